@@ -1,1 +1,35 @@
-//! skeleton
+//! Words and decisions of the mesh.
+//!
+//! Everything here is decided without a socket, a clock or dice: time comes in as [`moment::Moment`], ids come in inside
+//! commands, and what should happen comes out as a value. `mesh` and `node` act on it.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`digest`], [`names`] | words that are parsed once and cannot be wrong afterwards |
+//! | [`moment`] | monotonic moments, wall-clock timestamps |
+//! | [`manifest`] | what a manifest refers to |
+//! | [`records`] | the ledger's records: keys, values, and the seam to whatever stores them |
+//! | [`command`], [`apply`] | what may change the ledger, and the one function that changes it |
+//! | [`lease`] | read leases: when a replica may answer from its own state, when a write is released |
+//! | [`roster`], [`failover`] | who is alive in whose view; when a project gets another primary |
+//! | [`placement`] | which nodes vote, hold, fetch |
+//! | [`access`] | who may do what |
+//! | [`wire`] | messages between nodes |
+//!
+//! Deliberately absent: I/O crates, `Instant::now`, randomness, HTTP status codes, anything of `mesh` or `node`.
+
+#![forbid(unsafe_code)]
+
+pub mod access;
+pub mod apply;
+pub mod command;
+pub mod digest;
+pub mod failover;
+pub mod lease;
+pub mod manifest;
+pub mod moment;
+pub mod names;
+pub mod placement;
+pub mod records;
+pub mod roster;
+pub mod wire;

@@ -1,0 +1,113 @@
+//! Who may do what. One administrator and anonymous pulls of public projects; roles and robots build on [`Identity`] later.
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{ProjectName, RepositoryName};
+use crate::records::Project;
+
+/// Who is asking, once proven.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Identity {
+    /// Nobody in particular.
+    Anonymous,
+    /// Someone who may do everything.
+    Administrator(String),
+}
+
+impl Identity {
+    /// The name for logs.
+    pub fn name(&self) -> &str {
+        match self {
+            Identity::Anonymous => "anonymous",
+            Identity::Administrator(name) => name,
+        }
+    }
+}
+
+/// What is asked for, in the words of the token scopes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Action {
+    /// Read manifests, tags, blobs.
+    Pull,
+    /// Upload blobs, put manifests.
+    Push,
+    /// Delete manifests, tags, blobs.
+    Delete,
+}
+
+impl Action {
+    /// The word in a token's scope.
+    pub fn name(self) -> &'static str {
+        match self {
+            Action::Pull => "pull",
+            Action::Push => "push",
+            Action::Delete => "delete",
+        }
+    }
+}
+
+/// May `identity` do `action` in `project`? `None` for a project that does not exist: then only an administrator learns so.
+pub fn allowed(identity: &Identity, action: Action, project: Option<&Project>) -> bool {
+    match identity {
+        Identity::Administrator(_) => true,
+        Identity::Anonymous => action == Action::Pull && project.is_some_and(|p| p.public),
+    }
+}
+
+/// One scope of a token request: `repository:demo/app:pull,push`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scope {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// What is asked for there; words that mean nothing here are left out.
+    pub actions: Vec<Action>,
+}
+
+impl Scope {
+    /// Reads one scope; `None` for other kinds (`registry:catalog:*`) and malformed ones, which grant nothing.
+    pub fn parse(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix("repository:")?;
+        let (repository, words) = rest.rsplit_once(':')?;
+        let mut actions: Vec<Action> = words
+            .split(',')
+            .flat_map(|word| match word {
+                "pull" => vec![Action::Pull],
+                "push" => vec![Action::Push],
+                "delete" => vec![Action::Delete],
+                "*" => vec![Action::Pull, Action::Push, Action::Delete],
+                _ => vec![],
+            })
+            .collect();
+        actions.sort_unstable();
+        actions.dedup();
+        Some(Scope { repository: repository.parse().ok()?, actions })
+    }
+
+    /// The project that the scope is in.
+    pub fn project(&self) -> ProjectName {
+        self.repository.project()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scopes_are_read_as_clients_write_them() {
+        let scope = Scope::parse("repository:demo/app:push,pull").unwrap();
+        assert_eq!(scope.actions, [Action::Pull, Action::Push]);
+        assert_eq!(Scope::parse("repository:demo/app:*").unwrap().actions.len(), 3);
+        assert!(Scope::parse("registry:catalog:*").is_none());
+        assert!(Scope::parse("repository:../x:pull").is_none());
+        assert!(Scope::parse("repository:demo/app:fly").unwrap().actions.is_empty());
+    }
+
+    #[test]
+    fn nobody_writes_without_credentials() {
+        for action in [Action::Push, Action::Delete] {
+            assert!(!allowed(&Identity::Anonymous, action, None));
+        }
+        assert!(!allowed(&Identity::Anonymous, Action::Pull, None));
+    }
+}

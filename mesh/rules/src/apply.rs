@@ -1,0 +1,452 @@
+//! The one function that changes the ledger: pure and deterministic. Same records, same entry: same records, same outcome, on every node.
+
+use crate::command::{Command, Envelope, Outcome};
+use crate::digest::{BlobDescriptor, Digest};
+use crate::manifest::Referrer;
+use crate::moment::Timestamp;
+use crate::names::{Epoch, OperationId, ProjectName, RepositoryName, Revision, Tag};
+use crate::records::{
+    BlobRecord, Invitation, Look, ManifestRecord, MeshRecord, NodeRecord, Project, RecordError, Repository, TagRecord,
+    WriteRecords, decode, encode, key,
+};
+
+/// How many answers are kept for retries of the same operation.
+pub const REMEMBERED_OPERATIONS: u64 = 8192;
+
+/// Applies one entry. An operation that was applied before changes nothing and gets its first answer again.
+pub fn apply<R: WriteRecords>(
+    records: &mut R,
+    revision: Revision,
+    envelope: &Envelope,
+) -> Result<Outcome, RecordError> {
+    let operation = key::operation(envelope.operation);
+    if let Some(outcome) = records.record::<Outcome>(&operation)? {
+        return Ok(outcome);
+    }
+    let outcome = perform(records, envelope.at, &envelope.command)?;
+    records.put(&operation, &encode(&outcome)?)?;
+    records.put(&key::operation_order(revision), &encode(&envelope.operation)?)?;
+    forget_old_operations(records, revision)?;
+    Ok(outcome)
+}
+
+fn forget_old_operations<R: WriteRecords>(records: &mut R, revision: Revision) -> Result<(), RecordError> {
+    let Some(oldest_kept) = revision.0.checked_sub(REMEMBERED_OPERATIONS) else { return Ok(()) };
+    for (order, id) in records.scan(&key::operation_orders(), None, 2)? {
+        if order < key::operation_order(Revision(oldest_kept)) {
+            records.remove(&key::operation(decode::<OperationId>(&id)?))?;
+            records.remove(&order)?;
+        }
+    }
+    Ok(())
+}
+
+fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -> Result<Outcome, RecordError> {
+    match command {
+        Command::FormMesh { mesh, token_secret, administrator: (name, user), nodes } => {
+            if records.get(&key::mesh())?.is_some() {
+                return Ok(Outcome::Exists);
+            }
+            let record = MeshRecord { id: *mesh, formed: at, token_secret: token_secret.clone() };
+            records.put(&key::mesh(), &encode(&record)?)?;
+            records.put(&key::user(name), &encode(user)?)?;
+            for node in nodes {
+                records.put(&key::node(node.id), &encode(node)?)?;
+            }
+            Ok(Outcome::Done)
+        }
+        Command::Invite { secret_hash, expires } => {
+            records.put(&key::invitation(secret_hash), &encode(&Invitation { expires: *expires })?)?;
+            Ok(Outcome::Done)
+        }
+        Command::Join { secret_hash, node } => join(records, at, secret_hash, node),
+        Command::MoveNode { node } => {
+            if records.get(&key::node(node.id))?.is_none() {
+                return Ok(Outcome::NotFound);
+            }
+            records.put(&key::node(node.id), &encode(node)?)?;
+            Ok(Outcome::Done)
+        }
+        Command::CreateProject { name, public, durability, home } => {
+            if records.project(name)?.is_some() {
+                return Ok(Outcome::Exists);
+            }
+            let project = Project {
+                name: name.clone(),
+                public: *public,
+                durability: *durability,
+                home: *home,
+                primary: *home,
+                epoch: Epoch::FIRST,
+                created: at,
+            };
+            records.put(&key::project(name), &encode(&project)?)?;
+            Ok(Outcome::Done)
+        }
+        Command::ConfigureProject { name, epoch, public, durability } => {
+            let mut project = match fenced(records, name, *epoch)? {
+                Ok(project) => project,
+                Err(outcome) => return Ok(outcome),
+            };
+            project.public = public.unwrap_or(project.public);
+            project.durability = durability.unwrap_or(project.durability);
+            records.put(&key::project(name), &encode(&project)?)?;
+            Ok(Outcome::Done)
+        }
+        Command::DeleteProject { name, epoch } => {
+            if let Err(outcome) = fenced(records, name, *epoch)? {
+                return Ok(outcome);
+            }
+            if !records.scan(&key::repositories_of(name), None, 1)?.is_empty() {
+                return Ok(Outcome::Refused(format!("project {name} still has repositories; delete them first")));
+            }
+            records.remove(&key::project(name))?;
+            Ok(Outcome::Done)
+        }
+        Command::AssignPrimary { project, node, expect_epoch } => {
+            let mut record = match fenced(records, project, *expect_epoch)? {
+                Ok(record) => record,
+                Err(outcome) => return Ok(outcome),
+            };
+            if records.get(&key::node(*node))?.is_none() {
+                return Ok(Outcome::Refused(format!("node {node} is not a member")));
+            }
+            record.primary = *node;
+            record.epoch = record.epoch.next();
+            records.put(&key::project(project), &encode(&record)?)?;
+            Ok(Outcome::Done)
+        }
+        Command::PutManifest { epoch, repository, digest, media_type, bytes, tags, blobs, subject } => {
+            if let Err(outcome) = fenced(records, &repository.project(), *epoch)? {
+                return Ok(outcome);
+            }
+            let manifest = ManifestRecord {
+                media_type: media_type.clone(),
+                bytes: bytes.clone(),
+                blobs: blobs.iter().map(|b| b.digest).collect(),
+                subject: subject.as_ref().map(|pair| pair.0),
+                pushed: at,
+            };
+            put_manifest(records, at, repository, digest, manifest, blobs, subject.as_deref())?;
+            for tag in tags {
+                records.put(&key::tag(repository, tag), &encode(&TagRecord { digest: *digest, pushed: at })?)?;
+            }
+            Ok(Outcome::Done)
+        }
+        Command::DeleteTag { epoch, repository, tag } => {
+            if let Err(outcome) = fenced(records, &repository.project(), *epoch)? {
+                return Ok(outcome);
+            }
+            if records.tag(repository, tag)?.is_none() {
+                return Ok(Outcome::NotFound);
+            }
+            records.remove(&key::tag(repository, tag))?;
+            Ok(Outcome::Done)
+        }
+        Command::DeleteManifest { epoch, repository, digest } => {
+            if let Err(outcome) = fenced(records, &repository.project(), *epoch)? {
+                return Ok(outcome);
+            }
+            delete_manifest(records, repository, digest)
+        }
+    }
+}
+
+/// The fence: the project, if `epoch` is the one of its primary now; else what the caller is to be told.
+fn fenced<R: WriteRecords>(
+    records: &R,
+    name: &ProjectName,
+    epoch: Epoch,
+) -> Result<Result<Project, Outcome>, RecordError> {
+    Ok(match records.project(name)? {
+        None => Err(Outcome::NotFound),
+        Some(project) if project.epoch != epoch => Err(Outcome::StaleEpoch { current: project.epoch }),
+        Some(project) => Ok(project),
+    })
+}
+
+fn join<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    secret_hash: &Digest,
+    node: &NodeRecord,
+) -> Result<Outcome, RecordError> {
+    let invitation = key::invitation(secret_hash);
+    match records.record::<Invitation>(&invitation)? {
+        None => {
+            return Ok(Outcome::Refused(
+                "this token was used already or was never issued; make another with `atoll invite`".into(),
+            ));
+        }
+        Some(i) if i.expires < at => {
+            return Ok(Outcome::Refused(format!(
+                "this token expired at {}; make another with `atoll invite`",
+                i.expires
+            )));
+        }
+        Some(_) => {}
+    }
+    if let Some(other) = records.nodes()?.into_iter().find(|n| n.name == node.name && n.id != node.id) {
+        return Ok(Outcome::Refused(format!("a node called {} is a member already; set another `name`", other.name)));
+    }
+    records.remove(&invitation)?;
+    records.put(&key::node(node.id), &encode(node)?)?;
+    Ok(Outcome::Done)
+}
+
+fn put_manifest<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    repository: &RepositoryName,
+    digest: &Digest,
+    manifest: ManifestRecord,
+    blobs: &[BlobDescriptor],
+    subject: Option<&(Digest, Referrer)>,
+) -> Result<(), RecordError> {
+    let place = key::manifest(repository, digest);
+    let known = records.get(&place)?.is_some();
+    records.put(&place, &encode(&manifest)?)?;
+    if known {
+        return Ok(());
+    }
+    let repository_key = key::repository(repository);
+    let mut repository_record =
+        records.record::<Repository>(&repository_key)?.unwrap_or(Repository { created: at, manifests: 0 });
+    repository_record.manifests += 1;
+    records.put(&repository_key, &encode(&repository_record)?)?;
+    for blob in blobs {
+        let link = key::link(repository, &blob.digest);
+        let links = records.record::<u64>(&link)?.unwrap_or(0);
+        records.put(&link, &encode(&(links + 1))?)?;
+        if links == 0 {
+            let blob_key = key::blob(&blob.digest);
+            let mut record = records.record::<BlobRecord>(&blob_key)?.unwrap_or(BlobRecord {
+                size: blob.size,
+                content: blob.content,
+                repositories: 0,
+            });
+            record.repositories += 1;
+            records.put(&blob_key, &encode(&record)?)?;
+        }
+    }
+    if let Some((subject, referrer)) = subject {
+        records.put(&key::referrer(repository, subject, digest), &encode(referrer)?)?;
+    }
+    Ok(())
+}
+
+fn delete_manifest<R: WriteRecords>(
+    records: &mut R,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<Outcome, RecordError> {
+    let Some(manifest) = records.manifest(repository, digest)? else { return Ok(Outcome::NotFound) };
+    records.remove(&key::manifest(repository, digest))?;
+    for (tag_key, tag) in records.records::<TagRecord>(&key::tags(repository))? {
+        if tag.digest == *digest {
+            records.remove(&tag_key)?;
+        }
+    }
+    for blob in &manifest.blobs {
+        let link = key::link(repository, blob);
+        match records.record::<u64>(&link)? {
+            Some(links) if links > 1 => records.put(&link, &encode(&(links - 1))?)?,
+            _ => {
+                records.remove(&link)?;
+                let blob_key = key::blob(blob);
+                if let Some(mut record) = records.record::<BlobRecord>(&blob_key)? {
+                    record.repositories = record.repositories.saturating_sub(1);
+                    records.put(&blob_key, &encode(&record)?)?;
+                }
+            }
+        }
+    }
+    if let Some(subject) = &manifest.subject {
+        records.remove(&key::referrer(repository, subject, digest))?;
+    }
+    let repository_key = key::repository(repository);
+    match records.record::<Repository>(&repository_key)? {
+        Some(mut record) if record.manifests > 1 => {
+            record.manifests -= 1;
+            records.put(&repository_key, &encode(&record)?)?;
+        }
+        _ => records.remove(&repository_key)?,
+    }
+    Ok(Outcome::Done)
+}
+
+/// The names in a page of a repository's tags: up to `limit` after `last`, in order.
+pub fn tags_page<R: Look>(
+    records: &R,
+    repository: &RepositoryName,
+    last: Option<&Tag>,
+    limit: usize,
+) -> Result<Vec<String>, RecordError> {
+    let after = last.map(|tag| key::tag(repository, tag));
+    let pairs = records.scan(&key::tags(repository), after.as_deref(), limit)?;
+    Ok(pairs.iter().map(|(k, _)| key::tag_of(k)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::ContentHash;
+    use crate::names::NodeId;
+    use crate::records::{MemoryRecords, ReadRecords, Role, User};
+    use proptest::prelude::*;
+
+    struct Ledger {
+        records: MemoryRecords,
+        revision: u64,
+    }
+
+    impl Ledger {
+        fn new() -> Self {
+            let mut ledger = Ledger { records: MemoryRecords::default(), revision: 0 };
+            let nodes = (1..=3).map(node).collect();
+            let user = User { password_hash: "x".into(), administrator: true };
+            let form =
+                Command::FormMesh { mesh: 1, token_secret: vec![1], administrator: ("admin".into(), user), nodes };
+            assert_eq!(ledger.run(form), Outcome::Done);
+            assert_eq!(ledger.run(create("demo")), Outcome::Done);
+            ledger
+        }
+
+        fn run(&mut self, command: Command) -> Outcome {
+            self.revision += 1;
+            let operation = OperationId(u128::from(self.revision) << 64);
+            let envelope = Envelope { operation, at: Timestamp(self.revision), command };
+            apply(&mut self.records, Revision(self.revision), &envelope).unwrap()
+        }
+
+        fn epoch(&self) -> Epoch {
+            self.records.project(&"demo".parse().unwrap()).unwrap().unwrap().epoch
+        }
+    }
+
+    fn node(n: u64) -> NodeRecord {
+        NodeRecord {
+            id: NodeId(n),
+            name: format!("n{n}").parse().unwrap(),
+            region: format!("r{n}").parse().unwrap(),
+            role: Role::Replica,
+            address: ([127, 0, 0, n as u8], 7946).into(),
+            url: String::new(),
+        }
+    }
+
+    fn create(name: &str) -> Command {
+        Command::CreateProject { name: name.parse().unwrap(), public: true, durability: 2, home: NodeId(1) }
+    }
+
+    fn put(epoch: Epoch, manifest: u8, tag: &str, blobs: &[u8]) -> Command {
+        let describe =
+            |n: &u8| BlobDescriptor { digest: Digest::sha256(&[*n]), size: 1, content: ContentHash::of(&[*n]) };
+        Command::PutManifest {
+            epoch,
+            repository: "demo/a".parse().unwrap(),
+            digest: Digest::sha256(&[manifest, 0]),
+            media_type: "m".into(),
+            bytes: vec![manifest],
+            tags: vec![tag.parse().unwrap()],
+            blobs: blobs.iter().map(describe).collect(),
+            subject: None,
+        }
+    }
+
+    #[test]
+    fn a_write_of_an_older_epoch_is_refused_and_changes_nothing() {
+        let mut ledger = Ledger::new();
+        let old = ledger.epoch();
+        let assign =
+            |expect_epoch| Command::AssignPrimary { project: "demo".parse().unwrap(), node: NodeId(2), expect_epoch };
+        assert_eq!(ledger.run(assign(old)), Outcome::Done);
+        assert_eq!(ledger.run(assign(old)), Outcome::StaleEpoch { current: old.next() });
+        assert_eq!(ledger.run(put(old, 1, "t", &[1])), Outcome::StaleEpoch { current: old.next() });
+        assert!(ledger.records.tag(&"demo/a".parse().unwrap(), &"t".parse().unwrap()).unwrap().is_none());
+        assert_eq!(ledger.run(put(old.next(), 1, "t", &[1])), Outcome::Done);
+    }
+
+    #[test]
+    fn the_same_operation_twice_is_applied_once() {
+        let mut ledger = Ledger::new();
+        let envelope = Envelope { operation: OperationId(9), at: Timestamp(1), command: create("other") };
+        for revision in [100, 101] {
+            let outcome = apply(&mut ledger.records, Revision(revision), &envelope).unwrap();
+            assert_eq!(outcome, Outcome::Done);
+        }
+    }
+
+    #[test]
+    fn deleting_the_last_manifest_unlinks_its_blobs() {
+        let mut ledger = Ledger::new();
+        let (e, repository) = (ledger.epoch(), "demo/a".parse().unwrap());
+        ledger.run(put(e, 1, "one", &[7, 8]));
+        ledger.run(put(e, 2, "two", &[8]));
+        let delete = |n: u8| Command::DeleteManifest {
+            epoch: e,
+            repository: "demo/a".parse().unwrap(),
+            digest: Digest::sha256(&[n, 0]),
+        };
+        assert_eq!(ledger.run(delete(1)), Outcome::Done);
+        assert!(!ledger.records.linked(&repository, &Digest::sha256(&[7])).unwrap());
+        assert!(ledger.records.linked(&repository, &Digest::sha256(&[8])).unwrap());
+        assert_eq!(tags_page(&ledger.records, &repository, None, 9).unwrap(), ["two"]);
+        assert_eq!(ledger.run(delete(2)), Outcome::Done);
+        assert_eq!(ledger.run(delete(2)), Outcome::NotFound);
+        assert!(ledger.records.scan(&key::repositories(), None, 9).unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_invitation_opens_once_and_not_after_its_time() {
+        let mut ledger = Ledger::new();
+        let secret_hash = Digest::sha256(b"secret");
+        ledger.run(Command::Invite { secret_hash, expires: Timestamp(1_000) });
+        let join = |n| Command::Join { secret_hash, node: node(n) };
+        assert_eq!(ledger.run(join(4)), Outcome::Done);
+        assert!(matches!(ledger.run(join(5)), Outcome::Refused(_)));
+        ledger.run(Command::Invite { secret_hash, expires: Timestamp(1) });
+        assert!(matches!(ledger.run(join(5)), Outcome::Refused(_)));
+        assert_eq!(ledger.records.nodes().unwrap().len(), 4);
+    }
+
+    #[test]
+    fn old_answers_are_forgotten() {
+        let mut ledger = Ledger::new();
+        for n in 0..50 {
+            let envelope = Envelope { operation: OperationId(n), at: Timestamp(1), command: create("demo") };
+            let revision = Revision(REMEMBERED_OPERATIONS * 2 + n as u64);
+            apply(&mut ledger.records, revision, &envelope).unwrap();
+        }
+        assert_eq!(ledger.records.scan(&key::operation_orders(), None, 100).unwrap().len(), 50);
+    }
+
+    proptest! {
+        /// A tag always names a manifest that exists, and a link exists exactly for the blobs of manifests that exist.
+        #[test]
+        fn records_agree_with_each_other(steps in proptest::collection::vec((0u8..4, 0u8..4, 0u8..3), 1..60)) {
+            let mut ledger = Ledger::new();
+            let repository: RepositoryName = "demo/a".parse().unwrap();
+            for (kind, n, t) in steps {
+                let epoch = ledger.epoch();
+                let digest = Digest::sha256(&[n, 0]);
+                ledger.run(match kind {
+                    0 | 1 => put(epoch, n, &format!("t{t}"), &[n, n + 1]),
+                    2 => Command::DeleteTag { epoch, repository: repository.clone(), tag: format!("t{t}").parse().unwrap() },
+                    _ => Command::DeleteManifest { epoch, repository: repository.clone(), digest },
+                });
+                let r = &ledger.records;
+                let manifests = r.records::<ManifestRecord>(&key::manifests(&repository)).unwrap();
+                for (_, tag) in r.records::<TagRecord>(&key::tags(&repository)).unwrap() {
+                    prop_assert!(r.manifest(&repository, &tag.digest).unwrap().is_some());
+                }
+                for n in 0..6u8 {
+                    let blob = Digest::sha256(&[n]);
+                    let expected = manifests.iter().any(|(_, m)| m.blobs.contains(&blob));
+                    prop_assert_eq!(r.linked(&repository, &blob).unwrap(), expected);
+                }
+                prop_assert_eq!(r.get(&key::repository(&repository)).unwrap().is_some(), !manifests.is_empty());
+            }
+        }
+    }
+}

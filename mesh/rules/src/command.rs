@@ -1,0 +1,168 @@
+//! What may change the ledger. A command carries everything that [`crate::apply`] needs: ids, times, hashes, and the epoch it was
+//! decided under. It also carries what was read out of a manifest's bytes, so that two versions of the reader never apply one entry differently.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{BlobDescriptor, Digest};
+use crate::manifest::Referrer;
+use crate::moment::Timestamp;
+use crate::names::{Epoch, NodeId, OperationId, ProjectName, RepositoryName, Tag};
+use crate::records::{NodeRecord, User};
+
+/// A command with its idempotency key: however often it is proposed, it is applied once and every proposer gets the same answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// The key, kept over retries.
+    pub operation: OperationId,
+    /// When it was first proposed.
+    pub at: Timestamp,
+    /// What to do.
+    pub command: Command,
+}
+
+/// What may change the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Makes the mesh: its id, its first administrator, its first nodes and projects. Refused when there is one.
+    FormMesh {
+        /// The mesh's random name.
+        mesh: u128,
+        /// What tokens are signed with.
+        token_secret: Vec<u8>,
+        /// The first administrator's name and record.
+        administrator: (String, User),
+        /// The nodes it begins with.
+        nodes: Vec<NodeRecord>,
+    },
+    /// Allows one node to join, once, until it expires.
+    Invite {
+        /// The hash of the secret that the token carries.
+        secret_hash: Digest,
+        /// When the invitation ends.
+        expires: Timestamp,
+    },
+    /// Uses an invitation up: the node is a member from then on.
+    Join {
+        /// The hash of the secret that the node showed.
+        secret_hash: Digest,
+        /// The new member.
+        node: NodeRecord,
+    },
+    /// Tells where a known node is now.
+    MoveNode {
+        /// Its record as of now.
+        node: NodeRecord,
+    },
+    /// Makes a project with its first primary, under the first epoch.
+    CreateProject {
+        /// Its name.
+        name: ProjectName,
+        /// Whether anyone may pull.
+        public: bool,
+        /// In how many regions blobs must be durable.
+        durability: u32,
+        /// Its home and first primary.
+        home: NodeId,
+    },
+    /// Changes a project's settings.
+    ConfigureProject {
+        /// Its name.
+        name: ProjectName,
+        /// The epoch this was decided under.
+        epoch: Epoch,
+        /// New visibility, if it changes.
+        public: Option<bool>,
+        /// New durability, if it changes.
+        durability: Option<u32>,
+    },
+    /// Removes an empty project.
+    DeleteProject {
+        /// Its name.
+        name: ProjectName,
+        /// The epoch this was decided under.
+        epoch: Epoch,
+    },
+    /// Gives a project another primary and the next epoch.
+    AssignPrimary {
+        /// The project.
+        project: ProjectName,
+        /// The new primary.
+        node: NodeId,
+        /// The epoch that the decision was made under; any other refuses it.
+        expect_epoch: Epoch,
+    },
+    /// Stores a manifest and moves tags to it.
+    PutManifest {
+        /// The epoch this was decided under.
+        epoch: Epoch,
+        /// Where.
+        repository: RepositoryName,
+        /// Its name.
+        digest: Digest,
+        /// As received.
+        media_type: String,
+        /// As received.
+        bytes: Vec<u8>,
+        /// The tags to move to it.
+        tags: Vec<Tag>,
+        /// The blobs it refers to, checked to be held where durability wants them.
+        blobs: Vec<BlobDescriptor>,
+        /// What it is about and how it shows among the subject's referrers.
+        subject: Option<Box<(Digest, Referrer)>>,
+    },
+    /// Removes a tag; the manifest stays.
+    DeleteTag {
+        /// The epoch this was decided under.
+        epoch: Epoch,
+        /// Where.
+        repository: RepositoryName,
+        /// Which.
+        tag: Tag,
+    },
+    /// Removes a manifest and every tag that names it.
+    DeleteManifest {
+        /// The epoch this was decided under.
+        epoch: Epoch,
+        /// Where.
+        repository: RepositoryName,
+        /// Which.
+        digest: Digest,
+    },
+}
+
+impl Command {
+    /// A word for logs and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::FormMesh { .. } => "form_mesh",
+            Command::Invite { .. } => "invite",
+            Command::Join { .. } => "join",
+            Command::MoveNode { .. } => "move_node",
+            Command::CreateProject { .. } => "create_project",
+            Command::ConfigureProject { .. } => "configure_project",
+            Command::DeleteProject { .. } => "delete_project",
+            Command::AssignPrimary { .. } => "assign_primary",
+            Command::PutManifest { .. } => "put_manifest",
+            Command::DeleteTag { .. } => "delete_tag",
+            Command::DeleteManifest { .. } => "delete_manifest",
+        }
+    }
+}
+
+/// What came of a command. Everything but `Done` left the ledger as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It took effect.
+    Done,
+    /// The project has another epoch: whoever proposed it is not its primary any more.
+    StaleEpoch {
+        /// The epoch now.
+        current: Epoch,
+    },
+    /// What it is about does not exist.
+    NotFound,
+    /// There is one already.
+    Exists,
+    /// A sentence for the caller.
+    Refused(String),
+}

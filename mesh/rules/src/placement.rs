@@ -1,0 +1,188 @@
+//! Which nodes vote, hold and fetch: computed from roster and ledger, never stored by hand.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::digest::Digest;
+use crate::names::{NodeId, ProjectName, Region};
+use crate::records::{NodeRecord, Role};
+
+/// A node as placement sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its identity.
+    pub id: NodeId,
+    /// Where it is.
+    pub region: Region,
+}
+
+impl Candidate {
+    /// The candidate that a member is.
+    pub fn of(node: &NodeRecord) -> Self {
+        Candidate { id: node.id, region: node.region.clone() }
+    }
+}
+
+/// Rendezvous (highest random weight) hashing: every node ranks the same nodes for the same bytes in the same order,
+/// and a node that comes or goes moves only what was its own.
+fn weight(subject: &[u8], node: NodeId) -> [u8; 8] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&node.0.to_be_bytes());
+    hasher.update(subject);
+    let mut weight = [0; 8];
+    weight.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    weight
+}
+
+/// The nodes in order of their claim on `digest`.
+pub fn ranked(digest: &Digest, nodes: impl IntoIterator<Item = NodeId>) -> Vec<NodeId> {
+    let mut nodes: Vec<NodeId> = nodes.into_iter().collect();
+    nodes.sort_by_key(|n| std::cmp::Reverse((weight(&digest.to_key(), *n), *n)));
+    nodes
+}
+
+/// Which of a region's live nodes fetches `digest` over the WAN; the others follow it.
+pub fn fetcher(digest: &Digest, region: &Region, alive: &[Candidate]) -> Option<NodeId> {
+    ranked(digest, alive.iter().filter(|c| c.region == *region).map(|c| c.id)).first().copied()
+}
+
+/// Where an upload streams while it arrives: one live node in each of the `regions_wanted - 1` other regions with the best
+/// claim. What identifies the upload takes the place of a digest, which is not known yet.
+pub fn copy_targets(seed: &Digest, own: &Region, alive: &[Candidate], regions_wanted: u32) -> Vec<NodeId> {
+    let mut chosen = Vec::new();
+    let mut regions = BTreeSet::from([own.clone()]);
+    let region_of: BTreeMap<NodeId, &Region> = alive.iter().map(|c| (c.id, &c.region)).collect();
+    for node in ranked(seed, alive.iter().map(|c| c.id)) {
+        if regions.len() >= regions_wanted as usize {
+            break;
+        }
+        if regions.insert(region_of[&node].clone()) {
+            chosen.push(node);
+        }
+    }
+    chosen
+}
+
+/// How many voters a mesh of so many replicas in so many regions has: 5 where there are five regions, else 3, fewer only where there are fewer nodes.
+fn voter_count(nodes: usize, regions: usize) -> usize {
+    if regions >= 5 { 5 } else { nodes.min(3) }
+}
+
+/// The ledger's voters: as many different regions as possible; who votes already stays; then the lowest id.
+pub fn voters(nodes: &[NodeRecord], current: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+    let replicas: Vec<&NodeRecord> = nodes.iter().filter(|n| n.role == Role::Replica).collect();
+    let regions: BTreeSet<&Region> = replicas.iter().map(|n| &n.region).collect();
+    let count = voter_count(replicas.len(), regions.len());
+    let mut by_region: BTreeMap<&Region, Vec<NodeId>> = BTreeMap::new();
+    for node in &replicas {
+        by_region.entry(&node.region).or_default().push(node.id);
+    }
+    for ids in by_region.values_mut() {
+        ids.sort_by_key(|id| (!current.contains(id), *id));
+    }
+    // regions that have voters now come first, so that a new region displaces nobody while the count is full
+    let mut order: Vec<&Vec<NodeId>> = by_region.values().collect();
+    order.sort_by_key(|ids| (!ids.iter().any(|id| current.contains(id)), ids[0]));
+    let mut chosen = BTreeSet::new();
+    for round in 0.. {
+        let mut any = false;
+        for ids in &order {
+            if chosen.len() == count {
+                return chosen;
+            }
+            if let Some(id) = ids.get(round) {
+                any = true;
+                chosen.insert(*id);
+            }
+        }
+        if !any {
+            return chosen;
+        }
+    }
+    chosen
+}
+
+/// Who should be primary of `project` among `able` (alive and caught up): one of the home's region if there is one, else the one
+/// with the fewest projects, else by rendezvous of the project's name.
+pub fn primary(
+    project: &ProjectName,
+    home: &Region,
+    able: &[Candidate],
+    load: &BTreeMap<NodeId, usize>,
+) -> Option<NodeId> {
+    let subject = project.as_str().as_bytes();
+    able.iter()
+        .min_by_key(|c| {
+            let load = load.get(&c.id).copied().unwrap_or(0);
+            (c.region != *home, load, std::cmp::Reverse(weight(subject, c.id)), c.id)
+        })
+        .map(|c| c.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn node(id: u64, region: &str) -> NodeRecord {
+        NodeRecord {
+            id: NodeId(id),
+            name: format!("n{id}").parse().unwrap(),
+            region: region.parse().unwrap(),
+            role: Role::Replica,
+            address: ([127, 0, 0, 1], 1).into(),
+            url: String::new(),
+        }
+    }
+
+    #[test]
+    fn three_regions_give_three_voters_one_in_each() {
+        let nodes: Vec<_> = [(1, "a"), (2, "a"), (3, "b"), (4, "c"), (5, "b")].map(|(i, r)| node(i, r)).into();
+        assert_eq!(voters(&nodes, &BTreeSet::new()), [1, 3, 4].map(NodeId).into());
+        assert_eq!(voters(&nodes, &[2, 5].map(NodeId).into()), [2, 4, 5].map(NodeId).into());
+    }
+
+    #[test]
+    fn few_nodes_all_vote_and_five_regions_give_five_voters() {
+        assert_eq!(voters(&[node(1, "a"), node(2, "a")], &BTreeSet::new()).len(), 2);
+        assert_eq!(voters(&[node(1, "a"), node(2, "a"), node(3, "a"), node(4, "b")], &BTreeSet::new()).len(), 3);
+        let nodes: Vec<_> = (1..=7).map(|i| node(i, ["a", "b", "c", "d", "e"][i as usize % 5])).collect();
+        assert_eq!(voters(&nodes, &BTreeSet::new()).len(), 5);
+    }
+
+    #[test]
+    fn a_primary_is_sought_at_home_first() {
+        let able: Vec<_> = [node(1, "a"), node(2, "b"), node(3, "b")].iter().map(Candidate::of).collect();
+        let (project, home) = ("demo".parse().unwrap(), "b".parse().unwrap());
+        let load = BTreeMap::from([(NodeId(2), 5)]);
+        assert_eq!(primary(&project, &home, &able, &load), Some(NodeId(3)));
+        assert_eq!(primary(&project, &home, &able[..1], &load), Some(NodeId(1)));
+        assert_eq!(primary(&project, &home, &[], &load), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_node_that_goes_moves_only_its_own(seed in any::<u8>(), n in 2u64..20) {
+            let digest = Digest::sha256(&[seed]);
+            let all = ranked(&digest, (0..n).map(NodeId));
+            let fewer = ranked(&digest, (0..n - 1).map(NodeId));
+            prop_assert_eq!(all.iter().filter(|id| id.0 != n - 1).copied().collect::<Vec<_>>(), fewer);
+        }
+
+        #[test]
+        fn copies_go_to_different_regions(seed in any::<u8>(), wanted in 1u32..4, n in 1u64..12) {
+            let alive: Vec<_> = (0..n).map(|i| Candidate::of(&node(i, ["a", "b", "c"][i as usize % 3]))).collect();
+            let targets = copy_targets(&Digest::sha256(&[seed]), &"a".parse().unwrap(), &alive, wanted);
+            let regions: BTreeSet<_> = targets.iter().map(|t| &alive[t.0 as usize].region).collect();
+            prop_assert_eq!(regions.len(), targets.len());
+            prop_assert!(regions.iter().all(|r| r.as_str() != "a"));
+            prop_assert_eq!(targets.len(), (wanted as usize - 1).min(n.min(3) as usize - 1));
+        }
+
+        #[test]
+        fn voters_are_stable_once_chosen(n in 1u64..15) {
+            let nodes: Vec<_> = (0..n).map(|i| node(i, ["a", "b", "c", "d"][i as usize % 4])).collect();
+            let first = voters(&nodes, &BTreeSet::new());
+            prop_assert_eq!(voters(&nodes, &first), first);
+        }
+    }
+}

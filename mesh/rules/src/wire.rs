@@ -1,0 +1,309 @@
+//! Messages between nodes: what is said, not how. postcard after a version byte; a node that hears another version says so and hangs up.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::{Command, Envelope, Outcome};
+use crate::digest::{ContentHash, Digest};
+use crate::lease::Grant;
+use crate::names::{NodeId, OperationId, RepositoryName, Revision, Tag};
+use crate::records::NodeRecord;
+
+/// The version of everything below.
+pub const VERSION: u8 = 1;
+
+/// What one node asks another on a control stream: one question, one answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Ask {
+    /// A message of the consensus, opaque to everyone but the ledger.
+    Raft {
+        /// Which of its messages.
+        kind: u8,
+        /// The message.
+        body: Vec<u8>,
+    },
+    /// To the ledger's leader: propose this, and answer when it is released.
+    Propose(Envelope),
+    /// To the ledger's leader: up to where must I have applied to read what is true now?
+    ReadIndex,
+    /// To a project's primary: check and commit this write.
+    Write(Write),
+    /// Which of these blobs do you hold, verified and fsynced?
+    Have {
+        /// Their names, at most [`MAX_HAVE`].
+        digests: Vec<Digest>,
+        /// If given: is each also granted in this repository by a recent upload or mount?
+        repository: Option<RepositoryName>,
+    },
+    /// Fetch this blob from one of `sources` and answer once it is held.
+    Replicate {
+        /// Its name.
+        digest: Digest,
+        /// Who holds it.
+        sources: Vec<NodeId>,
+        /// If it came by an upload that no manifest refers to yet: the repository it was granted in.
+        repository: Option<RepositoryName>,
+    },
+    /// Forget that this blob was uploaded or mounted there.
+    Revoke {
+        /// Where.
+        repository: RepositoryName,
+        /// Which.
+        digest: Digest,
+    },
+    /// From a node that holds no certificate yet: let me in.
+    Join(JoinRequest),
+}
+
+/// How many blobs one [`Ask::Have`] may name.
+pub const MAX_HAVE: usize = 20_000;
+
+/// The answer to the [`Ask`] of the same name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Answer {
+    /// See [`Ask::Raft`].
+    Raft(Vec<u8>),
+    /// See [`Ask::Propose`].
+    Proposed(Result<Proposed, NoLedger>),
+    /// See [`Ask::ReadIndex`].
+    ReadIndex(Result<Revision, NoLedger>),
+    /// See [`Ask::Write`].
+    Written(Result<Outcome, WriteError>),
+    /// See [`Ask::Have`]; one entry a digest.
+    Have(Vec<Option<Held>>),
+    /// See [`Ask::Replicate`].
+    Replicated(Result<Held, String>),
+    /// See [`Ask::Revoke`]: whether there was anything to forget.
+    Revoked(bool),
+    /// See [`Ask::Join`].
+    Joined(Result<JoinGrant, String>),
+    /// The question could not be understood or served.
+    Refused(String),
+}
+
+/// A command that is in the ledger for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proposed {
+    /// Its entry.
+    pub revision: Revision,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// Why the ledger did not answer. Whether the command took effect is unknown unless it says so: retry with the same operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum NoLedger {
+    /// Ask this one instead; nothing was proposed.
+    #[error("another node leads the ledger")]
+    NotLeader(Option<NodeId>),
+    /// No majority, or not in time.
+    #[error("the ledger has no majority or did not answer in time")]
+    NoMajority,
+    /// The node's own disk failed.
+    #[error("the ledger's storage failed: {0}")]
+    Storage(String),
+}
+
+/// A write that only the project's primary may commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Write {
+    /// The idempotency key.
+    pub operation: OperationId,
+    /// What to do.
+    pub kind: WriteKind,
+}
+
+/// The kinds of [`Write`]. The primary fills in epoch and descriptors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WriteKind {
+    /// Store a manifest and move tags to it.
+    PutManifest {
+        /// Where.
+        repository: RepositoryName,
+        /// Its name; checked by who received it.
+        digest: Digest,
+        /// Its type; effective, never empty.
+        media_type: String,
+        /// As received.
+        bytes: Vec<u8>,
+        /// The tags to move.
+        tags: Vec<Tag>,
+    },
+    /// Anything that needs no more than the epoch: the primary puts its own into the command.
+    Fenced(Box<Command>),
+}
+
+/// Why a primary did not commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WriteError {
+    /// Not the primary (any more): look again who is. Nothing was committed.
+    NotPrimary,
+    /// Blobs that the manifest refers to are in no copy that the repository may use. Nothing was committed.
+    BlobsUnknown(Vec<Digest>),
+    /// Manifests that the index lists are not in the repository. Nothing was committed.
+    ManifestsUnknown(Vec<Digest>),
+    /// The bytes are not what they should be. Nothing was committed.
+    Invalid(String),
+    /// Fewer regions than wanted could be made to hold the blobs. Nothing was committed.
+    NotDurable {
+        /// Regions wanted.
+        wanted: u32,
+        /// Regions reached.
+        reached: u32,
+    },
+    /// The ledger did not answer: unknown whether it was committed; retry with the same operation.
+    Ledger(NoLedger),
+}
+
+/// A blob that a node holds: sha256 (or sha512) checked, fsynced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its content hash.
+    pub content: ContentHash,
+    /// Whether a recent upload or mount grants it in the repository asked for.
+    pub granted: bool,
+}
+
+/// What a replica sends on its lease stream to the leader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromHolder {
+    /// Renew, and what I have applied, and whom I see as down.
+    Renew {
+        /// Number of the request.
+        request: u64,
+        /// What the replica has applied.
+        applied: Revision,
+        /// Whom its roster calls down.
+        down: BTreeSet<NodeId>,
+    },
+    /// I have applied up to here.
+    Applied(Revision),
+}
+
+/// What the leader sends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromGranter {
+    /// A lease.
+    Grant(Grant),
+    /// No lease: not the leader, or not confirmed.
+    NoGrant,
+    /// Everything up to here is released.
+    Released(Revision),
+}
+
+/// How a bulk stream begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Bulk {
+    /// Send me this blob from `offset`.
+    Fetch {
+        /// Its name.
+        digest: Digest,
+        /// First byte wanted.
+        offset: u64,
+        /// Whether the asked node should fetch it itself if it lacks it (it is the region's fetcher), and stream while it fills.
+        fill: bool,
+    },
+    /// I am receiving an upload: take a copy while it arrives.
+    Copy {
+        /// Where it will be granted.
+        repository: RepositoryName,
+    },
+    /// A snapshot of the ledger: header of the consensus, then the file.
+    Snapshot(Vec<u8>),
+}
+
+/// The answer to [`Bulk::Fetch`], before the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fetched {
+    /// The whole blob's length; bytes from the offset follow.
+    Found {
+        /// Length in bytes.
+        size: u64,
+    },
+    /// Not here.
+    Missing,
+}
+
+/// How a copy ends, after its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CopyEnd {
+    /// The client named it: keep it, if the bytes agree.
+    Seal(Digest),
+    /// The client broke off or sent something else: forget it.
+    Abandon,
+}
+
+/// What a node shows to be let in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinRequest {
+    /// The secret of its token.
+    pub secret: Vec<u8>,
+    /// Its certificate request (PEM), naming the identity it chose.
+    pub certificate_request: String,
+    /// Its record.
+    pub node: NodeRecord,
+}
+
+/// What it gets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinGrant {
+    /// Its certificate (PEM).
+    pub certificate: String,
+    /// The CA's certificate (PEM).
+    pub authority: String,
+    /// The CA's key (PEM): every replica can let others in, so that no single node is needed for it.
+    pub authority_key: String,
+    /// The members so far.
+    pub nodes: Vec<NodeRecord>,
+}
+
+/// Encodes a message behind the version byte.
+pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    // plain data without maps of unknown length: postcard cannot fail on it
+    postcard::to_extend(message, vec![VERSION]).unwrap_or_default()
+}
+
+/// Why a message could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadMessage {
+    /// Another version of the protocol.
+    #[error("the peer speaks version {0} of the mesh protocol, this node {VERSION}: upgrade the older one")]
+    Version(u8),
+    /// Not a message.
+    #[error("malformed message: {0}")]
+    Malformed(String),
+}
+
+/// Reads what [`encode`] wrote.
+pub fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, BadMessage> {
+    match bytes.split_first() {
+        Some((&VERSION, body)) => postcard::from_bytes(body).map_err(|e| BadMessage::Malformed(e.to_string())),
+        Some((version, _)) => Err(BadMessage::Version(*version)),
+        None => Err(BadMessage::Malformed("empty".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn another_version_is_told_apart_from_noise() {
+        let mut bytes = encode(&Ask::ReadIndex);
+        bytes[0] = 9;
+        assert_eq!(decode::<Ask>(&bytes).unwrap_err(), BadMessage::Version(9));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode::<Ask>(&bytes);
+            let _ = decode::<Answer>(&bytes);
+            let _ = decode::<Bulk>(&bytes);
+        }
+    }
+}

@@ -1,1 +1,23 @@
-//! skeleton
+//! How nodes talk, agree and pass bytes: everything of the mesh that needs a socket, a disk or a clock.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`supervise`] | the only place that starts tasks; one way to stop them |
+//! | [`clock`] | the only place that asks the time |
+//! | [`identity`] | the mesh's CA, a node's certificate, and how one is given out |
+//! | [`links`] | QUIC connections to peers, bound to their certificates |
+//! | [`members`] | drives the gossip; keeps the roster |
+//! | [`ledger`] | the replicated log and its records; alone imports the consensus library |
+//! | [`transfer`] | blobs between nodes: fetches and copies, as streams |
+//!
+//! Deliberately absent: HTTP, what a registry is, where blobs are kept (the node hands that in).
+
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod identity;
+pub mod ledger;
+pub mod links;
+pub mod members;
+pub mod supervise;
+pub mod transfer;

@@ -1,0 +1,242 @@
+//! Runs the lease machines: as a replica, a stream to whoever leads; as the leader, one stream from each replica.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use openraft::async_runtime::WatchReceiver;
+use openraft::vote::RaftVote;
+use quinn::{RecvStream, SendStream};
+use rules::lease::Granter;
+use rules::moment::Moment;
+use rules::names::{NodeId, Revision};
+use rules::wire::{FromGranter, FromHolder};
+use tokio::sync::watch;
+use tracing::{debug, info};
+
+use super::Ledger;
+use crate::clock;
+use crate::links::{LinkError, read_message, write_message};
+use crate::supervise::Tasks;
+
+/// This node's leadership of one term.
+pub(super) struct Term {
+    pub(super) number: u64,
+    pub(super) granter: Granter,
+    pub(super) failover: rules::failover::Failover,
+}
+
+pub(super) fn start(ledger: &Arc<Ledger>, tasks: &Tasks) {
+    tasks.spawn("ledger.holder", hold(ledger.clone()));
+    tasks.spawn("ledger.granter", grant(ledger.clone()));
+}
+
+/// As a replica: keeps a lease stream to the leader, whoever that is.
+async fn hold(ledger: Arc<Ledger>) {
+    loop {
+        match ledger.leader() {
+            Some(leader) if leader != ledger.me => {
+                if let Err(error) = hold_from(&ledger, leader).await {
+                    debug!(%leader, %error, "lease stream ended");
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            _ => {
+                let _ = tokio::time::timeout(Duration::from_millis(200), ledger.leader_changes()).await;
+            }
+        }
+    }
+}
+
+async fn hold_from(ledger: &Ledger, leader: NodeId) -> Result<(), LinkError> {
+    let (mut send, mut receive) = ledger.links.open_lease(leader, Duration::from_secs(1)).await?;
+    let (messages, mut incoming) = tokio::sync::mpsc::channel(64);
+    let reader = async {
+        loop {
+            let message = read_message::<FromGranter>(&mut receive).await?;
+            if messages.send(message).await.is_err() {
+                return Ok(());
+            }
+        }
+    };
+    let writer = async {
+        let mut applied = ledger.applied.clone();
+        let mut roster = ledger.members.changes();
+        let mut renewals = tokio::time::interval(ledger.terms.renew_every);
+        renewals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = renewals.tick() => {
+                    if ledger.leader() != Some(leader) {
+                        return Ok(());
+                    }
+                    renew(ledger, &mut send).await?;
+                }
+                _ = roster.changed() => renew(ledger, &mut send).await?,
+                changed = applied.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    let revision = *applied.borrow_and_update();
+                    write_message(&mut send, &FromHolder::Applied(revision)).await?;
+                }
+                message = incoming.recv() => match message {
+                    Some(FromGranter::Grant(grant)) => {
+                        ledger.holder.lock().handle_grant(grant);
+                        ledger.note_released(grant.released);
+                    }
+                    Some(FromGranter::Released(released)) => {
+                        ledger.holder.lock().handle_released(released);
+                        ledger.note_released(released);
+                    }
+                    Some(FromGranter::NoGrant) => {}
+                    None => return Ok(()),
+                },
+            }
+        }
+    };
+    let result: Result<(), LinkError> = tokio::select! {
+        result = reader => result,
+        result = writer => result,
+    };
+    result
+}
+
+async fn renew(ledger: &Ledger, send: &mut SendStream) -> Result<(), LinkError> {
+    let request = ledger.holder.lock().ask(clock::now());
+    let applied = *ledger.applied.borrow();
+    let down = ledger.members.down();
+    write_message(send, &FromHolder::Renew { request, applied, down }).await
+}
+
+/// As the leader: keeps the granter informed and tells everyone what is released.
+async fn grant(ledger: Arc<Ledger>) {
+    let mut applied = ledger.applied.clone();
+    loop {
+        ledger.update_term();
+        let wait = ledger.next_grant_timeout();
+        tokio::select! {
+            changed = applied.changed() => if changed.is_err() { return },
+            () = ledger.leader_changes() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+impl Ledger {
+    /// Brings [`Term`] in line with what the consensus says of this node's leadership.
+    fn update_term(&self) {
+        let now = clock::now();
+        let leads = self.is_leader();
+        let mut term = self.term.lock();
+        let Some(number) = leads else {
+            if term.take().is_some() {
+                info!("this node no longer leads the ledger");
+            }
+            return;
+        };
+        if term.as_ref().is_none_or(|t| t.number != number) {
+            info!(term = number, "this node leads the ledger");
+            metrics::counter!("atoll_ledger_terms_led_total").increment(1);
+            let first = number == 1 && self.born_here.load(std::sync::atomic::Ordering::SeqCst);
+            let lease = self.terms.lease;
+            let granter = if first { Granter::begin_first(lease, now) } else { Granter::begin(lease, now) };
+            let failover = rules::failover::Failover::new(self.terms.failover);
+            *term = Some(Term { number, granter, failover });
+        }
+        let Some(term) = term.as_mut() else { return };
+        let (until, own_entry) = self.confirmation(now);
+        term.granter.handle_confirmed(until, own_entry);
+        term.granter.handle_applied(*self.applied.borrow());
+        let released = term.granter.released(now);
+        self.note_released(released);
+    }
+
+    /// Until when a majority has confirmed this leader, and whether an entry of its own term is applied.
+    fn confirmation(&self, now: Moment) -> (Moment, Option<Revision>) {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
+        // what followers promise: not to vote for another within the election timeout of the last heartbeat they heard
+        let promise = self.terms.election_min * 8 / 10;
+        let until = if voters == [self.me.0] {
+            now + promise
+        } else {
+            match metrics.last_quorum_acked {
+                Some(acked) => (now + promise) - Instant::now().saturating_duration_since(*acked),
+                None => Moment::from_micros(0),
+            }
+        };
+        let own_entry = metrics.last_applied.as_ref().and_then(|id| {
+            let of_own_term = id.leader_id.term == metrics.vote.leader_id().term;
+            of_own_term.then_some(Revision(id.index))
+        });
+        (until, own_entry)
+    }
+
+    fn next_grant_timeout(&self) -> Duration {
+        let now = clock::now();
+        let next = self.term.lock().as_ref().and_then(|term| term.granter.next_timeout(now));
+        next.map_or(Duration::from_millis(100), |at| at.since(now))
+            .clamp(Duration::from_millis(1), Duration::from_millis(100))
+    }
+
+    /// Serves a replica's lease stream until it ends.
+    pub async fn serve_lease(&self, from: NodeId, mut send: SendStream, mut receive: RecvStream) {
+        let (messages, mut incoming) = tokio::sync::mpsc::channel(64);
+        let reader = async {
+            while let Ok(message) = read_message::<FromHolder>(&mut receive).await {
+                if messages.send(message).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let writer = async {
+            let mut released: watch::Receiver<Revision> = self.released.subscribe();
+            loop {
+                let answer = tokio::select! {
+                    message = incoming.recv() => match message {
+                        Some(message) => self.handle_holder(from, message),
+                        None => return,
+                    },
+                    changed = released.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                        let revision = *released.borrow_and_update();
+                        self.term.lock().is_some().then_some(FromGranter::Released(revision))
+                    }
+                };
+                if let Some(answer) = answer {
+                    if write_message(&mut send, &answer).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = reader => {}
+            () = writer => {}
+        }
+    }
+
+    fn handle_holder(&self, from: NodeId, message: FromHolder) -> Option<FromGranter> {
+        let now = clock::now();
+        self.update_term();
+        let mut guard = self.term.lock();
+        let Some(term) = guard.as_mut() else { return Some(FromGranter::NoGrant) };
+        let answer = match message {
+            FromHolder::Renew { request, applied, down } => {
+                term.failover.handle_view(now, from, down);
+                let grant = term.granter.handle_renewal(now, from, request, applied);
+                Some(grant.map_or(FromGranter::NoGrant, FromGranter::Grant))
+            }
+            FromHolder::Applied(applied) => {
+                term.granter.handle_report(from, applied);
+                None
+            }
+        };
+        let released = term.granter.released(now);
+        drop(guard);
+        self.note_released(released);
+        answer
+    }
+}

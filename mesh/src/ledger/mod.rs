@@ -1,0 +1,429 @@
+//! The ledger: one replicated log and its records for the whole mesh. This folder alone imports the consensus library.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `database` | the one redb file and its group-committing writer |
+//! | `log` | log and vote |
+//! | `state` | applied records, snapshots |
+//! | `network` | the consensus's messages over the links |
+//! | [`reading`] | reads that are never stale, by lease or by asking the leader |
+//! | `leases` | runs the lease machines of `rules::lease` |
+//! | `leading` | what only the leader does: membership, failover |
+//!
+//! A command is acknowledged when it is *released*: committed, and applied by every node that may answer reads.
+
+mod database;
+mod leading;
+mod leases;
+mod log;
+mod network;
+pub mod reading;
+mod state;
+mod types;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::impls::BasicNode;
+use openraft::vote::RaftVote;
+use parking_lot::Mutex;
+use quinn::{RecvStream, SendStream};
+use rules::command::{Command, Envelope, Outcome};
+use rules::failover::FailoverTerms;
+use rules::lease::{Holder, LeaseTerms, Unreleased};
+use rules::names::{NodeId, OperationId, Revision};
+use rules::records::{Look, RecordError};
+use rules::wire::{Answer, Ask, NoLedger, Proposed};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::clock;
+use crate::links::{LinkError, Links};
+use crate::members::Members;
+use crate::supervise::Tasks;
+use leases::Term;
+pub use reading::{Freshness, Reading};
+use types::{Consensus, Entry, Raft};
+
+/// How the ledger is tuned; see the settings of the same names.
+#[derive(Clone, Copy, Debug)]
+pub struct LedgerTerms {
+    /// Between two heartbeats of the leader; also how long one message may take.
+    pub heartbeat: Duration,
+    /// The shortest silence after which a voter stands for election.
+    pub election_min: Duration,
+    /// The longest one; also how long a leader is believed.
+    pub election_max: Duration,
+    /// Entries between two snapshots.
+    pub snapshot_every: u64,
+    /// Read leases.
+    pub lease: LeaseTerms,
+    /// Between two renewals.
+    pub renew_every: Duration,
+    /// When projects move.
+    pub failover: FailoverTerms,
+}
+
+/// Why the ledger could not be opened or formed.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The file cannot be used.
+    #[error("the ledger in {path} cannot be used: {reason}")]
+    Storage {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The consensus refused.
+    #[error("the ledger's consensus: {0}")]
+    Consensus(String),
+}
+
+/// This node's part of the ledger.
+pub struct Ledger {
+    me: NodeId,
+    raft: Raft,
+    machine: state::StateMachine,
+    folder: PathBuf,
+    links: Arc<Links>,
+    members: Arc<Members>,
+    terms: LedgerTerms,
+    holder: Mutex<Holder>,
+    term: Mutex<Option<Term>>,
+    unreleased: Arc<Mutex<Unreleased>>,
+    applied: watch::Receiver<Revision>,
+    released: watch::Sender<Revision>,
+    unreachable_until: Mutex<rules::moment::Moment>,
+    born_here: std::sync::atomic::AtomicBool,
+}
+
+/// What `status` shows of the ledger.
+#[derive(Clone, Debug)]
+pub struct LedgerStatus {
+    /// The leader as this node knows it.
+    pub leader: Option<NodeId>,
+    /// The consensus's term.
+    pub term: u64,
+    /// What this node has applied.
+    pub applied: Revision,
+    /// What this node knows to be released.
+    pub released: Revision,
+    /// Who votes.
+    pub voters: BTreeSet<NodeId>,
+    /// Who only follows.
+    pub learners: BTreeSet<NodeId>,
+    /// How this node answers reads.
+    pub lease: LeaseState,
+}
+
+/// How a node answers reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseState {
+    /// It leads, confirmed by a majority.
+    Leader,
+    /// It holds a lease.
+    Held,
+    /// It has to ask.
+    None,
+}
+
+impl Ledger {
+    /// Opens the ledger in `folder` and takes part in it.
+    pub async fn open(
+        folder: &Path,
+        links: Arc<Links>,
+        members: Arc<Members>,
+        terms: LedgerTerms,
+        tasks: &Tasks,
+    ) -> Result<Arc<Self>, LedgerError> {
+        let storage = |e: &dyn std::fmt::Display| LedgerError::Storage { path: folder.into(), reason: e.to_string() };
+        std::fs::create_dir_all(folder).map_err(|e| storage(&e))?;
+        let store = database::Store::open(&folder.join("ledger.redb")).map_err(|e| storage(&e))?;
+        let log = log::Log::open(store.clone()).map_err(|e| storage(&e))?;
+        let machine = state::StateMachine::open(store, folder).map_err(|e| storage(&e))?;
+        let millis = |d: Duration| d.as_millis() as u64;
+        let config = openraft::Config {
+            cluster_name: "atoll".into(),
+            heartbeat_interval: millis(terms.heartbeat),
+            election_timeout_min: millis(terms.election_min),
+            election_timeout_max: millis(terms.election_max),
+            install_snapshot_timeout: 60_000,
+            max_payload_entries: 64,
+            enable_pre_vote: Some(true),
+            snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(terms.snapshot_every),
+            replication_lag_threshold: terms.snapshot_every * 2,
+            max_in_snapshot_log_to_keep: (terms.snapshot_every / 5).max(100),
+            ..openraft::Config::default()
+        };
+        let config = Arc::new(config.validate().map_err(|e| LedgerError::Consensus(e.to_string()))?);
+        let me = links.me();
+        let factory = network::Factory(links.clone());
+        let raft = Raft::new(me.0, config, factory, log, machine.clone())
+            .await
+            .map_err(|e| LedgerError::Consensus(e.to_string()))?;
+        let ledger = Arc::new(Ledger {
+            me,
+            raft,
+            folder: folder.into(),
+            links,
+            members,
+            terms,
+            holder: Mutex::new(Holder::new(terms.lease)),
+            term: Mutex::new(None),
+            unreleased: machine.unreleased(),
+            applied: machine.applied(),
+            machine,
+            released: watch::Sender::new(Revision(0)),
+            unreachable_until: Mutex::new(rules::moment::Moment::from_micros(0)),
+            born_here: false.into(),
+        });
+        ledger.know_nodes();
+        leases::start(&ledger, tasks);
+        leading::start(&ledger, tasks);
+        Ok(ledger)
+    }
+
+    /// Forms the ledger with its first voters. To be called on one node of a new mesh, once; a ledger that exists is left alone.
+    pub async fn form(&self, voters: BTreeMap<NodeId, SocketAddr>) -> Result<(), LedgerError> {
+        let nodes: BTreeMap<u64, BasicNode> = voters.iter().map(|(id, a)| (id.0, BasicNode::new(a))).collect();
+        if self.raft.is_initialized().await.map_err(|e| LedgerError::Consensus(e.to_string()))? {
+            return Ok(());
+        }
+        self.born_here.store(true, std::sync::atomic::Ordering::SeqCst);
+        self.raft.initialize(nodes).await.map_err(|e| LedgerError::Consensus(e.to_string()))
+    }
+
+    /// Learns every member's address from the records.
+    fn know_nodes(&self) {
+        if let Ok(nodes) = self.view().and_then(|view| view.nodes()) {
+            for node in nodes.iter().filter(|n| n.id != self.me) {
+                self.links.know(node.id, node.address);
+            }
+        }
+    }
+
+    /// The records as this node has applied them: true some time ago. For hints, never for answers.
+    pub fn view(&self) -> Result<state::View, RecordError> {
+        self.machine.view()
+    }
+
+    /// What this node has applied, as it grows.
+    pub fn applied(&self) -> watch::Receiver<Revision> {
+        self.applied.clone()
+    }
+
+    /// The leader, as this node knows it.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.raft.metrics().borrow_watched().current_leader.map(NodeId)
+    }
+
+    /// Changes whenever the leader, the term or the membership does.
+    pub fn leader_changes(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut metrics = self.raft.server_metrics();
+        async move {
+            let _ = metrics.changed().await;
+        }
+    }
+
+    /// For `status`.
+    pub fn status(&self) -> LedgerStatus {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let membership = metrics.membership_config.membership();
+        LedgerStatus {
+            leader: metrics.current_leader.map(NodeId),
+            term: metrics.current_term,
+            applied: *self.applied.borrow(),
+            released: *self.released.borrow(),
+            voters: membership.voter_ids().map(NodeId).collect(),
+            learners: membership.learner_ids().map(NodeId).collect(),
+            lease: self.lease_state(),
+        }
+    }
+
+    /// Proposes `command`, wherever the leader is, and waits until it is released, at most `deadline`. Retries keep one operation id, so it is
+    /// applied at most once; after [`NoLedger::NoMajority`] it may still be applied later.
+    pub async fn propose(
+        &self,
+        operation: OperationId,
+        command: Command,
+        deadline: Duration,
+    ) -> Result<Proposed, NoLedger> {
+        let envelope = Envelope { operation, at: clock::timestamp(), command };
+        let end = clock::now() + deadline;
+        let mut hint = None;
+        loop {
+            let left = end.since(clock::now());
+            if left.is_zero() {
+                return Err(NoLedger::NoMajority);
+            }
+            let result = match hint.take().or_else(|| self.leader()) {
+                Some(leader) if leader == self.me => self.propose_here(envelope.clone(), left).await,
+                Some(leader) => {
+                    match self.links.ask(leader, Ask::Propose(envelope.clone()), left.min(Duration::from_secs(5))).await
+                    {
+                        Ok(Answer::Proposed(result)) => result,
+                        Ok(_) | Err(_) => Err(NoLedger::NotLeader(None)),
+                    }
+                }
+                None => Err(NoLedger::NotLeader(None)),
+            };
+            match result {
+                Err(NoLedger::NotLeader(next)) => {
+                    hint = next.filter(|n| *n != self.me);
+                    if hint.is_none() {
+                        let pause = Duration::from_millis(50 + rand::random_range(0..100));
+                        let _ = tokio::time::timeout(pause, self.leader_changes()).await;
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Answers [`Ask::Propose`]: proposes here or says who leads.
+    pub async fn propose_here(&self, envelope: Envelope, deadline: Duration) -> Result<Proposed, NoLedger> {
+        let end = clock::now() + deadline;
+        let name = envelope.command.name();
+        let written = match tokio::time::timeout(deadline, self.raft.client_write(Entry(envelope))).await {
+            Err(_) => return Err(NoLedger::NoMajority),
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
+                return Err(NoLedger::NotLeader(forward.leader_id.map(NodeId)));
+            }
+            Ok(Err(error)) => return Err(NoLedger::Storage(error.to_string())),
+            Ok(Ok(written)) => written,
+        };
+        let revision = Revision(written.log_id.index);
+        let outcome = written.data.ok_or_else(|| NoLedger::Storage("an entry without an outcome".into()))?;
+        metrics::counter!("atoll_ledger_commands_total", "command" => name).increment(1);
+        self.wait_released(revision, end.since(clock::now())).await?;
+        Ok(Proposed { revision, outcome })
+    }
+
+    /// Waits at the leader until `revision` is released.
+    async fn wait_released(&self, revision: Revision, deadline: Duration) -> Result<(), NoLedger> {
+        let mut released = self.released.subscribe();
+        let wait = async {
+            loop {
+                if *released.borrow_and_update() >= revision {
+                    return Ok(());
+                }
+                if self.term.lock().is_none() {
+                    // leadership was lost: committed, but another leader decides when it is released
+                    return Err(NoLedger::NotLeader(self.leader()));
+                }
+                tokio::select! {
+                    changed = released.changed() => if changed.is_err() { return Err(NoLedger::NoMajority) },
+                    () = tokio::time::sleep(Duration::from_millis(100)) => {}
+                }
+            }
+        };
+        tokio::time::timeout(deadline, wait).await.unwrap_or(Err(NoLedger::NoMajority))
+    }
+
+    /// Answers [`Ask::ReadIndex`]: confirms with a majority that this node leads, and up to where a reader must have applied.
+    pub async fn read_index(&self, deadline: Duration) -> Result<Revision, NoLedger> {
+        let confirm = self.raft.get_read_log_id(openraft::ReadPolicy::ReadIndex);
+        let index = match tokio::time::timeout(deadline, confirm).await {
+            Err(_) => return Err(NoLedger::NoMajority),
+            Ok(Err(RaftError::APIError(error))) => {
+                return match error {
+                    openraft::errors::LinearizableReadError::ForwardToLeader(f) => {
+                        Err(NoLedger::NotLeader(f.leader_id.map(NodeId)))
+                    }
+                    _ => Err(NoLedger::NoMajority),
+                };
+            }
+            Ok(Err(error)) => return Err(NoLedger::Storage(error.to_string())),
+            Ok(Ok((id, _))) => Revision(id.log_id().index),
+        };
+        self.wait_released(index, deadline).await?;
+        Ok(index)
+    }
+
+    /// Answers a consensus message.
+    pub async fn answer_raft(&self, kind: u8, body: &[u8]) -> Answer {
+        network::answer(&self.raft, kind, body).await
+    }
+
+    /// Takes a snapshot in.
+    pub async fn receive_snapshot(
+        &self,
+        header: &[u8],
+        mut send: SendStream,
+        mut receive: RecvStream,
+    ) -> Result<(), LinkError> {
+        network::receive_snapshot(&self.raft, &self.folder, header, &mut send, &mut receive).await
+    }
+
+    /// Whether this node may believe that a majority hears it: it holds a lease or leads with one. A node that does not may still
+    /// be served by asking; a node cut off for longer than a lease answers false at once.
+    pub fn connected(&self) -> bool {
+        self.lease_state() != LeaseState::None
+    }
+
+    /// Hands leadership over, if this node has it, and stops taking part.
+    pub async fn shut_down(&self) {
+        if self.raft.is_leader() {
+            let heir = {
+                let metrics = self.raft.metrics().borrow_watched().clone();
+                let up = self.members.up();
+                metrics.membership_config.membership().voter_ids().map(NodeId).find(|n| *n != self.me && up.contains(n))
+            };
+            if let Some(heir) = heir {
+                if let Some(term) = self.term.lock().as_mut() {
+                    term.granter.hand_over();
+                }
+                info!(%heir, "handing the ledger's leadership over");
+                if let Err(error) = self.raft.trigger().transfer_leader(heir.0).await {
+                    warn!(%error, "leadership could not be handed over");
+                }
+                for _ in 0..20 {
+                    if !self.raft.is_leader() {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        if let Err(error) = self.raft.shutdown().await {
+            warn!(%error, "the consensus did not stop cleanly");
+        }
+    }
+
+    fn is_leader(&self) -> Option<u64> {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let leads = metrics.state == ServerState::Leader && metrics.current_leader == Some(self.me.0);
+        leads.then(|| metrics.vote.leader_id().term)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::types::Consensus;
+    use super::{database::Store, log::Log, state::StateMachine};
+
+    struct Builder;
+
+    impl openraft::testing::log::StoreBuilder<Consensus, Log, StateMachine, tempfile::TempDir> for Builder {
+        async fn build(&self) -> Result<(tempfile::TempDir, Log, StateMachine), openraft::StorageError<Consensus>> {
+            let folder = tempfile::tempdir().unwrap();
+            let store = Store::open(&folder.path().join("ledger.redb")).unwrap();
+            let log = Log::open(store.clone()).unwrap();
+            let machine = StateMachine::open(store, folder.path()).unwrap();
+            Ok((folder, log, machine))
+        }
+    }
+
+    /// The consensus library's own suite for stores: what it assumes of log, vote, state and snapshots.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_store_keeps_what_the_consensus_assumes() {
+        openraft::testing::log::Suite::test_all(Builder).await.unwrap();
+    }
+}

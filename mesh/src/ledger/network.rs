@@ -1,0 +1,193 @@
+//! The consensus's messages over the links: questions on the control connection, snapshots as a stream of their file on the bulk one.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::impls::BasicNode;
+use openraft::network::v2::RaftNetworkV2;
+use openraft::network::{RPCOption, RaftNetworkFactory};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+use quinn::{RecvStream, SendStream};
+use rules::names::NodeId;
+use rules::wire::{Answer, Ask, Bulk};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::types::{Consensus, Raft, Snapshot, SnapshotMeta, Vote};
+use crate::links::{LinkError, Links, read_message, write_message};
+
+const APPEND: u8 = 1;
+const VOTE: u8 = 2;
+const PRE_VOTE: u8 = 3;
+const TRANSFER: u8 = 4;
+
+/// How long a snapshot may take to arrive and be installed.
+const SNAPSHOT: Duration = Duration::from_secs(600);
+
+type Reply<T> = Result<T, String>;
+
+/// Makes one [`Network`] a peer.
+pub(super) struct Factory(pub(super) Arc<Links>);
+
+impl RaftNetworkFactory<Consensus> for Factory {
+    type Network = Network;
+
+    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Network {
+        if let Ok(address) = node.addr.parse() {
+            self.0.know(NodeId(target), address);
+        }
+        Network { links: self.0.clone(), to: NodeId(target) }
+    }
+}
+
+/// The way to one peer.
+pub(super) struct Network {
+    links: Arc<Links>,
+    to: NodeId,
+}
+
+fn unreachable(error: impl std::fmt::Display) -> Unreachable<Consensus> {
+    Unreachable::new(&io::Error::other(error.to_string()))
+}
+
+impl Network {
+    async fn call<Q: Serialize, R: DeserializeOwned>(
+        &self,
+        kind: u8,
+        question: &Q,
+        deadline: Duration,
+    ) -> Result<R, RPCError<Consensus>> {
+        let failed = |e: String| RPCError::Unreachable(unreachable(e));
+        let body = postcard::to_stdvec(question).map_err(|e| failed(e.to_string()))?;
+        match self.links.ask(self.to, Ask::Raft { kind, body }, deadline).await {
+            Ok(Answer::Raft(bytes)) => {
+                let reply: Reply<R> = postcard::from_bytes(&bytes).map_err(|e| failed(e.to_string()))?;
+                reply.map_err(failed)
+            }
+            Ok(other) => Err(failed(format!("unexpected answer {other:?}"))),
+            Err(error) => Err(failed(error.to_string())),
+        }
+    }
+
+    async fn send_snapshot(&self, vote: Vote, snapshot: Snapshot) -> Result<SnapshotResponse<Consensus>, LinkError> {
+        let broken = |e: &dyn std::fmt::Display| LinkError::Broken(e.to_string());
+        let header = postcard::to_stdvec(&(vote, snapshot.meta)).map_err(|e| broken(&e))?;
+        let (mut send, mut receive) =
+            self.links.open_bulk(self.to, Bulk::Snapshot(header), Duration::from_secs(3)).await?;
+        let mut file = tokio::fs::File::open(&snapshot.snapshot).await.map_err(|e| broken(&e))?;
+        let mut chunk = vec![0; 1 << 18];
+        loop {
+            let n = file.read(&mut chunk).await.map_err(|e| broken(&e))?;
+            if n == 0 {
+                break;
+            }
+            send.write_all(&chunk[..n]).await.map_err(|e| broken(&e))?;
+        }
+        let _ = send.finish();
+        read_message::<Reply<SnapshotResponse<Consensus>>>(&mut receive).await?.map_err(LinkError::Refused)
+    }
+}
+
+impl RaftNetworkV2<Consensus> for Network {
+    type SnapshotData = PathBuf;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Consensus>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Consensus>, RPCError<Consensus>> {
+        self.call(APPEND, &request, option.hard_ttl()).await
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<Consensus>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Consensus>, RPCError<Consensus>> {
+        self.call(VOTE, &request, option.hard_ttl()).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<Consensus>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Consensus>, RPCError<Consensus>> {
+        self.call(PRE_VOTE, &request, option.hard_ttl()).await
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Consensus>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Consensus>, RPCError<Consensus>> {
+        self.call(TRANSFER, &request, option.hard_ttl()).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Consensus>, StreamingError<Consensus>> {
+        match tokio::time::timeout(SNAPSHOT, self.send_snapshot(vote, snapshot)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(StreamingError::Unreachable(unreachable(error))),
+            Err(_) => Err(StreamingError::Unreachable(unreachable("the snapshot did not arrive in time"))),
+        }
+    }
+}
+
+/// Answers a peer's message.
+pub(super) async fn answer(raft: &Raft, kind: u8, body: &[u8]) -> Answer {
+    fn reply<T: Serialize, E: std::fmt::Display>(result: Result<T, E>) -> Answer {
+        match postcard::to_stdvec(&result.map_err(|e| e.to_string())) {
+            Ok(bytes) => Answer::Raft(bytes),
+            Err(error) => Answer::Refused(error.to_string()),
+        }
+    }
+    macro_rules! handle {
+        ($method:ident) => {
+            match postcard::from_bytes(body) {
+                Ok(request) => reply(raft.$method(request).await),
+                Err(error) => Answer::Refused(error.to_string()),
+            }
+        };
+    }
+    match kind {
+        APPEND => handle!(append_entries),
+        VOTE => handle!(vote),
+        PRE_VOTE => handle!(pre_vote),
+        TRANSFER => handle!(handle_transfer_leader),
+        _ => Answer::Refused(format!("consensus message {kind} is of a newer version")),
+    }
+}
+
+/// Receives a snapshot into `folder` and installs it.
+pub(super) async fn receive_snapshot(
+    raft: &Raft,
+    folder: &Path,
+    header: &[u8],
+    send: &mut SendStream,
+    receive: &mut RecvStream,
+) -> Result<(), LinkError> {
+    let broken = |e: &dyn std::fmt::Display| LinkError::Broken(e.to_string());
+    let (vote, meta): (Vote, SnapshotMeta) = postcard::from_bytes(header).map_err(|e| broken(&e))?;
+    let path = folder.join("snapshot.received");
+    let mut file = tokio::fs::File::create(&path).await.map_err(|e| broken(&e))?;
+    while let Some(chunk) = receive.read_chunk(1 << 18).await.map_err(LinkError::broken)? {
+        file.write_all(&chunk.bytes).await.map_err(|e| broken(&e))?;
+    }
+    file.sync_all().await.map_err(|e| broken(&e))?;
+    let installed = raft.install_full_snapshot(vote, Snapshot { meta, snapshot: path }).await;
+    write_message(send, &installed.map_err(|e| e.to_string())).await?;
+    let _ = send.finish();
+    Ok(())
+}

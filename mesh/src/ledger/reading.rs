@@ -1,0 +1,160 @@
+//! Reads that are never stale.
+//!
+//! A read runs on a consistent view of this node's records if the node holds a read lease (or leads with a confirmed one), else
+//! after asking the leader up to where it must have applied. If what was read changed after what is known to be released, the answer waits for
+//! the release: no two readers see new, then old. Only when no leader can be reached is the answer marked as possibly stale.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use rules::lease::Touched;
+use rules::names::Revision;
+use rules::records::{Pair, ReadRecords, RecordError};
+use rules::wire::{Answer, Ask, NoLedger};
+use tracing::debug;
+
+use super::state::View;
+use super::{LeaseState, Ledger};
+use crate::clock;
+
+/// Whether an answer is what every other node would say now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Linearizable.
+    Fresh,
+    /// From this node's own records, because no leader can be reached.
+    Stale,
+}
+
+/// A view that remembers what was read from it.
+pub struct Reading {
+    view: View,
+    touched: RefCell<Touched>,
+}
+
+impl ReadRecords for Reading {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RecordError> {
+        self.touched.borrow_mut().keys.insert(key.to_vec());
+        self.view.get(key)
+    }
+
+    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, RecordError> {
+        self.touched.borrow_mut().prefixes.insert(prefix.to_vec());
+        self.view.scan(prefix, after, limit)
+    }
+}
+
+/// How long a reader waits for the leader before it takes what it has.
+const ASK: Duration = Duration::from_millis(1000);
+/// How long a reader waits for a release: a little more than a lease, which is what a silent holder can cost.
+const RELEASE: Duration = Duration::from_millis(3500);
+/// After a failed question nobody asks again for this long: a node that is cut off answers at once.
+const GIVE_UP: Duration = Duration::from_millis(500);
+
+impl Ledger {
+    /// How this node answers reads now.
+    pub fn lease_state(&self) -> LeaseState {
+        let now = clock::now();
+        if self.term.lock().as_ref().is_some_and(|term| term.granter.may_lead(now)) {
+            return LeaseState::Leader;
+        }
+        if self.holder.lock().may_read(now, *self.applied.borrow()) { LeaseState::Held } else { LeaseState::None }
+    }
+
+    /// Runs `read` on records that are fresh, if at all possible.
+    pub async fn read<T>(
+        &self,
+        read: impl Fn(&Reading) -> Result<T, RecordError>,
+    ) -> Result<(T, Freshness), RecordError> {
+        let mut freshness = Freshness::Fresh;
+        if self.lease_state() == LeaseState::None && !self.catch_up().await {
+            freshness = Freshness::Stale;
+        }
+        let end = clock::now() + RELEASE;
+        loop {
+            let (value, needs) = self.read_here(&read)?;
+            let Some(needed) = needs.filter(|_| freshness == Freshness::Fresh) else { return Ok((value, freshness)) };
+            metrics::counter!("atoll_reads_waiting_for_release_total").increment(1);
+            if self.await_release(needed, end.since(clock::now())).await {
+                return Ok((value, Freshness::Fresh));
+            }
+            if clock::now() >= end || self.lease_state() != LeaseState::None || !self.catch_up().await {
+                return Ok((value, Freshness::Stale));
+            }
+        }
+    }
+
+    /// Runs `read` on this node's own records and tells up to where must be released before the answer may be shown.
+    fn read_here<T>(
+        &self,
+        read: impl Fn(&Reading) -> Result<T, RecordError>,
+    ) -> Result<(T, Option<Revision>), RecordError> {
+        let reading = Reading { view: self.view()?, touched: RefCell::default() };
+        let value = read(&reading)?;
+        let released = *self.released.borrow();
+        let needs = self.unreleased.lock().needs(&reading.touched.borrow(), released);
+        Ok((value, needs))
+    }
+
+    /// Waits until `needed` is known to be released here.
+    async fn await_release(&self, needed: Revision, deadline: Duration) -> bool {
+        let mut released = self.released.subscribe();
+        // without a lease nothing is pushed to this node: it will have to ask again
+        let deadline = if self.lease_state() == LeaseState::None { Duration::ZERO } else { deadline };
+        let wait = async { released.wait_for(|r| *r >= needed).await.is_ok() };
+        tokio::time::timeout(deadline, wait).await.unwrap_or(false)
+    }
+
+    /// Asks the leader up to where this node must have applied, and applies that far.
+    async fn catch_up(&self) -> bool {
+        if clock::now() < *self.unreachable_until.lock() {
+            return false;
+        }
+        let caught = tokio::time::timeout(ASK, self.catch_up_patiently()).await.unwrap_or(false);
+        if !caught {
+            *self.unreachable_until.lock() = clock::now() + GIVE_UP;
+        }
+        caught
+    }
+
+    async fn catch_up_patiently(&self) -> bool {
+        let mut hint = self.leader();
+        for _ in 0..3 {
+            let Some(leader) = hint else { return false };
+            let answer = if leader == self.me {
+                self.read_index(ASK).await
+            } else {
+                match self.links.ask(leader, Ask::ReadIndex, ASK).await {
+                    Ok(Answer::ReadIndex(answer)) => answer,
+                    Ok(_) => return false,
+                    Err(error) => {
+                        debug!(%error, "the ledger's leader cannot be asked");
+                        return false;
+                    }
+                }
+            };
+            match answer {
+                Ok(index) => {
+                    self.note_released(index);
+                    let mut applied = self.applied.clone();
+                    return applied.wait_for(|a| *a >= index).await.is_ok();
+                }
+                Err(NoLedger::NotLeader(next)) if next != hint => hint = next,
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
+    /// Everything up to `released` may be shown here from now on.
+    pub(super) fn note_released(&self, released: Revision) {
+        let grown = self.released.send_if_modified(|known| {
+            let grows = released > *known;
+            *known = released.max(*known);
+            grows
+        });
+        if grown {
+            self.unreleased.lock().forget(released);
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The consensus library's types, filled in. Nothing outside this folder names them.
+
+use std::fmt;
+
+use openraft::impls::BasicNode;
+use openraft::type_config::alias::{EntryOf, LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf};
+use rules::command::{Envelope, Outcome};
+use serde::{Deserialize, Serialize};
+
+/// What an entry carries.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry(pub Envelope);
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.command.name())
+    }
+}
+
+openraft::declare_raft_types!(pub Consensus: D = Entry, R = Option<Outcome>, NodeId = u64, Node = BasicNode);
+
+pub(super) type LogId = LogIdOf<Consensus>;
+pub(super) type Vote = VoteOf<Consensus>;
+pub(super) type LogEntry = EntryOf<Consensus>;
+pub(super) type SnapshotMeta = SnapshotMetaOf<Consensus>;
+pub(super) type Membership = StoredMembershipOf<Consensus>;
+pub(super) type Snapshot = SnapshotOf<Consensus, std::path::PathBuf>;
+pub(super) type Raft = openraft::Raft<Consensus, super::state::StateMachine>;

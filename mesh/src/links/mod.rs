@@ -1,0 +1,242 @@
+//! QUIC links between nodes: mutual TLS under the mesh's CA, every peer's id taken from its certificate and never from what it says.
+//!
+//! Each peer is dialled on demand, twice: one connection for control (consensus, gossip, questions), one for bulk (blobs, snapshots), so that a blob's
+//! flow control and losses do not delay a heartbeat. Every call carries its own deadline: a killed peer's connection looks open until its idle timeout.
+
+mod frame;
+mod serve;
+mod tls;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use quinn::{Connection, Endpoint, RecvStream, SendStream};
+use rules::names::NodeId;
+use rules::wire::{self, Answer, Ask, BadMessage, Bulk};
+use serde::{Deserialize, Serialize};
+
+pub use frame::{MAX_FRAME, read_frame, read_message, write_frame, write_message};
+pub use serve::{Peer, Service, serve};
+pub use tls::ask_to_join;
+
+use crate::identity::{Identity, IdentityError};
+
+/// How a stream begins: what it is for.
+#[derive(Serialize, Deserialize)]
+enum Open {
+    Ask(Ask),
+    Lease,
+    Bulk(Bulk),
+}
+
+/// Why a peer did not answer. Unless it says otherwise the peer may have acted all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// Nobody told where this node is.
+    #[error("no address is known for node {0}")]
+    Unknown(NodeId),
+    /// It cannot be reached; nothing was sent.
+    #[error("node {node} cannot be reached: {reason}")]
+    Unreachable {
+        /// Which node.
+        node: NodeId,
+        /// Why.
+        reason: String,
+    },
+    /// The connection or stream broke.
+    #[error("the link broke: {0}")]
+    Broken(String),
+    /// The deadline passed.
+    #[error("no answer in time")]
+    Deadline,
+    /// It answered something else.
+    #[error(transparent)]
+    Message(#[from] BadMessage),
+    /// It refused.
+    #[error("the peer refused: {0}")]
+    Refused(String),
+}
+
+impl LinkError {
+    fn broken(error: impl std::fmt::Display) -> Self {
+        LinkError::Broken(error.to_string())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Class {
+    Control,
+    Bulk,
+}
+
+/// All links of this node.
+pub struct Links {
+    me: NodeId,
+    endpoint: Endpoint,
+    client: quinn::ClientConfig,
+    addresses: Mutex<HashMap<NodeId, SocketAddr>>,
+    connections: Mutex<HashMap<(NodeId, Class), Connection>>,
+    dialling: Mutex<HashMap<(NodeId, Class), Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// How long a dial may take.
+const DIAL: Duration = Duration::from_millis(1500);
+
+impl Links {
+    /// Binds `listen` (UDP) and is ready to dial; [`serve`] answers.
+    pub fn open(identity: &Identity, listen: SocketAddr) -> Result<Arc<Self>, IdentityError> {
+        let (server, client) = tls::configs(identity)?;
+        let endpoint = tls::endpoint(identity, server, listen)?;
+        Ok(Arc::new(Links {
+            me: identity.node,
+            endpoint,
+            client,
+            addresses: Mutex::default(),
+            connections: Mutex::default(),
+            dialling: Mutex::default(),
+        }))
+    }
+
+    /// This node.
+    pub fn me(&self) -> NodeId {
+        self.me
+    }
+
+    /// Where this node listens.
+    pub fn local_address(&self) -> std::io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// Node `node` listens at `address`, from now on.
+    pub fn know(&self, node: NodeId, address: SocketAddr) {
+        let before = self.addresses.lock().insert(node, address);
+        if before.is_some_and(|b| b != address) {
+            self.forget_connections(node);
+        }
+    }
+
+    /// Drops cached connections to `node`: it has restarted, or looks dead.
+    pub fn forget_connections(&self, node: NodeId) {
+        for class in [Class::Control, Class::Bulk] {
+            if let Some(connection) = self.connections.lock().remove(&(node, class)) {
+                connection.close(0u32.into(), b"superseded");
+            }
+        }
+    }
+
+    fn cached(&self, node: NodeId, class: Class) -> Option<Connection> {
+        let mut connections = self.connections.lock();
+        match connections.get(&(node, class)) {
+            Some(connection) if connection.close_reason().is_none() => Some(connection.clone()),
+            Some(_) => {
+                connections.remove(&(node, class));
+                None
+            }
+            None => None,
+        }
+    }
+
+    async fn connection(&self, node: NodeId, class: Class) -> Result<Connection, LinkError> {
+        if let Some(connection) = self.cached(node, class) {
+            return Ok(connection);
+        }
+        let turn = self.dialling.lock().entry((node, class)).or_default().clone();
+        let _turn = turn.lock().await;
+        if let Some(connection) = self.cached(node, class) {
+            return Ok(connection);
+        }
+        let address = self.addresses.lock().get(&node).copied().ok_or(LinkError::Unknown(node))?;
+        let unreachable = |reason: String| LinkError::Unreachable { node, reason };
+        let dial = self
+            .endpoint
+            .connect_with(self.client.clone(), address, &node.certificate_name())
+            .map_err(|e| unreachable(e.to_string()))?;
+        let connection = match tokio::time::timeout(DIAL, dial).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Err(unreachable(error.to_string())),
+            Err(_) => return Err(unreachable(format!("{address} did not answer"))),
+        };
+        self.connections.lock().insert((node, class), connection.clone());
+        Ok(connection)
+    }
+
+    async fn open_stream(&self, to: NodeId, class: Class, open: &Open) -> Result<(SendStream, RecvStream), LinkError> {
+        let connection = self.connection(to, class).await?;
+        let (mut send, receive) = connection.open_bi().await.map_err(LinkError::broken)?;
+        write_frame(&mut send, &wire::encode(open)).await?;
+        Ok((send, receive))
+    }
+
+    /// Asks `to`, and waits for its answer at most `deadline`.
+    pub async fn ask(&self, to: NodeId, ask: Ask, deadline: Duration) -> Result<Answer, LinkError> {
+        let open = Open::Ask(ask);
+        let exchange = async {
+            let (mut send, mut receive) = self.open_stream(to, Class::Control, &open).await?;
+            let _ = send.finish();
+            match read_message(&mut receive).await? {
+                Answer::Refused(reason) => Err(LinkError::Refused(reason)),
+                answer => Ok(answer),
+            }
+        };
+        match tokio::time::timeout(deadline, exchange).await {
+            Ok(result) => result,
+            Err(_) => Err(LinkError::Deadline),
+        }
+    }
+
+    /// Opens a lease stream to the ledger's leader.
+    pub async fn open_lease(&self, to: NodeId, deadline: Duration) -> Result<(SendStream, RecvStream), LinkError> {
+        tokio::time::timeout(deadline, self.open_stream(to, Class::Control, &Open::Lease))
+            .await
+            .map_err(|_| LinkError::Deadline)?
+    }
+
+    /// Opens a bulk stream.
+    pub async fn open_bulk(
+        &self,
+        to: NodeId,
+        bulk: Bulk,
+        deadline: Duration,
+    ) -> Result<(SendStream, RecvStream), LinkError> {
+        tokio::time::timeout(deadline, self.open_stream(to, Class::Bulk, &Open::Bulk(bulk)))
+            .await
+            .map_err(|_| LinkError::Deadline)?
+    }
+
+    /// Sends a datagram if there is a connection. If there is none it is lost, which gossip tolerates; returns false, and the caller may
+    /// [`Links::warm`] the link.
+    pub fn datagram(&self, to: NodeId, data: Bytes) -> bool {
+        match self.cached(to, Class::Control) {
+            Some(connection) => match connection.send_datagram(data) {
+                Ok(()) => true,
+                Err(error) => {
+                    if matches!(error, quinn::SendDatagramError::TooLarge) {
+                        metrics::counter!("atoll_datagrams_too_large_total").increment(1);
+                    }
+                    true
+                }
+            },
+            None => false,
+        }
+    }
+
+    /// Dials `to`, so that the next datagram has a way.
+    pub async fn warm(&self, to: NodeId) {
+        let _ = self.connection(to, Class::Control).await;
+    }
+
+    /// The measured round trip to `node`, if it is connected.
+    pub fn round_trip(&self, node: NodeId) -> Option<Duration> {
+        self.cached(node, Class::Control).map(|c| c.rtt())
+    }
+
+    /// Closes everything and lets the close reach the peers.
+    pub async fn close(&self) {
+        self.endpoint.close(0u32.into(), b"leaving");
+        let _ = tokio::time::timeout(Duration::from_millis(500), self.endpoint.wait_idle()).await;
+    }
+}

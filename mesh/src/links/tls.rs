@@ -1,0 +1,182 @@
+//! TLS and transport settings of the links.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt};
+use rules::digest::Digest;
+use rules::wire::{Answer, Ask, JoinGrant, JoinRequest};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::{LinkError, Open, read_message, write_message};
+use crate::identity::{Identity, IdentityError, certificate_der};
+
+/// What both ends must speak.
+const PROTOCOL: &[u8] = b"atoll-mesh/1";
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+fn certificate_error(error: impl std::fmt::Display) -> IdentityError {
+    IdentityError::Certificate(error.to_string())
+}
+
+/// Idle timeout and keep-alive let a dead peer's connection go within seconds; windows let one stream fill a 100 ms path at 1 Gbit/s.
+fn transport() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport.max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(6_000))));
+    transport.keep_alive_interval(Some(Duration::from_millis(1500)));
+    transport.datagram_receive_buffer_size(Some(1 << 20));
+    transport.max_concurrent_bidi_streams(VarInt::from_u32(1024));
+    transport.max_concurrent_uni_streams(VarInt::from_u32(0));
+    transport.stream_receive_window(VarInt::from_u32(12 << 20));
+    transport.send_window(16 << 20);
+    transport
+}
+
+pub(super) fn configs(identity: &Identity) -> Result<(quinn::ServerConfig, quinn::ClientConfig), IdentityError> {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate_der(&identity.authority.certificate)?).map_err(certificate_error)?;
+    let roots = Arc::new(roots);
+    // a node that wants to join has no certificate yet; `serve` lets it do nothing else
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(certificate_error)?;
+    let mut server = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(certificate_error)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(identity.chain()?, identity.private_key()?)
+        .map_err(certificate_error)?;
+    server.alpn_protocols = vec![PROTOCOL.to_vec()];
+    let mut client = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(certificate_error)?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(identity.chain()?, identity.private_key()?)
+        .map_err(certificate_error)?;
+    client.alpn_protocols = vec![PROTOCOL.to_vec()];
+    let transport = Arc::new(transport());
+    let server = QuicServerConfig::try_from(server).map_err(certificate_error)?;
+    let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
+    server.transport_config(transport.clone());
+    let client = QuicClientConfig::try_from(client).map_err(certificate_error)?;
+    let mut client = quinn::ClientConfig::new(Arc::new(client));
+    client.transport_config(transport);
+    Ok((server, client))
+}
+
+/// Binds with 4 MiB socket buffers where the kernel allows it, and with a reset key that survives restarts, so that peers learn at once
+/// that a restarted node has forgotten their connections.
+pub(super) fn endpoint(
+    identity: &Identity,
+    server: quinn::ServerConfig,
+    listen: SocketAddr,
+) -> Result<Endpoint, IdentityError> {
+    let error = |source| IdentityError::File { path: format!("mesh.listen {listen} (UDP)").into(), source };
+    let domain = socket2::Domain::for_address(listen);
+    let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None).map_err(error)?;
+    let _ = socket.set_recv_buffer_size(4 << 20);
+    let _ = socket.set_send_buffer_size(4 << 20);
+    socket.set_nonblocking(true).map_err(error)?;
+    socket.bind(&listen.into()).map_err(error)?;
+    let secret = Digest::sha256(identity.key.as_bytes());
+    let reset_key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.as_bytes());
+    let config = EndpointConfig::new(Arc::new(reset_key));
+    Endpoint::new(config, Some(server), socket.into(), Arc::new(TokioRuntime)).map_err(error)
+}
+
+/// Asks a member at `address` to be let in, trusting it only if its chain holds the CA with `fingerprint`.
+pub async fn ask_to_join(
+    address: SocketAddr,
+    fingerprint: Digest,
+    request: JoinRequest,
+    deadline: Duration,
+) -> Result<JoinGrant, LinkError> {
+    let verifier = Arc::new(KnownAuthority { fingerprint, provider: provider() });
+    let mut client = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(LinkError::broken)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    client.alpn_protocols = vec![PROTOCOL.to_vec()];
+    let client = QuicClientConfig::try_from(client).map_err(LinkError::broken)?;
+    let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let endpoint = Endpoint::client(any).map_err(LinkError::broken)?;
+    let exchange = async {
+        let connecting = endpoint
+            .connect_with(quinn::ClientConfig::new(Arc::new(client)), address, "join.mesh.atoll")
+            .map_err(LinkError::broken)?;
+        let connection = connecting.await.map_err(LinkError::broken)?;
+        let (mut send, mut receive) = connection.open_bi().await.map_err(LinkError::broken)?;
+        write_message(&mut send, &Open::Ask(Ask::Join(request))).await?;
+        let _ = send.finish();
+        match read_message(&mut receive).await? {
+            Answer::Joined(Ok(grant)) => Ok(grant),
+            Answer::Joined(Err(reason)) | Answer::Refused(reason) => Err(LinkError::Refused(reason)),
+            other => Err(LinkError::Broken(format!("unexpected answer {other:?}"))),
+        }
+    };
+    let result = tokio::time::timeout(deadline, exchange).await.unwrap_or(Err(LinkError::Deadline));
+    endpoint.close(0u32.into(), b"");
+    result
+}
+
+/// Trusts a server whose chain ends in the CA that the token names.
+#[derive(Debug)]
+struct KnownAuthority {
+    fingerprint: Digest,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for KnownAuthority {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let authority = intermediates
+            .iter()
+            .find(|c| Digest::sha256(c) == self.fingerprint)
+            .ok_or_else(|| rustls::Error::General("this node's mesh is not the one that the token is for".into()))?;
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.clone())?;
+        let certificate = rustls::server::ParsedCertificate::try_from(end_entity)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        rustls::client::verify_server_cert_signed_by_trust_anchor(&certificate, &roots, &[], now, algorithms)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("QUIC speaks TLS 1.3".into()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,120 @@
+//! One way to start a task and one way to stop them all.
+//!
+//! Every task has a name (its tracing span) and hears of the stop through its [`Tasks::stopping`]. Blocking work goes through
+//! [`Tasks::blocking`]. A task that panics is logged and counted; it takes nothing else with it.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::task::{JoinError, JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, error, info_span};
+
+/// A group of tasks that stop together.
+#[derive(Clone, Debug, Default)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Tasks {
+    /// An empty group.
+    pub fn new() -> Self {
+        Tasks::default()
+    }
+
+    /// Starts `task`. It is dropped at its next await when the group stops.
+    pub fn spawn<F>(&self, name: &'static str, task: F) -> JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stop = self.stop.clone();
+        self.spawn_draining(name, async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = task => {}
+            }
+        })
+    }
+
+    /// Starts `task`, which ends by itself: a stop waits for it. It may watch [`Tasks::stopping`].
+    #[expect(clippy::disallowed_methods, reason = "this is the place")]
+    pub fn spawn_draining<F>(&self, name: &'static str, task: F) -> JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let guarded = async move {
+            let guard = PanicGuard { name, finished: false };
+            task.await;
+            guard.finish();
+        };
+        tokio::spawn(self.tracker.track_future(guarded.instrument(info_span!("task", task = name))))
+    }
+
+    /// Ends when the group is asked to stop.
+    pub async fn stopping(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// Whether the group has been asked to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Asks all tasks to stop and waits for them, at most `grace`. Returns whether all ended in time.
+    pub async fn stop(&self, grace: Duration) -> bool {
+        self.stop.cancel();
+        self.tracker.close();
+        tokio::time::timeout(grace, self.tracker.wait()).await.is_ok()
+    }
+}
+
+/// Runs `work` where it may block.
+pub async fn blocking<T, F>(work: F) -> Result<T, JoinError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> T + Send + 'static,
+{
+    tokio::task::spawn_blocking(work).await
+}
+
+struct PanicGuard {
+    name: &'static str,
+    finished: bool,
+}
+
+impl PanicGuard {
+    fn finish(mut self) {
+        self.finished = true;
+    }
+}
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if !self.finished && std::thread::panicking() {
+            metrics::counter!("atoll_task_panics_total", "task" => self.name).increment(1);
+            error!(task = self.name, "a task panicked");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stop_drops_waiting_tasks_and_waits_for_draining_ones() {
+        let tasks = Tasks::new();
+        tasks.spawn("waits", std::future::pending());
+        let inner = tasks.clone();
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        tasks.spawn_draining("drains", async move {
+            inner.stopping().await;
+            let _ = sender.send(());
+        });
+        assert!(tasks.stop(Duration::from_secs(10)).await);
+        assert!(receiver.await.is_ok());
+    }
+}

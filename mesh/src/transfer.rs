@@ -1,0 +1,210 @@
+//! Blobs between nodes, as streams. What is kept, and where, is the node's business: this room only moves bytes and counts them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::{RecvStream, SendStream};
+use rules::digest::Digest;
+use rules::names::{NodeId, RepositoryName};
+use rules::wire::{Bulk, CopyEnd, Fetched, Held};
+
+use crate::links::{LinkError, Links, read_message, write_message};
+
+/// The most bytes of one piece on a stream.
+const PIECE: usize = 256 << 10;
+
+/// How long a peer may take to begin, and how long a stream may stand still.
+#[derive(Clone, Copy, Debug)]
+pub struct TransferTerms {
+    /// Until the first byte.
+    pub first_byte: Duration,
+    /// Between two bytes.
+    pub stall: Duration,
+}
+
+/// A blob that is arriving from a peer.
+pub struct Fetch {
+    receive: RecvStream,
+    terms: TransferTerms,
+    /// The whole blob's length.
+    pub size: u64,
+}
+
+/// Asks `from` for `digest` from `offset` on; `Ok(None)` if it does not have it.
+pub async fn fetch(
+    links: &Links,
+    from: NodeId,
+    digest: Digest,
+    offset: u64,
+    fill: bool,
+    terms: TransferTerms,
+) -> Result<Option<Fetch>, LinkError> {
+    let begin = async {
+        let (mut send, mut receive) =
+            links.open_bulk(from, Bulk::Fetch { digest, offset, fill }, terms.first_byte).await?;
+        let _ = send.finish();
+        match read_message(&mut receive).await? {
+            Fetched::Found { size } => Ok(Some(Fetch { receive, terms, size })),
+            Fetched::Missing => Ok(None),
+        }
+    };
+    tokio::time::timeout(terms.first_byte, begin).await.map_err(|_| LinkError::Deadline)?
+}
+
+impl Fetch {
+    /// The next bytes; `None` at the end. A stream that stands still for longer than the terms allow is an error.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, LinkError> {
+        let chunk = tokio::time::timeout(self.terms.stall, self.receive.read_chunk(PIECE)).await;
+        let chunk = chunk.map_err(|_| LinkError::Deadline)?.map_err(|e| LinkError::Broken(e.to_string()))?;
+        Ok(chunk.map(|c| c.bytes))
+    }
+}
+
+/// The serving end of a fetch.
+pub struct Serve {
+    send: SendStream,
+    stall: Duration,
+}
+
+impl Serve {
+    /// Takes the stream that a [`Bulk::Fetch`] came on.
+    pub fn new(send: SendStream, stall: Duration) -> Self {
+        Serve { send, stall }
+    }
+
+    /// Says that the blob is not here.
+    pub async fn missing(mut self) -> Result<(), LinkError> {
+        write_message(&mut self.send, &Fetched::Missing).await?;
+        let _ = self.send.finish();
+        Ok(())
+    }
+
+    /// Says how long the whole blob is; bytes follow.
+    pub async fn found(&mut self, size: u64) -> Result<(), LinkError> {
+        write_message(&mut self.send, &Fetched::Found { size }).await
+    }
+
+    /// Sends the next bytes; a peer that takes none for longer than the stall time is given up.
+    pub async fn send(&mut self, bytes: Bytes) -> Result<(), LinkError> {
+        match tokio::time::timeout(self.stall, self.send.write_chunk(bytes)).await {
+            Ok(result) => result.map_err(|e| LinkError::Broken(e.to_string())),
+            Err(_) => Err(LinkError::Deadline),
+        }
+    }
+
+    /// Ends well: all bytes were sent.
+    pub fn finish(mut self) {
+        let _ = self.send.finish();
+    }
+
+    /// Ends badly: the peer must take the rest from elsewhere.
+    pub fn abort(mut self) {
+        let _ = self.send.reset(1u32.into());
+    }
+}
+
+/// An upload that is copied to a peer while it arrives.
+pub struct CopyOut {
+    send: SendStream,
+    receive: RecvStream,
+    terms: TransferTerms,
+}
+
+impl CopyOut {
+    /// Begins a copy to `to`.
+    pub async fn begin(
+        links: &Links,
+        to: NodeId,
+        repository: RepositoryName,
+        terms: TransferTerms,
+    ) -> Result<Self, LinkError> {
+        let (send, receive) = links.open_bulk(to, Bulk::Copy { repository }, terms.first_byte).await?;
+        Ok(CopyOut { send, receive, terms })
+    }
+
+    /// Sends the next bytes of the upload.
+    pub async fn send(&mut self, bytes: &Bytes) -> Result<(), LinkError> {
+        let write = async {
+            for piece in bytes.chunks(PIECE) {
+                let length = (piece.len() as u32).to_be_bytes();
+                self.send.write_all(&length).await?;
+                self.send.write_all(piece).await?;
+            }
+            Ok::<_, quinn::WriteError>(())
+        };
+        match tokio::time::timeout(self.terms.stall, write).await {
+            Ok(result) => result.map_err(|e| LinkError::Broken(e.to_string())),
+            Err(_) => Err(LinkError::Deadline),
+        }
+    }
+
+    /// Names the upload; answers once the peer holds it: hash checked, fsynced.
+    pub async fn seal(mut self, digest: Digest) -> Result<Held, LinkError> {
+        let end = async {
+            self.end(CopyEnd::Seal(digest)).await?;
+            read_message::<Result<Held, String>>(&mut self.receive).await?.map_err(LinkError::Refused)
+        };
+        let deadline = self.terms.stall;
+        tokio::time::timeout(deadline, end).await.map_err(|_| LinkError::Deadline)?
+    }
+
+    /// Breaks the copy off: the peer forgets it.
+    pub async fn abandon(mut self) {
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.end(CopyEnd::Abandon)).await;
+    }
+
+    async fn end(&mut self, end: CopyEnd) -> Result<(), LinkError> {
+        self.send.write_all(&0u32.to_be_bytes()).await.map_err(|e| LinkError::Broken(e.to_string()))?;
+        write_message(&mut self.send, &end).await?;
+        let _ = self.send.finish();
+        Ok(())
+    }
+}
+
+/// The receiving end of a copy.
+pub struct CopyIn {
+    send: SendStream,
+    receive: RecvStream,
+    stall: Duration,
+}
+
+/// What comes next of a copy.
+pub enum CopyPiece {
+    /// Bytes of the upload.
+    Bytes(Bytes),
+    /// Its end.
+    End(CopyEnd),
+}
+
+impl CopyIn {
+    /// Takes the streams that a [`Bulk::Copy`] came on. `stall` is how long an upload may rest between two of its requests.
+    pub fn new(send: SendStream, receive: RecvStream, stall: Duration) -> Self {
+        CopyIn { send, receive, stall }
+    }
+
+    /// The next piece.
+    pub async fn next(&mut self) -> Result<CopyPiece, LinkError> {
+        let broken = |e: &dyn std::fmt::Display| LinkError::Broken(e.to_string());
+        let read = async {
+            let mut length = [0; 4];
+            self.receive.read_exact(&mut length).await.map_err(|e| broken(&e))?;
+            match u32::from_be_bytes(length) as usize {
+                0 => Ok(CopyPiece::End(read_message(&mut self.receive).await?)),
+                length if length > PIECE => Err(LinkError::Broken(format!("a piece of {length} bytes is too long"))),
+                length => {
+                    let mut piece = vec![0; length];
+                    self.receive.read_exact(&mut piece).await.map_err(|e| broken(&e))?;
+                    Ok(CopyPiece::Bytes(piece.into()))
+                }
+            }
+        };
+        tokio::time::timeout(self.stall, read).await.map_err(|_| LinkError::Deadline)?
+    }
+
+    /// Answers a sealed copy.
+    pub async fn answer(mut self, result: Result<Held, String>) -> Result<(), LinkError> {
+        write_message(&mut self.send, &result).await?;
+        let _ = self.send.finish();
+        Ok(())
+    }
+}

@@ -9,7 +9,7 @@
 //! - `meaning`: every setting with its bounds, and what settings must not say to each other
 //! - `settings`: what comes out
 //! - `mistake`: what comes out instead
-//! - `load`: the ways in
+//! - `load`: the ways in; `render`: the way back to text
 //!
 //! Deliberately absent: environment variables and command-line flags as a second place for settings, and any task,
 //! socket or clock. Only [`load`] touches the file system.
@@ -19,12 +19,14 @@ mod load;
 mod meaning;
 mod mistake;
 mod nearest;
+mod render;
 mod settings;
 mod tree;
 mod value;
 
 pub use load::{load, parse};
 pub use mistake::{Mistake, Mistakes};
+pub use render::render;
 pub use settings::{
     Deadlines, Failover, Http, Lease, Ledger, Log, LogFormat, Mesh, Projects, Reads, Roster, Settings, StaleReads, Tls,
     Uploads,

@@ -170,6 +170,27 @@ pub(crate) fn path(text: &str, example: &str) -> Result<PathBuf, Fault> {
     Ok(text.into())
 }
 
+/// A YAML scalar that reads back as `text`: plain where that is safe, else in double quotes.
+pub(crate) fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-');
+    let first = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/');
+    if first && text.chars().all(plain) && !text.eq_ignore_ascii_case("null") {
+        return text.to_owned();
+    }
+    let mut quoted = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            ' '..='~' => quoted.push(c),
+            c if c.is_alphanumeric() => quoted.push(c),
+            // escaped, because YAML folds some of these and editors hide others
+            c => quoted.push_str(&format!("\\U{:08X}", u32::from(c))),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -269,6 +290,14 @@ mod tests {
         fn no_text_breaks_a_parser(text in any::<String>()) {
             let _ = (duration(&text, SECOND), size(&text, 1), address(&text, ""), count(&text, 1));
             let _ = (name(&text, ""), origin(&text), log_level(&text), path(&text, ""));
+        }
+
+        #[test]
+        fn a_quoted_text_reads_back(text in any::<String>()) {
+            let document = format!("a: {}\n", quoted(&text));
+            let node = crate::tree::read(&document).unwrap();
+            let crate::tree::Kind::Mapping(entries) = node.kind else { panic!("{document}") };
+            prop_assert!(matches!(&entries[0].1.kind, crate::tree::Kind::Text(t) if *t == text), "{:?}", entries);
         }
     }
 }

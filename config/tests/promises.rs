@@ -1,9 +1,9 @@
 //! What an operator may rely on: all mistakes at once, each with its line and remedy; no hidden default; what is written
 //! reads back.
 
-use std::{fs, net::SocketAddr, path::Path};
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
-use config::{Mistakes, REFERENCE, Settings, Tls, load, parse};
+use config::{LogFormat, Mistakes, REFERENCE, Settings, StaleReads, Tls, load, parse, render};
 use proptest::prelude::*;
 
 /// The least that a node needs.
@@ -250,7 +250,81 @@ fn the_example_in_deploy_is_a_configuration() {
     parse("node.example.yaml", &fs::read_to_string(path).unwrap()).unwrap();
 }
 
+fn milliseconds(range: std::ops::RangeInclusive<u64>) -> impl Strategy<Value = Duration> {
+    range.prop_map(Duration::from_millis)
+}
+
+fn any_name() -> &'static str {
+    "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+}
+
+fn any_path() -> &'static str {
+    "[^\\pC]{1,30}"
+}
+
+prop_compose! {
+    /// Settings that obey every bound and agreement.
+    fn any_settings()(
+        (data_dir, region, name) in (any_path(), any_name(), any_name()),
+        (listen4, port, v6) in (any::<[u8; 4]>(), 1..=u16::MAX, any::<bool>()),
+        (url, tls, level) in (
+            proptest::option::of("https?://[a-z0-9-]{1,9}(\\.[a-z]{1,5}){0,2}(:[1-9][0-9]{0,3})?"),
+            proptest::option::of((any_path(), any_path())),
+            "(info|WARN|off)(,[a-z]{1,5}(::[a-z]{1,5})?=(debug|trace)){0,2}",
+        ),
+        (rtt, period, suspect) in (milliseconds(10..=10_000), milliseconds(1..=20_000), milliseconds(1..=90_000)),
+        (heartbeat, above_twice, above_min) in
+            (milliseconds(10..=10_000), milliseconds(10..=20_000), milliseconds(1..=20_000)),
+        (renew, over) in (milliseconds(10..=30_000), milliseconds(100..=30_000)),
+        (hold, back, drain) in (milliseconds(0..=60_000), milliseconds(0..=86_400_000), milliseconds(0..=600_000)),
+        (durability, snapshot, open, manifest) in
+            (1_u32..=5, 10_u64..=10_000_000, 1_u32..=100_000, 65_536_u64..=8_388_608),
+        (expire, first, stall, commit, replicate) in (
+            milliseconds(1000..=2_592_000_000), milliseconds(100..=60_000), milliseconds(100..=600_000),
+            milliseconds(100..=600_000), milliseconds(100..=3_600_000),
+        ),
+        (refuse, json) in any::<(bool, bool)>(),
+    ) -> Settings {
+        let mut s = Settings::new(data_dir, region);
+        s.name = name;
+        s.http.listen = if v6 { SocketAddr::from(([0_u16; 8], port)) } else { SocketAddr::from((listen4, port)) };
+        s.http.public_url = url;
+        s.http.tls = tls.map(|(certificate, key)| Tls { certificate: certificate.into(), key: key.into() });
+        s.mesh.listen = SocketAddr::from((listen4, port));
+        s.mesh.advertise = Some(SocketAddr::from(([10, 0, 0, 1], port)));
+        s.roster.probe_rtt = rtt;
+        s.roster.probe_period = (rtt + period).max(Duration::from_millis(100));
+        s.roster.suspect_to_down = s.roster.probe_period + suspect;
+        s.ledger.heartbeat = heartbeat;
+        s.ledger.election_min = 2 * heartbeat + above_twice;
+        s.ledger.election_max = s.ledger.election_min + above_min;
+        s.ledger.snapshot_every = snapshot;
+        s.lease.renew_every = renew;
+        s.lease.duration = renew + over;
+        s.failover.hold_down = hold;
+        s.failover.return_after = back;
+        s.projects.durability = durability;
+        s.uploads.expire_after = expire;
+        s.uploads.max_manifest = manifest;
+        s.uploads.max_open = open;
+        s.deadlines.first_byte = first;
+        s.deadlines.stall = stall;
+        s.deadlines.commit = commit;
+        s.deadlines.replicate = replicate;
+        s.reads.without_lease = if refuse { StaleReads::Refuse } else { StaleReads::Serve };
+        s.log.level = level;
+        s.log.format = if json { LogFormat::Json } else { LogFormat::Human };
+        s.drain = drain;
+        s
+    }
+}
+
 proptest! {
+    #[test]
+    fn what_is_rendered_reads_back(settings in any_settings()) {
+        prop_assert_eq!(parse("node.yaml", &render(&settings)), Ok(settings));
+    }
+
     #[test]
     fn no_text_stops_the_parser(text in any::<String>()) {
         let _ = parse("node.yaml", &text);

@@ -1,0 +1,85 @@
+//! The two ways in: a file, or a text that is already there.
+
+use std::{fs, io::Read as _, path::Path};
+
+use crate::{
+    document::Document,
+    meaning,
+    mistake::Mistakes,
+    settings::Settings,
+    tree::{self, Node},
+};
+
+/// A configuration is a page; whatever is larger is some other file.
+const SIZE_LIMIT: u64 = 1 << 20;
+
+/// Reads a configuration file, and checks that the files it names are there. Opens nothing but the file itself.
+pub fn load(path: &Path) -> Result<Settings, Mistakes> {
+    let file = path.display().to_string();
+    let document = Document::new(&file);
+    let mut bytes = Vec::new();
+    let read = fs::File::open(path).and_then(|f| f.take(SIZE_LIMIT + 1).read_to_end(&mut bytes));
+    if let Err(error) = read {
+        document.mistake_at(
+            0,
+            "",
+            format!("cannot be read: {error}"),
+            "check that the file exists and who may read it",
+        );
+        return Err(Mistakes(document.into_mistakes()));
+    }
+    let Ok(text) = String::from_utf8(bytes) else {
+        document.mistake_at(0, "", "is not a text file", "save it as UTF-8");
+        return Err(Mistakes(document.into_mistakes()));
+    };
+    let Some(root) = read_tree(&document, &text) else {
+        return Err(Mistakes(document.into_mistakes()));
+    };
+    let settings = meaning::settings(&document, root);
+    check_files(&document, &settings);
+    conclude(document, settings)
+}
+
+/// Reads a configuration text; `file_name` is used in mistakes only. Touches no file.
+pub fn parse(file_name: &str, text: &str) -> Result<Settings, Mistakes> {
+    let document = Document::new(file_name);
+    let Some(root) = read_tree(&document, text) else {
+        return Err(Mistakes(document.into_mistakes()));
+    };
+    let settings = meaning::settings(&document, root);
+    conclude(document, settings)
+}
+
+fn read_tree(document: &Document, text: &str) -> Option<Node> {
+    if text.len() as u64 > SIZE_LIMIT {
+        document.mistake_at(0, "", "is larger than 1MiB", "check that this is a configuration file");
+        return None;
+    }
+    match tree::read(text) {
+        Ok(root) => Some(root),
+        Err(unreadable) => {
+            document.mistake_at(unreadable.line, "", unreadable.problem, unreadable.remedy);
+            None
+        }
+    }
+}
+
+fn conclude(document: Document, settings: Settings) -> Result<Settings, Mistakes> {
+    let mistakes = document.into_mistakes();
+    if mistakes.is_empty() { Ok(settings) } else { Err(Mistakes(mistakes)) }
+}
+
+fn check_files(document: &Document, settings: &Settings) {
+    if let Some(tls) = &settings.http.tls {
+        for (setting, path) in [("http.tls.certificate", &tls.certificate), ("http.tls.key", &tls.key)] {
+            if !path.is_file() {
+                let problem = format!("there is no file '{}'", path.display());
+                document.mistake(setting, problem, format!("put the PEM file there or correct {setting}"));
+            }
+        }
+    }
+    if settings.data_dir.exists() && !settings.data_dir.is_dir() {
+        let problem = format!("'{}' is not a directory", settings.data_dir.display());
+        document.mistake("data_dir", problem, "move the file away or set data_dir to a directory");
+    }
+}

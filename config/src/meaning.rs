@@ -1,0 +1,181 @@
+//! From a document to settings: every setting with its bounds, then what settings must not say to each other.
+
+use std::{net::SocketAddr, time::Duration};
+
+use crate::{
+    document::{Document, Section},
+    settings::{LogFormat, Settings, StaleReads, Tls, default_name},
+    tree::Node,
+    value::{self, Fault, written_duration},
+};
+
+/// How each [`StaleReads`] is written.
+pub(crate) const STALE_READS: [(&str, StaleReads); 2] = [("serve", StaleReads::Serve), ("refuse", StaleReads::Refuse)];
+/// How each [`LogFormat`] is written.
+pub(crate) const LOG_FORMATS: [(&str, LogFormat); 2] = [("human", LogFormat::Human), ("json", LogFormat::Json)];
+
+/// Reads the whole document. What it returns means something only if `document` then holds no mistake.
+pub(crate) fn settings(document: &Document, root: Node) -> Settings {
+    let mut top = Section::new(document, "", root);
+    let data_dir = top.required("data_dir", "/var/lib/atoll", |t| value::path(t, "/var/lib/atoll"));
+    let region = top.required("region", "us-east-1", |t| value::name(t, "us-east-1"));
+    let mut s = Settings::new(data_dir.unwrap_or_default(), region.unwrap_or_default());
+    top.read("name", &mut s.name, |t| value::name(t, "us-east-1-a"));
+    http(&mut top.section("http"), &mut s);
+    mesh(&mut top.section("mesh"), &mut s);
+
+    let mut roster = top.section("roster");
+    roster.duration("probe_period", &mut s.roster.probe_period, ms(100)..=secs(30));
+    roster.duration("probe_rtt", &mut s.roster.probe_rtt, ms(10)..=secs(10));
+    roster.duration("suspect_to_down", &mut s.roster.suspect_to_down, ms(100)..=secs(120));
+
+    let mut ledger = top.section("ledger");
+    ledger.duration("heartbeat", &mut s.ledger.heartbeat, ms(10)..=secs(10));
+    ledger.duration("election_min", &mut s.ledger.election_min, ms(30)..=secs(60));
+    ledger.duration("election_max", &mut s.ledger.election_max, ms(30)..=secs(60));
+    ledger.count("snapshot_every", &mut s.ledger.snapshot_every, 10..=10_000_000);
+
+    let mut lease = top.section("lease");
+    lease.duration("duration", &mut s.lease.duration, ms(100)..=secs(60));
+    lease.duration("renew_every", &mut s.lease.renew_every, ms(10)..=secs(30));
+
+    let mut failover = top.section("failover");
+    failover.duration("hold_down", &mut s.failover.hold_down, Duration::ZERO..=secs(60));
+    failover.duration("return_after", &mut s.failover.return_after, Duration::ZERO..=hours(24));
+
+    top.section("projects").count("durability", &mut s.projects.durability, 1..=5);
+
+    let mut uploads = top.section("uploads");
+    uploads.duration("expire_after", &mut s.uploads.expire_after, secs(1)..=hours(720));
+    uploads.size("max_manifest", &mut s.uploads.max_manifest, (64 << 10)..=(8 << 20));
+    uploads.count("max_open", &mut s.uploads.max_open, 1..=100_000);
+
+    let mut deadlines = top.section("deadlines");
+    deadlines.duration("first_byte", &mut s.deadlines.first_byte, ms(100)..=secs(60));
+    deadlines.duration("stall", &mut s.deadlines.stall, ms(100)..=secs(600));
+    deadlines.duration("commit", &mut s.deadlines.commit, ms(100)..=secs(600));
+    deadlines.duration("replicate", &mut s.deadlines.replicate, ms(100)..=hours(1));
+
+    top.section("reads").read("without_lease", &mut s.reads.without_lease, |t| value::choice(t, &STALE_READS));
+
+    let mut log = top.section("log");
+    log.read("level", &mut s.log.level, value::log_level);
+    log.read("format", &mut s.log.format, |t| value::choice(t, &LOG_FORMATS));
+
+    top.duration("drain", &mut s.drain, Duration::ZERO..=secs(600));
+    contradictions(document, &s);
+    s
+}
+
+fn http(http: &mut Section<'_>, s: &mut Settings) {
+    http.read("listen", &mut s.http.listen, |t| value::address(t, "0.0.0.0:5000"));
+    s.http.public_url = http.optional("public_url", value::origin);
+    if let Some(mut tls) = http.optional_section("tls") {
+        let certificate = tls.required("certificate", "/etc/atoll/tls.crt", |t| value::path(t, "/etc/atoll/tls.crt"));
+        let key = tls.required("key", "/etc/atoll/tls.key", |t| value::path(t, "/etc/atoll/tls.key"));
+        s.http.tls = certificate.zip(key).map(|(certificate, key)| Tls { certificate, key });
+    }
+}
+
+fn mesh(mesh: &mut Section<'_>, s: &mut Settings) {
+    mesh.read("listen", &mut s.mesh.listen, |t| value::address(t, "0.0.0.0:7946"));
+    s.mesh.advertise = mesh.optional("advertise", dialable);
+}
+
+/// An address that another node can dial.
+fn dialable(text: &str) -> Result<SocketAddr, Fault> {
+    let address = value::address(text, "10.0.0.11:7946")?;
+    if address.ip().is_unspecified() || address.port() == 0 {
+        let problem = format!("'{text}' is not an address that other nodes can dial");
+        return Err(Fault::new(problem, "write the IP address and port of this node, e.g. 10.0.0.11:7946"));
+    }
+    Ok(address)
+}
+
+/// What settings must not say to each other. A pair is compared only if both were read without a mistake.
+fn contradictions(document: &Document, s: &Settings) {
+    if document.is_sound(&["region"])
+        && !document.is_written("name")
+        && let Err(fault) = value::name(&default_name(&s.region), "us-east-1-a")
+    {
+        document.mistake("name", fault.problem, "set name, since region is too long to make one from");
+    }
+    if document.is_sound(&["mesh.listen", "mesh.advertise"])
+        && s.mesh.listen.ip().is_unspecified()
+        && s.mesh.advertise.is_none()
+    {
+        document.mistake(
+            "mesh.advertise",
+            format!("is missing, and mesh.listen ({}) is every interface", s.mesh.listen),
+            "set mesh.advertise to the address that other nodes dial, e.g. 10.0.0.11:7946",
+        );
+    }
+    let (roster, ledger, lease) = (&s.roster, &s.ledger, &s.lease);
+    let below = |small: (&str, Duration), large: (&str, Duration), why: &str| {
+        if document.is_sound(&[small.0, large.0]) && small.1 >= large.1 {
+            let (low, high) = (written_duration(small.1), written_duration(large.1));
+            let blamed = if document.is_written(small.0) { small.0 } else { large.0 };
+            let problem = format!("{} ({low}) is not below {} ({high}): {why}", small.0, large.0);
+            document.mistake(blamed, problem, format!("lower {} or raise {}", small.0, large.0));
+        }
+    };
+    below(
+        ("roster.probe_rtt", roster.probe_rtt),
+        ("roster.probe_period", roster.probe_period),
+        "a probe must end before the next begins",
+    );
+    below(
+        ("roster.probe_period", roster.probe_period),
+        ("roster.suspect_to_down", roster.suspect_to_down),
+        "a suspect needs a probe to object in",
+    );
+    below(
+        ("ledger.election_min", ledger.election_min),
+        ("ledger.election_max", ledger.election_max),
+        "voters must draw different waits",
+    );
+    below(
+        ("lease.renew_every", lease.renew_every),
+        ("lease.duration", lease.duration),
+        "a lease must be renewed before it runs out",
+    );
+    if document.is_sound(&["ledger.heartbeat", "ledger.election_min"]) && ledger.election_min <= 2 * ledger.heartbeat {
+        let (heartbeat, election) = (written_duration(ledger.heartbeat), written_duration(ledger.election_min));
+        let written = document.is_written("ledger.election_min");
+        document.mistake(
+            if written { "ledger.election_min" } else { "ledger.heartbeat" },
+            format!(
+                "ledger.election_min ({election}) is not above twice ledger.heartbeat ({heartbeat}): one lost heartbeat \
+                 would start an election"
+            ),
+            "raise ledger.election_min or lower ledger.heartbeat",
+        );
+    }
+}
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+const fn hours(n: u64) -> Duration {
+    Duration::from_secs(n * 3600)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{REFERENCE, tree};
+
+    #[test]
+    fn the_reference_lists_every_setting_and_no_other() {
+        let document = Document::new("reference.yaml");
+        settings(&document, tree::read(REFERENCE).unwrap());
+        assert_eq!(document.written(), document.known());
+        // tls is none by default, so its two settings stand in the comment
+        assert!(REFERENCE.contains("#     certificate: ") && REFERENCE.contains("#     key: "));
+    }
+}

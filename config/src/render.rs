@@ -1,0 +1,112 @@
+//! From settings to the text of a `node.yaml`.
+
+use std::{fmt, path::Path};
+
+use crate::{
+    meaning::{LOG_FORMATS, STALE_READS},
+    settings::Settings,
+    value::{quoted, written_duration, written_size},
+};
+
+/// Writes a `node.yaml` that [`crate::parse`] reads back as the same settings, with every setting spelled out. Paths that
+/// are not UTF-8 cannot be written in YAML and come out with their odd bytes replaced.
+pub fn render(settings: &Settings) -> String {
+    let s = settings;
+    let tls = match &s.http.tls {
+        Some(tls) => format!("\n    certificate: {}\n    key: {}", path(&tls.certificate), path(&tls.key)),
+        None => " null".to_owned(),
+    };
+    format!(
+        "\
+data_dir: {data_dir}
+name: {name}
+region: {region}
+http:
+  listen: {http_listen}
+  public_url: {public_url}
+  tls:{tls}
+mesh:
+  listen: {mesh_listen}
+  advertise: {advertise}
+roster:
+  probe_period: {probe_period}
+  probe_rtt: {probe_rtt}
+  suspect_to_down: {suspect_to_down}
+ledger:
+  heartbeat: {heartbeat}
+  election_min: {election_min}
+  election_max: {election_max}
+  snapshot_every: {snapshot_every}
+lease:
+  duration: {lease_duration}
+  renew_every: {renew_every}
+failover:
+  hold_down: {hold_down}
+  return_after: {return_after}
+projects:
+  durability: {durability}
+uploads:
+  expire_after: {expire_after}
+  max_manifest: {max_manifest}
+  max_open: {max_open}
+deadlines:
+  first_byte: {first_byte}
+  stall: {stall}
+  commit: {commit}
+  replicate: {replicate}
+reads:
+  without_lease: {without_lease}
+log:
+  level: {level}
+  format: {format}
+drain: {drain}
+",
+        data_dir = path(&s.data_dir),
+        name = quoted(&s.name),
+        region = quoted(&s.region),
+        http_listen = address(s.http.listen),
+        public_url = or_null(s.http.public_url.as_deref().map(quoted)),
+        mesh_listen = address(s.mesh.listen),
+        advertise = or_null(s.mesh.advertise.map(address)),
+        probe_period = written_duration(s.roster.probe_period),
+        probe_rtt = written_duration(s.roster.probe_rtt),
+        suspect_to_down = written_duration(s.roster.suspect_to_down),
+        heartbeat = written_duration(s.ledger.heartbeat),
+        election_min = written_duration(s.ledger.election_min),
+        election_max = written_duration(s.ledger.election_max),
+        snapshot_every = s.ledger.snapshot_every,
+        lease_duration = written_duration(s.lease.duration),
+        renew_every = written_duration(s.lease.renew_every),
+        hold_down = written_duration(s.failover.hold_down),
+        return_after = written_duration(s.failover.return_after),
+        durability = s.projects.durability,
+        expire_after = written_duration(s.uploads.expire_after),
+        max_manifest = written_size(s.uploads.max_manifest),
+        max_open = s.uploads.max_open,
+        first_byte = written_duration(s.deadlines.first_byte),
+        stall = written_duration(s.deadlines.stall),
+        commit = written_duration(s.deadlines.commit),
+        replicate = written_duration(s.deadlines.replicate),
+        without_lease = word(&STALE_READS, s.reads.without_lease),
+        level = quoted(&s.log.level),
+        format = word(&LOG_FORMATS, s.log.format),
+        drain = written_duration(s.drain),
+    )
+}
+
+fn path(path: &Path) -> String {
+    quoted(&path.to_string_lossy())
+}
+
+/// Quoted, because `[::]:5000` would otherwise begin a list.
+fn address(address: impl fmt::Display) -> String {
+    format!("\"{address}\"")
+}
+
+fn or_null(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "null".to_owned())
+}
+
+fn word<T: PartialEq>(choices: &[(&'static str, T)], wanted: T) -> &'static str {
+    choices.iter().find(|(_, meaning)| *meaning == wanted).map_or("null", |(word, _)| word)
+}

@@ -1,0 +1,303 @@
+//! The values an operator writes, from text and back: durations, sizes, addresses, names, URLs, log levels.
+//!
+//! Each parser accepts one spelling and says of everything else what is wrong and what to write. Units are never left
+//! out, since `30` means seconds to one reader and milliseconds to the next.
+
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+/// Why a text is not the value that is wanted: the problem, and the remedy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) problem: String,
+    pub(crate) remedy: String,
+}
+
+impl Fault {
+    pub(crate) fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { problem: problem.into(), remedy: remedy.into() }
+    }
+}
+
+const DURATION_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+const SIZE_UNITS: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+
+/// `700ms`, `2s`, `5m`, `1h`: whole numbers and one unit.
+pub(crate) fn duration(text: &str, example: Duration) -> Result<Duration, Fault> {
+    match amount(text, &DURATION_UNITS) {
+        Some(milliseconds) => Ok(Duration::from_millis(milliseconds)),
+        None => {
+            let remedy = format!("write e.g. {} (a whole number and ms, s, m or h)", written_duration(example));
+            Err(Fault::new(format!("'{text}' is not a duration"), remedy))
+        }
+    }
+}
+
+/// `512KiB`, `4MiB`: whole numbers and one binary unit.
+pub(crate) fn size(text: &str, example: u64) -> Result<u64, Fault> {
+    amount(text, &SIZE_UNITS).ok_or_else(|| {
+        let remedy = format!("write e.g. {} (a whole number and B, KiB, MiB or GiB)", written_size(example));
+        Fault::new(format!("'{text}' is not a size"), remedy)
+    })
+}
+
+fn amount(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
+    number.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+/// The shortest spelling that [`duration`] reads back; less than a millisecond is dropped.
+pub(crate) fn written_duration(duration: Duration) -> String {
+    written_amount(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), &DURATION_UNITS, "0s")
+}
+
+/// The shortest spelling that [`size`] reads back.
+pub(crate) fn written_size(bytes: u64) -> String {
+    written_amount(bytes, &SIZE_UNITS, "0B")
+}
+
+fn written_amount(amount: u64, units: &[(&str, u64)], zero: &str) -> String {
+    if amount == 0 {
+        return zero.to_owned();
+    }
+    let largest = units.iter().rev().find(|(_, factor)| amount.is_multiple_of(*factor));
+    largest.map_or_else(|| zero.to_owned(), |(unit, factor)| format!("{}{unit}", amount / factor))
+}
+
+/// `10.0.0.11:7946`, `[2001:db8::11]:7946`: an IP address and a port, never a host name.
+pub(crate) fn address(text: &str, example: &str) -> Result<SocketAddr, Fault> {
+    text.parse().map_err(|_| {
+        let remedy = format!("write an IP address and a port, e.g. {example}");
+        Fault::new(format!("'{text}' is not an address"), remedy)
+    })
+}
+
+/// A whole number without sign, separator or unit.
+pub(crate) fn count(text: &str, example: u64) -> Result<u64, Fault> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|_| digits).ok_or_else(|| {
+        Fault::new(format!("'{text}' is not a whole number"), format!("write digits only, e.g. {example}"))
+    })
+}
+
+/// The name of a node or a region: 1 to 63 of `a-z`, `0-9` and `-`, with no hyphen at either end (a DNS label, since
+/// names end up in host names and certificates).
+pub(crate) fn name(text: &str, example: &str) -> Result<String, Fault> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if !(1..=63).contains(&text.len()) || !text.bytes().all(allowed) || text.starts_with('-') || text.ends_with('-') {
+        return Err(Fault::new(
+            format!("'{text}' is not a name"),
+            format!("use 1 to 63 of a-z, 0-9 and -, with no - at either end, e.g. {example}"),
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// `https://registry.example.com`: scheme, host and perhaps a port, nothing after them.
+pub(crate) fn origin(text: &str) -> Result<String, Fault> {
+    const EXAMPLE: &str = "https://registry.example.com";
+    let fault = |problem: &str, remedy: String| Err(Fault::new(format!("'{text}' {problem}"), remedy));
+    let Some(authority) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else {
+        return fault("does not start with http:// or https://", format!("write e.g. {EXAMPLE}"));
+    };
+    if let Some(end) = authority.find(['/', '?', '#']) {
+        let kept = &text[..text.len() - authority.len() + end];
+        return fault("has a path, and clients only ever use /v2/ at the root", format!("write {kept}"));
+    }
+    if !is_authority(authority) {
+        return fault("has no valid host and port", format!("write e.g. {EXAMPLE} or http://10.0.0.11:5000"));
+    }
+    Ok(text.to_owned())
+}
+
+/// `host`, `host:port`, `10.0.0.11:5000` or `[2001:db8::11]:5000`, with a port that can be dialled.
+fn is_authority(authority: &str) -> bool {
+    if let Some(rest) = authority.strip_prefix('[') {
+        let bare = rest.strip_suffix(']').is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok());
+        return bare || authority.parse::<SocketAddr>().is_ok_and(|address| address.port() != 0);
+    }
+    let (host, port) = authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
+    let label = |l: &str| !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    let digits = |p: &str| p.bytes().all(|b| b.is_ascii_digit());
+    host.split('.').all(label) && port.is_none_or(|p| digits(p) && p.parse::<u16>().is_ok_and(|p| p != 0))
+}
+
+/// A level (`info`) or `tracing` filter directives (`info,mesh::ledger=debug`). Every directive carries its level: a
+/// bare word that is no level would be taken for a target, which is how `verbose` comes to mean silence.
+pub(crate) fn log_level(text: &str) -> Result<String, Fault> {
+    for directive in split_outside_braces(text) {
+        let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level).trim();
+        let known = ["off", "error", "warn", "info", "debug", "trace"].iter().any(|l| l.eq_ignore_ascii_case(level));
+        if !known || directive.chars().any(char::is_control) {
+            return Err(Fault::new(
+                format!("'{directive}' has no log level"),
+                "write off, error, warn, info, debug or trace, alone or after a target, e.g. info,mesh::ledger=debug",
+            ));
+        }
+    }
+    Ok(text.to_owned())
+}
+
+fn split_outside_braces(text: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0_i32;
+    text.split(move |c| {
+        match c {
+            '[' | '{' => depth += 1,
+            ']' | '}' => depth -= 1,
+            _ => {}
+        }
+        c == ',' && depth <= 0
+    })
+}
+
+/// One of a few words.
+pub(crate) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, Fault> {
+    choices.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning).ok_or_else(|| {
+        let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
+        Fault::new(format!("'{text}' is not a choice here"), format!("write {}", words.join(" or ")))
+    })
+}
+
+/// A path of at least one character, with nothing unprintable in it.
+pub(crate) fn path(text: &str, example: &str) -> Result<PathBuf, Fault> {
+    if text.is_empty() || text.chars().any(char::is_control) {
+        return Err(Fault::new(format!("{text:?} is not a path"), format!("write e.g. {example}")));
+    }
+    Ok(text.into())
+}
+
+/// A YAML scalar that reads back as `text`: plain where that is safe, else in double quotes.
+pub(crate) fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-');
+    let first = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/');
+    if first && text.chars().all(plain) && !text.eq_ignore_ascii_case("null") {
+        return text.to_owned();
+    }
+    let mut quoted = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            ' '..='~' => quoted.push(c),
+            c if c.is_alphanumeric() => quoted.push(c),
+            // escaped, because YAML folds some of these and editors hide others
+            c => quoted.push_str(&format!("\\U{:08X}", u32::from(c))),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_value_without_its_unit_is_refused() {
+        for text in
+            ["", "5", "1.5s", "-1s", "s", "1 s", "2sec", "1h30m", "99999999999999999999ms", "18446744073709551615h"]
+        {
+            assert!(duration(text, SECOND).is_err(), "{text}");
+        }
+        for text in ["", "4", "4MB", "4 MiB", "4mib", "KiB", "18446744073709551615GiB"] {
+            assert!(size(text, 1).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_remedy_shows_the_spelling() {
+        let fault = duration("abc", Duration::from_millis(400)).unwrap_err();
+        assert_eq!(fault.problem, "'abc' is not a duration");
+        assert!(fault.remedy.starts_with("write e.g. 400ms"), "{}", fault.remedy);
+    }
+
+    #[test]
+    fn a_public_url_is_scheme_host_and_port() {
+        for text in [
+            "http://a",
+            "https://r.example.com",
+            "https://r:5000",
+            "http://10.0.0.1:80",
+            "https://[::1]",
+            "http://[::1]:5000",
+        ] {
+            assert_eq!(origin(text).as_deref(), Ok(text));
+        }
+        for text in [
+            "r.example.com",
+            "ftp://r",
+            "https://",
+            "https://r/",
+            "https://r/v2/",
+            "https://r?x",
+            "https://u@r",
+            "https://r:",
+            "https://r:0",
+            "https://r:70000",
+            "https://a..b",
+            "http://[::1",
+            "http://[r]",
+            "HTTPS://r",
+        ] {
+            assert!(origin(text).is_err(), "{text}");
+        }
+        assert_eq!(origin("https://r:5000/v2/").unwrap_err().remedy, "write https://r:5000");
+    }
+
+    #[test]
+    fn a_log_directive_carries_its_level() {
+        for text in ["info", "WARN", "info,mesh::ledger=debug", "off,node[pull{repository=a,b}]=trace"] {
+            assert_eq!(log_level(text).as_deref(), Ok(text));
+        }
+        for text in ["", "verbose", "info,", "mesh=loud", "mesh"] {
+            assert!(log_level(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_duration_reads_back(milliseconds in any::<u64>()) {
+            let written = Duration::from_millis(milliseconds);
+            prop_assert_eq!(duration(&written_duration(written), SECOND), Ok(written));
+        }
+
+        #[test]
+        fn a_size_reads_back(bytes in any::<u64>()) {
+            prop_assert_eq!(size(&written_size(bytes), 1), Ok(bytes));
+        }
+
+        #[test]
+        fn an_address_reads_back(written in any::<SocketAddr>().prop_filter("no flow info in text", |a| match a {
+            SocketAddr::V6(a) => a.flowinfo() == 0,
+            SocketAddr::V4(_) => true,
+        })) {
+            prop_assert_eq!(address(&written.to_string(), ""), Ok(written));
+        }
+
+        #[test]
+        fn a_name_is_a_dns_label(text in "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?") {
+            prop_assert_eq!(name(&text, ""), Ok(text));
+        }
+
+        #[test]
+        fn no_text_breaks_a_parser(text in any::<String>()) {
+            let _ = (duration(&text, SECOND), size(&text, 1), address(&text, ""), count(&text, 1));
+            let _ = (name(&text, ""), origin(&text), log_level(&text), path(&text, ""));
+        }
+
+        #[test]
+        fn a_quoted_text_reads_back(text in any::<String>()) {
+            let document = format!("a: {}\n", quoted(&text));
+            let node = crate::tree::read(&document).unwrap();
+            let crate::tree::Kind::Mapping(entries) = node.kind else { panic!("{document}") };
+            prop_assert!(matches!(&entries[0].1.kind, crate::tree::Kind::Text(t) if *t == text), "{:?}", entries);
+        }
+    }
+}

@@ -69,6 +69,19 @@ struct Kept {
     members: Vec<(NodeId, SocketAddr)>,
 }
 
+/// Writes what a node that has just joined knows of the others, for its first start.
+pub fn keep_seeds(folder: &Path, members: Vec<(NodeId, SocketAddr)>) -> Result<(), crate::identity::IdentityError> {
+    let kept = Kept { incarnation: 0, members };
+    let bytes = postcard::to_stdvec(&kept).map_err(|e| crate::identity::IdentityError::Certificate(e.to_string()))?;
+    crate::identity::write_private(&folder.join("roster"), &bytes)
+}
+
+/// What a node that does not run knows of the others.
+pub fn kept_seeds(folder: &Path) -> Vec<(NodeId, SocketAddr)> {
+    let kept = std::fs::read(folder.join("roster")).ok().and_then(|bytes| postcard::from_bytes::<Kept>(&bytes).ok());
+    kept.unwrap_or_default().members
+}
+
 enum Input {
     Data(NodeId, Bytes),
     Timer(Timer<Member>),

@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, error, info_span};
@@ -71,13 +71,13 @@ impl Tasks {
     }
 }
 
-/// Runs `work` where it may block.
-pub async fn blocking<T, F>(work: F) -> Result<T, JoinError>
+/// Starts `work` at once where it may block.
+pub fn blocking<T, F>(work: F) -> JoinHandle<T>
 where
     T: Send + 'static,
     F: FnOnce() -> T + Send + 'static,
 {
-    tokio::task::spawn_blocking(work).await
+    tokio::task::spawn_blocking(work)
 }
 
 struct PanicGuard {

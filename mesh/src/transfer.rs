@@ -54,7 +54,7 @@ pub async fn fetch(
 impl Fetch {
     /// The next bytes; `None` at the end. A stream that stands still for longer than the terms allow is an error.
     pub async fn next(&mut self) -> Result<Option<Bytes>, LinkError> {
-        let chunk = tokio::time::timeout(self.terms.stall, self.receive.read_chunk(PIECE)).await;
+        let chunk = tokio::time::timeout(self.terms.stall, self.receive.read_chunk(PIECE, true)).await;
         let chunk = chunk.map_err(|_| LinkError::Deadline)?.map_err(|e| LinkError::Broken(e.to_string()))?;
         Ok(chunk.map(|c| c.bytes))
     }
@@ -140,11 +140,11 @@ impl CopyOut {
 
     /// Names the upload; answers once the peer holds it: hash checked, fsynced.
     pub async fn seal(mut self, digest: Digest) -> Result<Held, LinkError> {
+        let deadline = self.terms.stall;
         let end = async {
             self.end(CopyEnd::Seal(digest)).await?;
             read_message::<Result<Held, String>>(&mut self.receive).await?.map_err(LinkError::Refused)
         };
-        let deadline = self.terms.stall;
         tokio::time::timeout(deadline, end).await.map_err(|_| LinkError::Deadline)?
     }
 

@@ -1,1 +1,16 @@
-fn main() {}
+//! The binary: see the library for what it is made of.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use node::cli;
+
+fn main() -> ExitCode {
+    match cli::run(cli::Command::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("atoll: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

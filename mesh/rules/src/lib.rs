@@ -12,6 +12,7 @@
 //! | [`command`], [`apply`] | what may change the ledger, and the one function that changes it |
 //! | [`lease`] | read leases: when a replica may answer from its own state, when a write is released |
 //! | [`roster`], [`failover`] | who is alive in whose view; when a project gets another primary |
+//! | [`flight`] | whom to fetch a blob from next, and when to give up |
 //! | [`placement`] | which nodes vote, hold, fetch |
 //! | [`access`] | who may do what |
 //! | [`wire`] | messages between nodes |
@@ -25,6 +26,7 @@ pub mod apply;
 pub mod command;
 pub mod digest;
 pub mod failover;
+pub mod flight;
 pub mod lease;
 pub mod manifest;
 pub mod moment;

@@ -71,7 +71,7 @@ pub enum Answer {
     /// See [`Ask::Write`].
     Written(Result<Outcome, WriteError>),
     /// See [`Ask::Have`]; one entry a digest.
-    Have(Vec<Option<Held>>),
+    Have(Vec<Stock>),
     /// See [`Ask::Replicate`].
     Replicated(Result<Held, String>),
     /// See [`Ask::Revoke`]: whether there was anything to forget.
@@ -163,7 +163,14 @@ pub struct Held {
     pub size: u64,
     /// Its content hash.
     pub content: ContentHash,
-    /// Whether a recent upload or mount grants it in the repository asked for.
+}
+
+/// What a node knows of one blob.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stock {
+    /// It holds it.
+    pub held: Option<Held>,
+    /// A recent upload or mount there grants it in the repository asked for.
     pub granted: bool,
 }
 

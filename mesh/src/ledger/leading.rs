@@ -56,7 +56,7 @@ impl Ledger {
         if !term.granter.may_lead(now) {
             return Ok(Vec::new());
         }
-        let applied = *self.applied.borrow();
+        let applied = self.applied_now();
         let holders = term.granter.holders(now);
         let mut renewing: BTreeSet<NodeId> = holders.keys().copied().collect();
         renewing.insert(self.me);

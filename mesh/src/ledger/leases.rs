@@ -1,10 +1,10 @@
 //! Runs the lease machines: as a replica, a stream to whoever leads; as the leader, one stream from each replica.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use openraft::Instant;
 use openraft::async_runtime::WatchReceiver;
-use openraft::vote::RaftVote;
 use quinn::{RecvStream, SendStream};
 use rules::lease::Granter;
 use rules::moment::Moment;
@@ -41,7 +41,7 @@ async fn hold(ledger: Arc<Ledger>) {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             _ => {
-                let _ = tokio::time::timeout(Duration::from_millis(200), ledger.leader_changes()).await;
+                ledger.leader_changes(Duration::from_millis(200)).await;
             }
         }
     }
@@ -103,7 +103,7 @@ async fn hold_from(ledger: &Ledger, leader: NodeId) -> Result<(), LinkError> {
 
 async fn renew(ledger: &Ledger, send: &mut SendStream) -> Result<(), LinkError> {
     let request = ledger.holder.lock().ask(clock::now());
-    let applied = *ledger.applied.borrow();
+    let applied = ledger.applied_now();
     let down = ledger.members.down();
     write_message(send, &FromHolder::Renew { request, applied, down }).await
 }
@@ -116,8 +116,7 @@ async fn grant(ledger: Arc<Ledger>) {
         let wait = ledger.next_grant_timeout();
         tokio::select! {
             changed = applied.changed() => if changed.is_err() { return },
-            () = ledger.leader_changes() => {}
-            () = tokio::time::sleep(wait) => {}
+            () = ledger.leader_changes(wait) => {}
         }
     }
 }
@@ -127,7 +126,9 @@ impl Ledger {
     fn update_term(&self) {
         let now = clock::now();
         let leads = self.is_leader();
-        let mut term = self.term.lock();
+        let applied = self.applied_now();
+        let mut guard = self.term.lock();
+        let term = &mut *guard;
         let Some(number) = leads else {
             if term.take().is_some() {
                 info!("this node no longer leads the ledger");
@@ -146,8 +147,9 @@ impl Ledger {
         let Some(term) = term.as_mut() else { return };
         let (until, own_entry) = self.confirmation(now);
         term.granter.handle_confirmed(until, own_entry);
-        term.granter.handle_applied(*self.applied.borrow());
+        term.granter.handle_applied(applied);
         let released = term.granter.released(now);
+        drop(guard);
         self.note_released(released);
     }
 
@@ -161,7 +163,7 @@ impl Ledger {
             now + promise
         } else {
             match metrics.last_quorum_acked {
-                Some(acked) => (now + promise) - Instant::now().saturating_duration_since(*acked),
+                Some(acked) => (now + promise) - acked.elapsed(),
                 None => Moment::from_micros(0),
             }
         };
@@ -205,10 +207,9 @@ impl Ledger {
                         self.term.lock().is_some().then_some(FromGranter::Released(revision))
                     }
                 };
-                if let Some(answer) = answer {
-                    if write_message(&mut send, &answer).await.is_err() {
-                        return;
-                    }
+                let Some(answer) = answer else { continue };
+                if write_message(&mut send, &answer).await.is_err() {
+                    return;
                 }
             }
         };

@@ -20,7 +20,7 @@ const MESSAGE_BYTES: usize = 8 << 20;
 
 /// The log of this node.
 #[derive(Clone)]
-pub struct Log {
+pub(super) struct Log {
     store: Store,
     tail: Arc<Mutex<Tail>>,
 }

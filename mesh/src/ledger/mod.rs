@@ -31,10 +31,9 @@ use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::impls::BasicNode;
-use openraft::vote::RaftVote;
 use parking_lot::Mutex;
 use quinn::{RecvStream, SendStream};
-use rules::command::{Command, Envelope, Outcome};
+use rules::command::{Command, Envelope};
 use rules::failover::FailoverTerms;
 use rules::lease::{Holder, LeaseTerms, Unreleased};
 use rules::names::{NodeId, OperationId, Revision};
@@ -49,7 +48,7 @@ use crate::members::Members;
 use crate::supervise::Tasks;
 use leases::Term;
 pub use reading::{Freshness, Reading};
-use types::{Consensus, Entry, Raft};
+use types::{Entry, Raft};
 
 /// How the ledger is tuned; see the settings of the same names.
 #[derive(Clone, Copy, Debug)]
@@ -224,26 +223,37 @@ impl Ledger {
         self.raft.metrics().borrow_watched().current_leader.map(NodeId)
     }
 
-    /// Changes whenever the leader, the term or the membership does.
-    pub fn leader_changes(&self) -> impl Future<Output = ()> + Send + 'static {
+    /// Waits until another node leads than did when this was called, or at most `patience`.
+    async fn leader_changes(&self, patience: Duration) {
+        let before = self.leader();
         let mut metrics = self.raft.server_metrics();
-        async move {
-            let _ = metrics.changed().await;
-        }
+        let changed = async { while self.leader() == before && metrics.changed().await.is_ok() {} };
+        let _ = tokio::time::timeout(patience, changed).await;
+    }
+
+    /// What this node has applied. A copy: a borrowed watch is a lock, and must not be held over another.
+    fn applied_now(&self) -> Revision {
+        *self.applied.borrow()
+    }
+
+    /// What this node knows to be released. A copy, for the same reason.
+    fn released_now(&self) -> Revision {
+        *self.released.borrow()
     }
 
     /// For `status`.
     pub fn status(&self) -> LedgerStatus {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let membership = metrics.membership_config.membership();
+        let lease = self.lease_state();
         LedgerStatus {
             leader: metrics.current_leader.map(NodeId),
             term: metrics.current_term,
-            applied: *self.applied.borrow(),
-            released: *self.released.borrow(),
+            applied: self.applied_now(),
+            released: self.released_now(),
             voters: membership.voter_ids().map(NodeId).collect(),
             learners: membership.learner_ids().map(NodeId).collect(),
-            lease: self.lease_state(),
+            lease,
         }
     }
 
@@ -278,8 +288,7 @@ impl Ledger {
                 Err(NoLedger::NotLeader(next)) => {
                     hint = next.filter(|n| *n != self.me);
                     if hint.is_none() {
-                        let pause = Duration::from_millis(50 + rand::random_range(0..100));
-                        let _ = tokio::time::timeout(pause, self.leader_changes()).await;
+                        self.leader_changes(Duration::from_millis(50 + rand::random_range(0..100))).await;
                     }
                 }
                 other => return other,

@@ -182,7 +182,7 @@ pub(super) async fn receive_snapshot(
     let (vote, meta): (Vote, SnapshotMeta) = postcard::from_bytes(header).map_err(|e| broken(&e))?;
     let path = folder.join("snapshot.received");
     let mut file = tokio::fs::File::create(&path).await.map_err(|e| broken(&e))?;
-    while let Some(chunk) = receive.read_chunk(1 << 18).await.map_err(LinkError::broken)? {
+    while let Some(chunk) = receive.read_chunk(1 << 18, true).await.map_err(|e| broken(&e))? {
         file.write_all(&chunk.bytes).await.map_err(|e| broken(&e))?;
     }
     file.sync_all().await.map_err(|e| broken(&e))?;

@@ -58,7 +58,8 @@ impl Ledger {
         if self.term.lock().as_ref().is_some_and(|term| term.granter.may_lead(now)) {
             return LeaseState::Leader;
         }
-        if self.holder.lock().may_read(now, *self.applied.borrow()) { LeaseState::Held } else { LeaseState::None }
+        let applied = self.applied_now();
+        if self.holder.lock().may_read(now, applied) { LeaseState::Held } else { LeaseState::None }
     }
 
     /// Runs `read` on records that are fresh, if at all possible.
@@ -91,7 +92,7 @@ impl Ledger {
     ) -> Result<(T, Option<Revision>), RecordError> {
         let reading = Reading { view: self.view()?, touched: RefCell::default() };
         let value = read(&reading)?;
-        let released = *self.released.borrow();
+        let released = self.released_now();
         let needs = self.unreleased.lock().needs(&reading.touched.borrow(), released);
         Ok((value, needs))
     }

@@ -27,7 +27,7 @@ use crate::supervise::blocking;
 
 /// The state machine of this node.
 #[derive(Clone)]
-pub struct StateMachine {
+pub(super) struct StateMachine {
     store: Store,
     folder: PathBuf,
     unreleased: Arc<Mutex<Unreleased>>,

@@ -80,8 +80,11 @@ pub struct Links {
     client: quinn::ClientConfig,
     addresses: Mutex<HashMap<NodeId, SocketAddr>>,
     connections: Mutex<HashMap<(NodeId, Class), Connection>>,
-    dialling: Mutex<HashMap<(NodeId, Class), Arc<tokio::sync::Mutex<()>>>>,
+    dialling: Mutex<HashMap<(NodeId, Class), Turn>>,
 }
+
+/// Whoever holds it dials; the others wait and find the connection.
+type Turn = Arc<tokio::sync::Mutex<()>>;
 
 /// How long a dial may take.
 const DIAL: Duration = Duration::from_millis(1500);

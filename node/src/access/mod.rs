@@ -1,0 +1,207 @@
+//! Who is asking: Basic credentials or a token of this mesh, checked against the ledger's records, on any node.
+
+mod tokens;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use argon2::{Argon2, PasswordHasher, PasswordVerifier};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use http::header;
+use mesh::ledger::Ledger;
+use mesh::supervise::blocking;
+use parking_lot::Mutex;
+use rules::access::{Action, Identity, Scope, allowed};
+use rules::digest::Digest;
+use rules::names::RepositoryName;
+use rules::records::{Look, Project, User, key};
+
+use crate::http::request::Request;
+use crate::http::{Code, Failure};
+
+pub use tokens::SERVICE;
+
+/// So many proven credentials are remembered.
+const REMEMBERED: usize = 1024;
+
+/// Checks credentials.
+pub struct Access {
+    ledger: Arc<Ledger>,
+    public_url: Option<String>,
+    tls: bool,
+    proven: Mutex<HashMap<Digest, Identity>>,
+}
+
+/// Who is asking, and how that was proven.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Who.
+    pub identity: Identity,
+    /// With a token: what it is good for. `None` for credentials, which are good for all that the identity may do.
+    scopes: Option<Vec<Scope>>,
+    /// Whether any credentials came at all.
+    presented: bool,
+}
+
+impl Access {
+    /// Challenges name `public_url` if there is one, else the request's own Host.
+    pub fn new(ledger: Arc<Ledger>, public_url: Option<String>, tls: bool) -> Arc<Self> {
+        Arc::new(Access { ledger, public_url, tls, proven: Mutex::default() })
+    }
+
+    /// Who sent `request`. No credentials are the anonymous; wrong ones are an error, never the anonymous.
+    pub async fn caller(&self, request: &Request) -> Result<Caller, Failure> {
+        let Some(written) = request.header(&header::AUTHORIZATION) else {
+            return Ok(Caller { identity: Identity::Anonymous, scopes: None, presented: false });
+        };
+        match written.split_once(' ') {
+            Some((scheme, value)) if scheme.eq_ignore_ascii_case("basic") => {
+                let (name, password) = decode_basic(value).ok_or_else(|| self.unauthorized(request, None))?;
+                let identity = self.check_password(&name, &password).await?;
+                let identity = identity.ok_or_else(|| self.unauthorized(request, None))?;
+                Ok(Caller { identity, scopes: None, presented: true })
+            }
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+                let (identity, scopes) =
+                    self.check_token(token.trim()).await?.ok_or_else(|| self.unauthorized(request, None))?;
+                Ok(Caller { identity, scopes: Some(scopes), presented: true })
+            }
+            _ => Err(self.unauthorized(request, None)),
+        }
+    }
+
+    /// The identity behind a name and a password, if they are right. A right one is remembered by its hash together with the
+    /// record it was checked against, so that a changed password is noticed at once.
+    pub async fn check_password(&self, name: &str, password: &str) -> Result<Option<Identity>, Failure> {
+        let (user, _) = self.ledger.read(|r| r.record::<User>(&key::user(name))).await?;
+        let Some(user) = user else { return Ok(None) };
+        let proof = Digest::sha256(format!("{name}\0{password}\0{}", user.password_hash).as_bytes());
+        if let Some(identity) = self.proven.lock().get(&proof) {
+            return Ok(Some(identity.clone()));
+        }
+        let (hash, password) = (user.password_hash.clone(), password.to_owned());
+        // argon2 takes tens of milliseconds on purpose
+        let right =
+            blocking(move || Argon2::default().verify_password(password.as_bytes(), hash.as_str()).is_ok()).await;
+        if !right.unwrap_or(false) || !user.administrator {
+            metrics::counter!("atoll_logins_refused_total").increment(1);
+            return Ok(None);
+        }
+        let identity = Identity::Administrator(name.to_owned());
+        let mut proven = self.proven.lock();
+        if proven.len() >= REMEMBERED {
+            proven.clear();
+        }
+        proven.insert(proof, identity.clone());
+        Ok(Some(identity))
+    }
+
+    /// Whether `caller` may do `action` in `repository`, whose project is `project`; else the answer to give.
+    pub fn authorize(
+        &self,
+        request: &Request,
+        caller: &Caller,
+        action: Action,
+        repository: &RepositoryName,
+        project: Option<&Project>,
+    ) -> Result<(), Failure> {
+        let in_scope = caller
+            .scopes
+            .as_ref()
+            .is_none_or(|scopes| scopes.iter().any(|s| s.repository == *repository && s.actions.contains(&action)));
+        let public_pull = action == Action::Pull && project.is_some_and(|p| p.public);
+        if allowed(&caller.identity, action, project) && (in_scope || public_pull) {
+            if project.is_none() {
+                let name = repository.project();
+                let message = format!("project {name} does not exist; create it with POST /api/v2.0/projects");
+                return Err(Failure::new(Code::NameUnknown, message));
+            }
+            return Ok(());
+        }
+        if caller.identity == Identity::Anonymous || !in_scope {
+            let scope = format!("repository:{repository}:{}", scope_words(action));
+            return Err(self.unauthorized(request, Some(&scope)));
+        }
+        Err(Failure::new(Code::Denied, format!("{} may not {} here", caller.identity.name(), action.name())))
+    }
+
+    /// Whether `caller` is an administrator; else the answer to give.
+    pub fn administrator(&self, request: &Request, caller: &Caller) -> Result<(), Failure> {
+        match (&caller.identity, caller.presented) {
+            (Identity::Administrator(_), _) => Ok(()),
+            (_, false) => Err(Failure::new(Code::Unauthorized, "credentials of an administrator are needed")
+                .header(header::WWW_AUTHENTICATE, "Basic realm=\"atoll\"")),
+            (_, true) => Err(self.unauthorized(request, None)),
+        }
+    }
+
+    /// `/v2/` answers those only who present credentials: that is how clients find out where to get a token.
+    pub fn base(&self, request: &Request, caller: &Caller) -> Result<(), Failure> {
+        if caller.presented { Ok(()) } else { Err(self.unauthorized(request, None)) }
+    }
+
+    fn unauthorized(&self, request: &Request, scope: Option<&str>) -> Failure {
+        let realm = format!("{}/service/token", self.url_of(request));
+        let mut challenge = format!("Bearer realm=\"{realm}\",service=\"{SERVICE}\"");
+        if let Some(scope) = scope {
+            challenge.push_str(&format!(",scope=\"{scope}\""));
+        }
+        Failure::new(Code::Unauthorized, "credentials are needed, or those given are not right")
+            .header(header::WWW_AUTHENTICATE, challenge)
+            .closing_unless_read(request)
+    }
+
+    /// How the client reached this node: its token must come from the same place.
+    fn url_of(&self, request: &Request) -> String {
+        if let Some(url) = &self.public_url {
+            return url.clone();
+        }
+        let host = request.header(&header::HOST).unwrap_or("localhost");
+        // a Host that is not one must not end up in a header
+        let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || ".:-[]_".contains(*c)).collect();
+        format!("{}://{host}", if self.tls { "https" } else { "http" })
+    }
+}
+
+fn scope_words(action: Action) -> &'static str {
+    match action {
+        Action::Pull => "pull",
+        Action::Push => "pull,push",
+        Action::Delete => "delete",
+    }
+}
+
+fn decode_basic(value: &str) -> Option<(String, String)> {
+    let bytes = BASE64_STANDARD.decode(value.trim()).ok()?;
+    let text = String::from_utf8(bytes).ok()?;
+    text.split_once(':').map(|(name, password)| (name.to_owned(), password.to_owned()))
+}
+
+/// The stored form of a password.
+pub fn hash_password(password: &str) -> Result<String, String> {
+    let salt: [u8; 16] = rand::random();
+    let hash: argon2::PasswordHash =
+        Argon2::default().hash_password_with_salt(password.as_bytes(), &salt).map_err(|e| e.to_string())?;
+    Ok(hash.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_checks_against_its_own_hash_only() {
+        let hash = hash_password("secret").unwrap();
+        let check = |p: &str| Argon2::default().verify_password(p.as_bytes(), hash.as_str()).is_ok();
+        assert!(check("secret"));
+        assert!(!check("other"));
+    }
+
+    #[test]
+    fn basic_credentials_may_hold_colons() {
+        let written = BASE64_STANDARD.encode("admin:a:b");
+        assert_eq!(decode_basic(&written), Some(("admin".into(), "a:b".into())));
+        assert_eq!(decode_basic("%%%"), None);
+    }
+}

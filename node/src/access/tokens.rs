@@ -1,0 +1,140 @@
+//! `/service/token`: the distribution project's token protocol, GET and OAuth2 POST. Tokens are signed with a secret of the ledger, so every node
+//! checks those of every other.
+
+use http::{Method, Response, header};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use mesh::clock;
+use rules::access::{Action, Identity, Scope, allowed};
+use rules::records::{Look, MeshRecord, key};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Access, decode_basic};
+use crate::http::request::Request;
+use crate::http::{Code, Failure, Payload};
+
+/// What challenges call this registry.
+pub const SERVICE: &str = "atoll";
+
+/// How long a token is good for, in seconds.
+const LIFETIME: u64 = 300;
+/// A token request's form may have this many bytes.
+const FORM: u64 = 64 << 10;
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    iss: String,
+    aud: String,
+    sub: String,
+    exp: u64,
+    iat: u64,
+    access: Vec<Scope>,
+}
+
+impl Access {
+    /// Answers a token request.
+    pub async fn token(&self, mut request: Request) -> Result<Response<Payload>, Failure> {
+        let (scopes, credentials) = match request.method {
+            Method::GET => (scopes_of(request.head.uri.query().unwrap_or_default().as_bytes()), None),
+            Method::POST => {
+                let form = request.body.whole(FORM).await?;
+                let field =
+                    |name: &str| form_urlencoded::parse(&form).find(|(n, _)| n == name).map(|(_, v)| v.into_owned());
+                match field("grant_type").as_deref() {
+                    Some("password") => {}
+                    Some("refresh_token") => {
+                        return Err(Failure::new(
+                            Code::Unauthorized,
+                            "refresh tokens are not issued; use the password",
+                        ));
+                    }
+                    _ => return Err(Failure::new(Code::BadRequest, "grant_type must be password")),
+                }
+                (scopes_of(&form), Some((field("username").unwrap_or_default(), field("password").unwrap_or_default())))
+            }
+            _ => return Err(Failure::new(Code::Unsupported, "a token is asked for with GET or POST")),
+        };
+        let basic = request
+            .header(&header::AUTHORIZATION)
+            .map(|written| written.split_once(' ').and_then(|(_, value)| decode_basic(value)).unwrap_or_default());
+        let identity = match credentials.or(basic) {
+            None => Identity::Anonymous,
+            Some((name, password)) => self
+                .check_password(&name, &password)
+                .await?
+                .ok_or_else(|| Failure::new(Code::Unauthorized, "the user name or the password is not right"))?,
+        };
+        let (granted, secret) = self.grant(&identity, &scopes).await?;
+        let now = clock::timestamp().0 / 1000;
+        let claims = Claims {
+            iss: SERVICE.into(),
+            aud: SERVICE.into(),
+            sub: identity.name().to_owned(),
+            exp: now + LIFETIME,
+            iat: now,
+            access: granted,
+        };
+        let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(&secret))
+            .map_err(|e| Failure::new(Code::Internal, e.to_string()))?;
+        let issued = rules::moment::Timestamp(now * 1000).to_string();
+        let body = json!({"token": token, "access_token": token, "expires_in": LIFETIME, "issued_at": issued});
+        let mut response = Response::new(Payload::full(body.to_string()));
+        response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+        response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+        Ok(response)
+    }
+
+    /// What of `scopes` the identity may have, and the secret to sign that with.
+    async fn grant(&self, identity: &Identity, scopes: &[Scope]) -> Result<(Vec<Scope>, Vec<u8>), Failure> {
+        let (granted, _) = self
+            .ledger
+            .read(|records| {
+                let mut granted = Vec::new();
+                for scope in scopes {
+                    let project = records.project(&scope.project())?;
+                    let may = |action: &Action| allowed(identity, *action, project.as_ref());
+                    let actions: Vec<Action> = scope.actions.iter().copied().filter(may).collect();
+                    if !actions.is_empty() {
+                        granted.push(Scope { repository: scope.repository.clone(), actions });
+                    }
+                }
+                let mesh = records.record::<MeshRecord>(&key::mesh())?;
+                Ok(mesh.map(|mesh| (granted, mesh.token_secret)))
+            })
+            .await?;
+        granted.ok_or_else(|| Failure::new(Code::Unavailable, "this node has not learnt of its mesh yet"))
+    }
+
+    /// Whom a token was given to, and for what; `None` if it is not a good one.
+    pub(super) async fn check_token(&self, token: &str) -> Result<Option<(Identity, Vec<Scope>)>, Failure> {
+        let (mesh, _) = self.ledger.read(|records| records.record::<MeshRecord>(&key::mesh())).await?;
+        let Some(mesh) = mesh else { return Ok(None) };
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.set_audience(&[SERVICE]);
+        validation.set_issuer(&[SERVICE]);
+        let decoded = jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_secret(&mesh.token_secret), &validation);
+        Ok(decoded.ok().map(|token| {
+            let Claims { sub, access, .. } = token.claims;
+            let anonymous = sub == Identity::Anonymous.name();
+            (if anonymous { Identity::Anonymous } else { Identity::Administrator(sub) }, access)
+        }))
+    }
+}
+
+/// Every scope of a query or form: several parameters, and several in one, separated by spaces.
+fn scopes_of(encoded: &[u8]) -> Vec<Scope> {
+    let parameters = form_urlencoded::parse(encoded).filter(|(name, _)| name == "scope");
+    parameters.flat_map(|(_, value)| value.split(' ').filter_map(Scope::parse).collect::<Vec<_>>()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_scopes_may_come_in_two_ways() {
+        let two = scopes_of(b"service=x&scope=repository%3Ademo%2Fa%3Apull&scope=repository:demo/b:push,pull");
+        assert_eq!(two.len(), 2);
+        assert_eq!(scopes_of(b"scope=repository:demo/a:pull+repository:demo/b:pull").len(), 2);
+    }
+}

@@ -1,0 +1,63 @@
+//! The API beside the registry: projects in Harbor's manner, and the state of the mesh. For administrators.
+
+mod projects;
+mod status;
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use mesh::ledger::Ledger;
+use serde_json::Value;
+
+use crate::access::Access;
+use crate::http::request::Request;
+use crate::http::route::Route;
+use crate::http::{Code, Failure, Payload};
+use crate::neighbours::Neighbours;
+use crate::store::Store;
+use crate::transfers::Transfers;
+use crate::writes::{WriteTerms, Writes};
+
+/// The rooms that the API uses.
+pub struct Api {
+    /// Records.
+    pub ledger: Arc<Ledger>,
+    /// The other nodes.
+    pub neighbours: Arc<Neighbours>,
+    /// What is here.
+    pub store: Arc<Store>,
+    /// Commits.
+    pub writes: Arc<Writes>,
+    /// Who may.
+    pub access: Arc<Access>,
+    /// What moves.
+    pub transfers: Arc<Transfers>,
+    /// In how many regions new projects keep their blobs.
+    pub durability: u32,
+    /// How long writes may take.
+    pub terms: WriteTerms,
+}
+
+impl Api {
+    /// Answers a request under `/api/`.
+    pub async fn answer(&self, route: Route, request: Request) -> Result<Response<Payload>, Failure> {
+        let caller = self.access.caller(&request).await?;
+        self.access.administrator(&request, &caller)?;
+        match (&request.method, route) {
+            (&Method::GET, Route::Status) => self.status(request.query("copies") != Some("false")).await,
+            (&Method::GET, Route::Projects) => self.list_projects().await,
+            (&Method::POST, Route::Projects) => self.create_project(request).await,
+            (&Method::GET | &Method::HEAD, Route::Project(name)) => self.show_project(name).await,
+            (&Method::PUT, Route::Project(name)) => self.configure_project(request, name).await,
+            (&Method::DELETE, Route::Project(name)) => self.delete_project(name).await,
+            (method, _) => Err(Failure::new(Code::Unsupported, format!("{method} is not supported here"))),
+        }
+    }
+}
+
+fn json_answer(status: StatusCode, value: &Value) -> Response<Payload> {
+    let mut response = Response::new(Payload::full(value.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

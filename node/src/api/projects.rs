@@ -1,0 +1,157 @@
+//! `/api/v2.0/projects`: Harbor's shapes and statuses (its `api/v2.0/swagger.yaml`), with `durability` among the metadata.
+
+use http::{HeaderValue, Response, StatusCode, header};
+use rules::command::Command;
+use rules::names::{Epoch, OperationId, ProjectName};
+use rules::placement::{self, Candidate};
+use rules::records::{Look, Project};
+use rules::wire::WriteKind;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Api, json_answer};
+use crate::http::request::Request;
+use crate::http::{Code, Failure, Payload};
+use crate::writes::{Refusal, settle};
+
+/// A request's body may have this many bytes.
+const BODY: u64 = 64 << 10;
+/// What `durability` may be.
+const DURABILITY: std::ops::RangeInclusive<u32> = 1..=5;
+
+#[derive(Deserialize, Default)]
+struct Written {
+    project_name: Option<String>,
+    public: Option<bool>,
+    #[serde(default)]
+    metadata: Metadata,
+}
+
+#[derive(Deserialize, Default)]
+struct Metadata {
+    public: Option<String>,
+    durability: Option<String>,
+}
+
+/// What was asked for, checked.
+struct Asked {
+    public: Option<bool>,
+    durability: Option<u32>,
+}
+
+impl Written {
+    async fn read(request: &mut Request) -> Result<Self, Failure> {
+        let bytes = request.body.whole(BODY).await?;
+        serde_json::from_slice(&bytes).map_err(|e| Failure::new(Code::BadRequest, format!("the body: {e}")))
+    }
+
+    fn asked(&self) -> Result<Asked, Failure> {
+        let public = match self.metadata.public.as_deref() {
+            None => self.public,
+            Some("true") => Some(true),
+            Some("false") => Some(false),
+            Some(_) => return Err(Failure::new(Code::BadRequest, "metadata.public is \"true\" or \"false\"")),
+        };
+        let durability = match self.metadata.durability.as_deref().map(str::parse::<u32>) {
+            None => None,
+            Some(Ok(regions)) if DURABILITY.contains(&regions) => Some(regions),
+            Some(_) => {
+                let message = "metadata.durability is a number of regions, \"1\" to \"5\"";
+                return Err(Failure::new(Code::BadRequest, message));
+            }
+        };
+        Ok(Asked { public, durability })
+    }
+}
+
+impl Api {
+    pub(super) async fn list_projects(&self) -> Result<Response<Payload>, Failure> {
+        let (projects, _) = self.ledger.read(|records| records.projects()).await?;
+        let listed: Vec<Value> = projects.iter().map(|p| self.show(p)).collect();
+        Ok(json_answer(StatusCode::OK, &json!(listed)))
+    }
+
+    pub(super) async fn show_project(&self, name: ProjectName) -> Result<Response<Payload>, Failure> {
+        let (project, _) = self.ledger.read(|records| records.project(&name)).await?;
+        let project = project.ok_or_else(|| missing(&name))?;
+        Ok(json_answer(StatusCode::OK, &self.show(&project)))
+    }
+
+    pub(super) async fn create_project(&self, mut request: Request) -> Result<Response<Payload>, Failure> {
+        let written = Written::read(&mut request).await?;
+        let name = written.project_name.as_deref().unwrap_or_default();
+        let name: ProjectName = name
+            .parse()
+            .map_err(|e: rules::names::BadName| Failure::new(Code::BadRequest, format!("project_name: {e}")))?;
+        let asked = written.asked()?;
+        self.writes.ready().await?;
+        let alive: Vec<Candidate> = self.neighbours.alive();
+        let mut load = std::collections::BTreeMap::new();
+        for project in self.ledger.view()?.projects()? {
+            *load.entry(project.home).or_insert(0) += 1;
+        }
+        let home = placement::primary(&name, &self.neighbours.region, &alive, &load).unwrap_or(self.neighbours.me);
+        let command = Command::CreateProject {
+            name: name.clone(),
+            public: asked.public.unwrap_or(false),
+            durability: asked.durability.unwrap_or(self.durability),
+            home,
+        };
+        let proposed = self.ledger.propose(OperationId(rand::random()), command, self.terms.commit).await;
+        let proposed = proposed.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))?;
+        match settle(proposed.outcome) {
+            Ok(_) => {}
+            Err(Refusal::Exists) => {
+                return Err(Failure::new(Code::Conflict, format!("project {name} exists already")));
+            }
+            Err(refusal) => return Err(refusal.into()),
+        }
+        let mut response = Response::new(Payload::empty());
+        *response.status_mut() = StatusCode::CREATED;
+        if let Ok(location) = HeaderValue::from_str(&format!("/api/v2.0/projects/{name}")) {
+            response.headers_mut().insert(header::LOCATION, location);
+        }
+        Ok(response)
+    }
+
+    pub(super) async fn configure_project(
+        &self,
+        mut request: Request,
+        name: ProjectName,
+    ) -> Result<Response<Payload>, Failure> {
+        let Asked { public, durability } = Written::read(&mut request).await?.asked()?;
+        let command = Command::ConfigureProject { name: name.clone(), epoch: Epoch::FIRST, public, durability };
+        self.commit(name, command).await
+    }
+
+    pub(super) async fn delete_project(&self, name: ProjectName) -> Result<Response<Payload>, Failure> {
+        self.commit(name.clone(), Command::DeleteProject { name, epoch: Epoch::FIRST }).await
+    }
+
+    /// Commits through the project's primary, which puts its own epoch in.
+    async fn commit(&self, name: ProjectName, command: Command) -> Result<Response<Payload>, Failure> {
+        match self.writes.commit(&name, WriteKind::Fenced(Box::new(command))).await {
+            Ok(_) => Ok(Response::new(Payload::empty())),
+            Err(Refusal::NotFound) => Err(missing(&name)),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    fn show(&self, project: &Project) -> Value {
+        json!({
+            "name": project.name.as_str(),
+            "creation_time": project.created.to_string(),
+            "metadata": {
+                "public": project.public.to_string(),
+                "durability": project.durability.to_string(),
+            },
+            "primary": self.neighbours.name_of(project.primary),
+            "home": self.neighbours.name_of(project.home),
+            "epoch": project.epoch.get(),
+        })
+    }
+}
+
+fn missing(name: &ProjectName) -> Failure {
+    Failure::new(Code::NameUnknown, format!("there is no project {name}"))
+}

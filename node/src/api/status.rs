@@ -1,0 +1,135 @@
+//! `/api/atoll/v1/status`: the mesh as this node sees it. What `atoll status` and the live view show.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use http::{Response, StatusCode};
+use mesh::clock;
+use mesh::ledger::LeaseState;
+use rules::digest::Digest;
+use rules::names::NodeId;
+use rules::records::{Look, NodeRecord, Project, ReadRecords, key};
+use rules::roster::Standing;
+use rules::wire::Stock;
+use serde_json::{Value, json};
+
+use super::{Api, json_answer};
+use crate::http::{Failure, Payload};
+use crate::transfers::Direction;
+
+impl Api {
+    pub(super) async fn status(&self, with_copies: bool) -> Result<Response<Payload>, Failure> {
+        let ledger = self.ledger.status();
+        let nodes = self.neighbours.nodes();
+        let name =
+            |id: NodeId| nodes.iter().find(|n| n.id == id).map_or_else(|| id.to_string(), |n| n.name.to_string());
+        let projects = self.ledger.view()?.projects()?;
+        let mut shown_projects = Vec::new();
+        for project in &projects {
+            shown_projects.push(self.show_copies(project, &nodes, with_copies).await?);
+        }
+        let shown_nodes: Vec<Value> = nodes.iter().map(|n| self.show_node(n, ledger.leader)).collect();
+        let transfers: Vec<Value> = self
+            .transfers
+            .list()
+            .iter()
+            .map(|t| {
+                json!({
+                    "digest": t.digest.map(|d| d.to_string()),
+                    "direction": match t.direction { Direction::In => "in", Direction::Out => "out" },
+                    "peer": name(t.peer),
+                    "bytes": t.bytes,
+                    "total": t.total,
+                })
+            })
+            .collect();
+        let names = |ids: &BTreeSet<NodeId>| ids.iter().map(|id| name(*id)).collect::<Vec<_>>();
+        let status = json!({
+            "node": {
+                "id": self.neighbours.me.to_string(),
+                "name": name(self.neighbours.me),
+                "region": self.neighbours.region.as_str(),
+            },
+            "leader": ledger.leader.map(|id| json!({"id": id.to_string(), "name": name(id)})),
+            "lease": {"state": match ledger.lease {
+                LeaseState::Leader => "leader",
+                LeaseState::Held => "held",
+                LeaseState::None => "none",
+            }},
+            "ledger": {
+                "applied": ledger.applied.0,
+                "released": ledger.released.0,
+                "term": ledger.term,
+                "voters": names(&ledger.voters),
+                "learners": names(&ledger.learners),
+            },
+            "nodes": shown_nodes,
+            "projects": shown_projects,
+            "transfers": transfers,
+        });
+        Ok(json_answer(StatusCode::OK, &status))
+    }
+
+    fn show_node(&self, node: &NodeRecord, leader: Option<NodeId>) -> Value {
+        let standing = self.neighbours.members.standing(node.id);
+        let state = match standing {
+            _ if node.id == self.neighbours.me => "up",
+            Some((Standing::Up, _)) => "up",
+            Some((Standing::Down, _)) => "down",
+            None => "unknown",
+        };
+        json!({
+            "id": node.id.to_string(),
+            "name": node.name.as_str(),
+            "region": node.region.as_str(),
+            "role": node.role.name(),
+            "url": node.url,
+            "address": node.address.to_string(),
+            "state": state,
+            "since_seconds": standing.map(|(_, at)| clock::now().since(at).as_secs()),
+            "round_trip_ms": self.neighbours.links.round_trip(node.id).map(|d| d.as_micros() as f64 / 1000.0),
+            "leader": leader == Some(node.id),
+        })
+    }
+
+    /// A project with how many of its blobs each region holds.
+    async fn show_copies(&self, project: &Project, nodes: &[NodeRecord], with_copies: bool) -> Result<Value, Failure> {
+        let links = self.ledger.view()?.scan(&key::links_of(&project.name), None, usize::MAX)?;
+        let digests: Vec<Digest> =
+            links.iter().filter_map(|(k, _)| key::link_digest(k)).collect::<BTreeSet<_>>().into_iter().collect();
+        let mut have: BTreeMap<NodeId, Vec<Stock>> = BTreeMap::new();
+        if with_copies && !digests.is_empty() {
+            have = self.neighbours.have(&digests, None).await;
+            let mine: Result<Vec<Stock>, _> = digests.iter().map(|d| self.store.stock(d, None)).collect();
+            have.insert(self.neighbours.me, mine?);
+        }
+        let mut copies: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for region in nodes.iter().map(|n| n.region.as_str()) {
+            copies.entry(region).or_default();
+        }
+        for i in 0..digests.len() {
+            let mut counted = BTreeSet::new();
+            for node in nodes {
+                let held = have.get(&node.id).and_then(|stock| stock[i].held);
+                if let Some(held) = held.filter(|_| counted.insert(node.region.as_str())) {
+                    let entry = copies.entry(node.region.as_str()).or_default();
+                    entry.0 += 1;
+                    entry.1 += held.size;
+                }
+            }
+        }
+        let copies: BTreeMap<&str, Value> = copies
+            .into_iter()
+            .map(|(region, (blobs, bytes))| (region, json!({"blobs": blobs, "bytes": bytes})))
+            .collect();
+        Ok(json!({
+            "name": project.name.as_str(),
+            "public": project.public,
+            "durability": project.durability,
+            "home": self.neighbours.name_of(project.home),
+            "primary": self.neighbours.name_of(project.primary),
+            "epoch": project.epoch.get(),
+            "blobs": digests.len(),
+            "copies": copies,
+        }))
+    }
+}

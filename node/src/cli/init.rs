@@ -1,0 +1,85 @@
+//! `atoll init`: the first node of a new mesh.
+
+use std::io;
+use std::path::Path;
+
+use mesh::identity::{Authority, Candidate, Identity, new_node_id, write_private};
+use rules::names::{NodeId, OperationId};
+use rules::records::NodeRecord;
+
+use crate::access::hash_password;
+use crate::birth::Birth;
+use crate::start::{identity_folder, node_record};
+
+/// The administrator's name.
+pub(super) const ADMINISTRATOR: &str = "admin";
+
+/// The project that every new mesh has.
+pub(super) const FIRST_PROJECT: &str = "demo";
+
+/// Makes the CA, the node's identity, the administrator and the birth file.
+pub(super) fn run(config: &Path) -> io::Result<()> {
+    let settings = super::load(config)?;
+    let folder = identity_folder(&settings.data_dir);
+    refuse_existing(&folder)?;
+    let authority = Authority::generate().map_err(io::Error::other)?;
+    let identity = issue(&authority, new_node_id())?;
+    let record = node_record(&settings, identity.node).map_err(io::Error::other)?;
+    let password = new_password();
+    std::fs::create_dir_all(&settings.data_dir)?;
+    let birth = new_birth(&password, vec![record.clone()], vec![record], settings.projects.durability)?;
+    birth.save(&settings.data_dir)?;
+    let password_file = settings.data_dir.join("admin-password");
+    write_private(&password_file, password.as_bytes()).map_err(io::Error::other)?;
+    // last: a node with an identity counts as made
+    identity.save(&folder).map_err(io::Error::other)?;
+    println!("A new mesh is ready to be formed by node {} in {}.", settings.name, settings.region);
+    println!("Administrator: {ADMINISTRATOR}, password: {password}");
+    println!("  (kept in {})", password_file.display());
+    println!("Start the node:      atoll serve --config {}", config.display());
+    println!("Let another node in: atoll invite --config {}", config.display());
+    Ok(())
+}
+
+/// A node's identity is made once: overwriting it would orphan its blobs and its vote.
+pub(super) fn refuse_existing(folder: &Path) -> io::Result<()> {
+    if folder.join("node-id").exists() {
+        let message =
+            format!("{} already holds a node's identity; give another data_dir, or remove it", folder.display());
+        return Err(io::Error::other(message));
+    }
+    Ok(())
+}
+
+/// A signed identity for `node`.
+pub(super) fn issue(authority: &Authority, node: NodeId) -> io::Result<Identity> {
+    let candidate = Candidate::generate(node).map_err(io::Error::other)?;
+    let certificate = authority.sign(node, &candidate.request).map_err(io::Error::other)?;
+    Ok(Identity { node, certificate, key: candidate.key, authority: authority.clone() })
+}
+
+/// 24 letters and digits that cannot be mistaken for each other: 136 bits.
+pub(super) fn new_password() -> String {
+    const LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789";
+    (0..24).map(|_| char::from(LETTERS[rand::random_range(0..LETTERS.len())])).collect()
+}
+
+/// What the new mesh begins with.
+pub(super) fn new_birth(
+    password: &str,
+    nodes: Vec<NodeRecord>,
+    voters: Vec<NodeRecord>,
+    durability: u32,
+) -> io::Result<Birth> {
+    Ok(Birth {
+        mesh: rand::random(),
+        token_secret: rand::random::<[u8; 32]>().to_vec(),
+        administrator: ADMINISTRATOR.into(),
+        password_hash: hash_password(password).map_err(io::Error::other)?,
+        nodes,
+        voters: voters.iter().map(|n| (n.id, n.address)).collect(),
+        project: FIRST_PROJECT.parse().map_err(io::Error::other)?,
+        durability,
+        operations: (OperationId(rand::random()), OperationId(rand::random())),
+    })
+}

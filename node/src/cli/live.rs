@@ -1,0 +1,192 @@
+//! The live view of `atoll up`: what happens in the mesh, a line an event, so that a person can follow it and a script can read it.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
+
+use mesh::clock;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::client::Client;
+use super::init::ADMINISTRATOR;
+use super::up::World;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(500);
+/// Between two lines about one transfer.
+const PROGRESS: Duration = Duration::from_secs(1);
+/// How long the mesh may take to be ready before the view says so.
+const READY: Duration = Duration::from_secs(30);
+
+/// Waits for the mesh, introduces it, and shows what happens until a signal.
+pub(super) fn follow(world: &mut World) -> io::Result<()> {
+    let runtime = super::small_runtime()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let work = async {
+            wait_until_ready(world).await?;
+            println!("{}", world.introduction());
+            let keys = io::stdin().is_terminal();
+            println!(
+                "What happens (Ctrl-C drains and stops{}):",
+                if keys { "; type a node's number and Enter to kill it, or to start it when it is down" } else { "" }
+            );
+            watch(world, keys).await
+        };
+        tokio::select! {
+            result = work => result,
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+        }
+    })?;
+    println!("draining");
+    // a read of the terminal may still be blocked
+    runtime.shutdown_background();
+    Ok(())
+}
+
+fn say(text: &str) {
+    println!("{}  {text}", &clock::timestamp().to_string()[11..19]);
+}
+
+async fn wait_until_ready(world: &mut World) -> io::Result<()> {
+    let started = Instant::now();
+    loop {
+        if let Some((i, how)) = world.reap().first() {
+            let node = &world.nodes[*i];
+            let log = std::fs::read_to_string(node.folder.join("atoll.log")).unwrap_or_default();
+            let last: Vec<&str> = log.lines().rev().take(5).collect();
+            let last: Vec<&str> = last.into_iter().rev().collect();
+            return Err(io::Error::other(format!("{} ended at its start ({how}):\n{}", node.name, last.join("\n"))));
+        }
+        let mut ready = 0;
+        for node in &world.nodes {
+            let client = Client::new(&node.url, None, None)?;
+            ready += usize::from(client.request("/readyz").await.is_ok_and(|(status, _)| status == 200));
+        }
+        if ready == world.nodes.len() {
+            return Ok(());
+        }
+        if started.elapsed() > READY {
+            say(&format!(
+                "only {ready} of {} nodes are ready; their logs are in {}",
+                world.nodes.len(),
+                world.data.display()
+            ));
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn watch(world: &mut World, keys: bool) -> io::Result<()> {
+    let mut shown = Shown::default();
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    loop {
+        tokio::select! {
+            line = lines.next_line(), if keys => if let Ok(Some(line)) = line { obey(world, &line) },
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        for (i, how) in world.reap() {
+            let node = &world.nodes[i];
+            say(&format!("{} is down ({how}); it stays down until it is started again", node.name));
+        }
+        for i in 0..world.nodes.len() {
+            if let Some(status) = status(world, i).await {
+                let name = world.nodes[i].name.clone();
+                shown.note(&name, &status);
+            }
+        }
+    }
+}
+
+async fn status(world: &World, i: usize) -> Option<Value> {
+    let node = &world.nodes[i];
+    let file = world.password_file();
+    let client = Client::new(&node.url, Some((ADMINISTRATOR, &file)), None).ok()?;
+    let asked = client.get("/api/atoll/v1/status?copies=false");
+    tokio::time::timeout(Duration::from_secs(1), asked).await.ok()?.ok()
+}
+
+fn obey(world: &mut World, line: &str) {
+    let Some(i) = line.trim().parse::<usize>().ok().filter(|n| (1..=world.nodes.len()).contains(n)) else {
+        say(&format!("type a number from 1 to {}", world.nodes.len()));
+        return;
+    };
+    let name = world.nodes[i - 1].name.clone();
+    let running = world.nodes[i - 1].child.is_some();
+    let result = if running { world.kill_node(i - 1) } else { world.start_node(i - 1) };
+    match result {
+        Ok(()) => say(&format!("{name}: {}", if running { "killed" } else { "started" })),
+        Err(error) => say(&format!("{name}: {error}")),
+    }
+}
+
+/// What was said last about everything, so that only changes are said.
+#[derive(Default)]
+struct Shown {
+    facts: BTreeMap<String, String>,
+    transfers: BTreeMap<(String, String, String), Instant>,
+}
+
+impl Shown {
+    fn fact(&mut self, key: String, value: String, text: String) {
+        if self.facts.get(&key) != Some(&value) {
+            self.facts.insert(key, value);
+            say(&text);
+        }
+    }
+
+    fn note(&mut self, seer: &str, status: &Value) {
+        let text = |v: &Value| v.as_str().unwrap_or("-").to_owned();
+        let empty = Vec::new();
+        let list = |name: &str| status[name].as_array().unwrap_or(&empty).clone();
+        let hears_leader = text(&status["lease"]["state"]) != "none";
+        if hears_leader {
+            let leader = text(&status["leader"]["name"]);
+            self.fact("leader".into(), leader.clone(), format!("{leader} leads the ledger"));
+            for project in list("projects") {
+                let (name, primary) = (text(&project["name"]), text(&project["primary"]));
+                let line = format!("project {name}: primary {primary}, epoch {}", project["epoch"]);
+                // an older epoch is a slower node's view, not news
+                let epoch = format!("{:012}", project["epoch"].as_u64().unwrap_or(0));
+                let key = format!("project/{name}");
+                if self.facts.get(&key).is_none_or(|known| *known < epoch) {
+                    self.fact(key, epoch, line);
+                }
+            }
+        }
+        let lease = if hears_leader { "hears the leader" } else { "does not hear a leader: pushes wait, pulls go on" };
+        self.fact(format!("lease/{seer}"), lease.into(), format!("{seer} {lease}"));
+        for node in list("nodes") {
+            let (name, state) = (text(&node["name"]), text(&node["state"]));
+            if name != seer {
+                self.fact(format!("seen/{seer}/{name}"), state.clone(), format!("{seer} sees {name} {state}"));
+            }
+        }
+        for transfer in list("transfers") {
+            self.transfer(seer, &transfer);
+        }
+    }
+
+    fn transfer(&mut self, seer: &str, transfer: &Value) {
+        // each is shown once, by its receiver
+        if transfer["direction"] != "in" {
+            return;
+        }
+        let peer = transfer["peer"].as_str().unwrap_or("-").to_owned();
+        let what = transfer["digest"].as_str().map_or("an upload".to_owned(), |d| d[..19.min(d.len())].to_owned());
+        let key = (seer.to_owned(), peer.clone(), what.clone());
+        if self.transfers.get(&key).is_some_and(|at| at.elapsed() < PROGRESS) {
+            return;
+        }
+        self.transfers.retain(|_, at| at.elapsed() < PROGRESS * 10);
+        self.transfers.insert(key, Instant::now());
+        let mb = |v: &Value| v.as_u64().map(|b| format!("{:.1}", b as f64 / 1e6));
+        let of = mb(&transfer["total"]).map_or(String::new(), |t| format!(" of {t}"));
+        say(&format!("{peer} -> {seer}: {what}, {}{of} MB", mb(&transfer["bytes"]).unwrap_or_default()));
+    }
+}

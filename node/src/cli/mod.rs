@@ -1,0 +1,67 @@
+//! The command line.
+
+mod client;
+mod init;
+mod live;
+mod serve;
+mod status;
+mod token;
+mod up;
+
+use std::io;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// A container registry that is a mesh: one binary in every region.
+#[derive(Parser)]
+#[command(version, about)]
+pub struct Command {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Start a mesh of three regions on this machine, and show what happens in it.
+    Up(up::Up),
+    /// Run one node.
+    Serve(serve::Serve),
+    /// Form a new mesh whose first node is this one.
+    Init(Configured),
+    /// Print a token that lets one node join, once.
+    Invite(token::Invite),
+    /// Join a mesh with a token from `atoll invite`.
+    Join(token::Join),
+    /// Show nodes, leader, projects, primaries and copies.
+    Status(status::Status),
+}
+
+/// A command that needs nothing but the node's settings.
+#[derive(clap::Args)]
+struct Configured {
+    /// The node's settings.
+    #[arg(long, value_name = "node.yaml")]
+    config: PathBuf,
+}
+
+/// Runs a command to its end.
+pub fn run(command: Command) -> io::Result<()> {
+    match command.verb {
+        Verb::Up(up) => up::run(up),
+        Verb::Serve(serve) => serve::run(serve),
+        Verb::Init(configured) => init::run(&configured.config),
+        Verb::Invite(invite) => token::invite(&invite),
+        Verb::Join(join) => token::join(&join),
+        Verb::Status(status) => status::run(&status),
+    }
+}
+
+/// A runtime for the short commands.
+fn small_runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+fn load(config: &std::path::Path) -> io::Result<config::Settings> {
+    config::load(config).map_err(|mistakes| io::Error::other(format!("the settings cannot be used:\n{mistakes}")))
+}

@@ -1,0 +1,66 @@
+//! `atoll serve`: one node, until a signal; the first drains, a second ends at once.
+
+use std::io;
+use std::path::PathBuf;
+
+use tokio::io::AsyncReadExt;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::{observe, start};
+
+/// Arguments of `serve`.
+#[derive(clap::Args)]
+pub(super) struct Serve {
+    /// The node's settings.
+    #[arg(long, value_name = "node.yaml")]
+    config: PathBuf,
+    /// Drain when the standard input closes: for a parent that may be killed.
+    #[arg(long, hide = true)]
+    stop_with_stdin: bool,
+}
+
+/// Runs the node.
+pub(super) fn run(serve: Serve) -> io::Result<()> {
+    let settings = super::load(&serve.config)?;
+    observe::start_logging(&settings.log)?;
+    let metrics = observe::start_metrics()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        let pid_file = settings.data_dir.join("pid");
+        let running = start::start(settings, metrics).await?;
+        if let Err(error) = std::fs::write(&pid_file, std::process::id().to_string()) {
+            warn!(%error, "the pid file could not be written");
+        }
+        wait_for_a_reason_to_stop(serve.stop_with_stdin).await?;
+        tokio::select! {
+            () = running.stop() => {}
+            result = wait_for_a_reason_to_stop(false) => {
+                result?;
+                warn!("a second signal: stopping at once");
+            }
+        }
+        let _ = std::fs::remove_file(&pid_file);
+        Ok(())
+    });
+    runtime.shutdown_background();
+    result
+}
+
+async fn wait_for_a_reason_to_stop(watch_stdin: bool) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let closed = async {
+        if !watch_stdin {
+            std::future::pending::<()>().await;
+        }
+        let mut byte = [0; 1];
+        while let Ok(1..) = tokio::io::stdin().read(&mut byte).await {}
+    };
+    tokio::select! {
+        _ = terminate.recv() => info!("SIGTERM"),
+        _ = interrupt.recv() => info!("SIGINT"),
+        () = closed => info!("the parent has gone"),
+    }
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! `atoll status`: nodes, leader, projects, primaries, copies; as tables or as JSON.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use serde_json::Value;
+
+use super::client::Client;
+
+/// Arguments of `status`.
+#[derive(clap::Args)]
+pub(super) struct Status {
+    /// A node's address, http://HOST:PORT. Without it: the first node of the mesh that `atoll up` started in --data.
+    #[arg(long)]
+    url: Option<String>,
+    /// The administrator's name.
+    #[arg(long, default_value = "admin")]
+    user: String,
+    /// A file with the administrator's password.
+    #[arg(long)]
+    password_file: Option<PathBuf>,
+    /// The CA to trust for an https --url (PEM).
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Where `atoll up` keeps its mesh.
+    #[arg(long, default_value = "atoll-data", value_name = "DIR")]
+    data: PathBuf,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+/// Asks and prints.
+pub(super) fn run(status: &Status) -> io::Result<()> {
+    let (url, password_file) = match (&status.url, &status.password_file) {
+        (Some(url), Some(file)) => (url.clone(), file.clone()),
+        (url, file) => {
+            let (first, kept) = from_up(&status.data)?;
+            (url.clone().unwrap_or(first), file.clone().unwrap_or(kept))
+        }
+    };
+    let client = Client::new(&url, Some((&status.user, &password_file)), status.ca.as_deref())?;
+    let answer = super::small_runtime()?.block_on(client.get("/api/atoll/v1/status"))?;
+    match status.output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&answer).map_err(io::Error::other)?),
+        Output::Table => print!("{}", tables(&answer)),
+    }
+    Ok(())
+}
+
+fn from_up(data: &Path) -> io::Result<(String, PathBuf)> {
+    let path = data.join("mesh.json");
+    let missing = |e: &dyn std::fmt::Display| {
+        io::Error::other(format!(
+            "{}: {e}; give --url and --password-file, or --data DIR of `atoll up`",
+            path.display()
+        ))
+    };
+    let text = std::fs::read_to_string(&path).map_err(|e| missing(&e))?;
+    let mesh: Value = serde_json::from_str(&text).map_err(|e| missing(&e))?;
+    match (mesh["nodes"][0]["url"].as_str(), mesh["admin"]["password_file"].as_str()) {
+        (Some(url), Some(file)) => Ok((url.into(), file.into())),
+        _ => Err(missing(&"not written by this version")),
+    }
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(s) => s.clone(),
+        Value::Null => "-".into(),
+        other => other.to_string(),
+    }
+}
+
+fn tables(status: &Value) -> String {
+    let empty = Vec::new();
+    let rows = |name: &str| status[name].as_array().unwrap_or(&empty).clone();
+    let mut out = format!(
+        "seen from {} ({}); leader {}; lease {}; applied {}, released {}; voters {}\n\n",
+        text(&status["node"]["name"]),
+        text(&status["node"]["region"]),
+        text(&status["leader"]["name"]),
+        text(&status["lease"]["state"]),
+        text(&status["ledger"]["applied"]),
+        text(&status["ledger"]["released"]),
+        status["ledger"]["voters"].as_array().unwrap_or(&empty).iter().map(text).collect::<Vec<_>>().join(", "),
+    );
+    let nodes = rows("nodes")
+        .iter()
+        .map(|n| ["name", "region", "role", "state", "url"].map(|k| text(&n[k])).to_vec())
+        .collect();
+    out.push_str(&table(&["NODE", "REGION", "ROLE", "STATE", "URL"], nodes));
+    out.push('\n');
+    let projects = rows("projects")
+        .iter()
+        .map(|p| {
+            let total = text(&p["blobs"]);
+            let copies = p["copies"].as_object().map(|regions| {
+                regions
+                    .iter()
+                    .map(|(region, c)| format!("{region} {}/{total}", text(&c["blobs"])))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            });
+            let mut row = ["name", "primary", "home", "epoch", "durability"].map(|k| text(&p[k])).to_vec();
+            row.push(copies.unwrap_or_default());
+            row
+        })
+        .collect();
+    out.push_str(&table(&["PROJECT", "PRIMARY", "HOME", "EPOCH", "DURABILITY", "BLOBS HELD"], projects));
+    out
+}
+
+/// Columns as wide as their widest cell.
+pub(super) fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
+    let mut widths: Vec<usize> = head.iter().map(|h| h.len()).collect();
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.len());
+        }
+    }
+    let line = |cells: Vec<&str>| {
+        let padded: Vec<String> = cells.iter().zip(&widths).map(|(c, w)| format!("{c:w$}")).collect();
+        format!("{}\n", padded.join("  ").trim_end())
+    };
+    let mut out = line(head.to_vec());
+    for row in &rows {
+        out.push_str(&line(row.iter().map(String::as_str).collect()));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let out = table(&["A", "B"], vec![vec!["long".into(), "x".into()], vec!["y".into(), "z".into()]]);
+        assert_eq!(out, "A     B\nlong  x\ny     z\n");
+    }
+}

@@ -1,0 +1,178 @@
+//! `atoll invite` and `atoll join`: a token carries where members listen, the fingerprint of their CA, and a secret that works once and expires.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use mesh::clock;
+use mesh::identity::{Authority, Candidate, Identity, fingerprint, new_node_id};
+use mesh::links::{Links, ask_to_join};
+use mesh::members::{keep_seeds, kept_seeds};
+use rules::command::{Command, Envelope, Outcome};
+use rules::digest::Digest;
+use rules::moment::Timestamp;
+use rules::names::{NodeId, OperationId};
+use rules::wire::{Answer, Ask, JoinRequest, NoLedger};
+use serde::{Deserialize, Serialize};
+
+use super::init::refuse_existing;
+use crate::start::{identity_folder, mesh_address, node_record};
+
+const PREFIX: &str = "atoll1.";
+/// How long a node may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Arguments of `invite`.
+#[derive(clap::Args)]
+pub(super) struct Invite {
+    /// The settings of the node on this machine, which runs.
+    #[arg(long, value_name = "node.yaml")]
+    config: PathBuf,
+    /// Minutes until the token expires.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=10_080))]
+    minutes: u64,
+}
+
+/// Arguments of `join`.
+#[derive(clap::Args)]
+pub(super) struct Join {
+    /// What `atoll invite` printed.
+    token: String,
+    /// The settings of the node that joins.
+    #[arg(long, value_name = "node.yaml")]
+    config: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Token {
+    addresses: Vec<SocketAddr>,
+    fingerprint: Digest,
+    secret: Vec<u8>,
+}
+
+impl Token {
+    fn write(&self) -> io::Result<String> {
+        let bytes = postcard::to_stdvec(self).map_err(io::Error::other)?;
+        Ok(format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes)))
+    }
+
+    fn read(text: &str) -> io::Result<Self> {
+        let encoded = text.trim().strip_prefix(PREFIX);
+        let bytes = encoded.and_then(|e| BASE64_URL_SAFE_NO_PAD.decode(e).ok());
+        bytes
+            .and_then(|b| postcard::from_bytes(&b).ok())
+            .ok_or_else(|| io::Error::other("this is not a token; copy the whole line that `atoll invite` printed"))
+    }
+}
+
+/// Issues an invitation through the running node, with the node's own identity: whoever may read its keys may invite.
+pub(super) fn invite(invite: &Invite) -> io::Result<()> {
+    let settings = super::load(&invite.config)?;
+    let identity = Identity::load(&identity_folder(&settings.data_dir)).map_err(io::Error::other)?;
+    let own = mesh_address(&settings);
+    let mut members = kept_seeds(&settings.data_dir);
+    members.push((identity.node, own));
+    let secret: [u8; 32] = rand::random();
+    let expires = Timestamp(clock::timestamp().0 + invite.minutes * 60_000);
+    let command = Command::Invite { secret_hash: Digest::sha256(&secret), expires };
+    super::small_runtime()?.block_on(async {
+        let any: SocketAddr = if own.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+        let links = Links::open(&identity, any).map_err(io::Error::other)?;
+        for (node, address) in &members {
+            links.know(*node, *address);
+        }
+        propose(&links, identity.node, command).await
+    })?;
+    let mut addresses: Vec<SocketAddr> = members.into_iter().map(|(_, a)| a).rev().collect();
+    addresses.dedup();
+    let token = Token {
+        addresses,
+        fingerprint: fingerprint(&identity.authority.certificate).map_err(io::Error::other)?,
+        secret: secret.to_vec(),
+    };
+    println!("{}", token.write()?);
+    eprintln!("It lets one node in, once, until {expires}:  atoll join TOKEN --config node.yaml");
+    Ok(())
+}
+
+/// Proposes to the node itself, and follows it to the leader.
+async fn propose(links: &Links, node: NodeId, command: Command) -> io::Result<()> {
+    let envelope = Envelope { operation: OperationId(rand::random()), at: clock::timestamp(), command };
+    let end = clock::now() + PATIENCE;
+    let mut ask = node;
+    loop {
+        let reason = match links.ask(ask, Ask::Propose(envelope.clone()), Duration::from_secs(4)).await {
+            Ok(Answer::Proposed(Ok(proposed))) if proposed.outcome == Outcome::Done => return Ok(()),
+            Ok(Answer::Proposed(Ok(proposed))) => {
+                return Err(io::Error::other(format!("the ledger answered {:?}", proposed.outcome)));
+            }
+            Ok(Answer::Proposed(Err(NoLedger::NotLeader(Some(leader))))) if leader != ask => {
+                ask = leader;
+                continue;
+            }
+            Ok(Answer::Proposed(Err(error))) => error.to_string(),
+            Ok(other) => format!("unexpected answer {other:?}"),
+            Err(error) => error.to_string(),
+        };
+        if clock::now() >= end {
+            let message =
+                format!("no invitation could be issued: {reason}; is `atoll serve` running with these settings?");
+            return Err(io::Error::other(message));
+        }
+        ask = node;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Asks the members that the token names, one after the other, to be let in.
+pub(super) fn join(join: &Join) -> io::Result<()> {
+    let token = Token::read(&join.token)?;
+    let settings = super::load(&join.config)?;
+    let folder = identity_folder(&settings.data_dir);
+    refuse_existing(&folder)?;
+    let node = new_node_id();
+    let candidate = Candidate::generate(node).map_err(io::Error::other)?;
+    let record = node_record(&settings, node).map_err(io::Error::other)?;
+    let request =
+        JoinRequest { secret: token.secret, certificate_request: candidate.request.clone(), node: record.clone() };
+    let grant = super::small_runtime()?.block_on(async {
+        let mut last = String::from("the token names no address");
+        for address in &token.addresses {
+            match ask_to_join(*address, token.fingerprint, request.clone(), PATIENCE).await {
+                Ok(grant) => return Ok(grant),
+                Err(error) => last = format!("{address}: {error}"),
+            }
+        }
+        Err(io::Error::other(format!("nobody let this node in ({last})")))
+    })?;
+    std::fs::create_dir_all(&settings.data_dir)?;
+    let members = grant.nodes.iter().filter(|n| n.id != node).map(|n| (n.id, n.address)).collect();
+    keep_seeds(&settings.data_dir, members).map_err(io::Error::other)?;
+    let authority = Authority { certificate: grant.authority, key: grant.authority_key };
+    let identity = Identity { node, certificate: grant.certificate, key: candidate.key, authority };
+    identity.save(&folder).map_err(io::Error::other)?;
+    println!("Node {} in {} is a member of a mesh of {}.", record.name, record.region, grant.nodes.len());
+    println!("Start it: atoll serve --config {}", join.config.display());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_reads_back_and_another_text_is_refused_kindly() {
+        let token = Token {
+            addresses: vec![([127, 0, 0, 1], 7946).into()],
+            fingerprint: Digest::sha256(b"ca"),
+            secret: vec![7; 32],
+        };
+        let read = Token::read(&token.write().unwrap()).unwrap();
+        assert_eq!(read.addresses, token.addresses);
+        assert!(Token::read("atoll1.%%").is_err());
+        assert!(Token::read("hello").is_err());
+    }
+}

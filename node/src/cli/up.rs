@@ -1,0 +1,309 @@
+//! `atoll up`: a mesh of three regions on this machine, each node a process of its own with a loopback address of its own.
+
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use config::Settings;
+use mesh::identity::{Authority, new_node_id, write_private};
+use rules::records::NodeRecord;
+use serde_json::{Value, json};
+
+use super::init::{ADMINISTRATOR, FIRST_PROJECT, issue, new_birth, new_password};
+use super::live;
+use super::status::table;
+use crate::start::{identity_folder, node_record};
+
+/// The regions of the little world.
+const REGIONS: [&str; 3] = ["us-east-1", "us-west-2", "eu-central-1"];
+/// Where the first node answers, if nothing else is said.
+const PORT: u16 = 5000;
+
+/// Arguments of `up`.
+#[derive(clap::Args)]
+pub(super) struct Up {
+    /// Where everything is kept. A second start finds all of it again.
+    #[arg(long, default_value = "atoll-data", value_name = "DIR")]
+    data: PathBuf,
+    /// The port of every node, each on an address of its own (127.0.0.1, .2, ...); 0: any free ports. [default: 5000, or what the data folder already has]
+    #[arg(long)]
+    port: Option<u16>,
+    /// How many nodes, spread over the three regions. [default: 3, or what the data folder already has]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=60))]
+    nodes: Option<u16>,
+}
+
+/// One node of the mesh as `up` runs it.
+pub(super) struct Node {
+    pub(super) name: String,
+    pub(super) region: String,
+    pub(super) url: String,
+    pub(super) folder: PathBuf,
+    pub(super) child: Option<Child>,
+    pub(super) pid: u32,
+}
+
+/// The whole of it.
+pub(super) struct World {
+    pub(super) data: PathBuf,
+    pub(super) nodes: Vec<Node>,
+    executable: PathBuf,
+    password: Option<String>,
+}
+
+/// Runs the mesh until Ctrl-C.
+pub(super) fn run(up: Up) -> io::Result<()> {
+    std::fs::create_dir_all(&up.data)?;
+    let data = up.data.canonicalize()?;
+    let lock = File::create(data.join("lock"))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| io::Error::other(format!("another `atoll up` is running on {}", data.display())))?;
+    let mut world = match read_mesh(&data)? {
+        Some(nodes) => World::again(data, nodes, &up)?,
+        None => World::create(data, up.nodes.unwrap_or(3), up.port.unwrap_or(PORT))?,
+    };
+    // children that were started must not outlive a failure
+    let result = world.start_all().and_then(|()| live::follow(&mut world));
+    let stopped = world.stop_all();
+    drop(lock);
+    result.and(stopped)
+}
+
+/// The nodes that an earlier start wrote down.
+fn read_mesh(data: &Path) -> io::Result<Option<Vec<Value>>> {
+    let path = data.join("mesh.json");
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let unreadable = || io::Error::other(format!("{} cannot be read; move it away to start anew", path.display()));
+    let mesh: Value = serde_json::from_str(&text).map_err(|_| unreadable())?;
+    mesh["nodes"].as_array().cloned().map(Some).ok_or_else(unreadable)
+}
+
+impl World {
+    fn again(data: PathBuf, nodes: Vec<Value>, up: &Up) -> io::Result<Self> {
+        let wanted = up.nodes.map(usize::from);
+        if wanted.is_some_and(|n| n != nodes.len()) {
+            let message = format!(
+                "{} holds a mesh of {} nodes; leave --nodes out, give another --data, or let more nodes in with `atoll invite`",
+                data.display(),
+                nodes.len()
+            );
+            return Err(io::Error::other(message));
+        }
+        let field = |node: &Value, name: &str| node[name].as_str().unwrap_or_default().to_owned();
+        let nodes = nodes
+            .iter()
+            .map(|n| Node {
+                name: field(n, "name"),
+                region: field(n, "region"),
+                url: field(n, "url"),
+                folder: PathBuf::from(field(n, "data_dir")),
+                child: None,
+                pid: 0,
+            })
+            .collect();
+        Ok(World { data, nodes, executable: std::env::current_exe()?, password: None })
+    }
+
+    /// Makes keys, settings and the birth of a new mesh.
+    fn create(data: PathBuf, count: u16, port: u16) -> io::Result<Self> {
+        let authority = Authority::generate().map_err(io::Error::other)?;
+        let password = new_password();
+        let (mut nodes, mut records, mut voters) = (Vec::new(), Vec::<NodeRecord>::new(), Vec::new());
+        for i in 0..count {
+            let region = REGIONS[usize::from(i) % REGIONS.len()];
+            let name = format!("{region}-{}", usize::from(i) / REGIONS.len() + 1);
+            let folder = data.join(&name);
+            let ip = IpAddr::V4(Ipv4Addr::new(127, 0, 0, i as u8 + 1));
+            let mut settings = Settings::new(&folder, region);
+            settings.name = name.clone();
+            settings.http.listen = SocketAddr::new(ip, free_port(ip, port)?);
+            settings.mesh.listen = SocketAddr::new(ip, settings.http.listen.port());
+            let identity = issue(&authority, new_node_id())?;
+            identity.save(&identity_folder(&folder)).map_err(io::Error::other)?;
+            std::fs::write(folder.join("node.yaml"), config::render(&settings))?;
+            let record = node_record(&settings, identity.node).map_err(io::Error::other)?;
+            if usize::from(i) < REGIONS.len() {
+                voters.push(record.clone());
+            }
+            nodes.push(Node { name, region: region.into(), url: record.url.clone(), folder, child: None, pid: 0 });
+            records.push(record);
+        }
+        for (node, record) in nodes.iter().zip(&records) {
+            let others = records.iter().filter(|r| r.id != record.id).map(|r| (r.id, r.address)).collect();
+            mesh::members::keep_seeds(&node.folder, others).map_err(io::Error::other)?;
+        }
+        let durability = Settings::new(&data, REGIONS[0]).projects.durability;
+        new_birth(&password, records, voters, durability)?.save(&nodes[0].folder)?;
+        let world = World { data, nodes, executable: std::env::current_exe()?, password: Some(password.clone()) };
+        write_private(&world.password_file(), password.as_bytes()).map_err(io::Error::other)?;
+        world.write_mesh()?;
+        Ok(world)
+    }
+
+    pub(super) fn password_file(&self) -> PathBuf {
+        self.data.join("admin-password")
+    }
+
+    fn start_line(&self, node: &Node) -> Vec<String> {
+        let config = node.folder.join("node.yaml");
+        let parts = [self.executable.as_path(), Path::new("serve"), Path::new("--config"), &config];
+        parts.iter().map(|p| p.display().to_string()).collect()
+    }
+
+    /// Writes `mesh.json`, for scripts.
+    fn write_mesh(&self) -> io::Result<()> {
+        let nodes: Vec<Value> = self
+            .nodes
+            .iter()
+            .map(|n| {
+                json!({
+                    "name": n.name, "region": n.region, "role": "replica", "url": n.url, "pid": n.pid,
+                    "data_dir": n.folder, "start": self.start_line(n),
+                })
+            })
+            .collect();
+        let mesh = json!({"nodes": nodes, "admin": {"user": ADMINISTRATOR, "password_file": self.password_file()}});
+        let text = serde_json::to_string_pretty(&mesh).map_err(io::Error::other)?;
+        write_private(&self.data.join("mesh.json"), text.as_bytes()).map_err(io::Error::other)
+    }
+
+    fn start_all(&mut self) -> io::Result<()> {
+        for i in 0..self.nodes.len() {
+            self.spawn(i)?;
+        }
+        self.write_mesh()
+    }
+
+    /// Starts a node that is down.
+    pub(super) fn start_node(&mut self, i: usize) -> io::Result<()> {
+        self.spawn(i)?;
+        self.write_mesh()
+    }
+
+    fn spawn(&mut self, i: usize) -> io::Result<()> {
+        let line = self.start_line(&self.nodes[i]);
+        let node = &mut self.nodes[i];
+        let log = File::options().create(true).append(true).open(node.folder.join("atoll.log"))?;
+        // its own process group: Ctrl-C is for `up`, which drains the nodes; an open stdin tells the node that `up` lives
+        let child = Command::new(&line[0])
+            .args(&line[1..])
+            .arg("--stop-with-stdin")
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0)
+            .spawn()?;
+        node.pid = child.id();
+        node.child = Some(child);
+        Ok(())
+    }
+
+    /// Nodes that have ended since the last look, with how.
+    pub(super) fn reap(&mut self) -> Vec<(usize, String)> {
+        let mut ended = Vec::new();
+        for (i, node) in self.nodes.iter_mut().enumerate() {
+            if let Some(child) = &mut node.child
+                && let Ok(Some(status)) = child.try_wait()
+            {
+                node.child = None;
+                ended.push((i, status.to_string()));
+            }
+        }
+        ended
+    }
+
+    /// Kills a node without a word, as a crash would.
+    pub(super) fn kill_node(&mut self, i: usize) -> io::Result<()> {
+        match &mut self.nodes[i].child {
+            Some(child) => child.kill(),
+            None => Ok(()),
+        }
+    }
+
+    /// Drains all nodes and waits for them.
+    fn stop_all(&mut self) -> io::Result<()> {
+        for node in &mut self.nodes {
+            if let Some(child) = &mut node.child
+                && let Some(pid) = rustix::process::Pid::from_raw(child.id() as i32)
+            {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            }
+        }
+        let patience = Duration::from_secs(20);
+        let started = std::time::Instant::now();
+        for node in &mut self.nodes {
+            let Some(mut child) = node.child.take() else { continue };
+            loop {
+                match child.try_wait()? {
+                    Some(_) => break,
+                    None if started.elapsed() > patience => {
+                        println!("{} did not drain in time and was killed", node.name);
+                        child.kill()?;
+                        child.wait()?;
+                        break;
+                    }
+                    None => std::thread::sleep(Duration::from_millis(50)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a person needs to begin.
+    pub(super) fn introduction(&self) -> String {
+        let rows = self.nodes.iter().map(|n| vec![n.name.clone(), n.region.clone(), n.url.clone(), n.pid.to_string()]);
+        let mut out = table(&["NODE", "REGION", "URL", "PID"], rows.collect());
+        let host = |i: usize| self.nodes[i % self.nodes.len()].url.trim_start_matches("http://").to_owned();
+        let (first, second) = (host(0), host(1));
+        let file = self.password_file().display().to_string();
+        if let Some(password) = &self.password {
+            out.push_str(&format!(
+                "\nAdministrator: {ADMINISTRATOR}, password: {password}\n  (shown once; kept in {file})\n"
+            ));
+        }
+        out.push_str(&format!(
+            "\nPush to one region, pull from another:\n\
+             \x20 docker login {first} -u {ADMINISTRATOR} --password-stdin < {file}\n\
+             \x20 docker tag IMAGE {first}/{FIRST_PROJECT}/IMAGE && docker push {first}/{FIRST_PROJECT}/IMAGE\n\
+             \x20 docker pull {second}/{FIRST_PROJECT}/IMAGE\n\
+             \nLose a region, go on, bring it back:\n\
+             \x20 kill -9 {}\n\
+             \x20 {}\n\
+             \nLook:  {} status --data {}\n",
+            self.nodes[0].pid,
+            self.start_line(&self.nodes[0]).join(" "),
+            self.executable.display(),
+            self.data.display(),
+        ));
+        out
+    }
+}
+
+/// `port` itself, or a port that is free for TCP and UDP at `ip` if it is 0.
+fn free_port(ip: IpAddr, port: u16) -> io::Result<u16> {
+    for _ in 0..50 {
+        let listener = TcpListener::bind((ip, port)).map_err(|e| {
+            io::Error::new(e.kind(), format!("{ip}:{port} is taken ({e}); give another --port, or 0 for any"))
+        })?;
+        let found = listener.local_addr()?.port();
+        match UdpSocket::bind((ip, found)) {
+            Ok(_) => return Ok(found),
+            Err(error) if port != 0 => {
+                return Err(io::Error::new(
+                    error.kind(),
+                    format!("UDP {ip}:{port} is taken ({error}); give another --port"),
+                ));
+            }
+            Err(_) => {}
+        }
+    }
+    Err(io::Error::other("no free ports were found"))
+}

@@ -1,0 +1,313 @@
+//! Blobs on their way to this node: one flight per digest, however many ask; everyone follows the file while it fills.
+//!
+//! Within a region one node fetches over the WAN (rendezvous hashing over the live nodes); the others fetch from it while it still
+//! fills. The last piece of a blob is handed out only after its hash was checked: a client never receives the whole of wrong bytes.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use mesh::supervise::Tasks;
+use mesh::transfer::{self, TransferTerms};
+use parking_lot::Mutex;
+use rules::digest::Digest;
+use rules::flight::{Flight, Step};
+use rules::names::{NodeId, RepositoryName};
+use rules::placement;
+use rules::wire::Held;
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use crate::neighbours::Neighbours;
+use crate::store::{Following, Store, StoreError};
+use crate::transfers::{Direction, Transfers};
+
+/// This much of a blob is withheld until its hash was checked.
+const WITHHELD: u64 = 64 << 10;
+/// Bytes are written and published in pieces of about this size.
+const PIECE: usize = 256 << 10;
+
+/// Why a blob could not be had.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FlightError {
+    /// No live node has it. It may come back with a node.
+    #[error("no reachable node holds {0}")]
+    NoSource(Digest),
+    /// It did not begin to arrive in time.
+    #[error("{0} did not begin to arrive in time")]
+    Slow(Digest),
+    /// It began and broke off.
+    #[error("{0}")]
+    Broken(Arc<str>),
+}
+
+/// A blob that is arriving.
+pub struct Arriving {
+    file: OnceLock<Arc<File>>,
+    size: watch::Sender<Option<u64>>,
+    allowed: watch::Sender<Result<u64, Arc<str>>>,
+    done: watch::Sender<Option<Result<Held, FlightError>>>,
+}
+
+impl Arriving {
+    /// Its length, its file, and how far that may be read, once the first bytes are there; at most `deadline` later.
+    pub async fn begun(&self, digest: Digest, deadline: Duration) -> Result<(u64, Arc<File>, Following), FlightError> {
+        let (mut size, mut done) = (self.size.subscribe(), self.done.subscribe());
+        let known = async {
+            tokio::select! {
+                found = size.wait_for(Option::is_some) => found.ok().and_then(|s| *s).ok_or(FlightError::NoSource(digest)),
+                ended = done.wait_for(Option::is_some) => match ended.ok().and_then(|d| d.clone()) {
+                    Some(Ok(held)) => Ok(held.size),
+                    Some(Err(error)) => Err(error),
+                    None => Err(FlightError::NoSource(digest)),
+                },
+            }
+        };
+        let size = tokio::time::timeout(deadline, known).await.map_err(|_| FlightError::Slow(digest))??;
+        let file = self.file.get().cloned().ok_or(FlightError::NoSource(digest))?;
+        Ok((size, file, self.allowed.subscribe()))
+    }
+
+    /// Its end.
+    pub async fn finished(&self) -> Result<Held, FlightError> {
+        let mut done = self.done.subscribe();
+        match done.wait_for(Option::is_some).await.ok().and_then(|d| d.clone()) {
+            Some(result) => result,
+            None => Err(FlightError::Broken("the flight was dropped".into())),
+        }
+    }
+}
+
+/// Who may be asked for a blob.
+#[derive(Clone, Debug)]
+pub enum Sources {
+    /// Whoever is right: the region's fetcher, or whoever holds it.
+    Find,
+    /// This node was chosen to fetch for its region: whoever holds it.
+    Holders,
+    /// These, told by the primary.
+    Told(Vec<NodeId>),
+}
+
+/// All flights of this node.
+pub struct Flights {
+    neighbours: Arc<Neighbours>,
+    store: Arc<Store>,
+    transfers: Arc<Transfers>,
+    terms: TransferTerms,
+    tasks: Tasks,
+    flying: Mutex<HashMap<Digest, Arc<Arriving>>>,
+}
+
+impl Flights {
+    /// None yet.
+    pub fn new(
+        neighbours: Arc<Neighbours>,
+        store: Arc<Store>,
+        transfers: Arc<Transfers>,
+        terms: TransferTerms,
+        tasks: Tasks,
+    ) -> Arc<Self> {
+        Arc::new(Flights { neighbours, store, transfers, terms, tasks, flying: Mutex::default() })
+    }
+
+    /// The flight of `digest`, if there is one.
+    pub fn flying(&self, digest: &Digest) -> Option<Arc<Arriving>> {
+        self.flying.lock().get(digest).cloned()
+    }
+
+    /// Joins the flight of `digest`, or starts it.
+    pub fn join(self: &Arc<Self>, digest: Digest, sources: Sources) -> Arc<Arriving> {
+        let mut flying = self.flying.lock();
+        if let Some(arriving) = flying.get(&digest) {
+            return arriving.clone();
+        }
+        let arriving = Arc::new(Arriving {
+            file: OnceLock::new(),
+            size: watch::Sender::new(None),
+            allowed: watch::Sender::new(Ok(0)),
+            done: watch::Sender::new(None),
+        });
+        flying.insert(digest, arriving.clone());
+        let (flights, task) = (self.clone(), arriving.clone());
+        self.tasks.spawn("flight", async move {
+            let landing = Landing { flights: flights.clone(), digest, arriving: task.clone() };
+            let result = flights.fly(digest, sources, &task).await;
+            if let Err(error) = &result {
+                info!(%digest, %error, "flight failed");
+                metrics::counter!("atoll_flights_failed_total").increment(1);
+            }
+            landing.land(result);
+        });
+        arriving
+    }
+
+    /// Fetches `digest` unless it is held, and grants it in `repository` if one is given.
+    pub async fn replicate(
+        self: &Arc<Self>,
+        digest: Digest,
+        sources: Vec<NodeId>,
+        repository: Option<(&RepositoryName, Duration)>,
+    ) -> Result<Held, String> {
+        let known = self.store.held(&digest).map_err(|e| e.to_string())?;
+        let held = match known {
+            Some(held) => held,
+            None => self.join(digest, Sources::Told(sources)).finished().await.map_err(|e| e.to_string())?,
+        };
+        if let Some((repository, lasts)) = repository {
+            self.store.grant(digest, repository, lasts).await.map_err(|e| e.to_string())?;
+        }
+        Ok(held)
+    }
+
+    /// The sources to try, each with whether it should fetch for the region.
+    async fn sources(&self, digest: Digest, sources: Sources) -> Vec<(NodeId, bool)> {
+        let me = self.neighbours.me;
+        let mut found = Vec::new();
+        if let Sources::Find = sources {
+            let fetcher = placement::fetcher(&digest, &self.neighbours.region, &self.neighbours.alive());
+            found.extend(fetcher.filter(|f| *f != me).map(|f| (f, true)));
+        }
+        if let Sources::Told(told) = sources {
+            found.extend(told.into_iter().filter(|n| *n != me).map(|n| (n, false)));
+        }
+        if found.is_empty() {
+            found = self.neighbours.holders(digest).await.into_iter().map(|n| (n, false)).collect();
+        }
+        found
+    }
+
+    async fn fly(&self, digest: Digest, sources: Sources, arriving: &Arriving) -> Result<Held, FlightError> {
+        metrics::counter!("atoll_flights_total").increment(1);
+        let store_error = |e: StoreError| FlightError::Broken(e.to_string().into());
+        let mut found = self.sources(digest, sources).await;
+        let mut flight = Flight::new(found.iter().map(|(n, _)| *n).collect());
+        let mut ingest = self.store.ingest(digest.algorithm()).map_err(store_error)?;
+        let _ = arriving.file.set(ingest.file());
+        let mut progress = None;
+        let mut looked_again = false;
+        loop {
+            let (node, offset) = match flight.step() {
+                Step::Check => break,
+                Step::GiveUp if !looked_again => {
+                    // the region's fetcher, or those who were told, could not: ask everyone who has it
+                    looked_again = true;
+                    found = self.neighbours.holders(digest).await.into_iter().map(|n| (n, false)).collect();
+                    let begun = ingest.written();
+                    flight = Flight::new(found.iter().map(|(n, _)| *n).collect());
+                    if let Some(size) = *arriving.size.borrow() {
+                        flight.handle_size(size);
+                    }
+                    flight.handle_bytes(begun);
+                    continue;
+                }
+                Step::GiveUp => return Err(FlightError::NoSource(digest)),
+                Step::Ask { node, offset } => (node, offset),
+            };
+            let fill = found.iter().any(|(n, fill)| *n == node && *fill);
+            let mut fetch = match transfer::fetch(&self.neighbours.links, node, digest, offset, fill, self.terms).await
+            {
+                Ok(Some(fetch)) if flight.handle_size(fetch.size) => fetch,
+                Ok(_) => {
+                    flight.handle_failure();
+                    continue;
+                }
+                Err(error) => {
+                    debug!(%digest, %node, %error, "source failed");
+                    flight.handle_failure();
+                    continue;
+                }
+            };
+            let size = fetch.size;
+            let shown = progress.get_or_insert_with(|| self.transfers.begin(digest, Direction::In, node, size));
+            arriving.size.send_replace(Some(size));
+            loop {
+                let batch = match next_batch(&mut fetch).await {
+                    Ok(batch) if batch.is_empty() => break,
+                    Ok(batch) => batch,
+                    Err(error) => {
+                        warn!(%digest, %node, %error, at = ingest.written(), "source broke off");
+                        break;
+                    }
+                };
+                let count: u64 = batch.iter().map(|b| b.len() as u64).sum();
+                if !flight.handle_bytes(count) {
+                    warn!(%digest, %node, "source sent more than it said");
+                    break;
+                }
+                metrics::counter!("atoll_link_bytes_received_total").increment(count);
+                ingest = ingest.write_all(batch).await.map_err(|e| store_error(e.into()))?;
+                shown.advance(count);
+                let allowed = ingest.written().min(size.saturating_sub(WITHHELD));
+                arriving.allowed.send_replace(Ok(allowed));
+            }
+            if ingest.written() < size {
+                flight.handle_failure();
+            }
+        }
+        let held = match self.store.seal(ingest, digest, None).await {
+            Ok(held) => held,
+            Err(error) => {
+                // not demoted by name yet: which of several sources lied is known once ranges are verified
+                warn!(%digest, %error, "what arrived is not the blob; it was thrown away");
+                metrics::counter!("atoll_flights_wrong_bytes_total").increment(1);
+                return Err(store_error(error));
+            }
+        };
+        arriving.allowed.send_replace(Ok(held.size));
+        Ok(held)
+    }
+}
+
+/// Takes what has arrived, up to about [`PIECE`], and does not wait for more once it has something.
+async fn next_batch(fetch: &mut transfer::Fetch) -> Result<Vec<Bytes>, mesh::links::LinkError> {
+    let mut batch = Vec::new();
+    let mut length = 0;
+    while length < PIECE {
+        let next = if batch.is_empty() {
+            fetch.next().await?
+        } else {
+            match futures::FutureExt::now_or_never(fetch.next()) {
+                Some(next) => next?,
+                None => break,
+            }
+        };
+        match next {
+            Some(bytes) => {
+                length += bytes.len();
+                batch.push(bytes);
+            }
+            None => break,
+        }
+    }
+    Ok(batch)
+}
+
+/// Ends a flight for all who follow it, even if its task is dropped.
+struct Landing {
+    flights: Arc<Flights>,
+    digest: Digest,
+    arriving: Arc<Arriving>,
+}
+
+impl Landing {
+    fn land(self, result: Result<Held, FlightError>) {
+        if let Err(error) = &result {
+            self.arriving.allowed.send_replace(Err(error.to_string().into()));
+        }
+        self.arriving.done.send_replace(Some(result));
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.flights.flying.lock().remove(&self.digest);
+        if self.arriving.done.borrow().is_none() {
+            let stopped = FlightError::Broken("the node is stopping".into());
+            self.arriving.allowed.send_replace(Err(stopped.to_string().into()));
+            self.arriving.done.send_replace(Some(Err(stopped)));
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The one table of HTTP errors: status, the distribution-spec's code, and who caused it. Rooms return their own errors; only here do they become statuses.
+
+use http::{HeaderValue, Response, StatusCode, header};
+use rules::digest::{BadDigest, Digest};
+use rules::records::RecordError;
+use serde_json::{Value, json};
+
+use super::Payload;
+use crate::flights::FlightError;
+use crate::store::StoreError;
+use crate::writes::Refusal;
+
+/// What a client can be told (distribution-spec "Error Codes"; `UNAVAILABLE` is ours, for what will be possible again).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// No such blob here.
+    BlobUnknown,
+    /// The upload's bytes are not as described.
+    BlobUploadInvalid,
+    /// No such upload.
+    BlobUploadUnknown,
+    /// The digest is malformed or wrong.
+    DigestInvalid,
+    /// The manifest refers to blobs that are not here.
+    ManifestBlobUnknown,
+    /// The manifest cannot be read.
+    ManifestInvalid,
+    /// No such manifest.
+    ManifestUnknown,
+    /// The repository's name is malformed.
+    NameInvalid,
+    /// No such repository or project.
+    NameUnknown,
+    /// The length is not as announced.
+    SizeInvalid,
+    /// The tag is malformed.
+    TagInvalid,
+    /// The range is not the next one.
+    RangeInvalid,
+    /// Credentials are needed, or wrong.
+    Unauthorized,
+    /// The credentials do not allow it.
+    Denied,
+    /// Not an operation of this registry.
+    Unsupported,
+    /// Too much at once.
+    TooManyRequests,
+    /// The request cannot be read.
+    BadRequest,
+    /// It collides with what is there.
+    Conflict,
+    /// More than this registry takes.
+    TooLarge,
+    /// The client was too slow.
+    Timeout,
+    /// Not now.
+    Unavailable,
+    /// This node's fault.
+    Internal,
+}
+
+impl Code {
+    fn row(self) -> (StatusCode, &'static str) {
+        match self {
+            Code::BlobUnknown => (StatusCode::NOT_FOUND, "BLOB_UNKNOWN"),
+            Code::BlobUploadInvalid => (StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID"),
+            Code::BlobUploadUnknown => (StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
+            Code::DigestInvalid => (StatusCode::BAD_REQUEST, "DIGEST_INVALID"),
+            Code::ManifestBlobUnknown => (StatusCode::NOT_FOUND, "MANIFEST_BLOB_UNKNOWN"),
+            Code::ManifestInvalid => (StatusCode::BAD_REQUEST, "MANIFEST_INVALID"),
+            Code::ManifestUnknown => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
+            Code::NameInvalid => (StatusCode::BAD_REQUEST, "NAME_INVALID"),
+            Code::NameUnknown => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
+            Code::SizeInvalid => (StatusCode::BAD_REQUEST, "SIZE_INVALID"),
+            Code::TagInvalid => (StatusCode::BAD_REQUEST, "TAG_INVALID"),
+            Code::RangeInvalid => (StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID"),
+            Code::Unauthorized => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
+            Code::Denied => (StatusCode::FORBIDDEN, "DENIED"),
+            Code::Unsupported => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
+            Code::TooManyRequests => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
+            Code::BadRequest => (StatusCode::BAD_REQUEST, "BAD_REQUEST"),
+            Code::Conflict => (StatusCode::CONFLICT, "CONFLICT"),
+            Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),
+            Code::Timeout => (StatusCode::REQUEST_TIMEOUT, "TIMEOUT"),
+            Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
+            Code::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN"),
+        }
+    }
+}
+
+/// An answer that is an error.
+#[derive(Debug)]
+pub struct Failure {
+    code: Code,
+    message: String,
+    detail: Value,
+    headers: Vec<(header::HeaderName, HeaderValue)>,
+    close: bool,
+}
+
+impl Failure {
+    /// With a sentence for the person behind the client.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Failure { code, message: message.into(), detail: Value::Null, headers: Vec::new(), close: false }
+    }
+
+    /// With machine-readable detail.
+    pub fn detail(mut self, detail: Value) -> Self {
+        self.detail = detail;
+        self
+    }
+
+    /// With a header; one that cannot be written is left out.
+    pub fn header(mut self, name: header::HeaderName, value: impl AsRef<str>) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value.as_ref()) {
+            self.headers.push((name, value));
+        }
+        self
+    }
+
+    /// The request's body was not read to its end: the connection cannot go on.
+    pub fn closing(mut self) -> Self {
+        self.close = true;
+        self
+    }
+
+    /// Closes the connection if `request` announced a body that nobody has read: it may be long.
+    pub fn closing_unless_read(self, request: &super::request::Request) -> Self {
+        let announced = request.content_length().is_some_and(|n| n > 0)
+            || request.head.headers.contains_key(header::TRANSFER_ENCODING);
+        if announced { self.closing() } else { self }
+    }
+
+    /// Its status.
+    pub fn status(&self) -> StatusCode {
+        self.code.row().0
+    }
+
+    /// As a response. What is this node's own fault is logged here and told in general words only.
+    pub fn response(self) -> Response<Payload> {
+        let (status, code) = self.code.row();
+        let message = if self.code == Code::Internal {
+            tracing::error!(error = self.message, "request failed");
+            "internal error; the node's log says more".to_owned()
+        } else {
+            self.message
+        };
+        let body = json!({"errors": [{"code": code, "message": message, "detail": self.detail}]}).to_string();
+        let mut response = Response::new(Payload::full(body));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if matches!(self.code, Code::Unavailable | Code::TooManyRequests) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if self.close || self.code == Code::Timeout {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        for (name, value) in self.headers {
+            headers.append(name, value);
+        }
+        response
+    }
+}
+
+impl From<RecordError> for Failure {
+    fn from(error: RecordError) -> Self {
+        Failure::new(Code::Internal, error.to_string())
+    }
+}
+
+impl From<BadDigest> for Failure {
+    fn from(error: BadDigest) -> Self {
+        Failure::new(Code::DigestInvalid, error.to_string())
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match &error {
+            StoreError::Digest { expected, actual } => {
+                let detail = json!({"expected": expected.to_string(), "actual": actual.to_string()});
+                Failure::new(Code::DigestInvalid, error.to_string()).detail(detail)
+            }
+            StoreError::Disk(_) | StoreError::Index(_) => Failure::new(Code::Internal, error.to_string()),
+        }
+    }
+}
+
+impl From<FlightError> for Failure {
+    /// A known blob that cannot be had now is never "not found": clients would give up on it.
+    fn from(error: FlightError) -> Self {
+        Failure::new(Code::Unavailable, error.to_string())
+    }
+}
+
+fn names(digests: &[Digest]) -> Value {
+    digests.iter().take(20).map(ToString::to_string).collect()
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotFound => Failure::new(Code::NameUnknown, "there is no such thing"),
+            Refusal::Exists => Failure::new(Code::Conflict, "it exists already"),
+            Refusal::Conflict(reason) => Failure::new(Code::Conflict, reason),
+            Refusal::BlobsUnknown(digests) => Failure::new(
+                Code::ManifestBlobUnknown,
+                "the manifest refers to blobs that were not uploaded or mounted into this repository",
+            )
+            .detail(names(&digests)),
+            Refusal::ManifestsUnknown(digests) => {
+                Failure::new(Code::ManifestBlobUnknown, "the index lists manifests that this repository does not have")
+                    .detail(names(&digests))
+            }
+            Refusal::Invalid(reason) => Failure::new(Code::ManifestInvalid, reason),
+            Refusal::Unavailable(reason) => Failure::new(Code::Unavailable, reason),
+            Refusal::Records(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Connections: plain or TLS, kept alive, closed gracefully at a drain.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::Tls;
+use http::Response;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use mesh::supervise::Tasks;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, warn};
+
+use super::Payload;
+
+/// A client has this long to send a request's head, and to shake hands.
+const HEAD: Duration = Duration::from_secs(30);
+/// A head may have this many bytes.
+const HEAD_BYTES: usize = 64 << 10;
+
+/// A bound socket, not yet serving.
+pub struct Listener {
+    socket: TcpListener,
+    tls: Option<TlsAcceptor>,
+}
+
+impl Listener {
+    /// Binds `address`; reads the certificate, if there is one.
+    pub async fn bind(address: SocketAddr, tls: Option<&Tls>) -> io::Result<Self> {
+        let named = |e: io::Error, what: &str| io::Error::new(e.kind(), format!("{what}: {e}"));
+        let socket = TcpListener::bind(address)
+            .await
+            .map_err(|e| named(e, &format!("cannot listen on http.listen {address}")))?;
+        let tls = tls.map(acceptor).transpose().map_err(|e| named(e, "http.tls cannot be used"))?;
+        Ok(Listener { socket, tls })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Whether it speaks TLS.
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+}
+
+fn acceptor(tls: &Tls) -> io::Result<TlsAcceptor> {
+    let chain = CertificateDer::pem_file_iter(&tls.certificate)
+        .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
+        .map_err(|e| io::Error::other(format!("{}: {e}", tls.certificate.display())))?;
+    let key =
+        PrivateKeyDer::from_pem_file(&tls.key).map_err(|e| io::Error::other(format!("{}: {e}", tls.key.display())))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(io::Error::other)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Serves until the group stops; open requests then go on, and their connections close after them.
+pub async fn serve<H, F>(listener: Listener, handle: H, tasks: Tasks)
+where
+    H: Fn(hyper::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Payload>> + Send + 'static,
+{
+    loop {
+        let (stream, peer) = tokio::select! {
+            () = tasks.stopping() => return,
+            accepted = listener.socket.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // out of descriptors, most likely: those that are open will close
+                    warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+        };
+        let _ = stream.set_nodelay(true);
+        let (handle, tls, inner) = (handle.clone(), listener.tls.clone(), tasks.clone());
+        tasks.spawn_draining("http.connection", async move {
+            match tls {
+                None => connection(stream, handle, inner).await,
+                Some(tls) => match tokio::time::timeout(HEAD, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => connection(stream, handle, inner).await,
+                    Ok(Err(error)) => debug!(client = %peer, %error, "TLS handshake failed"),
+                    Err(_) => debug!(client = %peer, "TLS handshake took too long"),
+                },
+            }
+        });
+    }
+}
+
+async fn connection<S, H, F>(stream: S, handle: H, tasks: Tasks)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Fn(hyper::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Payload>> + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let response = handle(request);
+        async move { Ok::<_, std::convert::Infallible>(response.await) }
+    });
+    // no pipeline_flush: it would make hyper copy every body
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(HEAD_BYTES)
+        .half_close(false)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = tasks.stopping() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        debug!(%error, "connection ended early");
+    }
+}

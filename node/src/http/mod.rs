@@ -1,0 +1,12 @@
+//! HTTP at the edge: connections, routes, bodies, errors. What a request means is the registry's and the API's business.
+
+pub mod errors;
+mod listen;
+mod payload;
+pub mod range;
+pub mod request;
+pub mod route;
+
+pub use errors::{Code, Failure};
+pub use listen::{Listener, serve};
+pub use payload::Payload;

@@ -1,0 +1,128 @@
+//! Reading requests: headers, queries, and bodies that must not stand still.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::request::Parts;
+use http::{HeaderName, Method, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use super::errors::{Code, Failure};
+
+/// A request whose head was read.
+pub struct Request {
+    /// Its method.
+    pub method: Method,
+    /// Its head.
+    pub head: Parts,
+    /// Its body, still to come.
+    pub body: Arrival,
+    query: HashMap<String, String>,
+    tags: Vec<String>,
+}
+
+impl Request {
+    /// Takes a request over; its body may stand still for at most `stall`.
+    pub fn new(request: hyper::Request<Incoming>, stall: Duration) -> Self {
+        let (head, body) = request.into_parts();
+        let mut query = HashMap::new();
+        let mut tags = Vec::new();
+        for (name, value) in form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()) {
+            if name == "tag" {
+                tags.push(value.clone().into_owned());
+            }
+            query.insert(name.into_owned(), value.into_owned());
+        }
+        Request { method: head.method.clone(), head, body: Arrival { body, stall }, query, tags }
+    }
+
+    /// A parameter of the query.
+    pub fn query(&self, name: &str) -> Option<&str> {
+        self.query.get(name).map(String::as_str)
+    }
+
+    /// Every `tag` parameter (distribution-spec end-7b).
+    pub fn tags(&self) -> &[String] {
+        &self.tags
+    }
+
+    /// A header, if it is text.
+    pub fn header(&self, name: &HeaderName) -> Option<&str> {
+        self.head.headers.get(name)?.to_str().ok()
+    }
+
+    /// The media type of the body, without its parameters; empty if none was sent.
+    pub fn content_type(&self) -> &str {
+        self.header(&header::CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default().trim()
+    }
+
+    /// The announced length of the body.
+    pub fn content_length(&self) -> Option<u64> {
+        self.header(&header::CONTENT_LENGTH)?.parse().ok()
+    }
+
+    /// `n` of a paged list; refuses what is not a number.
+    pub fn page_size(&self) -> Result<Option<usize>, Failure> {
+        let Some(text) = self.query("n") else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| Failure::new(Code::BadRequest, "n must be a number"))
+    }
+}
+
+/// A body on its way in.
+pub struct Arrival {
+    body: Incoming,
+    stall: Duration,
+}
+
+/// Why a body did not arrive whole.
+#[derive(Debug)]
+pub enum Interrupted {
+    /// The client sent nothing for too long.
+    Stalled,
+    /// The client broke off.
+    Broken(String),
+}
+
+impl From<Interrupted> for Failure {
+    fn from(interrupted: Interrupted) -> Self {
+        match interrupted {
+            Interrupted::Stalled => Failure::new(Code::Timeout, "the request's body stood still for too long"),
+            Interrupted::Broken(why) => {
+                Failure::new(Code::BlobUploadInvalid, format!("the request's body broke off: {why}")).closing()
+            }
+        }
+    }
+}
+
+impl Arrival {
+    /// The next bytes; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Interrupted> {
+        loop {
+            match tokio::time::timeout(self.stall, self.body.frame()).await {
+                Err(_) => return Err(Interrupted::Stalled),
+                Ok(None) => return Ok(None),
+                Ok(Some(Err(error))) => return Err(Interrupted::Broken(error.to_string())),
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The whole body, which may have at most `limit` bytes; a longer one is not read to its end.
+    pub async fn whole(&mut self, limit: u64) -> Result<Bytes, Failure> {
+        let mut bytes = BytesMut::new();
+        while let Some(piece) = self.next().await? {
+            if (bytes.len() + piece.len()) as u64 > limit {
+                let message = format!("the body has more than the {limit} bytes that are taken here");
+                return Err(Failure::new(Code::TooLarge, message).closing());
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes.freeze())
+    }
+}

@@ -1,0 +1,174 @@
+//! A request's path, parsed once into what it can mean. Nothing behind this sees a path.
+
+use rules::digest::Digest;
+use rules::names::{ProjectName, Reference, RepositoryName};
+
+use super::errors::{Code, Failure};
+
+/// What a path names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// `/v2/`
+    Base,
+    /// `/v2/_catalog`
+    Catalog,
+    /// `/service/token`
+    Token,
+    /// `/v2/NAME/blobs/DIGEST`
+    Blob(RepositoryName, Digest),
+    /// `/v2/NAME/blobs/uploads/`
+    Uploads(RepositoryName),
+    /// `/v2/NAME/blobs/uploads/ID`
+    Upload(RepositoryName, String),
+    /// `/v2/NAME/manifests/REFERENCE`
+    Manifest(RepositoryName, Reference),
+    /// `/v2/NAME/tags/list`
+    Tags(RepositoryName),
+    /// `/v2/NAME/referrers/DIGEST`
+    Referrers(RepositoryName, Digest),
+    /// `/api/v2.0/projects`
+    Projects,
+    /// `/api/v2.0/projects/NAME`
+    Project(ProjectName),
+    /// `/api/atoll/v1/status`
+    Status,
+    /// `/metrics`
+    Metrics,
+    /// `/healthz`
+    Health,
+    /// `/readyz`
+    Ready,
+}
+
+impl Route {
+    /// A word for metrics: few, and none with a name in it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Route::Base => "base",
+            Route::Catalog => "catalog",
+            Route::Token => "token",
+            Route::Blob(..) => "blob",
+            Route::Uploads(..) | Route::Upload(..) => "upload",
+            Route::Manifest(..) => "manifest",
+            Route::Tags(..) => "tags",
+            Route::Referrers(..) => "referrers",
+            Route::Projects | Route::Project(..) => "projects",
+            Route::Status => "status",
+            Route::Metrics => "metrics",
+            Route::Health | Route::Ready => "health",
+        }
+    }
+
+    /// Reads a path. Names never need percent-encoding, so a `%` in one is refused with the name.
+    pub fn parse(path: &str) -> Result<Route, Failure> {
+        match path {
+            "/v2" | "/v2/" => return Ok(Route::Base),
+            "/v2/_catalog" => return Ok(Route::Catalog),
+            "/service/token" => return Ok(Route::Token),
+            "/api/v2.0/projects" => return Ok(Route::Projects),
+            "/api/atoll/v1/status" => return Ok(Route::Status),
+            "/metrics" => return Ok(Route::Metrics),
+            "/healthz" => return Ok(Route::Health),
+            "/readyz" => return Ok(Route::Ready),
+            _ => {}
+        }
+        if let Some(name) = path.strip_prefix("/api/v2.0/projects/") {
+            return Ok(Route::Project(name.parse().map_err(name_invalid)?));
+        }
+        let rest = path.strip_prefix("/v2/").ok_or_else(not_found)?;
+        if let Some(name) = rest.strip_suffix("/tags/list") {
+            return Ok(Route::Tags(name.parse().map_err(name_invalid)?));
+        }
+        if let Some(name) = rest.strip_suffix("/blobs/uploads/").or_else(|| rest.strip_suffix("/blobs/uploads")) {
+            return Ok(Route::Uploads(name.parse().map_err(name_invalid)?));
+        }
+        // the last two parts decide; a repository may itself have parts called `blobs` or `manifests`
+        let (front, last) = rest.rsplit_once('/').ok_or_else(not_found)?;
+        if let Some(name) = front.strip_suffix("/blobs/uploads") {
+            let id_ok = !last.is_empty() && last.len() <= 64 && last.bytes().all(|b| b.is_ascii_alphanumeric());
+            let name = name.parse().map_err(name_invalid)?;
+            return if id_ok { Ok(Route::Upload(name, last.into())) } else { Err(upload_unknown()) };
+        }
+        if let Some(name) = front.strip_suffix("/blobs") {
+            return Ok(Route::Blob(name.parse().map_err(name_invalid)?, decode(last).parse()?));
+        }
+        if let Some(name) = front.strip_suffix("/manifests") {
+            let name = name.parse().map_err(name_invalid)?;
+            let last = decode(last);
+            let code = if last.contains(':') { Code::DigestInvalid } else { Code::TagInvalid };
+            let reference = last.parse().map_err(|e: rules::names::BadName| Failure::new(code, e.to_string()))?;
+            return Ok(Route::Manifest(name, reference));
+        }
+        if let Some(name) = front.strip_suffix("/referrers") {
+            return Ok(Route::Referrers(name.parse().map_err(name_invalid)?, decode(last).parse()?));
+        }
+        Err(not_found())
+    }
+}
+
+/// Some clients encode the colon of a digest.
+fn decode(part: &str) -> String {
+    part.replace("%3A", ":").replace("%3a", ":")
+}
+
+fn name_invalid(error: rules::names::BadName) -> Failure {
+    Failure::new(Code::NameInvalid, error.to_string())
+}
+
+fn upload_unknown() -> Failure {
+    Failure::new(Code::BlobUploadUnknown, "no such upload")
+}
+
+fn not_found() -> Failure {
+    Failure::new(Code::NameUnknown, "no such path; the registry is under /v2/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn paths_mean_what_the_spec_says() {
+        let name: RepositoryName = "demo/a/b".parse().unwrap();
+        let digest: Digest = DIGEST.parse().unwrap();
+        assert_eq!(Route::parse("/v2/").unwrap(), Route::Base);
+        assert_eq!(Route::parse(&format!("/v2/demo/a/b/blobs/{DIGEST}")).unwrap(), Route::Blob(name.clone(), digest));
+        assert_eq!(Route::parse("/v2/demo/a/b/blobs/uploads/").unwrap(), Route::Uploads(name.clone()));
+        assert_eq!(
+            Route::parse("/v2/demo/a/b/blobs/uploads/ab12").unwrap(),
+            Route::Upload(name.clone(), "ab12".into())
+        );
+        assert_eq!(Route::parse("/v2/demo/a/b/tags/list").unwrap(), Route::Tags(name.clone()));
+        let by_tag = Route::parse("/v2/demo/a/b/manifests/v1").unwrap();
+        assert_eq!(by_tag, Route::Manifest(name.clone(), "v1".parse().unwrap()));
+        let nested: RepositoryName = "demo/blobs/manifests".parse().unwrap();
+        assert_eq!(
+            Route::parse("/v2/demo/blobs/manifests/manifests/v1").unwrap(),
+            Route::Manifest(nested, "v1".parse().unwrap())
+        );
+    }
+
+    #[test]
+    fn tricks_in_paths_are_refused() {
+        for path in
+            ["/v2/../etc/manifests/x", "/v2/demo/%2e%2e/manifests/x", "/v2/Demo/a/manifests/x", "/v2//a/manifests/x"]
+        {
+            assert_eq!(Route::parse(path).unwrap_err().status(), 400, "{path}");
+        }
+        for path in ["/", "/v1/", "/v2/demo", "/v2/demo/a", "/etc/passwd"] {
+            assert_eq!(Route::parse(path).unwrap_err().status(), 404, "{path}");
+        }
+        assert_eq!(Route::parse("/v2/demo/a/blobs/sha256:zz").unwrap_err().status(), 400);
+        assert_eq!(Route::parse("/v2/demo/a/blobs/uploads/..").unwrap_err().status(), 404);
+    }
+
+    proptest! {
+        #[test]
+        fn no_path_makes_the_parser_panic(path in "/(v2/)?[a-z/%.:A-Z0-9_-]{0,80}") {
+            let _ = Route::parse(&path);
+        }
+    }
+}

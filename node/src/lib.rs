@@ -1,0 +1,35 @@
+//! `atoll`: a container registry that is a mesh.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`cli`] | the command line: up, serve, init, invite, join, status |
+//! | [`start`] | builds the rooms; the only place that does |
+//! | [`serving`] | from a request to its answer; the only place where HTTP meets the rooms |
+//! | [`http`] | connections, routes, bodies, the table of errors |
+//! | [`registry`] | the registry's verbs |
+//! | [`api`] | projects and status |
+//! | [`access`] | who is asking |
+//! | [`writes`] | a project's writes: to its primary, and there into the ledger |
+//! | [`flights`], [`copies`], [`transfers`] | blobs on their way in, uploads copied out, what moves now |
+//! | [`peers`] | what this node does when another asks |
+//! | [`neighbours`] | the other nodes as this one sees them |
+//! | [`store`] | blobs on disk |
+//! | [`birth`] | what a new mesh begins with |
+//! | [`observe`] | logs and metrics |
+
+pub mod access;
+pub mod api;
+pub mod birth;
+pub mod cli;
+pub mod copies;
+pub mod flights;
+pub mod http;
+pub mod neighbours;
+pub mod observe;
+pub mod peers;
+pub mod registry;
+pub mod serving;
+pub mod start;
+pub mod store;
+pub mod transfers;
+pub mod writes;

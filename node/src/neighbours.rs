@@ -1,0 +1,85 @@
+//! The other nodes, as this one sees them now: roster and ledger put together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use mesh::ledger::Ledger;
+use mesh::links::Links;
+use mesh::members::Members;
+use rules::digest::Digest;
+use rules::names::{NodeId, Region, RepositoryName};
+use rules::placement::Candidate;
+use rules::records::{Look, NodeRecord};
+use rules::wire::{Answer, Ask, MAX_HAVE, Stock};
+
+/// Whom this node can turn to.
+pub struct Neighbours {
+    /// This node.
+    pub me: NodeId,
+    /// Where it is.
+    pub region: Region,
+    /// The way to the others.
+    pub links: Arc<Links>,
+    /// Who of them is alive.
+    pub members: Arc<Members>,
+    /// Who they are.
+    pub ledger: Arc<Ledger>,
+}
+
+/// How long nodes may take to say what they hold.
+const HAVE: Duration = Duration::from_millis(1500);
+
+impl Neighbours {
+    /// All members, alive or not. Empty before this node has learnt of any.
+    pub fn nodes(&self) -> Vec<NodeRecord> {
+        self.ledger.view().and_then(|view| view.nodes()).unwrap_or_default()
+    }
+
+    /// The members that look alive, this node among them.
+    pub fn alive(&self) -> Vec<Candidate> {
+        let up = self.members.up();
+        self.nodes().iter().filter(|n| n.id == self.me || up.contains(&n.id)).map(Candidate::of).collect()
+    }
+
+    /// The regions that have members, alive or not.
+    pub fn regions(&self) -> BTreeSet<Region> {
+        self.nodes().into_iter().map(|n| n.region).collect()
+    }
+
+    /// What people call `node`.
+    pub fn name_of(&self, node: NodeId) -> String {
+        self.nodes().iter().find(|n| n.id == node).map_or_else(|| node.to_string(), |n| n.name.to_string())
+    }
+
+    /// Asks every other live node which of `digests` it holds. Nodes that do not answer in time hold nothing, as far as this answer goes.
+    pub async fn have(&self, digests: &[Digest], repository: Option<&RepositoryName>) -> BTreeMap<NodeId, Vec<Stock>> {
+        let others: Vec<NodeId> = self.alive().into_iter().map(|c| c.id).filter(|id| *id != self.me).collect();
+        let asked = others.into_iter().map(|node| async move {
+            let mut all = Vec::with_capacity(digests.len());
+            for part in digests.chunks(MAX_HAVE) {
+                let ask = Ask::Have { digests: part.to_vec(), repository: repository.cloned() };
+                match self.links.ask(node, ask, HAVE).await {
+                    Ok(Answer::Have(stock)) if stock.len() == part.len() => all.extend(stock),
+                    _ => return None,
+                }
+            }
+            Some((node, all))
+        });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// Live nodes that hold `digest`, the nearest first.
+    pub async fn holders(&self, digest: Digest) -> Vec<NodeId> {
+        let region_of: BTreeMap<NodeId, Region> = self.alive().into_iter().map(|c| (c.id, c.region)).collect();
+        let answers = self.have(&[digest], None).await;
+        let holds = |stock: &Vec<Stock>| stock.first().is_some_and(|s| s.held.is_some());
+        let mut holders: Vec<NodeId> = answers.into_iter().filter(|(_, s)| holds(s)).map(|(n, _)| n).collect();
+        holders.sort_by_key(|node| {
+            let near = region_of.get(node) == Some(&self.region);
+            (!near, self.links.round_trip(*node).unwrap_or(Duration::MAX), *node)
+        });
+        holders
+    }
+}

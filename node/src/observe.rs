@@ -1,0 +1,58 @@
+//! Logs and metrics.
+
+use std::io;
+
+use config::{Log, LogFormat};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+/// Buckets of request durations, in seconds.
+const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0];
+
+/// Starts logging to the standard error as `log` says.
+pub fn start_logging(log: &Log) -> io::Result<()> {
+    // the consensus library tells every vote at `info`; what an operator needs of it, the ledger says itself
+    let directives = format!("openraft=error,{}", log.level);
+    let filter = EnvFilter::try_new(directives).map_err(|e| io::Error::other(format!("log.level: {e}")))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match log.format {
+        LogFormat::Human => builder.with_ansi(false).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    }
+    .map_err(|e| io::Error::other(e.to_string()))
+}
+
+/// Starts counting; the handle renders what `/metrics` shows.
+pub fn start_metrics() -> io::Result<PrometheusHandle> {
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &BUCKETS)
+        .map_err(io::Error::other)?;
+    let handle = builder.install_recorder().map_err(io::Error::other)?;
+    describe();
+    Ok(handle)
+}
+
+fn describe() {
+    use metrics::{describe_counter, describe_gauge, describe_histogram};
+    describe_counter!("atoll_requests_total", "requests answered, by route, method and status");
+    describe_histogram!("atoll_request_seconds", "time from a request's head to its response's head, by route");
+    describe_counter!("atoll_blob_bytes_served_total", "bytes of blobs sent to clients");
+    describe_counter!("atoll_blob_misses_total", "blob pulls that had to be fetched from another node");
+    describe_counter!("atoll_manifest_pulls_total", "manifests read");
+    describe_counter!("atoll_flights_total", "blobs fetched from other nodes, however many asked for each");
+    describe_counter!("atoll_flights_failed_total", "fetches that found no source or broke off");
+    describe_counter!("atoll_flights_wrong_bytes_total", "fetched blobs that did not hash to their name");
+    describe_counter!("atoll_link_bytes_received_total", "bytes of blobs received from other nodes");
+    describe_counter!("atoll_link_bytes_sent_total", "bytes of blobs sent to other nodes");
+    describe_counter!("atoll_reads_stale_total", "reads answered without a lease and without the leader");
+    describe_counter!("atoll_reads_waiting_for_release_total", "reads that waited for a write to be released");
+    describe_counter!("atoll_writes_fenced_total", "writes refused because the project has another primary by now");
+    describe_counter!("atoll_writes_retried_total", "writes tried again, as through a failover");
+    describe_counter!("atoll_failovers_total", "projects given another primary by this node as the ledger's leader");
+    describe_counter!("atoll_roster_changes_total", "members that came or went, as this node sees it");
+    describe_counter!("atoll_task_panics_total", "tasks that panicked; never expected");
+    describe_gauge!("atoll_uploads_open", "uploads that are open on this node");
+    describe_gauge!("atoll_ledger_applied", "the ledger's entry that this node has applied");
+    describe_gauge!("atoll_ledger_released", "the ledger's entry up to which every reader shows everything");
+    describe_gauge!("atoll_read_lease", "1 if this node answers reads from its own records");
+}

@@ -1,0 +1,125 @@
+//! Blobs: GET and HEAD with ranges, from here or as they arrive from another node; DELETE of what no manifest refers to.
+
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use rules::access::Action;
+use rules::digest::Digest;
+use rules::names::RepositoryName;
+use rules::records::{BlobRecord, Look, key};
+use rules::wire::{Answer, Ask};
+use std::time::Duration;
+
+use super::{Registry, answer, mark, set};
+use crate::flights::Sources;
+use crate::http::range::{Wanted, wanted};
+use crate::http::request::Request;
+use crate::http::{Code, Failure, Payload};
+use crate::store::FileBody;
+
+/// How long other nodes may take to forget an upload.
+const REVOKE: Duration = Duration::from_secs(2);
+
+impl Registry {
+    pub(super) async fn get_blob(
+        &self,
+        request: Request,
+        repository: RepositoryName,
+        digest: Digest,
+    ) -> Result<Response<Payload>, Failure> {
+        let caller = self.access.caller(&request).await?;
+        let ((project, linked, record), freshness) = self
+            .read(|records| {
+                let project = records.project(&repository.project())?;
+                let linked = records.linked(&repository, &digest)?;
+                let record = if linked { records.record::<BlobRecord>(&key::blob(&digest))? } else { None };
+                Ok((project, linked, record))
+            })
+            .await?;
+        self.access.authorize(&request, &caller, Action::Pull, &repository, project.as_ref())?;
+        if !linked && !self.store.granted(&digest, &repository)? {
+            return Err(unknown(&digest));
+        }
+        let opened = self.store.open_blob(&digest).await?;
+        let known_size = opened.as_ref().map(|b| b.size).or(record.map(|r| r.size));
+        let range = request.header(&header::RANGE);
+
+        let mut response = answer(StatusCode::OK);
+        mark(&mut response, freshness);
+        set(&mut response, "docker-content-digest", digest.to_string());
+        set(&mut response, "etag", format!("\"{digest}\""));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=31536000, immutable"));
+
+        if let (&Method::HEAD, Some(size)) = (&request.method, known_size) {
+            response.headers_mut().insert(header::CONTENT_LENGTH, size.into());
+            return Ok(response);
+        }
+        let sent = metrics::counter!("atoll_blob_bytes_served_total");
+        let (size, body) = match opened {
+            Some(blob) => {
+                let part = part(range, blob.size)?;
+                (blob.size, FileBody::whole(blob.file, part, self.store.buffers()))
+            }
+            None => {
+                metrics::counter!("atoll_blob_misses_total").increment(1);
+                let flight = self.flights.join(digest, Sources::Find);
+                let (size, file, following) = flight.begun(digest, self.first_byte).await?;
+                let part = part(range, size)?;
+                (size, FileBody::arriving(file, part, self.store.buffers(), following, self.stall))
+            }
+        };
+        let length = http_body::Body::size_hint(&body).lower();
+        if let Wanted::Part(part) = wanted(range, size) {
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            set(&mut response, "content-range", format!("bytes {}-{}/{size}", part.start, part.end - 1));
+        }
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        *response.body_mut() = match request.method {
+            Method::HEAD => Payload::empty(),
+            _ => Payload::File(Box::new(body.counted(sent))),
+        };
+        Ok(response)
+    }
+
+    pub(super) async fn delete_blob(
+        &self,
+        request: Request,
+        repository: RepositoryName,
+        digest: Digest,
+    ) -> Result<Response<Payload>, Failure> {
+        let caller = self.access.caller(&request).await?;
+        let ((project, linked), _) = self
+            .read(|records| Ok((records.project(&repository.project())?, records.linked(&repository, &digest)?)))
+            .await?;
+        self.access.authorize(&request, &caller, Action::Delete, &repository, project.as_ref())?;
+        if linked {
+            let message =
+                "a manifest of this repository refers to the blob; delete the manifest, and the blob goes with it";
+            return Err(Failure::new(Code::Unsupported, message));
+        }
+        let mut revoked = self.store.revoke(digest, &repository).await?;
+        let others = self.neighbours.alive().into_iter().filter(|c| c.id != self.neighbours.me);
+        let asked = others.map(|other| {
+            let ask = Ask::Revoke { repository: repository.clone(), digest };
+            async move { self.neighbours.links.ask(other.id, ask, REVOKE).await }
+        });
+        for answered in futures::future::join_all(asked).await {
+            revoked |= matches!(answered, Ok(Answer::Revoked(true)));
+        }
+        if revoked { Ok(answer(StatusCode::ACCEPTED)) } else { Err(unknown(&digest)) }
+    }
+}
+
+fn unknown(digest: &Digest) -> Failure {
+    Failure::new(Code::BlobUnknown, format!("this repository has no blob {digest}"))
+}
+
+fn part(range: Option<&str>, size: u64) -> Result<std::ops::Range<u64>, Failure> {
+    match wanted(range, size) {
+        Wanted::Whole => Ok(0..size),
+        Wanted::Part(part) => Ok(part),
+        Wanted::Unsatisfiable => Err(Failure::new(Code::RangeInvalid, format!("the blob has {size} bytes"))
+            .header(header::CONTENT_RANGE, format!("bytes */{size}"))),
+    }
+}

@@ -1,0 +1,117 @@
+//! Lists: tags, repositories, referrers; paged, in order, filtered by what the caller may see.
+
+use http::{HeaderValue, Response, StatusCode, header};
+use rules::access::Action;
+use rules::apply::tags_page;
+use rules::digest::Digest;
+use rules::manifest::media_type;
+use rules::names::{RepositoryName, Tag};
+use rules::records::{Look, ReadRecords, key};
+use serde_json::{Value, json};
+
+use super::{Registry, answer, mark, set};
+use crate::http::request::Request;
+use crate::http::{Code, Failure, Payload};
+
+/// The most that one page of a list holds.
+const PAGE: usize = 10_000;
+
+impl Registry {
+    pub(super) async fn tags(
+        &self,
+        request: Request,
+        repository: RepositoryName,
+    ) -> Result<Response<Payload>, Failure> {
+        let caller = self.access.caller(&request).await?;
+        let limit = request.page_size()?.unwrap_or(PAGE).min(PAGE);
+        let last = request.query("last").map(str::parse::<Tag>).transpose();
+        let last = last.map_err(|e| Failure::new(Code::TagInvalid, e.to_string()))?;
+        let ((project, exists, mut tags), freshness) = self
+            .read(|records| {
+                let project = records.project(&repository.project())?;
+                let exists = records.get(&key::repository(&repository))?.is_some();
+                Ok((project, exists, tags_page(records, &repository, last.as_ref(), limit + 1)?))
+            })
+            .await?;
+        self.access.authorize(&request, &caller, Action::Pull, &repository, project.as_ref())?;
+        if !exists {
+            return Err(Failure::new(Code::NameUnknown, format!("there is no repository {repository}")));
+        }
+        let more = tags.len() > limit;
+        tags.truncate(limit);
+        let next = more.then(|| tags.last().cloned()).flatten();
+        let mut response = json_answer(json!({"name": repository.as_str(), "tags": tags}));
+        if let Some(last) = next {
+            set(&mut response, "link", format!("</v2/{repository}/tags/list?n={limit}&last={last}>; rel=\"next\""));
+        }
+        mark(&mut response, freshness);
+        Ok(response)
+    }
+
+    pub(super) async fn catalog(&self, request: Request) -> Result<Response<Payload>, Failure> {
+        let caller = self.access.caller(&request).await?;
+        self.access.administrator(&request, &caller)?;
+        let limit = request.page_size()?.unwrap_or(PAGE).min(PAGE);
+        let last = request.query("last").map(str::parse::<RepositoryName>).transpose();
+        let last = last.map_err(|e| Failure::new(Code::NameInvalid, e.to_string()))?;
+        let (mut names, freshness) = self
+            .read(|records| {
+                let after = last.as_ref().map(key::repository);
+                let pairs = records.scan(&key::repositories(), after.as_deref(), limit + 1)?;
+                Ok(pairs.iter().map(|(k, _)| key::name_of(k)).collect::<Vec<_>>())
+            })
+            .await?;
+        let more = names.len() > limit;
+        names.truncate(limit);
+        let next = more.then(|| names.last().cloned()).flatten();
+        let mut response = json_answer(json!({"repositories": names}));
+        if let Some(last) = next {
+            set(&mut response, "link", format!("</v2/_catalog?n={limit}&last={last}>; rel=\"next\""));
+        }
+        mark(&mut response, freshness);
+        Ok(response)
+    }
+
+    pub(super) async fn referrers(
+        &self,
+        request: Request,
+        repository: RepositoryName,
+        subject: Digest,
+    ) -> Result<Response<Payload>, Failure> {
+        let caller = self.access.caller(&request).await?;
+        let ((project, referrers), freshness) = self
+            .read(|records| Ok((records.project(&repository.project())?, records.referrers(&repository, &subject)?)))
+            .await?;
+        self.access.authorize(&request, &caller, Action::Pull, &repository, project.as_ref())?;
+        let filter = request.query("artifactType").map(str::to_owned);
+        let listed: Vec<Value> = referrers
+            .into_iter()
+            .filter(|r| filter.is_none() || r.artifact_type == filter)
+            .map(|r| {
+                let mut descriptor = json!({"mediaType": r.media_type, "digest": r.digest.to_string(), "size": r.size});
+                if let Some(artifact_type) = r.artifact_type {
+                    descriptor["artifactType"] = artifact_type.into();
+                }
+                if !r.annotations.is_empty() {
+                    descriptor["annotations"] = json!(r.annotations);
+                }
+                descriptor
+            })
+            .collect();
+        let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": listed});
+        let mut response = json_answer(index);
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type::OCI_INDEX));
+        if filter.is_some() {
+            set(&mut response, "oci-filters-applied", "artifactType");
+        }
+        mark(&mut response, freshness);
+        Ok(response)
+    }
+}
+
+fn json_answer(value: Value) -> Response<Payload> {
+    let mut response = answer(StatusCode::OK);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    *response.body_mut() = Payload::full(value.to_string());
+    response
+}

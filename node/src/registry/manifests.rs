@@ -1,0 +1,157 @@
+//! Manifests: read locally under a lease, written through the project's primary.
+
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use rules::access::Action;
+use rules::command::Command;
+use rules::digest::Digest;
+use rules::manifest::Manifest;
+use rules::names::{Epoch, Reference, RepositoryName, Tag};
+use rules::records::Look;
+use rules::wire::WriteKind;
+
+use super::{Registry, answer, mark, set};
+use crate::http::request::Request;
+use crate::http::{Code, Failure, Payload};
+use crate::writes::Refusal;
+
+impl Registry {
+    pub(super) async fn get_manifest(
+        &self,
+        request: Request,
+        repository: RepositoryName,
+        reference: Reference,
+    ) -> Result<Response<Payload>, Failure> {
+        let caller = self.access.caller(&request).await?;
+        let ((project, found), freshness) = self
+            .read(|records| {
+                let project = records.project(&repository.project())?;
+                let digest = match &reference {
+                    Reference::Digest(digest) => Some(*digest),
+                    Reference::Tag(tag) => records.tag(&repository, tag)?.map(|t| t.digest),
+                };
+                let found = match digest {
+                    Some(digest) => records.manifest(&repository, &digest)?.map(|manifest| (digest, manifest)),
+                    None => None,
+                };
+                Ok((project, found))
+            })
+            .await?;
+        self.access.authorize(&request, &caller, Action::Pull, &repository, project.as_ref())?;
+        let Some((digest, manifest)) = found else {
+            let mut failure =
+                Failure::new(Code::ManifestUnknown, format!("repository {repository} has no manifest {reference}"));
+            if freshness == mesh::ledger::Freshness::Stale {
+                failure = failure.header(header::WARNING, super::STALE.to_str().unwrap_or_default());
+            }
+            return Err(failure);
+        };
+        metrics::counter!("atoll_manifest_pulls_total").increment(1);
+        let mut response = answer(StatusCode::OK);
+        mark(&mut response, freshness);
+        set(&mut response, "content-type", &manifest.media_type);
+        set(&mut response, "docker-content-digest", digest.to_string());
+        set(&mut response, "etag", format!("\"{digest}\""));
+        let length = manifest.bytes.len() as u64;
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        *response.body_mut() = match request.method {
+            Method::HEAD => Payload::empty(),
+            _ => Payload::full(manifest.bytes),
+        };
+        Ok(response)
+    }
+
+    pub(super) async fn put_manifest(
+        &self,
+        mut request: Request,
+        repository: RepositoryName,
+        reference: Reference,
+    ) -> Result<Response<Payload>, Failure> {
+        let check = async {
+            let caller = self.access.caller(&request).await?;
+            let (project, _) = self.read(|records| records.project(&repository.project())).await?;
+            self.access.authorize(&request, &caller, Action::Push, &repository, project.as_ref())?;
+            if request.content_length().is_some_and(|n| n > self.max_manifest) {
+                let message = format!("a manifest may have {} bytes (uploads.max_manifest)", self.max_manifest);
+                return Err(Failure::new(Code::TooLarge, message));
+            }
+            let named = request.tags().iter().map(|t| t.parse::<Tag>()).collect::<Result<Vec<_>, _>>();
+            named.map_err(|e| Failure::new(Code::TagInvalid, e.to_string()))
+        };
+        let mut tags = check.await.map_err(|failure| failure.closing_unless_read(&request))?;
+        let bytes = request.body.whole(self.max_manifest).await?;
+        let manifest = Manifest::parse(request.content_type(), &bytes)
+            .map_err(|e| Failure::new(Code::ManifestInvalid, e.to_string()))?;
+        let digest = match &reference {
+            Reference::Digest(digest) => {
+                let actual = Digest::of(digest.algorithm(), &bytes);
+                if actual != *digest {
+                    let message = format!("the manifest hashes to {actual}, not to {digest}");
+                    return Err(Failure::new(Code::DigestInvalid, message));
+                }
+                *digest
+            }
+            Reference::Tag(_) => match request.query("digest").map(str::parse::<Digest>).transpose()? {
+                Some(digest) if Digest::of(digest.algorithm(), &bytes) == digest => digest,
+                Some(digest) => {
+                    let message = format!("the manifest does not hash to {digest}");
+                    return Err(Failure::new(Code::DigestInvalid, message));
+                }
+                None => Digest::sha256(&bytes),
+            },
+        };
+        let asked_tags = tags.clone();
+        if let Reference::Tag(tag) = &reference {
+            tags.push(tag.clone());
+        }
+        // copies that began with the uploads end about now: to wait for them is cheaper than to copy again
+        for blob in &manifest.blobs {
+            self.sessions.settled(blob.digest, self.replicate).await;
+        }
+        let kind = WriteKind::PutManifest {
+            repository: repository.clone(),
+            digest,
+            media_type: manifest.media_type,
+            bytes: bytes.to_vec(),
+            tags,
+        };
+        self.writes.commit(&repository.project(), kind).await?;
+        let mut response = answer(StatusCode::CREATED);
+        set(&mut response, "location", format!("/v2/{repository}/manifests/{digest}"));
+        set(&mut response, "docker-content-digest", digest.to_string());
+        if let Some(subject) = manifest.subject {
+            set(&mut response, "oci-subject", subject.to_string());
+        }
+        for tag in &asked_tags {
+            if let Ok(value) = HeaderValue::from_str(tag.as_str()) {
+                response.headers_mut().append("oci-tag", value);
+            }
+        }
+        Ok(response)
+    }
+
+    pub(super) async fn delete_manifest(
+        &self,
+        request: Request,
+        repository: RepositoryName,
+        reference: Reference,
+    ) -> Result<Response<Payload>, Failure> {
+        let caller = self.access.caller(&request).await?;
+        let (project, _) = self.read(|records| records.project(&repository.project())).await?;
+        self.access.authorize(&request, &caller, Action::Delete, &repository, project.as_ref())?;
+        // the primary puts its own epoch in
+        let epoch = Epoch::FIRST;
+        let command = match &reference {
+            Reference::Tag(tag) => Command::DeleteTag { epoch, repository: repository.clone(), tag: tag.clone() },
+            Reference::Digest(digest) => {
+                Command::DeleteManifest { epoch, repository: repository.clone(), digest: *digest }
+            }
+        };
+        match self.writes.commit(&repository.project(), WriteKind::Fenced(Box::new(command))).await {
+            Ok(_) => Ok(answer(StatusCode::ACCEPTED)),
+            Err(Refusal::NotFound) => {
+                Err(Failure::new(Code::ManifestUnknown, format!("repository {repository} has no manifest {reference}")))
+            }
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Open uploads of this node. One is pinned to the node that began it, belongs to one repository, and is written by one request at a time.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh::clock;
+use parking_lot::Mutex;
+use rules::digest::{Algorithm, Digest};
+use rules::moment::Moment;
+use rules::names::RepositoryName;
+use rules::placement;
+use tokio::sync::watch;
+use tracing::info;
+
+use crate::copies::{Copies, Copying};
+use crate::http::{Code, Failure};
+use crate::store::{Ingest, Store};
+
+/// All open uploads.
+pub struct Sessions {
+    store: Arc<Store>,
+    copies: Arc<Copies>,
+    max_open: usize,
+    expire_after: Duration,
+    open: Mutex<HashMap<String, Session>>,
+    copying: Mutex<HashMap<Digest, watch::Receiver<bool>>>,
+}
+
+struct Session {
+    repository: RepositoryName,
+    touched: Moment,
+    /// Absent while a request writes it.
+    upload: Option<Upload>,
+    written: u64,
+}
+
+/// An upload while a request has it.
+pub(super) struct Upload {
+    pub(super) id: String,
+    pub(super) repository: RepositoryName,
+    pub(super) ingest: Ingest,
+    pub(super) copying: Vec<Copying>,
+    copies_begun: bool,
+}
+
+impl Sessions {
+    /// None yet.
+    pub fn new(store: Arc<Store>, copies: Arc<Copies>, max_open: usize, expire_after: Duration) -> Arc<Self> {
+        Arc::new(Sessions { store, copies, max_open, expire_after, open: Mutex::default(), copying: Mutex::default() })
+    }
+
+    /// Begins one and gives it to the caller's request.
+    pub(super) fn begin(&self, repository: &RepositoryName, algorithm: Algorithm) -> Result<Upload, Failure> {
+        let mut open = self.open.lock();
+        if open.len() >= self.max_open {
+            let message =
+                format!("{} uploads are open on this node, the most that uploads.max_open allows", open.len());
+            return Err(Failure::new(Code::TooManyRequests, message));
+        }
+        let id = format!("{:032x}", rand::random::<u128>());
+        let ingest = self.store.ingest(algorithm)?;
+        let session = Session { repository: repository.clone(), touched: clock::now(), upload: None, written: 0 };
+        open.insert(id.clone(), session);
+        metrics::gauge!("atoll_uploads_open").set(open.len() as f64);
+        Ok(Upload { id, repository: repository.clone(), ingest, copying: Vec::new(), copies_begun: false })
+    }
+
+    /// Takes an upload for the caller's request.
+    pub(super) fn take(&self, repository: &RepositoryName, id: &str) -> Result<Upload, Failure> {
+        let mut open = self.open.lock();
+        let session = open.get_mut(id).filter(|s| s.repository == *repository).ok_or_else(unknown)?;
+        session.touched = clock::now();
+        session.upload.take().ok_or_else(|| Failure::new(Code::Conflict, "another request is writing this upload"))
+    }
+
+    /// How many bytes an upload has.
+    pub(super) fn written(&self, repository: &RepositoryName, id: &str) -> Result<u64, Failure> {
+        let open = self.open.lock();
+        let session = open.get(id).filter(|s| s.repository == *repository).ok_or_else(unknown)?;
+        Ok(session.upload.as_ref().map_or(session.written, |u| u.ingest.written()))
+    }
+
+    /// Puts an upload back for the next request.
+    pub(super) fn put_back(&self, upload: Upload) {
+        if let Some(session) = self.open.lock().get_mut(&upload.id) {
+            session.touched = clock::now();
+            session.written = upload.ingest.written();
+            session.upload = Some(upload);
+        }
+    }
+
+    /// Ends an upload: it became a blob, or is given up.
+    pub(super) fn end(&self, id: &str) {
+        let mut open = self.open.lock();
+        open.remove(id);
+        metrics::gauge!("atoll_uploads_open").set(open.len() as f64);
+    }
+
+    /// Gives up uploads that nobody has touched for too long.
+    pub fn expire(&self) {
+        let now = clock::now();
+        let mut open = self.open.lock();
+        let before = open.len();
+        open.retain(|_, s| s.upload.is_none() || now.since(s.touched) < self.expire_after);
+        if open.len() < before {
+            info!(count = before - open.len(), "uploads expired");
+            metrics::counter!("atoll_uploads_expired_total").increment((before - open.len()) as u64);
+        }
+        metrics::gauge!("atoll_uploads_open").set(open.len() as f64);
+    }
+
+    /// Begins to copy an upload that has its first bytes to as many other regions as its project wants.
+    pub(super) fn begin_copies(&self, upload: &mut Upload, regions_wanted: u32) {
+        if std::mem::replace(&mut upload.copies_begun, true) {
+            return;
+        }
+        let neighbours = &self.copies.neighbours;
+        let seed = Digest::sha256(upload.id.as_bytes());
+        let alive = neighbours.alive();
+        for target in placement::copy_targets(&seed, &neighbours.region, &alive, regions_wanted) {
+            upload.copying.push(self.copies.begin(&upload.ingest, upload.repository.clone(), target));
+        }
+    }
+
+    /// Names the copies of an upload. They go on without the client: see [`Sessions::settled`].
+    pub(super) fn seal_copies(&self, digest: Digest, copying: Vec<Copying>, tasks: &mesh::supervise::Tasks) {
+        if copying.is_empty() {
+            return;
+        }
+        let (done, waiting) = watch::channel(false);
+        self.copying.lock().insert(digest, waiting);
+        tasks.spawn("copy.seal", async move {
+            let sealed = copying.into_iter().map(|copy| async {
+                let peer = copy.peer();
+                if let Err(error) = copy.seal(digest).await {
+                    // the manifest's commit notices that a region is missing and copies the blob then
+                    info!(%digest, %peer, %error, "an upload's copy failed");
+                    metrics::counter!("atoll_upload_copies_failed_total").increment(1);
+                }
+            });
+            futures::future::join_all(sealed).await;
+            done.send_replace(true);
+        });
+    }
+
+    /// Waits until the copies of `digest` that began with its upload have ended, well or not, at most `deadline`.
+    pub(super) async fn settled(&self, digest: Digest, deadline: Duration) {
+        let waiting = self.copying.lock().get(&digest).cloned();
+        if let Some(mut waiting) = waiting
+            && let Ok(ended) = tokio::time::timeout(deadline, waiting.wait_for(|done| *done)).await
+        {
+            drop(ended);
+            self.copying.lock().remove(&digest);
+        }
+    }
+
+    /// Where copies run.
+    pub(super) fn tasks(&self) -> &mesh::supervise::Tasks {
+        &self.copies.tasks
+    }
+}
+
+fn unknown() -> Failure {
+    Failure::new(
+        Code::BlobUploadUnknown,
+        "no such upload on this node; it may have expired, or it was begun on another node (an upload stays with one node)",
+    )
+}

@@ -1,0 +1,289 @@
+//! Uploads: POST, PATCH, PUT, monolithic and chunked, mounts. While bytes arrive they are hashed, written, and copied to other regions.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Response, StatusCode, header};
+use rules::access::Action;
+use rules::digest::{Algorithm, Digest};
+use rules::names::RepositoryName;
+use rules::records::{BlobRecord, Look, Project, key};
+
+use super::sessions::Upload;
+use super::{Registry, answer, set};
+use crate::flights::Sources;
+use crate::http::request::{Interrupted, Request};
+use crate::http::{Code, Failure, Payload};
+
+/// Bytes are written in batches of about this size while the next are received.
+const BATCH: usize = 1 << 20;
+/// How long the client of an upload waits for its copies: they usually end with it. The manifest's commit waits longer.
+const COPY_WAIT: Duration = Duration::from_secs(2);
+
+impl Registry {
+    pub(super) async fn begin_upload(
+        &self,
+        request: Request,
+        repository: RepositoryName,
+    ) -> Result<Response<Payload>, Failure> {
+        let project = self.may_push(&request, &repository).await?;
+        self.writes.ready().await.map_err(|e| Failure::from(e).closing_unless_read(&request))?;
+        if let Some(mount) = request.query("mount").map(str::parse::<Digest>).transpose()?
+            && self.mount(&request, &repository, mount).await?
+        {
+            return Ok(created(&repository, &mount));
+        }
+        let algorithm = match request.query("digest-algorithm") {
+            None | Some("sha256") => Algorithm::Sha256,
+            Some("sha512") => Algorithm::Sha512,
+            Some(_) => return Err(rules::digest::BadDigest::Algorithm.into()),
+        };
+        if let Some(digest) = request.query("digest") {
+            let digest: Digest = digest.parse().map_err(|e| Failure::from(e).closing_unless_read(&request))?;
+            let upload = self.sessions.begin(&repository, digest.algorithm())?;
+            return self.receive_and_seal(request, upload, digest, &project).await;
+        }
+        let upload = self.sessions.begin(&repository, algorithm)?;
+        let response = accepted(&repository, &upload.id, 0);
+        self.sessions.put_back(upload);
+        Ok(response)
+    }
+
+    pub(super) async fn add_to_upload(
+        &self,
+        mut request: Request,
+        repository: RepositoryName,
+        id: String,
+    ) -> Result<Response<Payload>, Failure> {
+        let project = self.may_push(&request, &repository).await?;
+        let upload = self.sessions.take(&repository, &id).map_err(|f| f.closing_unless_read(&request))?;
+        if let Err(failure) = check_range(&request, upload.ingest.written(), &upload) {
+            self.sessions.put_back(upload);
+            return Err(failure.closing_unless_read(&request));
+        }
+        let (upload, interrupted) = self.receive(&mut request, upload, &project).await?;
+        let written = upload.ingest.written();
+        self.sessions.put_back(upload);
+        match interrupted {
+            // what came is kept: a client that knows how may go on from there
+            Some(interrupted) => Err(interrupted.into()),
+            None => Ok(accepted(&repository, &id, written)),
+        }
+    }
+
+    pub(super) async fn finish_upload(
+        &self,
+        request: Request,
+        repository: RepositoryName,
+        id: String,
+    ) -> Result<Response<Payload>, Failure> {
+        let project = self.may_push(&request, &repository).await?;
+        let Some(digest) = request.query("digest") else {
+            let message = "the upload's PUT needs ?digest=";
+            return Err(Failure::new(Code::DigestInvalid, message).closing_unless_read(&request));
+        };
+        let digest: Digest = digest.parse().map_err(|e| Failure::from(e).closing_unless_read(&request))?;
+        let upload = self.sessions.take(&repository, &id).map_err(|f| f.closing_unless_read(&request))?;
+        if let Err(failure) = check_range(&request, upload.ingest.written(), &upload) {
+            self.sessions.put_back(upload);
+            return Err(failure.closing_unless_read(&request));
+        }
+        self.receive_and_seal(request, upload, digest, &project).await
+    }
+
+    pub(super) async fn show_upload(
+        &self,
+        request: Request,
+        repository: RepositoryName,
+        id: String,
+    ) -> Result<Response<Payload>, Failure> {
+        self.may_push(&request, &repository).await?;
+        let written = self.sessions.written(&repository, &id)?;
+        let mut response = accepted(&repository, &id, written);
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        Ok(response)
+    }
+
+    pub(super) async fn cancel_upload(
+        &self,
+        request: Request,
+        repository: RepositoryName,
+        id: String,
+    ) -> Result<Response<Payload>, Failure> {
+        self.may_push(&request, &repository).await?;
+        let upload = self.sessions.take(&repository, &id)?;
+        self.sessions.end(&upload.id);
+        Ok(answer(StatusCode::NO_CONTENT))
+    }
+
+    async fn may_push(&self, request: &Request, repository: &RepositoryName) -> Result<Project, Failure> {
+        let check = async {
+            let caller = self.access.caller(request).await?;
+            let (project, _) = self.read(|records| records.project(&repository.project())).await?;
+            self.access.authorize(request, &caller, Action::Push, repository, project.as_ref())?;
+            project.ok_or_else(|| Failure::new(Code::NameUnknown, "there is no such project"))
+        };
+        check.await.map_err(|failure: Failure| failure.closing_unless_read(request))
+    }
+
+    /// Makes a blob of another repository readable here, if the caller may read it there.
+    async fn mount(&self, request: &Request, to: &RepositoryName, digest: Digest) -> Result<bool, Failure> {
+        let from = request.query("from").map(str::parse::<RepositoryName>).transpose();
+        let from = from.map_err(|e| Failure::new(Code::NameInvalid, e.to_string()))?;
+        let caller = self.access.caller(request).await?;
+        let ((project, linked, known), _) = self
+            .read(|records| {
+                let project = from.as_ref().map(|f| records.project(&f.project())).transpose()?.flatten();
+                let linked = from.as_ref().map(|f| records.linked(f, &digest)).transpose()?.unwrap_or(false);
+                let known = records.record::<BlobRecord>(&key::blob(&digest))?.is_some_and(|b| b.repositories > 0);
+                Ok((project, linked, known))
+            })
+            .await?;
+        let readable = match &from {
+            Some(from) => {
+                let there = linked || self.store.granted(&digest, from)?;
+                there && self.access.authorize(request, &caller, Action::Pull, from, project.as_ref()).is_ok()
+            }
+            // without a source: an administrator may read every repository, so any that has it will do
+            None => known && self.access.administrator(request, &caller).is_ok(),
+        };
+        if readable {
+            self.store.grant(digest, to, self.grant).await?;
+            metrics::counter!("atoll_mounts_total").increment(1);
+            if self.store.held(&digest)?.is_none() {
+                self.flights.join(digest, Sources::Find);
+            }
+        }
+        Ok(readable)
+    }
+
+    /// Takes the body in. The upload comes back with what arrived, and with why that was not all.
+    async fn receive(
+        &self,
+        request: &mut Request,
+        mut upload: Upload,
+        project: &Project,
+    ) -> Result<(Upload, Option<Interrupted>), Failure> {
+        let mut interrupted = None;
+        loop {
+            let (mut batch, mut length): (Vec<Bytes>, usize) = (Vec::new(), 0);
+            let mut ended = false;
+            while length < BATCH {
+                match request.body.next().await {
+                    Ok(Some(piece)) => {
+                        length += piece.len();
+                        batch.push(piece);
+                    }
+                    Ok(None) => {
+                        ended = true;
+                        break;
+                    }
+                    Err(error) => {
+                        interrupted = Some(error);
+                        ended = true;
+                        break;
+                    }
+                }
+            }
+            if length > 0 {
+                let id = upload.id.clone();
+                match upload.ingest.write_all(batch).await {
+                    Ok(ingest) => upload.ingest = ingest,
+                    Err(error) => {
+                        self.sessions.end(&id);
+                        let message = format!("data_dir could not take the upload: {error}");
+                        return Err(Failure::new(Code::Internal, message).closing());
+                    }
+                }
+                self.sessions.begin_copies(&mut upload, project.durability);
+                for copy in &upload.copying {
+                    copy.advance(upload.ingest.written());
+                }
+            }
+            if ended {
+                return Ok((upload, interrupted));
+            }
+        }
+    }
+
+    /// Takes the rest of the body in and makes the upload the blob `digest`: hashed, fsynced, granted in its repository. On any failure nothing is kept.
+    async fn receive_and_seal(
+        &self,
+        mut request: Request,
+        upload: Upload,
+        digest: Digest,
+        project: &Project,
+    ) -> Result<Response<Payload>, Failure> {
+        let ending = Ending { sessions: self.sessions.clone(), id: upload.id.clone() };
+        let (mut upload, interrupted) = self.receive(&mut request, upload, project).await?;
+        if let Some(interrupted) = interrupted {
+            return Err(interrupted.into());
+        }
+        if upload.ingest.written() == 0 {
+            self.sessions.begin_copies(&mut upload, project.durability);
+        }
+        let Upload { repository, ingest, copying, .. } = upload;
+        let sealed = self.store.seal(ingest, digest, Some((&repository, self.grant))).await;
+        sealed.map_err(|e| Failure::from(e).closing_unless_read(&request))?;
+        self.sessions.seal_copies(digest, copying, self.sessions.tasks());
+        self.sessions.settled(digest, COPY_WAIT).await;
+        drop(ending);
+        Ok(created(&repository, &digest))
+    }
+}
+
+/// Ends an upload however its last request ends.
+struct Ending {
+    sessions: std::sync::Arc<super::Sessions>,
+    id: String,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.sessions.end(&self.id);
+    }
+}
+
+/// A chunk must begin where the last one ended (distribution-spec "Pushing a blob in chunks"), and be as long as it says.
+fn check_range(request: &Request, written: u64, upload: &Upload) -> Result<(), Failure> {
+    let Some(range) = request.header(&header::CONTENT_RANGE) else { return Ok(()) };
+    let out_of_order = |message: String| {
+        Failure::new(Code::RangeInvalid, message)
+            .header(header::RANGE, format!("0-{}", written.saturating_sub(1)))
+            .header(header::LOCATION, upload_path(&upload.repository, &upload.id))
+    };
+    let spec = range.trim().strip_prefix("bytes ").unwrap_or(range).trim();
+    let spec = spec.split('/').next().unwrap_or(spec);
+    let parsed = spec.split_once('-').and_then(|(a, b)| Some((a.parse::<u64>().ok()?, b.parse::<u64>().ok()?)));
+    let Some((first, last)) = parsed.filter(|(first, last)| last >= first || *last + 1 == *first) else {
+        return Err(out_of_order(format!("the Content-Range '{spec}' cannot be read; it is written first-last")));
+    };
+    if first != written {
+        return Err(out_of_order(format!("the chunk begins at {first}, but the upload has {written} bytes")));
+    }
+    match request.content_length() {
+        Some(length) if length != last + 1 - first => {
+            Err(Failure::new(Code::SizeInvalid, "the Content-Length and the Content-Range differ"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn upload_path(repository: &RepositoryName, id: &str) -> String {
+    format!("/v2/{repository}/blobs/uploads/{id}")
+}
+
+fn accepted(repository: &RepositoryName, id: &str, written: u64) -> Response<Payload> {
+    let mut response = answer(StatusCode::ACCEPTED);
+    set(&mut response, "location", upload_path(repository, id));
+    set(&mut response, "range", format!("0-{}", written.saturating_sub(1)));
+    set(&mut response, "docker-upload-uuid", id);
+    response
+}
+
+fn created(repository: &RepositoryName, digest: &Digest) -> Response<Payload> {
+    let mut response = answer(StatusCode::CREATED);
+    set(&mut response, "location", format!("/v2/{repository}/blobs/{digest}"));
+    set(&mut response, "docker-content-digest", digest.to_string());
+    response
+}

@@ -1,0 +1,121 @@
+//! From a request to its answer: the one place where HTTP meets the rooms.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderValue, Response, StatusCode, header};
+use hyper::body::Incoming;
+use mesh::ledger::Ledger;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tracing::{Instrument, debug, info_span};
+
+use crate::access::Access;
+use crate::api::Api;
+use crate::http::request::Request;
+use crate::http::route::Route;
+use crate::http::{Failure, Payload};
+use crate::registry::Registry;
+
+/// Everything that answers requests.
+pub struct Serving {
+    /// `/v2/`
+    pub registry: Registry,
+    /// `/api/`
+    pub api: Api,
+    /// `/service/token`
+    pub access: Arc<Access>,
+    /// For `/readyz`.
+    pub ledger: Arc<Ledger>,
+    /// For `/metrics`.
+    pub metrics: PrometheusHandle,
+    /// How long a request's body may stand still.
+    pub stall: Duration,
+}
+
+impl Serving {
+    /// Answers one request.
+    pub async fn answer(&self, request: hyper::Request<Incoming>) -> Response<Payload> {
+        let started = Instant::now();
+        let method = request.method().clone();
+        let path = request.uri().path().to_owned();
+        let span = info_span!("http.request", %method, path);
+        let route = Route::parse(&path);
+        let word = route.as_ref().map_or("unknown", |r| r.word());
+        let request = Request::new(request, self.stall);
+        let result = match route {
+            Ok(route) => self.dispatch(route, request).instrument(span).await,
+            Err(failure) => Err(failure.closing_unless_read(&request)),
+        };
+        let mut response = result.unwrap_or_else(Failure::response);
+        let headers = response.headers_mut();
+        headers.insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        let status = response.status();
+        debug!(%method, path, status = status.as_u16(), elapsed_ms = started.elapsed().as_millis() as u64, "answered");
+        metrics::counter!("atoll_requests_total", "route" => word, "method" => method_word(&method), "status" => status_word(status))
+            .increment(1);
+        metrics::histogram!("atoll_request_seconds", "route" => word).record(started.elapsed().as_secs_f64());
+        response
+    }
+
+    async fn dispatch(&self, route: Route, request: Request) -> Result<Response<Payload>, Failure> {
+        match route {
+            Route::Token => self.access.token(request).await,
+            Route::Status | Route::Projects | Route::Project(_) => self.api.answer(route, request).await,
+            Route::Metrics => Ok(self.show_metrics()),
+            Route::Health => Ok(Response::new(Payload::full("alive\n"))),
+            Route::Ready => Ok(self.show_ready()),
+            route => self.registry.answer(route, request).await,
+        }
+    }
+
+    fn show_metrics(&self) -> Response<Payload> {
+        let status = self.ledger.status();
+        metrics::gauge!("atoll_ledger_applied").set(status.applied.0 as f64);
+        metrics::gauge!("atoll_ledger_released").set(status.released.0 as f64);
+        metrics::gauge!("atoll_read_lease").set(if self.ledger.connected() { 1.0 } else { 0.0 });
+        let mut response = Response::new(Payload::full(self.metrics.render()));
+        let kind = HeaderValue::from_static("text/plain; version=0.0.4");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response
+    }
+
+    /// Ready means: answers reads from its own records, fresh. A node that is not may still serve, marked as stale.
+    fn show_ready(&self) -> Response<Payload> {
+        if self.ledger.connected() {
+            return Response::new(Payload::full("ready\n"));
+        }
+        let mut response = Response::new(Payload::full("no read lease: this node does not hear the ledger's leader\n"));
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        response
+    }
+}
+
+fn method_word(method: &http::Method) -> &'static str {
+    match *method {
+        http::Method::GET => "GET",
+        http::Method::HEAD => "HEAD",
+        http::Method::PUT => "PUT",
+        http::Method::POST => "POST",
+        http::Method::PATCH => "PATCH",
+        http::Method::DELETE => "DELETE",
+        _ => "other",
+    }
+}
+
+fn status_word(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        200 => "200",
+        201 => "201",
+        202 => "202",
+        206 => "206",
+        401 => "401",
+        403 => "403",
+        404 => "404",
+        416 => "416",
+        503 => "503",
+        100..=399 => "other-ok",
+        400..=499 => "other-4xx",
+        _ => "other-5xx",
+    }
+}

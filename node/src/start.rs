@@ -1,0 +1,280 @@
+//! The only place that builds the rooms, in reading order, and takes them down again in reverse.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::Settings;
+use mesh::identity::Identity;
+use mesh::ledger::{Ledger, LedgerTerms};
+use mesh::links::{self, Links};
+use mesh::members::{Members, MembersTerms};
+use mesh::supervise::Tasks;
+use mesh::transfer::TransferTerms;
+use metrics_exporter_prometheus::PrometheusHandle;
+use rules::command::Command;
+use rules::failover::FailoverTerms;
+use rules::lease::LeaseTerms;
+use rules::names::{NodeId, OperationId};
+use rules::records::{Look, NodeRecord, Role, key};
+use tracing::{info, warn};
+
+use crate::access::Access;
+use crate::api::Api;
+use crate::birth::Birth;
+use crate::copies::Copies;
+use crate::flights::Flights;
+use crate::http::{self, Listener};
+use crate::neighbours::Neighbours;
+use crate::peers::Peers;
+use crate::registry::{Registry, Sessions};
+use crate::serving::Serving;
+use crate::store::Store;
+use crate::transfers::Transfers;
+use crate::writes::{WriteTerms, Writes};
+
+/// A node that runs.
+pub struct Running {
+    links: Arc<Links>,
+    members: Arc<Members>,
+    ledger: Arc<Ledger>,
+    inner: Tasks,
+    http: Tasks,
+    drain: Duration,
+}
+
+/// The folder of a node's keys within its data_dir.
+pub fn identity_folder(data_dir: &Path) -> std::path::PathBuf {
+    data_dir.join("identity")
+}
+
+/// Where other nodes reach a node with these settings.
+pub fn mesh_address(settings: &Settings) -> SocketAddr {
+    settings.mesh.advertise.unwrap_or(settings.mesh.listen)
+}
+
+/// Where clients reach a node with these settings, as far as they tell.
+pub fn public_url(settings: &Settings) -> String {
+    let scheme = if settings.http.tls.is_some() { "https" } else { "http" };
+    settings.http.public_url.clone().unwrap_or_else(|| format!("{scheme}://{}", settings.http.listen))
+}
+
+/// The node's record as its settings describe it.
+pub fn node_record(settings: &Settings, id: NodeId) -> Result<NodeRecord, rules::names::BadName> {
+    Ok(NodeRecord {
+        id,
+        name: settings.name.parse()?,
+        region: settings.region.parse()?,
+        role: Role::Replica,
+        address: mesh_address(settings),
+        url: public_url(settings),
+    })
+}
+
+/// Starts a node.
+pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<Running> {
+    let data_dir = settings.data_dir.clone();
+    let identity = Identity::load(&identity_folder(&data_dir)).map_err(|e| {
+        io::Error::other(format!("{e}; `atoll init` forms a new mesh here, `atoll join TOKEN` joins one"))
+    })?;
+    let birth = Birth::load(&data_dir)?;
+    let listener = Listener::bind(settings.http.listen, settings.http.tls.as_ref()).await?;
+    let (tls, address) = (listener.is_tls(), listener.address()?);
+    let record = node_record(&settings, identity.node).map_err(io::Error::other)?;
+    let store = Store::open(&data_dir).map_err(io::Error::other)?;
+    let (inner, clients) = (Tasks::new(), Tasks::new());
+
+    let links = Links::open(&identity, settings.mesh.listen).map_err(io::Error::other)?;
+    let members_terms = MembersTerms {
+        probe_period: settings.roster.probe_period,
+        probe_rtt: settings.roster.probe_rtt,
+        suspect_to_down: settings.roster.suspect_to_down,
+    };
+    let seeds = birth.iter().flat_map(|b| b.nodes.iter().map(|n| (n.id, n.address))).collect();
+    let members = Members::start(links.clone(), record.address, members_terms, seeds, &data_dir, &inner);
+    let ledger =
+        Ledger::open(&data_dir.join("ledger"), links.clone(), members.clone(), ledger_terms(&settings), &inner)
+            .await
+            .map_err(io::Error::other)?;
+    let neighbours = Arc::new(Neighbours {
+        me: identity.node,
+        region: record.region.clone(),
+        links: links.clone(),
+        members: members.clone(),
+        ledger: ledger.clone(),
+    });
+
+    let transfers = Arc::new(Transfers::default());
+    let deadlines = &settings.deadlines;
+    let terms = TransferTerms { first_byte: deadlines.first_byte, stall: deadlines.stall };
+    let flights = Flights::new(neighbours.clone(), store.clone(), transfers.clone(), terms, inner.clone());
+    let copies = Arc::new(Copies {
+        neighbours: neighbours.clone(),
+        store: store.clone(),
+        transfers: transfers.clone(),
+        terms,
+        grant: settings.uploads.expire_after,
+        tasks: inner.clone(),
+    });
+    let write_terms = WriteTerms { commit: deadlines.commit, replicate: deadlines.replicate };
+    let writes = Writes::new(neighbours.clone(), store.clone(), flights.clone(), write_terms);
+    let peers = Arc::new(Peers {
+        ledger: ledger.clone(),
+        members: members.clone(),
+        store: store.clone(),
+        flights: flights.clone(),
+        copies: copies.clone(),
+        writes: writes.clone(),
+        transfers: transfers.clone(),
+        authority: identity.authority.clone(),
+        stall: deadlines.stall,
+        rest: settings.uploads.expire_after,
+        grant: settings.uploads.expire_after,
+        commit: deadlines.commit,
+        first_byte: deadlines.first_byte,
+    });
+    inner.spawn("links", links::serve(links.clone(), peers, inner.clone()));
+
+    let max_open = settings.uploads.max_open as usize;
+    let sessions = Sessions::new(store.clone(), copies, max_open, settings.uploads.expire_after);
+    let access = Access::new(ledger.clone(), settings.http.public_url.clone(), tls);
+    let registry = Registry {
+        ledger: ledger.clone(),
+        store: store.clone(),
+        flights,
+        writes: writes.clone(),
+        sessions: sessions.clone(),
+        neighbours: neighbours.clone(),
+        access: access.clone(),
+        first_byte: deadlines.first_byte,
+        stall: deadlines.stall,
+        replicate: deadlines.replicate,
+        grant: settings.uploads.expire_after,
+        max_manifest: settings.uploads.max_manifest,
+        without_lease: settings.reads.without_lease,
+    };
+    let api = Api {
+        ledger: ledger.clone(),
+        neighbours: neighbours.clone(),
+        store: store.clone(),
+        writes,
+        access: access.clone(),
+        transfers,
+        durability: settings.projects.durability,
+        terms: write_terms,
+    };
+    let serving = Arc::new(Serving { registry, api, access, ledger: ledger.clone(), metrics, stall: deadlines.stall });
+    let handle = move |request| {
+        let serving = serving.clone();
+        async move { serving.answer(request).await }
+    };
+    clients.spawn_draining("http", http::serve(listener, handle, clients.clone()));
+
+    if let Some(birth) = birth {
+        inner.spawn("birth", be_born(ledger.clone(), birth, data_dir));
+    }
+    inner.spawn("introduce", introduce(neighbours, record));
+    inner.spawn("sweep", sweep(store, sessions));
+    info!(node = %identity.node, name = settings.name, region = settings.region, %address, "serving");
+    Ok(Running { links, members, ledger, inner, http: clients, drain: settings.drain })
+}
+
+fn ledger_terms(settings: &Settings) -> LedgerTerms {
+    LedgerTerms {
+        heartbeat: settings.ledger.heartbeat,
+        election_min: settings.ledger.election_min,
+        election_max: settings.ledger.election_max,
+        snapshot_every: settings.ledger.snapshot_every,
+        lease: LeaseTerms { duration: settings.lease.duration },
+        renew_every: settings.lease.renew_every,
+        failover: FailoverTerms {
+            hold_down: settings.failover.hold_down,
+            return_after: settings.failover.return_after,
+            view_age: settings.lease.renew_every * 4,
+        },
+    }
+}
+
+/// Forms the mesh that `init` or `up` described, on the one node that was told to; gives up nothing until it is done.
+async fn be_born(ledger: Arc<Ledger>, birth: Birth, data_dir: std::path::PathBuf) {
+    let voters: BTreeMap<NodeId, SocketAddr> = birth.voters.iter().copied().collect();
+    loop {
+        match ledger.form(voters.clone()).await {
+            Ok(()) => break,
+            Err(error) => warn!(%error, "the ledger could not be formed yet"),
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    for (operation, command) in birth.commands() {
+        loop {
+            match ledger.propose(operation, command.clone(), Duration::from_secs(5)).await {
+                Ok(proposed) => {
+                    info!(command = command.name(), outcome = ?proposed.outcome, "birth");
+                    break;
+                }
+                Err(error) => warn!(%error, "the mesh could not be formed yet"),
+            }
+        }
+    }
+    if let Err(error) = Birth::forget(&data_dir) {
+        warn!(%error, "the birth file could not be removed");
+    }
+}
+
+/// Makes the gossip meet every member that the ledger knows, and tells the ledger when this node's own record has changed.
+async fn introduce(neighbours: Arc<Neighbours>, record: NodeRecord) {
+    loop {
+        for node in neighbours.nodes() {
+            if node.id != neighbours.me {
+                neighbours.links.know(node.id, node.address);
+                neighbours.members.introduce(node.id, node.address).await;
+            }
+        }
+        let known = neighbours.ledger.view().and_then(|v| v.record::<NodeRecord>(&key::node(neighbours.me)));
+        if let Ok(Some(known)) = known
+            && known != record
+            && neighbours.ledger.connected()
+        {
+            let command = Command::MoveNode { node: record.clone() };
+            let operation = OperationId(rand::random());
+            match neighbours.ledger.propose(operation, command, Duration::from_secs(5)).await {
+                Ok(_) => {
+                    info!(address = %record.address, url = record.url, "this node's record was brought up to date")
+                }
+                Err(error) => warn!(%error, "this node's record could not be brought up to date yet"),
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+}
+
+/// Forgets what nobody came back for.
+async fn sweep(store: Arc<Store>, sessions: Arc<Sessions>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        sessions.expire();
+        if let Err(error) = store.expire_grants().await {
+            warn!(%error, "grants could not be expired");
+        }
+    }
+}
+
+impl Running {
+    /// Drains: no new connections, open requests end, leadership is handed over, the others are told.
+    pub async fn stop(self) {
+        info!("draining");
+        if !self.http.stop(self.drain).await {
+            warn!(seconds = self.drain.as_secs(), "requests were cut off at the end of `drain`");
+        }
+        self.ledger.shut_down().await;
+        self.members.leave().await;
+        // the goodbye is a few datagrams: let them go
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        self.inner.stop(Duration::from_secs(3)).await;
+        self.links.close().await;
+        info!("stopped");
+    }
+}

@@ -1,0 +1,225 @@
+//! Where this node keeps blobs: files named by their digest, and an index of what is held.
+//!
+//! A blob counts as held only when its bytes were hashed, fsynced, moved into place, and the index says so, in that order; a crash in
+//! between leaves a file that nothing believes in and that the next copy replaces. The index also keeps grants: that a blob
+//! was uploaded or mounted into a repository lately, which makes it readable there before a manifest refers to it.
+//!
+//! This room is the seam for a second backend (object storage): nothing outside knows paths or files' names.
+
+mod body;
+mod index;
+mod ingest;
+mod writeback;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh::clock;
+use mesh::supervise::blocking;
+use rules::digest::{Algorithm, Digest};
+use rules::names::RepositoryName;
+use rules::wire::{Held, Stock};
+
+pub use body::{Buffers, FileBody, Following};
+use index::Index;
+pub use ingest::Ingest;
+use ingest::Sealed;
+
+/// Why the store could not do it. Nothing half done is ever held.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk said no.
+    #[error("the store in data_dir failed: {0}")]
+    Disk(#[from] std::io::Error),
+    /// The index said no.
+    #[error("the store's index in data_dir failed: {0}")]
+    Index(String),
+    /// The bytes are not what their name says.
+    #[error("the bytes hash to {actual}, not to {expected}")]
+    Digest {
+        /// What they were said to be.
+        expected: Digest,
+        /// What they are.
+        actual: Digest,
+    },
+}
+
+/// The store of this node.
+pub struct Store {
+    folder: PathBuf,
+    index: Index,
+    buffers: Buffers,
+}
+
+/// A held blob, open for reading.
+#[derive(Clone)]
+pub struct OpenBlob {
+    /// Its bytes.
+    pub file: Arc<File>,
+    /// Its length.
+    pub size: u64,
+}
+
+impl Store {
+    /// Opens the store under `data_dir`; uploads that a crash cut off are forgotten.
+    pub fn open(data_dir: &Path) -> Result<Arc<Self>, StoreError> {
+        let folder = data_dir.to_path_buf();
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            fs::create_dir_all(folder.join("blobs").join(algorithm.name()))?;
+        }
+        let arriving = folder.join("arriving");
+        if arriving.exists() {
+            fs::remove_dir_all(&arriving)?;
+        }
+        fs::create_dir_all(&arriving)?;
+        let index = Index::open(&folder.join("store.redb"))?;
+        Ok(Arc::new(Store { folder, index, buffers: Buffers::default() }))
+    }
+
+    /// The pool that bodies read into.
+    pub fn buffers(&self) -> &Buffers {
+        &self.buffers
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        self.folder.join("blobs").join(digest.algorithm().name()).join(&hex[..2]).join(hex)
+    }
+
+    /// Begins taking bytes in.
+    pub fn ingest(&self, algorithm: Algorithm) -> Result<Ingest, StoreError> {
+        let name = format!("{:032x}", rand::random::<u128>());
+        Ok(Ingest::create(self.folder.join("arriving").join(name), algorithm)?)
+    }
+
+    /// What is known of `digest`, if it is held.
+    pub fn held(&self, digest: &Digest) -> Result<Option<Held>, StoreError> {
+        self.index.held(digest)
+    }
+
+    /// Whether `digest` is held, and whether it is granted in `repository`.
+    pub fn stock(&self, digest: &Digest, repository: Option<&RepositoryName>) -> Result<Stock, StoreError> {
+        let granted = repository.map(|r| self.granted(digest, r)).transpose()?.unwrap_or(false);
+        Ok(Stock { held: self.held(digest)?, granted })
+    }
+
+    /// Whether a recent upload or mount makes `digest` readable in `repository`.
+    pub fn granted(&self, digest: &Digest, repository: &RepositoryName) -> Result<bool, StoreError> {
+        self.index.granted(digest, repository, clock::timestamp())
+    }
+
+    /// Opens a held blob. One whose file has gone is no longer held: it will be fetched again.
+    pub async fn open_blob(&self, digest: &Digest) -> Result<Option<OpenBlob>, StoreError> {
+        let Some(held) = self.held(digest)? else { return Ok(None) };
+        match File::open(self.path(digest)) {
+            Ok(file) => Ok(Some(OpenBlob { file: Arc::new(file), size: held.size })),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                tracing::error!(%digest, "a held blob's file is gone from data_dir; it will be fetched again");
+                self.index.drop_blob(*digest).await?;
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes `ingest` the blob `expected`: checks the hash, fsyncs, moves it into place, and tells the index. With `grant` it
+    /// is readable in that repository for that long. On a wrong hash nothing is kept.
+    pub async fn seal(
+        &self,
+        ingest: Ingest,
+        expected: Digest,
+        grant: Option<(&RepositoryName, Duration)>,
+    ) -> Result<Held, StoreError> {
+        let path = self.path(&expected);
+        let sealed = blocking(move || -> Result<Sealed, StoreError> {
+            let sealed = ingest.seal(expected)?;
+            sealed.move_to(&path)?;
+            Ok(sealed)
+        })
+        .await
+        .map_err(|e| StoreError::Index(e.to_string()))??;
+        let expires =
+            grant.map(|(repository, lasts)| (repository.clone(), clock::timestamp().0 + lasts.as_millis() as u64));
+        self.index.hold(expected, sealed.size, sealed.content, expires).await?;
+        metrics::counter!("atoll_blobs_stored_total").increment(1);
+        metrics::counter!("atoll_blob_bytes_stored_total").increment(sealed.size);
+        Ok(Held { size: sealed.size, content: sealed.content })
+    }
+
+    /// Makes a blob readable in `repository` for `lasts`, durably.
+    pub async fn grant(&self, digest: Digest, repository: &RepositoryName, lasts: Duration) -> Result<(), StoreError> {
+        self.index.grant(digest, repository.clone(), clock::timestamp().0 + lasts.as_millis() as u64).await
+    }
+
+    /// Takes a grant back; returns whether there was one.
+    pub async fn revoke(&self, digest: Digest, repository: &RepositoryName) -> Result<bool, StoreError> {
+        self.index.revoke(digest, repository.clone(), clock::timestamp()).await
+    }
+
+    /// Forgets grants whose time is over.
+    pub async fn expire_grants(&self) -> Result<u64, StoreError> {
+        self.index.expire_grants(clock::timestamp()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn store_with(bytes: &[u8]) -> (tempfile::TempDir, Arc<Store>, Digest) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
+        ingest.write(bytes).unwrap();
+        let digest = Digest::sha256(bytes);
+        let repository: RepositoryName = "demo/a".parse().unwrap();
+        store.seal(ingest, digest, Some((&repository, Duration::from_secs(60)))).await.unwrap();
+        (folder, store, digest)
+    }
+
+    #[tokio::test]
+    async fn a_sealed_blob_is_held_over_a_restart_and_granted_only_where_it_was_uploaded() {
+        let (folder, store, digest) = store_with(b"hello").await;
+        drop(store);
+        let store = Store::open(folder.path()).unwrap();
+        let stock = store.stock(&digest, Some(&"demo/a".parse().unwrap())).unwrap();
+        assert!(stock.granted);
+        assert_eq!(stock.held.unwrap().size, 5);
+        assert!(!store.granted(&digest, &"demo/b".parse().unwrap()).unwrap());
+        assert!(store.revoke(digest, &"demo/a".parse().unwrap()).await.unwrap());
+        assert!(!store.granted(&digest, &"demo/a".parse().unwrap()).unwrap());
+    }
+
+    #[tokio::test]
+    async fn wrong_bytes_are_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
+        ingest.write(b"hello").unwrap();
+        let expected = Digest::sha256(b"other");
+        assert!(matches!(store.seal(ingest, expected, None).await, Err(StoreError::Digest { .. })));
+        assert!(store.held(&expected).unwrap().is_none());
+        assert_eq!(fs::read_dir(folder.path().join("arriving")).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_blob_named_by_sha512_is_checked_by_sha512() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
+        ingest.write(b"hello").unwrap();
+        let digest = Digest::of(Algorithm::Sha512, b"hello");
+        store.seal(ingest, digest, None).await.unwrap();
+        assert!(store.open_blob(&digest).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_lost_file_is_noticed_and_no_longer_held() {
+        let (_folder, store, digest) = store_with(b"hello").await;
+        fs::remove_file(store.path(&digest)).unwrap();
+        assert!(store.open_blob(&digest).await.unwrap().is_none());
+        assert!(store.held(&digest).unwrap().is_none());
+    }
+}

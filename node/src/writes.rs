@@ -1,0 +1,373 @@
+//! Writes of a project: any node takes one and passes it to the project's primary; the primary checks and commits it.
+//!
+//! A manifest is acknowledged when it is released in the ledger and every blob it refers to is held, fsynced, in as many regions as the project's
+//! `durability` asks for. The operation id is kept over retries, so a write that reached the ledger twice is applied once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use mesh::clock;
+use mesh::ledger::Ledger;
+use rules::command::{Command, Outcome};
+use rules::digest::{BlobDescriptor, Digest};
+use rules::manifest::{Manifest, Referrer};
+use rules::names::{Epoch, NodeId, OperationId, ProjectName, Region, RepositoryName};
+use rules::placement;
+use rules::records::{BlobRecord, Look, Project, RecordError, key};
+use rules::wire::{Answer, Ask, Held, NoLedger, Write, WriteError, WriteKind};
+use tracing::{debug, info};
+
+use crate::flights::Flights;
+use crate::neighbours::Neighbours;
+use crate::store::Store;
+
+/// So many blobs of one manifest are copied at a time.
+const COPIES_AT_A_TIME: usize = 4;
+/// A node that has no lease waits this long for one before it refuses a write.
+const LEASE_WAIT: Duration = Duration::from_millis(800);
+/// Before a node asks again who the primary is.
+const AGAIN: Duration = Duration::from_millis(150);
+
+/// How long writes may take.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteTerms {
+    /// Until committed, apart from copying blobs.
+    pub commit: Duration,
+    /// Until the blobs are where they must be.
+    pub replicate: Duration,
+}
+
+/// Why a write was not acknowledged, for the caller.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such project, or what the write is about is gone.
+    #[error("not found")]
+    NotFound,
+    /// There is one already.
+    #[error("it exists already")]
+    Exists,
+    /// A sentence for the caller.
+    #[error("{0}")]
+    Conflict(String),
+    /// The manifest names blobs that are not in the repository.
+    #[error("blobs are unknown to the repository")]
+    BlobsUnknown(Vec<Digest>),
+    /// The index names manifests that are not in the repository.
+    #[error("manifests are unknown to the repository")]
+    ManifestsUnknown(Vec<Digest>),
+    /// The bytes are wrong.
+    #[error("{0}")]
+    Invalid(String),
+    /// Not now: nothing was acknowledged; the client should try again.
+    #[error("{0}")]
+    Unavailable(String),
+    /// This node's own fault.
+    #[error(transparent)]
+    Records(#[from] RecordError),
+}
+
+/// Takes writes in.
+pub struct Writes {
+    neighbours: Arc<Neighbours>,
+    ledger: Arc<Ledger>,
+    store: Arc<Store>,
+    flights: Arc<Flights>,
+    terms: WriteTerms,
+}
+
+impl Writes {
+    /// Ready.
+    pub fn new(neighbours: Arc<Neighbours>, store: Arc<Store>, flights: Arc<Flights>, terms: WriteTerms) -> Arc<Self> {
+        let ledger = neighbours.ledger.clone();
+        Arc::new(Writes { neighbours, ledger, store, flights, terms })
+    }
+
+    /// Whether a write has a chance now: this node hears the ledger's majority. Waits a moment for that.
+    pub async fn ready(&self) -> Result<(), Refusal> {
+        let end = clock::now() + LEASE_WAIT;
+        while !self.ledger.connected() {
+            if clock::now() >= end {
+                return Err(Refusal::Unavailable(
+                    "this node cannot reach a majority of the ledger's voters, so nothing can be committed; pulls of what it holds go on".into(),
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    /// Commits a write of `project`, wherever its primary is.
+    pub async fn commit(&self, project: &ProjectName, kind: WriteKind) -> Result<Outcome, Refusal> {
+        self.ready().await?;
+        let mut write = Write { operation: OperationId(rand::random()), kind };
+        let end = clock::now() + self.terms.commit;
+        let mut last = String::from("the project's primary did not answer");
+        loop {
+            let Some(record) = self.ledger.view()?.project(project)? else { return Err(Refusal::NotFound) };
+            let left = end.since(clock::now());
+            if left.is_zero() {
+                return Err(Refusal::Unavailable(format!(
+                    "project {project} has no primary that can commit right now ({last}); try again"
+                )));
+            }
+            match self.ask_primary(&record, &write).await {
+                Ok(Ok(outcome)) => return settle(outcome),
+                Ok(Err(WriteError::NotPrimary)) => {
+                    // nothing was committed under this id: the next attempt is another operation
+                    last = "its primary has just changed".into();
+                    write.operation = OperationId(rand::random());
+                }
+                Ok(Err(WriteError::Ledger(error))) => last = error.to_string(),
+                Ok(Err(error)) => return Err(refusal(project, error)),
+                Err(error) => last = error,
+            }
+            debug!(%project, reason = last, "write is tried again");
+            metrics::counter!("atoll_writes_retried_total").increment(1);
+            let mut applied = self.ledger.applied();
+            let _ = tokio::time::timeout(AGAIN, applied.changed()).await;
+        }
+    }
+
+    async fn ask_primary(&self, project: &Project, write: &Write) -> Result<Result<Outcome, WriteError>, String> {
+        if project.primary == self.neighbours.me {
+            return Ok(self.commit_here(write.clone()).await);
+        }
+        if !self.neighbours.members.up().contains(&project.primary) {
+            return Err("its primary is down".into());
+        }
+        // the primary may have to copy blobs first; that its link is dead shows long before this ends
+        let deadline = self.terms.commit + self.terms.replicate;
+        match self.neighbours.links.ask(project.primary, Ask::Write(write.clone()), deadline).await {
+            Ok(Answer::Written(result)) => Ok(result),
+            Ok(_) => Err("its primary gave another answer".into()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// As the project's primary: checks and commits.
+    pub async fn commit_here(&self, write: Write) -> Result<Outcome, WriteError> {
+        match write.kind {
+            WriteKind::PutManifest { repository, digest, media_type, bytes, tags } => {
+                let project = self.primary_of(&repository.project())?;
+                if Digest::of(digest.algorithm(), &bytes) != digest {
+                    return Err(WriteError::Invalid("the manifest's bytes are not what its digest says".into()));
+                }
+                let manifest = Manifest::parse(&media_type, &bytes).map_err(|e| WriteError::Invalid(e.to_string()))?;
+                let blobs = self.check_manifest(&project, &repository, &manifest).await?;
+                let subject = manifest.subject.map(|subject| {
+                    let referrer = Referrer {
+                        digest,
+                        media_type: media_type.clone(),
+                        size: bytes.len() as u64,
+                        artifact_type: manifest.artifact_type.clone(),
+                        annotations: manifest.annotations.clone(),
+                    };
+                    Box::new((subject, referrer))
+                });
+                let epoch = project.epoch;
+                let command =
+                    Command::PutManifest { epoch, repository, digest, media_type, bytes, tags, blobs, subject };
+                self.propose(write.operation, command).await
+            }
+            WriteKind::Fenced(command) => {
+                let project = match &*command {
+                    Command::DeleteTag { repository, .. } | Command::DeleteManifest { repository, .. } => {
+                        repository.project()
+                    }
+                    Command::ConfigureProject { name, .. } | Command::DeleteProject { name, .. } => name.clone(),
+                    other => return Err(WriteError::Invalid(format!("{} is not a project's write", other.name()))),
+                };
+                let epoch = self.primary_of(&project)?.epoch;
+                self.propose(write.operation, with_epoch(*command, epoch)).await
+            }
+        }
+    }
+
+    fn primary_of(&self, name: &ProjectName) -> Result<Project, WriteError> {
+        let project = self.ledger.view().and_then(|view| view.project(name));
+        match project {
+            Ok(Some(project)) if project.primary == self.neighbours.me => Ok(project),
+            Ok(_) => Err(WriteError::NotPrimary),
+            Err(error) => Err(WriteError::Ledger(NoLedger::Storage(error.to_string()))),
+        }
+    }
+
+    async fn propose(&self, operation: OperationId, command: Command) -> Result<Outcome, WriteError> {
+        match self.ledger.propose(operation, command, self.terms.commit).await {
+            Ok(proposed) => match proposed.outcome {
+                Outcome::StaleEpoch { current } => {
+                    info!(current = current.get(), "a write was fenced off: this node is no longer the primary");
+                    metrics::counter!("atoll_writes_fenced_total").increment(1);
+                    Err(WriteError::NotPrimary)
+                }
+                outcome => Ok(outcome),
+            },
+            Err(error) => Err(WriteError::Ledger(error)),
+        }
+    }
+
+    /// Checks what `manifest` refers to, and brings its blobs to where the project wants them.
+    async fn check_manifest(
+        &self,
+        project: &Project,
+        repository: &RepositoryName,
+        manifest: &Manifest,
+    ) -> Result<Vec<BlobDescriptor>, WriteError> {
+        let storage = |e: &dyn std::fmt::Display| WriteError::Ledger(NoLedger::Storage(e.to_string()));
+        let mut linked = BTreeSet::new();
+        let mut known: BTreeMap<Digest, BlobRecord> = BTreeMap::new();
+        {
+            let view = self.ledger.view().map_err(|e| storage(&e))?;
+            let mut missing = Vec::new();
+            for child in &manifest.children {
+                if view.manifest(repository, child).map_err(|e| storage(&e))?.is_none() {
+                    missing.push(*child);
+                }
+            }
+            if !missing.is_empty() {
+                return Err(WriteError::ManifestsUnknown(missing));
+            }
+            for blob in &manifest.blobs {
+                if view.linked(repository, &blob.digest).map_err(|e| storage(&e))? {
+                    linked.insert(blob.digest);
+                }
+                if let Some(record) = view.record(&key::blob(&blob.digest)).map_err(|e| storage(&e))? {
+                    known.insert(blob.digest, record);
+                }
+            }
+        }
+        let digests: Vec<Digest> = manifest.blobs.iter().map(|b| b.digest).collect();
+        if digests.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut have = self.neighbours.have(&digests, Some(repository)).await;
+        let mine: Result<Vec<_>, _> = digests.iter().map(|d| self.store.stock(d, Some(repository))).collect();
+        have.insert(self.neighbours.me, mine.map_err(|e| storage(&e))?);
+
+        let mut unknown = Vec::new();
+        let mut descriptors = Vec::new();
+        let mut scarce = Vec::new();
+        let wanted = (project.durability as usize).min(self.neighbours.regions().len().max(1));
+        let region_of: BTreeMap<NodeId, Region> =
+            self.neighbours.nodes().into_iter().map(|n| (n.id, n.region)).collect();
+        for (i, blob) in manifest.blobs.iter().enumerate() {
+            let holders: Vec<(NodeId, Held)> = have.iter().filter_map(|(n, s)| s[i].held.map(|h| (*n, h))).collect();
+            let granted = linked.contains(&blob.digest) || have.values().any(|stock| stock[i].granted);
+            let Some((_, first)) = holders.first().filter(|_| granted) else {
+                unknown.push(blob.digest);
+                continue;
+            };
+            let content = known.get(&blob.digest).map_or(first.content, |record| record.content);
+            if blob.size != first.size {
+                return Err(WriteError::Invalid(format!(
+                    "the manifest says that {} has {} bytes; it has {}",
+                    blob.digest, blob.size, first.size
+                )));
+            }
+            descriptors.push(BlobDescriptor { digest: blob.digest, size: first.size, content });
+            let regions: BTreeSet<Region> = holders.iter().filter_map(|(n, _)| region_of.get(n).cloned()).collect();
+            if regions.len() < wanted {
+                scarce.push((blob.digest, holders.into_iter().map(|(n, _)| n).collect::<Vec<_>>(), regions));
+            }
+        }
+        if !unknown.is_empty() {
+            return Err(WriteError::BlobsUnknown(unknown));
+        }
+        self.spread(repository, scarce, wanted).await?;
+        Ok(descriptors)
+    }
+
+    /// Copies each scarce blob to live nodes of other regions until `wanted` regions hold it.
+    async fn spread(
+        &self,
+        repository: &RepositoryName,
+        scarce: Vec<(Digest, Vec<NodeId>, BTreeSet<Region>)>,
+        wanted: usize,
+    ) -> Result<(), WriteError> {
+        let alive = self.neighbours.alive();
+        let end = clock::now() + self.terms.replicate;
+        let copies = scarce.into_iter().map(|(digest, holders, mut regions)| {
+            let alive = &alive;
+            async move {
+                for node in placement::ranked(&digest, alive.iter().map(|c| c.id)) {
+                    let Some(region) = alive.iter().find(|c| c.id == node).map(|c| c.region.clone()) else { continue };
+                    if regions.len() >= wanted || regions.contains(&region) {
+                        continue;
+                    }
+                    match self.replicate_to(node, digest, &holders, repository, end.since(clock::now())).await {
+                        Ok(_) => {
+                            regions.insert(region);
+                        }
+                        Err(error) => info!(%digest, %node, error, "a blob could not be copied to another region"),
+                    }
+                }
+                regions.len()
+            }
+        });
+        let reached: Vec<usize> = futures::stream::iter(copies).buffer_unordered(COPIES_AT_A_TIME).collect().await;
+        match reached.into_iter().min() {
+            Some(reached) if reached < wanted => {
+                Err(WriteError::NotDurable { wanted: wanted as u32, reached: reached as u32 })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn replicate_to(
+        &self,
+        node: NodeId,
+        digest: Digest,
+        holders: &[NodeId],
+        repository: &RepositoryName,
+        deadline: Duration,
+    ) -> Result<Held, String> {
+        if node == self.neighbours.me {
+            return self.flights.replicate(digest, holders.to_vec(), None).await;
+        }
+        let ask = Ask::Replicate { digest, sources: holders.to_vec(), repository: Some(repository.clone()) };
+        match self.neighbours.links.ask(node, ask, deadline).await {
+            Ok(Answer::Replicated(result)) => result,
+            Ok(_) => Err("another answer than was asked for".into()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// Puts the primary's epoch into a command that a client's node made.
+fn with_epoch(command: Command, epoch: Epoch) -> Command {
+    match command {
+        Command::DeleteTag { repository, tag, .. } => Command::DeleteTag { epoch, repository, tag },
+        Command::DeleteManifest { repository, digest, .. } => Command::DeleteManifest { epoch, repository, digest },
+        Command::ConfigureProject { name, public, durability, .. } => {
+            Command::ConfigureProject { name, epoch, public, durability }
+        }
+        Command::DeleteProject { name, .. } => Command::DeleteProject { name, epoch },
+        other => other,
+    }
+}
+
+/// What an applied command means for the caller.
+pub fn settle(outcome: Outcome) -> Result<Outcome, Refusal> {
+    match outcome {
+        Outcome::Done => Ok(Outcome::Done),
+        Outcome::NotFound => Err(Refusal::NotFound),
+        Outcome::Exists => Err(Refusal::Exists),
+        Outcome::Refused(reason) => Err(Refusal::Conflict(reason)),
+        Outcome::StaleEpoch { .. } => Err(Refusal::Unavailable("the project's primary has just changed".into())),
+    }
+}
+
+fn refusal(project: &ProjectName, error: WriteError) -> Refusal {
+    match error {
+        WriteError::BlobsUnknown(digests) => Refusal::BlobsUnknown(digests),
+        WriteError::ManifestsUnknown(digests) => Refusal::ManifestsUnknown(digests),
+        WriteError::Invalid(reason) => Refusal::Invalid(reason),
+        WriteError::NotDurable { wanted, reached } => Refusal::Unavailable(format!(
+            "project {project} wants its blobs in {wanted} regions and only {reached} could be reached; bring a region back, or set the project's durability to {reached}"
+        )),
+        WriteError::NotPrimary => Refusal::Unavailable("the project's primary has just changed".into()),
+        WriteError::Ledger(error) => Refusal::Unavailable(error.to_string()),
+    }
+}

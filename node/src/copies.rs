@@ -52,7 +52,7 @@ impl Copying {
 
     /// The upload has so many bytes now.
     pub fn advance(&self, written: u64) {
-        self.written.send_replace(Ok(written));
+        let _ = self.written.send_replace(Ok(written));
     }
 
     /// The upload has its name: waits until the copy is held, or has failed.

@@ -241,7 +241,7 @@ impl Flights {
                 ingest = ingest.write_all(batch).await.map_err(|e| store_error(e.into()))?;
                 shown.advance(count);
                 let allowed = ingest.written().min(size.saturating_sub(WITHHELD));
-                arriving.allowed.send_replace(Ok(allowed));
+                let _ = arriving.allowed.send_replace(Ok(allowed));
             }
             if ingest.written() < size {
                 flight.handle_failure();
@@ -256,7 +256,7 @@ impl Flights {
                 return Err(store_error(error));
             }
         };
-        arriving.allowed.send_replace(Ok(held.size));
+        let _ = arriving.allowed.send_replace(Ok(held.size));
         Ok(held)
     }
 }
@@ -295,7 +295,7 @@ struct Landing {
 impl Landing {
     fn land(self, result: Result<Held, FlightError>) {
         if let Err(error) = &result {
-            self.arriving.allowed.send_replace(Err(error.to_string().into()));
+            let _ = self.arriving.allowed.send_replace(Err(error.to_string().into()));
         }
         self.arriving.done.send_replace(Some(result));
     }
@@ -306,7 +306,7 @@ impl Drop for Landing {
         self.flights.flying.lock().remove(&self.digest);
         if self.arriving.done.borrow().is_none() {
             let stopped = FlightError::Broken("the node is stopping".into());
-            self.arriving.allowed.send_replace(Err(stopped.to_string().into()));
+            let _ = self.arriving.allowed.send_replace(Err(stopped.to_string().into()));
             self.arriving.done.send_replace(Some(Err(stopped)));
         }
     }

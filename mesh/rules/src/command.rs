@@ -102,6 +102,7 @@ pub enum Command {
         /// As received.
         media_type: String,
         /// As received.
+        #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
         /// The tags to move to it.
         tags: Vec<Tag>,

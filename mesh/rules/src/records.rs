@@ -82,6 +82,7 @@ pub struct ManifestRecord {
     /// As received.
     pub media_type: String,
     /// As received.
+    #[serde(with = "serde_bytes")]
     pub bytes: Vec<u8>,
     /// The blobs it holds readable.
     pub blobs: Vec<Digest>,

@@ -21,6 +21,7 @@ pub enum Ask {
         /// Which of its messages.
         kind: u8,
         /// The message.
+        #[serde(with = "serde_bytes")]
         body: Vec<u8>,
     },
     /// To the ledger's leader: propose this, and answer when it is released.
@@ -63,7 +64,7 @@ pub const MAX_HAVE: usize = 20_000;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Answer {
     /// See [`Ask::Raft`].
-    Raft(Vec<u8>),
+    Raft(#[serde(with = "serde_bytes")] Vec<u8>),
     /// See [`Ask::Propose`].
     Proposed(Result<Proposed, NoLedger>),
     /// See [`Ask::ReadIndex`].
@@ -126,6 +127,7 @@ pub enum WriteKind {
         /// Its type; effective, never empty.
         media_type: String,
         /// As received.
+        #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
         /// The tags to move.
         tags: Vec<Tag>,
@@ -219,7 +221,7 @@ pub enum Bulk {
         repository: RepositoryName,
     },
     /// A snapshot of the ledger: header of the consensus, then the file.
-    Snapshot(Vec<u8>),
+    Snapshot(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
 /// The answer to [`Bulk::Fetch`], before the bytes.

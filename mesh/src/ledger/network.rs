@@ -28,6 +28,9 @@ const VOTE: u8 = 2;
 const PRE_VOTE: u8 = 3;
 const TRANSFER: u8 = 4;
 
+/// How long a message with entries may take: the largest is about 8 MiB.
+const APPEND_ENTRIES: Duration = Duration::from_secs(3);
+
 /// How long a snapshot may take to arrive and be installed.
 const SNAPSHOT: Duration = Duration::from_secs(600);
 
@@ -103,7 +106,10 @@ impl RaftNetworkV2<Consensus> for Network {
         request: AppendEntriesRequest<Consensus>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Consensus>, RPCError<Consensus>> {
-        self.call(APPEND, &request, option.hard_ttl()).await
+        // heartbeats have a worker of their own, so a long message may take longer than their interval
+        let deadline =
+            if request.entries.is_empty() { option.hard_ttl() } else { option.hard_ttl().max(APPEND_ENTRIES) };
+        self.call(APPEND, &request, deadline).await
     }
 
     async fn vote(

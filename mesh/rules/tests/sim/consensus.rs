@@ -1,0 +1,281 @@
+//! A small Raft: terms, votes, log matching, commit by majority of the own term; with pre-vote and sticky followers, as the
+//! real ledger is configured. Decides only: messages come in, messages go out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rules::command::Envelope;
+use rules::names::NodeId;
+
+/// Milliseconds, as the ledger's defaults are.
+pub(crate) const HEARTBEAT: u64 = 400;
+pub(crate) const ELECTION_MIN: u64 = 1200;
+pub(crate) const ELECTION_MAX: u64 = 1800;
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct LogEntry {
+    pub(crate) term: u64,
+    pub(crate) envelope: Option<Envelope>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Message {
+    Append { term: u64, previous: (u64, u64), entries: Vec<LogEntry>, commit: u64, sent: u64 },
+    Appended { term: u64, matched: Option<u64>, sent: u64 },
+    Vote { term: u64, last: (u64, u64), pre: bool },
+    Voted { term: u64, pre: bool, granted: bool },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Follower,
+    Candidate,
+    Leader,
+}
+
+/// One voter. Times are its own clock's milliseconds.
+pub(crate) struct Consensus {
+    pub(crate) me: NodeId,
+    peers: Vec<NodeId>,
+    // durable
+    pub(crate) term: u64,
+    voted: Option<(u64, NodeId)>,
+    pub(crate) log: Vec<LogEntry>,
+    // volatile
+    pub(crate) role: Role,
+    pub(crate) leader: Option<NodeId>,
+    pub(crate) commit: u64,
+    heard: u64,
+    wary_until: u64,
+    patience: u64,
+    votes: BTreeSet<NodeId>,
+    pre: bool,
+    next: BTreeMap<NodeId, u64>,
+    matched: BTreeMap<NodeId, u64>,
+    acked: BTreeMap<NodeId, u64>,
+    last_heartbeat: u64,
+}
+
+pub(crate) type Outbox = Vec<(NodeId, Message)>;
+
+impl Consensus {
+    pub(crate) fn new(me: NodeId, all: &[NodeId], now: u64, patience: u64) -> Self {
+        Consensus {
+            me,
+            peers: all.iter().copied().filter(|n| *n != me).collect(),
+            term: 0,
+            voted: None,
+            log: Vec::new(),
+            role: Role::Follower,
+            leader: None,
+            commit: 0,
+            heard: now,
+            wary_until: 0,
+            patience,
+            votes: BTreeSet::new(),
+            pre: false,
+            next: BTreeMap::new(),
+            matched: BTreeMap::new(),
+            acked: BTreeMap::new(),
+            last_heartbeat: 0,
+        }
+    }
+
+    /// The process died and comes back: what was on disk stays.
+    pub(crate) fn restart(&mut self, now: u64, patience: u64) {
+        self.role = Role::Follower;
+        self.leader = None;
+        self.commit = 0;
+        self.heard = now;
+        self.wary_until = now + ELECTION_MIN;
+        self.patience = patience;
+        self.votes.clear();
+    }
+
+    fn majority(&self) -> usize {
+        self.peers.len().div_ceil(2) + 1
+    }
+
+    fn last(&self) -> (u64, u64) {
+        (self.log.last().map_or(0, |e| e.term), self.log.len() as u64)
+    }
+
+    /// Until when a majority has confirmed this leader, counted from when it sent what they acknowledged.
+    pub(crate) fn confirmed_until(&self) -> u64 {
+        self.quorum_sent().map_or(0, |sent| sent + ELECTION_MIN * 8 / 10)
+    }
+
+    /// When this leader sent the newest heartbeat that a majority has acknowledged.
+    pub(crate) fn quorum_sent(&self) -> Option<u64> {
+        let mut sent: Vec<u64> = self.peers.iter().filter_map(|p| self.acked.get(p).copied()).collect();
+        sent.sort_unstable_by(|a, b| b.cmp(a));
+        sent.get(self.majority() - 2).copied()
+    }
+
+    pub(crate) fn tick(&mut self, now: u64, patience: u64) -> Outbox {
+        match self.role {
+            Role::Leader if now >= self.last_heartbeat + HEARTBEAT => self.replicate(now),
+            Role::Leader => Vec::new(),
+            _ if now >= self.heard + ELECTION_MAX + self.patience => {
+                self.heard = now;
+                self.patience = patience;
+                self.campaign(now, true)
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn campaign(&mut self, now: u64, pre: bool) -> Outbox {
+        self.role = Role::Candidate;
+        self.pre = pre;
+        self.leader = None;
+        self.votes = BTreeSet::from([self.me]);
+        let term = self.term + 1;
+        if !pre {
+            self.term = term;
+            self.voted = Some((term, self.me));
+        }
+        if self.votes.len() >= self.majority() {
+            return self.won(now);
+        }
+        let last = self.last();
+        self.peers.iter().map(|p| (*p, Message::Vote { term, last, pre })).collect()
+    }
+
+    fn won(&mut self, now: u64) -> Outbox {
+        if self.pre {
+            return self.campaign(now, false);
+        }
+        self.role = Role::Leader;
+        self.leader = Some(self.me);
+        self.acked.clear();
+        self.matched.clear();
+        self.next = self.peers.iter().map(|p| (*p, self.log.len() as u64)).collect();
+        self.log.push(LogEntry { term: self.term, envelope: None });
+        self.replicate(now)
+    }
+
+    /// Appends a command, if this node leads.
+    pub(crate) fn propose(&mut self, now: u64, envelope: Envelope) -> (u64, Outbox) {
+        self.log.push(LogEntry { term: self.term, envelope: Some(envelope) });
+        (self.log.len() as u64, self.replicate(now))
+    }
+
+    pub(crate) fn replicate(&mut self, now: u64) -> Outbox {
+        self.last_heartbeat = now;
+        self.peers
+            .iter()
+            .map(|p| {
+                let next = self.next.get(p).copied().unwrap_or(0).min(self.log.len() as u64);
+                let previous_term = if next == 0 { 0 } else { self.log[next as usize - 1].term };
+                let entries = self.log[next as usize..].iter().take(20).cloned().collect();
+                let previous = (previous_term, next);
+                (*p, Message::Append { term: self.term, previous, entries, commit: self.commit, sent: now })
+            })
+            .collect()
+    }
+
+    fn step_down(&mut self, term: u64) {
+        if term > self.term {
+            self.term = term;
+        }
+        self.role = Role::Follower;
+    }
+
+    pub(crate) fn handle(&mut self, now: u64, from: NodeId, message: Message) -> Outbox {
+        match message {
+            Message::Vote { term, last, pre } => {
+                // sticky: whoever hears a leader, or may have heard one before a restart, votes for nobody else
+                let heard_lately = now < self.heard + ELECTION_MIN && self.leader.is_some();
+                let content = self.role == Role::Leader || heard_lately || now < self.wary_until;
+                let unvoted = match self.voted {
+                    Some((t, n)) => t < term || t == term && n == from,
+                    None => true,
+                };
+                let current = if pre { term > self.term } else { term >= self.term && unvoted };
+                let granted = !content && current && last >= self.last();
+                if granted && !pre {
+                    if term > self.term {
+                        self.step_down(term);
+                    }
+                    self.voted = Some((term, from));
+                    self.heard = now;
+                }
+                vec![(from, Message::Voted { term, pre, granted })]
+            }
+            Message::Voted { term, pre, granted } => {
+                let asked = if self.pre { self.term + 1 } else { self.term };
+                if self.role != Role::Candidate || pre != self.pre || term != asked || !granted {
+                    return Vec::new();
+                }
+                self.votes.insert(from);
+                if self.votes.len() >= self.majority() { self.won(now) } else { Vec::new() }
+            }
+            Message::Append { term, previous, entries, commit, sent } => {
+                if term < self.term {
+                    return vec![(from, Message::Appended { term: self.term, matched: None, sent })];
+                }
+                self.step_down(term);
+                self.leader = Some(from);
+                self.heard = now;
+                let (previous_term, at) = previous;
+                let fits =
+                    at as usize <= self.log.len() && (at == 0 || self.log[at as usize - 1].term == previous_term);
+                if !fits {
+                    return vec![(from, Message::Appended { term, matched: None, sent })];
+                }
+                let mut index = at as usize;
+                for entry in entries {
+                    match self.log.get(index) {
+                        Some(known) if known.term == entry.term => {}
+                        _ => {
+                            self.log.truncate(index);
+                            self.log.push(entry);
+                        }
+                    }
+                    index += 1;
+                }
+                self.commit = self.commit.max(commit.min(index as u64));
+                vec![(from, Message::Appended { term, matched: Some(index as u64), sent })]
+            }
+            Message::Appended { term, matched, sent } => {
+                if term > self.term {
+                    self.step_down(term);
+                    self.leader = None;
+                    return Vec::new();
+                }
+                if self.role != Role::Leader || term != self.term {
+                    return Vec::new();
+                }
+                let acked = self.acked.entry(from).or_insert(0);
+                *acked = (*acked).max(sent);
+                match matched {
+                    Some(index) => {
+                        let known = self.matched.entry(from).or_insert(0);
+                        *known = (*known).max(index);
+                        let next = *known;
+                        self.next.insert(from, next);
+                        self.advance_commit(now)
+                    }
+                    None => {
+                        let next = self.next.entry(from).or_insert(0);
+                        *next = next.saturating_sub(5);
+                        Vec::new()
+                    }
+                }
+            }
+        }
+    }
+
+    fn advance_commit(&mut self, now: u64) -> Outbox {
+        let mut matched: Vec<u64> = self.peers.iter().map(|p| self.matched.get(p).copied().unwrap_or(0)).collect();
+        matched.push(self.log.len() as u64);
+        matched.sort_unstable_by(|a, b| b.cmp(a));
+        let index = matched[self.majority() - 1];
+        if index > self.commit && self.log[index as usize - 1].term == self.term {
+            self.commit = index;
+            // followers learn of it at once, as the real one tells them
+            return self.replicate(now);
+        }
+        Vec::new()
+    }
+}

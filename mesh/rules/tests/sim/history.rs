@@ -1,0 +1,74 @@
+//! What clients saw. One tag is a register: every write sets another value, and the log orders the writes. Linearizable means that
+//! whatever began after something ended shows that or something later.
+
+use std::collections::BTreeMap;
+
+#[derive(Default)]
+pub(crate) struct History {
+    /// Value to the revision that set it.
+    ranks: BTreeMap<u64, u64>,
+    /// The latest revision that anyone has seen or been promised.
+    shown: u64,
+    acknowledged: Vec<u64>,
+    fresh_reads: u64,
+    violation: Option<String>,
+}
+
+impl History {
+    /// Entry `revision` set the register to `value`.
+    pub(crate) fn note_applied(&mut self, revision: u64, value: u64) {
+        let first = *self.ranks.entry(value).or_insert(revision);
+        if first != revision {
+            self.violate(format!("write {value} took effect at {first} and again at {revision}"));
+        }
+    }
+
+    /// What an operation that begins now must not fall behind.
+    pub(crate) fn floor(&self) -> u64 {
+        self.shown
+    }
+
+    pub(crate) fn acknowledge(&mut self, value: u64, floor: u64) {
+        match self.ranks.get(&value).copied() {
+            None => self.violate(format!("write {value} was acknowledged and never applied")),
+            Some(rank) => {
+                if rank <= floor {
+                    self.violate(format!("write {value} at {rank} was ordered before what was seen at {floor}"));
+                }
+                self.shown = self.shown.max(rank);
+                self.acknowledged.push(value);
+            }
+        }
+    }
+
+    pub(crate) fn read(&mut self, value: Option<u64>, floor: u64, where_: &str) {
+        let rank = value.map_or(0, |v| self.ranks.get(&v).copied().unwrap_or(u64::MAX));
+        if rank == u64::MAX {
+            self.violate(format!("{where_} read {value:?}, which nobody wrote"));
+        } else if rank < floor {
+            self.violate(format!("{where_} read {value:?} of revision {rank} after {floor} was shown"));
+        }
+        self.shown = self.shown.max(rank);
+        self.fresh_reads += 1;
+    }
+
+    pub(crate) fn violate(&mut self, what: String) {
+        self.violation.get_or_insert(what);
+    }
+
+    pub(crate) fn violation(&self) -> Option<&str> {
+        self.violation.as_deref()
+    }
+
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.acknowledged.len() as u64
+    }
+
+    pub(crate) fn acknowledged_values(&self) -> &[u64] {
+        &self.acknowledged
+    }
+
+    pub(crate) fn fresh_reads(&self) -> u64 {
+        self.fresh_reads
+    }
+}

@@ -3,19 +3,24 @@
 //! It knows Atoll only as a stranger does: by its command line, its `mesh.json` and its HTTP APIs. Nothing fails because the machine is
 //! slow; a run fails only when a server does not do what it was asked.
 
+mod cold;
 mod content;
 mod cpu;
+mod failover;
 mod figures;
 mod goals;
+mod idle;
 mod load;
 mod machine;
 mod mesh;
 mod operations;
 mod peers;
 mod process;
+mod push;
 mod registry;
 mod report;
 mod serve;
+mod size;
 mod stop;
 mod tools;
 mod wire;
@@ -41,6 +46,14 @@ struct Arguments {
 enum What {
     /// Pulls and pushes of one node beside Distribution, nginx and others
     Serve(serve::Serve),
+    /// Pushes of a whole image to a mesh of three regions beside Distribution
+    Push(push::Push),
+    /// Pulls from a region that does not hold the bytes yet
+    Cold(cold::Cold),
+    /// Kills primaries and times the next acknowledged push
+    Failover(failover::Failover),
+    /// Processor and memory of a mesh that nobody uses
+    Idle(idle::Idle),
 }
 
 fn main() -> ExitCode {
@@ -59,5 +72,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     let out = arguments.out.clone().unwrap_or_else(|| machine::repository().join("target/loadtest"));
     match &arguments.what {
         What::Serve(serve) => serve.run(&out),
+        What::Push(push) => push.run(&out),
+        What::Cold(cold) => cold.run(&out),
+        What::Failover(failover) => failover.run(&out),
+        What::Idle(idle) => idle.run(&out),
     }
 }

@@ -65,6 +65,11 @@ impl Mesh {
         Ok(mesh)
     }
 
+    /// The process ids of its nodes.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.nodes.iter().map(|node| node.pid).collect()
+    }
+
     /// A node's address, as the administrator.
     pub(crate) fn target(&self, at: usize) -> Target {
         self.nodes[at].target.clone().basic(&self.user, &self.password)

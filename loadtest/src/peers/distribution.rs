@@ -61,7 +61,7 @@ pub(super) fn start(name: &str, role: Role, binary: &Path) -> Result<Peer> {
         version: version(binary),
         reads: target.clone(),
         writes: target,
-        host: Host::Program(running, folder),
+        host: Host::Program { running, _folder: folder },
     })
 }
 

@@ -57,7 +57,11 @@ pub(crate) struct Peer {
 #[derive(Debug)]
 enum Host {
     Mesh(Box<Mesh>),
-    Program(Running, TempDir),
+    /// The folder goes when the program has ended.
+    Program {
+        running: Running,
+        _folder: TempDir,
+    },
     Elsewhere,
 }
 
@@ -72,14 +76,24 @@ impl Peer {
         self.writes.client()
     }
 
+    /// Its address for pushes.
+    pub(crate) fn writes(&self) -> Target {
+        self.writes.clone()
+    }
+
+    /// Its processes; none if somebody else runs it.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        match &self.host {
+            Host::Mesh(mesh) => mesh.pids(),
+            Host::Program { running, .. } => [vec![running.pid()], process::children(running.pid())].concat(),
+            Host::Elsewhere => Vec::new(),
+        }
+    }
+
     /// Its CPU time so far, if its processes are known.
     pub(crate) fn cpu(&self) -> Option<Reading> {
-        let pids = match &self.host {
-            Host::Mesh(mesh) => mesh.nodes.iter().map(|node| node.pid).collect(),
-            Host::Program(running, _) => [vec![running.pid()], process::children(running.pid())].concat(),
-            Host::Elsewhere => return None,
-        };
-        Some(Reading::of(&pids))
+        let pids = self.pids();
+        (!pids.is_empty()).then(|| Reading::of(&pids))
     }
 
     /// Whether it takes pushes.

@@ -41,7 +41,7 @@ fn start(binary: &Path, files: &[(String, &[u8])]) -> Result<Peer> {
         version: format!("{version}; static files, sendfile, no access log"),
         reads: target.clone(),
         writes: target,
-        host: Host::Program(running, folder),
+        host: Host::Program { running, _folder: folder },
     })
 }
 

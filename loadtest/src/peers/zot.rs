@@ -33,6 +33,6 @@ pub(super) fn start(name: &str, binary: &Path) -> Result<Peer> {
         version: format!("{}; commit on, no authentication", said.unwrap_or_else(|| binary.display().to_string())),
         reads: target.clone(),
         writes: target,
-        host: Host::Program(running, folder),
+        host: Host::Program { running, _folder: folder },
     })
 }

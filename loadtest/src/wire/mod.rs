@@ -56,11 +56,6 @@ impl Target {
         self
     }
 
-    /// The same server, asked by nobody in particular.
-    pub(crate) fn anonymous(&self) -> Self {
-        Target::at(&self.host)
-    }
-
     /// A client without a connection yet.
     pub(crate) fn client(&self) -> Client {
         Client { target: self.clone(), patience: PATIENCE, connection: None, out: Vec::new() }

@@ -175,24 +175,32 @@ impl Client {
         Ok(())
     }
 
-    /// Sends a request and reads the whole answer. After an error the next request opens a new connection.
+    /// Sends a request and reads the whole answer. After an error, which names the request, the next one opens a new connection.
     pub(crate) fn send(&mut self, request: &Request<'_>, sink: &mut Sink<'_>) -> io::Result<Answer> {
+        let exchange = self.exchange(request, sink);
+        if !matches!(exchange, Ok((_, true))) {
+            self.connection = None;
+        }
+        exchange.map(|(answer, _)| answer).map_err(|error| self.named(request, &error))
+    }
+
+    fn exchange(&mut self, request: &Request<'_>, sink: &mut Sink<'_>) -> io::Result<(Answer, bool)> {
         self.connect()?;
         let Some(connection) = &mut self.connection else { return Err(io::ErrorKind::NotConnected.into()) };
         self.out.clear();
         request.write_head(&self.target, &mut self.out);
-        let exchange = connection.exchange(&self.out, request.body.unwrap_or_default(), request.method == "HEAD", sink);
-        match exchange {
-            Ok((answer, true)) => Ok(answer),
-            Ok((answer, false)) => {
-                self.connection = None;
-                Ok(answer)
-            }
-            Err(error) => {
-                self.connection = None;
-                Err(error)
-            }
+        connection.exchange(&self.out, request.body.unwrap_or_default(), request.method == "HEAD", sink)
+    }
+
+    /// An error that says what was asked, and calls a time-out by its name: the system calls it "temporarily unavailable".
+    fn named(&self, request: &Request<'_>, error: &io::Error) -> io::Error {
+        let Request { method, path, .. } = request;
+        let host = &self.target.host;
+        if error.kind() == io::ErrorKind::WouldBlock {
+            let text = format!("{method} http://{host}{path}: nothing moved for {:?}", self.patience);
+            return io::Error::new(io::ErrorKind::TimedOut, text);
         }
+        io::Error::new(error.kind(), format!("{method} http://{host}{path}: {error}"))
     }
 
     /// GET of a path, the body thrown away.

@@ -32,13 +32,16 @@ impl Idle {
     pub(crate) fn run(&self, out: &Path) -> Result<()> {
         let mut report = Report::new("idle", "An idle mesh");
         let atoll = tools::atoll(self.atoll.as_deref())?;
-        let mesh = Mesh::up(&atoll, 3)?;
+        let mut mesh = Mesh::up(&atoll, 3)?;
         report.server("atoll", &format!("{}; three regions on this machine", tools::version(&atoll)));
         wait(SETTLE)?;
-        let read = || mesh.nodes.iter().map(|node| Reading::of(&[node.pid])).collect::<Vec<_>>();
-        let (before, begun) = (read(), Instant::now());
+        let read = |mesh: &mut Mesh| {
+            mesh.must_run()?;
+            anyhow::Ok(mesh.nodes.iter().map(|node| Reading::of(&[node.pid])).collect::<Vec<_>>())
+        };
+        let (before, begun) = (read(&mut mesh)?, Instant::now());
         wait(Duration::from_secs(u64::from(self.seconds)))?;
-        let (after, seconds) = (read(), begun.elapsed().as_secs_f64());
+        let (after, seconds) = (read(&mut mesh)?, begun.elapsed().as_secs_f64());
         let mut table = Table::new(&["node", "CPU, % of a core", "memory, MiB"]);
         let mut found = Vec::new();
         for (at, node) in mesh.nodes.iter().enumerate() {

@@ -46,10 +46,10 @@ impl Mesh {
         let mut command = Command::new(atoll);
         command.arg("up").arg("--data").arg(&data).args(["--port", "0", "--nodes", &nodes.to_string()]);
         let mut up = Running::start(&mut command, &folder.path().join("up.log"))?;
-        let described = process::until("atoll up writes mesh.json", PATIENCE, || {
+        let described = process::until("mesh.json tells the nodes' process ids", PATIENCE, || {
             up.must_run()?;
             let text = std::fs::read(data.join("mesh.json")).ok();
-            Ok(text.and_then(|text| serde_json::from_slice::<Value>(&text).ok()))
+            Ok(text.and_then(|text| serde_json::from_slice::<Value>(&text).ok()).filter(all_started))
         })?;
         let (user, password) = admin(&described["admin"])?;
         let told = described["nodes"].as_array().context("mesh.json has no nodes")?;
@@ -62,7 +62,21 @@ impl Mesh {
                 Ok(mesh.is_ready(at).then_some(()))
             })?;
         }
+        // readiness says that reads are answered, not that the administrator has been made yet
+        process::until("the administrator is let in", PATIENCE, || {
+            mesh.up.must_run()?;
+            Ok((0..nodes).all(|at| mesh.status(at).is_ok()).then_some(()))
+        })?;
         Ok(mesh)
+    }
+
+    /// Fails, with the last words of `up`, if a node has ended.
+    pub(crate) fn must_run(&mut self) -> Result<()> {
+        self.up.must_run()?;
+        match self.nodes.iter().find(|node| !node.lives()) {
+            None => Ok(()),
+            Some(node) => bail!("{} has ended:\n{}", node.name, self.up.last_words()),
+        }
     }
 
     /// The process ids of its nodes.
@@ -185,6 +199,11 @@ impl Node {
     }
 }
 
+/// Whether every node has a process: `mesh.json` is there before they are started, with 0 for their ids.
+fn all_started(described: &Value) -> bool {
+    described["nodes"].as_array().is_some_and(|nodes| nodes.iter().all(|node| node["pid"].as_u64() > Some(0)))
+}
+
 /// The administrator's name and password.
 fn admin(told: &Value) -> Result<(String, String)> {
     let user = told["user"].as_str().context("mesh.json names no administrator")?;
@@ -213,6 +232,13 @@ fn alive_in(status: &Value) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nodes_without_a_process_have_not_started() {
+        assert!(!all_started(&json!({ "nodes": [{ "pid": 7 }, { "pid": 0 }] })));
+        assert!(!all_started(&json!({ "nodes": [{}] })));
+        assert!(all_started(&json!({ "nodes": [{ "pid": 7 }] })));
+    }
 
     #[test]
     fn a_status_names_primaries_and_the_living() {

@@ -40,11 +40,16 @@ impl Running {
         self.child.try_wait().ok().flatten()
     }
 
+    /// The end of what it said.
+    pub(crate) fn last_words(&self) -> String {
+        tail(&self.log)
+    }
+
     /// Fails with its last words if it has ended.
     pub(crate) fn must_run(&mut self) -> Result<()> {
         match self.ended() {
             None => Ok(()),
-            Some(status) => bail!("it ended with {status}:\n{}", tail(&self.log)),
+            Some(status) => bail!("it ended with {status}:\n{}", self.last_words()),
         }
     }
 
@@ -129,9 +134,9 @@ pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-/// The end of a log.
+/// The end of a log, without lines that show a password: what is printed here ends up in other logs.
 fn tail(log: &Path) -> String {
     let text = File::open(log).and_then(std::io::read_to_string).unwrap_or_default();
-    let lines: Vec<_> = text.lines().collect();
+    let lines: Vec<_> = text.lines().filter(|line| !line.to_ascii_lowercase().contains("password")).collect();
     lines[lines.len().saturating_sub(30)..].join("\n")
 }

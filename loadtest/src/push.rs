@@ -115,7 +115,7 @@ impl Push {
             ]);
         }
         report.table(&table);
-        report.say("CPU is that of all three nodes together.");
+        report.say("CPU is that of all three nodes together, until the acknowledgement.");
         report.record("bytes", self.size.0.into());
         let pushes: serde_json::Map<_, _> =
             places.iter().map(|place| (place.name.to_owned(), json!({ "pushes": place.pushes }))).collect();

@@ -1,1 +1,80 @@
-fn main() {}
+//! `loadtest`: a client from outside that starts a registry and its peers and tells how they compare.
+//!
+//! It knows Atoll only as a stranger does: by its command line, its `mesh.json` and its HTTP APIs. Nothing fails because the machine is
+//! slow; a run fails only when a server does not do what it was asked.
+
+mod cold;
+mod content;
+mod cpu;
+mod failover;
+mod figures;
+mod goals;
+mod idle;
+mod load;
+mod machine;
+mod mesh;
+mod operations;
+mod peers;
+mod process;
+mod push;
+mod registry;
+mod report;
+mod serve;
+mod size;
+mod stop;
+mod tools;
+mod wire;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Starts Atoll and its peers on this machine and reports how they compare
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+    /// Where the reports go; without it target/loadtest in the source tree
+    #[arg(long, global = true, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Pulls and pushes of one node beside Distribution, nginx and others
+    Serve(serve::Serve),
+    /// Pushes of a whole image to a mesh of three regions beside Distribution
+    Push(push::Push),
+    /// Pulls from a region that does not hold the bytes yet
+    Cold(cold::Cold),
+    /// Kills primaries and times the next acknowledged push
+    Failover(failover::Failover),
+    /// Processor and memory of a mesh that nobody uses
+    Idle(idle::Idle),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("loadtest: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    stop::listen()?;
+    let out = arguments.out.clone().unwrap_or_else(|| machine::repository().join("target/loadtest"));
+    match &arguments.what {
+        What::Serve(serve) => serve.run(&out),
+        What::Push(push) => push.run(&out),
+        What::Cold(cold) => cold.run(&out),
+        What::Failover(failover) => failover.run(&out),
+        What::Idle(idle) => idle.run(&out),
+    }
+}

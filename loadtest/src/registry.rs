@@ -1,0 +1,94 @@
+//! What a client says to a registry: the few requests of the distribution-spec that are measured.
+
+use anyhow::{Context, Result, ensure};
+use rules::digest::{Algorithm, Digest, Hasher};
+
+use crate::content::{Blob, MANIFEST};
+use crate::wire::{Answer, Client, Request, Sink};
+
+/// What is asked for when a manifest is.
+pub(crate) const ACCEPT: (&str, &str) = ("Accept", MANIFEST);
+
+/// The path of a blob.
+pub(crate) fn blob_path(repository: &str, digest: &Digest) -> String {
+    format!("/v2/{repository}/blobs/{digest}")
+}
+
+/// The path of a manifest by tag or digest.
+pub(crate) fn manifest_path(repository: &str, reference: &str) -> String {
+    format!("/v2/{repository}/manifests/{reference}")
+}
+
+/// Uploads a blob: a POST that opens the upload and one PUT with all bytes.
+pub(crate) fn upload(client: &mut Client, repository: &str, parts: &[&[u8]], digest: &Digest) -> Result<()> {
+    let path = format!("/v2/{repository}/blobs/uploads/");
+    let opened = client.send(&Request::new("POST", &path).body(&[]), &mut Sink::Discard)?;
+    let location = expect(&opened, 202, "POST", &path)?.location.as_deref().context("an upload without a Location")?;
+    let location = path_of(location);
+    let join = if location.contains('?') { '&' } else { '?' };
+    let path = format!("{location}{join}digest={digest}");
+    let request = Request::new("PUT", &path).headers(&[("Content-Type", "application/octet-stream")]).body(parts);
+    let stored = client.send(&request, &mut Sink::Discard)?;
+    expect(&stored, 201, "PUT", &path)?;
+    Ok(())
+}
+
+/// Uploads a whole blob.
+pub(crate) fn upload_blob(client: &mut Client, repository: &str, blob: &Blob) -> Result<()> {
+    upload(client, repository, &[&blob.bytes], &blob.digest)
+}
+
+/// Stores a manifest under a tag or its digest.
+pub(crate) fn put_manifest(client: &mut Client, repository: &str, reference: &str, manifest: &Blob) -> Result<()> {
+    let path = manifest_path(repository, reference);
+    let body: [&[u8]; 1] = [&manifest.bytes];
+    let request = Request::new("PUT", &path).headers(&[("Content-Type", MANIFEST)]).body(&body);
+    let stored = client.send(&request, &mut Sink::Discard)?;
+    expect(&stored, 201, "PUT", &path)?;
+    Ok(())
+}
+
+/// Takes a blob over from another repository of the same registry.
+pub(crate) fn mount(client: &mut Client, into: &str, from: &str, digest: &Digest) -> Result<Answer> {
+    let path = format!("/v2/{into}/blobs/uploads/?mount={digest}&from={from}");
+    let mounted = client.send(&Request::new("POST", &path).body(&[]), &mut Sink::Discard)?;
+    expect(&mounted, 201, "POST", &path)?;
+    Ok(mounted)
+}
+
+/// GETs a path and compares what comes with the sha256 it must have.
+pub(crate) fn verify(client: &mut Client, path: &str, digest: &Digest) -> Result<()> {
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    let answer = client.send(&Request::new("GET", path).headers(&[ACCEPT]), &mut Sink::Hash(&mut hasher))?;
+    expect(&answer, 200, "GET", path)?;
+    let found = hasher.finish();
+    ensure!(found == *digest, "GET {path}: the bytes are {found}, not {digest}");
+    Ok(())
+}
+
+/// Passes on an answer that has this status.
+pub(crate) fn expect<'a>(answer: &'a Answer, status: u16, method: &str, path: &str) -> Result<&'a Answer> {
+    ensure!(answer.status == status, "{method} {path}: status {}, expected {status}", answer.status);
+    Ok(answer)
+}
+
+/// A Location without scheme and host: we stay on the connection we have.
+fn path_of(location: &str) -> &str {
+    if location.starts_with('/') {
+        return location;
+    }
+    let Some((_, rest)) = location.split_once("://") else { return location };
+    rest.find('/').map_or("/", |at| &rest[at..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_location_may_be_a_path_or_a_whole_url() {
+        assert_eq!(path_of("/v2/a/blobs/uploads/1?x=y://z"), "/v2/a/blobs/uploads/1?x=y://z");
+        assert_eq!(path_of("http://h:1/v2/a?_state=b://c"), "/v2/a?_state=b://c");
+        assert_eq!(path_of("http://h:1"), "/");
+    }
+}

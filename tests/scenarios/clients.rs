@@ -180,7 +180,8 @@ fn containerd_pushes_and_the_others_pull_it_elsewhere() {
     assert_eq!(ctr_digest(&containerd, &name), digest);
     assert_eq!(shore.skopeo_pulls(&shore.name(0, "ctr:1")), digest);
     assert_eq!(docker_pulls(&docker, &shore.name(1, "ctr:1")), digest);
-    assert_eq!(shore.crane_pulls(&shore.name(1, "ctr:1")), digest);
+    // these layers are not compressed, which crane's validation does not expect
+    assert_eq!(shore.crane(&["digest", &shore.name(1, "ctr:1")]), digest);
 }
 
 #[test]

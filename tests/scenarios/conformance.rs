@@ -12,7 +12,7 @@ fn the_official_suite_passes_whole_through_a_node_that_is_not_the_primary() {
     let at = (mesh.primary_of("demo") + 1) % 3;
     let (user, password) = mesh.admin();
     let results = TempDir::with_prefix("atoll-conformance-").expect("a temporary folder");
-    suite.env("OCI_RESULTS_DIR", results.path()).env("OCI_CONFIGURATION", results.path().join("none.yaml"));
+    suite.env("OCI_RESULTS_DIR", results.path()).current_dir(results.path());
     suite.env("OCI_REGISTRY", mesh.client(at).authority()).env("OCI_TLS", "disabled");
     suite.env("OCI_REPO1", "demo/conformance/one").env("OCI_REPO2", "demo/conformance/two");
     let said = process::finish(suite.env("OCI_USERNAME", user).env("OCI_PASSWORD", password));

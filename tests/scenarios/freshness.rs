@@ -8,7 +8,7 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use tests::image::{Image, digest};
+use tests::image::{Image, MANIFEST, digest};
 use tests::mesh::Mesh;
 use tests::{rounds, wait, wire};
 
@@ -55,7 +55,7 @@ fn a_replica_that_slept_through_a_push_never_speaks_as_if_it_had_not() {
         // These readers come after the acknowledgement; their requests are in the sleeper's queue when it wakes.
         let client = mesh.anyone(sleeper);
         let request = format!(
-            "GET /v2/demo/slept/manifests/latest HTTP/1.1\r\nhost: {}\r\naccept: */*\r\nconnection: close\r\n\r\n",
+            "GET /v2/demo/slept/manifests/latest HTTP/1.1\r\nhost: {}\r\naccept: {MANIFEST}\r\nconnection: close\r\n\r\n",
             client.authority()
         );
         let mut waiting: Vec<_> = (0..4)

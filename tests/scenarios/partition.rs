@@ -26,6 +26,8 @@ fn a_minority_serves_what_it_holds_refuses_pushes_and_agrees_again_when_healed()
         }
 
         mesh.cut(lone);
+        let reached = others.iter().any(|at| mesh.hears(*at, lone) || mesh.hears(lone, *at));
+        assert!(!reached, "the cable is pulled and they still hear each other");
         let alone = mesh.repository(lone, "demo/cut");
         wait::until("the lone node warns that it may be stale", || {
             let found =
@@ -45,6 +47,7 @@ fn a_minority_serves_what_it_holds_refuses_pushes_and_agrees_again_when_healed()
         assert!(found.digest == old.digest() && found.may_be_stale, "the lone node cannot know better: {found:?}");
 
         mesh.heal(lone);
+        assert!(mesh.hears(others[0], lone), "the cable is plugged in and they do not hear each other");
         wait::until("the lone node has caught up", || {
             let found = alone.pull("moving").ok()?;
             assert!(found.may_be_stale || found.digest == new.digest(), "stale after healing, and without a warning");

@@ -103,6 +103,14 @@ impl Islands {
         ip(&self.sea, &format!("link set port{at} master bridge"));
     }
 
+    /// Whether one island hears another at all.
+    #[must_use]
+    pub fn hears(&self, from: usize, to: usize) -> bool {
+        let network = format!("/proc/{}/ns/net", self.islands[from].pid());
+        let client = self.anyone(to).inside(network.into()).patient_for(Duration::from_secs(3));
+        client.get("/readyz").is_ok()
+    }
+
     /// The administrator, at a node, from inside that node's island.
     #[must_use]
     pub fn client(&self, at: usize) -> Client {

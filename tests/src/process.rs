@@ -85,7 +85,8 @@ pub fn lives(pid: u32, word: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    state.is_some_and(|state| state != 'Z') && String::from_utf8_lossy(&line).contains(word)
+    // in the middle of an exec the line is empty for a moment
+    state.is_some_and(|state| state != 'Z') && (line.is_empty() || String::from_utf8_lossy(&line).contains(word))
 }
 
 /// What a finished program said, and whether it went well.

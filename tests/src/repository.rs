@@ -10,6 +10,13 @@ use http::Method;
 use crate::http::{Answer, Client, Unanswered};
 use crate::image::{Blob, Image, MANIFEST, digest};
 
+const ACCEPTED: [&str; 4] = [
+    MANIFEST,
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+];
+
 /// A repository as seen through one node.
 #[derive(Clone, Debug)]
 pub struct Repository {
@@ -163,7 +170,9 @@ impl Repository {
     /// # Panics
     /// When the bytes are not what they are said to be.
     pub fn manifest(&self, reference: &str) -> Result<(Found, Bytes), Refusal> {
-        let get = self.client.ask(Method::GET, &self.path(&format!("manifests/{reference}"))).header("accept", "*/*");
+        let get = self.client.ask(Method::GET, &self.path(&format!("manifests/{reference}")));
+        // one header line for each type, as dockerd sends them
+        let get = ACCEPTED.iter().fold(get, |get, kind| get.header("accept", kind));
         let answer = expect(get.send()?, 200)?;
         let real = digest(&answer.body);
         let said = answer.header("docker-content-digest");

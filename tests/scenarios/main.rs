@@ -4,6 +4,7 @@ mod arrows;
 mod clients;
 mod conformance;
 mod freshness;
+mod greedy;
 mod hostile;
 mod kill_primary;
 mod lifecycle;

@@ -8,9 +8,12 @@
 //! - [`http`] is a plain HTTP/1.1 client, [`wire`] the same without manners, for hostile input;
 //! - [`image`] makes images, [`repository`] pushes and pulls them and hashes every byte;
 //! - [`mesh`] is `atoll up`, [`islands`] the same over networks that can be cut;
+//! - [`complaints`] collects what is wrong, [`footprint`] what is left on the disks;
 //! - [`daemons`] are a dockerd and a containerd of our own, [`tools`] the other clients.
 
+pub mod complaints;
 pub mod daemons;
+pub mod footprint;
 pub mod http;
 pub mod image;
 pub mod islands;

@@ -138,7 +138,7 @@ fn chunks_out_of_order(wrong: &Complaints, repository: &Repository) {
         repository.client().ask(Method::PATCH, place).header("content-range", range).body(random_bytes(100)).send()
     };
     wrong.unless_refused("a first chunk that is not the first", patch_at(&place, "100-199"), &[416], &[]);
-    for nonsense in ["abc", "5-2", "-", "0-", "0-99999999999999999999999", "bytes 0-99/100", "0-98"] {
+    for nonsense in ["abc", "5-2", "-", "0-", "0-99999999999999999999999", "bytes=0-99", "0-98"] {
         wrong.unless_refused(&format!("the range {nonsense:?}"), patch_at(&place, nonsense), &[400, 416], &[]);
     }
     let first = patch_at(&place, "0-99").unwrap_or_else(|none| panic!("{none}"));

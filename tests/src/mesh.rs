@@ -69,14 +69,14 @@ impl Node {
 }
 
 impl Mesh {
-    /// `nodes` nodes in a temporary folder, all of them ready.
+    /// `count` nodes in a temporary folder, all of them ready.
     ///
     /// # Panics
     /// When they do not become ready.
     #[must_use]
-    pub fn up(nodes: usize) -> Self {
+    pub fn up(count: usize) -> Self {
         let temporary = TempDir::with_prefix("atoll-").expect("a temporary folder");
-        let mut mesh = Self::up_in(&temporary.path().join("data"), nodes);
+        let mut mesh = Self::up_in(&temporary.path().join("data"), count);
         mesh.temporary = Some(temporary);
         mesh
     }
@@ -86,18 +86,19 @@ impl Mesh {
     /// # Panics
     /// When they do not become ready.
     #[must_use]
-    pub fn up_in(folder: &Path, nodes: usize) -> Self {
+    pub fn up_in(folder: &Path, count: usize) -> Self {
         let machine = crate::whole_machine();
         std::fs::create_dir_all(folder).expect("a folder for the mesh");
         let described = folder.join("mesh.json");
-        let _ = std::fs::remove_file(&described);
         let mut command = Command::new(tools::atoll());
-        command.arg("up").arg("--data").arg(folder).args(["--port", "0", "--nodes", &nodes.to_string()]);
+        command.arg("up").arg("--data").arg(folder).args(["--port", "0", "--nodes", &count.to_string()]);
         let mut up = Running::start(&mut command, &folder.with_extension("up.log"));
-        let described = wait::until("mesh.json is written", || {
+        // an earlier start may have left one: it is this start's when the processes it names run
+        let described = wait::until("mesh.json tells of running nodes", || {
             assert!(up.ended().is_none(), "atoll up ended at once:\n{}", up.last_words());
-            let text = std::fs::read(&described).ok()?;
-            serde_json::from_slice::<Value>(&text).ok()
+            let told: Value = serde_json::from_slice(&std::fs::read(&described).ok()?).ok()?;
+            let nodes: Vec<_> = told["nodes"].as_array()?.iter().map(node).collect();
+            (nodes.len() == count && nodes.iter().all(Node::lives)).then_some(told)
         });
         let mesh = Self {
             folder: folder.to_owned(),
@@ -107,8 +108,7 @@ impl Mesh {
             temporary: None,
             _machine: machine,
         };
-        assert_eq!(mesh.nodes.len(), nodes, "mesh.json names the nodes that were asked for");
-        for at in 0..nodes {
+        for at in 0..count {
             mesh.wait_ready(at);
         }
         mesh.primary_of("demo");

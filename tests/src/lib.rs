@@ -1,1 +1,45 @@
-//! skeleton
+//! The rig under the scenarios: real `atoll` processes, real clients, networks that can be cut.
+//!
+//! The scenarios in `tests/scenarios` state what the mesh promises; nothing here knows a promise. What they share is how to
+//! start things, how to talk to them and how to take them away again, whatever happens:
+//!
+//! - [`process`] starts programs and ends every one of them by its pid;
+//! - [`wait`] polls a condition, because nothing here sleeps and hopes;
+//! - [`http`] is a plain HTTP/1.1 client, [`wire`] the same without manners, for hostile input;
+//! - [`image`] makes images, [`repository`] pushes and pulls them and hashes every byte;
+//! - [`mesh`] is `atoll up`, [`islands`] the same over networks that can be cut;
+//! - [`complaints`] collects what is wrong, [`footprint`] what is left on the disks;
+//! - [`daemons`] are a dockerd and a containerd of our own, [`tools`] the other clients.
+
+pub mod complaints;
+pub mod daemons;
+pub mod footprint;
+pub mod http;
+pub mod image;
+pub mod islands;
+pub mod mesh;
+pub mod process;
+pub mod repository;
+pub mod tools;
+pub mod wait;
+pub mod wire;
+
+use std::sync::{Mutex, MutexGuard};
+
+static MACHINE: Mutex<()> = Mutex::new(());
+
+/// Taken by whatever starts a mesh, so that one scenario at a time has the machine.
+///
+/// The promises do not depend on speed, but three nodes and a client on two cores are load enough.
+pub(crate) fn whole_machine() -> MutexGuard<'static, ()> {
+    MACHINE.lock().unwrap_or_else(|broken| broken.into_inner())
+}
+
+/// How many rounds a scenario plays: `full`, or fewer when `ATOLL_ROUNDS` says so (a quick look, not a proof).
+#[must_use]
+pub fn rounds(full: usize) -> usize {
+    std::env::var("ATOLL_ROUNDS")
+        .ok()
+        .and_then(|most| most.parse().ok())
+        .map_or(full, |most: usize| full.min(most.max(1)))
+}

@@ -1,0 +1,237 @@
+//! The clients people have push to one region and pull from the others, real images, and all see the same digests.
+//!
+//! Each test is one client pushing and the rest reading. docker sends one chunked PATCH a layer, containerd one PUT, skopeo checks
+//! six blobs at once, crane asks HEAD first, oras mounts: between them they walk most of the ways into a registry.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use base64::Engine as _;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tests::daemons::{Containerd, Docker};
+use tests::mesh::Mesh;
+use tests::{process, tools};
+
+/// A mesh, and the clients' files.
+struct Shore {
+    images: PathBuf,
+    mesh: Mesh,
+    folder: TempDir,
+}
+
+impl Shore {
+    fn new() -> Self {
+        let images = tools::images();
+        let mesh = Mesh::up(3);
+        let folder = TempDir::with_prefix("atoll-shore-").expect("a temporary folder");
+        let (user, password) = mesh.admin();
+        let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+        let known = |at: usize| (mesh.client(at).authority().to_owned(), json!({"auth": pair}));
+        let auths: serde_json::Map<String, Value> = (0..mesh.nodes().len()).map(known).collect();
+        std::fs::write(folder.path().join("config.json"), json!({"auths": auths}).to_string()).expect("a file");
+        Self { images, mesh, folder }
+    }
+
+    /// What a client calls a repository of project `demo` at a node.
+    fn name(&self, at: usize, rest: &str) -> String {
+        format!("{}/demo/{rest}", self.mesh.client(at).authority())
+    }
+
+    fn layout(&self, name: &str) -> String {
+        self.images.join("oci").join(name).display().to_string()
+    }
+
+    /// What every node says `tag` is: one answer, or the scenario ends.
+    fn digest(&self, repository: &str, tag: &str) -> String {
+        let at = |at| self.mesh.repository(at, &format!("demo/{repository}")).resolve(tag).map(|found| found.digest);
+        let all = [0, 1, 2].map(|node| at(node).unwrap_or_else(|no| panic!("{repository}:{tag} at {node}: {no}")));
+        assert!(all.iter().all(|one| one == &all[0]), "the nodes disagree about {repository}:{tag}: {all:?}");
+        all[0].clone()
+    }
+
+    fn run(&self, mut command: Command, arguments: &[&str]) -> String {
+        let folder = self.folder.path();
+        process::succeed(command.args(arguments).current_dir(folder).env("DOCKER_CONFIG", folder))
+    }
+
+    fn skopeo(&self, arguments: &[&str]) -> String {
+        let mut command = tools::packaged("skopeo", "skopeo");
+        command.env("REGISTRY_AUTH_FILE", self.folder.path().join("config.json"));
+        self.run(command, arguments)
+    }
+
+    /// skopeo copies all of an image to a folder; its digest.
+    fn skopeo_pulls(&self, name: &str) -> String {
+        let to = format!("dir:{}", self.fresh("skopeo"));
+        self.skopeo(&["copy", "-q", "--all", "--src-tls-verify=false", &format!("docker://{name}"), &to]);
+        self.skopeo(&["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &format!("docker://{name}")])
+    }
+
+    fn skopeo_pushes(&self, from: &str, name: &str) {
+        self.skopeo(&["copy", "-q", "--all", "--dest-tls-verify=false", from, &format!("docker://{name}")]);
+    }
+
+    fn crane(&self, arguments: &[&str]) -> String {
+        self.run(tools::built_by_go("crane"), &[arguments, &["--insecure"]].concat())
+    }
+
+    /// crane reads every layer and checks it against manifest and configuration; the digest.
+    fn crane_pulls(&self, name: &str) -> String {
+        self.crane(&["validate", "--remote", name]);
+        self.crane(&["digest", name])
+    }
+
+    fn oras(&self, arguments: &[&str]) -> String {
+        self.run(tools::built_by_go("oras"), arguments)
+    }
+
+    /// A folder name that nothing has used yet.
+    fn fresh(&self, what: &str) -> String {
+        let folder = TempDir::with_prefix_in(format!("{what}-"), self.folder.path()).expect("a temporary folder");
+        folder.keep().join("here").display().to_string()
+    }
+}
+
+/// ctr pulls and unpacks; the digest it found.
+fn ctr_pulls(containerd: &Containerd, name: &str) -> String {
+    containerd.run(&["images", "pull", "--plain-http", name]);
+    ctr_digest(containerd, name)
+}
+
+fn ctr_digest(containerd: &Containerd, name: &str) -> String {
+    let listed = containerd.run(&["images", "ls", &format!("name=={name}")]);
+    let word = listed.split_whitespace().find(|word| word.starts_with("sha256:"));
+    word.unwrap_or_else(|| panic!("ctr lists no digest: {listed}")).to_owned()
+}
+
+/// docker pulls what it has not got; the digest it found.
+fn docker_pulls(docker: &Docker, name: &str) -> String {
+    docker.run(&["pull", "-q", name]);
+    let digests = docker.run(&["image", "inspect", "--format", "{{join .RepoDigests \"\\n\"}}", name]);
+    let (repository, _) = name.rsplit_once(':').expect("a name with a tag");
+    let own = digests.lines().find_map(|line| line.strip_prefix(repository)?.strip_prefix('@'));
+    own.unwrap_or_else(|| panic!("docker knows no digest of {name}: {digests}")).to_owned()
+}
+
+#[test]
+fn docker_pushes_190_megabytes_and_the_others_pull_them_elsewhere() {
+    let shore = Shore::new();
+    let (docker, containerd) = (Docker::start(), Containerd::start());
+    let (user, password) = shore.mesh.admin();
+    docker.login(shore.mesh.client(0).authority(), user, password);
+    docker.run(&["load", "-q", "-i", &shore.images.join("docker/app.tar").display().to_string()]);
+    for tag in ["app:1", "app:2"] {
+        // the second shares all layers but one with the first
+        docker.run(&["tag", &format!("atoll/{tag}"), &shore.name(0, tag)]);
+        docker.run(&["push", "-q", &shore.name(0, tag)]);
+    }
+    let id = docker.run(&["image", "inspect", "--format", "{{.Id}}", "atoll/app:1"]);
+    let digest = shore.digest("app", "1");
+    assert_eq!(ctr_pulls(&containerd, &shore.name(1, "app:1")), digest);
+    assert_eq!(shore.skopeo_pulls(&shore.name(2, "app:1")), digest);
+    assert_eq!(shore.crane_pulls(&shore.name(1, "app:2")), shore.digest("app", "2"));
+    // everything that docker has of it, so that the layers have to come again
+    let own = [shore.name(0, "app:1"), shore.name(0, "app:2"), "atoll/app:1".into(), "atoll/app:2".into()];
+    docker.run(&[&["rmi", "-f"], own.each_ref().map(String::as_str).as_slice()].concat());
+    assert_eq!(docker_pulls(&docker, &shore.name(2, "app:1")), digest);
+    assert_eq!(
+        docker.run(&["image", "inspect", "--format", "{{.Id}}", &shore.name(2, "app:1")]),
+        id,
+        "the same image came back"
+    );
+}
+
+#[test]
+fn skopeo_pushes_an_index_of_two_platforms_and_the_others_pull_it_elsewhere() {
+    let shore = Shore::new();
+    let (docker, containerd) = (Docker::start(), Containerd::start());
+    shore.skopeo_pushes(&format!("oci:{}:1", shore.layout("multi")), &shore.name(1, "multi:1"));
+    let digest = shore.digest("multi", "1");
+    let index = shore.crane(&["manifest", &shore.name(0, "multi:1")]);
+    let index: Value = serde_json::from_str(&index).expect("an index is JSON");
+    assert_eq!(index["manifests"].as_array().map(Vec::len), Some(2), "both platforms: {index}");
+    assert_eq!(docker_pulls(&docker, &shore.name(0, "multi:1")), digest);
+    assert_eq!(ctr_pulls(&containerd, &shore.name(2, "multi:1")), digest);
+    assert_eq!(shore.crane_pulls(&shore.name(2, "multi:1")), digest);
+    // and through docker's own format, which names its types differently
+    shore.skopeo(&[
+        "copy",
+        "-q",
+        "--format",
+        "v2s2",
+        "--dest-tls-verify=false",
+        &format!("oci:{}:1", shore.layout("tiny")),
+        &format!("docker://{}", shore.name(2, "tiny:docker")),
+    ]);
+    assert_eq!(docker_pulls(&docker, &shore.name(1, "tiny:docker")), shore.digest("tiny", "docker"));
+}
+
+#[test]
+fn containerd_pushes_and_the_others_pull_it_elsewhere() {
+    let shore = Shore::new();
+    let (docker, containerd) = (Docker::start(), Containerd::start());
+    let (user, password) = shore.mesh.admin();
+    let (tar, name) = (shore.images.join("docker/app.tar").display().to_string(), shore.name(2, "ctr:1"));
+    containerd.run(&["images", "import", &tar]);
+    containerd.run(&["images", "tag", "docker.io/atoll/app:1", &name]);
+    containerd.run(&["images", "push", "--plain-http", "--user", &format!("{user}:{password}"), &name]);
+    let digest = shore.digest("ctr", "1");
+    assert_eq!(ctr_digest(&containerd, &name), digest);
+    assert_eq!(shore.skopeo_pulls(&shore.name(0, "ctr:1")), digest);
+    assert_eq!(docker_pulls(&docker, &shore.name(1, "ctr:1")), digest);
+    // these layers are not compressed, which crane's validation does not expect
+    assert_eq!(shore.crane(&["digest", &shore.name(1, "ctr:1")]), digest);
+}
+
+#[test]
+fn crane_and_oras_push_images_artifacts_and_charts_and_find_them_elsewhere() {
+    let shore = Shore::new();
+    let containerd = Containerd::start();
+    let config = shore.folder.path().join("config.json").display().to_string();
+    let ours = ["--plain-http", "--registry-config", &config];
+    let app = shore.fresh("one");
+    // crane pushes layouts of one image; ours holds two
+    shore.skopeo(&["copy", "-q", &format!("oci:{}:1", shore.layout("app")), &format!("oci:{app}")]);
+    shore.crane(&["push", &app, &shore.name(0, "crane:1")]);
+    let digest = shore.digest("crane", "1");
+    assert_eq!(shore.crane_pulls(&shore.name(1, "crane:1")), digest);
+    assert_eq!(ctr_pulls(&containerd, &shore.name(2, "crane:1")), digest);
+
+    let copy = ["--to-plain-http", "--to-registry-config", &config, "--from-oci-layout"];
+    let put = |what: &str, to: &str| {
+        shore.oras(&[&["cp"], &copy[..], &[&shore.layout(what).add(to), &shore.name(0, to)]].concat())
+    };
+    put("multi", "multi:1");
+    put("chart", "chart:0.1.0");
+    // within a registry, from one repository to another: the layers are mounted
+    let from =
+        ["--from-plain-http", "--from-registry-config", &config, "--to-plain-http", "--to-registry-config", &config];
+    shore.oras(&[&["cp"], &from[..], &[&shore.name(1, "multi:1"), &shore.name(1, "again:1")]].concat());
+    assert_eq!(shore.digest("again", "1"), shore.digest("multi", "1"));
+
+    let sbom = shore
+        .oras(&[&["cp"], &copy[..], &[&shore.layout("sbom").add("sbom:sbom"), &shore.name(0, "multi:sbom")]].concat());
+    assert!(!sbom.is_empty());
+    std::fs::write(shore.folder.path().join("review.txt"), "looks good").expect("a file");
+    let review = ["attach", "--artifact-type", "application/vnd.example.review", "--disable-path-validation"];
+    shore.oras(&[&review[..], &ours[..], &[&shore.name(1, "multi:1"), "review.txt:text/plain"]].concat());
+    for at in 0..3 {
+        let found = shore.oras(&[&["discover", "--format", "json"], &ours[..], &[&shore.name(at, "multi:1")]].concat());
+        let kinds = ["application/spdx+json", "application/vnd.example.review"];
+        assert!(kinds.iter().all(|kind| found.contains(kind)), "at {at} the referrers are {found}");
+        let chart = shore.oras(&[&["manifest", "fetch"], &ours[..], &[&shore.name(at, "chart:0.1.0")]].concat());
+        assert!(chart.contains("application/vnd.cncf.helm.chart.content.v1.tar+gzip"), "at {at}: {chart}");
+    }
+}
+
+/// `LAYOUT:TAG`, with the tag of a reference.
+trait AddTag {
+    fn add(&self, reference: &str) -> String;
+}
+
+impl AddTag for String {
+    fn add(&self, reference: &str) -> String {
+        format!("{self}:{}", reference.rsplit_once(':').expect("a reference with a tag").1)
+    }
+}

@@ -1,0 +1,97 @@
+//! `atoll up` can be stopped and started again, grown, and configured wrongly, without surprises.
+
+use std::process::Command;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+use tests::image::Image;
+use tests::mesh::Mesh;
+use tests::{process, tools};
+
+#[test]
+fn ctrl_c_leaves_no_process_and_a_second_start_finds_everything() {
+    let folder = TempDir::with_prefix("atoll-twice-").expect("a temporary folder");
+    let data = folder.path().join("data");
+    let image = Image::random(&[100 << 10]);
+    let mesh = Mesh::up_in(&data, 3);
+    let password = mesh.admin().1.to_owned();
+    mesh.create_project("kept", false, 2);
+    for (at, name) in [(0, "demo/kept"), (1, "kept/kept")] {
+        mesh.repository(at, name).push(&image, "1").unwrap_or_else(|no| panic!("{name}: {no}"));
+    }
+    let (well, left) = mesh.stop(Signal::INT);
+    assert!(left.is_empty(), "still running after Ctrl-C: {left:?}");
+    assert!(well, "Ctrl-C is a normal end");
+    drop(mesh);
+
+    let mesh = Mesh::up_in(&data, 3);
+    assert_eq!(mesh.admin().1, password, "the administrator keeps the password");
+    for at in 0..3 {
+        for name in ["demo/kept", "kept/kept"] {
+            let found = mesh.repository(at, name).pull("1").unwrap_or_else(|no| panic!("{name} at {at}: {no}"));
+            assert_eq!(found.digest, image.digest());
+        }
+    }
+    let (well, left) = mesh.stop(Signal::TERM);
+    assert!(well && left.is_empty(), "SIGTERM ends it too: {well}, still running: {left:?}");
+}
+
+#[test]
+fn five_nodes_are_one_registry_too() {
+    let mesh = Mesh::up(5);
+    let mut regions: Vec<_> = mesh.nodes().iter().map(|node| node.region.as_str()).collect();
+    regions.sort_unstable();
+    regions.dedup();
+    assert_eq!(regions, ["eu-central-1", "us-east-1", "us-west-2"], "five nodes are spread over three regions");
+    let image = Image::random(&[300 << 10]);
+    mesh.repository(4, "demo/five").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    for at in 0..5 {
+        let found = mesh.repository(at, "demo/five").pull("1").unwrap_or_else(|no| panic!("at {at}: {no}"));
+        assert_eq!(found.digest, image.digest());
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_answered_with_all_its_mistakes() {
+    let folder = TempDir::with_prefix("atoll-wrong-").expect("a temporary folder");
+    let file = folder.path().join("node.yaml");
+    let lines = [
+        format!("data_dir: {}", folder.path().join("data").display()),
+        "name: one".to_owned(),
+        "region: \"not a region!\"".to_owned(),
+        "http:".to_owned(),
+        "  listen: nowhere".to_owned(),
+        "mesh:".to_owned(),
+        "  listen: 127.0.0.1:99999".to_owned(),
+        "  colour: blue".to_owned(),
+    ];
+    std::fs::write(&file, lines.join("\n")).expect("a configuration can be written");
+    let said = process::finish(Command::new(tools::atoll()).arg("serve").arg("--config").arg(&file));
+    let text = format!("{}{}", said.out, said.err);
+    assert!(!said.success, "a node started on a wrong configuration:\n{text}");
+    for line in [3, 5, 7, 8] {
+        let named = [format!("node.yaml:{line}"), format!("line {line}")];
+        assert!(named.iter().any(|name| text.contains(name)), "the mistake in line {line} is not named:\n{text}");
+    }
+}
+
+#[test]
+fn status_is_the_same_for_scripts_and_for_the_command_line() {
+    let mesh = Mesh::up(3);
+    let told = mesh.status(1).expect("a node tells its status");
+    let file = mesh.folder().join("password-of-the-test");
+    std::fs::write(&file, mesh.admin().1).expect("a password can be written");
+    let mut command = Command::new(tools::atoll());
+    command.args(["status", "--url", &mesh.nodes()[1].url, "--user", mesh.admin().0, "--output", "json"]);
+    let printed = process::succeed(command.arg("--password-file").arg(&file));
+    let printed: serde_json::Value =
+        serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{error}: {printed}"));
+    for part in ["node", "leader", "projects"] {
+        assert!(!told[part].is_null(), "status has no {part}: {told}");
+    }
+    assert_eq!(printed["node"], told["node"]);
+    assert_eq!(printed["nodes"].as_array().map(Vec::len), Some(3));
+    assert_eq!(told["ledger"]["voters"].as_array().map(Vec::len), Some(3), "three voters: {told}");
+    let metrics = mesh.anyone(1).get("/metrics").unwrap_or_else(|none| panic!("{none}"));
+    assert!(metrics.status == 200 && metrics.body.starts_with(b"#"), "metrics in Prometheus' text: {metrics}");
+}

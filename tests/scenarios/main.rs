@@ -1,0 +1,12 @@
+//! What Atoll promises, a module for each promise, against real processes. `tests/run NAME` runs one of them.
+
+mod arrows;
+mod clients;
+mod conformance;
+mod freshness;
+mod greedy;
+mod hostile;
+mod kill_primary;
+mod lifecycle;
+mod partition;
+mod power_loss;

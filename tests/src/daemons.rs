@@ -1,0 +1,158 @@
+//! A dockerd and a containerd of our own, beside whatever the machine runs.
+//!
+//! A second dockerd started with `--bridge none` deletes the `docker0` it finds, and with it the network of the machine's main
+//! dockerd. So ours always gets a bridge of its own, which goes when it goes. It does no firewalling: it pulls, pushes and loads.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tempfile::TempDir;
+
+use crate::process::{self, Running};
+use crate::tools::packaged;
+use crate::wait;
+
+static BRIDGES: AtomicU32 = AtomicU32::new(0);
+
+/// A private dockerd.
+#[derive(Debug)]
+pub struct Docker {
+    daemon: Option<Running>,
+    bridge: String,
+    folder: TempDir,
+}
+
+impl Docker {
+    /// Starts it and waits until it answers.
+    ///
+    /// # Panics
+    /// When it does not come up; the message holds its last words.
+    #[must_use]
+    pub fn start() -> Self {
+        let folder = TempDir::with_prefix("atoll-docker-").expect("a temporary folder");
+        let (pid, count) = (std::process::id(), BRIDGES.fetch_add(1, Ordering::Relaxed));
+        let bridge = format!("atl{pid}x{count}");
+        ip(&format!("link add {bridge} type bridge"));
+        ip(&format!("addr add 10.{}.{}.1/28 dev {bridge}", 214 + count % 8, pid % 256));
+        ip(&format!("link set {bridge} up"));
+        let mut docker = Self { daemon: None, bridge, folder };
+        let at = |name: &str| docker.folder.path().join(name);
+        let mut command = packaged("dockerd", "docker.io");
+        command.arg("--data-root").arg(at("data")).arg("--exec-root").arg(at("exec")).arg("--pidfile").arg(at("pid"));
+        command.args(["--bridge", &docker.bridge, "--iptables=false", "--ip6tables=false", "--ip-forward=false"]);
+        command.arg("-H").arg(docker.socket());
+        let mut daemon = Running::start(&mut command, &at("log"));
+        wait::until("the private dockerd answers", || {
+            assert!(daemon.ended().is_none(), "dockerd ended:\n{}", daemon.last_words());
+            process::finish(docker.command().arg("version")).success.then_some(())
+        });
+        docker.daemon = Some(daemon);
+        docker
+    }
+
+    /// `docker ...`, which must succeed; what it prints.
+    ///
+    /// # Panics
+    /// When it does not succeed.
+    pub fn run(&self, arguments: &[&str]) -> String {
+        process::succeed(self.command().args(arguments))
+    }
+
+    /// Logs in, as a person does once.
+    ///
+    /// # Panics
+    /// When the registry does not let it in.
+    pub fn login(&self, registry: &str, user: &str, password: &str) {
+        self.run(&["login", "-u", user, "-p", password, registry]);
+    }
+
+    fn command(&self) -> Command {
+        let mut command = packaged("docker", "docker.io");
+        command.arg("--config").arg(self.folder.path()).arg("-H").arg(self.socket());
+        command
+    }
+
+    fn socket(&self) -> String {
+        format!("unix://{}", self.folder.path().join("sock").display())
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        if let Some(daemon) = self.daemon.as_ref().filter(|_| std::thread::panicking()) {
+            eprintln!("--- dockerd\n{}", daemon.last_words());
+        }
+        self.daemon = None;
+        process::finish(packaged("ip", "iproute2").args(["link", "del", &self.bridge]));
+    }
+}
+
+/// A private containerd, driven with `ctr`.
+#[derive(Debug)]
+pub struct Containerd {
+    daemon: Option<Running>,
+    folder: TempDir,
+}
+
+impl Containerd {
+    /// Starts it and waits until it answers.
+    ///
+    /// # Panics
+    /// When it does not come up; the message holds its last words.
+    #[must_use]
+    pub fn start() -> Self {
+        let folder = TempDir::with_prefix("atoll-containerd-").expect("a temporary folder");
+        let config = folder.path().join("config.toml");
+        std::fs::write(&config, configuration(folder.path())).expect("a configuration can be written");
+        let mut daemon =
+            Running::start(packaged("containerd", "containerd").arg("-c").arg(&config), &folder.path().join("log"));
+        let mut containerd = Self { daemon: None, folder };
+        wait::until("the private containerd answers", || {
+            assert!(daemon.ended().is_none(), "containerd ended:\n{}", daemon.last_words());
+            process::finish(containerd.command().arg("version")).success.then_some(())
+        });
+        containerd.daemon = Some(daemon);
+        containerd
+    }
+
+    /// `ctr ...`, which must succeed; what it prints.
+    ///
+    /// # Panics
+    /// When it does not succeed.
+    pub fn run(&self, arguments: &[&str]) -> String {
+        process::succeed(self.command().args(arguments))
+    }
+
+    fn command(&self) -> Command {
+        let mut command = packaged("ctr", "containerd");
+        command.arg("--address").arg(socket(self.folder.path()));
+        command
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        if let Some(daemon) = self.daemon.as_ref().filter(|_| std::thread::panicking()) {
+            eprintln!("--- containerd\n{}", daemon.last_words());
+        }
+        self.daemon = None;
+    }
+}
+
+fn socket(folder: &Path) -> PathBuf {
+    folder.join("sock")
+}
+
+fn configuration(folder: &Path) -> String {
+    let (folder, socket) = (folder.display(), socket(folder));
+    format!(
+        "version = 2\nroot = \"{folder}/root\"\nstate = \"{folder}/state\"\n\
+         disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\n  address = \"{}\"\n",
+        socket.display()
+    )
+}
+
+fn ip(arguments: &str) {
+    process::succeed(packaged("ip", "iproute2").args(arguments.split(' ')));
+}

@@ -1,0 +1,89 @@
+//! Images made of random bytes: as small as a scenario likes, and never twice the same.
+
+use bytes::Bytes;
+use rand::RngExt as _;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+/// The media type of an OCI image manifest.
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// `sha256:...` of some bytes.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+}
+
+/// Bytes that nobody has seen before.
+#[must_use]
+pub fn random_bytes(size: usize) -> Bytes {
+    let mut bytes = vec![0; size];
+    rand::rng().fill(bytes.as_mut_slice());
+    Bytes::from(bytes)
+}
+
+/// Bytes with their name.
+#[derive(Clone, Debug)]
+pub struct Blob {
+    /// Their sha256.
+    pub digest: String,
+    /// The bytes.
+    pub bytes: Bytes,
+}
+
+impl Blob {
+    /// Names some bytes.
+    #[must_use]
+    pub fn of(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        Self { digest: digest(&bytes), bytes }
+    }
+
+    /// A blob nobody has seen before.
+    #[must_use]
+    pub fn random(size: usize) -> Self {
+        Self::of(random_bytes(size))
+    }
+}
+
+/// An image: its manifest and everything that the manifest names.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The manifest's bytes and digest.
+    pub manifest: Blob,
+    /// The configuration, then the layers.
+    pub blobs: Vec<Blob>,
+}
+
+impl Image {
+    /// An image with a layer of each of these sizes.
+    #[must_use]
+    pub fn random(layers: &[usize]) -> Self {
+        let layers: Vec<_> = layers.iter().map(|size| Blob::random(*size)).collect();
+        let config = json!({"architecture": "amd64", "os": "linux", "author": hex::encode(random_bytes(8)),
+            "rootfs": {"type": "layers", "diff_ids": layers.iter().map(|layer| &layer.digest).collect::<Vec<_>>()}});
+        let mut blobs = vec![Blob::of(config.to_string())];
+        blobs.extend(layers);
+        Self { manifest: Blob::of(manifest_of(&blobs).to_string()), blobs }
+    }
+
+    /// The smallest image there is.
+    #[must_use]
+    pub fn tiny() -> Self {
+        Self::random(&[512])
+    }
+
+    /// The image's name by content.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.manifest.digest
+    }
+}
+
+/// A manifest that names these blobs: the configuration first, then layers.
+#[must_use]
+pub fn manifest_of(blobs: &[Blob]) -> serde_json::Value {
+    let named = |kind: &str, blob: &Blob| json!({"mediaType": format!("application/vnd.oci.image.{kind}"), "digest": blob.digest, "size": blob.bytes.len()});
+    json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": named("config.v1+json", &blobs[0]),
+        "layers": blobs[1..].iter().map(|layer| named("layer.v1.tar", layer)).collect::<Vec<_>>()})
+}

@@ -247,10 +247,10 @@ mod tests {
             |f: Following| FileBody::arriving(file.clone(), 0..10, &Buffers::default(), f, Duration::from_secs(9));
         let mut body = follow(following.clone());
         assert_eq!(body.next().await.unwrap().unwrap(), &b"0123"[..]);
-        sender.send_replace(Ok(10));
+        let _ = sender.send_replace(Ok(10));
         assert_eq!(body.next().await.unwrap().unwrap(), &b"456789"[..]);
         assert!(body.next().await.is_none());
-        sender.send_replace(Err("gone".into()));
+        let _ = sender.send_replace(Err("gone".into()));
         assert!(all(follow(following)).await.is_err());
     }
 }

@@ -103,7 +103,7 @@ impl Ingest {
             _ => self.rehash(expected.algorithm())?,
         };
         if actual != expected {
-            return Err(StoreError::Digest { expected, actual });
+            return Err(StoreError::Digest { expected: expected.into(), actual: actual.into() });
         }
         self.file.sync_data()?;
         self.sealed = true;

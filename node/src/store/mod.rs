@@ -40,9 +40,9 @@ pub enum StoreError {
     #[error("the bytes hash to {actual}, not to {expected}")]
     Digest {
         /// What they were said to be.
-        expected: Digest,
+        expected: Box<Digest>,
         /// What they are.
-        actual: Digest,
+        actual: Box<Digest>,
     },
 }
 

@@ -20,8 +20,9 @@ use node::Broken;
 use rules::lease::LeaseTerms;
 use world::{Faults, World};
 
-fn seeds() -> u64 {
-    std::env::var("ATOLL_SIM_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1000)
+#[expect(clippy::disallowed_methods, reason = "which seed to run is for whoever runs the test to say")]
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 
 /// One seed of trouble: `ATOLL_SIM_SEED=n cargo test -p rules --test sim one_seed` runs it alone.
@@ -34,7 +35,7 @@ fn run(seed: u64) {
 
 #[test]
 fn a_thousand_seeds_of_trouble_keep_every_promise() {
-    let total = seeds();
+    let total = number("ATOLL_SIM_SEEDS", 1000);
     let (mut acknowledged, mut reads, mut moves) = (0, 0, 0);
     for seed in 0..total {
         let mut world = World::new(seed, Faults::All);
@@ -54,7 +55,7 @@ fn a_thousand_seeds_of_trouble_keep_every_promise() {
 
 #[test]
 fn one_seed() {
-    run(std::env::var("ATOLL_SIM_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(7));
+    run(number("ATOLL_SIM_SEED", 7));
 }
 
 #[test]

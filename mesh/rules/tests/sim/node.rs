@@ -217,10 +217,8 @@ impl Node {
             }
         }
         self.lead(now, &mut mail);
-        if applied_any {
-            if let Some(leader) = self.consensus.leader.filter(|l| *l != self.id) {
-                mail.push((leader, Talk::Holder(FromHolder::Applied(Revision(self.applied)))));
-            }
+        if let Some(leader) = self.consensus.leader.filter(|l| *l != self.id && applied_any) {
+            mail.push((leader, Talk::Holder(FromHolder::Applied(Revision(self.applied)))));
         }
         if now >= self.next_renewal {
             self.next_renewal = now + RENEW;

@@ -21,7 +21,7 @@ pub(crate) enum Faults {
 }
 
 enum Event {
-    Deliver { from: NodeId, to: NodeId, talk: Talk, incarnation: u64 },
+    Deliver { from: NodeId, to: NodeId, talk: Box<Talk>, incarnation: u64 },
     Tick(usize),
     Client(usize),
     Fault,
@@ -182,7 +182,7 @@ impl World {
             self.now = at;
             let Some(event) = self.events.remove(&order) else { continue };
             match event {
-                Event::Deliver { from, to, talk, incarnation } => self.deliver(from, to, talk, incarnation),
+                Event::Deliver { from, to, talk, incarnation } => self.deliver(from, to, *talk, incarnation),
                 Event::Tick(i) => {
                     self.settle(i);
                     self.push(self.now + TICK, Event::Tick(i));
@@ -248,7 +248,7 @@ impl World {
             let slow = if self.dice.chance(5) { self.dice.below(1_500) } else { 0 };
             let at = self.now + self.latency[from][i] + jitter + slow;
             let incarnation = self.processes[i].incarnation;
-            self.push(at, Event::Deliver { from: self.nodes[from].id, to, talk, incarnation });
+            self.push(at, Event::Deliver { from: self.nodes[from].id, to, talk: talk.into(), incarnation });
         }
     }
 

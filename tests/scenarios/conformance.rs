@@ -18,8 +18,9 @@ fn the_official_suite_passes_whole_through_a_node_that_is_not_the_primary() {
     let said = process::finish(suite.env("OCI_USERNAME", user).env("OCI_PASSWORD", password));
     // It ends with 0 also when it could not begin, so what counts is its report.
     let report = std::fs::read_to_string(results.path().join("junit.xml"));
-    let report =
-        report.unwrap_or_else(|error| panic!("the suite wrote no report ({error}):\n{}\n{}", said.out, said.err));
+    let report = report.unwrap_or_else(|error| {
+        panic!("the suite wrote no report ({error}; {}):\n{}\n{}", said.end, said.out, said.err)
+    });
     let count = |what: &str| -> usize {
         let after = report.split_once(&format!("{what}=\"")).and_then(|(_, rest)| rest.split_once('"'));
         let number = after.and_then(|(number, _)| number.parse().ok());

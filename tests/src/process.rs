@@ -94,6 +94,8 @@ pub fn lives(pid: u32, word: &str) -> bool {
 pub struct Finished {
     /// Whether it ended with status 0.
     pub success: bool,
+    /// How it ended, for people.
+    pub end: String,
     /// Its standard output.
     pub out: String,
     /// Its standard error.
@@ -113,8 +115,9 @@ pub fn finish(command: &mut Command) -> Finished {
         let _ = child.kill();
         let _ = child.wait();
     }
-    let said =
-        Finished { success: ended.is_some_and(|status| status.success()), out: read(&mut out), err: read(&mut err) };
+    let end = ended.map_or_else(|| "still running".to_owned(), |status| status.to_string());
+    let success = ended.is_some_and(|status| status.success());
+    let said = Finished { success, end, out: read(&mut out), err: read(&mut err) };
     assert!(ended.is_some(), "{command:?} did not come to an end: {said:?}");
     said
 }
@@ -124,8 +127,8 @@ pub fn finish(command: &mut Command) -> Finished {
 /// # Panics
 /// When it does not succeed; the message holds what it said.
 pub fn succeed(command: &mut Command) -> String {
-    let Finished { success, out, err } = finish(command);
-    assert!(success, "{command:?} failed:\n{out}\n{err}");
+    let Finished { success, end, out, err } = finish(command);
+    assert!(success, "{command:?} failed ({end}):\n{out}\n{err}");
     out.trim().to_owned()
 }
 

@@ -16,12 +16,15 @@ use serde_json::{Value, json};
 use super::init::{ADMINISTRATOR, FIRST_PROJECT, issue, new_birth, new_password};
 use super::live;
 use super::status::table;
-use crate::start::{identity_folder, node_record};
+use crate::start::{identity_folder, node_record, public_url};
 
 /// The regions of the little world.
 const REGIONS: [&str; 3] = ["us-east-1", "us-west-2", "eu-central-1"];
 /// Where the first node answers, if nothing else is said.
 const PORT: u16 = 5000;
+
+/// The file that keeps the password; written last, so that it also says that the mesh was made whole.
+const PASSWORD: &str = "admin-password";
 
 /// Arguments of `up`.
 #[derive(clap::Args)]
@@ -62,7 +65,7 @@ pub(super) fn run(up: Up) -> io::Result<()> {
     let lock = File::create(data.join("lock"))?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| io::Error::other(format!("another `atoll up` is running on {}", data.display())))?;
-    let mut world = match read_mesh(&data)? {
+    let mut world = match find_nodes(&data)? {
         Some(nodes) => World::again(data, nodes, &up)?,
         None => World::create(data, up.nodes.unwrap_or(3), up.port.unwrap_or(PORT))?,
     };
@@ -73,23 +76,35 @@ pub(super) fn run(up: Up) -> io::Result<()> {
     result.and(stopped)
 }
 
-/// The nodes that an earlier start wrote down.
-fn read_mesh(data: &Path) -> io::Result<Option<Vec<Value>>> {
-    let path = data.join("mesh.json");
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let unreadable = || io::Error::other(format!("{} cannot be read; move it away to start anew", path.display()));
-    let mesh: Value = serde_json::from_str(&text).map_err(|_| unreadable())?;
-    mesh["nodes"].as_array().cloned().map(Some).ok_or_else(unreadable)
+/// The nodes that an earlier start made: those whose folders hold settings and an identity. `mesh.json` is for scripts only and may go.
+fn find_nodes(data: &Path) -> io::Result<Option<Vec<Node>>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(data)? {
+        let folder = entry?.path();
+        let config = folder.join("node.yaml");
+        if !config.exists() {
+            continue;
+        }
+        let settings = super::load(&config)?;
+        let url = public_url(&settings);
+        let node = Node { name: settings.name, region: settings.region, url, folder, child: None, pid: 0 };
+        found.push((settings.http.listen, node));
+    }
+    if found.is_empty() {
+        return Ok(None);
+    }
+    if !data.join(PASSWORD).exists() {
+        let message =
+            format!("{} holds nodes but was never finished; remove it, or give another --data", data.display());
+        return Err(io::Error::other(message));
+    }
+    found.sort_by_key(|(address, _)| *address);
+    Ok(Some(found.into_iter().map(|(_, node)| node).collect()))
 }
 
 impl World {
-    fn again(data: PathBuf, nodes: Vec<Value>, up: &Up) -> io::Result<Self> {
-        let wanted = up.nodes.map(usize::from);
-        if wanted.is_some_and(|n| n != nodes.len()) {
+    fn again(data: PathBuf, nodes: Vec<Node>, up: &Up) -> io::Result<Self> {
+        if up.nodes.is_some_and(|n| usize::from(n) != nodes.len()) {
             let message = format!(
                 "{} holds a mesh of {} nodes; leave --nodes out, give another --data, or let more nodes in with `atoll invite`",
                 data.display(),
@@ -97,18 +112,14 @@ impl World {
             );
             return Err(io::Error::other(message));
         }
-        let field = |node: &Value, name: &str| node[name].as_str().unwrap_or_default().to_owned();
-        let nodes = nodes
-            .iter()
-            .map(|n| Node {
-                name: field(n, "name"),
-                region: field(n, "region"),
-                url: field(n, "url"),
-                folder: PathBuf::from(field(n, "data_dir")),
-                child: None,
-                pid: 0,
-            })
-            .collect();
+        let port = |node: &Node| node.url.rsplit(':').next().and_then(|p| p.parse::<u16>().ok());
+        if let Some(wanted) = up.port.filter(|p| *p != 0 && nodes.iter().any(|n| port(n) != Some(*p))) {
+            let message = format!(
+                "the nodes in {} do not listen on port {wanted}; leave --port out, or change http.listen and mesh.listen in each node.yaml",
+                data.display()
+            );
+            return Err(io::Error::other(message));
+        }
         Ok(World { data, nodes, executable: std::env::current_exe()?, password: None })
     }
 
@@ -144,12 +155,11 @@ impl World {
         new_birth(&password, records, voters, durability)?.save(&nodes[0].folder)?;
         let world = World { data, nodes, executable: std::env::current_exe()?, password: Some(password.clone()) };
         write_private(&world.password_file(), password.as_bytes()).map_err(io::Error::other)?;
-        world.write_mesh()?;
         Ok(world)
     }
 
     pub(super) fn password_file(&self) -> PathBuf {
-        self.data.join("admin-password")
+        self.data.join(PASSWORD)
     }
 
     fn start_line(&self, node: &Node) -> Vec<String> {

@@ -24,8 +24,8 @@ use super::patience::Patient;
 
 /// A client has this long to send a request's head, and to shake hands.
 const HEAD: Duration = Duration::from_secs(30);
-/// A head may have this many bytes.
-const HEAD_BYTES: usize = 64 << 10;
+/// A head may have this many bytes; also the most that is read of a body at once.
+const HEAD_BYTES: usize = 256 << 10;
 
 /// A bound socket, not yet serving.
 pub struct Listener {

@@ -171,11 +171,12 @@ impl Registry {
         project: &Project,
     ) -> Result<(Upload, Option<Interrupted>), Failure> {
         let Upload { mut ticket, ingest } = upload;
-        let mut writing = Writing::Idle(ingest);
+        let mut writing = Writing::Idle(ingest.into());
         loop {
             let (batch, end) = next_batch(request).await;
             let ingest = self.written(writing, &mut ticket, project).await?;
-            writing = if batch.is_empty() { Writing::Idle(ingest) } else { Writing::Busy(ingest.start_write(batch)) };
+            writing =
+                if batch.is_empty() { Writing::Idle(ingest.into()) } else { Writing::Busy(ingest.start_write(batch)) };
             if let Some(end) = end {
                 // what came before the end is written before the end is told
                 let ingest = self.written(writing, &mut ticket, project).await?;
@@ -227,14 +228,14 @@ impl Registry {
 
 /// An ingest, or the write that has it.
 enum Writing {
-    Idle(Ingest),
+    Idle(Box<Ingest>),
     Busy(JoinHandle<io::Result<Ingest>>),
 }
 
 impl Writing {
     async fn idle(self) -> io::Result<Ingest> {
         match self {
-            Writing::Idle(ingest) => Ok(ingest),
+            Writing::Idle(ingest) => Ok(*ingest),
             Writing::Busy(write) => write.await.map_err(io::Error::other)?,
         }
     }

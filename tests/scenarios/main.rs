@@ -2,6 +2,7 @@
 
 mod arrows;
 mod clients;
+mod cold_pull;
 mod conformance;
 mod freshness;
 mod greedy;

@@ -68,11 +68,8 @@ impl Islands {
     fn form(&mut self) {
         for (at, region) in REGIONS.iter().enumerate() {
             let here = address(at);
-            let place = Place {
-                http: format!("{here}:5000"),
-                mesh: format!("{here}:7400"),
-                network: Some(self.network(at)),
-            };
+            let place =
+                Place { http: format!("{here}:5000"), mesh: format!("{here}:7400"), network: Some(self.network(at)) };
             let node = Member::new(self.folder.path(), region, region, place, "", "");
             if at == 0 {
                 self.password = node.init();
@@ -101,9 +98,10 @@ impl Islands {
         self.nodes[at].stop(Signal::KILL);
     }
 
-    /// Starts a killed node again.
+    /// Starts a killed node again, and waits until it is ready.
     pub fn start(&self, at: usize) {
         self.nodes[at].serve();
+        self.nodes[at].wait_ready();
     }
 
     /// Pulls a node's cable.
@@ -148,6 +146,12 @@ impl Islands {
     #[must_use]
     pub fn named(&self, name: &str) -> usize {
         REGIONS.iter().position(|region| *region == name).unwrap_or_else(|| panic!("no node is called {name}"))
+    }
+
+    /// The region (and the name) of a node.
+    #[must_use]
+    pub fn region(at: usize) -> &'static str {
+        REGIONS[at]
     }
 
     /// What a node says about the mesh.

@@ -11,8 +11,7 @@ const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25
 
 /// Starts logging to the standard error as `log` says.
 pub fn start_logging(log: &Log) -> io::Result<()> {
-    // the consensus library tells every vote at `info`; what an operator needs of it, the ledger says itself
-    let directives = format!("openraft=error,{}", log.level);
+    let directives = format!("{},{}", mesh::ledger::QUIET, log.level);
     let filter = EnvFilter::try_new(directives).map_err(|e| io::Error::other(format!("log.level: {e}")))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match log.format {

@@ -133,6 +133,12 @@ impl Member {
         self.data().join("identity").read_dir().is_ok_and(|mut files| files.next().is_some())
     }
 
+    /// Where it stands.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// Its data folder.
     #[must_use]
     pub fn data(&self) -> PathBuf {

@@ -13,4 +13,6 @@ mod kill_primary;
 mod lifecycle;
 mod partition;
 mod power_loss;
+mod settled;
 mod snapshot;
+mod tls;

@@ -29,7 +29,7 @@ pub struct Neighbours {
 }
 
 /// How long nodes may take to say what they hold.
-const HAVE: Duration = Duration::from_millis(1500);
+const HAVE: Duration = Duration::from_millis(1000);
 
 impl Neighbours {
     /// All members, alive or not. Empty before this node has learnt of any.

@@ -219,7 +219,7 @@ impl Registry {
         let Ticket { repository, copying, .. } = ticket;
         let sealed = self.store.seal(ingest, digest, Some((&repository, self.grant))).await;
         sealed.map_err(|e| Failure::from(e).closing_unless_read(&request))?;
-        self.sessions.seal_copies(digest, copying, self.sessions.tasks());
+        self.sessions.seal_copies(digest, copying);
         self.sessions.settled(digest, COPY_WAIT).await;
         drop(ending);
         Ok(created(&repository, &digest))

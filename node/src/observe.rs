@@ -49,6 +49,11 @@ fn describe() {
     describe_counter!("atoll_writes_retried_total", "writes tried again, as through a failover");
     describe_counter!("atoll_failovers_total", "projects given another primary by this node as the ledger's leader");
     describe_counter!("atoll_roster_changes_total", "members that came or went, as this node sees it");
+    describe_counter!("atoll_clients_stalled_total", "connections given up because the client took nothing");
+    describe_counter!(
+        "atoll_ledger_stopped_total",
+        "reminders that the ledger has stopped on this node; never expected"
+    );
     describe_counter!("atoll_task_panics_total", "tasks that panicked; never expected");
     describe_gauge!("atoll_uploads_open", "uploads that are open on this node");
     describe_gauge!("atoll_ledger_applied", "the ledger's entry that this node has applied");

@@ -171,7 +171,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         let serving = serving.clone();
         async move { serving.answer(request).await }
     };
-    clients.spawn_draining("http", http::serve(listener, handle, clients.clone()));
+    clients.spawn_draining("http", http::serve(listener, handle, deadlines.stall, clients.clone()));
 
     if let Some(birth) = birth {
         inner.spawn("birth", be_born(ledger.clone(), birth, data_dir));

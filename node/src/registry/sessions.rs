@@ -37,9 +37,14 @@ struct Session {
 
 /// An upload while a request has it.
 pub(super) struct Upload {
+    pub(super) ticket: Ticket,
+    pub(super) ingest: Ingest,
+}
+
+/// What there is to an upload beside its bytes.
+pub(super) struct Ticket {
     pub(super) id: String,
     pub(super) repository: RepositoryName,
-    pub(super) ingest: Ingest,
     pub(super) copying: Vec<Copying>,
     copies_begun: bool,
 }
@@ -63,7 +68,8 @@ impl Sessions {
         let session = Session { repository: repository.clone(), touched: clock::now(), upload: None, written: 0 };
         open.insert(id.clone(), session);
         metrics::gauge!("atoll_uploads_open").set(open.len() as f64);
-        Ok(Upload { id, repository: repository.clone(), ingest, copying: Vec::new(), copies_begun: false })
+        let ticket = Ticket { id, repository: repository.clone(), copying: Vec::new(), copies_begun: false };
+        Ok(Upload { ticket, ingest })
     }
 
     /// Takes an upload for the caller's request.
@@ -83,7 +89,7 @@ impl Sessions {
 
     /// Puts an upload back for the next request.
     pub(super) fn put_back(&self, upload: Upload) {
-        if let Some(session) = self.open.lock().get_mut(&upload.id) {
+        if let Some(session) = self.open.lock().get_mut(&upload.ticket.id) {
             session.touched = clock::now();
             session.written = upload.ingest.written();
             session.upload = Some(upload);
@@ -111,15 +117,15 @@ impl Sessions {
     }
 
     /// Begins to copy an upload that has its first bytes to as many other regions as its project wants.
-    pub(super) fn begin_copies(&self, upload: &mut Upload, regions_wanted: u32) {
-        if std::mem::replace(&mut upload.copies_begun, true) {
+    pub(super) fn begin_copies(&self, ticket: &mut Ticket, ingest: &Ingest, regions_wanted: u32) {
+        if std::mem::replace(&mut ticket.copies_begun, true) {
             return;
         }
         let neighbours = &self.copies.neighbours;
-        let seed = Digest::sha256(upload.id.as_bytes());
+        let seed = Digest::sha256(ticket.id.as_bytes());
         let alive = neighbours.alive();
         for target in placement::copy_targets(&seed, &neighbours.region, &alive, regions_wanted) {
-            upload.copying.push(self.copies.begin(&upload.ingest, upload.repository.clone(), target));
+            ticket.copying.push(self.copies.begin(ingest, ticket.repository.clone(), target));
         }
     }
 

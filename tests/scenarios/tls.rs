@@ -174,6 +174,7 @@ fn a_certificate_that_cannot_be_used_is_named_at_the_start() {
     let (address, _) = place.http.rsplit_once(':').expect("an address and a port");
     let lines = format!("  tls:\n    certificate: {0}/node.crt\n    key: {0}/node.key\n", at.display());
     let node = Member::new(at, "lone", "a", place.clone(), &lines, "");
+    certify(at, address);
     node.init();
     let wrong = Complaints::default();
     // each with the rest in order

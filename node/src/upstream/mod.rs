@@ -4,14 +4,24 @@
 //! |---|---|
 //! | [`address`] | where an upstream is, what its repositories are called there, which addresses may be connected to |
 //! | [`challenge`] | what an upstream says it wants to see: the `WWW-Authenticate` header |
+//! | [`login`] | one cached token per scope, fetched by one request however many ask |
+//! | [`connect`] | connections: names resolved, addresses checked, TLS, a pool |
 //! | [`redirect`] | where a `Location` leads |
+//! | [`client`] | what is asked of an upstream: which digest a tag has, a manifest, a blob |
+//! | [`blob`] | a blob that is arriving |
+//! | [`budget`] | when to leave an upstream alone, and how long its answers are good for |
 //!
 //! What an upstream sends is never rewritten, only checked. Nothing here is remembered over a restart, nothing is retried but what a
 //! token's renewal asks for: whoever asks decides whether an older answer will do. Credentials go to the upstream and to the token
 //! service it names, and never to the host that a redirect leads to.
 
 pub mod address;
+pub mod blob;
+pub mod budget;
 pub mod challenge;
+pub mod client;
+pub mod connect;
+pub mod login;
 pub mod redirect;
 
 use std::sync::Arc;
@@ -19,11 +29,15 @@ use std::sync::Arc;
 use rules::moment::Moment;
 
 pub use address::{AddressRule, Endpoint};
+pub use blob::BlobStream;
+pub use client::{Fetched, Resolved, Upstream, UpstreamSettings};
+pub use connect::Trust;
+pub use login::Credentials;
 
-/// Why an upstream could not give what was asked, by what can be done about it. The upstream stays usable after every one of them.
+/// Why an upstream could not give what was asked, by what can be done about it. The [`Upstream`] stays usable after every one of them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UpstreamError {
-    /// It answered, and has no such thing. Worth remembering for a while ; asking again soon is a waste.
+    /// It answered, and has no such thing. Worth remembering for a while ([`budget::Answers`]); asking again soon is a waste.
     #[error("the upstream does not have it")]
     NotFound,
     /// It wants other credentials, or any. Some registries (Docker Hub, GHCR) say this of what does not exist, too. Nothing will change
@@ -58,3 +72,6 @@ impl UpstreamError {
         UpstreamError::Bad(why.to_string().into())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,4 +32,5 @@ pub mod serving;
 pub mod start;
 pub mod store;
 pub mod transfers;
+pub mod upstream;
 pub mod writes;

@@ -8,7 +8,7 @@ use rules::records::{BlobRecord, Look, key};
 use rules::wire::{Answer, Ask};
 use std::time::Duration;
 
-use super::{Registry, answer, mark, set};
+use super::{Registry, answer, mark, moved, set};
 use crate::flights::Sources;
 use crate::http::range::{Wanted, wanted};
 use crate::http::request::Request;
@@ -35,7 +35,12 @@ impl Registry {
             })
             .await?;
         self.access.authorize(&request, &caller, Action::Pull, &repository, project.as_ref())?;
-        if !linked && !self.store.granted(&digest, &repository)? {
+        let proxied = project.as_ref().is_some_and(|p| p.upstream.is_some());
+        if proxied && let Some(elsewhere) = self.proxies.canonical(&repository) {
+            return Ok(moved(&format!("/v2/{elsewhere}/blobs/{digest}")));
+        }
+        // a proxy's clients may have the manifest from another mirror: what the upstream has is asked for, known here or not
+        if !linked && !proxied && !self.store.granted(&digest, &repository)? {
             return Err(unknown(&digest));
         }
         let opened = self.store.open_blob(&digest).await?;
@@ -63,7 +68,7 @@ impl Registry {
             }
             None => {
                 metrics::counter!("atoll_blob_misses_total").increment(1);
-                let flight = self.flights.join(digest, Sources::Find);
+                let flight = self.flights.join(digest, Sources::Find { via: proxied.then(|| repository.clone()) });
                 let (size, file, following) = flight.begun(digest, self.first_byte).await?;
                 let part = part(range, size)?;
                 (size, FileBody::arriving(file, part, self.store.buffers(), following, self.stall))

@@ -12,7 +12,7 @@ use rules::records::{BlobRecord, Look, Project, key};
 use tokio::task::JoinHandle;
 
 use super::sessions::{Ticket, Upload};
-use super::{Registry, answer, set};
+use super::{Registry, answer, refuse_proxy, set};
 use crate::flights::Sources;
 use crate::http::request::{Interrupted, Request};
 use crate::http::{Code, Failure, Payload};
@@ -124,7 +124,9 @@ impl Registry {
             let caller = self.access.caller(request).await?;
             let (project, _) = self.read(|records| records.project(&repository.project())).await?;
             self.access.authorize(request, &caller, Action::Push, repository, project.as_ref())?;
-            project.ok_or_else(|| Failure::new(Code::NameUnknown, "there is no such project"))
+            let project = project.ok_or_else(|| Failure::new(Code::NameUnknown, "there is no such project"))?;
+            refuse_proxy(&project)?;
+            Ok(project)
         };
         check.await.map_err(|failure: Failure| failure.closing_unless_read(request))
     }
@@ -156,7 +158,7 @@ impl Registry {
             self.store.grant(digest, to, self.grant).await?;
             metrics::counter!("atoll_mounts_total").increment(1);
             if self.store.held(&digest)?.is_none() {
-                self.flights.join(digest, Sources::Find);
+                self.flights.join(digest, Sources::Find { via: None });
             }
         }
         Ok(readable)

@@ -7,6 +7,7 @@
 //! | [`identity`] | the mesh's CA, a node's certificate, and how one is given out |
 //! | [`links`] | QUIC connections to peers, bound to their certificates |
 //! | [`members`] | drives the gossip; keeps the roster |
+//! | [`grouped`] | a redb file whose writes share fsyncs |
 //! | [`ledger`] | the replicated log and its records; alone imports the consensus library |
 //! | [`transfer`] | blobs between nodes: fetches and copies, as streams |
 //!
@@ -15,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod grouped;
 pub mod identity;
 pub mod ledger;
 pub mod links;

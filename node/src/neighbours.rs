@@ -29,7 +29,7 @@ pub struct Neighbours {
 }
 
 /// How long nodes may take to say what they hold.
-const HAVE: Duration = Duration::from_millis(1500);
+const HAVE: Duration = Duration::from_millis(1000);
 
 impl Neighbours {
     /// All members, alive or not. Empty before this node has learnt of any.
@@ -37,10 +37,11 @@ impl Neighbours {
         self.ledger.view().and_then(|view| view.nodes()).unwrap_or_default()
     }
 
-    /// The members that look alive, this node among them.
+    /// The members that are not known to be down, this node among them. One that the gossip has not met yet (as just after a start) is worth
+    /// asking: every question has a deadline.
     pub fn alive(&self) -> Vec<Candidate> {
-        let up = self.members.up();
-        self.nodes().iter().filter(|n| n.id == self.me || up.contains(&n.id)).map(Candidate::of).collect()
+        let down = self.members.down();
+        self.nodes().iter().filter(|n| n.id == self.me || !down.contains(&n.id)).map(Candidate::of).collect()
     }
 
     /// The regions that have members, alive or not.

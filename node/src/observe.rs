@@ -11,8 +11,7 @@ const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25
 
 /// Starts logging to the standard error as `log` says.
 pub fn start_logging(log: &Log) -> io::Result<()> {
-    // the consensus library tells every vote at `info`; what an operator needs of it, the ledger says itself
-    let directives = format!("openraft=error,{}", log.level);
+    let directives = format!("{},{}", mesh::ledger::QUIET, log.level);
     let filter = EnvFilter::try_new(directives).map_err(|e| io::Error::other(format!("log.level: {e}")))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match log.format {
@@ -50,6 +49,11 @@ fn describe() {
     describe_counter!("atoll_writes_retried_total", "writes tried again, as through a failover");
     describe_counter!("atoll_failovers_total", "projects given another primary by this node as the ledger's leader");
     describe_counter!("atoll_roster_changes_total", "members that came or went, as this node sees it");
+    describe_counter!("atoll_clients_stalled_total", "connections given up because the client took nothing");
+    describe_counter!(
+        "atoll_ledger_stopped_total",
+        "reminders that the ledger has stopped on this node; never expected"
+    );
     describe_counter!("atoll_task_panics_total", "tasks that panicked; never expected");
     describe_gauge!("atoll_uploads_open", "uploads that are open on this node");
     describe_gauge!("atoll_ledger_applied", "the ledger's entry that this node has applied");

@@ -7,6 +7,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use hyper::body::Incoming;
 use mesh::ledger::Ledger;
 use metrics_exporter_prometheus::PrometheusHandle;
+use rules::records::{ReadRecords, key};
 use tracing::{Instrument, debug, info_span};
 
 use crate::access::Access;
@@ -80,9 +81,10 @@ impl Serving {
         response
     }
 
-    /// Ready means: answers reads from its own records, fresh. A node that is not may still serve, marked as stale.
+    /// Ready means: knows its mesh, and answers reads from its own records, fresh. A node that is not may still serve, marked as stale.
     fn show_ready(&self) -> Response<Payload> {
-        if self.ledger.connected() {
+        let formed = self.ledger.view().and_then(|view| view.get(&key::mesh()));
+        if self.ledger.connected() && matches!(formed, Ok(Some(_))) {
             return Response::new(Payload::full("ready\n"));
         }
         let mut response = Response::new(Payload::full("no read lease: this node does not hear the ledger's leader\n"));

@@ -109,7 +109,8 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
 
     let transfers = Arc::new(Transfers::default());
     let deadlines = &settings.deadlines;
-    let terms = TransferTerms { first_byte: deadlines.first_byte, stall: deadlines.stall };
+    // a client waits `first_byte` in all: a silent peer must leave time to ask another
+    let terms = TransferTerms { first_byte: deadlines.first_byte * 2 / 5, stall: deadlines.stall };
     let flights = Flights::new(neighbours.clone(), store.clone(), transfers.clone(), terms, inner.clone());
     let copies = Arc::new(Copies {
         neighbours: neighbours.clone(),
@@ -171,7 +172,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         let serving = serving.clone();
         async move { serving.answer(request).await }
     };
-    clients.spawn_draining("http", http::serve(listener, handle, clients.clone()));
+    clients.spawn_draining("http", http::serve(listener, handle, deadlines.stall, clients.clone()));
 
     if let Some(birth) = birth {
         inner.spawn("birth", be_born(ledger.clone(), birth, data_dir));

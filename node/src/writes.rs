@@ -134,16 +134,32 @@ impl Writes {
         if project.primary == self.neighbours.me {
             return Ok(self.commit_here(write.clone()).await);
         }
-        if !self.neighbours.members.up().contains(&project.primary) {
+        if self.neighbours.members.down().contains(&project.primary) {
             return Err("its primary is down".into());
         }
         // the primary may have to copy blobs first; that its link is dead shows long before this ends
         let deadline = self.terms.commit + self.terms.replicate;
-        match self.neighbours.links.ask(project.primary, Ask::Write(write.clone()), deadline).await {
-            Ok(Answer::Written(result)) => Ok(result),
-            Ok(_) => Err("its primary gave another answer".into()),
-            Err(error) => Err(error.to_string()),
+        let asked = self.neighbours.links.ask(project.primary, Ask::Write(write.clone()), deadline);
+        tokio::select! {
+            answered = asked => match answered {
+                Ok(Answer::Written(result)) => Ok(result),
+                Ok(_) => Err("its primary gave another answer".into()),
+                Err(error) => Err(error.to_string()),
+            },
+            () = self.primary_changes(project) => Err("its primary changed meanwhile".into()),
         }
+    }
+
+    /// Waits until the ledger gives the project another epoch: who was asked under the old one need not be waited for.
+    async fn primary_changes(&self, before: &Project) {
+        let mut applied = self.ledger.applied();
+        while applied.changed().await.is_ok() {
+            let now = self.ledger.view().and_then(|view| view.project(&before.name));
+            if !matches!(now, Ok(Some(project)) if project.epoch == before.epoch) {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     /// As the project's primary: checks and commits.

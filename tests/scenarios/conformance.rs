@@ -23,6 +23,9 @@ fn the_official_suite_passes_whole_through_a_node_that_is_not_the_primary() {
     });
     let count = |what: &str| -> usize {
         let after = report.split_once(&format!("{what}=\"")).and_then(|(_, rest)| rest.split_once('"'));
+        if after.is_none() && what == "skipped" {
+            return 0; // the report leaves it out when there is nothing to count
+        }
         let number = after.and_then(|(number, _)| number.parse().ok());
         number.unwrap_or_else(|| panic!("the report does not count {what}: {}", &report[..report.len().min(400)]))
     };

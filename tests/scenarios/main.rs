@@ -2,11 +2,17 @@
 
 mod arrows;
 mod clients;
+mod cold_pull;
 mod conformance;
+mod durability;
 mod freshness;
 mod greedy;
 mod hostile;
+mod joining;
 mod kill_primary;
 mod lifecycle;
 mod partition;
 mod power_loss;
+mod settled;
+mod snapshot;
+mod tls;

@@ -6,8 +6,9 @@
 use std::fmt;
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -155,16 +156,131 @@ impl Ask {
         let Self { client, request, body } = self;
         let request = request.body(body).expect("a request with a valid path and valid headers");
         let Some(network) = client.network.clone() else { return exchange(&client, request) };
-        // A thread of its own steps into the namespace: sockets belong to the namespace their thread is in.
+        // a thread of its own: the others stay where they are
         let there = std::thread::spawn(move || {
-            let network =
-                File::open(&network).map_err(|error| Unanswered(format!("{}: {error}", network.display())))?;
-            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
-                .map_err(|error| Unanswered(format!("cannot enter the network namespace: {error}")))?;
+            step_into(&network)?;
             exchange(&client, request)
         });
         there.join().expect("the exchange does not panic")
     }
+
+    /// Sends it and reads the answer piece by piece, no faster than the pieces are taken: a slow client, or one that goes away.
+    ///
+    /// # Errors
+    /// When not even the head of an answer comes.
+    ///
+    /// # Panics
+    /// When the request itself makes no sense.
+    pub fn open(self) -> Result<Arriving, Unanswered> {
+        let Self { client, request, body } = self;
+        let request = request.body(body).expect("a request with a valid path and valid headers");
+        let (to, pieces) = sync_channel(0);
+        std::thread::spawn(move || {
+            let entered = client.network.as_ref().map_or(Ok(()), |network| step_into(network));
+            if let Err(none) = entered.and_then(|()| follow(&client, request, &to)) {
+                let _ = to.send(Err(none));
+            }
+        });
+        match pieces.recv().unwrap_or_else(|_| Err(Unanswered("the connection ended".into())))? {
+            Piece::Head(status, headers) => Ok(Arriving { status, headers, pieces }),
+            Piece::Bytes(_) => unreachable!("the head comes first"),
+        }
+    }
+}
+
+/// An answer of which only the head has been read.
+#[derive(Debug)]
+pub struct Arriving {
+    /// The status code.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    pieces: Receiver<Result<Piece, Unanswered>>,
+}
+
+impl Iterator for Arriving {
+    type Item = Result<Bytes, Unanswered>;
+
+    /// The next bytes; an error when the answer breaks off. To drop this is to hang up.
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.pieces.recv().ok()? {
+            Ok(Piece::Bytes(bytes)) => Some(Ok(bytes)),
+            Ok(Piece::Head(..)) => unreachable!("there is one head"),
+            Err(none) => Some(Err(none)),
+        }
+    }
+}
+
+impl Arriving {
+    /// A header's value, if it is there.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The rest, which must be exactly `expected`.
+    ///
+    /// # Errors
+    /// When it breaks off before its end, or has other bytes.
+    pub fn rest_is(self, expected: &[u8]) -> Result<(), String> {
+        let mut at = 0;
+        for piece in self {
+            let piece = piece.map_err(|none| format!("after {at} of {} bytes: {none}", expected.len()))?;
+            if expected.get(at..at + piece.len()) != Some(&piece[..]) {
+                return Err(format!("wrong bytes after {at} of {}", expected.len()));
+            }
+            at += piece.len();
+        }
+        if at == expected.len() { Ok(()) } else { Err(format!("ended after {at} of {} bytes", expected.len())) }
+    }
+}
+
+#[derive(Debug)]
+enum Piece {
+    Head(u16, HeaderMap),
+    Bytes(Bytes),
+}
+
+fn follow(
+    client: &Client,
+    request: Request<Content>,
+    to: &SyncSender<Result<Piece, Unanswered>>,
+) -> Result<(), Unanswered> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let whole = async {
+        let socket = TcpStream::connect(&client.authority).await.map_err(|error| Unanswered::from(&error))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket))
+            .await
+            .map_err(|error| Unanswered::from(&error))?;
+        let answer = async {
+            let answer = sender.send_request(request).await.map_err(|error| Unanswered::from(&error))?;
+            let (head, mut body) = answer.into_parts();
+            let mut next = Piece::Head(head.status.as_u16(), head.headers);
+            // nobody takes it any more: hang up
+            while to.send(Ok(next)).is_ok() {
+                match body.frame().await {
+                    None => break,
+                    Some(Err(error)) => return Err(Unanswered::from(&error)),
+                    Some(Ok(frame)) => next = Piece::Bytes(frame.into_data().unwrap_or_default()),
+                }
+            }
+            Ok(())
+        };
+        tokio::pin!(connection, answer);
+        tokio::select! {
+            answer = &mut answer => answer,
+            _ = &mut connection => answer.await,
+        }
+    };
+    let late = |_| Unanswered(format!("no whole answer within {:?}", client.deadline));
+    runtime.block_on(async { tokio::time::timeout(client.deadline, whole).await.map_err(late)? })
+}
+
+/// Sockets belong to the network namespace that their thread is in.
+fn step_into(network: &Path) -> Result<(), Unanswered> {
+    let file = File::open(network).map_err(|error| Unanswered(format!("{}: {error}", network.display())))?;
+    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+        .map_err(|error| Unanswered(format!("cannot enter the network namespace: {error}")))
 }
 
 fn exchange(client: &Client, request: Request<Content>) -> Result<Answer, Unanswered> {

@@ -10,13 +10,15 @@ use std::process::Command;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::http::Client;
+use crate::member::{self, Member, Place};
 use crate::process::{self, Running};
 use crate::repository::Repository;
-use crate::tools::{atoll, packaged};
+use crate::tools::packaged;
 use crate::wait;
 
 const REGIONS: [&str; 3] = ["us-east-1", "us-west-2", "eu-central-1"];
@@ -24,7 +26,7 @@ const REGIONS: [&str; 3] = ["us-east-1", "us-west-2", "eu-central-1"];
 /// Three nodes over a network, formed with `init`, `invite` and `join` as an operator would.
 #[derive(Debug)]
 pub struct Islands {
-    nodes: Vec<Option<Running>>,
+    nodes: Vec<Member>, // before what they stand on
     islands: Vec<Running>,
     sea: Running,
     password: String,
@@ -66,31 +68,40 @@ impl Islands {
     fn form(&mut self) {
         for (at, region) in REGIONS.iter().enumerate() {
             let here = address(at);
-            let text = format!(
-                "data_dir: {}\nname: {region}\nregion: {region}\nhttp:\n  listen: {here}:5000\nmesh:\n  listen: {here}:7400\n",
-                self.data(at).display()
-            );
-            std::fs::write(self.config(at), text).expect("a configuration can be written");
+            let place =
+                Place { http: format!("{here}:5000"), mesh: format!("{here}:7400"), network: Some(self.network(at)) };
+            let node = Member::new(self.folder.path(), region, region, place, "", "");
             if at == 0 {
-                process::succeed(self.atoll(0, "init").arg("--config").arg(self.config(0)));
-                let file = self.data(0).join("admin-password");
-                let password =
-                    std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-                self.password = password.trim().to_owned();
+                self.password = node.init();
             } else {
-                let said = process::succeed(self.atoll(0, "invite").arg("--config").arg(self.config(0)));
-                let token = said.lines().last().expect("invite prints a token").trim();
-                process::succeed(self.atoll(at, "join").arg(token).arg("--config").arg(self.config(at)));
+                node.must_join(&self.nodes[0].invite());
             }
-            let mut serve = self.atoll(at, "serve");
-            let running = Running::start(serve.arg("--config").arg(self.config(at)), &self.log(at));
-            self.nodes.push(Some(running));
-            self.wait_ready(at);
+            node.serve();
+            node.wait_ready();
+            self.nodes.push(node);
         }
         wait::until("the ledger has three voters", || {
             let status = self.status(0).ok()?;
             (status["ledger"]["voters"].as_array()?.len() == REGIONS.len()).then_some(())
         });
+    }
+
+    /// Lets everything that a node receives through a bottleneck of so many kilobits a second, from now on.
+    pub fn narrow(&self, at: usize, kilobits: u32) {
+        // a short queue: what waits in it is late by 50 ms at most, so that only the blobs are slow
+        let bottleneck = format!("qdisc replace dev port{at} root tbf rate {kilobits}kbit burst 32kb latency 50ms");
+        process::succeed(enter(&self.sea).arg("tc").args(bottleneck.split(' ')));
+    }
+
+    /// `kill -9`, and waits until the process is gone.
+    pub fn kill(&self, at: usize) {
+        self.nodes[at].stop(Signal::KILL);
+    }
+
+    /// Starts a killed node again, and waits until it is ready.
+    pub fn start(&self, at: usize) {
+        self.nodes[at].serve();
+        self.nodes[at].wait_ready();
     }
 
     /// Pulls a node's cable.
@@ -106,22 +117,20 @@ impl Islands {
     /// Whether one island hears another at all.
     #[must_use]
     pub fn hears(&self, from: usize, to: usize) -> bool {
-        let network = format!("/proc/{}/ns/net", self.islands[from].pid());
-        let client = self.anyone(to).inside(network.into()).patient_for(Duration::from_secs(3));
+        let client = self.anyone(to).inside(self.network(from)).patient_for(Duration::from_secs(3));
         client.get("/readyz").is_ok()
     }
 
     /// The administrator, at a node, from inside that node's island.
     #[must_use]
     pub fn client(&self, at: usize) -> Client {
-        self.anyone(at).basic("admin", &self.password)
+        self.nodes[at].anyone().basic("admin", &self.password)
     }
 
     /// Nobody in particular, at a node.
     #[must_use]
     pub fn anyone(&self, at: usize) -> Client {
-        let network = format!("/proc/{}/ns/net", self.islands[at].pid());
-        Client::of(&format!("http://{}:5000", address(at))).inside(network.into())
+        self.nodes[at].anyone()
     }
 
     /// A repository at a node, as the administrator.
@@ -139,54 +148,22 @@ impl Islands {
         REGIONS.iter().position(|region| *region == name).unwrap_or_else(|| panic!("no node is called {name}"))
     }
 
+    /// The region (and the name) of a node.
+    #[must_use]
+    pub fn region(at: usize) -> &'static str {
+        REGIONS[at]
+    }
+
     /// What a node says about the mesh.
     ///
     /// # Errors
     /// When it does not say.
     pub fn status(&self, at: usize) -> Result<Value, String> {
-        let answer = self.client(at).get("/api/atoll/v1/status").map_err(|none| none.to_string())?;
-        if answer.status == 200 { Ok(answer.json()) } else { Err(answer.to_string()) }
+        member::status(&self.client(at))
     }
 
-    /// Waits until a node is ready.
-    ///
-    /// # Panics
-    /// When it is not for too long.
-    pub fn wait_ready(&self, at: usize) {
-        wait::until_ok(&format!("{} is ready", REGIONS[at]), || {
-            let answer =
-                self.anyone(at).patient_for(Duration::from_secs(5)).get("/readyz").map_err(|none| none.to_string())?;
-            if answer.status == 200 { Ok(()) } else { Err(answer.to_string()) }
-        });
-    }
-
-    fn atoll(&self, at: usize, verb: &str) -> Command {
-        let mut command = enter(&self.islands[at]);
-        command.arg(atoll()).arg(verb);
-        command
-    }
-
-    fn config(&self, at: usize) -> PathBuf {
-        self.folder.path().join(format!("{}.yaml", REGIONS[at]))
-    }
-
-    fn data(&self, at: usize) -> PathBuf {
-        self.folder.path().join(format!("{}.data", REGIONS[at]))
-    }
-
-    fn log(&self, at: usize) -> PathBuf {
-        self.folder.path().join(format!("{}.log", REGIONS[at]))
-    }
-}
-
-impl Drop for Islands {
-    fn drop(&mut self) {
-        for (at, node) in self.nodes.iter().enumerate() {
-            if let Some(node) = node.as_ref().filter(|_| std::thread::panicking()) {
-                eprintln!("--- {}\n{}", REGIONS[at], node.last_words());
-            }
-        }
-        self.nodes.clear(); // the nodes first, while they still have a network
+    fn network(&self, at: usize) -> PathBuf {
+        format!("/proc/{}/ns/net", self.islands[at].pid()).into()
     }
 }
 

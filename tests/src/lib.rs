@@ -7,17 +7,21 @@
 //! - [`wait`] polls a condition, because nothing here sleeps and hopes;
 //! - [`http`] is a plain HTTP/1.1 client, [`wire`] the same without manners, for hostile input;
 //! - [`image`] makes images, [`repository`] pushes and pulls them and hashes every byte;
-//! - [`mesh`] is `atoll up`, [`islands`] the same over networks that can be cut;
-//! - [`complaints`] collects what is wrong, [`footprint`] what is left on the disks;
+//! - [`mesh`] is `atoll up`; [`formed`] is made of [`member`]s with settings of their own, [`islands`] too, over networks that can be
+//!   cut and narrowed;
+//! - [`complaints`] collects what is wrong, [`footprint`] what is left on the disks, [`metrics`] what a node counts;
 //! - [`daemons`] are a dockerd and a containerd of our own, [`tools`] the other clients.
 
 pub mod complaints;
 pub mod daemons;
 pub mod footprint;
+pub mod formed;
 pub mod http;
 pub mod image;
 pub mod islands;
+pub mod member;
 pub mod mesh;
+pub mod metrics;
 pub mod process;
 pub mod repository;
 pub mod tools;

@@ -9,13 +9,13 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::http::Client;
 use crate::process::{self, Running};
-use crate::repository::Repository;
-use crate::{tools, wait};
+use crate::repository::{Repository, create_project};
+use crate::{member, tools, wait};
 
 /// A running mesh. Dropping it ends every process of it; if the scenario failed, the nodes' last words are printed.
 #[derive(Debug)]
@@ -150,11 +150,7 @@ impl Mesh {
     /// # Panics
     /// When the mesh refuses.
     pub fn create_project(&self, name: &str, public: bool, durability: u8) {
-        let what = json!({"project_name": name,
-            "metadata": {"public": public.to_string(), "durability": durability.to_string()}});
-        let made = self.client(0).send_json(http::Method::POST, "/api/v2.0/projects", &what);
-        let made = made.unwrap_or_else(|none| panic!("project {name}: {none}"));
-        assert_eq!(made.status, 201, "project {name}: {made}");
+        create_project(&self.client(0), name, public, durability);
     }
 
     /// What a node says about the mesh.
@@ -162,8 +158,7 @@ impl Mesh {
     /// # Errors
     /// When it does not say.
     pub fn status(&self, at: usize) -> Result<Value, String> {
-        let answer = self.client(at).get("/api/atoll/v1/status").map_err(|none| none.to_string())?;
-        if answer.status == 200 { Ok(answer.json()) } else { Err(answer.to_string()) }
+        member::status(&self.client(at))
     }
 
     /// The node that is primary of a project: what the first living node that knows says, if that node lives itself.
@@ -214,6 +209,18 @@ impl Mesh {
             running.stop(Signal::KILL, wait::PATIENCE); // reaped here: nobody else can
         }
         wait::until("a killed process is gone", || (!node.lives()).then_some(()));
+    }
+
+    /// SIGTERM, and waits until the process is gone.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn end(&self, at: usize) {
+        let node = &self.nodes[at];
+        process::signal(node.pid(), Signal::TERM);
+        let again = lock(&node.again).take();
+        wait::until(&format!("{} has ended by SIGTERM", node.name), || (!node.lives()).then_some(()));
+        drop(again); // reaped
     }
 
     /// `kill -9` of all nodes at once, as if the power went.

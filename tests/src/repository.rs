@@ -6,6 +6,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use http::Method;
+use serde_json::json;
 
 use crate::http::{Answer, Client, Unanswered};
 use crate::image::{Blob, Image, MANIFEST, digest};
@@ -218,6 +219,29 @@ impl Repository {
         }
         Ok(found)
     }
+}
+
+/// Makes a project, as the administrator.
+///
+/// # Panics
+/// When the mesh refuses.
+pub fn create_project(administrator: &Client, name: &str, public: bool, durability: u8) {
+    let what = json!({"project_name": name,
+        "metadata": {"public": public.to_string(), "durability": durability.to_string()}});
+    let made = administrator.send_json(Method::POST, "/api/v2.0/projects", &what);
+    let made = made.unwrap_or_else(|none| panic!("project {name}: {none}"));
+    assert_eq!(made.status, 201, "project {name}: {made}");
+}
+
+/// Chooses in how many regions a project keeps its blobs, as the administrator.
+///
+/// # Panics
+/// When the mesh refuses.
+pub fn set_durability(administrator: &Client, project: &str, regions: u8) {
+    let what = json!({"metadata": {"durability": regions.to_string()}});
+    let set = administrator.send_json(Method::PUT, &format!("/api/v2.0/projects/{project}"), &what);
+    let set = set.unwrap_or_else(|none| panic!("durability of {project}: {none}"));
+    assert_eq!(set.status, 200, "durability of {project}: {set}");
 }
 
 fn expect(answer: Answer, status: u16) -> Result<Answer, Refusal> {

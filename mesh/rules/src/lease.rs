@@ -48,6 +48,7 @@ pub struct Granter {
     applied: Revision,
     released: Revision,
     holders: BTreeMap<NodeId, HolderBook>,
+    targets: BTreeMap<NodeId, Revision>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +69,7 @@ impl Granter {
             applied: Revision(0),
             released: Revision(0),
             holders: BTreeMap::new(),
+            targets: BTreeMap::new(),
         }
     }
 
@@ -97,12 +99,15 @@ impl Granter {
         !self.handing_over && now < self.leader_until && self.own_entry.is_some_and(|own| self.applied >= own)
     }
 
-    /// A replica renews: it has applied `applied`. It gets a lease if this leader may grant.
+    /// A replica renews: it has applied `applied`. It gets a lease if this leader may grant, and if the replica keeps up: it must have applied what this
+    /// leader had applied when it asked last (at its first question: all of it). So one that falls behind costs writers one lease, once, however
+    /// faithfully it goes on asking, and one that is still catching up costs them nothing.
     pub fn handle_renewal(&mut self, now: Moment, node: NodeId, request: u64, applied: Revision) -> Option<Grant> {
         if let Some(book) = self.holders.get_mut(&node) {
             book.applied = book.applied.max(applied);
         }
-        if !self.may_lead(now) {
+        let target = self.targets.insert(node, self.applied).unwrap_or(self.applied);
+        if !self.may_lead(now) || applied < target {
             return None;
         }
         let ends = now + self.terms.as_leader_counts();
@@ -302,6 +307,19 @@ mod tests {
     }
 
     #[test]
+    fn a_replica_that_does_not_keep_up_holds_nobody_up() {
+        let mut granter = leader();
+        assert!(granter.handle_renewal(at(0), NodeId(3), 1, Revision(0)).is_none(), "still catching up");
+        assert!(granter.handle_renewal(at(0), NodeId(2), 1, Revision(1)).is_some());
+        granter.handle_applied(Revision(2));
+        assert!(granter.handle_renewal(at(500), NodeId(2), 2, Revision(1)).is_some(), "it may be on its way");
+        assert!(granter.handle_renewal(at(1000), NodeId(2), 3, Revision(1)).is_none(), "it is not");
+        assert_eq!(granter.released(at(2000)), Revision(1));
+        assert_eq!(granter.released(at(2800)), Revision(2));
+        assert!(granter.handle_renewal(at(3000), NodeId(2), 4, Revision(2)).is_some(), "it is back");
+    }
+
+    #[test]
     fn a_new_leader_releases_nothing_before_older_leases_have_ended() {
         let mut granter = Granter::begin(TERMS, at(0));
         granter.handle_confirmed(at(60_000), Some(Revision(5)));
@@ -315,13 +333,13 @@ mod tests {
         let mut granter = Granter::begin(TERMS, at(0));
         assert!(granter.handle_renewal(at(1), NodeId(2), 1, Revision(0)).is_none());
         granter.handle_confirmed(at(1000), Some(Revision(5)));
-        assert!(granter.handle_renewal(at(1), NodeId(2), 1, Revision(0)).is_none(), "own entry not applied yet");
+        assert!(granter.handle_renewal(at(1), NodeId(2), 1, Revision(5)).is_none(), "own entry not applied yet");
         granter.handle_applied(Revision(5));
-        assert!(granter.handle_renewal(at(1), NodeId(2), 1, Revision(0)).is_some());
-        assert!(granter.handle_renewal(at(1001), NodeId(2), 2, Revision(0)).is_none(), "no longer confirmed");
+        assert!(granter.handle_renewal(at(1), NodeId(2), 1, Revision(5)).is_some());
+        assert!(granter.handle_renewal(at(1001), NodeId(2), 2, Revision(5)).is_none(), "no longer confirmed");
         granter.handle_confirmed(at(5000), None);
         granter.hand_over();
-        assert!(granter.handle_renewal(at(1002), NodeId(2), 3, Revision(0)).is_none());
+        assert!(granter.handle_renewal(at(1002), NodeId(2), 3, Revision(5)).is_none());
     }
 
     #[test]

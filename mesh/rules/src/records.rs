@@ -4,7 +4,8 @@
 //! Keys are a table byte and the parts that order it; names contain no NUL, so NUL ends a name.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+// an address is a word; what could be done with it is in std, not here
+use core::net::SocketAddr;
 use std::ops::Bound;
 
 use serde::de::DeserializeOwned;

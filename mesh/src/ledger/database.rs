@@ -1,15 +1,16 @@
 //! The one redb file of a node's ledger: log, vote and state in one, so that applying costs no fsync of its own.
 //!
-//! Appends and votes are `Durability::Immediate`; applies are `None` and become durable with the next append, so the log can never be purged past a
-//! state that is not on disk. One thread writes; everything queued behind a commit shares the next one (group commit).
+//! Appends and votes are durable before they are answered; applies are `Durability::None` and become durable with the next append, so the log can never
+//! be purged past a state that is not on disk.
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, TableDefinition, WriteTransaction};
+use redb::{ReadableDatabase, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::grouped::Grouped;
 
 /// Index to entry.
 pub(super) const LOG: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("log-1");
@@ -18,8 +19,8 @@ pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::
 /// The ledger's records: see `rules::records`.
 pub(super) const STATE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("state-1");
 
-type Job = Box<dyn FnOnce(&WriteTransaction) -> Result<(), redb::Error> + Send>;
-type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
+/// What redb may keep in memory.
+const CACHE: usize = 16 << 20;
 
 pub(super) fn other(error: impl std::fmt::Display) -> io::Error {
     io::Error::other(error.to_string())
@@ -33,81 +34,33 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     postcard::from_bytes(bytes).map_err(other)
 }
 
-/// The open file and its writer.
+/// The ledger's file.
 #[derive(Clone)]
-pub(super) struct Store {
-    pub(super) database: Arc<Database>,
-    jobs: std::sync::mpsc::Sender<(Job, Done)>,
+pub(super) struct Store(Grouped);
+
+impl std::ops::Deref for Store {
+    type Target = Grouped;
+    fn deref(&self) -> &Grouped {
+        &self.0
+    }
 }
 
 impl Store {
-    /// Opens or makes the file. What a crash left half written is repaired by redb.
+    /// Opens or makes the file.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let mut database = Database::builder().set_cache_size(16 << 20).create(path).map_err(other)?;
-        // the file does not shrink by itself, and compaction needs it exclusively: now or never
-        let _ = database.compact();
-        let write = database.begin_write().map_err(other)?;
-        write.open_table(LOG).map_err(other)?;
-        write.open_table(META).map_err(other)?;
-        write.open_table(STATE).map_err(other)?;
-        write.commit().map_err(other)?;
-        let database = Arc::new(database);
-        let (jobs, queue) = std::sync::mpsc::channel::<(Job, Done)>();
-        let writer = database.clone();
-        std::thread::Builder::new().name("ledger-log".into()).spawn(move || {
-            while let Ok(first) = queue.recv() {
-                let batch: Vec<(Job, Done)> = std::iter::once(first).chain(queue.try_iter()).collect();
-                commit_batch(&writer, batch);
-            }
-        })?;
-        Ok(Store { database, jobs })
-    }
-
-    /// Queues a durable write; `done` hears of it from the writer's thread.
-    pub(super) fn queue(
-        &self,
-        job: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error> + Send + 'static,
-        done: impl FnOnce(io::Result<()>) + Send + 'static,
-    ) -> io::Result<()> {
-        self.jobs.send((Box::new(job), Box::new(done))).map_err(|_| other("the ledger's writer has stopped"))
-    }
-
-    /// Writes durably.
-    pub(super) async fn write(
-        &self,
-        job: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error> + Send + 'static,
-    ) -> io::Result<()> {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        self.queue(job, move |result| {
-            let _ = sender.send(result);
-        })?;
-        receiver.await.map_err(other)?
+        let prepare = |write: &redb::WriteTransaction| {
+            write.open_table(LOG)?;
+            write.open_table(META)?;
+            write.open_table(STATE)?;
+            Ok(())
+        };
+        Grouped::open(path, "ledger-log", CACHE, prepare).map(Store)
     }
 
     /// Reads a value of the META table.
     pub(super) fn meta<T: DeserializeOwned>(&self, key: &str) -> io::Result<Option<T>> {
-        let read = self.database.begin_read().map_err(other)?;
+        let read = self.database().begin_read().map_err(other)?;
         let table = read.open_table(META).map_err(other)?;
         table.get(key).map_err(other)?.map(|value| decode(value.value())).transpose()
-    }
-}
-
-fn commit_batch(database: &Database, batch: Vec<(Job, Done)>) {
-    let mut waiting = Vec::with_capacity(batch.len());
-    let commit = || -> Result<(), redb::Error> {
-        let write = database.begin_write()?;
-        for (job, done) in batch {
-            waiting.push(done);
-            job(&write)?;
-        }
-        write.commit()?;
-        Ok(())
-    };
-    let result = commit();
-    for done in waiting {
-        done(match &result {
-            Ok(()) => Ok(()),
-            Err(error) => Err(other(error)),
-        });
     }
 }

@@ -11,7 +11,7 @@ use rules::failover::{Assignment, Situation};
 use rules::names::{NodeId, OperationId};
 use rules::placement;
 use rules::records::{Look, NodeRecord, RecordError};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Ledger;
 use crate::clock;
@@ -19,6 +19,8 @@ use crate::supervise::Tasks;
 
 /// Between two looks at the situation.
 const LOOK: Duration = Duration::from_millis(200);
+/// Between two reminders that the ledger has stopped.
+const STOPPED: Duration = Duration::from_secs(10);
 /// A replica this many entries behind is not caught up.
 const BEHIND: u64 = 50;
 
@@ -27,6 +29,13 @@ pub(super) fn start(ledger: &Arc<Ledger>, tasks: &Tasks) {
     tasks.spawn("ledger.leading", async move {
         loop {
             tokio::time::sleep(LOOK).await;
+            let fatal = ledger.raft.metrics().borrow_watched().running_state.clone();
+            if let Err(reason) = fatal {
+                error!(%reason, "the ledger has stopped on this node, most likely for its disk: mend that and restart the node");
+                metrics::counter!("atoll_ledger_stopped_total").increment(1);
+                tokio::time::sleep(STOPPED).await;
+                continue;
+            }
             if ledger.is_leader().is_none() {
                 continue;
             }

@@ -23,7 +23,17 @@ pub(super) struct Term {
     pub(super) number: u64,
     pub(super) granter: Granter,
     pub(super) failover: rules::failover::Failover,
+    /// How long the machine had been suspended at the last look, and what was acknowledged before its last suspend: the consensus library's clock does
+    /// not count suspends, so such an acknowledgement is older than it seems.
+    suspended: Duration,
+    acked_before_suspend: Option<Acked>,
 }
+
+/// When a majority last acknowledged this leader, on the consensus library's clock.
+type Acked = openraft::TokioInstant;
+
+/// Suspends shorter than this are told apart from the two clocks being read one after the other.
+const SUSPEND: Duration = Duration::from_millis(20);
 
 pub(super) fn start(ledger: &Arc<Ledger>, tasks: &Tasks) {
     tasks.spawn("ledger.holder", hold(ledger.clone()));
@@ -142,10 +152,11 @@ impl Ledger {
             let lease = self.terms.lease;
             let granter = if first { Granter::begin_first(lease, now) } else { Granter::begin(lease, now) };
             let failover = rules::failover::Failover::new(self.terms.failover);
-            *term = Some(Term { number, granter, failover });
+            let suspended = clock::suspended();
+            *term = Some(Term { number, granter, failover, suspended, acked_before_suspend: None });
         }
         let Some(term) = term.as_mut() else { return };
-        let (until, own_entry) = self.confirmation(now);
+        let (until, own_entry) = self.confirmation(now, term);
         term.granter.handle_confirmed(until, own_entry);
         term.granter.handle_applied(applied);
         let released = term.granter.released(now);
@@ -154,8 +165,14 @@ impl Ledger {
     }
 
     /// Until when a majority has confirmed this leader, and whether an entry of its own term is applied.
-    fn confirmation(&self, now: Moment) -> (Moment, Option<Revision>) {
+    fn confirmation(&self, now: Moment, term: &mut Term) -> (Moment, Option<Revision>) {
         let metrics = self.raft.metrics().borrow_watched().clone();
+        let suspended = clock::suspended();
+        if suspended > term.suspended + SUSPEND {
+            info!("this machine was suspended: leadership has to be confirmed anew");
+            term.acked_before_suspend = metrics.last_quorum_acked.as_ref().map(|acked| **acked);
+        }
+        term.suspended = suspended;
         let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
         // what followers promise: not to vote for another within the election timeout of the last heartbeat they heard
         let promise = self.terms.election_min * 8 / 10;
@@ -163,8 +180,8 @@ impl Ledger {
             now + promise
         } else {
             match metrics.last_quorum_acked {
-                Some(acked) => (now + promise) - acked.elapsed(),
-                None => Moment::from_micros(0),
+                Some(acked) if term.acked_before_suspend != Some(*acked) => (now + promise) - acked.elapsed(),
+                _ => Moment::from_micros(0),
             }
         };
         let own_entry = metrics.last_applied.as_ref().and_then(|id| {

@@ -46,7 +46,7 @@ impl Log {
         let unflushed: Vec<LogEntry> =
             self.tail.lock().unflushed.range(range.clone()).map(|(_, e)| e.clone()).collect();
         let first_unflushed = unflushed.first().map(|entry| entry.log_id.index);
-        let read = self.store.database.begin_read().map_err(other)?;
+        let read = self.store.database().begin_read().map_err(other)?;
         let table = read.open_table(LOG).map_err(other)?;
         let mut entries = Vec::new();
         for pair in table.range(range).map_err(other)? {
@@ -90,7 +90,7 @@ impl RaftLogStorage<Consensus> for Log {
 
     async fn get_log_state(&mut self) -> Result<LogState<Consensus>, io::Error> {
         let purged: Option<LogId> = self.store.meta("purged")?;
-        let read = self.store.database.begin_read().map_err(other)?;
+        let read = self.store.database().begin_read().map_err(other)?;
         let table = read.open_table(LOG).map_err(other)?;
         let on_disk = match table.last().map_err(other)? {
             Some((_, bytes)) => Some(decode::<LogEntry>(bytes.value())?.log_id),

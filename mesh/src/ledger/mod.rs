@@ -50,6 +50,9 @@ use leases::Term;
 pub use reading::{Freshness, Reading};
 use types::{Entry, Raft};
 
+/// The log directive that quietens the consensus library: it tells every vote at `info`, and what an operator needs of it the ledger says itself.
+pub const QUIET: &str = "openraft=error";
+
 /// How the ledger is tuned; see the settings of the same names.
 #[derive(Clone, Copy, Debug)]
 pub struct LedgerTerms {
@@ -101,6 +104,7 @@ pub struct Ledger {
     released: watch::Sender<Revision>,
     unreachable_until: Mutex<rules::moment::Moment>,
     born_here: std::sync::atomic::AtomicBool,
+    wary_until: rules::moment::Moment,
 }
 
 /// What `status` shows of the ledger.
@@ -145,6 +149,9 @@ impl Ledger {
         let storage = |e: &dyn std::fmt::Display| LedgerError::Storage { path: folder.into(), reason: e.to_string() };
         std::fs::create_dir_all(folder).map_err(|e| storage(&e))?;
         let store = database::Store::open(&folder.join("ledger.redb")).map_err(|e| storage(&e))?;
+        // a voter with a vote on disk may have promised something before it restarted
+        let promised = store.meta::<types::Vote>("vote").map_err(|e| storage(&e))?.is_some();
+        let wary_until = if promised { clock::now() + terms.election_max } else { clock::now() };
         let log = log::Log::open(store.clone()).map_err(|e| storage(&e))?;
         let machine = state::StateMachine::open(store, folder).map_err(|e| storage(&e))?;
         let millis = |d: Duration| d.as_millis() as u64;
@@ -182,6 +189,7 @@ impl Ledger {
             released: watch::Sender::new(Revision(0)),
             unreachable_until: Mutex::new(rules::moment::Moment::from_micros(0)),
             born_here: false.into(),
+            wary_until,
         });
         ledger.know_nodes();
         leases::start(&ledger, tasks);
@@ -356,8 +364,12 @@ impl Ledger {
         Ok(index)
     }
 
-    /// Answers a consensus message.
+    /// Answers a consensus message. A voter that has just restarted votes for nobody for as long as a leader may still count on what it promised
+    /// before: the consensus library forgets that promise over a restart (its `get_initial_state` says so).
     pub async fn answer_raft(&self, kind: u8, body: &[u8]) -> Answer {
+        if network::asks_for_a_vote(kind) && clock::now() < self.wary_until {
+            return Answer::Refused("this voter has just restarted, and an older leader may still count on it".into());
+        }
         network::answer(&self.raft, kind, body).await
     }
 

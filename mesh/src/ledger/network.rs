@@ -151,6 +151,11 @@ impl RaftNetworkV2<Consensus> for Network {
     }
 }
 
+/// Whether a message asks for this node's vote.
+pub(super) fn asks_for_a_vote(kind: u8) -> bool {
+    matches!(kind, VOTE | PRE_VOTE)
+}
+
 /// Answers a peer's message.
 pub(super) async fn answer(raft: &Raft, kind: u8, body: &[u8]) -> Answer {
     fn reply<T: Serialize, E: std::fmt::Display>(result: Result<T, E>) -> Answer {

@@ -48,8 +48,9 @@ impl ReadRecords for Reading {
 const ASK: Duration = Duration::from_millis(1000);
 /// How long a reader waits for a release: a little more than a lease, which is what a silent holder can cost.
 const RELEASE: Duration = Duration::from_millis(3500);
-/// After a failed question nobody asks again for this long: a node that is cut off answers at once.
-const GIVE_UP: Duration = Duration::from_millis(500);
+/// After a failed question nobody asks again for this long: a node that is cut off answers at once. It loses nothing by that, for a lease that
+/// arrives meanwhile makes reads fresh without any question.
+const GIVE_UP: Duration = Duration::from_secs(3);
 
 impl Ledger {
     /// How this node answers reads now.

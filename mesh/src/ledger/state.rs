@@ -60,12 +60,12 @@ impl StateMachine {
 
     /// A consistent view of the records as of now.
     pub(super) fn view(&self) -> Result<View, RecordError> {
-        let read = self.store.database.begin_read().map_err(record_error)?;
+        let read = self.store.database().begin_read().map_err(record_error)?;
         Ok(View { table: read.open_table(STATE).map_err(record_error)? })
     }
 
     fn apply_batch(&self, entries: Vec<LogEntry>) -> io::Result<Vec<Option<Outcome>>> {
-        let mut write = self.store.database.begin_write().map_err(other)?;
+        let mut write = self.store.database().begin_write().map_err(other)?;
         write.set_durability(Durability::None).map_err(other)?;
         let mut outcomes = Vec::with_capacity(entries.len());
         let mut revision = None;
@@ -105,7 +105,7 @@ impl StateMachine {
     }
 
     fn write_snapshot(&self) -> io::Result<Snapshot> {
-        let read = self.store.database.begin_read().map_err(other)?;
+        let read = self.store.database().begin_read().map_err(other)?;
         let (last_log_id, last_membership) =
             match read.open_table(META).map_err(other)?.get("applied").map_err(other)? {
                 Some(value) => decode::<Applied>(value.value())?,
@@ -135,7 +135,7 @@ impl StateMachine {
         file.read_exact(&mut [0; 8])?;
         read_block(&mut file, &mut left)?;
         let revision = meta.last_log_id.map_or(Revision(0), |id| Revision(id.index));
-        let write = self.store.database.begin_write().map_err(other)?;
+        let write = self.store.database().begin_write().map_err(other)?;
         {
             let mut table = write.open_table(STATE).map_err(other)?;
             table.retain(|_, _| false).map_err(other)?;

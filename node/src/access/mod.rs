@@ -17,6 +17,8 @@ use rules::digest::Digest;
 use rules::names::RepositoryName;
 use rules::records::{Look, Project, User, key};
 
+use tokio::sync::Semaphore;
+
 use crate::http::request::Request;
 use crate::http::{Code, Failure};
 
@@ -25,12 +27,16 @@ pub use tokens::SERVICE;
 /// So many proven credentials are remembered.
 const REMEMBERED: usize = 1024;
 
+/// So many passwords are checked at a time.
+const CHECKS: usize = 2;
+
 /// Checks credentials.
 pub struct Access {
     ledger: Arc<Ledger>,
     public_url: Option<String>,
     tls: bool,
     proven: Mutex<HashMap<Digest, Identity>>,
+    checking: Semaphore,
 }
 
 /// Who is asking, and how that was proven.
@@ -47,7 +53,7 @@ pub struct Caller {
 impl Access {
     /// Challenges name `public_url` if there is one, else the request's own Host.
     pub fn new(ledger: Arc<Ledger>, public_url: Option<String>, tls: bool) -> Arc<Self> {
-        Arc::new(Access { ledger, public_url, tls, proven: Mutex::default() })
+        Arc::new(Access { ledger, public_url, tls, proven: Mutex::default(), checking: Semaphore::new(CHECKS) })
     }
 
     /// Who sent `request`. No credentials are the anonymous; wrong ones are an error, never the anonymous.
@@ -81,7 +87,8 @@ impl Access {
             return Ok(Some(identity.clone()));
         }
         let (hash, password) = (user.password_hash.clone(), password.to_owned());
-        // argon2 takes tens of milliseconds on purpose
+        // argon2 takes tens of milliseconds and megabytes on purpose: guesses must queue, not fill the machine
+        let _turn = self.checking.acquire().await.map_err(|e| Failure::new(Code::Internal, e.to_string()))?;
         let right =
             blocking(move || Argon2::default().verify_password(password.as_bytes(), hash.as_str()).is_ok()).await;
         if !right.unwrap_or(false) || !user.administrator {

@@ -15,7 +15,7 @@ use clap::{Parser, Subcommand};
 
 /// A container registry that is a mesh: one binary in every region.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(name = "atoll", version, about)]
 pub struct Command {
     #[command(subcommand)]
     verb: Verb,

@@ -20,11 +20,12 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::Payload;
+use super::patience::Patient;
 
 /// A client has this long to send a request's head, and to shake hands.
 const HEAD: Duration = Duration::from_secs(30);
-/// A head may have this many bytes.
-const HEAD_BYTES: usize = 64 << 10;
+/// A head may have this many bytes; also the most that is read of a body at once.
+const HEAD_BYTES: usize = 256 << 10;
 
 /// A bound socket, not yet serving.
 pub struct Listener {
@@ -71,8 +72,8 @@ fn acceptor(tls: &Tls) -> io::Result<TlsAcceptor> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Serves until the group stops; open requests then go on, and their connections close after them.
-pub async fn serve<H, F>(listener: Listener, handle: H, tasks: Tasks)
+/// Serves until the group stops, giving up on clients that take nothing for `stall`; open requests then go on, and their connections close after them.
+pub async fn serve<H, F>(listener: Listener, handle: H, stall: Duration, tasks: Tasks)
 where
     H: Fn(hyper::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Payload>> + Send + 'static,
@@ -94,9 +95,9 @@ where
         let (handle, tls, inner) = (handle.clone(), listener.tls.clone(), tasks.clone());
         tasks.spawn_draining("http.connection", async move {
             match tls {
-                None => connection(stream, handle, inner).await,
+                None => connection(Patient::new(stream, stall), handle, inner).await,
                 Some(tls) => match tokio::time::timeout(HEAD, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, handle, inner).await,
+                    Ok(Ok(stream)) => connection(Patient::new(stream, stall), handle, inner).await,
                     Ok(Err(error)) => debug!(client = %peer, %error, "TLS handshake failed"),
                     Err(_) => debug!(client = %peer, "TLS handshake took too long"),
                 },

@@ -2,6 +2,7 @@
 
 pub mod errors;
 mod listen;
+mod patience;
 mod payload;
 pub mod range;
 pub mod request;

@@ -32,6 +32,7 @@ pub fn wanted(header: Option<&str>, size: u64) -> Wanted {
             (Some(first), _, _) if first >= size => Wanted::Unsatisfiable,
             (Some(first), "", _) => Wanted::Part(first..size),
             (Some(first), _, Some(last)) if last >= first => Wanted::Part(first..size.min(last.saturating_add(1))),
+            (Some(_), _, Some(_)) => Wanted::Unsatisfiable,
             _ => Wanted::Whole,
         },
     }
@@ -53,7 +54,7 @@ mod tests {
             ("bytes=-400", Wanted::Part(0..10)),
             ("bytes=10-", Wanted::Unsatisfiable),
             ("bytes=-0", Wanted::Unsatisfiable),
-            ("bytes=5-3", Wanted::Whole),
+            ("bytes=5-3", Wanted::Unsatisfiable),
             ("bytes=0-1,3-4", Wanted::Whole),
             ("lines=0-1", Wanted::Whole),
             ("bytes=x-", Wanted::Whole),

@@ -1,7 +1,7 @@
 //! Open uploads of this node. One is pinned to the node that began it, belongs to one repository, and is written by one request at a time.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use mesh::clock;
@@ -32,16 +32,24 @@ struct Session {
     touched: Moment,
     /// Absent while a request writes it.
     upload: Option<Upload>,
+    /// Alive while a request has the upload: one that was cut off takes it to its grave.
+    taken: Weak<()>,
     written: u64,
 }
 
 /// An upload while a request has it.
 pub(super) struct Upload {
+    pub(super) ticket: Ticket,
+    pub(super) ingest: Ingest,
+}
+
+/// What there is to an upload beside its bytes.
+pub(super) struct Ticket {
     pub(super) id: String,
     pub(super) repository: RepositoryName,
-    pub(super) ingest: Ingest,
     pub(super) copying: Vec<Copying>,
     copies_begun: bool,
+    claim: Arc<()>,
 }
 
 impl Sessions {
@@ -60,10 +68,14 @@ impl Sessions {
         }
         let id = format!("{:032x}", rand::random::<u128>());
         let ingest = self.store.ingest(algorithm)?;
-        let session = Session { repository: repository.clone(), touched: clock::now(), upload: None, written: 0 };
+        let claim = Arc::new(());
+        let taken = Arc::downgrade(&claim);
+        let session =
+            Session { repository: repository.clone(), touched: clock::now(), upload: None, taken, written: 0 };
         open.insert(id.clone(), session);
         metrics::gauge!("atoll_uploads_open").set(open.len() as f64);
-        Ok(Upload { id, repository: repository.clone(), ingest, copying: Vec::new(), copies_begun: false })
+        let ticket = Ticket { id, repository: repository.clone(), copying: Vec::new(), copies_begun: false, claim };
+        Ok(Upload { ticket, ingest })
     }
 
     /// Takes an upload for the caller's request.
@@ -71,7 +83,19 @@ impl Sessions {
         let mut open = self.open.lock();
         let session = open.get_mut(id).filter(|s| s.repository == *repository).ok_or_else(unknown)?;
         session.touched = clock::now();
-        session.upload.take().ok_or_else(|| Failure::new(Code::Conflict, "another request is writing this upload"))
+        match session.upload.take() {
+            Some(upload) => {
+                session.taken = Arc::downgrade(&upload.ticket.claim);
+                Ok(upload)
+            }
+            None if session.taken.strong_count() > 0 => {
+                Err(Failure::new(Code::Conflict, "another request is writing this upload"))
+            }
+            None => {
+                open.remove(id);
+                Err(unknown())
+            }
+        }
     }
 
     /// How many bytes an upload has.
@@ -83,7 +107,7 @@ impl Sessions {
 
     /// Puts an upload back for the next request.
     pub(super) fn put_back(&self, upload: Upload) {
-        if let Some(session) = self.open.lock().get_mut(&upload.id) {
+        if let Some(session) = self.open.lock().get_mut(&upload.ticket.id) {
             session.touched = clock::now();
             session.written = upload.ingest.written();
             session.upload = Some(upload);
@@ -102,7 +126,10 @@ impl Sessions {
         let now = clock::now();
         let mut open = self.open.lock();
         let before = open.len();
-        open.retain(|_, s| s.upload.is_none() || now.since(s.touched) < self.expire_after);
+        open.retain(|_, s| match s.upload {
+            Some(_) => now.since(s.touched) < self.expire_after,
+            None => s.taken.strong_count() > 0,
+        });
         if open.len() < before {
             info!(count = before - open.len(), "uploads expired");
             metrics::counter!("atoll_uploads_expired_total").increment((before - open.len()) as u64);
@@ -111,26 +138,27 @@ impl Sessions {
     }
 
     /// Begins to copy an upload that has its first bytes to as many other regions as its project wants.
-    pub(super) fn begin_copies(&self, upload: &mut Upload, regions_wanted: u32) {
-        if std::mem::replace(&mut upload.copies_begun, true) {
+    pub(super) fn begin_copies(&self, ticket: &mut Ticket, ingest: &Ingest, regions_wanted: u32) {
+        if std::mem::replace(&mut ticket.copies_begun, true) {
             return;
         }
         let neighbours = &self.copies.neighbours;
-        let seed = Digest::sha256(upload.id.as_bytes());
+        let seed = Digest::sha256(ticket.id.as_bytes());
         let alive = neighbours.alive();
         for target in placement::copy_targets(&seed, &neighbours.region, &alive, regions_wanted) {
-            upload.copying.push(self.copies.begin(&upload.ingest, upload.repository.clone(), target));
+            ticket.copying.push(self.copies.begin(ingest, ticket.repository.clone(), target));
         }
     }
 
     /// Names the copies of an upload. They go on without the client: see [`Sessions::settled`].
-    pub(super) fn seal_copies(&self, digest: Digest, copying: Vec<Copying>, tasks: &mesh::supervise::Tasks) {
+    pub(super) fn seal_copies(self: &Arc<Self>, digest: Digest, copying: Vec<Copying>) {
         if copying.is_empty() {
             return;
         }
         let (done, waiting) = watch::channel(false);
         self.copying.lock().insert(digest, waiting);
-        tasks.spawn("copy.seal", async move {
+        let sessions = self.clone();
+        self.copies.tasks.spawn("copy.seal", async move {
             let sealed = copying.into_iter().map(|copy| async {
                 let peer = copy.peer();
                 if let Err(error) = copy.seal(digest).await {
@@ -140,6 +168,7 @@ impl Sessions {
                 }
             });
             futures::future::join_all(sealed).await;
+            sessions.copying.lock().remove(&digest);
             done.send_replace(true);
         });
     }
@@ -147,17 +176,9 @@ impl Sessions {
     /// Waits until the copies of `digest` that began with its upload have ended, well or not, at most `deadline`.
     pub(super) async fn settled(&self, digest: Digest, deadline: Duration) {
         let waiting = self.copying.lock().get(&digest).cloned();
-        if let Some(mut waiting) = waiting
-            && let Ok(ended) = tokio::time::timeout(deadline, waiting.wait_for(|done| *done)).await
-        {
-            drop(ended);
-            self.copying.lock().remove(&digest);
+        if let Some(mut waiting) = waiting {
+            let _ = tokio::time::timeout(deadline, waiting.wait_for(|done| *done)).await;
         }
-    }
-
-    /// Where copies run.
-    pub(super) fn tasks(&self) -> &mesh::supervise::Tasks {
-        &self.copies.tasks
     }
 }
 

@@ -1,5 +1,6 @@
 //! Uploads: POST, PATCH, PUT, monolithic and chunked, mounts. While bytes arrive they are hashed, written, and copied to other regions.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,12 +9,14 @@ use rules::access::Action;
 use rules::digest::{Algorithm, Digest};
 use rules::names::RepositoryName;
 use rules::records::{BlobRecord, Look, Project, key};
+use tokio::task::JoinHandle;
 
-use super::sessions::Upload;
+use super::sessions::{Ticket, Upload};
 use super::{Registry, answer, set};
 use crate::flights::Sources;
 use crate::http::request::{Interrupted, Request};
 use crate::http::{Code, Failure, Payload};
+use crate::store::Ingest;
 
 /// Bytes are written in batches of about this size while the next are received.
 const BATCH: usize = 1 << 20;
@@ -44,7 +47,7 @@ impl Registry {
             return self.receive_and_seal(request, upload, digest, &project).await;
         }
         let upload = self.sessions.begin(&repository, algorithm)?;
-        let response = accepted(&repository, &upload.id, 0);
+        let response = accepted(&repository, &upload.ticket.id, 0);
         self.sessions.put_back(upload);
         Ok(response)
     }
@@ -112,7 +115,7 @@ impl Registry {
     ) -> Result<Response<Payload>, Failure> {
         self.may_push(&request, &repository).await?;
         let upload = self.sessions.take(&repository, &id)?;
-        self.sessions.end(&upload.id);
+        self.sessions.end(&upload.ticket.id);
         Ok(answer(StatusCode::NO_CONTENT))
     }
 
@@ -159,53 +162,42 @@ impl Registry {
         Ok(readable)
     }
 
-    /// Takes the body in. The upload comes back with what arrived, and with why that was not all.
+    /// Takes the body in: while one batch is hashed and written, the next is received. The upload comes back with what arrived, and with why that was
+    /// not all.
     async fn receive(
         &self,
         request: &mut Request,
-        mut upload: Upload,
+        upload: Upload,
         project: &Project,
     ) -> Result<(Upload, Option<Interrupted>), Failure> {
-        let mut interrupted = None;
+        let Upload { mut ticket, ingest } = upload;
+        let mut writing = Writing::Idle(ingest.into());
         loop {
-            let (mut batch, mut length): (Vec<Bytes>, usize) = (Vec::new(), 0);
-            let mut ended = false;
-            while length < BATCH {
-                match request.body.next().await {
-                    Ok(Some(piece)) => {
-                        length += piece.len();
-                        batch.push(piece);
-                    }
-                    Ok(None) => {
-                        ended = true;
-                        break;
-                    }
-                    Err(error) => {
-                        interrupted = Some(error);
-                        ended = true;
-                        break;
-                    }
-                }
-            }
-            if length > 0 {
-                let id = upload.id.clone();
-                match upload.ingest.write_all(batch).await {
-                    Ok(ingest) => upload.ingest = ingest,
-                    Err(error) => {
-                        self.sessions.end(&id);
-                        let message = format!("data_dir could not take the upload: {error}");
-                        return Err(Failure::new(Code::Internal, message).closing());
-                    }
-                }
-                self.sessions.begin_copies(&mut upload, project.durability);
-                for copy in &upload.copying {
-                    copy.advance(upload.ingest.written());
-                }
-            }
-            if ended {
-                return Ok((upload, interrupted));
+            let (batch, end) = next_batch(request).await;
+            let ingest = self.written(writing, &mut ticket, project).await?;
+            writing =
+                if batch.is_empty() { Writing::Idle(ingest.into()) } else { Writing::Busy(ingest.start_write(batch)) };
+            if let Some(end) = end {
+                // what came before the end is written before the end is told
+                let ingest = self.written(writing, &mut ticket, project).await?;
+                return Ok((Upload { ticket, ingest }, end.err()));
             }
         }
+    }
+
+    /// Waits for a write, and lets the upload's copies follow it.
+    async fn written(&self, writing: Writing, ticket: &mut Ticket, project: &Project) -> Result<Ingest, Failure> {
+        let ingest = writing.idle().await.map_err(|error| {
+            self.sessions.end(&ticket.id);
+            Failure::new(Code::Internal, format!("data_dir could not take the upload: {error}")).closing()
+        })?;
+        if ingest.written() > 0 {
+            self.sessions.begin_copies(ticket, &ingest, project.durability);
+            for copy in &ticket.copying {
+                copy.advance(ingest.written());
+            }
+        }
+        Ok(ingest)
     }
 
     /// Takes the rest of the body in and makes the upload the blob `digest`: hashed, fsynced, granted in its repository. On any failure nothing is kept.
@@ -216,22 +208,53 @@ impl Registry {
         digest: Digest,
         project: &Project,
     ) -> Result<Response<Payload>, Failure> {
-        let ending = Ending { sessions: self.sessions.clone(), id: upload.id.clone() };
-        let (mut upload, interrupted) = self.receive(&mut request, upload, project).await?;
+        let ending = Ending { sessions: self.sessions.clone(), id: upload.ticket.id.clone() };
+        let (upload, interrupted) = self.receive(&mut request, upload, project).await?;
         if let Some(interrupted) = interrupted {
             return Err(interrupted.into());
         }
-        if upload.ingest.written() == 0 {
-            self.sessions.begin_copies(&mut upload, project.durability);
-        }
-        let Upload { repository, ingest, copying, .. } = upload;
+        let Upload { mut ticket, ingest } = upload;
+        // an empty blob has no first byte that would have begun its copies
+        self.sessions.begin_copies(&mut ticket, &ingest, project.durability);
+        let Ticket { repository, copying, .. } = ticket;
         let sealed = self.store.seal(ingest, digest, Some((&repository, self.grant))).await;
         sealed.map_err(|e| Failure::from(e).closing_unless_read(&request))?;
-        self.sessions.seal_copies(digest, copying, self.sessions.tasks());
+        self.sessions.seal_copies(digest, copying);
         self.sessions.settled(digest, COPY_WAIT).await;
         drop(ending);
         Ok(created(&repository, &digest))
     }
+}
+
+/// An ingest, or the write that has it.
+enum Writing {
+    Idle(Box<Ingest>),
+    Busy(JoinHandle<io::Result<Ingest>>),
+}
+
+impl Writing {
+    async fn idle(self) -> io::Result<Ingest> {
+        match self {
+            Writing::Idle(ingest) => Ok(*ingest),
+            Writing::Busy(write) => write.await.map_err(io::Error::other)?,
+        }
+    }
+}
+
+/// The next bytes of a body, about [`BATCH`] of them; and how it ended, if it did.
+async fn next_batch(request: &mut Request) -> (Vec<Bytes>, Option<Result<(), Interrupted>>) {
+    let (mut batch, mut length) = (Vec::new(), 0);
+    while length < BATCH {
+        match request.body.next().await {
+            Ok(Some(piece)) => {
+                length += piece.len();
+                batch.push(piece);
+            }
+            Ok(None) => return (batch, Some(Ok(()))),
+            Err(error) => return (batch, Some(Err(error))),
+        }
+    }
+    (batch, None)
 }
 
 /// Ends an upload however its last request ends.
@@ -252,7 +275,7 @@ fn check_range(request: &Request, written: u64, upload: &Upload) -> Result<(), F
     let out_of_order = |message: String| {
         Failure::new(Code::RangeInvalid, message)
             .header(header::RANGE, format!("0-{}", written.saturating_sub(1)))
-            .header(header::LOCATION, upload_path(&upload.repository, &upload.id))
+            .header(header::LOCATION, upload_path(&upload.ticket.repository, &upload.ticket.id))
     };
     let spec = range.trim().strip_prefix("bytes ").unwrap_or(range).trim();
     let spec = spec.split('/').next().unwrap_or(spec);

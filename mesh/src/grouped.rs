@@ -1,0 +1,143 @@
+//! A redb file with one writer: everything that is queued while a commit is under way shares the next one, and its fsync (group commit).
+//!
+//! A write is answered only after the commit that holds it is on disk. If a job of a commit fails, all of that commit fail: none of them happened.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+
+use parking_lot::Mutex;
+use redb::{Database, WriteTransaction};
+
+type Job = Box<dyn FnOnce(&WriteTransaction) -> Result<(), redb::Error> + Send>;
+type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+/// The open file and its writer. Clones share both; when the last is dropped, the writer ends and the file is closed.
+#[derive(Clone)]
+pub struct Grouped(Arc<Shared>);
+
+struct Shared {
+    database: Arc<Database>,
+    jobs: Option<Sender<(Job, Done)>>,
+    writer: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+fn other(error: impl std::fmt::Display) -> io::Error {
+    io::Error::other(error.to_string())
+}
+
+impl Grouped {
+    /// Opens or makes the file, lets `prepare` make its tables, and starts the writer, a thread called `name`. What a crash left half written is repaired
+    /// by redb.
+    pub fn open(
+        path: &Path,
+        name: &str,
+        cache_bytes: usize,
+        prepare: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
+    ) -> io::Result<Self> {
+        let mut database = Database::builder().set_cache_size(cache_bytes).create(path).map_err(other)?;
+        // the file does not shrink by itself, and compaction needs it exclusively: now or never
+        let _ = database.compact();
+        let write = database.begin_write().map_err(other)?;
+        prepare(&write).map_err(other)?;
+        write.commit().map_err(other)?;
+        let database = Arc::new(database);
+        let (jobs, queue) = channel::<(Job, Done)>();
+        let written = database.clone();
+        let writer = std::thread::Builder::new().name(name.into()).spawn(move || {
+            while let Ok(first) = queue.recv() {
+                commit(&written, std::iter::once(first).chain(queue.try_iter()).collect());
+            }
+        })?;
+        Ok(Grouped(Arc::new(Shared { database, jobs: Some(jobs), writer: Some(writer) })))
+    }
+
+    /// The file itself, for reads and for writes that need not be durable yet.
+    pub fn database(&self) -> &Database {
+        &self.0.database
+    }
+
+    /// Queues a durable write; `done` hears of it from the writer's thread.
+    pub fn queue(
+        &self,
+        job: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error> + Send + 'static,
+        done: impl FnOnce(io::Result<()>) + Send + 'static,
+    ) -> io::Result<()> {
+        let sent = self.0.jobs.as_ref().map(|jobs| jobs.send((Box::new(job), Box::new(done))));
+        sent.and_then(Result::ok).ok_or_else(|| other("the database's writer has stopped"))
+    }
+
+    /// Writes durably, and gives what the job returned.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error> + Send + 'static,
+    ) -> io::Result<T> {
+        let returned = Arc::new(Mutex::new(None));
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let slot = returned.clone();
+        self.queue(
+            move |write| {
+                *slot.lock() = Some(job(write)?);
+                Ok(())
+            },
+            move |result| {
+                let _ = answer.send(result);
+            },
+        )?;
+        answered.await.map_err(other)??;
+        let value = returned.lock().take();
+        value.ok_or_else(|| other("the database's writer lost an answer"))
+    }
+}
+
+fn commit(database: &Database, batch: Vec<(Job, Done)>) {
+    let (jobs, waiting): (Vec<Job>, Vec<Done>) = batch.into_iter().unzip();
+    let run = || -> Result<(), redb::Error> {
+        let write = database.begin_write()?;
+        for job in jobs {
+            job(&write)?;
+        }
+        write.commit()?;
+        Ok(())
+    };
+    let result = run().map_err(|e| e.to_string());
+    for done in waiting {
+        done(result.clone().map_err(io::Error::other));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use redb::{ReadableDatabase, TableDefinition};
+
+    const TABLE: TableDefinition<'static, u64, u64> = TableDefinition::new("t");
+
+    #[tokio::test]
+    async fn what_was_answered_is_there_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.redb");
+        let open =
+            || Grouped::open(&path, "test", 1 << 20, |w| w.open_table(TABLE).map(|_| ()).map_err(Into::into)).unwrap();
+        let grouped = open();
+        let writes = (0..50u64)
+            .map(|n| grouped.write(move |write| Ok(write.open_table(TABLE)?.insert(n, n * 2)?.map(|v| v.value()))));
+        for before in futures::future::join_all(writes).await {
+            assert_eq!(before.unwrap(), None);
+        }
+        drop(grouped);
+        let reopened = open();
+        let read = reopened.database().begin_read().unwrap();
+        assert_eq!(read.open_table(TABLE).unwrap().get(49).unwrap().unwrap().value(), 98);
+    }
+}

@@ -1,0 +1,108 @@
+//! A connection that gives up on a client that takes nothing: without this a stopped reader would hold a file, buffers and a drain for ever.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+/// A stream whose writes fail once none has made progress for `stall`. Reads have their own deadlines: for heads in the server, for bodies in `request`.
+pub(super) struct Patient<S> {
+    stream: S,
+    stall: Duration,
+    sleep: Pin<Box<Sleep>>,
+    stuck: bool,
+}
+
+impl<S> Patient<S> {
+    pub(super) fn new(stream: S, stall: Duration) -> Self {
+        Patient { stream, stall, sleep: Box::pin(tokio::time::sleep(stall)), stuck: false }
+    }
+
+    /// Passes `progress` on; while it is pending, the clock runs.
+    fn watch<T>(&mut self, cx: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if progress.is_ready() {
+            self.stuck = false;
+            return progress;
+        }
+        if !self.stuck {
+            self.stuck = true;
+            self.sleep.as_mut().reset(Instant::now() + self.stall);
+        }
+        match self.sleep.as_mut().poll(cx) {
+            Poll::Ready(()) => {
+                metrics::counter!("atoll_clients_stalled_total").increment(1);
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let progress = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.watch(cx, progress)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let progress = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.watch(cx, progress)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let progress = Pin::new(&mut self.stream).poll_flush(cx);
+        self.watch(cx, progress)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let progress = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.watch(cx, progress)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    #[tokio::test]
+    async fn a_reader_that_takes_nothing_is_given_up() {
+        let (writer, _reader) = tokio::io::duplex(64);
+        let mut patient = Patient::new(writer, Duration::from_millis(20));
+        let error = patient.write_all(&[0; 1000]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_is_served_to_the_end() {
+        let (writer, mut reader) = tokio::io::duplex(64);
+        let mut patient = Patient::new(writer, Duration::from_secs(5));
+        let taken = async {
+            let mut bytes = [0; 100];
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                tokio::io::AsyncReadExt::read_exact(&mut reader, &mut bytes).await.unwrap();
+            }
+        };
+        let (written, ()) = tokio::join!(patient.write_all(&[0; 1000]), taken);
+        written.unwrap();
+    }
+}

@@ -1,0 +1,134 @@
+//! A node that was away for longer than the log remembers catches up by a snapshot and then serves everything, by itself.
+//!
+//! The log is cut after every few entries here, so a node that misses hundreds of pushes can only come back by the state as a whole;
+//! so does one that joins late. Either must then know every tag, fresh: from its own records and under a read lease.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use http::Method;
+use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
+use rustix::process::Signal;
+use serde_json::Value;
+use tests::formed::Formed;
+use tests::image::Image;
+use tests::wait;
+
+const SOON: &str = "ledger:\n  snapshot_every: 10\n";
+/// More than the log keeps behind a snapshot.
+const MISSED: usize = 250;
+
+#[test]
+fn a_node_that_was_away_too_long_catches_up_by_a_snapshot() {
+    let mut mesh = Formed::of(&[("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-central-1")], SOON);
+    let images: Vec<_> = (0..20).map(|_| Image::tiny()).collect();
+    for (number, image) in images.iter().enumerate() {
+        let repository = mesh.repository(number % 3, "demo/many");
+        repository.push(image, &format!("image-{number}")).unwrap_or_else(|no| panic!("image-{number}: {no}"));
+    }
+    let (away, mut tags) = (2, 0);
+    // The log is cut when the leader has given up on the one who is away, which nobody can see from outside. So it stays away
+    // again until it has been away long enough; each time it must know everything.
+    wait::until("the log has forgotten what it missed", || {
+        let fleeting = format!("fleeting-{tags}");
+        mesh.repository(0, "demo/many").put_manifest(&fleeting, &images[0]).unwrap_or_else(|no| panic!("{no}"));
+        mesh.members()[away].stop(Signal::TERM);
+        push_tags(&mesh, &images, tags..tags + MISSED);
+        tags += MISSED;
+        let path = format!("/v2/demo/many/manifests/{fleeting}");
+        let gone = mesh.client(1).ask(Method::DELETE, &path).send().unwrap_or_else(|none| panic!("{none}"));
+        assert_eq!(gone.status, 202, "a tag is deleted while the node is away: {gone}");
+
+        let watch = Watch::on(&mesh.members()[away].data().join("ledger"));
+        mesh.members()[away].serve();
+        knows_everything(&mesh, away, &images, tags);
+        watch.saw("snapshot.received").then_some(())
+    });
+
+    // a node that was never there: the log does not go back to its beginning either
+    let late = mesh.prepare("four", "ap-south-1", SOON);
+    late.must_join(&mesh.members()[away].invite());
+    std::fs::create_dir_all(late.data().join("ledger")).expect("a folder");
+    let watch = Watch::on(&late.data().join("ledger"));
+    late.serve();
+    mesh.add(late);
+    knows_everything(&mesh, 3, &images, tags);
+    assert!(watch.saw("snapshot.received"), "the log was cut, and it learnt all that without a snapshot");
+
+    // and both go on from there: what is pushed through them everyone sees
+    for at in [away, 3] {
+        let (image, tag) = (Image::tiny(), format!("after-{at}"));
+        mesh.repository(at, "demo/many").push(&image, &tag).unwrap_or_else(|no| panic!("{tag}: {no}"));
+        for reader in 0..4 {
+            let found = mesh.repository(reader, "demo/many").pull(&tag);
+            let found = found.unwrap_or_else(|no| panic!("{tag} at {reader}: {no}"));
+            assert!(found.digest == image.digest() && !found.may_be_stale, "{tag} at {reader}: {found:?}");
+        }
+    }
+}
+
+/// Two nodes put tags, half of them each: one entry of the log for each tag.
+fn push_tags(mesh: &Formed, images: &[Image], numbers: Range<usize>) {
+    std::thread::scope(|pushers| {
+        for half in 0..2 {
+            let numbers = numbers.clone();
+            pushers.spawn(move || {
+                let repository = mesh.repository(half, "demo/many");
+                for number in numbers.skip(half).step_by(2) {
+                    let put = || repository.put_manifest(&format!("tag-{number}"), &images[number % images.len()]);
+                    wait::until_ok("two of three take a push", put);
+                }
+            });
+        }
+    });
+}
+
+/// Every tag and every image, without a warning, from a node that holds a lease and has applied what the first one has.
+fn knows_everything(mesh: &Formed, at: usize, images: &[Image], tags: usize) {
+    mesh.members()[at].wait_ready();
+    let status = |at: usize| mesh.status(at).unwrap_or_else(|no| panic!("at {at}: {no}"));
+    let applied = |status: &Value| status["ledger"]["applied"].as_u64().expect("a number");
+    let target = applied(&status(0));
+    wait::until("it has caught up", || (applied(&status(at)) >= target).then_some(()));
+    let lease = status(at)["lease"]["state"].clone();
+    assert!(lease == "held" || lease == "leader", "ready, and its lease is {lease}");
+    let repository = mesh.repository(at, "demo/many");
+    for number in 0..tags {
+        let found = repository.resolve(&format!("tag-{number}"));
+        let found = found.unwrap_or_else(|no| panic!("tag-{number} at {at}: {no}"));
+        let right = found.digest == images[number % images.len()].digest() && !found.may_be_stale;
+        assert!(right, "tag-{number} at {at}: {found:?}");
+    }
+    for (number, image) in images.iter().enumerate() {
+        for reference in [format!("image-{number}"), image.digest().to_owned()] {
+            let found = repository.pull(&reference).unwrap_or_else(|no| panic!("{reference} at {at}: {no}"));
+            assert_eq!(found.digest, image.digest(), "{reference} at {at}");
+        }
+    }
+    let listed = repository.client().get("/v2/demo/many/tags/list?n=10000").unwrap_or_else(|none| panic!("{none}"));
+    let count = listed.json()["tags"].as_array().map(Vec::len);
+    assert_eq!(count, Some(tags + images.len()), "tags listed at {at}: what was deleted is gone: {listed}");
+}
+
+/// The names of the files that come to be in a folder.
+struct Watch(OwnedFd);
+
+impl Watch {
+    fn on(folder: &Path) -> Self {
+        let watch = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).expect("inotify");
+        add_watch(&watch, folder, WatchFlags::CREATE).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        Self(watch)
+    }
+
+    fn saw(&self, name: &str) -> bool {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = Reader::new(&self.0, &mut buffer);
+        let mut saw = false;
+        while let Ok(event) = events.next() {
+            saw |= event.file_name().is_some_and(|file| file.to_bytes() == name.as_bytes());
+        }
+        saw
+    }
+}

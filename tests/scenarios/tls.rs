@@ -1,0 +1,229 @@
+//! With `http.tls` a node speaks https and nothing else: to real clients, and to itself in the challenges it sends them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tests::complaints::Complaints;
+use tests::formed::loopback;
+use tests::image::{Blob, Image, MANIFEST, digest};
+use tests::member::Member;
+use tests::process::{self, Finished};
+use tests::{tools, wait, wire};
+
+/// A node with a certificate of a CA that only its clients know.
+struct Shore {
+    node: Member,
+    password: String,
+    folder: TempDir,
+}
+
+impl Shore {
+    fn new() -> Self {
+        let folder = TempDir::with_prefix("atoll-tls-").expect("a temporary folder");
+        let at = folder.path();
+        let place = loopback();
+        let (address, _) = place.http.rsplit_once(':').expect("an address and a port");
+        certify(at, address);
+        let lines = format!("  tls:\n    certificate: {0}/node.crt\n    key: {0}/node.key\n", at.display());
+        let node = Member::new(at, "lone", "a", place, &lines, "");
+        let password = node.init();
+        node.serve();
+        let shore = Self { node, password, folder };
+        wait::until_ok("the node is ready over https", || {
+            let said = shore.curl(&["--fail", &shore.url("/readyz")]);
+            if said.success { Ok(()) } else { Err(format!("{said:?}\n{}", shore.node.last_words())) }
+        });
+        shore
+    }
+
+    fn authority(&self) -> &str {
+        &self.node.place().http
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("https://{}{path}", self.authority())
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn curl(&self, arguments: &[&str]) -> Finished {
+        let mut command = tools::packaged("curl", "curl");
+        command.args(["--silent", "--show-error", "--max-time", "60", "--cacert"]).arg(self.at("ca.crt"));
+        process::finish(command.args(arguments))
+    }
+
+    /// What curl prints when it must succeed.
+    fn curled(&self, arguments: &[&str]) -> String {
+        let said = self.curl(arguments);
+        assert!(said.success, "curl {arguments:?}: {said:?}");
+        said.out
+    }
+
+    fn skopeo(&self, arguments: &[&str]) -> Finished {
+        let mut command = tools::packaged("skopeo", "skopeo");
+        command.env("REGISTRY_AUTH_FILE", self.at("auth.json"));
+        process::finish(command.args(arguments))
+    }
+}
+
+#[test]
+fn skopeo_and_curl_work_over_https_with_the_ca() {
+    let shore = Shore::new();
+    let image = Image::random(&[700 << 10, 30 << 10]);
+    let layout = shore.at("layout");
+    write_layout(&layout, &image);
+    let (from, name) = (format!("oci:{}", layout.display()), format!("docker://{}/demo/tls:1", shore.authority()));
+    let pair = format!("admin:{}", shore.password);
+    let trusted = shore.at("trusted");
+    std::fs::create_dir(&trusted).expect("a folder");
+    std::fs::copy(shore.at("ca.crt"), trusted.join("ca.crt")).expect("a copy");
+    let trusted = trusted.display().to_string();
+
+    let push = ["copy", "-q", "--preserve-digests", "--dest-creds", &pair];
+    let stranger = shore.skopeo(&[&push[..], &[&from, &name]].concat());
+    assert!(
+        !stranger.success && stranger.err.contains("certificate"),
+        "a client that does not know the CA: {stranger:?}"
+    );
+    let pushed = shore.skopeo(&[&push[..], &["--dest-cert-dir", &trusted, &from, &name]].concat());
+    assert!(pushed.success, "{pushed:?}");
+    let told = shore.skopeo(&["inspect", "--cert-dir", &trusted, "--format", "{{.Digest}}", &name]);
+    assert_eq!(told.out.trim(), image.digest(), "{told:?}");
+    let to = shore.at("pulled");
+    let pull = ["copy", "-q", "--preserve-digests", "--src-cert-dir", &trusted, &name];
+    let pulled = shore.skopeo(&[&pull[..], &[&format!("dir:{}", to.display())]].concat());
+    assert!(pulled.success, "{pulled:?}");
+    for blob in &image.blobs {
+        let file = to.join(blob.digest.trim_start_matches("sha256:"));
+        let bytes = std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        assert_eq!(digest(&bytes), blob.digest);
+    }
+
+    // curl, anonymously: the project is public
+    let got = shore.at("blob");
+    let path = shore.url(&format!("/v2/demo/tls/blobs/{}", image.blobs[1].digest));
+    shore.curled(&["--fail", "--output", &got.display().to_string(), &path]);
+    assert_eq!(digest(&std::fs::read(&got).expect("what curl wrote")), image.blobs[1].digest);
+    // and the whole of a login: challenge, token, answer
+    let challenge = shore.curled(&["--include", &shore.url("/v2/")]);
+    let realm = challenge.split("realm=\"").nth(1).and_then(|rest| rest.split('"').next());
+    assert_eq!(
+        realm,
+        Some(shore.url("/service/token").as_str()),
+        "a token is fetched where the client came to: {challenge}"
+    );
+    let token = shore.curled(&["--fail", "--user", &pair, &format!("{}?service=atoll", shore.url("/service/token"))]);
+    let token: Value = serde_json::from_str(&token).unwrap_or_else(|error| panic!("{error}: {token}"));
+    let token = token["token"].as_str().unwrap_or_else(|| panic!("a token: {token}"));
+    shore.curled(&["--fail", "--header", &format!("Authorization: Bearer {token}"), &shore.url("/v2/")]);
+    let upload = shore.curled(&[
+        "--include",
+        "--fail",
+        "--request",
+        "POST",
+        "--user",
+        &pair,
+        &shore.url("/v2/demo/tls/blobs/uploads/"),
+    ]);
+    let place = upload.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("location: ").map(str::to_owned));
+    assert!(place.is_some_and(|place| !place.starts_with("http://")), "an upload goes on in the clear: {upload}");
+
+    // the command line too
+    let password = shore.at("password");
+    std::fs::write(&password, &shore.password).expect("a file");
+    let mut status = Command::new(tools::atoll());
+    status.args(["status", "--output", "json", "--url", &shore.url(""), "--password-file"]).arg(password);
+    let told: Value =
+        serde_json::from_str(&process::succeed(status.arg("--ca").arg(shore.at("ca.crt")))).expect("JSON");
+    assert_eq!(told["nodes"][0]["url"], shore.url(""), "{told}");
+}
+
+#[test]
+fn plain_http_on_a_tls_port_ends_at_once_and_harms_nobody() {
+    let shore = Shore::new();
+    let request = format!("GET /v2/ HTTP/1.1\r\nhost: {}\r\n\r\n", shore.authority());
+    for bytes in [request.as_bytes(), b"\r\n\r\n", &[0; 600], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        // `say` fails when the node keeps the connection; an answer in plain words would be one too
+        if let Some(answer) = wire::say(shore.authority(), bytes) {
+            assert_eq!(answer.status, 400, "{answer}");
+        }
+    }
+    let said = shore.curl(&[&format!("http://{}/v2/", shore.authority())]);
+    assert!(!said.success, "plain http is answered: {said:?}");
+    // handshakes that are begun and left hold up nobody
+    let idle: Vec<_> = (0..64).map(|_| wire::connect(shore.authority(), Duration::from_secs(90))).collect();
+    shore.curled(&["--fail", &shore.url("/readyz")]);
+    for mut socket in idle {
+        // an end, not an answer: `answer` fails when the node waits for ever
+        let answer = wire::answer(&mut socket);
+        assert!(answer.is_none(), "{answer:?}");
+    }
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_is_named_at_the_start() {
+    let folder = TempDir::with_prefix("atoll-tls-").expect("a temporary folder");
+    let at = folder.path();
+    let place = loopback();
+    let (address, _) = place.http.rsplit_once(':').expect("an address and a port");
+    let lines = format!("  tls:\n    certificate: {0}/node.crt\n    key: {0}/node.key\n", at.display());
+    let node = Member::new(at, "lone", "a", place.clone(), &lines, "");
+    certify(at, address);
+    node.init();
+    let wrong = Complaints::default();
+    // each with the rest in order
+    let mistakes: [(&str, &str, Option<&str>); 6] = [
+        ("no certificate in the file", "node.crt", Some("not a certificate\n")),
+        ("an empty certificate", "node.crt", Some("")),
+        ("no file of the certificate", "node.crt", None),
+        ("no key in the file", "node.key", Some("not a key\n")),
+        ("no file of the key", "node.key", None),
+        ("the key of another certificate", "node.key", Some("other.key")),
+    ];
+    for (what, file, text) in mistakes {
+        certify(at, address);
+        let other = std::fs::read_to_string(at.join("ca.key")).expect("openssl wrote it");
+        match text {
+            Some("other.key") => std::fs::write(at.join(file), other).expect("a file"),
+            Some(text) => std::fs::write(at.join(file), text).expect("a file"),
+            None => std::fs::remove_file(at.join(file)).expect("openssl wrote it"),
+        }
+        let said = process::finish(node.atoll("serve").arg("--config").arg(at.join("lone.yaml")));
+        wrong.unless(!said.success, || format!("{what}: it serves: {said:?}"));
+        let named = said.err.contains(file) && said.err.contains("http.tls") && !said.err.contains("panicked");
+        wrong.unless(named, || format!("{what}: neither the file nor the setting is named: {:?}", said.err));
+    }
+}
+
+/// A CA (`ca.crt`) and a certificate of it for `address` (`node.crt`, `node.key`).
+fn certify(folder: &Path, address: &str) {
+    let openssl = |arguments: &str| {
+        process::succeed(tools::packaged("openssl", "openssl").args(arguments.split(' ')).current_dir(folder));
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    std::fs::write(folder.join("names"), format!("subjectAltName=IP:{address}\n")).expect("a file");
+    openssl(&format!("req -x509 {key} -keyout ca.key -out ca.crt -days 2 -subj /CN=shore"));
+    openssl(&format!("req {key} -keyout node.key -out node.csr -subj /CN=node"));
+    openssl("x509 -req -in node.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out node.crt");
+}
+
+/// An image as a folder (OCI image layout) that clients can push.
+fn write_layout(folder: &Path, image: &Image) {
+    let blobs = folder.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs).expect("a folder");
+    let put = |blob: &Blob| std::fs::write(blobs.join(blob.digest.trim_start_matches("sha256:")), &blob.bytes);
+    let index = json!({"schemaVersion": 2, "manifests": [
+        {"mediaType": MANIFEST, "digest": image.digest(), "size": image.manifest.bytes.len()}]});
+    for blob in image.blobs.iter().chain([&image.manifest]) {
+        put(blob).expect("a file");
+    }
+    std::fs::write(folder.join("index.json"), index.to_string()).expect("a file");
+    std::fs::write(folder.join("oci-layout"), Bytes::from_static(br#"{"imageLayoutVersion":"1.0.0"}"#))
+        .expect("a file");
+}

@@ -1,0 +1,116 @@
+//! Nodes on loopback, formed one after the other with `init`, `invite` and `join`, each with settings of its own.
+
+use std::net::{TcpListener, UdpSocket};
+use std::path::Path;
+use std::sync::MutexGuard;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::http::Client;
+use crate::member::{self, Member, Place};
+use crate::repository::Repository;
+use crate::wait;
+
+/// A mesh formed by hand. Dropping it ends every process of it.
+#[derive(Debug)]
+pub struct Formed {
+    members: Vec<Member>,
+    password: String,
+    folder: TempDir,
+    _machine: MutexGuard<'static, ()>,
+}
+
+impl Formed {
+    /// Nodes with these names and regions, all with `more` in their settings; the first three vote.
+    ///
+    /// # Panics
+    /// When the mesh does not form.
+    #[must_use]
+    pub fn of(sites: &[(&str, &str)], more: &str) -> Self {
+        let machine = crate::whole_machine();
+        let folder = TempDir::with_prefix("atoll-formed-").expect("a temporary folder");
+        let mut formed = Self { members: Vec::new(), password: String::new(), folder, _machine: machine };
+        for (name, region) in sites {
+            let member = formed.prepare(name, region, more);
+            if formed.members.is_empty() {
+                formed.password = member.init();
+            } else {
+                member.must_join(&formed.members[0].invite());
+            }
+            member.serve();
+            member.wait_ready();
+            formed.members.push(member);
+        }
+        wait::until("the ledger has its voters", || {
+            let voters = formed.status(0).ok()?["ledger"]["voters"].as_array()?.len();
+            (voters == sites.len().min(3)).then_some(())
+        });
+        formed
+    }
+
+    /// Writes the settings of one more node, on free ports. It is not a member yet.
+    #[must_use]
+    pub fn prepare(&self, name: &str, region: &str, more: &str) -> Member {
+        Member::new(self.folder.path(), name, region, loopback(), "", more)
+    }
+
+    /// Takes a node among the others.
+    pub fn add(&mut self, member: Member) {
+        self.members.push(member);
+    }
+
+    /// The nodes, in the order they came.
+    #[must_use]
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The administrator's password.
+    #[must_use]
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
+    /// The folder of all of it.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The administrator, at a node.
+    #[must_use]
+    pub fn client(&self, at: usize) -> Client {
+        self.members[at].anyone().basic("admin", &self.password)
+    }
+
+    /// A repository at a node, as the administrator.
+    #[must_use]
+    pub fn repository(&self, at: usize, name: &str) -> Repository {
+        Repository::new(&self.client(at), name)
+    }
+
+    /// What a node says about the mesh.
+    ///
+    /// # Errors
+    /// When it does not say.
+    pub fn status(&self, at: usize) -> Result<Value, String> {
+        member::status(&self.client(at))
+    }
+}
+
+/// A place on loopback whose ports nobody has.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn loopback() -> Place {
+    for _ in 0..50 {
+        let listener = TcpListener::bind("127.0.64.1:0").expect("a free port");
+        let place = listener.local_addr().expect("a bound socket has an address").to_string();
+        if UdpSocket::bind(&place).is_ok() {
+            return Place { http: place.clone(), mesh: place, network: None };
+        }
+    }
+    panic!("no port is free for both TCP and UDP")
+}

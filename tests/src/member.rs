@@ -1,0 +1,199 @@
+//! One node that is configured and formed by hand: `init`, `invite`, `join`, `serve`, as an operator would.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::http::Client;
+use crate::process::{self, Finished, Running};
+use crate::tools::{atoll, packaged};
+use crate::wait;
+
+/// Where a node stands.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Address and port for clients.
+    pub http: String,
+    /// Address and port for the other nodes.
+    pub mesh: String,
+    /// The network namespace, as its file in `/proc`, if it is not the test's own.
+    pub network: Option<PathBuf>,
+}
+
+/// A node: its settings, its folder and, while it runs, its process.
+#[derive(Debug)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    place: Place,
+    folder: PathBuf,
+    running: Mutex<Option<Running>>,
+}
+
+impl Member {
+    /// Writes the settings of a node into `folder`: `http` is more lines of the section of that name, `more` more sections.
+    ///
+    /// # Panics
+    /// When they cannot be written.
+    #[must_use]
+    pub fn new(folder: &Path, name: &str, region: &str, place: Place, http: &str, more: &str) -> Self {
+        let member = Self { name: name.to_owned(), place, folder: folder.to_owned(), running: Mutex::new(None) };
+        let text = format!(
+            "data_dir: {}\nname: {name}\nregion: {region}\nhttp:\n  listen: {}\n{http}mesh:\n  listen: {}\n{more}",
+            member.data().display(),
+            member.place.http,
+            member.place.mesh
+        );
+        std::fs::write(member.config(), text).expect("a configuration can be written");
+        member
+    }
+
+    /// Makes it the first node of a new mesh; the administrator's password.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn init(&self) -> String {
+        process::succeed(self.atoll("init").arg("--config").arg(self.config()));
+        let file = self.data().join("admin-password");
+        let password = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        password.trim().to_owned()
+    }
+
+    /// A token that lets one node in.
+    ///
+    /// # Panics
+    /// When the node issues none.
+    #[must_use]
+    pub fn invite(&self) -> String {
+        let said = process::succeed(self.atoll("invite").arg("--config").arg(self.config()));
+        said.lines().last().expect("invite prints a token").trim().to_owned()
+    }
+
+    /// Tries to join with a token.
+    pub fn join(&self, token: &str) -> Finished {
+        process::finish(self.atoll("join").arg(token).arg("--config").arg(self.config()))
+    }
+
+    /// Joins with a token that is good.
+    ///
+    /// # Panics
+    /// When it is not let in.
+    pub fn must_join(&self, token: &str) {
+        let said = self.join(token);
+        assert!(said.success, "{} is not let in ({}):\n{}{}", self.name, said.end, said.out, said.err);
+    }
+
+    /// Starts it, for the first time or again.
+    pub fn serve(&self) {
+        let mut serve = self.atoll("serve");
+        *self.running() = Some(Running::start(serve.arg("--config").arg(self.config()), &self.log()));
+    }
+
+    /// Ends it and waits for that; how it ended.
+    ///
+    /// # Panics
+    /// When it does not run, or does not end.
+    pub fn stop(&self, with: Signal) -> std::process::ExitStatus {
+        let mut running = self.running().take().unwrap_or_else(|| panic!("{} does not run", self.name));
+        let ended = running.stop(with, wait::PATIENCE);
+        ended.unwrap_or_else(|| panic!("{} does not end on {with:?}:\n{}", self.name, running.last_words()))
+    }
+
+    /// Waits until it is ready: it answers reads from its own records.
+    ///
+    /// # Panics
+    /// When it is not for too long, or its process has ended.
+    pub fn wait_ready(&self) {
+        wait::until_ok(&format!("{} is ready", self.name), || {
+            let ended = self.running().as_mut().is_none_or(|running| running.ended().is_some());
+            assert!(!ended, "{} has ended:\n{}", self.name, self.last_words());
+            let ready = self.anyone().patient_for(Duration::from_secs(5)).get("/readyz");
+            let ready = ready.map_err(|none| none.to_string())?;
+            if ready.status == 200 { Ok(()) } else { Err(ready.to_string()) }
+        });
+    }
+
+    /// Nobody in particular, at this node.
+    #[must_use]
+    pub fn anyone(&self) -> Client {
+        let client = Client::of(&format!("http://{}", self.place.http));
+        match &self.place.network {
+            Some(network) => client.inside(network.clone()),
+            None => client,
+        }
+    }
+
+    /// Whether it has an identity: whether it is a member of any mesh.
+    #[must_use]
+    pub fn has_identity(&self) -> bool {
+        self.data().join("identity").read_dir().is_ok_and(|mut files| files.next().is_some())
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Its data folder.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.folder.join(format!("{}.data", self.name))
+    }
+
+    /// `atoll VERB` in its network.
+    #[must_use]
+    pub fn atoll(&self, verb: &str) -> Command {
+        let mut command = match &self.place.network {
+            None => Command::new(atoll()),
+            Some(network) => {
+                // it replaces itself by the command, so its pid is the command's
+                let mut command = packaged("nsenter", "util-linux");
+                command.arg(format!("--net={}", network.display())).arg(atoll());
+                command
+            }
+        };
+        command.arg(verb);
+        command
+    }
+
+    /// The last lines of its log.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        process::tail(&self.log(), 60)
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.join(format!("{}.yaml", self.name))
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join(format!("{}.log", self.name))
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(|broken| broken.into_inner())
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let runs = self.running().is_some();
+        if runs && std::thread::panicking() {
+            eprintln!("--- {}\n{}", self.name, self.last_words());
+        }
+    }
+}
+
+/// What a node says about the mesh to its administrator.
+///
+/// # Errors
+/// When it does not say.
+pub fn status(client: &Client) -> Result<Value, String> {
+    let answer = client.get("/api/atoll/v1/status").map_err(|none| none.to_string())?;
+    if answer.status == 200 { Ok(answer.json()) } else { Err(answer.to_string()) }
+}

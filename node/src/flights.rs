@@ -226,7 +226,13 @@ impl Flights {
     }
 
     /// Begins to fetch from one source; `None` if it has nothing.
-    async fn begin(&self, digest: Digest, offset: u64, source: &Source, via: Option<RepositoryName>) -> Result<Option<Incoming>, FetchError> {
+    async fn begin(
+        &self,
+        digest: Digest,
+        offset: u64,
+        source: &Source,
+        via: Option<RepositoryName>,
+    ) -> Result<Option<Incoming>, FetchError> {
         match source {
             Source::Peer { node, fill } => {
                 let fetch = transfer::fetch(&self.neighbours.links, *node, digest, offset, *fill, via, self.terms);

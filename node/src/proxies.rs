@@ -17,6 +17,7 @@ use rules::digest::Digest;
 use rules::names::{Reference, RepositoryName, UpstreamId};
 use rules::records::{Look, Project, RecordError, UpstreamRecord, key};
 use rules::wire::{Answer, Ask, Resolution, WriteError};
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::neighbours::Neighbours;
@@ -30,8 +31,10 @@ use crate::writes::Writes;
 const REMEMBERED: usize = 20_000;
 /// After a failure an upstream is not asked about the same thing for this long.
 const RETRY: Duration = Duration::from_secs(5);
-/// How long the primary may take: a client waits no longer than this and then some.
-const PRIMARY: Duration = Duration::from_millis(3500);
+/// How long an upstream may take before what is cached is served. The question itself goes on, so that a slow upstream's answer is there for the next client.
+const UPSTREAM: Duration = Duration::from_millis(2200);
+/// How long the primary may take; with [`UPSTREAM`] once more after it, a client has its answer within five seconds.
+const PRIMARY: Duration = Duration::from_millis(2500);
 
 /// How upstreams are treated; see the settings of the same names.
 #[derive(Clone, Copy, Debug)]
@@ -79,12 +82,8 @@ impl Proxies {
         terms: ProxyTerms,
         tasks: Tasks,
     ) -> std::io::Result<Arc<Self>> {
-        let freshness = Freshness {
-            found: terms.fresh_for,
-            missing: terms.missing_for,
-            retry: RETRY,
-            most: REMEMBERED,
-        };
+        let freshness =
+            Freshness { found: terms.fresh_for, missing: terms.missing_for, retry: RETRY, most: REMEMBERED };
         Ok(Arc::new(Proxies {
             ledger: neighbours.ledger.clone(),
             neighbours,
@@ -142,7 +141,12 @@ impl Proxies {
     }
 
     /// What `reference` means upstream, from the project's primary, wherever that is.
-    pub async fn resolve(&self, project: &Project, repository: &RepositoryName, reference: &Reference) -> Resolving {
+    pub async fn resolve(
+        self: &Arc<Self>,
+        project: &Project,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Resolving {
         let mut project = project.clone();
         for _ in 0..2 {
             let resolution = if project.primary == self.neighbours.me {
@@ -171,10 +175,14 @@ impl Proxies {
     async fn resolve_alone(&self, repository: &RepositoryName, reference: &Reference) -> Resolving {
         metrics::counter!("atoll_proxy_direct_total").increment(1);
         let error = match self.upstream_of(repository) {
-            Ok(Some((upstream, there))) => match upstream.manifest(&there, &reference.to_string()).await {
-                Ok(fetched) => return Resolving::Direct(fetched),
-                Err(error) => error,
-            },
+            Ok(Some((upstream, there))) => {
+                let written = reference.to_string();
+                match tokio::time::timeout(UPSTREAM, upstream.manifest(&there, &written)).await {
+                    Ok(Ok(fetched)) => return Resolving::Direct(fetched),
+                    Ok(Err(error)) => error,
+                    Err(_) => slow(),
+                }
+            }
             Ok(None) => UpstreamError::NotFound,
             Err(error) => error,
         };
@@ -185,7 +193,20 @@ impl Proxies {
     }
 
     /// As the project's primary: what `reference` means upstream, asked by one however many want to know.
-    pub async fn resolve_here(&self, repository: &RepositoryName, reference: &Reference) -> Resolution {
+    pub async fn resolve_here(self: &Arc<Self>, repository: &RepositoryName, reference: &Reference) -> Resolution {
+        let (proxies, theirs, wanted) = (self.clone(), repository.clone(), reference.clone());
+        let (answer, answered) = oneshot::channel();
+        self.tasks.spawn("proxy.resolve", async move {
+            let _ = answer.send(proxies.resolve_to_the_end(&theirs, &wanted).await);
+        });
+        match tokio::time::timeout(UPSTREAM, answered).await {
+            Ok(Ok(resolution)) => resolution,
+            Ok(Err(_)) => Resolution::Failed("the node is stopping".into()),
+            Err(_) => self.fall_back(repository, reference, &slow()),
+        }
+    }
+
+    async fn resolve_to_the_end(&self, repository: &RepositoryName, reference: &Reference) -> Resolution {
         let written = reference.to_string();
         let turn = self.turns.lock().entry((repository.clone(), written.clone())).or_default().clone();
         let held = turn.lock().await;
@@ -299,6 +320,10 @@ impl Proxies {
     fn cached(&self, repository: &RepositoryName, digest: &Digest) -> bool {
         self.ledger.view().and_then(|view| view.manifest(repository, digest)).is_ok_and(|m| m.is_some())
     }
+}
+
+fn slow() -> UpstreamError {
+    UpstreamError::Unreachable("it did not answer in time".into())
 }
 
 /// Where an upstream of Harbor's `kind` is. Harbor writes Docker Hub as https://hub.docker.com, which is its website.

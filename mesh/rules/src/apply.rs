@@ -453,6 +453,32 @@ mod tests {
     }
 
     #[test]
+    fn an_upstream_in_use_is_not_forgotten_and_names_are_not_shared() {
+        let mut ledger = Ledger::new();
+        let upstream = |name: &str| Command::CreateUpstream {
+            name: name.into(),
+            kind: "docker-registry".into(),
+            url: "https://example.com".into(),
+            credentials: None,
+        };
+        let proxy = |id| Command::CreateProject {
+            name: "hub".parse().unwrap(),
+            public: true,
+            durability: 1,
+            home: NodeId(1),
+            upstream: Some(UpstreamId(id)),
+        };
+        assert_eq!(ledger.run(proxy(1)), Outcome::NotFound);
+        assert_eq!(ledger.run(upstream("a")), Outcome::Done);
+        assert_eq!(ledger.run(upstream("a")), Outcome::Exists);
+        assert_eq!(ledger.run(upstream("b")), Outcome::Done);
+        assert_eq!(ledger.run(proxy(1)), Outcome::Done);
+        assert!(matches!(ledger.run(Command::DeleteUpstream { id: UpstreamId(1) }), Outcome::Refused(_)));
+        assert_eq!(ledger.run(Command::DeleteUpstream { id: UpstreamId(2) }), Outcome::Done);
+        assert_eq!(ledger.records.upstreams().unwrap().len(), 1);
+    }
+
+    #[test]
     fn old_answers_are_forgotten() {
         let mut ledger = Ledger::new();
         for n in 0..50 {

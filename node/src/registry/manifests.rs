@@ -88,7 +88,11 @@ impl Registry {
         let (digest, stale) = match self.proxies.resolve(project, &repository, &reference).await {
             Resolving::Direct(fetched) => {
                 let mut response = show(&request, &fetched.digest, &fetched.media_type, fetched.bytes);
-                set(&mut response, "warning", "199 atoll \"asked the upstream directly: the project's primary cannot be reached\"");
+                set(
+                    &mut response,
+                    "warning",
+                    "199 atoll \"asked the upstream directly: the project's primary cannot be reached\"",
+                );
                 return Ok(response);
             }
             Resolving::Mesh(Resolution::Fresh(digest)) => (digest, false),

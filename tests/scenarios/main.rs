@@ -4,6 +4,7 @@ mod arrows;
 mod clients;
 mod cold_pull;
 mod conformance;
+mod copying;
 mod durability;
 mod freshness;
 mod greedy;

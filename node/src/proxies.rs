@@ -140,6 +140,18 @@ impl Proxies {
         differs.then(|| format!("{}/{there}", repository.project()).parse().ok()).flatten()
     }
 
+    /// Whether the upstream of a proxy project has a blob: asked before one is handed out that nothing in the project refers to, for it may be here for
+    /// another project's sake.
+    pub async fn confirms(&self, repository: &RepositoryName, digest: &Digest) -> Result<bool, UpstreamError> {
+        let Some((upstream, there)) = self.upstream_of(repository)? else { return Ok(false) };
+        match tokio::time::timeout(UPSTREAM, upstream.blob(&there, digest, 0)).await {
+            Ok(Ok(_)) => Ok(true),
+            Ok(Err(UpstreamError::NotFound)) => Ok(false),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(slow()),
+        }
+    }
+
     /// What `reference` means upstream, from the project's primary, wherever that is.
     pub async fn resolve(
         self: &Arc<Self>,

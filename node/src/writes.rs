@@ -154,8 +154,9 @@ impl Writes {
     async fn primary_changes(&self, before: &Project) {
         let mut applied = self.ledger.applied();
         while applied.changed().await.is_ok() {
+            // a project that is gone may be gone by this very write: its primary will tell
             let now = self.ledger.view().and_then(|view| view.project(&before.name));
-            if !matches!(now, Ok(Some(project)) if project.epoch == before.epoch) {
+            if matches!(now, Ok(Some(project)) if project.epoch != before.epoch) {
                 return;
             }
         }

@@ -14,6 +14,7 @@ mod kill_primary;
 mod lifecycle;
 mod partition;
 mod power_loss;
+mod proxy;
 mod settled;
 mod snapshot;
 mod tls;

@@ -39,9 +39,17 @@ impl Registry {
         if proxied && let Some(elsewhere) = self.proxies.canonical(&repository) {
             return Ok(moved(&format!("/v2/{elsewhere}/blobs/{digest}")));
         }
-        // a proxy's clients may have the manifest from another mirror: what the upstream has is asked for, known here or not
-        if !linked && !proxied && !self.store.granted(&digest, &repository)? {
-            return Err(unknown(&digest));
+        if !linked && !self.store.granted(&digest, &repository)? {
+            // a proxy's clients may have the manifest from another mirror; but a blob may be in the mesh for another project's sake only, so the
+            // upstream has to say that this repository has it
+            if !proxied {
+                return Err(unknown(&digest));
+            }
+            match self.proxies.confirms(&repository, &digest).await {
+                Ok(true) => self.store.grant(digest, &repository, self.grant).await?,
+                Ok(false) => return Err(unknown(&digest)),
+                Err(error) => return Err(Failure::new(Code::Unavailable, error.to_string())),
+            }
         }
         let opened = self.store.open_blob(&digest).await?;
         let known_size = opened.as_ref().map(|b| b.size).or(record.map(|r| r.size));

@@ -76,6 +76,7 @@ fn nodes_that_have_all_lost_each_other_find_each_other_again() {
     for at in 0..3 {
         mesh.repository(at, "demo/cut").pull("before").unwrap_or_else(|no| panic!("before the cut, at {at}: {no}"));
     }
+    all_see_all(&mesh);
     for at in 0..3 {
         mesh.cut(at);
     }
@@ -97,6 +98,10 @@ fn nodes_that_have_all_lost_each_other_find_each_other_again() {
             assert_eq!(found.digest, new.digest(), "{tag} at {reader}");
         }
     }
+    all_see_all(&mesh);
+}
+
+fn all_see_all(mesh: &Islands) {
     for at in 0..3 {
         wait::until(&format!("{} sees all three", Islands::region(at)), || {
             let nodes = mesh.status(at).ok()?["nodes"].as_array()?.clone();

@@ -19,7 +19,7 @@ use rules::names::{NodeId, RepositoryName};
 use rules::placement;
 use rules::wire::Held;
 use tokio::sync::watch;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::neighbours::Neighbours;
 use crate::proxies::Proxies;
@@ -162,7 +162,7 @@ impl Flights {
             let landing = Landing { flights: flights.clone(), digest, arriving: task.clone() };
             let result = flights.fly(digest, sources, &task).await;
             if let Err(error) = &result {
-                info!(%digest, %error, "flight failed");
+                debug!(%digest, %error, "flight failed");
                 metrics::counter!("atoll_flights_failed_total").increment(1);
             }
             landing.land(result);

@@ -176,28 +176,25 @@ impl Registry {
         let mut writing = Writing::Idle(ingest.into());
         loop {
             let (batch, end) = next_batch(request).await;
-            let ingest = self.written(writing, &mut ticket, project).await?;
+            let ingest = self.written(writing, &mut ticket).await?;
             writing =
                 if batch.is_empty() { Writing::Idle(ingest.into()) } else { Writing::Busy(ingest.start_write(batch)) };
             if let Some(end) = end {
                 // what came before the end is written before the end is told
-                let ingest = self.written(writing, &mut ticket, project).await?;
+                let ingest = self.written(writing, &mut ticket).await?;
                 return Ok((Upload { ticket, ingest }, end.err()));
             }
         }
     }
 
-    /// Waits for a write, and lets the upload's copies follow it.
-    async fn written(&self, writing: Writing, ticket: &mut Ticket, project: &Project) -> Result<Ingest, Failure> {
+    /// Waits for a write, and tells the upload's copies how far they may follow.
+    async fn written(&self, writing: Writing, ticket: &mut Ticket) -> Result<Ingest, Failure> {
         let ingest = writing.idle().await.map_err(|error| {
             self.sessions.end(&ticket.id);
             Failure::new(Code::Internal, format!("data_dir could not take the upload: {error}")).closing()
         })?;
-        if ingest.written() > 0 {
-            self.sessions.begin_copies(ticket, &ingest, project.durability);
-            for copy in &ticket.copying {
-                copy.advance(ingest.written());
-            }
+        for copy in &ticket.copying {
+            copy.advance(ingest.written());
         }
         Ok(ingest)
     }

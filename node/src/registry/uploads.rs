@@ -177,6 +177,9 @@ impl Registry {
         loop {
             let (batch, end) = next_batch(request).await;
             let ingest = self.written(writing, &mut ticket).await?;
+            if !batch.is_empty() {
+                self.sessions.begin_copies(&mut ticket, &ingest, project.durability);
+            }
             writing =
                 if batch.is_empty() { Writing::Idle(ingest.into()) } else { Writing::Busy(ingest.start_write(batch)) };
             if let Some(end) = end {

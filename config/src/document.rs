@@ -190,6 +190,11 @@ impl<'d> Section<'d> {
         self.take(key, Some(format!("write e.g. `{key}: {example}`")), parse)
     }
 
+    /// A yes or no that has a default.
+    pub(crate) fn flag(&mut self, key: &str, target: &mut bool) {
+        self.read(key, target, |text| value::choice(text, &[("true", true), ("false", false)]));
+    }
+
     /// A duration that has a default and bounds.
     pub(crate) fn duration(&mut self, key: &str, target: &mut Duration, bounds: RangeInclusive<Duration>) {
         let default = *target;

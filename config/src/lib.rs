@@ -29,7 +29,7 @@ pub use mistake::{Mistake, Mistakes};
 pub use render::render;
 pub use settings::{
     Deadlines, Failover, Http, Lease, Ledger, Log, LogFormat, Mesh, Projects, Reads, Roster, Settings, StaleReads, Tls,
-    Uploads,
+    Uploads, Upstreams,
 };
 
 /// `reference.yaml`: every setting with its default and a comment. It parses.

@@ -50,6 +50,12 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     uploads.size("max_manifest", &mut s.uploads.max_manifest, (64 << 10)..=(8 << 20));
     uploads.count("max_open", &mut s.uploads.max_open, 1..=100_000);
 
+    let mut upstreams = top.section("upstreams");
+    upstreams.flag("allow_private", &mut s.upstreams.allow_private);
+    upstreams.flag("allow_loopback", &mut s.upstreams.allow_loopback);
+    upstreams.duration("fresh_for", &mut s.upstreams.fresh_for, Duration::ZERO..=hours(24));
+    upstreams.duration("missing_for", &mut s.upstreams.missing_for, Duration::ZERO..=hours(1));
+
     let mut deadlines = top.section("deadlines");
     deadlines.duration("first_byte", &mut s.deadlines.first_byte, ms(100)..=secs(60));
     deadlines.duration("stall", &mut s.deadlines.stall, ms(100)..=secs(600));

@@ -49,6 +49,11 @@ uploads:
   expire_after: {expire_after}
   max_manifest: {max_manifest}
   max_open: {max_open}
+upstreams:
+  allow_private: {allow_private}
+  allow_loopback: {allow_loopback}
+  fresh_for: {fresh_for}
+  missing_for: {missing_for}
 deadlines:
   first_byte: {first_byte}
   stall: {stall}
@@ -83,6 +88,10 @@ drain: {drain}
         expire_after = written_duration(s.uploads.expire_after),
         max_manifest = written_size(s.uploads.max_manifest),
         max_open = s.uploads.max_open,
+        allow_private = s.upstreams.allow_private,
+        allow_loopback = s.upstreams.allow_loopback,
+        fresh_for = written_duration(s.upstreams.fresh_for),
+        missing_for = written_duration(s.upstreams.missing_for),
         first_byte = written_duration(s.deadlines.first_byte),
         stall = written_duration(s.deadlines.stall),
         commit = written_duration(s.deadlines.commit),

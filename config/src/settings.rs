@@ -30,6 +30,8 @@ pub struct Settings {
     pub projects: Projects,
     /// Limits on what clients push.
     pub uploads: Uploads,
+    /// How the node asks the registries that proxy projects stand for.
+    pub upstreams: Upstreams,
     /// How long anything may take before it is given up.
     pub deadlines: Deadlines,
     /// What a replica does that cannot be sure to be up to date.
@@ -57,6 +59,7 @@ impl Settings {
             failover: Failover::default(),
             projects: Projects::default(),
             uploads: Uploads::default(),
+            upstreams: Upstreams::default(),
             deadlines: Deadlines::default(),
             reads: Reads::default(),
             log: Log::default(),
@@ -213,6 +216,30 @@ pub struct Uploads {
 impl Default for Uploads {
     fn default() -> Self {
         Self { expire_after: Duration::from_secs(3600), max_manifest: 4 << 20, max_open: 1000 }
+    }
+}
+
+/// How the node asks the registries that proxy projects stand for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstreams {
+    /// Whether an upstream may be at a private address; default no.
+    pub allow_private: bool,
+    /// Whether an upstream may be at a loopback address; default no.
+    pub allow_loopback: bool,
+    /// How long a tag that was resolved counts as fresh; zero: ask every time; default 60s.
+    pub fresh_for: Duration,
+    /// How long it is remembered that the upstream does not have something; zero: not at all; default 10s.
+    pub missing_for: Duration,
+}
+
+impl Default for Upstreams {
+    fn default() -> Self {
+        Self {
+            allow_private: false,
+            allow_loopback: false,
+            fresh_for: Duration::from_secs(60),
+            missing_for: Duration::from_secs(10),
+        }
     }
 }
 

@@ -153,6 +153,23 @@ fn a_setting_without_a_value_is_not_a_default() {
 }
 
 #[test]
+fn only_true_opens_a_door() {
+    let upstreams = |text: &str| parse("node.yaml", &format!("{LEAST}upstreams: {{{text}}}")).map(|s| s.upstreams);
+    let written = upstreams("allow_loopback: true, fresh_for: 0s").unwrap();
+    assert!(written.allow_loopback && !written.allow_private && written.fresh_for.is_zero());
+    for word in ["yes", "True", "on", "1"] {
+        check(
+            &format!("upstreams: {{allow_private: {word}}}"),
+            &format!("node.yaml:4: upstreams.allow_private: '{word}' is not a choice here; write true or false"),
+        );
+    }
+    check(
+        "upstreams: {fresh_for: 25h}",
+        "node.yaml:4: upstreams.fresh_for: 25h is out of range; write a value from 0s to 24h",
+    );
+}
+
+#[test]
 fn nodes_must_be_able_to_dial_what_is_advertised() {
     for address in ["0.0.0.0:7946", "'[::]:7946'", "10.0.0.11:0"] {
         let text = format!("data_dir: /d\nregion: r\nmesh:\n  advertise: {address}\n");
@@ -284,6 +301,8 @@ prop_compose! {
             milliseconds(100..=600_000), milliseconds(100..=3_600_000),
         ),
         (refuse, json) in any::<(bool, bool)>(),
+        (private, loopback, fresh, missing) in
+            (any::<bool>(), any::<bool>(), milliseconds(0..=86_400_000), milliseconds(0..=3_600_000)),
     ) -> Settings {
         let mut s = Settings::new(data_dir, region);
         s.name = name;
@@ -307,6 +326,10 @@ prop_compose! {
         s.uploads.expire_after = expire;
         s.uploads.max_manifest = manifest;
         s.uploads.max_open = open;
+        s.upstreams.allow_private = private;
+        s.upstreams.allow_loopback = loopback;
+        s.upstreams.fresh_for = fresh;
+        s.upstreams.missing_for = missing;
         s.deadlines.first_byte = first;
         s.deadlines.stall = stall;
         s.deadlines.commit = commit;
@@ -331,7 +354,7 @@ proptest! {
     }
 
     #[test]
-    fn a_broken_line_never_stops_the_parser(line in 0_usize..120, junk in "[ -~]{0,12}") {
+    fn a_broken_line_never_stops_the_parser(line in 0_usize..240, junk in "[ -~]{0,12}") {
         let mut lines: Vec<&str> = REFERENCE.lines().collect();
         let line = line % lines.len();
         lines[line] = &junk;

@@ -142,9 +142,11 @@ impl Members {
         let _ = self.input.send(Input::Data(from, data)).await;
     }
 
-    /// There is a node that the gossip may not know yet.
+    /// There is a node that the gossip may not know, or may have given up: foca announces itself to nobody any more once it has lost everyone, so whoever is
+    /// not up is announced to from here, again and again.
     pub async fn introduce(&self, node: NodeId, address: SocketAddr) {
-        if self.roster.lock().standing(node).is_none() {
+        let up = matches!(self.roster.lock().standing(node), Some((Standing::Up, _)));
+        if !up {
             let _ = self.input.send(Input::Announce(node, address)).await;
         }
     }

@@ -37,11 +37,12 @@ pub async fn fetch(
     digest: Digest,
     offset: u64,
     fill: bool,
+    via: Option<RepositoryName>,
     terms: TransferTerms,
 ) -> Result<Option<Fetch>, LinkError> {
     let begin = async {
         let (mut send, mut receive) =
-            links.open_bulk(from, Bulk::Fetch { digest, offset, fill }, terms.first_byte).await?;
+            links.open_bulk(from, Bulk::Fetch { digest, offset, fill, via }, terms.first_byte).await?;
         let _ = send.finish();
         match read_message(&mut receive).await? {
             Fetched::Found { size } => Ok(Some(Fetch { receive, terms, size })),

@@ -76,6 +76,7 @@ impl Birth {
                 public: true,
                 durability: self.durability,
                 home: home.id,
+                upstream: None,
             };
             commands.push((self.operations.1, create));
         }

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use mesh::links::LinkError;
 use mesh::supervise::Tasks;
 use mesh::transfer::{self, TransferTerms};
 use parking_lot::Mutex;
@@ -18,11 +19,13 @@ use rules::names::{NodeId, RepositoryName};
 use rules::placement;
 use rules::wire::Held;
 use tokio::sync::watch;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::neighbours::Neighbours;
+use crate::proxies::Proxies;
 use crate::store::{Following, Store, StoreError};
 use crate::transfers::{Direction, Transfers};
+use crate::upstream::{BlobStream, UpstreamError};
 
 /// This much of a blob is withheld until its hash was checked.
 const WITHHELD: u64 = 64 << 10;
@@ -35,6 +38,9 @@ pub enum FlightError {
     /// No live node has it. It may come back with a node.
     #[error("no reachable node holds {0}")]
     NoSource(Digest),
+    /// It is in no node, and its upstream does not have it.
+    #[error("neither the mesh nor the upstream has {0}")]
+    Missing(Digest),
     /// It did not begin to arrive in time.
     #[error("{0} did not begin to arrive in time")]
     Slow(Digest),
@@ -83,10 +89,16 @@ impl Arriving {
 /// Who may be asked for a blob.
 #[derive(Clone, Debug)]
 pub enum Sources {
-    /// Whoever is right: the region's fetcher, or whoever holds it.
-    Find,
-    /// This node was chosen to fetch for its region: whoever holds it.
-    Holders,
+    /// Whoever is right: the region's fetcher, or whoever holds it, or the upstream.
+    Find {
+        /// The proxy repository whose upstream has it.
+        via: Option<RepositoryName>,
+    },
+    /// This node was chosen to fetch for others: whoever holds it, or the upstream.
+    Holders {
+        /// The proxy repository whose upstream has it.
+        via: Option<RepositoryName>,
+    },
     /// These, told by the primary.
     Told(Vec<NodeId>),
 }
@@ -98,6 +110,7 @@ pub struct Flights {
     transfers: Arc<Transfers>,
     terms: TransferTerms,
     tasks: Tasks,
+    proxies: OnceLock<Arc<Proxies>>,
     flying: Mutex<HashMap<Digest, Arc<Arriving>>>,
 }
 
@@ -110,7 +123,20 @@ impl Flights {
         terms: TransferTerms,
         tasks: Tasks,
     ) -> Arc<Self> {
-        Arc::new(Flights { neighbours, store, transfers, terms, tasks, flying: Mutex::default() })
+        Arc::new(Flights {
+            neighbours,
+            store,
+            transfers,
+            terms,
+            tasks,
+            proxies: OnceLock::new(),
+            flying: Mutex::default(),
+        })
+    }
+
+    /// Upstreams may be fetched from, too. Told once: proxies need writes, and writes need flights.
+    pub fn use_upstreams(&self, proxies: Arc<Proxies>) {
+        let _ = self.proxies.set(proxies);
     }
 
     /// The flight of `digest`, if there is one.
@@ -136,7 +162,7 @@ impl Flights {
             let landing = Landing { flights: flights.clone(), digest, arriving: task.clone() };
             let result = flights.fly(digest, sources, &task).await;
             if let Err(error) = &result {
-                info!(%digest, %error, "flight failed");
+                debug!(%digest, %error, "flight failed");
                 metrics::counter!("atoll_flights_failed_total").increment(1);
             }
             landing.land(result);
@@ -162,82 +188,132 @@ impl Flights {
         Ok(held)
     }
 
-    /// The sources to try, each with whether it should fetch for the region.
-    async fn sources(&self, digest: Digest, sources: Sources) -> Vec<(NodeId, bool)> {
+    /// The sources to try first.
+    async fn sources(&self, digest: Digest, sources: &Sources) -> Vec<Source> {
         let me = self.neighbours.me;
-        let mut found = Vec::new();
-        if let Sources::Find = sources {
-            let fetcher = placement::fetcher(&digest, &self.neighbours.region, &self.neighbours.alive());
-            found.extend(fetcher.filter(|f| *f != me).map(|f| (f, true)));
-        }
-        if let Sources::Told(told) = sources {
-            found.extend(told.into_iter().filter(|n| *n != me).map(|n| (n, false)));
-        }
-        if found.is_empty() {
-            found = self.neighbours.holders(digest).await.into_iter().map(|n| (n, false)).collect();
+        let told = match sources {
+            Sources::Find { .. } => {
+                let fetcher = placement::fetcher(&digest, &self.neighbours.region, &self.neighbours.alive());
+                fetcher.filter(|f| *f != me).map(|node| Source::Peer { node, fill: true }).into_iter().collect()
+            }
+            Sources::Holders { .. } => Vec::new(),
+            Sources::Told(nodes) => {
+                nodes.iter().filter(|n| **n != me).map(|n| Source::Peer { node: *n, fill: false }).collect()
+            }
+        };
+        if told.is_empty() { self.last_sources(digest, sources).await } else { told }
+    }
+
+    /// The sources when nobody else is to fetch for this node: holders; if there are none, whoever of the whole mesh fetches from the upstream; then the
+    /// upstream itself.
+    async fn last_sources(&self, digest: Digest, sources: &Sources) -> Vec<Source> {
+        let holders = self.neighbours.holders(digest).await;
+        let mut found: Vec<Source> = holders.into_iter().map(|node| Source::Peer { node, fill: false }).collect();
+        let via = match sources {
+            Sources::Find { via } | Sources::Holders { via } => via.as_ref(),
+            Sources::Told(_) => None,
+        };
+        if let Some(via) = via {
+            let alive = self.neighbours.alive().into_iter().map(|c| c.id);
+            let fetcher = placement::ranked(&digest, alive).first().copied();
+            if found.is_empty() {
+                let other = fetcher.filter(|node| *node != self.neighbours.me);
+                found.extend(other.map(|node| Source::Peer { node, fill: true }));
+            }
+            found.push(Source::Upstream(via.clone()));
         }
         found
+    }
+
+    /// Begins to fetch from one source; `None` if it has nothing.
+    async fn begin(
+        &self,
+        digest: Digest,
+        offset: u64,
+        source: &Source,
+        via: Option<RepositoryName>,
+    ) -> Result<Option<Incoming>, FetchError> {
+        match source {
+            Source::Peer { node, fill } => {
+                let fetch = transfer::fetch(&self.neighbours.links, *node, digest, offset, *fill, via, self.terms);
+                Ok(fetch.await?.map(Incoming::Peer))
+            }
+            Source::Upstream(repository) => {
+                let Some(proxies) = self.proxies.get() else { return Ok(None) };
+                let Some((upstream, there)) = proxies.upstream_of(repository)? else { return Ok(None) };
+                let stream = upstream.blob(&there, &digest, offset).await?;
+                Ok(Some(Incoming::Upstream(Box::new(stream))))
+            }
+        }
     }
 
     async fn fly(&self, digest: Digest, sources: Sources, arriving: &Arriving) -> Result<Held, FlightError> {
         metrics::counter!("atoll_flights_total").increment(1);
         let store_error = |e: StoreError| FlightError::Broken(e.to_string().into());
-        let mut found = self.sources(digest, sources).await;
-        let mut flight = Flight::new(found.iter().map(|(n, _)| *n).collect());
+        let via = match &sources {
+            Sources::Find { via } | Sources::Holders { via } => via.clone(),
+            Sources::Told(_) => None,
+        };
+        let mut flight = Flight::new(self.sources(digest, &sources).await);
         let mut ingest = self.store.ingest(digest.algorithm()).map_err(store_error)?;
         let _ = arriving.file.set(ingest.file());
         let mut progress = None;
         let mut looked_again = false;
+        let mut missing_upstream = false;
         loop {
-            let (node, offset) = match flight.step() {
+            let (source, offset) = match flight.step() {
                 Step::Check => break,
                 Step::GiveUp if !looked_again => {
                     // the region's fetcher, or those who were told, could not: ask everyone who has it
                     looked_again = true;
-                    found = self.neighbours.holders(digest).await.into_iter().map(|n| (n, false)).collect();
-                    let begun = ingest.written();
-                    flight = Flight::new(found.iter().map(|(n, _)| *n).collect());
+                    flight = Flight::new(self.last_sources(digest, &sources).await);
                     if let Some(size) = *arriving.size.borrow() {
                         flight.handle_size(size);
                     }
-                    flight.handle_bytes(begun);
+                    flight.handle_bytes(ingest.written());
                     continue;
                 }
+                Step::GiveUp if missing_upstream => return Err(FlightError::Missing(digest)),
                 Step::GiveUp => return Err(FlightError::NoSource(digest)),
-                Step::Ask { node, offset } => (node, offset),
+                Step::Ask { source, offset } => (source, offset),
             };
-            let fill = found.iter().any(|(n, fill)| *n == node && *fill);
-            let mut fetch = match transfer::fetch(&self.neighbours.links, node, digest, offset, fill, self.terms).await
-            {
-                Ok(Some(fetch)) if flight.handle_size(fetch.size) => fetch,
+            let mut incoming = match self.begin(digest, offset, &source, via.clone()).await {
+                Ok(Some(incoming)) if flight.handle_size(incoming.size()) => incoming,
                 Ok(_) => {
                     flight.handle_failure();
                     continue;
                 }
                 Err(error) => {
-                    debug!(%digest, %node, %error, "source failed");
+                    debug!(%digest, ?source, %error, "source failed");
+                    missing_upstream |= matches!(error, FetchError::Upstream(UpstreamError::NotFound));
                     flight.handle_failure();
                     continue;
                 }
             };
-            let size = fetch.size;
-            let shown = progress.get_or_insert_with(|| self.transfers.begin(digest, Direction::In, node, size));
+            let size = incoming.size();
+            let peer = match &source {
+                Source::Peer { node, .. } => *node,
+                Source::Upstream(_) => self.neighbours.me,
+            };
+            let shown = progress.get_or_insert_with(|| self.transfers.begin(digest, Direction::In, peer, size));
             arriving.size.send_replace(Some(size));
             loop {
-                let batch = match next_batch(&mut fetch).await {
+                let batch = match next_batch(&mut incoming).await {
                     Ok(batch) if batch.is_empty() => break,
                     Ok(batch) => batch,
                     Err(error) => {
-                        warn!(%digest, %node, %error, at = ingest.written(), "source broke off");
+                        warn!(%digest, ?source, %error, at = ingest.written(), "source broke off");
                         break;
                     }
                 };
                 let count: u64 = batch.iter().map(|b| b.len() as u64).sum();
                 if !flight.handle_bytes(count) {
-                    warn!(%digest, %node, "source sent more than it said");
+                    warn!(%digest, ?source, "source sent more than it said");
                     break;
                 }
-                metrics::counter!("atoll_link_bytes_received_total").increment(count);
+                if let Source::Peer { .. } = source {
+                    metrics::counter!("atoll_link_bytes_received_total").increment(count);
+                }
                 ingest = ingest.write_all(batch).await.map_err(|e| store_error(e.into()))?;
                 shown.advance(count);
                 let allowed = ingest.written().min(size.saturating_sub(WITHHELD));
@@ -261,8 +337,50 @@ impl Flights {
     }
 }
 
+/// Where a blob's bytes may come from.
+#[derive(Clone, Debug)]
+enum Source {
+    Peer {
+        node: NodeId,
+        /// Whether it is to fetch the blob itself if it lacks it.
+        fill: bool,
+    },
+    /// The upstream of this proxy repository.
+    Upstream(RepositoryName),
+}
+
+/// A blob that is arriving from one source.
+enum Incoming {
+    Peer(transfer::Fetch),
+    Upstream(Box<BlobStream>),
+}
+
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error(transparent)]
+    Peer(#[from] LinkError),
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+}
+
+impl Incoming {
+    fn size(&self) -> u64 {
+        match self {
+            Incoming::Peer(fetch) => fetch.size,
+            Incoming::Upstream(stream) => stream.size,
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
+        match self {
+            Incoming::Peer(fetch) => Ok(fetch.next().await?),
+            Incoming::Upstream(stream) => Ok(stream.next().await?),
+        }
+    }
+}
+
 /// Takes what has arrived, up to about [`PIECE`], and does not wait for more once it has something.
-async fn next_batch(fetch: &mut transfer::Fetch) -> Result<Vec<Bytes>, mesh::links::LinkError> {
+async fn next_batch(fetch: &mut Incoming) -> Result<Vec<Bytes>, FetchError> {
     let mut batch = Vec::new();
     let mut length = 0;
     while length < PIECE {

@@ -12,6 +12,8 @@
 //! | [`writes`] | a project's writes: to its primary, and there into the ledger |
 //! | [`flights`], [`copies`], [`transfers`] | blobs on their way in, uploads copied out, what moves now |
 //! | [`peers`] | what this node does when another asks |
+//! | [`proxies`] | what a tag means upstream, asked once for the whole mesh |
+//! | [`upstream`] | another registry, as a client sees it |
 //! | [`neighbours`] | the other nodes as this one sees them |
 //! | [`store`] | blobs on disk |
 //! | [`birth`] | what a new mesh begins with |
@@ -27,9 +29,11 @@ pub mod http;
 pub mod neighbours;
 pub mod observe;
 pub mod peers;
+pub mod proxies;
 pub mod registry;
 pub mod serving;
 pub mod start;
 pub mod store;
 pub mod transfers;
+pub mod upstream;
 pub mod writes;

@@ -41,6 +41,17 @@ fn describe() {
     describe_counter!("atoll_flights_total", "blobs fetched from other nodes, however many asked for each");
     describe_counter!("atoll_flights_failed_total", "fetches that found no source or broke off");
     describe_counter!("atoll_flights_wrong_bytes_total", "fetched blobs that did not hash to their name");
+    describe_counter!("atoll_upstream_requests_total", "requests to upstream registries");
+    describe_counter!("atoll_upstream_bytes_received_total", "bytes of blobs received from upstream registries");
+    describe_counter!("atoll_upstream_logins_total", "tokens asked for at upstream registries");
+    describe_counter!(
+        "atoll_proxy_stale_total",
+        "references that could not be checked upstream; what was cached was served, if anything"
+    );
+    describe_counter!(
+        "atoll_proxy_direct_total",
+        "references that a node asked an upstream about itself, its primary being out of reach"
+    );
     describe_counter!("atoll_link_bytes_received_total", "bytes of blobs received from other nodes");
     describe_counter!("atoll_link_bytes_sent_total", "bytes of blobs sent to other nodes");
     describe_counter!("atoll_reads_stale_total", "reads answered without a lease and without the leader");

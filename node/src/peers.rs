@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 
 use crate::copies::Copies;
 use crate::flights::{Flights, Sources};
+use crate::proxies::Proxies;
 use crate::store::{FileBody, Store};
 use crate::transfers::{Direction, Transfers};
 use crate::writes::Writes;
@@ -38,6 +39,8 @@ pub struct Peers {
     pub copies: Arc<Copies>,
     /// Writes of projects whose primary this node is.
     pub writes: Arc<Writes>,
+    /// Upstreams of projects whose primary this node is.
+    pub proxies: Arc<Proxies>,
     /// Where transfers are shown.
     pub transfers: Arc<Transfers>,
     /// Signs those who may join.
@@ -75,6 +78,10 @@ impl Service for Peers {
                 let grant = repository.as_ref().map(|r| (r, self.grant));
                 Answer::Replicated(self.flights.replicate(digest, sources, grant).await)
             }
+            Ask::Resolve { repository, reference } => match reference.parse() {
+                Ok(reference) => Answer::Resolved(self.proxies.resolve_here(&repository, &reference).await),
+                Err(error) => Answer::Refused(error.to_string()),
+            },
             Ask::Revoke { repository, digest } => match self.store.revoke(digest, &repository).await {
                 Ok(revoked) => Answer::Revoked(revoked),
                 Err(error) => Answer::Refused(error.to_string()),
@@ -99,7 +106,10 @@ impl Service for Peers {
 
     async fn bulk(&self, from: NodeId, bulk: Bulk, send: SendStream, receive: RecvStream) {
         let result = match bulk {
-            Bulk::Fetch { digest, offset, fill } => self.serve_fetch(from, digest, offset, fill, send).await,
+            Bulk::Fetch { digest, offset, fill, via } => {
+                let fill = fill.then_some(Sources::Holders { via });
+                self.serve_fetch(from, digest, offset, fill, send).await
+            }
             Bulk::Copy { repository } => {
                 self.copies.receive(from, repository, CopyIn::new(send, receive, self.rest)).await
             }
@@ -121,7 +131,7 @@ impl Peers {
         from: NodeId,
         digest: Digest,
         offset: u64,
-        fill: bool,
+        fill: Option<Sources>,
         send: SendStream,
     ) -> Result<(), LinkError> {
         let mut serve = Serve::new(send, self.stall);
@@ -133,7 +143,7 @@ impl Peers {
             (blob.size, FileBody::whole(blob.file, offset..blob.size, self.store.buffers()))
         } else {
             let flight = self.flights.flying(&digest);
-            let flight = flight.or_else(|| fill.then(|| self.flights.join(digest, Sources::Holders)));
+            let flight = flight.or_else(|| fill.map(|sources| self.flights.join(digest, sources)));
             let Some(flight) = flight else { return serve.missing().await };
             match flight.begun(digest, self.first_byte).await {
                 Ok((size, file, following)) if offset <= size => {

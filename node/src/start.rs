@@ -30,10 +30,12 @@ use crate::flights::Flights;
 use crate::http::{self, Listener};
 use crate::neighbours::Neighbours;
 use crate::peers::Peers;
+use crate::proxies::{Proxies, ProxyTerms};
 use crate::registry::{Registry, Sessions};
 use crate::serving::Serving;
 use crate::store::Store;
 use crate::transfers::Transfers;
+use crate::upstream::AddressRule;
 use crate::writes::{WriteTerms, Writes};
 
 /// A node that runs.
@@ -122,6 +124,18 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     });
     let write_terms = WriteTerms { commit: deadlines.commit, replicate: deadlines.replicate };
     let writes = Writes::new(neighbours.clone(), store.clone(), flights.clone(), write_terms);
+    let proxy_terms = ProxyTerms {
+        rule: AddressRule {
+            allow_private: settings.upstreams.allow_private,
+            allow_loopback: settings.upstreams.allow_loopback,
+        },
+        fresh_for: settings.upstreams.fresh_for,
+        missing_for: settings.upstreams.missing_for,
+        max_manifest: settings.uploads.max_manifest,
+        transfer: terms,
+    };
+    let proxies = Proxies::new(neighbours.clone(), writes.clone(), proxy_terms, inner.clone())?;
+    flights.use_upstreams(proxies.clone());
     let peers = Arc::new(Peers {
         ledger: ledger.clone(),
         members: members.clone(),
@@ -129,6 +143,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         flights: flights.clone(),
         copies: copies.clone(),
         writes: writes.clone(),
+        proxies: proxies.clone(),
         transfers: transfers.clone(),
         authority: identity.authority.clone(),
         stall: deadlines.stall,
@@ -148,6 +163,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         flights,
         writes: writes.clone(),
         sessions: sessions.clone(),
+        proxies,
         neighbours: neighbours.clone(),
         access: access.clone(),
         first_byte: deadlines.first_byte,

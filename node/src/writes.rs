@@ -12,8 +12,8 @@ use mesh::clock;
 use mesh::ledger::Ledger;
 use rules::command::{Command, Outcome};
 use rules::digest::{BlobDescriptor, Digest};
-use rules::manifest::{Manifest, Referrer};
-use rules::names::{Epoch, NodeId, OperationId, ProjectName, Region, RepositoryName};
+use rules::manifest::{BlobReference, Manifest, Referrer};
+use rules::names::{Epoch, NodeId, OperationId, ProjectName, Region, RepositoryName, Tag};
 use rules::placement;
 use rules::records::{BlobRecord, Look, Project, RecordError, key};
 use rules::wire::{Answer, Ask, Held, NoLedger, Write, WriteError, WriteKind};
@@ -154,8 +154,9 @@ impl Writes {
     async fn primary_changes(&self, before: &Project) {
         let mut applied = self.ledger.applied();
         while applied.changed().await.is_ok() {
+            // a project that is gone may be gone by this very write: its primary will tell
             let now = self.ledger.view().and_then(|view| view.project(&before.name));
-            if !matches!(now, Ok(Some(project)) if project.epoch == before.epoch) {
+            if matches!(now, Ok(Some(project)) if project.epoch != before.epoch) {
                 return;
             }
         }
@@ -172,16 +173,7 @@ impl Writes {
                 }
                 let manifest = Manifest::parse(&media_type, &bytes).map_err(|e| WriteError::Invalid(e.to_string()))?;
                 let blobs = self.check_manifest(&project, &repository, &manifest).await?;
-                let subject = manifest.subject.map(|subject| {
-                    let referrer = Referrer {
-                        digest,
-                        media_type: media_type.clone(),
-                        size: bytes.len() as u64,
-                        artifact_type: manifest.artifact_type.clone(),
-                        annotations: manifest.annotations.clone(),
-                    };
-                    Box::new((subject, referrer))
-                });
+                let subject = referrer_of(&manifest, digest, &media_type, bytes.len());
                 let epoch = project.epoch;
                 let command =
                     Command::PutManifest { epoch, repository, digest, media_type, bytes, tags, blobs, subject };
@@ -199,6 +191,33 @@ impl Writes {
                 self.propose(write.operation, with_epoch(*command, epoch)).await
             }
         }
+    }
+
+    /// As the primary of a proxy project: records a manifest that its upstream has. Its blobs stay where they are until somebody pulls them.
+    pub async fn put_cached(
+        &self,
+        repository: &RepositoryName,
+        digest: Digest,
+        media_type: String,
+        bytes: Vec<u8>,
+        tag: Option<Tag>,
+    ) -> Result<(), WriteError> {
+        let epoch = self.primary_of(&repository.project())?.epoch;
+        let manifest = Manifest::parse(&media_type, &bytes).map_err(|e| WriteError::Invalid(e.to_string()))?;
+        let describe = |b: &BlobReference| BlobDescriptor { digest: b.digest, size: b.size, content: None };
+        let blobs = manifest.blobs.iter().map(describe).collect();
+        let subject = referrer_of(&manifest, digest, &media_type, bytes.len());
+        let command = Command::PutManifest {
+            epoch,
+            repository: repository.clone(),
+            digest,
+            media_type,
+            bytes,
+            tags: tag.into_iter().collect(),
+            blobs,
+            subject,
+        };
+        self.propose(OperationId(rand::random()), command).await.map(|_| ())
     }
 
     fn primary_of(&self, name: &ProjectName) -> Result<Project, WriteError> {
@@ -275,7 +294,7 @@ impl Writes {
                 unknown.push(blob.digest);
                 continue;
             };
-            let content = known.get(&blob.digest).map_or(first.content, |record| record.content);
+            let content = known.get(&blob.digest).and_then(|record| record.content).or(Some(first.content));
             if blob.size != first.size {
                 return Err(WriteError::Invalid(format!(
                     "the manifest says that {} has {} bytes; it has {}",
@@ -349,6 +368,20 @@ impl Writes {
             Err(error) => Err(error.to_string()),
         }
     }
+}
+
+/// How a manifest shows among its subject's referrers.
+fn referrer_of(manifest: &Manifest, digest: Digest, media_type: &str, size: usize) -> Option<Box<(Digest, Referrer)>> {
+    manifest.subject.map(|subject| {
+        let referrer = Referrer {
+            digest,
+            media_type: media_type.to_owned(),
+            size: size as u64,
+            artifact_type: manifest.artifact_type.clone(),
+            annotations: manifest.annotations.clone(),
+        };
+        Box::new((subject, referrer))
+    })
 }
 
 /// Puts the primary's epoch into a command that a client's node made.

@@ -47,7 +47,8 @@ fn a_minority_serves_what_it_holds_refuses_pushes_and_agrees_again_when_healed()
         assert!(found.digest == old.digest() && found.may_be_stale, "the lone node cannot know better: {found:?}");
 
         mesh.heal(lone);
-        assert!(mesh.hears(others[0], lone), "the cable is plugged in and they do not hear each other");
+        // the kernels ask for each other's hardware address again within seconds
+        wait::until("the cable is plugged in and they hear each other", || mesh.hears(others[0], lone).then_some(()));
         wait::until("the lone node has caught up", || {
             let found = alone.pull("moving").ok()?;
             assert!(found.may_be_stale || found.digest == new.digest(), "stale after healing, and without a warning");
@@ -64,6 +65,48 @@ fn a_minority_serves_what_it_holds_refuses_pushes_and_agrees_again_when_healed()
         }
         let epochs: Vec<_> = (0..3).map(|at| mesh.status(at).map(|status| status["projects"].clone())).collect();
         assert!(epochs.iter().all(Result::is_ok), "{epochs:?}");
+    }
+}
+
+#[test]
+fn nodes_that_have_all_lost_each_other_find_each_other_again() {
+    let mesh = Islands::raise();
+    let (old, new) = (Image::random(&[40 << 10]), Image::random(&[40 << 10]));
+    mesh.repository(0, "demo/cut").push(&old, "before").unwrap_or_else(|no| panic!("{no}"));
+    for at in 0..3 {
+        mesh.repository(at, "demo/cut").pull("before").unwrap_or_else(|no| panic!("before the cut, at {at}: {no}"));
+    }
+    all_see_all(&mesh);
+    for at in 0..3 {
+        mesh.cut(at);
+    }
+    for at in 0..3 {
+        wait::until(&format!("{} has given up on everyone", Islands::region(at)), || {
+            let nodes = mesh.status(at).ok()?["nodes"].as_array()?.clone();
+            (nodes.iter().filter(|node| node["state"] == "down").count() == 2).then_some(())
+        });
+        refuses(&mesh, at, &new);
+    }
+    for at in 0..3 {
+        mesh.heal(at);
+    }
+    for at in 0..3 {
+        let (repository, tag) = (mesh.repository(at, "demo/cut"), format!("after-{at}"));
+        wait::until_ok("a push goes through again", || repository.push(&new, &tag));
+        for reader in 0..3 {
+            let found = wait::until_ok("and is seen everywhere", || mesh.repository(reader, "demo/cut").pull(&tag));
+            assert_eq!(found.digest, new.digest(), "{tag} at {reader}");
+        }
+    }
+    all_see_all(&mesh);
+}
+
+fn all_see_all(mesh: &Islands) {
+    for at in 0..3 {
+        wait::until(&format!("{} sees all three", Islands::region(at)), || {
+            let nodes = mesh.status(at).ok()?["nodes"].as_array()?.clone();
+            nodes.iter().all(|node| node["state"] == "up").then_some(())
+        });
     }
 }
 

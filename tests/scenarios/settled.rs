@@ -4,6 +4,7 @@
 //! tried again; a pull through a node that runs may not.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use http::Method;
@@ -79,21 +80,31 @@ fn what_is_under_way_on_a_node_that_is_told_to_end_ends_well() {
             mesh.client(at).ask(Method::GET, &path).open().unwrap_or_else(|none| panic!("at {at}: {none}"));
         assert_eq!(coming.status, 200);
         let first = coming.next().expect("a first piece").unwrap_or_else(|none| panic!("at {at}: {none}"));
-        let new = Image::random(&[4 << 20]);
-        let pid = mesh.nodes()[at].pid();
+        let new = Image::random(&[12 << 20]);
         let repository = mesh.repository(at, "demo/drained");
         let place = repository.open_upload().unwrap_or_else(|no| panic!("at {at}: {no}"));
         let put = repository.client().ask(Method::PUT, &format!("{place}?digest={}", new.blobs[1].digest));
+        let (half, (go_on, told)) = (new.blobs[1].bytes.len() / 2, channel::<()>());
         let put = put.streamed(new.blobs[1].bytes.clone(), move |sent| {
-            if sent == 1 << 20 {
-                process::signal(pid, Signal::TERM);
+            if sent == half {
+                let _ = told.recv(); // until the node is told to end
             }
         });
-        let answer = put.send().unwrap_or_else(|none| panic!("an upload under way is cut off at {at}: {none}"));
+        let answer = std::thread::scope(|beside| {
+            let upload = beside.spawn(|| put.send());
+            // its bytes are on their way to another region: the node is in the middle of it
+            wait::until("the node takes the upload in", || copies_out(&mesh, at).then_some(()));
+            process::signal(mesh.nodes()[at].pid(), Signal::TERM);
+            wait::until("it takes nobody in any more", || mesh.anyone(at).get("/healthz").is_err().then_some(()));
+            drop(go_on);
+            upload.join().expect("the upload does not panic")
+        });
+        let answer = answer.unwrap_or_else(|none| panic!("an upload under way is cut off at {at}: {none}"));
         assert_eq!(answer.status, 201, "an upload under way at {at}: {answer}");
         let rest = coming.rest_is(&layer.bytes[first.len()..]);
         rest.unwrap_or_else(|no| panic!("a download under way is cut off at {at}: {no}"));
-        mesh.end(at);
+        // no second signal, which would mean: at once
+        wait::until("it has drained and ended", || (!mesh.nodes()[at].lives()).then_some(()));
         mesh.start(at);
         mesh.wait_ready(at);
         // the upload was acknowledged: a manifest may name it
@@ -105,6 +116,13 @@ fn what_is_under_way_on_a_node_that_is_told_to_end_ends_well() {
         });
         named.unwrap_or_else(|no| panic!("an acknowledged blob is gone after the restart at {at}: {no}"));
     }
+}
+
+/// Whether a node sends an upload that has no name yet to another.
+fn copies_out(mesh: &Mesh, at: usize) -> bool {
+    let status = mesh.status(at).unwrap_or_else(|no| panic!("{no}"));
+    let moving = status["transfers"].as_array().expect("status tells of transfers");
+    moving.iter().any(|one| one["direction"] == "out" && one["digest"].is_null())
 }
 
 /// Pushes small images until told to stop; those that were acknowledged. Others may have been refused, but never as a mistake.

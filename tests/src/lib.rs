@@ -9,6 +9,7 @@
 //! - [`image`] makes images, [`repository`] pushes and pulls them and hashes every byte;
 //! - [`mesh`] is `atoll up`; [`formed`] is made of [`member`]s with settings of their own, [`islands`] too, over networks that can be
 //!   cut and narrowed;
+//! - [`upstream`] is another registry, behind a door that counts and can be told to fail;
 //! - [`complaints`] collects what is wrong, [`footprint`] what is left on the disks, [`metrics`] what a node counts;
 //! - [`daemons`] are a dockerd and a containerd of our own, [`tools`] the other clients.
 
@@ -25,6 +26,7 @@ pub mod metrics;
 pub mod process;
 pub mod repository;
 pub mod tools;
+pub mod upstream;
 pub mod wait;
 pub mod wire;
 

@@ -81,6 +81,27 @@ impl Mesh {
         mesh
     }
 
+    /// The same with some settings of every node changed (`("upstreams.fresh_for", "0s")`): started, stopped, and started again.
+    ///
+    /// # Panics
+    /// When they do not become ready, or there is no such setting.
+    #[must_use]
+    pub fn up_with(count: usize, changes: &[(&str, &str)]) -> Self {
+        let temporary = TempDir::with_prefix("atoll-").expect("a temporary folder");
+        let folder = temporary.path().join("data");
+        let first = Self::up_in(&folder, count);
+        let (well, left) = first.stop(Signal::INT);
+        assert!(well && left.is_empty(), "atoll up ended well: {well}; still running: {left:?}");
+        let files: Vec<_> = first.nodes.iter().map(|node| node.data.join("node.yaml")).collect();
+        drop(first);
+        for (file, (setting, value)) in files.iter().flat_map(|file| changes.iter().map(move |change| (file, change))) {
+            change(file, setting, value);
+        }
+        let mut mesh = Self::up_in(&folder, count);
+        mesh.temporary = Some(temporary);
+        mesh
+    }
+
     /// The same in a folder that outlives the mesh.
     ///
     /// # Panics
@@ -326,6 +347,23 @@ fn admin(told: &Value) -> (String, String) {
     let file = told["admin"]["password_file"].as_str().expect("mesh.json names the password's file");
     let password = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{file}: {error}"));
     (user, password.trim().to_owned())
+}
+
+/// Writes another value into a `node.yaml` that spells out every setting.
+fn change(file: &Path, setting: &str, value: &str) {
+    let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let (group, key) = setting.split_once('.').expect("a setting in a group");
+    let (heading, start) = (format!("{group}:"), format!("  {key}: "));
+    let (mut within, mut found) = (false, false);
+    let lines = text.lines().map(|line| {
+        within = if line.starts_with(' ') { within } else { line == heading };
+        let wanted = within && line.starts_with(&start);
+        found |= wanted;
+        if wanted { format!("{start}{value}\n") } else { format!("{line}\n") }
+    });
+    let changed: String = lines.collect();
+    assert!(found, "{} has no {setting}:\n{text}", file.display());
+    std::fs::write(file, changed).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
 }
 
 fn log(node: &Node) -> PathBuf {

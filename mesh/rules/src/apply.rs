@@ -4,10 +4,10 @@ use crate::command::{Command, Envelope, Outcome};
 use crate::digest::{BlobDescriptor, Digest};
 use crate::manifest::Referrer;
 use crate::moment::Timestamp;
-use crate::names::{Epoch, OperationId, ProjectName, RepositoryName, Revision, Tag};
+use crate::names::{Epoch, OperationId, ProjectName, RepositoryName, Revision, Tag, UpstreamId};
 use crate::records::{
     BlobRecord, Invitation, Look, ManifestRecord, MeshRecord, NodeRecord, Project, RecordError, Repository, TagRecord,
-    WriteRecords, decode, encode, key,
+    UpstreamRecord, WriteRecords, decode, encode, key,
 };
 
 /// How many answers are kept for retries of the same operation.
@@ -67,9 +67,14 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
             records.put(&key::node(node.id), &encode(node)?)?;
             Ok(Outcome::Done)
         }
-        Command::CreateProject { name, public, durability, home } => {
+        Command::CreateProject { name, public, durability, home, upstream } => {
             if records.project(name)?.is_some() {
                 return Ok(Outcome::Exists);
+            }
+            if let Some(id) = upstream
+                && records.get(&key::upstream(*id))?.is_none()
+            {
+                return Ok(Outcome::NotFound);
             }
             let project = Project {
                 name: name.clone(),
@@ -79,8 +84,39 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
                 primary: *home,
                 epoch: Epoch::FIRST,
                 created: at,
+                upstream: *upstream,
             };
             records.put(&key::project(name), &encode(&project)?)?;
+            Ok(Outcome::Done)
+        }
+        Command::CreateUpstream { name, kind, url, credentials } => {
+            let known = records.upstreams()?;
+            if known.iter().any(|u| u.name == *name) {
+                return Ok(Outcome::Exists);
+            }
+            let id = UpstreamId(known.iter().map(|u| u.id.0).max().unwrap_or(0) + 1);
+            let record = UpstreamRecord {
+                id,
+                name: name.clone(),
+                kind: kind.clone(),
+                url: url.clone(),
+                credentials: credentials.clone(),
+                created: at,
+            };
+            records.put(&key::upstream(id), &encode(&record)?)?;
+            Ok(Outcome::Done)
+        }
+        Command::DeleteUpstream { id } => {
+            if records.get(&key::upstream(*id))?.is_none() {
+                return Ok(Outcome::NotFound);
+            }
+            if let Some(user) = records.projects()?.into_iter().find(|p| p.upstream == Some(*id)) {
+                return Ok(Outcome::Refused(format!(
+                    "project {} caches this registry; delete the project first",
+                    user.name
+                )));
+            }
+            records.remove(&key::upstream(*id))?;
             Ok(Outcome::Done)
         }
         Command::ConfigureProject { name, epoch, public, durability } => {
@@ -336,12 +372,18 @@ mod tests {
     }
 
     fn create(name: &str) -> Command {
-        Command::CreateProject { name: name.parse().unwrap(), public: true, durability: 2, home: NodeId(1) }
+        Command::CreateProject {
+            name: name.parse().unwrap(),
+            public: true,
+            durability: 2,
+            home: NodeId(1),
+            upstream: None,
+        }
     }
 
     fn put(epoch: Epoch, manifest: u8, tag: &str, blobs: &[u8]) -> Command {
         let describe =
-            |n: &u8| BlobDescriptor { digest: Digest::sha256(&[*n]), size: 1, content: ContentHash::of(&[*n]) };
+            |n: &u8| BlobDescriptor { digest: Digest::sha256(&[*n]), size: 1, content: Some(ContentHash::of(&[*n])) };
         Command::PutManifest {
             epoch,
             repository: "demo/a".parse().unwrap(),
@@ -408,6 +450,32 @@ mod tests {
         ledger.run(Command::Invite { secret_hash, expires: Timestamp(1) });
         assert!(matches!(ledger.run(join(5)), Outcome::Refused(_)));
         assert_eq!(ledger.records.nodes().unwrap().len(), 4);
+    }
+
+    #[test]
+    fn an_upstream_in_use_is_not_forgotten_and_names_are_not_shared() {
+        let mut ledger = Ledger::new();
+        let upstream = |name: &str| Command::CreateUpstream {
+            name: name.into(),
+            kind: "docker-registry".into(),
+            url: "https://example.com".into(),
+            credentials: None,
+        };
+        let proxy = |id| Command::CreateProject {
+            name: "hub".parse().unwrap(),
+            public: true,
+            durability: 1,
+            home: NodeId(1),
+            upstream: Some(UpstreamId(id)),
+        };
+        assert_eq!(ledger.run(proxy(1)), Outcome::NotFound);
+        assert_eq!(ledger.run(upstream("a")), Outcome::Done);
+        assert_eq!(ledger.run(upstream("a")), Outcome::Exists);
+        assert_eq!(ledger.run(upstream("b")), Outcome::Done);
+        assert_eq!(ledger.run(proxy(1)), Outcome::Done);
+        assert!(matches!(ledger.run(Command::DeleteUpstream { id: UpstreamId(1) }), Outcome::Refused(_)));
+        assert_eq!(ledger.run(Command::DeleteUpstream { id: UpstreamId(2) }), Outcome::Done);
+        assert_eq!(ledger.records.upstreams().unwrap().len(), 1);
     }
 
     #[test]

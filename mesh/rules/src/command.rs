@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{BlobDescriptor, Digest};
 use crate::manifest::Referrer;
 use crate::moment::Timestamp;
-use crate::names::{Epoch, NodeId, OperationId, ProjectName, RepositoryName, Tag};
+use crate::names::{Epoch, NodeId, OperationId, ProjectName, RepositoryName, Tag, UpstreamId};
 use crate::records::{NodeRecord, User};
 
 /// A command with its idempotency key: however often it is proposed, it is applied once and every proposer gets the same answer.
@@ -63,6 +63,24 @@ pub enum Command {
         durability: u32,
         /// Its home and first primary.
         home: NodeId,
+        /// The upstream that it caches, if it is a proxy.
+        upstream: Option<UpstreamId>,
+    },
+    /// Records an upstream under the next number.
+    CreateUpstream {
+        /// What people call it; no two have the same name.
+        name: String,
+        /// Harbor's word for its kind.
+        kind: String,
+        /// Where it is.
+        url: String,
+        /// User and password, if it wants any.
+        credentials: Option<(String, String)>,
+    },
+    /// Forgets an upstream that no project caches.
+    DeleteUpstream {
+        /// Which.
+        id: UpstreamId,
     },
     /// Changes a project's settings.
     ConfigureProject {
@@ -106,7 +124,7 @@ pub enum Command {
         bytes: Vec<u8>,
         /// The tags to move to it.
         tags: Vec<Tag>,
-        /// The blobs it refers to, checked to be held where durability wants them.
+        /// The blobs it refers to: checked to be held where durability wants them, or known only from an upstream.
         blobs: Vec<BlobDescriptor>,
         /// What it is about and how it shows among the subject's referrers.
         subject: Option<Box<(Digest, Referrer)>>,
@@ -140,6 +158,8 @@ impl Command {
             Command::Join { .. } => "join",
             Command::MoveNode { .. } => "move_node",
             Command::CreateProject { .. } => "create_project",
+            Command::CreateUpstream { .. } => "create_upstream",
+            Command::DeleteUpstream { .. } => "delete_upstream",
             Command::ConfigureProject { .. } => "configure_project",
             Command::DeleteProject { .. } => "delete_project",
             Command::AssignPrimary { .. } => "assign_primary",

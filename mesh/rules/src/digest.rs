@@ -233,8 +233,8 @@ pub struct BlobDescriptor {
     pub digest: Digest,
     /// Its length in bytes.
     pub size: u64,
-    /// The hash that ranges of it are checked with.
-    pub content: ContentHash,
+    /// The hash that ranges of it are checked with; unknown for what an upstream has and no node has fetched yet.
+    pub content: Option<ContentHash>,
 }
 
 #[cfg(test)]

@@ -176,6 +176,7 @@ mod tests {
                 primary: NodeId(1),
                 epoch: Epoch::FIRST,
                 created: Timestamp(0),
+                upstream: None,
             };
             World {
                 nodes: (1..=3).map(node).collect(),

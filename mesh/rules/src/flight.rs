@@ -3,12 +3,10 @@
 //! Sources are tried in the order given. One that breaks off is replaced by the next from the exact byte reached; bytes that arrived forgive earlier
 //! failures, so a long blob survives many breaks, while sources that give nothing are given up after two rounds.
 
-use crate::names::NodeId;
-
-/// Where a flight's bytes may come from, and how it stands.
+/// Where a flight's bytes may come from (`S`: nodes, an upstream), and how it stands.
 #[derive(Clone, Debug)]
-pub struct Flight {
-    sources: Vec<NodeId>,
+pub struct Flight<S> {
+    sources: Vec<S>,
     next: usize,
     fruitless: usize,
     offset: u64,
@@ -17,11 +15,11 @@ pub struct Flight {
 
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum Step<S> {
     /// Ask this source for the bytes from `offset` on.
     Ask {
         /// The source.
-        node: NodeId,
+        source: S,
         /// First byte wanted.
         offset: u64,
     },
@@ -31,21 +29,21 @@ pub enum Step {
     GiveUp,
 }
 
-impl Flight {
+impl<S: Clone> Flight<S> {
     /// A flight with nothing yet.
-    pub fn new(sources: Vec<NodeId>) -> Self {
+    pub fn new(sources: Vec<S>) -> Self {
         Flight { sources, next: 0, fruitless: 0, offset: 0, size: None }
     }
 
     /// What to do next.
-    pub fn step(&self) -> Step {
+    pub fn step(&self) -> Step<S> {
         if self.size == Some(self.offset) {
             return Step::Check;
         }
         if self.sources.is_empty() || self.fruitless >= self.sources.len() * 2 {
             return Step::GiveUp;
         }
-        Step::Ask { node: self.sources[self.next % self.sources.len()], offset: self.offset }
+        Step::Ask { source: self.sources[self.next % self.sources.len()].clone(), offset: self.offset }
     }
 
     /// The source says how long the whole blob is. `false` if another said otherwise before: this one is not to be believed.
@@ -86,12 +84,12 @@ mod tests {
 
     #[test]
     fn a_source_that_breaks_off_is_replaced_from_the_exact_byte() {
-        let mut flight = Flight::new(vec![NodeId(1), NodeId(2)]);
-        assert_eq!(flight.step(), Step::Ask { node: NodeId(1), offset: 0 });
+        let mut flight = Flight::new(vec![1, 2]);
+        assert_eq!(flight.step(), Step::Ask { source: 1, offset: 0 });
         assert!(flight.handle_size(100));
         assert!(flight.handle_bytes(40));
         flight.handle_failure();
-        assert_eq!(flight.step(), Step::Ask { node: NodeId(2), offset: 40 });
+        assert_eq!(flight.step(), Step::Ask { source: 2, offset: 40 });
         assert!(!flight.handle_size(99), "another length is another blob");
         assert!(flight.handle_bytes(60));
         assert_eq!(flight.step(), Step::Check);
@@ -99,18 +97,18 @@ mod tests {
 
     #[test]
     fn sources_that_give_nothing_are_given_up_after_two_rounds() {
-        let mut flight = Flight::new(vec![NodeId(1), NodeId(2)]);
+        let mut flight = Flight::new(vec![1, 2]);
         for _ in 0..4 {
             assert!(matches!(flight.step(), Step::Ask { .. }));
             flight.handle_failure();
         }
         assert_eq!(flight.step(), Step::GiveUp);
-        assert_eq!(Flight::new(vec![]).step(), Step::GiveUp);
+        assert_eq!(Flight::<u8>::new(vec![]).step(), Step::GiveUp);
     }
 
     #[test]
     fn more_bytes_than_the_blob_has_are_refused() {
-        let mut flight = Flight::new(vec![NodeId(1)]);
+        let mut flight = Flight::new(vec![1]);
         flight.handle_size(10);
         assert!(!flight.handle_bytes(11));
     }
@@ -118,7 +116,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_flight_ends(breaks in proptest::collection::vec(0u64..30, 0..200), sources in 1u64..5) {
-            let mut flight = Flight::new((0..sources).map(NodeId).collect());
+            let mut flight = Flight::new((0..sources).collect());
             let mut given = breaks.into_iter();
             for _ in 0..1000 {
                 match flight.step() {

@@ -156,6 +156,11 @@ fn check_label(text: &str) -> Result<(), BadName> {
 }
 
 impl RepositoryName {
+    /// The part after the project: what an upstream calls it.
+    pub fn within_project(&self) -> &str {
+        self.0.split_once('/').map_or("", |(_, rest)| rest)
+    }
+
     /// The project it belongs to.
     pub fn project(&self) -> ProjectName {
         // check_repository has seen a '/' and has checked the part before it
@@ -230,6 +235,16 @@ impl FromStr for NodeId {
     type Err = BadName;
     fn from_str(text: &str) -> Result<Self, BadName> {
         u64::from_str_radix(text, 16).map(NodeId).map_err(|_| bad("a node id is 16 hex digits"))
+    }
+}
+
+/// The number of an upstream's record, as Harbor's API names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct UpstreamId(pub u64);
+
+impl fmt::Display for UpstreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

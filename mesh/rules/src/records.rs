@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{ContentHash, Digest};
 use crate::manifest::Referrer;
 use crate::moment::Timestamp;
-use crate::names::{Epoch, NodeId, NodeName, OperationId, ProjectName, Region, RepositoryName, Revision, Tag};
+use crate::names::{
+    Epoch, NodeId, NodeName, OperationId, ProjectName, Region, RepositoryName, Revision, Tag, UpstreamId,
+};
 
 /// What cannot be read: the storage failed, or a record is not what this version wrote.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +59,8 @@ pub struct Project {
     pub epoch: Epoch,
     /// When it was made.
     pub created: Timestamp,
+    /// The upstream that it caches, if it is a proxy: then nothing can be pushed into it.
+    pub upstream: Option<UpstreamId>,
 }
 
 /// A repository's record: it exists while it has a manifest.
@@ -98,8 +102,8 @@ pub struct ManifestRecord {
 pub struct BlobRecord {
     /// Its length in bytes.
     pub size: u64,
-    /// The hash that ranges of it are checked with.
-    pub content: ContentHash,
+    /// The hash that ranges of it are checked with; unknown for what only an upstream has.
+    pub content: Option<ContentHash>,
     /// How many repositories refer to it.
     pub repositories: u64,
 }
@@ -144,6 +148,23 @@ pub struct User {
     pub password_hash: String,
     /// Whether they may do everything.
     pub administrator: bool,
+}
+
+/// Another registry that is cached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamRecord {
+    /// Its number.
+    pub id: UpstreamId,
+    /// What people call it.
+    pub name: String,
+    /// Harbor's word for its kind, as written.
+    pub kind: String,
+    /// Where it is, as written.
+    pub url: String,
+    /// User and password, if it wants any.
+    pub credentials: Option<(String, String)>,
+    /// When it was recorded.
+    pub created: Timestamp,
 }
 
 /// The mesh itself.
@@ -236,6 +257,14 @@ pub mod key {
     pub fn referrers(repository: &RepositoryName, subject: &Digest) -> Vec<u8> {
         make(b'r', &[repository.as_str().as_bytes(), b"\0", &subject.to_key()])
     }
+    /// An upstream.
+    pub fn upstream(id: UpstreamId) -> Vec<u8> {
+        make(b's', &[&id.0.to_be_bytes()])
+    }
+    /// All upstreams.
+    pub fn upstreams() -> Vec<u8> {
+        make(b's', &[])
+    }
     /// A user.
     pub fn user(name: &str) -> Vec<u8> {
         make(b'u', &[name.as_bytes()])
@@ -302,6 +331,10 @@ pub trait Look: ReadRecords {
     /// Every node.
     fn nodes(&self) -> Result<Vec<NodeRecord>, RecordError> {
         Ok(self.records(&key::nodes())?.into_iter().map(|(_, v)| v).collect())
+    }
+    /// Every upstream.
+    fn upstreams(&self) -> Result<Vec<UpstreamRecord>, RecordError> {
+        Ok(self.records(&key::upstreams())?.into_iter().map(|(_, v)| v).collect())
     }
     /// The manifest that `tag` names.
     fn tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<Option<TagRecord>, RecordError> {

@@ -53,6 +53,13 @@ pub enum Ask {
         /// Which.
         digest: Digest,
     },
+    /// To the primary of a proxy project: what does this tag or digest mean upstream now? The answer's manifest is in the ledger.
+    Resolve {
+        /// Where.
+        repository: RepositoryName,
+        /// The tag or digest, as the client wrote it.
+        reference: String,
+    },
     /// From a node that holds no certificate yet: let me in.
     Join(JoinRequest),
 }
@@ -77,6 +84,8 @@ pub enum Answer {
     Replicated(Result<Held, String>),
     /// See [`Ask::Revoke`]: whether there was anything to forget.
     Revoked(bool),
+    /// See [`Ask::Resolve`].
+    Resolved(Resolution),
     /// See [`Ask::Join`].
     Joined(Result<JoinGrant, String>),
     /// The question could not be understood or served.
@@ -176,6 +185,21 @@ pub struct Stock {
     pub granted: bool,
 }
 
+/// What a reference into a proxy project means.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Resolution {
+    /// This manifest, which the ledger has; the upstream said so lately.
+    Fresh(Digest),
+    /// This manifest, which the ledger has; the upstream could not be asked, and why.
+    Stale(Digest, String),
+    /// The upstream has no such thing.
+    Missing,
+    /// The upstream could not be asked, and nothing is cached.
+    Failed(String),
+    /// Not the primary (any more): look again who is.
+    NotPrimary,
+}
+
 /// What a replica sends on its lease stream to the leader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromHolder {
@@ -214,6 +238,8 @@ pub enum Bulk {
         offset: u64,
         /// Whether the asked node should fetch it itself if it lacks it (it is the region's fetcher), and stream while it fills.
         fill: bool,
+        /// The proxy repository whose upstream has it, if no node does.
+        via: Option<RepositoryName>,
     },
     /// I am receiving an upload: take a copy while it arrives.
     Copy {

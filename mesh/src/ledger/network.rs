@@ -197,6 +197,7 @@ pub(super) async fn receive_snapshot(
         file.write_all(&chunk.bytes).await.map_err(|e| broken(&e))?;
     }
     file.sync_all().await.map_err(|e| broken(&e))?;
+    tracing::info!(bytes = path.metadata().map_or(0, |m| m.len()), "a snapshot of the ledger arrived");
     let installed = raft.install_full_snapshot(vote, Snapshot { meta, snapshot: path }).await;
     write_message(send, &installed.map_err(|e| e.to_string())).await?;
     let _ = send.finish();

@@ -1,6 +1,7 @@
 //! The API beside the registry: projects in Harbor's manner, and the state of the mesh. For administrators.
 
 mod projects;
+mod registries;
 mod status;
 
 use std::sync::Arc;
@@ -45,6 +46,10 @@ impl Api {
         self.access.administrator(&request, &caller)?;
         match (&request.method, route) {
             (&Method::GET, Route::Status) => self.status(request.query("copies") != Some("false")).await,
+            (&Method::GET, Route::Registries) => self.list_registries().await,
+            (&Method::POST, Route::Registries) => self.create_registry(request).await,
+            (&Method::GET, Route::Registry(id)) => self.show_registry(id).await,
+            (&Method::DELETE, Route::Registry(id)) => self.delete_registry(id).await,
             (&Method::GET, Route::Projects) => self.list_projects().await,
             (&Method::POST, Route::Projects) => self.create_project(request).await,
             (&Method::GET | &Method::HEAD, Route::Project(name)) => self.show_project(name).await,

@@ -2,7 +2,7 @@
 
 use http::{HeaderValue, Response, StatusCode, header};
 use rules::command::Command;
-use rules::names::{Epoch, OperationId, ProjectName};
+use rules::names::{Epoch, OperationId, ProjectName, UpstreamId};
 use rules::placement::{self, Candidate};
 use rules::records::{Look, Project};
 use rules::wire::WriteKind;
@@ -23,6 +23,7 @@ const DURABILITY: std::ops::RangeInclusive<u32> = 1..=5;
 struct Written {
     project_name: Option<String>,
     public: Option<bool>,
+    registry_id: Option<u64>,
     #[serde(default)]
     metadata: Metadata,
 }
@@ -84,6 +85,8 @@ impl Api {
             .parse()
             .map_err(|e: rules::names::BadName| Failure::new(Code::BadRequest, format!("project_name: {e}")))?;
         let asked = written.asked()?;
+        // Harbor's clients send 0 or null for a project of its own
+        let upstream = written.registry_id.filter(|id| *id != 0).map(UpstreamId);
         self.writes.ready().await?;
         let alive: Vec<Candidate> = self.neighbours.alive();
         let mut load = std::collections::BTreeMap::new();
@@ -96,6 +99,7 @@ impl Api {
             public: asked.public.unwrap_or(false),
             durability: asked.durability.unwrap_or(self.durability),
             home,
+            upstream,
         };
         let proposed = self.ledger.propose(OperationId(rand::random()), command, self.terms.commit).await;
         let proposed = proposed.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))?;
@@ -103,6 +107,9 @@ impl Api {
             Ok(_) => {}
             Err(Refusal::Exists) => {
                 return Err(Failure::new(Code::Conflict, format!("project {name} exists already")));
+            }
+            Err(Refusal::NotFound) => {
+                return Err(Failure::new(Code::BadRequest, "registry_id names no registry"));
             }
             Err(refusal) => return Err(refusal.into()),
         }
@@ -145,6 +152,7 @@ impl Api {
                 "public": project.public.to_string(),
                 "durability": project.durability.to_string(),
             },
+            "registry_id": project.upstream.map(|id| id.0),
             "primary": self.neighbours.name_of(project.primary),
             "home": self.neighbours.name_of(project.home),
             "epoch": project.epoch.get(),

@@ -125,6 +125,7 @@ impl Api {
             "name": project.name.as_str(),
             "public": project.public,
             "durability": project.durability,
+            "registry_id": project.upstream.map(|id| id.0),
             "home": self.neighbours.name_of(project.home),
             "primary": self.neighbours.name_of(project.primary),
             "epoch": project.epoch.get(),

@@ -137,6 +137,8 @@ impl World {
             settings.name = name.clone();
             settings.http.listen = SocketAddr::new(ip, free_port(ip, port)?);
             settings.mesh.listen = SocketAddr::new(ip, settings.http.listen.port());
+            // a little world on one machine: its upstreams are there, too
+            settings.upstreams.allow_loopback = true;
             let identity = issue(&authority, new_node_id())?;
             identity.save(&identity_folder(&folder)).map_err(io::Error::other)?;
             std::fs::write(folder.join("node.yaml"), config::render(&settings))?;

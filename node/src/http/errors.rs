@@ -49,6 +49,8 @@ pub enum Code {
     BadRequest,
     /// It collides with what is there.
     Conflict,
+    /// Something else has to be done first.
+    Precondition,
     /// More than this registry takes.
     TooLarge,
     /// The client was too slow.
@@ -80,6 +82,7 @@ impl Code {
             Code::TooManyRequests => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
             Code::BadRequest => (StatusCode::BAD_REQUEST, "BAD_REQUEST"),
             Code::Conflict => (StatusCode::CONFLICT, "CONFLICT"),
+            Code::Precondition => (StatusCode::PRECONDITION_FAILED, "PRECONDITION"),
             Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),
             Code::Timeout => (StatusCode::REQUEST_TIMEOUT, "TIMEOUT"),
             Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
@@ -190,6 +193,9 @@ impl From<StoreError> for Failure {
 impl From<FlightError> for Failure {
     /// A known blob that cannot be had now is never "not found": clients would give up on it.
     fn from(error: FlightError) -> Self {
+        if let FlightError::Missing(digest) = error {
+            return Failure::new(Code::BlobUnknown, format!("neither the mesh nor the upstream has {digest}"));
+        }
         Failure::new(Code::Unavailable, error.to_string())
     }
 }

@@ -59,6 +59,9 @@ fn acceptor(tls: &Tls) -> io::Result<TlsAcceptor> {
     let chain = CertificateDer::pem_file_iter(&tls.certificate)
         .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
         .map_err(|e| io::Error::other(format!("{}: {e}", tls.certificate.display())))?;
+    if chain.is_empty() {
+        return Err(io::Error::other(format!("{} holds no certificate (PEM)", tls.certificate.display())));
+    }
     let key =
         PrivateKeyDer::from_pem_file(&tls.key).map_err(|e| io::Error::other(format!("{}: {e}", tls.key.display())))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -67,7 +70,10 @@ fn acceptor(tls: &Tls) -> io::Result<TlsAcceptor> {
         .map_err(io::Error::other)?
         .with_no_client_auth()
         .with_single_cert(chain, key)
-        .map_err(io::Error::other)?;
+        .map_err(|e| {
+            let (certificate, key) = (tls.certificate.display(), tls.key.display());
+            io::Error::other(format!("{certificate} and {key} do not belong together: {e}"))
+        })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

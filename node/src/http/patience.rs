@@ -1,9 +1,10 @@
-//! A connection that gives up on a client that takes nothing: without this a stopped reader would hold a file, buffers and a drain for ever.
+//! A connection that gives up on a client that takes nothing: without this a stopped reader would hold a file, buffers and a drain for ever. And one
+//! that closes gently: closed while a client still sends, a socket answers with a reset, which takes the response away before the client has read it.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -15,11 +16,15 @@ pub(super) struct Patient<S> {
     stall: Duration,
     sleep: Pin<Box<Sleep>>,
     stuck: bool,
+    lingering: bool,
 }
+
+/// After its last answer a connection takes in, and throws away, what its client still sends, for at most so long.
+const LINGER: Duration = Duration::from_secs(2);
 
 impl<S> Patient<S> {
     pub(super) fn new(stream: S, stall: Duration) -> Self {
-        Patient { stream, stall, sleep: Box::pin(tokio::time::sleep(stall)), stuck: false }
+        Patient { stream, stall, sleep: Box::pin(tokio::time::sleep(stall)), stuck: false, lingering: false }
     }
 
     /// Passes `progress` on; while it is pending, the clock runs.
@@ -48,7 +53,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let progress = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.watch(cx, progress)
@@ -73,8 +78,23 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let progress = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.watch(cx, progress)
+        if !self.lingering {
+            let progress = Pin::new(&mut self.stream).poll_shutdown(cx);
+            ready!(self.watch(cx, progress))?;
+            self.lingering = true;
+            self.sleep.as_mut().reset(Instant::now() + LINGER);
+        }
+        let mut scratch = [0; 16 << 10];
+        loop {
+            if self.sleep.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {}
+                _ => return Poll::Ready(Ok(())),
+            }
+        }
     }
 }
 
@@ -89,6 +109,26 @@ mod tests {
         let mut patient = Patient::new(writer, Duration::from_millis(20));
         let error = patient.write_all(&[0; 1000]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn what_a_client_still_sends_is_taken_in_before_the_end() {
+        let (server, client) = tokio::io::duplex(64);
+        let mut patient = Patient::new(server, Duration::from_secs(5));
+        let (mut from_server, mut to_server) = tokio::io::split(client);
+        let sent = async {
+            to_server.write_all(&[0; 10_000]).await.unwrap();
+            to_server.shutdown().await.unwrap();
+        };
+        let mut answer = Vec::new();
+        let answered = async {
+            patient.write_all(b"no").await.unwrap();
+            patient.shutdown().await.unwrap();
+        };
+        let read = tokio::io::AsyncReadExt::read_to_end(&mut from_server, &mut answer);
+        let ((), (), read) = tokio::join!(sent, answered, read);
+        read.unwrap();
+        assert_eq!(answer, b"no");
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! A request's path, parsed once into what it can mean. Nothing behind this sees a path.
 
 use rules::digest::Digest;
-use rules::names::{ProjectName, Reference, RepositoryName};
+use rules::names::{ProjectName, Reference, RepositoryName, UpstreamId};
 
 use super::errors::{Code, Failure};
 
@@ -30,6 +30,10 @@ pub enum Route {
     Projects,
     /// `/api/v2.0/projects/NAME`
     Project(ProjectName),
+    /// `/api/v2.0/registries`
+    Registries,
+    /// `/api/v2.0/registries/ID`
+    Registry(UpstreamId),
     /// `/api/atoll/v1/status`
     Status,
     /// `/metrics`
@@ -53,6 +57,7 @@ impl Route {
             Route::Tags(..) => "tags",
             Route::Referrers(..) => "referrers",
             Route::Projects | Route::Project(..) => "projects",
+            Route::Registries | Route::Registry(..) => "registries",
             Route::Status => "status",
             Route::Metrics => "metrics",
             Route::Health | Route::Ready => "health",
@@ -66,6 +71,7 @@ impl Route {
             "/v2/_catalog" => return Ok(Route::Catalog),
             "/service/token" => return Ok(Route::Token),
             "/api/v2.0/projects" => return Ok(Route::Projects),
+            "/api/v2.0/registries" => return Ok(Route::Registries),
             "/api/atoll/v1/status" => return Ok(Route::Status),
             "/metrics" => return Ok(Route::Metrics),
             "/healthz" => return Ok(Route::Health),
@@ -74,6 +80,9 @@ impl Route {
         }
         if let Some(name) = path.strip_prefix("/api/v2.0/projects/") {
             return Ok(Route::Project(name.parse().map_err(name_invalid)?));
+        }
+        if let Some(id) = path.strip_prefix("/api/v2.0/registries/") {
+            return id.parse().map(|id| Route::Registry(UpstreamId(id))).map_err(|_| not_found());
         }
         let rest = path.strip_prefix("/v2/").ok_or_else(not_found)?;
         if let Some(name) = rest.strip_suffix("/tags/list") {

@@ -8,7 +8,7 @@ use rules::records::{BlobRecord, Look, key};
 use rules::wire::{Answer, Ask};
 use std::time::Duration;
 
-use super::{Registry, answer, mark, set};
+use super::{Registry, answer, mark, moved, set};
 use crate::flights::Sources;
 use crate::http::range::{Wanted, wanted};
 use crate::http::request::Request;
@@ -35,8 +35,21 @@ impl Registry {
             })
             .await?;
         self.access.authorize(&request, &caller, Action::Pull, &repository, project.as_ref())?;
+        let proxied = project.as_ref().is_some_and(|p| p.upstream.is_some());
+        if proxied && let Some(elsewhere) = self.proxies.canonical(&repository) {
+            return Ok(moved(&format!("/v2/{elsewhere}/blobs/{digest}")));
+        }
         if !linked && !self.store.granted(&digest, &repository)? {
-            return Err(unknown(&digest));
+            // a proxy's clients may have the manifest from another mirror; but a blob may be in the mesh for another project's sake only, so the
+            // upstream has to say that this repository has it
+            if !proxied {
+                return Err(unknown(&digest));
+            }
+            match self.proxies.confirms(&repository, &digest).await {
+                Ok(true) => self.store.grant(digest, &repository, self.grant).await?,
+                Ok(false) => return Err(unknown(&digest)),
+                Err(error) => return Err(Failure::new(Code::Unavailable, error.to_string())),
+            }
         }
         let opened = self.store.open_blob(&digest).await?;
         let known_size = opened.as_ref().map(|b| b.size).or(record.map(|r| r.size));
@@ -63,7 +76,7 @@ impl Registry {
             }
             None => {
                 metrics::counter!("atoll_blob_misses_total").increment(1);
-                let flight = self.flights.join(digest, Sources::Find);
+                let flight = self.flights.join(digest, Sources::Find { via: proxied.then(|| repository.clone()) });
                 let (size, file, following) = flight.begun(digest, self.first_byte).await?;
                 let part = part(range, size)?;
                 (size, FileBody::arriving(file, part, self.store.buffers(), following, self.stall))

@@ -1,17 +1,20 @@
 //! Manifests: read locally under a lease, written through the project's primary.
 
+use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
+use mesh::ledger::Freshness;
 use rules::access::Action;
 use rules::command::Command;
 use rules::digest::Digest;
 use rules::manifest::Manifest;
 use rules::names::{Epoch, Reference, RepositoryName, Tag};
-use rules::records::Look;
-use rules::wire::WriteKind;
+use rules::records::{Look, ManifestRecord, Project};
+use rules::wire::{Resolution, WriteKind};
 
-use super::{Registry, answer, mark, set};
+use super::{Registry, answer, mark, moved, refuse_proxy, set};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
+use crate::proxies::Resolving;
 use crate::writes::Refusal;
 
 impl Registry {
@@ -37,26 +40,74 @@ impl Registry {
             })
             .await?;
         self.access.authorize(&request, &caller, Action::Pull, &repository, project.as_ref())?;
+        if let Some(project) = project.filter(|p| p.upstream.is_some()) {
+            let known = matches!(reference, Reference::Digest(_)).then_some(found).flatten();
+            return match known {
+                Some((digest, manifest)) => Ok(self.show_manifest(&request, &digest, manifest, freshness)),
+                None => self.get_proxied(request, &project, repository, reference).await,
+            };
+        }
         let Some((digest, manifest)) = found else {
             let mut failure =
                 Failure::new(Code::ManifestUnknown, format!("repository {repository} has no manifest {reference}"));
-            if freshness == mesh::ledger::Freshness::Stale {
+            if freshness == Freshness::Stale {
                 failure = failure.header(header::WARNING, super::STALE.to_str().unwrap_or_default());
             }
             return Err(failure);
         };
-        metrics::counter!("atoll_manifest_pulls_total").increment(1);
-        let mut response = answer(StatusCode::OK);
+        Ok(self.show_manifest(&request, &digest, manifest, freshness))
+    }
+
+    fn show_manifest(
+        &self,
+        request: &Request,
+        digest: &Digest,
+        manifest: ManifestRecord,
+        freshness: Freshness,
+    ) -> Response<Payload> {
+        let mut response = show(request, digest, &manifest.media_type, manifest.bytes.into());
         mark(&mut response, freshness);
-        set(&mut response, "content-type", &manifest.media_type);
-        set(&mut response, "docker-content-digest", digest.to_string());
-        set(&mut response, "etag", format!("\"{digest}\""));
-        let length = manifest.bytes.len() as u64;
-        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
-        *response.body_mut() = match request.method {
-            Method::HEAD => Payload::empty(),
-            _ => Payload::full(manifest.bytes),
+        response
+    }
+
+    /// A manifest of a proxy project: what it means upstream decides, and what is cached serves when the upstream fails.
+    async fn get_proxied(
+        &self,
+        request: Request,
+        project: &Project,
+        repository: RepositoryName,
+        reference: Reference,
+    ) -> Result<Response<Payload>, Failure> {
+        if let Some(elsewhere) = self.proxies.canonical(&repository) {
+            return Ok(moved(&format!("/v2/{elsewhere}/manifests/{reference}")));
+        }
+        let missing = || {
+            let message = format!("neither repository {repository} nor its upstream has a manifest {reference}");
+            Failure::new(Code::ManifestUnknown, message)
         };
+        let (digest, stale) = match self.proxies.resolve(project, &repository, &reference).await {
+            Resolving::Direct(fetched) => {
+                let mut response = show(&request, &fetched.digest, &fetched.media_type, fetched.bytes);
+                set(
+                    &mut response,
+                    "warning",
+                    "199 atoll \"asked the upstream directly: the project's primary cannot be reached\"",
+                );
+                return Ok(response);
+            }
+            Resolving::Mesh(Resolution::Fresh(digest)) => (digest, false),
+            Resolving::Mesh(Resolution::Stale(digest, _)) => (digest, true),
+            Resolving::Mesh(Resolution::Missing) => return Err(missing()),
+            Resolving::Mesh(Resolution::Failed(reason)) => return Err(Failure::new(Code::Unavailable, reason)),
+            Resolving::Mesh(Resolution::NotPrimary) => {
+                return Err(Failure::new(Code::Unavailable, "the project's primary has just changed"));
+            }
+        };
+        let (manifest, freshness) = self.read(|records| records.manifest(&repository, &digest)).await?;
+        let mut response = self.show_manifest(&request, &digest, manifest.ok_or_else(missing)?, freshness);
+        if stale {
+            set(&mut response, "warning", "111 atoll \"revalidation failed: the upstream cannot be asked\"");
+        }
         Ok(response)
     }
 
@@ -70,6 +121,9 @@ impl Registry {
             let caller = self.access.caller(&request).await?;
             let (project, _) = self.read(|records| records.project(&repository.project())).await?;
             self.access.authorize(&request, &caller, Action::Push, &repository, project.as_ref())?;
+            if let Some(project) = &project {
+                refuse_proxy(project)?;
+            }
             if request.content_length().is_some_and(|n| n > self.max_manifest) {
                 let message = format!("a manifest may have {} bytes (uploads.max_manifest)", self.max_manifest);
                 return Err(Failure::new(Code::TooLarge, message));
@@ -154,4 +208,18 @@ impl Registry {
             Err(refusal) => Err(refusal.into()),
         }
     }
+}
+
+fn show(request: &Request, digest: &Digest, media_type: &str, bytes: Bytes) -> Response<Payload> {
+    metrics::counter!("atoll_manifest_pulls_total").increment(1);
+    let mut response = answer(StatusCode::OK);
+    set(&mut response, "content-type", media_type);
+    set(&mut response, "docker-content-digest", digest.to_string());
+    set(&mut response, "etag", format!("\"{digest}\""));
+    response.headers_mut().insert(header::CONTENT_LENGTH, (bytes.len() as u64).into());
+    *response.body_mut() = match request.method {
+        Method::HEAD => Payload::empty(),
+        _ => Payload::full(bytes),
+    };
+    response
 }

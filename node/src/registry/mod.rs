@@ -12,7 +12,7 @@ use std::time::Duration;
 use config::StaleReads;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use mesh::ledger::{Freshness, Ledger, Reading};
-use rules::records::RecordError;
+use rules::records::{Project, RecordError};
 
 use crate::access::Access;
 use crate::flights::Flights;
@@ -20,6 +20,7 @@ use crate::http::request::Request;
 use crate::http::route::Route;
 use crate::http::{Code, Failure, Payload};
 use crate::neighbours::Neighbours;
+use crate::proxies::Proxies;
 use crate::store::Store;
 use crate::writes::Writes;
 pub use sessions::Sessions;
@@ -36,6 +37,8 @@ pub struct Registry {
     pub writes: Arc<Writes>,
     /// Uploads.
     pub sessions: Arc<Sessions>,
+    /// Upstreams.
+    pub proxies: Arc<Proxies>,
     /// The other nodes.
     pub neighbours: Arc<Neighbours>,
     /// Who may.
@@ -120,10 +123,25 @@ fn answer(status: StatusCode) -> Response<Payload> {
     response
 }
 
+/// It is elsewhere, for good.
+fn moved(to: &str) -> Response<Payload> {
+    let mut response = answer(StatusCode::MOVED_PERMANENTLY);
+    set(&mut response, "location", to);
+    response
+}
+
 /// Sets a header whose value is made of checked words; one that cannot be written is left out.
 fn set(response: &mut Response<Payload>, name: &'static str, value: impl AsRef<str>) {
     if let Ok(value) = HeaderValue::from_str(value.as_ref()) {
         response.headers_mut().insert(name, value);
+    }
+}
+
+/// Nothing is pushed into a cache of somebody else's registry.
+fn refuse_proxy(project: &Project) -> Result<(), Failure> {
+    match project.upstream {
+        None => Ok(()),
+        Some(_) => Err(Failure::new(Code::Denied, "can not push artifact to a proxy project")),
     }
 }
 

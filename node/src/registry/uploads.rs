@@ -12,7 +12,7 @@ use rules::records::{BlobRecord, Look, Project, key};
 use tokio::task::JoinHandle;
 
 use super::sessions::{Ticket, Upload};
-use super::{Registry, answer, set};
+use super::{Registry, answer, refuse_proxy, set};
 use crate::flights::Sources;
 use crate::http::request::{Interrupted, Request};
 use crate::http::{Code, Failure, Payload};
@@ -124,7 +124,9 @@ impl Registry {
             let caller = self.access.caller(request).await?;
             let (project, _) = self.read(|records| records.project(&repository.project())).await?;
             self.access.authorize(request, &caller, Action::Push, repository, project.as_ref())?;
-            project.ok_or_else(|| Failure::new(Code::NameUnknown, "there is no such project"))
+            let project = project.ok_or_else(|| Failure::new(Code::NameUnknown, "there is no such project"))?;
+            refuse_proxy(&project)?;
+            Ok(project)
         };
         check.await.map_err(|failure: Failure| failure.closing_unless_read(request))
     }
@@ -156,7 +158,7 @@ impl Registry {
             self.store.grant(digest, to, self.grant).await?;
             metrics::counter!("atoll_mounts_total").increment(1);
             if self.store.held(&digest)?.is_none() {
-                self.flights.join(digest, Sources::Find);
+                self.flights.join(digest, Sources::Find { via: None });
             }
         }
         Ok(readable)
@@ -174,28 +176,28 @@ impl Registry {
         let mut writing = Writing::Idle(ingest.into());
         loop {
             let (batch, end) = next_batch(request).await;
-            let ingest = self.written(writing, &mut ticket, project).await?;
+            let ingest = self.written(writing, &mut ticket).await?;
+            if !batch.is_empty() {
+                self.sessions.begin_copies(&mut ticket, &ingest, project.durability);
+            }
             writing =
                 if batch.is_empty() { Writing::Idle(ingest.into()) } else { Writing::Busy(ingest.start_write(batch)) };
             if let Some(end) = end {
                 // what came before the end is written before the end is told
-                let ingest = self.written(writing, &mut ticket, project).await?;
+                let ingest = self.written(writing, &mut ticket).await?;
                 return Ok((Upload { ticket, ingest }, end.err()));
             }
         }
     }
 
-    /// Waits for a write, and lets the upload's copies follow it.
-    async fn written(&self, writing: Writing, ticket: &mut Ticket, project: &Project) -> Result<Ingest, Failure> {
+    /// Waits for a write, and tells the upload's copies how far they may follow.
+    async fn written(&self, writing: Writing, ticket: &mut Ticket) -> Result<Ingest, Failure> {
         let ingest = writing.idle().await.map_err(|error| {
             self.sessions.end(&ticket.id);
             Failure::new(Code::Internal, format!("data_dir could not take the upload: {error}")).closing()
         })?;
-        if ingest.written() > 0 {
-            self.sessions.begin_copies(ticket, &ingest, project.durability);
-            for copy in &ticket.copying {
-                copy.advance(ingest.written());
-            }
+        for copy in &ticket.copying {
+            copy.advance(ingest.written());
         }
         Ok(ingest)
     }

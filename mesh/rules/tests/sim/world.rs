@@ -130,7 +130,13 @@ impl World {
         let nodes = ids.iter().map(node).collect();
         let commands = [
             Command::FormMesh { mesh: 1, token_secret: vec![], administrator: ("admin".into(), user), nodes },
-            Command::CreateProject { name: "demo".parse().unwrap(), public: true, durability: 1, home: ids[0] },
+            Command::CreateProject {
+                name: "demo".parse().unwrap(),
+                public: true,
+                durability: 1,
+                home: ids[0],
+                upstream: None,
+            },
         ];
         for (i, command) in commands.into_iter().enumerate() {
             let operation = OperationId(i as u128 + 1);

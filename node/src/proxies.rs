@@ -1,0 +1,345 @@
+//! Proxy projects: what a tag or digest means upstream, asked once for the whole mesh.
+//!
+//! The project's primary asks the upstream, remembers the answer for a while, and puts manifests into the ledger as they came: bytes and indexes are never
+//! rewritten, and an index may list what was never pulled. Every node reads them there. When the upstream fails, what is cached is served and said to be old.
+//! When the primary cannot be reached, a node asks the upstream itself and says so; nothing of that is kept.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh::clock;
+use mesh::ledger::Ledger;
+use mesh::supervise::Tasks;
+use mesh::transfer::TransferTerms;
+use parking_lot::Mutex;
+use rules::digest::Digest;
+use rules::names::{Reference, RepositoryName, UpstreamId};
+use rules::records::{Look, Project, RecordError, UpstreamRecord, key};
+use rules::wire::{Answer, Ask, Resolution, WriteError};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use crate::neighbours::Neighbours;
+use crate::upstream::budget::{Answers, Decision, Freshness};
+use crate::upstream::{
+    AddressRule, Credentials, Endpoint, Fetched, Resolved, Trust, Upstream, UpstreamError, UpstreamSettings,
+};
+use crate::writes::Writes;
+
+/// So many answers of upstreams are remembered.
+const REMEMBERED: usize = 20_000;
+/// After a failure an upstream is not asked about the same thing for this long.
+const RETRY: Duration = Duration::from_secs(5);
+/// How long an upstream may take before what is cached is served. The question itself goes on, so that a slow upstream's answer is there for the next client.
+const UPSTREAM: Duration = Duration::from_millis(2200);
+/// How long the primary may take; with [`UPSTREAM`] once more after it, a client has its answer within five seconds.
+const PRIMARY: Duration = Duration::from_millis(2500);
+
+/// How upstreams are treated; see the settings of the same names.
+#[derive(Clone, Copy, Debug)]
+pub struct ProxyTerms {
+    /// Which addresses may be connected to.
+    pub rule: AddressRule,
+    /// How long a resolved tag counts as fresh.
+    pub fresh_for: Duration,
+    /// How long a 404 is remembered.
+    pub missing_for: Duration,
+    /// The largest manifest.
+    pub max_manifest: u64,
+    /// How patient questions are.
+    pub transfer: TransferTerms,
+}
+
+/// What a node that could not reach the primary got from the upstream itself, or the primary's answer.
+pub enum Resolving {
+    /// The mesh's answer.
+    Mesh(Resolution),
+    /// Straight from the upstream, not kept.
+    Direct(Fetched),
+}
+
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
+/// All upstreams as this node uses them.
+pub struct Proxies {
+    neighbours: Arc<Neighbours>,
+    ledger: Arc<Ledger>,
+    writes: Arc<Writes>,
+    terms: ProxyTerms,
+    trust: Trust,
+    tasks: Tasks,
+    clients: Mutex<HashMap<UpstreamId, (UpstreamRecord, Arc<Upstream>)>>,
+    answers: Mutex<Answers>,
+    turns: Mutex<HashMap<(RepositoryName, String), Turn>>,
+}
+
+impl Proxies {
+    /// Ready; nothing is asked of anyone yet.
+    pub fn new(
+        neighbours: Arc<Neighbours>,
+        writes: Arc<Writes>,
+        terms: ProxyTerms,
+        tasks: Tasks,
+    ) -> std::io::Result<Arc<Self>> {
+        let freshness =
+            Freshness { found: terms.fresh_for, missing: terms.missing_for, retry: RETRY, most: REMEMBERED };
+        Ok(Arc::new(Proxies {
+            ledger: neighbours.ledger.clone(),
+            neighbours,
+            writes,
+            terms,
+            trust: Trust::public().map_err(std::io::Error::other)?,
+            tasks,
+            clients: Mutex::default(),
+            answers: Mutex::new(Answers::new(freshness)),
+            turns: Mutex::default(),
+        }))
+    }
+
+    /// The upstream of a proxy project, and what it calls `repository`; `None` for a project of our own.
+    pub fn upstream_of(&self, repository: &RepositoryName) -> Result<Option<(Arc<Upstream>, String)>, UpstreamError> {
+        let broken = |e: RecordError| UpstreamError::Unreachable(e.to_string().into());
+        let view = self.ledger.view().map_err(broken)?;
+        let project = view.project(&repository.project()).map_err(broken)?;
+        let Some(id) = project.and_then(|p| p.upstream) else { return Ok(None) };
+        let record: Option<UpstreamRecord> = view.record(&key::upstream(id)).map_err(broken)?;
+        let record = record.ok_or_else(|| UpstreamError::Refused("the project's registry is not recorded".into()))?;
+        let upstream = self.client(record)?;
+        let there = upstream.endpoint().repository(repository.within_project());
+        let there = there.map_err(|e| UpstreamError::Refused(e.to_string().into()))?;
+        Ok(Some((upstream, there)))
+    }
+
+    fn client(&self, record: UpstreamRecord) -> Result<Arc<Upstream>, UpstreamError> {
+        let mut clients = self.clients.lock();
+        if let Some((known, upstream)) = clients.get(&record.id)
+            && *known == record
+        {
+            return Ok(upstream.clone());
+        }
+        let endpoint = endpoint(&record.kind, &record.url).map_err(|e| UpstreamError::Refused(e.into()))?;
+        let credentials = record.credentials.clone().map(|(user, password)| Credentials { user, password });
+        let settings = UpstreamSettings {
+            endpoint,
+            credentials,
+            trust: self.trust.clone(),
+            rule: self.terms.rule,
+            terms: self.terms.transfer,
+            max_manifest: self.terms.max_manifest,
+        };
+        let upstream = Arc::new(Upstream::new(settings, self.tasks.clone()));
+        clients.insert(record.id, (record, upstream.clone()));
+        Ok(upstream)
+    }
+
+    /// Where a client is sent that left `library/` out, as Docker Hub's own clients would put it in (Harbor answers 301, too).
+    pub fn canonical(&self, repository: &RepositoryName) -> Option<RepositoryName> {
+        let (upstream, there) = self.upstream_of(repository).ok()??;
+        let differs = upstream.endpoint().is_hub() && there != repository.within_project();
+        differs.then(|| format!("{}/{there}", repository.project()).parse().ok()).flatten()
+    }
+
+    /// Whether the upstream of a proxy project has a blob: asked before one is handed out that nothing in the project refers to, for it may be here for
+    /// another project's sake.
+    pub async fn confirms(&self, repository: &RepositoryName, digest: &Digest) -> Result<bool, UpstreamError> {
+        let Some((upstream, there)) = self.upstream_of(repository)? else { return Ok(false) };
+        match tokio::time::timeout(UPSTREAM, upstream.blob(&there, digest, 0)).await {
+            Ok(Ok(_)) => Ok(true),
+            Ok(Err(UpstreamError::NotFound)) => Ok(false),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(slow()),
+        }
+    }
+
+    /// What `reference` means upstream, from the project's primary, wherever that is.
+    pub async fn resolve(
+        self: &Arc<Self>,
+        project: &Project,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Resolving {
+        let mut project = project.clone();
+        for _ in 0..2 {
+            let resolution = if project.primary == self.neighbours.me {
+                self.resolve_here(repository, reference).await
+            } else if self.neighbours.members.down().contains(&project.primary) {
+                break;
+            } else {
+                let ask = Ask::Resolve { repository: repository.clone(), reference: reference.to_string() };
+                match self.neighbours.links.ask(project.primary, ask, PRIMARY).await {
+                    Ok(Answer::Resolved(resolution)) => resolution,
+                    Ok(_) | Err(_) => break,
+                }
+            };
+            if resolution != Resolution::NotPrimary {
+                return Resolving::Mesh(resolution);
+            }
+            match self.ledger.view().and_then(|view| view.project(&project.name)) {
+                Ok(Some(now)) => project = now,
+                _ => break,
+            }
+        }
+        self.resolve_alone(repository, reference).await
+    }
+
+    /// The primary cannot be reached: asks the upstream from here. Nothing is kept, and what the ledger has is the fallback.
+    async fn resolve_alone(&self, repository: &RepositoryName, reference: &Reference) -> Resolving {
+        metrics::counter!("atoll_proxy_direct_total").increment(1);
+        let error = match self.upstream_of(repository) {
+            Ok(Some((upstream, there))) => {
+                let written = reference.to_string();
+                match tokio::time::timeout(UPSTREAM, upstream.manifest(&there, &written)).await {
+                    Ok(Ok(fetched)) => return Resolving::Direct(fetched),
+                    Ok(Err(error)) => error,
+                    Err(_) => slow(),
+                }
+            }
+            Ok(None) => UpstreamError::NotFound,
+            Err(error) => error,
+        };
+        Resolving::Mesh(match error {
+            UpstreamError::NotFound => Resolution::Missing,
+            error => self.fall_back(repository, reference, &error),
+        })
+    }
+
+    /// As the project's primary: what `reference` means upstream, asked by one however many want to know.
+    pub async fn resolve_here(self: &Arc<Self>, repository: &RepositoryName, reference: &Reference) -> Resolution {
+        let (proxies, theirs, wanted) = (self.clone(), repository.clone(), reference.clone());
+        let (answer, answered) = oneshot::channel();
+        self.tasks.spawn("proxy.resolve", async move {
+            let _ = answer.send(proxies.resolve_to_the_end(&theirs, &wanted).await);
+        });
+        match tokio::time::timeout(UPSTREAM, answered).await {
+            Ok(Ok(resolution)) => resolution,
+            Ok(Err(_)) => Resolution::Failed("the node is stopping".into()),
+            Err(_) => self.fall_back(repository, reference, &slow()),
+        }
+    }
+
+    async fn resolve_to_the_end(&self, repository: &RepositoryName, reference: &Reference) -> Resolution {
+        let written = reference.to_string();
+        let turn = self.turns.lock().entry((repository.clone(), written.clone())).or_default().clone();
+        let held = turn.lock().await;
+        let resolution = self.resolve_in_turn(repository, reference, &written).await;
+        drop(held);
+        let mut turns = self.turns.lock();
+        // the map and this question: nobody else waits
+        if Arc::strong_count(&turn) <= 2 {
+            turns.remove(&(repository.clone(), written));
+        }
+        resolution
+    }
+
+    async fn resolve_in_turn(&self, repository: &RepositoryName, reference: &Reference, written: &str) -> Resolution {
+        if let Reference::Digest(digest) = reference
+            && self.cached(repository, digest)
+        {
+            return Resolution::Fresh(*digest);
+        }
+        let decision = self.answers.lock().decide(clock::now(), repository.as_str(), written);
+        match decision {
+            Decision::Missing => return Resolution::Missing,
+            Decision::Fresh(known) if self.cached(repository, &known.digest) => return Resolution::Fresh(known.digest),
+            Decision::Stale(known) if self.cached(repository, &known.digest) => {
+                return Resolution::Stale(known.digest, "the upstream failed a moment ago".into());
+            }
+            Decision::Ask { .. } | Decision::Fresh(_) | Decision::Stale(_) => {}
+        }
+        match self.ask_upstream(repository, reference, written).await {
+            Ok(Ok(resolved)) => {
+                let digest = resolved.digest;
+                self.answers.lock().handle_answer(clock::now(), repository.as_str(), written, Some(resolved));
+                Resolution::Fresh(digest)
+            }
+            Ok(Err(WriteError::NotPrimary)) => Resolution::NotPrimary,
+            Ok(Err(error)) => Resolution::Failed(format!("what the upstream has could not be recorded: {error:?}")),
+            Err(UpstreamError::NotFound) => {
+                self.answers.lock().handle_answer(clock::now(), repository.as_str(), written, None);
+                Resolution::Missing
+            }
+            Err(error) => {
+                self.answers.lock().handle_failure(clock::now(), repository.as_str(), written);
+                self.fall_back(repository, reference, &error)
+            }
+        }
+    }
+
+    /// Asks what `reference` is, fetches the manifest if the ledger lacks it, and records what has changed.
+    async fn ask_upstream(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        written: &str,
+    ) -> Result<Result<Resolved, WriteError>, UpstreamError> {
+        let Some((upstream, there)) = self.upstream_of(repository)? else { return Err(UpstreamError::NotFound) };
+        let (resolved, mut fetched) = match reference {
+            Reference::Tag(_) => (upstream.resolve(&there, written).await?, None),
+            Reference::Digest(_) => {
+                let fetched = upstream.manifest(&there, written).await?;
+                let size = fetched.bytes.len() as u64;
+                let resolved = Resolved { digest: fetched.digest, media_type: fetched.media_type.clone(), size };
+                (resolved, Some(fetched))
+            }
+        };
+        let tag = match reference {
+            Reference::Tag(tag) => Some(tag.clone()),
+            Reference::Digest(_) => None,
+        };
+        let known = {
+            let read = |e: RecordError| UpstreamError::Unreachable(e.to_string().into());
+            let view = self.ledger.view().map_err(read)?;
+            let tagged = tag.as_ref().map(|t| view.tag(repository, t)).transpose().map_err(read)?.flatten();
+            let manifest = view.manifest(repository, &resolved.digest).map_err(read)?;
+            if manifest.is_some() && (tag.is_none() || tagged.is_some_and(|t| t.digest == resolved.digest)) {
+                return Ok(Ok(resolved));
+            }
+            manifest
+        };
+        let (media_type, bytes) = match known {
+            Some(manifest) => (manifest.media_type, manifest.bytes),
+            None => {
+                let fetched = match fetched.take() {
+                    Some(fetched) => fetched,
+                    None => upstream.manifest(&there, &resolved.digest.to_string()).await?,
+                };
+                (fetched.media_type, fetched.bytes.to_vec())
+            }
+        };
+        let put = self.writes.put_cached(repository, resolved.digest, media_type, bytes, tag).await;
+        info!(%repository, reference = written, digest = %resolved.digest, ok = put.is_ok(), "upstream resolved");
+        Ok(put.map(|()| resolved))
+    }
+
+    /// What can be said when the upstream fails: what is cached, said to be old; else that it failed.
+    fn fall_back(&self, repository: &RepositoryName, reference: &Reference, error: &UpstreamError) -> Resolution {
+        let cached = match reference {
+            Reference::Digest(digest) => Some(*digest).filter(|d| self.cached(repository, d)),
+            Reference::Tag(tag) => {
+                let tag = self.ledger.view().and_then(|view| view.tag(repository, tag));
+                tag.ok().flatten().map(|t| t.digest).filter(|d| self.cached(repository, d))
+            }
+        };
+        metrics::counter!("atoll_proxy_stale_total").increment(1);
+        warn!(%repository, %reference, %error, cached = cached.is_some(), "the upstream could not be asked");
+        match cached {
+            Some(digest) => Resolution::Stale(digest, error.to_string()),
+            None => Resolution::Failed(error.to_string()),
+        }
+    }
+
+    fn cached(&self, repository: &RepositoryName, digest: &Digest) -> bool {
+        self.ledger.view().and_then(|view| view.manifest(repository, digest)).is_ok_and(|m| m.is_some())
+    }
+}
+
+fn slow() -> UpstreamError {
+    UpstreamError::Unreachable("it did not answer in time".into())
+}
+
+/// Where an upstream of Harbor's `kind` is. Harbor writes Docker Hub as https://hub.docker.com, which is its website.
+pub fn endpoint(kind: &str, url: &str) -> Result<Endpoint, String> {
+    let url = if kind == "docker-hub" { "https://docker.io" } else { url };
+    url.parse::<Endpoint>().map_err(|e| e.to_string())
+}

@@ -1,0 +1,376 @@
+//! What is asked of an upstream: which digest a tag has, a manifest, a blob.
+//!
+//! Every question has a deadline to the first byte, logins and redirects included; every body has one between two bytes. One question is at most
+//! two rounds (the second with a new token) of at most six requests (five redirects).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::Scheme;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use mesh::clock;
+use mesh::supervise::Tasks;
+use mesh::transfer::TransferTerms;
+use parking_lot::Mutex;
+use rules::digest::Digest;
+use rules::manifest::media_type;
+use rules::names::Tag;
+use serde_json::Value;
+
+use super::address::{AddressRule, Endpoint};
+use super::blob::BlobStream;
+use super::budget::{Ask, Gate, retry_after};
+use super::challenge;
+use super::connect::{Connections, Trust};
+use super::login::{Credentials, Login, Pass};
+use super::{UpstreamError, redirect};
+
+pub(super) const USER_AGENT: &str = concat!("atoll/", env!("CARGO_PKG_VERSION"));
+/// All kinds of manifests that the mesh keeps.
+const MANIFESTS: [&str; 4] =
+    [media_type::OCI_INDEX, media_type::OCI_MANIFEST, media_type::DOCKER_LIST, media_type::DOCKER_MANIFEST];
+const CONTENT_DIGEST: &str = "docker-content-digest";
+/// So many redirects are followed.
+const REDIRECTS: usize = 5;
+/// Of an answer that is not wanted, so much is read for its message and to keep the connection, and for so long.
+const UNWANTED: usize = 8 << 10;
+const UNWANTED_WAIT: Duration = Duration::from_millis(250);
+
+/// What an upstream is.
+pub struct UpstreamSettings {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// Who asks, if not just anyone.
+    pub credentials: Option<Credentials>,
+    /// Whose certificates are believed.
+    pub trust: Trust,
+    /// Which addresses may be connected to.
+    pub rule: AddressRule,
+    /// How long an answer may take to begin, and a body may stand still.
+    pub terms: TransferTerms,
+    /// The largest manifest that is taken, in bytes.
+    pub max_manifest: u64,
+}
+
+/// A registry that is asked for content. It keeps connections, tokens, and whether it may be asked at all; share one per upstream.
+pub struct Upstream {
+    endpoint: Endpoint,
+    connections: Connections,
+    login: Login,
+    gate: Mutex<Gate>,
+    terms: TransferTerms,
+    max_manifest: u64,
+}
+
+/// What a tag or digest stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+/// A manifest, byte for byte as the upstream has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// Its media type.
+    pub media_type: String,
+    /// Its digest, which the bytes have.
+    pub digest: Digest,
+    /// Its bytes.
+    pub bytes: Bytes,
+}
+
+/// A question on its way.
+struct Question {
+    method: Method,
+    ask: Ask,
+    repository: String,
+    url: Uri,
+    headers: HeaderMap,
+}
+
+struct Answer {
+    response: Response<Incoming>,
+    /// The upstream itself answered, not a host it redirected to.
+    own: bool,
+}
+
+impl Upstream {
+    /// An upstream that has not been asked anything. Its connections and logins are tasks of `tasks`, and end with it.
+    pub fn new(settings: UpstreamSettings, tasks: Tasks) -> Self {
+        let UpstreamSettings { endpoint, credentials, trust, rule, terms, max_manifest } = settings;
+        let connections = Connections::new(rule, trust, terms.first_byte, tasks.clone());
+        let login = Login::new(connections.clone(), credentials, endpoint.is_secure(), terms.first_byte, tasks);
+        Upstream { endpoint, connections, login, gate: Mutex::default(), terms, max_manifest }
+    }
+
+    /// Where it is.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Which manifest `reference`, a tag or a digest, stands for. Costs a HEAD, which Docker Hub does not count as a pull; a GET where that
+    /// does not tell.
+    pub async fn resolve(&self, repository: &str, reference: &str) -> Result<Resolved, UpstreamError> {
+        let question = self.manifest_question(Method::HEAD, repository, reference)?;
+        let answer = self.first_byte(self.ask(question)).await?;
+        let status = answer.response.status();
+        let speechless = matches!(status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED)
+            // storage services sign a URL for one method
+            || (!answer.own && status.is_client_error());
+        if !status.is_success() && !speechless {
+            return Err(self.refusal(Ask::Manifest, answer).await);
+        }
+        let headers = answer.response.headers();
+        let length = text(headers, header::CONTENT_LENGTH).and_then(|length| length.trim().parse::<u64>().ok());
+        match (digest(headers), kind(headers), length.filter(|length| *length > 0)) {
+            (Some(digest), Some(media_type), Some(size)) if status.is_success() => {
+                expect(reference, &digest)?;
+                Ok(Resolved { digest, media_type, size })
+            }
+            _ => {
+                let fetched = self.manifest(repository, reference).await?;
+                let size = fetched.bytes.len() as u64;
+                Ok(Resolved { digest: fetched.digest, media_type: fetched.media_type, size })
+            }
+        }
+    }
+
+    /// The manifest that `reference`, a tag or a digest, stands for. What is asked for by digest has that digest; what is asked for by tag
+    /// has the digest that the upstream says, or its sha256 where it says none.
+    pub async fn manifest(&self, repository: &str, reference: &str) -> Result<Fetched, UpstreamError> {
+        let question = self.manifest_question(Method::GET, repository, reference)?;
+        let answer = self.first_byte(self.ask(question)).await?;
+        if answer.response.status() != StatusCode::OK {
+            return Err(self.refusal(Ask::Manifest, answer).await);
+        }
+        let (head, body) = answer.response.into_parts();
+        let media_type =
+            kind(&head.headers).ok_or_else(|| UpstreamError::bad("a manifest came without a media type"))?;
+        if text(&head.headers, header::CONTENT_ENCODING).is_some_and(|e| !e.trim().eq_ignore_ascii_case("identity")) {
+            return Err(UpstreamError::bad("a manifest came in an encoding that was not asked for"));
+        }
+        let limit = usize::try_from(self.max_manifest).unwrap_or(usize::MAX);
+        let collect = Limited::new(body, limit).collect();
+        let collected = tokio::time::timeout(self.terms.stall, collect)
+            .await
+            .map_err(|_| UpstreamError::unreachable("a manifest stood still"))?;
+        let bytes = match collected {
+            Ok(collected) => collected.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => {
+                return Err(UpstreamError::bad(format!("a manifest has more than {limit} bytes")));
+            }
+            Err(error) => return Err(UpstreamError::unreachable(format!("a manifest broke off: {error}"))),
+        };
+        let said = reference.parse::<Digest>().ok().or_else(|| digest(&head.headers));
+        let digest = match said {
+            None => Digest::sha256(&bytes),
+            Some(said) if Digest::of(said.algorithm(), &bytes) == said => said,
+            Some(said) => return Err(UpstreamError::bad(format!("the manifest's bytes do not hash to {said}"))),
+        };
+        Ok(Fetched { media_type, digest, bytes })
+    }
+
+    /// The blob `digest` from byte `offset` on, its first bytes being here. The bytes are not checked against the digest: the store does that.
+    pub async fn blob(&self, repository: &str, digest: &Digest, offset: u64) -> Result<BlobStream, UpstreamError> {
+        let mut headers = HeaderMap::new();
+        if offset > 0 {
+            headers
+                .insert(header::RANGE, HeaderValue::try_from(format!("bytes={offset}-")).map_err(UpstreamError::bad)?);
+        }
+        let question = self.question(Method::GET, Ask::Blob, repository, &format!("blobs/{digest}"), headers)?;
+        self.first_byte(async {
+            let answer = self.ask(question).await?;
+            match answer.response.status() {
+                status @ (StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE) => {
+                    let (head, body) = answer.response.into_parts();
+                    BlobStream::begin(status, &head.headers, body, offset, self.terms.stall).await
+                }
+                _ => Err(self.refusal(Ask::Blob, answer).await),
+            }
+        })
+        .await
+    }
+
+    async fn first_byte<T>(&self, work: impl Future<Output = Result<T, UpstreamError>>) -> Result<T, UpstreamError> {
+        let late = |_| UpstreamError::unreachable(format!("{} did not answer in time", self.endpoint.authority()));
+        tokio::time::timeout(self.terms.first_byte, work).await.map_err(late)?
+    }
+
+    fn manifest_question(&self, method: Method, repository: &str, reference: &str) -> Result<Question, UpstreamError> {
+        if reference.parse::<Digest>().is_err() {
+            reference.parse::<Tag>().map_err(UpstreamError::bad)?;
+        }
+        // one line: a few registries read the first header alone
+        let accept = HeaderValue::try_from(MANIFESTS.join(", ")).map_err(UpstreamError::bad)?;
+        let headers = HeaderMap::from_iter([(header::ACCEPT, accept)]);
+        self.question(method, Ask::Manifest, repository, &format!("manifests/{reference}"), headers)
+    }
+
+    fn question(
+        &self,
+        method: Method,
+        ask: Ask,
+        repository: &str,
+        path: &str,
+        headers: HeaderMap,
+    ) -> Result<Question, UpstreamError> {
+        let repository = self.endpoint.repository(repository).map_err(UpstreamError::bad)?;
+        let url = self.endpoint.url(&format!("{repository}/{path}")).map_err(UpstreamError::bad)?;
+        Ok(Question { method, ask, repository, url, headers })
+    }
+
+    /// Asks, and once more with a new token if the one at hand is refused.
+    async fn ask(&self, question: Question) -> Result<Answer, UpstreamError> {
+        self.gate.lock().admit(clock::now(), question.ask).map_err(|until| UpstreamError::Limited { until })?;
+        let pass = self.login.pass(&question.repository).await.map_err(|e| self.heed(e))?;
+        let answer = self.follow(&question, pass.as_ref()).await?;
+        if !(answer.own && answer.response.status() == StatusCode::UNAUTHORIZED) {
+            return Ok(answer);
+        }
+        let challenges = answer.response.headers().get_all(header::WWW_AUTHENTICATE);
+        let challenges = challenge::parse(challenges.iter().filter_map(|value| value.to_str().ok()));
+        drop(read_unwanted(answer.response.into_body()).await);
+        let renewed =
+            self.login.renew(&question.repository, pass.as_ref(), challenges).await.map_err(|e| self.heed(e))?;
+        self.follow(&question, Some(&renewed)).await
+    }
+
+    /// A limit on logins is one on everything.
+    fn heed(&self, error: UpstreamError) -> UpstreamError {
+        if let UpstreamError::Limited { until } = error {
+            let now = clock::now();
+            self.gate.lock().handle_limit(now, None, Some(until.since(now)));
+        }
+        error
+    }
+
+    /// Sends `question`, and again to wherever it is redirected. `pass` goes to the upstream alone, and not even there once another host had
+    /// a say in the URL.
+    async fn follow(&self, question: &Question, pass: Option<&Pass>) -> Result<Answer, UpstreamError> {
+        let mut url = question.url.clone();
+        let mut pass = pass;
+        for _ in 0..=REDIRECTS {
+            let request = question.request(&url, pass)?;
+            let response = self.connections.send(request).await?;
+            let moved = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+            if !moved {
+                let own = self.endpoint.serves(&url);
+                if own && response.status().is_success() {
+                    self.gate.lock().handle_answer(question.ask);
+                }
+                return Ok(Answer { response, own });
+            }
+            let location = response.headers().get(header::LOCATION).map(|value| value.as_bytes().to_vec());
+            drop(read_unwanted(response.into_body()).await);
+            let next = redirect::follow(&url, &location.unwrap_or_default())
+                .ok_or_else(|| UpstreamError::bad("it redirects to what is no URL"))?;
+            if url.scheme() == Some(&Scheme::HTTPS) && next.scheme() != Some(&Scheme::HTTPS) {
+                return Err(UpstreamError::Refused("it redirects from https to http".into()));
+            }
+            if !self.endpoint.serves(&next) {
+                pass = None;
+            }
+            url = next;
+        }
+        Err(UpstreamError::bad(format!("it redirects more than {REDIRECTS} times")))
+    }
+
+    /// What an answer that is not the wanted one means.
+    async fn refusal(&self, ask: Ask, answer: Answer) -> UpstreamError {
+        let Answer { response, own } = answer;
+        let (head, body) = response.into_parts();
+        let (status, wait) = (head.status, wait_of(&head.headers));
+        let said = message(&read_unwanted(body).await);
+        let said = if said.is_empty() { status.to_string() } else { format!("{status}: {said}") };
+        let limit = |ask| {
+            let now = clock::now();
+            // a host that was redirected to is not the upstream: it closes nothing
+            let mut elsewhere = Gate::default();
+            let until = if own {
+                self.gate.lock().handle_limit(now, ask, wait)
+            } else {
+                elsewhere.handle_limit(now, ask, wait)
+            };
+            UpstreamError::Limited { until }
+        };
+        match status.as_u16() {
+            404 | 410 => UpstreamError::NotFound,
+            401 | 402 | 403 | 451 if own => UpstreamError::Denied(said.into()),
+            429 => limit(Some(ask)),
+            503 if wait.is_some() => limit(None),
+            500.. => UpstreamError::unreachable(said),
+            // a signed URL that is refused was signed for too short a time: another try gets another URL
+            _ if !own => UpstreamError::unreachable(format!("the host it redirects to answered {said}")),
+            _ => UpstreamError::bad(format!("it answered {said}")),
+        }
+    }
+}
+
+impl Question {
+    fn request(&self, url: &Uri, pass: Option<&Pass>) -> Result<Request<Empty<Bytes>>, UpstreamError> {
+        let mut request = Request::builder()
+            .method(&self.method)
+            .uri(url)
+            .header(header::USER_AGENT, USER_AGENT)
+            .header(header::ACCEPT_ENCODING, "identity")
+            .body(Empty::new())
+            .map_err(UpstreamError::bad)?;
+        request.headers_mut().extend(self.headers.clone());
+        if let Some(pass) = pass {
+            request.headers_mut().insert(header::AUTHORIZATION, pass.header.clone());
+        }
+        Ok(request)
+    }
+}
+
+fn text(headers: &HeaderMap, name: impl header::AsHeaderName) -> Option<&str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn digest(headers: &HeaderMap) -> Option<Digest> {
+    text(headers, CONTENT_DIGEST)?.trim().parse().ok()
+}
+
+/// The media type without parameters.
+fn kind(headers: &HeaderMap) -> Option<String> {
+    let value = text(headers, header::CONTENT_TYPE)?.split(';').next()?.trim();
+    (!value.is_empty()).then(|| value.to_ascii_lowercase())
+}
+
+/// How long `Retry-After` asks to wait.
+pub(super) fn wait_of(headers: &HeaderMap) -> Option<Duration> {
+    retry_after(text(headers, header::RETRY_AFTER)?, text(headers, header::DATE), clock::timestamp())
+}
+
+fn expect(reference: &str, digest: &Digest) -> Result<(), UpstreamError> {
+    match reference.parse::<Digest>() {
+        Ok(asked) if asked != *digest => Err(UpstreamError::bad(format!("{asked} was asked for, {digest} came"))),
+        _ => Ok(()),
+    }
+}
+
+/// Reads the body of an answer that is not wanted, if it is short and at hand, so that the connection can serve again.
+async fn read_unwanted(body: Incoming) -> Bytes {
+    if body.is_end_stream() || body.size_hint().lower() > UNWANTED as u64 {
+        return Bytes::new();
+    }
+    match tokio::time::timeout(UNWANTED_WAIT, Limited::new(body, UNWANTED).collect()).await {
+        Ok(Ok(collected)) => collected.to_bytes(),
+        _ => Bytes::new(),
+    }
+}
+
+/// The message of a registry's error, short enough for a log line.
+fn message(body: &[u8]) -> String {
+    let Ok(body) = serde_json::from_slice::<Value>(body) else { return String::new() };
+    let error = &body["errors"][0];
+    let text = error["message"].as_str().or(error["code"].as_str()).unwrap_or_default();
+    text.chars().filter(|c| !c.is_control()).take(200).collect()
+}

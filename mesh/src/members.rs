@@ -171,6 +171,16 @@ impl Members {
         self.roster.lock().down()
     }
 
+    /// Waits until `node` is declared down.
+    pub async fn until_down(&self, node: NodeId) {
+        let mut changes = self.changes.clone();
+        while !self.down().contains(&node) {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Changes whenever the roster does.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.clone()

@@ -161,9 +161,14 @@ impl Sessions {
         self.copies.tasks.spawn("copy.seal", async move {
             let sealed = copying.into_iter().map(|copy| async {
                 let peer = copy.peer();
-                if let Err(error) = copy.seal(digest).await {
+                // a dead peer's link looks open for seconds after the gossip has noticed
+                let result = tokio::select! {
+                    sealed = copy.seal(digest) => sealed.map(|_| ()).map_err(|e| e.to_string()),
+                    () = sessions.copies.neighbours.members.until_down(peer) => Err("the node went down".to_owned()),
+                };
+                if let Err(error) = result {
                     // the manifest's commit notices that a region is missing and copies the blob then
-                    info!(%digest, %peer, %error, "an upload's copy failed");
+                    info!(%digest, %peer, error, "an upload's copy failed");
                     metrics::counter!("atoll_upload_copies_failed_total").increment(1);
                 }
             });

@@ -207,6 +207,16 @@ impl<'d> Section<'d> {
         self.read(key, target, |text| within(value::size(text, default)?, &bounds, value::written_size));
     }
 
+    /// A size in bytes that has a default and bounds; `null` is no limit.
+    pub(crate) fn limit(&mut self, key: &str, target: &mut Option<u64>, bounds: RangeInclusive<u64>) {
+        let null = self.entries.get(key).is_some_and(|node| matches!(node.kind, Kind::Null));
+        let default = target.unwrap_or(*bounds.end());
+        let read = self.take(key, None, |text| within(value::size(text, default)?, &bounds, value::written_size));
+        if null || read.is_some() {
+            *target = read;
+        }
+    }
+
     /// A number that has a default and bounds.
     pub(crate) fn count<N>(&mut self, key: &str, target: &mut N, bounds: RangeInclusive<N>)
     where

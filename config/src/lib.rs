@@ -28,7 +28,7 @@ pub use load::{load, parse};
 pub use mistake::{Mistake, Mistakes};
 pub use render::render;
 pub use settings::{
-    Deadlines, Failover, Http, Lease, Ledger, Log, LogFormat, Mesh, Projects, Reads, Roster, Settings, StaleReads, Tls,
+    Cache, Deadlines, Edge, Failover, Http, Lease, Ledger, Log, LogFormat, Mesh, Projects, Reads, Roster, Settings, StaleReads, Tls,
     Uploads, Upstreams,
 };
 

@@ -2,15 +2,19 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use rules::records::Role;
+
 use crate::{
     document::{Document, Section},
-    settings::{LogFormat, Settings, StaleReads, Tls, default_name},
+    settings::{Edge, LogFormat, Settings, StaleReads, Tls, default_name},
     tree::Node,
     value::{self, Fault, written_duration},
 };
 
 /// How each [`StaleReads`] is written.
 pub(crate) const STALE_READS: [(&str, StaleReads); 2] = [("serve", StaleReads::Serve), ("refuse", StaleReads::Refuse)];
+/// How each [`Role`] is written.
+pub(crate) const ROLES: [(&str, Role); 2] = [("replica", Role::Replica), ("edge", Role::Edge)];
 /// How each [`LogFormat`] is written.
 pub(crate) const LOG_FORMATS: [(&str, LogFormat); 2] = [("human", LogFormat::Human), ("json", LogFormat::Json)];
 
@@ -21,6 +25,7 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     let region = top.required("region", "us-east-1", |t| value::name(t, "us-east-1"));
     let mut s = Settings::new(data_dir.unwrap_or_default(), region.unwrap_or_default());
     top.read("name", &mut s.name, |t| value::name(t, "us-east-1-a"));
+    top.read("role", &mut s.role, |t| value::choice(t, &ROLES));
     http(&mut top.section("http"), &mut s);
     mesh(&mut top.section("mesh"), &mut s);
 
@@ -55,6 +60,13 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     upstreams.flag("allow_loopback", &mut s.upstreams.allow_loopback);
     upstreams.duration("fresh_for", &mut s.upstreams.fresh_for, Duration::ZERO..=hours(24));
     upstreams.duration("missing_for", &mut s.upstreams.missing_for, Duration::ZERO..=hours(1));
+
+    top.section("cache").limit("budget", &mut s.cache.budget, (16 << 20)..=(1 << 60));
+
+    let mut edge = top.section("edge");
+    edge.duration("access_age", &mut s.edge.access_age, Duration::ZERO..=hours(24));
+    edge.duration("alone_for", &mut s.edge.alone_for, Duration::ZERO..=hours(8760));
+    edge.flag("upstream_fallback", &mut s.edge.upstream_fallback);
 
     let mut deadlines = top.section("deadlines");
     deadlines.duration("first_byte", &mut s.deadlines.first_byte, ms(100)..=secs(60));
@@ -115,6 +127,14 @@ fn contradictions(document: &Document, s: &Settings) {
             format!("is missing, and mesh.listen ({}) is every interface", s.mesh.listen),
             "set mesh.advertise to the address that other nodes dial, e.g. 10.0.0.11:7946",
         );
+    }
+    if s.role == Role::Replica {
+        for setting in ["edge.access_age", "edge.alone_for", "edge.upstream_fallback"] {
+            if document.is_written(setting) && document.is_sound(&["role"]) && s.edge != Edge::default() {
+                document.mistake(setting, "is for edges, and role is replica", "set role: edge, or remove the edge section");
+                break;
+            }
+        }
     }
     let (roster, ledger, lease) = (&s.roster, &s.ledger, &s.lease);
     let below = |small: (&str, Duration), large: (&str, Duration), why: &str| {

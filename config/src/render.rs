@@ -3,7 +3,7 @@
 use std::{fmt, path::Path};
 
 use crate::{
-    meaning::{LOG_FORMATS, STALE_READS},
+    meaning::{LOG_FORMATS, ROLES, STALE_READS},
     settings::Settings,
     value::{quoted, written_duration, written_size},
 };
@@ -21,6 +21,7 @@ pub fn render(settings: &Settings) -> String {
 data_dir: {data_dir}
 name: {name}
 region: {region}
+role: {role}
 http:
   listen: {http_listen}
   public_url: {public_url}
@@ -54,6 +55,12 @@ upstreams:
   allow_loopback: {allow_loopback}
   fresh_for: {fresh_for}
   missing_for: {missing_for}
+cache:
+  budget: {budget}
+edge:
+  access_age: {access_age}
+  alone_for: {alone_for}
+  upstream_fallback: {upstream_fallback}
 deadlines:
   first_byte: {first_byte}
   stall: {stall}
@@ -69,6 +76,7 @@ drain: {drain}
         data_dir = path(&s.data_dir),
         name = quoted(&s.name),
         region = quoted(&s.region),
+        role = word(&ROLES, s.role),
         http_listen = address(s.http.listen),
         public_url = or_null(s.http.public_url.as_deref().map(quoted)),
         mesh_listen = address(s.mesh.listen),
@@ -92,6 +100,10 @@ drain: {drain}
         allow_loopback = s.upstreams.allow_loopback,
         fresh_for = written_duration(s.upstreams.fresh_for),
         missing_for = written_duration(s.upstreams.missing_for),
+        budget = or_null(s.cache.budget.map(written_size)),
+        access_age = written_duration(s.edge.access_age),
+        alone_for = written_duration(s.edge.alone_for),
+        upstream_fallback = s.edge.upstream_fallback,
         first_byte = written_duration(s.deadlines.first_byte),
         stall = written_duration(s.deadlines.stall),
         commit = written_duration(s.deadlines.commit),

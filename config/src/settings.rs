@@ -5,6 +5,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use rules::records::Role;
+
 /// Everything that an operator can say about one node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -14,6 +16,8 @@ pub struct Settings {
     pub name: String,
     /// Failure domain that the node stands in; required.
     pub region: String,
+    /// What the node does; default [`Role::Replica`]. For good: it is part of how the node joined.
+    pub role: Role,
     /// Where clients talk to the node.
     pub http: Http,
     /// Where other nodes talk to the node.
@@ -32,6 +36,10 @@ pub struct Settings {
     pub uploads: Uploads,
     /// How the node asks the registries that proxy projects stand for.
     pub upstreams: Upstreams,
+    /// How many bytes of others' blobs the node keeps.
+    pub cache: Cache,
+    /// How an edge answers from what it has kept; nothing to other nodes.
+    pub edge: Edge,
     /// How long anything may take before it is given up.
     pub deadlines: Deadlines,
     /// What a replica does that cannot be sure to be up to date.
@@ -51,6 +59,7 @@ impl Settings {
             data_dir: data_dir.into(),
             name: default_name(&region),
             region,
+            role: Role::Replica,
             http: Http::default(),
             mesh: Mesh::default(),
             roster: Roster::default(),
@@ -60,6 +69,8 @@ impl Settings {
             projects: Projects::default(),
             uploads: Uploads::default(),
             upstreams: Upstreams::default(),
+            cache: Cache::default(),
+            edge: Edge::default(),
             deadlines: Deadlines::default(),
             reads: Reads::default(),
             log: Log::default(),
@@ -239,6 +250,40 @@ impl Default for Upstreams {
             allow_loopback: false,
             fresh_for: Duration::from_secs(60),
             missing_for: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Blobs that the node has fetched for a pull and that others hold for good: it evicts the least recently used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cache {
+    /// How many bytes of them it keeps; default 50GiB, `None`: no limit.
+    pub budget: Option<u64>,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { budget: Some(50 << 30) }
+    }
+}
+
+/// How an edge answers from what it has kept of the mesh's records.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Edge {
+    /// How long access, projects and what a digest names may be used without asking a replica again; default 30s.
+    pub access_age: Duration,
+    /// How long an edge that is cut off from every replica goes on serving what it has; default 24h.
+    pub alone_for: Duration,
+    /// Whether it may ask upstreams itself when the mesh cannot be reached; default no.
+    pub upstream_fallback: bool,
+}
+
+impl Default for Edge {
+    fn default() -> Self {
+        Self {
+            access_age: Duration::from_secs(30),
+            alone_for: Duration::from_secs(24 * 3600),
+            upstream_fallback: false,
         }
     }
 }

@@ -3,8 +3,9 @@
 
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
-use config::{LogFormat, Mistakes, REFERENCE, Settings, StaleReads, Tls, load, parse, render};
+use config::{Edge, LogFormat, Mistakes, REFERENCE, Settings, StaleReads, Tls, load, parse, render};
 use proptest::prelude::*;
+use rules::records::Role;
 
 /// The least that a node needs.
 const LEAST: &str = "data_dir: /d\nregion: r\nmesh: {advertise: 10.0.0.11:7946}\n";
@@ -114,6 +115,7 @@ fn settings_that_contradict_each_other_are_named_together() {
         ("ledger: {heartbeat: 600ms}", "ledger.election_min", "ledger.heartbeat"),
         ("ledger: {election_max: 1200ms}", "ledger.election_min", "ledger.election_max"),
         ("lease: {duration: 500ms}", "lease.renew_every", "lease.duration"),
+        ("edge: {alone_for: 1h}", "edge.alone_for", "role"),
     ] {
         let lines = lines(&format!("{LEAST}{text}"));
         assert_eq!(lines.len(), 1, "{lines:?}");
@@ -303,6 +305,10 @@ prop_compose! {
         (refuse, json) in any::<(bool, bool)>(),
         (private, loopback, fresh, missing) in
             (any::<bool>(), any::<bool>(), milliseconds(0..=86_400_000), milliseconds(0..=3_600_000)),
+        (budget, edge) in (
+            proptest::option::of((16_u64 << 20)..=(1 << 60)),
+            proptest::option::of((milliseconds(0..=86_400_000), milliseconds(0..=31_536_000_000), any::<bool>())),
+        ),
     ) -> Settings {
         let mut s = Settings::new(data_dir, region);
         s.name = name;
@@ -330,6 +336,11 @@ prop_compose! {
         s.upstreams.allow_loopback = loopback;
         s.upstreams.fresh_for = fresh;
         s.upstreams.missing_for = missing;
+        s.cache.budget = budget;
+        if let Some((access_age, alone_for, upstream_fallback)) = edge {
+            s.role = Role::Edge;
+            s.edge = Edge { access_age, alone_for, upstream_fallback };
+        }
         s.deadlines.first_byte = first;
         s.deadlines.stall = stall;
         s.deadlines.commit = commit;

@@ -38,6 +38,8 @@ pub struct MembersTerms {
     pub suspect_to_down: Duration,
 }
 
+/// The gossip is tuned for at least so many members.
+const SMALLEST: u32 = 8;
 /// Fits every path's datagrams: QUIC's smallest MTU less its own overhead, with room.
 const PACKET: usize = 1100;
 
@@ -123,7 +125,9 @@ impl Members {
         tasks.spawn("members.timers", deliver_timers(timer_inputs, input.clone()));
         tasks.spawn("members.announce", announce_until_seen(known.clone(), roster.clone(), input.clone()));
         let driver = Driver {
-            foca: Foca::new(me, config(terms), rand::make_rng::<StdRng>(), PostcardCodec),
+            foca: Foca::new(me, config(terms, SMALLEST), rand::make_rng::<StdRng>(), PostcardCodec),
+            terms,
+            size: SMALLEST,
             links,
             roster: roster.clone(),
             change,
@@ -187,8 +191,9 @@ impl Members {
     }
 }
 
-fn config(terms: MembersTerms) -> foca::Config {
-    let mut config = foca::Config::new_lan(std::num::NonZeroU32::new(8).unwrap_or(std::num::NonZeroU32::MIN));
+/// The gossip of `size` members: how often news is passed on, and how many are asked to probe for another, grow with the logarithm of that.
+fn config(terms: MembersTerms, size: u32) -> foca::Config {
+    let mut config = foca::Config::new_lan(std::num::NonZeroU32::new(size).unwrap_or(std::num::NonZeroU32::MIN));
     config.probe_period = terms.probe_period;
     config.probe_rtt = terms.probe_rtt;
     config.suspect_to_down_after = terms.suspect_to_down;
@@ -205,6 +210,8 @@ fn config(terms: MembersTerms) -> foca::Config {
 
 struct Driver {
     foca: Foca<Member, PostcardCodec, StdRng, foca::NoCustomBroadcast>,
+    terms: MembersTerms,
+    size: u32,
     links: Arc<Links>,
     roster: Arc<Mutex<Roster>>,
     change: watch::Sender<u64>,
@@ -296,6 +303,19 @@ impl Driver {
             info!(?event, "roster");
             metrics::counter!("atoll_roster_changes_total").increment(1);
             self.change.send_modify(|n| *n += 1);
+            self.fit_to_size();
+        }
+    }
+
+    /// Tunes the gossip for as many members as there are, when that has doubled or halved.
+    fn fit_to_size(&mut self) {
+        let size = u32::try_from(self.foca.num_members() + 1).unwrap_or(u32::MAX).max(SMALLEST);
+        if size < self.size * 2 && size > self.size / 2 {
+            return;
+        }
+        self.size = size;
+        if let Err(error) = self.foca.set_config(config(self.terms, size)) {
+            debug!(%error, size, "the gossip could not be tuned for its size");
         }
     }
 

@@ -55,14 +55,24 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
             }
             Ok(Outcome::Done)
         }
-        Command::Invite { secret_hash, expires } => {
-            records.put(&key::invitation(secret_hash), &encode(&Invitation { expires: *expires })?)?;
+        Command::Invite { secret_hash, expires, role } => {
+            let invitation = Invitation { expires: *expires, role: *role };
+            records.put(&key::invitation(secret_hash), &encode(&invitation)?)?;
             Ok(Outcome::Done)
         }
         Command::Join { secret_hash, node } => join(records, at, secret_hash, node),
         Command::MoveNode { node } => {
-            if records.get(&key::node(node.id))?.is_none() {
-                return Ok(Outcome::NotFound);
+            match records.record::<NodeRecord>(&key::node(node.id))? {
+                None => return Ok(Outcome::NotFound),
+                Some(known) if known.role != node.role => {
+                    return Ok(Outcome::Refused(format!(
+                        "{} joined as {} and cannot become {}; join anew with another data_dir",
+                        known.name,
+                        known.role.name(),
+                        node.role.name()
+                    )));
+                }
+                Some(_) => {}
             }
             records.put(&key::node(node.id), &encode(node)?)?;
             Ok(Outcome::Done)
@@ -218,6 +228,14 @@ fn join<R: WriteRecords>(
             return Ok(Outcome::Refused(format!(
                 "this token expired at {}; make another with `atoll invite`",
                 i.expires
+            )));
+        }
+        Some(i) if i.role != node.role => {
+            return Ok(Outcome::Refused(format!(
+                "this token lets in one {role}, and the node's role is {}; make another with `atoll invite --role {}`",
+                node.role.name(),
+                node.role.name(),
+                role = i.role.name(),
             )));
         }
         Some(_) => {}
@@ -443,13 +461,27 @@ mod tests {
     fn an_invitation_opens_once_and_not_after_its_time() {
         let mut ledger = Ledger::new();
         let secret_hash = Digest::sha256(b"secret");
-        ledger.run(Command::Invite { secret_hash, expires: Timestamp(1_000) });
+        ledger.run(Command::Invite { secret_hash, expires: Timestamp(1_000), role: Role::Replica });
         let join = |n| Command::Join { secret_hash, node: node(n) };
         assert_eq!(ledger.run(join(4)), Outcome::Done);
         assert!(matches!(ledger.run(join(5)), Outcome::Refused(_)));
-        ledger.run(Command::Invite { secret_hash, expires: Timestamp(1) });
+        ledger.run(Command::Invite { secret_hash, expires: Timestamp(1), role: Role::Replica });
         assert!(matches!(ledger.run(join(5)), Outcome::Refused(_)));
         assert_eq!(ledger.records.nodes().unwrap().len(), 4);
+    }
+
+    #[test]
+    fn a_token_for_a_replica_lets_no_edge_in_and_a_role_is_for_good() {
+        let mut ledger = Ledger::new();
+        let secret_hash = Digest::sha256(b"secret");
+        let edge = NodeRecord { role: Role::Edge, ..node(9) };
+        ledger.run(Command::Invite { secret_hash, expires: Timestamp(u64::MAX), role: Role::Replica });
+        let join = Command::Join { secret_hash, node: edge.clone() };
+        assert!(matches!(ledger.run(join.clone()), Outcome::Refused(_)));
+        ledger.run(Command::Invite { secret_hash, expires: Timestamp(u64::MAX), role: Role::Edge });
+        assert_eq!(ledger.run(join), Outcome::Done);
+        assert!(matches!(ledger.run(Command::MoveNode { node: node(9) }), Outcome::Refused(_)));
+        assert_eq!(ledger.run(Command::MoveNode { node: edge }), Outcome::Done);
     }
 
     #[test]

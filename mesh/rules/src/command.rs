@@ -7,7 +7,7 @@ use crate::digest::{BlobDescriptor, Digest};
 use crate::manifest::Referrer;
 use crate::moment::Timestamp;
 use crate::names::{Epoch, NodeId, OperationId, ProjectName, RepositoryName, Tag, UpstreamId};
-use crate::records::{NodeRecord, User};
+use crate::records::{NodeRecord, Role, User};
 
 /// A command with its idempotency key: however often it is proposed, it is applied once and every proposer gets the same answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,8 @@ pub enum Command {
         secret_hash: Digest,
         /// When the invitation ends.
         expires: Timestamp,
+        /// What it lets in.
+        role: Role,
     },
     /// Uses an invitation up: the node is a member from then on.
     Join {

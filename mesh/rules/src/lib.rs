@@ -23,8 +23,10 @@
 
 pub mod access;
 pub mod apply;
+pub mod cache;
 pub mod command;
 pub mod digest;
+pub mod edge;
 pub mod failover;
 pub mod flight;
 pub mod lease;

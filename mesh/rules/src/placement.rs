@@ -13,12 +13,14 @@ pub struct Candidate {
     pub id: NodeId,
     /// Where it is.
     pub region: Region,
+    /// What it does.
+    pub role: Role,
 }
 
 impl Candidate {
     /// The candidate that a member is.
     pub fn of(node: &NodeRecord) -> Self {
-        Candidate { id: node.id, region: node.region.clone() }
+        Candidate { id: node.id, region: node.region.clone(), role: node.role }
     }
 }
 
@@ -40,9 +42,14 @@ pub fn ranked(digest: &Digest, nodes: impl IntoIterator<Item = NodeId>) -> Vec<N
     nodes
 }
 
-/// Which of a region's live nodes fetches `digest` over the WAN; the others follow it.
+/// Which of a region's live nodes fetches `digest` over the WAN; the others follow it. A replica, for it keeps more and for longer than an edge; one of
+/// the edges where a region has nothing else.
 pub fn fetcher(digest: &Digest, region: &Region, alive: &[Candidate]) -> Option<NodeId> {
-    ranked(digest, alive.iter().filter(|c| c.region == *region).map(|c| c.id)).first().copied()
+    let of = |role| {
+        let there = alive.iter().filter(move |c| c.region == *region && c.role == role);
+        ranked(digest, there.map(|c| c.id)).first().copied()
+    };
+    of(Role::Replica).or_else(|| of(Role::Edge))
 }
 
 /// Where an upload streams while it arrives: one live node in each of the `regions_wanted - 1` other regions with the best
@@ -139,6 +146,18 @@ mod tests {
         let nodes: Vec<_> = [(1, "a"), (2, "a"), (3, "b"), (4, "c"), (5, "b")].map(|(i, r)| node(i, r)).into();
         assert_eq!(voters(&nodes, &BTreeSet::new()), [1, 3, 4].map(NodeId).into());
         assert_eq!(voters(&nodes, &[2, 5].map(NodeId).into()), [2, 4, 5].map(NodeId).into());
+    }
+
+    #[test]
+    fn a_replica_fetches_for_its_region_and_an_edge_only_where_there_is_none() {
+        let edge = |id, region| Candidate { role: Role::Edge, ..Candidate::of(&node(id, region)) };
+        let alive = [edge(1, "a"), edge(2, "a"), Candidate::of(&node(3, "a")), edge(4, "b")];
+        for seed in 0..20u8 {
+            let digest = Digest::sha256(&[seed]);
+            assert_eq!(fetcher(&digest, &"a".parse().unwrap(), &alive), Some(NodeId(3)));
+            assert_eq!(fetcher(&digest, &"b".parse().unwrap(), &alive), Some(NodeId(4)));
+        }
+        assert_eq!(voters(&[node(3, "a")], &BTreeSet::new()).len(), 1);
     }
 
     #[test]

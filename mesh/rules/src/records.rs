@@ -113,6 +113,8 @@ pub struct BlobRecord {
 pub enum Role {
     /// Ledger and blobs.
     Replica,
+    /// A cache only: gossip and blobs, no ledger.
+    Edge,
 }
 
 impl Role {
@@ -120,6 +122,7 @@ impl Role {
     pub fn name(self) -> &'static str {
         match self {
             Role::Replica => "replica",
+            Role::Edge => "edge",
         }
     }
 }
@@ -183,6 +186,8 @@ pub struct MeshRecord {
 pub struct Invitation {
     /// After this it opens nothing.
     pub expires: Timestamp,
+    /// What it lets in: an edge is trusted with less than a replica.
+    pub role: Role,
 }
 
 /// Keys of the map, one function per table.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::{Identity, Scope};
 use crate::command::{Command, Envelope, Outcome};
 use crate::digest::{ContentHash, Digest};
 use crate::lease::Grant;
@@ -60,9 +61,81 @@ pub enum Ask {
         /// The tag or digest, as the client wrote it.
         reference: String,
     },
+    /// From an edge: what do these records say now? Secrets are left out of the answer.
+    Look(Vec<Question>),
+    /// From an edge: whose credentials are these?
+    Identify(Credentials),
+    /// From an edge: sign a token for whoever has these credentials, for as many of these scopes as they may have.
+    IssueToken {
+        /// Name and password; `None`: for anybody.
+        credentials: Option<(String, String)>,
+        /// What for.
+        scopes: Vec<Scope>,
+    },
     /// From a node that holds no certificate yet: let me in.
     Join(JoinRequest),
 }
+
+/// What an edge wants to read of the ledger's records.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Query {
+    /// The value under a key.
+    Key(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// See [`crate::records::ReadRecords::scan`].
+    Scan {
+        /// What the keys begin with.
+        #[serde(with = "serde_bytes")]
+        prefix: Vec<u8>,
+        /// Strictly after this key.
+        after: Option<Vec<u8>>,
+        /// At most so many.
+        limit: u64,
+    },
+}
+
+/// A query of an edge that may have an older answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// What it wants to read.
+    pub query: Query,
+    /// The [`Found::print`] of the answer that it has: if that is still right, only that is said.
+    pub unless: Option<[u8; 16]>,
+}
+
+/// How many questions one [`Ask::Look`] may hold.
+pub const MAX_QUESTIONS: usize = 64;
+
+/// The answer to a [`Query`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Found {
+    /// What the key says.
+    Value(Option<serde_bytes::ByteBuf>),
+    /// The pairs of the scan.
+    Pairs(Vec<(serde_bytes::ByteBuf, serde_bytes::ByteBuf)>),
+    /// What the asker has is right.
+    Same,
+}
+
+impl Found {
+    /// A short hash of the answer, by which an edge says what it has.
+    pub fn print(&self) -> [u8; 16] {
+        let mut print = [0; 16];
+        print.copy_from_slice(&blake3::hash(&encode(self)).as_bytes()[..16]);
+        print
+    }
+}
+
+/// What a client presented.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Credentials {
+    /// Name and password.
+    Basic(String, String),
+    /// A token of this mesh.
+    Token(String),
+}
+
+/// Who that is: an identity, and with a token what it is good for.
+pub type Verdict = (Identity, Option<Vec<Scope>>);
 
 /// How many blobs one [`Ask::Have`] may name.
 pub const MAX_HAVE: usize = 20_000;
@@ -86,6 +159,12 @@ pub enum Answer {
     Revoked(bool),
     /// See [`Ask::Resolve`].
     Resolved(Resolution),
+    /// See [`Ask::Look`]; one entry a question. `false`: the node that answered cannot be sure that it is up to date.
+    Look(Vec<Found>, bool),
+    /// See [`Ask::Identify`]; `None`: nobody's.
+    Identified(Option<Verdict>),
+    /// See [`Ask::IssueToken`]: the token; `None`: the credentials are not right.
+    Token(Option<String>),
     /// See [`Ask::Join`].
     Joined(Result<JoinGrant, String>),
     /// The question could not be understood or served.
@@ -181,6 +260,8 @@ pub struct Held {
 pub struct Stock {
     /// It holds it.
     pub held: Option<Held>,
+    /// It holds it as a cache does: it may evict it, so that this copy does not count as durable.
+    pub cached: bool,
     /// A recent upload or mount there grants it in the repository asked for.
     pub granted: bool,
 }
@@ -289,8 +370,8 @@ pub struct JoinGrant {
     pub certificate: String,
     /// The CA's certificate (PEM).
     pub authority: String,
-    /// The CA's key (PEM): every replica can let others in, so that no single node is needed for it.
-    pub authority_key: String,
+    /// The CA's key (PEM): every replica can let others in, so that no single node is needed for it. `None` for an edge.
+    pub authority_key: Option<String>,
     /// The members so far.
     pub nodes: Vec<NodeRecord>,
 }

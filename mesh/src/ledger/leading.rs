@@ -10,7 +10,7 @@ use rules::command::{Command, Outcome};
 use rules::failover::{Assignment, Situation};
 use rules::names::{NodeId, OperationId};
 use rules::placement;
-use rules::records::{Look, NodeRecord, RecordError};
+use rules::records::{Look, NodeRecord, RecordError, Role};
 use tracing::{error, info, warn};
 
 use super::Ledger;
@@ -97,14 +97,14 @@ impl Ledger {
         metrics.membership_config.membership().voter_ids().map(NodeId).collect()
     }
 
-    /// Every node follows; the chosen ones vote. One step at a time: the next look goes on.
+    /// Every replica follows; the chosen ones vote. One step at a time: the next look goes on.
     async fn keep_membership(&self, nodes: &[NodeRecord]) {
         let metrics = self.raft.metrics().borrow_watched().clone();
         if metrics.membership_config != metrics.committed_membership_config {
             return;
         }
         let membership = metrics.membership_config.membership();
-        for node in nodes {
+        for node in nodes.iter().filter(|n| n.role == Role::Replica) {
             let known = membership.get_node(&node.id.0).map(|n| n.addr.clone());
             if known.as_deref() != Some(&node.address.to_string()) && node.id != self.me {
                 info!(node = %node.name, address = %node.address, "the ledger takes the node in as a learner");

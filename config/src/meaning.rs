@@ -131,7 +131,11 @@ fn contradictions(document: &Document, s: &Settings) {
     if s.role == Role::Replica {
         for setting in ["edge.access_age", "edge.alone_for", "edge.upstream_fallback"] {
             if document.is_written(setting) && document.is_sound(&["role"]) && s.edge != Edge::default() {
-                document.mistake(setting, "is for edges, and role is replica", "set role: edge, or remove the edge section");
+                document.mistake(
+                    setting,
+                    "is for edges, and role is replica",
+                    "set role: edge, or remove the edge section",
+                );
                 break;
             }
         }

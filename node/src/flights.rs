@@ -110,17 +110,19 @@ pub struct Flights {
     transfers: Arc<Transfers>,
     terms: TransferTerms,
     tasks: Tasks,
+    upstream_allowed: bool,
     proxies: OnceLock<Arc<Proxies>>,
     flying: Mutex<HashMap<Digest, Arc<Arriving>>>,
 }
 
 impl Flights {
-    /// None yet.
+    /// None yet. `upstream_allowed`: this node may fetch from upstreams itself.
     pub fn new(
         neighbours: Arc<Neighbours>,
         store: Arc<Store>,
         transfers: Arc<Transfers>,
         terms: TransferTerms,
+        upstream_allowed: bool,
         tasks: Tasks,
     ) -> Arc<Self> {
         Arc::new(Flights {
@@ -129,6 +131,7 @@ impl Flights {
             transfers,
             terms,
             tasks,
+            upstream_allowed,
             proxies: OnceLock::new(),
             flying: Mutex::default(),
         })
@@ -177,10 +180,15 @@ impl Flights {
         sources: Vec<NodeId>,
         repository: Option<(&RepositoryName, Duration)>,
     ) -> Result<Held, String> {
-        let known = self.store.held(&digest).map_err(|e| e.to_string())?;
-        let held = match known {
+        let keep = || self.store.keep(&digest);
+        let held = match keep().await.map_err(|e| e.to_string())? {
             Some(held) => held,
-            None => self.join(digest, Sources::Told(sources)).finished().await.map_err(|e| e.to_string())?,
+            None => {
+                self.join(digest, Sources::Told(sources)).finished().await.map_err(|e| e.to_string())?;
+                // the flight may have been another's, which keeps it as a cache does
+                let held = keep().await.map_err(|e| e.to_string())?;
+                held.ok_or_else(|| format!("{digest} was fetched, but there is no room for it (cache.budget)"))?
+            }
         };
         if let Some((repository, lasts)) = repository {
             self.store.grant(digest, repository, lasts).await.map_err(|e| e.to_string())?;
@@ -193,7 +201,7 @@ impl Flights {
         let me = self.neighbours.me;
         let told = match sources {
             Sources::Find { .. } => {
-                let fetcher = placement::fetcher(&digest, &self.neighbours.region, &self.neighbours.alive());
+                let fetcher = placement::fetcher(&digest, &self.neighbours.region, &self.neighbours.region_alive());
                 fetcher.filter(|f| *f != me).map(|node| Source::Peer { node, fill: true }).into_iter().collect()
             }
             Sources::Holders { .. } => Vec::new(),
@@ -220,7 +228,9 @@ impl Flights {
                 let other = fetcher.filter(|node| *node != self.neighbours.me);
                 found.extend(other.map(|node| Source::Peer { node, fill: true }));
             }
-            found.push(Source::Upstream(via.clone()));
+            if self.upstream_allowed {
+                found.push(Source::Upstream(via.clone()));
+            }
         }
         found
     }
@@ -297,6 +307,7 @@ impl Flights {
             };
             let shown = progress.get_or_insert_with(|| self.transfers.begin(digest, Direction::In, peer, size));
             arriving.size.send_replace(Some(size));
+            self.store.make_room(size).await.map_err(store_error)?;
             loop {
                 let batch = match next_batch(&mut incoming).await {
                     Ok(batch) if batch.is_empty() => break,
@@ -323,7 +334,11 @@ impl Flights {
                 flight.handle_failure();
             }
         }
-        let held = match self.store.seal(ingest, digest, None).await {
+        let sealed = match &sources {
+            Sources::Told(_) => self.store.seal(ingest, digest, None).await,
+            Sources::Find { .. } | Sources::Holders { .. } => self.store.seal_cached(ingest, digest).await,
+        };
+        let held = match sealed {
             Ok(held) => held,
             Err(error) => {
                 // not demoted by name yet: which of several sources lied is known once ranges are verified

@@ -30,6 +30,7 @@ pub mod neighbours;
 pub mod observe;
 pub mod peers;
 pub mod proxies;
+pub mod records;
 pub mod registry;
 pub mod serving;
 pub mod start;

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use mesh::ledger::Ledger;
 use mesh::links::Links;
 use mesh::members::Members;
 use rules::digest::Digest;
 use rules::names::{NodeId, Region, RepositoryName};
-use rules::placement::Candidate;
-use rules::records::{Look, NodeRecord};
+use rules::placement::{self, Candidate};
+use rules::records::{Look, NodeRecord, Role, key};
 use rules::wire::{Answer, Ask, MAX_HAVE, Stock};
+
+use crate::records::Records;
 
 /// Whom this node can turn to.
 pub struct Neighbours {
@@ -25,28 +26,51 @@ pub struct Neighbours {
     /// Who of them is alive.
     pub members: Arc<Members>,
     /// Who they are.
-    pub ledger: Arc<Ledger>,
+    pub records: Records,
 }
 
+/// So many edges are asked for a blob that no replica holds.
+const EDGES_ASKED: usize = 8;
 /// How long nodes may take to say what they hold.
 const HAVE: Duration = Duration::from_millis(1000);
 
 impl Neighbours {
     /// All members, alive or not. Empty before this node has learnt of any.
     pub fn nodes(&self) -> Vec<NodeRecord> {
-        self.ledger.view().and_then(|view| view.nodes()).unwrap_or_default()
+        self.records.view().and_then(|view| view.nodes()).unwrap_or_default()
     }
 
-    /// The members that are not known to be down, this node among them. One that the gossip has not met yet (as just after a start) is worth
-    /// asking: every question has a deadline.
+    /// The replicas that are not known to be down, this node among them if it is one. One that the gossip has not met yet (as just after a start) is
+    /// worth asking: every question has a deadline.
     pub fn alive(&self) -> Vec<Candidate> {
+        self.all_alive().into_iter().filter(|c| c.role == Role::Replica).collect()
+    }
+
+    /// The same, with the edges.
+    fn all_alive(&self) -> Vec<Candidate> {
         let down = self.members.down();
         self.nodes().iter().filter(|n| n.id == self.me || !down.contains(&n.id)).map(Candidate::of).collect()
     }
 
-    /// The regions that have members, alive or not.
+    /// The live members of this node's region, edges too.
+    pub fn region_alive(&self) -> Vec<Candidate> {
+        self.all_alive().into_iter().filter(|c| c.region == self.region).collect()
+    }
+
+    /// Whether this node is an edge.
+    pub fn is_edge(&self) -> bool {
+        matches!(self.records, Records::Edge(_))
+    }
+
+    /// The regions that have replicas, alive or not.
     pub fn regions(&self) -> BTreeSet<Region> {
-        self.nodes().into_iter().map(|n| n.region).collect()
+        self.nodes().into_iter().filter(|n| n.role == Role::Replica).map(|n| n.region).collect()
+    }
+
+    /// What `node` does; `None` if it is not known here.
+    pub fn role_of(&self, node: NodeId) -> Option<Role> {
+        let record = self.records.view().and_then(|view| view.record::<NodeRecord>(&key::node(node)));
+        record.ok().flatten().map(|record| record.role)
     }
 
     /// What people call `node`.
@@ -54,9 +78,18 @@ impl Neighbours {
         self.nodes().iter().find(|n| n.id == node).map_or_else(|| node.to_string(), |n| n.name.to_string())
     }
 
-    /// Asks every other live node which of `digests` it holds. Nodes that do not answer in time hold nothing, as far as this answer goes.
+    /// Asks every other live replica which of `digests` it holds. Nodes that do not answer in time hold nothing, as far as this answer goes.
     pub async fn have(&self, digests: &[Digest], repository: Option<&RepositoryName>) -> BTreeMap<NodeId, Vec<Stock>> {
-        let others: Vec<NodeId> = self.alive().into_iter().map(|c| c.id).filter(|id| *id != self.me).collect();
+        let others = self.alive().into_iter().map(|c| c.id).filter(|id| *id != self.me).collect();
+        self.ask_have(others, digests, repository).await
+    }
+
+    async fn ask_have(
+        &self,
+        others: Vec<NodeId>,
+        digests: &[Digest],
+        repository: Option<&RepositoryName>,
+    ) -> BTreeMap<NodeId, Vec<Stock>> {
         let asked = others.into_iter().map(|node| async move {
             let mut all = Vec::with_capacity(digests.len());
             for part in digests.chunks(MAX_HAVE) {
@@ -71,11 +104,16 @@ impl Neighbours {
         join_all(asked).await.into_iter().flatten().collect()
     }
 
-    /// Live nodes that hold `digest`, the nearest first.
+    /// Live nodes that hold `digest`, the nearest first: replicas, and if none does, edges of this region (a few of them).
     pub async fn holders(&self, digest: Digest) -> Vec<NodeId> {
         let region_of: BTreeMap<NodeId, Region> = self.alive().into_iter().map(|c| (c.id, c.region)).collect();
-        let answers = self.have(&[digest], None).await;
+        let mut answers = self.have(&[digest], None).await;
         let holds = |stock: &Vec<Stock>| stock.first().is_some_and(|s| s.held.is_some());
+        if !answers.values().any(holds) {
+            let edges = self.region_alive().into_iter().filter(|c| c.role == Role::Edge && c.id != self.me);
+            let some = placement::ranked(&digest, edges.map(|c| c.id)).into_iter().take(EDGES_ASKED).collect();
+            answers = self.ask_have(some, &[digest], None).await;
+        }
         let mut holders: Vec<NodeId> = answers.into_iter().filter(|(_, s)| holds(s)).map(|(n, _)| n).collect();
         holders.sort_by_key(|node| {
             let near = region_of.get(node) == Some(&self.region);

@@ -13,22 +13,29 @@ use mesh::transfer::{CopyIn, Serve};
 use quinn::{RecvStream, SendStream};
 use rules::command::{Command, Outcome};
 use rules::digest::Digest;
-use rules::names::{NodeId, OperationId};
-use rules::records::Look;
+use rules::names::{NodeId, OperationId, RepositoryName};
+use rules::records::{Look, NodeRecord, Role};
 use rules::wire::{Answer, Ask, Bulk, JoinGrant, JoinRequest, MAX_HAVE};
 use tracing::{debug, info, warn};
 
+use crate::access::Access;
 use crate::copies::Copies;
 use crate::flights::{Flights, Sources};
+use crate::neighbours::Neighbours;
 use crate::proxies::Proxies;
+use crate::records::look;
 use crate::store::{FileBody, Store};
 use crate::transfers::{Direction, Transfers};
 use crate::writes::Writes;
 
 /// The rooms that peers' questions go to.
 pub struct Peers {
-    /// Consensus, proposals, leases.
-    pub ledger: Arc<Ledger>,
+    /// Consensus, proposals, leases; an edge has none.
+    pub ledger: Option<Arc<Ledger>>,
+    /// The other nodes.
+    pub neighbours: Arc<Neighbours>,
+    /// Whose credentials edges were shown.
+    pub access: Arc<Access>,
     /// Gossip.
     pub members: Arc<Members>,
     /// What is held.
@@ -59,21 +66,26 @@ pub struct Peers {
 
 impl Service for Peers {
     async fn answer(&self, from: NodeId, ask: Ask) -> Answer {
+        if !for_edges(&ask) && self.neighbours.role_of(from) == Some(Role::Edge) {
+            warn!(%from, "an edge asked for what only replicas may");
+            return Answer::Refused("an edge may not ask that".into());
+        }
+        let Some(ledger) = &self.ledger else { return self.answer_as_edge(ask) };
         match ask {
-            Ask::Raft { kind, body } => self.ledger.answer_raft(kind, &body).await,
-            Ask::Propose(envelope) => Answer::Proposed(self.ledger.propose_here(envelope, self.commit).await),
-            Ask::ReadIndex => Answer::ReadIndex(self.ledger.read_index(Duration::from_secs(3)).await),
+            Ask::Raft { kind, body } => ledger.answer_raft(kind, &body).await,
+            Ask::Propose(envelope) => Answer::Proposed(ledger.propose_here(envelope, self.commit).await),
+            Ask::ReadIndex => Answer::ReadIndex(ledger.read_index(Duration::from_secs(3)).await),
             Ask::Write(write) => Answer::Written(self.writes.commit_here(write).await),
-            Ask::Have { digests, repository } => {
-                if digests.len() > MAX_HAVE {
-                    return Answer::Refused(format!("more than {MAX_HAVE} blobs in one question"));
-                }
-                let stock = digests.iter().map(|digest| self.store.stock(digest, repository.as_ref()));
-                match stock.collect() {
-                    Ok(stock) => Answer::Have(stock),
-                    Err(error) => Answer::Refused(error.to_string()),
-                }
-            }
+            Ask::Have { digests, repository } => self.have(&digests, repository.as_ref()),
+            Ask::Look(questions) => match look(ledger, &questions).await {
+                Ok((found, fresh)) => Answer::Look(found, fresh),
+                Err(reason) => Answer::Refused(reason),
+            },
+            Ask::Identify(credentials) => match self.access.identify(credentials).await {
+                Ok(verdict) => Answer::Identified(verdict),
+                Err(_) => Answer::Refused("the credentials could not be checked".into()),
+            },
+            Ask::Introduce(record) => self.introduce(ledger, from, record).await,
             Ask::Replicate { digest, sources, repository } => {
                 let grant = repository.as_ref().map(|r| (r, self.grant));
                 Answer::Replicated(self.flights.replicate(digest, sources, grant).await)
@@ -88,23 +100,33 @@ impl Service for Peers {
             },
             Ask::Join(request) => {
                 debug!(%from, "a member asks to join again");
-                self.let_in(request).await
+                self.let_in(ledger, request).await
             }
         }
     }
 
     async fn join(&self, ask: Ask) -> Answer {
-        match ask {
-            Ask::Join(request) => self.let_in(request).await,
+        match (ask, &self.ledger) {
+            (Ask::Join(request), Some(ledger)) => self.let_in(ledger, request).await,
+            (Ask::Join(_), None) => Answer::Refused("this node is an edge, which lets nobody in; ask a replica".into()),
             _ => Answer::Refused("only a member may ask that".into()),
         }
     }
 
     async fn lease(&self, from: NodeId, send: SendStream, receive: RecvStream) {
-        self.ledger.serve_lease(from, send, receive).await;
+        if let Some(ledger) = &self.ledger
+            && self.neighbours.role_of(from) != Some(Role::Edge)
+        {
+            ledger.serve_lease(from, send, receive).await;
+        }
     }
 
     async fn bulk(&self, from: NodeId, bulk: Bulk, send: SendStream, receive: RecvStream) {
+        let replicas_only = self.ledger.is_none() || self.neighbours.role_of(from) == Some(Role::Edge);
+        if replicas_only && !matches!(bulk, Bulk::Fetch { .. }) {
+            warn!(%from, "a stream for replicas only was refused");
+            return;
+        }
         let result = match bulk {
             Bulk::Fetch { digest, offset, fill, via } => {
                 let fill = fill.then_some(Sources::Holders { via });
@@ -113,7 +135,10 @@ impl Service for Peers {
             Bulk::Copy { repository } => {
                 self.copies.receive(from, repository, CopyIn::new(send, receive, self.rest)).await
             }
-            Bulk::Snapshot(header) => self.ledger.receive_snapshot(&header, send, receive).await,
+            Bulk::Snapshot(header) => match &self.ledger {
+                Some(ledger) => ledger.receive_snapshot(&header, send, receive).await,
+                None => return,
+            },
         };
         if let Err(error) = result {
             debug!(%from, %error, "bulk stream ended early");
@@ -125,7 +150,46 @@ impl Service for Peers {
     }
 }
 
+/// What an edge may ask of others.
+fn for_edges(ask: &Ask) -> bool {
+    matches!(
+        ask,
+        Ask::Have { .. } | Ask::Look(_) | Ask::Identify(_) | Ask::Introduce(_) | Ask::Resolve { .. } | Ask::Join(_)
+    )
+}
+
 impl Peers {
+    /// An edge answers what it holds, and nothing else.
+    fn answer_as_edge(&self, ask: Ask) -> Answer {
+        match ask {
+            Ask::Have { digests, repository } => self.have(&digests, repository.as_ref()),
+            _ => Answer::Refused("this node is an edge, which has no ledger; ask a replica".into()),
+        }
+    }
+
+    fn have(&self, digests: &[Digest], repository: Option<&RepositoryName>) -> Answer {
+        if digests.len() > MAX_HAVE {
+            return Answer::Refused(format!("more than {MAX_HAVE} blobs in one question"));
+        }
+        match digests.iter().map(|digest| self.store.stock(digest, repository)).collect() {
+            Ok(stock) => Answer::Have(stock),
+            Err(error) => Answer::Refused(error.to_string()),
+        }
+    }
+
+    /// An edge tells where it is now: of itself only, and its role stays what it joined with.
+    async fn introduce(&self, ledger: &Ledger, from: NodeId, record: NodeRecord) -> Answer {
+        if record.id != from {
+            return Answer::Refused("a node may only tell of itself".into());
+        }
+        let command = Command::MoveNode { node: record };
+        match ledger.propose(OperationId(rand::random()), command, self.commit).await {
+            Ok(proposed) if proposed.outcome == Outcome::Done => Answer::Introduced,
+            Ok(proposed) => Answer::Refused(format!("the ledger answered {:?}", proposed.outcome)),
+            Err(error) => Answer::Refused(error.to_string()),
+        }
+    }
+
     async fn serve_fetch(
         &self,
         from: NodeId,
@@ -173,10 +237,9 @@ impl Peers {
     }
 
     /// Lets a node in that shows a token's secret: its certificate is signed only after the ledger has used the invitation up.
-    async fn let_in(&self, request: JoinRequest) -> Answer {
+    async fn let_in(&self, ledger: &Ledger, request: JoinRequest) -> Answer {
         let node = request.node.clone();
-        let known = self
-            .ledger
+        let known = ledger
             .view()
             .and_then(|view| view.record::<rules::records::NodeRecord>(&rules::records::key::node(node.id)));
         if !matches!(known, Ok(None)) {
@@ -188,15 +251,15 @@ impl Peers {
         };
         let secret_hash = Digest::sha256(&request.secret);
         let command = Command::Join { secret_hash, node: node.clone() };
-        match self.ledger.propose(OperationId(rand::random()), command, self.commit).await {
+        match ledger.propose(OperationId(rand::random()), command, self.commit).await {
             Ok(proposed) => match proposed.outcome {
                 Outcome::Done => {
                     info!(name = %node.name, region = %node.region, at = clock::timestamp().0, "a node joined");
-                    let nodes = self.ledger.view().and_then(|view| view.nodes()).unwrap_or_default();
+                    let nodes = ledger.view().and_then(|view| view.nodes()).unwrap_or_default();
                     Answer::Joined(Ok(JoinGrant {
                         certificate,
                         authority: self.authority.certificate.clone(),
-                        authority_key: self.authority.key.clone(),
+                        authority_key: (node.role == Role::Replica).then(|| self.authority.key.clone()),
                         nodes,
                     }))
                 }

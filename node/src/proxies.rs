@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::clock;
-use mesh::ledger::Ledger;
 use mesh::supervise::Tasks;
 use mesh::transfer::TransferTerms;
 use parking_lot::Mutex;
@@ -21,6 +20,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::neighbours::Neighbours;
+use crate::records::Records;
 use crate::upstream::budget::{Answers, Decision, Freshness};
 use crate::upstream::{
     AddressRule, Credentials, Endpoint, Fetched, Resolved, Trust, Upstream, UpstreamError, UpstreamSettings,
@@ -49,6 +49,8 @@ pub struct ProxyTerms {
     pub max_manifest: u64,
     /// How patient questions are.
     pub transfer: TransferTerms,
+    /// Whether this node may ask upstreams itself.
+    pub upstream_allowed: bool,
 }
 
 /// What a node that could not reach the primary got from the upstream itself, or the primary's answer.
@@ -64,7 +66,7 @@ type Turn = Arc<tokio::sync::Mutex<()>>;
 /// All upstreams as this node uses them.
 pub struct Proxies {
     neighbours: Arc<Neighbours>,
-    ledger: Arc<Ledger>,
+    records: Records,
     writes: Arc<Writes>,
     terms: ProxyTerms,
     trust: Trust,
@@ -85,7 +87,7 @@ impl Proxies {
         let freshness =
             Freshness { found: terms.fresh_for, missing: terms.missing_for, retry: RETRY, most: REMEMBERED };
         Ok(Arc::new(Proxies {
-            ledger: neighbours.ledger.clone(),
+            records: neighbours.records.clone(),
             neighbours,
             writes,
             terms,
@@ -100,7 +102,7 @@ impl Proxies {
     /// The upstream of a proxy project, and what it calls `repository`; `None` for a project of our own.
     pub fn upstream_of(&self, repository: &RepositoryName) -> Result<Option<(Arc<Upstream>, String)>, UpstreamError> {
         let broken = |e: RecordError| UpstreamError::Unreachable(e.to_string().into());
-        let view = self.ledger.view().map_err(broken)?;
+        let view = self.records.view().map_err(broken)?;
         let project = view.project(&repository.project()).map_err(broken)?;
         let Some(id) = project.and_then(|p| p.upstream) else { return Ok(None) };
         let record: Option<UpstreamRecord> = view.record(&key::upstream(id)).map_err(broken)?;
@@ -144,6 +146,9 @@ impl Proxies {
     /// another project's sake.
     pub async fn confirms(&self, repository: &RepositoryName, digest: &Digest) -> Result<bool, UpstreamError> {
         let Some((upstream, there)) = self.upstream_of(repository)? else { return Ok(false) };
+        if !self.terms.upstream_allowed {
+            return Ok(false);
+        }
         match tokio::time::timeout(UPSTREAM, upstream.blob(&there, digest, 0)).await {
             Ok(Ok(_)) => Ok(true),
             Ok(Err(UpstreamError::NotFound)) => Ok(false),
@@ -175,7 +180,7 @@ impl Proxies {
             if resolution != Resolution::NotPrimary {
                 return Resolving::Mesh(resolution);
             }
-            match self.ledger.view().and_then(|view| view.project(&project.name)) {
+            match self.records.view().and_then(|view| view.project(&project.name)) {
                 Ok(Some(now)) => project = now,
                 _ => break,
             }
@@ -185,6 +190,10 @@ impl Proxies {
 
     /// The primary cannot be reached: asks the upstream from here. Nothing is kept, and what the ledger has is the fallback.
     async fn resolve_alone(&self, repository: &RepositoryName, reference: &Reference) -> Resolving {
+        if !self.terms.upstream_allowed {
+            let why = "this edge reaches neither the project's primary nor may it ask the upstream itself (edge.upstream_fallback)";
+            return Resolving::Mesh(self.fall_back(repository, reference, &UpstreamError::Unreachable(why.into())));
+        }
         metrics::counter!("atoll_proxy_direct_total").increment(1);
         let error = match self.upstream_of(repository) {
             Ok(Some((upstream, there))) => {
@@ -289,7 +298,7 @@ impl Proxies {
         };
         let known = {
             let read = |e: RecordError| UpstreamError::Unreachable(e.to_string().into());
-            let view = self.ledger.view().map_err(read)?;
+            let view = self.records.view().map_err(read)?;
             let tagged = tag.as_ref().map(|t| view.tag(repository, t)).transpose().map_err(read)?.flatten();
             let manifest = view.manifest(repository, &resolved.digest).map_err(read)?;
             if manifest.is_some() && (tag.is_none() || tagged.is_some_and(|t| t.digest == resolved.digest)) {
@@ -317,7 +326,7 @@ impl Proxies {
         let cached = match reference {
             Reference::Digest(digest) => Some(*digest).filter(|d| self.cached(repository, d)),
             Reference::Tag(tag) => {
-                let tag = self.ledger.view().and_then(|view| view.tag(repository, tag));
+                let tag = self.records.view().and_then(|view| view.tag(repository, tag));
                 tag.ok().flatten().map(|t| t.digest).filter(|d| self.cached(repository, d))
             }
         };
@@ -330,7 +339,7 @@ impl Proxies {
     }
 
     fn cached(&self, repository: &RepositoryName, digest: &Digest) -> bool {
-        self.ledger.view().and_then(|view| view.manifest(repository, digest)).is_ok_and(|m| m.is_some())
+        self.records.view().and_then(|view| view.manifest(repository, digest)).is_ok_and(|m| m.is_some())
     }
 }
 

@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Response, StatusCode, header};
 use hyper::body::Incoming;
-use mesh::ledger::Ledger;
 use metrics_exporter_prometheus::PrometheusHandle;
-use rules::records::{ReadRecords, key};
+use rules::records::{Look, key};
 use tracing::{Instrument, debug, info_span};
 
 use crate::access::Access;
@@ -15,6 +14,7 @@ use crate::api::Api;
 use crate::http::request::Request;
 use crate::http::route::Route;
 use crate::http::{Failure, Payload};
+use crate::records::{EdgeRecords, Records};
 use crate::registry::Registry;
 
 /// Everything that answers requests.
@@ -26,7 +26,7 @@ pub struct Serving {
     /// `/service/token`
     pub access: Arc<Access>,
     /// For `/readyz`.
-    pub ledger: Arc<Ledger>,
+    pub records: Records,
     /// For `/metrics`.
     pub metrics: PrometheusHandle,
     /// How long a request's body may stand still.
@@ -73,26 +73,52 @@ impl Serving {
     }
 
     fn show_metrics(&self) -> Response<Payload> {
-        let status = self.ledger.status();
-        metrics::gauge!("atoll_ledger_applied").set(status.applied.0 as f64);
-        metrics::gauge!("atoll_ledger_released").set(status.released.0 as f64);
-        metrics::gauge!("atoll_read_lease").set(if self.ledger.connected() { 1.0 } else { 0.0 });
+        match &self.records {
+            Records::Ledger(ledger) => {
+                let status = ledger.status();
+                metrics::gauge!("atoll_ledger_applied").set(status.applied.0 as f64);
+                metrics::gauge!("atoll_ledger_released").set(status.released.0 as f64);
+                metrics::gauge!("atoll_read_lease").set(if ledger.connected() { 1.0 } else { 0.0 });
+            }
+            Records::Edge(edge) => {
+                let heard = edge.heard_ago().map_or(f64::INFINITY, |ago| ago.as_secs_f64());
+                metrics::gauge!("atoll_edge_heard_seconds_ago").set(heard);
+            }
+        }
         let mut response = Response::new(Payload::full(self.metrics.render()));
         let kind = HeaderValue::from_static("text/plain; version=0.0.4");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         response
     }
 
-    /// Ready means: knows its mesh, and answers reads from its own records, fresh. A node that is not may still serve, marked as stale.
+    /// Ready means: knows its mesh, and answers reads from its own records, fresh. A node that is not may still serve, marked as stale. An edge is ready
+    /// when it knows its mesh: cut off it goes on serving.
     fn show_ready(&self) -> Response<Payload> {
-        let formed = self.ledger.view().and_then(|view| view.get(&key::mesh()));
-        if self.ledger.connected() && matches!(formed, Ok(Some(_))) {
+        if let Records::Edge(edge) = &self.records {
+            return show_edge_ready(edge);
+        }
+        let formed = self.records.view().and_then(|view| view.get(&key::mesh()));
+        if self.records.connected() && matches!(formed, Ok(Some(_))) {
             return Response::new(Payload::full("ready\n"));
         }
         let mut response = Response::new(Payload::full("no read lease: this node does not hear the ledger's leader\n"));
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         response
     }
+}
+
+fn show_edge_ready(edge: &Arc<EdgeRecords>) -> Response<Payload> {
+    let knows = edge.view().nodes().is_ok_and(|nodes| !nodes.is_empty());
+    let text = match (knows, edge.heard_ago()) {
+        (true, Some(ago)) => format!("ready; a replica answered {} s ago\n", ago.as_secs()),
+        (true, None) => "ready; cut off from the mesh since the start, serving what was kept\n".into(),
+        (false, _) => "this edge has not heard of its mesh yet: no replica answers\n".into(),
+    };
+    let mut response = Response::new(Payload::full(text));
+    if !knows {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response
 }
 
 fn method_word(method: &http::Method) -> &'static str {

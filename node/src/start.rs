@@ -15,7 +15,8 @@ use mesh::members::{Members, MembersTerms};
 use mesh::supervise::Tasks;
 use mesh::transfer::TransferTerms;
 use metrics_exporter_prometheus::PrometheusHandle;
-use rules::command::Command;
+use rules::command::{Command, Outcome};
+use rules::edge::EdgeTerms;
 use rules::failover::FailoverTerms;
 use rules::lease::LeaseTerms;
 use rules::names::{NodeId, OperationId};
@@ -31,6 +32,7 @@ use crate::http::{self, Listener};
 use crate::neighbours::Neighbours;
 use crate::peers::Peers;
 use crate::proxies::{Proxies, ProxyTerms};
+use crate::records::{EdgeRecords, Records};
 use crate::registry::{Registry, Sessions};
 use crate::serving::Serving;
 use crate::store::Store;
@@ -42,7 +44,7 @@ use crate::writes::{WriteTerms, Writes};
 pub struct Running {
     links: Arc<Links>,
     members: Arc<Members>,
-    ledger: Arc<Ledger>,
+    ledger: Option<Arc<Ledger>>,
     inner: Tasks,
     http: Tasks,
     drain: Duration,
@@ -70,7 +72,7 @@ pub fn node_record(settings: &Settings, id: NodeId) -> Result<NodeRecord, rules:
         id,
         name: settings.name.parse()?,
         region: settings.region.parse()?,
-        role: Role::Replica,
+        role: settings.role,
         address: mesh_address(settings),
         url: public_url(settings),
     })
@@ -86,7 +88,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     let listener = Listener::bind(settings.http.listen, settings.http.tls.as_ref()).await?;
     let (tls, address) = (listener.is_tls(), listener.address()?);
     let record = node_record(&settings, identity.node).map_err(io::Error::other)?;
-    let store = Store::open(&data_dir).map_err(io::Error::other)?;
+    let store = Store::open(&data_dir, settings.cache.budget).map_err(io::Error::other)?;
     let (inner, clients) = (Tasks::new(), Tasks::new());
 
     let links = Links::open(&identity, settings.mesh.listen).map_err(io::Error::other)?;
@@ -97,23 +99,34 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     };
     let seeds = birth.iter().flat_map(|b| b.nodes.iter().map(|n| (n.id, n.address))).collect();
     let members = Members::start(links.clone(), record.address, members_terms, seeds, &data_dir, &inner);
-    let ledger =
-        Ledger::open(&data_dir.join("ledger"), links.clone(), members.clone(), ledger_terms(&settings), &inner)
-            .await
-            .map_err(io::Error::other)?;
+    let records = match settings.role {
+        Role::Replica => {
+            let folder = data_dir.join("ledger");
+            let terms = ledger_terms(&settings);
+            let ledger = Ledger::open(&folder, links.clone(), members.clone(), terms, &inner).await;
+            Records::Ledger(ledger.map_err(io::Error::other)?)
+        }
+        Role::Edge => {
+            let terms = EdgeTerms { access_age: settings.edge.access_age, alone_for: settings.edge.alone_for };
+            let region = record.region.clone();
+            Records::Edge(EdgeRecords::open(&data_dir, region, links.clone(), members.clone(), terms, &inner)?)
+        }
+    };
     let neighbours = Arc::new(Neighbours {
         me: identity.node,
         region: record.region.clone(),
         links: links.clone(),
         members: members.clone(),
-        ledger: ledger.clone(),
+        records: records.clone(),
     });
 
     let transfers = Arc::new(Transfers::default());
     let deadlines = &settings.deadlines;
     // a client waits `first_byte` in all: a silent peer must leave time to ask another
     let terms = TransferTerms { first_byte: deadlines.first_byte * 2 / 5, stall: deadlines.stall };
-    let flights = Flights::new(neighbours.clone(), store.clone(), transfers.clone(), terms, inner.clone());
+    let upstream_allowed = settings.role == Role::Replica || settings.edge.upstream_fallback;
+    let flights =
+        Flights::new(neighbours.clone(), store.clone(), transfers.clone(), terms, upstream_allowed, inner.clone());
     let copies = Arc::new(Copies {
         neighbours: neighbours.clone(),
         store: store.clone(),
@@ -133,11 +146,15 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         missing_for: settings.upstreams.missing_for,
         max_manifest: settings.uploads.max_manifest,
         transfer: terms,
+        upstream_allowed,
     };
     let proxies = Proxies::new(neighbours.clone(), writes.clone(), proxy_terms, inner.clone())?;
     flights.use_upstreams(proxies.clone());
+    let access = Access::new(records.clone(), settings.http.public_url.clone(), tls);
     let peers = Arc::new(Peers {
-        ledger: ledger.clone(),
+        ledger: records.ledger().cloned(),
+        neighbours: neighbours.clone(),
+        access: access.clone(),
         members: members.clone(),
         store: store.clone(),
         flights: flights.clone(),
@@ -156,9 +173,8 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
 
     let max_open = settings.uploads.max_open as usize;
     let sessions = Sessions::new(store.clone(), copies, max_open, settings.uploads.expire_after);
-    let access = Access::new(ledger.clone(), settings.http.public_url.clone(), tls);
     let registry = Registry {
-        ledger: ledger.clone(),
+        records: records.clone(),
         store: store.clone(),
         flights,
         writes: writes.clone(),
@@ -174,7 +190,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         without_lease: settings.reads.without_lease,
     };
     let api = Api {
-        ledger: ledger.clone(),
+        records: records.clone(),
         neighbours: neighbours.clone(),
         store: store.clone(),
         writes,
@@ -183,19 +199,21 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         durability: settings.projects.durability,
         terms: write_terms,
     };
-    let serving = Arc::new(Serving { registry, api, access, ledger: ledger.clone(), metrics, stall: deadlines.stall });
+    let serving =
+        Arc::new(Serving { registry, api, access, records: records.clone(), metrics, stall: deadlines.stall });
     let handle = move |request| {
         let serving = serving.clone();
         async move { serving.answer(request).await }
     };
     clients.spawn_draining("http", http::serve(listener, handle, deadlines.stall, clients.clone()));
 
-    if let Some(birth) = birth {
+    if let (Some(birth), Some(ledger)) = (birth, records.ledger()) {
         inner.spawn("birth", be_born(ledger.clone(), birth, data_dir));
     }
     inner.spawn("introduce", introduce(neighbours, record));
     inner.spawn("sweep", sweep(store, sessions));
-    info!(node = %identity.node, name = settings.name, region = settings.region, %address, "serving");
+    info!(node = %identity.node, name = settings.name, role = settings.role.name(), region = settings.region, %address, "serving");
+    let ledger = records.ledger().cloned();
     Ok(Running { links, members, ledger, inner, http: clients, drain: settings.drain })
 }
 
@@ -250,21 +268,36 @@ async fn introduce(neighbours: Arc<Neighbours>, record: NodeRecord) {
                 neighbours.members.introduce(node.id, node.address).await;
             }
         }
-        let known = neighbours.ledger.view().and_then(|v| v.record::<NodeRecord>(&key::node(neighbours.me)));
+        let known = neighbours.records.view().and_then(|v| v.record::<NodeRecord>(&key::node(neighbours.me)));
         if let Ok(Some(known)) = known
             && known != record
-            && neighbours.ledger.connected()
+            && tell(&neighbours.records, &record).await
         {
-            let command = Command::MoveNode { node: record.clone() };
-            let operation = OperationId(rand::random());
-            match neighbours.ledger.propose(operation, command, Duration::from_secs(5)).await {
-                Ok(_) => {
-                    info!(address = %record.address, url = record.url, "this node's record was brought up to date")
-                }
-                Err(error) => warn!(%error, "this node's record could not be brought up to date yet"),
-            }
+            info!(address = %record.address, url = record.url, "this node's record was brought up to date");
         }
         tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+}
+
+/// Tells the ledger this node's record; an edge through a replica.
+async fn tell(records: &Records, record: &NodeRecord) -> bool {
+    match records {
+        Records::Edge(edge) => edge.introduce(record.clone()).await,
+        Records::Ledger(ledger) if ledger.connected() => {
+            let command = Command::MoveNode { node: record.clone() };
+            match ledger.propose(OperationId(rand::random()), command, Duration::from_secs(5)).await {
+                Ok(proposed) if proposed.outcome == Outcome::Done => true,
+                Ok(proposed) => {
+                    warn!(outcome = ?proposed.outcome, "this node's record could not be brought up to date");
+                    false
+                }
+                Err(error) => {
+                    warn!(%error, "this node's record could not be brought up to date yet");
+                    false
+                }
+            }
+        }
+        Records::Ledger(_) => false,
     }
 }
 
@@ -276,6 +309,9 @@ async fn sweep(store: Arc<Store>, sessions: Arc<Sessions>) {
         if let Err(error) = store.expire_grants().await {
             warn!(%error, "grants could not be expired");
         }
+        if let Err(error) = store.note_uses().await {
+            warn!(%error, "the use of cached blobs could not be written down");
+        }
     }
 }
 
@@ -286,7 +322,9 @@ impl Running {
         if !self.http.stop(self.drain).await {
             warn!(seconds = self.drain.as_secs(), "requests were cut off at the end of `drain`");
         }
-        self.ledger.shut_down().await;
+        if let Some(ledger) = &self.ledger {
+            ledger.shut_down().await;
+        }
         self.members.leave().await;
         // the goodbye is a few datagrams: let them go
         tokio::time::sleep(Duration::from_millis(200)).await;

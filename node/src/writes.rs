@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use mesh::clock;
-use mesh::ledger::Ledger;
 use rules::command::{Command, Outcome};
 use rules::digest::{BlobDescriptor, Digest};
 use rules::manifest::{BlobReference, Manifest, Referrer};
@@ -21,6 +20,7 @@ use tracing::{debug, info};
 
 use crate::flights::Flights;
 use crate::neighbours::Neighbours;
+use crate::records::Records;
 use crate::store::Store;
 
 /// So many blobs of one manifest are copied at a time.
@@ -71,7 +71,7 @@ pub enum Refusal {
 /// Takes writes in.
 pub struct Writes {
     neighbours: Arc<Neighbours>,
-    ledger: Arc<Ledger>,
+    records: Records,
     store: Arc<Store>,
     flights: Arc<Flights>,
     terms: WriteTerms,
@@ -80,14 +80,14 @@ pub struct Writes {
 impl Writes {
     /// Ready.
     pub fn new(neighbours: Arc<Neighbours>, store: Arc<Store>, flights: Arc<Flights>, terms: WriteTerms) -> Arc<Self> {
-        let ledger = neighbours.ledger.clone();
-        Arc::new(Writes { neighbours, ledger, store, flights, terms })
+        let records = neighbours.records.clone();
+        Arc::new(Writes { neighbours, records, store, flights, terms })
     }
 
     /// Whether a write has a chance now: this node hears the ledger's majority. Waits a moment for that.
     pub async fn ready(&self) -> Result<(), Refusal> {
         let end = clock::now() + LEASE_WAIT;
-        while !self.ledger.connected() {
+        while !self.records.connected() {
             if clock::now() >= end {
                 return Err(Refusal::Unavailable(
                     "this node cannot reach a majority of the ledger's voters, so nothing can be committed; pulls of what it holds go on".into(),
@@ -105,7 +105,7 @@ impl Writes {
         let end = clock::now() + self.terms.commit;
         let mut last = String::from("the project's primary did not answer");
         loop {
-            let Some(record) = self.ledger.view()?.project(project)? else { return Err(Refusal::NotFound) };
+            let Some(record) = self.records.view()?.project(project)? else { return Err(Refusal::NotFound) };
             let left = end.since(clock::now());
             if left.is_zero() {
                 return Err(Refusal::Unavailable(format!(
@@ -125,8 +125,7 @@ impl Writes {
             }
             debug!(%project, reason = last, "write is tried again");
             metrics::counter!("atoll_writes_retried_total").increment(1);
-            let mut applied = self.ledger.applied();
-            let _ = tokio::time::timeout(AGAIN, applied.changed()).await;
+            self.records.applied_more(AGAIN).await;
         }
     }
 
@@ -152,10 +151,11 @@ impl Writes {
 
     /// Waits until the ledger gives the project another epoch: who was asked under the old one need not be waited for.
     async fn primary_changes(&self, before: &Project) {
-        let mut applied = self.ledger.applied();
+        let Some(ledger) = self.records.ledger() else { return std::future::pending().await };
+        let mut applied = ledger.applied();
         while applied.changed().await.is_ok() {
             // a project that is gone may be gone by this very write: its primary will tell
-            let now = self.ledger.view().and_then(|view| view.project(&before.name));
+            let now = self.records.view().and_then(|view| view.project(&before.name));
             if matches!(now, Ok(Some(project)) if project.epoch != before.epoch) {
                 return;
             }
@@ -221,7 +221,7 @@ impl Writes {
     }
 
     fn primary_of(&self, name: &ProjectName) -> Result<Project, WriteError> {
-        let project = self.ledger.view().and_then(|view| view.project(name));
+        let project = self.records.view().and_then(|view| view.project(name));
         match project {
             Ok(Some(project)) if project.primary == self.neighbours.me => Ok(project),
             Ok(_) => Err(WriteError::NotPrimary),
@@ -230,7 +230,7 @@ impl Writes {
     }
 
     async fn propose(&self, operation: OperationId, command: Command) -> Result<Outcome, WriteError> {
-        match self.ledger.propose(operation, command, self.terms.commit).await {
+        match self.records.propose(operation, command, self.terms.commit).await {
             Ok(proposed) => match proposed.outcome {
                 Outcome::StaleEpoch { current } => {
                     info!(current = current.get(), "a write was fenced off: this node is no longer the primary");
@@ -254,7 +254,7 @@ impl Writes {
         let mut linked = BTreeSet::new();
         let mut known: BTreeMap<Digest, BlobRecord> = BTreeMap::new();
         {
-            let view = self.ledger.view().map_err(|e| storage(&e))?;
+            let view = self.records.view().map_err(|e| storage(&e))?;
             let mut missing = Vec::new();
             for child in &manifest.children {
                 if view.manifest(repository, child).map_err(|e| storage(&e))?.is_none() {
@@ -302,7 +302,9 @@ impl Writes {
                 )));
             }
             descriptors.push(BlobDescriptor { digest: blob.digest, size: first.size, content });
-            let regions: BTreeSet<Region> = holders.iter().filter_map(|(n, _)| region_of.get(n).cloned()).collect();
+            // what a node may evict does not count; it is asked to keep it, which costs no transfer
+            let durable = holders.iter().filter(|(n, _)| have.get(n).is_some_and(|stock| !stock[i].cached));
+            let regions: BTreeSet<Region> = durable.filter_map(|(n, _)| region_of.get(n).cloned()).collect();
             if regions.len() < wanted {
                 scarce.push((blob.digest, holders.into_iter().map(|(n, _)| n).collect::<Vec<_>>(), regions));
             }

@@ -6,6 +6,8 @@ mod cold_pull;
 mod conformance;
 mod copying;
 mod durability;
+mod edges;
+mod fleet;
 mod freshness;
 mod greedy;
 mod hostile;

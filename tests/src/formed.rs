@@ -55,6 +55,18 @@ impl Formed {
         Member::new(self.folder.path(), name, region, loopback(), "", more)
     }
 
+    /// Lets an edge in and starts it; does not wait until it is ready. Its number among the nodes.
+    ///
+    /// # Panics
+    /// When it is not let in.
+    pub fn add_edge(&mut self, name: &str, region: &str, more: &str) -> usize {
+        let edge = self.prepare(name, region, &format!("role: edge\n{more}"));
+        edge.must_join(&self.members[0].invite_as("edge"));
+        edge.serve();
+        self.members.push(edge);
+        self.members.len() - 1
+    }
+
     /// Takes a node among the others.
     pub fn add(&mut self, member: Member) {
         self.members.push(member);

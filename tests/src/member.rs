@@ -63,13 +63,22 @@ impl Member {
         password.trim().to_owned()
     }
 
-    /// A token that lets one node in.
+    /// A token that lets one replica in.
     ///
     /// # Panics
     /// When the node issues none.
     #[must_use]
     pub fn invite(&self) -> String {
-        let said = process::succeed(self.atoll("invite").arg("--config").arg(self.config()));
+        self.invite_as("replica")
+    }
+
+    /// A token that lets one node of a role in.
+    ///
+    /// # Panics
+    /// When the node issues none.
+    #[must_use]
+    pub fn invite_as(&self, role: &str) -> String {
+        let said = process::succeed(self.atoll("invite").args(["--role", role, "--config"]).arg(self.config()));
         said.lines().last().expect("invite prints a token").trim().to_owned()
     }
 

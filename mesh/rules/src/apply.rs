@@ -330,7 +330,7 @@ fn delete_manifest<R: WriteRecords>(
 }
 
 /// The names in a page of a repository's tags: up to `limit` after `last`, in order.
-pub fn tags_page<R: Look>(
+pub fn tags_page<R: Look + ?Sized>(
     records: &R,
     repository: &RepositoryName,
     last: Option<&Tag>,

@@ -37,12 +37,21 @@ fn always_asked(query: &Query) -> bool {
     }
 }
 
-/// What to do with `query`, of which an answer of this `age` was kept, if any; `alone`: no replica can be reached now.
-pub fn usable(query: &Query, age: Option<Duration>, alone: bool, terms: &EdgeTerms) -> Use {
-    match (age, alone) {
-        (Some(age), _) if age <= terms.access_age && !always_asked(query) => Use::Kept,
+/// An answer that an edge has kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// How long ago it was right.
+    pub age: Duration,
+    /// Whether there was anything. That there was nothing is asked again each time: what was just pushed must be found.
+    pub something: bool,
+}
+
+/// What to do with `query`, of which `kept` was kept, if anything; `alone`: no replica can be reached now.
+pub fn usable(query: &Query, kept: Option<Kept>, alone: bool, terms: &EdgeTerms) -> Use {
+    match (kept, alone) {
+        (Some(kept), _) if kept.something && kept.age <= terms.access_age && !always_asked(query) => Use::Kept,
         (_, false) => Use::Ask,
-        (Some(age), true) if age <= terms.alone_for => Use::Aged(age),
+        (Some(Kept { age, .. }), true) if age <= terms.alone_for => Use::Aged(age),
         (_, true) => Use::CutOff,
     }
 }
@@ -72,26 +81,34 @@ mod tests {
         Query::Key(key::project(&"demo".parse().unwrap()))
     }
 
+    fn aged(seconds: u64) -> Option<Kept> {
+        Some(Kept { age: Duration::from_secs(seconds), something: true })
+    }
+
     #[test]
     fn a_tag_is_asked_each_time_and_access_only_now_and_then() {
-        let second = Some(Duration::from_secs(1));
+        let second = aged(1);
         assert_eq!(usable(&tag(), second, false, &TERMS), Use::Ask);
         assert_eq!(usable(&project(), second, false, &TERMS), Use::Kept);
-        assert_eq!(usable(&project(), Some(Duration::from_secs(31)), false, &TERMS), Use::Ask);
+        assert_eq!(usable(&project(), aged(31), false, &TERMS), Use::Ask);
         assert_eq!(usable(&project(), None, false, &TERMS), Use::Ask);
+        let nothing = Some(Kept { age: Duration::ZERO, something: false });
+        assert_eq!(usable(&project(), nothing, false, &TERMS), Use::Ask);
+        assert_eq!(usable(&project(), nothing, true, &TERMS), Use::Aged(Duration::ZERO));
     }
 
     #[test]
     fn alone_it_says_how_old_things_are_and_stops_after_a_while() {
         let age = Duration::from_secs(100);
-        assert_eq!(usable(&tag(), Some(age), true, &TERMS), Use::Aged(age));
-        assert_eq!(usable(&tag(), Some(Duration::from_secs(3601)), true, &TERMS), Use::CutOff);
+        assert_eq!(usable(&tag(), aged(100), true, &TERMS), Use::Aged(age));
+        assert_eq!(usable(&tag(), aged(3601), true, &TERMS), Use::CutOff);
         assert_eq!(usable(&tag(), None, true, &TERMS), Use::CutOff);
     }
 
     #[test]
     fn secrets_are_not_shown() {
-        for key in [key::mesh(), key::user("admin"), key::invitation(&crate::digest::Digest::sha256(b"x")), Vec::new()] {
+        for key in [key::mesh(), key::user("admin"), key::invitation(&crate::digest::Digest::sha256(b"x")), Vec::new()]
+        {
             assert!(!may_look(&Query::Key(key.clone())));
             assert!(!may_look(&Query::Scan { prefix: key, after: None, limit: 1 }));
         }
@@ -101,9 +118,10 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_older_than_allowed_is_ever_used(age in 0u64..10_000, alone in any::<bool>(), tagged in any::<bool>()) {
-            let age = Duration::from_secs(age);
             let query = if tagged { tag() } else { project() };
-            match usable(&query, Some(age), alone, &TERMS) {
+            let kept = aged(age);
+            let age = Duration::from_secs(age);
+            match usable(&query, kept, alone, &TERMS) {
                 Use::Kept => prop_assert!(age <= TERMS.access_age && !tagged),
                 Use::Aged(told) => prop_assert!(alone && told == age && age <= TERMS.alone_for),
                 Use::Ask => prop_assert!(!alone),

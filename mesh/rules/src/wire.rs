@@ -65,13 +65,8 @@ pub enum Ask {
     Look(Vec<Question>),
     /// From an edge: whose credentials are these?
     Identify(Credentials),
-    /// From an edge: sign a token for whoever has these credentials, for as many of these scopes as they may have.
-    IssueToken {
-        /// Name and password; `None`: for anybody.
-        credentials: Option<(String, String)>,
-        /// What for.
-        scopes: Vec<Scope>,
-    },
+    /// From an edge: this is my record from now on.
+    Introduce(NodeRecord),
     /// From a node that holds no certificate yet: let me in.
     Join(JoinRequest),
 }
@@ -163,8 +158,8 @@ pub enum Answer {
     Look(Vec<Found>, bool),
     /// See [`Ask::Identify`]; `None`: nobody's.
     Identified(Option<Verdict>),
-    /// See [`Ask::IssueToken`]: the token; `None`: the credentials are not right.
-    Token(Option<String>),
+    /// See [`Ask::Introduce`].
+    Introduced,
     /// See [`Ask::Join`].
     Joined(Result<JoinGrant, String>),
     /// The question could not be understood or served.

@@ -9,18 +9,19 @@ use argon2::{Argon2, PasswordHasher, PasswordVerifier};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::header;
-use mesh::ledger::Ledger;
 use mesh::supervise::blocking;
 use parking_lot::Mutex;
 use rules::access::{Action, Identity, Scope, allowed};
 use rules::digest::Digest;
 use rules::names::RepositoryName;
 use rules::records::{Look, Project, User, key};
+use rules::wire::{Credentials, Verdict};
 
 use tokio::sync::Semaphore;
 
 use crate::http::request::Request;
 use crate::http::{Code, Failure};
+use crate::records::Records;
 
 pub use tokens::SERVICE;
 
@@ -32,7 +33,9 @@ const CHECKS: usize = 2;
 
 /// Checks credentials.
 pub struct Access {
-    ledger: Arc<Ledger>,
+    records: Records,
+    /// What an edge signs its tokens with; they are good at this edge only, for as long as it runs.
+    edge_secret: [u8; 32],
     public_url: Option<String>,
     tls: bool,
     proven: Mutex<HashMap<Digest, Identity>>,
@@ -52,8 +55,15 @@ pub struct Caller {
 
 impl Access {
     /// Challenges name `public_url` if there is one, else the request's own Host.
-    pub fn new(ledger: Arc<Ledger>, public_url: Option<String>, tls: bool) -> Arc<Self> {
-        Arc::new(Access { ledger, public_url, tls, proven: Mutex::default(), checking: Semaphore::new(CHECKS) })
+    pub fn new(records: Records, public_url: Option<String>, tls: bool) -> Arc<Self> {
+        Arc::new(Access {
+            records,
+            edge_secret: rand::random(),
+            public_url,
+            tls,
+            proven: Mutex::default(),
+            checking: Semaphore::new(CHECKS),
+        })
     }
 
     /// Who sent `request`. No credentials are the anonymous; wrong ones are an error, never the anonymous.
@@ -77,10 +87,22 @@ impl Access {
         }
     }
 
+    /// Whose these are: as a replica, for an edge that asks.
+    pub async fn identify(&self, credentials: Credentials) -> Result<Option<Verdict>, Failure> {
+        Ok(match credentials {
+            Credentials::Basic(name, password) => self.check_password(&name, &password).await?.map(|who| (who, None)),
+            Credentials::Token(token) => self.check_token(&token).await?.map(|(who, scopes)| (who, Some(scopes))),
+        })
+    }
+
     /// The identity behind a name and a password, if they are right. A right one is remembered by its hash together with the
     /// record it was checked against, so that a changed password is noticed at once.
     pub async fn check_password(&self, name: &str, password: &str) -> Result<Option<Identity>, Failure> {
-        let (user, _) = self.ledger.read(|r| r.record::<User>(&key::user(name))).await?;
+        if let Records::Edge(edge) = &self.records {
+            let verdict = edge.identify(Credentials::Basic(name.into(), password.into())).await?;
+            return Ok(verdict.map(|(identity, _)| identity));
+        }
+        let (user, _) = self.records.read(|r| r.record::<User>(&key::user(name))).await?;
         let Some(user) = user else { return Ok(None) };
         let proof = Digest::sha256(format!("{name}\0{password}\0{}", user.password_hash).as_bytes());
         if let Some(identity) = self.proven.lock().get(&proof) {

@@ -6,12 +6,14 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use mesh::clock;
 use rules::access::{Action, Identity, Scope, allowed};
 use rules::records::{Look, MeshRecord, key};
+use rules::wire::Credentials;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Access, decode_basic};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
+use crate::records::Records;
 
 /// What challenges call this registry.
 pub const SERVICE: &str = "atoll";
@@ -87,7 +89,7 @@ impl Access {
     /// What of `scopes` the identity may have, and the secret to sign that with.
     async fn grant(&self, identity: &Identity, scopes: &[Scope]) -> Result<(Vec<Scope>, Vec<u8>), Failure> {
         let (granted, _) = self
-            .ledger
+            .records
             .read(|records| {
                 let mut granted = Vec::new();
                 for scope in scopes {
@@ -98,6 +100,9 @@ impl Access {
                         granted.push(Scope { repository: scope.repository.clone(), actions });
                     }
                 }
+                if let Records::Edge(_) = &self.records {
+                    return Ok(Some((granted, self.edge_secret.to_vec())));
+                }
                 let mesh = records.record::<MeshRecord>(&key::mesh())?;
                 Ok(mesh.map(|mesh| (granted, mesh.token_secret)))
             })
@@ -107,20 +112,29 @@ impl Access {
 
     /// Whom a token was given to, and for what; `None` if it is not a good one.
     pub(super) async fn check_token(&self, token: &str) -> Result<Option<(Identity, Vec<Scope>)>, Failure> {
-        let (mesh, _) = self.ledger.read(|records| records.record::<MeshRecord>(&key::mesh())).await?;
-        let Some(mesh) = mesh else { return Ok(None) };
-        let mut validation = Validation::new(Algorithm::HS256);
-        validation.set_audience(&[SERVICE]);
-        validation.set_issuer(&[SERVICE]);
-        let decoded = jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_secret(&mesh.token_secret), &validation);
-        Ok(decoded.ok().map(|token| {
-            let Claims { sub, access, .. } = token.claims;
-            let anonymous = sub == Identity::Anonymous.name();
-            (if anonymous { Identity::Anonymous } else { Identity::Administrator(sub) }, access)
-        }))
+        if let Records::Edge(edge) = &self.records {
+            // one of its own; or one that a replica signed, which only a replica can check
+            if let Some(own) = decode(token, &self.edge_secret) {
+                return Ok(Some(own));
+            }
+            let verdict = edge.identify(Credentials::Token(token.into())).await?;
+            return Ok(verdict.map(|(identity, scopes)| (identity, scopes.unwrap_or_default())));
+        }
+        let (mesh, _) = self.records.read(|records| records.record::<MeshRecord>(&key::mesh())).await?;
+        Ok(mesh.and_then(|mesh| decode(token, &mesh.token_secret)))
     }
 }
 
+/// Whom a token was given to, and for what, if it was signed with `secret` and is still good.
+fn decode(token: &str, secret: &[u8]) -> Option<(Identity, Vec<Scope>)> {
+    let mut validation = Validation::new(Algorithm::HS256);
+    validation.set_audience(&[SERVICE]);
+    validation.set_issuer(&[SERVICE]);
+    let token = jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_secret(secret), &validation).ok()?;
+    let Claims { sub, access, .. } = token.claims;
+    let anonymous = sub == Identity::Anonymous.name();
+    Some((if anonymous { Identity::Anonymous } else { Identity::Administrator(sub) }, access))
+}
 /// Every scope of a query or form: several parameters, and several in one, separated by spaces.
 fn scopes_of(encoded: &[u8]) -> Vec<Scope> {
     let parameters = form_urlencoded::parse(encoded).filter(|(name, _)| name == "scope");

@@ -7,7 +7,6 @@ mod status;
 use std::sync::Arc;
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
-use mesh::ledger::Ledger;
 use serde_json::Value;
 
 use crate::access::Access;
@@ -15,6 +14,7 @@ use crate::http::request::Request;
 use crate::http::route::Route;
 use crate::http::{Code, Failure, Payload};
 use crate::neighbours::Neighbours;
+use crate::records::Records;
 use crate::store::Store;
 use crate::transfers::Transfers;
 use crate::writes::{WriteTerms, Writes};
@@ -22,7 +22,7 @@ use crate::writes::{WriteTerms, Writes};
 /// The rooms that the API uses.
 pub struct Api {
     /// Records.
-    pub ledger: Arc<Ledger>,
+    pub records: Records,
     /// The other nodes.
     pub neighbours: Arc<Neighbours>,
     /// What is here.

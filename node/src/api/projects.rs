@@ -67,13 +67,13 @@ impl Written {
 
 impl Api {
     pub(super) async fn list_projects(&self) -> Result<Response<Payload>, Failure> {
-        let (projects, _) = self.ledger.read(|records| records.projects()).await?;
+        let (projects, _) = self.records.read(|records| records.projects()).await?;
         let listed: Vec<Value> = projects.iter().map(|p| self.show(p)).collect();
         Ok(json_answer(StatusCode::OK, &json!(listed)))
     }
 
     pub(super) async fn show_project(&self, name: ProjectName) -> Result<Response<Payload>, Failure> {
-        let (project, _) = self.ledger.read(|records| records.project(&name)).await?;
+        let (project, _) = self.records.read(|records| records.project(&name)).await?;
         let project = project.ok_or_else(|| missing(&name))?;
         Ok(json_answer(StatusCode::OK, &self.show(&project)))
     }
@@ -90,7 +90,7 @@ impl Api {
         self.writes.ready().await?;
         let alive: Vec<Candidate> = self.neighbours.alive();
         let mut load = std::collections::BTreeMap::new();
-        for project in self.ledger.view()?.projects()? {
+        for project in self.records.view()?.projects()? {
             *load.entry(project.home).or_insert(0) += 1;
         }
         let home = placement::primary(&name, &self.neighbours.region, &alive, &load).unwrap_or(self.neighbours.me);
@@ -101,7 +101,7 @@ impl Api {
             home,
             upstream,
         };
-        let proposed = self.ledger.propose(OperationId(rand::random()), command, self.terms.commit).await;
+        let proposed = self.records.propose(OperationId(rand::random()), command, self.terms.commit).await;
         let proposed = proposed.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))?;
         match settle(proposed.outcome) {
             Ok(_) => {}

@@ -47,12 +47,12 @@ fn show(upstream: &UpstreamRecord) -> Value {
 
 impl Api {
     pub(super) async fn list_registries(&self) -> Result<Response<Payload>, Failure> {
-        let (upstreams, _) = self.ledger.read(|records| records.upstreams()).await?;
+        let (upstreams, _) = self.records.read(|records| records.upstreams()).await?;
         Ok(json_answer(StatusCode::OK, &upstreams.iter().map(show).collect()))
     }
 
     pub(super) async fn show_registry(&self, id: UpstreamId) -> Result<Response<Payload>, Failure> {
-        let (upstream, _) = self.ledger.read(|records| records.record::<UpstreamRecord>(&key::upstream(id))).await?;
+        let (upstream, _) = self.records.read(|records| records.record::<UpstreamRecord>(&key::upstream(id))).await?;
         let upstream = upstream.ok_or_else(|| missing(id))?;
         Ok(json_answer(StatusCode::OK, &show(&upstream)))
     }
@@ -81,7 +81,7 @@ impl Api {
             }
             Err(refusal) => return Err(refusal.into()),
         }
-        let (upstreams, _) = self.ledger.read(|records| records.upstreams()).await?;
+        let (upstreams, _) = self.records.read(|records| records.upstreams()).await?;
         let mut response = Response::new(Payload::empty());
         *response.status_mut() = StatusCode::CREATED;
         if let Some(made) = upstreams.iter().find(|u| u.name == written.name)
@@ -104,7 +104,7 @@ impl Api {
 
     /// Proposes a command that belongs to no project.
     async fn change(&self, command: Command) -> Result<(), Refusal> {
-        let proposed = self.ledger.propose(OperationId(rand::random()), command, self.terms.commit).await;
+        let proposed = self.records.propose(OperationId(rand::random()), command, self.terms.commit).await;
         let proposed = proposed.map_err(|e| Refusal::Unavailable(e.to_string()))?;
         settle(proposed.outcome).map(|_| ())
     }

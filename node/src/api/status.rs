@@ -7,27 +7,29 @@ use mesh::clock;
 use mesh::ledger::LeaseState;
 use rules::digest::Digest;
 use rules::names::NodeId;
-use rules::records::{Look, NodeRecord, Project, ReadRecords, key};
+use rules::records::{Look, NodeRecord, Project, key};
 use rules::roster::Standing;
 use rules::wire::Stock;
 use serde_json::{Value, json};
 
 use super::{Api, json_answer};
 use crate::http::{Failure, Payload};
+use crate::records::{EdgeStanding, Records};
 use crate::transfers::Direction;
 
 impl Api {
     pub(super) async fn status(&self, with_copies: bool) -> Result<Response<Payload>, Failure> {
-        let ledger = self.ledger.status();
+        let ledger = self.records.ledger().map(|ledger| ledger.status());
+        let leader = ledger.as_ref().and_then(|ledger| ledger.leader);
         let nodes = self.neighbours.nodes();
         let name =
             |id: NodeId| nodes.iter().find(|n| n.id == id).map_or_else(|| id.to_string(), |n| n.name.to_string());
-        let projects = self.ledger.view()?.projects()?;
+        let projects = self.records.view()?.projects()?;
         let mut shown_projects = Vec::new();
         for project in &projects {
             shown_projects.push(self.show_copies(project, &nodes, with_copies).await?);
         }
-        let shown_nodes: Vec<Value> = nodes.iter().map(|n| self.show_node(n, ledger.leader)).collect();
+        let shown_nodes: Vec<Value> = nodes.iter().map(|n| self.show_node(n, leader)).collect();
         let transfers: Vec<Value> = self
             .transfers
             .list()
@@ -49,24 +51,38 @@ impl Api {
                 "name": name(self.neighbours.me),
                 "region": self.neighbours.region.as_str(),
             },
-            "leader": ledger.leader.map(|id| json!({"id": id.to_string(), "name": name(id)})),
-            "lease": {"state": match ledger.lease {
+            "leader": leader.map(|id| json!({"id": id.to_string(), "name": name(id)})),
+            "lease": ledger.as_ref().map(|ledger| json!({"state": match ledger.lease {
                 LeaseState::Leader => "leader",
                 LeaseState::Held => "held",
                 LeaseState::None => "none",
-            }},
-            "ledger": {
+            }})),
+            "ledger": ledger.as_ref().map(|ledger| json!({
                 "applied": ledger.applied.0,
                 "released": ledger.released.0,
                 "term": ledger.term,
                 "voters": names(&ledger.voters),
                 "learners": names(&ledger.learners),
-            },
+            })),
+            "edge": self.show_edge(),
+            "cache": self.show_cache(),
             "nodes": shown_nodes,
             "projects": shown_projects,
             "transfers": transfers,
         });
         Ok(json_answer(StatusCode::OK, &status))
+    }
+
+    /// What an edge has kept, and how long ago it heard of the mesh.
+    fn show_edge(&self) -> Option<Value> {
+        let Records::Edge(edge) = &self.records else { return None };
+        let EdgeStanding { heard, kept } = edge.standing();
+        Some(json!({"heard_seconds_ago": heard.map(|ago| ago.as_secs()), "kept_records": kept}))
+    }
+
+    fn show_cache(&self) -> Value {
+        let (blobs, bytes, budget) = self.store.cached();
+        json!({"blobs": blobs, "bytes": bytes, "budget": budget})
     }
 
     fn show_node(&self, node: &NodeRecord, leader: Option<NodeId>) -> Value {
@@ -93,7 +109,7 @@ impl Api {
 
     /// A project with how many of its blobs each region holds.
     async fn show_copies(&self, project: &Project, nodes: &[NodeRecord], with_copies: bool) -> Result<Value, Failure> {
-        let links = self.ledger.view()?.scan(&key::links_of(&project.name), None, usize::MAX)?;
+        let links = self.records.view()?.scan(&key::links_of(&project.name), None, usize::MAX)?;
         let digests: Vec<Digest> =
             links.iter().filter_map(|(k, _)| key::link_digest(k)).collect::<BTreeSet<_>>().into_iter().collect();
         let mut have: BTreeMap<NodeId, Vec<Stock>> = BTreeMap::new();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use mesh::identity::{Authority, Candidate, Identity, new_node_id, write_private};
 use rules::names::{NodeId, OperationId};
-use rules::records::NodeRecord;
+use rules::records::{NodeRecord, Role};
 
 use crate::access::hash_password;
 use crate::birth::Birth;
@@ -20,6 +20,11 @@ pub(super) const FIRST_PROJECT: &str = "demo";
 /// Makes the CA, the node's identity, the administrator and the birth file.
 pub(super) fn run(config: &Path) -> io::Result<()> {
     let settings = super::load(config)?;
+    if settings.role == Role::Edge {
+        return Err(io::Error::other(
+            "a mesh begins with a replica; set role: replica, or `atoll join` this edge to a mesh",
+        ));
+    }
     let folder = identity_folder(&settings.data_dir);
     refuse_existing(&folder)?;
     let authority = Authority::generate().map_err(io::Error::other)?;

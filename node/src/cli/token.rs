@@ -15,6 +15,7 @@ use rules::command::{Command, Envelope, Outcome};
 use rules::digest::Digest;
 use rules::moment::Timestamp;
 use rules::names::{NodeId, OperationId};
+use rules::records::Role;
 use rules::wire::{Answer, Ask, JoinRequest, NoLedger};
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +35,24 @@ pub(super) struct Invite {
     /// Minutes until the token expires.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=10_080))]
     minutes: u64,
+    /// What the token lets in: a replica, which is trusted with everything, or an edge, which only caches.
+    #[arg(long, value_enum, default_value_t = Invited::Replica)]
+    role: Invited,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Invited {
+    Replica,
+    Edge,
+}
+
+impl From<Invited> for Role {
+    fn from(invited: Invited) -> Self {
+        match invited {
+            Invited::Replica => Role::Replica,
+            Invited::Edge => Role::Edge,
+        }
+    }
 }
 
 /// Arguments of `join`.
@@ -72,12 +91,15 @@ impl Token {
 pub(super) fn invite(invite: &Invite) -> io::Result<()> {
     let settings = super::load(&invite.config)?;
     let identity = Identity::load(&identity_folder(&settings.data_dir)).map_err(io::Error::other)?;
+    if settings.role == Role::Edge {
+        return Err(io::Error::other("an edge lets nobody in; run `atoll invite` beside a replica"));
+    }
     let own = mesh_address(&settings);
     let mut members = kept_seeds(&settings.data_dir);
     members.push((identity.node, own));
     let secret: [u8; 32] = rand::random();
     let expires = Timestamp(clock::timestamp().0 + invite.minutes * 60_000);
-    let command = Command::Invite { secret_hash: Digest::sha256(&secret), expires };
+    let command = Command::Invite { secret_hash: Digest::sha256(&secret), expires, role: invite.role.into() };
     super::small_runtime()?.block_on(async {
         let any: SocketAddr = if own.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
         let links = Links::open(&identity, any).map_err(io::Error::other)?;
@@ -151,7 +173,7 @@ pub(super) fn join(join: &Join) -> io::Result<()> {
     std::fs::create_dir_all(&settings.data_dir)?;
     let members = grant.nodes.iter().filter(|n| n.id != node).map(|n| (n.id, n.address)).collect();
     keep_seeds(&settings.data_dir, members).map_err(io::Error::other)?;
-    let authority = Authority { certificate: grant.authority, key: grant.authority_key };
+    let authority = Authority { certificate: grant.authority, key: grant.authority_key.unwrap_or_default() };
     let identity = Identity { node, certificate: grant.certificate, key: candidate.key, authority };
     identity.save(&folder).map_err(io::Error::other)?;
     println!("Node {} in {} is a member of a mesh of {}.", record.name, record.region, grant.nodes.len());

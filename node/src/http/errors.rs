@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Payload;
 use crate::flights::FlightError;
+use crate::records::ReadError;
 use crate::store::StoreError;
 use crate::writes::Refusal;
 
@@ -169,6 +170,15 @@ impl Failure {
 impl From<RecordError> for Failure {
     fn from(error: RecordError) -> Self {
         Failure::new(Code::Internal, error.to_string())
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Records(error) => error.into(),
+            ReadError::CutOff => Failure::new(Code::Unavailable, error.to_string()),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use rules::apply::tags_page;
 use rules::digest::Digest;
 use rules::manifest::media_type;
 use rules::names::{RepositoryName, Tag};
-use rules::records::{Look, ReadRecords, key};
+use rules::records::{Look, key};
 use serde_json::{Value, json};
 
 use super::{Registry, answer, mark, set};

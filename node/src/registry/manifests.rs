@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
-use mesh::ledger::Freshness;
 use rules::access::Action;
 use rules::command::Command;
 use rules::digest::Digest;
@@ -15,6 +14,7 @@ use super::{Registry, answer, mark, moved, refuse_proxy, set};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 use crate::proxies::Resolving;
+use crate::records::Freshness;
 use crate::writes::Refusal;
 
 impl Registry {

@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use config::StaleReads;
 use http::{HeaderValue, Method, Response, StatusCode, header};
-use mesh::ledger::{Freshness, Ledger, Reading};
-use rules::records::{Project, RecordError};
+use rules::records::{Project, ReadRecords, RecordError, Role};
 
 use crate::access::Access;
 use crate::flights::Flights;
@@ -21,6 +20,7 @@ use crate::http::route::Route;
 use crate::http::{Code, Failure, Payload};
 use crate::neighbours::Neighbours;
 use crate::proxies::Proxies;
+use crate::records::{Freshness, Records};
 use crate::store::Store;
 use crate::writes::Writes;
 pub use sessions::Sessions;
@@ -28,7 +28,7 @@ pub use sessions::Sessions;
 /// The rooms that the verbs use, and their limits.
 pub struct Registry {
     /// Records.
-    pub ledger: Arc<Ledger>,
+    pub records: Records,
     /// Bytes that are here.
     pub store: Arc<Store>,
     /// Bytes that are on their way.
@@ -64,6 +64,9 @@ const STALE: HeaderValue =
 impl Registry {
     /// Answers a request under `/v2/`.
     pub async fn answer(&self, route: Route, request: Request) -> Result<Response<Payload>, Failure> {
+        if self.neighbours.is_edge() && !matches!(request.method, Method::GET | Method::HEAD) && route != Route::Base {
+            return Err(self.refuse_at_edge(&request));
+        }
         match (&request.method, route) {
             (_, Route::Base) => self.base(&request).await,
             (&Method::GET, Route::Catalog) => self.catalog(request).await,
@@ -94,6 +97,17 @@ impl Registry {
         }
     }
 
+    /// An edge only caches: it says where to push instead.
+    fn refuse_at_edge(&self, request: &Request) -> Failure {
+        let replicas = self.neighbours.nodes().into_iter().filter(|n| n.role == Role::Replica);
+        let near = replicas.max_by_key(|n| n.region == self.neighbours.region).map(|n| n.url);
+        let message = format!(
+            "this node is an edge, which only serves pulls; push to a replica{}",
+            near.map(|url| format!(", e.g. {url}")).unwrap_or_default()
+        );
+        Failure::new(Code::Unsupported, message).closing_unless_read(request)
+    }
+
     async fn base(&self, request: &Request) -> Result<Response<Payload>, Failure> {
         let caller = self.access.caller(request).await?;
         self.access.base(request, &caller)?;
@@ -103,14 +117,17 @@ impl Registry {
     }
 
     /// Reads the ledger; what may be stale is refused where the operator wants it so.
-    async fn read<T>(&self, read: impl Fn(&Reading) -> Result<T, RecordError>) -> Result<(T, Freshness), Failure> {
-        let (value, freshness) = self.ledger.read(read).await?;
-        if freshness == Freshness::Stale {
+    async fn read<T>(
+        &self,
+        read: impl Fn(&dyn ReadRecords) -> Result<T, RecordError>,
+    ) -> Result<(T, Freshness), Failure> {
+        let (value, freshness) = self.records.read(read).await?;
+        if freshness != Freshness::Fresh {
             metrics::counter!("atoll_reads_stale_total").increment(1);
-            if self.without_lease == StaleReads::Refuse {
-                let message = "this node cannot reach the leader of the ledger, and reads.without_lease is 'refuse'";
-                return Err(Failure::new(Code::Unavailable, message));
-            }
+        }
+        if freshness == Freshness::Stale && self.without_lease == StaleReads::Refuse {
+            let message = "this node cannot reach the leader of the ledger, and reads.without_lease is 'refuse'";
+            return Err(Failure::new(Code::Unavailable, message));
         }
         Ok((value, freshness))
     }
@@ -146,7 +163,18 @@ fn refuse_proxy(project: &Project) -> Result<(), Failure> {
 }
 
 fn mark(response: &mut Response<Payload>, freshness: Freshness) {
-    if freshness == Freshness::Stale {
-        response.headers_mut().insert(header::WARNING, STALE);
+    match freshness {
+        Freshness::Fresh => {}
+        Freshness::Stale => {
+            response.headers_mut().insert(header::WARNING, STALE);
+        }
+        Freshness::Aged(age) => {
+            let seconds = age.as_secs();
+            let warning = format!(
+                "110 atoll \"may be stale: this edge can reach no replica, and last asked one about this {seconds} s ago\""
+            );
+            set(response, "warning", warning);
+            set(response, "age", seconds.to_string());
+        }
     }
 }

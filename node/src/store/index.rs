@@ -13,6 +13,8 @@ use super::StoreError;
 
 /// Digest to length and content hash.
 const HELD: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("held-1");
+/// Digests of held blobs that may be evicted to when they were last used, in ms since the epoch.
+const CACHED: TableDefinition<'static, &[u8], u64> = TableDefinition::new("cached-1");
 /// Repository, NUL, digest to the end of the grant in ms since the epoch.
 const GRANTS: TableDefinition<'static, &[u8], u64> = TableDefinition::new("grants-1");
 
@@ -33,6 +35,7 @@ impl Index {
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let prepare = |write: &redb::WriteTransaction| {
             write.open_table(HELD)?;
+            write.open_table(CACHED)?;
             write.open_table(GRANTS)?;
             Ok(())
         };
@@ -72,13 +75,59 @@ impl Index {
         size: u64,
         content: ContentHash,
         grant: Option<(RepositoryName, u64)>,
+        cached: Option<Timestamp>,
     ) -> Result<(), StoreError> {
         let value = postcard::to_stdvec(&(size, content)).map_err(index_error)?;
         self.write(move |write| {
             write.open_table(HELD)?.insert(digest.to_key().as_slice(), value.as_slice())?;
+            let mut cachable = write.open_table(CACHED)?;
+            if let Some(used) = cached {
+                cachable.insert(digest.to_key().as_slice(), used.0)?;
+            } else {
+                cachable.remove(digest.to_key().as_slice())?;
+            }
             if let Some((repository, expires)) = grant {
                 write.open_table(GRANTS)?.insert(grant_key(&repository, &digest).as_slice(), expires)?;
             }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Every blob that may be evicted: its length, and when it was last used.
+    pub(super) fn cached(&self) -> Result<Vec<(Digest, u64, Timestamp)>, StoreError> {
+        let read = self.0.database().begin_read().map_err(index_error)?;
+        let cached = read.open_table(CACHED).map_err(index_error)?;
+        let mut all = Vec::new();
+        for pair in cached.iter().map_err(index_error)? {
+            let (key, used) = pair.map_err(index_error)?;
+            let digest = Digest::from_key(key.value()).map_err(index_error)?;
+            if let Some(held) = self.held(&digest)? {
+                all.push((digest, held.size, Timestamp(used.value())));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Blobs were used; those that are not cached any more are left alone.
+    pub(super) async fn used(&self, used: Vec<(Digest, Timestamp)>) -> Result<(), StoreError> {
+        self.write(move |write| {
+            let mut cached = write.open_table(CACHED)?;
+            for (digest, at) in used {
+                let known = cached.get(digest.to_key().as_slice())?.is_some();
+                if known {
+                    cached.insert(digest.to_key().as_slice(), at.0)?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// A blob is kept for good from now on.
+    pub(super) async fn keep(&self, digest: Digest) -> Result<(), StoreError> {
+        self.write(move |write| {
+            write.open_table(CACHED)?.remove(digest.to_key().as_slice())?;
             Ok(())
         })
         .await
@@ -111,9 +160,13 @@ impl Index {
         .await
     }
 
-    pub(super) async fn drop_blob(&self, digest: Digest) -> Result<(), StoreError> {
+    pub(super) async fn drop_blobs(&self, digests: Vec<Digest>) -> Result<(), StoreError> {
         self.write(move |write| {
-            write.open_table(HELD)?.remove(digest.to_key().as_slice())?;
+            let (mut held, mut cached) = (write.open_table(HELD)?, write.open_table(CACHED)?);
+            for digest in digests {
+                held.remove(digest.to_key().as_slice())?;
+                cached.remove(digest.to_key().as_slice())?;
+            }
             Ok(())
         })
         .await

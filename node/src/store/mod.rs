@@ -7,6 +7,7 @@
 //! This room is the seam for a second backend (object storage): nothing outside knows paths or files' names.
 
 mod body;
+mod eviction;
 mod index;
 mod ingest;
 mod writeback;
@@ -19,10 +20,12 @@ use std::time::Duration;
 use mesh::clock;
 use mesh::supervise::blocking;
 use rules::digest::{Algorithm, Digest};
+use rules::moment::Timestamp;
 use rules::names::RepositoryName;
 use rules::wire::{Held, Stock};
 
 pub use body::{Buffers, FileBody, Following};
+use eviction::Eviction;
 use index::Index;
 pub use ingest::Ingest;
 use ingest::Sealed;
@@ -51,6 +54,7 @@ pub struct Store {
     folder: PathBuf,
     index: Index,
     buffers: Buffers,
+    eviction: Eviction,
 }
 
 /// A held blob, open for reading.
@@ -63,8 +67,8 @@ pub struct OpenBlob {
 }
 
 impl Store {
-    /// Opens the store under `data_dir`; uploads that a crash cut off are forgotten.
-    pub fn open(data_dir: &Path) -> Result<Arc<Self>, StoreError> {
+    /// Opens the store under `data_dir`; uploads that a crash cut off are forgotten. Of cached blobs it keeps `budget` bytes, or all.
+    pub fn open(data_dir: &Path, budget: Option<u64>) -> Result<Arc<Self>, StoreError> {
         let folder = data_dir.to_path_buf();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
             fs::create_dir_all(folder.join("blobs").join(algorithm.name()))?;
@@ -75,7 +79,8 @@ impl Store {
         }
         fs::create_dir_all(&arriving)?;
         let index = Index::open(&folder.join("store.redb"))?;
-        Ok(Arc::new(Store { folder, index, buffers: Buffers::default() }))
+        let eviction = Eviction::new(budget, index.cached()?);
+        Ok(Arc::new(Store { folder, index, buffers: Buffers::default(), eviction }))
     }
 
     /// The pool that bodies read into.
@@ -102,7 +107,7 @@ impl Store {
     /// Whether `digest` is held, and whether it is granted in `repository`.
     pub fn stock(&self, digest: &Digest, repository: Option<&RepositoryName>) -> Result<Stock, StoreError> {
         let granted = repository.map(|r| self.granted(digest, r)).transpose()?.unwrap_or(false);
-        Ok(Stock { held: self.held(digest)?, granted })
+        Ok(Stock { held: self.held(digest)?, cached: self.eviction.is_cached(digest), granted })
     }
 
     /// Whether a recent upload or mount makes `digest` readable in `repository`.
@@ -114,10 +119,20 @@ impl Store {
     pub async fn open_blob(&self, digest: &Digest) -> Result<Option<OpenBlob>, StoreError> {
         let Some(held) = self.held(digest)? else { return Ok(None) };
         match File::open(self.path(digest)) {
-            Ok(file) => Ok(Some(OpenBlob { file: Arc::new(file), size: held.size })),
+            Ok(file) => {
+                let file = Arc::new(file);
+                self.eviction.opened(digest, &file, clock::timestamp());
+                Ok(Some(OpenBlob { file, size: held.size }))
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                // evicted this moment, or lost
+                let _settled = self.eviction.settled().await;
+                if self.held(digest)?.is_none() {
+                    return Ok(None);
+                }
                 tracing::error!(%digest, "a held blob's file is gone from data_dir; it will be fetched again");
-                self.index.drop_blob(*digest).await?;
+                self.index.drop_blobs(vec![*digest]).await?;
+                self.eviction.forget(digest);
                 Ok(None)
             }
             Err(error) => Err(error.into()),
@@ -132,6 +147,27 @@ impl Store {
         expected: Digest,
         grant: Option<(&RepositoryName, Duration)>,
     ) -> Result<Held, StoreError> {
+        let expires =
+            grant.map(|(repository, lasts)| (repository.clone(), clock::timestamp().0 + lasts.as_millis() as u64));
+        self.seal_as(ingest, expected, expires, None).await
+    }
+
+    /// The same for a blob that others hold for good, or an upstream has: it counts against the budget, and may be evicted.
+    pub async fn seal_cached(&self, ingest: Ingest, expected: Digest) -> Result<Held, StoreError> {
+        let sealed = self.seal_as(ingest, expected, None, Some(clock::timestamp())).await?;
+        self.make_room(0).await?;
+        Ok(sealed)
+    }
+
+    async fn seal_as(
+        &self,
+        ingest: Ingest,
+        expected: Digest,
+        grant: Option<(RepositoryName, u64)>,
+        cached: Option<Timestamp>,
+    ) -> Result<Held, StoreError> {
+        // what is evicted this moment may have the same name
+        let _settled = self.eviction.settled().await;
         let path = self.path(&expected);
         let sealed = blocking(move || -> Result<Sealed, StoreError> {
             let sealed = ingest.seal(expected)?;
@@ -140,12 +176,54 @@ impl Store {
         })
         .await
         .map_err(|e| StoreError::Index(e.to_string()))??;
-        let expires =
-            grant.map(|(repository, lasts)| (repository.clone(), clock::timestamp().0 + lasts.as_millis() as u64));
-        self.index.hold(expected, sealed.size, sealed.content, expires).await?;
+        self.index.hold(expected, sealed.size, sealed.content, grant, cached).await?;
+        self.eviction.sealed(expected, sealed.size, cached);
         metrics::counter!("atoll_blobs_stored_total").increment(1);
         metrics::counter!("atoll_blob_bytes_stored_total").increment(sealed.size);
         Ok(Held { size: sealed.size, content: sealed.content })
+    }
+
+    /// Keeps a held blob for good from now on: durability counts on it. `None` if it is not held (any more).
+    pub async fn keep(&self, digest: &Digest) -> Result<Option<Held>, StoreError> {
+        let _settled = self.eviction.settled().await;
+        let Some(held) = self.held(digest)? else { return Ok(None) };
+        if self.eviction.is_cached(digest) {
+            self.index.keep(*digest).await?;
+            self.eviction.forget(digest);
+        }
+        Ok(Some(held))
+    }
+
+    /// Evicts cached blobs until `room` more bytes fit into the budget: the least recently used first, none that is being read.
+    pub async fn make_room(&self, room: u64) -> Result<(), StoreError> {
+        if !self.eviction.needed(room) {
+            return Ok(());
+        }
+        let _alone = self.eviction.alone().await;
+        let victims = self.eviction.victims(room);
+        if victims.is_empty() {
+            return Ok(());
+        }
+        self.index.drop_blobs(victims.clone()).await?;
+        let paths: Vec<PathBuf> = victims.iter().map(|digest| self.path(digest)).collect();
+        let removed = blocking(move || paths.iter().map(fs::remove_file).filter(Result::is_ok).count()).await;
+        metrics::counter!("atoll_cache_evicted_total").increment(victims.len() as u64);
+        tracing::debug!(blobs = victims.len(), files = ?removed, "cached blobs were evicted (cache.budget)");
+        for digest in &victims {
+            self.eviction.forget(digest);
+        }
+        Ok(())
+    }
+
+    /// How many blobs and bytes are cached, and how many bytes may be.
+    pub fn cached(&self) -> (usize, u64, Option<u64>) {
+        self.eviction.totals()
+    }
+
+    /// Writes down when cached blobs were last used.
+    pub async fn note_uses(&self) -> Result<(), StoreError> {
+        let used = self.eviction.take_uses();
+        if used.is_empty() { Ok(()) } else { self.index.used(used).await }
     }
 
     /// Makes a blob readable in `repository` for `lasts`, durably.
@@ -170,7 +248,7 @@ mod tests {
 
     async fn store_with(bytes: &[u8]) -> (tempfile::TempDir, Arc<Store>, Digest) {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
+        let store = Store::open(folder.path(), None).unwrap();
         let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
         ingest.write(bytes).unwrap();
         let digest = Digest::sha256(bytes);
@@ -183,7 +261,7 @@ mod tests {
     async fn a_sealed_blob_is_held_over_a_restart_and_granted_only_where_it_was_uploaded() {
         let (folder, store, digest) = store_with(b"hello").await;
         drop(store);
-        let store = Store::open(folder.path()).unwrap();
+        let store = Store::open(folder.path(), None).unwrap();
         let stock = store.stock(&digest, Some(&"demo/a".parse().unwrap())).unwrap();
         assert!(stock.granted);
         assert_eq!(stock.held.unwrap().size, 5);
@@ -195,7 +273,7 @@ mod tests {
     #[tokio::test]
     async fn wrong_bytes_are_not_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
+        let store = Store::open(folder.path(), None).unwrap();
         let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
         ingest.write(b"hello").unwrap();
         let expected = Digest::sha256(b"other");
@@ -207,12 +285,62 @@ mod tests {
     #[tokio::test]
     async fn a_blob_named_by_sha512_is_checked_by_sha512() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
+        let store = Store::open(folder.path(), None).unwrap();
         let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
         ingest.write(b"hello").unwrap();
         let digest = Digest::of(Algorithm::Sha512, b"hello");
         store.seal(ingest, digest, None).await.unwrap();
         assert!(store.open_blob(&digest).await.unwrap().is_some());
+    }
+
+    async fn cache(store: &Store, bytes: &[u8]) -> Digest {
+        let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
+        ingest.write(bytes).unwrap();
+        let digest = Digest::sha256(bytes);
+        store.seal_cached(ingest, digest).await.unwrap();
+        digest
+    }
+
+    #[tokio::test]
+    async fn the_budget_evicts_the_least_recently_used_but_nothing_kept_and_nothing_being_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), Some(250)).unwrap();
+        let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
+        ingest.write(&[9; 1000]).unwrap();
+        let kept = Digest::sha256(&[9; 1000]);
+        store.seal(ingest, kept, None).await.unwrap();
+        let first = cache(&store, &[1; 100]).await;
+        let reading = store.open_blob(&first).await.unwrap().unwrap();
+        let second = cache(&store, &[2; 100]).await;
+        assert_eq!(store.cached(), (2, 200, Some(250)));
+        let third = cache(&store, &[3; 100]).await;
+        assert!(store.held(&second).unwrap().is_none() && !store.path(&second).exists());
+        assert!(store.held(&first).unwrap().is_some() && store.held(&third).unwrap().is_some());
+        assert!(store.held(&kept).unwrap().is_some());
+        drop(reading);
+        store.make_room(100).await.unwrap();
+        assert!(store.held(&first).unwrap().is_none() && store.open_blob(&first).await.unwrap().is_none());
+        assert!(store.stock(&third, None).unwrap().cached);
+        store.keep(&third).await.unwrap();
+        store.make_room(250).await.unwrap();
+        assert!(store.held(&third).unwrap().is_some() && !store.stock(&third, None).unwrap().cached);
+    }
+
+    #[tokio::test]
+    async fn what_is_cached_is_known_over_a_restart_and_an_upload_makes_it_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), Some(1000)).unwrap();
+        let (a, b) = (cache(&store, &[1; 100]).await, cache(&store, &[2; 100]).await);
+        store.open_blob(&a).await.unwrap();
+        store.note_uses().await.unwrap();
+        let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
+        ingest.write(&[2; 100]).unwrap();
+        store.seal(ingest, b, None).await.unwrap();
+        drop(store);
+        let store = Store::open(folder.path(), Some(50)).unwrap();
+        assert_eq!(store.cached(), (1, 100, Some(50)));
+        store.make_room(0).await.unwrap();
+        assert!(store.held(&a).unwrap().is_none() && store.held(&b).unwrap().is_some());
     }
 
     #[tokio::test]

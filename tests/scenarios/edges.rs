@@ -1,0 +1,214 @@
+//! An edge serves its region from a cache, sees a moved tag at once, and goes on when it is cut off from everything.
+//!
+//! It takes no pushes, votes for nothing, holds no secret of the mesh, keeps no more than its budget, and says how old it is when no replica answers.
+
+use std::time::Duration;
+
+use http::Method;
+use rustix::process::Signal;
+use tests::complaints::Complaints;
+use tests::formed::Formed;
+use tests::image::Image;
+use tests::repository::{Repository, create_project};
+use tests::{metrics, wait};
+
+const THREE: [(&str, &str); 3] = [("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-central-1")];
+const MIB: usize = 1 << 20;
+
+#[test]
+fn an_edge_serves_what_the_mesh_has_as_fresh_as_the_mesh() {
+    let (mut mesh, wrong) = (Formed::of(&THREE, ""), Complaints::default());
+    let edge = mesh.add_edge("edge", "us-east-1", "");
+    mesh.members()[edge].wait_ready();
+    let anyone = Repository::new(&mesh.members()[edge].anyone(), "demo/app");
+    for round in 0..5 {
+        let image = Image::random(&[MIB, 300_000]);
+        mesh.repository(round % 3, "demo/app").push(&image, "latest").unwrap_or_else(|no| panic!("{no}"));
+        let found = anyone.pull("latest").unwrap_or_else(|no| panic!("round {round}: {no}"));
+        wrong.unless(found.digest == image.digest(), || format!("round {round}: an older tag at the edge"));
+        for blob in &image.blobs {
+            let again = anyone.blob(&blob.digest).unwrap_or_else(|no| panic!("{no}"));
+            wrong.unless(again == blob.bytes, || "other bytes from the edge's cache".into());
+        }
+    }
+    let client = mesh.members()[edge].anyone();
+    let tags = client.get("/v2/demo/app/tags/list").unwrap_or_else(|none| panic!("{none}")).json();
+    wrong.unless(tags["tags"] == serde_json::json!(["latest"]), || format!("the tags at the edge: {tags}"));
+    let missing = client.get("/v2/demo/app/manifests/nothing");
+    wrong.unless_refused("a tag that is not there", missing, &[404], &["MANIFEST_UNKNOWN"]);
+
+    // it is asked to take nothing, and takes nothing
+    let push = mesh.client(edge).ask(Method::POST, "/v2/demo/app/blobs/uploads/").send();
+    let said = push.as_ref().map(ToString::to_string).unwrap_or_default();
+    wrong.unless_refused("a push to an edge", push, &[405], &["UNSUPPORTED"]);
+    wrong.unless(said.contains("http://"), || format!("it does not say where to push: {said}"));
+
+    // everybody sees it as what it is; it votes for nothing and follows no ledger
+    for at in 0..4 {
+        let status = mesh.status(at).unwrap_or_else(|no| panic!("{no}"));
+        let shown = status["nodes"].as_array().and_then(|all| all.iter().find(|n| n["name"] == "edge")).cloned();
+        let shown = shown.unwrap_or_default();
+        wrong
+            .unless(shown["role"] == "edge" && shown["state"] == "up", || format!("the edge as {at} sees it: {shown}"));
+    }
+    let ledger = mesh.status(0).unwrap_or_else(|no| panic!("{no}"))["ledger"].clone();
+    wrong.unless(!ledger.to_string().contains("\"edge\""), || format!("the edge is in the ledger: {ledger}"));
+    let own = mesh.status(edge).unwrap_or_else(|no| panic!("{no}"));
+    wrong
+        .unless(own["ledger"].is_null() && own["cache"]["blobs"].as_u64() >= Some(10), || format!("its status: {own}"));
+    let key = std::fs::read(mesh.members()[edge].data().join("identity/authority.key")).unwrap_or_default();
+    wrong.unless(key.is_empty(), || "the edge was given the key of the mesh's CA".into());
+}
+
+#[test]
+fn what_may_be_seen_is_decided_by_the_mesh() {
+    let (mut mesh, wrong) = (Formed::of(&THREE, ""), Complaints::default());
+    let edge = mesh.add_edge("edge", "us-west-2", "edge:\n  access_age: 0s\n");
+    mesh.members()[edge].wait_ready();
+    create_project(&mesh.client(0), "team", false, 1);
+    let image = Image::tiny();
+    mesh.repository(0, "team/app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    let anyone = mesh.members()[edge].anyone();
+    let path = format!("/v2/team/app/blobs/{}", image.blobs[0].digest);
+    wrong.unless_refused("a private blob for anyone", anyone.get(&path), &[401], &["UNAUTHORIZED"]);
+    let liar = anyone.clone().basic("admin", "not the password");
+    wrong.unless_refused("a private blob with a wrong password", liar.get(&path), &[401], &["UNAUTHORIZED"]);
+    mesh.repository(edge, "team/app").pull("1").unwrap_or_else(|no| panic!("with the password: {no}"));
+
+    // tokens: its own, and one that a replica signed
+    for signer in [edge, 1] {
+        let asked = "/service/token?service=atoll&scope=repository:team/app:pull";
+        let token = mesh.client(signer).get(asked).unwrap_or_else(|none| panic!("{none}")).json()["token"].clone();
+        let bearer = mesh.members()[edge].anyone().bearer(token.as_str().unwrap_or_default());
+        Repository::new(&bearer, "team/app").pull("1").unwrap_or_else(|no| panic!("token of {signer}: {no}"));
+    }
+    // it becomes public, and private again: the edge follows
+    for public in ["true", "false"] {
+        let change = serde_json::json!({"metadata": {"public": public}});
+        let changed = mesh.client(1).send_json(Method::PUT, "/api/v2.0/projects/team", &change);
+        assert_eq!(changed.unwrap_or_else(|none| panic!("{none}")).status, 200);
+        let answer = anyone.get(&path).unwrap_or_else(|none| panic!("{none}"));
+        let expected = if public == "true" { 200 } else { 401 };
+        wrong.unless(answer.status == expected, || format!("public is {public}, and the edge answers {answer}"));
+    }
+    // tokens are for the role that they name
+    let late = mesh.prepare("late", "us-west-2", "role: edge\n");
+    let refused = late.join(&mesh.members()[0].invite());
+    wrong.unless(!refused.success && refused.err.contains("--role edge"), || format!("an edge: {}", refused.err));
+    let late = mesh.prepare("late2", "us-west-2", "");
+    let refused = late.join(&mesh.members()[0].invite_as("edge"));
+    wrong.unless(!refused.success && refused.err.contains("--role replica"), || format!("a replica: {}", refused.err));
+}
+
+#[test]
+fn cut_off_from_everything_it_serves_what_it_has_and_says_how_old_it_is() {
+    let (mut mesh, wrong) = (Formed::of(&THREE, ""), Complaints::default());
+    let edge = mesh.add_edge("edge", "us-east-1", "");
+    let strict = mesh.add_edge("strict", "us-east-1", "edge:\n  alone_for: 0s\n  access_age: 0s\n");
+    create_project(&mesh.client(0), "team", false, 1);
+    let (open, closed, never) = (Image::random(&[MIB]), Image::tiny(), Image::tiny());
+    mesh.repository(0, "demo/app").push(&open, "1").unwrap_or_else(|no| panic!("{no}"));
+    mesh.repository(0, "demo/never").push(&never, "1").unwrap_or_else(|no| panic!("{no}"));
+    mesh.repository(0, "team/app").push(&closed, "1").unwrap_or_else(|no| panic!("{no}"));
+    for at in [edge, strict] {
+        mesh.members()[at].wait_ready();
+        Repository::new(&mesh.members()[at].anyone(), "demo/app").pull("1").unwrap_or_else(|no| panic!("{no}"));
+        mesh.repository(at, "team/app").pull("1").unwrap_or_else(|no| panic!("{no}"));
+    }
+    for replica in 0..3 {
+        mesh.members()[replica].stop(Signal::KILL);
+    }
+    let manifest = "/v2/demo/app/manifests/1";
+    let anyone = mesh.members()[edge].anyone().patient_for(Duration::from_secs(15));
+    for restarted in [false, true] {
+        if restarted {
+            mesh.members()[edge].stop(Signal::KILL);
+            mesh.members()[edge].serve();
+            mesh.members()[edge].wait_ready();
+        }
+        let answer = wait::until("the edge says that it is cut off", || {
+            let answer = anyone.get(manifest).ok()?;
+            assert_eq!(answer.status, 200, "restarted: {restarted}: {answer}");
+            answer.may_be_stale().then_some(answer)
+        });
+        let age = answer.header("age").and_then(|age| age.parse::<u64>().ok());
+        wrong.unless(age.is_some(), || format!("restarted: {restarted}: how old? {answer}"));
+        let found =
+            Repository::new(&anyone, "demo/app").pull("1").unwrap_or_else(|no| panic!("restarted: {restarted}: {no}"));
+        wrong.unless(found.digest == open.digest(), || "another image".into());
+        let absent = anyone.get("/v2/demo/never/manifests/1");
+        wrong.unless_refused("what it never had", absent, &[503], &["UNAVAILABLE"]);
+        let private = format!("/v2/team/app/blobs/{}", closed.blobs[0].digest);
+        wrong.unless_refused("a private blob for anyone", anyone.get(&private), &[401], &["UNAUTHORIZED"]);
+        if !restarted {
+            // verdicts on passwords are kept in memory only
+            mesh.repository(edge, "team/app").pull("1").unwrap_or_else(|no| panic!("cut off, with the password: {no}"));
+        }
+    }
+    let strict = mesh.members()[strict].anyone().patient_for(Duration::from_secs(15));
+    wait::until("an edge that may not be alone refuses", || (strict.get(manifest).ok()?.status == 503).then_some(()));
+
+    // a replica comes back, and all is fresh again
+    for replica in 0..3 {
+        mesh.members()[replica].serve();
+    }
+    wait::until("the edge is fresh again", || {
+        let answer = anyone.get(manifest).ok()?;
+        (answer.status == 200 && !answer.may_be_stale()).then_some(())
+    });
+}
+
+#[test]
+fn a_cache_stays_within_its_budget_and_loses_nothing_but_time() {
+    let mut mesh = Formed::of(&THREE, "cache:\n  budget: 16MiB\n");
+    let edge = mesh.add_edge("edge", "us-east-1", "cache:\n  budget: 16MiB\n");
+    mesh.members()[edge].wait_ready();
+    let client = mesh.members()[edge].anyone();
+    let image = Image::random(&[5 * MIB; 6]);
+    mesh.repository(0, "demo/app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    let there = Repository::new(&client, "demo/app");
+    for round in 0..3 {
+        there.pull("1").unwrap_or_else(|no| panic!("round {round}: {no}"));
+        let cached = mesh.status(edge).unwrap_or_else(|no| panic!("{no}"))["cache"].clone();
+        assert!(cached["bytes"].as_u64() <= Some(16 << 20), "round {round}: {cached}");
+    }
+    assert!(metrics::value(&client, "atoll_cache_evicted_total") >= 3, "nothing was evicted");
+    // at a replica what durability counts on is no cache: it stays, whatever is pulled
+    for at in (0..3).cycle().take(6) {
+        let there = Repository::new(&mesh.members()[at].anyone(), "demo/app");
+        there.pull("1").unwrap_or_else(|no| panic!("at {at}: {no}"));
+        let cached = mesh.status(at).unwrap_or_else(|no| panic!("{no}"))["cache"].clone();
+        assert!(cached["bytes"].as_u64() <= Some(16 << 20), "at {at}: {cached}");
+    }
+    let status = mesh.status(0).unwrap_or_else(|no| panic!("{no}"));
+    let copies = status["projects"][0]["copies"].as_object().cloned().unwrap_or_default();
+    let held: u64 = copies.values().filter_map(|region| region["blobs"].as_u64()).sum();
+    assert!(held >= 2 * image.blobs.len() as u64, "fewer than two copies of each blob: {copies:?}");
+}
+
+#[test]
+fn a_region_of_edges_fetches_once_however_many_ask() {
+    let mut mesh = Formed::of(&THREE, "");
+    let edges: Vec<usize> = (0..4).map(|n| mesh.add_edge(&format!("edge-{n}"), "sa-east-1", "")).collect();
+    for edge in &edges {
+        mesh.members()[*edge].wait_ready();
+        wait::until("the edges know each other", || {
+            let nodes = mesh.status(*edge).ok()?["nodes"].as_array()?.clone();
+            (nodes.len() == 7 && nodes.iter().all(|n| n["state"] == "up")).then_some(())
+        });
+    }
+    let image = Image::random(&[8 * MIB]);
+    mesh.repository(0, "demo/app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    let sent = |mesh: &Formed| -> u64 {
+        (0..3).map(|at| metrics::value(&mesh.members()[at].anyone(), "atoll_link_bytes_sent_total")).sum()
+    };
+    let before = sent(&mesh);
+    std::thread::scope(|scope| {
+        for edge in edges.iter().cycle().take(12) {
+            let there = Repository::new(&mesh.members()[*edge].anyone(), "demo/app");
+            scope.spawn(move || there.pull("1").unwrap_or_else(|no| panic!("{no}")));
+        }
+    });
+    let (size, sent) = (image.blobs.iter().map(|b| b.bytes.len() as u64).sum::<u64>(), sent(&mesh) - before);
+    assert!(sent >= size && sent < size + size / 4, "{sent} bytes left the other regions for an image of {size}");
+}

@@ -1,0 +1,71 @@
+//! Three regions of four replicas and thirty edges pull one new image at once: the upstream is asked once, and each region fetches it once.
+
+use tests::formed::Formed;
+use tests::image::Image;
+use tests::repository::Repository;
+use tests::upstream::Upstream;
+use tests::{metrics, wait};
+
+use http::Method;
+use serde_json::json;
+
+const REGIONS: [&str; 3] = ["us-east-1", "us-west-2", "eu-central-1"];
+const REPLICAS: usize = 12;
+const EDGES: usize = 30;
+const MIB: usize = 1 << 20;
+
+#[test]
+fn twelve_replicas_and_thirty_edges_fetch_an_image_once_for_each_region() {
+    let upstream = Upstream::start();
+    let more = "upstreams:\n  allow_loopback: true\nlog:\n  level: warn\n";
+    let names: Vec<String> = (0..REPLICAS).map(|n| format!("replica-{n}")).collect();
+    let sites: Vec<(&str, &str)> = names.iter().zip(REGIONS.iter().cycle()).map(|(n, r)| (n.as_str(), *r)).collect();
+    let mut mesh = Formed::of(&sites, more);
+    for n in 0..EDGES {
+        mesh.add_edge(&format!("edge-{n}"), REGIONS[n % 3], more);
+    }
+    for member in mesh.members() {
+        member.wait_ready();
+    }
+    let everybody = REPLICAS + EDGES;
+    wait::until("everybody has met everybody", || {
+        let status = mesh.status(0).ok()?;
+        let up = status["nodes"].as_array()?.iter().filter(|n| n["state"] == "up").count();
+        (up == everybody).then_some(())
+    });
+    let what = json!({"name": "up", "url": upstream.url(), "type": "docker-registry"});
+    let made =
+        mesh.client(0).send_json(Method::POST, "/api/v2.0/registries", &what).unwrap_or_else(|none| panic!("{none}"));
+    assert_eq!(made.status, 201, "{made}");
+    let what = json!({"project_name": "hub", "registry_id": 1, "metadata": {"public": "true"}});
+    let made =
+        mesh.client(0).send_json(Method::POST, "/api/v2.0/projects", &what).unwrap_or_else(|none| panic!("{none}"));
+    assert_eq!(made.status, 201, "{made}");
+
+    let image = Image::random(&[4 * MIB, MIB]);
+    upstream.repository("app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    upstream.forget();
+    std::thread::scope(|scope| {
+        for member in mesh.members() {
+            let there = Repository::new(&member.anyone(), "hub/app");
+            let digest = image.digest();
+            scope.spawn(move || {
+                let found = there.pull("1").unwrap_or_else(|no| panic!("{}: {no}", member.name));
+                assert_eq!(found.digest, digest, "{}", member.name);
+            });
+        }
+    });
+    for blob in &image.blobs {
+        let gets = upstream.asked_for(&Method::GET, &blob.digest);
+        assert_eq!(gets.len(), 1, "the upstream was asked {} times for {}", gets.len(), blob.digest);
+    }
+    // every node but one got every byte once, over links
+    let size = image.blobs.iter().map(|b| b.bytes.len() as u64).sum::<u64>();
+    let received: Vec<u64> =
+        mesh.members().iter().map(|m| metrics::value(&m.anyone(), "atoll_link_bytes_received_total")).collect();
+    for (member, received) in mesh.members().iter().zip(&received) {
+        assert!(*received <= size + size / 20, "{} received {received} bytes of an image of {size}", member.name);
+    }
+    let total = received.iter().sum::<u64>();
+    assert!(total <= size * everybody as u64, "{total} bytes moved");
+}

@@ -66,6 +66,12 @@ fn describe() {
         "reminders that the ledger has stopped on this node; never expected"
     );
     describe_counter!("atoll_task_panics_total", "tasks that panicked; never expected");
+    describe_counter!("atoll_cache_evicted_total", "cached blobs evicted for cache.budget");
+    describe_gauge!("atoll_cache_blobs", "blobs that are cached: they may be evicted");
+    describe_gauge!("atoll_cache_bytes", "bytes of cached blobs");
+    describe_gauge!("atoll_cache_budget_bytes", "cache.budget");
+    describe_counter!("atoll_edge_reads_alone_total", "reads of an edge that no replica could be asked about");
+    describe_gauge!("atoll_edge_heard_seconds_ago", "how long ago a replica answered this edge");
     describe_gauge!("atoll_uploads_open", "uploads that are open on this node");
     describe_gauge!("atoll_ledger_applied", "the ledger's entry that this node has applied");
     describe_gauge!("atoll_ledger_released", "the ledger's entry up to which every reader shows everything");

@@ -144,7 +144,8 @@ impl Shown {
         let text = |v: &Value| v.as_str().unwrap_or("-").to_owned();
         let empty = Vec::new();
         let list = |name: &str| status[name].as_array().unwrap_or(&empty).clone();
-        let hears_leader = text(&status["lease"]["state"]) != "none";
+        let edge = &status["edge"];
+        let hears_leader = edge.is_null() && text(&status["lease"]["state"]) != "none";
         if hears_leader {
             let leader = text(&status["leader"]["name"]);
             self.fact("leader".into(), leader.clone(), format!("{leader} leads the ledger"));
@@ -159,7 +160,16 @@ impl Shown {
                 }
             }
         }
-        let lease = if hears_leader { "hears the leader" } else { "does not hear a leader: pushes wait, pulls go on" };
+        let lease = if !edge.is_null() {
+            match edge["heard_seconds_ago"].as_u64() {
+                Some(ago) if ago < 10 => "hears the mesh",
+                _ => "hears no replica: it serves what it has kept",
+            }
+        } else if hears_leader {
+            "hears the leader"
+        } else {
+            "does not hear a leader: pushes wait, pulls go on"
+        };
         self.fact(format!("lease/{seer}"), lease.into(), format!("{seer} {lease}"));
         for node in list("nodes") {
             let (name, state) = (text(&node["name"]), text(&node["state"]));

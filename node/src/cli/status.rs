@@ -82,8 +82,22 @@ fn text(value: &Value) -> String {
 fn tables(status: &Value) -> String {
     let empty = Vec::new();
     let rows = |name: &str| status[name].as_array().unwrap_or(&empty).clone();
+    let edge = &status["edge"];
+    let standing = match edge["heard_seconds_ago"].as_u64() {
+        _ if edge.is_null() => String::new(),
+        Some(ago) => format!("an edge; a replica answered {ago} s ago; {} records kept\n", text(&edge["kept_records"])),
+        None => {
+            format!("an edge; no replica has answered since its start; {} records kept\n", text(&edge["kept_records"]))
+        }
+    };
+    let cache = format!(
+        "cached: {} blobs, {} of {} bytes\n",
+        text(&status["cache"]["blobs"]),
+        text(&status["cache"]["bytes"]),
+        text(&status["cache"]["budget"]),
+    );
     let mut out = format!(
-        "seen from {} ({}); leader {}; lease {}; applied {}, released {}; voters {}\n\n",
+        "seen from {} ({}); leader {}; lease {}; applied {}, released {}; voters {}\n{standing}{cache}\n",
         text(&status["node"]["name"]),
         text(&status["node"]["region"]),
         text(&status["leader"]["name"]),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use config::Settings;
 use mesh::identity::{Authority, new_node_id, write_private};
-use rules::records::NodeRecord;
+use rules::records::{NodeRecord, Role};
 use serde_json::{Value, json};
 
 use super::init::{ADMINISTRATOR, FIRST_PROJECT, issue, new_birth, new_password};
@@ -38,12 +38,16 @@ pub(super) struct Up {
     /// How many nodes, spread over the three regions. [default: 3, or what the data folder already has]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=60))]
     nodes: Option<u16>,
+    /// How many edges beside them. [default: 0, or what the data folder already has]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(0..=60))]
+    edges: Option<u16>,
 }
 
 /// One node of the mesh as `up` runs it.
 pub(super) struct Node {
     pub(super) name: String,
     pub(super) region: String,
+    pub(super) role: Role,
     pub(super) url: String,
     pub(super) folder: PathBuf,
     pub(super) child: Option<Child>,
@@ -67,7 +71,7 @@ pub(super) fn run(up: Up) -> io::Result<()> {
         .map_err(|_| io::Error::other(format!("another `atoll up` is running on {}", data.display())))?;
     let mut world = match find_nodes(&data)? {
         Some(nodes) => World::again(data, nodes, &up)?,
-        None => World::create(data, up.nodes.unwrap_or(3), up.port.unwrap_or(PORT))?,
+        None => World::create(data, up.nodes.unwrap_or(3), up.edges.unwrap_or(0), up.port.unwrap_or(PORT))?,
     };
     // children that were started must not outlive a failure
     let result = world.start_all().and_then(|()| live::follow(&mut world));
@@ -87,7 +91,8 @@ fn find_nodes(data: &Path) -> io::Result<Option<Vec<Node>>> {
         }
         let settings = super::load(&config)?;
         let url = public_url(&settings);
-        let node = Node { name: settings.name, region: settings.region, url, folder, child: None, pid: 0 };
+        let (name, region, role) = (settings.name, settings.region, settings.role);
+        let node = Node { name, region, role, url, folder, child: None, pid: 0 };
         found.push((settings.http.listen, node));
     }
     if found.is_empty() {
@@ -104,11 +109,13 @@ fn find_nodes(data: &Path) -> io::Result<Option<Vec<Node>>> {
 
 impl World {
     fn again(data: PathBuf, nodes: Vec<Node>, up: &Up) -> io::Result<Self> {
-        if up.nodes.is_some_and(|n| usize::from(n) != nodes.len()) {
+        let edges = nodes.iter().filter(|n| n.role == Role::Edge).count();
+        let other = |wanted: Option<u16>, there: usize| wanted.is_some_and(|n| usize::from(n) != there);
+        if other(up.nodes, nodes.len() - edges) || other(up.edges, edges) {
             let message = format!(
-                "{} holds a mesh of {} nodes; leave --nodes out, give another --data, or let more nodes in with `atoll invite`",
+                "{} holds a mesh of {} replicas and {edges} edges; leave --nodes and --edges out, give another --data, or let more nodes in with `atoll invite`",
                 data.display(),
-                nodes.len()
+                nodes.len() - edges
             );
             return Err(io::Error::other(message));
         }
@@ -124,29 +131,43 @@ impl World {
     }
 
     /// Makes keys, settings and the birth of a new mesh.
-    fn create(data: PathBuf, count: u16, port: u16) -> io::Result<Self> {
+    fn create(data: PathBuf, replicas: u16, edges: u16, port: u16) -> io::Result<Self> {
         let authority = Authority::generate().map_err(io::Error::other)?;
         let password = new_password();
         let (mut nodes, mut records, mut voters) = (Vec::new(), Vec::<NodeRecord>::new(), Vec::new());
-        for i in 0..count {
-            let region = REGIONS[usize::from(i) % REGIONS.len()];
-            let name = format!("{region}-{}", usize::from(i) / REGIONS.len() + 1);
+        for i in 0..replicas + edges {
+            let (role, nth) = if i < replicas { (Role::Replica, i) } else { (Role::Edge, i - replicas) };
+            let region = REGIONS[usize::from(nth) % REGIONS.len()];
+            let word = if role == Role::Edge { "edge-" } else { "" };
+            let name = format!("{region}-{word}{}", usize::from(nth) / REGIONS.len() + 1);
             let folder = data.join(&name);
             let ip = IpAddr::V4(Ipv4Addr::new(127, 0, 0, i as u8 + 1));
             let mut settings = Settings::new(&folder, region);
             settings.name = name.clone();
+            settings.role = role;
             settings.http.listen = SocketAddr::new(ip, free_port(ip, port)?);
             settings.mesh.listen = SocketAddr::new(ip, settings.http.listen.port());
             // a little world on one machine: its upstreams are there, too
             settings.upstreams.allow_loopback = true;
-            let identity = issue(&authority, new_node_id())?;
+            let mut identity = issue(&authority, new_node_id())?;
+            if role == Role::Edge {
+                identity.authority.key.clear();
+            }
             identity.save(&identity_folder(&folder)).map_err(io::Error::other)?;
             std::fs::write(folder.join("node.yaml"), config::render(&settings))?;
             let record = node_record(&settings, identity.node).map_err(io::Error::other)?;
             if usize::from(i) < REGIONS.len() {
                 voters.push(record.clone());
             }
-            nodes.push(Node { name, region: region.into(), url: record.url.clone(), folder, child: None, pid: 0 });
+            nodes.push(Node {
+                name,
+                region: region.into(),
+                role,
+                url: record.url.clone(),
+                folder,
+                child: None,
+                pid: 0,
+            });
             records.push(record);
         }
         for (node, record) in nodes.iter().zip(&records) {
@@ -177,7 +198,7 @@ impl World {
             .iter()
             .map(|n| {
                 json!({
-                    "name": n.name, "region": n.region, "role": "replica", "url": n.url, "pid": n.pid,
+                    "name": n.name, "region": n.region, "role": n.role.name(), "url": n.url, "pid": n.pid,
                     "data_dir": n.folder, "start": self.start_line(n),
                 })
             })
@@ -271,8 +292,9 @@ impl World {
 
     /// What a person needs to begin.
     pub(super) fn introduction(&self) -> String {
-        let rows = self.nodes.iter().map(|n| vec![n.name.clone(), n.region.clone(), n.url.clone(), n.pid.to_string()]);
-        let mut out = table(&["NODE", "REGION", "URL", "PID"], rows.collect());
+        let row =
+            |n: &Node| vec![n.name.clone(), n.region.clone(), n.role.name().into(), n.url.clone(), n.pid.to_string()];
+        let mut out = table(&["NODE", "REGION", "ROLE", "URL", "PID"], self.nodes.iter().map(row).collect());
         let host = |i: usize| self.nodes[i % self.nodes.len()].url.trim_start_matches("http://").to_owned();
         let (first, second) = (host(0), host(1));
         let file = self.password_file().display().to_string();

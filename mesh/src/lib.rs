@@ -5,6 +5,7 @@
 //! | [`supervise`] | the only place that starts tasks; one way to stop them |
 //! | [`clock`] | the only place that asks the time |
 //! | [`identity`] | the mesh's CA, a node's certificate, and how one is given out |
+//! | [`secrets`] | what the ledger keeps sealed |
 //! | [`links`] | QUIC connections to peers, bound to their certificates |
 //! | [`members`] | drives the gossip; keeps the roster |
 //! | [`grouped`] | a redb file whose writes share fsyncs |
@@ -21,5 +22,6 @@ pub mod identity;
 pub mod ledger;
 pub mod links;
 pub mod members;
+pub mod secrets;
 pub mod supervise;
 pub mod transfer;

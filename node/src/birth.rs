@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use mesh::identity::write_private;
 use rules::command::Command;
 use rules::names::{NodeId, OperationId, ProjectName};
+use rules::proxy::ProxyChange;
 use rules::records::{NodeRecord, User};
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +78,7 @@ impl Birth {
                 durability: self.durability,
                 home: home.id,
                 upstream: None,
+                proxy: ProxyChange::default(),
             };
             commands.push((self.operations.1, create));
         }

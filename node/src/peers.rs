@@ -77,6 +77,10 @@ impl Service for Peers {
             Ask::ReadIndex => Answer::ReadIndex(ledger.read_index(Duration::from_secs(3)).await),
             Ask::Write(write) => Answer::Written(self.writes.commit_here(write).await),
             Ask::Have { digests, repository } => self.have(&digests, repository.as_ref()),
+            Ask::Spare { upstream, everything, millis } => {
+                self.proxies.spare(upstream, everything, Duration::from_millis(millis));
+                Answer::Spared
+            }
             Ask::Look(questions) => match look(ledger, &questions).await {
                 Ok((found, fresh)) => Answer::Look(found, fresh),
                 Err(reason) => Answer::Refused(reason),
@@ -154,7 +158,13 @@ impl Service for Peers {
 fn for_edges(ask: &Ask) -> bool {
     matches!(
         ask,
-        Ask::Have { .. } | Ask::Look(_) | Ask::Identify(_) | Ask::Introduce(_) | Ask::Resolve { .. } | Ask::Join(_)
+        Ask::Have { .. }
+            | Ask::Spare { .. }
+            | Ask::Look(_)
+            | Ask::Identify(_)
+            | Ask::Introduce(_)
+            | Ask::Resolve { .. }
+            | Ask::Join(_)
     )
 }
 

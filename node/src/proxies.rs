@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::clock;
+use mesh::secrets::Secrets;
 use mesh::supervise::Tasks;
 use mesh::transfer::TransferTerms;
 use parking_lot::Mutex;
@@ -16,7 +17,7 @@ use rules::digest::Digest;
 use rules::names::{Reference, RepositoryName, UpstreamId};
 use rules::records::{Look, Project, RecordError, UpstreamRecord, key};
 use rules::wire::{Answer, Ask, Resolution, WriteError};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use crate::neighbours::Neighbours;
@@ -36,6 +37,9 @@ const UPSTREAM: Duration = Duration::from_millis(2200);
 /// How long the primary may take; with [`UPSTREAM`] once more after it, a client has its answer within five seconds.
 const PRIMARY: Duration = Duration::from_millis(2500);
 
+/// How long a node may take to hear of a limit.
+const TELL: Duration = Duration::from_secs(1);
+
 /// How upstreams are treated; see the settings of the same names.
 #[derive(Clone, Copy, Debug)]
 pub struct ProxyTerms {
@@ -53,6 +57,15 @@ pub struct ProxyTerms {
     pub upstream_allowed: bool,
 }
 
+/// Tells every live replica when an upstream wants to be left alone: its limit is one for the whole mesh.
+async fn tell_limits(neighbours: Arc<Neighbours>, mut heard: mpsc::UnboundedReceiver<Ask>) {
+    while let Some(limit) = heard.recv().await {
+        let others = neighbours.alive().into_iter().filter(|c| c.id != neighbours.me);
+        let told = others.map(|other| neighbours.links.ask(other.id, limit.clone(), TELL));
+        futures::future::join_all(told).await;
+    }
+}
+
 /// What a node that could not reach the primary got from the upstream itself, or the primary's answer.
 pub enum Resolving {
     /// The mesh's answer.
@@ -68,6 +81,8 @@ pub struct Proxies {
     neighbours: Arc<Neighbours>,
     records: Records,
     writes: Arc<Writes>,
+    secrets: Arc<Secrets>,
+    limits: mpsc::UnboundedSender<Ask>,
     terms: ProxyTerms,
     trust: Trust,
     tasks: Tasks,
@@ -81,15 +96,20 @@ impl Proxies {
     pub fn new(
         neighbours: Arc<Neighbours>,
         writes: Arc<Writes>,
+        secrets: Arc<Secrets>,
         terms: ProxyTerms,
         tasks: Tasks,
     ) -> std::io::Result<Arc<Self>> {
+        let (limits, heard) = mpsc::unbounded_channel();
+        tasks.spawn("proxy.limits", tell_limits(neighbours.clone(), heard));
         let freshness =
             Freshness { found: terms.fresh_for, missing: terms.missing_for, retry: RETRY, most: REMEMBERED };
         Ok(Arc::new(Proxies {
             records: neighbours.records.clone(),
             neighbours,
             writes,
+            secrets,
+            limits,
             terms,
             trust: Trust::public().map_err(std::io::Error::other)?,
             tasks,
@@ -121,7 +141,19 @@ impl Proxies {
             return Ok(upstream.clone());
         }
         let endpoint = endpoint(&record.kind, &record.url).map_err(|e| UpstreamError::Refused(e.into()))?;
-        let credentials = record.credentials.clone().map(|(user, password)| Credentials { user, password });
+        let credentials = match &record.credentials {
+            None => None,
+            Some((user, sealed)) => {
+                let password = self.secrets.open(&record.name, sealed);
+                let password =
+                    password.map_err(|e| UpstreamError::Refused(format!("registry {}: {e}", record.name).into()))?;
+                Some(Credentials { user: user.clone(), password })
+            }
+        };
+        let (id, limits) = (record.id, self.limits.clone());
+        let on_limit = move |everything, wait: Duration| {
+            let _ = limits.send(Ask::Spare { upstream: id, everything, millis: wait.as_millis() as u64 });
+        };
         let settings = UpstreamSettings {
             endpoint,
             credentials,
@@ -129,10 +161,30 @@ impl Proxies {
             rule: self.terms.rule,
             terms: self.terms.transfer,
             max_manifest: self.terms.max_manifest,
+            on_limit: Arc::new(on_limit),
         };
         let upstream = Arc::new(Upstream::new(settings, self.tasks.clone()));
         clients.insert(record.id, (record, upstream.clone()));
         Ok(upstream)
+    }
+
+    /// Another node heard that an upstream wants to be left alone for `wait`.
+    pub fn spare(&self, id: UpstreamId, everything: bool, wait: Duration) {
+        let record = self.records.view().and_then(|view| view.record::<UpstreamRecord>(&key::upstream(id)));
+        if let Ok(Some(record)) = record
+            && let Ok(upstream) = self.client(record)
+        {
+            upstream.spare(everything, wait);
+        }
+    }
+
+    /// Whether a proxy project serves `repository` at all; what its patterns leave out is as if it did not exist, upstream and here.
+    pub fn admits(&self, project: &Project, repository: &RepositoryName) -> bool {
+        let there = match self.upstream_of(repository) {
+            Ok(Some((_, there))) => there,
+            Ok(None) | Err(_) => repository.within_project().to_owned(),
+        };
+        project.proxy.admits(&there)
     }
 
     /// Where a client is sent that left `library/` out, as Docker Hub's own clients would put it in (Harbor answers 301, too).
@@ -249,7 +301,7 @@ impl Proxies {
         }
         let decision = self.answers.lock().decide(clock::now(), repository.as_str(), written);
         match decision {
-            Decision::Missing => return Resolution::Missing,
+            Decision::Missing => return self.gone(repository, reference),
             Decision::Fresh(known) if self.cached(repository, &known.digest) => return Resolution::Fresh(known.digest),
             Decision::Stale(known) if self.cached(repository, &known.digest) => {
                 return Resolution::Stale(known.digest, "the upstream failed a moment ago".into());
@@ -266,7 +318,7 @@ impl Proxies {
             Ok(Err(error)) => Resolution::Failed(format!("what the upstream has could not be recorded: {error:?}")),
             Err(UpstreamError::NotFound) => {
                 self.answers.lock().handle_answer(clock::now(), repository.as_str(), written, None);
-                Resolution::Missing
+                self.gone(repository, reference)
             }
             Err(error) => {
                 self.answers.lock().handle_failure(clock::now(), repository.as_str(), written);
@@ -319,6 +371,18 @@ impl Proxies {
         let put = self.writes.put_cached(repository, resolved.digest, media_type, bytes, tag).await;
         info!(%repository, reference = written, digest = %resolved.digest, ok = put.is_ok(), "upstream resolved");
         Ok(put.map(|()| resolved))
+    }
+
+    /// What can be said when the upstream has no such thing (any more): that, or what is cached, where the project wants it so.
+    fn gone(&self, repository: &RepositoryName, reference: &Reference) -> Resolution {
+        let project = self.records.view().and_then(|view| view.project(&repository.project()));
+        if !project.is_ok_and(|project| project.is_some_and(|p| p.proxy.local_on_not_found)) {
+            return Resolution::Missing;
+        }
+        match self.fall_back(repository, reference, &UpstreamError::NotFound) {
+            Resolution::Failed(_) => Resolution::Missing,
+            cached => cached,
+        }
     }
 
     /// What can be said when the upstream fails: what is cached, said to be old; else that it failed.

@@ -12,6 +12,7 @@ use mesh::identity::Identity;
 use mesh::ledger::{Ledger, LedgerTerms};
 use mesh::links::{self, Links};
 use mesh::members::{Members, MembersTerms};
+use mesh::secrets::Secrets;
 use mesh::supervise::Tasks;
 use mesh::transfer::TransferTerms;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -137,6 +138,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     });
     let write_terms = WriteTerms { commit: deadlines.commit, replicate: deadlines.replicate };
     let writes = Writes::new(neighbours.clone(), store.clone(), flights.clone(), write_terms);
+    let secrets = Arc::new(Secrets::of(&identity.authority));
     let proxy_terms = ProxyTerms {
         rule: AddressRule {
             allow_private: settings.upstreams.allow_private,
@@ -148,7 +150,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         transfer: terms,
         upstream_allowed,
     };
-    let proxies = Proxies::new(neighbours.clone(), writes.clone(), proxy_terms, inner.clone())?;
+    let proxies = Proxies::new(neighbours.clone(), writes.clone(), secrets.clone(), proxy_terms, inner.clone())?;
     flights.use_upstreams(proxies.clone());
     let access = Access::new(records.clone(), settings.http.public_url.clone(), tls);
     let peers = Arc::new(Peers {
@@ -195,6 +197,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         store: store.clone(),
         writes,
         access: access.clone(),
+        secrets,
         transfers,
         durability: settings.projects.durability,
         terms: write_terms,

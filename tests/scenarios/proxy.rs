@@ -458,6 +458,136 @@ fn an_upstream_on_loopback_is_not_touched_unless_it_is_allowed() {
     assert!(upstream.asked().is_empty(), "{:?}", upstream.asked());
 }
 
+#[test]
+fn patterns_decide_what_of_the_upstream_is_there() {
+    let (mesh, upstream, wrong) = (Mesh::up(3), Upstream::start(), Complaints::default());
+    let image = Image::tiny();
+    for name in ["library/app", "team/app", "team/secret"] {
+        upstream.repository(name).push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    }
+    let id = registry(&mesh, &upstream);
+    let what = json!({"project_name": "hub", "registry_id": id,
+        "metadata": {"public": "true", "proxy_cache_filter_pattern": "{library,team}/*", "proxy_cache_deny_pattern": "**/secret"}});
+    make(&mesh.client(0), PROJECTS, &what);
+    for at in 0..3 {
+        let anyone = mesh.anyone(at);
+        for (name, served) in [("library/app", true), ("team/app", true), ("team/secret", false), ("other/app", false)]
+        {
+            let there = format!("hub/{name}");
+            let blob = anyone.get(&format!("/v2/{there}/blobs/{}", image.blobs[0].digest));
+            if served {
+                Repository::new(&anyone, &there).pull("1").unwrap_or_else(|no| panic!("{there} at {at}: {no}"));
+            } else {
+                let tag = ask_manifest(&anyone, name, "1").send();
+                wrong.unless_refused(&format!("{there} at {at}"), tag, &[404], &["MANIFEST_UNKNOWN"]);
+                wrong.unless_refused(&format!("a blob of {there} at {at}"), blob, &[404], &["BLOB_UNKNOWN"]);
+            }
+        }
+    }
+    let asked = upstream.asked();
+    wrong.unless(asked.iter().all(|a| !a.path.contains("secret")), || {
+        "the upstream was asked for what is denied".into()
+    });
+    // widened, it is there
+    let change = json!({"metadata": {"proxy_cache_deny_pattern": ""}});
+    let changed = mesh.client(1).send_json(Method::PUT, &format!("{PROJECTS}/hub"), &change);
+    assert_eq!(changed.unwrap_or_else(|none| panic!("{none}")).status, 200);
+    Repository::new(&mesh.anyone(2), "hub/team/secret").pull("1").unwrap_or_else(|no| panic!("{no}"));
+    let nonsense = json!({"metadata": {"proxy_cache_filter_pattern": "a{b"}});
+    let nonsense = mesh.client(1).send_json(Method::PUT, &format!("{PROJECTS}/hub"), &nonsense);
+    wrong.unless_refused("a pattern with an open brace", nonsense, &[400], &[]);
+}
+
+#[test]
+fn what_is_gone_upstream_is_gone_here_unless_the_project_keeps_it() {
+    let (mesh, upstream) = (Mesh::up_with(3, &ALWAYS_ASK), Upstream::start());
+    let image = Image::tiny();
+    upstream.repository("app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    let id = registry(&mesh, &upstream);
+    for (name, keep) in [("keeps", "true"), ("follows", "false")] {
+        let what = json!({"project_name": name, "registry_id": id,
+            "metadata": {"public": "true", "proxy_cache_local_on_not_found": keep}});
+        make(&mesh.client(0), PROJECTS, &what);
+        Repository::new(&mesh.anyone(0), &format!("{name}/app")).pull("1").unwrap_or_else(|no| panic!("{no}"));
+    }
+    upstream.behave(Manner::Answer(404));
+    for at in 0..3 {
+        let kept = any_answer(&mesh.anyone(at), "/v2/keeps/app/manifests/1");
+        assert!(kept.status == 200 && warned(&kept), "at {at}: {kept}");
+        let followed = any_answer(&mesh.anyone(at), "/v2/follows/app/manifests/1");
+        assert_eq!(followed.status, 404, "at {at}: {followed}");
+    }
+}
+
+#[test]
+fn a_limit_that_one_node_hears_is_kept_by_all_of_them() {
+    let (mesh, upstream) = (Mesh::up_with(3, &ALWAYS_ASK), Upstream::start());
+    let image = Image::tiny();
+    upstream.repository("app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    let id = registry(&mesh, &upstream);
+    // every project has a primary of its own, so that each node asks the upstream itself
+    let names: Vec<String> = (0..6).map(|n| format!("hub-{n}")).collect();
+    for (n, name) in names.iter().enumerate() {
+        make_project(&mesh.client(n % 3), name, &id);
+    }
+    let primaries: std::collections::BTreeSet<usize> = names.iter().map(|name| mesh.primary_of(name)).collect();
+    assert!(primaries.len() > 1, "one node is primary of every project: {primaries:?}");
+    upstream.behave(Manner::Answer(503));
+    let first = any_answer(&mesh.anyone(0), "/v2/hub-0/app/manifests/1");
+    assert_eq!(first.status, 503, "{first}");
+    upstream.behave(Manner::Answer(429));
+    // the door says `Retry-After: 1`: within that second nobody else may come
+    wait::until("a node has heard of the limit and told the others, and none of them asks", || {
+        upstream.forget();
+        let limited = any_answer(&mesh.anyone(0), "/v2/hub-0/app/manifests/1");
+        assert_eq!(limited.status, 503, "{limited}");
+        if upstream.asked_for_content().is_empty() {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(150));
+        upstream.forget();
+        for name in &names[1..] {
+            let other = any_answer(&mesh.anyone(1), &format!("/v2/{name}/app/manifests/1"));
+            assert_eq!(other.status, 503, "{other}");
+        }
+        upstream.asked_for_content().is_empty().then_some(())
+    });
+    upstream.behave(Manner::Honest);
+    wait::until("the upstream is asked again when its time is over", || {
+        Repository::new(&mesh.anyone(2), "hub-3/app").pull("1").ok()
+    });
+}
+
+#[test]
+fn a_secret_of_an_upstream_lies_nowhere_in_the_clear() {
+    let (mesh, upstream) = (Mesh::up(3), Upstream::start());
+    let secret = hex::encode(random_bytes(16));
+    upstream.demand("robot", &secret);
+    let image = Image::tiny();
+    upstream.repository("app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    let what = json!({"name": "up", "url": upstream.url(), "type": "docker-registry",
+        "credential": {"access_key": "robot", "access_secret": secret}});
+    make_project(&mesh.client(0), "hub", &id_of(&make(&mesh.client(1), REGISTRIES, &what)));
+    for at in 0..3 {
+        Repository::new(&mesh.anyone(at), "hub/app").pull("1").unwrap_or_else(|no| panic!("at {at}: {no}"));
+    }
+    let mut folders = vec![mesh.folder().to_owned()];
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if let Ok(bytes) = std::fs::read(&path) {
+                seen += 1;
+                let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+                assert!(!found, "the secret is in {}", path.display());
+            }
+        }
+    }
+    assert!(seen > 10, "only {seen} files were looked at");
+}
+
 /// Makes the upstream known; its id.
 fn registry(mesh: &Mesh, upstream: &Upstream) -> Value {
     let what = json!({"name": "up", "url": upstream.url(), "type": "docker-registry"});
@@ -483,8 +613,12 @@ fn id_of(location: &str) -> Value {
     json!(id.unwrap_or_else(|| panic!("no number at the end of {location}")))
 }
 
+fn any_answer(client: &Client, path: &str) -> Answer {
+    client.get(path).unwrap_or_else(|none| panic!("{path} at {}: {none}", client.authority()))
+}
+
 fn get(client: &Client, path: &str) -> Answer {
-    let answer = client.get(path).unwrap_or_else(|none| panic!("{path} at {}: {none}", client.authority()));
+    let answer = any_answer(client, path);
     assert_eq!(answer.status, 200, "{path} at {}: {answer}", client.authority());
     answer
 }

@@ -5,6 +5,7 @@ use crate::digest::{BlobDescriptor, Digest};
 use crate::manifest::Referrer;
 use crate::moment::Timestamp;
 use crate::names::{Epoch, OperationId, ProjectName, RepositoryName, Revision, Tag, UpstreamId};
+use crate::proxy::ProxyRules;
 use crate::records::{
     BlobRecord, Invitation, Look, ManifestRecord, MeshRecord, NodeRecord, Project, RecordError, Repository, TagRecord,
     UpstreamRecord, WriteRecords, decode, encode, key,
@@ -77,7 +78,7 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
             records.put(&key::node(node.id), &encode(node)?)?;
             Ok(Outcome::Done)
         }
-        Command::CreateProject { name, public, durability, home, upstream } => {
+        Command::CreateProject { name, public, durability, home, upstream, proxy } => {
             if records.project(name)?.is_some() {
                 return Ok(Outcome::Exists);
             }
@@ -95,6 +96,7 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
                 epoch: Epoch::FIRST,
                 created: at,
                 upstream: *upstream,
+                proxy: ProxyRules::default().changed(proxy),
             };
             records.put(&key::project(name), &encode(&project)?)?;
             Ok(Outcome::Done)
@@ -129,13 +131,14 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
             records.remove(&key::upstream(*id))?;
             Ok(Outcome::Done)
         }
-        Command::ConfigureProject { name, epoch, public, durability } => {
+        Command::ConfigureProject { name, epoch, public, durability, proxy } => {
             let mut project = match fenced(records, name, *epoch)? {
                 Ok(project) => project,
                 Err(outcome) => return Ok(outcome),
             };
             project.public = public.unwrap_or(project.public);
             project.durability = durability.unwrap_or(project.durability);
+            project.proxy = project.proxy.changed(proxy);
             records.put(&key::project(name), &encode(&project)?)?;
             Ok(Outcome::Done)
         }
@@ -346,6 +349,7 @@ mod tests {
     use super::*;
     use crate::digest::ContentHash;
     use crate::names::NodeId;
+    use crate::proxy::ProxyChange;
     use crate::records::{MemoryRecords, ReadRecords, Role, User};
     use proptest::prelude::*;
 
@@ -396,6 +400,7 @@ mod tests {
             durability: 2,
             home: NodeId(1),
             upstream: None,
+            proxy: ProxyChange::default(),
         }
     }
 
@@ -499,6 +504,7 @@ mod tests {
             durability: 1,
             home: NodeId(1),
             upstream: Some(UpstreamId(id)),
+            proxy: ProxyChange::default(),
         };
         assert_eq!(ledger.run(proxy(1)), Outcome::NotFound);
         assert_eq!(ledger.run(upstream("a")), Outcome::Done);

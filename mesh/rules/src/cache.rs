@@ -146,7 +146,7 @@ mod tests {
             budget in 0u64..500,
         ) {
             let mut cache = Cache::new(Some(budget));
-            let in_use = |d: &Digest| d.to_key()[1] % 5 == 0;
+            let in_use = |d: &Digest| d.to_key()[1].is_multiple_of(5);
             for (now, (n, size, touch)) in steps.into_iter().enumerate() {
                 let now = Timestamp(now as u64);
                 if touch {

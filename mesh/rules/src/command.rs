@@ -7,6 +7,7 @@ use crate::digest::{BlobDescriptor, Digest};
 use crate::manifest::Referrer;
 use crate::moment::Timestamp;
 use crate::names::{Epoch, NodeId, OperationId, ProjectName, RepositoryName, Tag, UpstreamId};
+use crate::proxy::ProxyChange;
 use crate::records::{NodeRecord, Role, User};
 
 /// A command with its idempotency key: however often it is proposed, it is applied once and every proposer gets the same answer.
@@ -67,6 +68,8 @@ pub enum Command {
         home: NodeId,
         /// The upstream that it caches, if it is a proxy.
         upstream: Option<UpstreamId>,
+        /// What of it.
+        proxy: ProxyChange,
     },
     /// Records an upstream under the next number.
     CreateUpstream {
@@ -76,7 +79,7 @@ pub enum Command {
         kind: String,
         /// Where it is.
         url: String,
-        /// User and password, if it wants any.
+        /// User and sealed password, if it wants any.
         credentials: Option<(String, String)>,
     },
     /// Forgets an upstream that no project caches.
@@ -94,6 +97,8 @@ pub enum Command {
         public: Option<bool>,
         /// New durability, if it changes.
         durability: Option<u32>,
+        /// What changes of a proxy's rules.
+        proxy: ProxyChange,
     },
     /// Removes an empty project.
     DeleteProject {

@@ -177,6 +177,7 @@ mod tests {
                 epoch: Epoch::FIRST,
                 created: Timestamp(0),
                 upstream: None,
+                proxy: Default::default(),
             };
             World {
                 nodes: (1..=3).map(node).collect(),

@@ -34,6 +34,7 @@ pub mod manifest;
 pub mod moment;
 pub mod names;
 pub mod placement;
+pub mod proxy;
 pub mod records;
 pub mod roster;
 pub mod wire;

@@ -17,6 +17,7 @@ use crate::moment::Timestamp;
 use crate::names::{
     Epoch, NodeId, NodeName, OperationId, ProjectName, Region, RepositoryName, Revision, Tag, UpstreamId,
 };
+use crate::proxy::ProxyRules;
 
 /// What cannot be read: the storage failed, or a record is not what this version wrote.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +62,8 @@ pub struct Project {
     pub created: Timestamp,
     /// The upstream that it caches, if it is a proxy: then nothing can be pushed into it.
     pub upstream: Option<UpstreamId>,
+    /// What of its upstream it caches.
+    pub proxy: ProxyRules,
 }
 
 /// A repository's record: it exists while it has a manifest.
@@ -164,7 +167,7 @@ pub struct UpstreamRecord {
     pub kind: String,
     /// Where it is, as written.
     pub url: String,
-    /// User and password, if it wants any.
+    /// User and password, if it wants any; the password is sealed, and the ledger cannot open it.
     pub credentials: Option<(String, String)>,
     /// When it was recorded.
     pub created: Timestamp,

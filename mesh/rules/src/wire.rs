@@ -8,7 +8,7 @@ use crate::access::{Identity, Scope};
 use crate::command::{Command, Envelope, Outcome};
 use crate::digest::{ContentHash, Digest};
 use crate::lease::Grant;
-use crate::names::{NodeId, OperationId, RepositoryName, Revision, Tag};
+use crate::names::{NodeId, OperationId, RepositoryName, Revision, Tag, UpstreamId};
 use crate::records::NodeRecord;
 
 /// The version of everything below.
@@ -60,6 +60,15 @@ pub enum Ask {
         repository: RepositoryName,
         /// The tag or digest, as the client wrote it.
         reference: String,
+    },
+    /// This upstream asked to be left alone for so long: everybody shares what the mesh is allowed.
+    Spare {
+        /// Which.
+        upstream: UpstreamId,
+        /// Whether it means blobs, too; else manifests only.
+        everything: bool,
+        /// How long, in milliseconds.
+        millis: u64,
     },
     /// From an edge: what do these records say now? Secrets are left out of the answer.
     Look(Vec<Question>),
@@ -154,6 +163,8 @@ pub enum Answer {
     Revoked(bool),
     /// See [`Ask::Resolve`].
     Resolved(Resolution),
+    /// See [`Ask::Spare`].
+    Spared,
     /// See [`Ask::Look`]; one entry a question. `false`: the node that answered cannot be sure that it is up to date.
     Look(Vec<Found>, bool),
     /// See [`Ask::Identify`]; `None`: nobody's.

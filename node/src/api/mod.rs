@@ -7,6 +7,7 @@ mod status;
 use std::sync::Arc;
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
+use mesh::secrets::Secrets;
 use serde_json::Value;
 
 use crate::access::Access;
@@ -31,6 +32,8 @@ pub struct Api {
     pub writes: Arc<Writes>,
     /// Who may.
     pub access: Arc<Access>,
+    /// Seals what the ledger must not show.
+    pub secrets: Arc<Secrets>,
     /// What moves.
     pub transfers: Arc<Transfers>,
     /// In how many regions new projects keep their blobs.

@@ -4,6 +4,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use rules::command::Command;
 use rules::names::{Epoch, OperationId, ProjectName, UpstreamId};
 use rules::placement::{self, Candidate};
+use rules::proxy::{ProxyChange, ProxyRules, patterns};
 use rules::records::{Look, Project};
 use rules::wire::WriteKind;
 use serde::Deserialize;
@@ -32,12 +33,30 @@ struct Written {
 struct Metadata {
     public: Option<String>,
     durability: Option<String>,
+    proxy_cache_filter_pattern: Option<String>,
+    proxy_cache_deny_pattern: Option<String>,
+    proxy_cache_local_on_not_found: Option<String>,
 }
 
 /// What was asked for, checked.
 struct Asked {
     public: Option<bool>,
     durability: Option<u32>,
+    proxy: ProxyChange,
+}
+
+fn flag(name: &str, text: Option<&str>) -> Result<Option<bool>, Failure> {
+    match text {
+        None => Ok(None),
+        Some("true") => Ok(Some(true)),
+        Some("false") => Ok(Some(false)),
+        Some(_) => Err(Failure::new(Code::BadRequest, format!("metadata.{name} is \"true\" or \"false\""))),
+    }
+}
+
+fn list(name: &str, text: Option<&str>) -> Result<Option<Vec<String>>, Failure> {
+    let read = |text| patterns(text).map_err(|e| Failure::new(Code::BadRequest, format!("metadata.{name}: {e}")));
+    text.map(read).transpose()
 }
 
 impl Written {
@@ -47,12 +66,8 @@ impl Written {
     }
 
     fn asked(&self) -> Result<Asked, Failure> {
-        let public = match self.metadata.public.as_deref() {
-            None => self.public,
-            Some("true") => Some(true),
-            Some("false") => Some(false),
-            Some(_) => return Err(Failure::new(Code::BadRequest, "metadata.public is \"true\" or \"false\"")),
-        };
+        let metadata = &self.metadata;
+        let public = flag("public", metadata.public.as_deref())?.or(self.public);
         let durability = match self.metadata.durability.as_deref().map(str::parse::<u32>) {
             None => None,
             Some(Ok(regions)) if DURABILITY.contains(&regions) => Some(regions),
@@ -61,7 +76,15 @@ impl Written {
                 return Err(Failure::new(Code::BadRequest, message));
             }
         };
-        Ok(Asked { public, durability })
+        let proxy = ProxyChange {
+            allow: list("proxy_cache_filter_pattern", metadata.proxy_cache_filter_pattern.as_deref())?,
+            deny: list("proxy_cache_deny_pattern", metadata.proxy_cache_deny_pattern.as_deref())?,
+            local_on_not_found: flag(
+                "proxy_cache_local_on_not_found",
+                metadata.proxy_cache_local_on_not_found.as_deref(),
+            )?,
+        };
+        Ok(Asked { public, durability, proxy })
     }
 }
 
@@ -100,6 +123,7 @@ impl Api {
             durability: asked.durability.unwrap_or(self.durability),
             home,
             upstream,
+            proxy: asked.proxy,
         };
         let proposed = self.records.propose(OperationId(rand::random()), command, self.terms.commit).await;
         let proposed = proposed.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))?;
@@ -126,8 +150,8 @@ impl Api {
         mut request: Request,
         name: ProjectName,
     ) -> Result<Response<Payload>, Failure> {
-        let Asked { public, durability } = Written::read(&mut request).await?.asked()?;
-        let command = Command::ConfigureProject { name: name.clone(), epoch: Epoch::FIRST, public, durability };
+        let Asked { public, durability, proxy } = Written::read(&mut request).await?.asked()?;
+        let command = Command::ConfigureProject { name: name.clone(), epoch: Epoch::FIRST, public, durability, proxy };
         self.commit(name, command).await
     }
 
@@ -145,13 +169,20 @@ impl Api {
     }
 
     fn show(&self, project: &Project) -> Value {
+        let mut metadata = json!({
+            "public": project.public.to_string(),
+            "durability": project.durability.to_string(),
+        });
+        if project.upstream.is_some() {
+            let ProxyRules { allow, deny, local_on_not_found } = &project.proxy;
+            metadata["proxy_cache_filter_pattern"] = allow.join(",").into();
+            metadata["proxy_cache_deny_pattern"] = deny.join(",").into();
+            metadata["proxy_cache_local_on_not_found"] = local_on_not_found.to_string().into();
+        }
         json!({
             "name": project.name.as_str(),
             "creation_time": project.created.to_string(),
-            "metadata": {
-                "public": project.public.to_string(),
-                "durability": project.durability.to_string(),
-            },
+            "metadata": metadata,
             "registry_id": project.upstream.map(|id| id.0),
             "primary": self.neighbours.name_of(project.primary),
             "home": self.neighbours.name_of(project.home),

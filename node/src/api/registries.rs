@@ -67,13 +67,15 @@ impl Api {
         proxies::endpoint(&written.kind, &written.url)
             .map_err(|e| Failure::new(Code::BadRequest, format!("url: {e}")))?;
         self.writes.ready().await?;
-        let credentials = written.credential.filter(|c| !c.access_key.is_empty());
-        let command = Command::CreateUpstream {
-            name: written.name.clone(),
-            kind: written.kind,
-            url: written.url,
-            credentials: credentials.map(|c| (c.access_key, c.access_secret)),
+        let credentials = match written.credential.filter(|c| !c.access_key.is_empty()) {
+            None => None,
+            Some(c) => {
+                let sealed = self.secrets.seal(&written.name, &c.access_secret);
+                Some((c.access_key, sealed.map_err(|e| Failure::new(Code::Internal, e.to_string()))?))
+            }
         };
+        let command =
+            Command::CreateUpstream { name: written.name.clone(), kind: written.kind, url: written.url, credentials };
         match self.change(command).await {
             Ok(()) => {}
             Err(Refusal::Exists) => {

@@ -36,6 +36,9 @@ impl Registry {
             .await?;
         self.access.authorize(&request, &caller, Action::Pull, &repository, project.as_ref())?;
         let proxied = project.as_ref().is_some_and(|p| p.upstream.is_some());
+        if proxied && project.as_ref().is_some_and(|p| !self.proxies.admits(p, &repository)) {
+            return Err(unknown(&digest));
+        }
         if proxied && let Some(elsewhere) = self.proxies.canonical(&repository) {
             return Ok(moved(&format!("/v2/{elsewhere}/blobs/{digest}")));
         }

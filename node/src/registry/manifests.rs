@@ -41,6 +41,10 @@ impl Registry {
             .await?;
         self.access.authorize(&request, &caller, Action::Pull, &repository, project.as_ref())?;
         if let Some(project) = project.filter(|p| p.upstream.is_some()) {
+            if !self.proxies.admits(&project, &repository) {
+                let message = format!("project {} does not cache {repository} (its patterns)", project.name);
+                return Err(Failure::new(Code::ManifestUnknown, message));
+            }
             let known = matches!(reference, Reference::Digest(_)).then_some(found).flatten();
             return match known {
                 Some((digest, manifest)) => Ok(self.show_manifest(&request, &digest, manifest, freshness)),

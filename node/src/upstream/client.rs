@@ -3,6 +3,7 @@
 //! Every question has a deadline to the first byte, logins and redirects included; every body has one between two bytes. One question is at most
 //! two rounds (the second with a new token) of at most six requests (five redirects).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use mesh::transfer::TransferTerms;
 use parking_lot::Mutex;
 use rules::digest::Digest;
 use rules::manifest::media_type;
+use rules::moment::Moment;
 use rules::names::Tag;
 use serde_json::Value;
 
@@ -52,7 +54,12 @@ pub struct UpstreamSettings {
     pub terms: TransferTerms,
     /// The largest manifest that is taken, in bytes.
     pub max_manifest: u64,
+    /// Is told how long the upstream asked to be left alone, and whether blobs are meant, too.
+    pub on_limit: OnLimit,
 }
+
+/// Hears of a limit: whether it is one on everything or on manifests only, and how long it lasts.
+pub type OnLimit = Arc<dyn Fn(bool, Duration) + Send + Sync>;
 
 /// A registry that is asked for content. It keeps connections, tokens, and whether it may be asked at all; share one per upstream.
 pub struct Upstream {
@@ -62,6 +69,7 @@ pub struct Upstream {
     gate: Mutex<Gate>,
     terms: TransferTerms,
     max_manifest: u64,
+    on_limit: OnLimit,
 }
 
 /// What a tag or digest stands for.
@@ -104,10 +112,10 @@ struct Answer {
 impl Upstream {
     /// An upstream that has not been asked anything. Its connections and logins are tasks of `tasks`, and end with it.
     pub fn new(settings: UpstreamSettings, tasks: Tasks) -> Self {
-        let UpstreamSettings { endpoint, credentials, trust, rule, terms, max_manifest } = settings;
+        let UpstreamSettings { endpoint, credentials, trust, rule, terms, max_manifest, on_limit } = settings;
         let connections = Connections::new(rule, trust, terms.first_byte, tasks.clone());
         let login = Login::new(connections.clone(), credentials, endpoint.is_secure(), terms.first_byte, tasks);
-        Upstream { endpoint, connections, login, gate: Mutex::default(), terms, max_manifest }
+        Upstream { endpoint, connections, login, gate: Mutex::default(), terms, max_manifest, on_limit }
     }
 
     /// Where it is.
@@ -245,10 +253,23 @@ impl Upstream {
     /// A limit on logins is one on everything.
     fn heed(&self, error: UpstreamError) -> UpstreamError {
         if let UpstreamError::Limited { until } = error {
-            let now = clock::now();
-            self.gate.lock().handle_limit(now, None, Some(until.since(now)));
+            self.close(None, Some(until.since(clock::now())));
         }
         error
+    }
+
+    /// The upstream asked to be left alone: here, and by everyone who is told.
+    fn close(&self, ask: Option<Ask>, wait: Option<Duration>) -> Moment {
+        let now = clock::now();
+        let until = self.gate.lock().handle_limit(now, ask, wait);
+        (self.on_limit)(ask != Some(Ask::Manifest), until.since(now));
+        until
+    }
+
+    /// Another node heard that the upstream wants to be left alone: the mesh shares what it is allowed.
+    pub fn spare(&self, everything: bool, wait: Duration) {
+        let ask = if everything { None } else { Some(Ask::Manifest) };
+        self.gate.lock().handle_limit(clock::now(), ask, Some(wait));
     }
 
     /// Sends `question`, and again to wherever it is redirected. `pass` goes to the upstream alone, and not even there once another host had
@@ -292,12 +313,7 @@ impl Upstream {
         let limit = |ask| {
             let now = clock::now();
             // a host that was redirected to is not the upstream: it closes nothing
-            let mut elsewhere = Gate::default();
-            let until = if own {
-                self.gate.lock().handle_limit(now, ask, wait)
-            } else {
-                elsewhere.handle_limit(now, ask, wait)
-            };
+            let until = if own { self.close(ask, wait) } else { Gate::default().handle_limit(now, ask, wait) };
             UpstreamError::Limited { until }
         };
         match status.as_u16() {

@@ -8,6 +8,7 @@ use rules::command::{Command, Envelope, Outcome};
 use rules::lease::LeaseTerms;
 use rules::moment::Timestamp;
 use rules::names::{NodeId, OperationId};
+use rules::proxy::ProxyChange;
 use rules::records::{NodeRecord, Role, User};
 
 use crate::dice::Dice;
@@ -136,6 +137,7 @@ impl World {
                 durability: 1,
                 home: ids[0],
                 upstream: None,
+                proxy: ProxyChange::default(),
             },
         ];
         for (i, command) in commands.into_iter().enumerate() {

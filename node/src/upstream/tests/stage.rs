@@ -130,6 +130,7 @@ pub(super) fn settings(url: &str) -> UpstreamSettings {
         rule: AddressRule { allow_private: false, allow_loopback: true },
         terms: TransferTerms { first_byte: Duration::from_secs(30), stall: Duration::from_secs(30) },
         max_manifest: 1 << 20,
+        on_limit: Arc::new(|_, _| ()),
     }
 }
 

@@ -1,0 +1,88 @@
+//! What the ledger keeps but must not show: sealed under a key that only replicas have.
+//!
+//! The key is made from the key of the mesh's CA, which every replica holds in its `identity` folder and which is in no ledger, snapshot or backup of one. An
+//! edge has none, and can open nothing.
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD_NO_PAD;
+
+use crate::identity::Authority;
+
+/// What the key is for; another use gets another key.
+const PURPOSE: &str = "atoll 2026-11-24 secrets in the ledger v1";
+/// How a sealed text begins.
+const PREFIX: &str = "sealed1.";
+
+/// Why a sealed text could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// This node has no key.
+    #[error("this node is an edge, which holds no secrets of the mesh")]
+    NoKey,
+    /// It was sealed by another mesh, or changed.
+    #[error(
+        "a secret in the ledger cannot be opened: it was sealed under another mesh's CA, or it is damaged; record it again"
+    )]
+    Damaged,
+}
+
+/// Seals and opens.
+pub struct Secrets(Option<RandomizedNonceKey>);
+
+impl Secrets {
+    /// With the key of `authority`; without one (an edge) nothing can be sealed or opened.
+    pub fn of(authority: &Authority) -> Self {
+        if authority.key.is_empty() {
+            return Secrets(None);
+        }
+        let key = blake3::derive_key(PURPOSE, authority.key.trim().as_bytes());
+        Secrets(RandomizedNonceKey::new(&AES_256_GCM, &key).ok())
+    }
+
+    /// Seals `text` for `place`, the only place that it can be opened for.
+    pub fn seal(&self, place: &str, text: &str) -> Result<String, SecretError> {
+        let key = self.0.as_ref().ok_or(SecretError::NoKey)?;
+        let mut bytes = text.as_bytes().to_vec();
+        let nonce = key.seal_in_place_append_tag(Aad::from(place.as_bytes()), &mut bytes);
+        let nonce = nonce.map_err(|_| SecretError::Damaged)?;
+        let whole = [nonce.as_ref().as_slice(), &bytes].concat();
+        Ok(format!("{PREFIX}{}", BASE64_STANDARD_NO_PAD.encode(whole)))
+    }
+
+    /// Opens what [`Secrets::seal`] made for the same place.
+    pub fn open(&self, place: &str, sealed: &str) -> Result<String, SecretError> {
+        let key = self.0.as_ref().ok_or(SecretError::NoKey)?;
+        let encoded = sealed.strip_prefix(PREFIX).ok_or(SecretError::Damaged)?;
+        let whole = BASE64_STANDARD_NO_PAD.decode(encoded).map_err(|_| SecretError::Damaged)?;
+        let (nonce, bytes) = whole.split_at_checked(NONCE_LEN).ok_or(SecretError::Damaged)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SecretError::Damaged)?;
+        let mut bytes = bytes.to_vec();
+        let opened = key.open_in_place(nonce, Aad::from(place.as_bytes()), &mut bytes);
+        let opened = opened.map_err(|_| SecretError::Damaged)?;
+        String::from_utf8(opened.to_vec()).map_err(|_| SecretError::Damaged)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_opens_for_its_place_under_its_mesh_and_nowhere_else() {
+        let authority = Authority::generate().unwrap();
+        let secrets = Secrets::of(&authority);
+        let sealed = secrets.seal("hub", "hidden word").unwrap();
+        assert!(!sealed.contains("hidden"));
+        assert_ne!(sealed, secrets.seal("hub", "hidden word").unwrap(), "a nonce is used once");
+        assert_eq!(Secrets::of(&authority).open("hub", &sealed).unwrap(), "hidden word");
+        assert!(matches!(secrets.open("quay", &sealed), Err(SecretError::Damaged)));
+        let other = Secrets::of(&Authority::generate().unwrap());
+        assert!(matches!(other.open("hub", &sealed), Err(SecretError::Damaged)));
+        for broken in ["", "sealed1.", "sealed1.AAAA", "hidden word", &sealed[..sealed.len() - 2]] {
+            assert!(matches!(secrets.open("hub", broken), Err(SecretError::Damaged)), "{broken}");
+        }
+        let edge = Secrets::of(&Authority { key: String::new(), ..authority });
+        assert!(matches!(edge.open("hub", &sealed), Err(SecretError::NoKey)));
+    }
+}

@@ -17,6 +17,7 @@
 //! | [`neighbours`] | the other nodes as this one sees them |
 //! | [`store`] | blobs on disk |
 //! | [`birth`] | what a new mesh begins with |
+//! | [`records`] | the ledger as the node reads it: its own, or what an edge asks and keeps |
 //! | [`observe`] | logs and metrics |
 
 pub mod access;

@@ -14,6 +14,9 @@
 //! | [`roster`], [`failover`] | who is alive in whose view; when a project gets another primary |
 //! | [`flight`] | whom to fetch a blob from next, and when to give up |
 //! | [`placement`] | which nodes vote, hold, fetch |
+//! | [`cache`] | which cached blobs go when the budget is full |
+//! | [`edge`] | what an edge may answer from what it has kept |
+//! | [`proxy`] | what of its upstream a proxy project caches |
 //! | [`access`] | who may do what |
 //! | [`wire`] | messages between nodes |
 //!

@@ -1,7 +1,11 @@
 //! Blobs on their way to this node: one flight per digest, however many ask; everyone follows the file while it fills.
 //!
 //! Within a region one node fetches over the WAN (rendezvous hashing over the live nodes); the others fetch from it while it still
-//! fills. The last piece of a blob is handed out only after its hash was checked: a client never receives the whole of wrong bytes.
+//! fills. What a peer sends is checked in groups of 64 KiB before a byte of it goes on ([`rules::groups`]); only what comes from an upstream, which has no
+//! list of groups, goes on unchecked, here and at those who follow. The last piece of a blob is handed out only after its digest was checked: a client
+//! never receives the whole of wrong bytes.
+//!
+//! Memory of a flight: one batch, one group, and 32 bytes for each 64 KiB of the blob.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -11,20 +15,24 @@ use std::time::Duration;
 use bytes::Bytes;
 use mesh::links::LinkError;
 use mesh::supervise::Tasks;
-use mesh::transfer::{self, TransferTerms};
+use mesh::transfer::{self, TransferTerms, Wanted};
 use parking_lot::Mutex;
 use rules::digest::Digest;
-use rules::flight::{Flight, Step};
+use rules::flight::{Bound, Claim, Flight, Judgement, Step};
+use rules::groups::Groups;
 use rules::names::{NodeId, RepositoryName};
 use rules::placement;
+use rules::records::{BlobRecord, Look, key};
+use rules::reputation::Lie;
 use rules::wire::Held;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
+use crate::liars::Liars;
 use crate::neighbours::Neighbours;
 use crate::proxies::Proxies;
-use crate::store::{Following, Store, StoreError};
-use crate::transfers::{Direction, Transfers};
+use crate::store::{Following, Ingest, Store, StoreError};
+use crate::transfers::{Direction, Moving, Transfers};
 use crate::upstream::{BlobStream, UpstreamError};
 
 /// This much of a blob is withheld until its hash was checked.
@@ -49,31 +57,39 @@ pub enum FlightError {
     Broken(Arc<str>),
 }
 
+/// A blob of which the length is known.
+#[derive(Clone)]
+pub struct Begun {
+    /// Its length in bytes.
+    pub size: u64,
+    /// The file that it arrives in.
+    pub file: Arc<File>,
+    /// How far that may be read. When the bytes turn out to be wrong this ends, and another file follows.
+    pub following: Following,
+    /// What its bytes are checked with; `None` while they come from an upstream.
+    pub groups: Option<Groups>,
+}
+
 /// A blob that is arriving.
 pub struct Arriving {
-    file: OnceLock<Arc<File>>,
-    size: watch::Sender<Option<u64>>,
-    allowed: watch::Sender<Result<u64, Arc<str>>>,
+    begun: watch::Sender<Option<Begun>>,
     done: watch::Sender<Option<Result<Held, FlightError>>>,
 }
 
 impl Arriving {
-    /// Its length, its file, and how far that may be read, once the first bytes are there; at most `deadline` later.
-    pub async fn begun(&self, digest: Digest, deadline: Duration) -> Result<(u64, Arc<File>, Following), FlightError> {
-        let (mut size, mut done) = (self.size.subscribe(), self.done.subscribe());
+    /// What is known of it once a source has answered; at most `deadline` later.
+    pub async fn begun(&self, digest: Digest, deadline: Duration) -> Result<Begun, FlightError> {
+        let (mut begun, mut done) = (self.begun.subscribe(), self.done.subscribe());
         let known = async {
             tokio::select! {
-                found = size.wait_for(Option::is_some) => found.ok().and_then(|s| *s).ok_or(FlightError::NoSource(digest)),
+                begun = begun.wait_for(Option::is_some) => begun.ok().and_then(|b| b.clone()).ok_or(FlightError::NoSource(digest)),
                 ended = done.wait_for(Option::is_some) => match ended.ok().and_then(|d| d.clone()) {
-                    Some(Ok(held)) => Ok(held.size),
                     Some(Err(error)) => Err(error),
-                    None => Err(FlightError::NoSource(digest)),
+                    _ => self.begun.borrow().clone().ok_or(FlightError::NoSource(digest)),
                 },
             }
         };
-        let size = tokio::time::timeout(deadline, known).await.map_err(|_| FlightError::Slow(digest))??;
-        let file = self.file.get().cloned().ok_or(FlightError::NoSource(digest))?;
-        Ok((size, file, self.allowed.subscribe()))
+        tokio::time::timeout(deadline, known).await.map_err(|_| FlightError::Slow(digest))?
     }
 
     /// Its end.
@@ -108,6 +124,7 @@ pub struct Flights {
     neighbours: Arc<Neighbours>,
     store: Arc<Store>,
     transfers: Arc<Transfers>,
+    liars: Arc<Liars>,
     terms: TransferTerms,
     tasks: Tasks,
     proxies: OnceLock<Arc<Proxies>>,
@@ -120,6 +137,7 @@ impl Flights {
         neighbours: Arc<Neighbours>,
         store: Arc<Store>,
         transfers: Arc<Transfers>,
+        liars: Arc<Liars>,
         terms: TransferTerms,
         tasks: Tasks,
     ) -> Arc<Self> {
@@ -127,6 +145,7 @@ impl Flights {
             neighbours,
             store,
             transfers,
+            liars,
             terms,
             tasks,
             proxies: OnceLock::new(),
@@ -150,22 +169,17 @@ impl Flights {
         if let Some(arriving) = flying.get(&digest) {
             return arriving.clone();
         }
-        let arriving = Arc::new(Arriving {
-            file: OnceLock::new(),
-            size: watch::Sender::new(None),
-            allowed: watch::Sender::new(Ok(0)),
-            done: watch::Sender::new(None),
-        });
+        let arriving = Arc::new(Arriving { begun: watch::Sender::new(None), done: watch::Sender::new(None) });
         flying.insert(digest, arriving.clone());
         let (flights, task) = (self.clone(), arriving.clone());
         self.tasks.spawn("flight", async move {
-            let landing = Landing { flights: flights.clone(), digest, arriving: task.clone() };
+            let _finish = Finish { flights: flights.clone(), digest, arriving: task.clone() };
             let result = flights.fly(digest, sources, &task).await;
             if let Err(error) = &result {
                 debug!(%digest, %error, "flight failed");
                 metrics::counter!("atoll_flights_failed_total").increment(1);
             }
-            landing.land(result);
+            task.done.send_replace(Some(result));
         });
         arriving
     }
@@ -188,19 +202,21 @@ impl Flights {
         Ok(held)
     }
 
-    /// The sources to try first.
+    /// The sources to try first; peers that lied lately are the last.
     async fn sources(&self, digest: Digest, sources: &Sources) -> Vec<Source> {
         let me = self.neighbours.me;
-        let told = match sources {
+        let mut told: Vec<Source> = match sources {
             Sources::Find { .. } => {
                 let fetcher = placement::fetcher(&digest, &self.neighbours.region, &self.neighbours.alive());
-                fetcher.filter(|f| *f != me).map(|node| Source::Peer { node, fill: true }).into_iter().collect()
+                let fetcher = fetcher.filter(|f| *f != me && !self.liars.demoted(*f));
+                fetcher.map(|node| Source::Peer { node, fill: true }).into_iter().collect()
             }
             Sources::Holders { .. } => Vec::new(),
             Sources::Told(nodes) => {
                 nodes.iter().filter(|n| **n != me).map(|n| Source::Peer { node: *n, fill: false }).collect()
             }
         };
+        self.liars.order(&mut told, Source::peer);
         if told.is_empty() { self.last_sources(digest, sources).await } else { told }
     }
 
@@ -209,6 +225,7 @@ impl Flights {
     async fn last_sources(&self, digest: Digest, sources: &Sources) -> Vec<Source> {
         let holders = self.neighbours.holders(digest).await;
         let mut found: Vec<Source> = holders.into_iter().map(|node| Source::Peer { node, fill: false }).collect();
+        self.liars.order(&mut found, Source::peer);
         let via = match sources {
             Sources::Find { via } | Sources::Holders { via } => via.as_ref(),
             Sources::Told(_) => None,
@@ -225,17 +242,101 @@ impl Flights {
         found
     }
 
+    /// What the ledger knows of the blob's bytes. Nothing before a manifest refers to it, and nothing of what came from an upstream.
+    fn bound(&self, digest: &Digest) -> Option<Bound> {
+        let view = self.neighbours.ledger.view();
+        let record = view.and_then(|view| view.record::<BlobRecord>(&key::blob(digest))).ok().flatten()?;
+        Some(Bound { content: record.content?, size: record.size })
+    }
+
+    async fn fly(&self, digest: Digest, sources: Sources, arriving: &Arriving) -> Result<Held, FlightError> {
+        metrics::counter!("atoll_flights_total").increment(1);
+        let via = match &sources {
+            Sources::Find { via } | Sources::Holders { via } => via.clone(),
+            Sources::Told(_) => None,
+        };
+        let first = self.sources(digest, &sources).await;
+        let mut fetching = Fetching {
+            digest,
+            via,
+            flight: Flight::new(first, self.bound(&digest)),
+            missing_upstream: false,
+            shown: None,
+        };
+        let mut landing = Some(self.land_in(&digest)?);
+        let (mut looked_again, mut wrong) = (false, None);
+        loop {
+            match fetching.flight.step() {
+                Step::Ask { source, offset } => {
+                    // `None` only after an error, which has ended the loop
+                    let Some(file) = landing.take() else { return Err(FlightError::NoSource(digest)) };
+                    landing = Some(self.ask(&mut fetching, source, offset, file, arriving).await?);
+                }
+                Step::GiveUp if !looked_again => {
+                    // the region's fetcher, or those who were told, could not: ask everyone who has it
+                    looked_again = true;
+                    let mut others = self.last_sources(digest, &sources).await;
+                    others.retain(|other| !fetching.flight.shunned().iter().any(|shunned| shunned.is(other)));
+                    fetching.flight.turn_to(others);
+                }
+                Step::GiveUp => {
+                    let missing = FlightError::Missing(digest);
+                    let nothing = if fetching.missing_upstream { missing } else { FlightError::NoSource(digest) };
+                    return Err(wrong.unwrap_or(nothing));
+                }
+                Step::Check => {
+                    let Some(Landing { ingest, allowed, .. }) = landing.take() else {
+                        return Err(FlightError::NoSource(digest));
+                    };
+                    match self.store.seal(ingest, digest, None).await {
+                        Ok(held) => {
+                            let _ = allowed.send_replace(Ok(held.size));
+                            return Ok(held);
+                        }
+                        Err(error) => {
+                            let disproved = matches!(error, StoreError::Digest { .. });
+                            let failed = store_error(error);
+                            if !disproved || !self.restart(&mut fetching) {
+                                return Err(failed);
+                            }
+                            wrong = Some(failed);
+                            looked_again = false;
+                            // whoever has read wrong bytes is broken off; whoever comes now reads the next file
+                            arriving.begun.send_replace(None);
+                            landing = Some(self.land_in(&digest)?);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn land_in(&self, digest: &Digest) -> Result<Landing, FlightError> {
+        let ingest = self.store.ingest(digest.algorithm()).map_err(store_error)?;
+        Ok(Landing { ingest, size: None, allowed: watch::Sender::new(Ok(0)) })
+    }
+
+    /// All bytes are here and their digest is another: whether the flight may begin again without those on whose word they were.
+    fn restart(&self, fetching: &mut Fetching) -> bool {
+        let digest = fetching.digest;
+        warn!(%digest, "what arrived is not the blob; it was thrown away");
+        metrics::counter!("atoll_flights_wrong_bytes_total").increment(1);
+        let lie = if fetching.flight.groups().is_some() { Lie::Binding } else { Lie::Group };
+        let Some(liar) = fetching.flight.restart() else { return false };
+        if let Some(Source::Peer { node, .. }) = liar {
+            self.liars.caught(node, digest, 0, lie);
+        }
+        true
+    }
+
     /// Begins to fetch from one source; `None` if it has nothing.
-    async fn begin(
-        &self,
-        digest: Digest,
-        offset: u64,
-        source: &Source,
-        via: Option<RepositoryName>,
-    ) -> Result<Option<Incoming>, FetchError> {
+    async fn begin(&self, fetching: &Fetching, source: &Source, offset: u64) -> Result<Option<Incoming>, FetchError> {
+        let digest = fetching.digest;
         match source {
             Source::Peer { node, fill } => {
-                let fetch = transfer::fetch(&self.neighbours.links, *node, digest, offset, *fill, via, self.terms);
+                let (via, list) = (fetching.via.clone(), fetching.flight.wants_list());
+                let wanted = Wanted { digest, offset, fill: *fill, via, list };
+                let fetch = transfer::fetch(&self.neighbours.links, *node, wanted, self.terms);
                 Ok(fetch.await?.map(Incoming::Peer))
             }
             Source::Upstream(repository) => {
@@ -247,98 +348,149 @@ impl Flights {
         }
     }
 
-    async fn fly(&self, digest: Digest, sources: Sources, arriving: &Arriving) -> Result<Held, FlightError> {
-        metrics::counter!("atoll_flights_total").increment(1);
-        let store_error = |e: StoreError| FlightError::Broken(e.to_string().into());
-        let via = match &sources {
-            Sources::Find { via } | Sources::Holders { via } => via.clone(),
-            Sources::Told(_) => None,
-        };
-        let mut flight = Flight::new(self.sources(digest, &sources).await);
-        let mut ingest = self.store.ingest(digest.algorithm()).map_err(store_error)?;
-        let _ = arriving.file.set(ingest.file());
-        let mut progress = None;
-        let mut looked_again = false;
-        let mut missing_upstream = false;
-        loop {
-            let (source, offset) = match flight.step() {
-                Step::Check => break,
-                Step::GiveUp if !looked_again => {
-                    // the region's fetcher, or those who were told, could not: ask everyone who has it
-                    looked_again = true;
-                    flight = Flight::new(self.last_sources(digest, &sources).await);
-                    if let Some(size) = *arriving.size.borrow() {
-                        flight.handle_size(size);
-                    }
-                    flight.handle_bytes(ingest.written());
-                    continue;
-                }
-                Step::GiveUp if missing_upstream => return Err(FlightError::Missing(digest)),
-                Step::GiveUp => return Err(FlightError::NoSource(digest)),
-                Step::Ask { source, offset } => (source, offset),
-            };
-            let mut incoming = match self.begin(digest, offset, &source, via.clone()).await {
-                Ok(Some(incoming)) if flight.handle_size(incoming.size()) => incoming,
-                Ok(_) => {
-                    flight.handle_failure();
-                    continue;
-                }
-                Err(error) => {
-                    debug!(%digest, ?source, %error, "source failed");
-                    missing_upstream |= matches!(error, FetchError::Upstream(UpstreamError::NotFound));
-                    flight.handle_failure();
-                    continue;
-                }
-            };
-            let size = incoming.size();
-            let peer = match &source {
-                Source::Peer { node, .. } => *node,
-                Source::Upstream(_) => self.neighbours.me,
-            };
-            let shown = progress.get_or_insert_with(|| self.transfers.begin(digest, Direction::In, peer, size));
-            arriving.size.send_replace(Some(size));
-            loop {
-                let batch = match next_batch(&mut incoming).await {
-                    Ok(batch) if batch.is_empty() => break,
-                    Ok(batch) => batch,
-                    Err(error) => {
-                        warn!(%digest, ?source, %error, at = ingest.written(), "source broke off");
-                        break;
-                    }
-                };
-                let count: u64 = batch.iter().map(|b| b.len() as u64).sum();
-                if !flight.handle_bytes(count) {
-                    warn!(%digest, ?source, "source sent more than it said");
-                    break;
-                }
-                if let Source::Peer { .. } = source {
-                    metrics::counter!("atoll_link_bytes_received_total").increment(count);
-                }
-                ingest = ingest.write_all(batch).await.map_err(|e| store_error(e.into()))?;
-                shown.advance(count);
-                let allowed = ingest.written().min(size.saturating_sub(WITHHELD));
-                let _ = arriving.allowed.send_replace(Ok(allowed));
-            }
-            if ingest.written() < size {
+    /// Takes from one source what it gives. An error is this node's own.
+    async fn ask(
+        &self,
+        fetching: &mut Fetching,
+        source: Source,
+        offset: u64,
+        mut landing: Landing,
+        arriving: &Arriving,
+    ) -> Result<Landing, FlightError> {
+        let digest = fetching.digest;
+        let begun = self.begin(fetching, &source, offset).await;
+        let flight = &mut fetching.flight;
+        let mut incoming = match begun {
+            Ok(Some(incoming)) => incoming,
+            Ok(None) => {
                 flight.handle_failure();
+                return Ok(landing);
+            }
+            Err(error) => {
+                debug!(%digest, ?source, %error, "source failed");
+                fetching.missing_upstream |= matches!(error, FetchError::Upstream(UpstreamError::NotFound));
+                flight.handle_failure();
+                return Ok(landing);
+            }
+        };
+        let claim = incoming.claim();
+        let size = claim.size;
+        match flight.handle_claim(&claim) {
+            Judgement::Believed => {}
+            Judgement::Contradicted => {
+                debug!(%digest, ?source, size, "a source says what others do not");
+                flight.handle_failure();
+                return Ok(landing);
+            }
+            Judgement::Lied(lie) => {
+                self.caught(&source, digest, offset, lie);
+                flight.handle_lie();
+                return Ok(landing);
             }
         }
-        let held = match self.store.seal(ingest, digest, None).await {
-            Ok(held) => held,
-            Err(error) => {
-                // not demoted by name yet: which of several sources lied is known once ranges are verified
-                warn!(%digest, %error, "what arrived is not the blob; it was thrown away");
-                metrics::counter!("atoll_flights_wrong_bytes_total").increment(1);
-                return Err(store_error(error));
+        drop(claim);
+        landing.show(arriving, size, flight.groups().cloned());
+        let peer = source.peer().unwrap_or(self.neighbours.me);
+        let shown = fetching.shown.get_or_insert_with(|| self.transfers.begin(digest, Direction::In, peer, size));
+        shown.turn_to(peer);
+        while flight.step() != Step::Check {
+            let Batch { pieces, then } = next_batch(&mut incoming).await;
+            let count: u64 = pieces.iter().map(|b| b.len() as u64).sum();
+            if let Source::Peer { .. } = source {
+                metrics::counter!("atoll_link_bytes_received_total").increment(count);
             }
-        };
-        let _ = arriving.allowed.send_replace(Ok(held.size));
-        Ok(held)
+            let before = landing.ingest.written();
+            let (judged, ingest) = take(flight, landing.ingest, pieces).await?;
+            landing.ingest = ingest;
+            shown.advance(landing.ingest.written() - before);
+            let _ = landing.allowed.send_replace(Ok(landing.ingest.written().min(size.saturating_sub(WITHHELD))));
+            let ended = match then {
+                _ if judged.is_err() => judged,
+                Then::More => continue,
+                Then::End => flight.handle_end(),
+                Then::Broke(error) => {
+                    warn!(%digest, ?source, %error, at = landing.ingest.written(), "source broke off");
+                    flight.handle_failure();
+                    return Ok(landing);
+                }
+            };
+            match ended {
+                Ok(()) => {}
+                Err(lie) => {
+                    self.caught(&source, digest, landing.ingest.written(), lie);
+                    flight.handle_lie();
+                    return Ok(landing);
+                }
+            }
+        }
+        Ok(landing)
+    }
+
+    fn caught(&self, source: &Source, digest: Digest, offset: u64, lie: Lie) {
+        match source {
+            Source::Peer { node, .. } => self.liars.caught(*node, digest, offset, lie),
+            Source::Upstream(repository) => warn!(%repository, %digest, offset, "an upstream's bytes are wrong: {lie}"),
+        }
+    }
+}
+
+fn store_error(error: StoreError) -> FlightError {
+    FlightError::Broken(error.to_string().into())
+}
+
+/// Writes what counts of `pieces`; bytes that are wrong do not, and who sent them is judged.
+async fn take(
+    flight: &mut Flight<Source>,
+    ingest: Ingest,
+    pieces: Vec<Bytes>,
+) -> Result<(Result<(), Lie>, Ingest), FlightError> {
+    let mut judged = Ok(());
+    let written = if flight.groups().is_some() {
+        let mut checked = Vec::new();
+        for piece in &pieces {
+            judged = flight.handle_bytes(piece, &mut checked);
+            if judged.is_err() {
+                break;
+            }
+        }
+        drop(pieces);
+        ingest.write_groups(checked).await
+    } else {
+        judged = flight.handle_unchecked(pieces.iter().map(|b| b.len() as u64).sum());
+        ingest.write_all(if judged.is_ok() { pieces } else { Vec::new() }).await
+    };
+    Ok((judged, written.map_err(|e| store_error(e.into()))?))
+}
+
+/// A flight as this node carries it out.
+struct Fetching {
+    digest: Digest,
+    via: Option<RepositoryName>,
+    flight: Flight<Source>,
+    missing_upstream: bool,
+    shown: Option<Moving>,
+}
+
+/// Where the bytes go, and how far others may read them. Dropped before the end, it breaks off whoever follows.
+struct Landing {
+    ingest: Ingest,
+    size: Option<u64>,
+    allowed: watch::Sender<Result<u64, Arc<str>>>,
+}
+
+impl Landing {
+    /// Lets others follow. Those who were told another length, of which no byte has come, are broken off.
+    fn show(&mut self, arriving: &Arriving, size: u64, groups: Option<Groups>) {
+        if self.size.replace(size).is_some_and(|before| before != size) {
+            self.allowed = watch::Sender::new(Ok(0));
+        }
+        let (file, following) = (self.ingest.file(), self.allowed.subscribe());
+        arriving.begun.send_replace(Some(Begun { size, file, following, groups }));
     }
 }
 
 /// Where a blob's bytes may come from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Source {
     Peer {
         node: NodeId,
@@ -347,6 +499,20 @@ enum Source {
     },
     /// The upstream of this proxy repository.
     Upstream(RepositoryName),
+}
+
+impl Source {
+    fn peer(&self) -> Option<NodeId> {
+        match self {
+            Source::Peer { node, .. } => Some(*node),
+            Source::Upstream(_) => None,
+        }
+    }
+
+    /// Whether it is the same one, however it is asked.
+    fn is(&self, other: &Source) -> bool {
+        self == other || (self.peer().is_some() && self.peer() == other.peer())
+    }
 }
 
 /// A blob that is arriving from one source.
@@ -364,68 +530,76 @@ enum FetchError {
 }
 
 impl Incoming {
-    fn size(&self) -> u64 {
+    fn claim(&mut self) -> Claim {
         match self {
-            Incoming::Peer(fetch) => fetch.size,
-            Incoming::Upstream(stream) => stream.size,
+            Incoming::Peer(fetch) => std::mem::replace(&mut fetch.claim, Claim { size: 0, content: None, list: None }),
+            Incoming::Upstream(stream) => Claim { size: stream.size, content: None, list: None },
         }
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
         match self {
             Incoming::Peer(fetch) => Ok(fetch.next().await?),
-            Incoming::Upstream(stream) => Ok(stream.next().await?),
+            // an upstream that ends early has broken off; it has said nothing about the rest
+            Incoming::Upstream(stream) => match stream.next().await? {
+                None if stream.position() < stream.size => Err(LinkError::Broken("it ended early".into()).into()),
+                next => Ok(next),
+            },
         }
     }
+}
+
+/// What has arrived, and what comes after it.
+struct Batch {
+    pieces: Vec<Bytes>,
+    then: Then,
+}
+
+enum Then {
+    More,
+    End,
+    Broke(FetchError),
 }
 
 /// Takes what has arrived, up to about [`PIECE`], and does not wait for more once it has something.
-async fn next_batch(fetch: &mut Incoming) -> Result<Vec<Bytes>, FetchError> {
-    let mut batch = Vec::new();
+async fn next_batch(fetch: &mut Incoming) -> Batch {
+    let mut pieces = Vec::new();
     let mut length = 0;
-    while length < PIECE {
-        let next = if batch.is_empty() {
-            fetch.next().await?
+    let then = loop {
+        if length >= PIECE {
+            break Then::More;
+        }
+        let next = if pieces.is_empty() {
+            fetch.next().await
         } else {
             match futures::FutureExt::now_or_never(fetch.next()) {
-                Some(next) => next?,
-                None => break,
+                Some(next) => next,
+                None => break Then::More,
             }
         };
         match next {
-            Some(bytes) => {
+            Ok(Some(bytes)) => {
                 length += bytes.len();
-                batch.push(bytes);
+                pieces.push(bytes);
             }
-            None => break,
+            Ok(None) => break Then::End,
+            Err(error) => break Then::Broke(error),
         }
-    }
-    Ok(batch)
+    };
+    Batch { pieces, then }
 }
 
-/// Ends a flight for all who follow it, even if its task is dropped.
-struct Landing {
+/// Ends a flight for all who wait for it, even if its task is dropped.
+struct Finish {
     flights: Arc<Flights>,
     digest: Digest,
     arriving: Arc<Arriving>,
 }
 
-impl Landing {
-    fn land(self, result: Result<Held, FlightError>) {
-        if let Err(error) = &result {
-            let _ = self.arriving.allowed.send_replace(Err(error.to_string().into()));
-        }
-        self.arriving.done.send_replace(Some(result));
-    }
-}
-
-impl Drop for Landing {
+impl Drop for Finish {
     fn drop(&mut self) {
         self.flights.flying.lock().remove(&self.digest);
-        if self.arriving.done.borrow().is_none() {
-            let stopped = FlightError::Broken("the node is stopping".into());
-            let _ = self.arriving.allowed.send_replace(Err(stopped.to_string().into()));
-            self.arriving.done.send_replace(Some(Err(stopped)));
-        }
+        let stopped = || FlightError::Broken("the node is stopping".into());
+        self.arriving.done.send_if_modified(|done| done.is_none() && done.replace(Err(stopped())).is_none());
     }
 }

@@ -13,13 +13,14 @@ use mesh::transfer::{CopyIn, Serve};
 use quinn::{RecvStream, SendStream};
 use rules::command::{Command, Outcome};
 use rules::digest::Digest;
+use rules::groups::Groups;
 use rules::names::{NodeId, OperationId};
 use rules::records::Look;
 use rules::wire::{Answer, Ask, Bulk, JoinGrant, JoinRequest, MAX_HAVE};
 use tracing::{debug, info, warn};
 
 use crate::copies::Copies;
-use crate::flights::{Flights, Sources};
+use crate::flights::{Begun, Flights, Sources};
 use crate::proxies::Proxies;
 use crate::store::{FileBody, Store};
 use crate::transfers::{Direction, Transfers};
@@ -106,9 +107,9 @@ impl Service for Peers {
 
     async fn bulk(&self, from: NodeId, bulk: Bulk, send: SendStream, receive: RecvStream) {
         let result = match bulk {
-            Bulk::Fetch { digest, offset, fill, via } => {
+            Bulk::Fetch { digest, offset, fill, via, list } => {
                 let fill = fill.then_some(Sources::Holders { via });
-                self.serve_fetch(from, digest, offset, fill, send).await
+                self.serve_fetch(from, digest, offset, fill, list, send).await
             }
             Bulk::Copy { repository } => {
                 self.copies.receive(from, repository, CopyIn::new(send, receive, self.rest)).await
@@ -132,27 +133,35 @@ impl Peers {
         digest: Digest,
         offset: u64,
         fill: Option<Sources>,
+        list: bool,
         send: SendStream,
     ) -> Result<(), LinkError> {
         let mut serve = Serve::new(send, self.stall);
         let store_error = |e: crate::store::StoreError| LinkError::Broken(e.to_string());
-        let (size, mut body) = if let Some(blob) = self.store.open_blob(&digest).await.map_err(store_error)? {
-            if offset > blob.size {
+        let held = self.store.open_blob(&digest).await.map_err(store_error)?;
+        let (size, content, groups, mut body) = if let Some(blob) = held {
+            let groups = if list { self.store.groups(digest, &blob).await.map_err(store_error)? } else { None };
+            let damaged = list && groups.is_none() && Groups::checkable(blob.size);
+            if offset > blob.size || damaged {
                 return serve.missing().await;
             }
-            (blob.size, FileBody::whole(blob.file, offset..blob.size, self.store.buffers()))
+            let body = FileBody::whole(blob.file, offset..blob.size, self.store.buffers());
+            (blob.size, Some(blob.held.content), groups, body)
         } else {
             let flight = self.flights.flying(&digest);
             let flight = flight.or_else(|| fill.map(|sources| self.flights.join(digest, sources)));
             let Some(flight) = flight else { return serve.missing().await };
             match flight.begun(digest, self.first_byte).await {
-                Ok((size, file, following)) if offset <= size => {
-                    (size, FileBody::arriving(file, offset..size, self.store.buffers(), following, self.stall))
+                Ok(begun) if offset <= begun.size => {
+                    let Begun { size, file, following, groups } = begun;
+                    let body = FileBody::arriving(file, offset..size, self.store.buffers(), following, self.stall);
+                    (size, groups.as_ref().map(Groups::content), groups, body)
                 }
                 _ => return serve.missing().await,
             }
         };
-        serve.found(size).await?;
+        let sent = groups.filter(|groups| list && Groups::listed(groups.size())).map(|groups| groups.list().to_vec());
+        serve.found(size, content, sent).await?;
         let shown = self.transfers.begin(digest, Direction::Out, from, size - offset);
         while let Some(piece) = body.next().await {
             match piece {
@@ -163,7 +172,6 @@ impl Peers {
                 }
                 Err(error) => {
                     debug!(%digest, %error, "what a peer follows broke off");
-                    serve.abort();
                     return Ok(());
                 }
             }

@@ -28,6 +28,7 @@ use crate::birth::Birth;
 use crate::copies::Copies;
 use crate::flights::Flights;
 use crate::http::{self, Listener};
+use crate::liars::Liars;
 use crate::neighbours::Neighbours;
 use crate::peers::Peers;
 use crate::proxies::{Proxies, ProxyTerms};
@@ -113,7 +114,9 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     let deadlines = &settings.deadlines;
     // a client waits `first_byte` in all: a silent peer must leave time to ask another
     let terms = TransferTerms { first_byte: deadlines.first_byte * 2 / 5, stall: deadlines.stall };
-    let flights = Flights::new(neighbours.clone(), store.clone(), transfers.clone(), terms, inner.clone());
+    let liars = Arc::new(Liars::new(neighbours.clone()));
+    let flights =
+        Flights::new(neighbours.clone(), store.clone(), transfers.clone(), liars.clone(), terms, inner.clone());
     let copies = Arc::new(Copies {
         neighbours: neighbours.clone(),
         store: store.clone(),
@@ -180,6 +183,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         writes,
         access: access.clone(),
         transfers,
+        liars,
         durability: settings.projects.durability,
         terms: write_terms,
     };

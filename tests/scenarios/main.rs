@@ -12,6 +12,7 @@ mod hostile;
 mod joining;
 mod kill_primary;
 mod lifecycle;
+mod lying;
 mod partition;
 mod power_loss;
 mod proxy;

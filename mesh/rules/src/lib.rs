@@ -12,7 +12,8 @@
 //! | [`command`], [`apply`] | what may change the ledger, and the one function that changes it |
 //! | [`lease`] | read leases: when a replica may answer from its own state, when a write is released |
 //! | [`roster`], [`failover`] | who is alive in whose view; when a project gets another primary |
-//! | [`flight`] | whom to fetch a blob from next, and when to give up |
+//! | [`flight`] | whom to fetch a blob from next, what to believe, and when to give up |
+//! | [`groups`], [`reputation`] | ranges that are checked as they arrive; peers that were caught sending wrong ones |
 //! | [`placement`] | which nodes vote, hold, fetch |
 //! | [`access`] | who may do what |
 //! | [`wire`] | messages between nodes |
@@ -27,11 +28,13 @@ pub mod command;
 pub mod digest;
 pub mod failover;
 pub mod flight;
+pub mod groups;
 pub mod lease;
 pub mod manifest;
 pub mod moment;
 pub mod names;
 pub mod placement;
 pub mod records;
+pub mod reputation;
 pub mod roster;
 pub mod wire;

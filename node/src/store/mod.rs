@@ -9,6 +9,7 @@
 mod body;
 mod index;
 mod ingest;
+mod outboard;
 mod writeback;
 
 use std::fs::{self, File};
@@ -51,6 +52,8 @@ pub struct Store {
     folder: PathBuf,
     index: Index,
     buffers: Buffers,
+    /// Whoever holds it makes a list of groups anew.
+    rebuilding: tokio::sync::Mutex<()>,
 }
 
 /// A held blob, open for reading.
@@ -60,6 +63,8 @@ pub struct OpenBlob {
     pub file: Arc<File>,
     /// Its length.
     pub size: u64,
+    /// What it was when it was taken in.
+    pub held: Held,
 }
 
 impl Store {
@@ -75,7 +80,7 @@ impl Store {
         }
         fs::create_dir_all(&arriving)?;
         let index = Index::open(&folder.join("store.redb"))?;
-        Ok(Arc::new(Store { folder, index, buffers: Buffers::default() }))
+        Ok(Arc::new(Store { folder, index, buffers: Buffers::default(), rebuilding: tokio::sync::Mutex::default() }))
     }
 
     /// The pool that bodies read into.
@@ -110,32 +115,43 @@ impl Store {
         self.index.granted(digest, repository, clock::timestamp())
     }
 
-    /// Opens a held blob. One whose file has gone is no longer held: it will be fetched again.
+    /// Opens a held blob. One whose file has gone, or has another length, is no longer held: it will be fetched again.
     pub async fn open_blob(&self, digest: &Digest) -> Result<Option<OpenBlob>, StoreError> {
         let Some(held) = self.held(digest)? else { return Ok(None) };
-        match File::open(self.path(digest)) {
-            Ok(file) => Ok(Some(OpenBlob { file: Arc::new(file), size: held.size })),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                tracing::error!(%digest, "a held blob's file is gone from data_dir; it will be fetched again");
-                self.index.drop_blob(*digest).await?;
-                Ok(None)
+        let opened = File::open(self.path(digest)).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let lost = match opened {
+            Ok((length, file)) if length == held.size => {
+                return Ok(Some(OpenBlob { file: Arc::new(file), size: held.size, held }));
             }
-            Err(error) => Err(error.into()),
-        }
+            Ok((length, _)) => format!("has {length} of {} bytes", held.size),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => "is gone".to_owned(),
+            Err(error) => return Err(error.into()),
+        };
+        tracing::error!(%digest, "a held blob's file in data_dir {lost}; it will be fetched again");
+        self.forget(*digest).await?;
+        Ok(None)
+    }
+
+    /// No longer holds `digest`, whose bytes are gone or damaged. What is left of them the next copy replaces.
+    async fn forget(&self, digest: Digest) -> Result<(), StoreError> {
+        self.index.drop_blob(digest).await?;
+        self.drop_outboard(&digest);
+        Ok(())
     }
 
     /// Makes `ingest` the blob `expected`: checks the hash, fsyncs, moves it into place, and tells the index. With `grant` it
     /// is readable in that repository for that long. On a wrong hash nothing is kept.
     pub async fn seal(
-        &self,
+        self: &Arc<Self>,
         ingest: Ingest,
         expected: Digest,
         grant: Option<(&RepositoryName, Duration)>,
     ) -> Result<Held, StoreError> {
-        let path = self.path(&expected);
+        let store = self.clone();
         let sealed = blocking(move || -> Result<Sealed, StoreError> {
-            let sealed = ingest.seal(expected)?;
-            sealed.move_to(&path)?;
+            let mut sealed = ingest.seal(expected)?;
+            sealed.move_to(&store.path(&expected))?;
+            store.keep_outboard(&expected, &sealed.list.take().unwrap_or_default());
             Ok(sealed)
         })
         .await

@@ -57,6 +57,7 @@ upstreams:
 deadlines:
   first_byte: {first_byte}
   stall: {stall}
+  source_stall: {source_stall}
   commit: {commit}
   replicate: {replicate}
 reads:
@@ -94,6 +95,7 @@ drain: {drain}
         missing_for = written_duration(s.upstreams.missing_for),
         first_byte = written_duration(s.deadlines.first_byte),
         stall = written_duration(s.deadlines.stall),
+        source_stall = written_duration(s.deadlines.source_stall),
         commit = written_duration(s.deadlines.commit),
         replicate = written_duration(s.deadlines.replicate),
         without_lease = word(&STALE_READS, s.reads.without_lease),

@@ -19,14 +19,18 @@ const PIECE: usize = 256 << 10;
 pub struct TransferTerms {
     /// Until the first byte.
     pub first_byte: Duration,
-    /// Between two bytes.
+    /// Between two bytes, of an upload that is copied out and for a peer that takes bytes.
     pub stall: Duration,
+    /// Between two bytes of a peer that sends a blob it holds.
+    pub source_stall: Duration,
 }
 
 /// A blob that is arriving from a peer.
 pub struct Fetch {
     receive: RecvStream,
-    terms: TransferTerms,
+    patience: Duration,
+    /// How many nodes it passes on its way from one that holds it, or from an upstream: 0 if the peer holds it.
+    pub behind: u8,
     /// What the peer says of the blob. Nothing of it has been checked.
     pub claim: Claim,
 }
@@ -59,9 +63,11 @@ pub async fn fetch(
             links.open_bulk(from, Bulk::Fetch { digest, offset, fill, via, list }, terms.first_byte).await?;
         let _ = send.finish();
         match read_message(&mut receive).await? {
-            Fetched::Found { size, content, list } => {
+            Fetched::Found { size, content, list, behind } => {
                 let claim = Claim { size, content, list: list.map(serde_bytes::ByteBuf::into_vec) };
-                Ok(Some(Fetch { receive, terms, claim }))
+                // whoever is nearer to a source that stands still must have time to replace it first
+                let patience = (terms.source_stall * (1 + u32::from(behind))).min(terms.stall);
+                Ok(Some(Fetch { receive, patience, behind, claim }))
             }
             Fetched::Missing => Ok(None),
         }
@@ -70,9 +76,9 @@ pub async fn fetch(
 }
 
 impl Fetch {
-    /// The next bytes; `None` at the end. A stream that stands still for longer than the terms allow is an error.
+    /// The next bytes; `None` at the end. A stream that stands still for longer than the terms allow is [`LinkError::Deadline`].
     pub async fn next(&mut self) -> Result<Option<Bytes>, LinkError> {
-        let chunk = tokio::time::timeout(self.terms.stall, self.receive.read_chunk(PIECE, true)).await;
+        let chunk = tokio::time::timeout(self.patience, self.receive.read_chunk(PIECE, true)).await;
         let chunk = chunk.map_err(|_| LinkError::Deadline)?.map_err(|e| LinkError::Broken(e.to_string()))?;
         Ok(chunk.map(|c| c.bytes))
     }
@@ -104,9 +110,10 @@ impl Serve {
         size: u64,
         content: Option<ContentHash>,
         list: Option<Vec<u8>>,
+        behind: u8,
     ) -> Result<(), LinkError> {
         let list = list.map(serde_bytes::ByteBuf::from);
-        write_message(&mut self.send, &Fetched::Found { size, content, list }).await
+        write_message(&mut self.send, &Fetched::Found { size, content, list, behind }).await
     }
 
     /// Sends the next bytes; a peer that takes none for longer than the stall time is given up.

@@ -139,29 +139,29 @@ impl Peers {
         let mut serve = Serve::new(send, self.stall);
         let store_error = |e: crate::store::StoreError| LinkError::Broken(e.to_string());
         let held = self.store.open_blob(&digest).await.map_err(store_error)?;
-        let (size, content, groups, mut body) = if let Some(blob) = held {
+        let (size, content, groups, behind, mut body) = if let Some(blob) = held {
             let groups = if list { self.store.groups(digest, &blob).await.map_err(store_error)? } else { None };
             let damaged = list && groups.is_none() && Groups::checkable(blob.size);
             if offset > blob.size || damaged {
                 return serve.missing().await;
             }
             let body = FileBody::whole(blob.file, offset..blob.size, self.store.buffers());
-            (blob.size, Some(blob.held.content), groups, body)
+            (blob.size, Some(blob.held.content), groups, 0, body)
         } else {
             let flight = self.flights.flying(&digest);
             let flight = flight.or_else(|| fill.map(|sources| self.flights.join(digest, sources)));
             let Some(flight) = flight else { return serve.missing().await };
             match flight.begun(digest, self.first_byte).await {
                 Ok(begun) if offset <= begun.size => {
-                    let Begun { size, file, following, groups } = begun;
+                    let Begun { size, file, following, groups, behind } = begun;
                     let body = FileBody::arriving(file, offset..size, self.store.buffers(), following, self.stall);
-                    (size, groups.as_ref().map(Groups::content), groups, body)
+                    (size, groups.as_ref().map(Groups::content), groups, behind.saturating_add(1), body)
                 }
                 _ => return serve.missing().await,
             }
         };
         let sent = groups.filter(|groups| list && Groups::listed(groups.size())).map(|groups| groups.list().to_vec());
-        serve.found(size, content, sent).await?;
+        serve.found(size, content, sent, behind).await?;
         let shown = self.transfers.begin(digest, Direction::Out, from, size - offset);
         while let Some(piece) = body.next().await {
             match piece {

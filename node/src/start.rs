@@ -113,7 +113,11 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     let transfers = Arc::new(Transfers::default());
     let deadlines = &settings.deadlines;
     // a client waits `first_byte` in all: a silent peer must leave time to ask another
-    let terms = TransferTerms { first_byte: deadlines.first_byte * 2 / 5, stall: deadlines.stall };
+    let terms = TransferTerms {
+        first_byte: deadlines.first_byte * 2 / 5,
+        stall: deadlines.stall,
+        source_stall: deadlines.source_stall.min(deadlines.stall),
+    };
     let liars = Arc::new(Liars::new(neighbours.clone()));
     let flights =
         Flights::new(neighbours.clone(), store.clone(), transfers.clone(), liars.clone(), terms, inner.clone());
@@ -135,7 +139,8 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         fresh_for: settings.upstreams.fresh_for,
         missing_for: settings.upstreams.missing_for,
         max_manifest: settings.uploads.max_manifest,
-        transfer: terms,
+        // an upstream is asked twice before it is given up, and a client waits `stall` in all
+        transfer: TransferTerms { stall: deadlines.stall / 3, ..terms },
     };
     let proxies = Proxies::new(neighbours.clone(), writes.clone(), proxy_terms, inner.clone())?;
     flights.use_upstreams(proxies.clone());

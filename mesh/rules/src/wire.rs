@@ -263,6 +263,8 @@ pub enum Fetched {
         content: Option<ContentHash>,
         /// The list of its groups ([`crate::groups`]), if it was asked for and there is one.
         list: Option<serde_bytes::ByteBuf>,
+        /// How many nodes the bytes pass on their way from one that holds the blob: 0 if the sender holds it.
+        behind: u8,
     },
     /// Not here.
     Missing,

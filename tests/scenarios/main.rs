@@ -18,4 +18,5 @@ mod power_loss;
 mod proxy;
 mod settled;
 mod snapshot;
+mod stalling;
 mod tls;

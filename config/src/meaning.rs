@@ -71,6 +71,7 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     let mut deadlines = top.section("deadlines");
     deadlines.duration("first_byte", &mut s.deadlines.first_byte, ms(100)..=secs(60));
     deadlines.duration("stall", &mut s.deadlines.stall, ms(100)..=secs(600));
+    deadlines.duration("source_stall", &mut s.deadlines.source_stall, ms(100)..=secs(600));
     deadlines.duration("commit", &mut s.deadlines.commit, ms(100)..=secs(600));
     deadlines.duration("replicate", &mut s.deadlines.replicate, ms(100)..=hours(1));
 

@@ -64,6 +64,7 @@ edge:
 deadlines:
   first_byte: {first_byte}
   stall: {stall}
+  source_stall: {source_stall}
   commit: {commit}
   replicate: {replicate}
 reads:
@@ -106,6 +107,7 @@ drain: {drain}
         upstream_fallback = s.edge.upstream_fallback,
         first_byte = written_duration(s.deadlines.first_byte),
         stall = written_duration(s.deadlines.stall),
+        source_stall = written_duration(s.deadlines.source_stall),
         commit = written_duration(s.deadlines.commit),
         replicate = written_duration(s.deadlines.replicate),
         without_lease = word(&STALE_READS, s.reads.without_lease),

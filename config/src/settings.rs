@@ -295,6 +295,8 @@ pub struct Deadlines {
     pub first_byte: Duration,
     /// Without a byte in either direction within a body; default 30s.
     pub stall: Duration,
+    /// Without a byte from a node that sends a blob, until another is asked; never longer than `stall`; default 3s.
+    pub source_stall: Duration,
     /// Until a write is committed; default 10s.
     pub commit: Duration,
     /// Until a pushed blob is held in `projects.durability` regions; default 60s.
@@ -306,6 +308,7 @@ impl Default for Deadlines {
         Self {
             first_byte: Duration::from_secs(5),
             stall: Duration::from_secs(30),
+            source_stall: Duration::from_secs(3),
             commit: Duration::from_secs(10),
             replicate: Duration::from_secs(60),
         }

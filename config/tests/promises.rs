@@ -298,9 +298,9 @@ prop_compose! {
         (hold, back, drain) in (milliseconds(0..=60_000), milliseconds(0..=86_400_000), milliseconds(0..=600_000)),
         (durability, snapshot, open, manifest) in
             (1_u32..=5, 10_u64..=10_000_000, 1_u32..=100_000, 65_536_u64..=8_388_608),
-        (expire, first, stall, commit, replicate) in (
+        (expire, first, stall, source_stall, commit, replicate) in (
             milliseconds(1000..=2_592_000_000), milliseconds(100..=60_000), milliseconds(100..=600_000),
-            milliseconds(100..=600_000), milliseconds(100..=3_600_000),
+            milliseconds(100..=600_000), milliseconds(100..=600_000), milliseconds(100..=3_600_000),
         ),
         (refuse, json) in any::<(bool, bool)>(),
         (private, loopback, fresh, missing) in
@@ -343,6 +343,7 @@ prop_compose! {
         }
         s.deadlines.first_byte = first;
         s.deadlines.stall = stall;
+        s.deadlines.source_stall = source_stall;
         s.deadlines.commit = commit;
         s.deadlines.replicate = replicate;
         s.reads.without_lease = if refuse { StaleReads::Refuse } else { StaleReads::Serve };

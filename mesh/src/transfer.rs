@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{RecvStream, SendStream};
-use rules::digest::Digest;
+use rules::digest::{ContentHash, Digest};
+use rules::flight::Claim;
 use rules::names::{NodeId, RepositoryName};
 use rules::wire::{Bulk, CopyEnd, Fetched, Held};
 
@@ -18,34 +19,56 @@ const PIECE: usize = 256 << 10;
 pub struct TransferTerms {
     /// Until the first byte.
     pub first_byte: Duration,
-    /// Between two bytes.
+    /// Between two bytes, of an upload that is copied out and for a peer that takes bytes.
     pub stall: Duration,
+    /// Between two bytes of a peer that sends a blob it holds.
+    pub source_stall: Duration,
 }
 
 /// A blob that is arriving from a peer.
 pub struct Fetch {
     receive: RecvStream,
-    terms: TransferTerms,
-    /// The whole blob's length.
-    pub size: u64,
+    patience: Duration,
+    /// How many nodes it passes on its way from one that holds it, or from an upstream: 0 if the peer holds it.
+    pub behind: u8,
+    /// What the peer says of the blob. Nothing of it has been checked.
+    pub claim: Claim,
 }
 
-/// Asks `from` for `digest` from `offset` on; `Ok(None)` if it does not have it.
+/// What is wanted of a peer.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The blob.
+    pub digest: Digest,
+    /// First byte.
+    pub offset: u64,
+    /// Whether the peer is to fetch it itself if it lacks it.
+    pub fill: bool,
+    /// The proxy repository whose upstream has it, if no node does.
+    pub via: Option<RepositoryName>,
+    /// Whether the peer is to send the list of the blob's groups.
+    pub list: bool,
+}
+
+/// Asks `from` for a blob; `Ok(None)` if it does not have it. The bytes come as the peer sends them: the caller checks them.
 pub async fn fetch(
     links: &Links,
     from: NodeId,
-    digest: Digest,
-    offset: u64,
-    fill: bool,
-    via: Option<RepositoryName>,
+    wanted: Wanted,
     terms: TransferTerms,
 ) -> Result<Option<Fetch>, LinkError> {
+    let Wanted { digest, offset, fill, via, list } = wanted;
     let begin = async {
         let (mut send, mut receive) =
-            links.open_bulk(from, Bulk::Fetch { digest, offset, fill, via }, terms.first_byte).await?;
+            links.open_bulk(from, Bulk::Fetch { digest, offset, fill, via, list }, terms.first_byte).await?;
         let _ = send.finish();
         match read_message(&mut receive).await? {
-            Fetched::Found { size } => Ok(Some(Fetch { receive, terms, size })),
+            Fetched::Found { size, content, list, behind } => {
+                let claim = Claim { size, content, list: list.map(serde_bytes::ByteBuf::into_vec) };
+                // whoever is nearer to a source that stands still must have time to replace it first
+                let patience = (terms.source_stall * (1 + u32::from(behind))).min(terms.stall);
+                Ok(Some(Fetch { receive, patience, behind, claim }))
+            }
             Fetched::Missing => Ok(None),
         }
     };
@@ -53,36 +76,44 @@ pub async fn fetch(
 }
 
 impl Fetch {
-    /// The next bytes; `None` at the end. A stream that stands still for longer than the terms allow is an error.
+    /// The next bytes; `None` at the end. A stream that stands still for longer than the terms allow is [`LinkError::Deadline`].
     pub async fn next(&mut self) -> Result<Option<Bytes>, LinkError> {
-        let chunk = tokio::time::timeout(self.terms.stall, self.receive.read_chunk(PIECE, true)).await;
+        let chunk = tokio::time::timeout(self.patience, self.receive.read_chunk(PIECE, true)).await;
         let chunk = chunk.map_err(|_| LinkError::Deadline)?.map_err(|e| LinkError::Broken(e.to_string()))?;
         Ok(chunk.map(|c| c.bytes))
     }
 }
 
-/// The serving end of a fetch.
+/// The serving end of a fetch. Dropped before [`Serve::finish`] it breaks off, so that a short end is never taken for the whole.
 pub struct Serve {
     send: SendStream,
     stall: Duration,
+    finished: bool,
 }
 
 impl Serve {
     /// Takes the stream that a [`Bulk::Fetch`] came on.
     pub fn new(send: SendStream, stall: Duration) -> Self {
-        Serve { send, stall }
+        Serve { send, stall, finished: false }
     }
 
     /// Says that the blob is not here.
     pub async fn missing(mut self) -> Result<(), LinkError> {
         write_message(&mut self.send, &Fetched::Missing).await?;
-        let _ = self.send.finish();
+        self.finish();
         Ok(())
     }
 
-    /// Says how long the whole blob is; bytes follow.
-    pub async fn found(&mut self, size: u64) -> Result<(), LinkError> {
-        write_message(&mut self.send, &Fetched::Found { size }).await
+    /// Says what the whole blob is; bytes follow.
+    pub async fn found(
+        &mut self,
+        size: u64,
+        content: Option<ContentHash>,
+        list: Option<Vec<u8>>,
+        behind: u8,
+    ) -> Result<(), LinkError> {
+        let list = list.map(serde_bytes::ByteBuf::from);
+        write_message(&mut self.send, &Fetched::Found { size, content, list, behind }).await
     }
 
     /// Sends the next bytes; a peer that takes none for longer than the stall time is given up.
@@ -95,12 +126,17 @@ impl Serve {
 
     /// Ends well: all bytes were sent.
     pub fn finish(mut self) {
+        self.finished = true;
         let _ = self.send.finish();
     }
+}
 
-    /// Ends badly: the peer must take the rest from elsewhere.
-    pub fn abort(mut self) {
-        let _ = self.send.reset(1u32.into());
+impl Drop for Serve {
+    fn drop(&mut self) {
+        if !self.finished {
+            // quinn would end a dropped stream as if it were whole
+            let _ = self.send.reset(1u32.into());
+        }
     }
 }
 

@@ -11,6 +11,7 @@
 //! | [`access`] | who is asking |
 //! | [`writes`] | a project's writes: to its primary, and there into the ledger |
 //! | [`flights`], [`copies`], [`transfers`] | blobs on their way in, uploads copied out, what moves now |
+//! | [`liars`] | peers that were caught sending wrong bytes |
 //! | [`peers`] | what this node does when another asks |
 //! | [`proxies`] | what a tag means upstream, asked once for the whole mesh |
 //! | [`upstream`] | another registry, as a client sees it |
@@ -27,6 +28,7 @@ pub mod cli;
 pub mod copies;
 pub mod flights;
 pub mod http;
+pub mod liars;
 pub mod neighbours;
 pub mod observe;
 pub mod peers;

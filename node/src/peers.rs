@@ -13,6 +13,7 @@ use mesh::transfer::{CopyIn, Serve};
 use quinn::{RecvStream, SendStream};
 use rules::command::{Command, Outcome};
 use rules::digest::Digest;
+use rules::groups::Groups;
 use rules::names::{NodeId, OperationId, RepositoryName};
 use rules::records::{Look, NodeRecord, Role};
 use rules::wire::{Answer, Ask, Bulk, JoinGrant, JoinRequest, MAX_HAVE};
@@ -20,7 +21,7 @@ use tracing::{debug, info, warn};
 
 use crate::access::Access;
 use crate::copies::Copies;
-use crate::flights::{Flights, Sources};
+use crate::flights::{Begun, Flights, Sources};
 use crate::neighbours::Neighbours;
 use crate::proxies::Proxies;
 use crate::records::look;
@@ -132,9 +133,9 @@ impl Service for Peers {
             return;
         }
         let result = match bulk {
-            Bulk::Fetch { digest, offset, fill, via } => {
+            Bulk::Fetch { digest, offset, fill, via, list } => {
                 let fill = fill.then_some(Sources::Holders { via });
-                self.serve_fetch(from, digest, offset, fill, send).await
+                self.serve_fetch(from, digest, offset, fill, list, send).await
             }
             Bulk::Copy { repository } => {
                 self.copies.receive(from, repository, CopyIn::new(send, receive, self.rest)).await
@@ -206,27 +207,35 @@ impl Peers {
         digest: Digest,
         offset: u64,
         fill: Option<Sources>,
+        list: bool,
         send: SendStream,
     ) -> Result<(), LinkError> {
         let mut serve = Serve::new(send, self.stall);
         let store_error = |e: crate::store::StoreError| LinkError::Broken(e.to_string());
-        let (size, mut body) = if let Some(blob) = self.store.open_blob(&digest).await.map_err(store_error)? {
-            if offset > blob.size {
+        let held = self.store.open_blob(&digest).await.map_err(store_error)?;
+        let (size, content, groups, behind, mut body) = if let Some(blob) = held {
+            let groups = if list { self.store.groups(digest, &blob).await.map_err(store_error)? } else { None };
+            let damaged = list && groups.is_none() && Groups::checkable(blob.size);
+            if offset > blob.size || damaged {
                 return serve.missing().await;
             }
-            (blob.size, FileBody::whole(blob.file, offset..blob.size, self.store.buffers()))
+            let body = FileBody::whole(blob.file, offset..blob.size, self.store.buffers());
+            (blob.size, Some(blob.held.content), groups, 0, body)
         } else {
             let flight = self.flights.flying(&digest);
             let flight = flight.or_else(|| fill.map(|sources| self.flights.join(digest, sources)));
             let Some(flight) = flight else { return serve.missing().await };
             match flight.begun(digest, self.first_byte).await {
-                Ok((size, file, following)) if offset <= size => {
-                    (size, FileBody::arriving(file, offset..size, self.store.buffers(), following, self.stall))
+                Ok(begun) if offset <= begun.size => {
+                    let Begun { size, file, following, groups, behind } = begun;
+                    let body = FileBody::arriving(file, offset..size, self.store.buffers(), following, self.stall);
+                    (size, groups.as_ref().map(Groups::content), groups, behind.saturating_add(1), body)
                 }
                 _ => return serve.missing().await,
             }
         };
-        serve.found(size).await?;
+        let sent = groups.filter(|groups| list && Groups::listed(groups.size())).map(|groups| groups.list().to_vec());
+        serve.found(size, content, sent, behind).await?;
         let shown = self.transfers.begin(digest, Direction::Out, from, size - offset);
         while let Some(piece) = body.next().await {
             match piece {
@@ -237,7 +246,6 @@ impl Peers {
                 }
                 Err(error) => {
                     debug!(%digest, %error, "what a peer follows broke off");
-                    serve.abort();
                     return Ok(());
                 }
             }

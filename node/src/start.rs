@@ -30,6 +30,7 @@ use crate::birth::Birth;
 use crate::copies::Copies;
 use crate::flights::Flights;
 use crate::http::{self, Listener};
+use crate::liars::Liars;
 use crate::neighbours::Neighbours;
 use crate::peers::Peers;
 use crate::proxies::{Proxies, ProxyTerms};
@@ -124,10 +125,22 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     let transfers = Arc::new(Transfers::default());
     let deadlines = &settings.deadlines;
     // a client waits `first_byte` in all: a silent peer must leave time to ask another
-    let terms = TransferTerms { first_byte: deadlines.first_byte * 2 / 5, stall: deadlines.stall };
+    let terms = TransferTerms {
+        first_byte: deadlines.first_byte * 2 / 5,
+        stall: deadlines.stall,
+        source_stall: deadlines.source_stall.min(deadlines.stall),
+    };
+    let liars = Arc::new(Liars::new(neighbours.clone()));
     let upstream_allowed = settings.role == Role::Replica || settings.edge.upstream_fallback;
-    let flights =
-        Flights::new(neighbours.clone(), store.clone(), transfers.clone(), terms, upstream_allowed, inner.clone());
+    let flights = Flights::new(
+        neighbours.clone(),
+        store.clone(),
+        transfers.clone(),
+        liars.clone(),
+        terms,
+        upstream_allowed,
+        inner.clone(),
+    );
     let copies = Arc::new(Copies {
         neighbours: neighbours.clone(),
         store: store.clone(),
@@ -147,7 +160,8 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         fresh_for: settings.upstreams.fresh_for,
         missing_for: settings.upstreams.missing_for,
         max_manifest: settings.uploads.max_manifest,
-        transfer: terms,
+        // an upstream is asked twice before it is given up, and a client waits `stall` in all
+        transfer: TransferTerms { stall: deadlines.stall / 3, ..terms },
         upstream_allowed,
     };
     let proxies = Proxies::new(neighbours.clone(), writes.clone(), secrets.clone(), proxy_terms, inner.clone())?;
@@ -199,6 +213,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         access: access.clone(),
         secrets,
         transfers,
+        liars,
         durability: settings.projects.durability,
         terms: write_terms,
     };

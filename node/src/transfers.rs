@@ -75,6 +75,13 @@ impl Moving {
             transfer.bytes += bytes;
         }
     }
+
+    /// It comes from another node from now on.
+    pub fn turn_to(&self, peer: NodeId) {
+        if let Some(transfer) = self.transfers.moving.lock().get_mut(&self.number) {
+            transfer.peer = peer;
+        }
+    }
 }
 
 impl Drop for Moving {

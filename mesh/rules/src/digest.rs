@@ -220,6 +220,12 @@ impl ContentHash {
     }
 }
 
+impl From<blake3::Hash> for ContentHash {
+    fn from(hash: blake3::Hash) -> Self {
+        ContentHash(*hash.as_bytes())
+    }
+}
+
 impl fmt::Debug for ContentHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "blake3:{}", hex::encode(&self.0[..6]))

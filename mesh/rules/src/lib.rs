@@ -12,7 +12,8 @@
 //! | [`command`], [`apply`] | what may change the ledger, and the one function that changes it |
 //! | [`lease`] | read leases: when a replica may answer from its own state, when a write is released |
 //! | [`roster`], [`failover`] | who is alive in whose view; when a project gets another primary |
-//! | [`flight`] | whom to fetch a blob from next, and when to give up |
+//! | [`flight`] | whom to fetch a blob from next, what to believe, and when to give up |
+//! | [`groups`], [`reputation`] | ranges that are checked as they arrive; peers that were caught sending wrong ones |
 //! | [`placement`] | which nodes vote, hold, fetch |
 //! | [`cache`] | which cached blobs go when the budget is full |
 //! | [`edge`] | what an edge may answer from what it has kept |
@@ -32,6 +33,7 @@ pub mod digest;
 pub mod edge;
 pub mod failover;
 pub mod flight;
+pub mod groups;
 pub mod lease;
 pub mod manifest;
 pub mod moment;
@@ -39,5 +41,6 @@ pub mod names;
 pub mod placement;
 pub mod proxy;
 pub mod records;
+pub mod reputation;
 pub mod roster;
 pub mod wire;

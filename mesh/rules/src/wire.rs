@@ -12,7 +12,7 @@ use crate::names::{NodeId, OperationId, RepositoryName, Revision, Tag, UpstreamI
 use crate::records::NodeRecord;
 
 /// The version of everything below.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// What one node asks another on a control stream: one question, one answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -327,6 +327,8 @@ pub enum Bulk {
         fill: bool,
         /// The proxy repository whose upstream has it, if no node does.
         via: Option<RepositoryName>,
+        /// Whether to send the list of the blob's groups before the bytes.
+        list: bool,
     },
     /// I am receiving an upload: take a copy while it arrives.
     Copy {
@@ -338,12 +340,18 @@ pub enum Bulk {
 }
 
 /// The answer to [`Bulk::Fetch`], before the bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fetched {
-    /// The whole blob's length; bytes from the offset follow.
+    /// What the whole blob is; bytes from the offset follow.
     Found {
         /// Length in bytes.
         size: u64,
+        /// Its content hash; `None` while it arrives from an upstream, which tells none.
+        content: Option<ContentHash>,
+        /// The list of its groups ([`crate::groups`]), if it was asked for and there is one.
+        list: Option<serde_bytes::ByteBuf>,
+        /// How many nodes the bytes pass on their way from one that holds the blob: 0 if the sender holds it.
+        behind: u8,
     },
     /// Not here.
     Missing,

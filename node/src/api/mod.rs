@@ -14,6 +14,7 @@ use crate::access::Access;
 use crate::http::request::Request;
 use crate::http::route::Route;
 use crate::http::{Code, Failure, Payload};
+use crate::liars::Liars;
 use crate::neighbours::Neighbours;
 use crate::records::Records;
 use crate::store::Store;
@@ -36,6 +37,8 @@ pub struct Api {
     pub secrets: Arc<Secrets>,
     /// What moves.
     pub transfers: Arc<Transfers>,
+    /// Who was caught.
+    pub liars: Arc<Liars>,
     /// In how many regions new projects keep their blobs.
     pub durability: u32,
     /// How long writes may take.

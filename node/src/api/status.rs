@@ -44,6 +44,21 @@ impl Api {
                 })
             })
             .collect();
+        let now = clock::now();
+        let liars: Vec<Value> = self
+            .liars
+            .list()
+            .iter()
+            .map(|(node, caught)| {
+                let lies: BTreeMap<&str, u64> = caught.lies.iter().map(|(lie, count)| (lie.name(), *count)).collect();
+                json!({
+                    "node": name(*node),
+                    "lies": lies,
+                    "last_seconds_ago": now.since(caught.last).as_secs(),
+                    "demoted_for_seconds": caught.demoted_for(now).as_secs(),
+                })
+            })
+            .collect();
         let names = |ids: &BTreeSet<NodeId>| ids.iter().map(|id| name(*id)).collect::<Vec<_>>();
         let status = json!({
             "node": {
@@ -69,6 +84,7 @@ impl Api {
             "nodes": shown_nodes,
             "projects": shown_projects,
             "transfers": transfers,
+            "liars": liars,
         });
         Ok(json_answer(StatusCode::OK, &status))
     }

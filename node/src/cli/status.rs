@@ -129,6 +129,18 @@ fn tables(status: &Value) -> String {
         })
         .collect();
     out.push_str(&table(&["PROJECT", "PRIMARY", "HOME", "EPOCH", "DURABILITY", "BLOBS HELD"], projects));
+    for liar in rows("liars") {
+        let lies = liar["lies"].as_object().map(|lies| {
+            lies.iter().map(|(what, count)| format!("{what} {}", text(count))).collect::<Vec<_>>().join(", ")
+        });
+        out.push_str(&format!(
+            "\n{} was caught sending wrong bytes ({}), last {} s ago; it is asked last for another {} s. Look at its disk.\n",
+            text(&liar["node"]),
+            lies.unwrap_or_default(),
+            text(&liar["last_seconds_ago"]),
+            text(&liar["demoted_for_seconds"]),
+        ));
+    }
     out
 }
 

@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh::supervise::Tasks;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
@@ -123,21 +123,72 @@ where
         async move { Ok::<_, std::convert::Infallible>(response.await) }
     });
     // no pipeline_flush: it would make hyper copy every body
-    let connection = hyper::server::conn::http1::Builder::new()
+    let mut connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(HEAD_BYTES)
         .half_close(false)
         .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
-        result = connection.as_mut() => result,
+        result = &mut connection => result,
         () = tasks.stopping() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
         }
     };
     if let Err(error) = result {
         debug!(%error, "connection ended early");
+        if error.is_user() || error.is_body_write_aborted() {
+            // a body that could not be gone on with: the end is an end (FIN), after which containerd asks for the rest;
+            // closed as it is the socket might answer with a reset, after which it gives the whole pull up
+            let mut stream = connection.into_parts().io.into_inner();
+            let _ = stream.shutdown().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Buffers, FileBody};
+    use std::io::{Read, Write};
+    use tokio::sync::watch;
+
+    const SENT: usize = 300_000;
+
+    /// A blob of a million bytes of which only some arrive before it breaks off.
+    fn broken_off() -> Response<Payload> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![7; SENT]).unwrap();
+        let (allowed, following) = watch::channel(Ok(SENT as u64));
+        drop(allowed);
+        let body = FileBody::arriving(Arc::new(file), 0..1_000_000, &Buffers::default(), following, HEAD);
+        let mut response = Response::new(Payload::File(Box::new(body)));
+        response.headers_mut().insert(http::header::CONTENT_LENGTH, 1_000_000.into());
+        response
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_body_that_breaks_off_ends_with_fin_and_not_with_a_reset() {
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into(), None).await.unwrap();
+        let (address, tasks) = (listener.address().unwrap(), Tasks::new());
+        let handle = |_| async { broken_off() };
+        tasks.spawn_draining("http", serve(listener, handle, HEAD, tasks.clone()));
+        let asked = mesh::supervise::blocking(move || {
+            let mut socket = std::net::TcpStream::connect(address).unwrap();
+            socket.set_read_timeout(Some(HEAD)).unwrap();
+            socket.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+            let mut first = [0; 1];
+            socket.read_exact(&mut first).unwrap();
+            // bytes that nobody reads make a careless close a reset
+            socket.write_all(&[b'x'; 100_000]).unwrap();
+            let mut rest = Vec::new();
+            socket.read_to_end(&mut rest).map(|_| rest)
+        });
+        let rest = asked.await.unwrap().expect("the end must not be a reset");
+        let body = rest.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
+        let arrived = rest.len() - body;
+        assert!((1..=SENT).contains(&arrived), "of {SENT} bytes that were allowed arrived {arrived}");
+        tasks.stop(HEAD).await;
     }
 }

@@ -9,7 +9,7 @@ use rules::wire::{Answer, Ask};
 use std::time::Duration;
 
 use super::{Registry, answer, mark, moved, set};
-use crate::flights::Sources;
+use crate::flights::{Begun, FlightError, Sources};
 use crate::http::range::{Wanted, wanted};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
@@ -80,7 +80,13 @@ impl Registry {
             None => {
                 metrics::counter!("atoll_blob_misses_total").increment(1);
                 let flight = self.flights.join(digest, Sources::Find { via: proxied.then(|| repository.clone()) });
-                let (size, file, following) = flight.begun(digest, self.first_byte).await?;
+                let Begun { size, file, following, .. } = match flight.begun(digest, self.first_byte).await {
+                    // a manifest here refers to it, so it may come back: a client would give up on a 404 for good
+                    Err(error @ FlightError::Missing(_)) if linked => {
+                        return Err(Failure::new(Code::Unavailable, error.to_string()));
+                    }
+                    begun => begun?,
+                };
                 let part = part(range, size)?;
                 (size, FileBody::arriving(file, part, self.store.buffers(), following, self.stall))
             }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mesh::supervise::blocking;
 use rules::digest::{Algorithm, ContentHash, Digest, Hasher};
-
+use rules::groups::{Checked, GroupHasher};
 use tokio::task::JoinHandle;
 
 use super::StoreError;
@@ -24,7 +24,7 @@ pub struct Ingest {
     flushed: u64,
     hasher: Option<Hasher>,
     algorithm: Algorithm,
-    content: blake3::Hasher,
+    content: GroupHasher,
     sealed: bool,
 }
 
@@ -35,6 +35,8 @@ pub(super) struct Sealed {
     pub size: u64,
     /// Its content hash.
     pub content: ContentHash,
+    /// The list of its groups, if it is not too long.
+    pub list: Option<Vec<u8>>,
 }
 
 impl Ingest {
@@ -47,7 +49,7 @@ impl Ingest {
             flushed: 0,
             hasher: Some(Hasher::new(algorithm)),
             algorithm,
-            content: blake3::Hasher::new(),
+            content: GroupHasher::new(),
             sealed: false,
         })
     }
@@ -64,12 +66,17 @@ impl Ingest {
 
     /// Adds bytes. Blocks on the disk: see [`Ingest::write_all`].
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.append(bytes)?;
+        self.content.update(bytes);
+        Ok(())
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         (&*self.file).write_all(bytes)?;
         self.written += bytes.len() as u64;
         if let Some(hasher) = &mut self.hasher {
             hasher.update(bytes);
         }
-        self.content.update(bytes);
         if self.written - self.flushed >= FLUSH_EVERY {
             self.start_writeback();
         }
@@ -79,6 +86,18 @@ impl Ingest {
     /// Adds pieces where blocking is allowed, and gives the ingest back.
     pub async fn write_all(self, pieces: Vec<Bytes>) -> io::Result<Self> {
         self.start_write(pieces).await.map_err(io::Error::other)?
+    }
+
+    /// Adds groups of the blob that were checked, whose hash is not computed again, where blocking is allowed; and gives the ingest back.
+    pub async fn write_groups(mut self, groups: Vec<Checked>) -> io::Result<Self> {
+        let written = blocking(move || {
+            for group in groups {
+                self.append(group.bytes())?;
+                self.content.add(&group);
+            }
+            Ok(self)
+        });
+        written.await.map_err(io::Error::other)?
     }
 
     /// Starts adding pieces at once, so that the next ones can be received meanwhile.
@@ -107,7 +126,8 @@ impl Ingest {
         }
         self.file.sync_data()?;
         self.sealed = true;
-        Ok(Sealed { path: self.path.clone(), size: self.written, content: ContentHash::from_hasher(&self.content) })
+        let (content, list) = std::mem::take(&mut self.content).finish();
+        Ok(Sealed { path: self.path.clone(), size: self.written, content, list })
     }
 
     /// The client named the blob by another algorithm than it announced: read it again.

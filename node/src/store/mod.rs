@@ -10,6 +10,7 @@ mod body;
 mod eviction;
 mod index;
 mod ingest;
+mod outboard;
 mod writeback;
 
 use std::fs::{self, File};
@@ -55,6 +56,8 @@ pub struct Store {
     index: Index,
     buffers: Buffers,
     eviction: Eviction,
+    /// Whoever holds it makes a list of groups anew.
+    rebuilding: tokio::sync::Mutex<()>,
 }
 
 /// A held blob, open for reading.
@@ -64,6 +67,8 @@ pub struct OpenBlob {
     pub file: Arc<File>,
     /// Its length.
     pub size: u64,
+    /// What it was when it was taken in.
+    pub held: Held,
 }
 
 impl Store {
@@ -80,7 +85,8 @@ impl Store {
         fs::create_dir_all(&arriving)?;
         let index = Index::open(&folder.join("store.redb"))?;
         let eviction = Eviction::new(budget, index.cached()?);
-        Ok(Arc::new(Store { folder, index, buffers: Buffers::default(), eviction }))
+        let rebuilding = tokio::sync::Mutex::default();
+        Ok(Arc::new(Store { folder, index, buffers: Buffers::default(), eviction, rebuilding }))
     }
 
     /// The pool that bodies read into.
@@ -115,34 +121,43 @@ impl Store {
         self.index.granted(digest, repository, clock::timestamp())
     }
 
-    /// Opens a held blob. One whose file has gone is no longer held: it will be fetched again.
+    /// Opens a held blob. One whose file has gone, or has another length, is no longer held: it will be fetched again.
     pub async fn open_blob(&self, digest: &Digest) -> Result<Option<OpenBlob>, StoreError> {
         let Some(held) = self.held(digest)? else { return Ok(None) };
-        match File::open(self.path(digest)) {
-            Ok(file) => {
+        let opened = File::open(self.path(digest)).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let lost = match opened {
+            Ok((length, file)) if length == held.size => {
                 let file = Arc::new(file);
                 self.eviction.opened(digest, &file, clock::timestamp());
-                Ok(Some(OpenBlob { file, size: held.size }))
+                return Ok(Some(OpenBlob { file, size: held.size, held }));
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                // evicted this moment, or lost
-                let _settled = self.eviction.settled().await;
-                if self.held(digest)?.is_none() {
-                    return Ok(None);
-                }
-                tracing::error!(%digest, "a held blob's file is gone from data_dir; it will be fetched again");
-                self.index.drop_blobs(vec![*digest]).await?;
-                self.eviction.forget(digest);
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
+            Ok((length, _)) => format!("has {length} of {} bytes", held.size),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => "is gone".to_owned(),
+            Err(error) => return Err(error.into()),
+        };
+        // evicted this moment, or lost
+        let settled = self.eviction.settled().await;
+        if self.held(digest)?.is_none() {
+            return Ok(None);
         }
+        drop(settled);
+        tracing::error!(%digest, "a held blob's file in data_dir {lost}; it will be fetched again");
+        self.forget(*digest).await?;
+        Ok(None)
+    }
+
+    /// No longer holds `digest`, whose bytes are gone or damaged. What is left of them the next copy replaces.
+    async fn forget(&self, digest: Digest) -> Result<(), StoreError> {
+        self.index.drop_blobs(vec![digest]).await?;
+        self.eviction.forget(&digest);
+        self.drop_outboard(&digest);
+        Ok(())
     }
 
     /// Makes `ingest` the blob `expected`: checks the hash, fsyncs, moves it into place, and tells the index. With `grant` it
     /// is readable in that repository for that long. On a wrong hash nothing is kept.
     pub async fn seal(
-        &self,
+        self: &Arc<Self>,
         ingest: Ingest,
         expected: Digest,
         grant: Option<(&RepositoryName, Duration)>,
@@ -153,14 +168,14 @@ impl Store {
     }
 
     /// The same for a blob that others hold for good, or an upstream has: it counts against the budget, and may be evicted.
-    pub async fn seal_cached(&self, ingest: Ingest, expected: Digest) -> Result<Held, StoreError> {
+    pub async fn seal_cached(self: &Arc<Self>, ingest: Ingest, expected: Digest) -> Result<Held, StoreError> {
         let sealed = self.seal_as(ingest, expected, None, Some(clock::timestamp())).await?;
         self.make_room(0).await?;
         Ok(sealed)
     }
 
     async fn seal_as(
-        &self,
+        self: &Arc<Self>,
         ingest: Ingest,
         expected: Digest,
         grant: Option<(RepositoryName, u64)>,
@@ -168,10 +183,11 @@ impl Store {
     ) -> Result<Held, StoreError> {
         // what is evicted this moment may have the same name
         let _settled = self.eviction.settled().await;
-        let path = self.path(&expected);
+        let store = self.clone();
         let sealed = blocking(move || -> Result<Sealed, StoreError> {
-            let sealed = ingest.seal(expected)?;
-            sealed.move_to(&path)?;
+            let mut sealed = ingest.seal(expected)?;
+            sealed.move_to(&store.path(&expected))?;
+            store.keep_outboard(&expected, &sealed.list.take().unwrap_or_default());
             Ok(sealed)
         })
         .await
@@ -210,6 +226,7 @@ impl Store {
         metrics::counter!("atoll_cache_evicted_total").increment(victims.len() as u64);
         tracing::debug!(blobs = victims.len(), files = ?removed, "cached blobs were evicted (cache.budget)");
         for digest in &victims {
+            self.drop_outboard(digest);
             self.eviction.forget(digest);
         }
         Ok(())
@@ -293,7 +310,7 @@ mod tests {
         assert!(store.open_blob(&digest).await.unwrap().is_some());
     }
 
-    async fn cache(store: &Store, bytes: &[u8]) -> Digest {
+    async fn cache(store: &Arc<Store>, bytes: &[u8]) -> Digest {
         let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
         ingest.write(bytes).unwrap();
         let digest = Digest::sha256(bytes);

@@ -283,7 +283,11 @@ async fn a_503_with_retry_after_closes_everything() {
 async fn a_server_that_says_nothing_is_given_up_in_time() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut settings = settings(&format!("http://{}", silent.local_addr().unwrap()));
-    settings.terms = TransferTerms { first_byte: Duration::from_millis(200), stall: Duration::from_secs(60) };
+    settings.terms = TransferTerms {
+        first_byte: Duration::from_millis(200),
+        stall: Duration::from_secs(60),
+        source_stall: Duration::from_secs(60),
+    };
     let upstream = Upstream::new(settings, mesh::supervise::Tasks::new());
     let began = Instant::now();
     assert!(matches!(upstream.resolve("a", "1").await, Err(UpstreamError::Unreachable(_))));
@@ -301,7 +305,11 @@ async fn a_body_that_stands_still_is_given_up_before_its_first_byte_and_after_it
     })
     .await;
     let mut settings = stage.settings();
-    settings.terms = TransferTerms { first_byte: Duration::from_secs(2), stall: Duration::from_millis(200) };
+    settings.terms = TransferTerms {
+        first_byte: Duration::from_secs(2),
+        stall: Duration::from_millis(200),
+        source_stall: Duration::from_millis(200),
+    };
     let upstream = Upstream::new(settings, stage.tasks.clone());
     let mut stream = upstream.blob("a", &Digest::sha256(CONTENT), 0).await.unwrap();
     assert_eq!(stream.next().await.unwrap(), Some(Bytes::from_static(b"0123")));

@@ -128,7 +128,11 @@ pub(super) fn settings(url: &str) -> UpstreamSettings {
         credentials: None,
         trust: Trust::public().unwrap(),
         rule: AddressRule { allow_private: false, allow_loopback: true },
-        terms: TransferTerms { first_byte: Duration::from_secs(30), stall: Duration::from_secs(30) },
+        terms: TransferTerms {
+            first_byte: Duration::from_secs(30),
+            stall: Duration::from_secs(30),
+            source_stall: Duration::from_secs(30),
+        },
         max_manifest: 1 << 20,
         on_limit: Arc::new(|_, _| ()),
     }

@@ -1,0 +1,221 @@
+//! Blobs on their way to this node: one flight per digest, however many ask; everyone follows the file while it fills.
+//!
+//! Within a region one node fetches over the WAN (rendezvous hashing over the live nodes); the others fetch from it while it still
+//! fills. What a peer sends is checked in groups of 64 KiB before a byte of it goes on ([`rules::groups`]); only what comes from an upstream, which has no
+//! list of groups, goes on unchecked, here and at those who follow. The last piece of a blob is handed out only after its digest was checked: a client
+//! never receives the whole of wrong bytes.
+//!
+//! Memory of a flight: one batch, one group, and 32 bytes for each 64 KiB of the blob.
+
+mod arriving;
+mod fetching;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use mesh::supervise::Tasks;
+use mesh::transfer::TransferTerms;
+use parking_lot::Mutex;
+use rules::digest::Digest;
+use rules::names::{NodeId, RepositoryName};
+use rules::placement;
+use rules::wire::Held;
+use tokio::sync::watch;
+use tracing::debug;
+
+pub use arriving::{Arriving, Begun};
+
+use source::Source;
+
+use crate::liars::Liars;
+use crate::neighbours::Neighbours;
+use crate::proxies::Proxies;
+use crate::store::Store;
+use crate::transfers::Transfers;
+
+/// Why a blob could not be had.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FlightError {
+    /// No live node has it. It may come back with a node.
+    #[error("no reachable node holds {0}")]
+    NoSource(Digest),
+    /// It is in no node, and its upstream does not have it.
+    #[error("neither the mesh nor the upstream has {0}")]
+    Missing(Digest),
+    /// It did not begin to arrive in time.
+    #[error("{0} did not begin to arrive in time")]
+    Slow(Digest),
+    /// It began and broke off.
+    #[error("{0}")]
+    Broken(Arc<str>),
+}
+
+/// Who may be asked for a blob.
+#[derive(Clone, Debug)]
+pub enum Sources {
+    /// Whoever is right: the region's fetcher, or whoever holds it, or the upstream.
+    Find {
+        /// The proxy repository whose upstream has it.
+        via: Option<RepositoryName>,
+    },
+    /// This node was chosen to fetch for others: whoever holds it, or the upstream.
+    Holders {
+        /// The proxy repository whose upstream has it.
+        via: Option<RepositoryName>,
+    },
+    /// These, told by the primary.
+    Told(Vec<NodeId>),
+}
+
+/// All flights of this node.
+pub struct Flights {
+    neighbours: Arc<Neighbours>,
+    store: Arc<Store>,
+    transfers: Arc<Transfers>,
+    liars: Arc<Liars>,
+    terms: TransferTerms,
+    upstream_allowed: bool,
+    tasks: Tasks,
+    proxies: OnceLock<Arc<Proxies>>,
+    flying: Mutex<HashMap<Digest, Arc<Arriving>>>,
+}
+
+impl Flights {
+    /// None yet. `upstream_allowed`: this node may fetch from upstreams itself.
+    pub fn new(
+        neighbours: Arc<Neighbours>,
+        store: Arc<Store>,
+        transfers: Arc<Transfers>,
+        liars: Arc<Liars>,
+        terms: TransferTerms,
+        upstream_allowed: bool,
+        tasks: Tasks,
+    ) -> Arc<Self> {
+        Arc::new(Flights {
+            neighbours,
+            store,
+            transfers,
+            liars,
+            terms,
+            upstream_allowed,
+            tasks,
+            proxies: OnceLock::new(),
+            flying: Mutex::default(),
+        })
+    }
+
+    /// Upstreams may be fetched from, too. Told once: proxies need writes, and writes need flights.
+    pub fn use_upstreams(&self, proxies: Arc<Proxies>) {
+        let _ = self.proxies.set(proxies);
+    }
+
+    /// The flight of `digest`, if there is one.
+    pub fn flying(&self, digest: &Digest) -> Option<Arc<Arriving>> {
+        self.flying.lock().get(digest).cloned()
+    }
+
+    /// Joins the flight of `digest`, or starts it.
+    pub fn join(self: &Arc<Self>, digest: Digest, sources: Sources) -> Arc<Arriving> {
+        let mut flying = self.flying.lock();
+        if let Some(arriving) = flying.get(&digest) {
+            return arriving.clone();
+        }
+        let arriving = Arc::new(Arriving { begun: watch::Sender::new(None), done: watch::Sender::new(None) });
+        flying.insert(digest, arriving.clone());
+        let (flights, task) = (self.clone(), arriving.clone());
+        self.tasks.spawn("flight", async move {
+            let _finish = Finish { flights: flights.clone(), digest, arriving: task.clone() };
+            let result = flights.fly(digest, sources, &task).await;
+            if let Err(error) = &result {
+                debug!(%digest, %error, "flight failed");
+                metrics::counter!("atoll_flights_failed_total").increment(1);
+            }
+            task.done.send_replace(Some(result));
+        });
+        arriving
+    }
+
+    /// Fetches `digest` unless it is held, and grants it in `repository` if one is given.
+    pub async fn replicate(
+        self: &Arc<Self>,
+        digest: Digest,
+        sources: Vec<NodeId>,
+        repository: Option<(&RepositoryName, Duration)>,
+    ) -> Result<Held, String> {
+        let keep = || self.store.keep(&digest);
+        let held = match keep().await.map_err(|e| e.to_string())? {
+            Some(held) => held,
+            None => {
+                self.join(digest, Sources::Told(sources)).finished().await.map_err(|e| e.to_string())?;
+                // the flight may have been another's, which keeps it as a cache does
+                let held = keep().await.map_err(|e| e.to_string())?;
+                held.ok_or_else(|| format!("{digest} was fetched, but there is no room for it (cache.budget)"))?
+            }
+        };
+        if let Some((repository, lasts)) = repository {
+            self.store.grant(digest, repository, lasts).await.map_err(|e| e.to_string())?;
+        }
+        Ok(held)
+    }
+
+    /// The sources to try first; peers that lied lately are the last.
+    async fn sources(&self, digest: Digest, sources: &Sources) -> Vec<Source> {
+        let me = self.neighbours.me;
+        let mut told: Vec<Source> = match sources {
+            Sources::Find { .. } => {
+                let fetcher = placement::fetcher(&digest, &self.neighbours.region, &self.neighbours.region_alive());
+                let fetcher = fetcher.filter(|f| *f != me && !self.liars.demoted(*f));
+                fetcher.map(|node| Source::Peer { node, fill: true }).into_iter().collect()
+            }
+            Sources::Holders { .. } => Vec::new(),
+            Sources::Told(nodes) => {
+                nodes.iter().filter(|n| **n != me).map(|n| Source::Peer { node: *n, fill: false }).collect()
+            }
+        };
+        self.liars.order(&mut told, Source::peer);
+        if told.is_empty() { self.last_sources(digest, sources).await } else { told }
+    }
+
+    /// The sources when nobody else is to fetch for this node: holders; if there are none, whoever of the whole mesh fetches from the upstream; then the
+    /// upstream itself.
+    async fn last_sources(&self, digest: Digest, sources: &Sources) -> Vec<Source> {
+        let holders = self.neighbours.holders(digest).await;
+        let mut found: Vec<Source> = holders.into_iter().map(|node| Source::Peer { node, fill: false }).collect();
+        self.liars.order(&mut found, Source::peer);
+        let via = match sources {
+            Sources::Find { via } | Sources::Holders { via } => via.as_ref(),
+            Sources::Told(_) => None,
+        };
+        if let Some(via) = via {
+            let alive = self.neighbours.alive().into_iter().map(|c| c.id);
+            let fetcher = placement::ranked(&digest, alive).first().copied();
+            if found.is_empty() {
+                let other = fetcher.filter(|node| *node != self.neighbours.me);
+                found.extend(other.map(|node| Source::Peer { node, fill: true }));
+            }
+            if self.upstream_allowed {
+                found.push(Source::Upstream(via.clone()));
+            }
+        }
+        found
+    }
+}
+
+/// Ends a flight for all who wait for it, even if its task is dropped.
+struct Finish {
+    flights: Arc<Flights>,
+    digest: Digest,
+    arriving: Arc<Arriving>,
+}
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        self.flights.flying.lock().remove(&self.digest);
+        let stopped = || FlightError::Broken("the node is stopping".into());
+        self.arriving.done.send_if_modified(|done| done.is_none() && done.replace(Err(stopped())).is_none());
+    }
+}

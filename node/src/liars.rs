@@ -1,0 +1,49 @@
+//! Peers that were caught sending what is not the blob: asked last for a while, counted, and named to people.
+
+use std::sync::Arc;
+
+use mesh::clock;
+use parking_lot::Mutex;
+use rules::digest::Digest;
+use rules::names::NodeId;
+use rules::reputation::{Caught, Lie, Reputation};
+use tracing::warn;
+
+use crate::neighbours::Neighbours;
+
+/// What this node remembers of its peers' lies.
+pub struct Liars {
+    neighbours: Arc<Neighbours>,
+    reputation: Mutex<Reputation<NodeId>>,
+}
+
+impl Liars {
+    /// Nobody was caught yet.
+    pub fn new(neighbours: Arc<Neighbours>) -> Self {
+        Liars { neighbours, reputation: Mutex::default() }
+    }
+
+    /// `peer` sent of `digest`, from the group at `offset` on, what is not the blob's.
+    pub fn caught(&self, peer: NodeId, digest: Digest, offset: u64, lie: Lie) {
+        let name = self.neighbours.name_of(peer);
+        warn!(peer = name, %digest, offset, what = lie.name(), "a peer was caught: {lie}; the bytes were thrown away");
+        metrics::counter!("atoll_peers_lied_total", "peer" => name, "what" => lie.name()).increment(1);
+        self.reputation.lock().handle(clock::now(), peer, lie);
+    }
+
+    /// Puts peers that were caught lately last.
+    pub fn order<T>(&self, sources: &mut [T], peer: impl Fn(&T) -> Option<NodeId>) {
+        self.reputation.lock().order(clock::now(), sources, peer);
+    }
+
+    /// Whether `peer` was caught lately.
+    pub fn demoted(&self, peer: NodeId) -> bool {
+        self.reputation.lock().demoted(clock::now(), &peer)
+    }
+
+    /// Who was caught, for people to see.
+    pub fn list(&self) -> Vec<(NodeId, Caught)> {
+        let now = clock::now();
+        self.reputation.lock().caught(now).map(|(peer, caught)| (peer, caught.clone())).collect()
+    }
+}

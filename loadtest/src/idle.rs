@@ -25,6 +25,9 @@ pub(crate) struct Idle {
     /// Seconds to watch
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
     seconds: u16,
+    /// Edges beside the three replicas
+    #[arg(long, default_value_t = 3)]
+    edges: u16,
 }
 
 impl Idle {
@@ -32,7 +35,7 @@ impl Idle {
     pub(crate) fn run(&self, out: &Path) -> Result<()> {
         let mut report = Report::new("idle", "An idle mesh");
         let atoll = tools::atoll(self.atoll.as_deref())?;
-        let mut mesh = Mesh::up(&atoll, 3)?;
+        let mut mesh = Mesh::up_with_edges(&atoll, 3, usize::from(self.edges))?;
         report.server("atoll", &format!("{}; three regions on this machine", tools::version(&atoll)));
         wait(SETTLE)?;
         let read = |mesh: &mut Mesh| {

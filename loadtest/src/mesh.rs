@@ -40,11 +40,20 @@ pub(crate) struct Node {
 impl Mesh {
     /// Starts `nodes` nodes with the product's defaults and waits until all of them are ready.
     pub(crate) fn up(atoll: &Path, nodes: usize) -> Result<Self> {
+        Self::up_with_edges(atoll, nodes, 0)
+    }
+
+    /// The same, with edges; they come last among the nodes.
+    pub(crate) fn up_with_edges(atoll: &Path, replicas: usize, edges: usize) -> Result<Self> {
+        let nodes = replicas + edges;
         let folder = TempDir::with_prefix("loadtest-atoll-")?;
         let data = folder.path().join("data");
         std::fs::create_dir(&data)?;
         let mut command = Command::new(atoll);
-        command.arg("up").arg("--data").arg(&data).args(["--port", "0", "--nodes", &nodes.to_string()]);
+        command.arg("up").arg("--data").arg(&data).args(["--port", "0", "--nodes", &replicas.to_string()]);
+        if edges > 0 {
+            command.args(["--edges", &edges.to_string()]);
+        }
         let mut up = Running::start(&mut command, &folder.path().join("up.log"))?;
         let described = process::until("mesh.json tells the nodes' process ids", PATIENCE, || {
             up.must_run()?;

@@ -15,6 +15,7 @@
 //! | [`flight`] | whom to fetch a blob from next, and when to give up |
 //! | [`placement`] | which nodes vote, hold, fetch |
 //! | [`access`] | who may do what |
+//! | [`mirror`] | which repository a request means that names another registry |
 //! | [`wire`] | messages between nodes |
 //!
 //! Deliberately absent: I/O crates, `Instant::now`, randomness, HTTP status codes, anything of `mesh` or `node`.
@@ -29,6 +30,7 @@ pub mod failover;
 pub mod flight;
 pub mod lease;
 pub mod manifest;
+pub mod mirror;
 pub mod moment;
 pub mod names;
 pub mod placement;

@@ -56,6 +56,14 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     upstreams.duration("fresh_for", &mut s.upstreams.fresh_for, Duration::ZERO..=hours(24));
     upstreams.duration("missing_for", &mut s.upstreams.missing_for, Duration::ZERO..=hours(1));
 
+    let mut mirrors = top.section("mirrors");
+    s.mirrors.names = mirrors.optional("names", value::registries).unwrap_or_default();
+    s.mirrors.domain = mirrors.optional("domain", value::domain);
+    s.mirrors.default = mirrors.optional("default", value::registry);
+    if let Some(aliases) = mirrors.optional_section("aliases") {
+        s.mirrors.aliases = aliases.pairs(value::registry, value::project);
+    }
+
     let mut deadlines = top.section("deadlines");
     deadlines.duration("first_byte", &mut s.deadlines.first_byte, ms(100)..=secs(60));
     deadlines.duration("stall", &mut s.deadlines.stall, ms(100)..=secs(600));

@@ -16,6 +16,12 @@ pub fn render(settings: &Settings) -> String {
         Some(tls) => format!("\n    certificate: {}\n    key: {}", path(&tls.certificate), path(&tls.key)),
         None => " null".to_owned(),
     };
+    let aliases = match s.mirrors.aliases.is_empty() {
+        true => " null".to_owned(),
+        false => {
+            s.mirrors.aliases.iter().map(|(k, v)| format!("\n    {}: {}", quoted(k), quoted(v.as_str()))).collect()
+        }
+    };
     format!(
         "\
 data_dir: {data_dir}
@@ -54,6 +60,11 @@ upstreams:
   allow_loopback: {allow_loopback}
   fresh_for: {fresh_for}
   missing_for: {missing_for}
+mirrors:
+  names: {names}
+  domain: {domain}
+  default: {default}
+  aliases:{aliases}
 deadlines:
   first_byte: {first_byte}
   stall: {stall}
@@ -92,6 +103,10 @@ drain: {drain}
         allow_loopback = s.upstreams.allow_loopback,
         fresh_for = written_duration(s.upstreams.fresh_for),
         missing_for = written_duration(s.upstreams.missing_for),
+        names = or_null(Some(s.mirrors.names.join(", ")).filter(|names| !names.is_empty()).as_deref().map(quoted)),
+        domain = or_null(s.mirrors.domain.as_deref().map(quoted)),
+        default = or_null(s.mirrors.default.as_deref().map(quoted)),
+        aliases = aliases,
         first_byte = written_duration(s.deadlines.first_byte),
         stall = written_duration(s.deadlines.stall),
         commit = written_duration(s.deadlines.commit),

@@ -13,6 +13,7 @@
 //! | [`flights`], [`copies`], [`transfers`] | blobs on their way in, uploads copied out, what moves now |
 //! | [`peers`] | what this node does when another asks |
 //! | [`proxies`] | what a tag means upstream, asked once for the whole mesh |
+//! | [`mirrors`] | which repository a request means that names another registry |
 //! | [`upstream`] | another registry, as a client sees it |
 //! | [`neighbours`] | the other nodes as this one sees them |
 //! | [`store`] | blobs on disk |
@@ -26,6 +27,7 @@ pub mod cli;
 pub mod copies;
 pub mod flights;
 pub mod http;
+pub mod mirrors;
 pub mod neighbours;
 pub mod observe;
 pub mod peers;

@@ -1,5 +1,6 @@
 //! From a request to its answer: the one place where HTTP meets the rooms.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use hyper::body::Incoming;
 use mesh::ledger::Ledger;
 use metrics_exporter_prometheus::PrometheusHandle;
+use rules::mirror::Asked;
 use rules::records::{ReadRecords, key};
 use tracing::{Instrument, debug, info_span};
 
@@ -15,6 +17,7 @@ use crate::api::Api;
 use crate::http::request::Request;
 use crate::http::route::Route;
 use crate::http::{Failure, Payload};
+use crate::mirrors::Mirrors;
 use crate::registry::Registry;
 
 /// Everything that answers requests.
@@ -25,6 +28,8 @@ pub struct Serving {
     pub api: Api,
     /// `/service/token`
     pub access: Arc<Access>,
+    /// Which repository is meant.
+    pub mirrors: Arc<Mirrors>,
     /// For `/readyz`.
     pub ledger: Arc<Ledger>,
     /// For `/metrics`.
@@ -40,9 +45,9 @@ impl Serving {
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
         let span = info_span!("http.request", %method, path);
-        let route = Route::parse(&path);
+        let mut request = Request::new(request, self.stall);
+        let route = self.route(&path, &mut request);
         let word = route.as_ref().map_or("unknown", |r| r.word());
-        let request = Request::new(request, self.stall);
         let result = match route {
             Ok(route) => self.dispatch(route, request).instrument(span).await,
             Err(failure) => Err(failure.closing_unless_read(&request)),
@@ -57,6 +62,21 @@ impl Serving {
             .increment(1);
         metrics::histogram!("atoll_request_seconds", "route" => word).record(started.elapsed().as_secs_f64());
         response
+    }
+
+    /// What the path means, and which repository if there is one in it.
+    fn route(&self, path: &str, request: &mut Request) -> Result<Route, Failure> {
+        let meant = RefCell::new(None);
+        let (ns, host) = (request.query("ns"), request.header(&header::HOST));
+        let route = Route::parse(path, |written| {
+            let repository = self.mirrors.meant(&Asked { ns, host, written })?;
+            *meant.borrow_mut() = Some((written.to_owned(), repository.clone()));
+            Ok(repository)
+        })?;
+        if let Some((written, repository)) = meant.into_inner() {
+            request.meant(&written, &repository);
+        }
+        Ok(route)
     }
 
     async fn dispatch(&self, route: Route, request: Request) -> Result<Response<Payload>, Failure> {

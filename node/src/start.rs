@@ -28,6 +28,7 @@ use crate::birth::Birth;
 use crate::copies::Copies;
 use crate::flights::Flights;
 use crate::http::{self, Listener};
+use crate::mirrors::Mirrors;
 use crate::neighbours::Neighbours;
 use crate::peers::Peers;
 use crate::proxies::{Proxies, ProxyTerms};
@@ -156,7 +157,8 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
 
     let max_open = settings.uploads.max_open as usize;
     let sessions = Sessions::new(store.clone(), copies, max_open, settings.uploads.expire_after);
-    let access = Access::new(ledger.clone(), settings.http.public_url.clone(), tls);
+    let mirrors = Mirrors::new(ledger.clone(), &settings.mirrors);
+    let access = Access::new(ledger.clone(), settings.http.public_url.clone(), tls, mirrors.clone());
     let registry = Registry {
         ledger: ledger.clone(),
         store: store.clone(),
@@ -183,7 +185,8 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         durability: settings.projects.durability,
         terms: write_terms,
     };
-    let serving = Arc::new(Serving { registry, api, access, ledger: ledger.clone(), metrics, stall: deadlines.stall });
+    let serving =
+        Arc::new(Serving { registry, api, access, mirrors, ledger: ledger.clone(), metrics, stall: deadlines.stall });
     let handle = move |request| {
         let serving = serving.clone();
         async move { serving.answer(request).await }

@@ -74,9 +74,28 @@ pub fn registry(written: &str) -> String {
     if DOCKER_HUB_NAMES.contains(&name) { DOCKER_HUB.to_owned() } else { name.to_owned() }
 }
 
+/// A registry's name as it is written where no colon may stand, in a path and in a host name: `host_port` means `host:port`.
+pub fn without_colon(registry: &str) -> String {
+    registry.replace(':', "_")
+}
+
+/// Reads [`without_colon`] back.
+fn with_colon(written: &str) -> String {
+    match written.rsplit_once('_') {
+        Some((host, port)) if is_registry(host) && (1..=5).contains(&port.len()) && digits(port) => {
+            format!("{host}:{port}")
+        }
+        _ => written.to_owned(),
+    }
+}
+
+fn digits(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit())
+}
+
 /// Whether the first part of an image's name is a registry and no project or user, by docker's rule: it has a dot or a port, or is `localhost`.
 pub fn is_registry(part: &str) -> bool {
-    part.contains(['.', ':']) || part == "localhost"
+    part.contains(['.', ':']) || part == "localhost" || part.strip_prefix("localhost_").is_some_and(digits)
 }
 
 impl MirrorRules {
@@ -138,11 +157,11 @@ impl MirrorRules {
         let domain = self.domain.as_deref()?;
         let host = host?.to_ascii_lowercase();
         let host = match host.rsplit_once(':') {
-            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+            Some((name, port)) if digits(port) => name,
             _ => host.as_str(),
         };
         let registry_name = host.strip_suffix(&domain.to_ascii_lowercase())?.strip_suffix('.')?;
-        (!registry_name.is_empty()).then(|| registry(registry_name))
+        (!registry_name.is_empty()).then(|| registry(&with_colon(registry_name)))
     }
 
     fn is_own(&self, ns: &str, known: &Mirrored) -> bool {
@@ -157,7 +176,7 @@ impl MirrorRules {
         if is_project || !is_registry(first) {
             return as_it_is();
         }
-        match self.project_of(&registry(first), known) {
+        match self.project_of(&registry(&with_colon(first)), known) {
             Some(project) => within(&project, rest),
             // no project's name has a colon, so this can only have been meant as a registry
             None if first.contains(':') => Meaning::NotMirrored(registry(first)),
@@ -256,6 +275,8 @@ mod tests {
         let by = |written: &str| meant(&rules(), None, "node:5000", written);
         assert_eq!(by("docker.io/library/nginx"), ok("hub/library/nginx"));
         assert_eq!(by("r.example:5000/x"), ok("a.b/x"));
+        assert_eq!(by("r.example_5000/x"), ok("a.b/x"), "clients' names have no colon in their path");
+        assert_eq!(meant(&rules(), None, "r.example_5000.mirror.example:80", "x"), ok("a.b/x"));
         assert_eq!(by("a.b/x"), ok("a.b/x"), "a project may have a dot");
         assert_eq!(by("ghcr.io/x/y"), ok("ghcr.io/x/y"), "perhaps a project that is not there");
         assert_eq!(by("ghcr.io:444/x/y"), Err("ghcr.io:444".into()));
@@ -317,6 +338,12 @@ mod tests {
                 let expected = written.parse().map_or_else(Meaning::Malformed, Meaning::Repository);
                 prop_assert_eq!(rules.meaning(&asked, &known()), expected);
             }
+        }
+
+        #[test]
+        fn a_registry_written_without_its_colon_reads_back(name in "([a-z]{1,4}(\\.[a-z0-9]{1,3}){1,2}|localhost)(:[0-9]{1,5})?") {
+            prop_assert!(is_registry(&without_colon(&name)));
+            prop_assert_eq!(with_colon(&without_colon(&name)), name);
         }
 
         #[test]

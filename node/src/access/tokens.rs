@@ -5,6 +5,7 @@ use http::{Method, Response, header};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use mesh::clock;
 use rules::access::{Action, Identity, Scope, allowed};
+use rules::mirror::Asked;
 use rules::records::{Look, MeshRecord, key};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -64,6 +65,8 @@ impl Access {
                 .await?
                 .ok_or_else(|| Failure::new(Code::Unauthorized, "the user name or the password is not right"))?,
         };
+        let host = request.header(&header::HOST);
+        let scopes: Vec<Scope> = scopes.into_iter().map(|scope| self.meant(scope, host)).collect();
         let (granted, secret) = self.grant(&identity, &scopes).await?;
         let now = clock::timestamp().0 / 1000;
         let claims = Claims {
@@ -82,6 +85,15 @@ impl Access {
         response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
         response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
         Ok(response)
+    }
+
+    /// Clients make scopes of the names that they know, which may be those of another registry. What means nothing here stays as it is, and is not granted.
+    fn meant(&self, scope: Scope, host: Option<&str>) -> Scope {
+        let asked = Asked { ns: None, host, written: scope.repository.as_str() };
+        match self.mirrors.meant(&asked) {
+            Ok(repository) => Scope { repository, actions: scope.actions },
+            Err(_) => scope,
+        }
     }
 
     /// What of `scopes` the identity may have, and the secret to sign that with.

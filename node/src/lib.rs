@@ -14,6 +14,7 @@
 //! | [`peers`] | what this node does when another asks |
 //! | [`proxies`] | what a tag means upstream, asked once for the whole mesh |
 //! | [`mirrors`] | which repository a request means that names another registry |
+//! | [`preheats`] | images brought into regions before anyone asks |
 //! | [`upstream`] | another registry, as a client sees it |
 //! | [`neighbours`] | the other nodes as this one sees them |
 //! | [`store`] | blobs on disk |
@@ -31,6 +32,7 @@ pub mod mirrors;
 pub mod neighbours;
 pub mod observe;
 pub mod peers;
+pub mod preheats;
 pub mod proxies;
 pub mod registry;
 pub mod serving;

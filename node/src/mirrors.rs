@@ -69,12 +69,22 @@ impl Mirrors {
             return Ok(asked.written.parse()?);
         }
         let known = self.known()?;
-        match self.rules.meaning(asked, &known) {
+        self.found(self.rules.meaning(asked, &known), &known)
+    }
+
+    /// The repository that an image's name means, as people write it.
+    pub fn of_image(&self, name: &str) -> Result<RepositoryName, NoMirror> {
+        let known = self.known()?;
+        self.found(self.rules.of_image(name, &known), &known)
+    }
+
+    fn found(&self, meaning: Meaning, known: &Mirrored) -> Result<RepositoryName, NoMirror> {
+        match meaning {
             Meaning::Repository(repository) => Ok(repository),
             Meaning::Malformed(bad) => Err(NoMirror::Malformed(bad)),
             Meaning::NotMirrored(registry) => {
                 metrics::counter!("atoll_mirror_unknown_total").increment(1);
-                Err(NoMirror::NotMirrored { registry, mirrored: self.rules.mirrored(&known).into_keys().collect() })
+                Err(NoMirror::NotMirrored { registry, mirrored: self.rules.mirrored(known).into_keys().collect() })
             }
         }
     }

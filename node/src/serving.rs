@@ -82,9 +82,14 @@ impl Serving {
     async fn dispatch(&self, route: Route, request: Request) -> Result<Response<Payload>, Failure> {
         match route {
             Route::Token => self.access.token(request).await,
-            Route::Status | Route::Projects | Route::Project(_) | Route::Registries | Route::Registry(_) => {
-                self.api.answer(route, request).await
-            }
+            Route::Status
+            | Route::Mirrors
+            | Route::Preheats
+            | Route::Preheat(_)
+            | Route::Projects
+            | Route::Project(_)
+            | Route::Registries
+            | Route::Registry(_) => self.api.answer(route, request).await,
             Route::Metrics => Ok(self.show_metrics()),
             Route::Health => Ok(Response::new(Payload::full("alive\n"))),
             Route::Ready => Ok(self.show_ready()),

@@ -31,6 +31,7 @@ use crate::http::{self, Listener};
 use crate::mirrors::Mirrors;
 use crate::neighbours::Neighbours;
 use crate::peers::Peers;
+use crate::preheats::Preheats;
 use crate::proxies::{Proxies, ProxyTerms};
 use crate::registry::{Registry, Sessions};
 use crate::serving::Serving;
@@ -137,6 +138,15 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     };
     let proxies = Proxies::new(neighbours.clone(), writes.clone(), proxy_terms, inner.clone())?;
     flights.use_upstreams(proxies.clone());
+    let mirrors = Mirrors::new(ledger.clone(), &settings.mirrors);
+    let preheats = Preheats::new(
+        neighbours.clone(),
+        store.clone(),
+        flights.clone(),
+        proxies.clone(),
+        mirrors.clone(),
+        inner.clone(),
+    );
     let peers = Arc::new(Peers {
         ledger: ledger.clone(),
         members: members.clone(),
@@ -145,6 +155,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         copies: copies.clone(),
         writes: writes.clone(),
         proxies: proxies.clone(),
+        preheats: preheats.clone(),
         transfers: transfers.clone(),
         authority: identity.authority.clone(),
         stall: deadlines.stall,
@@ -157,7 +168,6 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
 
     let max_open = settings.uploads.max_open as usize;
     let sessions = Sessions::new(store.clone(), copies, max_open, settings.uploads.expire_after);
-    let mirrors = Mirrors::new(ledger.clone(), &settings.mirrors);
     let access = Access::new(ledger.clone(), settings.http.public_url.clone(), tls, mirrors.clone());
     let registry = Registry {
         ledger: ledger.clone(),
@@ -180,6 +190,8 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         neighbours: neighbours.clone(),
         store: store.clone(),
         writes,
+        mirrors: mirrors.clone(),
+        preheats,
         access: access.clone(),
         transfers,
         durability: settings.projects.durability,

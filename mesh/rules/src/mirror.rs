@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::names::{BadName, ProjectName, RepositoryName};
+use crate::names::{BadName, ProjectName, Reference, RepositoryName, bad};
 
 /// The name under which images of Docker Hub are known.
 pub const DOCKER_HUB: &str = "docker.io";
@@ -123,13 +123,24 @@ impl MirrorRules {
             };
         }
         let first = first_part(asked.written);
-        let is_project = first.parse().is_ok_and(|project: ProjectName| known.projects.contains(&project));
-        if let Some(default) = self.default.as_deref().filter(|_| !is_project && !is_registry(first))
+        let own = is_project(first, known) || is_registry(first);
+        if let Some(default) = self.default.as_deref().filter(|_| !own)
             && let Some(project) = self.project_of(&registry(default), known)
         {
             return within(&project, asked.written);
         }
         self.by_path(asked.written, known)
+    }
+
+    /// The repository that an image's name means, as people write it: with a registry or one of this mesh's own names in front, or with neither.
+    pub fn of_image(&self, name: &str, known: &Mirrored) -> Meaning {
+        match name.split_once('/') {
+            Some((first, rest)) if is_registry(first) && !is_project(first, known) => {
+                let named = with_colon(first);
+                self.meaning(&Asked { ns: Some(&named), host: None, written: rest }, known)
+            }
+            _ => self.meaning(&Asked { ns: None, host: None, written: name }, known),
+        }
     }
 
     /// The project that stands for `named` (in its one form): the one the operator chose, else the first by name of those that cache it.
@@ -172,8 +183,7 @@ impl MirrorRules {
     fn by_path(&self, written: &str, known: &Mirrored) -> Meaning {
         let as_it_is = || written.parse().map_or_else(Meaning::Malformed, Meaning::Repository);
         let Some((first, rest)) = written.split_once('/') else { return as_it_is() };
-        let is_project = first.parse().is_ok_and(|project: ProjectName| known.projects.contains(&project));
-        if is_project || !is_registry(first) {
+        if is_project(first, known) || !is_registry(first) {
             return as_it_is();
         }
         match self.project_of(&registry(&with_colon(first)), known) {
@@ -183,6 +193,30 @@ impl MirrorRules {
             None => as_it_is(),
         }
     }
+}
+
+/// Takes an image's name as people write it apart: `name[:tag][@digest]`, the tag being `latest` where neither is written.
+pub fn image(written: &str) -> Result<(&str, Reference), BadName> {
+    let (front, digest) = match written.split_once('@') {
+        Some((front, digest)) => (front, Some(digest)),
+        None => (written, None),
+    };
+    // a colon before a slash is a registry's port
+    let (name, tag) = match front.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, tag),
+        _ => (front, "latest"),
+    };
+    let reference = match digest {
+        Some(digest) => {
+            digest.parse().map(Reference::Digest).map_err(|_| bad("what follows the '@' is not a digest"))?
+        }
+        None => tag.parse()?,
+    };
+    Ok((name, reference))
+}
+
+fn is_project(part: &str, known: &Mirrored) -> bool {
+    part.parse().is_ok_and(|project: ProjectName| known.projects.contains(&project))
 }
 
 fn first_part(written: &str) -> &str {
@@ -313,6 +347,28 @@ mod tests {
         );
     }
 
+    #[test]
+    fn an_image_is_named_as_people_write_it() {
+        let rules = rules();
+        let of = |name: &str| match rules.of_image(name, &known()) {
+            Meaning::Repository(repository) => Ok(repository.to_string()),
+            Meaning::NotMirrored(registry) => Err(registry),
+            Meaning::Malformed(_) => Err("malformed".into()),
+        };
+        assert_eq!(of("docker.io/library/nginx"), ok("hub/library/nginx"));
+        assert_eq!(of("hub/library/nginx"), ok("hub/library/nginx"));
+        assert_eq!(of("10.0.0.11:5000/hub/library/nginx"), ok("hub/library/nginx"), "a node's own name");
+        assert_eq!(of("r.example_5000/x"), ok("a.b/x"));
+        assert_eq!(of("a.b/x"), ok("a.b/x"));
+        assert_eq!(of("ghcr.io/x"), Err("ghcr.io".into()));
+        let parts = |written| image(written).map(|(name, reference)| (name, reference.to_string()));
+        assert_eq!(parts("r:5000/a/b"), Ok(("r:5000/a/b", "latest".into())));
+        assert_eq!(parts("r:5000/a/b:1"), Ok(("r:5000/a/b", "1".into())));
+        let digest = crate::digest::Digest::sha256(b"").to_string();
+        assert_eq!(parts(&format!("a/b:1@{digest}")), Ok(("a/b", digest)));
+        assert!(image("a/b@x").is_err());
+    }
+
     proptest! {
         #[test]
         fn a_named_registry_is_never_answered_with_another_ones_content(
@@ -350,6 +406,8 @@ mod tests {
         fn no_text_makes_it_panic(ns in any::<Option<String>>(), host in any::<Option<String>>(), written in any::<String>()) {
             let asked = Asked { ns: ns.as_deref(), host: host.as_deref(), written: &written };
             let _ = rules().meaning(&asked, &known());
+            let _ = rules().of_image(&written, &known());
+            let _ = image(&written);
         }
     }
 }

@@ -62,6 +62,13 @@ pub enum Ask {
     },
     /// From a node that holds no certificate yet: let me in.
     Join(JoinRequest),
+    /// Fetch this blob from whoever holds it, or from the upstream, and answer once it is held.
+    Preheat {
+        /// Its name.
+        digest: Digest,
+        /// The proxy repository whose upstream has it, if it is one's.
+        via: Option<RepositoryName>,
+    },
 }
 
 /// How many blobs one [`Ask::Have`] may name.
@@ -90,6 +97,8 @@ pub enum Answer {
     Joined(Result<JoinGrant, String>),
     /// The question could not be understood or served.
     Refused(String),
+    /// See [`Ask::Preheat`].
+    Preheated(Result<(), String>),
 }
 
 /// A command that is in the ledger for good.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::Payload;
 use crate::flights::FlightError;
 use crate::mirrors::NoMirror;
+use crate::preheats::Untaken;
 use crate::store::StoreError;
 use crate::writes::Refusal;
 
@@ -208,6 +209,18 @@ impl From<NoMirror> for Failure {
             NoMirror::NotMirrored { .. } => Failure::new(Code::NameUnknown, error.to_string()),
             NoMirror::Malformed(bad) => Failure::new(Code::NameInvalid, bad.to_string()),
             NoMirror::Records(error) => error.into(),
+        }
+    }
+}
+
+impl From<Untaken> for Failure {
+    fn from(error: Untaken) -> Self {
+        match error {
+            Untaken::Unclear(reason) => Failure::new(Code::BadRequest, reason),
+            Untaken::NoProject(_) => Failure::new(Code::NameUnknown, error.to_string()),
+            Untaken::TooMany => Failure::new(Code::TooManyRequests, error.to_string()),
+            Untaken::NoMirror(error) => error.into(),
+            Untaken::Records(error) => error.into(),
         }
     }
 }

@@ -37,6 +37,12 @@ pub enum Route {
     Registry(UpstreamId),
     /// `/api/atoll/v1/status`
     Status,
+    /// `/api/atoll/v1/mirrors`
+    Mirrors,
+    /// `/api/atoll/v1/preheats`
+    Preheats,
+    /// `/api/atoll/v1/preheats/ID`
+    Preheat(u64),
     /// `/metrics`
     Metrics,
     /// `/healthz`
@@ -60,6 +66,8 @@ impl Route {
             Route::Projects | Route::Project(..) => "projects",
             Route::Registries | Route::Registry(..) => "registries",
             Route::Status => "status",
+            Route::Mirrors => "mirrors",
+            Route::Preheats | Route::Preheat(_) => "preheats",
             Route::Metrics => "metrics",
             Route::Health | Route::Ready => "health",
         }
@@ -74,6 +82,8 @@ impl Route {
             "/api/v2.0/projects" => return Ok(Route::Projects),
             "/api/v2.0/registries" => return Ok(Route::Registries),
             "/api/atoll/v1/status" => return Ok(Route::Status),
+            "/api/atoll/v1/mirrors" => return Ok(Route::Mirrors),
+            "/api/atoll/v1/preheats" => return Ok(Route::Preheats),
             "/metrics" => return Ok(Route::Metrics),
             "/healthz" => return Ok(Route::Health),
             "/readyz" => return Ok(Route::Ready),
@@ -84,6 +94,9 @@ impl Route {
         }
         if let Some(id) = path.strip_prefix("/api/v2.0/registries/") {
             return id.parse().map(|id| Route::Registry(UpstreamId(id))).map_err(|_| not_found());
+        }
+        if let Some(id) = path.strip_prefix("/api/atoll/v1/preheats/") {
+            return u64::from_str_radix(id, 16).map(Route::Preheat).map_err(|_| not_found());
         }
         let rest = path.strip_prefix("/v2/").ok_or_else(not_found)?;
         if let Some(name) = rest.strip_suffix("/tags/list") {

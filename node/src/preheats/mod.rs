@@ -1,0 +1,376 @@
+//! Preheating: the blobs of images are brought into regions before anyone there asks for them.
+//!
+//! The node that takes an order keeps its progress and drives it: for each blob that a region lacks, it asks the node of that region that would fetch the
+//! blob for the region's clients, too. An order is gone when its node restarts; what has arrived by then stays.
+
+mod contents;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use mesh::clock;
+use mesh::supervise::Tasks;
+use parking_lot::Mutex;
+use rules::digest::Digest;
+use rules::mirror;
+use rules::moment::Timestamp;
+use rules::names::{NodeId, Reference, Region, RepositoryName};
+use rules::placement;
+use rules::records::{Look, RecordError};
+use rules::wire::{Answer, Ask};
+use tracing::{info, warn};
+
+use crate::flights::{Flights, Sources};
+use crate::mirrors::{Mirrors, NoMirror};
+use crate::neighbours::Neighbours;
+use crate::proxies::Proxies;
+use crate::store::Store;
+
+/// So many blobs of one order are on their way at a time.
+const AT_A_TIME: usize = 4;
+/// So many orders run at a time.
+const RUNNING: usize = 8;
+/// So many orders are remembered, those that run among them.
+const REMEMBERED: usize = 100;
+/// An order has at most this many images.
+const IMAGES: usize = 100;
+/// How long one blob may take. A flight gives up by itself when nothing arrives any more, so this only bounds the largest blobs.
+const BLOB: Duration = Duration::from_secs(3600);
+/// So many nodes of a region are asked for one blob.
+const TRIES: usize = 2;
+
+/// Why an order was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Untaken {
+    /// A sentence for the caller.
+    #[error("{0}")]
+    Unclear(String),
+    /// There is no such project, and which there are.
+    #[error("there is no project {0}")]
+    NoProject(String),
+    /// Others run.
+    #[error("{RUNNING} preheats run already on this node; wait for one, or ask another node")]
+    TooMany,
+    /// An image of a registry that is not mirrored.
+    #[error(transparent)]
+    NoMirror(#[from] NoMirror),
+    /// This node's own fault.
+    #[error(transparent)]
+    Records(#[from] RecordError),
+}
+
+/// Where something of an order stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// What the image is made of is being found out.
+    Resolving,
+    /// Blobs are on their way.
+    Fetching,
+    /// All of it is held.
+    Done,
+    /// Something is not held, and the errors say why.
+    Failed,
+}
+
+/// An image in a region.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// Where.
+    pub region: Region,
+    /// Where it stands.
+    pub state: State,
+    /// Blobs: wanted, and held in the region.
+    pub blobs: (u64, u64),
+    /// Bytes: wanted, and held in the region.
+    pub bytes: (u64, u64),
+    /// What went wrong.
+    pub errors: Vec<String>,
+}
+
+/// An image of an order.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// As it was written.
+    pub written: String,
+    /// The repository that it means.
+    pub repository: RepositoryName,
+    /// Its tag or digest.
+    pub reference: Reference,
+    /// What that is, once known.
+    pub digest: Option<Digest>,
+    /// In each region.
+    pub regions: Vec<Progress>,
+}
+
+/// An order, and how far it is.
+#[derive(Clone, Debug)]
+pub struct Preheat {
+    /// Its name on this node.
+    pub id: u64,
+    /// When it was taken.
+    pub taken: Timestamp,
+    /// The platforms wanted; none are all.
+    pub platforms: Vec<String>,
+    /// The images.
+    pub items: Vec<Item>,
+}
+
+impl Preheat {
+    /// The order as a whole: done or failed when all of it has come to an end.
+    pub fn state(&self) -> State {
+        let mut states = self.items.iter().flat_map(|item| item.regions.iter().map(|r| r.state));
+        if states.clone().any(|state| matches!(state, State::Resolving | State::Fetching)) {
+            State::Fetching
+        } else if states.any(|state| state == State::Failed) {
+            State::Failed
+        } else {
+            State::Done
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.state(), State::Done | State::Failed)
+    }
+}
+
+type Shared = Arc<Mutex<Preheat>>;
+
+/// The orders of this node.
+pub struct Preheats {
+    neighbours: Arc<Neighbours>,
+    store: Arc<Store>,
+    flights: Arc<Flights>,
+    proxies: Arc<Proxies>,
+    mirrors: Arc<Mirrors>,
+    tasks: Tasks,
+    orders: Mutex<BTreeMap<u64, Shared>>,
+}
+
+impl Preheats {
+    /// None yet.
+    pub fn new(
+        neighbours: Arc<Neighbours>,
+        store: Arc<Store>,
+        flights: Arc<Flights>,
+        proxies: Arc<Proxies>,
+        mirrors: Arc<Mirrors>,
+        tasks: Tasks,
+    ) -> Arc<Self> {
+        Arc::new(Preheats { neighbours, store, flights, proxies, mirrors, tasks, orders: Mutex::default() })
+    }
+
+    /// Takes an order and begins with it; its number.
+    pub fn take(
+        self: &Arc<Self>,
+        images: &[String],
+        regions: &[String],
+        platforms: Vec<String>,
+    ) -> Result<u64, Untaken> {
+        let known = self.neighbours.regions();
+        let mut wanted = BTreeSet::new();
+        for written in regions {
+            match written.parse::<Region>().ok().filter(|region| known.contains(region)) {
+                Some(region) => drop(wanted.insert(region)),
+                None => {
+                    let names: Vec<&str> = known.iter().map(Region::as_str).collect();
+                    let message = format!("there is no region '{written}'; the regions are {}", names.join(", "));
+                    return Err(Untaken::Unclear(message));
+                }
+            }
+        }
+        if wanted.is_empty() || images.is_empty() || images.len() > IMAGES {
+            let message = format!("write 1 to {IMAGES} images and at least one region, in lists of texts");
+            return Err(Untaken::Unclear(message));
+        }
+        if let Some(bad) = platforms.iter().find(|platform| !platform.contains('/')) {
+            return Err(Untaken::Unclear(format!("'{bad}' is not a platform; write e.g. linux/amd64")));
+        }
+        let view = self.neighbours.ledger.view()?;
+        let mut items = Vec::new();
+        for written in images {
+            let (name, reference) =
+                mirror::image(written).map_err(|error| Untaken::Unclear(format!("'{written}': {error}")))?;
+            let repository = self.mirrors.of_image(name)?;
+            if view.project(&repository.project())?.is_none() {
+                let all: Vec<String> = view.projects()?.into_iter().map(|p| p.name.to_string()).collect();
+                let message = format!("{}; the projects are {}", repository.project(), all.join(", "));
+                return Err(Untaken::NoProject(message));
+            }
+            let begin = |region: &Region| Progress {
+                region: region.clone(),
+                state: State::Resolving,
+                blobs: (0, 0),
+                bytes: (0, 0),
+                errors: Vec::new(),
+            };
+            let regions = wanted.iter().map(begin).collect();
+            items.push(Item { written: written.clone(), repository, reference, digest: None, regions });
+        }
+        let preheat = Preheat { id: rand::random(), taken: clock::timestamp(), platforms, items };
+        let id = preheat.id;
+        let shared = Arc::new(Mutex::new(preheat));
+        self.remember(id, shared.clone())?;
+        let preheats = self.clone();
+        self.tasks.spawn("preheat", async move { preheats.carry_out(&shared).await });
+        Ok(id)
+    }
+
+    /// An order as it stands.
+    pub fn look(&self, id: u64) -> Option<Preheat> {
+        let shared = self.orders.lock().get(&id).cloned()?;
+        let preheat = shared.lock().clone();
+        Some(preheat)
+    }
+
+    /// All orders that are remembered, the oldest first.
+    pub fn list(&self) -> Vec<Preheat> {
+        let shared: Vec<Shared> = self.orders.lock().values().cloned().collect();
+        let mut list: Vec<Preheat> = shared.iter().map(|one| one.lock().clone()).collect();
+        list.sort_by_key(|one| (one.taken.0, one.id));
+        list
+    }
+
+    fn remember(&self, id: u64, shared: Shared) -> Result<(), Untaken> {
+        let all = self.list();
+        if all.iter().filter(|one| !one.is_over()).count() >= RUNNING {
+            return Err(Untaken::TooMany);
+        }
+        let mut orders = self.orders.lock();
+        if let Some(oldest) = all.iter().find(|one| one.is_over()).filter(|_| all.len() >= REMEMBERED) {
+            orders.remove(&oldest.id);
+        }
+        orders.insert(id, shared);
+        Ok(())
+    }
+
+    async fn carry_out(self: &Arc<Self>, shared: &Shared) {
+        let count = shared.lock().items.len();
+        for at in 0..count {
+            self.carry_out_item(shared, at).await;
+        }
+        let (id, state) = {
+            let preheat = shared.lock();
+            (preheat.id, preheat.state())
+        };
+        info!(id, ?state, "a preheat has come to its end");
+    }
+
+    async fn carry_out_item(self: &Arc<Self>, shared: &Shared, at: usize) {
+        let (item, platforms) = {
+            let preheat = shared.lock();
+            (preheat.items[at].clone(), preheat.platforms.clone())
+        };
+        let contents = match self.contents(&item.repository, &item.reference, &platforms).await {
+            Ok(contents) => contents,
+            Err(error) => {
+                warn!(image = item.written, %error, "an image cannot be preheated");
+                for region in &mut shared.lock().items[at].regions {
+                    region.state = State::Failed;
+                    region.errors.push(error.clone());
+                }
+                return;
+            }
+        };
+        let digests: Vec<Digest> = contents.blobs.keys().copied().collect();
+        let held = self.held_in_regions(&digests).await;
+        let mut missing = Vec::new();
+        {
+            let mut preheat = shared.lock();
+            let item = &mut preheat.items[at];
+            item.digest = Some(contents.digest);
+            for (number, region) in item.regions.iter_mut().enumerate() {
+                region.state = State::Fetching;
+                region.blobs.0 = digests.len() as u64;
+                region.bytes.0 = contents.blobs.values().sum();
+                for (digest, size) in &contents.blobs {
+                    if held.get(&region.region).is_some_and(|held| held.contains(digest)) {
+                        region.blobs.1 += 1;
+                        region.bytes.1 += size;
+                    } else {
+                        missing.push((number, region.region.clone(), *digest, *size));
+                    }
+                }
+            }
+        }
+        let via = contents.proxied.then_some(&contents.repository);
+        let fetches = missing.into_iter().map(|(number, region, digest, size)| async move {
+            let result = self.fetch_into(&region, digest, via).await;
+            let mut preheat = shared.lock();
+            let progress = &mut preheat.items[at].regions[number];
+            match result {
+                Ok(()) => {
+                    progress.blobs.1 += 1;
+                    progress.bytes.1 += size;
+                }
+                Err(error) => progress.errors.push(format!("{digest}: {error}")),
+            }
+        });
+        futures::stream::iter(fetches).buffer_unordered(AT_A_TIME).collect::<Vec<()>>().await;
+        for region in &mut shared.lock().items[at].regions {
+            region.state = if region.errors.is_empty() { State::Done } else { State::Failed };
+        }
+    }
+
+    /// Which of `digests` each region holds on some live node.
+    async fn held_in_regions(&self, digests: &[Digest]) -> BTreeMap<Region, BTreeSet<Digest>> {
+        let mut have = self.neighbours.have(digests, None).await;
+        let mine: Result<Vec<_>, _> = digests.iter().map(|digest| self.store.stock(digest, None)).collect();
+        if let Ok(mine) = mine {
+            have.insert(self.neighbours.me, mine);
+        }
+        let mut held: BTreeMap<Region, BTreeSet<Digest>> = BTreeMap::new();
+        for candidate in self.neighbours.alive() {
+            let Some(stock) = have.get(&candidate.id) else { continue };
+            let there = digests.iter().zip(stock).filter(|(_, stock)| stock.held.is_some()).map(|(digest, _)| *digest);
+            held.entry(candidate.region).or_default().extend(there);
+        }
+        held
+    }
+
+    /// Has one node of `region` fetch a blob: the one that the region's other nodes would ask for it.
+    async fn fetch_into(
+        self: &Arc<Self>,
+        region: &Region,
+        digest: Digest,
+        via: Option<&RepositoryName>,
+    ) -> Result<(), String> {
+        let alive = self.neighbours.alive();
+        let there = alive.iter().filter(|c| c.region == *region).map(|c| c.id);
+        let mut last = format!("no node of {region} is up");
+        for node in placement::ranked(&digest, there).into_iter().take(TRIES) {
+            match self.fetch_at(node, digest, via).await {
+                Ok(()) => return Ok(()),
+                Err(error) => last = format!("{}: {error}", self.neighbours.name_of(node)),
+            }
+        }
+        Err(last)
+    }
+
+    async fn fetch_at(
+        self: &Arc<Self>,
+        node: NodeId,
+        digest: Digest,
+        via: Option<&RepositoryName>,
+    ) -> Result<(), String> {
+        if node == self.neighbours.me {
+            return self.fetch_here(digest, via.cloned()).await;
+        }
+        let ask = Ask::Preheat { digest, via: via.cloned() };
+        match self.neighbours.links.ask(node, ask, BLOB).await {
+            Ok(Answer::Preheated(result)) => result,
+            Ok(_) => Err("another answer than to a preheat".into()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Fetches a blob to this node, unless it is held, and waits until it is.
+    pub async fn fetch_here(&self, digest: Digest, via: Option<RepositoryName>) -> Result<(), String> {
+        if self.store.held(&digest).map_err(|e| e.to_string())?.is_some() {
+            return Ok(());
+        }
+        let flight = self.flights.join(digest, Sources::Holders { via });
+        flight.finished().await.map(|_| ()).map_err(|e| e.to_string())
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`cli`] | the command line: up, serve, init, invite, join, status |
+//! | [`cli`] | the command line: up, serve, init, invite, join, status, mirror, preheat |
 //! | [`start`] | builds the rooms; the only place that does |
 //! | [`serving`] | from a request to its answer; the only place where HTTP meets the rooms |
 //! | [`http`] | connections, routes, bodies, the table of errors |

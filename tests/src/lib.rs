@@ -11,7 +11,7 @@
 //!   cut and narrowed;
 //! - [`upstream`] is another registry, behind a door that counts and can be told to fail;
 //! - [`complaints`] collects what is wrong, [`footprint`] what is left on the disks, [`metrics`] what a node counts;
-//! - [`daemons`] are a dockerd and a containerd of our own, [`tools`] the other clients.
+//! - [`daemons`] are a dockerd, a containerd and a podman of our own, [`tools`] the other clients.
 
 pub mod complaints;
 pub mod daemons;

@@ -66,7 +66,7 @@ impl Access {
                 .ok_or_else(|| Failure::new(Code::Unauthorized, "the user name or the password is not right"))?,
         };
         let host = request.header(&header::HOST);
-        let scopes: Vec<Scope> = scopes.into_iter().map(|scope| self.meant(scope, host)).collect();
+        let scopes: Vec<Scope> = scopes.into_iter().flat_map(|scope| self.meant(scope, host)).collect();
         let (granted, secret) = self.grant(&identity, &scopes).await?;
         let now = clock::timestamp().0 / 1000;
         let claims = Claims {
@@ -87,12 +87,15 @@ impl Access {
         Ok(response)
     }
 
-    /// Clients make scopes of the names that they know, which may be those of another registry. What means nothing here stays as it is, and is not granted.
-    fn meant(&self, scope: Scope, host: Option<&str>) -> Scope {
+    /// What `scope` may be about: clients take it from the challenge, which names a repository of this mesh, or make it of the names that they know, which
+    /// may be those of another registry. What is granted is what the identity may have, by either name.
+    fn meant(&self, scope: Scope, host: Option<&str>) -> Vec<Scope> {
         let asked = Asked { ns: None, host, written: scope.repository.as_str() };
         match self.mirrors.meant(&asked) {
-            Ok(repository) => Scope { repository, actions: scope.actions },
-            Err(_) => scope,
+            Ok(repository) if repository != scope.repository => {
+                vec![Scope { repository, actions: scope.actions.clone() }, scope]
+            }
+            _ => vec![scope],
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! The decision is `rules::mirror`; this room keeps what it needs at hand, as fresh as this node's ledger.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use mesh::ledger::Ledger;
@@ -18,14 +18,14 @@ use crate::proxies;
 pub enum NoMirror {
     /// It names a registry that no project caches.
     #[error(
-        "no project of this mesh caches {registry}; it caches {}. Record the registry with POST /api/v2.0/registries and make a project of it",
-        listed(mirrored)
+        "no project of this mesh caches {registry}; cached for everyone: {}. An administrator can record it (POST /api/v2.0/registries) and make a project of it",
+        listed(public)
     )]
     NotMirrored {
         /// The registry.
         registry: String,
-        /// Those that are cached.
-        mirrored: Vec<String>,
+        /// Those that are cached in public projects.
+        public: Vec<String>,
     },
     /// What follows is not a repository's name.
     #[error(transparent)]
@@ -35,15 +35,22 @@ pub enum NoMirror {
     Records(#[from] RecordError),
 }
 
-fn listed(mirrored: &[String]) -> String {
-    if mirrored.is_empty() { "no registry".into() } else { mirrored.join(", ") }
+fn listed(public: &[String]) -> String {
+    if public.is_empty() { "none".into() } else { public.join(", ") }
+}
+
+/// What the ledger said at some revision.
+struct Read {
+    at: Revision,
+    known: Mirrored,
+    private: BTreeSet<ProjectName>,
 }
 
 /// Knows which project stands for which registry.
 pub struct Mirrors {
     ledger: Arc<Ledger>,
     rules: MirrorRules,
-    known: Mutex<Option<(Revision, Arc<Mirrored>)>>,
+    read: Mutex<Option<Arc<Read>>>,
 }
 
 impl Mirrors {
@@ -55,7 +62,7 @@ impl Mirrors {
             default: settings.default.clone(),
             aliases: settings.aliases.clone(),
         };
-        Arc::new(Mirrors { ledger, rules, known: Mutex::default() })
+        Arc::new(Mirrors { ledger, rules, read: Mutex::default() })
     }
 
     /// What the operator says.
@@ -68,54 +75,57 @@ impl Mirrors {
         if self.rules.is_plain(asked) {
             return Ok(asked.written.parse()?);
         }
-        let known = self.known()?;
-        self.found(self.rules.meaning(asked, &known), &known)
+        let read = self.read()?;
+        self.found(self.rules.meaning(asked, &read.known), &read)
     }
 
     /// The repository that an image's name means, as people write it.
     pub fn of_image(&self, name: &str) -> Result<RepositoryName, NoMirror> {
-        let known = self.known()?;
-        self.found(self.rules.of_image(name, &known), &known)
+        let read = self.read()?;
+        self.found(self.rules.of_image(name, &read.known), &read)
     }
 
-    fn found(&self, meaning: Meaning, known: &Mirrored) -> Result<RepositoryName, NoMirror> {
+    fn found(&self, meaning: Meaning, read: &Read) -> Result<RepositoryName, NoMirror> {
         match meaning {
             Meaning::Repository(repository) => Ok(repository),
             Meaning::Malformed(bad) => Err(NoMirror::Malformed(bad)),
             Meaning::NotMirrored(registry) => {
                 metrics::counter!("atoll_mirror_unknown_total").increment(1);
-                Err(NoMirror::NotMirrored { registry, mirrored: self.rules.mirrored(known).into_keys().collect() })
+                let mirrored = self.rules.mirrored(&read.known).into_iter();
+                let public = mirrored.filter(|(_, project)| !read.private.contains(project)).map(|(name, _)| name);
+                Err(NoMirror::NotMirrored { registry, public: public.collect() })
             }
         }
     }
 
     /// Every registry that is mirrored, and its project.
     pub fn mirrored(&self) -> Result<BTreeMap<String, ProjectName>, RecordError> {
-        Ok(self.rules.mirrored(&*self.known()?))
+        Ok(self.rules.mirrored(&self.read()?.known))
     }
 
     /// What the ledger says, read anew only when it has changed.
-    fn known(&self) -> Result<Arc<Mirrored>, RecordError> {
+    fn read(&self) -> Result<Arc<Read>, RecordError> {
         // before it is read: what is read may be newer, and then is read once more
-        let applied = *self.ledger.applied().borrow();
-        if let Some((read, known)) = &*self.known.lock()
-            && *read == applied
-        {
-            return Ok(known.clone());
+        let at = *self.ledger.applied().borrow();
+        if let Some(read) = self.read.lock().as_ref().filter(|read| read.at == at) {
+            return Ok(read.clone());
         }
-        let known = Arc::new(self.read()?);
-        *self.known.lock() = Some((applied, known.clone()));
-        Ok(known)
+        let read = Arc::new(self.read_at(at)?);
+        *self.read.lock() = Some(read.clone());
+        Ok(read)
     }
 
-    fn read(&self) -> Result<Mirrored, RecordError> {
+    fn read_at(&self, at: Revision) -> Result<Read, RecordError> {
         let view = self.ledger.view()?;
         let registry =
             |kind: &str, url: &str| proxies::endpoint(kind, url).ok().and_then(|endpoint| endpoint.registry());
         let upstreams: BTreeMap<UpstreamId, Option<String>> =
             view.upstreams()?.into_iter().map(|u| (u.id, registry(&u.kind, &u.url))).collect();
-        let mut known = Mirrored::default();
+        let (mut known, mut private) = (Mirrored::default(), BTreeSet::new());
         for project in view.projects()? {
+            if !project.public {
+                private.insert(project.name.clone());
+            }
             if let Some(id) = project.upstream {
                 known.proxies.insert(project.name.clone(), upstreams.get(&id).cloned().flatten());
             }
@@ -125,6 +135,6 @@ impl Mirrors {
             let authority = node.url.parse::<http::Uri>().ok().and_then(|url| url.authority().cloned());
             known.own.extend(authority.map(|authority| authority.to_string()));
         }
-        Ok(known)
+        Ok(Read { at, known, private })
     }
 }

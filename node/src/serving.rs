@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use hyper::body::Incoming;
 use mesh::ledger::Ledger;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -68,8 +68,9 @@ impl Serving {
     fn route(&self, path: &str, request: &mut Request) -> Result<Route, Failure> {
         let meant = RefCell::new(None);
         let (ns, host) = (request.query("ns"), request.header(&header::HOST));
+        let writes = !matches!(request.method, Method::GET | Method::HEAD);
         let route = Route::parse(path, |written| {
-            let repository = self.mirrors.meant(&Asked { ns, host, written })?;
+            let repository = self.mirrors.meant(&Asked { ns, host, written, writes })?;
             *meant.borrow_mut() = Some((written.to_owned(), repository.clone()));
             Ok(repository)
         })?;

@@ -30,6 +30,8 @@ pub struct Asked<'a> {
     pub host: Option<&'a str>,
     /// The repository in its path, as written: it may have one part only, or begin with a registry's name.
     pub written: &'a str,
+    /// Whether it would write: nobody writes to a mirror, so no default is meant by it.
+    pub writes: bool,
 }
 
 /// What the operator says about mirroring; see the settings `mirrors`.
@@ -102,7 +104,7 @@ impl MirrorRules {
     /// Whether the path is all that matters, so that [`MirrorRules::meaning`] need not look at any project.
     pub fn is_plain(&self, asked: &Asked<'_>) -> bool {
         asked.ns.is_none()
-            && self.default.is_none()
+            && (self.default.is_none() || asked.writes)
             && self.by_host(asked.host).is_none()
             && !is_registry(first_part(asked.written))
     }
@@ -124,7 +126,7 @@ impl MirrorRules {
         }
         let first = first_part(asked.written);
         let own = is_project(first, known) || is_registry(first);
-        if let Some(default) = self.default.as_deref().filter(|_| !own)
+        if let Some(default) = self.default.as_deref().filter(|_| !own && !asked.writes)
             && let Some(project) = self.project_of(&registry(default), known)
         {
             return within(&project, asked.written);
@@ -137,9 +139,9 @@ impl MirrorRules {
         match name.split_once('/') {
             Some((first, rest)) if is_registry(first) && !is_project(first, known) => {
                 let named = with_colon(first);
-                self.meaning(&Asked { ns: Some(&named), host: None, written: rest }, known)
+                self.meaning(&Asked { ns: Some(&named), written: rest, ..Asked::default() }, known)
             }
-            _ => self.meaning(&Asked { ns: None, host: None, written: name }, known),
+            _ => self.meaning(&Asked { written: name, ..Asked::default() }, known),
         }
     }
 
@@ -258,7 +260,7 @@ mod tests {
     }
 
     fn meant(rules: &MirrorRules, ns: Option<&str>, host: &str, written: &str) -> Result<String, String> {
-        match rules.meaning(&Asked { ns, host: Some(host), written }, &known()) {
+        match rules.meaning(&Asked { ns, host: Some(host), written, writes: false }, &known()) {
             Meaning::Repository(repository) => Ok(repository.to_string()),
             Meaning::NotMirrored(registry) => Err(registry),
             Meaning::Malformed(_) => Err("malformed".into()),
@@ -326,6 +328,8 @@ mod tests {
         assert_eq!(by("nginx"), ok("hub/nginx"));
         assert_eq!(by("demo/app"), ok("demo/app"), "a project of this mesh");
         assert_eq!(by("quay.io/a/b"), ok("quay/a/b"));
+        let push = Asked { written: "team/app", writes: true, ..Asked::default() };
+        assert_eq!(rules.meaning(&push, &known()), Meaning::Repository("team/app".parse().unwrap()));
         let lost = MirrorRules { default: Some("ghcr.io".into()), ..rules.clone() };
         assert_eq!(meant(&lost, None, "n", "team/app"), ok("team/app"));
     }
@@ -376,7 +380,7 @@ mod tests {
             written in "[a-z.:]{1,6}(/[a-z]{1,4}){0,3}",
         ) {
             let (rules, known) = (rules(), known());
-            let asked = Asked { ns: Some(&ns), host: Some("node:5000"), written: &written };
+            let asked = Asked { ns: Some(&ns), host: Some("node:5000"), written: &written, writes: false };
             if let Meaning::Repository(repository) = rules.meaning(&asked, &known) {
                 let host = known.proxies.get(&repository.project()).cloned().flatten();
                 prop_assert_eq!(host.as_deref().map(registry), Some(registry(&ns)));
@@ -386,10 +390,10 @@ mod tests {
 
         #[test]
         fn what_is_plain_means_what_is_written(
-            written in "[a-z0-9.:_/-]{0,20}", default in any::<bool>(), host in "([a-z.]{0,8}\\.mirror\\.example|node)(:[0-9]{1,5})?",
+            written in "[a-z0-9.:_/-]{0,20}", default in any::<bool>(), writes in any::<bool>(), host in "([a-z.]{0,8}\\.mirror\\.example|node)(:[0-9]{1,5})?",
         ) {
             let rules = MirrorRules { default: default.then(|| "docker.io".to_owned()), ..rules() };
-            let asked = Asked { ns: None, host: Some(&host), written: &written };
+            let asked = Asked { ns: None, host: Some(&host), written: &written, writes };
             if rules.is_plain(&asked) {
                 let expected = written.parse().map_or_else(Meaning::Malformed, Meaning::Repository);
                 prop_assert_eq!(rules.meaning(&asked, &known()), expected);
@@ -404,7 +408,7 @@ mod tests {
 
         #[test]
         fn no_text_makes_it_panic(ns in any::<Option<String>>(), host in any::<Option<String>>(), written in any::<String>()) {
-            let asked = Asked { ns: ns.as_deref(), host: host.as_deref(), written: &written };
+            let asked = Asked { ns: ns.as_deref(), host: host.as_deref(), written: &written, writes: false };
             let _ = rules().meaning(&asked, &known());
             let _ = rules().of_image(&written, &known());
             let _ = image(&written);

@@ -90,7 +90,7 @@ impl Access {
     /// What `scope` may be about: clients take it from the challenge, which names a repository of this mesh, or make it of the names that they know, which
     /// may be those of another registry. What is granted is what the identity may have, by either name.
     fn meant(&self, scope: Scope, host: Option<&str>) -> Vec<Scope> {
-        let asked = Asked { ns: None, host, written: scope.repository.as_str() };
+        let asked = Asked { host, written: scope.repository.as_str(), ..Asked::default() };
         match self.mirrors.meant(&asked) {
             Ok(repository) if repository != scope.repository => {
                 vec![Scope { repository, actions: scope.actions.clone() }, scope]

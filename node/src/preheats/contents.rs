@@ -173,3 +173,23 @@ impl Preheats {
         Err(format!("what {reference} of {repository} is could not be found out: {last}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_platform_is_wanted_by_its_parts() {
+        let child = |platform: &str| -> Child {
+            let digest = Digest::sha256(b"");
+            serde_json::from_str(&format!(r#"{{"digest": "{digest}"{platform}}}"#)).unwrap()
+        };
+        let arm = child(r#", "platform": {"os": "linux", "architecture": "arm64", "variant": "v8"}"#);
+        let wanted = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert!(arm.is_one_of(&wanted(&["linux/amd64", "linux/arm64"])));
+        assert!(arm.is_one_of(&wanted(&["linux/arm64/v8"])));
+        assert!(!arm.is_one_of(&wanted(&["linux/arm64/v7", "linux"])));
+        assert!(arm.is_one_of(&[]) && child("").is_one_of(&[]));
+        assert!(!child("").is_one_of(&wanted(&["linux/amd64"])), "what has no platform is no image of one");
+    }
+}

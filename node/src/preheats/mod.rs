@@ -374,3 +374,33 @@ impl Preheats {
         flight.finished().await.map(|_| ()).map_err(|e| e.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_over_when_all_of_it_is_and_well_only_if_all_of_it_is() {
+        let order = |states: &[State]| {
+            let progress = |state: &State| Progress {
+                region: "a".parse().unwrap(),
+                state: *state,
+                blobs: (0, 0),
+                bytes: (0, 0),
+                errors: Vec::new(),
+            };
+            let item = Item {
+                written: String::new(),
+                repository: "hub/a".parse().unwrap(),
+                reference: "1".parse().unwrap(),
+                digest: None,
+                regions: states.iter().map(progress).collect(),
+            };
+            Preheat { id: 0, taken: Timestamp(0), platforms: Vec::new(), items: vec![item] }.state()
+        };
+        assert_eq!(order(&[State::Done, State::Resolving]), State::Fetching);
+        assert_eq!(order(&[State::Failed, State::Fetching]), State::Fetching);
+        assert_eq!(order(&[State::Failed, State::Done]), State::Failed);
+        assert_eq!(order(&[State::Done, State::Done]), State::Done);
+    }
+}

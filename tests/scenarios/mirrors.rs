@@ -7,16 +7,20 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use http::Method;
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
+use tests::certificates::certify;
 use tests::complaints::Complaints;
 use tests::daemons::{Containerd, Docker, Podman};
+use tests::formed::loopback;
 use tests::http::{Answer, Client};
 use tests::image::{Image, MANIFEST, digest, random_bytes};
+use tests::member::Member;
 use tests::mesh::Mesh;
 use tests::repository::create_proxy;
 use tests::upstream::Upstream;
-use tests::{process, tools};
+use tests::{process, tools, wait};
 
 /// Docker Hub is far away: another registry stands for it. `real` is Docker Hub by its own rules, and nothing is ever asked of it.
 const SETTINGS: [(&str, &str); 4] = [
@@ -58,16 +62,16 @@ impl Harbour {
         let said = [&["mirror", arguments[0], "--url", url], &arguments[1..]].concat();
         self.mesh.atoll(&said)
     }
+}
 
-    /// Puts a real image into a registry; its digest.
-    fn fill(&self, upstream: &Upstream, layout: &str, name: &str) -> String {
-        let place = upstream.repository(name);
-        let to = format!("docker://{}/{name}:1", place.client().authority());
-        let from = format!("oci:{}:1", tools::images().join("oci").join(layout).display());
-        let mut skopeo = tools::packaged("skopeo", "skopeo");
-        process::succeed(skopeo.args(["copy", "-q", "--all", "--dest-tls-verify=false", &from, &to]));
-        place.resolve("1").unwrap_or_else(|no| panic!("{no}")).digest
-    }
+/// Puts a real image into a registry; its digest.
+fn fill(upstream: &Upstream, layout: &str, name: &str) -> String {
+    let place = upstream.repository(name);
+    let to = format!("docker://{}/{name}:1", place.client().authority());
+    let from = format!("oci:{}:1", tools::images().join("oci").join(layout).display());
+    let mut skopeo = tools::packaged("skopeo", "skopeo");
+    process::succeed(skopeo.args(["copy", "-q", "--all", "--dest-tls-verify=false", &from, &to]));
+    place.resolve("1").unwrap_or_else(|no| panic!("{no}")).digest
 }
 
 /// The blobs that a registry was asked for, each of which it must have been asked for once, and by nobody but the mesh.
@@ -249,8 +253,7 @@ fn redirects_lists_and_tokens_stay_in_the_names_that_the_client_used() {
 #[test]
 fn containerd_pulls_from_two_registries_through_one_mirror() {
     let harbour = Harbour::new();
-    let (hubs, others) =
-        (harbour.fill(&harbour.hub, "app", "library/hello"), harbour.fill(&harbour.other, "multi", "library/hello"));
+    let (hubs, others) = (fill(&harbour.hub, "app", "library/hello"), fill(&harbour.other, "multi", "library/hello"));
     assert_ne!(hubs, others);
     let certs = harbour.path("certs.d").display().to_string();
     let written = harbour.mirror(1, &["containerd", "--install", "--certs-dir", &certs]);
@@ -285,7 +288,7 @@ fn containerd_pulls_from_two_registries_through_one_mirror() {
 #[test]
 fn dockerd_pulls_docker_hubs_images_through_its_mirror() {
     let harbour = Harbour::new();
-    let hubs = harbour.fill(&harbour.hub, "tiny", "library/hello");
+    let hubs = fill(&harbour.hub, "tiny", "library/hello");
     let file = harbour.path("daemon.json");
     std::fs::write(&file, r#"{"max-concurrent-downloads": 2}"#).expect("a file can be written");
     let settings = file.display().to_string();
@@ -303,8 +306,7 @@ fn dockerd_pulls_docker_hubs_images_through_its_mirror() {
 #[test]
 fn podman_pulls_from_two_registries_through_one_mirror() {
     let harbour = Harbour::new();
-    let (hubs, others) =
-        (harbour.fill(&harbour.hub, "tiny", "library/hello"), harbour.fill(&harbour.other, "app", "library/hello"));
+    let (hubs, others) = (fill(&harbour.hub, "tiny", "library/hello"), fill(&harbour.other, "app", "library/hello"));
     let folder = harbour.path("registries.conf.d").display().to_string();
     let written = harbour.mirror(2, &["podman", "--install", "--registries-conf-d", &folder]);
     assert!(written.success, "{written:?}");
@@ -348,4 +350,52 @@ fn a_check_pulls_in_every_way_through_every_node_and_names_what_fails() {
     let mut bare = Command::new(tools::atoll());
     let nobody = process::finish(bare.args(["mirror", "check", "app:1", "--url", &node.url]));
     assert!(!nobody.success && nobody.err.contains("refused"), "{nobody:?}");
+}
+
+#[test]
+fn over_https_the_files_carry_the_authority() {
+    let (upstream, folder) =
+        (Upstream::start(), TempDir::with_prefix("atoll-mirror-tls-").expect("a temporary folder"));
+    let digest = fill(&upstream, "tiny", "library/hello");
+    let place = loopback();
+    certify(folder.path(), place.http.split(':').next().expect("an address"));
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let more = "upstreams: {allow_loopback: true}\nmirrors: {default: docker.io, aliases: {docker.io: hub}}\n";
+    let plain = Member::new(folder.path(), "lone", "a", place.clone(), "", more);
+    let password = plain.init();
+    plain.serve();
+    plain.wait_ready();
+    create_proxy(&plain.anyone().basic("admin", &password), "hub", "docker-registry", upstream.url(), true);
+    assert!(plain.stop(Signal::TERM).success());
+    let tls = format!("  tls: {{certificate: {}, key: {}}}\n", at("node.crt"), at("node.key"));
+    let node = Member::new(folder.path(), "lone", "a", place.clone(), &tls, more);
+    node.serve();
+
+    let (url, ca) = (format!("https://{}", place.http), at("ca.crt"));
+    let mirror = |arguments: &[&str]| {
+        process::finish(node.atoll("mirror").arg(arguments[0]).args(["--url", &url]).args(&arguments[1..]))
+    };
+    wait::until_ok("a check goes through over https", || {
+        let told = mirror(&["check", "--ca", &ca, "hello:1"]);
+        if told.success { Ok(()) } else { Err(format!("{told:?}\n{}", node.last_words())) }
+    });
+    let stranger = mirror(&["check", "hello:1"]);
+    assert!(!stranger.success && stranger.err.contains("certificate"), "without the CA: {stranger:?}");
+    let files = [
+        vec!["containerd", "--install", "--ca", &ca, "--certs-dir"],
+        vec!["docker", "--install", "--ca", &ca, "--daemon-json"],
+        vec!["podman", "--install", "--ca", &ca, "--registries-conf-d"],
+    ];
+    for (arguments, place) in files.iter().zip(["certs.d", "docker/daemon.json", "containers/registries.conf.d"]) {
+        let written = mirror(&[arguments.as_slice(), &[&at(place)]].concat());
+        assert!(written.success, "{written:?}");
+    }
+    let authority = std::fs::read(&ca).expect("the CA");
+    for copy in ["docker", "containers"] {
+        let copied = folder.path().join(copy).join("certs.d").join(&place.http).join("ca.crt");
+        assert_eq!(std::fs::read(&copied).unwrap_or_default(), authority, "{}", copied.display());
+    }
+    let certs = at("certs.d");
+    assert_eq!(Containerd::start().pull(&["--hosts-dir", &certs], "docker.io/library/hello:1"), digest);
+    assert!(once(&upstream) > 0);
 }

@@ -97,7 +97,7 @@ fn mirrors(known: &Known, nodes: &[String]) -> io::Result<Vec<String>> {
 }
 
 /// dockerd takes 127.0.0.0/8 for insecure by itself.
-fn is_loopback(authority: &str) -> bool {
+fn is_insecure_anyway(authority: &str) -> bool {
     authority.starts_with("127.") || authority.split(':').next() == Some("localhost")
 }
 
@@ -115,7 +115,7 @@ fn merge(
     earlier: &Value,
 ) -> Result<(Value, Value), &'static str> {
     let insecure = mirrors.iter().filter(|url| is_plain(url)).map(|url| authority(url));
-    let insecure: Vec<String> = insecure.filter(|one| !is_loopback(one)).map(str::to_owned).collect();
+    let insecure: Vec<String> = insecure.filter(|one| !is_insecure_anyway(one)).map(str::to_owned).collect();
     let mut added = Map::new();
     for (list, wanted) in LISTS.into_iter().zip([mirrors.to_vec(), insecure]) {
         let there = settings.get(list).cloned().unwrap_or_else(|| json!([]));

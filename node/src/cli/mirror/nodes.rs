@@ -83,6 +83,8 @@ impl Known {
                 left_out.push(format!("{} ({}) is down", node.name, node.url));
             } else if !can_be_dialled(&node.url) {
                 left_out.push(format!("{}: nobody can dial {}; set its http.public_url", node.name, node.url));
+            } else if is_loopback(&node.url) && !self.nodes.first().is_some_and(|first| is_loopback(&first.url)) {
+                left_out.push(format!("{}: {} leads nowhere but on its own machine", node.name, node.url));
             } else if !urls.contains(&node.url) {
                 let is_near = node.region == self.region;
                 if is_near && near == MOST {
@@ -109,6 +111,13 @@ pub(super) fn authority(url: &str) -> &str {
 /// Whether a URL is one of plain HTTP.
 pub(super) fn is_plain(url: &str) -> bool {
     url.starts_with("http://")
+}
+
+/// Whether a URL leads to the machine that uses it.
+fn is_loopback(url: &str) -> bool {
+    let Ok(url) = url.parse::<Uri>() else { return false };
+    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn can_be_dialled(url: &str) -> bool {
@@ -144,6 +153,17 @@ mod tests {
         assert_eq!(chosen.left_out.len(), 2, "{:?}", chosen.left_out);
         let all = known().choose(true);
         assert_eq!(all.urls, ["http://localhost:5000", "http://b3:5000", "http://b5:5000", "https://a1"]);
+    }
+
+    #[test]
+    fn another_machines_loopback_is_no_mirror() {
+        let node = |name: &str, url: &str| json!({"name": name, "region": "b", "url": url, "state": "up"});
+        let edge = node("edge", "http://127.0.0.1:5000");
+        let answer =
+            json!({"node": "b1", "region": "b", "registries": [], "nodes": [node("b1", "http://b1:5000"), edge]});
+        let seen_from = |url: &str| Known::read(url, &answer).unwrap().choose(false).urls;
+        assert_eq!(seen_from("http://b1:5000"), ["http://b1:5000"]);
+        assert_eq!(seen_from("http://127.0.0.2:5000").len(), 2, "one machine with several nodes");
     }
 
     #[test]

@@ -277,6 +277,13 @@ fn containerd_pulls_from_two_registries_through_one_mirror() {
     assert_eq!(Containerd::start().pull(&["--hosts-dir", &again], "docker.io/library/hello:1"), hubs);
     let counts = (once(&harbour.hub), once(&harbour.other));
     assert!(counts.0 > 0 && counts.1 > 0, "{counts:?}: {:?}", harbour.other.asked());
+    // a mirror that is gone costs nothing: the next one has it
+    let all = harbour.path("all").display().to_string();
+    let written = harbour.mirror(1, &["containerd", "--install", "--all-regions", "--certs-dir", &all]);
+    assert!(written.success, "{written:?}");
+    harbour.mesh.kill(1);
+    assert_eq!(Containerd::start().pull(&["--hosts-dir", &all], "docker.io/library/hello:1"), hubs);
+    once(&harbour.hub);
     // what it did not write it leaves alone
     let file = harbour.path("again/docker.io/hosts.toml");
     std::fs::write(&file, "mine").expect("a file can be written");
@@ -304,18 +311,25 @@ fn dockerd_pulls_docker_hubs_images_through_its_mirror() {
 }
 
 #[test]
-fn podman_pulls_from_two_registries_through_one_mirror() {
+fn podman_and_skopeo_pull_from_two_registries_through_one_mirror() {
     let harbour = Harbour::new();
     let (hubs, others) = (fill(&harbour.hub, "tiny", "library/hello"), fill(&harbour.other, "app", "library/hello"));
     let folder = harbour.path("registries.conf.d").display().to_string();
     let written = harbour.mirror(2, &["podman", "--install", "--registries-conf-d", &folder]);
     assert!(written.success, "{written:?}");
-    let podman = Podman::with_registries(&harbour.path("registries.conf.d/50-atoll.conf"));
+    let file = harbour.path("registries.conf.d/50-atoll.conf");
+    let podman = Podman::with_registries(&file);
     let other = format!("{}/library/hello:1", harbour.other_name());
     for (name, digest) in [("docker.io/library/hello:1", &hubs), (&*other, &others)] {
         assert_eq!(podman.pull(name), *digest, "{name}");
     }
     assert!(once(&harbour.hub) > 0 && once(&harbour.other) > 0);
+    let mut skopeo = tools::packaged("skopeo", "skopeo");
+    // older ones look for it nowhere else
+    skopeo.arg("--registries-conf").arg(&file);
+    let to = format!("dir:{}", harbour.path("skopeo").display());
+    process::succeed(skopeo.args(["copy", "-q", "docker://docker.io/library/hello:1", &to]));
+    once(&harbour.hub);
 }
 
 #[test]

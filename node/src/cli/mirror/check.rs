@@ -99,10 +99,7 @@ pub(super) fn run(check: &Check) -> io::Result<()> {
     let client = Client::new(&url, user, check.asking.ca.as_deref())?;
     let known = Known::read(&url, &runtime.block_on(client.get("/api/atoll/v1/mirrors"))?)?;
     if let Some(image) = images.iter().find(|image| !known.registries.contains(&image.registry)) {
-        let mirrored = match known.registries.is_empty() {
-            true => "none".to_owned(),
-            false => known.registries.join(", "),
-        };
+        let mirrored = known.named();
         let message = format!(
             "{} is not among the registries that the mesh mirrors for {} ({mirrored})",
             image.registry,

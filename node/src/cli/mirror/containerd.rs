@@ -39,7 +39,7 @@ pub(super) fn run(containerd: &Containerd) -> io::Result<()> {
         if !known.registries.contains(&name) {
             eprintln!(
                 "{name} is not among what the mesh mirrors for everyone ({}): it will answer 404, and containerd will ask {name} itself",
-                known.registries.join(", ")
+                known.named()
             );
         }
         let path = containerd.certs_dir.join(&name).join("hosts.toml");

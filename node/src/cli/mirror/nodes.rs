@@ -74,6 +74,11 @@ impl Known {
         })
     }
 
+    /// The registries that are mirrored, for people.
+    pub(super) fn named(&self) -> String {
+        if self.registries.is_empty() { "none".to_owned() } else { self.registries.join(", ") }
+    }
+
     /// The asked node and others of its region; then those of the other regions, if they are wanted.
     pub(super) fn choose(&self, all_regions: bool) -> Chosen {
         let (mut urls, mut left_out): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());

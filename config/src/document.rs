@@ -195,6 +195,30 @@ impl<'d> Section<'d> {
         self.read(key, target, |text| value::choice(text, &[("true", true), ("false", false)]));
     }
 
+    /// A group whose keys are the operator's own words, each with a single value.
+    pub(crate) fn pairs<V>(
+        mut self,
+        key: impl Fn(&str) -> Result<String, Fault>,
+        value: impl Fn(&str) -> Result<V, Fault>,
+    ) -> BTreeMap<String, V> {
+        let mut pairs = BTreeMap::new();
+        for (name, node) in std::mem::take(&mut self.entries) {
+            let setting = self.full(&name);
+            let read = match &node.kind {
+                Kind::Text(text) => key(&name).and_then(|key| Ok((key, value(text)?))),
+                other => {
+                    let problem = format!("is {} where a single value belongs", other.noun());
+                    Err(Fault::new(problem, format!("write one value on the line of {name}")))
+                }
+            };
+            match read {
+                Ok((key, value)) => drop(pairs.insert(key, value)),
+                Err(fault) => self.document.mistake_at(node.line, &setting, fault.problem, fault.remedy),
+            }
+        }
+        pairs
+    }
+
     /// A duration that has a default and bounds.
     pub(crate) fn duration(&mut self, key: &str, target: &mut Duration, bounds: RangeInclusive<Duration>) {
         let default = *target;

@@ -67,6 +67,13 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     edge.duration("access_age", &mut s.edge.access_age, Duration::ZERO..=hours(24));
     edge.duration("alone_for", &mut s.edge.alone_for, Duration::ZERO..=hours(8760));
     edge.flag("upstream_fallback", &mut s.edge.upstream_fallback);
+    let mut mirrors = top.section("mirrors");
+    s.mirrors.names = mirrors.optional("names", value::registries).unwrap_or_default();
+    s.mirrors.domain = mirrors.optional("domain", value::domain);
+    s.mirrors.default = mirrors.optional("default", value::registry);
+    if let Some(aliases) = mirrors.optional_section("aliases") {
+        s.mirrors.aliases = aliases.pairs(value::registry, value::project);
+    }
 
     let mut deadlines = top.section("deadlines");
     deadlines.duration("first_byte", &mut s.deadlines.first_byte, ms(100)..=secs(60));

@@ -16,6 +16,12 @@ pub fn render(settings: &Settings) -> String {
         Some(tls) => format!("\n    certificate: {}\n    key: {}", path(&tls.certificate), path(&tls.key)),
         None => " null".to_owned(),
     };
+    let aliases = match s.mirrors.aliases.is_empty() {
+        true => " null".to_owned(),
+        false => {
+            s.mirrors.aliases.iter().map(|(k, v)| format!("\n    {}: {}", quoted(k), quoted(v.as_str()))).collect()
+        }
+    };
     format!(
         "\
 data_dir: {data_dir}
@@ -61,6 +67,11 @@ edge:
   access_age: {access_age}
   alone_for: {alone_for}
   upstream_fallback: {upstream_fallback}
+mirrors:
+  names: {names}
+  domain: {domain}
+  default: {default}
+  aliases:{aliases}
 deadlines:
   first_byte: {first_byte}
   stall: {stall}
@@ -105,6 +116,10 @@ drain: {drain}
         access_age = written_duration(s.edge.access_age),
         alone_for = written_duration(s.edge.alone_for),
         upstream_fallback = s.edge.upstream_fallback,
+        names = or_null(Some(s.mirrors.names.join(", ")).filter(|names| !names.is_empty()).as_deref().map(quoted)),
+        domain = or_null(s.mirrors.domain.as_deref().map(quoted)),
+        default = or_null(s.mirrors.default.as_deref().map(quoted)),
+        aliases = aliases,
         first_byte = written_duration(s.deadlines.first_byte),
         stall = written_duration(s.deadlines.stall),
         source_stall = written_duration(s.deadlines.source_stall),

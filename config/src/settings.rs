@@ -3,7 +3,9 @@
 //! A `Settings` that came from [`crate::load`] or [`crate::parse`] obeys all bounds and agreements between settings; one
 //! that was put together in code is only as good as its author. Durations are whole milliseconds.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use rules::names::ProjectName;
 
 use rules::records::Role;
 
@@ -40,6 +42,8 @@ pub struct Settings {
     pub cache: Cache,
     /// How an edge answers from what it has kept; nothing to other nodes.
     pub edge: Edge,
+    /// How the node answers clients that use it as a mirror of other registries.
+    pub mirrors: Mirrors,
     /// How long anything may take before it is given up.
     pub deadlines: Deadlines,
     /// What a replica does that cannot be sure to be up to date.
@@ -71,6 +75,7 @@ impl Settings {
             upstreams: Upstreams::default(),
             cache: Cache::default(),
             edge: Edge::default(),
+            mirrors: Mirrors::default(),
             deadlines: Deadlines::default(),
             reads: Reads::default(),
             log: Log::default(),
@@ -286,6 +291,19 @@ impl Default for Edge {
             upstream_fallback: false,
         }
     }
+}
+
+/// How the node answers clients that use it as a mirror of other registries.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Mirrors {
+    /// Names (`host[:port]`) of the mesh itself beside the hosts of its nodes' URLs; default none.
+    pub names: Vec<String>,
+    /// Domain under which `REGISTRY.domain` means that registry; default none.
+    pub domain: Option<String>,
+    /// Registry (`host[:port]`) that is meant where nothing names one; default none.
+    pub default: Option<String>,
+    /// Project that stands for a registry (`host[:port]`); default: the first by name that caches it.
+    pub aliases: BTreeMap<String, ProjectName>,
 }
 
 /// How long anything may take before it is given up. Clients have no deadline of their own for most of these.

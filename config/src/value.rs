@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use rules::names::ProjectName;
+
 /// Why a text is not the value that is wanted: the problem, and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
@@ -112,6 +114,35 @@ pub(crate) fn origin(text: &str) -> Result<String, Fault> {
         return fault("has no valid host and port", format!("write e.g. {EXAMPLE} or http://10.0.0.11:5000"));
     }
     Ok(text.to_owned())
+}
+
+/// `docker.io`, `registry.example.com:5000`: a registry as images name it, in lower case.
+pub(crate) fn registry(text: &str) -> Result<String, Fault> {
+    if text.bytes().any(|b| b.is_ascii_uppercase()) || !is_authority(text) {
+        let remedy = "write a host and perhaps a port in lower case, e.g. docker.io or registry.example.com:5000";
+        return Err(Fault::new(format!("'{text}' is not a registry's name"), remedy));
+    }
+    Ok(text.to_owned())
+}
+
+/// Registries with commas between them.
+pub(crate) fn registries(text: &str) -> Result<Vec<String>, Fault> {
+    text.split(',').map(|one| registry(one.trim())).collect()
+}
+
+/// `mirror.example.com`: a domain, in lower case and without a port.
+pub(crate) fn domain(text: &str) -> Result<String, Fault> {
+    match registry(text) {
+        Ok(domain) if !domain.contains([':', '[']) => Ok(domain),
+        _ => Err(Fault::new(format!("'{text}' is not a domain"), "write it in lower case, e.g. mirror.example.com")),
+    }
+}
+
+/// The name of a project.
+pub(crate) fn project(text: &str) -> Result<ProjectName, Fault> {
+    text.parse().map_err(|error| {
+        Fault::new(format!("'{text}' is not a project's name: {error}"), "write the name of a proxy project, e.g. hub")
+    })
 }
 
 /// `host`, `host:port`, `10.0.0.11:5000` or `[2001:db8::11]:5000`, with a port that can be dialled.

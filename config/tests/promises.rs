@@ -3,7 +3,7 @@
 
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
-use config::{Edge, LogFormat, Mistakes, REFERENCE, Settings, StaleReads, Tls, load, parse, render};
+use config::{Edge, LogFormat, Mirrors, Mistakes, REFERENCE, Settings, StaleReads, Tls, load, parse, render};
 use proptest::prelude::*;
 use rules::records::Role;
 
@@ -172,6 +172,34 @@ fn only_true_opens_a_door() {
 }
 
 #[test]
+fn a_mirror_is_named_as_images_name_it() {
+    let text =
+        "mirrors: {names: 'r.example, n:5000', default: docker.io, aliases: {docker.io: hub, \"r.example:5000\": r}}";
+    let mirrors = parse("node.yaml", &format!("{LEAST}{text}")).unwrap().mirrors;
+    assert_eq!(mirrors.names, ["r.example", "n:5000"]);
+    assert_eq!(
+        mirrors.aliases.into_iter().collect::<Vec<_>>(),
+        [("docker.io".into(), "hub".parse().unwrap()), ("r.example:5000".into(), "r".parse().unwrap())]
+    );
+    for (wrong, what) in [
+        ("mirrors: {default: 'https://docker.io'}", "mirrors.default: 'https://docker.io' is not a registry's name"),
+        ("mirrors: {domain: 'mirror.example:5000'}", "mirrors.domain: 'mirror.example:5000' is not a domain"),
+        (
+            "mirrors: {aliases: {docker.io: hub/library}}",
+            "mirrors.aliases.docker.io: 'hub/library' is not a project's name",
+        ),
+        (
+            "mirrors: {aliases: {docker.io: {hub: x}}}",
+            "mirrors.aliases.docker.io: is a group of settings where a single",
+        ),
+        ("mirrors: {alias: {docker.io: hub}}", "mirrors.alias: there is no such setting"),
+    ] {
+        let lines = lines(&format!("{LEAST}{wrong}"));
+        assert!(lines.len() == 1 && lines[0].contains(what), "{lines:?}");
+    }
+}
+
+#[test]
 fn nodes_must_be_able_to_dial_what_is_advertised() {
     for address in ["0.0.0.0:7946", "'[::]:7946'", "10.0.0.11:0"] {
         let text = format!("data_dir: /d\nregion: r\nmesh:\n  advertise: {address}\n");
@@ -277,6 +305,10 @@ fn any_name() -> &'static str {
     "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 }
 
+fn any_registry() -> &'static str {
+    "[a-z0-9-]{1,9}(\\.[a-z]{1,5}){0,2}(:[1-9][0-9]{0,3})?"
+}
+
 fn any_path() -> &'static str {
     "[^\\pC]{1,30}"
 }
@@ -303,6 +335,12 @@ prop_compose! {
             milliseconds(100..=600_000), milliseconds(100..=600_000), milliseconds(100..=3_600_000),
         ),
         (refuse, json) in any::<(bool, bool)>(),
+        (names, domain, default, aliases) in (
+            proptest::collection::vec(any_registry(), 0..3),
+            proptest::option::of("[a-z0-9-]{1,9}(\\.[a-z]{1,5}){0,2}"),
+            proptest::option::of(any_registry()),
+            proptest::collection::btree_map(any_registry(), any_name(), 0..3),
+        ),
         (private, loopback, fresh, missing) in
             (any::<bool>(), any::<bool>(), milliseconds(0..=86_400_000), milliseconds(0..=3_600_000)),
         (budget, edge) in (
@@ -341,6 +379,8 @@ prop_compose! {
             s.role = Role::Edge;
             s.edge = Edge { access_age, alone_for, upstream_fallback };
         }
+        let aliases = aliases.into_iter().map(|(registry, project)| (registry, project.parse().unwrap())).collect();
+        s.mirrors = Mirrors { names, domain, default, aliases };
         s.deadlines.first_byte = first;
         s.deadlines.stall = stall;
         s.deadlines.source_stall = source_stall;

@@ -2,7 +2,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`cli`] | the command line: up, serve, init, invite, join, status |
+//! | [`cli`] | the command line: up, serve, init, invite, join, status, mirror, preheat |
 //! | [`start`] | builds the rooms; the only place that does |
 //! | [`serving`] | from a request to its answer; the only place where HTTP meets the rooms |
 //! | [`http`] | connections, routes, bodies, the table of errors |
@@ -14,6 +14,8 @@
 //! | [`liars`] | peers that were caught sending wrong bytes |
 //! | [`peers`] | what this node does when another asks |
 //! | [`proxies`] | what a tag means upstream, asked once for the whole mesh |
+//! | [`mirrors`] | which repository a request means that names another registry |
+//! | [`preheats`] | images brought into regions before anyone asks |
 //! | [`upstream`] | another registry, as a client sees it |
 //! | [`neighbours`] | the other nodes as this one sees them |
 //! | [`store`] | blobs on disk |
@@ -29,9 +31,11 @@ pub mod copies;
 pub mod flights;
 pub mod http;
 pub mod liars;
+pub mod mirrors;
 pub mod neighbours;
 pub mod observe;
 pub mod peers;
+pub mod preheats;
 pub mod proxies;
 pub mod records;
 pub mod registry;

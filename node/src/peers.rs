@@ -23,6 +23,7 @@ use crate::access::Access;
 use crate::copies::Copies;
 use crate::flights::{Begun, Flights, Sources};
 use crate::neighbours::Neighbours;
+use crate::preheats::Preheats;
 use crate::proxies::Proxies;
 use crate::records::look;
 use crate::store::{FileBody, Store};
@@ -49,6 +50,8 @@ pub struct Peers {
     pub writes: Arc<Writes>,
     /// Upstreams of projects whose primary this node is.
     pub proxies: Arc<Proxies>,
+    /// What is fetched before anyone asks for it.
+    pub preheats: Arc<Preheats>,
     /// Where transfers are shown.
     pub transfers: Arc<Transfers>,
     /// Signs those who may join.
@@ -103,6 +106,7 @@ impl Service for Peers {
                 Ok(revoked) => Answer::Revoked(revoked),
                 Err(error) => Answer::Refused(error.to_string()),
             },
+            Ask::Preheat { digest, via } => Answer::Preheated(self.preheats.fetch_here(digest, via).await),
             Ask::Join(request) => {
                 debug!(%from, "a member asks to join again");
                 self.let_in(ledger, request).await

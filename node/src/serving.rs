@@ -1,11 +1,13 @@
 //! From a request to its answer: the one place where HTTP meets the rooms.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use hyper::body::Incoming;
 use metrics_exporter_prometheus::PrometheusHandle;
+use rules::mirror::Asked;
 use rules::records::{Look, key};
 use tracing::{Instrument, debug, info_span};
 
@@ -14,6 +16,7 @@ use crate::api::Api;
 use crate::http::request::Request;
 use crate::http::route::Route;
 use crate::http::{Failure, Payload};
+use crate::mirrors::Mirrors;
 use crate::records::{EdgeRecords, Records};
 use crate::registry::Registry;
 
@@ -25,6 +28,8 @@ pub struct Serving {
     pub api: Api,
     /// `/service/token`
     pub access: Arc<Access>,
+    /// Which repository is meant.
+    pub mirrors: Arc<Mirrors>,
     /// For `/readyz`.
     pub records: Records,
     /// For `/metrics`.
@@ -40,9 +45,9 @@ impl Serving {
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
         let span = info_span!("http.request", %method, path);
-        let route = Route::parse(&path);
+        let mut request = Request::new(request, self.stall);
+        let route = self.route(&path, &mut request);
         let word = route.as_ref().map_or("unknown", |r| r.word());
-        let request = Request::new(request, self.stall);
         let result = match route {
             Ok(route) => self.dispatch(route, request).instrument(span).await,
             Err(failure) => Err(failure.closing_unless_read(&request)),
@@ -59,12 +64,33 @@ impl Serving {
         response
     }
 
+    /// What the path means, and which repository if there is one in it.
+    fn route(&self, path: &str, request: &mut Request) -> Result<Route, Failure> {
+        let meant = RefCell::new(None);
+        let (ns, host) = (request.query("ns"), request.header(&header::HOST));
+        let writes = !matches!(request.method, Method::GET | Method::HEAD);
+        let route = Route::parse(path, |written| {
+            let repository = self.mirrors.meant(&Asked { ns, host, written, writes })?;
+            *meant.borrow_mut() = Some((written.to_owned(), repository.clone()));
+            Ok(repository)
+        })?;
+        if let Some((written, repository)) = meant.into_inner() {
+            request.meant(&written, &repository);
+        }
+        Ok(route)
+    }
+
     async fn dispatch(&self, route: Route, request: Request) -> Result<Response<Payload>, Failure> {
         match route {
             Route::Token => self.access.token(request).await,
-            Route::Status | Route::Projects | Route::Project(_) | Route::Registries | Route::Registry(_) => {
-                self.api.answer(route, request).await
-            }
+            Route::Status
+            | Route::Mirrors
+            | Route::Preheats
+            | Route::Preheat(_)
+            | Route::Projects
+            | Route::Project(_)
+            | Route::Registries
+            | Route::Registry(_) => self.api.answer(route, request).await,
             Route::Metrics => Ok(self.show_metrics()),
             Route::Health => Ok(Response::new(Payload::full("alive\n"))),
             Route::Ready => Ok(self.show_ready()),

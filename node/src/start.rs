@@ -31,8 +31,10 @@ use crate::copies::Copies;
 use crate::flights::Flights;
 use crate::http::{self, Listener};
 use crate::liars::Liars;
+use crate::mirrors::Mirrors;
 use crate::neighbours::Neighbours;
 use crate::peers::Peers;
+use crate::preheats::Preheats;
 use crate::proxies::{Proxies, ProxyTerms};
 use crate::records::{EdgeRecords, Records};
 use crate::registry::{Registry, Sessions};
@@ -166,7 +168,16 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     };
     let proxies = Proxies::new(neighbours.clone(), writes.clone(), secrets.clone(), proxy_terms, inner.clone())?;
     flights.use_upstreams(proxies.clone());
-    let access = Access::new(records.clone(), settings.http.public_url.clone(), tls);
+    let mirrors = Mirrors::new(records.clone(), &settings.mirrors);
+    let preheats = Preheats::new(
+        neighbours.clone(),
+        store.clone(),
+        flights.clone(),
+        proxies.clone(),
+        mirrors.clone(),
+        inner.clone(),
+    );
+    let access = Access::new(records.clone(), settings.http.public_url.clone(), tls, mirrors.clone());
     let peers = Arc::new(Peers {
         ledger: records.ledger().cloned(),
         neighbours: neighbours.clone(),
@@ -177,6 +188,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         copies: copies.clone(),
         writes: writes.clone(),
         proxies: proxies.clone(),
+        preheats: preheats.clone(),
         transfers: transfers.clone(),
         authority: identity.authority.clone(),
         stall: deadlines.stall,
@@ -210,6 +222,8 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         neighbours: neighbours.clone(),
         store: store.clone(),
         writes,
+        mirrors: mirrors.clone(),
+        preheats,
         access: access.clone(),
         secrets,
         transfers,
@@ -218,7 +232,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         terms: write_terms,
     };
     let serving =
-        Arc::new(Serving { registry, api, access, records: records.clone(), metrics, stall: deadlines.stall });
+        Arc::new(Serving { registry, api, access, mirrors, records: records.clone(), metrics, stall: deadlines.stall });
     let handle = move |request| {
         let serving = serving.clone();
         async move { serving.answer(request).await }

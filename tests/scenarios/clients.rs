@@ -95,23 +95,7 @@ impl Shore {
 
 /// ctr pulls and unpacks; the digest it found.
 fn ctr_pulls(containerd: &Containerd, name: &str) -> String {
-    containerd.run(&["images", "pull", "--plain-http", name]);
-    ctr_digest(containerd, name)
-}
-
-fn ctr_digest(containerd: &Containerd, name: &str) -> String {
-    let listed = containerd.run(&["images", "ls", &format!("name=={name}")]);
-    let word = listed.split_whitespace().find(|word| word.starts_with("sha256:"));
-    word.unwrap_or_else(|| panic!("ctr lists no digest: {listed}")).to_owned()
-}
-
-/// docker pulls what it has not got; the digest it found.
-fn docker_pulls(docker: &Docker, name: &str) -> String {
-    docker.run(&["pull", "-q", name]);
-    let digests = docker.run(&["image", "inspect", "--format", "{{join .RepoDigests \"\\n\"}}", name]);
-    let (repository, _) = name.rsplit_once(':').expect("a name with a tag");
-    let own = digests.lines().find_map(|line| line.strip_prefix(repository)?.strip_prefix('@'));
-    own.unwrap_or_else(|| panic!("docker knows no digest of {name}: {digests}")).to_owned()
+    containerd.pull(&["--plain-http"], name)
 }
 
 #[test]
@@ -134,7 +118,7 @@ fn docker_pushes_190_megabytes_and_the_others_pull_them_elsewhere() {
     // everything that docker has of it, so that the layers have to come again
     let own = [shore.name(0, "app:1"), shore.name(0, "app:2"), "atoll/app:1".into(), "atoll/app:2".into()];
     docker.run(&[&["rmi", "-f"], own.each_ref().map(String::as_str).as_slice()].concat());
-    assert_eq!(docker_pulls(&docker, &shore.name(2, "app:1")), digest);
+    assert_eq!(docker.pull(&shore.name(2, "app:1")), digest);
     assert_eq!(
         docker.run(&["image", "inspect", "--format", "{{.Id}}", &shore.name(2, "app:1")]),
         id,
@@ -151,7 +135,7 @@ fn skopeo_pushes_an_index_of_two_platforms_and_the_others_pull_it_elsewhere() {
     let index = shore.crane(&["manifest", &shore.name(0, "multi:1")]);
     let index: Value = serde_json::from_str(&index).expect("an index is JSON");
     assert_eq!(index["manifests"].as_array().map(Vec::len), Some(2), "both platforms: {index}");
-    assert_eq!(docker_pulls(&docker, &shore.name(0, "multi:1")), digest);
+    assert_eq!(docker.pull(&shore.name(0, "multi:1")), digest);
     assert_eq!(ctr_pulls(&containerd, &shore.name(2, "multi:1")), digest);
     assert_eq!(shore.crane_pulls(&shore.name(2, "multi:1")), digest);
     // and through docker's own format, which names its types differently
@@ -164,7 +148,7 @@ fn skopeo_pushes_an_index_of_two_platforms_and_the_others_pull_it_elsewhere() {
         &format!("oci:{}:1", shore.layout("tiny")),
         &format!("docker://{}", shore.name(2, "tiny:docker")),
     ]);
-    assert_eq!(docker_pulls(&docker, &shore.name(1, "tiny:docker")), shore.digest("tiny", "docker"));
+    assert_eq!(docker.pull(&shore.name(1, "tiny:docker")), shore.digest("tiny", "docker"));
 }
 
 #[test]
@@ -177,9 +161,9 @@ fn containerd_pushes_and_the_others_pull_it_elsewhere() {
     containerd.run(&["images", "tag", "docker.io/atoll/app:1", &name]);
     containerd.run(&["images", "push", "--plain-http", "--user", &format!("{user}:{password}"), &name]);
     let digest = shore.digest("ctr", "1");
-    assert_eq!(ctr_digest(&containerd, &name), digest);
+    assert_eq!(containerd.digest(&name), digest);
     assert_eq!(shore.skopeo_pulls(&shore.name(0, "ctr:1")), digest);
-    assert_eq!(docker_pulls(&docker, &shore.name(1, "ctr:1")), digest);
+    assert_eq!(docker.pull(&shore.name(1, "ctr:1")), digest);
     // these layers are not compressed, which crane's validation does not expect
     assert_eq!(shore.crane(&["digest", &shore.name(1, "ctr:1")]), digest);
 }

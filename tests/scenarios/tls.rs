@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tests::certificates::certify;
 use tests::complaints::Complaints;
 use tests::formed::loopback;
 use tests::image::{Blob, Image, MANIFEST, digest};
@@ -199,18 +200,6 @@ fn a_certificate_that_cannot_be_used_is_named_at_the_start() {
         let named = said.err.contains(file) && said.err.contains("http.tls") && !said.err.contains("panicked");
         wrong.unless(named, || format!("{what}: neither the file nor the setting is named: {:?}", said.err));
     }
-}
-
-/// A CA (`ca.crt`) and a certificate of it for `address` (`node.crt`, `node.key`).
-fn certify(folder: &Path, address: &str) {
-    let openssl = |arguments: &str| {
-        process::succeed(tools::packaged("openssl", "openssl").args(arguments.split(' ')).current_dir(folder));
-    };
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    std::fs::write(folder.join("names"), format!("subjectAltName=IP:{address}\n")).expect("a file");
-    openssl(&format!("req -x509 {key} -keyout ca.key -out ca.crt -days 2 -subj /CN=shore"));
-    openssl(&format!("req {key} -keyout node.key -out node.csr -subj /CN=node"));
-    openssl("x509 -req -in node.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out node.crt");
 }
 
 /// An image as a folder (OCI image layout) that clients can push.

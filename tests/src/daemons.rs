@@ -1,4 +1,4 @@
-//! A dockerd and a containerd of our own, beside whatever the machine runs.
+//! A dockerd, a containerd and a podman of our own, beside whatever the machine runs.
 //!
 //! A second dockerd started with `--bridge none` deletes the `docker0` it finds, and with it the network of the machine's main
 //! dockerd. So ours always gets a bridge of its own, which goes when it goes. It does no firewalling: it pulls, pushes and loads.
@@ -30,6 +30,15 @@ impl Docker {
     /// When it does not come up; the message holds its last words.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_with("{}")
+    }
+
+    /// The same with a `daemon.json`.
+    ///
+    /// # Panics
+    /// When it does not come up; the message holds its last words.
+    #[must_use]
+    pub fn start_with(settings: &str) -> Self {
         let folder = TempDir::with_prefix("atoll-docker-").expect("a temporary folder");
         let (pid, count) = (std::process::id(), BRIDGES.fetch_add(1, Ordering::Relaxed));
         let bridge = format!("atl{pid}x{count}");
@@ -42,6 +51,8 @@ impl Docker {
         command.arg("--data-root").arg(at("data")).arg("--exec-root").arg(at("exec")).arg("--pidfile").arg(at("pid"));
         command.args(["--bridge", &docker.bridge, "--iptables=false", "--ip6tables=false", "--ip-forward=false"]);
         command.arg("-H").arg(docker.socket());
+        std::fs::write(at("daemon.json"), settings).expect("settings can be written");
+        command.arg("--config-file").arg(at("daemon.json"));
         let mut daemon = Running::start(&mut command, &at("log"));
         wait::until("the private dockerd answers", || {
             assert!(daemon.ended().is_none(), "dockerd ended:\n{}", daemon.last_words());
@@ -57,6 +68,18 @@ impl Docker {
     /// When it does not succeed.
     pub fn run(&self, arguments: &[&str]) -> String {
         process::succeed(self.command().args(arguments))
+    }
+
+    /// Pulls what it has not got; the digest it found.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn pull(&self, name: &str) -> String {
+        self.run(&["pull", "-q", name]);
+        let digests = self.run(&["image", "inspect", "--format", "{{join .RepoDigests \"\\n\"}}", name]);
+        let (repository, _) = name.rsplit_once(':').expect("a name with a tag");
+        let own = digests.lines().find_map(|line| line.strip_prefix(repository)?.strip_prefix('@'));
+        own.unwrap_or_else(|| panic!("docker knows no digest of {name}: {digests}")).to_owned()
     }
 
     /// Logs in, as a person does once.
@@ -124,6 +147,25 @@ impl Containerd {
         process::succeed(self.command().args(arguments))
     }
 
+    /// Pulls and unpacks an image with more flags; the digest it found.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn pull(&self, flags: &[&str], name: &str) -> String {
+        self.run(&[&["images", "pull"], flags, &[name]].concat());
+        self.digest(name)
+    }
+
+    /// The digest of an image that it has.
+    ///
+    /// # Panics
+    /// When it has none of that name.
+    pub fn digest(&self, name: &str) -> String {
+        let listed = self.run(&["images", "ls", &format!("name=={name}")]);
+        let word = listed.split_whitespace().find(|word| word.starts_with("sha256:"));
+        word.unwrap_or_else(|| panic!("ctr lists no digest: {listed}")).to_owned()
+    }
+
     fn command(&self) -> Command {
         let mut command = packaged("ctr", "containerd");
         command.arg("--address").arg(socket(self.folder.path()));
@@ -137,6 +179,46 @@ impl Drop for Containerd {
             eprintln!("--- containerd\n{}", daemon.last_words());
         }
         self.daemon = None;
+    }
+}
+
+/// podman with a storage of its own. It has no daemon.
+#[derive(Debug)]
+pub struct Podman {
+    folder: TempDir,
+}
+
+impl Podman {
+    /// With this `registries.conf` and no other.
+    ///
+    /// # Panics
+    /// When its files cannot be written.
+    #[must_use]
+    pub fn with_registries(conf: &Path) -> Self {
+        let folder = TempDir::with_prefix("atoll-podman-").expect("a temporary folder");
+        std::fs::copy(conf, folder.path().join("registries.conf")).expect("a configuration can be copied");
+        let policy = r#"{"default": [{"type": "insecureAcceptAnything"}]}"#;
+        std::fs::write(folder.path().join("policy.json"), policy).expect("a policy can be written");
+        Self { folder }
+    }
+
+    /// Pulls an image; the digest it found.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn pull(&self, name: &str) -> String {
+        let policy = self.folder.path().join("policy.json").display().to_string();
+        self.run(&["pull", "-q", "--signature-policy", &policy, name]);
+        self.run(&["image", "inspect", "--format", "{{.Digest}}", name])
+    }
+
+    fn run(&self, arguments: &[&str]) -> String {
+        let at = |name: &str| self.folder.path().join(name);
+        let mut command = packaged("podman", "podman");
+        command.arg("--root").arg(at("root")).arg("--runroot").arg(at("run")).arg("--tmpdir").arg(at("tmp"));
+        command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]);
+        command.env("CONTAINERS_REGISTRIES_CONF", at("registries.conf"));
+        process::succeed(command.args(arguments))
     }
 }
 

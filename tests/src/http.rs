@@ -26,6 +26,7 @@ use tokio::net::TcpStream;
 #[derive(Clone, Debug)]
 pub struct Client {
     authority: String,
+    host: Option<String>,
     authorization: Option<String>,
     network: Option<PathBuf>,
     deadline: Duration,
@@ -36,7 +37,7 @@ impl Client {
     #[must_use]
     pub fn of(url: &str) -> Self {
         let authority = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/').to_owned();
-        Self { authority, authorization: None, network: None, deadline: Duration::from_secs(60) }
+        Self { authority, host: None, authorization: None, network: None, deadline: Duration::from_secs(60) }
     }
 
     /// The same with a user's name and password.
@@ -44,6 +45,13 @@ impl Client {
     pub fn basic(mut self, user: &str, password: &str) -> Self {
         let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
         self.authorization = Some(format!("Basic {pair}"));
+        self
+    }
+
+    /// The same, calling the node by another name.
+    #[must_use]
+    pub fn calling_it(mut self, host: &str) -> Self {
+        self.host = Some(host.to_owned());
         self
     }
 
@@ -91,7 +99,8 @@ impl Client {
     #[must_use]
     pub fn ask(&self, method: Method, path: &str) -> Ask {
         let path = path.strip_prefix("http://").and_then(|rest| rest.find('/').map(|at| &rest[at..])).unwrap_or(path);
-        let mut request = Request::builder().method(method).uri(path).header("host", &self.authority);
+        let mut request =
+            Request::builder().method(method).uri(path).header("host", self.host.as_ref().unwrap_or(&self.authority));
         if let Some(authorization) = &self.authorization {
             request = request.header("authorization", authorization);
         }

@@ -10,9 +10,11 @@
 //! - [`mesh`] is `atoll up`; [`formed`] is made of [`member`]s with settings of their own, [`islands`] too, over networks that can be
 //!   cut and narrowed;
 //! - [`upstream`] is another registry, behind a door that counts and can be told to fail;
+//! - [`certificates`] are those of a CA made for the scenario;
 //! - [`complaints`] collects what is wrong, [`footprint`] what is left on the disks, [`metrics`] what a node counts;
-//! - [`daemons`] are a dockerd and a containerd of our own, [`tools`] the other clients.
+//! - [`daemons`] are a dockerd, a containerd and a podman of our own, [`tools`] the other clients.
 
+pub mod certificates;
 pub mod complaints;
 pub mod daemons;
 pub mod footprint;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::http::Client;
-use crate::process::{self, Running};
+use crate::process::{self, Finished, Running};
 use crate::repository::{Repository, create_project};
 use crate::{member, tools, wait};
 
@@ -283,6 +283,11 @@ impl Mesh {
     #[must_use]
     pub fn last_words(&self, at: usize) -> String {
         process::tail(&log(&self.nodes[at]), 60)
+    }
+
+    /// `atoll ...` to its end, as somebody on this machine would run it.
+    pub fn atoll(&self, arguments: &[&str]) -> Finished {
+        process::finish(Command::new(tools::atoll()).args(arguments).current_dir(&self.folder))
     }
 
     /// The folder it lives in.

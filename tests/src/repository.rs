@@ -221,6 +221,22 @@ impl Repository {
     }
 }
 
+/// Records another registry and makes a project that caches it, both called `name`.
+///
+/// # Panics
+/// When the mesh refuses.
+pub fn create_proxy(administrator: &Client, name: &str, kind: &str, url: &str, public: bool) {
+    let make = |path: &str, what: serde_json::Value| {
+        let made = administrator.send_json(Method::POST, path, &what).unwrap_or_else(|none| panic!("{what}: {none}"));
+        assert_eq!(made.status, 201, "{what}: {made}");
+        made.header("location").unwrap_or_else(|| panic!("{what}: made and not said where")).to_owned()
+    };
+    let place = make("/api/v2.0/registries", json!({"name": name, "url": url, "type": kind}));
+    let id: u64 = place.rsplit('/').next().and_then(|id| id.parse().ok()).expect("a registry has a number");
+    let metadata = json!({"public": public.to_string()});
+    make("/api/v2.0/projects", json!({"project_name": name, "registry_id": id, "metadata": metadata}));
+}
+
 /// Makes a project, as the administrator.
 ///
 /// # Panics

@@ -49,6 +49,8 @@ pub struct Asked {
     pub path: String,
     /// Its `Range`.
     pub range: Option<String>,
+    /// Its `User-Agent`.
+    pub agent: Option<String>,
     /// How many bytes of a body went out for it so far.
     pub sent: usize,
 }
@@ -238,11 +240,11 @@ async fn stand(door: Arc<Door>) {
 
 async fn answer(door: Arc<Door>, request: Request<Incoming>) -> Result<Response<Passing>, Infallible> {
     let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let (range, authorization) = (text("range"), text("authorization"));
+    let (range, agent, authorization) = (text("range"), text("user-agent"), text("authorization"));
     let path = request.uri().path().to_owned();
     let (number, let_in) = {
         let mut rules = door.rules();
-        rules.asked.push(Asked { method: request.method().clone(), path, range, sent: 0 });
+        rules.asked.push(Asked { method: request.method().clone(), path, range, agent, sent: 0 });
         (rules.forgotten + rules.asked.len() - 1, rules.authorization.is_none() || rules.authorization == authorization)
     };
     let manner = *door.manner.borrow();

@@ -19,6 +19,7 @@
 //! | [`edge`] | what an edge may answer from what it has kept |
 //! | [`proxy`] | what of its upstream a proxy project caches |
 //! | [`access`] | who may do what |
+//! | [`mirror`] | which repository a request means that names another registry |
 //! | [`wire`] | messages between nodes |
 //!
 //! Deliberately absent: I/O crates, `Instant::now`, randomness, HTTP status codes, anything of `mesh` or `node`.
@@ -36,6 +37,7 @@ pub mod flight;
 pub mod groups;
 pub mod lease;
 pub mod manifest;
+pub mod mirror;
 pub mod moment;
 pub mod names;
 pub mod placement;

@@ -14,7 +14,7 @@ pub struct BadName {
     problem: &'static str,
 }
 
-const fn bad(problem: &'static str) -> BadName {
+pub(crate) const fn bad(problem: &'static str) -> BadName {
     BadName { problem }
 }
 

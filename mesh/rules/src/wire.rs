@@ -78,6 +78,13 @@ pub enum Ask {
     Introduce(NodeRecord),
     /// From a node that holds no certificate yet: let me in.
     Join(JoinRequest),
+    /// Fetch this blob from whoever holds it, or from the upstream, and answer once it is held.
+    Preheat {
+        /// Its name.
+        digest: Digest,
+        /// The proxy repository whose upstream has it, if it is one's.
+        via: Option<RepositoryName>,
+    },
 }
 
 /// What an edge wants to read of the ledger's records.
@@ -175,6 +182,8 @@ pub enum Answer {
     Joined(Result<JoinGrant, String>),
     /// The question could not be understood or served.
     Refused(String),
+    /// See [`Ask::Preheat`].
+    Preheated(Result<(), String>),
 }
 
 /// A command that is in the ledger for good.

@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 
 use crate::http::request::Request;
 use crate::http::{Code, Failure};
+use crate::mirrors::Mirrors;
 use crate::records::Records;
 
 pub use tokens::SERVICE;
@@ -38,6 +39,7 @@ pub struct Access {
     edge_secret: [u8; 32],
     public_url: Option<String>,
     tls: bool,
+    mirrors: Arc<Mirrors>,
     proven: Mutex<HashMap<Digest, Identity>>,
     checking: Semaphore,
 }
@@ -55,15 +57,9 @@ pub struct Caller {
 
 impl Access {
     /// Challenges name `public_url` if there is one, else the request's own Host.
-    pub fn new(records: Records, public_url: Option<String>, tls: bool) -> Arc<Self> {
-        Arc::new(Access {
-            records,
-            edge_secret: rand::random(),
-            public_url,
-            tls,
-            proven: Mutex::default(),
-            checking: Semaphore::new(CHECKS),
-        })
+    pub fn new(records: Records, public_url: Option<String>, tls: bool, mirrors: Arc<Mirrors>) -> Arc<Self> {
+        let (proven, checking) = (Mutex::default(), Semaphore::new(CHECKS));
+        Arc::new(Access { records, edge_secret: rand::random(), public_url, tls, mirrors, proven, checking })
     }
 
     /// Who sent `request`. No credentials are the anonymous; wrong ones are an error, never the anonymous.
@@ -183,13 +179,18 @@ impl Access {
 
     /// How the client reached this node: its token must come from the same place.
     fn url_of(&self, request: &Request) -> String {
-        if let Some(url) = &self.public_url {
-            return url.clone();
-        }
-        let host = request.header(&header::HOST).unwrap_or("localhost");
+        let host = request.header(&header::HOST);
+        let mirror = self.mirrors.rules().by_host(host).is_some();
+        let tls = match &self.public_url {
+            // a mirror's host name says which registry's repositories a scope is about
+            Some(url) if mirror => url.starts_with("https:"),
+            Some(url) => return url.clone(),
+            None => self.tls,
+        };
+        let host = host.unwrap_or("localhost");
         // a Host that is not one must not end up in a header
         let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || ".:-[]_".contains(*c)).collect();
-        format!("{}://{host}", if self.tls { "https" } else { "http" })
+        format!("{}://{host}", if tls { "https" } else { "http" })
     }
 }
 

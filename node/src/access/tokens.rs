@@ -5,6 +5,7 @@ use http::{Method, Response, header};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use mesh::clock;
 use rules::access::{Action, Identity, Scope, allowed};
+use rules::mirror::Asked;
 use rules::records::{Look, MeshRecord, key};
 use rules::wire::Credentials;
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,8 @@ impl Access {
                 .await?
                 .ok_or_else(|| Failure::new(Code::Unauthorized, "the user name or the password is not right"))?,
         };
+        let host = request.header(&header::HOST);
+        let scopes: Vec<Scope> = scopes.into_iter().flat_map(|scope| self.meant(scope, host)).collect();
         let (granted, secret) = self.grant(&identity, &scopes).await?;
         let now = clock::timestamp().0 / 1000;
         let claims = Claims {
@@ -84,6 +87,18 @@ impl Access {
         response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
         response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
         Ok(response)
+    }
+
+    /// What `scope` may be about: clients take it from the challenge, which names a repository of this mesh, or make it of the names that they know, which
+    /// may be those of another registry. What is granted is what the identity may have, by either name.
+    fn meant(&self, scope: Scope, host: Option<&str>) -> Vec<Scope> {
+        let asked = Asked { host, written: scope.repository.as_str(), ..Asked::default() };
+        match self.mirrors.meant(&asked) {
+            Ok(repository) if repository != scope.repository => {
+                vec![Scope { repository, actions: scope.actions.clone() }, scope]
+            }
+            _ => vec![scope],
+        }
     }
 
     /// What of `scopes` the identity may have, and the secret to sign that with.

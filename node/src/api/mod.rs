@@ -1,5 +1,7 @@
-//! The API beside the registry: projects in Harbor's manner, and the state of the mesh. For administrators.
+//! The API beside the registry: projects in Harbor's manner, the state of the mesh, preheats. For administrators, except for what mirrors' clients need.
 
+mod mirrors;
+mod preheats;
 mod projects;
 mod registries;
 mod status;
@@ -15,7 +17,9 @@ use crate::http::request::Request;
 use crate::http::route::Route;
 use crate::http::{Code, Failure, Payload};
 use crate::liars::Liars;
+use crate::mirrors::Mirrors;
 use crate::neighbours::Neighbours;
+use crate::preheats::Preheats;
 use crate::records::Records;
 use crate::store::Store;
 use crate::transfers::Transfers;
@@ -31,6 +35,10 @@ pub struct Api {
     pub store: Arc<Store>,
     /// Commits.
     pub writes: Arc<Writes>,
+    /// Which registries are mirrored.
+    pub mirrors: Arc<Mirrors>,
+    /// Images on their way into regions.
+    pub preheats: Arc<Preheats>,
     /// Who may.
     pub access: Arc<Access>,
     /// Seals what the ledger must not show.
@@ -49,9 +57,19 @@ impl Api {
     /// Answers a request under `/api/`.
     pub async fn answer(&self, route: Route, request: Request) -> Result<Response<Payload>, Failure> {
         let caller = self.access.caller(&request).await?;
+        if let (&Method::GET, Route::Mirrors) = (&request.method, &route) {
+            return self.show_mirrors(&caller).await;
+        }
         self.access.administrator(&request, &caller)?;
+        if self.neighbours.is_edge() && !matches!(request.method, Method::GET | Method::HEAD) {
+            let message = "this node is an edge, which changes nothing; ask a replica";
+            return Err(Failure::new(Code::Unsupported, message).closing_unless_read(&request));
+        }
         match (&request.method, route) {
             (&Method::GET, Route::Status) => self.status(request.query("copies") != Some("false")).await,
+            (&Method::GET, Route::Preheats) => Ok(self.list_preheats()),
+            (&Method::POST, Route::Preheats) => self.create_preheat(request).await,
+            (&Method::GET, Route::Preheat(id)) => self.show_preheat(id),
             (&Method::GET, Route::Registries) => self.list_registries().await,
             (&Method::POST, Route::Registries) => self.create_registry(request).await,
             (&Method::GET, Route::Registry(id)) => self.show_registry(id).await,

@@ -1,15 +1,18 @@
 //! Asking a node's API from the command line.
 
+use std::future::Future;
 use std::io;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use bytes::Bytes;
-use http::{Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -17,8 +20,10 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-/// How long an answer may take.
+/// How long an answer may take, and how long its body may stand still.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// An answer that is read as a whole has at most this many bytes.
+const WHOLE: usize = 32 << 20;
 
 /// Where to ask, and as whom.
 pub(super) struct Client {
@@ -28,7 +33,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Asks `url`, with the password in `password_file` if there is one, trusting the CA in `authority` for https.
+    /// Asks `url`, with the password in `password_file` if there is one, trusting the public authorities and the CA in `authority` for https.
     pub(super) fn new(url: &str, user: Option<(&str, &Path)>, authority: Option<&Path>) -> io::Result<Self> {
         let url: Uri = url.parse().map_err(|e| io::Error::other(format!("--url {url}: {e}")))?;
         let credentials = match user {
@@ -39,8 +44,14 @@ impl Client {
             }
             None => None,
         };
-        let authority = authority.map(std::fs::read).transpose()?;
+        let unread = |path: &Path, e: io::Error| io::Error::other(format!("--ca {}: {e}", path.display()));
+        let authority = authority.map(|path| std::fs::read(path).map_err(|e| unread(path, e))).transpose()?;
         Ok(Client { url, credentials, authority })
+    }
+
+    /// Where it asks.
+    pub(super) fn url(&self) -> String {
+        self.url.to_string()
     }
 
     /// GETs a JSON document.
@@ -55,6 +66,13 @@ impl Client {
 
     /// GETs `path` and gives its status and body.
     pub(super) async fn request(&self, path: &str) -> io::Result<(StatusCode, Bytes)> {
+        let answer = self.send(Call::get(path)).await?;
+        let status = answer.status;
+        Ok((status, answer.whole().await?))
+    }
+
+    /// Sends a request and reads the head of the answer; its body is still to come.
+    pub(super) async fn send(&self, call: Call<'_>) -> io::Result<Answer> {
         let exchange = async {
             let https = self.url.scheme_str() == Some("https");
             let host = self.url.host().ok_or_else(|| io::Error::other("--url has no host"))?;
@@ -62,10 +80,10 @@ impl Client {
             let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
             if https {
                 let connector = self.connector()?;
-                let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-                self.exchange(connector.connect(name, stream).await?, path).await
+                let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(io::Error::other)?;
+                self.exchange(connector.connect(name, stream).await?, call).await
             } else {
-                self.exchange(stream, path).await
+                self.exchange(stream, call).await
             }
         };
         tokio::time::timeout(PATIENCE, exchange)
@@ -74,9 +92,8 @@ impl Client {
     }
 
     fn connector(&self) -> io::Result<tokio_rustls::TlsConnector> {
-        let pem = self.authority.as_ref().ok_or_else(|| io::Error::other("an https --url needs --ca FILE"))?;
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(pem) {
+        let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        for certificate in CertificateDer::pem_slice_iter(self.authority.as_deref().unwrap_or_default()) {
             roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -88,34 +105,122 @@ impl Client {
         Ok(Arc::new(config).into())
     }
 
-    async fn exchange<S>(&self, stream: S, path: &str) -> io::Result<(StatusCode, Bytes)>
+    async fn exchange<S>(&self, stream: S, call: Call<'_>) -> io::Result<Answer>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        let mut request = Request::get(path)
-            .header(header::HOST, self.url.authority().map_or("", |a| a.as_str()))
+        let own_host = self.url.authority().map_or("", |a| a.as_str());
+        let mut request = Request::builder()
+            .method(call.method)
+            .uri(call.path)
+            .header(header::HOST, call.host.unwrap_or(own_host))
             .header(header::CONNECTION, "close");
-        if let Some(credentials) = &self.credentials {
+        if let Some(credentials) = call.authorization.or(self.credentials.as_deref()) {
             request = request.header(header::AUTHORIZATION, credentials);
         }
-        let request = request.body(Empty::<Bytes>::new()).map_err(io::Error::other)?;
-        let answer = async {
-            let response = sender.send_request(request).await.map_err(io::Error::other)?;
-            let status = response.status();
-            let body = response.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
-            Ok((status, body))
-        };
+        for accepted in call.accept {
+            request = request.header(header::ACCEPT, *accepted);
+        }
+        if !call.body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(Full::new(call.body)).map_err(io::Error::other)?;
         // the connection has to be driven while the answer is awaited
-        let mut connection = std::pin::pin!(connection);
-        let mut answer = std::pin::pin!(answer);
-        tokio::select! {
-            result = answer.as_mut() => result,
-            ended = connection.as_mut() => {
+        let mut connection: Driven = Box::pin(connection);
+        let mut sent = std::pin::pin!(sender.send_request(request));
+        let (response, ended) = tokio::select! {
+            response = sent.as_mut() => (response.map_err(io::Error::other)?, false),
+            ended = &mut connection => {
                 ended.map_err(io::Error::other)?;
-                answer.await
+                (sent.await.map_err(io::Error::other)?, true)
+            }
+        };
+        let (head, body) = response.into_parts();
+        let connection = (!ended).then_some(connection);
+        Ok(Answer { status: head.status, headers: head.headers, body, connection })
+    }
+}
+
+type Driven = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
+
+/// A request in the making.
+pub(super) struct Call<'a> {
+    /// Its method.
+    pub(super) method: Method,
+    /// Its path, with the query.
+    pub(super) path: &'a str,
+    /// Its Host, where that is not the one of the URL.
+    pub(super) host: Option<&'a str>,
+    /// Its `Authorization`, where that is not the client's own.
+    pub(super) authorization: Option<&'a str>,
+    /// Its `Accept` lines.
+    pub(super) accept: &'a [&'a str],
+    /// Its body: JSON, or nothing.
+    pub(super) body: Bytes,
+}
+
+impl<'a> Call<'a> {
+    /// A GET without anything.
+    pub(super) fn get(path: &'a str) -> Self {
+        Call { method: Method::GET, path, host: None, authorization: None, accept: &[], body: Bytes::new() }
+    }
+}
+
+/// An answer whose body is still arriving.
+pub(super) struct Answer {
+    /// Its status.
+    pub(super) status: StatusCode,
+    /// Its headers.
+    pub(super) headers: HeaderMap,
+    body: Incoming,
+    connection: Option<Driven>,
+}
+
+impl Answer {
+    /// A header, if it is there and text.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The next bytes of the body; `None` at its end.
+    pub(super) async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        loop {
+            let next = async {
+                match &mut self.connection {
+                    None => Some(self.body.frame().await),
+                    Some(connection) => tokio::select! {
+                        biased;
+                        frame = self.body.frame() => Some(frame),
+                        // it has read all that there is: the rest of the body is in memory, or will never come
+                        _ = connection => None,
+                    },
+                }
+            };
+            match tokio::time::timeout(PATIENCE, next).await {
+                Err(_) => return Err(io::Error::other("the body stood still for too long")),
+                Ok(None) => self.connection = None,
+                Ok(Some(None)) => return Ok(None),
+                Ok(Some(Some(Err(error)))) => return Err(io::Error::other(format!("the body broke off: {error}"))),
+                Ok(Some(Some(Ok(frame)))) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
             }
         }
+    }
+
+    /// The whole body, for answers that are short.
+    pub(super) async fn whole(mut self) -> io::Result<Bytes> {
+        let mut bytes = BytesMut::new();
+        while let Some(piece) = self.next().await? {
+            if bytes.len() + piece.len() > WHOLE {
+                return Err(io::Error::other("the answer is longer than anything that is asked for here"));
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes.freeze())
     }
 }

@@ -3,6 +3,8 @@
 mod client;
 mod init;
 mod live;
+mod mirror;
+mod preheat;
 mod serve;
 mod status;
 mod token;
@@ -35,6 +37,10 @@ enum Verb {
     Join(token::Join),
     /// Show nodes, leader, projects, primaries and copies.
     Status(status::Status),
+    /// Make clients use the mesh as a mirror of other registries, and prove that it works.
+    Mirror(mirror::Mirror),
+    /// Bring images into regions before anyone there pulls them.
+    Preheat(preheat::Preheat),
 }
 
 /// A command that needs nothing but the node's settings.
@@ -54,6 +60,8 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Invite(invite) => token::invite(&invite),
         Verb::Join(join) => token::join(&join),
         Verb::Status(status) => status::run(&status),
+        Verb::Mirror(mirror) => mirror::run(&mirror),
+        Verb::Preheat(preheat) => preheat::run(&preheat),
     }
 }
 

@@ -39,13 +39,7 @@ enum Output {
 
 /// Asks and prints.
 pub(super) fn run(status: &Status) -> io::Result<()> {
-    let (url, password_file) = match (&status.url, &status.password_file) {
-        (Some(url), Some(file)) => (url.clone(), file.clone()),
-        (url, file) => {
-            let (first, kept) = from_up(&status.data)?;
-            (url.clone().unwrap_or(first), file.clone().unwrap_or(kept))
-        }
-    };
+    let (url, password_file) = whom(status.url.as_ref(), status.password_file.as_ref(), &status.data)?;
     let client = Client::new(&url, Some((&status.user, &password_file)), status.ca.as_deref())?;
     let answer = super::small_runtime()?.block_on(client.get("/api/atoll/v1/status"))?;
     match status.output {
@@ -55,7 +49,17 @@ pub(super) fn run(status: &Status) -> io::Result<()> {
     Ok(())
 }
 
-fn from_up(data: &Path) -> io::Result<(String, PathBuf)> {
+/// The node to ask and the password's file: those given, or those of the mesh that `atoll up` started in `data`.
+pub(super) fn whom(url: Option<&String>, file: Option<&PathBuf>, data: &Path) -> io::Result<(String, PathBuf)> {
+    if let (Some(url), Some(file)) = (url, file) {
+        return Ok((url.clone(), file.clone()));
+    }
+    let (first, kept) = from_up(data)?;
+    Ok((url.cloned().unwrap_or(first), file.cloned().unwrap_or(kept)))
+}
+
+/// The first node of the mesh that `atoll up` started in `data`, and the file with the administrator's password.
+pub(super) fn from_up(data: &Path) -> io::Result<(String, PathBuf)> {
     let path = data.join("mesh.json");
     let missing = |e: &dyn std::fmt::Display| {
         io::Error::other(format!(

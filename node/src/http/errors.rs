@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 use super::Payload;
 use crate::flights::FlightError;
+use crate::mirrors::NoMirror;
+use crate::preheats::Untaken;
 use crate::records::ReadError;
 use crate::store::StoreError;
 use crate::writes::Refusal;
@@ -207,6 +209,29 @@ impl From<FlightError> for Failure {
             return Failure::new(Code::BlobUnknown, format!("neither the mesh nor the upstream has {digest}"));
         }
         Failure::new(Code::Unavailable, error.to_string())
+    }
+}
+
+impl From<NoMirror> for Failure {
+    /// A mirror's client turns to its next one on a 404, and at once.
+    fn from(error: NoMirror) -> Self {
+        match error {
+            NoMirror::NotMirrored { .. } => Failure::new(Code::NameUnknown, error.to_string()),
+            NoMirror::Malformed(bad) => Failure::new(Code::NameInvalid, bad.to_string()),
+            NoMirror::Records(error) => error.into(),
+        }
+    }
+}
+
+impl From<Untaken> for Failure {
+    fn from(error: Untaken) -> Self {
+        match error {
+            Untaken::Unclear(reason) => Failure::new(Code::BadRequest, reason),
+            Untaken::NoProject(_) => Failure::new(Code::NameUnknown, error.to_string()),
+            Untaken::TooMany => Failure::new(Code::TooManyRequests, error.to_string()),
+            Untaken::NoMirror(error) => error.into(),
+            Untaken::Records(error) => error.into(),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{HeaderName, Method, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use rules::names::RepositoryName;
 
 use super::errors::{Code, Failure};
 
@@ -21,6 +22,13 @@ pub struct Request {
     pub body: Arrival,
     query: HashMap<String, String>,
     tags: Vec<String>,
+    written: Option<Written>,
+}
+
+/// A repository as the client wrote it, and as this mesh knows it.
+struct Written {
+    written: String,
+    meant: RepositoryName,
 }
 
 impl Request {
@@ -35,7 +43,31 @@ impl Request {
             }
             query.insert(name.into_owned(), value.into_owned());
         }
-        Request { method: head.method.clone(), head, body: Arrival { body, stall }, query, tags }
+        Request { method: head.method.clone(), head, body: Arrival { body, stall }, query, tags, written: None }
+    }
+
+    /// Remembers which repository the path's words meant.
+    pub fn meant(&mut self, written: &str, meant: &RepositoryName) {
+        self.written =
+            (written != meant.as_str()).then(|| Written { written: written.to_owned(), meant: meant.clone() });
+    }
+
+    /// What the client calls `repository`, which is in the project that it asked for: by its own name, or by that of the registry that it mirrors.
+    pub fn name_of(&self, repository: &RepositoryName) -> String {
+        let prefix = self.written.as_ref().and_then(|w| w.written.strip_suffix(w.meant.within_project()));
+        match prefix {
+            Some(prefix) => format!("{prefix}{}", repository.within_project()),
+            None => repository.to_string(),
+        }
+    }
+
+    /// A place in `repository` as the client would ask for it: it may be another registry's client, and then says so in every request.
+    pub fn place(&self, repository: &RepositoryName, what: &str) -> String {
+        let ns = self.query("ns").map(|ns| {
+            let encoded: String = form_urlencoded::byte_serialize(ns.as_bytes()).collect();
+            format!("{}ns={encoded}", if what.contains('?') { '&' } else { '?' })
+        });
+        format!("/v2/{}/{what}{}", self.name_of(repository), ns.unwrap_or_default())
     }
 
     /// A parameter of the query.

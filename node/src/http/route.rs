@@ -1,4 +1,5 @@
-//! A request's path, parsed once into what it can mean. Nothing behind this sees a path.
+//! A request's path, parsed once into what it can mean. Nothing behind this sees a path. Which repository a name means is for the caller to say: it
+//! may be that of another registry, which a project of this mesh caches.
 
 use rules::digest::Digest;
 use rules::names::{ProjectName, Reference, RepositoryName, UpstreamId};
@@ -36,6 +37,12 @@ pub enum Route {
     Registry(UpstreamId),
     /// `/api/atoll/v1/status`
     Status,
+    /// `/api/atoll/v1/mirrors`
+    Mirrors,
+    /// `/api/atoll/v1/preheats`
+    Preheats,
+    /// `/api/atoll/v1/preheats/ID`
+    Preheat(u64),
     /// `/metrics`
     Metrics,
     /// `/healthz`
@@ -59,13 +66,15 @@ impl Route {
             Route::Projects | Route::Project(..) => "projects",
             Route::Registries | Route::Registry(..) => "registries",
             Route::Status => "status",
+            Route::Mirrors => "mirrors",
+            Route::Preheats | Route::Preheat(_) => "preheats",
             Route::Metrics => "metrics",
             Route::Health | Route::Ready => "health",
         }
     }
 
-    /// Reads a path. Names never need percent-encoding, so a `%` in one is refused with the name.
-    pub fn parse(path: &str) -> Result<Route, Failure> {
+    /// Reads a path; `meant` says which repository a name in it means. Names never need percent-encoding, so a `%` in one is refused with the name.
+    pub fn parse(path: &str, meant: impl Fn(&str) -> Result<RepositoryName, Failure>) -> Result<Route, Failure> {
         match path {
             "/v2" | "/v2/" => return Ok(Route::Base),
             "/v2/_catalog" => return Ok(Route::Catalog),
@@ -73,6 +82,8 @@ impl Route {
             "/api/v2.0/projects" => return Ok(Route::Projects),
             "/api/v2.0/registries" => return Ok(Route::Registries),
             "/api/atoll/v1/status" => return Ok(Route::Status),
+            "/api/atoll/v1/mirrors" => return Ok(Route::Mirrors),
+            "/api/atoll/v1/preheats" => return Ok(Route::Preheats),
             "/metrics" => return Ok(Route::Metrics),
             "/healthz" => return Ok(Route::Health),
             "/readyz" => return Ok(Route::Ready),
@@ -84,32 +95,35 @@ impl Route {
         if let Some(id) = path.strip_prefix("/api/v2.0/registries/") {
             return id.parse().map(|id| Route::Registry(UpstreamId(id))).map_err(|_| not_found());
         }
+        if let Some(id) = path.strip_prefix("/api/atoll/v1/preheats/") {
+            return u64::from_str_radix(id, 16).map(Route::Preheat).map_err(|_| not_found());
+        }
         let rest = path.strip_prefix("/v2/").ok_or_else(not_found)?;
         if let Some(name) = rest.strip_suffix("/tags/list") {
-            return Ok(Route::Tags(name.parse().map_err(name_invalid)?));
+            return Ok(Route::Tags(meant(name)?));
         }
         if let Some(name) = rest.strip_suffix("/blobs/uploads/").or_else(|| rest.strip_suffix("/blobs/uploads")) {
-            return Ok(Route::Uploads(name.parse().map_err(name_invalid)?));
+            return Ok(Route::Uploads(meant(name)?));
         }
         // the last two parts decide; a repository may itself have parts called `blobs` or `manifests`
         let (front, last) = rest.rsplit_once('/').ok_or_else(not_found)?;
         if let Some(name) = front.strip_suffix("/blobs/uploads") {
             let id_ok = !last.is_empty() && last.len() <= 64 && last.bytes().all(|b| b.is_ascii_alphanumeric());
-            let name = name.parse().map_err(name_invalid)?;
+            let name = meant(name)?;
             return if id_ok { Ok(Route::Upload(name, last.into())) } else { Err(upload_unknown()) };
         }
         if let Some(name) = front.strip_suffix("/blobs") {
-            return Ok(Route::Blob(name.parse().map_err(name_invalid)?, decode(last).parse()?));
+            return Ok(Route::Blob(meant(name)?, decode(last).parse()?));
         }
         if let Some(name) = front.strip_suffix("/manifests") {
-            let name = name.parse().map_err(name_invalid)?;
+            let name = meant(name)?;
             let last = decode(last);
             let code = if last.contains(':') { Code::DigestInvalid } else { Code::TagInvalid };
             let reference = last.parse().map_err(|e: rules::names::BadName| Failure::new(code, e.to_string()))?;
             return Ok(Route::Manifest(name, reference));
         }
         if let Some(name) = front.strip_suffix("/referrers") {
-            return Ok(Route::Referrers(name.parse().map_err(name_invalid)?, decode(last).parse()?));
+            return Ok(Route::Referrers(meant(name)?, decode(last).parse()?));
         }
         Err(not_found())
     }
@@ -137,25 +151,26 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn parse(path: &str) -> Result<Route, Failure> {
+        Route::parse(path, |name| name.parse().map_err(name_invalid))
+    }
+
     const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
     #[test]
     fn paths_mean_what_the_spec_says() {
         let name: RepositoryName = "demo/a/b".parse().unwrap();
         let digest: Digest = DIGEST.parse().unwrap();
-        assert_eq!(Route::parse("/v2/").unwrap(), Route::Base);
-        assert_eq!(Route::parse(&format!("/v2/demo/a/b/blobs/{DIGEST}")).unwrap(), Route::Blob(name.clone(), digest));
-        assert_eq!(Route::parse("/v2/demo/a/b/blobs/uploads/").unwrap(), Route::Uploads(name.clone()));
-        assert_eq!(
-            Route::parse("/v2/demo/a/b/blobs/uploads/ab12").unwrap(),
-            Route::Upload(name.clone(), "ab12".into())
-        );
-        assert_eq!(Route::parse("/v2/demo/a/b/tags/list").unwrap(), Route::Tags(name.clone()));
-        let by_tag = Route::parse("/v2/demo/a/b/manifests/v1").unwrap();
+        assert_eq!(parse("/v2/").unwrap(), Route::Base);
+        assert_eq!(parse(&format!("/v2/demo/a/b/blobs/{DIGEST}")).unwrap(), Route::Blob(name.clone(), digest));
+        assert_eq!(parse("/v2/demo/a/b/blobs/uploads/").unwrap(), Route::Uploads(name.clone()));
+        assert_eq!(parse("/v2/demo/a/b/blobs/uploads/ab12").unwrap(), Route::Upload(name.clone(), "ab12".into()));
+        assert_eq!(parse("/v2/demo/a/b/tags/list").unwrap(), Route::Tags(name.clone()));
+        let by_tag = parse("/v2/demo/a/b/manifests/v1").unwrap();
         assert_eq!(by_tag, Route::Manifest(name.clone(), "v1".parse().unwrap()));
         let nested: RepositoryName = "demo/blobs/manifests".parse().unwrap();
         assert_eq!(
-            Route::parse("/v2/demo/blobs/manifests/manifests/v1").unwrap(),
+            parse("/v2/demo/blobs/manifests/manifests/v1").unwrap(),
             Route::Manifest(nested, "v1".parse().unwrap())
         );
     }
@@ -165,19 +180,19 @@ mod tests {
         for path in
             ["/v2/../etc/manifests/x", "/v2/demo/%2e%2e/manifests/x", "/v2/Demo/a/manifests/x", "/v2//a/manifests/x"]
         {
-            assert_eq!(Route::parse(path).unwrap_err().status(), 400, "{path}");
+            assert_eq!(parse(path).unwrap_err().status(), 400, "{path}");
         }
         for path in ["/", "/v1/", "/v2/demo", "/v2/demo/a", "/etc/passwd"] {
-            assert_eq!(Route::parse(path).unwrap_err().status(), 404, "{path}");
+            assert_eq!(parse(path).unwrap_err().status(), 404, "{path}");
         }
-        assert_eq!(Route::parse("/v2/demo/a/blobs/sha256:zz").unwrap_err().status(), 400);
-        assert_eq!(Route::parse("/v2/demo/a/blobs/uploads/..").unwrap_err().status(), 404);
+        assert_eq!(parse("/v2/demo/a/blobs/sha256:zz").unwrap_err().status(), 400);
+        assert_eq!(parse("/v2/demo/a/blobs/uploads/..").unwrap_err().status(), 404);
     }
 
     proptest! {
         #[test]
         fn no_path_makes_the_parser_panic(path in "/(v2/)?[a-z/%.:A-Z0-9_-]{0,80}") {
-            let _ = Route::parse(&path);
+            let _ = parse(&path);
         }
     }
 }

@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mesh::clock;
@@ -45,6 +46,7 @@ pub struct EdgeRecords {
     members: Arc<Members>,
     terms: EdgeTerms,
     kept: Kept,
+    version: AtomicU64,
     seeds: Vec<NodeId>,
     heard: Mutex<Option<Moment>>,
     unreachable_until: Mutex<Moment>,
@@ -77,6 +79,7 @@ impl EdgeRecords {
             members,
             terms,
             kept: Kept::open(&data_dir.join("kept.redb"))?,
+            version: AtomicU64::new(1),
             seeds: kept_seeds(data_dir).into_iter().map(|(id, _)| id).collect(),
             heard: Mutex::new(None),
             unreachable_until: Mutex::new(Moment::from_micros(0)),
@@ -93,6 +96,11 @@ impl EdgeRecords {
     /// What is kept, however old.
     pub fn view(self: &Arc<Self>) -> KeptView {
         KeptView(self.clone())
+    }
+
+    /// Grows with every new answer about a whole table.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::SeqCst)
     }
 
     /// For `status`.
@@ -181,6 +189,7 @@ impl EdgeRecords {
             };
             sure &= fresh;
             for ((query, answer), kept) in queries.iter().zip(answers).zip(kept) {
+                let news = answer != Found::Same;
                 let found = match (answer, kept) {
                     (Found::Same, Some(kept)) => kept,
                     (Found::Same, None) => return None,
@@ -188,6 +197,9 @@ impl EdgeRecords {
                 };
                 if fresh {
                     self.kept.put(query.clone(), at, Some(found.clone()));
+                    if news && matches!(query, Query::Scan { .. }) {
+                        self.version.fetch_add(1, Ordering::SeqCst);
+                    }
                 }
                 all.push((query.clone(), found));
             }

@@ -86,6 +86,14 @@ impl Records {
         }
     }
 
+    /// Grows whenever what [`Records::view`] shows of projects, upstreams and nodes may have changed.
+    pub fn version(&self) -> u64 {
+        match self {
+            Records::Ledger(ledger) => ledger.applied().borrow().0,
+            Records::Edge(edge) => edge.version(),
+        }
+    }
+
     /// Whether writes have a chance now: the node hears the ledger's majority. Never at an edge.
     pub fn connected(&self) -> bool {
         self.ledger().is_some_and(|ledger| ledger.connected())

@@ -40,7 +40,7 @@ impl Registry {
             return Err(unknown(&digest));
         }
         if proxied && let Some(elsewhere) = self.proxies.canonical(&repository) {
-            return Ok(moved(&format!("/v2/{elsewhere}/blobs/{digest}")));
+            return Ok(moved(&request.place(&elsewhere, &format!("blobs/{digest}"))));
         }
         if !linked && !self.store.granted(&digest, &repository)? {
             // a proxy's clients may have the manifest from another mirror; but a blob may be in the mesh for another project's sake only, so the

@@ -9,7 +9,7 @@ use rules::names::{RepositoryName, Tag};
 use rules::records::{Look, key};
 use serde_json::{Value, json};
 
-use super::{Registry, answer, mark, set};
+use super::{Registry, answer, mark, moved, set};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 
@@ -35,14 +35,21 @@ impl Registry {
             .await?;
         self.access.authorize(&request, &caller, Action::Pull, &repository, project.as_ref())?;
         if !exists {
+            if project.is_some_and(|p| p.upstream.is_some())
+                && let Some(elsewhere) = self.proxies.canonical(&repository)
+            {
+                let query = request.head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+                return Ok(moved(&format!("/v2/{}/tags/list{query}", request.name_of(&elsewhere))));
+            }
             return Err(Failure::new(Code::NameUnknown, format!("there is no repository {repository}")));
         }
         let more = tags.len() > limit;
         tags.truncate(limit);
         let next = more.then(|| tags.last().cloned()).flatten();
-        let mut response = json_answer(json!({"name": repository.as_str(), "tags": tags}));
+        let mut response = json_answer(json!({"name": request.name_of(&repository), "tags": tags}));
         if let Some(last) = next {
-            set(&mut response, "link", format!("</v2/{repository}/tags/list?n={limit}&last={last}>; rel=\"next\""));
+            let next = request.place(&repository, &format!("tags/list?n={limit}&last={last}"));
+            set(&mut response, "link", format!("<{next}>; rel=\"next\""));
         }
         mark(&mut response, freshness);
         Ok(response)

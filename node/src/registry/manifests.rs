@@ -83,7 +83,7 @@ impl Registry {
         reference: Reference,
     ) -> Result<Response<Payload>, Failure> {
         if let Some(elsewhere) = self.proxies.canonical(&repository) {
-            return Ok(moved(&format!("/v2/{elsewhere}/manifests/{reference}")));
+            return Ok(moved(&request.place(&elsewhere, &format!("manifests/{reference}"))));
         }
         let missing = || {
             let message = format!("neither repository {repository} nor its upstream has a manifest {reference}");

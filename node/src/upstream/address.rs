@@ -10,17 +10,10 @@ use std::str::FromStr;
 
 use http::uri::{Authority, Scheme};
 use http::{Uri, uri};
+use rules::mirror::{DOCKER_HUB, DOCKER_HUB_NAMES};
 use rules::names::{BadName, ProjectName, RepositoryName};
 
-/// Names that people write for Docker Hub, and where its registry is.
-const HUB: [&str; 6] = [
-    "docker.io",
-    "index.docker.io",
-    "hub.docker.com",
-    "registry-1.docker.io",
-    "registry.hub.docker.com",
-    "www.docker.io",
-];
+/// Where Docker Hub's registry is.
 const HUB_REGISTRY: &str = "registry-1.docker.io";
 
 /// Where an upstream is: `https://host[:port][/prefix]`, its API being at `/prefix/v2/`.
@@ -74,7 +67,7 @@ impl FromStr for Endpoint {
             return Err(BadEndpoint::Form);
         }
         let port = authority.port_u16().filter(|port| *port != default_port(&scheme));
-        if HUB.contains(&host.as_str()) && port.is_none() {
+        if DOCKER_HUB_NAMES.contains(&host.as_str()) && port.is_none() {
             let authority = Authority::from_static(HUB_REGISTRY);
             return Ok(Endpoint { scheme, authority, prefix: String::new(), hub: true });
         }
@@ -105,6 +98,15 @@ impl Endpoint {
     /// `host[:port]`, the port only where it is not the scheme's own.
     pub fn authority(&self) -> &str {
         self.authority.as_str()
+    }
+
+    /// The registry that images name (`docker.io`, `host[:port]`), if this is the whole of it: with a prefix it is a part of one.
+    pub fn registry(&self) -> Option<String> {
+        match (self.hub, self.prefix.as_str()) {
+            (true, _) => Some(DOCKER_HUB.to_owned()),
+            (false, "") => Some(self.authority.to_string()),
+            (false, _) => None,
+        }
     }
 
     /// What `repository` is called there: one-part names of Docker Hub are in `library/`. An upstream's repository may have one part.

@@ -1,0 +1,417 @@
+//! Which repository of this mesh a request means, when clients use it as a mirror of other registries.
+//!
+//! Clients name the registry that they want in four ways: containerd adds `?ns=docker.io` to every request to a mirror; a host name can carry it
+//! (`docker.io.mirror.example`); podman puts it before the path (`/v2/docker.io/library/nginx/...`); and dockerd says nothing, since its mirrors are
+//! Docker Hub's only. Whatever the way, the answer is a repository of a proxy project, or that there is none: never another registry's content.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::names::{BadName, ProjectName, Reference, RepositoryName, bad};
+
+/// The name under which images of Docker Hub are known.
+pub const DOCKER_HUB: &str = "docker.io";
+
+/// Names that people and programs write for Docker Hub.
+pub const DOCKER_HUB_NAMES: [&str; 6] = [
+    DOCKER_HUB,
+    "index.docker.io",
+    "hub.docker.com",
+    "registry-1.docker.io",
+    "registry.hub.docker.com",
+    "www.docker.io",
+];
+
+/// What a request shows of what it wants.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked<'a> {
+    /// Its `ns` parameter.
+    pub ns: Option<&'a str>,
+    /// Its Host header, with or without a port.
+    pub host: Option<&'a str>,
+    /// The repository in its path, as written: it may have one part only, or begin with a registry's name.
+    pub written: &'a str,
+    /// Whether it would write: nobody writes to a mirror, so no default is meant by it.
+    pub writes: bool,
+}
+
+/// What the operator says about mirroring; see the settings `mirrors`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MirrorRules {
+    /// Names of this mesh itself (`host[:port]`), beside the hosts of its nodes' URLs.
+    pub names: BTreeSet<String>,
+    /// A request to `REGISTRY.domain` means that registry.
+    pub domain: Option<String>,
+    /// The registry that is meant when nothing names one and the path does not begin with a project.
+    pub default: Option<String>,
+    /// Registries for which an operator has chosen the project.
+    pub aliases: BTreeMap<String, ProjectName>,
+}
+
+/// What the mesh knows of its projects and of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mirrored {
+    /// `host[:port]` of every node's URL.
+    pub own: BTreeSet<String>,
+    /// All projects.
+    pub projects: BTreeSet<ProjectName>,
+    /// The proxy projects, and the registry (`host[:port]`) that each caches whole; `None` for what is no whole registry.
+    pub proxies: BTreeMap<ProjectName, Option<String>>,
+}
+
+/// What a request means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// This repository of this mesh.
+    Repository(RepositoryName),
+    /// A repository of this registry, which no project of this mesh caches.
+    NotMirrored(String),
+    /// A name that no repository can have.
+    Malformed(BadName),
+}
+
+/// A registry's name in its one form: lower case, without the port of https, Docker Hub by its shortest name.
+pub fn registry(written: &str) -> String {
+    let lower = written.trim().trim_end_matches('.').to_ascii_lowercase();
+    let name = lower.strip_suffix(":443").unwrap_or(&lower);
+    if DOCKER_HUB_NAMES.contains(&name) { DOCKER_HUB.to_owned() } else { name.to_owned() }
+}
+
+/// A registry's name as it is written where no colon may stand, in a path and in a host name: `host_port` means `host:port`.
+pub fn without_colon(registry: &str) -> String {
+    registry.replace(':', "_")
+}
+
+/// Reads [`without_colon`] back.
+fn with_colon(written: &str) -> String {
+    match written.rsplit_once('_') {
+        Some((host, port)) if is_registry(host) && (1..=5).contains(&port.len()) && digits(port) => {
+            format!("{host}:{port}")
+        }
+        _ => written.to_owned(),
+    }
+}
+
+fn digits(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Whether the first part of an image's name is a registry and no project or user, by docker's rule: it has a dot or a port, or is `localhost`.
+pub fn is_registry(part: &str) -> bool {
+    part.contains(['.', ':']) || part == "localhost" || part.strip_prefix("localhost_").is_some_and(digits)
+}
+
+impl MirrorRules {
+    /// Whether the path is all that matters, so that [`MirrorRules::meaning`] need not look at any project.
+    pub fn is_plain(&self, asked: &Asked<'_>) -> bool {
+        asked.ns.is_none()
+            && (self.default.is_none() || asked.writes)
+            && self.by_host(asked.host).is_none()
+            && !is_registry(first_part(asked.written))
+    }
+
+    /// The repository that a request means. In this order: `ns`, the host, the path, the default.
+    pub fn meaning(&self, asked: &Asked<'_>, known: &Mirrored) -> Meaning {
+        let ns = asked.ns.map(registry).filter(|ns| !ns.is_empty());
+        let named = match ns {
+            // the mesh by one of its own names: what follows is its own path
+            Some(ns) if self.is_own(&ns, known) => return self.by_path(asked.written, known),
+            Some(ns) => Some(ns),
+            None => self.by_host(asked.host),
+        };
+        if let Some(named) = named {
+            return match self.project_of(&named, known) {
+                Some(project) => within(&project, asked.written),
+                None => Meaning::NotMirrored(named),
+            };
+        }
+        let first = first_part(asked.written);
+        let own = is_project(first, known) || is_registry(first);
+        if let Some(default) = self.default.as_deref().filter(|_| !own && !asked.writes)
+            && let Some(project) = self.project_of(&registry(default), known)
+        {
+            return within(&project, asked.written);
+        }
+        self.by_path(asked.written, known)
+    }
+
+    /// The repository that an image's name means, as people write it: with a registry or one of this mesh's own names in front, or with neither.
+    pub fn of_image(&self, name: &str, known: &Mirrored) -> Meaning {
+        match name.split_once('/') {
+            Some((first, rest)) if is_registry(first) && !is_project(first, known) => {
+                let named = with_colon(first);
+                self.meaning(&Asked { ns: Some(&named), written: rest, ..Asked::default() }, known)
+            }
+            _ => self.meaning(&Asked { written: name, ..Asked::default() }, known),
+        }
+    }
+
+    /// The project that stands for `named` (in its one form): the one the operator chose, else the first by name of those that cache it.
+    pub fn project_of(&self, named: &str, known: &Mirrored) -> Option<ProjectName> {
+        if let Some((_, project)) = self.aliases.iter().find(|(alias, _)| registry(alias) == named) {
+            // into a project that is no cache, clients would push by a mirror's name
+            return known.proxies.contains_key(project).then(|| project.clone());
+        }
+        known
+            .proxies
+            .iter()
+            .find(|(_, host)| host.as_deref().is_some_and(|host| registry(host) == named))
+            .map(|(project, _)| project.clone())
+    }
+
+    /// Every registry that is mirrored, and its project.
+    pub fn mirrored(&self, known: &Mirrored) -> BTreeMap<String, ProjectName> {
+        let hosts = known.proxies.values().flatten().map(|host| registry(host));
+        let names: BTreeSet<String> = hosts.chain(self.aliases.keys().map(|alias| registry(alias))).collect();
+        names.into_iter().filter_map(|name| self.project_of(&name, known).map(|project| (name, project))).collect()
+    }
+
+    /// The registry that a host name carries, if [`MirrorRules::domain`] is set and the host is under it.
+    pub fn by_host(&self, host: Option<&str>) -> Option<String> {
+        let domain = self.domain.as_deref()?;
+        let host = host?.to_ascii_lowercase();
+        let host = match host.rsplit_once(':') {
+            Some((name, port)) if digits(port) => name,
+            _ => host.as_str(),
+        };
+        let registry_name = host.strip_suffix(&domain.to_ascii_lowercase())?.strip_suffix('.')?;
+        (!registry_name.is_empty()).then(|| registry(&with_colon(registry_name)))
+    }
+
+    fn is_own(&self, ns: &str, known: &Mirrored) -> bool {
+        self.names.iter().chain(&known.own).any(|own| registry(own) == ns)
+    }
+
+    /// The path alone: a registry in front of it, if a project caches that; else as it is written.
+    fn by_path(&self, written: &str, known: &Mirrored) -> Meaning {
+        let as_it_is = || written.parse().map_or_else(Meaning::Malformed, Meaning::Repository);
+        let Some((first, rest)) = written.split_once('/') else { return as_it_is() };
+        if is_project(first, known) || !is_registry(first) {
+            return as_it_is();
+        }
+        match self.project_of(&registry(&with_colon(first)), known) {
+            Some(project) => within(&project, rest),
+            // no project's name has a colon, so this can only have been meant as a registry
+            None if first.contains(':') => Meaning::NotMirrored(registry(first)),
+            None => as_it_is(),
+        }
+    }
+}
+
+/// Takes an image's name as people write it apart: `name[:tag][@digest]`, the tag being `latest` where neither is written.
+pub fn image(written: &str) -> Result<(&str, Reference), BadName> {
+    let (front, digest) = match written.split_once('@') {
+        Some((front, digest)) => (front, Some(digest)),
+        None => (written, None),
+    };
+    // a colon before a slash is a registry's port
+    let (name, tag) = match front.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, tag),
+        _ => (front, "latest"),
+    };
+    let reference = match digest {
+        Some(digest) => {
+            digest.parse().map(Reference::Digest).map_err(|_| bad("what follows the '@' is not a digest"))?
+        }
+        None => tag.parse()?,
+    };
+    Ok((name, reference))
+}
+
+fn is_project(part: &str, known: &Mirrored) -> bool {
+    part.parse().is_ok_and(|project: ProjectName| known.projects.contains(&project))
+}
+
+fn first_part(written: &str) -> &str {
+    written.split('/').next().unwrap_or_default()
+}
+
+fn within(project: &ProjectName, rest: &str) -> Meaning {
+    format!("{project}/{rest}").parse().map_or_else(Meaning::Malformed, Meaning::Repository)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn known() -> Mirrored {
+        let name = |text: &str| text.parse::<ProjectName>().unwrap();
+        Mirrored {
+            own: ["10.0.0.11:5000".to_owned()].into(),
+            projects: ["demo", "hub", "hub2", "quay", "part", "a.b"].map(name).into(),
+            proxies: [
+                (name("hub2"), Some("docker.io".to_owned())),
+                (name("hub"), Some("registry-1.docker.io".to_owned())),
+                (name("quay"), Some("Quay.io".to_owned())),
+                (name("part"), None),
+                (name("a.b"), Some("r.example:5000".to_owned())),
+            ]
+            .into(),
+        }
+    }
+
+    fn rules() -> MirrorRules {
+        MirrorRules {
+            names: ["registry.example".to_owned()].into(),
+            domain: Some("mirror.example".into()),
+            default: None,
+            aliases: BTreeMap::new(),
+        }
+    }
+
+    fn meant(rules: &MirrorRules, ns: Option<&str>, host: &str, written: &str) -> Result<String, String> {
+        match rules.meaning(&Asked { ns, host: Some(host), written, writes: false }, &known()) {
+            Meaning::Repository(repository) => Ok(repository.to_string()),
+            Meaning::NotMirrored(registry) => Err(registry),
+            Meaning::Malformed(_) => Err("malformed".into()),
+        }
+    }
+
+    fn ok(repository: &str) -> Result<String, String> {
+        Ok(repository.into())
+    }
+
+    #[test]
+    fn ns_names_the_registry_by_any_of_its_names() {
+        let by = |ns: &str, written: &str| meant(&rules(), Some(ns), "node:5000", written);
+        for hub in ["docker.io", "index.docker.io", "registry-1.docker.io", "hub.docker.com", "DOCKER.IO:443"] {
+            assert_eq!(by(hub, "library/nginx"), ok("hub/library/nginx"), "{hub}");
+        }
+        assert_eq!(by("docker.io", "nginx"), ok("hub/nginx"), "one part: the proxy sends it to library/");
+        assert_eq!(by("quay.io", "a/b/c"), ok("quay/a/b/c"));
+        assert_eq!(by("r.example:5000", "x"), ok("a.b/x"));
+        assert_eq!(by("r.example", "x/y"), Err("r.example".into()), "another port is another registry");
+        assert_eq!(by("ghcr.io", "demo/app"), Err("ghcr.io".into()), "not the project demo of this mesh");
+        assert_eq!(by("docker.io", "../x"), Err("malformed".into()));
+    }
+
+    #[test]
+    fn by_its_own_name_the_mesh_means_its_own_path() {
+        for own in ["registry.example", "10.0.0.11:5000", "Registry.Example:443"] {
+            assert_eq!(meant(&rules(), Some(own), "node", "demo/app"), ok("demo/app"), "{own}");
+        }
+        let with_default = MirrorRules { default: Some("docker.io".into()), ..rules() };
+        assert_eq!(meant(&with_default, Some("registry.example"), "node", "team/app"), ok("team/app"));
+    }
+
+    #[test]
+    fn a_host_name_carries_the_registry() {
+        let by = |host: &str| meant(&rules(), None, host, "library/nginx");
+        assert_eq!(by("docker.io.mirror.example"), ok("hub/library/nginx"));
+        assert_eq!(by("Quay.io.Mirror.Example:5000"), ok("quay/library/nginx"));
+        assert_eq!(by("ghcr.io.mirror.example"), Err("ghcr.io".into()));
+        assert_eq!(by("mirror.example"), ok("library/nginx"));
+        assert_eq!(by("docker.iomirror.example"), ok("library/nginx"), "not under the domain");
+        let ns_first = meant(&rules(), Some("quay.io"), "docker.io.mirror.example", "a/b");
+        assert_eq!(ns_first, ok("quay/a/b"));
+    }
+
+    #[test]
+    fn a_path_may_begin_with_the_registry_but_a_project_comes_first() {
+        let by = |written: &str| meant(&rules(), None, "node:5000", written);
+        assert_eq!(by("docker.io/library/nginx"), ok("hub/library/nginx"));
+        assert_eq!(by("r.example:5000/x"), ok("a.b/x"));
+        assert_eq!(by("r.example_5000/x"), ok("a.b/x"), "clients' names have no colon in their path");
+        assert_eq!(meant(&rules(), None, "r.example_5000.mirror.example:80", "x"), ok("a.b/x"));
+        assert_eq!(by("a.b/x"), ok("a.b/x"), "a project may have a dot");
+        assert_eq!(by("ghcr.io/x/y"), ok("ghcr.io/x/y"), "perhaps a project that is not there");
+        assert_eq!(by("ghcr.io:444/x/y"), Err("ghcr.io:444".into()));
+        assert_eq!(by("hub/library/nginx"), ok("hub/library/nginx"));
+        assert_eq!(by("nginx"), Err("malformed".into()));
+    }
+
+    #[test]
+    fn the_default_is_meant_only_where_nothing_else_can_be() {
+        let rules = MirrorRules { default: Some("docker.io".into()), ..rules() };
+        let by = |written: &str| meant(&rules, None, "node:5000", written);
+        assert_eq!(by("library/nginx"), ok("hub/library/nginx"));
+        assert_eq!(by("nginx"), ok("hub/nginx"));
+        assert_eq!(by("demo/app"), ok("demo/app"), "a project of this mesh");
+        assert_eq!(by("quay.io/a/b"), ok("quay/a/b"));
+        let push = Asked { written: "team/app", writes: true, ..Asked::default() };
+        assert_eq!(rules.meaning(&push, &known()), Meaning::Repository("team/app".parse().unwrap()));
+        let lost = MirrorRules { default: Some("ghcr.io".into()), ..rules.clone() };
+        assert_eq!(meant(&lost, None, "n", "team/app"), ok("team/app"));
+    }
+
+    #[test]
+    fn an_alias_chooses_among_caches_only() {
+        let alias = |registry: &str, project: &str| MirrorRules {
+            aliases: [(registry.to_owned(), project.parse().unwrap())].into(),
+            ..rules()
+        };
+        assert_eq!(meant(&alias("docker.io", "hub2"), Some("docker.io"), "n", "x"), ok("hub2/x"));
+        assert_eq!(meant(&alias("ghcr.io", "part"), None, "n", "ghcr.io/x"), ok("part/x"));
+        let own = alias("docker.io", "demo");
+        assert_eq!(meant(&own, Some("docker.io"), "n", "x"), Err("docker.io".into()));
+        let listed = alias("ghcr.io", "part").mirrored(&known());
+        assert_eq!(
+            listed.iter().map(|(r, p)| (r.as_str(), p.as_str())).collect::<Vec<_>>(),
+            [("docker.io", "hub"), ("ghcr.io", "part"), ("quay.io", "quay"), ("r.example:5000", "a.b")]
+        );
+    }
+
+    #[test]
+    fn an_image_is_named_as_people_write_it() {
+        let rules = rules();
+        let of = |name: &str| match rules.of_image(name, &known()) {
+            Meaning::Repository(repository) => Ok(repository.to_string()),
+            Meaning::NotMirrored(registry) => Err(registry),
+            Meaning::Malformed(_) => Err("malformed".into()),
+        };
+        assert_eq!(of("docker.io/library/nginx"), ok("hub/library/nginx"));
+        assert_eq!(of("hub/library/nginx"), ok("hub/library/nginx"));
+        assert_eq!(of("10.0.0.11:5000/hub/library/nginx"), ok("hub/library/nginx"), "a node's own name");
+        assert_eq!(of("r.example_5000/x"), ok("a.b/x"));
+        assert_eq!(of("a.b/x"), ok("a.b/x"));
+        assert_eq!(of("ghcr.io/x"), Err("ghcr.io".into()));
+        let parts = |written| image(written).map(|(name, reference)| (name, reference.to_string()));
+        assert_eq!(parts("r:5000/a/b"), Ok(("r:5000/a/b", "latest".into())));
+        assert_eq!(parts("r:5000/a/b:1"), Ok(("r:5000/a/b", "1".into())));
+        let digest = crate::digest::Digest::sha256(b"").to_string();
+        assert_eq!(parts(&format!("a/b:1@{digest}")), Ok(("a/b", digest)));
+        assert!(image("a/b@x").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_named_registry_is_never_answered_with_another_ones_content(
+            ns in "(docker\\.io|quay\\.io|ghcr\\.io|[a-z]{1,4}(\\.[a-z]{1,3})?(:[0-9]{1,4})?)",
+            written in "[a-z.:]{1,6}(/[a-z]{1,4}){0,3}",
+        ) {
+            let (rules, known) = (rules(), known());
+            let asked = Asked { ns: Some(&ns), host: Some("node:5000"), written: &written, writes: false };
+            if let Meaning::Repository(repository) = rules.meaning(&asked, &known) {
+                let host = known.proxies.get(&repository.project()).cloned().flatten();
+                prop_assert_eq!(host.as_deref().map(registry), Some(registry(&ns)));
+                prop_assert_eq!(repository.within_project(), written);
+            }
+        }
+
+        #[test]
+        fn what_is_plain_means_what_is_written(
+            written in "[a-z0-9.:_/-]{0,20}", default in any::<bool>(), writes in any::<bool>(), host in "([a-z.]{0,8}\\.mirror\\.example|node)(:[0-9]{1,5})?",
+        ) {
+            let rules = MirrorRules { default: default.then(|| "docker.io".to_owned()), ..rules() };
+            let asked = Asked { ns: None, host: Some(&host), written: &written, writes };
+            if rules.is_plain(&asked) {
+                let expected = written.parse().map_or_else(Meaning::Malformed, Meaning::Repository);
+                prop_assert_eq!(rules.meaning(&asked, &known()), expected);
+            }
+        }
+
+        #[test]
+        fn a_registry_written_without_its_colon_reads_back(name in "([a-z]{1,4}(\\.[a-z0-9]{1,3}){1,2}|localhost)(:[0-9]{1,5})?") {
+            prop_assert!(is_registry(&without_colon(&name)));
+            prop_assert_eq!(with_colon(&without_colon(&name)), name);
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(ns in any::<Option<String>>(), host in any::<Option<String>>(), written in any::<String>()) {
+            let asked = Asked { ns: ns.as_deref(), host: host.as_deref(), written: &written, writes: false };
+            let _ = rules().meaning(&asked, &known());
+            let _ = rules().of_image(&written, &known());
+            let _ = image(&written);
+        }
+    }
+}

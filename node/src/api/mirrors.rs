@@ -1,0 +1,60 @@
+//! `/api/atoll/v1/mirrors`: what a client needs to know to use the mesh as a mirror. For everyone.
+
+use http::{Response, StatusCode};
+use rules::access::Identity;
+use rules::mirror::registry;
+use rules::records::Look;
+use rules::roster::Standing;
+use serde_json::{Value, json};
+
+use super::{Api, json_answer};
+use crate::access::Caller;
+use crate::http::{Failure, Payload};
+
+impl Api {
+    /// The nodes, nearest first as this node sees them, and the registries that are mirrored: the private ones for administrators only.
+    pub(super) async fn show_mirrors(&self, caller: &Caller) -> Result<Response<Payload>, Failure> {
+        let all = matches!(caller.identity, Identity::Administrator(_));
+        let me = self.neighbours.me;
+        let mut nodes = self.neighbours.nodes();
+        nodes.sort_by_cached_key(|node| {
+            let far = node.region != self.neighbours.region;
+            let away = self.neighbours.links.round_trip(node.id).unwrap_or(std::time::Duration::MAX);
+            (node.id != me, far, away, node.name.clone())
+        });
+        let listed: Vec<Value> = nodes
+            .iter()
+            .map(|node| {
+                let down = matches!(self.neighbours.members.standing(node.id), Some((Standing::Down, _)));
+                json!({
+                    "name": node.name.as_str(),
+                    "region": node.region.as_str(),
+                    "url": node.url,
+                    "state": if node.id != me && down { "down" } else { "up" },
+                    "round_trip_ms": self.neighbours.links.round_trip(node.id).map(|d| d.as_micros() as f64 / 1000.0),
+                })
+            })
+            .collect();
+        let (projects, _) = self.records.read(|records| records.projects()).await?;
+        let registries: Vec<Value> = self
+            .mirrors
+            .mirrored()?
+            .into_iter()
+            .filter_map(|(registry, name)| {
+                let project = projects.iter().find(|project| project.name == name)?;
+                let shown = json!({"registry": registry, "project": name.as_str(), "public": project.public});
+                (project.public || all).then_some(shown)
+            })
+            .collect();
+        let rules = self.mirrors.rules();
+        let shown = json!({
+            "node": self.neighbours.name_of(me),
+            "region": self.neighbours.region.as_str(),
+            "nodes": listed,
+            "registries": registries,
+            "domain": rules.domain,
+            "default": rules.default.as_deref().map(registry),
+        });
+        Ok(json_answer(StatusCode::OK, &shown))
+    }
+}

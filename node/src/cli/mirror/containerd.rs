@@ -1,0 +1,90 @@
+//! `atoll mirror containerd`: `certs.d/_default/hosts.toml`, or one file a registry.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rules::mirror::{DOCKER_HUB, registry};
+
+use super::Asking;
+use super::files::{put, quoted};
+
+/// Arguments of `mirror containerd`.
+#[derive(clap::Args)]
+pub(super) struct Containerd {
+    #[command(flatten)]
+    asking: Asking,
+    /// Write the files; without it they are printed.
+    #[arg(long)]
+    install: bool,
+    /// Only this registry (docker.io), in a file of its own which names the registry itself as the last resort. May be given several times. Without it:
+    /// one file for all registries that have none of their own.
+    #[arg(long)]
+    registry: Vec<String>,
+    /// Where containerd looks for hosts.toml files.
+    #[arg(long, default_value = "/etc/containerd/certs.d", value_name = "DIR")]
+    certs_dir: PathBuf,
+}
+
+/// Prints or writes.
+pub(super) fn run(containerd: &Containerd) -> io::Result<()> {
+    let known = containerd.asking.ask()?;
+    let nodes = containerd.asking.nodes(&known);
+    let authority = containerd.asking.authority()?;
+    if containerd.registry.is_empty() {
+        let path = containerd.certs_dir.join("_default/hosts.toml");
+        put(&path, &hosts(None, &nodes, authority.as_deref()), containerd.install)?;
+    }
+    for written in &containerd.registry {
+        let name = registry(written);
+        if !known.registries.contains(&name) {
+            eprintln!(
+                "{name} is not among what the mesh mirrors for everyone ({}): it will answer 404, and containerd will ask {name} itself",
+                known.named()
+            );
+        }
+        let path = containerd.certs_dir.join(&name).join("hosts.toml");
+        put(&path, &hosts(Some(&name), &nodes, authority.as_deref()), containerd.install)?;
+    }
+    eprintln!(
+        "containerd reads these files at each pull. It looks for them only if its CRI plugin's `registry` section in /etc/containerd/config.toml says \
+         config_path = \"{dir}\" (restart containerd after changing that); ctr needs --hosts-dir {dir}.",
+        dir = containerd.certs_dir.display()
+    );
+    Ok(())
+}
+
+/// The file. The catch-all names no server: then containerd asks the image's own registry last.
+fn hosts(name: Option<&str>, nodes: &[String], authority: Option<&Path>) -> String {
+    let mut out = String::new();
+    if let Some(name) = name {
+        let server = if name == DOCKER_HUB { "registry-1.docker.io" } else { name };
+        out.push_str(&format!(
+            "\n# asked last, and where pushes go\nserver = {}\n",
+            quoted(&format!("https://{server}"))
+        ));
+    }
+    for node in nodes {
+        out.push_str(&format!("\n[host.{}]\n  capabilities = [\"pull\", \"resolve\"]\n", quoted(node)));
+        if let Some(ca) = authority.filter(|_| !super::nodes::is_plain(node)) {
+            out.push_str(&format!("  ca = [{}]\n", quoted(&ca.to_string_lossy())));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registrys_own_file_ends_at_the_registry_and_the_catch_all_names_none() {
+        let nodes = ["http://n1:5000".to_owned(), "https://n2".to_owned()];
+        let all = hosts(None, &nodes, Some(Path::new("/etc/ca.pem")));
+        assert!(!all.contains("server"), "{all}");
+        assert!(all.find("n1").unwrap() < all.find("n2").unwrap());
+        assert_eq!(all.matches("ca = [\"/etc/ca.pem\"]").count(), 1, "for https only: {all}");
+        assert!(!all.contains("push"));
+        assert!(hosts(Some("docker.io"), &nodes, None).contains("server = \"https://registry-1.docker.io\""));
+        assert!(hosts(Some("quay.io"), &nodes, None).contains("server = \"https://quay.io\""));
+    }
+}

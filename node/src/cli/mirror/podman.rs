@@ -1,0 +1,81 @@
+//! `atoll mirror podman`: a file in `registries.conf.d`, for everything that is made with containers/image.
+
+use std::io;
+use std::path::PathBuf;
+
+use rules::mirror::{registry, without_colon};
+
+use super::Asking;
+use super::files::{put, put_authority, quoted};
+use super::nodes::{authority, is_plain};
+
+/// Arguments of `mirror podman`.
+#[derive(clap::Args)]
+pub(super) struct Podman {
+    #[command(flatten)]
+    asking: Asking,
+    /// Write the file; without it it is printed.
+    #[arg(long)]
+    install: bool,
+    /// Only this registry. May be given several times. Without it: every one that the mesh mirrors for everyone.
+    #[arg(long)]
+    registry: Vec<String>,
+    /// Where the file goes.
+    #[arg(long, default_value = "/etc/containers/registries.conf.d", value_name = "DIR")]
+    registries_conf_d: PathBuf,
+}
+
+/// Prints or writes.
+pub(super) fn run(podman: &Podman) -> io::Result<()> {
+    let known = podman.asking.ask()?;
+    let registries = match podman.registry.is_empty() {
+        true => known.registries.clone(),
+        false => podman.registry.iter().map(|written| registry(written)).collect(),
+    };
+    if registries.is_empty() {
+        let message = "the mesh mirrors no registry for everyone yet: record one with POST /api/v2.0/registries and make a public project of it, or \
+            name one with --registry";
+        return Err(io::Error::other(message));
+    }
+    let nodes = podman.asking.nodes(&known);
+    let path = podman.registries_conf_d.join("50-atoll.conf");
+    put(&path, &registries_conf(&registries, &nodes), podman.install)?;
+    if let Some(ca) = podman.asking.authority()? {
+        let beside = podman.registries_conf_d.parent().unwrap_or(&podman.registries_conf_d).join("certs.d");
+        for node in nodes.iter().filter(|node| !is_plain(node)) {
+            put_authority(&beside, authority(node), &ca, podman.install)?;
+        }
+    }
+    eprintln!("podman, buildah and skopeo read this at each pull; CRI-O after `systemctl reload crio`.");
+    Ok(())
+}
+
+/// The file. podman says nothing of the registry that it mirrors, so the path does.
+fn registries_conf(registries: &[String], nodes: &[String]) -> String {
+    let mut out = String::new();
+    for name in registries {
+        out.push_str(&format!("\n[[registry]]\nprefix = {0}\nlocation = {0}\n", quoted(name)));
+        for node in nodes {
+            let location = format!("{}/{}", authority(node), without_colon(name));
+            out.push_str(&format!("\n[[registry.mirror]]\nlocation = {}\n", quoted(&location)));
+            if is_plain(node) {
+                out.push_str("insecure = true\n");
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_names_the_registry() {
+        let nodes = ["http://n1:5000".to_owned(), "https://n2".to_owned()];
+        let written = registries_conf(&["docker.io".into(), "r.example:5000".into()], &nodes);
+        assert!(written.contains("location = \"n1:5000/docker.io\"\ninsecure = true\n"), "{written}");
+        assert!(written.contains("location = \"n2/r.example_5000\"\n"), "{written}");
+        assert_eq!(written.matches("insecure").count(), 2, "{written}");
+    }
+}

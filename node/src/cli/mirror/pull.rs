@@ -1,0 +1,214 @@
+//! One pull as a client would do it: tag to digest, manifest by digest, blobs; redirects and tokens as they come.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use http::{Method, StatusCode, Uri};
+use rules::digest::{Digest, Hasher};
+use rules::manifest::{Manifest, media_type};
+use serde::Deserialize;
+
+use super::check::{Image, Way, verify};
+use crate::cli::client::{Answer, Call, Client};
+use crate::upstream::challenge::{Challenge, parse};
+
+/// What a client says that it reads.
+const ACCEPTED: [&str; 4] =
+    [media_type::OCI_INDEX, media_type::OCI_MANIFEST, media_type::DOCKER_LIST, media_type::DOCKER_MANIFEST];
+/// A request is sent at most so often: once more after each redirect, and with a token.
+const HOPS: usize = 6;
+
+/// Pulls images as one user, or as anyone.
+pub(super) struct Puller<'a> {
+    /// The name and the password's file.
+    pub(super) user: Option<(&'a str, &'a Path)>,
+    /// The CA to trust.
+    pub(super) authority: Option<&'a Path>,
+}
+
+/// A pull that went through.
+pub(super) struct Pulled {
+    /// The digest of the tag.
+    pub(super) digest: Digest,
+    /// The bytes of all manifests and blobs.
+    pub(super) bytes: u64,
+    /// The longest wait for a blob's first byte.
+    pub(super) first_byte: Duration,
+}
+
+/// A pull on its way.
+struct Pull<'a> {
+    puller: &'a Puller<'a>,
+    client: Client,
+    way: &'a Way,
+    image: &'a Image,
+    token: Option<String>,
+    bytes: u64,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    #[serde(default)]
+    manifests: Vec<Child>,
+}
+
+#[derive(Deserialize)]
+struct Child {
+    digest: Digest,
+    platform: Option<Platform>,
+}
+
+#[derive(Deserialize)]
+struct Platform {
+    os: String,
+    architecture: String,
+}
+
+impl Puller<'_> {
+    /// Whether the node at `url` answers as a registry does.
+    pub(super) async fn ping(&self, url: &str) -> Result<(), String> {
+        let client = Client::new(url, None, self.authority).map_err(|e| e.to_string())?;
+        let answer = client.send(Call::get("/v2/")).await.map_err(|e| e.to_string())?;
+        match answer.status {
+            StatusCode::OK | StatusCode::UNAUTHORIZED => Ok(()),
+            status => Err(format!("/v2/ answered {status}")),
+        }
+    }
+
+    /// Pulls all of `image` through the node at `url`.
+    pub(super) async fn pull(&self, url: &str, way: &Way, image: &Image) -> Result<Pulled, String> {
+        let client = Client::new(url, None, self.authority).map_err(|e| e.to_string())?;
+        Pull { puller: self, client, way, image, token: None, bytes: 0 }.run().await
+    }
+}
+
+impl Pull<'_> {
+    async fn run(&mut self) -> Result<Pulled, String> {
+        let what = format!("manifests/{}", self.image.reference);
+        let head = self.ask(Method::HEAD, &what).await?;
+        let told = head.header("docker-content-digest").ok_or("HEAD tells no Docker-Content-Digest")?;
+        let digest: Digest = told.parse().map_err(|_| format!("HEAD tells '{told}', which is no digest"))?;
+        let (mut manifest, bytes) = self.manifest(digest).await?;
+        if !manifest.children.is_empty() {
+            let index: Index = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
+            (manifest, _) = self.manifest(chosen(&index).ok_or("the index is empty")?).await?;
+        }
+        let mut first_byte = Duration::ZERO;
+        let blobs: BTreeSet<(Digest, u64)> = manifest.blobs.iter().map(|blob| (blob.digest, blob.size)).collect();
+        for (blob, size) in blobs {
+            first_byte = first_byte.max(self.blob(blob, size).await?);
+        }
+        Ok(Pulled { digest, bytes: self.bytes, first_byte })
+    }
+
+    async fn manifest(&mut self, digest: Digest) -> Result<(Manifest, Vec<u8>), String> {
+        let answer = self.ask(Method::GET, &format!("manifests/{digest}")).await?;
+        let kind = answer.header("content-type").unwrap_or_default().to_owned();
+        let bytes = answer.whole().await.map_err(|e| format!("manifest {digest}: {e}"))?;
+        self.bytes += bytes.len() as u64;
+        verify(&digest, &Digest::of(digest.algorithm(), &bytes))?;
+        let manifest = Manifest::parse(&kind, &bytes).map_err(|e| format!("manifest {digest}: {e}"))?;
+        Ok((manifest, bytes.into()))
+    }
+
+    /// Reads a blob to its end; how long its first byte took.
+    async fn blob(&mut self, digest: Digest, size: u64) -> Result<Duration, String> {
+        let named = |e: &dyn std::fmt::Display| format!("blob {digest}: {e}");
+        let begun = Instant::now();
+        let mut answer = self.ask(Method::GET, &format!("blobs/{digest}")).await?;
+        let (mut hasher, mut length, mut first) = (Hasher::new(digest.algorithm()), 0, None);
+        while let Some(piece) = answer.next().await.map_err(|e| named(&e))? {
+            first.get_or_insert_with(|| begun.elapsed());
+            hasher.update(&piece);
+            length += piece.len() as u64;
+        }
+        if length != size {
+            return Err(named(&format!("{length} bytes came, the manifest says {size}")));
+        }
+        verify(&digest, &hasher.finish())?;
+        self.bytes += length;
+        Ok(first.unwrap_or_else(|| begun.elapsed()))
+    }
+
+    /// Asks for something of the repository and follows to where it is.
+    async fn ask(&mut self, method: Method, what: &str) -> Result<Answer, String> {
+        let mut path = format!("/v2/{}{}/{what}{}", self.way.prefix, self.image.repository, self.way.query);
+        for _ in 0..HOPS {
+            let call = Call {
+                method: method.clone(),
+                path: &path,
+                host: self.way.host.as_deref(),
+                authorization: self.token.as_deref(),
+                accept: if what.starts_with("manifests/") { &ACCEPTED } else { &[] },
+                body: bytes::Bytes::new(),
+            };
+            let answer = self.client.send(call).await.map_err(|e| e.to_string())?;
+            match answer.status {
+                StatusCode::OK => return Ok(answer),
+                StatusCode::UNAUTHORIZED if self.token.is_none() => {
+                    self.token = Some(self.fetch_token(&answer).await.map_err(|e| format!("{what}: {e}"))?);
+                }
+                status if status.is_redirection() => {
+                    let to = answer.header("location").unwrap_or_default();
+                    if !to.starts_with('/') {
+                        return Err(format!("{what} is said to be at '{to}', which is not at this node"));
+                    }
+                    path = to.to_owned();
+                }
+                status => return Err(format!("{method} {path} answered {status}{}", reason(answer).await)),
+            }
+        }
+        Err(format!("{what} is redirected in circles"))
+    }
+
+    /// Gets a token as the challenge of `answer` wants it.
+    async fn fetch_token(&self, answer: &Answer) -> Result<String, String> {
+        let challenges = parse(answer.headers.get_all("www-authenticate").iter().filter_map(|v| v.to_str().ok()));
+        let bearer = challenges.into_iter().find_map(|challenge| match challenge {
+            Challenge::Bearer { realm, service, scope } => Some((realm, service, scope)),
+            Challenge::Basic => None,
+        });
+        let (realm, service, scope) = bearer.ok_or("401 without a way to get a token")?;
+        let at: Uri = realm.parse().map_err(|_| format!("the realm '{realm}' is no URL"))?;
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        for (name, value) in [("service", service), ("scope", scope)] {
+            value.map(|value| query.append_pair(name, &value));
+        }
+        let path = format!("{}?{}", at.path(), query.finish());
+        let origin = format!("{}://{}", at.scheme_str().unwrap_or("http"), at.authority().map_or("", |a| a.as_str()));
+        // a name of the mirrors' domain need not lead anywhere from here: the node that was asked is meant
+        let host = self.way.host.as_deref().filter(|host| at.authority().is_some_and(|a| a.as_str() == *host));
+        let url = if host.is_some() { self.client.url() } else { origin };
+        let failed = |e: io::Error| format!("no token from {realm}: {e}");
+        let client = Client::new(&url, self.puller.user, self.puller.authority).map_err(failed)?;
+        let answer = client.send(Call { host, ..Call::get(&path) }).await.map_err(failed)?;
+        if answer.status != StatusCode::OK {
+            let status = answer.status;
+            return Err(format!("no token from {realm}: {status}{}", reason(answer).await));
+        }
+        let body = answer.whole().await.map_err(failed)?;
+        let told: serde_json::Value = serde_json::from_slice(&body).map_err(|e| e.to_string())?;
+        let token = told["token"].as_str().ok_or_else(|| format!("{realm} gives no token"))?;
+        Ok(format!("Bearer {token}"))
+    }
+}
+
+/// The manifest for this machine, or the first.
+fn chosen(index: &Index) -> Option<Digest> {
+    let here = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let fits = |child: &&Child| child.platform.as_ref().is_some_and(|p| p.os == "linux" && p.architecture == here);
+    index.manifests.iter().find(fits).or(index.manifests.first()).map(|child| child.digest)
+}
+
+/// What an answer that is an error says, for people.
+async fn reason(answer: Answer) -> String {
+    let body = answer.whole().await.unwrap_or_default();
+    let told: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    told["errors"][0]["message"].as_str().map(|message| format!(": {message}")).unwrap_or_default()
+}

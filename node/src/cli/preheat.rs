@@ -1,0 +1,150 @@
+//! `atoll preheat`: brings images into regions before anyone there asks, and follows how far that is.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::client::{Call, Client};
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(400);
+/// So often in a row the node may fail to answer.
+const FAILURES: usize = 20;
+
+/// Arguments of `preheat`.
+#[derive(clap::Args)]
+pub(super) struct Preheat {
+    /// Images: of a project (hub/library/nginx:1) or of a registry that the mesh mirrors (docker.io/library/nginx:1).
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+    /// The regions that are to hold them, with commas between them.
+    #[arg(long, required = true, value_delimiter = ',', value_name = "REGION,...")]
+    regions: Vec<String>,
+    /// Only these platforms of images for several, e.g. linux/amd64, with commas between them. Without it: all.
+    #[arg(long, value_delimiter = ',', value_name = "OS/ARCH,...")]
+    platform: Vec<String>,
+    /// A node's address, http://HOST:PORT; the preheat belongs to that node. Without it: the first node of the mesh that `atoll up` started in --data.
+    #[arg(long)]
+    url: Option<String>,
+    /// The administrator's name.
+    #[arg(long, default_value = "admin")]
+    user: String,
+    /// A file with the administrator's password.
+    #[arg(long)]
+    password_file: Option<PathBuf>,
+    /// The CA to trust for an https --url (PEM), beside the public ones.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Where `atoll up` keeps its mesh.
+    #[arg(long, default_value = "atoll-data", value_name = "DIR")]
+    data: PathBuf,
+}
+
+/// Orders, and follows the order to its end.
+pub(super) fn run(preheat: &Preheat) -> io::Result<()> {
+    let (url, password_file) =
+        super::status::whom(preheat.url.as_ref(), preheat.password_file.as_ref(), &preheat.data)?;
+    let client = Client::new(&url, Some((&preheat.user, &password_file)), preheat.ca.as_deref())?;
+    super::small_runtime()?.block_on(follow(&client, preheat))
+}
+
+async fn follow(client: &Client, preheat: &Preheat) -> io::Result<()> {
+    let order = json!({"images": preheat.images, "regions": preheat.regions, "platforms": preheat.platform});
+    let call =
+        Call { method: Method::POST, body: Bytes::from(order.to_string()), ..Call::get("/api/atoll/v1/preheats") };
+    let answer = client.send(call).await?;
+    let (status, place) = (answer.status, answer.header("location").map(str::to_owned));
+    let body = answer.whole().await?;
+    let (StatusCode::ACCEPTED, Some(place)) = (status, place) else {
+        let told: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let reason = told["errors"][0]["message"].as_str().map(str::to_owned);
+        return Err(io::Error::other(reason.unwrap_or_else(|| format!("the node answered {status}"))));
+    };
+    println!("preheat {}", place.rsplit('/').next().unwrap_or_default());
+    let mut said = BTreeMap::new();
+    let mut failures = 0;
+    loop {
+        let told = match client.get(&place).await {
+            Ok(told) => told,
+            Err(error) if failures == FAILURES => return Err(error),
+            Err(_) => {
+                failures += 1;
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
+        };
+        failures = 0;
+        for (key, line) in lines(&told) {
+            if said.get(&key) != Some(&line) {
+                println!("{line}");
+                said.insert(key, line);
+            }
+        }
+        match told["state"].as_str() {
+            Some("done") => return Ok(()),
+            Some("failed") => return Err(io::Error::other(errors(&told).join("\n"))),
+            _ => tokio::time::sleep(LOOK).await,
+        }
+    }
+}
+
+fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+    value[name].as_array().into_iter().flatten()
+}
+
+/// A line for each image in each region, under what it is about.
+fn lines(told: &Value) -> Vec<((String, String), String)> {
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let mut lines = Vec::new();
+    for image in list(told, "images") {
+        for region in list(image, "regions") {
+            let key = (text(&image["image"]), text(&region["region"]));
+            let line = match region["state"].as_str() {
+                Some("resolving") => format!("{} in {}: resolving", key.0, key.1),
+                state => format!(
+                    "{} in {}: {}, {} of {} blobs, {} of {} bytes",
+                    key.0,
+                    key.1,
+                    state.unwrap_or("-"),
+                    region["blobs"]["held"],
+                    region["blobs"]["wanted"],
+                    region["bytes"]["held"],
+                    region["bytes"]["wanted"]
+                ),
+            };
+            lines.push((key, line));
+        }
+    }
+    lines
+}
+
+fn errors(told: &Value) -> Vec<String> {
+    let mut errors = Vec::new();
+    for image in list(told, "images") {
+        for region in list(image, "regions") {
+            let about =
+                format!("{} in {}", image["image"].as_str().unwrap_or("-"), region["region"].as_str().unwrap_or("-"));
+            errors.extend(list(region, "errors").map(|e| format!("{about}: {}", e.as_str().unwrap_or("-"))));
+        }
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_and_errors_name_image_and_region() {
+        let told = json!({"state": "failed", "images": [{"image": "hub/a:1", "regions": [
+            {"region": "b", "state": "failed", "blobs": {"wanted": 3, "held": 2}, "bytes": {"wanted": 30, "held": 20}, "errors": ["gone"]},
+        ]}]});
+        assert_eq!(lines(&told)[0].1, "hub/a:1 in b: failed, 2 of 3 blobs, 20 of 30 bytes");
+        assert_eq!(errors(&told), ["hub/a:1 in b: gone"]);
+    }
+}

@@ -1,0 +1,195 @@
+//! What an image is made of: its manifest, those below it, and their blobs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rules::digest::Digest;
+use rules::manifest::Manifest;
+use rules::names::{Reference, RepositoryName};
+use rules::records::{Look, ManifestRecord, Project, RecordError, key};
+use rules::wire::Resolution;
+use serde::Deserialize;
+
+use super::Preheats;
+use crate::proxies::Resolving;
+
+/// So often an upstream that is slow is asked about one manifest; its answer is there for the next time.
+const TRIES: usize = 4;
+/// Between two of them.
+const AGAIN: Duration = Duration::from_secs(2);
+/// Indexes may lie in indexes this deep.
+const DEPTH: usize = 4;
+/// So many tags are named when the one asked for is not there.
+const NAMED: usize = 10;
+
+/// What an image is made of.
+pub(super) struct Contents {
+    /// Its repository, by the name that the upstream's own clients would use if it is a proxy's.
+    pub(super) repository: RepositoryName,
+    /// Whether its upstream has what the mesh lacks.
+    pub(super) proxied: bool,
+    /// Its manifest.
+    pub(super) digest: Digest,
+    /// Its blobs and their sizes.
+    pub(super) blobs: BTreeMap<Digest, u64>,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    #[serde(default)]
+    manifests: Vec<Child>,
+}
+
+#[derive(Deserialize)]
+struct Child {
+    digest: Digest,
+    platform: Option<Platform>,
+}
+
+#[derive(Deserialize)]
+struct Platform {
+    os: String,
+    architecture: String,
+    variant: Option<String>,
+}
+
+impl Child {
+    /// Whether it is one of `wanted` (`os/architecture[/variant]`); none wanted are all.
+    fn is_one_of(&self, wanted: &[String]) -> bool {
+        let fits = |wanted: &String| {
+            self.platform.as_ref().is_some_and(|p| {
+                let mut parts = wanted.split('/');
+                parts.next() == Some(p.os.as_str())
+                    && parts.next() == Some(p.architecture.as_str())
+                    && parts.next().is_none_or(|variant| p.variant.as_deref() == Some(variant))
+            })
+        };
+        wanted.is_empty() || wanted.iter().any(fits)
+    }
+
+    fn platform(&self) -> String {
+        self.platform.as_ref().map_or_else(|| "none".into(), |p| format!("{}/{}", p.os, p.architecture))
+    }
+}
+
+impl Preheats {
+    /// What `reference` is made of, for `platforms` or for all. An error is a sentence for the caller.
+    pub(super) async fn contents(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        platforms: &[String],
+    ) -> Result<Contents, String> {
+        let unreadable = |e: RecordError| e.to_string();
+        let repository = self.proxies.canonical(repository).unwrap_or_else(|| repository.clone());
+        let project = self.neighbours.records.view().and_then(|view| view.project(&repository.project()));
+        let project =
+            project.map_err(unreadable)?.ok_or_else(|| format!("project {} is gone", repository.project()))?;
+        let (digest, first) = self.manifest(&project, &repository, reference).await?;
+        let mut blobs = BTreeMap::new();
+        let mut open = vec![(0, first)];
+        while let Some((depth, record)) = open.pop() {
+            let manifest = Manifest::parse(&record.media_type, &record.bytes).map_err(|e| e.to_string())?;
+            blobs.extend(manifest.blobs.iter().map(|blob| (blob.digest, blob.size)));
+            if manifest.children.is_empty() {
+                continue;
+            }
+            if depth >= DEPTH {
+                return Err(format!("{repository}: indexes lie more than {DEPTH} deep in indexes"));
+            }
+            let index: Index = serde_json::from_slice(&record.bytes).map_err(|e| e.to_string())?;
+            let wanted: Vec<&Child> = index.manifests.iter().filter(|child| child.is_one_of(platforms)).collect();
+            if wanted.is_empty() {
+                let all: Vec<String> = index.manifests.iter().map(Child::platform).collect();
+                return Err(format!("the image has none of the platforms wanted; it has {}", all.join(", ")));
+            }
+            for child in wanted {
+                let (_, record) = self.manifest(&project, &repository, &Reference::Digest(child.digest)).await?;
+                open.push((depth + 1, record));
+            }
+        }
+        Ok(Contents { repository, proxied: project.upstream.is_some(), digest, blobs })
+    }
+
+    /// A manifest from the ledger; of a proxy project after its upstream was asked.
+    async fn manifest(
+        &self,
+        project: &Project,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<(Digest, ManifestRecord), String> {
+        let digest = match reference {
+            Reference::Digest(digest) if self.recorded(repository, digest)?.is_some() => *digest,
+            _ if project.upstream.is_some() => self.ask_upstream(project, repository, reference).await?,
+            Reference::Digest(digest) => *digest,
+            Reference::Tag(tag) => {
+                let view = self.neighbours.records.view().map_err(|e| e.to_string())?;
+                let found = view.tag(repository, tag).map_err(|e| e.to_string())?;
+                found.map(|tag| tag.digest).ok_or_else(|| self.no_tag(repository, reference))?
+            }
+        };
+        let record = self.recorded(repository, &digest)?;
+        record.map(|record| (digest, record)).ok_or_else(|| format!("repository {repository} has no manifest {digest}"))
+    }
+
+    fn recorded(&self, repository: &RepositoryName, digest: &Digest) -> Result<Option<ManifestRecord>, String> {
+        self.neighbours.records.view().and_then(|view| view.manifest(repository, digest)).map_err(|e| e.to_string())
+    }
+
+    fn no_tag(&self, repository: &RepositoryName, reference: &Reference) -> String {
+        let view = self.neighbours.records.view();
+        let tags = view.and_then(|view| rules::records::ReadRecords::scan(&*view, &key::tags(repository), None, NAMED));
+        let tags: Vec<String> = tags.unwrap_or_default().iter().map(|(k, _)| key::tag_of(k)).collect();
+        match tags.is_empty() {
+            true => format!("there is no repository {repository}"),
+            false => format!("repository {repository} has no tag {reference}; it has {}", tags.join(", ")),
+        }
+    }
+
+    async fn ask_upstream(
+        &self,
+        project: &Project,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Digest, String> {
+        let proxies: &Arc<_> = &self.proxies;
+        let mut last = String::new();
+        for attempt in 0..TRIES {
+            if attempt > 0 {
+                tokio::time::sleep(AGAIN).await;
+            }
+            match proxies.resolve(project, repository, reference).await {
+                Resolving::Mesh(Resolution::Fresh(digest) | Resolution::Stale(digest, _)) => return Ok(digest),
+                Resolving::Mesh(Resolution::Missing) => {
+                    return Err(format!("neither repository {repository} nor its upstream has {reference}"));
+                }
+                Resolving::Mesh(Resolution::Failed(reason)) => last = reason,
+                Resolving::Mesh(Resolution::NotPrimary) | Resolving::Direct(_) => {
+                    last = "the project's primary cannot be reached".into();
+                }
+            }
+        }
+        Err(format!("what {reference} of {repository} is could not be found out: {last}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_platform_is_wanted_by_its_parts() {
+        let child = |platform: &str| -> Child {
+            let digest = Digest::sha256(b"");
+            serde_json::from_str(&format!(r#"{{"digest": "{digest}"{platform}}}"#)).unwrap()
+        };
+        let arm = child(r#", "platform": {"os": "linux", "architecture": "arm64", "variant": "v8"}"#);
+        let wanted = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert!(arm.is_one_of(&wanted(&["linux/amd64", "linux/arm64"])));
+        assert!(arm.is_one_of(&wanted(&["linux/arm64/v8"])));
+        assert!(!arm.is_one_of(&wanted(&["linux/arm64/v7", "linux"])));
+        assert!(arm.is_one_of(&[]) && child("").is_one_of(&[]));
+        assert!(!child("").is_one_of(&wanted(&["linux/amd64"])), "what has no platform is no image of one");
+    }
+}

@@ -1,0 +1,144 @@
+//! What was preheated is in the regions named before anyone asks, fetched from its upstream once, and stays when upstream and first node go.
+//!
+//! The order names its images as people do, belongs to the node that took it, and says what it lacks by name.
+
+use http::Method;
+use serde_json::{Value, json};
+use tests::complaints::Complaints;
+use tests::http::Client;
+use tests::image::{Blob, Image, MANIFEST};
+use tests::mesh::Mesh;
+use tests::repository::{Repository, create_proxy};
+use tests::upstream::{Manner, Upstream};
+
+const MIB: usize = 1 << 20;
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const PREHEATS: &str = "/api/atoll/v1/preheats";
+
+/// An index of two platforms.
+fn index(amd64: &Image, arm64: &Image) -> Blob {
+    let child = |image: &Image, architecture: &str| {
+        json!({"mediaType": MANIFEST, "digest": image.digest(), "size": image.manifest.bytes.len(),
+            "platform": {"os": "linux", "architecture": architecture}})
+    };
+    let children = [child(amd64, "amd64"), child(arm64, "arm64")];
+    Blob::of(json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": children}).to_string())
+}
+
+/// A node in another region than node 0's, and a node in the third.
+fn elsewhere(mesh: &Mesh) -> (usize, usize) {
+    let region = |at: usize| &mesh.nodes()[at].region;
+    assert!(region(0) != region(1) && region(1) != region(2) && region(0) != region(2), "three nodes, three regions");
+    (1, 2)
+}
+
+#[test]
+fn what_was_preheated_outlives_its_upstream_and_the_node_that_took_the_order() {
+    let (mesh, upstream) = (Mesh::up_with(3, &[("mirrors.aliases", "{docker.io: hub}")]), Upstream::start());
+    create_proxy(&mesh.client(0), "hub", "docker-registry", upstream.url(), true);
+    let (amd64, arm64, unwanted) = (Image::random(&[8 * MIB, MIB]), Image::random(&[4 * MIB]), Image::random(&[MIB]));
+    let there = upstream.repository("library/app");
+    for image in [&amd64, &arm64, &unwanted] {
+        there.push(image, image.digest()).unwrap_or_else(|no| panic!("{no}"));
+    }
+    let both = index(&amd64, &arm64);
+    there.put_bytes("1", INDEX, both.bytes.clone()).unwrap_or_else(|no| panic!("{no}"));
+    there.put_bytes("2", INDEX, index(&amd64, &unwanted).bytes).unwrap_or_else(|no| panic!("{no}"));
+    let (near, far) = elsewhere(&mesh);
+    let regions = format!("{},{}", mesh.nodes()[near].region, mesh.nodes()[far].region);
+    let url = mesh.nodes()[0].url.as_str();
+    let run = |more: &[&str]| {
+        let data = mesh.folder().display().to_string();
+        mesh.atoll(&[&["preheat", "--regions", &regions, "--data", &data, "--url", url], more].concat())
+    };
+
+    upstream.forget();
+    let told = run(&["docker.io/library/app:1", "--platform", "linux/amd64,linux/arm64"]);
+    assert!(told.success, "{told:?}");
+    let last = told.out.lines().filter(|line| line.contains("done, 5 of 5 blobs")).count();
+    assert_eq!(last, 2, "a line for each region says that all is there: {told:?}");
+    let told = run(&["hub/library/app:2", "--platform", "linux/amd64"]);
+    assert!(told.success && told.out.contains("done, 3 of 3 blobs"), "{told:?}");
+    for blob in amd64.blobs.iter().chain(&arm64.blobs) {
+        let asked = upstream.asked_for(&Method::GET, &format!("blobs/{}", blob.digest));
+        assert!(asked.len() == 1, "the upstream was asked more than once, or never: {asked:?}");
+    }
+    for blob in &unwanted.blobs {
+        let asked = upstream.asked_for(&Method::GET, &format!("blobs/{}", blob.digest));
+        assert!(asked.is_empty(), "a platform that nobody wanted was fetched: {asked:?}");
+    }
+
+    upstream.behave(Manner::Refuse);
+    mesh.kill(0);
+    for at in [near, far] {
+        let here = Repository::new(&mesh.anyone(at), "hub/library/app");
+        let (found, bytes) = here.manifest("1").unwrap_or_else(|no| panic!("at {at}: {no}"));
+        assert!(found.digest == both.digest && bytes == both.bytes, "another index at {at}");
+        for image in [&amd64, &arm64] {
+            here.pull(image.digest()).unwrap_or_else(|no| panic!("at {at}: {no}"));
+        }
+    }
+}
+
+#[test]
+fn our_own_projects_can_be_preheated_and_what_is_not_there_is_named() {
+    let (mesh, wrong) = (Mesh::up(3), Complaints::default());
+    mesh.create_project("lonely", false, 1);
+    let image = Image::random(&[2 * MIB]);
+    mesh.repository(0, "lonely/app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    let (near, far) = elsewhere(&mesh);
+    let region = |at: usize| mesh.nodes()[at].region.clone();
+    let data = mesh.folder().display().to_string();
+    let run = |regions: &str, image: &str| mesh.atoll(&["preheat", "--regions", regions, "--data", &data, image]);
+
+    let all = [region(near), region(far)].join(",");
+    let told = run(&all, &format!("lonely/app@{}", image.digest()));
+    assert!(told.success, "{told:?}");
+    for (regions, image, says) in [
+        ("mars", "lonely/app:1", vec!["no region 'mars'".to_owned(), region(near)]),
+        (&*all, "nowhere/app:1", vec!["no project nowhere".to_owned(), "lonely".to_owned()]),
+        (&*all, "ghcr.io/x/y:1", vec!["no project of this mesh caches ghcr.io".to_owned()]),
+        (&*all, "lonely/app:2", vec!["has no tag 2; it has 1".to_owned()]),
+        (&*all, "lonely/other:1", vec!["there is no repository lonely/other".to_owned()]),
+        (&*all, "lonely/app:-", vec!["a tag is".to_owned()]),
+    ] {
+        let told = run(regions, image);
+        let clear = !told.success && says.iter().all(|word| told.err.contains(word));
+        wrong.unless(clear, || format!("{image} to {regions}: {told:?}"));
+    }
+
+    // the order is the node's that took it, and for administrators
+    let order = json!({"images": ["lonely/app:1"], "regions": [region(near)]});
+    let taken = mesh.client(near).send_json(Method::POST, PREHEATS, &order).unwrap_or_else(|none| panic!("{none}"));
+    assert_eq!(taken.status, 202, "{taken}");
+    let place = taken.header("location").expect("an order has a location").to_owned();
+    let listed = |client: &Client| {
+        let all = client.get(PREHEATS).unwrap_or_else(|none| panic!("{none}")).json();
+        all.as_array().map_or(0, Vec::len)
+    };
+    assert!(listed(&mesh.client(near)) == 1 && listed(&mesh.client(far)) == 0);
+    let shown: Value = tests::wait::until("the order is done", || {
+        let shown = mesh.client(near).get(&place).ok()?.json();
+        (shown["state"] == "done").then_some(shown)
+    });
+    let progress = &shown["images"][0]["regions"][0];
+    wrong.unless(progress["bytes"]["held"] == progress["bytes"]["wanted"], || format!("{shown}"));
+    wrong.unless(shown["images"][0]["digest"] == image.digest(), || format!("{shown}"));
+    wrong.unless_refused("another node's order", mesh.client(far).get(&place), &[404], &["NAME_UNKNOWN"]);
+    for (what, answer) in [
+        ("a list for anyone", mesh.anyone(near).get(PREHEATS)),
+        ("an order by anyone", mesh.anyone(near).send_json(Method::POST, PREHEATS, &order)),
+    ] {
+        wrong.unless_refused(what, answer, &[401], &["UNAUTHORIZED"]);
+    }
+    for order in [json!({"images": [], "regions": [region(near)]}), json!({"images": ["lonely/app:1"]}), json!([])] {
+        let answer = mesh.client(near).send_json(Method::POST, PREHEATS, &order);
+        wrong.unless_refused(&format!("{order}"), answer, &[400], &["BAD_REQUEST"]);
+    }
+
+    // durability 1 left it in one region: now it is in three
+    mesh.kill(0);
+    for at in [near, far] {
+        mesh.repository(at, "lonely/app").pull(image.digest()).unwrap_or_else(|no| panic!("at {at}: {no}"));
+    }
+}

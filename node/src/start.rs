@@ -30,6 +30,7 @@ use crate::flights::Flights;
 use crate::http::{self, Listener};
 use crate::liars::Liars;
 use crate::neighbours::Neighbours;
+use crate::outgoing::Outgoing;
 use crate::peers::Peers;
 use crate::proxies::{Proxies, ProxyTerms};
 use crate::registry::{Registry, Sessions};
@@ -149,16 +150,21 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         members: members.clone(),
         store: store.clone(),
         flights: flights.clone(),
+        outgoing: Outgoing::new(
+            neighbours.clone(),
+            store.clone(),
+            flights.clone(),
+            transfers.clone(),
+            deadlines.stall,
+            deadlines.first_byte,
+        ),
         copies: copies.clone(),
         writes: writes.clone(),
         proxies: proxies.clone(),
-        transfers: transfers.clone(),
         authority: identity.authority.clone(),
-        stall: deadlines.stall,
         rest: settings.uploads.expire_after,
         grant: settings.uploads.expire_after,
         commit: deadlines.commit,
-        first_byte: deadlines.first_byte,
     });
     inner.spawn("links", links::serve(links.clone(), peers, inner.clone()));
 

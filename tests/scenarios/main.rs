@@ -6,6 +6,7 @@ mod cold_pull;
 mod conformance;
 mod copying;
 mod durability;
+mod fanout;
 mod freshness;
 mod greedy;
 mod hostile;

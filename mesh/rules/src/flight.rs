@@ -217,6 +217,16 @@ impl<S: Clone + PartialEq> Flight<S> {
         if self.size == Some(self.offset) { Ok(()) } else { Err(Lie::Length) }
     }
 
+    /// The source sends this one on to another, which is asked first from now on; `false` if that is shunned, and the same source is to be asked again.
+    pub fn handle_elsewhere(&mut self, source: S) -> bool {
+        if self.sources.is_empty() || self.shunned.contains(&source) {
+            return false;
+        }
+        self.next %= self.sources.len();
+        self.sources.insert(self.next, source);
+        true
+    }
+
     /// The source broke off or had nothing: what is not a whole checked group is forgotten.
     pub fn handle_failure(&mut self) {
         self.group.clear();
@@ -376,6 +386,20 @@ mod tests {
         assert_eq!(flight.handle_bytes(&bytes, &mut checked), Ok(()));
         assert_eq!(flight.step(), Step::Check);
         assert_eq!(flight.restart(), None, "it begins again once");
+    }
+
+    #[test]
+    fn whoever_is_named_is_asked_first_and_then_the_one_who_named_it() {
+        let mut flight = Flight::new(vec![1, 2], None);
+        flight.handle_failure();
+        assert!(flight.handle_elsewhere(3));
+        assert_eq!(flight.step(), Step::Ask { source: 3, offset: 0 });
+        flight.handle_failure();
+        assert_eq!(flight.step(), Step::Ask { source: 2, offset: 0 });
+        assert!(flight.handle_elsewhere(4));
+        flight.handle_lie();
+        assert_eq!(flight.step(), Step::Ask { source: 2, offset: 0 });
+        assert!(!flight.handle_elsewhere(4), "it has lied");
     }
 
     #[test]

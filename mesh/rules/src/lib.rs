@@ -14,6 +14,8 @@
 //! | [`roster`], [`failover`] | who is alive in whose view; when a project gets another primary |
 //! | [`flight`] | whom to fetch a blob from next, what to believe, and when to give up |
 //! | [`groups`], [`reputation`] | ranges that are checked as they arrive; peers that were caught sending wrong ones |
+//! | [`fanout`] | who passes a blob on to whom, when many want it at once |
+//! | [`pacing`] | how many bytes a second, and for what first |
 //! | [`placement`] | which nodes vote, hold, fetch |
 //! | [`access`] | who may do what |
 //! | [`wire`] | messages between nodes |
@@ -27,12 +29,14 @@ pub mod apply;
 pub mod command;
 pub mod digest;
 pub mod failover;
+pub mod fanout;
 pub mod flight;
 pub mod groups;
 pub mod lease;
 pub mod manifest;
 pub mod moment;
 pub mod names;
+pub mod pacing;
 pub mod placement;
 pub mod records;
 pub mod reputation;

@@ -22,6 +22,7 @@ use mesh::transfer::TransferTerms;
 use parking_lot::Mutex;
 use rules::digest::Digest;
 use rules::names::{NodeId, RepositoryName};
+use rules::pacing::Class;
 use rules::placement;
 use rules::wire::Held;
 use tokio::sync::watch;
@@ -115,8 +116,8 @@ impl Flights {
         self.flying.lock().get(digest).cloned()
     }
 
-    /// Joins the flight of `digest`, or starts it.
-    pub fn join(self: &Arc<Self>, digest: Digest, sources: Sources) -> Arc<Arriving> {
+    /// Joins the flight of `digest`, or starts it for `class`. One that flies already goes on for the class that it was started for.
+    pub fn join(self: &Arc<Self>, digest: Digest, sources: Sources, class: Class) -> Arc<Arriving> {
         let mut flying = self.flying.lock();
         if let Some(arriving) = flying.get(&digest) {
             return arriving.clone();
@@ -126,7 +127,7 @@ impl Flights {
         let (flights, task) = (self.clone(), arriving.clone());
         self.tasks.spawn("flight", async move {
             let _finish = Finish { flights: flights.clone(), digest, arriving: task.clone() };
-            let result = flights.fly(digest, sources, &task).await;
+            let result = flights.fly(digest, sources, class, &task).await;
             if let Err(error) = &result {
                 debug!(%digest, %error, "flight failed");
                 metrics::counter!("atoll_flights_failed_total").increment(1);
@@ -146,7 +147,9 @@ impl Flights {
         let known = self.store.held(&digest).map_err(|e| e.to_string())?;
         let held = match known {
             Some(held) => held,
-            None => self.join(digest, Sources::Told(sources)).finished().await.map_err(|e| e.to_string())?,
+            None => {
+                self.join(digest, Sources::Told(sources), Class::Copy).finished().await.map_err(|e| e.to_string())?
+            }
         };
         if let Some((repository, lasts)) = repository {
             self.store.grant(digest, repository, lasts).await.map_err(|e| e.to_string())?;

@@ -18,6 +18,7 @@ use rules::failover::FailoverTerms;
 use rules::groups::{GROUP, GroupHasher};
 use rules::lease::LeaseTerms;
 use rules::names::NodeId;
+use rules::pacing::Class;
 use rules::reputation::Lie;
 use rules::wire::{Answer, Ask, Bulk};
 
@@ -80,7 +81,7 @@ impl Service for Peer {
         let Bulk::Fetch { offset, list, .. } = bulk else { return };
         self.asked.lock().push(offset);
         let manner = self.manner.lock().clone();
-        let mut serve = Serve::new(send, PATIENCE);
+        let mut serve = Serve::new(send, Class::Pull, PATIENCE);
         serve.found(manner.size, manner.content, list.then_some(manner.list), 0).await.unwrap();
         let end = match manner.then {
             Then::End => manner.bytes.len(),
@@ -159,7 +160,7 @@ impl Rig {
 
     /// Flies it from both peers in order; the bytes that were kept.
     async fn fly(&self, digest: Digest) -> Result<Vec<u8>, FlightError> {
-        let arriving = self.flights.join(digest, Sources::Told(PEERS.to_vec()));
+        let arriving = self.flights.join(digest, Sources::Told(PEERS.to_vec()), Class::Pull);
         let held = tokio::time::timeout(PATIENCE / 2, arriving.finished()).await.expect("the flight ends")?;
         let blob = self.store.open_blob(&digest).await.unwrap().unwrap();
         let mut bytes = vec![0; held.size as usize];
@@ -244,7 +245,7 @@ async fn a_liar_that_alone_has_the_blob_gives_no_byte_past_its_right_groups() {
     flipped.bytes[4 * GROUP] ^= 1;
     let rig = Rig::new([flipped.clone(), flipped]).await;
     let digest = Digest::sha256(&bytes);
-    let arriving = rig.flights.join(digest, Sources::Told(PEERS.to_vec()));
+    let arriving = rig.flights.join(digest, Sources::Told(PEERS.to_vec()), Class::Pull);
     let begun = arriving.begun(digest, PATIENCE).await.unwrap();
     assert!(matches!(arriving.finished().await, Err(FlightError::NoSource(_))));
     let allowed = begun.following.borrow().clone().unwrap();
@@ -267,7 +268,7 @@ async fn wrong_bytes_that_hash_to_their_own_list_are_disproved_at_the_end_and_th
     for (liar, lie) in [(honest(&other), Lie::Binding), (filling, Lie::Group)] {
         let rig = Rig::new([liar.clone(), honest(&bytes)]).await;
         let digest = Digest::sha256(&bytes);
-        let arriving = rig.flights.join(digest, Sources::Told(PEERS.to_vec()));
+        let arriving = rig.flights.join(digest, Sources::Told(PEERS.to_vec()), Class::Pull);
         let first = arriving.begun(digest, PATIENCE).await.unwrap();
         assert!(rig.fly(digest).await.unwrap() == bytes);
         let mut following = first.following;

@@ -3,7 +3,7 @@
 //! A `Settings` that came from [`crate::load`] or [`crate::parse`] obeys all bounds and agreements between settings; one
 //! that was put together in code is only as good as its author. Durations are whole milliseconds.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Everything that an operator can say about one node.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +34,8 @@ pub struct Settings {
     pub upstreams: Upstreams,
     /// How long anything may take before it is given up.
     pub deadlines: Deadlines,
+    /// How much nodes send each other.
+    pub links: Links,
     /// What a replica does that cannot be sure to be up to date.
     pub reads: Reads,
     /// What the node writes about itself.
@@ -61,6 +63,7 @@ impl Settings {
             uploads: Uploads::default(),
             upstreams: Upstreams::default(),
             deadlines: Deadlines::default(),
+            links: Links::default(),
             reads: Reads::default(),
             log: Log::default(),
             drain: Duration::from_secs(10),
@@ -268,6 +271,13 @@ impl Default for Deadlines {
             replicate: Duration::from_secs(60),
         }
     }
+}
+
+/// How much nodes send each other.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Links {
+    /// The most bytes of blobs a second that this node sends to all nodes of a region together; no cap for a region that is not named.
+    pub caps: BTreeMap<String, u64>,
 }
 
 /// What a replica does that cannot be sure to be up to date.

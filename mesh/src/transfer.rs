@@ -175,6 +175,7 @@ impl CopyOut {
         terms: TransferTerms,
     ) -> Result<Self, LinkError> {
         let (send, receive) = links.open_bulk(to, Bulk::Copy { repository }, terms.first_byte).await?;
+        let _ = send.set_priority(Class::Copy.priority());
         Ok(CopyOut { send, receive, terms })
     }
 

@@ -17,6 +17,7 @@ use tracing::debug;
 
 use crate::flights::{Begun, Flights, Sources};
 use crate::neighbours::Neighbours;
+use crate::pacing::Pacing;
 use crate::store::{FileBody, Store, StoreError};
 use crate::transfers::{Direction, Transfers};
 
@@ -31,6 +32,7 @@ pub struct Outgoing {
     store: Arc<Store>,
     flights: Arc<Flights>,
     transfers: Arc<Transfers>,
+    pacing: Arc<Pacing>,
     chains: Chains,
     /// How long a peer may take no bytes.
     stall: Duration,
@@ -54,10 +56,11 @@ impl Outgoing {
         store: Arc<Store>,
         flights: Arc<Flights>,
         transfers: Arc<Transfers>,
+        pacing: Arc<Pacing>,
         stall: Duration,
         first_byte: Duration,
     ) -> Self {
-        Outgoing { neighbours, store, flights, transfers, chains: Chains::default(), stall, first_byte }
+        Outgoing { neighbours, store, flights, transfers, pacing, chains: Chains::default(), stall, first_byte }
     }
 
     /// Answers a fetch of `from`.
@@ -74,13 +77,16 @@ impl Outgoing {
             }
         };
         serve.found(size, content, list, behind).await?;
+        let pace = self.pacing.towards(from, wanted.class);
         let shown = self.transfers.begin(digest, Direction::Out, from, size - offset);
         while let Some(piece) = body.next().await {
             match piece {
-                Ok(bytes) => {
-                    shown.advance(bytes.len() as u64);
-                    metrics::counter!("atoll_link_bytes_sent_total").increment(bytes.len() as u64);
-                    serve.send(bytes).await?;
+                Ok(mut bytes) => {
+                    while let Some(piece) = pace.next(&mut bytes).await {
+                        shown.advance(piece.len() as u64);
+                        metrics::counter!("atoll_link_bytes_sent_total").increment(piece.len() as u64);
+                        serve.send(piece).await?;
+                    }
                 }
                 Err(error) => {
                     debug!(%digest, %error, "what a peer follows broke off");

@@ -31,6 +31,7 @@ use crate::http::{self, Listener};
 use crate::liars::Liars;
 use crate::neighbours::Neighbours;
 use crate::outgoing::Outgoing;
+use crate::pacing::Pacing;
 use crate::peers::Peers;
 use crate::proxies::{Proxies, ProxyTerms};
 use crate::registry::{Registry, Sessions};
@@ -122,10 +123,14 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     let liars = Arc::new(Liars::new(neighbours.clone()));
     let flights =
         Flights::new(neighbours.clone(), store.clone(), transfers.clone(), liars.clone(), terms, inner.clone());
+    let caps = settings.links.caps.iter().map(|(region, rate)| Ok((region.parse()?, *rate)));
+    let caps: Vec<_> = caps.collect::<Result<_, rules::names::BadName>>().map_err(io::Error::other)?;
+    let pacing = Pacing::new(neighbours.clone(), caps);
     let copies = Arc::new(Copies {
         neighbours: neighbours.clone(),
         store: store.clone(),
         transfers: transfers.clone(),
+        pacing: pacing.clone(),
         terms,
         grant: settings.uploads.expire_after,
         tasks: inner.clone(),
@@ -155,6 +160,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
             store.clone(),
             flights.clone(),
             transfers.clone(),
+            pacing,
             deadlines.stall,
             deadlines.first_byte,
         ),

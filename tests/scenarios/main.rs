@@ -14,6 +14,7 @@ mod joining;
 mod kill_primary;
 mod lifecycle;
 mod lying;
+mod pacing;
 mod partition;
 mod power_loss;
 mod proxy;

@@ -70,6 +70,7 @@ impl Flights {
                     let Some(file) = landing.take() else { return Err(FlightError::NoSource(digest)) };
                     landing = Some(self.ask(&mut fetching, source, offset, file, arriving).await?);
                 }
+                Step::GiveUp if fetching.flight.forgive() => {}
                 Step::GiveUp if looked_again != Some(offset_of(&landing)) => {
                     // the region's fetcher, or those who were told, could not: ask everyone who has it; and again whenever that has got any further
                     looked_again = Some(offset_of(&landing));
@@ -206,7 +207,7 @@ impl Flights {
             }
             Judgement::Lied(lie) => {
                 self.caught(&source, digest, offset, lie);
-                fetching.flight.handle_lie();
+                fetching.flight.handle_lie(lie);
                 return Ok(landing);
             }
         }
@@ -245,7 +246,7 @@ impl Flights {
                 Ok(()) => {}
                 Err(lie) => {
                     self.caught(&source, digest, landing.ingest.written(), lie);
-                    fetching.flight.handle_lie();
+                    fetching.flight.handle_lie(lie);
                     return Ok(landing);
                 }
             }

@@ -215,6 +215,21 @@ async fn a_liars_group_is_thrown_away_and_the_next_source_goes_on_at_its_first_b
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_damaged_copies_make_a_good_one() {
+    let bytes = blob();
+    let damaged_at = |group: usize| {
+        let mut manner = honest(&bytes);
+        manner.bytes[group * GROUP + 1] ^= 1;
+        manner
+    };
+    let rig = Rig::new([damaged_at(2), damaged_at(6)]).await;
+    assert!(rig.fly(Digest::sha256(&bytes)).await.unwrap() == bytes);
+    assert_eq!(rig.named(), [(PEERS[0], vec![Lie::Group]), (PEERS[1], vec![Lie::Group])]);
+    assert_eq!((rig.asked(0), rig.asked(1)), (vec![0, 6 * GROUP as u64], vec![2 * GROUP as u64]));
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_breaks_off_or_stands_still_is_replaced_and_no_liar() {
     let bytes = blob();
     for then in [Then::BreakOff(3 * GROUP + 9), Then::StandStill(3 * GROUP + 9)] {

@@ -255,6 +255,22 @@ impl<'d> Section<'d> {
         });
     }
 
+    /// Every entry of this group, as a name and a size within bounds: a group whose keys are names of the operator's own.
+    pub(crate) fn sizes(mut self, example: (&str, u64), bounds: RangeInclusive<u64>) -> BTreeMap<String, u64> {
+        let mut sizes = BTreeMap::new();
+        for name in self.entries.keys().cloned().collect::<Vec<_>>() {
+            let parse = |text: &str| {
+                value::name(&name, example.0)?;
+                within(value::size(text, example.1)?, &bounds, value::written_size)
+            };
+            let on_null = format!("write e.g. `{name}: {}`", value::written_size(example.1));
+            if let Some(size) = self.take(&name, Some(on_null), parse) {
+                sizes.insert(name, size);
+            }
+        }
+        sizes
+    }
+
     /// Without `on_null`, the remedy for a setting that is written without a value, `null` is a value: none.
     fn take<T>(
         &mut self,

@@ -82,6 +82,8 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     deadlines.duration("commit", &mut s.deadlines.commit, ms(100)..=secs(600));
     deadlines.duration("replicate", &mut s.deadlines.replicate, ms(100)..=hours(1));
 
+    s.links.caps = top.section("links").section("caps").sizes(("us-east-1", 20 << 20), (64 << 10)..=(100 << 30));
+
     top.section("reads").read("without_lease", &mut s.reads.without_lease, |t| value::choice(t, &STALE_READS));
 
     let mut log = top.section("log");

@@ -1,6 +1,6 @@
 //! From settings to the text of a `node.yaml`.
 
-use std::{fmt, path::Path};
+use std::{collections::BTreeMap, fmt, path::Path};
 
 use crate::{
     meaning::{LOG_FORMATS, ROLES, STALE_READS},
@@ -78,6 +78,8 @@ deadlines:
   source_stall: {source_stall}
   commit: {commit}
   replicate: {replicate}
+links:
+  caps: {caps}
 reads:
   without_lease: {without_lease}
 log:
@@ -125,11 +127,17 @@ drain: {drain}
         source_stall = written_duration(s.deadlines.source_stall),
         commit = written_duration(s.deadlines.commit),
         replicate = written_duration(s.deadlines.replicate),
+        caps = caps(&s.links.caps),
         without_lease = word(&STALE_READS, s.reads.without_lease),
         level = quoted(&s.log.level),
         format = word(&LOG_FORMATS, s.log.format),
         drain = written_duration(s.drain),
     )
+}
+
+fn caps(caps: &BTreeMap<String, u64>) -> String {
+    let one = |(region, bytes): (&String, &u64)| format!("{}: {}", quoted(region), written_size(*bytes));
+    format!("{{{}}}", caps.iter().map(one).collect::<Vec<_>>().join(", "))
 }
 
 fn path(path: &Path) -> String {

@@ -6,7 +6,6 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use rules::names::ProjectName;
-
 use rules::records::Role;
 
 /// Everything that an operator can say about one node.
@@ -46,6 +45,8 @@ pub struct Settings {
     pub mirrors: Mirrors,
     /// How long anything may take before it is given up.
     pub deadlines: Deadlines,
+    /// How much nodes send each other.
+    pub links: Links,
     /// What a replica does that cannot be sure to be up to date.
     pub reads: Reads,
     /// What the node writes about itself.
@@ -77,6 +78,7 @@ impl Settings {
             edge: Edge::default(),
             mirrors: Mirrors::default(),
             deadlines: Deadlines::default(),
+            links: Links::default(),
             reads: Reads::default(),
             log: Log::default(),
             drain: Duration::from_secs(10),
@@ -331,6 +333,13 @@ impl Default for Deadlines {
             replicate: Duration::from_secs(60),
         }
     }
+}
+
+/// How much nodes send each other.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Links {
+    /// The most bytes of blobs a second that this node sends to all nodes of a region together; no cap for a region that is not named.
+    pub caps: BTreeMap<String, u64>,
 }
 
 /// What a replica does that cannot be sure to be up to date.

@@ -108,6 +108,26 @@ fn an_unknown_key_names_the_setting_that_was_meant() {
 }
 
 #[test]
+fn a_cap_has_the_name_of_a_region_and_a_size() {
+    let caps = |text: &str| parse("node.yaml", &format!("{LEAST}{text}")).map(|settings| settings.links.caps);
+    assert_eq!(
+        caps("links: {caps: {no: 20MiB, eu-1: 1GiB}}").unwrap().into_iter().collect::<Vec<_>>(),
+        [("eu-1".to_owned(), 1 << 30), ("no".to_owned(), 20 << 20)]
+    );
+    assert_eq!(caps("links: {caps: null}"), Ok(Default::default()));
+    check(
+        "links: {caps: {eu: 5}}",
+        "node.yaml:4: links.caps.eu: '5' is not a size; write e.g. 20MiB (a whole number and B, KiB, MiB or GiB)",
+    );
+    check(
+        "links: {caps: {eu: 1KiB}}",
+        "node.yaml:4: links.caps.eu: 1KiB is out of range; write a value from 64KiB to 100GiB",
+    );
+    let lines = lines(&format!("{LEAST}links: {{caps: {{E_U: 1MiB}}}}"));
+    assert!(lines.len() == 1 && lines[0].starts_with("node.yaml:4: links.caps.E_U: "), "{lines:?}");
+}
+
+#[test]
 fn settings_that_contradict_each_other_are_named_together() {
     for (text, first, second) in [
         ("roster: {probe_rtt: 700ms}", "roster.probe_rtt", "roster.probe_period"),
@@ -334,6 +354,7 @@ prop_compose! {
             milliseconds(1000..=2_592_000_000), milliseconds(100..=60_000), milliseconds(100..=600_000),
             milliseconds(100..=600_000), milliseconds(100..=600_000), milliseconds(100..=3_600_000),
         ),
+        caps in proptest::collection::btree_map(any_name(), 65_536_u64..=107_374_182_400, 0..4),
         (refuse, json) in any::<(bool, bool)>(),
         (names, domain, default, aliases) in (
             proptest::collection::vec(any_registry(), 0..3),
@@ -386,6 +407,7 @@ prop_compose! {
         s.deadlines.source_stall = source_stall;
         s.deadlines.commit = commit;
         s.deadlines.replicate = replicate;
+        s.links.caps = caps;
         s.reads.without_lease = if refuse { StaleReads::Refuse } else { StaleReads::Serve };
         s.log.level = level;
         s.log.format = if json { LogFormat::Json } else { LogFormat::Human };

@@ -7,6 +7,7 @@ use quinn::{RecvStream, SendStream};
 use rules::digest::{ContentHash, Digest};
 use rules::flight::Claim;
 use rules::names::{NodeId, RepositoryName};
+use rules::pacing::Class;
 use rules::wire::{Bulk, CopyEnd, Fetched, Held};
 
 use crate::links::{LinkError, Links, read_message, write_message};
@@ -48,28 +49,38 @@ pub struct Wanted {
     pub via: Option<RepositoryName>,
     /// Whether the peer is to send the list of the blob's groups.
     pub list: bool,
+    /// Whether the peer is to send the blob itself and name nobody else.
+    pub direct: bool,
+    /// What for.
+    pub class: Class,
 }
 
-/// Asks `from` for a blob; `Ok(None)` if it does not have it. The bytes come as the peer sends them: the caller checks them.
-pub async fn fetch(
-    links: &Links,
-    from: NodeId,
-    wanted: Wanted,
-    terms: TransferTerms,
-) -> Result<Option<Fetch>, LinkError> {
-    let Wanted { digest, offset, fill, via, list } = wanted;
+/// What a peer answers to a fetch.
+pub enum Fetching {
+    /// The blob arrives.
+    Found(Fetch),
+    /// Another node passes it on.
+    Elsewhere(NodeId),
+    /// It does not have it.
+    Missing,
+}
+
+/// Asks `from` for a blob. The bytes come as the peer sends them: the caller checks them.
+pub async fn fetch(links: &Links, from: NodeId, wanted: Wanted, terms: TransferTerms) -> Result<Fetching, LinkError> {
+    let Wanted { digest, offset, fill, via, list, direct, class } = wanted;
+    let ask = Bulk::Fetch { digest, offset, fill, via, list, direct, class };
     let begin = async {
-        let (mut send, mut receive) =
-            links.open_bulk(from, Bulk::Fetch { digest, offset, fill, via, list }, terms.first_byte).await?;
+        let (mut send, mut receive) = links.open_bulk(from, ask, terms.first_byte).await?;
         let _ = send.finish();
         match read_message(&mut receive).await? {
             Fetched::Found { size, content, list, behind } => {
                 let claim = Claim { size, content, list: list.map(serde_bytes::ByteBuf::into_vec) };
                 // whoever is nearer to a source that stands still must have time to replace it first
                 let patience = (terms.source_stall * (1 + u32::from(behind))).min(terms.stall);
-                Ok(Some(Fetch { receive, patience, behind, claim }))
+                Ok(Fetching::Found(Fetch { receive, patience, behind, claim }))
             }
-            Fetched::Missing => Ok(None),
+            Fetched::Elsewhere(node) => Ok(Fetching::Elsewhere(node)),
+            Fetched::Missing => Ok(Fetching::Missing),
         }
     };
     tokio::time::timeout(terms.first_byte, begin).await.map_err(|_| LinkError::Deadline)?
@@ -92,14 +103,22 @@ pub struct Serve {
 }
 
 impl Serve {
-    /// Takes the stream that a [`Bulk::Fetch`] came on.
-    pub fn new(send: SendStream, stall: Duration) -> Self {
+    /// Takes the stream that a [`Bulk::Fetch`] came on; of several streams to one peer the more urgent class goes first.
+    pub fn new(send: SendStream, class: Class, stall: Duration) -> Self {
+        let _ = send.set_priority(class.priority());
         Serve { send, stall, finished: false }
     }
 
     /// Says that the blob is not here.
     pub async fn missing(mut self) -> Result<(), LinkError> {
         write_message(&mut self.send, &Fetched::Missing).await?;
+        self.finish();
+        Ok(())
+    }
+
+    /// Says who passes the blob on.
+    pub async fn elsewhere(mut self, node: NodeId) -> Result<(), LinkError> {
+        write_message(&mut self.send, &Fetched::Elsewhere(node)).await?;
         self.finish();
         Ok(())
     }
@@ -156,6 +175,7 @@ impl CopyOut {
         terms: TransferTerms,
     ) -> Result<Self, LinkError> {
         let (send, receive) = links.open_bulk(to, Bulk::Copy { repository }, terms.first_byte).await?;
+        let _ = send.set_priority(Class::Copy.priority());
         Ok(CopyOut { send, receive, terms })
     }
 

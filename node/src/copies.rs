@@ -9,11 +9,13 @@ use mesh::supervise::Tasks;
 use mesh::transfer::{CopyIn, CopyOut, CopyPiece, TransferTerms};
 use rules::digest::{Algorithm, Digest};
 use rules::names::{NodeId, RepositoryName};
+use rules::pacing::Class;
 use rules::wire::{CopyEnd, Held};
 use tokio::sync::{oneshot, watch};
 use tracing::{debug, info};
 
 use crate::neighbours::Neighbours;
+use crate::pacing::Pacing;
 use crate::store::{FileBody, Following, Ingest, Store};
 use crate::transfers::{Direction, Transfers};
 
@@ -28,6 +30,8 @@ pub struct Copies {
     pub store: Arc<Store>,
     /// Where transfers are shown.
     pub transfers: Arc<Transfers>,
+    /// How fast they may be.
+    pub pacing: Arc<Pacing>,
     /// How patient they are.
     pub terms: TransferTerms,
     /// How long a grant lasts.
@@ -91,6 +95,7 @@ impl Copies {
     ) -> Result<Held, LinkError> {
         let mut copy = CopyOut::begin(&self.neighbours.links, peer, repository, self.terms).await?;
         let shown = self.transfers.begin_unnamed(Direction::Out, peer);
+        let pace = self.pacing.towards(peer, Class::Copy);
         let mut sent = 0;
         let mut named = None;
         let digest = loop {
@@ -101,11 +106,13 @@ impl Copies {
             if written > sent {
                 let mut body = FileBody::whole(file.clone(), sent..written, self.store.buffers());
                 while let Some(piece) = body.next().await {
-                    let piece = piece.map_err(|e| LinkError::Broken(e.to_string()))?;
-                    copy.send(&piece).await?;
-                    metrics::counter!("atoll_link_bytes_sent_total").increment(piece.len() as u64);
-                    shown.advance(piece.len() as u64);
-                    sent += piece.len() as u64;
+                    let mut bytes = piece.map_err(|e| LinkError::Broken(e.to_string()))?;
+                    while let Some(piece) = pace.next(&mut bytes).await {
+                        copy.send(&piece).await?;
+                        metrics::counter!("atoll_link_bytes_sent_total").increment(piece.len() as u64);
+                        shown.advance(piece.len() as u64);
+                        sent += piece.len() as u64;
+                    }
                 }
                 continue;
             }

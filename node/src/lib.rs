@@ -12,6 +12,8 @@
 //! | [`writes`] | a project's writes: to its primary, and there into the ledger |
 //! | [`flights`], [`copies`], [`transfers`] | blobs on their way in, uploads copied out, what moves now |
 //! | [`liars`] | peers that were caught sending wrong bytes |
+//! | [`pacing`] | how fast blobs go towards a region |
+//! | [`outgoing`] | blobs to peers, and who passes them on to whom |
 //! | [`peers`] | what this node does when another asks |
 //! | [`proxies`] | what a tag means upstream, asked once for the whole mesh |
 //! | [`mirrors`] | which repository a request means that names another registry |
@@ -34,6 +36,8 @@ pub mod liars;
 pub mod mirrors;
 pub mod neighbours;
 pub mod observe;
+pub mod outgoing;
+pub mod pacing;
 pub mod peers;
 pub mod preheats;
 pub mod proxies;

@@ -41,6 +41,13 @@ fn describe() {
     describe_counter!("atoll_flights_total", "blobs fetched from other nodes, however many asked for each");
     describe_counter!("atoll_flights_failed_total", "fetches that found no source or broke off");
     describe_counter!("atoll_flights_wrong_bytes_total", "fetched blobs that did not hash to their name");
+    describe_counter!(
+        "atoll_peers_lied_total",
+        "times a node was caught sending what is not the blob, by peer and what"
+    );
+    describe_counter!("atoll_sources_stalled_total", "sources that stood still in the middle of a blob");
+    describe_counter!("atoll_flights_sent_on_total", "fetches that followed another node than the one they asked");
+    describe_counter!("atoll_outboards_rebuilt_total", "lists of groups that were made anew from a blob's bytes");
     describe_counter!("atoll_upstream_requests_total", "requests to upstream registries");
     describe_counter!("atoll_upstream_bytes_received_total", "bytes of blobs received from upstream registries");
     describe_counter!("atoll_upstream_logins_total", "tokens asked for at upstream registries");

@@ -7,13 +7,12 @@ use bytes::Bytes;
 use mesh::clock;
 use mesh::identity::Authority;
 use mesh::ledger::Ledger;
-use mesh::links::{LinkError, Service};
+use mesh::links::Service;
 use mesh::members::Members;
-use mesh::transfer::{CopyIn, Serve};
+use mesh::transfer::{CopyIn, Wanted};
 use quinn::{RecvStream, SendStream};
 use rules::command::{Command, Outcome};
 use rules::digest::Digest;
-use rules::groups::Groups;
 use rules::names::{NodeId, OperationId, RepositoryName};
 use rules::records::{Look, NodeRecord, Role};
 use rules::wire::{Answer, Ask, Bulk, JoinGrant, JoinRequest, MAX_HAVE};
@@ -21,13 +20,13 @@ use tracing::{debug, info, warn};
 
 use crate::access::Access;
 use crate::copies::Copies;
-use crate::flights::{Begun, Flights, Sources};
+use crate::flights::Flights;
 use crate::neighbours::Neighbours;
+use crate::outgoing::Outgoing;
 use crate::preheats::Preheats;
 use crate::proxies::Proxies;
 use crate::records::look;
-use crate::store::{FileBody, Store};
-use crate::transfers::{Direction, Transfers};
+use crate::store::Store;
 use crate::writes::Writes;
 
 /// The rooms that peers' questions go to.
@@ -44,6 +43,8 @@ pub struct Peers {
     pub store: Arc<Store>,
     /// What is arriving.
     pub flights: Arc<Flights>,
+    /// Blobs to peers.
+    pub outgoing: Outgoing,
     /// Copies of uploads.
     pub copies: Arc<Copies>,
     /// Writes of projects whose primary this node is.
@@ -52,20 +53,14 @@ pub struct Peers {
     pub proxies: Arc<Proxies>,
     /// What is fetched before anyone asks for it.
     pub preheats: Arc<Preheats>,
-    /// Where transfers are shown.
-    pub transfers: Arc<Transfers>,
     /// Signs those who may join.
     pub authority: Authority,
-    /// How long a stream may stand still.
-    pub stall: Duration,
     /// How long an upload may rest between two requests.
     pub rest: Duration,
     /// How long a grant lasts.
     pub grant: Duration,
     /// How long a write may take.
     pub commit: Duration,
-    /// How long the first byte of a blob may take.
-    pub first_byte: Duration,
 }
 
 impl Service for Peers {
@@ -137,9 +132,9 @@ impl Service for Peers {
             return;
         }
         let result = match bulk {
-            Bulk::Fetch { digest, offset, fill, via, list } => {
-                let fill = fill.then_some(Sources::Holders { via });
-                self.serve_fetch(from, digest, offset, fill, list, send).await
+            Bulk::Fetch { digest, offset, fill, via, list, direct, class } => {
+                let wanted = Wanted { digest, offset, fill, via, list, direct, class };
+                self.outgoing.serve(from, wanted, send).await
             }
             Bulk::Copy { repository } => {
                 self.copies.receive(from, repository, CopyIn::new(send, receive, self.rest)).await
@@ -203,59 +198,6 @@ impl Peers {
             Ok(proposed) => Answer::Refused(format!("the ledger answered {:?}", proposed.outcome)),
             Err(error) => Answer::Refused(error.to_string()),
         }
-    }
-
-    async fn serve_fetch(
-        &self,
-        from: NodeId,
-        digest: Digest,
-        offset: u64,
-        fill: Option<Sources>,
-        list: bool,
-        send: SendStream,
-    ) -> Result<(), LinkError> {
-        let mut serve = Serve::new(send, self.stall);
-        let store_error = |e: crate::store::StoreError| LinkError::Broken(e.to_string());
-        let held = self.store.open_blob(&digest).await.map_err(store_error)?;
-        let (size, content, groups, behind, mut body) = if let Some(blob) = held {
-            let groups = if list { self.store.groups(digest, &blob).await.map_err(store_error)? } else { None };
-            let damaged = list && groups.is_none() && Groups::checkable(blob.size);
-            if offset > blob.size || damaged {
-                return serve.missing().await;
-            }
-            let body = FileBody::whole(blob.file, offset..blob.size, self.store.buffers());
-            (blob.size, Some(blob.held.content), groups, 0, body)
-        } else {
-            let flight = self.flights.flying(&digest);
-            let flight = flight.or_else(|| fill.map(|sources| self.flights.join(digest, sources)));
-            let Some(flight) = flight else { return serve.missing().await };
-            match flight.begun(digest, self.first_byte).await {
-                Ok(begun) if offset <= begun.size => {
-                    let Begun { size, file, following, groups, behind } = begun;
-                    let body = FileBody::arriving(file, offset..size, self.store.buffers(), following, self.stall);
-                    (size, groups.as_ref().map(Groups::content), groups, behind.saturating_add(1), body)
-                }
-                _ => return serve.missing().await,
-            }
-        };
-        let sent = groups.filter(|groups| list && Groups::listed(groups.size())).map(|groups| groups.list().to_vec());
-        serve.found(size, content, sent, behind).await?;
-        let shown = self.transfers.begin(digest, Direction::Out, from, size - offset);
-        while let Some(piece) = body.next().await {
-            match piece {
-                Ok(bytes) => {
-                    shown.advance(bytes.len() as u64);
-                    metrics::counter!("atoll_link_bytes_sent_total").increment(bytes.len() as u64);
-                    serve.send(bytes).await?;
-                }
-                Err(error) => {
-                    debug!(%digest, %error, "what a peer follows broke off");
-                    return Ok(());
-                }
-            }
-        }
-        serve.finish();
-        Ok(())
     }
 
     /// Lets a node in that shows a token's secret: its certificate is signed only after the ledger has used the invitation up.

@@ -33,6 +33,8 @@ use crate::http::{self, Listener};
 use crate::liars::Liars;
 use crate::mirrors::Mirrors;
 use crate::neighbours::Neighbours;
+use crate::outgoing::Outgoing;
+use crate::pacing::Pacing;
 use crate::peers::Peers;
 use crate::preheats::Preheats;
 use crate::proxies::{Proxies, ProxyTerms};
@@ -143,10 +145,14 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         upstream_allowed,
         inner.clone(),
     );
+    let caps = settings.links.caps.iter().map(|(region, rate)| Ok((region.parse()?, *rate)));
+    let caps: Vec<_> = caps.collect::<Result<_, rules::names::BadName>>().map_err(io::Error::other)?;
+    let pacing = Pacing::new(neighbours.clone(), caps);
     let copies = Arc::new(Copies {
         neighbours: neighbours.clone(),
         store: store.clone(),
         transfers: transfers.clone(),
+        pacing: pacing.clone(),
         terms,
         grant: settings.uploads.expire_after,
         tasks: inner.clone(),
@@ -185,17 +191,23 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         members: members.clone(),
         store: store.clone(),
         flights: flights.clone(),
+        outgoing: Outgoing::new(
+            neighbours.clone(),
+            store.clone(),
+            flights.clone(),
+            transfers.clone(),
+            pacing,
+            deadlines.stall,
+            deadlines.first_byte,
+        ),
         copies: copies.clone(),
         writes: writes.clone(),
         proxies: proxies.clone(),
         preheats: preheats.clone(),
-        transfers: transfers.clone(),
         authority: identity.authority.clone(),
-        stall: deadlines.stall,
         rest: settings.uploads.expire_after,
         grant: settings.uploads.expire_after,
         commit: deadlines.commit,
-        first_byte: deadlines.first_byte,
     });
     inner.spawn("links", links::serve(links.clone(), peers, inner.clone()));
 

@@ -16,6 +16,8 @@ use crate::reputation::Lie;
 pub struct Flight<S> {
     sources: Vec<S>,
     shunned: Vec<S>,
+    /// Of those, whose only lie was a wrong group, and where that begins.
+    damaged: Vec<(S, u64)>,
     next: usize,
     fruitless: usize,
     offset: u64,
@@ -90,6 +92,7 @@ impl<S: Clone + PartialEq> Flight<S> {
         Flight {
             sources,
             shunned: Vec::new(),
+            damaged: Vec::new(),
             next: 0,
             fruitless: 0,
             offset: 0,
@@ -217,6 +220,16 @@ impl<S: Clone + PartialEq> Flight<S> {
         if self.size == Some(self.offset) { Ok(()) } else { Err(Lie::Length) }
     }
 
+    /// The source sends this one on to another, which is asked first from now on; `false` if that is shunned, and the same source is to be asked again.
+    pub fn handle_elsewhere(&mut self, source: S) -> bool {
+        if self.sources.is_empty() || self.shunned.contains(&source) {
+            return false;
+        }
+        self.next %= self.sources.len();
+        self.sources.insert(self.next, source);
+        true
+    }
+
     /// The source broke off or had nothing: what is not a whole checked group is forgotten.
     pub fn handle_failure(&mut self) {
         self.group.clear();
@@ -224,14 +237,30 @@ impl<S: Clone + PartialEq> Flight<S> {
         self.fruitless += 1;
     }
 
-    /// The source was caught at a lie: what it sent of the group is forgotten, and it is asked no more.
-    pub fn handle_lie(&mut self) {
+    /// The source was caught at a lie: what it sent of the group is forgotten, and it is asked no more, unless by [`Flight::forgive`].
+    pub fn handle_lie(&mut self, lie: Lie) {
         self.group.clear();
         if !self.sources.is_empty() {
             self.next %= self.sources.len();
             let liar = self.sources.remove(self.next);
+            if lie == Lie::Group {
+                self.damaged.push((liar.clone(), self.offset));
+            }
             self.shunned.push(liar);
         }
+    }
+
+    /// Nobody else gives anything: goes on with those who had one group wrong that another has given by now. `false` if there are none. So two damaged
+    /// copies make a good one; and the flight ends, because a source comes back only when the bytes are further than where it lied.
+    pub fn forgive(&mut self) -> bool {
+        let offset = self.offset;
+        let back: Vec<S> = self.damaged.extract_if(.., |(_, at)| *at < offset).map(|(source, _)| source).collect();
+        if back.is_empty() {
+            return false;
+        }
+        self.shunned.retain(|source| !back.contains(source));
+        self.turn_to(back);
+        true
     }
 
     /// All bytes are here and are not what they are called. The flight may begin again, once, without those on whose word alone it was; the one who has
@@ -316,8 +345,9 @@ mod tests {
         let mut checked = Vec::new();
         assert_eq!(flight.handle_bytes(&wrong, &mut checked), Err(Lie::Group));
         assert_eq!(checked.iter().map(|c| c.bytes().len()).sum::<usize>(), 2 * GROUP);
-        flight.handle_lie();
+        flight.handle_lie(Lie::Group);
         assert_eq!(flight.shunned(), [1]);
+        assert!(!flight.forgive(), "not before somebody else has given that group");
         assert_eq!(flight.step(), Step::Ask { source: 2, offset: 2 * GROUP as u64 });
         // the second is itself still filling: its bytes are checked all the same
         assert_eq!(flight.handle_claim(&unknown(claim.size)), Judgement::Believed);
@@ -325,6 +355,34 @@ mod tests {
         assert_eq!(checked.iter().flat_map(|c| c.bytes()).copied().collect::<Vec<_>>(), bytes);
         assert_eq!((flight.step(), flight.handle_end()), (Step::Check, Ok(())));
         assert_eq!(flight.handle_bytes(&[0], &mut checked), Err(Lie::Length));
+    }
+
+    #[test]
+    fn two_damaged_copies_make_a_good_one() {
+        let (bytes, claim) = blob(4 * GROUP);
+        let damaged_at = |group: usize| {
+            let mut bytes = bytes.clone();
+            bytes[group * GROUP] ^= 1;
+            bytes
+        };
+        let copies = [damaged_at(1), damaged_at(3)];
+        let mut flight = Flight::new(vec![0, 1], bound(&claim));
+        let (mut checked, mut asked) = (Vec::new(), Vec::new());
+        loop {
+            match flight.step() {
+                Step::Check => break,
+                Step::GiveUp => assert!(flight.forgive()),
+                Step::Ask { source, offset } => {
+                    asked.push((source, offset as usize / GROUP));
+                    assert_eq!(flight.handle_claim(&claim), Judgement::Believed);
+                    if let Err(lie) = flight.handle_bytes(&copies[source][offset as usize..], &mut checked) {
+                        flight.handle_lie(lie);
+                    }
+                }
+            }
+        }
+        assert_eq!(asked, [(0, 0), (1, 1), (0, 3)]);
+        assert_eq!(checked.iter().flat_map(|c| c.bytes()).copied().collect::<Vec<_>>(), bytes);
     }
 
     #[test]
@@ -379,6 +437,20 @@ mod tests {
     }
 
     #[test]
+    fn whoever_is_named_is_asked_first_and_then_the_one_who_named_it() {
+        let mut flight = Flight::new(vec![1, 2], None);
+        flight.handle_failure();
+        assert!(flight.handle_elsewhere(3));
+        assert_eq!(flight.step(), Step::Ask { source: 3, offset: 0 });
+        flight.handle_failure();
+        assert_eq!(flight.step(), Step::Ask { source: 2, offset: 0 });
+        assert!(flight.handle_elsewhere(4));
+        flight.handle_lie(Lie::Outboard);
+        assert_eq!(flight.step(), Step::Ask { source: 2, offset: 0 });
+        assert!(!flight.handle_elsewhere(4), "it has lied");
+    }
+
+    #[test]
     fn after_wrong_unchecked_bytes_whoever_can_be_held_to_a_list_is_asked_again() {
         let (bytes, claim) = blob(3 * GROUP);
         let mut flight = Flight::new(vec![1, 2], bound(&claim));
@@ -421,7 +493,7 @@ mod tests {
         assert_eq!(Flight::<u8>::new(vec![], None).step(), Step::GiveUp);
         flight.turn_to(vec![3]);
         assert_eq!(flight.step(), Step::Ask { source: 3, offset: 0 });
-        flight.handle_lie();
+        flight.handle_lie(Lie::Length);
         assert_eq!(flight.step(), Step::GiveUp);
     }
 

@@ -14,6 +14,8 @@
 //! | [`roster`], [`failover`] | who is alive in whose view; when a project gets another primary |
 //! | [`flight`] | whom to fetch a blob from next, what to believe, and when to give up |
 //! | [`groups`], [`reputation`] | ranges that are checked as they arrive; peers that were caught sending wrong ones |
+//! | [`fanout`] | who passes a blob on to whom, when many want it at once |
+//! | [`pacing`] | how many bytes a second, and for what first |
 //! | [`placement`] | which nodes vote, hold, fetch |
 //! | [`cache`] | which cached blobs go when the budget is full |
 //! | [`edge`] | what an edge may answer from what it has kept |
@@ -33,6 +35,7 @@ pub mod command;
 pub mod digest;
 pub mod edge;
 pub mod failover;
+pub mod fanout;
 pub mod flight;
 pub mod groups;
 pub mod lease;
@@ -40,6 +43,7 @@ pub mod manifest;
 pub mod mirror;
 pub mod moment;
 pub mod names;
+pub mod pacing;
 pub mod placement;
 pub mod proxy;
 pub mod records;

@@ -9,6 +9,7 @@ use crate::command::{Command, Envelope, Outcome};
 use crate::digest::{ContentHash, Digest};
 use crate::lease::Grant;
 use crate::names::{NodeId, OperationId, RepositoryName, Revision, Tag, UpstreamId};
+use crate::pacing::Class;
 use crate::records::NodeRecord;
 
 /// The version of everything below.
@@ -338,6 +339,10 @@ pub enum Bulk {
         via: Option<RepositoryName>,
         /// Whether to send the list of the blob's groups before the bytes.
         list: bool,
+        /// Whether to send it and not to answer [`Fetched::Elsewhere`]: it was tried there.
+        direct: bool,
+        /// What for.
+        class: Class,
     },
     /// I am receiving an upload: take a copy while it arrives.
     Copy {
@@ -362,6 +367,8 @@ pub enum Fetched {
         /// How many nodes the bytes pass on their way from one that holds the blob: 0 if the sender holds it.
         behind: u8,
     },
+    /// This node is receiving or has just received it from here: ask it. If it does not give everything, ask here again, `direct`.
+    Elsewhere(NodeId),
     /// Not here.
     Missing,
 }

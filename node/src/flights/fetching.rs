@@ -1,5 +1,6 @@
 //! One flight: source after source, each byte judged as it comes, until the digest has the last word.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,8 @@ use mesh::transfer::{self, Wanted};
 use rules::digest::Digest;
 use rules::flight::{Bound, Flight, Judgement, Step};
 use rules::moment::Moment;
-use rules::names::RepositoryName;
+use rules::names::{NodeId, RepositoryName};
+use rules::pacing::Class;
 use rules::records::{BlobRecord, Look, key};
 use rules::reputation::Lie;
 use rules::wire::Held;
@@ -35,7 +37,13 @@ impl Flights {
         Some(Bound { content: record.content?, size: record.size })
     }
 
-    pub(super) async fn fly(&self, digest: Digest, sources: Sources, arriving: &Arriving) -> Result<Held, FlightError> {
+    pub(super) async fn fly(
+        &self,
+        digest: Digest,
+        sources: Sources,
+        class: Class,
+        arriving: &Arriving,
+    ) -> Result<Held, FlightError> {
         metrics::counter!("atoll_flights_total").increment(1);
         let via = match &sources {
             Sources::Find { via } | Sources::Holders { via } => via.clone(),
@@ -44,6 +52,8 @@ impl Flights {
         let first = self.sources(digest, &sources).await;
         let mut fetching = Fetching {
             digest,
+            class,
+            named: BTreeSet::new(),
             via,
             flight: Flight::new(first, self.bound(&digest)),
             missing_upstream: false,
@@ -60,6 +70,7 @@ impl Flights {
                     let Some(file) = landing.take() else { return Err(FlightError::NoSource(digest)) };
                     landing = Some(self.ask(&mut fetching, source, offset, file, arriving).await?);
                 }
+                Step::GiveUp if fetching.flight.forgive() => {}
                 Step::GiveUp if looked_again != Some(offset_of(&landing)) => {
                     // the region's fetcher, or those who were told, could not: ask everyone who has it; and again whenever that has got any further
                     looked_again = Some(offset_of(&landing));
@@ -135,21 +146,26 @@ impl Flights {
         true
     }
 
-    /// Begins to fetch from one source; `None` if it has nothing.
-    async fn begin(&self, fetching: &Fetching, source: &Source, offset: u64) -> Result<Option<Incoming>, FetchError> {
+    /// Begins to fetch from one source.
+    async fn begin(&self, fetching: &Fetching, source: &Source, offset: u64) -> Result<Answer, FetchError> {
         let digest = fetching.digest;
         match source {
             Source::Peer { node, fill } => {
                 let (via, list) = (fetching.via.clone(), fetching.flight.wants_list());
-                let wanted = Wanted { digest, offset, fill: *fill, via, list };
+                let direct = fetching.named.contains(node);
+                let wanted = Wanted { digest, offset, fill: *fill, via, list, direct, class: fetching.class };
                 let fetch = transfer::fetch(&self.neighbours.links, *node, wanted, self.terms);
-                Ok(fetch.await?.map(Incoming::Peer))
+                Ok(match fetch.await? {
+                    transfer::Fetching::Found(fetch) => Answer::Found(Incoming::Peer(fetch)),
+                    transfer::Fetching::Elsewhere(other) => Answer::Elsewhere { named_by: *node, other },
+                    transfer::Fetching::Missing => Answer::Nothing,
+                })
             }
             Source::Upstream(repository) => {
-                let Some(proxies) = self.proxies.get() else { return Ok(None) };
-                let Some((upstream, there)) = proxies.upstream_of(repository)? else { return Ok(None) };
+                let Some(proxies) = self.proxies.get() else { return Ok(Answer::Nothing) };
+                let Some((upstream, there)) = proxies.upstream_of(repository)? else { return Ok(Answer::Nothing) };
                 let stream = upstream.blob(&there, &digest, offset).await?;
-                Ok(Some(Incoming::Upstream(Box::new(stream))))
+                Ok(Answer::Found(Incoming::Upstream(Box::new(stream))))
             }
         }
     }
@@ -165,8 +181,12 @@ impl Flights {
     ) -> Result<Landing, FlightError> {
         let digest = fetching.digest;
         let mut incoming = match self.begin(fetching, &source, offset).await {
-            Ok(Some(incoming)) => incoming,
-            Ok(None) => {
+            Ok(Answer::Found(incoming)) => incoming,
+            Ok(Answer::Elsewhere { named_by, other }) => {
+                self.turn_aside(fetching, named_by, other);
+                return Ok(landing);
+            }
+            Ok(Answer::Nothing) => {
                 fetching.flight.handle_failure();
                 return Ok(landing);
             }
@@ -191,7 +211,7 @@ impl Flights {
             }
             Judgement::Lied(lie) => {
                 self.caught(&source, digest, offset, lie);
-                fetching.flight.handle_lie();
+                fetching.flight.handle_lie(lie);
                 return Ok(landing);
             }
         }
@@ -231,12 +251,22 @@ impl Flights {
                 Ok(()) => {}
                 Err(lie) => {
                     self.caught(&source, digest, landing.ingest.written(), lie);
-                    fetching.flight.handle_lie();
+                    fetching.flight.handle_lie(lie);
                     return Ok(landing);
                 }
             }
         }
         Ok(landing)
+    }
+
+    /// A source names another node that passes the blob on. It is named once: whoever has named one is to send the blob itself the next time.
+    fn turn_aside(&self, fetching: &mut Fetching, named_by: NodeId, other: NodeId) {
+        if !fetching.named.insert(named_by) {
+            fetching.flight.handle_failure();
+        } else if other != self.neighbours.me && !self.liars.demoted(other) {
+            metrics::counter!("atoll_flights_sent_on_total").increment(1);
+            fetching.flight.handle_elsewhere(Source::Peer { node: other, fill: false });
+        }
     }
 
     fn caught(&self, source: &Source, digest: Digest, offset: u64, lie: Lie) {
@@ -278,6 +308,9 @@ async fn take(
 /// A flight as this node carries it out.
 struct Fetching {
     digest: Digest,
+    class: Class,
+    /// Who has named another node to go on with.
+    named: BTreeSet<NodeId>,
     via: Option<RepositoryName>,
     flight: Flight<Source>,
     missing_upstream: bool,
@@ -295,6 +328,13 @@ impl Fetching {
             self.stalled.push(source.clone());
         }
     }
+}
+
+/// What a source answers.
+enum Answer {
+    Found(Incoming),
+    Elsewhere { named_by: NodeId, other: NodeId },
+    Nothing,
 }
 
 /// How far the bytes are.

@@ -22,6 +22,7 @@ use mesh::transfer::TransferTerms;
 use parking_lot::Mutex;
 use rules::digest::Digest;
 use rules::names::{NodeId, RepositoryName};
+use rules::pacing::Class;
 use rules::placement;
 use rules::wire::Held;
 use tokio::sync::watch;
@@ -118,8 +119,8 @@ impl Flights {
         self.flying.lock().get(digest).cloned()
     }
 
-    /// Joins the flight of `digest`, or starts it.
-    pub fn join(self: &Arc<Self>, digest: Digest, sources: Sources) -> Arc<Arriving> {
+    /// Joins the flight of `digest`, or starts it for `class`. One that flies already goes on for the class that it was started for.
+    pub fn join(self: &Arc<Self>, digest: Digest, sources: Sources, class: Class) -> Arc<Arriving> {
         let mut flying = self.flying.lock();
         if let Some(arriving) = flying.get(&digest) {
             return arriving.clone();
@@ -129,7 +130,7 @@ impl Flights {
         let (flights, task) = (self.clone(), arriving.clone());
         self.tasks.spawn("flight", async move {
             let _finish = Finish { flights: flights.clone(), digest, arriving: task.clone() };
-            let result = flights.fly(digest, sources, &task).await;
+            let result = flights.fly(digest, sources, class, &task).await;
             if let Err(error) = &result {
                 debug!(%digest, %error, "flight failed");
                 metrics::counter!("atoll_flights_failed_total").increment(1);
@@ -150,7 +151,7 @@ impl Flights {
         let held = match keep().await.map_err(|e| e.to_string())? {
             Some(held) => held,
             None => {
-                self.join(digest, Sources::Told(sources)).finished().await.map_err(|e| e.to_string())?;
+                self.join(digest, Sources::Told(sources), Class::Copy).finished().await.map_err(|e| e.to_string())?;
                 // the flight may have been another's, which keeps it as a cache does
                 let held = keep().await.map_err(|e| e.to_string())?;
                 held.ok_or_else(|| format!("{digest} was fetched, but there is no room for it (cache.budget)"))?

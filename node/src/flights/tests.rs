@@ -18,6 +18,7 @@ use rules::failover::FailoverTerms;
 use rules::groups::{GROUP, GroupHasher};
 use rules::lease::LeaseTerms;
 use rules::names::NodeId;
+use rules::pacing::Class;
 use rules::reputation::Lie;
 use rules::wire::{Answer, Ask, Bulk};
 
@@ -81,7 +82,7 @@ impl Service for Peer {
         let Bulk::Fetch { offset, list, .. } = bulk else { return };
         self.asked.lock().push(offset);
         let manner = self.manner.lock().clone();
-        let mut serve = Serve::new(send, PATIENCE);
+        let mut serve = Serve::new(send, Class::Pull, PATIENCE);
         serve.found(manner.size, manner.content, list.then_some(manner.list), 0).await.unwrap();
         let end = match manner.then {
             Then::End => manner.bytes.len(),
@@ -162,7 +163,7 @@ impl Rig {
 
     /// Flies it from both peers in order; the bytes that were kept.
     async fn fly(&self, digest: Digest) -> Result<Vec<u8>, FlightError> {
-        let arriving = self.flights.join(digest, Sources::Told(PEERS.to_vec()));
+        let arriving = self.flights.join(digest, Sources::Told(PEERS.to_vec()), Class::Pull);
         let held = tokio::time::timeout(PATIENCE / 2, arriving.finished()).await.expect("the flight ends")?;
         let blob = self.store.open_blob(&digest).await.unwrap().unwrap();
         let mut bytes = vec![0; held.size as usize];
@@ -217,6 +218,21 @@ async fn a_liars_group_is_thrown_away_and_the_next_source_goes_on_at_its_first_b
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_damaged_copies_make_a_good_one() {
+    let bytes = blob();
+    let damaged_at = |group: usize| {
+        let mut manner = honest(&bytes);
+        manner.bytes[group * GROUP + 1] ^= 1;
+        manner
+    };
+    let rig = Rig::new([damaged_at(2), damaged_at(6)]).await;
+    assert!(rig.fly(Digest::sha256(&bytes)).await.unwrap() == bytes);
+    assert_eq!(rig.named(), [(PEERS[0], vec![Lie::Group]), (PEERS[1], vec![Lie::Group])]);
+    assert_eq!((rig.asked(0), rig.asked(1)), (vec![0, 6 * GROUP as u64], vec![2 * GROUP as u64]));
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_breaks_off_or_stands_still_is_replaced_and_no_liar() {
     let bytes = blob();
     for then in [Then::BreakOff(3 * GROUP + 9), Then::StandStill(3 * GROUP + 9)] {
@@ -247,7 +263,7 @@ async fn a_liar_that_alone_has_the_blob_gives_no_byte_past_its_right_groups() {
     flipped.bytes[4 * GROUP] ^= 1;
     let rig = Rig::new([flipped.clone(), flipped]).await;
     let digest = Digest::sha256(&bytes);
-    let arriving = rig.flights.join(digest, Sources::Told(PEERS.to_vec()));
+    let arriving = rig.flights.join(digest, Sources::Told(PEERS.to_vec()), Class::Pull);
     let begun = arriving.begun(digest, PATIENCE).await.unwrap();
     assert!(matches!(arriving.finished().await, Err(FlightError::NoSource(_))));
     let allowed = begun.following.borrow().clone().unwrap();
@@ -270,7 +286,7 @@ async fn wrong_bytes_that_hash_to_their_own_list_are_disproved_at_the_end_and_th
     for (liar, lie) in [(honest(&other), Lie::Binding), (filling, Lie::Group)] {
         let rig = Rig::new([liar.clone(), honest(&bytes)]).await;
         let digest = Digest::sha256(&bytes);
-        let arriving = rig.flights.join(digest, Sources::Told(PEERS.to_vec()));
+        let arriving = rig.flights.join(digest, Sources::Told(PEERS.to_vec()), Class::Pull);
         let first = arriving.begun(digest, PATIENCE).await.unwrap();
         assert!(rig.fly(digest).await.unwrap() == bytes);
         let mut following = first.following;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use rules::digest::Digest;
 use rules::names::{NodeId, Region, RepositoryName};
+use rules::pacing::Class;
 use rules::placement;
 use rules::wire::{Answer, Ask};
 use tracing::{info, warn};
@@ -148,7 +149,7 @@ impl Preheats {
         if self.store.held(&digest).map_err(|e| e.to_string())?.is_some() {
             return Ok(());
         }
-        let flight = self.flights.join(digest, Sources::Holders { via });
+        let flight = self.flights.join(digest, Sources::Holders { via }, Class::Preheat);
         flight.finished().await.map(|_| ()).map_err(|e| e.to_string())
     }
 }

@@ -4,6 +4,7 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 use rules::access::Action;
 use rules::digest::Digest;
 use rules::names::RepositoryName;
+use rules::pacing::Class;
 use rules::records::{BlobRecord, Look, key};
 use rules::wire::{Answer, Ask};
 use std::time::Duration;
@@ -79,7 +80,8 @@ impl Registry {
             }
             None => {
                 metrics::counter!("atoll_blob_misses_total").increment(1);
-                let flight = self.flights.join(digest, Sources::Find { via: proxied.then(|| repository.clone()) });
+                let sources = Sources::Find { via: proxied.then(|| repository.clone()) };
+                let flight = self.flights.join(digest, sources, Class::Pull);
                 let Begun { size, file, following, .. } = match flight.begun(digest, self.first_byte).await {
                     // a manifest here refers to it, so it may come back: a client would give up on a 404 for good
                     Err(error @ FlightError::Missing(_)) if linked => {

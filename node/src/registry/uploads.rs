@@ -158,7 +158,7 @@ impl Registry {
             self.store.grant(digest, to, self.grant).await?;
             metrics::counter!("atoll_mounts_total").increment(1);
             if self.store.held(&digest)?.is_none() {
-                self.flights.join(digest, Sources::Find { via: None });
+                self.flights.join(digest, Sources::Find { via: None }, rules::pacing::Class::Copy);
             }
         }
         Ok(readable)

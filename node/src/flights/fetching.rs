@@ -265,6 +265,8 @@ impl Flights {
             fetching.flight.handle_failure();
         } else if other != self.neighbours.me && !self.liars.demoted(other) {
             metrics::counter!("atoll_flights_sent_on_total").increment(1);
+            // whoever named it has made room for this node there: it is not to be sent on again
+            fetching.named.insert(other);
             fetching.flight.handle_elsewhere(Source::Peer { node: other, fill: false });
         }
     }
@@ -309,7 +311,7 @@ async fn take(
 struct Fetching {
     digest: Digest,
     class: Class,
-    /// Who has named another node to go on with.
+    /// Who has named another node to go on with, and who was named: they are to send the blob themselves.
     named: BTreeSet<NodeId>,
     via: Option<RepositoryName>,
     flight: Flight<Source>,

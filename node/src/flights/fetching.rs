@@ -70,7 +70,6 @@ impl Flights {
                     let Some(file) = landing.take() else { return Err(FlightError::NoSource(digest)) };
                     landing = Some(self.ask(&mut fetching, source, offset, file, arriving).await?);
                 }
-                Step::GiveUp if fetching.flight.forgive() => {}
                 Step::GiveUp if looked_again != Some(offset_of(&landing)) => {
                     // the region's fetcher, or those who were told, could not: ask everyone who has it; and again whenever that has got any further
                     looked_again = Some(offset_of(&landing));
@@ -78,6 +77,7 @@ impl Flights {
                     others.retain(|other| !fetching.flight.shunned().iter().any(|shunned| shunned.is(other)));
                     fetching.flight.turn_to(others);
                 }
+                Step::GiveUp if fetching.flight.forgive() => {}
                 Step::GiveUp if self.turn_to_stalled(&mut fetching) => tokio::time::sleep(AGAIN).await,
                 Step::GiveUp => {
                     let missing = FlightError::Missing(digest);
@@ -100,7 +100,7 @@ impl Flights {
                                 return Err(failed);
                             }
                             wrong = Some(failed);
-                            looked_again = None;
+                            (looked_again, fetching.shown) = (None, None);
                             // whoever has read wrong bytes is broken off; whoever comes now reads the next file
                             arriving.begun.send_replace(None);
                             landing = Some(self.land_in(&digest)?);

@@ -37,13 +37,7 @@ impl Flights {
         Some(Bound { content: record.content?, size: record.size })
     }
 
-    pub(super) async fn fly(
-        &self,
-        digest: Digest,
-        sources: Sources,
-        class: Class,
-        arriving: &Arriving,
-    ) -> Result<Held, FlightError> {
+    pub(super) async fn fly(&self, digest: Digest, sources: Sources, arriving: &Arriving) -> Result<Held, FlightError> {
         metrics::counter!("atoll_flights_total").increment(1);
         let via = match &sources {
             Sources::Find { via } | Sources::Holders { via } => via.clone(),
@@ -52,7 +46,7 @@ impl Flights {
         let first = self.sources(digest, &sources).await;
         let mut fetching = Fetching {
             digest,
-            class,
+            class: arriving.class(),
             named: BTreeSet::new(),
             via,
             flight: Flight::new(first, self.bound(&digest)),
@@ -176,6 +170,7 @@ impl Flights {
         arriving: &Arriving,
     ) -> Result<Landing, FlightError> {
         let digest = fetching.digest;
+        fetching.class = arriving.class();
         let mut incoming = match self.begin(fetching, &source, offset).await {
             Ok(Answer::Found(incoming)) => incoming,
             Ok(Answer::Elsewhere { named_by, other }) => {
@@ -217,6 +212,10 @@ impl Flights {
         let shown = fetching.shown.get_or_insert_with(|| self.transfers.begin(digest, Direction::In, peer, size));
         shown.turn_to(peer);
         while fetching.flight.step() != Step::Check {
+            if arriving.class() < fetching.class {
+                // somebody is in more of a hurry now: the same source again, for that
+                return Ok(landing);
+            }
             let Batch { pieces, then } = next_batch(&mut incoming).await;
             let count: u64 = pieces.iter().map(|b| b.len() as u64).sum();
             if let Source::Peer { .. } = source {

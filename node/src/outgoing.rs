@@ -121,6 +121,7 @@ impl Outgoing {
             wanted.fill.then(|| self.flights.join(digest, sources, wanted.class))
         });
         let Some(flight) = flight else { return Ok(None) };
+        flight.raise(wanted.class);
         let Ok(Begun { size, file, following, groups, behind }) = flight.begun(digest, self.first_byte).await else {
             return Ok(None);
         };

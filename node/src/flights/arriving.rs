@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rules::digest::Digest;
 use rules::groups::Groups;
+use rules::pacing::Class;
 use rules::wire::Held;
 use tokio::sync::watch;
 
@@ -29,11 +31,32 @@ pub struct Begun {
 
 /// A blob that is arriving.
 pub struct Arriving {
+    /// The most urgent that anyone wants it for, as an index of [`Class::ALL`].
+    class: AtomicUsize,
     pub(super) begun: watch::Sender<Option<Begun>>,
     pub(super) done: watch::Sender<Option<Result<Held, FlightError>>>,
 }
 
 impl Arriving {
+    /// Nothing has come yet.
+    pub(super) fn new(class: Class) -> Self {
+        Arriving {
+            class: AtomicUsize::new(class as usize),
+            begun: watch::Sender::new(None),
+            done: watch::Sender::new(None),
+        }
+    }
+
+    /// Somebody wants it for this: if that is more urgent, its source is asked again accordingly, from the byte that was reached.
+    pub fn raise(&self, class: Class) {
+        self.class.fetch_min(class as usize, Ordering::Relaxed);
+    }
+
+    /// What it is wanted for.
+    pub(super) fn class(&self) -> Class {
+        Class::ALL[self.class.load(Ordering::Relaxed)]
+    }
+
     /// What is known of it once a source has answered; at most `deadline` later.
     pub async fn begun(&self, digest: Digest, deadline: Duration) -> Result<Begun, FlightError> {
         let (mut begun, mut done) = (self.begun.subscribe(), self.done.subscribe());

@@ -37,13 +37,7 @@ impl Flights {
         Some(Bound { content: record.content?, size: record.size })
     }
 
-    pub(super) async fn fly(
-        &self,
-        digest: Digest,
-        sources: Sources,
-        class: Class,
-        arriving: &Arriving,
-    ) -> Result<Held, FlightError> {
+    pub(super) async fn fly(&self, digest: Digest, sources: Sources, arriving: &Arriving) -> Result<Held, FlightError> {
         metrics::counter!("atoll_flights_total").increment(1);
         let via = match &sources {
             Sources::Find { via } | Sources::Holders { via } => via.clone(),
@@ -52,7 +46,7 @@ impl Flights {
         let first = self.sources(digest, &sources).await;
         let mut fetching = Fetching {
             digest,
-            class,
+            class: arriving.class(),
             named: BTreeSet::new(),
             via,
             flight: Flight::new(first, self.bound(&digest)),
@@ -70,7 +64,6 @@ impl Flights {
                     let Some(file) = landing.take() else { return Err(FlightError::NoSource(digest)) };
                     landing = Some(self.ask(&mut fetching, source, offset, file, arriving).await?);
                 }
-                Step::GiveUp if fetching.flight.forgive() => {}
                 Step::GiveUp if looked_again != Some(offset_of(&landing)) => {
                     // the region's fetcher, or those who were told, could not: ask everyone who has it; and again whenever that has got any further
                     looked_again = Some(offset_of(&landing));
@@ -78,6 +71,7 @@ impl Flights {
                     others.retain(|other| !fetching.flight.shunned().iter().any(|shunned| shunned.is(other)));
                     fetching.flight.turn_to(others);
                 }
+                Step::GiveUp if fetching.flight.forgive() => {}
                 Step::GiveUp if self.turn_to_stalled(&mut fetching) => tokio::time::sleep(AGAIN).await,
                 Step::GiveUp => {
                     let missing = FlightError::Missing(digest);
@@ -104,7 +98,7 @@ impl Flights {
                                 return Err(failed);
                             }
                             wrong = Some(failed);
-                            looked_again = None;
+                            (looked_again, fetching.shown) = (None, None);
                             // whoever has read wrong bytes is broken off; whoever comes now reads the next file
                             arriving.begun.send_replace(None);
                             landing = Some(self.land_in(&digest)?);
@@ -180,6 +174,7 @@ impl Flights {
         arriving: &Arriving,
     ) -> Result<Landing, FlightError> {
         let digest = fetching.digest;
+        fetching.class = arriving.class();
         let mut incoming = match self.begin(fetching, &source, offset).await {
             Ok(Answer::Found(incoming)) => incoming,
             Ok(Answer::Elsewhere { named_by, other }) => {
@@ -222,6 +217,10 @@ impl Flights {
         let shown = fetching.shown.get_or_insert_with(|| self.transfers.begin(digest, Direction::In, peer, size));
         shown.turn_to(peer);
         while fetching.flight.step() != Step::Check {
+            if arriving.class() < fetching.class {
+                // somebody is in more of a hurry now: the same source again, for that
+                return Ok(landing);
+            }
             let Batch { pieces, then } = next_batch(&mut incoming).await;
             let count: u64 = pieces.iter().map(|b| b.len() as u64).sum();
             if let Source::Peer { .. } = source {

@@ -25,7 +25,6 @@ use rules::names::{NodeId, RepositoryName};
 use rules::pacing::Class;
 use rules::placement;
 use rules::wire::Held;
-use tokio::sync::watch;
 use tracing::debug;
 
 pub use arriving::{Arriving, Begun};
@@ -119,18 +118,19 @@ impl Flights {
         self.flying.lock().get(digest).cloned()
     }
 
-    /// Joins the flight of `digest`, or starts it for `class`. One that flies already goes on for the class that it was started for.
+    /// Joins the flight of `digest`, or starts it; either way it is wanted for `class`.
     pub fn join(self: &Arc<Self>, digest: Digest, sources: Sources, class: Class) -> Arc<Arriving> {
         let mut flying = self.flying.lock();
         if let Some(arriving) = flying.get(&digest) {
+            arriving.raise(class);
             return arriving.clone();
         }
-        let arriving = Arc::new(Arriving { begun: watch::Sender::new(None), done: watch::Sender::new(None) });
+        let arriving = Arc::new(Arriving::new(class));
         flying.insert(digest, arriving.clone());
         let (flights, task) = (self.clone(), arriving.clone());
         self.tasks.spawn("flight", async move {
             let _finish = Finish { flights: flights.clone(), digest, arriving: task.clone() };
-            let result = flights.fly(digest, sources, class, &task).await;
+            let result = flights.fly(digest, sources, &task).await;
             if let Err(error) = &result {
                 debug!(%digest, %error, "flight failed");
                 metrics::counter!("atoll_flights_failed_total").increment(1);

@@ -63,8 +63,8 @@ fn honest(bytes: &[u8]) -> Manner {
 
 struct Peer {
     manner: Mutex<Manner>,
-    /// The offsets it was asked for.
-    asked: Mutex<Vec<u64>>,
+    /// The offsets it was asked for, and what for.
+    asked: Mutex<Vec<(u64, Class)>>,
 }
 
 impl Service for Peer {
@@ -79,8 +79,8 @@ impl Service for Peer {
     async fn lease(&self, _: NodeId, _: SendStream, _: RecvStream) {}
 
     async fn bulk(&self, _: NodeId, bulk: Bulk, send: SendStream, _: RecvStream) {
-        let Bulk::Fetch { offset, list, .. } = bulk else { return };
-        self.asked.lock().push(offset);
+        let Bulk::Fetch { offset, list, class, .. } = bulk else { return };
+        self.asked.lock().push((offset, class));
         let manner = self.manner.lock().clone();
         let mut serve = Serve::new(send, Class::Pull, PATIENCE);
         serve.found(manner.size, manner.content, list.then_some(manner.list), 0).await.unwrap();
@@ -176,7 +176,7 @@ impl Rig {
     }
 
     fn asked(&self, peer: usize) -> Vec<u64> {
-        self.peers[peer].asked.lock().clone()
+        self.peers[peer].asked.lock().iter().map(|(offset, _)| *offset).collect()
     }
 
     async fn end(self) {
@@ -243,6 +243,23 @@ async fn who_breaks_off_or_stands_still_is_replaced_and_no_liar() {
         assert_eq!(rig.asked(1), [3 * GROUP as u64]);
         rig.end().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_a_client_waits_for_is_a_pull_from_then_on() {
+    let bytes = blob();
+    let still = Manner { then: Then::StandStill(3 * GROUP), ..honest(&bytes) };
+    let rig = Rig::new([still, honest(&bytes)]).await;
+    let digest = Digest::sha256(&bytes);
+    let copying = rig.flights.join(digest, Sources::Told(PEERS.to_vec()), Class::Copy);
+    copying.begun(digest, PATIENCE).await.unwrap();
+    assert!(rig.fly(digest).await.unwrap() == bytes);
+    // from the same source at once, or from the next when the first stands still
+    let asked: Vec<Class> =
+        rig.peers.iter().flat_map(|peer| peer.asked.lock().clone()).map(|(_, class)| class).collect();
+    assert!(asked.len() > 1 && asked[0] == Class::Copy, "{asked:?}");
+    assert!(asked[1..].iter().all(|class| *class == Class::Pull), "{asked:?}");
+    rig.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

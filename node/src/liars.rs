@@ -1,12 +1,15 @@
 //! Peers that were caught sending what is not the blob: asked last for a while, counted, and named to people.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesh::clock;
+use mesh::supervise::Tasks;
 use parking_lot::Mutex;
 use rules::digest::Digest;
 use rules::names::NodeId;
 use rules::reputation::{Caught, Lie, Reputation};
+use rules::wire::Ask;
 use tracing::warn;
 
 use crate::neighbours::Neighbours;
@@ -15,12 +18,16 @@ use crate::neighbours::Neighbours;
 pub struct Liars {
     neighbours: Arc<Neighbours>,
     reputation: Mutex<Reputation<NodeId>>,
+    tasks: Tasks,
 }
+
+/// How long a peer may take to hear that its copy is bad.
+const TELL: Duration = Duration::from_secs(2);
 
 impl Liars {
     /// Nobody was caught yet.
-    pub fn new(neighbours: Arc<Neighbours>) -> Self {
-        Liars { neighbours, reputation: Mutex::default() }
+    pub fn new(neighbours: Arc<Neighbours>, tasks: Tasks) -> Self {
+        Liars { neighbours, reputation: Mutex::default(), tasks }
     }
 
     /// `peer` sent of `digest`, from the group at `offset` on, what is not the blob's.
@@ -29,6 +36,11 @@ impl Liars {
         warn!(peer = name, %digest, offset, what = lie.name(), "a peer was caught: {lie}; the bytes were thrown away");
         metrics::counter!("atoll_peers_lied_total", "peer" => name, "what" => lie.name()).increment(1);
         self.reputation.lock().handle(clock::now(), peer, lie);
+        // most liars are honest nodes with a bad disk: told so, they mend it
+        let links = self.neighbours.links.clone();
+        self.tasks.spawn("liars.tell", async move {
+            let _ = links.ask(peer, Ask::Recheck(digest), TELL).await;
+        });
     }
 
     /// Puts peers that were caught lately last.

@@ -11,7 +11,7 @@
 //! | [`access`] | who is asking |
 //! | [`writes`] | a project's writes: to its primary, and there into the ledger |
 //! | [`flights`], [`copies`], [`transfers`] | blobs on their way in, uploads copied out, what moves now |
-//! | [`liars`] | peers that were caught sending wrong bytes |
+//! | [`liars`], [`rechecks`] | peers that were caught sending wrong bytes; own copies that peers complain of |
 //! | [`pacing`] | how fast blobs go towards a region |
 //! | [`outgoing`] | blobs to peers, and who passes them on to whom |
 //! | [`peers`] | what this node does when another asks |
@@ -41,6 +41,7 @@ pub mod pacing;
 pub mod peers;
 pub mod preheats;
 pub mod proxies;
+pub mod rechecks;
 pub mod records;
 pub mod registry;
 pub mod serving;

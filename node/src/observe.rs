@@ -73,6 +73,10 @@ fn describe() {
         "reminders that the ledger has stopped on this node; never expected"
     );
     describe_counter!("atoll_task_panics_total", "tasks that panicked; never expected");
+    describe_counter!(
+        "atoll_blobs_damaged_total",
+        "blobs in data_dir that no longer hashed to their name, found when a peer complained"
+    );
     describe_counter!("atoll_cache_evicted_total", "cached blobs evicted for cache.budget");
     describe_gauge!("atoll_cache_blobs", "blobs that are cached: they may be evicted");
     describe_gauge!("atoll_cache_bytes", "bytes of cached blobs");

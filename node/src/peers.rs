@@ -25,6 +25,7 @@ use crate::neighbours::Neighbours;
 use crate::outgoing::Outgoing;
 use crate::preheats::Preheats;
 use crate::proxies::Proxies;
+use crate::rechecks::Rechecks;
 use crate::records::look;
 use crate::store::Store;
 use crate::writes::Writes;
@@ -51,6 +52,8 @@ pub struct Peers {
     pub writes: Arc<Writes>,
     /// Upstreams of projects whose primary this node is.
     pub proxies: Arc<Proxies>,
+    /// Looks at copies that peers complain of.
+    pub rechecks: Arc<Rechecks>,
     /// What is fetched before anyone asks for it.
     pub preheats: Arc<Preheats>,
     /// Signs those who may join.
@@ -76,6 +79,7 @@ impl Service for Peers {
             Ask::ReadIndex => Answer::ReadIndex(ledger.read_index(Duration::from_secs(3)).await),
             Ask::Write(write) => Answer::Written(self.writes.commit_here(write).await),
             Ask::Have { digests, repository } => self.have(&digests, repository.as_ref()),
+            Ask::Recheck(digest) => self.recheck(digest),
             Ask::Spare { upstream, everything, millis } => {
                 self.proxies.spare(upstream, everything, Duration::from_millis(millis));
                 Answer::Spared
@@ -159,6 +163,7 @@ fn for_edges(ask: &Ask) -> bool {
     matches!(
         ask,
         Ask::Have { .. }
+            | Ask::Recheck(_)
             | Ask::Spare { .. }
             | Ask::Look(_)
             | Ask::Identify(_)
@@ -173,8 +178,14 @@ impl Peers {
     fn answer_as_edge(&self, ask: Ask) -> Answer {
         match ask {
             Ask::Have { digests, repository } => self.have(&digests, repository.as_ref()),
+            Ask::Recheck(digest) => self.recheck(digest),
             _ => Answer::Refused("this node is an edge, which has no ledger; ask a replica".into()),
         }
+    }
+
+    fn recheck(&self, digest: Digest) -> Answer {
+        self.rechecks.complained(digest);
+        Answer::Rechecking
     }
 
     fn have(&self, digests: &[Digest], repository: Option<&RepositoryName>) -> Answer {

@@ -38,6 +38,7 @@ use crate::pacing::Pacing;
 use crate::peers::Peers;
 use crate::preheats::Preheats;
 use crate::proxies::{Proxies, ProxyTerms};
+use crate::rechecks::Rechecks;
 use crate::records::{EdgeRecords, Records};
 use crate::registry::{Registry, Sessions};
 use crate::serving::Serving;
@@ -134,7 +135,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         stall: deadlines.stall,
         source_stall: deadlines.source_stall.min(deadlines.stall),
     };
-    let liars = Arc::new(Liars::new(neighbours.clone()));
+    let liars = Arc::new(Liars::new(neighbours.clone(), inner.clone()));
     let upstream_allowed = settings.role == Role::Replica || settings.edge.upstream_fallback;
     let flights = Flights::new(
         neighbours.clone(),
@@ -203,6 +204,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         copies: copies.clone(),
         writes: writes.clone(),
         proxies: proxies.clone(),
+        rechecks: Rechecks::new(neighbours.clone(), store.clone(), flights.clone(), inner.clone()),
         preheats: preheats.clone(),
         authority: identity.authority.clone(),
         rest: settings.uploads.expire_after,

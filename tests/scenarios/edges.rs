@@ -91,6 +91,12 @@ fn what_may_be_seen_is_decided_by_the_mesh() {
         let expected = if public == "true" { 200 } else { 401 };
         wrong.unless(answer.status == expected, || format!("public is {public}, and the edge answers {answer}"));
     }
+    // one token for two edges lets in two
+    let token = mesh.members()[0].invite_many("edge", 2);
+    for (name, welcome) in [("third", true), ("fourth", true), ("fifth", false)] {
+        let joins = mesh.prepare(name, "us-west-2", "role: edge\n").join(&token);
+        wrong.unless(joins.success == welcome, || format!("{name}: {}{}", joins.out, joins.err));
+    }
     // tokens are for the role that they name
     let late = mesh.prepare("late", "us-west-2", "role: edge\n");
     let refused = late.join(&mesh.members()[0].invite());

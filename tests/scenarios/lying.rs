@@ -12,7 +12,7 @@ use http::Method;
 use serde_json::Value;
 use tests::image::{Blob, Image};
 use tests::mesh::Mesh;
-use tests::{metrics, process, tools};
+use tests::{metrics, process, tools, wait};
 
 const MIB: usize = 1 << 20;
 const GROUP: usize = 64 << 10;
@@ -48,6 +48,12 @@ fn a_flipped_bit_is_caught_the_client_gets_the_right_bytes_and_the_liar_is_named
         assert!(told["demoted_for_seconds"].as_u64().is_some_and(|left| left > 500), "{told}");
         let printed = status_of(&mesh, without);
         assert!(printed.contains(&format!("{named} was caught sending wrong bytes (group 1)")), "{printed}");
+        // it was told, looks at its copy, and takes the other's
+        wait::until("the damaged copy is mended", || {
+            let file = std::fs::read(place(&mesh, liar, layer)).ok()?;
+            (file == layer.bytes).then_some(())
+        });
+        assert_eq!(metrics::value(&mesh.anyone(liar), "atoll_blobs_damaged_total"), 1);
         // now it is asked last: other damaged blobs of its are not even asked for
         let mut tried = 0;
         for tag in 2..12 {

@@ -78,7 +78,18 @@ impl Member {
     /// When the node issues none.
     #[must_use]
     pub fn invite_as(&self, role: &str) -> String {
-        let said = process::succeed(self.atoll("invite").args(["--role", role, "--config"]).arg(self.config()));
+        self.invite_many(role, 1)
+    }
+
+    /// A token that lets so many nodes of a role in.
+    ///
+    /// # Panics
+    /// When the node issues none.
+    #[must_use]
+    pub fn invite_many(&self, role: &str, nodes: usize) -> String {
+        let nodes = nodes.to_string();
+        let mut invite = self.atoll("invite");
+        let said = process::succeed(invite.args(["--role", role, "--nodes", &nodes, "--config"]).arg(self.config()));
         said.lines().last().expect("invite prints a token").trim().to_owned()
     }
 

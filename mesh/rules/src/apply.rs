@@ -56,8 +56,8 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
             }
             Ok(Outcome::Done)
         }
-        Command::Invite { secret_hash, expires, role } => {
-            let invitation = Invitation { expires: *expires, role: *role };
+        Command::Invite { secret_hash, expires, role, nodes } => {
+            let invitation = Invitation { expires: *expires, role: *role, left: *nodes };
             records.put(&key::invitation(secret_hash), &encode(&invitation)?)?;
             Ok(Outcome::Done)
         }
@@ -221,7 +221,8 @@ fn join<R: WriteRecords>(
     node: &NodeRecord,
 ) -> Result<Outcome, RecordError> {
     let invitation = key::invitation(secret_hash);
-    match records.record::<Invitation>(&invitation)? {
+    let known = records.record::<Invitation>(&invitation)?;
+    match &known {
         None => {
             return Ok(Outcome::Refused(
                 "this token was used already or was never issued; make another with `atoll invite`".into(),
@@ -246,7 +247,12 @@ fn join<R: WriteRecords>(
     if let Some(other) = records.nodes()?.into_iter().find(|n| n.name == node.name && n.id != node.id) {
         return Ok(Outcome::Refused(format!("a node called {} is a member already; set another `name`", other.name)));
     }
-    records.remove(&invitation)?;
+    match known {
+        Some(known) if known.left > 1 => {
+            records.put(&invitation, &encode(&Invitation { left: known.left - 1, ..known })?)?;
+        }
+        _ => records.remove(&invitation)?,
+    }
     records.put(&key::node(node.id), &encode(node)?)?;
     Ok(Outcome::Done)
 }
@@ -466,11 +472,11 @@ mod tests {
     fn an_invitation_opens_once_and_not_after_its_time() {
         let mut ledger = Ledger::new();
         let secret_hash = Digest::sha256(b"secret");
-        ledger.run(Command::Invite { secret_hash, expires: Timestamp(1_000), role: Role::Replica });
+        ledger.run(Command::Invite { secret_hash, expires: Timestamp(1_000), role: Role::Replica, nodes: 1 });
         let join = |n| Command::Join { secret_hash, node: node(n) };
         assert_eq!(ledger.run(join(4)), Outcome::Done);
         assert!(matches!(ledger.run(join(5)), Outcome::Refused(_)));
-        ledger.run(Command::Invite { secret_hash, expires: Timestamp(1), role: Role::Replica });
+        ledger.run(Command::Invite { secret_hash, expires: Timestamp(1), role: Role::Replica, nodes: 1 });
         assert!(matches!(ledger.run(join(5)), Outcome::Refused(_)));
         assert_eq!(ledger.records.nodes().unwrap().len(), 4);
     }
@@ -480,11 +486,14 @@ mod tests {
         let mut ledger = Ledger::new();
         let secret_hash = Digest::sha256(b"secret");
         let edge = NodeRecord { role: Role::Edge, ..node(9) };
-        ledger.run(Command::Invite { secret_hash, expires: Timestamp(u64::MAX), role: Role::Replica });
+        ledger.run(Command::Invite { secret_hash, expires: Timestamp(u64::MAX), role: Role::Replica, nodes: 1 });
         let join = Command::Join { secret_hash, node: edge.clone() };
         assert!(matches!(ledger.run(join.clone()), Outcome::Refused(_)));
-        ledger.run(Command::Invite { secret_hash, expires: Timestamp(u64::MAX), role: Role::Edge });
+        ledger.run(Command::Invite { secret_hash, expires: Timestamp(u64::MAX), role: Role::Edge, nodes: 2 });
         assert_eq!(ledger.run(join), Outcome::Done);
+        let another = |n| Command::Join { secret_hash, node: NodeRecord { role: Role::Edge, ..node(n) } };
+        assert_eq!(ledger.run(another(10)), Outcome::Done, "it was issued for two");
+        assert!(matches!(ledger.run(another(11)), Outcome::Refused(_)));
         assert!(matches!(ledger.run(Command::MoveNode { node: node(9) }), Outcome::Refused(_)));
         assert_eq!(ledger.run(Command::MoveNode { node: edge }), Outcome::Done);
     }

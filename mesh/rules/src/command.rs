@@ -35,7 +35,7 @@ pub enum Command {
         /// The nodes it begins with.
         nodes: Vec<NodeRecord>,
     },
-    /// Allows one node to join, once, until it expires.
+    /// Allows nodes to join, so many, until it expires.
     Invite {
         /// The hash of the secret that the token carries.
         secret_hash: Digest,
@@ -43,6 +43,8 @@ pub enum Command {
         expires: Timestamp,
         /// What it lets in.
         role: Role,
+        /// How many.
+        nodes: u32,
     },
     /// Uses an invitation up: the node is a member from then on.
     Join {

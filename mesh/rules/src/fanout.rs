@@ -145,7 +145,9 @@ mod tests {
     #[test]
     fn a_head_that_could_not_be_followed_is_named_no_more() {
         let mut fanout = Fanout::default();
-        (0..17).for_each(|follower| drop(place(&mut fanout, follower)));
+        for follower in 0..17 {
+            place(&mut fanout, follower);
+        }
         fanout.return_to_here(&'a', &0, 16);
         assert_eq!(fanout.served_here(), 1, "the chain behind the head is forgotten with it");
         for follower in 20..90 {

@@ -184,13 +184,15 @@ pub struct MeshRecord {
     pub token_secret: Vec<u8>,
 }
 
-/// A one-time right to join.
+/// A right to join, for so many nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invitation {
     /// After this it opens nothing.
     pub expires: Timestamp,
     /// What it lets in: an edge is trusted with less than a replica.
     pub role: Role,
+    /// How many it still lets in.
+    pub left: u32,
 }
 
 /// Keys of the map, one function per table.

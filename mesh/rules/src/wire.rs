@@ -62,6 +62,8 @@ pub enum Ask {
         /// The tag or digest, as the client wrote it.
         reference: String,
     },
+    /// You sent what is not this blob: look at your copy.
+    Recheck(Digest),
     /// This upstream asked to be left alone for so long: everybody shares what the mesh is allowed.
     Spare {
         /// Which.
@@ -171,6 +173,8 @@ pub enum Answer {
     Revoked(bool),
     /// See [`Ask::Resolve`].
     Resolved(Resolution),
+    /// See [`Ask::Recheck`]: it will be looked at.
+    Rechecking,
     /// See [`Ask::Spare`].
     Spared,
     /// See [`Ask::Look`]; one entry a question. `false`: the node that answered cannot be sure that it is up to date.

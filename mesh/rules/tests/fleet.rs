@@ -399,7 +399,7 @@ fn a_thousand_nodes_get_a_blob_once_for_each_region_and_nobody_carries_many_copi
             let mut dice = Dice::new(seed);
             let mut world = World::new(&mut dice, count);
             for node in &mut world.nodes[2..] {
-                node.wants_at = Some(if at_once { 1 } else { dice.below(ASK) });
+                node.wants_at = Some(if at_once { 1 } else { dice.between(1, ASK) });
             }
             took.push(world.run(&mut dice, 0));
             for region in ["c", "d"] {
@@ -424,7 +424,7 @@ fn deaths_and_liars_among_a_thousand_keep_nobody_who_lives_from_the_right_bytes(
         let mut dice = Dice::new(seed);
         let mut world = World::new(&mut dice, 1000);
         for node in &mut world.nodes[2..] {
-            node.wants_at = Some(dice.below(ASK));
+            node.wants_at = Some(dice.between(1, ASK));
             node.flips = dice.chance(50).then(|| dice.below(SIZE as u64) as usize);
         }
         world.run(&mut dice, 100);

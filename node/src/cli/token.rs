@@ -1,4 +1,5 @@
-//! `atoll invite` and `atoll join`: a token carries where members listen, the fingerprint of their CA, and a secret that works once and expires.
+//! `atoll invite` and `atoll join`: a token carries where members listen, the fingerprint of their CA, and a secret that works once (or, for edges, so many
+//! times) and expires.
 
 use std::io;
 use std::net::SocketAddr;
@@ -38,6 +39,9 @@ pub(super) struct Invite {
     /// What the token lets in: a replica, which is trusted with everything, or an edge, which only caches.
     #[arg(long, value_enum, default_value_t = Invited::Replica)]
     role: Invited,
+    /// How many edges the token lets in, as for a DaemonSet. A replica needs a token of its own.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    nodes: u32,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -94,12 +98,22 @@ pub(super) fn invite(invite: &Invite) -> io::Result<()> {
     if settings.role == Role::Edge {
         return Err(io::Error::other("an edge lets nobody in; run `atoll invite` beside a replica"));
     }
+    if invite.nodes > 1 && matches!(invite.role, Invited::Replica) {
+        return Err(io::Error::other(
+            "--nodes is for edges: a replica is trusted with everything, and needs a token of its own",
+        ));
+    }
     let own = mesh_address(&settings);
     let mut members = kept_seeds(&settings.data_dir);
     members.push((identity.node, own));
     let secret: [u8; 32] = rand::random();
     let expires = Timestamp(clock::timestamp().0 + invite.minutes * 60_000);
-    let command = Command::Invite { secret_hash: Digest::sha256(&secret), expires, role: invite.role.into() };
+    let command = Command::Invite {
+        secret_hash: Digest::sha256(&secret),
+        expires,
+        role: invite.role.into(),
+        nodes: invite.nodes,
+    };
     super::small_runtime()?.block_on(async {
         let any: SocketAddr = if own.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
         let links = Links::open(&identity, any).map_err(io::Error::other)?;
@@ -116,7 +130,8 @@ pub(super) fn invite(invite: &Invite) -> io::Result<()> {
         secret: secret.to_vec(),
     };
     println!("{}", token.write()?);
-    eprintln!("It lets one node in, once, until {expires}:  atoll join TOKEN --config node.yaml");
+    let many = if invite.nodes == 1 { "one node in, once,".to_owned() } else { format!("{} edges in", invite.nodes) };
+    eprintln!("It lets {many} until {expires}:  atoll join TOKEN --config node.yaml");
     Ok(())
 }
 

@@ -154,7 +154,7 @@ impl Rig {
         let neighbours =
             Arc::new(Neighbours { me: links.me(), region, links, members, records: Records::Ledger(ledger) });
         let store = Store::open(folder.path(), None).unwrap();
-        let liars = Arc::new(Liars::new(neighbours.clone()));
+        let liars = Arc::new(Liars::new(neighbours.clone(), tasks.clone()));
         let terms = TransferTerms { first_byte: PATIENCE, stall: PATIENCE, source_stall: short };
         let flights =
             Flights::new(neighbours, store.clone(), Arc::default(), liars.clone(), terms, true, tasks.clone());

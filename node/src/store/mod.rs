@@ -14,13 +14,14 @@ mod outboard;
 mod writeback;
 
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::clock;
 use mesh::supervise::blocking;
-use rules::digest::{Algorithm, Digest};
+use rules::digest::{Algorithm, Digest, Hasher};
 use rules::moment::Timestamp;
 use rules::names::RepositoryName;
 use rules::wire::{Held, Stock};
@@ -30,6 +31,9 @@ use eviction::Eviction;
 use index::Index;
 pub use ingest::Ingest;
 use ingest::Sealed;
+
+/// A blob that is looked at is read in pieces of this size.
+const PIECE: usize = 1 << 20;
 
 /// Why the store could not do it. Nothing half done is ever held.
 #[derive(Debug, thiserror::Error)]
@@ -146,8 +150,26 @@ impl Store {
         Ok(None)
     }
 
+    /// Whether the bytes of a held blob still hash to its name; reads all of them. One that is not held is sound.
+    pub async fn is_sound(&self, digest: &Digest) -> Result<bool, StoreError> {
+        let Some(blob) = self.open_blob(digest).await? else { return Ok(true) };
+        let expected = *digest;
+        let sound = blocking(move || -> std::io::Result<bool> {
+            let mut hasher = Hasher::new(expected.algorithm());
+            let (mut piece, mut at) = (vec![0; PIECE], 0);
+            while at < blob.size {
+                let length = (blob.size - at).min(PIECE as u64) as usize;
+                blob.file.read_exact_at(&mut piece[..length], at)?;
+                hasher.update(&piece[..length]);
+                at += length as u64;
+            }
+            Ok(hasher.finish() == expected)
+        });
+        Ok(sound.await.map_err(|e| StoreError::Index(e.to_string()))??)
+    }
+
     /// No longer holds `digest`, whose bytes are gone or damaged. What is left of them the next copy replaces.
-    async fn forget(&self, digest: Digest) -> Result<(), StoreError> {
+    pub async fn forget(&self, digest: Digest) -> Result<(), StoreError> {
         self.index.drop_blobs(vec![digest]).await?;
         self.eviction.forget(&digest);
         self.drop_outboard(&digest);

@@ -1,0 +1,90 @@
+//! A node that was caught sending wrong bytes is told, and looks at its own copy: a disk that has turned bad is mended from another node's good one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh::clock;
+use mesh::supervise::Tasks;
+use parking_lot::Mutex;
+use rules::digest::Digest;
+use rules::moment::Moment;
+use rules::pacing::Class;
+use tokio::sync::Semaphore;
+use tracing::{error, info, warn};
+
+use crate::flights::{Flights, Sources};
+use crate::neighbours::Neighbours;
+use crate::store::Store;
+
+/// A copy is not looked at again for this long, whoever asks: each look reads the whole blob.
+const LATELY: Duration = Duration::from_secs(600);
+/// So many looks are remembered; while there are more, nothing else is looked at.
+const REMEMBERED: usize = 1000;
+
+/// Looks at copies that peers complain of.
+pub struct Rechecks {
+    neighbours: Arc<Neighbours>,
+    store: Arc<Store>,
+    flights: Arc<Flights>,
+    tasks: Tasks,
+    turn: Semaphore,
+    lately: Mutex<HashMap<Digest, Moment>>,
+}
+
+impl Rechecks {
+    /// Nothing was complained of yet.
+    pub fn new(neighbours: Arc<Neighbours>, store: Arc<Store>, flights: Arc<Flights>, tasks: Tasks) -> Arc<Self> {
+        let (turn, lately) = (Semaphore::new(1), Mutex::default());
+        Arc::new(Rechecks { neighbours, store, flights, tasks, turn, lately })
+    }
+
+    /// A peer says that this node's copy of `digest` is wrong: it is hashed, one copy at a time, and replaced if it is. A bad copy that nobody else has stays
+    /// as it is, for its other groups may be right.
+    pub fn complained(self: &Arc<Self>, digest: Digest) {
+        let now = clock::now();
+        {
+            let mut lately = self.lately.lock();
+            lately.retain(|_, at| now.since(*at) < LATELY);
+            if lately.contains_key(&digest) || lately.len() >= REMEMBERED {
+                return;
+            }
+            lately.insert(digest, now);
+        }
+        let rechecks = self.clone();
+        self.tasks.spawn("recheck", async move {
+            let Ok(_turn) = rechecks.turn.acquire().await else { return };
+            rechecks.look_at(digest).await;
+        });
+    }
+
+    async fn look_at(&self, digest: Digest) {
+        match self.store.is_sound(&digest).await {
+            Ok(true) => info!(%digest, "a peer complained of a blob that is sound here"),
+            Ok(false) => {
+                error!(%digest, "a blob in data_dir is damaged: look at this node's disk; the blob is replaced by another node's copy");
+                metrics::counter!("atoll_blobs_damaged_total").increment(1);
+                self.replace(digest).await;
+            }
+            Err(error) => warn!(%digest, %error, "a blob that a peer complained of could not be read"),
+        }
+    }
+
+    async fn replace(&self, digest: Digest) {
+        if self.store.stock(&digest, None).is_ok_and(|stock| stock.cached) {
+            if let Err(error) = self.store.forget(digest).await {
+                warn!(%digest, %error, "a damaged blob of the cache could not be forgotten");
+            }
+            return;
+        }
+        let others = self.neighbours.holders(digest).await;
+        if others.is_empty() {
+            error!(%digest, "no other node that is up holds the damaged blob; its manifest has to be pushed again");
+            return;
+        }
+        match self.flights.join(digest, Sources::Told(others), Class::Copy).finished().await {
+            Ok(_) => info!(%digest, "the damaged blob was replaced"),
+            Err(error) => error!(%digest, %error, "the damaged blob could not be replaced yet"),
+        }
+    }
+}

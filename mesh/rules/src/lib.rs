@@ -19,6 +19,7 @@
 //! | [`placement`] | which nodes vote, hold, fetch |
 //! | [`cache`] | which cached blobs go when the budget is full |
 //! | [`edge`] | what an edge may answer from what it has kept |
+//! | [`platform`] | for which platforms the manifests of an index are |
 //! | [`proxy`] | what of its upstream a proxy project caches |
 //! | [`access`] | who may do what |
 //! | [`mirror`] | which repository a request means that names another registry |
@@ -45,6 +46,7 @@ pub mod moment;
 pub mod names;
 pub mod pacing;
 pub mod placement;
+pub mod platform;
 pub mod proxy;
 pub mod records;
 pub mod reputation;

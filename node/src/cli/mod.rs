@@ -4,6 +4,7 @@ mod client;
 mod init;
 mod live;
 mod mirror;
+mod node;
 mod preheat;
 mod serve;
 mod status;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +9,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::client::{Call, Client};
+use super::node::Node;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(400);
@@ -28,28 +28,14 @@ pub(super) struct Preheat {
     /// Only these platforms of images for several, e.g. linux/amd64, with commas between them. Without it: all.
     #[arg(long, value_delimiter = ',', value_name = "OS/ARCH,...")]
     platform: Vec<String>,
-    /// A node's address, http://HOST:PORT; the preheat belongs to that node. Without it: the first node of the mesh that `atoll up` started in --data.
-    #[arg(long)]
-    url: Option<String>,
-    /// The administrator's name.
-    #[arg(long, default_value = "admin")]
-    user: String,
-    /// A file with the administrator's password.
-    #[arg(long)]
-    password_file: Option<PathBuf>,
-    /// The CA to trust for an https --url (PEM), beside the public ones.
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// Where `atoll up` keeps its mesh.
-    #[arg(long, default_value = "atoll-data", value_name = "DIR")]
-    data: PathBuf,
+    /// The preheat belongs to the node that is asked.
+    #[command(flatten)]
+    node: Node,
 }
 
 /// Orders, and follows the order to its end.
 pub(super) fn run(preheat: &Preheat) -> io::Result<()> {
-    let (url, password_file) =
-        super::status::whom(preheat.url.as_ref(), preheat.password_file.as_ref(), &preheat.data)?;
-    let client = Client::new(&url, Some((&preheat.user, &password_file)), preheat.ca.as_deref())?;
+    let client = preheat.node.client()?;
     super::small_runtime()?.block_on(follow(&client, preheat))
 }
 

@@ -1,31 +1,17 @@
 //! `atoll status`: nodes, leader, projects, primaries, copies; as tables or as JSON.
 
 use std::io;
-use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde_json::Value;
 
-use super::client::Client;
+use super::node::Node;
 
 /// Arguments of `status`.
 #[derive(clap::Args)]
 pub(super) struct Status {
-    /// A node's address, http://HOST:PORT. Without it: the first node of the mesh that `atoll up` started in --data.
-    #[arg(long)]
-    url: Option<String>,
-    /// The administrator's name.
-    #[arg(long, default_value = "admin")]
-    user: String,
-    /// A file with the administrator's password.
-    #[arg(long)]
-    password_file: Option<PathBuf>,
-    /// The CA to trust for an https --url (PEM).
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// Where `atoll up` keeps its mesh.
-    #[arg(long, default_value = "atoll-data", value_name = "DIR")]
-    data: PathBuf,
+    #[command(flatten)]
+    node: Node,
     /// How to print it.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -39,40 +25,13 @@ enum Output {
 
 /// Asks and prints.
 pub(super) fn run(status: &Status) -> io::Result<()> {
-    let (url, password_file) = whom(status.url.as_ref(), status.password_file.as_ref(), &status.data)?;
-    let client = Client::new(&url, Some((&status.user, &password_file)), status.ca.as_deref())?;
+    let client = status.node.client()?;
     let answer = super::small_runtime()?.block_on(client.get("/api/atoll/v1/status"))?;
     match status.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&answer).map_err(io::Error::other)?),
         Output::Table => print!("{}", tables(&answer)),
     }
     Ok(())
-}
-
-/// The node to ask and the password's file: those given, or those of the mesh that `atoll up` started in `data`.
-pub(super) fn whom(url: Option<&String>, file: Option<&PathBuf>, data: &Path) -> io::Result<(String, PathBuf)> {
-    if let (Some(url), Some(file)) = (url, file) {
-        return Ok((url.clone(), file.clone()));
-    }
-    let (first, kept) = from_up(data)?;
-    Ok((url.cloned().unwrap_or(first), file.cloned().unwrap_or(kept)))
-}
-
-/// The first node of the mesh that `atoll up` started in `data`, and the file with the administrator's password.
-pub(super) fn from_up(data: &Path) -> io::Result<(String, PathBuf)> {
-    let path = data.join("mesh.json");
-    let missing = |e: &dyn std::fmt::Display| {
-        io::Error::other(format!(
-            "{}: {e}; give --url and --password-file, or --data DIR of `atoll up`",
-            path.display()
-        ))
-    };
-    let text = std::fs::read_to_string(&path).map_err(|e| missing(&e))?;
-    let mesh: Value = serde_json::from_str(&text).map_err(|e| missing(&e))?;
-    match (mesh["nodes"][0]["url"].as_str(), mesh["admin"]["password_file"].as_str()) {
-        (Some(url), Some(file)) => Ok((url.into(), file.into())),
-        _ => Err(missing(&"not written by this version")),
-    }
 }
 
 fn text(value: &Value) -> String {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use rules::digest::Digest;
 use rules::manifest::Manifest;
 use rules::names::{Reference, RepositoryName};
+use rules::platform::{Index, Listed};
 use rules::records::{Look, ManifestRecord, Project, RecordError, key};
 use rules::wire::Resolution;
-use serde::Deserialize;
 
 use super::Preheats;
 use crate::proxies::Resolving;
@@ -33,44 +33,6 @@ pub(super) struct Contents {
     pub(super) digest: Digest,
     /// Its blobs and their sizes.
     pub(super) blobs: BTreeMap<Digest, u64>,
-}
-
-#[derive(Deserialize)]
-struct Index {
-    #[serde(default)]
-    manifests: Vec<Child>,
-}
-
-#[derive(Deserialize)]
-struct Child {
-    digest: Digest,
-    platform: Option<Platform>,
-}
-
-#[derive(Deserialize)]
-struct Platform {
-    os: String,
-    architecture: String,
-    variant: Option<String>,
-}
-
-impl Child {
-    /// Whether it is one of `wanted` (`os/architecture[/variant]`); none wanted are all.
-    fn is_one_of(&self, wanted: &[String]) -> bool {
-        let fits = |wanted: &String| {
-            self.platform.as_ref().is_some_and(|p| {
-                let mut parts = wanted.split('/');
-                parts.next() == Some(p.os.as_str())
-                    && parts.next() == Some(p.architecture.as_str())
-                    && parts.next().is_none_or(|variant| p.variant.as_deref() == Some(variant))
-            })
-        };
-        wanted.is_empty() || wanted.iter().any(fits)
-    }
-
-    fn platform(&self) -> String {
-        self.platform.as_ref().map_or_else(|| "none".into(), |p| format!("{}/{}", p.os, p.architecture))
-    }
 }
 
 impl Preheats {
@@ -98,10 +60,10 @@ impl Preheats {
             if depth >= DEPTH {
                 return Err(format!("{repository}: indexes lie more than {DEPTH} deep in indexes"));
             }
-            let index: Index = serde_json::from_slice(&record.bytes).map_err(|e| e.to_string())?;
-            let wanted: Vec<&Child> = index.manifests.iter().filter(|child| child.is_one_of(platforms)).collect();
+            let index = Index::read(&record.bytes)?;
+            let wanted: Vec<&Listed> = index.manifests.iter().filter(|child| child.is_one_of(platforms)).collect();
             if wanted.is_empty() {
-                let all: Vec<String> = index.manifests.iter().map(Child::platform).collect();
+                let all: Vec<String> = index.manifests.iter().map(Listed::words).collect();
                 return Err(format!("the image has none of the platforms wanted; it has {}", all.join(", ")));
             }
             for child in wanted {
@@ -171,25 +133,5 @@ impl Preheats {
             }
         }
         Err(format!("what {reference} of {repository} is could not be found out: {last}"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_platform_is_wanted_by_its_parts() {
-        let child = |platform: &str| -> Child {
-            let digest = Digest::sha256(b"");
-            serde_json::from_str(&format!(r#"{{"digest": "{digest}"{platform}}}"#)).unwrap()
-        };
-        let arm = child(r#", "platform": {"os": "linux", "architecture": "arm64", "variant": "v8"}"#);
-        let wanted = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        assert!(arm.is_one_of(&wanted(&["linux/amd64", "linux/arm64"])));
-        assert!(arm.is_one_of(&wanted(&["linux/arm64/v8"])));
-        assert!(!arm.is_one_of(&wanted(&["linux/arm64/v7", "linux"])));
-        assert!(arm.is_one_of(&[]) && child("").is_one_of(&[]));
-        assert!(!child("").is_one_of(&wanted(&["linux/amd64"])), "what has no platform is no image of one");
     }
 }

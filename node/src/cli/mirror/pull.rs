@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use http::{Method, StatusCode, Uri};
 use rules::digest::{Digest, Hasher};
 use rules::manifest::{Manifest, media_type};
-use serde::Deserialize;
+use rules::platform::Index;
 
 use super::check::{Image, Way, verify};
 use crate::cli::client::{Answer, Call, Client};
@@ -48,24 +48,6 @@ struct Pull<'a> {
     bytes: u64,
 }
 
-#[derive(Deserialize)]
-struct Index {
-    #[serde(default)]
-    manifests: Vec<Child>,
-}
-
-#[derive(Deserialize)]
-struct Child {
-    digest: Digest,
-    platform: Option<Platform>,
-}
-
-#[derive(Deserialize)]
-struct Platform {
-    os: String,
-    architecture: String,
-}
-
 impl Puller<'_> {
     /// Whether the node at `url` answers as a registry does.
     pub(super) async fn ping(&self, url: &str) -> Result<(), String> {
@@ -92,8 +74,8 @@ impl Pull<'_> {
         let digest: Digest = told.parse().map_err(|_| format!("HEAD tells '{told}', which is no digest"))?;
         let (mut manifest, bytes) = self.manifest(digest).await?;
         if !manifest.children.is_empty() {
-            let index: Index = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
-            (manifest, _) = self.manifest(chosen(&index).ok_or("the index is empty")?).await?;
+            let index = Index::read(&bytes)?;
+            (manifest, _) = self.manifest(index.chosen(std::env::consts::ARCH).ok_or("the index is empty")?).await?;
         }
         let mut first_byte = Duration::ZERO;
         let blobs: BTreeSet<(Digest, u64)> = manifest.blobs.iter().map(|blob| (blob.digest, blob.size)).collect();
@@ -193,17 +175,6 @@ impl Pull<'_> {
         let token = told["token"].as_str().ok_or_else(|| format!("{realm} gives no token"))?;
         Ok(format!("Bearer {token}"))
     }
-}
-
-/// The manifest for this machine, or the first.
-fn chosen(index: &Index) -> Option<Digest> {
-    let here = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    let fits = |child: &&Child| child.platform.as_ref().is_some_and(|p| p.os == "linux" && p.architecture == here);
-    index.manifests.iter().find(fits).or(index.manifests.first()).map(|child| child.digest)
 }
 
 /// What an answer that is an error says, for people.

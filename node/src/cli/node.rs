@@ -1,0 +1,59 @@
+//! Which node the command line asks, and as whom: the arguments that commands share.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::client::Client;
+
+/// A node, and the administrator's credentials.
+#[derive(clap::Args)]
+pub(super) struct Node {
+    /// A node's address, http://HOST:PORT. Without it: the first node of the mesh that `atoll up` started in --data.
+    #[arg(long)]
+    url: Option<String>,
+    /// The administrator's name.
+    #[arg(long, default_value = "admin")]
+    user: String,
+    /// A file with the administrator's password.
+    #[arg(long)]
+    password_file: Option<PathBuf>,
+    /// The CA to trust for an https --url (PEM), beside the public ones.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Where `atoll up` keeps its mesh.
+    #[arg(long, default_value = "atoll-data", value_name = "DIR")]
+    data: PathBuf,
+}
+
+impl Node {
+    /// Ready to ask it: the node that was named, or the first of the mesh that `atoll up` started.
+    pub(super) fn client(&self) -> io::Result<Client> {
+        let (url, password_file) = match (&self.url, &self.password_file) {
+            (Some(url), Some(file)) => (url.clone(), file.clone()),
+            (url, file) => {
+                let (first, kept) = from_up(&self.data)?;
+                (url.clone().unwrap_or(first), file.clone().unwrap_or(kept))
+            }
+        };
+        Client::new(&url, Some((&self.user, &password_file)), self.ca.as_deref())
+    }
+}
+
+/// The first node of the mesh that `atoll up` started in `data`, and the file with the administrator's password.
+pub(super) fn from_up(data: &Path) -> io::Result<(String, PathBuf)> {
+    let path = data.join("mesh.json");
+    let missing = |e: &dyn std::fmt::Display| {
+        io::Error::other(format!(
+            "{}: {e}; give --url and --password-file, or --data DIR of `atoll up`",
+            path.display()
+        ))
+    };
+    let text = std::fs::read_to_string(&path).map_err(|e| missing(&e))?;
+    let mesh: Value = serde_json::from_str(&text).map_err(|e| missing(&e))?;
+    match (mesh["nodes"][0]["url"].as_str(), mesh["admin"]["password_file"].as_str()) {
+        (Some(url), Some(file)) => Ok((url.into(), file.into())),
+        _ => Err(missing(&"not written by this version")),
+    }
+}

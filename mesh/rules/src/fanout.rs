@@ -44,7 +44,7 @@ impl<B: Ord + Clone, G: Ord + Clone, N: Copy + PartialEq> Fanout<B, G, N> {
     /// `follower` asks for the whole of `blob`. Whom it is to follow serves it without sending it on again.
     pub fn place(&mut self, blob: &B, group: &G, follower: N) -> Place<N> {
         let chains = self.chains.entry((blob.clone(), group.clone())).or_default();
-        forget(chains, follower, 0);
+        forget(chains, follower, false);
         let open = chains.iter_mut().filter(|chain| chain.members.len() < DEPTH).min_by_key(|c| c.members.len());
         if let Some(chain) = open
             && let Some(last) = chain.members.last().copied()
@@ -61,7 +61,7 @@ impl<B: Ord + Clone, G: Ord + Clone, N: Copy + PartialEq> Fanout<B, G, N> {
     /// `follower` could not go on with whom it was sent to, and is served here: nobody else is sent there.
     pub fn return_to_here(&mut self, blob: &B, group: &G, follower: N) {
         let chains = self.chains.entry((blob.clone(), group.clone())).or_default();
-        forget(chains, follower, 1);
+        forget(chains, follower, true);
         chains.push(Chain { head: None, members: vec![follower] });
     }
 
@@ -83,22 +83,23 @@ impl<B: Ord + Clone, G: Ord + Clone, N: Copy + PartialEq> Fanout<B, G, N> {
     }
 }
 
-/// Cuts the chain that `follower` is in before it, and so many links before that; nobody is sent to whom it was cut off from.
-fn forget<N: Copy + PartialEq>(chains: &mut Vec<Chain<N>>, follower: N, before: usize) {
-    let mut cut_off = None;
-    for chain in chains.iter_mut() {
-        if let Some(at) = chain.members.iter().position(|member| *member == follower) {
-            if before > 0 && at == 0 {
-                cut_off = chain.head;
-            }
-            chain.members.truncate(at.saturating_sub(before));
-        }
-    }
-    if let Some(head) = cut_off {
+/// Forgets `follower`, and with `before` also whom it follows; and then everyone who follows, however indirectly, somebody who is forgotten: they go on as
+/// they are, but nobody is sent to them any more. So no ring can come about.
+fn forget<N: Copy + PartialEq>(chains: &mut Vec<Chain<N>>, follower: N, before: bool) {
+    let place = chains.iter().find_map(|chain| {
+        let at = chain.members.iter().position(|member| *member == follower)?;
+        Some(if at == 0 { chain.head } else { Some(chain.members[at - 1]) })
+    });
+    let mut gone = vec![follower];
+    gone.extend(place.flatten().filter(|_| before));
+    while let Some(lost) = gone.pop() {
         for chain in chains.iter_mut() {
-            if let Some(at) = chain.members.iter().position(|member| *member == head) {
-                chain.members.truncate(at);
-            }
+            let from = match chain.members.iter().position(|member| *member == lost) {
+                Some(at) => at,
+                None if chain.head == Some(lost) => 0,
+                None => continue,
+            };
+            gone.extend(chain.members.drain(from..).filter(|member| *member != lost));
         }
     }
     chains.retain(|chain| !chain.members.is_empty());

@@ -150,6 +150,7 @@ fn decode(token: &str, secret: &[u8]) -> Option<(Identity, Vec<Scope>)> {
     let anonymous = sub == Identity::Anonymous.name();
     Some((if anonymous { Identity::Anonymous } else { Identity::Administrator(sub) }, access))
 }
+
 /// Every scope of a query or form: several parameters, and several in one, separated by spaces.
 fn scopes_of(encoded: &[u8]) -> Vec<Scope> {
     let parameters = form_urlencoded::parse(encoded).filter(|(name, _)| name == "scope");

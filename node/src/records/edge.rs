@@ -266,6 +266,10 @@ impl EdgeRecords {
             (Some(Answer::Identified(verdict)), _, _) => {
                 let mut verdicts = self.verdicts.lock();
                 if verdicts.len() >= VERDICTS {
+                    // guesses must not push out those who were right
+                    verdicts.retain(|_, (_, verdict)| verdict.is_some());
+                }
+                if verdicts.len() >= VERDICTS {
                     verdicts.clear();
                 }
                 verdicts.insert(proof, (at, verdict.clone()));

@@ -10,7 +10,7 @@ use mesh::members::Members;
 use rules::digest::Digest;
 use rules::names::{NodeId, Region, RepositoryName};
 use rules::placement::{self, Candidate};
-use rules::records::{Look, NodeRecord, Role, key};
+use rules::records::{Look, NodeRecord, ReadRecords, Role, key};
 use rules::wire::{Answer, Ask, MAX_HAVE, Stock};
 
 use crate::records::Records;
@@ -65,6 +65,17 @@ impl Neighbours {
     /// The regions that have replicas, alive or not.
     pub fn regions(&self) -> BTreeSet<Region> {
         self.nodes().into_iter().filter(|n| n.role == Role::Replica).map(|n| n.region).collect()
+    }
+
+    /// Whether `node` was taken out of the mesh. At an edge: whether it is no member that this edge knows.
+    pub fn is_removed(&self, node: NodeId) -> bool {
+        match &self.records {
+            Records::Ledger(ledger) => {
+                let removed = ledger.view().and_then(|view| view.get(&key::removed(node)));
+                removed.is_ok_and(|removed| removed.is_some())
+            }
+            Records::Edge(_) => self.role_of(node).is_none(),
+        }
     }
 
     /// What `node` does; `None` if it is not known here.

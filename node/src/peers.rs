@@ -68,6 +68,9 @@ pub struct Peers {
 
 impl Service for Peers {
     async fn answer(&self, from: NodeId, ask: Ask) -> Answer {
+        if self.neighbours.is_removed(from) {
+            return Answer::Refused("this node was taken out of the mesh".into());
+        }
         if !for_edges(&ask) && self.neighbours.role_of(from) == Some(Role::Edge) {
             warn!(%from, "an edge asked for what only replicas may");
             return Answer::Refused("an edge may not ask that".into());
@@ -124,12 +127,16 @@ impl Service for Peers {
     async fn lease(&self, from: NodeId, send: SendStream, receive: RecvStream) {
         if let Some(ledger) = &self.ledger
             && self.neighbours.role_of(from) != Some(Role::Edge)
+            && !self.neighbours.is_removed(from)
         {
             ledger.serve_lease(from, send, receive).await;
         }
     }
 
     async fn bulk(&self, from: NodeId, bulk: Bulk, send: SendStream, receive: RecvStream) {
+        if self.neighbours.is_removed(from) {
+            return;
+        }
         let replicas_only = self.ledger.is_none() || self.neighbours.role_of(from) == Some(Role::Edge);
         if replicas_only && !matches!(bulk, Bulk::Fetch { .. }) {
             warn!(%from, "a stream for replicas only was refused");

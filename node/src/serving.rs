@@ -87,6 +87,7 @@ impl Serving {
             | Route::Mirrors
             | Route::Preheats
             | Route::Preheat(_)
+            | Route::Node(_)
             | Route::Projects
             | Route::Project(_)
             | Route::Registries

@@ -218,3 +218,38 @@ fn a_region_of_edges_fetches_once_however_many_ask() {
     let (size, sent) = (image.blobs.iter().map(|b| b.bytes.len() as u64).sum::<u64>(), sent(&mesh) - before);
     assert!(sent >= size && sent < size + size / 4, "{sent} bytes left the other regions for an image of {size}");
 }
+
+#[test]
+fn an_edge_that_is_taken_out_is_told_nothing_more_and_its_name_is_free() {
+    let mut mesh = Formed::of(&THREE, "");
+    let edge = mesh.add_edge("edge", "us-east-1", "edge:\n  access_age: 0s\n");
+    mesh.members()[edge].wait_ready();
+    let image = Image::tiny();
+    mesh.repository(0, "demo/app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    let anyone = mesh.members()[edge].anyone().patient_for(Duration::from_secs(15));
+    Repository::new(&anyone, "demo/app").pull("1").unwrap_or_else(|no| panic!("{no}"));
+    let remove = |name: &str| {
+        let taken_out = mesh.client(1).ask(Method::DELETE, &format!("/api/atoll/v1/nodes/{name}")).send();
+        taken_out.unwrap_or_else(|none| panic!("{none}"))
+    };
+    assert_eq!(remove("two").status, 409, "a replica stays");
+    assert_eq!(remove("nobody").status, 404);
+    assert_eq!(remove("edge").status, 204);
+    for at in 0..3 {
+        let nodes = mesh.status(at).unwrap_or_else(|no| panic!("{no}"))["nodes"].to_string();
+        assert!(!nodes.contains("\"edge\""), "at {at}: {nodes}");
+    }
+    // what it has it may go on serving, as if it were cut off; of what is new it learns nothing
+    mesh.repository(0, "demo/app").push(&Image::tiny(), "2").unwrap_or_else(|no| panic!("{no}"));
+    wait::until("the edge hears nothing any more", || {
+        let answer = anyone.get("/v2/demo/app/manifests/1").ok()?;
+        assert_eq!(answer.status, 200, "{answer}");
+        answer.may_be_stale().then_some(())
+    });
+    let news = anyone.get("/v2/demo/app/manifests/2").unwrap_or_else(|none| panic!("{none}"));
+    assert_eq!(news.status, 503, "{news}");
+    mesh.members()[edge].stop(Signal::TERM);
+    let next = mesh.prepare("edge", "us-east-1", "role: edge\n");
+    std::fs::remove_dir_all(next.data()).expect("an empty folder");
+    next.must_join(&mesh.members()[0].invite_as("edge"));
+}

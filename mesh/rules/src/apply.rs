@@ -7,8 +7,8 @@ use crate::moment::Timestamp;
 use crate::names::{Epoch, OperationId, ProjectName, RepositoryName, Revision, Tag, UpstreamId};
 use crate::proxy::ProxyRules;
 use crate::records::{
-    BlobRecord, Invitation, Look, ManifestRecord, MeshRecord, NodeRecord, Project, RecordError, Repository, TagRecord,
-    UpstreamRecord, WriteRecords, decode, encode, key,
+    BlobRecord, Invitation, Look, ManifestRecord, MeshRecord, NodeRecord, Project, RecordError, Repository, Role,
+    TagRecord, UpstreamRecord, WriteRecords, decode, encode, key,
 };
 
 /// How many answers are kept for retries of the same operation.
@@ -62,6 +62,18 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
             Ok(Outcome::Done)
         }
         Command::Join { secret_hash, node } => join(records, at, secret_hash, node),
+        Command::RemoveNode { id } => match records.record::<NodeRecord>(&key::node(*id))? {
+            None => Ok(Outcome::NotFound),
+            Some(node) if node.role != Role::Edge => Ok(Outcome::Refused(format!(
+                "{} is a replica, which cannot be taken out by command yet; stop it, and the others go on without it",
+                node.name
+            ))),
+            Some(_) => {
+                records.remove(&key::node(*id))?;
+                records.put(&key::removed(*id), &encode(&at)?)?;
+                Ok(Outcome::Done)
+            }
+        },
         Command::MoveNode { node } => {
             match records.record::<NodeRecord>(&key::node(node.id))? {
                 None => return Ok(Outcome::NotFound),
@@ -356,7 +368,7 @@ mod tests {
     use crate::digest::ContentHash;
     use crate::names::NodeId;
     use crate::proxy::ProxyChange;
-    use crate::records::{MemoryRecords, ReadRecords, Role, User};
+    use crate::records::{MemoryRecords, ReadRecords, User};
     use proptest::prelude::*;
 
     struct Ledger {
@@ -494,6 +506,10 @@ mod tests {
         let another = |n| Command::Join { secret_hash, node: NodeRecord { role: Role::Edge, ..node(n) } };
         assert_eq!(ledger.run(another(10)), Outcome::Done, "it was issued for two");
         assert!(matches!(ledger.run(another(11)), Outcome::Refused(_)));
+        assert_eq!(ledger.run(Command::RemoveNode { id: NodeId(10) }), Outcome::Done);
+        assert!(ledger.records.get(&key::removed(NodeId(10))).unwrap().is_some());
+        assert_eq!(ledger.run(Command::RemoveNode { id: NodeId(10) }), Outcome::NotFound);
+        assert!(matches!(ledger.run(Command::RemoveNode { id: NodeId(1) }), Outcome::Refused(_)), "a replica stays");
         assert!(matches!(ledger.run(Command::MoveNode { node: node(9) }), Outcome::Refused(_)));
         assert_eq!(ledger.run(Command::MoveNode { node: edge }), Outcome::Done);
     }

@@ -53,6 +53,11 @@ pub enum Command {
         /// The new member.
         node: NodeRecord,
     },
+    /// Takes an edge out of the mesh: it is no member any more, and its name is free.
+    RemoveNode {
+        /// Which.
+        id: NodeId,
+    },
     /// Tells where a known node is now.
     MoveNode {
         /// Its record as of now.
@@ -164,6 +169,7 @@ impl Command {
         match self {
             Command::FormMesh { .. } => "form_mesh",
             Command::Invite { .. } => "invite",
+            Command::RemoveNode { .. } => "remove_node",
             Command::Join { .. } => "join",
             Command::MoveNode { .. } => "move_node",
             Command::CreateProject { .. } => "create_project",

@@ -283,6 +283,10 @@ pub mod key {
     pub fn node(id: NodeId) -> Vec<u8> {
         make(b'n', &[&id.0.to_be_bytes()])
     }
+    /// That a node was taken out of the mesh, and when: its certificate is good for nothing any more.
+    pub fn removed(id: NodeId) -> Vec<u8> {
+        make(b'x', &[&id.0.to_be_bytes()])
+    }
     /// All nodes.
     pub fn nodes() -> Vec<u8> {
         make(b'n', &[])

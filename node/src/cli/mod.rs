@@ -6,6 +6,7 @@ mod live;
 mod mirror;
 mod node;
 mod preheat;
+mod remove;
 mod serve;
 mod status;
 mod token;
@@ -36,6 +37,8 @@ enum Verb {
     Invite(token::Invite),
     /// Join a mesh with a token from `atoll invite`.
     Join(token::Join),
+    /// Take an edge that is gone for good out of the mesh.
+    Remove(remove::Remove),
     /// Show nodes, leader, projects, primaries and copies.
     Status(status::Status),
     /// Make clients use the mesh as a mirror of other registries, and prove that it works.
@@ -60,6 +63,7 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Init(configured) => init::run(&configured.config),
         Verb::Invite(invite) => token::invite(&invite),
         Verb::Join(join) => token::join(&join),
+        Verb::Remove(remove) => remove::run(&remove),
         Verb::Status(status) => status::run(&status),
         Verb::Mirror(mirror) => mirror::run(&mirror),
         Verb::Preheat(preheat) => preheat::run(&preheat),

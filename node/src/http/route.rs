@@ -41,6 +41,8 @@ pub enum Route {
     Mirrors,
     /// `/api/atoll/v1/preheats`
     Preheats,
+    /// `/api/atoll/v1/nodes/NAME`
+    Node(String),
     /// `/api/atoll/v1/preheats/ID`
     Preheat(u64),
     /// `/metrics`
@@ -67,6 +69,7 @@ impl Route {
             Route::Registries | Route::Registry(..) => "registries",
             Route::Status => "status",
             Route::Mirrors => "mirrors",
+            Route::Node(_) => "nodes",
             Route::Preheats | Route::Preheat(_) => "preheats",
             Route::Metrics => "metrics",
             Route::Health | Route::Ready => "health",
@@ -94,6 +97,9 @@ impl Route {
         }
         if let Some(id) = path.strip_prefix("/api/v2.0/registries/") {
             return id.parse().map(|id| Route::Registry(UpstreamId(id))).map_err(|_| not_found());
+        }
+        if let Some(name) = path.strip_prefix("/api/atoll/v1/nodes/") {
+            return Ok(Route::Node(name.to_owned()));
         }
         if let Some(id) = path.strip_prefix("/api/atoll/v1/preheats/") {
             return u64::from_str_radix(id, 16).map(Route::Preheat).map_err(|_| not_found());

@@ -149,7 +149,11 @@ impl Members {
     /// There is a node that the gossip may not know, or may have given up: foca announces itself to nobody any more once it has lost everyone, so whoever is
     /// not up is announced to from here, again and again.
     pub async fn introduce(&self, node: NodeId, address: SocketAddr) {
-        let up = matches!(self.roster.lock().standing(node), Some((Standing::Up, _)));
+        let up = {
+            let mut roster = self.roster.lock();
+            roster.handle_introduction(clock::now(), node);
+            matches!(roster.standing(node), Some((Standing::Up, _)))
+        };
         if !up {
             let _ = self.input.send(Input::Announce(node, address)).await;
         }
@@ -172,7 +176,7 @@ impl Members {
 
     /// Who is down.
     pub fn down(&self) -> BTreeSet<NodeId> {
-        self.roster.lock().down()
+        self.roster.lock().down(clock::now())
     }
 
     /// Waits until `node` is declared down.

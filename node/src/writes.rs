@@ -14,7 +14,7 @@ use rules::digest::{BlobDescriptor, Digest};
 use rules::manifest::{BlobReference, Manifest, Referrer};
 use rules::names::{Epoch, NodeId, OperationId, ProjectName, Region, RepositoryName, Tag};
 use rules::placement;
-use rules::records::{BlobRecord, Look, Project, RecordError, key};
+use rules::records::{BlobRecord, Look, Project, RecordError, Role, key};
 use rules::wire::{Answer, Ask, Held, NoLedger, Write, WriteError, WriteKind};
 use tracing::{debug, info};
 
@@ -109,7 +109,7 @@ impl Writes {
             let left = end.since(clock::now());
             if left.is_zero() {
                 return Err(Refusal::Unavailable(format!(
-                    "project {project} has no primary that can commit right now ({last}); try again"
+                    "project {project} cannot commit this right now ({last}); try again"
                 )));
             }
             match self.ask_primary(&record, &write).await {
@@ -120,6 +120,14 @@ impl Writes {
                     write.operation = OperationId(rand::random());
                 }
                 Ok(Err(WriteError::Ledger(error))) => last = error.to_string(),
+                Ok(Err(WriteError::Unanswered(silent))) => {
+                    // they may be restarting; clients do not repeat a manifest's PUT
+                    let names: Vec<String> = silent.into_iter().map(|id| self.neighbours.name_of(id)).collect();
+                    let names = names.join(", ");
+                    last =
+                        format!("blobs that the manifest refers to are on no node that answers, and {names} did not");
+                    write.operation = OperationId(rand::random());
+                }
                 Ok(Err(error)) => return Err(refusal(project, error)),
                 Err(error) => last = error,
             }
@@ -310,7 +318,13 @@ impl Writes {
             }
         }
         if !unknown.is_empty() {
-            return Err(WriteError::BlobsUnknown(unknown));
+            let replicas = self.neighbours.nodes().into_iter().filter(|n| n.role == Role::Replica);
+            let silent: Vec<NodeId> = replicas.map(|n| n.id).filter(|id| !have.contains_key(id)).collect();
+            return Err(if silent.is_empty() {
+                WriteError::BlobsUnknown(unknown)
+            } else {
+                WriteError::Unanswered(silent)
+            });
         }
         self.spread(repository, scarce, wanted).await?;
         Ok(descriptors)
@@ -418,6 +432,7 @@ fn refusal(project: &ProjectName, error: WriteError) -> Refusal {
         WriteError::NotDurable { wanted, reached } => Refusal::Unavailable(format!(
             "project {project} wants its blobs in {wanted} regions and only {reached} could be reached; bring a region back, or set the project's durability to {reached}"
         )),
+        WriteError::Unanswered(_) => Refusal::Unavailable("some nodes did not answer; try again".into()),
         WriteError::NotPrimary => Refusal::Unavailable("the project's primary has just changed".into()),
         WriteError::Ledger(error) => Refusal::Unavailable(error.to_string()),
     }

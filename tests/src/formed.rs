@@ -1,8 +1,9 @@
 //! Nodes on loopback, formed one after the other with `init`, `invite` and `join`, each with settings of its own.
 
-use std::net::{TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::sync::MutexGuard;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -111,14 +112,21 @@ impl Formed {
     }
 }
 
-/// A place on loopback whose ports nobody has.
+/// A place on loopback that nobody has: an address of its own, so that no other node's ports or connections are in its way.
 ///
 /// # Panics
 /// When there is none.
 #[must_use]
 pub fn loopback() -> Place {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
     for _ in 0..50 {
-        let listener = TcpListener::bind("127.0.64.1:0").expect("a free port");
+        // 127.64.0.0/10, from a place that depends on the process
+        let number = std::process::id().wrapping_mul(64).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let address = Ipv4Addr::from_bits(Ipv4Addr::new(127, 64, 0, 0).to_bits() | (number & 0x003f_ffff));
+        if address.octets()[3] == 0 || address.octets()[3] == 255 {
+            continue;
+        }
+        let listener = TcpListener::bind((address, 0)).expect("a free port");
         let place = listener.local_addr().expect("a bound socket has an address").to_string();
         if UdpSocket::bind(&place).is_ok() {
             return Place { http: place.clone(), mesh: place, network: None };

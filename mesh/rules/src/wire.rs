@@ -251,6 +251,8 @@ pub enum WriteError {
     NotPrimary,
     /// Blobs that the manifest refers to are in no copy that the repository may use. Nothing was committed.
     BlobsUnknown(Vec<Digest>),
+    /// Blobs that the manifest refers to are with nobody who answered; these did not, and may have them. Nothing was committed.
+    Unanswered(Vec<NodeId>),
     /// Manifests that the index lists are not in the repository. Nothing was committed.
     ManifestsUnknown(Vec<Digest>),
     /// The bytes are not what they should be. Nothing was committed.

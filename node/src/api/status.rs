@@ -107,6 +107,7 @@ impl Api {
             _ if node.id == self.neighbours.me => "up",
             Some((Standing::Up, _)) => "up",
             Some((Standing::Down, _)) => "down",
+            None if self.neighbours.members.down().contains(&node.id) => "down",
             None => "unknown",
         };
         json!({

@@ -248,7 +248,7 @@ impl Node {
             let event = if now > at + SUSPECT { Event::MemberDown(peer) } else { Event::MemberUp(peer) };
             self.roster.handle(moment(now), event);
         }
-        self.down = self.roster.down();
+        self.down = self.roster.down(moment(now));
     }
 
     fn lead(&mut self, now: u64, mail: &mut Mail) {

@@ -8,11 +8,13 @@ mod content;
 mod cpu;
 mod failover;
 mod figures;
+mod formed;
 mod goals;
 mod idle;
 mod load;
 mod machine;
 mod mesh;
+mod network;
 mod operations;
 mod peers;
 mod process;
@@ -23,6 +25,7 @@ mod serve;
 mod size;
 mod stop;
 mod tools;
+mod wan;
 mod wire;
 
 use std::path::PathBuf;
@@ -54,6 +57,8 @@ enum What {
     Failover(failover::Failover),
     /// Processor and memory of a mesh that nobody uses
     Idle(idle::Idle),
+    /// The mesh over emulated wide area networks beside TLS over TCP; needs root
+    Wan(wan::Wan),
 }
 
 fn main() -> ExitCode {
@@ -76,5 +81,6 @@ fn run(arguments: &Arguments) -> Result<()> {
         What::Cold(cold) => cold.run(&out),
         What::Failover(failover) => failover.run(&out),
         What::Idle(idle) => idle.run(&out),
+        What::Wan(wan) => wan.run(&out),
     }
 }

@@ -11,7 +11,7 @@ use rustls::RootCertStore;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::mesh::PATIENCE;
+use crate::mesh::{PATIENCE, alive_in};
 use crate::network::{Network, address, enter, succeed};
 use crate::process::{self, Running, Signal};
 use crate::registry;
@@ -130,9 +130,24 @@ impl Formed {
         Ok(())
     }
 
-    /// The process id of a node that runs.
-    pub(crate) fn pid(&self, at: usize) -> Option<u32> {
-        Some(self.nodes[at].as_ref()?.pid())
+    /// `kill -9` without waiting for anything; [`Formed::kill`] then sees the end.
+    pub(crate) fn signal_kill(&self, at: usize) {
+        if let Some(node) = &self.nodes[at] {
+            process::signal(node.pid(), Signal::KILL);
+        }
+    }
+
+    /// The addresses of nodes for clients beside them.
+    pub(crate) fn clients(&self, nodes: &[usize]) -> Vec<(usize, Target)> {
+        nodes.iter().map(|at| (*at, self.target(*at, *at))).collect()
+    }
+
+    /// Waits until a node takes all others for alive.
+    pub(crate) fn settle(&self, at: usize) -> Result<()> {
+        process::until("all nodes are seen alive", PATIENCE, || {
+            Ok(self.status(at).ok().filter(|status| alive_in(status) == self.nodes.len()))
+        })
+        .map(drop)
     }
 
     /// A client of one node beside another one: in that one's namespace, asked by nobody in particular.
@@ -145,7 +160,8 @@ impl Formed {
         self.target(at, at).basic("admin", &self.password).client()
     }
 
-    fn target(&self, beside: usize, to: usize) -> Target {
+    /// A node's address for a client beside another node, asked by nobody in particular.
+    pub(crate) fn target(&self, beside: usize, to: usize) -> Target {
         Target::at(&format!("{}:5000", address(to))).inside(&self.network.namespace(beside)).tls(self.tls.clone())
     }
 

@@ -7,7 +7,10 @@ use serde::Serialize;
 
 use crate::formed::Formed;
 use crate::registry::blob_path;
-use crate::wire::{Request, Sink};
+use crate::wire::{Request, Sink, Target};
+
+/// How long a client waits for a byte, as containerd does for the head of an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How a pull went. Times count from before the connection was opened.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -42,8 +45,8 @@ impl Way {
 
 /// GETs a blob over a fresh connection and compares it with its name. `look` is called with the number of bytes so far, and may take
 /// its time.
-pub(crate) fn pull(mesh: &Formed, way: Way, repository: &str, digest: &Digest, look: &mut dyn FnMut(u64)) -> Pulled {
-    let mut client = mesh.client(way.beside, way.to);
+pub(crate) fn pull(target: &Target, repository: &str, digest: &Digest, look: &mut dyn FnMut(u64)) -> Pulled {
+    let mut client = target.client().patient_for(PATIENCE);
     let path = blob_path(repository, digest);
     let mut hasher = Hasher::new(Algorithm::Sha256);
     let mut pulled = Pulled::default();
@@ -73,7 +76,7 @@ pub(crate) fn pull(mesh: &Formed, way: Way, repository: &str, digest: &Digest, l
 /// The same, which must go well.
 pub(crate) fn must_pull(mesh: &Formed, way: Way, repository: &str, digest: &Digest) -> anyhow::Result<Pulled> {
     crate::stop::check()?;
-    let pulled = pull(mesh, way, repository, digest, &mut |_| {});
+    let pulled = pull(&mesh.target(way.beside, way.to), repository, digest, &mut |_| {});
     match &pulled.error {
         None => Ok(pulled),
         Some(error) => anyhow::bail!("node {} beside node {}: {error}", way.to, way.beside),

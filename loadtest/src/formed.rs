@@ -55,7 +55,12 @@ impl Formed {
     /// Forms a mesh of these nodes over a LAN, with `more` in everybody's settings and HTTPS if `secure`, and waits until all are
     /// ready. The first node is a replica.
     pub(crate) fn of(atoll: &Path, sites: &[Site], secure: bool, more: &str) -> Result<Self> {
-        let regions: Vec<_> = sites.iter().map(|site| site.region).collect();
+        Self::with_guests(atoll, sites, &[], secure, more)
+    }
+
+    /// The same, and behind the nodes' namespaces further ones in these regions, for others to stand in.
+    pub(crate) fn with_guests(atoll: &Path, sites: &[Site], guests: &[usize], secure: bool, more: &str) -> Result<Self> {
+        let regions: Vec<_> = sites.iter().map(|site| site.region).chain(guests.iter().copied()).collect();
         let network = Network::raise(&regions)?;
         let folder = TempDir::with_prefix("loadtest-formed-")?;
         let mut formed =

@@ -18,6 +18,7 @@ mod network;
 mod operations;
 mod peers;
 mod process;
+mod proxy;
 mod push;
 mod registry;
 mod report;
@@ -57,6 +58,8 @@ enum What {
     Failover(failover::Failover),
     /// Processor and memory of a mesh that nobody uses
     Idle(idle::Idle),
+    /// What many cold clients of a pull-through cache cost its upstream; needs root
+    Proxy(proxy::Proxy),
     /// The mesh over emulated wide area networks beside TLS over TCP; needs root
     Wan(wan::Wan),
 }
@@ -81,6 +84,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         What::Cold(cold) => cold.run(&out),
         What::Failover(failover) => failover.run(&out),
         What::Idle(idle) => idle.run(&out),
+        What::Proxy(proxy) => proxy.run(&out),
         What::Wan(wan) => wan.run(&out),
     }
 }

@@ -183,7 +183,7 @@ impl Proxy {
             image_bytes: layer.bytes.len() as u64,
             delivered: well().map(|(_, bytes)| bytes).sum(),
             seconds,
-            first_ms: well().map(|(first, _)| *first).collect(),
+            first_ms: well().filter_map(|(first, _)| *first).collect(),
             failed: pulled.iter().filter_map(|(host, result)| Some(format!("{host}: {:#}", result.as_ref().err()?))).collect(),
         })
     }
@@ -193,7 +193,7 @@ impl Proxy {
         report.say(&format!(
             "An image with a layer of {}, behind R1 (30 ms, 100 Mbit/s); all clients come at once, each asks for the manifest by tag and then for the \
              layer over a fresh connection, half of them for all of it, a quarter from the middle on, a quarter for the last tenth. Upstream: \
-             GETs of the layer, and bytes of it per byte of the layer. The first byte is that of the layer, the median client's.",
+             GETs of the layer, and bytes of it per byte of the layer. The first byte is that of the layer, the median of the clients that want all of it.",
             self.size
         ));
         let mut table = Table::new(&["server", "clients", "upstream GETs", "upstream bytes", "first byte ms", "all done s", "MB/s to clients", "failed"]);
@@ -276,8 +276,8 @@ fn stand_for(mesh: &Formed, upstream: &Upstream) -> Result<()> {
     mesh.make("/api/v2.0/projects", &project).map(drop)
 }
 
-/// One client: manifest by tag, then its part of the layer, compared. Milliseconds to the layer's first byte, and bytes.
-fn client(target: &Target, repository: &str, tag: &str, layer: &Blob, number: usize) -> Result<(f64, u64)> {
+/// One client: manifest by tag, then its part of the layer, compared. Milliseconds to the first byte if it wants the whole layer, and bytes.
+fn client(target: &Target, repository: &str, tag: &str, layer: &Blob, number: usize) -> Result<(Option<f64>, u64)> {
     let path = manifest_path(repository, tag);
     let asked = target.client().send(&Request::new("GET", &path).headers(&[ACCEPT]), &mut Sink::Discard)?;
     ensure!(asked.status == 200, "GET {path}: status {}", asked.status);
@@ -305,5 +305,5 @@ fn client(target: &Target, repository: &str, tag: &str, layer: &Blob, number: us
         status => bail!("GET {path}: status {status}"),
     };
     ensure!(came == wanted, "GET {path}: other bytes than the upstream's");
-    Ok((first.map_or(f64::NAN, |first| first.as_secs_f64() * 1e3), came.len() as u64))
+    Ok((first.filter(|_| from == 0).map(|first| first.as_secs_f64() * 1e3), came.len() as u64))
 }

@@ -32,6 +32,7 @@ pub(super) fn run(wan: &Wan, atoll: &Path, report: &mut Report, found: &mut Foun
     let mut mesh = Formed::of(atoll, &sites, false, "")?;
     mesh.create_project("bench", 1)?;
     mesh.create_project("twice", 2)?;
+    mesh.network.profile(PROFILES[1]); // before the links of blobs are opened
     flipped(&mesh, report, found)?;
     slow_client(wan, &mesh, report, found)?;
     source_dies(wan, &mut mesh, report, found)?;
@@ -72,7 +73,6 @@ fn find_file(folder: &Path, length: u64) -> Result<Option<PathBuf>> {
 
 /// Row 11: a fast client alone, and beside a slow one on the same cold blob, over R1.
 fn slow_client(wan: &Wan, mesh: &Formed, report: &mut Report, found: &mut Found) -> Result<()> {
-    mesh.network.profile(PROFILES[1]);
     let (mut alone, mut beside) = (Vec::new(), Vec::new());
     for _ in 0..wan.rounds {
         let layer = mesh.push(REPOSITORY, wan.size.0, &[0, 1])?;
@@ -138,8 +138,8 @@ fn source_dies(wan: &Wan, mesh: &mut Formed, report: &mut Report, found: &mut Fo
     }
     let worst = stalls.iter().copied().fold(0.0, f64::max);
     found.add("9: client-visible errors when the source dies, R2", failed as f64, "", Some(Mark::AtMost(0.0, 0.0)));
-    found.add("9: longest stall when the source dies, R2, median", median(&stalls).context("no round")?, " s", Some(Mark::AtMost(2.0, 1.0)));
-    found.add("9: longest stall when the source dies, R2, worst", worst, " s", Some(Mark::AtMost(2.0, 1.0)));
+    found.add("9: longest stall when the source dies, R2, median", median(&stalls).context("no round")?, "s", Some(Mark::AtMost(2.0, 1.0)));
+    found.add("9: longest stall when the source dies, R2, worst", worst, "s", Some(Mark::AtMost(2.0, 1.0)));
     report.record("source_dies", pulls.into());
     Ok(())
 }
@@ -169,8 +169,8 @@ fn everything_down(wan: &Wan, mesh: &mut Formed, report: &mut Report, found: &mu
         let first = seconds[0];
         let clean = statuses.iter().filter(|status| matches!(status, 404 | 502 | 503)).count();
         let times = Quantiles::of_seconds(seconds).context("no request")?;
-        found.add(&format!("12: everything down, {what}: p99 of {REQUESTS} answers"), times.p99 / 1e3, " s", Some(Mark::AtMost(1.0, 0.3)));
-        found.add(&format!("12: everything down, {what}: p50"), times.p50 / 1e3, " s", None);
+        found.add(&format!("12: everything down, {what}: p99 of {REQUESTS} answers"), times.p99 / 1e3, "s", Some(Mark::AtMost(1.0, 0.3)));
+        found.add(&format!("12: everything down, {what}: p50"), times.p50 / 1e3, "s", None);
         found.add(&format!("12: everything down, {what}: answers that are not 404, 502 or 503"), (REQUESTS - clean) as f64, "", Some(Mark::AtMost(0.0, 0.0)));
         by_kind.push(json!({ "what": what, "first_s": first, "ms": times, "statuses": statuses }));
     }

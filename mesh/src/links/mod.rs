@@ -3,6 +3,7 @@
 //! Each peer is dialled on demand, twice: one connection for control (consensus, gossip, questions), one for bulk (blobs, snapshots), so that a blob's
 //! flow control and losses do not delay a heartbeat. Every call carries its own deadline: a killed peer's connection looks open until its idle timeout.
 
+mod congestion;
 mod frame;
 mod serve;
 mod tls;

@@ -13,6 +13,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 
+use super::congestion::ByDelivery;
 use super::{LinkError, Open, read_message, write_message};
 use crate::identity::{Identity, IdentityError, certificate_der};
 
@@ -37,6 +38,7 @@ fn transport() -> TransportConfig {
     transport.max_concurrent_uni_streams(VarInt::from_u32(0));
     transport.stream_receive_window(VarInt::from_u32(12 << 20));
     transport.send_window(16 << 20);
+    transport.congestion_controller_factory(Arc::new(ByDelivery));
     transport
 }
 

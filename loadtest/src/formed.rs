@@ -11,11 +11,11 @@ use rustls::RootCertStore;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::content::{Blob, manifest};
 use crate::mesh::{PATIENCE, alive_in};
 use crate::network::{Network, address, enter, succeed};
 use crate::process::{self, Running, Signal};
 use crate::registry;
-use crate::content::{Blob, manifest};
 use crate::wire::{Client, Request, Sink, Target};
 
 /// One node to be.
@@ -59,7 +59,13 @@ impl Formed {
     }
 
     /// The same, and behind the nodes' namespaces further ones in these regions, for others to stand in.
-    pub(crate) fn with_guests(atoll: &Path, sites: &[Site], guests: &[usize], secure: bool, more: &str) -> Result<Self> {
+    pub(crate) fn with_guests(
+        atoll: &Path,
+        sites: &[Site],
+        guests: &[usize],
+        secure: bool,
+        more: &str,
+    ) -> Result<Self> {
         let regions: Vec<_> = sites.iter().map(|site| site.region).chain(guests.iter().copied()).collect();
         let network = Network::raise(&regions)?;
         let folder = TempDir::with_prefix("loadtest-formed-")?;
@@ -71,7 +77,10 @@ impl Formed {
         }
         let voters = sites.iter().filter(|site| !site.edge).count().min(3);
         process::until("the ledger has its voters", PATIENCE, || {
-            Ok(formed.status(0).ok().filter(|status| status["ledger"]["voters"].as_array().is_some_and(|all| all.len() == voters)))
+            Ok(formed
+                .status(0)
+                .ok()
+                .filter(|status| status["ledger"]["voters"].as_array().is_some_and(|all| all.len() == voters)))
         })?;
         Ok(formed)
     }
@@ -100,7 +109,8 @@ impl Formed {
 
     /// A certificate for everybody, and the clients' trust in it; the section of the settings.
     fn certify(&mut self, nodes: usize) -> Result<String> {
-        let CertifiedKey { cert, signing_key } = generate_simple_self_signed((0..nodes).map(address).collect::<Vec<_>>())?;
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed((0..nodes).map(address).collect::<Vec<_>>())?;
         let (certificate, key) = (self.folder.path().join("tls.crt"), self.folder.path().join("tls.key"));
         std::fs::write(&certificate, cert.pem())?;
         std::fs::write(&key, signing_key.serialize_pem())?;

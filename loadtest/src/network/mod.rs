@@ -54,7 +54,10 @@ impl Network {
     /// # Errors
     /// Without root, `unshare`, `nsenter`, `ip` and `/dev/net/tun` there is none.
     pub(crate) fn raise(regions: &[usize]) -> Result<Self> {
-        ensure!(rustix::process::geteuid().is_root(), "a WAN is made of network namespaces and TUN devices: run this as root");
+        ensure!(
+            rustix::process::geteuid().is_root(),
+            "a WAN is made of network namespaces and TUN devices: run this as root"
+        );
         let folder = TempDir::with_prefix("loadtest-network-")?;
         let names = 0..regions.len();
         let islands = names.map(|at| namespace(folder.path(), at)).collect::<Result<Vec<_>>>()?;
@@ -87,7 +90,8 @@ impl Network {
     /// takes only what the machine allows to everybody.
     pub(crate) fn congestion(&self, name: &str) -> Result<()> {
         for (at, island) in self.islands.iter().enumerate() {
-            let route = format!("route replace 10.64.0.0/16 dev {} proto kernel scope link src {}", tun::NAME, address(at));
+            let route =
+                format!("route replace 10.64.0.0/16 dev {} proto kernel scope link src {}", tun::NAME, address(at));
             let mut command = enter(&file(island), Path::new("ip"));
             succeed(command.args(route.split(' ')).args(["congctl", name]))?;
         }

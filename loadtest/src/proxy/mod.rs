@@ -129,19 +129,20 @@ impl Proxy {
         let before = mesh.network.traffic();
         let threshold = (self.size.0 as f64 * KILLED_AT) as u64;
         let mut killed = None;
-        let case = self.case("atoll, four nodes, the fetching one dies", "hub/app", &targets, 8, &upstream, &mut |ended| {
-            while killed.is_none() && !ended() {
-                let now = mesh.network.traffic();
-                let came = |at: usize| now.between(NODES, at, &before);
-                let most = (0..NODES).max_by_key(|at| came(*at)).unwrap_or(0);
-                if came(most) > threshold {
-                    mesh.signal_kill(most);
-                    killed = Some(most);
+        let case =
+            self.case("atoll, four nodes, the fetching one dies", "hub/app", &targets, 8, &upstream, &mut |ended| {
+                while killed.is_none() && !ended() {
+                    let now = mesh.network.traffic();
+                    let came = |at: usize| now.between(NODES, at, &before);
+                    let most = (0..NODES).max_by_key(|at| came(*at)).unwrap_or(0);
+                    if came(most) > threshold {
+                        mesh.signal_kill(most);
+                        killed = Some(most);
+                    }
+                    std::thread::sleep(Duration::from_millis(5));
                 }
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            Ok(())
-        })?;
+                Ok(())
+            })?;
         let Some(killed) = killed else { bail!("the pull was over before anybody could be killed") };
         mesh.kill(killed)?;
         let host = address(killed);
@@ -184,7 +185,10 @@ impl Proxy {
             delivered: well().map(|(_, bytes)| bytes).sum(),
             seconds,
             first_ms: well().filter_map(|(first, _)| *first).collect(),
-            failed: pulled.iter().filter_map(|(host, result)| Some(format!("{host}: {:#}", result.as_ref().err()?))).collect(),
+            failed: pulled
+                .iter()
+                .filter_map(|(host, result)| Some(format!("{host}: {:#}", result.as_ref().err()?)))
+                .collect(),
         })
     }
 
@@ -196,7 +200,16 @@ impl Proxy {
              GETs of the layer, and bytes of it per byte of the layer. The first byte is that of the layer, the median of the clients that want all of it.",
             self.size
         ));
-        let mut table = Table::new(&["server", "clients", "upstream GETs", "upstream bytes", "first byte ms", "all done s", "MB/s to clients", "failed"]);
+        let mut table = Table::new(&[
+            "server",
+            "clients",
+            "upstream GETs",
+            "upstream bytes",
+            "first byte ms",
+            "all done s",
+            "MB/s to clients",
+            "failed",
+        ]);
         let mut found = Found::default();
         let names: Vec<&str> = cases.iter().fold(Vec::new(), |mut names, case| {
             if !names.contains(&case.server.as_str()) {
@@ -206,18 +219,34 @@ impl Proxy {
         });
         for clients in CLIENTS {
             let of = |name: &str, figure: fn(&Case) -> f64| {
-                let ours: Vec<f64> = cases.iter().filter(|case| case.clients == clients && case.server == name).map(figure).collect();
+                let ours: Vec<f64> =
+                    cases.iter().filter(|case| case.clients == clients && case.server == name).map(figure).collect();
                 median(&ours).unwrap_or(f64::NAN)
             };
             for name in &names {
                 let shown = FIGURES.map(|figure| plain(of(name, figure)));
                 table.row([vec![(*name).to_owned(), clients.to_string()], shown.to_vec()].concat());
                 if name.starts_with("atoll") {
-                    found.add(&format!("upstream GETs for {clients} clients, {name}"), of(name, Case::gets), "", Some(Mark::AtMost(1.0, 1.0)));
-                    found.add(&format!("2a: upstream bytes per image byte, {clients} clients, {name}"), of(name, Case::bytes), "x", Some(Mark::AtMost(1.02, 1.005)));
+                    found.add(
+                        &format!("upstream GETs for {clients} clients, {name}"),
+                        of(name, Case::gets),
+                        "",
+                        Some(Mark::AtMost(1.0, 1.0)),
+                    );
+                    found.add(
+                        &format!("2a: upstream bytes per image byte, {clients} clients, {name}"),
+                        of(name, Case::bytes),
+                        "x",
+                        Some(Mark::AtMost(1.02, 1.005)),
+                    );
                 } else {
                     let ratio = of(names[0], Case::first) / of(name, Case::first);
-                    found.add(&format!("first byte, {clients} clients, against {name}"), ratio, "x", Some(Mark::AtMost(0.5, 0.3)));
+                    found.add(
+                        &format!("first byte, {clients} clients, against {name}"),
+                        ratio,
+                        "x",
+                        Some(Mark::AtMost(0.5, 0.3)),
+                    );
                     let ratio = of(names[0], Case::rate) / of(name, Case::rate);
                     let mark = (clients == 20).then_some(Mark::AtLeast(3.0, 3.5));
                     found.add(&format!("MB/s of {clients} cold clients, against {name}"), ratio, "x", mark);
@@ -228,7 +257,12 @@ impl Proxy {
         table.row([vec![killed.server.clone(), killed.clients.to_string()], shown.to_vec()].concat());
         found.add("upstream GETs when the fetching node dies", killed.gets(), "", Some(Mark::AtMost(2.0, 2.0)));
         found.add("2a: upstream bytes per image byte when the fetching node dies", killed.bytes(), "x", None);
-        found.add("pulls that failed at the living when the fetching node dies", killed.failed.len() as f64, "", Some(Mark::AtMost(0.0, 0.0)));
+        found.add(
+            "pulls that failed at the living when the fetching node dies",
+            killed.failed.len() as f64,
+            "",
+            Some(Mark::AtMost(0.0, 0.0)),
+        );
         report.table(&table);
         found.write(report);
         report.record("cases", serde_json::to_value(cases)?);

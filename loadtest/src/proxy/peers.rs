@@ -9,9 +9,9 @@ use anyhow::Result;
 use tempfile::TempDir;
 
 use crate::network::enter;
+use crate::peers::find_distribution;
 use crate::process::{self, Running};
 use crate::wire::Target;
-use crate::peers::find_distribution;
 
 /// A running cache.
 #[derive(Debug)]
@@ -53,8 +53,15 @@ impl Peer {
             running.must_run()?;
             Ok(target.client().get("/v2/").is_ok_and(|answer| answer.status == 200).then_some(()))
         })?;
-        let version = process::first_line(Command::new(binary).arg("--version")).unwrap_or_else(|| binary.display().to_string());
+        let version =
+            process::first_line(Command::new(binary).arg("--version")).unwrap_or_else(|| binary.display().to_string());
         let name = if version.contains("/v3") { "distribution" } else { "distribution (not 3)" };
-        Ok(Peer { name: name.to_owned(), version: version + "; pull-through, no access log", target, _running: running, _folder: folder })
+        Ok(Peer {
+            name: name.to_owned(),
+            version: version + "; pull-through, no access log",
+            target,
+            _running: running,
+            _folder: folder,
+        })
     }
 }

@@ -126,8 +126,7 @@ impl Request {
         let first = lines.next()?.ok()?;
         let mut words = first.split(' ');
         let (method, path) = (words.next()?, words.next()?);
-        let mut request =
-            Request { head: method == "HEAD", path: path.split('?').next()?.to_owned(), range: None };
+        let mut request = Request { head: method == "HEAD", path: path.split('?').next()?.to_owned(), range: None };
         loop {
             let line = lines.next()?.ok()?;
             if line.is_empty() {

@@ -42,7 +42,8 @@ pub(super) fn run(wan: &Wan, atoll: &Path, report: &mut Report, found: &mut Foun
 /// Row 10: one bit of the only copy is wrong.
 fn flipped(mesh: &Formed, report: &mut Report, found: &mut Found) -> Result<()> {
     let layer = mesh.push(REPOSITORY, 10_000_000, &[0, 1])?;
-    let file = find_file(&mesh.data(0), layer.bytes.len() as u64)?.context("the holder has no file of the layer's length")?;
+    let file =
+        find_file(&mesh.data(0), layer.bytes.len() as u64)?.context("the holder has no file of the layer's length")?;
     let mut file = OpenOptions::new().write(true).open(file)?;
     file.seek(SeekFrom::Start(FLIPPED_AT))?;
     file.write_all(&[layer.bytes[FLIPPED_AT as usize] ^ 1])?;
@@ -50,7 +51,12 @@ fn flipped(mesh: &Formed, report: &mut Report, found: &mut Found) -> Result<()> 
     let past = pulled.bytes.saturating_sub(FLIPPED_AT) as f64;
     ensure!(pulled.error.is_some(), "a damaged blob was delivered whole: nothing was damaged, or nothing is checked");
     found.add("10: bytes delivered past a flipped bit", past, "", Some(Mark::AtMost(0.0, 0.0)));
-    found.add("10: bytes from the last one delivered to the flipped bit", (FLIPPED_AT.saturating_sub(pulled.bytes)) as f64, "", None);
+    found.add(
+        "10: bytes from the last one delivered to the flipped bit",
+        (FLIPPED_AT.saturating_sub(pulled.bytes)) as f64,
+        "",
+        None,
+    );
     report.record("flipped", json!({ "at": FLIPPED_AT, "pull": pulled }));
     Ok(())
 }
@@ -84,7 +90,9 @@ fn slow_client(wan: &Wan, mesh: &Formed, report: &mut Report, found: &mut Found)
             threads.spawn(|| {
                 let begun = Instant::now();
                 let mut dawdle = |bytes: u64| {
-                    while begun.elapsed().as_secs_f64() < bytes as f64 / SLOW && !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    while begun.elapsed().as_secs_f64() < bytes as f64 / SLOW
+                        && !over.load(std::sync::atomic::Ordering::Relaxed)
+                    {
                         sleep(Duration::from_millis(10));
                     }
                 };
@@ -97,7 +105,12 @@ fn slow_client(wan: &Wan, mesh: &Formed, report: &mut Report, found: &mut Found)
         beside.push(fast?);
     }
     let (alone_s, beside_s) = (median(&alone).context("no round")?, median(&beside).context("no round")?);
-    found.add("11: a fast client beside a slow one, R1, its rate against alone", alone_s / beside_s, "x", Some(Mark::AtLeast(0.95, 1.0)));
+    found.add(
+        "11: a fast client beside a slow one, R1, its rate against alone",
+        alone_s / beside_s,
+        "x",
+        Some(Mark::AtLeast(0.95, 1.0)),
+    );
     report.record("slow_client", json!({ "alone_s": alone, "beside_s": beside }));
     Ok(())
 }
@@ -138,7 +151,12 @@ fn source_dies(wan: &Wan, mesh: &mut Formed, report: &mut Report, found: &mut Fo
     }
     let worst = stalls.iter().copied().fold(0.0, f64::max);
     found.add("9: client-visible errors when the source dies, R2", failed as f64, "", Some(Mark::AtMost(0.0, 0.0)));
-    found.add("9: longest stall when the source dies, R2, median", median(&stalls).context("no round")?, "s", Some(Mark::AtMost(2.0, 1.0)));
+    found.add(
+        "9: longest stall when the source dies, R2, median",
+        median(&stalls).context("no round")?,
+        "s",
+        Some(Mark::AtMost(2.0, 1.0)),
+    );
     found.add("9: longest stall when the source dies, R2, worst", worst, "s", Some(Mark::AtMost(2.0, 1.0)));
     report.record("source_dies", pulls.into());
     Ok(())
@@ -169,9 +187,19 @@ fn everything_down(wan: &Wan, mesh: &mut Formed, report: &mut Report, found: &mu
         let first = seconds[0];
         let clean = statuses.iter().filter(|status| matches!(status, 404 | 502 | 503)).count();
         let times = Quantiles::of_seconds(seconds).context("no request")?;
-        found.add(&format!("12: everything down, {what}: p99 of {REQUESTS} answers"), times.p99 / 1e3, "s", Some(Mark::AtMost(1.0, 0.3)));
+        found.add(
+            &format!("12: everything down, {what}: p99 of {REQUESTS} answers"),
+            times.p99 / 1e3,
+            "s",
+            Some(Mark::AtMost(1.0, 0.3)),
+        );
         found.add(&format!("12: everything down, {what}: p50"), times.p50 / 1e3, "s", None);
-        found.add(&format!("12: everything down, {what}: answers that are not 404, 502 or 503"), (REQUESTS - clean) as f64, "", Some(Mark::AtMost(0.0, 0.0)));
+        found.add(
+            &format!("12: everything down, {what}: answers that are not 404, 502 or 503"),
+            (REQUESTS - clean) as f64,
+            "",
+            Some(Mark::AtMost(0.0, 0.0)),
+        );
         by_kind.push(json!({ "what": what, "first_s": first, "ms": times, "statuses": statuses }));
     }
     report.record("everything_down", by_kind.into());

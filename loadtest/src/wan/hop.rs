@@ -106,7 +106,12 @@ impl Case {
                 continue;
             }
             let ratio = at(&self.mesh, total) / at(direct, total);
-            found.add(&format!("1b: total, {size}, {name}, against direct ({control})"), ratio, "x", Some(Mark::AtMost(1.10, 1.03)));
+            found.add(
+                &format!("1b: total, {size}, {name}, against direct ({control})"),
+                ratio,
+                "x",
+                Some(Mark::AtMost(1.10, 1.03)),
+            );
             let mark = Mark::AtLeast(0.9, if name == "R3" { 1.2 } else { 1.0 });
             found.add(&format!("4b: rate, {name}, against TLS over TCP ({control})"), 1.0 / ratio, "x", Some(mark));
         }

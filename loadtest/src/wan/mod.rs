@@ -138,7 +138,8 @@ impl Found {
         let mut table = Table::new(&["figure", "found", "goal", "stretch", "verdict"]);
         let mut all = Vec::new();
         for (name, value, unit, mark) in &self.0 {
-            let show = |value: f64| format!("{}{}{unit}", plain(value), if matches!(*unit, "" | "x") { "" } else { " " });
+            let show =
+                |value: f64| format!("{}{}{unit}", plain(value), if matches!(*unit, "" | "x") { "" } else { " " });
             let none = || "-".to_owned();
             let (goal, stretch) = match mark {
                 Some(Mark::AtMost(goal, stretch)) => (format!("<= {}", show(*goal)), format!("<= {}", show(*stretch))),

@@ -46,7 +46,15 @@ pub(super) fn regions(wan: &Wan, atoll: &Path, report: &mut Report, found: &mut 
         wan.size,
         plain(lone / wan.size.0 as f64),
     ));
-    let mut table = Table::new(&["what", "region", "wire bytes per byte", "against a lone pull", "slowest s", "longest stall s", "failed"]);
+    let mut table = Table::new(&[
+        "what",
+        "region",
+        "wire bytes per byte",
+        "against a lone pull",
+        "slowest s",
+        "longest stall s",
+        "failed",
+    ]);
     let mut kept = Vec::new();
     for victim in [None, Some(Victim::Edge), Some(Victim::Fetcher)] {
         let layer = mesh.push(REPOSITORY, wan.size.0, &all)?;
@@ -67,11 +75,34 @@ pub(super) fn regions(wan: &Wan, atoll: &Path, report: &mut Report, found: &mut 
             };
             let (per_byte, against) = (wire / wan.size.0 as f64, wire / lone);
             let (total, stall) = (most(|one| one.total_ms), most(|one| one.stall_ms));
-            table.row(vec![what.into(), region.to_string(), plain(per_byte), plain(against), plain(total), plain(stall), failed.to_string()]);
-            found.add(&format!("2b: wire bytes per image byte, region {region}, {what}"), per_byte, "x", Some(Mark::AtMost(1.06, 1.06)));
-            found.add(&format!("2b: against a lone pull, region {region}, {what}"), against, "x", Some(Mark::AtMost(1.02, 1.005)));
+            table.row(vec![
+                what.into(),
+                region.to_string(),
+                plain(per_byte),
+                plain(against),
+                plain(total),
+                plain(stall),
+                failed.to_string(),
+            ]);
+            found.add(
+                &format!("2b: wire bytes per image byte, region {region}, {what}"),
+                per_byte,
+                "x",
+                Some(Mark::AtMost(1.06, 1.06)),
+            );
+            found.add(
+                &format!("2b: against a lone pull, region {region}, {what}"),
+                against,
+                "x",
+                Some(Mark::AtMost(1.02, 1.005)),
+            );
             if hit {
-                found.add(&format!("2b: pulls that failed at the living, {what}"), failed as f64, "", Some(Mark::AtMost(0.0, 0.0)));
+                found.add(
+                    &format!("2b: pulls that failed at the living, {what}"),
+                    failed as f64,
+                    "",
+                    Some(Mark::AtMost(0.0, 0.0)),
+                );
             }
             kept.push(json!({ "what": what, "region": region, "wire_bytes": wire, "pulls": ours }));
         }
@@ -103,7 +134,12 @@ impl Victim {
 }
 
 /// All nodes pull the layer at once; the pulls by node, and who was killed.
-fn all_at_once(mesh: &mut Formed, all: &[usize], layer: &Blob, victim: Option<Victim>) -> Result<(Vec<(usize, Pulled)>, Option<usize>)> {
+fn all_at_once(
+    mesh: &mut Formed,
+    all: &[usize],
+    layer: &Blob,
+    victim: Option<Victim>,
+) -> Result<(Vec<(usize, Pulled)>, Option<usize>)> {
     let before = mesh.network.traffic();
     let digest = &layer.digest;
     let (targets, network) = (mesh.clients(all), &mesh.network);
@@ -207,6 +243,9 @@ pub(super) fn fanout(wan: &Wan, atoll: &Path, report: &mut Report, found: &mut F
         found.add(&format!("3: T({nodes}) / T(1), {} links", wan.link), took / one, "x", Some(mark));
     }
     report.table(&table);
-    report.record("fanout", json!(times.iter().map(|(n, s, sent)| json!({ "nodes": n, "seconds": s, "sent": sent })).collect::<Vec<_>>()));
+    report.record(
+        "fanout",
+        json!(times.iter().map(|(n, s, sent)| json!({ "nodes": n, "seconds": s, "sent": sent })).collect::<Vec<_>>()),
+    );
     Ok(())
 }

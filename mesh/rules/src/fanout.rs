@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 /// The most followers of one chain.
-pub const DEPTH: usize = 8;
+pub const DEPTH: usize = 16;
 
 /// Where a follower gets the blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,11 +94,11 @@ mod tests {
     fn each_follows_the_one_before_until_the_chain_is_long() {
         let mut fanout = Fanout::default();
         assert_eq!(place(&mut fanout, 0), Place::Here);
-        for follower in 1..8 {
+        for follower in 1..16 {
             assert_eq!(place(&mut fanout, follower), Place::Follow(follower - 1));
         }
-        assert_eq!(place(&mut fanout, 8), Place::Here);
-        assert_eq!(place(&mut fanout, 9), Place::Follow(8));
+        assert_eq!(place(&mut fanout, 16), Place::Here);
+        assert_eq!(place(&mut fanout, 17), Place::Follow(16));
         assert_eq!(fanout.place(&'b', &0, 9), Place::Here, "another blob");
         assert_eq!(fanout.place(&'a', &1, 9), Place::Here, "another region");
     }

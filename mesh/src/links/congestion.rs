@@ -39,7 +39,13 @@ impl Controller for Controlled {
         self.congestion.handle_acked(self.since(now), self.since(sent), bytes, app_limited);
     }
 
-    fn on_end_acks(&mut self, now: Instant, in_flight: u64, _app_limited: bool, _largest_packet_num_acked: Option<u64>) {
+    fn on_end_acks(
+        &mut self,
+        now: Instant,
+        in_flight: u64,
+        _app_limited: bool,
+        _largest_packet_num_acked: Option<u64>,
+    ) {
         self.congestion.handle_acks_told(self.since(now), in_flight);
     }
 

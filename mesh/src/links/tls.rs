@@ -28,7 +28,8 @@ fn certificate_error(error: impl std::fmt::Display) -> IdentityError {
     IdentityError::Certificate(error.to_string())
 }
 
-/// Idle timeout and keep-alive let a dead peer's connection go within seconds; windows let one stream fill a 100 ms path at 1 Gbit/s.
+/// Idle timeout and keep-alive let a dead peer's connection go within seconds; windows let one stream fill a 100 ms path at 1 Gbit/s; what is
+/// in flight goes by what arrives and not by what is lost ([`rules::congestion`]).
 fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport.max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(6_000))));

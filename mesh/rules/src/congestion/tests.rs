@@ -33,7 +33,13 @@ struct Sending {
 
 /// Lets senders run for so many seconds; the path may change at a moment. Bytes delivered by each in the last half.
 fn run(senders: usize, seconds: f64, path: impl Fn(f64) -> Path) -> Vec<f64> {
-    let new = |sender| Sending { congestion: Congestion::new(PACKET, sender as u64), in_flight: 0, delivered: 0, may_send: 0.0, smooth: 0.1 };
+    let new = |sender| Sending {
+        congestion: Congestion::new(PACKET, sender as u64),
+        in_flight: 0,
+        delivered: 0,
+        may_send: 0.0,
+        smooth: 0.1,
+    };
     let mut all: Vec<Sending> = (0..senders).map(new).collect();
     let (mut ends, mut number, mut busy) = (BTreeMap::<(u64, u64), Ends>::new(), 0_u64, 0.0_f64);
     let mut now = Duration::ZERO;
@@ -56,7 +62,8 @@ fn run(senders: usize, seconds: f64, path: impl Fn(f64) -> Path) -> Vec<f64> {
         }
         for (sender, one) in all.iter_mut().enumerate() {
             while one.in_flight + PACKET <= one.congestion.window() && one.may_send <= at {
-                one.may_send = one.may_send.max(at - 0.002) + PACKET as f64 * one.smooth / (1.25 * one.congestion.window() as f64);
+                one.may_send =
+                    one.may_send.max(at - 0.002) + PACKET as f64 * one.smooth / (1.25 * one.congestion.window() as f64);
                 one.congestion.handle_sent(now);
                 one.in_flight += PACKET;
                 number += 1;
@@ -99,10 +106,12 @@ fn a_short_queue_is_not_overrun() {
 
 #[test]
 fn a_path_that_becomes_longer_or_wider_is_learnt_again() {
-    let longer = |at: f64| Path { rate: 12.5e6, round_trip: if at < 5.0 { 0.001 } else { 0.1 }, queue: 0.1, loses: 1000 };
+    let longer =
+        |at: f64| Path { rate: 12.5e6, round_trip: if at < 5.0 { 0.001 } else { 0.1 }, queue: 0.1, loses: 1000 };
     let got = run(1, 50.0, longer)[0];
     assert!(got > 0.8 * 12.5e6, "longer: {:.2} of the path", got / 12.5e6);
-    let wider = |at: f64| Path { rate: if at < 5.0 { 1e6 } else { 12.5e6 }, round_trip: 0.05, queue: 0.05, loses: 1000 };
+    let wider =
+        |at: f64| Path { rate: if at < 5.0 { 1e6 } else { 12.5e6 }, round_trip: 0.05, queue: 0.05, loses: 1000 };
     let got = run(1, 30.0, wider)[0];
     assert!(got > 0.8 * 12.5e6, "wider: {:.2} of the path", got / 12.5e6);
 }

@@ -41,9 +41,9 @@ impl Traffic {
     }
 
     /// What came into a region from all others since an earlier reading.
-    pub(crate) fn into_region(&self, region: usize, before: &Traffic) -> u64 {
-        let into = |traffic: &Traffic| traffic.regions.iter().map(|from| from[region]).sum::<u64>();
-        into(self) - into(before)
+    pub(crate) fn came_into(&self, region: usize, before: &Traffic) -> u64 {
+        let came = |traffic: &Traffic| traffic.regions.iter().map(|from| from[region]).sum::<u64>();
+        came(self) - came(before)
     }
 
     /// What a node sent to another since an earlier reading.

@@ -94,7 +94,8 @@ impl Case {
 
     fn judge(&self, found: &mut Found) {
         let at = |pulls: &[Pulled], of: fn(&Pulled) -> f64| spread(pulls, of).map_or(f64::NAN, |spread| spread.median);
-        let (first, total): (fn(&Pulled) -> f64, fn(&Pulled) -> f64) = (|one| one.first_ms, |one| one.total_ms);
+        let first: fn(&Pulled) -> f64 = |one| one.first_ms;
+        let total: fn(&Pulled) -> f64 = |one| one.total_ms;
         let name = self.profile.name;
         let size = format!("{:.0} MB", self.size as f64 / 1e6);
         let far = !self.profile.round_trip.is_zero();

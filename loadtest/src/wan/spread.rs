@@ -38,7 +38,7 @@ pub(super) fn regions(wan: &Wan, atoll: &Path, report: &mut Report, found: &mut 
     let layer = mesh.push(REPOSITORY, wan.size.0, &all)?;
     let before = mesh.network.traffic();
     must_pull(&mesh, Way::at(1), REPOSITORY, &layer.digest)?;
-    let lone = mesh.network.traffic().into_region(1, &before) as f64;
+    let lone = mesh.network.traffic().came_into(1, &before) as f64;
     report.heading("Bytes over each region's link: three regions of four nodes, all pulling at once");
     report.say(&format!(
         "A layer of {}, held by one node in a region of its own; R1 between regions. Everything that is IP counts: the headers, acknowledgements, \
@@ -65,7 +65,7 @@ pub(super) fn regions(wan: &Wan, atoll: &Path, report: &mut Report, found: &mut 
             let ours = pulls.iter().filter(|(at, _)| sites[*at].region == region && Some(*at) != killed);
             let ours: Vec<&Pulled> = ours.map(|(_, pulled)| pulled).collect();
             let hit = killed.is_some_and(|at| sites[at].region == region);
-            let wire = after.into_region(region, &before) as f64;
+            let wire = after.came_into(region, &before) as f64;
             let failed = ours.iter().filter(|one| one.error.is_some()).count();
             let most = |of: fn(&Pulled) -> f64| ours.iter().map(|one| of(one)).fold(0.0, f64::max) / 1e3;
             let what = match victim {
@@ -133,13 +133,16 @@ impl Victim {
     }
 }
 
+/// Each node's pull.
+type Pulls = Vec<(usize, Pulled)>;
+
 /// All nodes pull the layer at once; the pulls by node, and who was killed.
 fn all_at_once(
     mesh: &mut Formed,
     all: &[usize],
     layer: &Blob,
     victim: Option<Victim>,
-) -> Result<(Vec<(usize, Pulled)>, Option<usize>)> {
+) -> Result<(Pulls, Option<usize>)> {
     let before = mesh.network.traffic();
     let digest = &layer.digest;
     let (targets, network) = (mesh.clients(all), &mesh.network);

@@ -28,8 +28,8 @@ pub use load::{load, parse};
 pub use mistake::{Mistake, Mistakes};
 pub use render::render;
 pub use settings::{
-    Cache, Deadlines, Edge, Failover, Http, Lease, Ledger, Log, LogFormat, Mesh, Mirrors, Projects, Reads, Roster,
-    Settings, StaleReads, Tls, Uploads, Upstreams,
+    Cache, CongestionControl, Deadlines, Edge, Failover, Http, Lease, Ledger, Log, LogFormat, Mesh, Mirrors, Projects,
+    Reads, Roster, Settings, StaleReads, Tls, Uploads, Upstreams,
 };
 
 /// `reference.yaml`: every setting with its default and a comment. It parses.

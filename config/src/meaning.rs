@@ -6,13 +6,16 @@ use rules::records::Role;
 
 use crate::{
     document::{Document, Section},
-    settings::{Edge, LogFormat, Settings, StaleReads, Tls, default_name},
+    settings::{CongestionControl, Edge, LogFormat, Settings, StaleReads, Tls, default_name},
     tree::Node,
     value::{self, Fault, written_duration},
 };
 
 /// How each [`StaleReads`] is written.
 pub(crate) const STALE_READS: [(&str, StaleReads); 2] = [("serve", StaleReads::Serve), ("refuse", StaleReads::Refuse)];
+/// How each [`CongestionControl`] is written.
+pub(crate) const CONGESTION: [(&str, CongestionControl); 2] =
+    [("delivery", CongestionControl::Delivery), ("cubic", CongestionControl::Cubic)];
 /// How each [`Role`] is written.
 pub(crate) const ROLES: [(&str, Role); 2] = [("replica", Role::Replica), ("edge", Role::Edge)];
 /// How each [`LogFormat`] is written.
@@ -82,7 +85,9 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     deadlines.duration("commit", &mut s.deadlines.commit, ms(100)..=secs(600));
     deadlines.duration("replicate", &mut s.deadlines.replicate, ms(100)..=hours(1));
 
-    s.links.caps = top.section("links").section("caps").sizes(("us-east-1", 20 << 20), (64 << 10)..=(100 << 30));
+    let mut links = top.section("links");
+    links.read("congestion", &mut s.links.congestion, |t| value::choice(t, &CONGESTION));
+    s.links.caps = links.section("caps").sizes(("us-east-1", 20 << 20), (64 << 10)..=(100 << 30));
 
     top.section("reads").read("without_lease", &mut s.reads.without_lease, |t| value::choice(t, &STALE_READS));
 

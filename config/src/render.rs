@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, path::Path};
 
 use crate::{
-    meaning::{LOG_FORMATS, ROLES, STALE_READS},
+    meaning::{CONGESTION, LOG_FORMATS, ROLES, STALE_READS},
     settings::Settings,
     value::{quoted, written_duration, written_size},
 };
@@ -79,6 +79,7 @@ deadlines:
   commit: {commit}
   replicate: {replicate}
 links:
+  congestion: {congestion}
   caps: {caps}
 reads:
   without_lease: {without_lease}
@@ -127,6 +128,7 @@ drain: {drain}
         source_stall = written_duration(s.deadlines.source_stall),
         commit = written_duration(s.deadlines.commit),
         replicate = written_duration(s.deadlines.replicate),
+        congestion = word(&CONGESTION, s.links.congestion),
         caps = caps(&s.links.caps),
         without_lease = word(&STALE_READS, s.reads.without_lease),
         level = quoted(&s.log.level),

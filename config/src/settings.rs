@@ -338,8 +338,20 @@ impl Default for Deadlines {
 /// How much nodes send each other.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Links {
+    /// What decides how much may be in flight to another node; default [`CongestionControl::Delivery`].
+    pub congestion: CongestionControl,
     /// The most bytes of blobs a second that this node sends to all nodes of a region together; no cap for a region that is not named.
     pub caps: BTreeMap<String, u64>,
+}
+
+/// How a link finds out how much a path holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum CongestionControl {
+    /// By what arrives; written `delivery`.
+    #[default]
+    Delivery,
+    /// By what is lost, as most of TCP does; written `cubic`.
+    Cubic,
 }
 
 /// What a replica does that cannot be sure to be up to date.

@@ -3,7 +3,9 @@
 
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
-use config::{Edge, LogFormat, Mirrors, Mistakes, REFERENCE, Settings, StaleReads, Tls, load, parse, render};
+use config::{
+    CongestionControl, Edge, LogFormat, Mirrors, Mistakes, REFERENCE, Settings, StaleReads, Tls, load, parse, render,
+};
 use proptest::prelude::*;
 use rules::records::Role;
 
@@ -408,6 +410,7 @@ prop_compose! {
         s.deadlines.commit = commit;
         s.deadlines.replicate = replicate;
         s.links.caps = caps;
+        s.links.congestion = if json { CongestionControl::Cubic } else { CongestionControl::Delivery };
         s.reads.without_lease = if refuse { StaleReads::Refuse } else { StaleReads::Serve };
         s.log.level = level;
         s.log.format = if json { LogFormat::Json } else { LogFormat::Human };

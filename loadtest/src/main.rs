@@ -8,14 +8,17 @@ mod content;
 mod cpu;
 mod failover;
 mod figures;
+mod formed;
 mod goals;
 mod idle;
 mod load;
 mod machine;
 mod mesh;
+mod network;
 mod operations;
 mod peers;
 mod process;
+mod proxy;
 mod push;
 mod registry;
 mod report;
@@ -23,6 +26,7 @@ mod serve;
 mod size;
 mod stop;
 mod tools;
+mod wan;
 mod wire;
 
 use std::path::PathBuf;
@@ -54,6 +58,10 @@ enum What {
     Failover(failover::Failover),
     /// Processor and memory of a mesh that nobody uses
     Idle(idle::Idle),
+    /// What many cold clients of a pull-through cache cost its upstream; needs root
+    Proxy(proxy::Proxy),
+    /// The mesh over emulated wide area networks beside TLS over TCP; needs root
+    Wan(wan::Wan),
 }
 
 fn main() -> ExitCode {
@@ -76,5 +84,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         What::Cold(cold) => cold.run(&out),
         What::Failover(failover) => failover.run(&out),
         What::Idle(idle) => idle.run(&out),
+        What::Proxy(proxy) => proxy.run(&out),
+        What::Wan(wan) => wan.run(&out),
     }
 }

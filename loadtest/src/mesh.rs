@@ -229,7 +229,7 @@ fn primary_in(status: &Value, project: &str) -> Option<String> {
 }
 
 /// How many nodes a status takes for alive. One that does not say so about a node only lists it.
-fn alive_in(status: &Value) -> usize {
+pub(crate) fn alive_in(status: &Value) -> usize {
     let down = |node: &&Value| {
         let word = ["state", "status", "health"].iter().find_map(|field| node[*field].as_str());
         let flag = ["up", "alive"].iter().find_map(|field| node[*field].as_bool());

@@ -98,7 +98,11 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     let store = Store::open(&data_dir, settings.cache.budget).map_err(io::Error::other)?;
     let (inner, clients) = (Tasks::new(), Tasks::new());
 
-    let links = Links::open(&identity, settings.mesh.listen).map_err(io::Error::other)?;
+    let congestion = match settings.links.congestion {
+        config::CongestionControl::Delivery => links::CongestionControl::Delivery,
+        config::CongestionControl::Cubic => links::CongestionControl::Cubic,
+    };
+    let links = Links::open(&identity, settings.mesh.listen, congestion).map_err(io::Error::other)?;
     let members_terms = MembersTerms {
         probe_period: settings.roster.probe_period,
         probe_rtt: settings.roster.probe_rtt,

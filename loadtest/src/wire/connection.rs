@@ -1,11 +1,11 @@
 //! One TCP connection: writes a request, reads an answer, and throws the body away through one buffer.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use super::head::{self, Framing, Head};
-use super::{Answer, Sink};
+use super::stream::Stream;
+use super::{Answer, Sink, Target};
 
 /// Large enough that a big blob costs few system calls, small enough to stay in the second-level cache.
 const BUFFER: usize = 256 << 10;
@@ -13,20 +13,16 @@ const BUFFER: usize = 256 << 10;
 /// An open connection and the bytes read from it that nobody has looked at yet.
 #[derive(Debug)]
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
 }
 
 impl Connection {
-    /// Connects to `host:port`.
-    pub(super) fn open(host: &str, patience: Duration) -> io::Result<Self> {
-        let address = host.to_socket_addrs()?.next().ok_or(io::ErrorKind::NotFound)?;
-        let stream = TcpStream::connect_timeout(&address, patience)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(patience))?;
-        stream.set_write_timeout(Some(patience))?;
+    /// Connects, and speaks TLS as far as it is to be spoken.
+    pub(super) fn open(target: &Target, patience: Duration) -> io::Result<Self> {
+        let stream = Stream::open(target, patience)?;
         Ok(Connection { stream, buffer: vec![0; BUFFER], start: 0, end: 0 })
     }
 
@@ -170,7 +166,7 @@ mod tests {
             let _ = stream.read(&mut request)?;
             pieces.iter().try_for_each(|piece| stream.write_all(piece.as_bytes()))
         });
-        let mut connection = Connection::open(&host, Duration::from_secs(10))?;
+        let mut connection = Connection::open(&Target::at(&host), Duration::from_secs(10))?;
         let mut body = Vec::new();
         let exchange = connection.exchange(b"GET / HTTP/1.1\r\n\r\n", &[], bodiless, &mut Sink::Keep(&mut body));
         server.join().expect("the server does not panic")?;

@@ -3,13 +3,16 @@
 //! Client and server share the machine's cores, so what the client burns is taken from the server. One thread per connection,
 //! `read` into one buffer that stays in the cache, no allocation per request beyond a `Location`: a small GET costs about what
 //! the two system calls cost. A client of hyper's would hand every frame of a blob through a queue and a waker, which is as dear as
-//! sending it. It speaks only what a registry on loopback needs: plain HTTP/1.1, one request at a time, no redirects.
+//! sending it. It speaks only what is measured: HTTP/1.1, plain or over TLS, one request at a time, no redirects.
 
 mod connection;
 mod head;
+mod stream;
 
 use std::fmt;
 use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -28,12 +31,16 @@ pub(crate) struct Target {
     pub(crate) host: String,
     /// The value of `Authorization`, if any.
     authorization: Option<String>,
+    /// The network namespace to ask from, if it is not ours.
+    network: Option<PathBuf>,
+    /// How to speak TLS, if it is to be spoken.
+    tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl Target {
     /// The server at `host:port`, asked by nobody in particular.
     pub(crate) fn at(host: &str) -> Self {
-        Target { host: host.to_owned(), authorization: None }
+        Target { host: host.to_owned(), authorization: None, network: None, tls: None }
     }
 
     /// Reads `http://[user:password@]host:port[/]`.
@@ -53,6 +60,18 @@ impl Target {
     /// The same server, asked by `user`.
     pub(crate) fn basic(mut self, user: &str, password: &str) -> Self {
         self.authorization = Some(format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))));
+        self
+    }
+
+    /// The same server, asked from inside a network namespace, named by its file in `/proc`.
+    pub(crate) fn inside(mut self, network: &Path) -> Self {
+        self.network = Some(network.to_owned());
+        self
+    }
+
+    /// The same server over TLS, if it is to be spoken.
+    pub(crate) fn tls(mut self, tls: Option<Arc<rustls::ClientConfig>>) -> Self {
+        self.tls = tls;
         self
     }
 
@@ -114,6 +133,8 @@ pub(crate) enum Sink<'a> {
     Keep(&'a mut Vec<u8>),
     /// Through a hash.
     Hash(&'a mut Hasher),
+    /// To whoever looks at the pieces as they come, and may take its time.
+    Look(&'a mut dyn FnMut(&[u8])),
 }
 
 impl fmt::Debug for Sink<'_> {
@@ -122,6 +143,7 @@ impl fmt::Debug for Sink<'_> {
             Sink::Discard => "Discard",
             Sink::Keep(_) => "Keep",
             Sink::Hash(_) => "Hash",
+            Sink::Look(_) => "Look",
         })
     }
 }
@@ -132,6 +154,7 @@ impl Sink<'_> {
             Sink::Discard => {}
             Sink::Keep(all) => all.extend_from_slice(bytes),
             Sink::Hash(hasher) => hasher.update(bytes),
+            Sink::Look(look) => look(bytes),
         }
     }
 }
@@ -170,7 +193,7 @@ impl Client {
     /// Opens the connection now, so that the next request need not.
     pub(crate) fn connect(&mut self) -> io::Result<()> {
         if self.connection.is_none() {
-            self.connection = Some(Connection::open(&self.target.host, self.patience)?);
+            self.connection = Some(Connection::open(&self.target, self.patience)?);
         }
         Ok(())
     }

@@ -33,6 +33,7 @@ pub mod access;
 pub mod apply;
 pub mod cache;
 pub mod command;
+pub mod congestion;
 pub mod digest;
 pub mod edge;
 pub mod failover;

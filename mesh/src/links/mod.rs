@@ -3,6 +3,7 @@
 //! Each peer is dialled on demand, twice: one connection for control (consensus, gossip, questions), one for bulk (blobs, snapshots), so that a blob's
 //! flow control and losses do not delay a heartbeat. Every call carries its own deadline: a killed peer's connection looks open until its idle timeout.
 
+mod congestion;
 mod frame;
 mod serve;
 mod tls;
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use frame::{MAX_FRAME, read_frame, read_message, write_frame, write_message};
 pub use serve::{Peer, Service, serve};
-pub use tls::ask_to_join;
+pub use tls::{CongestionControl, ask_to_join};
 
 use crate::identity::{Identity, IdentityError};
 
@@ -91,8 +92,12 @@ const DIAL: Duration = Duration::from_millis(1500);
 
 impl Links {
     /// Binds `listen` (UDP) and is ready to dial; [`serve`] answers.
-    pub fn open(identity: &Identity, listen: SocketAddr) -> Result<Arc<Self>, IdentityError> {
-        let (server, client) = tls::configs(identity)?;
+    pub fn open(
+        identity: &Identity,
+        listen: SocketAddr,
+        congestion: CongestionControl,
+    ) -> Result<Arc<Self>, IdentityError> {
+        let (server, client) = tls::configs(identity, congestion)?;
         let endpoint = tls::endpoint(identity, server, listen)?;
         Ok(Arc::new(Links {
             me: identity.node,

@@ -15,6 +15,7 @@ use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use tracing::warn;
 
+use super::congestion::ByDelivery;
 use super::{LinkError, Open, read_message, write_message};
 use crate::identity::{Identity, IdentityError, certificate_der};
 
@@ -33,7 +34,7 @@ fn certificate_error(error: impl std::fmt::Display) -> IdentityError {
 }
 
 /// Idle timeout and keep-alive let a dead peer's connection go within seconds; windows let one stream fill a 100 ms path at 1 Gbit/s.
-fn transport() -> TransportConfig {
+fn transport(congestion: CongestionControl) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport.max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(6_000))));
     transport.keep_alive_interval(Some(Duration::from_millis(1500)));
@@ -42,10 +43,29 @@ fn transport() -> TransportConfig {
     transport.max_concurrent_uni_streams(VarInt::from_u32(0));
     transport.stream_receive_window(VarInt::from_u32(12 << 20));
     transport.send_window(16 << 20);
+    match congestion {
+        CongestionControl::Delivery => transport.congestion_controller_factory(Arc::new(ByDelivery)),
+        CongestionControl::Cubic => {
+            transport.congestion_controller_factory(Arc::new(quinn::congestion::CubicConfig::default()))
+        }
+    };
     transport
 }
 
-pub(super) fn configs(identity: &Identity) -> Result<(quinn::ServerConfig, quinn::ClientConfig), IdentityError> {
+/// How much may be in flight on a link: see the setting `links.congestion`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum CongestionControl {
+    /// By what arrives ([`rules::congestion`]).
+    #[default]
+    Delivery,
+    /// By what is lost.
+    Cubic,
+}
+
+pub(super) fn configs(
+    identity: &Identity,
+    congestion: CongestionControl,
+) -> Result<(quinn::ServerConfig, quinn::ClientConfig), IdentityError> {
     let mut roots = RootCertStore::empty();
     roots.add(certificate_der(&identity.authority.certificate)?).map_err(certificate_error)?;
     let roots = Arc::new(roots);
@@ -68,7 +88,7 @@ pub(super) fn configs(identity: &Identity) -> Result<(quinn::ServerConfig, quinn
         .with_client_auth_cert(identity.chain()?, identity.private_key()?)
         .map_err(certificate_error)?;
     client.alpn_protocols = vec![PROTOCOL.to_vec()];
-    let transport = Arc::new(transport());
+    let transport = Arc::new(transport(congestion));
     let server = QuicServerConfig::try_from(server).map_err(certificate_error)?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
     server.transport_config(transport.clone());

@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use mesh::clock;
 use mesh::identity::{Authority, Candidate, Identity, fingerprint, new_node_id};
-use mesh::links::{Links, ask_to_join};
+use mesh::links::{CongestionControl, Links, ask_to_join};
 use mesh::members::{keep_seeds, kept_seeds};
 use rules::command::{Command, Envelope, Outcome};
 use rules::digest::Digest;
@@ -116,7 +116,7 @@ pub(super) fn invite(invite: &Invite) -> io::Result<()> {
     };
     super::small_runtime()?.block_on(async {
         let any: SocketAddr = if own.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
-        let links = Links::open(&identity, any).map_err(io::Error::other)?;
+        let links = Links::open(&identity, any, CongestionControl::default()).map_err(io::Error::other)?;
         for (node, address) in &members {
             links.know(*node, *address);
         }

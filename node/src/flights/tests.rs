@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mesh::identity::{Authority, Candidate, Identity};
 use mesh::ledger::{Ledger, LedgerTerms};
-use mesh::links::{self, Links, Service};
+use mesh::links::{self, CongestionControl, Links, Service};
 use mesh::members::{Members, MembersTerms};
 use mesh::supervise::Tasks;
 use mesh::transfer::{Serve, TransferTerms};
@@ -124,7 +124,7 @@ impl Rig {
             let candidate = Candidate::generate(node).unwrap();
             let certificate = authority.sign(node, &candidate.request).unwrap();
             let identity = Identity { node, certificate, key: candidate.key, authority: authority.clone() };
-            Links::open(&identity, ([127, 0, 0, 1], 0).into()).unwrap()
+            Links::open(&identity, ([127, 0, 0, 1], 0).into(), CongestionControl::default()).unwrap()
         };
         let links = open(NodeId(10));
         let mut peers = Vec::new();

@@ -23,6 +23,8 @@ pub struct Ingest {
     written: u64,
     flushed: u64,
     hasher: Option<Hasher>,
+    /// The digest, once it was asked for.
+    actual: Option<Digest>,
     algorithm: Algorithm,
     content: GroupHasher,
     sealed: bool,
@@ -48,6 +50,7 @@ impl Ingest {
             written: 0,
             flushed: 0,
             hasher: Some(Hasher::new(algorithm)),
+            actual: None,
             algorithm,
             content: GroupHasher::new(),
             sealed: false,
@@ -115,10 +118,21 @@ impl Ingest {
         self.flushed = self.written;
     }
 
+    /// Whether all bytes are here and are those that `expected` names. Nothing may be written after it, and nothing is durable yet.
+    pub fn is_whole(&mut self, expected: &Digest) -> bool {
+        if self.algorithm == expected.algorithm()
+            && let Some(hasher) = self.hasher.take()
+        {
+            self.actual = Some(hasher.finish());
+        }
+        self.actual == Some(*expected)
+    }
+
     /// Checks the hash and makes the bytes durable where they are.
     pub(super) fn seal(mut self, expected: Digest) -> Result<Sealed, StoreError> {
-        let actual = match self.hasher.take() {
-            Some(hasher) if self.algorithm == expected.algorithm() => hasher.finish(),
+        let actual = match (self.actual, self.hasher.take()) {
+            (Some(actual), _) => actual,
+            (None, Some(hasher)) if self.algorithm == expected.algorithm() => hasher.finish(),
             _ => self.rehash(expected.algorithm())?,
         };
         if actual != expected {

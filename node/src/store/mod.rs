@@ -297,6 +297,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn whether_an_ingest_is_whole_can_be_asked_before_it_is_sealed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), None).unwrap();
+        for (bytes, whole) in [(b"hello", true), (b"hullo", false)] {
+            let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
+            ingest.write(bytes).unwrap();
+            let digest = Digest::sha256(b"hello");
+            assert_eq!((ingest.is_whole(&digest), ingest.is_whole(&digest)), (whole, whole));
+            assert_eq!(store.seal(ingest, digest, None).await.is_ok(), whole);
+        }
+    }
+
+    #[tokio::test]
     async fn a_sealed_blob_is_held_over_a_restart_and_granted_only_where_it_was_uploaded() {
         let (folder, store, digest) = store_with(b"hello").await;
         drop(store);

@@ -315,7 +315,7 @@ pub struct Deadlines {
     pub first_byte: Duration,
     /// Without a byte in either direction within a body; default 30s.
     pub stall: Duration,
-    /// Without a byte from a node that sends a blob, until another is asked; never longer than `stall`; default 3s.
+    /// Without a byte from a node that sends a blob, until another is asked; never longer than `stall`; default 1500ms.
     pub source_stall: Duration,
     /// Until a write is committed; default 10s.
     pub commit: Duration,
@@ -328,7 +328,7 @@ impl Default for Deadlines {
         Self {
             first_byte: Duration::from_secs(5),
             stall: Duration::from_secs(30),
-            source_stall: Duration::from_secs(3),
+            source_stall: Duration::from_millis(1500),
             commit: Duration::from_secs(10),
             replicate: Duration::from_secs(60),
         }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{FutureExt, join_all};
+use futures::stream::{FuturesUnordered, StreamExt};
 use mesh::links::Links;
 use mesh::members::Members;
 use rules::digest::Digest;
@@ -31,6 +32,17 @@ pub struct Neighbours {
 
 /// So many edges are asked for a blob that no replica holds.
 const EDGES_ASKED: usize = 8;
+/// How many holders of a blob are waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hurry {
+    /// The first to answer.
+    First,
+    /// All that answer in time.
+    All,
+}
+
+/// How long others may take once one has said that it holds a blob.
+const GRACE: Duration = Duration::from_millis(5);
 /// How long nodes may take to say what they hold.
 const HAVE: Duration = Duration::from_millis(1000);
 
@@ -115,21 +127,38 @@ impl Neighbours {
         join_all(asked).await.into_iter().flatten().collect()
     }
 
-    /// Live nodes that hold `digest`, the nearest first: replicas, and if none does, edges of this region (a few of them).
-    pub async fn holders(&self, digest: Digest) -> Vec<NodeId> {
+    /// Live nodes that hold `digest`, the nearest first: replicas, and if none does, edges of this region (a few of them). [`Hurry::First`] waits for no more
+    /// than the first that say so, which are about the nearest: a node that has just died must not keep their word waiting.
+    pub async fn holders(&self, digest: Digest, hurry: Hurry) -> Vec<NodeId> {
         let region_of: BTreeMap<NodeId, Region> = self.alive().into_iter().map(|c| (c.id, c.region)).collect();
-        let mut answers = self.have(&[digest], None).await;
-        let holds = |stock: &Vec<Stock>| stock.first().is_some_and(|s| s.held.is_some());
-        if !answers.values().any(holds) {
+        let replicas = region_of.keys().copied().filter(|id| *id != self.me).collect();
+        let mut holders = self.who_holds(replicas, digest, hurry).await;
+        if holders.is_empty() {
             let edges = self.region_alive().into_iter().filter(|c| c.role == Role::Edge && c.id != self.me);
             let some = placement::ranked(&digest, edges.map(|c| c.id)).into_iter().take(EDGES_ASKED).collect();
-            answers = self.ask_have(some, &[digest], None).await;
+            holders = self.who_holds(some, digest, hurry).await;
         }
-        let mut holders: Vec<NodeId> = answers.into_iter().filter(|(_, s)| holds(s)).map(|(n, _)| n).collect();
         holders.sort_by_key(|node| {
             let near = region_of.get(node) == Some(&self.region);
             (!near, self.links.round_trip(*node).unwrap_or(Duration::MAX), *node)
         });
         holders
+    }
+
+    async fn who_holds(&self, nodes: Vec<NodeId>, digest: Digest, hurry: Hurry) -> Vec<NodeId> {
+        let ask = Ask::Have { digests: vec![digest], repository: None };
+        let mut answers: FuturesUnordered<_> =
+            nodes.into_iter().map(|node| self.links.ask(node, ask.clone(), HAVE).map(move |a| (node, a))).collect();
+        let mut holders = Vec::new();
+        loop {
+            let patience = if hurry == Hurry::All || holders.is_empty() { HAVE } else { GRACE };
+            match tokio::time::timeout(patience, answers.next()).await {
+                Ok(Some((node, Ok(Answer::Have(stock))))) if stock.first().is_some_and(|s| s.held.is_some()) => {
+                    holders.push(node);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return holders,
+            }
+        }
     }
 }

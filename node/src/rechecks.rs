@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tracing::{error, info, warn};
 
 use crate::flights::{Flights, Sources};
-use crate::neighbours::Neighbours;
+use crate::neighbours::{Hurry, Neighbours};
 use crate::store::Store;
 
 /// A copy is not looked at again for this long, whoever asks: each look reads the whole blob.
@@ -77,7 +77,7 @@ impl Rechecks {
             }
             return;
         }
-        let others = self.neighbours.holders(digest).await;
+        let others = self.neighbours.holders(digest, Hurry::All).await;
         if others.is_empty() {
             error!(%digest, "no other node that is up holds the damaged blob; its manifest has to be pushed again");
             return;

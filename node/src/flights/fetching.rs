@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 use super::arriving::Landing;
 use super::source::{Batch, FetchError, Incoming, Source, Then, next_batch};
 use super::{Arriving, FlightError, Flights, Sources};
+use crate::neighbours::Hurry;
 use crate::store::{Ingest, StoreError};
 use crate::transfers::{Direction, Moving};
 use crate::upstream::UpstreamError;
@@ -67,7 +68,7 @@ impl Flights {
                 Step::GiveUp if looked_again != Some(offset_of(&landing)) => {
                     // the region's fetcher, or those who were told, could not: ask everyone who has it; and again whenever that has got any further
                     looked_again = Some(offset_of(&landing));
-                    let mut others = self.last_sources(digest, &sources).await;
+                    let mut others = self.last_sources(digest, &sources, Hurry::All).await;
                     others.retain(|other| !fetching.flight.shunned().iter().any(|shunned| shunned.is(other)));
                     fetching.flight.turn_to(others);
                 }

@@ -32,7 +32,7 @@ pub use arriving::{Arriving, Begun};
 use source::Source;
 
 use crate::liars::Liars;
-use crate::neighbours::Neighbours;
+use crate::neighbours::{Hurry, Neighbours};
 use crate::proxies::Proxies;
 use crate::store::Store;
 use crate::transfers::Transfers;
@@ -178,13 +178,13 @@ impl Flights {
             }
         };
         self.liars.order(&mut told, Source::peer);
-        if told.is_empty() { self.last_sources(digest, sources).await } else { told }
+        if told.is_empty() { self.last_sources(digest, sources, Hurry::First).await } else { told }
     }
 
     /// The sources when nobody else is to fetch for this node: holders; if there are none, whoever of the whole mesh fetches from the upstream; then the
     /// upstream itself.
-    async fn last_sources(&self, digest: Digest, sources: &Sources) -> Vec<Source> {
-        let holders = self.neighbours.holders(digest).await;
+    async fn last_sources(&self, digest: Digest, sources: &Sources, hurry: Hurry) -> Vec<Source> {
+        let holders = self.neighbours.holders(digest, hurry).await;
         let mut found: Vec<Source> = holders.into_iter().map(|node| Source::Peer { node, fill: false }).collect();
         self.liars.order(&mut found, Source::peer);
         let via = match sources {
@@ -193,10 +193,11 @@ impl Flights {
         };
         if let Some(via) = via {
             let alive = self.neighbours.alive().into_iter().map(|c| c.id);
-            let fetcher = placement::ranked(&digest, alive).first().copied();
             if found.is_empty() {
-                let other = fetcher.filter(|node| *node != self.neighbours.me);
-                found.extend(other.map(|node| Source::Peer { node, fill: true }));
+                // the next in rank stands in for one that has just died, so that not everybody turns to the upstream; nobody asks whom it outranks
+                let before =
+                    placement::ranked(&digest, alive).into_iter().take_while(|node| *node != self.neighbours.me);
+                found.extend(before.take(2).map(|node| Source::Peer { node, fill: true }));
             }
             if self.upstream_allowed {
                 found.push(Source::Upstream(via.clone()));

@@ -21,7 +21,7 @@ use tests::pullers::{Outcome, Pullers, Who};
 use tests::pulling::{self, Pulled};
 use tests::repository::{create_project, create_proxy};
 use tests::upstream::{Ending, Manner, Spoiling, Upstream};
-use tests::{tools, wait};
+use tests::{metrics, tools, wait};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -256,6 +256,11 @@ impl Table {
         self.wrong.unless(right, || format!("{label}: {outcome:?}, expected {:?}", fault.expected(who)));
         if let Some(pulled) = &pulled {
             self.judge(fault, &label, pulled);
+        }
+        if matches!(fault, Fault::Blobs(_)) {
+            let lies = |at: usize| metrics::value(&self.coast.client(at), "atoll_peers_lied_total");
+            let lies = [EAST, WEST, CENTRAL, EDGE].map(lies);
+            self.wrong.unless(lies == [0; 4], || format!("{label}: a peer is blamed for the upstream: {lies:?}"));
         }
         let first_byte = pulled.map(|pulled| pulled.first_byte);
         self.rows.push(Row { fault, who, outcome, took, first_byte });

@@ -383,36 +383,48 @@ impl Table {
         pulling::pull(&hosts, name, "1", image)
     }
 
+    /// A line for each fault and a column for each client, then what those said that failed.
     fn write(&self) {
-        let mut text = String::from(
-            "| place | fault | client | outcome | seconds | first byte, seconds |\n|---|---|---|---|---|---|\n",
-        );
-        for Row { fault, who, outcome, took, first_byte } in &self.rows {
+        let (mut table, mut words) = (String::from("| place | fault | own client (first byte) |"), String::new());
+        for who in Who::ALL {
+            let _ = write!(table, " {who} |");
+        }
+        let _ = writeln!(table, "\n|---|---|{}", "---:|".repeat(1 + Who::ALL.len()));
+        for fault in Fault::all() {
             let (place, what) = fault.words();
-            let who = called(*who);
-            let outcome = match outcome {
-                Outcome::Pulled => "pulled".to_owned(),
-                Outcome::Failed(why) => format!("failed: {}", brief(why)),
-                Outcome::Hung => format!("**hung**, killed after {} s", PATIENCE.as_secs()),
-            };
-            let first = first_byte.map_or_else(String::new, |first| format!("{:.2}", first.as_secs_f64()));
-            let _ = writeln!(text, "| {place} | {what} | {who} | {outcome} | {:.1} | {first} |", took.as_secs_f64());
+            let mut line = format!("| {place} | {what} |");
+            let mut met = false;
+            for who in std::iter::once(None).chain(Who::ALL.map(Some)) {
+                let row = self.rows.iter().find(|row| row.fault == fault && row.who == who);
+                met |= row.is_some();
+                let _ = write!(line, " {} |", row.map(Row::cell).unwrap_or_default());
+                if let Some(Row { outcome: Outcome::Failed(why), .. }) = row {
+                    let _ = writeln!(words, "- {}: {}", label(fault, who), brief(why));
+                }
+            }
+            if met {
+                let _ = writeln!(table, "{line}");
+            }
         }
         let file = tools::repository().join("target/faults.md");
+        let text = format!("{table}\n{words}");
         let kept = std::fs::create_dir_all(file.parent().expect("a folder")).and_then(|()| std::fs::write(&file, text));
         kept.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         eprintln!("{} cells in {}", self.rows.len(), file.display());
     }
 }
 
-fn called(who: Option<Who>) -> String {
-    who.map_or_else(|| "own".to_owned(), |who| who.to_string())
-}
-
-/// A cell's place, fault and client.
-fn label(fault: Fault, who: Option<Who>) -> String {
-    let (place, what) = fault.words();
-    format!("{place}: {what}, {}", called(who))
+impl Row {
+    /// Seconds, and a word where it was not pulled.
+    fn cell(&self) -> String {
+        let word = match self.outcome {
+            Outcome::Pulled => "",
+            Outcome::Failed(_) => "failed ",
+            Outcome::Hung => "**hung** ",
+        };
+        let first = self.first_byte.map(|first| format!(" ({:.2})", first.as_secs_f64())).unwrap_or_default();
+        format!("{word}{:.1}{first}", self.took.as_secs_f64())
+    }
 }
 
 /// What fails in the middle of the largest layer; whether it did, if it was to.
@@ -452,13 +464,22 @@ fn arriving(status: &Value, digest: &str) -> Option<Value> {
     moving.iter().find(|one| one["direction"] == "in" && one["digest"] == digest).cloned()
 }
 
-/// A client's words, short enough for a table, without what is another in each run.
+/// A client's words, short enough for a list and without what is another in each run.
 fn brief(why: &str) -> String {
-    let words = why.split_whitespace().map(|word| if word.contains("sha256:") { "(digest)" } else { word });
-    let text = words.collect::<Vec<_>>().join(" ").replace('|', "/");
-    let mut short: String = text.chars().take(140).collect();
+    let plain = |word: &str| {
+        let differs = word.contains("sha256:") || word.contains("/storage") || word.starts_with("time=");
+        if differs { "…".to_owned() } else { word.replace('\\', "") }
+    };
+    let text = why.split_whitespace().map(plain).collect::<Vec<_>>().join(" ");
+    let mut short: String = text.chars().take(300).collect();
     if short.len() < text.len() {
         short.push('…');
     }
     short
+}
+
+/// A cell's place, fault and client.
+fn label(fault: Fault, who: Option<Who>) -> String {
+    let (place, what) = fault.words();
+    format!("{place}: {what}, {}", who.map_or_else(|| "own client".to_owned(), |who| who.to_string()))
 }

@@ -114,14 +114,20 @@ impl Coast {
         for at in 0..NODES.len() {
             self.nodes[at].wait_ready();
         }
-        for at in 0..NODES.len() {
-            wait::until_ok(&format!("{} sees all four", NODES[at].0), || {
+        for (at, (name, _)) in NODES.iter().enumerate() {
+            wait::until_ok(&format!("{name} sees all four"), || {
                 let status = self.status(at)?;
                 let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
                 let well = nodes.len() == NODES.len() && nodes.iter().all(|node| node["state"] == "up");
                 if well { Ok(()) } else { Err(status["nodes"].to_string()) }
             });
         }
+        // what it has not kept it must ask a replica for, whatever gossip says
+        wait::until_ok("the edge reaches a replica", || {
+            let answer = self.nodes[EDGE].anyone().get("/v2/demo/nothing/manifests/nothing");
+            let answer = answer.map_err(|none| none.to_string())?;
+            if answer.status == 404 { Ok(()) } else { Err(answer.to_string()) }
+        });
     }
 
     /// `ADDRESS:PORT` of a node for the clients.

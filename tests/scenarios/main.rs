@@ -8,6 +8,7 @@ mod copying;
 mod durability;
 mod edges;
 mod fanout;
+mod faults;
 mod fleet;
 mod freshness;
 mod greedy;

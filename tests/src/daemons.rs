@@ -82,18 +82,20 @@ impl Docker {
         own.unwrap_or_else(|| panic!("docker knows no digest of {name}: {digests}")).to_owned()
     }
 
+    /// `docker ...`, to be run by somebody else.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = packaged("docker", "docker.io");
+        command.arg("--config").arg(self.folder.path()).arg("-H").arg(self.socket());
+        command
+    }
+
     /// Logs in, as a person does once.
     ///
     /// # Panics
     /// When the registry does not let it in.
     pub fn login(&self, registry: &str, user: &str, password: &str) {
         self.run(&["login", "-u", user, "-p", password, registry]);
-    }
-
-    fn command(&self) -> Command {
-        let mut command = packaged("docker", "docker.io");
-        command.arg("--config").arg(self.folder.path()).arg("-H").arg(self.socket());
-        command
     }
 
     fn socket(&self) -> String {
@@ -125,9 +127,23 @@ impl Containerd {
     /// When it does not come up; the message holds its last words.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_with("disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n", "")
+    }
+
+    /// The same with the CRI, as a kubelet uses it, which finds its hosts in the folder `certs`.
+    ///
+    /// # Panics
+    /// When it does not come up; the message holds its last words.
+    #[must_use]
+    pub fn start_for_kubelets(certs: &Path) -> Self {
+        let cri = "plugins.\"io.containerd.grpc.v1.cri\".registry";
+        Self::start_with("", &format!("[{cri}]\n  config_path = \"{}\"\n", certs.display()))
+    }
+
+    fn start_with(first: &str, last: &str) -> Self {
         let folder = TempDir::with_prefix("atoll-containerd-").expect("a temporary folder");
         let config = folder.path().join("config.toml");
-        std::fs::write(&config, configuration(folder.path())).expect("a configuration can be written");
+        std::fs::write(&config, configuration(folder.path(), first, last)).expect("a configuration can be written");
         let mut daemon =
             Running::start(packaged("containerd", "containerd").arg("-c").arg(&config), &folder.path().join("log"));
         let mut containerd = Self { daemon: None, folder };
@@ -166,10 +182,25 @@ impl Containerd {
         word.unwrap_or_else(|| panic!("ctr lists no digest: {listed}")).to_owned()
     }
 
-    fn command(&self) -> Command {
+    /// `ctr ...`, to be run by somebody else.
+    #[must_use]
+    pub fn command(&self) -> Command {
         let mut command = packaged("ctr", "containerd");
-        command.arg("--address").arg(socket(self.folder.path()));
+        command.arg("--address").arg(self.socket());
         command
+    }
+
+    /// Its socket, which speaks the CRI if it was started for that.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        socket(self.folder.path())
+    }
+
+    /// The last line of its log that has all of these words.
+    #[must_use]
+    pub fn said(&self, words: &[&str]) -> Option<String> {
+        let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        log.lines().rev().find(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned)
     }
 }
 
@@ -212,13 +243,25 @@ impl Podman {
         self.run(&["image", "inspect", "--format", "{{.Digest}}", name])
     }
 
+    /// `podman pull ...` of an image, to be run by somebody else.
+    #[must_use]
+    pub fn pulling(&self, name: &str) -> Command {
+        let mut command = self.command();
+        command.args(["pull", "-q", "--signature-policy"]).arg(self.folder.path().join("policy.json")).arg(name);
+        command
+    }
+
     fn run(&self, arguments: &[&str]) -> String {
+        process::succeed(self.command().args(arguments))
+    }
+
+    fn command(&self) -> Command {
         let at = |name: &str| self.folder.path().join(name);
         let mut command = packaged("podman", "podman");
         command.arg("--root").arg(at("root")).arg("--runroot").arg(at("run")).arg("--tmpdir").arg(at("tmp"));
         command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]);
         command.env("CONTAINERS_REGISTRIES_CONF", at("registries.conf"));
-        process::succeed(command.args(arguments))
+        command
     }
 }
 
@@ -226,11 +269,11 @@ fn socket(folder: &Path) -> PathBuf {
     folder.join("sock")
 }
 
-fn configuration(folder: &Path) -> String {
+fn configuration(folder: &Path, first: &str, last: &str) -> String {
     let (folder, socket) = (folder.display(), socket(folder));
     format!(
         "version = 2\nroot = \"{folder}/root\"\nstate = \"{folder}/state\"\n\
-         disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\n  address = \"{}\"\n",
+         {first}[grpc]\n  address = \"{}\"\n{last}",
         socket.display()
     )
 }

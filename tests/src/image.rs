@@ -59,12 +59,22 @@ impl Image {
     /// An image with a layer of each of these sizes.
     #[must_use]
     pub fn random(layers: &[usize]) -> Self {
-        let layers: Vec<_> = layers.iter().map(|size| Blob::random(*size)).collect();
-        let config = json!({"architecture": "amd64", "os": "linux", "author": hex::encode(random_bytes(8)),
+        Self::of_layers(layers.iter().map(|size| Blob::random(*size)).collect())
+    }
+
+    fn of_layers(layers: Vec<Blob>) -> Self {
+        let config = json!({"architecture": "amd64", "os": "linux", "author": hex::encode(random_bytes(8)), "config": {},
             "rootfs": {"type": "layers", "diff_ids": layers.iter().map(|layer| &layer.digest).collect::<Vec<_>>()}});
         let mut blobs = vec![Blob::of(config.to_string())];
         blobs.extend(layers);
         Self { manifest: Blob::of(manifest_of(&blobs).to_string()), blobs }
+    }
+
+    /// An image that clients can unpack: each layer is an archive of one file of about this size.
+    #[must_use]
+    pub fn unpackable(layers: &[usize]) -> Self {
+        let layers = layers.iter().enumerate().map(|(at, size)| Blob::of(archive(&format!("file-{at}"), *size)));
+        Self::of_layers(layers.collect())
     }
 
     /// The smallest image there is.
@@ -86,4 +96,24 @@ pub fn manifest_of(blobs: &[Blob]) -> serde_json::Value {
     let named = |kind: &str, blob: &Blob| json!({"mediaType": format!("application/vnd.oci.image.{kind}"), "digest": blob.digest, "size": blob.bytes.len()});
     json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": named("config.v1+json", &blobs[0]),
         "layers": blobs[1..].iter().map(|layer| named("layer.v1.tar", layer)).collect::<Vec<_>>()})
+}
+
+/// A tar archive (ustar) of one file of random bytes.
+fn archive(name: &str, size: usize) -> Vec<u8> {
+    let mut header = [0; 512];
+    let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
+    put(0, name);
+    for (at, field) in [(100, "0000644\0"), (108, "0000000\0"), (116, "0000000\0"), (136, "00000000000\0")] {
+        put(at, field);
+    }
+    put(124, &format!("{size:011o}\0"));
+    put(148, "        "); // the sum counts itself as spaces
+    put(156, "0");
+    put(257, "ustar\x0000");
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let mut all = header.to_vec();
+    all.extend_from_slice(&random_bytes(size));
+    all.resize(all.len().next_multiple_of(512) + 1024, 0);
+    all
 }

@@ -172,7 +172,7 @@ fn address(at: usize) -> String {
 }
 
 /// A network namespace, held by a process that does nothing else.
-fn namespace(folder: &Path, name: &str) -> Running {
+pub(crate) fn namespace(folder: &Path, name: &str) -> Running {
     let ours = std::fs::read_link("/proc/self/ns/net").expect("/proc is mounted");
     let mut command = packaged("unshare", "util-linux");
     let mut holder =
@@ -186,13 +186,13 @@ fn namespace(folder: &Path, name: &str) -> Running {
 }
 
 /// A command inside a namespace. `nsenter` replaces itself by it, so its pid is the command's.
-fn enter(island: &Running) -> Command {
+pub(crate) fn enter(island: &Running) -> Command {
     let mut command = packaged("nsenter", "util-linux");
     command.arg(format!("--net=/proc/{}/ns/net", island.pid()));
     command
 }
 
-fn ip(island: &Running, arguments: &str) {
+pub(crate) fn ip(island: &Running, arguments: &str) {
     let _ = packaged("ip", "iproute2");
     process::succeed(enter(island).arg("ip").args(arguments.split(' ')));
 }

@@ -9,13 +9,17 @@
 //! - [`image`] makes images, [`repository`] pushes and pulls them and hashes every byte;
 //! - [`mesh`] is `atoll up`; [`formed`] is made of [`member`]s with settings of their own, [`islands`] too, over networks that can be
 //!   cut and narrowed;
+//! - [`coast`] is such a network with an edge in it, reached by clients outside it that a cut does not touch;
 //! - [`upstream`] is another registry, behind a door that counts and can be told to fail;
 //! - [`certificates`] are those of a CA made for the scenario;
 //! - [`complaints`] collects what is wrong, [`footprint`] what is left on the disks, [`metrics`] what a node counts;
-//! - [`daemons`] are a dockerd, a containerd and a podman of our own, [`tools`] the other clients.
+//! - [`daemons`] are a dockerd, a containerd and a podman of our own, [`cri`] asks a containerd as a kubelet does, [`tools`] the other clients;
+//! - [`pulling`] is a client that goes on at the next host, as patient ones do, [`pullers`] are the real ones with such hosts.
 
 pub mod certificates;
+pub mod coast;
 pub mod complaints;
+pub mod cri;
 pub mod daemons;
 pub mod footprint;
 pub mod formed;
@@ -26,6 +30,8 @@ pub mod member;
 pub mod mesh;
 pub mod metrics;
 pub mod process;
+pub mod pullers;
+pub mod pulling;
 pub mod repository;
 pub mod tools;
 pub mod upstream;

@@ -1,5 +1,6 @@
 //! One node that is configured and formed by hand: `init`, `invite`, `join`, `serve`, as an operator would.
 
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard};
@@ -9,6 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::http::Client;
+use crate::image::Blob;
 use crate::process::{self, Finished, Running};
 use crate::tools::{atoll, packaged};
 use crate::wait;
@@ -123,6 +125,21 @@ impl Member {
         ended.unwrap_or_else(|| panic!("{} does not end on {with:?}:\n{}", self.name, running.last_words()))
     }
 
+    /// Sends it a signal that it may live with: STOP, CONT.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn signal(&self, what: Signal) {
+        let pid = self.running().as_ref().unwrap_or_else(|| panic!("{} does not run", self.name)).pid();
+        process::signal(pid, what);
+    }
+
+    /// Whether it was started and has not been stopped since.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        self.running().is_some()
+    }
+
     /// Waits until it is ready: it answers reads from its own records.
     ///
     /// # Panics
@@ -163,6 +180,20 @@ impl Member {
     #[must_use]
     pub fn data(&self) -> PathBuf {
         self.folder.join(format!("{}.data", self.name))
+    }
+
+    /// Flips one bit of a blob on its disk.
+    ///
+    /// # Panics
+    /// When it does not hold the blob.
+    pub fn flip(&self, blob: &Blob, offset: usize) {
+        let hex = blob.digest.strip_prefix("sha256:").expect("a sha256");
+        let path = self.data().join("blobs/sha256").join(&hex[..2]).join(hex);
+        let file = std::fs::File::options().read(true).write(true).open(&path);
+        let file = file.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, offset as u64).expect("a byte to flip");
+        file.write_all_at(&[byte[0] ^ 0x10], offset as u64).expect("a flipped byte");
     }
 
     /// `atoll VERB` in its network.

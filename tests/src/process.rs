@@ -107,10 +107,22 @@ pub struct Finished {
 /// # Panics
 /// When it cannot be started, or is still running after ten minutes.
 pub fn finish(command: &mut Command) -> Finished {
+    finish_within(Duration::from_secs(600), command)
+        .unwrap_or_else(|said| panic!("{command:?} did not come to an end: {said:?}"))
+}
+
+/// Runs a program and hands back what it said, if it ends in this time.
+///
+/// # Errors
+/// With what it said until then, when it does not: it was killed.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn finish_within(time: Duration, command: &mut Command) -> Result<Finished, Finished> {
     let (mut out, mut err) = (scratch(), scratch());
     command.stdin(Stdio::null()).stdout(out.try_clone().expect("clone")).stderr(err.try_clone().expect("clone"));
     let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-    let ended = wait::within(Duration::from_secs(600), || child.try_wait().expect("a child can be asked"));
+    let ended = wait::within(time, || child.try_wait().expect("a child can be asked"));
     if ended.is_none() {
         let _ = child.kill();
         let _ = child.wait();
@@ -118,8 +130,7 @@ pub fn finish(command: &mut Command) -> Finished {
     let end = ended.map_or_else(|| "still running".to_owned(), |status| status.to_string());
     let success = ended.is_some_and(|status| status.success());
     let said = Finished { success, end, out: read(&mut out), err: read(&mut err) };
-    assert!(ended.is_some(), "{command:?} did not come to an end: {said:?}");
-    said
+    if ended.is_some() { Ok(said) } else { Err(said) }
 }
 
 /// Runs a program that must succeed; its trimmed standard output.

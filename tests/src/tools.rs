@@ -67,6 +67,17 @@ pub fn images() -> PathBuf {
     folder
 }
 
+/// Debian 13's skopeo, taken from its packages now if it is not there (`tests/clients/newer-skopeo`).
+///
+/// # Panics
+/// When it cannot be had.
+#[must_use]
+pub fn newer_skopeo() -> Command {
+    let folder = cache().join("newer-skopeo");
+    process::succeed(Command::new(repository().join("tests/clients/newer-skopeo")).arg(&folder));
+    Command::new(folder.join("skopeo"))
+}
+
 fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // the places where administration tools are, which are not on every path

@@ -37,6 +37,8 @@ struct Voucher<S> {
     source: S,
     /// It named the content hash: asked again it can be held to a list.
     knows: bool,
+    /// It broke off after some of its bytes.
+    broke_off: bool,
 }
 
 /// What the ledger knows of the blob, from a node that has hashed it.
@@ -233,6 +235,10 @@ impl<S: Clone + PartialEq> Flight<S> {
     /// The source broke off or had nothing: what is not a whole checked group is forgotten.
     pub fn handle_failure(&mut self) {
         self.group.clear();
+        let source = self.sources.get(self.next % self.sources.len().max(1));
+        if let Some(voucher) = self.vouching.iter_mut().find(|voucher| Some(&voucher.source) == source) {
+            voucher.broke_off = true;
+        }
         self.next += 1;
         self.fruitless += 1;
     }
@@ -264,7 +270,8 @@ impl<S: Clone + PartialEq> Flight<S> {
     }
 
     /// All bytes are here and are not what they are called. The flight may begin again, once, without those on whose word alone it was; the one who has
-    /// certainly lied is returned, if there is one: who vouched alone. (Who follows an upstream withholds the end until it has checked the digest.)
+    /// certainly lied is returned, if there is one: who vouched alone. (Who follows an upstream withholds the end until it has checked the digest; but when
+    /// it breaks off for that and is asked for the rest, it gives that of another try: then the upstream may have lied, and it did not.)
     /// `None` if it has begun again before, or if everything was as the ledger has it.
     pub fn restart(&mut self) -> Option<Option<S>> {
         if self.restarted || self.vouching.is_empty() {
@@ -272,7 +279,7 @@ impl<S: Clone + PartialEq> Flight<S> {
         }
         let mut vouching = std::mem::take(&mut self.vouching);
         let liar = match &vouching[..] {
-            [alone] => Some(alone.source.clone()),
+            [alone] if alone.knows || !alone.broke_off => Some(alone.source.clone()),
             _ => None,
         };
         if self.groups.is_none() && vouching.iter().any(|voucher| !voucher.knows) {
@@ -294,7 +301,7 @@ impl<S: Clone + PartialEq> Flight<S> {
         let Some(source) = self.sources.get(self.next % self.sources.len().max(1)) else { return };
         match self.vouching.iter_mut().find(|voucher| voucher.source == *source) {
             Some(voucher) => voucher.knows &= self.knows,
-            None => self.vouching.push(Voucher { source: source.clone(), knows: self.knows }),
+            None => self.vouching.push(Voucher { source: source.clone(), knows: self.knows, broke_off: false }),
         }
     }
 }
@@ -466,6 +473,24 @@ mod tests {
         assert_eq!(flight.handle_claim(&claim), Judgement::Believed);
         assert_eq!(flight.handle_bytes(&bytes, &mut Vec::new()), Ok(()));
         assert_eq!((flight.step(), flight.restart()), (Step::Check, None));
+    }
+
+    #[test]
+    fn who_breaks_off_and_gives_the_rest_of_another_try_has_not_certainly_lied() {
+        let mut flight = Flight::new(vec![1], None);
+        for part in [40, 60] {
+            assert_eq!(flight.handle_claim(&unknown(100)), Judgement::Believed);
+            assert_eq!(flight.handle_unchecked(part), Ok(()));
+            if part == 40 {
+                flight.handle_failure(); // its upstream lied, and it begins anew
+            }
+        }
+        assert_eq!(flight.step(), Step::Check);
+        assert_eq!(flight.restart(), Some(None));
+        let mut flight = Flight::new(vec![1], None);
+        assert_eq!(flight.handle_claim(&unknown(100)), Judgement::Believed);
+        assert_eq!(flight.handle_unchecked(100), Ok(()));
+        assert_eq!(flight.restart(), Some(Some(1)), "it gave all of it in one go");
     }
 
     #[test]

@@ -39,8 +39,8 @@ impl Rechecks {
         Arc::new(Rechecks { neighbours, store, flights, tasks, turn, lately })
     }
 
-    /// A peer says that this node's copy of `digest` is wrong: it is hashed, one copy at a time, and replaced if it is. A bad copy that nobody else has stays
-    /// as it is, for its other groups may be right.
+    /// A peer says that this node's copy of `digest` is wrong: it is hashed, one copy at a time, and replaced if it is. A bad copy that cannot be replaced
+    /// stays as it is, for its other groups are right: two damaged copies make a good one for whoever fetches.
     pub fn complained(self: &Arc<Self>, digest: Digest) {
         let now = clock::now();
         {
@@ -71,18 +71,19 @@ impl Rechecks {
     }
 
     async fn replace(&self, digest: Digest) {
-        if self.store.stock(&digest, None).is_ok_and(|stock| stock.cached) {
-            if let Err(error) = self.store.forget(digest).await {
-                warn!(%digest, %error, "a damaged blob of the cache could not be forgotten");
-            }
-            return;
-        }
+        let cached = self.store.stock(&digest, None).is_ok_and(|stock| stock.cached);
         let others = self.neighbours.holders(digest, Hurry::All).await;
         if others.is_empty() {
             error!(%digest, "no other node that is up holds the damaged blob; its manifest has to be pushed again");
             return;
         }
-        match self.flights.join(digest, Sources::Told(others), Class::Copy).finished().await {
+        // as what it is held, it is held again
+        let (sources, class) = if cached {
+            (Sources::Holders { via: None }, Class::Preheat)
+        } else {
+            (Sources::Told(others), Class::Copy)
+        };
+        match self.flights.join(digest, sources, class).finished().await {
             Ok(_) => info!(%digest, "the damaged blob was replaced"),
             Err(error) => error!(%digest, %error, "the damaged blob could not be replaced yet"),
         }

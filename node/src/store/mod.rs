@@ -169,7 +169,7 @@ impl Store {
     }
 
     /// No longer holds `digest`, whose bytes are gone or damaged. What is left of them the next copy replaces.
-    pub async fn forget(&self, digest: Digest) -> Result<(), StoreError> {
+    async fn forget(&self, digest: Digest) -> Result<(), StoreError> {
         self.index.drop_blobs(vec![digest]).await?;
         self.eviction.forget(&digest);
         self.drop_outboard(&digest);

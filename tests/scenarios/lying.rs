@@ -117,7 +117,8 @@ fn a_truncated_blob_and_a_damaged_list_of_groups_are_noticed_by_their_own_node_a
     for at in [1, 2, 0] {
         mesh.repository(at, "two/short").pull("1").unwrap_or_else(|no| panic!("at {at}: {no}"));
     }
-    assert_eq!(std::fs::read(place(&mesh, 0, short)).expect("the holder's file"), short.bytes, "it was fetched again");
+    // what a client has whole may still be on its way to the disk
+    wait::until("it was fetched again", || (std::fs::read(place(&mesh, 0, short)).ok()? == short.bytes).then_some(()));
     for at in 0..3 {
         assert_eq!(lies(&mesh, at), 0, "nobody sent a wrong byte");
     }

@@ -15,7 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::http::Client;
-use crate::islands::{enter, ip, namespace};
+use crate::islands::{bridge, enter, ip, namespace};
 use crate::member::{self, Member, Place};
 use crate::process::{self, Running};
 use crate::repository::Repository;
@@ -56,16 +56,7 @@ impl Coast {
     }
 
     fn dig(&self) {
-        for command in ["link add bridge type bridge", "link set bridge up"] {
-            ip(&self.sea, command);
-        }
-        for (at, island) in self.islands.iter().enumerate() {
-            ip(&self.sea, &format!("link add port{at} type veth peer name shore netns {}", island.pid()));
-            ip(&self.sea, &format!("link set port{at} master bridge up"));
-            ip(island, "link set lo up");
-            ip(island, &format!("addr add {}/24 dev shore", address(at)));
-            ip(island, "link set shore up");
-        }
+        bridge(&self.sea, &self.islands, address);
         // ours are the ends with a number in their names: two runs may share a network
         let (pid, sea, edge) = (std::process::id(), self.sea.pid(), self.islands[EDGE].pid());
         here(&format!("link add sea{pid} type veth peer name clients netns {sea}"));

@@ -46,23 +46,9 @@ impl Islands {
         let sea = namespace(folder.path(), "sea");
         let islands = REGIONS.map(|region| namespace(folder.path(), region)).into();
         let mut all = Self { nodes: Vec::new(), islands, sea, password: String::new(), folder, _machine: machine };
-        all.dig();
+        bridge(&all.sea, &all.islands, address);
         all.form();
         all
-    }
-
-    /// The bridge in the sea, and a cable from it to every island.
-    fn dig(&self) {
-        for command in ["link add bridge type bridge", "link set bridge up"] {
-            ip(&self.sea, command);
-        }
-        for (at, island) in self.islands.iter().enumerate() {
-            ip(&self.sea, &format!("link add port{at} type veth peer name shore netns {}", island.pid()));
-            ip(&self.sea, &format!("link set port{at} master bridge up"));
-            ip(island, "link set lo up");
-            ip(island, &format!("addr add {}/24 dev shore", address(at)));
-            ip(island, "link set shore up");
-        }
     }
 
     fn form(&mut self) {
@@ -169,6 +155,20 @@ impl Islands {
 
 fn address(at: usize) -> String {
     format!("10.64.0.{}", at + 1)
+}
+
+/// A bridge in the sea, and a cable from it to every island, whose address it is told.
+pub(crate) fn bridge(sea: &Running, islands: &[Running], address: fn(usize) -> String) {
+    for command in ["link add bridge type bridge", "link set bridge up"] {
+        ip(sea, command);
+    }
+    for (at, island) in islands.iter().enumerate() {
+        ip(sea, &format!("link add port{at} type veth peer name shore netns {}", island.pid()));
+        ip(sea, &format!("link set port{at} master bridge up"));
+        ip(island, "link set lo up");
+        ip(island, &format!("addr add {}/24 dev shore", address(at)));
+        ip(island, "link set shore up");
+    }
 }
 
 /// A network namespace, held by a process that does nothing else.

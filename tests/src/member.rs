@@ -189,8 +189,9 @@ impl Member {
     pub fn flip(&self, blob: &Blob, offset: usize) {
         let hex = blob.digest.strip_prefix("sha256:").expect("a sha256");
         let path = self.data().join("blobs/sha256").join(&hex[..2]).join(hex);
-        let file = std::fs::File::options().read(true).write(true).open(&path);
-        let file = file.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        // what a client has whole may still be on its way to the disk
+        let open = || std::fs::File::options().read(true).write(true).open(&path);
+        let file = wait::until_ok(&format!("{} is there", path.display()), open);
         let mut byte = [0];
         file.read_exact_at(&mut byte, offset as u64).expect("a byte to flip");
         file.write_all_at(&[byte[0] ^ 0x10], offset as u64).expect("a flipped byte");

@@ -124,16 +124,12 @@ fn a_truncated_blob_and_a_damaged_list_of_groups_are_noticed_by_their_own_node_a
     }
 }
 
-fn hex(blob: &Blob) -> &str {
-    blob.digest.strip_prefix("sha256:").expect("a sha256")
-}
-
 fn place(mesh: &Mesh, at: usize, blob: &Blob) -> PathBuf {
-    mesh.nodes()[at].data.join("blobs/sha256").join(&hex(blob)[..2]).join(hex(blob))
+    blob.file(&mesh.nodes()[at].data)
 }
 
 fn outboard(mesh: &Mesh, at: usize, blob: &Blob) -> PathBuf {
-    mesh.nodes()[at].data.join("outboards/sha256").join(&hex(blob)[..2]).join(hex(blob))
+    mesh.nodes()[at].data.join("outboards/sha256").join(&blob.hex()[..2]).join(blob.hex())
 }
 
 fn holds(mesh: &Mesh, at: usize, blob: &Blob) -> bool {

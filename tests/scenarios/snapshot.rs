@@ -4,14 +4,12 @@
 //! so does one that joins late. Either must then know every tag, fresh: from its own records and under a read lease.
 
 use std::mem::MaybeUninit;
-use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use http::Method;
 use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
 use rustix::process::Signal;
-use serde_json::Value;
 use tests::formed::Formed;
 use tests::image::Image;
 use tests::wait;
@@ -28,24 +26,26 @@ fn a_node_that_was_away_too_long_catches_up_by_a_snapshot() {
         let repository = mesh.repository(number % 3, "demo/many");
         repository.push(image, &format!("image-{number}")).unwrap_or_else(|no| panic!("image-{number}: {no}"));
     }
-    let (away, mut tags) = (2, 0);
-    // The log is cut when the leader has given up on the one who is away, which nobody can see from outside. So it stays away
-    // again until it has been away long enough; each time it must know everything.
-    wait::until("the log has forgotten what it missed", || {
-        let fleeting = format!("fleeting-{tags}");
-        mesh.repository(0, "demo/many").put_manifest(&fleeting, &images[0]).unwrap_or_else(|no| panic!("{no}"));
-        mesh.members()[away].stop(Signal::TERM);
-        push_tags(&mesh, &images, tags..tags + MISSED);
-        tags += MISSED;
-        let path = format!("/v2/demo/many/manifests/{fleeting}");
-        let gone = mesh.client(1).ask(Method::DELETE, &path).send().unwrap_or_else(|none| panic!("{none}"));
-        assert_eq!(gone.status, 202, "a tag is deleted while the node is away: {gone}");
-
-        let watch = Watch::on(&mesh.members()[away].data().join("ledger"));
-        mesh.members()[away].serve();
-        knows_everything(&mesh, away, &images, tags);
-        watch.saw("snapshot.received").then_some(())
+    let away = 2;
+    let path = "/v2/demo/many/manifests/fleeting";
+    mesh.repository(0, "demo/many").put_manifest("fleeting", &images[0]).unwrap_or_else(|no| panic!("{no}"));
+    let knew = wait::until("it has the last tag", || {
+        let seen = mesh.client(away).get(path).unwrap_or_else(|none| panic!("{none}")).status == 200;
+        seen.then(|| entry(&mesh, away, "applied"))
     });
+    mesh.members()[away].stop(Signal::TERM);
+    push_tags(&mesh, &images);
+    let gone = mesh.client(1).ask(Method::DELETE, path).send().unwrap_or_else(|none| panic!("{none}"));
+    assert_eq!(gone.status, 202, "a tag is deleted while the node is away: {gone}");
+    // the leader keeps what it is still sending to who is away, until that has failed
+    wait::until("the log has forgotten what it missed", || {
+        (0..2).all(|at| entry(&mesh, at, "log_from") > knew + 1).then_some(())
+    });
+
+    let watch = Watch::on(&mesh.members()[away].data().join("ledger"));
+    mesh.members()[away].serve();
+    knows_everything(&mesh, away, &images);
+    assert!(watch.saw("snapshot.received"), "the log was cut, and it caught up without a snapshot");
 
     // a node that was never there: the log does not go back to its beginning either
     let late = mesh.prepare("four", "ap-south-1", SOON);
@@ -54,7 +54,7 @@ fn a_node_that_was_away_too_long_catches_up_by_a_snapshot() {
     let watch = Watch::on(&late.data().join("ledger"));
     late.serve();
     mesh.add(late);
-    knows_everything(&mesh, 3, &images, tags);
+    knows_everything(&mesh, 3, &images);
     assert!(watch.saw("snapshot.received"), "the log was cut, and it learnt all that without a snapshot");
 
     // and both go on from there: what is pushed through them everyone sees
@@ -69,14 +69,19 @@ fn a_node_that_was_away_too_long_catches_up_by_a_snapshot() {
     }
 }
 
+/// A number of an entry of the ledger, as a node's status has it.
+fn entry(mesh: &Formed, at: usize, name: &str) -> u64 {
+    let status = mesh.status(at).unwrap_or_else(|no| panic!("at {at}: {no}"));
+    status["ledger"][name].as_u64().unwrap_or_else(|| panic!("no {name} at {at}: {status}"))
+}
+
 /// Two nodes put tags, half of them each: one entry of the log for each tag.
-fn push_tags(mesh: &Formed, images: &[Image], numbers: Range<usize>) {
+fn push_tags(mesh: &Formed, images: &[Image]) {
     std::thread::scope(|pushers| {
         for half in 0..2 {
-            let numbers = numbers.clone();
             pushers.spawn(move || {
                 let repository = mesh.repository(half, "demo/many");
-                for number in numbers.skip(half).step_by(2) {
+                for number in (half..MISSED).step_by(2) {
                     let put = || repository.put_manifest(&format!("tag-{number}"), &images[number % images.len()]);
                     wait::until_ok("two of three take a push", put);
                 }
@@ -86,16 +91,14 @@ fn push_tags(mesh: &Formed, images: &[Image], numbers: Range<usize>) {
 }
 
 /// Every tag and every image, without a warning, from a node that holds a lease and has applied what the first one has.
-fn knows_everything(mesh: &Formed, at: usize, images: &[Image], tags: usize) {
+fn knows_everything(mesh: &Formed, at: usize, images: &[Image]) {
     mesh.members()[at].wait_ready();
-    let status = |at: usize| mesh.status(at).unwrap_or_else(|no| panic!("at {at}: {no}"));
-    let applied = |status: &Value| status["ledger"]["applied"].as_u64().expect("a number");
-    let target = applied(&status(0));
-    wait::until("it has caught up", || (applied(&status(at)) >= target).then_some(()));
-    let lease = status(at)["lease"]["state"].clone();
+    let target = entry(mesh, 0, "applied");
+    wait::until("it has caught up", || (entry(mesh, at, "applied") >= target).then_some(()));
+    let lease = mesh.status(at).unwrap_or_else(|no| panic!("at {at}: {no}"))["lease"]["state"].clone();
     assert!(lease == "held" || lease == "leader", "ready, and its lease is {lease}");
     let repository = mesh.repository(at, "demo/many");
-    for number in 0..tags {
+    for number in 0..MISSED {
         let found = repository.resolve(&format!("tag-{number}"));
         let found = found.unwrap_or_else(|no| panic!("tag-{number} at {at}: {no}"));
         let right = found.digest == images[number % images.len()].digest() && !found.may_be_stale;
@@ -109,7 +112,7 @@ fn knows_everything(mesh: &Formed, at: usize, images: &[Image], tags: usize) {
     }
     let listed = repository.client().get("/v2/demo/many/tags/list?n=10000").unwrap_or_else(|none| panic!("{none}"));
     let count = listed.json()["tags"].as_array().map(Vec::len);
-    assert_eq!(count, Some(tags + images.len()), "tags listed at {at}: what was deleted is gone: {listed}");
+    assert_eq!(count, Some(MISSED + images.len()), "tags listed at {at}: what was deleted is gone: {listed}");
 }
 
 /// The names of the files that come to be in a folder.

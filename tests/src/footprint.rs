@@ -3,11 +3,23 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use crate::image::Blob;
 use crate::mesh::Mesh;
 use crate::wait;
 
 /// What logs and a ledger may grow by while nothing is stored.
 const MUCH: u64 = 16 << 20;
+
+/// Waits until every node has each of these blobs on its disk: who pulled them had their bytes before.
+///
+/// # Panics
+/// When a node does not have one for too long.
+pub fn until_kept(mesh: &Mesh, blobs: &[Blob]) {
+    for (node, blob) in mesh.nodes().iter().flat_map(|node| blobs.iter().map(move |blob| (node, blob))) {
+        let file = blob.file(&node.data);
+        wait::until(&format!("{} keeps {}", node.name, blob.digest), || file.exists().then_some(()));
+    }
+}
 
 /// Every file of every node but its log and what the ledger keeps: blobs, uploads, whatever else there is.
 #[must_use]

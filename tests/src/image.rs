@@ -1,5 +1,7 @@
 //! Images made of random bytes: as small as a scenario likes, and never twice the same.
 
+use std::path::{Path, PathBuf};
+
 use bytes::Bytes;
 use rand::RngExt as _;
 use serde_json::json;
@@ -37,6 +39,18 @@ impl Blob {
     pub fn of(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         Self { digest: digest(&bytes), bytes }
+    }
+
+    /// The hexadecimal digits of its digest.
+    #[must_use]
+    pub fn hex(&self) -> &str {
+        self.digest.strip_prefix("sha256:").expect("digests here are sha256")
+    }
+
+    /// The file that has its bytes at a node whose data folder this is.
+    #[must_use]
+    pub fn file(&self, data: &Path) -> PathBuf {
+        data.join("blobs/sha256").join(&self.hex()[..2]).join(self.hex())
     }
 
     /// A blob nobody has seen before.

@@ -187,8 +187,7 @@ impl Member {
     /// # Panics
     /// When it does not hold the blob.
     pub fn flip(&self, blob: &Blob, offset: usize) {
-        let hex = blob.digest.strip_prefix("sha256:").expect("a sha256");
-        let path = self.data().join("blobs/sha256").join(&hex[..2]).join(hex);
+        let path = blob.file(&self.data());
         // what a client has whole may still be on its way to the disk
         let open = || std::fs::File::options().read(true).write(true).open(&path);
         let file = wait::until_ok(&format!("{} is there", path.display()), open);

@@ -118,6 +118,8 @@ pub struct LedgerStatus {
     pub applied: Revision,
     /// What this node knows to be released.
     pub released: Revision,
+    /// The first entry that this node's log still has. Who has applied none before it comes back by a snapshot.
+    pub log_from: Revision,
     /// Who votes.
     pub voters: BTreeSet<NodeId>,
     /// Who only follows.
@@ -259,6 +261,7 @@ impl Ledger {
             term: metrics.current_term,
             applied: self.applied_now(),
             released: self.released_now(),
+            log_from: Revision(metrics.purged.map_or(0, |last| last.index + 1)),
             voters: membership.voter_ids().map(NodeId).collect(),
             learners: membership.learner_ids().map(NodeId).collect(),
             lease,

@@ -75,6 +75,7 @@ impl Api {
             "ledger": ledger.as_ref().map(|ledger| json!({
                 "applied": ledger.applied.0,
                 "released": ledger.released.0,
+                "log_from": ledger.log_from.0,
                 "term": ledger.term,
                 "voters": names(&ledger.voters),
                 "learners": names(&ledger.learners),

@@ -145,6 +145,20 @@ impl Neighbours {
         holders
     }
 
+    /// Whom to turn to for a blob that these kept when it was pushed, without a question to all: somebody much nearer who says that he holds it, else the
+    /// nearest of those. Nobody, if none of them is reached at the moment.
+    pub async fn presumed_holders(&self, digest: Digest, kept_by: &[NodeId]) -> Vec<NodeId> {
+        let others = self.alive().into_iter().map(|c| c.id).filter(|id| *id != self.me);
+        let near: Vec<_> = others.filter_map(|id| Some((id, self.links.round_trip(id)?))).collect();
+        let Some(presumed) = placement::presumed(kept_by, &near) else { return Vec::new() };
+        let asked = self.who_holds(presumed.nearer, digest, Hurry::First);
+        let mut holders = tokio::time::timeout(presumed.round_trip, asked).await.unwrap_or_default();
+        if holders.is_empty() {
+            holders.push(presumed.node);
+        }
+        holders
+    }
+
     async fn who_holds(&self, nodes: Vec<NodeId>, digest: Digest, hurry: Hurry) -> Vec<NodeId> {
         let ask = Ask::Have { digests: vec![digest], repository: None };
         let mut answers: FuturesUnordered<_> =

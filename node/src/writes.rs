@@ -10,11 +10,11 @@ use std::time::Duration;
 use futures::StreamExt;
 use mesh::clock;
 use rules::command::{Command, Outcome};
-use rules::digest::{BlobDescriptor, Digest};
+use rules::digest::Digest;
 use rules::manifest::{BlobReference, Manifest, Referrer};
 use rules::names::{Epoch, NodeId, OperationId, ProjectName, Region, RepositoryName, Tag};
 use rules::placement;
-use rules::records::{BlobRecord, Look, Project, RecordError, Role, key};
+use rules::records::{BlobDescriptor, BlobRecord, Look, Project, RecordError, Role, key};
 use rules::wire::{Answer, Ask, Held, NoLedger, Write, WriteError, WriteKind};
 use tracing::{debug, info};
 
@@ -212,7 +212,8 @@ impl Writes {
     ) -> Result<(), WriteError> {
         let epoch = self.primary_of(&repository.project())?.epoch;
         let manifest = Manifest::parse(&media_type, &bytes).map_err(|e| WriteError::Invalid(e.to_string()))?;
-        let describe = |b: &BlobReference| BlobDescriptor { digest: b.digest, size: b.size, content: None };
+        let describe =
+            |b: &BlobReference| BlobDescriptor { digest: b.digest, size: b.size, content: None, kept_by: Vec::new() };
         let blobs = manifest.blobs.iter().map(describe).collect();
         let subject = referrer_of(&manifest, digest, &media_type, bytes.len());
         let command = Command::PutManifest {
@@ -309,10 +310,11 @@ impl Writes {
                     blob.digest, blob.size, first.size
                 )));
             }
-            descriptors.push(BlobDescriptor { digest: blob.digest, size: first.size, content });
             // what a node may evict does not count; it is asked to keep it, which costs no transfer
             let durable = holders.iter().filter(|(n, _)| have.get(n).is_some_and(|stock| !stock[i].cached));
-            let regions: BTreeSet<Region> = durable.filter_map(|(n, _)| region_of.get(n).cloned()).collect();
+            let kept_by: Vec<NodeId> = durable.map(|(n, _)| *n).collect();
+            let regions: BTreeSet<Region> = kept_by.iter().filter_map(|n| region_of.get(n).cloned()).collect();
+            descriptors.push(BlobDescriptor { digest: blob.digest, size: first.size, content, kept_by });
             if regions.len() < wanted {
                 scarce.push((blob.digest, holders.into_iter().map(|(n, _)| n).collect::<Vec<_>>(), regions));
             }
@@ -326,22 +328,26 @@ impl Writes {
                 WriteError::Unanswered(silent)
             });
         }
-        self.spread(repository, scarce, wanted).await?;
+        let copied = self.spread(repository, scarce, wanted).await?;
+        for descriptor in &mut descriptors {
+            descriptor.kept_by.extend(copied.get(&descriptor.digest).into_iter().flatten());
+        }
         Ok(descriptors)
     }
 
-    /// Copies each scarce blob to live nodes of other regions until `wanted` regions hold it.
+    /// Copies each scarce blob to live nodes of other regions until `wanted` regions hold it; who keeps it now besides.
     async fn spread(
         &self,
         repository: &RepositoryName,
         scarce: Vec<(Digest, Vec<NodeId>, BTreeSet<Region>)>,
         wanted: usize,
-    ) -> Result<(), WriteError> {
+    ) -> Result<BTreeMap<Digest, Vec<NodeId>>, WriteError> {
         let alive = self.neighbours.alive();
         let end = clock::now() + self.terms.replicate;
         let copies = scarce.into_iter().map(|(digest, holders, mut regions)| {
             let alive = &alive;
             async move {
+                let mut copied = Vec::new();
                 for node in placement::ranked(&digest, alive.iter().map(|c| c.id)) {
                     let Some(region) = alive.iter().find(|c| c.id == node).map(|c| c.region.clone()) else { continue };
                     if regions.len() >= wanted || regions.contains(&region) {
@@ -350,19 +356,20 @@ impl Writes {
                     match self.replicate_to(node, digest, &holders, repository, end.since(clock::now())).await {
                         Ok(_) => {
                             regions.insert(region);
+                            copied.push(node);
                         }
                         Err(error) => info!(%digest, %node, error, "a blob could not be copied to another region"),
                     }
                 }
-                regions.len()
+                (digest, regions.len(), copied)
             }
         });
-        let reached: Vec<usize> = futures::stream::iter(copies).buffer_unordered(COPIES_AT_A_TIME).collect().await;
-        match reached.into_iter().min() {
+        let copies: Vec<_> = futures::stream::iter(copies).buffer_unordered(COPIES_AT_A_TIME).collect().await;
+        match copies.iter().map(|(_, reached, _)| *reached).min() {
             Some(reached) if reached < wanted => {
                 Err(WriteError::NotDurable { wanted: wanted as u32, reached: reached as u32 })
             }
-            _ => Ok(()),
+            _ => Ok(copies.into_iter().map(|(digest, _, copied)| (digest, copied)).collect()),
         }
     }
 

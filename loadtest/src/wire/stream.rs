@@ -32,8 +32,18 @@ impl Stream {
         let Some(tls) = &target.tls else { return Ok(Stream::Plain(stream)) };
         let name = ServerName::from(address.ip());
         let mut session = ClientConnection::new(tls.clone(), name).map_err(io::Error::other)?;
-        while session.is_handshaking() {
-            session.complete_io(&mut stream)?;
+        // not `complete_io`: that reads on after the handshake, for what the server says when it has heard our end of it, a round trip later
+        loop {
+            while session.wants_write() {
+                session.write_tls(&mut stream)?;
+            }
+            if !session.is_handshaking() {
+                break;
+            }
+            if session.read_tls(&mut stream)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            session.process_new_packets().map_err(io::Error::other)?;
         }
         Ok(Stream::Tls(Box::new(StreamOwned::new(session, stream))))
     }

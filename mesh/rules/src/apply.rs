@@ -1,14 +1,14 @@
 //! The one function that changes the ledger: pure and deterministic. Same records, same entry: same records, same outcome, on every node.
 
 use crate::command::{Command, Envelope, Outcome};
-use crate::digest::{BlobDescriptor, Digest};
+use crate::digest::Digest;
 use crate::manifest::Referrer;
 use crate::moment::Timestamp;
 use crate::names::{Epoch, OperationId, ProjectName, RepositoryName, Revision, Tag, UpstreamId};
 use crate::proxy::ProxyRules;
 use crate::records::{
-    BlobRecord, Invitation, Look, ManifestRecord, MeshRecord, NodeRecord, Project, RecordError, Repository, Role,
-    TagRecord, UpstreamRecord, WriteRecords, decode, encode, key,
+    BlobDescriptor, BlobRecord, Invitation, Look, ManifestRecord, MeshRecord, NodeRecord, Project, RecordError,
+    Repository, Role, TagRecord, UpstreamRecord, WriteRecords, decode, encode, key,
 };
 
 /// How many answers are kept for retries of the same operation.
@@ -299,8 +299,12 @@ fn put_manifest<R: WriteRecords>(
                 size: blob.size,
                 content: blob.content,
                 repositories: 0,
+                kept_by: Vec::new(),
             });
             record.repositories += 1;
+            if !blob.kept_by.is_empty() {
+                record.kept_by.clone_from(&blob.kept_by);
+            }
             records.put(&blob_key, &encode(&record)?)?;
         }
     }
@@ -423,8 +427,12 @@ mod tests {
     }
 
     fn put(epoch: Epoch, manifest: u8, tag: &str, blobs: &[u8]) -> Command {
-        let describe =
-            |n: &u8| BlobDescriptor { digest: Digest::sha256(&[*n]), size: 1, content: Some(ContentHash::of(&[*n])) };
+        let describe = |n: &u8| BlobDescriptor {
+            digest: Digest::sha256(&[*n]),
+            size: 1,
+            content: Some(ContentHash::of(&[*n])),
+            kept_by: Vec::new(),
+        };
         Command::PutManifest {
             epoch,
             repository: "demo/a".parse().unwrap(),

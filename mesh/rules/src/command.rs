@@ -3,12 +3,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{BlobDescriptor, Digest};
+use crate::digest::Digest;
 use crate::manifest::Referrer;
 use crate::moment::Timestamp;
 use crate::names::{Epoch, NodeId, OperationId, ProjectName, RepositoryName, Tag, UpstreamId};
 use crate::proxy::ProxyChange;
-use crate::records::{NodeRecord, Role, User};
+use crate::records::{BlobDescriptor, NodeRecord, Role, User};
 
 /// A command with its idempotency key: however often it is proposed, it is applied once and every proposer gets the same answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,8 +11,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Packets in flight before anything is known.
-const FIRST: u64 = 32;
+/// Packets in flight before anything is known: a blob's first group and the list of its groups go out at once.
+const FIRST: u64 = 64;
 /// Packets that may always be in flight.
 const LEAST: u64 = 4;
 /// Rounds in which the highest rate is looked for; one of them is one that probes for more.

@@ -232,17 +232,6 @@ impl fmt::Debug for ContentHash {
     }
 }
 
-/// What the ledger knows of a blob's bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BlobDescriptor {
-    /// Its name.
-    pub digest: Digest,
-    /// Its length in bytes.
-    pub size: u64,
-    /// The hash that ranges of it are checked with; unknown for what an upstream has and no node has fetched yet.
-    pub content: Option<ContentHash>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

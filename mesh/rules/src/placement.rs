@@ -1,6 +1,7 @@
 //! Which nodes vote, hold and fetch: computed from roster and ledger, never stored by hand.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::digest::Digest;
 use crate::names::{NodeId, ProjectName, Region};
@@ -50,6 +51,26 @@ pub fn fetcher(digest: &Digest, region: &Region, alive: &[Candidate]) -> Option<
         ranked(digest, there.map(|c| c.id)).first().copied()
     };
     of(Role::Replica).or_else(|| of(Role::Edge))
+}
+
+/// Who is presumed to hold a blob: a node to turn to without having asked it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Presumed {
+    /// The nearest of those who kept it when it was pushed.
+    pub node: NodeId,
+    /// Its round trip: so long is asking others worth the wait.
+    pub round_trip: Duration,
+    /// Those so much nearer that asking them first costs less than it may save.
+    pub nearer: Vec<NodeId>,
+}
+
+/// Of those who kept a blob, whom to turn to, given how long a round trip to each live replica takes; nobody, if none of them is among these. The question who
+/// holds a blob costs a round trip, and its answer is nearly always the same as at the push.
+pub fn presumed(kept_by: &[NodeId], alive: &[(NodeId, Duration)]) -> Option<Presumed> {
+    let (round_trip, node) =
+        alive.iter().filter(|(node, _)| kept_by.contains(node)).map(|(node, took)| (*took, *node)).min()?;
+    let nearer = alive.iter().filter(|(other, took)| *other != node && *took < round_trip / 2);
+    Some(Presumed { node, round_trip, nearer: nearer.map(|(other, _)| *other).collect() })
 }
 
 /// Where an upload streams while it arrives: one live node in each of the `regions_wanted - 1` other regions with the best
@@ -158,6 +179,20 @@ mod tests {
             assert_eq!(fetcher(&digest, &"b".parse().unwrap(), &alive), Some(NodeId(4)));
         }
         assert_eq!(voters(&[node(3, "a")], &BTreeSet::new()).len(), 1);
+    }
+
+    #[test]
+    fn of_those_who_kept_a_blob_the_nearest_is_turned_to_and_only_who_is_much_nearer_is_asked_before() {
+        let at = |id: u64, millis| (NodeId(id), Duration::from_millis(millis));
+        let alive = [at(1, 100), at(2, 80), at(3, 60), at(4, 41), at(5, 39), at(6, 0)];
+        let kept_by = [1, 2, 9].map(NodeId);
+        let found = presumed(&kept_by, &alive).unwrap();
+        assert_eq!((found.node, found.round_trip), (NodeId(2), Duration::from_millis(80)));
+        assert_eq!(found.nearer, [5, 6].map(NodeId));
+        assert_eq!(presumed(&kept_by, &alive[2..]), None, "none of them is reached");
+        assert_eq!(presumed(&[], &alive), None);
+        let beside = presumed(&[NodeId(6)], &alive).unwrap();
+        assert!(beside.nearer.is_empty(), "nobody is nearer than a neighbour: {beside:?}");
     }
 
     #[test]

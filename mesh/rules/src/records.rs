@@ -100,8 +100,21 @@ pub struct ManifestRecord {
     pub pushed: Timestamp,
 }
 
+/// What the ledger knows of a blob's bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobDescriptor {
+    /// Its name.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// The hash that ranges of it are checked with; unknown for what an upstream has and no node has fetched yet.
+    pub content: Option<ContentHash>,
+    /// Who keeps it for durability's sake now.
+    pub kept_by: Vec<NodeId>,
+}
+
 /// What is known of a blob that some manifest refers to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobRecord {
     /// Its length in bytes.
     pub size: u64,
@@ -109,6 +122,8 @@ pub struct BlobRecord {
     pub content: Option<ContentHash>,
     /// How many repositories refer to it.
     pub repositories: u64,
+    /// Who kept it when a manifest that refers to it was acknowledged last: whom to turn to first, and no more than that.
+    pub kept_by: Vec<NodeId>,
 }
 
 /// A node's part.

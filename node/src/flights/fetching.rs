@@ -31,11 +31,10 @@ const WITHHELD: u64 = 64 << 10;
 const AGAIN: Duration = Duration::from_millis(200);
 
 impl Flights {
-    /// What the ledger knows of the blob's bytes. Nothing before a manifest refers to it, and nothing of what came from an upstream.
-    fn bound(&self, digest: &Digest) -> Option<Bound> {
+    /// What the ledger knows of the blob. Nothing before a manifest refers to it.
+    fn record(&self, digest: &Digest) -> Option<BlobRecord> {
         let view = self.neighbours.records.view();
-        let record = view.and_then(|view| view.record::<BlobRecord>(&key::blob(digest))).ok().flatten()?;
-        Some(Bound { content: record.content?, size: record.size })
+        view.and_then(|view| view.record::<BlobRecord>(&key::blob(digest))).ok().flatten()
     }
 
     pub(super) async fn fly(&self, digest: Digest, sources: Sources, arriving: &Arriving) -> Result<Held, FlightError> {
@@ -44,13 +43,16 @@ impl Flights {
             Sources::Find { via } | Sources::Holders { via } => via.clone(),
             Sources::Told(_) => None,
         };
-        let first = self.sources(digest, &sources).await;
+        let record = self.record(&digest);
+        let kept_by = record.as_ref().map_or(&[][..], |record| &record.kept_by);
+        let (first, presumed) = self.sources(digest, &sources, kept_by).await;
         let mut fetching = Fetching {
             digest,
             class: arriving.class(),
             named: BTreeSet::new(),
             via,
-            flight: Flight::new(first, self.bound(&digest)),
+            flight: Flight::new(first, record.and_then(|record| bound(&record))),
+            presumed,
             missing_upstream: false,
             stalled: Vec::new(),
             grew: clock::now(),
@@ -65,10 +67,15 @@ impl Flights {
                     let Some(file) = landing.take() else { return Err(FlightError::NoSource(digest)) };
                     landing = Some(self.ask(&mut fetching, source, offset, file, arriving).await?);
                 }
-                Step::GiveUp if looked_again != Some(offset_of(&landing)) => {
+                Step::GiveUp if fetching.presumed || looked_again != Some(offset_of(&landing)) => {
                     // the region's fetcher, or those who were told, could not: ask everyone who has it; and again whenever that has got any further
-                    looked_again = Some(offset_of(&landing));
-                    let mut others = self.last_sources(digest, &sources, Hurry::All).await;
+                    let hurry = if std::mem::take(&mut fetching.presumed) {
+                        Hurry::First
+                    } else {
+                        looked_again = Some(offset_of(&landing));
+                        Hurry::All
+                    };
+                    let mut others = self.last_sources(digest, &sources, hurry).await;
                     others.retain(|other| !fetching.flight.shunned().iter().any(|shunned| shunned.is(other)));
                     fetching.flight.turn_to(others);
                 }
@@ -153,7 +160,12 @@ impl Flights {
                 let (via, list) = (fetching.via.clone(), fetching.flight.wants_list());
                 let direct = fetching.named.contains(node);
                 let wanted = Wanted { digest, offset, fill: *fill, via, list, direct, class: fetching.class };
-                let fetch = transfer::fetch(&self.neighbours.links, *node, wanted, self.terms);
+                let mut terms = self.terms;
+                if fetching.presumed {
+                    // it was not asked whether it is there: others have to be turned to while a client still waits
+                    terms.first_byte = terms.first_byte.min(terms.source_stall);
+                }
+                let fetch = transfer::fetch(&self.neighbours.links, *node, wanted, terms);
                 Ok(match fetch.await? {
                     transfer::Fetching::Found(fetch) => Answer::Found(Incoming::Peer(fetch)),
                     transfer::Fetching::Elsewhere(other) => Answer::Elsewhere { named_by: *node, other },
@@ -200,6 +212,7 @@ impl Flights {
                 return Ok(landing);
             }
         };
+        fetching.presumed = false;
         let claim = incoming.claim();
         let size = claim.size;
         match fetching.flight.handle_claim(&claim) {
@@ -283,6 +296,11 @@ impl Flights {
     }
 }
 
+/// What the ledger says of the blob's bytes: nothing of what came from an upstream.
+fn bound(record: &BlobRecord) -> Option<Bound> {
+    Some(Bound { content: record.content?, size: record.size })
+}
+
 fn store_error(error: StoreError) -> FlightError {
     FlightError::Broken(error.to_string().into())
 }
@@ -319,6 +337,8 @@ struct Fetching {
     named: BTreeSet<NodeId>,
     via: Option<RepositoryName>,
     flight: Flight<Source>,
+    /// Whether the source was not asked first whether it holds the blob.
+    presumed: bool,
     missing_upstream: bool,
     /// Who has it and stood still since the last byte.
     stalled: Vec<Source>,

@@ -163,8 +163,8 @@ impl Flights {
         Ok(held)
     }
 
-    /// The sources to try first; peers that lied lately are the last.
-    async fn sources(&self, digest: Digest, sources: &Sources) -> Vec<Source> {
+    /// The sources to try first, peers that lied lately the last; and whether they were not asked if they hold it, only kept it when it was pushed.
+    async fn sources(&self, digest: Digest, sources: &Sources, kept_by: &[NodeId]) -> (Vec<Source>, bool) {
         let me = self.neighbours.me;
         let mut told: Vec<Source> = match sources {
             Sources::Find { .. } => {
@@ -178,7 +178,15 @@ impl Flights {
             }
         };
         self.liars.order(&mut told, Source::peer);
-        if told.is_empty() { self.last_sources(digest, sources, Hurry::First).await } else { told }
+        if !told.is_empty() {
+            return (told, false);
+        }
+        let mut presumed = self.neighbours.presumed_holders(digest, kept_by).await;
+        presumed.retain(|node| !self.liars.demoted(*node));
+        if presumed.is_empty() {
+            return (self.last_sources(digest, sources, Hurry::First).await, false);
+        }
+        (presumed.into_iter().map(|node| Source::Peer { node, fill: false }).collect(), true)
     }
 
     /// The sources when nobody else is to fetch for this node: holders; if there are none, whoever of the whole mesh fetches from the upstream; then the

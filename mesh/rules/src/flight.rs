@@ -234,13 +234,26 @@ impl<S: Clone + PartialEq> Flight<S> {
 
     /// The source broke off or had nothing: what is not a whole checked group is forgotten.
     pub fn handle_failure(&mut self) {
+        self.broke_off();
+        self.next += 1;
+        self.fruitless += 1;
+    }
+
+    fn broke_off(&mut self) {
         self.group.clear();
         let source = self.sources.get(self.next % self.sources.len().max(1));
         if let Some(voucher) = self.vouching.iter_mut().find(|voucher| Some(&voucher.source) == source) {
             voucher.broke_off = true;
         }
-        self.next += 1;
-        self.fruitless += 1;
+    }
+
+    /// The source has nothing to give, or has said nothing for too long: others are asked, and it not again before [`Flight::turn_to`].
+    pub fn handle_silence(&mut self) {
+        self.broke_off();
+        if !self.sources.is_empty() {
+            self.next %= self.sources.len();
+            self.sources.remove(self.next);
+        }
     }
 
     /// The source was caught at a lie: what it sent of the group is forgotten, and it is asked no more, unless by [`Flight::forgive`].
@@ -520,6 +533,27 @@ mod tests {
         assert_eq!(flight.step(), Step::Ask { source: 3, offset: 0 });
         flight.handle_lie(Lie::Length);
         assert_eq!(flight.step(), Step::GiveUp);
+    }
+
+    #[test]
+    fn who_is_silent_is_not_asked_again_and_the_others_keep_their_two_tries() {
+        let mut flight = Flight::new(vec!["a", "b"], None);
+        let asked = |flight: &Flight<&'static str>| match flight.step() {
+            Step::Ask { source, .. } => source,
+            other => panic!("{other:?}"),
+        };
+        flight.handle_failure();
+        assert_eq!(asked(&flight), "b");
+        flight.handle_silence();
+        assert_eq!(asked(&flight), "a");
+        flight.handle_failure();
+        assert_eq!(flight.step(), Step::GiveUp);
+        flight.turn_to(vec!["b"]);
+        assert_eq!(asked(&flight), "b", "unless it is turned to again");
+        flight.handle_silence();
+        assert_eq!(flight.step(), Step::GiveUp);
+        flight.handle_silence();
+        assert_eq!(flight.step(), Step::GiveUp, "nobody is left");
     }
 
     #[test]

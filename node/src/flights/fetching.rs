@@ -67,14 +67,14 @@ impl Flights {
                     let Some(file) = landing.take() else { return Err(FlightError::NoSource(digest)) };
                     landing = Some(self.ask(&mut fetching, source, offset, file, arriving).await?);
                 }
-                Step::GiveUp if fetching.presumed || looked_again != Some(offset_of(&landing)) => {
-                    // the region's fetcher, or those who were told, could not: ask everyone who has it; and again whenever that has got any further
-                    let hurry = if std::mem::take(&mut fetching.presumed) {
-                        Hurry::First
-                    } else {
-                        looked_again = Some(offset_of(&landing));
-                        Hurry::All
-                    };
+                Step::GiveUp if looked_again != Some((offset_of(&landing), Hurry::All)) => {
+                    // the region's fetcher, or those who were told, could not: ask everyone who has it, and take whoever says so first, for a client waits;
+                    // then who says so later; and again whenever that has got any further
+                    let at = offset_of(&landing);
+                    let hurry =
+                        if looked_again.is_some_and(|(before, _)| before == at) { Hurry::All } else { Hurry::First };
+                    looked_again = Some((at, hurry));
+                    fetching.presumed = false;
                     let mut others = self.last_sources(digest, &sources, hurry).await;
                     others.retain(|other| !fetching.flight.shunned().iter().any(|shunned| shunned.is(other)));
                     fetching.flight.turn_to(others);
@@ -199,16 +199,13 @@ impl Flights {
                 return Ok(landing);
             }
             Ok(Answer::Nothing) => {
-                fetching.flight.handle_failure();
+                fetching.flight.handle_silence();
                 return Ok(landing);
             }
             Err(error) => {
                 debug!(%digest, ?source, %error, "source failed");
-                if offset > 0 {
-                    fetching.stood_still(&source, &error);
-                }
                 fetching.missing_upstream |= matches!(error, FetchError::Upstream(UpstreamError::NotFound));
-                fetching.flight.handle_failure();
+                fetching.failed(&source, &error);
                 return Ok(landing);
             }
         };
@@ -259,8 +256,7 @@ impl Flights {
                 Then::End => fetching.flight.handle_end(),
                 Then::Broke(error) => {
                     warn!(%digest, ?source, %error, at = landing.ingest.written(), "source broke off");
-                    fetching.flight.handle_failure();
-                    fetching.stood_still(&source, &error);
+                    fetching.failed(&source, &error);
                     return Ok(landing);
                 }
             };
@@ -348,8 +344,13 @@ struct Fetching {
 }
 
 impl Fetching {
-    fn stood_still(&mut self, source: &Source, error: &FetchError) {
-        if matches!(error, FetchError::Peer(LinkError::Deadline)) {
+    fn failed(&mut self, source: &Source, error: &FetchError) {
+        if !matches!(error, FetchError::Peer(LinkError::Deadline)) {
+            return self.flight.handle_failure();
+        }
+        self.flight.handle_silence();
+        if self.shown.is_some() {
+            // it had begun: if nobody else has the blob, it may go on
             metrics::counter!("atoll_sources_stalled_total").increment(1);
             self.stalled.push(source.clone());
         }

@@ -93,6 +93,9 @@ impl Ingest {
 
     /// Adds groups of the blob that were checked, whose hash is not computed again, where blocking is allowed; and gives the ingest back.
     pub async fn write_groups(mut self, groups: Vec<Checked>) -> io::Result<Self> {
+        if groups.is_empty() {
+            return Ok(self); // a part of a group has come, and whoever waits for it need not wait for a thread
+        }
         let written = blocking(move || {
             for group in groups {
                 self.append(group.bytes())?;

@@ -1,5 +1,6 @@
 //! `loadtest wan`: what the mesh makes of wide area networks, beside TLS over TCP through the very same ones.
 
+mod fair;
 mod faults;
 mod hop;
 mod pull;
@@ -35,7 +36,7 @@ pub(crate) struct Wan {
     /// Only these parts
     #[arg(long, value_delimiter = ',')]
     only: Vec<Part>,
-    /// Only these WANs in `hop`, by name
+    /// Only these WANs in `hop` and `fair`, by name
     #[arg(long, value_delimiter = ',')]
     over: Vec<String>,
 }
@@ -45,6 +46,8 @@ pub(crate) struct Wan {
 enum Part {
     /// Cold through one hop against directly from the holder
     Hop,
+    /// A TCP connection beside a pull through the mesh
+    Fair,
     /// Three regions of four nodes, all pulling at once
     Regions,
     /// Eight and sixteen nodes of a region, all pulling at once over limited links
@@ -73,6 +76,9 @@ impl Wan {
         let wanted = |part| self.only.is_empty() || self.only.contains(&part);
         if wanted(Part::Hop) {
             hop::run(self, atoll, report, found)?;
+        }
+        if wanted(Part::Fair) {
+            fair::run(self, atoll, report, found)?;
         }
         if wanted(Part::Regions) {
             spread::regions(self, atoll, report, found)?;

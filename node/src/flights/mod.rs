@@ -10,6 +10,7 @@
 mod arriving;
 mod fetching;
 mod source;
+mod taking;
 #[cfg(test)]
 mod tests;
 

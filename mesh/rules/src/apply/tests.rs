@@ -1,0 +1,219 @@
+use super::*;
+use crate::digest::ContentHash;
+use crate::names::NodeId;
+use crate::proxy::ProxyChange;
+use crate::records::{MemoryRecords, ReadRecords, User};
+use proptest::prelude::*;
+
+struct Ledger {
+    records: MemoryRecords,
+    revision: u64,
+}
+
+impl Ledger {
+    fn new() -> Self {
+        let mut ledger = Ledger { records: MemoryRecords::default(), revision: 0 };
+        let nodes = (1..=3).map(node).collect();
+        let user = User { password_hash: "x".into(), administrator: true };
+        let form = Command::FormMesh { mesh: 1, token_secret: vec![1], administrator: ("admin".into(), user), nodes };
+        assert_eq!(ledger.run(form), Outcome::Done);
+        assert_eq!(ledger.run(create("demo")), Outcome::Done);
+        ledger
+    }
+
+    fn run(&mut self, command: Command) -> Outcome {
+        self.revision += 1;
+        let operation = OperationId(u128::from(self.revision) << 64);
+        let envelope = Envelope { operation, at: Timestamp(self.revision), command };
+        apply(&mut self.records, Revision(self.revision), &envelope).unwrap()
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.records.project(&"demo".parse().unwrap()).unwrap().unwrap().epoch
+    }
+}
+
+fn node(n: u64) -> NodeRecord {
+    NodeRecord {
+        id: NodeId(n),
+        name: format!("n{n}").parse().unwrap(),
+        region: format!("r{n}").parse().unwrap(),
+        role: Role::Replica,
+        address: ([127, 0, 0, n as u8], 7946).into(),
+        url: String::new(),
+    }
+}
+
+fn create(name: &str) -> Command {
+    Command::CreateProject {
+        name: name.parse().unwrap(),
+        public: true,
+        durability: 2,
+        home: NodeId(1),
+        upstream: None,
+        proxy: ProxyChange::default(),
+    }
+}
+
+fn put(epoch: Epoch, manifest: u8, tag: &str, blobs: &[u8]) -> Command {
+    let describe = |n: &u8| BlobDescriptor {
+        digest: Digest::sha256(&[*n]),
+        size: 1,
+        content: Some(ContentHash::of(&[*n])),
+        kept_by: Vec::new(),
+    };
+    Command::PutManifest {
+        epoch,
+        repository: "demo/a".parse().unwrap(),
+        digest: Digest::sha256(&[manifest, 0]),
+        media_type: "m".into(),
+        bytes: vec![manifest],
+        tags: vec![tag.parse().unwrap()],
+        blobs: blobs.iter().map(describe).collect(),
+        subject: None,
+    }
+}
+
+#[test]
+fn a_write_of_an_older_epoch_is_refused_and_changes_nothing() {
+    let mut ledger = Ledger::new();
+    let old = ledger.epoch();
+    let assign =
+        |expect_epoch| Command::AssignPrimary { project: "demo".parse().unwrap(), node: NodeId(2), expect_epoch };
+    assert_eq!(ledger.run(assign(old)), Outcome::Done);
+    assert_eq!(ledger.run(assign(old)), Outcome::StaleEpoch { current: old.next() });
+    assert_eq!(ledger.run(put(old, 1, "t", &[1])), Outcome::StaleEpoch { current: old.next() });
+    assert!(ledger.records.tag(&"demo/a".parse().unwrap(), &"t".parse().unwrap()).unwrap().is_none());
+    assert_eq!(ledger.run(put(old.next(), 1, "t", &[1])), Outcome::Done);
+}
+
+#[test]
+fn the_same_operation_twice_is_applied_once() {
+    let mut ledger = Ledger::new();
+    let envelope = Envelope { operation: OperationId(9), at: Timestamp(1), command: create("other") };
+    for revision in [100, 101] {
+        let outcome = apply(&mut ledger.records, Revision(revision), &envelope).unwrap();
+        assert_eq!(outcome, Outcome::Done);
+    }
+}
+
+#[test]
+fn deleting_the_last_manifest_unlinks_its_blobs() {
+    let mut ledger = Ledger::new();
+    let (e, repository) = (ledger.epoch(), "demo/a".parse().unwrap());
+    ledger.run(put(e, 1, "one", &[7, 8]));
+    ledger.run(put(e, 2, "two", &[8]));
+    let delete = |n: u8| Command::DeleteManifest {
+        epoch: e,
+        repository: "demo/a".parse().unwrap(),
+        digest: Digest::sha256(&[n, 0]),
+    };
+    assert_eq!(ledger.run(delete(1)), Outcome::Done);
+    assert!(!ledger.records.linked(&repository, &Digest::sha256(&[7])).unwrap());
+    assert!(ledger.records.linked(&repository, &Digest::sha256(&[8])).unwrap());
+    assert_eq!(tags_page(&ledger.records, &repository, None, 9).unwrap(), ["two"]);
+    assert_eq!(ledger.run(delete(2)), Outcome::Done);
+    assert_eq!(ledger.run(delete(2)), Outcome::NotFound);
+    assert!(ledger.records.scan(&key::repositories(), None, 9).unwrap().is_empty());
+}
+
+#[test]
+fn an_invitation_opens_once_and_not_after_its_time() {
+    let mut ledger = Ledger::new();
+    let secret_hash = Digest::sha256(b"secret");
+    ledger.run(Command::Invite { secret_hash, expires: Timestamp(1_000), role: Role::Replica, nodes: 1 });
+    let join = |n| Command::Join { secret_hash, node: node(n) };
+    assert_eq!(ledger.run(join(4)), Outcome::Done);
+    assert!(matches!(ledger.run(join(5)), Outcome::Refused(_)));
+    ledger.run(Command::Invite { secret_hash, expires: Timestamp(1), role: Role::Replica, nodes: 1 });
+    assert!(matches!(ledger.run(join(5)), Outcome::Refused(_)));
+    assert_eq!(ledger.records.nodes().unwrap().len(), 4);
+}
+
+#[test]
+fn a_token_for_a_replica_lets_no_edge_in_and_a_role_is_for_good() {
+    let mut ledger = Ledger::new();
+    let secret_hash = Digest::sha256(b"secret");
+    let edge = NodeRecord { role: Role::Edge, ..node(9) };
+    ledger.run(Command::Invite { secret_hash, expires: Timestamp(u64::MAX), role: Role::Replica, nodes: 1 });
+    let join = Command::Join { secret_hash, node: edge.clone() };
+    assert!(matches!(ledger.run(join.clone()), Outcome::Refused(_)));
+    ledger.run(Command::Invite { secret_hash, expires: Timestamp(u64::MAX), role: Role::Edge, nodes: 2 });
+    assert_eq!(ledger.run(join), Outcome::Done);
+    let another = |n| Command::Join { secret_hash, node: NodeRecord { role: Role::Edge, ..node(n) } };
+    assert_eq!(ledger.run(another(10)), Outcome::Done, "it was issued for two");
+    assert!(matches!(ledger.run(another(11)), Outcome::Refused(_)));
+    assert_eq!(ledger.run(Command::RemoveNode { id: NodeId(10) }), Outcome::Done);
+    assert!(ledger.records.get(&key::removed(NodeId(10))).unwrap().is_some());
+    assert_eq!(ledger.run(Command::RemoveNode { id: NodeId(10) }), Outcome::NotFound);
+    assert!(matches!(ledger.run(Command::RemoveNode { id: NodeId(1) }), Outcome::Refused(_)), "a replica stays");
+    assert!(matches!(ledger.run(Command::MoveNode { node: node(9) }), Outcome::Refused(_)));
+    assert_eq!(ledger.run(Command::MoveNode { node: edge }), Outcome::Done);
+}
+
+#[test]
+fn an_upstream_in_use_is_not_forgotten_and_names_are_not_shared() {
+    let mut ledger = Ledger::new();
+    let upstream = |name: &str| Command::CreateUpstream {
+        name: name.into(),
+        kind: "docker-registry".into(),
+        url: "https://example.com".into(),
+        credentials: None,
+    };
+    let proxy = |id| Command::CreateProject {
+        name: "hub".parse().unwrap(),
+        public: true,
+        durability: 1,
+        home: NodeId(1),
+        upstream: Some(UpstreamId(id)),
+        proxy: ProxyChange::default(),
+    };
+    assert_eq!(ledger.run(proxy(1)), Outcome::NotFound);
+    assert_eq!(ledger.run(upstream("a")), Outcome::Done);
+    assert_eq!(ledger.run(upstream("a")), Outcome::Exists);
+    assert_eq!(ledger.run(upstream("b")), Outcome::Done);
+    assert_eq!(ledger.run(proxy(1)), Outcome::Done);
+    assert!(matches!(ledger.run(Command::DeleteUpstream { id: UpstreamId(1) }), Outcome::Refused(_)));
+    assert_eq!(ledger.run(Command::DeleteUpstream { id: UpstreamId(2) }), Outcome::Done);
+    assert_eq!(ledger.records.upstreams().unwrap().len(), 1);
+}
+
+#[test]
+fn old_answers_are_forgotten() {
+    let mut ledger = Ledger::new();
+    for n in 0..50 {
+        let envelope = Envelope { operation: OperationId(n), at: Timestamp(1), command: create("demo") };
+        let revision = Revision(REMEMBERED_OPERATIONS * 2 + n as u64);
+        apply(&mut ledger.records, revision, &envelope).unwrap();
+    }
+    assert_eq!(ledger.records.scan(&key::operation_orders(), None, 100).unwrap().len(), 50);
+}
+
+proptest! {
+    /// A tag always names a manifest that exists, and a link exists exactly for the blobs of manifests that exist.
+    #[test]
+    fn records_agree_with_each_other(steps in proptest::collection::vec((0u8..4, 0u8..4, 0u8..3), 1..60)) {
+        let mut ledger = Ledger::new();
+        let repository: RepositoryName = "demo/a".parse().unwrap();
+        for (kind, n, t) in steps {
+            let epoch = ledger.epoch();
+            let digest = Digest::sha256(&[n, 0]);
+            ledger.run(match kind {
+                0 | 1 => put(epoch, n, &format!("t{t}"), &[n, n + 1]),
+                2 => Command::DeleteTag { epoch, repository: repository.clone(), tag: format!("t{t}").parse().unwrap() },
+                _ => Command::DeleteManifest { epoch, repository: repository.clone(), digest },
+            });
+            let r = &ledger.records;
+            let manifests = r.records::<ManifestRecord>(&key::manifests(&repository)).unwrap();
+            for (_, tag) in r.records::<TagRecord>(&key::tags(&repository)).unwrap() {
+                prop_assert!(r.manifest(&repository, &tag.digest).unwrap().is_some());
+            }
+            for n in 0..6u8 {
+                let blob = Digest::sha256(&[n]);
+                let expected = manifests.iter().any(|(_, m)| m.blobs.contains(&blob));
+                prop_assert_eq!(r.linked(&repository, &blob).unwrap(), expected);
+            }
+            prop_assert_eq!(r.get(&key::repository(&repository)).unwrap().is_some(), !manifests.is_empty());
+        }
+    }
+}

@@ -71,6 +71,7 @@ impl Api {
             (&Method::GET, Route::Preheats) => Ok(self.list_preheats()),
             (&Method::POST, Route::Preheats) => self.create_preheat(request).await,
             (&Method::GET, Route::Preheat(id)) => self.show_preheat(id),
+            (&Method::DELETE, Route::Preheat(id)) => self.stop_preheat(id),
             (&Method::DELETE, Route::Node(name)) => self.remove_node(&name).await,
             (&Method::GET, Route::Registries) => self.list_registries().await,
             (&Method::POST, Route::Registries) => self.create_registry(request).await,

@@ -35,17 +35,23 @@ impl Api {
     }
 
     pub(super) fn show_preheat(&self, id: u64) -> Result<Response<Payload>, Failure> {
-        let found = self.preheats.look(id).ok_or_else(|| {
-            let message =
-                "there is no such preheat on this node: it belongs to the node that took it, until that restarts";
-            Failure::new(Code::NameUnknown, message)
-        })?;
+        let found = self.preheats.look(id).ok_or_else(unknown)?;
         Ok(json_answer(StatusCode::OK, &show(&found)))
+    }
+
+    pub(super) fn stop_preheat(&self, id: u64) -> Result<Response<Payload>, Failure> {
+        let stopped = self.preheats.stop(id).ok_or_else(unknown)?;
+        Ok(json_answer(StatusCode::ACCEPTED, &show(&stopped)))
     }
 
     pub(super) fn list_preheats(&self) -> Response<Payload> {
         json_answer(StatusCode::OK, &self.preheats.list().iter().map(show).collect())
     }
+}
+
+fn unknown() -> Failure {
+    let message = "there is no such preheat on this node: it belongs to the node that took it, until that restarts";
+    Failure::new(Code::NameUnknown, message)
 }
 
 fn written(id: u64) -> String {
@@ -58,6 +64,7 @@ fn word(state: State) -> &'static str {
         State::Fetching => "fetching",
         State::Done => "done",
         State::Failed => "failed",
+        State::Stopped => "stopped",
     }
 }
 

@@ -20,23 +20,50 @@ const FAILURES: usize = 20;
 #[derive(clap::Args)]
 pub(super) struct Preheat {
     /// Images: of a project (hub/library/nginx:1) or of a registry that the mesh mirrors (docker.io/library/nginx:1).
-    #[arg(required = true, value_name = "IMAGE")]
+    #[arg(required_unless_present = "stop", value_name = "IMAGE")]
     images: Vec<String>,
     /// The regions that are to hold them, with commas between them.
-    #[arg(long, required = true, value_delimiter = ',', value_name = "REGION,...")]
+    #[arg(long, required_unless_present = "stop", value_delimiter = ',', value_name = "REGION,...")]
     regions: Vec<String>,
     /// Only these platforms of images for several, e.g. linux/amd64, with commas between them. Without it: all.
     #[arg(long, value_delimiter = ',', value_name = "OS/ARCH,...")]
     platform: Vec<String>,
+    /// Stops the preheat with this number instead, at the node that took it: what is on its way arrives, nothing more begins.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["images", "regions", "platform"])]
+    stop: Option<String>,
     /// The preheat belongs to the node that is asked.
     #[command(flatten)]
     node: Node,
 }
 
-/// Orders, and follows the order to its end.
+/// Orders, and follows the order to its end; or stops one.
 pub(super) fn run(preheat: &Preheat) -> io::Result<()> {
     let client = preheat.node.client()?;
-    super::small_runtime()?.block_on(follow(&client, preheat))
+    let runtime = super::small_runtime()?;
+    match &preheat.stop {
+        Some(id) => runtime.block_on(stop(&client, id)),
+        None => runtime.block_on(follow(&client, preheat)),
+    }
+}
+
+async fn stop(client: &Client, id: &str) -> io::Result<()> {
+    let path = format!("/api/atoll/v1/preheats/{id}");
+    let answer = client.send(Call { method: Method::DELETE, ..Call::get(&path) }).await?;
+    let status = answer.status;
+    let told: Value = serde_json::from_slice(&answer.whole().await?).unwrap_or_default();
+    if status != StatusCode::ACCEPTED {
+        return Err(refused(status, &told));
+    }
+    for (_, line) in lines(&told) {
+        println!("{line}");
+    }
+    println!("preheat {id} begins with nothing more");
+    Ok(())
+}
+
+fn refused(status: StatusCode, told: &Value) -> io::Error {
+    let reason = told["errors"][0]["message"].as_str().map(str::to_owned);
+    io::Error::other(reason.unwrap_or_else(|| format!("the node answered {status}")))
 }
 
 async fn follow(client: &Client, preheat: &Preheat) -> io::Result<()> {
@@ -47,9 +74,7 @@ async fn follow(client: &Client, preheat: &Preheat) -> io::Result<()> {
     let (status, place) = (answer.status, answer.header("location").map(str::to_owned));
     let body = answer.whole().await?;
     let (StatusCode::ACCEPTED, Some(place)) = (status, place) else {
-        let told: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let reason = told["errors"][0]["message"].as_str().map(str::to_owned);
-        return Err(io::Error::other(reason.unwrap_or_else(|| format!("the node answered {status}"))));
+        return Err(refused(status, &serde_json::from_slice(&body).unwrap_or_default()));
     };
     println!("preheat {}", place.rsplit('/').next().unwrap_or_default());
     let mut said = BTreeMap::new();
@@ -73,6 +98,7 @@ async fn follow(client: &Client, preheat: &Preheat) -> io::Result<()> {
         }
         match told["state"].as_str() {
             Some("done") => return Ok(()),
+            Some("stopped") => return Err(io::Error::other("it was stopped before all of it was there")),
             Some("failed") => return Err(io::Error::other(errors(&told).join("\n"))),
             _ => tokio::time::sleep(LOOK).await,
         }

@@ -38,7 +38,10 @@ impl Preheats {
 
     async fn carry_out_item(self: &Arc<Self>, shared: &Shared, at: usize) {
         let (item, platforms) = {
-            let preheat = shared.lock();
+            let mut preheat = shared.lock();
+            if preheat.stopped {
+                return preheat.items[at].regions.iter_mut().for_each(|region| region.state = State::Stopped);
+            }
             (preheat.items[at].clone(), preheat.platforms.clone())
         };
         let contents = match self.contents(&item.repository, &item.reference, &platforms).await {
@@ -75,6 +78,9 @@ impl Preheats {
         }
         let via = contents.proxied.then_some(&contents.repository);
         let fetches = missing.into_iter().map(|(number, region, digest, size)| async move {
+            if shared.lock().stopped {
+                return;
+            }
             let result = self.fetch_into(&region, digest, via).await;
             let mut preheat = shared.lock();
             let progress = &mut preheat.items[at].regions[number];
@@ -88,7 +94,11 @@ impl Preheats {
         });
         futures::stream::iter(fetches).buffer_unordered(AT_A_TIME).collect::<Vec<()>>().await;
         for region in &mut shared.lock().items[at].regions {
-            region.state = if region.errors.is_empty() { State::Done } else { State::Failed };
+            region.state = match region.errors.is_empty() {
+                false => State::Failed,
+                true if region.blobs.1 < region.blobs.0 => State::Stopped,
+                true => State::Done,
+            };
         }
     }
 

@@ -62,6 +62,8 @@ pub enum State {
     Done,
     /// Something is not held, and the errors say why.
     Failed,
+    /// It was stopped before all of it was held.
+    Stopped,
 }
 
 /// An image in a region.
@@ -105,23 +107,23 @@ pub struct Preheat {
     pub platforms: Vec<String>,
     /// The images.
     pub items: Vec<Item>,
+    /// Whether it is to begin with nothing more.
+    stopped: bool,
 }
 
 impl Preheat {
-    /// The order as a whole: done or failed when all of it has come to an end.
+    /// The order as a whole: done, failed or stopped when all of it has come to an end.
     pub fn state(&self) -> State {
-        let mut states = self.items.iter().flat_map(|item| item.regions.iter().map(|r| r.state));
-        if states.clone().any(|state| matches!(state, State::Resolving | State::Fetching)) {
-            State::Fetching
-        } else if states.any(|state| state == State::Failed) {
-            State::Failed
-        } else {
-            State::Done
+        let states = || self.items.iter().flat_map(|item| item.regions.iter().map(|r| r.state));
+        if states().any(|state| matches!(state, State::Resolving | State::Fetching)) {
+            return State::Fetching;
         }
+        let any = |one: &State| states().any(|state| state == *one);
+        [State::Failed, State::Stopped].into_iter().find(any).unwrap_or(State::Done)
     }
 
     fn is_over(&self) -> bool {
-        matches!(self.state(), State::Done | State::Failed)
+        self.state() != State::Fetching
     }
 }
 
@@ -198,7 +200,7 @@ impl Preheats {
             let regions = wanted.iter().map(begin).collect();
             items.push(Item { written: written.clone(), repository, reference, digest: None, regions });
         }
-        let preheat = Preheat { id: rand::random(), taken: clock::timestamp(), platforms, items };
+        let preheat = Preheat { id: rand::random(), taken: clock::timestamp(), platforms, items, stopped: false };
         let id = preheat.id;
         let shared = Arc::new(Mutex::new(preheat));
         self.remember(id, shared.clone())?;
@@ -212,6 +214,14 @@ impl Preheats {
         let shared = self.orders.lock().get(&id).cloned()?;
         let preheat = shared.lock().clone();
         Some(preheat)
+    }
+
+    /// Has an order begin with nothing more; what is on its way arrives. The order as it stands then, if there is such a one.
+    pub fn stop(&self, id: u64) -> Option<Preheat> {
+        let shared = self.orders.lock().get(&id).cloned()?;
+        let mut preheat = shared.lock();
+        preheat.stopped = true;
+        Some(preheat.clone())
     }
 
     /// All orders that are remembered, the oldest first.
@@ -257,11 +267,13 @@ mod tests {
                 digest: None,
                 regions: states.iter().map(progress).collect(),
             };
-            Preheat { id: 0, taken: Timestamp(0), platforms: Vec::new(), items: vec![item] }.state()
+            Preheat { id: 0, taken: Timestamp(0), platforms: Vec::new(), items: vec![item], stopped: false }.state()
         };
         assert_eq!(order(&[State::Done, State::Resolving]), State::Fetching);
         assert_eq!(order(&[State::Failed, State::Fetching]), State::Fetching);
         assert_eq!(order(&[State::Failed, State::Done]), State::Failed);
+        assert_eq!(order(&[State::Stopped, State::Done]), State::Stopped);
+        assert_eq!(order(&[State::Stopped, State::Failed]), State::Failed);
         assert_eq!(order(&[State::Done, State::Done]), State::Done);
     }
 }

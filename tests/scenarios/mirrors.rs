@@ -18,7 +18,7 @@ use tests::http::{Answer, Client};
 use tests::image::{Image, MANIFEST, digest, random_bytes};
 use tests::member::Member;
 use tests::mesh::Mesh;
-use tests::repository::create_proxy;
+use tests::proxies::create_proxy;
 use tests::upstream::Upstream;
 use tests::{process, tools, wait};
 

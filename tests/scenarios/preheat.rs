@@ -6,13 +6,13 @@ use http::Method;
 use serde_json::{Value, json};
 use tests::complaints::Complaints;
 use tests::http::Client;
-use tests::image::{Blob, Image, MANIFEST};
+use tests::image::{Blob, INDEX, Image, MANIFEST};
 use tests::mesh::Mesh;
-use tests::repository::{Repository, create_proxy};
+use tests::proxies::create_proxy;
+use tests::repository::Repository;
 use tests::upstream::{Manner, Upstream};
 
 const MIB: usize = 1 << 20;
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const PREHEATS: &str = "/api/atoll/v1/preheats";
 
 /// An index of two platforms.

@@ -8,18 +8,26 @@ use http::Method;
 use rustix::process::Signal;
 use tests::complaints::Complaints;
 use tests::formed::Formed;
+use tests::http::Client;
 use tests::image::Image;
 use tests::repository::{Repository, create_project};
 use tests::{metrics, wait};
 
 const THREE: [(&str, &str); 3] = [("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-central-1")];
 const MIB: usize = 1 << 20;
+/// No answer of an edge that is cut off may take longer.
+const SOON: Duration = Duration::from_secs(15);
 
 #[test]
 fn an_edge_serves_what_the_mesh_has_as_fresh_as_the_mesh() {
     let (mut mesh, wrong) = (Formed::of(&THREE, ""), Complaints::default());
-    let edge = mesh.add_edge("edge", "us-east-1", "");
-    mesh.members()[edge].wait_ready();
+    // an edge needs no more than one CPU
+    let member = mesh.prepare("edge", "us-east-1", "role: edge\n");
+    member.must_join(&mesh.members()[0].invite_as("edge"));
+    member.serve_on_one_cpu();
+    member.wait_ready();
+    let edge = mesh.members().len();
+    mesh.add(member);
     let anyone = Repository::new(&mesh.members()[edge].anyone(), "demo/app");
     for round in 0..5 {
         let image = Image::random(&[MIB, 300_000]);
@@ -121,11 +129,15 @@ fn cut_off_from_everything_it_serves_what_it_has_and_says_how_old_it_is() {
         Repository::new(&mesh.members()[at].anyone(), "demo/app").pull("1").unwrap_or_else(|no| panic!("{no}"));
         mesh.repository(at, "team/app").pull("1").unwrap_or_else(|no| panic!("{no}"));
     }
+    // a token that somebody made up: the replicas are asked once, and what they said is remembered
+    let forger = mesh.members()[edge].anyone().bearer("eyJhbGciOiJIUzI1NiJ9.e30.bm9ib2R5J3M").patient_for(SOON);
+    challenged(&wrong, &forger);
     for replica in 0..3 {
         mesh.members()[replica].stop(Signal::KILL);
     }
+    challenged(&wrong, &forger);
     let manifest = "/v2/demo/app/manifests/1";
-    let anyone = mesh.members()[edge].anyone().patient_for(Duration::from_secs(15));
+    let anyone = mesh.members()[edge].anyone().patient_for(SOON);
     for restarted in [false, true] {
         if restarted {
             mesh.members()[edge].stop(Signal::KILL);
@@ -151,7 +163,7 @@ fn cut_off_from_everything_it_serves_what_it_has_and_says_how_old_it_is() {
             mesh.repository(edge, "team/app").pull("1").unwrap_or_else(|no| panic!("cut off, with the password: {no}"));
         }
     }
-    let strict = mesh.members()[strict].anyone().patient_for(Duration::from_secs(15));
+    let strict = mesh.members()[strict].anyone().patient_for(SOON);
     wait::until("an edge that may not be alone refuses", || (strict.get(manifest).ok()?.status == 503).then_some(()));
 
     // a replica comes back, and all is fresh again
@@ -226,7 +238,7 @@ fn an_edge_that_is_taken_out_is_told_nothing_more_and_its_name_is_free() {
     mesh.members()[edge].wait_ready();
     let image = Image::tiny();
     mesh.repository(0, "demo/app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
-    let anyone = mesh.members()[edge].anyone().patient_for(Duration::from_secs(15));
+    let anyone = mesh.members()[edge].anyone().patient_for(SOON);
     Repository::new(&anyone, "demo/app").pull("1").unwrap_or_else(|no| panic!("{no}"));
     let remove = |name: &str| {
         let taken_out = mesh.client(1).ask(Method::DELETE, &format!("/api/atoll/v1/nodes/{name}")).send();
@@ -252,4 +264,13 @@ fn an_edge_that_is_taken_out_is_told_nothing_more_and_its_name_is_free() {
     let next = mesh.prepare("edge", "us-east-1", "role: edge\n");
     std::fs::remove_dir_all(next.data()).expect("an empty folder");
     next.must_join(&mesh.members()[0].invite_as("edge"));
+}
+
+/// Complains unless credentials are refused with a challenge that leads to this node's own tokens.
+fn challenged(wrong: &Complaints, client: &Client) {
+    let answer = client.get("/v2/").unwrap_or_else(|none| panic!("{none}"));
+    let expected = format!("Bearer realm=\"http://{}/service/token\"", client.authority());
+    let challenge = answer.header("www-authenticate").unwrap_or_default();
+    wrong.unless(challenge.starts_with(&expected), || format!("a made-up token: {answer}, challenge {challenge:?}"));
+    wrong.unless_refused("a made-up token", Ok(answer), &[401], &["UNAUTHORIZED"]);
 }

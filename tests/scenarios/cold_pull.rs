@@ -11,7 +11,7 @@ use serde_json::Value;
 use tests::http::{Arriving, Client};
 use tests::image::{Blob, Image};
 use tests::islands::Islands;
-use tests::mesh::Mesh;
+use tests::mesh::{Mesh, UNHURRIED};
 use tests::repository::{Repository, create_project};
 use tests::{metrics, wait};
 
@@ -19,7 +19,7 @@ const MIB: usize = 1 << 20;
 
 #[test]
 fn however_many_ask_one_blob_crosses_into_a_region() {
-    let mesh = Mesh::up(6);
+    let mesh = Mesh::up_with(6, &UNHURRIED);
     let of = |region: &str| -> Vec<_> { (0..6).filter(|at| mesh.nodes()[*at].region == region).collect() };
     let (here, there) = (of("us-east-1")[0], of("us-west-2"));
     assert_eq!(there.len(), 2, "six nodes are two in each region");

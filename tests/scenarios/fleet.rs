@@ -17,8 +17,9 @@ const MIB: usize = 1 << 20;
 #[test]
 fn twelve_replicas_and_thirty_edges_fetch_an_image_once_for_each_region() {
     let upstream = Upstream::start();
-    // so many processes on a small machine answer probes late: that must not look like a death, for a node that others take for dead fetches by itself
-    let more = "upstreams:\n  allow_loopback: true\nlog:\n  level: warn\nroster:\n  probe_period: 2s\n  probe_rtt: 1s\n  suspect_to_down: 20s\n";
+    // so many processes on a small machine answer probes late and send haltingly: neither must look like a death, for a node that takes others for dead
+    // fetches by itself
+    let more = "upstreams:\n  allow_loopback: true\nlog:\n  level: warn\nroster:\n  probe_period: 2s\n  probe_rtt: 1s\n  suspect_to_down: 20s\ndeadlines:\n  first_byte: 30s\n  source_stall: 30s\n";
     let names: Vec<String> = (0..REPLICAS).map(|n| format!("replica-{n}")).collect();
     let sites: Vec<(&str, &str)> = names.iter().zip(REGIONS.iter().cycle()).map(|(n, r)| (n.as_str(), *r)).collect();
     let mut mesh = Formed::of(&sites, more);

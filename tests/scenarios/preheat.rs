@@ -8,7 +8,7 @@ use tests::complaints::Complaints;
 use tests::formed::Formed;
 use tests::http::Client;
 use tests::image::{Blob, INDEX, Image, MANIFEST};
-use tests::mesh::Mesh;
+use tests::mesh::{Mesh, UNHURRIED};
 use tests::proxies::create_proxy;
 use tests::repository::{Repository, create_project};
 use tests::upstream::{Manner, Upstream};
@@ -36,7 +36,8 @@ fn elsewhere(mesh: &Mesh) -> (usize, usize) {
 
 #[test]
 fn what_was_preheated_outlives_its_upstream_and_the_node_that_took_the_order() {
-    let (mesh, upstream) = (Mesh::up_with(3, &[("mirrors.aliases", "{docker.io: hub}")]), Upstream::start());
+    let changes = [&UNHURRIED[..], &[("mirrors.aliases", "{docker.io: hub}")]].concat();
+    let (mesh, upstream) = (Mesh::up_with(3, &changes), Upstream::start());
     create_proxy(&mesh.client(0), "hub", "docker-registry", upstream.url(), true);
     let (amd64, arm64, unwanted) = (Image::random(&[8 * MIB, MIB]), Image::random(&[4 * MIB]), Image::random(&[MIB]));
     let there = upstream.repository("library/app");

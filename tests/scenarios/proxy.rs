@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tests::complaints::Complaints;
 use tests::http::Client;
 use tests::image::{ANY_KIND, Blob, DOCKER, DOCKER_LIST, INDEX, Image, MANIFEST};
-use tests::mesh::Mesh;
+use tests::mesh::{Mesh, UNHURRIED};
 use tests::proxies::{ALWAYS_ASK, make_project, make_registry, manifest, warned};
 use tests::repository::Repository;
 use tests::upstream::Upstream;
@@ -91,7 +91,7 @@ fn what_the_upstream_has_comes_through_unchanged() {
 
 #[test]
 fn however_many_ask_a_cold_blob_is_fetched_once() {
-    let (mesh, upstream) = (Mesh::up(6), Upstream::start());
+    let (mesh, upstream) = (Mesh::up_with(6, &UNHURRIED), Upstream::start());
     make_project(&mesh.client(0), "hub", &make_registry(&mesh.client(0), &upstream));
     let of = |region: &str| -> Vec<_> { (0..6).filter(|at| mesh.nodes()[*at].region == region).collect() };
     let places = [of("us-east-1"), of("us-west-2")].concat();

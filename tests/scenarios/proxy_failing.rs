@@ -10,7 +10,7 @@ use serde_json::json;
 use tests::complaints::Complaints;
 use tests::http::{Answer, Client};
 use tests::image::Image;
-use tests::mesh::Mesh;
+use tests::mesh::{Mesh, UNHURRIED};
 use tests::proxies::{ALWAYS_ASK, PROJECTS, ask_manifest, make, make_project, make_registry, manifest, warned};
 use tests::repository::Repository;
 use tests::upstream::{Manner, Upstream};
@@ -81,7 +81,7 @@ fn a_failing_upstream_takes_away_nothing_that_is_here() {
 
 #[test]
 fn an_upstream_that_breaks_off_is_asked_for_the_rest() {
-    let (mesh, upstream) = (Mesh::up(3), Upstream::start());
+    let (mesh, upstream) = (Mesh::up_with(3, &UNHURRIED), Upstream::start());
     make_project(&mesh.client(0), "hub", &make_registry(&mesh.client(0), &upstream));
     let image = Image::random(&[8 * MIB, 8 * MIB]);
     let (torn, lost) = (&image.blobs[1], &image.blobs[2]);

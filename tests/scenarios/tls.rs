@@ -176,7 +176,7 @@ fn behind_https_a_source_that_dies_in_mid_blob_is_replaced_and_a_short_answer_en
     shore.node.must_join(&mesh.members()[0].invite_as("edge"));
     shore.password = mesh.password().to_owned();
     shore.serve();
-    let image = Image::random(&[16 << 20]);
+    let image = Image::random(&[32 << 20]);
     let layer = &image.blobs[1];
     let got = shore.at("blob");
     let fetch = |repository: &str, blob: &Blob| {
@@ -214,7 +214,7 @@ fn behind_https_a_source_that_dies_in_mid_blob_is_replaced_and_a_short_answer_en
     mesh.members()[source].serve();
     mesh.members()[source].wait_ready();
 
-    // where nobody can go on: curl's error 18 is a short body whose connection ended well, 56 a reset or TLS without a word of goodbye
+    // where nobody can go on: curl's error 18 is a body that ended too soon, 56 a reset
     let image = Image::random(&[16 << 20]);
     let layer = &image.blobs[1];
     std::fs::remove_file(&got).expect("what curl wrote");

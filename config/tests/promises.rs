@@ -130,6 +130,18 @@ fn a_cap_has_the_name_of_a_region_and_a_size() {
 }
 
 #[test]
+fn a_congestion_control_is_one_of_two() {
+    let chosen =
+        |word: &str| parse("node.yaml", &format!("{LEAST}links: {{congestion: {word}}}")).map(|s| s.links.congestion);
+    assert_eq!(chosen("cubic").unwrap(), CongestionControl::Cubic);
+    assert_eq!(chosen("delivery").unwrap(), CongestionControl::Delivery);
+    check(
+        "links: {congestion: bbr}",
+        "node.yaml:4: links.congestion: 'bbr' is not a choice here; write delivery or cubic",
+    );
+}
+
+#[test]
 fn settings_that_contradict_each_other_are_named_together() {
     for (text, first, second) in [
         ("roster: {probe_rtt: 700ms}", "roster.probe_rtt", "roster.probe_period"),

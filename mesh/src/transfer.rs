@@ -265,3 +265,6 @@ impl CopyIn {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

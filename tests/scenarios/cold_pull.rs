@@ -11,7 +11,7 @@ use serde_json::Value;
 use tests::http::{Arriving, Client};
 use tests::image::{Blob, Image};
 use tests::islands::Islands;
-use tests::mesh::Mesh;
+use tests::mesh::{Mesh, UNHURRIED};
 use tests::repository::{Repository, create_project};
 use tests::{metrics, wait};
 
@@ -19,7 +19,7 @@ const MIB: usize = 1 << 20;
 
 #[test]
 fn however_many_ask_one_blob_crosses_into_a_region() {
-    let mesh = Mesh::up(6);
+    let mesh = Mesh::up_with(6, &UNHURRIED);
     let of = |region: &str| -> Vec<_> { (0..6).filter(|at| mesh.nodes()[*at].region == region).collect() };
     let (here, there) = (of("us-east-1")[0], of("us-west-2"));
     assert_eq!(there.len(), 2, "six nodes are two in each region");
@@ -39,7 +39,7 @@ fn however_many_ask_one_blob_crosses_into_a_region() {
         for at in &there {
             for (from, stays) in asked {
                 let (repository, layer) = (mesh.repository(*at, "alone/cold"), layer.clone());
-                all.spawn(move || pull(&repository, &layer, from, stays));
+                all.spawn(move || repository.read_from(&layer, from, stays));
             }
         }
     });
@@ -87,7 +87,7 @@ fn the_first_byte_is_served_before_the_last_has_arrived() {
     // whoever asks later follows the same transfer, from any byte on
     let late = mesh.repository(1, "alone/slow");
     std::thread::scope(|beside| {
-        beside.spawn(move || pull(&late, layer, 7 * MIB, true));
+        beside.spawn(move || late.read_from(layer, 7 * MIB, true));
         assert_eq!(layer.bytes[..first.len()], first);
         coming.rest_is(&layer.bytes[first.len()..]).unwrap_or_else(|no| panic!("{no}"));
     });
@@ -166,24 +166,6 @@ fn what_nobody_alive_holds_is_unavailable_and_not_unknown() {
         wait::until_ok("the returned holder's blob is served", || served(&client, "alone/gone", layer));
         mesh.repository(at, "alone/gone").pull("1").unwrap_or_else(|no| panic!("all of it, at {at}: {no}"));
     }
-}
-
-/// A client that wants a blob from a byte on, and may hang up in the middle.
-fn pull(repository: &Repository, blob: &Blob, from: usize, stays: bool) {
-    let ask = repository.client().clone().patient_for(Duration::from_secs(120));
-    let mut ask = ask.ask(Method::GET, &repository.path(&format!("blobs/{}", blob.digest)));
-    if from > 0 {
-        ask = ask.header("range", &format!("bytes={from}-"));
-    }
-    let mut coming = ask.open().unwrap_or_else(|none| panic!("from {from}: {none}"));
-    assert_eq!(coming.status, if from > 0 { 206 } else { 200 }, "from {from}: {:?}", coming.headers);
-    let wanted = &blob.bytes[from..];
-    assert_eq!(coming.header("content-length"), Some(wanted.len().to_string().as_str()), "from {from}");
-    if stays {
-        return coming.rest_is(wanted).unwrap_or_else(|no| panic!("from {from}: {no}"));
-    }
-    let first = coming.next().expect("a first piece").unwrap_or_else(|none| panic!("from {from}: {none}"));
-    assert_eq!(wanted[..first.len()], first, "from {from}");
 }
 
 fn begin(repository: &Repository, blob: &Blob) -> Arriving {

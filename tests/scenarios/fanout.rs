@@ -2,7 +2,7 @@
 
 use http::Method;
 use std::time::Duration;
-use tests::formed::Formed;
+use tests::formed::{Formed, UNHURRIED};
 use tests::http::Client;
 use tests::image::Image;
 use tests::metrics;
@@ -15,7 +15,7 @@ const SITES: [(&str, &str); 6] =
 #[test]
 fn however_many_nodes_of_a_region_want_a_blob_none_sends_it_more_than_twice() {
     // every node's way to the others is so narrow that a copy takes seconds: all of them are at it at the same time
-    let mesh = Formed::of(&SITES, "links: {caps: {near: 8MiB}}");
+    let mesh = Formed::of(&SITES, &format!("links: {{caps: {{near: 8MiB}}}}\n{UNHURRIED}"));
     create_project(&mesh.client(0), "alone", true, 1);
     let image = Image::random(&[32 * MIB]);
     let layer = &image.blobs[1];

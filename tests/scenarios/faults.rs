@@ -17,9 +17,10 @@ use tests::coast::{Coast, EDGE, clients};
 use tests::complaints::Complaints;
 use tests::http::Client;
 use tests::image::Image;
+use tests::proxies::create_proxy;
 use tests::pullers::{Outcome, Pullers, Who};
 use tests::pulling::{self, Pulled};
-use tests::repository::{create_project, create_proxy};
+use tests::repository::create_project;
 use tests::upstream::{Ending, Manner, Spoiling, Upstream};
 use tests::{metrics, tools, wait};
 

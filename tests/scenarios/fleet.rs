@@ -2,12 +2,12 @@
 
 use tests::formed::Formed;
 use tests::image::Image;
+use tests::proxies::{make_project, make_registry};
 use tests::repository::Repository;
 use tests::upstream::Upstream;
 use tests::{metrics, wait};
 
 use http::Method;
-use serde_json::json;
 
 const REGIONS: [&str; 3] = ["us-east-1", "us-west-2", "eu-central-1"];
 const REPLICAS: usize = 12;
@@ -17,8 +17,9 @@ const MIB: usize = 1 << 20;
 #[test]
 fn twelve_replicas_and_thirty_edges_fetch_an_image_once_for_each_region() {
     let upstream = Upstream::start();
-    // so many processes on a small machine answer probes late: that must not look like a death, for a node that others take for dead fetches by itself
-    let more = "upstreams:\n  allow_loopback: true\nlog:\n  level: warn\nroster:\n  probe_period: 2s\n  probe_rtt: 1s\n  suspect_to_down: 20s\n";
+    // so many processes on a small machine answer probes late and send haltingly: neither must look like a death, for a node that takes others for dead
+    // fetches by itself
+    let more = "upstreams:\n  allow_loopback: true\nlog:\n  level: warn\nroster:\n  probe_period: 2s\n  probe_rtt: 1s\n  suspect_to_down: 20s\ndeadlines:\n  first_byte: 30s\n  source_stall: 30s\n";
     let names: Vec<String> = (0..REPLICAS).map(|n| format!("replica-{n}")).collect();
     let sites: Vec<(&str, &str)> = names.iter().zip(REGIONS.iter().cycle()).map(|(n, r)| (n.as_str(), *r)).collect();
     let mut mesh = Formed::of(&sites, more);
@@ -34,14 +35,7 @@ fn twelve_replicas_and_thirty_edges_fetch_an_image_once_for_each_region() {
         let up = status["nodes"].as_array()?.iter().filter(|n| n["state"] == "up").count();
         (up == everybody).then_some(())
     });
-    let what = json!({"name": "up", "url": upstream.url(), "type": "docker-registry"});
-    let made =
-        mesh.client(0).send_json(Method::POST, "/api/v2.0/registries", &what).unwrap_or_else(|none| panic!("{none}"));
-    assert_eq!(made.status, 201, "{made}");
-    let what = json!({"project_name": "hub", "registry_id": 1, "metadata": {"public": "true"}});
-    let made =
-        mesh.client(0).send_json(Method::POST, "/api/v2.0/projects", &what).unwrap_or_else(|none| panic!("{none}"));
-    assert_eq!(made.status, 201, "{made}");
+    make_project(&mesh.client(0), "hub", &make_registry(&mesh.client(0), &upstream));
 
     let image = Image::random(&[4 * MIB, MIB]);
     upstream.repository("app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));

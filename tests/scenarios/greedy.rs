@@ -25,7 +25,7 @@ fn oversized_and_cut_requests_leave_nothing_behind() {
     for at in 0..3 {
         mesh.repository(at, "demo/greedy").pull("1").unwrap_or_else(|no| panic!("{no}"));
     }
-    footprint::until_kept(&mesh, &image.blobs);
+    footprint::until_held(&mesh, &image.blobs);
     let wrong = Complaints::default();
     let (before, size) = (footprint::files(&mesh), footprint::bytes(&mesh));
     too_much(&wrong, &mesh, &repository);

@@ -29,7 +29,7 @@ fn hostile_input_is_refused_in_words_and_leaves_nothing_behind() {
             mesh.repository(at, name).pull(tag).unwrap_or_else(|no| panic!("{name} at {at}: {no}"));
         }
     }
-    footprint::until_kept(&mesh, &[known.blobs.as_slice(), &secret.blobs].concat());
+    footprint::until_held(&mesh, &[known.blobs.as_slice(), &secret.blobs].concat());
     let wrong = Complaints::default();
     let before = footprint::files(&mesh);
     let size = footprint::bytes(&mesh);

@@ -23,6 +23,8 @@ mod partition;
 mod power_loss;
 mod preheat;
 mod proxy;
+mod proxy_failing;
+mod registries;
 mod settled;
 mod snapshot;
 mod stalling;

@@ -18,16 +18,18 @@ use tests::http::{Answer, Client};
 use tests::image::{Image, MANIFEST, digest, random_bytes};
 use tests::member::Member;
 use tests::mesh::Mesh;
-use tests::repository::create_proxy;
+use tests::proxies::create_proxy;
 use tests::upstream::Upstream;
 use tests::{process, tools, wait};
 
 /// Docker Hub is far away: another registry stands for it. `real` is Docker Hub by its own rules, and nothing is ever asked of it.
-const SETTINGS: [(&str, &str); 4] = [
+const SETTINGS: [(&str, &str); 5] = [
     ("mirrors.default", "docker.io"),
     ("mirrors.domain", "mirror.test"),
     ("mirrors.names", "registry.test"),
     ("mirrors.aliases", "{docker.io: hub, hub.test: real, secret.test: secret}"),
+    // what is counted at the registries: a busy machine is no reason to ask them again
+    ("deadlines.source_stall", "30s"),
 ];
 
 /// A mesh that mirrors two registries which have the same repositories with other things in them.

@@ -5,14 +5,16 @@
 use http::Method;
 use serde_json::{Value, json};
 use tests::complaints::Complaints;
+use tests::formed::Formed;
 use tests::http::Client;
-use tests::image::{Blob, Image, MANIFEST};
-use tests::mesh::Mesh;
-use tests::repository::{Repository, create_proxy};
+use tests::image::{Blob, INDEX, Image, MANIFEST};
+use tests::mesh::{Mesh, UNHURRIED};
+use tests::proxies::create_proxy;
+use tests::repository::{Repository, create_project};
 use tests::upstream::{Manner, Upstream};
+use tests::wait;
 
 const MIB: usize = 1 << 20;
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const PREHEATS: &str = "/api/atoll/v1/preheats";
 
 /// An index of two platforms.
@@ -34,7 +36,8 @@ fn elsewhere(mesh: &Mesh) -> (usize, usize) {
 
 #[test]
 fn what_was_preheated_outlives_its_upstream_and_the_node_that_took_the_order() {
-    let (mesh, upstream) = (Mesh::up_with(3, &[("mirrors.aliases", "{docker.io: hub}")]), Upstream::start());
+    let changes = [&UNHURRIED[..], &[("mirrors.aliases", "{docker.io: hub}")]].concat();
+    let (mesh, upstream) = (Mesh::up_with(3, &changes), Upstream::start());
     create_proxy(&mesh.client(0), "hub", "docker-registry", upstream.url(), true);
     let (amd64, arm64, unwanted) = (Image::random(&[8 * MIB, MIB]), Image::random(&[4 * MIB]), Image::random(&[MIB]));
     let there = upstream.repository("library/app");
@@ -81,6 +84,31 @@ fn what_was_preheated_outlives_its_upstream_and_the_node_that_took_the_order() {
 }
 
 #[test]
+fn a_ninth_order_is_refused_in_words_while_eight_run_and_taken_when_one_is_over() {
+    // what the first sends is so slow that orders for 4 MiB are under way for a while
+    let mesh = Formed::of(&[("one", "near"), ("two", "far")], "links: {caps: {far: 256KiB}}");
+    create_project(&mesh.client(0), "lonely", true, 1);
+    let image = Image::random(&[4 * MIB]);
+    mesh.repository(0, "lonely/app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    let order = json!({"images": ["lonely/app:1"], "regions": ["far"]});
+    let place = |at: usize| {
+        let taken = mesh.client(at).send_json(Method::POST, PREHEATS, &order);
+        taken.unwrap_or_else(|none| panic!("{none}"))
+    };
+    for number in 1..=8 {
+        let taken = place(0);
+        assert_eq!(taken.status, 202, "order {number}: {taken}");
+    }
+    let ninth = place(0);
+    assert!(ninth.header("retry-after").is_some(), "{:?}", ninth.headers);
+    let (_, message) = ninth.envelope().unwrap_or_default();
+    assert!(message.contains("8 preheats run already") && message.contains("another node"), "{message}");
+    Complaints::default().unless_refused("a ninth order", Ok(ninth), &[429], &["TOOMANYREQUESTS"]);
+    assert_eq!(place(1).status, 202, "orders are each node's own");
+    wait::until("one is over", || (place(0).status == 202).then_some(()));
+}
+
+#[test]
 fn our_own_projects_can_be_preheated_and_what_is_not_there_is_named() {
     let (mesh, wrong) = (Mesh::up(3), Complaints::default());
     mesh.create_project("lonely", false, 1);
@@ -117,7 +145,7 @@ fn our_own_projects_can_be_preheated_and_what_is_not_there_is_named() {
         all.as_array().map_or(0, Vec::len)
     };
     assert!(listed(&mesh.client(near)) == 1 && listed(&mesh.client(far)) == 0);
-    let shown: Value = tests::wait::until("the order is done", || {
+    let shown: Value = wait::until("the order is done", || {
         let shown = mesh.client(near).get(&place).ok()?.json();
         (shown["state"] == "done").then_some(shown)
     });

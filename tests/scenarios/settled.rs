@@ -68,7 +68,8 @@ fn a_rolling_restart_under_load_costs_no_pull_and_no_acknowledged_push() {
 
 #[test]
 fn what_is_under_way_on_a_node_that_is_told_to_end_ends_well() {
-    let mesh = Mesh::up(3);
+    // how long it may take is not what this is about
+    let mesh = Mesh::up_with(3, &[("drain", "5m")]);
     let image = Image::random(&[48 << 20]);
     let layer = &image.blobs[1];
     mesh.repository(0, "demo/drained").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));

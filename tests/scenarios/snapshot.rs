@@ -95,8 +95,10 @@ fn knows_everything(mesh: &Formed, at: usize, images: &[Image]) {
     mesh.members()[at].wait_ready();
     let target = entry(mesh, 0, "applied");
     wait::until("it has caught up", || (entry(mesh, at, "applied") >= target).then_some(()));
-    let lease = mesh.status(at).unwrap_or_else(|no| panic!("at {at}: {no}"))["lease"]["state"].clone();
-    assert!(lease == "held" || lease == "leader", "ready, and its lease is {lease}");
+    wait::until("it holds a lease", || {
+        let lease = mesh.status(at).ok()?["lease"]["state"].clone();
+        (lease == "held" || lease == "leader").then_some(())
+    });
     let repository = mesh.repository(at, "demo/many");
     for number in 0..MISSED {
         let found = repository.resolve(&format!("tag-{number}"));

@@ -5,14 +5,16 @@ use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::certificates::certify;
 use tests::complaints::Complaints;
-use tests::formed::loopback;
+use tests::formed::{Formed, loopback};
 use tests::image::{Blob, Image, MANIFEST, digest};
 use tests::member::Member;
 use tests::process::{self, Finished};
+use tests::repository::create_project;
 use tests::{tools, wait, wire};
 
 /// A node with a certificate of a CA that only its clients know.
@@ -23,22 +25,32 @@ struct Shore {
 }
 
 impl Shore {
+    /// A mesh of one.
     fn new() -> Self {
+        let mut shore = Self::prepare("lone", "a", "");
+        shore.password = shore.node.init();
+        shore.serve();
+        shore
+    }
+
+    /// A node that is no member yet.
+    fn prepare(name: &str, region: &str, more: &str) -> Self {
         let folder = TempDir::with_prefix("atoll-tls-").expect("a temporary folder");
         let at = folder.path();
         let place = loopback();
         let (address, _) = place.http.rsplit_once(':').expect("an address and a port");
         certify(at, address);
         let lines = format!("  tls:\n    certificate: {0}/node.crt\n    key: {0}/node.key\n", at.display());
-        let node = Member::new(at, "lone", "a", place, &lines, "");
-        let password = node.init();
-        node.serve();
-        let shore = Self { node, password, folder };
+        let node = Member::new(at, name, region, place, &lines, more);
+        Self { node, password: String::new(), folder }
+    }
+
+    fn serve(&self) {
+        self.node.serve();
         wait::until_ok("the node is ready over https", || {
-            let said = shore.curl(&["--fail", &shore.url("/readyz")]);
-            if said.success { Ok(()) } else { Err(format!("{said:?}\n{}", shore.node.last_words())) }
+            let said = self.curl(&["--fail", &self.url("/readyz")]);
+            if said.success { Ok(()) } else { Err(format!("{said:?}\n{}", self.node.last_words())) }
         });
-        shore
     }
 
     fn authority(&self) -> &str {
@@ -71,6 +83,27 @@ impl Shore {
         command.env("REGISTRY_AUTH_FILE", self.at("auth.json"));
         process::finish(command.args(arguments))
     }
+
+    /// A folder with the CA alone, as skopeo wants it.
+    fn trusted(&self) -> String {
+        let trusted = self.at("trusted");
+        std::fs::create_dir_all(&trusted).expect("a folder");
+        std::fs::copy(self.at("ca.crt"), trusted.join("ca.crt")).expect("a copy");
+        trusted.display().to_string()
+    }
+
+    /// Pulls an image with skopeo into a folder, and hashes what came.
+    fn pull(&self, name: &str, image: &Image, to: &Path) {
+        let trusted = self.trusted();
+        let pull = ["copy", "-q", "--preserve-digests", "--src-cert-dir", &trusted, name];
+        let pulled = self.skopeo(&[&pull[..], &[&format!("dir:{}", to.display())]].concat());
+        assert!(pulled.success, "{pulled:?}");
+        for blob in &image.blobs {
+            let file = to.join(blob.hex());
+            let bytes = std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            assert_eq!(digest(&bytes), blob.digest);
+        }
+    }
 }
 
 #[test]
@@ -81,10 +114,7 @@ fn skopeo_and_curl_work_over_https_with_the_ca() {
     write_layout(&layout, &image);
     let (from, name) = (format!("oci:{}", layout.display()), format!("docker://{}/demo/tls:1", shore.authority()));
     let pair = format!("admin:{}", shore.password);
-    let trusted = shore.at("trusted");
-    std::fs::create_dir(&trusted).expect("a folder");
-    std::fs::copy(shore.at("ca.crt"), trusted.join("ca.crt")).expect("a copy");
-    let trusted = trusted.display().to_string();
+    let trusted = shore.trusted();
 
     let push = ["copy", "-q", "--preserve-digests", "--dest-creds", &pair];
     let stranger = shore.skopeo(&[&push[..], &[&from, &name]].concat());
@@ -96,15 +126,7 @@ fn skopeo_and_curl_work_over_https_with_the_ca() {
     assert!(pushed.success, "{pushed:?}");
     let told = shore.skopeo(&["inspect", "--cert-dir", &trusted, "--format", "{{.Digest}}", &name]);
     assert_eq!(told.out.trim(), image.digest(), "{told:?}");
-    let to = shore.at("pulled");
-    let pull = ["copy", "-q", "--preserve-digests", "--src-cert-dir", &trusted, &name];
-    let pulled = shore.skopeo(&[&pull[..], &[&format!("dir:{}", to.display())]].concat());
-    assert!(pulled.success, "{pulled:?}");
-    for blob in &image.blobs {
-        let file = to.join(blob.digest.trim_start_matches("sha256:"));
-        let bytes = std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        assert_eq!(digest(&bytes), blob.digest);
-    }
+    shore.pull(&name, &image, &shore.at("pulled"));
 
     // curl, anonymously: the project is public
     let got = shore.at("blob");
@@ -143,6 +165,88 @@ fn skopeo_and_curl_work_over_https_with_the_ca() {
     let told: Value =
         serde_json::from_str(&process::succeed(status.arg("--ca").arg(shore.at("ca.crt")))).expect("JSON");
     assert_eq!(told["nodes"][0]["url"], shore.url(""), "{told}");
+}
+
+#[test]
+fn behind_https_a_source_that_dies_in_mid_blob_is_replaced_and_a_short_answer_ends_cleanly() {
+    // so narrow that what dies does so in the middle
+    let sites = [("one", "a"), ("two", "b"), ("three", "c")];
+    let mesh = Formed::of(&sites, "links: {caps: {far: 4MiB}}");
+    let mut shore = Shore::prepare("edge", "far", "role: edge\n");
+    shore.node.must_join(&mesh.members()[0].invite_as("edge"));
+    shore.password = mesh.password().to_owned();
+    shore.serve();
+    let image = Image::random(&[32 << 20]);
+    let layer = &image.blobs[1];
+    let got = shore.at("blob");
+    let fetch = |repository: &str, blob: &Blob| {
+        let url = shore.url(&format!("/v2/{repository}/blobs/{}", blob.digest));
+        shore.curl(&["--fail", "--output", &got.display().to_string(), &url])
+    };
+
+    create_project(&mesh.client(0), "alone", true, 1);
+    create_project(&mesh.client(0), "two", true, 2);
+    mesh.repository(0, "two/torn").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    let name = format!("docker://{}/two/torn:1", shore.authority());
+    // asked for after the layer, when the mesh may have lost its leader: what the edge has it serves
+    shore.curled(&[
+        "--fail",
+        "--output",
+        "/dev/null",
+        &shore.url(&format!("/v2/two/torn/blobs/{}", image.blobs[0].digest)),
+    ]);
+    let pulled = shore.at("pulled");
+    let source = std::thread::scope(|beside| {
+        beside.spawn(|| shore.pull(&name, &image, &pulled));
+        wait::until("skopeo is in the middle of the blob", || {
+            let mut files = std::fs::read_dir(&pulled).ok()?.flatten();
+            files.any(|file| is_begun(&file.path())).then_some(())
+        });
+        let curl = beside.spawn(|| fetch("two/torn", layer));
+        wait::until("curl is too", || is_begun(&got).then_some(()));
+        let source = sending(&mesh, layer).expect("no client has all of it");
+        mesh.members()[source].stop(Signal::KILL);
+        let curl = curl.join().expect("curl is started");
+        assert!(curl.success, "{curl:?}");
+        source
+    });
+    assert!(std::fs::read(&got).expect("what curl wrote") == layer.bytes, "wrong bytes");
+    mesh.members()[source].serve();
+    mesh.members()[source].wait_ready();
+
+    // where nobody can go on: curl's error 18 is a body that ended too soon, 56 a reset
+    let image = Image::random(&[16 << 20]);
+    let layer = &image.blobs[1];
+    std::fs::remove_file(&got).expect("what curl wrote");
+    wait::until_ok("an image is pushed", || mesh.repository(0, "alone/torn").push(&image, "1"));
+    wait::until("the edge hears of it", || {
+        shore.curl(&["--fail", &shore.url("/v2/alone/torn/manifests/1")]).success.then_some(())
+    });
+    let short = std::thread::scope(|beside| {
+        let curl = beside.spawn(|| fetch("alone/torn", layer));
+        wait::until("curl is in the middle of the blob", || is_begun(&got).then_some(()));
+        mesh.members()[sending(&mesh, layer).expect("curl has not all of it")].stop(Signal::KILL);
+        curl.join().expect("curl is started")
+    });
+    assert!(!short.success && short.err.contains("curl: (18)"), "{short:?}");
+    let part = std::fs::read(&got).expect("what curl wrote");
+    assert!(!part.is_empty() && layer.bytes.starts_with(&part), "wrong bytes");
+}
+
+/// Whether a client has written more of a file than fits into buffers on the way.
+fn is_begun(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|file| file.len() > 1 << 20)
+}
+
+/// The replica that is sending a blob to the edge.
+fn sending(mesh: &Formed, blob: &Blob) -> Option<usize> {
+    (0..3).find(|at| {
+        let transfers = mesh.status(*at).ok().and_then(|status| status["transfers"].as_array().cloned());
+        let is_it = |one: &Value| {
+            one["direction"] == "out" && one["digest"] == blob.digest.as_str() && one["bytes"] != one["total"]
+        };
+        transfers.unwrap_or_default().iter().any(is_it)
+    })
 }
 
 #[test]

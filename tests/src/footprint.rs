@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use crate::image::Blob;
 use crate::mesh::Mesh;
 use crate::wait;
@@ -10,15 +12,24 @@ use crate::wait;
 /// What logs and a ledger may grow by while nothing is stored.
 const MUCH: u64 = 16 << 20;
 
-/// Waits until every node has each of these blobs on its disk: who pulled them had their bytes before.
+/// Waits until every node holds each of these blobs: who pulled them had their bytes before.
 ///
 /// # Panics
-/// When a node does not have one for too long.
-pub fn until_kept(mesh: &Mesh, blobs: &[Blob]) {
-    for (node, blob) in mesh.nodes().iter().flat_map(|node| blobs.iter().map(move |blob| (node, blob))) {
-        let file = blob.file(&node.data);
-        wait::until(&format!("{} keeps {}", node.name, blob.digest), || file.exists().then_some(()));
+/// When a node does not hold one for too long.
+pub fn until_held(mesh: &Mesh, blobs: &[Blob]) {
+    for (at, node) in mesh.nodes().iter().enumerate() {
+        wait::until(&format!("{} holds what it was asked for", node.name), || {
+            holds(&node.data, &mesh.status(at).ok()?, blobs).then_some(())
+        });
     }
+}
+
+/// Whether a node holds all of these blobs: it has their files, and its status shows that none of them is still on its way into its index.
+#[must_use]
+pub fn holds(data: &Path, status: &Value, blobs: &[Blob]) -> bool {
+    let moving = status["transfers"].as_array().into_iter().flatten();
+    let coming: Vec<_> = moving.filter(|one| one["direction"] == "in").map(|one| &one["digest"]).collect();
+    blobs.iter().all(|blob| blob.file(data).exists() && !coming.iter().any(|one| **one == blob.digest.as_str()))
 }
 
 /// Every file of every node but its log and what the ledger keeps: blobs, uploads, whatever else there is.

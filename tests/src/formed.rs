@@ -13,6 +13,9 @@ use crate::member::{self, Member, Place};
 use crate::repository::Repository;
 use crate::wait;
 
+/// Settings for scenarios that count who was asked and what was sent: a machine that is busy for a while is no stall and no death.
+pub const UNHURRIED: &str = "deadlines: {source_stall: 30s}\nroster: {suspect_to_down: 20s}\n";
+
 /// A mesh formed by hand. Dropping it ends every process of it.
 #[derive(Debug)]
 pub struct Formed {

@@ -9,6 +9,14 @@ use sha2::{Digest as _, Sha256};
 
 /// The media type of an OCI image manifest.
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// That of an OCI index.
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// That of docker's image manifest.
+pub const DOCKER: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// That of docker's manifest list.
+pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// All of them: what a client accepts that does not care.
+pub const ANY_KIND: [&str; 4] = [MANIFEST, DOCKER, INDEX, DOCKER_LIST];
 
 /// `sha256:...` of some bytes.
 #[must_use]

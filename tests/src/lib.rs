@@ -10,7 +10,7 @@
 //! - [`mesh`] is `atoll up`; [`formed`] is made of [`member`]s with settings of their own, [`islands`] too, over networks that can be
 //!   cut and narrowed;
 //! - [`coast`] is such a network with an edge in it, reached by clients outside it that a cut does not touch;
-//! - [`upstream`] is another registry, behind a door that counts and can be told to fail;
+//! - [`upstream`] is another registry, behind a door that counts and can be told to fail; [`proxies`] makes projects that stand for it;
 //! - [`certificates`] are those of a CA made for the scenario;
 //! - [`complaints`] collects what is wrong, [`footprint`] what is left on the disks, [`metrics`] what a node counts;
 //! - [`daemons`] are a dockerd, a containerd and a podman of our own, [`cri`] asks a containerd as a kubelet does, [`tools`] the other clients;
@@ -30,6 +30,7 @@ pub mod member;
 pub mod mesh;
 pub mod metrics;
 pub mod process;
+pub mod proxies;
 pub mod pullers;
 pub mod pulling;
 pub mod repository;

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use rustix::process::Signal;
+use rustix::thread::{CpuSet, sched_getaffinity};
 use serde_json::Value;
 
 use crate::http::Client;
@@ -111,7 +112,24 @@ impl Member {
 
     /// Starts it, for the first time or again.
     pub fn serve(&self) {
-        let mut serve = self.atoll("serve");
+        self.start(self.atoll("serve"));
+    }
+
+    /// The same on one CPU alone, the first that this process may use.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn serve_on_one_cpu(&self) {
+        let allowed = sched_getaffinity(None).expect("the CPUs of this process");
+        let first = (0..CpuSet::MAX_CPU).find(|cpu| allowed.is_set(*cpu)).expect("a CPU");
+        let serve = self.atoll("serve");
+        // it replaces itself by the command, so its pid is the command's
+        let mut pinned = packaged("taskset", "util-linux");
+        pinned.args(["--cpu-list", &first.to_string()]).arg(serve.get_program()).args(serve.get_args());
+        self.start(pinned);
+    }
+
+    fn start(&self, mut serve: Command) {
         *self.running() = Some(Running::start(serve.arg("--config").arg(self.config()), &self.log()));
     }
 

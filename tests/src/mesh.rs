@@ -17,6 +17,9 @@ use crate::process::{self, Finished, Running};
 use crate::repository::{Repository, create_project};
 use crate::{member, tools, wait};
 
+/// Settings for scenarios that count who was asked and what was sent: a machine that is busy for a while is no stall and no death.
+pub const UNHURRIED: [(&str, &str); 2] = [("deadlines.source_stall", "30s"), ("roster.suspect_to_down", "20s")];
+
 /// A running mesh. Dropping it ends every process of it; if the scenario failed, the nodes' last words are printed.
 #[derive(Debug)]
 pub struct Mesh {
@@ -81,7 +84,7 @@ impl Mesh {
         mesh
     }
 
-    /// The same with some settings of every node changed (`("upstreams.fresh_for", "0s")`): started, stopped, and started again.
+    /// The same with some settings of every node changed (`("upstreams.fresh_for", "0s")`, `("drain", "1m")`): started, stopped, and started again.
     ///
     /// # Panics
     /// When they do not become ready, or there is no such setting.
@@ -357,11 +360,15 @@ fn admin(told: &Value) -> (String, String) {
 /// Writes another value into a `node.yaml` that spells out every setting.
 fn change(file: &Path, setting: &str, value: &str) {
     let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    let (group, key) = setting.split_once('.').expect("a setting in a group");
-    let (heading, start) = (format!("{group}:"), format!("  {key}: "));
-    let (mut within, mut found) = (false, false);
+    let (heading, start) = match setting.split_once('.') {
+        Some((group, key)) => (Some(format!("{group}:")), format!("  {key}: ")),
+        None => (None, format!("{setting}: ")),
+    };
+    let (mut within, mut found) = (heading.is_none(), false);
     let lines = text.lines().map(|line| {
-        within = if line.starts_with(' ') { within } else { line == heading };
+        if let Some(heading) = heading.as_ref().filter(|_| !line.starts_with(' ')) {
+            within = line == heading;
+        }
         let wanted = within && line.starts_with(&start);
         found |= wanted;
         if wanted { format!("{start}{value}\n") } else { format!("{line}\n") }

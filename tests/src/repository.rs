@@ -3,20 +3,14 @@
 //! A pull hashes every byte: a digest that does not fit its bytes is no error to be reported but the end of the run.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
 use serde_json::json;
 
 use crate::http::{Answer, Client, Unanswered};
-use crate::image::{Blob, Image, MANIFEST, digest};
-
-const ACCEPTED: [&str; 4] = [
-    MANIFEST,
-    "application/vnd.docker.distribution.manifest.v2+json",
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-];
+use crate::image::{ANY_KIND, Blob, Image, MANIFEST, digest};
 
 /// A repository as seen through one node.
 #[derive(Clone, Debug)]
@@ -173,7 +167,7 @@ impl Repository {
     pub fn manifest(&self, reference: &str) -> Result<(Found, Bytes), Refusal> {
         let get = self.client.ask(Method::GET, &self.path(&format!("manifests/{reference}")));
         // one header line for each type, as dockerd sends them
-        let get = ACCEPTED.iter().fold(get, |get, kind| get.header("accept", kind));
+        let get = ANY_KIND.iter().fold(get, |get, kind| get.header("accept", kind));
         let answer = expect(get.send()?, 200)?;
         let real = digest(&answer.body);
         let said = answer.header("docker-content-digest");
@@ -203,6 +197,27 @@ impl Repository {
         Ok(answer.body)
     }
 
+    /// A client that wants a blob from a byte on and either stays to the end or hangs up after the first piece.
+    ///
+    /// # Panics
+    /// When it is refused, broken off, or given other bytes.
+    pub fn read_from(&self, blob: &Blob, from: usize, stays: bool) {
+        let client = self.client.clone().patient_for(Duration::from_secs(120));
+        let mut ask = client.ask(Method::GET, &self.path(&format!("blobs/{}", blob.digest)));
+        if from > 0 {
+            ask = ask.header("range", &format!("bytes={from}-"));
+        }
+        let mut coming = ask.open().unwrap_or_else(|none| panic!("from {from}: {none}"));
+        assert_eq!(coming.status, if from > 0 { 206 } else { 200 }, "from {from}: {:?}", coming.headers);
+        let wanted = &blob.bytes[from..];
+        assert_eq!(coming.header("content-length"), Some(wanted.len().to_string().as_str()), "from {from}");
+        if stays {
+            return coming.rest_is(wanted).unwrap_or_else(|no| panic!("from {from}: {no}"));
+        }
+        let first = coming.next().expect("a first piece").unwrap_or_else(|none| panic!("from {from}: {none}"));
+        assert_eq!(wanted[..first.len()], first, "from {from}");
+    }
+
     /// Pulls an image by tag or digest: the manifest, then everything it names, all of it hashed.
     ///
     /// # Errors
@@ -219,22 +234,6 @@ impl Repository {
         }
         Ok(found)
     }
-}
-
-/// Records another registry and makes a project that caches it, both called `name`.
-///
-/// # Panics
-/// When the mesh refuses.
-pub fn create_proxy(administrator: &Client, name: &str, kind: &str, url: &str, public: bool) {
-    let make = |path: &str, what: serde_json::Value| {
-        let made = administrator.send_json(Method::POST, path, &what).unwrap_or_else(|none| panic!("{what}: {none}"));
-        assert_eq!(made.status, 201, "{what}: {made}");
-        made.header("location").unwrap_or_else(|| panic!("{what}: made and not said where")).to_owned()
-    };
-    let place = make("/api/v2.0/registries", json!({"name": name, "url": url, "type": kind}));
-    let id: u64 = place.rsplit('/').next().and_then(|id| id.parse().ok()).expect("a registry has a number");
-    let metadata = json!({"public": public.to_string()});
-    make("/api/v2.0/projects", json!({"project_name": name, "registry_id": id, "metadata": metadata}));
 }
 
 /// Makes a project, as the administrator.

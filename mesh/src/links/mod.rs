@@ -248,3 +248,37 @@ impl Links {
         let _ = tokio::time::timeout(Duration::from_millis(500), self.endpoint.wait_idle()).await;
     }
 }
+
+/// The links of a node of the mesh that has this CA, on a free port of loopback.
+#[cfg(test)]
+pub(crate) fn open_for_tests(
+    authority: &crate::identity::Authority,
+    node: NodeId,
+    congestion: CongestionControl,
+) -> Arc<Links> {
+    let candidate = crate::identity::Candidate::generate(node).unwrap();
+    let certificate = authority.sign(node, &candidate.request).unwrap();
+    let identity = Identity { node, certificate, key: candidate.key, authority: authority.clone() };
+    Links::open(&identity, (std::net::Ipv4Addr::LOCALHOST, 0).into(), congestion).unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Authority;
+
+    #[tokio::test]
+    async fn a_link_is_under_the_congestion_control_that_was_chosen() {
+        let authority = Authority::generate().unwrap();
+        for chosen in [CongestionControl::Delivery, CongestionControl::Cubic] {
+            let [here, there] = [1, 2].map(|node| open_for_tests(&authority, NodeId(node), chosen));
+            here.know(there.me(), there.local_address().unwrap());
+            let accepted = async { there.endpoint.accept().await.unwrap().await.unwrap() };
+            let (dialled, accepted) = tokio::join!(here.connection(there.me(), Class::Bulk), accepted);
+            for connection in [dialled.unwrap(), accepted] {
+                let is_cubic = connection.congestion_state().into_any().is::<quinn::congestion::Cubic>();
+                assert_eq!(is_cubic, chosen == CongestionControl::Cubic);
+            }
+        }
+    }
+}

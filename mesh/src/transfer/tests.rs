@@ -1,0 +1,100 @@
+use std::cell::Cell;
+use std::sync::{Arc, mpsc};
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use rules::wire::{Answer, Ask};
+use tokio::sync::watch;
+
+use super::*;
+use crate::identity::Authority;
+use crate::links::{self, CongestionControl, Service};
+use crate::supervise::{Tasks, blocking};
+
+/// All that waits for a stream; that of three fits into what one connection may have waiting.
+const SIZE: usize = 4 << 20;
+const TERMS: TransferTerms = TransferTerms {
+    first_byte: Duration::from_secs(60),
+    stall: Duration::from_secs(60),
+    source_stall: Duration::from_secs(60),
+};
+/// The least urgent comes first.
+const COME: [Class; 3] = [Class::Preheat, Class::Copy, Class::Pull];
+
+/// Sends [`SIZE`] bytes to whoever fetches: the streams are written one after the other, in the order of [`COME`].
+struct Sender {
+    turn: watch::Sender<usize>,
+    written: mpsc::Sender<()>,
+}
+
+impl Service for Sender {
+    async fn bulk(&self, _: NodeId, bulk: Bulk, send: SendStream, _: RecvStream) {
+        let Bulk::Fetch { class, .. } = bulk else { return };
+        let place = COME.iter().position(|one| *one == class).unwrap();
+        let mut serve = Serve::new(send, class, TERMS.stall);
+        serve.found(SIZE as u64, None, None, 0).await.unwrap();
+        self.turn.subscribe().wait_for(|turn| *turn == place).await.unwrap();
+        serve.send(Bytes::from(vec![0; SIZE])).await.unwrap();
+        serve.finish();
+        self.turn.send_replace(place + 1);
+        if place + 1 == COME.len() {
+            self.written.send(()).unwrap();
+        }
+    }
+
+    async fn answer(&self, _: NodeId, _: Ask) -> Answer {
+        Answer::Refused("only bulk".into())
+    }
+
+    async fn join(&self, _: Ask) -> Answer {
+        Answer::Refused("only bulk".into())
+    }
+
+    async fn lease(&self, _: NodeId, _: SendStream, _: RecvStream) {}
+
+    async fn datagram(&self, _: NodeId, _: Bytes) {}
+}
+
+#[tokio::test]
+async fn of_the_streams_to_one_peer_the_most_urgent_ends_first_though_it_came_last() {
+    let (authority, tasks) = (Authority::generate().unwrap(), Tasks::new());
+    let from = links::open_for_tests(&authority, NodeId(1), CongestionControl::Delivery);
+    let address = from.local_address().unwrap();
+    let (turn, (written, all_written)) = (watch::Sender::new(usize::MAX), mpsc::channel());
+    let sender = Arc::new(Sender { turn: turn.clone(), written });
+    tasks.spawn("links", links::serve(from, sender, tasks.clone()));
+    // a thread and a runtime of its own: while it is held up, nothing is taken off the network and nothing acknowledged
+    let receiver = blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let to = links::open_for_tests(&authority, NodeId(2), CongestionControl::Delivery);
+            to.know(NodeId(1), address);
+            let got = COME.map(|_| Cell::new(0));
+            let coming = FuturesUnordered::new();
+            for (class, got) in COME.into_iter().zip(&got) {
+                let mut fetch = begin(&to, class).await;
+                coming.push(async move {
+                    while let Some(bytes) = fetch.next().await.unwrap() {
+                        got.set(got.get() + bytes.len());
+                    }
+                });
+            }
+            turn.send_replace(0);
+            all_written.recv().unwrap();
+            let ends = coming.map(|()| got.each_ref().map(Cell::get));
+            ends.collect::<Vec<_>>().await
+        })
+    });
+    // what had come of each, the least urgent first, whenever one of them ended
+    let ends = receiver.await.unwrap();
+    let [[preheat, copy, SIZE], [later, SIZE, SIZE], [SIZE, SIZE, SIZE]] = ends[..] else { panic!("{ends:?}") };
+    assert!(preheat < SIZE / 2 && copy < SIZE / 2 && later < SIZE / 2, "they went side by side: {ends:?}");
+}
+
+async fn begin(links: &Links, class: Class) -> Fetch {
+    let digest = Digest::sha256(class.name().as_bytes());
+    let wanted = Wanted { digest, offset: 0, fill: false, via: None, list: false, direct: false, class };
+    match fetch(links, NodeId(1), wanted, TERMS).await.unwrap() {
+        Fetching::Found(fetch) => fetch,
+        Fetching::Elsewhere(_) | Fetching::Missing => panic!("it is there"),
+    }
+}

@@ -1,0 +1,227 @@
+//! Another registry is what the administrator made it, at every node: its secret is shown and lies nowhere, and no more of it is asked or given out than is allowed.
+//!
+//! A proxy project takes no pushes, lets through what its patterns say, and has nothing that only others have put into the mesh.
+
+use http::Method;
+use serde_json::json;
+use tests::complaints::Complaints;
+use tests::http::{Answer, Client};
+use tests::image::{Image, MANIFEST, digest, random_bytes};
+use tests::mesh::Mesh;
+use tests::proxies::{PROJECTS, REGISTRIES, ask_manifest, id_of, make, make_project, make_registry, manifest};
+use tests::repository::Repository;
+use tests::upstream::Upstream;
+
+#[test]
+fn registries_are_made_shown_and_taken_away_at_every_node() {
+    let (mesh, upstream, wrong) = (Mesh::up(3), Upstream::start(), Complaints::default());
+    let secret = hex::encode(random_bytes(16));
+    upstream.demand("robot", &secret);
+    let what = json!({"name": "up", "url": upstream.url(), "type": "docker-registry",
+        "credential": {"access_key": "robot", "access_secret": secret}});
+    let place = make(&mesh.client(1), REGISTRIES, &what);
+    let id = id_of(&place);
+    wrong.unless(place.starts_with(&format!("{REGISTRIES}/")), || format!("a registry at {place}"));
+    for at in 0..3 {
+        let all = get(&mesh.client(at), REGISTRIES);
+        let listed = all.json().as_array().and_then(|all| all.iter().find(|one| one["name"] == "up").cloned());
+        let one = get(&mesh.client(at), &place);
+        for (told, shown) in [("in the list", listed.unwrap_or_default()), ("by itself", one.json())] {
+            let right = shown["id"] == id && shown["url"] == upstream.url() && shown["type"] == "docker-registry";
+            wrong.unless(right && shown["name"] == "up", || format!("{told} at {at}: {shown}"));
+        }
+        let quiet = !all.to_string().contains(&secret) && !String::from_utf8_lossy(&one.body).contains(&secret);
+        wrong.unless(quiet, || format!("the secret is shown at {at}"));
+        let anyone = mesh.anyone(at).get(REGISTRIES);
+        wrong.unless_refused(&format!("registries for anyone at {at}"), anyone, &[401], &["UNAUTHORIZED"]);
+        let again = mesh.client(at).send_json(Method::POST, REGISTRIES, &what);
+        wrong.unless_refused(&format!("the same name at {at}"), again, &[409], &["CONFLICT"]);
+    }
+    let nonsense = json!({"name": "file", "url": "file:///etc/passwd", "type": "docker-registry"});
+    let nonsense = mesh.client(0).send_json(Method::POST, REGISTRIES, &nonsense);
+    wrong.unless_refused("a URL that is none of a registry", nonsense, &[400], &[]);
+    let nowhere = json!({"project_name": "nowhere", "registry_id": 987_654, "metadata": {"public": "true"}});
+    let nowhere = mesh.client(0).send_json(Method::POST, PROJECTS, &nowhere);
+    wrong.unless_refused("a project of a registry that is not there", nowhere, &[400, 404], &[]);
+
+    // what it is for: the credentials are those that the upstream sees
+    make_project(&mesh.client(2), "hub", &id);
+    let image = Image::tiny();
+    upstream.repository("app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    for at in 0..3 {
+        let found = Repository::new(&mesh.anyone(at), "hub/app").pull("1").unwrap_or_else(|no| panic!("at {at}: {no}"));
+        assert_eq!(found.digest, image.digest());
+        let shown = get(&mesh.client(at), &format!("{PROJECTS}/hub")).json();
+        wrong.unless(shown["registry_id"] == id, || format!("the project at {at}: {shown}"));
+        let log = std::fs::read_to_string(mesh.nodes()[at].data.join("atoll.log")).unwrap_or_default();
+        wrong.unless(!log.contains(&secret), || format!("the secret is in the log of {at}"));
+    }
+
+    let empty =
+        make(&mesh.client(0), REGISTRIES, &json!({"name": "two", "url": upstream.url(), "type": "docker-registry"}));
+    make_project(&mesh.client(0), "idle", &id_of(&empty));
+    let used = mesh.client(1).ask(Method::DELETE, &empty).send();
+    wrong.unless_refused("taking away a registry in use", used, &[412], &["PRECONDITION"]);
+    for (at, what) in [(2, format!("{PROJECTS}/idle")), (1, empty.clone())] {
+        let gone = mesh.client(at).ask(Method::DELETE, &what).send().unwrap_or_else(|none| panic!("{what}: {none}"));
+        wrong.unless(gone.status == 200, || format!("DELETE {what}: {gone}"));
+    }
+    for at in 0..3 {
+        wrong.unless_refused("what was taken away", mesh.client(at).get(&empty), &[404], &[]);
+    }
+}
+
+#[test]
+fn an_upstream_on_loopback_is_not_touched_unless_it_is_allowed() {
+    let (mesh, upstream) = (Mesh::up_with(3, &[("upstreams.allow_loopback", "false")]), Upstream::start());
+    upstream.repository("app").push(&Image::tiny(), "1").unwrap_or_else(|no| panic!("{no}"));
+    for (name, url) in
+        [("plain", upstream.url().to_owned()), ("named", upstream.url().replace("127.0.0.1", "localhost"))]
+    {
+        let what = json!({"name": name, "url": url, "type": "docker-registry"});
+        let made = mesh.client(0).send_json(Method::POST, REGISTRIES, &what).unwrap_or_else(|none| panic!("{none}"));
+        if made.status == 201 {
+            let id = id_of(made.header("location").expect("what is made has a location"));
+            make_project(&mesh.client(0), name, &id);
+            for at in 0..3 {
+                let path = format!("/v2/{name}/app/manifests/1");
+                let answer = mesh.anyone(at).ask(Method::GET, &path).header("accept", MANIFEST).send();
+                let answer = answer.unwrap_or_else(|none| panic!("{url} at {at}: {none}"));
+                assert!(answer.status >= 400 && answer.envelope().is_some(), "{url} at {at}: {answer}");
+            }
+        } else {
+            assert_eq!(made.status, 400, "{url}: {made}");
+        }
+    }
+    assert!(upstream.asked().is_empty(), "{:?}", upstream.asked());
+}
+
+#[test]
+fn patterns_decide_what_of_the_upstream_is_there() {
+    let (mesh, upstream, wrong) = (Mesh::up(3), Upstream::start(), Complaints::default());
+    let image = Image::tiny();
+    for name in ["library/app", "team/app", "team/secret"] {
+        upstream.repository(name).push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    }
+    let id = make_registry(&mesh.client(0), &upstream);
+    let what = json!({"project_name": "hub", "registry_id": id,
+        "metadata": {"public": "true", "proxy_cache_filter_pattern": "{library,team}/*", "proxy_cache_deny_pattern": "**/secret"}});
+    make(&mesh.client(0), PROJECTS, &what);
+    for at in 0..3 {
+        let anyone = mesh.anyone(at);
+        for (name, served) in [("library/app", true), ("team/app", true), ("team/secret", false), ("other/app", false)]
+        {
+            let there = format!("hub/{name}");
+            let blob = anyone.get(&format!("/v2/{there}/blobs/{}", image.blobs[0].digest));
+            if served {
+                Repository::new(&anyone, &there).pull("1").unwrap_or_else(|no| panic!("{there} at {at}: {no}"));
+            } else {
+                let tag = ask_manifest(&anyone, name, "1").send();
+                wrong.unless_refused(&format!("{there} at {at}"), tag, &[404], &["MANIFEST_UNKNOWN"]);
+                wrong.unless_refused(&format!("a blob of {there} at {at}"), blob, &[404], &["BLOB_UNKNOWN"]);
+            }
+        }
+    }
+    let asked = upstream.asked();
+    wrong.unless(asked.iter().all(|a| !a.path.contains("secret")), || {
+        "the upstream was asked for what is denied".into()
+    });
+    // widened, it is there
+    let change = json!({"metadata": {"proxy_cache_deny_pattern": ""}});
+    let changed = mesh.client(1).send_json(Method::PUT, &format!("{PROJECTS}/hub"), &change);
+    assert_eq!(changed.unwrap_or_else(|none| panic!("{none}")).status, 200);
+    Repository::new(&mesh.anyone(2), "hub/team/secret").pull("1").unwrap_or_else(|no| panic!("{no}"));
+    let nonsense = json!({"metadata": {"proxy_cache_filter_pattern": "a{b"}});
+    let nonsense = mesh.client(1).send_json(Method::PUT, &format!("{PROJECTS}/hub"), &nonsense);
+    wrong.unless_refused("a pattern with an open brace", nonsense, &[400], &[]);
+}
+
+#[test]
+fn a_proxy_project_takes_nothing_and_has_what_its_upstream_has() {
+    let (mesh, upstream, wrong) = (Mesh::up(3), Upstream::start(), Complaints::default());
+    make_project(&mesh.client(0), "hub", &make_registry(&mesh.client(0), &upstream));
+    let (image, ours) = (Image::tiny(), Image::tiny());
+    upstream.repository("app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    mesh.create_project("secret", false, 2);
+    mesh.repository(0, "secret/ours").push(&ours, "1").unwrap_or_else(|no| panic!("{no}"));
+    let nothing = digest(&random_bytes(8));
+    for at in 0..3 {
+        let there = mesh.repository(at, "hub/app");
+        let client = there.client();
+        let (blob, elsewhere) = (&ours.blobs[1].digest, "secret/ours");
+        let pushes = [
+            (Method::POST, "blobs/uploads/".to_owned()),
+            (Method::POST, format!("blobs/uploads/?digest={blob}")),
+            (Method::POST, format!("blobs/uploads/?mount={blob}&from={elsewhere}")),
+            (Method::PUT, "manifests/1".to_owned()),
+            (Method::PUT, format!("manifests/{}", ours.digest())),
+        ];
+        for (method, what) in pushes {
+            let named = format!("{method} {what} at {at}");
+            let ask = client.ask(method.clone(), &there.path(&what));
+            let answer = if method == Method::PUT {
+                ask.header("content-type", MANIFEST).body(ours.manifest.bytes.clone()).send()
+            } else {
+                ask.send()
+            };
+            let said = answer.as_ref().ok().and_then(Answer::envelope).map(|(_, message)| message).unwrap_or_default();
+            wrong.unless(said.contains("can not push artifact to a proxy project"), || format!("{named}: '{said}'"));
+            wrong.unless_refused(&named, answer, &[403], &["DENIED"]);
+        }
+        for (repository, reference) in [("app", "2"), ("app", nothing.as_str()), ("no/such", "1")] {
+            let answer = Ok(manifest(&mesh.anyone(at), repository, reference));
+            wrong.unless_refused(&format!("{repository}:{reference} at {at}"), answer, &[404], &["MANIFEST_UNKNOWN"]);
+        }
+        let blob = mesh.anyone(at).get(&format!("/v2/hub/app/blobs/{nothing}"));
+        wrong.unless_refused(&format!("a blob that is nowhere, at {at}"), blob, &[404], &["BLOB_UNKNOWN"]);
+        // what others have put into the mesh is not of this project: who may not read it there must not get it here
+        for method in [Method::GET, Method::HEAD] {
+            let blob =
+                mesh.anyone(at).ask(method.clone(), &format!("/v2/hub/app/blobs/{}", ours.blobs[1].digest)).send();
+            let blob = blob.unwrap_or_else(|none| panic!("at {at}: {none}"));
+            wrong.unless(blob.status == 404, || {
+                format!("{method} of a private project's blob at {at}: {}", blob.status)
+            });
+        }
+        let theirs = manifest(&mesh.anyone(at), "app", ours.digest()).status;
+        wrong.unless(theirs == 404, || format!("a private project's manifest at {at}: {theirs}"));
+        there.pull("1").unwrap_or_else(|no| panic!("at {at}: {no}"));
+    }
+    assert!(upstream.repository("app").resolve("1").is_ok_and(|found| found.digest == image.digest()));
+}
+
+#[test]
+fn a_secret_of_an_upstream_lies_nowhere_in_the_clear() {
+    let (mesh, upstream) = (Mesh::up(3), Upstream::start());
+    let secret = hex::encode(random_bytes(16));
+    upstream.demand("robot", &secret);
+    let image = Image::tiny();
+    upstream.repository("app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    let what = json!({"name": "up", "url": upstream.url(), "type": "docker-registry",
+        "credential": {"access_key": "robot", "access_secret": secret}});
+    make_project(&mesh.client(0), "hub", &id_of(&make(&mesh.client(1), REGISTRIES, &what)));
+    for at in 0..3 {
+        Repository::new(&mesh.anyone(at), "hub/app").pull("1").unwrap_or_else(|no| panic!("at {at}: {no}"));
+    }
+    let mut folders = vec![mesh.folder().to_owned()];
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if let Ok(bytes) = std::fs::read(&path) {
+                seen += 1;
+                let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+                assert!(!found, "the secret is in {}", path.display());
+            }
+        }
+    }
+    assert!(seen > 10, "only {seen} files were looked at");
+}
+
+fn get(client: &Client, path: &str) -> Answer {
+    let answer = client.get(path).unwrap_or_else(|none| panic!("{path} at {}: {none}", client.authority()));
+    assert_eq!(answer.status, 200, "{path} at {}: {answer}", client.authority());
+    answer
+}

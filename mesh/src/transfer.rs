@@ -10,7 +10,7 @@ use rules::names::{NodeId, RepositoryName};
 use rules::pacing::Class;
 use rules::wire::{Bulk, CopyEnd, Fetched, Held};
 
-use crate::links::{LinkError, Links, read_message, write_message};
+use crate::links::{Line, LinkError, Links, read_message, write_message};
 
 /// The most bytes of one piece on a stream.
 const PIECE: usize = 256 << 10;
@@ -98,15 +98,17 @@ impl Fetch {
 /// The serving end of a fetch. Dropped before [`Serve::finish`] it breaks off, so that a short end is never taken for the whole.
 pub struct Serve {
     send: SendStream,
+    line: Line,
+    class: Class,
     stall: Duration,
     finished: bool,
 }
 
 impl Serve {
-    /// Takes the stream that a [`Bulk::Fetch`] came on; of several streams to one peer the more urgent class goes first.
-    pub fn new(send: SendStream, class: Class, stall: Duration) -> Self {
+    /// Takes the stream that a [`Bulk::Fetch`] came on; of several streams in one line the more urgent class goes first.
+    pub fn new(send: SendStream, line: Line, class: Class, stall: Duration) -> Self {
         let _ = send.set_priority(class.priority());
-        Serve { send, stall, finished: false }
+        Serve { send, line, class, stall, finished: false }
     }
 
     /// Says that the blob is not here.
@@ -137,7 +139,8 @@ impl Serve {
 
     /// Sends the next bytes; a peer that takes none for longer than the stall time is given up.
     pub async fn send(&mut self, bytes: Bytes) -> Result<(), LinkError> {
-        match tokio::time::timeout(self.stall, self.send.write_chunk(bytes)).await {
+        let write = self.line.write(self.class, self.send.write_chunk(bytes));
+        match tokio::time::timeout(self.stall, write).await {
             Ok(result) => result.map_err(|e| LinkError::Broken(e.to_string())),
             Err(_) => Err(LinkError::Deadline),
         }
@@ -162,6 +165,7 @@ impl Drop for Serve {
 /// An upload that is copied to a peer while it arrives.
 pub struct CopyOut {
     send: SendStream,
+    line: Line,
     receive: RecvStream,
     terms: TransferTerms,
 }
@@ -176,7 +180,7 @@ impl CopyOut {
     ) -> Result<Self, LinkError> {
         let (send, receive) = links.open_bulk(to, Bulk::Copy { repository }, terms.first_byte).await?;
         let _ = send.set_priority(Class::Copy.priority());
-        Ok(CopyOut { send, receive, terms })
+        Ok(CopyOut { send, line: links.line(to), receive, terms })
     }
 
     /// Sends the next bytes of the upload.
@@ -184,8 +188,11 @@ impl CopyOut {
         let write = async {
             for piece in bytes.chunks(PIECE) {
                 let length = (piece.len() as u32).to_be_bytes();
-                self.send.write_all(&length).await?;
-                self.send.write_all(piece).await?;
+                let write = async {
+                    self.send.write_all(&length).await?;
+                    self.send.write_all(piece).await
+                };
+                self.line.write(Class::Copy, write).await?;
             }
             Ok::<_, quinn::WriteError>(())
         };

@@ -66,7 +66,7 @@ impl Outgoing {
     /// Answers a fetch of `from`.
     pub async fn serve(&self, from: NodeId, wanted: Wanted, send: SendStream) -> Result<(), LinkError> {
         let (digest, offset) = (wanted.digest, wanted.offset);
-        let mut serve = Serve::new(send, wanted.class, self.stall);
+        let mut serve = Serve::new(send, self.neighbours.links.line(from), wanted.class, self.stall);
         let found = self.find(&wanted).await.map_err(|e| LinkError::Broken(e.to_string()))?;
         let Some(Found { size, content, list, behind, mut body }) = found else { return serve.missing().await };
         let _link = match self.place(from, &wanted, size) {

@@ -115,6 +115,22 @@ fn what_may_be_seen_is_decided_by_the_mesh() {
 }
 
 #[test]
+fn while_the_ledger_has_no_leader_an_edge_has_what_it_was_never_asked_for() {
+    let mut mesh = Formed::of(&THREE, "");
+    let edge = mesh.add_edge("edge", "us-east-1", "");
+    mesh.members()[edge].wait_ready();
+    let image = Image::random(&[MIB]);
+    mesh.repository(0, "demo/app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    let leader = wait::until("somebody leads the ledger", || {
+        (0..3).find(|at| mesh.status(*at).is_ok_and(|status| status["lease"]["state"] == "leader"))
+    });
+    mesh.members()[leader].stop(Signal::KILL);
+    // nobody knows yet that it is dead: the others wait for its word, and then answer with what they have
+    let found = Repository::new(&mesh.members()[edge].anyone().patient_for(SOON), "demo/app").pull("1");
+    assert_eq!(found.unwrap_or_else(|no| panic!("{no}")).digest, image.digest());
+}
+
+#[test]
 fn cut_off_from_everything_it_serves_what_it_has_and_says_how_old_it_is() {
     let (mut mesh, wrong) = (Formed::of(&THREE, ""), Complaints::default());
     let edge = mesh.add_edge("edge", "us-east-1", "");

@@ -9,6 +9,7 @@ use tests::formed::Formed;
 use tests::http::Client;
 use tests::image::{Blob, INDEX, Image, MANIFEST};
 use tests::mesh::{Mesh, UNHURRIED};
+use tests::process;
 use tests::proxies::create_proxy;
 use tests::repository::{Repository, create_project};
 use tests::upstream::{Manner, Upstream};
@@ -106,6 +107,49 @@ fn a_ninth_order_is_refused_in_words_while_eight_run_and_taken_when_one_is_over(
     Complaints::default().unless_refused("a ninth order", Ok(ninth), &[429], &["TOOMANYREQUESTS"]);
     assert_eq!(place(1).status, 202, "orders are each node's own");
     wait::until("one is over", || (place(0).status == 202).then_some(()));
+}
+
+#[test]
+fn a_preheat_that_is_stopped_begins_with_nothing_more() {
+    let mesh = Formed::of(&[("one", "near"), ("two", "far")], "links: {caps: {far: 256KiB}}");
+    create_project(&mesh.client(0), "lonely", true, 1);
+    let image = Image::random(&[MIB / 2; 12]);
+    mesh.repository(0, "lonely/app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    let order = json!({"images": ["lonely/app:1"], "regions": ["far"]});
+    let taken = mesh.client(0).send_json(Method::POST, PREHEATS, &order).unwrap_or_else(|none| panic!("{none}"));
+    let place = taken.header("location").unwrap_or_else(|| panic!("{taken}")).to_owned();
+    let id = place.rsplit('/').next().expect("a path has an end");
+    let look = |at: usize| mesh.client(at).get(&place).unwrap_or_else(|none| panic!("{none}"));
+    wait::until("it has begun", || (look(0).json()["state"] == "fetching").then_some(()));
+    let stop = |id: &str| {
+        let mut command = mesh.members()[0].atoll("preheat");
+        let url = format!("http://{}", mesh.members()[0].place().http);
+        command
+            .args(["--stop", id, "--url", &url, "--password-file"])
+            .arg(mesh.members()[0].data().join("admin-password"));
+        process::finish(&mut command)
+    };
+    let stopped = stop(id);
+    assert!(stopped.success && stopped.out.contains("begins with nothing more"), "{stopped:?}");
+    let shown = wait::until("what was on its way has come", || {
+        let shown = look(0).json();
+        (shown["state"] != "fetching").then_some(shown)
+    });
+    let region = &shown["images"][0]["regions"][0];
+    assert_eq!((&shown["state"], &region["state"]), (&json!("stopped"), &json!("stopped")), "{shown}");
+    let of = |name: &str| region["blobs"][name].as_u64().unwrap_or_else(|| panic!("{shown}"));
+    assert!(of("held") < of("wanted") && of("wanted") == 13, "{shown}");
+    let again = mesh.client(0).ask(Method::DELETE, &place).send().unwrap_or_else(|none| panic!("{none}"));
+    assert_eq!(again.status, 202, "it may be said twice: {again}");
+    let wrong = Complaints::default();
+    wrong.unless_refused(
+        "another node's",
+        mesh.client(1).ask(Method::DELETE, &place).send(),
+        &[404],
+        &["NAME_UNKNOWN"],
+    );
+    let unknown = stop("0");
+    assert!(!unknown.success && unknown.err.contains("no such preheat"), "{unknown:?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Bytes per second towards a region: a bucket that fills at the rate of the cap and that what is more urgent empties first.
+//! Who sends first: under a cap in bytes a second, a bucket that what is more urgent empties first; without one, a line before what a link takes.
 
 use std::time::Duration;
 
@@ -110,6 +110,49 @@ impl Bucket {
     }
 }
 
+/// Whoever had to wait for a link lately is taken to wait still: between two of its pieces nobody slips in.
+const PRESSED: Duration = Duration::from_millis(50);
+/// Without a cap, what is held back may send a piece after so long: some MB a second, so that a push gets its copies beside pulls without end.
+const HELD_BACK: Duration = Duration::from_millis(100);
+
+/// The streams to one peer: while one has to wait until the link takes more, what is less urgent stays behind.
+///
+/// Priorities of a connection's streams order only what is in its buffer, and a few copies fill that.
+#[derive(Clone, Debug, Default)]
+pub struct Line {
+    waiting: [u32; 3],
+    waited: [Option<Moment>; 3],
+    held_back: [Option<Moment>; 3],
+}
+
+impl Line {
+    /// A stream of this class has to wait.
+    pub fn enter(&mut self, class: Class) {
+        self.waiting[class as usize] += 1;
+    }
+
+    /// It no longer has to.
+    pub fn leave(&mut self, now: Moment, class: Class) {
+        let waiting = &mut self.waiting[class as usize];
+        *waiting = waiting.saturating_sub(1);
+        self.waited[class as usize] = Some(now);
+    }
+
+    /// Whether a stream of this class may go on with its next piece. One that may not asks again soon.
+    pub fn may_send(&mut self, now: Moment, class: Class) -> bool {
+        let before = 0..class as usize;
+        let presses =
+            |at: usize| self.waiting[at] > 0 || self.waited[at].is_some_and(|waited| now.since(waited) < PRESSED);
+        let urgent = before.into_iter().any(presses);
+        let held_back = &mut self.held_back[class as usize];
+        if urgent && now.since(*held_back.get_or_insert(now)) < HELD_BACK {
+            return false;
+        }
+        *held_back = None;
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,6 +162,24 @@ mod tests {
 
     fn at(milliseconds: u64) -> Moment {
         Moment::from_micros(milliseconds * 1000)
+    }
+
+    #[test]
+    fn in_a_line_the_less_urgent_stays_behind_but_for_a_piece_now_and_then() {
+        let mut line = Line::default();
+        assert!(line.may_send(at(0), Class::Preheat), "nobody waits");
+        line.enter(Class::Copy);
+        assert!(
+            line.may_send(at(1), Class::Pull) && line.may_send(at(1), Class::Copy),
+            "equals do not hold each other up"
+        );
+        assert!(!line.may_send(at(1), Class::Preheat));
+        assert!(!line.may_send(at(100), Class::Preheat));
+        assert!(line.may_send(at(101), Class::Preheat), "held back for long enough");
+        assert!(!line.may_send(at(102), Class::Preheat), "and that was one piece");
+        line.leave(at(110), Class::Copy);
+        assert!(!line.may_send(at(159), Class::Preheat), "the next piece will have to wait, too");
+        assert!(line.may_send(at(160), Class::Preheat));
     }
 
     #[test]

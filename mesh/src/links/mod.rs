@@ -5,6 +5,7 @@
 
 mod congestion;
 mod frame;
+mod line;
 mod serve;
 mod tls;
 
@@ -21,6 +22,7 @@ use rules::wire::{self, Answer, Ask, BadMessage, Bulk};
 use serde::{Deserialize, Serialize};
 
 pub use frame::{MAX_FRAME, read_frame, read_message, write_frame, write_message};
+pub use line::Line;
 pub use serve::{Peer, Service, serve};
 pub use tls::{CongestionControl, ask_to_join};
 
@@ -82,6 +84,7 @@ pub struct Links {
     addresses: Mutex<HashMap<NodeId, SocketAddr>>,
     connections: Mutex<HashMap<(NodeId, Class), Connection>>,
     dialling: Mutex<HashMap<(NodeId, Class), Turn>>,
+    lines: Mutex<HashMap<NodeId, Line>>,
 }
 
 /// Whoever holds it dials; the others wait and find the connection.
@@ -106,6 +109,7 @@ impl Links {
             addresses: Mutex::default(),
             connections: Mutex::default(),
             dialling: Mutex::default(),
+            lines: Mutex::default(),
         }))
     }
 
@@ -230,6 +234,11 @@ impl Links {
             },
             None => false,
         }
+    }
+
+    /// The line of the streams of blobs to `node`.
+    pub fn line(&self, node: NodeId) -> Line {
+        self.lines.lock().entry(node).or_default().clone()
     }
 
     /// Dials `to`, so that the next datagram has a way.

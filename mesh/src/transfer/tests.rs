@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::identity::Authority;
-use crate::links::{self, CongestionControl, Service};
+use crate::links::{self, CongestionControl, Line, Service};
 use crate::supervise::{Tasks, blocking};
 
 /// All that waits for a stream; that of three fits into what one connection may have waiting.
@@ -22,6 +22,7 @@ const COME: [Class; 3] = [Class::Preheat, Class::Copy, Class::Pull];
 
 /// Sends [`SIZE`] bytes to whoever fetches: the streams are written one after the other, in the order of [`COME`].
 struct Sender {
+    line: Line,
     turn: watch::Sender<usize>,
     written: mpsc::Sender<()>,
 }
@@ -30,7 +31,7 @@ impl Service for Sender {
     async fn bulk(&self, _: NodeId, bulk: Bulk, send: SendStream, _: RecvStream) {
         let Bulk::Fetch { class, .. } = bulk else { return };
         let place = COME.iter().position(|one| *one == class).unwrap();
-        let mut serve = Serve::new(send, class, TERMS.stall);
+        let mut serve = Serve::new(send, self.line.clone(), class, TERMS.stall);
         serve.found(SIZE as u64, None, None, 0).await.unwrap();
         self.turn.subscribe().wait_for(|turn| *turn == place).await.unwrap();
         serve.send(Bytes::from(vec![0; SIZE])).await.unwrap();
@@ -60,7 +61,7 @@ async fn of_the_streams_to_one_peer_the_most_urgent_ends_first_though_it_came_la
     let from = links::open_for_tests(&authority, NodeId(1), CongestionControl::Delivery);
     let address = from.local_address().unwrap();
     let (turn, (written, all_written)) = (watch::Sender::new(usize::MAX), mpsc::channel());
-    let sender = Arc::new(Sender { turn: turn.clone(), written });
+    let sender = Arc::new(Sender { line: Line::default(), turn: turn.clone(), written });
     tasks.spawn("links", links::serve(from, sender, tasks.clone()));
     // a thread and a runtime of its own: while it is held up, nothing is taken off the network and nothing acknowledged
     let receiver = blocking(move || {
@@ -88,6 +89,77 @@ async fn of_the_streams_to_one_peer_the_most_urgent_ends_first_though_it_came_la
     let ends = receiver.await.unwrap();
     let [[preheat, copy, SIZE], [later, SIZE, SIZE], [SIZE, SIZE, SIZE]] = ends[..] else { panic!("{ends:?}") };
     assert!(preheat < SIZE / 2 && copy < SIZE / 2 && later < SIZE / 2, "they went side by side: {ends:?}");
+}
+
+/// Sends without end to who copies, and [`LARGE`] bytes to who pulls.
+struct Endless(Line);
+
+const LARGE: usize = 48 << 20;
+const PIECE: usize = 256 << 10;
+
+impl Service for Endless {
+    async fn bulk(&self, _: NodeId, bulk: Bulk, send: SendStream, _: RecvStream) {
+        let Bulk::Fetch { class, .. } = bulk else { return };
+        let mut serve = Serve::new(send, self.0.clone(), class, TERMS.stall);
+        serve.found(LARGE as u64, None, None, 0).await.unwrap();
+        let pieces = if class == Class::Pull { LARGE / PIECE } else { usize::MAX };
+        for _ in 0..pieces {
+            if serve.send(Bytes::from(vec![0; PIECE])).await.is_err() {
+                return; // whoever copied has seen enough
+            }
+        }
+        serve.finish();
+    }
+
+    async fn answer(&self, _: NodeId, _: Ask) -> Answer {
+        Answer::Refused("only bulk".into())
+    }
+
+    async fn join(&self, _: Ask) -> Answer {
+        Answer::Refused("only bulk".into())
+    }
+
+    async fn lease(&self, _: NodeId, _: SendStream, _: RecvStream) {}
+
+    async fn datagram(&self, _: NodeId, _: Bytes) {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pull_is_not_held_up_by_many_copies_that_fill_the_connection() {
+    let (authority, tasks) = (Authority::generate().unwrap(), Tasks::new());
+    let from = links::open_for_tests(&authority, NodeId(1), CongestionControl::Delivery);
+    let address = from.local_address().unwrap();
+    tasks.spawn("links", links::serve(from, Arc::new(Endless(Line::default())), tasks.clone()));
+    let to = links::open_for_tests(&authority, NodeId(2), CongestionControl::Delivery);
+    to.know(NodeId(1), address);
+    let copied = watch::Sender::new(0);
+    let mut copies = Vec::new();
+    for _ in 0..6 {
+        let (mut fetch, copied) = (begin(&to, Class::Copy).await, copied.clone());
+        copies.push(tasks.spawn("copy", async move {
+            while let Some(bytes) = fetch.next().await.unwrap() {
+                copied.send_modify(|sum| *sum += bytes.len());
+            }
+        }));
+    }
+    // they are well under way, and all that may wait for the connection does
+    copied.subscribe().wait_for(|sum| *sum > 64 << 20).await.unwrap();
+    let mut pull = begin(&to, Class::Pull).await;
+    let mut pulled = 0;
+    let mut before = None;
+    while let Some(bytes) = pull.next().await.unwrap() {
+        pulled += bytes.len();
+        if before.is_none() && pulled > LARGE / 3 {
+            // from here on nothing is under way that was taken before the pull came
+            before = Some(*copied.borrow());
+        }
+    }
+    let meanwhile = *copied.borrow() - before.unwrap();
+    for copy in copies {
+        copy.abort();
+    }
+    assert_eq!(pulled, LARGE);
+    assert!(meanwhile < LARGE / 3, "while two thirds of a pull of {LARGE} bytes came, so did {meanwhile} of copies");
 }
 
 async fn begin(links: &Links, class: Class) -> Fetch {

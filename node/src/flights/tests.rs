@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mesh::identity::{Authority, Candidate, Identity};
 use mesh::ledger::{Ledger, LedgerTerms};
-use mesh::links::{self, CongestionControl, Links, Service};
+use mesh::links::{self, CongestionControl, Line, Links, Service};
 use mesh::members::{Members, MembersTerms};
 use mesh::supervise::Tasks;
 use mesh::transfer::{Serve, TransferTerms};
@@ -82,7 +82,7 @@ impl Service for Peer {
         let Bulk::Fetch { offset, list, class, .. } = bulk else { return };
         self.asked.lock().push((offset, class));
         let manner = self.manner.lock().clone();
-        let mut serve = Serve::new(send, Class::Pull, PATIENCE);
+        let mut serve = Serve::new(send, Line::default(), Class::Pull, PATIENCE);
         serve.found(manner.size, manner.content, list.then_some(manner.list), 0).await.unwrap();
         let end = match manner.then {
             Then::End => manner.bytes.len(),

@@ -17,6 +17,7 @@ use rules::mirror;
 use rules::moment::Timestamp;
 use rules::names::{Reference, Region, RepositoryName};
 use rules::records::{Look, RecordError};
+use tokio::sync::Semaphore;
 
 use crate::flights::Flights;
 use crate::mirrors::{Mirrors, NoMirror};
@@ -137,6 +138,7 @@ pub struct Preheats {
     proxies: Arc<Proxies>,
     mirrors: Arc<Mirrors>,
     tasks: Tasks,
+    running: Arc<Semaphore>,
     orders: Mutex<BTreeMap<u64, Shared>>,
 }
 
@@ -150,7 +152,8 @@ impl Preheats {
         mirrors: Arc<Mirrors>,
         tasks: Tasks,
     ) -> Arc<Self> {
-        Arc::new(Preheats { neighbours, store, flights, proxies, mirrors, tasks, orders: Mutex::default() })
+        let (running, orders) = (Arc::new(Semaphore::new(RUNNING)), Mutex::default());
+        Arc::new(Preheats { neighbours, store, flights, proxies, mirrors, tasks, running, orders })
     }
 
     /// Takes an order and begins with it; its number.
@@ -200,12 +203,16 @@ impl Preheats {
             let regions = wanted.iter().map(begin).collect();
             items.push(Item { written: written.clone(), repository, reference, digest: None, regions });
         }
+        let running = self.running.clone().try_acquire_owned().map_err(|_| Untaken::TooMany)?;
         let preheat = Preheat { id: rand::random(), taken: clock::timestamp(), platforms, items, stopped: false };
         let id = preheat.id;
         let shared = Arc::new(Mutex::new(preheat));
-        self.remember(id, shared.clone())?;
+        self.remember(id, shared.clone());
         let preheats = self.clone();
-        self.tasks.spawn("preheat", async move { preheats.carry_out(&shared).await });
+        self.tasks.spawn("preheat", async move {
+            let _running = running;
+            preheats.carry_out(&shared).await;
+        });
         Ok(id)
     }
 
@@ -232,17 +239,13 @@ impl Preheats {
         list
     }
 
-    fn remember(&self, id: u64, shared: Shared) -> Result<(), Untaken> {
+    fn remember(&self, id: u64, shared: Shared) {
         let all = self.list();
-        if all.iter().filter(|one| !one.is_over()).count() >= RUNNING {
-            return Err(Untaken::TooMany);
-        }
         let mut orders = self.orders.lock();
         if let Some(oldest) = all.iter().find(|one| one.is_over()).filter(|_| all.len() >= REMEMBERED) {
             orders.remove(&oldest.id);
         }
         orders.insert(id, shared);
-        Ok(())
     }
 }
 

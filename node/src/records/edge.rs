@@ -26,8 +26,9 @@ use super::kept::Kept;
 use super::looking::{MOST, pairs_of, value_of};
 use super::{Freshness, ReadError};
 
-/// How long one replica may take, and how long it may take to find one: within a client's patience.
-const ASK: Duration = Duration::from_millis(900);
+/// How long one replica may take, which itself waits a second for a leader that has just died before it answers with what it has; and how long it may
+/// take to find one: within a client's patience.
+const ASK: Duration = Duration::from_millis(1500);
 const SEEK: Duration = Duration::from_millis(2700);
 /// After no replica could be reached, only the one that follows the small tables asks, for this long: readers take what is kept at once.
 const GIVE_UP: Duration = Duration::from_secs(6);

@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 
 use super::Payload;
 use super::patience::Patient;
+use super::records::SmallFirst;
 
 /// A client has this long to send a request's head, and to shake hands.
 const HEAD: Duration = Duration::from_secs(30);
@@ -103,7 +104,9 @@ where
             match tls {
                 None => connection(Patient::new(stream, stall), handle, inner).await,
                 Some(tls) => match tokio::time::timeout(HEAD, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(Patient::new(stream, stall), handle, inner).await,
+                    Ok(Ok(stream)) => {
+                        connection(Patient::new(SmallFirst::new(stream), stall), handle, inner).await;
+                    }
                     Ok(Err(error)) => debug!(client = %peer, %error, "TLS handshake failed"),
                     Err(_) => debug!(client = %peer, "TLS handshake took too long"),
                 },

@@ -5,6 +5,7 @@ mod listen;
 mod patience;
 mod payload;
 pub mod range;
+mod records;
 pub mod request;
 pub mod route;
 

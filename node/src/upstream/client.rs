@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use mesh::clock;
 use mesh::supervise::Tasks;
@@ -330,13 +330,13 @@ impl Upstream {
 }
 
 impl Question {
-    fn request(&self, url: &Uri, pass: Option<&Pass>) -> Result<Request<Empty<Bytes>>, UpstreamError> {
+    fn request(&self, url: &Uri, pass: Option<&Pass>) -> Result<Request<Full<Bytes>>, UpstreamError> {
         let mut request = Request::builder()
             .method(&self.method)
             .uri(url)
             .header(header::USER_AGENT, USER_AGENT)
             .header(header::ACCEPT_ENCODING, "identity")
-            .body(Empty::new())
+            .body(Full::default())
             .map_err(UpstreamError::bad)?;
         request.headers_mut().extend(self.headers.clone());
         if let Some(pass) = pass {

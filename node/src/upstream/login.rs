@@ -40,6 +40,8 @@ const REFUSED: Duration = Duration::from_secs(10);
 pub(super) const PAUSE: Duration = Duration::from_secs(5);
 /// So many tokens are kept, about.
 const TOKENS: usize = 4096;
+/// A password for an access key that is refused so early was not too old.
+const FRESH: Duration = Duration::from_secs(300);
 /// The slot of a password that is good for all of the upstream; no scope is empty.
 const EVERYTHING: &str = "";
 
@@ -144,7 +146,7 @@ enum Errand {
 
 /// What was fetched, by the scope that its request is about.
 enum Slot {
-    Ready { pass: Pass, until: Moment },
+    Ready { pass: Pass, asked: Moment, until: Moment },
     Refused { error: UpstreamError, until: Moment },
     Flying(Flying),
 }
@@ -180,7 +182,18 @@ impl Login {
         }
     }
 
-    /// What to show instead of `used`, which was answered 401 with `challenges`.
+    /// Whether an answer 403 to `used` may mean that its time is over, as it does at ECR, and not that it allows too little. That is not
+    /// thought of a fresh one: what is forbidden would cost an exchange each time.
+    pub(super) fn is_doubtful(&self, used: Option<&Pass>) -> bool {
+        let Some(Credentials::AccessKey(_)) = &self.inner.credentials else { return false };
+        match self.inner.memory.lock().slots.get(EVERYTHING) {
+            Some(Slot::Ready { pass, asked, .. }) if used == Some(pass) => clock::now().since(*asked) >= FRESH,
+            // it has been replaced since, or is being so
+            _ => true,
+        }
+    }
+
+    /// What to show instead of `used`, which was answered 401 with `challenges`, or 403 when it [was doubtful](Login::is_doubtful).
     pub(super) async fn renew(
         &self,
         repository: &str,
@@ -239,7 +252,7 @@ impl Login {
             let mut memory = self.inner.memory.lock();
             let now = clock::now();
             match memory.slots.get(&key) {
-                Some(Slot::Ready { pass, until }) if now < *until && used != Some(pass) => return Ok(pass.clone()),
+                Some(Slot::Ready { pass, until, .. }) if now < *until && used != Some(pass) => return Ok(pass.clone()),
                 Some(Slot::Refused { error, until }) if now < *until => return Err(error.clone()),
                 Some(Slot::Flying(flying)) => flying.clone(),
                 _ => {
@@ -298,7 +311,9 @@ impl Inner {
         {
             let mut memory = self.memory.lock();
             match &result {
-                Ok((pass, life)) => memory.slots.insert(key, Slot::Ready { pass: pass.clone(), until: asked + *life }),
+                Ok((pass, life)) => {
+                    memory.slots.insert(key, Slot::Ready { pass: pass.clone(), asked, until: asked + *life })
+                }
                 Err(error @ UpstreamError::Denied(_)) => {
                     let until = clock::now() + REFUSED;
                     memory.slots.insert(key, Slot::Refused { error: error.clone(), until })
@@ -370,6 +385,17 @@ fn read(body: &[u8]) -> Result<(Pass, Duration), UpstreamError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Login {
+        /// As if everything that is at hand had been asked for `by` earlier.
+        pub(in crate::upstream) fn age(&self, by: Duration) {
+            for slot in self.inner.memory.lock().slots.values_mut() {
+                if let Slot::Ready { asked, .. } = slot {
+                    *asked = *asked - by;
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_token_has_two_names_and_a_life_within_bounds() {

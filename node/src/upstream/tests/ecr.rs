@@ -191,6 +191,31 @@ async fn a_registry_that_takes_no_password_is_asked_twice_and_no_more() {
 }
 
 #[tokio::test]
+async fn an_old_password_that_is_forbidden_is_replaced_and_a_fresh_one_is_not() {
+    let api = api(|_| HALF_A_DAY).await;
+    // ECR says 403 of what is over, as of what is not allowed
+    let registry = Stage::open(|seen| match (password(seen).as_deref(), seen.path.contains("/closed/")) {
+        (Some("p1"), false) => answer(200, &[("content-type", INDEX)], "{}"),
+        _ => answer(403, &[], r#"{"errors":[{"code":"DENIED","message":"no"}]}"#),
+    })
+    .await;
+    let upstream = upstream(&registry, SECRET, &url(&api));
+    let denied = async |repository: &str| {
+        let refused = upstream.manifest(repository, "1").await;
+        assert!(matches!(refused, Err(UpstreamError::Denied(_))), "{refused:?}");
+    };
+    denied("a/b").await;
+    assert_eq!((registry.seen().len(), api.seen().len()), (1, 1));
+    upstream.login.age(Duration::from_secs(3600));
+    upstream.manifest("a/b", "1").await.unwrap();
+    assert_eq!((registry.seen().len(), api.seen().len()), (3, 2));
+    for _ in 0..3 {
+        denied("closed/b").await;
+    }
+    assert_eq!((registry.seen().len(), api.seen().len()), (6, 2), "what is forbidden costs no exchange");
+}
+
+#[tokio::test]
 async fn a_wrong_secret_is_denied_in_words_and_not_tried_again_at_once() {
     let (api, registry) = (api(|_| HALF_A_DAY).await, registry(|_| true).await);
     let upstream = upstream(&registry, "another/Secret", &url(&api));

@@ -5,6 +5,7 @@
 //! When the primary cannot be reached, a node asks the upstream itself and says so; nothing of that is kept.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,8 @@ use crate::neighbours::Neighbours;
 use crate::records::Records;
 use crate::upstream::budget::{Answers, Decision, Freshness};
 use crate::upstream::{
-    AddressRule, Credentials, Endpoint, Fetched, Resolved, Trust, Upstream, UpstreamError, UpstreamSettings,
+    AccessKey, AddressRule, Credentials, Endpoint, Fetched, Password, Resolved, Trust, Upstream, UpstreamError,
+    UpstreamSettings, ecr,
 };
 use crate::writes::Writes;
 
@@ -145,9 +147,12 @@ impl Proxies {
             None => None,
             Some((user, sealed)) => {
                 let password = self.secrets.open(&record.name, sealed);
-                let password =
-                    password.map_err(|e| UpstreamError::Refused(format!("registry {}: {e}", record.name).into()))?;
-                Some(Credentials { user: user.clone(), password })
+                let refused = |e: &dyn Display| UpstreamError::Refused(format!("registry {}: {e}", record.name).into());
+                let (user, password) = (user.clone(), password.map_err(|e| refused(&e))?);
+                Some(match ecr::api(&record.kind, &endpoint, &user).map_err(|e| refused(&e))? {
+                    Some(api) => Credentials::AccessKey(AccessKey { id: user, secret: password, api }),
+                    None => Credentials::Password(Password { user, password }),
+                })
             }
         };
         let (id, limits) = (record.id, self.limits.clone());

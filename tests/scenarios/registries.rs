@@ -40,6 +40,17 @@ fn registries_are_made_shown_and_taken_away_at_every_node() {
     let nonsense = json!({"name": "file", "url": "file:///etc/passwd", "type": "docker-registry"});
     let nonsense = mesh.client(0).send_json(Method::POST, REGISTRIES, &nonsense);
     wrong.unless_refused("a URL that is none of a registry", nonsense, &[400], &[]);
+    let elsewhere = |name: &str, key: &str| {
+        let what = json!({"name": name, "url": upstream.url(), "type": "aws-ecr",
+            "credential": {"access_key": key, "access_secret": secret}});
+        mesh.client(0).send_json(Method::POST, REGISTRIES, &what).unwrap_or_else(|none| panic!("{name}: {none}"))
+    };
+    let refused = elsewhere("ecr", "AKIDEXAMPLE");
+    let told = refused.envelope().map(|(_, message)| message).unwrap_or_default();
+    let in_words = told.contains("https://ACCOUNT.dkr.ecr.REGION.amazonaws.com") && !told.contains(&secret);
+    wrong.unless(refused.status == 400 && in_words, || format!("an AWS access key for another host: {refused}"));
+    let ready = elsewhere("ready", "AWS");
+    wrong.unless(ready.status == 201, || format!("a password that AWS has given out: {ready}"));
     let nowhere = json!({"project_name": "nowhere", "registry_id": 987_654, "metadata": {"public": "true"}});
     let nowhere = mesh.client(0).send_json(Method::POST, PROJECTS, &nowhere);
     wrong.unless_refused("a project of a registry that is not there", nowhere, &[400, 404], &[]);

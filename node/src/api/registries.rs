@@ -11,6 +11,7 @@ use super::{Api, json_answer};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 use crate::proxies;
+use crate::upstream::ecr;
 use crate::writes::{Refusal, settle};
 
 /// A request's body may have this many bytes.
@@ -64,10 +65,15 @@ impl Api {
         if written.name.is_empty() || written.name.len() > 128 {
             return Err(Failure::new(Code::BadRequest, "name has 1 to 128 characters"));
         }
-        proxies::endpoint(&written.kind, &written.url)
+        let endpoint = proxies::endpoint(&written.kind, &written.url)
             .map_err(|e| Failure::new(Code::BadRequest, format!("url: {e}")))?;
+        let credential = written.credential.filter(|c| !c.access_key.is_empty());
+        if let Some(c) = &credential {
+            ecr::api(&written.kind, &endpoint, &c.access_key)
+                .map_err(|e| Failure::new(Code::BadRequest, format!("url: {e}")))?;
+        }
         self.writes.ready().await?;
-        let credentials = match written.credential.filter(|c| !c.access_key.is_empty()) {
+        let credentials = match credential {
             None => None,
             Some(c) => {
                 let sealed = self.secrets.seal(&written.name, &c.access_secret);

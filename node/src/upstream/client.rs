@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use mesh::clock;
 use mesh::supervise::Tasks;
@@ -65,7 +65,7 @@ pub type OnLimit = Arc<dyn Fn(bool, Duration) + Send + Sync>;
 pub struct Upstream {
     endpoint: Endpoint,
     connections: Connections,
-    login: Login,
+    pub(super) login: Login,
     gate: Mutex<Gate>,
     terms: TransferTerms,
     max_manifest: u64,
@@ -234,12 +234,17 @@ impl Upstream {
         Ok(Question { method, ask, repository, url, headers })
     }
 
-    /// Asks, and once more with a new token if the one at hand is refused.
+    /// Asks, and once more with a new token or password if the one at hand is refused.
     async fn ask(&self, question: Question) -> Result<Answer, UpstreamError> {
         self.gate.lock().admit(clock::now(), question.ask).map_err(|until| UpstreamError::Limited { until })?;
         let pass = self.login.pass(&question.repository).await.map_err(|e| self.heed(e))?;
         let answer = self.follow(&question, pass.as_ref()).await?;
-        if !(answer.own && answer.response.status() == StatusCode::UNAUTHORIZED) {
+        let refused = match answer.response.status() {
+            StatusCode::UNAUTHORIZED => answer.own,
+            StatusCode::FORBIDDEN => answer.own && self.login.is_doubtful(pass.as_ref()),
+            _ => false,
+        };
+        if !refused {
             return Ok(answer);
         }
         let challenges = answer.response.headers().get_all(header::WWW_AUTHENTICATE);
@@ -330,13 +335,13 @@ impl Upstream {
 }
 
 impl Question {
-    fn request(&self, url: &Uri, pass: Option<&Pass>) -> Result<Request<Empty<Bytes>>, UpstreamError> {
+    fn request(&self, url: &Uri, pass: Option<&Pass>) -> Result<Request<Full<Bytes>>, UpstreamError> {
         let mut request = Request::builder()
             .method(&self.method)
             .uri(url)
             .header(header::USER_AGENT, USER_AGENT)
             .header(header::ACCEPT_ENCODING, "identity")
-            .body(Empty::new())
+            .body(Full::default())
             .map_err(UpstreamError::bad)?;
         request.headers_mut().extend(self.headers.clone());
         if let Some(pass) = pass {

@@ -16,7 +16,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use http::uri::Scheme;
 use http::{Request, Response, Uri};
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
@@ -75,7 +75,7 @@ impl Trust {
 /// The connections of one upstream, and of the hosts it leads to.
 #[derive(Clone)]
 pub(super) struct Connections {
-    client: Client<Connector, Empty<Bytes>>,
+    client: Client<Connector, Full<Bytes>>,
 }
 
 impl Connections {
@@ -91,7 +91,7 @@ impl Connections {
     }
 
     /// Sends `request`, whose URL is absolute, and waits for the head of the answer. The caller sets the deadline.
-    pub(super) async fn send(&self, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, UpstreamError> {
+    pub(super) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, UpstreamError> {
         metrics::counter!("atoll_upstream_requests_total").increment(1);
         let host = request.uri().host().unwrap_or_default().to_owned();
         self.client.request(request).await.map_err(|error| {

@@ -1,6 +1,6 @@
-//! What this node shows an upstream: nothing until it is challenged, then a password or a token. A token is fetched by one request however many
-//! wait for it, used until it expires, and replaced once when the upstream refuses it before that. Many pulls, one login: upstreams limit logins
-//! as they limit pulls.
+//! What this node shows an upstream: nothing until it is challenged, then a password or a token. A token, or a password for an access key, is
+//! fetched by one request however many wait for it, used until it expires, and replaced once when the upstream refuses it before that. Many
+//! pulls, one login: upstreams limit logins as they limit pulls.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use futures::FutureExt;
 use futures::future::Shared;
 use http::uri::Scheme;
 use http::{HeaderValue, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use mesh::clock;
 use mesh::supervise::Tasks;
 use parking_lot::Mutex;
@@ -25,6 +25,7 @@ use tokio::sync::oneshot;
 use super::challenge::Challenge;
 use super::client::{USER_AGENT, wait_of};
 use super::connect::Connections;
+use super::ecr::AccessKey;
 use super::{UpstreamError, redirect};
 
 /// A token service's answer may have this many bytes; tokens with many groups in them are long.
@@ -36,22 +37,35 @@ const LONGEST: u64 = 3600;
 /// A refused login is not tried again for this long.
 const REFUSED: Duration = Duration::from_secs(10);
 /// The pause after a limit that does not say how long.
-const PAUSE: Duration = Duration::from_secs(5);
+pub(super) const PAUSE: Duration = Duration::from_secs(5);
 /// So many tokens are kept, about.
 const TOKENS: usize = 4096;
+/// A password for an access key that is refused so early was not too old.
+const FRESH: Duration = Duration::from_secs(300);
+/// The slot of a password that is good for all of the upstream; no scope is empty.
+const EVERYTHING: &str = "";
+
+/// Who asks an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credentials {
+    /// Shown as they are when the upstream or its token service asks.
+    Password(Password),
+    /// Exchanged for a password, which is shown.
+    AccessKey(AccessKey),
+}
 
 /// A user's name and password, or a robot's, at an upstream. Cloud registries take a token as password (`AWS`, `_json_key`, `oauth2accesstoken`).
 #[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
+pub struct Password {
     /// The name.
     pub user: String,
     /// The password or secret.
     pub password: String,
 }
 
-impl fmt::Debug for Credentials {
+impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+        f.debug_struct("Password").field("user", &self.user).finish_non_exhaustive()
     }
 }
 
@@ -70,8 +84,8 @@ impl Pass {
         Ok(Pass { header })
     }
 
-    fn basic(credentials: &Credentials) -> Result<Self, UpstreamError> {
-        Pass::new("Basic", &BASE64_STANDARD.encode(format!("{}:{}", credentials.user, credentials.password)))
+    fn basic(Password { user, password }: &Password) -> Result<Self, UpstreamError> {
+        Pass::new("Basic", &BASE64_STANDARD.encode(format!("{user}:{password}")))
     }
 }
 
@@ -124,9 +138,15 @@ impl Service {
     }
 }
 
-/// A token, by the scope that its request is about.
+/// What has to be fetched before a request can be made.
+enum Errand {
+    Token { service: Service, scope: String },
+    Password(AccessKey),
+}
+
+/// What was fetched, by the scope that its request is about.
 enum Slot {
-    Ready { pass: Pass, until: Moment },
+    Ready { pass: Pass, asked: Moment, until: Moment },
     Refused { error: UpstreamError, until: Moment },
     Flying(Flying),
 }
@@ -147,18 +167,33 @@ impl Login {
 
     /// What to show with a request for `repository`, as far as it is known what the upstream wants to see.
     pub(super) async fn pass(&self, repository: &str) -> Result<Option<Pass>, UpstreamError> {
+        // known without a challenge
+        if let Some(Credentials::AccessKey(key)) = &self.inner.credentials {
+            return self.exchanged(key, None).await.map(Some);
+        }
         let way = self.inner.memory.lock().way.clone();
         match (way, &self.inner.credentials) {
             (Way::Bearer(service), _) => {
                 let scope = pull(repository);
-                self.token(service, scope.clone(), scope, None).await.map(Some)
+                self.fetched(scope.clone(), Errand::Token { service, scope }, None).await.map(Some)
             }
-            (Way::Basic, Some(credentials)) => Pass::basic(credentials).map(Some),
+            (Way::Basic, Some(Credentials::Password(password))) => Pass::basic(password).map(Some),
             (Way::Open | Way::Basic, _) => Ok(None),
         }
     }
 
-    /// What to show instead of `used`, which was answered 401 with `challenges`.
+    /// Whether an answer 403 to `used` may mean that its time is over, as it does at ECR, and not that it allows too little. That is not
+    /// thought of a fresh one: what is forbidden would cost an exchange each time.
+    pub(super) fn is_doubtful(&self, used: Option<&Pass>) -> bool {
+        let Some(Credentials::AccessKey(_)) = &self.inner.credentials else { return false };
+        match self.inner.memory.lock().slots.get(EVERYTHING) {
+            Some(Slot::Ready { pass, asked, .. }) if used == Some(pass) => clock::now().since(*asked) >= FRESH,
+            // it has been replaced since, or is being so
+            _ => true,
+        }
+    }
+
+    /// What to show instead of `used`, which was answered 401 with `challenges`, or 403 when it [was doubtful](Login::is_doubtful).
     pub(super) async fn renew(
         &self,
         repository: &str,
@@ -166,6 +201,12 @@ impl Login {
         challenges: Vec<Challenge>,
     ) -> Result<Pass, UpstreamError> {
         let denied = |why: &str| UpstreamError::Denied(why.into());
+        // such a registry never names a token service, so whoever does is not shown the password
+        let password = match &self.inner.credentials {
+            Some(Credentials::AccessKey(key)) => return self.exchanged(key, used).await,
+            Some(Credentials::Password(password)) => Some(password),
+            None => None,
+        };
         let bearer = challenges.iter().find_map(|challenge| match challenge {
             Challenge::Bearer { realm, service, scope } => Some((realm, service, scope)),
             Challenge::Basic => None,
@@ -174,14 +215,13 @@ impl Login {
             let service = Service { realm: self.realm(realm)?, name: name.clone() };
             self.inner.memory.lock().way = Way::Bearer(service.clone());
             let own = pull(repository);
-            return self.token(service, own.clone(), scope.clone().unwrap_or(own), used).await;
+            let scope = scope.clone().unwrap_or_else(|| own.clone());
+            return self.fetched(own, Errand::Token { service, scope }, used).await;
         }
         if !challenges.contains(&Challenge::Basic) {
             return Err(denied("it wants a login of a kind that this client does not have"));
         }
-        let credentials =
-            self.inner.credentials.as_ref().ok_or_else(|| denied("it wants a user name and a password"))?;
-        let pass = Pass::basic(credentials)?;
+        let pass = Pass::basic(password.ok_or_else(|| denied("it wants a user name and a password"))?)?;
         if used == Some(&pass) {
             return Err(denied("the user name or the password is not right"));
         }
@@ -202,19 +242,17 @@ impl Login {
         Ok(url)
     }
 
-    /// A token for `key`, other than `used`: the one at hand, the one that is on its way, or a new one, asked for with `scope`.
-    async fn token(
-        &self,
-        service: Service,
-        key: String,
-        scope: String,
-        used: Option<&Pass>,
-    ) -> Result<Pass, UpstreamError> {
+    async fn exchanged(&self, key: &AccessKey, used: Option<&Pass>) -> Result<Pass, UpstreamError> {
+        self.fetched(EVERYTHING.to_owned(), Errand::Password(key.clone()), used).await
+    }
+
+    /// What is good for `key`, other than `used`: what is at hand, what is on its way, or what `errand` fetches now.
+    async fn fetched(&self, key: String, errand: Errand, used: Option<&Pass>) -> Result<Pass, UpstreamError> {
         let flying = {
             let mut memory = self.inner.memory.lock();
             let now = clock::now();
             match memory.slots.get(&key) {
-                Some(Slot::Ready { pass, until }) if now < *until && used != Some(pass) => return Ok(pass.clone()),
+                Some(Slot::Ready { pass, until, .. }) if now < *until && used != Some(pass) => return Ok(pass.clone()),
                 Some(Slot::Refused { error, until }) if now < *until => return Err(error.clone()),
                 Some(Slot::Flying(flying)) => flying.clone(),
                 _ => {
@@ -222,7 +260,7 @@ impl Login {
                     let (sender, receiver) = oneshot::channel();
                     let flying = receiver.shared();
                     memory.slots.insert(key.clone(), Slot::Flying(flying.clone()));
-                    let task = self.inner.clone().fly(service, key.clone(), scope, sender);
+                    let task = self.inner.clone().fly(errand, key.clone(), sender);
                     self.inner.tasks.spawn("upstream.login", task);
                     flying
                 }
@@ -256,21 +294,26 @@ impl Memory {
 }
 
 impl Inner {
-    async fn fly(
-        self: Arc<Self>,
-        service: Service,
-        key: String,
-        scope: String,
-        sender: oneshot::Sender<Result<Pass, UpstreamError>>,
-    ) {
+    async fn fly(self: Arc<Self>, errand: Errand, key: String, sender: oneshot::Sender<Result<Pass, UpstreamError>>) {
         let asked = clock::now();
-        let late = || UpstreamError::unreachable("its token service did not answer in time");
-        let result = tokio::time::timeout(self.deadline, self.ask(service, &scope)).await;
-        let result = result.unwrap_or_else(|_| Err(late()));
+        metrics::counter!("atoll_upstream_logins_total").increment(1);
+        let late = |who: String| UpstreamError::unreachable(format!("{who} did not answer in time"));
+        let result = match errand {
+            Errand::Token { service, scope } => {
+                let result = tokio::time::timeout(self.deadline, self.ask(service, &scope)).await;
+                result.unwrap_or_else(|_| Err(late("its token service".into())))
+            }
+            Errand::Password(key) => {
+                let result = tokio::time::timeout(self.deadline, self.exchange(&key)).await;
+                result.unwrap_or_else(|_| Err(late(key.to_string())))
+            }
+        };
         {
             let mut memory = self.memory.lock();
             match &result {
-                Ok((pass, life)) => memory.slots.insert(key, Slot::Ready { pass: pass.clone(), until: asked + *life }),
+                Ok((pass, life)) => {
+                    memory.slots.insert(key, Slot::Ready { pass: pass.clone(), asked, until: asked + *life })
+                }
                 Err(error @ UpstreamError::Denied(_)) => {
                     let until = clock::now() + REFUSED;
                     memory.slots.insert(key, Slot::Refused { error: error.clone(), until })
@@ -283,15 +326,14 @@ impl Inner {
 
     /// Asks the token service; returns the token, and for how long to use it.
     async fn ask(&self, service: Service, scope: &str) -> Result<(Pass, Duration), UpstreamError> {
-        metrics::counter!("atoll_upstream_logins_total").increment(1);
         let mut request = Request::get(service.url(scope))
             .header(header::USER_AGENT, USER_AGENT)
             .header(header::ACCEPT, "application/json")
             .header(header::ACCEPT_ENCODING, "identity");
-        if let Some(credentials) = &self.credentials {
-            request = request.header(header::AUTHORIZATION, Pass::basic(credentials)?.header);
+        if let Some(Credentials::Password(password)) = &self.credentials {
+            request = request.header(header::AUTHORIZATION, Pass::basic(password)?.header);
         }
-        let request = request.body(Empty::<Bytes>::new()).map_err(UpstreamError::bad)?;
+        let request = request.body(Full::<Bytes>::default()).map_err(UpstreamError::bad)?;
         let response = self.connections.send(request).await?;
         let (status, wait) = (response.status(), wait_of(response.headers()));
         match status {
@@ -315,6 +357,17 @@ impl Inner {
             body.map_err(|e| UpstreamError::unreachable(format!("its token service broke off: {e}")))?.to_bytes();
         read(&body)
     }
+
+    /// Asks ECR's API; returns what to show, and for how long.
+    async fn exchange(&self, key: &AccessKey) -> Result<(Pass, Duration), UpstreamError> {
+        let at = clock::timestamp();
+        let response = self.connections.send(key.request(at)?).await?;
+        let said = (response.status(), wait_of(response.headers()));
+        let body = Limited::new(response.into_body(), ANSWER).collect().await;
+        let body = body.map_err(|e| UpstreamError::unreachable(format!("{key} broke off: {e}")))?.to_bytes();
+        let (password, life) = key.read(said, &body, at, clock::now())?;
+        Ok((Pass::basic(&password)?, life))
+    }
 }
 
 /// Reads a token service's answer. Some write `token`, some `access_token`, some both.
@@ -333,6 +386,17 @@ fn read(body: &[u8]) -> Result<(Pass, Duration), UpstreamError> {
 mod tests {
     use super::*;
 
+    impl Login {
+        /// As if everything that is at hand had been asked for `by` earlier.
+        pub(in crate::upstream) fn age(&self, by: Duration) {
+            for slot in self.inner.memory.lock().slots.values_mut() {
+                if let Slot::Ready { asked, .. } = slot {
+                    *asked = *asked - by;
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_token_has_two_names_and_a_life_within_bounds() {
         let token = |body: &str| read(body.as_bytes()).map(|(pass, life)| (pass.header, life.as_secs()));
@@ -348,8 +412,8 @@ mod tests {
 
     #[test]
     fn neither_a_password_nor_a_token_is_printed() {
-        let credentials = Credentials { user: "me".into(), password: "secret".into() };
-        let shown = format!("{credentials:?} {:?}", Pass::basic(&credentials).unwrap());
+        let password = Password { user: "me".into(), password: "secret".into() };
+        let shown = format!("{password:?} {:?}", Pass::basic(&password).unwrap());
         assert!(shown.contains("me") && !shown.contains("secret") && !shown.contains("bWU6"), "{shown}");
     }
 }

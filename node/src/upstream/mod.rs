@@ -1,10 +1,13 @@
-//! Other registries, as a client sees them: Docker Hub, GHCR, Quay, a plain OCI registry, a Harbor, another Atoll.
+//! Other registries, as a client sees them: Docker Hub, GHCR, Quay, Amazon ECR, a plain OCI registry, a Harbor, another
+//! Atoll.
 //!
 //! | module | what it does |
 //! |---|---|
 //! | [`address`] | where an upstream is, what its repositories are called there, which addresses may be connected to |
 //! | [`challenge`] | what an upstream says it wants to see: the `WWW-Authenticate` header |
 //! | [`login`] | one cached token per scope, fetched by one request however many ask |
+//! | [`ecr`] | Amazon ECR, where an access key is exchanged for a password |
+//! | `sigv4` | AWS's signatures |
 //! | [`connect`] | connections: names resolved, addresses checked, TLS, a pool |
 //! | [`redirect`] | where a `Location` leads |
 //! | [`client`] | what is asked of an upstream: which digest a tag has, a manifest, a blob |
@@ -13,7 +16,7 @@
 //!
 //! What an upstream sends is never rewritten, only checked. Nothing here is remembered over a restart, nothing is retried but what a
 //! token's renewal asks for: whoever asks decides whether an older answer will do. Credentials go to the upstream and to the token
-//! service it names, and never to the host that a redirect leads to.
+//! service it names, and never to the host that a redirect leads to; the secret of an access key goes nowhere.
 
 pub mod address;
 pub mod blob;
@@ -21,8 +24,10 @@ pub mod budget;
 pub mod challenge;
 pub mod client;
 pub mod connect;
+pub mod ecr;
 pub mod login;
 pub mod redirect;
+mod sigv4;
 
 use std::sync::Arc;
 
@@ -32,7 +37,8 @@ pub use address::{AddressRule, Endpoint};
 pub use blob::BlobStream;
 pub use client::{Fetched, Resolved, Upstream, UpstreamSettings};
 pub use connect::Trust;
-pub use login::Credentials;
+pub use ecr::AccessKey;
+pub use login::{Credentials, Password};
 
 /// Why an upstream could not give what was asked, by what can be done about it. The [`Upstream`] stays usable after every one of them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

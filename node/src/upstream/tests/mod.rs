@@ -1,5 +1,6 @@
 //! Promises of the client, kept against a small registry on this machine.
 
+mod ecr;
 mod login;
 mod stage;
 

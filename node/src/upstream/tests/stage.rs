@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::upstream::{AddressRule, Credentials, Trust, Upstream, UpstreamSettings};
+use crate::upstream::{AddressRule, Credentials, Password, Trust, Upstream, UpstreamSettings};
 
 pub(super) type Body = BoxBody<Bytes, io::Error>;
 
@@ -31,6 +31,7 @@ pub(super) struct Seen {
     pub(super) path: String,
     pub(super) query: String,
     pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
 }
 
 impl Seen {
@@ -70,15 +71,21 @@ impl Stage {
                 *count.lock() += 1;
                 let (log, answer, tls) = (log.clone(), answer.clone(), tls.clone());
                 let service = service_fn(move |request: Request<Incoming>| {
-                    let seen = Seen {
-                        method: request.method().clone(),
-                        path: request.uri().path().to_owned(),
-                        query: request.uri().query().unwrap_or_default().to_owned(),
-                        headers: request.headers().clone(),
-                    };
-                    let response = answer(&seen);
-                    log.lock().push(seen);
-                    async move { Ok::<_, Infallible>(response) }
+                    let (log, answer) = (log.clone(), answer.clone());
+                    async move {
+                        let (head, body) = request.into_parts();
+                        let body = body.collect().await.map(|whole| whole.to_bytes()).unwrap_or_default();
+                        let seen = Seen {
+                            method: head.method,
+                            path: head.uri.path().to_owned(),
+                            query: head.uri.query().unwrap_or_default().to_owned(),
+                            headers: head.headers,
+                            body,
+                        };
+                        let response = answer(&seen);
+                        log.lock().push(seen);
+                        Ok::<_, Infallible>(response)
+                    }
                 });
                 inner.spawn("stage.connection", async move {
                     let builder = hyper::server::conn::http1::Builder::new();
@@ -139,7 +146,7 @@ pub(super) fn settings(url: &str) -> UpstreamSettings {
 }
 
 pub(super) fn robot() -> Option<Credentials> {
-    Some(Credentials { user: "robot".into(), password: "secret".into() })
+    Some(Credentials::Password(Password { user: "robot".into(), password: "secret".into() }))
 }
 
 pub(super) fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Response<Body> {

@@ -112,7 +112,9 @@ impl Bucket {
 
 /// Whoever had to wait for a link lately is taken to wait still: between two of its pieces nobody slips in.
 const PRESSED: Duration = Duration::from_millis(50);
-/// Without a cap, what is held back may send a piece after so long: some MB a second, so that a push gets its copies beside pulls without end.
+/// Without a cap, what is held back may send a piece after so many of what is more urgent, or after so long: a fifth of a full link, so that a push gets
+/// its copies beside pulls without end.
+const PASSED: u32 = 4;
 const HELD_BACK: Duration = Duration::from_millis(100);
 
 /// The streams to one peer: while one has to wait until the link takes more, what is less urgent stays behind.
@@ -123,6 +125,8 @@ pub struct Line {
     waiting: [u32; 3],
     waited: [Option<Moment>; 3],
     held_back: [Option<Moment>; 3],
+    /// Pieces of what is more urgent since a class sent its last.
+    passed: [u32; 3],
 }
 
 impl Line {
@@ -138,17 +142,20 @@ impl Line {
         self.waited[class as usize] = Some(now);
     }
 
-    /// Whether a stream of this class may go on with its next piece. One that may not asks again soon.
+    /// Whether a stream of this class may go on with its next piece, and then it does. One that may not asks again soon.
     pub fn may_send(&mut self, now: Moment, class: Class) -> bool {
         let before = 0..class as usize;
         let presses =
             |at: usize| self.waiting[at] > 0 || self.waited[at].is_some_and(|waited| now.since(waited) < PRESSED);
         let urgent = before.into_iter().any(presses);
-        let held_back = &mut self.held_back[class as usize];
-        if urgent && now.since(*held_back.get_or_insert(now)) < HELD_BACK {
+        let held_back = self.held_back[class as usize].get_or_insert(now);
+        if urgent && self.passed[class as usize] < PASSED && now.since(*held_back) < HELD_BACK {
             return false;
         }
-        *held_back = None;
+        (self.held_back[class as usize], self.passed[class as usize]) = (None, 0);
+        for passed in &mut self.passed[class as usize + 1..] {
+            *passed = passed.saturating_add(1);
+        }
         true
     }
 }
@@ -169,10 +176,7 @@ mod tests {
         let mut line = Line::default();
         assert!(line.may_send(at(0), Class::Preheat), "nobody waits");
         line.enter(Class::Copy);
-        assert!(
-            line.may_send(at(1), Class::Pull) && line.may_send(at(1), Class::Copy),
-            "equals do not hold each other up"
-        );
+        assert!(line.may_send(at(1), Class::Copy), "equals do not hold each other up");
         assert!(!line.may_send(at(1), Class::Preheat));
         assert!(!line.may_send(at(100), Class::Preheat));
         assert!(line.may_send(at(101), Class::Preheat), "held back for long enough");
@@ -180,6 +184,19 @@ mod tests {
         line.leave(at(110), Class::Copy);
         assert!(!line.may_send(at(159), Class::Preheat), "the next piece will have to wait, too");
         assert!(line.may_send(at(160), Class::Preheat));
+    }
+
+    #[test]
+    fn in_a_line_the_less_urgent_has_a_fifth_however_fast_the_link_is() {
+        let mut line = Line::default();
+        line.enter(Class::Pull);
+        let mut sent = [0; 2];
+        for _ in 0..100 {
+            for (class, sent) in [Class::Pull, Class::Copy].into_iter().zip(&mut sent) {
+                *sent += u32::from(line.may_send(at(1), class));
+            }
+        }
+        assert_eq!(sent, [100, 25]);
     }
 
     #[test]

@@ -85,8 +85,11 @@ pub fn lives(pid: u32, word: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    // the first thread is a zombie before the others have ended, and until then they hold the process's files
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    let runs = state.is_some_and(|state| state != 'Z' || threads > 1);
     // in the middle of an exec the line is empty for a moment
-    state.is_some_and(|state| state != 'Z') && (line.is_empty() || String::from_utf8_lossy(&line).contains(word))
+    runs && (line.is_empty() || String::from_utf8_lossy(&line).contains(word))
 }
 
 /// What a finished program said, and whether it went well.

@@ -140,6 +140,33 @@ fn a_pull_whose_only_source_dies_breaks_off_and_succeeds_when_the_source_is_back
 }
 
 #[test]
+fn whoever_kept_a_blob_and_lost_it_or_falls_silent_costs_a_cold_pull_only_time() {
+    let mesh = Mesh::up(3);
+    mesh.create_project("two", true, 2);
+    // the ledger names two who keep each blob; whichever is turned to first, one of two rounds meets the one that does not give it
+    let pushed = ["lost-0", "lost-1", "silent-0", "silent-1"].map(|tag| {
+        let image = Image::random(&[3 * MIB]);
+        mesh.repository(0, "two/app").push(&image, tag).unwrap_or_else(|no| panic!("{tag}: {no}"));
+        let file = |at: usize| image.blobs[1].file(&mesh.nodes()[at].data);
+        let (kept, lack): (Vec<_>, Vec<_>) = (0..3).partition(|at| file(*at).exists());
+        let ([_, _], [lacks]) = (&kept[..], &lack[..]) else { panic!("{tag}: durability 2 is two copies: {kept:?}") };
+        (tag, [file(kept[0]), file(kept[1])], kept, *lacks)
+    });
+    for (round, (tag, files, kept, lacks)) in pushed.iter().enumerate() {
+        let bad = kept[round % 2];
+        if round < 2 {
+            std::fs::remove_file(&files[round]).unwrap_or_else(|error| panic!("{tag}: {error}"));
+        } else {
+            mesh.nodes()[bad].pause();
+        }
+        let pulled = Repository::new(&mesh.anyone(*lacks), "two/app").pull(tag);
+        mesh.nodes()[bad].wake();
+        pulled.unwrap_or_else(|no| panic!("{tag}, at {lacks}: {no}"));
+        mesh.wait_ready(bad);
+    }
+}
+
+#[test]
 fn what_nobody_alive_holds_is_unavailable_and_not_unknown() {
     let mesh = Mesh::up(3);
     mesh.create_project("alone", true, 1);

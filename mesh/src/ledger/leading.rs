@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
+use openraft::errors::Fatal;
 use openraft::impls::BasicNode;
 use rules::command::{Command, Outcome};
 use rules::failover::{Assignment, Situation};
@@ -29,8 +30,11 @@ pub(super) fn start(ledger: &Arc<Ledger>, tasks: &Tasks) {
     tasks.spawn("ledger.leading", async move {
         loop {
             tokio::time::sleep(LOOK).await;
-            let fatal = ledger.raft.metrics().borrow_watched().running_state.clone();
-            if let Err(reason) = fatal {
+            let state = ledger.raft.metrics().borrow_watched().running_state.clone();
+            if let Err(reason) = state {
+                if matches!(reason, Fatal::Stopped) {
+                    return; // the node is stopping
+                }
                 error!(%reason, "the ledger has stopped on this node, most likely for its disk: mend that and restart the node");
                 metrics::counter!("atoll_ledger_stopped_total").increment(1);
                 tokio::time::sleep(STOPPED).await;

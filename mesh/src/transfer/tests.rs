@@ -20,25 +20,17 @@ const TERMS: TransferTerms = TransferTerms {
 /// The least urgent comes first.
 const COME: [Class; 3] = [Class::Preheat, Class::Copy, Class::Pull];
 
-/// Sends [`SIZE`] bytes to whoever fetches: the streams are written one after the other, in the order of [`COME`].
-struct Sender {
-    line: Line,
-    turn: watch::Sender<usize>,
-    written: mpsc::Sender<()>,
-}
+/// A node that is asked for blobs only, and does with a stream what it is told.
+struct Sender<F>(F);
 
-impl Service for Sender {
+impl<F, D> Service for Sender<F>
+where
+    F: Fn(Class, SendStream) -> D + Send + Sync + 'static,
+    D: Future<Output = ()> + Send,
+{
     async fn bulk(&self, _: NodeId, bulk: Bulk, send: SendStream, _: RecvStream) {
-        let Bulk::Fetch { class, .. } = bulk else { return };
-        let place = COME.iter().position(|one| *one == class).unwrap();
-        let mut serve = Serve::new(send, self.line.clone(), class, TERMS.stall);
-        serve.found(SIZE as u64, None, None, 0).await.unwrap();
-        self.turn.subscribe().wait_for(|turn| *turn == place).await.unwrap();
-        serve.send(Bytes::from(vec![0; SIZE])).await.unwrap();
-        serve.finish();
-        self.turn.send_replace(place + 1);
-        if place + 1 == COME.len() {
-            self.written.send(()).unwrap();
+        if let Bulk::Fetch { class, .. } = bulk {
+            self.0(class, send).await;
         }
     }
 
@@ -61,7 +53,23 @@ async fn of_the_streams_to_one_peer_the_most_urgent_ends_first_though_it_came_la
     let from = links::open_for_tests(&authority, NodeId(1), CongestionControl::Delivery);
     let address = from.local_address().unwrap();
     let (turn, (written, all_written)) = (watch::Sender::new(usize::MAX), mpsc::channel());
-    let sender = Arc::new(Sender { line: Line::default(), turn: turn.clone(), written });
+    // the streams are written one after the other, in the order of COME
+    let (line, turns) = (Line::default(), turn.clone());
+    let sender = Arc::new(Sender(move |class, send| {
+        let (line, turn, written) = (line.clone(), turns.clone(), written.clone());
+        async move {
+            let place = COME.iter().position(|one| *one == class).unwrap();
+            let mut serve = Serve::new(send, line, class, TERMS.stall);
+            serve.found(SIZE as u64, None, None, 0).await.unwrap();
+            turn.subscribe().wait_for(|turn| *turn == place).await.unwrap();
+            serve.send(Bytes::from(vec![0; SIZE])).await.unwrap();
+            serve.finish();
+            turn.send_replace(place + 1);
+            if place + 1 == COME.len() {
+                written.send(()).unwrap();
+            }
+        }
+    }));
     tasks.spawn("links", links::serve(from, sender, tasks.clone()));
     // a thread and a runtime of its own: while it is held up, nothing is taken off the network and nothing acknowledged
     let receiver = blocking(move || {
@@ -91,45 +99,30 @@ async fn of_the_streams_to_one_peer_the_most_urgent_ends_first_though_it_came_la
     assert!(preheat < SIZE / 2 && copy < SIZE / 2 && later < SIZE / 2, "they went side by side: {ends:?}");
 }
 
-/// Sends without end to who copies, and [`LARGE`] bytes to who pulls.
-struct Endless(Line);
-
 const LARGE: usize = 48 << 20;
 const PIECE: usize = 256 << 10;
-
-impl Service for Endless {
-    async fn bulk(&self, _: NodeId, bulk: Bulk, send: SendStream, _: RecvStream) {
-        let Bulk::Fetch { class, .. } = bulk else { return };
-        let mut serve = Serve::new(send, self.0.clone(), class, TERMS.stall);
-        serve.found(LARGE as u64, None, None, 0).await.unwrap();
-        let pieces = if class == Class::Pull { LARGE / PIECE } else { usize::MAX };
-        for _ in 0..pieces {
-            if serve.send(Bytes::from(vec![0; PIECE])).await.is_err() {
-                return; // whoever copied has seen enough
-            }
-        }
-        serve.finish();
-    }
-
-    async fn answer(&self, _: NodeId, _: Ask) -> Answer {
-        Answer::Refused("only bulk".into())
-    }
-
-    async fn join(&self, _: Ask) -> Answer {
-        Answer::Refused("only bulk".into())
-    }
-
-    async fn lease(&self, _: NodeId, _: SendStream, _: RecvStream) {}
-
-    async fn datagram(&self, _: NodeId, _: Bytes) {}
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pull_is_not_held_up_by_many_copies_that_fill_the_connection() {
     let (authority, tasks) = (Authority::generate().unwrap(), Tasks::new());
     let from = links::open_for_tests(&authority, NodeId(1), CongestionControl::Delivery);
     let address = from.local_address().unwrap();
-    tasks.spawn("links", links::serve(from, Arc::new(Endless(Line::default())), tasks.clone()));
+    // without end to who copies
+    let line = Line::default();
+    let sender = Arc::new(Sender(move |class, send| {
+        let mut serve = Serve::new(send, line.clone(), class, TERMS.stall);
+        async move {
+            serve.found(LARGE as u64, None, None, 0).await.unwrap();
+            let pieces = if class == Class::Pull { LARGE / PIECE } else { usize::MAX };
+            for _ in 0..pieces {
+                if serve.send(Bytes::from(vec![0; PIECE])).await.is_err() {
+                    return; // whoever copied has seen enough
+                }
+            }
+            serve.finish();
+        }
+    }));
+    tasks.spawn("links", links::serve(from, sender, tasks.clone()));
     let to = links::open_for_tests(&authority, NodeId(2), CongestionControl::Delivery);
     to.know(NodeId(1), address);
     let copied = watch::Sender::new(0);

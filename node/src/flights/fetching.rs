@@ -17,7 +17,7 @@ use tracing::warn;
 
 use super::arriving::Landing;
 use super::source::{FetchError, Source};
-use super::{Arriving, FlightError, Flights, Sources};
+use super::{Arriving, FlightError, Flights, Found, Sources};
 use crate::neighbours::Hurry;
 use crate::store::StoreError;
 use crate::transfers::Moving;
@@ -40,21 +40,24 @@ impl Flights {
         };
         let record = self.record(&digest);
         let kept_by = record.as_ref().map_or(&[][..], |record| &record.kept_by);
-        let (first, presumed) = self.sources(digest, &sources, kept_by).await;
+        let (first, found) = self.sources(digest, &sources, kept_by).await;
+        // where all were asked last, and how; who asks in a hurry and hears of nobody has waited for all
+        let waited = |others: &[Source], hurry| if others.is_empty() { Hurry::All } else { hurry };
+        let mut looked = (found == Found::Asked).then(|| (0, waited(&first, Hurry::First)));
         let mut fetching = Fetching {
             digest,
             class: arriving.class(),
             named: BTreeSet::new(),
             via,
             flight: Flight::new(first, record.and_then(|record| bound(&record))),
-            presumed,
+            presumed: found == Found::Presumed,
             missing_upstream: false,
             stalled: Vec::new(),
             grew: clock::now(),
             shown: None,
         };
         let mut landing = Some(self.land_in(&digest)?);
-        let (mut looked_again, mut wrong) = (None, None);
+        let mut wrong = None;
         loop {
             match fetching.flight.step() {
                 Step::Ask { source, offset } => {
@@ -62,15 +65,14 @@ impl Flights {
                     let Some(file) = landing.take() else { return Err(FlightError::NoSource(digest)) };
                     landing = Some(self.ask(&mut fetching, source, offset, file, arriving).await?);
                 }
-                Step::GiveUp if looked_again != Some((offset_of(&landing), Hurry::All)) => {
+                Step::GiveUp if looked != Some((offset_of(&landing), Hurry::All)) => {
                     // the region's fetcher, or those who were told, could not: ask everyone who has it, and take whoever says so first, for a client waits;
                     // then who says so later; and again whenever that has got any further
                     let at = offset_of(&landing);
-                    let hurry =
-                        if looked_again.is_some_and(|(before, _)| before == at) { Hurry::All } else { Hurry::First };
-                    looked_again = Some((at, hurry));
+                    let hurry = if looked.is_some_and(|(before, _)| before == at) { Hurry::All } else { Hurry::First };
                     fetching.presumed = false;
                     let mut others = self.last_sources(digest, &sources, hurry).await;
+                    looked = Some((at, waited(&others, hurry)));
                     others.retain(|other| !fetching.flight.shunned().iter().any(|shunned| shunned.is(other)));
                     fetching.flight.turn_to(others);
                 }
@@ -105,7 +107,7 @@ impl Flights {
                                 return Err(failed);
                             }
                             wrong = Some(failed);
-                            (looked_again, fetching.shown) = (None, None);
+                            (looked, fetching.shown) = (None, None);
                             // whoever has read wrong bytes is broken off; whoever comes now reads the next file
                             arriving.begun.send_replace(None);
                             landing = Some(self.land_in(&digest)?);

@@ -72,6 +72,17 @@ pub enum Sources {
     Told(Vec<NodeId>),
 }
 
+/// How the first sources of a flight were come by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// They were told, or the region's fetcher is to have it.
+    Named,
+    /// They kept it when it was pushed.
+    Presumed,
+    /// All were asked who holds it.
+    Asked,
+}
+
 /// All flights of this node.
 pub struct Flights {
     neighbours: Arc<Neighbours>,
@@ -164,8 +175,8 @@ impl Flights {
         Ok(held)
     }
 
-    /// The sources to try first, peers that lied lately the last; and whether they were not asked if they hold it, only kept it when it was pushed.
-    async fn sources(&self, digest: Digest, sources: &Sources, kept_by: &[NodeId]) -> (Vec<Source>, bool) {
+    /// The sources to try first, peers that lied lately the last; and how they were come by.
+    async fn sources(&self, digest: Digest, sources: &Sources, kept_by: &[NodeId]) -> (Vec<Source>, Found) {
         let me = self.neighbours.me;
         let mut told: Vec<Source> = match sources {
             Sources::Find { .. } => {
@@ -180,14 +191,14 @@ impl Flights {
         };
         self.liars.order(&mut told, Source::peer);
         if !told.is_empty() {
-            return (told, false);
+            return (told, Found::Named);
         }
         let mut presumed = self.neighbours.presumed_holders(digest, kept_by).await;
         presumed.retain(|node| !self.liars.demoted(*node));
         if presumed.is_empty() {
-            return (self.last_sources(digest, sources, Hurry::First).await, false);
+            return (self.last_sources(digest, sources, Hurry::First).await, Found::Asked);
         }
-        (presumed.into_iter().map(|node| Source::Peer { node, fill: false }).collect(), true)
+        (presumed.into_iter().map(|node| Source::Peer { node, fill: false }).collect(), Found::Presumed)
     }
 
     /// The sources when nobody else is to fetch for this node: holders; if there are none, whoever of the whole mesh fetches from the upstream; then the

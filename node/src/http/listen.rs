@@ -21,7 +21,7 @@ use tracing::{debug, warn};
 
 use super::Payload;
 use super::patience::Patient;
-use super::records::SmallFirst;
+use super::small_first::SmallFirst;
 
 /// A client has this long to send a request's head, and to shake hands.
 const HEAD: Duration = Duration::from_secs(30);

@@ -5,9 +5,9 @@ mod listen;
 mod patience;
 mod payload;
 pub mod range;
-mod records;
 pub mod request;
 pub mod route;
+mod small_first;
 
 pub use errors::{Code, Failure};
 pub use listen::{Listener, serve};

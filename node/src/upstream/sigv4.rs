@@ -40,7 +40,7 @@ pub(super) fn authorization(id: &str, secret: &str, scope: &Scope<'_>, request: 
     let reach = format!("{date}/{region}/{service}/aws4_request");
     let (canonical, names) = request.canonical(stamp);
     let text = format!("{ALGORITHM}\n{stamp}\n{reach}\n{}", Digest::sha256(canonical.as_bytes()).hex());
-    let signature = hex(&mac(&signing_key(secret, date, scope), &text));
+    let signature = hex::encode(mac(&signing_key(secret, date, scope), &text));
     format!("{ALGORITHM} Credential={id}/{reach}, SignedHeaders={names}, Signature={signature}")
 }
 
@@ -68,10 +68,6 @@ fn mac(key: &[u8], text: &str) -> Vec<u8> {
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes()).as_ref().to_vec()
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,7 +88,7 @@ mod tests {
 
     #[test]
     fn the_documented_signing_key_is_derived() {
-        let key = hex(&signing_key(SECRET, "20150830", &IAM));
+        let key = hex::encode(signing_key(SECRET, "20150830", &IAM));
         assert_eq!(key, "c4afb1cc5771d871763a393e44b703571b55cc28424d1a5e86da6ed3c154a4b9");
     }
 

@@ -120,9 +120,9 @@ pub struct LedgerStatus {
     pub released: Revision,
     /// The first entry that this node's log still has. Who has applied none before it comes back by a snapshot.
     pub log_from: Revision,
-    /// Who votes.
+    /// Who votes for certain: while that is being changed, who votes before and after. So a node that is shown here may be relied on when another dies.
     pub voters: BTreeSet<NodeId>,
-    /// Who only follows.
+    /// Who else follows.
     pub learners: BTreeSet<NodeId>,
     /// How this node answers reads.
     pub lease: LeaseState,
@@ -254,7 +254,8 @@ impl Ledger {
     /// For `status`.
     pub fn status(&self) -> LedgerStatus {
         let metrics = self.raft.metrics().borrow_watched().clone();
-        let membership = metrics.membership_config.membership();
+        let membership = metrics.committed_membership_config.membership();
+        let voters = settled_voters(membership.get_joint_config());
         let lease = self.lease_state();
         LedgerStatus {
             leader: metrics.current_leader.map(NodeId),
@@ -262,8 +263,8 @@ impl Ledger {
             applied: self.applied_now(),
             released: self.released_now(),
             log_from: Revision(metrics.purged.map_or(0, |last| last.index + 1)),
-            voters: membership.voter_ids().map(NodeId).collect(),
-            learners: membership.learner_ids().map(NodeId).collect(),
+            learners: membership.nodes().map(|(id, _)| NodeId(*id)).filter(|id| !voters.contains(id)).collect(),
+            voters,
             lease,
         }
     }
@@ -428,10 +429,24 @@ impl Ledger {
     }
 }
 
+/// The voters of all sets of voters that count at the moment: one, or two while one takes the other's place and each must have a majority.
+fn settled_voters(sets: &[BTreeSet<u64>]) -> BTreeSet<NodeId> {
+    let Some((first, others)) = sets.split_first() else { return BTreeSet::new() };
+    first.iter().filter(|id| others.iter().all(|set| set.contains(id))).map(|id| NodeId(*id)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::types::Consensus;
-    use super::{database::Store, log::Log, state::StateMachine};
+    use super::{database::Store, log::Log, settled_voters, state::StateMachine};
+    use rules::names::NodeId;
+
+    #[test]
+    fn a_voter_to_be_is_not_shown_before_the_mesh_can_do_without_the_old_ones() {
+        assert!(settled_voters(&[]).is_empty());
+        assert_eq!(settled_voters(&[[1, 2, 3].into()]), [1, 2, 3].map(NodeId).into());
+        assert_eq!(settled_voters(&[[1].into(), [1, 2, 3].into()]), [NodeId(1)].into());
+    }
 
     struct Builder;
 

@@ -3,10 +3,12 @@
 use std::process::Command;
 
 use rustix::process::Signal;
+use serde_json::Value;
 use tempfile::TempDir;
 use tests::image::Image;
 use tests::mesh::Mesh;
-use tests::{process, tools};
+use tests::process::Running;
+use tests::{process, tools, wait};
 
 #[test]
 fn ctrl_c_leaves_no_process_and_a_second_start_finds_everything() {
@@ -34,6 +36,28 @@ fn ctrl_c_leaves_no_process_and_a_second_start_finds_everything() {
     }
     let (well, left) = mesh.stop(Signal::TERM);
     assert!(well && left.is_empty(), "SIGTERM ends it too: {well}, still running: {left:?}");
+}
+
+#[test]
+fn a_node_killed_before_the_mesh_was_ready_takes_no_other_along() {
+    let folder = TempDir::with_prefix("atoll-early-").expect("a temporary folder");
+    let data = folder.path().join("data");
+    let mut command = Command::new(tools::atoll());
+    command.arg("up").arg("--data").arg(&data).args(["--port", "0"]);
+    let mut up = Running::start(&mut command, &folder.path().join("up.log"));
+    let (name, pid) = wait::until("mesh.json tells of the nodes", || {
+        let told: Value = serde_json::from_slice(&std::fs::read(data.join("mesh.json")).ok()?).ok()?;
+        let last = &told["nodes"][2]; // the first one forms the mesh
+        Some((last["name"].as_str()?.to_owned(), u32::try_from(last["pid"].as_u64()?).ok()?))
+    });
+    process::signal(pid, Signal::KILL);
+    wait::until("`up` goes on, and says who is down", || {
+        assert!(up.ended().is_none(), "it ended:\n{}", up.last_words());
+        let said = up.last_words();
+        (said.contains(&format!("{name} is down")) && said.contains("What happens")).then_some(())
+    });
+    let ended = up.stop(Signal::INT, wait::PATIENCE);
+    assert!(ended.is_some_and(|how| how.success()), "Ctrl-C is a normal end: {ended:?}\n{}", up.last_words());
 }
 
 #[test]
@@ -84,8 +108,7 @@ fn status_is_the_same_for_scripts_and_for_the_command_line() {
     let mut command = Command::new(tools::atoll());
     command.args(["status", "--url", &mesh.nodes()[1].url, "--user", mesh.admin().0, "--output", "json"]);
     let printed = process::succeed(command.arg("--password-file").arg(&file));
-    let printed: serde_json::Value =
-        serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{error}: {printed}"));
+    let printed: Value = serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{error}: {printed}"));
     for part in ["node", "leader", "projects"] {
         assert!(!told[part].is_null(), "status has no {part}: {told}");
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use mesh::clock;
@@ -11,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::client::Client;
 use super::init::ADMINISTRATOR;
-use super::up::World;
+use super::up::{Node, World};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
@@ -52,22 +53,32 @@ fn say(text: &str) {
     println!("{}  {text}", &clock::timestamp().to_string()[11..19]);
 }
 
+fn down(node: &Node, how: ExitStatus) {
+    say(&format!("{} is down ({how}); it stays down until it is started again", node.name));
+}
+
 async fn wait_until_ready(world: &mut World) -> io::Result<()> {
     let started = Instant::now();
     loop {
-        if let Some((i, how)) = world.reap().first() {
-            let node = &world.nodes[*i];
+        for (i, how) in world.reap() {
+            let node = &world.nodes[i];
+            // somebody ended it, by a signal: that is what `up` is for, and the others go on
+            if how.code().is_none_or(|code| code == 0) {
+                down(node, how);
+                continue;
+            }
             let log = std::fs::read_to_string(node.folder.join("atoll.log")).unwrap_or_default();
             let last: Vec<&str> = log.lines().rev().take(5).collect();
             let last: Vec<&str> = last.into_iter().rev().collect();
             return Err(io::Error::other(format!("{} ended at its start ({how}):\n{}", node.name, last.join("\n"))));
         }
         let mut ready = 0;
-        for node in &world.nodes {
+        let running = world.nodes.iter().filter(|node| node.child.is_some());
+        for node in running.clone() {
             let client = Client::new(&node.url, None, None)?;
             ready += usize::from(client.request("/readyz").await.is_ok_and(|(status, _)| status == 200));
         }
-        if ready == world.nodes.len() {
+        if ready == running.count() {
             return Ok(());
         }
         if started.elapsed() > READY {
@@ -91,8 +102,7 @@ async fn watch(world: &mut World, keys: bool) -> io::Result<()> {
             () = tokio::time::sleep(LOOK) => {}
         }
         for (i, how) in world.reap() {
-            let node = &world.nodes[i];
-            say(&format!("{} is down ({how}); it stays down until it is started again", node.name));
+            down(&world.nodes[i], how);
         }
         for i in 0..world.nodes.len() {
             if let Some(status) = status(world, i).await {

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use config::Settings;
@@ -240,14 +240,14 @@ impl World {
     }
 
     /// Nodes that have ended since the last look, with how.
-    pub(super) fn reap(&mut self) -> Vec<(usize, String)> {
+    pub(super) fn reap(&mut self) -> Vec<(usize, ExitStatus)> {
         let mut ended = Vec::new();
         for (i, node) in self.nodes.iter_mut().enumerate() {
             if let Some(child) = &mut node.child
                 && let Ok(Some(status)) = child.try_wait()
             {
                 node.child = None;
-                ended.push((i, status.to_string()));
+                ended.push((i, status));
             }
         }
         ended

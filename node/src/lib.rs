@@ -23,6 +23,7 @@
 //! | [`store`] | blobs on disk |
 //! | [`birth`] | what a new mesh begins with |
 //! | [`records`] | the ledger as the node reads it: its own, or what an edge asks and keeps |
+//! | [`lock`] | the data folder is one process's at a time |
 //! | [`observe`] | logs and metrics |
 
 pub mod access;
@@ -33,6 +34,7 @@ pub mod copies;
 pub mod flights;
 pub mod http;
 pub mod liars;
+pub mod lock;
 pub mod mirrors;
 pub mod neighbours;
 pub mod observe;

@@ -31,6 +31,7 @@ use crate::copies::Copies;
 use crate::flights::Flights;
 use crate::http::{self, Listener};
 use crate::liars::Liars;
+use crate::lock::FolderLock;
 use crate::mirrors::Mirrors;
 use crate::neighbours::Neighbours;
 use crate::outgoing::Outgoing;
@@ -55,7 +56,11 @@ pub struct Running {
     inner: Tasks,
     http: Tasks,
     drain: Duration,
+    _lock: FolderLock,
 }
+
+/// How long a process that was here before may take to end beyond its `drain`.
+const PREDECESSOR: Duration = Duration::from_secs(10);
 
 /// The folder of a node's keys within its data_dir.
 pub fn identity_folder(data_dir: &Path) -> std::path::PathBuf {
@@ -91,6 +96,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     let identity = Identity::load(&identity_folder(&data_dir)).map_err(|e| {
         io::Error::other(format!("{e}; `atoll init` forms a new mesh here, `atoll join TOKEN` joins one"))
     })?;
+    let lock = FolderLock::take(&data_dir, settings.drain + PREDECESSOR).await?;
     let birth = Birth::load(&data_dir)?;
     let listener = Listener::bind(settings.http.listen, settings.http.tls.as_ref()).await?;
     let (tls, address) = (listener.is_tls(), listener.address()?);
@@ -264,7 +270,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     inner.spawn("sweep", sweep(store, sessions));
     info!(node = %identity.node, name = settings.name, role = settings.role.name(), region = settings.region, %address, "serving");
     let ledger = records.ledger().cloned();
-    Ok(Running { links, members, ledger, inner, http: clients, drain: settings.drain })
+    Ok(Running { links, members, ledger, inner, http: clients, drain: settings.drain, _lock: lock })
 }
 
 fn ledger_terms(settings: &Settings) -> LedgerTerms {

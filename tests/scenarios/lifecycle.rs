@@ -61,6 +61,31 @@ fn a_node_killed_before_the_mesh_was_ready_takes_no_other_along() {
 }
 
 #[test]
+fn a_node_started_while_its_predecessor_still_runs_waits_for_its_end() {
+    let mesh = Mesh::up(3);
+    let image = Image::random(&[100 << 10]);
+    mesh.repository(2, "demo/heir").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    let before = &mesh.nodes()[2];
+    before.pause(); // it takes its time
+    let mut command = Command::new(tools::atoll());
+    command.arg("serve").arg("--config").arg(before.data.join("node.yaml"));
+    let mut next = Running::start(&mut command, &mesh.folder().join("next.log"));
+    wait::until("the next one waits", || {
+        assert!(next.ended().is_none(), "it ended:\n{}", next.last_words());
+        next.last_words().contains("waiting for its end").then_some(())
+    });
+    before.wake();
+    process::signal(before.pid(), Signal::TERM);
+    wait::until_ok("the next one is ready", || {
+        assert!(next.ended().is_none(), "it ended:\n{}", next.last_words());
+        let ready = mesh.anyone(2).get("/readyz").map_err(|none| none.to_string())?;
+        if ready.status == 200 && !before.lives() { Ok(()) } else { Err(ready.to_string()) }
+    });
+    let found = mesh.repository(2, "demo/heir").pull("1").unwrap_or_else(|no| panic!("{no}"));
+    assert_eq!(found.digest, image.digest());
+}
+
+#[test]
 fn five_nodes_are_one_registry_too() {
     let mesh = Mesh::up(5);
     let mut regions: Vec<_> = mesh.nodes().iter().map(|node| node.region.as_str()).collect();

@@ -6,6 +6,7 @@
 mod congestion;
 mod frame;
 mod line;
+mod path;
 mod serve;
 mod tls;
 
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use quinn::{Connection, Endpoint, RecvStream, SendStream};
+use quinn::{Connecting, Connection, ConnectionError, Endpoint, Incoming, RecvStream, SendStream, TransportConfig};
 use rules::names::NodeId;
 use rules::wire::{self, Answer, Ask, BadMessage, Bulk};
 use serde::{Deserialize, Serialize};
@@ -80,7 +81,9 @@ enum Class {
 pub struct Links {
     me: NodeId,
     endpoint: Endpoint,
+    server: quinn::ServerConfig,
     client: quinn::ClientConfig,
+    congestion: CongestionControl,
     addresses: Mutex<HashMap<NodeId, SocketAddr>>,
     connections: Mutex<HashMap<(NodeId, Class), Connection>>,
     dialling: Mutex<HashMap<(NodeId, Class), Turn>>,
@@ -100,12 +103,14 @@ impl Links {
         listen: SocketAddr,
         congestion: CongestionControl,
     ) -> Result<Arc<Self>, IdentityError> {
-        let (server, client) = tls::configs(identity, congestion)?;
-        let endpoint = tls::endpoint(identity, server, listen)?;
+        let (server, client) = tls::configs(identity)?;
+        let endpoint = tls::endpoint(identity, server.clone(), listen)?;
         Ok(Arc::new(Links {
             me: identity.node,
             endpoint,
+            server,
             client,
+            congestion,
             addresses: Mutex::default(),
             connections: Mutex::default(),
             dialling: Mutex::default(),
@@ -163,9 +168,11 @@ impl Links {
         }
         let address = self.addresses.lock().get(&node).copied().ok_or(LinkError::Unknown(node))?;
         let unreachable = |reason: String| LinkError::Unreachable { node, reason };
+        let mut config = self.client.clone();
+        config.transport_config(self.transport(address));
         let dial = self
             .endpoint
-            .connect_with(self.client.clone(), address, &node.certificate_name())
+            .connect_with(config, address, &node.certificate_name())
             .map_err(|e| unreachable(e.to_string()))?;
         let connection = match tokio::time::timeout(DIAL, dial).await {
             Ok(Ok(connection)) => connection,
@@ -174,6 +181,18 @@ impl Links {
         };
         self.connections.lock().insert((node, class), connection.clone());
         Ok(connection)
+    }
+
+    /// How packets are sent to `address`.
+    fn transport(&self, address: SocketAddr) -> Arc<TransportConfig> {
+        tls::transport(self.congestion, path::largest_payload(address))
+    }
+
+    /// Takes a peer's handshake in.
+    fn accept(&self, incoming: Incoming) -> Result<Connecting, ConnectionError> {
+        let mut config = self.server.clone();
+        config.transport_config(self.transport(incoming.remote_address()));
+        incoming.accept_with(Arc::new(config))
     }
 
     async fn open_stream(&self, to: NodeId, class: Class, open: &Open) -> Result<(SendStream, RecvStream), LinkError> {
@@ -277,12 +296,31 @@ mod tests {
     use crate::identity::Authority;
 
     #[tokio::test]
+    async fn packets_grow_to_what_the_way_takes() {
+        let authority = Authority::generate().unwrap();
+        let [here, there] = [1, 2].map(|node| open_for_tests(&authority, NodeId(node), CongestionControl::Delivery));
+        here.know(there.me(), there.local_address().unwrap());
+        let accepted = async { there.accept(there.endpoint.accept().await.unwrap()).unwrap().await.unwrap() };
+        let (dialled, accepted) = tokio::join!(here.connection(there.me(), Class::Bulk), accepted);
+        let grown = async {
+            for connection in [dialled.unwrap(), accepted] {
+                while connection.stats().path.current_mtu < path::LARGEST {
+                    // a probe goes out when something else does
+                    let _ = connection.send_datagram(Bytes::from_static(b"anything"));
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), grown).await.expect("loopback takes large packets");
+    }
+
+    #[tokio::test]
     async fn a_link_is_under_the_congestion_control_that_was_chosen() {
         let authority = Authority::generate().unwrap();
         for chosen in [CongestionControl::Delivery, CongestionControl::Cubic] {
             let [here, there] = [1, 2].map(|node| open_for_tests(&authority, NodeId(node), chosen));
             here.know(there.me(), there.local_address().unwrap());
-            let accepted = async { there.endpoint.accept().await.unwrap().await.unwrap() };
+            let accepted = async { there.accept(there.endpoint.accept().await.unwrap()).unwrap().await.unwrap() };
             let (dialled, accepted) = tokio::join!(here.connection(there.me(), Class::Bulk), accepted);
             for connection in [dialled.unwrap(), accepted] {
                 let is_cubic = connection.congestion_state().into_any().is::<quinn::congestion::Cubic>();

@@ -34,13 +34,14 @@ pub trait Service: Send + Sync + 'static {
 /// Accepts connections until the group stops.
 pub async fn serve<S: Service>(links: Arc<Links>, service: Arc<S>, tasks: Tasks) {
     while let Some(incoming) = links.endpoint.accept().await {
-        let (service, inner) = (service.clone(), tasks.clone());
-        tasks.spawn("links.connection", connection(incoming, service, inner));
+        let (links, service, inner) = (links.clone(), service.clone(), tasks.clone());
+        tasks.spawn("links.connection", connection(links, incoming, service, inner));
     }
 }
 
-async fn connection<S: Service>(incoming: Incoming, service: Arc<S>, tasks: Tasks) {
-    let connection = match incoming.await {
+async fn connection<S: Service>(links: Arc<Links>, incoming: Incoming, service: Arc<S>, tasks: Tasks) {
+    let handshake = async { links.accept(incoming)?.await };
+    let connection = match handshake.await {
         Ok(connection) => connection,
         Err(error) => {
             debug!(%error, "handshake failed");

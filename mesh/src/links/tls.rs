@@ -1,11 +1,12 @@
 //! TLS and transport settings of the links.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt};
+use quinn::{Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt};
 use rules::digest::Digest;
 use rules::wire::{Answer, Ask, JoinGrant, JoinRequest};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -16,6 +17,7 @@ use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tracing::warn;
 
 use super::congestion::ByDelivery;
+use super::path::LARGEST;
 use super::{LinkError, Open, read_message, write_message};
 use crate::identity::{Identity, IdentityError, certificate_der};
 
@@ -33,9 +35,13 @@ fn certificate_error(error: impl std::fmt::Display) -> IdentityError {
     IdentityError::Certificate(error.to_string())
 }
 
-/// Idle timeout and keep-alive let a dead peer's connection go within seconds; windows let one stream fill a 100 ms path at 1 Gbit/s.
-fn transport(congestion: CongestionControl) -> TransportConfig {
+/// Idle timeout and keep-alive let a dead peer's connection go within seconds; windows let one stream fill a 100 ms path at 1 Gbit/s. Packets grow to
+/// `largest` bytes of payload where they come through.
+pub(super) fn transport(congestion: CongestionControl, largest: u16) -> Arc<TransportConfig> {
     let mut transport = TransportConfig::default();
+    let mut packets = MtuDiscoveryConfig::default();
+    packets.upper_bound(largest);
+    transport.mtu_discovery_config(Some(packets));
     transport.max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(6_000))));
     transport.keep_alive_interval(Some(Duration::from_millis(1500)));
     transport.datagram_receive_buffer_size(Some(1 << 20));
@@ -49,7 +55,7 @@ fn transport(congestion: CongestionControl) -> TransportConfig {
             transport.congestion_controller_factory(Arc::new(quinn::congestion::CubicConfig::default()))
         }
     };
-    transport
+    Arc::new(transport)
 }
 
 /// How much may be in flight on a link: see the setting `links.congestion`.
@@ -62,10 +68,8 @@ pub enum CongestionControl {
     Cubic,
 }
 
-pub(super) fn configs(
-    identity: &Identity,
-    congestion: CongestionControl,
-) -> Result<(quinn::ServerConfig, quinn::ClientConfig), IdentityError> {
+/// What both ends say in the handshake. How packets are sent is chosen for each connection: [`transport`].
+pub(super) fn configs(identity: &Identity) -> Result<(quinn::ServerConfig, quinn::ClientConfig), IdentityError> {
     let mut roots = RootCertStore::empty();
     roots.add(certificate_der(&identity.authority.certificate)?).map_err(certificate_error)?;
     let roots = Arc::new(roots);
@@ -88,13 +92,10 @@ pub(super) fn configs(
         .with_client_auth_cert(identity.chain()?, identity.private_key()?)
         .map_err(certificate_error)?;
     client.alpn_protocols = vec![PROTOCOL.to_vec()];
-    let transport = Arc::new(transport(congestion));
     let server = QuicServerConfig::try_from(server).map_err(certificate_error)?;
-    let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
-    server.transport_config(transport.clone());
+    let server = quinn::ServerConfig::with_crypto(Arc::new(server));
     let client = QuicClientConfig::try_from(client).map_err(certificate_error)?;
-    let mut client = quinn::ClientConfig::new(Arc::new(client));
-    client.transport_config(transport);
+    let client = quinn::ClientConfig::new(Arc::new(client));
     Ok((server, client))
 }
 
@@ -124,7 +125,8 @@ pub(super) fn endpoint(
     socket.bind(&listen.into()).map_err(error)?;
     let secret = Digest::sha256(identity.key.as_bytes());
     let reset_key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.as_bytes());
-    let config = EndpointConfig::new(Arc::new(reset_key));
+    let mut config = EndpointConfig::new(Arc::new(reset_key));
+    config.max_udp_payload_size(LARGEST).map_err(|e| error(io::Error::other(e)))?;
     Endpoint::new(config, Some(server), socket.into(), Arc::new(TokioRuntime)).map_err(error)
 }
 

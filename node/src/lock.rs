@@ -1,0 +1,77 @@
+//! A data folder belongs to one process at a time.
+//!
+//! A node that is started while its predecessor still drains waits for it, instead of failing at the first port or database that is not free yet.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use tracing::info;
+
+/// Between two looks whether the folder has become free.
+const LOOK: Duration = Duration::from_millis(100);
+/// A process that was killed lets go of its files one by one, and the lock is not the last of them.
+const REST: Duration = Duration::from_millis(300);
+
+/// The folder is this process's until this is dropped, or the process ends in any way.
+#[derive(Debug)]
+pub struct FolderLock {
+    _file: File,
+}
+
+impl FolderLock {
+    /// Takes the folder, and waits at most `patience` for a process that has it.
+    ///
+    /// # Errors
+    /// In words for the operator, when the folder cannot be written or the other process does not end. Nothing has changed then.
+    pub async fn take(data_dir: &Path, patience: Duration) -> io::Result<Self> {
+        let path = data_dir.join("in-use");
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(named)?;
+        if !taken(&file).map_err(named)? {
+            let folder = data_dir.display();
+            info!(%folder, "another process uses this node's folder; waiting for its end");
+            let free = async {
+                while !taken(&file).map_err(named)? {
+                    tokio::time::sleep(LOOK).await;
+                }
+                Ok::<_, io::Error>(())
+            };
+            tokio::time::timeout(patience, free).await.map_err(|_| {
+                let message = format!("another process has used {folder} for {patience:?} and goes on; end it (`{folder}/pid` names it), or give this node another data_dir");
+                io::Error::new(io::ErrorKind::ResourceBusy, message)
+            })??;
+            tokio::time::sleep(REST).await;
+        }
+        Ok(FolderLock { _file: file })
+    }
+}
+
+fn taken(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_comes_second_waits_and_gives_up_in_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = FolderLock::take(folder.path(), Duration::ZERO).await.unwrap();
+        let refused = FolderLock::take(folder.path(), Duration::ZERO).await.unwrap_err().to_string();
+        assert!(refused.contains("another process") && refused.contains("data_dir"), "{refused}");
+        let second = FolderLock::take(folder.path(), Duration::from_secs(60));
+        let gone = async {
+            tokio::time::sleep(LOOK * 3).await;
+            drop(first);
+        };
+        let (second, ()) = tokio::join!(second, gone);
+        second.unwrap();
+    }
+}

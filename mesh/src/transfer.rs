@@ -1,5 +1,6 @@
 //! Blobs between nodes, as streams. What is kept, and where, is the node's business: this room only moves bytes and counts them.
 
+use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use rules::names::{NodeId, RepositoryName};
 use rules::pacing::Class;
 use rules::wire::{Bulk, CopyEnd, Fetched, Held};
 
-use crate::links::{Line, LinkError, Links, read_message, write_message};
+use crate::links::{Line, LinkError, Links, begin_frame, finish_message, read_message, write_message};
 
 /// The most bytes of one piece on a stream.
 const PIECE: usize = 256 << 10;
@@ -22,7 +23,7 @@ pub struct TransferTerms {
     pub first_byte: Duration,
     /// Between two bytes, of an upload that is copied out and for a peer that takes bytes.
     pub stall: Duration,
-    /// Between two bytes of a peer that sends a blob it holds.
+    /// Between two bytes of a peer that sends a blob that a client waits for.
     pub source_stall: Duration,
 }
 
@@ -72,18 +73,24 @@ pub async fn fetch(links: &Links, from: NodeId, wanted: Wanted, terms: TransferT
     let begin = async {
         let (mut send, mut receive) = links.open_bulk(from, ask, terms.first_byte).await?;
         let _ = send.finish();
-        match read_message(&mut receive).await? {
-            Fetched::Found { size, content, list, behind } => {
-                let claim = Claim { size, content, list: list.map(serde_bytes::ByteBuf::into_vec) };
-                // whoever is nearer to a source that stands still must have time to replace it first
-                let patience = (terms.source_stall * (1 + u32::from(behind))).min(terms.stall);
-                Ok(Fetching::Found(Fetch { receive, patience, behind, claim }))
-            }
-            Fetched::Elsewhere(node) => Ok(Fetching::Elsewhere(node)),
-            Fetched::Missing => Ok(Fetching::Missing),
-        }
+        let length = begin_frame(&mut receive).await?;
+        Ok::<_, LinkError>((receive, length))
     };
-    tokio::time::timeout(terms.first_byte, begin).await.map_err(|_| LinkError::Deadline)?
+    let (mut receive, length) =
+        tokio::time::timeout(terms.first_byte, begin).await.map_err(|_| LinkError::Deadline)??;
+    // what nobody waits for stands back behind what is more urgent: that is no silence
+    let between = if class == Class::Pull { terms.source_stall } else { terms.stall };
+    // a large blob's list of groups takes a while
+    match finish_message(&mut receive, length, between).await? {
+        Fetched::Found { size, content, list, behind } => {
+            let claim = Claim { size, content, list: list.map(serde_bytes::ByteBuf::into_vec) };
+            // whoever is nearer to a source that stands still must have time to replace it first
+            let patience = (between * (1 + u32::from(behind))).min(terms.stall);
+            Ok(Fetching::Found(Fetch { receive, patience, behind, claim }))
+        }
+        Fetched::Elsewhere(node) => Ok(Fetching::Elsewhere(node)),
+        Fetched::Missing => Ok(Fetching::Missing),
+    }
 }
 
 impl Fetch {
@@ -107,7 +114,6 @@ pub struct Serve {
 impl Serve {
     /// Takes the stream that a [`Bulk::Fetch`] came on; of several streams in one line the more urgent class goes first.
     pub fn new(send: SendStream, line: Line, class: Class, stall: Duration) -> Self {
-        let _ = send.set_priority(class.priority());
         Serve { send, line, class, stall, finished: false }
     }
 
@@ -134,7 +140,18 @@ impl Serve {
         behind: u8,
     ) -> Result<(), LinkError> {
         let list = list.map(serde_bytes::ByteBuf::from);
-        write_message(&mut self.send, &Fetched::Found { size, content, list, behind }).await
+        write_message(&mut self.send, &Fetched::Found { size, content, list, behind }).await?;
+        // the bytes stand back, but not the word that they come: whoever asked would take that for silence
+        let _ = self.send.set_priority(self.class.priority());
+        Ok(())
+    }
+
+    /// Ends when the peer wants no more.
+    pub fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
+        let stopped = self.send.stopped();
+        async move {
+            let _ = stopped.await;
+        }
     }
 
     /// Sends the next bytes; a peer that takes none for longer than the stall time is given up.

@@ -79,23 +79,31 @@ impl Outgoing {
         serve.found(size, content, list, behind).await?;
         let pace = self.pacing.towards(from, wanted.class);
         let shown = self.transfers.begin(digest, Direction::Out, from, size - offset);
-        while let Some(piece) = body.next().await {
-            match piece {
-                Ok(mut bytes) => {
-                    while let Some(piece) = pace.next(&mut bytes).await {
-                        shown.advance(piece.len() as u64);
-                        metrics::counter!("atoll_link_bytes_sent_total").increment(piece.len() as u64);
-                        serve.send(piece).await?;
+        let gone = serve.stopped();
+        let sending = async {
+            while let Some(piece) = body.next().await {
+                match piece {
+                    Ok(mut bytes) => {
+                        while let Some(piece) = pace.next(&mut bytes).await {
+                            shown.advance(piece.len() as u64);
+                            metrics::counter!("atoll_link_bytes_sent_total").increment(piece.len() as u64);
+                            serve.send(piece).await?;
+                        }
+                    }
+                    Err(error) => {
+                        debug!(%digest, %error, "what a peer follows broke off");
+                        return Ok(());
                     }
                 }
-                Err(error) => {
-                    debug!(%digest, %error, "what a peer follows broke off");
-                    return Ok(());
-                }
             }
+            serve.finish();
+            Ok(())
+        };
+        // whoever has gone away must not wait for its turn before those who are still there
+        tokio::select! {
+            sent = sending => sent,
+            () = gone => Ok(()),
         }
-        serve.finish();
-        Ok(())
     }
 
     async fn find(&self, wanted: &Wanted) -> Result<Option<Found>, StoreError> {

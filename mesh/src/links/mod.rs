@@ -22,7 +22,7 @@ use rules::names::NodeId;
 use rules::wire::{self, Answer, Ask, BadMessage, Bulk};
 use serde::{Deserialize, Serialize};
 
-pub use frame::{MAX_FRAME, read_frame, read_message, write_frame, write_message};
+pub use frame::{MAX_FRAME, begin_frame, finish_message, read_frame, read_message, write_frame, write_message};
 pub use line::Line;
 pub use serve::{Peer, Service, serve};
 pub use tls::{CongestionControl, ask_to_join};

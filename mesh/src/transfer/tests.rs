@@ -155,10 +155,37 @@ async fn a_pull_is_not_held_up_by_many_copies_that_fill_the_connection() {
     assert!(meanwhile < LARGE / 3, "while two thirds of a pull of {LARGE} bytes came, so did {meanwhile} of copies");
 }
 
-async fn begin(links: &Links, class: Class) -> Fetch {
+#[tokio::test]
+async fn a_list_of_megabytes_may_take_longer_than_the_first_byte() {
+    let (authority, tasks) = (Authority::generate().unwrap(), Tasks::new());
+    let from = links::open_for_tests(&authority, NodeId(1), CongestionControl::Delivery);
+    let address = from.local_address().unwrap();
+    let terms = TransferTerms { first_byte: Duration::from_secs(2), ..TERMS };
+    let sender = Arc::new(Sender(move |_, mut send: SendStream| async move {
+        let list = Some(serde_bytes::ByteBuf::from(vec![7; 4 << 20]));
+        let found = rules::wire::encode(&Fetched::Found { size: 8 << 30, content: None, list, behind: 0 });
+        send.write_all(&(found.len() as u32).to_be_bytes()).await.unwrap();
+        for part in found.chunks(found.len() / 3) {
+            tokio::time::sleep(terms.first_byte / 2).await;
+            send.write_all(part).await.unwrap();
+        }
+        let _ = send.stopped().await;
+    }));
+    tasks.spawn("links", links::serve(from, sender, tasks.clone()));
+    let to = links::open_for_tests(&authority, NodeId(2), CongestionControl::Delivery);
+    to.know(NodeId(1), address);
+    let found = fetch(&to, NodeId(1), wanted(Class::Pull), terms).await.unwrap();
+    let Fetching::Found(fetch) = found else { panic!("it is there") };
+    assert_eq!(fetch.claim.list.map(|list| list.len()), Some(4 << 20));
+}
+
+fn wanted(class: Class) -> Wanted {
     let digest = Digest::sha256(class.name().as_bytes());
-    let wanted = Wanted { digest, offset: 0, fill: false, via: None, list: false, direct: false, class };
-    match fetch(links, NodeId(1), wanted, TERMS).await.unwrap() {
+    Wanted { digest, offset: 0, fill: false, via: None, list: false, direct: false, class }
+}
+
+async fn begin(links: &Links, class: Class) -> Fetch {
+    match fetch(links, NodeId(1), wanted(class), TERMS).await.unwrap() {
         Fetching::Found(fetch) => fetch,
         Fetching::Elsewhere(_) | Fetching::Missing => panic!("it is there"),
     }

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rules::digest::Digest;
@@ -31,8 +30,8 @@ pub struct Begun {
 
 /// A blob that is arriving.
 pub struct Arriving {
-    /// The most urgent that anyone wants it for, as an index of [`Class::ALL`].
-    class: AtomicUsize,
+    /// The most urgent that anyone wants it for.
+    class: watch::Sender<Class>,
     pub(super) begun: watch::Sender<Option<Begun>>,
     pub(super) done: watch::Sender<Option<Result<Held, FlightError>>>,
 }
@@ -40,21 +39,27 @@ pub struct Arriving {
 impl Arriving {
     /// Nothing has come yet.
     pub(super) fn new(class: Class) -> Self {
-        Arriving {
-            class: AtomicUsize::new(class as usize),
-            begun: watch::Sender::new(None),
-            done: watch::Sender::new(None),
-        }
+        Arriving { class: watch::Sender::new(class), begun: watch::Sender::new(None), done: watch::Sender::new(None) }
     }
 
     /// Somebody wants it for this: if that is more urgent, its source is asked again accordingly, from the byte that was reached.
     pub fn raise(&self, class: Class) {
-        self.class.fetch_min(class as usize, Ordering::Relaxed);
+        self.class.send_if_modified(|now| {
+            let more = class < *now;
+            *now = class.min(*now);
+            more
+        });
     }
 
     /// What it is wanted for.
     pub(super) fn class(&self) -> Class {
-        Class::ALL[self.class.load(Ordering::Relaxed)]
+        *self.class.borrow()
+    }
+
+    /// Ends when somebody wants it for something more urgent than `class`.
+    pub(super) async fn raised(&self, class: Class) {
+        // the sender is this: it does not go away meanwhile
+        let _ = self.class.subscribe().wait_for(|now| *now < class).await;
     }
 
     /// What is known of it once a source has answered; at most `deadline` later.

@@ -101,11 +101,12 @@ impl Flights {
         let shown = fetching.shown.get_or_insert_with(|| self.transfers.begin(digest, Direction::In, peer, size));
         shown.turn_to(peer);
         while fetching.flight.step() != Step::Check {
-            if arriving.class() < fetching.class {
+            let Batch { pieces, then } = tokio::select! {
+                biased;
                 // somebody is in more of a hurry now: the same source again, for that
-                return Ok(landing);
-            }
-            let Batch { pieces, then } = next_batch(&mut incoming).await;
+                () = arriving.raised(fetching.class) => return Ok(landing),
+                batch = next_batch(&mut incoming) => batch,
+            };
             let count: u64 = pieces.iter().map(|b| b.len() as u64).sum();
             if let Source::Peer { .. } = source {
                 metrics::counter!("atoll_link_bytes_received_total").increment(count);

@@ -132,21 +132,14 @@ impl FileBody {
         let Some(following) = &mut self.following else { return Poll::Ready(Ok(self.end)) };
         loop {
             let known = following.borrow_and_update().clone();
-            match known {
+            let reached = match known {
                 Ok(allowed) if allowed > self.at => return Poll::Ready(Ok(allowed.min(self.end))),
-                Ok(_) => {}
+                Ok(allowed) => allowed,
                 Err(reason) => return Poll::Ready(Err(io::Error::other(reason.to_string()))),
-            }
+            };
             if self.waiting.is_none() {
-                let (mut following, at, stall) = (following.clone(), self.at, self.stall);
-                self.waiting = Some(Box::pin(async move {
-                    let grown = following.wait_for(|f| f.as_ref().map_or(true, |allowed| *allowed > at));
-                    match tokio::time::timeout(stall, grown).await {
-                        Ok(Ok(_)) => Ok(()),
-                        Ok(Err(_)) => Err(Stopped::Failed("the transfer ended".into())),
-                        Err(_) => Err(Stopped::Stalled),
-                    }
-                }));
+                let (following, stall) = (following.clone(), self.stall);
+                self.waiting = Some(Box::pin(grown(following, reached, stall)));
             }
             let Some(waiting) = &mut self.waiting else { continue };
             let result = ready!(waiting.as_mut().poll(cx));
@@ -186,6 +179,16 @@ impl FileBody {
         let result = ready!(reading.as_mut().poll(cx));
         self.reading = None;
         Poll::Ready(result)
+    }
+}
+
+/// Waits until more than `reached` may be read. However far a range is ahead of what arrives: as long as that grows it does not stand still.
+async fn grown(mut following: Following, reached: u64, stall: Duration) -> Result<(), Stopped> {
+    let more = following.wait_for(|allowed| allowed.as_ref().map_or(true, |allowed| *allowed > reached));
+    match tokio::time::timeout(stall, more).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) => Err(Stopped::Failed("the transfer ended".into())),
+        Err(_) => Err(Stopped::Stalled),
     }
 }
 
@@ -252,5 +255,26 @@ mod tests {
         assert!(body.next().await.is_none());
         let _ = sender.send_replace(Err("gone".into()));
         assert!(all(follow(following)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_range_far_ahead_of_what_arrives_is_given_up_only_when_nothing_more_comes() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"0123456789").unwrap();
+        let (sender, following) = watch::channel(Ok(0));
+        let stall = Duration::from_millis(200);
+        let file = Arc::new(file);
+        let arrives = async {
+            for allowed in 1..=10 {
+                tokio::time::sleep(stall / 4).await;
+                let _ = sender.send_replace(Ok(allowed));
+            }
+        };
+        let late = FileBody::arriving(file.clone(), 9..10, &Buffers::default(), following.clone(), stall);
+        let (late, ()) = tokio::join!(all(late), arrives);
+        assert_eq!(late.unwrap(), b"9");
+        let _ = sender.send_replace(Ok(5));
+        let never = FileBody::arriving(file, 9..10, &Buffers::default(), following, stall);
+        assert_eq!(all(never).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -11,7 +11,7 @@ use rules::digest::Digest;
 use rules::moment::Moment;
 use rules::pacing::Class;
 use tokio::sync::Semaphore;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::flights::{Flights, Sources};
 use crate::neighbours::{Hurry, Neighbours};
@@ -40,7 +40,7 @@ impl Rechecks {
     }
 
     /// A peer says that this node's copy of `digest` is wrong: it is hashed, one copy at a time, and replaced if it is. A bad copy that cannot be replaced
-    /// stays as it is, for its other groups are right: two damaged copies make a good one for whoever fetches.
+    /// stays as it is, for its other groups are right: two damaged copies make a good one for whoever fetches. Clients are not given it from then on.
     pub fn complained(self: &Arc<Self>, digest: Digest) {
         let now = clock::now();
         {
@@ -63,11 +63,19 @@ impl Rechecks {
             Ok(true) => info!(%digest, "a peer complained of a blob that is sound here"),
             Ok(false) => {
                 error!(%digest, "a blob in data_dir is damaged: look at this node's disk; the blob is replaced by another node's copy");
-                metrics::counter!("atoll_blobs_damaged_total").increment(1);
-                self.replace(digest).await;
+                self.mend(digest).await;
             }
-            Err(error) => warn!(%digest, %error, "a blob that a peer complained of could not be read"),
+            Err(error) => {
+                error!(%digest, %error, "a blob in data_dir cannot be read: look at this node's disk; the blob is replaced by another node's copy");
+                self.mend(digest).await;
+            }
         }
+    }
+
+    async fn mend(&self, digest: Digest) {
+        metrics::counter!("atoll_blobs_damaged_total").increment(1);
+        self.store.note_damaged(&digest);
+        self.replace(digest).await;
     }
 
     async fn replace(&self, digest: Digest) {

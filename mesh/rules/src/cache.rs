@@ -12,6 +12,8 @@ use crate::moment::Timestamp;
 pub struct Cache {
     budget: Option<u64>,
     bytes: u64,
+    /// How many blobs are larger than the budget. They are not in `bytes`, and go first.
+    oversized: usize,
     known: HashMap<Digest, Entry>,
     order: BTreeSet<(Timestamp, Digest)>,
 }
@@ -28,7 +30,7 @@ impl Cache {
         Cache { budget, ..Cache::default() }
     }
 
-    /// How many bytes are cached.
+    /// How many bytes of the budget are taken.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -51,7 +53,10 @@ impl Cache {
     /// A blob was cached.
     pub fn add(&mut self, digest: Digest, size: u64, used: Timestamp) {
         self.remove(&digest);
-        self.bytes += size;
+        match self.fits(size) {
+            true => self.bytes += size,
+            false => self.oversized += 1,
+        }
         self.known.insert(digest, Entry { size, used });
         self.order.insert((used, digest));
     }
@@ -60,8 +65,20 @@ impl Cache {
     pub fn remove(&mut self, digest: &Digest) -> bool {
         let Some(entry) = self.known.remove(digest) else { return false };
         self.order.remove(&(entry.used, *digest));
-        self.bytes -= entry.size;
+        match self.fits(entry.size) {
+            true => self.bytes -= entry.size,
+            false => self.oversized -= 1,
+        }
         true
+    }
+
+    fn fits(&self, size: u64) -> bool {
+        self.budget.is_none_or(|budget| size <= budget)
+    }
+
+    /// Whether something must go in any case: what is larger than the budget streams through, and takes nothing else's place.
+    pub fn is_overfull(&self) -> bool {
+        self.oversized > 0
     }
 
     /// A blob was used. A clock that goes back makes nothing older.
@@ -80,24 +97,42 @@ impl Cache {
         self.known.get(digest).map(|entry| entry.used)
     }
 
-    /// What must go so that `room` more bytes fit: the least recently used first, none that is in use. Fewer than needed if too much is in use: the
-    /// budget is then exceeded until that ends. Nothing is forgotten here: [`Cache::remove`] says that it went.
-    pub fn victims(&self, room: u64, in_use: impl Fn(&Digest) -> bool) -> Vec<Digest> {
-        let Some(budget) = self.budget else { return Vec::new() };
-        let mut over = (self.bytes + room).saturating_sub(budget);
+    /// How many bytes must go so that `room` more fit into the budget. 0 for what never fits: it is not worth all the rest.
+    pub fn missing(&self, room: u64) -> u64 {
+        let Some(budget) = self.budget.filter(|budget| room <= *budget) else { return 0 };
+        (self.bytes + room).saturating_sub(budget)
+    }
+
+    /// What goes so that `missing` bytes do: what is larger than the budget, and then the least recently used first, none that is in use. Fewer than needed
+    /// if too much is in use: the budget is then exceeded until that ends. Nothing is forgotten here: [`Cache::remove`] says that it went.
+    pub fn victims(&self, mut missing: u64, in_use: impl Fn(&Digest) -> bool) -> Vec<Digest> {
         let mut victims = Vec::new();
+        if self.is_overfull() {
+            let oversized = self.known.iter().filter(|(digest, entry)| !self.fits(entry.size) && !in_use(digest));
+            victims.extend(oversized.map(|(digest, _)| *digest));
+        }
         for (_, digest) in &self.order {
-            if over == 0 {
+            if missing == 0 {
                 break;
             }
-            if in_use(digest) {
+            let size = self.known[digest].size;
+            if !self.fits(size) || in_use(digest) {
                 continue;
             }
-            over = over.saturating_sub(self.known[digest].size);
+            missing = missing.saturating_sub(size);
             victims.push(*digest);
         }
         victims
     }
+}
+
+/// The most that is to stay free of a disk.
+const SPARE: u64 = 1 << 30;
+
+/// How many bytes of cached blobs must go for `room` more on a disk of `all` bytes that has `free`, so that a fiftieth of it (a gigabyte at most) stays
+/// free: a full disk stops more than the cache.
+pub fn missing_on_disk(free: u64, all: u64, room: u64) -> u64 {
+    (room + SPARE.min(all / 50)).saturating_sub(free)
 }
 
 #[cfg(test)]
@@ -115,6 +150,7 @@ mod tests {
         for n in 1..=3 {
             cache.add(digest(n), 10, Timestamp(n));
         }
+        assert_eq!([0, 1, 11, 30, 31].map(|room| cache.missing(room)), [0, 1, 11, 30, 0]);
         assert!(cache.victims(0, |_| false).is_empty());
         cache.touch(&digest(1), Timestamp(9));
         assert_eq!(cache.victims(1, |_| false), [digest(2)]);
@@ -123,10 +159,31 @@ mod tests {
     }
 
     #[test]
+    fn what_is_larger_than_the_budget_goes_alone() {
+        let mut cache = Cache::new(Some(30));
+        cache.add(digest(1), 25, Timestamp(1));
+        cache.add(digest(2), 31, Timestamp(2));
+        assert!(cache.is_overfull());
+        assert_eq!((cache.bytes(), cache.missing(0)), (25, 0));
+        assert_eq!(cache.victims(0, |_| false), [digest(2)]);
+        assert!(cache.remove(&digest(2)) && !cache.is_overfull());
+        assert_eq!(cache.bytes(), 25);
+    }
+
+    #[test]
+    fn a_disk_keeps_something_to_spare() {
+        let gib = 1 << 30;
+        assert_eq!(missing_on_disk(2 * gib, 100 * gib, gib), 0);
+        assert_eq!(missing_on_disk(2 * gib, 100 * gib, gib + 5), 5);
+        assert_eq!(missing_on_disk(100, 5000, 1), 1, "a fiftieth of a small one");
+    }
+
+    #[test]
     fn without_a_budget_nothing_goes() {
         let mut cache = Cache::new(None);
         cache.add(digest(1), u64::MAX / 2, Timestamp(1));
-        assert!(cache.victims(u64::MAX / 4, |_| false).is_empty());
+        assert_eq!(cache.missing(u64::MAX / 4), 0);
+        assert!(cache.victims(0, |_| false).is_empty());
     }
 
     #[test]
@@ -152,15 +209,16 @@ mod tests {
                 if touch {
                     cache.touch(&digest(n), now);
                 } else {
-                    for victim in cache.victims(size, in_use) {
+                    for victim in cache.victims(cache.missing(size), in_use) {
                         prop_assert!(!in_use(&victim));
                         prop_assert!(cache.remove(&victim));
                     }
                     let fits = cache.bytes() + size <= budget;
-                    prop_assert!(fits || cache.known.keys().all(in_use));
+                    prop_assert!(fits || size > budget || cache.known.keys().all(in_use));
                     cache.add(digest(n), size, now);
                 }
-                prop_assert_eq!(cache.bytes(), cache.known.values().map(|e| e.size).sum::<u64>());
+                let fitting = cache.known.values().map(|e| e.size).filter(|size| *size <= budget);
+                prop_assert_eq!(cache.bytes(), fitting.sum::<u64>());
                 prop_assert_eq!(cache.order.len(), cache.known.len());
             }
         }

@@ -47,6 +47,7 @@ impl Flights {
         let mut fetching = Fetching {
             digest,
             class: arriving.class(),
+            cached: !matches!(sources, Sources::Told(_)),
             named: BTreeSet::new(),
             via,
             flight: Flight::new(first, record.and_then(|record| bound(&record))),
@@ -163,6 +164,8 @@ pub(super) fn store_error(error: StoreError) -> FlightError {
 pub(super) struct Fetching {
     pub(super) digest: Digest,
     pub(super) class: Class,
+    /// Whether it is to be cached, and not kept for good.
+    pub(super) cached: bool,
     /// Who has named another node to go on with, and who was named: they are to send the blob themselves.
     pub(super) named: BTreeSet<NodeId>,
     pub(super) via: Option<RepositoryName>,

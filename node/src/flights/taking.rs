@@ -95,8 +95,10 @@ impl Flights {
             }
         }
         drop(claim);
-        self.store.make_room(size).await.map_err(store_error)?;
         landing.show(arriving, size, fetching.flight.groups().cloned(), incoming.behind());
+        if fetching.cached {
+            self.make_room(size);
+        }
         let peer = source.peer().unwrap_or(self.neighbours.me);
         let shown = fetching.shown.get_or_insert_with(|| self.transfers.begin(digest, Direction::In, peer, size));
         shown.turn_to(peer);
@@ -140,6 +142,16 @@ impl Flights {
             }
         }
         Ok(landing)
+    }
+
+    /// Makes room for a blob that is about to be cached, while it already comes: eviction waits for the disk, and a client would for eviction.
+    fn make_room(&self, size: u64) {
+        let store = self.store.clone();
+        self.tasks.spawn("flight.room", async move {
+            if let Err(error) = store.make_room(size).await {
+                warn!(%error, "cached blobs could not be evicted");
+            }
+        });
     }
 
     /// A source names another node that passes the blob on. It is named once: whoever has named one is to send the blob itself the next time.

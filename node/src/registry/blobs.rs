@@ -55,7 +55,7 @@ impl Registry {
                 Err(error) => return Err(Failure::new(Code::Unavailable, error.to_string())),
             }
         }
-        let opened = self.store.open_blob(&digest).await?;
+        let opened = self.store.open_sound(&digest).await?;
         let known_size = opened.as_ref().map(|b| b.size).or(record.map(|r| r.size));
         let range = request.header(&header::RANGE);
 
@@ -76,7 +76,10 @@ impl Registry {
         let (size, body) = match opened {
             Some(blob) => {
                 let part = part(range, blob.size)?;
-                (blob.size, FileBody::whole(blob.file, part, self.store.buffers()))
+                let body = FileBody::whole(blob.file, part, self.store.buffers());
+                // the next who asks gets another node's copy, and with it this node
+                let store = self.store.clone();
+                (blob.size, body.or_unreadable(move || store.note_unreadable(&digest)))
             }
             None => {
                 metrics::counter!("atoll_blob_misses_total").increment(1);

@@ -80,6 +80,7 @@ pub struct FileBody {
     waiting: Option<Pending<Result<(), Stopped>>>,
     stall: Duration,
     sent: Option<metrics::Counter>,
+    unreadable: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
 /// Why a followed file will not grow.
@@ -101,7 +102,14 @@ impl FileBody {
             waiting: None,
             stall: Duration::MAX,
             sent: None,
+            unreadable: None,
         }
+    }
+
+    /// Says so when the file cannot be read, or ends too early.
+    pub fn or_unreadable(mut self, told: impl FnOnce() + Send + Sync + 'static) -> Self {
+        self.unreadable = Some(Box::new(told));
+        self
     }
 
     /// A range of a file that is being written: never reads past what `following` allows; ends with an error if it fails or stands still for `stall`.
@@ -201,7 +209,13 @@ impl Body for FileBody {
         if body.at >= body.end {
             return Poll::Ready(None);
         }
-        let bytes = ready!(body.poll_read(cx))?;
+        let read = ready!(body.poll_read(cx));
+        if read.is_err()
+            && let Some(told) = body.unreadable.take()
+        {
+            told();
+        }
+        let bytes = read?;
         body.at += bytes.len() as u64;
         if let Some(sent) = &body.sent {
             sent.increment(bytes.len() as u64);
@@ -238,6 +252,15 @@ mod tests {
         file.write_all(&content).unwrap();
         let body = FileBody::whole(Arc::new(file), 3..999_001, &Buffers::default());
         assert_eq!(all(body).await.unwrap(), &content[3..999_001]);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_is_told_of() {
+        let (told, unreadable) = std::sync::mpsc::channel();
+        let body = FileBody::whole(Arc::new(tempfile::tempfile().unwrap()), 0..5, &Buffers::default());
+        let body = body.or_unreadable(move || told.send(()).unwrap());
+        assert!(all(body).await.is_err());
+        unreadable.try_recv().unwrap();
     }
 
     #[tokio::test]

@@ -95,19 +95,23 @@ impl Eviction {
         open.push(Arc::downgrade(file));
     }
 
-    /// Whether `room` more bytes need something to go.
-    pub(super) fn needed(&self, room: u64) -> bool {
-        let inner = self.inner.lock();
-        inner.cache.budget().is_some_and(|budget| inner.cache.bytes() + room > budget)
+    /// How many bytes are to go for `room` more.
+    pub(super) fn missing(&self, room: u64) -> u64 {
+        self.inner.lock().cache.missing(room)
     }
 
-    /// What is to go; still counted until [`Eviction::forget`].
-    pub(super) fn victims(&self, room: u64) -> Vec<Digest> {
+    /// Whether something is to go in any case.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.inner.lock().cache.is_overfull()
+    }
+
+    /// What is to go so that `missing` bytes do; still counted until [`Eviction::forget`].
+    pub(super) fn victims(&self, missing: u64) -> Vec<Digest> {
         let inner = self.inner.lock();
         let being_read = |digest: &Digest| {
             inner.open.get(digest).is_some_and(|files| files.iter().any(|file| file.strong_count() > 0))
         };
-        inner.cache.victims(room, being_read)
+        inner.cache.victims(missing, being_read)
     }
 
     /// The blobs that were used since the last time, and when.

@@ -15,6 +15,8 @@ use super::StoreError;
 const HELD: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("held-1");
 /// Digests of held blobs that may be evicted to when they were last used, in ms since the epoch.
 const CACHED: TableDefinition<'static, &[u8], u64> = TableDefinition::new("cached-1");
+/// Digests of blobs that were kept for good and whose bytes are gone.
+const LOST: TableDefinition<'static, &[u8], ()> = TableDefinition::new("lost-1");
 /// Repository, NUL, digest to the end of the grant in ms since the epoch.
 const GRANTS: TableDefinition<'static, &[u8], u64> = TableDefinition::new("grants-1");
 
@@ -36,6 +38,7 @@ impl Index {
         let prepare = |write: &redb::WriteTransaction| {
             write.open_table(HELD)?;
             write.open_table(CACHED)?;
+            write.open_table(LOST)?;
             write.open_table(GRANTS)?;
             Ok(())
         };
@@ -69,25 +72,45 @@ impl Index {
         Ok(expires.is_some_and(|e| e.value() > now.0))
     }
 
+    /// The blob is held from now on: `cached` (then it is when it was last used) unless it is kept for good already, or was until it was lost. `noted` hears
+    /// which, in the order of the writes.
     pub(super) async fn hold(
         &self,
         digest: Digest,
-        size: u64,
-        content: ContentHash,
+        held: Held,
         grant: Option<(RepositoryName, u64)>,
         cached: Option<Timestamp>,
+        noted: impl FnOnce(Option<Timestamp>) + Send + 'static,
     ) -> Result<(), StoreError> {
-        let value = postcard::to_stdvec(&(size, content)).map_err(index_error)?;
+        let value = postcard::to_stdvec(&(held.size, held.content)).map_err(index_error)?;
         self.write(move |write| {
-            write.open_table(HELD)?.insert(digest.to_key().as_slice(), value.as_slice())?;
+            let key = digest.to_key();
             let mut cachable = write.open_table(CACHED)?;
-            if let Some(used) = cached {
-                cachable.insert(digest.to_key().as_slice(), used.0)?;
-            } else {
-                cachable.remove(digest.to_key().as_slice())?;
-            }
+            let before = write.open_table(HELD)?.insert(key.as_slice(), value.as_slice())?.is_some();
+            let kept = before && cachable.get(key.as_slice())?.is_none();
+            let lost = write.open_table(LOST)?.remove(key.as_slice())?.is_some();
+            let cached = cached.filter(|_| !kept && !lost);
+            match cached {
+                Some(used) => cachable.insert(key.as_slice(), used.0)?,
+                None => cachable.remove(key.as_slice())?,
+            };
             if let Some((repository, expires)) = grant {
                 write.open_table(GRANTS)?.insert(grant_key(&repository, &digest).as_slice(), expires)?;
+            }
+            noted(cached);
+            Ok(())
+        })
+        .await
+    }
+
+    /// The blob's bytes are gone. If it was kept for good, that is remembered for when it comes back.
+    pub(super) async fn lose(&self, digest: Digest) -> Result<(), StoreError> {
+        self.write(move |write| {
+            let key = digest.to_key();
+            let held = write.open_table(HELD)?.remove(key.as_slice())?.is_some();
+            let cached = write.open_table(CACHED)?.remove(key.as_slice())?.is_some();
+            if held && !cached {
+                write.open_table(LOST)?.insert(key.as_slice(), ())?;
             }
             Ok(())
         })

@@ -13,6 +13,7 @@ mod ingest;
 mod outboard;
 mod writeback;
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use mesh::clock;
 use mesh::supervise::blocking;
+use parking_lot::Mutex;
 use rules::digest::{Algorithm, Digest, Hasher};
 use rules::moment::Timestamp;
 use rules::names::RepositoryName;
@@ -62,6 +64,8 @@ pub struct Store {
     eviction: Eviction,
     /// Whoever holds it makes a list of groups anew.
     rebuilding: tokio::sync::Mutex<()>,
+    /// Held blobs whose bytes are not right.
+    damaged: Mutex<HashSet<Digest>>,
 }
 
 /// A held blob, open for reading.
@@ -89,8 +93,8 @@ impl Store {
         fs::create_dir_all(&arriving)?;
         let index = Index::open(&folder.join("store.redb"))?;
         let eviction = Eviction::new(budget, index.cached()?);
-        let rebuilding = tokio::sync::Mutex::default();
-        Ok(Arc::new(Store { folder, index, buffers: Buffers::default(), eviction, rebuilding }))
+        let (rebuilding, damaged) = (tokio::sync::Mutex::default(), Mutex::default());
+        Ok(Arc::new(Store { folder, index, buffers: Buffers::default(), eviction, rebuilding, damaged }))
     }
 
     /// The pool that bodies read into.
@@ -150,6 +154,26 @@ impl Store {
         Ok(None)
     }
 
+    /// The same for a client, which checks nothing until it has all: `None` also for one whose bytes are known to be damaged.
+    pub async fn open_sound(&self, digest: &Digest) -> Result<Option<OpenBlob>, StoreError> {
+        if self.damaged.lock().contains(digest) {
+            return Ok(None);
+        }
+        self.open_blob(digest).await
+    }
+
+    /// The bytes of a held blob are not all right, or cannot be read, until it is sealed again. Peers get what is right of them all the same: they check.
+    pub fn note_damaged(&self, digest: &Digest) {
+        self.damaged.lock().insert(*digest);
+    }
+
+    /// The same, of one that could not be read for a client.
+    pub fn note_unreadable(&self, digest: &Digest) {
+        tracing::error!(%digest, "a blob in data_dir could not be read: look at this node's disk; it will be fetched from another node");
+        metrics::counter!("atoll_blobs_damaged_total").increment(1);
+        self.note_damaged(digest);
+    }
+
     /// Whether the bytes of a held blob still hash to its name; reads all of them. One that is not held is sound.
     pub async fn is_sound(&self, digest: &Digest) -> Result<bool, StoreError> {
         let Some(blob) = self.open_blob(digest).await? else { return Ok(true) };
@@ -168,9 +192,9 @@ impl Store {
         Ok(sound.await.map_err(|e| StoreError::Index(e.to_string()))??)
     }
 
-    /// No longer holds `digest`, whose bytes are gone or damaged. What is left of them the next copy replaces.
+    /// No longer holds `digest`, whose bytes are gone. What is left of them the next copy replaces.
     async fn forget(&self, digest: Digest) -> Result<(), StoreError> {
-        self.index.drop_blobs(vec![digest]).await?;
+        self.index.lose(digest).await?;
         self.eviction.forget(&digest);
         self.drop_outboard(&digest);
         Ok(())
@@ -189,7 +213,8 @@ impl Store {
         self.seal_as(ingest, expected, expires, None).await
     }
 
-    /// The same for a blob that others hold for good, or an upstream has: it counts against the budget, and may be evicted.
+    /// The same for a blob that others hold for good, or an upstream has: it counts against the budget, and may be evicted. One that is kept for good
+    /// already (an upload came first), or was until its file was lost, stays so.
     pub async fn seal_cached(self: &Arc<Self>, ingest: Ingest, expected: Digest) -> Result<Held, StoreError> {
         let sealed = self.seal_as(ingest, expected, None, Some(clock::timestamp())).await?;
         self.make_room(0).await?;
@@ -203,19 +228,23 @@ impl Store {
         grant: Option<(RepositoryName, u64)>,
         cached: Option<Timestamp>,
     ) -> Result<Held, StoreError> {
+        let lost = |e: tokio::task::JoinError| StoreError::Index(e.to_string());
+        let mut sealed = blocking(move || ingest.seal(expected)).await.map_err(lost)??;
         // what is evicted this moment may have the same name
         let _settled = self.eviction.settled().await;
         let store = self.clone();
         let sealed = blocking(move || -> Result<Sealed, StoreError> {
-            let mut sealed = ingest.seal(expected)?;
             sealed.move_to(&store.path(&expected))?;
             store.keep_outboard(&expected, &sealed.list.take().unwrap_or_default());
             Ok(sealed)
         })
         .await
-        .map_err(|e| StoreError::Index(e.to_string()))??;
-        self.index.hold(expected, sealed.size, sealed.content, grant, cached).await?;
-        self.eviction.sealed(expected, sealed.size, cached);
+        .map_err(lost)??;
+        let (store, size) = (self.clone(), sealed.size);
+        // in the order of the index's writes, and before anyone can read what they say
+        let noted = move |cached| store.eviction.sealed(expected, size, cached);
+        self.index.hold(expected, Held { size, content: sealed.content }, grant, cached, noted).await?;
+        self.damaged.lock().remove(&expected);
         metrics::counter!("atoll_blobs_stored_total").increment(1);
         metrics::counter!("atoll_blob_bytes_stored_total").increment(sealed.size);
         Ok(Held { size: sealed.size, content: sealed.content })
@@ -232,13 +261,15 @@ impl Store {
         Ok(Some(held))
     }
 
-    /// Evicts cached blobs until `room` more bytes fit into the budget: the least recently used first, none that is being read.
+    /// Evicts cached blobs until `room` more bytes fit into the budget, and onto the disk with something to spare: the least recently used first, none that
+    /// is being read. What can never fit into the budget makes nothing go.
     pub async fn make_room(&self, room: u64) -> Result<(), StoreError> {
-        if !self.eviction.needed(room) {
+        let missing = || self.eviction.missing(room).max(self.missing_on_disk(room));
+        if missing() == 0 && !self.eviction.is_overfull() {
             return Ok(());
         }
         let _alone = self.eviction.alone().await;
-        let victims = self.eviction.victims(room);
+        let victims = self.eviction.victims(missing());
         if victims.is_empty() {
             return Ok(());
         }
@@ -252,6 +283,13 @@ impl Store {
             self.eviction.forget(digest);
         }
         Ok(())
+    }
+
+    /// How many bytes the disk lacks for `room` more, beside what it is to have free. 0 where it does not tell.
+    fn missing_on_disk(&self, room: u64) -> u64 {
+        let Ok(disk) = rustix::fs::statvfs(&self.folder) else { return 0 };
+        let (free, all) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize);
+        rules::cache::missing_on_disk(free, all, room)
     }
 
     /// How many blobs and bytes are cached, and how many bytes may be.
@@ -389,9 +427,9 @@ mod tests {
         ingest.write(&[2; 100]).unwrap();
         store.seal(ingest, b, None).await.unwrap();
         drop(store);
-        let store = Store::open(folder.path(), Some(50)).unwrap();
-        assert_eq!(store.cached(), (1, 100, Some(50)));
-        store.make_room(0).await.unwrap();
+        let store = Store::open(folder.path(), Some(120)).unwrap();
+        assert_eq!(store.cached(), (1, 100, Some(120)));
+        store.make_room(50).await.unwrap();
         assert!(store.held(&a).unwrap().is_none() && store.held(&b).unwrap().is_some());
     }
 
@@ -401,5 +439,36 @@ mod tests {
         fs::remove_file(store.path(&digest)).unwrap();
         assert!(store.open_blob(&digest).await.unwrap().is_none());
         assert!(store.held(&digest).unwrap().is_none());
+        assert_eq!(cache(&store, b"hello").await, digest);
+        assert!(!store.stock(&digest, None).unwrap().cached, "it was kept for good before it was lost");
+    }
+
+    #[tokio::test]
+    async fn what_was_uploaded_while_it_was_fetched_for_a_pull_is_kept() {
+        let (_folder, store, digest) = store_with(b"hello").await;
+        assert_eq!(cache(&store, b"hello").await, digest);
+        assert!(!store.stock(&digest, None).unwrap().cached);
+        assert_eq!(store.cached().0, 0);
+    }
+
+    #[tokio::test]
+    async fn clients_are_not_given_what_is_damaged_until_it_was_replaced() {
+        let (_folder, store, digest) = store_with(b"hello").await;
+        store.note_damaged(&digest);
+        assert!(store.open_sound(&digest).await.unwrap().is_none());
+        assert!(store.open_blob(&digest).await.unwrap().is_some(), "peers check what they get");
+        cache(&store, b"hello").await;
+        assert!(store.open_sound(&digest).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_larger_than_the_budget_takes_nothing_elses_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), Some(250)).unwrap();
+        let small = cache(&store, &[1; 100]).await;
+        store.make_room(300).await.unwrap();
+        let large = cache(&store, &[2; 300]).await;
+        assert!(store.held(&small).unwrap().is_some() && store.held(&large).unwrap().is_none());
+        assert_eq!(store.cached(), (1, 100, Some(250)));
     }
 }

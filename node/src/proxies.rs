@@ -4,6 +4,8 @@
 //! rewritten, and an index may list what was never pulled. Every node reads them there. When the upstream fails, what is cached is served and said to be old.
 //! When the primary cannot be reached, a node asks the upstream itself and says so; nothing of that is kept.
 
+mod confirming;
+
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use mesh::supervise::Tasks;
 use mesh::transfer::TransferTerms;
 use parking_lot::Mutex;
 use rules::digest::Digest;
+use rules::manifest::Manifest;
 use rules::names::{Reference, RepositoryName, UpstreamId};
 use rules::records::{Look, Project, RecordError, UpstreamRecord, key};
 use rules::wire::{Answer, Ask, Resolution, WriteError};
@@ -199,21 +202,6 @@ impl Proxies {
         differs.then(|| format!("{}/{there}", repository.project()).parse().ok()).flatten()
     }
 
-    /// Whether the upstream of a proxy project has a blob: asked before one is handed out that nothing in the project refers to, for it may be here for
-    /// another project's sake.
-    pub async fn confirms(&self, repository: &RepositoryName, digest: &Digest) -> Result<bool, UpstreamError> {
-        let Some((upstream, there)) = self.upstream_of(repository)? else { return Ok(false) };
-        if !self.terms.upstream_allowed {
-            return Ok(false);
-        }
-        match tokio::time::timeout(UPSTREAM, upstream.blob(&there, digest, 0)).await {
-            Ok(Ok(_)) => Ok(true),
-            Ok(Err(UpstreamError::NotFound)) => Ok(false),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(slow()),
-        }
-    }
-
     /// What `reference` means upstream, from the project's primary, wherever that is.
     pub async fn resolve(
         self: &Arc<Self>,
@@ -373,7 +361,13 @@ impl Proxies {
                 (fetched.media_type, fetched.bytes.to_vec())
             }
         };
-        let put = self.writes.put_cached(repository, resolved.digest, media_type, bytes, tag).await;
+        let put = match Manifest::parse(&media_type, &bytes) {
+            Ok(manifest) => {
+                let unconfirmed = self.unconfirmed(repository, &manifest).await;
+                self.writes.put_cached(repository, resolved.digest, media_type, bytes, tag, &unconfirmed).await
+            }
+            Err(error) => Err(WriteError::Invalid(error.to_string())),
+        };
         info!(%repository, reference = written, digest = %resolved.digest, ok = put.is_ok(), "upstream resolved");
         Ok(put.map(|()| resolved))
     }

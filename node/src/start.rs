@@ -359,6 +359,11 @@ async fn tell(records: &Records, record: &NodeRecord) -> bool {
 
 /// Forgets what nobody came back for.
 async fn sweep(store: Arc<Store>, sessions: Arc<Sessions>) {
+    match store.remove_strays().await {
+        Ok(0) => {}
+        Ok(files) => info!(files, "files of blobs that a crash left behind were removed"),
+        Err(error) => warn!(%error, "files that a crash left behind could not be removed"),
+    }
     loop {
         tokio::time::sleep(Duration::from_secs(30)).await;
         sessions.expire();

@@ -202,6 +202,37 @@ fn a_proxy_project_takes_nothing_and_has_what_its_upstream_has() {
 }
 
 #[test]
+fn an_upstreams_manifest_opens_no_blob_that_the_upstream_does_not_have() {
+    let (mesh, upstream) = (Mesh::up(3), Upstream::start());
+    make_project(&mesh.client(0), "hub", &make_registry(&mesh.client(0), &upstream));
+    let (ours, theirs) = (Image::tiny(), Image::tiny());
+    mesh.create_project("secret", false, 2);
+    mesh.repository(0, "secret/ours").push(&ours, "1").unwrap_or_else(|no| panic!("{no}"));
+    // both name blobs of ours; the upstream has lost those of the one
+    for (name, image) in [("evil", &ours), ("fair", &ours), ("own", &theirs)] {
+        upstream.repository(name).push(image, "1").unwrap_or_else(|no| panic!("{name}: {no}"));
+    }
+    for blob in &ours.blobs {
+        let path = upstream.repository("evil").path(&format!("blobs/{}", blob.digest));
+        let gone = upstream.repository("evil").client().ask(Method::DELETE, &path).send();
+        assert!(gone.as_ref().is_ok_and(|answer| answer.status == 202), "{gone:?}");
+    }
+    for at in 0..3 {
+        let named = manifest(&mesh.anyone(at), "evil", "1");
+        assert_eq!(named.status, 200, "at {at}: {named}");
+        for blob in &ours.blobs {
+            let answer = mesh.anyone(at).get(&format!("/v2/hub/evil/blobs/{}", blob.digest));
+            let answer = answer.unwrap_or_else(|none| panic!("at {at}: {none}"));
+            assert_eq!(answer.status, 404, "a private project's blob, at {at}: {answer}");
+        }
+        for name in ["fair", "own"] {
+            let there = Repository::new(&mesh.anyone(at), &format!("hub/{name}"));
+            there.pull("1").unwrap_or_else(|no| panic!("{name} at {at}: {no}"));
+        }
+    }
+}
+
+#[test]
 fn a_secret_of_an_upstream_lies_nowhere_in_the_clear() {
     let (mesh, upstream) = (Mesh::up(3), Upstream::start());
     let secret = hex::encode(random_bytes(16));

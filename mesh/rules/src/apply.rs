@@ -295,13 +295,19 @@ fn put_manifest<R: WriteRecords>(
         records.put(&link, &encode(&(links + 1))?)?;
         if links == 0 {
             let blob_key = key::blob(&blob.digest);
-            let mut record = records.record::<BlobRecord>(&blob_key)?.unwrap_or(BlobRecord {
+            let known = records.record::<BlobRecord>(&blob_key)?;
+            // what nobody referred to any more is known anew
+            let mut record = known.filter(|known| known.repositories > 0).unwrap_or(BlobRecord {
                 size: blob.size,
-                content: blob.content,
+                content: None,
                 repositories: 0,
                 kept_by: Vec::new(),
             });
             record.repositories += 1;
+            if let Some(content) = blob.content {
+                // a primary has it from nodes that have hashed the bytes; an upstream's manifest only says how many there are
+                (record.size, record.content) = (blob.size, Some(content));
+            }
             if !blob.kept_by.is_empty() {
                 record.kept_by.clone_from(&blob.kept_by);
             }

@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::digest::ContentHash;
 use crate::moment::Moment;
+use crate::wire::Held;
 
 /// How long a peer that was caught is asked last.
 pub const DEMOTED: Duration = Duration::from_secs(600);
@@ -94,9 +96,40 @@ impl<N: Ord + Copy> Reputation<N> {
     }
 }
 
+/// What a blob is by the word of those who have hashed it: its length, and its content hash if that is beyond doubt. One's own copy decides; else what the
+/// ledger has recorded; else those who hold it, if they agree: what one node alone makes up must not make liars of all others. `None` if nobody holds it.
+pub fn what_it_is(
+    own: Option<Held>,
+    others: &[Held],
+    recorded: Option<ContentHash>,
+) -> Option<(u64, Option<ContentHash>)> {
+    if let Some(own) = own {
+        return Some((own.size, Some(own.content)));
+    }
+    let first = others.first()?;
+    if let Some(as_recorded) = others.iter().find(|held| Some(held.content) == recorded) {
+        return Some((as_recorded.size, recorded));
+    }
+    let agree = recorded.is_none() && others.iter().all(|held| held == first);
+    Some((first.size, agree.then_some(first.content)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_node_alone_does_not_say_what_a_blob_is_against_others() {
+        let held = |size, content: &[u8]| Held { size, content: ContentHash::of(content) };
+        let (honest, liar) = (held(5, b"hello"), held(5, b"other"));
+        let (right, wrong) = (Some(honest.content), Some(liar.content));
+        assert_eq!(what_it_is(None, &[], right), None);
+        assert_eq!(what_it_is(Some(honest), &[liar, liar], wrong), Some((5, right)), "its own copy was hashed here");
+        assert_eq!(what_it_is(None, &[liar, honest], right), Some((5, right)), "as recorded");
+        assert_eq!(what_it_is(None, &[honest, honest], None), Some((5, right)));
+        assert_eq!(what_it_is(None, &[liar, honest], None), Some((5, None)), "who is right is not known");
+        assert_eq!(what_it_is(None, &[honest], wrong), Some((5, None)), "nor here");
+    }
 
     fn at(seconds: u64) -> Moment {
         Moment::from_micros(seconds * 1_000_000)

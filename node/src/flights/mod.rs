@@ -9,6 +9,7 @@
 
 mod arriving;
 mod fetching;
+mod refusals;
 mod source;
 mod taking;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use tracing::debug;
 
 pub use arriving::{Arriving, Begun};
 
+use refusals::Refusals;
 use source::Source;
 
 use crate::liars::Liars;
@@ -93,6 +95,7 @@ pub struct Flights {
     upstream_allowed: bool,
     tasks: Tasks,
     proxies: OnceLock<Arc<Proxies>>,
+    refusals: Refusals,
     flying: Mutex<HashMap<Digest, Arc<Arriving>>>,
 }
 
@@ -116,6 +119,7 @@ impl Flights {
             upstream_allowed,
             tasks,
             proxies: OnceLock::new(),
+            refusals: Refusals::default(),
             flying: Mutex::default(),
         })
     }

@@ -44,8 +44,16 @@ impl Flights {
             Source::Upstream(repository) => {
                 let Some(proxies) = self.proxies.get() else { return Ok(Answer::Nothing) };
                 let Some((upstream, there)) = proxies.upstream_of(repository)? else { return Ok(Answer::Nothing) };
-                let stream = upstream.blob(&there, &digest, offset).await?;
-                Ok(Answer::Found(Incoming::Upstream(Box::new(stream))))
+                if let Some(error) = self.refusals.standing(clock::now(), repository, digest) {
+                    return Err(error.into());
+                }
+                match upstream.blob(&there, &digest, offset).await {
+                    Ok(stream) => Ok(Answer::Found(Incoming::Upstream(Box::new(stream)))),
+                    Err(error) => {
+                        self.refusals.note(clock::now(), repository, digest, error.clone());
+                        Err(error.into())
+                    }
+                }
             }
         }
     }

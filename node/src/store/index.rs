@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use mesh::grouped::Grouped;
-use redb::{ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use rules::digest::{ContentHash, Digest};
 use rules::moment::Timestamp;
 use rules::names::RepositoryName;
@@ -58,6 +58,13 @@ impl Index {
         let Some(value) = held.get(digest.to_key().as_slice()).map_err(index_error)? else { return Ok(None) };
         let (size, content): (u64, ContentHash) = postcard::from_bytes(value.value()).map_err(index_error)?;
         Ok(Some(Held { size, content }))
+    }
+
+    /// Whether no blob is held.
+    pub(super) fn is_empty(&self) -> Result<bool, StoreError> {
+        let read = self.0.database().begin_read().map_err(index_error)?;
+        let held = read.open_table(HELD).map_err(index_error)?;
+        held.is_empty().map_err(index_error)
     }
 
     pub(super) fn granted(

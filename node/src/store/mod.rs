@@ -285,6 +285,43 @@ impl Store {
         Ok(())
     }
 
+    /// Removes files of blobs that nobody believes in: a crash left them between being moved into place and being held, or between being evicted and being
+    /// removed. Returns how many. One folder at a time, so that nothing waits long. Beside an index that knows of no blob at all (somebody took it away)
+    /// nothing is touched.
+    pub async fn remove_strays(self: &Arc<Self>) -> Result<u64, StoreError> {
+        let mut removed = 0;
+        if self.index.is_empty()? {
+            return Ok(removed);
+        }
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let above = self.folder.join("blobs").join(algorithm.name());
+            for folder in fs::read_dir(above)? {
+                let folder = folder?.path();
+                // what is moved into place is held before this goes on
+                let _alone = self.eviction.alone().await;
+                let store = self.clone();
+                let strays = blocking(move || store.remove_strays_in(algorithm, &folder));
+                removed += strays.await.map_err(|e| StoreError::Index(e.to_string()))??;
+            }
+        }
+        Ok(removed)
+    }
+
+    fn remove_strays_in(&self, algorithm: Algorithm, folder: &Path) -> Result<u64, StoreError> {
+        let mut removed = 0;
+        for file in fs::read_dir(folder)? {
+            let path = file?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let Ok(digest) = format!("{}:{name}", algorithm.name()).parse::<Digest>() else { continue };
+            if self.held(&digest)?.is_none() {
+                fs::remove_file(&path)?;
+                self.drop_outboard(&digest);
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
     /// How many bytes the disk lacks for `room` more, beside what it is to have free. 0 where it does not tell.
     fn missing_on_disk(&self, room: u64) -> u64 {
         let Ok(disk) = rustix::fs::statvfs(&self.folder) else { return 0 };
@@ -459,6 +496,20 @@ mod tests {
         assert!(store.open_blob(&digest).await.unwrap().is_some(), "peers check what they get");
         cache(&store, b"hello").await;
         assert!(store.open_sound(&digest).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn files_that_nobody_believes_in_are_removed() {
+        let (_folder, store, digest) = store_with(b"hello").await;
+        let stray = store.path(&Digest::sha256(b"stray"));
+        fs::create_dir_all(stray.parent().unwrap()).unwrap();
+        fs::write(&stray, b"stray").unwrap();
+        assert_eq!(store.remove_strays().await.unwrap(), 1);
+        assert!(!stray.exists() && store.open_blob(&digest).await.unwrap().is_some());
+        assert_eq!(store.remove_strays().await.unwrap(), 0);
+        store.forget(digest).await.unwrap();
+        assert_eq!(store.remove_strays().await.unwrap(), 0, "an index without any blob may be a new one");
+        assert!(store.path(&digest).exists());
     }
 
     #[tokio::test]

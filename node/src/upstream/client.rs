@@ -206,6 +206,25 @@ impl Upstream {
         .await
     }
 
+    /// Whether the repository has the blob, by its word alone: whoever sends a client on to where a blob's bytes are has it. (A URL that is signed for GET
+    /// refuses HEAD.)
+    pub async fn has_blob(&self, repository: &str, digest: &Digest) -> Result<bool, UpstreamError> {
+        let question =
+            self.question(Method::HEAD, Ask::Blob, repository, &format!("blobs/{digest}"), HeaderMap::new())?;
+        self.first_byte(async {
+            let answer = self.ask(question).await?;
+            let status = answer.response.status();
+            if status.is_success() || sends_on(status) {
+                return Ok(true);
+            }
+            match self.refusal(Ask::Blob, answer).await {
+                UpstreamError::NotFound => Ok(false),
+                error => Err(error),
+            }
+        })
+        .await
+    }
+
     async fn first_byte<T>(&self, work: impl Future<Output = Result<T, UpstreamError>>) -> Result<T, UpstreamError> {
         let late = |_| UpstreamError::unreachable(format!("{} did not answer in time", self.endpoint.authority()));
         tokio::time::timeout(self.terms.first_byte, work).await.map_err(late)?
@@ -286,9 +305,10 @@ impl Upstream {
             let request = question.request(&url, pass)?;
             let response = self.connections.send(request).await?;
             let moved = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
-            if !moved {
+            let asked_whether = question.method == Method::HEAD && question.ask == Ask::Blob;
+            if !moved || (asked_whether && sends_on(response.status())) {
                 let own = self.endpoint.serves(&url);
-                if own && response.status().is_success() {
+                if own && (response.status().is_success() || moved) {
                     self.gate.lock().handle_answer(question.ask);
                 }
                 return Ok(Answer { response, own });
@@ -375,6 +395,11 @@ fn expect(reference: &str, digest: &Digest) -> Result<(), UpstreamError> {
         Ok(asked) if asked != *digest => Err(UpstreamError::bad(format!("{asked} was asked for, {digest} came"))),
         _ => Ok(()),
     }
+}
+
+/// Whether this is a redirect for now, to the bytes, and not one to another name.
+fn sends_on(status: StatusCode) -> bool {
+    matches!(status, StatusCode::FOUND | StatusCode::SEE_OTHER | StatusCode::TEMPORARY_REDIRECT)
 }
 
 /// Reads the body of an answer that is not wanted, if it is short and at hand, so that the connection can serve again.

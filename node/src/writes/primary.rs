@@ -11,6 +11,7 @@ use rules::manifest::{BlobReference, Manifest, Referrer};
 use rules::names::{Epoch, NodeId, OperationId, ProjectName, Region, RepositoryName, Tag};
 use rules::placement;
 use rules::records::{BlobDescriptor, BlobRecord, Look, Project, Role, key};
+use rules::reputation;
 use rules::wire::{Answer, Ask, Held, NoLedger, Write, WriteError, WriteKind};
 use tracing::info;
 
@@ -50,7 +51,8 @@ impl Writes {
         }
     }
 
-    /// As the primary of a proxy project: records a manifest that its upstream has. Its blobs stay where they are until somebody pulls them.
+    /// As the primary of a proxy project: records a manifest that its upstream has. Its blobs stay where they are until somebody pulls them; `unconfirmed`
+    /// ones are not of this repository by its word.
     pub async fn put_cached(
         &self,
         repository: &RepositoryName,
@@ -58,12 +60,14 @@ impl Writes {
         media_type: String,
         bytes: Vec<u8>,
         tag: Option<Tag>,
+        unconfirmed: &BTreeSet<Digest>,
     ) -> Result<(), WriteError> {
         let epoch = self.primary_of(&repository.project())?.epoch;
         let manifest = Manifest::parse(&media_type, &bytes).map_err(|e| WriteError::Invalid(e.to_string()))?;
         let describe =
             |b: &BlobReference| BlobDescriptor { digest: b.digest, size: b.size, content: None, kept_by: Vec::new() };
-        let blobs = manifest.blobs.iter().map(describe).collect();
+        let confirmed = manifest.blobs.iter().filter(|blob| !unconfirmed.contains(&blob.digest));
+        let blobs = confirmed.map(describe).collect();
         let subject = referrer_of(&manifest, digest, &media_type, bytes.len());
         let command = Command::PutManifest {
             epoch,
@@ -135,9 +139,10 @@ impl Writes {
         if digests.is_empty() {
             return Ok(Vec::new());
         }
+        let me = self.neighbours.me;
         let mut have = self.neighbours.have(&digests, Some(repository)).await;
         let mine: Result<Vec<_>, _> = digests.iter().map(|d| self.store.stock(d, Some(repository))).collect();
-        have.insert(self.neighbours.me, mine.map_err(|e| storage(&e))?);
+        have.insert(me, mine.map_err(|e| storage(&e))?);
 
         let mut unknown = Vec::new();
         let mut descriptors = Vec::new();
@@ -148,22 +153,25 @@ impl Writes {
         for (i, blob) in manifest.blobs.iter().enumerate() {
             let holders: Vec<(NodeId, Held)> = have.iter().filter_map(|(n, s)| s[i].held.map(|h| (*n, h))).collect();
             let granted = linked.contains(&blob.digest) || have.values().any(|stock| stock[i].granted);
-            let Some((_, first)) = holders.first().filter(|_| granted) else {
+            let recorded = known.get(&blob.digest).and_then(|record| record.content);
+            let of = |mine: bool| holders.iter().filter(move |(n, _)| (*n == me) == mine).map(|(_, held)| *held);
+            let others: Vec<Held> = of(false).collect();
+            let known_as = reputation::what_it_is(of(true).next(), &others, recorded);
+            let Some((size, content)) = known_as.filter(|_| granted) else {
                 unknown.push(blob.digest);
                 continue;
             };
-            let content = known.get(&blob.digest).and_then(|record| record.content).or(Some(first.content));
-            if blob.size != first.size {
+            if blob.size != size {
                 return Err(WriteError::Invalid(format!(
-                    "the manifest says that {} has {} bytes; it has {}",
-                    blob.digest, blob.size, first.size
+                    "the manifest says that {} has {} bytes; it has {size}",
+                    blob.digest, blob.size
                 )));
             }
             // what a node may evict does not count; it is asked to keep it, which costs no transfer
             let durable = holders.iter().filter(|(n, _)| have.get(n).is_some_and(|stock| !stock[i].cached));
             let kept_by: Vec<NodeId> = durable.map(|(n, _)| *n).collect();
             let regions: BTreeSet<Region> = kept_by.iter().filter_map(|n| region_of.get(n).cloned()).collect();
-            descriptors.push(BlobDescriptor { digest: blob.digest, size: first.size, content, kept_by });
+            descriptors.push(BlobDescriptor { digest: blob.digest, size, content, kept_by });
             if regions.len() < wanted {
                 scarce.push((blob.digest, holders.into_iter().map(|(n, _)| n).collect::<Vec<_>>(), regions));
             }

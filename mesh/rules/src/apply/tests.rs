@@ -98,6 +98,30 @@ fn the_same_operation_twice_is_applied_once() {
 }
 
 #[test]
+fn what_only_an_upstream_said_of_a_blob_gives_way_to_who_has_hashed_it() {
+    let mut ledger = Ledger::new();
+    let e = ledger.epoch();
+    let blob = |ledger: &Ledger| {
+        let record = ledger.records.record::<BlobRecord>(&key::blob(&Digest::sha256(&[7]))).unwrap().unwrap();
+        (record.size, record.content, record.repositories)
+    };
+    let with = |command: Command, name: &str, size: u64, content: Option<ContentHash>| match command {
+        Command::PutManifest { epoch, digest, media_type, bytes, tags, subject, mut blobs, .. } => {
+            (blobs[0].size, blobs[0].content) = (size, content);
+            let repository = name.parse().unwrap();
+            Command::PutManifest { epoch, repository, digest, media_type, bytes, tags, blobs, subject }
+        }
+        other => other,
+    };
+    ledger.run(with(put(e, 1, "t", &[7]), "demo/cached", 99, None));
+    assert_eq!(blob(&ledger), (99, None, 1));
+    ledger.run(put(e, 2, "t", &[7]));
+    assert_eq!(blob(&ledger), (1, Some(ContentHash::of(&[7])), 2));
+    ledger.run(with(put(e, 3, "t", &[7]), "demo/cached-too", 99, None));
+    assert_eq!(blob(&ledger), (1, Some(ContentHash::of(&[7])), 3), "and not the other way round");
+}
+
+#[test]
 fn deleting_the_last_manifest_unlinks_its_blobs() {
     let mut ledger = Ledger::new();
     let (e, repository) = (ledger.epoch(), "demo/a".parse().unwrap());

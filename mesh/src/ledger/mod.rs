@@ -237,7 +237,14 @@ impl Ledger {
     async fn leader_changes(&self, patience: Duration) {
         let before = self.leader();
         let mut metrics = self.raft.server_metrics();
-        let changed = async { while self.leader() == before && metrics.changed().await.is_ok() {} };
+        let changed = async {
+            while self.leader() == before {
+                if metrics.changed().await.is_err() {
+                    // the consensus has stopped: nothing changes any more, and whoever calls this in a loop must not spin
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
         let _ = tokio::time::timeout(patience, changed).await;
     }
 

@@ -118,9 +118,12 @@ impl Serving {
         response
     }
 
-    /// Ready means: knows its mesh, and answers reads from its own records, fresh. A node that is not may still serve, marked as stale. An edge is ready
-    /// when it knows its mesh: cut off it goes on serving.
+    /// Ready means: knows its mesh, and answers reads from its own records, fresh; and can take blobs in. A node that is not may still serve, marked as stale.
+    /// An edge is ready when it knows its mesh: cut off it goes on serving.
     fn show_ready(&self) -> Response<Payload> {
+        if self.registry.store.has_failed() {
+            return not_ready("the store's index in data_dir has failed: mend the disk and restart this node\n");
+        }
         if let Records::Edge(edge) = &self.records {
             return show_edge_ready(edge);
         }
@@ -128,10 +131,14 @@ impl Serving {
         if self.records.connected() && matches!(formed, Ok(Some(_))) {
             return Response::new(Payload::full("ready\n"));
         }
-        let mut response = Response::new(Payload::full("no read lease: this node does not hear the ledger's leader\n"));
-        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-        response
+        not_ready("no read lease: this node does not hear the ledger's leader\n")
     }
+}
+
+fn not_ready(why: &'static str) -> Response<Payload> {
+    let mut response = Response::new(Payload::full(why));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response
 }
 
 fn show_edge_ready(edge: &Arc<EdgeRecords>) -> Response<Payload> {

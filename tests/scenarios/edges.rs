@@ -2,6 +2,7 @@
 //!
 //! It takes no pushes, votes for nothing, holds no secret of the mesh, keeps no more than its budget, and says how old it is when no replica answers.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Method;
@@ -11,7 +12,7 @@ use tests::formed::{Formed, UNHURRIED};
 use tests::http::Client;
 use tests::image::{Blob, Image};
 use tests::repository::{Repository, create_project};
-use tests::{footprint, metrics, wait};
+use tests::{footprint, metrics, process, tools, wait};
 
 const THREE: [(&str, &str); 3] = [("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-central-1")];
 const MIB: usize = 1 << 20;
@@ -220,6 +221,50 @@ fn a_cache_stays_within_its_budget_and_loses_nothing_but_time() {
     let copies = status["projects"][0]["copies"].as_object().cloned().unwrap_or_default();
     let held: u64 = copies.values().filter_map(|region| region["blobs"].as_u64()).sum();
     assert!(held >= 2 * image.blobs.len() as u64, "fewer than two copies of each blob: {copies:?}");
+}
+
+#[test]
+fn a_disk_smaller_than_the_budget_is_not_filled() {
+    let mut mesh = Formed::of(&THREE, "");
+    let member = mesh.prepare("edge", "us-east-1", "role: edge\n");
+    let _small = Disk::of(&member.data(), "48m");
+    member.must_join(&mesh.members()[0].invite_as("edge"));
+    member.serve();
+    member.wait_ready();
+    let client = member.anyone();
+    mesh.add(member);
+    let images: Vec<Image> = (0..3).map(|_| Image::random(&[8 * MIB; 3])).collect();
+    for (tag, image) in images.iter().enumerate() {
+        mesh.repository(0, "demo/app").push(image, &tag.to_string()).unwrap_or_else(|no| panic!("{no}"));
+    }
+    let there = Repository::new(&client, "demo/app");
+    for round in 0..2 {
+        for tag in 0..images.len() {
+            there.pull(&tag.to_string()).unwrap_or_else(|no| panic!("round {round}, image {tag}: {no}"));
+        }
+    }
+    assert!(metrics::value(&client, "atoll_cache_evicted_total") >= 6, "72 MiB twice on a disk of 48");
+    let ready = client.get("/readyz").unwrap_or_else(|none| panic!("{none}"));
+    assert_eq!(ready.status, 200, "{ready}");
+}
+
+/// A small file system of its own in a folder, for as long as this lives.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn of(folder: &Path, size: &str) -> Self {
+        std::fs::create_dir_all(folder).expect("a folder to mount on");
+        let options = format!("size={size}");
+        process::succeed(tools::packaged("mount", "mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder));
+        Self(folder.to_owned())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // whoever still has files there ends with the mesh
+        process::finish(tools::packaged("umount", "mount").arg("--lazy").arg(&self.0));
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The index of what is held and granted.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mesh::grouped::Grouped;
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
@@ -23,7 +24,10 @@ const GRANTS: TableDefinition<'static, &[u8], u64> = TableDefinition::new("grant
 /// What redb may keep in memory.
 const CACHE: usize = 8 << 20;
 
-pub(super) struct Index(Grouped);
+pub(super) struct Index {
+    file: Grouped,
+    failed: AtomicBool,
+}
 
 fn index_error(error: impl std::fmt::Display) -> StoreError {
     StoreError::Index(error.to_string())
@@ -42,18 +46,33 @@ impl Index {
             write.open_table(GRANTS)?;
             Ok(())
         };
-        Ok(Index(Grouped::open(path, "store-index", CACHE, prepare)?))
+        let file = Grouped::open(path, "store-index", CACHE, prepare)?;
+        Ok(Index { file, failed: AtomicBool::new(false) })
     }
 
     async fn write<T: Send + 'static>(
         &self,
         job: impl FnOnce(&redb::WriteTransaction) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.0.write(job).await.map_err(index_error)
+        let written = self.file.write(job).await;
+        let failed = written.is_err();
+        if failed && !self.failed.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                "the store's index in data_dir cannot be written, most likely for its disk: mend that (is it full?) and restart the node"
+            );
+        } else if !failed {
+            self.failed.store(false, Ordering::Relaxed);
+        }
+        written.map_err(index_error)
+    }
+
+    /// Whether the last write failed. After most failures of a disk no later one goes well before the file was opened anew.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 
     pub(super) fn held(&self, digest: &Digest) -> Result<Option<Held>, StoreError> {
-        let read = self.0.database().begin_read().map_err(index_error)?;
+        let read = self.file.database().begin_read().map_err(index_error)?;
         let held = read.open_table(HELD).map_err(index_error)?;
         let Some(value) = held.get(digest.to_key().as_slice()).map_err(index_error)? else { return Ok(None) };
         let (size, content): (u64, ContentHash) = postcard::from_bytes(value.value()).map_err(index_error)?;
@@ -62,7 +81,7 @@ impl Index {
 
     /// Whether no blob is held.
     pub(super) fn is_empty(&self) -> Result<bool, StoreError> {
-        let read = self.0.database().begin_read().map_err(index_error)?;
+        let read = self.file.database().begin_read().map_err(index_error)?;
         let held = read.open_table(HELD).map_err(index_error)?;
         held.is_empty().map_err(index_error)
     }
@@ -73,7 +92,7 @@ impl Index {
         repository: &RepositoryName,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let read = self.0.database().begin_read().map_err(index_error)?;
+        let read = self.file.database().begin_read().map_err(index_error)?;
         let grants = read.open_table(GRANTS).map_err(index_error)?;
         let expires = grants.get(grant_key(repository, digest).as_slice()).map_err(index_error)?;
         Ok(expires.is_some_and(|e| e.value() > now.0))
@@ -126,7 +145,7 @@ impl Index {
 
     /// Every blob that may be evicted: its length, and when it was last used.
     pub(super) fn cached(&self) -> Result<Vec<(Digest, u64, Timestamp)>, StoreError> {
-        let read = self.0.database().begin_read().map_err(index_error)?;
+        let read = self.file.database().begin_read().map_err(index_error)?;
         let cached = read.open_table(CACHED).map_err(index_error)?;
         let mut all = Vec::new();
         for pair in cached.iter().map_err(index_error)? {

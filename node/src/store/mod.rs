@@ -97,6 +97,11 @@ impl Store {
         Ok(Arc::new(Store { folder, index, buffers: Buffers::default(), eviction, rebuilding, damaged }))
     }
 
+    /// Whether nothing can be taken in any more: the disk has failed, and the node has to be restarted once that is mended.
+    pub fn has_failed(&self) -> bool {
+        self.index.has_failed()
+    }
+
     /// The pool that bodies read into.
     pub fn buffers(&self) -> &Buffers {
         &self.buffers

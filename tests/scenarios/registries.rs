@@ -83,6 +83,69 @@ fn registries_are_made_shown_and_taken_away_at_every_node() {
 }
 
 #[test]
+fn a_registry_that_is_changed_is_another_to_every_node_at_once() {
+    let mesh = Mesh::up_with(3, &[("upstreams.fresh_for", "24h"), ("upstreams.missing_for", "1h")]);
+    let (first, second, wrong) = (Upstream::start(), Upstream::start(), Complaints::default());
+    let secrets = [0, 1].map(|_| hex::encode(random_bytes(16)));
+    let images = [0, 1].map(|_| Image::tiny());
+    for (number, upstream) in [&first, &second].into_iter().enumerate() {
+        for name in ["app", "late"] {
+            upstream.repository(name).push(&images[number], "1").unwrap_or_else(|no| panic!("{no}"));
+        }
+    }
+    first.demand("robot", &secrets[0]);
+    let what = json!({"name": "up", "url": first.url(), "type": "docker-registry",
+        "credential": {"access_key": "robot", "access_secret": secrets[0]}});
+    let place = make(&mesh.client(0), REGISTRIES, &what);
+    make_project(&mesh.client(0), "hub", &id_of(&place));
+    let pull = |at: usize, name: &str| {
+        let found = Repository::new(&mesh.anyone(at), &format!("hub/{name}")).pull("1");
+        found.unwrap_or_else(|no| panic!("{name} at {at}: {no}")).digest
+    };
+    (0..3).for_each(|at| assert_eq!(pull(at, "app"), images[0].digest()));
+    let change = |at: usize, what: &serde_json::Value| {
+        let answer = mesh.client(at).send_json(Method::PUT, &place, what);
+        answer.unwrap_or_else(|none| panic!("{what} at {at}: {none}"))
+    };
+
+    // a password that has run out, and the new one, in Harbor's form
+    first.demand("robot", &secrets[1]);
+    let late = manifest(&mesh.anyone(1), "late", "1");
+    wrong.unless(late.status >= 400, || format!("with the old password: {late}"));
+    let changed = change(1, &json!({"access_secret": secrets[1], "credential_type": "basic"}));
+    wrong.unless(changed.status == 200, || format!("{changed}"));
+    for at in 0..3 {
+        wrong.unless(pull(at, "late") == images[0].digest(), || format!("another image at {at}"));
+    }
+
+    // another address, in the form that Terraform's provider sends: nothing that the first one said or was shown counts any more
+    let moved = json!({"name": "moved", "url": second.url(), "type": "docker-registry", "description": "elsewhere",
+        "credential": {"type": "basic", "access_key": "other", "access_secret": secrets[0]}});
+    second.demand("other", &secrets[0]);
+    let changed = change(2, &moved);
+    wrong.unless(changed.status == 200, || format!("{changed}"));
+    first.forget();
+    for at in 0..3 {
+        wrong.unless(pull(at, "app") == images[1].digest(), || format!("the image of the old address at {at}"));
+        let shown = get(&mesh.client(at), &place);
+        let one = shown.json();
+        let right = one["name"] == "moved" && one["description"] == "elsewhere" && one["url"] == second.url();
+        wrong.unless(right && one["credential"]["access_key"] == "other", || format!("shown at {at}: {one}"));
+        let body = String::from_utf8_lossy(&shown.body).into_owned();
+        wrong.unless(secrets.iter().all(|s| !body.contains(s)), || format!("a secret is shown at {at}"));
+    }
+    wrong.unless(first.asked().is_empty(), || format!("the old address was asked: {:?}", first.asked()));
+
+    make(&mesh.client(0), REGISTRIES, &json!({"name": "two", "url": first.url(), "type": "docker-registry"}));
+    let taken = mesh.client(0).send_json(Method::PUT, &place, &json!({"name": "two"}));
+    wrong.unless_refused("a name that is taken", taken, &[409], &["CONFLICT"]);
+    let nonsense = mesh.client(0).send_json(Method::PUT, &place, &json!({"url": "file:///etc/passwd"}));
+    wrong.unless_refused("a URL that is none of a registry", nonsense, &[400], &["BAD_REQUEST"]);
+    let nowhere = mesh.client(0).send_json(Method::PUT, &format!("{REGISTRIES}/987654"), &json!({"name": "x"}));
+    wrong.unless_refused("a registry that is not there", nowhere, &[404], &[]);
+}
+
+#[test]
 fn an_upstream_on_loopback_is_not_touched_unless_it_is_allowed() {
     let (mesh, upstream) = (Mesh::up_with(3, &[("upstreams.allow_loopback", "false")]), Upstream::start());
     upstream.repository("app").push(&Image::tiny(), "1").unwrap_or_else(|no| panic!("{no}"));

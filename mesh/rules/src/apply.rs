@@ -113,7 +113,7 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
             records.put(&key::project(name), &encode(&project)?)?;
             Ok(Outcome::Done)
         }
-        Command::CreateUpstream { name, kind, url, credentials } => {
+        Command::CreateUpstream { name, kind, url, description, credentials } => {
             let known = records.upstreams()?;
             if known.iter().any(|u| u.name == *name) {
                 return Ok(Outcome::Exists);
@@ -124,12 +124,14 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
                 name: name.clone(),
                 kind: kind.clone(),
                 url: url.clone(),
+                description: description.clone(),
                 credentials: credentials.clone(),
                 created: at,
             };
             records.put(&key::upstream(id), &encode(&record)?)?;
             Ok(Outcome::Done)
         }
+        Command::ChangeUpstream { was, becomes } => change_upstream(records, was, becomes),
         Command::DeleteUpstream { id } => {
             if records.get(&key::upstream(*id))?.is_none() {
                 return Ok(Outcome::NotFound);
@@ -266,6 +268,30 @@ fn join<R: WriteRecords>(
         _ => records.remove(&invitation)?,
     }
     records.put(&key::node(node.id), &encode(node)?)?;
+    Ok(Outcome::Done)
+}
+
+fn change_upstream<R: WriteRecords>(
+    records: &mut R,
+    was: &UpstreamRecord,
+    becomes: &UpstreamRecord,
+) -> Result<Outcome, RecordError> {
+    let known = records.upstreams()?;
+    match known.iter().find(|u| u.id == was.id) {
+        None => return Ok(Outcome::NotFound),
+        Some(now) if now != was => {
+            return Ok(Outcome::Refused(format!(
+                "registry {} was changed by somebody else just now; ask again",
+                was.id
+            )));
+        }
+        Some(_) => {}
+    }
+    if known.iter().any(|u| u.id != was.id && u.name == becomes.name) {
+        return Ok(Outcome::Exists);
+    }
+    let record = UpstreamRecord { id: was.id, created: was.created, ..becomes.clone() };
+    records.put(&key::upstream(was.id), &encode(&record)?)?;
     Ok(Outcome::Done)
 }
 

@@ -8,7 +8,7 @@ use crate::manifest::Referrer;
 use crate::moment::Timestamp;
 use crate::names::{Epoch, NodeId, OperationId, ProjectName, RepositoryName, Tag, UpstreamId};
 use crate::proxy::ProxyChange;
-use crate::records::{BlobDescriptor, NodeRecord, Role, User};
+use crate::records::{BlobDescriptor, NodeRecord, Role, UpstreamRecord, User};
 
 /// A command with its idempotency key: however often it is proposed, it is applied once and every proposer gets the same answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,8 +86,17 @@ pub enum Command {
         kind: String,
         /// Where it is.
         url: String,
+        /// What people wrote about it.
+        description: String,
         /// User and sealed password, if it wants any.
         credentials: Option<(String, String)>,
+    },
+    /// Changes an upstream, if it still is what it was when that was decided: a password is sealed for the name that goes with it.
+    ChangeUpstream {
+        /// What it was.
+        was: Box<UpstreamRecord>,
+        /// What it becomes; its number and when it was made stay.
+        becomes: Box<UpstreamRecord>,
     },
     /// Forgets an upstream that no project caches.
     DeleteUpstream {
@@ -174,6 +183,7 @@ impl Command {
             Command::MoveNode { .. } => "move_node",
             Command::CreateProject { .. } => "create_project",
             Command::CreateUpstream { .. } => "create_upstream",
+            Command::ChangeUpstream { .. } => "change_upstream",
             Command::DeleteUpstream { .. } => "delete_upstream",
             Command::ConfigureProject { .. } => "configure_project",
             Command::DeleteProject { .. } => "delete_project",

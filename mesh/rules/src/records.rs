@@ -182,6 +182,8 @@ pub struct UpstreamRecord {
     pub kind: String,
     /// Where it is, as written.
     pub url: String,
+    /// What people wrote about it.
+    pub description: String,
     /// User and password, if it wants any; the password is sealed, and the ledger cannot open it.
     pub credentials: Option<(String, String)>,
     /// When it was recorded.

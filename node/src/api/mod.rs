@@ -76,6 +76,7 @@ impl Api {
             (&Method::GET, Route::Registries) => self.list_registries().await,
             (&Method::POST, Route::Registries) => self.create_registry(request).await,
             (&Method::GET, Route::Registry(id)) => self.show_registry(id).await,
+            (&Method::PUT, Route::Registry(id)) => self.change_registry(request, id).await,
             (&Method::DELETE, Route::Registry(id)) => self.delete_registry(id).await,
             (&Method::GET, Route::Projects) => self.list_projects().await,
             (&Method::POST, Route::Projects) => self.create_project(request).await,

@@ -158,6 +158,7 @@ fn an_upstream_in_use_is_not_forgotten_and_names_are_not_shared() {
         name: name.into(),
         kind: "docker-registry".into(),
         url: "https://example.com".into(),
+        description: String::new(),
         credentials: None,
     };
     let proxy = |id| Command::CreateProject {
@@ -176,6 +177,41 @@ fn an_upstream_in_use_is_not_forgotten_and_names_are_not_shared() {
     assert!(matches!(ledger.run(Command::DeleteUpstream { id: UpstreamId(1) }), Outcome::Refused(_)));
     assert_eq!(ledger.run(Command::DeleteUpstream { id: UpstreamId(2) }), Outcome::Done);
     assert_eq!(ledger.records.upstreams().unwrap().len(), 1);
+}
+
+#[test]
+fn an_upstream_is_changed_only_from_what_it_was() {
+    let mut ledger = Ledger::new();
+    for name in ["a", "b"] {
+        let made = ledger.run(Command::CreateUpstream {
+            name: name.into(),
+            kind: "docker-registry".into(),
+            url: "https://example.com".into(),
+            description: String::new(),
+            credentials: Some(("robot".into(), "sealed".into())),
+        });
+        assert_eq!(made, Outcome::Done);
+    }
+    let now = |ledger: &Ledger| ledger.records.upstreams().unwrap()[0].clone();
+    let first = now(&ledger);
+    let change = |was: &UpstreamRecord, becomes: UpstreamRecord| Command::ChangeUpstream {
+        was: Box::new(was.clone()),
+        becomes: Box::new(becomes),
+    };
+    let new = UpstreamRecord {
+        credentials: Some(("robot".into(), "anew".into())),
+        id: UpstreamId(9),
+        created: Timestamp(0),
+        ..first.clone()
+    };
+    assert_eq!(ledger.run(change(&first, new.clone())), Outcome::Done);
+    assert_eq!(now(&ledger), UpstreamRecord { id: first.id, created: first.created, ..new.clone() });
+    assert!(matches!(ledger.run(change(&first, new.clone())), Outcome::Refused(_)), "it is another by now");
+    let taken = UpstreamRecord { name: "b".into(), ..new.clone() };
+    let before = now(&ledger);
+    assert_eq!(ledger.run(change(&before, taken)), Outcome::Exists);
+    assert_eq!(ledger.run(change(&UpstreamRecord { id: UpstreamId(9), ..before.clone() }, new)), Outcome::NotFound);
+    assert_eq!(now(&ledger), before);
 }
 
 #[test]

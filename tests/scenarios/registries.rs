@@ -146,6 +146,40 @@ fn a_registry_that_is_changed_is_another_to_every_node_at_once() {
 }
 
 #[test]
+fn a_cache_goes_when_it_is_deleted_and_images_of_our_own_do_not() {
+    let (mesh, upstream, wrong) = (Mesh::up(3), Upstream::start(), Complaints::default());
+    let (image, ours) = (Image::tiny(), Image::tiny());
+    for name in ["app", "team/app"] {
+        upstream.repository(name).push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    }
+    let place =
+        make(&mesh.client(0), REGISTRIES, &json!({"name": "up", "url": upstream.url(), "type": "docker-registry"}));
+    mesh.create_project("team", true, 2);
+    mesh.repository(0, "team/ours").push(&ours, "1").unwrap_or_else(|no| panic!("{no}"));
+    for round in 0..2 {
+        make_project(&mesh.client(round), "hub", &id_of(&place));
+        for at in 0..3 {
+            for name in ["hub/app", "hub/team/app"] {
+                Repository::new(&mesh.anyone(at), name).pull("1").unwrap_or_else(|no| panic!("{name} at {at}: {no}"));
+            }
+        }
+        let project = format!("{PROJECTS}/hub");
+        let gone = mesh.client(2 - round).ask(Method::DELETE, &project).send().unwrap_or_else(|none| panic!("{none}"));
+        wrong.unless(gone.status == 200, || format!("a cache that was used, round {round}: {gone}"));
+        for at in 0..3 {
+            wrong.unless_refused("a cache that is gone", mesh.client(at).get(&project), &[404], &["NAME_UNKNOWN"]);
+            let pulled = mesh.client(at).get("/v2/hub/app/manifests/1");
+            wrong.unless_refused("an image of it", pulled, &[404], &["NAME_UNKNOWN"]);
+        }
+    }
+    let kept = mesh.client(1).ask(Method::DELETE, &format!("{PROJECTS}/team")).send();
+    wrong.unless_refused("a project with images of our own", kept, &[412], &["PRECONDITION"]);
+    mesh.repository(2, "team/ours").pull("1").unwrap_or_else(|no| panic!("{no}"));
+    let registry = mesh.client(1).ask(Method::DELETE, &place).send().unwrap_or_else(|none| panic!("{none}"));
+    wrong.unless(registry.status == 200, || format!("the registry, which nobody uses any more: {registry}"));
+}
+
+#[test]
 fn an_upstream_on_loopback_is_not_touched_unless_it_is_allowed() {
     let (mesh, upstream) = (Mesh::up_with(3, &[("upstreams.allow_loopback", "false")]), Upstream::start());
     upstream.repository("app").push(&Image::tiny(), "1").unwrap_or_else(|no| panic!("{no}"));

@@ -14,6 +14,9 @@ use crate::records::{
 /// How many answers are kept for retries of the same operation.
 pub const REMEMBERED_OPERATIONS: u64 = 8192;
 
+/// So many tags and manifests of a cache go with one entry: everything else waits while an entry is applied, and read leases run meanwhile.
+pub const EMPTIED_AT_ONCE: usize = 500;
+
 /// Applies one entry. An operation that was applied before changes nothing and gets its first answer again.
 pub fn apply<R: WriteRecords>(
     records: &mut R,
@@ -157,11 +160,18 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
             Ok(Outcome::Done)
         }
         Command::DeleteProject { name, epoch } => {
-            if let Err(outcome) = fenced(records, name, *epoch)? {
-                return Ok(outcome);
+            let project = match fenced(records, name, *epoch)? {
+                Ok(project) => project,
+                Err(outcome) => return Ok(outcome),
+            };
+            if project.upstream.is_some() {
+                empty(records, name, EMPTIED_AT_ONCE)?;
             }
             if !records.scan(&key::repositories_of(name), None, 1)?.is_empty() {
-                return Ok(Outcome::Refused(format!("project {name} still has repositories; delete them first")));
+                return Ok(match project.upstream {
+                    Some(_) => Outcome::Unfinished,
+                    None => Outcome::Refused(format!("project {name} still has repositories; delete them first")),
+                });
             }
             records.remove(&key::project(name))?;
             Ok(Outcome::Done)
@@ -378,6 +388,30 @@ fn delete_manifest<R: WriteRecords>(
         _ => records.remove(&repository_key)?,
     }
     Ok(Outcome::Done)
+}
+
+/// Takes up to `most` tags and manifests out of a project, repository by repository. Tags go first, so that none names a manifest that is gone.
+fn empty<R: WriteRecords>(records: &mut R, project: &ProjectName, most: usize) -> Result<(), RecordError> {
+    let mut left = most;
+    while left > 0 {
+        let Some((place, _)) = records.scan(&key::repositories_of(project), None, 1)?.pop() else { return Ok(()) };
+        let broken = |what: &dyn std::fmt::Display| RecordError(format!("a repository of {project}: {what}"));
+        let repository: RepositoryName = key::name_of(&place).parse().map_err(|e| broken(&e))?;
+        let tags = records.scan(&key::tags(&repository), None, left)?;
+        for (tag, _) in &tags {
+            records.remove(tag)?;
+        }
+        left -= tags.len();
+        // one by one: manifests may be large
+        while left > 0
+            && let Some((place, _)) = records.scan(&key::manifests(&repository), None, 1)?.pop()
+        {
+            let digest = key::digest_of(&place).ok_or_else(|| broken(&"a manifest's key has no digest"))?;
+            delete_manifest(records, &repository, &digest)?;
+            left -= 1;
+        }
+    }
+    Ok(())
 }
 
 /// The names in a page of a repository's tags: up to `limit` after `last`, in order.

@@ -116,7 +116,7 @@ pub enum Command {
         /// What changes of a proxy's rules.
         proxy: ProxyChange,
     },
-    /// Removes an empty project.
+    /// Removes a project that is empty, or a cache with what it has: so much of that at a time, see [`Outcome::Unfinished`].
     DeleteProject {
         /// Its name.
         name: ProjectName,
@@ -195,11 +195,13 @@ impl Command {
     }
 }
 
-/// What came of a command. Everything but `Done` left the ledger as it was.
+/// What came of a command. Everything but `Done` and `Unfinished` left the ledger as it was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// It took effect.
     Done,
+    /// A part of it took effect, and there was too much for one entry: the same again, as another operation, goes on.
+    Unfinished,
     /// The project has another epoch: whoever proposed it is not its primary any more.
     StaleEpoch {
         /// The epoch now.

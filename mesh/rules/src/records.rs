@@ -325,8 +325,8 @@ pub mod key {
         make(b'q', &[])
     }
 
-    /// The blob that a link's key names.
-    pub fn link_digest(key: &[u8]) -> Option<Digest> {
+    /// The blob or manifest that the key of a link or a manifest ends with.
+    pub fn digest_of(key: &[u8]) -> Option<Digest> {
         let end = key.iter().position(|b| *b == 0)?;
         Digest::from_key(&key[end + 1..]).ok()
     }

@@ -1,7 +1,7 @@
 //! `/api/v2.0/projects`: Harbor's shapes and statuses (its `api/v2.0/swagger.yaml`), with `durability` among the metadata.
 
 use http::{HeaderValue, Response, StatusCode, header};
-use rules::command::Command;
+use rules::command::{Command, Outcome};
 use rules::names::{Epoch, OperationId, ProjectName, UpstreamId};
 use rules::placement::{self, Candidate};
 use rules::proxy::{ProxyChange, ProxyRules, patterns};
@@ -152,18 +152,23 @@ impl Api {
     ) -> Result<Response<Payload>, Failure> {
         let Asked { public, durability, proxy } = Written::read(&mut request).await?.asked()?;
         let command = Command::ConfigureProject { name: name.clone(), epoch: Epoch::FIRST, public, durability, proxy };
-        self.commit(name, command).await
+        self.commit(&name, command).await?;
+        Ok(Response::new(Payload::empty()))
     }
 
     pub(super) async fn delete_project(&self, name: ProjectName) -> Result<Response<Payload>, Failure> {
-        self.commit(name.clone(), Command::DeleteProject { name, epoch: Epoch::FIRST }).await
+        let command = Command::DeleteProject { name: name.clone(), epoch: Epoch::FIRST };
+        // a large cache goes in parts; what broke off in between is finished by the next DELETE
+        while self.commit(&name, command.clone()).await? == Outcome::Unfinished {}
+        Ok(Response::new(Payload::empty()))
     }
 
     /// Commits through the project's primary, which puts its own epoch in.
-    async fn commit(&self, name: ProjectName, command: Command) -> Result<Response<Payload>, Failure> {
-        match self.writes.commit(&name, WriteKind::Fenced(Box::new(command))).await {
-            Ok(_) => Ok(Response::new(Payload::empty())),
-            Err(Refusal::NotFound) => Err(missing(&name)),
+    async fn commit(&self, name: &ProjectName, command: Command) -> Result<Outcome, Failure> {
+        match self.writes.commit(name, WriteKind::Fenced(Box::new(command))).await {
+            Ok(outcome) => Ok(outcome),
+            Err(Refusal::NotFound) => Err(missing(name)),
+            Err(Refusal::Conflict(reason)) => Err(Failure::new(Code::Precondition, reason)),
             Err(refusal) => Err(refusal.into()),
         }
     }

@@ -180,6 +180,69 @@ fn an_upstream_in_use_is_not_forgotten_and_names_are_not_shared() {
 }
 
 #[test]
+fn a_cache_goes_with_what_it_has_a_part_at_a_time_and_another_project_does_not() {
+    let mut ledger = Ledger::new();
+    let delete = |project: &str, epoch| Command::DeleteProject { name: project.parse().unwrap(), epoch };
+    let e = ledger.epoch();
+    ledger.run(put(e, 1, "kept", &[1, 2]));
+    assert!(matches!(ledger.run(delete("demo", e)), Outcome::Refused(_)), "it is nobody else's copy");
+
+    ledger.run(Command::CreateUpstream {
+        name: "a".into(),
+        kind: "docker-registry".into(),
+        url: "https://example.com".into(),
+        description: String::new(),
+        credentials: None,
+    });
+    ledger.run(match create("hub") {
+        Command::CreateProject { name, public, durability, home, proxy, .. } => {
+            Command::CreateProject { name, public, durability, home, proxy, upstream: Some(UpstreamId(1)) }
+        }
+        other => other,
+    });
+    let before = ledger.records.clone();
+    let manifests = EMPTIED_AT_ONCE as u32 / 2 + 10;
+    for n in 0..manifests {
+        let Command::PutManifest { epoch, media_type, bytes, blobs, .. } = put(Epoch::FIRST, 1, "x", &[1, 3]) else {
+            unreachable!()
+        };
+        let done = ledger.run(Command::PutManifest {
+            epoch,
+            repository: format!("hub/{}", n % 3).parse().unwrap(),
+            digest: Digest::sha256(&n.to_be_bytes()),
+            media_type,
+            bytes,
+            tags: vec![format!("t{n}").parse().unwrap()],
+            blobs,
+            subject: None,
+        });
+        assert_eq!(done, Outcome::Done);
+    }
+    assert_eq!(ledger.run(delete("hub", Epoch::FIRST)), Outcome::Unfinished);
+    let r = &ledger.records;
+    for (place, _) in r.scan(&key::repositories_of(&"hub".parse().unwrap()), None, 9).unwrap() {
+        let repository: RepositoryName = key::name_of(&place).parse().unwrap();
+        for (_, tag) in r.records::<TagRecord>(&key::tags(&repository)).unwrap() {
+            assert!(r.manifest(&repository, &tag.digest).unwrap().is_some(), "a tag outlived its manifest");
+        }
+    }
+    assert_eq!(ledger.run(delete("hub", Epoch::FIRST)), Outcome::Done);
+    assert_eq!(ledger.run(delete("hub", Epoch::FIRST)), Outcome::NotFound);
+
+    // nothing is left of it, and nothing of the other is touched
+    let about = |records: &MemoryRecords| {
+        let tables = records.0.iter().filter(|(k, _)| b"ptmlry".contains(&k[0]));
+        tables
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .filter(|(k, _)| *k != key::project(&"hub".parse().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(about(&ledger.records), about(&before));
+    let blob = |n: u8| ledger.records.record::<BlobRecord>(&key::blob(&Digest::sha256(&[n]))).unwrap().unwrap();
+    assert_eq!((blob(1).repositories, blob(3).repositories), (1, 0));
+}
+
+#[test]
 fn an_upstream_is_changed_only_from_what_it_was() {
     let mut ledger = Ledger::new();
     for name in ["a", "b"] {

@@ -100,25 +100,26 @@ impl Proxies {
         writes: Arc<Writes>,
         secrets: Arc<Secrets>,
         terms: ProxyTerms,
+        trust: Trust,
         tasks: Tasks,
-    ) -> std::io::Result<Arc<Self>> {
+    ) -> Arc<Self> {
         let (limits, heard) = mpsc::unbounded_channel();
         tasks.spawn("proxy.limits", tell_limits(neighbours.clone(), heard));
         let freshness =
             Freshness { found: terms.fresh_for, missing: terms.missing_for, retry: RETRY, most: REMEMBERED };
-        Ok(Arc::new(Proxies {
+        Arc::new(Proxies {
             records: neighbours.records.clone(),
             neighbours,
             writes,
             secrets,
             limits,
             terms,
-            trust: Trust::public().map_err(std::io::Error::other)?,
+            trust,
             tasks,
             clients: Mutex::default(),
             answers: Mutex::new(Answers::new(freshness)),
             turns: Mutex::default(),
-        }))
+        })
     }
 
     /// The upstream of a proxy project, and what it calls `repository`; `None` for a project of our own.

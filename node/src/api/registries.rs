@@ -32,6 +32,8 @@ struct Written {
     kind: String,
     #[serde(default)]
     description: String,
+    #[serde(default)]
+    insecure: bool,
     credential: Option<Credential>,
 }
 
@@ -46,6 +48,8 @@ struct Change {
     access_key: Option<String>,
     access_secret: Option<String>,
     credential_type: Option<String>,
+    #[serde(default)]
+    insecure: bool,
     credential: Option<Credential>,
 }
 
@@ -100,12 +104,21 @@ fn check_type(credential: &Credential) -> Result<(), Failure> {
     }
 }
 
+fn check_secure(insecure: bool) -> Result<(), Failure> {
+    if insecure {
+        let message = "insecure is not supported: certificates are always checked; name the registry's own CA in the setting upstreams.ca";
+        return Err(bad(message));
+    }
+    Ok(())
+}
+
 fn sealing(error: SecretError) -> Failure {
     Failure::new(Code::Internal, error.to_string())
 }
 
 /// What `was` is after `change`: what is not given stays. A secret is sealed for its registry's name, so a new name seals it anew.
 fn changed(secrets: &Secrets, was: &UpstreamRecord, mut change: Change) -> Result<UpstreamRecord, Failure> {
+    check_secure(change.insecure)?;
     let credential = change.credential();
     check_type(&credential)?;
     let mut becomes = UpstreamRecord {
@@ -173,6 +186,7 @@ impl Api {
 
     pub(super) async fn create_registry(&self, mut request: Request) -> Result<Response<Payload>, Failure> {
         let written: Written = read(&mut request).await?;
+        check_secure(written.insecure)?;
         let credential = written.credential.unwrap_or_default();
         check_type(&credential)?;
         let user = credential.access_key.unwrap_or_default();
@@ -302,6 +316,7 @@ mod tests {
             (json!({"description": "x".repeat(2000)}), "description"),
             (json!({"access_key": "", "access_secret": "new"}), "access_key"),
             (json!({"credential_type": "oauth"}), "oauth"),
+            (json!({"insecure": true}), "upstreams.ca"),
             (json!({"type": "aws-ecr"}), "amazonaws"),
         ] {
             let refused = after(wrong.clone()).unwrap_err();

@@ -185,6 +185,63 @@ fn a_cache_goes_when_it_is_deleted_and_images_of_our_own_do_not() {
 }
 
 #[test]
+fn projects_have_numbers_and_pages_and_keep_what_is_written_about_them() {
+    let (mesh, wrong) = (Mesh::up(3), Complaints::default());
+    let metadata = json!({"public": "true", "auto_scan": "true", "severity": "low", "prevent_vul": "false"});
+    let what = json!({"project_name": "api-gateway", "metadata": metadata});
+    let place = make(&mesh.client(1), PROJECTS, &what);
+    let number = id_of(&place);
+    wrong.unless(place == format!("{PROJECTS}/{number}"), || format!("a project at {place}"));
+    let settled = json!({"metadata": {"auto_scan": "false", "public": "true"}});
+    let changed = mesh.client(2).send_json(Method::PUT, &place, &settled).unwrap_or_else(|none| panic!("{none}"));
+    wrong.unless(changed.status == 200, || format!("changed by its number: {changed}"));
+    for at in 0..3 {
+        for path in [place.clone(), format!("{PROJECTS}/api-gateway")] {
+            let shown = get(&mesh.client(at), &path).json();
+            let right = shown["project_id"] == number && shown["name"] == "api-gateway";
+            let kept = &shown["metadata"];
+            let kept = kept["auto_scan"] == "false" && kept["severity"] == "low" && kept["prevent_vul"] == "false";
+            wrong.unless(right && kept, || format!("{path} at {at}: {shown}"));
+        }
+    }
+
+    // a name that is another project's number: the number goes before, unless the client says what it writes
+    let digits = number.to_string();
+    make(&mesh.client(0), PROJECTS, &json!({"project_name": digits}));
+    let shown = get(&mesh.client(1), &format!("{PROJECTS}/{digits}")).json();
+    wrong.unless(shown["name"] == "api-gateway", || format!("by number: {shown}"));
+    let by_name = mesh.client(1).ask(Method::GET, &format!("{PROJECTS}/{digits}")).header("x-is-resource-name", "true");
+    let by_name = by_name.send().unwrap_or_else(|none| panic!("{none}"));
+    wrong.unless(by_name.json()["name"] == digits.as_str(), || format!("by name: {by_name}"));
+
+    // as Terraform's provider asks: page after page until one is empty
+    (0..12).for_each(|n| mesh.create_project(&format!("many-{n}"), true, 1));
+    for at in 0..3 {
+        let mut names = Vec::new();
+        for page in 1.. {
+            let listed = get(&mesh.client(at), &format!("{PROJECTS}?page={page}"));
+            let found = listed.json().as_array().cloned().unwrap_or_default();
+            wrong.unless(found.len() <= 10, || format!("page {page} at {at} has {}", found.len()));
+            wrong.unless(listed.header("x-total-count") == Some("15"), || format!("{:?}", listed.headers));
+            if found.is_empty() {
+                break;
+            }
+            assert!(page < 9, "the pages have no end at {at}");
+            names.extend(found.iter().map(|one| one["name"].clone()));
+        }
+        wrong.unless(names.len() == 15, || format!("listed at {at}: {names:?}"));
+        let some = get(&mesh.client(at), &format!("{PROJECTS}?name=many-1&page_size=2"));
+        let right = some.json().as_array().is_some_and(|found| found.len() == 2);
+        wrong.unless(right && some.header("x-total-count") == Some("3"), || format!("by name at {at}: {some}"));
+    }
+    let registries = get(&mesh.client(0), REGISTRIES);
+    wrong.unless(registries.header("x-total-count") == Some("0"), || format!("{:?}", registries.headers));
+    let gone = mesh.client(0).ask(Method::DELETE, &place).send().unwrap_or_else(|none| panic!("{none}"));
+    wrong.unless(gone.status == 200, || format!("deleted by its number: {gone}"));
+    wrong.unless_refused("what was deleted", mesh.client(2).get(&format!("{PROJECTS}/api-gateway")), &[404], &[]);
+}
+
+#[test]
 fn an_upstream_on_loopback_is_not_touched_unless_it_is_allowed() {
     let (mesh, upstream) = (Mesh::up_with(3, &[("upstreams.allow_loopback", "false")]), Upstream::start());
     upstream.repository("app").push(&Image::tiny(), "1").unwrap_or_else(|no| panic!("{no}"));

@@ -4,7 +4,7 @@ use crate::command::{Command, Envelope, Outcome};
 use crate::digest::Digest;
 use crate::manifest::Referrer;
 use crate::moment::Timestamp;
-use crate::names::{Epoch, OperationId, ProjectName, RepositoryName, Revision, Tag, UpstreamId};
+use crate::names::{Epoch, OperationId, ProjectId, ProjectName, RepositoryName, Revision, Tag, UpstreamId};
 use crate::proxy::ProxyRules;
 use crate::records::{
     BlobDescriptor, BlobRecord, Invitation, Look, ManifestRecord, MeshRecord, NodeRecord, Project, RecordError,
@@ -93,7 +93,7 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
             records.put(&key::node(node.id), &encode(node)?)?;
             Ok(Outcome::Done)
         }
-        Command::CreateProject { name, public, durability, home, upstream, proxy } => {
+        Command::CreateProject { name, public, durability, home, upstream, proxy, metadata } => {
             if records.project(name)?.is_some() {
                 return Ok(Outcome::Exists);
             }
@@ -103,6 +103,7 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
                 return Ok(Outcome::NotFound);
             }
             let project = Project {
+                id: ProjectId(next_number(records, &key::last_project())?),
                 name: name.clone(),
                 public: *public,
                 durability: *durability,
@@ -112,16 +113,16 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
                 created: at,
                 upstream: *upstream,
                 proxy: ProxyRules::default().changed(proxy),
+                metadata: metadata.clone(),
             };
             records.put(&key::project(name), &encode(&project)?)?;
             Ok(Outcome::Done)
         }
         Command::CreateUpstream { name, kind, url, description, credentials } => {
-            let known = records.upstreams()?;
-            if known.iter().any(|u| u.name == *name) {
+            if records.upstreams()?.iter().any(|u| u.name == *name) {
                 return Ok(Outcome::Exists);
             }
-            let id = UpstreamId(known.iter().map(|u| u.id.0).max().unwrap_or(0) + 1);
+            let id = UpstreamId(next_number(records, &key::last_upstream())?);
             let record = UpstreamRecord {
                 id,
                 name: name.clone(),
@@ -148,7 +149,7 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
             records.remove(&key::upstream(*id))?;
             Ok(Outcome::Done)
         }
-        Command::ConfigureProject { name, epoch, public, durability, proxy } => {
+        Command::ConfigureProject { name, epoch, public, durability, proxy, metadata } => {
             let mut project = match fenced(records, name, *epoch)? {
                 Ok(project) => project,
                 Err(outcome) => return Ok(outcome),
@@ -156,6 +157,7 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
             project.public = public.unwrap_or(project.public);
             project.durability = durability.unwrap_or(project.durability);
             project.proxy = project.proxy.changed(proxy);
+            project.metadata.extend(metadata.clone());
             records.put(&key::project(name), &encode(&project)?)?;
             Ok(Outcome::Done)
         }
@@ -223,6 +225,13 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
             delete_manifest(records, repository, digest)
         }
     }
+}
+
+/// The number after the last one, which is never given out again: clients keep numbers for longer than what they name lives.
+fn next_number<R: WriteRecords>(records: &mut R, last: &[u8]) -> Result<u64, RecordError> {
+    let next = records.record::<u64>(last)?.unwrap_or(0) + 1;
+    records.put(last, &encode(&next)?)?;
+    Ok(next)
 }
 
 /// The fence: the project, if `epoch` is the one of its primary now; else what the caller is to be told.

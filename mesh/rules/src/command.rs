@@ -1,6 +1,8 @@
 //! What may change the ledger. A command carries everything that [`crate::apply`] needs: ids, times, hashes, and the epoch it was
 //! decided under. It also carries what was read out of a manifest's bytes, so that two versions of the reader never apply one entry differently.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -77,6 +79,8 @@ pub enum Command {
         upstream: Option<UpstreamId>,
         /// What of it.
         proxy: ProxyChange,
+        /// What else was written about it, see [`Project::metadata`](crate::records::Project::metadata).
+        metadata: BTreeMap<String, String>,
     },
     /// Records an upstream under the next number.
     CreateUpstream {
@@ -115,6 +119,8 @@ pub enum Command {
         durability: Option<u32>,
         /// What changes of a proxy's rules.
         proxy: ProxyChange,
+        /// What changes of what else was written about it.
+        metadata: BTreeMap<String, String>,
     },
     /// Removes a project that is empty, or a cache with what it has: so much of that at a time, see [`Outcome::Unfinished`].
     DeleteProject {

@@ -15,7 +15,7 @@ use crate::digest::{ContentHash, Digest};
 use crate::manifest::Referrer;
 use crate::moment::Timestamp;
 use crate::names::{
-    Epoch, NodeId, NodeName, OperationId, ProjectName, Region, RepositoryName, Revision, Tag, UpstreamId,
+    Epoch, NodeId, NodeName, OperationId, ProjectId, ProjectName, Region, RepositoryName, Revision, Tag, UpstreamId,
 };
 use crate::proxy::ProxyRules;
 
@@ -46,6 +46,8 @@ pub trait WriteRecords: ReadRecords {
 /// A project's record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Project {
+    /// Its number.
+    pub id: ProjectId,
     /// Its name.
     pub name: ProjectName,
     /// Whether anyone may pull.
@@ -64,6 +66,8 @@ pub struct Project {
     pub upstream: Option<UpstreamId>,
     /// What of its upstream it caches.
     pub proxy: ProxyRules,
+    /// What was written about it that is kept and shown, and not acted on.
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// A repository's record: it exists while it has a manifest.
@@ -236,6 +240,14 @@ pub mod key {
     pub fn projects() -> Vec<u8> {
         make(b'p', &[])
     }
+    /// The number that the last new project got.
+    pub fn last_project() -> Vec<u8> {
+        make(b'c', &[b"p"])
+    }
+    /// The number that the last new upstream got.
+    pub fn last_upstream() -> Vec<u8> {
+        make(b'c', &[b"s"])
+    }
     /// A repository.
     pub fn repository(name: &RepositoryName) -> Vec<u8> {
         make(b'y', &[name.as_str().as_bytes()])
@@ -354,6 +366,10 @@ pub trait Look: ReadRecords {
     /// A project.
     fn project(&self, name: &ProjectName) -> Result<Option<Project>, RecordError> {
         self.record(&key::project(name))
+    }
+    /// The project that has a number.
+    fn project_numbered(&self, id: ProjectId) -> Result<Option<Project>, RecordError> {
+        Ok(self.projects()?.into_iter().find(|project| project.id == id))
     }
     /// Every project.
     fn projects(&self) -> Result<Vec<Project>, RecordError> {

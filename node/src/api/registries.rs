@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::lists::Wanted;
 use super::{Api, json_answer};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
@@ -173,9 +174,10 @@ fn show(upstream: &UpstreamRecord) -> Value {
 }
 
 impl Api {
-    pub(super) async fn list_registries(&self) -> Result<Response<Payload>, Failure> {
+    pub(super) async fn list_registries(&self, request: &Request) -> Result<Response<Payload>, Failure> {
+        let wanted = Wanted::read(request)?;
         let (upstreams, _) = self.records.read(|records| records.upstreams()).await?;
-        Ok(json_answer(StatusCode::OK, &upstreams.iter().map(show).collect()))
+        Ok(wanted.answer(&upstreams, |upstream| &upstream.name, show))
     }
 
     pub(super) async fn show_registry(&self, id: UpstreamId) -> Result<Response<Payload>, Failure> {

@@ -4,6 +4,7 @@ use crate::names::NodeId;
 use crate::proxy::ProxyChange;
 use crate::records::{MemoryRecords, ReadRecords, User};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 
 struct Ledger {
     records: MemoryRecords,
@@ -52,6 +53,7 @@ fn create(name: &str) -> Command {
         home: NodeId(1),
         upstream: None,
         proxy: ProxyChange::default(),
+        metadata: BTreeMap::new(),
     }
 }
 
@@ -168,6 +170,7 @@ fn an_upstream_in_use_is_not_forgotten_and_names_are_not_shared() {
         home: NodeId(1),
         upstream: Some(UpstreamId(id)),
         proxy: ProxyChange::default(),
+        metadata: BTreeMap::new(),
     };
     assert_eq!(ledger.run(proxy(1)), Outcome::NotFound);
     assert_eq!(ledger.run(upstream("a")), Outcome::Done);
@@ -177,6 +180,39 @@ fn an_upstream_in_use_is_not_forgotten_and_names_are_not_shared() {
     assert!(matches!(ledger.run(Command::DeleteUpstream { id: UpstreamId(1) }), Outcome::Refused(_)));
     assert_eq!(ledger.run(Command::DeleteUpstream { id: UpstreamId(2) }), Outcome::Done);
     assert_eq!(ledger.records.upstreams().unwrap().len(), 1);
+    assert_eq!(ledger.run(upstream("c")), Outcome::Done);
+    assert_eq!(ledger.records.upstreams().unwrap()[1].id, UpstreamId(3), "a number names one registry for good");
+}
+
+#[test]
+fn a_projects_number_is_its_own_for_good_and_what_is_written_about_it_is_kept() {
+    let mut ledger = Ledger::new();
+    let number =
+        |ledger: &Ledger, name: &str| ledger.records.project(&name.parse().unwrap()).unwrap().map(|project| project.id);
+    ledger.run(create("a"));
+    assert_eq!(ledger.run(create("a")), Outcome::Exists);
+    let (demo, a) = (number(&ledger, "demo").unwrap(), number(&ledger, "a").unwrap());
+    assert_eq!((demo, a), (ProjectId(1), ProjectId(2)));
+    let delete = Command::DeleteProject { name: "a".parse().unwrap(), epoch: Epoch::FIRST };
+    assert_eq!(ledger.run(delete), Outcome::Done);
+    assert!(ledger.records.project_numbered(a).unwrap().is_none());
+    ledger.run(create("a"));
+    assert_eq!(number(&ledger, "a"), Some(ProjectId(3)));
+
+    let write = |key: &str, value: &str| Command::ConfigureProject {
+        name: "a".parse().unwrap(),
+        epoch: Epoch::FIRST,
+        public: None,
+        durability: None,
+        proxy: ProxyChange::default(),
+        metadata: BTreeMap::from([(key.to_owned(), value.to_owned())]),
+    };
+    for (key, value) in [("severity", "low"), ("auto_scan", "true"), ("severity", "high")] {
+        assert_eq!(ledger.run(write(key, value)), Outcome::Done);
+    }
+    let project = ledger.records.project_numbered(ProjectId(3)).unwrap().unwrap();
+    let expected = [("auto_scan", "true"), ("severity", "high")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+    assert_eq!(project.metadata, BTreeMap::from(expected));
 }
 
 #[test]
@@ -195,8 +231,9 @@ fn a_cache_goes_with_what_it_has_a_part_at_a_time_and_another_project_does_not()
         credentials: None,
     });
     ledger.run(match create("hub") {
-        Command::CreateProject { name, public, durability, home, proxy, .. } => {
-            Command::CreateProject { name, public, durability, home, proxy, upstream: Some(UpstreamId(1)) }
+        Command::CreateProject { name, public, durability, home, proxy, metadata, .. } => {
+            let upstream = Some(UpstreamId(1));
+            Command::CreateProject { name, public, durability, home, proxy, metadata, upstream }
         }
         other => other,
     });

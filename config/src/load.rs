@@ -12,6 +12,8 @@ use crate::{
 
 /// A configuration is a page; whatever is larger is some other file.
 const SIZE_LIMIT: u64 = 1 << 20;
+/// How a certificate begins in a PEM file.
+const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 /// Reads a configuration file, and checks that the files it names are there. Opens nothing but the file itself.
 pub fn load(path: &Path) -> Result<Settings, Mistakes> {
@@ -76,6 +78,17 @@ fn check_files(document: &Document, settings: &Settings) {
                 let problem = format!("there is no file '{}'", path.display());
                 document.mistake(setting, problem, format!("put the PEM file there or correct {setting}"));
             }
+        }
+    }
+    if let Some(ca) = &settings.upstreams.ca {
+        let problem = match fs::read(ca) {
+            Ok(bytes) if bytes.windows(CERTIFICATE.len()).any(|window| window == CERTIFICATE) => None,
+            Ok(_) => Some(format!("'{}' holds no certificate", ca.display())),
+            Err(error) => Some(format!("'{}' cannot be read: {error}", ca.display())),
+        };
+        if let Some(problem) = problem {
+            let remedy = "put the authorities' certificates there (PEM) or correct upstreams.ca";
+            document.mistake("upstreams.ca", problem, remedy);
         }
     }
     if settings.data_dir.exists() && !settings.data_dir.is_dir() {

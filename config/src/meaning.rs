@@ -63,6 +63,7 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     upstreams.flag("allow_loopback", &mut s.upstreams.allow_loopback);
     upstreams.duration("fresh_for", &mut s.upstreams.fresh_for, Duration::ZERO..=hours(24));
     upstreams.duration("missing_for", &mut s.upstreams.missing_for, Duration::ZERO..=hours(1));
+    s.upstreams.ca = upstreams.optional("ca", |t| value::path(t, "/etc/atoll/upstreams-ca.pem"));
 
     top.section("cache").limit("budget", &mut s.cache.budget, (16 << 20)..=(1 << 60));
 

@@ -61,6 +61,7 @@ upstreams:
   allow_loopback: {allow_loopback}
   fresh_for: {fresh_for}
   missing_for: {missing_for}
+  ca: {ca}
 cache:
   budget: {budget}
 edge:
@@ -115,6 +116,7 @@ drain: {drain}
         allow_loopback = s.upstreams.allow_loopback,
         fresh_for = written_duration(s.upstreams.fresh_for),
         missing_for = written_duration(s.upstreams.missing_for),
+        ca = or_null(s.upstreams.ca.as_deref().map(path)),
         budget = or_null(s.cache.budget.map(written_size)),
         access_age = written_duration(s.edge.access_age),
         alone_for = written_duration(s.edge.alone_for),

@@ -248,6 +248,8 @@ pub struct Upstreams {
     pub fresh_for: Duration,
     /// How long it is remembered that the upstream does not have something; zero: not at all; default 10s.
     pub missing_for: Duration,
+    /// A PEM file of authorities that are believed beside the public ones; default none.
+    pub ca: Option<PathBuf>,
 }
 
 impl Default for Upstreams {
@@ -257,6 +259,7 @@ impl Default for Upstreams {
             allow_loopback: false,
             fresh_for: Duration::from_secs(60),
             missing_for: Duration::from_secs(10),
+            ca: None,
         }
     }
 }

@@ -312,6 +312,21 @@ fn load_also_looks_at_the_files_that_are_named() {
     let mistakes = load(&path("node.yaml")).unwrap_err().0;
     let found: Vec<_> = mistakes.iter().map(|m| (m.line, m.setting.as_str())).collect();
     assert_eq!(found, [(1, "data_dir"), (7, "http.tls.key")]);
+
+    let dir = directory.path().display();
+    let text = format!(
+        "data_dir: {dir}/d\nregion: r\nmesh: {{listen: 10.0.0.1:1}}\nupstreams:\n  fresh_for: 1s\n  ca: {dir}/ca.pem\n"
+    );
+    fs::write(path("node.yaml"), text).unwrap();
+    for (holds, wrong) in [(None, "cannot be read"), (Some("-----BEGIN KEY-----"), "holds no certificate")] {
+        if let Some(text) = holds {
+            fs::write(path("ca.pem"), text).unwrap();
+        }
+        let told = load(&path("node.yaml")).unwrap_err().to_string();
+        assert!(told.contains("node.yaml:6: upstreams.ca: ") && told.contains(wrong), "{told}");
+    }
+    fs::write(path("ca.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
+    assert_eq!(load(&path("node.yaml")).unwrap().upstreams.ca, Some(path("ca.pem")));
 }
 
 #[test]
@@ -376,8 +391,10 @@ prop_compose! {
             proptest::option::of(any_registry()),
             proptest::collection::btree_map(any_registry(), any_name(), 0..3),
         ),
-        (private, loopback, fresh, missing) in
-            (any::<bool>(), any::<bool>(), milliseconds(0..=86_400_000), milliseconds(0..=3_600_000)),
+        (private, loopback, fresh, missing, ca) in (
+            any::<bool>(), any::<bool>(), milliseconds(0..=86_400_000), milliseconds(0..=3_600_000),
+            proptest::option::of(any_path()),
+        ),
         (budget, edge) in (
             proptest::option::of((16_u64 << 20)..=(1 << 60)),
             proptest::option::of((milliseconds(0..=86_400_000), milliseconds(0..=31_536_000_000), any::<bool>())),
@@ -409,6 +426,7 @@ prop_compose! {
         s.upstreams.allow_loopback = loopback;
         s.upstreams.fresh_for = fresh;
         s.upstreams.missing_for = missing;
+        s.upstreams.ca = ca.map(Into::into);
         s.cache.budget = budget;
         if let Some((access_age, alone_for, upstream_fallback)) = edge {
             s.role = Role::Edge;

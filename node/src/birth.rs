@@ -79,6 +79,7 @@ impl Birth {
                 home: home.id,
                 upstream: None,
                 proxy: ProxyChange::default(),
+                metadata: Default::default(),
             };
             commands.push((self.operations.1, create));
         }

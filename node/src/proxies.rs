@@ -103,25 +103,26 @@ impl Proxies {
         writes: Arc<Writes>,
         secrets: Arc<Secrets>,
         terms: ProxyTerms,
+        trust: Trust,
         tasks: Tasks,
-    ) -> std::io::Result<Arc<Self>> {
+    ) -> Arc<Self> {
         let (limits, heard) = mpsc::unbounded_channel();
         tasks.spawn("proxy.limits", tell_limits(neighbours.clone(), heard));
         let freshness =
             Freshness { found: terms.fresh_for, missing: terms.missing_for, retry: RETRY, most: REMEMBERED };
-        Ok(Arc::new(Proxies {
+        Arc::new(Proxies {
             records: neighbours.records.clone(),
             neighbours,
             writes,
             secrets,
             limits,
             terms,
-            trust: Trust::public().map_err(std::io::Error::other)?,
+            trust,
             tasks,
             clients: Mutex::default(),
             answers: Mutex::new(Answers::new(freshness)),
             turns: Mutex::default(),
-        }))
+        })
     }
 
     /// The upstream of a proxy project, and what it calls `repository`; `None` for a project of our own.
@@ -141,7 +142,7 @@ impl Proxies {
     fn client(&self, record: UpstreamRecord) -> Result<Arc<Upstream>, UpstreamError> {
         let mut clients = self.clients.lock();
         if let Some((known, upstream)) = clients.get(&record.id)
-            && *known == record
+            && same_place(known, &record)
         {
             return Ok(upstream.clone());
         }
@@ -172,7 +173,12 @@ impl Proxies {
             on_limit: Arc::new(on_limit),
         };
         let upstream = Arc::new(Upstream::new(settings, self.tasks.clone()));
-        clients.insert(record.id, (record, upstream.clone()));
+        let replaced = clients.insert(record.id, (record, upstream.clone())).is_some();
+        drop(clients);
+        if replaced {
+            // they are what another address said, or said to somebody else
+            self.answers.lock().forget_all();
+        }
         Ok(upstream)
     }
 
@@ -292,6 +298,8 @@ impl Proxies {
         {
             return Resolution::Fresh(*digest);
         }
+        // notices when the registry was changed: then no answer is remembered
+        let _ = self.upstream_of(repository);
         let decision = self.answers.lock().decide(clock::now(), repository.as_str(), written);
         match decision {
             Decision::Missing => return self.gone(repository, reference),
@@ -404,6 +412,11 @@ impl Proxies {
     fn cached(&self, repository: &RepositoryName, digest: &Digest) -> bool {
         self.records.view().and_then(|view| view.manifest(repository, digest)).is_ok_and(|m| m.is_some())
     }
+}
+
+/// Whether a changed record leaves its upstream as it was: logins and pauses that it asked for are kept.
+fn same_place(a: &UpstreamRecord, b: &UpstreamRecord) -> bool {
+    (&a.kind, &a.url, &a.credentials) == (&b.kind, &b.url, &b.credentials)
 }
 
 fn slow() -> UpstreamError {

@@ -45,7 +45,7 @@ use crate::registry::{Registry, Sessions};
 use crate::serving::Serving;
 use crate::store::Store;
 use crate::transfers::Transfers;
-use crate::upstream::AddressRule;
+use crate::upstream::{AddressRule, Trust};
 use crate::writes::{WriteTerms, Writes};
 
 /// A node that runs.
@@ -183,7 +183,8 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         transfer: TransferTerms { stall: deadlines.stall / 3, ..terms },
         upstream_allowed,
     };
-    let proxies = Proxies::new(neighbours.clone(), writes.clone(), secrets.clone(), proxy_terms, inner.clone())?;
+    let trust = upstreams_trust(settings.upstreams.ca.as_deref())?;
+    let proxies = Proxies::new(neighbours.clone(), writes.clone(), secrets.clone(), proxy_terms, trust, inner.clone());
     flights.use_upstreams(proxies.clone());
     let mirrors = Mirrors::new(records.clone(), &settings.mirrors);
     let preheats = Preheats::new(
@@ -355,6 +356,16 @@ async fn tell(records: &Records, record: &NodeRecord) -> bool {
         }
         Records::Ledger(_) => false,
     }
+}
+
+/// The public authorities, and those in the file that `upstreams.ca` names.
+fn upstreams_trust(ca: Option<&Path>) -> io::Result<Trust> {
+    let named = |error: &dyn std::fmt::Display| match ca {
+        Some(ca) => io::Error::other(format!("upstreams.ca, {}: {error}", ca.display())),
+        None => io::Error::other(error.to_string()),
+    };
+    let pem = ca.map(std::fs::read).transpose().map_err(|e| named(&e))?;
+    Trust::with_authorities(&pem.unwrap_or_default()).map_err(|e| named(&e))
 }
 
 /// Forgets what nobody came back for.

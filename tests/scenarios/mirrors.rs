@@ -306,7 +306,10 @@ fn dockerd_pulls_docker_hubs_images_through_its_mirror() {
     let merged: Value = serde_json::from_slice(&std::fs::read(&file).expect("a file")).expect("JSON");
     assert_eq!(merged["max-concurrent-downloads"], 2, "{merged}");
     assert_eq!(merged["registry-mirrors"][0], harbour.mesh.nodes()[1].url.as_str(), "{merged}");
-    assert!(harbour.path("daemon.json.bak").is_file());
+    let again = harbour.mirror(2, &["docker", "--install", "--daemon-json", &settings]);
+    assert!(again.success, "{again:?}");
+    let kept = std::fs::read_to_string(harbour.path("daemon.json.bak")).expect("what was there first");
+    assert_eq!(kept, r#"{"max-concurrent-downloads": 2}"#, "after two runs");
     let docker = Docker::start_with(&merged.to_string());
     assert_eq!(docker.pull("hello:1"), hubs);
     assert!(once(&harbour.hub) > 0);
@@ -332,6 +335,12 @@ fn podman_and_skopeo_pull_from_two_registries_through_one_mirror() {
     let to = format!("dir:{}", harbour.path("skopeo").display());
     process::succeed(skopeo.args(["copy", "-q", "docker://docker.io/library/hello:1", &to]));
     once(&harbour.hub);
+    // the second registry speaks no TLS: what goes to it by itself gets there, too
+    (0..3).for_each(|at| harbour.mesh.kill(at));
+    let mut skopeo = tools::packaged("skopeo", "skopeo");
+    skopeo.arg("--registries-conf").arg(&file).args(["inspect", "--format", "{{.Digest}}"]);
+    let past = process::succeed(skopeo.arg(format!("docker://{}/library/hello:1", harbour.other_name())));
+    assert_eq!(past.trim(), others);
 }
 
 #[test]

@@ -40,6 +40,11 @@ fn registries_are_made_shown_and_taken_away_at_every_node() {
     let nonsense = json!({"name": "file", "url": "file:///etc/passwd", "type": "docker-registry"});
     let nonsense = mesh.client(0).send_json(Method::POST, REGISTRIES, &nonsense);
     wrong.unless_refused("a URL that is none of a registry", nonsense, &[400], &[]);
+    let unchecked = json!({"name": "unchecked", "url": upstream.url(), "type": "docker-registry", "insecure": true});
+    let unchecked =
+        mesh.client(0).send_json(Method::POST, REGISTRIES, &unchecked).unwrap_or_else(|none| panic!("{none}"));
+    let told = unchecked.envelope().map(|(_, message)| message).unwrap_or_default();
+    wrong.unless(unchecked.status == 400 && told.contains("upstreams.ca"), || format!("{unchecked}"));
     let elsewhere = |name: &str, key: &str| {
         let what = json!({"name": name, "url": upstream.url(), "type": "aws-ecr",
             "credential": {"access_key": key, "access_secret": secret}});
@@ -80,6 +85,160 @@ fn registries_are_made_shown_and_taken_away_at_every_node() {
     for at in 0..3 {
         wrong.unless_refused("what was taken away", mesh.client(at).get(&empty), &[404], &[]);
     }
+}
+
+#[test]
+fn a_registry_that_is_changed_is_another_to_every_node_at_once() {
+    let mesh = Mesh::up_with(3, &[("upstreams.fresh_for", "24h"), ("upstreams.missing_for", "1h")]);
+    let (first, second, wrong) = (Upstream::start(), Upstream::start(), Complaints::default());
+    let secrets = [0, 1].map(|_| hex::encode(random_bytes(16)));
+    let images = [0, 1].map(|_| Image::tiny());
+    for (number, upstream) in [&first, &second].into_iter().enumerate() {
+        for name in ["app", "late"] {
+            upstream.repository(name).push(&images[number], "1").unwrap_or_else(|no| panic!("{no}"));
+        }
+    }
+    first.demand("robot", &secrets[0]);
+    let what = json!({"name": "up", "url": first.url(), "type": "docker-registry",
+        "credential": {"access_key": "robot", "access_secret": secrets[0]}});
+    let place = make(&mesh.client(0), REGISTRIES, &what);
+    make_project(&mesh.client(0), "hub", &id_of(&place));
+    let pull = |at: usize, name: &str| {
+        let found = Repository::new(&mesh.anyone(at), &format!("hub/{name}")).pull("1");
+        found.unwrap_or_else(|no| panic!("{name} at {at}: {no}")).digest
+    };
+    (0..3).for_each(|at| assert_eq!(pull(at, "app"), images[0].digest()));
+    let change = |at: usize, what: &serde_json::Value| {
+        let answer = mesh.client(at).send_json(Method::PUT, &place, what);
+        answer.unwrap_or_else(|none| panic!("{what} at {at}: {none}"))
+    };
+
+    // a password that has run out, and the new one, in Harbor's form
+    first.demand("robot", &secrets[1]);
+    let late = manifest(&mesh.anyone(1), "late", "1");
+    wrong.unless(late.status >= 400, || format!("with the old password: {late}"));
+    let changed = change(1, &json!({"access_secret": secrets[1], "credential_type": "basic"}));
+    wrong.unless(changed.status == 200, || format!("{changed}"));
+    for at in 0..3 {
+        wrong.unless(pull(at, "late") == images[0].digest(), || format!("another image at {at}"));
+    }
+
+    // another address, in the form that Terraform's provider sends: nothing that the first one said or was shown counts any more
+    let moved = json!({"name": "moved", "url": second.url(), "type": "docker-registry", "description": "elsewhere",
+        "credential": {"type": "basic", "access_key": "other", "access_secret": secrets[0]}});
+    second.demand("other", &secrets[0]);
+    let changed = change(2, &moved);
+    wrong.unless(changed.status == 200, || format!("{changed}"));
+    first.forget();
+    for at in 0..3 {
+        wrong.unless(pull(at, "app") == images[1].digest(), || format!("the image of the old address at {at}"));
+        let shown = get(&mesh.client(at), &place);
+        let one = shown.json();
+        let right = one["name"] == "moved" && one["description"] == "elsewhere" && one["url"] == second.url();
+        wrong.unless(right && one["credential"]["access_key"] == "other", || format!("shown at {at}: {one}"));
+        let body = String::from_utf8_lossy(&shown.body).into_owned();
+        wrong.unless(secrets.iter().all(|s| !body.contains(s)), || format!("a secret is shown at {at}"));
+    }
+    wrong.unless(first.asked().is_empty(), || format!("the old address was asked: {:?}", first.asked()));
+
+    make(&mesh.client(0), REGISTRIES, &json!({"name": "two", "url": first.url(), "type": "docker-registry"}));
+    let taken = mesh.client(0).send_json(Method::PUT, &place, &json!({"name": "two"}));
+    wrong.unless_refused("a name that is taken", taken, &[409], &["CONFLICT"]);
+    let nonsense = mesh.client(0).send_json(Method::PUT, &place, &json!({"url": "file:///etc/passwd"}));
+    wrong.unless_refused("a URL that is none of a registry", nonsense, &[400], &["BAD_REQUEST"]);
+    let nowhere = mesh.client(0).send_json(Method::PUT, &format!("{REGISTRIES}/987654"), &json!({"name": "x"}));
+    wrong.unless_refused("a registry that is not there", nowhere, &[404], &[]);
+}
+
+#[test]
+fn a_cache_goes_when_it_is_deleted_and_images_of_our_own_do_not() {
+    let (mesh, upstream, wrong) = (Mesh::up(3), Upstream::start(), Complaints::default());
+    let (image, ours) = (Image::tiny(), Image::tiny());
+    for name in ["app", "team/app"] {
+        upstream.repository(name).push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    }
+    let place =
+        make(&mesh.client(0), REGISTRIES, &json!({"name": "up", "url": upstream.url(), "type": "docker-registry"}));
+    mesh.create_project("team", true, 2);
+    mesh.repository(0, "team/ours").push(&ours, "1").unwrap_or_else(|no| panic!("{no}"));
+    for round in 0..2 {
+        make_project(&mesh.client(round), "hub", &id_of(&place));
+        for at in 0..3 {
+            for name in ["hub/app", "hub/team/app"] {
+                Repository::new(&mesh.anyone(at), name).pull("1").unwrap_or_else(|no| panic!("{name} at {at}: {no}"));
+            }
+        }
+        let project = format!("{PROJECTS}/hub");
+        let gone = mesh.client(2 - round).ask(Method::DELETE, &project).send().unwrap_or_else(|none| panic!("{none}"));
+        wrong.unless(gone.status == 200, || format!("a cache that was used, round {round}: {gone}"));
+        for at in 0..3 {
+            wrong.unless_refused("a cache that is gone", mesh.client(at).get(&project), &[404], &["NAME_UNKNOWN"]);
+            let pulled = mesh.client(at).get("/v2/hub/app/manifests/1");
+            wrong.unless_refused("an image of it", pulled, &[404], &["NAME_UNKNOWN"]);
+        }
+    }
+    let kept = mesh.client(1).ask(Method::DELETE, &format!("{PROJECTS}/team")).send();
+    wrong.unless_refused("a project with images of our own", kept, &[412], &["PRECONDITION"]);
+    mesh.repository(2, "team/ours").pull("1").unwrap_or_else(|no| panic!("{no}"));
+    let registry = mesh.client(1).ask(Method::DELETE, &place).send().unwrap_or_else(|none| panic!("{none}"));
+    wrong.unless(registry.status == 200, || format!("the registry, which nobody uses any more: {registry}"));
+}
+
+#[test]
+fn projects_have_numbers_and_pages_and_keep_what_is_written_about_them() {
+    let (mesh, wrong) = (Mesh::up(3), Complaints::default());
+    let metadata = json!({"public": "true", "auto_scan": "true", "severity": "low", "prevent_vul": "false"});
+    let what = json!({"project_name": "api-gateway", "metadata": metadata});
+    let place = make(&mesh.client(1), PROJECTS, &what);
+    let number = id_of(&place);
+    wrong.unless(place == format!("{PROJECTS}/{number}"), || format!("a project at {place}"));
+    let settled = json!({"metadata": {"auto_scan": "false", "public": "true"}});
+    let changed = mesh.client(2).send_json(Method::PUT, &place, &settled).unwrap_or_else(|none| panic!("{none}"));
+    wrong.unless(changed.status == 200, || format!("changed by its number: {changed}"));
+    for at in 0..3 {
+        for path in [place.clone(), format!("{PROJECTS}/api-gateway")] {
+            let shown = get(&mesh.client(at), &path).json();
+            let right = shown["project_id"] == number && shown["name"] == "api-gateway";
+            let kept = &shown["metadata"];
+            let kept = kept["auto_scan"] == "false" && kept["severity"] == "low" && kept["prevent_vul"] == "false";
+            wrong.unless(right && kept, || format!("{path} at {at}: {shown}"));
+        }
+    }
+
+    // a name that is another project's number: the number goes before, unless the client says what it writes
+    let digits = number.to_string();
+    make(&mesh.client(0), PROJECTS, &json!({"project_name": digits}));
+    let shown = get(&mesh.client(1), &format!("{PROJECTS}/{digits}")).json();
+    wrong.unless(shown["name"] == "api-gateway", || format!("by number: {shown}"));
+    let by_name = mesh.client(1).ask(Method::GET, &format!("{PROJECTS}/{digits}")).header("x-is-resource-name", "true");
+    let by_name = by_name.send().unwrap_or_else(|none| panic!("{none}"));
+    wrong.unless(by_name.json()["name"] == digits.as_str(), || format!("by name: {by_name}"));
+
+    // as Terraform's provider asks: page after page until one is empty
+    (0..12).for_each(|n| mesh.create_project(&format!("many-{n}"), true, 1));
+    for at in 0..3 {
+        let mut names = Vec::new();
+        for page in 1.. {
+            let listed = get(&mesh.client(at), &format!("{PROJECTS}?page={page}"));
+            let found = listed.json().as_array().cloned().unwrap_or_default();
+            wrong.unless(found.len() <= 10, || format!("page {page} at {at} has {}", found.len()));
+            wrong.unless(listed.header("x-total-count") == Some("15"), || format!("{:?}", listed.headers));
+            if found.is_empty() {
+                break;
+            }
+            assert!(page < 9, "the pages have no end at {at}");
+            names.extend(found.iter().map(|one| one["name"].clone()));
+        }
+        wrong.unless(names.len() == 15, || format!("listed at {at}: {names:?}"));
+        let some = get(&mesh.client(at), &format!("{PROJECTS}?name=many-1&page_size=2"));
+        let right = some.json().as_array().is_some_and(|found| found.len() == 2);
+        wrong.unless(right && some.header("x-total-count") == Some("3"), || format!("by name at {at}: {some}"));
+    }
+    let registries = get(&mesh.client(0), REGISTRIES);
+    wrong.unless(registries.header("x-total-count") == Some("0"), || format!("{:?}", registries.headers));
+    let gone = mesh.client(0).ask(Method::DELETE, &place).send().unwrap_or_else(|none| panic!("{none}"));
+    wrong.unless(gone.status == 200, || format!("deleted by its number: {gone}"));
+    wrong.unless_refused("what was deleted", mesh.client(2).get(&format!("{PROJECTS}/api-gateway")), &[404], &[]);
 }
 
 #[test]

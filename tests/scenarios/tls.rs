@@ -13,8 +13,10 @@ use tests::complaints::Complaints;
 use tests::formed::{Formed, loopback};
 use tests::image::{Blob, Image, MANIFEST, digest};
 use tests::member::Member;
+use tests::mesh::Mesh;
 use tests::process::{self, Finished};
-use tests::repository::create_project;
+use tests::proxies::create_proxy;
+use tests::repository::{Repository, create_project};
 use tests::{tools, wait, wire};
 
 /// A node with a certificate of a CA that only its clients know.
@@ -165,6 +167,32 @@ fn skopeo_and_curl_work_over_https_with_the_ca() {
     let told: Value =
         serde_json::from_str(&process::succeed(status.arg("--ca").arg(shore.at("ca.crt")))).expect("JSON");
     assert_eq!(told["nodes"][0]["url"], shore.url(""), "{told}");
+}
+
+#[test]
+fn an_upstream_behind_a_ca_of_its_own_is_believed_where_the_settings_name_it() {
+    let shore = Shore::new();
+    let image = Image::random(&[700 << 10, 30 << 10]);
+    let layout = shore.at("layout");
+    write_layout(&layout, &image);
+    let (from, name) = (format!("oci:{}", layout.display()), format!("docker://{}/demo/tls:1", shore.authority()));
+    let pair = format!("admin:{}", shore.password);
+    let push = ["copy", "-q", "--preserve-digests", "--dest-creds", &pair, "--dest-cert-dir", &shore.trusted(), &from];
+    let pushed = shore.skopeo(&[&push[..], &[&name]].concat());
+    assert!(pushed.success, "{pushed:?}");
+
+    let proxied = |mesh: &Mesh| {
+        create_proxy(&mesh.client(0), "hub", "harbor", &shore.url(""), true);
+        mesh.anyone(0)
+    };
+    let stranger = Mesh::up(1);
+    let refused = proxied(&stranger).get("/v2/hub/demo/tls/manifests/1").unwrap_or_else(|none| panic!("{none}"));
+    assert!(refused.status >= 500 && refused.to_string().contains("certificate"), "{refused}");
+    // one mesh at a time has the machine
+    drop(stranger);
+    let knows = Mesh::up_with(1, &[("upstreams.ca", &shore.at("ca.crt").display().to_string())]);
+    let pulled = Repository::new(&proxied(&knows), "hub/demo/tls").pull("1").unwrap_or_else(|no| panic!("{no}"));
+    assert_eq!(pulled.digest, image.digest());
 }
 
 #[test]

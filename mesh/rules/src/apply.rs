@@ -4,7 +4,7 @@ use crate::command::{Command, Envelope, Outcome};
 use crate::digest::Digest;
 use crate::manifest::Referrer;
 use crate::moment::Timestamp;
-use crate::names::{Epoch, OperationId, ProjectName, RepositoryName, Revision, Tag, UpstreamId};
+use crate::names::{Epoch, OperationId, ProjectId, ProjectName, RepositoryName, Revision, Tag, UpstreamId};
 use crate::proxy::ProxyRules;
 use crate::records::{
     BlobDescriptor, BlobRecord, Invitation, Look, ManifestRecord, MeshRecord, NodeRecord, Project, RecordError,
@@ -13,6 +13,9 @@ use crate::records::{
 
 /// How many answers are kept for retries of the same operation.
 pub const REMEMBERED_OPERATIONS: u64 = 8192;
+
+/// So many tags and manifests of a cache go with one entry: everything else waits while an entry is applied, and read leases run meanwhile.
+pub const EMPTIED_AT_ONCE: usize = 500;
 
 /// Applies one entry. An operation that was applied before changes nothing and gets its first answer again.
 pub fn apply<R: WriteRecords>(
@@ -90,7 +93,7 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
             records.put(&key::node(node.id), &encode(node)?)?;
             Ok(Outcome::Done)
         }
-        Command::CreateProject { name, public, durability, home, upstream, proxy } => {
+        Command::CreateProject { name, public, durability, home, upstream, proxy, metadata } => {
             if records.project(name)?.is_some() {
                 return Ok(Outcome::Exists);
             }
@@ -100,6 +103,7 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
                 return Ok(Outcome::NotFound);
             }
             let project = Project {
+                id: ProjectId(next_number(records, &key::last_project())?),
                 name: name.clone(),
                 public: *public,
                 durability: *durability,
@@ -109,27 +113,29 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
                 created: at,
                 upstream: *upstream,
                 proxy: ProxyRules::default().changed(proxy),
+                metadata: metadata.clone(),
             };
             records.put(&key::project(name), &encode(&project)?)?;
             Ok(Outcome::Done)
         }
-        Command::CreateUpstream { name, kind, url, credentials } => {
-            let known = records.upstreams()?;
-            if known.iter().any(|u| u.name == *name) {
+        Command::CreateUpstream { name, kind, url, description, credentials } => {
+            if records.upstreams()?.iter().any(|u| u.name == *name) {
                 return Ok(Outcome::Exists);
             }
-            let id = UpstreamId(known.iter().map(|u| u.id.0).max().unwrap_or(0) + 1);
+            let id = UpstreamId(next_number(records, &key::last_upstream())?);
             let record = UpstreamRecord {
                 id,
                 name: name.clone(),
                 kind: kind.clone(),
                 url: url.clone(),
+                description: description.clone(),
                 credentials: credentials.clone(),
                 created: at,
             };
             records.put(&key::upstream(id), &encode(&record)?)?;
             Ok(Outcome::Done)
         }
+        Command::ChangeUpstream { was, becomes } => change_upstream(records, was, becomes),
         Command::DeleteUpstream { id } => {
             if records.get(&key::upstream(*id))?.is_none() {
                 return Ok(Outcome::NotFound);
@@ -143,7 +149,7 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
             records.remove(&key::upstream(*id))?;
             Ok(Outcome::Done)
         }
-        Command::ConfigureProject { name, epoch, public, durability, proxy } => {
+        Command::ConfigureProject { name, epoch, public, durability, proxy, metadata } => {
             let mut project = match fenced(records, name, *epoch)? {
                 Ok(project) => project,
                 Err(outcome) => return Ok(outcome),
@@ -151,15 +157,23 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
             project.public = public.unwrap_or(project.public);
             project.durability = durability.unwrap_or(project.durability);
             project.proxy = project.proxy.changed(proxy);
+            project.metadata.extend(metadata.clone());
             records.put(&key::project(name), &encode(&project)?)?;
             Ok(Outcome::Done)
         }
         Command::DeleteProject { name, epoch } => {
-            if let Err(outcome) = fenced(records, name, *epoch)? {
-                return Ok(outcome);
+            let project = match fenced(records, name, *epoch)? {
+                Ok(project) => project,
+                Err(outcome) => return Ok(outcome),
+            };
+            if project.upstream.is_some() {
+                empty(records, name, EMPTIED_AT_ONCE)?;
             }
             if !records.scan(&key::repositories_of(name), None, 1)?.is_empty() {
-                return Ok(Outcome::Refused(format!("project {name} still has repositories; delete them first")));
+                return Ok(match project.upstream {
+                    Some(_) => Outcome::Unfinished,
+                    None => Outcome::Refused(format!("project {name} still has repositories; delete them first")),
+                });
             }
             records.remove(&key::project(name))?;
             Ok(Outcome::Done)
@@ -211,6 +225,13 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
             delete_manifest(records, repository, digest)
         }
     }
+}
+
+/// The number after the last one, which is never given out again: clients keep numbers for longer than what they name lives.
+fn next_number<R: WriteRecords>(records: &mut R, last: &[u8]) -> Result<u64, RecordError> {
+    let next = records.record::<u64>(last)?.unwrap_or(0) + 1;
+    records.put(last, &encode(&next)?)?;
+    Ok(next)
 }
 
 /// The fence: the project, if `epoch` is the one of its primary now; else what the caller is to be told.
@@ -266,6 +287,30 @@ fn join<R: WriteRecords>(
         _ => records.remove(&invitation)?,
     }
     records.put(&key::node(node.id), &encode(node)?)?;
+    Ok(Outcome::Done)
+}
+
+fn change_upstream<R: WriteRecords>(
+    records: &mut R,
+    was: &UpstreamRecord,
+    becomes: &UpstreamRecord,
+) -> Result<Outcome, RecordError> {
+    let known = records.upstreams()?;
+    match known.iter().find(|u| u.id == was.id) {
+        None => return Ok(Outcome::NotFound),
+        Some(now) if now != was => {
+            return Ok(Outcome::Refused(format!(
+                "registry {} was changed by somebody else just now; ask again",
+                was.id
+            )));
+        }
+        Some(_) => {}
+    }
+    if known.iter().any(|u| u.id != was.id && u.name == becomes.name) {
+        return Ok(Outcome::Exists);
+    }
+    let record = UpstreamRecord { id: was.id, created: was.created, ..becomes.clone() };
+    records.put(&key::upstream(was.id), &encode(&record)?)?;
     Ok(Outcome::Done)
 }
 
@@ -358,6 +403,30 @@ fn delete_manifest<R: WriteRecords>(
         _ => records.remove(&repository_key)?,
     }
     Ok(Outcome::Done)
+}
+
+/// Takes up to `most` tags and manifests out of a project, repository by repository. Tags go first, so that none names a manifest that is gone.
+fn empty<R: WriteRecords>(records: &mut R, project: &ProjectName, most: usize) -> Result<(), RecordError> {
+    let mut left = most;
+    while left > 0 {
+        let Some((place, _)) = records.scan(&key::repositories_of(project), None, 1)?.pop() else { return Ok(()) };
+        let broken = |what: &dyn std::fmt::Display| RecordError(format!("a repository of {project}: {what}"));
+        let repository: RepositoryName = key::name_of(&place).parse().map_err(|e| broken(&e))?;
+        let tags = records.scan(&key::tags(&repository), None, left)?;
+        for (tag, _) in &tags {
+            records.remove(tag)?;
+        }
+        left -= tags.len();
+        // one by one: manifests may be large
+        while left > 0
+            && let Some((place, _)) = records.scan(&key::manifests(&repository), None, 1)?.pop()
+        {
+            let digest = key::digest_of(&place).ok_or_else(|| broken(&"a manifest's key has no digest"))?;
+            delete_manifest(records, &repository, &digest)?;
+            left -= 1;
+        }
+    }
+    Ok(())
 }
 
 /// The names in a page of a repository's tags: up to `limit` after `last`, in order.

@@ -1,6 +1,8 @@
 //! What may change the ledger. A command carries everything that [`crate::apply`] needs: ids, times, hashes, and the epoch it was
 //! decided under. It also carries what was read out of a manifest's bytes, so that two versions of the reader never apply one entry differently.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -8,7 +10,7 @@ use crate::manifest::Referrer;
 use crate::moment::Timestamp;
 use crate::names::{Epoch, NodeId, OperationId, ProjectName, RepositoryName, Tag, UpstreamId};
 use crate::proxy::ProxyChange;
-use crate::records::{BlobDescriptor, NodeRecord, Role, User};
+use crate::records::{BlobDescriptor, NodeRecord, Role, UpstreamRecord, User};
 
 /// A command with its idempotency key: however often it is proposed, it is applied once and every proposer gets the same answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +79,8 @@ pub enum Command {
         upstream: Option<UpstreamId>,
         /// What of it.
         proxy: ProxyChange,
+        /// What else was written about it, see [`Project::metadata`](crate::records::Project::metadata).
+        metadata: BTreeMap<String, String>,
     },
     /// Records an upstream under the next number.
     CreateUpstream {
@@ -86,8 +90,17 @@ pub enum Command {
         kind: String,
         /// Where it is.
         url: String,
+        /// What people wrote about it.
+        description: String,
         /// User and sealed password, if it wants any.
         credentials: Option<(String, String)>,
+    },
+    /// Changes an upstream, if it still is what it was when that was decided: a password is sealed for the name that goes with it.
+    ChangeUpstream {
+        /// What it was.
+        was: Box<UpstreamRecord>,
+        /// What it becomes; its number and when it was made stay.
+        becomes: Box<UpstreamRecord>,
     },
     /// Forgets an upstream that no project caches.
     DeleteUpstream {
@@ -106,8 +119,10 @@ pub enum Command {
         durability: Option<u32>,
         /// What changes of a proxy's rules.
         proxy: ProxyChange,
+        /// What changes of what else was written about it.
+        metadata: BTreeMap<String, String>,
     },
-    /// Removes an empty project.
+    /// Removes a project that is empty, or a cache with what it has: so much of that at a time, see [`Outcome::Unfinished`].
     DeleteProject {
         /// Its name.
         name: ProjectName,
@@ -174,6 +189,7 @@ impl Command {
             Command::MoveNode { .. } => "move_node",
             Command::CreateProject { .. } => "create_project",
             Command::CreateUpstream { .. } => "create_upstream",
+            Command::ChangeUpstream { .. } => "change_upstream",
             Command::DeleteUpstream { .. } => "delete_upstream",
             Command::ConfigureProject { .. } => "configure_project",
             Command::DeleteProject { .. } => "delete_project",
@@ -185,11 +201,13 @@ impl Command {
     }
 }
 
-/// What came of a command. Everything but `Done` left the ledger as it was.
+/// What came of a command. Everything but `Done` and `Unfinished` left the ledger as it was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// It took effect.
     Done,
+    /// A part of it took effect, and there was too much for one entry: the same again, as another operation, goes on.
+    Unfinished,
     /// The project has another epoch: whoever proposed it is not its primary any more.
     StaleEpoch {
         /// The epoch now.

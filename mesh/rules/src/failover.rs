@@ -144,6 +144,7 @@ fn lasted(since: &BTreeMap<NodeId, Moment>, now: Moment, node: NodeId, wanted: D
 mod tests {
     use super::*;
     use crate::moment::Timestamp;
+    use crate::names::ProjectId;
 
     const TERMS: FailoverTerms = FailoverTerms {
         hold_down: Duration::from_secs(1),
@@ -169,6 +170,7 @@ mod tests {
                 url: String::new(),
             };
             let project = Project {
+                id: ProjectId(1),
                 name: "demo".parse().unwrap(),
                 public: true,
                 durability: 2,
@@ -178,6 +180,7 @@ mod tests {
                 created: Timestamp(0),
                 upstream: None,
                 proxy: Default::default(),
+                metadata: Default::default(),
             };
             World {
                 nodes: (1..=3).map(node).collect(),

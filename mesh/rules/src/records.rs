@@ -15,7 +15,7 @@ use crate::digest::{ContentHash, Digest};
 use crate::manifest::Referrer;
 use crate::moment::Timestamp;
 use crate::names::{
-    Epoch, NodeId, NodeName, OperationId, ProjectName, Region, RepositoryName, Revision, Tag, UpstreamId,
+    Epoch, NodeId, NodeName, OperationId, ProjectId, ProjectName, Region, RepositoryName, Revision, Tag, UpstreamId,
 };
 use crate::proxy::ProxyRules;
 
@@ -46,6 +46,8 @@ pub trait WriteRecords: ReadRecords {
 /// A project's record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Project {
+    /// Its number.
+    pub id: ProjectId,
     /// Its name.
     pub name: ProjectName,
     /// Whether anyone may pull.
@@ -64,6 +66,8 @@ pub struct Project {
     pub upstream: Option<UpstreamId>,
     /// What of its upstream it caches.
     pub proxy: ProxyRules,
+    /// What was written about it that is kept and shown, and not acted on.
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// A repository's record: it exists while it has a manifest.
@@ -182,6 +186,8 @@ pub struct UpstreamRecord {
     pub kind: String,
     /// Where it is, as written.
     pub url: String,
+    /// What people wrote about it.
+    pub description: String,
     /// User and password, if it wants any; the password is sealed, and the ledger cannot open it.
     pub credentials: Option<(String, String)>,
     /// When it was recorded.
@@ -233,6 +239,14 @@ pub mod key {
     /// All projects.
     pub fn projects() -> Vec<u8> {
         make(b'p', &[])
+    }
+    /// The number that the last new project got.
+    pub fn last_project() -> Vec<u8> {
+        make(b'c', &[b"p"])
+    }
+    /// The number that the last new upstream got.
+    pub fn last_upstream() -> Vec<u8> {
+        make(b'c', &[b"s"])
     }
     /// A repository.
     pub fn repository(name: &RepositoryName) -> Vec<u8> {
@@ -323,8 +337,8 @@ pub mod key {
         make(b'q', &[])
     }
 
-    /// The blob that a link's key names.
-    pub fn link_digest(key: &[u8]) -> Option<Digest> {
+    /// The blob or manifest that the key of a link or a manifest ends with.
+    pub fn digest_of(key: &[u8]) -> Option<Digest> {
         let end = key.iter().position(|b| *b == 0)?;
         Digest::from_key(&key[end + 1..]).ok()
     }
@@ -352,6 +366,10 @@ pub trait Look: ReadRecords {
     /// A project.
     fn project(&self, name: &ProjectName) -> Result<Option<Project>, RecordError> {
         self.record(&key::project(name))
+    }
+    /// The project that has a number.
+    fn project_numbered(&self, id: ProjectId) -> Result<Option<Project>, RecordError> {
+        Ok(self.projects()?.into_iter().find(|project| project.id == id))
     }
     /// Every project.
     fn projects(&self) -> Result<Vec<Project>, RecordError> {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{Api, json_answer};
 use crate::access::Caller;
 use crate::http::{Failure, Payload};
+use crate::proxies;
 
 impl Api {
     /// The nodes, nearest first as this node sees them, and the registries that are mirrored: the private ones for administrators only.
@@ -35,14 +36,25 @@ impl Api {
                 })
             })
             .collect();
-        let (projects, _) = self.records.read(|records| records.projects()).await?;
+        let read = self.records.read(|records| Ok((records.projects()?, records.upstreams()?)));
+        let ((projects, upstreams), _) = read.await?;
         let registries: Vec<Value> = self
             .mirrors
             .mirrored()?
             .into_iter()
             .filter_map(|(registry, name)| {
                 let project = projects.iter().find(|project| project.name == name)?;
-                let shown = json!({"registry": registry, "project": name.as_str(), "public": project.public});
+                let upstream = upstreams.iter().find(|upstream| Some(upstream.id) == project.upstream);
+                // an alias may name what is reached otherwise than its upstream
+                let plain = upstream
+                    .and_then(|upstream| proxies::endpoint(&upstream.kind, &upstream.url).ok())
+                    .is_some_and(|at| !at.is_secure() && at.registry().as_ref() == Some(&registry));
+                let shown = json!({
+                    "registry": registry,
+                    "scheme": if plain { "http" } else { "https" },
+                    "project": name.as_str(),
+                    "public": project.public,
+                });
                 (project.public || all).then_some(shown)
             })
             .collect();

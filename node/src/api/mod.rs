@@ -1,5 +1,7 @@
 //! The API beside the registry: projects in Harbor's manner, the state of the mesh, preheats. For administrators, except for what mirrors' clients need.
 
+mod lists;
+mod metadata;
 mod mirrors;
 mod nodes;
 mod preheats;
@@ -73,15 +75,16 @@ impl Api {
             (&Method::GET, Route::Preheat(id)) => self.show_preheat(id),
             (&Method::DELETE, Route::Preheat(id)) => self.stop_preheat(id),
             (&Method::DELETE, Route::Node(name)) => self.remove_node(&name).await,
-            (&Method::GET, Route::Registries) => self.list_registries().await,
+            (&Method::GET, Route::Registries) => self.list_registries(&request).await,
             (&Method::POST, Route::Registries) => self.create_registry(request).await,
             (&Method::GET, Route::Registry(id)) => self.show_registry(id).await,
+            (&Method::PUT, Route::Registry(id)) => self.change_registry(request, id).await,
             (&Method::DELETE, Route::Registry(id)) => self.delete_registry(id).await,
-            (&Method::GET, Route::Projects) => self.list_projects().await,
+            (&Method::GET, Route::Projects) => self.list_projects(&request).await,
             (&Method::POST, Route::Projects) => self.create_project(request).await,
-            (&Method::GET | &Method::HEAD, Route::Project(name)) => self.show_project(name).await,
+            (&Method::GET | &Method::HEAD, Route::Project(name)) => self.show_project(&request, name).await,
             (&Method::PUT, Route::Project(name)) => self.configure_project(request, name).await,
-            (&Method::DELETE, Route::Project(name)) => self.delete_project(name).await,
+            (&Method::DELETE, Route::Project(name)) => self.delete_project(&request, name).await,
             (method, _) => Err(Failure::new(Code::Unsupported, format!("{method} is not supported here"))),
         }
     }

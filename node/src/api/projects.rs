@@ -1,15 +1,19 @@
 //! `/api/v2.0/projects`: Harbor's shapes and statuses (its `api/v2.0/swagger.yaml`), with `durability` among the metadata.
 
-use http::{HeaderValue, Response, StatusCode, header};
-use rules::command::Command;
-use rules::names::{Epoch, OperationId, ProjectName, UpstreamId};
+use std::collections::BTreeMap;
+
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use rules::command::{Command, Outcome};
+use rules::names::{Epoch, OperationId, ProjectId, ProjectName, UpstreamId};
 use rules::placement::{self, Candidate};
 use rules::proxy::{ProxyChange, ProxyRules, patterns};
-use rules::records::{Look, Project};
+use rules::records::{Look, Project, ReadRecords};
 use rules::wire::WriteKind;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::lists::Wanted;
+use super::metadata::kept;
 use super::{Api, json_answer};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
@@ -17,6 +21,9 @@ use crate::writes::{Refusal, settle};
 
 /// A request's body may have this many bytes.
 const BODY: u64 = 64 << 10;
+/// By these a client says that the last part of a path is a name, and that it wants one in `Location`.
+const IS_NAME: HeaderName = HeaderName::from_static("x-is-resource-name");
+const NAME_IN_LOCATION: HeaderName = HeaderName::from_static("x-resource-name-in-location");
 /// What `durability` may be.
 const DURABILITY: std::ops::RangeInclusive<u32> = 1..=5;
 
@@ -36,6 +43,8 @@ struct Metadata {
     proxy_cache_filter_pattern: Option<String>,
     proxy_cache_deny_pattern: Option<String>,
     proxy_cache_local_on_not_found: Option<String>,
+    #[serde(flatten)]
+    rest: BTreeMap<String, Value>,
 }
 
 /// What was asked for, checked.
@@ -43,6 +52,7 @@ struct Asked {
     public: Option<bool>,
     durability: Option<u32>,
     proxy: ProxyChange,
+    metadata: BTreeMap<String, String>,
 }
 
 fn flag(name: &str, text: Option<&str>) -> Result<Option<bool>, Failure> {
@@ -84,21 +94,37 @@ impl Written {
                 metadata.proxy_cache_local_on_not_found.as_deref(),
             )?,
         };
-        Ok(Asked { public, durability, proxy })
+        Ok(Asked { public, durability, proxy, metadata: kept(&metadata.rest)? })
     }
 }
 
 impl Api {
-    pub(super) async fn list_projects(&self) -> Result<Response<Payload>, Failure> {
+    pub(super) async fn list_projects(&self, request: &Request) -> Result<Response<Payload>, Failure> {
+        let wanted = Wanted::read(request)?;
         let (projects, _) = self.records.read(|records| records.projects()).await?;
-        let listed: Vec<Value> = projects.iter().map(|p| self.show(p)).collect();
-        Ok(json_answer(StatusCode::OK, &json!(listed)))
+        Ok(wanted.answer(&projects, |project| project.name.as_str(), |project| self.show(project)))
     }
 
-    pub(super) async fn show_project(&self, name: ProjectName) -> Result<Response<Payload>, Failure> {
-        let (project, _) = self.records.read(|records| records.project(&name)).await?;
-        let project = project.ok_or_else(|| missing(&name))?;
+    pub(super) async fn show_project(
+        &self,
+        request: &Request,
+        written: ProjectName,
+    ) -> Result<Response<Payload>, Failure> {
+        let project = self.project(request, &written).await?;
         Ok(json_answer(StatusCode::OK, &self.show(&project)))
+    }
+
+    /// The project that a path names. Digits are a number if a project has it, unless the client says that it writes names (Harbor's
+    /// `X-Is-Resource-Name`).
+    async fn project(&self, request: &Request, written: &ProjectName) -> Result<Project, Failure> {
+        let named = request.header(&IS_NAME).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let number = written.as_str().parse().ok().filter(|_| !named).map(ProjectId);
+        let look = |records: &dyn ReadRecords| match number {
+            Some(number) => Ok(records.project_numbered(number)?.or(records.project(written)?)),
+            None => records.project(written),
+        };
+        let (project, _) = self.records.read(|records| look(records)).await?;
+        project.ok_or_else(|| missing(written))
     }
 
     pub(super) async fn create_project(&self, mut request: Request) -> Result<Response<Payload>, Failure> {
@@ -112,7 +138,7 @@ impl Api {
         let upstream = written.registry_id.filter(|id| *id != 0).map(UpstreamId);
         self.writes.ready().await?;
         let alive: Vec<Candidate> = self.neighbours.alive();
-        let mut load = std::collections::BTreeMap::new();
+        let mut load = BTreeMap::new();
         for project in self.records.view()?.projects()? {
             *load.entry(project.home).or_insert(0) += 1;
         }
@@ -124,6 +150,7 @@ impl Api {
             home,
             upstream,
             proxy: asked.proxy,
+            metadata: asked.metadata,
         };
         let proposed = self.records.propose(OperationId(rand::random()), command, self.terms.commit).await;
         let proposed = proposed.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))?;
@@ -137,9 +164,14 @@ impl Api {
             }
             Err(refusal) => return Err(refusal.into()),
         }
+        let by_name = request.header(&NAME_IN_LOCATION).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let (made, _) = self.records.read(|records| records.project(&name)).await?;
+        let place = made.map(|made| if by_name { name.to_string() } else { made.id.to_string() });
         let mut response = Response::new(Payload::empty());
         *response.status_mut() = StatusCode::CREATED;
-        if let Ok(location) = HeaderValue::from_str(&format!("/api/v2.0/projects/{name}")) {
+        if let Some(place) = place
+            && let Ok(location) = HeaderValue::from_str(&format!("/api/v2.0/projects/{place}"))
+        {
             response.headers_mut().insert(header::LOCATION, location);
         }
         Ok(response)
@@ -148,22 +180,34 @@ impl Api {
     pub(super) async fn configure_project(
         &self,
         mut request: Request,
-        name: ProjectName,
+        written: ProjectName,
     ) -> Result<Response<Payload>, Failure> {
-        let Asked { public, durability, proxy } = Written::read(&mut request).await?.asked()?;
-        let command = Command::ConfigureProject { name: name.clone(), epoch: Epoch::FIRST, public, durability, proxy };
-        self.commit(name, command).await
+        let Asked { public, durability, proxy, metadata } = Written::read(&mut request).await?.asked()?;
+        let name = self.project(&request, &written).await?.name;
+        let epoch = Epoch::FIRST;
+        let command = Command::ConfigureProject { name: name.clone(), epoch, public, durability, proxy, metadata };
+        self.commit(&name, command).await?;
+        Ok(Response::new(Payload::empty()))
     }
 
-    pub(super) async fn delete_project(&self, name: ProjectName) -> Result<Response<Payload>, Failure> {
-        self.commit(name.clone(), Command::DeleteProject { name, epoch: Epoch::FIRST }).await
+    pub(super) async fn delete_project(
+        &self,
+        request: &Request,
+        written: ProjectName,
+    ) -> Result<Response<Payload>, Failure> {
+        let name = self.project(request, &written).await?.name;
+        let command = Command::DeleteProject { name: name.clone(), epoch: Epoch::FIRST };
+        // a large cache goes in parts; what broke off in between is finished by the next DELETE
+        while self.commit(&name, command.clone()).await? == Outcome::Unfinished {}
+        Ok(Response::new(Payload::empty()))
     }
 
     /// Commits through the project's primary, which puts its own epoch in.
-    async fn commit(&self, name: ProjectName, command: Command) -> Result<Response<Payload>, Failure> {
-        match self.writes.commit(&name, WriteKind::Fenced(Box::new(command))).await {
-            Ok(_) => Ok(Response::new(Payload::empty())),
-            Err(Refusal::NotFound) => Err(missing(&name)),
+    async fn commit(&self, name: &ProjectName, command: Command) -> Result<Outcome, Failure> {
+        match self.writes.commit(name, WriteKind::Fenced(Box::new(command))).await {
+            Ok(outcome) => Ok(outcome),
+            Err(Refusal::NotFound) => Err(missing(name)),
+            Err(Refusal::Conflict(reason)) => Err(Failure::new(Code::Precondition, reason)),
             Err(refusal) => Err(refusal.into()),
         }
     }
@@ -179,7 +223,11 @@ impl Api {
             metadata["proxy_cache_deny_pattern"] = deny.join(",").into();
             metadata["proxy_cache_local_on_not_found"] = local_on_not_found.to_string().into();
         }
+        for (key, value) in &project.metadata {
+            metadata[key] = value.as_str().into();
+        }
         json!({
+            "project_id": project.id.0,
             "name": project.name.as_str(),
             "creation_time": project.created.to_string(),
             "metadata": metadata,

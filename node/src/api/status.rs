@@ -129,7 +129,7 @@ impl Api {
     async fn show_copies(&self, project: &Project, nodes: &[NodeRecord], with_copies: bool) -> Result<Value, Failure> {
         let links = self.records.view()?.scan(&key::links_of(&project.name), None, usize::MAX)?;
         let digests: Vec<Digest> =
-            links.iter().filter_map(|(k, _)| key::link_digest(k)).collect::<BTreeSet<_>>().into_iter().collect();
+            links.iter().filter_map(|(k, _)| key::digest_of(k)).collect::<BTreeSet<_>>().into_iter().collect();
         let mut have: BTreeMap<NodeId, Vec<Stock>> = BTreeMap::new();
         if with_copies && !digests.is_empty() {
             have = self.neighbours.have(&digests, None).await;

@@ -29,7 +29,7 @@ pub enum Route {
     Referrers(RepositoryName, Digest),
     /// `/api/v2.0/projects`
     Projects,
-    /// `/api/v2.0/projects/NAME`
+    /// `/api/v2.0/projects/NAME`, or a project's number
     Project(ProjectName),
     /// `/api/v2.0/registries`
     Registries,

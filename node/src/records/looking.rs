@@ -87,6 +87,7 @@ mod tests {
             name: "hub".into(),
             kind: "docker-hub".into(),
             url: "https://hub.docker.com".into(),
+            description: String::new(),
             credentials: Some(("user".into(), "hidden-word".into())),
             created: Timestamp(1),
         };

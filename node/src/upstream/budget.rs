@@ -169,6 +169,11 @@ impl Answers {
         }
     }
 
+    /// Nothing is remembered any more.
+    pub fn forget_all(&mut self) {
+        self.known.clear();
+    }
+
     /// Makes room: misses whose time is over go first, then the oldest quarter.
     fn forget(&mut self, now: Moment) {
         let missing = self.terms.missing;

@@ -171,7 +171,7 @@ impl Writes {
 /// What an applied command means for the caller.
 pub fn settle(outcome: Outcome) -> Result<Outcome, Refusal> {
     match outcome {
-        Outcome::Done => Ok(Outcome::Done),
+        outcome @ (Outcome::Done | Outcome::Unfinished) => Ok(outcome),
         Outcome::NotFound => Err(Refusal::NotFound),
         Outcome::Exists => Err(Refusal::Exists),
         Outcome::Refused(reason) => Err(Refusal::Conflict(reason)),

@@ -269,8 +269,8 @@ fn with_epoch(command: Command, epoch: Epoch) -> Command {
     match command {
         Command::DeleteTag { repository, tag, .. } => Command::DeleteTag { epoch, repository, tag },
         Command::DeleteManifest { repository, digest, .. } => Command::DeleteManifest { epoch, repository, digest },
-        Command::ConfigureProject { name, public, durability, proxy, .. } => {
-            Command::ConfigureProject { name, epoch, public, durability, proxy }
+        Command::ConfigureProject { name, public, durability, proxy, metadata, .. } => {
+            Command::ConfigureProject { name, epoch, public, durability, proxy, metadata }
         }
         Command::DeleteProject { name, .. } => Command::DeleteProject { name, epoch },
         other => other,

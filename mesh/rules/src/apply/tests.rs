@@ -4,6 +4,7 @@ use crate::names::NodeId;
 use crate::proxy::ProxyChange;
 use crate::records::{MemoryRecords, ReadRecords, User};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 
 struct Ledger {
     records: MemoryRecords,
@@ -52,6 +53,7 @@ fn create(name: &str) -> Command {
         home: NodeId(1),
         upstream: None,
         proxy: ProxyChange::default(),
+        metadata: BTreeMap::new(),
     }
 }
 
@@ -182,6 +184,7 @@ fn an_upstream_in_use_is_not_forgotten_and_names_are_not_shared() {
         name: name.into(),
         kind: "docker-registry".into(),
         url: "https://example.com".into(),
+        description: String::new(),
         credentials: None,
     };
     let proxy = |id| Command::CreateProject {
@@ -191,6 +194,7 @@ fn an_upstream_in_use_is_not_forgotten_and_names_are_not_shared() {
         home: NodeId(1),
         upstream: Some(UpstreamId(id)),
         proxy: ProxyChange::default(),
+        metadata: BTreeMap::new(),
     };
     assert_eq!(ledger.run(proxy(1)), Outcome::NotFound);
     assert_eq!(ledger.run(upstream("a")), Outcome::Done);
@@ -200,6 +204,138 @@ fn an_upstream_in_use_is_not_forgotten_and_names_are_not_shared() {
     assert!(matches!(ledger.run(Command::DeleteUpstream { id: UpstreamId(1) }), Outcome::Refused(_)));
     assert_eq!(ledger.run(Command::DeleteUpstream { id: UpstreamId(2) }), Outcome::Done);
     assert_eq!(ledger.records.upstreams().unwrap().len(), 1);
+    assert_eq!(ledger.run(upstream("c")), Outcome::Done);
+    assert_eq!(ledger.records.upstreams().unwrap()[1].id, UpstreamId(3), "a number names one registry for good");
+}
+
+#[test]
+fn a_projects_number_is_its_own_for_good_and_what_is_written_about_it_is_kept() {
+    let mut ledger = Ledger::new();
+    let number =
+        |ledger: &Ledger, name: &str| ledger.records.project(&name.parse().unwrap()).unwrap().map(|project| project.id);
+    ledger.run(create("a"));
+    assert_eq!(ledger.run(create("a")), Outcome::Exists);
+    let (demo, a) = (number(&ledger, "demo").unwrap(), number(&ledger, "a").unwrap());
+    assert_eq!((demo, a), (ProjectId(1), ProjectId(2)));
+    let delete = Command::DeleteProject { name: "a".parse().unwrap(), epoch: Epoch::FIRST };
+    assert_eq!(ledger.run(delete), Outcome::Done);
+    assert!(ledger.records.project_numbered(a).unwrap().is_none());
+    ledger.run(create("a"));
+    assert_eq!(number(&ledger, "a"), Some(ProjectId(3)));
+
+    let write = |key: &str, value: &str| Command::ConfigureProject {
+        name: "a".parse().unwrap(),
+        epoch: Epoch::FIRST,
+        public: None,
+        durability: None,
+        proxy: ProxyChange::default(),
+        metadata: BTreeMap::from([(key.to_owned(), value.to_owned())]),
+    };
+    for (key, value) in [("severity", "low"), ("auto_scan", "true"), ("severity", "high")] {
+        assert_eq!(ledger.run(write(key, value)), Outcome::Done);
+    }
+    let project = ledger.records.project_numbered(ProjectId(3)).unwrap().unwrap();
+    let expected = [("auto_scan", "true"), ("severity", "high")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+    assert_eq!(project.metadata, BTreeMap::from(expected));
+}
+
+#[test]
+fn a_cache_goes_with_what_it_has_a_part_at_a_time_and_another_project_does_not() {
+    let mut ledger = Ledger::new();
+    let delete = |project: &str, epoch| Command::DeleteProject { name: project.parse().unwrap(), epoch };
+    let e = ledger.epoch();
+    ledger.run(put(e, 1, "kept", &[1, 2]));
+    assert!(matches!(ledger.run(delete("demo", e)), Outcome::Refused(_)), "it is nobody else's copy");
+
+    ledger.run(Command::CreateUpstream {
+        name: "a".into(),
+        kind: "docker-registry".into(),
+        url: "https://example.com".into(),
+        description: String::new(),
+        credentials: None,
+    });
+    ledger.run(match create("hub") {
+        Command::CreateProject { name, public, durability, home, proxy, metadata, .. } => {
+            let upstream = Some(UpstreamId(1));
+            Command::CreateProject { name, public, durability, home, proxy, metadata, upstream }
+        }
+        other => other,
+    });
+    let before = ledger.records.clone();
+    let manifests = EMPTIED_AT_ONCE as u32 / 2 + 10;
+    for n in 0..manifests {
+        let Command::PutManifest { epoch, media_type, bytes, blobs, .. } = put(Epoch::FIRST, 1, "x", &[1, 3]) else {
+            unreachable!()
+        };
+        let done = ledger.run(Command::PutManifest {
+            epoch,
+            repository: format!("hub/{}", n % 3).parse().unwrap(),
+            digest: Digest::sha256(&n.to_be_bytes()),
+            media_type,
+            bytes,
+            tags: vec![format!("t{n}").parse().unwrap()],
+            blobs,
+            subject: None,
+        });
+        assert_eq!(done, Outcome::Done);
+    }
+    assert_eq!(ledger.run(delete("hub", Epoch::FIRST)), Outcome::Unfinished);
+    let r = &ledger.records;
+    for (place, _) in r.scan(&key::repositories_of(&"hub".parse().unwrap()), None, 9).unwrap() {
+        let repository: RepositoryName = key::name_of(&place).parse().unwrap();
+        for (_, tag) in r.records::<TagRecord>(&key::tags(&repository)).unwrap() {
+            assert!(r.manifest(&repository, &tag.digest).unwrap().is_some(), "a tag outlived its manifest");
+        }
+    }
+    assert_eq!(ledger.run(delete("hub", Epoch::FIRST)), Outcome::Done);
+    assert_eq!(ledger.run(delete("hub", Epoch::FIRST)), Outcome::NotFound);
+
+    // nothing is left of it, and nothing of the other is touched
+    let about = |records: &MemoryRecords| {
+        let tables = records.0.iter().filter(|(k, _)| b"ptmlry".contains(&k[0]));
+        tables
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .filter(|(k, _)| *k != key::project(&"hub".parse().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(about(&ledger.records), about(&before));
+    let blob = |n: u8| ledger.records.record::<BlobRecord>(&key::blob(&Digest::sha256(&[n]))).unwrap().unwrap();
+    assert_eq!((blob(1).repositories, blob(3).repositories), (1, 0));
+}
+
+#[test]
+fn an_upstream_is_changed_only_from_what_it_was() {
+    let mut ledger = Ledger::new();
+    for name in ["a", "b"] {
+        let made = ledger.run(Command::CreateUpstream {
+            name: name.into(),
+            kind: "docker-registry".into(),
+            url: "https://example.com".into(),
+            description: String::new(),
+            credentials: Some(("robot".into(), "sealed".into())),
+        });
+        assert_eq!(made, Outcome::Done);
+    }
+    let now = |ledger: &Ledger| ledger.records.upstreams().unwrap()[0].clone();
+    let first = now(&ledger);
+    let change = |was: &UpstreamRecord, becomes: UpstreamRecord| Command::ChangeUpstream {
+        was: Box::new(was.clone()),
+        becomes: Box::new(becomes),
+    };
+    let new = UpstreamRecord {
+        credentials: Some(("robot".into(), "anew".into())),
+        id: UpstreamId(9),
+        created: Timestamp(0),
+        ..first.clone()
+    };
+    assert_eq!(ledger.run(change(&first, new.clone())), Outcome::Done);
+    assert_eq!(now(&ledger), UpstreamRecord { id: first.id, created: first.created, ..new.clone() });
+    assert!(matches!(ledger.run(change(&first, new.clone())), Outcome::Refused(_)), "it is another by now");
+    let taken = UpstreamRecord { name: "b".into(), ..new.clone() };
+    let before = now(&ledger);
+    assert_eq!(ledger.run(change(&before, taken)), Outcome::Exists);
+    assert_eq!(ledger.run(change(&UpstreamRecord { id: UpstreamId(9), ..before.clone() }, new)), Outcome::NotFound);
+    assert_eq!(now(&ledger), before);
 }
 
 #[test]

@@ -138,6 +138,7 @@ impl World {
                 home: ids[0],
                 upstream: None,
                 proxy: ProxyChange::default(),
+                metadata: Default::default(),
             },
         ];
         for (i, command) in commands.into_iter().enumerate() {

@@ -8,7 +8,7 @@ use rules::mirror::DOCKER_HUB;
 use serde_json::{Map, Value, json};
 
 use super::Asking;
-use super::files::{named, put_authority, replace};
+use super::files::{keep, named, put_authority, replace};
 use super::nodes::{Known, authority, is_plain};
 
 /// Arguments of `mirror docker`.
@@ -19,7 +19,7 @@ pub(super) struct Docker {
     /// Write the file; without it what it would be is printed.
     #[arg(long)]
     install: bool,
-    /// dockerd's settings. They are merged into what is there, which is kept beside it as FILE.bak.
+    /// dockerd's settings. They are merged into what is there, which the first time is kept beside it as FILE.bak.
     #[arg(long, default_value = "/etc/docker/daemon.json", value_name = "FILE")]
     daemon_json: PathBuf,
 }
@@ -60,7 +60,7 @@ pub(super) fn run(docker: &Docker) -> io::Result<()> {
     let text = format!("{}\n", serde_json::to_string_pretty(&after).map_err(io::Error::other)?);
     if docker.install {
         if let Some(there) = &there {
-            replace(&beside(path, "bak"), there.as_bytes())?;
+            keep(&beside(path, "bak"), there.as_bytes(), path)?;
         }
         replace(path, text.as_bytes())?;
         // what a later run may take out again

@@ -33,13 +33,27 @@ pub(super) fn put(path: &Path, contents: &str, install: bool) -> io::Result<()> 
 
 /// Puts a whole file where `path` is, at once: who reads it sees the old or the new one. Its permissions stay.
 pub(super) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
+    place(path, contents, path)
+}
+
+/// Keeps `contents`, which `original` has, at `path`, with its permissions. What an earlier call has kept stays: it is older.
+pub(super) fn keep(path: &Path, contents: &[u8], original: &Path) -> io::Result<()> {
+    match path.symlink_metadata() {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => place(path, contents, original),
+        Err(error) => Err(named(path, &error)),
+    }
+}
+
+/// Puts a whole file where `path` is, at once, with the permissions of `like`, if that is there.
+fn place(path: &Path, contents: &[u8], like: &Path) -> io::Result<()> {
     let write = || {
         let folder = path.parent().ok_or_else(|| io::Error::other("it is in no folder"))?;
         std::fs::create_dir_all(folder)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let beside = folder.join(format!(".{name}.atoll"));
         let mut file = std::fs::File::create(&beside)?;
-        if let Ok(there) = std::fs::metadata(path) {
+        if let Ok(there) = std::fs::metadata(like) {
             file.set_permissions(there.permissions())?;
         }
         file.write_all(contents)?;
@@ -97,6 +111,23 @@ mod tests {
         assert!(refused.contains("a = 3") && refused.contains("hosts.toml"), "{refused}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine\n");
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn what_was_there_first_is_kept_as_closed_as_it_was() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let [path, kept] = ["daemon.json", "daemon.json.bak"].map(|name| folder.path().join(name));
+        std::fs::write(&path, "first").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        for (before, after) in [("first", "second"), ("second", "third")] {
+            keep(&kept, before.as_bytes(), &path).unwrap();
+            replace(&path, after.as_bytes()).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&kept).unwrap(), "first");
+        for path in [&path, &kept] {
+            assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
     }
 
     #[test]

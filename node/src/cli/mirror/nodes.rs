@@ -25,6 +25,8 @@ pub(super) struct Known {
     nodes: Vec<Node>,
     /// The registries that are mirrored, as far as this client may see them.
     pub(super) registries: Vec<String>,
+    /// Those of them that do not speak TLS.
+    pub(super) plain: Vec<String>,
     /// The domain under which host names carry a registry.
     pub(super) domain: Option<String>,
     /// The registry that is meant where nothing names one.
@@ -65,9 +67,11 @@ impl Known {
             nodes.push(Node { name, region: text(&answer["region"]).unwrap_or_default(), url: url.into(), up: true });
         }
         let registries = answer["registries"].as_array().ok_or_else(strange)?;
+        let plain = registries.iter().filter(|one| one["scheme"] == "http");
         Ok(Known {
             region: text(&answer["region"]).ok_or_else(strange)?,
             nodes,
+            plain: plain.filter_map(|one| text(&one["registry"])).collect(),
             registries: registries.iter().filter_map(|one| text(&one["registry"])).collect(),
             domain: text(&answer["domain"]),
             default: text(&answer["default"]),
@@ -140,7 +144,7 @@ mod tests {
         let node = |name: &str, region: &str, url: &str, state: &str| json!({"name": name, "region": region, "url": url, "state": state});
         let answer = json!({
             "node": "b1", "region": "b", "domain": null, "default": "docker.io",
-            "registries": [{"registry": "docker.io"}],
+            "registries": [{"registry": "docker.io", "scheme": "https"}, {"registry": "r:5000", "scheme": "http"}],
             "nodes": [
                 node("b1", "b", "http://0.0.0.0:5000", "up"), node("b2", "b", "http://b2:5000", "down"),
                 node("b3", "b", "http://b3:5000", "up"), node("b4", "b", "http://[::]:5000", "up"),
@@ -156,6 +160,7 @@ mod tests {
         let chosen = known().choose(false);
         assert_eq!(chosen.urls, ["http://localhost:5000", "http://b3:5000", "http://b5:5000"]);
         assert_eq!(chosen.left_out.len(), 2, "{:?}", chosen.left_out);
+        assert_eq!((known().registries.len(), known().plain), (2, vec!["r:5000".to_owned()]));
         let all = known().choose(true);
         assert_eq!(all.urls, ["http://localhost:5000", "http://b3:5000", "http://b5:5000", "https://a1"]);
     }

@@ -39,7 +39,7 @@ pub(super) fn run(podman: &Podman) -> io::Result<()> {
     }
     let nodes = podman.asking.nodes(&known);
     let path = podman.registries_conf_d.join("50-atoll.conf");
-    put(&path, &registries_conf(&registries, &nodes), podman.install)?;
+    put(&path, &registries_conf(&registries, &known.plain, &nodes), podman.install)?;
     if let Some(ca) = podman.asking.authority()? {
         let beside = podman.registries_conf_d.parent().unwrap_or(&podman.registries_conf_d).join("certs.d");
         for node in nodes.iter().filter(|node| !is_plain(node)) {
@@ -50,11 +50,14 @@ pub(super) fn run(podman: &Podman) -> io::Result<()> {
     Ok(())
 }
 
-/// The file. podman says nothing of the registry that it mirrors, so the path does.
-fn registries_conf(registries: &[String], nodes: &[String]) -> String {
+/// The file. What is `plain` speaks no TLS, which podman has to be told for what it asks the registry itself. podman says nothing of the registry that it mirrors, so the path does.
+fn registries_conf(registries: &[String], plain: &[String], nodes: &[String]) -> String {
     let mut out = String::new();
     for name in registries {
         out.push_str(&format!("\n[[registry]]\nprefix = {0}\nlocation = {0}\n", quoted(name)));
+        if plain.contains(name) {
+            out.push_str("insecure = true\n");
+        }
         for node in nodes {
             let location = format!("{}/{}", authority(node), without_colon(name));
             out.push_str(&format!("\n[[registry.mirror]]\nlocation = {}\n", quoted(&location)));
@@ -73,9 +76,13 @@ mod tests {
     #[test]
     fn the_path_names_the_registry() {
         let nodes = ["http://n1:5000".to_owned(), "https://n2".to_owned()];
-        let written = registries_conf(&["docker.io".into(), "r.example:5000".into()], &nodes);
+        let registries = ["docker.io".to_owned(), "r.example:5000".to_owned()];
+        let written = registries_conf(&registries, &[], &nodes);
         assert!(written.contains("location = \"n1:5000/docker.io\"\ninsecure = true\n"), "{written}");
         assert!(written.contains("location = \"n2/r.example_5000\"\n"), "{written}");
         assert_eq!(written.matches("insecure").count(), 2, "{written}");
+        let written = registries_conf(&registries, &registries[1..], &nodes);
+        assert!(written.contains("location = \"r.example:5000\"\ninsecure = true\n"), "{written}");
+        assert!(written.contains("location = \"docker.io\"\n\n"), "{written}");
     }
 }

@@ -26,7 +26,7 @@ fn a_failing_upstream_takes_away_nothing_that_is_here() {
     make_project(&mesh.client(0), "hub", &make_registry(&mesh.client(0), &upstream));
     let primary = mesh.primary_of("hub");
     let elsewhere = (0..6).find(|at| mesh.nodes()[*at].region != mesh.nodes()[primary].region).expect("three regions");
-    let manners = [Manner::Refuse, Manner::Answer(500), Manner::Answer(429), Manner::Silent];
+    let manners = [Manner::Refuse, Manner::Answer(500), Manner::Answer(429), Manner::Silent, Manner::Page];
     for (number, manner) in manners.into_iter().enumerate() {
         let (kept, moved, known, absent) = (Image::tiny(), Image::tiny(), Image::tiny(), Image::tiny());
         let name = format!("failing-{number}");

@@ -16,7 +16,7 @@ use mesh::supervise::Tasks;
 use mesh::transfer::TransferTerms;
 use parking_lot::Mutex;
 use rules::digest::Digest;
-use rules::manifest::media_type;
+use rules::manifest::{Manifest, media_type};
 use rules::moment::Moment;
 use rules::names::Tag;
 use serde_json::Value;
@@ -151,7 +151,8 @@ impl Upstream {
     }
 
     /// The manifest that `reference`, a tag or a digest, stands for. What is asked for by digest has that digest; what is asked for by tag
-    /// has the digest that the upstream says, or its sha256 where it says none.
+    /// has the digest that the upstream says, or its sha256 where it says none. What is no manifest of a kind that the mesh keeps is
+    /// [`UpstreamError::Bad`], whatever the status says.
     pub async fn manifest(&self, repository: &str, reference: &str) -> Result<Fetched, UpstreamError> {
         let question = self.manifest_question(Method::GET, repository, reference)?;
         let answer = self.first_byte(self.ask(question)).await?;
@@ -182,6 +183,8 @@ impl Upstream {
             Some(said) if Digest::of(said.algorithm(), &bytes) == said => said,
             Some(said) => return Err(UpstreamError::bad(format!("the manifest's bytes do not hash to {said}"))),
         };
+        // a gateway's page that says 200, for one
+        Manifest::parse(&media_type, &bytes).map_err(UpstreamError::bad)?;
         Ok(Fetched { media_type, digest, bytes })
     }
 

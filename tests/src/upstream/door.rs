@@ -31,6 +31,8 @@ pub enum Manner {
     Swallow,
     /// Answers this status, 429 with `Retry-After: 1`.
     Answer(u16),
+    /// Answers 200 and a page for people, as the gateway before a registry does that is being mended.
+    Page,
     /// Takes requests and never says anything.
     Silent,
 }
@@ -230,6 +232,7 @@ async fn answer(
     match manner {
         Manner::Silent | Manner::Refuse | Manner::Swallow => std::future::pending().await,
         Manner::Answer(status) => Ok(refusal(status)),
+        Manner::Page => Ok(page()),
         Manner::Honest if !let_in => Ok(refusal(401)),
         Manner::Honest => Ok(pass_on(&door, end, request, number).await.unwrap_or_else(|_| refusal(502))),
     }
@@ -246,6 +249,14 @@ fn refusal(status: u16) -> Response<Passing> {
     if let Some((name, value)) = header {
         response.headers_mut().insert(name, value.parse().expect("a header"));
     }
+    response
+}
+
+fn page() -> Response<Passing> {
+    let (to, pieces) = mpsc::channel(1);
+    to.try_send(Ok(Frame::data("<html>We are back soon.</html>".into()))).expect("room for one piece");
+    let mut response = Response::new(Passing(Some(pieces)));
+    response.headers_mut().insert("content-type", "text/html".parse().expect("a header"));
     response
 }
 

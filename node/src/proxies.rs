@@ -2,7 +2,8 @@
 //!
 //! The project's primary asks the upstream, remembers the answer for a while, and puts manifests into the ledger as they came: bytes and indexes are never
 //! rewritten, and an index may list what was never pulled. Every node reads them there. When the upstream fails, what is cached is served and said to be old.
-//! When the primary cannot be reached, a node asks the upstream itself and says so; nothing of that is kept.
+//! When the primary cannot be reached, or cannot record anything since the ledger has no majority there, a node asks the upstream itself and says so; nothing of
+//! that is kept.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -68,7 +69,7 @@ async fn tell_limits(neighbours: Arc<Neighbours>, mut heard: mpsc::UnboundedRece
     }
 }
 
-/// What a node that could not reach the primary got from the upstream itself, or the primary's answer.
+/// What a node that got nothing from the primary got from the upstream itself, or the primary's answer.
 pub enum Resolving {
     /// The mesh's answer.
     Mesh(Resolution),
@@ -214,7 +215,8 @@ impl Proxies {
         }
     }
 
-    /// What `reference` means upstream, from the project's primary, wherever that is.
+    /// What `reference` means upstream, from the project's primary, wherever that is; from here where that has no answer, which takes the other half of a
+    /// client's patience.
     pub async fn resolve(
         self: &Arc<Self>,
         project: &Project,
@@ -225,7 +227,7 @@ impl Proxies {
         for _ in 0..2 {
             let resolution = if project.primary == self.neighbours.me {
                 self.resolve_here(repository, reference).await
-            } else if self.neighbours.members.down().contains(&project.primary) {
+            } else if self.cut_off() || self.neighbours.members.down().contains(&project.primary) {
                 break;
             } else {
                 let ask = Ask::Resolve { repository: repository.clone(), reference: reference.to_string() };
@@ -234,8 +236,10 @@ impl Proxies {
                     Ok(_) | Err(_) => break,
                 }
             };
-            if resolution != Resolution::NotPrimary {
-                return Resolving::Mesh(resolution);
+            match resolution {
+                Resolution::NotPrimary => {}
+                Resolution::Unrecorded => break,
+                resolution => return Resolving::Mesh(resolution),
             }
             match self.records.view().and_then(|view| view.project(&project.name)) {
                 Ok(Some(now)) => project = now,
@@ -245,10 +249,15 @@ impl Proxies {
         self.resolve_alone(repository, reference).await
     }
 
-    /// The primary cannot be reached: asks the upstream from here. Nothing is kept, and what the ledger has is the fallback.
+    /// Whether this replica hears no majority of the ledger: nothing that an upstream says could be recorded.
+    fn cut_off(&self) -> bool {
+        self.records.ledger().is_some() && !self.records.connected()
+    }
+
+    /// The primary cannot be reached, or cannot record: asks the upstream from here. Nothing is kept, and what the ledger has is the fallback.
     async fn resolve_alone(&self, repository: &RepositoryName, reference: &Reference) -> Resolving {
         if !self.terms.upstream_allowed {
-            let why = "this edge reaches neither the project's primary nor may it ask the upstream itself (edge.upstream_fallback)";
+            let why = "this edge has no answer from the project's primary, nor may it ask the upstream itself (edge.upstream_fallback)";
             return Resolving::Mesh(self.fall_back(repository, reference, &UpstreamError::Unreachable(why.into())));
         }
         metrics::counter!("atoll_proxy_direct_total").increment(1);
@@ -272,6 +281,12 @@ impl Proxies {
 
     /// As the project's primary: what `reference` means upstream, asked by one however many want to know.
     pub async fn resolve_here(self: &Arc<Self>, repository: &RepositoryName, reference: &Reference) -> Resolution {
+        if let Some(resolution) = self.remembered(repository, reference) {
+            return resolution;
+        }
+        if self.cut_off() {
+            return Resolution::Unrecorded;
+        }
         let (proxies, theirs, wanted) = (self.clone(), repository.clone(), reference.clone());
         let (answer, answered) = oneshot::channel();
         self.tasks.spawn("proxy.resolve", async move {
@@ -280,6 +295,8 @@ impl Proxies {
         match tokio::time::timeout(UPSTREAM, answered).await {
             Ok(Ok(resolution)) => resolution,
             Ok(Err(_)) => Resolution::Failed("the node is stopping".into()),
+            // the upstream may have answered, and the majority been lost meanwhile
+            Err(_) if self.cut_off() => Resolution::Unrecorded,
             Err(_) => self.fall_back(repository, reference, &slow()),
         }
     }
@@ -298,20 +315,28 @@ impl Proxies {
         resolution
     }
 
-    async fn resolve_in_turn(&self, repository: &RepositoryName, reference: &Reference, written: &str) -> Resolution {
+    /// What can be said without asking the upstream.
+    fn remembered(&self, repository: &RepositoryName, reference: &Reference) -> Option<Resolution> {
         if let Reference::Digest(digest) = reference
             && self.cached(repository, digest)
         {
-            return Resolution::Fresh(*digest);
+            return Some(Resolution::Fresh(*digest));
         }
-        let decision = self.answers.lock().decide(clock::now(), repository.as_str(), written);
+        let decision = self.answers.lock().decide(clock::now(), repository.as_str(), &reference.to_string());
         match decision {
-            Decision::Missing => return self.gone(repository, reference),
-            Decision::Fresh(known) if self.cached(repository, &known.digest) => return Resolution::Fresh(known.digest),
+            Decision::Missing => Some(self.gone(repository, reference)),
+            Decision::Fresh(known) if self.cached(repository, &known.digest) => Some(Resolution::Fresh(known.digest)),
             Decision::Stale(known) if self.cached(repository, &known.digest) => {
-                return Resolution::Stale(known.digest, "the upstream failed a moment ago".into());
+                Some(Resolution::Stale(known.digest, "the upstream failed a moment ago".into()))
             }
-            Decision::Ask { .. } | Decision::Fresh(_) | Decision::Stale(_) => {}
+            Decision::Ask { .. } | Decision::Fresh(_) | Decision::Stale(_) => None,
+        }
+    }
+
+    async fn resolve_in_turn(&self, repository: &RepositoryName, reference: &Reference, written: &str) -> Resolution {
+        // whoever had the turn before may have asked the same
+        if let Some(resolution) = self.remembered(repository, reference) {
+            return resolution;
         }
         match self.ask_upstream(repository, reference, written).await {
             Ok(Ok(resolved)) => {
@@ -320,6 +345,10 @@ impl Proxies {
                 Resolution::Fresh(digest)
             }
             Ok(Err(WriteError::NotPrimary)) => Resolution::NotPrimary,
+            Ok(Err(WriteError::Ledger(error))) => {
+                warn!(%repository, %reference, %error, "what the upstream has could not be recorded");
+                Resolution::Unrecorded
+            }
             Ok(Err(error)) => Resolution::Failed(format!("what the upstream has could not be recorded: {error:?}")),
             Err(UpstreamError::NotFound) => {
                 self.answers.lock().handle_answer(clock::now(), repository.as_str(), written, None);

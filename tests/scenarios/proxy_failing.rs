@@ -1,7 +1,7 @@
 //! An upstream that is refused, broken, out of patience or silent takes away nothing that is here: it is served on with a `Warning`, and what is not here is answered soon.
 //!
 //! A body that breaks off is gone on with, a limit that one node hears is kept by all, what is gone upstream stays if the project says so. And no
-//! node of the mesh is needed for it: without the project's primary the others ask the upstream themselves.
+//! node of the mesh is needed for it: without the project's primary, or without a majority that could record what it hears, the others ask the upstream themselves.
 
 use std::time::Duration;
 
@@ -208,6 +208,39 @@ fn without_the_primary_the_others_ask_the_upstream_themselves() {
             at(victim).pull(tag).unwrap_or_else(|no| panic!("round {round}: {tag} at the returned {victim}: {no}"));
         }
     }
+}
+
+#[test]
+fn a_primary_without_a_majority_hands_on_what_the_upstream_says() {
+    let (mesh, upstream) = (Mesh::up_with(3, &ALWAYS_ASK), Upstream::start());
+    make_project(&mesh.client(0), "hub", &make_registry(&mesh.client(0), &upstream));
+    let primary = mesh.primary_of("hub");
+    let (kept, cold) = (Image::tiny(), Image::random(&[MIB]));
+    for (image, tag) in [(&kept, "kept"), (&cold, "cold")] {
+        upstream.repository("app").push(image, tag).unwrap_or_else(|no| panic!("{no}"));
+    }
+    let client = mesh.anyone(primary).patient_for(SOON);
+    let here = Repository::new(&client, "hub/app");
+    here.pull("kept").unwrap_or_else(|no| panic!("{no}"));
+    for other in (0..3).filter(|other| *other != primary) {
+        mesh.kill(other);
+    }
+    // while it still counts on its lease, and when it has found out
+    for time in ["at once", "after that"] {
+        for (image, tag) in [(&kept, "kept"), (&cold, "cold")] {
+            let found = here.pull(tag).unwrap_or_else(|no| panic!("{time}: {tag}: {no}"));
+            assert_eq!(found.digest, image.digest(), "{time}: {tag}");
+        }
+        wait::until("it knows that it is alone", || warned(&manifest(&client, "app", kept.digest())).then_some(()));
+    }
+    let cold = manifest(&client, "app", "cold");
+    let direct = cold.headers.get("warning").is_some_and(|value| value.as_bytes().starts_with(b"199"));
+    assert!(cold.status == 200 && direct, "{cold}: {:?}", cold.headers);
+    upstream.behave(Manner::Page);
+    let stale = manifest(&client, "app", "kept");
+    assert!(stale.body == kept.manifest.bytes && warned(&stale), "{stale}: {:?}", stale.headers);
+    let absent = manifest(&client, "app", "cold");
+    assert_eq!(absent.status, 503, "{absent}");
 }
 
 fn any_answer(client: &Client, path: &str) -> Answer {

@@ -301,6 +301,8 @@ pub enum Resolution {
     Failed(String),
     /// Not the primary (any more): look again who is.
     NotPrimary,
+    /// The ledger cannot record now what the upstream says: whoever wants to know asks the upstream itself.
+    Unrecorded,
 }
 
 /// What a replica sends on its lease stream to the leader.

@@ -127,8 +127,8 @@ impl Preheats {
                     return Err(format!("neither repository {repository} nor its upstream has {reference}"));
                 }
                 Resolving::Mesh(Resolution::Failed(reason)) => last = reason,
-                Resolving::Mesh(Resolution::NotPrimary) | Resolving::Direct(_) => {
-                    last = "the project's primary cannot be reached".into();
+                Resolving::Mesh(Resolution::NotPrimary | Resolution::Unrecorded) | Resolving::Direct(_) => {
+                    last = "the project's primary cannot be reached, or cannot record anything".into();
                 }
             }
         }

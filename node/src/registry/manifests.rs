@@ -95,7 +95,7 @@ impl Registry {
                 set(
                     &mut response,
                     "warning",
-                    "199 atoll \"asked the upstream directly: the project's primary cannot be reached\"",
+                    "199 atoll \"asked the upstream directly: the project's primary cannot be reached, or cannot record what it says\"",
                 );
                 return Ok(response);
             }
@@ -103,7 +103,7 @@ impl Registry {
             Resolving::Mesh(Resolution::Stale(digest, _)) => (digest, true),
             Resolving::Mesh(Resolution::Missing) => return Err(missing()),
             Resolving::Mesh(Resolution::Failed(reason)) => return Err(Failure::new(Code::Unavailable, reason)),
-            Resolving::Mesh(Resolution::NotPrimary) => {
+            Resolving::Mesh(Resolution::NotPrimary | Resolution::Unrecorded) => {
                 return Err(Failure::new(Code::Unavailable, "the project's primary has just changed"));
             }
         };

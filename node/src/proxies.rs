@@ -37,6 +37,9 @@ const REMEMBERED: usize = 20_000;
 const RETRY: Duration = Duration::from_secs(5);
 /// How long an upstream may take before what is cached is served. The question itself goes on, so that a slow upstream's answer is there for the next client.
 const UPSTREAM: Duration = Duration::from_millis(2200);
+/// How long that question may go on, each step of it: some registries take many seconds for what they have not had asked for lately. An upstream that says nothing
+/// must end some time, since who asks for the same waits for it.
+const QUESTION: Duration = Duration::from_secs(15);
 /// How long the primary may take; with [`UPSTREAM`] once more after it, a client has its answer within five seconds.
 const PRIMARY: Duration = Duration::from_millis(2500);
 
@@ -166,6 +169,7 @@ impl Proxies {
             trust: self.trust.clone(),
             rule: self.terms.rule,
             terms: self.terms.transfer,
+            question: QUESTION,
             max_manifest: self.terms.max_manifest,
             on_limit: Arc::new(on_limit),
         };
@@ -288,25 +292,42 @@ impl Proxies {
             return Resolution::Unrecorded;
         }
         let (proxies, theirs, wanted) = (self.clone(), repository.clone(), reference.clone());
-        let (answer, answered) = oneshot::channel();
+        let (mut answer, answered) = oneshot::channel();
         self.tasks.spawn("proxy.resolve", async move {
-            let _ = answer.send(proxies.resolve_to_the_end(&theirs, &wanted).await);
+            if let Some(resolution) = proxies.resolve_to_the_end(&theirs, &wanted, &mut answer).await {
+                let _ = answer.send(resolution);
+            }
         });
         match tokio::time::timeout(UPSTREAM, answered).await {
             Ok(Ok(resolution)) => resolution,
             Ok(Err(_)) => Resolution::Failed("the node is stopping".into()),
             // the upstream may have answered, and the majority been lost meanwhile
             Err(_) if self.cut_off() => Resolution::Unrecorded,
-            Err(_) => self.fall_back(repository, reference, &slow()),
+            Err(_) => {
+                // the next ones need not wait as long for what is cached
+                self.answers.lock().handle_failure(clock::now(), repository.as_str(), &reference.to_string());
+                self.fall_back(repository, reference, &slow())
+            }
         }
     }
 
-    async fn resolve_to_the_end(&self, repository: &RepositoryName, reference: &Reference) -> Resolution {
+    /// One question at a time about one thing. It is not given up when `asker` has gone, but not begun either.
+    async fn resolve_to_the_end(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        asker: &mut oneshot::Sender<Resolution>,
+    ) -> Option<Resolution> {
         let written = reference.to_string();
         let turn = self.turns.lock().entry((repository.clone(), written.clone())).or_default().clone();
-        let held = turn.lock().await;
-        let resolution = self.resolve_in_turn(repository, reference, &written).await;
-        drop(held);
+        let held = tokio::select! {
+            held = turn.lock() => Some(held),
+            () = asker.closed() => None,
+        };
+        let resolution = match held {
+            Some(_held) => Some(self.resolve_in_turn(repository, reference, &written).await),
+            None => None,
+        };
         let mut turns = self.turns.lock();
         // the map and this question: nobody else waits
         if Arc::strong_count(&turn) <= 2 {

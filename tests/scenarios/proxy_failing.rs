@@ -113,6 +113,20 @@ fn an_upstream_that_breaks_off_is_asked_for_the_rest() {
 }
 
 #[test]
+fn an_upstream_that_is_slower_than_its_clients_are_patient_is_cached_in_the_end() {
+    let (mesh, upstream) = (Mesh::up(3), Upstream::start());
+    make_project(&mesh.client(0), "hub", &make_registry(&mesh.client(0), &upstream));
+    let image = Image::tiny();
+    upstream.repository("slow").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    upstream.think(Duration::from_secs(4));
+    for at in 0..3 {
+        let there = Repository::new(&mesh.anyone(at).patient_for(SOON), "hub/slow");
+        let found = wait::until_ok("what was asked for is there", || there.pull("1"));
+        assert_eq!(found.digest, image.digest());
+    }
+}
+
+#[test]
 fn what_is_gone_upstream_is_gone_here_unless_the_project_keeps_it() {
     let (mesh, upstream) = (Mesh::up_with(3, &ALWAYS_ASK), Upstream::start());
     let image = Image::tiny();

@@ -52,6 +52,8 @@ pub struct UpstreamSettings {
     pub rule: AddressRule,
     /// How long an answer may take to begin, and a body may stand still.
     pub terms: TransferTerms,
+    /// How long a question about a manifest may take until its answer begins, and a login: longer than a client waits, if somebody asks in the background.
+    pub question: Duration,
     /// The largest manifest that is taken, in bytes.
     pub max_manifest: u64,
     /// Is told how long the upstream asked to be left alone, and whether blobs are meant, too.
@@ -68,6 +70,7 @@ pub struct Upstream {
     pub(super) login: Login,
     gate: Mutex<Gate>,
     terms: TransferTerms,
+    question: Duration,
     max_manifest: u64,
     on_limit: OnLimit,
 }
@@ -112,10 +115,10 @@ struct Answer {
 impl Upstream {
     /// An upstream that has not been asked anything. Its connections and logins are tasks of `tasks`, and end with it.
     pub fn new(settings: UpstreamSettings, tasks: Tasks) -> Self {
-        let UpstreamSettings { endpoint, credentials, trust, rule, terms, max_manifest, on_limit } = settings;
+        let UpstreamSettings { endpoint, credentials, trust, rule, terms, question, max_manifest, on_limit } = settings;
         let connections = Connections::new(rule, trust, terms.first_byte, tasks.clone());
-        let login = Login::new(connections.clone(), credentials, endpoint.is_secure(), terms.first_byte, tasks);
-        Upstream { endpoint, connections, login, gate: Mutex::default(), terms, max_manifest, on_limit }
+        let login = Login::new(connections.clone(), credentials, endpoint.is_secure(), question, tasks);
+        Upstream { endpoint, connections, login, gate: Mutex::default(), terms, question, max_manifest, on_limit }
     }
 
     /// Where it is.
@@ -127,7 +130,7 @@ impl Upstream {
     /// does not tell.
     pub async fn resolve(&self, repository: &str, reference: &str) -> Result<Resolved, UpstreamError> {
         let question = self.manifest_question(Method::HEAD, repository, reference)?;
-        let answer = self.first_byte(self.ask(question)).await?;
+        let answer = self.within(self.question, self.ask(question)).await?;
         let status = answer.response.status();
         let speechless = matches!(status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED)
             // storage services sign a URL for one method
@@ -155,7 +158,7 @@ impl Upstream {
     /// [`UpstreamError::Bad`], whatever the status says.
     pub async fn manifest(&self, repository: &str, reference: &str) -> Result<Fetched, UpstreamError> {
         let question = self.manifest_question(Method::GET, repository, reference)?;
-        let answer = self.first_byte(self.ask(question)).await?;
+        let answer = self.within(self.question, self.ask(question)).await?;
         if answer.response.status() != StatusCode::OK {
             return Err(self.refusal(Ask::Manifest, answer).await);
         }
@@ -196,7 +199,7 @@ impl Upstream {
                 .insert(header::RANGE, HeaderValue::try_from(format!("bytes={offset}-")).map_err(UpstreamError::bad)?);
         }
         let question = self.question(Method::GET, Ask::Blob, repository, &format!("blobs/{digest}"), headers)?;
-        self.first_byte(async {
+        self.within(self.terms.first_byte, async {
             let answer = self.ask(question).await?;
             match answer.response.status() {
                 status @ (StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE) => {
@@ -209,9 +212,13 @@ impl Upstream {
         .await
     }
 
-    async fn first_byte<T>(&self, work: impl Future<Output = Result<T, UpstreamError>>) -> Result<T, UpstreamError> {
+    async fn within<T>(
+        &self,
+        time: Duration,
+        work: impl Future<Output = Result<T, UpstreamError>>,
+    ) -> Result<T, UpstreamError> {
         let late = |_| UpstreamError::unreachable(format!("{} did not answer in time", self.endpoint.authority()));
-        tokio::time::timeout(self.terms.first_byte, work).await.map_err(late)?
+        tokio::time::timeout(time, work).await.map_err(late)?
     }
 
     fn manifest_question(&self, method: Method, repository: &str, reference: &str) -> Result<Question, UpstreamError> {

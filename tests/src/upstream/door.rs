@@ -101,6 +101,8 @@ pub(super) struct Rules {
     /// Break off the next blob that is asked for after so many bytes, and go on in this manner.
     pub(super) cut: Option<(usize, Manner)>,
     pub(super) pause: Duration,
+    /// How long it thinks before it answers about a manifest.
+    pub(super) thinking: Duration,
     pub(super) authorization: Option<String>,
     pub(super) spoiling: Spoiling,
     /// The blobs that were asked for since the spoiling began.
@@ -228,6 +230,10 @@ async fn answer(
         rules.asked.push(Asked { method: request.method().clone(), path, range, agent, sent: 0 });
         (rules.forgotten + rules.asked.len() - 1, rules.authorization.is_none() || rules.authorization == authorization)
     };
+    if request.uri().path().contains("/manifests/") {
+        let thinking = door.rules().thinking;
+        tokio::time::sleep(thinking).await;
+    }
     let manner = *door.manner.borrow();
     match manner {
         Manner::Silent | Manner::Refuse | Manner::Swallow => std::future::pending().await,

@@ -12,6 +12,7 @@ use mesh::transfer::TransferTerms;
 use rcgen::{CertificateParams, KeyPair};
 use rules::digest::Digest;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 use super::{AddressRule, BlobStream, Resolved, Trust, Upstream, UpstreamError};
@@ -302,6 +303,7 @@ async fn a_server_that_says_nothing_is_given_up_in_time() {
         stall: Duration::from_secs(60),
         source_stall: Duration::from_secs(60),
     };
+    settings.question = settings.terms.first_byte;
     let upstream = Upstream::new(settings, mesh::supervise::Tasks::new());
     let began = Instant::now();
     assert!(matches!(upstream.resolve("a", "1").await, Err(UpstreamError::Unreachable(_))));
@@ -309,6 +311,27 @@ async fn a_server_that_says_nothing_is_given_up_in_time() {
     assert!(matches!(blob, Err(UpstreamError::Unreachable(_))));
     assert!(began.elapsed() >= Duration::from_millis(400));
     assert!(began.elapsed() < Duration::from_secs(30), "not the stall time: {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_manifest_may_come_when_a_blob_would_have_been_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut settings = settings(&format!("http://{}", listener.local_addr().unwrap()));
+    settings.terms.first_byte = Duration::from_millis(100);
+    let upstream = Upstream::new(settings, mesh::supervise::Tasks::new());
+    let digest = Digest::sha256(EMPTY.as_bytes());
+    let slow = async {
+        let (mut manifest, _) = listener.accept().await.unwrap();
+        let blob = upstream.blob("a", &digest, 0).await;
+        assert!(matches!(blob, Err(UpstreamError::Unreachable(_))), "{blob:?}");
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: {INDEX}\r\ndocker-content-digest: {digest}\r\ncontent-length: {}\r\n\r\n",
+            EMPTY.len()
+        );
+        manifest.write_all(head.as_bytes()).await.unwrap();
+    };
+    let (resolved, ()) = tokio::join!(upstream.resolve("a", "1"), slow);
+    assert_eq!(resolved.unwrap().digest, digest);
 }
 
 #[tokio::test]

@@ -346,6 +346,10 @@ impl Proxies {
         let decision = self.answers.lock().decide(clock::now(), repository.as_str(), &reference.to_string());
         match decision {
             Decision::Missing => Some(self.gone(repository, reference)),
+            Decision::Denied(why) => Some(match self.kept(repository, reference) {
+                Some(digest) => Resolution::Stale(digest, why.to_string()),
+                None => Resolution::Denied(why.to_string()),
+            }),
             Decision::Fresh(known) if self.cached(repository, &known.digest) => Some(Resolution::Fresh(known.digest)),
             Decision::Stale(known) if self.cached(repository, &known.digest) => {
                 Some(Resolution::Stale(known.digest, "the upstream failed a moment ago".into()))
@@ -376,8 +380,15 @@ impl Proxies {
                 self.gone(repository, reference)
             }
             Err(error) => {
-                self.answers.lock().handle_failure(clock::now(), repository.as_str(), written);
-                self.fall_back(repository, reference, &error)
+                let resolution = self.fall_back(repository, reference, &error);
+                let mut answers = self.answers.lock();
+                match &resolution {
+                    Resolution::Denied(why) => {
+                        answers.handle_denial(clock::now(), repository.as_str(), written, why.as_str().into());
+                    }
+                    _ => answers.handle_failure(clock::now(), repository.as_str(), written),
+                }
+                resolution
             }
         }
     }
@@ -440,21 +451,28 @@ impl Proxies {
         }
     }
 
-    /// What can be said when the upstream fails: what is cached, said to be old; else that it failed.
+    /// What can be said when the upstream fails: what is cached, said to be old; else that it failed, or denies it.
     fn fall_back(&self, repository: &RepositoryName, reference: &Reference, error: &UpstreamError) -> Resolution {
-        let cached = match reference {
-            Reference::Digest(digest) => Some(*digest).filter(|d| self.cached(repository, d)),
+        let kept = self.kept(repository, reference);
+        metrics::counter!("atoll_proxy_stale_total").increment(1);
+        warn!(%repository, %reference, %error, cached = kept.is_some(), "the upstream could not be asked");
+        match (kept, error) {
+            (Some(digest), _) => Resolution::Stale(digest, error.to_string()),
+            (None, UpstreamError::Denied(why)) => Resolution::Denied(why.to_string()),
+            (None, _) => Resolution::Failed(error.to_string()),
+        }
+    }
+
+    /// The manifest that is cached for `reference`, however old.
+    fn kept(&self, repository: &RepositoryName, reference: &Reference) -> Option<Digest> {
+        let digest = match reference {
+            Reference::Digest(digest) => Some(*digest),
             Reference::Tag(tag) => {
                 let tag = self.records.view().and_then(|view| view.tag(repository, tag));
-                tag.ok().flatten().map(|t| t.digest).filter(|d| self.cached(repository, d))
+                tag.ok().flatten().map(|tag| tag.digest)
             }
         };
-        metrics::counter!("atoll_proxy_stale_total").increment(1);
-        warn!(%repository, %reference, %error, cached = cached.is_some(), "the upstream could not be asked");
-        match cached {
-            Some(digest) => Resolution::Stale(digest, error.to_string()),
-            None => Resolution::Failed(error.to_string()),
-        }
+        digest.filter(|digest| self.cached(repository, digest))
     }
 
     fn cached(&self, repository: &RepositoryName, digest: &Digest) -> bool {

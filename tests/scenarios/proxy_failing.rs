@@ -148,6 +148,30 @@ fn what_is_gone_upstream_is_gone_here_unless_the_project_keeps_it() {
 }
 
 #[test]
+fn what_an_upstream_denies_is_not_there_unless_it_is_cached() {
+    let (mesh, upstream) = (Mesh::up_with(3, &[("upstreams.fresh_for", "0s"), ("upstreams.missing_for", "1h")]), Upstream::start());
+    make_project(&mesh.client(0), "hub", &make_registry(&mesh.client(0), &upstream));
+    let image = Image::tiny();
+    for tag in ["kept", "absent"] {
+        upstream.repository("app").push(&image, tag).unwrap_or_else(|no| panic!("{no}"));
+    }
+    Repository::new(&mesh.anyone(0), "hub/app").pull("kept").unwrap_or_else(|no| panic!("{no}"));
+    for (number, denial) in [401, 403].into_iter().enumerate() {
+        upstream.behave(Manner::Answer(denial));
+        for at in 0..3 {
+            let kept = manifest(&mesh.anyone(at), "app", "kept");
+            assert!(kept.body == image.manifest.bytes && warned(&kept), "{denial} at {at}: {kept}");
+            let absent = manifest(&mesh.anyone(at), &format!("absent-{number}"), "1");
+            assert_eq!(absent.status, 404, "{denial} at {at}: {absent}");
+            assert!(absent.to_string().contains("credential may not see it"), "{denial} at {at}: {absent}");
+        }
+        let asked = upstream.asked_for(&Method::HEAD, &format!("absent-{number}/manifests/1"));
+        assert_eq!(asked.len(), 1, "{denial}: it was not remembered: {asked:?}");
+    }
+    upstream.behave(Manner::Honest);
+}
+
+#[test]
 fn a_limit_that_one_node_hears_is_kept_by_all_of_them() {
     let (mesh, upstream) = (Mesh::up_with(3, &ALWAYS_ASK), Upstream::start());
     let image = Image::tiny();

@@ -303,6 +303,8 @@ pub enum Resolution {
     NotPrimary,
     /// The ledger cannot record now what the upstream says: whoever wants to know asks the upstream itself.
     Unrecorded,
+    /// The upstream does not let the registry's credential see it, or has no such thing (some say the same of both), and nothing is cached; in the upstream's words.
+    Denied(String),
 }
 
 /// What a replica sends on its lease stream to the leader.

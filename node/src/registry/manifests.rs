@@ -10,7 +10,7 @@ use rules::names::{Epoch, Reference, RepositoryName, Tag};
 use rules::records::{Look, ManifestRecord, Project};
 use rules::wire::{Resolution, WriteKind};
 
-use super::{Registry, answer, mark, moved, refuse_proxy, set};
+use super::{DENIED, Registry, answer, mark, moved, refuse_proxy, set};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 use crate::proxies::Resolving;
@@ -102,6 +102,10 @@ impl Registry {
             Resolving::Mesh(Resolution::Fresh(digest)) => (digest, false),
             Resolving::Mesh(Resolution::Stale(digest, _)) => (digest, true),
             Resolving::Mesh(Resolution::Missing) => return Err(missing()),
+            Resolving::Mesh(Resolution::Denied(why)) => {
+                let message = format!("the upstream denies {reference} of {repository} ({why}): {DENIED}");
+                return Err(Failure::new(Code::ManifestUnknown, message));
+            }
             Resolving::Mesh(Resolution::Failed(reason)) => return Err(Failure::new(Code::Unavailable, reason)),
             Resolving::Mesh(Resolution::NotPrimary | Resolution::Unrecorded) => {
                 return Err(Failure::new(Code::Unavailable, "the project's primary has just changed"));

@@ -104,6 +104,9 @@ impl Service for Peers {
                 Ok(reference) => Answer::Resolved(self.proxies.resolve_here(&repository, &reference).await),
                 Err(error) => Answer::Refused(error.to_string()),
             },
+            Ask::Referrers { repository, subject, query } => {
+                Answer::Referring(self.proxies.referrers_here(&repository, &subject, &query).await)
+            }
             Ask::Revoke { repository, digest } => match self.store.revoke(digest, &repository).await {
                 Ok(revoked) => Answer::Revoked(revoked),
                 Err(error) => Answer::Refused(error.to_string()),
@@ -176,6 +179,7 @@ fn for_edges(ask: &Ask) -> bool {
             | Ask::Identify(_)
             | Ask::Introduce(_)
             | Ask::Resolve { .. }
+            | Ask::Referrers { .. }
             | Ask::Join(_)
     )
 }

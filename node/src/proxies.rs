@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use rules::digest::Digest;
 use rules::names::{Reference, RepositoryName, UpstreamId};
 use rules::records::{Look, Project, RecordError, UpstreamRecord, key};
-use rules::wire::{Answer, Ask, Resolution, WriteError};
+use rules::wire::{Answer, Ask, Referring, Resolution, WriteError};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
@@ -216,6 +216,42 @@ impl Proxies {
             Ok(Err(UpstreamError::NotFound)) => Ok(false),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(slow()),
+        }
+    }
+
+    /// What refers to `subject` upstream: asked from here each time, since nothing that is recorded depends on it; by an edge, which has no credentials, through
+    /// the project's primary.
+    pub async fn referrers(
+        &self,
+        project: &Project,
+        repository: &RepositoryName,
+        subject: &Digest,
+        query: &str,
+    ) -> Referring {
+        if self.neighbours.is_edge() {
+            let ask = Ask::Referrers { repository: repository.clone(), subject: *subject, query: query.to_owned() };
+            match self.neighbours.links.ask(project.primary, ask, PRIMARY).await {
+                Ok(Answer::Referring(referring)) => return referring,
+                Ok(_) | Err(_) if self.terms.upstream_allowed => {}
+                Ok(_) | Err(_) => return Referring::Failed("the project's primary cannot be reached".into()),
+            }
+        }
+        self.referrers_here(repository, subject, query).await
+    }
+
+    /// What refers to `subject` upstream, asked from here.
+    pub async fn referrers_here(&self, repository: &RepositoryName, subject: &Digest, query: &str) -> Referring {
+        let asked = async {
+            let (upstream, there) = self.upstream_of(repository)?.ok_or(UpstreamError::NotFound)?;
+            upstream.referrers(&there, subject, query).await
+        };
+        match tokio::time::timeout(UPSTREAM, asked).await.unwrap_or_else(|_| Err(slow())) {
+            Ok(page) => Referring::Page(page),
+            // no list, or no registry that knows what one is
+            Err(error @ (UpstreamError::NotFound | UpstreamError::Denied(_) | UpstreamError::Bad(_))) => {
+                Referring::Absent(error.to_string())
+            }
+            Err(error) => Referring::Failed(error.to_string()),
         }
     }
 

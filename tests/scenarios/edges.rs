@@ -10,6 +10,7 @@ use tests::complaints::Complaints;
 use tests::formed::{Formed, UNHURRIED};
 use tests::http::Client;
 use tests::image::{Blob, Image};
+use tests::proxies::create_proxy;
 use tests::repository::{Repository, create_project};
 use tests::{footprint, metrics, wait};
 
@@ -20,7 +21,7 @@ const SOON: Duration = Duration::from_secs(15);
 
 #[test]
 fn an_edge_serves_what_the_mesh_has_as_fresh_as_the_mesh() {
-    let (mut mesh, wrong) = (Formed::of(&THREE, ""), Complaints::default());
+    let (mut mesh, wrong) = (Formed::of(&THREE, "upstreams:\n  allow_loopback: true\n"), Complaints::default());
     // an edge needs no more than one CPU
     let member = mesh.prepare("edge", "us-east-1", "role: edge\n");
     member.must_join(&mesh.members()[0].invite_as("edge"));
@@ -44,6 +45,21 @@ fn an_edge_serves_what_the_mesh_has_as_fresh_as_the_mesh() {
     wrong.unless(tags["tags"] == serde_json::json!(["latest"]), || format!("the tags at the edge: {tags}"));
     let missing = client.get("/v2/demo/app/manifests/nothing");
     wrong.unless_refused("a tag that is not there", missing, &[404], &["MANIFEST_UNKNOWN"]);
+
+    // what another registry has about an image it may not ask that itself; the mesh is such a registry here
+    let image = Image::tiny();
+    let signature = Image::about(&image);
+    for (tag, one) in [("image", &image), ("signature", &signature)] {
+        mesh.repository(0, "demo/app").push(one, tag).unwrap_or_else(|no| panic!("{no}"));
+    }
+    let url = format!("http://{}", mesh.client(0).authority());
+    create_proxy(&mesh.client(0), "self", "docker-registry", &url, true);
+    for repository in ["demo/app", "self/demo/app"] {
+        let about = client.get(&format!("/v2/{repository}/referrers/{}", image.digest()));
+        let about = about.unwrap_or_else(|none| panic!("{none}"));
+        let told = about.json()["manifests"][0]["digest"] == signature.digest();
+        wrong.unless(told, || format!("what refers to an image of {repository}, at the edge: {about}"));
+    }
 
     // it is asked to take nothing, and takes nothing
     let push = mesh.client(edge).ask(Method::POST, "/v2/demo/app/blobs/uploads/").send();

@@ -149,7 +149,8 @@ fn what_is_gone_upstream_is_gone_here_unless_the_project_keeps_it() {
 
 #[test]
 fn what_an_upstream_denies_is_not_there_unless_it_is_cached() {
-    let (mesh, upstream) = (Mesh::up_with(3, &[("upstreams.fresh_for", "0s"), ("upstreams.missing_for", "1h")]), Upstream::start());
+    let (mesh, upstream) =
+        (Mesh::up_with(3, &[("upstreams.fresh_for", "0s"), ("upstreams.missing_for", "1h")]), Upstream::start());
     make_project(&mesh.client(0), "hub", &make_registry(&mesh.client(0), &upstream));
     let image = Image::tiny();
     for tag in ["kept", "absent"] {

@@ -127,7 +127,9 @@ impl Preheats {
                     return Err(format!("neither repository {repository} nor its upstream has {reference}"));
                 }
                 Resolving::Mesh(Resolution::Denied(why)) => {
-                    return Err(format!("the upstream denies {reference} of {repository}, or does not have it ({why})"));
+                    return Err(format!(
+                        "the upstream denies {reference} of {repository}, or does not have it ({why})"
+                    ));
                 }
                 Resolving::Mesh(Resolution::Failed(reason)) => last = reason,
                 Resolving::Mesh(Resolution::NotPrimary | Resolution::Unrecorded) | Resolving::Direct(_) => {

@@ -10,7 +10,7 @@ use rules::names::{Epoch, Reference, RepositoryName, Tag};
 use rules::records::{Look, ManifestRecord, Project};
 use rules::wire::{Resolution, WriteKind};
 
-use super::{DENIED, Registry, answer, mark, moved, refuse_proxy, set};
+use super::{DENIED, Registry, UNASKED, answer, mark, moved, refuse_proxy, set};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 use crate::proxies::Resolving;
@@ -114,7 +114,7 @@ impl Registry {
         let (manifest, freshness) = self.read(|records| records.manifest(&repository, &digest)).await?;
         let mut response = self.show_manifest(&request, &digest, manifest.ok_or_else(missing)?, freshness);
         if stale {
-            set(&mut response, "warning", "111 atoll \"revalidation failed: the upstream cannot be asked\"");
+            set(&mut response, "warning", UNASKED);
         }
         Ok(response)
     }

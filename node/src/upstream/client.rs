@@ -19,6 +19,7 @@ use rules::digest::Digest;
 use rules::manifest::{Manifest, media_type};
 use rules::moment::Moment;
 use rules::names::Tag;
+use rules::wire::ReferrersPage;
 use serde_json::Value;
 
 use super::address::{AddressRule, Endpoint};
@@ -34,6 +35,7 @@ pub(super) const USER_AGENT: &str = concat!("atoll/", env!("CARGO_PKG_VERSION"))
 const MANIFESTS: [&str; 4] =
     [media_type::OCI_INDEX, media_type::OCI_MANIFEST, media_type::DOCKER_LIST, media_type::DOCKER_MANIFEST];
 const CONTENT_DIGEST: &str = "docker-content-digest";
+const FILTERS_APPLIED: &str = "oci-filters-applied";
 /// So many redirects are followed.
 const REDIRECTS: usize = 5;
 /// Of an answer that is not wanted, so much is read for its message and to keep the connection, and for so long.
@@ -168,18 +170,7 @@ impl Upstream {
         if text(&head.headers, header::CONTENT_ENCODING).is_some_and(|e| !e.trim().eq_ignore_ascii_case("identity")) {
             return Err(UpstreamError::bad("a manifest came in an encoding that was not asked for"));
         }
-        let limit = usize::try_from(self.max_manifest).unwrap_or(usize::MAX);
-        let collect = Limited::new(body, limit).collect();
-        let collected = tokio::time::timeout(self.terms.stall, collect)
-            .await
-            .map_err(|_| UpstreamError::unreachable("a manifest stood still"))?;
-        let bytes = match collected {
-            Ok(collected) => collected.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => {
-                return Err(UpstreamError::bad(format!("a manifest has more than {limit} bytes")));
-            }
-            Err(error) => return Err(UpstreamError::unreachable(format!("a manifest broke off: {error}"))),
-        };
+        let bytes = self.whole(body).await?;
         let said = reference.parse::<Digest>().ok().or_else(|| digest(&head.headers));
         let digest = match said {
             None => Digest::sha256(&bytes),
@@ -189,6 +180,49 @@ impl Upstream {
         // a gateway's page that says 200, for one
         Manifest::parse(&media_type, &bytes).map_err(UpstreamError::bad)?;
         Ok(Fetched { media_type, digest, bytes })
+    }
+
+    /// The index of what refers to `subject`, as the upstream has it; `query` is the client's. [`UpstreamError::NotFound`] or [`UpstreamError::Bad`] from an
+    /// upstream that knows no such question.
+    pub async fn referrers(
+        &self,
+        repository: &str,
+        subject: &Digest,
+        query: &str,
+    ) -> Result<ReferrersPage, UpstreamError> {
+        let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(media_type::OCI_INDEX))]);
+        let joint = if query.is_empty() { "" } else { "?" };
+        let path = format!("referrers/{subject}{joint}{query}");
+        let question = self.question(Method::GET, Ask::Manifest, repository, &path, headers)?;
+        let answer = self.within(self.terms.first_byte, self.ask(question)).await?;
+        if answer.response.status() != StatusCode::OK {
+            return Err(self.refusal(Ask::Manifest, answer).await);
+        }
+        let (head, body) = answer.response.into_parts();
+        let bytes = self.whole(body).await?;
+        Manifest::parse(&kind(&head.headers).unwrap_or_default(), &bytes).map_err(UpstreamError::bad).and_then(
+            |index| match index.media_type.as_str() {
+                media_type::OCI_INDEX => Ok(()),
+                other => Err(UpstreamError::bad(format!("referrers came as {other}"))),
+            },
+        )?;
+        let filtered = text(&head.headers, FILTERS_APPLIED).map(str::to_owned);
+        Ok(ReferrersPage { index: bytes.to_vec(), filtered, next: next_page(&head.headers) })
+    }
+
+    async fn whole(&self, body: Incoming) -> Result<Bytes, UpstreamError> {
+        let limit = usize::try_from(self.max_manifest).unwrap_or(usize::MAX);
+        let collect = Limited::new(body, limit).collect();
+        let collected = tokio::time::timeout(self.terms.stall, collect)
+            .await
+            .map_err(|_| UpstreamError::unreachable("a manifest stood still"))?;
+        match collected {
+            Ok(collected) => Ok(collected.to_bytes()),
+            Err(error) if error.is::<LengthLimitError>() => {
+                Err(UpstreamError::bad(format!("a manifest has more than {limit} bytes")))
+            }
+            Err(error) => Err(UpstreamError::unreachable(format!("a manifest broke off: {error}"))),
+        }
     }
 
     /// The blob `digest` from byte `offset` on, its first bytes being here. The bytes are not checked against the digest: the store does that.
@@ -373,6 +407,13 @@ fn digest(headers: &HeaderMap) -> Option<Digest> {
 fn kind(headers: &HeaderMap) -> Option<String> {
     let value = text(headers, header::CONTENT_TYPE)?.split(';').next()?.trim();
     (!value.is_empty()).then(|| value.to_ascii_lowercase())
+}
+
+/// The query of the page that `Link` names as the next. Its path is of no interest: it is another page of the same list.
+fn next_page(headers: &HeaderMap) -> Option<String> {
+    let (link, relation) = text(headers, header::LINK)?.split_once('>')?;
+    let (_, query) = link.split_once('?')?;
+    relation.contains("next").then(|| query.to_owned())
 }
 
 /// How long `Retry-After` asks to wait.

@@ -95,6 +95,34 @@ async fn a_page_that_says_200_is_no_manifest() {
 }
 
 #[tokio::test]
+async fn referrers_come_as_the_upstream_has_them_page_by_page() {
+    let stage = Stage::open(|seen| match (seen.path.split('/').nth(2).unwrap(), seen.query.as_str()) {
+        ("none", _) => answer(404, &[], ""),
+        ("page", _) => answer(200, &[("content-type", "text/html")], EMPTY),
+        ("image", _) => answer(200, &[("content-type", "application/vnd.oci.image.manifest.v1+json")], EMPTY),
+        (_, "artifactType=a%2Fb") => {
+            let next = "</v2/team/app/referrers/x?artifactType=a%2Fb&page=2>; rel=\"next\"";
+            answer(200, &[("content-type", INDEX), ("oci-filters-applied", "artifactType"), ("link", next)], EMPTY)
+        }
+        _ => answer(200, &[("content-type", INDEX)], EMPTY),
+    })
+    .await;
+    let upstream = stage.upstream();
+    let subject = Digest::sha256(b"subject");
+    let first = upstream.referrers("team/app", &subject, "artifactType=a%2Fb").await.unwrap();
+    assert_eq!((&first.index[..], first.filtered.as_deref()), (EMPTY.as_bytes(), Some("artifactType")));
+    assert_eq!(first.next.as_deref(), Some("artifactType=a%2Fb&page=2"));
+    assert_eq!(stage.seen()[0].path, format!("/v2/team/app/referrers/{subject}"));
+    let last = upstream.referrers("team/app", &subject, "").await.unwrap();
+    assert_eq!((last.filtered, last.next), (None, None));
+    assert_eq!(upstream.referrers("none", &subject, "").await.unwrap_err(), UpstreamError::NotFound);
+    for no_index in ["page", "image"] {
+        let refused = upstream.referrers(no_index, &subject, "").await;
+        assert!(matches!(refused, Err(UpstreamError::Bad(_))), "{no_index}: {refused:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_manifest_that_is_too_long_is_refused() {
     let stage = Stage::open(|_| answer(200, &[("content-type", INDEX)], vec![b' '; (1 << 20) + 1])).await;
     assert!(matches!(stage.upstream().manifest("a", "1").await, Err(UpstreamError::Bad(_))));

@@ -69,17 +69,17 @@ impl Access {
         };
         match written.split_once(' ') {
             Some((scheme, value)) if scheme.eq_ignore_ascii_case("basic") => {
-                let (name, password) = decode_basic(value).ok_or_else(|| self.unauthorized(request, None))?;
+                let (name, password) = decode_basic(value).ok_or_else(|| self.unauthorized(request, &[]))?;
                 let identity = self.check_password(&name, &password).await?;
-                let identity = identity.ok_or_else(|| self.unauthorized(request, None))?;
+                let identity = identity.ok_or_else(|| self.unauthorized(request, &[]))?;
                 Ok(Caller { identity, scopes: None, presented: true })
             }
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
                 let (identity, scopes) =
-                    self.check_token(token.trim()).await?.ok_or_else(|| self.unauthorized(request, None))?;
+                    self.check_token(token.trim()).await?.ok_or_else(|| self.unauthorized(request, &[]))?;
                 Ok(Caller { identity, scopes: Some(scopes), presented: true })
             }
-            _ => Err(self.unauthorized(request, None)),
+            _ => Err(self.unauthorized(request, &[])),
         }
     }
 
@@ -146,7 +146,10 @@ impl Access {
         }
         if caller.identity == Identity::Anonymous || !in_scope {
             let scope = format!("repository:{repository}:{}", scope_words(action));
-            return Err(self.unauthorized(request, Some(&scope)));
+            // the token is good, but for something else: another one may do (RFC 6750)
+            let error = (!in_scope).then_some(("error", "insufficient_scope"));
+            let parameters: Vec<_> = [("scope", scope.as_str())].into_iter().chain(error).collect();
+            return Err(self.unauthorized(request, &parameters));
         }
         Err(Failure::new(Code::Denied, format!("{} may not {} here", caller.identity.name(), action.name())))
     }
@@ -157,20 +160,20 @@ impl Access {
             (Identity::Administrator(_), _) => Ok(()),
             (_, false) => Err(Failure::new(Code::Unauthorized, "credentials of an administrator are needed")
                 .header(header::WWW_AUTHENTICATE, "Basic realm=\"atoll\"")),
-            (_, true) => Err(self.unauthorized(request, None)),
+            (_, true) => Err(self.unauthorized(request, &[])),
         }
     }
 
     /// `/v2/` answers those only who present credentials: that is how clients find out where to get a token.
     pub fn base(&self, request: &Request, caller: &Caller) -> Result<(), Failure> {
-        if caller.presented { Ok(()) } else { Err(self.unauthorized(request, None)) }
+        if caller.presented { Ok(()) } else { Err(self.unauthorized(request, &[])) }
     }
 
-    fn unauthorized(&self, request: &Request, scope: Option<&str>) -> Failure {
+    fn unauthorized(&self, request: &Request, parameters: &[(&str, &str)]) -> Failure {
         let realm = format!("{}/service/token", self.url_of(request));
         let mut challenge = format!("Bearer realm=\"{realm}\",service=\"{SERVICE}\"");
-        if let Some(scope) = scope {
-            challenge.push_str(&format!(",scope=\"{scope}\""));
+        for (name, value) in parameters {
+            challenge.push_str(&format!(",{name}=\"{value}\""));
         }
         Failure::new(Code::Unauthorized, "credentials are needed, or those given are not right")
             .header(header::WWW_AUTHENTICATE, challenge)

@@ -90,15 +90,14 @@ impl Access {
     }
 
     /// What `scope` may be about: clients take it from the challenge, which names a repository of this mesh, or make it of the names that they know, which
-    /// may be those of another registry. What is granted is what the identity may have, by either name.
+    /// may be those of another registry; and who leaves `library/` out is sent on to where it is. What is granted is what the identity may have, by every name.
     fn meant(&self, scope: Scope, host: Option<&str>) -> Vec<Scope> {
         let asked = Asked { host, written: scope.repository.as_str(), ..Asked::default() };
-        match self.mirrors.meant(&asked) {
-            Ok(repository) if repository != scope.repository => {
-                vec![Scope { repository, actions: scope.actions.clone() }, scope]
-            }
-            _ => vec![scope],
-        }
+        let mut names = vec![scope.repository.clone()];
+        names.extend(self.mirrors.meant(&asked).ok().filter(|repository| *repository != scope.repository));
+        let elsewhere: Vec<_> = names.iter().filter_map(|repository| self.mirrors.in_library(repository)).collect();
+        names.extend(elsewhere);
+        names.into_iter().map(|repository| Scope { repository, actions: scope.actions.clone() }).collect()
     }
 
     /// What of `scopes` the identity may have, and the secret to sign that with.

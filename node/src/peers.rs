@@ -95,6 +95,10 @@ impl Service for Peers {
                 Ok(verdict) => Answer::Identified(verdict),
                 Err(_) => Answer::Refused("the credentials could not be checked".into()),
             },
+            Ask::Token { name, password, scopes } => match self.access.token_for(&name, &password, &scopes).await {
+                Ok(signed) => Answer::Token(signed),
+                Err(_) => Answer::Refused("the token could not be signed".into()),
+            },
             Ask::Introduce(record) => self.introduce(ledger, from, record).await,
             Ask::Replicate { digest, sources, repository } => {
                 let grant = repository.as_ref().map(|r| (r, self.grant));
@@ -177,6 +181,7 @@ fn for_edges(ask: &Ask) -> bool {
             | Ask::Spare { .. }
             | Ask::Look(_)
             | Ask::Identify(_)
+            | Ask::Token { .. }
             | Ask::Introduce(_)
             | Ask::Resolve { .. }
             | Ask::Referrers { .. }

@@ -106,6 +106,32 @@ fn what_may_be_seen_is_decided_by_the_mesh() {
         let bearer = mesh.members()[edge].anyone().bearer(token.as_str().unwrap_or_default());
         Repository::new(&bearer, "team/app").pull("1").unwrap_or_else(|no| panic!("token of {signer}: {no}"));
     }
+    // an edge's tokens are good elsewhere, too: two edges may stand behind one name
+    let other = mesh.add_edge("other", "eu-central-1", "");
+    mesh.members()[other].wait_ready();
+    mesh.repository(0, "demo/app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    let token_of = |client: &Client, scope: &str| {
+        let asked = client.get(&format!("/service/token?service=atoll&scope=repository:{scope}"));
+        asked.unwrap_or_else(|none| panic!("{none}")).json()["token"].as_str().unwrap_or_default().to_owned()
+    };
+    let private = token_of(&mesh.client(edge), "team/app:pull");
+    // what an edge signs for the anonymous nobody else can check: it does no harm, and opens nothing
+    let strange = token_of(&mesh.members()[edge].anyone(), "demo/app:pull");
+    for at in [other, 1] {
+        let anyone = mesh.members()[at].anyone();
+        let known = Repository::new(&anyone.clone().bearer(&private), "team/app");
+        known.pull("1").unwrap_or_else(|no| panic!("the edge's token at {at}: {no}"));
+        let stranger = anyone.bearer(&strange);
+        let public = Repository::new(&stranger, "demo/app").pull("1");
+        public.unwrap_or_else(|no| panic!("a public image with a strange token at {at}: {no}"));
+        challenged(&wrong, &stranger);
+        let refused = stranger.get("/v2/team/app/manifests/1").unwrap_or_else(|none| panic!("{none}"));
+        let scope =
+            refused.header("www-authenticate").unwrap_or_default().contains("scope=\"repository:team/app:pull\"");
+        wrong.unless(refused.status == 401 && scope, || format!("a private image with a strange token: {refused}"));
+    }
+    let pushes = mesh.members()[1].anyone().bearer(&strange).ask(Method::POST, "/v2/demo/app/blobs/uploads/").send();
+    wrong.unless_refused("a push with a strange token", pushes, &[401], &["UNAUTHORIZED"]);
     // it becomes public, and private again: the edge follows
     for public in ["true", "false"] {
         let change = serde_json::json!({"metadata": {"public": public}});

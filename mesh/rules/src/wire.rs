@@ -97,6 +97,15 @@ pub enum Ask {
         /// The client's query: a filter, a page.
         query: String,
     },
+    /// From an edge: sign a token for whoever has this name and password, for what of these scopes they may have.
+    Token {
+        /// The name.
+        name: String,
+        /// The password.
+        password: String,
+        /// What the client asked for.
+        scopes: Vec<Scope>,
+    },
 }
 
 /// What an edge wants to read of the ledger's records.
@@ -200,6 +209,8 @@ pub enum Answer {
     Preheated(Result<(), String>),
     /// See [`Ask::Referrers`].
     Referring(Referring),
+    /// See [`Ask::Token`]; the token, and what it says. `None`: the name or the password is not right.
+    Token(Option<(String, Verdict)>),
 }
 
 /// A command that is in the ledger for good.

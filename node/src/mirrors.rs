@@ -98,6 +98,11 @@ impl Mirrors {
         }
     }
 
+    /// Where a pull of `repository` is sent on to, if it is in a project that caches Docker Hub and leaves `library/` out.
+    pub fn in_library(&self, repository: &RepositoryName) -> Option<RepositoryName> {
+        self.read().ok()?.known.in_library(repository)
+    }
+
     /// Every registry that is mirrored, and its project.
     pub fn mirrored(&self) -> Result<BTreeMap<String, ProjectName>, RecordError> {
         Ok(self.rules.mirrored(&self.read()?.known))

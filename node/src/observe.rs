@@ -57,7 +57,7 @@ fn describe() {
     );
     describe_counter!(
         "atoll_proxy_direct_total",
-        "references that a node asked an upstream about itself, its primary being out of reach"
+        "references that a node asked an upstream about itself, its primary being out of reach or without a majority"
     );
     describe_counter!("atoll_link_bytes_received_total", "bytes of blobs received from other nodes");
     describe_counter!("atoll_link_bytes_sent_total", "bytes of blobs sent to other nodes");

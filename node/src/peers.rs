@@ -95,6 +95,10 @@ impl Service for Peers {
                 Ok(verdict) => Answer::Identified(verdict),
                 Err(_) => Answer::Refused("the credentials could not be checked".into()),
             },
+            Ask::Token { name, password, scopes } => match self.access.token_for(&name, &password, &scopes).await {
+                Ok(signed) => Answer::Token(signed),
+                Err(_) => Answer::Refused("the token could not be signed".into()),
+            },
             Ask::Introduce(record) => self.introduce(ledger, from, record).await,
             Ask::Replicate { digest, sources, repository } => {
                 let grant = repository.as_ref().map(|r| (r, self.grant));
@@ -104,6 +108,9 @@ impl Service for Peers {
                 Ok(reference) => Answer::Resolved(self.proxies.resolve_here(&repository, &reference).await),
                 Err(error) => Answer::Refused(error.to_string()),
             },
+            Ask::Referrers { repository, subject, query } => {
+                Answer::Referring(self.proxies.referrers_here(&repository, &subject, &query).await)
+            }
             Ask::Revoke { repository, digest } => match self.store.revoke(digest, &repository).await {
                 Ok(revoked) => Answer::Revoked(revoked),
                 Err(error) => Answer::Refused(error.to_string()),
@@ -174,8 +181,10 @@ fn for_edges(ask: &Ask) -> bool {
             | Ask::Spare { .. }
             | Ask::Look(_)
             | Ask::Identify(_)
+            | Ask::Token { .. }
             | Ask::Introduce(_)
             | Ask::Resolve { .. }
+            | Ask::Referrers { .. }
             | Ask::Join(_)
     )
 }

@@ -2,7 +2,8 @@
 //!
 //! The project's primary asks the upstream, remembers the answer for a while, and puts manifests into the ledger as they came: bytes and indexes are never
 //! rewritten, and an index may list what was never pulled. Every node reads them there. When the upstream fails, what is cached is served and said to be old.
-//! When the primary cannot be reached, a node asks the upstream itself and says so; nothing of that is kept.
+//! When the primary cannot be reached, or cannot record anything since the ledger has no majority there, a node asks the upstream itself and says so; nothing of
+//! that is kept.
 
 mod confirming;
 
@@ -20,7 +21,7 @@ use rules::digest::Digest;
 use rules::manifest::Manifest;
 use rules::names::{Reference, RepositoryName, UpstreamId};
 use rules::records::{Look, Project, RecordError, UpstreamRecord, key};
-use rules::wire::{Answer, Ask, Resolution, WriteError};
+use rules::wire::{Answer, Ask, Referring, Resolution, WriteError};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
@@ -39,6 +40,9 @@ const REMEMBERED: usize = 20_000;
 const RETRY: Duration = Duration::from_secs(5);
 /// How long an upstream may take before what is cached is served. The question itself goes on, so that a slow upstream's answer is there for the next client.
 const UPSTREAM: Duration = Duration::from_millis(2200);
+/// How long that question may go on, each step of it: some registries take many seconds for what they have not had asked for lately. An upstream that says nothing
+/// must end some time, since who asks for the same waits for it.
+const QUESTION: Duration = Duration::from_secs(15);
 /// How long the primary may take; with [`UPSTREAM`] once more after it, a client has its answer within five seconds.
 const PRIMARY: Duration = Duration::from_millis(2500);
 
@@ -71,7 +75,7 @@ async fn tell_limits(neighbours: Arc<Neighbours>, mut heard: mpsc::UnboundedRece
     }
 }
 
-/// What a node that could not reach the primary got from the upstream itself, or the primary's answer.
+/// What a node that got nothing from the primary got from the upstream itself, or the primary's answer.
 pub enum Resolving {
     /// The mesh's answer.
     Mesh(Resolution),
@@ -169,6 +173,7 @@ impl Proxies {
             trust: self.trust.clone(),
             rule: self.terms.rule,
             terms: self.terms.transfer,
+            question: QUESTION,
             max_manifest: self.terms.max_manifest,
             on_limit: Arc::new(on_limit),
         };
@@ -208,7 +213,44 @@ impl Proxies {
         differs.then(|| format!("{}/{there}", repository.project()).parse().ok()).flatten()
     }
 
-    /// What `reference` means upstream, from the project's primary, wherever that is.
+    /// What refers to `subject` upstream: asked from here each time, since nothing that is recorded depends on it; by an edge, which has no credentials, through
+    /// the project's primary.
+    pub async fn referrers(
+        &self,
+        project: &Project,
+        repository: &RepositoryName,
+        subject: &Digest,
+        query: &str,
+    ) -> Referring {
+        if self.neighbours.is_edge() {
+            let ask = Ask::Referrers { repository: repository.clone(), subject: *subject, query: query.to_owned() };
+            match self.neighbours.links.ask(project.primary, ask, PRIMARY).await {
+                Ok(Answer::Referring(referring)) => return referring,
+                Ok(_) | Err(_) if self.terms.upstream_allowed => {}
+                Ok(_) | Err(_) => return Referring::Failed("the project's primary cannot be reached".into()),
+            }
+        }
+        self.referrers_here(repository, subject, query).await
+    }
+
+    /// What refers to `subject` upstream, asked from here.
+    pub async fn referrers_here(&self, repository: &RepositoryName, subject: &Digest, query: &str) -> Referring {
+        let asked = async {
+            let (upstream, there) = self.upstream_of(repository)?.ok_or(UpstreamError::NotFound)?;
+            upstream.referrers(&there, subject, query).await
+        };
+        match tokio::time::timeout(UPSTREAM, asked).await.unwrap_or_else(|_| Err(slow())) {
+            Ok(page) => Referring::Page(page),
+            // no list, or no registry that knows what one is
+            Err(error @ (UpstreamError::NotFound | UpstreamError::Denied(_) | UpstreamError::Bad(_))) => {
+                Referring::Absent(error.to_string())
+            }
+            Err(error) => Referring::Failed(error.to_string()),
+        }
+    }
+
+    /// What `reference` means upstream, from the project's primary, wherever that is; from here where that has no answer, which takes the other half of a
+    /// client's patience.
     pub async fn resolve(
         self: &Arc<Self>,
         project: &Project,
@@ -219,7 +261,7 @@ impl Proxies {
         for _ in 0..2 {
             let resolution = if project.primary == self.neighbours.me {
                 self.resolve_here(repository, reference).await
-            } else if self.neighbours.members.down().contains(&project.primary) {
+            } else if self.cut_off() || self.neighbours.members.down().contains(&project.primary) {
                 break;
             } else {
                 let ask = Ask::Resolve { repository: repository.clone(), reference: reference.to_string() };
@@ -228,8 +270,10 @@ impl Proxies {
                     Ok(_) | Err(_) => break,
                 }
             };
-            if resolution != Resolution::NotPrimary {
-                return Resolving::Mesh(resolution);
+            match resolution {
+                Resolution::NotPrimary => {}
+                Resolution::Unrecorded => break,
+                resolution => return Resolving::Mesh(resolution),
             }
             match self.records.view().and_then(|view| view.project(&project.name)) {
                 Ok(Some(now)) => project = now,
@@ -239,10 +283,15 @@ impl Proxies {
         self.resolve_alone(repository, reference).await
     }
 
-    /// The primary cannot be reached: asks the upstream from here. Nothing is kept, and what the ledger has is the fallback.
+    /// Whether this replica hears no majority of the ledger: nothing that an upstream says could be recorded.
+    fn cut_off(&self) -> bool {
+        self.records.ledger().is_some() && !self.records.connected()
+    }
+
+    /// The primary cannot be reached, or cannot record: asks the upstream from here. Nothing is kept, and what the ledger has is the fallback.
     async fn resolve_alone(&self, repository: &RepositoryName, reference: &Reference) -> Resolving {
         if !self.terms.upstream_allowed {
-            let why = "this edge reaches neither the project's primary nor may it ask the upstream itself (edge.upstream_fallback)";
+            let why = "this edge has no answer from the project's primary, nor may it ask the upstream itself (edge.upstream_fallback)";
             return Resolving::Mesh(self.fall_back(repository, reference, &UpstreamError::Unreachable(why.into())));
         }
         metrics::counter!("atoll_proxy_direct_total").increment(1);
@@ -266,24 +315,49 @@ impl Proxies {
 
     /// As the project's primary: what `reference` means upstream, asked by one however many want to know.
     pub async fn resolve_here(self: &Arc<Self>, repository: &RepositoryName, reference: &Reference) -> Resolution {
+        if let Some(resolution) = self.remembered(repository, reference) {
+            return resolution;
+        }
+        if self.cut_off() {
+            return Resolution::Unrecorded;
+        }
         let (proxies, theirs, wanted) = (self.clone(), repository.clone(), reference.clone());
-        let (answer, answered) = oneshot::channel();
+        let (mut answer, answered) = oneshot::channel();
         self.tasks.spawn("proxy.resolve", async move {
-            let _ = answer.send(proxies.resolve_to_the_end(&theirs, &wanted).await);
+            if let Some(resolution) = proxies.resolve_to_the_end(&theirs, &wanted, &mut answer).await {
+                let _ = answer.send(resolution);
+            }
         });
         match tokio::time::timeout(UPSTREAM, answered).await {
             Ok(Ok(resolution)) => resolution,
             Ok(Err(_)) => Resolution::Failed("the node is stopping".into()),
-            Err(_) => self.fall_back(repository, reference, &slow()),
+            // the upstream may have answered, and the majority been lost meanwhile
+            Err(_) if self.cut_off() => Resolution::Unrecorded,
+            Err(_) => {
+                // the next ones need not wait as long for what is cached
+                self.answers.lock().handle_failure(clock::now(), repository.as_str(), &reference.to_string());
+                self.fall_back(repository, reference, &slow())
+            }
         }
     }
 
-    async fn resolve_to_the_end(&self, repository: &RepositoryName, reference: &Reference) -> Resolution {
+    /// One question at a time about one thing. It is not given up when `asker` has gone, but not begun either.
+    async fn resolve_to_the_end(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        asker: &mut oneshot::Sender<Resolution>,
+    ) -> Option<Resolution> {
         let written = reference.to_string();
         let turn = self.turns.lock().entry((repository.clone(), written.clone())).or_default().clone();
-        let held = turn.lock().await;
-        let resolution = self.resolve_in_turn(repository, reference, &written).await;
-        drop(held);
+        let held = tokio::select! {
+            held = turn.lock() => Some(held),
+            () = asker.closed() => None,
+        };
+        let resolution = match held {
+            Some(_held) => Some(self.resolve_in_turn(repository, reference, &written).await),
+            None => None,
+        };
         let mut turns = self.turns.lock();
         // the map and this question: nobody else waits
         if Arc::strong_count(&turn) <= 2 {
@@ -292,22 +366,34 @@ impl Proxies {
         resolution
     }
 
-    async fn resolve_in_turn(&self, repository: &RepositoryName, reference: &Reference, written: &str) -> Resolution {
+    /// What can be said without asking the upstream.
+    fn remembered(&self, repository: &RepositoryName, reference: &Reference) -> Option<Resolution> {
         if let Reference::Digest(digest) = reference
             && self.cached(repository, digest)
         {
-            return Resolution::Fresh(*digest);
+            return Some(Resolution::Fresh(*digest));
         }
         // notices when the registry was changed: then no answer is remembered
         let _ = self.upstream_of(repository);
-        let decision = self.answers.lock().decide(clock::now(), repository.as_str(), written);
+        let decision = self.answers.lock().decide(clock::now(), repository.as_str(), &reference.to_string());
         match decision {
-            Decision::Missing => return self.gone(repository, reference),
-            Decision::Fresh(known) if self.cached(repository, &known.digest) => return Resolution::Fresh(known.digest),
+            Decision::Missing => Some(self.gone(repository, reference)),
+            Decision::Denied(why) => Some(match self.kept(repository, reference) {
+                Some(digest) => Resolution::Stale(digest, why.to_string()),
+                None => Resolution::Denied(why.to_string()),
+            }),
+            Decision::Fresh(known) if self.cached(repository, &known.digest) => Some(Resolution::Fresh(known.digest)),
             Decision::Stale(known) if self.cached(repository, &known.digest) => {
-                return Resolution::Stale(known.digest, "the upstream failed a moment ago".into());
+                Some(Resolution::Stale(known.digest, "the upstream failed a moment ago".into()))
             }
-            Decision::Ask { .. } | Decision::Fresh(_) | Decision::Stale(_) => {}
+            Decision::Ask { .. } | Decision::Fresh(_) | Decision::Stale(_) => None,
+        }
+    }
+
+    async fn resolve_in_turn(&self, repository: &RepositoryName, reference: &Reference, written: &str) -> Resolution {
+        // whoever had the turn before may have asked the same
+        if let Some(resolution) = self.remembered(repository, reference) {
+            return resolution;
         }
         match self.ask_upstream(repository, reference, written).await {
             Ok(Ok(resolved)) => {
@@ -316,14 +402,25 @@ impl Proxies {
                 Resolution::Fresh(digest)
             }
             Ok(Err(WriteError::NotPrimary)) => Resolution::NotPrimary,
+            Ok(Err(WriteError::Ledger(error))) => {
+                warn!(%repository, %reference, %error, "what the upstream has could not be recorded");
+                Resolution::Unrecorded
+            }
             Ok(Err(error)) => Resolution::Failed(format!("what the upstream has could not be recorded: {error:?}")),
             Err(UpstreamError::NotFound) => {
                 self.answers.lock().handle_answer(clock::now(), repository.as_str(), written, None);
                 self.gone(repository, reference)
             }
             Err(error) => {
-                self.answers.lock().handle_failure(clock::now(), repository.as_str(), written);
-                self.fall_back(repository, reference, &error)
+                let resolution = self.fall_back(repository, reference, &error);
+                let mut answers = self.answers.lock();
+                match &resolution {
+                    Resolution::Denied(why) => {
+                        answers.handle_denial(clock::now(), repository.as_str(), written, why.as_str().into());
+                    }
+                    _ => answers.handle_failure(clock::now(), repository.as_str(), written),
+                }
+                resolution
             }
         }
     }
@@ -392,21 +489,28 @@ impl Proxies {
         }
     }
 
-    /// What can be said when the upstream fails: what is cached, said to be old; else that it failed.
+    /// What can be said when the upstream fails: what is cached, said to be old; else that it failed, or denies it.
     fn fall_back(&self, repository: &RepositoryName, reference: &Reference, error: &UpstreamError) -> Resolution {
-        let cached = match reference {
-            Reference::Digest(digest) => Some(*digest).filter(|d| self.cached(repository, d)),
+        let kept = self.kept(repository, reference);
+        metrics::counter!("atoll_proxy_stale_total").increment(1);
+        warn!(%repository, %reference, %error, cached = kept.is_some(), "the upstream could not be asked");
+        match (kept, error) {
+            (Some(digest), _) => Resolution::Stale(digest, error.to_string()),
+            (None, UpstreamError::Denied(why)) => Resolution::Denied(why.to_string()),
+            (None, _) => Resolution::Failed(error.to_string()),
+        }
+    }
+
+    /// The manifest that is cached for `reference`, however old.
+    fn kept(&self, repository: &RepositoryName, reference: &Reference) -> Option<Digest> {
+        let digest = match reference {
+            Reference::Digest(digest) => Some(*digest),
             Reference::Tag(tag) => {
                 let tag = self.records.view().and_then(|view| view.tag(repository, tag));
-                tag.ok().flatten().map(|t| t.digest).filter(|d| self.cached(repository, d))
+                tag.ok().flatten().map(|tag| tag.digest)
             }
         };
-        metrics::counter!("atoll_proxy_stale_total").increment(1);
-        warn!(%repository, %reference, %error, cached = cached.is_some(), "the upstream could not be asked");
-        match cached {
-            Some(digest) => Resolution::Stale(digest, error.to_string()),
-            None => Resolution::Failed(error.to_string()),
-        }
+        digest.filter(|digest| self.cached(repository, digest))
     }
 
     fn cached(&self, repository: &RepositoryName, digest: &Digest) -> bool {

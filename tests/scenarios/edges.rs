@@ -11,6 +11,7 @@ use tests::complaints::Complaints;
 use tests::formed::{Formed, UNHURRIED};
 use tests::http::Client;
 use tests::image::{Blob, Image};
+use tests::proxies::create_proxy;
 use tests::repository::{Repository, create_project};
 use tests::{footprint, metrics, process, tools, wait};
 
@@ -21,7 +22,7 @@ const SOON: Duration = Duration::from_secs(15);
 
 #[test]
 fn an_edge_serves_what_the_mesh_has_as_fresh_as_the_mesh() {
-    let (mut mesh, wrong) = (Formed::of(&THREE, ""), Complaints::default());
+    let (mut mesh, wrong) = (Formed::of(&THREE, "upstreams:\n  allow_loopback: true\n"), Complaints::default());
     // an edge needs no more than one CPU
     let member = mesh.prepare("edge", "us-east-1", "role: edge\n");
     member.must_join(&mesh.members()[0].invite_as("edge"));
@@ -45,6 +46,21 @@ fn an_edge_serves_what_the_mesh_has_as_fresh_as_the_mesh() {
     wrong.unless(tags["tags"] == serde_json::json!(["latest"]), || format!("the tags at the edge: {tags}"));
     let missing = client.get("/v2/demo/app/manifests/nothing");
     wrong.unless_refused("a tag that is not there", missing, &[404], &["MANIFEST_UNKNOWN"]);
+
+    // what another registry has about an image it may not ask that itself; the mesh is such a registry here
+    let image = Image::tiny();
+    let signature = Image::about(&image);
+    for (tag, one) in [("image", &image), ("signature", &signature)] {
+        mesh.repository(0, "demo/app").push(one, tag).unwrap_or_else(|no| panic!("{no}"));
+    }
+    let url = format!("http://{}", mesh.client(0).authority());
+    create_proxy(&mesh.client(0), "self", "docker-registry", &url, true);
+    for repository in ["demo/app", "self/demo/app"] {
+        let about = client.get(&format!("/v2/{repository}/referrers/{}", image.digest()));
+        let about = about.unwrap_or_else(|none| panic!("{none}"));
+        let told = about.json()["manifests"][0]["digest"] == signature.digest();
+        wrong.unless(told, || format!("what refers to an image of {repository}, at the edge: {about}"));
+    }
 
     // it is asked to take nothing, and takes nothing
     let push = mesh.client(edge).ask(Method::POST, "/v2/demo/app/blobs/uploads/").send();
@@ -91,6 +107,32 @@ fn what_may_be_seen_is_decided_by_the_mesh() {
         let bearer = mesh.members()[edge].anyone().bearer(token.as_str().unwrap_or_default());
         Repository::new(&bearer, "team/app").pull("1").unwrap_or_else(|no| panic!("token of {signer}: {no}"));
     }
+    // an edge's tokens are good elsewhere, too: two edges may stand behind one name
+    let other = mesh.add_edge("other", "eu-central-1", "");
+    mesh.members()[other].wait_ready();
+    mesh.repository(0, "demo/app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    let token_of = |client: &Client, scope: &str| {
+        let asked = client.get(&format!("/service/token?service=atoll&scope=repository:{scope}"));
+        asked.unwrap_or_else(|none| panic!("{none}")).json()["token"].as_str().unwrap_or_default().to_owned()
+    };
+    let private = token_of(&mesh.client(edge), "team/app:pull");
+    // what an edge signs for the anonymous nobody else can check: it does no harm, and opens nothing
+    let strange = token_of(&mesh.members()[edge].anyone(), "demo/app:pull");
+    for at in [other, 1] {
+        let anyone = mesh.members()[at].anyone();
+        let known = Repository::new(&anyone.clone().bearer(&private), "team/app");
+        known.pull("1").unwrap_or_else(|no| panic!("the edge's token at {at}: {no}"));
+        let stranger = anyone.bearer(&strange);
+        let public = Repository::new(&stranger, "demo/app").pull("1");
+        public.unwrap_or_else(|no| panic!("a public image with a strange token at {at}: {no}"));
+        challenged(&wrong, &stranger);
+        let refused = stranger.get("/v2/team/app/manifests/1").unwrap_or_else(|none| panic!("{none}"));
+        let scope =
+            refused.header("www-authenticate").unwrap_or_default().contains("scope=\"repository:team/app:pull\"");
+        wrong.unless(refused.status == 401 && scope, || format!("a private image with a strange token: {refused}"));
+    }
+    let pushes = mesh.members()[1].anyone().bearer(&strange).ask(Method::POST, "/v2/demo/app/blobs/uploads/").send();
+    wrong.unless_refused("a push with a strange token", pushes, &[401], &["UNAUTHORIZED"]);
     // it becomes public, and private again: the edge follows
     for public in ["true", "false"] {
         let change = serde_json::json!({"metadata": {"public": public}});

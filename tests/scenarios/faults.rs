@@ -132,6 +132,7 @@ impl Fault {
             Manner::Swallow => "black hole".to_owned(),
             Manner::Silent => "accepts, then silent".to_owned(),
             Manner::Answer(status) => format!("{status} for everything"),
+            Manner::Page => "200 and a page for everything".to_owned(),
         };
         let whose = |held| if held { "held in another region" } else { "held nowhere" };
         match self {

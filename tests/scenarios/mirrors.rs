@@ -167,6 +167,7 @@ fn redirects_lists_and_tokens_stay_in_the_names_that_the_client_used() {
         harbour.hub.repository("library/app").push(&image, tag).unwrap_or_else(|no| panic!("{no}"));
     }
     create_proxy(&harbour.mesh.client(0), "real", "docker-hub", "https://hub.docker.com", true);
+    create_proxy(&harbour.mesh.client(0), "sealed", "docker-hub", "https://hub.docker.com", false);
     create_proxy(&harbour.mesh.client(0), "secret", "docker-registry", harbour.hub.url(), false);
     let anything = digest(&random_bytes(8));
     for at in 0..3 {
@@ -189,6 +190,19 @@ fn redirects_lists_and_tokens_stay_in_the_names_that_the_client_used() {
             let right = answer.status == 301 && answer.header("location") == Some(&to);
             wrong.unless(right, || format!("{asked} at {at}: {answer}, {:?}", answer.header("location")));
         }
+        // a token for the short name is one for where it leads
+        let (user, password) = harbour.mesh.admin();
+        let asked = "/service/token?service=atoll&scope=repository:sealed/nginx:pull";
+        let token = get(&client.clone().basic(user, password), asked).json()["token"].clone();
+        let bearer = client.clone().bearer(token.as_str().unwrap_or_default());
+        let moved = get(&bearer, "/v2/sealed/nginx/tags/list");
+        wrong.unless(moved.status == 301, || format!("a short name with a token at {at}: {moved}"));
+        let there = bearer.get(moved.header("location").unwrap_or("/v2/no-location"));
+        wrong.unless_refused(&format!("where it leads, at {at}"), there, &[404], &["NAME_UNKNOWN"]);
+        let other = get(&bearer, "/v2/sealed/team/app/manifests/1");
+        let challenge = other.header("www-authenticate").unwrap_or_default();
+        let insufficient = other.status == 401 && challenge.contains(",error=\"insufficient_scope\"");
+        wrong.unless(insufficient, || format!("a token for something else at {at}: {other}, {challenge}"));
         // pages lead on to pages of the same registry
         for tag in ["1", "2", "3"] {
             let found = get(&client, &format!("/v2/library/app/manifests/{tag}?ns=docker.io"));

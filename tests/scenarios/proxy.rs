@@ -11,12 +11,52 @@ use tests::complaints::Complaints;
 use tests::http::Client;
 use tests::image::{ANY_KIND, Blob, DOCKER, DOCKER_LIST, INDEX, Image, MANIFEST};
 use tests::mesh::{Mesh, UNHURRIED};
-use tests::proxies::{ALWAYS_ASK, make_project, make_registry, manifest, warned};
+use tests::proxies::{ALWAYS_ASK, create_proxy, make_project, make_registry, manifest, warned};
 use tests::repository::Repository;
-use tests::upstream::Upstream;
+use tests::upstream::{Manner, Upstream};
 use tests::{rounds, wait};
 
 const MIB: usize = 1 << 20;
+
+#[test]
+fn referrers_are_those_that_the_upstream_has_or_clients_are_sent_to_its_tags() {
+    let (mesh, upstream, wrong) = (Mesh::up(3), Upstream::start(), Complaints::default());
+    let image = Image::tiny();
+    let signature = Image::about(&image);
+    // Debian's registry knows no referrers: they are under a tag, as their clients put them there
+    let fallback = image.digest().replace(':', "-");
+    let listed = index(INDEX, &[(MANIFEST, &signature.manifest)]);
+    for there in [upstream.repository("team/app"), mesh.repository(0, "demo/app")] {
+        there.push(&image, "1").and_then(|()| there.push(&signature, "signature")).unwrap_or_else(|no| panic!("{no}"));
+    }
+    upstream
+        .repository("team/app")
+        .put_bytes(&fallback, INDEX, listed.bytes.clone())
+        .unwrap_or_else(|no| panic!("{no}"));
+    make_project(&mesh.client(0), "hub", &make_registry(&mesh.client(0), &upstream));
+    // this mesh knows referrers, and is an upstream like others
+    create_proxy(&mesh.client(0), "self", "docker-registry", &mesh.nodes()[0].url, true);
+    for at in 0..3 {
+        let client = mesh.anyone(at);
+        let ask = |repository: &str, query: &str| {
+            let path = format!("/v2/{repository}/referrers/{}{query}", image.digest());
+            client.get(&path).unwrap_or_else(|none| panic!("{path} at {at}: {none}"))
+        };
+        wrong.unless_refused("without a list", Ok(ask("hub/team/app", "")), &[404], &["MANIFEST_UNKNOWN"]);
+        same(&wrong, &client, &format!("team/app/manifests/{fallback}"), INDEX, &listed);
+        for query in ["", "?artifactType=application%2Fnothing"] {
+            let (own, cached) = (ask("demo/app", query), ask("self/demo/app", query));
+            let filtered = |answer: &tests::http::Answer| answer.header("oci-filters-applied").map(str::to_owned);
+            let alike = cached.status == 200 && cached.body == own.body && filtered(&cached) == filtered(&own);
+            wrong.unless(alike, || format!("at {at}{query}: {cached}, and of the project itself: {own}"));
+            let has = own.body.windows(71).any(|part| part == signature.digest().as_bytes());
+            wrong.unless(has == query.is_empty(), || format!("at {at}{query}: {own}"));
+        }
+    }
+    upstream.behave(Manner::Refuse);
+    let unasked = mesh.anyone(1).get(&format!("/v2/hub/team/app/referrers/{}", signature.digest()));
+    wrong.unless_refused("an upstream that cannot be asked", unasked, &[503], &[]);
+}
 
 #[test]
 fn what_the_upstream_has_comes_through_unchanged() {

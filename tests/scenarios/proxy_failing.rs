@@ -1,7 +1,7 @@
 //! An upstream that is refused, broken, out of patience or silent takes away nothing that is here: it is served on with a `Warning`, and what is not here is answered soon.
 //!
 //! A body that breaks off is gone on with, a limit that one node hears is kept by all, what is gone upstream stays if the project says so. And no
-//! node of the mesh is needed for it: without the project's primary the others ask the upstream themselves.
+//! node of the mesh is needed for it: without the project's primary, or without a majority that could record what it hears, the others ask the upstream themselves.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn a_failing_upstream_takes_away_nothing_that_is_here() {
     make_project(&mesh.client(0), "hub", &make_registry(&mesh.client(0), &upstream));
     let primary = mesh.primary_of("hub");
     let elsewhere = (0..6).find(|at| mesh.nodes()[*at].region != mesh.nodes()[primary].region).expect("three regions");
-    let manners = [Manner::Refuse, Manner::Answer(500), Manner::Answer(429), Manner::Silent];
+    let manners = [Manner::Refuse, Manner::Answer(500), Manner::Answer(429), Manner::Silent, Manner::Page];
     for (number, manner) in manners.into_iter().enumerate() {
         let (kept, moved, known, absent) = (Image::tiny(), Image::tiny(), Image::tiny(), Image::tiny());
         let name = format!("failing-{number}");
@@ -113,6 +113,20 @@ fn an_upstream_that_breaks_off_is_asked_for_the_rest() {
 }
 
 #[test]
+fn an_upstream_that_is_slower_than_its_clients_are_patient_is_cached_in_the_end() {
+    let (mesh, upstream) = (Mesh::up(3), Upstream::start());
+    make_project(&mesh.client(0), "hub", &make_registry(&mesh.client(0), &upstream));
+    let image = Image::tiny();
+    upstream.repository("slow").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    upstream.think(Duration::from_secs(4));
+    for at in 0..3 {
+        let there = Repository::new(&mesh.anyone(at).patient_for(SOON), "hub/slow");
+        let found = wait::until_ok("what was asked for is there", || there.pull("1"));
+        assert_eq!(found.digest, image.digest());
+    }
+}
+
+#[test]
 fn what_is_gone_upstream_is_gone_here_unless_the_project_keeps_it() {
     let (mesh, upstream) = (Mesh::up_with(3, &ALWAYS_ASK), Upstream::start());
     let image = Image::tiny();
@@ -131,6 +145,31 @@ fn what_is_gone_upstream_is_gone_here_unless_the_project_keeps_it() {
         let followed = any_answer(&mesh.anyone(at), "/v2/follows/app/manifests/1");
         assert_eq!(followed.status, 404, "at {at}: {followed}");
     }
+}
+
+#[test]
+fn what_an_upstream_denies_is_not_there_unless_it_is_cached() {
+    let (mesh, upstream) =
+        (Mesh::up_with(3, &[("upstreams.fresh_for", "0s"), ("upstreams.missing_for", "1h")]), Upstream::start());
+    make_project(&mesh.client(0), "hub", &make_registry(&mesh.client(0), &upstream));
+    let image = Image::tiny();
+    for tag in ["kept", "absent"] {
+        upstream.repository("app").push(&image, tag).unwrap_or_else(|no| panic!("{no}"));
+    }
+    Repository::new(&mesh.anyone(0), "hub/app").pull("kept").unwrap_or_else(|no| panic!("{no}"));
+    for (number, denial) in [401, 403].into_iter().enumerate() {
+        upstream.behave(Manner::Answer(denial));
+        for at in 0..3 {
+            let kept = manifest(&mesh.anyone(at), "app", "kept");
+            assert!(kept.body == image.manifest.bytes && warned(&kept), "{denial} at {at}: {kept}");
+            let absent = manifest(&mesh.anyone(at), &format!("absent-{number}"), "1");
+            assert_eq!(absent.status, 404, "{denial} at {at}: {absent}");
+            assert!(absent.to_string().contains("credential may not see it"), "{denial} at {at}: {absent}");
+        }
+        let asked = upstream.asked_for(&Method::HEAD, &format!("absent-{number}/manifests/1"));
+        assert_eq!(asked.len(), 1, "{denial}: it was not remembered: {asked:?}");
+    }
+    upstream.behave(Manner::Honest);
 }
 
 #[test]
@@ -208,6 +247,39 @@ fn without_the_primary_the_others_ask_the_upstream_themselves() {
             at(victim).pull(tag).unwrap_or_else(|no| panic!("round {round}: {tag} at the returned {victim}: {no}"));
         }
     }
+}
+
+#[test]
+fn a_primary_without_a_majority_hands_on_what_the_upstream_says() {
+    let (mesh, upstream) = (Mesh::up_with(3, &ALWAYS_ASK), Upstream::start());
+    make_project(&mesh.client(0), "hub", &make_registry(&mesh.client(0), &upstream));
+    let primary = mesh.primary_of("hub");
+    let (kept, cold) = (Image::tiny(), Image::random(&[MIB]));
+    for (image, tag) in [(&kept, "kept"), (&cold, "cold")] {
+        upstream.repository("app").push(image, tag).unwrap_or_else(|no| panic!("{no}"));
+    }
+    let client = mesh.anyone(primary).patient_for(SOON);
+    let here = Repository::new(&client, "hub/app");
+    here.pull("kept").unwrap_or_else(|no| panic!("{no}"));
+    for other in (0..3).filter(|other| *other != primary) {
+        mesh.kill(other);
+    }
+    // while it still counts on its lease, and when it has found out
+    for time in ["at once", "after that"] {
+        for (image, tag) in [(&kept, "kept"), (&cold, "cold")] {
+            let found = here.pull(tag).unwrap_or_else(|no| panic!("{time}: {tag}: {no}"));
+            assert_eq!(found.digest, image.digest(), "{time}: {tag}");
+        }
+        wait::until("it knows that it is alone", || warned(&manifest(&client, "app", kept.digest())).then_some(()));
+    }
+    let cold = manifest(&client, "app", "cold");
+    let direct = cold.headers.get("warning").is_some_and(|value| value.as_bytes().starts_with(b"199"));
+    assert!(cold.status == 200 && direct, "{cold}: {:?}", cold.headers);
+    upstream.behave(Manner::Page);
+    let stale = manifest(&client, "app", "kept");
+    assert!(stale.body == kept.manifest.bytes && warned(&stale), "{stale}: {:?}", stale.headers);
+    let absent = manifest(&client, "app", "cold");
+    assert_eq!(absent.status, 503, "{absent}");
 }
 
 fn any_answer(client: &Client, path: &str) -> Answer {

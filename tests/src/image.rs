@@ -105,6 +105,16 @@ impl Image {
         Self::random(&[512])
     }
 
+    /// A small image that is about another one, as signatures are.
+    #[must_use]
+    pub fn about(subject: &Self) -> Self {
+        let blobs = Self::tiny().blobs;
+        let mut manifest = manifest_of(&blobs);
+        manifest["subject"] =
+            json!({"mediaType": MANIFEST, "digest": subject.digest(), "size": subject.manifest.bytes.len()});
+        Self { manifest: Blob::of(manifest.to_string()), blobs }
+    }
+
     /// The image's name by content.
     #[must_use]
     pub fn digest(&self) -> &str {

@@ -119,6 +119,11 @@ impl Upstream {
         self.rules().pause = pause;
     }
 
+    /// From now on each answer about a manifest takes so long.
+    pub fn think(&self, time: Duration) {
+        self.rules().thinking = time;
+    }
+
     /// From now on only who has this name and password is let in.
     pub fn demand(&self, user: &str, password: &str) {
         let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));

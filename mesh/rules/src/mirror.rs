@@ -69,6 +69,16 @@ pub enum Meaning {
     Malformed(BadName),
 }
 
+impl Mirrored {
+    /// The name under which a project that caches Docker Hub has `repository`, if that left `library/` out, as people do.
+    pub fn in_library(&self, repository: &RepositoryName) -> Option<RepositoryName> {
+        let host = self.proxies.get(&repository.project())?.as_deref()?;
+        let name = repository.within_project();
+        let short = registry(host) == DOCKER_HUB && !name.contains('/');
+        short.then(|| format!("{}/library/{name}", repository.project()).parse().ok()).flatten()
+    }
+}
+
 /// A registry's name in its one form: lower case, without the port of https, Docker Hub by its shortest name.
 pub fn registry(written: &str) -> String {
     let lower = written.trim().trim_end_matches('.').to_ascii_lowercase();

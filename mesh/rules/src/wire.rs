@@ -88,6 +88,24 @@ pub enum Ask {
         /// The proxy repository whose upstream has it, if it is one's.
         via: Option<RepositoryName>,
     },
+    /// From an edge, to the primary of a proxy project: what refers to this manifest upstream?
+    Referrers {
+        /// Where.
+        repository: RepositoryName,
+        /// The manifest.
+        subject: Digest,
+        /// The client's query: a filter, a page.
+        query: String,
+    },
+    /// From an edge: sign a token for whoever has this name and password, for what of these scopes they may have.
+    Token {
+        /// The name.
+        name: String,
+        /// The password.
+        password: String,
+        /// What the client asked for.
+        scopes: Vec<Scope>,
+    },
 }
 
 /// What an edge wants to read of the ledger's records.
@@ -189,6 +207,10 @@ pub enum Answer {
     Refused(String),
     /// See [`Ask::Preheat`].
     Preheated(Result<(), String>),
+    /// See [`Ask::Referrers`].
+    Referring(Referring),
+    /// See [`Ask::Token`]; the token, and what it says. `None`: the name or the password is not right.
+    Token(Option<(String, Verdict)>),
 }
 
 /// A command that is in the ledger for good.
@@ -301,6 +323,33 @@ pub enum Resolution {
     Failed(String),
     /// Not the primary (any more): look again who is.
     NotPrimary,
+    /// The ledger cannot record now what the upstream says: whoever wants to know asks the upstream itself.
+    Unrecorded,
+    /// The upstream does not let the registry's credential see it, or has no such thing (some say the same of both), and nothing is cached; in the upstream's words.
+    Denied(String),
+}
+
+/// What an upstream says of what refers to a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Referring {
+    /// This, on this page.
+    Page(ReferrersPage),
+    /// It has no such list, and why.
+    Absent(String),
+    /// It could not be asked, and why.
+    Failed(String),
+}
+
+/// One page of what refers to a manifest, byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReferrersPage {
+    /// An OCI index.
+    #[serde(with = "serde_bytes")]
+    pub index: Vec<u8>,
+    /// By what the upstream says it has filtered it.
+    pub filtered: Option<String>,
+    /// The query of the next page, if there is one.
+    pub next: Option<String>,
 }
 
 /// What a replica sends on its lease stream to the leader.

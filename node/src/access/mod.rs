@@ -8,7 +8,7 @@ use std::sync::Arc;
 use argon2::{Argon2, PasswordHasher, PasswordVerifier};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use http::header;
+use http::{Method, header};
 use mesh::supervise::blocking;
 use parking_lot::Mutex;
 use rules::access::{Action, Identity, Scope, allowed};
@@ -35,7 +35,7 @@ const CHECKS: usize = 2;
 /// Checks credentials.
 pub struct Access {
     records: Records,
-    /// What an edge signs its tokens with; they are good at this edge only, for as long as it runs.
+    /// What an edge signs its own tokens with; they are good at this edge only, for as long as it runs.
     edge_secret: [u8; 32],
     public_url: Option<String>,
     tls: bool,
@@ -51,8 +51,10 @@ pub struct Caller {
     pub identity: Identity,
     /// With a token: what it is good for. `None` for credentials, which are good for all that the identity may do.
     scopes: Option<Vec<Scope>>,
-    /// Whether any credentials came at all.
+    /// Whether credentials came that are good.
     presented: bool,
+    /// Whether a token came that is not, or that this node cannot check.
+    refused: bool,
 }
 
 impl Access {
@@ -62,24 +64,30 @@ impl Access {
         Arc::new(Access { records, edge_secret: rand::random(), public_url, tls, mirrors, proven, checking })
     }
 
-    /// Who sent `request`. No credentials are the anonymous; wrong ones are an error, never the anonymous.
+    /// Who sent `request`. No credentials are the anonymous; wrong ones are an error, never the anonymous. But who only reads and shows a token that has expired, or
+    /// that another edge signed, may read what everybody may: clients show a token for minutes, to whatever node a name leads them.
     pub async fn caller(&self, request: &Request) -> Result<Caller, Failure> {
-        let Some(written) = request.header(&header::AUTHORIZATION) else {
-            return Ok(Caller { identity: Identity::Anonymous, scopes: None, presented: false });
-        };
+        let anonymous = Caller { identity: Identity::Anonymous, scopes: None, presented: false, refused: false };
+        let Some(written) = request.header(&header::AUTHORIZATION) else { return Ok(anonymous) };
         match written.split_once(' ') {
             Some((scheme, value)) if scheme.eq_ignore_ascii_case("basic") => {
-                let (name, password) = decode_basic(value).ok_or_else(|| self.unauthorized(request, None))?;
+                let (name, password) = decode_basic(value).ok_or_else(|| self.unauthorized(request, &[]))?;
                 let identity = self.check_password(&name, &password).await?;
-                let identity = identity.ok_or_else(|| self.unauthorized(request, None))?;
-                Ok(Caller { identity, scopes: None, presented: true })
+                let identity = identity.ok_or_else(|| self.unauthorized(request, &[]))?;
+                Ok(Caller { identity, presented: true, ..anonymous })
             }
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
-                let (identity, scopes) =
-                    self.check_token(token.trim()).await?.ok_or_else(|| self.unauthorized(request, None))?;
-                Ok(Caller { identity, scopes: Some(scopes), presented: true })
+                let reads = matches!(request.method, Method::GET | Method::HEAD);
+                match self.check_token(token.trim()).await {
+                    Ok(Some((identity, scopes))) => {
+                        Ok(Caller { identity, scopes: Some(scopes), presented: true, refused: false })
+                    }
+                    Ok(None) | Err(_) if reads => Ok(Caller { refused: true, ..anonymous }),
+                    Ok(None) => Err(self.unauthorized(request, &[])),
+                    Err(failure) => Err(failure),
+                }
             }
-            _ => Err(self.unauthorized(request, None)),
+            _ => Err(self.unauthorized(request, &[])),
         }
     }
 
@@ -146,31 +154,34 @@ impl Access {
         }
         if caller.identity == Identity::Anonymous || !in_scope {
             let scope = format!("repository:{repository}:{}", scope_words(action));
-            return Err(self.unauthorized(request, Some(&scope)));
+            // the token is good, but for something else: another one may do (RFC 6750)
+            let error = (!in_scope).then_some(("error", "insufficient_scope"));
+            let parameters: Vec<_> = [("scope", scope.as_str())].into_iter().chain(error).collect();
+            return Err(self.unauthorized(request, &parameters));
         }
         Err(Failure::new(Code::Denied, format!("{} may not {} here", caller.identity.name(), action.name())))
     }
 
     /// Whether `caller` is an administrator; else the answer to give.
     pub fn administrator(&self, request: &Request, caller: &Caller) -> Result<(), Failure> {
-        match (&caller.identity, caller.presented) {
+        match (&caller.identity, caller.presented || caller.refused) {
             (Identity::Administrator(_), _) => Ok(()),
             (_, false) => Err(Failure::new(Code::Unauthorized, "credentials of an administrator are needed")
                 .header(header::WWW_AUTHENTICATE, "Basic realm=\"atoll\"")),
-            (_, true) => Err(self.unauthorized(request, None)),
+            (_, true) => Err(self.unauthorized(request, &[])),
         }
     }
 
     /// `/v2/` answers those only who present credentials: that is how clients find out where to get a token.
     pub fn base(&self, request: &Request, caller: &Caller) -> Result<(), Failure> {
-        if caller.presented { Ok(()) } else { Err(self.unauthorized(request, None)) }
+        if caller.presented { Ok(()) } else { Err(self.unauthorized(request, &[])) }
     }
 
-    fn unauthorized(&self, request: &Request, scope: Option<&str>) -> Failure {
+    fn unauthorized(&self, request: &Request, parameters: &[(&str, &str)]) -> Failure {
         let realm = format!("{}/service/token", self.url_of(request));
         let mut challenge = format!("Bearer realm=\"{realm}\",service=\"{SERVICE}\"");
-        if let Some(scope) = scope {
-            challenge.push_str(&format!(",scope=\"{scope}\""));
+        for (name, value) in parameters {
+            challenge.push_str(&format!(",{name}=\"{value}\""));
         }
         Failure::new(Code::Unauthorized, "credentials are needed, or those given are not right")
             .header(header::WWW_AUTHENTICATE, challenge)

@@ -1,13 +1,14 @@
 //! `/service/token`: the distribution project's token protocol, GET and OAuth2 POST. Tokens are signed with a secret of the ledger, so every node
-//! checks those of every other.
+//! checks those of every other. An edge has a replica sign them; what it signs itself, for the anonymous and when no replica answers, it alone can check.
 
 use http::{Method, Response, header};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use mesh::clock;
 use rules::access::{Action, Identity, Scope, allowed};
 use rules::mirror::Asked;
+use rules::moment::Timestamp;
 use rules::records::{Look, MeshRecord, key};
-use rules::wire::Credentials;
+use rules::wire::{Credentials, Verdict};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -60,17 +61,54 @@ impl Access {
         let basic = request
             .header(&header::AUTHORIZATION)
             .map(|written| written.split_once(' ').and_then(|(_, value)| decode_basic(value)).unwrap_or_default());
-        let identity = match credentials.or(basic) {
-            None => Identity::Anonymous,
-            Some((name, password)) => self
-                .check_password(&name, &password)
-                .await?
-                .ok_or_else(|| Failure::new(Code::Unauthorized, "the user name or the password is not right"))?,
-        };
         let host = request.header(&header::HOST);
         let scopes: Vec<Scope> = scopes.into_iter().flat_map(|scope| self.meant(scope, host)).collect();
-        let (granted, secret) = self.grant(&identity, &scopes).await?;
-        let now = clock::timestamp().0 / 1000;
+        let wrong = || Failure::new(Code::Unauthorized, "the user name or the password is not right");
+        let now = clock::timestamp();
+        let token = match credentials.or(basic) {
+            None => self.sign(&Identity::Anonymous, &scopes, now).await?.0,
+            Some((name, password)) => {
+                let identity = self.check_password(&name, &password).await?.ok_or_else(wrong)?;
+                // one that a replica signs is good everywhere; an edge's own is for when none answers
+                let signed = match &self.records {
+                    Records::Edge(edge) => edge.token(name, password, scopes.clone()).await,
+                    Records::Ledger(_) => None,
+                };
+                match signed {
+                    Some(token) => token,
+                    None => self.sign(&identity, &scopes, now).await?.0,
+                }
+            }
+        };
+        let issued = Timestamp(now.0 / 1000 * 1000).to_string();
+        let body = json!({"token": token, "access_token": token, "expires_in": LIFETIME, "issued_at": issued});
+        let mut response = Response::new(Payload::full(body.to_string()));
+        response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+        response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+        Ok(response)
+    }
+
+    /// As a replica, for an edge that asks: a token for whoever has this name and password, and what it says; `None` if nobody has.
+    pub async fn token_for(
+        &self,
+        name: &str,
+        password: &str,
+        scopes: &[Scope],
+    ) -> Result<Option<(String, Verdict)>, Failure> {
+        let Some(identity) = self.check_password(name, password).await? else { return Ok(None) };
+        let (token, granted) = self.sign(&identity, scopes, clock::timestamp()).await?;
+        Ok(Some((token, (identity, Some(granted)))))
+    }
+
+    /// A token for what of `scopes` the identity may have, and what that is.
+    async fn sign(
+        &self,
+        identity: &Identity,
+        scopes: &[Scope],
+        now: Timestamp,
+    ) -> Result<(String, Vec<Scope>), Failure> {
+        let (granted, secret) = self.grant(identity, scopes).await?;
+        let now = now.0 / 1000;
         let claims = Claims {
             iss: SERVICE.into(),
             aud: SERVICE.into(),
@@ -81,24 +119,18 @@ impl Access {
         };
         let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(&secret))
             .map_err(|e| Failure::new(Code::Internal, e.to_string()))?;
-        let issued = rules::moment::Timestamp(now * 1000).to_string();
-        let body = json!({"token": token, "access_token": token, "expires_in": LIFETIME, "issued_at": issued});
-        let mut response = Response::new(Payload::full(body.to_string()));
-        response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
-        response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
-        Ok(response)
+        Ok((token, claims.access))
     }
 
     /// What `scope` may be about: clients take it from the challenge, which names a repository of this mesh, or make it of the names that they know, which
-    /// may be those of another registry. What is granted is what the identity may have, by either name.
+    /// may be those of another registry; and who leaves `library/` out is sent on to where it is. What is granted is what the identity may have, by every name.
     fn meant(&self, scope: Scope, host: Option<&str>) -> Vec<Scope> {
         let asked = Asked { host, written: scope.repository.as_str(), ..Asked::default() };
-        match self.mirrors.meant(&asked) {
-            Ok(repository) if repository != scope.repository => {
-                vec![Scope { repository, actions: scope.actions.clone() }, scope]
-            }
-            _ => vec![scope],
-        }
+        let mut names = vec![scope.repository.clone()];
+        names.extend(self.mirrors.meant(&asked).ok().filter(|repository| *repository != scope.repository));
+        let elsewhere: Vec<_> = names.iter().filter_map(|repository| self.mirrors.in_library(repository)).collect();
+        names.extend(elsewhere);
+        names.into_iter().map(|repository| Scope { repository, actions: scope.actions.clone() }).collect()
     }
 
     /// What of `scopes` the identity may have, and the secret to sign that with.
@@ -128,7 +160,7 @@ impl Access {
     /// Whom a token was given to, and for what; `None` if it is not a good one.
     pub(super) async fn check_token(&self, token: &str) -> Result<Option<(Identity, Vec<Scope>)>, Failure> {
         if let Records::Edge(edge) = &self.records {
-            // one of its own; or one that a replica signed, which only a replica can check
+            // one of its own; or one that a replica signed, which only a replica can check, or another edge, which nobody else can
             if let Some(own) = decode(token, &self.edge_secret) {
                 return Ok(Some(own));
             }

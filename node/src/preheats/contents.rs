@@ -126,9 +126,14 @@ impl Preheats {
                 Resolving::Mesh(Resolution::Missing) => {
                     return Err(format!("neither repository {repository} nor its upstream has {reference}"));
                 }
+                Resolving::Mesh(Resolution::Denied(why)) => {
+                    return Err(format!(
+                        "the upstream denies {reference} of {repository}, or does not have it ({why})"
+                    ));
+                }
                 Resolving::Mesh(Resolution::Failed(reason)) => last = reason,
-                Resolving::Mesh(Resolution::NotPrimary) | Resolving::Direct(_) => {
-                    last = "the project's primary cannot be reached".into();
+                Resolving::Mesh(Resolution::NotPrimary | Resolution::Unrecorded) | Resolving::Direct(_) => {
+                    last = "the project's primary cannot be reached, or cannot record anything".into();
                 }
             }
         }

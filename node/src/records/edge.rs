@@ -15,6 +15,7 @@ use mesh::links::Links;
 use mesh::members::{Members, kept_seeds};
 use mesh::supervise::Tasks;
 use parking_lot::Mutex;
+use rules::access::Scope;
 use rules::edge::{EdgeTerms, Use, usable};
 use rules::moment::{Moment, Timestamp};
 use rules::names::{NodeId, Region};
@@ -265,20 +266,39 @@ impl EdgeRecords {
         let answer = if self.cut_off() { None } else { self.ask_replicas(Ask::Identify(credentials)).await };
         match (answer, kept, age) {
             (Some(Answer::Identified(verdict)), _, _) => {
-                let mut verdicts = self.verdicts.lock();
-                if verdicts.len() >= VERDICTS {
-                    // guesses must not push out those who were right
-                    verdicts.retain(|_, (_, verdict)| verdict.is_some());
-                }
-                if verdicts.len() >= VERDICTS {
-                    verdicts.clear();
-                }
-                verdicts.insert(proof, (at, verdict.clone()));
+                self.keep_verdict(proof, at, verdict.clone());
                 Ok(verdict)
             }
             (_, Some((_, verdict)), Some(age)) if age <= self.terms.alone_for => Ok(verdict),
             _ => Err(ReadError::CutOff),
         }
+    }
+
+    fn keep_verdict(&self, proof: blake3::Hash, at: Moment, verdict: Option<Verdict>) {
+        let mut verdicts = self.verdicts.lock();
+        if verdicts.len() >= VERDICTS {
+            // guesses must not push out those who were right
+            verdicts.retain(|_, (_, verdict)| verdict.is_some());
+        }
+        if verdicts.len() >= VERDICTS {
+            verdicts.clear();
+        }
+        verdicts.insert(proof, (at, verdict));
+    }
+
+    /// A token that a replica signs for whoever has this name and password; `None` if none does now. What it says is kept as a verdict is.
+    pub async fn token(&self, name: String, password: String, scopes: Vec<Scope>) -> Option<String> {
+        if self.cut_off() {
+            return None;
+        }
+        let at = clock::now();
+        let Answer::Token(signed) = self.ask_replicas(Ask::Token { name, password, scopes }).await? else {
+            return None;
+        };
+        let (token, verdict) = signed?;
+        let proof = blake3::hash(&wire::encode(&Credentials::Token(token.clone())));
+        self.keep_verdict(proof, at, Some(verdict));
+        Some(token)
     }
 
     /// Tells the mesh where this edge is now.

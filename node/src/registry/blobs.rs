@@ -9,12 +9,13 @@ use rules::records::{BlobRecord, Look, key};
 use rules::wire::{Answer, Ask};
 use std::time::Duration;
 
-use super::{Registry, answer, mark, moved, set};
+use super::{DENIED, Registry, answer, mark, moved, set};
 use crate::flights::{Begun, FlightError, Sources};
 use crate::http::range::{Wanted, wanted};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 use crate::store::FileBody;
+use crate::upstream::UpstreamError;
 
 /// How long other nodes may take to forget an upload.
 const REVOKE: Duration = Duration::from_secs(2);
@@ -52,6 +53,10 @@ impl Registry {
             match self.proxies.confirms(&repository, &digest).await {
                 Ok(true) => self.store.grant(digest, &repository, self.grant).await?,
                 Ok(false) => return Err(unknown(&digest)),
+                Err(UpstreamError::Denied(why)) => {
+                    let message = format!("the upstream denies {digest} of {repository} ({why}): {DENIED}");
+                    return Err(Failure::new(Code::BlobUnknown, message));
+                }
                 Err(error) => return Err(Failure::new(Code::Unavailable, error.to_string())),
             }
         }

@@ -1,5 +1,6 @@
 //! Lists: tags, repositories, referrers; paged, in order, filtered by what the caller may see.
 
+use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use rules::access::Action;
 use rules::apply::tags_page;
@@ -7,9 +8,10 @@ use rules::digest::Digest;
 use rules::manifest::media_type;
 use rules::names::{RepositoryName, Tag};
 use rules::records::{Look, key};
+use rules::wire::{ReferrersPage, Referring};
 use serde_json::{Value, json};
 
-use super::{Registry, answer, mark, moved, set};
+use super::{Registry, UNASKED, answer, mark, moved, set};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 
@@ -90,6 +92,25 @@ impl Registry {
             .read(|records| Ok((records.project(&repository.project())?, records.referrers(&repository, &subject)?)))
             .await?;
         self.access.authorize(&request, &caller, Action::Pull, &repository, project.as_ref())?;
+        let mut unasked = false;
+        if let Some(project) = project.filter(|p| p.upstream.is_some()) {
+            // clients take this for a registry without the list, and turn to the tag sha256-HEX instead; NAME_UNKNOWN would end their search
+            let absent = |why: String| Failure::new(Code::ManifestUnknown, why);
+            if !self.proxies.admits(&project, &repository) {
+                return Err(absent(format!("project {} does not cache {repository} (its patterns)", project.name)));
+            }
+            let query = query_for_upstream(&request);
+            if let Some(elsewhere) = self.proxies.canonical(&repository) {
+                return Ok(moved(&request.place(&elsewhere, &page_of(&subject, &query))));
+            }
+            match self.proxies.referrers(&project, &repository, &subject, &query).await {
+                Referring::Page(page) => return Ok(show_page(&request, &repository, &subject, page)),
+                Referring::Absent(why) => return Err(absent(format!("no list of what refers to {subject}: {why}"))),
+                Referring::Failed(why) if referrers.is_empty() => return Err(Failure::new(Code::Unavailable, why)),
+                // those that were pulled
+                Referring::Failed(_) => unasked = true,
+            }
+        }
         let filter = request.query("artifactType").map(str::to_owned);
         let listed: Vec<Value> = referrers
             .into_iter()
@@ -106,14 +127,52 @@ impl Registry {
             })
             .collect();
         let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": listed});
-        let mut response = json_answer(index);
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type::OCI_INDEX));
+        let mut response = index_answer(index.to_string());
         if filter.is_some() {
             set(&mut response, "oci-filters-applied", "artifactType");
         }
         mark(&mut response, freshness);
+        if unasked {
+            set(&mut response, "warning", UNASKED);
+        }
         Ok(response)
     }
+}
+
+/// A page of an upstream's list, as it came; the next one is here, too.
+fn show_page(
+    request: &Request,
+    repository: &RepositoryName,
+    subject: &Digest,
+    page: ReferrersPage,
+) -> Response<Payload> {
+    let mut response = index_answer(page.index);
+    if let Some(filtered) = page.filtered {
+        set(&mut response, "oci-filters-applied", filtered);
+    }
+    if let Some(query) = page.next {
+        let next = request.place(repository, &page_of(subject, &query));
+        set(&mut response, "link", format!("<{next}>; rel=\"next\""));
+    }
+    response
+}
+
+/// What the client asks of a list, without what it says to a mirror.
+fn query_for_upstream(request: &Request) -> String {
+    let pairs = form_urlencoded::parse(request.head.uri.query().unwrap_or_default().as_bytes());
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs.filter(|(name, _)| name != "ns")).finish()
+}
+
+fn page_of(subject: &Digest, query: &str) -> String {
+    let joint = if query.is_empty() { "" } else { "?" };
+    format!("referrers/{subject}{joint}{query}")
+}
+
+fn index_answer(bytes: impl Into<Bytes>) -> Response<Payload> {
+    let mut response = answer(StatusCode::OK);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type::OCI_INDEX));
+    *response.body_mut() = Payload::full(bytes);
+    response
 }
 
 fn json_answer(value: Value) -> Response<Payload> {

@@ -10,7 +10,7 @@ use rules::names::{Epoch, Reference, RepositoryName, Tag};
 use rules::records::{Look, ManifestRecord, Project};
 use rules::wire::{Resolution, WriteKind};
 
-use super::{Registry, answer, mark, moved, refuse_proxy, set};
+use super::{DENIED, Registry, UNASKED, answer, mark, moved, refuse_proxy, set};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 use crate::proxies::Resolving;
@@ -95,22 +95,26 @@ impl Registry {
                 set(
                     &mut response,
                     "warning",
-                    "199 atoll \"asked the upstream directly: the project's primary cannot be reached\"",
+                    "199 atoll \"asked the upstream directly: the project's primary cannot be reached, or cannot record what it says\"",
                 );
                 return Ok(response);
             }
             Resolving::Mesh(Resolution::Fresh(digest)) => (digest, false),
             Resolving::Mesh(Resolution::Stale(digest, _)) => (digest, true),
             Resolving::Mesh(Resolution::Missing) => return Err(missing()),
+            Resolving::Mesh(Resolution::Denied(why)) => {
+                let message = format!("the upstream denies {reference} of {repository} ({why}): {DENIED}");
+                return Err(Failure::new(Code::ManifestUnknown, message));
+            }
             Resolving::Mesh(Resolution::Failed(reason)) => return Err(Failure::new(Code::Unavailable, reason)),
-            Resolving::Mesh(Resolution::NotPrimary) => {
+            Resolving::Mesh(Resolution::NotPrimary | Resolution::Unrecorded) => {
                 return Err(Failure::new(Code::Unavailable, "the project's primary has just changed"));
             }
         };
         let (manifest, freshness) = self.read(|records| records.manifest(&repository, &digest)).await?;
         let mut response = self.show_manifest(&request, &digest, manifest.ok_or_else(missing)?, freshness);
         if stale {
-            set(&mut response, "warning", "111 atoll \"revalidation failed: the upstream cannot be asked\"");
+            set(&mut response, "warning", UNASKED);
         }
         Ok(response)
     }

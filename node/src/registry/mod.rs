@@ -61,6 +61,12 @@ pub struct Registry {
 const STALE: HeaderValue =
     HeaderValue::from_static("110 atoll \"may be stale: this node cannot reach the leader of the ledger\"");
 
+/// Says that a proxy project's upstream could not be asked.
+const UNASKED: &str = "111 atoll \"revalidation failed: the upstream cannot be asked\"";
+
+/// What an upstream's 401 or 403 means: some registries say it of what does not exist.
+const DENIED: &str = "it is not there, or the registry's credential may not see it";
+
 impl Registry {
     /// Answers a request under `/v2/`.
     pub async fn answer(&self, route: Route, request: Request) -> Result<Response<Payload>, Failure> {

@@ -6,6 +6,7 @@
 //!   project's primary has one for the whole mesh.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rules::moment::{Moment, Timestamp};
@@ -92,7 +93,7 @@ impl Gate {
 pub struct Freshness {
     /// A tag's digest, before the upstream is asked again.
     pub found: Duration,
-    /// That there is no such thing.
+    /// That there is no such thing, or that it is denied.
     pub missing: Duration,
     /// After a failure, before the next attempt: a dead upstream must not cost every pull its deadline.
     pub retry: Duration,
@@ -107,6 +108,8 @@ pub enum Decision {
     Fresh(Resolved),
     /// It was missing a moment ago.
     Missing,
+    /// It was denied a moment ago, in these words.
+    Denied(Arc<str>),
     /// The upstream failed a moment ago: answer with this, and say that it is old.
     Stale(Resolved),
     /// Ask the upstream. `known` is what to fall back on if that fails.
@@ -114,6 +117,13 @@ pub enum Decision {
         /// What was known last.
         known: Option<Resolved>,
     },
+}
+
+#[derive(Debug)]
+enum Said {
+    Found(Resolved),
+    Missing,
+    Denied(Arc<str>),
 }
 
 /// What an upstream answered lately.
@@ -125,7 +135,7 @@ pub struct Answers {
 
 #[derive(Debug)]
 struct Known {
-    answer: Option<Resolved>,
+    answer: Said,
     at: Moment,
     failed: Option<Moment>,
 }
@@ -143,18 +153,29 @@ impl Answers {
         };
         let age = now.since(known.at);
         match &known.answer {
-            None if age < self.terms.missing => Decision::Missing,
-            None => Decision::Ask { known: None },
-            Some(resolved) if age < self.terms.found => Decision::Fresh(resolved.clone()),
-            Some(resolved) if known.failed.is_some_and(|failed| now.since(failed) < self.terms.retry) => {
+            Said::Missing if age < self.terms.missing => Decision::Missing,
+            Said::Denied(why) if age < self.terms.missing => Decision::Denied(why.clone()),
+            Said::Missing | Said::Denied(_) => Decision::Ask { known: None },
+            Said::Found(resolved) if age < self.terms.found => Decision::Fresh(resolved.clone()),
+            Said::Found(resolved) if known.failed.is_some_and(|failed| now.since(failed) < self.terms.retry) => {
                 Decision::Stale(resolved.clone())
             }
-            Some(resolved) => Decision::Ask { known: Some(resolved.clone()) },
+            Said::Found(resolved) => Decision::Ask { known: Some(resolved.clone()) },
         }
     }
 
     /// The upstream answered: with a digest, or that there is none.
     pub fn handle_answer(&mut self, now: Moment, repository: &str, reference: &str, answer: Option<Resolved>) {
+        self.remember(now, repository, reference, answer.map_or(Said::Missing, Said::Found));
+    }
+
+    /// The upstream denies access, as some registries do to what does not exist: that is remembered as long, and replaces what was known. Not for what is cached
+    /// and serves on: see [`Answers::handle_failure`].
+    pub fn handle_denial(&mut self, now: Moment, repository: &str, reference: &str, why: Arc<str>) {
+        self.remember(now, repository, reference, Said::Denied(why));
+    }
+
+    fn remember(&mut self, now: Moment, repository: &str, reference: &str, answer: Said) {
         let key = (repository.to_owned(), reference.to_owned());
         if self.known.len() >= self.terms.most && !self.known.contains_key(&key) {
             self.forget(now);
@@ -177,7 +198,7 @@ impl Answers {
     /// Makes room: misses whose time is over go first, then the oldest quarter.
     fn forget(&mut self, now: Moment) {
         let missing = self.terms.missing;
-        self.known.retain(|_, known| known.answer.is_some() || now.since(known.at) < missing);
+        self.known.retain(|_, known| matches!(known.answer, Said::Found(_)) || now.since(known.at) < missing);
         if self.known.len() < self.terms.most {
             return;
         }
@@ -271,6 +292,16 @@ mod tests {
         answers.handle_failure(at(1), "a", "1");
         assert_eq!(answers.decide(at(9), "a", "1"), Decision::Missing);
         assert_eq!(answers.decide(at(10), "a", "1"), Decision::Ask { known: None });
+    }
+
+    #[test]
+    fn what_was_denied_is_asked_for_again_before_long() {
+        let mut answers = Answers::new(TERMS);
+        answers.handle_answer(at(0), "a", "1", Some(resolved("x")));
+        answers.handle_denial(at(60), "a", "1", "403".into());
+        answers.handle_failure(at(61), "a", "1");
+        assert_eq!(answers.decide(at(69), "a", "1"), Decision::Denied("403".into()));
+        assert_eq!(answers.decide(at(70), "a", "1"), Decision::Ask { known: None });
     }
 
     proptest! {

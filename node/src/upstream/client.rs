@@ -16,9 +16,10 @@ use mesh::supervise::Tasks;
 use mesh::transfer::TransferTerms;
 use parking_lot::Mutex;
 use rules::digest::Digest;
-use rules::manifest::media_type;
+use rules::manifest::{Manifest, media_type};
 use rules::moment::Moment;
 use rules::names::Tag;
+use rules::wire::ReferrersPage;
 use serde_json::Value;
 
 use super::address::{AddressRule, Endpoint};
@@ -34,6 +35,7 @@ pub(super) const USER_AGENT: &str = concat!("atoll/", env!("CARGO_PKG_VERSION"))
 const MANIFESTS: [&str; 4] =
     [media_type::OCI_INDEX, media_type::OCI_MANIFEST, media_type::DOCKER_LIST, media_type::DOCKER_MANIFEST];
 const CONTENT_DIGEST: &str = "docker-content-digest";
+const FILTERS_APPLIED: &str = "oci-filters-applied";
 /// So many redirects are followed.
 const REDIRECTS: usize = 5;
 /// Of an answer that is not wanted, so much is read for its message and to keep the connection, and for so long.
@@ -52,6 +54,8 @@ pub struct UpstreamSettings {
     pub rule: AddressRule,
     /// How long an answer may take to begin, and a body may stand still.
     pub terms: TransferTerms,
+    /// How long a question about a manifest may take until its answer begins, and a login: longer than a client waits, if somebody asks in the background.
+    pub question: Duration,
     /// The largest manifest that is taken, in bytes.
     pub max_manifest: u64,
     /// Is told how long the upstream asked to be left alone, and whether blobs are meant, too.
@@ -68,6 +72,7 @@ pub struct Upstream {
     pub(super) login: Login,
     gate: Mutex<Gate>,
     terms: TransferTerms,
+    question: Duration,
     max_manifest: u64,
     on_limit: OnLimit,
 }
@@ -112,10 +117,10 @@ struct Answer {
 impl Upstream {
     /// An upstream that has not been asked anything. Its connections and logins are tasks of `tasks`, and end with it.
     pub fn new(settings: UpstreamSettings, tasks: Tasks) -> Self {
-        let UpstreamSettings { endpoint, credentials, trust, rule, terms, max_manifest, on_limit } = settings;
+        let UpstreamSettings { endpoint, credentials, trust, rule, terms, question, max_manifest, on_limit } = settings;
         let connections = Connections::new(rule, trust, terms.first_byte, tasks.clone());
-        let login = Login::new(connections.clone(), credentials, endpoint.is_secure(), terms.first_byte, tasks);
-        Upstream { endpoint, connections, login, gate: Mutex::default(), terms, max_manifest, on_limit }
+        let login = Login::new(connections.clone(), credentials, endpoint.is_secure(), question, tasks);
+        Upstream { endpoint, connections, login, gate: Mutex::default(), terms, question, max_manifest, on_limit }
     }
 
     /// Where it is.
@@ -127,7 +132,7 @@ impl Upstream {
     /// does not tell.
     pub async fn resolve(&self, repository: &str, reference: &str) -> Result<Resolved, UpstreamError> {
         let question = self.manifest_question(Method::HEAD, repository, reference)?;
-        let answer = self.first_byte(self.ask(question)).await?;
+        let answer = self.within(self.question, self.ask(question)).await?;
         let status = answer.response.status();
         let speechless = matches!(status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED)
             // storage services sign a URL for one method
@@ -151,10 +156,11 @@ impl Upstream {
     }
 
     /// The manifest that `reference`, a tag or a digest, stands for. What is asked for by digest has that digest; what is asked for by tag
-    /// has the digest that the upstream says, or its sha256 where it says none.
+    /// has the digest that the upstream says, or its sha256 where it says none. What is no manifest of a kind that the mesh keeps is
+    /// [`UpstreamError::Bad`], whatever the status says.
     pub async fn manifest(&self, repository: &str, reference: &str) -> Result<Fetched, UpstreamError> {
         let question = self.manifest_question(Method::GET, repository, reference)?;
-        let answer = self.first_byte(self.ask(question)).await?;
+        let answer = self.within(self.question, self.ask(question)).await?;
         if answer.response.status() != StatusCode::OK {
             return Err(self.refusal(Ask::Manifest, answer).await);
         }
@@ -164,25 +170,59 @@ impl Upstream {
         if text(&head.headers, header::CONTENT_ENCODING).is_some_and(|e| !e.trim().eq_ignore_ascii_case("identity")) {
             return Err(UpstreamError::bad("a manifest came in an encoding that was not asked for"));
         }
-        let limit = usize::try_from(self.max_manifest).unwrap_or(usize::MAX);
-        let collect = Limited::new(body, limit).collect();
-        let collected = tokio::time::timeout(self.terms.stall, collect)
-            .await
-            .map_err(|_| UpstreamError::unreachable("a manifest stood still"))?;
-        let bytes = match collected {
-            Ok(collected) => collected.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => {
-                return Err(UpstreamError::bad(format!("a manifest has more than {limit} bytes")));
-            }
-            Err(error) => return Err(UpstreamError::unreachable(format!("a manifest broke off: {error}"))),
-        };
+        let bytes = self.whole(body).await?;
         let said = reference.parse::<Digest>().ok().or_else(|| digest(&head.headers));
         let digest = match said {
             None => Digest::sha256(&bytes),
             Some(said) if Digest::of(said.algorithm(), &bytes) == said => said,
             Some(said) => return Err(UpstreamError::bad(format!("the manifest's bytes do not hash to {said}"))),
         };
+        // a gateway's page that says 200, for one
+        Manifest::parse(&media_type, &bytes).map_err(UpstreamError::bad)?;
         Ok(Fetched { media_type, digest, bytes })
+    }
+
+    /// The index of what refers to `subject`, as the upstream has it; `query` is the client's. [`UpstreamError::NotFound`] or [`UpstreamError::Bad`] from an
+    /// upstream that knows no such question.
+    pub async fn referrers(
+        &self,
+        repository: &str,
+        subject: &Digest,
+        query: &str,
+    ) -> Result<ReferrersPage, UpstreamError> {
+        let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(media_type::OCI_INDEX))]);
+        let joint = if query.is_empty() { "" } else { "?" };
+        let path = format!("referrers/{subject}{joint}{query}");
+        let question = self.question(Method::GET, Ask::Manifest, repository, &path, headers)?;
+        let answer = self.within(self.terms.first_byte, self.ask(question)).await?;
+        if answer.response.status() != StatusCode::OK {
+            return Err(self.refusal(Ask::Manifest, answer).await);
+        }
+        let (head, body) = answer.response.into_parts();
+        let bytes = self.whole(body).await?;
+        Manifest::parse(&kind(&head.headers).unwrap_or_default(), &bytes).map_err(UpstreamError::bad).and_then(
+            |index| match index.media_type.as_str() {
+                media_type::OCI_INDEX => Ok(()),
+                other => Err(UpstreamError::bad(format!("referrers came as {other}"))),
+            },
+        )?;
+        let filtered = text(&head.headers, FILTERS_APPLIED).map(str::to_owned);
+        Ok(ReferrersPage { index: bytes.to_vec(), filtered, next: next_page(&head.headers) })
+    }
+
+    async fn whole(&self, body: Incoming) -> Result<Bytes, UpstreamError> {
+        let limit = usize::try_from(self.max_manifest).unwrap_or(usize::MAX);
+        let collect = Limited::new(body, limit).collect();
+        let collected = tokio::time::timeout(self.terms.stall, collect)
+            .await
+            .map_err(|_| UpstreamError::unreachable("a manifest stood still"))?;
+        match collected {
+            Ok(collected) => Ok(collected.to_bytes()),
+            Err(error) if error.is::<LengthLimitError>() => {
+                Err(UpstreamError::bad(format!("a manifest has more than {limit} bytes")))
+            }
+            Err(error) => Err(UpstreamError::unreachable(format!("a manifest broke off: {error}"))),
+        }
     }
 
     /// The blob `digest` from byte `offset` on, its first bytes being here. The bytes are not checked against the digest: the store does that.
@@ -193,7 +233,7 @@ impl Upstream {
                 .insert(header::RANGE, HeaderValue::try_from(format!("bytes={offset}-")).map_err(UpstreamError::bad)?);
         }
         let question = self.question(Method::GET, Ask::Blob, repository, &format!("blobs/{digest}"), headers)?;
-        self.first_byte(async {
+        self.within(self.terms.first_byte, async {
             let answer = self.ask(question).await?;
             match answer.response.status() {
                 status @ (StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE) => {
@@ -211,9 +251,13 @@ impl Upstream {
     pub async fn has_blob(&self, repository: &str, digest: &Digest) -> Result<bool, UpstreamError> {
         let question =
             self.question(Method::HEAD, Ask::Blob, repository, &format!("blobs/{digest}"), HeaderMap::new())?;
-        self.first_byte(async {
+        self.within(self.terms.first_byte, async {
             let answer = self.ask(question).await?;
             let status = answer.response.status();
+            let kind = answer.response.headers().get(header::CONTENT_TYPE);
+            if status.is_success() && kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/html")) {
+                return Err(UpstreamError::bad("it answers with a page for people"));
+            }
             if status.is_success() || sends_on(status) {
                 return Ok(true);
             }
@@ -225,9 +269,13 @@ impl Upstream {
         .await
     }
 
-    async fn first_byte<T>(&self, work: impl Future<Output = Result<T, UpstreamError>>) -> Result<T, UpstreamError> {
+    async fn within<T>(
+        &self,
+        time: Duration,
+        work: impl Future<Output = Result<T, UpstreamError>>,
+    ) -> Result<T, UpstreamError> {
         let late = |_| UpstreamError::unreachable(format!("{} did not answer in time", self.endpoint.authority()));
-        tokio::time::timeout(self.terms.first_byte, work).await.map_err(late)?
+        tokio::time::timeout(time, work).await.map_err(late)?
     }
 
     fn manifest_question(&self, method: Method, repository: &str, reference: &str) -> Result<Question, UpstreamError> {
@@ -383,6 +431,13 @@ fn digest(headers: &HeaderMap) -> Option<Digest> {
 fn kind(headers: &HeaderMap) -> Option<String> {
     let value = text(headers, header::CONTENT_TYPE)?.split(';').next()?.trim();
     (!value.is_empty()).then(|| value.to_ascii_lowercase())
+}
+
+/// The query of the page that `Link` names as the next. Its path is of no interest: it is another page of the same list.
+fn next_page(headers: &HeaderMap) -> Option<String> {
+    let (link, relation) = text(headers, header::LINK)?.split_once('>')?;
+    let (_, query) = link.split_once('?')?;
+    relation.contains("next").then(|| query.to_owned())
 }
 
 /// How long `Retry-After` asks to wait.

@@ -31,6 +31,8 @@ pub enum Manner {
     Swallow,
     /// Answers this status, 429 with `Retry-After: 1`.
     Answer(u16),
+    /// Answers 200 and a page for people, as the gateway before a registry does that is being mended.
+    Page,
     /// Takes requests and never says anything.
     Silent,
 }
@@ -99,6 +101,8 @@ pub(super) struct Rules {
     /// Break off the next blob that is asked for after so many bytes, and go on in this manner.
     pub(super) cut: Option<(usize, Manner)>,
     pub(super) pause: Duration,
+    /// How long it thinks before it answers about a manifest.
+    pub(super) thinking: Duration,
     pub(super) authorization: Option<String>,
     pub(super) spoiling: Spoiling,
     /// The blobs that were asked for since the spoiling began.
@@ -226,10 +230,15 @@ async fn answer(
         rules.asked.push(Asked { method: request.method().clone(), path, range, agent, sent: 0 });
         (rules.forgotten + rules.asked.len() - 1, rules.authorization.is_none() || rules.authorization == authorization)
     };
+    if request.uri().path().contains("/manifests/") {
+        let thinking = door.rules().thinking;
+        tokio::time::sleep(thinking).await;
+    }
     let manner = *door.manner.borrow();
     match manner {
         Manner::Silent | Manner::Refuse | Manner::Swallow => std::future::pending().await,
         Manner::Answer(status) => Ok(refusal(status)),
+        Manner::Page => Ok(page()),
         Manner::Honest if !let_in => Ok(refusal(401)),
         Manner::Honest => Ok(pass_on(&door, end, request, number).await.unwrap_or_else(|_| refusal(502))),
     }
@@ -246,6 +255,14 @@ fn refusal(status: u16) -> Response<Passing> {
     if let Some((name, value)) = header {
         response.headers_mut().insert(name, value.parse().expect("a header"));
     }
+    response
+}
+
+fn page() -> Response<Passing> {
+    let (to, pieces) = mpsc::channel(1);
+    to.try_send(Ok(Frame::data("<html>We are back soon.</html>".into()))).expect("room for one piece");
+    let mut response = Response::new(Passing(Some(pieces)));
+    response.headers_mut().insert("content-type", "text/html".parse().expect("a header"));
     response
 }
 

@@ -39,6 +39,16 @@ fn ok(repository: &str) -> Result<String, String> {
 }
 
 #[test]
+fn only_docker_hub_has_a_library_that_people_leave_out() {
+    let in_library = |written: &str| known().in_library(&written.parse().unwrap()).map(|found| found.to_string());
+    assert_eq!(in_library("hub/nginx").as_deref(), Some("hub/library/nginx"));
+    assert_eq!(in_library("hub2/nginx").as_deref(), Some("hub2/library/nginx"));
+    for as_it_is in ["hub/library/nginx", "hub/team/app", "quay/nginx", "part/nginx", "demo/nginx", "gone/nginx"] {
+        assert_eq!(in_library(as_it_is), None, "{as_it_is}");
+    }
+}
+
+#[test]
 fn ns_names_the_registry_by_any_of_its_names() {
     let by = |ns: &str, written: &str| meant(&rules(), Some(ns), "node:5000", written);
     for hub in ["docker.io", "index.docker.io", "registry-1.docker.io", "hub.docker.com", "DOCKER.IO:443"] {

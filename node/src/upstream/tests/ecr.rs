@@ -13,7 +13,7 @@ use rules::moment::Timestamp;
 use tokio::net::TcpListener;
 
 use super::stage::{Body, Seen, Stage, answer};
-use super::{CONTENT, INDEX, rest};
+use super::{CONTENT, EMPTY, INDEX, rest};
 use crate::upstream::connect::Connections;
 use crate::upstream::ecr::Api;
 use crate::upstream::login::Login;
@@ -68,7 +68,7 @@ fn signed_with_the_secret(seen: &Seen) -> Result<(), &'static str> {
 /// A registry like ECR's, which lets in whoever shows a password that is `good`.
 async fn registry(good: impl Fn(&str) -> bool + Send + Sync + 'static) -> Stage {
     Stage::open(move |seen| match password(seen) {
-        Some(password) if good(&password) => answer(200, &[("content-type", INDEX)], "{}"),
+        Some(password) if good(&password) => answer(200, &[("content-type", INDEX)], EMPTY),
         _ => closed(),
     })
     .await
@@ -109,7 +109,7 @@ async fn an_access_key_is_exchanged_once_and_the_password_shown_from_the_first_r
     let there = format!("http://{}/signed", cdn.address);
     let api = api(|_| HALF_A_DAY).await;
     let registry = Stage::open(move |seen| match (password(seen).as_deref(), seen.path.contains("/blobs/")) {
-        (Some("p0"), false) => answer(200, &[("content-type", INDEX)], "{}"),
+        (Some("p0"), false) => answer(200, &[("content-type", INDEX)], EMPTY),
         (Some("p0"), true) => answer(307, &[("location", &there)], ""),
         _ => closed(),
     })
@@ -195,7 +195,7 @@ async fn an_old_password_that_is_forbidden_is_replaced_and_a_fresh_one_is_not() 
     let api = api(|_| HALF_A_DAY).await;
     // ECR says 403 of what is over, as of what is not allowed
     let registry = Stage::open(|seen| match (password(seen).as_deref(), seen.path.contains("/closed/")) {
-        (Some("p1"), false) => answer(200, &[("content-type", INDEX)], "{}"),
+        (Some("p1"), false) => answer(200, &[("content-type", INDEX)], EMPTY),
         _ => answer(403, &[], r#"{"errors":[{"code":"DENIED","message":"no"}]}"#),
     })
     .await;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rules::digest::Digest;
 
 use super::stage::{Stage, answer, robot};
-use super::{CONTENT, INDEX};
+use super::{CONTENT, EMPTY, INDEX};
 use crate::upstream::{Upstream, UpstreamError};
 
 /// A registry with a token service, which hands out `t0`, `t1`, ..; what it takes is decided by `good`.
@@ -20,7 +20,7 @@ async fn with_tokens(good: impl Fn(&str, usize) -> bool + Send + Sync + 'static)
         }
         let shown = seen.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
         if shown.is_some_and(|token| good(token, handed.load(Ordering::SeqCst))) {
-            return answer(200, &[("content-type", INDEX)], "{}");
+            return answer(200, &[("content-type", INDEX)], EMPTY);
         }
         let challenge = format!(r#"Bearer realm="http://{host}/token",service="registry one""#);
         answer(401, &[("www-authenticate", "Negotiate"), ("www-authenticate", &challenge)], "{}")

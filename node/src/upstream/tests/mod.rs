@@ -12,12 +12,15 @@ use mesh::transfer::TransferTerms;
 use rcgen::{CertificateParams, KeyPair};
 use rules::digest::Digest;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 use super::{AddressRule, BlobStream, Resolved, Trust, Upstream, UpstreamError};
 use stage::{Stage, answer, robot, settings, unfinished};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// The smallest manifest.
+const EMPTY: &str = r#"{"schemaVersion":2,"manifests":[]}"#;
 const CONTENT: &[u8] = b"0123456789";
 
 async fn rest(mut stream: BlobStream) -> Result<Vec<u8>, UpstreamError> {
@@ -28,7 +31,7 @@ async fn rest(mut stream: BlobStream) -> Result<Vec<u8>, UpstreamError> {
     Ok(all)
 }
 
-fn manifest(bytes: &'static [u8], digest: &str) -> http::Response<stage::Body> {
+fn manifest(bytes: &'static str, digest: &str) -> http::Response<stage::Body> {
     answer(
         200,
         &[
@@ -41,10 +44,10 @@ fn manifest(bytes: &'static [u8], digest: &str) -> http::Response<stage::Body> {
 
 #[tokio::test]
 async fn a_tag_is_resolved_by_one_head_that_accepts_every_kind_of_manifest() {
-    let digest = Digest::sha256(b"{}");
-    let stage = Stage::open(move |_| manifest(b"{}", &digest.to_string())).await;
+    let digest = Digest::sha256(EMPTY.as_bytes());
+    let stage = Stage::open(move |_| manifest(EMPTY, &digest.to_string())).await;
     let resolved = stage.upstream().resolve("alpine", "3").await.unwrap();
-    assert_eq!(resolved, Resolved { digest, media_type: INDEX.into(), size: 2 });
+    assert_eq!(resolved, Resolved { digest, media_type: INDEX.into(), size: EMPTY.len() as u64 });
     let [seen] = &stage.seen()[..] else { panic!("{:?}", stage.seen()) };
     assert_eq!((seen.method.as_str(), seen.path.as_str()), ("HEAD", "/v2/alpine/manifests/3"));
     let accept = seen.header("accept").unwrap();
@@ -59,25 +62,64 @@ async fn where_head_does_not_tell_get_does() {
     for (status, headers) in [(405, vec![]), (200, vec![("content-type", INDEX)])] {
         let stage = Stage::open(move |seen| match seen.method.as_str() {
             "HEAD" => answer(status, &headers, ""),
-            _ => answer(200, &[("content-type", INDEX)], "{}"),
+            _ => answer(200, &[("content-type", INDEX)], EMPTY),
         })
         .await;
         let resolved = stage.upstream().resolve("a/b", "1").await.unwrap();
-        assert_eq!(resolved, Resolved { digest: Digest::sha256(b"{}"), media_type: INDEX.into(), size: 2 });
+        assert_eq!((resolved.digest, resolved.media_type.as_str()), (Digest::sha256(EMPTY.as_bytes()), INDEX));
     }
 }
 
 #[tokio::test]
 async fn wrong_bytes_are_refused_by_digest_and_by_tag() {
-    let (right, wrong) = (Digest::sha256(b"{}"), Digest::sha256(b"[]"));
-    let stage = Stage::open(move |_| manifest(b"{}", &wrong.to_string())).await;
+    let (right, wrong) = (Digest::sha256(EMPTY.as_bytes()), Digest::sha256(b"[]"));
+    let stage = Stage::open(move |_| manifest(EMPTY, &wrong.to_string())).await;
     let upstream = stage.upstream();
     assert!(matches!(upstream.manifest("a", &wrong.to_string()).await, Err(UpstreamError::Bad(_))));
     assert!(matches!(upstream.manifest("a", "1").await, Err(UpstreamError::Bad(_))), "the header lies");
     assert!(matches!(upstream.resolve("a", &right.to_string()).await, Err(UpstreamError::Bad(_))));
     // asked for by digest, the bytes decide, not the header
     let fetched = upstream.manifest("a", &right.to_string()).await.unwrap();
-    assert_eq!((fetched.digest, &fetched.bytes[..], fetched.media_type.as_str()), (right, &b"{}"[..], INDEX));
+    assert_eq!((fetched.digest, &fetched.bytes[..], fetched.media_type.as_str()), (right, EMPTY.as_bytes(), INDEX));
+}
+
+#[tokio::test]
+async fn a_page_that_says_200_is_no_manifest() {
+    let page = "<html>We are back soon.</html>";
+    for (kind, body) in [("text/html", page), (INDEX, page), ("text/html", EMPTY), (INDEX, "{}")] {
+        let stage = Stage::open(move |_| answer(200, &[("content-type", kind)], body)).await;
+        let upstream = stage.upstream();
+        assert!(matches!(upstream.manifest("a", "1").await, Err(UpstreamError::Bad(_))), "{kind} {body}");
+        assert!(matches!(upstream.resolve("a", "1").await, Err(UpstreamError::Bad(_))), "{kind} {body}");
+    }
+}
+
+#[tokio::test]
+async fn referrers_come_as_the_upstream_has_them_page_by_page() {
+    let stage = Stage::open(|seen| match (seen.path.split('/').nth(2).unwrap(), seen.query.as_str()) {
+        ("none", _) => answer(404, &[], ""),
+        ("page", _) => answer(200, &[("content-type", "text/html")], EMPTY),
+        ("image", _) => answer(200, &[("content-type", "application/vnd.oci.image.manifest.v1+json")], EMPTY),
+        (_, "artifactType=a%2Fb") => {
+            let next = "</v2/team/app/referrers/x?artifactType=a%2Fb&page=2>; rel=\"next\"";
+            answer(200, &[("content-type", INDEX), ("oci-filters-applied", "artifactType"), ("link", next)], EMPTY)
+        }
+        _ => answer(200, &[("content-type", INDEX)], EMPTY),
+    })
+    .await;
+    let upstream = stage.upstream();
+    let subject = Digest::sha256(b"subject");
+    let first = upstream.referrers("team/app", &subject, "artifactType=a%2Fb").await.unwrap();
+    assert_eq!((&first.index[..], first.filtered.as_deref()), (EMPTY.as_bytes(), Some("artifactType")));
+    assert_eq!(first.next.as_deref(), Some("artifactType=a%2Fb&page=2"));
+    assert_eq!(stage.seen()[0].path, format!("/v2/team/app/referrers/{subject}"));
+    let last = upstream.referrers("team/app", &subject, "").await.unwrap();
+    assert_eq!((last.filtered, last.next), (None, None));
+    assert_eq!(upstream.referrers("none", &subject, "").await.unwrap_err(), UpstreamError::NotFound);
+    for no_index in ["page", "image"] {
+        let refused = upstream.referrers(no_index, &subject, "").await;
+        assert!(matches!(refused, Err(UpstreamError::Bad(_))), "{no_index}: {refused:?}");
+    }
 }
 
 #[tokio::test]
@@ -289,6 +331,7 @@ async fn a_server_that_says_nothing_is_given_up_in_time() {
         stall: Duration::from_secs(60),
         source_stall: Duration::from_secs(60),
     };
+    settings.question = settings.terms.first_byte;
     let upstream = Upstream::new(settings, mesh::supervise::Tasks::new());
     let began = Instant::now();
     assert!(matches!(upstream.resolve("a", "1").await, Err(UpstreamError::Unreachable(_))));
@@ -296,6 +339,27 @@ async fn a_server_that_says_nothing_is_given_up_in_time() {
     assert!(matches!(blob, Err(UpstreamError::Unreachable(_))));
     assert!(began.elapsed() >= Duration::from_millis(400));
     assert!(began.elapsed() < Duration::from_secs(30), "not the stall time: {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_manifest_may_come_when_a_blob_would_have_been_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut settings = settings(&format!("http://{}", listener.local_addr().unwrap()));
+    settings.terms.first_byte = Duration::from_millis(100);
+    let upstream = Upstream::new(settings, mesh::supervise::Tasks::new());
+    let digest = Digest::sha256(EMPTY.as_bytes());
+    let slow = async {
+        let (mut manifest, _) = listener.accept().await.unwrap();
+        let blob = upstream.blob("a", &digest, 0).await;
+        assert!(matches!(blob, Err(UpstreamError::Unreachable(_))), "{blob:?}");
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: {INDEX}\r\ndocker-content-digest: {digest}\r\ncontent-length: {}\r\n\r\n",
+            EMPTY.len()
+        );
+        manifest.write_all(head.as_bytes()).await.unwrap();
+    };
+    let (resolved, ()) = tokio::join!(upstream.resolve("a", "1"), slow);
+    assert_eq!(resolved.unwrap().digest, digest);
 }
 
 #[tokio::test]
@@ -344,7 +408,7 @@ async fn a_certificate_of_an_unknown_authority_is_refused_and_a_told_one_is_trus
     let acceptor = std::sync::Arc::new(server).into();
     let stage = Stage::open_tls(Some(acceptor), |seen| match seen.path.contains("/leaves/") {
         true => answer(302, &[("location", "http://localhost/")], ""),
-        false => manifest(b"{}", &Digest::sha256(b"{}").to_string()),
+        false => manifest(EMPTY, &Digest::sha256(EMPTY.as_bytes()).to_string()),
     })
     .await;
     let url = format!("https://localhost:{}", stage.address.port());

@@ -140,6 +140,7 @@ pub(super) fn settings(url: &str) -> UpstreamSettings {
             stall: Duration::from_secs(30),
             source_stall: Duration::from_secs(30),
         },
+        question: Duration::from_secs(30),
         max_manifest: 1 << 20,
         on_limit: Arc::new(|_, _| ()),
     }

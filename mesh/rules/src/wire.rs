@@ -13,7 +13,7 @@ use crate::pacing::Class;
 use crate::records::NodeRecord;
 
 /// The version of everything below.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// What one node asks another on a control stream: one question, one answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]

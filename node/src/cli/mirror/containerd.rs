@@ -46,8 +46,9 @@ pub(super) fn run(containerd: &Containerd) -> io::Result<()> {
         put(&path, &hosts(Some(&name), &nodes, authority.as_deref()), containerd.install)?;
     }
     eprintln!(
-        "containerd reads these files at each pull. It looks for them only if its CRI plugin's `registry` section in /etc/containerd/config.toml says \
-         config_path = \"{dir}\" (restart containerd after changing that); ctr needs --hosts-dir {dir}.",
+        "containerd reads these files at each pull. Its CRI plugin looks for them only if /etc/containerd/config.toml says config_path = \"{dir}\", one path, under \
+         [plugins.\"io.containerd.grpc.v1.cri\".registry] (containerd 1.x) or [plugins.\"io.containerd.cri.v1.images\".registry] (2.x), and nothing under registry.mirrors, \
+         beside which it would not start; restart containerd after changing that. ctr needs --hosts-dir {dir}.",
         dir = containerd.certs_dir.display()
     );
     Ok(())

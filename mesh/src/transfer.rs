@@ -16,6 +16,9 @@ use crate::links::{Line, LinkError, Links, begin_frame, finish_message, read_mes
 /// The most bytes of one piece on a stream.
 const PIECE: usize = 256 << 10;
 
+/// What stands back for a pull may be silent for so many times as long: until 16 MiB of the pull have gone from the send buffer.
+const STANDS_BACK: u32 = 8;
+
 /// How long a peer may take to begin, and how long a stream may stand still.
 #[derive(Clone, Copy, Debug)]
 pub struct TransferTerms {
@@ -79,7 +82,8 @@ pub async fn fetch(links: &Links, from: NodeId, wanted: Wanted, terms: TransferT
     let (mut receive, length) =
         tokio::time::timeout(terms.first_byte, begin).await.map_err(|_| LinkError::Deadline)??;
     // what nobody waits for stands back behind what is more urgent: that is no silence
-    let between = if class == Class::Pull { terms.source_stall } else { terms.stall };
+    let patience = if class == Class::Pull { 1 } else { STANDS_BACK };
+    let between = (terms.source_stall * patience).min(terms.stall);
     // a large blob's list of groups takes a while
     match finish_message(&mut receive, length, between).await? {
         Fetched::Found { size, content, list, behind } => {

@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use tracing::info;
+use tracing::{info, warn};
 
 /// Between two looks whether the folder has become free.
 const LOOK: Duration = Duration::from_millis(100);
@@ -52,6 +52,10 @@ fn taken(file: &File) -> io::Result<bool> {
     match file.try_lock() {
         Ok(()) => Ok(true),
         Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+            warn!("the file system of data_dir has no locks: see to it that no two processes use it");
+            Ok(true)
+        }
         Err(TryLockError::Error(error)) => Err(error),
     }
 }

@@ -43,6 +43,8 @@ const UPSTREAM: Duration = Duration::from_millis(2200);
 /// How long that question may go on, each step of it: some registries take many seconds for what they have not had asked for lately. An upstream that says nothing
 /// must end some time, since who asks for the same waits for it.
 const QUESTION: Duration = Duration::from_secs(15);
+/// Who has waited so long for another's question has time for one of its own.
+const HANGS: Duration = Duration::from_millis(1100);
 /// How long the primary may take; with [`UPSTREAM`] once more after it, a client has its answer within five seconds.
 const PRIMARY: Duration = Duration::from_millis(2500);
 
@@ -83,7 +85,26 @@ pub enum Resolving {
     Direct(Fetched),
 }
 
-type Turn = Arc<tokio::sync::Mutex<()>>;
+/// Whoever asks an upstream about something. When that hangs one more may ask, by another connection, and no more than one.
+#[derive(Default)]
+struct Turns {
+    first: tokio::sync::Mutex<()>,
+    second: tokio::sync::Mutex<()>,
+}
+
+impl Turns {
+    async fn take(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        if let Ok(held) = tokio::time::timeout(HANGS, self.first.lock()).await {
+            return held;
+        }
+        match self.second.try_lock() {
+            Ok(held) => held,
+            Err(_) => self.first.lock().await,
+        }
+    }
+}
+
+type Turn = Arc<Turns>;
 
 /// All upstreams as this node uses them.
 pub struct Proxies {
@@ -261,7 +282,7 @@ impl Proxies {
         for _ in 0..2 {
             let resolution = if project.primary == self.neighbours.me {
                 self.resolve_here(repository, reference).await
-            } else if self.cut_off() || self.neighbours.members.down().contains(&project.primary) {
+            } else if self.neighbours.members.down().contains(&project.primary) {
                 break;
             } else {
                 let ask = Ask::Resolve { repository: repository.clone(), reference: reference.to_string() };
@@ -351,7 +372,7 @@ impl Proxies {
         let written = reference.to_string();
         let turn = self.turns.lock().entry((repository.clone(), written.clone())).or_default().clone();
         let held = tokio::select! {
-            held = turn.lock() => Some(held),
+            held = turn.take() => Some(held),
             () = asker.closed() => None,
         };
         let resolution = match held {
@@ -468,7 +489,7 @@ impl Proxies {
         };
         let put = match Manifest::parse(&media_type, &bytes) {
             Ok(manifest) => {
-                let unconfirmed = self.unconfirmed(repository, &manifest).await;
+                let unconfirmed = self.unconfirmed(repository, &upstream, &there, &manifest).await?;
                 self.writes.put_cached(repository, resolved.digest, media_type, bytes, tag, &unconfirmed).await
             }
             Err(error) => Err(WriteError::Invalid(error.to_string())),

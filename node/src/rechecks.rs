@@ -1,4 +1,5 @@
-//! A node that was caught sending wrong bytes is told, and looks at its own copy: a disk that has turned bad is mended from another node's good one.
+//! A node that was caught sending wrong bytes is told, and looks at its own copy, as it does when its disk gives none: one that has turned bad is mended from
+//! another node's good one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ impl Rechecks {
     }
 
     /// A peer says that this node's copy of `digest` is wrong: it is hashed, one copy at a time, and replaced if it is. A bad copy that cannot be replaced
-    /// stays as it is, for its other groups are right: two damaged copies make a good one for whoever fetches. Clients are not given it from then on.
+    /// stays as it is, for its other groups are right: two damaged copies make a good one for whoever fetches. Clients are not given wrong bytes from then on.
     pub fn complained(self: &Arc<Self>, digest: Digest) {
         let now = clock::now();
         {
@@ -58,33 +59,41 @@ impl Rechecks {
         });
     }
 
+    /// A client could not be given all of the blob, for the disk did not: the same.
+    pub fn unreadable(self: &Arc<Self>, digest: Digest) {
+        error!(%digest, "a blob in data_dir could not be read: look at this node's disk");
+        self.complained(digest);
+    }
+
     async fn look_at(&self, digest: Digest) {
         match self.store.is_sound(&digest).await {
-            Ok(true) => info!(%digest, "a peer complained of a blob that is sound here"),
+            Ok(true) => {
+                self.store.note_sound(&digest);
+                info!(%digest, "somebody complained of a blob that is sound here");
+            }
             Ok(false) => {
                 error!(%digest, "a blob in data_dir is damaged: look at this node's disk; the blob is replaced by another node's copy");
-                self.mend(digest).await;
+                // wrong bytes are worth less than none
+                self.store.note_damaged(&digest);
+                self.replace(digest).await;
             }
             Err(error) => {
                 error!(%digest, %error, "a blob in data_dir cannot be read: look at this node's disk; the blob is replaced by another node's copy");
-                self.mend(digest).await;
+                self.replace(digest).await;
             }
         }
     }
 
-    async fn mend(&self, digest: Digest) {
-        metrics::counter!("atoll_blobs_damaged_total").increment(1);
-        self.store.note_damaged(&digest);
-        self.replace(digest).await;
-    }
-
     async fn replace(&self, digest: Digest) {
+        metrics::counter!("atoll_blobs_damaged_total").increment(1);
         let cached = self.store.stock(&digest, None).is_ok_and(|stock| stock.cached);
         let others = self.neighbours.holders(digest, Hurry::All).await;
         if others.is_empty() {
-            error!(%digest, "no other node that is up holds the damaged blob; its manifest has to be pushed again");
+            error!(%digest, "no other node that is up holds the damaged blob; its image has to be pushed again");
             return;
         }
+        // until it is replaced clients get it from there
+        self.store.note_damaged(&digest);
         // as what it is held, it is held again
         let (sources, class) = if cached {
             (Sources::Holders { via: None }, Class::Preheat)

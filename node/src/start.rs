@@ -196,6 +196,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         inner.clone(),
     );
     let access = Access::new(records.clone(), settings.http.public_url.clone(), tls, mirrors.clone());
+    let rechecks = Rechecks::new(neighbours.clone(), store.clone(), flights.clone(), inner.clone());
     let peers = Arc::new(Peers {
         ledger: records.ledger().cloned(),
         neighbours: neighbours.clone(),
@@ -215,7 +216,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         copies: copies.clone(),
         writes: writes.clone(),
         proxies: proxies.clone(),
-        rechecks: Rechecks::new(neighbours.clone(), store.clone(), flights.clone(), inner.clone()),
+        rechecks: rechecks.clone(),
         preheats: preheats.clone(),
         authority: identity.authority.clone(),
         rest: settings.uploads.expire_after,
@@ -229,6 +230,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     let registry = Registry {
         records: records.clone(),
         store: store.clone(),
+        rechecks,
         flights,
         writes: writes.clone(),
         sessions: sessions.clone(),

@@ -319,22 +319,25 @@ fn put_manifest<R: WriteRecords>(
     at: Timestamp,
     repository: &RepositoryName,
     digest: &Digest,
-    manifest: ManifestRecord,
+    mut manifest: ManifestRecord,
     blobs: &[BlobDescriptor],
     subject: Option<&(Digest, Referrer)>,
 ) -> Result<(), RecordError> {
     let place = key::manifest(repository, digest);
-    let known = records.get(&place)?.is_some();
+    let known = records.record::<ManifestRecord>(&place)?;
+    let linked = known.as_ref().map_or(&[][..], |known| &known.blobs);
+    let new = |blob: &Digest| !linked.contains(blob);
+    // what is linked stays so; an upstream may have shown blobs since that it did not show at first
+    manifest.blobs = linked.iter().chain(manifest.blobs.iter().filter(|blob| new(blob))).copied().collect();
     records.put(&place, &encode(&manifest)?)?;
-    if known {
-        return Ok(());
+    if known.is_none() {
+        let repository_key = key::repository(repository);
+        let mut repository_record =
+            records.record::<Repository>(&repository_key)?.unwrap_or(Repository { created: at, manifests: 0 });
+        repository_record.manifests += 1;
+        records.put(&repository_key, &encode(&repository_record)?)?;
     }
-    let repository_key = key::repository(repository);
-    let mut repository_record =
-        records.record::<Repository>(&repository_key)?.unwrap_or(Repository { created: at, manifests: 0 });
-    repository_record.manifests += 1;
-    records.put(&repository_key, &encode(&repository_record)?)?;
-    for blob in blobs {
+    for blob in blobs.iter().filter(|blob| new(&blob.digest)) {
         let link = key::link(repository, &blob.digest);
         let links = records.record::<u64>(&link)?.unwrap_or(0);
         records.put(&link, &encode(&(links + 1))?)?;

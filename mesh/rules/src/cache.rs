@@ -131,8 +131,9 @@ const SPARE: u64 = 1 << 30;
 
 /// How many bytes of cached blobs must go for `room` more on a disk of `all` bytes that has `free`, so that a fiftieth of it (a gigabyte at most) stays
 /// free: a full disk stops more than the cache.
+/// 0 for what no disk of this size takes, and where the file system does not say how large it is.
 pub fn missing_on_disk(free: u64, all: u64, room: u64) -> u64 {
-    (room + SPARE.min(all / 50)).saturating_sub(free)
+    if all == 0 || room > all { 0 } else { (room + SPARE.min(all / 50)).saturating_sub(free) }
 }
 
 #[cfg(test)]
@@ -176,6 +177,8 @@ mod tests {
         assert_eq!(missing_on_disk(2 * gib, 100 * gib, gib), 0);
         assert_eq!(missing_on_disk(2 * gib, 100 * gib, gib + 5), 5);
         assert_eq!(missing_on_disk(100, 5000, 1), 1, "a fiftieth of a small one");
+        assert_eq!(missing_on_disk(0, 0, 5), 0, "a file system that does not say");
+        assert_eq!(missing_on_disk(100, 5000, u64::MAX), 0);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use rules::command::{Command, Outcome};
 use rules::names::{Epoch, OperationId, ProjectId, ProjectName, UpstreamId};
 use rules::placement::{self, Candidate};
@@ -118,13 +118,25 @@ impl Api {
     /// `X-Is-Resource-Name`).
     async fn project(&self, request: &Request, written: &ProjectName) -> Result<Project, Failure> {
         let named = request.header(&IS_NAME).is_some_and(|value| value.eq_ignore_ascii_case("true"));
-        let number = written.as_str().parse().ok().filter(|_| !named).map(ProjectId);
-        let look = |records: &dyn ReadRecords| match number {
-            Some(number) => Ok(records.project_numbered(number)?.or(records.project(written)?)),
-            None => records.project(written),
+        let number = written.as_str().parse().ok().filter(|n: &u64| !named && n.to_string() == written.as_str());
+        let changes = !matches!(request.method, Method::GET | Method::HEAD);
+        let look = |records: &dyn ReadRecords| {
+            let by_name = records.project(written)?;
+            let by_number = number.map(|n| records.project_numbered(ProjectId(n))).transpose()?.flatten();
+            Ok(match (by_number, by_name) {
+                // a number outlives what it named: nothing else is to be changed for it
+                (Some(by_number), Some(by_name)) if changes && by_number.id != by_name.id => Err(by_name.name),
+                (None, Some(by_name)) if changes && number.is_some() => Err(by_name.name),
+                (by_number, by_name) => Ok(by_number.or(by_name)),
+            })
         };
         let (project, _) = self.records.read(|records| look(records)).await?;
-        project.ok_or_else(|| missing(written))
+        let unclear = |name: ProjectName| {
+            let message =
+                format!("{name} is a project's name and may be a number: send X-Is-Resource-Name: true for the name");
+            Failure::new(Code::Conflict, message)
+        };
+        project.map_err(unclear)?.ok_or_else(|| missing(written))
     }
 
     pub(super) async fn create_project(&self, mut request: Request) -> Result<Response<Payload>, Failure> {

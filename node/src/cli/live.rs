@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,8 @@ use super::client::Client;
 use super::init::ADMINISTRATOR;
 use super::up::{Node, World};
 
+/// The signals that somebody sends to end a process (HUP, INT, KILL, TERM); of others it dies by itself.
+const SENT: [i32; 4] = [1, 2, 9, 15];
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
 /// Between two lines about one transfer.
@@ -62,8 +65,8 @@ async fn wait_until_ready(world: &mut World) -> io::Result<()> {
     loop {
         for (i, how) in world.reap() {
             let node = &world.nodes[i];
-            // somebody ended it, by a signal: that is what `up` is for, and the others go on
-            if how.code().is_none_or(|code| code == 0) {
+            // somebody ended it: that is what `up` is for, and the others go on
+            if how.success() || how.signal().is_some_and(|signal| SENT.contains(&signal)) {
                 down(node, how);
                 continue;
             }
@@ -78,7 +81,11 @@ async fn wait_until_ready(world: &mut World) -> io::Result<()> {
             let client = Client::new(&node.url, None, None)?;
             ready += usize::from(client.request("/readyz").await.is_ok_and(|(status, _)| status == 200));
         }
-        if ready == running.count() {
+        let running = running.count();
+        if running == 0 {
+            return Err(io::Error::other("all nodes have ended before they were ready"));
+        }
+        if ready == running {
             return Ok(());
         }
         if started.elapsed() > READY {

@@ -69,7 +69,12 @@ impl Flights {
     ) -> Result<Landing, FlightError> {
         let digest = fetching.digest;
         fetching.class = arriving.class();
-        let mut incoming = match self.begin(fetching, &source, offset).await {
+        let begun = tokio::select! {
+            biased;
+            begun = self.begin(fetching, &source, offset) => begun,
+            () = arriving.raised(fetching.class) => return Ok(landing),
+        };
+        let mut incoming = match begun {
             Ok(Answer::Found(incoming)) => incoming,
             Ok(Answer::Elsewhere { named_by, other }) => {
                 self.turn_aside(fetching, named_by, other);

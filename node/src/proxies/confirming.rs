@@ -2,18 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use rules::digest::Digest;
 use rules::manifest::Manifest;
 use rules::names::RepositoryName;
 use rules::records::{BlobRecord, Look, RecordError, key};
-use tracing::info;
+use tracing::warn;
 
 use super::{Proxies, UPSTREAM, slow};
-use crate::upstream::UpstreamError;
+use crate::upstream::{Upstream, UpstreamError};
 
 /// So many blobs of one manifest are asked for at a time.
-const AT_A_TIME: usize = 4;
+const AT_A_TIME: usize = 16;
 
 impl Proxies {
     /// Whether the upstream of a proxy project has a blob: asked before one is handed out that nothing in the project refers to, for it may be here for
@@ -27,22 +27,27 @@ impl Proxies {
         asked.await.unwrap_or_else(|_| Err(slow()))
     }
 
-    /// Of the blobs that an upstream's manifest names those that this repository does not vouch for: the mesh has them for another's sake, and the upstream
-    /// does not say that it has them too. A manifest is quickly written, and whoever may write one there must not read everything here.
-    pub(super) async fn unconfirmed(&self, repository: &RepositoryName, manifest: &Manifest) -> BTreeSet<Digest> {
-        let Ok(elsewhere) = self.known_elsewhere(repository, manifest) else {
-            // each is asked for when somebody wants it
-            return manifest.blobs.iter().map(|blob| blob.digest).collect();
-        };
-        let asked = futures::stream::iter(elsewhere).map(async |digest| {
-            let confirmed = self.confirms(repository, &digest).await;
-            if !matches!(confirmed, Ok(true)) {
-                info!(%repository, %digest, ?confirmed, "an upstream's manifest names a blob of others that it does not show");
-            }
-            (digest, matches!(confirmed, Ok(true)))
+    /// Of the blobs that an upstream's manifest names those that it does not have itself, and the mesh has for another's sake. A manifest is quickly written, and
+    /// whoever may write one there must not read everything here. An error when the upstream does not say: what is recorded is recorded for good.
+    pub(super) async fn unconfirmed(
+        &self,
+        repository: &RepositoryName,
+        upstream: &Upstream,
+        there: &str,
+        manifest: &Manifest,
+    ) -> Result<BTreeSet<Digest>, UpstreamError> {
+        let elsewhere = self.known_elsewhere(repository, manifest).map_err(UpstreamError::unreachable)?;
+        let asked = elsewhere.into_iter().map(async |digest| match upstream.has_blob(there, &digest).await {
+            Ok(true) => Ok(None),
+            Ok(false) | Err(UpstreamError::Denied(_)) => Ok(Some(digest)),
+            Err(error) => Err(error),
         });
-        let asked: Vec<_> = asked.buffer_unordered(AT_A_TIME).collect().await;
-        asked.into_iter().filter(|(_, confirmed)| !confirmed).map(|(digest, _)| digest).collect()
+        let asked: Vec<Option<Digest>> = futures::stream::iter(asked).buffer_unordered(AT_A_TIME).try_collect().await?;
+        let unconfirmed: BTreeSet<Digest> = asked.into_iter().flatten().collect();
+        if !unconfirmed.is_empty() {
+            warn!(%repository, blobs = ?unconfirmed, "an upstream's manifest names blobs of others that the upstream does not have");
+        }
+        Ok(unconfirmed)
     }
 
     /// The blobs of `manifest` that some repository refers to, and this one does not yet.

@@ -73,7 +73,9 @@ impl Registry {
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=31536000, immutable"));
 
-        if let (&Method::HEAD, Some(size)) = (&request.method, known_size) {
+        // whoever asks before a push is to hear whether bytes are wanted, and those at hand are not right
+        let damaged = self.store.is_damaged(&digest);
+        if let (&Method::HEAD, Some(size), false) = (&request.method, known_size, damaged) {
             response.headers_mut().insert(header::CONTENT_LENGTH, size.into());
             return Ok(response);
         }
@@ -82,9 +84,8 @@ impl Registry {
             Some(blob) => {
                 let part = part(range, blob.size)?;
                 let body = FileBody::whole(blob.file, part, self.store.buffers());
-                // the next who asks gets another node's copy, and with it this node
-                let store = self.store.clone();
-                (blob.size, body.or_unreadable(move || store.note_unreadable(&digest)))
+                let rechecks = self.rechecks.clone();
+                (blob.size, body.or_unreadable(move || rechecks.unreadable(digest)))
             }
             None => {
                 metrics::counter!("atoll_blob_misses_total").increment(1);
@@ -94,6 +95,9 @@ impl Registry {
                     // a manifest here refers to it, so it may come back: a client would give up on a 404 for good
                     Err(error @ FlightError::Missing(_)) if linked => {
                         return Err(Failure::new(Code::Unavailable, error.to_string()));
+                    }
+                    Err(FlightError::NoSource(_)) if damaged && request.method == Method::HEAD => {
+                        return Err(unknown(&digest));
                     }
                     begun => begun?,
                 };

@@ -20,6 +20,7 @@ use crate::http::route::Route;
 use crate::http::{Code, Failure, Payload};
 use crate::neighbours::Neighbours;
 use crate::proxies::Proxies;
+use crate::rechecks::Rechecks;
 use crate::records::{Freshness, Records};
 use crate::store::Store;
 use crate::writes::Writes;
@@ -31,6 +32,8 @@ pub struct Registry {
     pub records: Records,
     /// Bytes that are here.
     pub store: Arc<Store>,
+    /// What becomes of blobs that the disk does not give.
+    pub rechecks: Arc<Rechecks>,
     /// Bytes that are on their way.
     pub flights: Arc<Flights>,
     /// Commits.

@@ -30,9 +30,10 @@ pub struct Ingest {
     sealed: bool,
 }
 
-/// What a sealed ingest is.
+/// What a sealed ingest is. Dropped before it was moved to its place it leaves nothing.
 pub(super) struct Sealed {
     path: PathBuf,
+    moved: bool,
     /// Its length in bytes.
     pub size: u64,
     /// Its content hash.
@@ -144,7 +145,7 @@ impl Ingest {
         self.file.sync_data()?;
         self.sealed = true;
         let (content, list) = std::mem::take(&mut self.content).finish();
-        Ok(Sealed { path: self.path.clone(), size: self.written, content, list })
+        Ok(Sealed { path: self.path.clone(), moved: false, size: self.written, content, list })
     }
 
     /// The client named the blob by another algorithm than it announced: read it again.
@@ -172,7 +173,7 @@ impl Drop for Ingest {
 
 impl Sealed {
     /// Moves the bytes to their place, durably.
-    pub(super) fn move_to(&self, place: &Path) -> io::Result<()> {
+    pub(super) fn move_to(&mut self, place: &Path) -> io::Result<()> {
         let folder = place.parent().ok_or_else(|| io::Error::other("a blob's place has a folder"))?;
         if !folder.exists() {
             fs::create_dir_all(folder)?;
@@ -181,6 +182,15 @@ impl Sealed {
             }
         }
         fs::rename(&self.path, place)?;
+        self.moved = true;
         File::open(folder)?.sync_all()
+    }
+}
+
+impl Drop for Sealed {
+    fn drop(&mut self) {
+        if !self.moved {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }

@@ -161,7 +161,7 @@ impl Store {
 
     /// The same for a client, which checks nothing until it has all: `None` also for one whose bytes are known to be damaged.
     pub async fn open_sound(&self, digest: &Digest) -> Result<Option<OpenBlob>, StoreError> {
-        if self.damaged.lock().contains(digest) {
+        if self.is_damaged(digest) {
             return Ok(None);
         }
         self.open_blob(digest).await
@@ -172,11 +172,14 @@ impl Store {
         self.damaged.lock().insert(*digest);
     }
 
-    /// The same, of one that could not be read for a client.
-    pub fn note_unreadable(&self, digest: &Digest) {
-        tracing::error!(%digest, "a blob in data_dir could not be read: look at this node's disk; it will be fetched from another node");
-        metrics::counter!("atoll_blobs_damaged_total").increment(1);
-        self.note_damaged(digest);
+    /// They are all right after all.
+    pub fn note_sound(&self, digest: &Digest) {
+        self.damaged.lock().remove(digest);
+    }
+
+    /// Whether they are known not to be.
+    pub fn is_damaged(&self, digest: &Digest) -> bool {
+        self.damaged.lock().contains(digest)
     }
 
     /// Whether the bytes of a held blob still hash to its name; reads all of them. One that is not held is sound.
@@ -267,9 +270,10 @@ impl Store {
     }
 
     /// Evicts cached blobs until `room` more bytes fit into the budget, and onto the disk with something to spare: the least recently used first, none that
-    /// is being read. What can never fit into the budget makes nothing go.
+    /// is being read. What can never fit into the budget makes nothing go, nor does a full disk when nothing comes (0).
     pub async fn make_room(&self, room: u64) -> Result<(), StoreError> {
-        let missing = || self.eviction.missing(room).max(self.missing_on_disk(room));
+        let on_disk = || if room == 0 { 0 } else { self.missing_on_disk(room) };
+        let missing = || self.eviction.missing(room).max(on_disk());
         if missing() == 0 && !self.eviction.is_overfull() {
             return Ok(());
         }

@@ -246,27 +246,30 @@ impl Upstream {
         .await
     }
 
-    /// Whether the repository has the blob, by its word alone: whoever sends a client on to where a blob's bytes are has it. (A URL that is signed for GET
-    /// refuses HEAD.)
+    /// Whether the repository has the blob, without its bytes. To redirect is not to have: some registries send every question on to where the answer is.
+    /// Waits as long as a question about a manifest may.
     pub async fn has_blob(&self, repository: &str, digest: &Digest) -> Result<bool, UpstreamError> {
         let question =
             self.question(Method::HEAD, Ask::Blob, repository, &format!("blobs/{digest}"), HeaderMap::new())?;
-        self.within(self.terms.first_byte, async {
-            let answer = self.ask(question).await?;
-            let status = answer.response.status();
-            let kind = answer.response.headers().get(header::CONTENT_TYPE);
-            if status.is_success() && kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/html")) {
-                return Err(UpstreamError::bad("it answers with a page for people"));
-            }
-            if status.is_success() || sends_on(status) {
-                return Ok(true);
-            }
-            match self.refusal(Ask::Blob, answer).await {
-                UpstreamError::NotFound => Ok(false),
-                error => Err(error),
-            }
-        })
-        .await
+        let answer = self.within(self.question, self.ask(question)).await?;
+        let status = answer.response.status();
+        let kind = answer.response.headers().get(header::CONTENT_TYPE);
+        if status.is_success() && kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/html")) {
+            return Err(UpstreamError::bad("it answers with a page for people"));
+        }
+        let speechless = matches!(status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED)
+            // storage services sign a URL for one method
+            || (!answer.own && status.is_client_error());
+        let has = match status {
+            _ if status.is_success() => Ok(()),
+            _ if speechless => self.blob(repository, digest, 0).await.map(|_| ()),
+            _ => Err(self.refusal(Ask::Blob, answer).await),
+        };
+        match has {
+            Ok(()) => Ok(true),
+            Err(UpstreamError::NotFound) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     async fn within<T>(
@@ -353,10 +356,9 @@ impl Upstream {
             let request = question.request(&url, pass)?;
             let response = self.connections.send(request).await?;
             let moved = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
-            let asked_whether = question.method == Method::HEAD && question.ask == Ask::Blob;
-            if !moved || (asked_whether && sends_on(response.status())) {
+            if !moved {
                 let own = self.endpoint.serves(&url);
-                if own && (response.status().is_success() || moved) {
+                if own && response.status().is_success() {
                     self.gate.lock().handle_answer(question.ask);
                 }
                 return Ok(Answer { response, own });
@@ -450,11 +452,6 @@ fn expect(reference: &str, digest: &Digest) -> Result<(), UpstreamError> {
         Ok(asked) if asked != *digest => Err(UpstreamError::bad(format!("{asked} was asked for, {digest} came"))),
         _ => Ok(()),
     }
-}
-
-/// Whether this is a redirect for now, to the bytes, and not one to another name.
-fn sends_on(status: StatusCode) -> bool {
-    matches!(status, StatusCode::FOUND | StatusCode::SEE_OTHER | StatusCode::TEMPORARY_REDIRECT)
 }
 
 /// Reads the body of an answer that is not wanted, if it is short and at hand, so that the connection can serve again.

@@ -124,6 +124,32 @@ fn what_only_an_upstream_said_of_a_blob_gives_way_to_who_has_hashed_it() {
 }
 
 #[test]
+fn a_manifest_that_comes_again_links_what_it_did_not_and_unlinks_only_what_it_did() {
+    let mut ledger = Ledger::new();
+    let (e, repository) = (ledger.epoch(), "demo/a".parse().unwrap());
+    let linked = |ledger: &Ledger| {
+        [7, 8].map(|n| {
+            let blob = Digest::sha256(&[n]);
+            let record = ledger.records.record::<BlobRecord>(&key::blob(&blob)).unwrap();
+            (ledger.records.linked(&repository, &blob).unwrap(), record.map_or(0, |record| record.repositories))
+        })
+    };
+    for (blobs, expected) in [
+        (&[7][..], [(true, 1), (false, 0)]),
+        (&[7, 8], [(true, 1), (true, 1)]),
+        (&[8], [(true, 1), (true, 1)]),
+        (&[7, 8], [(true, 1), (true, 1)]),
+    ] {
+        ledger.run(put(e, 1, "one", blobs));
+        assert_eq!(linked(&ledger), expected, "with {blobs:?}");
+    }
+    let digest = Digest::sha256(&[1, 0]);
+    let delete = Command::DeleteManifest { epoch: e, repository: "demo/a".parse().unwrap(), digest };
+    assert_eq!(ledger.run(delete), Outcome::Done);
+    assert_eq!(linked(&ledger), [(false, 0); 2]);
+}
+
+#[test]
 fn deleting_the_last_manifest_unlinks_its_blobs() {
     let mut ledger = Ledger::new();
     let (e, repository) = (ledger.epoch(), "demo/a".parse().unwrap());

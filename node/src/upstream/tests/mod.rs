@@ -162,6 +162,25 @@ async fn a_blob_comes_whole_over_a_redirect_and_another_host_sees_no_credentials
 }
 
 #[tokio::test]
+async fn who_redirects_a_question_about_a_blob_has_not_answered_it() {
+    let [here, signed, gone] = [b"here".as_slice(), b"signed", b"gone"].map(Digest::sha256);
+    let elsewhere = Stage::open(move |seen| match &seen.method {
+        _ if seen.path.ends_with(&gone.to_string()) => answer(404, &[], ""),
+        &http::Method::HEAD if seen.path.ends_with(&signed.to_string()) => answer(403, &[], ""),
+        _ => answer(200, &[], CONTENT),
+    })
+    .await;
+    let address = elsewhere.address;
+    // every question is sent on, as registry.k8s.io does it
+    let stage =
+        Stage::open(move |seen| answer(307, &[("location", &format!("http://{address}{}", seen.path))], "")).await;
+    let upstream = stage.upstream();
+    for (digest, has) in [(here, true), (signed, true), (gone, false)] {
+        assert_eq!(upstream.has_blob("library/alpine", &digest).await, Ok(has), "{digest}");
+    }
+}
+
+#[tokio::test]
 async fn credentials_dropped_at_another_host_do_not_come_back_with_it() {
     let home = std::sync::Arc::new(std::sync::OnceLock::<String>::new());
     let known = home.clone();

@@ -124,8 +124,7 @@ impl Api {
             let by_name = records.project(written)?;
             let by_number = number.map(|n| records.project_numbered(ProjectId(n))).transpose()?.flatten();
             Ok(match (by_number, by_name) {
-                // a number outlives what it named: nothing else is to be changed for it
-                (Some(by_number), Some(by_name)) if changes && by_number.id != by_name.id => Err(by_name.name),
+                // as in Harbor digits are a number; and a number outlives what it named: nothing else is to be changed for it
                 (None, Some(by_name)) if changes && number.is_some() => Err(by_name.name),
                 (by_number, by_name) => Ok(by_number.or(by_name)),
             })

@@ -112,6 +112,9 @@ impl Serving {
                 metrics::gauge!("atoll_edge_heard_seconds_ago").set(heard);
             }
         }
+        if let Some(free) = self.registry.store.free_on_disk() {
+            metrics::gauge!("atoll_disk_free_bytes").set(free as f64);
+        }
         let mut response = Response::new(Payload::full(self.metrics.render()));
         let kind = HeaderValue::from_static("text/plain; version=0.0.4");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -177,9 +180,26 @@ fn status_word(status: StatusCode) -> &'static str {
         403 => "403",
         404 => "404",
         416 => "416",
+        429 => "429",
+        500 => "500",
         503 => "503",
         100..=399 => "other-ok",
         400..=499 => "other-4xx",
         _ => "other-5xx",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_somebody_on_call_tells_apart_has_a_status_of_its_own() {
+        let word = |status| status_word(StatusCode::from_u16(status).unwrap());
+        assert_eq!([429, 500, 503].map(word), ["429", "500", "503"]);
+        assert_eq!(
+            [204, 307, 400, 405, 501, 507].map(word),
+            ["other-ok", "other-ok", "other-4xx", "other-4xx", "other-5xx", "other-5xx"]
+        );
     }
 }

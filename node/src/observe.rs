@@ -58,7 +58,7 @@ fn describe() {
     describe_counter!("atoll_sources_stalled_total", "sources that stood still in the middle of a blob");
     describe_counter!("atoll_flights_sent_on_total", "fetches that followed another node than the one they asked");
     describe_counter!("atoll_outboards_rebuilt_total", "lists of groups that were made anew from a blob's bytes");
-    describe_counter!("atoll_upstream_requests_total", "requests to upstream registries");
+    describe_counter!("atoll_upstream_requests_total", "requests for upstream registries, by registry and status");
     describe_counter!("atoll_upstream_bytes_received_total", "bytes of blobs received from upstream registries");
     describe_counter!("atoll_upstream_logins_total", "tokens and passwords asked for at upstream registries");
     describe_counter!(

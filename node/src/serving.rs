@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use metrics_exporter_prometheus::PrometheusHandle;
 use rules::mirror::Asked;
 use rules::records::{Look, key};
-use tracing::{Instrument, debug, info_span};
+use tracing::{Instrument, debug, info, info_span};
 
 use crate::access::Access;
 use crate::api::Api;
@@ -19,6 +19,9 @@ use crate::http::{Failure, Payload};
 use crate::mirrors::Mirrors;
 use crate::records::{EdgeRecords, Records};
 use crate::registry::Registry;
+
+/// An answer that took longer, until its body's end, is named in the log.
+const SLOW: Duration = Duration::from_secs(10);
 
 /// Everything that answers requests.
 pub struct Serving {
@@ -61,6 +64,13 @@ impl Serving {
         metrics::counter!("atoll_requests_total", "route" => word, "method" => method_word(&method), "status" => status_word(status))
             .increment(1);
         metrics::histogram!("atoll_request_seconds", "route" => word).record(started.elapsed().as_secs_f64());
+        response.body_mut().at_end(move |bytes| {
+            let took = started.elapsed();
+            if took > SLOW {
+                let seconds = took.as_secs();
+                info!(%method, path, status = status.as_u16(), bytes, seconds, "an answer took long");
+            }
+        });
         response
     }
 

@@ -36,9 +36,19 @@ fn describe() {
     describe_counter!("atoll_requests_total", "requests answered, by route, method and status");
     describe_histogram!("atoll_request_seconds", "time from a request's head to its response's head, by route");
     describe_counter!("atoll_blob_bytes_served_total", "bytes of blobs sent to clients");
-    describe_counter!("atoll_blob_misses_total", "blob pulls that had to be fetched from another node");
+    describe_counter!("atoll_blobs_stored_total", "blobs that this node came to hold, however they came");
+    describe_counter!("atoll_blob_bytes_stored_total", "bytes of those blobs");
+    describe_counter!("atoll_blob_misses_total", "blob pulls that had to be fetched from another node or an upstream");
     describe_counter!("atoll_manifest_pulls_total", "manifests read");
-    describe_counter!("atoll_flights_total", "blobs fetched from other nodes, however many asked for each");
+    describe_counter!("atoll_mounts_total", "blobs taken into a repository from another one, without an upload");
+    describe_counter!("atoll_upload_copies_failed_total", "copies of uploads to another region that broke off");
+    describe_counter!("atoll_uploads_expired_total", "uploads given up for uploads.expire_after");
+    describe_counter!("atoll_logins_refused_total", "passwords that were wrong, or of nobody who may administer");
+    describe_counter!("atoll_mirror_unknown_total", "requests and images that name a registry which is not mirrored");
+    describe_counter!(
+        "atoll_flights_total",
+        "blobs fetched from other nodes or an upstream, however many asked for each"
+    );
     describe_counter!("atoll_flights_failed_total", "fetches that found no source or broke off");
     describe_counter!("atoll_flights_wrong_bytes_total", "fetched blobs that did not hash to their name");
     describe_counter!(
@@ -48,9 +58,9 @@ fn describe() {
     describe_counter!("atoll_sources_stalled_total", "sources that stood still in the middle of a blob");
     describe_counter!("atoll_flights_sent_on_total", "fetches that followed another node than the one they asked");
     describe_counter!("atoll_outboards_rebuilt_total", "lists of groups that were made anew from a blob's bytes");
-    describe_counter!("atoll_upstream_requests_total", "requests to upstream registries");
+    describe_counter!("atoll_upstream_requests_total", "requests for upstream registries, by registry and status");
     describe_counter!("atoll_upstream_bytes_received_total", "bytes of blobs received from upstream registries");
-    describe_counter!("atoll_upstream_logins_total", "tokens asked for at upstream registries");
+    describe_counter!("atoll_upstream_logins_total", "tokens and passwords asked for at upstream registries");
     describe_counter!(
         "atoll_proxy_stale_total",
         "references that could not be checked upstream; what was cached was served, if anything"
@@ -66,21 +76,29 @@ fn describe() {
     describe_counter!("atoll_writes_fenced_total", "writes refused because the project has another primary by now");
     describe_counter!("atoll_writes_retried_total", "writes tried again, as through a failover");
     describe_counter!("atoll_failovers_total", "projects given another primary by this node as the ledger's leader");
+    describe_counter!(
+        "atoll_ledger_commands_total",
+        "commands committed by this node as the ledger's leader, by command"
+    );
+    describe_counter!("atoll_ledger_terms_led_total", "terms in which this node became the ledger's leader");
+    describe_counter!("atoll_gossip_forged_total", "gossip dropped that named another sender than its certificate");
+    describe_counter!("atoll_datagrams_too_large_total", "gossip that did not fit the way to a peer and was not sent");
     describe_counter!("atoll_roster_changes_total", "members that came or went, as this node sees it");
     describe_counter!("atoll_clients_stalled_total", "connections given up because the client took nothing");
     describe_counter!(
         "atoll_ledger_stopped_total",
         "reminders that the ledger has stopped on this node; never expected"
     );
-    describe_counter!("atoll_task_panics_total", "tasks that panicked; never expected");
+    describe_counter!("atoll_task_panics_total", "tasks that panicked, by task; never expected");
     describe_counter!(
         "atoll_blobs_damaged_total",
-        "blobs in data_dir that no longer hashed to their name, found when a peer complained"
+        "blobs in data_dir that no longer hashed to their name, or could not be read"
     );
     describe_counter!("atoll_cache_evicted_total", "cached blobs evicted for cache.budget");
     describe_gauge!("atoll_cache_blobs", "blobs that are cached: they may be evicted");
     describe_gauge!("atoll_cache_bytes", "bytes of cached blobs");
     describe_gauge!("atoll_cache_budget_bytes", "cache.budget");
+    describe_gauge!("atoll_disk_free_bytes", "bytes that are free on data_dir's file system");
     describe_counter!("atoll_edge_reads_alone_total", "reads of an edge that no replica could be asked about");
     describe_gauge!("atoll_edge_heard_seconds_ago", "how long ago a replica answered this edge");
     describe_gauge!("atoll_uploads_open", "uploads that are open on this node");

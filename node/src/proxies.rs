@@ -30,7 +30,7 @@ use crate::records::Records;
 use crate::upstream::budget::{Answers, Decision, Freshness};
 use crate::upstream::{
     AccessKey, AddressRule, Credentials, Endpoint, Fetched, Password, Resolved, Trust, Upstream, UpstreamError,
-    UpstreamSettings, ecr,
+    UpstreamSettings, UpstreamStanding, ecr,
 };
 use crate::writes::Writes;
 
@@ -208,6 +208,18 @@ impl Proxies {
         Ok(upstream)
     }
 
+    /// The upstreams that are recorded, and how each is doing as far as this node knows: nothing, if it has not asked it.
+    pub fn standings(&self) -> Result<Vec<(UpstreamRecord, UpstreamStanding)>, RecordError> {
+        let recorded = self.records.view()?.upstreams()?;
+        let clients = self.clients.lock().clone();
+        let standing = |record: &UpstreamRecord| {
+            let (known, upstream) = clients.get(&record.id)?;
+            same_place(known, record).then(|| upstream.standing())
+        };
+        let standings: Vec<_> = recorded.iter().map(|record| standing(record).unwrap_or_default()).collect();
+        Ok(recorded.into_iter().zip(standings).collect())
+    }
+
     /// Another node heard that an upstream wants to be left alone for `wait`.
     pub fn spare(&self, id: UpstreamId, everything: bool, wait: Duration) {
         let record = self.records.view().and_then(|view| view.record::<UpstreamRecord>(&key::upstream(id)));
@@ -322,7 +334,10 @@ impl Proxies {
                 match tokio::time::timeout(UPSTREAM, upstream.manifest(&there, &written)).await {
                     Ok(Ok(fetched)) => return Resolving::Direct(fetched),
                     Ok(Err(error)) => error,
-                    Err(_) => slow(),
+                    Err(_) => {
+                        upstream.note_failure(&slow());
+                        slow()
+                    }
                 }
             }
             Ok(None) => UpstreamError::NotFound,

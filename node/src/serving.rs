@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use metrics_exporter_prometheus::PrometheusHandle;
 use rules::mirror::Asked;
 use rules::records::{Look, key};
-use tracing::{Instrument, debug, info_span};
+use tracing::{Instrument, debug, info, info_span};
 
 use crate::access::Access;
 use crate::api::Api;
@@ -19,6 +19,9 @@ use crate::http::{Failure, Payload};
 use crate::mirrors::Mirrors;
 use crate::records::{EdgeRecords, Records};
 use crate::registry::Registry;
+
+/// An answer that took longer, until its body's end, is named in the log.
+const SLOW: Duration = Duration::from_secs(10);
 
 /// Everything that answers requests.
 pub struct Serving {
@@ -61,6 +64,13 @@ impl Serving {
         metrics::counter!("atoll_requests_total", "route" => word, "method" => method_word(&method), "status" => status_word(status))
             .increment(1);
         metrics::histogram!("atoll_request_seconds", "route" => word).record(started.elapsed().as_secs_f64());
+        response.body_mut().at_end(move |bytes| {
+            let took = started.elapsed();
+            if took > SLOW {
+                let seconds = took.as_secs();
+                info!(%method, path, status = status.as_u16(), bytes, seconds, "an answer took long");
+            }
+        });
         response
     }
 
@@ -111,6 +121,9 @@ impl Serving {
                 let heard = edge.heard_ago().map_or(f64::INFINITY, |ago| ago.as_secs_f64());
                 metrics::gauge!("atoll_edge_heard_seconds_ago").set(heard);
             }
+        }
+        if let Some(free) = self.registry.store.free_on_disk() {
+            metrics::gauge!("atoll_disk_free_bytes").set(free as f64);
         }
         let mut response = Response::new(Payload::full(self.metrics.render()));
         let kind = HeaderValue::from_static("text/plain; version=0.0.4");
@@ -177,9 +190,26 @@ fn status_word(status: StatusCode) -> &'static str {
         403 => "403",
         404 => "404",
         416 => "416",
+        429 => "429",
+        500 => "500",
         503 => "503",
         100..=399 => "other-ok",
         400..=499 => "other-4xx",
         _ => "other-5xx",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_somebody_on_call_tells_apart_has_a_status_of_its_own() {
+        let word = |status| status_word(StatusCode::from_u16(status).unwrap());
+        assert_eq!([429, 500, 503].map(word), ["429", "500", "503"]);
+        assert_eq!(
+            [204, 307, 400, 405, 501, 507].map(word),
+            ["other-ok", "other-ok", "other-4xx", "other-4xx", "other-5xx", "other-5xx"]
+        );
     }
 }

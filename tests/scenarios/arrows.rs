@@ -118,6 +118,33 @@ fn every_licence_is_one_that_deny_toml_allows() {
     assert!(refused.is_empty(), "not allowed by deny.toml, which has {allowed:?}:\n{refused:#?}");
 }
 
+/// What a node counts is described to Prometheus (`HELP`) and to people, and nothing is described that no node counts.
+#[test]
+fn every_metric_is_described_and_nothing_else_is() {
+    let (mut emitted, mut described) = (BTreeSet::new(), BTreeSet::new());
+    for (file, _, line) in code_lines(&["mesh/src", "mesh/rules/src", "config/src", "node/src"]) {
+        let names = if file == Path::new("node/src/observe.rs") { &mut described } else { &mut emitted };
+        names.extend(line.split('"').skip(1).step_by(2).flat_map(metrics_in));
+    }
+    let page = tools::repository().join("docs/metrics.md");
+    let page = std::fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
+    // a row about a metric has its name, alone, in the first column; those of alerts have expressions
+    let first = |line: &str| line.strip_prefix("| `")?.split_once("` |").map(|(name, _)| name.to_owned());
+    let listed: BTreeSet<_> =
+        page.lines().filter_map(first).filter(|cell| metrics_in(cell).eq([cell.clone()])).collect();
+    let named: BTreeSet<_> = metrics_in(&page).collect();
+    assert!(emitted.len() > 40, "the sources emit {emitted:?} only");
+    assert_eq!(described, emitted, "node/src/observe.rs on the left, what is emitted on the right");
+    assert_eq!(listed, emitted, "docs/metrics.md on the left, what is emitted on the right");
+    assert!(named.is_subset(&emitted), "docs/metrics.md names what no node counts: {:?}", &named - &emitted);
+}
+
+/// The names of metrics in a text.
+fn metrics_in(text: &str) -> impl Iterator<Item = String> {
+    let words = text.split(|c: char| !c.is_ascii_lowercase() && c != '_');
+    words.filter(|word| word.starts_with("atoll_")).map(str::to_owned)
+}
+
 /// A package in the dependency tree.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Package {
@@ -230,7 +257,9 @@ fn code_lines(folders: &[&str]) -> Vec<(PathBuf, usize, String)> {
             } else if is_rust && !is_test(&path) {
                 let text = std::fs::read_to_string(&path).expect("source is text");
                 let name = path.strip_prefix(&root).expect("under the root").to_owned();
-                let code = text.lines().take_while(|line| line.trim() != "#[cfg(test)]").enumerate();
+                // a `mod tests;` may stand anywhere, what is in the file itself is at its end
+                let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+                let code = text.lines().enumerate();
                 let code = code.filter(|(_, line)| !line.trim_start().starts_with("//"));
                 lines.extend(code.map(|(at, line)| (name.clone(), at + 1, line.to_owned())));
             }

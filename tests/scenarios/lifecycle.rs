@@ -140,6 +140,31 @@ fn status_is_the_same_for_scripts_and_for_the_command_line() {
     assert_eq!(printed["node"], told["node"]);
     assert_eq!(printed["nodes"].as_array().map(Vec::len), Some(3));
     assert_eq!(told["ledger"]["voters"].as_array().map(Vec::len), Some(3), "three voters: {told}");
+
+    // two projects share a blob: it counts in each
+    let image = Image::tiny();
+    for project in ["one", "two"] {
+        mesh.create_project(project, true, 2);
+        mesh.repository(0, &format!("{project}/app")).push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    }
+    let status = |more: &[&str]| {
+        let mut command = Command::new(tools::atoll());
+        command.args(["status", "--url", &mesh.nodes()[1].url, "--user", mesh.admin().0]).args(more);
+        process::succeed(command.arg("--password-file").arg(&file))
+    };
+    wait::until_ok("both projects are shown with their copies", || {
+        let printed = status(&["--output", "json"]);
+        let printed: Value = serde_json::from_str(&printed).map_err(|e| e.to_string())?;
+        let projects = printed["projects"].as_array().ok_or("no projects")?;
+        let whole = projects.iter().filter(|project| {
+            let held = project["copies"].as_object().into_iter().flat_map(|regions| regions.values());
+            project["blobs"] == image.blobs.len() && held.filter(|held| held["blobs"] == project["blobs"]).count() >= 2
+        });
+        if whole.count() == 2 { Ok(()) } else { Err(printed["projects"].to_string()) }
+    });
+    let quick = status(&["--no-copies"]);
+    let shown = quick.lines().filter(|line| line.ends_with(&format!("of {}", image.blobs.len()))).count();
+    assert_eq!(shown, 2, "without copies:\n{quick}");
     let metrics = mesh.anyone(1).get("/metrics").unwrap_or_else(|none| panic!("{none}"));
     assert!(metrics.status == 200 && metrics.body.starts_with(b"#"), "metrics in Prometheus' text: {metrics}");
 }

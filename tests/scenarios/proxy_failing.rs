@@ -205,6 +205,18 @@ fn a_limit_that_one_node_hears_is_kept_by_all_of_them() {
         }
         upstream.asked_for_content().is_empty().then_some(())
     });
+    // whoever heard it says so to people, everyone names the upstream
+    let heard = (0..3).filter(|at| {
+        let status = mesh.status(*at).unwrap_or_else(|none| panic!("{none}"));
+        let told = &status["upstreams"][0];
+        assert!(told["url"] == upstream.url() && told["paused_seconds"].is_u64(), "at {at}: {}", status["upstreams"]);
+        let counted = any_answer(&mesh.anyone(*at), "/metrics");
+        let host = upstream.url().trim_start_matches("http://").to_owned();
+        let label = format!("atoll_upstream_requests_total{{registry=\"{host}\",status=\"429\"}}");
+        let why = told["last_error"]["message"].as_str().unwrap_or_default();
+        why.contains("limits requests") && String::from_utf8_lossy(&counted.body).contains(&label)
+    });
+    assert!(heard.count() > 0, "no node tells of the limit");
     upstream.behave(Manner::Honest);
     wait::until("the upstream is asked again when its time is over", || {
         Repository::new(&mesh.anyone(2), "hub-3/app").pull("1").ok()

@@ -23,6 +23,7 @@ use crate::liars::Liars;
 use crate::mirrors::Mirrors;
 use crate::neighbours::Neighbours;
 use crate::preheats::Preheats;
+use crate::proxies::Proxies;
 use crate::records::Records;
 use crate::store::Store;
 use crate::transfers::Transfers;
@@ -40,6 +41,8 @@ pub struct Api {
     pub writes: Arc<Writes>,
     /// Which registries are mirrored.
     pub mirrors: Arc<Mirrors>,
+    /// Other registries.
+    pub proxies: Arc<Proxies>,
     /// Images on their way into regions.
     pub preheats: Arc<Preheats>,
     /// Who may.

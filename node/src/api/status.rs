@@ -9,7 +9,7 @@ use rules::digest::Digest;
 use rules::names::NodeId;
 use rules::records::{Look, NodeRecord, Project, key};
 use rules::roster::Standing;
-use rules::wire::Stock;
+use rules::wire::{Held, Stock};
 use serde_json::{Value, json};
 
 use super::{Api, json_answer};
@@ -25,10 +25,14 @@ impl Api {
         let name =
             |id: NodeId| nodes.iter().find(|n| n.id == id).map_or_else(|| id.to_string(), |n| n.name.to_string());
         let projects = self.records.view()?.projects()?;
-        let mut shown_projects = Vec::new();
-        for project in &projects {
-            shown_projects.push(self.show_copies(project, &nodes, with_copies).await?);
-        }
+        let blobs = projects.iter().map(|project| self.blobs_of(project)).collect::<Result<Vec<_>, _>>()?;
+        let wanted: BTreeSet<Digest> = blobs.iter().flatten().copied().collect();
+        let held = if with_copies { Some(self.who_holds(&wanted).await?) } else { None };
+        let shown_projects: Vec<Value> = projects
+            .iter()
+            .zip(&blobs)
+            .map(|(p, blobs)| self.show_project_status(p, blobs, &nodes, held.as_ref()))
+            .collect();
         let shown_nodes: Vec<Value> = nodes.iter().map(|n| self.show_node(n, leader)).collect();
         let transfers: Vec<Value> = self
             .transfers
@@ -85,6 +89,7 @@ impl Api {
             "nodes": shown_nodes,
             "projects": shown_projects,
             "transfers": transfers,
+            "upstreams": self.show_upstreams()?,
             "liars": liars,
         });
         Ok(json_answer(StatusCode::OK, &status))
@@ -95,6 +100,19 @@ impl Api {
         let Records::Edge(edge) = &self.records else { return None };
         let EdgeStanding { heard, kept } = edge.standing();
         Some(json!({"heard_seconds_ago": heard.map(|ago| ago.as_secs()), "kept_records": kept}))
+    }
+
+    /// The recorded registries, as this node knows them.
+    fn show_upstreams(&self) -> Result<Vec<Value>, Failure> {
+        let shown = self.proxies.standings()?.into_iter().map(|(record, standing)| {
+            json!({
+                "name": record.name,
+                "url": record.url,
+                "paused_seconds": standing.paused.as_millis().div_ceil(1000) as u64,
+                "last_error": standing.failed.map(|(error, ago)| json!({"message": error, "seconds_ago": ago.as_secs()})),
+            })
+        });
+        Ok(shown.collect())
     }
 
     fn show_cache(&self) -> Value {
@@ -125,37 +143,31 @@ impl Api {
         })
     }
 
-    /// A project with how many of its blobs each region holds.
-    async fn show_copies(&self, project: &Project, nodes: &[NodeRecord], with_copies: bool) -> Result<Value, Failure> {
+    fn blobs_of(&self, project: &Project) -> Result<BTreeSet<Digest>, Failure> {
         let links = self.records.view()?.scan(&key::links_of(&project.name), None, usize::MAX)?;
-        let digests: Vec<Digest> =
-            links.iter().filter_map(|(k, _)| key::digest_of(k)).collect::<BTreeSet<_>>().into_iter().collect();
-        let mut have: BTreeMap<NodeId, Vec<Stock>> = BTreeMap::new();
-        if with_copies && !digests.is_empty() {
-            have = self.neighbours.have(&digests, None).await;
-            let mine: Result<Vec<Stock>, _> = digests.iter().map(|d| self.store.stock(d, None)).collect();
-            have.insert(self.neighbours.me, mine?);
-        }
-        let mut copies: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-        for region in nodes.iter().map(|n| n.region.as_str()) {
-            copies.entry(region).or_default();
-        }
-        for i in 0..digests.len() {
-            let mut counted = BTreeSet::new();
-            for node in nodes {
-                let held = have.get(&node.id).and_then(|stock| stock[i].held);
-                if let Some(held) = held.filter(|_| counted.insert(node.region.as_str())) {
-                    let entry = copies.entry(node.region.as_str()).or_default();
-                    entry.0 += 1;
-                    entry.1 += held.size;
-                }
-            }
-        }
-        let copies: BTreeMap<&str, Value> = copies
-            .into_iter()
-            .map(|(region, (blobs, bytes))| (region, json!({"blobs": blobs, "bytes": bytes})))
-            .collect();
-        Ok(json!({
+        Ok(links.iter().filter_map(|(k, _)| key::digest_of(k)).collect())
+    }
+
+    /// What each node holds of `wanted`. One question for all projects: a node that is silent costs its deadline once.
+    async fn who_holds(&self, wanted: &BTreeSet<Digest>) -> Result<BTreeMap<NodeId, BTreeMap<Digest, Held>>, Failure> {
+        let digests: Vec<Digest> = wanted.iter().copied().collect();
+        let mut stocks = if digests.is_empty() { BTreeMap::new() } else { self.neighbours.have(&digests, None).await };
+        let mine: Result<Vec<Stock>, _> = digests.iter().map(|digest| self.store.stock(digest, None)).collect();
+        stocks.insert(self.neighbours.me, mine?);
+        let held = |stock: Vec<Stock>| digests.iter().zip(stock).filter_map(|(d, s)| Some((*d, s.held?))).collect();
+        Ok(stocks.into_iter().map(|(node, stock)| (node, held(stock))).collect())
+    }
+
+    /// A project with how many of its blobs each region holds, if that was asked.
+    fn show_project_status(
+        &self,
+        project: &Project,
+        blobs: &BTreeSet<Digest>,
+        nodes: &[NodeRecord],
+        held: Option<&BTreeMap<NodeId, BTreeMap<Digest, Held>>>,
+    ) -> Value {
+        let copies = held.map(|held| copies(blobs, nodes, held));
+        json!({
             "name": project.name.as_str(),
             "public": project.public,
             "durability": project.durability,
@@ -163,8 +175,25 @@ impl Api {
             "home": self.neighbours.name_of(project.home),
             "primary": self.neighbours.name_of(project.primary),
             "epoch": project.epoch.get(),
-            "blobs": digests.len(),
+            "blobs": blobs.len(),
             "copies": copies,
-        }))
+        })
     }
+}
+
+/// How many of `blobs`, and of their bytes, each region holds.
+fn copies(
+    blobs: &BTreeSet<Digest>,
+    nodes: &[NodeRecord],
+    held: &BTreeMap<NodeId, BTreeMap<Digest, Held>>,
+) -> BTreeMap<String, Value> {
+    let mut regions: BTreeMap<&str, BTreeMap<&Digest, u64>> = BTreeMap::new();
+    for node in nodes {
+        let region = regions.entry(node.region.as_str()).or_default();
+        if let Some(held) = held.get(&node.id) {
+            region.extend(blobs.iter().filter_map(|digest| Some((digest, held.get(digest)?.size))));
+        }
+    }
+    let shown = |held: &BTreeMap<&Digest, u64>| json!({"blobs": held.len(), "bytes": held.values().sum::<u64>()});
+    regions.iter().map(|(region, held)| ((*region).to_owned(), shown(held))).collect()
 }

@@ -33,7 +33,11 @@ impl Node {
         let (url, password_file) = match (&self.url, &self.password_file) {
             (Some(url), Some(file)) => (url.clone(), file.clone()),
             (url, file) => {
-                let (first, kept) = from_up(&self.data)?;
+                let (first, kept) = from_up(&self.data).map_err(|error| match (url, file) {
+                    (Some(_), None) => io::Error::other(format!("--password-file is missing, and {error}")),
+                    (None, Some(_)) => io::Error::other(format!("--url is missing, and {error}")),
+                    _ => error,
+                })?;
                 (url.clone().unwrap_or(first), file.clone().unwrap_or(kept))
             }
         };
@@ -55,5 +59,24 @@ pub(super) fn from_up(data: &Path) -> io::Result<(String, PathBuf)> {
     match (mesh["nodes"][0]["url"].as_str(), mesh["admin"]["password_file"].as_str()) {
         (Some(url), Some(file)) => Ok((url.into(), file.into())),
         _ => Err(missing(&"not written by this version")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let nowhere = tempfile::tempdir().unwrap();
+        let asked = |url: Option<&str>, file: Option<&str>| {
+            let (url, password_file) = (url.map(str::to_owned), file.map(PathBuf::from));
+            let data = nowhere.path().to_owned();
+            let node = Node { url, user: "admin".into(), password_file, ca: None, data };
+            node.client().err().unwrap().to_string()
+        };
+        assert!(asked(Some("http://localhost:1"), None).starts_with("--password-file is missing"));
+        assert!(asked(None, Some("/secret")).starts_with("--url is missing"));
+        assert!(asked(None, None).contains("give --url and --password-file"));
     }
 }

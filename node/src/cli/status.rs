@@ -15,6 +15,9 @@ pub(super) struct Status {
     /// How to print it.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
+    /// Do not ask the nodes which blobs they hold: quicker in a mesh with many.
+    #[arg(long)]
+    no_copies: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -26,7 +29,8 @@ enum Output {
 /// Asks and prints.
 pub(super) fn run(status: &Status) -> io::Result<()> {
     let client = status.node.client()?;
-    let answer = super::small_runtime()?.block_on(client.get("/api/atoll/v1/status"))?;
+    let path = if status.no_copies { "/api/atoll/v1/status?copies=false" } else { "/api/atoll/v1/status" };
+    let answer = super::small_runtime()?.block_on(client.get(path))?;
     match status.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&answer).map_err(io::Error::other)?),
         Output::Table => print!("{}", tables(&answer)),
@@ -87,11 +91,21 @@ fn tables(status: &Value) -> String {
                     .join(", ")
             });
             let mut row = ["name", "primary", "home", "epoch", "durability"].map(|k| text(&p[k])).to_vec();
-            row.push(copies.unwrap_or_default());
+            row.push(copies.unwrap_or_else(|| format!("of {total}")));
             row
         })
         .collect();
     out.push_str(&table(&["PROJECT", "PRIMARY", "HOME", "EPOCH", "DURABILITY", "BLOBS HELD"], projects));
+    let upstreams: Vec<_> = rows("upstreams").iter().map(upstream).collect();
+    if !upstreams.is_empty() {
+        out.push('\n');
+        out.push_str(&table(&["UPSTREAM", "URL", "PAUSED", "LAST ERROR HERE"], upstreams));
+    }
+    let transfers: Vec<_> = rows("transfers").iter().map(transfer).collect();
+    if !transfers.is_empty() {
+        out.push('\n');
+        out.push_str(&table(&["TRANSFER", "PEER", "BYTES", "BLOB"], transfers));
+    }
     for liar in rows("liars") {
         let lies = liar["lies"].as_object().map(|lies| {
             lies.iter().map(|(what, count)| format!("{what} {}", text(count))).collect::<Vec<_>>().join(", ")
@@ -105,6 +119,27 @@ fn tables(status: &Value) -> String {
         ));
     }
     out
+}
+
+fn upstream(upstream: &Value) -> Vec<String> {
+    let paused = match upstream["paused_seconds"].as_u64() {
+        None | Some(0) => "-".to_owned(),
+        Some(seconds) => format!("for {seconds} s"),
+    };
+    let error = &upstream["last_error"];
+    let error = match error["seconds_ago"].as_u64() {
+        Some(ago) => format!("{ago} s ago: {}", text(&error["message"])),
+        None => "-".to_owned(),
+    };
+    vec![text(&upstream["name"]), text(&upstream["url"]), paused, error]
+}
+
+fn transfer(transfer: &Value) -> Vec<String> {
+    let bytes = match transfer["total"].as_u64() {
+        Some(total) => format!("{} of {total}", text(&transfer["bytes"])),
+        None => text(&transfer["bytes"]),
+    };
+    vec![text(&transfer["direction"]), text(&transfer["peer"]), bytes, text(&transfer["digest"])]
 }
 
 /// Columns as wide as their widest cell.
@@ -129,6 +164,34 @@ pub(super) fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_under_way_and_what_fails_is_in_the_tables() {
+        let status = serde_json::json!({
+            "projects": [{"name": "hub", "blobs": 7, "copies": null}],
+            "transfers": [
+                {"direction": "in", "peer": "eu-1", "bytes": 5, "total": 9, "digest": "sha256:ab"},
+                {"direction": "out", "peer": "us-1", "bytes": 3, "total": null, "digest": null},
+            ],
+            "upstreams": [
+                {"name": "docker", "url": "https://docker.io", "paused_seconds": 30,
+                    "last_error": {"message": "it limits requests", "seconds_ago": 4}},
+                {"name": "quay", "url": "https://quay.io", "paused_seconds": 0, "last_error": null},
+            ],
+        });
+        let out = tables(&status);
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let lines: Vec<String> = out.lines().map(words).collect();
+        for line in [
+            "hub - - - - of 7",
+            "in eu-1 5 of 9 sha256:ab",
+            "out us-1 3 -",
+            "docker https://docker.io for 30 s 4 s ago: it limits requests",
+            "quay https://quay.io - -",
+        ] {
+            assert!(lines.iter().any(|l| l == line), "no {line:?} in\n{out}");
+        }
+    }
 
     #[test]
     fn columns_line_up() {

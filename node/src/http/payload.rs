@@ -23,6 +23,14 @@ impl Payload {
         Payload::Full(None)
     }
 
+    /// Says how many bytes were sent when the body is done with; at once, of one that is in memory.
+    pub fn at_end(&mut self, told: impl FnOnce(u64) + Send + Sync + 'static) {
+        match self {
+            Payload::Full(bytes) => told(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Payload::File(body) => body.at_end(told),
+        }
+    }
+
     /// Bytes in memory.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         Payload::Full(Some(bytes.into()).filter(|b| !b.is_empty()))

@@ -81,6 +81,22 @@ pub struct FileBody {
     stall: Duration,
     sent: Option<metrics::Counter>,
     unreadable: Option<Box<dyn FnOnce() + Send + Sync>>,
+    at_end: AtEnd,
+}
+
+/// Tells whoever wants to know how many bytes had left when the body was done with.
+#[derive(Default)]
+struct AtEnd {
+    sent: u64,
+    told: Option<Box<dyn FnOnce(u64) + Send + Sync>>,
+}
+
+impl Drop for AtEnd {
+    fn drop(&mut self) {
+        if let Some(told) = self.told.take() {
+            told(self.sent);
+        }
+    }
 }
 
 /// Why a followed file will not grow.
@@ -103,6 +119,7 @@ impl FileBody {
             stall: Duration::MAX,
             sent: None,
             unreadable: None,
+            at_end: AtEnd::default(),
         }
     }
 
@@ -127,6 +144,11 @@ impl FileBody {
     pub fn counted(mut self, counter: metrics::Counter) -> Self {
         self.sent = Some(counter);
         self
+    }
+
+    /// Says how many bytes were sent when nobody reads on: at the end, or when the client or the file broke off.
+    pub fn at_end(&mut self, told: impl FnOnce(u64) + Send + Sync + 'static) {
+        self.at_end.told = Some(Box::new(told));
     }
 
     /// The next piece, for those who send it elsewhere than to an HTTP client.
@@ -217,6 +239,7 @@ impl Body for FileBody {
         }
         let bytes = read?;
         body.at += bytes.len() as u64;
+        body.at_end.sent += bytes.len() as u64;
         if let Some(sent) = &body.sent {
             sent.increment(bytes.len() as u64);
         }
@@ -252,6 +275,26 @@ mod tests {
         file.write_all(&content).unwrap();
         let body = FileBody::whole(Arc::new(file), 3..999_001, &Buffers::default());
         assert_eq!(all(body).await.unwrap(), &content[3..999_001]);
+    }
+
+    #[tokio::test]
+    async fn whoever_wants_to_know_hears_once_how_much_was_sent() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![1; CHUNK + 5]).unwrap();
+        let file = Arc::new(file);
+        let (told, ended) = std::sync::mpsc::channel();
+        let body = || {
+            let told = told.clone();
+            let mut whole = FileBody::whole(file.clone(), 0..CHUNK as u64 + 5, &Buffers::default());
+            whole.at_end(move |sent| told.send(sent).unwrap());
+            whole
+        };
+        let mut given_up = body();
+        given_up.next().await.unwrap().unwrap();
+        assert!(ended.try_recv().is_err());
+        drop(given_up);
+        all(body()).await.unwrap();
+        assert_eq!(ended.try_iter().collect::<Vec<_>>(), [CHUNK as u64, CHUNK as u64 + 5]);
     }
 
     #[tokio::test]

@@ -338,6 +338,12 @@ impl Store {
         rules::cache::missing_on_disk(free, all, room)
     }
 
+    /// How many bytes of `data_dir`'s file system are free for this node. `None` where it does not tell.
+    pub fn free_on_disk(&self) -> Option<u64> {
+        let disk = rustix::fs::statvfs(&self.folder).ok()?;
+        Some(disk.f_bavail * disk.f_frsize)
+    }
+
     /// How many blobs and bytes are cached, and how many bytes may be.
     pub fn cached(&self) -> (usize, u64, Option<u64>) {
         self.eviction.totals()
@@ -391,6 +397,14 @@ mod tests {
             assert_eq!((ingest.is_whole(&digest), ingest.is_whole(&digest)), (whole, whole));
             assert_eq!(store.seal(ingest, digest, None).await.is_ok(), whole);
         }
+    }
+
+    #[tokio::test]
+    async fn free_space_is_told_while_there_is_a_file_system() {
+        let (folder, store, _) = store_with(b"hello").await;
+        assert!(store.free_on_disk().is_some_and(|free| free > 0));
+        drop(folder);
+        assert_eq!(store.free_on_disk(), None);
     }
 
     #[tokio::test]

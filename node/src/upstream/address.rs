@@ -62,6 +62,10 @@ impl FromStr for Endpoint {
         if path.as_ref().is_some_and(|p| p.query().is_some()) {
             return Err(BadEndpoint::Query);
         }
+        // no repository's name has it, and some of it is blank: such a path would not be read again as it was written
+        if path.as_ref().is_some_and(|p| !p.path().is_ascii()) {
+            return Err(BadEndpoint::Form);
+        }
         let host = authority.host().to_ascii_lowercase();
         if host.is_empty() || !is_port_readable(&authority) {
             return Err(BadEndpoint::Form);
@@ -282,6 +286,7 @@ mod tests {
         assert_eq!(problem("ftp://r.example"), BadEndpoint::Scheme);
         assert_eq!(problem("https://me:secret@r.example"), BadEndpoint::Credentials);
         assert_eq!(problem("https://r.example/?x=1"), BadEndpoint::Query);
+        assert_eq!(problem("https://r.example/v2\u{2028}/v2"), BadEndpoint::Form);
         for name in ["", "/", "../x", "A", "a//b", "a/../b", "a?b", "a/b#c"] {
             assert!(endpoint("r.example").repository(name).is_err(), "{name:?}");
         }

@@ -63,6 +63,11 @@ impl Gate {
         }
     }
 
+    /// For how long it may not be asked about everything; zero if it may.
+    pub fn closed_for(&self, now: Moment) -> Duration {
+        self.manifests.map_or(Duration::ZERO, |until| until.since(now))
+    }
+
     /// The upstream asked for a pause, for `ask` alone if it is a manifest and for everything otherwise (a blob, a login, a 503: `None`).
     /// Returns until when it will not be asked.
     pub fn handle_limit(&mut self, now: Moment, ask: Option<Ask>, wait: Option<Duration>) -> Moment {
@@ -252,6 +257,7 @@ mod tests {
         assert_eq!(gate.admit(at(29), Ask::Manifest), Err(at(30)));
         assert_eq!(gate.admit(at(29), Ask::Blob), Ok(()));
         assert_eq!(gate.admit(at(30), Ask::Manifest), Ok(()));
+        assert_eq!([0, 29, 30, 31].map(|now| gate.closed_for(at(now)).as_secs()), [30, 1, 0, 0]);
         gate.handle_limit(at(40), None, Some(Duration::from_secs(5)));
         assert_eq!(gate.admit(at(44), Ask::Blob), Err(at(45)));
         assert_eq!(gate.admit(at(44), Ask::Manifest), Err(at(45)));

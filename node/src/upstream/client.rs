@@ -21,6 +21,7 @@ use rules::moment::Moment;
 use rules::names::Tag;
 use rules::wire::ReferrersPage;
 use serde_json::Value;
+use tracing::{info, warn};
 
 use super::address::{AddressRule, Endpoint};
 use super::blob::BlobStream;
@@ -71,10 +72,20 @@ pub struct Upstream {
     connections: Connections,
     pub(super) login: Login,
     gate: Mutex<Gate>,
+    failed: Mutex<Option<(String, Moment)>>,
     terms: TransferTerms,
     question: Duration,
     max_manifest: u64,
     on_limit: OnLimit,
+}
+
+/// How an upstream is doing, as far as this node knows.
+#[derive(Clone, Debug, Default)]
+pub struct UpstreamStanding {
+    /// For how long it is not asked about everything, as it wants it; zero if it is.
+    pub paused: Duration,
+    /// How it failed last, and how long ago. That it lacks something is no failure, nor that it was not asked for a pause's sake.
+    pub failed: Option<(String, Duration)>,
 }
 
 /// What a tag or digest stands for.
@@ -118,14 +129,39 @@ impl Upstream {
     /// An upstream that has not been asked anything. Its connections and logins are tasks of `tasks`, and end with it.
     pub fn new(settings: UpstreamSettings, tasks: Tasks) -> Self {
         let UpstreamSettings { endpoint, credentials, trust, rule, terms, question, max_manifest, on_limit } = settings;
-        let connections = Connections::new(rule, trust, terms.first_byte, tasks.clone());
+        let connections = Connections::new(endpoint.authority(), rule, trust, terms.first_byte, tasks.clone());
         let login = Login::new(connections.clone(), credentials, endpoint.is_secure(), question, tasks);
-        Upstream { endpoint, connections, login, gate: Mutex::default(), terms, question, max_manifest, on_limit }
+        Upstream {
+            endpoint,
+            connections,
+            login,
+            gate: Mutex::default(),
+            failed: Mutex::default(),
+            terms,
+            question,
+            max_manifest,
+            on_limit,
+        }
     }
 
     /// Where it is.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// How it is doing.
+    pub fn standing(&self) -> UpstreamStanding {
+        let now = clock::now();
+        let failed = self.failed.lock().clone().map(|(error, at)| (error, now.since(at)));
+        UpstreamStanding { paused: self.gate.lock().closed_for(now), failed }
+    }
+
+    /// It failed: remembered for [`Upstream::standing`].
+    pub fn note_failure(&self, error: &UpstreamError) {
+        // a limit was noted when it was heard; who is refused for its sake has not asked
+        if !matches!(error, UpstreamError::NotFound | UpstreamError::Limited { .. }) {
+            *self.failed.lock() = Some((error.to_string(), clock::now()));
+        }
     }
 
     /// Which manifest `reference`, a tag or a digest, stands for. Costs a HEAD, which Docker Hub does not count as a pull; a GET where that
@@ -159,6 +195,10 @@ impl Upstream {
     /// has the digest that the upstream says, or its sha256 where it says none. What is no manifest of a kind that the mesh keeps is
     /// [`UpstreamError::Bad`], whatever the status says.
     pub async fn manifest(&self, repository: &str, reference: &str) -> Result<Fetched, UpstreamError> {
+        self.fetch(repository, reference).await.inspect_err(|error| self.note_failure(error))
+    }
+
+    async fn fetch(&self, repository: &str, reference: &str) -> Result<Fetched, UpstreamError> {
         let question = self.manifest_question(Method::GET, repository, reference)?;
         let answer = self.within(self.question, self.ask(question)).await?;
         if answer.response.status() != StatusCode::OK {
@@ -278,7 +318,8 @@ impl Upstream {
         work: impl Future<Output = Result<T, UpstreamError>>,
     ) -> Result<T, UpstreamError> {
         let late = |_| UpstreamError::unreachable(format!("{} did not answer in time", self.endpoint.authority()));
-        tokio::time::timeout(time, work).await.map_err(late)?
+        let result = tokio::time::timeout(time, work).await.map_err(late).and_then(|result| result);
+        result.inspect_err(|error| self.note_failure(error))
     }
 
     fn manifest_question(&self, method: Method, repository: &str, reference: &str) -> Result<Question, UpstreamError> {
@@ -336,15 +377,32 @@ impl Upstream {
     /// The upstream asked to be left alone: here, and by everyone who is told.
     fn close(&self, ask: Option<Ask>, wait: Option<Duration>) -> Moment {
         let now = clock::now();
-        let until = self.gate.lock().handle_limit(now, ask, wait);
-        (self.on_limit)(ask != Some(Ask::Manifest), until.since(now));
+        let (until, news) = self.pause(now, ask, wait);
+        let wait = until.since(now);
+        if news {
+            let (registry, seconds, what) = (self.endpoint.authority(), wait.as_secs(), affected(ask));
+            *self.failed.lock() = Some((format!("it limits requests: {what} for {seconds} s"), now));
+            warn!(registry, seconds, what, "the upstream limits requests: it is left alone by the whole mesh");
+        }
+        (self.on_limit)(ask != Some(Ask::Manifest), wait);
         until
     }
 
     /// Another node heard that the upstream wants to be left alone: the mesh shares what it is allowed.
     pub fn spare(&self, everything: bool, wait: Duration) {
         let ask = if everything { None } else { Some(Ask::Manifest) };
-        self.gate.lock().handle_limit(clock::now(), ask, Some(wait));
+        if self.pause(clock::now(), ask, Some(wait)).1 {
+            let (registry, seconds, what) = (self.endpoint.authority(), wait.as_secs(), affected(ask));
+            info!(registry, seconds, what, "another node has heard that the upstream limits requests");
+        }
+    }
+
+    /// Until when `ask` waits now, and whether it could be asked until now.
+    pub(super) fn pause(&self, now: Moment, ask: Option<Ask>, wait: Option<Duration>) -> (Moment, bool) {
+        let mut gate = self.gate.lock();
+        // whatever closes blobs closes everything
+        let open = gate.admit(now, ask.unwrap_or(Ask::Blob)).is_ok();
+        (gate.handle_limit(now, ask, wait), open)
     }
 
     /// Sends `question`, and again to wherever it is redirected. `pass` goes to the upstream alone, and not even there once another host had
@@ -391,7 +449,7 @@ impl Upstream {
             let until = if own { self.close(ask, wait) } else { Gate::default().handle_limit(now, ask, wait) };
             UpstreamError::Limited { until }
         };
-        match status.as_u16() {
+        let refusal = match status.as_u16() {
             404 | 410 => UpstreamError::NotFound,
             401 | 402 | 403 | 451 if own => UpstreamError::Denied(said.into()),
             429 => limit(Some(ask)),
@@ -400,7 +458,9 @@ impl Upstream {
             // a signed URL that is refused was signed for too short a time: another try gets another URL
             _ if !own => UpstreamError::unreachable(format!("the host it redirects to answered {said}")),
             _ => UpstreamError::bad(format!("it answered {said}")),
-        }
+        };
+        self.note_failure(&refusal);
+        refusal
     }
 }
 
@@ -419,6 +479,11 @@ impl Question {
         }
         Ok(request)
     }
+}
+
+/// What a limit that was heard about `ask` keeps from being asked.
+fn affected(ask: Option<Ask>) -> &'static str {
+    if ask == Some(Ask::Manifest) { "manifests" } else { "everything" }
 }
 
 fn text(headers: &HeaderMap, name: impl header::AsHeaderName) -> Option<&str> {

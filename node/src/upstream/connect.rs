@@ -15,7 +15,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use http::uri::Scheme;
-use http::{Request, Response, Uri};
+use http::{Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
@@ -76,25 +76,55 @@ impl Trust {
 #[derive(Clone)]
 pub(super) struct Connections {
     client: Client<Connector, Full<Bytes>>,
+    registry: Arc<str>,
+}
+
+/// A request in the metrics: counted when it has been answered or given up, whoever gave it up.
+struct Counted {
+    registry: Arc<str>,
+    status: &'static str,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        metrics::counter!("atoll_upstream_requests_total", "registry" => self.registry.to_string(), "status" => self.status)
+            .increment(1);
+    }
+}
+
+/// A status' class; 429 is one of its own, since it is what an upstream's limit looks like.
+fn class(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        429 => "429",
+        100..=199 => "1xx",
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        _ => "5xx",
+    }
 }
 
 impl Connections {
-    /// None yet. A connection must be open within `deadline`.
-    pub(super) fn new(rule: AddressRule, trust: Trust, deadline: Duration, tasks: Tasks) -> Self {
+    /// None yet. A connection must be open within `deadline`. What is asked is counted as asked of `registry`, wherever that leads.
+    pub(super) fn new(registry: &str, rule: AddressRule, trust: Trust, deadline: Duration, tasks: Tasks) -> Self {
         let connector = Connector { rule, tls: trust.0.into(), deadline };
         let client = Client::builder(Supervised(tasks))
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .build(connector);
-        Connections { client }
+        Connections { client, registry: registry.into() }
     }
 
     /// Sends `request`, whose URL is absolute, and waits for the head of the answer. The caller sets the deadline.
     pub(super) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, UpstreamError> {
-        metrics::counter!("atoll_upstream_requests_total").increment(1);
+        let mut counted = Counted { registry: self.registry.clone(), status: "none" };
         let host = request.uri().host().unwrap_or_default().to_owned();
-        self.client.request(request).await.map_err(|error| {
+        let answered = self.client.request(request).await;
+        if let Ok(response) = &answered {
+            counted.status = class(response.status());
+        }
+        answered.map_err(|error| {
             let mut source: Option<&(dyn Error + 'static)> = Some(&error);
             let mut last = String::new();
             while let Some(inner) = source {

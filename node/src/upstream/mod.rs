@@ -35,7 +35,7 @@ use rules::moment::Moment;
 
 pub use address::{AddressRule, Endpoint};
 pub use blob::BlobStream;
-pub use client::{Fetched, Resolved, Upstream, UpstreamSettings};
+pub use client::{Fetched, Resolved, Upstream, UpstreamSettings, UpstreamStanding};
 pub use connect::Trust;
 pub use ecr::AccessKey;
 pub use login::{Credentials, Password};
@@ -51,7 +51,7 @@ pub enum UpstreamError {
     #[error("the upstream denies access: {0}")]
     Denied(Arc<str>),
     /// It asked for a pause. Until then every question of that kind is answered with this error and does not reach the upstream.
-    #[error("the upstream limits requests")]
+    #[error("the upstream limits requests, and is not asked for another {} s", seconds_until(*until))]
     Limited {
         /// When it may be asked again.
         until: Moment,
@@ -67,6 +67,11 @@ pub enum UpstreamError {
     /// What was asked is malformed, or what came is: wrong digest, wrong length, wrong form. Nothing of it may be kept.
     #[error("the upstream's answer cannot be used: {0}")]
     Bad(Arc<str>),
+}
+
+/// Begun seconds from now on.
+fn seconds_until(until: Moment) -> u64 {
+    until.since(mesh::clock::now()).as_millis().div_ceil(1000) as u64
 }
 
 impl UpstreamError {

@@ -143,7 +143,7 @@ async fn a_thousand_logins_at_once_are_one_exchange() {
     let api = api(|_| HALF_A_DAY).await;
     let rule = AddressRule { allow_private: false, allow_loopback: true };
     let patience = Duration::from_secs(30);
-    let connections = Connections::new(rule, Trust::public().unwrap(), patience, api.tasks.clone());
+    let connections = Connections::new("ecr", rule, Trust::public().unwrap(), patience, api.tasks.clone());
     let key = Some(Credentials::AccessKey(access_key(SECRET, &url(&api))));
     let login = Login::new(connections, key, true, patience, api.tasks.clone());
     let repositories: Vec<_> = (0..1000).map(|number| format!("team/app{number}")).collect();

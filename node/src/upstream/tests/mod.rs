@@ -15,6 +15,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
+use super::budget::Ask;
 use super::{AddressRule, BlobStream, Resolved, Trust, Upstream, UpstreamError};
 use stage::{Stage, answer, robot, settings, unfinished};
 
@@ -326,9 +327,38 @@ async fn a_limit_is_kept_without_asking_again_and_leaves_blobs_of_a_begun_pull_o
         let wait = until.since(before).as_secs();
         assert!((1800..1860).contains(&wait), "{wait}");
     }
-    assert!(matches!(upstream.resolve("b", "1").await, Err(UpstreamError::Limited { .. })));
+    let limited = upstream.resolve("b", "1").await.unwrap_err();
+    assert!(matches!(limited, UpstreamError::Limited { .. }));
+    let said = limited.to_string();
+    let seconds = said.strip_prefix("the upstream limits requests, and is not asked for another ");
+    let seconds: u64 = seconds.and_then(|rest| rest.strip_suffix(" s")).unwrap().parse().unwrap();
+    assert!((1700..=1800).contains(&seconds), "{said}");
     assert_eq!(stage.seen().len(), 1);
     assert!(upstream.blob("a", &Digest::sha256(CONTENT), 0).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_pause_and_the_last_failure_are_told_of_and_a_pause_is_news_once() {
+    let stage = Stage::open(|seen| match seen.path.contains("/ill/") {
+        true => answer(500, &[], ""),
+        false => answer(429, &[("retry-after", "1800")], ""),
+    })
+    .await;
+    let upstream = stage.upstream();
+    let standing = upstream.standing();
+    assert!(standing.paused.is_zero() && standing.failed.is_none(), "{standing:?}");
+    upstream.manifest("ill", "1").await.unwrap_err();
+    let (why, _) = upstream.standing().failed.unwrap();
+    assert!(why.contains("500") && upstream.standing().paused.is_zero(), "{why}");
+    for _ in 0..2 {
+        upstream.manifest("a", "1").await.unwrap_err();
+        let standing = upstream.standing();
+        assert!((1700..=1800).contains(&standing.paused.as_secs()), "{standing:?}");
+        assert_eq!(standing.failed.unwrap().0, "it limits requests: manifests for 1800 s");
+    }
+    let (now, wait) = (clock::now(), Some(Duration::from_secs(60)));
+    let news = [Some(Ask::Manifest), None, Some(Ask::Blob), None].map(|ask| upstream.pause(now, ask, wait).1);
+    assert_eq!(news, [false, true, false, false], "blobs were still open");
 }
 
 #[tokio::test]

@@ -77,7 +77,8 @@ impl Client {
             let https = self.url.scheme_str() == Some("https");
             let host = self.url.host().ok_or_else(|| io::Error::other("--url has no host"))?;
             let port = self.url.port_u16().unwrap_or(if https { 443 } else { 80 });
-            let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
+            let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", self.url));
+            let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await.map_err(named)?;
             if https {
                 let connector = self.connector()?;
                 let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(io::Error::other)?;

@@ -1,7 +1,9 @@
 //! Which node the command line asks, and as whom: the arguments that commands share.
 
 use std::io;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -10,7 +12,7 @@ use super::client::Client;
 /// A node, and the administrator's credentials.
 #[derive(clap::Args)]
 pub(super) struct Node {
-    /// A node's address, http://HOST:PORT. Without it: the first node of the mesh that `atoll up` started in --data.
+    /// A node's address, http://HOST:PORT. Without it: the first node that answers of the mesh that `atoll up` started in --data.
     #[arg(long)]
     url: Option<String>,
     /// The administrator's name.
@@ -45,7 +47,7 @@ impl Node {
     }
 }
 
-/// The first node of the mesh that `atoll up` started in `data`, and the file with the administrator's password.
+/// The first node that answers of the mesh that `atoll up` started in `data`, and the file with the administrator's password.
 pub(super) fn from_up(data: &Path) -> io::Result<(String, PathBuf)> {
     let path = data.join("mesh.json");
     let missing = |e: &dyn std::fmt::Display| {
@@ -56,15 +58,41 @@ pub(super) fn from_up(data: &Path) -> io::Result<(String, PathBuf)> {
     };
     let text = std::fs::read_to_string(&path).map_err(|e| missing(&e))?;
     let mesh: Value = serde_json::from_str(&text).map_err(|e| missing(&e))?;
-    match (mesh["nodes"][0]["url"].as_str(), mesh["admin"]["password_file"].as_str()) {
-        (Some(url), Some(file)) => Ok((url.into(), file.into())),
+    let nodes = mesh["nodes"].as_array().map_or(&[][..], Vec::as_slice);
+    let urls: Vec<&str> = nodes.iter().filter_map(|node| node["url"].as_str()).collect();
+    let url = urls.iter().find(|url| answers(url)).or(urls.first());
+    match (url, mesh["admin"]["password_file"].as_str()) {
+        (Some(url), Some(file)) => Ok(((*url).into(), file.into())),
         _ => Err(missing(&"not written by this version")),
     }
 }
 
+/// Whether somebody takes connections there: who has just lost a node wants to hear of it from another.
+fn answers(url: &str) -> bool {
+    let address = url.strip_prefix("http://").and_then(|rest| rest.trim_end_matches('/').parse().ok());
+    address.is_some_and(|address| TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_ok())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn whoever_answers_is_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let [gone, there] = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [dead, alive] = [&gone, &there].map(|listener| format!("http://{}", listener.local_addr().unwrap()));
+        drop(gone);
+        let mesh = json!({"nodes": [{"url": dead}, {"url": alive}], "admin": {"password_file": "/secret"}});
+        std::fs::write(folder.path().join("mesh.json"), mesh.to_string()).unwrap();
+        assert_eq!(from_up(folder.path()).unwrap(), (alive, PathBuf::from("/secret")));
+        drop(there);
+        assert_eq!(from_up(folder.path()).unwrap().0, dead);
+    }
 
     #[test]
     fn what_is_missing_is_named() {

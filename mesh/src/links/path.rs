@@ -7,7 +7,7 @@ use rustix::net::sockopt;
 
 /// The largest payload of a UDP packet, in bytes, that is tried on the way to `address`; quinn finds out how much of it comes through.
 ///
-/// A jumbo frame carries a byte for half of an Ethernet frame's processor time. The first hop's MTU is a bound, not a promise: the path may be narrower.
+/// A jumbo frame carries a byte for less processor time than an Ethernet frame. The first hop's MTU is a bound, not a promise: the path may be narrower.
 pub(super) fn largest_payload(address: SocketAddr) -> u16 {
     payload(first_hop(address).ok())
 }

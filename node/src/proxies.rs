@@ -502,13 +502,10 @@ impl Proxies {
                 (fetched.media_type, fetched.bytes.to_vec())
             }
         };
-        let put = match Manifest::parse(&media_type, &bytes) {
-            Ok(manifest) => {
-                let unconfirmed = self.unconfirmed(repository, &upstream, &there, &manifest).await?;
-                self.writes.put_cached(repository, resolved.digest, media_type, bytes, tag, &unconfirmed).await
-            }
-            Err(error) => Err(WriteError::Invalid(error.to_string())),
-        };
+        let manifest = Manifest::parse(&media_type, &bytes).map_err(UpstreamError::bad)?;
+        let unconfirmed = self.unconfirmed(repository, &upstream, &there, &manifest).await?;
+        let put =
+            self.writes.put_cached(repository, resolved.digest, media_type, bytes, &manifest, tag, &unconfirmed).await;
         info!(%repository, reference = written, digest = %resolved.digest, ok = put.is_ok(), "upstream resolved");
         Ok(put.map(|()| resolved))
     }

@@ -94,6 +94,15 @@ impl Shore {
         trusted.display().to_string()
     }
 
+    /// An image that skopeo is to push.
+    fn offer(&self) -> Offer {
+        let image = Image::random(&[700 << 10, 30 << 10]);
+        let layout = self.at("layout");
+        write_layout(&layout, &image);
+        let (from, name) = (format!("oci:{}", layout.display()), format!("docker://{}/demo/tls:1", self.authority()));
+        Offer { image, from, name, pair: format!("admin:{}", self.password) }
+    }
+
     /// Pulls an image with skopeo into a folder, and hashes what came.
     fn pull(&self, name: &str, image: &Image, to: &Path) {
         let trusted = self.trusted();
@@ -108,14 +117,18 @@ impl Shore {
     }
 }
 
+/// An image in a folder, where it is to go, and the administrator's credentials, as skopeo writes them.
+struct Offer {
+    image: Image,
+    from: String,
+    name: String,
+    pair: String,
+}
+
 #[test]
 fn skopeo_and_curl_work_over_https_with_the_ca() {
     let shore = Shore::new();
-    let image = Image::random(&[700 << 10, 30 << 10]);
-    let layout = shore.at("layout");
-    write_layout(&layout, &image);
-    let (from, name) = (format!("oci:{}", layout.display()), format!("docker://{}/demo/tls:1", shore.authority()));
-    let pair = format!("admin:{}", shore.password);
+    let Offer { image, from, name, pair } = shore.offer();
     let trusted = shore.trusted();
 
     let push = ["copy", "-q", "--preserve-digests", "--dest-creds", &pair];
@@ -172,11 +185,7 @@ fn skopeo_and_curl_work_over_https_with_the_ca() {
 #[test]
 fn an_upstream_behind_a_ca_of_its_own_is_believed_where_the_settings_name_it() {
     let shore = Shore::new();
-    let image = Image::random(&[700 << 10, 30 << 10]);
-    let layout = shore.at("layout");
-    write_layout(&layout, &image);
-    let (from, name) = (format!("oci:{}", layout.display()), format!("docker://{}/demo/tls:1", shore.authority()));
-    let pair = format!("admin:{}", shore.password);
+    let Offer { image, from, name, pair } = shore.offer();
     let push = ["copy", "-q", "--preserve-digests", "--dest-creds", &pair, "--dest-cert-dir", &shore.trusted(), &from];
     let pushed = shore.skopeo(&[&push[..], &[&name]].concat());
     assert!(pushed.success, "{pushed:?}");

@@ -51,24 +51,25 @@ impl Writes {
         }
     }
 
-    /// As the primary of a proxy project: records a manifest that its upstream has. Its blobs stay where they are until somebody pulls them; `unconfirmed`
-    /// ones are not of this repository by its word.
+    /// As the primary of a proxy project: records a manifest that its upstream has, `bytes` being what `manifest` was read from. Its blobs stay where they are
+    /// until somebody pulls them; `unconfirmed` ones are not of this repository by its word.
+    #[expect(clippy::too_many_arguments, reason = "a manifest as it came, and what was found out about it")]
     pub async fn put_cached(
         &self,
         repository: &RepositoryName,
         digest: Digest,
         media_type: String,
         bytes: Vec<u8>,
+        manifest: &Manifest,
         tag: Option<Tag>,
         unconfirmed: &BTreeSet<Digest>,
     ) -> Result<(), WriteError> {
         let epoch = self.primary_of(&repository.project())?.epoch;
-        let manifest = Manifest::parse(&media_type, &bytes).map_err(|e| WriteError::Invalid(e.to_string()))?;
         let describe =
             |b: &BlobReference| BlobDescriptor { digest: b.digest, size: b.size, content: None, kept_by: Vec::new() };
         let confirmed = manifest.blobs.iter().filter(|blob| !unconfirmed.contains(&blob.digest));
         let blobs = confirmed.map(describe).collect();
-        let subject = referrer_of(&manifest, digest, &media_type, bytes.len());
+        let subject = referrer_of(manifest, digest, &media_type, bytes.len());
         let command = Command::PutManifest {
             epoch,
             repository: repository.clone(),

@@ -2,6 +2,7 @@
 
 use crate::command::{Command, Envelope, Outcome};
 use crate::digest::Digest;
+use crate::level::Level;
 use crate::manifest::Referrer;
 use crate::moment::Timestamp;
 use crate::names::{Epoch, OperationId, ProjectId, ProjectName, RepositoryName, Revision, Tag, UpstreamId};
@@ -78,6 +79,11 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
             }
         },
         Command::MoveNode { node } => {
+            if records.level()? >= Level::ROLES
+                && let Some(reason) = unfit(records, node)?
+            {
+                return Ok(Outcome::Refused(reason));
+            }
             match records.record::<NodeRecord>(&key::node(node.id))? {
                 None => return Ok(Outcome::NotFound),
                 Some(known) if known.role != node.role => {
@@ -224,7 +230,36 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
             }
             delete_manifest(records, repository, digest)
         }
+        Command::RaiseLevel { level, token_secret } => raise_level(records, *level, token_secret),
     }
+}
+
+fn raise_level<R: WriteRecords>(
+    records: &mut R,
+    level: Level,
+    token_secret: &[u8],
+) -> Result<Outcome, RecordError> {
+    let current = records.level()?;
+    if level <= current {
+        return Ok(Outcome::Exists);
+    }
+    let Some(mesh) = records.record::<MeshRecord>(&key::mesh())? else { return Ok(Outcome::NotFound) };
+    records.put(&key::level(), &encode(&level)?)?;
+    if current < Level::ROLES && !token_secret.is_empty() {
+        records.put(&key::mesh(), &encode(&MeshRecord { token_secret: token_secret.to_vec(), ..mesh })?)?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Why `node` cannot be a member with this record, whoever says so.
+fn unfit<R: WriteRecords>(records: &R, node: &NodeRecord) -> Result<Option<String>, RecordError> {
+    if let Err(reason) = node.check() {
+        return Ok(Some(reason.into()));
+    }
+    if let Some(other) = records.nodes()?.into_iter().find(|n| n.name == node.name && n.id != node.id) {
+        return Ok(Some(format!("a node called {} is a member already; set another `name`", other.name)));
+    }
+    Ok(None)
 }
 
 /// The number after the last one, which is never given out again: clients keep numbers for longer than what they name lives.
@@ -276,6 +311,14 @@ fn join<R: WriteRecords>(
             )));
         }
         Some(_) => {}
+    }
+    if records.level()? >= Level::ROLES {
+        if records.get(&key::node(node.id))?.is_some() || records.get(&key::removed(node.id))?.is_some() {
+            return Ok(Outcome::Refused("this identity was used before; run `atoll join` with an empty data_dir".into()));
+        }
+        if let Some(reason) = unfit(records, node)? {
+            return Ok(Outcome::Refused(reason));
+        }
     }
     if let Some(other) = records.nodes()?.into_iter().find(|n| n.name == node.name && n.id != node.id) {
         return Ok(Outcome::Refused(format!("a node called {} is a member already; set another `name`", other.name)));

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::level::Level;
 use crate::manifest::Referrer;
 use crate::moment::Timestamp;
 use crate::names::{Epoch, NodeId, OperationId, ProjectName, RepositoryName, Tag, UpstreamId};
@@ -176,9 +177,22 @@ pub enum Command {
         /// Which.
         digest: Digest,
     },
+    /// Raises the mesh's feature level, see [`crate::level`].
+    RaiseLevel {
+        /// To this one.
+        level: Level,
+        /// What tokens are signed with from now on, sealed, if the mesh keeps it in the open until then.
+        token_secret: Vec<u8>,
+    },
 }
 
 impl Command {
+    /// The feature level from which on this may be proposed: a replica below it could not decode the entry. `RaiseLevel` itself is proposed only after
+    /// every replica has said that it supports it.
+    pub fn level(&self) -> Level {
+        Level::FIRST
+    }
+
     /// A word for logs and metrics.
     pub fn name(&self) -> &'static str {
         match self {
@@ -197,6 +211,7 @@ impl Command {
             Command::PutManifest { .. } => "put_manifest",
             Command::DeleteTag { .. } => "delete_tag",
             Command::DeleteManifest { .. } => "delete_manifest",
+            Command::RaiseLevel { .. } => "raise_level",
         }
     }
 }

@@ -18,6 +18,8 @@
 //! | [`pacing`] | how many bytes a second, and for what first |
 //! | [`placement`] | which nodes vote, hold, fetch |
 //! | [`cache`] | which cached blobs go when the budget is full |
+//! | [`door`] | who comes in through the mesh's port, and how far |
+//! | [`level`] | which formats all replicas have agreed to use |
 //! | [`edge`] | what an edge may answer from what it has kept |
 //! | [`platform`] | for which platforms the manifests of an index are |
 //! | [`proxy`] | what of its upstream a proxy project caches |
@@ -35,12 +37,14 @@ pub mod cache;
 pub mod command;
 pub mod congestion;
 pub mod digest;
+pub mod door;
 pub mod edge;
 pub mod failover;
 pub mod fanout;
 pub mod flight;
 pub mod groups;
 pub mod lease;
+pub mod level;
 pub mod manifest;
 pub mod mirror;
 pub mod moment;

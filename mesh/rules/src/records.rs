@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{ContentHash, Digest};
+use crate::level::Level;
 use crate::manifest::Referrer;
 use crate::moment::Timestamp;
 use crate::names::{
@@ -166,6 +167,24 @@ pub struct NodeRecord {
     pub url: String,
 }
 
+impl NodeRecord {
+    /// Whether what a node says of itself can be shown, dialled and put into a client's settings. Names and regions are checked by their types.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let url = self.url.as_str();
+        let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+        if host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
+            return Err("a node's URL (http.public_url, else http.listen) must begin with http:// or https:// and a host");
+        }
+        if url.len() > 512 || !url.bytes().all(|b| b.is_ascii_graphic() && !br#""'<>\^`{|}"#.contains(&b)) {
+            return Err("a node's URL (http.public_url) must have at most 512 letters, digits and signs of a URL");
+        }
+        if self.address.port() == 0 {
+            return Err("a node's address (mesh.advertise) must have a port");
+        }
+        Ok(())
+    }
+}
+
 /// Someone who may sign in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
@@ -231,6 +250,10 @@ pub mod key {
     /// The mesh's own record.
     pub fn mesh() -> Vec<u8> {
         make(b'g', &[])
+    }
+    /// The mesh's feature level; none: [`Level::FIRST`](crate::level::Level::FIRST).
+    pub fn level() -> Vec<u8> {
+        make(b'v', &[])
     }
     /// A project.
     pub fn project(name: &ProjectName) -> Vec<u8> {
@@ -362,6 +385,10 @@ pub trait Look: ReadRecords {
     /// Every record under `prefix`, decoded, with its key.
     fn records<T: DeserializeOwned>(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, T)>, RecordError> {
         self.scan(prefix, None, usize::MAX)?.into_iter().map(|(k, v)| Ok((k, decode(&v)?))).collect()
+    }
+    /// The mesh's feature level.
+    fn level(&self) -> Result<Level, RecordError> {
+        Ok(self.record(&key::level())?.unwrap_or(Level::FIRST))
     }
     /// A project.
     fn project(&self, name: &ProjectName) -> Result<Option<Project>, RecordError> {

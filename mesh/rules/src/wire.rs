@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::access::{Identity, Scope};
 use crate::command::{Command, Envelope, Outcome};
 use crate::digest::{ContentHash, Digest};
+use crate::door::Standing;
 use crate::lease::Grant;
+use crate::level::Build;
 use crate::names::{NodeId, OperationId, RepositoryName, Revision, Tag, UpstreamId};
 use crate::pacing::Class;
 use crate::records::NodeRecord;
@@ -106,6 +108,169 @@ pub enum Ask {
         /// What the client asked for.
         scopes: Vec<Scope>,
     },
+    /// From a member: sign my certificate anew. The only question that may come under a certificate that counts no more.
+    Renew {
+        /// A certificate request (PEM) that names the member and nothing else.
+        certificate_request: String,
+    },
+    /// From an edge: I am here. A replica that heard it lately calls the edge up, and tells the other replicas.
+    Present,
+    /// From a replica: these edges are connected to me.
+    Announce(BTreeSet<NodeId>),
+    /// Which build do you run, and which feature level has the mesh?
+    Build,
+}
+
+impl Ask {
+    /// The largest answer that counts, in bytes: what is longer is not read.
+    pub fn largest_answer(&self) -> usize {
+        match self {
+            Ask::Have { digests, .. } => SMALL + digests.len().min(MAX_HAVE) * 64,
+            Ask::Look(_) => LARGEST,
+            Ask::Join(_) | Ask::Present => 8 << 20,
+            Ask::Referrers { .. } => 16 << 20,
+            _ => 1 << 20,
+        }
+    }
+}
+
+/// How a stream between nodes begins: what it is for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Open {
+    /// One question.
+    Ask(Ask),
+    /// Read leases, see [`FromHolder`].
+    Lease,
+    /// Bytes.
+    Bulk(Bulk),
+}
+
+/// The longest frame, in bytes: a few of the largest manifests in one message of the consensus.
+pub const LARGEST: usize = 40 << 20;
+/// The longest frame that most messages fit into, and the longest that is taken from a stranger, in bytes.
+pub const SMALL: usize = 64 << 10;
+/// A manifest of the largest size that `uploads.max_manifest` allows, with what goes with it.
+const MANIFEST: usize = 9 << 20;
+/// So many bytes of a frame tell what it is for: the version, and the two numbers of [`Open`] and [`Ask`] or [`Bulk`].
+pub const HEAD: usize = 3;
+
+/// Why a frame is not read any further.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotRead {
+    /// The peer speaks another version, or it is no message.
+    #[error(transparent)]
+    Bad(#[from] BadMessage),
+    /// The peer may not ask that.
+    #[error("{0}")]
+    NotAllowed(&'static str),
+    /// It is longer than any message of its kind.
+    #[error("a message of {length} bytes is longer than its kind may be ({largest})")]
+    TooLong {
+        /// Its length.
+        length: usize,
+        /// What its kind may have.
+        largest: usize,
+    },
+}
+
+/// Which streams whom are open to, and how long their first frame may be: the numbers are those that the derived encoding gives to the variants, in their
+/// order. A test holds the table to them.
+const KINDS: &[(u8, u8, &str, bool, usize)] = &[
+    // (of Open, of Ask or Bulk, name, for edges too, longest frame)
+    (0, 0, "Raft", false, LARGEST),
+    (0, 1, "Propose", false, MANIFEST),
+    (0, 2, "ReadIndex", false, SMALL),
+    (0, 3, "Write", false, MANIFEST),
+    (0, 4, "Have", true, SMALL + MAX_HAVE * 72),
+    (0, 5, "Replicate", false, SMALL),
+    (0, 6, "Revoke", false, SMALL),
+    (0, 7, "Resolve", true, SMALL),
+    (0, 8, "Recheck", true, SMALL),
+    (0, 9, "Spare", true, SMALL),
+    (0, 10, "Look", true, SMALL),
+    (0, 11, "Identify", true, SMALL),
+    (0, 12, "Introduce", true, SMALL),
+    (0, 13, "Join", false, SMALL),
+    (0, 14, "Preheat", false, SMALL),
+    (0, 15, "Referrers", true, SMALL),
+    (0, 16, "Token", true, SMALL),
+    (0, 17, "Renew", true, SMALL),
+    (0, 18, "Present", true, SMALL),
+    (0, 19, "Announce", false, 1 << 20),
+    (0, 20, "Build", true, SMALL),
+    (1, 0, "Lease", false, SMALL),
+    (2, 0, "Fetch", true, SMALL),
+    (2, 1, "Copy", false, SMALL),
+    (2, 2, "Snapshot", false, 1 << 20),
+];
+
+/// The numbers of [`Open`] and [`Ask::Renew`], [`Ask::Join`].
+const ASK: u8 = 0;
+const RENEW: u8 = 17;
+const JOIN: u8 = 13;
+
+/// What the head of a frame says it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    open: u8,
+    kind: u8,
+}
+
+impl Kind {
+    /// Reads the head of a frame: its first [`HEAD`] bytes, or all of it if it is shorter.
+    pub fn of(head: &[u8]) -> Result<Self, BadMessage> {
+        match head {
+            [VERSION, 1, ..] => Ok(Kind { open: 1, kind: 0 }),
+            [VERSION, open @ (0 | 2), kind, ..] => Ok(Kind { open: *open, kind: *kind }),
+            [VERSION, ..] => Err(BadMessage::Malformed("it begins like no message".into())),
+            [version, ..] => Err(BadMessage::Version(*version)),
+            [] => Err(BadMessage::Malformed("empty".into())),
+        }
+    }
+
+    /// Whether it is a message of the consensus, which must not wait behind others.
+    pub fn is_consensus(self) -> bool {
+        (self.open, self.kind) == (ASK, 0)
+    }
+
+    /// Whether whoever has this standing may send a frame of this kind and `length`. To be asked before more of the frame is read.
+    pub fn admit(self, standing: Standing, length: usize) -> Result<(), NotRead> {
+        let row = KINDS.iter().find(|row| (row.0, row.1) == (self.open, self.kind));
+        let Some((_, _, _, edges, largest)) = row else {
+            return Err(BadMessage::Malformed("it is no message that this node knows".into()).into());
+        };
+        match standing {
+            Standing::Replica => {}
+            Standing::Edge if *edges => {}
+            Standing::Edge => return Err(NotRead::NotAllowed("an edge may not ask that")),
+            Standing::RenewOnly if (self.open, self.kind) == (ASK, RENEW) => {}
+            Standing::RenewOnly => {
+                return Err(NotRead::NotAllowed("this certificate counts no more; it may be used to renew it, only"));
+            }
+            Standing::Nobody(reason) => return Err(NotRead::NotAllowed(reason)),
+        }
+        if length > *largest { Err(NotRead::TooLong { length, largest: *largest }) } else { Ok(()) }
+    }
+}
+
+/// Whether `ask` may be put to an edge; everything else is a replica's to answer, and the asker looks at the certificate that answers.
+pub fn edges_answer(ask: &Ask) -> bool {
+    matches!(ask, Ask::Have { .. } | Ask::Recheck(_) | Ask::Build)
+}
+
+/// Reads the one frame that a stranger may send, of at most [`SMALL`] bytes: a [`JoinRequest`], and nothing else.
+pub fn decode_join(frame: &[u8]) -> Result<JoinRequest, NotRead> {
+    if frame.len() > SMALL {
+        return Err(NotRead::TooLong { length: frame.len(), largest: SMALL });
+    }
+    let kind = Kind::of(frame)?;
+    if (kind.open, kind.kind) != (ASK, JOIN) {
+        return Err(NotRead::NotAllowed("only a member may ask that"));
+    }
+    let body = frame.get(HEAD..).unwrap_or_default();
+    let request: JoinRequest = postcard::from_bytes(body).map_err(|e| BadMessage::Malformed(e.to_string()))?;
+    request.check().map_err(NotRead::NotAllowed)?;
+    Ok(request)
 }
 
 /// What an edge wants to read of the ledger's records.
@@ -211,6 +376,14 @@ pub enum Answer {
     Referring(Referring),
     /// See [`Ask::Token`]; the token, and what it says. `None`: the name or the password is not right.
     Token(Option<(String, Verdict)>),
+    /// See [`Ask::Renew`]: the new certificate (PEM), or why there is none.
+    Renewed(Result<String, String>),
+    /// See [`Ask::Present`]: who is up, as the replica that answers sees it.
+    Present(BTreeSet<NodeId>),
+    /// See [`Ask::Announce`].
+    Announced,
+    /// See [`Ask::Build`].
+    Build(Build),
 }
 
 /// A command that is in the ledger for good.
@@ -448,6 +621,22 @@ pub struct JoinRequest {
     pub node: NodeRecord,
 }
 
+impl JoinRequest {
+    /// Whether each field is of a size and form that is worth a look at the ledger.
+    pub fn check(&self) -> Result<(), &'static str> {
+        if self.secret.len() != SECRET {
+            return Err("this is not the secret of a token");
+        }
+        if self.certificate_request.len() > 8 << 10 {
+            return Err("the certificate request is too long");
+        }
+        self.node.check()
+    }
+}
+
+/// The length of a token's secret in bytes.
+pub const SECRET: usize = 32;
+
 /// What it gets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinGrant {
@@ -499,7 +688,139 @@ mod tests {
         assert_eq!(decode::<Ask>(&bytes).unwrap_err(), BadMessage::Version(9));
     }
 
+    /// A message of each kind, with its name in [`KINDS`].
+    fn one_of_each() -> Vec<(&'static str, Open)> {
+        use crate::command::{Command, Envelope};
+        let (digest, repository): (Digest, RepositoryName) = (Digest::sha256(b"x"), "demo/a".parse().unwrap());
+        let command = Command::RemoveNode { id: NodeId(1) };
+        let envelope = Envelope { operation: OperationId(1), at: crate::moment::Timestamp(1), command };
+        let asks = vec![
+            ("Raft", Ask::Raft { kind: 0, body: vec![1] }),
+            ("Propose", Ask::Propose(envelope.clone())),
+            ("ReadIndex", Ask::ReadIndex),
+            (
+                "Write",
+                Ask::Write(Write {
+                    operation: OperationId(1),
+                    kind: WriteKind::Fenced(Box::new(envelope.command)),
+                }),
+            ),
+            ("Have", Ask::Have { digests: vec![digest], repository: None }),
+            ("Replicate", Ask::Replicate { digest, sources: vec![], repository: None }),
+            ("Revoke", Ask::Revoke { repository: repository.clone(), digest }),
+            ("Resolve", Ask::Resolve { repository: repository.clone(), reference: "1".into() }),
+            ("Recheck", Ask::Recheck(digest)),
+            ("Spare", Ask::Spare { upstream: UpstreamId(1), everything: true, millis: 1 }),
+            ("Look", Ask::Look(vec![])),
+            ("Identify", Ask::Identify(Credentials::Token("t".into()))),
+            ("Introduce", Ask::Introduce(node())),
+            ("Join", Ask::Join(join())),
+            ("Preheat", Ask::Preheat { digest, via: None }),
+            (
+                "Referrers",
+                Ask::Referrers { repository: repository.clone(), subject: digest, query: String::new() },
+            ),
+            ("Token", Ask::Token { name: "n".into(), password: "p".into(), scopes: vec![] }),
+            ("Renew", Ask::Renew { certificate_request: String::new() }),
+            ("Present", Ask::Present),
+            ("Announce", Ask::Announce([NodeId(1)].into())),
+            ("Build", Ask::Build),
+        ];
+        let fetch = Bulk::Fetch {
+            digest,
+            offset: 0,
+            fill: false,
+            via: None,
+            list: false,
+            direct: false,
+            class: Class::Pull,
+        };
+        let streams = vec![
+            ("Lease", Open::Lease),
+            ("Fetch", Open::Bulk(fetch)),
+            ("Copy", Open::Bulk(Bulk::Copy { repository })),
+            ("Snapshot", Open::Bulk(Bulk::Snapshot(vec![]))),
+        ];
+        asks.into_iter().map(|(name, ask)| (name, Open::Ask(ask))).chain(streams).collect()
+    }
+
+    fn node() -> NodeRecord {
+        NodeRecord {
+            id: NodeId(1),
+            name: "a".parse().unwrap(),
+            region: "r".parse().unwrap(),
+            role: crate::records::Role::Edge,
+            address: ([10, 0, 0, 1], 7946).into(),
+            url: "http://10.0.0.1:5000".into(),
+        }
+    }
+
+    fn join() -> JoinRequest {
+        JoinRequest { secret: vec![7; SECRET], certificate_request: "request".into(), node: node() }
+    }
+
+    #[test]
+    fn the_table_of_kinds_is_that_of_the_encoding() {
+        let all = one_of_each();
+        assert_eq!(all.len(), KINDS.len());
+        for (name, open) in all {
+            let bytes = encode(&open);
+            let kind = Kind::of(&bytes[..bytes.len().min(HEAD)]).unwrap();
+            let row = KINDS.iter().find(|row| (row.0, row.1) == (kind.open, kind.kind)).unwrap();
+            assert_eq!(row.2, name);
+            assert_eq!(kind.admit(Standing::Replica, bytes.len()), Ok(()));
+            assert!(matches!(kind.admit(Standing::Replica, LARGEST + 1), Err(NotRead::TooLong { .. })));
+            assert_eq!(kind.admit(Standing::Edge, bytes.len()).is_ok(), row.3, "{name}");
+            assert_eq!(kind.admit(Standing::RenewOnly, bytes.len()).is_ok(), name == "Renew", "{name}");
+            assert!(kind.admit(Standing::Nobody("gone"), bytes.len()).is_err(), "{name}");
+            assert_eq!(decode_join(&bytes).is_ok(), name == "Join", "{name}");
+        }
+    }
+
+    #[test]
+    fn a_stranger_is_read_for_a_join_of_sane_fields_and_nothing_else() {
+        let frame = |request: JoinRequest| encode(&Open::Ask(Ask::Join(request)));
+        assert_eq!(decode_join(&frame(join())), Ok(join()));
+        let refused = |change: fn(&mut JoinRequest)| {
+            let mut request = join();
+            change(&mut request);
+            assert!(decode_join(&frame(request)).is_err());
+        };
+        refused(|r| r.secret = vec![7; SECRET + 1]);
+        refused(|r| r.secret.clear());
+        refused(|r| r.certificate_request = "x".repeat(9 << 10));
+        refused(|r| r.node.url = format!("http://{}", "x".repeat(600)));
+        refused(|r| r.node.url = "http://a\u{1b}[2J".into());
+        refused(|r| r.node.url = "ftp://a".into());
+        refused(|r| r.node.url = String::new());
+        refused(|r| r.node.address = ([10, 0, 0, 1], 0).into());
+        refused(|r| r.secret = vec![7; SMALL]);
+        let mut longer = frame(join());
+        longer.resize(SMALL + 1, 0);
+        assert!(matches!(decode_join(&longer), Err(NotRead::TooLong { .. })));
+    }
+
+    #[test]
+    fn nothing_that_a_frame_says_of_its_length_is_believed_before_it_came() {
+        // a sequence that claims 2^32 elements, in a frame of a few bytes
+        let mut claims = encode(&Open::Ask(Ask::Look(vec![])));
+        claims.truncate(HEAD);
+        claims.extend([0xff, 0xff, 0xff, 0xff, 0x0f]);
+        assert!(decode::<Open>(&claims).is_err());
+    }
+
     proptest! {
+        #[test]
+        fn no_bytes_make_the_doors_readers_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = Kind::of(&bytes).map(|kind| kind.admit(Standing::Replica, bytes.len()));
+            let _ = decode_join(&bytes);
+            let mut join = encode(&Open::Ask(Ask::Join(join())));
+            join.truncate(HEAD);
+            join.extend(&bytes);
+            let _ = decode_join(&join);
+            let _ = decode::<Open>(&join);
+        }
+
         #[test]
         fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode::<Ask>(&bytes);

@@ -403,3 +403,56 @@ proptest! {
         }
     }
 }
+
+fn raise(level: Level) -> Command {
+    Command::RaiseLevel { level, token_secret: b"sealed".to_vec() }
+}
+
+fn join(id: u64, name: &str, secret: &[u8]) -> Command {
+    let node = NodeRecord { name: name.parse().unwrap(), role: Role::Edge, url: "http://10.0.0.9:5000".into(), ..node(id) };
+    Command::Join { secret_hash: Digest::sha256(secret), node }
+}
+
+fn invite(secret: &[u8]) -> Command {
+    Command::Invite { secret_hash: Digest::sha256(secret), expires: Timestamp(u64::MAX), role: Role::Edge, nodes: 9 }
+}
+
+#[test]
+fn the_level_only_grows_and_seals_the_key_of_the_tokens_once() {
+    let mut ledger = Ledger::new();
+    assert_eq!(ledger.records.level().unwrap(), Level::FIRST);
+    assert_eq!(ledger.run(raise(Level::ROLES)), Outcome::Done);
+    let mesh = |ledger: &Ledger| ledger.records.record::<MeshRecord>(&key::mesh()).unwrap().unwrap();
+    assert_eq!((ledger.records.level().unwrap(), mesh(&ledger).token_secret), (Level::ROLES, b"sealed".to_vec()));
+    assert_eq!(ledger.run(raise(Level::FIRST)), Outcome::Exists);
+    assert_eq!(ledger.run(raise(Level::ROLES)), Outcome::Exists);
+    assert_eq!(ledger.records.level().unwrap(), Level::ROLES);
+}
+
+/// Builds of the first level apply a join as they always did: else one entry would mean two things on two nodes.
+#[test]
+fn an_id_that_was_used_is_not_let_in_again_from_the_level_of_roles_on() {
+    let mut ledger = Ledger::new();
+    assert_eq!(ledger.run(invite(b"s")), Outcome::Done);
+    assert_eq!(ledger.run(join(9, "e1", b"s")), Outcome::Done);
+    assert_eq!(ledger.run(join(9, "e2", b"s")), Outcome::Done, "as before");
+    ledger.run(raise(Level::ROLES));
+    assert!(matches!(ledger.run(join(9, "e3", b"s")), Outcome::Refused(_)));
+    assert_eq!(ledger.run(Command::RemoveNode { id: NodeId(9) }), Outcome::Done);
+    assert!(matches!(ledger.run(join(9, "e4", b"s")), Outcome::Refused(_)));
+    assert_eq!(ledger.run(join(10, "e4", b"s")), Outcome::Done);
+}
+
+#[test]
+fn what_a_node_says_of_itself_is_checked_from_the_level_of_roles_on() {
+    let mut ledger = Ledger::new();
+    ledger.run(raise(Level::ROLES));
+    let url = |url: &str| NodeRecord { url: url.into(), ..node(2) };
+    let moved = |node: NodeRecord| Command::MoveNode { node };
+    assert_eq!(ledger.run(moved(url("https://registry.example:5000"))), Outcome::Done);
+    for bad in ["", "docker.io", "http://", "http://a b", "http://a/\u{1b}[2J", &format!("http://{}", "a".repeat(600))] {
+        assert!(matches!(ledger.run(moved(url(bad))), Outcome::Refused(_)), "{bad:?}");
+    }
+    let taken = NodeRecord { name: "n1".parse().unwrap(), ..url("http://a:1") };
+    assert!(matches!(ledger.run(moved(taken)), Outcome::Refused(_)));
+}

@@ -2,18 +2,25 @@
 //!
 //! The CA is made when the mesh is formed. Every replica keeps its key, so that any of them can let another in: losing one node never means that
 //! nobody can join. A node makes its own key; only a certificate request leaves it.
+//!
+//! A certificate names the node and its role, and lasts [`LIFETIME`]. The node renews it in time ([`Identity::due`]); one that has expired is good for
+//! asking for another, and for nothing else.
 
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rules::digest::Digest;
+use rules::door::Shown;
+use rules::moment::Timestamp;
 use rules::names::NodeId;
+use rules::records::Role;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -66,8 +73,20 @@ impl Authority {
         Ok(Authority { certificate, key: key.serialize_pem() })
     }
 
-    /// Signs `request` if it asks for nothing but the identity `node`.
-    pub fn sign(&self, node: NodeId, request: &str) -> Result<String, IdentityError> {
+    /// Signs `request` if it asks for nothing but the identity `node`: as a node of this role, from `now` on for [`LIFETIME`].
+    pub fn sign(&self, node: NodeId, role: Role, request: &str, now: Timestamp) -> Result<String, IdentityError> {
+        let from = Timestamp(now.0.saturating_sub(SKEW.as_millis() as u64));
+        self.sign_between(node, role, request, from, Timestamp(now.0 + LIFETIME.as_millis() as u64))
+    }
+
+    fn sign_between(
+        &self,
+        node: NodeId,
+        role: Role,
+        request: &str,
+        from: Timestamp,
+        until: Timestamp,
+    ) -> Result<String, IdentityError> {
         let mut request = CertificateSigningRequestParams::from_pem(request).map_err(certificate_error)?;
         let wanted = node.certificate_name();
         let only_itself = match request.params.subject_alt_names.as_slice() {
@@ -77,6 +96,10 @@ impl Authority {
         if !only_itself {
             return Err(IdentityError::Refused(format!("it must name {wanted} and nothing else")));
         }
+        let role = role_name(role).try_into().map_err(certificate_error)?;
+        request.params.subject_alt_names.push(SanType::DnsName(role));
+        request.params.not_before = (UNIX_EPOCH + Duration::from_millis(from.0)).into();
+        request.params.not_after = (UNIX_EPOCH + Duration::from_millis(until.0)).into();
         request.params.is_ca = IsCa::ExplicitNoCa;
         request.params.extended_key_usages = usages();
         request.params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -85,6 +108,18 @@ impl Authority {
         let issuer = Issuer::from_ca_cert_pem(&self.certificate, key).map_err(certificate_error)?;
         Ok(request.signed_by(&issuer).map_err(certificate_error)?.pem())
     }
+}
+
+/// How long a certificate lasts: what a thief of a node's disk can use without being seen to renew.
+pub const LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+/// A certificate is renewed when less than this is left of it: ten days in which no replica could be reached cost an edge nothing.
+const RENEW_BEFORE: Duration = Duration::from_secs(20 * 24 * 3600);
+/// A certificate counts from so long before it was signed, for nodes whose clocks are behind.
+const SKEW: Duration = Duration::from_secs(24 * 3600);
+
+/// The second name in a certificate: what its node was let in as.
+fn role_name(role: Role) -> String {
+    format!("{}.role.mesh.atoll", role.name())
 }
 
 fn named(common_name: &str) -> DistinguishedName {
@@ -110,10 +145,18 @@ pub struct Candidate {
 impl Candidate {
     /// A new key for `node`.
     pub fn generate(node: NodeId) -> Result<Self, IdentityError> {
-        let key = KeyPair::generate().map_err(certificate_error)?;
+        Self::of(node, &KeyPair::generate().map_err(certificate_error)?)
+    }
+
+    /// The key that `identity` has already, to be certified anew.
+    pub fn again(identity: &Identity) -> Result<Self, IdentityError> {
+        Self::of(identity.node, &KeyPair::from_pem(&identity.key).map_err(certificate_error)?)
+    }
+
+    fn of(node: NodeId, key: &KeyPair) -> Result<Self, IdentityError> {
         let mut params = CertificateParams::new(vec![node.certificate_name()]).map_err(certificate_error)?;
         params.distinguished_name = named(&node.certificate_name());
-        let request = params.serialize_request(&key).map_err(certificate_error)?.pem().map_err(certificate_error)?;
+        let request = params.serialize_request(key).map_err(certificate_error)?.pem().map_err(certificate_error)?;
         Ok(Candidate { node, key: key.serialize_pem(), request })
     }
 }
@@ -165,6 +208,32 @@ impl Identity {
         Ok(vec![certificate_der(&self.certificate)?, certificate_der(&self.authority.certificate)?])
     }
 
+    /// Whether the certificate is to be renewed: its time is nearly over, or it is from before roles stood in certificates.
+    pub fn due(&self, now: Timestamp) -> bool {
+        let Ok(der) = certificate_der(&self.certificate) else { return true };
+        let soon = Timestamp(now.0 + RENEW_BEFORE.as_millis() as u64);
+        shown(&der, soon).is_none_or(|shown| shown.expired || shown.role.is_none())
+    }
+
+    /// This identity with another certificate, if that is the CA's, for the same node and key.
+    pub fn renewed(&self, certificate: &str) -> Result<Self, IdentityError> {
+        let der = certificate_der(certificate)?;
+        let same =
+            node_of(&der) == Some(self.node) && public_key(&der) == public_key(&certificate_der(&self.certificate)?);
+        if !same {
+            return Err(IdentityError::Refused("it is for another node or another key".into()));
+        }
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certificate_der(&self.authority.certificate)?).map_err(certificate_error)?;
+        let parsed = webpki::EndEntityCert::try_from(&der).map_err(certificate_error)?;
+        let now = rustls::pki_types::UnixTime::since_unix_epoch(Duration::from_millis(crate::clock::timestamp().0));
+        let usage = webpki::KeyUsage::client_auth();
+        parsed
+            .verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &roots.roots, &[], now, usage, None, None)
+            .map_err(certificate_error)?;
+        Ok(Identity { certificate: certificate.to_owned(), ..self.clone() })
+    }
+
     /// The node's key.
     pub fn private_key(&self) -> Result<PrivateKeyDer<'static>, IdentityError> {
         PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(certificate_error)
@@ -187,6 +256,22 @@ pub fn node_of(certificate: &CertificateDer<'_>) -> Option<NodeId> {
     parsed.valid_dns_names().find_map(NodeId::from_certificate_name)
 }
 
+/// What a certificate shows at `now`, if it is one of a mesh. Its signature is not looked at here.
+pub fn shown(certificate: &CertificateDer<'_>, now: Timestamp) -> Option<Shown> {
+    let node = node_of(certificate)?;
+    let parsed = webpki::EndEntityCert::try_from(certificate).ok()?;
+    let roles = [Role::Replica, Role::Edge];
+    let role = parsed.valid_dns_names().find_map(|name| roles.into_iter().find(|role| role_name(*role) == name));
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let until = certificate.validity().not_after.timestamp();
+    Some(Shown { node, role, expired: until < (now.0 / 1000).cast_signed() })
+}
+
+fn public_key(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    Some(certificate.public_key().raw.to_vec())
+}
+
 /// Writes a file that only its owner may read, whole or not at all.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), IdentityError> {
     let error = |source| IdentityError::File { path: path.into(), source };
@@ -200,24 +285,64 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), IdentityError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
+
+    fn identity(authority: &Authority, node: NodeId, role: Role) -> Identity {
+        let candidate = Candidate::generate(node).unwrap();
+        let certificate = authority.sign(node, role, &candidate.request, clock::timestamp()).unwrap();
+        Identity { node, certificate, key: candidate.key, authority: authority.clone() }
+    }
 
     #[test]
-    fn a_signed_certificate_names_its_node_and_nothing_else_is_signed() {
-        let authority = Authority::generate().unwrap();
+    fn a_signed_certificate_names_its_node_and_its_role_and_nothing_else_is_signed() {
+        let (authority, now) = (Authority::generate().unwrap(), clock::timestamp());
+        for role in [Role::Replica, Role::Edge] {
+            let certificate = certificate_der(&identity(&authority, NodeId(7), role).certificate).unwrap();
+            assert_eq!(shown(&certificate, now), Some(Shown { node: NodeId(7), role: Some(role), expired: false }));
+        }
         let candidate = Candidate::generate(NodeId(7)).unwrap();
-        let certificate = authority.sign(NodeId(7), &candidate.request).unwrap();
-        assert_eq!(node_of(&certificate_der(&certificate).unwrap()), Some(NodeId(7)));
-        assert!(matches!(authority.sign(NodeId(8), &candidate.request), Err(IdentityError::Refused(_))));
+        let other = authority.sign(NodeId(8), Role::Edge, &candidate.request, now);
+        assert!(matches!(other, Err(IdentityError::Refused(_))));
+    }
+
+    #[test]
+    fn a_certificate_ends_after_its_lifetime_and_is_renewed_before() {
+        let (authority, now) = (Authority::generate().unwrap(), clock::timestamp());
+        let identity = identity(&authority, NodeId(7), Role::Edge);
+        let after = |duration: Duration| Timestamp(now.0 + duration.as_millis() as u64);
+        let certificate = certificate_der(&identity.certificate).unwrap();
+        assert!(!shown(&certificate, after(LIFETIME - SKEW)).unwrap().expired);
+        assert!(shown(&certificate, after(LIFETIME + SKEW)).unwrap().expired);
+        assert!(!identity.due(now));
+        assert!(identity.due(after(LIFETIME - RENEW_BEFORE + SKEW)));
+        let again = Candidate::again(&identity).unwrap();
+        let renewed = authority.sign(NodeId(7), Role::Edge, &again.request, now).unwrap();
+        assert_eq!(identity.renewed(&renewed).unwrap().certificate, renewed);
+    }
+
+    #[test]
+    fn a_renewal_of_another_mesh_node_or_key_is_refused() {
+        let (authority, now) = (Authority::generate().unwrap(), clock::timestamp());
+        let identity = identity(&authority, NodeId(7), Role::Edge);
+        let again = Candidate::again(&identity).unwrap();
+        let stranger = Authority::generate().unwrap();
+        let other_key = Candidate::generate(NodeId(7)).unwrap();
+        let other_node = Candidate::generate(NodeId(8)).unwrap();
+        for wrong in [
+            stranger.sign(NodeId(7), Role::Edge, &again.request, now).unwrap(),
+            authority.sign(NodeId(7), Role::Edge, &other_key.request, now).unwrap(),
+            authority.sign(NodeId(8), Role::Edge, &other_node.request, now).unwrap(),
+            String::from("nothing"),
+        ] {
+            assert!(identity.renewed(&wrong).is_err());
+        }
     }
 
     #[test]
     fn an_identity_reads_back_and_is_private() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
-        let authority = Authority::generate().unwrap();
-        let candidate = Candidate::generate(NodeId(7)).unwrap();
-        let certificate = authority.sign(NodeId(7), &candidate.request).unwrap();
-        Identity { node: NodeId(7), certificate, key: candidate.key, authority }.save(dir.path()).unwrap();
+        identity(&Authority::generate().unwrap(), NodeId(7), Role::Replica).save(dir.path()).unwrap();
         assert_eq!(Identity::load(dir.path()).unwrap().node, NodeId(7));
         let mode = fs::metadata(dir.path().join("node.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

@@ -11,6 +11,8 @@ use crate::identity::Authority;
 
 /// What the key is for; another use gets another key.
 const PURPOSE: &str = "atoll 2026-11-24 secrets in the ledger v1";
+/// The place of the key that tokens are signed with.
+const TOKEN_KEY: &str = "token key";
 /// How a sealed text begins.
 const PREFIX: &str = "sealed1.";
 
@@ -50,6 +52,21 @@ impl Secrets {
         Ok(format!("{PREFIX}{}", BASE64_STANDARD_NO_PAD.encode(whole)))
     }
 
+    /// A new key to sign tokens with, as the ledger keeps it: sealed, so that no ledger, snapshot or backup of one gives it away.
+    pub fn new_token_key(&self) -> Result<Vec<u8>, SecretError> {
+        Ok(self.seal(TOKEN_KEY, &hex::encode(rand::random::<[u8; 32]>()))?.into_bytes())
+    }
+
+    /// The key that tokens are signed with, from what the ledger keeps. A mesh from before the level of roles keeps it in the open.
+    pub fn token_key(&self, kept: &[u8]) -> Result<Vec<u8>, SecretError> {
+        match std::str::from_utf8(kept) {
+            Ok(sealed) if sealed.starts_with(PREFIX) => {
+                hex::decode(self.open(TOKEN_KEY, sealed)?).map_err(|_| SecretError::Damaged)
+            }
+            _ => Ok(kept.to_vec()),
+        }
+    }
+
     /// Opens what [`Secrets::seal`] made for the same place.
     pub fn open(&self, place: &str, sealed: &str) -> Result<String, SecretError> {
         let key = self.0.as_ref().ok_or(SecretError::NoKey)?;
@@ -67,6 +84,18 @@ impl Secrets {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_key_of_tokens_opens_in_its_mesh_and_an_old_one_is_as_it_was() {
+        let authority = Authority::generate().unwrap();
+        let secrets = Secrets::of(&authority);
+        let kept = secrets.new_token_key().unwrap();
+        let key = secrets.token_key(&kept).unwrap();
+        assert_eq!(key.len(), 32);
+        assert!(!kept.windows(key.len()).any(|part| part == key) && kept != secrets.new_token_key().unwrap());
+        assert!(Secrets::of(&Authority::generate().unwrap()).token_key(&kept).is_err());
+        assert_eq!(secrets.token_key(&[9; 32]).unwrap(), [9; 32]);
+    }
 
     #[test]
     fn a_secret_opens_for_its_place_under_its_mesh_and_nowhere_else() {

@@ -9,7 +9,7 @@ use rules::digest::{ContentHash, Digest};
 use rules::flight::Claim;
 use rules::names::{NodeId, RepositoryName};
 use rules::pacing::Class;
-use rules::wire::{Bulk, CopyEnd, Fetched, Held};
+use rules::wire::{Bulk, CopyEnd, Fetched, Held, LARGEST};
 
 use crate::links::{Line, LinkError, Links, begin_frame, finish_message, read_message, write_message};
 
@@ -76,7 +76,7 @@ pub async fn fetch(links: &Links, from: NodeId, wanted: Wanted, terms: TransferT
     let begin = async {
         let (mut send, mut receive) = links.open_bulk(from, ask, terms.first_byte).await?;
         let _ = send.finish();
-        let length = begin_frame(&mut receive).await?;
+        let length = begin_frame(&mut receive, LARGEST).await?;
         Ok::<_, LinkError>((receive, length))
     };
     let (mut receive, length) =

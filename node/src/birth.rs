@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use mesh::identity::write_private;
 use rules::command::Command;
+use rules::level::Level;
 use rules::names::{NodeId, OperationId, ProjectName};
 use rules::proxy::ProxyChange;
 use rules::records::{NodeRecord, User};
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub struct Birth {
     /// Its random name.
     pub mesh: u128,
-    /// What tokens are signed with.
+    /// What tokens are signed with, sealed.
     pub token_secret: Vec<u8>,
     /// Its administrator.
     pub administrator: String,
@@ -31,8 +32,8 @@ pub struct Birth {
     pub project: ProjectName,
     /// In how many regions that keeps its blobs.
     pub durability: u32,
-    /// Ids of the two commands, so that a crash in between repeats neither.
-    pub operations: (OperationId, OperationId),
+    /// Ids of the commands, so that a crash in between repeats none.
+    pub operations: [OperationId; 3],
 }
 
 impl Birth {
@@ -70,7 +71,10 @@ impl Birth {
             administrator,
             nodes: self.nodes.clone(),
         };
-        let mut commands = vec![(self.operations.0, form)];
+        let [forms, creates, raises] = self.operations;
+        // a mesh of one build has nobody to wait for
+        let raise = Command::RaiseLevel { level: Level::NEWEST, token_secret: Vec::new() };
+        let mut commands = vec![(forms, form), (raises, raise)];
         if let Some(home) = self.nodes.first() {
             let create = Command::CreateProject {
                 name: self.project.clone(),
@@ -81,7 +85,7 @@ impl Birth {
                 proxy: ProxyChange::default(),
                 metadata: Default::default(),
             };
-            commands.push((self.operations.1, create));
+            commands.push((creates, create));
         }
         commands
     }

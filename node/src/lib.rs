@@ -21,19 +21,24 @@
 //! | [`upstream`] | another registry, as a client sees it |
 //! | [`neighbours`] | the other nodes as this one sees them |
 //! | [`store`] | blobs on disk |
+//! | [`certificate`] | this node's certificate, renewed in time |
+//! | [`listed`] | what the records say of a peer, for the links |
 //! | [`birth`] | what a new mesh begins with |
 //! | [`records`] | the ledger as the node reads it: its own, or what an edge asks and keeps |
+//! | [`private`] | what a node keeps is for its own user's eyes |
 //! | [`lock`] | the data folder is one process's at a time |
 //! | [`observe`] | logs and metrics |
 
 pub mod access;
 pub mod api;
 pub mod birth;
+pub mod certificate;
 pub mod cli;
 pub mod copies;
 pub mod flights;
 pub mod http;
 pub mod liars;
+pub mod listed;
 pub mod lock;
 pub mod mirrors;
 pub mod neighbours;
@@ -42,6 +47,7 @@ pub mod outgoing;
 pub mod pacing;
 pub mod peers;
 pub mod preheats;
+pub mod private;
 pub mod proxies;
 pub mod rechecks;
 pub mod records;

@@ -11,7 +11,7 @@ use mesh::members::Members;
 use rules::digest::Digest;
 use rules::names::{NodeId, Region, RepositoryName};
 use rules::placement::{self, Candidate};
-use rules::records::{Look, NodeRecord, ReadRecords, Role, key};
+use rules::records::{Look, NodeRecord, Role, key};
 use rules::wire::{Answer, Ask, MAX_HAVE, Stock};
 
 use crate::records::Records;
@@ -79,21 +79,10 @@ impl Neighbours {
         self.nodes().into_iter().filter(|n| n.role == Role::Replica).map(|n| n.region).collect()
     }
 
-    /// Whether `node` was taken out of the mesh. At an edge: whether it is no member that this edge knows.
-    pub fn is_removed(&self, node: NodeId) -> bool {
-        match &self.records {
-            Records::Ledger(ledger) => {
-                let removed = ledger.view().and_then(|view| view.get(&key::removed(node)));
-                removed.is_ok_and(|removed| removed.is_some())
-            }
-            Records::Edge(_) => self.role_of(node).is_none(),
-        }
-    }
-
-    /// What `node` does; `None` if it is not known here.
-    pub fn role_of(&self, node: NodeId) -> Option<Role> {
-        let record = self.records.view().and_then(|view| view.record::<NodeRecord>(&key::node(node)));
-        record.ok().flatten().map(|record| record.role)
+    /// Who was taken out of the mesh. Not known at an edge.
+    pub fn removed(&self) -> Vec<NodeId> {
+        let removed = self.records.view().and_then(|view| view.scan(&key::removals(), None, usize::MAX));
+        removed.unwrap_or_default().iter().filter_map(|(place, _)| key::removed_of(place)).collect()
     }
 
     /// What people call `node`.

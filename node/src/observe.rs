@@ -82,6 +82,11 @@ fn describe() {
     );
     describe_counter!("atoll_ledger_terms_led_total", "terms in which this node became the ledger's leader");
     describe_counter!("atoll_gossip_forged_total", "gossip dropped that named another sender than its certificate");
+    describe_counter!("atoll_gossip_ignored_total", "what gossip said of nodes that it may not speak of");
+    describe_counter!("atoll_links_refused_total", "connections between nodes that were turned away");
+    describe_counter!("atoll_messages_refused_total", "messages of members that were not read");
+    describe_counter!("atoll_joins_refused_total", "joins with a secret that opens nothing");
+    describe_counter!("atoll_certificate_renewals_failed_total", "tries to renew this node's certificate that failed");
     describe_counter!("atoll_datagrams_too_large_total", "gossip that did not fit the way to a peer and was not sent");
     describe_counter!("atoll_roster_changes_total", "members that came or went, as this node sees it");
     describe_counter!("atoll_clients_stalled_total", "connections given up because the client took nothing");

@@ -1,5 +1,6 @@
 //! What this node does when another asks: the one place where links meet the rooms.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,14 +8,15 @@ use bytes::Bytes;
 use mesh::clock;
 use mesh::identity::Authority;
 use mesh::ledger::Ledger;
-use mesh::links::Service;
+use mesh::links::{Guest, Service};
 use mesh::members::Members;
 use mesh::transfer::{CopyIn, Wanted};
 use quinn::{RecvStream, SendStream};
 use rules::command::{Command, Outcome};
 use rules::digest::Digest;
+use rules::level::{Build, Level};
 use rules::names::{NodeId, OperationId, RepositoryName};
-use rules::records::{Look, NodeRecord, Role};
+use rules::records::{Invitation, Look, NodeRecord, ReadRecords, Role, key};
 use rules::wire::{Answer, Ask, Bulk, JoinGrant, JoinRequest, MAX_HAVE};
 use tracing::{debug, info, warn};
 
@@ -29,6 +31,9 @@ use crate::rechecks::Rechecks;
 use crate::records::look;
 use crate::store::Store;
 use crate::writes::Writes;
+
+/// The longest certificate request that is looked at, in bytes.
+const MAX_CERTIFICATE_REQUEST: usize = 8 << 10;
 
 /// The rooms that peers' questions go to.
 pub struct Peers {
@@ -67,15 +72,9 @@ pub struct Peers {
 }
 
 impl Service for Peers {
-    async fn answer(&self, from: NodeId, ask: Ask) -> Answer {
-        if self.neighbours.is_removed(from) {
-            return Answer::Refused("this node was taken out of the mesh".into());
-        }
-        if !for_edges(&ask) && self.neighbours.role_of(from) == Some(Role::Edge) {
-            warn!(%from, "an edge asked for what only replicas may");
-            return Answer::Refused("an edge may not ask that".into());
-        }
+    async fn answer(&self, from: Guest, ask: Ask) -> Answer {
         let Some(ledger) = &self.ledger else { return self.answer_as_edge(ask) };
+        let from = from.node;
         match ask {
             Ask::Raft { kind, body } => ledger.answer_raft(kind, &body).await,
             Ask::Propose(envelope) => Answer::Proposed(ledger.propose_here(envelope, self.commit).await),
@@ -116,77 +115,58 @@ impl Service for Peers {
                 Err(error) => Answer::Refused(error.to_string()),
             },
             Ask::Preheat { digest, via } => Answer::Preheated(self.preheats.fetch_here(digest, via).await),
-            Ask::Join(request) => {
-                debug!(%from, "a member asks to join again");
-                self.let_in(ledger, request).await
+            Ask::Join(_) => Answer::Joined(Err("this node is a member already".into())),
+            Ask::Renew { certificate_request } => Answer::Renewed(self.renew(from, &certificate_request)),
+            Ask::Present => self.present(from),
+            Ask::Announce(edges) => {
+                self.members.handle_announced(from, edges);
+                Answer::Announced
             }
+            Ask::Build => self.build(),
         }
     }
 
-    async fn join(&self, ask: Ask) -> Answer {
-        match (ask, &self.ledger) {
-            (Ask::Join(request), Some(ledger)) => self.let_in(ledger, request).await,
-            (Ask::Join(_), None) => Answer::Refused("this node is an edge, which lets nobody in; ask a replica".into()),
-            _ => Answer::Refused("only a member may ask that".into()),
+    async fn join(&self, request: JoinRequest) -> Answer {
+        match &self.ledger {
+            Some(ledger) => self.let_in(ledger, request).await,
+            None => Answer::Refused("this node is an edge, which lets nobody in; ask a replica".into()),
         }
     }
 
     async fn lease(&self, from: NodeId, send: SendStream, receive: RecvStream) {
-        if let Some(ledger) = &self.ledger
-            && self.neighbours.role_of(from) != Some(Role::Edge)
-            && !self.neighbours.is_removed(from)
-        {
+        if let Some(ledger) = &self.ledger {
             ledger.serve_lease(from, send, receive).await;
         }
     }
 
-    async fn bulk(&self, from: NodeId, bulk: Bulk, send: SendStream, receive: RecvStream) {
-        if self.neighbours.is_removed(from) {
-            return;
-        }
-        let replicas_only = self.ledger.is_none() || self.neighbours.role_of(from) == Some(Role::Edge);
-        if replicas_only && !matches!(bulk, Bulk::Fetch { .. }) {
-            warn!(%from, "a stream for replicas only was refused");
-            return;
-        }
-        let result = match bulk {
-            Bulk::Fetch { digest, offset, fill, via, list, direct, class } => {
+    async fn bulk(&self, from: Guest, bulk: Bulk, send: SendStream, receive: RecvStream) {
+        let from = from.node;
+        let result = match (bulk, &self.ledger) {
+            (Bulk::Fetch { digest, offset, fill, via, list, direct, class }, _) => {
                 let wanted = Wanted { digest, offset, fill, via, list, direct, class };
                 self.outgoing.serve(from, wanted, send).await
             }
-            Bulk::Copy { repository } => {
+            (Bulk::Copy { repository }, Some(_)) => {
                 self.copies.receive(from, repository, CopyIn::new(send, receive, self.rest)).await
             }
-            Bulk::Snapshot(header) => match &self.ledger {
-                Some(ledger) => ledger.receive_snapshot(&header, send, receive).await,
-                None => return,
-            },
+            (Bulk::Snapshot(header), Some(ledger)) => ledger.receive_snapshot(&header, send, receive).await,
+            (Bulk::Copy { .. } | Bulk::Snapshot(_), None) => {
+                warn!(%from, "a stream for replicas only was refused");
+                return;
+            }
         };
         if let Err(error) = result {
             debug!(%from, %error, "bulk stream ended early");
         }
     }
 
+    fn left(&self, node: NodeId) {
+        self.members.handle_left(node);
+    }
+
     async fn datagram(&self, from: NodeId, data: Bytes) {
         self.members.handle_datagram(from, data).await;
     }
-}
-
-/// What an edge may ask of others.
-fn for_edges(ask: &Ask) -> bool {
-    matches!(
-        ask,
-        Ask::Have { .. }
-            | Ask::Recheck(_)
-            | Ask::Spare { .. }
-            | Ask::Look(_)
-            | Ask::Identify(_)
-            | Ask::Token { .. }
-            | Ask::Introduce(_)
-            | Ask::Resolve { .. }
-            | Ask::Referrers { .. }
-            | Ask::Join(_)
-    )
 }
 
 impl Peers {
@@ -195,6 +175,7 @@ impl Peers {
         match ask {
             Ask::Have { digests, repository } => self.have(&digests, repository.as_ref()),
             Ask::Recheck(digest) => self.recheck(digest),
+            Ask::Build => self.build(),
             _ => Answer::Refused("this node is an edge, which has no ledger; ask a replica".into()),
         }
     }
@@ -214,10 +195,45 @@ impl Peers {
         }
     }
 
-    /// An edge tells where it is now: of itself only, and its role stays what it joined with.
+    /// Which build this is, and the level that it has applied.
+    fn build(&self) -> Answer {
+        let level = self.neighbours.records.view().and_then(|view| view.level()).unwrap_or(Level::FIRST);
+        Answer::Build(Build::of_this(env!("CARGO_PKG_VERSION"), level))
+    }
+
+    /// Edge `edge` is there, and hears who else is: replicas, and the edges of its own region.
+    fn present(&self, edge: NodeId) -> Answer {
+        let nodes = self.neighbours.nodes();
+        let Some(asker) = nodes.iter().find(|node| node.id == edge) else {
+            return Answer::Refused("this edge is not listed here yet".into());
+        };
+        self.members.handle_present(edge);
+        let concern = |node: &&NodeRecord| node.role == Role::Replica || node.region == asker.region;
+        let concerned: BTreeSet<NodeId> = nodes.iter().filter(concern).map(|node| node.id).collect();
+        let of = |all: BTreeSet<NodeId>| all.intersection(&concerned).copied().collect();
+        Answer::Present { up: of(self.members.up()), down: of(self.members.down()) }
+    }
+
+    /// Signs the certificate of a member anew, with the role that the ledger has for it.
+    fn renew(&self, node: NodeId, request: &str) -> Result<String, String> {
+        if request.len() > MAX_CERTIFICATE_REQUEST {
+            return Err("the certificate request is too long".into());
+        }
+        let record = self.neighbours.records.view().and_then(|view| view.record::<NodeRecord>(&key::node(node)));
+        let Ok(Some(record)) = record else { return Err("the ledger does not list this node".into()) };
+        let certificate = self.authority.sign(node, record.role, request, clock::timestamp());
+        let certificate = certificate.map_err(|e| e.to_string())?;
+        info!(name = %record.name, role = record.role.name(), "a member's certificate was renewed");
+        Ok(certificate)
+    }
+
+    /// A node tells where it is now: of itself only, and its role stays what it joined with.
     async fn introduce(&self, ledger: &Ledger, from: NodeId, record: NodeRecord) -> Answer {
         if record.id != from {
             return Answer::Refused("a node may only tell of itself".into());
+        }
+        if let Err(reason) = record.check() {
+            return Answer::Refused(reason.into());
         }
         let command = Command::MoveNode { node: record };
         match ledger.propose(OperationId(rand::random()), command, self.commit).await {
@@ -227,20 +243,36 @@ impl Peers {
         }
     }
 
-    /// Lets a node in that shows a token's secret: its certificate is signed only after the ledger has used the invitation up.
+    /// Lets a node in that shows a token's secret. The invitation is looked at before anything is proposed: what a stranger makes up must cost no entry of
+    /// the ledger. The certificate is given out only after the ledger has used the invitation up.
     async fn let_in(&self, ledger: &Ledger, request: JoinRequest) -> Answer {
         let node = request.node.clone();
-        let known = ledger
-            .view()
-            .and_then(|view| view.record::<rules::records::NodeRecord>(&rules::records::key::node(node.id)));
-        if !matches!(known, Ok(None)) {
-            return Answer::Joined(Err("a node with this identity is a member already".into()));
-        }
-        let certificate = match self.authority.sign(node.id, &request.certificate_request) {
-            Ok(certificate) => certificate,
+        let secret_hash = Digest::sha256(&request.secret);
+        let read = ledger.read(|records| {
+            Ok((
+                records.record::<Invitation>(&key::invitation(&secret_hash))?,
+                records.get(&key::node(node.id))?.is_some() || records.get(&key::removed(node.id))?.is_some(),
+            ))
+        });
+        let (invitation, used) = match read.await {
+            Ok((found, _)) => found,
             Err(error) => return Answer::Joined(Err(error.to_string())),
         };
-        let secret_hash = Digest::sha256(&request.secret);
+        if let Err(reason) = Invitation::lets_in(invitation.as_ref(), node.role, clock::timestamp()) {
+            warn!(name = %node.name, reason, "a node was not let in");
+            metrics::counter!("atoll_joins_refused_total").increment(1);
+            return Answer::Joined(Err(reason));
+        }
+        if used {
+            return Answer::Joined(Err(
+                "a node with this identity is or was a member; join with an empty data_dir".into()
+            ));
+        }
+        let certificate =
+            match self.authority.sign(node.id, node.role, &request.certificate_request, clock::timestamp()) {
+                Ok(certificate) => certificate,
+                Err(error) => return Answer::Joined(Err(error.to_string())),
+            };
         let command = Command::Join { secret_hash, node: node.clone() };
         match ledger.propose(OperationId(rand::random()), command, self.commit).await {
             Ok(proposed) => match proposed.outcome {

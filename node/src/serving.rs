@@ -94,6 +94,7 @@ impl Serving {
         match route {
             Route::Token => self.access.token(request).await,
             Route::Status
+            | Route::Level
             | Route::Mirrors
             | Route::Preheats
             | Route::Preheat(_)

@@ -20,17 +20,21 @@ use rules::command::{Command, Outcome};
 use rules::edge::EdgeTerms;
 use rules::failover::FailoverTerms;
 use rules::lease::LeaseTerms;
+use rules::level::Level;
 use rules::names::{NodeId, OperationId};
 use rules::records::{Look, NodeRecord, Role, key};
-use tracing::{info, warn};
+use rules::wire::{Answer, Ask};
+use tracing::{debug, info, warn};
 
 use crate::access::Access;
 use crate::api::Api;
 use crate::birth::Birth;
+use crate::certificate;
 use crate::copies::Copies;
 use crate::flights::Flights;
 use crate::http::{self, Listener};
 use crate::liars::Liars;
+use crate::listed::Listed;
 use crate::lock::FolderLock;
 use crate::mirrors::Mirrors;
 use crate::neighbours::Neighbours;
@@ -38,6 +42,7 @@ use crate::outgoing::Outgoing;
 use crate::pacing::Pacing;
 use crate::peers::Peers;
 use crate::preheats::Preheats;
+use crate::private;
 use crate::proxies::{Proxies, ProxyTerms};
 use crate::rechecks::Rechecks;
 use crate::records::{EdgeRecords, Records};
@@ -93,10 +98,12 @@ pub fn node_record(settings: &Settings, id: NodeId) -> Result<NodeRecord, rules:
 /// Starts a node.
 pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<Running> {
     let data_dir = settings.data_dir.clone();
+    private::folder(&data_dir)?;
     let identity = Identity::load(&identity_folder(&data_dir)).map_err(|e| {
         io::Error::other(format!("{e}; `atoll init` forms a new mesh here, `atoll join TOKEN` joins one"))
     })?;
     let lock = FolderLock::take(&data_dir, settings.drain + PREDECESSOR).await?;
+    let identity = certificate::renew_at_start(identity, settings.role, &identity_folder(&data_dir))?;
     let birth = Birth::load(&data_dir)?;
     let listener = Listener::bind(settings.http.listen, settings.http.tls.as_ref()).await?;
     let (tls, address) = (listener.is_tls(), listener.address()?);
@@ -115,13 +122,15 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         suspect_to_down: settings.roster.suspect_to_down,
     };
     let seeds = birth.iter().flat_map(|b| b.nodes.iter().map(|n| (n.id, n.address))).collect();
-    let members = Members::start(links.clone(), record.address, members_terms, seeds, &data_dir, &inner);
+    let members = Members::start(links.clone(), settings.role, record.address, members_terms, seeds, &data_dir, &inner);
     let records = match settings.role {
         Role::Replica => {
             let folder = data_dir.join("ledger");
             let terms = ledger_terms(&settings);
             let ledger = Ledger::open(&folder, links.clone(), members.clone(), terms, &inner).await;
-            Records::Ledger(ledger.map_err(io::Error::other)?)
+            let ledger = ledger.map_err(io::Error::other)?;
+            supports_level(&ledger)?;
+            Records::Ledger(ledger)
         }
         Role::Edge => {
             let terms = EdgeTerms { access_age: settings.edge.access_age, alone_for: settings.edge.alone_for };
@@ -137,6 +146,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         records: records.clone(),
     });
 
+    links.judge_by(Arc::new(Listed(records.clone())));
     let transfers = Arc::new(Transfers::default());
     let deadlines = &settings.deadlines;
     // a client waits `first_byte` in all: a silent peer must leave time to ask another
@@ -195,7 +205,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         mirrors.clone(),
         inner.clone(),
     );
-    let access = Access::new(records.clone(), settings.http.public_url.clone(), tls, mirrors.clone());
+    let access = Access::new(records.clone(), secrets.clone(), settings.http.public_url.clone(), tls, mirrors.clone());
     let rechecks = Rechecks::new(neighbours.clone(), store.clone(), flights.clone(), inner.clone());
     let peers = Arc::new(Peers {
         ledger: records.ledger().cloned(),
@@ -267,9 +277,11 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     };
     clients.spawn_draining("http", http::serve(listener, handle, deadlines.stall, clients.clone()));
 
+    let keys = identity_folder(&data_dir);
     if let (Some(birth), Some(ledger)) = (birth, records.ledger()) {
         inner.spawn("birth", be_born(ledger.clone(), birth, data_dir));
     }
+    inner.spawn("certificate", certificate::keep(neighbours.clone(), identity.clone(), settings.role, keys));
     inner.spawn("introduce", introduce(neighbours, record));
     inner.spawn("sweep", sweep(store, sessions));
     info!(node = %identity.node, name = settings.name, role = settings.role.name(), region = settings.region, %address, "serving");
@@ -325,13 +337,17 @@ async fn introduce(neighbours: Arc<Neighbours>, record: NodeRecord) {
         for node in neighbours.nodes() {
             if node.id != neighbours.me {
                 neighbours.links.know(node.id, node.address);
-                neighbours.members.introduce(node.id, node.address).await;
+                neighbours.members.introduce(node.id, node.role, node.address).await;
             }
+        }
+        for removed in neighbours.removed() {
+            neighbours.links.shut_out(removed);
+            neighbours.members.handle_left(removed);
         }
         let known = neighbours.records.view().and_then(|v| v.record::<NodeRecord>(&key::node(neighbours.me)));
         if let Ok(Some(known)) = known
             && known != record
-            && tell(&neighbours.records, &record).await
+            && tell(&neighbours, &record).await
         {
             info!(address = %record.address, url = record.url, "this node's record was brought up to date");
         }
@@ -339,9 +355,10 @@ async fn introduce(neighbours: Arc<Neighbours>, record: NodeRecord) {
     }
 }
 
-/// Tells the ledger this node's record; an edge through a replica.
-async fn tell(records: &Records, record: &NodeRecord) -> bool {
-    match records {
+/// Tells the ledger this node's record. An edge does so through a replica, and so does a replica that hears no leader: the leader may look for it where it
+/// was before.
+async fn tell(neighbours: &Neighbours, record: &NodeRecord) -> bool {
+    match &neighbours.records {
         Records::Edge(edge) => edge.introduce(record.clone()).await,
         Records::Ledger(ledger) if ledger.connected() => {
             let command = Command::MoveNode { node: record.clone() };
@@ -357,8 +374,30 @@ async fn tell(records: &Records, record: &NodeRecord) -> bool {
                 }
             }
         }
-        Records::Ledger(_) => false,
+        Records::Ledger(_) => {
+            for other in neighbours.alive().into_iter().filter(|other| other.id != neighbours.me) {
+                let ask = Ask::Introduce(record.clone());
+                match neighbours.links.ask(other.id, ask, Duration::from_secs(5)).await {
+                    Ok(Answer::Introduced) => return true,
+                    Ok(_) => {}
+                    Err(error) => debug!(to = %other.id, %error, "this node's record could not be told"),
+                }
+            }
+            false
+        }
     }
+}
+
+/// A mesh that was raised above what this build supports must not be read or written by it.
+fn supports_level(ledger: &Ledger) -> io::Result<()> {
+    let level = ledger.view().and_then(|view| view.level()).map_err(io::Error::other)?;
+    if level <= Level::NEWEST {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "this mesh has feature level {level} and this build supports {} at most: start the build that raised it, or a newer one",
+        Level::NEWEST
+    )))
 }
 
 /// The public authorities, and those in the file that `upstreams.ca` names.

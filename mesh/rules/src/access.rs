@@ -89,6 +89,32 @@ impl Scope {
     }
 }
 
+/// A scope that is about the registry as a whole: `registry:catalog:*`. Only an administrator gets one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RegistryScope {
+    /// The list of all repositories (distribution's word).
+    Catalog,
+    /// The API under `/api/`.
+    Api,
+}
+
+impl RegistryScope {
+    /// The word in the scope.
+    pub fn name(self) -> &'static str {
+        match self {
+            RegistryScope::Catalog => "catalog",
+            RegistryScope::Api => "api",
+        }
+    }
+
+    /// Reads one scope; `None` for all others.
+    pub fn parse(text: &str) -> Option<Self> {
+        let name = text.strip_prefix("registry:")?.strip_suffix(":*")?;
+        [RegistryScope::Catalog, RegistryScope::Api].into_iter().find(|scope| scope.name() == name)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +127,15 @@ mod tests {
         assert!(Scope::parse("registry:catalog:*").is_none());
         assert!(Scope::parse("repository:../x:pull").is_none());
         assert!(Scope::parse("repository:demo/app:fly").unwrap().actions.is_empty());
+    }
+
+    #[test]
+    fn scopes_of_the_registry_are_two_and_mean_nothing_else() {
+        assert_eq!(RegistryScope::parse("registry:catalog:*"), Some(RegistryScope::Catalog));
+        assert_eq!(RegistryScope::parse("registry:api:*"), Some(RegistryScope::Api));
+        for other in ["registry:catalog:pull", "registry::*", "repository:demo/a:*", "registry:api", ""] {
+            assert_eq!(RegistryScope::parse(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -234,11 +234,11 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
     }
 }
 
-fn raise_level<R: WriteRecords>(
-    records: &mut R,
-    level: Level,
-    token_secret: &[u8],
-) -> Result<Outcome, RecordError> {
+fn raise_level<R: WriteRecords>(records: &mut R, level: Level, token_secret: &[u8]) -> Result<Outcome, RecordError> {
+    if level > Level::NEWEST {
+        let reason = "this build does not support the feature level that the mesh was raised to; start a newer one";
+        return Err(RecordError(reason.into()));
+    }
     let current = records.level()?;
     if level <= current {
         return Ok(Outcome::Exists);
@@ -290,31 +290,14 @@ fn join<R: WriteRecords>(
 ) -> Result<Outcome, RecordError> {
     let invitation = key::invitation(secret_hash);
     let known = records.record::<Invitation>(&invitation)?;
-    match &known {
-        None => {
-            return Ok(Outcome::Refused(
-                "this token was used already or was never issued; make another with `atoll invite`".into(),
-            ));
-        }
-        Some(i) if i.expires < at => {
-            return Ok(Outcome::Refused(format!(
-                "this token expired at {}; make another with `atoll invite`",
-                i.expires
-            )));
-        }
-        Some(i) if i.role != node.role => {
-            return Ok(Outcome::Refused(format!(
-                "this token lets in one {role}, and the node's role is {}; make another with `atoll invite --role {}`",
-                node.role.name(),
-                node.role.name(),
-                role = i.role.name(),
-            )));
-        }
-        Some(_) => {}
+    if let Err(reason) = Invitation::lets_in(known.as_ref(), node.role, at) {
+        return Ok(Outcome::Refused(reason));
     }
     if records.level()? >= Level::ROLES {
         if records.get(&key::node(node.id))?.is_some() || records.get(&key::removed(node.id))?.is_some() {
-            return Ok(Outcome::Refused("this identity was used before; run `atoll join` with an empty data_dir".into()));
+            return Ok(Outcome::Refused(
+                "this identity was used before; run `atoll join` with an empty data_dir".into(),
+            ));
         }
         if let Some(reason) = unfit(records, node)? {
             return Ok(Outcome::Refused(reason));

@@ -18,6 +18,7 @@
 //! | [`pacing`] | how many bytes a second, and for what first |
 //! | [`placement`] | which nodes vote, hold, fetch |
 //! | [`cache`] | which cached blobs go when the budget is full |
+//! | [`presence`] | which edges are up |
 //! | [`door`] | who comes in through the mesh's port, and how far |
 //! | [`level`] | which formats all replicas have agreed to use |
 //! | [`edge`] | what an edge may answer from what it has kept |
@@ -52,6 +53,7 @@ pub mod names;
 pub mod pacing;
 pub mod placement;
 pub mod platform;
+pub mod presence;
 pub mod proxy;
 pub mod records;
 pub mod reputation;

@@ -173,7 +173,9 @@ impl NodeRecord {
         let url = self.url.as_str();
         let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
         if host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
-            return Err("a node's URL (http.public_url, else http.listen) must begin with http:// or https:// and a host");
+            return Err(
+                "a node's URL (http.public_url, else http.listen) must begin with http:// or https:// and a host",
+            );
         }
         if url.len() > 512 || !url.bytes().all(|b| b.is_ascii_graphic() && !br#""'<>\^`{|}"#.contains(&b)) {
             return Err("a node's URL (http.public_url) must have at most 512 letters, digits and signs of a URL");
@@ -233,6 +235,25 @@ pub struct Invitation {
     pub role: Role,
     /// How many it still lets in.
     pub left: u32,
+}
+
+impl Invitation {
+    /// Whether the invitation behind a token's secret, if there is one, lets a node of this role in at `now`; else a sentence for whoever joins.
+    pub fn lets_in(known: Option<&Invitation>, role: Role, now: Timestamp) -> Result<(), String> {
+        match known {
+            None => Err("this token was used already or was never issued; make another with `atoll invite`".into()),
+            Some(i) if i.expires < now => {
+                Err(format!("this token expired at {}; make another with `atoll invite`", i.expires))
+            }
+            Some(i) if i.role != role => Err(format!(
+                "this token lets in one {invited}, and the node's role is {}; make another with `atoll invite --role {}`",
+                role.name(),
+                role.name(),
+                invited = i.role.name(),
+            )),
+            Some(_) => Ok(()),
+        }
+    }
 }
 
 /// Keys of the map, one function per table.
@@ -338,6 +359,14 @@ pub mod key {
     /// That a node was taken out of the mesh, and when: its certificate is good for nothing any more.
     pub fn removed(id: NodeId) -> Vec<u8> {
         make(b'x', &[&id.0.to_be_bytes()])
+    }
+    /// All of them.
+    pub fn removals() -> Vec<u8> {
+        make(b'x', &[])
+    }
+    /// The node that a key of [`removed`] is about.
+    pub fn removed_of(key: &[u8]) -> Option<NodeId> {
+        key.get(1..)?.try_into().ok().map(|id| NodeId(u64::from_be_bytes(id)))
     }
     /// All nodes.
     pub fn nodes() -> Vec<u8> {

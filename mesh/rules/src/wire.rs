@@ -378,8 +378,14 @@ pub enum Answer {
     Token(Option<(String, Verdict)>),
     /// See [`Ask::Renew`]: the new certificate (PEM), or why there is none.
     Renewed(Result<String, String>),
-    /// See [`Ask::Present`]: who is up, as the replica that answers sees it.
-    Present(BTreeSet<NodeId>),
+    /// See [`Ask::Present`]: who is up and who is down, as the replica that answers sees it, of the replicas and of the edges of the asker's region. Of
+    /// others it knows nothing.
+    Present {
+        /// Who is up.
+        up: BTreeSet<NodeId>,
+        /// Who is down.
+        down: BTreeSet<NodeId>,
+    },
     /// See [`Ask::Announce`].
     Announced,
     /// See [`Ask::Build`].
@@ -700,10 +706,7 @@ mod tests {
             ("ReadIndex", Ask::ReadIndex),
             (
                 "Write",
-                Ask::Write(Write {
-                    operation: OperationId(1),
-                    kind: WriteKind::Fenced(Box::new(envelope.command)),
-                }),
+                Ask::Write(Write { operation: OperationId(1), kind: WriteKind::Fenced(Box::new(envelope.command)) }),
             ),
             ("Have", Ask::Have { digests: vec![digest], repository: None }),
             ("Replicate", Ask::Replicate { digest, sources: vec![], repository: None }),
@@ -716,25 +719,15 @@ mod tests {
             ("Introduce", Ask::Introduce(node())),
             ("Join", Ask::Join(join())),
             ("Preheat", Ask::Preheat { digest, via: None }),
-            (
-                "Referrers",
-                Ask::Referrers { repository: repository.clone(), subject: digest, query: String::new() },
-            ),
+            ("Referrers", Ask::Referrers { repository: repository.clone(), subject: digest, query: String::new() }),
             ("Token", Ask::Token { name: "n".into(), password: "p".into(), scopes: vec![] }),
             ("Renew", Ask::Renew { certificate_request: String::new() }),
             ("Present", Ask::Present),
             ("Announce", Ask::Announce([NodeId(1)].into())),
             ("Build", Ask::Build),
         ];
-        let fetch = Bulk::Fetch {
-            digest,
-            offset: 0,
-            fill: false,
-            via: None,
-            list: false,
-            direct: false,
-            class: Class::Pull,
-        };
+        let fetch =
+            Bulk::Fetch { digest, offset: 0, fill: false, via: None, list: false, direct: false, class: Class::Pull };
         let streams = vec![
             ("Lease", Open::Lease),
             ("Fetch", Open::Bulk(fetch)),

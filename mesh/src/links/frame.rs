@@ -3,56 +3,60 @@
 use std::time::Duration;
 
 use quinn::{RecvStream, SendStream};
-use rules::wire;
+use rules::wire::{self, LARGEST};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::LinkError;
 
-/// The longest frame: a few of the largest manifests in one message of the consensus.
-pub const MAX_FRAME: usize = 40 << 20;
+/// How long a frame may stand still while it arrives.
+pub(super) const STALLED: Duration = Duration::from_secs(30);
 
 /// Writes one frame.
 pub async fn write_frame(send: &mut SendStream, body: &[u8]) -> Result<(), LinkError> {
-    let length = u32::try_from(body.len()).ok().filter(|n| *n as usize <= MAX_FRAME);
+    let length = u32::try_from(body.len()).ok().filter(|n| *n as usize <= LARGEST);
     let length = length.ok_or_else(|| LinkError::Broken(format!("a frame of {} bytes is too long", body.len())))?;
     send.write_all(&length.to_be_bytes()).await.map_err(LinkError::broken)?;
     send.write_all(body).await.map_err(LinkError::broken)
 }
 
-/// Reads a frame's length in bytes, with which it begins.
-pub async fn begin_frame(receive: &mut RecvStream) -> Result<usize, LinkError> {
+/// Reads a frame's length in bytes, with which it begins. One of more than `largest` is an error: nothing was read of it, or set aside for it.
+pub async fn begin_frame(receive: &mut RecvStream, largest: usize) -> Result<usize, LinkError> {
     let mut length = [0; 4];
     receive.read_exact(&mut length).await.map_err(LinkError::broken)?;
     let length = u32::from_be_bytes(length) as usize;
-    if length > MAX_FRAME {
-        return Err(LinkError::Broken(format!("a frame of {length} bytes is too long")));
+    if length > largest {
+        return Err(LinkError::Broken(format!("a frame of {length} bytes is longer than is taken here ({largest})")));
     }
     Ok(length)
 }
 
-/// Reads one frame.
-pub async fn read_frame(receive: &mut RecvStream) -> Result<Vec<u8>, LinkError> {
-    let length = begin_frame(receive).await?;
-    let mut body = vec![0; length];
-    receive.read_exact(&mut body).await.map_err(LinkError::broken)?;
-    Ok(body)
-}
-
-/// Reads the rest of a frame that has begun, which may be megabytes: it must not stand still for `patience`, however long all of it takes.
-pub async fn finish_message<T: DeserializeOwned>(
+/// Reads on in a frame that has begun, until `body` has `length` bytes. Memory is taken for what has arrived, not for what was announced. It must not stand
+/// still for `patience`, however long all of it takes.
+pub(super) async fn fill_frame(
     receive: &mut RecvStream,
+    body: &mut Vec<u8>,
     length: usize,
     patience: Duration,
-) -> Result<T, LinkError> {
-    let mut body = Vec::new();
+) -> Result<(), LinkError> {
     while body.len() < length {
         let chunk = timeout(patience, receive.read_chunk(length - body.len(), true)).await;
         let chunk = chunk.map_err(|_| LinkError::Deadline)?.map_err(LinkError::broken)?;
         let chunk = chunk.ok_or_else(|| LinkError::Broken("the stream ended within a frame".into()))?;
         body.extend_from_slice(&chunk.bytes);
     }
+    Ok(())
+}
+
+/// Reads the rest of a message whose frame has begun.
+pub async fn finish_message<T: DeserializeOwned>(
+    receive: &mut RecvStream,
+    length: usize,
+    patience: Duration,
+) -> Result<T, LinkError> {
+    let mut body = Vec::new();
+    fill_frame(receive, &mut body, length, patience).await?;
     Ok(wire::decode(&body)?)
 }
 
@@ -61,7 +65,16 @@ pub async fn write_message<T: Serialize>(send: &mut SendStream, message: &T) -> 
     write_frame(send, &wire::encode(message)).await
 }
 
-/// Reads one message from a frame.
+/// Reads one message from a frame of at most `largest` bytes, however long it takes to begin.
+pub async fn read_message_within<T: DeserializeOwned>(
+    receive: &mut RecvStream,
+    largest: usize,
+) -> Result<T, LinkError> {
+    let length = begin_frame(receive, largest).await?;
+    finish_message(receive, length, STALLED).await
+}
+
+/// Reads one of the many messages that fit into [`wire::SMALL`] bytes.
 pub async fn read_message<T: DeserializeOwned>(receive: &mut RecvStream) -> Result<T, LinkError> {
-    Ok(wire::decode(&read_frame(receive).await?)?)
+    read_message_within(receive, wire::SMALL).await
 }

@@ -1,4 +1,7 @@
-//! QUIC links between nodes: mutual TLS under the mesh's CA, every peer's id taken from its certificate and never from what it says.
+//! QUIC links between nodes: mutual TLS under the mesh's CA, every peer's id and role taken from its certificate and never from what it says.
+//!
+//! Nothing that a peer sends is decoded before it is known who sends it and how long a message of its kind may be ([`serve`]). Whoever dials looks at the
+//! certificate that answers, too: what is for replicas is not said to an edge that listens at a replica's address.
 //!
 //! Each peer is dialled on demand, twice: one connection for control (consensus, gossip, questions), one for bulk (blobs, snapshots), so that a blob's
 //! flow control and losses do not delay a heartbeat. Every call carries its own deadline: a killed peer's connection looks open until its idle timeout.
@@ -11,31 +14,36 @@ mod serve;
 mod tls;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quinn::{Connecting, Connection, ConnectionError, Endpoint, Incoming, RecvStream, SendStream, TransportConfig};
+use rules::door::{DoorTerms, Doorkeeper, Known, Shown, Standing};
+use rules::level::Level;
 use rules::names::NodeId;
-use rules::wire::{self, Answer, Ask, BadMessage, Bulk};
-use serde::{Deserialize, Serialize};
+use rules::records::Role;
+use rules::wire::{self, Answer, Ask, BadMessage, Bulk, Open};
 
-pub use frame::{MAX_FRAME, begin_frame, finish_message, read_frame, read_message, write_frame, write_message};
+pub use frame::{begin_frame, finish_message, read_message, read_message_within, write_frame, write_message};
 pub use line::Line;
-pub use serve::{Peer, Service, serve};
-pub use tls::{CongestionControl, ask_to_join};
+pub use serve::{Guest, Service, serve};
+pub use tls::{CongestionControl, Demand, ask_to_join};
 
 use crate::identity::{Identity, IdentityError};
 
-/// How a stream begins: what it is for.
-#[derive(Serialize, Deserialize)]
-enum Open {
-    Ask(Ask),
-    Lease,
-    Bulk(Bulk),
+/// Says what the node's records know of a peer.
+pub trait Judge: Send + Sync + 'static {
+    /// What is known of `node` now.
+    fn known(&self, node: NodeId) -> Known;
+    /// Where `node` listens, if it is listed.
+    fn address_of(&self, node: NodeId) -> Option<SocketAddr>;
 }
+
+/// For a process that has no records, such as `atoll invite`: certificates count for what they show.
+const NO_RECORDS: Known = Known { role: None, removed: false, nothing_known: true, level: Level::FIRST };
 
 /// Why a peer did not answer. Unless it says otherwise the peer may have acted all the same.
 #[derive(Debug, thiserror::Error)]
@@ -81,8 +89,9 @@ enum Class {
 pub struct Links {
     me: NodeId,
     endpoint: Endpoint,
-    server: quinn::ServerConfig,
-    client: quinn::ClientConfig,
+    shows: Mutex<(quinn::ServerConfig, quinn::ClientConfig)>,
+    judge: OnceLock<Arc<dyn Judge>>,
+    door: Arc<Mutex<Doorkeeper>>,
     congestion: CongestionControl,
     addresses: Mutex<HashMap<NodeId, SocketAddr>>,
     connections: Mutex<HashMap<(NodeId, Class), Connection>>,
@@ -92,6 +101,14 @@ pub struct Links {
 
 /// Whoever holds it dials; the others wait and find the connection.
 type Turn = Arc<tokio::sync::Mutex<()>>;
+
+/// So many streams may be opened before it is known who dials. More than the one that a stranger may use: a member's first questions come all at once.
+const STRANGERS_STREAMS: u32 = 16;
+/// So many bytes may be on their way before that.
+const STRANGERS_WINDOW: u32 = 256 << 10;
+
+/// What a node that stops says to whom it is connected.
+const LEAVING: &[u8] = b"leaving";
 
 /// How long a dial may take.
 const DIAL: Duration = Duration::from_millis(1500);
@@ -108,14 +125,56 @@ impl Links {
         Ok(Arc::new(Links {
             me: identity.node,
             endpoint,
-            server,
-            client,
+            shows: Mutex::new((server, client)),
+            judge: OnceLock::new(),
+            door: Arc::new(Mutex::new(Doorkeeper::new(DoorTerms::default()))),
             congestion,
             addresses: Mutex::default(),
             connections: Mutex::default(),
             dialling: Mutex::default(),
             lines: Mutex::default(),
         }))
+    }
+
+    /// From now on peers have the standing that `judge`'s records give them. To be called once; until then a certificate counts for what it shows.
+    pub fn judge_by(&self, judge: Arc<dyn Judge>) {
+        let _ = self.judge.set(judge);
+    }
+
+    /// How far a peer may go that shows this.
+    pub fn standing(&self, shown: &Shown) -> Standing {
+        rules::door::standing(shown, &self.known(shown.node))
+    }
+
+    /// What the records know of `node`.
+    pub fn known(&self, node: NodeId) -> Known {
+        self.judge.get().map_or(NO_RECORDS, |judge| judge.known(node))
+    }
+
+    /// Where the records say that `node` listens.
+    pub fn recorded_address(&self, node: NodeId) -> Option<SocketAddr> {
+        self.judge.get().and_then(|judge| judge.address_of(node))
+    }
+
+    /// Closes what is open to a node that is no member any more.
+    pub fn shut_out(&self, node: NodeId) {
+        self.addresses.lock().remove(&node);
+        self.forget_connections(node);
+    }
+
+    /// Shows another certificate in every handshake from now on. What is under way on connections that are open goes on to its end; what comes next opens
+    /// another: those who know the old certificate would go by it.
+    pub fn show(&self, identity: &Identity) -> Result<(), IdentityError> {
+        let (server, client) = tls::configs(identity)?;
+        self.endpoint.set_server_config(Some(server.clone()));
+        *self.shows.lock() = (server, client);
+        self.connections.lock().clear();
+        Ok(())
+    }
+
+    /// Whether a member is known to be at `address`.
+    fn knows(&self, address: IpAddr) -> bool {
+        self.addresses.lock().values().any(|known| known.ip() == address)
     }
 
     /// This node.
@@ -166,10 +225,12 @@ impl Links {
         if let Some(connection) = self.cached(node, class) {
             return Ok(connection);
         }
-        let address = self.addresses.lock().get(&node).copied().ok_or(LinkError::Unknown(node))?;
+        // the records know of a node as soon as it is a member; what was told otherwise is for those that are not listed here yet
+        let told = self.addresses.lock().get(&node).copied();
+        let address = self.recorded_address(node).or(told).ok_or(LinkError::Unknown(node))?;
         let unreachable = |reason: String| LinkError::Unreachable { node, reason };
-        let mut config = self.client.clone();
-        config.transport_config(self.transport(address));
+        let mut config = self.shows.lock().1.clone();
+        config.transport_config(self.dialled(address));
         let dial = self
             .endpoint
             .connect_with(config, address, &node.certificate_name())
@@ -179,24 +240,54 @@ impl Links {
             Ok(Err(error)) => return Err(unreachable(error.to_string())),
             Err(_) => return Err(unreachable(format!("{address} did not answer"))),
         };
+        // whoever answers proved the id; whether it still counts, and as what, its certificate and the records say
+        let standing = serve::shown_by(&connection).map(|shown| self.standing(&shown));
+        match standing {
+            Some(Standing::Replica | Standing::Edge) => {}
+            Some(Standing::Nobody(reason)) => return Err(unreachable(reason.into())),
+            Some(Standing::RenewOnly) => return Err(unreachable("its certificate has to be renewed first".into())),
+            None => return Err(unreachable("its certificate is not one of a node".into())),
+        }
         self.connections.lock().insert((node, class), connection.clone());
         Ok(connection)
     }
 
-    /// How packets are sent to `address`.
-    fn transport(&self, address: SocketAddr) -> Arc<TransportConfig> {
-        tls::transport(self.congestion, path::largest_payload(address))
+    /// How packets are sent to `address` on a connection that this node dials. The peer opens no streams there.
+    fn dialled(&self, address: SocketAddr) -> Arc<TransportConfig> {
+        let mut transport = tls::transport(self.congestion, path::largest_payload(address));
+        transport.max_concurrent_bidi_streams(0u32.into());
+        // nothing is read there; without a buffer quinn would not send datagrams either
+        transport.datagram_receive_buffer_size(Some(16 << 10));
+        Arc::new(transport)
     }
 
     /// Takes a peer's handshake in.
     fn accept(&self, incoming: Incoming) -> Result<Connecting, ConnectionError> {
-        let mut config = self.server.clone();
-        config.transport_config(self.transport(incoming.remote_address()));
+        let mut config = self.shows.lock().0.clone();
+        let mut transport = tls::transport(self.congestion, path::largest_payload(incoming.remote_address()));
+        // until it is known who dials; `serve` gives a member more
+        transport.max_concurrent_bidi_streams(STRANGERS_STREAMS.into());
+        transport.receive_window(STRANGERS_WINDOW.into());
+        config.transport_config(Arc::new(transport));
         incoming.accept_with(Arc::new(config))
     }
 
     async fn open_stream(&self, to: NodeId, class: Class, open: &Open) -> Result<(SendStream, RecvStream), LinkError> {
         let connection = self.connection(to, class).await?;
+        let for_edges = match open {
+            Open::Ask(ask) => wire::edges_answer(ask),
+            Open::Lease => false,
+            Open::Bulk(bulk) => matches!(bulk, Bulk::Fetch { .. }),
+        };
+        if !for_edges {
+            let is_replica = serve::shown_by(&connection).is_some_and(|shown| match shown.role {
+                Some(role) => role == Role::Replica,
+                None => self.standing(&shown) == Standing::Replica,
+            });
+            if !is_replica {
+                return Err(LinkError::Refused("it shows no replica's certificate, and this is not for others".into()));
+            }
+        }
         let (mut send, receive) = connection.open_bi().await.map_err(LinkError::broken)?;
         write_frame(&mut send, &wire::encode(open)).await?;
         Ok((send, receive))
@@ -204,11 +295,12 @@ impl Links {
 
     /// Asks `to`, and waits for its answer at most `deadline`.
     pub async fn ask(&self, to: NodeId, ask: Ask, deadline: Duration) -> Result<Answer, LinkError> {
+        let largest = ask.largest_answer();
         let open = Open::Ask(ask);
         let exchange = async {
             let (mut send, mut receive) = self.open_stream(to, Class::Control, &open).await?;
             let _ = send.finish();
-            match read_message(&mut receive).await? {
+            match read_message_within(&mut receive, largest).await? {
                 Answer::Refused(reason) => Err(LinkError::Refused(reason)),
                 answer => Ok(answer),
             }
@@ -272,7 +364,7 @@ impl Links {
 
     /// Closes everything and lets the close reach the peers.
     pub async fn close(&self) {
-        self.endpoint.close(0u32.into(), b"leaving");
+        self.endpoint.close(0u32.into(), LEAVING);
         let _ = tokio::time::timeout(Duration::from_millis(500), self.endpoint.wait_idle()).await;
     }
 }
@@ -285,7 +377,8 @@ pub(crate) fn open_for_tests(
     congestion: CongestionControl,
 ) -> Arc<Links> {
     let candidate = crate::identity::Candidate::generate(node).unwrap();
-    let certificate = authority.sign(node, &candidate.request).unwrap();
+    let role = rules::records::Role::Replica;
+    let certificate = authority.sign(node, role, &candidate.request, crate::clock::timestamp()).unwrap();
     let identity = Identity { node, certificate, key: candidate.key, authority: authority.clone() };
     Links::open(&identity, (std::net::Ipv4Addr::LOCALHOST, 0).into(), congestion).unwrap()
 }

@@ -1,88 +1,284 @@
-//! Answering peers. What is asked goes to the [`Service`] that the node hands in.
+//! Answering peers. What is asked goes to the [`Service`] that the node hands in; who may ask what is decided before a message is decoded
+//! ([`rules::door`], [`rules::wire::Kind`]).
 
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use quinn::{Connection, Incoming, RecvStream, SendStream};
+use parking_lot::Mutex;
+use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
+use rules::door::{Doorkeeper, Knock, Shown, Standing};
 use rules::names::NodeId;
-use rules::wire::{Answer, Ask, Bulk};
+use rules::wire::{self, Answer, Ask, Bulk, HEAD, JoinRequest, Kind, LARGEST, Open, SMALL};
 use rustls::pki_types::CertificateDer;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::{Links, Open, read_message, write_message};
-use crate::identity;
+use super::frame::{STALLED, begin_frame, fill_frame};
+use super::{LEAVING, LinkError, Links, write_message};
 use crate::supervise::Tasks;
-
-/// Who is at the other end: taken from its certificate. `None` is a node that has none yet and may only ask to join.
-pub type Peer = Option<NodeId>;
+use crate::{clock, identity};
 
 /// What a node does when a peer asks.
 pub trait Service: Send + Sync + 'static {
     /// Answers one question of a member.
-    fn answer(&self, from: NodeId, ask: Ask) -> impl Future<Output = Answer> + Send;
-    /// Answers a node that is no member yet.
-    fn join(&self, ask: Ask) -> impl Future<Output = Answer> + Send;
-    /// Serves a lease stream until it ends.
+    fn answer(&self, from: Guest, ask: Ask) -> impl Future<Output = Answer> + Send;
+    /// Answers a node that is no member yet and wants to be one.
+    fn join(&self, request: JoinRequest) -> impl Future<Output = Answer> + Send;
+    /// Serves a lease stream of a replica until it ends.
     fn lease(&self, from: NodeId, send: SendStream, receive: RecvStream) -> impl Future<Output = ()> + Send;
     /// Serves a bulk stream until it ends.
-    fn bulk(&self, from: NodeId, bulk: Bulk, send: SendStream, receive: RecvStream) -> impl Future<Output = ()> + Send;
-    /// Takes a datagram in.
+    fn bulk(&self, from: Guest, bulk: Bulk, send: SendStream, receive: RecvStream) -> impl Future<Output = ()> + Send;
+    /// A member has said that it goes.
+    fn left(&self, node: NodeId);
+    /// Takes a datagram of a replica in.
     fn datagram(&self, from: NodeId, data: Bytes) -> impl Future<Output = ()> + Send;
+}
+
+/// A peer whose certificate was checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guest {
+    /// Who it is.
+    pub node: NodeId,
+    /// How far it may go: never [`Standing::Nobody`].
+    pub standing: Standing,
+}
+
+/// How long a handshake may take, and a stranger's one message.
+const STRANGER: Duration = Duration::from_secs(5);
+/// How long a stranger may wait for its answer: a join is written by a majority.
+const JOINING: Duration = Duration::from_secs(30);
+/// So many connections of one member are open at a time: two, those of the processes that act for it (`atoll invite`), and what it has not yet given up. The
+/// oldest goes first.
+const OPEN: usize = 8;
+/// So many bytes of messages of one replica may be in memory at a time: one of the consensus as long as there are, and the next; the same for all else.
+const OF_REPLICA: usize = 2 * LARGEST;
+/// The same of an edge.
+const OF_EDGE: usize = 4 << 20;
+
+/// How many streams a peer may have open, and how many bytes may be on their way to it, before and after it is known.
+struct Room {
+    streams: u32,
+    window: u32,
+}
+
+const FOR_REPLICA: Room = Room { streams: 1024, window: 64 << 20 };
+const FOR_EDGE: Room = Room { streams: 256, window: 8 << 20 };
+
+/// What is bounded for each member over all its connections.
+#[derive(Default)]
+struct Hall {
+    guests: Mutex<HashMap<NodeId, Bounds>>,
+}
+
+struct Bounds {
+    connections: VecDeque<Connection>,
+    consensus: Arc<Semaphore>,
+    others: Arc<Semaphore>,
+}
+
+impl Hall {
+    /// Takes a connection of `guest` in; the oldest of too many is closed.
+    fn enter(&self, guest: Guest, connection: &Connection) -> (Arc<Semaphore>, Arc<Semaphore>) {
+        let bytes = if guest.standing == Standing::Replica { OF_REPLICA } else { OF_EDGE };
+        let permits = || Arc::new(Semaphore::new(bytes));
+        let mut guests = self.guests.lock();
+        let bounds = guests.entry(guest.node).or_insert_with(|| Bounds {
+            connections: VecDeque::new(),
+            consensus: permits(),
+            others: permits(),
+        });
+        bounds.connections.retain(|c| c.close_reason().is_none());
+        bounds.connections.push_back(connection.clone());
+        if bounds.connections.len() > OPEN
+            && let Some(oldest) = bounds.connections.pop_front()
+        {
+            oldest.close(0u32.into(), b"too many connections");
+        }
+        (bounds.consensus.clone(), bounds.others.clone())
+    }
+}
+
+/// A place at the door, given back when the peer is known or gone.
+struct Place {
+    door: Arc<Mutex<Doorkeeper>>,
+    address: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.door.lock().handle_left(self.address);
+    }
 }
 
 /// Accepts connections until the group stops.
 pub async fn serve<S: Service>(links: Arc<Links>, service: Arc<S>, tasks: Tasks) {
+    let hall = Arc::new(Hall::default());
     while let Some(incoming) = links.endpoint.accept().await {
-        let (links, service, inner) = (links.clone(), service.clone(), tasks.clone());
-        tasks.spawn("links.connection", connection(links, incoming, service, inner));
+        let Some((incoming, place)) = knock(&links, incoming) else { continue };
+        let (links, service, hall, inner) = (links.clone(), service.clone(), hall.clone(), tasks.clone());
+        tasks.spawn("links.connection", connection(links, incoming, place, service, hall, inner));
     }
 }
 
-async fn connection<S: Service>(links: Arc<Links>, incoming: Incoming, service: Arc<S>, tasks: Tasks) {
+/// Lets a handshake begin, or not. Costs nothing but a look at a table.
+fn knock(links: &Links, incoming: Incoming) -> Option<(Incoming, Place)> {
+    let address = incoming.remote_address().ip();
+    let (member, proven) = (links.knows(address), incoming.remote_address_validated());
+    let knock = links.door.lock().handle_knock(clock::now(), address, member, proven);
+    match knock {
+        Knock::Admit => Some((incoming, Place { door: links.door.clone(), address })),
+        Knock::Prove => {
+            if let Err(error) = incoming.retry() {
+                error.into_incoming().refuse();
+            }
+            None
+        }
+        Knock::Refuse => {
+            metrics::counter!("atoll_links_refused_total").increment(1);
+            incoming.refuse();
+            None
+        }
+    }
+}
+
+async fn connection<S: Service>(
+    links: Arc<Links>,
+    incoming: Incoming,
+    place: Place,
+    service: Arc<S>,
+    hall: Arc<Hall>,
+    tasks: Tasks,
+) {
     let handshake = async { links.accept(incoming)?.await };
-    let connection = match handshake.await {
-        Ok(connection) => connection,
-        Err(error) => {
+    let connection = match timeout(STRANGER, handshake).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
             debug!(%error, "handshake failed");
             return;
         }
+        Err(_) => {
+            debug!("a handshake took too long");
+            return;
+        }
     };
-    let peer = peer_of(&connection);
-    if let Some(from) = peer {
-        let (datagrams, service) = (connection.clone(), service.clone());
-        tasks.spawn("links.datagrams", async move {
-            while let Ok(data) = datagrams.read_datagram().await {
-                service.datagram(from, data).await;
-            }
-        });
+    let Some(shown) = shown_by(&connection) else {
+        if let Err(error) = stranger(&connection, &*service).await {
+            debug!(%error, "a stranger was sent away");
+        }
+        connection.close(0u32.into(), b"");
+        return;
+    };
+    let standing = links.standing(&shown);
+    if let Standing::Nobody(reason) = standing {
+        warn!(node = %shown.node, reason, "a node was turned away");
+        metrics::counter!("atoll_links_refused_total").increment(1);
+        connection.close(0u32.into(), reason.as_bytes());
+        return;
     }
-    while let Ok((send, receive)) = connection.accept_bi().await {
-        let service = service.clone();
+    drop(place);
+    let guest = Guest { node: shown.node, standing };
+    let (consensus, others) = hall.enter(guest, &connection);
+    let room = if standing == Standing::Replica { FOR_REPLICA } else { FOR_EDGE };
+    connection.set_max_concurrent_bi_streams(VarInt::from_u32(room.streams));
+    connection.set_receive_window(VarInt::from_u32(room.window));
+    let (datagrams, heard, hearing) = (connection.clone(), service.clone(), links.clone());
+    tasks.spawn("links.datagrams", async move {
+        while let Ok(data) = datagrams.read_datagram().await {
+            // gossip is between replicas: an edge has no say in who is alive
+            if hearing.standing(&shown) == Standing::Replica {
+                heard.datagram(shown.node, data).await;
+            }
+        }
+    });
+    loop {
+        let (send, receive) = match connection.accept_bi().await {
+            Ok(streams) => streams,
+            Err(quinn::ConnectionError::ApplicationClosed(close)) if close.reason == LEAVING => {
+                service.left(shown.node);
+                return;
+            }
+            Err(_) => return,
+        };
+        // looked at anew for each: a node may have been taken out, or its certificate may have ended
+        let standing = links.standing(&shown_by(&connection).unwrap_or(shown));
+        if let Standing::Nobody(reason) = standing {
+            connection.close(0u32.into(), reason.as_bytes());
+            return;
+        }
+        let guest = Guest { node: shown.node, standing };
+        let (service, consensus, others) = (service.clone(), consensus.clone(), others.clone());
         tasks.spawn("links.stream", async move {
-            if let Err(error) = stream(peer, send, receive, &*service).await {
+            if let Err(error) = stream(guest, send, receive, &*service, consensus, others).await {
                 debug!(%error, "stream failed");
             }
         });
     }
 }
 
+/// Hears the one message of a peer that has no certificate.
+async fn stranger<S: Service>(connection: &Connection, service: &S) -> Result<(), LinkError> {
+    let heard = async {
+        let (send, mut receive) = connection.accept_bi().await.map_err(LinkError::broken)?;
+        let length = begin_frame(&mut receive, SMALL).await?;
+        let mut body = Vec::new();
+        fill_frame(&mut receive, &mut body, length, STRANGER).await?;
+        Ok::<_, LinkError>((send, body))
+    };
+    let (mut send, body) = timeout(STRANGER, heard).await.map_err(|_| LinkError::Deadline)??;
+    let answer = match wire::decode_join(&body) {
+        Ok(request) => timeout(JOINING, service.join(request)).await.map_err(|_| LinkError::Deadline)?,
+        Err(error) => Answer::Refused(error.to_string()),
+    };
+    write_message(&mut send, &answer).await?;
+    let _ = send.finish();
+    let _ = timeout(STRANGER, send.stopped()).await;
+    Ok(())
+}
+
 async fn stream<S: Service>(
-    peer: Peer,
+    from: Guest,
     mut send: SendStream,
     mut receive: RecvStream,
     service: &S,
-) -> Result<(), super::LinkError> {
-    let open = match read_message::<Open>(&mut receive).await {
+    consensus: Arc<Semaphore>,
+    others: Arc<Semaphore>,
+) -> Result<(), LinkError> {
+    let length = begin_frame(&mut receive, LARGEST).await?;
+    let mut body = Vec::new();
+    fill_frame(&mut receive, &mut body, length.min(HEAD), STALLED).await?;
+    let admitted = Kind::of(&body).map_err(wire::NotRead::from).and_then(|kind| {
+        kind.admit(from.standing, length)?;
+        Ok(kind)
+    });
+    let kind = match admitted {
+        Ok(kind) => kind,
+        Err(error) => {
+            warn!(from = %from.node, %error, "a peer's message was not read");
+            metrics::counter!("atoll_messages_refused_total").increment(1);
+            let _ = receive.stop(0u32.into());
+            write_message(&mut send, &Answer::Refused(error.to_string())).await?;
+            let _ = send.finish();
+            return Ok(());
+        }
+    };
+    // held for as long as what was read is in memory
+    let _memory = reserve(if kind.is_consensus() { consensus } else { others }, length).await?;
+    fill_frame(&mut receive, &mut body, length, STALLED).await?;
+    let open = match wire::decode::<Open>(&body) {
         Ok(open) => open,
-        Err(super::LinkError::Message(error)) => {
-            warn!(%error, "a peer's message was refused");
+        Err(error) => {
+            warn!(from = %from.node, %error, "a peer's message was refused");
             return write_message(&mut send, &Answer::Refused(error.to_string())).await;
         }
-        Err(error) => return Err(error),
     };
-    match (peer, open) {
-        (Some(from), Open::Ask(ask)) => {
+    drop(body);
+    match open {
+        Open::Ask(ask) => {
             // a caller that went away need not be answered: drop the work with the stream
             let answer = tokio::select! {
                 answer = service.answer(from, ask) => answer,
@@ -91,21 +287,23 @@ async fn stream<S: Service>(
             write_message(&mut send, &answer).await?;
             let _ = send.finish();
         }
-        (Some(from), Open::Lease) => service.lease(from, send, receive).await,
-        (Some(from), Open::Bulk(bulk)) => service.bulk(from, bulk, send, receive).await,
-        (None, Open::Ask(ask @ Ask::Join(_))) => {
-            let answer = service.join(ask).await;
-            write_message(&mut send, &answer).await?;
-            let _ = send.finish();
-            let _ = send.stopped().await;
-        }
-        (None, _) => warn!("a peer without a certificate asked for more than to join"),
+        Open::Lease => service.lease(from.node, send, receive).await,
+        Open::Bulk(bulk) => service.bulk(from, bulk, send, receive).await,
     }
     Ok(())
 }
 
-/// The peer's id, from its certificate, which the handshake has checked against the mesh's CA.
-fn peer_of(connection: &Connection) -> Peer {
+/// Waits until the peer's messages leave room for `length` bytes more. What is small counts as nothing: the number of streams bounds it.
+async fn reserve(bytes: Arc<Semaphore>, length: usize) -> Result<Option<OwnedSemaphorePermit>, LinkError> {
+    if length <= SMALL {
+        return Ok(None);
+    }
+    let permits = u32::try_from(length).map_err(LinkError::broken)?;
+    bytes.acquire_many_owned(permits).await.map(Some).map_err(LinkError::broken)
+}
+
+/// What the peer's certificate shows now. The handshake has checked it against the mesh's CA. `None`: it has none.
+pub(super) fn shown_by(connection: &Connection) -> Option<Shown> {
     let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    identity::node_of(chain.first()?)
+    identity::shown(chain.first()?, clock::timestamp())
 }

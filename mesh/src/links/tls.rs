@@ -8,18 +8,20 @@ use std::time::Duration;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt};
 use rules::digest::Digest;
-use rules::wire::{Answer, Ask, JoinGrant, JoinRequest};
+use rules::records::Role;
+use rules::wire::{Answer, Ask, JoinGrant, JoinRequest, Open};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 
 use tracing::warn;
 
 use super::congestion::ByDelivery;
 use super::path::LARGEST;
-use super::{LinkError, Open, read_message, write_message};
-use crate::identity::{Identity, IdentityError, certificate_der};
+use super::{LinkError, read_message_within, write_message};
+use crate::identity::{Identity, IdentityError, certificate_der, shown};
 
 /// The socket buffers asked for, in bytes: what one stream has on a 1 Gbit/s path within 32 ms.
 const BUFFER: usize = 4 << 20;
@@ -37,7 +39,7 @@ fn certificate_error(error: impl std::fmt::Display) -> IdentityError {
 
 /// Idle timeout and keep-alive let a dead peer's connection go within seconds; windows let one stream fill a 100 ms path at 1 Gbit/s. Packets grow to
 /// `largest` bytes of payload where they come through.
-pub(super) fn transport(congestion: CongestionControl, largest: u16) -> Arc<TransportConfig> {
+pub(super) fn transport(congestion: CongestionControl, largest: u16) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let mut packets = MtuDiscoveryConfig::default();
     packets.upper_bound(largest);
@@ -45,7 +47,6 @@ pub(super) fn transport(congestion: CongestionControl, largest: u16) -> Arc<Tran
     transport.max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(6_000))));
     transport.keep_alive_interval(Some(Duration::from_millis(1500)));
     transport.datagram_receive_buffer_size(Some(1 << 20));
-    transport.max_concurrent_bidi_streams(VarInt::from_u32(1024));
     transport.max_concurrent_uni_streams(VarInt::from_u32(0));
     transport.stream_receive_window(VarInt::from_u32(12 << 20));
     transport.send_window(16 << 20);
@@ -55,7 +56,7 @@ pub(super) fn transport(congestion: CongestionControl, largest: u16) -> Arc<Tran
             transport.congestion_controller_factory(Arc::new(quinn::congestion::CubicConfig::default()))
         }
     };
-    Arc::new(transport)
+    transport
 }
 
 /// How much may be in flight on a link: see the setting `links.congestion`.
@@ -78,6 +79,7 @@ pub(super) fn configs(identity: &Identity) -> Result<(quinn::ServerConfig, quinn
         .allow_unauthenticated()
         .build()
         .map_err(certificate_error)?;
+    let verifier = Arc::new(ExpiredToo(verifier));
     let mut server = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(certificate_error)?
@@ -130,14 +132,74 @@ pub(super) fn endpoint(
     Endpoint::new(config, Some(server), socket.into(), Arc::new(TokioRuntime)).map_err(error)
 }
 
-/// Asks a member at `address` to be let in, trusting it only if its chain holds the CA with `fingerprint`.
+/// Lets a handshake go on whose certificate was good until it expired: [`super::serve`] sees that it has, and lets its node renew it, only.
+#[derive(Debug)]
+struct ExpiredToo(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for ExpiredToo {
+    fn client_auth_mandatory(&self) -> bool {
+        self.0.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        match self.0.verify_client_cert(end_entity, intermediates, now) {
+            Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
+                self.0.verify_client_cert(end_entity, intermediates, not_after)
+            }
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+/// What a joining node demands of whoever it shows its secret to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// The fingerprint of the CA that its chain must hold.
+    pub authority: Digest,
+    /// Whether its certificate must name it a replica. Not so for a token of a mesh whose certificates may be from before roles stood in them: then it
+    /// must not name it an edge.
+    pub named_replica: bool,
+}
+
+/// Asks a member at `address` to be let in, if it is what is demanded.
 pub async fn ask_to_join(
     address: SocketAddr,
-    fingerprint: Digest,
+    demand: Demand,
     request: JoinRequest,
     deadline: Duration,
 ) -> Result<JoinGrant, LinkError> {
-    let verifier = Arc::new(KnownAuthority { fingerprint, provider: provider() });
+    let verifier = Arc::new(KnownAuthority { demand, provider: provider() });
     let mut client = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(LinkError::broken)?
@@ -154,9 +216,11 @@ pub async fn ask_to_join(
             .map_err(LinkError::broken)?;
         let connection = connecting.await.map_err(LinkError::broken)?;
         let (mut send, mut receive) = connection.open_bi().await.map_err(LinkError::broken)?;
-        write_message(&mut send, &Open::Ask(Ask::Join(request))).await?;
+        let ask = Ask::Join(request);
+        let largest = ask.largest_answer();
+        write_message(&mut send, &Open::Ask(ask)).await?;
         let _ = send.finish();
-        match read_message(&mut receive).await? {
+        match read_message_within(&mut receive, largest).await? {
             Answer::Joined(Ok(grant)) => Ok(grant),
             Answer::Joined(Err(reason)) | Answer::Refused(reason) => Err(LinkError::Refused(reason)),
             other => Err(LinkError::Broken(format!("unexpected answer {other:?}"))),
@@ -170,7 +234,7 @@ pub async fn ask_to_join(
 /// Trusts a server whose chain ends in the CA that the token names.
 #[derive(Debug)]
 struct KnownAuthority {
-    fingerprint: Digest,
+    demand: Demand,
     provider: Arc<CryptoProvider>,
 }
 
@@ -185,14 +249,19 @@ impl ServerCertVerifier for KnownAuthority {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let authority = intermediates
             .iter()
-            .find(|c| Digest::sha256(c) == self.fingerprint)
+            .find(|c| Digest::sha256(c) == self.demand.authority)
             .ok_or_else(|| rustls::Error::General("this node's mesh is not the one that the token is for".into()))?;
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone())?;
         let certificate = rustls::server::ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
         rustls::client::verify_server_cert_signed_by_trust_anchor(&certificate, &roots, &[], now, algorithms)?;
-        Ok(ServerCertVerified::assertion())
+        let role = shown(end_entity, crate::clock::timestamp()).and_then(|shown| shown.role);
+        match role {
+            Some(Role::Replica) => Ok(ServerCertVerified::assertion()),
+            None if !self.demand.named_replica => Ok(ServerCertVerified::assertion()),
+            _ => Err(rustls::Error::General("this node is not a replica, and only a replica lets others in".into())),
+        }
     }
 
     fn verify_tls12_signature(

@@ -2,12 +2,12 @@ use std::cell::Cell;
 use std::sync::{Arc, mpsc};
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use rules::wire::{Answer, Ask};
+use rules::wire::{Answer, Ask, JoinRequest};
 use tokio::sync::watch;
 
 use super::*;
 use crate::identity::Authority;
-use crate::links::{self, CongestionControl, Line, Service};
+use crate::links::{self, CongestionControl, Guest, Line, Service};
 use crate::supervise::{Tasks, blocking};
 
 /// All that waits for a stream; that of three fits into what one connection may have waiting.
@@ -28,17 +28,19 @@ where
     F: Fn(Class, SendStream) -> D + Send + Sync + 'static,
     D: Future<Output = ()> + Send,
 {
-    async fn bulk(&self, _: NodeId, bulk: Bulk, send: SendStream, _: RecvStream) {
+    fn left(&self, _: NodeId) {}
+
+    async fn bulk(&self, _: Guest, bulk: Bulk, send: SendStream, _: RecvStream) {
         if let Bulk::Fetch { class, .. } = bulk {
             self.0(class, send).await;
         }
     }
 
-    async fn answer(&self, _: NodeId, _: Ask) -> Answer {
+    async fn answer(&self, _: Guest, _: Ask) -> Answer {
         Answer::Refused("only bulk".into())
     }
 
-    async fn join(&self, _: Ask) -> Answer {
+    async fn join(&self, _: JoinRequest) -> Answer {
         Answer::Refused("only bulk".into())
     }
 

@@ -9,9 +9,10 @@ use argon2::{Argon2, PasswordHasher, PasswordVerifier};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::{Method, header};
+use mesh::secrets::Secrets;
 use mesh::supervise::blocking;
 use parking_lot::Mutex;
-use rules::access::{Action, Identity, Scope, allowed};
+use rules::access::{Action, Identity, RegistryScope, allowed};
 use rules::digest::Digest;
 use rules::names::RepositoryName;
 use rules::records::{Look, Project, User, key};
@@ -24,6 +25,8 @@ use crate::http::{Code, Failure};
 use crate::mirrors::Mirrors;
 use crate::records::Records;
 
+use tokens::Reach;
+
 pub use tokens::SERVICE;
 
 /// So many proven credentials are remembered.
@@ -35,6 +38,8 @@ const CHECKS: usize = 2;
 /// Checks credentials.
 pub struct Access {
     records: Records,
+    /// Opens the key that tokens are signed with.
+    secrets: Arc<Secrets>,
     /// What an edge signs its own tokens with; they are good at this edge only, for as long as it runs.
     edge_secret: [u8; 32],
     public_url: Option<String>,
@@ -50,24 +55,37 @@ pub struct Caller {
     /// Who.
     pub identity: Identity,
     /// With a token: what it is good for. `None` for credentials, which are good for all that the identity may do.
-    scopes: Option<Vec<Scope>>,
+    reach: Option<Reach>,
     /// Whether credentials came that are good.
     presented: bool,
     /// Whether a token came that is not, or that this node cannot check.
     refused: bool,
 }
 
+impl Caller {
+    /// Whether this caller may read every repository: an administrator who has shown the password. A token may read what its scopes name.
+    pub fn may_read_all(&self) -> bool {
+        self.reach.is_none() && matches!(self.identity, Identity::Administrator(_))
+    }
+}
+
 impl Access {
     /// Challenges name `public_url` if there is one, else the request's own Host.
-    pub fn new(records: Records, public_url: Option<String>, tls: bool, mirrors: Arc<Mirrors>) -> Arc<Self> {
+    pub fn new(
+        records: Records,
+        secrets: Arc<Secrets>,
+        public_url: Option<String>,
+        tls: bool,
+        mirrors: Arc<Mirrors>,
+    ) -> Arc<Self> {
         let (proven, checking) = (Mutex::default(), Semaphore::new(CHECKS));
-        Arc::new(Access { records, edge_secret: rand::random(), public_url, tls, mirrors, proven, checking })
+        Arc::new(Access { records, secrets, edge_secret: rand::random(), public_url, tls, mirrors, proven, checking })
     }
 
     /// Who sent `request`. No credentials are the anonymous; wrong ones are an error, never the anonymous. But who only reads and shows a token that has expired, or
     /// that another edge signed, may read what everybody may: clients show a token for minutes, to whatever node a name leads them.
     pub async fn caller(&self, request: &Request) -> Result<Caller, Failure> {
-        let anonymous = Caller { identity: Identity::Anonymous, scopes: None, presented: false, refused: false };
+        let anonymous = Caller { identity: Identity::Anonymous, reach: None, presented: false, refused: false };
         let Some(written) = request.header(&header::AUTHORIZATION) else { return Ok(anonymous) };
         match written.split_once(' ') {
             Some((scheme, value)) if scheme.eq_ignore_ascii_case("basic") => {
@@ -79,8 +97,8 @@ impl Access {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
                 let reads = matches!(request.method, Method::GET | Method::HEAD);
                 match self.check_token(token.trim()).await {
-                    Ok(Some((identity, scopes))) => {
-                        Ok(Caller { identity, scopes: Some(scopes), presented: true, refused: false })
+                    Ok(Some((identity, reach))) => {
+                        Ok(Caller { identity, reach: Some(reach), presented: true, refused: false })
                     }
                     Ok(None) | Err(_) if reads => Ok(Caller { refused: true, ..anonymous }),
                     Ok(None) => Err(self.unauthorized(request, &[])),
@@ -95,7 +113,9 @@ impl Access {
     pub async fn identify(&self, credentials: Credentials) -> Result<Option<Verdict>, Failure> {
         Ok(match credentials {
             Credentials::Basic(name, password) => self.check_password(&name, &password).await?.map(|who| (who, None)),
-            Credentials::Token(token) => self.check_token(&token).await?.map(|(who, scopes)| (who, Some(scopes))),
+            Credentials::Token(token) => {
+                self.check_token(&token).await?.map(|(who, reach)| (who, Some(reach.repositories)))
+            }
         })
     }
 
@@ -139,10 +159,9 @@ impl Access {
         repository: &RepositoryName,
         project: Option<&Project>,
     ) -> Result<(), Failure> {
-        let in_scope = caller
-            .scopes
-            .as_ref()
-            .is_none_or(|scopes| scopes.iter().any(|s| s.repository == *repository && s.actions.contains(&action)));
+        let in_scope = caller.reach.as_ref().is_none_or(|reach| {
+            reach.repositories.iter().any(|s| s.repository == *repository && s.actions.contains(&action))
+        });
         let public_pull = action == Action::Pull && project.is_some_and(|p| p.public);
         if allowed(&caller.identity, action, project) && (in_scope || public_pull) {
             if project.is_none() {
@@ -162,10 +181,15 @@ impl Access {
         Err(Failure::new(Code::Denied, format!("{} may not {} here", caller.identity.name(), action.name())))
     }
 
-    /// Whether `caller` is an administrator; else the answer to give.
-    pub fn administrator(&self, request: &Request, caller: &Caller) -> Result<(), Failure> {
+    /// Whether `caller` is an administrator and may use `what` of the registry as a whole; else the answer to give. A token may only with a scope for it.
+    pub fn administrator(&self, request: &Request, caller: &Caller, what: RegistryScope) -> Result<(), Failure> {
+        let in_scope = caller.reach.as_ref().is_none_or(|reach| reach.registry.contains(&what));
         match (&caller.identity, caller.presented || caller.refused) {
-            (Identity::Administrator(_), _) => Ok(()),
+            (Identity::Administrator(_), _) if in_scope => Ok(()),
+            (Identity::Administrator(_), _) => {
+                let scope = format!("registry:{}:*", what.name());
+                Err(self.unauthorized(request, &[("scope", &scope), ("error", "insufficient_scope")]))
+            }
             (_, false) => Err(Failure::new(Code::Unauthorized, "credentials of an administrator are needed")
                 .header(header::WWW_AUTHENTICATE, "Basic realm=\"atoll\"")),
             (_, true) => Err(self.unauthorized(request, &[])),

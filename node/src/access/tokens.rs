@@ -4,7 +4,7 @@
 use http::{Method, Response, header};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use mesh::clock;
-use rules::access::{Action, Identity, Scope, allowed};
+use rules::access::{Action, Identity, RegistryScope, Scope, allowed};
 use rules::mirror::Asked;
 use rules::moment::Timestamp;
 use rules::records::{Look, MeshRecord, key};
@@ -33,12 +33,24 @@ struct Claims {
     exp: u64,
     iat: u64,
     access: Vec<Scope>,
+    /// Scopes that are about no repository.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    registry: Vec<RegistryScope>,
+}
+
+/// What a token is good for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reach {
+    /// In repositories.
+    pub(super) repositories: Vec<Scope>,
+    /// In the registry as a whole.
+    pub(super) registry: Vec<RegistryScope>,
 }
 
 impl Access {
     /// Answers a token request.
     pub async fn token(&self, mut request: Request) -> Result<Response<Payload>, Failure> {
-        let (scopes, credentials) = match request.method {
+        let (asked, credentials) = match request.method {
             Method::GET => (scopes_of(request.head.uri.query().unwrap_or_default().as_bytes()), None),
             Method::POST => {
                 let form = request.body.whole(FORM).await?;
@@ -62,11 +74,12 @@ impl Access {
             .header(&header::AUTHORIZATION)
             .map(|written| written.split_once(' ').and_then(|(_, value)| decode_basic(value)).unwrap_or_default());
         let host = request.header(&header::HOST);
-        let scopes: Vec<Scope> = scopes.into_iter().flat_map(|scope| self.meant(scope, host)).collect();
+        let scopes: Vec<Scope> = asked.repositories.into_iter().flat_map(|scope| self.meant(scope, host)).collect();
+        let registry = asked.registry;
         let wrong = || Failure::new(Code::Unauthorized, "the user name or the password is not right");
         let now = clock::timestamp();
         let token = match credentials.or(basic) {
-            None => self.sign(&Identity::Anonymous, &scopes, now).await?.0,
+            None => self.sign(&Identity::Anonymous, &scopes, &[], now).await?.0,
             Some((name, password)) => {
                 let identity = self.check_password(&name, &password).await?.ok_or_else(wrong)?;
                 // one that a replica signs is good everywhere; an edge's own is for when none answers
@@ -76,7 +89,7 @@ impl Access {
                 };
                 match signed {
                     Some(token) => token,
-                    None => self.sign(&identity, &scopes, now).await?.0,
+                    None => self.sign(&identity, &scopes, &registry, now).await?.0,
                 }
             }
         };
@@ -96,7 +109,7 @@ impl Access {
         scopes: &[Scope],
     ) -> Result<Option<(String, Verdict)>, Failure> {
         let Some(identity) = self.check_password(name, password).await? else { return Ok(None) };
-        let (token, granted) = self.sign(&identity, scopes, clock::timestamp()).await?;
+        let (token, granted) = self.sign(&identity, scopes, &[], clock::timestamp()).await?;
         Ok(Some((token, (identity, Some(granted)))))
     }
 
@@ -105,6 +118,7 @@ impl Access {
         &self,
         identity: &Identity,
         scopes: &[Scope],
+        registry: &[RegistryScope],
         now: Timestamp,
     ) -> Result<(String, Vec<Scope>), Failure> {
         let (granted, secret) = self.grant(identity, scopes).await?;
@@ -116,6 +130,7 @@ impl Access {
             exp: now + LIFETIME,
             iat: now,
             access: granted,
+            registry: if matches!(identity, Identity::Administrator(_)) { registry.to_vec() } else { Vec::new() },
         };
         let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(&secret))
             .map_err(|e| Failure::new(Code::Internal, e.to_string()))?;
@@ -154,39 +169,60 @@ impl Access {
                 Ok(mesh.map(|mesh| (granted, mesh.token_secret)))
             })
             .await?;
-        granted.ok_or_else(|| Failure::new(Code::Unavailable, "this node has not learnt of its mesh yet"))
+        let (granted, kept) =
+            granted.ok_or_else(|| Failure::new(Code::Unavailable, "this node has not learnt of its mesh yet"))?;
+        Ok((granted, self.token_key(&kept)?))
     }
 
     /// Whom a token was given to, and for what; `None` if it is not a good one.
-    pub(super) async fn check_token(&self, token: &str) -> Result<Option<(Identity, Vec<Scope>)>, Failure> {
+    pub(super) async fn check_token(&self, token: &str) -> Result<Option<(Identity, Reach)>, Failure> {
         if let Records::Edge(edge) = &self.records {
             // one of its own; or one that a replica signed, which only a replica can check, or another edge, which nobody else can
             if let Some(own) = decode(token, &self.edge_secret) {
                 return Ok(Some(own));
             }
             let verdict = edge.identify(Credentials::Token(token.into())).await?;
-            return Ok(verdict.map(|(identity, scopes)| (identity, scopes.unwrap_or_default())));
+            // a replica tells an edge of repositories only
+            let reach =
+                |scopes: Option<Vec<Scope>>| Reach { repositories: scopes.unwrap_or_default(), ..Reach::default() };
+            return Ok(verdict.map(|(identity, scopes)| (identity, reach(scopes))));
         }
         let (mesh, _) = self.records.read(|records| records.record::<MeshRecord>(&key::mesh())).await?;
-        Ok(mesh.and_then(|mesh| decode(token, &mesh.token_secret)))
+        let Some(mesh) = mesh else { return Ok(None) };
+        Ok(decode(token, &self.token_key(&mesh.token_secret)?))
+    }
+
+    /// The key behind what the ledger keeps. An edge signs with its own.
+    fn token_key(&self, kept: &[u8]) -> Result<Vec<u8>, Failure> {
+        match &self.records {
+            Records::Edge(_) => Ok(kept.to_vec()),
+            Records::Ledger(_) => self.secrets.token_key(kept).map_err(|e| Failure::new(Code::Internal, e.to_string())),
+        }
     }
 }
 
 /// Whom a token was given to, and for what, if it was signed with `secret` and is still good.
-fn decode(token: &str, secret: &[u8]) -> Option<(Identity, Vec<Scope>)> {
+fn decode(token: &str, secret: &[u8]) -> Option<(Identity, Reach)> {
     let mut validation = Validation::new(Algorithm::HS256);
     validation.set_audience(&[SERVICE]);
     validation.set_issuer(&[SERVICE]);
     let token = jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_secret(secret), &validation).ok()?;
-    let Claims { sub, access, .. } = token.claims;
+    let Claims { sub, access, registry, .. } = token.claims;
     let anonymous = sub == Identity::Anonymous.name();
-    Some((if anonymous { Identity::Anonymous } else { Identity::Administrator(sub) }, access))
+    let identity = if anonymous { Identity::Anonymous } else { Identity::Administrator(sub) };
+    Some((identity, Reach { repositories: access, registry }))
 }
 
 /// Every scope of a query or form: several parameters, and several in one, separated by spaces.
-fn scopes_of(encoded: &[u8]) -> Vec<Scope> {
-    let parameters = form_urlencoded::parse(encoded).filter(|(name, _)| name == "scope");
-    parameters.flat_map(|(_, value)| value.split(' ').filter_map(Scope::parse).collect::<Vec<_>>()).collect()
+fn scopes_of(encoded: &[u8]) -> Reach {
+    let mut reach = Reach::default();
+    for (_, value) in form_urlencoded::parse(encoded).filter(|(name, _)| name == "scope") {
+        for scope in value.split(' ') {
+            reach.repositories.extend(Scope::parse(scope));
+            reach.registry.extend(RegistryScope::parse(scope));
+        }
+    }
+    reach
 }
 
 #[cfg(test)]
@@ -196,7 +232,8 @@ mod tests {
     #[test]
     fn two_scopes_may_come_in_two_ways() {
         let two = scopes_of(b"service=x&scope=repository%3Ademo%2Fa%3Apull&scope=repository:demo/b:push,pull");
-        assert_eq!(two.len(), 2);
-        assert_eq!(scopes_of(b"scope=repository:demo/a:pull+repository:demo/b:pull").len(), 2);
+        assert_eq!(two.repositories.len(), 2);
+        let reach = scopes_of(b"scope=repository:demo/a:pull+repository:demo/b:pull+registry:catalog:*");
+        assert_eq!((reach.repositories.len(), reach.registry), (2, vec![RegistryScope::Catalog]));
     }
 }

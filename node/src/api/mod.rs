@@ -1,5 +1,6 @@
 //! The API beside the registry: projects in Harbor's manner, the state of the mesh, preheats. For administrators, except for what mirrors' clients need.
 
+mod level;
 mod lists;
 mod metadata;
 mod mirrors;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use mesh::secrets::Secrets;
+use rules::access::RegistryScope;
 use serde_json::Value;
 
 use crate::access::Access;
@@ -66,13 +68,15 @@ impl Api {
         if let (&Method::GET, Route::Mirrors) = (&request.method, &route) {
             return self.show_mirrors(&caller).await;
         }
-        self.access.administrator(&request, &caller)?;
+        self.access.administrator(&request, &caller, RegistryScope::Api)?;
         if self.neighbours.is_edge() && !matches!(request.method, Method::GET | Method::HEAD) {
             let message = "this node is an edge, which changes nothing; ask a replica";
             return Err(Failure::new(Code::Unsupported, message).closing_unless_read(&request));
         }
         match (&request.method, route) {
             (&Method::GET, Route::Status) => self.status(request.query("copies") != Some("false")).await,
+            (&Method::GET, Route::Level) => self.show_level().await,
+            (&Method::POST, Route::Level) => self.raise_level().await,
             (&Method::GET, Route::Preheats) => Ok(self.list_preheats()),
             (&Method::POST, Route::Preheats) => self.create_preheat(request).await,
             (&Method::GET, Route::Preheat(id)) => self.show_preheat(id),

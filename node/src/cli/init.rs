@@ -3,12 +3,15 @@
 use std::io;
 use std::path::Path;
 
+use mesh::clock;
 use mesh::identity::{Authority, Candidate, Identity, new_node_id, write_private};
+use mesh::secrets::Secrets;
 use rules::names::{NodeId, OperationId};
 use rules::records::{NodeRecord, Role};
 
 use crate::access::hash_password;
 use crate::birth::Birth;
+use crate::private;
 use crate::start::{identity_folder, node_record};
 
 /// The administrator's name.
@@ -28,11 +31,12 @@ pub(super) fn run(config: &Path) -> io::Result<()> {
     let folder = identity_folder(&settings.data_dir);
     refuse_existing(&folder)?;
     let authority = Authority::generate().map_err(io::Error::other)?;
-    let identity = issue(&authority, new_node_id())?;
+    let identity = issue(&authority, new_node_id(), Role::Replica)?;
     let record = node_record(&settings, identity.node).map_err(io::Error::other)?;
     let password = new_password();
-    std::fs::create_dir_all(&settings.data_dir)?;
-    let birth = new_birth(&password, vec![record.clone()], vec![record], settings.projects.durability)?;
+    private::from_now_on();
+    private::folder(&settings.data_dir)?;
+    let birth = new_birth(&authority, &password, vec![record.clone()], vec![record], settings.projects.durability)?;
     birth.save(&settings.data_dir)?;
     let password_file = settings.data_dir.join("admin-password");
     write_private(&password_file, password.as_bytes()).map_err(io::Error::other)?;
@@ -56,10 +60,10 @@ pub(super) fn refuse_existing(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A signed identity for `node`.
-pub(super) fn issue(authority: &Authority, node: NodeId) -> io::Result<Identity> {
+/// A signed identity for `node`, which has this role.
+pub(super) fn issue(authority: &Authority, node: NodeId, role: Role) -> io::Result<Identity> {
     let candidate = Candidate::generate(node).map_err(io::Error::other)?;
-    let certificate = authority.sign(node, &candidate.request).map_err(io::Error::other)?;
+    let certificate = authority.sign(node, role, &candidate.request, clock::timestamp()).map_err(io::Error::other)?;
     Ok(Identity { node, certificate, key: candidate.key, authority: authority.clone() })
 }
 
@@ -71,6 +75,7 @@ pub(super) fn new_password() -> String {
 
 /// What the new mesh begins with.
 pub(super) fn new_birth(
+    authority: &Authority,
     password: &str,
     nodes: Vec<NodeRecord>,
     voters: Vec<NodeRecord>,
@@ -78,13 +83,13 @@ pub(super) fn new_birth(
 ) -> io::Result<Birth> {
     Ok(Birth {
         mesh: rand::random(),
-        token_secret: rand::random::<[u8; 32]>().to_vec(),
+        token_secret: Secrets::of(authority).new_token_key().map_err(io::Error::other)?,
         administrator: ADMINISTRATOR.into(),
         password_hash: hash_password(password).map_err(io::Error::other)?,
         nodes,
         voters: voters.iter().map(|n| (n.id, n.address)).collect(),
         project: FIRST_PROJECT.parse().map_err(io::Error::other)?,
         durability,
-        operations: (OperationId(rand::random()), OperationId(rand::random())),
+        operations: [(); 3].map(|()| OperationId(rand::random())),
     })
 }

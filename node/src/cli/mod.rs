@@ -2,6 +2,7 @@
 
 mod client;
 mod init;
+mod level;
 mod live;
 mod mirror;
 mod node;
@@ -39,6 +40,8 @@ enum Verb {
     Join(token::Join),
     /// Take an edge that is gone for good out of the mesh.
     Remove(remove::Remove),
+    /// Show the mesh's feature level and each node's build, or raise the level after an upgrade.
+    Level(level::LevelCommand),
     /// Show nodes, leader, projects, primaries and copies.
     Status(status::Status),
     /// Make clients use the mesh as a mirror of other registries, and prove that it works.
@@ -64,6 +67,7 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Invite(invite) => token::invite(&invite),
         Verb::Join(join) => token::join(&join),
         Verb::Remove(remove) => remove::run(&remove),
+        Verb::Level(command) => level::run(&command),
         Verb::Status(status) => status::run(&status),
         Verb::Mirror(mirror) => mirror::run(&mirror),
         Verb::Preheat(preheat) => preheat::run(&preheat),

@@ -7,7 +7,7 @@ use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
-use crate::{observe, start};
+use crate::{observe, private, start};
 
 /// Arguments of `serve`.
 #[derive(clap::Args)]
@@ -22,6 +22,7 @@ pub(super) struct Serve {
 
 /// Runs the node.
 pub(super) fn run(serve: Serve) -> io::Result<()> {
+    private::from_now_on();
     let settings = super::load(&serve.config)?;
     observe::start_logging(&settings.log)?;
     let metrics = observe::start_metrics()?;

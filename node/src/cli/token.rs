@@ -10,10 +10,11 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use mesh::clock;
 use mesh::identity::{Authority, Candidate, Identity, fingerprint, new_node_id};
-use mesh::links::{CongestionControl, Links, ask_to_join};
+use mesh::links::{CongestionControl, Demand, Links, ask_to_join};
 use mesh::members::{keep_seeds, kept_seeds};
 use rules::command::{Command, Envelope, Outcome};
 use rules::digest::Digest;
+use rules::level::Level;
 use rules::moment::Timestamp;
 use rules::names::{NodeId, OperationId};
 use rules::records::Role;
@@ -21,9 +22,13 @@ use rules::wire::{Answer, Ask, JoinRequest, NoLedger};
 use serde::{Deserialize, Serialize};
 
 use super::init::refuse_existing;
+use crate::private;
 use crate::start::{identity_folder, mesh_address, node_record};
 
+/// How a token of a mesh begins whose certificates may be from before roles stood in them.
 const PREFIX: &str = "atoll1.";
+/// How a token begins that is shown only to whoever proves to be a replica.
+const PREFIX_ROLES: &str = "atoll2.";
 /// How long a node may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -77,16 +82,23 @@ struct Token {
 }
 
 impl Token {
-    fn write(&self) -> io::Result<String> {
+    fn write(&self, level: Level) -> io::Result<String> {
+        let prefix = if level >= Level::ROLES { PREFIX_ROLES } else { PREFIX };
         let bytes = postcard::to_stdvec(self).map_err(io::Error::other)?;
-        Ok(format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes)))
+        Ok(format!("{prefix}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes)))
     }
 
-    fn read(text: &str) -> io::Result<Self> {
-        let encoded = text.trim().strip_prefix(PREFIX);
-        let bytes = encoded.and_then(|e| BASE64_URL_SAFE_NO_PAD.decode(e).ok());
-        bytes
-            .and_then(|b| postcard::from_bytes(&b).ok())
+    /// The token, and whether its secret may be shown only to whoever proves to be a replica.
+    fn read(text: &str) -> io::Result<(Self, bool)> {
+        let text = text.trim();
+        let named = text.strip_prefix(PREFIX_ROLES).map(|encoded| (encoded, true));
+        let found = named.or_else(|| text.strip_prefix(PREFIX).map(|encoded| (encoded, false)));
+        let read = |(encoded, named): (&str, bool)| {
+            let bytes = BASE64_URL_SAFE_NO_PAD.decode(encoded).ok()?;
+            Some((postcard::from_bytes(&bytes).ok()?, named))
+        };
+        found
+            .and_then(read)
             .ok_or_else(|| io::Error::other("this is not a token; copy the whole line that `atoll invite` printed"))
     }
 }
@@ -114,13 +126,18 @@ pub(super) fn invite(invite: &Invite) -> io::Result<()> {
         role: invite.role.into(),
         nodes: invite.nodes,
     };
-    super::small_runtime()?.block_on(async {
+    let level = super::small_runtime()?.block_on(async {
         let any: SocketAddr = if own.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
         let links = Links::open(&identity, any, CongestionControl::default()).map_err(io::Error::other)?;
         for (node, address) in &members {
             links.know(*node, *address);
         }
-        propose(&links, identity.node, command).await
+        propose(&links, identity.node, command).await?;
+        match links.ask(identity.node, Ask::Build, PATIENCE).await {
+            Ok(Answer::Build(build)) => Ok(build.level),
+            Ok(other) => Err(io::Error::other(format!("unexpected answer {other:?}"))),
+            Err(error) => Err(io::Error::other(format!("this node does not say which build it runs: {error}"))),
+        }
     })?;
     let mut addresses: Vec<SocketAddr> = members.into_iter().map(|(_, a)| a).rev().collect();
     addresses.dedup();
@@ -129,7 +146,7 @@ pub(super) fn invite(invite: &Invite) -> io::Result<()> {
         fingerprint: fingerprint(&identity.authority.certificate).map_err(io::Error::other)?,
         secret: secret.to_vec(),
     };
-    println!("{}", token.write()?);
+    println!("{}", token.write(level)?);
     let many = if invite.nodes == 1 { "one node in, once,".to_owned() } else { format!("{} edges in", invite.nodes) };
     eprintln!("It lets {many} until {expires}:  atoll join TOKEN --config node.yaml");
     Ok(())
@@ -166,7 +183,8 @@ async fn propose(links: &Links, node: NodeId, command: Command) -> io::Result<()
 
 /// Asks the members that the token names, one after the other, to be let in.
 pub(super) fn join(join: &Join) -> io::Result<()> {
-    let token = Token::read(&join.token)?;
+    let (token, named_replica) = Token::read(&join.token)?;
+    let demand = Demand { authority: token.fingerprint, named_replica };
     let settings = super::load(&join.config)?;
     let folder = identity_folder(&settings.data_dir);
     refuse_existing(&folder)?;
@@ -178,15 +196,17 @@ pub(super) fn join(join: &Join) -> io::Result<()> {
     let grant = super::small_runtime()?.block_on(async {
         let mut last = String::from("the token names no address");
         for address in &token.addresses {
-            match ask_to_join(*address, token.fingerprint, request.clone(), PATIENCE).await {
+            match ask_to_join(*address, demand, request.clone(), PATIENCE).await {
                 Ok(grant) => return Ok(grant),
                 Err(error) => last = format!("{address}: {error}"),
             }
         }
         Err(io::Error::other(format!("nobody let this node in ({last})")))
     })?;
-    std::fs::create_dir_all(&settings.data_dir)?;
-    let members = grant.nodes.iter().filter(|n| n.id != node).map(|n| (n.id, n.address)).collect();
+    private::from_now_on();
+    private::folder(&settings.data_dir)?;
+    let replicas = grant.nodes.iter().filter(|n| n.id != node && n.role == Role::Replica);
+    let members = replicas.map(|n| (n.id, n.address)).collect();
     keep_seeds(&settings.data_dir, members).map_err(io::Error::other)?;
     let authority = Authority { certificate: grant.authority, key: grant.authority_key.unwrap_or_default() };
     let identity = Identity { node, certificate: grant.certificate, key: candidate.key, authority };
@@ -207,8 +227,10 @@ mod tests {
             fingerprint: Digest::sha256(b"ca"),
             secret: vec![7; 32],
         };
-        let read = Token::read(&token.write().unwrap()).unwrap();
-        assert_eq!(read.addresses, token.addresses);
+        for (level, named) in [(Level::FIRST, false), (Level::ROLES, true)] {
+            let (read, named_replica) = Token::read(&token.write(level).unwrap()).unwrap();
+            assert_eq!((read.addresses, named_replica), (token.addresses.clone(), named));
+        }
         assert!(Token::read("atoll1.%%").is_err());
         assert!(Token::read("hello").is_err());
     }

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::init::{ADMINISTRATOR, FIRST_PROJECT, issue, new_birth, new_password};
 use super::live;
 use super::status::table;
+use crate::private;
 use crate::start::{identity_folder, node_record, public_url};
 
 /// The regions of the little world.
@@ -64,7 +65,8 @@ pub(super) struct World {
 
 /// Runs the mesh until Ctrl-C.
 pub(super) fn run(up: Up) -> io::Result<()> {
-    std::fs::create_dir_all(&up.data)?;
+    private::from_now_on();
+    private::folder(&up.data)?;
     let data = up.data.canonicalize()?;
     let lock = File::create(data.join("lock"))?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
@@ -149,7 +151,7 @@ impl World {
             settings.mesh.listen = SocketAddr::new(ip, settings.http.listen.port());
             // a little world on one machine: its upstreams are there, too
             settings.upstreams.allow_loopback = true;
-            let mut identity = issue(&authority, new_node_id())?;
+            let mut identity = issue(&authority, new_node_id(), role)?;
             if role == Role::Edge {
                 identity.authority.key.clear();
             }
@@ -171,11 +173,15 @@ impl World {
             records.push(record);
         }
         for (node, record) in nodes.iter().zip(&records) {
-            let others = records.iter().filter(|r| r.id != record.id).map(|r| (r.id, r.address)).collect();
+            let others = records
+                .iter()
+                .filter(|r| r.id != record.id && r.role == Role::Replica)
+                .map(|r| (r.id, r.address))
+                .collect();
             mesh::members::keep_seeds(&node.folder, others).map_err(io::Error::other)?;
         }
         let durability = Settings::new(&data, REGIONS[0]).projects.durability;
-        new_birth(&password, records, voters, durability)?.save(&nodes[0].folder)?;
+        new_birth(&authority, &password, records, voters, durability)?.save(&nodes[0].folder)?;
         let world = World { data, nodes, executable: std::env::current_exe()?, password: Some(password.clone()) };
         write_private(&world.password_file(), password.as_bytes()).map_err(io::Error::other)?;
         Ok(world)

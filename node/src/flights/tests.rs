@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mesh::identity::{Authority, Candidate, Identity};
 use mesh::ledger::{Ledger, LedgerTerms};
-use mesh::links::{self, CongestionControl, Line, Links, Service};
+use mesh::links::{self, CongestionControl, Guest, Line, Links, Service};
 use mesh::members::{Members, MembersTerms};
 use mesh::supervise::Tasks;
 use mesh::transfer::{Serve, TransferTerms};
@@ -19,8 +19,9 @@ use rules::groups::{GROUP, GroupHasher};
 use rules::lease::LeaseTerms;
 use rules::names::NodeId;
 use rules::pacing::Class;
+use rules::records::Role;
 use rules::reputation::Lie;
-use rules::wire::{Answer, Ask, Bulk};
+use rules::wire::{Answer, Ask, Bulk, JoinRequest};
 
 use super::{FlightError, Flights, Sources};
 use crate::liars::Liars;
@@ -68,17 +69,19 @@ struct Peer {
 }
 
 impl Service for Peer {
-    async fn answer(&self, _: NodeId, _: Ask) -> Answer {
+    async fn answer(&self, _: Guest, _: Ask) -> Answer {
         Answer::Refused("only for blobs".into())
     }
 
-    async fn join(&self, _: Ask) -> Answer {
+    async fn join(&self, _: JoinRequest) -> Answer {
         Answer::Refused("only for blobs".into())
     }
 
     async fn lease(&self, _: NodeId, _: SendStream, _: RecvStream) {}
 
-    async fn bulk(&self, _: NodeId, bulk: Bulk, send: SendStream, _: RecvStream) {
+    fn left(&self, _: NodeId) {}
+
+    async fn bulk(&self, _: Guest, bulk: Bulk, send: SendStream, _: RecvStream) {
         let Bulk::Fetch { offset, list, class, .. } = bulk else { return };
         self.asked.lock().push((offset, class));
         let manner = self.manner.lock().clone();
@@ -122,7 +125,8 @@ impl Rig {
         let authority = Authority::generate().unwrap();
         let open = |node: NodeId| {
             let candidate = Candidate::generate(node).unwrap();
-            let certificate = authority.sign(node, &candidate.request).unwrap();
+            let certificate =
+                authority.sign(node, Role::Replica, &candidate.request, mesh::clock::timestamp()).unwrap();
             let identity = Identity { node, certificate, key: candidate.key, authority: authority.clone() };
             Links::open(&identity, ([127, 0, 0, 1], 0).into(), CongestionControl::default()).unwrap()
         };
@@ -138,7 +142,8 @@ impl Rig {
         let short = Duration::from_millis(300);
         let members_terms = MembersTerms { probe_period: short, probe_rtt: short / 3, suspect_to_down: short * 3 };
         let address = links.local_address().unwrap();
-        let members = Members::start(links.clone(), address, members_terms, Vec::new(), folder.path(), &tasks);
+        let members =
+            Members::start(links.clone(), Role::Replica, address, members_terms, Vec::new(), folder.path(), &tasks);
         let ledger_terms = LedgerTerms {
             heartbeat: short,
             election_min: short * 3,

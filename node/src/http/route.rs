@@ -37,6 +37,8 @@ pub enum Route {
     Registry(UpstreamId),
     /// `/api/atoll/v1/status`
     Status,
+    /// `/api/atoll/v1/level`
+    Level,
     /// `/api/atoll/v1/mirrors`
     Mirrors,
     /// `/api/atoll/v1/preheats`
@@ -68,6 +70,7 @@ impl Route {
             Route::Projects | Route::Project(..) => "projects",
             Route::Registries | Route::Registry(..) => "registries",
             Route::Status => "status",
+            Route::Level => "level",
             Route::Mirrors => "mirrors",
             Route::Node(_) => "nodes",
             Route::Preheats | Route::Preheat(_) => "preheats",
@@ -85,6 +88,7 @@ impl Route {
             "/api/v2.0/projects" => return Ok(Route::Projects),
             "/api/v2.0/registries" => return Ok(Route::Registries),
             "/api/atoll/v1/status" => return Ok(Route::Status),
+            "/api/atoll/v1/level" => return Ok(Route::Level),
             "/api/atoll/v1/mirrors" => return Ok(Route::Mirrors),
             "/api/atoll/v1/preheats" => return Ok(Route::Preheats),
             "/metrics" => return Ok(Route::Metrics),

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use rules::access::Action;
+use rules::access::RegistryScope;
 use rules::apply::tags_page;
 use rules::digest::Digest;
 use rules::manifest::media_type;
@@ -59,7 +60,7 @@ impl Registry {
 
     pub(super) async fn catalog(&self, request: Request) -> Result<Response<Payload>, Failure> {
         let caller = self.access.caller(&request).await?;
-        self.access.administrator(&request, &caller)?;
+        self.access.administrator(&request, &caller, RegistryScope::Catalog)?;
         let limit = request.page_size()?.unwrap_or(PAGE).min(PAGE);
         let last = request.query("last").map(str::parse::<RepositoryName>).transpose();
         let last = last.map_err(|e| Failure::new(Code::NameInvalid, e.to_string()))?;

@@ -409,7 +409,8 @@ fn raise(level: Level) -> Command {
 }
 
 fn join(id: u64, name: &str, secret: &[u8]) -> Command {
-    let node = NodeRecord { name: name.parse().unwrap(), role: Role::Edge, url: "http://10.0.0.9:5000".into(), ..node(id) };
+    let node =
+        NodeRecord { name: name.parse().unwrap(), role: Role::Edge, url: "http://10.0.0.9:5000".into(), ..node(id) };
     Command::Join { secret_hash: Digest::sha256(secret), node }
 }
 
@@ -450,7 +451,8 @@ fn what_a_node_says_of_itself_is_checked_from_the_level_of_roles_on() {
     let url = |url: &str| NodeRecord { url: url.into(), ..node(2) };
     let moved = |node: NodeRecord| Command::MoveNode { node };
     assert_eq!(ledger.run(moved(url("https://registry.example:5000"))), Outcome::Done);
-    for bad in ["", "docker.io", "http://", "http://a b", "http://a/\u{1b}[2J", &format!("http://{}", "a".repeat(600))] {
+    for bad in ["", "docker.io", "http://", "http://a b", "http://a/\u{1b}[2J", &format!("http://{}", "a".repeat(600))]
+    {
         assert!(matches!(ledger.run(moved(url(bad))), Outcome::Refused(_)), "{bad:?}");
     }
     let taken = NodeRecord { name: "n1".parse().unwrap(), ..url("http://a:1") };

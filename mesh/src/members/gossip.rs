@@ -1,42 +1,34 @@
-//! Drives the gossip (SWIM, by foca) over the links' datagrams and keeps the [`Roster`].
+//! The gossip of replicas (SWIM, by foca) over the links' datagrams.
 //!
-//! The claimed sender of every packet is compared with the certificate that it came under: otherwise any node could declare any other down.
-//! Addresses and the last incarnation are kept on disk, so that a restarted node finds the others and beats its own older self even
-//! if the wall clock went back.
+//! The claimed sender of every packet is compared with the certificate that it came under: otherwise any node could declare any other down. What a packet
+//! says of third parties counts only for replicas that the records list, at the address that they list, with an incarnation that a clock may show
+//! ([`Hearing`]). The last own incarnation is kept on disk, so that a restarted node beats its own older self even if the wall clock went back.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashSet};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use foca::{AccumulatingRuntime, Foca, Identity, OwnedNotification, PeriodicParams, PostcardCodec, Timer};
+use bytes::{Buf, BufMut, Bytes};
+use foca::{AccumulatingRuntime, Codec, Foca, Identity, OwnedNotification, PeriodicParams, PostcardCodec, Timer};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rules::moment::Moment;
 use rules::names::NodeId;
-use rules::roster::{Event, Roster, Standing};
+use rules::records::Role;
+use rules::roster::{Event, Roster};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, watch};
-use tracing::{debug, info, warn};
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
 
+use super::{Kept, MembersTerms, Seen};
 use crate::clock;
 use crate::links::Links;
 use crate::supervise::Tasks;
-
-/// How the gossip is tuned; see the settings of the same names.
-#[derive(Clone, Copy, Debug)]
-pub struct MembersTerms {
-    /// Between two probes.
-    pub probe_period: Duration,
-    /// How long a probe may take.
-    pub probe_rtt: Duration,
-    /// How long a suspect may defend itself.
-    pub suspect_to_down: Duration,
-}
 
 /// The gossip is tuned for at least so many members.
 const SMALLEST: u32 = 8;
@@ -45,7 +37,7 @@ const PACKET: usize = 1100;
 
 /// A member as the gossip knows it. A restart is a new incarnation, which beats the old one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Member {
+pub(super) struct Member {
     id: NodeId,
     address: SocketAddr,
     incarnation: u64,
@@ -64,135 +56,51 @@ impl Identity for Member {
     }
 }
 
-/// What is kept over restarts.
-#[derive(Default, Serialize, Deserialize)]
-struct Kept {
-    incarnation: u64,
-    members: Vec<(NodeId, SocketAddr)>,
-}
+/// An incarnation is the time of a node's start: no clock of a member is further ahead than this, in milliseconds.
+const AHEAD: u64 = 24 * 3600 * 1000;
 
-/// Writes what a node that has just joined knows of the others, for its first start.
-pub fn keep_seeds(folder: &Path, members: Vec<(NodeId, SocketAddr)>) -> Result<(), crate::identity::IdentityError> {
-    let kept = Kept { incarnation: 0, members };
-    let bytes = postcard::to_stdvec(&kept).map_err(|e| crate::identity::IdentityError::Certificate(e.to_string()))?;
-    crate::identity::write_private(&folder.join("roster"), &bytes)
-}
-
-/// What a node that does not run knows of the others.
-pub fn kept_seeds(folder: &Path) -> Vec<(NodeId, SocketAddr)> {
-    let kept = std::fs::read(folder.join("roster")).ok().and_then(|bytes| postcard::from_bytes::<Kept>(&bytes).ok());
-    kept.unwrap_or_default().members
-}
-
-enum Input {
+/// What the driver is told.
+pub(super) enum Input {
     Data(NodeId, Bytes),
     Timer(Timer<Member>),
     Announce(NodeId, SocketAddr),
     Leave,
 }
 
-/// The running gossip.
-pub struct Members {
-    roster: Arc<Mutex<Roster>>,
-    changes: watch::Receiver<u64>,
-    input: mpsc::Sender<Input>,
-}
-
-impl Members {
-    /// Starts the gossip. `seeds` are tried until they answer; `folder` keeps what was learned.
-    pub fn start(
-        links: Arc<Links>,
-        address: SocketAddr,
-        terms: MembersTerms,
-        seeds: Vec<(NodeId, SocketAddr)>,
-        folder: &Path,
-        tasks: &Tasks,
-    ) -> Arc<Self> {
-        let path = folder.join("roster");
-        let kept: Kept =
-            std::fs::read(&path).ok().and_then(|bytes| postcard::from_bytes(&bytes).ok()).unwrap_or_default();
-        let incarnation = clock::timestamp().0.max(kept.incarnation + 1);
-        let me = Member { id: links.me(), address, incarnation };
-        let (input, inputs) = mpsc::channel(4096);
-        let (change, changes) = watch::channel(0);
-        let roster = Arc::new(Mutex::new(Roster::default()));
-        let known: BTreeSet<(NodeId, SocketAddr)> =
-            seeds.into_iter().chain(kept.members).filter(|(id, _)| *id != me.id).collect();
-        for (id, address) in &known {
-            links.know(*id, *address);
-        }
-        let (timers, timer_inputs) = mpsc::unbounded_channel();
-        tasks.spawn("members.timers", deliver_timers(timer_inputs, input.clone()));
-        tasks.spawn("members.announce", announce_until_seen(known.clone(), roster.clone(), input.clone()));
-        let driver = Driver {
-            foca: Foca::new(me, config(terms, SMALLEST), rand::make_rng::<StdRng>(), PostcardCodec),
-            terms,
-            size: SMALLEST,
-            links,
-            roster: roster.clone(),
-            change,
-            timers,
-            path,
-            kept: Kept { incarnation, members: known.into_iter().collect() },
-            dialling: Arc::default(),
-            tasks: tasks.clone(),
-        };
-        tasks.spawn_draining("members", driver.run(inputs, tasks.clone()));
-        Arc::new(Members { roster, changes, input })
-    }
-
-    /// Takes a datagram in that came under the certificate of `from`.
-    pub async fn handle_datagram(&self, from: NodeId, data: Bytes) {
-        let _ = self.input.send(Input::Data(from, data)).await;
-    }
-
-    /// There is a node that the gossip may not know, or may have given up: foca announces itself to nobody any more once it has lost everyone, so whoever is
-    /// not up is announced to from here, again and again.
-    pub async fn introduce(&self, node: NodeId, address: SocketAddr) {
-        let up = {
-            let mut roster = self.roster.lock();
-            roster.handle_introduction(clock::now(), node);
-            matches!(roster.standing(node), Some((Standing::Up, _)))
-        };
-        if !up {
-            let _ = self.input.send(Input::Announce(node, address)).await;
-        }
-    }
-
-    /// Tells the others that this node leaves on purpose.
-    pub async fn leave(&self) {
-        let _ = self.input.send(Input::Leave).await;
-    }
-
-    /// How `node` looks from here, and since when.
-    pub fn standing(&self, node: NodeId) -> Option<(Standing, Moment)> {
-        self.roster.lock().standing(node)
-    }
-
-    /// Who is up.
-    pub fn up(&self) -> BTreeSet<NodeId> {
-        self.roster.lock().up()
-    }
-
-    /// Who is down.
-    pub fn down(&self) -> BTreeSet<NodeId> {
-        self.roster.lock().down(clock::now())
-    }
-
-    /// Waits until `node` is declared down.
-    pub async fn until_down(&self, node: NodeId) {
-        let mut changes = self.changes.clone();
-        while !self.down().contains(&node) {
-            if changes.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Changes whenever the roster does.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.clone()
-    }
+/// Starts the gossip of the replica that listens at `address`; what it is told goes to the sender.
+pub(super) fn start(
+    links: Arc<Links>,
+    address: SocketAddr,
+    terms: MembersTerms,
+    kept: Kept,
+    path: PathBuf,
+    seen: Seen,
+    tasks: &Tasks,
+) -> mpsc::Sender<Input> {
+    let incarnation = clock::timestamp().0.max(kept.incarnation + 1);
+    let me = Member { id: links.me(), address, incarnation };
+    let (input, inputs) = mpsc::channel(4096);
+    let known: BTreeSet<(NodeId, SocketAddr)> = kept.members.iter().copied().collect();
+    let (timers, timer_inputs) = mpsc::unbounded_channel();
+    tasks.spawn("members.timers", deliver_timers(timer_inputs, input.clone()));
+    tasks.spawn("members.announce", announce_until_seen(known, seen.roster.clone(), input.clone()));
+    let beaten = Arc::<AtomicU64>::default();
+    let hearing = Hearing { links: links.clone(), me: me.clone(), beaten: beaten.clone() };
+    let driver = Driver {
+        foca: Foca::new(me, config(terms, SMALLEST), rand::make_rng::<StdRng>(), hearing),
+        terms,
+        size: SMALLEST,
+        links,
+        seen,
+        beaten,
+        timers,
+        path,
+        kept: Kept { incarnation, ..kept },
+        dialling: Arc::default(),
+        tasks: tasks.clone(),
+    };
+    tasks.spawn_draining("members", driver.run(inputs, tasks.clone()));
+    input
 }
 
 /// The gossip of `size` members: how often news is passed on, and how many are asked to probe for another, grow with the logarithm of that.
@@ -212,13 +120,67 @@ fn config(terms: MembersTerms, size: u32) -> foca::Config {
     config
 }
 
+/// Reads packets, and makes nothing of what they say of third parties where that may not count: it becomes "this node is alive", which this node knows.
+/// The whole packet is not dropped for it: builds before edges left the gossip speak of edges in all of theirs.
+struct Hearing {
+    links: Arc<Links>,
+    me: Member,
+    /// The highest incarnation of this node that others speak of, if it is above its own: somebody makes it up, or it is an older self whose clock was
+    /// ahead. This node has to go above it to be heard.
+    beaten: Arc<AtomicU64>,
+}
+
+impl Hearing {
+    fn counts(&self, member: &Member) -> bool {
+        if member.incarnation > clock::timestamp().0 + AHEAD {
+            return false;
+        }
+        let known = self.links.known(member.id);
+        let elsewhere = self.links.recorded_address(member.id).is_some_and(|recorded| recorded != member.address);
+        !known.removed && !elsewhere && (known.role == Some(Role::Replica) || known.nothing_known)
+    }
+}
+
+impl Codec<Member> for Hearing {
+    type Error = postcard::Error;
+
+    fn encode_header(&mut self, header: &foca::Header<Member>, buf: impl BufMut) -> Result<(), Self::Error> {
+        // every packet begins with who this node is now, so what is kept here follows it
+        self.me = header.src.clone();
+        PostcardCodec.encode_header(header, buf)
+    }
+
+    fn decode_header(&mut self, buf: impl Buf) -> Result<foca::Header<Member>, Self::Error> {
+        PostcardCodec.decode_header(buf)
+    }
+
+    fn encode_member(&mut self, member: &foca::Member<Member>, buf: impl BufMut) -> Result<(), Self::Error> {
+        PostcardCodec.encode_member(member, buf)
+    }
+
+    fn decode_member(&mut self, buf: impl Buf) -> Result<foca::Member<Member>, Self::Error> {
+        let member: foca::Member<Member> = PostcardCodec.decode_member(buf)?;
+        let told = member.id();
+        if told.id == self.me.id && told.incarnation > self.me.incarnation {
+            if told.incarnation <= clock::timestamp().0 + AHEAD {
+                self.beaten.fetch_max(told.incarnation, Ordering::Relaxed);
+            }
+        } else if told.id == self.me.id || self.counts(told) {
+            return Ok(member);
+        } else {
+            metrics::counter!("atoll_gossip_ignored_total").increment(1);
+        }
+        Ok(foca::Member::new(self.me.clone(), 0, foca::State::Alive))
+    }
+}
+
 struct Driver {
-    foca: Foca<Member, PostcardCodec, StdRng, foca::NoCustomBroadcast>,
+    foca: Foca<Member, Hearing, StdRng, foca::NoCustomBroadcast>,
     terms: MembersTerms,
     size: u32,
     links: Arc<Links>,
-    roster: Arc<Mutex<Roster>>,
-    change: watch::Sender<u64>,
+    seen: Seen,
+    beaten: Arc<AtomicU64>,
     timers: mpsc::UnboundedSender<(Moment, Timer<Member>)>,
     path: PathBuf,
     kept: Kept,
@@ -242,7 +204,11 @@ impl Driver {
                     metrics::counter!("atoll_gossip_forged_total").increment(1);
                     continue;
                 }
-                Input::Data(_, data) => self.foca.handle_data(&data, &mut runtime),
+                Input::Data(_, data) => {
+                    let handled = self.foca.handle_data(&data, &mut runtime);
+                    self.outdo(&mut runtime);
+                    handled
+                }
                 Input::Timer(timer) => self.foca.handle_timer(timer, &mut runtime),
                 Input::Announce(id, address) => {
                     self.links.know(id, address);
@@ -254,6 +220,21 @@ impl Driver {
                 debug!(%error, "gossip");
             }
             self.act(&mut runtime);
+        }
+    }
+
+    /// Goes above an incarnation of this node that others speak of.
+    fn outdo(&mut self, runtime: &mut AccumulatingRuntime<Member>) {
+        let beaten = self.beaten.swap(0, Ordering::Relaxed);
+        let me = self.foca.identity().clone();
+        if beaten <= me.incarnation {
+            return;
+        }
+        warn!(beaten, "others speak of a later start of this node than there was; going above it");
+        self.kept.incarnation = beaten + 1;
+        self.keep();
+        if let Err(error) = self.foca.change_identity(Member { incarnation: beaten + 1, ..me }, runtime) {
+            debug!(%error, "gossip");
         }
     }
 
@@ -283,7 +264,7 @@ impl Driver {
     }
 
     fn send(&self, to: Member, data: Bytes) {
-        self.links.know(to.id, to.address);
+        self.links.know(to.id, self.links.recorded_address(to.id).unwrap_or(to.address));
         if self.links.datagram(to.id, data) || !self.dialling.lock().insert(to.id) {
             return;
         }
@@ -296,17 +277,15 @@ impl Driver {
 
     fn note(&mut self, member: &Member, event: Event) {
         if let Event::MemberUp(_) = event {
-            self.links.know(member.id, member.address);
-            if !self.kept.members.contains(&(member.id, member.address)) {
+            let address = self.links.recorded_address(member.id).unwrap_or(member.address);
+            self.links.know(member.id, address);
+            if !self.kept.members.contains(&(member.id, address)) {
                 self.kept.members.retain(|(id, _)| *id != member.id);
-                self.kept.members.push((member.id, member.address));
+                self.kept.members.push((member.id, address));
                 self.keep();
             }
         }
-        if self.roster.lock().handle(clock::now(), event) {
-            info!(?event, "roster");
-            metrics::counter!("atoll_roster_changes_total").increment(1);
-            self.change.send_modify(|n| *n += 1);
+        if self.seen.note(event) {
             self.fit_to_size();
         }
     }

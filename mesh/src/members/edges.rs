@@ -1,0 +1,177 @@
+//! Edges and who is up: an edge asks a replica, and by that says that it is there; replicas tell each other which edges they have heard.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rules::names::NodeId;
+use rules::presence::{ANNOUNCED_EVERY, EVERY, Presence};
+use rules::records::Role;
+use rules::roster::{Event, Standing};
+use rules::wire::{Answer, Ask};
+use tracing::{debug, warn};
+
+use super::{Kept, Seen};
+use crate::clock;
+use crate::links::{LinkError, Links};
+use crate::supervise::Tasks;
+
+/// Between two looks at who is heard.
+const LOOK: Duration = Duration::from_millis(200);
+/// How long a replica may take to answer who is up.
+const ASK: Duration = Duration::from_millis(1500);
+
+/// At a replica: keeps the roster in line with the edges that are heard, here and elsewhere, and tells the other replicas.
+pub(super) fn watch(links: Arc<Links>, seen: Seen, presence: Arc<Mutex<Presence>>, tasks: &Tasks) {
+    let inner = tasks.clone();
+    tasks.spawn("members.edges", async move {
+        let mut up = BTreeSet::new();
+        let mut told = BTreeSet::new();
+        let mut told_at = clock::now();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let now = clock::now();
+            let (own, all) = {
+                let mut presence = presence.lock();
+                (presence.own(now), presence.up(now))
+            };
+            // who is no edge of the mesh is none because somebody says so
+            let all: BTreeSet<NodeId> =
+                all.into_iter().filter(|edge| links.known(*edge).role == Some(Role::Edge)).collect();
+            for edge in all.difference(&up) {
+                seen.note(Event::MemberUp(*edge));
+            }
+            for edge in up.difference(&all) {
+                seen.note(Event::MemberDown(*edge));
+            }
+            up = all;
+            if own != told || (!own.is_empty() && now.since(told_at) >= ANNOUNCED_EVERY) {
+                (told, told_at) = (own.clone(), now);
+                announce(&links, &seen, &own, &inner);
+            }
+        }
+    });
+}
+
+/// Tells every replica that is up, each by itself: one that hangs holds up nobody.
+fn announce(links: &Arc<Links>, seen: &Seen, own: &BTreeSet<NodeId>, tasks: &Tasks) {
+    let up = seen.roster.lock().up();
+    for replica in up.into_iter().filter(|node| links.known(*node).role == Some(Role::Replica)) {
+        let (links, ask) = (links.clone(), Ask::Announce(own.clone()));
+        tasks.spawn("members.announce_edges", async move {
+            if let Err(error) = links.ask(replica, ask, ASK).await {
+                debug!(%replica, %error, "a replica did not hear of the edges here");
+            }
+        });
+    }
+}
+
+/// The replicas that an edge may ask who is up.
+pub(super) struct Candidates {
+    links: Arc<Links>,
+    path: PathBuf,
+    replicas: Mutex<BTreeMap<NodeId, SocketAddr>>,
+}
+
+impl Candidates {
+    /// One more, or one that has moved.
+    pub(super) fn add(&self, node: NodeId, address: SocketAddr) {
+        let members = {
+            let mut replicas = self.replicas.lock();
+            if replicas.insert(node, address) == Some(address) {
+                return;
+            }
+            replicas.iter().map(|(id, address)| (*id, *address)).collect()
+        };
+        self.links.know(node, address);
+        let written = postcard::to_stdvec(&Kept { incarnation: 0, members })
+            .map_err(|e| e.to_string())
+            .and_then(|bytes| crate::identity::write_private(&self.path, &bytes).map_err(|e| e.to_string()));
+        if let Err(error) = written {
+            warn!(%error, "the roster cannot be kept over a restart");
+        }
+    }
+
+    /// All of them, the nearest that is up first.
+    fn in_order(&self, seen: &Seen) -> Vec<NodeId> {
+        let ids: Vec<NodeId> = self.replicas.lock().keys().copied().collect();
+        let roster = seen.roster.lock();
+        let mut all: Vec<_> = ids
+            .into_iter()
+            .filter(|id| self.links.known(*id).role != Some(Role::Edge))
+            .map(|id| {
+                let down = matches!(roster.standing(id), Some((Standing::Down, _)));
+                (down, self.links.round_trip(id).unwrap_or(Duration::MAX), id)
+            })
+            .collect();
+        all.sort();
+        all.into_iter().map(|(_, _, id)| id).collect()
+    }
+}
+
+/// At an edge: asks replicas who is up, for as long as it runs.
+pub(super) fn start(
+    links: Arc<Links>,
+    known: BTreeSet<(NodeId, SocketAddr)>,
+    path: PathBuf,
+    seen: Seen,
+    tasks: &Tasks,
+) -> Arc<Candidates> {
+    let replicas = Mutex::new(known.into_iter().collect());
+    let candidates = Arc::new(Candidates { links: links.clone(), path, replicas });
+    let asked = candidates.clone();
+    tasks.spawn("members.present", async move {
+        loop {
+            for replica in asked.in_order(&seen) {
+                match links.ask(replica, Ask::Present, ASK).await {
+                    Ok(Answer::Present { up, down }) => {
+                        take_over(&seen, links.me(), replica, up, &down);
+                        break;
+                    }
+                    // a build that does not know the question; it is there all the same
+                    Ok(_) | Err(LinkError::Refused(_)) => {
+                        seen.note(Event::MemberUp(replica));
+                    }
+                    Err(error) => {
+                        debug!(%replica, %error, "a replica did not say who is up");
+                        seen.note(Event::MemberDown(replica));
+                    }
+                }
+            }
+            tokio::time::sleep(EVERY).await;
+        }
+    });
+    candidates
+}
+
+/// What a replica sees is what the edge sees, but for itself and for the replica, which has just answered.
+fn take_over(seen: &Seen, me: NodeId, replica: NodeId, mut up: BTreeSet<NodeId>, down: &BTreeSet<NodeId>) {
+    up.insert(replica);
+    up.remove(&me);
+    for node in down.iter().filter(|node| **node != me && !up.contains(node)) {
+        seen.note(Event::MemberDown(*node));
+    }
+    for node in up {
+        seen.note(Event::MemberUp(node));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rules::roster::Roster;
+
+    #[test]
+    fn an_edge_sees_what_the_replica_sees_but_for_the_two_of_them() {
+        let seen = Seen { roster: Arc::<Mutex<Roster>>::default(), change: tokio::sync::watch::Sender::new(0) };
+        let [me, replica, other, gone] = [1, 2, 3, 4].map(NodeId);
+        seen.note(Event::MemberUp(gone));
+        take_over(&seen, me, replica, [me, other].into(), &[me, replica, gone].into());
+        let roster = seen.roster.lock();
+        assert_eq!(roster.up(), [replica, other].into());
+        assert_eq!(roster.down(clock::now()), [gone].into());
+    }
+}

@@ -1,0 +1,214 @@
+//! Who of the mesh is alive, as this node sees it: keeps the [`Roster`].
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `gossip` | replicas among themselves: SWIM, by foca, over the links' datagrams |
+//! | `edges` | edges: they say that they are there, and replicas tell them who is up |
+//!
+//! The records have the last word on who is a member and where it listens; what is heard only says who answers. Addresses are kept on disk, so that a
+//! restarted node finds the others.
+
+mod edges;
+mod gossip;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rules::moment::Moment;
+use rules::names::NodeId;
+use rules::presence::Presence;
+use rules::records::Role;
+use rules::roster::{Event, Roster, Standing};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
+use tracing::info;
+
+use crate::clock;
+use crate::links::Links;
+use crate::supervise::Tasks;
+use gossip::Input;
+
+/// How the gossip is tuned; see the settings of the same names.
+#[derive(Clone, Copy, Debug)]
+pub struct MembersTerms {
+    /// Between two probes.
+    pub probe_period: Duration,
+    /// How long a probe may take.
+    pub probe_rtt: Duration,
+    /// How long a suspect may defend itself.
+    pub suspect_to_down: Duration,
+}
+
+/// What is kept over restarts.
+#[derive(Default, Serialize, Deserialize)]
+struct Kept {
+    incarnation: u64,
+    members: Vec<(NodeId, SocketAddr)>,
+}
+
+/// Writes what a node that has just joined knows of the others, for its first start.
+pub fn keep_seeds(folder: &Path, members: Vec<(NodeId, SocketAddr)>) -> Result<(), crate::identity::IdentityError> {
+    let kept = Kept { incarnation: 0, members };
+    let bytes = postcard::to_stdvec(&kept).map_err(|e| crate::identity::IdentityError::Certificate(e.to_string()))?;
+    crate::identity::write_private(&folder.join("roster"), &bytes)
+}
+
+/// What a node that does not run knows of the others.
+pub fn kept_seeds(folder: &Path) -> Vec<(NodeId, SocketAddr)> {
+    let kept = std::fs::read(folder.join("roster")).ok().and_then(|bytes| postcard::from_bytes::<Kept>(&bytes).ok());
+    kept.unwrap_or_default().members
+}
+
+/// The roster, and who hears of its changes.
+#[derive(Clone)]
+struct Seen {
+    roster: Arc<Mutex<Roster>>,
+    change: watch::Sender<u64>,
+}
+
+impl Seen {
+    /// Takes a notification in; returns whether the view changed.
+    fn note(&self, event: Event) -> bool {
+        let changed = self.roster.lock().handle(clock::now(), event);
+        if changed {
+            info!(?event, "roster");
+            metrics::counter!("atoll_roster_changes_total").increment(1);
+            self.change.send_modify(|n| *n += 1);
+        }
+        changed
+    }
+}
+
+/// The members, as this node sees them.
+pub struct Members {
+    seen: Seen,
+    kind: Kind,
+}
+
+enum Kind {
+    Replica { input: mpsc::Sender<Input>, presence: Arc<Mutex<Presence>> },
+    Edge(Arc<edges::Candidates>),
+}
+
+impl Members {
+    /// Starts to look. `seeds` are tried until they answer; `folder` keeps what was learned.
+    pub fn start(
+        links: Arc<Links>,
+        role: Role,
+        address: SocketAddr,
+        terms: MembersTerms,
+        seeds: Vec<(NodeId, SocketAddr)>,
+        folder: &Path,
+        tasks: &Tasks,
+    ) -> Arc<Self> {
+        let path = folder.join("roster");
+        let kept: Kept =
+            std::fs::read(&path).ok().and_then(|bytes| postcard::from_bytes(&bytes).ok()).unwrap_or_default();
+        let me = links.me();
+        let known: BTreeSet<(NodeId, SocketAddr)> =
+            seeds.into_iter().chain(kept.members.iter().copied()).filter(|(id, _)| *id != me).collect();
+        for (id, address) in &known {
+            links.know(*id, *address);
+        }
+        let seen = Seen { roster: Arc::default(), change: watch::Sender::new(0) };
+        let kind = match role {
+            Role::Replica => {
+                let presence = Arc::<Mutex<Presence>>::default();
+                edges::watch(links.clone(), seen.clone(), presence.clone(), tasks);
+                let kept = Kept { members: known.into_iter().collect(), ..kept };
+                let input = gossip::start(links, address, terms, kept, path, seen.clone(), tasks);
+                Kind::Replica { input, presence }
+            }
+            Role::Edge => Kind::Edge(edges::start(links, known, path, seen.clone(), tasks)),
+        };
+        Arc::new(Members { seen, kind })
+    }
+
+    /// Takes a datagram in that came under the certificate of `from`, a replica.
+    pub async fn handle_datagram(&self, from: NodeId, data: Bytes) {
+        if let Kind::Replica { input, .. } = &self.kind {
+            let _ = input.send(Input::Data(from, data)).await;
+        }
+    }
+
+    /// There is a node that may not have been heard of. foca announces itself to nobody any more once it has lost everyone, so a replica that is not up is
+    /// announced to from here, again and again.
+    pub async fn introduce(&self, node: NodeId, role: Role, address: SocketAddr) {
+        let up = {
+            let mut roster = self.seen.roster.lock();
+            roster.handle_introduction(clock::now(), node);
+            matches!(roster.standing(node), Some((Standing::Up, _)))
+        };
+        match &self.kind {
+            Kind::Replica { input, .. } if role == Role::Replica && !up => {
+                let _ = input.send(Input::Announce(node, address)).await;
+            }
+            Kind::Edge(candidates) if role == Role::Replica => candidates.add(node, address),
+            _ => {}
+        }
+    }
+
+    /// Edge `edge` says that it is there.
+    pub fn handle_present(&self, edge: NodeId) {
+        if let Kind::Replica { presence, .. } = &self.kind {
+            presence.lock().handle_heard(clock::now(), edge);
+            self.seen.note(Event::MemberUp(edge));
+        }
+    }
+
+    /// Replica `from` says which edges it has heard.
+    pub fn handle_announced(&self, from: NodeId, edges: BTreeSet<NodeId>) {
+        if let Kind::Replica { presence, .. } = &self.kind {
+            presence.lock().handle_announced(clock::now(), from, edges);
+        }
+    }
+
+    /// Edge `edge` goes, or was taken out of the mesh.
+    pub fn handle_left(&self, edge: NodeId) {
+        if let Kind::Replica { presence, .. } = &self.kind {
+            presence.lock().handle_left(edge);
+        }
+    }
+
+    /// Tells the others that this node leaves on purpose. An edge does so by closing its links.
+    pub async fn leave(&self) {
+        if let Kind::Replica { input, .. } = &self.kind {
+            let _ = input.send(Input::Leave).await;
+        }
+    }
+
+    /// How `node` looks from here, and since when.
+    pub fn standing(&self, node: NodeId) -> Option<(Standing, Moment)> {
+        self.seen.roster.lock().standing(node)
+    }
+
+    /// Who is up.
+    pub fn up(&self) -> BTreeSet<NodeId> {
+        self.seen.roster.lock().up()
+    }
+
+    /// Who is down.
+    pub fn down(&self) -> BTreeSet<NodeId> {
+        self.seen.roster.lock().down(clock::now())
+    }
+
+    /// Waits until `node` is declared down.
+    pub async fn until_down(&self, node: NodeId) {
+        let mut changes = self.changes();
+        while !self.down().contains(&node) {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Changes whenever the roster does.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.seen.change.subscribe()
+    }
+}

@@ -1,0 +1,51 @@
+//! `atoll level`: the mesh's feature level, and how it is raised after an upgrade.
+
+use std::io;
+
+use http::{Method, StatusCode};
+use serde_json::Value;
+
+use super::client::Call;
+use super::node::Node;
+use super::status::table;
+
+/// Arguments of `level`.
+#[derive(clap::Args)]
+pub(super) struct LevelCommand {
+    /// Raise it to what every replica's build supports. Older builds cannot be started in this mesh afterwards.
+    #[arg(long)]
+    raise: bool,
+    #[command(flatten)]
+    node: Node,
+}
+
+/// Asks, and shows the level and the builds.
+pub(super) fn run(command: &LevelCommand) -> io::Result<()> {
+    let client = command.node.client()?;
+    super::small_runtime()?.block_on(async {
+        let method = if command.raise { Method::POST } else { Method::GET };
+        let answer = client.send(Call { method, ..Call::get("/api/atoll/v1/level") }).await?;
+        let status = answer.status;
+        let body = answer.whole().await?;
+        if status != StatusCode::OK {
+            return Err(io::Error::other(format!("{status}: {}", String::from_utf8_lossy(&body))));
+        }
+        let shown: Value = serde_json::from_slice(&body).map_err(io::Error::other)?;
+        let rows = shown["nodes"].as_array().into_iter().flatten().map(|node| {
+            let word = |name: &str| match &node[name] {
+                Value::Null => "no answer".to_owned(),
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            vec![word("name"), word("role"), word("version"), word("supports")]
+        });
+        print!("{}", table(&["NODE", "ROLE", "BUILD", "SUPPORTS LEVEL"], rows.collect()));
+        println!("\nThe mesh has feature level {}.", shown["level"]);
+        let supported = shown["nodes"].as_array().into_iter().flatten().filter(|node| node["role"] == "replica");
+        let lowest = supported.map(|node| node["supports"].as_u64().unwrap_or(0)).min().unwrap_or(0);
+        if lowest > shown["level"].as_u64().unwrap_or(u64::MAX) {
+            println!("Every replica supports {lowest}: `atoll level --raise` when no older build is to come back.");
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,37 @@
+//! What this node's records say of a peer: the links ask before they let anybody in.
+
+use std::net::SocketAddr;
+
+use mesh::links::Judge;
+use rules::door::Known;
+use rules::level::Level;
+use rules::names::NodeId;
+use rules::records::{Look, NodeRecord, ReadRecords, RecordError, key};
+
+use crate::records::Records;
+
+/// The records, as the links see them.
+pub struct Listed(pub Records);
+
+impl Judge for Listed {
+    /// Of records that cannot be read nothing is known: only a certificate that names its role counts then.
+    fn known(&self, node: NodeId) -> Known {
+        let unreadable = Known { role: None, removed: false, nothing_known: false, level: Level::NEWEST };
+        self.0.view().and_then(|view| look_up(&*view, node)).unwrap_or(unreadable)
+    }
+
+    fn address_of(&self, node: NodeId) -> Option<SocketAddr> {
+        let record = self.0.view().and_then(|view| view.record::<NodeRecord>(&key::node(node)));
+        record.ok().flatten().map(|record| record.address)
+    }
+}
+
+fn look_up(view: &(dyn ReadRecords + Send), node: NodeId) -> Result<Known, RecordError> {
+    let role = view.record::<NodeRecord>(&key::node(node))?.map(|record| record.role);
+    Ok(Known {
+        role,
+        removed: view.get(&key::removed(node))?.is_some(),
+        nothing_known: role.is_none() && view.scan(&key::nodes(), None, 1)?.is_empty(),
+        level: view.level()?,
+    })
+}

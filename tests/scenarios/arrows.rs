@@ -16,7 +16,8 @@ const ARROWS: [(&str, &[&str]); 6] = [
     ("mesh", &["config", "rules"]),
     ("node", &["config", "mesh", "rules"]),
     ("loadtest", &["rules"]),
-    ("tests", &[]),
+    // the intruder (src/intruder.rs) speaks the mesh protocol
+    ("tests", &["mesh", "rules"]),
 ];
 
 /// What pure rules must not reach, not even through somebody else: sockets, files, tasks, clocks, dice.

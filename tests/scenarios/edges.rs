@@ -68,13 +68,15 @@ fn an_edge_serves_what_the_mesh_has_as_fresh_as_the_mesh() {
     wrong.unless_refused("a push to an edge", push, &[405], &["UNSUPPORTED"]);
     wrong.unless(said.contains("http://"), || format!("it does not say where to push: {said}"));
 
-    // everybody sees it as what it is; it votes for nothing and follows no ledger
+    // everybody sees it as what it is, once the replica that it talks to has told the others; it votes for nothing and follows no ledger
     for at in 0..4 {
-        let status = mesh.status(at).unwrap_or_else(|no| panic!("{no}"));
-        let shown = status["nodes"].as_array().and_then(|all| all.iter().find(|n| n["name"] == "edge")).cloned();
-        let shown = shown.unwrap_or_default();
-        wrong
-            .unless(shown["role"] == "edge" && shown["state"] == "up", || format!("the edge as {at} sees it: {shown}"));
+        wait::until_ok("everybody sees the edge", || {
+            let status = mesh.status(at)?;
+            let shown = status["nodes"].as_array().and_then(|all| all.iter().find(|n| n["name"] == "edge")).cloned();
+            let shown = shown.unwrap_or_default();
+            let well = shown["role"] == "edge" && shown["state"] == "up";
+            if well { Ok(()) } else { Err(format!("the edge as {at} sees it: {shown}")) }
+        });
     }
     let ledger = mesh.status(0).unwrap_or_else(|no| panic!("{no}"))["ledger"].clone();
     wrong.unless(!ledger.to_string().contains("\"edge\""), || format!("the edge is in the ledger: {ledger}"));

@@ -5,6 +5,7 @@ mod clients;
 mod cold_pull;
 mod conformance;
 mod copying;
+mod doors;
 mod durability;
 mod edges;
 mod fanout;

@@ -11,6 +11,7 @@
 //!   cut and narrowed;
 //! - [`coast`] is such a network with an edge in it, reached by clients outside it that a cut does not touch;
 //! - [`upstream`] is another registry, behind a door that counts and can be told to fail; [`proxies`] makes projects that stand for it;
+//! - [`intruder`] is a hostile peer that speaks the mesh protocol;
 //! - [`certificates`] are those of a CA made for the scenario;
 //! - [`complaints`] collects what is wrong, [`footprint`] what is left on the disks, [`metrics`] what a node counts;
 //! - [`daemons`] are a dockerd, a containerd and a podman of our own, [`cri`] asks a containerd as a kubelet does, [`tools`] the other clients;
@@ -25,6 +26,7 @@ pub mod footprint;
 pub mod formed;
 pub mod http;
 pub mod image;
+pub mod intruder;
 pub mod islands;
 pub mod member;
 pub mod mesh;

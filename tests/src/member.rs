@@ -152,6 +152,18 @@ impl Member {
         process::signal(pid, what);
     }
 
+    /// The most memory that its process ever had, in bytes.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        let pid = self.running().as_ref().unwrap_or_else(|| panic!("{} does not run", self.name)).pid();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+        peak.trim().trim_end_matches(" kB").parse::<u64>().expect("kilobytes") << 10
+    }
+
     /// Whether it was started and has not been stopped since.
     #[must_use]
     pub fn runs(&self) -> bool {

@@ -1,12 +1,14 @@
 //! An upload is copied to another region while it arrives, not after: a follower of the upload's own file, so that a slow link neither slows the client
 //! nor costs memory.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::links::LinkError;
 use mesh::supervise::Tasks;
 use mesh::transfer::{CopyIn, CopyOut, CopyPiece, TransferTerms};
+use parking_lot::Mutex;
 use rules::digest::{Algorithm, Digest};
 use rules::names::{NodeId, RepositoryName};
 use rules::pacing::Class;
@@ -36,6 +38,8 @@ pub struct Copies {
     pub terms: TransferTerms,
     /// How long a grant lasts.
     pub grant: Duration,
+    /// How many copies arrive, by the repository that they are for.
+    pub arriving: Mutex<BTreeMap<RepositoryName, usize>>,
     /// Where they run.
     pub tasks: Tasks,
 }
@@ -65,6 +69,31 @@ impl Copying {
             let _ = seal.send(digest);
         }
         self.held.await.unwrap_or(Err(LinkError::Broken("the copy was dropped".into())))
+    }
+}
+
+/// A copy that arrives, noted for as long as it does.
+struct Arriving<'a> {
+    copies: &'a Copies,
+    repository: &'a RepositoryName,
+}
+
+impl<'a> Arriving<'a> {
+    fn note(copies: &'a Copies, repository: &'a RepositoryName) -> Self {
+        *copies.arriving.lock().entry(repository.clone()).or_default() += 1;
+        Arriving { copies, repository }
+    }
+}
+
+impl Drop for Arriving<'_> {
+    fn drop(&mut self) {
+        let mut arriving = self.copies.arriving.lock();
+        if let Some(count) = arriving.get_mut(self.repository) {
+            *count -= 1;
+            if *count == 0 {
+                arriving.remove(self.repository);
+            }
+        }
     }
 }
 
@@ -134,8 +163,14 @@ impl Copies {
         copy.seal(digest).await
     }
 
+    /// The repositories that a copy arrives for: pushes that go on at other nodes.
+    pub fn repositories(&self) -> BTreeSet<RepositoryName> {
+        self.arriving.lock().keys().cloned().collect()
+    }
+
     /// Takes a copy in that a peer sends.
     pub async fn receive(&self, from: NodeId, repository: RepositoryName, mut copy: CopyIn) -> Result<(), LinkError> {
+        let _arriving = Arriving::note(self, &repository);
         let broken = |e: &dyn std::fmt::Display| LinkError::Broken(e.to_string());
         let mut ingest = self.store.ingest(Algorithm::Sha256).map_err(|e| broken(&e))?;
         let shown = self.transfers.begin_unnamed(Direction::In, from);

@@ -176,6 +176,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         pacing: pacing.clone(),
         terms,
         grant: settings.uploads.expire_after,
+        arriving: Default::default(),
         tasks: inner.clone(),
     });
     let write_terms = WriteTerms { commit: deadlines.commit, replicate: deadlines.replicate };
@@ -236,7 +237,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     inner.spawn("links", links::serve(links.clone(), peers, inner.clone()));
 
     let max_open = settings.uploads.max_open as usize;
-    let sessions = Sessions::new(store.clone(), copies, max_open, settings.uploads.expire_after);
+    let sessions = Sessions::new(store.clone(), copies.clone(), max_open, settings.uploads.expire_after);
     let registry = Registry {
         records: records.clone(),
         store: store.clone(),
@@ -283,6 +284,9 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     }
     inner.spawn("certificate", certificate::keep(neighbours.clone(), identity.clone(), settings.role, keys));
     inner.spawn("introduce", introduce(neighbours, record));
+    let making_room = store.clone();
+    inner.spawn("room", async move { making_room.keep_room().await });
+    inner.spawn("grants", keep_grants(store.clone(), sessions.clone(), copies, settings.uploads.expire_after));
     inner.spawn("sweep", sweep(store, sessions));
     info!(node = %identity.node, name = settings.name, role = settings.role.name(), region = settings.region, %address, "serving");
     let ledger = records.ledger().cloned();
@@ -408,6 +412,18 @@ fn upstreams_trust(ca: Option<&Path>) -> io::Result<Trust> {
     };
     let pem = ca.map(std::fs::read).transpose().map_err(|e| named(&e))?;
     Trust::with_authorities(&pem.unwrap_or_default()).map_err(|e| named(&e))
+}
+
+/// What an open push was granted lives until the push is idle for `lasts`: its last layer may take longer than that alone.
+async fn keep_grants(store: Arc<Store>, sessions: Arc<Sessions>, copies: Arc<Copies>, lasts: Duration) {
+    loop {
+        tokio::time::sleep((lasts / 4).min(Duration::from_secs(30))).await;
+        for repository in sessions.repositories().union(&copies.repositories()) {
+            if let Err(error) = store.extend_grants(repository, lasts).await {
+                warn!(%repository, %error, "what an open push was granted could not be kept");
+            }
+        }
+    }
 }
 
 /// Forgets what nobody came back for.

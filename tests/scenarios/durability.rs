@@ -95,3 +95,79 @@ fn nothing_of(mesh: &Formed, at: usize, image: &Image, round: usize) {
     let listed = repository.client().get("/v2/demo/kept/tags/list").unwrap_or_else(|none| panic!("{none}"));
     assert!(!String::from_utf8_lossy(&listed.body).contains("refused"), "at {at}: {listed}");
 }
+
+/// The first layers' grants ended after `uploads.expire_after`, however busily the last layer was still being uploaded; its manifest was refused then, for ever.
+#[test]
+fn a_push_that_takes_longer_than_an_upload_may_rest_is_taken() {
+    let mesh = Formed::of(&[("one", "a"), ("two", "b"), ("three", "c")], "uploads:\n  expire_after: 2s\n");
+    let image = Image::random(&[64 << 10, 256 << 10]);
+    let repository = mesh.repository(0, "demo/slow");
+    let (last, first) = image.blobs.split_last().expect("a layer");
+    for blob in first {
+        repository.upload(blob).unwrap_or_else(|no| panic!("{no}"));
+    }
+    let mut place = repository.open_upload().unwrap_or_else(|no| panic!("{no}"));
+    let pieces: Vec<_> = last.bytes.chunks(last.bytes.len() / 10 + 1).collect();
+    let mut sent = 0;
+    for piece in &pieces {
+        std::thread::sleep(std::time::Duration::from_millis(600));
+        let range = format!("{sent}-{}", sent + piece.len() - 1);
+        let patch = repository.client().ask(http::Method::PATCH, &place).header("content-range", &range);
+        let answer = patch.body(piece.to_vec()).send().unwrap_or_else(|none| panic!("{none}"));
+        assert_eq!(answer.status, 202, "{answer}");
+        place = answer.header("location").expect("where it goes on").to_owned();
+        sent += piece.len();
+    }
+    repository.close_upload(&place, &last.digest, Vec::new().into()).unwrap_or_else(|no| panic!("{no}"));
+    repository.put_manifest("1", &image).unwrap_or_else(|no| panic!("after three times expire_after: {no}"));
+    mesh.repository(2, "demo/slow").pull("1").unwrap_or_else(|no| panic!("{no}"));
+    // what nobody pushes on with is forgotten all the same
+    let orphan = tests::image::Image::random(&[1000]);
+    repository.upload(&orphan.blobs[0]).unwrap_or_else(|no| panic!("{no}"));
+    wait::until("the blob is not readable any more", || repository.blob(&orphan.blobs[0].digest).err());
+}
+
+/// Uploads and copies never made room, although cached blobs may go; and a disk that blobs have filled stops the ledger.
+#[test]
+fn cached_blobs_make_way_for_uploads_and_the_last_of_a_disk_is_the_ledgers() {
+    const MIB: usize = 1 << 20;
+    let mut mesh = Formed::of(&[("one", "a"), ("two", "b"), ("three", "c")], "");
+    let member = mesh.prepare("small", "d", "");
+    let _small = tests::disk::Disk::of(&member.data(), "128m");
+    member.must_join(&mesh.members()[0].invite());
+    member.serve();
+    member.wait_ready();
+    let client = member.anyone();
+    mesh.add(member);
+    set_durability(&mesh.client(0), "demo", 1);
+    let layers = |count: usize| Image::random(&vec![8 * MIB; count]);
+    for tag in ["a", "b"] {
+        mesh.repository(0, "demo/app").push(&layers(5), tag).unwrap_or_else(|no| panic!("{no}"));
+        tests::repository::Repository::new(&client, "demo/app").pull(tag).unwrap_or_else(|no| panic!("{no}"));
+    }
+    // some 80 MiB of 128 are cached now; what is pushed here is kept
+    let small = mesh.repository(3, "demo/kept");
+    small.push(&layers(7), "1").unwrap_or_else(|no| panic!("cached blobs did not make way: {no}"));
+    let evicted = tests::metrics::value(&client, "atoll_cache_evicted_total");
+    assert!(evicted >= 1, "nothing was evicted");
+    // when nothing cached is left to go, an upload is refused in words, and nothing else is
+    let mut kept = 0;
+    let refused = loop {
+        assert!(kept < 30, "240 MiB on a disk of 128");
+        kept += 1;
+        if let Err(no) = small.upload(layers(1).blobs.last().expect("a layer")) {
+            break no;
+        }
+    };
+    let answer = refused.answer().unwrap_or_else(|| panic!("{refused}")).clone();
+    assert_eq!(answer.status, 503, "{answer}");
+    assert!(answer.to_string().contains("data_dir"), "it does not say what is full: {answer}");
+    for n in 0..20 {
+        let tag = format!("t{n}");
+        mesh.repository(0, "demo/app").push(&Image::tiny(), &tag).unwrap_or_else(|no| panic!("{no}"));
+        tests::repository::Repository::new(&client, "demo/app").pull(&tag).unwrap_or_else(|no| panic!("{tag}: {no}"));
+    }
+    small.pull("1").unwrap_or_else(|no| panic!("{no}"));
+    let ready = client.get("/readyz").unwrap_or_else(|none| panic!("{none}"));
+    assert_eq!(ready.status, 200, "its ledger and its index go on: {ready}");
+}

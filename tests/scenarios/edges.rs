@@ -2,18 +2,18 @@
 //!
 //! It takes no pushes, votes for nothing, holds no secret of the mesh, keeps no more than its budget, and says how old it is when no replica answers.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Method;
 use rustix::process::Signal;
 use tests::complaints::Complaints;
+use tests::disk::Disk;
 use tests::formed::{Formed, UNHURRIED};
 use tests::http::Client;
 use tests::image::{Blob, Image};
 use tests::proxies::create_proxy;
 use tests::repository::{Repository, create_project};
-use tests::{footprint, metrics, process, tools, wait};
+use tests::{footprint, metrics, wait};
 
 const THREE: [(&str, &str); 3] = [("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-central-1")];
 const MIB: usize = 1 << 20;
@@ -290,25 +290,6 @@ fn a_disk_smaller_than_the_budget_is_not_filled() {
     assert!(metrics::value(&client, "atoll_cache_evicted_total") >= 6, "72 MiB twice on a disk of 48");
     let ready = client.get("/readyz").unwrap_or_else(|none| panic!("{none}"));
     assert_eq!(ready.status, 200, "{ready}");
-}
-
-/// A small file system of its own in a folder, for as long as this lives.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn of(folder: &Path, size: &str) -> Self {
-        std::fs::create_dir_all(folder).expect("a folder to mount on");
-        let options = format!("size={size}");
-        process::succeed(tools::packaged("mount", "mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder));
-        Self(folder.to_owned())
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // whoever still has files there ends with the mesh
-        process::finish(tools::packaged("umount", "mount").arg("--lazy").arg(&self.0));
-    }
 }
 
 #[test]

@@ -13,6 +13,7 @@
 //! - [`upstream`] is another registry, behind a door that counts and can be told to fail; [`proxies`] makes projects that stand for it;
 //! - [`intruder`] is a hostile peer that speaks the mesh protocol;
 //! - [`certificates`] are those of a CA made for the scenario;
+//! - [`disk`] is a small one;
 //! - [`complaints`] collects what is wrong, [`footprint`] what is left on the disks, [`metrics`] what a node counts;
 //! - [`daemons`] are a dockerd, a containerd and a podman of our own, [`cri`] asks a containerd as a kubelet does, [`tools`] the other clients;
 //! - [`pulling`] is a client that goes on at the next host, as patient ones do, [`pullers`] are the real ones with such hosts.
@@ -22,6 +23,7 @@ pub mod coast;
 pub mod complaints;
 pub mod cri;
 pub mod daemons;
+pub mod disk;
 pub mod footprint;
 pub mod formed;
 pub mod http;

@@ -129,6 +129,12 @@ impl Cache {
 /// The most that is to stay free of a disk.
 const SPARE: u64 = 1 << 30;
 
+/// How many bytes of a disk of `all` no blob may take, whatever brought it: they are for the ledger, the index and snapshots, which stop the node when they
+/// cannot be written. A quarter of what the cache leaves free.
+pub fn reserve(all: u64) -> u64 {
+    SPARE.min(all / 50) / 4
+}
+
 /// How many bytes of cached blobs must go for `room` more on a disk of `all` bytes that has `free`, so that a fiftieth of it (a gigabyte at most) stays
 /// free: a full disk stops more than the cache.
 /// 0 for what no disk of this size takes, and where the file system does not say how large it is.
@@ -179,6 +185,7 @@ mod tests {
         assert_eq!(missing_on_disk(100, 5000, 1), 1, "a fiftieth of a small one");
         assert_eq!(missing_on_disk(0, 0, 5), 0, "a file system that does not say");
         assert_eq!(missing_on_disk(100, 5000, u64::MAX), 0);
+        assert_eq!((reserve(100 * gib), reserve(5000), reserve(0)), (gib / 4, 25, 0));
     }
 
     #[test]

@@ -197,6 +197,9 @@ impl From<StoreError> for Failure {
                 let detail = json!({"expected": expected.to_string(), "actual": actual.to_string()});
                 Failure::new(Code::DigestInvalid, error.to_string()).detail(detail)
             }
+            StoreError::Disk(full) if full.kind() == std::io::ErrorKind::StorageFull => {
+                Failure::new(Code::Unavailable, full.to_string())
+            }
             StoreError::Disk(_) | StoreError::Index(_) => Failure::new(Code::Internal, error.to_string()),
         }
     }

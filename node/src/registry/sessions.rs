@@ -1,6 +1,6 @@
 //! Open uploads of this node. One is pinned to the node that began it, belongs to one repository, and is written by one request at a time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -119,6 +119,11 @@ impl Sessions {
         let mut open = self.open.lock();
         open.remove(id);
         metrics::gauge!("atoll_uploads_open").set(open.len() as f64);
+    }
+
+    /// The repositories that an open upload is for: pushes that go on.
+    pub fn repositories(&self) -> BTreeSet<RepositoryName> {
+        self.open.lock().values().map(|session| session.repository.clone()).collect()
     }
 
     /// Gives up uploads that nobody has touched for too long.

@@ -16,7 +16,7 @@ use super::{Registry, answer, refuse_proxy, set};
 use crate::flights::Sources;
 use crate::http::request::{Interrupted, Request};
 use crate::http::{Code, Failure, Payload};
-use crate::store::Ingest;
+use crate::store::{Ingest, StoreError};
 
 /// Bytes are written in batches of about this size while the next are received.
 const BATCH: usize = 1 << 20;
@@ -192,7 +192,7 @@ impl Registry {
     async fn written(&self, writing: Writing, ticket: &mut Ticket) -> Result<Ingest, Failure> {
         let ingest = writing.idle().await.map_err(|error| {
             self.sessions.end(&ticket.id);
-            Failure::new(Code::Internal, format!("data_dir could not take the upload: {error}")).closing()
+            Failure::from(StoreError::from(error)).closing()
         })?;
         for copy in &ticket.copying {
             copy.advance(ingest.written());

@@ -195,6 +195,32 @@ impl Index {
         .await
     }
 
+    /// What is granted in `repository` now stays so until `expires` at least.
+    pub(super) async fn extend_grants(
+        &self,
+        repository: RepositoryName,
+        now: Timestamp,
+        expires: u64,
+    ) -> Result<(), StoreError> {
+        self.write(move |write| {
+            let mut grants = write.open_table(GRANTS)?;
+            let first = [repository.as_str().as_bytes(), b"\0"].concat();
+            let after = [repository.as_str().as_bytes(), b"\x01"].concat();
+            let mut good = Vec::new();
+            for pair in grants.range(first.as_slice()..after.as_slice())? {
+                let (key, until) = pair?;
+                if until.value() > now.0 && until.value() < expires {
+                    good.push(key.value().to_vec());
+                }
+            }
+            for key in good {
+                grants.insert(key.as_slice(), expires)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
     pub(super) async fn revoke(
         &self,
         digest: Digest,

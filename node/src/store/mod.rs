@@ -11,6 +11,7 @@ mod eviction;
 mod index;
 mod ingest;
 mod outboard;
+mod room;
 mod writeback;
 
 use std::collections::HashSet;
@@ -33,6 +34,7 @@ use eviction::Eviction;
 use index::Index;
 pub use ingest::Ingest;
 use ingest::Sealed;
+use room::Room;
 
 /// A blob that is looked at is read in pieces of this size.
 const PIECE: usize = 1 << 20;
@@ -56,12 +58,16 @@ pub enum StoreError {
     },
 }
 
+/// So many bytes of room are made at a time for what arrives.
+const AHEAD: u64 = 64 << 20;
+
 /// The store of this node.
 pub struct Store {
     folder: PathBuf,
     index: Index,
     buffers: Buffers,
     eviction: Eviction,
+    room: Arc<Room>,
     /// Whoever holds it makes a list of groups anew.
     rebuilding: tokio::sync::Mutex<()>,
     /// Held blobs whose bytes are not right.
@@ -94,7 +100,8 @@ impl Store {
         let index = Index::open(&folder.join("store.redb"))?;
         let eviction = Eviction::new(budget, index.cached()?);
         let (rebuilding, damaged) = (tokio::sync::Mutex::default(), Mutex::default());
-        Ok(Arc::new(Store { folder, index, buffers: Buffers::default(), eviction, rebuilding, damaged }))
+        let room = Arc::new(Room::of(&folder));
+        Ok(Arc::new(Store { folder, index, buffers: Buffers::default(), eviction, room, rebuilding, damaged }))
     }
 
     /// Whether nothing can be taken in any more: the disk has failed, and the node has to be restarted once that is mended.
@@ -115,7 +122,7 @@ impl Store {
     /// Begins taking bytes in.
     pub fn ingest(&self, algorithm: Algorithm) -> Result<Ingest, StoreError> {
         let name = format!("{:032x}", rand::random::<u128>());
-        Ok(Ingest::create(self.folder.join("arriving").join(name), algorithm)?)
+        Ok(Ingest::create(self.folder.join("arriving").join(name), algorithm, self.room.clone())?)
     }
 
     /// What is known of `digest`, if it is held.
@@ -272,8 +279,22 @@ impl Store {
     /// Evicts cached blobs until `room` more bytes fit into the budget, and onto the disk with something to spare: the least recently used first, none that
     /// is being read. What can never fit into the budget makes nothing go, nor does a full disk when nothing comes (0).
     pub async fn make_room(&self, room: u64) -> Result<(), StoreError> {
-        let on_disk = || if room == 0 { 0 } else { self.missing_on_disk(room) };
-        let missing = || self.eviction.missing(room).max(on_disk());
+        let on_disk = || if room == 0 { 0 } else { self.room.missing(room) };
+        self.evict(|| self.eviction.missing(room).max(on_disk())).await
+    }
+
+    /// Evicts cached blobs, for as long as the node runs, whenever something arrives that the disk has less room for than is to be free: an upload, a copy,
+    /// a blob to keep. The budget has no say in that.
+    pub async fn keep_room(&self) {
+        loop {
+            self.room.wanted().await;
+            if let Err(error) = self.evict(|| self.room.missing(AHEAD)).await {
+                tracing::warn!(%error, "cached blobs could not make room for what arrives");
+            }
+        }
+    }
+
+    async fn evict(&self, missing: impl Fn() -> u64) -> Result<(), StoreError> {
         if missing() == 0 && !self.eviction.is_overfull() {
             return Ok(());
         }
@@ -331,17 +352,9 @@ impl Store {
         Ok(removed)
     }
 
-    /// How many bytes the disk lacks for `room` more, beside what it is to have free. 0 where it does not tell.
-    fn missing_on_disk(&self, room: u64) -> u64 {
-        let Ok(disk) = rustix::fs::statvfs(&self.folder) else { return 0 };
-        let (free, all) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize);
-        rules::cache::missing_on_disk(free, all, room)
-    }
-
     /// How many bytes of `data_dir`'s file system are free for this node. `None` where it does not tell.
     pub fn free_on_disk(&self) -> Option<u64> {
-        let disk = rustix::fs::statvfs(&self.folder).ok()?;
-        Some(disk.f_bavail * disk.f_frsize)
+        self.room.free().map(|(free, _)| free)
     }
 
     /// How many blobs and bytes are cached, and how many bytes may be.
@@ -363,6 +376,12 @@ impl Store {
     /// Takes a grant back; returns whether there was one.
     pub async fn revoke(&self, digest: Digest, repository: &RepositoryName) -> Result<bool, StoreError> {
         self.index.revoke(digest, repository.clone(), clock::timestamp()).await
+    }
+
+    /// A push into `repository` goes on: what was granted there, and is still good, lasts for `lasts` from now on at least.
+    pub async fn extend_grants(&self, repository: &RepositoryName, lasts: Duration) -> Result<(), StoreError> {
+        let now = clock::timestamp();
+        self.index.extend_grants(repository.clone(), now, now.0 + lasts.as_millis() as u64).await
     }
 
     /// Forgets grants whose time is over.

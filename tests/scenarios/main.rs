@@ -18,6 +18,7 @@ mod kill_primary;
 mod lifecycle;
 mod lying;
 mod mirrors;
+mod old_terms;
 mod pacing;
 mod partition;
 mod power_loss;

@@ -12,6 +12,7 @@
 //! - [`coast`] is such a network with an edge in it, reached by clients outside it that a cut does not touch;
 //! - [`upstream`] is another registry, behind a door that counts and can be told to fail; [`proxies`] makes projects that stand for it;
 //! - [`certificates`] are those of a CA made for the scenario;
+//! - [`disk`] is a disk whose `fsync` is slow, hangs or fails;
 //! - [`complaints`] collects what is wrong, [`footprint`] what is left on the disks, [`metrics`] what a node counts;
 //! - [`daemons`] are a dockerd, a containerd and a podman of our own, [`cri`] asks a containerd as a kubelet does, [`tools`] the other clients;
 //! - [`pulling`] is a client that goes on at the next host, as patient ones do, [`pullers`] are the real ones with such hosts.
@@ -21,6 +22,7 @@ pub mod coast;
 pub mod complaints;
 pub mod cri;
 pub mod daemons;
+pub mod disk;
 pub mod footprint;
 pub mod formed;
 pub mod http;

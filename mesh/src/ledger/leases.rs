@@ -164,7 +164,7 @@ impl Ledger {
         self.note_released(released);
     }
 
-    /// Until when a majority has confirmed this leader, and whether an entry of its own term is applied.
+    /// Until when a majority has confirmed this leader, and the first entry of its term that this process has proposed.
     fn confirmation(&self, now: Moment, term: &mut Term) -> (Moment, Option<Revision>) {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let suspended = clock::suspended();
@@ -184,11 +184,13 @@ impl Ledger {
                 _ => Moment::from_micros(0),
             }
         };
-        let own_entry = metrics.last_applied.as_ref().and_then(|id| {
-            let of_own_term = id.leader_id.term == metrics.vote.leader_id().term;
-            of_own_term.then_some(Revision(id.index))
-        });
-        (until, own_entry)
+        (until, self.log.opened(term.number).map(Revision))
+    }
+
+    /// Whether this node leads and has applied an entry that it has proposed since it started: until then it may lack what others have been told of.
+    pub(super) fn is_open(&self) -> bool {
+        self.update_term();
+        self.term.lock().as_ref().is_some_and(|term| term.granter.is_open())
     }
 
     fn next_grant_timeout(&self) -> Duration {

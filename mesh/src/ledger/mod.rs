@@ -92,6 +92,7 @@ pub enum LedgerError {
 pub struct Ledger {
     me: NodeId,
     raft: Raft,
+    log: log::Log,
     machine: state::StateMachine,
     folder: PathBuf,
     links: Arc<Links>,
@@ -157,6 +158,14 @@ impl Ledger {
         let log = log::Log::open(store.clone()).map_err(|e| storage(&e))?;
         let machine = state::StateMachine::open(store, folder).map_err(|e| storage(&e))?;
         let millis = |d: Duration| d.as_millis() as u64;
+        // What is not named here stays as the library has it; of its defaults these matter and are kept:
+        // - `allow_log_reversion` off: a voter that has lost its log is a fault to be seen, not to be smoothed over;
+        // - `heartbeat_min_interval` 0: leases count on heartbeats that are sent also while entries are;
+        // - `quorum_loss_probe_interval` none: a leader that hears no majority goes on asking; it is not believed meanwhile, for its lease ends;
+        // - `removed_leader_step_down` 150 ms: a leader that a change of voters leaves out hands over by itself;
+        // - `api_batch_linger_ms` 0: the file's group commit gathers what comes at once, so nobody waits for company;
+        // - `backoff` 200 ms to 1 s: how often a peer that does not answer is tried;
+        // - `max_append_entries` 4096: what is in one commit at most, and all of that came over the links in messages of 64 entries and 8 MiB.
         let config = openraft::Config {
             cluster_name: "atoll".into(),
             heartbeat_interval: millis(terms.heartbeat),
@@ -165,6 +174,10 @@ impl Ledger {
             install_snapshot_timeout: 60_000,
             max_payload_entries: 64,
             enable_pre_vote: Some(true),
+            // On by default, and wrong here: applied state is not flushed by itself and the committed index is not saved, so a leader that was killed may lack
+            // entries that its followers have committed. Leading on in its old term, it would give their log ids to other entries, and replicas
+            // would differ for ever. In a new term it first learns what the majority has.
+            enable_leader_restore: Some(false),
             snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(terms.snapshot_every),
             replication_lag_threshold: terms.snapshot_every * 2,
             max_in_snapshot_log_to_keep: (terms.snapshot_every / 5).max(100),
@@ -173,12 +186,13 @@ impl Ledger {
         let config = Arc::new(config.validate().map_err(|e| LedgerError::Consensus(e.to_string()))?);
         let me = links.me();
         let factory = network::Factory(links.clone());
-        let raft = Raft::new(me.0, config, factory, log, machine.clone())
+        let raft = Raft::new(me.0, config, factory, log.clone(), machine.clone())
             .await
             .map_err(|e| LedgerError::Consensus(e.to_string()))?;
         let ledger = Arc::new(Ledger {
             me,
             raft,
+            log,
             folder: folder.into(),
             links,
             members,
@@ -357,8 +371,19 @@ impl Ledger {
 
     /// Answers [`Ask::ReadIndex`]: confirms with a majority that this node leads, and up to where a reader must have applied.
     pub async fn read_index(&self, deadline: Duration) -> Result<Revision, NoLedger> {
+        let end = clock::now() + deadline;
+        while !self.is_open() {
+            if self.is_leader().is_none() {
+                return Err(NoLedger::NotLeader(self.leader().filter(|leader| *leader != self.me)));
+            }
+            if clock::now() >= end {
+                return Err(NoLedger::NoMajority);
+            }
+            // it leads, and its first entry is on its way
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         let confirm = self.raft.get_read_log_id(openraft::ReadPolicy::ReadIndex);
-        let index = match tokio::time::timeout(deadline, confirm).await {
+        let index = match tokio::time::timeout(end.since(clock::now()), confirm).await {
             Err(_) => return Err(NoLedger::NoMajority),
             Ok(Err(RaftError::APIError(error))) => {
                 return match error {
@@ -371,7 +396,7 @@ impl Ledger {
             Ok(Err(error)) => return Err(NoLedger::Storage(error.to_string())),
             Ok(Ok((id, _))) => Revision(id.log_id().index),
         };
-        self.wait_released(index, deadline).await?;
+        self.wait_released(index, end.since(clock::now())).await?;
         Ok(index)
     }
 

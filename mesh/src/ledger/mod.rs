@@ -6,12 +6,14 @@
 //! | `log` | log and vote |
 //! | `state` | applied records, snapshots |
 //! | `network` | the consensus's messages over the links |
+//! | `arrival` | snapshots on their way: sent whole or broken off, received under a name of their own, checked |
 //! | [`reading`] | reads that are never stale, by lease or by asking the leader |
 //! | `leases` | runs the lease machines of `rules::lease` |
 //! | `leading` | what only the leader does: membership, failover |
 //!
 //! A command is acknowledged when it is *released*: committed, and applied by every node that may answer reads.
 
+mod arrival;
 mod database;
 mod leading;
 mod leases;
@@ -94,7 +96,7 @@ pub struct Ledger {
     raft: Raft,
     log: log::Log,
     machine: state::StateMachine,
-    folder: PathBuf,
+    arrivals: arrival::Arrivals,
     links: Arc<Links>,
     members: Arc<Members>,
     terms: LedgerTerms,
@@ -155,6 +157,7 @@ impl Ledger {
         // a voter with a vote on disk may have promised something before it restarted
         let promised = store.meta::<types::Vote>("vote").map_err(|e| storage(&e))?.is_some();
         let wary_until = if promised { clock::now() + terms.election_max } else { clock::now() };
+        let arrivals = arrival::Arrivals::open(folder).map_err(|e| storage(&e))?;
         let log = log::Log::open(store.clone()).map_err(|e| storage(&e))?;
         let machine = state::StateMachine::open(store, folder).map_err(|e| storage(&e))?;
         let millis = |d: Duration| d.as_millis() as u64;
@@ -193,7 +196,7 @@ impl Ledger {
             me,
             raft,
             log,
-            folder: folder.into(),
+            arrivals,
             links,
             members,
             terms,
@@ -416,7 +419,7 @@ impl Ledger {
         mut send: SendStream,
         mut receive: RecvStream,
     ) -> Result<(), LinkError> {
-        network::receive_snapshot(&self.raft, &self.folder, header, &mut send, &mut receive).await
+        network::receive_snapshot(&self.raft, &self.arrivals, header, &mut send, &mut receive).await
     }
 
     /// Whether this node may believe that a majority hears it: it holds a lease or leads with one. A node that does not may still

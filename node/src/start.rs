@@ -16,6 +16,7 @@ use mesh::secrets::Secrets;
 use mesh::supervise::Tasks;
 use mesh::transfer::TransferTerms;
 use metrics_exporter_prometheus::PrometheusHandle;
+use rules::voters::VoterTerms;
 use rules::command::{Command, Outcome};
 use rules::edge::EdgeTerms;
 use rules::failover::FailoverTerms;
@@ -58,6 +59,12 @@ pub struct Running {
     drain: Duration,
     _lock: FolderLock,
 }
+
+/// How long a node may go without renewing its lease before its projects move, whatever the gossip says of it: it cannot write.
+const SILENT: Duration = Duration::from_secs(10);
+
+/// How long a replica must have been well before it takes a voter's place.
+const SETTLE: Duration = Duration::from_secs(3);
 
 /// How long a process that was here before may take to end beyond its `drain`.
 const PREDECESSOR: Duration = Duration::from_secs(10);
@@ -289,7 +296,9 @@ fn ledger_terms(settings: &Settings) -> LedgerTerms {
             hold_down: settings.failover.hold_down,
             return_after: settings.failover.return_after,
             view_age: settings.lease.renew_every * 4,
+            silent_for: SILENT,
         },
+        voters: VoterTerms { hold_down: settings.failover.replace_voter_after, settle: SETTLE },
     }
 }
 

@@ -16,7 +16,8 @@
 //! | [`groups`], [`reputation`] | ranges that are checked as they arrive; peers that were caught sending wrong ones |
 //! | [`fanout`] | who passes a blob on to whom, when many want it at once |
 //! | [`pacing`] | how many bytes a second, and for what first |
-//! | [`placement`] | which nodes vote, hold, fetch |
+//! | [`placement`] | which nodes hold, fetch |
+//! | [`voters`] | which nodes vote, and the next step towards that |
 //! | [`cache`] | which cached blobs go when the budget is full |
 //! | [`edge`] | what an edge may answer from what it has kept |
 //! | [`platform`] | for which platforms the manifests of an index are |
@@ -52,4 +53,5 @@ pub mod proxy;
 pub mod records;
 pub mod reputation;
 pub mod roster;
+pub mod voters;
 pub mod wire;

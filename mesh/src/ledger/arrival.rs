@@ -168,6 +168,7 @@ mod tests {
     use crate::identity::Authority;
     use crate::ledger::database::Store;
     use crate::ledger::state::StateMachine;
+    use crate::ledger::types::Membership;
     use crate::links::{self, CongestionControl};
 
     /// A snapshot's bytes and what is said of them.
@@ -175,7 +176,7 @@ mod tests {
         let store = Store::open(&folder.join("ledger.redb")).unwrap();
         let mut machine = StateMachine::open(store, folder).unwrap();
         let path = machine.build_snapshot().await.unwrap().snapshot;
-        let (header, _) = open(Vote::default(), &path).await.unwrap();
+        let (header, _) = open(Vote::new(1, 1), &path).await.unwrap();
         (header, std::fs::read(&path).unwrap(), path)
     }
 
@@ -208,7 +209,9 @@ mod tests {
         let longer = [bytes.clone(), vec![0]].concat();
         arrivals.take(&header, &mut longer.as_slice()).await.unwrap_err();
         let mut announced = header.clone();
-        announced.meta.last_log_id = Some(Default::default());
+        let voters = vec![[1].into()];
+        let nodes = std::collections::BTreeMap::from([(1, openraft::impls::BasicNode::new("127.0.0.1:1"))]);
+        announced.meta.last_membership = Membership::new(None, openraft::Membership::new(voters, nodes).unwrap());
         let error = arrivals.take(&announced, &mut bytes.as_slice()).await.unwrap_err();
         assert!(error.to_string().contains("another state"), "{error}");
         assert_eq!(received(folder.path()), 0, "broken ones leave nothing behind");
@@ -240,7 +243,7 @@ mod tests {
         assert!(!error.to_string().contains("cut off"), "it looked like an end: {error}");
 
         let (stream, _answers) = dialled.open_bi().await.unwrap();
-        let (header, file) = open(Vote::default(), &path).await.unwrap();
+        let (header, file) = open(Vote::new(1, 1), &path).await.unwrap();
         let (sent, whole) = tokio::join!(send(file, header.length, stream), receive());
         sent.unwrap();
         assert_eq!(whole.unwrap(), bytes);

@@ -23,6 +23,7 @@ pub(super) struct Term {
     pub(super) number: u64,
     pub(super) granter: Granter,
     pub(super) failover: rules::failover::Failover,
+    pub(super) voters: rules::voters::Voters,
     /// How long the machine had been suspended at the last look, and what was acknowledged before its last suspend: the consensus library's clock does
     /// not count suspends, so such an acknowledgement is older than it seems.
     suspended: Duration,
@@ -152,8 +153,9 @@ impl Ledger {
             let lease = self.terms.lease;
             let granter = if first { Granter::begin_first(lease, now) } else { Granter::begin(lease, now) };
             let failover = rules::failover::Failover::new(self.terms.failover);
+            let voters = rules::voters::Voters::new(self.terms.voters);
             let suspended = clock::suspended();
-            *term = Some(Term { number, granter, failover, suspended, acked_before_suspend: None });
+            *term = Some(Term { number, granter, failover, voters, suspended, acked_before_suspend: None });
         }
         let Some(term) = term.as_mut() else { return };
         let (until, own_entry) = self.confirmation(now, term);

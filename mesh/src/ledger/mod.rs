@@ -40,6 +40,7 @@ use rules::failover::FailoverTerms;
 use rules::lease::{Holder, LeaseTerms, Unreleased};
 use rules::names::{NodeId, OperationId, Revision};
 use rules::records::{Look, RecordError};
+use rules::voters::VoterTerms;
 use rules::wire::{Answer, Ask, NoLedger, Proposed};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -72,6 +73,8 @@ pub struct LedgerTerms {
     pub renew_every: Duration,
     /// When projects move.
     pub failover: FailoverTerms,
+    /// When voters are replaced.
+    pub voters: VoterTerms,
 }
 
 /// Why the ledger could not be opened or formed.

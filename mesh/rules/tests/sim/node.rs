@@ -295,6 +295,7 @@ impl Node {
                 hold_down: Duration::from_secs(1),
                 return_after: Duration::from_secs(8),
                 view_age: Duration::from_secs(2),
+                silent_for: Duration::from_secs(10),
             };
             self.granter = Some((term, begin(self.lease, moment(now)), Failover::new(terms)));
         }

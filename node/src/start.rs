@@ -16,13 +16,13 @@ use mesh::secrets::Secrets;
 use mesh::supervise::Tasks;
 use mesh::transfer::TransferTerms;
 use metrics_exporter_prometheus::PrometheusHandle;
-use rules::voters::VoterTerms;
 use rules::command::{Command, Outcome};
 use rules::edge::EdgeTerms;
 use rules::failover::FailoverTerms;
 use rules::lease::LeaseTerms;
 use rules::names::{NodeId, OperationId};
 use rules::records::{Look, NodeRecord, Role, key};
+use rules::voters::VoterTerms;
 use tracing::{info, warn};
 
 use crate::access::Access;
@@ -400,6 +400,14 @@ async fn sweep(store: Arc<Store>, sessions: Arc<Sessions>) {
 }
 
 impl Running {
+    /// Comes back, with the reason, when this node can do nothing more: its ledger has stopped for good.
+    pub async fn failed(&self) -> String {
+        match &self.ledger {
+            Some(ledger) => ledger.ended().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Drains: no new connections, open requests end, leadership is handed over, the others are told.
     pub async fn stop(self) {
         info!("draining");

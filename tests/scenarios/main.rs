@@ -1,5 +1,6 @@
 //! What Atoll promises, a module for each promise, against real processes. `tests/run NAME` runs one of them.
 
+mod ailing_disk;
 mod arrows;
 mod clients;
 mod cold_pull;
@@ -12,6 +13,7 @@ mod faults;
 mod fleet;
 mod freshness;
 mod greedy;
+mod healing;
 mod hostile;
 mod joining;
 mod kill_primary;

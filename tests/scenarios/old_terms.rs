@@ -72,7 +72,11 @@ fn a_leader_that_is_back_at_once_leads_in_another_term() {
     for at in 0..3 {
         for (tag, writer) in &acknowledged {
             let found = tags[at].get(tag);
-            assert_eq!(found.map(String::as_str), Some(images[*writer].digest()), "{tag} was acknowledged; {at} has that");
+            assert_eq!(
+                found.map(String::as_str),
+                Some(images[*writer].digest()),
+                "{tag} was acknowledged; {at} has that"
+            );
         }
         let known: BTreeSet<_> = tags[0].keys().chain(tags[at].keys()).collect();
         let differ: Vec<_> = known.into_iter().filter(|tag| tags[0].get(*tag) != tags[at].get(*tag)).collect();
@@ -90,7 +94,8 @@ fn tags(mesh: &Mesh, at: usize) -> BTreeMap<String, String> {
     let named = named.iter().filter_map(|tag| tag.as_str().map(str::to_owned));
     named
         .map(|tag| {
-            let found = mesh.repository(at, REPOSITORY).resolve(&tag).unwrap_or_else(|no| panic!("{tag} at {at}: {no}"));
+            let found =
+                mesh.repository(at, REPOSITORY).resolve(&tag).unwrap_or_else(|no| panic!("{tag} at {at}: {no}"));
             (tag, found.digest)
         })
         .collect()

@@ -2,7 +2,7 @@
 //!
 //! A node counts as lost when at least two voters' own views call it down (or every voter, where there are fewer than two others), when it
 //! has not renewed its lease with the leader, and when all that has lasted `hold_down`. It also counts as lost when it has gone without a lease for `silent_for`,
-//! however well the gossip speaks of it: a node that renews none, or has not applied what it must to be granted one, cannot write (its disk is full or
+//! however well the gossip speaks of it, or when it says itself that it is down: a node that renews none, or has not applied what it must to be granted one, cannot write (its disk is full or
 //! hangs, its ledger has stopped), and what counts is what a node can do. A project goes home again when its home has been well and
 //! caught up for `return_after`. Nothing here moves anything: it proposes, with the epoch it was decided under.
 
@@ -74,7 +74,7 @@ impl Failover {
         }
     }
 
-    /// `voter` told which members it sees as down.
+    /// `voter` told which members it sees as down. It names itself if it cannot write.
     pub fn handle_view(&mut self, now: Moment, voter: NodeId, down: BTreeSet<NodeId>) {
         self.views.insert(voter, (now, down));
     }
@@ -125,8 +125,12 @@ impl Failover {
 
     /// Who looks lost at `now`.
     fn lost(&self, now: Moment, situation: &Situation<'_>) -> BTreeSet<NodeId> {
+        let mut own_word = BTreeSet::new();
         let mut witnesses: BTreeMap<NodeId, usize> = BTreeMap::new();
         for (voter, (at, down)) in &self.views {
+            if down.contains(voter) && now.since(*at) <= self.terms.view_age && !situation.renewing.contains(voter) {
+                own_word.insert(*voter);
+            }
             if situation.voters.contains(voter) && now.since(*at) <= self.terms.view_age {
                 for node in down {
                     *witnesses.entry(*node).or_default() += 1;
@@ -140,6 +144,7 @@ impl Failover {
                 *count >= others.clamp(1, 2) && !situation.renewing.contains(node)
             })
             .map(|(node, _)| node)
+            .chain(own_word)
             .collect()
     }
 }
@@ -261,6 +266,17 @@ mod tests {
         assert!(world.tick(11, &[]).is_empty(), "it can write again");
         world.alive.remove(&NodeId(1));
         assert!(world.tick(12, &[]).is_empty(), "it was silent for no more than a moment");
+    }
+
+    #[test]
+    fn a_node_that_says_itself_that_it_cannot_write_loses_its_projects_soon() {
+        let mut world = World::new();
+        assert!(world.tick(0, &[(1, &[1])]).is_empty(), "its lease still runs");
+        world.alive.remove(&NodeId(1));
+        assert!(world.tick(1, &[(1, &[1])]).is_empty());
+        let moved = world.tick(2, &[(1, &[1])]);
+        assert_eq!(moved.len(), 1);
+        assert_ne!(moved[0].node, NodeId(1));
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! | [`command`], [`apply`] | what may change the ledger, and the one function that changes it |
 //! | [`lease`] | read leases: when a replica may answer from its own state, when a write is released |
 //! | [`roster`], [`failover`] | who is alive in whose view; when a project gets another primary |
+//! | [`health`] | whether a node's ledger can write |
 //! | [`flight`] | whom to fetch a blob from next, what to believe, and when to give up |
 //! | [`groups`], [`reputation`] | ranges that are checked as they arrive; peers that were caught sending wrong ones |
 //! | [`fanout`] | who passes a blob on to whom, when many want it at once |
@@ -41,6 +42,7 @@ pub mod failover;
 pub mod fanout;
 pub mod flight;
 pub mod groups;
+pub mod health;
 pub mod lease;
 pub mod manifest;
 pub mod mirror;

@@ -122,7 +122,8 @@ impl Voters {
         // regions that have voters come first, so that a new region displaces nobody while the count is full; then those that had one
         let had: BTreeSet<&Region> = replicas.iter().filter(|n| current.contains(&n.id)).map(|n| &n.region).collect();
         let mut order: Vec<(&&Region, &Vec<NodeId>)> = by_region.iter().collect();
-        order.sort_by_key(|(region, ids)| (!ids.iter().any(|id| current.contains(id)), !had.contains(**region), ids[0]));
+        order
+            .sort_by_key(|(region, ids)| (!ids.iter().any(|id| current.contains(id)), !had.contains(**region), ids[0]));
         let mut chosen = BTreeSet::new();
         for round in 0..replicas.len() {
             for id in order.iter().filter_map(|(_, ids)| ids.get(round)) {

@@ -235,7 +235,8 @@ mod tests {
         // all of its bytes but the last come, and then nothing more: the one who waits for the rest is dropped
         let (stream, _answers) = dialled.open_bi().await.unwrap();
         let (rest, file) = tokio::io::duplex(bytes.len());
-        let (mut rest, given_up) = (rest, tokio::time::timeout(Duration::from_millis(200), send(file, header.length, stream)));
+        let (mut rest, given_up) =
+            (rest, tokio::time::timeout(Duration::from_millis(200), send(file, header.length, stream)));
         tokio::io::AsyncWriteExt::write_all(&mut rest, &bytes[..bytes.len() - 1]).await.unwrap();
         let (given_up, error) = tokio::join!(given_up, receive());
         assert!(given_up.is_err());

@@ -68,7 +68,11 @@ impl Ledger {
         let mut caught_up: BTreeSet<NodeId> =
             holders.iter().filter(|(_, a)| a.0 + BEHIND >= applied.0).map(|(n, _)| *n).collect();
         caught_up.insert(self.me);
-        term.failover.handle_view(now, self.me, self.members.down());
+        let mut down = self.members.down();
+        if self.is_doubtful() {
+            down.insert(self.me);
+        }
+        term.failover.handle_view(now, self.me, down);
         let situation =
             Situation { nodes, voters: &voters, projects: &projects, caught_up: &caught_up, renewing: &renewing };
         Ok(term.failover.handle_timeout(now, &situation))
@@ -88,7 +92,7 @@ impl Ledger {
         }
     }
 
-    fn voters(&self) -> BTreeSet<NodeId> {
+    pub(super) fn voters(&self) -> BTreeSet<NodeId> {
         let metrics = self.raft.metrics().borrow_watched().clone();
         metrics.membership_config.membership().voter_ids().map(NodeId).collect()
     }

@@ -112,10 +112,14 @@ async fn hold_from(ledger: &Ledger, leader: NodeId) -> Result<(), LinkError> {
     result
 }
 
-async fn renew(ledger: &Ledger, send: &mut SendStream) -> Result<(), LinkError> {
+/// Asks for a lease, and tells whom this node sees as down: itself among them if it cannot write.
+pub(super) async fn renew(ledger: &Ledger, send: &mut SendStream) -> Result<(), LinkError> {
     let request = ledger.holder.lock().ask(clock::now());
     let applied = ledger.applied_now();
-    let down = ledger.members.down();
+    let mut down = ledger.members.down();
+    if ledger.is_doubtful() {
+        down.insert(ledger.me); // its own word
+    }
     write_message(send, &FromHolder::Renew { request, applied, down }).await
 }
 
@@ -247,7 +251,12 @@ impl Ledger {
         let Some(term) = guard.as_mut() else { return Some(FromGranter::NoGrant) };
         let answer = match message {
             FromHolder::Renew { request, applied, down } => {
+                let cannot_write = down.contains(&from);
                 term.failover.handle_view(now, from, down);
+                if cannot_write {
+                    term.granter.handle_report(from, applied);
+                    return Some(FromGranter::NoGrant);
+                }
                 let grant = term.granter.handle_renewal(now, from, request, applied);
                 Some(grant.map_or(FromGranter::NoGrant, FromGranter::Grant))
             }

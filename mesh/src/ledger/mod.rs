@@ -9,12 +9,14 @@
 //! | `arrival` | snapshots on their way: sent whole or broken off, received under a name of their own, checked |
 //! | [`reading`] | reads that are never stale, by lease or by asking the leader |
 //! | `leases` | runs the lease machines of `rules::lease` |
+//! | `health` | whether this node's ledger can write: gives up what others could do, and ends |
 //! | `leading` | what only the leader does: membership, failover |
 //!
 //! A command is acknowledged when it is *released*: committed, and applied by every node that may answer reads.
 
 mod arrival;
 mod database;
+mod health;
 mod leading;
 mod leases;
 mod log;
@@ -109,6 +111,9 @@ pub struct Ledger {
     applied: watch::Receiver<Revision>,
     released: watch::Sender<Revision>,
     unreachable_until: Mutex<rules::moment::Moment>,
+    /// Whether the disk is so slow that others should do what this node does.
+    doubtful: std::sync::atomic::AtomicBool,
+    ended: watch::Sender<Option<String>>,
     born_here: std::sync::atomic::AtomicBool,
     wary_until: rules::moment::Moment,
 }
@@ -162,7 +167,7 @@ impl Ledger {
         let wary_until = if promised { clock::now() + terms.election_max } else { clock::now() };
         let arrivals = arrival::Arrivals::open(folder).map_err(|e| storage(&e))?;
         let log = log::Log::open(store.clone()).map_err(|e| storage(&e))?;
-        let machine = state::StateMachine::open(store, folder).map_err(|e| storage(&e))?;
+        let machine = state::StateMachine::open(store.clone(), folder).map_err(|e| storage(&e))?;
         let millis = |d: Duration| d.as_millis() as u64;
         // What is not named here stays as the library has it; of its defaults these matter and are kept:
         // - `allow_log_reversion` off: a voter that has lost its log is a fault to be seen, not to be smoothed over;
@@ -210,12 +215,15 @@ impl Ledger {
             machine,
             released: watch::Sender::new(Revision(0)),
             unreachable_until: Mutex::new(rules::moment::Moment::from_micros(0)),
+            doubtful: false.into(),
+            ended: watch::Sender::new(None),
             born_here: false.into(),
             wary_until,
         });
         ledger.know_nodes();
         leases::start(&ledger, tasks);
         leading::start(&ledger, tasks);
+        health::start(&ledger, store, tasks);
         Ok(ledger)
     }
 
@@ -433,31 +441,38 @@ impl Ledger {
 
     /// Hands leadership over, if this node has it, and stops taking part.
     pub async fn shut_down(&self) {
-        if self.raft.is_leader() {
-            let heir = {
-                let metrics = self.raft.metrics().borrow_watched().clone();
-                let up = self.members.up();
-                metrics.membership_config.membership().voter_ids().map(NodeId).find(|n| *n != self.me && up.contains(n))
-            };
-            if let Some(heir) = heir {
-                if let Some(term) = self.term.lock().as_mut() {
-                    term.granter.hand_over();
+        if self.hand_over().await {
+            for _ in 0..20 {
+                if !self.raft.is_leader() {
+                    break;
                 }
-                info!(%heir, "handing the ledger's leadership over");
-                if let Err(error) = self.raft.trigger().transfer_leader(heir.0).await {
-                    warn!(%error, "leadership could not be handed over");
-                }
-                for _ in 0..20 {
-                    if !self.raft.is_leader() {
-                        break;
-                    }
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
         if let Err(error) = self.raft.shutdown().await {
             warn!(%error, "the consensus did not stop cleanly");
         }
+    }
+
+    /// Asks another voter that is up to lead, if this node leads and there is one; whether it did ask.
+    async fn hand_over(&self) -> bool {
+        if !self.raft.is_leader() {
+            return false;
+        }
+        let heir = {
+            let metrics = self.raft.metrics().borrow_watched().clone();
+            let up = self.members.up();
+            metrics.membership_config.membership().voter_ids().map(NodeId).find(|n| *n != self.me && up.contains(n))
+        };
+        let Some(heir) = heir else { return false };
+        if let Some(term) = self.term.lock().as_mut() {
+            term.granter.hand_over();
+        }
+        info!(%heir, "handing the ledger's leadership over");
+        if let Err(error) = self.raft.trigger().transfer_leader(heir.0).await {
+            warn!(%error, "leadership could not be handed over");
+        }
+        true
     }
 
     fn is_leader(&self) -> Option<u64> {

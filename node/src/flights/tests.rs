@@ -147,12 +147,7 @@ impl Rig {
             snapshot_every: 1000,
             lease: LeaseTerms { duration: short * 5 },
             renew_every: short,
-            failover: FailoverTerms {
-                hold_down: short,
-                return_after: short,
-                view_age: short,
-                silent_for: short * 100,
-            },
+            failover: FailoverTerms { hold_down: short, return_after: short, view_age: short, silent_for: short * 100 },
             voters: VoterTerms { hold_down: short * 100, settle: short },
         };
         let at = folder.path().join("ledger");

@@ -23,10 +23,18 @@ pub(crate) enum Faults {
 }
 
 enum Event {
-    Deliver { from: NodeId, to: NodeId, talk: Box<Talk>, incarnation: u64 },
+    Deliver {
+        from: NodeId,
+        to: NodeId,
+        talk: Box<Talk>,
+        incarnation: u64,
+    },
     Tick(usize),
     /// A node's disk has what was being committed.
-    Synced { at: usize, incarnation: u64 },
+    Synced {
+        at: usize,
+        incarnation: u64,
+    },
     Client(usize),
     Revive(usize),
     Fault,

@@ -4,6 +4,7 @@
 //! of which one is dead would not have survived, and pushes still go through.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use tests::formed::Formed;
@@ -47,6 +48,36 @@ fn a_voter_that_is_gone_for_good_is_replaced_and_the_next_loss_is_survived() {
             assert_eq!(found.digest, image.digest(), "{tag} at {at}");
         }
     }
+}
+
+#[test]
+fn a_replica_that_moves_is_told_of_once() {
+    let mut mesh = Formed::of(&SITES[..3], "");
+    mesh.members()[2].stop(Signal::TERM);
+    // the same folder, the same name, other ports
+    let moved = mesh.prepare(SITES[2].0, SITES[2].1, "");
+    moved.serve();
+    moved.wait_ready();
+    let address = moved.place().mesh.clone();
+    mesh.add(moved);
+    wait::until("the ledger has its new address", || {
+        let status = mesh.status(0).ok()?;
+        status["nodes"].as_array()?.iter().any(|node| node["address"] == address.as_str()).then_some(())
+    });
+    let applied = || {
+        let status = mesh.status(0).unwrap_or_else(|no| panic!("{no}"));
+        status["ledger"]["applied"].as_u64().unwrap_or_else(|| panic!("{status}"))
+    };
+    // the leader looks five times a second: if each look wrote an entry, nothing else of membership would ever go on
+    wait::until("the leader is content", || {
+        let before = applied();
+        std::thread::sleep(Duration::from_secs(2));
+        (applied() <= before + 1).then_some(())
+    });
+    let late = mesh.prepare("late", "ap-south-1", "");
+    late.must_join(&mesh.members()[0].invite());
+    late.serve();
+    late.wait_ready();
 }
 
 fn voters(mesh: &Formed, dead: &BTreeSet<usize>) -> BTreeSet<String> {

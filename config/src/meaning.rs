@@ -50,6 +50,7 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     let mut failover = top.section("failover");
     failover.duration("hold_down", &mut s.failover.hold_down, Duration::ZERO..=secs(60));
     failover.duration("return_after", &mut s.failover.return_after, Duration::ZERO..=hours(24));
+    failover.duration("replace_voter_after", &mut s.failover.replace_voter_after, secs(1)..=hours(720));
 
     top.section("projects").count("durability", &mut s.projects.durability, 1..=5);
 

@@ -50,6 +50,7 @@ lease:
 failover:
   hold_down: {hold_down}
   return_after: {return_after}
+  replace_voter_after: {replace_voter_after}
 projects:
   durability: {durability}
 uploads:
@@ -108,6 +109,7 @@ drain: {drain}
         renew_every = written_duration(s.lease.renew_every),
         hold_down = written_duration(s.failover.hold_down),
         return_after = written_duration(s.failover.return_after),
+        replace_voter_after = written_duration(s.failover.replace_voter_after),
         durability = s.projects.durability,
         expire_after = written_duration(s.uploads.expire_after),
         max_manifest = written_size(s.uploads.max_manifest),

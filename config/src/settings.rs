@@ -29,7 +29,7 @@ pub struct Settings {
     pub ledger: Ledger,
     /// How long a replica may answer reads by itself.
     pub lease: Lease,
-    /// When the primary of a project moves.
+    /// When the primary of a project moves, and when another node votes in the ledger.
     pub failover: Failover,
     /// What a new project starts with.
     pub projects: Projects,
@@ -199,11 +199,17 @@ pub struct Failover {
     pub hold_down: Duration,
     /// How long the home node must be well before its projects return to it; default 20s.
     pub return_after: Duration,
+    /// How long a voter of the ledger must be down before another node votes in its place; default 10m.
+    pub replace_voter_after: Duration,
 }
 
 impl Default for Failover {
     fn default() -> Self {
-        Self { hold_down: Duration::from_secs(1), return_after: Duration::from_secs(20) }
+        Self {
+            hold_down: Duration::from_secs(1),
+            return_after: Duration::from_secs(20),
+            replace_voter_after: Duration::from_secs(600),
+        }
     }
 }
 

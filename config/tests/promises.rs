@@ -418,6 +418,7 @@ prop_compose! {
         s.lease.duration = renew + over;
         s.failover.hold_down = hold;
         s.failover.return_after = back;
+        s.failover.replace_voter_after = back.max(Duration::from_secs(1));
         s.projects.durability = durability;
         s.uploads.expire_after = expire;
         s.uploads.max_manifest = manifest;

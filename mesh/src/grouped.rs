@@ -5,6 +5,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 
 use parking_lot::Mutex;
@@ -19,8 +20,15 @@ pub struct Grouped(Arc<Shared>);
 
 struct Shared {
     database: Arc<Database>,
+    commits: Arc<Commits>,
     jobs: Option<Sender<(Job, Done)>>,
     writer: Option<std::thread::JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Commits {
+    begun: AtomicU64,
+    ended: AtomicU64,
 }
 
 impl Drop for Shared {
@@ -54,12 +62,22 @@ impl Grouped {
         let database = Arc::new(database);
         let (jobs, queue) = channel::<(Job, Done)>();
         let written = database.clone();
+        let commits = Arc::new(Commits::default());
+        let counted = commits.clone();
         let writer = std::thread::Builder::new().name(name.into()).spawn(move || {
             while let Ok(first) = queue.recv() {
+                counted.begun.fetch_add(1, Ordering::SeqCst);
                 commit(&written, std::iter::once(first).chain(queue.try_iter()).collect());
+                counted.ended.fetch_add(1, Ordering::SeqCst);
             }
         })?;
-        Ok(Grouped(Arc::new(Shared { database, jobs: Some(jobs), writer: Some(writer) })))
+        Ok(Grouped(Arc::new(Shared { database, commits, jobs: Some(jobs), writer: Some(writer) })))
+    }
+
+    /// The number of the commit that is under way, if one is.
+    pub fn commit_under_way(&self) -> Option<u64> {
+        let (ended, begun) = (self.0.commits.ended.load(Ordering::SeqCst), self.0.commits.begun.load(Ordering::SeqCst));
+        (begun > ended).then_some(begun)
     }
 
     /// The file itself, for reads and for writes that need not be durable yet.
@@ -139,5 +157,29 @@ mod tests {
         let reopened = open();
         let read = reopened.database().begin_read().unwrap();
         assert_eq!(read.open_table(TABLE).unwrap().get(49).unwrap().unwrap().value(), 98);
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_is_under_way_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let grouped = Grouped::open(&folder.path().join("x.redb"), "test", 1 << 20, |_| Ok(())).unwrap();
+        assert_eq!(grouped.commit_under_way(), None);
+        let (go, gone) = channel::<()>();
+        let watched = grouped.clone();
+        let write = grouped.write(move |_| {
+            let _ = gone.recv();
+            Ok(())
+        });
+        let watch = async {
+            while watched.commit_under_way() != Some(1) {
+                tokio::task::yield_now().await;
+            }
+            go.send(()).unwrap();
+        };
+        let (written, ()) = tokio::join!(write, watch);
+        written.unwrap();
+        while grouped.commit_under_way().is_some() {
+            tokio::task::yield_now().await;
+        }
     }
 }

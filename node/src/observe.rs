@@ -91,8 +91,12 @@ fn describe() {
     describe_counter!("atoll_roster_changes_total", "members that came or went, as this node sees it");
     describe_counter!("atoll_clients_stalled_total", "connections given up because the client took nothing");
     describe_counter!(
-        "atoll_ledger_stopped_total",
-        "reminders that the ledger has stopped on this node; never expected"
+        "atoll_ledger_slow_disk_total",
+        "times that the ledger's disk has kept a write for so long that others took over"
+    );
+    describe_counter!(
+        "atoll_ledger_snapshots_broken_total",
+        "snapshots of the ledger that did not arrive whole and were sent again"
     );
     describe_counter!("atoll_task_panics_total", "tasks that panicked, by task; never expected");
     describe_counter!(

@@ -23,6 +23,7 @@ use rules::lease::LeaseTerms;
 use rules::level::Level;
 use rules::names::{NodeId, OperationId};
 use rules::records::{Look, NodeRecord, Role, key};
+use rules::voters::VoterTerms;
 use rules::wire::{Answer, Ask};
 use tracing::{debug, info, warn};
 
@@ -63,6 +64,12 @@ pub struct Running {
     drain: Duration,
     _lock: FolderLock,
 }
+
+/// How long a node may go without renewing its lease before its projects move, whatever the gossip says of it: it cannot write.
+const SILENT: Duration = Duration::from_secs(10);
+
+/// How long a replica must have been well before it takes a voter's place.
+const SETTLE: Duration = Duration::from_secs(3);
 
 /// How long a process that was here before may take to end beyond its `drain`.
 const PREDECESSOR: Duration = Duration::from_secs(10);
@@ -305,7 +312,9 @@ fn ledger_terms(settings: &Settings) -> LedgerTerms {
             hold_down: settings.failover.hold_down,
             return_after: settings.failover.return_after,
             view_age: settings.lease.renew_every * 4,
+            silent_for: SILENT,
         },
+        voters: VoterTerms { hold_down: settings.failover.replace_voter_after, settle: SETTLE },
     }
 }
 
@@ -446,6 +455,14 @@ async fn sweep(store: Arc<Store>, sessions: Arc<Sessions>) {
 }
 
 impl Running {
+    /// Comes back, with the reason, when this node can do nothing more: its ledger has stopped for good.
+    pub async fn failed(&self) -> String {
+        match &self.ledger {
+            Some(ledger) => ledger.ended().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Drains: no new connections, open requests end, leadership is handed over, the others are told.
     pub async fn stop(self) {
         info!("draining");

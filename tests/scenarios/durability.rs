@@ -133,7 +133,7 @@ fn cached_blobs_make_way_for_uploads_and_the_last_of_a_disk_is_the_ledgers() {
     const MIB: usize = 1 << 20;
     let mut mesh = Formed::of(&[("one", "a"), ("two", "b"), ("three", "c")], "");
     let member = mesh.prepare("small", "d", "");
-    let _small = tests::disk::Disk::of(&member.data(), "128m");
+    let _small = tests::small_disk::SmallDisk::of(&member.data(), "128m");
     member.must_join(&mesh.members()[0].invite());
     member.serve();
     member.wait_ready();

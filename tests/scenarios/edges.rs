@@ -7,12 +7,12 @@ use std::time::Duration;
 use http::Method;
 use rustix::process::Signal;
 use tests::complaints::Complaints;
-use tests::disk::Disk;
 use tests::formed::{Formed, UNHURRIED};
 use tests::http::Client;
 use tests::image::{Blob, Image};
 use tests::proxies::create_proxy;
 use tests::repository::{Repository, create_project};
+use tests::small_disk::SmallDisk;
 use tests::{footprint, metrics, wait};
 
 const THREE: [(&str, &str); 3] = [("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-central-1")];
@@ -271,7 +271,7 @@ fn a_cache_stays_within_its_budget_and_loses_nothing_but_time() {
 fn a_disk_smaller_than_the_budget_is_not_filled() {
     let mut mesh = Formed::of(&THREE, "");
     let member = mesh.prepare("edge", "us-east-1", "role: edge\n");
-    let _small = Disk::of(&member.data(), "48m");
+    let _small = SmallDisk::of(&member.data(), "48m");
     member.must_join(&mesh.members()[0].invite_as("edge"));
     member.serve();
     member.wait_ready();

@@ -1,5 +1,6 @@
 //! What Atoll promises, a module for each promise, against real processes. `tests/run NAME` runs one of them.
 
+mod ailing_disk;
 mod arrows;
 mod clients;
 mod cold_pull;
@@ -13,12 +14,14 @@ mod faults;
 mod fleet;
 mod freshness;
 mod greedy;
+mod healing;
 mod hostile;
 mod joining;
 mod kill_primary;
 mod lifecycle;
 mod lying;
 mod mirrors;
+mod old_terms;
 mod pacing;
 mod partition;
 mod power_loss;

@@ -117,7 +117,7 @@ fn knows_everything(mesh: &Formed, at: usize, images: &[Image]) {
     assert_eq!(count, Some(MISSED + images.len()), "tags listed at {at}: what was deleted is gone: {listed}");
 }
 
-/// The names of the files that come to be in a folder.
+/// The beginnings of the names of the files that come to be in a folder.
 struct Watch(OwnedFd);
 
 impl Watch {
@@ -132,7 +132,7 @@ impl Watch {
         let mut events = Reader::new(&self.0, &mut buffer);
         let mut saw = false;
         while let Ok(event) = events.next() {
-            saw |= event.file_name().is_some_and(|file| file.to_bytes() == name.as_bytes());
+            saw |= event.file_name().is_some_and(|file| file.to_bytes().starts_with(name.as_bytes()));
         }
         saw
     }

@@ -13,7 +13,8 @@
 //! - [`upstream`] is another registry, behind a door that counts and can be told to fail; [`proxies`] makes projects that stand for it;
 //! - [`intruder`] is a hostile peer that speaks the mesh protocol;
 //! - [`certificates`] are those of a CA made for the scenario;
-//! - [`disk`] is a small one;
+//! - [`disk`] is a disk whose `fsync` is slow, hangs or fails;
+//! - [`small_disk`] is a small one;
 //! - [`complaints`] collects what is wrong, [`footprint`] what is left on the disks, [`metrics`] what a node counts;
 //! - [`daemons`] are a dockerd, a containerd and a podman of our own, [`cri`] asks a containerd as a kubelet does, [`tools`] the other clients;
 //! - [`pulling`] is a client that goes on at the next host, as patient ones do, [`pullers`] are the real ones with such hosts.
@@ -38,6 +39,7 @@ pub mod proxies;
 pub mod pullers;
 pub mod pulling;
 pub mod repository;
+pub mod small_disk;
 pub mod tools;
 pub mod upstream;
 pub mod wait;

@@ -115,6 +115,25 @@ impl Member {
         self.start(self.atoll("serve"));
     }
 
+    /// The same on a disk with moods.
+    pub fn serve_on(&self, disk: &crate::disk::Disk) {
+        let mut serve = self.atoll("serve");
+        serve.envs(disk.environment());
+        self.start(serve);
+    }
+
+    /// Waits until it has ended by itself; how.
+    ///
+    /// # Panics
+    /// When it does not run, or does not end.
+    pub fn wait_ended(&self) -> std::process::ExitStatus {
+        let ended = wait::until(&format!("{} has ended", self.name), || {
+            self.running().as_mut().unwrap_or_else(|| panic!("{} does not run", self.name)).ended()
+        });
+        drop(self.running().take());
+        ended
+    }
+
     /// The same on one CPU alone, the first that this process may use.
     ///
     /// # Panics

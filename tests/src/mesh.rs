@@ -28,6 +28,7 @@ pub struct Mesh {
     nodes: Vec<Node>,
     admin: (String, String),
     temporary: Option<TempDir>,
+    environment: Vec<(String, String)>,
     _machine: MutexGuard<'static, ()>,
 }
 
@@ -84,6 +85,18 @@ impl Mesh {
         mesh
     }
 
+    /// The same on a [`Disk`](crate::disk::Disk): every process of it has this in its environment.
+    ///
+    /// # Panics
+    /// When they do not become ready.
+    #[must_use]
+    pub fn up_on(disk: &crate::disk::Disk, count: usize) -> Self {
+        let temporary = TempDir::with_prefix("atoll-").expect("a temporary folder");
+        let mut mesh = Self::up_in_with(&temporary.path().join("data"), count, disk.environment());
+        mesh.temporary = Some(temporary);
+        mesh
+    }
+
     /// The same with some settings of every node changed (`("upstreams.fresh_for", "0s")`, `("drain", "1m")`): started, stopped, and started again.
     ///
     /// # Panics
@@ -111,11 +124,16 @@ impl Mesh {
     /// When they do not become ready.
     #[must_use]
     pub fn up_in(folder: &Path, count: usize) -> Self {
+        Self::up_in_with(folder, count, Vec::new())
+    }
+
+    fn up_in_with(folder: &Path, count: usize, environment: Vec<(String, String)>) -> Self {
         let machine = crate::whole_machine();
         std::fs::create_dir_all(folder).expect("a folder for the mesh");
         let described = folder.join("mesh.json");
         let mut command = Command::new(tools::atoll());
         command.arg("up").arg("--data").arg(folder).args(["--port", "0", "--nodes", &count.to_string()]);
+        command.envs(environment.iter().cloned());
         let mut up = Running::start(&mut command, &folder.with_extension("up.log"));
         // an earlier start may have left one: it is this start's when the processes it names run
         let described = wait::until("mesh.json tells of running nodes", || {
@@ -130,6 +148,7 @@ impl Mesh {
             nodes: described["nodes"].as_array().expect("mesh.json has nodes").iter().map(node).collect(),
             admin: admin(&described),
             temporary: None,
+            environment,
             _machine: machine,
         };
         for at in 0..count {
@@ -265,7 +284,8 @@ impl Mesh {
         let node = &self.nodes[at];
         assert!(!node.lives(), "{} still runs", node.name);
         let mut command = Command::new(&node.start[0]);
-        let running = Running::start(command.args(&node.start[1..]), &log(node));
+        command.args(&node.start[1..]).envs(self.environment.iter().cloned());
+        let running = Running::start(&mut command, &log(node));
         *lock(&node.pid) = running.pid();
         *lock(&node.again) = Some(running);
     }
@@ -280,6 +300,16 @@ impl Mesh {
             ended.unwrap_or_else(|| panic!("atoll up does not end on {with:?}:\n{}", lock(&self.up).last_words()));
         let left = self.nodes.iter().filter(|node| node.lives()).map(|node| node.name.clone()).collect();
         (ended.success(), left)
+    }
+
+    /// All that a node has said.
+    ///
+    /// # Panics
+    /// When its log cannot be read.
+    #[must_use]
+    pub fn words(&self, at: usize) -> String {
+        let file = log(&self.nodes[at]);
+        std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
     }
 
     /// The last lines of a node's log.

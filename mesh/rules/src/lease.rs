@@ -78,7 +78,8 @@ impl Granter {
         Granter { drained: now, ..Granter::begin(terms, now) }
     }
 
-    /// A majority has confirmed this leader until `until`, and the entry that opened its term is `own_entry`.
+    /// A majority has confirmed this leader until `until`, and `own_entry` is the first entry of its term that its process has proposed. An entry that was
+    /// on its disk when the process started is none, also if it is of the same term: the disk need not have all that was committed before.
     pub fn handle_confirmed(&mut self, until: Moment, own_entry: Option<Revision>) {
         self.leader_until = self.leader_until.max(until);
         self.own_entry = self.own_entry.or(own_entry);
@@ -94,9 +95,14 @@ impl Granter {
         self.handing_over = true;
     }
 
+    /// Whether this leader has applied an entry of its own, and with it all that was committed before.
+    pub fn is_open(&self) -> bool {
+        self.own_entry.is_some_and(|own| self.applied >= own)
+    }
+
     /// Whether this leader may answer reads and grant leases at `now`.
     pub fn may_lead(&self, now: Moment) -> bool {
-        !self.handing_over && now < self.leader_until && self.own_entry.is_some_and(|own| self.applied >= own)
+        !self.handing_over && now < self.leader_until && self.is_open()
     }
 
     /// A replica renews: it has applied `applied`. It gets a lease if this leader may grant, and if the replica keeps up: it must have applied what this

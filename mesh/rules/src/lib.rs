@@ -12,11 +12,13 @@
 //! | [`command`], [`apply`] | what may change the ledger, and the one function that changes it |
 //! | [`lease`] | read leases: when a replica may answer from its own state, when a write is released |
 //! | [`roster`], [`failover`] | who is alive in whose view; when a project gets another primary |
+//! | [`health`] | whether a node's ledger can write |
 //! | [`flight`] | whom to fetch a blob from next, what to believe, and when to give up |
 //! | [`groups`], [`reputation`] | ranges that are checked as they arrive; peers that were caught sending wrong ones |
 //! | [`fanout`] | who passes a blob on to whom, when many want it at once |
 //! | [`pacing`] | how many bytes a second, and for what first |
-//! | [`placement`] | which nodes vote, hold, fetch |
+//! | [`placement`] | which nodes hold, fetch |
+//! | [`voters`] | which nodes vote, and the next step towards that |
 //! | [`cache`] | which cached blobs go when the budget is full |
 //! | [`presence`] | which edges are up |
 //! | [`door`] | who comes in through the mesh's port, and how far |
@@ -44,6 +46,7 @@ pub mod failover;
 pub mod fanout;
 pub mod flight;
 pub mod groups;
+pub mod health;
 pub mod lease;
 pub mod level;
 pub mod manifest;
@@ -58,4 +61,5 @@ pub mod proxy;
 pub mod records;
 pub mod reputation;
 pub mod roster;
+pub mod voters;
 pub mod wire;

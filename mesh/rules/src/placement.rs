@@ -1,4 +1,4 @@
-//! Which nodes vote, hold and fetch: computed from roster and ledger, never stored by hand.
+//! Which nodes hold and fetch: computed from roster and ledger, never stored by hand.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -90,45 +90,6 @@ pub fn copy_targets(seed: &Digest, own: &Region, alive: &[Candidate], regions_wa
     chosen
 }
 
-/// How many voters a mesh of so many replicas in so many regions has: 5 where there are five regions, else 3, fewer only where there are fewer nodes.
-fn voter_count(nodes: usize, regions: usize) -> usize {
-    if regions >= 5 { 5 } else { nodes.min(3) }
-}
-
-/// The ledger's voters: as many different regions as possible; who votes already stays; then the lowest id.
-pub fn voters(nodes: &[NodeRecord], current: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
-    let replicas: Vec<&NodeRecord> = nodes.iter().filter(|n| n.role == Role::Replica).collect();
-    let regions: BTreeSet<&Region> = replicas.iter().map(|n| &n.region).collect();
-    let count = voter_count(replicas.len(), regions.len());
-    let mut by_region: BTreeMap<&Region, Vec<NodeId>> = BTreeMap::new();
-    for node in &replicas {
-        by_region.entry(&node.region).or_default().push(node.id);
-    }
-    for ids in by_region.values_mut() {
-        ids.sort_by_key(|id| (!current.contains(id), *id));
-    }
-    // regions that have voters now come first, so that a new region displaces nobody while the count is full
-    let mut order: Vec<&Vec<NodeId>> = by_region.values().collect();
-    order.sort_by_key(|ids| (!ids.iter().any(|id| current.contains(id)), ids[0]));
-    let mut chosen = BTreeSet::new();
-    for round in 0.. {
-        let mut any = false;
-        for ids in &order {
-            if chosen.len() == count {
-                return chosen;
-            }
-            if let Some(id) = ids.get(round) {
-                any = true;
-                chosen.insert(*id);
-            }
-        }
-        if !any {
-            return chosen;
-        }
-    }
-    chosen
-}
-
 /// Who should be primary of `project` among `able` (alive and caught up): one of the home's region if there is one, else the one
 /// with the fewest projects, else by rendezvous of the project's name.
 pub fn primary(
@@ -163,13 +124,6 @@ mod tests {
     }
 
     #[test]
-    fn three_regions_give_three_voters_one_in_each() {
-        let nodes: Vec<_> = [(1, "a"), (2, "a"), (3, "b"), (4, "c"), (5, "b")].map(|(i, r)| node(i, r)).into();
-        assert_eq!(voters(&nodes, &BTreeSet::new()), [1, 3, 4].map(NodeId).into());
-        assert_eq!(voters(&nodes, &[2, 5].map(NodeId).into()), [2, 4, 5].map(NodeId).into());
-    }
-
-    #[test]
     fn a_replica_fetches_for_its_region_and_an_edge_only_where_there_is_none() {
         let edge = |id, region| Candidate { role: Role::Edge, ..Candidate::of(&node(id, region)) };
         let alive = [edge(1, "a"), edge(2, "a"), Candidate::of(&node(3, "a")), edge(4, "b")];
@@ -178,7 +132,6 @@ mod tests {
             assert_eq!(fetcher(&digest, &"a".parse().unwrap(), &alive), Some(NodeId(3)));
             assert_eq!(fetcher(&digest, &"b".parse().unwrap(), &alive), Some(NodeId(4)));
         }
-        assert_eq!(voters(&[node(3, "a")], &BTreeSet::new()).len(), 1);
     }
 
     #[test]
@@ -193,14 +146,6 @@ mod tests {
         assert_eq!(presumed(&[], &alive), None);
         let beside = presumed(&[NodeId(6)], &alive).unwrap();
         assert!(beside.nearer.is_empty(), "nobody is nearer than a neighbour: {beside:?}");
-    }
-
-    #[test]
-    fn few_nodes_all_vote_and_five_regions_give_five_voters() {
-        assert_eq!(voters(&[node(1, "a"), node(2, "a")], &BTreeSet::new()).len(), 2);
-        assert_eq!(voters(&[node(1, "a"), node(2, "a"), node(3, "a"), node(4, "b")], &BTreeSet::new()).len(), 3);
-        let nodes: Vec<_> = (1..=7).map(|i| node(i, ["a", "b", "c", "d", "e"][i as usize % 5])).collect();
-        assert_eq!(voters(&nodes, &BTreeSet::new()).len(), 5);
     }
 
     #[test]
@@ -230,13 +175,6 @@ mod tests {
             prop_assert_eq!(regions.len(), targets.len());
             prop_assert!(regions.iter().all(|r| r.as_str() != "a"));
             prop_assert_eq!(targets.len(), (wanted as usize - 1).min(n.min(3) as usize - 1));
-        }
-
-        #[test]
-        fn voters_are_stable_once_chosen(n in 1u64..15) {
-            let nodes: Vec<_> = (0..n).map(|i| node(i, ["a", "b", "c", "d"][i as usize % 4])).collect();
-            let first = voters(&nodes, &BTreeSet::new());
-            prop_assert_eq!(voters(&nodes, &first), first);
         }
     }
 }

@@ -1,18 +1,19 @@
 //! What only the ledger's leader does: keep the consensus's membership in line with the nodes, and propose failovers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::Fatal;
 use openraft::impls::BasicNode;
 use rules::command::{Command, Outcome};
 use rules::failover::{Assignment, Situation};
 use rules::names::{NodeId, OperationId};
-use rules::placement;
-use rules::records::{Look, NodeRecord, RecordError, Role};
-use tracing::{error, info, warn};
+use rules::records::{Look, NodeRecord, RecordError};
+use rules::voters::{self, Step};
+use tracing::{info, warn};
 
 use super::Ledger;
 use crate::clock;
@@ -20,8 +21,10 @@ use crate::supervise::Tasks;
 
 /// Between two looks at the situation.
 const LOOK: Duration = Duration::from_millis(200);
-/// Between two reminders that the ledger has stopped.
-const STOPPED: Duration = Duration::from_secs(10);
+/// How many projects are moved at once. Their entries go into the log together; one after the other, each would wait for its own release.
+const MOVES: usize = 256;
+/// How long a change of membership may take; what is cut then is finished at the next look.
+const CHANGE: Duration = Duration::from_secs(5);
 /// A replica this many entries behind is not caught up.
 const BEHIND: u64 = 50;
 
@@ -30,16 +33,6 @@ pub(super) fn start(ledger: &Arc<Ledger>, tasks: &Tasks) {
     tasks.spawn("ledger.leading", async move {
         loop {
             tokio::time::sleep(LOOK).await;
-            let state = ledger.raft.metrics().borrow_watched().running_state.clone();
-            if let Err(reason) = state {
-                if matches!(reason, Fatal::Stopped) {
-                    return; // the node is stopping
-                }
-                error!(%reason, "the ledger has stopped on this node, most likely for its disk: mend that and restart the node");
-                metrics::counter!("atoll_ledger_stopped_total").increment(1);
-                tokio::time::sleep(STOPPED).await;
-                continue;
-            }
             if ledger.is_leader().is_none() {
                 continue;
             }
@@ -54,9 +47,8 @@ impl Ledger {
     async fn lead(&self) -> Result<(), RecordError> {
         let nodes = self.view()?.nodes()?;
         self.keep_membership(&nodes).await;
-        for assignment in self.failovers(&nodes)? {
-            self.assign(assignment).await;
-        }
+        let moves = futures::stream::iter(self.failovers(&nodes)?);
+        moves.for_each_concurrent(MOVES, |assignment| self.assign(assignment)).await;
         Ok(())
     }
 
@@ -76,7 +68,11 @@ impl Ledger {
         let mut caught_up: BTreeSet<NodeId> =
             holders.iter().filter(|(_, a)| a.0 + BEHIND >= applied.0).map(|(n, _)| *n).collect();
         caught_up.insert(self.me);
-        term.failover.handle_view(now, self.me, self.members.down());
+        let mut down = self.members.down();
+        if self.is_doubtful() {
+            down.insert(self.me);
+        }
+        term.failover.handle_view(now, self.me, down);
         let situation =
             Situation { nodes, voters: &voters, projects: &projects, caught_up: &caught_up, renewing: &renewing };
         Ok(term.failover.handle_timeout(now, &situation))
@@ -96,45 +92,64 @@ impl Ledger {
         }
     }
 
-    fn voters(&self) -> BTreeSet<NodeId> {
+    pub(super) fn voters(&self) -> BTreeSet<NodeId> {
         let metrics = self.raft.metrics().borrow_watched().clone();
         metrics.membership_config.membership().voter_ids().map(NodeId).collect()
     }
 
     /// Every replica follows; the chosen ones vote. One step at a time: the next look goes on.
     async fn keep_membership(&self, nodes: &[NodeRecord]) {
+        let Some(step) = self.next_step(nodes) else { return };
+        let ids = |voters: &BTreeSet<NodeId>| voters.iter().map(|n| n.0).collect::<BTreeSet<u64>>();
+        let change = match &step {
+            Step::Finish(voters) => {
+                info!(?voters, "a change of the ledger's voters was cut: it is finished");
+                ChangeMembers::ReplaceAllVoters(ids(voters))
+            }
+            Step::Vote(voters) => {
+                info!(?voters, "the ledger's voters change");
+                ChangeMembers::ReplaceAllVoters(ids(voters))
+            }
+            Step::Follow(node, address) => {
+                info!(%node, %address, "the ledger takes the node in as a learner");
+                ChangeMembers::AddNodes([(node.0, BasicNode::new(address))].into())
+            }
+            Step::Move(node, address) => {
+                info!(%node, %address, "the ledger's node has another address");
+                ChangeMembers::SetNodes([(node.0, BasicNode::new(address))].into())
+            }
+        };
+        match tokio::time::timeout(CHANGE, self.raft.change_membership(change, true)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => warn!(?step, %error, "the ledger's membership could not be changed yet"),
+            Err(_) => warn!(?step, "the change of the ledger's membership takes long"),
+        }
+    }
+
+    fn next_step(&self, nodes: &[NodeRecord]) -> Option<Step> {
         let metrics = self.raft.metrics().borrow_watched().clone();
         if metrics.membership_config != metrics.committed_membership_config {
-            return;
+            return None;
         }
         let membership = metrics.membership_config.membership();
-        for node in nodes.iter().filter(|n| n.role == Role::Replica) {
-            let known = membership.get_node(&node.id.0).map(|n| n.addr.clone());
-            if known.as_deref() != Some(&node.address.to_string()) && node.id != self.me {
-                info!(node = %node.name, address = %node.address, "the ledger takes the node in as a learner");
-                let learner = self.raft.add_learner(node.id.0, BasicNode::new(node.address), false);
-                if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(3), learner).await {
-                    warn!(node = %node.name, %error, "the node could not be taken in yet");
-                }
-                return;
-            }
-        }
-        let current: BTreeSet<NodeId> = membership.voter_ids().map(NodeId).collect();
-        let wanted = placement::voters(nodes, &current);
-        let followed: BTreeSet<NodeId> = membership.nodes().map(|(id, _)| NodeId(*id)).collect();
-        let up = self.members.up();
-        // a new voter must be up and caught up, or the change could cost the majority
-        let caught_up =
-            wanted.difference(&current).all(|n| up.contains(n) && followed.contains(n) && self.follows_closely(*n));
-        if wanted == current || wanted.is_empty() || !caught_up {
-            return;
-        }
-        info!(voters = ?wanted, "the ledger's voters change");
-        let ids: BTreeSet<u64> = wanted.iter().map(|n| n.0).collect();
-        let change = self.raft.change_membership(ids, true);
-        if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(5), change).await {
-            warn!(%error, "the ledger's voters could not be changed yet");
-        }
+        let sets = membership.get_joint_config().iter();
+        let sets: Vec<BTreeSet<NodeId>> = sets.map(|set| set.iter().map(|n| NodeId(*n)).collect()).collect();
+        let followers: BTreeMap<_, _> = membership.nodes().map(|(id, n)| (NodeId(*id), n.addr.parse().ok())).collect();
+        let caught_up = followers.keys().copied().filter(|n| *n == self.me || self.follows_closely(*n)).collect();
+        let now = clock::now();
+        let mut guard = self.term.lock();
+        let term = guard.as_mut().filter(|term| term.granter.may_lead(now))?;
+        // who holds a lease is alive and can write, and that is what a voter is for
+        let live = term.granter.holders(now).keys().copied().chain([self.me]).collect();
+        let situation = voters::Situation {
+            leader: self.me,
+            nodes,
+            sets: &sets,
+            followers: &followers,
+            live: &live,
+            caught_up: &caught_up,
+        };
+        term.voters.handle_timeout(now, &situation)
     }
 
     fn follows_closely(&self, node: NodeId) -> bool {

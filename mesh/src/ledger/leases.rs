@@ -23,6 +23,7 @@ pub(super) struct Term {
     pub(super) number: u64,
     pub(super) granter: Granter,
     pub(super) failover: rules::failover::Failover,
+    pub(super) voters: rules::voters::Voters,
     /// How long the machine had been suspended at the last look, and what was acknowledged before its last suspend: the consensus library's clock does
     /// not count suspends, so such an acknowledgement is older than it seems.
     suspended: Duration,
@@ -111,10 +112,14 @@ async fn hold_from(ledger: &Ledger, leader: NodeId) -> Result<(), LinkError> {
     result
 }
 
-async fn renew(ledger: &Ledger, send: &mut SendStream) -> Result<(), LinkError> {
+/// Asks for a lease, and tells whom this node sees as down: itself among them if it cannot write.
+pub(super) async fn renew(ledger: &Ledger, send: &mut SendStream) -> Result<(), LinkError> {
     let request = ledger.holder.lock().ask(clock::now());
     let applied = ledger.applied_now();
-    let down = ledger.members.down();
+    let mut down = ledger.members.down();
+    if ledger.is_doubtful() {
+        down.insert(ledger.me); // its own word
+    }
     write_message(send, &FromHolder::Renew { request, applied, down }).await
 }
 
@@ -152,8 +157,9 @@ impl Ledger {
             let lease = self.terms.lease;
             let granter = if first { Granter::begin_first(lease, now) } else { Granter::begin(lease, now) };
             let failover = rules::failover::Failover::new(self.terms.failover);
+            let voters = rules::voters::Voters::new(self.terms.voters);
             let suspended = clock::suspended();
-            *term = Some(Term { number, granter, failover, suspended, acked_before_suspend: None });
+            *term = Some(Term { number, granter, failover, voters, suspended, acked_before_suspend: None });
         }
         let Some(term) = term.as_mut() else { return };
         let (until, own_entry) = self.confirmation(now, term);
@@ -164,7 +170,7 @@ impl Ledger {
         self.note_released(released);
     }
 
-    /// Until when a majority has confirmed this leader, and whether an entry of its own term is applied.
+    /// Until when a majority has confirmed this leader, and the first entry of its term that this process has proposed.
     fn confirmation(&self, now: Moment, term: &mut Term) -> (Moment, Option<Revision>) {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let suspended = clock::suspended();
@@ -184,11 +190,13 @@ impl Ledger {
                 _ => Moment::from_micros(0),
             }
         };
-        let own_entry = metrics.last_applied.as_ref().and_then(|id| {
-            let of_own_term = id.leader_id.term == metrics.vote.leader_id().term;
-            of_own_term.then_some(Revision(id.index))
-        });
-        (until, own_entry)
+        (until, self.log.opened(term.number).map(Revision))
+    }
+
+    /// Whether this node leads and has applied an entry that it has proposed since it started: until then it may lack what others have been told of.
+    pub(super) fn is_open(&self) -> bool {
+        self.update_term();
+        self.term.lock().as_ref().is_some_and(|term| term.granter.is_open())
     }
 
     fn next_grant_timeout(&self) -> Duration {
@@ -243,7 +251,12 @@ impl Ledger {
         let Some(term) = guard.as_mut() else { return Some(FromGranter::NoGrant) };
         let answer = match message {
             FromHolder::Renew { request, applied, down } => {
+                let cannot_write = down.contains(&from);
                 term.failover.handle_view(now, from, down);
+                if cannot_write {
+                    term.granter.handle_report(from, applied);
+                    return Some(FromGranter::NoGrant);
+                }
                 let grant = term.granter.handle_renewal(now, from, request, applied);
                 Some(grant.map_or(FromGranter::NoGrant, FromGranter::Grant))
             }

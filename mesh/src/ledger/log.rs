@@ -29,12 +29,20 @@ pub(super) struct Log {
 struct Tail {
     unflushed: BTreeMap<u64, LogEntry>,
     vote: Option<Vote>,
+    /// The newest term of which this process has appended an entry, and the first such entry.
+    opened: Option<(u64, u64)>,
 }
 
 impl Log {
     pub(super) fn open(store: Store) -> io::Result<Self> {
         let vote = store.meta("vote")?;
-        Ok(Log { store, tail: Arc::new(Mutex::new(Tail { unflushed: BTreeMap::new(), vote })) })
+        Ok(Log { store, tail: Arc::new(Mutex::new(Tail { vote, ..Tail::default() })) })
+    }
+
+    /// The first entry of `term` that was appended since the process started: at the leader of that term, the first that this process proposed. What the
+    /// disk held before does not count, for nobody knows how much of that was ever committed, nor what else was.
+    pub(super) fn opened(&self, term: u64) -> Option<u64> {
+        self.tail.lock().opened.filter(|(of, _)| *of == term).map(|(_, index)| index)
     }
 
     /// Entries of `range` until `enough` says so; at least one if the range is not empty.
@@ -129,6 +137,10 @@ impl RaftLogStorage<Consensus> for Log {
         {
             let mut tail = self.tail.lock();
             for entry in entries {
+                let term = entry.log_id.leader_id.term;
+                if tail.opened.is_none_or(|(newest, _)| newest < term) {
+                    tail.opened = Some((term, entry.log_id.index));
+                }
                 tail.unflushed.insert(entry.log_id.index, entry);
             }
         }

@@ -6,13 +6,17 @@
 //! | `log` | log and vote |
 //! | `state` | applied records, snapshots |
 //! | `network` | the consensus's messages over the links |
+//! | `arrival` | snapshots on their way: sent whole or broken off, received under a name of their own, checked |
 //! | [`reading`] | reads that are never stale, by lease or by asking the leader |
 //! | `leases` | runs the lease machines of `rules::lease` |
+//! | `health` | whether this node's ledger can write: gives up what others could do, and ends |
 //! | `leading` | what only the leader does: membership, failover |
 //!
 //! A command is acknowledged when it is *released*: committed, and applied by every node that may answer reads.
 
+mod arrival;
 mod database;
+mod health;
 mod leading;
 mod leases;
 mod log;
@@ -38,6 +42,7 @@ use rules::failover::FailoverTerms;
 use rules::lease::{Holder, LeaseTerms, Unreleased};
 use rules::names::{NodeId, OperationId, Revision};
 use rules::records::{Look, RecordError};
+use rules::voters::VoterTerms;
 use rules::wire::{Answer, Ask, NoLedger, Proposed};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -70,6 +75,8 @@ pub struct LedgerTerms {
     pub renew_every: Duration,
     /// When projects move.
     pub failover: FailoverTerms,
+    /// When voters are replaced.
+    pub voters: VoterTerms,
 }
 
 /// Why the ledger could not be opened or formed.
@@ -92,8 +99,9 @@ pub enum LedgerError {
 pub struct Ledger {
     me: NodeId,
     raft: Raft,
+    log: log::Log,
     machine: state::StateMachine,
-    folder: PathBuf,
+    arrivals: arrival::Arrivals,
     links: Arc<Links>,
     members: Arc<Members>,
     terms: LedgerTerms,
@@ -103,6 +111,9 @@ pub struct Ledger {
     applied: watch::Receiver<Revision>,
     released: watch::Sender<Revision>,
     unreachable_until: Mutex<rules::moment::Moment>,
+    /// Whether the disk is so slow that others should do what this node does.
+    doubtful: std::sync::atomic::AtomicBool,
+    ended: watch::Sender<Option<String>>,
     born_here: std::sync::atomic::AtomicBool,
     wary_until: rules::moment::Moment,
 }
@@ -154,9 +165,18 @@ impl Ledger {
         // a voter with a vote on disk may have promised something before it restarted
         let promised = store.meta::<types::Vote>("vote").map_err(|e| storage(&e))?.is_some();
         let wary_until = if promised { clock::now() + terms.election_max } else { clock::now() };
+        let arrivals = arrival::Arrivals::open(folder).map_err(|e| storage(&e))?;
         let log = log::Log::open(store.clone()).map_err(|e| storage(&e))?;
-        let machine = state::StateMachine::open(store, folder).map_err(|e| storage(&e))?;
+        let machine = state::StateMachine::open(store.clone(), folder).map_err(|e| storage(&e))?;
         let millis = |d: Duration| d.as_millis() as u64;
+        // What is not named here stays as the library has it; of its defaults these matter and are kept:
+        // - `allow_log_reversion` off: a voter that has lost its log is a fault to be seen, not to be smoothed over;
+        // - `heartbeat_min_interval` 0: leases count on heartbeats that are sent also while entries are;
+        // - `quorum_loss_probe_interval` none: a leader that hears no majority goes on asking; it is not believed meanwhile, for its lease ends;
+        // - `removed_leader_step_down` 150 ms: a leader that a change of voters leaves out hands over by itself;
+        // - `api_batch_linger_ms` 0: the file's group commit gathers what comes at once, so nobody waits for company;
+        // - `backoff` 200 ms to 1 s: how often a peer that does not answer is tried;
+        // - `max_append_entries` 4096: what is in one commit at most, and all of that came over the links in messages of 64 entries and 8 MiB.
         let config = openraft::Config {
             cluster_name: "atoll".into(),
             heartbeat_interval: millis(terms.heartbeat),
@@ -165,6 +185,10 @@ impl Ledger {
             install_snapshot_timeout: 60_000,
             max_payload_entries: 64,
             enable_pre_vote: Some(true),
+            // On by default, and wrong here: applied state is not flushed by itself and the committed index is not saved, so a leader that was killed may lack
+            // entries that its followers have committed. Leading on in its old term, it would give their log ids to other entries, and replicas
+            // would differ for ever. In a new term it first learns what the majority has.
+            enable_leader_restore: Some(false),
             snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(terms.snapshot_every),
             replication_lag_threshold: terms.snapshot_every * 2,
             max_in_snapshot_log_to_keep: (terms.snapshot_every / 5).max(100),
@@ -173,13 +197,14 @@ impl Ledger {
         let config = Arc::new(config.validate().map_err(|e| LedgerError::Consensus(e.to_string()))?);
         let me = links.me();
         let factory = network::Factory(links.clone());
-        let raft = Raft::new(me.0, config, factory, log, machine.clone())
+        let raft = Raft::new(me.0, config, factory, log.clone(), machine.clone())
             .await
             .map_err(|e| LedgerError::Consensus(e.to_string()))?;
         let ledger = Arc::new(Ledger {
             me,
             raft,
-            folder: folder.into(),
+            log,
+            arrivals,
             links,
             members,
             terms,
@@ -190,12 +215,15 @@ impl Ledger {
             machine,
             released: watch::Sender::new(Revision(0)),
             unreachable_until: Mutex::new(rules::moment::Moment::from_micros(0)),
+            doubtful: false.into(),
+            ended: watch::Sender::new(None),
             born_here: false.into(),
             wary_until,
         });
         ledger.know_nodes();
         leases::start(&ledger, tasks);
         leading::start(&ledger, tasks);
+        health::start(&ledger, store, tasks);
         Ok(ledger)
     }
 
@@ -357,8 +385,19 @@ impl Ledger {
 
     /// Answers [`Ask::ReadIndex`]: confirms with a majority that this node leads, and up to where a reader must have applied.
     pub async fn read_index(&self, deadline: Duration) -> Result<Revision, NoLedger> {
+        let end = clock::now() + deadline;
+        while !self.is_open() {
+            if self.is_leader().is_none() {
+                return Err(NoLedger::NotLeader(self.leader().filter(|leader| *leader != self.me)));
+            }
+            if clock::now() >= end {
+                return Err(NoLedger::NoMajority);
+            }
+            // it leads, and its first entry is on its way
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         let confirm = self.raft.get_read_log_id(openraft::ReadPolicy::ReadIndex);
-        let index = match tokio::time::timeout(deadline, confirm).await {
+        let index = match tokio::time::timeout(end.since(clock::now()), confirm).await {
             Err(_) => return Err(NoLedger::NoMajority),
             Ok(Err(RaftError::APIError(error))) => {
                 return match error {
@@ -371,7 +410,7 @@ impl Ledger {
             Ok(Err(error)) => return Err(NoLedger::Storage(error.to_string())),
             Ok(Ok((id, _))) => Revision(id.log_id().index),
         };
-        self.wait_released(index, deadline).await?;
+        self.wait_released(index, end.since(clock::now())).await?;
         Ok(index)
     }
 
@@ -391,7 +430,7 @@ impl Ledger {
         mut send: SendStream,
         mut receive: RecvStream,
     ) -> Result<(), LinkError> {
-        network::receive_snapshot(&self.raft, &self.folder, header, &mut send, &mut receive).await
+        network::receive_snapshot(&self.raft, &self.arrivals, header, &mut send, &mut receive).await
     }
 
     /// Whether this node may believe that a majority hears it: it holds a lease or leads with one. A node that does not may still
@@ -402,31 +441,38 @@ impl Ledger {
 
     /// Hands leadership over, if this node has it, and stops taking part.
     pub async fn shut_down(&self) {
-        if self.raft.is_leader() {
-            let heir = {
-                let metrics = self.raft.metrics().borrow_watched().clone();
-                let up = self.members.up();
-                metrics.membership_config.membership().voter_ids().map(NodeId).find(|n| *n != self.me && up.contains(n))
-            };
-            if let Some(heir) = heir {
-                if let Some(term) = self.term.lock().as_mut() {
-                    term.granter.hand_over();
+        if self.hand_over().await {
+            for _ in 0..20 {
+                if !self.raft.is_leader() {
+                    break;
                 }
-                info!(%heir, "handing the ledger's leadership over");
-                if let Err(error) = self.raft.trigger().transfer_leader(heir.0).await {
-                    warn!(%error, "leadership could not be handed over");
-                }
-                for _ in 0..20 {
-                    if !self.raft.is_leader() {
-                        break;
-                    }
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
         if let Err(error) = self.raft.shutdown().await {
             warn!(%error, "the consensus did not stop cleanly");
         }
+    }
+
+    /// Asks another voter that is up to lead, if this node leads and there is one; whether it did ask.
+    async fn hand_over(&self) -> bool {
+        if !self.raft.is_leader() {
+            return false;
+        }
+        let heir = {
+            let metrics = self.raft.metrics().borrow_watched().clone();
+            let up = self.members.up();
+            metrics.membership_config.membership().voter_ids().map(NodeId).find(|n| *n != self.me && up.contains(n))
+        };
+        let Some(heir) = heir else { return false };
+        if let Some(term) = self.term.lock().as_mut() {
+            term.granter.hand_over();
+        }
+        info!(%heir, "handing the ledger's leadership over");
+        if let Err(error) = self.raft.trigger().transfer_leader(heir.0).await {
+            warn!(%error, "leadership could not be handed over");
+        }
+        true
     }
 
     fn is_leader(&self) -> Option<u64> {

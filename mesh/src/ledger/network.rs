@@ -1,7 +1,7 @@
-//! The consensus's messages over the links: questions on the control connection, snapshots as a stream of their file on the bulk one.
+//! The consensus's messages over the links: questions on the control connection, snapshots as a stream of their file on the bulk one ([`arrival`]).
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ use rules::names::NodeId;
 use rules::wire::{Answer, Ask, Bulk};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::types::{Consensus, Raft, Snapshot, SnapshotMeta, Vote};
+use super::arrival::{self, Arrivals, Header};
+use super::types::{Consensus, Raft, Snapshot, Vote};
 use crate::links::{LinkError, Links, read_message, write_message};
 
 const APPEND: u8 = 1;
@@ -81,19 +81,11 @@ impl Network {
 
     async fn send_snapshot(&self, vote: Vote, snapshot: Snapshot) -> Result<SnapshotResponse<Consensus>, LinkError> {
         let broken = |e: &dyn std::fmt::Display| LinkError::Broken(e.to_string());
-        let header = postcard::to_stdvec(&(vote, snapshot.meta)).map_err(|e| broken(&e))?;
-        let (mut send, mut receive) =
-            self.links.open_bulk(self.to, Bulk::Snapshot(header), Duration::from_secs(3)).await?;
-        let mut file = tokio::fs::File::open(&snapshot.snapshot).await.map_err(|e| broken(&e))?;
-        let mut chunk = vec![0; 1 << 18];
-        loop {
-            let n = file.read(&mut chunk).await.map_err(|e| broken(&e))?;
-            if n == 0 {
-                break;
-            }
-            send.write_all(&chunk[..n]).await.map_err(|e| broken(&e))?;
-        }
-        let _ = send.finish();
+        let (header, file) = arrival::open(vote, &snapshot.snapshot).await.map_err(|e| broken(&e))?;
+        let encoded = postcard::to_stdvec(&header).map_err(|e| broken(&e))?;
+        let (send, mut receive) =
+            self.links.open_bulk(self.to, Bulk::Snapshot(encoded), Duration::from_secs(3)).await?;
+        arrival::send(file, header.length, send).await.map_err(|e| broken(&e))?;
         read_message::<Reply<SnapshotResponse<Consensus>>>(&mut receive).await?.map_err(LinkError::Refused)
     }
 }
@@ -181,25 +173,29 @@ pub(super) async fn answer(raft: &Raft, kind: u8, body: &[u8]) -> Answer {
     }
 }
 
-/// Receives a snapshot into `folder` and installs it.
+/// Receives a snapshot and installs it if it is whole. If it is not, the sender is told so and tries again.
 pub(super) async fn receive_snapshot(
     raft: &Raft,
-    folder: &Path,
+    arrivals: &Arrivals,
     header: &[u8],
     send: &mut SendStream,
     receive: &mut RecvStream,
 ) -> Result<(), LinkError> {
     let broken = |e: &dyn std::fmt::Display| LinkError::Broken(e.to_string());
-    let (vote, meta): (Vote, SnapshotMeta) = postcard::from_bytes(header).map_err(|e| broken(&e))?;
-    let path = folder.join("snapshot.received");
-    let mut file = tokio::fs::File::create(&path).await.map_err(|e| broken(&e))?;
-    while let Some(chunk) = receive.read_chunk(1 << 18, true).await.map_err(|e| broken(&e))? {
-        file.write_all(&chunk.bytes).await.map_err(|e| broken(&e))?;
-    }
-    file.sync_all().await.map_err(|e| broken(&e))?;
-    tracing::info!(bytes = path.metadata().map_or(0, |m| m.len()), "a snapshot of the ledger arrived");
-    let installed = raft.install_full_snapshot(vote, Snapshot { meta, snapshot: path }).await;
-    write_message(send, &installed.map_err(|e| e.to_string())).await?;
+    let header: Header = postcard::from_bytes(header).map_err(|e| broken(&e))?;
+    let installed: Reply<SnapshotResponse<Consensus>> = match arrivals.take(&header, receive).await {
+        Ok(arrived) => {
+            tracing::info!(bytes = header.length, "a snapshot of the ledger arrived");
+            let snapshot = Snapshot { meta: header.meta, snapshot: arrived.path().into() };
+            raft.install_full_snapshot(header.vote, snapshot).await.map_err(|e| e.to_string())
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a snapshot of the ledger did not arrive whole; its sender tries again");
+            metrics::counter!("atoll_ledger_snapshots_broken_total").increment(1);
+            Err(error.to_string())
+        }
+    };
+    write_message(send, &installed).await?;
     let _ = send.finish();
     Ok(())
 }

@@ -132,7 +132,7 @@ impl StateMachine {
         check_snapshot(path)?;
         let mut file = BufReader::new(File::open(path)?);
         let mut left = file.get_ref().metadata()?.len().saturating_sub(HASH_BYTES + MAGIC.len() as u64);
-        file.read_exact(&mut [0; 8])?;
+        file.read_exact(&mut [0; MAGIC.len()])?;
         read_block(&mut file, &mut left)?;
         let revision = meta.last_log_id.map_or(Revision(0), |id| Revision(id.index));
         let write = self.store.database().begin_write().map_err(other)?;
@@ -270,10 +270,7 @@ impl RaftStateMachine<Consensus> for StateMachine {
             return Ok(None);
         }
         blocking(move || {
-            let mut file = BufReader::new(File::open(&path)?);
-            file.read_exact(&mut [0; 8])?;
-            let mut left = file.get_ref().metadata()?.len();
-            let meta = decode(&read_block(&mut file, &mut left)?)?;
+            let meta = snapshot_meta(&mut File::open(&path)?)?;
             Ok(Some(Snapshot { meta, snapshot: path }))
         })
         .await
@@ -290,7 +287,16 @@ impl RaftSnapshotBuilder<Consensus> for StateMachine {
     }
 }
 
-const HASH_BYTES: u64 = 32;
+/// What a snapshot's file says that it is.
+pub(super) fn snapshot_meta(file: &mut File) -> io::Result<SnapshotMeta> {
+    let mut left = file.metadata()?.len();
+    let mut reader = BufReader::new(file);
+    reader.read_exact(&mut [0; MAGIC.len()])?;
+    decode(&read_block(&mut reader, &mut left)?)
+}
+
+/// The length of the hash that ends a snapshot's file, the SHA-256 of all before it.
+pub(super) const HASH_BYTES: u64 = 32;
 
 /// Hashes what is written through it; the hash ends the file.
 struct Hashed<W> {
@@ -338,7 +344,7 @@ fn read_block(file: &mut impl Read, left: &mut u64) -> io::Result<Vec<u8>> {
 }
 
 /// Refuses a file that is not the whole of what was written.
-fn check_snapshot(path: &Path) -> io::Result<()> {
+pub(super) fn check_snapshot(path: &Path) -> io::Result<()> {
     let mut file = File::open(path)?;
     let body = file.metadata()?.len().checked_sub(HASH_BYTES).ok_or_else(|| other("the snapshot is cut off"))?;
     let mut hasher = Hasher::new(Algorithm::Sha256);

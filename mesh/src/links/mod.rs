@@ -383,6 +383,14 @@ pub(crate) fn open_for_tests(
     Links::open(&identity, (std::net::Ipv4Addr::LOCALHOST, 0).into(), congestion).unwrap()
 }
 
+/// Both ends of a bulk connection between two nodes that know each other.
+#[cfg(test)]
+pub(crate) async fn connect_for_tests(here: &Links, there: &Links) -> (quinn::Connection, quinn::Connection) {
+    let accepted = async { there.accept(there.endpoint.accept().await.unwrap()).unwrap().await.unwrap() };
+    let (dialled, accepted) = tokio::join!(here.connection(there.me(), Class::Bulk), accepted);
+    (dialled.unwrap(), accepted)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{observe, private, start};
 
@@ -28,12 +28,21 @@ pub(super) fn run(serve: Serve) -> io::Result<()> {
     let metrics = observe::start_metrics()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(async {
+        let data_dir = settings.data_dir.clone();
         let pid_file = settings.data_dir.join("pid");
         let running = start::start(settings, metrics).await?;
         if let Err(error) = std::fs::write(&pid_file, std::process::id().to_string()) {
             warn!(%error, "the pid file could not be written");
         }
-        wait_for_a_reason_to_stop(serve.stop_with_stdin).await?;
+        tokio::select! {
+            result = wait_for_a_reason_to_stop(serve.stop_with_stdin) => result?,
+            reason = running.failed() => {
+                error!(reason, data_dir = %data_dir.display(), "this node ends: its ledger cannot write. Mend the disk and start it again");
+                let _ = std::fs::remove_file(&pid_file);
+                // no drain and no destructors: each of them may wait for the disk
+                std::process::exit(1);
+            }
+        }
         tokio::select! {
             () = running.stop() => {}
             result = wait_for_a_reason_to_stop(false) => {

@@ -21,6 +21,7 @@ use rules::names::NodeId;
 use rules::pacing::Class;
 use rules::records::Role;
 use rules::reputation::Lie;
+use rules::voters::VoterTerms;
 use rules::wire::{Answer, Ask, Bulk, JoinRequest};
 
 use super::{FlightError, Flights, Sources};
@@ -151,7 +152,8 @@ impl Rig {
             snapshot_every: 1000,
             lease: LeaseTerms { duration: short * 5 },
             renew_every: short,
-            failover: FailoverTerms { hold_down: short, return_after: short, view_age: short },
+            failover: FailoverTerms { hold_down: short, return_after: short, view_age: short, silent_for: short * 100 },
+            voters: VoterTerms { hold_down: short * 100, settle: short },
         };
         let at = folder.path().join("ledger");
         let ledger = Ledger::open(&at, links.clone(), members.clone(), ledger_terms, &tasks).await.unwrap();

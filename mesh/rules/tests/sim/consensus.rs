@@ -1,5 +1,8 @@
 //! A small Raft: terms, votes, log matching, commit by majority of the own term; with pre-vote and sticky followers, as the
 //! real ledger is configured. Decides only: messages come in, messages go out.
+//!
+//! As in the real ledger an appended entry is readable, and sent on, at once and on disk a little later ([`Consensus::synced`]): a leader counts itself,
+//! and a follower acknowledges, only what is. Votes and truncations are on disk before anybody hears of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,7 +43,14 @@ pub(crate) struct Consensus {
     pub(crate) term: u64,
     voted: Option<(u64, NodeId)>,
     pub(crate) log: Vec<LogEntry>,
+    /// Whether the vote says that this node was elected in `term`.
+    elected: bool,
+    /// How much of the log is on disk; what comes after it is lost with the process.
+    pub(crate) synced: u64,
     // volatile
+    unsynced_acks: Vec<(NodeId, u64, u64, u64)>,
+    /// The first entry that this process proposed in the term it leads.
+    pub(crate) opened: Option<u64>,
     pub(crate) role: Role,
     pub(crate) leader: Option<NodeId>,
     pub(crate) commit: u64,
@@ -65,6 +75,10 @@ impl Consensus {
             term: 0,
             voted: None,
             log: Vec::new(),
+            elected: false,
+            synced: 0,
+            unsynced_acks: Vec::new(),
+            opened: None,
             role: Role::Follower,
             leader: None,
             commit: 0,
@@ -80,15 +94,44 @@ impl Consensus {
         }
     }
 
-    /// The process died and comes back: what was on disk stays.
-    pub(crate) fn restart(&mut self, now: u64, patience: u64) {
+    /// The process died and comes back: what was on disk stays, and the state says up to where entries must have been committed. `restores`: one that was
+    /// elected leads on in its old term (the consensus library's `enable_leader_restore`).
+    pub(crate) fn restart(&mut self, now: u64, patience: u64, applied: u64, restores: bool) {
+        self.log.truncate(self.synced as usize);
+        self.unsynced_acks.clear();
+        self.opened = None;
         self.role = Role::Follower;
         self.leader = None;
-        self.commit = 0;
+        self.commit = applied;
         self.heard = now;
         self.wary_until = now + ELECTION_MIN;
         self.patience = patience;
         self.votes.clear();
+        self.acked.clear();
+        self.matched.clear();
+        if restores && self.elected {
+            self.role = Role::Leader;
+            self.leader = Some(self.me);
+            self.next = self.peers.iter().map(|p| (*p, self.log.len() as u64)).collect();
+            self.last_heartbeat = 0;
+        }
+    }
+
+    /// The disk has everything up to `target`, unless that was truncated meanwhile.
+    pub(crate) fn handle_synced(&mut self, now: u64, target: u64) -> Outbox {
+        self.synced = self.synced.max(target.min(self.log.len() as u64));
+        let (term, synced) = (self.term, self.synced);
+        let mut outbox = Vec::new();
+        self.unsynced_acks.retain(|(to, of, matched, sent)| {
+            if *of == term && *matched <= synced {
+                outbox.push((*to, Message::Appended { term, matched: Some(*matched), sent: *sent }));
+            }
+            *of == term && *matched > synced
+        });
+        if self.role == Role::Leader {
+            outbox.extend(self.advance_commit(now));
+        }
+        outbox
     }
 
     fn majority(&self) -> usize {
@@ -133,6 +176,7 @@ impl Consensus {
         if !pre {
             self.term = term;
             self.voted = Some((term, self.me));
+            self.elected = false;
         }
         if self.votes.len() >= self.majority() {
             return self.won(now);
@@ -146,17 +190,20 @@ impl Consensus {
             return self.campaign(now, false);
         }
         self.role = Role::Leader;
+        self.elected = true;
         self.leader = Some(self.me);
         self.acked.clear();
         self.matched.clear();
         self.next = self.peers.iter().map(|p| (*p, self.log.len() as u64)).collect();
         self.log.push(LogEntry { term: self.term, envelope: None });
+        self.opened = Some(self.log.len() as u64);
         self.replicate(now)
     }
 
     /// Appends a command, if this node leads.
     pub(crate) fn propose(&mut self, now: u64, envelope: Envelope) -> (u64, Outbox) {
         self.log.push(LogEntry { term: self.term, envelope: Some(envelope) });
+        self.opened = self.opened.or(Some(self.log.len() as u64));
         (self.log.len() as u64, self.replicate(now))
     }
 
@@ -177,6 +224,7 @@ impl Consensus {
     fn step_down(&mut self, term: u64) {
         if term > self.term {
             self.term = term;
+            self.elected = false;
         }
         self.role = Role::Follower;
     }
@@ -228,14 +276,22 @@ impl Consensus {
                     match self.log.get(index) {
                         Some(known) if known.term == entry.term => {}
                         _ => {
-                            self.log.truncate(index);
+                            if self.log.len() > index {
+                                self.log.truncate(index);
+                                self.synced = index as u64;
+                                self.unsynced_acks.clear();
+                            }
                             self.log.push(entry);
                         }
                     }
                     index += 1;
                 }
-                self.commit = self.commit.max(commit.min(index as u64));
-                vec![(from, Message::Appended { term, matched: Some(index as u64), sent })]
+                let index = index as u64;
+                self.commit = self.commit.max(commit.min(index));
+                if index > self.synced {
+                    self.unsynced_acks.push((from, term, index, sent));
+                }
+                vec![(from, Message::Appended { term, matched: Some(index.min(self.synced)), sent })]
             }
             Message::Appended { term, matched, sent } => {
                 if term > self.term {
@@ -268,7 +324,7 @@ impl Consensus {
 
     fn advance_commit(&mut self, now: u64) -> Outbox {
         let mut matched: Vec<u64> = self.peers.iter().map(|p| self.matched.get(p).copied().unwrap_or(0)).collect();
-        matched.push(self.log.len() as u64);
+        matched.push(self.synced);
         matched.sort_unstable_by(|a, b| b.cmp(a));
         let index = matched[self.majority() - 1];
         if index > self.commit && self.log[index as usize - 1].term == self.term {

@@ -3,8 +3,16 @@
 
 use std::collections::BTreeMap;
 
+use rules::names::NodeId;
+
+use crate::consensus::LogEntry;
+
 #[derive(Default)]
 pub(crate) struct History {
+    /// What was applied under an index by whoever applied it first.
+    entries: BTreeMap<u64, LogEntry>,
+    /// Which process led in a term: the node, and how often it had been restarted.
+    leaders: BTreeMap<u64, (NodeId, u64)>,
     /// Value to the revision that set it.
     ranks: BTreeMap<u64, u64>,
     /// The latest revision that anyone has seen or been promised.
@@ -15,6 +23,21 @@ pub(crate) struct History {
 }
 
 impl History {
+    /// Some node applies an entry: no other may ever apply another one there.
+    pub(crate) fn note_entry(&mut self, index: u64, entry: &LogEntry) {
+        if self.entries.entry(index).or_insert_with(|| entry.clone()) != entry {
+            self.violate(format!("two nodes applied different entries at {index}"));
+        }
+    }
+
+    /// A process leads in `term`: no other may ever do so, not even the next one of the same node.
+    pub(crate) fn note_leader(&mut self, term: u64, node: NodeId, incarnation: u64) {
+        let first = *self.leaders.entry(term).or_insert((node, incarnation));
+        if first != (node, incarnation) {
+            self.violate(format!("{node:?} led in term {term}, in which {first:?} had led"));
+        }
+    }
+
     /// Entry `revision` set the register to `value`.
     pub(crate) fn note_applied(&mut self, revision: u64, value: u64) {
         let first = *self.ranks.entry(value).or_insert(revision);

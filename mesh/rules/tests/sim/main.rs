@@ -1,10 +1,10 @@
 //! The simulator: a whole mesh in one thread, driven by one seed.
 //!
 //! Every node runs the real rules: `apply`, `Granter` and `Holder`, `Unreleased`, `Roster`, `Failover`, `placement`. Around them the world is made up: virtual
-//! time, links with latency and loss, partitions, crashes that lose what was not synced, processes that are stopped and woken, clocks that run at
-//! different rates. The consensus is a small Raft with pre-vote and leader stickiness (`consensus`), because the rules lean on what it promises.
+//! time, links with latency and loss, partitions, disks that take their time, crashes that lose what was not synced (of the log and of the state), leaders
+//! that are back before anybody missed them, processes that are stopped and woken, clocks that run at different rates. The consensus is a small Raft with pre-vote and leader stickiness (`consensus`), because the rules lean on what it promises.
 //!
-//! What is checked (`history`): acknowledged writes and fresh reads are linearizable; every node applies the same entries to the same records; no write
+//! What is checked (`history`): acknowledged writes and fresh reads are linearizable; every node applies the same entries to the same records; no two processes lead in one term; no write
 //! is committed under two primaries; nothing acknowledged is lost; and once the faults end, the mesh commits again and every
 //! project goes home.
 
@@ -81,7 +81,7 @@ fn caught(broken: Broken, seeds: u64) -> usize {
 #[test]
 fn broken_rules_are_caught_and_whole_ones_are_not() {
     assert_eq!(caught(Broken::Nothing, 100), 0);
-    for broken in [Broken::HastyLeaders, Broken::ForgetfulLeaders, Broken::EagerReaders] {
+    for broken in [Broken::HastyLeaders, Broken::ForgetfulLeaders, Broken::EagerReaders, Broken::RestoredLeaders] {
         let seen = caught(broken, 200);
         println!("{broken:?}: {seen} of 200 seeds show it");
         assert!(seen > 0, "{broken:?} went unnoticed: the simulator is blind");

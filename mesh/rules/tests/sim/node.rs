@@ -33,6 +33,8 @@ pub(crate) enum Broken {
     ForgetfulLeaders,
     /// Readers show what is not released.
     EagerReaders,
+    /// A leader that restarts leads on in its old term, and any entry of that term opens it.
+    RestoredLeaders,
 }
 
 /// What one node tells another.
@@ -53,7 +55,8 @@ pub(crate) enum Talk {
 
 struct Waiting {
     revision: u64,
-    outcome: Outcome,
+    /// What came of it, once it is applied here: another leader may tell of its release before that.
+    outcome: Option<Outcome>,
     envelope: Envelope,
     client: usize,
     from: NodeId,
@@ -85,6 +88,10 @@ pub(crate) struct Node {
     pub(crate) consensus: Consensus,
     pub(crate) records: MemoryRecords,
     pub(crate) applied: u64,
+    /// How much of what was applied is on disk, and what the commit that is under way will add: the log's length and the state as of its beginning.
+    applied_synced: u64,
+    flushing: Option<(u64, u64)>,
+    incarnation: u64,
     unreleased: Unreleased,
     holder: Holder,
     released: Revision,
@@ -133,6 +140,9 @@ impl Node {
             consensus: Consensus::new(id, all, now, patience),
             records: MemoryRecords::default(),
             applied: 0,
+            applied_synced: 0,
+            flushing: None,
+            incarnation: 0,
             unreleased: Unreleased::default(),
             holder: Holder::new(lease),
             released: Revision(0),
@@ -150,10 +160,28 @@ impl Node {
         }
     }
 
-    /// The process died and comes back, with its state a little behind its log.
-    pub(crate) fn restart(&mut self, now: u64, patience: u64, behind: u64) {
-        self.consensus.restart(now, patience);
-        let keep = self.applied.saturating_sub(behind);
+    /// Begins a commit if there is anything to be committed and none is under way.
+    pub(crate) fn begin_flush(&mut self) -> bool {
+        let begins = self.flushing.is_none() && self.consensus.synced < self.consensus.log.len() as u64;
+        if begins {
+            self.flushing = Some((self.consensus.log.len() as u64, self.applied));
+        }
+        begins
+    }
+
+    /// The commit that was under way is on disk: what was queued of the log, and the state as it was then, for both are in one file.
+    pub(crate) fn finish_flush(&mut self, now: u64) -> Mail {
+        let Some((target, applied)) = self.flushing.take() else { return Vec::new() };
+        self.applied_synced = self.applied_synced.max(applied);
+        wrap(self.consensus.handle_synced(now, target))
+    }
+
+    /// The process died and comes back with what its disk held.
+    pub(crate) fn restart(&mut self, now: u64, patience: u64) {
+        let keep = self.applied_synced;
+        self.consensus.restart(now, patience, keep, self.broken == Broken::RestoredLeaders);
+        self.flushing = None;
+        self.incarnation += 1;
         self.records = MemoryRecords::default();
         self.applied = 0;
         self.unreleased = Unreleased::default();
@@ -177,6 +205,7 @@ impl Node {
     fn apply_entry(&mut self, index: u64, history: &mut History) -> Option<Outcome> {
         let entry = self.consensus.log[index as usize - 1].clone();
         self.applied = index;
+        history.note_entry(index, &entry);
         let envelope = entry.envelope?;
         let before = value_of(&self.records);
         let mut tracked = Tracked::new(&mut self.records);
@@ -211,12 +240,10 @@ impl Node {
             let outcome = self.apply_entry(index, history);
             applied_any = true;
             for waiting in self.waiting.iter_mut().filter(|w| w.revision == index) {
-                if let Some(outcome) = &outcome {
-                    waiting.outcome = outcome.clone();
-                }
+                waiting.outcome.clone_from(&outcome);
             }
         }
-        self.lead(now, &mut mail);
+        self.lead(now, history, &mut mail);
         if let Some(leader) = self.consensus.leader.filter(|l| *l != self.id && applied_any) {
             mail.push((leader, Talk::Holder(FromHolder::Applied(Revision(self.applied)))));
         }
@@ -251,13 +278,16 @@ impl Node {
         self.down = self.roster.down(moment(now));
     }
 
-    fn lead(&mut self, now: u64, mail: &mut Mail) {
+    fn lead(&mut self, now: u64, history: &mut History, mail: &mut Mail) {
         if self.consensus.role != Role::Leader {
             self.granter = None;
             self.questions.clear();
             return;
         }
         let term = self.consensus.term;
+        if self.broken != Broken::RestoredLeaders {
+            history.note_leader(term, self.id, self.incarnation);
+        }
         if self.granter.as_ref().is_none_or(|(t, _, _)| *t != term) {
             let first = term == 1 || self.broken == Broken::HastyLeaders;
             let begin = if first { Granter::begin_first } else { Granter::begin };
@@ -265,12 +295,17 @@ impl Node {
                 hold_down: Duration::from_secs(1),
                 return_after: Duration::from_secs(8),
                 view_age: Duration::from_secs(2),
+                silent_for: Duration::from_secs(10),
             };
             self.granter = Some((term, begin(self.lease, moment(now)), Failover::new(terms)));
         }
         let Some((_, granter, failover)) = &mut self.granter else { return };
-        let own_entry = self.applied > 0 && self.consensus.log[self.applied as usize - 1].term == term;
-        granter.handle_confirmed(moment(self.consensus.confirmed_until()), own_entry.then_some(Revision(self.applied)));
+        let of_own_term = self.applied > 0 && self.consensus.log[self.applied as usize - 1].term == term;
+        let own_entry = match self.broken {
+            Broken::RestoredLeaders => of_own_term.then_some(self.applied),
+            _ => self.consensus.opened,
+        };
+        granter.handle_confirmed(moment(self.consensus.confirmed_until()), own_entry.map(Revision));
         granter.handle_applied(Revision(self.applied));
         let mut released = granter.released(moment(now));
         if self.broken == Broken::ForgetfulLeaders {
@@ -358,8 +393,12 @@ impl Node {
                     return Vec::new();
                 }
                 let index = self.consensus.commit;
-                let own =
+                let of_own_term =
                     self.consensus.log.get(index.max(1) as usize - 1).is_some_and(|e| e.term == self.consensus.term);
+                let own = match self.broken {
+                    Broken::RestoredLeaders => of_own_term,
+                    _ => self.consensus.opened.is_some_and(|own| index >= own),
+                };
                 if !own {
                     return Vec::new();
                 }
@@ -427,8 +466,8 @@ impl Node {
             return Vec::new();
         }
         let (revision, outbox) = self.consensus.propose(now, envelope.clone());
-        let outcome = Outcome::NotFound;
-        self.waiting.push(Waiting { revision, outcome, envelope, client, from, via });
+
+        self.waiting.push(Waiting { revision, outcome: None, envelope, client, from, via });
         wrap(outbox)
     }
 
@@ -444,10 +483,8 @@ impl Node {
             if log.get(w.revision as usize - 1).and_then(|e| e.envelope.as_ref()) != Some(&w.envelope) {
                 return false;
             }
-            if w.revision > released {
-                return true;
-            }
-            let (client, operation, via, outcome) = (w.client, w.envelope.operation, w.via, w.outcome.clone());
+            let Some(outcome) = w.outcome.clone().filter(|_| w.revision <= released) else { return true };
+            let (client, operation, via) = (w.client, w.envelope.operation, w.via);
             if w.from == id && via == id {
                 replies.push((client, operation, Ok(outcome)));
             } else {

@@ -9,8 +9,9 @@ use rules::lease::LeaseTerms;
 use rules::moment::Timestamp;
 use rules::names::{NodeId, OperationId};
 use rules::proxy::ProxyChange;
-use rules::records::{NodeRecord, Role, User};
+use rules::records::{self, NodeRecord, User};
 
+use crate::consensus::Role;
 use crate::dice::Dice;
 use crate::history::History;
 use crate::node::{Broken, Mail, Node, Talk, project_of, value_of};
@@ -22,9 +23,20 @@ pub(crate) enum Faults {
 }
 
 enum Event {
-    Deliver { from: NodeId, to: NodeId, talk: Box<Talk>, incarnation: u64 },
+    Deliver {
+        from: NodeId,
+        to: NodeId,
+        talk: Box<Talk>,
+        incarnation: u64,
+    },
     Tick(usize),
+    /// A node's disk has what was being committed.
+    Synced {
+        at: usize,
+        incarnation: u64,
+    },
     Client(usize),
+    Revive(usize),
     Fault,
 }
 
@@ -58,6 +70,8 @@ pub(crate) struct World {
     clients: Vec<Client>,
     cut: BTreeSet<(usize, usize)>,
     latency: Vec<Vec<u64>>,
+    /// How long a commit takes at most, in milliseconds: disks are quick in some worlds, slow in others.
+    slowest_sync: u64,
     values: u64,
     reads: u64,
     pub(crate) history: History,
@@ -88,6 +102,7 @@ impl World {
             clients: (0..clients).map(|i| Client { node: i % count as usize, write: None }).collect(),
             cut: BTreeSet::new(),
             latency: Vec::new(),
+            slowest_sync: 0,
             values: 0,
             reads: 0,
             history: History::default(),
@@ -103,6 +118,7 @@ impl World {
             world.nodes.push(Node::new(*id, &ids, now, patience, lease, broken));
         }
         world.latency = (0..count).map(|_| (0..count).map(|_| world.dice.between(1, 80)).collect()).collect();
+        world.slowest_sync = *[0, 5, 80].get(world.dice.below(3) as usize).unwrap_or(&80);
         world.form(&ids);
         for i in 0..count as usize {
             let at = world.now + world.dice.below(TICK);
@@ -123,7 +139,7 @@ impl World {
             id: *id,
             name: format!("n{}", id.0).parse().unwrap(),
             region: format!("r{}", id.0).parse().unwrap(),
-            role: Role::Replica,
+            role: records::Role::Replica,
             address: ([127, 0, 0, 1], 1).into(),
             url: String::new(),
         };
@@ -147,6 +163,7 @@ impl World {
             for node in &mut self.nodes {
                 node.consensus.log.push(crate::consensus::LogEntry { term: 0, envelope: Some(envelope.clone()) });
                 node.consensus.commit = node.consensus.log.len() as u64;
+                node.consensus.synced = node.consensus.commit;
             }
         }
     }
@@ -196,7 +213,9 @@ impl World {
                     self.settle(i);
                     self.push(self.now + TICK, Event::Tick(i));
                 }
+                Event::Synced { at, incarnation } => self.synced(at, incarnation),
                 Event::Client(i) => self.client(i),
+                Event::Revive(i) => self.revive(i),
                 Event::Fault => {
                     if trouble && self.faults == Faults::All {
                         self.fault();
@@ -243,6 +262,25 @@ impl World {
         let mail = self.nodes[i].settle(now, patience, &mut self.history, &mut replies);
         self.send(i, mail);
         self.reply(replies);
+        if self.nodes[i].begin_flush() {
+            let done = self.now + self.dice.between(0, self.slowest_sync);
+            self.push(done, Event::Synced { at: i, incarnation: self.processes[i].incarnation });
+        }
+    }
+
+    fn synced(&mut self, i: usize, incarnation: u64) {
+        let process = &self.processes[i];
+        if !process.alive || process.incarnation != incarnation {
+            return;
+        }
+        if process.stopped {
+            self.push(self.now + TICK, Event::Synced { at: i, incarnation });
+            return;
+        }
+        let now = self.clock(i);
+        let mail = self.nodes[i].finish_flush(now);
+        self.send(i, mail);
+        self.settle(i);
     }
 
     fn send(&mut self, from: usize, mail: Mail) {
@@ -319,8 +357,9 @@ impl World {
     fn fault(&mut self) {
         let count = self.nodes.len() as u64;
         let i = self.dice.below(count) as usize;
-        match self.dice.below(9) {
+        match self.dice.below(11) {
             0 | 1 => self.kill(i),
+            9 | 10 => self.bounce_leader(),
             2 | 3 => (0..self.nodes.len()).for_each(|i| self.revive(i)),
             4 => self.processes[i].stopped = self.processes[i].alive,
             5 => (0..self.nodes.len()).for_each(|i| self.wake(i)),
@@ -338,6 +377,15 @@ impl World {
         }
     }
 
+    /// Whoever leads dies and is back before anybody has missed it, as a supervisor has it.
+    fn bounce_leader(&mut self) {
+        let leads = |i: &usize| self.runs(*i) && self.nodes[*i].consensus.role == Role::Leader;
+        let Some(i) = (0..self.nodes.len()).find(leads) else { return };
+        self.kill(i);
+        let at = self.now + self.dice.between(1, 300);
+        self.push(at, Event::Revive(i));
+    }
+
     fn kill(&mut self, i: usize) {
         self.processes[i].alive = false;
         self.processes[i].stopped = false;
@@ -350,8 +398,8 @@ impl World {
             return;
         }
         self.processes[i].alive = true;
-        let (now, patience, behind) = (self.clock(i), self.dice.between(0, 600), self.dice.below(5));
-        self.nodes[i].restart(now, patience, behind);
+        let (now, patience) = (self.clock(i), self.dice.between(0, 600));
+        self.nodes[i].restart(now, patience);
     }
 
     fn wake(&mut self, i: usize) {

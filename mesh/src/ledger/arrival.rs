@@ -1,0 +1,252 @@
+//! Snapshots on their way from node to node.
+//!
+//! A sender that gives up, for whatever reason, resets its stream: dropped, the stream would end as if all had been sent. A receiver writes each snapshot into a
+//! file of its own and believes it only when it is as long as announced, has the hash that was announced and ends it, and says itself that it is
+//! the state that was announced. Anything else is an error, and the leader sends it again, from its beginning.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use quinn::SendStream;
+use rules::digest::{Algorithm, Hasher};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
+
+use super::database::other;
+use super::state::{HASH_BYTES, snapshot_meta};
+use super::types::{SnapshotMeta, Vote};
+use crate::supervise::blocking;
+
+/// What the files of snapshots that arrive begin with.
+const RECEIVED: &str = "snapshot.received";
+/// Bytes read at once.
+const CHUNK: usize = 1 << 18;
+/// What a reset stream says.
+const GIVEN_UP: u32 = 1;
+
+/// What is said of a snapshot before its bytes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Header {
+    /// Under which leadership it is sent.
+    pub(super) vote: Vote,
+    /// Which state it is.
+    pub(super) meta: SnapshotMeta,
+    /// The file's length in bytes.
+    pub(super) length: u64,
+    /// The hash that ends the file.
+    pub(super) hash: [u8; HASH_BYTES as usize],
+}
+
+/// Opens a snapshot's file for sending. What is said of it is read from the file that was opened: another may take its name at any time.
+pub(super) async fn open(vote: Vote, path: &Path) -> io::Result<(Header, tokio::fs::File)> {
+    let mut file = std::fs::File::open(path)?;
+    let (meta, file) = blocking(move || snapshot_meta(&mut file).map(|meta| (meta, file))).await.map_err(other)??;
+    let length = file.metadata()?.len();
+    let mut file = tokio::fs::File::from_std(file);
+    let mut hash = [0; HASH_BYTES as usize];
+    file.seek(io::SeekFrom::End(-(HASH_BYTES as i64))).await?;
+    file.read_exact(&mut hash).await?;
+    file.rewind().await?;
+    Ok((Header { vote, meta, length, hash }, file))
+}
+
+/// Sends `length` bytes. If they do not all go, or the future is dropped, the stream is reset.
+pub(super) async fn send(file: impl AsyncRead + Unpin, length: u64, stream: SendStream) -> io::Result<()> {
+    let mut stream = Unfinished(Some(stream));
+    let mut file = file.take(length);
+    let mut chunk = vec![0; CHUNK];
+    let mut sent = 0;
+    loop {
+        let n = file.read(&mut chunk).await?;
+        if n == 0 {
+            break;
+        }
+        if let Some(stream) = &mut stream.0 {
+            stream.write_all(&chunk[..n]).await.map_err(other)?;
+        }
+        sent += n as u64;
+    }
+    if sent < length {
+        return Err(other("the snapshot's file is shorter than it was"));
+    }
+    stream.0.take().map_or(Ok(()), |mut whole| whole.finish().map_err(other))
+}
+
+/// A stream that was not sent to its end: dropped, it is reset. (Quinn's own stream is finished by its drop.)
+struct Unfinished(Option<SendStream>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(stream) = &mut self.0 {
+            let _ = stream.reset(GIVEN_UP.into());
+        }
+    }
+}
+
+/// Where snapshots arrive.
+pub(super) struct Arrivals {
+    folder: PathBuf,
+    next: AtomicU64,
+}
+
+/// A snapshot that arrived whole. Its file goes with this, if it has not been given another name.
+#[derive(Debug)]
+pub(super) struct Arrived(PathBuf);
+
+impl Arrived {
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Arrived {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Arrivals {
+    /// Receives into `folder`, and removes what a process that was killed has left there.
+    pub(super) fn open(folder: &Path) -> io::Result<Self> {
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(RECEIVED) {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(Arrivals { folder: folder.into(), next: AtomicU64::new(1) })
+    }
+
+    /// Receives what `header` announces. An error leaves nothing behind.
+    pub(super) async fn take(&self, header: &Header, stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Arrived> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let arrived = Arrived(self.folder.join(format!("{RECEIVED}.{number}")));
+        let body = header.length.checked_sub(HASH_BYTES).ok_or_else(|| other("a snapshot without a hash"))?;
+        let mut file = tokio::fs::File::create(&arrived.0).await?;
+        let (mut hasher, mut hash) = (Hasher::new(Algorithm::Sha256), Vec::new());
+        let (mut length, mut chunk) = (0, vec![0; CHUNK]);
+        loop {
+            let n = stream.read(&mut chunk).await?;
+            if n == 0 {
+                break;
+            }
+            if length + n as u64 > header.length {
+                return Err(other("the snapshot is longer than announced"));
+            }
+            let of_body = n.min(usize::try_from(body.saturating_sub(length)).unwrap_or(n));
+            hasher.update(&chunk[..of_body]);
+            hash.extend_from_slice(&chunk[of_body..n]);
+            length += n as u64;
+            file.write_all(&chunk[..n]).await?;
+        }
+        if length < header.length {
+            return Err(other(format!("the snapshot is cut off: {length} of {} bytes", header.length)));
+        }
+        if hash != header.hash || hasher.finish().as_bytes() != hash {
+            return Err(other("the snapshot's hash does not match"));
+        }
+        file.sync_all().await?;
+        let path = arrived.0.clone();
+        let meta = blocking(move || snapshot_meta(&mut std::fs::File::open(path)?)).await.map_err(other)??;
+        if meta != header.meta {
+            return Err(other("the snapshot is of another state than announced"));
+        }
+        Ok(arrived)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use openraft::RaftSnapshotBuilder as _;
+    use rules::names::NodeId;
+
+    use super::*;
+    use crate::identity::Authority;
+    use crate::ledger::database::Store;
+    use crate::ledger::state::StateMachine;
+    use crate::ledger::types::Membership;
+    use crate::links::{self, CongestionControl};
+
+    /// A snapshot's bytes and what is said of them.
+    async fn snapshot(folder: &Path) -> (Header, Vec<u8>, PathBuf) {
+        let store = Store::open(&folder.join("ledger.redb")).unwrap();
+        let mut machine = StateMachine::open(store, folder).unwrap();
+        let path = machine.build_snapshot().await.unwrap().snapshot;
+        let (header, _) = open(Vote::new(1, 1), &path).await.unwrap();
+        (header, std::fs::read(&path).unwrap(), path)
+    }
+
+    fn received(folder: &Path) -> usize {
+        let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().starts_with(RECEIVED)).count()
+    }
+
+    #[tokio::test]
+    async fn only_a_whole_snapshot_is_believed_and_two_do_not_meet() {
+        let folder = tempfile::tempdir().unwrap();
+        let (header, bytes, _) = snapshot(folder.path()).await;
+        std::fs::write(folder.path().join("snapshot.received.7"), "of a process that was killed").unwrap();
+        let arrivals = Arrivals::open(folder.path()).unwrap();
+        assert_eq!(received(folder.path()), 0);
+        let first = arrivals.take(&header, &mut bytes.as_slice()).await.unwrap();
+        let second = arrivals.take(&header, &mut bytes.as_slice()).await.unwrap();
+        assert_ne!(first.path(), second.path());
+        assert_eq!(std::fs::read(first.path()).unwrap(), bytes);
+        drop((first, second));
+        for length in 0..bytes.len() {
+            let error = arrivals.take(&header, &mut &bytes[..length]).await.unwrap_err();
+            assert!(error.to_string().contains("cut off"), "{length} bytes: {error}");
+        }
+        for at in 0..bytes.len() {
+            let mut other = bytes.clone();
+            other[at] ^= 1;
+            arrivals.take(&header, &mut other.as_slice()).await.unwrap_err();
+        }
+        let longer = [bytes.clone(), vec![0]].concat();
+        arrivals.take(&header, &mut longer.as_slice()).await.unwrap_err();
+        let mut announced = header.clone();
+        let voters = vec![[1].into()];
+        let nodes = std::collections::BTreeMap::from([(1, openraft::impls::BasicNode::new("127.0.0.1:1"))]);
+        announced.meta.last_membership = Membership::new(None, openraft::Membership::new(voters, nodes).unwrap());
+        let error = arrivals.take(&announced, &mut bytes.as_slice()).await.unwrap_err();
+        assert!(error.to_string().contains("another state"), "{error}");
+        assert_eq!(received(folder.path()), 0, "broken ones leave nothing behind");
+    }
+
+    #[tokio::test]
+    async fn a_sender_that_gives_up_does_not_seem_to_have_finished() {
+        let folder = tempfile::tempdir().unwrap();
+        let (header, bytes, path) = snapshot(folder.path()).await;
+        let authority = Authority::generate().unwrap();
+        let [here, there] =
+            [1, 2].map(|node| links::open_for_tests(&authority, NodeId(node), CongestionControl::Delivery));
+        here.know(there.me(), there.local_address().unwrap());
+        let (dialled, accepted) = links::connect_for_tests(&here, &there).await;
+        let arrivals = Arc::new(Arrivals::open(folder.path()).unwrap());
+        let receive = || async {
+            let (_, mut stream) = accepted.accept_bi().await.unwrap();
+            arrivals.take(&header, &mut stream).await.map(|arrived| std::fs::read(arrived.path()).unwrap())
+        };
+
+        // all of its bytes but the last come, and then nothing more: the one who waits for the rest is dropped
+        let (stream, _answers) = dialled.open_bi().await.unwrap();
+        let (rest, file) = tokio::io::duplex(bytes.len());
+        let (mut rest, given_up) =
+            (rest, tokio::time::timeout(Duration::from_millis(200), send(file, header.length, stream)));
+        tokio::io::AsyncWriteExt::write_all(&mut rest, &bytes[..bytes.len() - 1]).await.unwrap();
+        let (given_up, error) = tokio::join!(given_up, receive());
+        assert!(given_up.is_err());
+        let error = error.unwrap_err();
+        assert!(!error.to_string().contains("cut off"), "it looked like an end: {error}");
+
+        let (stream, _answers) = dialled.open_bi().await.unwrap();
+        let (header, file) = open(Vote::new(1, 1), &path).await.unwrap();
+        let (sent, whole) = tokio::join!(send(file, header.length, stream), receive());
+        sent.unwrap();
+        assert_eq!(whole.unwrap(), bytes);
+    }
+}

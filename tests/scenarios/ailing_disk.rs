@@ -1,0 +1,71 @@
+//! A node whose disk hangs or fails keeps nobody from pushing, and it ends, so that a supervisor starts it.
+//!
+//! Such a node still gossips, answers probes and accepts connections; only what it is for it cannot do. It leads the ledger here, so that until others
+//! take over nothing goes through. What counts is what a node can do: its leadership and its projects
+//! pass on while its process lives, and when its write has not come back for long, or comes back failed, the process says so and ends with an error.
+
+use rustix::process::Signal;
+use tests::disk::Disk;
+use tests::formed::Formed;
+use tests::image::Image;
+use tests::repository::create_project;
+use tests::wait;
+
+#[test]
+fn a_node_whose_disk_hangs_passes_its_work_on_and_ends() {
+    let mesh = Formed::of(&[("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-central-1")], "");
+    let disks: Vec<_> = (0..3).map(|_| Disk::new(0)).collect();
+    for member in mesh.members() {
+        member.stop(Signal::TERM);
+    }
+    for (member, disk) in mesh.members().iter().zip(&disks) {
+        member.serve_on(disk);
+    }
+    for member in mesh.members() {
+        member.wait_ready();
+    }
+    let ailing = leader(&mesh);
+    let (member, disk) = (&mesh.members()[ailing], &disks[ailing]);
+    create_project(&mesh.client(ailing), "ail", true, 1);
+    let healthy = (ailing + 1) % 3;
+    let image = Image::tiny();
+    wait::until_ok("a push before", || mesh.repository(healthy, "ail/app").push(&image, "before"));
+    for at in 0..3 {
+        wait::until_ok("every node holds the blobs", || mesh.repository(at, "ail/app").pull("before"));
+    }
+    // only the ledger from here on: a blob that is on its way to the node is another matter
+    let push = |tag: &str| mesh.repository(healthy, "ail/app").put_manifest(tag, &image);
+
+    disk.hang();
+    wait::until_ok("a push goes through without the node whose disk hangs", || push("hangs"));
+    let ended = member.wait_ended();
+    assert!(!ended.success(), "it ended as if all were well");
+    assert!(member.last_words().contains("a write has not come back"), "{}", member.last_words());
+
+    disk.mend();
+    member.serve_on(disk);
+    member.wait_ready();
+    for tag in ["before", "hangs"] {
+        let found = wait::until_ok("it knows what it missed", || mesh.repository(ailing, "ail/app").pull(tag));
+        assert_eq!(found.digest, image.digest());
+    }
+
+    let other = (ailing + 2) % 3;
+    let (member, disk) = (&mesh.members()[other], &disks[other]);
+    disk.fail();
+    wait::until_ok("a push goes through without the node whose disk fails", || push("fails"));
+    let ended = member.wait_ended();
+    assert!(!ended.success(), "it ended as if all were well");
+    assert!(member.last_words().contains("cannot write"), "{}", member.last_words());
+}
+
+fn leader(mesh: &Formed) -> usize {
+    wait::until("the ledger has a leader", || {
+        let said = mesh.members().iter().enumerate().filter(|(_, member)| member.runs());
+        let name = said.filter_map(|(at, _)| mesh.status(at).ok()).find_map(|status| {
+            let name = status["leader"]["name"].as_str()?;
+            Some(name.to_owned())
+        })?;
+        mesh.members().iter().position(|member| member.name == name)
+    })
+}

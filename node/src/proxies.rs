@@ -230,6 +230,17 @@ impl Proxies {
         }
     }
 
+    /// The upstream of `repository`, if the project's patterns admit that: whoever asks, a client here or an edge, and for whatever.
+    pub fn admitted_upstream_of(
+        &self,
+        repository: &RepositoryName,
+    ) -> Result<Option<(Arc<Upstream>, String)>, UpstreamError> {
+        let Some((upstream, there)) = self.upstream_of(repository)? else { return Ok(None) };
+        let project = self.records.view().and_then(|view| view.project(&repository.project()));
+        let project = project.map_err(UpstreamError::bad)?;
+        Ok(project.is_some_and(|project| project.proxy.admits(&there)).then_some((upstream, there)))
+    }
+
     /// Whether a proxy project serves `repository` at all; what its patterns leave out is as if it did not exist, upstream and here.
     pub fn admits(&self, project: &Project, repository: &RepositoryName) -> bool {
         let there = match self.upstream_of(repository) {
@@ -269,7 +280,7 @@ impl Proxies {
     /// What refers to `subject` upstream, asked from here.
     pub async fn referrers_here(&self, repository: &RepositoryName, subject: &Digest, query: &str) -> Referring {
         let asked = async {
-            let (upstream, there) = self.upstream_of(repository)?.ok_or(UpstreamError::NotFound)?;
+            let (upstream, there) = self.admitted_upstream_of(repository)?.ok_or(UpstreamError::NotFound)?;
             upstream.referrers(&there, subject, query).await
         };
         match tokio::time::timeout(UPSTREAM, asked).await.unwrap_or_else(|_| Err(slow())) {
@@ -468,7 +479,9 @@ impl Proxies {
         reference: &Reference,
         written: &str,
     ) -> Result<Result<Resolved, WriteError>, UpstreamError> {
-        let Some((upstream, there)) = self.upstream_of(repository)? else { return Err(UpstreamError::NotFound) };
+        let Some((upstream, there)) = self.admitted_upstream_of(repository)? else {
+            return Err(UpstreamError::NotFound);
+        };
         let (resolved, mut fetched) = match reference {
             Reference::Tag(_) => (upstream.resolve(&there, written).await?, None),
             Reference::Digest(_) => {

@@ -89,6 +89,7 @@ fn for_replicas() -> Vec<Ask> {
         Ask::Revoke { repository, digest },
         Ask::Preheat { digest, via: None },
         Ask::Announce([NodeId(1)].into()),
+        Ask::Spare { upstream: rules::names::UpstreamId(1), everything: true, millis: 3_600_000 },
     ]
 }
 
@@ -158,7 +159,7 @@ fn a_crowd_of_strangers_does_not_keep_members_out() {
 
 #[test]
 fn an_edge_does_what_edges_may_and_has_no_say_in_who_is_alive() {
-    let mut mesh = Formed::of(&THREE, "");
+    let mut mesh = Formed::of(&THREE, "upstreams:\n  allow_loopback: true\n");
     let edge = mesh.add_edge("edge", "us-east-1", "");
     mesh.members()[edge].wait_ready();
     wait::until("the replicas see the edge", || {
@@ -189,6 +190,37 @@ fn an_edge_does_what_edges_may_and_has_no_say_in_who_is_alive() {
         assert!(matches!(&told, Outcome::Answered(answer) if matches!(**answer, Answer::Build(_))), "{told:?}");
         slander(&mesh, &intruder, *at, &identity);
     }
+    // what a project's patterns leave out it cannot have asked for; what they admit it can, of an upstream that is not there
+    let registry = serde_json::json!({"name": "far", "type": "docker-registry", "url": "http://127.0.0.1:9"});
+    let made = mesh.client(0).send_json(Method::POST, "/api/v2.0/registries", &registry);
+    assert_eq!(made.unwrap_or_else(|none| panic!("{none}")).status, 201);
+    let id = mesh.client(0).get("/api/v2.0/registries").unwrap_or_else(|none| panic!("{none}")).json()[0]["id"].clone();
+    let project = serde_json::json!({
+        "project_name": "far",
+        "registry_id": id,
+        "metadata": {"public": "true", "proxy_cache_filter_pattern": "open/*"},
+    });
+    let made = mesh.client(0).send_json(Method::POST, "/api/v2.0/projects", &project);
+    assert_eq!(made.unwrap_or_else(|none| panic!("{none}")).status, 201);
+    let primary = wait::until("the project has a primary", || {
+        let status = mesh.status(0).ok()?;
+        let project = status["projects"].as_array()?.iter().find(|one| one["name"] == "far")?.clone();
+        Some(project["primary"]["name"].as_str().or_else(|| project["primary"].as_str())?.to_owned())
+    });
+    let connection = intruder.knock(mesh_address(&mesh, &primary)).unwrap_or_else(|no| panic!("{no}"));
+    let resolve = |name: &str| {
+        let repository = name.parse().expect("a name");
+        let ask = Ask::Resolve { repository, reference: "1".into() };
+        match intruder.ask(&connection, &ask) {
+            Outcome::Answered(answer) => match *answer {
+                Answer::Resolved(resolution) => resolution,
+                other => panic!("{other:?}"),
+            },
+            closed => panic!("{closed:?}"),
+        }
+    };
+    assert_eq!(resolve("far/secret/app"), rules::wire::Resolution::Missing);
+    assert_ne!(resolve("far/open/app"), rules::wire::Resolution::Missing);
     // it says another's name, a name of its own that is none, and an address of a registry
     let connection = intruder.knock(addresses[0]).unwrap_or_else(|no| panic!("{no}"));
     let own = record(identity.node, "edge", Role::Edge);
@@ -205,7 +237,7 @@ fn an_edge_does_what_edges_may_and_has_no_say_in_who_is_alive() {
     }
     stay_up(&mesh);
     let entries = settled_revision(&mesh) - before;
-    assert!(entries <= 4, "{entries} entries for what an edge said");
+    assert!(entries <= 8, "{entries} entries for a registry, a project, and what an edge said");
     all_is_well(&mesh, "1");
 }
 

@@ -186,7 +186,7 @@ const KINDS: &[(u8, u8, &str, bool, usize)] = &[
     (0, 6, "Revoke", false, SMALL),
     (0, 7, "Resolve", true, SMALL),
     (0, 8, "Recheck", true, SMALL),
-    (0, 9, "Spare", true, SMALL),
+    (0, 9, "Spare", false, SMALL),
     (0, 10, "Look", true, SMALL),
     (0, 11, "Identify", true, SMALL),
     (0, 12, "Introduce", true, SMALL),

@@ -347,6 +347,12 @@ impl Ledger {
     pub async fn propose_here(&self, envelope: Envelope, deadline: Duration) -> Result<Proposed, NoLedger> {
         let end = clock::now() + deadline;
         let name = envelope.command.name();
+        let level = self.view().and_then(|view| view.level()).map_err(|e| NoLedger::Storage(e.to_string()))?;
+        if envelope.command.level() > level {
+            let needed = envelope.command.level();
+            let reason = format!("the mesh has feature level {level} and this needs {needed}: `atoll level --raise`");
+            return Err(NoLedger::Storage(reason));
+        }
         let written = match tokio::time::timeout(deadline, self.raft.client_write(Entry(envelope))).await {
             Err(_) => return Err(NoLedger::NoMajority),
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {

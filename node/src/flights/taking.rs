@@ -43,7 +43,9 @@ impl Flights {
             }
             Source::Upstream(repository) => {
                 let Some(proxies) = self.proxies.get() else { return Ok(Answer::Nothing) };
-                let Some((upstream, there)) = proxies.upstream_of(repository)? else { return Ok(Answer::Nothing) };
+                let Some((upstream, there)) = proxies.admitted_upstream_of(repository)? else {
+                    return Ok(Answer::Nothing);
+                };
                 if let Some(error) = self.refusals.standing(clock::now(), repository, digest) {
                     return Err(error.into());
                 }

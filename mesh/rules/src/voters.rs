@@ -7,8 +7,8 @@
 //!
 //! The leader asks after each step. Another leader begins with an empty memory, so nothing is replaced before it has itself seen a voter down for so long.
 
+use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::moment::Moment;

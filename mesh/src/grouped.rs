@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use redb::{Database, WriteTransaction};
 
 type Job = Box<dyn FnOnce(&WriteTransaction) -> Result<(), redb::Error> + Send>;
@@ -25,10 +25,40 @@ struct Shared {
     writer: Option<std::thread::JoinHandle<()>>,
 }
 
+/// Who writes the file: one at a time.
 #[derive(Default)]
 struct Commits {
+    turn: Mutex<()>,
     begun: AtomicU64,
-    ended: AtomicU64,
+    /// The number of the write that is under way, 0 if none is.
+    current: AtomicU64,
+}
+
+impl Commits {
+    fn turn(&self) -> Turn<'_> {
+        let turn = self.turn.lock();
+        self.current.store(self.begun.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        Turn { commits: self, _turn: turn }
+    }
+}
+
+/// The right to write the file, see [`Grouped::turn`].
+pub struct Turn<'a> {
+    commits: &'a Commits,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl Turn<'_> {
+    /// This write may take long, however well the disk is: it is not to be seen as under way.
+    pub fn may_take_long(&self) {
+        self.commits.current.store(0, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.commits.current.store(0, Ordering::SeqCst);
+    }
 }
 
 impl Drop for Shared {
@@ -66,18 +96,20 @@ impl Grouped {
         let counted = commits.clone();
         let writer = std::thread::Builder::new().name(name.into()).spawn(move || {
             while let Ok(first) = queue.recv() {
-                counted.begun.fetch_add(1, Ordering::SeqCst);
-                commit(&written, std::iter::once(first).chain(queue.try_iter()).collect());
-                counted.ended.fetch_add(1, Ordering::SeqCst);
+                commit(&written, std::iter::once(first).chain(queue.try_iter()).collect(), &counted);
             }
         })?;
         Ok(Grouped(Arc::new(Shared { database, commits, jobs: Some(jobs), writer: Some(writer) })))
     }
 
-    /// The number of the commit that is under way, if one is.
+    /// The number of the write that is under way, if one is and need not take long.
     pub fn commit_under_way(&self) -> Option<u64> {
-        let (ended, begun) = (self.0.commits.ended.load(Ordering::SeqCst), self.0.commits.begun.load(Ordering::SeqCst));
-        (begun > ended).then_some(begun)
+        Some(self.0.commits.current.load(Ordering::SeqCst)).filter(|number| *number > 0)
+    }
+
+    /// Waits for the turn to write the file directly. To be held as long as a transaction of one's own, and never while one waits for a queued write.
+    pub fn turn(&self) -> Turn<'_> {
+        self.0.commits.turn()
     }
 
     /// The file itself, for reads and for writes that need not be durable yet.
@@ -118,9 +150,10 @@ impl Grouped {
     }
 }
 
-fn commit(database: &Database, batch: Vec<(Job, Done)>) {
+fn commit(database: &Database, batch: Vec<(Job, Done)>, commits: &Commits) {
     let (jobs, waiting): (Vec<Job>, Vec<Done>) = batch.into_iter().unzip();
     let run = || -> Result<(), redb::Error> {
+        let _turn = commits.turn();
         let write = database.begin_write()?;
         for job in jobs {
             job(&write)?;

@@ -65,6 +65,7 @@ impl StateMachine {
     }
 
     fn apply_batch(&self, entries: Vec<LogEntry>) -> io::Result<Vec<Option<Outcome>>> {
+        let _turn = self.store.turn();
         let mut write = self.store.database().begin_write().map_err(other)?;
         write.set_durability(Durability::None).map_err(other)?;
         let mut outcomes = Vec::with_capacity(entries.len());
@@ -135,7 +136,9 @@ impl StateMachine {
         file.read_exact(&mut [0; MAGIC.len()])?;
         read_block(&mut file, &mut left)?;
         let revision = meta.last_log_id.map_or(Revision(0), |id| Revision(id.index));
+        let turn = self.store.turn();
         let write = self.store.database().begin_write().map_err(other)?;
+        turn.may_take_long();
         {
             let mut table = write.open_table(STATE).map_err(other)?;
             table.retain(|_, _| false).map_err(other)?;

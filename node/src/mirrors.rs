@@ -27,6 +27,9 @@ pub enum NoMirror {
         /// Those that are cached in public projects.
         public: Vec<String>,
     },
+    /// A name without a project before it.
+    #[error("{0}")]
+    OnePart(BadName),
     /// What follows is not a repository's name.
     #[error(transparent)]
     Malformed(#[from] BadName),
@@ -37,6 +40,10 @@ pub enum NoMirror {
 
 fn listed(public: &[String]) -> String {
     if public.is_empty() { "none".into() } else { public.join(", ") }
+}
+
+fn no_repository(written: &str, bad: BadName) -> NoMirror {
+    if written.parse::<ProjectName>().is_ok() { NoMirror::OnePart(bad) } else { NoMirror::Malformed(bad) }
 }
 
 /// What the records said at some point.
@@ -73,22 +80,22 @@ impl Mirrors {
     /// The repository that a request means.
     pub fn meant(&self, asked: &Asked<'_>) -> Result<RepositoryName, NoMirror> {
         if self.rules.is_plain(asked) {
-            return Ok(asked.written.parse()?);
+            return asked.written.parse().map_err(|bad| no_repository(asked.written, bad));
         }
         let read = self.read()?;
-        self.found(self.rules.meaning(asked, &read.known), &read)
+        self.found(self.rules.meaning(asked, &read.known), asked.written, &read)
     }
 
     /// The repository that an image's name means, as people write it.
     pub fn of_image(&self, name: &str) -> Result<RepositoryName, NoMirror> {
         let read = self.read()?;
-        self.found(self.rules.of_image(name, &read.known), &read)
+        self.found(self.rules.of_image(name, &read.known), name, &read)
     }
 
-    fn found(&self, meaning: Meaning, read: &Read) -> Result<RepositoryName, NoMirror> {
+    fn found(&self, meaning: Meaning, written: &str, read: &Read) -> Result<RepositoryName, NoMirror> {
         match meaning {
             Meaning::Repository(repository) => Ok(repository),
-            Meaning::Malformed(bad) => Err(NoMirror::Malformed(bad)),
+            Meaning::Malformed(bad) => Err(no_repository(written, bad)),
             Meaning::NotMirrored(registry) => {
                 metrics::counter!("atoll_mirror_unknown_total").increment(1);
                 let mirrored = self.rules.mirrored(&read.known).into_iter();

@@ -34,6 +34,9 @@ use crate::upstream::{
 };
 use crate::writes::Writes;
 
+/// What an upstream's 401 or 403 means: some registries say it of what does not exist.
+const DENIED: &str = "it is not there, or the registry's credential may not see it";
+
 /// So many answers of upstreams are remembered.
 const REMEMBERED: usize = 20_000;
 /// After a failure an upstream is not asked about the same thing for this long.
@@ -119,6 +122,7 @@ pub struct Proxies {
     clients: Mutex<HashMap<UpstreamId, (UpstreamRecord, Arc<Upstream>)>>,
     answers: Mutex<Answers>,
     turns: Mutex<HashMap<(RepositoryName, String), Turn>>,
+    proofs: Arc<Mutex<HashMap<(RepositoryName, Digest), confirming::Proof>>>,
 }
 
 impl Proxies {
@@ -147,6 +151,7 @@ impl Proxies {
             clients: Mutex::default(),
             answers: Mutex::new(Answers::new(freshness)),
             turns: Mutex::default(),
+            proofs: Arc::default(),
         })
     }
 
@@ -286,9 +291,13 @@ impl Proxies {
         match tokio::time::timeout(UPSTREAM, asked).await.unwrap_or_else(|_| Err(slow())) {
             Ok(page) => Referring::Page(page),
             // no list, or no registry that knows what one is
-            Err(error @ (UpstreamError::NotFound | UpstreamError::Denied(_) | UpstreamError::Bad(_))) => {
-                Referring::Absent(error.to_string())
-            }
+            Err(
+                error @ (UpstreamError::NotFound
+                | UpstreamError::Denied(_)
+                | UpstreamError::Unusable(_)
+                | UpstreamError::Refused(_)
+                | UpstreamError::Bad(_)),
+            ) => Referring::Absent(error.to_string()),
             Err(error) => Referring::Failed(error.to_string()),
         }
     }
@@ -515,7 +524,7 @@ impl Proxies {
                 (fetched.media_type, fetched.bytes.to_vec())
             }
         };
-        let manifest = Manifest::parse(&media_type, &bytes).map_err(UpstreamError::bad)?;
+        let manifest = Manifest::read_served(&media_type, &bytes).map_err(UpstreamError::bad)?;
         let unconfirmed = self.unconfirmed(repository, &upstream, &there, &manifest).await?;
         let put =
             self.writes.put_cached(repository, resolved.digest, media_type, bytes, &manifest, tag, &unconfirmed).await;
@@ -542,7 +551,9 @@ impl Proxies {
         warn!(%repository, %reference, %error, cached = kept.is_some(), "the upstream could not be asked");
         match (kept, error) {
             (Some(digest), _) => Resolution::Stale(digest, error.to_string()),
-            (None, UpstreamError::Denied(why)) => Resolution::Denied(why.to_string()),
+            // waiting does not help: somebody has to do something first, and clients show the reason
+            (None, UpstreamError::Denied(_)) => Resolution::Denied(format!("{error} ({DENIED})")),
+            (None, UpstreamError::Unusable(_) | UpstreamError::Refused(_)) => Resolution::Denied(error.to_string()),
             (None, _) => Resolution::Failed(error.to_string()),
         }
     }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use hyper::body::Incoming;
 use metrics_exporter_prometheus::PrometheusHandle;
 use rules::mirror::Asked;
@@ -50,7 +50,10 @@ impl Serving {
         let span = info_span!("http.request", %method, path);
         let mut request = Request::new(request, self.stall);
         let route = self.route(&path, &mut request);
+        let personal = request.header(&header::AUTHORIZATION).is_some();
         let word = route.as_ref().map_or("unknown", |r| r.word());
+        let at_edge = matches!(self.records, Records::Edge(_));
+        let allow = route.as_ref().map_or("GET, HEAD", |route| route.methods(at_edge));
         let result = match route {
             Ok(route) => self.dispatch(route, request).instrument(span).await,
             Err(failure) => Err(failure.closing_unless_read(&request)),
@@ -59,7 +62,14 @@ impl Serving {
         let headers = response.headers_mut();
         headers.insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if personal {
+            keep_private(headers);
+        }
         let status = response.status();
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            let headers = response.headers_mut();
+            headers.entry(header::ALLOW).or_insert(HeaderValue::from_static(allow));
+        }
         debug!(%method, path, status = status.as_u16(), elapsed_ms = started.elapsed().as_millis() as u64, "answered");
         metrics::counter!("atoll_requests_total", "route" => word, "method" => method_word(&method), "status" => status_word(status))
             .increment(1);
@@ -169,6 +179,17 @@ fn show_edge_ready(edge: &Arc<EdgeRecords>) -> Response<Payload> {
     response
 }
 
+/// Says that an answer is for whoever showed credentials, and for no cache that others use (RFC 9111 section 5.2.2.7).
+fn keep_private(headers: &mut HeaderMap) {
+    let said = headers.get(header::CACHE_CONTROL).and_then(|said| said.to_str().ok()).unwrap_or_default();
+    let said = match said {
+        "" => HeaderValue::from_static("private"),
+        said if said.contains("no-store") => return,
+        said => HeaderValue::try_from(format!("private, {said}")).unwrap_or(HeaderValue::from_static("private")),
+    };
+    headers.insert(header::CACHE_CONTROL, said);
+}
+
 fn method_word(method: &http::Method) -> &'static str {
     match *method {
         http::Method::GET => "GET",
@@ -203,6 +224,20 @@ fn status_word(status: StatusCode) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_answered_to_credentials_is_kept_by_no_shared_cache() {
+        for (said, then) in [
+            (None, "private"),
+            (Some("max-age=31536000, immutable"), "private, max-age=31536000, immutable"),
+            (Some("no-store"), "no-store"),
+        ] {
+            let mut headers: HeaderMap =
+                said.map(|said| (header::CACHE_CONTROL, HeaderValue::from_static(said))).into_iter().collect();
+            keep_private(&mut headers);
+            assert_eq!(headers[header::CACHE_CONTROL], then);
+        }
+    }
 
     #[test]
     fn what_somebody_on_call_tells_apart_has_a_status_of_its_own() {

@@ -133,6 +133,8 @@ impl Fault {
             Manner::Silent => "accepts, then silent".to_owned(),
             Manner::Answer(status) => format!("{status} for everything"),
             Manner::Page => "200 and a page for everything".to_owned(),
+            Manner::Schema1 => "manifests of schema 1".to_owned(),
+            Manner::DeniesBlobs => "HEAD denies every blob".to_owned(),
         };
         let whose = |held| if held { "held in another region" } else { "held nowhere" };
         match self {

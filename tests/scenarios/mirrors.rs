@@ -119,6 +119,14 @@ fn however_the_registry_is_named_its_content_comes_and_no_other() {
             (None, format!("{}/app", other.replace(':', "_")), String::new(), &others),
             (None, "library/app".to_owned(), String::new(), &hubs),
             (None, "hub/library/app".to_owned(), String::new(), &hubs),
+            // named twice, as containerd with a path in hosts.toml and BuildKit's mirrors do
+            (None, "hub/library/app".to_owned(), "?ns=docker.io".to_owned(), &hubs),
+            (None, "docker.io/library/app".to_owned(), "?ns=docker.io".to_owned(), &hubs),
+            (None, "other/app".to_owned(), format!("?ns={other}"), &others),
+            (None, format!("{}/library/app", other.replace(':', "_")), format!("?ns={other}"), &others),
+            (Some(under_domain(other)), "other/library/app".to_owned(), String::new(), &others),
+            // an empty parameter is one that was not given
+            (None, "library2/app".to_owned(), "?ns=".to_owned(), &ours),
             (None, "library2/app".to_owned(), String::new(), &ours),
             (None, "library2/app".to_owned(), "?ns=registry.test".to_owned(), &ours),
             (None, "library2/app".to_owned(), format!("?ns={}", client.authority()), &ours),

@@ -173,6 +173,51 @@ fn what_an_upstream_denies_is_not_there_unless_it_is_cached() {
 }
 
 #[test]
+fn what_an_upstream_has_and_no_cache_can_keep_is_refused_for_good_and_in_words() {
+    let (mesh, upstream) =
+        (Mesh::up_with(3, &[("upstreams.fresh_for", "0s"), ("upstreams.missing_for", "1h")]), Upstream::start());
+    make_project(&mesh.client(0), "hub", &make_registry(&mesh.client(0), &upstream));
+    upstream.repository("app").push(&Image::tiny(), "1").unwrap_or_else(|no| panic!("{no}"));
+    upstream.behave(Manner::Schema1);
+    for at in 0..3 {
+        let refused = manifest(&mesh.anyone(at), "app", "1");
+        assert_eq!((refused.status, refused.header("retry-after")), (404, None), "at {at}: {refused}");
+        assert!(refused.to_string().contains("manifest.v1+prettyjws"), "at {at}: it does not say what came: {refused}");
+    }
+    // an answer that no registry means so is no verdict
+    upstream.behave(Manner::Page);
+    let sick = manifest(&mesh.anyone(0), "app", "other");
+    assert_eq!((sick.status, sick.header("retry-after")), (503, Some("1")), "{sick}");
+}
+
+#[test]
+fn a_layer_that_another_registry_gave_is_believed_by_its_bytes_where_a_head_denies_it() {
+    let mesh = Mesh::up_with(3, &UNHURRIED);
+    let (first, second) = (Upstream::start(), Upstream::start());
+    for (name, upstream) in [("one", &first), ("two", &second)] {
+        tests::proxies::create_proxy(&mesh.client(0), name, "docker-registry", upstream.url(), true);
+    }
+    let image = Image::random(&[3 * MIB]);
+    for upstream in [&first, &second] {
+        upstream.repository("app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    }
+    let secret = Image::tiny();
+    first.repository("secret").push(&secret, "1").unwrap_or_else(|no| panic!("{no}"));
+    for (name, repository) in [("one/app", "app"), ("one/secret", "secret")] {
+        Repository::new(&mesh.anyone(0), name).pull("1").unwrap_or_else(|no| panic!("{repository}: {no}"));
+    }
+    second.behave(Manner::DeniesBlobs);
+    for at in 0..3 {
+        let there = Repository::new(&mesh.anyone(at).patient_for(Duration::from_secs(60)), "two/app");
+        wait::until_ok("the image is pulled from the second registry", || there.pull("1"));
+        // what the second registry does not give is not served because the first one gave it
+        let theirs = there.client().get(&there.path(&format!("blobs/{}", secret.blobs[1].digest)));
+        let theirs = theirs.unwrap_or_else(|none| panic!("{none}"));
+        assert_eq!(theirs.status, 404, "at {at}: {theirs}");
+    }
+}
+
+#[test]
 fn a_limit_that_one_node_hears_is_kept_by_all_of_them() {
     let (mesh, upstream) = (Mesh::up_with(3, &ALWAYS_ASK), Upstream::start());
     let image = Image::tiny();

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::mirror::without_colon;
 use crate::names::{ProjectName, RepositoryName};
 use crate::records::Project;
 
@@ -64,13 +65,25 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Reads one scope; `None` for other kinds (`registry:catalog:*`) and malformed ones, which grant nothing.
+    /// Reads one scope by the token grammar of the distribution project: `type[(class)]:name:actions`. The class says what kind of image is meant and changes
+    /// nothing; a registry before the name may have a port. `None` for other types (`registry:catalog:*`) and malformed ones, which grant nothing.
     pub fn parse(text: &str) -> Option<Self> {
-        let rest = text.strip_prefix("repository:")?;
-        let (repository, words) = rest.rsplit_once(':')?;
+        let (kind, rest) = text.split_once(':')?;
+        let kind = match kind.strip_suffix(')') {
+            Some(classed) => classed.split_once('(').filter(|(_, class)| is_class(class))?.0,
+            None => kind,
+        };
+        if kind != "repository" {
+            return None;
+        }
+        let (written, words) = rest.rsplit_once(':')?;
+        let repository = match written.split_once('/') {
+            Some((host, path)) if host.contains(':') => format!("{}/{path}", without_colon(host)),
+            _ => written.to_owned(),
+        };
         let mut actions: Vec<Action> = words
             .split(',')
-            .flat_map(|word| match word {
+            .flat_map(|word| match word.trim() {
                 "pull" => vec![Action::Pull],
                 "push" => vec![Action::Push],
                 "delete" => vec![Action::Delete],
@@ -115,9 +128,36 @@ impl RegistryScope {
     }
 }
 
+fn is_class(class: &str) -> bool {
+    !class.is_empty() && class.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_scope_may_have_a_class_and_a_port() {
+        let scope = |text| Scope::parse(text).map(|scope| (scope.repository.to_string(), scope.actions));
+        let both = vec![Action::Pull, Action::Push];
+        assert_eq!(scope("repository(plugin):p/x:push,pull"), Some(("p/x".into(), both.clone())));
+        assert_eq!(scope("repository(image2):p/x:pull, push"), Some(("p/x".into(), both)));
+        let pull = vec![Action::Pull];
+        assert_eq!(scope("repository:r.example:5000/a/b:pull"), Some(("r.example_5000/a/b".into(), pull)));
+        for bad in [
+            "repository():p/x:pull",
+            "repository(a:p/x:pull",
+            "repositorya):p/x:pull",
+            "registry(x):p/x:pull",
+            "repository(A):p/x:pull",
+            "repository(a)b:p/x:pull",
+            "repository",
+            "repository:",
+            "",
+        ] {
+            assert_eq!(scope(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn scopes_are_read_as_clients_write_them() {

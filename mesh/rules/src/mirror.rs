@@ -119,7 +119,8 @@ impl MirrorRules {
             && !is_registry(first_part(asked.written))
     }
 
-    /// The repository that a request means. In this order: `ns`, the host, the path, the default.
+    /// The repository that a request means. In this order: `ns`, the host, the path, the default; where the path repeats what `ns` or the host says, it is
+    /// taken for that.
     pub fn meaning(&self, asked: &Asked<'_>, known: &Mirrored) -> Meaning {
         let ns = asked.ns.map(registry).filter(|ns| !ns.is_empty());
         let named = match ns {
@@ -129,10 +130,7 @@ impl MirrorRules {
             None => self.by_host(asked.host),
         };
         if let Some(named) = named {
-            return match self.project_of(&named, known) {
-                Some(project) => within(&project, asked.written),
-                None => Meaning::NotMirrored(named),
-            };
+            return self.in_registry(&named, asked.written, known);
         }
         let first = first_part(asked.written);
         let own = is_project(first, known) || is_registry(first);
@@ -152,6 +150,32 @@ impl MirrorRules {
                 self.meaning(&Asked { ns: Some(&named), written: rest, ..Asked::default() }, known)
             }
             _ => self.meaning(&Asked { written: name, ..Asked::default() }, known),
+        }
+    }
+
+    /// A repository of the registry `named` (in its one form). Who says twice what is meant says it once: a project that caches the registry, or the
+    /// registry's name, is no part of the repository where the path begins with it. So it is written by containerd with a path in `hosts.toml`, by BuildKit's mirrors, and by who
+    /// comes from Harbor.
+    fn in_registry(&self, named: &str, written: &str, known: &Mirrored) -> Meaning {
+        let chosen = self.project_of(named, known);
+        if let Some((first, rest)) = written.split_once('/') {
+            let caching = |project: &ProjectName| {
+                chosen.as_ref() == Some(project)
+                    || known
+                        .proxies
+                        .get(project)
+                        .is_some_and(|host| host.as_deref().is_some_and(|h| registry(h) == named))
+            };
+            if let Some(project) = first.parse().ok().filter(caching) {
+                return within(&project, rest);
+            }
+            if let Some(project) = chosen.as_ref().filter(|_| registry(&with_colon(first)) == named) {
+                return within(project, rest);
+            }
+        }
+        match chosen {
+            Some(project) => within(&project, written),
+            None => Meaning::NotMirrored(named.to_owned()),
         }
     }
 

@@ -95,8 +95,8 @@ fn check_component(text: &str) -> Result<(), BadName> {
     if text.is_empty() {
         return Err(bad("a name has an empty part"));
     }
-    if text.len() > 128 {
-        return Err(bad("a name's part is longer than 128 characters"));
+    if text.len() > 255 {
+        return Err(bad("a name's part is longer than 255 characters"));
     }
     let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = text.as_bytes();

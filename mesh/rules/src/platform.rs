@@ -8,8 +8,13 @@ use crate::digest::Digest;
 #[derive(Clone, Debug, Deserialize)]
 pub struct Index {
     /// What it lists.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "listed")]
     pub manifests: Vec<Listed>,
+}
+
+/// Go writes an empty list as `null`.
+fn listed<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Listed>, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// One manifest of an index.
@@ -85,6 +90,13 @@ mod tests {
             ]}}"#
         );
         Index::read(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn an_index_of_nothing_is_written_in_three_ways() {
+        for text in ["{}", r#"{"manifests":null}"#, r#"{"manifests":[]}"#] {
+            assert!(Index::read(text.as_bytes()).unwrap().manifests.is_empty(), "{text}");
+        }
     }
 
     #[test]

@@ -149,8 +149,8 @@ pub enum Open {
 pub const LARGEST: usize = 40 << 20;
 /// The longest frame that most messages fit into, and the longest that is taken from a stranger, in bytes.
 pub const SMALL: usize = 64 << 10;
-/// A manifest of the largest size that `uploads.max_manifest` allows, with what goes with it.
-const MANIFEST: usize = 9 << 20;
+/// A manifest of the largest size that `uploads.max_manifest` allows, with the descriptors of all that it refers to.
+const MANIFEST: usize = 16 << 20;
 /// So many bytes of a frame tell what it is for: the version, and the two numbers of [`Open`] and [`Ask`] or [`Bulk`].
 pub const HEAD: usize = 3;
 
@@ -504,7 +504,7 @@ pub enum Resolution {
     NotPrimary,
     /// The ledger cannot record now what the upstream says: whoever wants to know asks the upstream itself.
     Unrecorded,
-    /// The upstream does not let the registry's credential see it, or has no such thing (some say the same of both), and nothing is cached; in the upstream's words.
+    /// It cannot be had, and waiting does not help: the upstream does not let the registry's credential see it, or has what no cache can keep. A sentence for the client.
     Denied(String),
 }
 

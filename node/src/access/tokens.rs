@@ -204,6 +204,8 @@ impl Access {
 /// Whom a token was given to, and for what, if it was signed with `secret` and is still good.
 fn decode(token: &str, secret: &[u8]) -> Option<(Identity, Reach)> {
     let mut validation = Validation::new(Algorithm::HS256);
+    // it is good for as long as it says, and not for the minute more that the library would give it
+    validation.leeway = 0;
     validation.set_audience(&[SERVICE]);
     validation.set_issuer(&[SERVICE]);
     let token = jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_secret(secret), &validation).ok()?;
@@ -228,6 +230,20 @@ fn scopes_of(encoded: &[u8]) -> Reach {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_good_for_as_long_as_it_says_and_no_longer() {
+        let now = clock::timestamp().0 / 1000;
+        let until = |exp: u64| {
+            let (iss, aud, sub) = (SERVICE.to_owned(), SERVICE.to_owned(), "admin".to_owned());
+            let claims = Claims { iss, aud, sub, exp, iat: now - LIFETIME, access: Vec::new(), registry: Vec::new() };
+            let key = EncodingKey::from_secret(b"secret");
+            jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap()
+        };
+        assert!(decode(&until(now + LIFETIME), b"secret").is_some());
+        assert_eq!(decode(&until(now - 5), b"secret"), None);
+        assert_eq!(decode(&until(now + LIFETIME), b"another"), None);
+    }
 
     #[test]
     fn two_scopes_may_come_in_two_ways() {

@@ -65,7 +65,7 @@ impl Api {
     /// Answers a request under `/api/`.
     pub async fn answer(&self, route: Route, request: Request) -> Result<Response<Payload>, Failure> {
         let caller = self.access.caller(&request).await?;
-        if let (&Method::GET, Route::Mirrors) = (&request.method, &route) {
+        if let (&Method::GET | &Method::HEAD, Route::Mirrors) = (&request.method, &route) {
             return self.show_mirrors(&caller).await;
         }
         self.access.administrator(&request, &caller, RegistryScope::Api)?;
@@ -74,20 +74,22 @@ impl Api {
             return Err(Failure::new(Code::Unsupported, message).closing_unless_read(&request));
         }
         match (&request.method, route) {
-            (&Method::GET, Route::Status) => self.status(request.query("copies") != Some("false")).await,
-            (&Method::GET, Route::Level) => self.show_level().await,
+            (&Method::GET | &Method::HEAD, Route::Status) => {
+                self.status(request.query("copies") != Some("false")).await
+            }
+            (&Method::GET | &Method::HEAD, Route::Level) => self.show_level().await,
             (&Method::POST, Route::Level) => self.raise_level().await,
-            (&Method::GET, Route::Preheats) => Ok(self.list_preheats()),
+            (&Method::GET | &Method::HEAD, Route::Preheats) => Ok(self.list_preheats()),
             (&Method::POST, Route::Preheats) => self.create_preheat(request).await,
-            (&Method::GET, Route::Preheat(id)) => self.show_preheat(id),
+            (&Method::GET | &Method::HEAD, Route::Preheat(id)) => self.show_preheat(id),
             (&Method::DELETE, Route::Preheat(id)) => self.stop_preheat(id),
             (&Method::DELETE, Route::Node(name)) => self.remove_node(&name).await,
-            (&Method::GET, Route::Registries) => self.list_registries(&request).await,
+            (&Method::GET | &Method::HEAD, Route::Registries) => self.list_registries(&request).await,
             (&Method::POST, Route::Registries) => self.create_registry(request).await,
-            (&Method::GET, Route::Registry(id)) => self.show_registry(id).await,
+            (&Method::GET | &Method::HEAD, Route::Registry(id)) => self.show_registry(id).await,
             (&Method::PUT, Route::Registry(id)) => self.change_registry(request, id).await,
             (&Method::DELETE, Route::Registry(id)) => self.delete_registry(id).await,
-            (&Method::GET, Route::Projects) => self.list_projects(&request).await,
+            (&Method::GET | &Method::HEAD, Route::Projects) => self.list_projects(&request).await,
             (&Method::POST, Route::Projects) => self.create_project(request).await,
             (&Method::GET | &Method::HEAD, Route::Project(name)) => self.show_project(&request, name).await,
             (&Method::PUT, Route::Project(name)) => self.configure_project(request, name).await,

@@ -311,13 +311,12 @@ impl World {
         }
         out.push_str(&format!(
             "\nPush to one region, pull from another:\n\
-             \x20 docker login {first} -u {ADMINISTRATOR} --password-stdin < {file}\n\
-             \x20 docker tag IMAGE {first}/{FIRST_PROJECT}/IMAGE && docker push {first}/{FIRST_PROJECT}/IMAGE\n\
-             \x20 docker pull {second}/{FIRST_PROJECT}/IMAGE\n\
+             {}\
              \nLose a region, go on, bring it back:\n\
              \x20 kill -9 {}\n\
              \x20 {}\n\
              \nLook:  {} status --data {}\n",
+            lines(&clients_on(&std::env::var_os("PATH").unwrap_or_default()), &first, &second, &file),
             self.nodes[0].pid,
             self.start_line(&self.nodes[0]).join(" "),
             self.executable.display(),
@@ -325,6 +324,30 @@ impl World {
         ));
         out
     }
+}
+
+/// The clients that somebody may have at hand, and what each needs to speak plain HTTP to a node of this machine: docker takes 127.0.0.0/8 for insecure by itself.
+const CLIENTS: [(&str, &str); 2] = [("docker", ""), ("podman", " --tls-verify=false")];
+
+/// Which of [`CLIENTS`] are in `path`, as `PATH` is written; docker if none is.
+fn clients_on(path: &std::ffi::OsStr) -> Vec<(&'static str, &'static str)> {
+    let folders: Vec<PathBuf> = std::env::split_paths(path).collect();
+    let there = |(name, _): &&(&str, &str)| folders.iter().any(|folder| folder.join(name).is_file());
+    let found: Vec<_> = CLIENTS.iter().filter(there).copied().collect();
+    if found.is_empty() { vec![CLIENTS[0]] } else { found }
+}
+
+/// What to type to push to one node and pull from another.
+fn lines(clients: &[(&str, &str)], first: &str, second: &str, password: &str) -> String {
+    let of = |(client, flag): &(&str, &str)| {
+        let image = format!("{first}/{FIRST_PROJECT}/IMAGE");
+        format!(
+            "\x20 {client} login{flag} {first} -u {ADMINISTRATOR} --password-stdin < {password}\n\
+             \x20 {client} tag IMAGE {image} && {client} push{flag} {image}\n\
+             \x20 {client} pull{flag} {second}/{FIRST_PROJECT}/IMAGE\n"
+        )
+    };
+    clients.iter().map(of).collect()
 }
 
 /// `port` itself, or a port that is free for TCP and UDP at `ip` if it is 0.
@@ -346,4 +369,23 @@ fn free_port(ip: IpAddr, port: u16) -> io::Result<u16> {
         }
     }
     Err(io::Error::other("no free ports were found"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_to_copy_are_for_the_clients_that_are_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let found = || clients_on(folder.path().as_os_str()).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!(found(), ["docker"]);
+        File::create(folder.path().join("podman")).unwrap();
+        assert_eq!(found(), ["podman"]);
+        let podman = lines(&clients_on(folder.path().as_os_str()), "127.0.0.1:5000", "127.0.0.2:5000", "password");
+        assert_eq!(podman.matches("--tls-verify=false").count(), 3, "{podman}");
+        File::create(folder.path().join("docker")).unwrap();
+        assert_eq!(found(), ["docker", "podman"]);
+        assert!(!lines(&CLIENTS[..1], "a", "b", "p").contains("tls"), "docker takes loopback as it is");
+    }
 }

@@ -220,6 +220,8 @@ impl From<NoMirror> for Failure {
     fn from(error: NoMirror) -> Self {
         match error {
             NoMirror::NotMirrored { .. } => Failure::new(Code::NameUnknown, error.to_string()),
+            // everybody's first mistake; clients try a 400 again for up to a minute, and stop at once at this
+            NoMirror::OnePart(bad) => Failure::new(Code::NameUnknown, bad.to_string()),
             NoMirror::Malformed(bad) => Failure::new(Code::NameInvalid, bad.to_string()),
             NoMirror::Records(error) => error.into(),
         }

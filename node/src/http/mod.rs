@@ -1,5 +1,6 @@
 //! HTTP at the edge: connections, routes, bodies, errors. What a request means is the registry's and the API's business.
 
+pub mod conditional;
 pub mod errors;
 mod listen;
 mod patience;
@@ -11,4 +12,4 @@ mod small_first;
 
 pub use errors::{Code, Failure};
 pub use listen::{Listener, serve};
-pub use payload::Payload;
+pub use payload::{Parts, Payload, Piece};

@@ -1,8 +1,9 @@
 //! What a response carries.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -15,6 +16,69 @@ pub enum Payload {
     Full(Option<Bytes>),
     /// Bytes of a file.
     File(Box<FileBody>),
+    /// Parts of a file, with what stands between them.
+    Parts(Box<Parts>),
+}
+
+/// Parts of a body, one after another (RFC 9110 section 14.6).
+pub struct Parts {
+    pieces: VecDeque<Piece>,
+    left: u64,
+    sent: u64,
+    told: Option<Box<dyn FnOnce(u64) + Send + Sync>>,
+}
+
+/// One piece of a body of parts.
+pub enum Piece {
+    /// What stands between the parts.
+    Between(Bytes),
+    /// A part.
+    Part(Box<FileBody>),
+}
+
+impl Parts {
+    /// These, in this order.
+    pub fn new(pieces: VecDeque<Piece>) -> Self {
+        let length = |piece: &Piece| match piece {
+            Piece::Between(bytes) => bytes.len() as u64,
+            Piece::Part(body) => body.size_hint().lower(),
+        };
+        let left = pieces.iter().map(length).sum();
+        Parts { pieces, left, sent: 0, told: None }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        loop {
+            let frame = match self.pieces.front_mut() {
+                None => return Poll::Ready(None),
+                Some(Piece::Between(bytes)) => {
+                    Some(Ok(Frame::data(std::mem::take(bytes)))).filter(|frame| !is_empty(frame))
+                }
+                Some(Piece::Part(body)) => ready!(Pin::new(&mut **body).poll_frame(cx)),
+            };
+            match frame {
+                None => drop(self.pieces.pop_front()),
+                Some(frame) => {
+                    let length = frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, |bytes| bytes.len() as u64);
+                    self.left = self.left.saturating_sub(length);
+                    self.sent += length;
+                    return Poll::Ready(Some(frame));
+                }
+            }
+        }
+    }
+}
+
+fn is_empty(frame: &io::Result<Frame<Bytes>>) -> bool {
+    frame.as_ref().ok().and_then(Frame::data_ref).is_some_and(Bytes::is_empty)
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        if let Some(told) = self.told.take() {
+            told(self.sent);
+        }
+    }
 }
 
 impl Payload {
@@ -28,6 +92,7 @@ impl Payload {
         match self {
             Payload::Full(bytes) => told(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Payload::File(body) => body.at_end(told),
+            Payload::Parts(parts) => parts.told = Some(Box::new(told)),
         }
     }
 
@@ -45,6 +110,7 @@ impl Body for Payload {
         match self.get_mut() {
             Payload::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Payload::File(body) => Pin::new(&mut **body).poll_frame(cx),
+            Payload::Parts(parts) => parts.poll_frame(cx),
         }
     }
 
@@ -52,6 +118,7 @@ impl Body for Payload {
         match self {
             Payload::Full(bytes) => bytes.is_none(),
             Payload::File(body) => body.is_end_stream(),
+            Payload::Parts(parts) => parts.left == 0,
         }
     }
 
@@ -59,6 +126,7 @@ impl Body for Payload {
         match self {
             Payload::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Payload::File(body) => body.size_hint(),
+            Payload::Parts(parts) => SizeHint::with_exact(parts.left),
         }
     }
 }

@@ -1,6 +1,10 @@
-//! The `Range` header of a blob's GET (RFC 9110 section 14). One range is served; several, or another unit, are answered with the whole, as the RFC allows.
+//! The `Range` header of a blob's GET (RFC 9110 section 14). One range is answered with a part, several with parts (`multipart/byteranges`), more than
+//! [`MOST`] of them, more bytes than the blob has, or another unit with the whole, as the RFC allows.
 
 use std::ops::Range;
+
+/// Largest number of ranges that are answered as such; podman asks for up to so many at once.
+pub const MOST: usize = 1024;
 
 /// What a `Range` header asks of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,33 +13,58 @@ pub enum Wanted {
     Whole,
     /// These bytes.
     Part(Range<u64>),
+    /// These parts, in the order in which they were asked for; two at least.
+    Parts(Vec<Range<u64>>),
     /// Bytes that it does not have.
     Unsatisfiable,
 }
 
-/// Reads `header` for a blob of `size` bytes.
+/// Reads `header` for a blob of `size` bytes. A header that cannot be read is as none.
 pub fn wanted(header: Option<&str>, size: u64) -> Wanted {
-    let Some(spec) = header.and_then(|h| h.trim().strip_prefix("bytes=")) else { return Wanted::Whole };
-    if spec.contains(',') {
+    let Some((unit, set)) = header.and_then(|h| h.split_once('=')) else { return Wanted::Whole };
+    if !unit.trim().eq_ignore_ascii_case("bytes") {
         return Wanted::Whole;
     }
-    let Some((first, last)) = spec.split_once('-') else { return Wanted::Whole };
-    let number = |text: &str| text.trim().parse::<u64>().ok();
-    match (first.trim(), last.trim()) {
-        ("", last) => match number(last) {
-            Some(0) => Wanted::Unsatisfiable,
-            Some(_) if size == 0 => Wanted::Unsatisfiable,
-            Some(n) => Wanted::Part(size.saturating_sub(n)..size),
-            None => Wanted::Whole,
-        },
-        (first, last) => match (number(first), last, number(last)) {
-            (Some(first), _, _) if first >= size => Wanted::Unsatisfiable,
-            (Some(first), "", _) => Wanted::Part(first..size),
-            (Some(first), _, Some(last)) if last >= first => Wanted::Part(first..size.min(last.saturating_add(1))),
-            (Some(_), _, Some(_)) => Wanted::Unsatisfiable,
-            _ => Wanted::Whole,
-        },
+    // a list may have empty elements (section 5.6.1)
+    let mut specs = set.split(',').map(str::trim).filter(|spec| !spec.is_empty()).peekable();
+    if specs.peek().is_none() {
+        return Wanted::Whole;
     }
+    let (mut parts, mut sum) = (Vec::new(), 0_u64);
+    for (count, spec) in specs.enumerate() {
+        if count >= MOST {
+            return Wanted::Whole;
+        }
+        match one(spec, size) {
+            Some(Some(part)) => {
+                sum = sum.saturating_add(part.end - part.start);
+                parts.push(part);
+            }
+            Some(None) => {}
+            None => return Wanted::Whole,
+        }
+    }
+    match parts.len() {
+        0 => Wanted::Unsatisfiable,
+        1 => Wanted::Part(parts.remove(0)),
+        // whoever asks for the same bytes again and again would get more than there is
+        _ if sum > size => Wanted::Whole,
+        _ => Wanted::Parts(parts),
+    }
+}
+
+/// One range of a blob of `size` bytes; `Some(None)` if it has no byte of it, `None` for what is no range.
+fn one(spec: &str, size: u64) -> Option<Option<Range<u64>>> {
+    let number = |text: &str| text.parse::<u64>().ok();
+    let (first, last) = spec.split_once('-')?;
+    let (first, last) = (first.trim(), last.trim());
+    if first.is_empty() {
+        let length = number(last)?;
+        return Some((length > 0 && size > 0).then(|| size.saturating_sub(length)..size));
+    }
+    let first = number(first)?;
+    let end = if last.is_empty() { size } else { size.min(number(last)?.saturating_add(1)) };
+    Some((first < end).then_some(first..end))
 }
 
 #[cfg(test)]
@@ -55,21 +84,42 @@ mod tests {
             ("bytes=10-", Wanted::Unsatisfiable),
             ("bytes=-0", Wanted::Unsatisfiable),
             ("bytes=5-3", Wanted::Unsatisfiable),
-            ("bytes=0-1,3-4", Wanted::Whole),
+            ("bytes=0-1,3-4", Wanted::Parts(vec![0..2, 3..5])),
+            ("bytes=3-4, ,0-1,", Wanted::Parts(vec![3..5, 0..2])),
+            ("bytes=0-1,20-30", Wanted::Part(0..2)),
+            ("bytes=0-1,", Wanted::Part(0..2)),
+            ("Bytes=,-4", Wanted::Part(6..10)),
+            ("bytes=10-,20-30", Wanted::Unsatisfiable),
+            ("bytes=0-,0-", Wanted::Whole),
+            ("bytes=0-1,x-", Wanted::Whole),
+            ("bytes=", Wanted::Whole),
+            ("bytes", Wanted::Whole),
             ("lines=0-1", Wanted::Whole),
             ("bytes=x-", Wanted::Whole),
         ] {
             assert_eq!(wanted(Some(header), 10), expected, "{header}");
         }
         assert_eq!(wanted(None, 10), Wanted::Whole);
+        let many =
+            |count: usize| format!("bytes={}", (0..count).map(|n| format!("{n}-{n}")).collect::<Vec<_>>().join(","));
+        assert!(matches!(wanted(Some(&many(MOST)), 10_000), Wanted::Parts(parts) if parts.len() == MOST));
+        assert_eq!(wanted(Some(&many(MOST + 1)), 10_000), Wanted::Whole);
     }
 
     proptest! {
         #[test]
-        fn a_part_lies_within_the_blob(header in ".{0,30}|bytes=[0-9]{0,20}-[0-9]{0,20}", size in 0u64..1000) {
-            if let Wanted::Part(range) = wanted(Some(&header), size) {
-                prop_assert!(range.start < range.end && range.end <= size);
+        fn parts_lie_within_the_blob_and_are_not_more_than_it(
+            header in ".{0,30}|bytes=[0-9]{0,20}-[0-9]{0,20}|bytes=([0-9]{0,3}-[0-9]{0,3},?){0,6}", size in 0u64..1000,
+        ) {
+            let parts = match wanted(Some(&header), size) {
+                Wanted::Part(part) => vec![part],
+                Wanted::Parts(parts) => parts,
+                Wanted::Whole | Wanted::Unsatisfiable => Vec::new(),
+            };
+            for part in &parts {
+                prop_assert!(part.start < part.end && part.end <= size);
             }
+            prop_assert!(parts.iter().map(|part| part.end - part.start).sum::<u64>() <= size);
         }
     }
 }

@@ -37,7 +37,8 @@ impl Request {
         let (head, body) = request.into_parts();
         let mut query = HashMap::new();
         let mut tags = Vec::new();
-        for (name, value) in form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()) {
+        let pairs = form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes());
+        for (name, value) in pairs.filter(|(_, value)| !value.is_empty()) {
             if name == "tag" {
                 tags.push(value.clone().into_owned());
             }
@@ -70,7 +71,7 @@ impl Request {
         format!("/v2/{}/{what}{}", self.name_of(repository), ns.unwrap_or_default())
     }
 
-    /// A parameter of the query.
+    /// A parameter of the query; an empty one was not given.
     pub fn query(&self, name: &str) -> Option<&str> {
         self.query.get(name).map(String::as_str)
     }
@@ -115,12 +116,17 @@ pub enum Interrupted {
     Stalled,
     /// The client broke off.
     Broken(String),
+    /// Another request goes on with what this one began.
+    TakenOver,
 }
 
 impl From<Interrupted> for Failure {
     fn from(interrupted: Interrupted) -> Self {
         match interrupted {
             Interrupted::Stalled => Failure::new(Code::Timeout, "the request's body stood still for too long"),
+            Interrupted::TakenOver => {
+                Failure::new(Code::Conflict, "another request goes on with this upload").closing()
+            }
             Interrupted::Broken(why) => {
                 Failure::new(Code::BlobUploadInvalid, format!("the request's body broke off: {why}")).closing()
             }

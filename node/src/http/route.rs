@@ -79,6 +79,32 @@ impl Route {
         }
     }
 
+    /// The methods that are supported here, as the `Allow` of a 405 names them (RFC 9110 section 15.5.6); at an edge only those that change nothing.
+    pub fn methods(&self, at_edge: bool) -> &'static str {
+        match self {
+            Route::Base => "GET, HEAD",
+            Route::Token => "GET, POST",
+            _ if at_edge => "GET, HEAD",
+            Route::Uploads(..) => "POST",
+            Route::Upload(..) => "GET, HEAD, PATCH, PUT, DELETE",
+            Route::Manifest(..) => "GET, HEAD, PUT, DELETE",
+            Route::Blob(..) => "GET, HEAD, DELETE",
+            Route::Projects | Route::Registries => "GET, HEAD, POST",
+            Route::Preheats | Route::Level => "GET, HEAD, POST",
+            Route::Preheat(_) => "GET, HEAD, DELETE",
+            Route::Project(_) | Route::Registry(_) => "GET, HEAD, PUT, DELETE",
+            Route::Node(_) => "DELETE",
+            Route::Catalog
+            | Route::Tags(..)
+            | Route::Referrers(..)
+            | Route::Status
+            | Route::Mirrors
+            | Route::Metrics
+            | Route::Health
+            | Route::Ready => "GET, HEAD",
+        }
+    }
+
     /// Reads a path; `meant` says which repository a name in it means. Names never need percent-encoding, so a `%` in one is refused with the name.
     pub fn parse(path: &str, meant: impl Fn(&str) -> Result<RepositoryName, Failure>) -> Result<Route, Failure> {
         match path {

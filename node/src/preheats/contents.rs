@@ -52,7 +52,7 @@ impl Preheats {
         let mut blobs = BTreeMap::new();
         let mut open = vec![(0, first)];
         while let Some((depth, record)) = open.pop() {
-            let manifest = Manifest::parse(&record.media_type, &record.bytes).map_err(|e| e.to_string())?;
+            let manifest = Manifest::read_served(&record.media_type, &record.bytes).map_err(|e| e.to_string())?;
             blobs.extend(manifest.blobs.iter().map(|blob| (blob.digest, blob.size)));
             if manifest.children.is_empty() {
                 continue;
@@ -66,7 +66,15 @@ impl Preheats {
                 let all: Vec<String> = index.manifests.iter().map(Listed::words).collect();
                 return Err(format!("the image has none of the platforms wanted; it has {}", all.join(", ")));
             }
+            let blob = |digest| manifest.children.iter().find(|child| child.digest == digest && !child.manifest);
             for child in wanted {
+                // an index may list blobs, as BuildKit's caches do
+                if let Some(blob) = blob(child.digest)
+                    && self.recorded(&repository, &blob.digest)?.is_none()
+                {
+                    blobs.insert(blob.digest, blob.size);
+                    continue;
+                }
                 let (_, record) = self.manifest(&project, &repository, &Reference::Digest(child.digest)).await?;
                 open.push((depth + 1, record));
             }
@@ -127,9 +135,7 @@ impl Preheats {
                     return Err(format!("neither repository {repository} nor its upstream has {reference}"));
                 }
                 Resolving::Mesh(Resolution::Denied(why)) => {
-                    return Err(format!(
-                        "the upstream denies {reference} of {repository}, or does not have it ({why})"
-                    ));
+                    return Err(format!("{reference} of {repository}: {why}"));
                 }
                 Resolving::Mesh(Resolution::Failed(reason)) => last = reason,
                 Resolving::Mesh(Resolution::NotPrimary | Resolution::Unrecorded) | Resolving::Direct(_) => {

@@ -1,12 +1,16 @@
 //! What an upstream says of a blob that is in the mesh for another's sake.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::future::Shared;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use rules::digest::Digest;
 use rules::manifest::Manifest;
 use rules::names::RepositoryName;
 use rules::records::{BlobRecord, Look, RecordError, key};
+use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::{Proxies, UPSTREAM, slow};
@@ -14,6 +18,15 @@ use crate::upstream::{Upstream, UpstreamError};
 
 /// So many blobs of one manifest are asked for at a time.
 const AT_A_TIME: usize = 16;
+/// Largest number of blobs that are read for a proof at a time.
+const PROOFS: usize = 64;
+/// How long what came of it is remembered if nobody waits for it any more.
+const PROOF_KEPT: Duration = Duration::from_secs(60);
+/// How long a client waits for a proof.
+const PROOF: Duration = Duration::from_secs(20);
+
+/// What comes of reading a blob for a proof.
+pub(super) type Proof = Shared<oneshot::Receiver<Result<bool, UpstreamError>>>;
 
 impl Proxies {
     /// Whether the upstream of a proxy project has a blob: asked before one is handed out that nothing in the project refers to, for it may be here for
@@ -24,7 +37,50 @@ impl Proxies {
             return Ok(false);
         }
         let asked = tokio::time::timeout(UPSTREAM, upstream.has_blob(&there, digest));
-        asked.await.unwrap_or_else(|_| Err(slow()))
+        match asked.await.unwrap_or_else(|_| Err(slow())) {
+            Ok(false) => self.proven(repository, upstream, there, *digest).await,
+            answer => answer,
+        }
+    }
+
+    /// Whether the upstream gives a blob that it says it does not have, as a cache before another cache does: by the bytes alone, which are read once however many
+    /// ask. A long one takes longer than a client's patience; who asks again finds the reading where it is, or what came of it.
+    async fn proven(
+        &self,
+        repository: &RepositoryName,
+        upstream: Arc<Upstream>,
+        there: String,
+        digest: Digest,
+    ) -> Result<bool, UpstreamError> {
+        let place = (repository.clone(), digest);
+        let reading = {
+            let mut proofs = self.proofs.lock();
+            if proofs.len() >= PROOFS && !proofs.contains_key(&place) {
+                return Err(UpstreamError::unreachable("many blobs are being checked; ask again"));
+            }
+            proofs
+                .entry(place.clone())
+                .or_insert_with(|| {
+                    let (sender, receiver) = oneshot::channel();
+                    let (proofs, place) = (self.proofs.clone(), place.clone());
+                    self.tasks.spawn("proxy.proof", async move {
+                        let _ = sender.send(upstream.gives_blob(&there, &digest).await);
+                        // whoever gave up waiting may ask again
+                        tokio::time::sleep(PROOF_KEPT).await;
+                        proofs.lock().remove(&place);
+                    });
+                    receiver.shared()
+                })
+                .clone()
+        };
+        let proven = tokio::time::timeout(PROOF, reading).await;
+        match proven {
+            Ok(answer) => {
+                self.proofs.lock().remove(&place);
+                answer.unwrap_or_else(|_| Err(UpstreamError::unreachable("the node is stopping")))
+            }
+            Err(_) => Err(UpstreamError::unreachable("the blob is still being checked; ask again")),
+        }
     }
 
     /// Of the blobs that an upstream's manifest names those that it does not have itself, and the mesh has for another's sake. A manifest is quickly written, and

@@ -7,18 +7,28 @@ use rules::names::RepositoryName;
 use rules::pacing::Class;
 use rules::records::{BlobRecord, Look, key};
 use rules::wire::{Answer, Ask};
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::Duration;
 
-use super::{DENIED, Registry, answer, mark, moved, set};
+use super::{Registry, answer, condition_failed, mark, moved, set};
 use crate::flights::{Begun, FlightError, Sources};
+use crate::http::conditional::{self, Verdict};
 use crate::http::range::{Wanted, wanted};
 use crate::http::request::Request;
-use crate::http::{Code, Failure, Payload};
+use crate::http::{Code, Failure, Parts, Payload, Piece};
+use crate::records::Freshness;
 use crate::store::FileBody;
 use crate::upstream::UpstreamError;
 
 /// How long other nodes may take to forget an upload.
 const REVOKE: Duration = Duration::from_secs(2);
+
+/// The media type of a blob: a registry does not know what it is.
+const OCTETS: &str = "application/octet-stream";
+
+/// Cuts bytes out of a blob.
+type Cut = Box<dyn Fn(Range<u64>) -> FileBody + Send>;
 
 impl Registry {
     pub(super) async fn get_blob(
@@ -53,25 +63,36 @@ impl Registry {
             match self.proxies.confirms(&repository, &digest).await {
                 Ok(true) => self.store.grant(digest, &repository, self.grant).await?,
                 Ok(false) => return Err(unknown(&digest)),
-                Err(UpstreamError::Denied(why)) => {
-                    let message = format!("the upstream denies {digest} of {repository} ({why}): {DENIED}");
-                    return Err(Failure::new(Code::BlobUnknown, message));
+                // waiting does not help, and clients show the reason of a 404
+                Err(error @ (UpstreamError::Denied(_) | UpstreamError::Refused(_) | UpstreamError::Unusable(_))) => {
+                    return Err(Failure::new(Code::BlobUnknown, format!("{digest} of {repository}: {error}")));
                 }
                 Err(error) => return Err(Failure::new(Code::Unavailable, error.to_string())),
             }
         }
+        // whoever asks before a push and hears that the blob is here does not send it: it stays until its manifest can have come
+        let pushes = || self.access.authorize(&request, &caller, Action::Push, &repository, project.as_ref()).is_ok();
+        if request.method == Method::HEAD && !proxied && !self.neighbours.is_edge() && pushes() {
+            self.store.grant(digest, &repository, self.grant).await?;
+        }
+        let verdict = conditional::verdict(&request.head.headers, &digest.to_string());
+        if verdict == Verdict::Failed {
+            return Err(condition_failed(&digest));
+        }
+        if verdict == Verdict::NotModified {
+            let mut response = describe(&digest, freshness);
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            return Ok(response);
+        }
         let opened = self.store.open_sound(&digest).await?;
         let known_size = opened.as_ref().map(|b| b.size).or(record.map(|r| r.size));
-        let range = request.header(&header::RANGE);
+        // of a HEAD a range says nothing (RFC 9110 section 14.2)
+        let ranged = verdict == Verdict::Go && request.method == Method::GET;
+        let range = request.header(&header::RANGE).filter(|_| ranged);
 
-        let mut response = answer(StatusCode::OK);
-        mark(&mut response, freshness);
-        set(&mut response, "docker-content-digest", digest.to_string());
-        set(&mut response, "etag", format!("\"{digest}\""));
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=31536000, immutable"));
+        let mut response = describe(&digest, freshness);
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(OCTETS));
+        response.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
 
         // whoever asks before a push is to hear whether bytes are wanted, and those at hand are not right
         let damaged = self.store.is_damaged(&digest);
@@ -80,12 +101,15 @@ impl Registry {
             return Ok(response);
         }
         let sent = metrics::counter!("atoll_blob_bytes_served_total");
-        let (size, body) = match opened {
+        let (size, cut): (u64, Cut) = match opened {
             Some(blob) => {
-                let part = part(range, blob.size)?;
-                let body = FileBody::whole(blob.file, part, self.store.buffers());
-                let rechecks = self.rechecks.clone();
-                (blob.size, body.or_unreadable(move || rechecks.unreadable(digest)))
+                let (rechecks, buffers) = (self.rechecks.clone(), self.store.buffers().clone());
+                let cut = move |part| {
+                    let rechecks = rechecks.clone();
+                    let body = FileBody::whole(blob.file.clone(), part, &buffers);
+                    body.or_unreadable(move || rechecks.unreadable(digest)).counted(sent.clone())
+                };
+                (blob.size, Box::new(cut))
             }
             None => {
                 metrics::counter!("atoll_blob_misses_total").increment(1);
@@ -101,19 +125,37 @@ impl Registry {
                     }
                     begun => begun?,
                 };
-                let part = part(range, size)?;
-                (size, FileBody::arriving(file, part, self.store.buffers(), following, self.stall))
+                let (buffers, stall) = (self.store.buffers().clone(), self.stall);
+                let cut = move |part| {
+                    let body = FileBody::arriving(file.clone(), part, &buffers, following.clone(), stall);
+                    body.counted(sent.clone())
+                };
+                (size, Box::new(cut))
             }
         };
-        let length = http_body::Body::size_hint(&body).lower();
-        if let Wanted::Part(part) = wanted(range, size) {
-            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-            set(&mut response, "content-range", format!("bytes {}-{}/{size}", part.start, part.end - 1));
-        }
+        let payload = match wanted(range, size) {
+            Wanted::Whole => Payload::File(Box::new(cut(0..size))),
+            Wanted::Part(part) => {
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                set(&mut response, "content-range", content_range(&part, size));
+                Payload::File(Box::new(cut(part)))
+            }
+            Wanted::Parts(parts) => {
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                let boundary = format!("{:032x}", rand::random::<u128>());
+                set(&mut response, "content-type", format!("multipart/byteranges; boundary={boundary}"));
+                Payload::Parts(Box::new(in_parts(parts, size, &boundary, &*cut)))
+            }
+            Wanted::Unsatisfiable => {
+                return Err(Failure::new(Code::RangeInvalid, format!("the blob has {size} bytes"))
+                    .header(header::CONTENT_RANGE, format!("bytes */{size}")));
+            }
+        };
+        let length = http_body::Body::size_hint(&payload).lower();
         response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
         *response.body_mut() = match request.method {
             Method::HEAD => Payload::empty(),
-            _ => Payload::File(Box::new(body.counted(sent))),
+            _ => payload,
         };
         Ok(response)
     }
@@ -132,7 +174,7 @@ impl Registry {
         if linked {
             let message =
                 "a manifest of this repository refers to the blob; delete the manifest, and the blob goes with it";
-            return Err(Failure::new(Code::Unsupported, message));
+            return Err(Failure::new(Code::Unsupported, message).header(header::ALLOW, "GET, HEAD"));
         }
         let mut revoked = self.store.revoke(digest, &repository).await?;
         let others = self.neighbours.alive().into_iter().filter(|c| c.id != self.neighbours.me);
@@ -151,11 +193,30 @@ fn unknown(digest: &Digest) -> Failure {
     Failure::new(Code::BlobUnknown, format!("this repository has no blob {digest}"))
 }
 
-fn part(range: Option<&str>, size: u64) -> Result<std::ops::Range<u64>, Failure> {
-    match wanted(range, size) {
-        Wanted::Whole => Ok(0..size),
-        Wanted::Part(part) => Ok(part),
-        Wanted::Unsatisfiable => Err(Failure::new(Code::RangeInvalid, format!("the blob has {size} bytes"))
-            .header(header::CONTENT_RANGE, format!("bytes */{size}"))),
+/// What every answer about a blob says of it.
+fn describe(digest: &Digest, freshness: Freshness) -> Response<Payload> {
+    let mut response = answer(StatusCode::OK);
+    mark(&mut response, freshness);
+    set(&mut response, "docker-content-digest", digest.to_string());
+    set(&mut response, "etag", format!("\"{digest}\""));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=31536000, immutable"));
+    response
+}
+
+fn content_range(part: &Range<u64>, size: u64) -> String {
+    format!("bytes {}-{}/{size}", part.start, part.end - 1)
+}
+
+/// A body of several parts (RFC 9110 section 14.6), which `cut` cuts out of the blob.
+fn in_parts(parts: Vec<Range<u64>>, size: u64, boundary: &str, cut: &dyn Fn(Range<u64>) -> FileBody) -> Parts {
+    let mut pieces = VecDeque::new();
+    for (number, part) in parts.into_iter().enumerate() {
+        let newline = if number == 0 { "" } else { "\r\n" };
+        let range = content_range(&part, size);
+        let head = format!("{newline}--{boundary}\r\ncontent-type: {OCTETS}\r\ncontent-range: {range}\r\n\r\n");
+        pieces.push_back(Piece::Between(head.into()));
+        pieces.push_back(Piece::Part(Box::new(cut(part))));
     }
+    pieces.push_back(Piece::Between(format!("\r\n--{boundary}--\r\n").into()));
+    Parts::new(pieces)
 }

@@ -6,7 +6,7 @@ use rules::access::Action;
 use rules::access::RegistryScope;
 use rules::apply::tags_page;
 use rules::digest::Digest;
-use rules::manifest::media_type;
+use rules::manifest::{Referrer, media_type};
 use rules::names::{RepositoryName, Tag};
 use rules::records::{Look, key};
 use rules::wire::{ReferrersPage, Referring};
@@ -37,6 +37,11 @@ impl Registry {
             })
             .await?;
         self.access.authorize(&request, &caller, Action::Pull, &repository, project.as_ref())?;
+        let proxied = project.as_ref().filter(|project| project.upstream.is_some());
+        if let Some(project) = proxied.filter(|project| !self.proxies.admits(project, &repository)) {
+            let message = format!("project {} does not cache {repository} (its patterns)", project.name);
+            return Err(Failure::new(Code::NameUnknown, message));
+        }
         if !exists {
             if project.is_some_and(|p| p.upstream.is_some())
                 && let Some(elsewhere) = self.proxies.canonical(&repository)
@@ -89,7 +94,7 @@ impl Registry {
         subject: Digest,
     ) -> Result<Response<Payload>, Failure> {
         let caller = self.access.caller(&request).await?;
-        let ((project, referrers), freshness) = self
+        let ((project, mut referrers), freshness) = self
             .read(|records| Ok((records.project(&repository.project())?, records.referrers(&repository, &subject)?)))
             .await?;
         self.access.authorize(&request, &caller, Action::Pull, &repository, project.as_ref())?;
@@ -113,24 +118,25 @@ impl Registry {
             }
         }
         let filter = request.query("artifactType").map(str::to_owned);
-        let listed: Vec<Value> = referrers
-            .into_iter()
-            .filter(|r| filter.is_none() || r.artifact_type == filter)
-            .map(|r| {
-                let mut descriptor = json!({"mediaType": r.media_type, "digest": r.digest.to_string(), "size": r.size});
-                if let Some(artifact_type) = r.artifact_type {
-                    descriptor["artifactType"] = artifact_type.into();
-                }
-                if !r.annotations.is_empty() {
-                    descriptor["annotations"] = json!(r.annotations);
-                }
-                descriptor
-            })
-            .collect();
+        let last = request.query("last").map(str::parse::<Digest>).transpose()?;
+        referrers.sort_by_key(|referrer| referrer.digest);
+        let wanted = |r: &Referrer| filter.is_none() || r.artifact_type == filter;
+        let after = |r: &Referrer| last.is_none_or(|last| r.digest > last);
+        let (listed, next) =
+            page_of_referrers(referrers.into_iter().filter(|r| wanted(r) && after(r)), self.max_manifest);
         let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": listed});
         let mut response = index_answer(index.to_string());
         if filter.is_some() {
             set(&mut response, "oci-filters-applied", "artifactType");
+        }
+        if let Some(last) = next {
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            if let Some(filter) = &filter {
+                query.append_pair("artifactType", filter);
+            }
+            let query = query.append_pair("last", &last.to_string()).finish();
+            let next = request.place(&repository, &page_of(&subject, &query));
+            set(&mut response, "link", format!("<{next}>; rel=\"next\""));
         }
         mark(&mut response, freshness);
         if unasked {
@@ -138,6 +144,30 @@ impl Registry {
         }
         Ok(response)
     }
+}
+
+/// As many descriptors as fit into an index of `most` bytes, one at least, and the last of them if there are more: no index is larger than a manifest may be, for
+/// clients read it as one.
+fn page_of_referrers(referrers: impl Iterator<Item = Referrer>, most: u64) -> (Vec<Value>, Option<Digest>) {
+    // what stands around the list
+    let (mut listed, mut length, mut last) = (Vec::new(), 128, None);
+    for referrer in referrers {
+        let mut descriptor =
+            json!({"mediaType": referrer.media_type, "digest": referrer.digest.to_string(), "size": referrer.size});
+        if let Some(artifact_type) = referrer.artifact_type {
+            descriptor["artifactType"] = artifact_type.into();
+        }
+        if !referrer.annotations.is_empty() {
+            descriptor["annotations"] = json!(referrer.annotations);
+        }
+        length += descriptor.to_string().len() as u64 + 1;
+        if length > most && !listed.is_empty() {
+            return (listed, last);
+        }
+        last = Some(referrer.digest);
+        listed.push(descriptor);
+    }
+    (listed, None)
 }
 
 /// A page of an upstream's list, as it came; the next one is here, too.
@@ -161,7 +191,9 @@ fn show_page(
 /// What the client asks of a list, without what it says to a mirror.
 fn query_for_upstream(request: &Request) -> String {
     let pairs = form_urlencoded::parse(request.head.uri.query().unwrap_or_default().as_bytes());
-    form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs.filter(|(name, _)| name != "ns")).finish()
+    form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(pairs.filter(|(name, value)| name != "ns" && !value.is_empty()))
+        .finish()
 }
 
 fn page_of(subject: &Digest, query: &str) -> String {
@@ -181,4 +213,38 @@ fn json_answer(value: Value) -> Response<Payload> {
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     *response.body_mut() = Payload::full(value.to_string());
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_page_of_referrers_is_larger_than_a_manifest_may_be_and_all_of_them_come() {
+        let referrer = |n: u32| Referrer {
+            digest: Digest::sha256(&n.to_le_bytes()),
+            media_type: media_type::OCI_MANIFEST.into(),
+            size: 7,
+            artifact_type: Some("a/b".into()),
+            annotations: [("note".to_owned(), "x".repeat(n as usize))].into(),
+        };
+        let mut all: Vec<Referrer> = (0..200).map(referrer).collect();
+        all.sort_by_key(|r| r.digest);
+        let (most, mut came, mut last) = (4096, Vec::new(), None::<Digest>);
+        loop {
+            let rest = all.iter().filter(|r| last.is_none_or(|last| r.digest > last)).cloned();
+            let (page, next) = page_of_referrers(rest, most);
+            let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": page});
+            assert!(index.to_string().len() as u64 <= most);
+            came.extend(page.iter().map(|descriptor| descriptor["digest"].as_str().unwrap().to_owned()));
+            match next {
+                Some(next) => last = Some(next),
+                None => break,
+            }
+        }
+        assert_eq!(came, all.iter().map(|r| r.digest.to_string()).collect::<Vec<_>>());
+        // one that is too large alone comes all the same, and so does what is behind it
+        let (page, next) = page_of_referrers(all.clone().into_iter(), 1);
+        assert_eq!((page.len(), next), (1, Some(all[0].digest)));
+    }
 }

@@ -10,7 +10,8 @@ use rules::names::{Epoch, Reference, RepositoryName, Tag};
 use rules::records::{Look, ManifestRecord, Project};
 use rules::wire::{Resolution, WriteKind};
 
-use super::{DENIED, Registry, UNASKED, answer, mark, moved, refuse_proxy, set};
+use super::{Registry, UNASKED, answer, condition_failed, mark, moved, refuse_proxy, set};
+use crate::http::conditional::{self, Verdict};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 use crate::proxies::Resolving;
@@ -47,7 +48,7 @@ impl Registry {
             }
             let known = matches!(reference, Reference::Digest(_)).then_some(found).flatten();
             return match known {
-                Some((digest, manifest)) => Ok(self.show_manifest(&request, &digest, manifest, freshness)),
+                Some((digest, manifest)) => self.show_manifest(&request, &digest, manifest, freshness),
                 None => self.get_proxied(request, &project, repository, reference).await,
             };
         }
@@ -59,7 +60,7 @@ impl Registry {
             }
             return Err(failure);
         };
-        Ok(self.show_manifest(&request, &digest, manifest, freshness))
+        self.show_manifest(&request, &digest, manifest, freshness)
     }
 
     fn show_manifest(
@@ -68,10 +69,10 @@ impl Registry {
         digest: &Digest,
         manifest: ManifestRecord,
         freshness: Freshness,
-    ) -> Response<Payload> {
-        let mut response = show(request, digest, &manifest.media_type, manifest.bytes.into());
+    ) -> Result<Response<Payload>, Failure> {
+        let mut response = show(request, digest, &manifest.media_type, manifest.bytes.into())?;
         mark(&mut response, freshness);
-        response
+        Ok(response)
     }
 
     /// A manifest of a proxy project: what it means upstream decides, and what is cached serves when the upstream fails.
@@ -91,7 +92,7 @@ impl Registry {
         };
         let (digest, stale) = match self.proxies.resolve(project, &repository, &reference).await {
             Resolving::Direct(fetched) => {
-                let mut response = show(&request, &fetched.digest, &fetched.media_type, fetched.bytes);
+                let mut response = show(&request, &fetched.digest, &fetched.media_type, fetched.bytes)?;
                 set(
                     &mut response,
                     "warning",
@@ -103,8 +104,7 @@ impl Registry {
             Resolving::Mesh(Resolution::Stale(digest, _)) => (digest, true),
             Resolving::Mesh(Resolution::Missing) => return Err(missing()),
             Resolving::Mesh(Resolution::Denied(why)) => {
-                let message = format!("the upstream denies {reference} of {repository} ({why}): {DENIED}");
-                return Err(Failure::new(Code::ManifestUnknown, message));
+                return Err(Failure::new(Code::ManifestUnknown, format!("{reference} of {repository}: {why}")));
             }
             Resolving::Mesh(Resolution::Failed(reason)) => return Err(Failure::new(Code::Unavailable, reason)),
             Resolving::Mesh(Resolution::NotPrimary | Resolution::Unrecorded) => {
@@ -112,7 +112,7 @@ impl Registry {
             }
         };
         let (manifest, freshness) = self.read(|records| records.manifest(&repository, &digest)).await?;
-        let mut response = self.show_manifest(&request, &digest, manifest.ok_or_else(missing)?, freshness);
+        let mut response = self.show_manifest(&request, &digest, manifest.ok_or_else(missing)?, freshness)?;
         if stale {
             set(&mut response, "warning", UNASKED);
         }
@@ -166,7 +166,7 @@ impl Registry {
             tags.push(tag.clone());
         }
         // copies that began with the uploads end about now: to wait for them is cheaper than to copy again
-        for blob in &manifest.blobs {
+        for blob in manifest.all_blobs() {
             self.sessions.settled(blob.digest, self.replicate).await;
         }
         let kind = WriteKind::PutManifest {
@@ -218,16 +218,25 @@ impl Registry {
     }
 }
 
-fn show(request: &Request, digest: &Digest, media_type: &str, bytes: Bytes) -> Response<Payload> {
+/// A manifest as the client wants it, if its conditions are met: it may read it, and what it has of it is no secret.
+fn show(request: &Request, digest: &Digest, media_type: &str, bytes: Bytes) -> Result<Response<Payload>, Failure> {
+    let verdict = conditional::verdict(&request.head.headers, &digest.to_string());
+    if verdict == Verdict::Failed {
+        return Err(condition_failed(digest));
+    }
     metrics::counter!("atoll_manifest_pulls_total").increment(1);
     let mut response = answer(StatusCode::OK);
-    set(&mut response, "content-type", media_type);
     set(&mut response, "docker-content-digest", digest.to_string());
     set(&mut response, "etag", format!("\"{digest}\""));
+    if verdict == Verdict::NotModified {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return Ok(response);
+    }
+    set(&mut response, "content-type", media_type);
     response.headers_mut().insert(header::CONTENT_LENGTH, (bytes.len() as u64).into());
     *response.body_mut() = match request.method {
         Method::HEAD => Payload::empty(),
         _ => Payload::full(bytes),
     };
-    response
+    Ok(response)
 }

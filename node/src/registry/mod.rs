@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use config::StaleReads;
 use http::{HeaderValue, Method, Response, StatusCode, header};
+use rules::digest::Digest;
 use rules::records::{Project, ReadRecords, RecordError, Role};
 
 use crate::access::Access;
@@ -67,9 +68,6 @@ const STALE: HeaderValue =
 /// Says that a proxy project's upstream could not be asked.
 const UNASKED: &str = "111 atoll \"revalidation failed: the upstream cannot be asked\"";
 
-/// What an upstream's 401 or 403 means: some registries say it of what does not exist.
-const DENIED: &str = "it is not there, or the registry's credential may not see it";
-
 impl Registry {
     /// Answers a request under `/v2/`.
     pub async fn answer(&self, route: Route, request: Request) -> Result<Response<Payload>, Failure> {
@@ -77,10 +75,12 @@ impl Registry {
             return Err(self.refuse_at_edge(&request));
         }
         match (&request.method, route) {
-            (_, Route::Base) => self.base(&request).await,
-            (&Method::GET, Route::Catalog) => self.catalog(request).await,
-            (&Method::GET, Route::Tags(repository)) => self.tags(request, repository).await,
-            (&Method::GET, Route::Referrers(repository, digest)) => self.referrers(request, repository, digest).await,
+            (&Method::GET | &Method::HEAD, Route::Base) => self.base(&request).await,
+            (&Method::GET | &Method::HEAD, Route::Catalog) => self.catalog(request).await,
+            (&Method::GET | &Method::HEAD, Route::Tags(repository)) => self.tags(request, repository).await,
+            (&Method::GET | &Method::HEAD, Route::Referrers(repository, digest)) => {
+                self.referrers(request, repository, digest).await
+            }
             (&Method::GET | &Method::HEAD, Route::Manifest(repository, reference)) => {
                 self.get_manifest(request, repository, reference).await
             }
@@ -97,7 +97,9 @@ impl Registry {
             (&Method::POST, Route::Uploads(repository)) => self.begin_upload(request, repository).await,
             (&Method::PATCH, Route::Upload(repository, id)) => self.add_to_upload(request, repository, id).await,
             (&Method::PUT, Route::Upload(repository, id)) => self.finish_upload(request, repository, id).await,
-            (&Method::GET, Route::Upload(repository, id)) => self.show_upload(request, repository, id).await,
+            (&Method::GET | &Method::HEAD, Route::Upload(repository, id)) => {
+                self.show_upload(request, repository, id).await
+            }
             (&Method::DELETE, Route::Upload(repository, id)) => self.cancel_upload(request, repository, id).await,
             (method, _) => {
                 let message = format!("{method} is not supported here");
@@ -147,6 +149,11 @@ fn answer(status: StatusCode) -> Response<Payload> {
     let mut response = Response::new(Payload::empty());
     *response.status_mut() = status;
     response
+}
+
+/// What is there now is not what the client wants to deal with (`If-Match`).
+fn condition_failed(digest: &Digest) -> Failure {
+    Failure::new(Code::Precondition, format!("what is there is {digest}, which If-Match does not name"))
 }
 
 /// It is elsewhere, for good.

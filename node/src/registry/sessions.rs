@@ -10,12 +10,19 @@ use rules::digest::{Algorithm, Digest};
 use rules::moment::Moment;
 use rules::names::RepositoryName;
 use rules::placement;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::info;
 
 use crate::copies::{Copies, Copying};
 use crate::http::{Code, Failure};
 use crate::store::{Ingest, Store};
+
+/// Who has brought nothing for so long may lose an upload to another request.
+const QUIET: Duration = Duration::from_secs(2);
+/// How long a request waits for an upload that another one has.
+const TAKE_OVER: Duration = Duration::from_secs(6);
+/// How often it looks, and says again that it waits.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// All open uploads.
 pub struct Sessions {
@@ -33,7 +40,7 @@ struct Session {
     /// Absent while a request writes it.
     upload: Option<Upload>,
     /// Alive while a request has the upload: one that was cut off takes it to its grave.
-    taken: Weak<()>,
+    taken: Weak<Claim>,
     written: u64,
 }
 
@@ -49,7 +56,22 @@ pub(super) struct Ticket {
     pub(super) repository: RepositoryName,
     pub(super) copying: Vec<Copying>,
     copies_begun: bool,
-    claim: Arc<()>,
+    claim: Arc<Claim>,
+}
+
+/// A request's hold on an upload.
+#[derive(Default)]
+struct Claim {
+    wanted: Notify,
+}
+
+impl Ticket {
+    /// Ends when another request wants the upload and this one has brought nothing for [`QUIET`]: its client is most likely gone, and the other its successor. Ask
+    /// anew after each piece that comes.
+    pub(super) async fn is_taken_over(&self) {
+        self.claim.wanted.notified().await;
+        tokio::time::sleep(QUIET).await;
+    }
 }
 
 impl Sessions {
@@ -68,7 +90,7 @@ impl Sessions {
         }
         let id = format!("{:032x}", rand::random::<u128>());
         let ingest = self.store.ingest(algorithm)?;
-        let claim = Arc::new(());
+        let claim = Arc::new(Claim::default());
         let taken = Arc::downgrade(&claim);
         let session =
             Session { repository: repository.clone(), touched: clock::now(), upload: None, taken, written: 0 };
@@ -95,6 +117,24 @@ impl Sessions {
                 open.remove(id);
                 Err(unknown())
             }
+        }
+    }
+
+    /// Takes an upload for the caller's request, from another one if need be: a client whose connection was lost comes back by a new one, long before this node
+    /// learns that the old one is dead. Who still sends keeps it.
+    pub(super) async fn take_over(&self, repository: &RepositoryName, id: &str) -> Result<Upload, Failure> {
+        let started = clock::now();
+        loop {
+            let claim = {
+                let open = self.open.lock();
+                let session = open.get(id).filter(|s| s.repository == *repository && s.upload.is_none());
+                session.and_then(|session| session.taken.upgrade())
+            };
+            match claim {
+                Some(claim) if clock::now().since(started) < TAKE_OVER => claim.wanted.notify_one(),
+                _ => return self.take(repository, id),
+            }
+            tokio::time::sleep(LOOK).await;
         }
     }
 

@@ -31,7 +31,8 @@ impl Registry {
     ) -> Result<Response<Payload>, Failure> {
         let project = self.may_push(&request, &repository).await?;
         self.writes.ready().await.map_err(|e| Failure::from(e).closing_unless_read(&request))?;
-        if let Some(mount) = request.query("mount").map(str::parse::<Digest>).transpose()?
+        // a mount is a hint: one that cannot be done, or cannot be read, is a plain upload (distribution-spec "Mounting a blob from another repository")
+        if let Some(Ok(mount)) = request.query("mount").map(str::parse::<Digest>)
             && self.mount(&request, &repository, mount).await?
         {
             return Ok(created(&repository, &mount));
@@ -59,7 +60,8 @@ impl Registry {
         id: String,
     ) -> Result<Response<Payload>, Failure> {
         let project = self.may_push(&request, &repository).await?;
-        let upload = self.sessions.take(&repository, &id).map_err(|f| f.closing_unless_read(&request))?;
+        let upload = self.sessions.take_over(&repository, &id).await;
+        let upload = upload.map_err(|f| f.closing_unless_read(&request))?;
         if let Err(failure) = check_range(&request, upload.ingest.written(), &upload) {
             self.sessions.put_back(upload);
             return Err(failure.closing_unless_read(&request));
@@ -86,7 +88,8 @@ impl Registry {
             return Err(Failure::new(Code::DigestInvalid, message).closing_unless_read(&request));
         };
         let digest: Digest = digest.parse().map_err(|e| Failure::from(e).closing_unless_read(&request))?;
-        let upload = self.sessions.take(&repository, &id).map_err(|f| f.closing_unless_read(&request))?;
+        let upload = self.sessions.take_over(&repository, &id).await;
+        let upload = upload.map_err(|f| f.closing_unless_read(&request))?;
         if let Err(failure) = check_range(&request, upload.ingest.written(), &upload) {
             self.sessions.put_back(upload);
             return Err(failure.closing_unless_read(&request));
@@ -101,6 +104,10 @@ impl Registry {
         id: String,
     ) -> Result<Response<Payload>, Failure> {
         self.may_push(&request, &repository).await?;
+        // what another request has received of it counts once it has given the upload back; one that still sends keeps it
+        if let Ok(upload) = self.sessions.take_over(&repository, &id).await {
+            self.sessions.put_back(upload);
+        }
         let written = self.sessions.written(&repository, &id)?;
         let mut response = accepted(&repository, &id, written);
         *response.status_mut() = StatusCode::NO_CONTENT;
@@ -114,7 +121,7 @@ impl Registry {
         id: String,
     ) -> Result<Response<Payload>, Failure> {
         self.may_push(&request, &repository).await?;
-        let upload = self.sessions.take(&repository, &id)?;
+        let upload = self.sessions.take_over(&repository, &id).await?;
         self.sessions.end(&upload.ticket.id);
         Ok(answer(StatusCode::NO_CONTENT))
     }
@@ -133,8 +140,7 @@ impl Registry {
 
     /// Makes a blob of another repository readable here, if the caller may read it there.
     async fn mount(&self, request: &Request, to: &RepositoryName, digest: Digest) -> Result<bool, Failure> {
-        let from = request.query("from").map(str::parse::<RepositoryName>).transpose();
-        let from = from.map_err(|e| Failure::new(Code::NameInvalid, e.to_string()))?;
+        let Ok(from) = request.query("from").map(str::parse::<RepositoryName>).transpose() else { return Ok(false) };
         let caller = self.access.caller(request).await?;
         let ((project, linked, known), _) = self
             .read(|records| {
@@ -173,7 +179,7 @@ impl Registry {
         let Upload { mut ticket, ingest } = upload;
         let mut writing = Writing::Idle(ingest.into());
         loop {
-            let (batch, end) = next_batch(request).await;
+            let (batch, end) = next_batch(request, &ticket).await;
             let ingest = self.written(writing, &mut ticket).await?;
             if !batch.is_empty() {
                 self.sessions.begin_copies(&mut ticket, &ingest, project.durability);
@@ -208,9 +214,13 @@ impl Registry {
         digest: Digest,
         project: &Project,
     ) -> Result<Response<Payload>, Failure> {
-        let ending = Ending { sessions: self.sessions.clone(), id: upload.ticket.id.clone() };
+        let mut ending = Ending { sessions: self.sessions.clone(), id: Some(upload.ticket.id.clone()) };
         let (upload, interrupted) = self.receive(&mut request, upload, project).await?;
         if let Some(interrupted) = interrupted {
+            if let Interrupted::TakenOver = interrupted {
+                ending.never();
+                self.sessions.put_back(upload);
+            }
             return Err(interrupted.into());
         }
         let Upload { mut ticket, ingest } = upload;
@@ -242,10 +252,15 @@ impl Writing {
 }
 
 /// The next bytes of a body, about [`BATCH`] of them; and how it ended, if it did.
-async fn next_batch(request: &mut Request) -> (Vec<Bytes>, Option<Result<(), Interrupted>>) {
+async fn next_batch(request: &mut Request, ticket: &Ticket) -> (Vec<Bytes>, Option<Result<(), Interrupted>>) {
     let (mut batch, mut length) = (Vec::new(), 0);
     while length < BATCH {
-        match request.body.next().await {
+        let next = tokio::select! {
+            biased;
+            next = request.body.next() => next,
+            () = ticket.is_taken_over() => Err(Interrupted::TakenOver),
+        };
+        match next {
             Ok(Some(piece)) => {
                 length += piece.len();
                 batch.push(piece);
@@ -260,12 +275,21 @@ async fn next_batch(request: &mut Request) -> (Vec<Bytes>, Option<Result<(), Int
 /// Ends an upload however its last request ends.
 struct Ending {
     sessions: std::sync::Arc<super::Sessions>,
-    id: String,
+    id: Option<String>,
+}
+
+impl Ending {
+    /// The upload goes on.
+    fn never(&mut self) {
+        self.id = None;
+    }
 }
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.sessions.end(&self.id);
+        if let Some(id) = &self.id {
+            self.sessions.end(id);
+        }
     }
 }
 

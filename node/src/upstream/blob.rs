@@ -6,6 +6,7 @@ use bytes::{Buf, Bytes};
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use rules::digest::{Digest, Hasher};
 
 use super::UpstreamError;
 
@@ -20,6 +21,32 @@ pub struct BlobStream {
     stall: Duration,
 }
 
+/// How an answer to a question for a blob begins.
+pub(super) enum Beginning {
+    /// Bytes, and how many there will be.
+    Stream(BlobStream),
+    /// Bytes without end, so far.
+    Unmeasured(Unmeasured),
+}
+
+/// All bytes of a blob whose length nobody tells.
+pub(super) struct Unmeasured(BlobStream);
+
+impl Unmeasured {
+    /// How many bytes come until the end, if they are those of `digest`: a page that says 200 has no length either.
+    pub(super) async fn length(mut self, digest: &Digest) -> Result<u64, UpstreamError> {
+        let (mut length, mut hasher) = (0, Hasher::new(digest.algorithm()));
+        while let Some(bytes) = self.0.arrived().await? {
+            length += bytes.len() as u64;
+            hasher.update(&bytes);
+        }
+        match hasher.finish() {
+            actual if actual == *digest => Ok(length),
+            actual => Err(UpstreamError::bad(format!("{digest} was asked for, the bytes that came hash to {actual}"))),
+        }
+    }
+}
+
 impl std::fmt::Debug for BlobStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("BlobStream").field("size", &self.size).field("position", &self.position).finish_non_exhaustive()
@@ -28,14 +55,15 @@ impl std::fmt::Debug for BlobStream {
 
 impl BlobStream {
     /// Takes an answer of 200, 206 or 416 to a request for the bytes from `offset` on, and waits for the first bytes. An upstream that does not know
-    /// ranges sends the whole; what is before `offset` is then read and dropped.
+    /// ranges sends the whole; what is before `offset` is then read and dropped. `length` is the blob's, where the answer does not tell it.
     pub(super) async fn begin(
         status: StatusCode,
         headers: &HeaderMap,
         body: Incoming,
         offset: u64,
+        length: Option<u64>,
         stall: Duration,
-    ) -> Result<Self, UpstreamError> {
+    ) -> Result<Beginning, UpstreamError> {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         if text(header::CONTENT_ENCODING).is_some_and(|encoding| !encoding.trim().eq_ignore_ascii_case("identity")) {
             return Err(UpstreamError::bad("a blob came in an encoding that was not asked for"));
@@ -46,11 +74,15 @@ impl BlobStream {
                 (size.unwrap_or(last + 1), 0)
             }
             (StatusCode::RANGE_NOT_SATISFIABLE, Some(ContentRange::None { size })) if size == offset => {
-                return Ok(BlobStream { size, body: None, first: None, skip: 0, position: size, stall });
+                let nothing = BlobStream { size, body: None, first: None, skip: 0, position: size, stall };
+                return Ok(Beginning::Stream(nothing));
             }
             (StatusCode::OK, _) => {
-                let length = text(header::CONTENT_LENGTH).and_then(|length| length.trim().parse::<u64>().ok());
-                let size = length.ok_or_else(|| UpstreamError::bad("a blob came without its length"))?;
+                let told = text(header::CONTENT_LENGTH).and_then(|length| length.trim().parse::<u64>().ok());
+                let Some(size) = told.or(length) else {
+                    let all = BlobStream { size: u64::MAX, body: Some(body), first: None, skip: 0, position: 0, stall };
+                    return Ok(Beginning::Unmeasured(Unmeasured(all)));
+                };
                 (size, offset)
             }
             (status, _) => return Err(UpstreamError::bad(format!("a range from {offset} was answered {status}"))),
@@ -60,7 +92,7 @@ impl BlobStream {
         }
         let mut stream = BlobStream { size, body: Some(body), first: None, skip, position: offset, stall };
         stream.first = stream.frame().await?;
-        Ok(stream)
+        Ok(Beginning::Stream(stream))
     }
 
     /// How far it has been read: where to ask again from when it breaks off.

@@ -15,8 +15,8 @@ use mesh::clock;
 use mesh::supervise::Tasks;
 use mesh::transfer::TransferTerms;
 use parking_lot::Mutex;
-use rules::digest::Digest;
-use rules::manifest::{Manifest, media_type};
+use rules::digest::{Digest, Hasher};
+use rules::manifest::{BadManifest, Manifest, media_type};
 use rules::moment::Moment;
 use rules::names::Tag;
 use rules::wire::ReferrersPage;
@@ -24,7 +24,7 @@ use serde_json::Value;
 use tracing::{info, warn};
 
 use super::address::{AddressRule, Endpoint};
-use super::blob::BlobStream;
+use super::blob::{Beginning, BlobStream};
 use super::budget::{Ask, Gate, retry_after};
 use super::challenge;
 use super::connect::{Connections, Trust};
@@ -193,7 +193,7 @@ impl Upstream {
 
     /// The manifest that `reference`, a tag or a digest, stands for. What is asked for by digest has that digest; what is asked for by tag
     /// has the digest that the upstream says, or its sha256 where it says none. What is no manifest of a kind that the mesh keeps is
-    /// [`UpstreamError::Bad`], whatever the status says.
+    /// [`UpstreamError::Unusable`], and a page for people [`UpstreamError::Bad`], whatever the status says.
     pub async fn manifest(&self, repository: &str, reference: &str) -> Result<Fetched, UpstreamError> {
         self.fetch(repository, reference).await.inspect_err(|error| self.note_failure(error))
     }
@@ -205,8 +205,6 @@ impl Upstream {
             return Err(self.refusal(Ask::Manifest, answer).await);
         }
         let (head, body) = answer.response.into_parts();
-        let media_type =
-            kind(&head.headers).ok_or_else(|| UpstreamError::bad("a manifest came without a media type"))?;
         if text(&head.headers, header::CONTENT_ENCODING).is_some_and(|e| !e.trim().eq_ignore_ascii_case("identity")) {
             return Err(UpstreamError::bad("a manifest came in an encoding that was not asked for"));
         }
@@ -217,8 +215,7 @@ impl Upstream {
             Some(said) if Digest::of(said.algorithm(), &bytes) == said => said,
             Some(said) => return Err(UpstreamError::bad(format!("the manifest's bytes do not hash to {said}"))),
         };
-        // a gateway's page that says 200, for one
-        Manifest::parse(&media_type, &bytes).map_err(UpstreamError::bad)?;
+        let media_type = keepable(kind(&head.headers), &bytes)?;
         Ok(Fetched { media_type, digest, bytes })
     }
 
@@ -259,7 +256,8 @@ impl Upstream {
         match collected {
             Ok(collected) => Ok(collected.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => {
-                Err(UpstreamError::bad(format!("a manifest has more than {limit} bytes")))
+                let why = format!("a manifest of more than {limit} bytes came (uploads.max_manifest)");
+                Err(UpstreamError::Unusable(why.into()))
             }
             Err(error) => Err(UpstreamError::unreachable(format!("a manifest broke off: {error}"))),
         }
@@ -272,22 +270,50 @@ impl Upstream {
             headers
                 .insert(header::RANGE, HeaderValue::try_from(format!("bytes={offset}-")).map_err(UpstreamError::bad)?);
         }
-        let question = self.question(Method::GET, Ask::Blob, repository, &format!("blobs/{digest}"), headers)?;
-        self.within(self.terms.first_byte, async {
-            let answer = self.ask(question).await?;
-            match answer.response.status() {
-                status @ (StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE) => {
-                    let (head, body) = answer.response.into_parts();
-                    BlobStream::begin(status, &head.headers, body, offset, self.terms.stall).await
+        let question =
+            || self.question(Method::GET, Ask::Blob, repository, &format!("blobs/{digest}"), headers.clone());
+        let begin = async |length| {
+            let question = question()?;
+            self.within(self.terms.first_byte, async {
+                let answer = self.ask(question).await?;
+                match answer.response.status() {
+                    status @ (StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE) => {
+                        let (head, body) = answer.response.into_parts();
+                        BlobStream::begin(status, &head.headers, body, offset, length, self.terms.stall).await
+                    }
+                    _ => Err(self.refusal(Ask::Blob, answer).await),
                 }
-                _ => Err(self.refusal(Ask::Blob, answer).await),
+            })
+            .await
+        };
+        match begin(None).await? {
+            Beginning::Stream(stream) => Ok(stream),
+            // whoever follows the stream must know when it is whole, and not every upstream says how long a blob is
+            Beginning::Unmeasured(unmeasured) => {
+                let length = match self.length(repository, digest).await {
+                    Some(length) => length,
+                    None => unmeasured.length(digest).await.inspect_err(|error| self.note_failure(error))?,
+                };
+                match begin(Some(length)).await? {
+                    Beginning::Stream(stream) => Ok(stream),
+                    Beginning::Unmeasured(_) => Err(UpstreamError::bad("a blob came without its length")),
+                }
             }
-        })
-        .await
+        }
     }
 
-    /// Whether the repository has the blob, without its bytes. To redirect is not to have: some registries send every question on to where the answer is.
-    /// Waits as long as a question about a manifest may.
+    /// The length of a blob by the answer to a HEAD, if that tells.
+    async fn length(&self, repository: &str, digest: &Digest) -> Option<u64> {
+        let path = format!("blobs/{digest}");
+        let question = self.question(Method::HEAD, Ask::Blob, repository, &path, HeaderMap::new()).ok()?;
+        let answer = self.within(self.terms.first_byte, self.ask(question)).await.ok()?;
+        let length = text(answer.response.headers(), header::CONTENT_LENGTH)?.trim().parse().ok()?;
+        (answer.response.status().is_success() && length > 0).then_some(length)
+    }
+
+    /// Whether the repository says that it has the blob, without its bytes. To redirect is not to have: some registries send every question on to where the
+    /// answer is. A no is no proof: a cache may not have it yet, and give it to who asks for its bytes ([`Upstream::gives_blob`]). Waits as long as a question
+    /// about a manifest may.
     pub async fn has_blob(&self, repository: &str, digest: &Digest) -> Result<bool, UpstreamError> {
         let question =
             self.question(Method::HEAD, Ask::Blob, repository, &format!("blobs/{digest}"), HeaderMap::new())?;
@@ -309,6 +335,22 @@ impl Upstream {
             Ok(()) => Ok(true),
             Err(UpstreamError::NotFound) => Ok(false),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the repository gives the blob: all of its bytes are read, and have its digest. Nothing less proves it.
+    pub async fn gives_blob(&self, repository: &str, digest: &Digest) -> Result<bool, UpstreamError> {
+        let mut stream = match self.blob(repository, digest, 0).await {
+            Err(UpstreamError::NotFound) => return Ok(false),
+            stream => stream?,
+        };
+        let mut hasher = Hasher::new(digest.algorithm());
+        while let Some(bytes) = stream.next().await? {
+            hasher.update(&bytes);
+        }
+        match hasher.finish() {
+            actual if actual == *digest => Ok(true),
+            actual => Err(UpstreamError::bad(format!("{digest} was asked for, the bytes that came hash to {actual}"))),
         }
     }
 
@@ -492,6 +534,20 @@ fn text(headers: &HeaderMap, name: impl header::AsHeaderName) -> Option<&str> {
 
 fn digest(headers: &HeaderMap) -> Option<Digest> {
     text(headers, CONTENT_DIGEST)?.trim().parse().ok()
+}
+
+/// The media type of a manifest that came as `said`: what itself says where nobody else does. An error if it is none that can be kept.
+fn keepable(said: Option<String>, bytes: &[u8]) -> Result<String, UpstreamError> {
+    let what = said.clone().unwrap_or_default();
+    let manifest = Manifest::read_served(&what, bytes).map_err(|error| {
+        // a gateway's page that says 200, for one: the registry behind it may be well again soon
+        if what == "text/html" || matches!(error, BadManifest::Json(_)) {
+            return UpstreamError::bad(error);
+        }
+        let came = said.as_deref().unwrap_or("without a media type");
+        UpstreamError::Unusable(format!("a manifest came as {came}: {error}").into())
+    })?;
+    Ok(said.unwrap_or(manifest.media_type))
 }
 
 /// The media type without parameters.

@@ -15,7 +15,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use http::uri::Scheme;
-use http::{Request, Response, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
@@ -76,6 +76,8 @@ impl Trust {
 #[derive(Clone)]
 pub(super) struct Connections {
     client: Client<Connector, Full<Bytes>>,
+    /// Keeps no connection, so each of its requests has a fresh one.
+    fresh: Client<Connector, Full<Bytes>>,
     registry: Arc<str>,
 }
 
@@ -108,19 +110,29 @@ impl Connections {
     /// None yet. A connection must be open within `deadline`. What is asked is counted as asked of `registry`, wherever that leads.
     pub(super) fn new(registry: &str, rule: AddressRule, trust: Trust, deadline: Duration, tasks: Tasks) -> Self {
         let connector = Connector { rule, tls: trust.0.into(), deadline };
+        let fresh = Client::builder(Supervised(tasks.clone())).pool_max_idle_per_host(0).build(connector.clone());
         let client = Client::builder(Supervised(tasks))
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .build(connector);
-        Connections { client, registry: registry.into() }
+        Connections { client, fresh, registry: registry.into() }
     }
 
-    /// Sends `request`, whose URL is absolute, and waits for the head of the answer. The caller sets the deadline.
+    /// Sends `request`, whose URL is absolute, and waits for the head of the answer. The caller sets the deadline. A GET or HEAD that is not answered because the
+    /// connection ended is sent once more on a fresh one (RFC 9112 section 9.3.1): a server may close a kept connection just when the next request comes.
     pub(super) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, UpstreamError> {
         let mut counted = Counted { registry: self.registry.clone(), status: "none" };
         let host = request.uri().host().unwrap_or_default().to_owned();
-        let answered = self.client.request(request).await;
+        let again = matches!(*request.method(), Method::GET | Method::HEAD).then(|| request.clone());
+        let mut answered = self.client.request(request).await;
+        if let (Err(error), Some(again)) = (&answered, again)
+            && ended(error)
+        {
+            counted.status = "closed";
+            drop(std::mem::replace(&mut counted, Counted { registry: self.registry.clone(), status: "none" }));
+            answered = self.fresh.request(again).await;
+        }
         if let Ok(response) = &answered {
             counted.status = class(response.status());
         }
@@ -137,6 +149,28 @@ impl Connections {
             UpstreamError::unreachable(format!("{host}: {last}"))
         })
     }
+}
+
+/// Whether a connection that was open ended before the head of an answer had come.
+fn ended(error: &hyper_util::client::legacy::Error) -> bool {
+    if error.is_connect() {
+        return false;
+    }
+    let mut source = error.source();
+    while let Some(inner) = source {
+        if let Some(error) = inner.downcast_ref::<hyper::Error>()
+            && (error.is_incomplete_message() || error.is_canceled() || error.is_closed())
+        {
+            return true;
+        }
+        if let Some(error) = inner.downcast_ref::<io::Error>() {
+            use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+            return [BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof]
+                .contains(&error.kind());
+        }
+        source = inner.source();
+    }
+    false
 }
 
 /// Runs a connection as one of the node's tasks.

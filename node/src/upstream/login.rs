@@ -218,7 +218,16 @@ impl Login {
             let scope = scope.clone().unwrap_or_else(|| own.clone());
             return self.fetched(own, Errand::Token { service, scope }, used).await;
         }
-        if !challenges.contains(&Challenge::Basic) {
+        let basic = challenges.contains(&Challenge::Basic);
+        // a token may end before its time, and not every registry, nor what stands before it, says again then where the next one comes from
+        let known = self.inner.memory.lock().way.clone();
+        if let Way::Bearer(service) = known
+            && !(basic && password.is_some())
+        {
+            let scope = pull(repository);
+            return self.fetched(scope.clone(), Errand::Token { service, scope }, used).await;
+        }
+        if !basic {
             return Err(denied("it wants a login of a kind that this client does not have"));
         }
         let pass = Pass::basic(password.ok_or_else(|| denied("it wants a user name and a password"))?)?;

@@ -64,6 +64,10 @@ pub enum UpstreamError {
     /// operator can change that.
     #[error("the upstream's address is refused: {0}")]
     Refused(Arc<str>),
+    /// It answered well, and what it has there is nothing that this mesh can keep: a manifest of schema 1, of another kind, or one that is too long. That will not
+    /// change before somebody there puts something else in its place.
+    #[error("what the upstream has there cannot be cached: {0}")]
+    Unusable(Arc<str>),
     /// What was asked is malformed, or what came is: wrong digest, wrong length, wrong form. Nothing of it may be kept.
     #[error("the upstream's answer cannot be used: {0}")]
     Bad(Arc<str>),

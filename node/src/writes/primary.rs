@@ -116,18 +116,23 @@ impl Writes {
         let storage = |e: &dyn std::fmt::Display| WriteError::Ledger(NoLedger::Storage(e.to_string()));
         let mut linked = BTreeSet::new();
         let mut known: BTreeMap<Digest, BlobRecord> = BTreeMap::new();
+        let held = manifest.blobs.iter().map(|blob| (*blob, Needed::Held));
+        let optional = manifest.optional.iter().map(|blob| (*blob, Needed::IfHere));
+        let mut wanted: Vec<(BlobReference, Needed)> = held.chain(optional).collect();
         {
             let view = self.records.view().map_err(|e| storage(&e))?;
-            let mut missing = Vec::new();
             for child in &manifest.children {
-                if view.manifest(repository, child).map_err(|e| storage(&e))?.is_none() {
-                    missing.push(*child);
+                let here = view.manifest(repository, &child.digest).map_err(|e| storage(&e))?.is_some();
+                if !here || !child.manifest {
+                    let by = match (here, child.manifest) {
+                        (true, _) => Needed::IfHere,
+                        (false, true) => Needed::Manifest,
+                        (false, false) => Needed::Listed,
+                    };
+                    wanted.push((child.as_blob(), by));
                 }
             }
-            if !missing.is_empty() {
-                return Err(WriteError::ManifestsUnknown(missing));
-            }
-            for blob in &manifest.blobs {
+            for (blob, _) in &wanted {
                 if view.linked(repository, &blob.digest).map_err(|e| storage(&e))? {
                     linked.insert(blob.digest);
                 }
@@ -136,7 +141,7 @@ impl Writes {
                 }
             }
         }
-        let digests: Vec<Digest> = manifest.blobs.iter().map(|b| b.digest).collect();
+        let digests: Vec<Digest> = wanted.iter().map(|(blob, _)| blob.digest).collect();
         if digests.is_empty() {
             return Ok(Vec::new());
         }
@@ -145,13 +150,14 @@ impl Writes {
         let mine: Result<Vec<_>, _> = digests.iter().map(|d| self.store.stock(d, Some(repository))).collect();
         have.insert(me, mine.map_err(|e| storage(&e))?);
 
-        let mut unknown = Vec::new();
+        let (mut unknown, mut unlisted, mut perhaps_a_blob) = (Vec::new(), Vec::new(), false);
         let mut descriptors = Vec::new();
+        let mut taken = BTreeSet::new();
         let mut scarce = Vec::new();
-        let wanted = (project.durability as usize).min(self.neighbours.regions().len().max(1));
+        let regions_wanted = (project.durability as usize).min(self.neighbours.regions().len().max(1));
         let region_of: BTreeMap<NodeId, Region> =
             self.neighbours.nodes().into_iter().map(|n| (n.id, n.region)).collect();
-        for (i, blob) in manifest.blobs.iter().enumerate() {
+        for (i, (blob, needed)) in wanted.iter().enumerate() {
             let holders: Vec<(NodeId, Held)> = have.iter().filter_map(|(n, s)| s[i].held.map(|h| (*n, h))).collect();
             let granted = linked.contains(&blob.digest) || have.values().any(|stock| stock[i].granted);
             let recorded = known.get(&blob.digest).and_then(|record| record.content);
@@ -159,7 +165,15 @@ impl Writes {
             let others: Vec<Held> = of(false).collect();
             let known_as = reputation::what_it_is(of(true).next(), &others, recorded);
             let Some((size, content)) = known_as.filter(|_| granted) else {
-                unknown.push(blob.digest);
+                match needed {
+                    Needed::Held => unknown.push(blob.digest),
+                    Needed::Manifest => unlisted.push(blob.digest),
+                    Needed::Listed => {
+                        unlisted.push(blob.digest);
+                        perhaps_a_blob = true;
+                    }
+                    Needed::IfHere => {}
+                }
                 continue;
             };
             if blob.size != size {
@@ -168,25 +182,30 @@ impl Writes {
                     blob.digest, blob.size
                 )));
             }
+            if !taken.insert(blob.digest) {
+                continue;
+            }
             // what a node may evict does not count; it is asked to keep it, which costs no transfer
             let durable = holders.iter().filter(|(n, _)| have.get(n).is_some_and(|stock| !stock[i].cached));
             let kept_by: Vec<NodeId> = durable.map(|(n, _)| *n).collect();
             let regions: BTreeSet<Region> = kept_by.iter().filter_map(|n| region_of.get(n).cloned()).collect();
             descriptors.push(BlobDescriptor { digest: blob.digest, size, content, kept_by });
-            if regions.len() < wanted {
+            if regions.len() < regions_wanted {
                 scarce.push((blob.digest, holders.into_iter().map(|(n, _)| n).collect::<Vec<_>>(), regions));
             }
         }
-        if !unknown.is_empty() {
+        if !unknown.is_empty() || !unlisted.is_empty() {
             let replicas = self.neighbours.nodes().into_iter().filter(|n| n.role == Role::Replica);
             let silent: Vec<NodeId> = replicas.map(|n| n.id).filter(|id| !have.contains_key(id)).collect();
-            return Err(if silent.is_empty() {
+            return Err(if !silent.is_empty() && (perhaps_a_blob || !unknown.is_empty()) {
+                WriteError::Unanswered(silent)
+            } else if unlisted.is_empty() {
                 WriteError::BlobsUnknown(unknown)
             } else {
-                WriteError::Unanswered(silent)
+                WriteError::ManifestsUnknown(unlisted)
             });
         }
-        let copied = self.spread(repository, scarce, wanted).await?;
+        let copied = self.spread(repository, scarce, regions_wanted).await?;
         for descriptor in &mut descriptors {
             descriptor.kept_by.extend(copied.get(&descriptor.digest).into_iter().flatten());
         }
@@ -249,6 +268,19 @@ impl Writes {
             Err(error) => Err(error.to_string()),
         }
     }
+}
+
+/// What becomes of a write when a blob that its manifest names is not in the repository.
+#[derive(Clone, Copy)]
+enum Needed {
+    /// It is refused: a layer or config.
+    Held,
+    /// It is refused: an index lists it as a manifest, and it is none of the repository's.
+    Manifest,
+    /// It is refused: an index lists what is no manifest of the repository, so it must be a blob.
+    Listed,
+    /// Nothing: a layer that a registry need not hold, or what is there as a manifest, too.
+    IfHere,
 }
 
 /// How a manifest shows among its subject's referrers.

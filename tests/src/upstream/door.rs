@@ -20,6 +20,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+/// The media type of a manifest of Docker's schema 1.
+const SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+
 /// How the door treats who comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
@@ -35,6 +38,10 @@ pub enum Manner {
     Page,
     /// Takes requests and never says anything.
     Silent,
+    /// Answers questions about manifests with one of schema 1, as old registries have them.
+    Schema1,
+    /// Says that it has no blob, and gives it to who asks for its bytes, as a cache before another cache does.
+    DeniesBlobs,
 }
 
 impl Manner {
@@ -222,8 +229,8 @@ async fn answer(
     end: Arc<std::net::TcpStream>,
     request: Request<Incoming>,
 ) -> Result<Response<Passing>, Infallible> {
-    let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let (range, agent, authorization) = (text("range"), text("user-agent"), text("authorization"));
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let (range, agent, authorization) = (header("range"), header("user-agent"), header("authorization"));
     let path = request.uri().path().to_owned();
     let (number, let_in) = {
         let mut rules = door.rules();
@@ -240,7 +247,13 @@ async fn answer(
         Manner::Answer(status) => Ok(refusal(status)),
         Manner::Page => Ok(page()),
         Manner::Honest if !let_in => Ok(refusal(401)),
-        Manner::Honest => Ok(pass_on(&door, end, request, number).await.unwrap_or_else(|_| refusal(502))),
+        Manner::Schema1 if request.uri().path().contains("/manifests/") => Ok(text(SCHEMA_1, "{\"schemaVersion\":1}")),
+        Manner::DeniesBlobs if request.method() == Method::HEAD && request.uri().path().contains("/blobs/") => {
+            Ok(refusal(404))
+        }
+        Manner::Honest | Manner::Schema1 | Manner::DeniesBlobs => {
+            Ok(pass_on(&door, end, request, number).await.unwrap_or_else(|_| refusal(502)))
+        }
     }
 }
 
@@ -259,10 +272,15 @@ fn refusal(status: u16) -> Response<Passing> {
 }
 
 fn page() -> Response<Passing> {
+    text("text/html", "<html>We are back soon.</html>")
+}
+
+/// 200 with this body.
+fn text(kind: &'static str, body: &'static str) -> Response<Passing> {
     let (to, pieces) = mpsc::channel(1);
-    to.try_send(Ok(Frame::data("<html>We are back soon.</html>".into()))).expect("room for one piece");
+    to.try_send(Ok(Frame::data(body.into()))).expect("room for one piece");
     let mut response = Response::new(Passing(Some(pieces)));
-    response.headers_mut().insert("content-type", "text/html".parse().expect("a header"));
+    response.headers_mut().insert("content-type", kind.parse().expect("a header"));
     response
 }
 

@@ -150,18 +150,122 @@ fn an_image_is_named_as_people_write_it() {
     assert!(image("a/b@x").is_err());
 }
 
+/// How paths begin, and what each means then: a repository, or a registry that is not mirrored.
+type Row = [(&'static str, Result<&'static str, &'static str>); 7];
+
+/// Every cell of {`ns`} x {Host} x {how the path begins} x {verb}, with the repository that is meant.
+#[test]
+fn what_is_named_twice_is_meant_once() {
+    // `hub` caches docker.io and so does `hub2`; alias.example is `part`
+    let rules = MirrorRules { aliases: [("alias.example".to_owned(), "part".parse().unwrap())].into(), ..rules() };
+    // what is named by `ns` or the host, how the path begins, the repository that is meant
+    let rows: [(Option<&str>, Row); 5] = [
+        (
+            None,
+            [
+                ("hub/", Ok("hub/team/app")),
+                ("hub2/", Ok("hub2/team/app")),
+                ("quay/", Ok("quay/team/app")),
+                ("demo/", Ok("demo/team/app")),
+                ("docker.io/", Ok("hub/team/app")),
+                ("alias.example/", Ok("part/team/app")),
+                ("", Ok("team/app")),
+            ],
+        ),
+        (
+            Some("docker.io"),
+            [
+                ("hub/", Ok("hub/team/app")),
+                ("hub2/", Ok("hub2/team/app")),
+                ("quay/", Ok("hub/quay/team/app")),
+                ("demo/", Ok("hub/demo/team/app")),
+                ("docker.io/", Ok("hub/team/app")),
+                ("alias.example/", Ok("hub/alias.example/team/app")),
+                ("", Ok("hub/team/app")),
+            ],
+        ),
+        (
+            Some("quay.io"),
+            [
+                ("hub/", Ok("quay/hub/team/app")),
+                ("hub2/", Ok("quay/hub2/team/app")),
+                ("quay/", Ok("quay/team/app")),
+                ("demo/", Ok("quay/demo/team/app")),
+                ("docker.io/", Ok("quay/docker.io/team/app")),
+                ("alias.example/", Ok("quay/alias.example/team/app")),
+                ("", Ok("quay/team/app")),
+            ],
+        ),
+        (
+            Some("alias.example"),
+            [
+                ("hub/", Ok("part/hub/team/app")),
+                ("hub2/", Ok("part/hub2/team/app")),
+                ("quay/", Ok("part/quay/team/app")),
+                ("demo/", Ok("part/demo/team/app")),
+                ("docker.io/", Ok("part/docker.io/team/app")),
+                ("alias.example/", Ok("part/team/app")),
+                ("", Ok("part/team/app")),
+            ],
+        ),
+        (
+            Some("ghcr.io"),
+            [
+                ("hub/", Err("ghcr.io")),
+                ("hub2/", Err("ghcr.io")),
+                ("quay/", Err("ghcr.io")),
+                ("demo/", Err("ghcr.io")),
+                ("docker.io/", Err("ghcr.io")),
+                ("alias.example/", Err("ghcr.io")),
+                ("", Err("ghcr.io")),
+            ],
+        ),
+    ];
+    let mut cells = 0;
+    for (ns, _) in &rows {
+        for (by_host, _) in &rows {
+            let host = by_host.map_or("node:5000".to_owned(), |named| format!("{named}.mirror.example"));
+            // `ns` is stronger than the host
+            let named = ns.or(*by_host);
+            let (_, row) = rows.iter().find(|(of, _)| *of == named).unwrap();
+            for (first, meant) in row {
+                for writes in [false, true] {
+                    let written = format!("{first}team/app");
+                    let asked = Asked { ns: *ns, host: Some(&host), written: &written, writes };
+                    let expected = match meant {
+                        Ok(repository) => Meaning::Repository(repository.parse().unwrap()),
+                        Err(registry) => Meaning::NotMirrored((*registry).into()),
+                    };
+                    assert_eq!(rules.meaning(&asked, &known()), expected, "{ns:?} {host} {written} writes: {writes}");
+                    cells += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(cells, 5 * 5 * 7 * 2);
+    // a registry with a port is written without its colon, and a word alone is a repository
+    assert_eq!(meant(&rules, Some("r.example:5000"), "n", "r.example_5000/x"), ok("a.b/x"));
+    assert_eq!(meant(&rules, Some("docker.io"), "n", "hub"), ok("hub/hub"));
+    assert_eq!(meant(&rules, Some("index.docker.io"), "n", "registry-1.docker.io/a/b"), ok("hub/a/b"));
+}
+
 proptest! {
     #[test]
     fn a_named_registry_is_never_answered_with_another_ones_content(
         ns in "(docker\\.io|quay\\.io|ghcr\\.io|[a-z]{1,4}(\\.[a-z]{1,3})?(:[0-9]{1,4})?)",
-        written in "[a-z.:]{1,6}(/[a-z]{1,4}){0,3}",
+        written in "(hub|quay|docker\\.io|quay\\.io|[a-z.:]{1,6})(/[a-z]{1,4}){0,3}",
     ) {
         let (rules, known) = (rules(), known());
         let asked = Asked { ns: Some(&ns), host: Some("node:5000"), written: &written, writes: false };
         if let Meaning::Repository(repository) = rules.meaning(&asked, &known) {
             let host = known.proxies.get(&repository.project()).cloned().flatten();
             prop_assert_eq!(host.as_deref().map(registry), Some(registry(&ns)));
-            prop_assert_eq!(repository.within_project(), written);
+            // all of the path, but for what says again which registry is meant
+            if repository.within_project() != written {
+                let (first, rest) = written.split_once('/').unwrap();
+                prop_assert_eq!(repository.within_project(), rest);
+                prop_assert!(first == repository.project().as_str() || registry(&with_colon(first)) == registry(&ns));
+            }
         }
     }
 

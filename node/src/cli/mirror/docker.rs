@@ -74,6 +74,7 @@ pub(super) fn run(docker: &Docker) -> io::Result<()> {
         for mirror in mirrors.iter().filter(|mirror| !is_plain(mirror)) {
             put_authority(&folder, authority(mirror), &ca, docker.install)?;
         }
+        eprintln!("{}", system_store(&ca));
     }
     eprintln!("dockerd reads this after `systemctl reload docker`. It asks mirrors for images of {DOCKER_HUB} only.");
     Ok(())
@@ -94,6 +95,16 @@ fn mirrors(known: &Known, nodes: &[String]) -> io::Result<Vec<String>> {
     let scheme = first.as_ref().and_then(|url| url.scheme_str()).unwrap_or("https");
     let port = first.as_ref().and_then(|url| url.port_u16()).map(|port| format!(":{port}")).unwrap_or_default();
     Ok(vec![format!("{scheme}://{DOCKER_HUB}.{domain}{port}")])
+}
+
+/// What to do where certs.d is not enough.
+fn system_store(ca: &Path) -> String {
+    format!(
+        "Docker 28 and later does not look into certs.d when it asks for a token, so pulls from private projects fail there with 'certificate signed by unknown authority'. \
+         For those, put the CA into the system's store and restart dockerd: cp {} /usr/local/share/ca-certificates/atoll.crt && update-ca-certificates (Debian), or cp it to \
+         /etc/pki/ca-trust/source/anchors/ and run update-ca-trust (Fedora, RHEL).",
+        ca.display()
+    )
 }
 
 /// dockerd takes 127.0.0.0/8 for insecure by itself.

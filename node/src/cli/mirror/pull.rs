@@ -91,7 +91,7 @@ impl Pull<'_> {
         let bytes = answer.whole().await.map_err(|e| format!("manifest {digest}: {e}"))?;
         self.bytes += bytes.len() as u64;
         verify(&digest, &Digest::of(digest.algorithm(), &bytes))?;
-        let manifest = Manifest::parse(&kind, &bytes).map_err(|e| format!("manifest {digest}: {e}"))?;
+        let manifest = Manifest::read_served(&kind, &bytes).map_err(|e| format!("manifest {digest}: {e}"))?;
         Ok((manifest, bytes.into()))
     }
 

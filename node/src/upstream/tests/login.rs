@@ -74,6 +74,60 @@ async fn a_token_that_is_refused_before_its_time_is_renewed_once() {
 }
 
 #[tokio::test]
+async fn a_token_that_ends_early_is_renewed_once_whether_the_upstream_says_where_or_not() {
+    for said in [&[][..], &[("www-authenticate", "Negotiate")], &[("www-authenticate", "Basic realm=\"gate\"")]] {
+        let handed = Arc::new(AtomicUsize::new(0));
+        // the third token and later ones are good for nothing
+        let stage = Stage::open(move |seen| {
+            let host = seen.header("host").unwrap();
+            if seen.path == "/token" {
+                let number = handed.fetch_add(1, Ordering::SeqCst);
+                return answer(200, &[], format!(r#"{{"token":"t{number}","expires_in":300}}"#));
+            }
+            let now = handed.load(Ordering::SeqCst);
+            match seen.header("authorization").and_then(|value| value.strip_prefix("Bearer t")) {
+                None => {
+                    let challenge = format!(r#"Bearer realm="http://{host}/token""#);
+                    answer(401, &[("www-authenticate", &challenge)], "")
+                }
+                Some(number) if now <= 2 && number == (now - 1).to_string() => {
+                    answer(200, &[("content-type", INDEX)], EMPTY)
+                }
+                Some(_) => answer(401, said, ""),
+            }
+        })
+        .await;
+        let upstream = stage.upstream();
+        upstream.manifest("a/b", "1").await.unwrap();
+        upstream.manifest("a/c", "1").await.unwrap();
+        // the token for a/b has ended: one new one, which is as bad here, and one retry
+        let refused = upstream.manifest("a/b", "1").await;
+        assert!(matches!(refused, Err(UpstreamError::Denied(_))), "{refused:?}");
+        assert_eq!((stage.count("/token"), stage.count("/v2/a/b/manifests/1")), (3, 4), "{said:?}");
+    }
+    // and where the new one is good, the client hears nothing of it
+    let handed = Arc::new(AtomicUsize::new(0));
+    let stage = Stage::open(move |seen| {
+        let host = seen.header("host").unwrap();
+        if seen.path == "/token" {
+            return answer(200, &[], format!(r#"{{"token":"t{}"}}"#, handed.fetch_add(1, Ordering::SeqCst)));
+        }
+        let newest = format!("Bearer t{}", handed.load(Ordering::SeqCst).saturating_sub(1));
+        match seen.header("authorization") {
+            None => answer(401, &[("www-authenticate", &format!(r#"Bearer realm="http://{host}/token""#))], ""),
+            Some(shown) if shown == newest => answer(200, &[("content-type", INDEX)], EMPTY),
+            Some(_) => answer(401, &[], ""),
+        }
+    })
+    .await;
+    let upstream = stage.upstream();
+    for repository in ["a/b", "a/c", "a/b"] {
+        upstream.manifest(repository, "1").await.unwrap();
+    }
+    assert_eq!(stage.count("/token"), 3);
+}
+
+#[tokio::test]
 async fn an_upstream_that_takes_no_token_is_asked_twice_and_no_more() {
     let stage = with_tokens(|_, _| false).await;
     let upstream = stage.upstream();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mesh::clock;
+use mesh::supervise::Tasks;
 use mesh::transfer::TransferTerms;
 use rcgen::{CertificateParams, KeyPair};
 use rules::digest::Digest;
@@ -87,12 +88,134 @@ async fn wrong_bytes_are_refused_by_digest_and_by_tag() {
 #[tokio::test]
 async fn a_page_that_says_200_is_no_manifest() {
     let page = "<html>We are back soon.</html>";
-    for (kind, body) in [("text/html", page), (INDEX, page), ("text/html", EMPTY), (INDEX, "{}")] {
+    for (kind, body) in [("text/html", page), (INDEX, page), ("text/html", EMPTY), ("text/html", "{}")] {
         let stage = Stage::open(move |_| answer(200, &[("content-type", kind)], body)).await;
         let upstream = stage.upstream();
         assert!(matches!(upstream.manifest("a", "1").await, Err(UpstreamError::Bad(_))), "{kind} {body}");
         assert!(matches!(upstream.resolve("a", "1").await, Err(UpstreamError::Bad(_))), "{kind} {body}");
     }
+}
+
+#[tokio::test]
+async fn what_no_cache_can_keep_is_told_apart_from_what_may_be_well_again() {
+    let schema_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+    for (kind, body) in [(schema_1, r#"{"schemaVersion":1}"#), ("text/plain", EMPTY), ("a/b", EMPTY), (INDEX, "{}")] {
+        let stage = Stage::open(move |_| answer(200, &[("content-type", kind)], body)).await;
+        let upstream = stage.upstream();
+        for result in [upstream.manifest("a", "1").await.err(), upstream.resolve("a", "1").await.err()] {
+            let Some(UpstreamError::Unusable(why)) = result else { continue };
+            assert!(why.contains(kind), "it says what came: {why}");
+        }
+        assert!(matches!(upstream.manifest("a", "1").await, Err(UpstreamError::Unusable(_))), "{kind} {body}");
+    }
+}
+
+#[tokio::test]
+async fn what_clients_take_goes_through_as_it_came() {
+    let image = "application/vnd.oci.image.manifest.v1+json";
+    let digest = Digest::sha256(EMPTY.as_bytes());
+    let inside: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.list.v2+json","manifests":null}"#;
+    for (said, body, kind) in [(None, EMPTY, None), (Some(INDEX), inside, Some(INDEX))] {
+        let stage = Stage::open(move |_| {
+            let said: Vec<_> = said.map(|kind| ("content-type", kind)).into_iter().collect();
+            answer(200, &said, body)
+        })
+        .await;
+        let fetched = stage.upstream().manifest("a", "1").await.unwrap();
+        assert_eq!((fetched.media_type.as_str(), &fetched.bytes[..]), (kind.unwrap_or(INDEX), body.as_bytes()));
+    }
+    let stage = Stage::open(move |_| answer(200, &[("content-type", image)], EMPTY)).await;
+    let other = stage.upstream().manifest("a", &digest.to_string()).await;
+    assert!(matches!(other, Err(UpstreamError::Bad(_))), "an image without a config is none: {other:?}");
+}
+
+/// What a connection does with a request that it does not answer.
+#[derive(Clone, Copy, PartialEq)]
+enum Leaves {
+    /// Closes when the second request arrives.
+    AtTheSecond,
+    /// Closes after each answer, and does not say so before.
+    AfterEach,
+    /// Closes whenever a request arrives.
+    Always,
+}
+
+/// A server on bare sockets that closes kept connections as it likes. Counts the requests that arrived.
+async fn leaving(
+    leaves: Leaves,
+    tasks: &Tasks,
+) -> (std::net::SocketAddr, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+    use std::sync::atomic::Ordering;
+    use tokio::io::AsyncReadExt;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = asked.clone();
+    let inner = tasks.clone();
+    tasks.spawn("leaving", async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let count = count.clone();
+            inner.spawn("leaving.connection", async move {
+                for request in 0.. {
+                    let (mut head, mut byte) = (Vec::new(), [0]);
+                    while !head.ends_with(b"\r\n\r\n") {
+                        match stream.read(&mut byte).await {
+                            Ok(1) => head.push(byte[0]),
+                            _ => return,
+                        }
+                    }
+                    count.fetch_add(1, Ordering::SeqCst);
+                    if leaves == Leaves::Always || (leaves == Leaves::AtTheSecond && request > 0) {
+                        return;
+                    }
+                    let body = if head.starts_with(b"HEAD") { "" } else { EMPTY };
+                    let length = EMPTY.len();
+                    let answer =
+                        format!("HTTP/1.1 200 OK\r\ncontent-type: {INDEX}\r\ncontent-length: {length}\r\n\r\n{body}");
+                    if stream.write_all(answer.as_bytes()).await.is_err() || leaves == Leaves::AfterEach {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, asked)
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_ends_as_it_is_used_again_costs_nobody_an_answer() {
+    for leaves in [Leaves::AtTheSecond, Leaves::AfterEach] {
+        let tasks = Tasks::new();
+        let (address, _) = leaving(leaves, &tasks).await;
+        let upstream = Upstream::new(settings(&format!("http://{address}")), tasks.clone());
+        for _ in 0..10 {
+            upstream.manifest("a", "1").await.unwrap();
+            assert_eq!(upstream.has_blob("a", &Digest::sha256(EMPTY.as_bytes())).await, Ok(true));
+        }
+    }
+    let tasks = Tasks::new();
+    let (address, asked) = leaving(Leaves::Always, &tasks).await;
+    let upstream = Upstream::new(settings(&format!("http://{address}")), tasks.clone());
+    assert!(matches!(upstream.manifest("a", "1").await, Err(UpstreamError::Unreachable(_))));
+    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 2, "once more, and no more");
+}
+
+#[tokio::test]
+async fn only_its_bytes_prove_a_blob_that_a_head_denies() {
+    let [right, wrong, gone] = [CONTENT, b"other".as_slice(), b"gone"].map(Digest::sha256);
+    let stage = Stage::open(move |seen| match &seen.method {
+        &http::Method::HEAD => answer(404, &[], ""),
+        _ if seen.path.ends_with(&gone.to_string()) => answer(404, &[], ""),
+        _ => answer(200, &[], CONTENT),
+    })
+    .await;
+    let upstream = stage.upstream();
+    for digest in [right, wrong, gone] {
+        assert_eq!(upstream.has_blob("a", &digest).await, Ok(false));
+    }
+    assert_eq!(upstream.gives_blob("a", &right).await, Ok(true));
+    assert_eq!(upstream.gives_blob("a", &gone).await, Ok(false));
+    assert!(matches!(upstream.gives_blob("a", &wrong).await, Err(UpstreamError::Bad(_))));
 }
 
 #[tokio::test]
@@ -126,7 +249,7 @@ async fn referrers_come_as_the_upstream_has_them_page_by_page() {
 #[tokio::test]
 async fn a_manifest_that_is_too_long_is_refused() {
     let stage = Stage::open(|_| answer(200, &[("content-type", INDEX)], vec![b' '; (1 << 20) + 1])).await;
-    assert!(matches!(stage.upstream().manifest("a", "1").await, Err(UpstreamError::Bad(_))));
+    assert!(matches!(stage.upstream().manifest("a", "1").await, Err(UpstreamError::Unusable(_))));
 }
 
 #[tokio::test]
@@ -274,20 +397,38 @@ async fn an_empty_blob_ends_at_once() {
 }
 
 #[tokio::test]
-async fn a_blob_without_length_or_in_another_encoding_is_refused() {
-    let stage = Stage::open(|seen| match seen.path.contains("/zipped/") {
-        true => answer(200, &[("content-encoding", "gzip")], CONTENT),
-        false => {
-            let mut response = unfinished(0, CONTENT, false);
-            response.headers_mut().remove("content-length");
-            response
+async fn a_blob_in_another_encoding_is_refused() {
+    let stage = Stage::open(|_| answer(200, &[("content-encoding", "gzip")], CONTENT)).await;
+    let result = stage.upstream().blob("a/zipped/b", &Digest::sha256(CONTENT), 0).await;
+    assert!(matches!(result, Err(UpstreamError::Bad(_))), "{result:?}");
+}
+
+#[tokio::test]
+async fn a_blob_comes_whole_though_its_length_does_not_come_with_it() {
+    for head_tells in [true, false] {
+        let stage = Stage::open(move |seen| match seen.method {
+            http::Method::HEAD if head_tells => answer(200, &[("content-length", "10")], ""),
+            http::Method::HEAD => answer(405, &[], ""),
+            _ => stage::unmeasured(CONTENT),
+        })
+        .await;
+        for offset in [0, 4] {
+            let stream = stage.upstream().blob("a", &Digest::sha256(CONTENT), offset).await.unwrap();
+            assert_eq!(stream.size, 10, "{head_tells}");
+            assert_eq!(rest(stream).await.unwrap(), &CONTENT[offset as usize..]);
         }
+    }
+    let page = Stage::open(|_| stage::unmeasured(b"<html>We are back soon.</html>")).await;
+    let result = page.upstream().blob("a", &Digest::sha256(CONTENT), 0).await;
+    assert!(matches!(result, Err(UpstreamError::Bad(_))), "{result:?}");
+    let broken = Stage::open(|_| {
+        let mut response = unfinished(0, CONTENT, false);
+        response.headers_mut().remove("content-length");
+        response
     })
     .await;
-    for repository in ["a/zipped/b", "a"] {
-        let result = stage.upstream().blob(repository, &Digest::sha256(CONTENT), 0).await;
-        assert!(matches!(result, Err(UpstreamError::Bad(_))), "{repository} {result:?}");
-    }
+    let result = broken.upstream().blob("a", &Digest::sha256(CONTENT), 0).await;
+    assert!(matches!(result, Err(UpstreamError::Unreachable(_))), "{result:?}");
 }
 
 #[tokio::test]

@@ -160,6 +160,12 @@ pub(super) fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Byte
     response
 }
 
+/// Answers 200 with a whole body whose length is not told.
+pub(super) fn unmeasured(all: &'static [u8]) -> Response<Body> {
+    let pieces = futures::stream::iter([Ok(Frame::data(Bytes::from_static(all)))]);
+    Response::new(BodyExt::boxed(StreamBody::new(pieces)))
+}
+
 /// Answers 200 with a body that claims `length`, brings `part`, and then breaks off or says nothing more.
 pub(super) fn unfinished(length: usize, part: &'static [u8], silent: bool) -> Response<Body> {
     let start = futures::stream::iter([Ok(Frame::data(Bytes::from_static(part)))]);

@@ -1,0 +1,124 @@
+//! Conditional requests (RFC 9110 section 13): what the conditions of a GET or HEAD say, given the entity tag of what it would be answered with. Decided after it
+//! is known that the caller may read that, never before. Nothing here has a date, so only entity tags are compared.
+
+use http::{HeaderMap, HeaderName, header};
+
+/// What the conditions of a GET or HEAD make of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is answered, its `Range` too.
+    Go,
+    /// It is answered with the whole: the client's part is of something else.
+    GoWhole,
+    /// The client has it: 304.
+    NotModified,
+    /// It is not what the client wants: 412.
+    Failed,
+}
+
+/// Reads the conditions in `headers`, in the order of section 13.2.2. `etag` is a strong tag without its quotes.
+pub fn verdict(headers: &HeaderMap, etag: &str) -> Verdict {
+    if headers.contains_key(header::IF_MATCH) && !listed(headers, header::IF_MATCH, etag, Weak::Never) {
+        return Verdict::Failed;
+    }
+    if listed(headers, header::IF_NONE_MATCH, etag, Weak::Matches) {
+        return Verdict::NotModified;
+    }
+    match headers.get(header::IF_RANGE) {
+        // a date is none of this representation's, which has none (section 13.1.5)
+        Some(condition) if condition.as_bytes() == format!("\"{etag}\"").as_bytes() => Verdict::Go,
+        Some(_) => Verdict::GoWhole,
+        None => Verdict::Go,
+    }
+}
+
+/// Whether a weak tag of the client's may match.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Weak {
+    Never,
+    Matches,
+}
+
+/// Whether the list of tags in the header `name` has `etag`, or is `*`. Clients exist that leave the quotes out.
+fn listed(headers: &HeaderMap, name: HeaderName, etag: &str, weak: Weak) -> bool {
+    headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|list| has(list, etag, weak))
+}
+
+fn has(list: &str, etag: &str, weak: Weak) -> bool {
+    let mut rest = list.trim();
+    if rest == "*" {
+        return true;
+    }
+    loop {
+        rest = rest.trim_start_matches([',', ' ', '\t']);
+        if rest.is_empty() {
+            return false;
+        }
+        let (is_weak, tag) = match rest.strip_prefix("W/") {
+            Some(tag) => (true, tag),
+            None => (false, rest),
+        };
+        let (tag, after) = match tag.strip_prefix('"') {
+            // a tag may hold a comma
+            Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
+            None => tag.split_at(tag.find(',').unwrap_or(tag.len())),
+        };
+        if tag.trim() == etag && (!is_weak || weak == Weak::Matches) {
+            return true;
+        }
+        rest = after;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn given(pairs: &[(HeaderName, &str)]) -> Verdict {
+        verdict(&pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect(), "a:b")
+    }
+
+    #[test]
+    fn conditions_are_judged_by_the_tag() {
+        let none_match = |value| given(&[(header::IF_NONE_MATCH, value)]);
+        for has in ["\"a:b\"", "W/\"a:b\"", "*", "\"x\", \"a:b\"", "\"x,y\" ,W/\"a:b\"", "a:b", "x, a:b", ",\"a:b\","] {
+            assert_eq!(none_match(has), Verdict::NotModified, "{has}");
+        }
+        for other in ["\"a\"", "", "\"a:b", "\"a:bc\"", "\"x,a:b\"", "W/", "\"*\""] {
+            let expected = if other == "\"a:b" { Verdict::NotModified } else { Verdict::Go };
+            assert_eq!(none_match(other), expected, "{other}");
+        }
+        let matches = |value| given(&[(header::IF_MATCH, value)]);
+        for has in ["\"a:b\"", "*", "\"x\", \"a:b\""] {
+            assert_eq!(matches(has), Verdict::Go, "{has}");
+        }
+        for other in ["\"x\"", "W/\"a:b\"", ""] {
+            assert_eq!(matches(other), Verdict::Failed, "{other}");
+        }
+        let range = |value| given(&[(header::RANGE, "bytes=0-1"), (header::IF_RANGE, value)]);
+        assert_eq!(range("\"a:b\""), Verdict::Go);
+        for other in ["\"x\"", "W/\"a:b\"", "Sat, 29 Oct 1994 19:43:31 GMT", "a:b"] {
+            assert_eq!(range(other), Verdict::GoWhole, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_first_condition_that_fails_decides() {
+        let both = |a, b| given(&[(header::IF_MATCH, a), (header::IF_NONE_MATCH, b), (header::IF_RANGE, "\"x\"")]);
+        assert_eq!(both("\"x\"", "\"a:b\""), Verdict::Failed);
+        assert_eq!(both("\"a:b\"", "\"a:b\""), Verdict::NotModified);
+        assert_eq!(both("\"a:b\"", "\"x\""), Verdict::GoWhole);
+        let mut lines = HeaderMap::new();
+        lines.append(header::IF_NONE_MATCH, "\"x\"".parse().unwrap());
+        lines.append(header::IF_NONE_MATCH, "\"a:b\"".parse().unwrap());
+        assert_eq!(verdict(&lines, "a:b"), Verdict::NotModified, "a list may have several lines");
+    }
+
+    proptest! {
+        #[test]
+        fn no_list_makes_it_panic_or_go_on_for_ever(list in "[W/\"*, a:b\\\\]{0,40}") {
+            has(&list, "a:b", Weak::Matches);
+        }
+    }
+}

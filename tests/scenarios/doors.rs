@@ -526,3 +526,36 @@ fn a_token_of_a_repository_is_good_for_nothing_else() {
         anonymous.unwrap_or_else(|none| panic!("{none}")).json()["token"].as_str().expect("a token").to_owned();
     assert_eq!(status(with(&anonymous).get("/v2/_catalog")), 401);
 }
+
+#[test]
+fn a_page_of_another_site_writes_nothing_with_the_password_that_a_browser_keeps() {
+    let mesh = Formed::of(&[("one", "us-east-1")], "");
+    let body = serde_json::json!({"project_name": "made"}).to_string();
+    let post = |headers: &[(&str, &str)]| {
+        let mut ask = mesh.client(0).ask(Method::POST, "/api/v2.0/projects");
+        for (name, value) in headers {
+            ask = ask.header(name, value);
+        }
+        let answer = ask.body(body.clone()).send().unwrap_or_else(|none| panic!("{none}"));
+        (answer.status, answer.to_string())
+    };
+    let json = ("content-type", "application/json");
+    // what a form of another page can send
+    for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""] {
+        let (status, said) = post(&[("content-type", kind)]);
+        assert_eq!(status, 415, "{kind}: {said}");
+        assert!(said.contains("application/json"), "{said}");
+    }
+    for (name, value) in [("origin", "http://evil.example"), ("origin", "null"), ("sec-fetch-site", "cross-site")] {
+        assert_eq!(post(&[json, (name, value)]).0, 403, "{name}: {value}");
+    }
+    let own = format!("http://{}", mesh.members()[0].place().http);
+    assert_eq!(mesh.client(0).get("/api/v2.0/projects/made").unwrap_or_else(|none| panic!("{none}")).status, 404);
+    assert_eq!(post(&[json, ("origin", &own), ("sec-fetch-site", "same-origin")]).0, 201);
+    // beside the API nobody is asked for a password that a browser would keep
+    for (path, kept) in [("/api/v2.0/projects", true), ("/v2/_catalog", false), ("/v2/", false)] {
+        let answer = mesh.members()[0].anyone().get(path).unwrap_or_else(|none| panic!("{none}"));
+        let challenge = answer.header("www-authenticate").unwrap_or_default().to_owned();
+        assert_eq!((answer.status, challenge.starts_with("Basic")), (401, kept), "{path}: {challenge}");
+    }
+}

@@ -168,3 +168,29 @@ fn command_line(mesh: &Formed, at: usize) -> Value {
     command.args(["status", "--url", &url, "--user", "admin", "--output", "json"]).arg("--password-file").arg(&file);
     serde_json::from_str(&process::succeed(&mut command)).expect("status prints JSON")
 }
+
+/// It knew no user, and so called the right password wrong: clients do not try a 401 again.
+#[test]
+fn a_node_that_does_not_know_the_mesh_yet_has_clients_wait_and_calls_no_password_wrong() {
+    let mesh = Formed::of(&[("first", "a")], "");
+    let newcomer = mesh.prepare("second", "b", "");
+    newcomer.must_join(&mesh.members()[0].invite());
+    mesh.members()[0].stop(Signal::KILL);
+    newcomer.serve();
+    let client = newcomer.anyone().basic("admin", mesh.password());
+    wait::until("it listens", || client.get("/healthz").ok());
+    for path in ["/v2/", "/service/token?service=atoll", "/api/v2.0/projects"] {
+        let answer = client.get(path).unwrap_or_else(|none| panic!("{path}: {none}"));
+        assert_eq!(answer.status, 503, "{path}: {answer}");
+        assert!(answer.header("retry-after").is_some(), "{path}: {answer}");
+    }
+    mesh.members()[0].serve();
+    wait::until("the right password is right", || {
+        let answer = client.get("/v2/").ok()?;
+        assert!([200, 503].contains(&answer.status), "{answer}");
+        (answer.status == 200).then_some(())
+    });
+    let wrong = newcomer.anyone().basic("admin", "wrong").get("/v2/").unwrap_or_else(|none| panic!("{none}"));
+    assert_eq!(wrong.status, 401, "{wrong}");
+    newcomer.stop(Signal::TERM);
+}

@@ -41,7 +41,7 @@ fn registries_are_made_shown_and_taken_away_at_every_node() {
     let nonsense = json!({"name": "file", "url": "file:///etc/passwd", "type": "docker-registry"});
     let nonsense = mesh.client(0).send_json(Method::POST, REGISTRIES, &nonsense);
     wrong.unless_refused("a URL that is none of a registry", nonsense, &[400], &[]);
-    let unchecked = json!({"name": "unchecked", "url": upstream.url(), "type": "docker-registry", "insecure": true});
+    let unchecked = json!({"name": "unchecked", "url": upstream.url().replace("http://", "https://"), "type": "docker-registry", "insecure": true});
     let unchecked =
         mesh.client(0).send_json(Method::POST, REGISTRIES, &unchecked).unwrap_or_else(|none| panic!("{none}"));
     let told = unchecked.envelope().map(|(_, message)| message).unwrap_or_default();

@@ -54,7 +54,7 @@ const STRANGER: Duration = Duration::from_secs(5);
 const JOINING: Duration = Duration::from_secs(30);
 /// So many connections of one member are open at a time: two, those of the processes that act for it (`atoll invite`), and what it has not yet given up. The
 /// oldest goes first.
-const OPEN: usize = 8;
+const OPEN: usize = 16;
 /// So many bytes of messages of one replica may be in memory at a time: one of the consensus as long as there are, and the next; the same for all else.
 const OF_REPLICA: usize = 2 * LARGEST;
 /// The same of an edge.

@@ -139,6 +139,10 @@ impl Members {
     /// There is a node that may not have been heard of. foca announces itself to nobody any more once it has lost everyone, so a replica that is not up is
     /// announced to from here, again and again.
     pub async fn introduce(&self, node: NodeId, role: Role, address: SocketAddr) {
+        if matches!(self.kind, Kind::Edge(_)) && role == Role::Edge {
+            // replicas tell an edge of those of its own region; of others it knows nothing
+            return;
+        }
         let up = {
             let mut roster = self.seen.roster.lock();
             roster.handle_introduction(clock::now(), node);

@@ -82,6 +82,11 @@ impl Access {
         Arc::new(Access { records, secrets, edge_secret: rand::random(), public_url, tls, mirrors, proven, checking })
     }
 
+    /// Where clients reach this node, if the operator says so.
+    pub fn public_url(&self) -> Option<&str> {
+        self.public_url.as_deref()
+    }
+
     /// Who sent `request`. No credentials are the anonymous; wrong ones are an error, never the anonymous. But who only reads and shows a token that has expired, or
     /// that another edge signed, may read what everybody may: clients show a token for minutes, to whatever node a name leads them.
     pub async fn caller(&self, request: &Request) -> Result<Caller, Failure> {
@@ -126,8 +131,9 @@ impl Access {
             let verdict = edge.identify(Credentials::Basic(name.into(), password.into())).await?;
             return Ok(verdict.map(|(identity, _)| identity));
         }
-        let (user, _) = self.records.read(|r| r.record::<User>(&key::user(name))).await?;
-        let Some(user) = user else { return Ok(None) };
+        let read = self.records.read(|r| Ok((r.record::<User>(&key::user(name))?, r.get(&key::mesh())?.is_some())));
+        let ((user, mesh_known), _) = read.await?;
+        let Some(user) = user else { return if mesh_known { Ok(None) } else { Err(not_yet()) } };
         let proof = Digest::sha256(format!("{name}\0{password}\0{}", user.password_hash).as_bytes());
         if let Some(identity) = self.proven.lock().get(&proof) {
             return Ok(Some(identity.clone()));
@@ -190,8 +196,15 @@ impl Access {
                 let scope = format!("registry:{}:*", what.name());
                 Err(self.unauthorized(request, &[("scope", &scope), ("error", "insufficient_scope")]))
             }
-            (_, false) => Err(Failure::new(Code::Unauthorized, "credentials of an administrator are needed")
-                .header(header::WWW_AUTHENTICATE, "Basic realm=\"atoll\"")),
+            // a browser that is challenged so keeps the password for every page; beside the API there is no need to
+            (_, false) if what == RegistryScope::Api => {
+                Err(Failure::new(Code::Unauthorized, "credentials of an administrator are needed")
+                    .header(header::WWW_AUTHENTICATE, "Basic realm=\"atoll\""))
+            }
+            (_, false) => {
+                let scope = format!("registry:{}:*", what.name());
+                Err(self.unauthorized(request, &[("scope", &scope)]))
+            }
             (_, true) => Err(self.unauthorized(request, &[])),
         }
     }
@@ -227,6 +240,11 @@ impl Access {
         let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || ".:-[]_".contains(*c)).collect();
         format!("{}://{host}", if tls { "https" } else { "http" })
     }
+}
+
+/// A node that starts or has just joined knows nobody: that is not the same as a wrong password, which clients do not try again.
+fn not_yet() -> Failure {
+    Failure::new(Code::Unavailable, "this node has not learnt of its mesh yet; ask again in a moment")
 }
 
 fn scope_words(action: Action) -> &'static str {

@@ -12,7 +12,7 @@ use rules::wire::{Credentials, Verdict};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Access, decode_basic};
+use super::{Access, decode_basic, not_yet};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 use crate::records::Records;
@@ -169,8 +169,7 @@ impl Access {
                 Ok(mesh.map(|mesh| (granted, mesh.token_secret)))
             })
             .await?;
-        let (granted, kept) =
-            granted.ok_or_else(|| Failure::new(Code::Unavailable, "this node has not learnt of its mesh yet"))?;
+        let (granted, kept) = granted.ok_or_else(not_yet)?;
         Ok((granted, self.token_key(&kept)?))
     }
 
@@ -188,7 +187,7 @@ impl Access {
             return Ok(verdict.map(|(identity, scopes)| (identity, reach(scopes))));
         }
         let (mesh, _) = self.records.read(|records| records.record::<MeshRecord>(&key::mesh())).await?;
-        let Some(mesh) = mesh else { return Ok(None) };
+        let mesh = mesh.ok_or_else(not_yet)?;
         Ok(decode(token, &self.token_key(&mesh.token_secret)?))
     }
 

@@ -5,6 +5,7 @@ mod lists;
 mod metadata;
 mod mirrors;
 mod nodes;
+mod origin;
 mod preheats;
 mod projects;
 mod registries;
@@ -64,6 +65,7 @@ pub struct Api {
 impl Api {
     /// Answers a request under `/api/`.
     pub async fn answer(&self, route: Route, request: Request) -> Result<Response<Payload>, Failure> {
+        origin::check(&request, self.access.public_url())?;
         let caller = self.access.caller(&request).await?;
         if let (&Method::GET | &Method::HEAD, Route::Mirrors) = (&request.method, &route) {
             return self.show_mirrors(&caller).await;

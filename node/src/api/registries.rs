@@ -105,8 +105,10 @@ fn check_type(credential: &Credential) -> Result<(), Failure> {
     }
 }
 
-fn check_secure(insecure: bool) -> Result<(), Failure> {
-    if insecure {
+/// Harbor's `insecure` says that a certificate is not to be checked. For a URL without one it says nothing, and Terraform's plans set it there.
+fn check_secure(insecure: bool, url: &str) -> Result<(), Failure> {
+    let plain = url.trim_start().get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"));
+    if insecure && !plain {
         let message = "insecure is not supported: certificates are always checked; name the registry's own CA in the setting upstreams.ca";
         return Err(bad(message));
     }
@@ -119,7 +121,7 @@ fn sealing(error: SecretError) -> Failure {
 
 /// What `was` is after `change`: what is not given stays. A secret is sealed for its registry's name, so a new name seals it anew.
 fn changed(secrets: &Secrets, was: &UpstreamRecord, mut change: Change) -> Result<UpstreamRecord, Failure> {
-    check_secure(change.insecure)?;
+    check_secure(change.insecure, change.url.as_deref().unwrap_or(&was.url))?;
     let credential = change.credential();
     check_type(&credential)?;
     let mut becomes = UpstreamRecord {
@@ -146,6 +148,12 @@ fn changed(secrets: &Secrets, was: &UpstreamRecord, mut change: Change) -> Resul
                     "access_secret is needed: the one that is known is of an AWS access key, which is shown to no registry",
                 ));
             }
+            // whoever may change the address must not learn the secret by it
+            if !exchanged && !same_address(was, &becomes) {
+                return Err(bad(
+                    "access_secret is needed: with another scheme, host or port the one that is known would be shown to somebody else",
+                ));
+            }
             let sealed = if becomes.name == was.name {
                 sealed.clone()
             } else {
@@ -157,6 +165,15 @@ fn changed(secrets: &Secrets, was: &UpstreamRecord, mut change: Change) -> Resul
         }
     };
     Ok(becomes)
+}
+
+/// Whether two records lead to the same server: what counts when a secret is shown to it.
+fn same_address(one: &UpstreamRecord, other: &UpstreamRecord) -> bool {
+    let endpoint = |record: &UpstreamRecord| proxies::endpoint(&record.kind, &record.url).ok();
+    match (endpoint(one), endpoint(other)) {
+        (Some(one), Some(other)) => one.is_at(&other),
+        _ => false,
+    }
 }
 
 fn show(upstream: &UpstreamRecord) -> Value {
@@ -188,7 +205,7 @@ impl Api {
 
     pub(super) async fn create_registry(&self, mut request: Request) -> Result<Response<Payload>, Failure> {
         let written: Written = read(&mut request).await?;
-        check_secure(written.insecure)?;
+        check_secure(written.insecure, &written.url)?;
         let credential = written.credential.unwrap_or_default();
         check_type(&credential)?;
         let user = credential.access_key.unwrap_or_default();
@@ -307,9 +324,11 @@ mod tests {
         assert_eq!(UpstreamRecord { credentials: was.credentials.clone(), ..flat }, was);
         let nested = json!({"credential": {"type": "basic", "access_key": "other", "access_secret": "new"}});
         assert_eq!(opened(&after(nested).unwrap()), pair("other", "new"));
-        let renamed = after(json!({"name": "quay", "url": "https://quay.io", "description": ""})).unwrap();
+        let renamed = after(json!({"name": "quay", "url": "https://example.com/quay", "description": ""})).unwrap();
         assert_eq!(opened(&renamed), pair("robot", "old"));
-        assert_eq!((renamed.url.as_str(), renamed.description.as_str()), ("https://quay.io", ""));
+        assert_eq!((renamed.url.as_str(), renamed.description.as_str()), ("https://example.com/quay", ""));
+        let moved = json!({"url": "https://quay.io", "access_key": "robot", "access_secret": "new"});
+        assert_eq!(opened(&after(moved).unwrap()), pair("robot", "new"));
         assert_eq!(after(json!({"access_key": "", "access_secret": ""})).unwrap().credentials, None);
 
         for (wrong, word) in [
@@ -320,11 +339,18 @@ mod tests {
             (json!({"credential_type": "oauth"}), "oauth"),
             (json!({"insecure": true}), "upstreams.ca"),
             (json!({"type": "aws-ecr"}), "amazonaws"),
+            // to whatever is there the secret that is known would be shown
+            (json!({"url": "https://evil.example"}), "access_secret"),
+            (json!({"url": "http://example.com"}), "access_secret"),
+            (json!({"url": "https://example.com:8443"}), "access_secret"),
+            (json!({"type": "docker-hub", "url": "https://hub.docker.com"}), "access_secret"),
         ] {
             let refused = after(wrong.clone()).unwrap_err();
             assert_eq!(refused.status(), StatusCode::BAD_REQUEST, "{wrong}");
             assert!(format!("{refused:?}").contains(word), "{wrong}: {refused:?}");
         }
+        let plain = json!({"insecure": true, "url": "http://example.com", "access_secret": "new"});
+        assert!(after(plain).is_ok(), "there is no certificate to check");
         let bare = UpstreamRecord { credentials: None, ..was.clone() };
         assert!(changed(&secrets, &bare, change(json!({"access_key": "robot"}))).is_err());
     }

@@ -50,6 +50,8 @@ pub enum Code {
     TooManyRequests,
     /// The request cannot be read.
     BadRequest,
+    /// The body is not of a type that is read here.
+    MediaType,
     /// It collides with what is there.
     Conflict,
     /// Something else has to be done first.
@@ -84,6 +86,7 @@ impl Code {
             Code::Unsupported => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
             Code::TooManyRequests => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
             Code::BadRequest => (StatusCode::BAD_REQUEST, "BAD_REQUEST"),
+            Code::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED"),
             Code::Conflict => (StatusCode::CONFLICT, "CONFLICT"),
             Code::Precondition => (StatusCode::PRECONDITION_FAILED, "PRECONDITION"),
             Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),

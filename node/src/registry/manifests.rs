@@ -1,6 +1,7 @@
 //! Manifests: read locally under a lease, written through the project's primary.
 
 use bytes::Bytes;
+use futures::future::join_all;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use rules::access::Action;
 use rules::command::Command;
@@ -166,9 +167,7 @@ impl Registry {
             tags.push(tag.clone());
         }
         // copies that began with the uploads end about now: to wait for them is cheaper than to copy again
-        for blob in manifest.all_blobs() {
-            self.sessions.settled(blob.digest, self.replicate).await;
-        }
+        join_all(manifest.all_blobs().map(|blob| self.sessions.settled(blob.digest, self.replicate))).await;
         let kind = WriteKind::PutManifest {
             repository: repository.clone(),
             digest,

@@ -99,6 +99,11 @@ impl Endpoint {
         self.scheme == Scheme::HTTPS
     }
 
+    /// Whether `other` is the same server: scheme, host and port, whatever the path.
+    pub fn is_at(&self, other: &Endpoint) -> bool {
+        self.scheme == other.scheme && self.authority == other.authority
+    }
+
     /// `host[:port]`, the port only where it is not the scheme's own.
     pub fn authority(&self) -> &str {
         self.authority.as_str()

@@ -505,7 +505,7 @@ fn a_token_of_a_repository_is_good_for_nothing_else() {
     for wrong in [narrow.clone(), token(""), token("&scope=registry:api:*")] {
         assert_eq!(status(with(&wrong).get("/v2/_catalog")), 401);
     }
-    // a blob of another repository is not mounted for it, whether it says where from or not
+    // a blob of a repository that is not everybody's is not mounted for it, whether it says where from or not
     let blob = &image.blobs[0].digest;
     for from in ["", "&from=secret/app"] {
         let mount = format!("/v2/demo/a/blobs/uploads/?mount={blob}{from}");

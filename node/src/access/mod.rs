@@ -67,6 +67,12 @@ impl Caller {
     pub fn may_read_all(&self) -> bool {
         self.reach.is_none() && matches!(self.identity, Identity::Administrator(_))
     }
+
+    /// The repositories that this caller's token lets it pull from; none for whoever came without one.
+    pub fn pullable(&self) -> Vec<RepositoryName> {
+        let scopes = self.reach.iter().flat_map(|reach| &reach.repositories);
+        scopes.filter(|scope| scope.actions.contains(&Action::Pull)).map(|scope| scope.repository.clone()).collect()
+    }
 }
 
 impl Access {

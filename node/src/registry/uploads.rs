@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::sessions::{Ticket, Upload};
 use super::{Registry, answer, refuse_proxy, set};
+use crate::access::Caller;
 use crate::flights::Sources;
 use crate::http::request::{Interrupted, Request};
 use crate::http::{Code, Failure, Payload};
@@ -156,7 +157,8 @@ impl Registry {
                 there && self.access.authorize(request, &caller, Action::Pull, from, project.as_ref()).is_ok()
             }
             // without a source: an administrator may read every repository, so any that has it will do
-            None => (known || self.store.held(&digest)?.is_some()) && caller.may_read_all(),
+            None if caller.may_read_all() => known || self.store.held(&digest)?.is_some(),
+            None => self.in_reach(&caller, to, &digest).await?,
         };
         if readable {
             self.store.grant(digest, to, self.grant).await?;
@@ -166,6 +168,35 @@ impl Registry {
             }
         }
         Ok(readable)
+    }
+
+    /// Whether a repository that the caller may pull from has the blob: of those that its token names, and of the target's own project if everybody may pull
+    /// there. Others are not looked through: the client then uploads what it has.
+    async fn in_reach(&self, caller: &Caller, to: &RepositoryName, digest: &Digest) -> Result<bool, Failure> {
+        let home = to.project();
+        let ((public, repositories, linked), _) = self
+            .read(|records| {
+                let public = records.project(&home)?.is_some_and(|project| project.public);
+                let siblings =
+                    if public { records.scan(&key::repositories_of(&home), None, SIBLINGS)? } else { Vec::new() };
+                let siblings = siblings.iter().filter_map(|(place, _)| key::name_of(place).parse().ok());
+                let mut linked = false;
+                let repositories: Vec<RepositoryName> = siblings.chain(caller.pullable()).collect();
+                for repository in &repositories {
+                    linked = linked || records.linked(repository, digest)?;
+                }
+                Ok((public, repositories, linked))
+            })
+            .await?;
+        if linked || (public && self.store.granted_within(digest, &home)?) {
+            return Ok(true);
+        }
+        for repository in &repositories {
+            if self.store.granted(digest, repository)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Takes the body in: while one batch is hashed and written, the next is received. The upload comes back with what arrived, and with why that was
@@ -235,6 +266,9 @@ impl Registry {
         Ok(created(&repository, &digest))
     }
 }
+
+/// In so many repositories of a project a blob is looked for that is to be mounted from anywhere.
+const SIBLINGS: usize = 1000;
 
 /// An ingest, or the write that has it.
 enum Writing {

@@ -7,7 +7,7 @@ use mesh::grouped::Grouped;
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use rules::digest::{ContentHash, Digest};
 use rules::moment::Timestamp;
-use rules::names::RepositoryName;
+use rules::names::{ProjectName, RepositoryName};
 use rules::wire::Held;
 
 use super::StoreError;
@@ -96,6 +96,27 @@ impl Index {
         let grants = read.open_table(GRANTS).map_err(index_error)?;
         let expires = grants.get(grant_key(repository, digest).as_slice()).map_err(index_error)?;
         Ok(expires.is_some_and(|e| e.value() > now.0))
+    }
+
+    /// Looks through the grants of a project's repositories: as many as there were uploads into it lately.
+    pub(super) fn granted_within(
+        &self,
+        digest: &Digest,
+        project: &ProjectName,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let read = self.file.database().begin_read().map_err(index_error)?;
+        let grants = read.open_table(GRANTS).map_err(index_error)?;
+        let first = [project.as_str().as_bytes(), b"/"].concat();
+        let after = [project.as_str().as_bytes(), b"0"].concat();
+        let wanted = [&b"\0"[..], &digest.to_key()].concat();
+        for pair in grants.range(first.as_slice()..after.as_slice()).map_err(index_error)? {
+            let (key, until) = pair.map_err(index_error)?;
+            if key.value().ends_with(&wanted) && until.value() > now.0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The blob is held from now on: `cached` (then it is when it was last used) unless it is kept for good already, or was until it was lost. `noted` hears

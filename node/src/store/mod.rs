@@ -26,7 +26,7 @@ use mesh::supervise::blocking;
 use parking_lot::Mutex;
 use rules::digest::{Algorithm, Digest, Hasher};
 use rules::moment::Timestamp;
-use rules::names::RepositoryName;
+use rules::names::{ProjectName, RepositoryName};
 use rules::wire::{Held, Stock};
 
 pub use body::{Buffers, FileBody, Following};
@@ -139,6 +139,11 @@ impl Store {
     /// Whether a recent upload or mount makes `digest` readable in `repository`.
     pub fn granted(&self, digest: &Digest, repository: &RepositoryName) -> Result<bool, StoreError> {
         self.index.granted(digest, repository, clock::timestamp())
+    }
+
+    /// Whether `digest` is granted in any repository of `project` now.
+    pub fn granted_within(&self, digest: &Digest, project: &ProjectName) -> Result<bool, StoreError> {
+        self.index.granted_within(digest, project, clock::timestamp())
     }
 
     /// Opens a held blob. One whose file has gone, or has another length, is no longer held: it will be fetched again.

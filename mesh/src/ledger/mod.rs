@@ -111,6 +111,8 @@ pub struct Ledger {
     applied: watch::Receiver<Revision>,
     released: watch::Sender<Revision>,
     unreachable_until: Mutex<rules::moment::Moment>,
+    /// How often leadership was handed over: each time to the next, lest one that cannot take it is asked again and again.
+    handed_over: std::sync::atomic::AtomicUsize,
     /// Whether the disk is so slow that others should do what this node does.
     doubtful: std::sync::atomic::AtomicBool,
     ended: watch::Sender<Option<String>>,
@@ -215,6 +217,7 @@ impl Ledger {
             machine,
             released: watch::Sender::new(Revision(0)),
             unreachable_until: Mutex::new(rules::moment::Moment::from_micros(0)),
+            handed_over: 0.into(),
             doubtful: false.into(),
             ended: watch::Sender::new(None),
             born_here: false.into(),
@@ -465,12 +468,9 @@ impl Ledger {
         if !self.raft.is_leader() {
             return false;
         }
-        let heir = {
-            let metrics = self.raft.metrics().borrow_watched().clone();
-            let up = self.members.up();
-            metrics.membership_config.membership().voter_ids().map(NodeId).find(|n| *n != self.me && up.contains(n))
-        };
-        let Some(heir) = heir else { return false };
+        let heirs = self.heirs();
+        let nth = self.handed_over.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let Some(heir) = nth.checked_rem(heirs.len()).and_then(|nth| heirs.get(nth)).copied() else { return false };
         if let Some(term) = self.term.lock().as_mut() {
             term.granter.hand_over();
         }
@@ -479,6 +479,15 @@ impl Ledger {
             warn!(%error, "leadership could not be handed over");
         }
         true
+    }
+
+    /// Who could lead in this node's place: the voters that hold a lease, for those can write; else those that the gossip calls up.
+    fn heirs(&self) -> Vec<NodeId> {
+        let holders = self.term.lock().as_ref().map(|term| term.granter.holders(clock::now())).unwrap_or_default();
+        let up = self.members.up();
+        let others: Vec<NodeId> = self.voters().into_iter().filter(|n| *n != self.me && up.contains(n)).collect();
+        let able: Vec<NodeId> = others.iter().copied().filter(|n| holders.contains_key(n)).collect();
+        if able.is_empty() { others } else { able }
     }
 
     fn is_leader(&self) -> Option<u64> {

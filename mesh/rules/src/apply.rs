@@ -18,7 +18,8 @@ pub const REMEMBERED_OPERATIONS: u64 = 8192;
 /// So many tags and manifests of a cache go with one entry: everything else waits while an entry is applied, and read leases run meanwhile.
 pub const EMPTIED_AT_ONCE: usize = 500;
 
-/// Applies one entry. An operation that was applied before changes nothing and gets its first answer again.
+/// Applies one entry. An operation that was applied before changes nothing and gets its first answer again; one that was decided under an older epoch was
+/// not applied.
 pub fn apply<R: WriteRecords>(
     records: &mut R,
     revision: Revision,
@@ -29,6 +30,11 @@ pub fn apply<R: WriteRecords>(
         return Ok(outcome);
     }
     let outcome = perform(records, envelope.at, &envelope.command)?;
+    if matches!(outcome, Outcome::StaleEpoch { .. }) && records.level()? >= Level::ROLES {
+        // nothing took effect, and the same operation is to be decided anew under the next epoch: with another id, one that did take effect unseen
+        // would be done twice
+        return Ok(outcome);
+    }
     records.put(&operation, &encode(&outcome)?)?;
     records.put(&key::operation_order(revision), &encode(&envelope.operation)?)?;
     forget_old_operations(records, revision)?;

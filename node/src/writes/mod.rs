@@ -11,8 +11,9 @@ use std::time::Duration;
 use mesh::clock;
 use rules::command::Outcome;
 use rules::digest::Digest;
+use rules::level::Level;
 use rules::names::{OperationId, ProjectName};
-use rules::records::{Look, Project, RecordError};
+use rules::records::{Look, Project, RecordError, key};
 use rules::wire::{Answer, Ask, Write, WriteError, WriteKind};
 use tracing::debug;
 
@@ -101,7 +102,9 @@ impl Writes {
         let end = clock::now() + self.terms.commit;
         let mut last = String::from("the project's primary did not answer");
         loop {
-            let Some(record) = self.records.view()?.project(project)? else { return Err(Refusal::NotFound) };
+            let Some(record) = self.records.view()?.project(project)? else {
+                return self.done_already(&write).await.unwrap_or(Err(Refusal::NotFound));
+            };
             let left = end.since(clock::now());
             if left.is_zero() {
                 return Err(Refusal::Unavailable(format!(
@@ -111,9 +114,11 @@ impl Writes {
             match self.ask_primary(&record, &write).await {
                 Ok(Ok(outcome)) => return settle(outcome),
                 Ok(Err(WriteError::NotPrimary)) => {
-                    // nothing was committed under this id: the next attempt is another operation
                     last = "its primary has just changed".into();
-                    write.operation = OperationId(rand::random());
+                    if self.records.view()?.level()? < Level::ROLES {
+                        // the ledger remembers that this operation came too late, and would say so again
+                        write.operation = OperationId(rand::random());
+                    }
                 }
                 Ok(Err(WriteError::Ledger(error))) => last = error.to_string(),
                 Ok(Err(WriteError::Unanswered(silent))) => {
@@ -122,7 +127,6 @@ impl Writes {
                     let names = names.join(", ");
                     last =
                         format!("blobs that the manifest refers to are on no node that answers, and {names} did not");
-                    write.operation = OperationId(rand::random());
                 }
                 Ok(Err(error)) => return Err(refusal(project, error)),
                 Err(error) => last = error,
@@ -131,6 +135,13 @@ impl Writes {
             metrics::counter!("atoll_writes_retried_total").increment(1);
             self.records.applied_more(AGAIN).await;
         }
+    }
+
+    /// What came of `write`, if it was committed by an attempt that was not heard of: a project may be gone by that very write.
+    async fn done_already(&self, write: &Write) -> Option<Result<Outcome, Refusal>> {
+        let place = key::operation(write.operation);
+        let (outcome, _) = self.records.read(|records| records.record::<Outcome>(&place)).await.ok()?;
+        outcome.map(settle)
     }
 
     async fn ask_primary(&self, project: &Project, write: &Write) -> Result<Result<Outcome, WriteError>, String> {

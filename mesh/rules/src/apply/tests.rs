@@ -458,3 +458,32 @@ fn what_a_node_says_of_itself_is_checked_from_the_level_of_roles_on() {
     let taken = NodeRecord { name: "n1".parse().unwrap(), ..url("http://a:1") };
     assert!(matches!(ledger.run(moved(taken)), Outcome::Refused(_)));
 }
+
+/// A write that was retried under the next primary got a new id: one that had taken effect unseen was done twice. A tag went back to what it had been, and
+/// a delete that had worked was answered "not found".
+#[test]
+fn an_operation_keeps_its_id_through_a_change_of_primary_and_takes_effect_once() {
+    let mut ledger = Ledger::new();
+    ledger.run(raise(Level::ROLES));
+    let first = ledger.epoch();
+    assert_eq!(ledger.run(put(first, 1, "t", &[])), Outcome::Done);
+    let operation = OperationId(77);
+    let delete = |epoch| Command::DeleteTag { epoch, repository: "demo/a".parse().unwrap(), tag: "t".parse().unwrap() };
+    let run = |ledger: &mut Ledger, command: Command| {
+        ledger.revision += 1;
+        let envelope = Envelope { operation, at: Timestamp(ledger.revision), command };
+        apply(&mut ledger.records, Revision(ledger.revision), &envelope).unwrap()
+    };
+    let assign = Command::AssignPrimary { project: "demo".parse().unwrap(), node: NodeId(2), expect_epoch: first };
+    assert_eq!(ledger.run(assign), Outcome::Done);
+    let second = ledger.epoch();
+    // decided under the old epoch: refused, and nothing remembered; under the new one: done, once
+    assert_eq!(run(&mut ledger, delete(first)), Outcome::StaleEpoch { current: second });
+    assert_eq!(run(&mut ledger, delete(second)), Outcome::Done);
+    // what was under way meanwhile, of either epoch, hears the same and changes nothing, whatever the tag is now
+    assert_eq!(ledger.run(put(second, 2, "t", &[])), Outcome::Done);
+    for epoch in [first, second] {
+        assert_eq!(run(&mut ledger, delete(epoch)), Outcome::Done);
+    }
+    assert!(ledger.records.tag(&"demo/a".parse().unwrap(), &"t".parse().unwrap()).unwrap().is_some());
+}

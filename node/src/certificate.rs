@@ -83,7 +83,11 @@ async fn ask_replicas(neighbours: &Neighbours, identity: &Identity) -> Result<Id
     for replica in neighbours.alive() {
         let ask = Ask::Renew { certificate_request: request.clone() };
         last = match neighbours.links.ask(replica.id, ask, ASK).await {
-            Ok(Answer::Renewed(Ok(certificate))) => return identity.renewed(&certificate).map_err(|e| e.to_string()),
+            Ok(Answer::Renewed(Ok(certificate))) => match identity.renewed(&certificate) {
+                Ok(renewed) => return Ok(renewed),
+                // its clock may be wrong, and another's right
+                Err(error) => error.to_string(),
+            },
             Ok(Answer::Renewed(Err(reason))) => reason,
             Ok(_) => "another answer came".into(),
             Err(error) => error.to_string(),

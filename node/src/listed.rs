@@ -17,7 +17,12 @@ impl Judge for Listed {
     /// Of records that cannot be read nothing is known: only a certificate that names its role counts then.
     fn known(&self, node: NodeId) -> Known {
         let unreadable = Known { role: None, removed: false, nothing_known: false, level: Level::NEWEST };
-        self.0.view().and_then(|view| look_up(&*view, node)).unwrap_or(unreadable)
+        let mut known = self.0.view().and_then(|view| look_up(&*view, node)).unwrap_or(unreadable);
+        if let Records::Edge(_) = &self.0 {
+            // an edge keeps who is a member, and not who was: whoever is not listed any more counts as taken out
+            known.removed = known.role.is_none() && !known.nothing_known;
+        }
+        known
     }
 
     fn address_of(&self, node: NodeId) -> Option<SocketAddr> {

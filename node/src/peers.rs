@@ -1,6 +1,6 @@
 //! What this node does when another asks: the one place where links meet the rooms.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +11,12 @@ use mesh::ledger::Ledger;
 use mesh::links::{Guest, Service};
 use mesh::members::Members;
 use mesh::transfer::{CopyIn, Wanted};
+use parking_lot::Mutex;
 use quinn::{RecvStream, SendStream};
 use rules::command::{Command, Outcome};
 use rules::digest::Digest;
 use rules::level::{Build, Level};
+use rules::moment::Moment;
 use rules::names::{NodeId, OperationId, RepositoryName};
 use rules::records::{Invitation, Look, NodeRecord, ReadRecords, Role, key};
 use rules::wire::{Answer, Ask, Bulk, JoinGrant, JoinRequest, MAX_HAVE};
@@ -34,6 +36,9 @@ use crate::writes::Writes;
 
 /// The longest certificate request that is looked at, in bytes.
 const MAX_CERTIFICATE_REQUEST: usize = 8 << 10;
+
+/// Between two entries of the ledger for what one node says of itself.
+const INTRODUCED_EVERY: Duration = Duration::from_secs(1);
 
 /// The rooms that peers' questions go to.
 pub struct Peers {
@@ -69,6 +74,8 @@ pub struct Peers {
     pub grant: Duration,
     /// How long a write may take.
     pub commit: Duration,
+    /// Who told of itself lately.
+    pub introduced: Mutex<HashMap<NodeId, Moment>>,
 }
 
 impl Service for Peers {
@@ -227,6 +234,16 @@ impl Peers {
         Ok(certificate)
     }
 
+    /// Whether `node` may have another entry of the ledger for what it says of itself: one in [`INTRODUCED_EVERY`].
+    fn may_introduce(&self, node: NodeId) -> bool {
+        let now = clock::now();
+        let mut introduced = self.introduced.lock();
+        introduced.retain(|_, at| now.since(*at) < INTRODUCED_EVERY);
+        let first = !introduced.contains_key(&node);
+        introduced.entry(node).or_insert(now);
+        first
+    }
+
     /// A node tells where it is now: of itself only, and its role stays what it joined with.
     async fn introduce(&self, ledger: &Ledger, from: NodeId, record: NodeRecord) -> Answer {
         if record.id != from {
@@ -234,6 +251,13 @@ impl Peers {
         }
         if let Err(reason) = record.check() {
             return Answer::Refused(reason.into());
+        }
+        let known = self.neighbours.records.view().and_then(|view| view.record::<NodeRecord>(&key::node(from)));
+        if matches!(&known, Ok(Some(known)) if *known == record) {
+            return Answer::Introduced;
+        }
+        if !self.may_introduce(from) {
+            return Answer::Refused("this node told of itself a moment ago; ask again later".into());
         }
         let command = Command::MoveNode { node: record };
         match ledger.propose(OperationId(rand::random()), command, self.commit).await {

@@ -240,6 +240,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         rest: settings.uploads.expire_after,
         grant: settings.uploads.expire_after,
         commit: deadlines.commit,
+        introduced: Default::default(),
     });
     inner.spawn("links", links::serve(links.clone(), peers, inner.clone()));
 

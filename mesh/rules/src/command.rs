@@ -13,6 +13,9 @@ use crate::names::{Epoch, NodeId, OperationId, ProjectName, RepositoryName, Tag,
 use crate::proxy::ProxyChange;
 use crate::records::{BlobDescriptor, NodeRecord, Role, UpstreamRecord, User};
 
+/// The longest part of a name that builds of the first level read.
+const OLD_PART: usize = 128;
+
 /// A command with its idempotency key: however often it is proposed, it is applied once and every proposer gets the same answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
@@ -190,7 +193,12 @@ impl Command {
     /// The feature level from which on this may be proposed: a replica below it could not decode the entry. `RaiseLevel` itself is proposed only after
     /// every replica has said that it supports it.
     pub fn level(&self) -> Level {
-        Level::FIRST
+        let longest = match self {
+            Command::CreateProject { name, .. } => name.longest_part(),
+            Command::PutManifest { repository, .. } => repository.longest_part(),
+            _ => 0,
+        };
+        if longest > OLD_PART { Level::ROLES } else { Level::FIRST }
     }
 
     /// A word for logs and metrics.

@@ -80,7 +80,8 @@ pub struct DoorTerms {
     pub burst: u32,
     /// After how long an address may begin one more.
     pub refill: Duration,
-    /// Connections of strangers that may be open at once, from all addresses. A connection is a stranger's until its certificate was checked.
+    /// Connections of strangers that may be open at once, from all addresses, and as many of members. A connection is a stranger's until its certificate was
+    /// checked.
     pub strangers: usize,
     /// The same, from one address.
     pub strangers_of_one: usize,
@@ -116,6 +117,7 @@ pub enum Knock {
 pub struct Doorkeeper {
     terms: DoorTerms,
     strangers: usize,
+    members: usize,
     callers: HashMap<IpAddr, Caller>,
 }
 
@@ -147,15 +149,27 @@ pub fn caller_of(address: IpAddr) -> IpAddr {
 impl Doorkeeper {
     /// With nobody at the door.
     pub fn new(terms: DoorTerms) -> Self {
-        Doorkeeper { terms, strangers: 0, callers: HashMap::new() }
+        Doorkeeper { terms, strangers: 0, members: 0, callers: HashMap::new() }
     }
 
     /// A handshake begins. `member`: the records name the address as a member's; anybody may write it on a packet, so it spares a proof only while few are
     /// at the door. `proven`: the peer has shown that it receives at its address. After [`Knock::Admit`] the caller says how it ended:
     /// [`Doorkeeper::handle_left`].
+    ///
+    /// Members and strangers are counted apart: strangers, however many, keep no member out.
     pub fn handle_knock(&mut self, now: Moment, address: IpAddr, member: bool, proven: bool) -> Knock {
-        let crowded = self.strangers >= self.terms.strangers / 4;
-        if !proven && (!member || crowded) {
+        if member {
+            if !proven && self.members >= self.terms.strangers / 4 {
+                return Knock::Prove;
+            }
+            // all that are behind one address reconnect at once after an outage: the places bound them, not the rate
+            if self.members >= self.terms.strangers {
+                return Knock::Refuse;
+            }
+            self.members += 1;
+            return Knock::Admit;
+        }
+        if !proven {
             return Knock::Prove;
         }
         let address = caller_of(address);
@@ -169,18 +183,21 @@ impl Doorkeeper {
         let caller = self.callers.entry(address).or_insert(Caller { left: burst, since: now, strangers: 0 });
         caller.refill(now, burst, refill);
         let full = self.strangers >= self.terms.strangers || caller.strangers >= self.terms.strangers_of_one;
-        // members behind one address reconnect all at once after an outage: the connections they hold bound them, not the rate
-        if full || (!member && caller.left == 0) {
+        if full || caller.left == 0 {
             return Knock::Refuse;
         }
-        caller.left = caller.left.saturating_sub(1);
+        caller.left -= 1;
         caller.strangers += 1;
         self.strangers += 1;
         Knock::Admit
     }
 
-    /// A connection that was admitted is a stranger's no more: it has shown a certificate that counts, or it is over.
-    pub fn handle_left(&mut self, address: IpAddr) {
+    /// A connection that was admitted, as a `member`'s or not, is unknown no more: it has shown a certificate that counts, or it is over.
+    pub fn handle_left(&mut self, address: IpAddr, member: bool) {
+        if member {
+            self.members = self.members.saturating_sub(1);
+            return;
+        }
         self.strangers = self.strangers.saturating_sub(1);
         if let Some(caller) = self.callers.get_mut(&caller_of(address)) {
             caller.strangers = caller.strangers.saturating_sub(1);
@@ -264,7 +281,7 @@ mod tests {
         assert_eq!(door.handle_knock(now, address(1), false, false), Knock::Prove);
         for _ in 0..2 {
             assert_eq!(door.handle_knock(now, address(1), false, true), Knock::Admit);
-            door.handle_left(address(1));
+            door.handle_left(address(1), false);
         }
         assert_eq!(door.handle_knock(now, address(1), false, true), Knock::Refuse);
         assert_eq!(door.handle_knock(now, address(2), false, true), Knock::Admit, "others are not held up");
@@ -277,13 +294,20 @@ mod tests {
         let terms = DoorTerms { strangers: 8, strangers_of_one: 4, ..DoorTerms::default() };
         let mut door = Doorkeeper::new(terms);
         let now = Moment::from_micros(0);
+        // strangers from three places take all that there is for them
+        let strangers =
+            (10..13).flat_map(|n| [n; 4]).filter(|n| door.handle_knock(now, address(*n), false, true) == Knock::Admit);
+        assert_eq!(strangers.count(), 8);
+        // which keeps no member out
         assert_eq!(door.handle_knock(now, address(1), true, false), Knock::Admit);
         assert_eq!(door.handle_knock(now, address(1), true, false), Knock::Admit);
         assert_eq!(door.handle_knock(now, address(1), true, false), Knock::Prove, "the name of a member is no proof");
-        assert_eq!(door.handle_knock(now, address(1), true, true), Knock::Admit);
-        assert_eq!(door.handle_knock(now, address(1), true, true), Knock::Admit);
-        assert_eq!(door.handle_knock(now, address(1), true, true), Knock::Refuse, "nobody takes all the places");
-        assert_eq!(door.handle_knock(now, address(2), false, true), Knock::Admit);
+        for _ in 0..6 {
+            assert_eq!(door.handle_knock(now, address(1), true, true), Knock::Admit);
+        }
+        assert_eq!(door.handle_knock(now, address(1), true, true), Knock::Refuse, "there is an end to it");
+        door.handle_left(address(1), true);
+        assert_eq!(door.handle_knock(now, address(2), true, true), Knock::Admit);
     }
 
     #[test]
@@ -303,14 +327,20 @@ mod tests {
             let mut door = Doorkeeper::new(terms);
             let mut now = Moment::from_micros(0);
             let mut inside: Vec<u8> = Vec::new();
+            let mut members = 0;
             for (n, member, proven, leaves, wait) in knocks {
                 now = now + Duration::from_micros(wait);
                 if leaves && let Some(gone) = inside.pop() {
-                    door.handle_left(address(gone));
+                    door.handle_left(address(gone), false);
                 }
                 if door.handle_knock(now, address(n), member, proven) == Knock::Admit {
-                    inside.push(n);
+                    if member {
+                        members += 1;
+                    } else {
+                        inside.push(n);
+                    }
                 }
+                prop_assert!(members <= terms.strangers);
                 prop_assert!(inside.len() <= terms.strangers);
                 prop_assert!(inside.iter().filter(|i| **i == n).count() <= terms.strangers_of_one);
                 prop_assert!(door.callers.len() <= terms.addresses);

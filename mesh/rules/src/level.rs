@@ -14,7 +14,8 @@ impl Level {
     /// What a mesh has that never raised it.
     pub const FIRST: Level = Level(1);
     /// Certificates without a role count no more; an id that was used is never let in again; the key that signs tokens is sealed; what a node says of
-    /// itself is checked; an operation keeps its id through a change of its project's primary.
+    /// itself is checked; an operation keeps its id through a change of its project's primary; a part of a name
+    /// may be longer than 128 characters.
     pub const ROLES: Level = Level(2);
     /// The highest one that this build supports.
     pub const NEWEST: Level = Level::ROLES;

@@ -88,6 +88,20 @@ checked_name!(
     check_label
 );
 
+impl ProjectName {
+    /// The length of its longest part, which is all of it.
+    pub fn longest_part(&self) -> usize {
+        self.as_str().len()
+    }
+}
+
+impl RepositoryName {
+    /// The length of its longest part.
+    pub fn longest_part(&self) -> usize {
+        self.as_str().split('/').map(str::len).max().unwrap_or(0)
+    }
+}
+
 /// One path component: `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`.
 fn check_component(text: &str) -> Result<(), BadName> {
     const PROBLEM: BadName =

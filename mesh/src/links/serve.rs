@@ -52,6 +52,10 @@ pub struct Guest {
 const STRANGER: Duration = Duration::from_secs(5);
 /// How long a stranger may wait for its answer: a join is written by a majority.
 const JOINING: Duration = Duration::from_secs(30);
+/// How long a member may take to read an answer: the largest, over a slow link.
+const TAKEN: Duration = Duration::from_secs(120);
+/// Between two looks whether a connection's peer still counts.
+const LOOK: Duration = Duration::from_secs(2);
 /// So many connections of one member are open at a time: two, those of the processes that act for it (`atoll invite`), and what it has not yet given up. The
 /// oldest goes first.
 const OPEN: usize = 16;
@@ -72,25 +76,40 @@ const FOR_EDGE: Room = Room { streams: 256, window: 8 << 20 };
 /// What is bounded for each member over all its connections.
 #[derive(Default)]
 struct Hall {
-    guests: Mutex<HashMap<NodeId, Bounds>>,
+    /// A node that is known as a replica now, and was not before, gets a replica's bounds.
+    guests: Mutex<HashMap<(NodeId, bool), Bounds>>,
 }
 
 struct Bounds {
     connections: VecDeque<Connection>,
+    held: Held,
+}
+
+/// What one member may hold at a time.
+#[derive(Clone)]
+struct Held {
+    /// Bytes of messages of the consensus.
     consensus: Arc<Semaphore>,
+    /// Bytes of all other messages that are not small.
     others: Arc<Semaphore>,
+    /// Streams, small messages or not.
+    streams: Arc<Semaphore>,
 }
 
 impl Hall {
     /// Takes a connection of `guest` in; the oldest of too many is closed.
-    fn enter(&self, guest: Guest, connection: &Connection) -> (Arc<Semaphore>, Arc<Semaphore>) {
-        let bytes = if guest.standing == Standing::Replica { OF_REPLICA } else { OF_EDGE };
-        let permits = || Arc::new(Semaphore::new(bytes));
+    fn enter(&self, guest: Guest, connection: &Connection, room: &Room) -> Held {
+        let is_replica = guest.standing == Standing::Replica;
+        let bytes = if is_replica { OF_REPLICA } else { OF_EDGE };
+        let permits = |count: usize| Arc::new(Semaphore::new(count));
         let mut guests = self.guests.lock();
-        let bounds = guests.entry(guest.node).or_insert_with(|| Bounds {
+        let bounds = guests.entry((guest.node, is_replica)).or_insert_with(|| Bounds {
             connections: VecDeque::new(),
-            consensus: permits(),
-            others: permits(),
+            held: Held {
+                consensus: permits(bytes),
+                others: permits(bytes),
+                streams: permits(room.streams as usize * 2),
+            },
         });
         bounds.connections.retain(|c| c.close_reason().is_none());
         bounds.connections.push_back(connection.clone());
@@ -99,7 +118,7 @@ impl Hall {
         {
             oldest.close(0u32.into(), b"too many connections");
         }
-        (bounds.consensus.clone(), bounds.others.clone())
+        bounds.held.clone()
     }
 }
 
@@ -107,11 +126,12 @@ impl Hall {
 struct Place {
     door: Arc<Mutex<Doorkeeper>>,
     address: IpAddr,
+    member: bool,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.door.lock().handle_left(self.address);
+        self.door.lock().handle_left(self.address, self.member);
     }
 }
 
@@ -131,7 +151,7 @@ fn knock(links: &Links, incoming: Incoming) -> Option<(Incoming, Place)> {
     let (member, proven) = (links.knows(address), incoming.remote_address_validated());
     let knock = links.door.lock().handle_knock(clock::now(), address, member, proven);
     match knock {
-        Knock::Admit => Some((incoming, Place { door: links.door.clone(), address })),
+        Knock::Admit => Some((incoming, Place { door: links.door.clone(), address, member })),
         Knock::Prove => {
             if let Err(error) = incoming.retry() {
                 error.into_incoming().refuse();
@@ -182,21 +202,32 @@ async fn connection<S: Service>(
     }
     drop(place);
     let guest = Guest { node: shown.node, standing };
-    let (consensus, others) = hall.enter(guest, &connection);
     let room = if standing == Standing::Replica { FOR_REPLICA } else { FOR_EDGE };
+    let held = hall.enter(guest, &connection, &room);
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(room.streams));
     connection.set_receive_window(VarInt::from_u32(room.window));
     let (datagrams, heard, hearing) = (connection.clone(), service.clone(), links.clone());
     tasks.spawn("links.datagrams", async move {
         while let Ok(data) = datagrams.read_datagram().await {
-            // gossip is between replicas: an edge has no say in who is alive
-            if hearing.standing(&shown) == Standing::Replica {
+            // gossip is between replicas: an edge has no say in who is alive, nor has who was taken out or whose certificate has ended
+            if shown_by(&datagrams).is_some_and(|shown| hearing.standing(&shown) == Standing::Replica) {
                 heard.datagram(shown.node, data).await;
             }
         }
     });
     loop {
-        let (send, receive) = match connection.accept_bi().await {
+        let accepted = tokio::select! {
+            accepted = connection.accept_bi() => accepted,
+            // what runs on a connection runs for long: blobs, leases
+            () = tokio::time::sleep(LOOK) => {
+                if let Some(Standing::Nobody(reason)) = shown_by(&connection).map(|shown| links.standing(&shown)) {
+                    connection.close(0u32.into(), reason.as_bytes());
+                    return;
+                }
+                continue;
+            }
+        };
+        let (send, receive) = match accepted {
             Ok(streams) => streams,
             Err(quinn::ConnectionError::ApplicationClosed(close)) if close.reason == LEAVING => {
                 service.left(shown.node);
@@ -211,11 +242,13 @@ async fn connection<S: Service>(
             return;
         }
         let guest = Guest { node: shown.node, standing };
-        let (service, consensus, others) = (service.clone(), consensus.clone(), others.clone());
+        let Ok(place) = held.streams.clone().acquire_owned().await else { return };
+        let (service, held) = (service.clone(), held.clone());
         tasks.spawn("links.stream", async move {
-            if let Err(error) = stream(guest, send, receive, &*service, consensus, others).await {
+            if let Err(error) = stream(guest, send, receive, &*service, &held).await {
                 debug!(%error, "stream failed");
             }
+            drop(place);
         });
     }
 }
@@ -245,8 +278,7 @@ async fn stream<S: Service>(
     mut send: SendStream,
     mut receive: RecvStream,
     service: &S,
-    consensus: Arc<Semaphore>,
-    others: Arc<Semaphore>,
+    held: &Held,
 ) -> Result<(), LinkError> {
     let length = begin_frame(&mut receive, LARGEST).await?;
     let mut body = Vec::new();
@@ -267,7 +299,7 @@ async fn stream<S: Service>(
         }
     };
     // held for as long as what was read is in memory
-    let _memory = reserve(if kind.is_consensus() { consensus } else { others }, length).await?;
+    let _memory = reserve(if kind.is_consensus() { &held.consensus } else { &held.others }, length).await?;
     fill_frame(&mut receive, &mut body, length, STALLED).await?;
     let open = match wire::decode::<Open>(&body) {
         Ok(open) => open,
@@ -284,7 +316,8 @@ async fn stream<S: Service>(
                 answer = service.answer(from, ask) => answer,
                 _ = send.stopped() => return Ok(()),
             };
-            write_message(&mut send, &answer).await?;
+            // a peer that does not take its answer does not keep it in memory here
+            timeout(TAKEN, write_message(&mut send, &answer)).await.map_err(|_| LinkError::Deadline)??;
             let _ = send.finish();
         }
         Open::Lease => service.lease(from.node, send, receive).await,
@@ -294,12 +327,12 @@ async fn stream<S: Service>(
 }
 
 /// Waits until the peer's messages leave room for `length` bytes more. What is small counts as nothing: the number of streams bounds it.
-async fn reserve(bytes: Arc<Semaphore>, length: usize) -> Result<Option<OwnedSemaphorePermit>, LinkError> {
+async fn reserve(bytes: &Arc<Semaphore>, length: usize) -> Result<Option<OwnedSemaphorePermit>, LinkError> {
     if length <= SMALL {
         return Ok(None);
     }
     let permits = u32::try_from(length).map_err(LinkError::broken)?;
-    bytes.acquire_many_owned(permits).await.map(Some).map_err(LinkError::broken)
+    bytes.clone().acquire_many_owned(permits).await.map(Some).map_err(LinkError::broken)
 }
 
 /// What the peer's certificate shows now. The handshake has checked it against the mesh's CA. `None`: it has none.

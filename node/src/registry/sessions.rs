@@ -106,7 +106,9 @@ impl Sessions {
         let session = open.get_mut(id).filter(|s| s.repository == *repository).ok_or_else(unknown)?;
         session.touched = clock::now();
         match session.upload.take() {
-            Some(upload) => {
+            Some(mut upload) => {
+                // a claim of its own: who wanted it from the one before is not to be heard by this one
+                upload.ticket.claim = Arc::default();
                 session.taken = Arc::downgrade(&upload.ticket.claim);
                 Ok(upload)
             }

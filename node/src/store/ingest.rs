@@ -29,7 +29,6 @@ pub struct Ingest {
     algorithm: Algorithm,
     content: GroupHasher,
     sealed: bool,
-    room: Arc<Room>,
     taken: Taken,
 }
 
@@ -58,8 +57,7 @@ impl Ingest {
             algorithm,
             content: GroupHasher::new(),
             sealed: false,
-            room,
-            taken: Taken::default(),
+            taken: Taken::nothing_of(room),
         })
     }
 
@@ -81,7 +79,7 @@ impl Ingest {
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.taken.spend(&self.room, bytes.len() as u64)?;
+        self.taken.spend(bytes.len() as u64)?;
         (&*self.file).write_all(bytes)?;
         self.written += bytes.len() as u64;
         if let Some(hasher) = &mut self.hasher {

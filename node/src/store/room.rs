@@ -2,6 +2,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rules::cache::{missing_on_disk, reserve};
@@ -16,11 +18,13 @@ const PATIENCE: (u32, Duration) = (40, Duration::from_millis(100));
 pub(super) struct Room {
     folder: PathBuf,
     wanted: Notify,
+    /// Bytes that arrivals may write and have not written yet: they are not free for others.
+    promised: AtomicU64,
 }
 
 impl Room {
     pub(super) fn of(folder: &Path) -> Self {
-        Room { folder: folder.to_owned(), wanted: Notify::new() }
+        Room { folder: folder.to_owned(), wanted: Notify::new(), promised: AtomicU64::new(0) }
     }
 
     /// Free bytes and all bytes of the file system. `None` where it does not tell.
@@ -42,6 +46,7 @@ impl Room {
     /// Whether `bytes` more can be written and the reserve stays. Asks for room where there is less than there is to be.
     fn has(&self, bytes: u64) -> bool {
         let Some((free, all)) = self.free() else { return true };
+        let free = free.saturating_sub(self.promised.load(Ordering::Relaxed));
         if missing_on_disk(free, all, bytes) == 0 {
             return true;
         }
@@ -72,19 +77,39 @@ impl Room {
     }
 }
 
-/// One arrival's account of what it was given.
-#[derive(Default)]
-pub(super) struct Taken(u64);
+/// One arrival's account of what it was promised.
+pub(super) struct Taken {
+    room: Arc<Room>,
+    left: u64,
+}
 
 impl Taken {
-    /// `length` bytes are about to be written: asks for room when what was given is used up.
-    pub(super) fn spend(&mut self, room: &Room, length: u64) -> io::Result<()> {
-        if length > self.0 {
+    pub(super) fn nothing_of(room: Arc<Room>) -> Self {
+        Taken { room, left: 0 }
+    }
+
+    /// `length` bytes are about to be written: asks for room when what was promised is used up.
+    pub(super) fn spend(&mut self, length: u64) -> io::Result<()> {
+        if length > self.left {
+            self.give_back(self.left);
             let step = length.max(STEP);
             // near the end a step is too much where the piece still fits
-            self.0 = if room.has(step) { step } else { room.wait_for(length).map(|()| length)? };
+            let promised = if self.room.has(step) { step } else { self.room.wait_for(length).map(|()| length)? };
+            self.room.promised.fetch_add(promised, Ordering::Relaxed);
+            self.left = promised;
         }
-        self.0 -= length;
+        self.give_back(length);
         Ok(())
+    }
+
+    fn give_back(&mut self, bytes: u64) {
+        self.room.promised.fetch_sub(bytes, Ordering::Relaxed);
+        self.left -= bytes;
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.give_back(self.left);
     }
 }

@@ -404,6 +404,32 @@ proptest! {
     }
 }
 
+#[test]
+fn what_builds_of_the_first_level_cannot_read_is_not_proposed_before_the_level_of_roles() {
+    let at = |name: &str| {
+        let Command::PutManifest { epoch, digest, media_type, bytes, tags, blobs, subject, .. } =
+            put(Epoch::FIRST, 1, "t", &[])
+        else {
+            unreachable!("it is one")
+        };
+        Command::PutManifest {
+            epoch,
+            repository: name.parse().unwrap(),
+            digest,
+            media_type,
+            bytes,
+            tags,
+            blobs,
+            subject,
+        }
+    };
+    let (fits, long) = ("a".repeat(128), "a".repeat(129));
+    assert_eq!(create(&fits).level(), Level::FIRST);
+    assert_eq!(create(&long).level(), Level::ROLES);
+    assert_eq!(at(&format!("demo/{fits}/b")).level(), Level::FIRST);
+    assert_eq!(at(&format!("demo/{long}")).level(), Level::ROLES);
+}
+
 fn raise(level: Level) -> Command {
     Command::RaiseLevel { level, token_secret: b"sealed".to_vec() }
 }

@@ -13,6 +13,7 @@ use crate::moment::Moment;
 use crate::names::{Epoch, NodeId, ProjectName};
 use crate::placement::{self, Candidate};
 use crate::records::{NodeRecord, Project, Role};
+use crate::since::{keep_since, lasted};
 
 /// How patient failover is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,17 +148,6 @@ impl Failover {
             .chain(own_word)
             .collect()
     }
-}
-
-fn keep_since(since: &mut BTreeMap<NodeId, Moment>, now: Moment, current: &BTreeSet<NodeId>) {
-    since.retain(|node, _| current.contains(node));
-    for node in current {
-        since.entry(*node).or_insert(now);
-    }
-}
-
-fn lasted(since: &BTreeMap<NodeId, Moment>, now: Moment, node: NodeId, wanted: Duration) -> bool {
-    since.get(&node).is_some_and(|at| now.since(*at) >= wanted)
 }
 
 #[cfg(test)]

@@ -61,5 +61,6 @@ pub mod proxy;
 pub mod records;
 pub mod reputation;
 pub mod roster;
+mod since;
 pub mod voters;
 pub mod wire;

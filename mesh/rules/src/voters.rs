@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::moment::Moment;
 use crate::names::{NodeId, Region};
 use crate::records::{NodeRecord, Role};
+use crate::since::{keep_since, lasted};
 
 /// How patient the choice of voters is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,17 +146,6 @@ impl Voters {
 /// How many voters a mesh of so many replicas in so many regions has: 5 where there are five regions, else 3, fewer only where there are fewer nodes.
 fn voter_count(nodes: usize, regions: usize) -> usize {
     if regions >= 5 { 5 } else { nodes.min(3) }
-}
-
-fn keep_since(since: &mut BTreeMap<NodeId, Moment>, now: Moment, current: &BTreeSet<NodeId>) {
-    since.retain(|node, _| current.contains(node));
-    for node in current {
-        since.entry(*node).or_insert(now);
-    }
-}
-
-fn lasted(since: &BTreeMap<NodeId, Moment>, now: Moment, node: NodeId, wanted: Duration) -> bool {
-    since.get(&node).is_some_and(|at| now.since(*at) >= wanted)
 }
 
 #[cfg(test)]

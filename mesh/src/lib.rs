@@ -2,13 +2,10 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`supervise`] | the only place that starts tasks; one way to stop them |
-//! | [`clock`] | the only place that asks the time |
 //! | [`identity`] | the mesh's CA, a node's certificate, and how one is given out |
 //! | [`secrets`] | what the ledger keeps sealed |
 //! | [`links`] | QUIC connections to peers, bound to their certificates |
 //! | [`members`] | drives the gossip; keeps the roster |
-//! | [`grouped`] | a redb file whose writes share fsyncs |
 //! | [`ledger`] | the replicated log and its records; alone imports the consensus library |
 //! | [`transfer`] | blobs between nodes: fetches and copies, as streams |
 //!
@@ -16,12 +13,9 @@
 
 #![forbid(unsafe_code)]
 
-pub mod clock;
-pub mod grouped;
 pub mod identity;
 pub mod ledger;
 pub mod links;
 pub mod members;
 pub mod secrets;
-pub mod supervise;
 pub mod transfer;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh::clock;
+use ground::clock;
 use mesh::identity::{Candidate, Identity, IdentityError};
 use rules::names::NodeId;
 use rules::records::{Look, NodeRecord, Role, key};

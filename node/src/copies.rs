@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ground::supervise::Tasks;
 use mesh::links::LinkError;
-use mesh::supervise::Tasks;
 use mesh::transfer::{CopyIn, CopyOut, CopyPiece, TransferTerms};
 use parking_lot::Mutex;
 use rules::digest::{Algorithm, Digest};
@@ -18,8 +18,8 @@ use tracing::{debug, info};
 
 use crate::neighbours::Neighbours;
 use crate::pacing::Pacing;
-use crate::store::{FileBody, Following, Ingest, Store};
 use crate::transfers::{Direction, Transfers};
+use store::{FileBody, Following, Ingest, Store};
 
 /// One piece of a received copy is written at a time; this many may wait.
 const BATCH: usize = 1 << 20;

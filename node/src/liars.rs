@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh::clock;
-use mesh::supervise::Tasks;
+use ground::clock;
+use ground::supervise::Tasks;
 use parking_lot::Mutex;
 use rules::digest::Digest;
 use rules::names::NodeId;

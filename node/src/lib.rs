@@ -18,9 +18,7 @@
 //! | [`proxies`] | what a tag means upstream, asked once for the whole mesh |
 //! | [`mirrors`] | which repository a request means that names another registry |
 //! | [`preheats`] | images brought into regions before anyone asks |
-//! | [`upstream`] | another registry, as a client sees it |
 //! | [`neighbours`] | the other nodes as this one sees them |
-//! | [`store`] | blobs on disk |
 //! | [`certificate`] | this node's certificate, renewed in time |
 //! | [`listed`] | what the records say of a peer, for the links |
 //! | [`birth`] | what a new mesh begins with |
@@ -54,7 +52,5 @@ pub mod records;
 pub mod registry;
 pub mod serving;
 pub mod start;
-pub mod store;
 pub mod transfers;
-pub mod upstream;
 pub mod writes;

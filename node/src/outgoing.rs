@@ -18,8 +18,8 @@ use tracing::debug;
 use crate::flights::{Begun, Flights, Sources};
 use crate::neighbours::Neighbours;
 use crate::pacing::Pacing;
-use crate::store::{FileBody, Store, StoreError};
 use crate::transfers::{Direction, Transfers};
+use store::{FileBody, Store, StoreError};
 
 /// A blob with fewer bytes is sent to everyone who asks: it is over sooner than another could be asked.
 const PASSED_ON: u64 = 1 << 20;

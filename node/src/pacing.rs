@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mesh::clock;
+use ground::clock;
 use parking_lot::Mutex;
 use rules::names::{NodeId, Region};
 use rules::pacing::{Bucket, Class};

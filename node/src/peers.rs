@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mesh::clock;
+use ground::clock;
 use mesh::identity::Authority;
 use mesh::ledger::Ledger;
 use mesh::links::{Guest, Service};
@@ -31,8 +31,8 @@ use crate::preheats::Preheats;
 use crate::proxies::Proxies;
 use crate::rechecks::Rechecks;
 use crate::records::look;
-use crate::store::Store;
 use crate::writes::Writes;
+use store::Store;
 
 /// The longest certificate request that is looked at, in bytes.
 const MAX_CERTIFICATE_REQUEST: usize = 8 << 10;

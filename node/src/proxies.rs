@@ -12,10 +12,9 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh::clock;
+use ground::clock;
+use ground::supervise::Tasks;
 use mesh::secrets::Secrets;
-use mesh::supervise::Tasks;
-use mesh::transfer::TransferTerms;
 use parking_lot::Mutex;
 use rules::digest::Digest;
 use rules::manifest::Manifest;
@@ -27,12 +26,12 @@ use tracing::{info, warn};
 
 use crate::neighbours::Neighbours;
 use crate::records::Records;
-use crate::upstream::budget::{Answers, Decision, Freshness};
-use crate::upstream::{
-    AccessKey, AddressRule, Credentials, Endpoint, Fetched, Password, Resolved, Trust, Upstream, UpstreamError,
-    UpstreamSettings, UpstreamStanding, ecr,
-};
 use crate::writes::Writes;
+use upstream::budget::{Answers, Decision, Freshness};
+use upstream::{
+    AccessKey, AddressRule, Credentials, Endpoint, Fetched, Password, Resolved, Trust, Upstream, UpstreamError,
+    UpstreamSettings, UpstreamStanding, UpstreamTerms, ecr,
+};
 
 /// What an upstream's 401 or 403 means: some registries say it of what does not exist.
 const DENIED: &str = "it is not there, or the registry's credential may not see it";
@@ -45,7 +44,7 @@ const RETRY: Duration = Duration::from_secs(5);
 const UPSTREAM: Duration = Duration::from_millis(2200);
 /// How long that question may go on, each step of it: some registries take many seconds for what they have not had asked for lately. An upstream that says nothing
 /// must end some time, since who asks for the same waits for it.
-const QUESTION: Duration = Duration::from_secs(15);
+pub const QUESTION: Duration = Duration::from_secs(15);
 /// Who has waited so long for another's question has time for one of its own.
 const HANGS: Duration = Duration::from_millis(1100);
 /// How long the primary may take; with [`UPSTREAM`] once more after it, a client has its answer within five seconds.
@@ -63,10 +62,8 @@ pub struct ProxyTerms {
     pub fresh_for: Duration,
     /// How long a 404 is remembered.
     pub missing_for: Duration,
-    /// The largest manifest.
-    pub max_manifest: u64,
-    /// How patient questions are.
-    pub transfer: TransferTerms,
+    /// What each of them may take; its questions may take [`QUESTION`].
+    pub upstream: UpstreamTerms,
     /// Whether this node may ask upstreams itself.
     pub upstream_allowed: bool,
 }
@@ -198,9 +195,7 @@ impl Proxies {
             credentials,
             trust: self.trust.clone(),
             rule: self.terms.rule,
-            terms: self.terms.transfer,
-            question: QUESTION,
-            max_manifest: self.terms.max_manifest,
+            terms: self.terms.upstream,
             on_limit: Arc::new(on_limit),
         };
         let upstream = Arc::new(Upstream::new(settings, self.tasks.clone()));

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh::clock;
-use mesh::supervise::Tasks;
+use ground::clock;
+use ground::supervise::Tasks;
 use parking_lot::Mutex;
 use rules::digest::Digest;
 use rules::moment::Moment;
@@ -16,7 +16,7 @@ use tracing::{error, info};
 
 use crate::flights::{Flights, Sources};
 use crate::neighbours::{Hurry, Neighbours};
-use crate::store::Store;
+use store::Store;
 
 /// A copy is not looked at again for this long, whoever asks: each look reads the whole blob.
 const LATELY: Duration = Duration::from_secs(600);

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::Settings;
+use ground::supervise::Tasks;
 use mesh::identity::Identity;
 use mesh::ledger::{Ledger, LedgerTerms};
 use mesh::links::{self, Links};
 use mesh::members::{Members, MembersTerms};
 use mesh::secrets::Secrets;
-use mesh::supervise::Tasks;
 use mesh::transfer::TransferTerms;
 use metrics_exporter_prometheus::PrometheusHandle;
 use rules::command::{Command, Outcome};
@@ -44,15 +44,15 @@ use crate::pacing::Pacing;
 use crate::peers::Peers;
 use crate::preheats::Preheats;
 use crate::private;
-use crate::proxies::{Proxies, ProxyTerms};
+use crate::proxies::{self, Proxies, ProxyTerms};
 use crate::rechecks::Rechecks;
 use crate::records::{EdgeRecords, Records};
 use crate::registry::{Registry, Sessions};
 use crate::serving::Serving;
-use crate::store::Store;
 use crate::transfers::Transfers;
-use crate::upstream::{AddressRule, Trust};
 use crate::writes::{WriteTerms, Writes};
+use store::Store;
+use upstream::{AddressRule, Trust, UpstreamTerms};
 
 /// A node that runs.
 pub struct Running {
@@ -196,9 +196,13 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         },
         fresh_for: settings.upstreams.fresh_for,
         missing_for: settings.upstreams.missing_for,
-        max_manifest: settings.uploads.max_manifest,
-        // an upstream is asked twice before it is given up, and a client waits `stall` in all
-        transfer: TransferTerms { stall: deadlines.stall / 3, ..terms },
+        upstream: UpstreamTerms {
+            first_byte: terms.first_byte,
+            // an upstream is asked twice before it is given up, and a client waits `stall` in all
+            stall: deadlines.stall / 3,
+            question: proxies::QUESTION,
+            max_manifest: settings.uploads.max_manifest,
+        },
         upstream_allowed,
     };
     let trust = upstreams_trust(settings.upstreams.ca.as_deref())?;

@@ -281,7 +281,7 @@ fn a_certificate_counts_for_its_role_and_its_time() {
     mesh.members()[edge].wait_ready();
     let at = mesh_address(&mesh, "one");
     let authority = stolen(&mesh.members()[1].data()).authority;
-    let (edge_id, replica_id, now) = (id_of(&mesh, "edge"), id_of(&mesh, "two"), mesh::clock::timestamp());
+    let (edge_id, replica_id, now) = (id_of(&mesh, "edge"), id_of(&mesh, "two"), ground::clock::timestamp());
     let refused = |identity: &Identity, ask: &Ask| {
         let intruder = Intruder::with(identity);
         match intruder.knock(at) {
@@ -318,7 +318,7 @@ fn a_node_whose_certificate_has_expired_renews_it_and_goes_on() {
     let edge = mesh.add_edge("edge", "us-east-1", "");
     mesh.members()[edge].wait_ready();
     let authority = stolen(&mesh.members()[1].data()).authority;
-    let long_ago = Timestamp(mesh::clock::timestamp().0 - 90 * 24 * 3600 * 1000);
+    let long_ago = Timestamp(ground::clock::timestamp().0 - 90 * 24 * 3600 * 1000);
     // everything was off for three months
     for at in (0..=edge).rev() {
         mesh.members()[at].stop(rustix::process::Signal::TERM);
@@ -420,7 +420,7 @@ fn slander(mesh: &Formed, intruder: &Intruder, at: SocketAddr, as_whom: &Identit
     let known: Vec<Gossiped> = THREE.iter().enumerate().map(|(place, (name, _))| of(name, place)).collect();
     let own = intruder_member(as_whom);
     let nowhere: SocketAddr = ([127, 0, 0, 1], 9).into();
-    let now = mesh::clock::timestamp().0;
+    let now = ground::clock::timestamp().0;
     for to in known.iter().filter(|member| member.address == at) {
         for other in known.iter().filter(|member| member.id != as_whom.node) {
             for later in [0, 1, 3_600_000, u64::MAX - now] {
@@ -437,7 +437,7 @@ fn slander(mesh: &Formed, intruder: &Intruder, at: SocketAddr, as_whom: &Identit
 }
 
 fn intruder_member(identity: &Identity) -> Gossiped {
-    let incarnation = mesh::clock::timestamp().0;
+    let incarnation = ground::clock::timestamp().0;
     Gossiped { id: identity.node, address: ([127, 0, 0, 1], 10).into(), incarnation }
 }
 

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use super::database::other;
 use super::state::{HASH_BYTES, snapshot_meta};
 use super::types::{SnapshotMeta, Vote};
-use crate::supervise::blocking;
+use ground::supervise::blocking;
 
 /// What the files of snapshots that arrive begin with.
 const RECEIVED: &str = "snapshot.received";

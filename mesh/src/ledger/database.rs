@@ -10,7 +10,7 @@ use redb::{ReadableDatabase, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::grouped::Grouped;
+use ground::grouped::Grouped;
 
 /// Index to entry.
 pub(super) const LOG: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("log-1");

@@ -16,8 +16,8 @@ use rules::voters::{self, Step};
 use tracing::{info, warn};
 
 use super::Ledger;
-use crate::clock;
-use crate::supervise::Tasks;
+use ground::clock;
+use ground::supervise::Tasks;
 
 /// Between two looks at the situation.
 const LOOK: Duration = Duration::from_millis(200);

@@ -14,9 +14,9 @@ use tokio::sync::watch;
 use tracing::{debug, info};
 
 use super::Ledger;
-use crate::clock;
 use crate::links::{LinkError, read_message, write_message};
-use crate::supervise::Tasks;
+use ground::clock;
+use ground::supervise::Tasks;
 
 /// This node's leadership of one term.
 pub(super) struct Term {

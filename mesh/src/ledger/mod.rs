@@ -47,10 +47,10 @@ use rules::wire::{Answer, Ask, NoLedger, Proposed};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::clock;
 use crate::links::{LinkError, Links};
 use crate::members::Members;
-use crate::supervise::Tasks;
+use ground::clock;
+use ground::supervise::Tasks;
 use leases::Term;
 pub use reading::{Freshness, Reading};
 use types::{Entry, Raft};

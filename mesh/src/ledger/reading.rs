@@ -15,7 +15,7 @@ use tracing::debug;
 
 use super::state::View;
 use super::{LeaseState, Ledger};
-use crate::clock;
+use ground::clock;
 
 /// Whether an answer is what every other node would say now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

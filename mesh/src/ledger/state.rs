@@ -23,7 +23,7 @@ use tokio::sync::watch;
 
 use super::database::{META, STATE, Store, decode, encode, other};
 use super::types::{Consensus, LogEntry, LogId, Membership, Snapshot, SnapshotMeta};
-use crate::supervise::blocking;
+use ground::supervise::blocking;
 
 /// The state machine of this node.
 #[derive(Clone)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rules::pacing::{self, Class};
 
-use crate::clock;
+use ground::clock;
 
 /// Who stays behind looks again after so long.
 const AGAIN: Duration = Duration::from_millis(5);

@@ -378,7 +378,7 @@ pub(crate) fn open_for_tests(
 ) -> Arc<Links> {
     let candidate = crate::identity::Candidate::generate(node).unwrap();
     let role = rules::records::Role::Replica;
-    let certificate = authority.sign(node, role, &candidate.request, crate::clock::timestamp()).unwrap();
+    let certificate = authority.sign(node, role, &candidate.request, ground::clock::timestamp()).unwrap();
     let identity = Identity { node, certificate, key: candidate.key, authority: authority.clone() };
     Links::open(&identity, (std::net::Ipv4Addr::LOCALHOST, 0).into(), congestion).unwrap()
 }

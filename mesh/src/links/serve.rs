@@ -20,8 +20,9 @@ use tracing::{debug, warn};
 
 use super::frame::{STALLED, begin_frame, fill_frame};
 use super::{LEAVING, LinkError, Links, write_message};
-use crate::supervise::Tasks;
-use crate::{clock, identity};
+use crate::identity;
+use ground::clock;
+use ground::supervise::Tasks;
 
 /// What a node does when a peer asks.
 pub trait Service: Send + Sync + 'static {

@@ -256,7 +256,7 @@ impl ServerCertVerifier for KnownAuthority {
         let certificate = rustls::server::ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
         rustls::client::verify_server_cert_signed_by_trust_anchor(&certificate, &roots, &[], now, algorithms)?;
-        let role = shown(end_entity, crate::clock::timestamp()).and_then(|shown| shown.role);
+        let role = shown(end_entity, ground::clock::timestamp()).and_then(|shown| shown.role);
         match role {
             Some(Role::Replica) => Ok(ServerCertVerified::assertion()),
             None if !self.demand.named_replica => Ok(ServerCertVerified::assertion()),

@@ -15,9 +15,9 @@ use rules::wire::{Answer, Ask};
 use tracing::{debug, warn};
 
 use super::{Kept, Seen};
-use crate::clock;
 use crate::links::{LinkError, Links};
-use crate::supervise::Tasks;
+use ground::clock;
+use ground::supervise::Tasks;
 
 /// Between two looks at who is heard.
 const LOOK: Duration = Duration::from_millis(200);

@@ -26,9 +26,9 @@ use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use super::{Kept, MembersTerms, Seen};
-use crate::clock;
 use crate::links::Links;
-use crate::supervise::Tasks;
+use ground::clock;
+use ground::supervise::Tasks;
 
 /// The gossip is tuned for at least so many members.
 const SMALLEST: u32 = 8;

@@ -28,10 +28,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 
-use crate::clock;
 use crate::links::Links;
-use crate::supervise::Tasks;
 use gossip::Input;
+use ground::clock;
+use ground::supervise::Tasks;
 
 /// How the gossip is tuned; see the settings of the same names.
 #[derive(Clone, Copy, Debug)]

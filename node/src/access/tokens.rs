@@ -1,9 +1,9 @@
 //! `/service/token`: the distribution project's token protocol, GET and OAuth2 POST. Tokens are signed with a secret of the ledger, so every node
 //! checks those of every other. An edge has a replica sign them; what it signs itself, for the anonymous and when no replica answers, it alone can check.
 
+use ground::clock;
 use http::{Method, Response, header};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use mesh::clock;
 use rules::access::{Action, Identity, RegistryScope, Scope, allowed};
 use rules::mirror::Asked;
 use rules::moment::Timestamp;

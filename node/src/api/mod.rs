@@ -28,9 +28,9 @@ use crate::neighbours::Neighbours;
 use crate::preheats::Preheats;
 use crate::proxies::Proxies;
 use crate::records::Records;
-use crate::store::Store;
 use crate::transfers::Transfers;
 use crate::writes::{WriteTerms, Writes};
+use store::Store;
 
 /// The rooms that the API uses.
 pub struct Api {

@@ -14,8 +14,8 @@ use super::{Api, json_answer};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 use crate::proxies;
-use crate::upstream::ecr;
 use crate::writes::{Refusal, settle};
+use upstream::ecr;
 
 /// A request's body may have this many bytes.
 const BODY: u64 = 64 << 10;

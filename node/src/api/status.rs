@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ground::clock;
 use http::{Response, StatusCode};
-use mesh::clock;
 use mesh::ledger::LeaseState;
 use rules::digest::Digest;
 use rules::names::NodeId;

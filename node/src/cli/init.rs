@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use mesh::clock;
+use ground::clock;
 use mesh::identity::{Authority, Candidate, Identity, new_node_id, write_private};
 use mesh::secrets::Secrets;
 use rules::names::{NodeId, OperationId};

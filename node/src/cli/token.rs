@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use mesh::clock;
+use ground::clock;
 use mesh::identity::{Authority, Candidate, Identity, fingerprint, new_node_id};
 use mesh::links::{CongestionControl, Demand, Links, ask_to_join};
 use mesh::members::{keep_seeds, kept_seeds};

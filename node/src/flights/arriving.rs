@@ -11,7 +11,7 @@ use rules::wire::Held;
 use tokio::sync::watch;
 
 use super::FlightError;
-use crate::store::{Following, Ingest};
+use store::{Following, Ingest};
 
 /// A blob of which the length is known.
 #[derive(Clone)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use mesh::clock;
+use ground::clock;
 use mesh::links::LinkError;
 use rules::digest::Digest;
 use rules::flight::{Bound, Flight, Step};
@@ -19,8 +19,8 @@ use super::arriving::Landing;
 use super::source::{FetchError, Source};
 use super::{Arriving, FlightError, Flights, Found, Sources};
 use crate::neighbours::Hurry;
-use crate::store::StoreError;
 use crate::transfers::Moving;
+use store::StoreError;
 
 /// Between two attempts at sources that stand still.
 const AGAIN: Duration = Duration::from_millis(200);

@@ -19,7 +19,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use mesh::supervise::Tasks;
+use ground::supervise::Tasks;
 use mesh::transfer::TransferTerms;
 use parking_lot::Mutex;
 use rules::digest::Digest;
@@ -37,8 +37,8 @@ use source::Source;
 use crate::liars::Liars;
 use crate::neighbours::{Hurry, Neighbours};
 use crate::proxies::Proxies;
-use crate::store::Store;
 use crate::transfers::Transfers;
+use store::Store;
 
 /// Why a blob could not be had.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use rules::digest::Digest;
 use rules::moment::Moment;
 use rules::names::RepositoryName;
 
-use crate::upstream::UpstreamError;
+use upstream::UpstreamError;
 
 /// How long an answer stands for all who ask.
 const LATELY: Duration = Duration::from_secs(2);

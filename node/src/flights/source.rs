@@ -6,7 +6,7 @@ use mesh::transfer;
 use rules::flight::Claim;
 use rules::names::{NodeId, RepositoryName};
 
-use crate::upstream::{BlobStream, UpstreamError};
+use upstream::{BlobStream, UpstreamError};
 
 /// Bytes are written and published in pieces of about this size.
 const PIECE: usize = 256 << 10;

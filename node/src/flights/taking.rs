@@ -1,7 +1,7 @@
 //! What one source gives: asked from the byte that is wanted, believed or not, and taken until it ends, lies, breaks off or falls silent.
 
 use bytes::Bytes;
-use mesh::clock;
+use ground::clock;
 use mesh::transfer::{self, Wanted};
 use rules::digest::Digest;
 use rules::flight::{Flight, Judgement, Step};
@@ -13,9 +13,9 @@ use super::arriving::Landing;
 use super::fetching::{Fetching, store_error};
 use super::source::{Batch, FetchError, Incoming, Source, Then, next_batch};
 use super::{Arriving, FlightError, Flights};
-use crate::store::Ingest;
 use crate::transfers::Direction;
-use crate::upstream::UpstreamError;
+use store::Ingest;
+use upstream::UpstreamError;
 
 /// This much of a blob is withheld until its hash was checked.
 const WITHHELD: u64 = 64 << 10;

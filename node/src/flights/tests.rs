@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ground::supervise::Tasks;
 use mesh::identity::{Authority, Candidate, Identity};
 use mesh::ledger::{Ledger, LedgerTerms};
 use mesh::links::{self, CongestionControl, Guest, Line, Links, Service};
 use mesh::members::{Members, MembersTerms};
-use mesh::supervise::Tasks;
 use mesh::transfer::{Serve, TransferTerms};
 use parking_lot::Mutex;
 use quinn::{RecvStream, SendStream};
@@ -28,7 +28,7 @@ use super::{FlightError, Flights, Sources};
 use crate::liars::Liars;
 use crate::neighbours::Neighbours;
 use crate::records::Records;
-use crate::store::Store;
+use store::Store;
 
 /// Nothing here takes so long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -127,7 +127,7 @@ impl Rig {
         let open = |node: NodeId| {
             let candidate = Candidate::generate(node).unwrap();
             let certificate =
-                authority.sign(node, Role::Replica, &candidate.request, mesh::clock::timestamp()).unwrap();
+                authority.sign(node, Role::Replica, &candidate.request, ground::clock::timestamp()).unwrap();
             let identity = Identity { node, certificate, key: candidate.key, authority: authority.clone() };
             Links::open(&identity, ([127, 0, 0, 1], 0).into(), CongestionControl::default()).unwrap()
         };

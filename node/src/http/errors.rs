@@ -10,8 +10,8 @@ use crate::flights::FlightError;
 use crate::mirrors::NoMirror;
 use crate::preheats::Untaken;
 use crate::records::ReadError;
-use crate::store::StoreError;
 use crate::writes::Refusal;
+use store::StoreError;
 
 /// What a client can be told (distribution-spec "Error Codes"; `UNAVAILABLE` is ours, for what will be possible again).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use mesh::clock;
+use ground::clock;
 use rules::moment::Moment;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 

@@ -9,8 +9,8 @@ mod fetching;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use mesh::clock;
-use mesh::supervise::Tasks;
+use ground::clock;
+use ground::supervise::Tasks;
 use parking_lot::Mutex;
 use rules::digest::Digest;
 use rules::mirror;
@@ -23,7 +23,7 @@ use crate::flights::Flights;
 use crate::mirrors::{Mirrors, NoMirror};
 use crate::neighbours::Neighbours;
 use crate::proxies::Proxies;
-use crate::store::Store;
+use store::Store;
 
 /// So many orders run at a time.
 const RUNNING: usize = 8;

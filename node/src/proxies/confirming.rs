@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::{Proxies, UPSTREAM, slow};
-use crate::upstream::{Upstream, UpstreamError};
+use upstream::{Upstream, UpstreamError};
 
 /// So many blobs of one manifest are asked for at a time.
 const AT_A_TIME: usize = 16;

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use mesh::clock;
+use ground::clock;
+use ground::supervise::Tasks;
 use mesh::links::Links;
 use mesh::members::{Members, kept_seeds};
-use mesh::supervise::Tasks;
 use parking_lot::Mutex;
 use rules::access::Scope;
 use rules::edge::{EdgeTerms, Use, usable};

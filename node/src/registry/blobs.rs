@@ -18,8 +18,8 @@ use crate::http::range::{Wanted, wanted};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Parts, Payload, Piece};
 use crate::records::Freshness;
-use crate::store::FileBody;
-use crate::upstream::UpstreamError;
+use store::FileBody;
+use upstream::UpstreamError;
 
 /// How long other nodes may take to forget an upload.
 const REVOKE: Duration = Duration::from_secs(2);

@@ -23,9 +23,9 @@ use crate::neighbours::Neighbours;
 use crate::proxies::Proxies;
 use crate::rechecks::Rechecks;
 use crate::records::{Freshness, Records};
-use crate::store::Store;
 use crate::writes::Writes;
 pub use sessions::Sessions;
+use store::Store;
 
 /// The rooms that the verbs use, and their limits.
 pub struct Registry {

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use mesh::clock;
+use ground::clock;
 use parking_lot::Mutex;
 use rules::digest::{Algorithm, Digest};
 use rules::moment::Moment;
@@ -15,7 +15,7 @@ use tracing::info;
 
 use crate::copies::{Copies, Copying};
 use crate::http::{Code, Failure};
-use crate::store::{Ingest, Store};
+use store::{Ingest, Store};
 
 /// Who has brought nothing for so long may lose an upload to another request.
 const QUIET: Duration = Duration::from_secs(2);

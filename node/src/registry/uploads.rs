@@ -17,7 +17,7 @@ use crate::access::Caller;
 use crate::flights::Sources;
 use crate::http::request::{Interrupted, Request};
 use crate::http::{Code, Failure, Payload};
-use crate::store::{Ingest, StoreError};
+use store::{Ingest, StoreError};
 
 /// Bytes are written in batches of about this size while the next are received.
 const BATCH: usize = 1 << 20;

@@ -8,7 +8,7 @@ mod primary;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh::clock;
+use ground::clock;
 use rules::command::Outcome;
 use rules::digest::Digest;
 use rules::level::Level;
@@ -20,7 +20,7 @@ use tracing::debug;
 use crate::flights::Flights;
 use crate::neighbours::Neighbours;
 use crate::records::Records;
-use crate::store::Store;
+use store::Store;
 
 /// A node that has no lease waits this long for one before it refuses a write.
 const LEASE_WAIT: Duration = Duration::from_millis(800);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::StreamExt;
-use mesh::clock;
+use ground::clock;
 use rules::command::{Command, Outcome};
 use rules::digest::Digest;
 use rules::manifest::{BlobReference, Manifest, Referrer};

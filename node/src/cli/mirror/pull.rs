@@ -12,7 +12,7 @@ use rules::platform::Index;
 
 use super::check::{Image, Way, verify};
 use crate::cli::client::{Answer, Call, Client};
-use crate::upstream::challenge::{Challenge, parse};
+use upstream::challenge::{Challenge, parse};
 
 /// What a client says that it reads.
 const ACCEPTED: [&str; 4] =

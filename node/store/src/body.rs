@@ -14,8 +14,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use ground::supervise::blocking;
 use http_body::{Body, Frame, SizeHint};
-use mesh::supervise::blocking;
 use parking_lot::Mutex;
 use rustix::io::ReadWriteFlags;
 use tokio::sync::watch;

@@ -8,19 +8,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use ground::supervise::Tasks;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use mesh::supervise::Tasks;
-use mesh::transfer::TransferTerms;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::upstream::{AddressRule, Credentials, Password, Trust, Upstream, UpstreamSettings};
+use crate::{AddressRule, Credentials, Password, Trust, Upstream, UpstreamSettings, UpstreamTerms};
 
 pub(super) type Body = BoxBody<Bytes, io::Error>;
 
@@ -135,13 +134,12 @@ pub(super) fn settings(url: &str) -> UpstreamSettings {
         credentials: None,
         trust: Trust::public().unwrap(),
         rule: AddressRule { allow_private: false, allow_loopback: true },
-        terms: TransferTerms {
+        terms: UpstreamTerms {
             first_byte: Duration::from_secs(30),
             stall: Duration::from_secs(30),
-            source_stall: Duration::from_secs(30),
+            question: Duration::from_secs(30),
+            max_manifest: 1 << 20,
         },
-        question: Duration::from_secs(30),
-        max_manifest: 1 << 20,
         on_limit: Arc::new(|_, _| ()),
     }
 }

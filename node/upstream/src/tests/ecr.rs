@@ -6,19 +6,19 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use futures::future::join_all;
+use ground::clock;
 use http::Response;
-use mesh::clock;
 use rules::digest::Digest;
 use rules::moment::Timestamp;
 use tokio::net::TcpListener;
 
 use super::stage::{Body, Seen, Stage, answer};
 use super::{CONTENT, EMPTY, INDEX, rest};
-use crate::upstream::connect::Connections;
-use crate::upstream::ecr::Api;
-use crate::upstream::login::Login;
-use crate::upstream::sigv4::{self, Scope, Signing};
-use crate::upstream::{AccessKey, AddressRule, Credentials, Trust, Upstream, UpstreamError};
+use crate::connect::Connections;
+use crate::ecr::Api;
+use crate::login::Login;
+use crate::sigv4::{self, Scope, Signing};
+use crate::{AccessKey, AddressRule, Credentials, Trust, Upstream, UpstreamError};
 
 const ID: &str = "AKIDEXAMPLE";
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";

@@ -7,7 +7,7 @@ use rules::digest::Digest;
 
 use super::stage::{Stage, answer, robot};
 use super::{CONTENT, EMPTY, INDEX};
-use crate::upstream::{Upstream, UpstreamError};
+use crate::{Upstream, UpstreamError};
 
 /// A registry with a token service, which hands out `t0`, `t1`, ..; what it takes is decided by `good`.
 async fn with_tokens(good: impl Fn(&str, usize) -> bool + Send + Sync + 'static) -> Stage {

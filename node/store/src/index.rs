@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use mesh::grouped::Grouped;
+use ground::grouped::Grouped;
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use rules::digest::{ContentHash, Digest};
 use rules::moment::Timestamp;

@@ -7,9 +7,8 @@ mod stage;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use mesh::clock;
-use mesh::supervise::Tasks;
-use mesh::transfer::TransferTerms;
+use ground::clock;
+use ground::supervise::Tasks;
 use rcgen::{CertificateParams, KeyPair};
 use rules::digest::Digest;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -516,13 +515,10 @@ async fn a_503_with_retry_after_closes_everything() {
 async fn a_server_that_says_nothing_is_given_up_in_time() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut settings = settings(&format!("http://{}", silent.local_addr().unwrap()));
-    settings.terms = TransferTerms {
-        first_byte: Duration::from_millis(200),
-        stall: Duration::from_secs(60),
-        source_stall: Duration::from_secs(60),
-    };
-    settings.question = settings.terms.first_byte;
-    let upstream = Upstream::new(settings, mesh::supervise::Tasks::new());
+    settings.terms.first_byte = Duration::from_millis(200);
+    settings.terms.question = settings.terms.first_byte;
+    settings.terms.stall = Duration::from_secs(60);
+    let upstream = Upstream::new(settings, ground::supervise::Tasks::new());
     let began = Instant::now();
     assert!(matches!(upstream.resolve("a", "1").await, Err(UpstreamError::Unreachable(_))));
     let blob = upstream.blob("a", &Digest::sha256(CONTENT), 0).await;
@@ -536,7 +532,7 @@ async fn a_manifest_may_come_when_a_blob_would_have_been_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut settings = settings(&format!("http://{}", listener.local_addr().unwrap()));
     settings.terms.first_byte = Duration::from_millis(100);
-    let upstream = Upstream::new(settings, mesh::supervise::Tasks::new());
+    let upstream = Upstream::new(settings, ground::supervise::Tasks::new());
     let digest = Digest::sha256(EMPTY.as_bytes());
     let slow = async {
         let (mut manifest, _) = listener.accept().await.unwrap();
@@ -560,11 +556,8 @@ async fn a_body_that_stands_still_is_given_up_before_its_first_byte_and_after_it
     })
     .await;
     let mut settings = stage.settings();
-    settings.terms = TransferTerms {
-        first_byte: Duration::from_secs(2),
-        stall: Duration::from_millis(200),
-        source_stall: Duration::from_millis(200),
-    };
+    settings.terms.first_byte = Duration::from_secs(2);
+    settings.terms.stall = Duration::from_millis(200);
     let upstream = Upstream::new(settings, stage.tasks.clone());
     let mut stream = upstream.blob("a", &Digest::sha256(CONTENT), 0).await.unwrap();
     assert_eq!(stream.next().await.unwrap(), Some(Bytes::from_static(b"0123")));
@@ -577,7 +570,7 @@ async fn a_body_that_stands_still_is_given_up_before_its_first_byte_and_after_it
 #[tokio::test]
 async fn nobody_there_is_an_error_at_once() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let upstream = Upstream::new(settings(&format!("http://{closed}")), mesh::supervise::Tasks::new());
+    let upstream = Upstream::new(settings(&format!("http://{closed}")), ground::supervise::Tasks::new());
     assert!(matches!(upstream.resolve("a", "1").await, Err(UpstreamError::Unreachable(_))));
 }
 

@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ground::clock;
+use ground::supervise::Tasks;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
-use mesh::clock;
-use mesh::supervise::Tasks;
-use mesh::transfer::TransferTerms;
 use parking_lot::Mutex;
 use rules::digest::{Digest, Hasher};
 use rules::manifest::{BadManifest, Manifest, media_type};
@@ -43,6 +42,20 @@ const REDIRECTS: usize = 5;
 const UNWANTED: usize = 8 << 10;
 const UNWANTED_WAIT: Duration = Duration::from_millis(250);
 
+/// What an upstream may take of a node's time and memory.
+#[derive(Clone, Copy, Debug)]
+pub struct UpstreamTerms {
+    /// How long an answer may take to begin.
+    pub first_byte: Duration,
+    /// How long a body may stand still.
+    pub stall: Duration,
+    /// How long a question about a manifest may take until its answer begins, and a login. It may be longer than a
+    /// client waits: the question then goes on in the background.
+    pub question: Duration,
+    /// The largest manifest that is taken, in bytes.
+    pub max_manifest: u64,
+}
+
 /// What an upstream is.
 pub struct UpstreamSettings {
     /// Where it is.
@@ -53,12 +66,8 @@ pub struct UpstreamSettings {
     pub trust: Trust,
     /// Which addresses may be connected to.
     pub rule: AddressRule,
-    /// How long an answer may take to begin, and a body may stand still.
-    pub terms: TransferTerms,
-    /// How long a question about a manifest may take until its answer begins, and a login: longer than a client waits, if somebody asks in the background.
-    pub question: Duration,
-    /// The largest manifest that is taken, in bytes.
-    pub max_manifest: u64,
+    /// What it may take.
+    pub terms: UpstreamTerms,
     /// Is told how long the upstream asked to be left alone, and whether blobs are meant, too.
     pub on_limit: OnLimit,
 }
@@ -73,9 +82,7 @@ pub struct Upstream {
     pub(super) login: Login,
     gate: Mutex<Gate>,
     failed: Mutex<Option<(String, Moment)>>,
-    terms: TransferTerms,
-    question: Duration,
-    max_manifest: u64,
+    terms: UpstreamTerms,
     on_limit: OnLimit,
 }
 
@@ -128,20 +135,10 @@ struct Answer {
 impl Upstream {
     /// An upstream that has not been asked anything. Its connections and logins are tasks of `tasks`, and end with it.
     pub fn new(settings: UpstreamSettings, tasks: Tasks) -> Self {
-        let UpstreamSettings { endpoint, credentials, trust, rule, terms, question, max_manifest, on_limit } = settings;
+        let UpstreamSettings { endpoint, credentials, trust, rule, terms, on_limit } = settings;
         let connections = Connections::new(endpoint.authority(), rule, trust, terms.first_byte, tasks.clone());
-        let login = Login::new(connections.clone(), credentials, endpoint.is_secure(), question, tasks);
-        Upstream {
-            endpoint,
-            connections,
-            login,
-            gate: Mutex::default(),
-            failed: Mutex::default(),
-            terms,
-            question,
-            max_manifest,
-            on_limit,
-        }
+        let login = Login::new(connections.clone(), credentials, endpoint.is_secure(), terms.question, tasks);
+        Upstream { endpoint, connections, login, gate: Mutex::default(), failed: Mutex::default(), terms, on_limit }
     }
 
     /// Where it is.
@@ -168,7 +165,7 @@ impl Upstream {
     /// does not tell.
     pub async fn resolve(&self, repository: &str, reference: &str) -> Result<Resolved, UpstreamError> {
         let question = self.manifest_question(Method::HEAD, repository, reference)?;
-        let answer = self.within(self.question, self.ask(question)).await?;
+        let answer = self.within(self.terms.question, self.ask(question)).await?;
         let status = answer.response.status();
         let speechless = matches!(status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED)
             // storage services sign a URL for one method
@@ -200,7 +197,7 @@ impl Upstream {
 
     async fn fetch(&self, repository: &str, reference: &str) -> Result<Fetched, UpstreamError> {
         let question = self.manifest_question(Method::GET, repository, reference)?;
-        let answer = self.within(self.question, self.ask(question)).await?;
+        let answer = self.within(self.terms.question, self.ask(question)).await?;
         if answer.response.status() != StatusCode::OK {
             return Err(self.refusal(Ask::Manifest, answer).await);
         }
@@ -248,7 +245,7 @@ impl Upstream {
     }
 
     async fn whole(&self, body: Incoming) -> Result<Bytes, UpstreamError> {
-        let limit = usize::try_from(self.max_manifest).unwrap_or(usize::MAX);
+        let limit = usize::try_from(self.terms.max_manifest).unwrap_or(usize::MAX);
         let collect = Limited::new(body, limit).collect();
         let collected = tokio::time::timeout(self.terms.stall, collect)
             .await
@@ -317,7 +314,7 @@ impl Upstream {
     pub async fn has_blob(&self, repository: &str, digest: &Digest) -> Result<bool, UpstreamError> {
         let question =
             self.question(Method::HEAD, Ask::Blob, repository, &format!("blobs/{digest}"), HeaderMap::new())?;
-        let answer = self.within(self.question, self.ask(question)).await?;
+        let answer = self.within(self.terms.question, self.ask(question)).await?;
         let status = answer.response.status();
         let kind = answer.response.headers().get(header::CONTENT_TYPE);
         if status.is_success() && kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/html")) {

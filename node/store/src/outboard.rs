@@ -8,7 +8,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mesh::supervise::blocking;
+use ground::supervise::blocking;
 use rules::digest::Digest;
 use rules::groups::{GroupHasher, Groups};
 use rules::wire::Held;

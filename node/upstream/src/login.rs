@@ -12,11 +12,11 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::Shared;
+use ground::clock;
+use ground::supervise::Tasks;
 use http::uri::Scheme;
 use http::{HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
-use mesh::clock;
-use mesh::supervise::Tasks;
 use parking_lot::Mutex;
 use rules::moment::Moment;
 use serde_json::Value;
@@ -397,7 +397,7 @@ mod tests {
 
     impl Login {
         /// As if everything that is at hand had been asked for `by` earlier.
-        pub(in crate::upstream) fn age(&self, by: Duration) {
+        pub(crate) fn age(&self, by: Duration) {
             for slot in self.inner.memory.lock().slots.values_mut() {
                 if let Slot::Ready { asked, .. } = slot {
                     *asked = *asked - by;

@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh::clock;
-use mesh::supervise::blocking;
+use ground::clock;
+use ground::supervise::blocking;
 use parking_lot::Mutex;
 use rules::digest::{Algorithm, Digest, Hasher};
 use rules::moment::Timestamp;

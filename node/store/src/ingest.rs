@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mesh::supervise::blocking;
+use ground::supervise::blocking;
 use rules::digest::{Algorithm, ContentHash, Digest, Hasher};
 use rules::groups::{Checked, GroupHasher};
 use tokio::task::JoinHandle;

@@ -35,7 +35,7 @@ use rules::moment::Moment;
 
 pub use address::{AddressRule, Endpoint};
 pub use blob::BlobStream;
-pub use client::{Fetched, Resolved, Upstream, UpstreamSettings, UpstreamStanding};
+pub use client::{Fetched, Resolved, Upstream, UpstreamSettings, UpstreamStanding, UpstreamTerms};
 pub use connect::Trust;
 pub use ecr::AccessKey;
 pub use login::{Credentials, Password};
@@ -75,15 +75,17 @@ pub enum UpstreamError {
 
 /// Begun seconds from now on.
 fn seconds_until(until: Moment) -> u64 {
-    until.since(mesh::clock::now()).as_millis().div_ceil(1000) as u64
+    until.since(ground::clock::now()).as_millis().div_ceil(1000) as u64
 }
 
 impl UpstreamError {
-    pub(crate) fn unreachable(why: impl std::fmt::Display) -> Self {
+    /// That it cannot be reached, or could not be asked, and why.
+    pub fn unreachable(why: impl std::fmt::Display) -> Self {
         UpstreamError::Unreachable(why.to_string().into())
     }
 
-    pub(crate) fn bad(why: impl std::fmt::Display) -> Self {
+    /// That what was asked or what came is malformed, and why.
+    pub fn bad(why: impl std::fmt::Display) -> Self {
         UpstreamError::Bad(why.to_string().into())
     }
 }

@@ -16,11 +16,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
-use rules::digest::Digest;
-use rules::door::Shown;
-use rules::moment::Timestamp;
-use rules::names::NodeId;
-use rules::records::Role;
+use rules::ledger::records::Role;
+use rules::members::door::Shown;
+use rules::words::digest::Digest;
+use rules::words::moment::Timestamp;
+use rules::words::names::NodeId;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 

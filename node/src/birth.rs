@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use mesh::identity::write_private;
-use rules::command::Command;
-use rules::level::Level;
-use rules::names::{NodeId, OperationId, ProjectName};
-use rules::proxy::ProxyChange;
-use rules::records::{NodeRecord, User};
+use rules::ledger::command::Command;
+use rules::ledger::level::Level;
+use rules::ledger::records::{NodeRecord, User};
+use rules::proxies::proxy::ProxyChange;
+use rules::words::names::{NodeId, OperationId, ProjectName};
 use serde::{Deserialize, Serialize};
 
 /// A mesh to be formed.

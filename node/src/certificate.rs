@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use ground::clock;
 use mesh::identity::{Candidate, Identity, IdentityError};
-use rules::names::NodeId;
-use rules::records::{Look, NodeRecord, Role, key};
+use rules::ledger::records::{Look, NodeRecord, Role, key};
 use rules::wire::{Answer, Ask};
+use rules::words::names::NodeId;
 use tracing::{info, warn};
 
 use crate::neighbours::Neighbours;

@@ -9,10 +9,11 @@ use ground::supervise::Tasks;
 use mesh::links::LinkError;
 use mesh::transfer::{CopyIn, CopyOut, CopyPiece, TransferTerms};
 use parking_lot::Mutex;
-use rules::digest::{Algorithm, Digest};
-use rules::names::{NodeId, RepositoryName};
-use rules::pacing::Class;
-use rules::wire::{CopyEnd, Held};
+use rules::blobs::holding::Held;
+use rules::blobs::pacing::Class;
+use rules::wire::CopyEnd;
+use rules::words::digest::{Algorithm, Digest};
+use rules::words::names::{NodeId, RepositoryName};
 use tokio::sync::{oneshot, watch};
 use tracing::{debug, info};
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use ground::clock;
 use ground::supervise::Tasks;
 use parking_lot::Mutex;
-use rules::digest::Digest;
-use rules::names::NodeId;
-use rules::reputation::{Caught, Lie, Reputation};
+use rules::blobs::reputation::{Caught, Lie, Reputation};
 use rules::wire::Ask;
+use rules::words::digest::Digest;
+use rules::words::names::NodeId;
 use tracing::warn;
 
 use crate::neighbours::Neighbours;

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 
 use mesh::links::Judge;
-use rules::door::Known;
-use rules::level::Level;
-use rules::names::NodeId;
-use rules::records::{Look, NodeRecord, ReadRecords, RecordError, key};
+use rules::ledger::level::Level;
+use rules::ledger::records::{Look, NodeRecord, ReadRecords, RecordError, key};
+use rules::members::door::Known;
+use rules::words::names::NodeId;
 
 use crate::records::Records;
 

@@ -1,14 +1,14 @@
 //! The mesh as a mirror of other registries: which repository a request means that names one of them.
 //!
-//! The decision is `rules::mirror`; this room keeps what it needs at hand, as fresh as this node's records.
+//! The decision is `rules::proxies::mirror`; this room keeps what it needs at hand, as fresh as this node's records.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rules::mirror::{Asked, Meaning, MirrorRules, Mirrored};
-use rules::names::{BadName, ProjectName, RepositoryName, UpstreamId};
-use rules::records::{Look, RecordError};
+use rules::ledger::records::{Look, RecordError};
+use rules::proxies::mirror::{Asked, Meaning, MirrorRules, Mirrored};
+use rules::words::names::{BadName, ProjectName, RepositoryName, UpstreamId};
 
 use crate::proxies;
 use crate::records::Records;

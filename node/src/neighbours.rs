@@ -8,11 +8,12 @@ use futures::future::{FutureExt, join_all};
 use futures::stream::{FuturesUnordered, StreamExt};
 use mesh::links::Links;
 use mesh::members::Members;
-use rules::digest::Digest;
-use rules::names::{NodeId, Region, RepositoryName};
-use rules::placement::{self, Candidate};
-use rules::records::{Look, NodeRecord, Role, key};
-use rules::wire::{Answer, Ask, MAX_HAVE, Stock};
+use rules::blobs::holding::Stock;
+use rules::ledger::records::{Look, NodeRecord, Role, key};
+use rules::members::placement::{self, Candidate};
+use rules::wire::{Answer, Ask, MAX_HAVE};
+use rules::words::digest::Digest;
+use rules::words::names::{NodeId, Region, RepositoryName};
 
 use crate::records::Records;
 

@@ -9,10 +9,10 @@ use mesh::links::LinkError;
 use mesh::transfer::{Serve, Wanted};
 use parking_lot::Mutex;
 use quinn::SendStream;
-use rules::digest::{ContentHash, Digest};
-use rules::fanout::{Fanout, Place};
-use rules::groups::Groups;
-use rules::names::{NodeId, Region};
+use rules::blobs::fanout::{Fanout, Place};
+use rules::blobs::groups::Groups;
+use rules::words::digest::{ContentHash, Digest};
+use rules::words::names::{NodeId, Region};
 use tracing::debug;
 
 use crate::flights::{Begun, Flights, Sources};

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use ground::clock;
 use parking_lot::Mutex;
-use rules::names::{NodeId, Region};
-use rules::pacing::{Bucket, Class};
+use rules::blobs::pacing::{Bucket, Class};
+use rules::words::names::{NodeId, Region};
 
 use crate::neighbours::Neighbours;
 

@@ -16,11 +16,11 @@ use ground::clock;
 use ground::supervise::Tasks;
 use mesh::secrets::Secrets;
 use parking_lot::Mutex;
-use rules::digest::Digest;
-use rules::manifest::Manifest;
-use rules::names::{Reference, RepositoryName, UpstreamId};
-use rules::records::{Look, Project, RecordError, UpstreamRecord, key};
+use rules::ledger::records::{Look, Project, RecordError, UpstreamRecord, key};
 use rules::wire::{Answer, Ask, Referring, Resolution, WriteError};
+use rules::words::digest::Digest;
+use rules::words::manifest::Manifest;
+use rules::words::names::{Reference, RepositoryName, UpstreamId};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 

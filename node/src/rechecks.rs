@@ -8,9 +8,9 @@ use std::time::Duration;
 use ground::clock;
 use ground::supervise::Tasks;
 use parking_lot::Mutex;
-use rules::digest::Digest;
-use rules::moment::Moment;
-use rules::pacing::Class;
+use rules::blobs::pacing::Class;
+use rules::words::digest::Digest;
+use rules::words::moment::Moment;
 use tokio::sync::Semaphore;
 use tracing::{error, info};
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use hyper::body::Incoming;
 use metrics_exporter_prometheus::PrometheusHandle;
-use rules::mirror::Asked;
-use rules::records::{Look, key};
+use rules::ledger::records::{Look, key};
+use rules::proxies::mirror::Asked;
 use tracing::{Instrument, debug, info, info_span};
 
 use crate::access::Access;

@@ -16,15 +16,15 @@ use mesh::members::{Members, MembersTerms};
 use mesh::secrets::Secrets;
 use mesh::transfer::TransferTerms;
 use metrics_exporter_prometheus::PrometheusHandle;
-use rules::command::{Command, Outcome};
-use rules::edge::EdgeTerms;
-use rules::failover::FailoverTerms;
-use rules::lease::LeaseTerms;
-use rules::level::Level;
-use rules::names::{NodeId, OperationId};
-use rules::records::{Look, NodeRecord, Role, key};
-use rules::voters::VoterTerms;
+use rules::edges::EdgeTerms;
+use rules::ledger::command::{Command, Outcome};
+use rules::ledger::lease::LeaseTerms;
+use rules::ledger::level::Level;
+use rules::ledger::records::{Look, NodeRecord, Role, key};
+use rules::members::failover::FailoverTerms;
+use rules::members::voters::VoterTerms;
 use rules::wire::{Answer, Ask};
+use rules::words::names::{NodeId, OperationId};
 use tracing::{debug, info, warn};
 
 use crate::access::Access;
@@ -91,7 +91,7 @@ pub fn public_url(settings: &Settings) -> String {
 }
 
 /// The node's record as its settings describe it.
-pub fn node_record(settings: &Settings, id: NodeId) -> Result<NodeRecord, rules::names::BadName> {
+pub fn node_record(settings: &Settings, id: NodeId) -> Result<NodeRecord, rules::words::names::BadName> {
     Ok(NodeRecord {
         id,
         name: settings.name.parse()?,
@@ -174,7 +174,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         inner.clone(),
     );
     let caps = settings.links.caps.iter().map(|(region, rate)| Ok((region.parse()?, *rate)));
-    let caps: Vec<_> = caps.collect::<Result<_, rules::names::BadName>>().map_err(io::Error::other)?;
+    let caps: Vec<_> = caps.collect::<Result<_, rules::words::names::BadName>>().map_err(io::Error::other)?;
     let pacing = Pacing::new(neighbours.clone(), caps);
     let copies = Arc::new(Copies {
         neighbours: neighbours.clone(),

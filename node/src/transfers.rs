@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use rules::digest::Digest;
-use rules::names::NodeId;
+use rules::words::digest::Digest;
+use rules::words::names::NodeId;
 
 /// Which way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use http::Method;
 use mesh::identity::{Candidate, Identity};
-use rules::command::{Command, Envelope};
-use rules::digest::Digest;
-use rules::moment::Timestamp;
-use rules::names::{NodeId, OperationId};
-use rules::records::{NodeRecord, Role};
+use rules::ledger::command::{Command, Envelope};
+use rules::ledger::records::{NodeRecord, Role};
 use rules::wire::{Answer, Ask, JoinRequest, Open, SECRET, WriteKind, encode};
+use rules::words::digest::Digest;
+use rules::words::moment::Timestamp;
+use rules::words::names::{NodeId, OperationId};
 use serde_json::Value;
 use tests::formed::Formed;
 use tests::image::Image;
@@ -78,7 +78,7 @@ fn for_replicas() -> Vec<Ask> {
     let command = Command::RemoveNode { id: NodeId(1) };
     let operation = OperationId(7);
     let kind = WriteKind::Fenced(Box::new(command.clone()));
-    let repository: rules::names::RepositoryName = "demo/app".parse().expect("a name");
+    let repository: rules::words::names::RepositoryName = "demo/app".parse().expect("a name");
     let digest = Digest::sha256(b"anything");
     vec![
         Ask::Raft { kind: 0, body: vec![0; 64] },
@@ -89,7 +89,7 @@ fn for_replicas() -> Vec<Ask> {
         Ask::Revoke { repository, digest },
         Ask::Preheat { digest, via: None },
         Ask::Announce([NodeId(1)].into()),
-        Ask::Spare { upstream: rules::names::UpstreamId(1), everything: true, millis: 3_600_000 },
+        Ask::Spare { upstream: rules::words::names::UpstreamId(1), everything: true, millis: 3_600_000 },
     ]
 }
 
@@ -454,7 +454,7 @@ fn a_new_mesh_has_the_newest_level_and_says_which_build_each_node_runs() {
     let mut mesh = Formed::of(&THREE, "");
     let edge = mesh.add_edge("edge", "us-east-1", "");
     mesh.members()[edge].wait_ready();
-    let newest = u64::from(rules::level::Level::NEWEST.0);
+    let newest = u64::from(rules::ledger::level::Level::NEWEST.0);
     for at in 0..3 {
         let told = wait::until("every node says which build it runs", || {
             let told = mesh.client(at).get("/api/atoll/v1/level").ok()?.json();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rules::moment::{Moment, Timestamp};
+use rules::words::moment::{Moment, Timestamp};
 
 /// Now, on the monotonic clock that also counts suspend (`CLOCK_BOOTTIME`): a machine that slept holds no lease when it wakes.
 pub fn now() -> Moment {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::Fatal;
-use rules::health::{Disk, DiskTerms, DiskWatch};
+use rules::ledger::health::{Disk, DiskTerms, DiskWatch};
 use rules::wire::FromGranter;
 use tracing::{error, info, warn};
 

@@ -14,8 +14,8 @@ use openraft::raft::{
     VoteRequest, VoteResponse,
 };
 use quinn::{RecvStream, SendStream};
-use rules::names::NodeId;
 use rules::wire::{Answer, Ask, Bulk};
+use rules::words::names::NodeId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

@@ -7,10 +7,10 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use rules::lease::Touched;
-use rules::names::Revision;
-use rules::records::{Pair, ReadRecords, RecordError};
+use rules::ledger::lease::Touched;
+use rules::ledger::records::{Pair, ReadRecords, RecordError};
 use rules::wire::{Answer, Ask, NoLedger};
+use rules::words::names::Revision;
 use tracing::debug;
 
 use super::state::View;

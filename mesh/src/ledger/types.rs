@@ -4,7 +4,7 @@ use std::fmt;
 
 use openraft::impls::BasicNode;
 use openraft::type_config::alias::{EntryOf, LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf};
-use rules::command::{Envelope, Outcome};
+use rules::ledger::command::{Envelope, Outcome};
 use serde::{Deserialize, Serialize};
 
 /// What an entry carries.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rules::pacing::{self, Class};
+use rules::blobs::pacing::{self, Class};
 
 use ground::clock;
 

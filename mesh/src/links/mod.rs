@@ -21,11 +21,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quinn::{Connecting, Connection, ConnectionError, Endpoint, Incoming, RecvStream, SendStream, TransportConfig};
-use rules::door::{DoorTerms, Doorkeeper, Known, Shown, Standing};
-use rules::level::Level;
-use rules::names::NodeId;
-use rules::records::Role;
+use rules::ledger::level::Level;
+use rules::ledger::records::Role;
+use rules::members::door::{DoorTerms, Doorkeeper, Known, Shown, Standing};
 use rules::wire::{self, Answer, Ask, BadMessage, Bulk, Open};
+use rules::words::names::NodeId;
 
 pub use frame::{begin_frame, finish_message, read_message, read_message_within, write_frame, write_message};
 pub use line::Line;
@@ -143,7 +143,7 @@ impl Links {
 
     /// How far a peer may go that shows this.
     pub fn standing(&self, shown: &Shown) -> Standing {
-        rules::door::standing(shown, &self.known(shown.node))
+        rules::members::door::standing(shown, &self.known(shown.node))
     }
 
     /// What the records know of `node`.
@@ -377,7 +377,7 @@ pub(crate) fn open_for_tests(
     congestion: CongestionControl,
 ) -> Arc<Links> {
     let candidate = crate::identity::Candidate::generate(node).unwrap();
-    let role = rules::records::Role::Replica;
+    let role = rules::ledger::records::Role::Replica;
     let certificate = authority.sign(node, role, &candidate.request, ground::clock::timestamp()).unwrap();
     let identity = Identity { node, certificate, key: candidate.key, authority: authority.clone() };
     Links::open(&identity, (std::net::Ipv4Addr::LOCALHOST, 0).into(), congestion).unwrap()

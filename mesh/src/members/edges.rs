@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rules::names::NodeId;
-use rules::presence::{ANNOUNCED_EVERY, EVERY, Presence};
-use rules::records::Role;
-use rules::roster::{Event, Standing};
+use rules::ledger::records::Role;
+use rules::members::presence::{ANNOUNCED_EVERY, EVERY, Presence};
+use rules::members::roster::{Event, Standing};
 use rules::wire::{Answer, Ask};
+use rules::words::names::NodeId;
 use tracing::{debug, warn};
 
 use super::{Kept, Seen};
@@ -162,7 +162,7 @@ fn take_over(seen: &Seen, me: NodeId, replica: NodeId, mut up: BTreeSet<NodeId>,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rules::roster::Roster;
+    use rules::members::roster::Roster;
 
     #[test]
     fn an_edge_sees_what_the_replica_sees_but_for_the_two_of_them() {

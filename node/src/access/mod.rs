@@ -12,11 +12,11 @@ use ground::supervise::blocking;
 use http::{Method, header};
 use mesh::secrets::Secrets;
 use parking_lot::Mutex;
-use rules::access::{Action, Identity, RegistryScope, allowed};
-use rules::digest::Digest;
-use rules::names::RepositoryName;
-use rules::records::{Look, Project, User, key};
+use rules::ledger::records::{Look, Project, User, key};
+use rules::people::access::{Action, Identity, RegistryScope, allowed};
 use rules::wire::{Credentials, Verdict};
+use rules::words::digest::Digest;
+use rules::words::names::RepositoryName;
 
 use tokio::sync::Semaphore;
 

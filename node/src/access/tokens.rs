@@ -4,11 +4,11 @@
 use ground::clock;
 use http::{Method, Response, header};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use rules::access::{Action, Identity, RegistryScope, Scope, allowed};
-use rules::mirror::Asked;
-use rules::moment::Timestamp;
-use rules::records::{Look, MeshRecord, key};
+use rules::ledger::records::{Look, MeshRecord, key};
+use rules::people::access::{Action, Identity, RegistryScope, Scope, allowed};
+use rules::proxies::mirror::Asked;
 use rules::wire::{Credentials, Verdict};
+use rules::words::moment::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 

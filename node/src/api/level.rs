@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use http::{Response, StatusCode};
-use rules::command::{Command, Outcome};
-use rules::level::{self, Build, Level};
-use rules::names::OperationId;
-use rules::records::{Look, NodeRecord, Role};
+use rules::ledger::command::{Command, Outcome};
+use rules::ledger::level::{self, Build, Level};
+use rules::ledger::records::{Look, NodeRecord, Role};
 use rules::wire::{Answer, Ask};
+use rules::words::names::OperationId;
 use serde_json::json;
 use tracing::info;
 

@@ -1,10 +1,10 @@
 //! `/api/atoll/v1/mirrors`: what a client needs to know to use the mesh as a mirror. For everyone.
 
 use http::{Response, StatusCode};
-use rules::access::Identity;
-use rules::mirror::registry;
-use rules::records::Look;
-use rules::roster::Standing;
+use rules::ledger::records::Look;
+use rules::members::roster::Standing;
+use rules::people::access::Identity;
+use rules::proxies::mirror::registry;
 use serde_json::{Value, json};
 
 use super::{Api, json_answer};

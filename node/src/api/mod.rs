@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use mesh::secrets::Secrets;
-use rules::access::RegistryScope;
+use rules::people::access::RegistryScope;
 use serde_json::Value;
 
 use crate::access::Access;

@@ -1,8 +1,8 @@
 //! `/api/atoll/v1/nodes/NAME`: taking an edge out of the mesh.
 
 use http::{Response, StatusCode};
-use rules::command::Command;
-use rules::names::OperationId;
+use rules::ledger::command::Command;
+use rules::words::names::OperationId;
 
 use super::Api;
 use crate::http::{Code, Failure, Payload};

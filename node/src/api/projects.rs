@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
-use rules::command::{Command, Outcome};
-use rules::names::{Epoch, OperationId, ProjectId, ProjectName, UpstreamId};
-use rules::placement::{self, Candidate};
-use rules::proxy::{ProxyChange, ProxyRules, patterns};
-use rules::records::{Look, Project, ReadRecords};
+use rules::ledger::command::{Command, Outcome};
+use rules::ledger::records::{Look, Project, ReadRecords};
+use rules::members::placement::{self, Candidate};
+use rules::proxies::proxy::{ProxyChange, ProxyRules, patterns};
 use rules::wire::WriteKind;
+use rules::words::names::{Epoch, OperationId, ProjectId, ProjectName, UpstreamId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -143,7 +143,7 @@ impl Api {
         let name = written.project_name.as_deref().unwrap_or_default();
         let name: ProjectName = name
             .parse()
-            .map_err(|e: rules::names::BadName| Failure::new(Code::BadRequest, format!("project_name: {e}")))?;
+            .map_err(|e: rules::words::names::BadName| Failure::new(Code::BadRequest, format!("project_name: {e}")))?;
         let asked = written.asked()?;
         // Harbor's clients send 0 or null for a project of its own
         let upstream = written.registry_id.filter(|id| *id != 0).map(UpstreamId);

@@ -2,9 +2,9 @@
 
 use http::{HeaderValue, Response, StatusCode, header};
 use mesh::secrets::{SecretError, Secrets};
-use rules::command::Command;
-use rules::names::{OperationId, UpstreamId};
-use rules::records::{Look, UpstreamRecord, key};
+use rules::ledger::command::Command;
+use rules::ledger::records::{Look, UpstreamRecord, key};
+use rules::words::names::{OperationId, UpstreamId};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -289,7 +289,7 @@ fn missing(id: UpstreamId) -> Failure {
 #[cfg(test)]
 mod tests {
     use mesh::identity::Authority;
-    use rules::moment::Timestamp;
+    use rules::words::moment::Timestamp;
 
     use super::*;
 

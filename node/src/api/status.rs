@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use ground::clock;
 use http::{Response, StatusCode};
 use mesh::ledger::LeaseState;
-use rules::digest::Digest;
-use rules::names::NodeId;
-use rules::records::{Look, NodeRecord, Project, key};
-use rules::roster::Standing;
-use rules::wire::{Held, Stock};
+use rules::blobs::holding::{Held, Stock};
+use rules::ledger::records::{Look, NodeRecord, Project, key};
+use rules::members::roster::Standing;
+use rules::words::digest::Digest;
+use rules::words::names::NodeId;
 use serde_json::{Value, json};
 
 use super::{Api, json_answer};

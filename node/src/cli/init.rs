@@ -6,8 +6,8 @@ use std::path::Path;
 use ground::clock;
 use mesh::identity::{Authority, Candidate, Identity, new_node_id, write_private};
 use mesh::secrets::Secrets;
-use rules::names::{NodeId, OperationId};
-use rules::records::{NodeRecord, Role};
+use rules::ledger::records::{NodeRecord, Role};
+use rules::words::names::{NodeId, OperationId};
 
 use crate::access::hash_password;
 use crate::birth::Birth;

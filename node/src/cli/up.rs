@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use config::Settings;
 use mesh::identity::{Authority, new_node_id, write_private};
-use rules::records::{NodeRecord, Role};
+use rules::ledger::records::{NodeRecord, Role};
 use serde_json::{Value, json};
 
 use super::init::{ADMINISTRATOR, FIRST_PROJECT, issue, new_birth, new_password};

@@ -4,10 +4,10 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rules::digest::Digest;
-use rules::groups::Groups;
-use rules::pacing::Class;
-use rules::wire::Held;
+use rules::blobs::groups::Groups;
+use rules::blobs::holding::Held;
+use rules::blobs::pacing::Class;
+use rules::words::digest::Digest;
 use tokio::sync::watch;
 
 use super::FlightError;

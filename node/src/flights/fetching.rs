@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use ground::clock;
 use mesh::links::LinkError;
-use rules::digest::Digest;
-use rules::flight::{Bound, Flight, Step};
-use rules::moment::Moment;
-use rules::names::{NodeId, RepositoryName};
-use rules::pacing::Class;
-use rules::records::{BlobRecord, Look, key};
-use rules::reputation::Lie;
-use rules::wire::Held;
+use rules::blobs::flight::{Bound, Flight, Step};
+use rules::blobs::holding::Held;
+use rules::blobs::pacing::Class;
+use rules::blobs::reputation::Lie;
+use rules::ledger::records::{BlobRecord, Look, key};
+use rules::words::digest::Digest;
+use rules::words::moment::Moment;
+use rules::words::names::{NodeId, RepositoryName};
 use tracing::warn;
 
 use super::arriving::Landing;

@@ -1,7 +1,7 @@
 //! Blobs on their way to this node: one flight per digest, however many ask; everyone follows the file while it fills.
 //!
 //! Within a region one node fetches over the WAN (rendezvous hashing over the live nodes); the others fetch from it while it still
-//! fills. What a peer sends is checked in groups of 64 KiB before a byte of it goes on ([`rules::groups`]); only what comes from an upstream, which has no
+//! fills. What a peer sends is checked in groups of 64 KiB before a byte of it goes on ([`rules::blobs::groups`]); only what comes from an upstream, which has no
 //! list of groups, goes on unchecked, here and at those who follow. The last piece of a blob is handed out only after its digest was checked: a client
 //! never receives the whole of wrong bytes.
 //!
@@ -22,11 +22,11 @@ use std::time::Duration;
 use ground::supervise::Tasks;
 use mesh::transfer::TransferTerms;
 use parking_lot::Mutex;
-use rules::digest::Digest;
-use rules::names::{NodeId, RepositoryName};
-use rules::pacing::Class;
-use rules::placement;
-use rules::wire::Held;
+use rules::blobs::holding::Held;
+use rules::blobs::pacing::Class;
+use rules::members::placement;
+use rules::words::digest::Digest;
+use rules::words::names::{NodeId, RepositoryName};
 use tracing::debug;
 
 pub use arriving::{Arriving, Begun};

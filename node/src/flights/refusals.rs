@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rules::digest::Digest;
-use rules::moment::Moment;
-use rules::names::RepositoryName;
+use rules::words::digest::Digest;
+use rules::words::moment::Moment;
+use rules::words::names::RepositoryName;
 
 use upstream::UpstreamError;
 

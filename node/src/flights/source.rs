@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use mesh::links::LinkError;
 use mesh::transfer;
-use rules::flight::Claim;
-use rules::names::{NodeId, RepositoryName};
+use rules::blobs::flight::Claim;
+use rules::words::names::{NodeId, RepositoryName};
 
 use upstream::{BlobStream, UpstreamError};
 

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use ground::clock;
 use mesh::transfer::{self, Wanted};
-use rules::digest::Digest;
-use rules::flight::{Flight, Judgement, Step};
-use rules::names::NodeId;
-use rules::reputation::Lie;
+use rules::blobs::flight::{Flight, Judgement, Step};
+use rules::blobs::reputation::Lie;
+use rules::words::digest::Digest;
+use rules::words::names::NodeId;
 use tracing::{debug, warn};
 
 use super::arriving::Landing;

@@ -1,8 +1,8 @@
 //! The one table of HTTP errors: status, the distribution-spec's code, and who caused it. Rooms return their own errors; only here do they become statuses.
 
 use http::{HeaderValue, Response, StatusCode, header};
-use rules::digest::{BadDigest, Digest};
-use rules::records::RecordError;
+use rules::ledger::records::RecordError;
+use rules::words::digest::{BadDigest, Digest};
 use serde_json::{Value, json};
 
 use super::Payload;

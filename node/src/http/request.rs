@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderName, Method, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use rules::names::RepositoryName;
+use rules::words::names::RepositoryName;
 
 use super::errors::{Code, Failure};
 

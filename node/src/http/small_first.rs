@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ground::clock;
-use rules::moment::Moment;
+use rules::words::moment::Moment;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A small record: three packets on most paths.

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rules::digest::Digest;
-use rules::manifest::Manifest;
-use rules::names::{Reference, RepositoryName};
-use rules::platform::{Index, Listed};
-use rules::records::{Look, ManifestRecord, Project, RecordError, key};
+use rules::ledger::records::{Look, ManifestRecord, Project, RecordError, key};
 use rules::wire::Resolution;
+use rules::words::digest::Digest;
+use rules::words::manifest::Manifest;
+use rules::words::names::{Reference, RepositoryName};
+use rules::words::platform::{Index, Listed};
 
 use super::Preheats;
 use crate::proxies::Resolving;
@@ -109,7 +109,8 @@ impl Preheats {
 
     fn no_tag(&self, repository: &RepositoryName, reference: &Reference) -> String {
         let view = self.neighbours.records.view();
-        let tags = view.and_then(|view| rules::records::ReadRecords::scan(&*view, &key::tags(repository), None, NAMED));
+        let tags = view
+            .and_then(|view| rules::ledger::records::ReadRecords::scan(&*view, &key::tags(repository), None, NAMED));
         let tags: Vec<String> = tags.unwrap_or_default().iter().map(|(k, _)| key::tag_of(k)).collect();
         match tags.is_empty() {
             true => format!("there is no repository {repository}"),

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use rules::digest::Digest;
-use rules::names::{NodeId, Region, RepositoryName};
-use rules::pacing::Class;
-use rules::placement;
+use rules::blobs::pacing::Class;
+use rules::members::placement;
 use rules::wire::{Answer, Ask};
+use rules::words::digest::Digest;
+use rules::words::names::{NodeId, Region, RepositoryName};
 use tracing::{info, warn};
 
 use super::{Preheats, Shared, State};

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use ground::clock;
 use ground::supervise::Tasks;
 use parking_lot::Mutex;
-use rules::digest::Digest;
-use rules::mirror;
-use rules::moment::Timestamp;
-use rules::names::{Reference, Region, RepositoryName};
-use rules::records::{Look, RecordError};
+use rules::ledger::records::{Look, RecordError};
+use rules::proxies::mirror;
+use rules::words::digest::Digest;
+use rules::words::moment::Timestamp;
+use rules::words::names::{Reference, Region, RepositoryName};
 use tokio::sync::Semaphore;
 
 use crate::flights::Flights;

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use futures::future::Shared;
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use rules::digest::Digest;
-use rules::manifest::Manifest;
-use rules::names::RepositoryName;
-use rules::records::{BlobRecord, Look, RecordError, key};
+use rules::ledger::records::{BlobRecord, Look, RecordError, key};
+use rules::words::digest::Digest;
+use rules::words::manifest::Manifest;
+use rules::words::names::RepositoryName;
 use tokio::sync::oneshot;
 use tracing::warn;
 

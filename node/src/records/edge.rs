@@ -15,12 +15,12 @@ use ground::supervise::Tasks;
 use mesh::links::Links;
 use mesh::members::{Members, kept_seeds};
 use parking_lot::Mutex;
-use rules::access::Scope;
-use rules::edge::{EdgeTerms, Use, usable};
-use rules::moment::{Moment, Timestamp};
-use rules::names::{NodeId, Region};
-use rules::records::{Look, NodeRecord, Pair, ReadRecords, RecordError, Role, key};
+use rules::edges::{EdgeTerms, Use, usable};
+use rules::ledger::records::{Look, NodeRecord, Pair, ReadRecords, RecordError, Role, key};
+use rules::people::access::Scope;
 use rules::wire::{self, Answer, Ask, Credentials, Found, MAX_QUESTIONS, Query, Question, Verdict};
+use rules::words::moment::{Moment, Timestamp};
+use rules::words::names::{NodeId, Region};
 use tracing::{debug, info, warn};
 
 use super::kept::Kept;
@@ -320,7 +320,7 @@ impl Scanned for Query {
 
     fn pairs<T: serde::de::DeserializeOwned>(&self, kept: &Kept) -> Vec<T> {
         let pairs = kept.get(self).map(|answer| pairs_of(&answer.found)).unwrap_or_default();
-        pairs.iter().filter_map(|(_, value)| rules::records::decode(value).ok()).collect()
+        pairs.iter().filter_map(|(_, value)| rules::ledger::records::decode(value).ok()).collect()
     }
 }
 
@@ -351,7 +351,7 @@ impl Reading<'_> {
             return Some(found.clone());
         }
         let kept = self.edge.kept_of(&query);
-        let known = kept.as_ref().map(|(at, found)| rules::edge::Kept {
+        let known = kept.as_ref().map(|(at, found)| rules::edges::Kept {
             age: Duration::from_millis(self.now.0.saturating_sub(at.0)),
             something: **found != Found::Value(None),
         });

@@ -8,8 +8,8 @@ use std::time::Duration;
 use ground::grouped::Grouped;
 use parking_lot::Mutex;
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
-use rules::moment::Timestamp;
 use rules::wire::{Found, Query};
+use rules::words::moment::Timestamp;
 use tracing::warn;
 
 /// A query, encoded, to when it was answered and how.

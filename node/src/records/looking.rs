@@ -1,8 +1,8 @@
 //! A replica's answers to edges: records as they are now, without the secrets in them.
 
 use mesh::ledger::{Freshness, Ledger};
-use rules::edge::may_look;
-use rules::records::{ReadRecords, RecordError, UpstreamRecord, decode, encode};
+use rules::edges::may_look;
+use rules::ledger::records::{ReadRecords, RecordError, UpstreamRecord, decode, encode};
 use rules::wire::{Found, MAX_QUESTIONS, Query, Question};
 use serde_bytes::ByteBuf;
 
@@ -48,7 +48,7 @@ fn find(records: &impl ReadRecords, query: &Query) -> Result<Found, RecordError>
 
 /// An upstream's credentials stay with the replicas.
 fn without_secrets(key: &[u8], value: Vec<u8>) -> Result<Vec<u8>, RecordError> {
-    let upstreams = rules::records::key::upstreams();
+    let upstreams = rules::ledger::records::key::upstreams();
     if !key.starts_with(&upstreams) {
         return Ok(value);
     }
@@ -65,7 +65,7 @@ pub(super) fn value_of(found: &Found) -> Option<Vec<u8>> {
 }
 
 /// The pairs of a scan.
-pub(super) fn pairs_of(found: &Found) -> Vec<rules::records::Pair> {
+pub(super) fn pairs_of(found: &Found) -> Vec<rules::ledger::records::Pair> {
     match found {
         Found::Pairs(pairs) => pairs.iter().map(|(k, v)| (k.to_vec(), v.to_vec())).collect(),
         Found::Value(_) | Found::Same => Vec::new(),
@@ -75,9 +75,9 @@ pub(super) fn pairs_of(found: &Found) -> Vec<rules::records::Pair> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rules::moment::Timestamp;
-    use rules::names::UpstreamId;
-    use rules::records::{Look, MemoryRecords, WriteRecords, key};
+    use rules::ledger::records::{Look, MemoryRecords, WriteRecords, key};
+    use rules::words::moment::Timestamp;
+    use rules::words::names::UpstreamId;
 
     #[test]
     fn an_upstreams_credentials_are_not_told() {

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::ledger::{Freshness as LedgerFreshness, Ledger};
-use rules::command::Command;
-use rules::names::OperationId;
-use rules::records::{ReadRecords, RecordError};
+use rules::ledger::command::Command;
+use rules::ledger::records::{ReadRecords, RecordError};
 use rules::wire::{NoLedger, Proposed};
+use rules::words::names::OperationId;
 
 pub use edge::{EdgeRecords, EdgeStanding};
 pub use looking::look;

@@ -1,12 +1,12 @@
 //! Blobs: GET and HEAD with ranges, from here or as they arrive from another node; DELETE of what no manifest refers to.
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
-use rules::access::Action;
-use rules::digest::Digest;
-use rules::names::RepositoryName;
-use rules::pacing::Class;
-use rules::records::{BlobRecord, Look, key};
+use rules::blobs::pacing::Class;
+use rules::ledger::records::{BlobRecord, Look, key};
+use rules::people::access::Action;
 use rules::wire::{Answer, Ask};
+use rules::words::digest::Digest;
+use rules::words::names::RepositoryName;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;

@@ -2,14 +2,14 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use rules::access::Action;
-use rules::access::RegistryScope;
-use rules::apply::tags_page;
-use rules::digest::Digest;
-use rules::manifest::{Referrer, media_type};
-use rules::names::{RepositoryName, Tag};
-use rules::records::{Look, key};
+use rules::ledger::apply::tags_page;
+use rules::ledger::records::{Look, key};
+use rules::people::access::Action;
+use rules::people::access::RegistryScope;
 use rules::wire::{ReferrersPage, Referring};
+use rules::words::digest::Digest;
+use rules::words::manifest::{Referrer, media_type};
+use rules::words::names::{RepositoryName, Tag};
 use serde_json::{Value, json};
 
 use super::{Registry, UNASKED, answer, mark, moved, set};

@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use futures::future::join_all;
 use http::{HeaderValue, Method, Response, StatusCode, header};
-use rules::access::Action;
-use rules::command::Command;
-use rules::digest::Digest;
-use rules::manifest::Manifest;
-use rules::names::{Epoch, Reference, RepositoryName, Tag};
-use rules::records::{Look, ManifestRecord, Project};
+use rules::ledger::command::Command;
+use rules::ledger::records::{Look, ManifestRecord, Project};
+use rules::people::access::Action;
 use rules::wire::{Resolution, WriteKind};
+use rules::words::digest::Digest;
+use rules::words::manifest::Manifest;
+use rules::words::names::{Epoch, Reference, RepositoryName, Tag};
 
 use super::{Registry, UNASKED, answer, condition_failed, mark, moved, refuse_proxy, set};
 use crate::http::conditional::{self, Verdict};

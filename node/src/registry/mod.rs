@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use config::StaleReads;
 use http::{HeaderValue, Method, Response, StatusCode, header};
-use rules::digest::Digest;
-use rules::records::{Project, ReadRecords, RecordError, Role};
+use rules::ledger::records::{Project, ReadRecords, RecordError, Role};
+use rules::words::digest::Digest;
 
 use crate::access::Access;
 use crate::flights::Flights;

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use ground::clock;
 use parking_lot::Mutex;
-use rules::digest::{Algorithm, Digest};
-use rules::moment::Moment;
-use rules::names::RepositoryName;
-use rules::placement;
+use rules::members::placement;
+use rules::words::digest::{Algorithm, Digest};
+use rules::words::moment::Moment;
+use rules::words::names::RepositoryName;
 use tokio::sync::{Notify, watch};
 use tracing::info;
 

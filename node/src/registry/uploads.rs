@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
-use rules::access::Action;
-use rules::digest::{Algorithm, Digest};
-use rules::names::RepositoryName;
-use rules::records::{BlobRecord, Look, Project, key};
+use rules::ledger::records::{BlobRecord, Look, Project, key};
+use rules::people::access::Action;
+use rules::words::digest::{Algorithm, Digest};
+use rules::words::names::RepositoryName;
 use tokio::task::JoinHandle;
 
 use super::sessions::{Ticket, Upload};
@@ -41,7 +41,7 @@ impl Registry {
         let algorithm = match request.query("digest-algorithm") {
             None | Some("sha256") => Algorithm::Sha256,
             Some("sha512") => Algorithm::Sha512,
-            Some(_) => return Err(rules::digest::BadDigest::Algorithm.into()),
+            Some(_) => return Err(rules::words::digest::BadDigest::Algorithm.into()),
         };
         if let Some(digest) = request.query("digest") {
             let digest: Digest = digest.parse().map_err(|e| Failure::from(e).closing_unless_read(&request))?;
@@ -164,7 +164,7 @@ impl Registry {
             self.store.grant(digest, to, self.grant).await?;
             metrics::counter!("atoll_mounts_total").increment(1);
             if self.store.held(&digest)?.is_none() {
-                self.flights.join(digest, Sources::Find { via: None }, rules::pacing::Class::Copy);
+                self.flights.join(digest, Sources::Find { via: None }, rules::blobs::pacing::Class::Copy);
             }
         }
         Ok(readable)

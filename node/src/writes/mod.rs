@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ground::clock;
-use rules::command::Outcome;
-use rules::digest::Digest;
-use rules::level::Level;
-use rules::names::{OperationId, ProjectName};
-use rules::records::{Look, Project, RecordError, key};
+use rules::ledger::command::Outcome;
+use rules::ledger::level::Level;
+use rules::ledger::records::{Look, Project, RecordError, key};
 use rules::wire::{Answer, Ask, Write, WriteError, WriteKind};
+use rules::words::digest::Digest;
+use rules::words::names::{OperationId, ProjectName};
 use tracing::debug;
 
 use crate::flights::Flights;

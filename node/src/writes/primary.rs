@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use ground::clock;
-use rules::command::{Command, Outcome};
-use rules::digest::Digest;
-use rules::manifest::{BlobReference, Manifest, Referrer};
-use rules::names::{Epoch, NodeId, OperationId, ProjectName, Region, RepositoryName, Tag};
-use rules::placement;
-use rules::records::{BlobDescriptor, BlobRecord, Look, Project, Role, key};
-use rules::reputation;
-use rules::wire::{Answer, Ask, Held, NoLedger, Write, WriteError, WriteKind};
+use rules::blobs::holding::Held;
+use rules::blobs::reputation;
+use rules::ledger::command::{Command, Outcome};
+use rules::ledger::records::{BlobDescriptor, BlobRecord, Look, Project, Role, key};
+use rules::members::placement;
+use rules::wire::{Answer, Ask, NoLedger, Write, WriteError, WriteKind};
+use rules::words::digest::Digest;
+use rules::words::manifest::{BlobReference, Manifest, Referrer};
+use rules::words::names::{Epoch, NodeId, OperationId, ProjectName, Region, RepositoryName, Tag};
 use tracing::info;
 
 use super::Writes;

@@ -5,9 +5,9 @@ use std::fs::File;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use rules::cache::Cache;
-use rules::digest::Digest;
-use rules::moment::Timestamp;
+use rules::blobs::cache::Cache;
+use rules::words::digest::Digest;
+use rules::words::moment::Timestamp;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 struct Inner {

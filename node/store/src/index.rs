@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ground::grouped::Grouped;
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
-use rules::digest::{ContentHash, Digest};
-use rules::moment::Timestamp;
-use rules::names::{ProjectName, RepositoryName};
-use rules::wire::Held;
+use rules::blobs::holding::Held;
+use rules::words::digest::{ContentHash, Digest};
+use rules::words::moment::Timestamp;
+use rules::words::names::{ProjectName, RepositoryName};
 
 use super::StoreError;
 

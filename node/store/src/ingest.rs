@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ground::supervise::blocking;
-use rules::digest::{Algorithm, ContentHash, Digest, Hasher};
-use rules::groups::{Checked, GroupHasher};
+use rules::blobs::groups::{Checked, GroupHasher};
+use rules::words::digest::{Algorithm, ContentHash, Digest, Hasher};
 use tokio::task::JoinHandle;
 
 use super::StoreError;

@@ -24,10 +24,10 @@ use std::time::Duration;
 use ground::clock;
 use ground::supervise::blocking;
 use parking_lot::Mutex;
-use rules::digest::{Algorithm, Digest, Hasher};
-use rules::moment::Timestamp;
-use rules::names::{ProjectName, RepositoryName};
-use rules::wire::{Held, Stock};
+use rules::blobs::holding::{Held, Stock};
+use rules::words::digest::{Algorithm, Digest, Hasher};
+use rules::words::moment::Timestamp;
+use rules::words::names::{ProjectName, RepositoryName};
 
 pub use body::{Buffers, FileBody, Following};
 use eviction::Eviction;

@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ground::supervise::blocking;
-use rules::digest::Digest;
-use rules::groups::{GroupHasher, Groups};
-use rules::wire::Held;
+use rules::blobs::groups::{GroupHasher, Groups};
+use rules::blobs::holding::Held;
+use rules::words::digest::Digest;
 use tracing::{error, info, warn};
 
 use super::{OpenBlob, Store, StoreError};
@@ -127,8 +127,8 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rules::digest::Algorithm;
-    use rules::groups::GROUP;
+    use rules::blobs::groups::GROUP;
+    use rules::words::digest::Algorithm;
 
     async fn stored(bytes: &[u8]) -> (tempfile::TempDir, Arc<Store>, Digest) {
         let folder = tempfile::tempdir().unwrap();

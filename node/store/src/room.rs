@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rules::cache::{missing_on_disk, reserve};
+use rules::blobs::cache::{missing_on_disk, reserve};
 use tokio::sync::Notify;
 
 /// So many bytes are looked at together: the file system is not asked for every piece.

@@ -10,8 +10,8 @@ use std::str::FromStr;
 
 use http::uri::{Authority, Scheme};
 use http::{Uri, uri};
-use rules::mirror::{DOCKER_HUB, DOCKER_HUB_NAMES};
-use rules::names::{BadName, ProjectName, RepositoryName};
+use rules::proxies::mirror::{DOCKER_HUB, DOCKER_HUB_NAMES};
+use rules::words::names::{BadName, ProjectName, RepositoryName};
 
 /// Where Docker Hub's registry is.
 const HUB_REGISTRY: &str = "registry-1.docker.io";

@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes};
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use rules::digest::{Digest, Hasher};
+use rules::words::digest::{Digest, Hasher};
 
 use super::UpstreamError;
 

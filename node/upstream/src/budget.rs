@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rules::moment::{Moment, Timestamp};
+use rules::words::moment::{Moment, Timestamp};
 
 use super::Resolved;
 
@@ -218,7 +218,7 @@ impl Answers {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use rules::digest::Digest;
+    use rules::words::digest::Digest;
 
     const TERMS: Freshness = Freshness {
         found: Duration::from_secs(60),

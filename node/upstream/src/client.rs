@@ -14,11 +14,11 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, h
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use parking_lot::Mutex;
-use rules::digest::{Digest, Hasher};
-use rules::manifest::{BadManifest, Manifest, media_type};
-use rules::moment::Moment;
-use rules::names::Tag;
 use rules::wire::ReferrersPage;
+use rules::words::digest::{Digest, Hasher};
+use rules::words::manifest::{BadManifest, Manifest, media_type};
+use rules::words::moment::Moment;
+use rules::words::names::Tag;
 use serde_json::Value;
 use tracing::{info, warn};
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::Full;
-use rules::moment::{Moment, Timestamp};
+use rules::words::moment::{Moment, Timestamp};
 use serde_json::Value;
 
 use super::UpstreamError;

@@ -31,7 +31,7 @@ mod sigv4;
 
 use std::sync::Arc;
 
-use rules::moment::Moment;
+use rules::words::moment::Moment;
 
 pub use address::{AddressRule, Endpoint};
 pub use blob::BlobStream;

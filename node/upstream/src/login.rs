@@ -18,7 +18,7 @@ use http::uri::Scheme;
 use http::{HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use parking_lot::Mutex;
-use rules::moment::Moment;
+use rules::words::moment::Moment;
 use serde_json::Value;
 use tokio::sync::oneshot;
 

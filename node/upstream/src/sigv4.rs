@@ -1,8 +1,8 @@
 //! AWS Signature Version 4: who holds a secret signs a request with it, and the secret never leaves. Pure: the time is an argument.
 
 use aws_lc_rs::hmac;
-use rules::digest::Digest;
-use rules::moment::Timestamp;
+use rules::words::digest::Digest;
+use rules::words::moment::Timestamp;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 

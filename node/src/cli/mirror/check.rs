@@ -4,9 +4,9 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rules::digest::Digest;
-use rules::mirror::{self, DOCKER_HUB, is_registry, registry, without_colon};
-use rules::names::Reference;
+use rules::proxies::mirror::{self, DOCKER_HUB, is_registry, registry, without_colon};
+use rules::words::digest::Digest;
+use rules::words::names::Reference;
 
 use super::Asking;
 use super::nodes::{Known, Node, authority};

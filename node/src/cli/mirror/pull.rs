@@ -6,9 +6,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode, Uri};
-use rules::digest::{Digest, Hasher};
-use rules::manifest::{Manifest, media_type};
-use rules::platform::Index;
+use rules::words::digest::{Digest, Hasher};
+use rules::words::manifest::{Manifest, media_type};
+use rules::words::platform::Index;
 
 use super::check::{Image, Way, verify};
 use crate::cli::client::{Answer, Call, Client};

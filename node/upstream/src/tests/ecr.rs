@@ -8,8 +8,8 @@ use base64::prelude::BASE64_STANDARD;
 use futures::future::join_all;
 use ground::clock;
 use http::Response;
-use rules::digest::Digest;
-use rules::moment::Timestamp;
+use rules::words::digest::Digest;
+use rules::words::moment::Timestamp;
 use tokio::net::TcpListener;
 
 use super::stage::{Body, Seen, Stage, answer};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rules::digest::Digest;
+use rules::words::digest::Digest;
 
 use super::stage::{Stage, answer, robot};
 use super::{CONTENT, EMPTY, INDEX};

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use ground::clock;
 use ground::supervise::Tasks;
 use rcgen::{CertificateParams, KeyPair};
-use rules::digest::Digest;
+use rules::words::digest::Digest;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;

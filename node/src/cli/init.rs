@@ -9,10 +9,10 @@ use mesh::secrets::Secrets;
 use rules::ledger::records::{NodeRecord, Role};
 use rules::words::names::{NodeId, OperationId};
 
-use crate::access::hash_password;
-use crate::birth::Birth;
-use crate::private;
+use crate::start::birth::Birth;
+use crate::start::private;
 use crate::start::{identity_folder, node_record};
+use registry::people::hash_password;
 
 /// The administrator's name.
 pub(super) const ADMINISTRATOR: &str = "admin";

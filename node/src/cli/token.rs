@@ -22,7 +22,7 @@ use rules::words::names::{NodeId, OperationId};
 use serde::{Deserialize, Serialize};
 
 use super::init::refuse_existing;
-use crate::private;
+use crate::start::private;
 use crate::start::{identity_folder, mesh_address, node_record};
 
 /// How a token of a mesh begins whose certificates may be from before roles stood in them.

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::init::{ADMINISTRATOR, FIRST_PROJECT, issue, new_birth, new_password};
 use super::live;
 use super::status::table;
-use crate::private;
+use crate::start::private;
 use crate::start::{identity_folder, node_record, public_url};
 
 /// The regions of the little world.

@@ -53,7 +53,8 @@ use ground::clock;
 use ground::supervise::Tasks;
 use leases::Term;
 pub use reading::{Freshness, Reading};
-use types::{Entry, Raft};
+use state::Raft;
+use types::Entry;
 
 /// The log directive that quietens the consensus library: it tells every vote at `info`, and what an operator needs of it the ledger says itself.
 pub const QUIET: &str = "openraft=error";

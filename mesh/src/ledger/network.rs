@@ -20,7 +20,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::arrival::{self, Arrivals, Header};
-use super::types::{Consensus, Raft, Snapshot, Vote};
+use super::state::Raft;
+use super::types::{Consensus, Snapshot, Vote};
 use crate::links::{LinkError, Links, read_message, write_message};
 
 const APPEND: u8 = 1;

@@ -25,6 +25,9 @@ use super::database::{META, STATE, Store, decode, encode, other};
 use super::types::{Consensus, LogEntry, LogId, Membership, Snapshot, SnapshotMeta};
 use ground::supervise::blocking;
 
+/// The consensus, over this state.
+pub(super) type Raft = openraft::Raft<Consensus, StateMachine>;
+
 /// The state machine of this node.
 #[derive(Clone)]
 pub(super) struct StateMachine {

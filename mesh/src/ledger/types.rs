@@ -26,4 +26,3 @@ pub(super) type LogEntry = EntryOf<Consensus>;
 pub(super) type SnapshotMeta = SnapshotMetaOf<Consensus>;
 pub(super) type Membership = StoredMembershipOf<Consensus>;
 pub(super) type Snapshot = SnapshotOf<Consensus, std::path::PathBuf>;
-pub(super) type Raft = openraft::Raft<Consensus, super::state::StateMachine>;

@@ -58,7 +58,7 @@ impl Registry {
             if !proxied {
                 return Err(unknown(&digest));
             }
-            match self.proxies.confirms(&repository, &digest).await {
+            match self.confirming.confirms(&repository, &digest).await {
                 Ok(true) => self.store.grant(digest, &repository, self.grant).await?,
                 Ok(false) => return Err(unknown(&digest)),
                 // waiting does not help, and clients show the reason of a 404

@@ -12,6 +12,7 @@ use std::time::Duration;
 use http::{Method, Response, StatusCode};
 use registry::blobs::flights::Flights;
 use registry::blobs::rechecks::Rechecks;
+use registry::proxies::confirming::Confirming;
 use registry::proxies::resolving::Proxies;
 use registry::pushes::sessions::Sessions;
 use registry::upstreams::Upstreams;
@@ -44,6 +45,8 @@ pub struct Registry {
     pub sessions: Arc<Sessions>,
     /// What upstreams mean.
     pub proxies: Arc<Proxies>,
+    /// Whether they have what is here for another's sake.
+    pub confirming: Arc<Confirming>,
     /// Upstreams.
     pub upstreams: Arc<Upstreams>,
     /// The other nodes.

@@ -53,6 +53,7 @@ use registry::blobs::rechecks::Rechecks;
 use registry::blobs::transfers::Transfers;
 use registry::jobs::preheats::Preheats;
 use registry::people::Access;
+use registry::proxies::confirming::Confirming;
 use registry::proxies::mirrors::Mirrors;
 use registry::proxies::resolving::{self, Proxies, ProxyTerms};
 use registry::pushes::sessions::Sessions;
@@ -216,7 +217,15 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     let writes = Writes::new(neighbours.clone(), store.clone(), flights.clone(), write_terms);
     let proxy_terms =
         ProxyTerms { fresh_for: settings.upstreams.fresh_for, missing_for: settings.upstreams.missing_for };
-    let proxies = Proxies::new(neighbours.clone(), writes.clone(), upstreams.clone(), proxy_terms, inner.clone());
+    let confirming = Confirming::new(records.clone(), upstreams.clone(), inner.clone());
+    let proxies = Proxies::new(
+        neighbours.clone(),
+        writes.clone(),
+        upstreams.clone(),
+        confirming.clone(),
+        proxy_terms,
+        inner.clone(),
+    );
     let mirrors = Mirrors::new(records.clone(), mirror_rules(&settings.mirrors));
     let preheats = Preheats::new(
         neighbours.clone(),
@@ -273,6 +282,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         writes: writes.clone(),
         sessions: sessions.clone(),
         proxies,
+        confirming,
         upstreams: upstreams.clone(),
         neighbours: neighbours.clone(),
         first_byte: deadlines.first_byte,

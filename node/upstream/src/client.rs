@@ -24,13 +24,13 @@ use tracing::{info, warn};
 
 use super::address::{AddressRule, Endpoint};
 use super::blob::{Beginning, BlobStream};
-use super::budget::{Ask, Gate, retry_after};
+use super::budget::{Ask, Gate};
 use super::challenge;
 use super::connect::{Connections, Trust};
+use super::headers::{USER_AGENT, text, wait_of};
 use super::login::{Credentials, Login, Pass};
 use super::{UpstreamError, redirect};
 
-pub(super) const USER_AGENT: &str = concat!("atoll/", env!("CARGO_PKG_VERSION"));
 /// All kinds of manifests that the mesh keeps.
 const MANIFESTS: [&str; 4] =
     [media_type::OCI_INDEX, media_type::OCI_MANIFEST, media_type::DOCKER_LIST, media_type::DOCKER_MANIFEST];
@@ -525,10 +525,6 @@ fn affected(ask: Option<Ask>) -> &'static str {
     if ask == Some(Ask::Manifest) { "manifests" } else { "everything" }
 }
 
-fn text(headers: &HeaderMap, name: impl header::AsHeaderName) -> Option<&str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
-}
-
 fn digest(headers: &HeaderMap) -> Option<Digest> {
     text(headers, CONTENT_DIGEST)?.trim().parse().ok()
 }
@@ -558,11 +554,6 @@ fn next_page(headers: &HeaderMap) -> Option<String> {
     let (link, relation) = text(headers, header::LINK)?.split_once('>')?;
     let (_, query) = link.split_once('?')?;
     relation.contains("next").then(|| query.to_owned())
-}
-
-/// How long `Retry-After` asks to wait.
-pub(super) fn wait_of(headers: &HeaderMap) -> Option<Duration> {
-    retry_after(text(headers, header::RETRY_AFTER)?, text(headers, header::DATE), clock::timestamp())
 }
 
 fn expect(reference: &str, digest: &Digest) -> Result<(), UpstreamError> {

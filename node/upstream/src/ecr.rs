@@ -15,8 +15,8 @@ use serde_json::Value;
 
 use super::UpstreamError;
 use super::address::Endpoint;
-use super::client::USER_AGENT;
-use super::login::{PAUSE, Password};
+use super::headers::USER_AGENT;
+use super::password::{PAUSE, Password};
 use super::sigv4::{self, Scope, Signing};
 
 /// Harbor's word for a registry at Amazon ECR.

@@ -25,7 +25,9 @@ pub mod challenge;
 pub mod client;
 pub mod connect;
 pub mod ecr;
+mod headers;
 pub mod login;
+mod password;
 pub mod redirect;
 mod sigv4;
 
@@ -38,7 +40,8 @@ pub use blob::BlobStream;
 pub use client::{Fetched, Resolved, Upstream, UpstreamSettings, UpstreamStanding, UpstreamTerms};
 pub use connect::Trust;
 pub use ecr::AccessKey;
-pub use login::{Credentials, Password};
+pub use login::Credentials;
+pub use password::Password;
 
 /// Why an upstream could not give what was asked, by what can be done about it. The [`Upstream`] stays usable after every one of them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -3,7 +3,6 @@
 //! pulls, one login: upstreams limit logins as they limit pulls.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,9 +22,10 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::challenge::Challenge;
-use super::client::{USER_AGENT, wait_of};
 use super::connect::Connections;
 use super::ecr::AccessKey;
+use super::headers::{USER_AGENT, wait_of};
+use super::password::{PAUSE, Password};
 use super::{UpstreamError, redirect};
 
 /// A token service's answer may have this many bytes; tokens with many groups in them are long.
@@ -36,8 +36,6 @@ const SHORTEST: u64 = 60;
 const LONGEST: u64 = 3600;
 /// A refused login is not tried again for this long.
 const REFUSED: Duration = Duration::from_secs(10);
-/// The pause after a limit that does not say how long.
-pub(super) const PAUSE: Duration = Duration::from_secs(5);
 /// So many tokens are kept, about.
 const TOKENS: usize = 4096;
 /// A password for an access key that is refused so early was not too old.
@@ -52,21 +50,6 @@ pub enum Credentials {
     Password(Password),
     /// Exchanged for a password, which is shown.
     AccessKey(AccessKey),
-}
-
-/// A user's name and password, or a robot's, at an upstream. Cloud registries take a token as password (`AWS`, `_json_key`, `oauth2accesstoken`).
-#[derive(Clone, PartialEq, Eq)]
-pub struct Password {
-    /// The name.
-    pub user: String,
-    /// The password or secret.
-    pub password: String,
-}
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Password").field("user", &self.user).finish_non_exhaustive()
-    }
 }
 
 /// What a request shows.

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::blobs::MAX_HAVE;
+use super::frames::{LARGEST, SMALL};
 use super::joining::{JoinGrant, JoinRequest};
-use super::kinds::{LARGEST, SMALL};
 use super::ledger::{NoLedger, Proposed, Write, WriteError};
 use super::looking::{Found, Question};
 use super::people::{Credentials, Verdict};

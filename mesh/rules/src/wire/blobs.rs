@@ -6,7 +6,7 @@ use crate::blobs::pacing::Class;
 use crate::words::digest::{ContentHash, Digest};
 use crate::words::names::{NodeId, RepositoryName};
 
-/// How many blobs one [`Ask::Have`] may name.
+/// How many blobs one [`Ask::Have`](super::Ask::Have) may name.
 pub const MAX_HAVE: usize = 20_000;
 
 /// How a bulk stream begins.

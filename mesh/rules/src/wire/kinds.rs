@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ask::Ask;
 use super::blobs::{Bulk, MAX_HAVE};
+use super::frames::{HEAD, LARGEST, MANIFEST, SMALL};
 use super::joining::JoinRequest;
 use super::{BadMessage, VERSION};
 use crate::members::door::Standing;
@@ -13,23 +14,11 @@ use crate::members::door::Standing;
 pub enum Open {
     /// One question.
     Ask(Ask),
-    /// Read leases, see [`FromHolder`].
+    /// Read leases, see [`FromHolder`](super::FromHolder).
     Lease,
     /// Bytes.
     Bulk(Bulk),
 }
-
-/// The longest frame, in bytes: a few of the largest manifests in one message of the consensus.
-pub const LARGEST: usize = 40 << 20;
-
-/// The longest frame that most messages fit into, and the longest that is taken from a stranger, in bytes.
-pub const SMALL: usize = 64 << 10;
-
-/// A manifest of the largest size that `uploads.max_manifest` allows, with the descriptors of all that it refers to.
-const MANIFEST: usize = 16 << 20;
-
-/// So many bytes of a frame tell what it is for: the version, and the two numbers of [`Open`] and [`Ask`] or [`Bulk`].
-pub const HEAD: usize = 3;
 
 /// Why a frame is not read any further.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

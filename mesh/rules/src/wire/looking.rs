@@ -30,7 +30,7 @@ pub struct Question {
     pub unless: Option<[u8; 16]>,
 }
 
-/// How many questions one [`Ask::Look`] may hold.
+/// How many questions one [`Ask::Look`](super::Ask::Look) may hold.
 pub const MAX_QUESTIONS: usize = 64;
 
 /// The answer to a [`Query`].

@@ -4,6 +4,7 @@
 
 mod ask;
 mod blobs;
+mod frames;
 mod joining;
 mod kinds;
 mod ledger;
@@ -15,8 +16,9 @@ use serde::Serialize;
 
 pub use ask::{Answer, Ask};
 pub use blobs::{Bulk, CopyEnd, Fetched, MAX_HAVE};
+pub use frames::{HEAD, LARGEST, SMALL};
 pub use joining::{JoinGrant, JoinRequest, SECRET};
-pub use kinds::{HEAD, Kind, LARGEST, NotRead, Open, SMALL, decode_join, edges_answer};
+pub use kinds::{Kind, NotRead, Open, decode_join, edges_answer};
 pub use ledger::{FromGranter, FromHolder, NoLedger, Proposed, Write, WriteError, WriteKind};
 pub use looking::{Found, MAX_QUESTIONS, Query, Question};
 pub use people::{Credentials, Verdict};

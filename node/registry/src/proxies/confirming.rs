@@ -1,11 +1,13 @@
 //! What an upstream says of a blob that is in the mesh for another's sake.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::Shared;
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use ground::supervise::Tasks;
+use parking_lot::Mutex;
 use rules::ledger::records::{BlobRecord, Look, RecordError, key};
 use rules::words::digest::Digest;
 use rules::words::manifest::Manifest;
@@ -13,7 +15,9 @@ use rules::words::names::RepositoryName;
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::resolving::{Proxies, UPSTREAM, slow};
+use super::{UPSTREAM, slow};
+use crate::upstreams::Upstreams;
+use crate::view::Records;
 use upstream::{Upstream, UpstreamError};
 
 /// So many blobs of one manifest are asked for at a time.
@@ -26,14 +30,27 @@ const PROOF_KEPT: Duration = Duration::from_secs(60);
 const PROOF: Duration = Duration::from_secs(20);
 
 /// What comes of reading a blob for a proof.
-pub(super) type Proof = Shared<oneshot::Receiver<Result<bool, UpstreamError>>>;
+type Proof = Shared<oneshot::Receiver<Result<bool, UpstreamError>>>;
 
-impl Proxies {
+/// Asks upstreams for blobs, and reads those that they deny.
+pub struct Confirming {
+    records: Records,
+    upstreams: Arc<Upstreams>,
+    tasks: Tasks,
+    proofs: Arc<Mutex<HashMap<(RepositoryName, Digest), Proof>>>,
+}
+
+impl Confirming {
+    /// Nothing is asked of anyone yet.
+    pub fn new(records: Records, upstreams: Arc<Upstreams>, tasks: Tasks) -> Arc<Self> {
+        Arc::new(Confirming { records, upstreams, tasks, proofs: Arc::default() })
+    }
+
     /// Whether the upstream of a proxy project has a blob: asked before one is handed out that nothing in the project refers to, for it may be here for
     /// another project's sake.
     pub async fn confirms(&self, repository: &RepositoryName, digest: &Digest) -> Result<bool, UpstreamError> {
-        let Some((upstream, there)) = self.upstreams().of(repository)? else { return Ok(false) };
-        if !self.upstreams().allowed() {
+        let Some((upstream, there)) = self.upstreams.of(repository)? else { return Ok(false) };
+        if !self.upstreams.allowed() {
             return Ok(false);
         }
         let asked = tokio::time::timeout(UPSTREAM, upstream.has_blob(&there, digest));

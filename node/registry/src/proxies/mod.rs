@@ -9,3 +9,13 @@
 pub mod confirming;
 pub mod mirrors;
 pub mod resolving;
+
+use std::time::Duration;
+
+use upstream::UpstreamError;
+
+/// How long an upstream may take before what is cached is served. The question itself goes on, so that a slow upstream's answer is there for the next client.
+const UPSTREAM: Duration = Duration::from_millis(2200);
+fn slow() -> UpstreamError {
+    UpstreamError::Unreachable("it did not answer in time".into())
+}

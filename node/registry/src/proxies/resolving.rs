@@ -20,7 +20,8 @@ use rules::words::names::{Reference, RepositoryName};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use super::confirming::Proof;
+use super::confirming::Confirming;
+use super::{UPSTREAM, slow};
 use crate::upstreams::Upstreams;
 use crate::view::Records;
 use crate::view::neighbours::Neighbours;
@@ -35,8 +36,6 @@ const DENIED: &str = "it is not there, or the registry's credential may not see 
 const REMEMBERED: usize = 20_000;
 /// After a failure an upstream is not asked about the same thing for this long.
 const RETRY: Duration = Duration::from_secs(5);
-/// How long an upstream may take before what is cached is served. The question itself goes on, so that a slow upstream's answer is there for the next client.
-pub(super) const UPSTREAM: Duration = Duration::from_millis(2200);
 /// How long that question may go on, each step of it: some registries take many seconds for what they have not had asked for lately. An upstream that says nothing
 /// must end some time, since who asks for the same waits for it.
 pub const QUESTION: Duration = Duration::from_secs(15);
@@ -93,13 +92,13 @@ struct Remembered {
 /// What upstreams mean, as this node finds out.
 pub struct Proxies {
     neighbours: Arc<Neighbours>,
-    pub(super) records: Records,
+    records: Records,
     writes: Arc<Writes>,
     upstreams: Arc<Upstreams>,
-    pub(super) tasks: Tasks,
+    confirming: Arc<Confirming>,
+    tasks: Tasks,
     answers: Mutex<Remembered>,
     turns: Mutex<HashMap<(RepositoryName, String), Turn>>,
-    pub(super) proofs: Arc<Mutex<HashMap<(RepositoryName, Digest), Proof>>>,
 }
 
 impl Proxies {
@@ -108,6 +107,7 @@ impl Proxies {
         neighbours: Arc<Neighbours>,
         writes: Arc<Writes>,
         upstreams: Arc<Upstreams>,
+        confirming: Arc<Confirming>,
         terms: ProxyTerms,
         tasks: Tasks,
     ) -> Arc<Self> {
@@ -119,10 +119,10 @@ impl Proxies {
             neighbours,
             writes,
             upstreams,
+            confirming,
             tasks,
             answers: Mutex::new(answers),
             turns: Mutex::default(),
-            proofs: Arc::default(),
         })
     }
 
@@ -404,7 +404,7 @@ impl Proxies {
             }
         };
         let manifest = Manifest::read_served(&media_type, &bytes).map_err(UpstreamError::bad)?;
-        let unconfirmed = self.unconfirmed(repository, &upstream, &there, &manifest).await?;
+        let unconfirmed = self.confirming.unconfirmed(repository, &upstream, &there, &manifest).await?;
         let put =
             self.writes.put_cached(repository, resolved.digest, media_type, bytes, &manifest, tag, &unconfirmed).await;
         info!(%repository, reference = written, digest = %resolved.digest, ok = put.is_ok(), "upstream resolved");
@@ -452,8 +452,4 @@ impl Proxies {
     fn cached(&self, repository: &RepositoryName, digest: &Digest) -> bool {
         self.records.view().and_then(|view| view.manifest(repository, digest)).is_ok_and(|m| m.is_some())
     }
-}
-
-pub(super) fn slow() -> UpstreamError {
-    UpstreamError::Unreachable("it did not answer in time".into())
 }

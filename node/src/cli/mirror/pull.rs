@@ -10,7 +10,7 @@ use rules::words::digest::{Digest, Hasher};
 use rules::words::manifest::{Manifest, media_type};
 use rules::words::platform::Index;
 
-use super::check::{Image, Way, verify};
+use super::image::{Image, Way, verify};
 use crate::cli::client::{Answer, Call, Client};
 use upstream::challenge::{Challenge, parse};
 

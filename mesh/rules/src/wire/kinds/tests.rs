@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::*;
-use super::{KINDS, SMALL};
+use super::KINDS;
 use crate::blobs::pacing::Class;
 use crate::ledger::records::NodeRecord;
 use crate::members::door::Standing;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::Method;
 use mesh::identity::{Candidate, Identity};
+use rules::ledger::change::Change;
 use rules::ledger::command::{Command, Envelope};
 use rules::ledger::records::{NodeRecord, Role};
 use rules::wire::{Answer, Ask, JoinRequest, Open, SECRET, WriteKind, encode};
@@ -77,7 +78,7 @@ fn join_request(secret: Vec<u8>, node: NodeRecord) -> JoinRequest {
 fn for_replicas() -> Vec<Ask> {
     let command = Command::RemoveNode { id: NodeId(1) };
     let operation = OperationId(7);
-    let kind = WriteKind::Fenced(Box::new(command.clone()));
+    let kind = WriteKind::Fenced(Change::Delete { name: "demo".parse().expect("a name") });
     let repository: rules::words::names::RepositoryName = "demo/app".parse().expect("a name");
     let digest = Digest::sha256(b"anything");
     vec![

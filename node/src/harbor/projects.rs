@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use rules::ledger::change::Change;
 use rules::ledger::command::{Command, Outcome};
 use rules::ledger::records::{Look, Project, ReadRecords};
 use rules::members::placement::{self, Candidate};
 use rules::proxies::proxy::{ProxyChange, ProxyRules, patterns};
 use rules::wire::WriteKind;
-use rules::words::names::{Epoch, OperationId, ProjectId, ProjectName, UpstreamId};
+use rules::words::names::{OperationId, ProjectId, ProjectName, UpstreamId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -196,9 +197,7 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let Asked { public, durability, proxy, metadata } = Written::read(&mut request).await?.asked()?;
         let name = self.project(&request, &written).await?.name;
-        let epoch = Epoch::FIRST;
-        let command = Command::ConfigureProject { name: name.clone(), epoch, public, durability, proxy, metadata };
-        self.commit(&name, command).await?;
+        self.commit(Change::Configure { name, public, durability, proxy, metadata }).await?;
         Ok(Response::new(Payload::empty()))
     }
 
@@ -208,17 +207,18 @@ impl Harbor {
         written: ProjectName,
     ) -> Result<Response<Payload>, Failure> {
         let name = self.project(request, &written).await?.name;
-        let command = Command::DeleteProject { name: name.clone(), epoch: Epoch::FIRST };
+        let change = Change::Delete { name };
         // a large cache goes in parts; what broke off in between is finished by the next DELETE
-        while self.commit(&name, command.clone()).await? == Outcome::Unfinished {}
+        while self.commit(change.clone()).await? == Outcome::Unfinished {}
         Ok(Response::new(Payload::empty()))
     }
 
-    /// Commits through the project's primary, which puts its own epoch in.
-    async fn commit(&self, name: &ProjectName, command: Command) -> Result<Outcome, Failure> {
-        match self.writes.commit(name, WriteKind::Fenced(Box::new(command))).await {
+    /// Commits through the project's primary.
+    async fn commit(&self, change: Change) -> Result<Outcome, Failure> {
+        let name = change.project();
+        match self.writes.commit(&name, WriteKind::Fenced(change)).await {
             Ok(outcome) => Ok(outcome),
-            Err(Refusal::NotFound) => Err(missing(name)),
+            Err(Refusal::NotFound) => Err(missing(&name)),
             Err(Refusal::Conflict(reason)) => Err(Failure::new(Code::Precondition, reason)),
             Err(refusal) => Err(refusal.into()),
         }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use rules::ledger::apply::tags_page;
+use rules::ledger::records::tags_page;
 use rules::ledger::records::{Look, key};
 use rules::people::access::Action;
 use rules::people::access::RegistryScope;

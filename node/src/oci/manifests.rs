@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use futures::future::join_all;
 use http::{HeaderValue, Method, Response, StatusCode, header};
-use rules::ledger::command::Command;
+use rules::ledger::change::Change;
 use rules::ledger::records::{Look, ManifestRecord, Project};
 use rules::people::access::Action;
 use rules::wire::{Resolution, WriteKind};
 use rules::words::digest::Digest;
 use rules::words::manifest::Manifest;
-use rules::words::names::{Epoch, Reference, RepositoryName, Tag};
+use rules::words::names::{Reference, RepositoryName, Tag};
 
 use super::{Registry, UNASKED, condition_failed, refuse_proxy};
 use crate::http::answer::{STALE, answer, mark, moved, set};
@@ -188,15 +188,11 @@ impl Registry {
         reference: Reference,
     ) -> Result<Response<Payload>, Failure> {
         self.door.admit(&request, Action::Delete, &repository, |_, _| Ok(())).await?;
-        // the primary puts its own epoch in
-        let epoch = Epoch::FIRST;
-        let command = match &reference {
-            Reference::Tag(tag) => Command::DeleteTag { epoch, repository: repository.clone(), tag: tag.clone() },
-            Reference::Digest(digest) => {
-                Command::DeleteManifest { epoch, repository: repository.clone(), digest: *digest }
-            }
+        let change = match &reference {
+            Reference::Tag(tag) => Change::DeleteTag { repository: repository.clone(), tag: tag.clone() },
+            Reference::Digest(digest) => Change::DeleteManifest { repository: repository.clone(), digest: *digest },
         };
-        match self.writes.commit(&repository.project(), WriteKind::Fenced(Box::new(command))).await {
+        match self.writes.commit(&repository.project(), WriteKind::Fenced(change)).await {
             Ok(_) => Ok(answer(StatusCode::ACCEPTED)),
             Err(Refusal::NotFound) => {
                 Err(Failure::new(Code::ManifestUnknown, format!("repository {repository} has no manifest {reference}")))

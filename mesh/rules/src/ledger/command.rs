@@ -201,6 +201,29 @@ impl Command {
         if longest > OLD_PART { Level::ROLES } else { Level::FIRST }
     }
 
+    /// Of a project's write the project, and the epoch that it was decided under: applied under another one, it does nothing.
+    pub fn fence(&self) -> Option<(ProjectName, Epoch)> {
+        match self {
+            Command::ConfigureProject { name, epoch, .. } | Command::DeleteProject { name, epoch } => {
+                Some((name.clone(), *epoch))
+            }
+            Command::AssignPrimary { project, expect_epoch, .. } => Some((project.clone(), *expect_epoch)),
+            Command::PutManifest { epoch, repository, .. }
+            | Command::DeleteTag { epoch, repository, .. }
+            | Command::DeleteManifest { epoch, repository, .. } => Some((repository.project(), *epoch)),
+            Command::FormMesh { .. }
+            | Command::Invite { .. }
+            | Command::Join { .. }
+            | Command::RemoveNode { .. }
+            | Command::MoveNode { .. }
+            | Command::CreateProject { .. }
+            | Command::CreateUpstream { .. }
+            | Command::ChangeUpstream { .. }
+            | Command::DeleteUpstream { .. }
+            | Command::RaiseLevel { .. } => None,
+        }
+    }
+
     /// A word for logs and metrics.
     pub fn name(&self) -> &'static str {
         match self {

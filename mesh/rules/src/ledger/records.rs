@@ -531,3 +531,14 @@ impl<R: WriteRecords> WriteRecords for Tracked<'_, R> {
         self.records.remove(key)
     }
 }
+/// The names in a page of a repository's tags: up to `limit` after `last`, in order.
+pub fn tags_page<R: Look + ?Sized>(
+    records: &R,
+    repository: &RepositoryName,
+    last: Option<&Tag>,
+    limit: usize,
+) -> Result<Vec<String>, RecordError> {
+    let after = last.map(|tag| key::tag(repository, tag));
+    let pairs = records.scan(&key::tags(repository), after.as_deref(), limit)?;
+    Ok(pairs.iter().map(|(k, _)| key::tag_of(k)).collect())
+}

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::command::{Command, Outcome};
+use crate::ledger::change::Change;
+use crate::ledger::command::Outcome;
 use crate::ledger::lease::Grant;
 use crate::words::digest::Digest;
 use crate::words::names::{NodeId, OperationId, RepositoryName, Revision, Tag};
@@ -58,8 +59,8 @@ pub enum WriteKind {
         /// The tags to move.
         tags: Vec<Tag>,
     },
-    /// Anything that needs no more than the epoch: the primary puts its own into the command.
-    Fenced(Box<Command>),
+    /// Anything that needs no more than the primary's epoch.
+    Fenced(Change),
 }
 
 /// Why a primary did not commit.

@@ -13,7 +13,7 @@ use rules::members::placement;
 use rules::wire::{Answer, Ask, NoLedger, Write, WriteError, WriteKind};
 use rules::words::digest::Digest;
 use rules::words::manifest::{BlobReference, Manifest, Referrer};
-use rules::words::names::{Epoch, NodeId, OperationId, ProjectName, Region, RepositoryName, Tag};
+use rules::words::names::{NodeId, OperationId, ProjectName, Region, RepositoryName, Tag};
 use tracing::info;
 
 use super::Writes;
@@ -38,16 +38,9 @@ impl Writes {
                     Command::PutManifest { epoch, repository, digest, media_type, bytes, tags, blobs, subject };
                 self.propose(write.operation, command).await
             }
-            WriteKind::Fenced(command) => {
-                let project = match &*command {
-                    Command::DeleteTag { repository, .. } | Command::DeleteManifest { repository, .. } => {
-                        repository.project()
-                    }
-                    Command::ConfigureProject { name, .. } | Command::DeleteProject { name, .. } => name.clone(),
-                    other => return Err(WriteError::Invalid(format!("{} is not a project's write", other.name()))),
-                };
-                let epoch = self.primary_of(&project)?.epoch;
-                self.propose(write.operation, with_epoch(*command, epoch)).await
+            WriteKind::Fenced(change) => {
+                let epoch = self.primary_of(&change.project())?.epoch;
+                self.propose(write.operation, change.under(epoch)).await
             }
         }
     }
@@ -296,17 +289,4 @@ fn referrer_of(manifest: &Manifest, digest: Digest, media_type: &str, size: usiz
         };
         Box::new((subject, referrer))
     })
-}
-
-/// Puts the primary's epoch into a command that a client's node made.
-fn with_epoch(command: Command, epoch: Epoch) -> Command {
-    match command {
-        Command::DeleteTag { repository, tag, .. } => Command::DeleteTag { epoch, repository, tag },
-        Command::DeleteManifest { repository, digest, .. } => Command::DeleteManifest { epoch, repository, digest },
-        Command::ConfigureProject { name, public, durability, proxy, metadata, .. } => {
-            Command::ConfigureProject { name, epoch, public, durability, proxy, metadata }
-        }
-        Command::DeleteProject { name, .. } => Command::DeleteProject { name, epoch },
-        other => other,
-    }
 }

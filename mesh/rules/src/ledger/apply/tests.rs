@@ -1,10 +1,14 @@
-use super::*;
-use crate::ledger::records::{MemoryRecords, ReadRecords, User};
-use crate::proxies::proxy::ProxyChange;
-use crate::words::digest::ContentHash;
-use crate::words::names::NodeId;
-use proptest::prelude::*;
 use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::ledger::records::{
+    BlobDescriptor, BlobRecord, MemoryRecords, MeshRecord, NodeRecord, ReadRecords, Role, TagRecord, User, tags_page,
+};
+use crate::proxies::proxy::ProxyChange;
+use crate::words::digest::{ContentHash, Digest};
+use crate::words::names::{Epoch, NodeId, ProjectId, RepositoryName, UpstreamId};
 
 struct Ledger {
     records: MemoryRecords,

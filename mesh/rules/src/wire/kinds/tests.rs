@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::super::*;
 use super::KINDS;
 use crate::blobs::pacing::Class;
+use crate::ledger::change::Change;
 use crate::ledger::records::NodeRecord;
 use crate::members::door::Standing;
 use crate::words::digest::Digest;
@@ -27,7 +28,13 @@ fn one_of_each() -> Vec<(&'static str, Open)> {
         ("Raft", Ask::Raft { kind: 0, body: vec![1] }),
         ("Propose", Ask::Propose(envelope.clone())),
         ("ReadIndex", Ask::ReadIndex),
-        ("Write", Ask::Write(Write { operation: OperationId(1), kind: WriteKind::Fenced(Box::new(envelope.command)) })),
+        (
+            "Write",
+            Ask::Write(Write {
+                operation: OperationId(1),
+                kind: WriteKind::Fenced(Change::Delete { name: "demo".parse().unwrap() }),
+            }),
+        ),
         ("Have", Ask::Have { digests: vec![digest], repository: None }),
         ("Replicate", Ask::Replicate { digest, sources: vec![], repository: None }),
         ("Revoke", Ask::Revoke { repository: repository.clone(), digest }),

@@ -8,6 +8,7 @@
 //! | [`members`] | drives the gossip; keeps the roster |
 //! | [`ledger`] | the replicated log and its records; alone imports the consensus library |
 //! | [`transfer`] | blobs between nodes: fetches and copies, as streams |
+//! | [`service`] | what a node does when a peer asks: the mesh's own affairs; the rest goes to the rooms above |
 //!
 //! Deliberately absent: HTTP, what a registry is, where blobs are kept (the node hands that in).
 
@@ -18,4 +19,5 @@ pub mod ledger;
 pub mod links;
 pub mod members;
 pub mod secrets;
+pub mod service;
 pub mod transfer;

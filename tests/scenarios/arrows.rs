@@ -51,6 +51,7 @@ const ROOMS: [Rooms; 4] = [
             ("members", &["identity", "links"]),
             ("ledger", &["links", "members"]),
             ("transfer", &["links"]),
+            ("service", &["identity", "ledger", "links", "members", "transfer"]),
         ],
     ),
     (

@@ -182,10 +182,8 @@ fn an_edge_does_what_edges_may_and_has_no_say_in_who_is_alive() {
             assert!(intruder.say(&connection, &encode(&open)).is_refusal(), "{open:?}");
         }
         // its own kinds of questions, longer than they may be
-        let longer = Ask::Look(vec![
-            rules::wire::Question { query: rules::wire::Query::Key(vec![1; 64]), unless: None };
-            100_000
-        ]);
+        let longer =
+            Ask::Look(vec![rules::wire::Lookup { query: rules::wire::Query::Key(vec![1; 64]), unless: None }; 100_000]);
         assert!(intruder.ask(&connection, &longer).is_refusal());
         let told = intruder.ask(&connection, &Ask::Build);
         assert!(matches!(&told, Outcome::Answered(answer) if matches!(**answer, Answer::Build(_))), "{told:?}");

@@ -42,7 +42,8 @@ use rules::ledger::lease::{Holder, LeaseTerms, Unreleased};
 use rules::ledger::records::{Look, RecordError};
 use rules::members::failover::FailoverTerms;
 use rules::members::voters::VoterTerms;
-use rules::wire::{Answer, Ask, NoLedger, Proposed};
+use rules::wire::questions::Propose;
+use rules::wire::{Answer, NoLedger, Proposed};
 use rules::words::names::{NodeId, OperationId, Revision};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -327,11 +328,9 @@ impl Ledger {
             let result = match hint.take().or_else(|| self.leader()) {
                 Some(leader) if leader == self.me => self.propose_here(envelope.clone(), left).await,
                 Some(leader) => {
-                    match self.links.ask(leader, Ask::Propose(envelope.clone()), left.min(Duration::from_secs(5))).await
-                    {
-                        Ok(Answer::Proposed(result)) => result,
-                        Ok(_) | Err(_) => Err(NoLedger::NotLeader(None)),
-                    }
+                    let question = Propose { envelope: envelope.clone() };
+                    let asked = self.links.ask(leader, question, left.min(Duration::from_secs(5)));
+                    asked.await.unwrap_or(Err(NoLedger::NotLeader(None)))
                 }
                 None => Err(NoLedger::NotLeader(None)),
             };

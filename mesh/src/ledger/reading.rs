@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use rules::ledger::lease::Touched;
 use rules::ledger::records::{Pair, ReadRecords, RecordError};
-use rules::wire::{Answer, Ask, NoLedger};
+use rules::wire::NoLedger;
+use rules::wire::questions::ReadIndex;
 use rules::words::names::Revision;
 use tracing::debug;
 
@@ -126,9 +127,8 @@ impl Ledger {
             let answer = if leader == self.me {
                 self.read_index(ASK).await
             } else {
-                match self.links.ask(leader, Ask::ReadIndex, ASK).await {
-                    Ok(Answer::ReadIndex(answer)) => answer,
-                    Ok(_) => return false,
+                match self.links.ask(leader, ReadIndex {}, ASK).await {
+                    Ok(answer) => answer,
                     Err(error) => {
                         debug!(%error, "the ledger's leader cannot be asked");
                         return false;

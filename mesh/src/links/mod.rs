@@ -24,7 +24,8 @@ use quinn::{Connecting, Connection, ConnectionError, Endpoint, Incoming, RecvStr
 use rules::ledger::level::Level;
 use rules::ledger::records::Role;
 use rules::members::door::{DoorTerms, Doorkeeper, Known, Shown, Standing};
-use rules::wire::{self, Answer, Ask, BadMessage, Bulk, Open};
+use rules::wire::questions::Question;
+use rules::wire::{self, Answer, BadMessage, Bulk, Open};
 use rules::words::names::NodeId;
 
 pub use frame::{begin_frame, finish_message, read_message, read_message_within, write_frame, write_message};
@@ -294,7 +295,8 @@ impl Links {
     }
 
     /// Asks `to`, and waits for its answer at most `deadline`.
-    pub async fn ask(&self, to: NodeId, ask: Ask, deadline: Duration) -> Result<Answer, LinkError> {
+    pub async fn ask<Q: Question>(&self, to: NodeId, question: Q, deadline: Duration) -> Result<Q::Answer, LinkError> {
+        let ask = question.into_ask();
         let largest = ask.largest_answer();
         let open = Open::Ask(ask);
         let exchange = async {
@@ -302,7 +304,7 @@ impl Links {
             let _ = send.finish();
             match read_message_within(&mut receive, largest).await? {
                 Answer::Refused(reason) => Err(LinkError::Refused(reason)),
-                answer => Ok(answer),
+                answer => Q::read(answer).ok_or_else(|| LinkError::broken("the answer is to another question")),
             }
         };
         match tokio::time::timeout(deadline, exchange).await {

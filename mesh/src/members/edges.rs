@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use rules::ledger::records::Role;
 use rules::members::presence::{ANNOUNCED_EVERY, EVERY, Presence};
 use rules::members::roster::{Event, Standing};
-use rules::wire::{Answer, Ask};
+use rules::wire::questions::{Announce, Present};
 use rules::words::names::NodeId;
 use tracing::{debug, warn};
 
@@ -60,7 +60,7 @@ pub(super) fn watch(links: Arc<Links>, seen: Seen, presence: Arc<Mutex<Presence>
 fn announce(links: &Arc<Links>, seen: &Seen, own: &BTreeSet<NodeId>, tasks: &Tasks) {
     let up = seen.roster.lock().up();
     for replica in up.into_iter().filter(|node| links.known(*node).role == Some(Role::Replica)) {
-        let (links, ask) = (links.clone(), Ask::Announce(own.clone()));
+        let (links, ask) = (links.clone(), Announce { edges: own.clone() });
         tasks.spawn("members.announce_edges", async move {
             if let Err(error) = links.ask(replica, ask, ASK).await {
                 debug!(%replica, %error, "a replica did not hear of the edges here");
@@ -126,13 +126,13 @@ pub(super) fn start(
     tasks.spawn("members.present", async move {
         loop {
             for replica in asked.in_order(&seen) {
-                match links.ask(replica, Ask::Present, ASK).await {
-                    Ok(Answer::Present { up, down }) => {
+                match links.ask(replica, Present {}, ASK).await {
+                    Ok((up, down)) => {
                         take_over(&seen, links.me(), replica, up, &down);
                         break;
                     }
                     // a build that does not know the question; it is there all the same
-                    Ok(_) | Err(LinkError::Refused(_)) => {
+                    Err(LinkError::Refused(_)) => {
                         seen.note(Event::MemberUp(replica));
                     }
                     Err(error) => {

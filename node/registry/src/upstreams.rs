@@ -10,7 +10,7 @@ use ground::supervise::Tasks;
 use mesh::secrets::Secrets;
 use parking_lot::Mutex;
 use rules::ledger::records::{Look, Project, RecordError, UpstreamRecord, key};
-use rules::wire::Ask;
+use rules::wire::questions::Spare;
 use rules::words::names::{RepositoryName, UpstreamId};
 use tokio::sync::mpsc;
 use upstream::{
@@ -41,7 +41,7 @@ pub struct UpstreamsTerms {
 pub struct Upstreams {
     records: Records,
     secrets: Arc<Secrets>,
-    limits: mpsc::UnboundedSender<Ask>,
+    limits: mpsc::UnboundedSender<Spare>,
     terms: UpstreamsTerms,
     tasks: Tasks,
     clients: Mutex<HashMap<UpstreamId, (UpstreamRecord, Arc<Upstream>)>>,
@@ -161,7 +161,7 @@ impl Upstreams {
         };
         let (id, limits) = (record.id, self.limits.clone());
         let on_limit = move |everything, wait: Duration| {
-            let _ = limits.send(Ask::Spare { upstream: id, everything, millis: wait.as_millis() as u64 });
+            let _ = limits.send(Spare { upstream: id, everything, millis: wait.as_millis() as u64 });
         };
         let UpstreamsTerms { rule, trust, each, .. } = self.terms.clone();
         Ok(UpstreamSettings { endpoint, credentials, trust, rule, terms: each, on_limit: Arc::new(on_limit) })
@@ -169,7 +169,7 @@ impl Upstreams {
 }
 
 /// Tells every live replica when an upstream wants to be left alone: its limit is one for the whole mesh.
-async fn tell_limits(neighbours: Arc<Neighbours>, mut heard: mpsc::UnboundedReceiver<Ask>) {
+async fn tell_limits(neighbours: Arc<Neighbours>, mut heard: mpsc::UnboundedReceiver<Spare>) {
     while let Some(limit) = heard.recv().await {
         let others = neighbours.alive().into_iter().filter(|c| c.id != neighbours.me);
         let told = others.map(|other| neighbours.links.ask(other.id, limit.clone(), TELL));

@@ -7,7 +7,7 @@ use http::{Response, StatusCode};
 use rules::ledger::command::{Command, Outcome};
 use rules::ledger::level::{self, Build, Level};
 use rules::ledger::records::{Look, NodeRecord, Role};
-use rules::wire::{Answer, Ask};
+use rules::wire::questions;
 use rules::words::names::OperationId;
 use serde_json::json;
 use tracing::info;
@@ -71,10 +71,7 @@ impl Atoll {
             let build = if node.id == self.neighbours.me {
                 Some(Build::of_this(env!("CARGO_PKG_VERSION"), level))
             } else {
-                match self.neighbours.links.ask(node.id, Ask::Build, ASK).await {
-                    Ok(Answer::Build(build)) => Some(build),
-                    _ => None,
-                }
+                self.neighbours.links.ask(node.id, questions::Build {}, ASK).await.ok()
             };
             (node, build)
         });

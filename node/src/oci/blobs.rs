@@ -4,7 +4,7 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 use rules::blobs::pacing::Class;
 use rules::ledger::records::{BlobRecord, Look, key};
 use rules::people::access::Action;
-use rules::wire::{Answer, Ask};
+use rules::wire::questions::Revoke;
 use rules::words::digest::Digest;
 use rules::words::names::RepositoryName;
 use std::collections::VecDeque;
@@ -174,11 +174,11 @@ impl Registry {
         let mut revoked = self.store.revoke(digest, &repository).await?;
         let others = self.neighbours.alive().into_iter().filter(|c| c.id != self.neighbours.me);
         let asked = others.map(|other| {
-            let ask = Ask::Revoke { repository: repository.clone(), digest };
+            let ask = Revoke { repository: repository.clone(), digest };
             async move { self.neighbours.links.ask(other.id, ask, REVOKE).await }
         });
         for answered in futures::future::join_all(asked).await {
-            revoked |= matches!(answered, Ok(Answer::Revoked(true)));
+            revoked |= matches!(answered, Ok(true));
         }
         if revoked { Ok(answer(StatusCode::ACCEPTED)) } else { Err(unknown(&digest)) }
     }

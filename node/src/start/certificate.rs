@@ -8,7 +8,7 @@ use std::time::Duration;
 use ground::clock;
 use mesh::identity::{Candidate, Identity, IdentityError};
 use rules::ledger::records::{Look, NodeRecord, Role, key};
-use rules::wire::{Answer, Ask};
+use rules::wire::questions::Renew;
 use rules::words::names::NodeId;
 use tracing::{info, warn};
 
@@ -81,15 +81,14 @@ async fn ask_replicas(neighbours: &Neighbours, identity: &Identity) -> Result<Id
     let request = Candidate::again(identity).map_err(|e| e.to_string())?.request;
     let mut last = String::from("no replica is known");
     for replica in neighbours.alive() {
-        let ask = Ask::Renew { certificate_request: request.clone() };
+        let ask = Renew { certificate_request: request.clone() };
         last = match neighbours.links.ask(replica.id, ask, ASK).await {
-            Ok(Answer::Renewed(Ok(certificate))) => match identity.renewed(&certificate) {
+            Ok(Ok(certificate)) => match identity.renewed(&certificate) {
                 Ok(renewed) => return Ok(renewed),
                 // its clock may be wrong, and another's right
                 Err(error) => error.to_string(),
             },
-            Ok(Answer::Renewed(Err(reason))) => reason,
-            Ok(_) => "another answer came".into(),
+            Ok(Err(reason)) => reason,
             Err(error) => error.to_string(),
         };
     }

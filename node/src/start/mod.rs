@@ -21,6 +21,7 @@ use mesh::ledger::{Ledger, LedgerTerms};
 use mesh::links::{self, Links};
 use mesh::members::{Members, MembersTerms};
 use mesh::secrets::Secrets;
+use mesh::service::{MeshService, ServiceTerms};
 use mesh::transfer::TransferTerms;
 use metrics_exporter_prometheus::PrometheusHandle;
 use rules::edges::EdgeTerms;
@@ -31,7 +32,7 @@ use rules::ledger::records::{Look, NodeRecord, Role, key};
 use rules::members::failover::FailoverTerms;
 use rules::members::voters::VoterTerms;
 use rules::proxies::mirror::MirrorRules;
-use rules::wire::{Answer, Ask};
+use rules::wire::questions::Introduce;
 use rules::words::names::{NodeId, OperationId};
 use tracing::{debug, info, warn};
 
@@ -243,34 +244,32 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     };
     let door = Door::new(access.clone(), records.clone(), mirrors.clone(), door_terms);
     let rechecks = Rechecks::new(neighbours.clone(), store.clone(), flights.clone(), inner.clone());
-    let peers = Arc::new(Peers {
-        ledger: records.ledger().cloned(),
+    let outgoing = Outgoing::new(
+        neighbours.clone(),
+        store.clone(),
+        flights.clone(),
+        transfers.clone(),
+        pacing,
+        deadlines.stall,
+        deadlines.first_byte,
+    );
+    let peers = Peers {
         neighbours: neighbours.clone(),
         access: access.clone(),
-        members: members.clone(),
         store: store.clone(),
         flights: flights.clone(),
-        outgoing: Outgoing::new(
-            neighbours.clone(),
-            store.clone(),
-            flights.clone(),
-            transfers.clone(),
-            pacing,
-            deadlines.stall,
-            deadlines.first_byte,
-        ),
+        outgoing,
         copies: copies.clone(),
         writes: writes.clone(),
         proxies: proxies.clone(),
         rechecks: rechecks.clone(),
         preheats: preheats.clone(),
-        authority: identity.authority.clone(),
-        rest: settings.uploads.expire_after,
         grant: settings.uploads.expire_after,
-        commit: deadlines.commit,
-        introduced: Default::default(),
-    });
-    inner.spawn("links", links::serve(links.clone(), peers, inner.clone()));
+    };
+    let service_terms = ServiceTerms { commit: deadlines.commit, rest: settings.uploads.expire_after };
+    let authority = identity.authority.clone();
+    let service = MeshService::new(records.ledger().cloned(), members.clone(), authority, service_terms, peers);
+    inner.spawn("links", links::serve(links.clone(), service, inner.clone()));
 
     let max_open = settings.uploads.max_open as usize;
     let sessions = Sessions::new(store.clone(), copies.clone(), max_open, settings.uploads.expire_after);
@@ -444,10 +443,9 @@ async fn tell(neighbours: &Neighbours, record: &NodeRecord) -> bool {
         }
         Records::Ledger(_) => {
             for other in neighbours.alive().into_iter().filter(|other| other.id != neighbours.me) {
-                let ask = Ask::Introduce(record.clone());
-                match neighbours.links.ask(other.id, ask, Duration::from_secs(5)).await {
-                    Ok(Answer::Introduced) => return true,
-                    Ok(_) => {}
+                let question = Introduce { record: record.clone() };
+                match neighbours.links.ask(other.id, question, Duration::from_secs(5)).await {
+                    Ok(()) => return true,
                     Err(error) => debug!(to = %other.id, %error, "this node's record could not be told"),
                 }
             }

@@ -10,7 +10,7 @@ use super::blobs::MAX_HAVE;
 use super::frames::{LARGEST, SMALL};
 use super::joining::{JoinGrant, JoinRequest};
 use super::ledger::{NoLedger, Proposed, Write, WriteError};
-use super::looking::{Found, Question};
+use super::looking::{Found, Lookup};
 use super::people::{Credentials, Verdict};
 use super::proxies::{Referring, Resolution};
 use crate::blobs::holding::{Held, Stock};
@@ -80,7 +80,7 @@ pub enum Ask {
         millis: u64,
     },
     /// From an edge: what do these records say now? Secrets are left out of the answer.
-    Look(Vec<Question>),
+    Look(Vec<Lookup>),
     /// From an edge: whose credentials are these?
     Identify(Credentials),
     /// From an edge: this is my record from now on.

@@ -23,7 +23,7 @@ pub enum Query {
 
 /// A query of an edge that may have an older answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Question {
+pub struct Lookup {
     /// What it wants to read.
     pub query: Query,
     /// The [`Found::print`] of the answer that it has: if that is still right, only that is said.

@@ -11,6 +11,7 @@ mod ledger;
 mod looking;
 mod people;
 mod proxies;
+pub mod questions;
 
 use serde::Serialize;
 
@@ -20,7 +21,7 @@ pub use frames::{HEAD, LARGEST, SMALL};
 pub use joining::{JoinGrant, JoinRequest, SECRET};
 pub use kinds::{Kind, NotRead, Open, decode_join, edges_answer};
 pub use ledger::{FromGranter, FromHolder, NoLedger, Proposed, Write, WriteError, WriteKind};
-pub use looking::{Found, MAX_QUESTIONS, Query, Question};
+pub use looking::{Found, Lookup, MAX_QUESTIONS, Query};
 pub use people::{Credentials, Verdict};
 pub use proxies::{ReferrersPage, Referring, Resolution};
 

@@ -7,7 +7,7 @@ use ground::clock;
 use ground::supervise::Tasks;
 use parking_lot::Mutex;
 use rules::blobs::reputation::{Caught, Lie, Reputation};
-use rules::wire::Ask;
+use rules::wire::questions::Recheck;
 use rules::words::digest::Digest;
 use rules::words::names::NodeId;
 use tracing::warn;
@@ -39,7 +39,7 @@ impl Liars {
         // most liars are honest nodes with a bad disk: told so, they mend it
         let links = self.neighbours.links.clone();
         self.tasks.spawn("liars.tell", async move {
-            let _ = links.ask(peer, Ask::Recheck(digest), TELL).await;
+            let _ = links.ask(peer, Recheck { digest }, TELL).await;
         });
     }
 

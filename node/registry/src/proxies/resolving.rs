@@ -13,7 +13,7 @@ use ground::clock;
 use ground::supervise::Tasks;
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use rules::ledger::records::{Look, Project, RecordError};
-use rules::wire::{Answer, Ask, Referring, Resolution, WriteError};
+use rules::wire::{Referring, Resolution, WriteError, questions};
 use rules::words::digest::Digest;
 use rules::words::manifest::Manifest;
 use rules::words::names::{Reference, RepositoryName};
@@ -151,11 +151,12 @@ impl Proxies {
         query: &str,
     ) -> Referring {
         if self.neighbours.is_edge() {
-            let ask = Ask::Referrers { repository: repository.clone(), subject: *subject, query: query.to_owned() };
+            let ask =
+                questions::Referrers { repository: repository.clone(), subject: *subject, query: query.to_owned() };
             match self.neighbours.links.ask(project.primary, ask, PRIMARY).await {
-                Ok(Answer::Referring(referring)) => return referring,
-                Ok(_) | Err(_) if self.upstreams.allowed() => {}
-                Ok(_) | Err(_) => return Referring::Failed("the project's primary cannot be reached".into()),
+                Ok(referring) => return referring,
+                Err(_) if self.upstreams.allowed() => {}
+                Err(_) => return Referring::Failed("the project's primary cannot be reached".into()),
             }
         }
         self.referrers_here(repository, subject, query).await
@@ -196,10 +197,10 @@ impl Proxies {
             } else if self.neighbours.members.down().contains(&project.primary) {
                 break;
             } else {
-                let ask = Ask::Resolve { repository: repository.clone(), reference: reference.to_string() };
+                let ask = questions::Resolve { repository: repository.clone(), reference: reference.to_string() };
                 match self.neighbours.links.ask(project.primary, ask, PRIMARY).await {
-                    Ok(Answer::Resolved(resolution)) => resolution,
-                    Ok(_) | Err(_) => break,
+                    Ok(resolution) => resolution,
+                    Err(_) => break,
                 }
             };
             match resolution {

@@ -18,7 +18,8 @@ use parking_lot::Mutex;
 use rules::edges::{EdgeTerms, Use, usable};
 use rules::ledger::records::{Look, NodeRecord, Pair, ReadRecords, RecordError, Role, key};
 use rules::people::access::Scope;
-use rules::wire::{self, Answer, Ask, Credentials, Found, MAX_QUESTIONS, Query, Question, Verdict};
+use rules::wire::questions::{self, Question};
+use rules::wire::{self, Credentials, Found, Lookup, MAX_QUESTIONS, Query, Verdict};
 use rules::words::moment::{Moment, Timestamp};
 use rules::words::names::{NodeId, Region};
 use tracing::{debug, info, warn};
@@ -180,15 +181,15 @@ impl EdgeRecords {
         let mut sure = true;
         for queries in queries.chunks(MAX_QUESTIONS) {
             let kept: Vec<Option<Arc<Found>>> = queries.iter().map(|q| self.kept.get(q).map(|k| k.found)).collect();
-            let questions = queries.iter().zip(&kept).map(|(query, kept)| Question {
-                query: query.clone(),
-                unless: kept.as_ref().map(|found| found.print()),
-            });
+            let lookups = queries
+                .iter()
+                .zip(&kept)
+                .map(|(query, kept)| Lookup { query: query.clone(), unless: kept.as_ref().map(|found| found.print()) });
             let at = clock::timestamp();
-            let (answers, fresh) = match self.ask_replicas(Ask::Look(questions.collect())).await? {
-                Answer::Look(answers, fresh) if answers.len() == queries.len() => (answers, fresh),
-                _ => return None,
-            };
+            let (answers, fresh) = self.ask_replicas(questions::Look { lookups: lookups.collect() }).await?;
+            if answers.len() != queries.len() {
+                return None;
+            }
             sure &= fresh;
             for ((query, answer), kept) in queries.iter().zip(answers).zip(kept) {
                 let news = answer != Found::Same;
@@ -232,13 +233,13 @@ impl EdgeRecords {
         ids
     }
 
-    async fn ask_replicas(&self, ask: Ask) -> Option<Answer> {
+    async fn ask_replicas<Q: Question + Clone>(&self, question: Q) -> Option<Q::Answer> {
         let end = clock::now() + SEEK;
         for replica in self.replicas() {
             if clock::now() >= end {
                 break;
             }
-            match self.links.ask(replica, ask.clone(), ASK).await {
+            match self.links.ask(replica, question.clone(), ASK).await {
                 Ok(answer) => {
                     *self.heard.lock() = Some(clock::now());
                     *self.unreachable_until.lock() = Moment::from_micros(0);
@@ -263,9 +264,9 @@ impl EdgeRecords {
             return Ok(verdict.clone());
         }
         let at = clock::now();
-        let answer = if self.cut_off() { None } else { self.ask_replicas(Ask::Identify(credentials)).await };
+        let answer = if self.cut_off() { None } else { self.ask_replicas(questions::Identify { credentials }).await };
         match (answer, kept, age) {
-            (Some(Answer::Identified(verdict)), _, _) => {
+            (Some(verdict), _, _) => {
                 self.keep_verdict(proof, at, verdict.clone());
                 Ok(verdict)
             }
@@ -292,10 +293,7 @@ impl EdgeRecords {
             return None;
         }
         let at = clock::now();
-        let Answer::Token(signed) = self.ask_replicas(Ask::Token { name, password, scopes }).await? else {
-            return None;
-        };
-        let (token, verdict) = signed?;
+        let (token, verdict) = self.ask_replicas(questions::Token { name, password, scopes }).await??;
         let proof = blake3::hash(&wire::encode(&Credentials::Token(token.clone())));
         self.keep_verdict(proof, at, Some(verdict));
         Some(token)
@@ -303,7 +301,7 @@ impl EdgeRecords {
 
     /// Tells the mesh where this edge is now.
     pub async fn introduce(&self, record: NodeRecord) -> bool {
-        matches!(self.ask_replicas(Ask::Introduce(record)).await, Some(Answer::Introduced))
+        self.ask_replicas(questions::Introduce { record }).await.is_some()
     }
 }
 

@@ -3,7 +3,7 @@
 use mesh::ledger::{Freshness, Ledger};
 use rules::edges::may_look;
 use rules::ledger::records::{ReadRecords, RecordError, UpstreamRecord, decode, encode};
-use rules::wire::{Found, MAX_QUESTIONS, Query, Question};
+use rules::wire::{Found, Lookup, MAX_QUESTIONS, Query};
 use serde_bytes::ByteBuf;
 
 /// A scan gives an edge at most so many pairs.
@@ -11,7 +11,7 @@ pub(super) const MOST: u64 = 10_000;
 
 /// Answers `questions` from one consistent view; the second part says whether that is surely up to date. Refuses more than [`MAX_QUESTIONS`], and tables
 /// that hold secrets.
-pub async fn look(ledger: &Ledger, questions: &[Question]) -> Result<(Vec<Found>, bool), String> {
+pub async fn look(ledger: &Ledger, questions: &[Lookup]) -> Result<(Vec<Found>, bool), String> {
     if questions.len() > MAX_QUESTIONS {
         return Err(format!("more than {MAX_QUESTIONS} questions at once"));
     }

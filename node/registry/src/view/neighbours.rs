@@ -11,7 +11,8 @@ use mesh::members::Members;
 use rules::blobs::holding::Stock;
 use rules::ledger::records::{Look, NodeRecord, Role, key};
 use rules::members::placement::{self, Candidate};
-use rules::wire::{Answer, Ask, MAX_HAVE};
+use rules::wire::MAX_HAVE;
+use rules::wire::questions::Have;
 use rules::words::digest::Digest;
 use rules::words::names::{NodeId, Region, RepositoryName};
 
@@ -106,9 +107,9 @@ impl Neighbours {
         let asked = others.into_iter().map(|node| async move {
             let mut all = Vec::with_capacity(digests.len());
             for part in digests.chunks(MAX_HAVE) {
-                let ask = Ask::Have { digests: part.to_vec(), repository: repository.cloned() };
-                match self.links.ask(node, ask, HAVE).await {
-                    Ok(Answer::Have(stock)) if stock.len() == part.len() => all.extend(stock),
+                let question = Have { digests: part.to_vec(), repository: repository.cloned() };
+                match self.links.ask(node, question, HAVE).await {
+                    Ok(stock) if stock.len() == part.len() => all.extend(stock),
                     _ => return None,
                 }
             }
@@ -150,14 +151,16 @@ impl Neighbours {
     }
 
     async fn who_holds(&self, nodes: Vec<NodeId>, digest: Digest, hurry: Hurry) -> Vec<NodeId> {
-        let ask = Ask::Have { digests: vec![digest], repository: None };
-        let mut answers: FuturesUnordered<_> =
-            nodes.into_iter().map(|node| self.links.ask(node, ask.clone(), HAVE).map(move |a| (node, a))).collect();
+        let question = Have { digests: vec![digest], repository: None };
+        let mut answers: FuturesUnordered<_> = nodes
+            .into_iter()
+            .map(|node| self.links.ask(node, question.clone(), HAVE).map(move |a| (node, a)))
+            .collect();
         let mut holders = Vec::new();
         loop {
             let patience = if hurry == Hurry::All || holders.is_empty() { HAVE } else { GRACE };
             match tokio::time::timeout(patience, answers.next()).await {
-                Ok(Some((node, Ok(Answer::Have(stock))))) if stock.first().is_some_and(|s| s.held.is_some()) => {
+                Ok(Some((node, Ok(stock)))) if stock.first().is_some_and(|s| s.held.is_some()) => {
                     holders.push(node);
                 }
                 Ok(Some(_)) => {}

@@ -12,7 +12,7 @@ use ground::clock;
 use rules::ledger::command::Outcome;
 use rules::ledger::level::Level;
 use rules::ledger::records::{Look, Project, RecordError, key};
-use rules::wire::{Answer, Ask, Write, WriteError, WriteKind};
+use rules::wire::{Write, WriteError, WriteKind, questions};
 use rules::words::digest::Digest;
 use rules::words::names::{OperationId, ProjectName};
 use tracing::debug;
@@ -153,13 +153,9 @@ impl Writes {
         }
         // the primary may have to copy blobs first; that its link is dead shows long before this ends
         let deadline = self.terms.commit + self.terms.replicate;
-        let asked = self.neighbours.links.ask(project.primary, Ask::Write(write.clone()), deadline);
+        let asked = self.neighbours.links.ask(project.primary, questions::Write { write: write.clone() }, deadline);
         tokio::select! {
-            answered = asked => match answered {
-                Ok(Answer::Written(result)) => Ok(result),
-                Ok(_) => Err("its primary gave another answer".into()),
-                Err(error) => Err(error.to_string()),
-            },
+            answered = asked => answered.map_err(|e| e.to_string()),
             () = self.primary_changes(project) => Err("its primary changed meanwhile".into()),
         }
     }

@@ -10,7 +10,8 @@ use rules::blobs::reputation;
 use rules::ledger::command::{Command, Outcome};
 use rules::ledger::records::{BlobDescriptor, BlobRecord, Look, Project, Role, key};
 use rules::members::placement;
-use rules::wire::{Answer, Ask, NoLedger, Write, WriteError, WriteKind};
+use rules::wire::questions::Replicate;
+use rules::wire::{NoLedger, Write, WriteError, WriteKind};
 use rules::words::digest::Digest;
 use rules::words::manifest::{BlobReference, Manifest, Referrer};
 use rules::words::names::{NodeId, OperationId, ProjectName, Region, RepositoryName, Tag};
@@ -255,12 +256,8 @@ impl Writes {
         if node == self.neighbours.me {
             return self.flights.replicate(digest, holders.to_vec(), None).await;
         }
-        let ask = Ask::Replicate { digest, sources: holders.to_vec(), repository: Some(repository.clone()) };
-        match self.neighbours.links.ask(node, ask, deadline).await {
-            Ok(Answer::Replicated(result)) => result,
-            Ok(_) => Err("another answer than was asked for".into()),
-            Err(error) => Err(error.to_string()),
-        }
+        let question = Replicate { digest, sources: holders.to_vec(), repository: Some(repository.clone()) };
+        self.neighbours.links.ask(node, question, deadline).await.map_err(|e| e.to_string())?
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use rules::blobs::pacing::Class;
 use rules::members::placement;
-use rules::wire::{Answer, Ask};
+use rules::wire::questions;
 use rules::words::digest::Digest;
 use rules::words::names::{NodeId, Region, RepositoryName};
 use tracing::{info, warn};
@@ -146,12 +146,8 @@ impl Preheats {
         if node == self.neighbours.me {
             return self.fetch_here(digest, via.cloned()).await;
         }
-        let ask = Ask::Preheat { digest, via: via.cloned() };
-        match self.neighbours.links.ask(node, ask, BLOB).await {
-            Ok(Answer::Preheated(result)) => result,
-            Ok(_) => Err("another answer than to a preheat".into()),
-            Err(error) => Err(error.to_string()),
-        }
+        let question = questions::Preheat { digest, via: via.cloned() };
+        self.neighbours.links.ask(node, question, BLOB).await.map_err(|e| e.to_string())?
     }
 
     /// Fetches a blob to this node, unless it is held, and waits until it is.

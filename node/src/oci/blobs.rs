@@ -59,7 +59,7 @@ impl Registry {
                 return Err(unknown(&digest));
             }
             match self.confirming.confirms(&repository, &digest).await {
-                Ok(true) => self.store.grant(digest, &repository, self.grant).await?,
+                Ok(true) => self.store.grant(digest, &repository, self.terms.grant).await?,
                 Ok(false) => return Err(unknown(&digest)),
                 // waiting does not help, and clients show the reason of a 404
                 Err(error @ (UpstreamError::Denied(_) | UpstreamError::Refused(_) | UpstreamError::Unusable(_))) => {
@@ -71,7 +71,7 @@ impl Registry {
         // whoever asks before a push and hears that the blob is here does not send it: it stays until its manifest can have come
         let pushes = || self.door.may(&caller, Action::Push, &repository, Some(&project));
         if request.method == Method::HEAD && !proxied && !self.neighbours.is_edge() && pushes() {
-            self.store.grant(digest, &repository, self.grant).await?;
+            self.store.grant(digest, &repository, self.terms.grant).await?;
         }
         let verdict = conditional::verdict(&request.head.headers, &digest.to_string());
         if verdict == Verdict::Failed {
@@ -113,7 +113,7 @@ impl Registry {
                 metrics::counter!("atoll_blob_misses_total").increment(1);
                 let sources = Sources::Find { via: proxied.then(|| repository.clone()) };
                 let flight = self.flights.join(digest, sources, Class::Pull);
-                let Begun { size, file, following, .. } = match flight.begun(digest, self.first_byte).await {
+                let Begun { size, file, following, .. } = match flight.begun(digest, self.terms.first_byte).await {
                     // a manifest here refers to it, so it may come back: a client would give up on a 404 for good
                     Err(error @ FlightError::Missing(_)) if linked => {
                         return Err(Failure::new(Code::Unavailable, error.to_string()));
@@ -123,7 +123,7 @@ impl Registry {
                     }
                     begun => begun?,
                 };
-                let (buffers, stall) = (self.store.buffers().clone(), self.stall);
+                let (buffers, stall) = (self.store.buffers().clone(), self.terms.stall);
                 let cut = move |part| {
                     let body = FileBody::arriving(file.clone(), part, &buffers, following.clone(), stall);
                     body.counted(sent.clone())

@@ -117,7 +117,7 @@ impl Registry {
         let wanted = |r: &Referrer| filter.is_none() || r.artifact_type == filter;
         let after = |r: &Referrer| last.is_none_or(|last| r.digest > last);
         let (listed, next) =
-            page_of_referrers(referrers.into_iter().filter(|r| wanted(r) && after(r)), self.max_manifest);
+            page_of_referrers(referrers.into_iter().filter(|r| wanted(r) && after(r)), self.terms.max_manifest);
         let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": listed});
         let mut response = index_answer(index.to_string());
         if filter.is_some() {

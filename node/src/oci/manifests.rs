@@ -124,15 +124,15 @@ impl Registry {
         let check = async {
             let admitted = self.door.admit(&request, Action::Push, &repository, |_, _| Ok(())).await?;
             refuse_proxy(&admitted.project)?;
-            if request.content_length().is_some_and(|n| n > self.max_manifest) {
-                let message = format!("a manifest may have {} bytes (uploads.max_manifest)", self.max_manifest);
+            if request.content_length().is_some_and(|n| n > self.terms.max_manifest) {
+                let message = format!("a manifest may have {} bytes (uploads.max_manifest)", self.terms.max_manifest);
                 return Err(Failure::new(Code::TooLarge, message));
             }
             let named = request.tags().iter().map(|t| t.parse::<Tag>()).collect::<Result<Vec<_>, _>>();
             named.map_err(|e| Failure::new(Code::TagInvalid, e.to_string()))
         };
         let mut tags = check.await.map_err(|failure| failure.closing_unless_read(&request))?;
-        let bytes = request.body.whole(self.max_manifest).await?;
+        let bytes = request.body.whole(self.terms.max_manifest).await?;
         let manifest = Manifest::parse(request.content_type(), &bytes)
             .map_err(|e| Failure::new(Code::ManifestInvalid, e.to_string()))?;
         let digest = match &reference {
@@ -158,7 +158,7 @@ impl Registry {
             tags.push(tag.clone());
         }
         // copies that began with the uploads end about now: to wait for them is cheaper than to copy again
-        join_all(manifest.all_blobs().map(|blob| self.sessions.settled(blob.digest, self.replicate))).await;
+        join_all(manifest.all_blobs().map(|blob| self.sessions.settled(blob.digest, self.terms.replicate))).await;
         let kind = WriteKind::PutManifest {
             repository: repository.clone(),
             digest,

@@ -29,6 +29,21 @@ use crate::http::request::Request;
 use crate::http::route::Route;
 use crate::http::{Code, Failure, Payload};
 
+/// How patient the verbs are, and how much they take; see the settings of the same names.
+#[derive(Clone, Copy, Debug)]
+pub struct OciTerms {
+    /// Until the first byte.
+    pub first_byte: Duration,
+    /// Between two bytes.
+    pub stall: Duration,
+    /// Until copies of uploads are waited for no longer.
+    pub replicate: Duration,
+    /// How long a grant lasts.
+    pub grant: Duration,
+    /// The largest manifest.
+    pub max_manifest: u64,
+}
+
 /// The rooms that the verbs use, and their limits.
 pub struct Registry {
     /// Who may, and what the records say.
@@ -51,16 +66,8 @@ pub struct Registry {
     pub upstreams: Arc<Upstreams>,
     /// The other nodes.
     pub neighbours: Arc<Neighbours>,
-    /// Until the first byte.
-    pub first_byte: Duration,
-    /// Between two bytes.
-    pub stall: Duration,
-    /// Until copies of uploads are waited for no longer.
-    pub replicate: Duration,
-    /// How long a grant lasts.
-    pub grant: Duration,
-    /// The largest manifest.
-    pub max_manifest: u64,
+    /// How patient they are, and how much they take.
+    pub terms: OciTerms,
 }
 
 /// Says that a proxy project's upstream could not be asked.

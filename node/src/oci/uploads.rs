@@ -154,7 +154,7 @@ impl Registry {
             None => self.in_reach(&caller, to, &digest).await?,
         };
         if readable {
-            self.store.grant(digest, to, self.grant).await?;
+            self.store.grant(digest, to, self.terms.grant).await?;
             metrics::counter!("atoll_mounts_total").increment(1);
             if self.store.held(&digest)?.is_none() {
                 self.flights.join(digest, Sources::Find { via: None }, Class::Copy);
@@ -203,7 +203,7 @@ impl Registry {
     ) -> Result<Response<Payload>, Failure> {
         let repository = upload.ticket.repository.clone();
         let body = &mut request.body;
-        let sealed = self.sessions.receive_and_seal(body, upload, digest, project.durability, self.grant).await;
+        let sealed = self.sessions.receive_and_seal(body, upload, digest, project.durability, self.terms.grant).await;
         sealed.map_err(|e| Failure::from(e).closing_unless_read(&request))?;
         Ok(created(&repository, &digest))
     }

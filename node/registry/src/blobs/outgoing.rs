@@ -34,10 +34,16 @@ pub struct Outgoing {
     transfers: Arc<Transfers>,
     pacing: Arc<Pacing>,
     chains: Chains,
+    terms: OutgoingTerms,
+}
+
+/// How patient this node is with those that it sends to.
+#[derive(Clone, Copy, Debug)]
+pub struct OutgoingTerms {
+    /// How long the first byte may take, of what is still arriving here.
+    pub first_byte: Duration,
     /// How long a peer may take no bytes.
-    stall: Duration,
-    /// How long the first byte may take.
-    first_byte: Duration,
+    pub stall: Duration,
 }
 
 /// A blob that can be sent, from the byte that was asked for.
@@ -57,16 +63,15 @@ impl Outgoing {
         flights: Arc<Flights>,
         transfers: Arc<Transfers>,
         pacing: Arc<Pacing>,
-        stall: Duration,
-        first_byte: Duration,
+        terms: OutgoingTerms,
     ) -> Self {
-        Outgoing { neighbours, store, flights, transfers, pacing, chains: Chains::default(), stall, first_byte }
+        Outgoing { neighbours, store, flights, transfers, pacing, chains: Chains::default(), terms }
     }
 
     /// Answers a fetch of `from`.
     pub async fn serve(&self, from: NodeId, wanted: Wanted, send: SendStream) -> Result<(), LinkError> {
         let (digest, offset) = (wanted.digest, wanted.offset);
-        let mut serve = Serve::new(send, self.neighbours.links.line(from), wanted.class, self.stall);
+        let mut serve = Serve::new(send, self.neighbours.links.line(from), wanted.class, self.terms.stall);
         let found = self.find(&wanted).await.map_err(|e| LinkError::Broken(e.to_string()))?;
         let Some(Found { size, content, list, behind, mut body }) = found else { return serve.missing().await };
         let _link = match self.place(from, &wanted, size) {
@@ -130,7 +135,8 @@ impl Outgoing {
         });
         let Some(flight) = flight else { return Ok(None) };
         flight.raise(wanted.class);
-        let Ok(Begun { size, file, following, groups, behind }) = flight.begun(digest, self.first_byte).await else {
+        let Ok(Begun { size, file, following, groups, behind }) = flight.begun(digest, self.terms.first_byte).await
+        else {
             return Ok(None);
         };
         if offset > size {
@@ -141,7 +147,7 @@ impl Outgoing {
             content: groups.as_ref().map(Groups::content),
             list: groups.filter(listed).map(|groups| groups.list().to_vec()),
             behind: behind.saturating_add(1),
-            body: FileBody::arriving(file, offset..size, self.store.buffers(), following, self.stall),
+            body: FileBody::arriving(file, offset..size, self.store.buffers(), following, self.terms.stall),
         }))
     }
 

@@ -1,0 +1,133 @@
+//! What a node does by itself, for as long as it runs.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh::ledger::Ledger;
+use registry::blobs::copies::Copies;
+use registry::pushes::sessions::Sessions;
+use registry::view::Records;
+use registry::view::neighbours::Neighbours;
+use rules::ledger::command::{Command, Outcome};
+use rules::ledger::records::{Look, NodeRecord, key};
+use rules::wire::questions::Introduce;
+use rules::words::names::{NodeId, OperationId};
+use store::Store;
+use tracing::{debug, info, warn};
+
+use super::birth::Birth;
+
+/// Forms the mesh that `init` or `up` described, on the one node that was told to; gives up nothing until it is done.
+pub(super) async fn be_born(ledger: Arc<Ledger>, birth: Birth, data_dir: std::path::PathBuf) {
+    let voters: BTreeMap<NodeId, SocketAddr> = birth.voters.iter().copied().collect();
+    loop {
+        match ledger.form(voters.clone()).await {
+            Ok(()) => break,
+            Err(error) => warn!(%error, "the ledger could not be formed yet"),
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    for (operation, command) in birth.commands() {
+        loop {
+            match ledger.propose(operation, command.clone(), Duration::from_secs(5)).await {
+                Ok(proposed) => {
+                    info!(command = command.name(), outcome = ?proposed.outcome, "birth");
+                    break;
+                }
+                Err(error) => warn!(%error, "the mesh could not be formed yet"),
+            }
+        }
+    }
+    if let Err(error) = Birth::forget(&data_dir) {
+        warn!(%error, "the birth file could not be removed");
+    }
+}
+
+/// Makes the gossip meet every member that the ledger knows, and tells the ledger when this node's own record has changed.
+pub(super) async fn introduce(neighbours: Arc<Neighbours>, record: NodeRecord) {
+    loop {
+        for node in neighbours.nodes() {
+            if node.id != neighbours.me {
+                neighbours.links.know(node.id, node.address);
+                neighbours.members.introduce(node.id, node.role, node.address).await;
+            }
+        }
+        for removed in neighbours.removed() {
+            neighbours.links.shut_out(removed);
+            neighbours.members.handle_left(removed);
+        }
+        let known = neighbours.records.view().and_then(|v| v.record::<NodeRecord>(&key::node(neighbours.me)));
+        if let Ok(Some(known)) = known
+            && known != record
+            && tell(&neighbours, &record).await
+        {
+            info!(address = %record.address, url = record.url, "this node's record was brought up to date");
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+}
+
+/// Tells the ledger this node's record. An edge does so through a replica, and so does a replica that hears no leader: the leader may look for it where it
+/// was before.
+async fn tell(neighbours: &Neighbours, record: &NodeRecord) -> bool {
+    match &neighbours.records {
+        Records::Edge(edge) => edge.introduce(record.clone()).await,
+        Records::Ledger(ledger) if ledger.connected() => {
+            let command = Command::MoveNode { node: record.clone() };
+            match ledger.propose(OperationId(rand::random()), command, Duration::from_secs(5)).await {
+                Ok(proposed) if proposed.outcome == Outcome::Done => true,
+                Ok(proposed) => {
+                    warn!(outcome = ?proposed.outcome, "this node's record could not be brought up to date");
+                    false
+                }
+                Err(error) => {
+                    warn!(%error, "this node's record could not be brought up to date yet");
+                    false
+                }
+            }
+        }
+        Records::Ledger(_) => {
+            for other in neighbours.alive().into_iter().filter(|other| other.id != neighbours.me) {
+                let question = Introduce { record: record.clone() };
+                match neighbours.links.ask(other.id, question, Duration::from_secs(5)).await {
+                    Ok(()) => return true,
+                    Err(error) => debug!(to = %other.id, %error, "this node's record could not be told"),
+                }
+            }
+            false
+        }
+    }
+}
+
+/// What an open push was granted lives until the push is idle for `lasts`: its last layer may take longer than that alone.
+pub(super) async fn keep_grants(store: Arc<Store>, sessions: Arc<Sessions>, copies: Arc<Copies>, lasts: Duration) {
+    loop {
+        tokio::time::sleep((lasts / 4).min(Duration::from_secs(30))).await;
+        for repository in sessions.repositories().union(&copies.repositories()) {
+            if let Err(error) = store.extend_grants(repository, lasts).await {
+                warn!(%repository, %error, "what an open push was granted could not be kept");
+            }
+        }
+    }
+}
+
+/// Forgets what nobody came back for.
+pub(super) async fn sweep(store: Arc<Store>, sessions: Arc<Sessions>) {
+    match store.remove_strays().await {
+        Ok(0) => {}
+        Ok(files) => info!(files, "files of blobs that a crash left behind were removed"),
+        Err(error) => warn!(%error, "files that a crash left behind could not be removed"),
+    }
+    loop {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        sessions.expire();
+        if let Err(error) = store.expire_grants().await {
+            warn!(%error, "grants could not be expired");
+        }
+        if let Err(error) = store.note_uses().await {
+            warn!(%error, "the use of cached blobs could not be written down");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Builds the rooms, in reading order: each gets what stands below it.
+
+use std::io;
+use std::sync::Arc;
+
+use config::Settings;
+use ground::supervise::Tasks;
+use mesh::identity::Identity;
+use mesh::secrets::Secrets;
+use metrics_exporter_prometheus::PrometheusHandle;
+use registry::blobs::copies::Copies;
+use registry::blobs::flights::Flights;
+use registry::blobs::liars::Liars;
+use registry::blobs::outgoing::Outgoing;
+use registry::blobs::pacing::Pacing;
+use registry::blobs::rechecks::Rechecks;
+use registry::blobs::transfers::Transfers;
+use registry::jobs::preheats::Preheats;
+use registry::people::Access;
+use registry::proxies::confirming::Confirming;
+use registry::proxies::mirrors::Mirrors;
+use registry::proxies::resolving::{Proxies, ProxyTerms};
+use registry::pushes::sessions::Sessions;
+use registry::upstreams::Upstreams;
+use registry::view::neighbours::Neighbours;
+use registry::writes::Writes;
+use store::Store;
+
+use super::serving::Serving;
+use super::terms;
+use crate::atoll::Atoll;
+use crate::harbor::Harbor;
+use crate::http::door::Door;
+use crate::oci::Registry;
+use crate::peers::Peers;
+
+/// What the rooms stand on.
+pub(super) struct Foundation<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) identity: &'a Identity,
+    pub(super) neighbours: Arc<Neighbours>,
+    pub(super) store: Arc<Store>,
+    /// Where everything runs that is not a client's connection.
+    pub(super) tasks: Tasks,
+}
+
+/// Blobs on their way.
+struct Blobs {
+    transfers: Arc<Transfers>,
+    liars: Arc<Liars>,
+    upstreams: Arc<Upstreams>,
+    flights: Arc<Flights>,
+    pacing: Arc<Pacing>,
+    copies: Arc<Copies>,
+    rechecks: Arc<Rechecks>,
+}
+
+impl Blobs {
+    fn build(on: &Foundation<'_>, secrets: &Arc<Secrets>) -> io::Result<Self> {
+        let Foundation { settings, neighbours, store, tasks, .. } = on;
+        let (transfers, transfer_terms) = (Arc::new(Transfers::default()), terms::transfer(settings));
+        let liars = Arc::new(Liars::new(neighbours.clone(), tasks.clone()));
+        let upstreams_terms = terms::upstreams(settings)?;
+        let upstreams = Upstreams::new(neighbours.clone(), secrets.clone(), upstreams_terms, tasks.clone());
+        let flights = Flights::new(
+            neighbours.clone(),
+            store.clone(),
+            transfers.clone(),
+            liars.clone(),
+            transfer_terms,
+            upstreams.clone(),
+            tasks.clone(),
+        );
+        let pacing = Pacing::new(neighbours.clone(), terms::caps(settings)?);
+        let copies = Arc::new(Copies {
+            neighbours: neighbours.clone(),
+            store: store.clone(),
+            transfers: transfers.clone(),
+            pacing: pacing.clone(),
+            terms: transfer_terms,
+            grant: settings.uploads.expire_after,
+            arriving: Default::default(),
+            tasks: tasks.clone(),
+        });
+        let rechecks = Rechecks::new(neighbours.clone(), store.clone(), flights.clone(), tasks.clone());
+        Ok(Blobs { transfers, liars, upstreams, flights, pacing, copies, rechecks })
+    }
+}
+
+/// All rooms of the registry.
+pub(super) struct Rooms {
+    secrets: Arc<Secrets>,
+    blobs: Blobs,
+    writes: Arc<Writes>,
+    sessions: Arc<Sessions>,
+    confirming: Arc<Confirming>,
+    proxies: Arc<Proxies>,
+    mirrors: Arc<Mirrors>,
+    preheats: Arc<Preheats>,
+    access: Arc<Access>,
+}
+
+impl Rooms {
+    /// Builds them. Nothing is asked of anyone yet.
+    pub(super) fn build(on: &Foundation<'_>) -> io::Result<Self> {
+        let Foundation { settings, identity, neighbours, store, tasks } = on;
+        let records = &neighbours.records;
+        let secrets = Arc::new(Secrets::of(&identity.authority));
+        let blobs = Blobs::build(on, &secrets)?;
+        let Blobs { upstreams, flights, copies, .. } = &blobs;
+        let writes = Writes::new(neighbours.clone(), store.clone(), flights.clone(), terms::writes(settings));
+        let (max_open, expire_after) = (settings.uploads.max_open as usize, settings.uploads.expire_after);
+        let sessions = Sessions::new(store.clone(), copies.clone(), max_open, expire_after);
+        let confirming = Confirming::new(records.clone(), upstreams.clone(), tasks.clone());
+        let proxy_terms =
+            ProxyTerms { fresh_for: settings.upstreams.fresh_for, missing_for: settings.upstreams.missing_for };
+        let proxies = Proxies::new(
+            neighbours.clone(),
+            writes.clone(),
+            upstreams.clone(),
+            confirming.clone(),
+            proxy_terms,
+            tasks.clone(),
+        );
+        let mirrors = Mirrors::new(records.clone(), terms::mirrors(&settings.mirrors));
+        let preheats = Preheats::new(
+            neighbours.clone(),
+            store.clone(),
+            flights.clone(),
+            proxies.clone(),
+            mirrors.clone(),
+            tasks.clone(),
+        );
+        let access = Access::new(records.clone(), secrets.clone(), mirrors.clone());
+        Ok(Rooms { secrets, blobs, writes, sessions, confirming, proxies, mirrors, preheats, access })
+    }
+
+    /// Open uploads.
+    pub(super) fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
+    }
+
+    /// Uploads that are copied here and from here.
+    pub(super) fn copies(&self) -> &Arc<Copies> {
+        &self.blobs.copies
+    }
+
+    /// What other nodes reach.
+    pub(super) fn peers(&self, on: &Foundation<'_>) -> Peers {
+        let Foundation { settings, neighbours, store, .. } = on;
+        let Blobs { transfers, flights, pacing, copies, rechecks, .. } = &self.blobs;
+        Peers {
+            neighbours: neighbours.clone(),
+            access: self.access.clone(),
+            store: store.clone(),
+            flights: flights.clone(),
+            outgoing: Outgoing::new(
+                neighbours.clone(),
+                store.clone(),
+                flights.clone(),
+                transfers.clone(),
+                pacing.clone(),
+                terms::outgoing(settings),
+            ),
+            copies: copies.clone(),
+            writes: self.writes.clone(),
+            proxies: self.proxies.clone(),
+            rechecks: rechecks.clone(),
+            preheats: self.preheats.clone(),
+            grant: settings.uploads.expire_after,
+        }
+    }
+
+    /// What clients reach; `tls`: they reach it by TLS.
+    pub(super) fn serving(&self, on: &Foundation<'_>, tls: bool, metrics: PrometheusHandle) -> Serving {
+        let Foundation { settings, neighbours, store, .. } = on;
+        let records = &neighbours.records;
+        let Blobs { transfers, liars, upstreams, flights, rechecks, .. } = &self.blobs;
+        let door_terms = terms::door(settings, tls);
+        let door = Door::new(self.access.clone(), records.clone(), self.mirrors.clone(), door_terms);
+        let registry = Registry {
+            door: door.clone(),
+            store: store.clone(),
+            rechecks: rechecks.clone(),
+            flights: flights.clone(),
+            writes: self.writes.clone(),
+            sessions: self.sessions.clone(),
+            proxies: self.proxies.clone(),
+            confirming: self.confirming.clone(),
+            upstreams: upstreams.clone(),
+            neighbours: neighbours.clone(),
+            terms: terms::oci(settings),
+        };
+        let harbor = Harbor {
+            door: door.clone(),
+            records: records.clone(),
+            neighbours: neighbours.clone(),
+            writes: self.writes.clone(),
+            secrets: self.secrets.clone(),
+            durability: settings.projects.durability,
+            terms: terms::writes(settings),
+        };
+        let atoll = Atoll {
+            door,
+            records: records.clone(),
+            neighbours: neighbours.clone(),
+            store: store.clone(),
+            writes: self.writes.clone(),
+            mirrors: self.mirrors.clone(),
+            upstreams: upstreams.clone(),
+            preheats: self.preheats.clone(),
+            secrets: self.secrets.clone(),
+            transfers: transfers.clone(),
+            liars: liars.clone(),
+            terms: terms::writes(settings),
+        };
+        Serving {
+            registry,
+            harbor,
+            atoll,
+            access: self.access.clone(),
+            mirrors: self.mirrors.clone(),
+            records: records.clone(),
+            metrics,
+            stall: settings.deadlines.stall,
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What the settings mean for each room.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use config::{CongestionControl, Settings, StaleReads};
+use mesh::ledger::LedgerTerms;
+use mesh::links;
+use mesh::members::MembersTerms;
+use mesh::transfer::TransferTerms;
+use registry::blobs::outgoing::OutgoingTerms;
+use registry::proxies::resolving;
+use registry::upstreams::UpstreamsTerms;
+use registry::writes::WriteTerms;
+use rules::ledger::lease::LeaseTerms;
+use rules::ledger::records::Role;
+use rules::members::failover::FailoverTerms;
+use rules::members::voters::VoterTerms;
+use rules::proxies::mirror::MirrorRules;
+use rules::words::names::{BadName, Region};
+use upstream::{AddressRule, Trust, UpstreamTerms};
+
+use crate::http::door::DoorTerms;
+use crate::oci::OciTerms;
+
+/// How long a node may go without renewing its lease before its projects move, whatever the gossip says of it: it cannot write.
+const SILENT: Duration = Duration::from_secs(10);
+
+/// How long a replica must have been well before it takes a voter's place.
+const SETTLE: Duration = Duration::from_secs(3);
+
+pub(super) fn congestion(settings: &Settings) -> links::CongestionControl {
+    match settings.links.congestion {
+        CongestionControl::Delivery => links::CongestionControl::Delivery,
+        CongestionControl::Cubic => links::CongestionControl::Cubic,
+    }
+}
+
+pub(super) fn members(settings: &Settings) -> MembersTerms {
+    MembersTerms {
+        probe_period: settings.roster.probe_period,
+        probe_rtt: settings.roster.probe_rtt,
+        suspect_to_down: settings.roster.suspect_to_down,
+    }
+}
+
+pub(super) fn ledger(settings: &Settings) -> LedgerTerms {
+    LedgerTerms {
+        heartbeat: settings.ledger.heartbeat,
+        election_min: settings.ledger.election_min,
+        election_max: settings.ledger.election_max,
+        snapshot_every: settings.ledger.snapshot_every,
+        lease: LeaseTerms { duration: settings.lease.duration },
+        renew_every: settings.lease.renew_every,
+        failover: FailoverTerms {
+            hold_down: settings.failover.hold_down,
+            return_after: settings.failover.return_after,
+            view_age: settings.lease.renew_every * 4,
+            silent_for: SILENT,
+        },
+        voters: VoterTerms { hold_down: settings.failover.replace_voter_after, settle: SETTLE },
+    }
+}
+
+/// A client waits `first_byte` in all: a silent peer must leave time to ask another.
+pub(super) fn transfer(settings: &Settings) -> TransferTerms {
+    let deadlines = &settings.deadlines;
+    TransferTerms {
+        first_byte: deadlines.first_byte * 2 / 5,
+        stall: deadlines.stall,
+        source_stall: deadlines.source_stall.min(deadlines.stall),
+    }
+}
+
+/// How much a second may go towards each region.
+pub(super) fn caps(settings: &Settings) -> io::Result<Vec<(Region, u64)>> {
+    let caps = settings.links.caps.iter().map(|(region, rate)| Ok((region.parse()?, *rate)));
+    caps.collect::<Result<_, BadName>>().map_err(io::Error::other)
+}
+
+pub(super) fn outgoing(settings: &Settings) -> OutgoingTerms {
+    OutgoingTerms { first_byte: settings.deadlines.first_byte, stall: settings.deadlines.stall }
+}
+
+pub(super) fn writes(settings: &Settings) -> WriteTerms {
+    WriteTerms { commit: settings.deadlines.commit, replicate: settings.deadlines.replicate }
+}
+
+pub(super) fn upstreams(settings: &Settings) -> io::Result<UpstreamsTerms> {
+    Ok(UpstreamsTerms {
+        allowed: settings.role == Role::Replica || settings.edge.upstream_fallback,
+        rule: AddressRule {
+            allow_private: settings.upstreams.allow_private,
+            allow_loopback: settings.upstreams.allow_loopback,
+        },
+        trust: trust(settings.upstreams.ca.as_deref())?,
+        each: UpstreamTerms {
+            first_byte: transfer(settings).first_byte,
+            // an upstream is asked twice before it is given up, and a client waits `stall` in all
+            stall: settings.deadlines.stall / 3,
+            question: resolving::QUESTION,
+            max_manifest: settings.uploads.max_manifest,
+        },
+    })
+}
+
+/// The public authorities, and those in the file that `upstreams.ca` names.
+fn trust(ca: Option<&Path>) -> io::Result<Trust> {
+    let named = |error: &dyn std::fmt::Display| match ca {
+        Some(ca) => io::Error::other(format!("upstreams.ca, {}: {error}", ca.display())),
+        None => io::Error::other(error.to_string()),
+    };
+    let pem = ca.map(std::fs::read).transpose().map_err(|e| named(&e))?;
+    Trust::with_authorities(&pem.unwrap_or_default()).map_err(|e| named(&e))
+}
+
+/// Which registries' names the operator gives to which projects.
+pub(super) fn mirrors(settings: &config::Mirrors) -> MirrorRules {
+    MirrorRules {
+        names: settings.names.iter().cloned().collect(),
+        domain: settings.domain.clone(),
+        default: settings.default.clone(),
+        aliases: settings.aliases.clone(),
+    }
+}
+
+pub(super) fn door(settings: &Settings, tls: bool) -> DoorTerms {
+    DoorTerms {
+        public_url: settings.http.public_url.clone(),
+        tls,
+        refuse_stale: settings.reads.without_lease == StaleReads::Refuse,
+    }
+}
+
+pub(super) fn oci(settings: &Settings) -> OciTerms {
+    OciTerms {
+        first_byte: settings.deadlines.first_byte,
+        stall: settings.deadlines.stall,
+        replicate: settings.deadlines.replicate,
+        grant: settings.uploads.expire_after,
+        max_manifest: settings.uploads.max_manifest,
+    }
+}

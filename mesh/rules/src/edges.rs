@@ -19,8 +19,8 @@ pub struct EdgeTerms {
 /// What to do with a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// What was kept is as good as fresh.
-    Kept,
+    /// What is remembered is as good as fresh.
+    Remembered,
     /// A replica has to be asked.
     Ask,
     /// What was kept, saying that it is this old: no replica can be asked.
@@ -39,7 +39,7 @@ fn always_asked(query: &Query) -> bool {
 
 /// An answer that an edge has kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct Remembered {
     /// How long ago it was right.
     pub age: Duration,
     /// Whether there was anything. That there was nothing is asked again each time: what was just pushed must be found.
@@ -47,11 +47,11 @@ pub struct Kept {
 }
 
 /// What to do with `query`, of which `kept` was kept, if anything; `alone`: no replica can be reached now.
-pub fn usable(query: &Query, kept: Option<Kept>, alone: bool, terms: &EdgeTerms) -> Use {
+pub fn usable(query: &Query, kept: Option<Remembered>, alone: bool, terms: &EdgeTerms) -> Use {
     match (kept, alone) {
-        (Some(kept), _) if kept.something && kept.age <= terms.access_age && !always_asked(query) => Use::Kept,
+        (Some(kept), _) if kept.something && kept.age <= terms.access_age && !always_asked(query) => Use::Remembered,
         (_, false) => Use::Ask,
-        (Some(Kept { age, .. }), true) if age <= terms.alone_for => Use::Aged(age),
+        (Some(Remembered { age, .. }), true) if age <= terms.alone_for => Use::Aged(age),
         (_, true) => Use::CutOff,
     }
 }
@@ -81,18 +81,18 @@ mod tests {
         Query::Key(key::project(&"demo".parse().unwrap()))
     }
 
-    fn aged(seconds: u64) -> Option<Kept> {
-        Some(Kept { age: Duration::from_secs(seconds), something: true })
+    fn aged(seconds: u64) -> Option<Remembered> {
+        Some(Remembered { age: Duration::from_secs(seconds), something: true })
     }
 
     #[test]
     fn a_tag_is_asked_each_time_and_access_only_now_and_then() {
         let second = aged(1);
         assert_eq!(usable(&tag(), second, false, &TERMS), Use::Ask);
-        assert_eq!(usable(&project(), second, false, &TERMS), Use::Kept);
+        assert_eq!(usable(&project(), second, false, &TERMS), Use::Remembered);
         assert_eq!(usable(&project(), aged(31), false, &TERMS), Use::Ask);
         assert_eq!(usable(&project(), None, false, &TERMS), Use::Ask);
-        let nothing = Some(Kept { age: Duration::ZERO, something: false });
+        let nothing = Some(Remembered { age: Duration::ZERO, something: false });
         assert_eq!(usable(&project(), nothing, false, &TERMS), Use::Ask);
         assert_eq!(usable(&project(), nothing, true, &TERMS), Use::Aged(Duration::ZERO));
     }
@@ -123,7 +123,7 @@ mod tests {
             let kept = aged(age);
             let age = Duration::from_secs(age);
             match usable(&query, kept, alone, &TERMS) {
-                Use::Kept => prop_assert!(age <= TERMS.access_age && !tagged),
+                Use::Remembered => prop_assert!(age <= TERMS.access_age && !tagged),
                 Use::Aged(told) => prop_assert!(alone && told == age && age <= TERMS.alone_for),
                 Use::Ask => prop_assert!(!alone),
                 Use::CutOff => prop_assert!(alone && age > TERMS.alone_for),

@@ -11,7 +11,7 @@ use openraft::impls::BasicNode;
 use rules::ledger::command::{Command, Outcome};
 use rules::ledger::records::{Look, NodeRecord, RecordError};
 use rules::members::failover::{Assignment, Situation};
-use rules::members::voters::{self, Step};
+use rules::members::voters::{self, VoterStep};
 use rules::words::names::{NodeId, OperationId};
 use tracing::{info, warn};
 
@@ -102,19 +102,19 @@ impl Ledger {
         let Some(step) = self.next_step(nodes) else { return };
         let ids = |voters: &BTreeSet<NodeId>| voters.iter().map(|n| n.0).collect::<BTreeSet<u64>>();
         let change = match &step {
-            Step::Finish(voters) => {
+            VoterStep::Finish(voters) => {
                 info!(?voters, "a change of the ledger's voters was cut: it is finished");
                 ChangeMembers::ReplaceAllVoters(ids(voters))
             }
-            Step::Vote(voters) => {
+            VoterStep::Vote(voters) => {
                 info!(?voters, "the ledger's voters change");
                 ChangeMembers::ReplaceAllVoters(ids(voters))
             }
-            Step::Follow(node, address) => {
+            VoterStep::Follow(node, address) => {
                 info!(%node, %address, "the ledger takes the node in as a learner");
                 ChangeMembers::AddNodes([(node.0, BasicNode::new(address))].into())
             }
-            Step::Move(node, address) => {
+            VoterStep::Move(node, address) => {
                 info!(%node, %address, "the ledger's node has another address");
                 ChangeMembers::SetNodes([(node.0, BasicNode::new(address))].into())
             }
@@ -126,7 +126,7 @@ impl Ledger {
         }
     }
 
-    fn next_step(&self, nodes: &[NodeRecord]) -> Option<Step> {
+    fn next_step(&self, nodes: &[NodeRecord]) -> Option<VoterStep> {
         let metrics = self.raft.metrics().borrow_watched().clone();
         if metrics.membership_config != metrics.committed_membership_config {
             return None;

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use quinn::{Connecting, Connection, ConnectionError, Endpoint, Incoming, RecvStream, SendStream, TransportConfig};
 use rules::ledger::level::Level;
 use rules::ledger::records::Role;
-use rules::members::door::{DoorTerms, Doorkeeper, Known, Shown, Standing};
+use rules::members::door::{Doorkeeper, DoorkeeperTerms, Known, Shown, Standing};
 use rules::wire::questions::Question;
 use rules::wire::{self, Answer, BadMessage, Bulk, Open};
 use rules::words::names::NodeId;
@@ -128,7 +128,7 @@ impl Links {
             endpoint,
             shows: Mutex::new((server, client)),
             judge: OnceLock::new(),
-            door: Arc::new(Mutex::new(Doorkeeper::new(DoorTerms::default()))),
+            door: Arc::new(Mutex::new(Doorkeeper::new(DoorkeeperTerms::default()))),
             congestion,
             addresses: Mutex::default(),
             connections: Mutex::default(),

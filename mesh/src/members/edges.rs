@@ -14,7 +14,7 @@ use rules::wire::questions::{Announce, Present};
 use rules::words::names::NodeId;
 use tracing::{debug, warn};
 
-use super::{Kept, Seen};
+use super::{SavedRoster, Seen};
 use crate::links::{LinkError, Links};
 use ground::clock;
 use ground::supervise::Tasks;
@@ -87,7 +87,7 @@ impl Candidates {
             replicas.iter().map(|(id, address)| (*id, *address)).collect()
         };
         self.links.know(node, address);
-        let written = postcard::to_stdvec(&Kept { incarnation: 0, members })
+        let written = postcard::to_stdvec(&SavedRoster { incarnation: 0, members })
             .map_err(|e| e.to_string())
             .and_then(|bytes| crate::identity::write_private(&self.path, &bytes).map_err(|e| e.to_string()));
         if let Err(error) = written {

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use super::{Kept, MembersTerms, Seen};
+use super::{MembersTerms, SavedRoster, Seen};
 use crate::links::Links;
 use ground::clock;
 use ground::supervise::Tasks;
@@ -72,7 +72,7 @@ pub(super) fn start(
     links: Arc<Links>,
     address: SocketAddr,
     terms: MembersTerms,
-    kept: Kept,
+    kept: SavedRoster,
     path: PathBuf,
     seen: Seen,
     tasks: &Tasks,
@@ -95,7 +95,7 @@ pub(super) fn start(
         beaten,
         timers,
         path,
-        kept: Kept { incarnation, ..kept },
+        kept: SavedRoster { incarnation, ..kept },
         dialling: Arc::default(),
         tasks: tasks.clone(),
     };
@@ -183,7 +183,7 @@ struct Driver {
     beaten: Arc<AtomicU64>,
     timers: mpsc::UnboundedSender<(Moment, Timer<Member>)>,
     path: PathBuf,
-    kept: Kept,
+    kept: SavedRoster,
     dialling: Arc<Mutex<HashSet<NodeId>>>,
     tasks: Tasks,
 }

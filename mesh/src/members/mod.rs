@@ -46,21 +46,22 @@ pub struct MembersTerms {
 
 /// What is kept over restarts.
 #[derive(Default, Serialize, Deserialize)]
-struct Kept {
+struct SavedRoster {
     incarnation: u64,
     members: Vec<(NodeId, SocketAddr)>,
 }
 
 /// Writes what a node that has just joined knows of the others, for its first start.
 pub fn keep_seeds(folder: &Path, members: Vec<(NodeId, SocketAddr)>) -> Result<(), crate::identity::IdentityError> {
-    let kept = Kept { incarnation: 0, members };
+    let kept = SavedRoster { incarnation: 0, members };
     let bytes = postcard::to_stdvec(&kept).map_err(|e| crate::identity::IdentityError::Certificate(e.to_string()))?;
     crate::identity::write_private(&folder.join("roster"), &bytes)
 }
 
 /// What a node that does not run knows of the others.
 pub fn kept_seeds(folder: &Path) -> Vec<(NodeId, SocketAddr)> {
-    let kept = std::fs::read(folder.join("roster")).ok().and_then(|bytes| postcard::from_bytes::<Kept>(&bytes).ok());
+    let kept =
+        std::fs::read(folder.join("roster")).ok().and_then(|bytes| postcard::from_bytes::<SavedRoster>(&bytes).ok());
     kept.unwrap_or_default().members
 }
 
@@ -107,7 +108,7 @@ impl Members {
         tasks: &Tasks,
     ) -> Arc<Self> {
         let path = folder.join("roster");
-        let kept: Kept =
+        let kept: SavedRoster =
             std::fs::read(&path).ok().and_then(|bytes| postcard::from_bytes(&bytes).ok()).unwrap_or_default();
         let me = links.me();
         let known: BTreeSet<(NodeId, SocketAddr)> =
@@ -120,7 +121,7 @@ impl Members {
             Role::Replica => {
                 let presence = Arc::<Mutex<Presence>>::default();
                 edges::watch(links.clone(), seen.clone(), presence.clone(), tasks);
-                let kept = Kept { members: known.into_iter().collect(), ..kept };
+                let kept = SavedRoster { members: known.into_iter().collect(), ..kept };
                 let input = gossip::start(links, address, terms, kept, path, seen.clone(), tasks);
                 Kind::Replica { input, presence }
             }

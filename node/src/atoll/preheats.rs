@@ -15,7 +15,7 @@ const BODY: u64 = 64 << 10;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct PreheatBody {
     images: Vec<String>,
     regions: Vec<String>,
     #[serde(default)]
@@ -25,7 +25,7 @@ struct Written {
 impl Atoll {
     pub(super) async fn create_preheat(&self, mut request: Request) -> Result<Response<Payload>, Failure> {
         let bytes = request.body.whole(BODY).await?;
-        let Written { images, regions, platforms } =
+        let PreheatBody { images, regions, platforms } =
             serde_json::from_slice(&bytes).map_err(|e| Failure::new(Code::BadRequest, format!("the body: {e}")))?;
         let id = self.preheats.take(&images, &regions, platforms)?;
         let mut response = json_answer(StatusCode::ACCEPTED, &json!({"id": written(id)}));

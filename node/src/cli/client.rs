@@ -72,7 +72,7 @@ impl Client {
     }
 
     /// Sends a request and reads the head of the answer; its body is still to come.
-    pub(super) async fn send(&self, call: Call<'_>) -> io::Result<Answer> {
+    pub(super) async fn send(&self, call: Call<'_>) -> io::Result<ApiAnswer> {
         let exchange = async {
             let https = self.url.scheme_str() == Some("https");
             let host = self.url.host().ok_or_else(|| io::Error::other("--url has no host"))?;
@@ -106,7 +106,7 @@ impl Client {
         Ok(Arc::new(config).into())
     }
 
-    async fn exchange<S>(&self, stream: S, call: Call<'_>) -> io::Result<Answer>
+    async fn exchange<S>(&self, stream: S, call: Call<'_>) -> io::Result<ApiAnswer>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -140,7 +140,7 @@ impl Client {
         };
         let (head, body) = response.into_parts();
         let connection = (!ended).then_some(connection);
-        Ok(Answer { status: head.status, headers: head.headers, body, connection })
+        Ok(ApiAnswer { status: head.status, headers: head.headers, body, connection })
     }
 }
 
@@ -170,7 +170,7 @@ impl<'a> Call<'a> {
 }
 
 /// An answer whose body is still arriving.
-pub(super) struct Answer {
+pub(super) struct ApiAnswer {
     /// Its status.
     pub(super) status: StatusCode,
     /// Its headers.
@@ -179,7 +179,7 @@ pub(super) struct Answer {
     connection: Option<Driven>,
 }
 
-impl Answer {
+impl ApiAnswer {
     /// A header, if it is there and text.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()

@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::client::Client;
 use super::init::ADMINISTRATOR;
-use super::world::{Node, World};
+use super::world::{LocalMesh, LocalNode};
 
 /// The signals that somebody sends to end a process (HUP, INT, KILL, TERM); of others it dies by itself.
 const SENT: [i32; 4] = [1, 2, 9, 15];
@@ -25,7 +25,7 @@ const PROGRESS: Duration = Duration::from_secs(1);
 const READY: Duration = Duration::from_secs(30);
 
 /// Waits for the mesh, introduces it, and shows what happens until a signal.
-pub(super) fn follow(world: &mut World) -> io::Result<()> {
+pub(super) fn follow(world: &mut LocalMesh) -> io::Result<()> {
     let runtime = super::small_runtime()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -56,11 +56,11 @@ fn say(text: &str) {
     println!("{}  {text}", &clock::timestamp().to_string()[11..19]);
 }
 
-fn down(node: &Node, how: ExitStatus) {
+fn down(node: &LocalNode, how: ExitStatus) {
     say(&format!("{} is down ({how}); it stays down until it is started again", node.name));
 }
 
-async fn wait_until_ready(world: &mut World) -> io::Result<()> {
+async fn wait_until_ready(world: &mut LocalMesh) -> io::Result<()> {
     let started = Instant::now();
     loop {
         for (i, how) in world.reap() {
@@ -100,7 +100,7 @@ async fn wait_until_ready(world: &mut World) -> io::Result<()> {
     }
 }
 
-async fn watch(world: &mut World, keys: bool) -> io::Result<()> {
+async fn watch(world: &mut LocalMesh, keys: bool) -> io::Result<()> {
     let mut shown = Shown::default();
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     loop {
@@ -120,7 +120,7 @@ async fn watch(world: &mut World, keys: bool) -> io::Result<()> {
     }
 }
 
-async fn status(world: &World, i: usize) -> Option<Value> {
+async fn status(world: &LocalMesh, i: usize) -> Option<Value> {
     let node = &world.nodes[i];
     let file = world.password_file();
     let client = Client::new(&node.url, Some((ADMINISTRATOR, &file)), None).ok()?;
@@ -128,7 +128,7 @@ async fn status(world: &World, i: usize) -> Option<Value> {
     tokio::time::timeout(Duration::from_secs(1), asked).await.ok()?.ok()
 }
 
-fn obey(world: &mut World, line: &str) {
+fn obey(world: &mut LocalMesh, line: &str) {
     let Some(i) = line.trim().parse::<usize>().ok().filter(|n| (1..=world.nodes.len()).contains(n)) else {
         say(&format!("type a number from 1 to {}", world.nodes.len()));
         return;

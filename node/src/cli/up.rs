@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::live;
-use super::world::{Shape, World, find_nodes};
+use super::world::{LocalMesh, Shape, find_nodes};
 use crate::start::private;
 
 /// Arguments of `up`.
@@ -27,8 +27,8 @@ pub(super) fn run(up: Up) -> io::Result<()> {
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| io::Error::other(format!("another `atoll up` is running on {}", data.display())))?;
     let mut world = match find_nodes(&data)? {
-        Some(nodes) => World::again(data, nodes, &up.shape)?,
-        None => World::create(data, &up.shape)?,
+        Some(nodes) => LocalMesh::again(data, nodes, &up.shape)?,
+        None => LocalMesh::create(data, &up.shape)?,
     };
     // children that were started must not outlive a failure
     let result = world.start_all().and_then(|()| live::follow(&mut world));

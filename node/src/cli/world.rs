@@ -41,7 +41,7 @@ pub(super) struct Shape {
 }
 
 /// One node of the mesh as `up` runs it.
-pub(super) struct Node {
+pub(super) struct LocalNode {
     pub(super) name: String,
     pub(super) region: String,
     pub(super) role: Role,
@@ -52,15 +52,15 @@ pub(super) struct Node {
 }
 
 /// The whole of it.
-pub(super) struct World {
+pub(super) struct LocalMesh {
     pub(super) data: PathBuf,
-    pub(super) nodes: Vec<Node>,
+    pub(super) nodes: Vec<LocalNode>,
     executable: PathBuf,
     password: Option<String>,
 }
 
 /// The nodes that an earlier start made: those whose folders hold settings and an identity. `mesh.json` is for scripts only and may go.
-pub(super) fn find_nodes(data: &Path) -> io::Result<Option<Vec<Node>>> {
+pub(super) fn find_nodes(data: &Path) -> io::Result<Option<Vec<LocalNode>>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(data)? {
         let folder = entry?.path();
@@ -71,7 +71,7 @@ pub(super) fn find_nodes(data: &Path) -> io::Result<Option<Vec<Node>>> {
         let settings = super::load(&config)?;
         let url = public_url(&settings);
         let (name, region, role) = (settings.name, settings.region, settings.role);
-        let node = Node { name, region, role, url, folder, child: None, pid: 0 };
+        let node = LocalNode { name, region, role, url, folder, child: None, pid: 0 };
         found.push((settings.http.listen, node));
     }
     if found.is_empty() {
@@ -86,8 +86,8 @@ pub(super) fn find_nodes(data: &Path) -> io::Result<Option<Vec<Node>>> {
     Ok(Some(found.into_iter().map(|(_, node)| node).collect()))
 }
 
-impl World {
-    pub(super) fn again(data: PathBuf, nodes: Vec<Node>, wanted: &Shape) -> io::Result<Self> {
+impl LocalMesh {
+    pub(super) fn again(data: PathBuf, nodes: Vec<LocalNode>, wanted: &Shape) -> io::Result<Self> {
         let edges = nodes.iter().filter(|n| n.role == Role::Edge).count();
         let other = |wanted: Option<u16>, there: usize| wanted.is_some_and(|n| usize::from(n) != there);
         if other(wanted.nodes, nodes.len() - edges) || other(wanted.edges, edges) {
@@ -98,7 +98,7 @@ impl World {
             );
             return Err(io::Error::other(message));
         }
-        let port = |node: &Node| node.url.rsplit(':').next().and_then(|p| p.parse::<u16>().ok());
+        let port = |node: &LocalNode| node.url.rsplit(':').next().and_then(|p| p.parse::<u16>().ok());
         if let Some(wanted) = wanted.port.filter(|p| *p != 0 && nodes.iter().any(|n| port(n) != Some(*p))) {
             let message = format!(
                 "the nodes in {} do not listen on port {wanted}; leave --port out, or change http.listen and mesh.listen in each node.yaml",
@@ -106,7 +106,7 @@ impl World {
             );
             return Err(io::Error::other(message));
         }
-        Ok(World { data, nodes, executable: std::env::current_exe()?, password: None })
+        Ok(LocalMesh { data, nodes, executable: std::env::current_exe()?, password: None })
     }
 
     /// Makes keys, settings and the birth of a new mesh.
@@ -140,7 +140,7 @@ impl World {
             if usize::from(i) < REGIONS.len() {
                 voters.push(record.clone());
             }
-            nodes.push(Node {
+            nodes.push(LocalNode {
                 name,
                 region: region.into(),
                 role,
@@ -161,7 +161,7 @@ impl World {
         }
         let durability = Settings::new(&data, REGIONS[0]).projects.durability;
         new_birth(&authority, &password, records, voters, durability)?.save(&nodes[0].folder)?;
-        let world = World { data, nodes, executable: std::env::current_exe()?, password: Some(password.clone()) };
+        let world = LocalMesh { data, nodes, executable: std::env::current_exe()?, password: Some(password.clone()) };
         write_private(&world.password_file(), password.as_bytes()).map_err(io::Error::other)?;
         Ok(world)
     }
@@ -170,7 +170,7 @@ impl World {
         self.data.join(PASSWORD)
     }
 
-    fn start_line(&self, node: &Node) -> Vec<String> {
+    fn start_line(&self, node: &LocalNode) -> Vec<String> {
         let config = node.folder.join("node.yaml");
         let parts = [self.executable.as_path(), Path::new("serve"), Path::new("--config"), &config];
         parts.iter().map(|p| p.display().to_string()).collect()
@@ -277,8 +277,9 @@ impl World {
 
     /// What a person needs to begin.
     pub(super) fn introduction(&self) -> String {
-        let row =
-            |n: &Node| vec![n.name.clone(), n.region.clone(), n.role.name().into(), n.url.clone(), n.pid.to_string()];
+        let row = |n: &LocalNode| {
+            vec![n.name.clone(), n.region.clone(), n.role.name().into(), n.url.clone(), n.pid.to_string()]
+        };
         let mut out = table(&["NODE", "REGION", "ROLE", "URL", "PID"], self.nodes.iter().map(row).collect());
         let host = |i: usize| self.nodes[i % self.nodes.len()].url.trim_start_matches("http://").to_owned();
         let (first, second) = (host(0), host(1));

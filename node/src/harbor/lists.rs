@@ -14,14 +14,14 @@ const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
 
 /// What of a list is asked for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct PageRequest {
     page: usize,
     /// 0: all there are.
     size: usize,
     name: String,
 }
 
-impl Wanted {
+impl PageRequest {
     /// Reads `page` (from 1), `page_size` and `name`.
     pub(super) fn read(request: &Request) -> Result<Self, Failure> {
         Self::of(request.query("page"), request.query("page_size"), request.query("name"))
@@ -37,7 +37,7 @@ impl Wanted {
             };
             number.ok_or_else(|| Failure::new(Code::BadRequest, message()))
         };
-        Ok(Wanted {
+        Ok(PageRequest {
             page: number("page", page, 1, 1, usize::MAX)?,
             size: number("page_size", size, PAGE, 0, LARGEST)?,
             name: name.unwrap_or_default().to_owned(),
@@ -75,7 +75,7 @@ mod tests {
     fn whoever_asks_page_after_page_comes_to_an_end() {
         let all: Vec<String> = (0..25).map(|n| format!("p{n}")).collect();
         let cut = |page: Option<&str>, size: Option<&str>, name: Option<&str>| {
-            let wanted = Wanted::of(page, size, name).unwrap();
+            let wanted = PageRequest::of(page, size, name).unwrap();
             let (found, total) = wanted.cut(&all, |name| name);
             (found.len(), found.first().map(|name| name.as_str()), total)
         };
@@ -88,7 +88,7 @@ mod tests {
         assert_eq!(cut(None, Some("5"), Some("p1")), (5, Some("p1"), 11));
         assert_eq!(cut(Some(&usize::MAX.to_string()), Some("100"), None), (0, None, 25));
         for (page, size) in [(Some("0"), None), (Some("x"), None), (None, Some("101")), (None, Some("-1"))] {
-            assert_eq!(Wanted::of(page, size, None).unwrap_err().status(), StatusCode::BAD_REQUEST);
+            assert_eq!(PageRequest::of(page, size, None).unwrap_err().status(), StatusCode::BAD_REQUEST);
         }
     }
 }

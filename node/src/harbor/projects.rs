@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Harbor;
-use super::lists::Wanted;
+use super::lists::PageRequest;
 use super::metadata::kept;
 use crate::http::answer::json_answer;
 use crate::http::request::Request;
@@ -30,7 +30,7 @@ const NAME_IN_LOCATION: HeaderName = HeaderName::from_static("x-resource-name-in
 const DURABILITY: std::ops::RangeInclusive<u32> = 1..=5;
 
 #[derive(Deserialize, Default)]
-struct Written {
+struct ProjectBody {
     project_name: Option<String>,
     public: Option<bool>,
     registry_id: Option<u64>,
@@ -50,7 +50,7 @@ struct Metadata {
 }
 
 /// What was asked for, checked.
-struct Asked {
+struct CheckedProject {
     public: Option<bool>,
     durability: Option<u32>,
     proxy: ProxyChange,
@@ -71,13 +71,13 @@ fn list(name: &str, text: Option<&str>) -> Result<Option<Vec<String>>, Failure> 
     text.map(read).transpose()
 }
 
-impl Written {
+impl ProjectBody {
     async fn read(request: &mut Request) -> Result<Self, Failure> {
         let bytes = request.body.whole(BODY).await?;
         serde_json::from_slice(&bytes).map_err(|e| Failure::new(Code::BadRequest, format!("the body: {e}")))
     }
 
-    fn asked(&self) -> Result<Asked, Failure> {
+    fn asked(&self) -> Result<CheckedProject, Failure> {
         let metadata = &self.metadata;
         let public = flag("public", metadata.public.as_deref())?.or(self.public);
         let durability = match self.metadata.durability.as_deref().map(str::parse::<u32>) {
@@ -96,13 +96,13 @@ impl Written {
                 metadata.proxy_cache_local_on_not_found.as_deref(),
             )?,
         };
-        Ok(Asked { public, durability, proxy, metadata: kept(&metadata.rest)? })
+        Ok(CheckedProject { public, durability, proxy, metadata: kept(&metadata.rest)? })
     }
 }
 
 impl Harbor {
     pub(super) async fn list_projects(&self, request: &Request) -> Result<Response<Payload>, Failure> {
-        let wanted = Wanted::read(request)?;
+        let wanted = PageRequest::read(request)?;
         let (projects, _) = self.records.read(|records| records.projects()).await?;
         Ok(wanted.answer(&projects, |project| project.name.as_str(), |project| self.show(project)))
     }
@@ -141,7 +141,7 @@ impl Harbor {
     }
 
     pub(super) async fn create_project(&self, mut request: Request) -> Result<Response<Payload>, Failure> {
-        let written = Written::read(&mut request).await?;
+        let written = ProjectBody::read(&mut request).await?;
         let name = written.project_name.as_deref().unwrap_or_default();
         let name: ProjectName = name
             .parse()
@@ -195,7 +195,7 @@ impl Harbor {
         mut request: Request,
         written: ProjectName,
     ) -> Result<Response<Payload>, Failure> {
-        let Asked { public, durability, proxy, metadata } = Written::read(&mut request).await?.asked()?;
+        let CheckedProject { public, durability, proxy, metadata } = ProjectBody::read(&mut request).await?.asked()?;
         let name = self.project(&request, &written).await?.name;
         self.commit(Change::Configure { name, public, durability, proxy, metadata }).await?;
         Ok(Response::new(Payload::empty()))

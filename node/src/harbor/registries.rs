@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::Harbor;
-use super::lists::Wanted;
+use super::lists::PageRequest;
 use crate::http::answer::json_answer;
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
@@ -27,7 +27,7 @@ const DESCRIPTION: usize = 1024;
 const HIDDEN: &str = "*****";
 
 #[derive(Deserialize)]
-struct Written {
+struct RegistryBody {
     name: String,
     url: String,
     #[serde(rename = "type")]
@@ -41,7 +41,7 @@ struct Written {
 
 /// Harbor's own form of a change is flat; Terraform's provider sends the form that a registry is made with.
 #[derive(Deserialize)]
-struct Change {
+struct RegistryChange {
     name: Option<String>,
     url: Option<String>,
     #[serde(rename = "type")]
@@ -63,7 +63,7 @@ struct Credential {
     access_secret: Option<String>,
 }
 
-impl Change {
+impl RegistryChange {
     /// The credential as it is given, in whichever form.
     fn credential(&mut self) -> Credential {
         let nested = self.credential.take().unwrap_or_default();
@@ -121,7 +121,7 @@ fn sealing(error: SecretError) -> Failure {
 }
 
 /// What `was` is after `change`: what is not given stays. A secret is sealed for its registry's name, so a new name seals it anew.
-fn changed(secrets: &Secrets, was: &UpstreamRecord, mut change: Change) -> Result<UpstreamRecord, Failure> {
+fn changed(secrets: &Secrets, was: &UpstreamRecord, mut change: RegistryChange) -> Result<UpstreamRecord, Failure> {
     check_secure(change.insecure, change.url.as_deref().unwrap_or(&was.url))?;
     let credential = change.credential();
     check_type(&credential)?;
@@ -193,7 +193,7 @@ fn show(upstream: &UpstreamRecord) -> Value {
 
 impl Harbor {
     pub(super) async fn list_registries(&self, request: &Request) -> Result<Response<Payload>, Failure> {
-        let wanted = Wanted::read(request)?;
+        let wanted = PageRequest::read(request)?;
         let (upstreams, _) = self.records.read(|records| records.upstreams()).await?;
         Ok(wanted.answer(&upstreams, |upstream| &upstream.name, show))
     }
@@ -205,7 +205,7 @@ impl Harbor {
     }
 
     pub(super) async fn create_registry(&self, mut request: Request) -> Result<Response<Payload>, Failure> {
-        let written: Written = read(&mut request).await?;
+        let written: RegistryBody = read(&mut request).await?;
         check_secure(written.insecure, &written.url)?;
         let credential = written.credential.unwrap_or_default();
         check_type(&credential)?;
@@ -239,7 +239,7 @@ impl Harbor {
         mut request: Request,
         id: UpstreamId,
     ) -> Result<Response<Payload>, Failure> {
-        let change: Change = read(&mut request).await?;
+        let change: RegistryChange = read(&mut request).await?;
         self.writes.ready().await?;
         let (was, _) = self.records.read(|records| records.record::<UpstreamRecord>(&key::upstream(id))).await?;
         let was = was.ok_or_else(|| missing(id))?;
@@ -294,7 +294,7 @@ mod tests {
 
     use super::*;
 
-    fn change(written: Value) -> Change {
+    fn change(written: Value) -> RegistryChange {
         serde_json::from_value(written).unwrap()
     }
 

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, header};
 
 /// What the conditions of a GET or HEAD make of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Condition {
     /// It is answered, its `Range` too.
     Go,
     /// It is answered with the whole: the client's part is of something else.
@@ -17,18 +17,18 @@ pub enum Verdict {
 }
 
 /// Reads the conditions in `headers`, in the order of section 13.2.2. `etag` is a strong tag without its quotes.
-pub fn verdict(headers: &HeaderMap, etag: &str) -> Verdict {
+pub fn verdict(headers: &HeaderMap, etag: &str) -> Condition {
     if headers.contains_key(header::IF_MATCH) && !listed(headers, header::IF_MATCH, etag, Weak::Never) {
-        return Verdict::Failed;
+        return Condition::Failed;
     }
     if listed(headers, header::IF_NONE_MATCH, etag, Weak::Matches) {
-        return Verdict::NotModified;
+        return Condition::NotModified;
     }
     match headers.get(header::IF_RANGE) {
         // a date is none of this representation's, which has none (section 13.1.5)
-        Some(condition) if condition.as_bytes() == format!("\"{etag}\"").as_bytes() => Verdict::Go,
-        Some(_) => Verdict::GoWhole,
-        None => Verdict::Go,
+        Some(condition) if condition.as_bytes() == format!("\"{etag}\"").as_bytes() => Condition::Go,
+        Some(_) => Condition::GoWhole,
+        None => Condition::Go,
     }
 }
 
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn given(pairs: &[(HeaderName, &str)]) -> Verdict {
+    fn given(pairs: &[(HeaderName, &str)]) -> Condition {
         verdict(&pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect(), "a:b")
     }
 
@@ -83,36 +83,36 @@ mod tests {
     fn conditions_are_judged_by_the_tag() {
         let none_match = |value| given(&[(header::IF_NONE_MATCH, value)]);
         for has in ["\"a:b\"", "W/\"a:b\"", "*", "\"x\", \"a:b\"", "\"x,y\" ,W/\"a:b\"", "a:b", "x, a:b", ",\"a:b\","] {
-            assert_eq!(none_match(has), Verdict::NotModified, "{has}");
+            assert_eq!(none_match(has), Condition::NotModified, "{has}");
         }
         for other in ["\"a\"", "", "\"a:b", "\"a:bc\"", "\"x,a:b\"", "W/", "\"*\""] {
-            let expected = if other == "\"a:b" { Verdict::NotModified } else { Verdict::Go };
+            let expected = if other == "\"a:b" { Condition::NotModified } else { Condition::Go };
             assert_eq!(none_match(other), expected, "{other}");
         }
         let matches = |value| given(&[(header::IF_MATCH, value)]);
         for has in ["\"a:b\"", "*", "\"x\", \"a:b\""] {
-            assert_eq!(matches(has), Verdict::Go, "{has}");
+            assert_eq!(matches(has), Condition::Go, "{has}");
         }
         for other in ["\"x\"", "W/\"a:b\"", ""] {
-            assert_eq!(matches(other), Verdict::Failed, "{other}");
+            assert_eq!(matches(other), Condition::Failed, "{other}");
         }
         let range = |value| given(&[(header::RANGE, "bytes=0-1"), (header::IF_RANGE, value)]);
-        assert_eq!(range("\"a:b\""), Verdict::Go);
+        assert_eq!(range("\"a:b\""), Condition::Go);
         for other in ["\"x\"", "W/\"a:b\"", "Sat, 29 Oct 1994 19:43:31 GMT", "a:b"] {
-            assert_eq!(range(other), Verdict::GoWhole, "{other}");
+            assert_eq!(range(other), Condition::GoWhole, "{other}");
         }
     }
 
     #[test]
     fn the_first_condition_that_fails_decides() {
         let both = |a, b| given(&[(header::IF_MATCH, a), (header::IF_NONE_MATCH, b), (header::IF_RANGE, "\"x\"")]);
-        assert_eq!(both("\"x\"", "\"a:b\""), Verdict::Failed);
-        assert_eq!(both("\"a:b\"", "\"a:b\""), Verdict::NotModified);
-        assert_eq!(both("\"a:b\"", "\"x\""), Verdict::GoWhole);
+        assert_eq!(both("\"x\"", "\"a:b\""), Condition::Failed);
+        assert_eq!(both("\"a:b\"", "\"a:b\""), Condition::NotModified);
+        assert_eq!(both("\"a:b\"", "\"x\""), Condition::GoWhole);
         let mut lines = HeaderMap::new();
         lines.append(header::IF_NONE_MATCH, "\"x\"".parse().unwrap());
         lines.append(header::IF_NONE_MATCH, "\"a:b\"".parse().unwrap());
-        assert_eq!(verdict(&lines, "a:b"), Verdict::NotModified, "a list may have several lines");
+        assert_eq!(verdict(&lines, "a:b"), Condition::NotModified, "a list may have several lines");
     }
 
     proptest! {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use http::{Method, header};
-use registry::people::{Access, AccessError, Caller, Needed, Presented, SERVICE};
+use registry::people::{Access, AccessError, Caller, NeededScope, Presented, SERVICE};
 use registry::proxies::mirrors::Mirrors;
 use registry::view::{Freshness, Records};
 use rules::ledger::records::{Look, Project, ReadRecords, RecordError};
@@ -134,7 +134,7 @@ impl Door {
     fn refuse(&self, request: &Request, error: AccessError) -> Failure {
         let challenge = match &error {
             // a browser that is challenged so keeps the password for every page; beside the API there is no need to
-            AccessError::Missing(Some(Needed::Registry(RegistryScope::Api))) => "Basic realm=\"atoll\"".to_owned(),
+            AccessError::Missing(Some(NeededScope::Registry(RegistryScope::Api))) => "Basic realm=\"atoll\"".to_owned(),
             AccessError::Missing(Some(needed)) => self.challenge(request, &[("scope", &needed.scope())]),
             AccessError::Scope(needed) => {
                 self.challenge(request, &[("scope", &needed.scope()), ("error", "insufficient_scope")])

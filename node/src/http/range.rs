@@ -8,7 +8,7 @@ pub const MOST: usize = 1024;
 
 /// What a `Range` header asks of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum Ranges {
     /// All of it.
     Whole,
     /// These bytes.
@@ -20,20 +20,20 @@ pub enum Wanted {
 }
 
 /// Reads `header` for a blob of `size` bytes. A header that cannot be read is as none.
-pub fn wanted(header: Option<&str>, size: u64) -> Wanted {
-    let Some((unit, set)) = header.and_then(|h| h.split_once('=')) else { return Wanted::Whole };
+pub fn wanted(header: Option<&str>, size: u64) -> Ranges {
+    let Some((unit, set)) = header.and_then(|h| h.split_once('=')) else { return Ranges::Whole };
     if !unit.trim().eq_ignore_ascii_case("bytes") {
-        return Wanted::Whole;
+        return Ranges::Whole;
     }
     // a list may have empty elements (section 5.6.1)
     let mut specs = set.split(',').map(str::trim).filter(|spec| !spec.is_empty()).peekable();
     if specs.peek().is_none() {
-        return Wanted::Whole;
+        return Ranges::Whole;
     }
     let (mut parts, mut sum) = (Vec::new(), 0_u64);
     for (count, spec) in specs.enumerate() {
         if count >= MOST {
-            return Wanted::Whole;
+            return Ranges::Whole;
         }
         match one(spec, size) {
             Some(Some(part)) => {
@@ -41,15 +41,15 @@ pub fn wanted(header: Option<&str>, size: u64) -> Wanted {
                 parts.push(part);
             }
             Some(None) => {}
-            None => return Wanted::Whole,
+            None => return Ranges::Whole,
         }
     }
     match parts.len() {
-        0 => Wanted::Unsatisfiable,
-        1 => Wanted::Part(parts.remove(0)),
+        0 => Ranges::Unsatisfiable,
+        1 => Ranges::Part(parts.remove(0)),
         // whoever asks for the same bytes again and again would get more than there is
-        _ if sum > size => Wanted::Whole,
-        _ => Wanted::Parts(parts),
+        _ if sum > size => Ranges::Whole,
+        _ => Ranges::Parts(parts),
     }
 }
 
@@ -75,35 +75,35 @@ mod tests {
     #[test]
     fn ranges_are_read_as_clients_write_them() {
         for (header, expected) in [
-            ("bytes=0-", Wanted::Part(0..10)),
-            ("bytes=3-", Wanted::Part(3..10)),
-            ("bytes=3-5", Wanted::Part(3..6)),
-            ("bytes=3-500", Wanted::Part(3..10)),
-            ("bytes=-4", Wanted::Part(6..10)),
-            ("bytes=-400", Wanted::Part(0..10)),
-            ("bytes=10-", Wanted::Unsatisfiable),
-            ("bytes=-0", Wanted::Unsatisfiable),
-            ("bytes=5-3", Wanted::Unsatisfiable),
-            ("bytes=0-1,3-4", Wanted::Parts(vec![0..2, 3..5])),
-            ("bytes=3-4, ,0-1,", Wanted::Parts(vec![3..5, 0..2])),
-            ("bytes=0-1,20-30", Wanted::Part(0..2)),
-            ("bytes=0-1,", Wanted::Part(0..2)),
-            ("Bytes=,-4", Wanted::Part(6..10)),
-            ("bytes=10-,20-30", Wanted::Unsatisfiable),
-            ("bytes=0-,0-", Wanted::Whole),
-            ("bytes=0-1,x-", Wanted::Whole),
-            ("bytes=", Wanted::Whole),
-            ("bytes", Wanted::Whole),
-            ("lines=0-1", Wanted::Whole),
-            ("bytes=x-", Wanted::Whole),
+            ("bytes=0-", Ranges::Part(0..10)),
+            ("bytes=3-", Ranges::Part(3..10)),
+            ("bytes=3-5", Ranges::Part(3..6)),
+            ("bytes=3-500", Ranges::Part(3..10)),
+            ("bytes=-4", Ranges::Part(6..10)),
+            ("bytes=-400", Ranges::Part(0..10)),
+            ("bytes=10-", Ranges::Unsatisfiable),
+            ("bytes=-0", Ranges::Unsatisfiable),
+            ("bytes=5-3", Ranges::Unsatisfiable),
+            ("bytes=0-1,3-4", Ranges::Parts(vec![0..2, 3..5])),
+            ("bytes=3-4, ,0-1,", Ranges::Parts(vec![3..5, 0..2])),
+            ("bytes=0-1,20-30", Ranges::Part(0..2)),
+            ("bytes=0-1,", Ranges::Part(0..2)),
+            ("Bytes=,-4", Ranges::Part(6..10)),
+            ("bytes=10-,20-30", Ranges::Unsatisfiable),
+            ("bytes=0-,0-", Ranges::Whole),
+            ("bytes=0-1,x-", Ranges::Whole),
+            ("bytes=", Ranges::Whole),
+            ("bytes", Ranges::Whole),
+            ("lines=0-1", Ranges::Whole),
+            ("bytes=x-", Ranges::Whole),
         ] {
             assert_eq!(wanted(Some(header), 10), expected, "{header}");
         }
-        assert_eq!(wanted(None, 10), Wanted::Whole);
+        assert_eq!(wanted(None, 10), Ranges::Whole);
         let many =
             |count: usize| format!("bytes={}", (0..count).map(|n| format!("{n}-{n}")).collect::<Vec<_>>().join(","));
-        assert!(matches!(wanted(Some(&many(MOST)), 10_000), Wanted::Parts(parts) if parts.len() == MOST));
-        assert_eq!(wanted(Some(&many(MOST + 1)), 10_000), Wanted::Whole);
+        assert!(matches!(wanted(Some(&many(MOST)), 10_000), Ranges::Parts(parts) if parts.len() == MOST));
+        assert_eq!(wanted(Some(&many(MOST + 1)), 10_000), Ranges::Whole);
     }
 
     proptest! {
@@ -112,9 +112,9 @@ mod tests {
             header in ".{0,30}|bytes=[0-9]{0,20}-[0-9]{0,20}|bytes=([0-9]{0,3}-[0-9]{0,3},?){0,6}", size in 0u64..1000,
         ) {
             let parts = match wanted(Some(&header), size) {
-                Wanted::Part(part) => vec![part],
-                Wanted::Parts(parts) => parts,
-                Wanted::Whole | Wanted::Unsatisfiable => Vec::new(),
+                Ranges::Part(part) => vec![part],
+                Ranges::Parts(parts) => parts,
+                Ranges::Whole | Ranges::Unsatisfiable => Vec::new(),
             };
             for part in &parts {
                 prop_assert!(part.start < part.end && part.end <= size);

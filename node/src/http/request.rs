@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderName, Method, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use registry::pushes::receiving::{Interrupted as Received, NotSealed, Pieces};
+use registry::pushes::receiving::{NotReceived, NotSealed, Pieces};
 use registry::view::neighbours::Neighbours;
 use rules::words::names::RepositoryName;
 
@@ -24,11 +24,11 @@ pub struct Request {
     pub body: Arrival,
     query: HashMap<String, String>,
     tags: Vec<String>,
-    written: Option<Written>,
+    written: Option<NamedRepository>,
 }
 
 /// A repository as the client wrote it, and as this mesh knows it.
-struct Written {
+struct NamedRepository {
     written: String,
     meant: RepositoryName,
 }
@@ -52,7 +52,7 @@ impl Request {
     /// Remembers which repository the path's words meant.
     pub fn meant(&mut self, written: &str, meant: &RepositoryName) {
         self.written =
-            (written != meant.as_str()).then(|| Written { written: written.to_owned(), meant: meant.clone() });
+            (written != meant.as_str()).then(|| NamedRepository { written: written.to_owned(), meant: meant.clone() });
     }
 
     /// What the client calls `repository`, which is in the project that it asked for: by its own name, or by that of the registry that it mirrors.
@@ -140,11 +140,13 @@ impl From<Interrupted> for Failure {
     }
 }
 
-impl From<Received<Interrupted>> for Failure {
-    fn from(received: Received<Interrupted>) -> Self {
+impl From<NotReceived<Interrupted>> for Failure {
+    fn from(received: NotReceived<Interrupted>) -> Self {
         match received {
-            Received::Body(interrupted) => interrupted.into(),
-            Received::TakenOver => Failure::new(Code::Conflict, "another request goes on with this upload").closing(),
+            NotReceived::Body(interrupted) => interrupted.into(),
+            NotReceived::TakenOver => {
+                Failure::new(Code::Conflict, "another request goes on with this upload").closing()
+            }
         }
     }
 }
@@ -152,7 +154,7 @@ impl From<Received<Interrupted>> for Failure {
 impl From<NotSealed<Interrupted>> for Failure {
     fn from(error: NotSealed<Interrupted>) -> Self {
         match error {
-            NotSealed::Interrupted(received) => received.into(),
+            NotSealed::NotReceived(received) => received.into(),
             NotSealed::Upload(error) => error.into(),
         }
     }

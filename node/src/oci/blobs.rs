@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use super::{Registry, condition_failed};
 use crate::http::answer::{answer, mark, moved, set};
-use crate::http::conditional::{self, Verdict};
+use crate::http::conditional::{self, Condition};
 use crate::http::door::Admitted;
-use crate::http::range::{Wanted, wanted};
+use crate::http::range::{Ranges, wanted};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Parts, Payload, Piece};
 use registry::blobs::flights::{Begun, FlightError, Sources};
@@ -74,10 +74,10 @@ impl Registry {
             self.store.grant(digest, &repository, self.terms.grant).await?;
         }
         let verdict = conditional::verdict(&request.head.headers, &digest.to_string());
-        if verdict == Verdict::Failed {
+        if verdict == Condition::Failed {
             return Err(condition_failed(&digest));
         }
-        if verdict == Verdict::NotModified {
+        if verdict == Condition::NotModified {
             let mut response = describe(&digest, freshness);
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             return Ok(response);
@@ -85,7 +85,7 @@ impl Registry {
         let opened = self.store.open_sound(&digest).await?;
         let known_size = opened.as_ref().map(|b| b.size).or(record.map(|r| r.size));
         // of a HEAD a range says nothing (RFC 9110 section 14.2)
-        let ranged = verdict == Verdict::Go && request.method == Method::GET;
+        let ranged = verdict == Condition::Go && request.method == Method::GET;
         let range = request.header(&header::RANGE).filter(|_| ranged);
 
         let mut response = describe(&digest, freshness);
@@ -132,19 +132,19 @@ impl Registry {
             }
         };
         let payload = match wanted(range, size) {
-            Wanted::Whole => Payload::File(Box::new(cut(0..size))),
-            Wanted::Part(part) => {
+            Ranges::Whole => Payload::File(Box::new(cut(0..size))),
+            Ranges::Part(part) => {
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
                 set(&mut response, "content-range", content_range(&part, size));
                 Payload::File(Box::new(cut(part)))
             }
-            Wanted::Parts(parts) => {
+            Ranges::Parts(parts) => {
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
                 let boundary = format!("{:032x}", rand::random::<u128>());
                 set(&mut response, "content-type", format!("multipart/byteranges; boundary={boundary}"));
                 Payload::Parts(Box::new(in_parts(parts, size, &boundary, &*cut)))
             }
-            Wanted::Unsatisfiable => {
+            Ranges::Unsatisfiable => {
                 return Err(Failure::new(Code::RangeInvalid, format!("the blob has {size} bytes"))
                     .header(header::CONTENT_RANGE, format!("bytes */{size}")));
             }

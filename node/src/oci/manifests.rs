@@ -13,7 +13,7 @@ use rules::words::names::{Reference, RepositoryName, Tag};
 
 use super::{Registry, UNASKED, condition_failed, refuse_proxy};
 use crate::http::answer::{STALE, answer, mark, moved, set};
-use crate::http::conditional::{self, Verdict};
+use crate::http::conditional::{self, Condition};
 use crate::http::door::Admitted;
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
@@ -205,14 +205,14 @@ impl Registry {
 /// A manifest as the client wants it, if its conditions are met: it may read it, and what it has of it is no secret.
 fn show(request: &Request, digest: &Digest, media_type: &str, bytes: Bytes) -> Result<Response<Payload>, Failure> {
     let verdict = conditional::verdict(&request.head.headers, &digest.to_string());
-    if verdict == Verdict::Failed {
+    if verdict == Condition::Failed {
         return Err(condition_failed(digest));
     }
     metrics::counter!("atoll_manifest_pulls_total").increment(1);
     let mut response = answer(StatusCode::OK);
     set(&mut response, "docker-content-digest", digest.to_string());
     set(&mut response, "etag", format!("\"{digest}\""));
-    if verdict == Verdict::NotModified {
+    if verdict == Condition::NotModified {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Ok(response);
     }

@@ -95,7 +95,7 @@ impl Gate {
 
 /// How long answers are good for.
 #[derive(Clone, Copy, Debug)]
-pub struct Freshness {
+pub struct AnswerTerms {
     /// A tag's digest, before the upstream is asked again.
     pub found: Duration,
     /// That there is no such thing, or that it is denied.
@@ -134,7 +134,7 @@ enum Said {
 /// What an upstream answered lately.
 #[derive(Debug)]
 pub struct Answers {
-    terms: Freshness,
+    terms: AnswerTerms,
     known: HashMap<(String, String), Known>,
 }
 
@@ -147,7 +147,7 @@ struct Known {
 
 impl Answers {
     /// Nothing yet.
-    pub fn new(terms: Freshness) -> Self {
+    pub fn new(terms: AnswerTerms) -> Self {
         Answers { terms, known: HashMap::new() }
     }
 
@@ -220,7 +220,7 @@ mod tests {
     use proptest::prelude::*;
     use rules::words::digest::Digest;
 
-    const TERMS: Freshness = Freshness {
+    const TERMS: AnswerTerms = AnswerTerms {
         found: Duration::from_secs(60),
         missing: Duration::from_secs(10),
         retry: Duration::from_secs(5),

@@ -108,7 +108,7 @@ pub struct Resolved {
 
 /// A manifest, byte for byte as the upstream has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fetched {
+pub struct FetchedManifest {
     /// Its media type.
     pub media_type: String,
     /// Its digest, which the bytes have.
@@ -126,7 +126,7 @@ struct Question {
     headers: HeaderMap,
 }
 
-struct Answer {
+struct UpstreamAnswer {
     response: Response<Incoming>,
     /// The upstream itself answered, not a host it redirected to.
     own: bool,
@@ -191,11 +191,11 @@ impl Upstream {
     /// The manifest that `reference`, a tag or a digest, stands for. What is asked for by digest has that digest; what is asked for by tag
     /// has the digest that the upstream says, or its sha256 where it says none. What is no manifest of a kind that the mesh keeps is
     /// [`UpstreamError::Unusable`], and a page for people [`UpstreamError::Bad`], whatever the status says.
-    pub async fn manifest(&self, repository: &str, reference: &str) -> Result<Fetched, UpstreamError> {
+    pub async fn manifest(&self, repository: &str, reference: &str) -> Result<FetchedManifest, UpstreamError> {
         self.fetch(repository, reference).await.inspect_err(|error| self.note_failure(error))
     }
 
-    async fn fetch(&self, repository: &str, reference: &str) -> Result<Fetched, UpstreamError> {
+    async fn fetch(&self, repository: &str, reference: &str) -> Result<FetchedManifest, UpstreamError> {
         let question = self.manifest_question(Method::GET, repository, reference)?;
         let answer = self.within(self.terms.question, self.ask(question)).await?;
         if answer.response.status() != StatusCode::OK {
@@ -213,7 +213,7 @@ impl Upstream {
             Some(said) => return Err(UpstreamError::bad(format!("the manifest's bytes do not hash to {said}"))),
         };
         let media_type = keepable(kind(&head.headers), &bytes)?;
-        Ok(Fetched { media_type, digest, bytes })
+        Ok(FetchedManifest { media_type, digest, bytes })
     }
 
     /// The index of what refers to `subject`, as the upstream has it; `query` is the client's. [`UpstreamError::NotFound`] or [`UpstreamError::Bad`] from an
@@ -385,7 +385,7 @@ impl Upstream {
     }
 
     /// Asks, and once more with a new token or password if the one at hand is refused.
-    async fn ask(&self, question: Question) -> Result<Answer, UpstreamError> {
+    async fn ask(&self, question: Question) -> Result<UpstreamAnswer, UpstreamError> {
         self.gate.lock().admit(clock::now(), question.ask).map_err(|until| UpstreamError::Limited { until })?;
         let pass = self.login.pass(&question.repository).await.map_err(|e| self.heed(e))?;
         let answer = self.follow(&question, pass.as_ref()).await?;
@@ -446,7 +446,7 @@ impl Upstream {
 
     /// Sends `question`, and again to wherever it is redirected. `pass` goes to the upstream alone, and not even there once another host had
     /// a say in the URL.
-    async fn follow(&self, question: &Question, pass: Option<&Pass>) -> Result<Answer, UpstreamError> {
+    async fn follow(&self, question: &Question, pass: Option<&Pass>) -> Result<UpstreamAnswer, UpstreamError> {
         let mut url = question.url.clone();
         let mut pass = pass;
         for _ in 0..=REDIRECTS {
@@ -458,7 +458,7 @@ impl Upstream {
                 if own && response.status().is_success() {
                     self.gate.lock().handle_answer(question.ask);
                 }
-                return Ok(Answer { response, own });
+                return Ok(UpstreamAnswer { response, own });
             }
             let location = response.headers().get(header::LOCATION).map(|value| value.as_bytes().to_vec());
             drop(read_unwanted(response.into_body()).await);
@@ -476,8 +476,8 @@ impl Upstream {
     }
 
     /// What an answer that is not the wanted one means.
-    async fn refusal(&self, ask: Ask, answer: Answer) -> UpstreamError {
-        let Answer { response, own } = answer;
+    async fn refusal(&self, ask: Ask, answer: UpstreamAnswer) -> UpstreamError {
+        let UpstreamAnswer { response, own } = answer;
         let (head, body) = response.into_parts();
         let (status, wait) = (head.status, wait_of(&head.headers));
         let said = message(&read_unwanted(body).await);

@@ -37,7 +37,7 @@ use rules::words::moment::Moment;
 
 pub use address::{AddressRule, Endpoint};
 pub use blob::BlobStream;
-pub use client::{Fetched, Resolved, Upstream, UpstreamSettings, UpstreamStanding, UpstreamTerms};
+pub use client::{FetchedManifest, Resolved, Upstream, UpstreamSettings, UpstreamStanding, UpstreamTerms};
 pub use connect::Trust;
 pub use ecr::AccessKey;
 pub use login::Credentials;

@@ -90,13 +90,13 @@ struct Inner {
 
 #[derive(Default)]
 struct Memory {
-    way: Way,
+    way: LoginWay,
     slots: HashMap<String, Slot>,
 }
 
 /// How the upstream lets anyone in, as its last challenge said.
 #[derive(Clone, Default)]
-enum Way {
+enum LoginWay {
     #[default]
     Open,
     Basic,
@@ -156,12 +156,12 @@ impl Login {
         }
         let way = self.inner.memory.lock().way.clone();
         match (way, &self.inner.credentials) {
-            (Way::Bearer(service), _) => {
+            (LoginWay::Bearer(service), _) => {
                 let scope = pull(repository);
                 self.fetched(scope.clone(), Errand::Token { service, scope }, None).await.map(Some)
             }
-            (Way::Basic, Some(Credentials::Password(password))) => Pass::basic(password).map(Some),
-            (Way::Open | Way::Basic, _) => Ok(None),
+            (LoginWay::Basic, Some(Credentials::Password(password))) => Pass::basic(password).map(Some),
+            (LoginWay::Open | LoginWay::Basic, _) => Ok(None),
         }
     }
 
@@ -196,7 +196,7 @@ impl Login {
         });
         if let Some((realm, name, scope)) = bearer {
             let service = Service { realm: self.realm(realm)?, name: name.clone() };
-            self.inner.memory.lock().way = Way::Bearer(service.clone());
+            self.inner.memory.lock().way = LoginWay::Bearer(service.clone());
             let own = pull(repository);
             let scope = scope.clone().unwrap_or_else(|| own.clone());
             return self.fetched(own, Errand::Token { service, scope }, used).await;
@@ -204,7 +204,7 @@ impl Login {
         let basic = challenges.contains(&Challenge::Basic);
         // a token may end before its time, and not every registry, nor what stands before it, says again then where the next one comes from
         let known = self.inner.memory.lock().way.clone();
-        if let Way::Bearer(service) = known
+        if let LoginWay::Bearer(service) = known
             && !(basic && password.is_some())
         {
             let scope = pull(repository);
@@ -217,7 +217,7 @@ impl Login {
         if used == Some(&pass) {
             return Err(denied("the user name or the password is not right"));
         }
-        self.inner.memory.lock().way = Way::Basic;
+        self.inner.memory.lock().way = LoginWay::Basic;
         Ok(pass)
     }
 

@@ -14,12 +14,12 @@ pub struct Cache {
     bytes: u64,
     /// How many blobs are larger than the budget. They are not in `bytes`, and go first.
     oversized: usize,
-    known: HashMap<Digest, Entry>,
+    known: HashMap<Digest, CachedBlob>,
     order: BTreeSet<(Timestamp, Digest)>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct CachedBlob {
     size: u64,
     used: Timestamp,
 }
@@ -57,7 +57,7 @@ impl Cache {
             true => self.bytes += size,
             false => self.oversized += 1,
         }
-        self.known.insert(digest, Entry { size, used });
+        self.known.insert(digest, CachedBlob { size, used });
         self.order.insert((used, digest));
     }
 

@@ -75,7 +75,7 @@ pub fn standing(shown: &Shown, known: &Known) -> Standing {
 
 /// How many may knock, and how often.
 #[derive(Clone, Copy, Debug)]
-pub struct DoorTerms {
+pub struct DoorkeeperTerms {
     /// Handshakes that one address may begin at once before it has to wait.
     pub burst: u32,
     /// After how long an address may begin one more.
@@ -89,9 +89,9 @@ pub struct DoorTerms {
     pub addresses: usize,
 }
 
-impl Default for DoorTerms {
+impl Default for DoorkeeperTerms {
     fn default() -> Self {
-        DoorTerms {
+        DoorkeeperTerms {
             burst: 64,
             refill: Duration::from_millis(250),
             strangers: 256,
@@ -115,7 +115,7 @@ pub enum Knock {
 /// Watches the door: one for all connections of a node.
 #[derive(Debug)]
 pub struct Doorkeeper {
-    terms: DoorTerms,
+    terms: DoorkeeperTerms,
     strangers: usize,
     members: usize,
     callers: HashMap<IpAddr, Caller>,
@@ -148,7 +148,7 @@ pub fn caller_of(address: IpAddr) -> IpAddr {
 
 impl Doorkeeper {
     /// With nobody at the door.
-    pub fn new(terms: DoorTerms) -> Self {
+    pub fn new(terms: DoorkeeperTerms) -> Self {
         Doorkeeper { terms, strangers: 0, members: 0, callers: HashMap::new() }
     }
 
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_stranger_proves_its_address_and_has_to_wait_when_it_knocks_too_often() {
-        let mut door = Doorkeeper::new(DoorTerms { burst: 2, ..DoorTerms::default() });
+        let mut door = Doorkeeper::new(DoorkeeperTerms { burst: 2, ..DoorkeeperTerms::default() });
         let now = Moment::from_micros(0);
         assert_eq!(door.handle_knock(now, address(1), false, false), Knock::Prove);
         for _ in 0..2 {
@@ -285,13 +285,13 @@ mod tests {
         }
         assert_eq!(door.handle_knock(now, address(1), false, true), Knock::Refuse);
         assert_eq!(door.handle_knock(now, address(2), false, true), Knock::Admit, "others are not held up");
-        let later = now + DoorTerms::default().refill;
+        let later = now + DoorkeeperTerms::default().refill;
         assert_eq!(door.handle_knock(later, address(1), false, true), Knock::Admit);
     }
 
     #[test]
     fn a_member_comes_in_at_once_and_a_crowd_has_to_prove_itself() {
-        let terms = DoorTerms { strangers: 8, strangers_of_one: 4, ..DoorTerms::default() };
+        let terms = DoorkeeperTerms { strangers: 8, strangers_of_one: 4, ..DoorkeeperTerms::default() };
         let mut door = Doorkeeper::new(terms);
         let now = Moment::from_micros(0);
         // strangers from three places take all that there is for them
@@ -323,7 +323,7 @@ mod tests {
         fn no_sequence_of_knocks_admits_more_strangers_than_there_are_places(
             knocks in proptest::collection::vec((0u8..4, any::<bool>(), any::<bool>(), any::<bool>(), 0u64..100_000), 0..400)
         ) {
-            let terms = DoorTerms { strangers: 8, strangers_of_one: 3, addresses: 3, ..DoorTerms::default() };
+            let terms = DoorkeeperTerms { strangers: 8, strangers_of_one: 3, addresses: 3, ..DoorkeeperTerms::default() };
             let mut door = Doorkeeper::new(terms);
             let mut now = Moment::from_micros(0);
             let mut inside: Vec<u8> = Vec::new();

@@ -43,7 +43,7 @@ pub struct Situation<'a> {
 
 /// The next change of the ledger's membership.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum VoterStep {
     /// A change of voters was cut: these, its second set, are to be the only one.
     Finish(BTreeSet<NodeId>),
     /// A replica is to follow.
@@ -69,7 +69,7 @@ impl Voters {
     }
 
     /// Decides what to do at `now`, if anything. To be called a few times a second.
-    pub fn handle_timeout(&mut self, now: Moment, situation: &Situation<'_>) -> Option<Step> {
+    pub fn handle_timeout(&mut self, now: Moment, situation: &Situation<'_>) -> Option<VoterStep> {
         let replicas: Vec<&NodeRecord> = situation.nodes.iter().filter(|n| n.role == Role::Replica).collect();
         let live = |node: &NodeId| *node == situation.leader || situation.live.contains(node);
         let ids = replicas.iter().map(|n| n.id);
@@ -79,12 +79,12 @@ impl Voters {
         keep_since(&mut self.well_since, now, &well);
 
         if let [_, .., last] = situation.sets {
-            return Some(Step::Finish(last.clone()));
+            return Some(VoterStep::Finish(last.clone()));
         }
         for node in replicas.iter().filter(|n| n.id != situation.leader) {
             match situation.followers.get(&node.id) {
-                None => return Some(Step::Follow(node.id, node.address)),
-                Some(known) if *known != Some(node.address) => return Some(Step::Move(node.id, node.address)),
+                None => return Some(VoterStep::Follow(node.id, node.address)),
+                Some(known) if *known != Some(node.address) => return Some(VoterStep::Move(node.id, node.address)),
                 Some(_) => {}
             }
         }
@@ -92,7 +92,7 @@ impl Voters {
         let wanted = self.wanted(now, situation, &replicas, current);
         let agrees = |set: &BTreeSet<NodeId>| set.iter().filter(|n| live(n)).count() > set.len() / 2;
         let kept = wanted.iter().filter(|n| live(n)).count() >= current.iter().filter(|n| live(n)).count();
-        (wanted != *current && kept && agrees(current) && agrees(&wanted)).then_some(Step::Vote(wanted))
+        (wanted != *current && kept && agrees(current) && agrees(&wanted)).then_some(VoterStep::Vote(wanted))
     }
 
     /// Who should vote, of those who do and those who could.
@@ -198,7 +198,7 @@ mod tests {
             }
         }
 
-        fn step(&mut self) -> Option<Step> {
+        fn step(&mut self) -> Option<VoterStep> {
             let situation = Situation {
                 leader: NodeId(1),
                 nodes: &self.nodes,
@@ -210,10 +210,10 @@ mod tests {
             self.voters.handle_timeout(self.now, &situation)
         }
 
-        fn obey(&mut self, step: Step) {
+        fn obey(&mut self, step: VoterStep) {
             match step {
-                Step::Finish(voters) | Step::Vote(voters) => self.sets = vec![voters],
-                Step::Follow(node, address) | Step::Move(node, address) => {
+                VoterStep::Finish(voters) | VoterStep::Vote(voters) => self.sets = vec![voters],
+                VoterStep::Follow(node, address) | VoterStep::Move(node, address) => {
                     self.followers.insert(node, Some(address));
                 }
             }
@@ -263,7 +263,7 @@ mod tests {
         let mut world = World::new(&["a", "b", "c"], &[]);
         world.sets = vec![set(&[1]), set(&[1, 2])];
         world.followers.remove(&NodeId(3));
-        assert_eq!(world.step(), Some(Step::Finish(set(&[1, 2]))));
+        assert_eq!(world.step(), Some(VoterStep::Finish(set(&[1, 2]))));
         world.pass(3);
         assert_eq!(world.sets, [set(&[1, 2, 3])]);
     }
@@ -273,7 +273,7 @@ mod tests {
         let mut world = World::new(&["a", "b", "c"], &[1, 2, 3]);
         world.nodes[1].address = address(2);
         let step = world.step().unwrap();
-        assert_eq!(step, Step::Move(NodeId(2), address(2)));
+        assert_eq!(step, VoterStep::Move(NodeId(2), address(2)));
         world.obey(step);
         assert_eq!(world.step(), None);
     }
@@ -361,7 +361,7 @@ mod tests {
                     let alive = world.live.clone();
                     let live = |set: &BTreeSet<NodeId>| set.intersection(&alive).count();
                     let Some(step) = world.step() else { continue };
-                    if let Step::Vote(after) = &step {
+                    if let VoterStep::Vote(after) = &step {
                         prop_assert!(live(&before) * 2 > before.len() && live(after) * 2 > after.len(), "{before:?} to {after:?}");
                         prop_assert!(live(after) >= live(&before), "{before:?} to {after:?}");
                         prop_assert!(after.difference(&before).all(|n| world.caught_up.contains(n)));

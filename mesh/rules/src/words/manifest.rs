@@ -101,7 +101,7 @@ pub struct Manifest {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Written {
+struct ManifestJson {
     schema_version: Option<u32>,
     media_type: Option<String>,
     config: Option<WrittenDescriptor>,
@@ -189,7 +189,7 @@ impl Manifest {
     }
 
     fn read(content_type: &str, bytes: &[u8], contradictions: Contradictions) -> Result<Self, BadManifest> {
-        let written: Written = serde_json::from_slice(bytes).map_err(|e| BadManifest::Json(e.to_string()))?;
+        let written: ManifestJson = serde_json::from_slice(bytes).map_err(|e| BadManifest::Json(e.to_string()))?;
         if written.schema_version != Some(2) {
             return Err(BadManifest::Schema);
         }

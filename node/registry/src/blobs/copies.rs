@@ -74,19 +74,19 @@ impl Copying {
 }
 
 /// A copy that arrives, noted for as long as it does.
-struct Arriving<'a> {
+struct ArrivingCopy<'a> {
     copies: &'a Copies,
     repository: &'a RepositoryName,
 }
 
-impl<'a> Arriving<'a> {
+impl<'a> ArrivingCopy<'a> {
     fn note(copies: &'a Copies, repository: &'a RepositoryName) -> Self {
         *copies.arriving.lock().entry(repository.clone()).or_default() += 1;
-        Arriving { copies, repository }
+        ArrivingCopy { copies, repository }
     }
 }
 
-impl Drop for Arriving<'_> {
+impl Drop for ArrivingCopy<'_> {
     fn drop(&mut self) {
         let mut arriving = self.copies.arriving.lock();
         if let Some(count) = arriving.get_mut(self.repository) {
@@ -171,7 +171,7 @@ impl Copies {
 
     /// Takes a copy in that a peer sends.
     pub async fn receive(&self, from: NodeId, repository: RepositoryName, mut copy: CopyIn) -> Result<(), LinkError> {
-        let _arriving = Arriving::note(self, &repository);
+        let _arriving = ArrivingCopy::note(self, &repository);
         let broken = |e: &dyn std::fmt::Display| LinkError::Broken(e.to_string());
         let mut ingest = self.store.ingest(Algorithm::Sha256).map_err(|e| broken(&e))?;
         let shown = self.transfers.begin_unnamed(Direction::In, from);

@@ -47,7 +47,7 @@ pub struct OutgoingTerms {
 }
 
 /// A blob that can be sent, from the byte that was asked for.
-struct Found {
+struct Sendable {
     size: u64,
     content: Option<ContentHash>,
     list: Option<Vec<u8>>,
@@ -73,7 +73,7 @@ impl Outgoing {
         let (digest, offset) = (wanted.digest, wanted.offset);
         let mut serve = Serve::new(send, self.neighbours.links.line(from), wanted.class, self.terms.stall);
         let found = self.find(&wanted).await.map_err(|e| LinkError::Broken(e.to_string()))?;
-        let Some(Found { size, content, list, behind, mut body }) = found else { return serve.missing().await };
+        let Some(Sendable { size, content, list, behind, mut body }) = found else { return serve.missing().await };
         let _link = match self.place(from, &wanted, size) {
             Ok(link) => link,
             Err(other) => {
@@ -111,7 +111,7 @@ impl Outgoing {
         }
     }
 
-    async fn find(&self, wanted: &Wanted) -> Result<Option<Found>, StoreError> {
+    async fn find(&self, wanted: &Wanted) -> Result<Option<Sendable>, StoreError> {
         let Wanted { digest, offset, .. } = *wanted;
         let listed = |groups: &Groups| wanted.list && Groups::listed(groups.size());
         if let Some(blob) = self.store.open_blob(&digest).await? {
@@ -120,7 +120,7 @@ impl Outgoing {
             if offset > blob.size || damaged {
                 return Ok(None);
             }
-            return Ok(Some(Found {
+            return Ok(Some(Sendable {
                 size: blob.size,
                 content: Some(blob.held.content),
                 list: groups.filter(listed).map(|groups| groups.list().to_vec()),
@@ -142,7 +142,7 @@ impl Outgoing {
         if offset > size {
             return Ok(None);
         }
-        Ok(Some(Found {
+        Ok(Some(Sendable {
             size,
             content: groups.as_ref().map(Groups::content),
             list: groups.filter(listed).map(|groups| groups.list().to_vec()),

@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 use crate::proxies::mirrors::Mirrors;
 use crate::view::{ReadError, Records};
 
-use tokens::Reach;
+use tokens::TokenReach;
 
 pub use tokens::{Issued, SERVICE, TokenRequest};
 
@@ -37,13 +37,13 @@ const CHECKS: usize = 2;
 pub enum AccessError {
     /// Credentials are needed, and none came; with a token, it needs this scope.
     #[error("credentials are needed")]
-    Missing(Option<Needed>),
+    Missing(Option<NeededScope>),
     /// The credentials that came are not right, or cannot be read.
     #[error("the user name, the password or the token is not right")]
     Wrong,
     /// The token is good, but for something else: another one, with this scope, may do (RFC 6750 section 3.1).
     #[error("the token is not good for this")]
-    Scope(Needed),
+    Scope(NeededScope),
     /// The identity may not do that, whatever it shows.
     #[error("{0}")]
     Denied(String),
@@ -57,14 +57,14 @@ pub enum AccessError {
 
 /// What a token has to be good for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Needed {
+pub enum NeededScope {
     /// An action in a repository.
     Repository(RepositoryName, Action),
     /// Something of the registry as a whole.
     Registry(RegistryScope),
 }
 
-impl Needed {
+impl NeededScope {
     /// The scope in the words of the token protocol. Whoever may push may also pull: clients ask for both at once.
     pub fn scope(&self) -> String {
         let actions = |action: &Action| match action {
@@ -73,8 +73,8 @@ impl Needed {
             Action::Delete => "delete",
         };
         match self {
-            Needed::Repository(repository, action) => format!("repository:{repository}:{}", actions(action)),
-            Needed::Registry(what) => format!("registry:{}:*", what.name()),
+            NeededScope::Repository(repository, action) => format!("repository:{repository}:{}", actions(action)),
+            NeededScope::Registry(what) => format!("registry:{}:*", what.name()),
         }
     }
 }
@@ -140,7 +140,7 @@ pub struct Caller {
     /// Who.
     pub identity: Identity,
     /// With a token: what it is good for. `None` for credentials, which are good for all that the identity may do.
-    reach: Option<Reach>,
+    reach: Option<TokenReach>,
     /// Whether credentials came that are good.
     presented: bool,
     /// Whether a token came that is not, or that this node cannot check.
@@ -252,7 +252,7 @@ impl Access {
         if allowed(&caller.identity, action, project) && (in_scope || public_pull) {
             return Ok(());
         }
-        let scope = || Needed::Repository(repository.clone(), action);
+        let scope = || NeededScope::Repository(repository.clone(), action);
         match &caller.identity {
             _ if !in_scope => Err(AccessError::Scope(scope())),
             Identity::Anonymous => Err(AccessError::Missing(Some(scope()))),
@@ -265,8 +265,8 @@ impl Access {
         let in_scope = caller.reach.as_ref().is_none_or(|reach| reach.registry.contains(&what));
         match (&caller.identity, caller.presented || caller.refused) {
             (Identity::Administrator(_), _) if in_scope => Ok(()),
-            (Identity::Administrator(_), _) => Err(AccessError::Scope(Needed::Registry(what))),
-            (_, false) => Err(AccessError::Missing(Some(Needed::Registry(what)))),
+            (Identity::Administrator(_), _) => Err(AccessError::Scope(NeededScope::Registry(what))),
+            (_, false) => Err(AccessError::Missing(Some(NeededScope::Registry(what)))),
             (_, true) => Err(AccessError::Wrong),
         }
     }

@@ -36,7 +36,7 @@ struct Claims {
 
 /// What a token is good for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Reach {
+pub(super) struct TokenReach {
     /// In repositories.
     pub(super) repositories: Vec<Scope>,
     /// In the registry as a whole.
@@ -177,7 +177,7 @@ impl Access {
     }
 
     /// Whom a token was given to, and for what; `None` if it is not a good one.
-    pub(super) async fn check_token(&self, token: &str) -> Result<Option<(Identity, Reach)>, AccessError> {
+    pub(super) async fn check_token(&self, token: &str) -> Result<Option<(Identity, TokenReach)>, AccessError> {
         if let Records::Edge(edge) = &self.records {
             // one of its own; or one that a replica signed, which only a replica can check, or another edge, which nobody else can
             if let Some(own) = decode(token, &self.edge_secret) {
@@ -185,8 +185,10 @@ impl Access {
             }
             let verdict = edge.identify(Credentials::Token(token.into())).await?;
             // a replica tells an edge of repositories only
-            let reach =
-                |scopes: Option<Vec<Scope>>| Reach { repositories: scopes.unwrap_or_default(), ..Reach::default() };
+            let reach = |scopes: Option<Vec<Scope>>| TokenReach {
+                repositories: scopes.unwrap_or_default(),
+                ..TokenReach::default()
+            };
             return Ok(verdict.map(|(identity, scopes)| (identity, reach(scopes))));
         }
         let (mesh, _) = self.records.read(|records| records.record::<MeshRecord>(&key::mesh())).await?;
@@ -204,7 +206,7 @@ impl Access {
 }
 
 /// Whom a token was given to, and for what, if it was signed with `secret` and is still good.
-fn decode(token: &str, secret: &[u8]) -> Option<(Identity, Reach)> {
+fn decode(token: &str, secret: &[u8]) -> Option<(Identity, TokenReach)> {
     let mut validation = Validation::new(Algorithm::HS256);
     // it is good for as long as it says, and not for the minute more that the library would give it
     validation.leeway = 0;
@@ -214,7 +216,7 @@ fn decode(token: &str, secret: &[u8]) -> Option<(Identity, Reach)> {
     let Claims { sub, access, registry, .. } = token.claims;
     let anonymous = sub == Identity::Anonymous.name();
     let identity = if anonymous { Identity::Anonymous } else { Identity::Administrator(sub) };
-    Some((identity, Reach { repositories: access, registry }))
+    Some((identity, TokenReach { repositories: access, registry }))
 }
 
 #[cfg(test)]

@@ -26,8 +26,8 @@ use crate::upstreams::Upstreams;
 use crate::view::Records;
 use crate::view::neighbours::Neighbours;
 use crate::writes::Writes;
-use upstream::budget::{Answers, Decision, Freshness};
-use upstream::{Fetched, Resolved, UpstreamError};
+use upstream::budget::{AnswerTerms, Answers, Decision};
+use upstream::{FetchedManifest, Resolved, UpstreamError};
 
 /// What an upstream's 401 or 403 means: some registries say it of what does not exist.
 const DENIED: &str = "it is not there, or the registry's credential may not see it";
@@ -49,7 +49,7 @@ pub enum Resolving {
     /// The mesh's answer.
     Mesh(Resolution),
     /// Straight from the upstream, not kept.
-    Direct(Fetched),
+    Direct(FetchedManifest),
 }
 
 /// Whoever asks an upstream about something. When that hangs one more may ask, by another connection, and no more than one.
@@ -112,7 +112,7 @@ impl Proxies {
         tasks: Tasks,
     ) -> Arc<Self> {
         let freshness =
-            Freshness { found: terms.fresh_for, missing: terms.missing_for, retry: RETRY, most: REMEMBERED };
+            AnswerTerms { found: terms.fresh_for, missing: terms.missing_for, retry: RETRY, most: REMEMBERED };
         let answers = Remembered { answers: Answers::new(freshness), replaced: upstreams.replaced() };
         Arc::new(Proxies {
             records: neighbours.records.clone(),

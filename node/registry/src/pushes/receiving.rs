@@ -27,7 +27,7 @@ pub trait Pieces: Send {
 
 /// Why not all of a body arrived.
 #[derive(Debug)]
-pub enum Interrupted<E> {
+pub enum NotReceived<E> {
     /// The client's fault, or its connection's.
     Body(E),
     /// Another request goes on with what this one began.
@@ -38,7 +38,7 @@ pub enum Interrupted<E> {
 #[derive(Debug)]
 pub enum NotSealed<E> {
     /// Its body did not arrive whole.
-    Interrupted(Interrupted<E>),
+    NotReceived(NotReceived<E>),
     /// This node could not write it, or it is not what its digest says.
     Upload(UploadError),
 }
@@ -57,7 +57,7 @@ impl Sessions {
         body: &mut B,
         upload: Upload,
         regions: u32,
-    ) -> Result<(Upload, Option<Interrupted<B::Error>>), UploadError> {
+    ) -> Result<(Upload, Option<NotReceived<B::Error>>), UploadError> {
         let Upload { mut ticket, ingest } = upload;
         let mut writing = Writing::Idle(ingest.into());
         loop {
@@ -89,11 +89,11 @@ impl Sessions {
         let mut ending = Ending { sessions: self.clone(), id: Some(upload.ticket.id.clone()) };
         let (upload, interrupted) = self.receive(body, upload, regions).await?;
         if let Some(interrupted) = interrupted {
-            if let Interrupted::TakenOver = interrupted {
+            if let NotReceived::TakenOver = interrupted {
                 ending.never();
                 self.put_back(upload);
             }
-            return Err(NotSealed::Interrupted(interrupted));
+            return Err(NotSealed::NotReceived(interrupted));
         }
         let Upload { mut ticket, ingest } = upload;
         // an empty blob has no first byte that would have begun its copies
@@ -135,7 +135,7 @@ impl Writing {
 }
 
 /// How a body ended, once it has.
-type End<E> = Option<Result<(), Interrupted<E>>>;
+type End<E> = Option<Result<(), NotReceived<E>>>;
 
 /// The next bytes of a body, about [`BATCH`] of them; and how it ended, if it did.
 async fn next_batch<B: Pieces>(body: &mut B, ticket: &Ticket) -> (Vec<Bytes>, End<B::Error>) {
@@ -143,8 +143,8 @@ async fn next_batch<B: Pieces>(body: &mut B, ticket: &Ticket) -> (Vec<Bytes>, En
     while length < BATCH {
         let next = tokio::select! {
             biased;
-            next = body.next() => next.map_err(Interrupted::Body),
-            () = ticket.is_taken_over() => Err(Interrupted::TakenOver),
+            next = body.next() => next.map_err(NotReceived::Body),
+            () = ticket.is_taken_over() => Err(NotReceived::TakenOver),
         };
         match next {
             Ok(Some(piece)) => {

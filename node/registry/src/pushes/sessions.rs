@@ -58,7 +58,7 @@ struct Session {
     /// Absent while a request writes it.
     upload: Option<Upload>,
     /// Alive while a request has the upload: one that was cut off takes it to its grave.
-    taken: Weak<Claim>,
+    taken: Weak<Hold>,
     written: u64,
 }
 
@@ -78,12 +78,12 @@ pub struct Ticket {
     pub repository: RepositoryName,
     pub(super) copying: Vec<Copying>,
     copies_begun: bool,
-    claim: Arc<Claim>,
+    claim: Arc<Hold>,
 }
 
 /// A request's hold on an upload.
 #[derive(Default)]
-struct Claim {
+struct Hold {
     wanted: Notify,
 }
 
@@ -110,7 +110,7 @@ impl Sessions {
         }
         let id = format!("{:032x}", rand::random::<u128>());
         let ingest = self.store.ingest(algorithm)?;
-        let claim = Arc::new(Claim::default());
+        let claim = Arc::new(Hold::default());
         let taken = Arc::downgrade(&claim);
         let session =
             Session { repository: repository.clone(), touched: clock::now(), upload: None, taken, written: 0 };

@@ -24,7 +24,7 @@ use rules::words::moment::{Moment, Timestamp};
 use rules::words::names::{NodeId, Region};
 use tracing::{debug, info, warn};
 
-use super::kept::Kept;
+use super::kept::KeptAnswers;
 use super::looking::{MOST, pairs_of, value_of};
 use super::{Freshness, ReadError};
 
@@ -48,7 +48,7 @@ pub struct EdgeRecords {
     links: Arc<Links>,
     members: Arc<Members>,
     terms: EdgeTerms,
-    kept: Kept,
+    kept: KeptAnswers,
     version: AtomicU64,
     seeds: Vec<NodeId>,
     heard: Mutex<Option<Moment>>,
@@ -81,7 +81,7 @@ impl EdgeRecords {
             links,
             members,
             terms,
-            kept: Kept::open(&data_dir.join("kept.redb"))?,
+            kept: KeptAnswers::open(&data_dir.join("kept.redb"))?,
             version: AtomicU64::new(1),
             seeds: kept_seeds(data_dir).into_iter().map(|(id, _)| id).collect(),
             heard: Mutex::new(None),
@@ -308,7 +308,7 @@ impl EdgeRecords {
 /// Decodes the pairs of a scan that is kept.
 trait Scanned {
     fn nodes() -> Query;
-    fn pairs<T: serde::de::DeserializeOwned>(&self, kept: &Kept) -> Vec<T>;
+    fn pairs<T: serde::de::DeserializeOwned>(&self, kept: &KeptAnswers) -> Vec<T>;
 }
 
 impl Scanned for Query {
@@ -316,7 +316,7 @@ impl Scanned for Query {
         whole(key::nodes())
     }
 
-    fn pairs<T: serde::de::DeserializeOwned>(&self, kept: &Kept) -> Vec<T> {
+    fn pairs<T: serde::de::DeserializeOwned>(&self, kept: &KeptAnswers) -> Vec<T> {
         let pairs = kept.get(self).map(|answer| pairs_of(&answer.found)).unwrap_or_default();
         pairs.iter().filter_map(|(_, value)| rules::ledger::records::decode(value).ok()).collect()
     }
@@ -349,12 +349,12 @@ impl Reading<'_> {
             return Some(found.clone());
         }
         let kept = self.edge.kept_of(&query);
-        let known = kept.as_ref().map(|(at, found)| rules::edges::Kept {
+        let known = kept.as_ref().map(|(at, found)| rules::edges::Remembered {
             age: Duration::from_millis(self.now.0.saturating_sub(at.0)),
             something: **found != Found::Value(None),
         });
         match usable(&query, known, self.alone, &self.edge.terms) {
-            Use::Kept => kept.map(|(_, found)| found),
+            Use::Remembered => kept.map(|(_, found)| found),
             Use::Aged(age) => {
                 self.aged.set(Some(self.aged.get().map_or(age, |oldest| oldest.max(age))));
                 kept.map(|(_, found)| found)

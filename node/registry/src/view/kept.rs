@@ -25,7 +25,7 @@ const REWRITE: Duration = Duration::from_secs(10);
 
 /// An answer and when it was right.
 #[derive(Clone)]
-pub(super) struct Answer {
+pub(super) struct KeptAnswer {
     /// When it was asked for.
     pub at: Timestamp,
     /// What it was.
@@ -35,12 +35,12 @@ pub(super) struct Answer {
 
 #[derive(Default)]
 struct Memory {
-    answers: HashMap<Query, Answer>,
+    answers: HashMap<Query, KeptAnswer>,
     bytes: usize,
 }
 
 /// The answers.
-pub(super) struct Kept {
+pub(super) struct KeptAnswers {
     disk: Grouped,
     memory: Mutex<Memory>,
 }
@@ -53,17 +53,17 @@ fn size_of(found: &Found) -> usize {
     }
 }
 
-impl Kept {
+impl KeptAnswers {
     pub(super) fn open(path: &Path) -> std::io::Result<Self> {
         let disk = Grouped::open(path, "kept-records", CACHE, |write| {
             write.open_table(KEPT)?;
             Ok(())
         })?;
-        Ok(Kept { disk, memory: Mutex::default() })
+        Ok(KeptAnswers { disk, memory: Mutex::default() })
     }
 
     /// What was kept of `query`, however old.
-    pub(super) fn get(&self, query: &Query) -> Option<Answer> {
+    pub(super) fn get(&self, query: &Query) -> Option<KeptAnswer> {
         let in_memory = self.memory.lock().answers.get(query).cloned();
         in_memory.or_else(|| {
             let answer = self.read(query).unwrap_or_else(|error| {
@@ -75,16 +75,16 @@ impl Kept {
         })
     }
 
-    fn read(&self, query: &Query) -> Result<Option<Answer>, String> {
+    fn read(&self, query: &Query) -> Result<Option<KeptAnswer>, String> {
         let key = postcard::to_stdvec(query).map_err(|e| e.to_string())?;
         let read = self.disk.database().begin_read().map_err(|e| e.to_string())?;
         let kept = read.open_table(KEPT).map_err(|e| e.to_string())?;
         let Some(value) = kept.get(key.as_slice()).map_err(|e| e.to_string())? else { return Ok(None) };
         let (at, found): (Timestamp, Found) = postcard::from_bytes(value.value()).map_err(|e| e.to_string())?;
-        Ok(Some(Answer { at, found: Arc::new(found), written: at }))
+        Ok(Some(KeptAnswer { at, found: Arc::new(found), written: at }))
     }
 
-    fn remember(&self, query: Query, answer: Answer) {
+    fn remember(&self, query: Query, answer: KeptAnswer) {
         let mut memory = self.memory.lock();
         if memory.bytes > MEMORY {
             memory.answers.clear();
@@ -104,7 +104,7 @@ impl Kept {
         let written = before.filter(|_| same).map_or(Timestamp(0), |b| b.written);
         let lately = written.0 + REWRITE.as_millis() as u64 > at.0;
         let written = if lately { written } else { at };
-        self.remember(query.clone(), Answer { at, found: found.clone(), written });
+        self.remember(query.clone(), KeptAnswer { at, found: found.clone(), written });
         if lately {
             return;
         }
@@ -175,12 +175,12 @@ mod tests {
     async fn what_was_kept_is_there_after_a_restart_with_its_age() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kept.redb");
-        let kept = Kept::open(&path).unwrap();
+        let kept = KeptAnswers::open(&path).unwrap();
         kept.put(query(1), Timestamp(50_000), Some(found("a")));
         kept.put(query(1), Timestamp(90_000), None);
         kept.put(query(2), Timestamp(90_000), None);
         drop(kept);
-        let kept = Kept::open(&path).unwrap();
+        let kept = KeptAnswers::open(&path).unwrap();
         let answer = kept.get(&query(1)).unwrap();
         assert_eq!((answer.at, answer.found), (Timestamp(90_000), found("a")));
         assert!(kept.get(&query(2)).is_none(), "nothing is no answer to confirm");
@@ -189,7 +189,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_too_old_is_forgotten() {
         let folder = tempfile::tempdir().unwrap();
-        let kept = Kept::open(&folder.path().join("kept.redb")).unwrap();
+        let kept = KeptAnswers::open(&folder.path().join("kept.redb")).unwrap();
         kept.put(query(1), Timestamp(50_000), Some(found("a")));
         kept.put(query(2), Timestamp(90_000), Some(found("b")));
         kept.prune(Timestamp(60_000)).await.unwrap();

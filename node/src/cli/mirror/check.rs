@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Asking;
 use super::image::{Image, Way};
-use super::nodes::{Known, Node};
+use super::nodes::{MirrorList, MirrorNode};
 use super::pull::{Pulled, Puller};
 use crate::cli::client::Client;
 use crate::cli::status::table;
@@ -35,7 +35,7 @@ pub(super) fn run(check: &Check) -> io::Result<()> {
     let url = check.asking.url()?;
     let runtime = crate::cli::small_runtime()?;
     let client = Client::new(&url, user, check.asking.ca.as_deref())?;
-    let known = Known::read(&url, &runtime.block_on(client.get("/api/atoll/v1/mirrors"))?)?;
+    let known = MirrorList::read(&url, &runtime.block_on(client.get("/api/atoll/v1/mirrors"))?)?;
     if let Some(image) = images.iter().find(|image| !known.registries.contains(&image.registry)) {
         let mirrored = known.named();
         let message = format!(
@@ -46,7 +46,7 @@ pub(super) fn run(check: &Check) -> io::Result<()> {
         return Err(io::Error::other(message));
     }
     let puller = Puller { user, authority: check.asking.ca.as_deref() };
-    let nodes: Vec<&Node> = known.listed(check.asking.all_regions).collect();
+    let nodes: Vec<&MirrorNode> = known.listed(check.asking.all_regions).collect();
     let (mut rows, mut failures) = (Vec::new(), Vec::new());
     for node in nodes {
         let answers = runtime.block_on(puller.ping(&node.url));

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::Asking;
 use super::files::{keep, named, put_authority, replace};
-use super::nodes::{Known, authority, is_plain};
+use super::nodes::{MirrorList, authority, is_plain};
 
 /// Arguments of `mirror docker`.
 #[derive(clap::Args)]
@@ -81,7 +81,7 @@ pub(super) fn run(docker: &Docker) -> io::Result<()> {
 }
 
 /// The URLs for dockerd, whose requests do not say which registry they mean: the mesh must know it by itself, or by the host name.
-fn mirrors(known: &Known, nodes: &[String]) -> io::Result<Vec<String>> {
+fn mirrors(known: &MirrorList, nodes: &[String]) -> io::Result<Vec<String>> {
     if known.default.as_deref() == Some(DOCKER_HUB) {
         return Ok(nodes.to_vec());
     }
@@ -190,7 +190,7 @@ mod tests {
     fn a_mesh_that_cannot_know_what_dockerd_means_is_no_mirror_for_it() {
         let answer = |default: Value, domain: Value| {
             let answer = json!({"node": "n", "region": "r", "nodes": [], "registries": [], "default": default, "domain": domain});
-            mirrors(&Known::read("http://n:5000", &answer).unwrap(), &["http://n:5000".to_owned()])
+            mirrors(&MirrorList::read("http://n:5000", &answer).unwrap(), &["http://n:5000".to_owned()])
         };
         assert_eq!(answer(json!("docker.io"), Value::Null).unwrap(), ["http://n:5000"]);
         assert_eq!(answer(Value::Null, json!("m.example")).unwrap(), ["http://docker.io.m.example:5000"]);

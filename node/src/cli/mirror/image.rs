@@ -6,7 +6,7 @@ use rules::proxies::mirror::{self, DOCKER_HUB, is_registry, registry, without_co
 use rules::words::digest::Digest;
 use rules::words::names::Reference;
 
-use super::nodes::{Known, authority};
+use super::nodes::{MirrorList, authority};
 
 /// An image as its registry's own clients know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub(super) struct Way {
 
 impl Way {
     /// Every way in which clients of this mesh may ask `node` for images of `registry`.
-    pub(super) fn all(known: &Known, registry: &str, node: &str) -> Vec<Way> {
+    pub(super) fn all(known: &MirrorList, registry: &str, node: &str) -> Vec<Way> {
         let way = |name| Way { name, prefix: String::new(), query: String::new(), host: None };
         let mut ways = vec![
             Way { query: format!("?ns={registry}"), ..way("ns") },
@@ -92,7 +92,7 @@ mod tests {
     fn every_way_that_the_mesh_has_is_tried() {
         let answer = |domain, default| json!({"node": "n", "region": "r", "nodes": [], "registries": [], "domain": domain, "default": default});
         let names = |answer: &serde_json::Value, registry: &str| {
-            let known = Known::read("http://n:5000", answer).unwrap();
+            let known = MirrorList::read("http://n:5000", answer).unwrap();
             Way::all(&known, registry, "http://n:5000").into_iter().map(|w| w.name).collect::<Vec<_>>()
         };
         let plain = answer(serde_json::Value::Null, serde_json::Value::Null);
@@ -100,7 +100,7 @@ mod tests {
         let whole = answer(json!("m.example"), json!("docker.io"));
         assert_eq!(names(&whole, "docker.io"), ["ns", "path", "host", "default"]);
         assert_eq!(names(&whole, "quay.io"), ["ns", "path", "host"]);
-        let known = Known::read("http://n:5000", &whole).unwrap();
+        let known = MirrorList::read("http://n:5000", &whole).unwrap();
         let ways = Way::all(&known, "r.example:99", "http://n:5000");
         assert_eq!(ways[1].prefix, "r.example_99/");
         assert_eq!(ways[2].host.as_deref(), Some("r.example_99.m.example:5000"));

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::client::Client;
-use nodes::Known;
+use nodes::MirrorList;
 
 /// Arguments of `mirror`.
 #[derive(clap::Args)]
@@ -64,15 +64,15 @@ impl Asking {
     }
 
     /// What the asked node tells of the mesh.
-    fn ask(&self) -> io::Result<Known> {
+    fn ask(&self) -> io::Result<MirrorList> {
         let url = self.url()?;
         let client = Client::new(&url, None, self.ca.as_deref())?;
         let answer = super::small_runtime()?.block_on(client.get("/api/atoll/v1/mirrors"))?;
-        Known::read(&url, &answer)
+        MirrorList::read(&url, &answer)
     }
 
     /// The nodes to write into a client's file; says on the standard error what was left out.
-    fn nodes(&self, known: &Known) -> Vec<String> {
+    fn nodes(&self, known: &MirrorList) -> Vec<String> {
         let chosen = known.choose(self.all_regions);
         for left_out in &chosen.left_out {
             eprintln!("left out: {left_out}");

@@ -10,7 +10,7 @@ const MOST: usize = 3;
 
 /// A node as another one tells of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Node {
+pub(super) struct MirrorNode {
     pub(super) name: String,
     region: String,
     pub(super) url: String,
@@ -19,10 +19,10 @@ pub(super) struct Node {
 
 /// What a node tells of the mesh.
 #[derive(Clone, Debug)]
-pub(super) struct Known {
+pub(super) struct MirrorList {
     region: String,
     /// The nearest first; the asked one is the first, under the URL at which it was asked.
-    nodes: Vec<Node>,
+    nodes: Vec<MirrorNode>,
     /// The registries that are mirrored, as far as this client may see them.
     pub(super) registries: Vec<String>,
     /// Those of them that do not speak TLS.
@@ -42,7 +42,7 @@ pub(super) struct Chosen {
     pub(super) left_out: Vec<String>,
 }
 
-impl Known {
+impl MirrorList {
     /// Reads the answer of the node at `url`.
     pub(super) fn read(url: &str, answer: &Value) -> io::Result<Self> {
         let strange = || io::Error::other(format!("{url} does not answer as a node of this version does"));
@@ -53,7 +53,7 @@ impl Known {
             let name = text(&node["name"]).ok_or_else(strange)?;
             let told = text(&node["url"]).ok_or_else(strange)?;
             let at = if name == me { url } else { told.as_str() };
-            nodes.push(Node {
+            nodes.push(MirrorNode {
                 region: text(&node["region"]).ok_or_else(strange)?,
                 url: at.trim_end_matches('/').to_owned(),
                 up: node["state"] == "up",
@@ -64,11 +64,16 @@ impl Known {
         if nodes.is_empty() {
             // it has not learnt of its mesh yet, and yet it answers
             let name = me.to_owned();
-            nodes.push(Node { name, region: text(&answer["region"]).unwrap_or_default(), url: url.into(), up: true });
+            nodes.push(MirrorNode {
+                name,
+                region: text(&answer["region"]).unwrap_or_default(),
+                url: url.into(),
+                up: true,
+            });
         }
         let registries = answer["registries"].as_array().ok_or_else(strange)?;
         let plain = registries.iter().filter(|one| one["scheme"] == "http");
-        Ok(Known {
+        Ok(MirrorList {
             region: text(&answer["region"]).ok_or_else(strange)?,
             nodes,
             plain: plain.filter_map(|one| text(&one["registry"])).collect(),
@@ -107,7 +112,7 @@ impl Known {
     }
 
     /// The nodes of the asked node's region, or all, whether they are up or not.
-    pub(super) fn listed(&self, all_regions: bool) -> impl Iterator<Item = &Node> {
+    pub(super) fn listed(&self, all_regions: bool) -> impl Iterator<Item = &MirrorNode> {
         self.nodes.iter().filter(move |node| all_regions || node.region == self.region)
     }
 }
@@ -140,7 +145,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn known() -> Known {
+    fn known() -> MirrorList {
         let node = |name: &str, region: &str, url: &str, state: &str| json!({"name": name, "region": region, "url": url, "state": state});
         let answer = json!({
             "node": "b1", "region": "b", "domain": null, "default": "docker.io",
@@ -152,7 +157,7 @@ mod tests {
                 node("a1", "a", "https://a1", "up"), node("c1", "c", "https://a1/", "up"),
             ],
         });
-        Known::read("http://localhost:5000", &answer).unwrap()
+        MirrorList::read("http://localhost:5000", &answer).unwrap()
     }
 
     #[test]
@@ -171,14 +176,14 @@ mod tests {
         let edge = node("edge", "http://127.0.0.1:5000");
         let answer =
             json!({"node": "b1", "region": "b", "registries": [], "nodes": [node("b1", "http://b1:5000"), edge]});
-        let seen_from = |url: &str| Known::read(url, &answer).unwrap().choose(false).urls;
+        let seen_from = |url: &str| MirrorList::read(url, &answer).unwrap().choose(false).urls;
         assert_eq!(seen_from("http://b1:5000"), ["http://b1:5000"]);
         assert_eq!(seen_from("http://127.0.0.2:5000").len(), 2, "one machine with several nodes");
     }
 
     #[test]
     fn an_answer_of_something_else_is_no_mesh() {
-        assert!(Known::read("http://x", &json!({"name": "x"})).is_err());
+        assert!(MirrorList::read("http://x", &json!({"name": "x"})).is_err());
         assert_eq!(authority("https://r.example:5000"), "r.example:5000");
     }
 }

@@ -11,7 +11,7 @@ use rules::words::manifest::{Manifest, media_type};
 use rules::words::platform::Index;
 
 use super::image::{Image, Way, verify};
-use crate::cli::client::{Answer, Call, Client};
+use crate::cli::client::{ApiAnswer, Call, Client};
 use upstream::challenge::{Challenge, parse};
 
 /// What a client says that it reads.
@@ -115,7 +115,7 @@ impl Pull<'_> {
     }
 
     /// Asks for something of the repository and follows to where it is.
-    async fn ask(&mut self, method: Method, what: &str) -> Result<Answer, String> {
+    async fn ask(&mut self, method: Method, what: &str) -> Result<ApiAnswer, String> {
         let mut path = format!("/v2/{}{}/{what}{}", self.way.prefix, self.image.repository, self.way.query);
         for _ in 0..HOPS {
             let call = Call {
@@ -146,7 +146,7 @@ impl Pull<'_> {
     }
 
     /// Gets a token as the challenge of `answer` wants it.
-    async fn fetch_token(&self, answer: &Answer) -> Result<String, String> {
+    async fn fetch_token(&self, answer: &ApiAnswer) -> Result<String, String> {
         let challenges = parse(answer.headers.get_all("www-authenticate").iter().filter_map(|v| v.to_str().ok()));
         let bearer = challenges.into_iter().find_map(|challenge| match challenge {
             Challenge::Bearer { realm, service, scope } => Some((realm, service, scope)),
@@ -178,7 +178,7 @@ impl Pull<'_> {
 }
 
 /// What an answer that is an error says, for people.
-async fn reason(answer: Answer) -> String {
+async fn reason(answer: ApiAnswer) -> String {
     let body = answer.whole().await.unwrap_or_default();
     let told: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
     told["errors"][0]["message"].as_str().map(|message| format!(": {message}")).unwrap_or_default()

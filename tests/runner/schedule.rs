@@ -25,8 +25,9 @@ pub(crate) struct Job {
 
 /// The promises of one run.
 ///
-/// They start in a fixed order: the longest first, so that none of them is left over when all others are done, and those that run
-/// alone last. None overtakes another, so that one that needs several slots gets them.
+/// They start in a fixed order: the longest first, so that none of them is left over when all
+/// others are done, and those that run alone last. None overtakes another, so that one that needs
+/// several slots gets them.
 #[derive(Debug)]
 pub(crate) struct Schedule {
     slots: usize,
@@ -42,7 +43,8 @@ impl Schedule {
         Self { slots: slots.max(1), taken: 0, waiting: jobs }
     }
 
-    /// The next job to start now, whose slots are taken from then on; none if it has to wait, or if all have been started.
+    /// The next job to start now, whose slots are taken from then on; none if it has to wait, or if
+    /// all have been started.
     pub(crate) fn start(&mut self) -> Option<Job> {
         let needed = self.needed(self.waiting.last()?);
         if self.taken + needed > self.slots {
@@ -78,12 +80,14 @@ fn order(job: &Job) -> (bool, Reverse<Duration>, &str) {
 
 /// How many slots a machine has: as many as its cores and its free memory allow, and at least one.
 ///
-/// A promise mostly waits, for elections, leases and deadlines, so two of them share a core.
+/// A promise mostly waits, for elections, leases and deadlines: one that needs a slot keeps a core
+/// busy for less than a third of its time. All of them share a disk, whatever the number of cores.
 pub(crate) fn slots(cores: usize, free_memory: u64) -> usize {
-    /// Some of them have five nodes, a dockerd and 200 MB of images.
-    const MEMORY: u64 = 1 << 30;
+    const BY_DISK: usize = 12;
+    /// The nodes of most need less than half of it.
+    const MEMORY: u64 = 512 << 20;
     let by_memory = usize::try_from(free_memory / MEMORY).unwrap_or(usize::MAX);
-    (2 * cores).min(by_memory).max(1)
+    (3 * cores).min(by_memory).clamp(1, BY_DISK)
 }
 
 #[cfg(test)]
@@ -144,9 +148,10 @@ mod tests {
     }
 
     #[test]
-    fn cores_and_memory_both_limit_the_slots() {
-        assert_eq!(slots(2, 24 << 30), 4);
-        assert_eq!(slots(64, 8 << 30), 8);
+    fn cores_memory_and_the_disk_limit_the_slots() {
+        assert_eq!(slots(2, 24 << 30), 6);
+        assert_eq!(slots(64, 2 << 30), 4);
         assert_eq!(slots(1, 0), 1);
+        assert_eq!(slots(64, 256 << 30), 12, "one disk");
     }
 }

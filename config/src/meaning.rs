@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use rules::records::Role;
+use rules::ledger::records::Role;
 
 use crate::{
     document::{Document, Section},

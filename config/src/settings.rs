@@ -5,8 +5,8 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-use rules::names::ProjectName;
-use rules::records::Role;
+use rules::ledger::records::Role;
+use rules::words::names::ProjectName;
 
 /// Everything that an operator can say about one node.
 #[derive(Clone, Debug, PartialEq)]

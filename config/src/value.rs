@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use rules::names::ProjectName;
+use rules::words::names::ProjectName;
 
 /// Why a text is not the value that is wanted: the problem, and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use config::{
     CongestionControl, Edge, LogFormat, Mirrors, Mistakes, REFERENCE, Settings, StaleReads, Tls, load, parse, render,
 };
 use proptest::prelude::*;
-use rules::records::Role;
+use rules::ledger::records::Role;
 
 /// The least that a node needs.
 const LEAST: &str = "data_dir: /d\nregion: r\nmesh: {advertise: 10.0.0.11:7946}\n";

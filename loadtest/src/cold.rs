@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use rules::digest::Digest;
+use rules::words::digest::Digest;
 use serde::Serialize;
 
 use crate::content::{Blob, manifest};

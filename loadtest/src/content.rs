@@ -1,6 +1,6 @@
 //! What is pushed and pulled: random bytes, because compressible or repeated ones would flatter a registry that notices.
 
-use rules::digest::{Digest, Hasher};
+use rules::words::digest::{Digest, Hasher};
 use serde_json::json;
 
 /// The media type of the manifests made here.
@@ -60,7 +60,7 @@ impl Bodies {
         let stamped = |_| {
             let mut stamp = [0; STAMP];
             rand::fill(&mut stamp);
-            let mut hasher = Hasher::new(rules::digest::Algorithm::Sha256);
+            let mut hasher = Hasher::new(rules::words::digest::Algorithm::Sha256);
             hasher.update(&stamp);
             hasher.update(&base[STAMP..]);
             (stamp, hasher.finish())

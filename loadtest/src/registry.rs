@@ -1,7 +1,7 @@
 //! What a client says to a registry: the few requests of the distribution-spec that are measured.
 
 use anyhow::{Context, Result, ensure};
-use rules::digest::{Algorithm, Digest, Hasher};
+use rules::words::digest::{Algorithm, Digest, Hasher};
 
 use crate::content::{Blob, MANIFEST};
 use crate::wire::{Answer, Client, Request, Sink};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use rules::digest::Digest;
+use rules::words::digest::Digest;
 
 use crate::process;
 

@@ -16,11 +16,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
-use rules::digest::Digest;
-use rules::door::Shown;
-use rules::moment::Timestamp;
-use rules::names::NodeId;
-use rules::records::Role;
+use rules::ledger::records::Role;
+use rules::members::door::Shown;
+use rules::words::digest::Digest;
+use rules::words::moment::Timestamp;
+use rules::words::names::NodeId;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -226,7 +226,7 @@ impl Identity {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(certificate_der(&self.authority.certificate)?).map_err(certificate_error)?;
         let parsed = webpki::EndEntityCert::try_from(&der).map_err(certificate_error)?;
-        let now = rustls::pki_types::UnixTime::since_unix_epoch(Duration::from_millis(crate::clock::timestamp().0));
+        let now = rustls::pki_types::UnixTime::since_unix_epoch(Duration::from_millis(ground::clock::timestamp().0));
         let usage = webpki::KeyUsage::client_auth();
         parsed
             .verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &roots.roots, &[], now, usage, None, None)
@@ -285,7 +285,7 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), IdentityError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock;
+    use ground::clock;
 
     fn identity(authority: &Authority, node: NodeId, role: Role) -> Identity {
         let candidate = Candidate::generate(node).unwrap();

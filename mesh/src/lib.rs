@@ -2,26 +2,22 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`supervise`] | the only place that starts tasks; one way to stop them |
-//! | [`clock`] | the only place that asks the time |
 //! | [`identity`] | the mesh's CA, a node's certificate, and how one is given out |
 //! | [`secrets`] | what the ledger keeps sealed |
 //! | [`links`] | QUIC connections to peers, bound to their certificates |
 //! | [`members`] | drives the gossip; keeps the roster |
-//! | [`grouped`] | a redb file whose writes share fsyncs |
 //! | [`ledger`] | the replicated log and its records; alone imports the consensus library |
 //! | [`transfer`] | blobs between nodes: fetches and copies, as streams |
+//! | [`service`] | what a node does when a peer asks: the mesh's own affairs; the rest goes to the rooms above |
 //!
 //! Deliberately absent: HTTP, what a registry is, where blobs are kept (the node hands that in).
 
 #![forbid(unsafe_code)]
 
-pub mod clock;
-pub mod grouped;
 pub mod identity;
 pub mod ledger;
 pub mod links;
 pub mod members;
 pub mod secrets;
-pub mod supervise;
+pub mod service;
 pub mod transfer;

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{RecvStream, SendStream};
-use rules::digest::{ContentHash, Digest};
-use rules::flight::Claim;
-use rules::names::{NodeId, RepositoryName};
-use rules::pacing::Class;
-use rules::wire::{Bulk, CopyEnd, Fetched, Held, LARGEST};
+use rules::blobs::flight::Claim;
+use rules::blobs::holding::Held;
+use rules::blobs::pacing::Class;
+use rules::wire::{Bulk, CopyEnd, Fetched, LARGEST};
+use rules::words::digest::{ContentHash, Digest};
+use rules::words::names::{NodeId, RepositoryName};
 
 use crate::links::{Line, LinkError, Links, begin_frame, finish_message, read_message, write_message};
 

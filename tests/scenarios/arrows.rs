@@ -7,17 +7,90 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tests::{process, tools};
+use tests::{modules, process, tools};
 
 /// Each crate of ours, and which of ours it may use.
-const ARROWS: [(&str, &[&str]); 6] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("rules", &[]),
+    ("ground", &["rules"]),
     ("config", &["rules"]),
-    ("mesh", &["config", "rules"]),
-    ("node", &["config", "mesh", "rules"]),
+    ("mesh", &["ground", "rules"]),
+    ("store", &["ground", "rules"]),
+    ("upstream", &["ground", "rules"]),
+    ("registry", &["ground", "mesh", "rules", "store", "upstream"]),
+    ("node", &["config", "ground", "mesh", "registry", "rules", "store", "upstream"]),
     ("loadtest", &["rules"]),
     // the intruder (src/intruder.rs) speaks the mesh protocol
-    ("tests", &["mesh", "rules"]),
+    ("tests", &["ground", "mesh", "rules"]),
+];
+
+/// A folder of sources, and its rooms: the files and folders in it, each with those beside it that it may use.
+type Rooms = (&'static str, &'static [(&'static str, &'static [&'static str])]);
+
+/// The rooms of the crates that have some. A room that is not listed may use none.
+const ROOMS: [Rooms; 4] = [
+    (
+        "mesh/rules/src",
+        &[
+            ("words", &[]),
+            ("blobs", &["words"]),
+            ("proxies", &["words"]),
+            ("ledger", &["words", "proxies"]),
+            ("members", &["words", "ledger"]),
+            ("people", &["words", "proxies", "ledger"]),
+            ("wire", &["words", "blobs", "ledger", "members", "people"]),
+            ("edges", &["words", "ledger", "wire"]),
+        ],
+    ),
+    (
+        "mesh/src",
+        &[
+            ("identity", &[]),
+            ("secrets", &["identity"]),
+            ("links", &["identity"]),
+            ("members", &["identity", "links"]),
+            ("ledger", &["links", "members"]),
+            ("transfer", &["links"]),
+            ("service", &["identity", "ledger", "links", "members", "transfer"]),
+        ],
+    ),
+    (
+        "node/registry/src",
+        &[
+            ("view", &[]),
+            ("upstreams", &["view"]),
+            ("blobs", &["view", "upstreams"]),
+            ("writes", &["view", "blobs"]),
+            ("pushes", &["view", "blobs"]),
+            ("proxies", &["view", "upstreams", "writes"]),
+            ("people", &["view", "proxies"]),
+            ("jobs", &["view", "blobs", "proxies"]),
+        ],
+    ),
+    (
+        "node/src",
+        &[
+            ("http", &[]),
+            ("oci", &["http"]),
+            ("harbor", &["http"]),
+            ("atoll", &["http"]),
+            ("peers", &[]),
+            ("start", &["http", "oci", "harbor", "atoll", "peers"]),
+            ("cli", &["start"]),
+        ],
+    ),
+];
+
+/// The sources of the product.
+const SOURCES: &[&str] = &[
+    "mesh/rules/src",
+    "mesh/ground/src",
+    "mesh/src",
+    "config/src",
+    "node/store/src",
+    "node/upstream/src",
+    "node/registry/src",
+    "node/src",
 ];
 
 /// What pure rules must not reach, not even through somebody else: sockets, files, tasks, clocks, dice.
@@ -70,6 +143,38 @@ fn crates_use_only_whom_the_design_lets_them_use() {
 }
 
 #[test]
+fn rooms_use_only_those_that_the_table_lets_them_use() {
+    for (folder, rooms) in ROOMS {
+        let sources = sources(folder);
+        let there: BTreeSet<_> = sources.keys().filter_map(|module| module.first().cloned()).collect();
+        let drawn: BTreeSet<_> = rooms.iter().map(|(room, _)| (*room).to_owned()).collect();
+        assert_eq!(there, drawn, "the rooms of {folder} on the left, the table on the right");
+        let forbidden = modules::forbidden(&sources, rooms);
+        assert!(forbidden.is_empty(), "{folder}: arrows that the table does not list:\n{}", forbidden.join("\n"));
+    }
+}
+
+#[test]
+fn no_two_files_use_each_other() {
+    for folder in SOURCES {
+        let circles = modules::circles(&sources(folder));
+        assert!(circles.is_empty(), "{folder}: files in a circle:\n{}", circles.join("\n"));
+    }
+}
+
+/// The modules of a crate, with their code.
+fn sources(folder: &str) -> BTreeMap<Vec<String>, String> {
+    let mut sources: BTreeMap<Vec<String>, String> = BTreeMap::new();
+    for (file, _, line) in code_lines(&[folder]) {
+        let module = modules::module_of(file.strip_prefix(folder).expect("under the folder"));
+        let text = sources.entry(module).or_default();
+        text.push_str(&line);
+        text.push('\n');
+    }
+    sources
+}
+
+#[test]
 fn rules_are_pure() {
     let reached = tree(&["--package", "rules", "--edges", "normal"]);
     let found: Vec<_> = IMPURE.iter().filter(|name| reached.iter().any(|one| one.name == **name)).collect();
@@ -83,7 +188,7 @@ fn rules_are_pure() {
 
 #[test]
 fn consensus_and_tasks_have_one_room_each() {
-    let everywhere = ["mesh/src", "mesh/rules/src", "config/src", "node/src", "loadtest/src"];
+    let everywhere = [SOURCES, &["loadtest/src"]].concat();
     for (file, number, line) in code_lines(&everywhere) {
         let ledger = file.strip_prefix("mesh/src").is_ok_and(|rest| rest.to_string_lossy().starts_with("ledger"));
         assert!(
@@ -92,7 +197,7 @@ fn consensus_and_tasks_have_one_room_each() {
             file.display()
         );
     }
-    for (file, number, line) in code_lines(&everywhere[..4]) {
+    for (file, number, line) in code_lines(SOURCES) {
         let supervisor = file.file_name().is_some_and(|name| name == "supervise.rs");
         let spawns = ["tokio::spawn", "task::spawn("].iter().any(|word| line.contains(word));
         assert!(supervisor || !spawns, "{}:{number}: tasks are started by the supervisor alone", file.display());
@@ -123,8 +228,8 @@ fn every_licence_is_one_that_deny_toml_allows() {
 #[test]
 fn every_metric_is_described_and_nothing_else_is() {
     let (mut emitted, mut described) = (BTreeSet::new(), BTreeSet::new());
-    for (file, _, line) in code_lines(&["mesh/src", "mesh/rules/src", "config/src", "node/src"]) {
-        let names = if file == Path::new("node/src/observe.rs") { &mut described } else { &mut emitted };
+    for (file, _, line) in code_lines(SOURCES) {
+        let names = if file == Path::new("node/src/start/observe.rs") { &mut described } else { &mut emitted };
         names.extend(line.split('"').skip(1).step_by(2).flat_map(metrics_in));
     }
     let page = tools::repository().join("docs/metrics.md");
@@ -135,7 +240,7 @@ fn every_metric_is_described_and_nothing_else_is() {
         page.lines().filter_map(first).filter(|cell| metrics_in(cell).eq([cell.clone()])).collect();
     let named: BTreeSet<_> = metrics_in(&page).collect();
     assert!(emitted.len() > 40, "the sources emit {emitted:?} only");
-    assert_eq!(described, emitted, "node/src/observe.rs on the left, what is emitted on the right");
+    assert_eq!(described, emitted, "node/src/start/observe.rs on the left, what is emitted on the right");
     assert_eq!(listed, emitted, "docs/metrics.md on the left, what is emitted on the right");
     assert!(named.is_subset(&emitted), "docs/metrics.md names what no node counts: {:?}", &named - &emitted);
 }

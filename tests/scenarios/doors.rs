@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use http::Method;
 use mesh::identity::{Candidate, Identity};
-use rules::command::{Command, Envelope};
-use rules::digest::Digest;
-use rules::moment::Timestamp;
-use rules::names::{NodeId, OperationId};
-use rules::records::{NodeRecord, Role};
+use rules::ledger::change::Change;
+use rules::ledger::command::{Command, Envelope};
+use rules::ledger::records::{NodeRecord, Role};
 use rules::wire::{Answer, Ask, JoinRequest, Open, SECRET, WriteKind, encode};
+use rules::words::digest::Digest;
+use rules::words::moment::Timestamp;
+use rules::words::names::{NodeId, OperationId};
 use serde_json::Value;
 use tests::formed::Formed;
 use tests::image::Image;
@@ -77,8 +78,8 @@ fn join_request(secret: Vec<u8>, node: NodeRecord) -> JoinRequest {
 fn for_replicas() -> Vec<Ask> {
     let command = Command::RemoveNode { id: NodeId(1) };
     let operation = OperationId(7);
-    let kind = WriteKind::Fenced(Box::new(command.clone()));
-    let repository: rules::names::RepositoryName = "demo/app".parse().expect("a name");
+    let kind = WriteKind::Fenced(Change::Delete { name: "demo".parse().expect("a name") });
+    let repository: rules::words::names::RepositoryName = "demo/app".parse().expect("a name");
     let digest = Digest::sha256(b"anything");
     vec![
         Ask::Raft { kind: 0, body: vec![0; 64] },
@@ -89,7 +90,7 @@ fn for_replicas() -> Vec<Ask> {
         Ask::Revoke { repository, digest },
         Ask::Preheat { digest, via: None },
         Ask::Announce([NodeId(1)].into()),
-        Ask::Spare { upstream: rules::names::UpstreamId(1), everything: true, millis: 3_600_000 },
+        Ask::Spare { upstream: rules::words::names::UpstreamId(1), everything: true, millis: 3_600_000 },
     ]
 }
 
@@ -181,10 +182,8 @@ fn an_edge_does_what_edges_may_and_has_no_say_in_who_is_alive() {
             assert!(intruder.say(&connection, &encode(&open)).is_refusal(), "{open:?}");
         }
         // its own kinds of questions, longer than they may be
-        let longer = Ask::Look(vec![
-            rules::wire::Question { query: rules::wire::Query::Key(vec![1; 64]), unless: None };
-            100_000
-        ]);
+        let longer =
+            Ask::Look(vec![rules::wire::Lookup { query: rules::wire::Query::Key(vec![1; 64]), unless: None }; 100_000]);
         assert!(intruder.ask(&connection, &longer).is_refusal());
         let told = intruder.ask(&connection, &Ask::Build);
         assert!(matches!(&told, Outcome::Answered(answer) if matches!(**answer, Answer::Build(_))), "{told:?}");
@@ -281,7 +280,7 @@ fn a_certificate_counts_for_its_role_and_its_time() {
     mesh.members()[edge].wait_ready();
     let at = mesh_address(&mesh, "one");
     let authority = stolen(&mesh.members()[1].data()).authority;
-    let (edge_id, replica_id, now) = (id_of(&mesh, "edge"), id_of(&mesh, "two"), mesh::clock::timestamp());
+    let (edge_id, replica_id, now) = (id_of(&mesh, "edge"), id_of(&mesh, "two"), ground::clock::timestamp());
     let refused = |identity: &Identity, ask: &Ask| {
         let intruder = Intruder::with(identity);
         match intruder.knock(at) {
@@ -318,7 +317,7 @@ fn a_node_whose_certificate_has_expired_renews_it_and_goes_on() {
     let edge = mesh.add_edge("edge", "us-east-1", "");
     mesh.members()[edge].wait_ready();
     let authority = stolen(&mesh.members()[1].data()).authority;
-    let long_ago = Timestamp(mesh::clock::timestamp().0 - 90 * 24 * 3600 * 1000);
+    let long_ago = Timestamp(ground::clock::timestamp().0 - 90 * 24 * 3600 * 1000);
     // everything was off for three months
     for at in (0..=edge).rev() {
         mesh.members()[at].stop(rustix::process::Signal::TERM);
@@ -420,7 +419,7 @@ fn slander(mesh: &Formed, intruder: &Intruder, at: SocketAddr, as_whom: &Identit
     let known: Vec<Gossiped> = THREE.iter().enumerate().map(|(place, (name, _))| of(name, place)).collect();
     let own = intruder_member(as_whom);
     let nowhere: SocketAddr = ([127, 0, 0, 1], 9).into();
-    let now = mesh::clock::timestamp().0;
+    let now = ground::clock::timestamp().0;
     for to in known.iter().filter(|member| member.address == at) {
         for other in known.iter().filter(|member| member.id != as_whom.node) {
             for later in [0, 1, 3_600_000, u64::MAX - now] {
@@ -437,7 +436,7 @@ fn slander(mesh: &Formed, intruder: &Intruder, at: SocketAddr, as_whom: &Identit
 }
 
 fn intruder_member(identity: &Identity) -> Gossiped {
-    let incarnation = mesh::clock::timestamp().0;
+    let incarnation = ground::clock::timestamp().0;
     Gossiped { id: identity.node, address: ([127, 0, 0, 1], 10).into(), incarnation }
 }
 
@@ -454,7 +453,7 @@ fn a_new_mesh_has_the_newest_level_and_says_which_build_each_node_runs() {
     let mut mesh = Formed::of(&THREE, "");
     let edge = mesh.add_edge("edge", "us-east-1", "");
     mesh.members()[edge].wait_ready();
-    let newest = u64::from(rules::level::Level::NEWEST.0);
+    let newest = u64::from(rules::ledger::level::Level::NEWEST.0);
     for at in 0..3 {
         let told = wait::until("every node says which build it runs", || {
             let told = mesh.client(at).get("/api/atoll/v1/level").ok()?.json();

@@ -17,6 +17,7 @@
 //! - [`small_disk`] is a small one;
 //! - [`complaints`] collects what is wrong, [`footprint`] what is left on the disks, [`metrics`] what a node counts;
 //! - [`daemons`] are a dockerd, a containerd and a podman of our own, [`cri`] asks a containerd as a kubelet does, [`tools`] the other clients;
+//! - [`modules`] reads which modules of a crate use which;
 //! - [`pulling`] is a client that goes on at the next host, as patient ones do, [`pullers`] are the real ones with such hosts.
 
 pub mod certificates;
@@ -34,6 +35,7 @@ pub mod islands;
 pub mod member;
 pub mod mesh;
 pub mod metrics;
+pub mod modules;
 pub mod process;
 pub mod proxies;
 pub mod pullers;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rules::digest::Digest;
+use rules::words::digest::Digest;
 
 use crate::content::{Blob, MANIFEST, manifest};
 use crate::network;

@@ -7,7 +7,7 @@ use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rules::digest::Digest;
+use rules::words::digest::Digest;
 use serde_json::json;
 
 use super::pull::pull;

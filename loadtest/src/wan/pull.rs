@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rules::digest::{Algorithm, Digest, Hasher};
+use rules::words::digest::{Algorithm, Digest, Hasher};
 use serde::Serialize;
 
 use crate::formed::Formed;

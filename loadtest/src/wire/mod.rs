@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rules::digest::Hasher;
+use rules::words::digest::Hasher;
 
 use connection::Connection;
 

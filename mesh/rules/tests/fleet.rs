@@ -7,15 +7,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rules::digest::Digest;
-use rules::fanout::{Fanout, Place};
-use rules::flight::{Bound, Claim, Flight, Judgement, Step};
-use rules::groups::{GROUP, GroupHasher};
-use rules::moment::Moment;
-use rules::names::{NodeId, Region};
-use rules::placement::{self, Candidate};
-use rules::records::Role;
-use rules::reputation::Reputation;
+use rules::blobs::fanout::{Fanout, Place};
+use rules::blobs::flight::{Bound, Claim, Flight, Judgement, Step};
+use rules::blobs::groups::{GROUP, GroupHasher};
+use rules::blobs::reputation::Reputation;
+use rules::ledger::records::Role;
+use rules::members::placement::{self, Candidate};
+use rules::words::digest::Digest;
+use rules::words::moment::Moment;
+use rules::words::names::{NodeId, Region};
 
 #[path = "sim/dice.rs"]
 mod dice;

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rules::digest::{ContentHash, Digest};
-use rules::flight::{Bound, Claim, Flight, Judgement, Step};
-use rules::groups::{GROUP, GroupHasher};
-use rules::moment::Moment;
-use rules::reputation::{Lie, Reputation};
+use rules::blobs::flight::{Bound, Claim, Flight, Judgement, Step};
+use rules::blobs::groups::{GROUP, GroupHasher};
+use rules::blobs::reputation::{Lie, Reputation};
+use rules::words::digest::{ContentHash, Digest};
+use rules::words::moment::Moment;
 
 #[path = "sim/dice.rs"]
 mod dice;

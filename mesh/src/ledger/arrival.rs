@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use quinn::SendStream;
-use rules::digest::{Algorithm, Hasher};
+use rules::words::digest::{Algorithm, Hasher};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 
 use super::database::other;
 use super::state::{HASH_BYTES, snapshot_meta};
 use super::types::{SnapshotMeta, Vote};
-use crate::supervise::blocking;
+use ground::supervise::blocking;
 
 /// What the files of snapshots that arrive begin with.
 const RECEIVED: &str = "snapshot.received";
@@ -162,7 +162,7 @@ mod tests {
     use std::time::Duration;
 
     use openraft::RaftSnapshotBuilder as _;
-    use rules::names::NodeId;
+    use rules::words::names::NodeId;
 
     use super::*;
     use crate::identity::Authority;

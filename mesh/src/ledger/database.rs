@@ -10,13 +10,13 @@ use redb::{ReadableDatabase, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::grouped::Grouped;
+use ground::grouped::Grouped;
 
 /// Index to entry.
 pub(super) const LOG: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("log-1");
 /// The vote, what was purged, what was applied, the membership.
 pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta-1");
-/// The ledger's records: see `rules::records`.
+/// The ledger's records: see `rules::ledger::records`.
 pub(super) const STATE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("state-1");
 
 /// What redb may keep in memory.

@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::Fatal;
-use rules::health::{Disk, DiskTerms, DiskWatch};
+use rules::ledger::health::{Disk, DiskTerms, DiskWatch};
 use rules::wire::FromGranter;
 use tracing::{error, info, warn};
 
 use super::Ledger;
 use super::database::Store;
-use crate::clock;
 use crate::links::read_message;
-use crate::supervise::Tasks;
+use ground::clock;
+use ground::supervise::Tasks;
 
 const LOOK: Duration = Duration::from_millis(200);
 

@@ -8,16 +8,16 @@ use futures::StreamExt;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::impls::BasicNode;
-use rules::command::{Command, Outcome};
-use rules::failover::{Assignment, Situation};
-use rules::names::{NodeId, OperationId};
-use rules::records::{Look, NodeRecord, RecordError};
-use rules::voters::{self, Step};
+use rules::ledger::command::{Command, Outcome};
+use rules::ledger::records::{Look, NodeRecord, RecordError};
+use rules::members::failover::{Assignment, Situation};
+use rules::members::voters::{self, Step};
+use rules::words::names::{NodeId, OperationId};
 use tracing::{info, warn};
 
 use super::Ledger;
-use crate::clock;
-use crate::supervise::Tasks;
+use ground::clock;
+use ground::supervise::Tasks;
 
 /// Between two looks at the situation.
 const LOOK: Duration = Duration::from_millis(200);

@@ -6,24 +6,24 @@ use std::time::Duration;
 use openraft::Instant;
 use openraft::async_runtime::WatchReceiver;
 use quinn::{RecvStream, SendStream};
-use rules::lease::Granter;
-use rules::moment::Moment;
-use rules::names::{NodeId, Revision};
+use rules::ledger::lease::Granter;
 use rules::wire::{FromGranter, FromHolder};
+use rules::words::moment::Moment;
+use rules::words::names::{NodeId, Revision};
 use tokio::sync::watch;
 use tracing::{debug, info};
 
 use super::Ledger;
-use crate::clock;
 use crate::links::{LinkError, read_message, write_message};
-use crate::supervise::Tasks;
+use ground::clock;
+use ground::supervise::Tasks;
 
 /// This node's leadership of one term.
 pub(super) struct Term {
     pub(super) number: u64,
     pub(super) granter: Granter,
-    pub(super) failover: rules::failover::Failover,
-    pub(super) voters: rules::voters::Voters,
+    pub(super) failover: rules::members::failover::Failover,
+    pub(super) voters: rules::members::voters::Voters,
     /// How long the machine had been suspended at the last look, and what was acknowledged before its last suspend: the consensus library's clock does
     /// not count suspends, so such an acknowledgement is older than it seems.
     suspended: Duration,
@@ -156,8 +156,8 @@ impl Ledger {
             let first = number == 1 && self.born_here.load(std::sync::atomic::Ordering::SeqCst);
             let lease = self.terms.lease;
             let granter = if first { Granter::begin_first(lease, now) } else { Granter::begin(lease, now) };
-            let failover = rules::failover::Failover::new(self.terms.failover);
-            let voters = rules::voters::Voters::new(self.terms.voters);
+            let failover = rules::members::failover::Failover::new(self.terms.failover);
+            let voters = rules::members::voters::Voters::new(self.terms.voters);
             let suspended = clock::suspended();
             *term = Some(Term { number, granter, failover, voters, suspended, acked_before_suspend: None });
         }

@@ -8,7 +8,7 @@
 //! | `network` | the consensus's messages over the links |
 //! | `arrival` | snapshots on their way: sent whole or broken off, received under a name of their own, checked |
 //! | [`reading`] | reads that are never stale, by lease or by asking the leader |
-//! | `leases` | runs the lease machines of `rules::lease` |
+//! | `leases` | runs the lease machines of `rules::ledger::lease` |
 //! | `health` | whether this node's ledger can write: gives up what others could do, and ends |
 //! | `leading` | what only the leader does: membership, failover |
 //!
@@ -37,23 +37,25 @@ use openraft::errors::{ClientWriteError, RaftError};
 use openraft::impls::BasicNode;
 use parking_lot::Mutex;
 use quinn::{RecvStream, SendStream};
-use rules::command::{Command, Envelope};
-use rules::failover::FailoverTerms;
-use rules::lease::{Holder, LeaseTerms, Unreleased};
-use rules::names::{NodeId, OperationId, Revision};
-use rules::records::{Look, RecordError};
-use rules::voters::VoterTerms;
-use rules::wire::{Answer, Ask, NoLedger, Proposed};
+use rules::ledger::command::{Command, Envelope};
+use rules::ledger::lease::{Holder, LeaseTerms, Unreleased};
+use rules::ledger::records::{Look, RecordError};
+use rules::members::failover::FailoverTerms;
+use rules::members::voters::VoterTerms;
+use rules::wire::questions::Propose;
+use rules::wire::{Answer, NoLedger, Proposed};
+use rules::words::names::{NodeId, OperationId, Revision};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::clock;
 use crate::links::{LinkError, Links};
 use crate::members::Members;
-use crate::supervise::Tasks;
+use ground::clock;
+use ground::supervise::Tasks;
 use leases::Term;
 pub use reading::{Freshness, Reading};
-use types::{Entry, Raft};
+use state::Raft;
+use types::Entry;
 
 /// The log directive that quietens the consensus library: it tells every vote at `info`, and what an operator needs of it the ledger says itself.
 pub const QUIET: &str = "openraft=error";
@@ -110,14 +112,14 @@ pub struct Ledger {
     unreleased: Arc<Mutex<Unreleased>>,
     applied: watch::Receiver<Revision>,
     released: watch::Sender<Revision>,
-    unreachable_until: Mutex<rules::moment::Moment>,
+    unreachable_until: Mutex<rules::words::moment::Moment>,
     /// How often leadership was handed over: each time to the next, lest one that cannot take it is asked again and again.
     handed_over: std::sync::atomic::AtomicUsize,
     /// Whether the disk is so slow that others should do what this node does.
     doubtful: std::sync::atomic::AtomicBool,
     ended: watch::Sender<Option<String>>,
     born_here: std::sync::atomic::AtomicBool,
-    wary_until: rules::moment::Moment,
+    wary_until: rules::words::moment::Moment,
 }
 
 /// What `status` shows of the ledger.
@@ -216,7 +218,7 @@ impl Ledger {
             applied: machine.applied(),
             machine,
             released: watch::Sender::new(Revision(0)),
-            unreachable_until: Mutex::new(rules::moment::Moment::from_micros(0)),
+            unreachable_until: Mutex::new(rules::words::moment::Moment::from_micros(0)),
             handed_over: 0.into(),
             doubtful: false.into(),
             ended: watch::Sender::new(None),
@@ -326,11 +328,9 @@ impl Ledger {
             let result = match hint.take().or_else(|| self.leader()) {
                 Some(leader) if leader == self.me => self.propose_here(envelope.clone(), left).await,
                 Some(leader) => {
-                    match self.links.ask(leader, Ask::Propose(envelope.clone()), left.min(Duration::from_secs(5))).await
-                    {
-                        Ok(Answer::Proposed(result)) => result,
-                        Ok(_) | Err(_) => Err(NoLedger::NotLeader(None)),
-                    }
+                    let question = Propose { envelope: envelope.clone() };
+                    let asked = self.links.ask(leader, question, left.min(Duration::from_secs(5)));
+                    asked.await.unwrap_or(Err(NoLedger::NotLeader(None)))
                 }
                 None => Err(NoLedger::NotLeader(None)),
             };
@@ -507,7 +507,7 @@ fn settled_voters(sets: &[BTreeSet<u64>]) -> BTreeSet<NodeId> {
 mod tests {
     use super::types::Consensus;
     use super::{database::Store, log::Log, settled_voters, state::StateMachine};
-    use rules::names::NodeId;
+    use rules::words::names::NodeId;
 
     #[test]
     fn a_voter_to_be_is_not_shown_before_the_mesh_can_do_without_the_old_ones() {

@@ -14,13 +14,14 @@ use openraft::raft::{
     VoteRequest, VoteResponse,
 };
 use quinn::{RecvStream, SendStream};
-use rules::names::NodeId;
-use rules::wire::{Answer, Ask, Bulk};
+use rules::wire::{Answer, Bulk, questions};
+use rules::words::names::NodeId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::arrival::{self, Arrivals, Header};
-use super::types::{Consensus, Raft, Snapshot, Vote};
+use super::state::Raft;
+use super::types::{Consensus, Snapshot, Vote};
 use crate::links::{LinkError, Links, read_message, write_message};
 
 const APPEND: u8 = 1;
@@ -69,12 +70,11 @@ impl Network {
     ) -> Result<R, RPCError<Consensus>> {
         let failed = |e: String| RPCError::Unreachable(unreachable(e));
         let body = postcard::to_stdvec(question).map_err(|e| failed(e.to_string()))?;
-        match self.links.ask(self.to, Ask::Raft { kind, body }, deadline).await {
-            Ok(Answer::Raft(bytes)) => {
+        match self.links.ask(self.to, questions::Raft { kind, body }, deadline).await {
+            Ok(bytes) => {
                 let reply: Reply<R> = postcard::from_bytes(&bytes).map_err(|e| failed(e.to_string()))?;
                 reply.map_err(failed)
             }
-            Ok(other) => Err(failed(format!("unexpected answer {other:?}"))),
             Err(error) => Err(failed(error.to_string())),
         }
     }

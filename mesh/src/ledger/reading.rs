@@ -7,15 +7,16 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use rules::lease::Touched;
-use rules::names::Revision;
-use rules::records::{Pair, ReadRecords, RecordError};
-use rules::wire::{Answer, Ask, NoLedger};
+use rules::ledger::lease::Touched;
+use rules::ledger::records::{Pair, ReadRecords, RecordError};
+use rules::wire::NoLedger;
+use rules::wire::questions::ReadIndex;
+use rules::words::names::Revision;
 use tracing::debug;
 
 use super::state::View;
 use super::{LeaseState, Ledger};
-use crate::clock;
+use ground::clock;
 
 /// Whether an answer is what every other node would say now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,9 +127,8 @@ impl Ledger {
             let answer = if leader == self.me {
                 self.read_index(ASK).await
             } else {
-                match self.links.ask(leader, Ask::ReadIndex, ASK).await {
-                    Ok(Answer::ReadIndex(answer)) => answer,
-                    Ok(_) => return false,
+                match self.links.ask(leader, ReadIndex {}, ASK).await {
+                    Ok(answer) => answer,
                     Err(error) => {
                         debug!(%error, "the ledger's leader cannot be asked");
                         return false;

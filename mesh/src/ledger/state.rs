@@ -1,4 +1,4 @@
-//! The applied state: `rules::apply` over the STATE table, and the state as a file (snapshot).
+//! The applied state: `rules::ledger::apply` over the STATE table, and the state as a file (snapshot).
 //!
 //! What an entry changes is noted in [`Unreleased`] before the change becomes visible to readers, never after.
 
@@ -13,17 +13,20 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use redb::{Durability, ReadableDatabase, ReadableTable, Table};
-use rules::apply::apply;
-use rules::command::Outcome;
-use rules::digest::{Algorithm, Hasher};
-use rules::lease::Unreleased;
-use rules::names::Revision;
-use rules::records::{Pair, ReadRecords, RecordError, Tracked, WriteRecords};
+use rules::ledger::apply::apply;
+use rules::ledger::command::Outcome;
+use rules::ledger::lease::Unreleased;
+use rules::ledger::records::{Pair, ReadRecords, RecordError, Tracked, WriteRecords};
+use rules::words::digest::{Algorithm, Hasher};
+use rules::words::names::Revision;
 use tokio::sync::watch;
 
 use super::database::{META, STATE, Store, decode, encode, other};
 use super::types::{Consensus, LogEntry, LogId, Membership, Snapshot, SnapshotMeta};
-use crate::supervise::blocking;
+use ground::supervise::blocking;
+
+/// The consensus, over this state.
+pub(super) type Raft = openraft::Raft<Consensus, StateMachine>;
 
 /// The state machine of this node.
 #[derive(Clone)]

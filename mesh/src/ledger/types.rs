@@ -4,7 +4,7 @@ use std::fmt;
 
 use openraft::impls::BasicNode;
 use openraft::type_config::alias::{EntryOf, LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf};
-use rules::command::{Envelope, Outcome};
+use rules::ledger::command::{Envelope, Outcome};
 use serde::{Deserialize, Serialize};
 
 /// What an entry carries.
@@ -26,4 +26,3 @@ pub(super) type LogEntry = EntryOf<Consensus>;
 pub(super) type SnapshotMeta = SnapshotMetaOf<Consensus>;
 pub(super) type Membership = StoredMembershipOf<Consensus>;
 pub(super) type Snapshot = SnapshotOf<Consensus, std::path::PathBuf>;
-pub(super) type Raft = openraft::Raft<Consensus, super::state::StateMachine>;

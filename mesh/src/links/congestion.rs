@@ -1,4 +1,4 @@
-//! Binds [`rules::congestion`] to quinn.
+//! Binds [`rules::blobs::congestion`] to quinn.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use quinn::congestion::{Controller, ControllerFactory};
 use quinn_proto::RttEstimator;
-use rules::congestion::Congestion;
+use rules::blobs::congestion::Congestion;
 
 /// Makes a controller for each path.
 #[derive(Debug, Default)]

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rules::pacing::{self, Class};
+use rules::blobs::pacing::{self, Class};
 
-use crate::clock;
+use ground::clock;
 
 /// Who stays behind looks again after so long.
 const AGAIN: Duration = Duration::from_millis(5);

@@ -21,11 +21,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quinn::{Connecting, Connection, ConnectionError, Endpoint, Incoming, RecvStream, SendStream, TransportConfig};
-use rules::door::{DoorTerms, Doorkeeper, Known, Shown, Standing};
-use rules::level::Level;
-use rules::names::NodeId;
-use rules::records::Role;
-use rules::wire::{self, Answer, Ask, BadMessage, Bulk, Open};
+use rules::ledger::level::Level;
+use rules::ledger::records::Role;
+use rules::members::door::{DoorTerms, Doorkeeper, Known, Shown, Standing};
+use rules::wire::questions::Question;
+use rules::wire::{self, Answer, BadMessage, Bulk, Open};
+use rules::words::names::NodeId;
 
 pub use frame::{begin_frame, finish_message, read_message, read_message_within, write_frame, write_message};
 pub use line::Line;
@@ -143,7 +144,7 @@ impl Links {
 
     /// How far a peer may go that shows this.
     pub fn standing(&self, shown: &Shown) -> Standing {
-        rules::door::standing(shown, &self.known(shown.node))
+        rules::members::door::standing(shown, &self.known(shown.node))
     }
 
     /// What the records know of `node`.
@@ -294,7 +295,8 @@ impl Links {
     }
 
     /// Asks `to`, and waits for its answer at most `deadline`.
-    pub async fn ask(&self, to: NodeId, ask: Ask, deadline: Duration) -> Result<Answer, LinkError> {
+    pub async fn ask<Q: Question>(&self, to: NodeId, question: Q, deadline: Duration) -> Result<Q::Answer, LinkError> {
+        let ask = question.into_ask();
         let largest = ask.largest_answer();
         let open = Open::Ask(ask);
         let exchange = async {
@@ -302,7 +304,7 @@ impl Links {
             let _ = send.finish();
             match read_message_within(&mut receive, largest).await? {
                 Answer::Refused(reason) => Err(LinkError::Refused(reason)),
-                answer => Ok(answer),
+                answer => Q::read(answer).ok_or_else(|| LinkError::broken("the answer is to another question")),
             }
         };
         match tokio::time::timeout(deadline, exchange).await {
@@ -377,8 +379,8 @@ pub(crate) fn open_for_tests(
     congestion: CongestionControl,
 ) -> Arc<Links> {
     let candidate = crate::identity::Candidate::generate(node).unwrap();
-    let role = rules::records::Role::Replica;
-    let certificate = authority.sign(node, role, &candidate.request, crate::clock::timestamp()).unwrap();
+    let role = rules::ledger::records::Role::Replica;
+    let certificate = authority.sign(node, role, &candidate.request, ground::clock::timestamp()).unwrap();
     let identity = Identity { node, certificate, key: candidate.key, authority: authority.clone() };
     Links::open(&identity, (std::net::Ipv4Addr::LOCALHOST, 0).into(), congestion).unwrap()
 }

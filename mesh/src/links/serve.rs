@@ -1,5 +1,5 @@
 //! Answering peers. What is asked goes to the [`Service`] that the node hands in; who may ask what is decided before a message is decoded
-//! ([`rules::door`], [`rules::wire::Kind`]).
+//! ([`rules::members::door`], [`rules::wire::Kind`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -10,9 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
-use rules::door::{Doorkeeper, Knock, Shown, Standing};
-use rules::names::NodeId;
+use rules::members::door::{Doorkeeper, Knock, Shown, Standing};
 use rules::wire::{self, Answer, Ask, Bulk, HEAD, JoinRequest, Kind, LARGEST, Open, SMALL};
+use rules::words::names::NodeId;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -20,8 +20,9 @@ use tracing::{debug, warn};
 
 use super::frame::{STALLED, begin_frame, fill_frame};
 use super::{LEAVING, LinkError, Links, write_message};
-use crate::supervise::Tasks;
-use crate::{clock, identity};
+use crate::identity;
+use ground::clock;
+use ground::supervise::Tasks;
 
 /// What a node does when a peer asks.
 pub trait Service: Send + Sync + 'static {

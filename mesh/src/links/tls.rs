@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt};
-use rules::digest::Digest;
-use rules::records::Role;
+use rules::ledger::records::Role;
 use rules::wire::{Answer, Ask, JoinGrant, JoinRequest, Open};
+use rules::words::digest::Digest;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -62,7 +62,7 @@ pub(super) fn transport(congestion: CongestionControl, largest: u16) -> Transpor
 /// How much may be in flight on a link: see the setting `links.congestion`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum CongestionControl {
-    /// By what arrives ([`rules::congestion`]).
+    /// By what arrives ([`rules::blobs::congestion`]).
     #[default]
     Delivery,
     /// By what is lost.
@@ -256,7 +256,7 @@ impl ServerCertVerifier for KnownAuthority {
         let certificate = rustls::server::ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
         rustls::client::verify_server_cert_signed_by_trust_anchor(&certificate, &roots, &[], now, algorithms)?;
-        let role = shown(end_entity, crate::clock::timestamp()).and_then(|shown| shown.role);
+        let role = shown(end_entity, ground::clock::timestamp()).and_then(|shown| shown.role);
         match role {
             Some(Role::Replica) => Ok(ServerCertVerified::assertion()),
             None if !self.demand.named_replica => Ok(ServerCertVerified::assertion()),

@@ -7,17 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rules::names::NodeId;
-use rules::presence::{ANNOUNCED_EVERY, EVERY, Presence};
-use rules::records::Role;
-use rules::roster::{Event, Standing};
-use rules::wire::{Answer, Ask};
+use rules::ledger::records::Role;
+use rules::members::presence::{ANNOUNCED_EVERY, EVERY, Presence};
+use rules::members::roster::{Event, Standing};
+use rules::wire::questions::{Announce, Present};
+use rules::words::names::NodeId;
 use tracing::{debug, warn};
 
 use super::{Kept, Seen};
-use crate::clock;
 use crate::links::{LinkError, Links};
-use crate::supervise::Tasks;
+use ground::clock;
+use ground::supervise::Tasks;
 
 /// Between two looks at who is heard.
 const LOOK: Duration = Duration::from_millis(200);
@@ -60,7 +60,7 @@ pub(super) fn watch(links: Arc<Links>, seen: Seen, presence: Arc<Mutex<Presence>
 fn announce(links: &Arc<Links>, seen: &Seen, own: &BTreeSet<NodeId>, tasks: &Tasks) {
     let up = seen.roster.lock().up();
     for replica in up.into_iter().filter(|node| links.known(*node).role == Some(Role::Replica)) {
-        let (links, ask) = (links.clone(), Ask::Announce(own.clone()));
+        let (links, ask) = (links.clone(), Announce { edges: own.clone() });
         tasks.spawn("members.announce_edges", async move {
             if let Err(error) = links.ask(replica, ask, ASK).await {
                 debug!(%replica, %error, "a replica did not hear of the edges here");
@@ -126,13 +126,13 @@ pub(super) fn start(
     tasks.spawn("members.present", async move {
         loop {
             for replica in asked.in_order(&seen) {
-                match links.ask(replica, Ask::Present, ASK).await {
-                    Ok(Answer::Present { up, down }) => {
+                match links.ask(replica, Present {}, ASK).await {
+                    Ok((up, down)) => {
                         take_over(&seen, links.me(), replica, up, &down);
                         break;
                     }
                     // a build that does not know the question; it is there all the same
-                    Ok(_) | Err(LinkError::Refused(_)) => {
+                    Err(LinkError::Refused(_)) => {
                         seen.note(Event::MemberUp(replica));
                     }
                     Err(error) => {
@@ -162,7 +162,7 @@ fn take_over(seen: &Seen, me: NodeId, replica: NodeId, mut up: BTreeSet<NodeId>,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rules::roster::Roster;
+    use rules::members::roster::Roster;
 
     #[test]
     fn an_edge_sees_what_the_replica_sees_but_for_the_two_of_them() {

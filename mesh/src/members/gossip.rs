@@ -17,18 +17,18 @@ use bytes::{Buf, BufMut, Bytes};
 use foca::{AccumulatingRuntime, Codec, Foca, Identity, OwnedNotification, PeriodicParams, PostcardCodec, Timer};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
-use rules::moment::Moment;
-use rules::names::NodeId;
-use rules::records::Role;
-use rules::roster::{Event, Roster};
+use rules::ledger::records::Role;
+use rules::members::roster::{Event, Roster};
+use rules::words::moment::Moment;
+use rules::words::names::NodeId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use super::{Kept, MembersTerms, Seen};
-use crate::clock;
 use crate::links::Links;
-use crate::supervise::Tasks;
+use ground::clock;
+use ground::supervise::Tasks;
 
 /// The gossip is tuned for at least so many members.
 const SMALLEST: u32 = 8;

@@ -19,19 +19,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rules::moment::Moment;
-use rules::names::NodeId;
-use rules::presence::Presence;
-use rules::records::Role;
-use rules::roster::{Event, Roster, Standing};
+use rules::ledger::records::Role;
+use rules::members::presence::Presence;
+use rules::members::roster::{Event, Roster, Standing};
+use rules::words::moment::Moment;
+use rules::words::names::NodeId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 
-use crate::clock;
 use crate::links::Links;
-use crate::supervise::Tasks;
 use gossip::Input;
+use ground::clock;
+use ground::supervise::Tasks;
 
 /// How the gossip is tuned; see the settings of the same names.
 #[derive(Clone, Copy, Debug)]

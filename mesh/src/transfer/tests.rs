@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::identity::Authority;
 use crate::links::{self, CongestionControl, Guest, Line, Service};
-use crate::supervise::{Tasks, blocking};
+use ground::supervise::{Tasks, blocking};
 
 /// All that waits for a stream; that of three fits into what one connection may have waiting.
 const SIZE: usize = 4 << 20;

@@ -3,16 +3,16 @@
 use std::io;
 use std::path::Path;
 
-use mesh::clock;
+use ground::clock;
 use mesh::identity::{Authority, Candidate, Identity, new_node_id, write_private};
 use mesh::secrets::Secrets;
-use rules::names::{NodeId, OperationId};
-use rules::records::{NodeRecord, Role};
+use rules::ledger::records::{NodeRecord, Role};
+use rules::words::names::{NodeId, OperationId};
 
-use crate::access::hash_password;
-use crate::birth::Birth;
-use crate::private;
+use crate::start::birth::Birth;
+use crate::start::private;
 use crate::start::{identity_folder, node_record};
+use registry::people::hash_password;
 
 /// The administrator's name.
 pub(super) const ADMINISTRATOR: &str = "admin";

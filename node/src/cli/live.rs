@@ -6,14 +6,14 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use mesh::clock;
+use ground::clock;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::client::Client;
 use super::init::ADMINISTRATOR;
-use super::up::{Node, World};
+use super::world::{Node, World};
 
 /// The signals that somebody sends to end a process (HUP, INT, KILL, TERM); of others it dies by itself.
 const SENT: [i32; 4] = [1, 2, 9, 15];

@@ -12,6 +12,7 @@ mod serve;
 mod status;
 mod token;
 mod up;
+mod world;
 
 use std::io;
 use std::path::PathBuf;

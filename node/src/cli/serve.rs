@@ -7,7 +7,7 @@ use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
-use crate::{observe, private, start};
+use crate::start::{self, observe, private};
 
 /// Arguments of `serve`.
 #[derive(clap::Args)]

@@ -8,21 +8,21 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use mesh::clock;
+use ground::clock;
 use mesh::identity::{Authority, Candidate, Identity, fingerprint, new_node_id};
 use mesh::links::{CongestionControl, Demand, Links, ask_to_join};
 use mesh::members::{keep_seeds, kept_seeds};
-use rules::command::{Command, Envelope, Outcome};
-use rules::digest::Digest;
-use rules::level::Level;
-use rules::moment::Timestamp;
-use rules::names::{NodeId, OperationId};
-use rules::records::Role;
-use rules::wire::{Answer, Ask, JoinRequest, NoLedger};
+use rules::ledger::command::{Command, Envelope, Outcome};
+use rules::ledger::level::Level;
+use rules::ledger::records::Role;
+use rules::wire::{JoinRequest, NoLedger, questions};
+use rules::words::digest::Digest;
+use rules::words::moment::Timestamp;
+use rules::words::names::{NodeId, OperationId};
 use serde::{Deserialize, Serialize};
 
 use super::init::refuse_existing;
-use crate::private;
+use crate::start::private;
 use crate::start::{identity_folder, mesh_address, node_record};
 
 /// How a token of a mesh begins whose certificates may be from before roles stood in them.
@@ -133,11 +133,9 @@ pub(super) fn invite(invite: &Invite) -> io::Result<()> {
             links.know(*node, *address);
         }
         propose(&links, identity.node, command).await?;
-        match links.ask(identity.node, Ask::Build, PATIENCE).await {
-            Ok(Answer::Build(build)) => Ok(build.level),
-            Ok(other) => Err(io::Error::other(format!("unexpected answer {other:?}"))),
-            Err(error) => Err(io::Error::other(format!("this node does not say which build it runs: {error}"))),
-        }
+        let build = links.ask(identity.node, questions::Build {}, PATIENCE).await;
+        let silent = |e| io::Error::other(format!("this node does not say which build it runs: {e}"));
+        build.map(|build| build.level).map_err(silent)
     })?;
     let mut addresses: Vec<SocketAddr> = members.into_iter().map(|(_, a)| a).rev().collect();
     addresses.dedup();
@@ -158,17 +156,17 @@ async fn propose(links: &Links, node: NodeId, command: Command) -> io::Result<()
     let end = clock::now() + PATIENCE;
     let mut ask = node;
     loop {
-        let reason = match links.ask(ask, Ask::Propose(envelope.clone()), Duration::from_secs(4)).await {
-            Ok(Answer::Proposed(Ok(proposed))) if proposed.outcome == Outcome::Done => return Ok(()),
-            Ok(Answer::Proposed(Ok(proposed))) => {
+        let question = questions::Propose { envelope: envelope.clone() };
+        let reason = match links.ask(ask, question, Duration::from_secs(4)).await {
+            Ok(Ok(proposed)) if proposed.outcome == Outcome::Done => return Ok(()),
+            Ok(Ok(proposed)) => {
                 return Err(io::Error::other(format!("the ledger answered {:?}", proposed.outcome)));
             }
-            Ok(Answer::Proposed(Err(NoLedger::NotLeader(Some(leader))))) if leader != ask => {
+            Ok(Err(NoLedger::NotLeader(Some(leader)))) if leader != ask => {
                 ask = leader;
                 continue;
             }
-            Ok(Answer::Proposed(Err(error))) => error.to_string(),
-            Ok(other) => format!("unexpected answer {other:?}"),
+            Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };
         if clock::now() >= end {

@@ -1,17 +1,20 @@
 //! The one table of HTTP errors: status, the distribution-spec's code, and who caused it. Rooms return their own errors; only here do they become statuses.
 
 use http::{HeaderValue, Response, StatusCode, header};
-use rules::digest::{BadDigest, Digest};
-use rules::records::RecordError;
+use rules::ledger::records::RecordError;
+use rules::words::digest::{BadDigest, Digest};
 use serde_json::{Value, json};
 
+use registry::people::AccessError;
+use registry::pushes::sessions::UploadError;
+
 use super::Payload;
-use crate::flights::FlightError;
-use crate::mirrors::NoMirror;
-use crate::preheats::Untaken;
-use crate::records::ReadError;
-use crate::store::StoreError;
-use crate::writes::Refusal;
+use registry::blobs::flights::FlightError;
+use registry::jobs::preheats::Untaken;
+use registry::proxies::mirrors::NoMirror;
+use registry::view::ReadError;
+use registry::writes::Refusal;
+use store::StoreError;
 
 /// What a client can be told (distribution-spec "Error Codes"; `UNAVAILABLE` is ours, for what will be possible again).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,13 +136,6 @@ impl Failure {
         self
     }
 
-    /// Closes the connection if `request` announced a body that nobody has read: it may be long.
-    pub fn closing_unless_read(self, request: &super::request::Request) -> Self {
-        let announced = request.content_length().is_some_and(|n| n > 0)
-            || request.head.headers.contains_key(header::TRANSFER_ENCODING);
-        if announced { self.closing() } else { self }
-    }
-
     /// Its status.
     pub fn status(&self) -> StatusCode {
         self.code.row().0
@@ -183,6 +179,30 @@ impl From<ReadError> for Failure {
         match error {
             ReadError::Records(error) => error.into(),
             ReadError::CutOff => Failure::new(Code::Unavailable, error.to_string()),
+        }
+    }
+}
+
+impl From<AccessError> for Failure {
+    fn from(error: AccessError) -> Self {
+        match &error {
+            AccessError::Missing(_) | AccessError::Wrong | AccessError::Scope(_) => {
+                Failure::new(Code::Unauthorized, "credentials are needed, or those given are not right")
+            }
+            AccessError::Denied(reason) => Failure::new(Code::Denied, reason.clone()),
+            AccessError::Unchecked(reason) => Failure::new(Code::Unavailable, reason.clone()),
+            AccessError::Internal(reason) => Failure::new(Code::Internal, reason.clone()),
+        }
+    }
+}
+
+impl From<UploadError> for Failure {
+    fn from(error: UploadError) -> Self {
+        match error {
+            UploadError::Unknown => Failure::new(Code::BlobUploadUnknown, error.to_string()),
+            UploadError::Busy => Failure::new(Code::Conflict, error.to_string()),
+            UploadError::TooMany(_) => Failure::new(Code::TooManyRequests, error.to_string()),
+            UploadError::Store(error) => error.into(),
         }
     }
 }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::Tls;
+use ground::supervise::Tasks;
 use http::Response;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mesh::supervise::Tasks;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -153,8 +153,8 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Buffers, FileBody};
     use std::io::{Read, Write};
+    use store::{Buffers, FileBody};
     use tokio::sync::watch;
 
     const SENT: usize = 300_000;
@@ -177,7 +177,7 @@ mod tests {
         let (address, tasks) = (listener.address().unwrap(), Tasks::new());
         let handle = |_| async { broken_off() };
         tasks.spawn_draining("http", serve(listener, handle, HEAD, tasks.clone()));
-        let asked = mesh::supervise::blocking(move || {
+        let asked = ground::supervise::blocking(move || {
             let mut socket = std::net::TcpStream::connect(address).unwrap();
             socket.set_read_timeout(Some(HEAD)).unwrap();
             socket.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();

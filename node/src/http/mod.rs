@@ -1,8 +1,11 @@
 //! HTTP at the edge: connections, routes, bodies, errors. What a request means is the registry's and the API's business.
 
+pub mod answer;
 pub mod conditional;
+pub mod door;
 pub mod errors;
 mod listen;
+mod origin;
 mod patience;
 mod payload;
 pub mod range;

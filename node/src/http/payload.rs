@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::store::FileBody;
+use store::FileBody;
 
 /// A response's body.
 pub enum Payload {

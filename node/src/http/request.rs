@@ -8,7 +8,9 @@ use http::request::Parts;
 use http::{HeaderName, Method, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use rules::names::RepositoryName;
+use registry::pushes::receiving::{Interrupted as Received, NotSealed, Pieces};
+use registry::view::neighbours::Neighbours;
+use rules::words::names::RepositoryName;
 
 use super::errors::{Code, Failure};
 
@@ -96,6 +98,15 @@ impl Request {
         self.header(&header::CONTENT_LENGTH)?.parse().ok()
     }
 
+    /// Refuses what would change something at an edge, which changes nothing.
+    pub fn changes_nothing_at(&self, neighbours: &Neighbours) -> Result<(), Failure> {
+        if !neighbours.is_edge() || matches!(self.method, Method::GET | Method::HEAD) {
+            return Ok(());
+        }
+        let message = "this node is an edge, which changes nothing; ask a replica";
+        Err(Failure::new(Code::Unsupported, message).closing_unless_read(self))
+    }
+
     /// `n` of a paged list; refuses what is not a number.
     pub fn page_size(&self) -> Result<Option<usize>, Failure> {
         let Some(text) = self.query("n") else { return Ok(None) };
@@ -116,17 +127,12 @@ pub enum Interrupted {
     Stalled,
     /// The client broke off.
     Broken(String),
-    /// Another request goes on with what this one began.
-    TakenOver,
 }
 
 impl From<Interrupted> for Failure {
     fn from(interrupted: Interrupted) -> Self {
         match interrupted {
             Interrupted::Stalled => Failure::new(Code::Timeout, "the request's body stood still for too long"),
-            Interrupted::TakenOver => {
-                Failure::new(Code::Conflict, "another request goes on with this upload").closing()
-            }
             Interrupted::Broken(why) => {
                 Failure::new(Code::BlobUploadInvalid, format!("the request's body broke off: {why}")).closing()
             }
@@ -134,9 +140,37 @@ impl From<Interrupted> for Failure {
     }
 }
 
-impl Arrival {
-    /// The next bytes; `None` at the end.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Interrupted> {
+impl From<Received<Interrupted>> for Failure {
+    fn from(received: Received<Interrupted>) -> Self {
+        match received {
+            Received::Body(interrupted) => interrupted.into(),
+            Received::TakenOver => Failure::new(Code::Conflict, "another request goes on with this upload").closing(),
+        }
+    }
+}
+
+impl From<NotSealed<Interrupted>> for Failure {
+    fn from(error: NotSealed<Interrupted>) -> Self {
+        match error {
+            NotSealed::Interrupted(received) => received.into(),
+            NotSealed::Upload(error) => error.into(),
+        }
+    }
+}
+
+impl Failure {
+    /// Closes the connection if `request` announced a body that nobody has read: it may be long.
+    pub fn closing_unless_read(self, request: &Request) -> Self {
+        let announced = request.content_length().is_some_and(|n| n > 0)
+            || request.head.headers.contains_key(header::TRANSFER_ENCODING);
+        if announced { self.closing() } else { self }
+    }
+}
+
+impl Pieces for Arrival {
+    type Error = Interrupted;
+
+    async fn next(&mut self) -> Result<Option<Bytes>, Interrupted> {
         loop {
             match tokio::time::timeout(self.stall, self.body.frame()).await {
                 Err(_) => return Err(Interrupted::Stalled),
@@ -150,7 +184,9 @@ impl Arrival {
             }
         }
     }
+}
 
+impl Arrival {
     /// The whole body, which may have at most `limit` bytes; a longer one is not read to its end.
     pub async fn whole(&mut self, limit: u64) -> Result<Bytes, Failure> {
         let mut bytes = BytesMut::new();

@@ -1,8 +1,8 @@
 //! A request's path, parsed once into what it can mean. Nothing behind this sees a path. Which repository a name means is for the caller to say: it
 //! may be that of another registry, which a project of this mesh caches.
 
-use rules::digest::Digest;
-use rules::names::{ProjectName, Reference, RepositoryName, UpstreamId};
+use rules::words::digest::Digest;
+use rules::words::names::{ProjectName, Reference, RepositoryName, UpstreamId};
 
 use super::errors::{Code, Failure};
 
@@ -155,7 +155,8 @@ impl Route {
             let name = meant(name)?;
             let last = decode(last);
             let code = if last.contains(':') { Code::DigestInvalid } else { Code::TagInvalid };
-            let reference = last.parse().map_err(|e: rules::names::BadName| Failure::new(code, e.to_string()))?;
+            let reference =
+                last.parse().map_err(|e: rules::words::names::BadName| Failure::new(code, e.to_string()))?;
             return Ok(Route::Manifest(name, reference));
         }
         if let Some(name) = front.strip_suffix("/referrers") {
@@ -170,7 +171,7 @@ fn decode(part: &str) -> String {
     part.replace("%3A", ":").replace("%3a", ":")
 }
 
-fn name_invalid(error: rules::names::BadName) -> Failure {
+fn name_invalid(error: rules::words::names::BadName) -> Failure {
     Failure::new(Code::NameInvalid, error.to_string())
 }
 

@@ -6,8 +6,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use mesh::clock;
-use rules::moment::Moment;
+use ground::clock;
+use rules::words::moment::Moment;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A small record: three packets on most paths.

@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rules::command::Envelope;
-use rules::names::NodeId;
+use rules::ledger::command::Envelope;
+use rules::words::names::NodeId;
 
 /// Milliseconds, as the ledger's defaults are.
 pub(crate) const HEARTBEAT: u64 = 400;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use rules::names::NodeId;
+use rules::words::names::NodeId;
 
 use crate::consensus::LogEntry;
 

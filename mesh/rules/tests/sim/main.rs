@@ -17,7 +17,7 @@ mod world;
 use std::time::Duration;
 
 use node::Broken;
-use rules::lease::LeaseTerms;
+use rules::ledger::lease::LeaseTerms;
 use world::{Faults, World};
 
 #[expect(clippy::disallowed_methods, reason = "which seed to run is for whoever runs the test to say")]

@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rules::apply::apply;
-use rules::command::{Command, Envelope, Outcome};
-use rules::failover::{Failover, FailoverTerms, Situation};
-use rules::lease::{Granter, Holder, LeaseTerms, Touched, Unreleased};
-use rules::moment::{Moment, Timestamp};
-use rules::names::{Epoch, NodeId, OperationId, Revision};
-use rules::records::{Look, MemoryRecords, Project, Tracked, key};
-use rules::roster::{Event, Roster};
+use rules::ledger::apply::apply;
+use rules::ledger::command::{Command, Envelope, Outcome};
+use rules::ledger::lease::{Granter, Holder, LeaseTerms, Touched, Unreleased};
+use rules::ledger::records::{Look, MemoryRecords, Project, Tracked, key};
+use rules::members::failover::{Failover, FailoverTerms, Situation};
+use rules::members::roster::{Event, Roster};
 use rules::wire::{FromGranter, FromHolder};
+use rules::words::moment::{Moment, Timestamp};
+use rules::words::names::{Epoch, NodeId, OperationId, Revision};
 
 use crate::consensus::{self, Consensus, Outbox, Role};
 use crate::history::History;
@@ -551,7 +551,7 @@ pub(crate) fn put(epoch: Epoch, value: u64) -> Command {
     Command::PutManifest {
         epoch,
         repository: "demo/app".parse().unwrap(),
-        digest: rules::digest::Digest::sha256(&value.to_be_bytes()),
+        digest: rules::words::digest::Digest::sha256(&value.to_be_bytes()),
         media_type: "m".into(),
         bytes: value.to_be_bytes().to_vec(),
         tags: vec!["latest".parse().unwrap()],

@@ -4,12 +4,12 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::time::Duration;
 
-use rules::command::{Command, Envelope, Outcome};
-use rules::lease::LeaseTerms;
-use rules::moment::Timestamp;
-use rules::names::{NodeId, OperationId};
-use rules::proxy::ProxyChange;
-use rules::records::{self, NodeRecord, User};
+use rules::ledger::command::{Command, Envelope, Outcome};
+use rules::ledger::lease::LeaseTerms;
+use rules::ledger::records::{self, NodeRecord, User};
+use rules::proxies::proxy::ProxyChange;
+use rules::words::moment::Timestamp;
+use rules::words::names::{NodeId, OperationId};
 
 use crate::consensus::Role;
 use crate::dice::Dice;
@@ -436,8 +436,8 @@ impl World {
         let project = project_of(&longest.records).unwrap();
         assert_eq!(project.primary, project.home, "seed {seed}: the project did not go home");
         for value in self.history.acknowledged_values() {
-            let digest = rules::digest::Digest::sha256(&value.to_be_bytes());
-            let kept = rules::records::Look::manifest(&longest.records, &"demo/app".parse().unwrap(), &digest);
+            let digest = rules::words::digest::Digest::sha256(&value.to_be_bytes());
+            let kept = rules::ledger::records::Look::manifest(&longest.records, &"demo/app".parse().unwrap(), &digest);
             assert!(kept.unwrap().is_some(), "seed {seed}: acknowledged write {value} is lost");
         }
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rules::mirror::{DOCKER_HUB, registry};
+use rules::proxies::mirror::{DOCKER_HUB, registry};
 
 use super::Asking;
 use super::files::{put, quoted};

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use http::Uri;
-use rules::mirror::DOCKER_HUB;
+use rules::proxies::mirror::DOCKER_HUB;
 use serde_json::{Map, Value, json};
 
 use super::Asking;

@@ -4,6 +4,7 @@ mod check;
 mod containerd;
 mod docker;
 mod files;
+mod image;
 mod nodes;
 mod podman;
 mod pull;

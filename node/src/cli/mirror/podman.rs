@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use rules::mirror::{registry, without_colon};
+use rules::proxies::mirror::{registry, without_colon};
 
 use super::Asking;
 use super::files::{put, put_authority, quoted};

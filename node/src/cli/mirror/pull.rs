@@ -6,13 +6,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode, Uri};
-use rules::digest::{Digest, Hasher};
-use rules::manifest::{Manifest, media_type};
-use rules::platform::Index;
+use rules::words::digest::{Digest, Hasher};
+use rules::words::manifest::{Manifest, media_type};
+use rules::words::platform::Index;
 
-use super::check::{Image, Way, verify};
+use super::image::{Image, Way, verify};
 use crate::cli::client::{Answer, Call, Client};
-use crate::upstream::challenge::{Challenge, parse};
+use upstream::challenge::{Challenge, parse};
 
 /// What a client says that it reads.
 const ACCEPTED: [&str; 4] =

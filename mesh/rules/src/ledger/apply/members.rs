@@ -1,0 +1,146 @@
+//! The mesh, its nodes, and its feature level.
+
+use crate::ledger::command::Outcome;
+use crate::ledger::level::Level;
+use crate::ledger::records::{
+    Invitation, Look, MeshRecord, NodeRecord, RecordError, Role, User, WriteRecords, encode, key,
+};
+use crate::words::digest::Digest;
+use crate::words::moment::Timestamp;
+use crate::words::names::NodeId;
+
+pub(super) fn form<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    mesh: u128,
+    token_secret: &[u8],
+    (name, user): &(String, User),
+    nodes: &[NodeRecord],
+) -> Result<Outcome, RecordError> {
+    if records.get(&key::mesh())?.is_some() {
+        return Ok(Outcome::Exists);
+    }
+    let record = MeshRecord { id: mesh, formed: at, token_secret: token_secret.to_vec() };
+    records.put(&key::mesh(), &encode(&record)?)?;
+    records.put(&key::user(name), &encode(user)?)?;
+    for node in nodes {
+        records.put(&key::node(node.id), &encode(node)?)?;
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn invite<R: WriteRecords>(
+    records: &mut R,
+    secret_hash: &Digest,
+    expires: Timestamp,
+    role: Role,
+    nodes: u32,
+) -> Result<Outcome, RecordError> {
+    records.put(&key::invitation(secret_hash), &encode(&Invitation { expires, role, left: nodes })?)?;
+    Ok(Outcome::Done)
+}
+
+pub(super) fn join<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    secret_hash: &Digest,
+    node: &NodeRecord,
+) -> Result<Outcome, RecordError> {
+    let invitation = key::invitation(secret_hash);
+    let known = records.record::<Invitation>(&invitation)?;
+    if let Err(reason) = Invitation::lets_in(known.as_ref(), node.role, at) {
+        return Ok(Outcome::Refused(reason));
+    }
+    if records.level()? >= Level::ROLES {
+        if records.get(&key::node(node.id))?.is_some() || records.get(&key::removed(node.id))?.is_some() {
+            return Ok(Outcome::Refused(
+                "this identity was used before; run `atoll join` with an empty data_dir".into(),
+            ));
+        }
+        if let Some(reason) = unfit(records, node)? {
+            return Ok(Outcome::Refused(reason));
+        }
+    }
+    if let Some(other) = records.nodes()?.into_iter().find(|n| n.name == node.name && n.id != node.id) {
+        return Ok(Outcome::Refused(format!("a node called {} is a member already; set another `name`", other.name)));
+    }
+    match known {
+        Some(known) if known.left > 1 => {
+            records.put(&invitation, &encode(&Invitation { left: known.left - 1, ..known })?)?;
+        }
+        _ => records.remove(&invitation)?,
+    }
+    records.put(&key::node(node.id), &encode(node)?)?;
+    Ok(Outcome::Done)
+}
+
+/// Takes a node out: an edge.
+pub(super) fn remove<R: WriteRecords>(records: &mut R, at: Timestamp, id: NodeId) -> Result<Outcome, RecordError> {
+    match records.record::<NodeRecord>(&key::node(id))? {
+        None => Ok(Outcome::NotFound),
+        Some(node) if node.role != Role::Edge => Ok(Outcome::Refused(format!(
+            "{} is a replica, which cannot be taken out by command yet; stop it, and the others go on without it",
+            node.name
+        ))),
+        Some(_) => {
+            records.remove(&key::node(id))?;
+            records.put(&key::removed(id), &encode(&at)?)?;
+            Ok(Outcome::Done)
+        }
+    }
+}
+
+/// What a node says of itself from now on; its role stays.
+pub(super) fn change<R: WriteRecords>(records: &mut R, node: &NodeRecord) -> Result<Outcome, RecordError> {
+    if records.level()? >= Level::ROLES
+        && let Some(reason) = unfit(records, node)?
+    {
+        return Ok(Outcome::Refused(reason));
+    }
+    match records.record::<NodeRecord>(&key::node(node.id))? {
+        None => return Ok(Outcome::NotFound),
+        Some(known) if known.role != node.role => {
+            return Ok(Outcome::Refused(format!(
+                "{} joined as {} and cannot become {}; join anew with another data_dir",
+                known.name,
+                known.role.name(),
+                node.role.name()
+            )));
+        }
+        Some(_) => {}
+    }
+    records.put(&key::node(node.id), &encode(node)?)?;
+    Ok(Outcome::Done)
+}
+
+pub(super) fn raise_level<R: WriteRecords>(
+    records: &mut R,
+    level: Level,
+    token_secret: &[u8],
+) -> Result<Outcome, RecordError> {
+    if level > Level::NEWEST {
+        let reason = "this build does not support the feature level that the mesh was raised to; start a newer one";
+        return Err(RecordError(reason.into()));
+    }
+    let current = records.level()?;
+    if level <= current {
+        return Ok(Outcome::Exists);
+    }
+    let Some(mesh) = records.record::<MeshRecord>(&key::mesh())? else { return Ok(Outcome::NotFound) };
+    records.put(&key::level(), &encode(&level)?)?;
+    if current < Level::ROLES && !token_secret.is_empty() {
+        records.put(&key::mesh(), &encode(&MeshRecord { token_secret: token_secret.to_vec(), ..mesh })?)?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Why `node` cannot be a member with this record, whoever says so.
+fn unfit<R: WriteRecords>(records: &R, node: &NodeRecord) -> Result<Option<String>, RecordError> {
+    if let Err(reason) = node.check() {
+        return Ok(Some(reason.into()));
+    }
+    if let Some(other) = records.nodes()?.into_iter().find(|n| n.name == node.name && n.id != node.id) {
+        return Ok(Some(format!("a node called {} is a member already; set another `name`", other.name)));
+    }
+    Ok(None)
+}

@@ -1,0 +1,149 @@
+//! The one function that changes the ledger: pure and deterministic. Same records, same entry: same records, same outcome, on every node.
+
+mod manifests;
+mod members;
+mod projects;
+mod upstreams;
+
+use crate::ledger::command::{Command, Envelope, Outcome};
+use crate::ledger::level::Level;
+use crate::ledger::records::{
+    Look, ManifestRecord, Project, RecordError, UpstreamRecord, WriteRecords, decode, encode, key,
+};
+use crate::words::moment::Timestamp;
+use crate::words::names::{OperationId, Revision};
+
+pub use projects::EMPTIED_AT_ONCE;
+
+/// How many answers are kept for retries of the same operation.
+pub const REMEMBERED_OPERATIONS: u64 = 8192;
+
+/// Applies one entry. An operation that was applied before changes nothing and gets its first answer again; one that was decided under an older epoch was
+/// not applied.
+pub fn apply<R: WriteRecords>(
+    records: &mut R,
+    revision: Revision,
+    envelope: &Envelope,
+) -> Result<Outcome, RecordError> {
+    let operation = key::operation(envelope.operation);
+    if let Some(outcome) = records.record::<Outcome>(&operation)? {
+        return Ok(outcome);
+    }
+    let outcome = perform(records, envelope.at, &envelope.command)?;
+    if matches!(outcome, Outcome::StaleEpoch { .. }) && records.level()? >= Level::ROLES {
+        // nothing took effect, and the same operation is to be decided anew under the next epoch: with another id, one that did take effect unseen
+        // would be done twice
+        return Ok(outcome);
+    }
+    records.put(&operation, &encode(&outcome)?)?;
+    records.put(&key::operation_order(revision), &encode(&envelope.operation)?)?;
+    forget_old_operations(records, revision)?;
+    Ok(outcome)
+}
+
+fn forget_old_operations<R: WriteRecords>(records: &mut R, revision: Revision) -> Result<(), RecordError> {
+    let Some(oldest_kept) = revision.0.checked_sub(REMEMBERED_OPERATIONS) else { return Ok(()) };
+    for (order, id) in records.scan(&key::operation_orders(), None, 2)? {
+        if order < key::operation_order(Revision(oldest_kept)) {
+            records.remove(&key::operation(decode::<OperationId>(&id)?))?;
+            records.remove(&order)?;
+        }
+    }
+    Ok(())
+}
+
+/// What a command does, once it is known that it was not done before. One that carries an epoch is fenced first: decided
+/// under another one, it does nothing.
+fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -> Result<Outcome, RecordError> {
+    let project = match fenced(records, command)? {
+        Ok(project) => project,
+        Err(outcome) => return Ok(outcome),
+    };
+    match (command, project) {
+        (Command::FormMesh { mesh, token_secret, administrator, nodes }, _) => {
+            members::form(records, at, *mesh, token_secret, administrator, nodes)
+        }
+        (Command::Invite { secret_hash, expires, role, nodes }, _) => {
+            members::invite(records, secret_hash, *expires, *role, *nodes)
+        }
+        (Command::Join { secret_hash, node }, _) => members::join(records, at, secret_hash, node),
+        (Command::RemoveNode { id }, _) => members::remove(records, at, *id),
+        (Command::MoveNode { node }, _) => members::change(records, node),
+        (Command::RaiseLevel { level, token_secret }, _) => members::raise_level(records, *level, token_secret),
+        (Command::CreateProject { name, public, durability, home, upstream, proxy, metadata }, _) => {
+            let (name, metadata) = (name.clone(), metadata.clone());
+            let (public, durability, home, upstream) = (*public, *durability, *home, *upstream);
+            let new = projects::NewProject { name, public, durability, home, upstream, proxy, metadata };
+            projects::create(records, at, new)
+        }
+        (Command::ConfigureProject { public, durability, proxy, metadata, .. }, Some(project)) => {
+            let changed = Project {
+                public: public.unwrap_or(project.public),
+                durability: durability.unwrap_or(project.durability),
+                proxy: project.proxy.changed(proxy),
+                metadata: project.metadata.into_iter().chain(metadata.clone()).collect(),
+                ..project
+            };
+            records.put(&key::project(&changed.name), &encode(&changed)?)?;
+            Ok(Outcome::Done)
+        }
+        (Command::DeleteProject { .. }, Some(project)) => projects::delete(records, &project),
+        (Command::AssignPrimary { node, .. }, Some(project)) => projects::assign(records, project, *node),
+        (Command::CreateUpstream { name, kind, url, description, credentials }, _) => {
+            let record = |id| UpstreamRecord {
+                id,
+                name: name.clone(),
+                kind: kind.clone(),
+                url: url.clone(),
+                description: description.clone(),
+                credentials: credentials.clone(),
+                created: at,
+            };
+            upstreams::create(records, name, record)
+        }
+        (Command::ChangeUpstream { was, becomes }, _) => upstreams::change(records, was, becomes),
+        (Command::DeleteUpstream { id }, _) => upstreams::delete(records, *id),
+        (Command::PutManifest { repository, digest, media_type, bytes, tags, blobs, subject, .. }, Some(_)) => {
+            let manifest = ManifestRecord {
+                media_type: media_type.clone(),
+                bytes: bytes.clone(),
+                blobs: blobs.iter().map(|b| b.digest).collect(),
+                subject: subject.as_ref().map(|pair| pair.0),
+                pushed: at,
+            };
+            manifests::put(records, at, repository, digest, manifest, blobs, subject.as_deref())?;
+            manifests::tag(records, at, repository, digest, tags)
+        }
+        (Command::DeleteTag { repository, tag, .. }, Some(_)) => manifests::delete_tag(records, repository, tag),
+        (Command::DeleteManifest { repository, digest, .. }, Some(_)) => manifests::delete(records, repository, digest),
+        (
+            Command::ConfigureProject { .. }
+            | Command::DeleteProject { .. }
+            | Command::AssignPrimary { .. }
+            | Command::PutManifest { .. }
+            | Command::DeleteTag { .. }
+            | Command::DeleteManifest { .. },
+            None,
+        ) => Ok(Outcome::NotFound),
+    }
+}
+
+/// The fence: of a command that carries an epoch the project, if it has that epoch now; else what the caller is to be told.
+fn fenced<R: WriteRecords>(records: &R, command: &Command) -> Result<Result<Option<Project>, Outcome>, RecordError> {
+    let Some((name, epoch)) = command.fence() else { return Ok(Ok(None)) };
+    Ok(match records.project(&name)? {
+        None => Err(Outcome::NotFound),
+        Some(project) if project.epoch != epoch => Err(Outcome::StaleEpoch { current: project.epoch }),
+        Some(project) => Ok(Some(project)),
+    })
+}
+
+/// The number after the last one, which is never given out again: clients keep numbers for longer than what they name lives.
+fn next_number<R: WriteRecords>(records: &mut R, last: &[u8]) -> Result<u64, RecordError> {
+    let next = records.record::<u64>(last)?.unwrap_or(0) + 1;
+    records.put(last, &encode(&next)?)?;
+    Ok(next)
+}
+
+#[cfg(test)]
+mod tests;

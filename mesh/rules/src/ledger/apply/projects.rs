@@ -1,0 +1,110 @@
+//! Projects: made, emptied, deleted, given to another primary.
+
+use std::collections::BTreeMap;
+
+use super::next_number;
+use crate::ledger::command::Outcome;
+use crate::ledger::records::{Look, Project, RecordError, WriteRecords, encode, key};
+use crate::proxies::proxy::{ProxyChange, ProxyRules};
+use crate::words::moment::Timestamp;
+use crate::words::names::{Epoch, NodeId, ProjectId, ProjectName, RepositoryName, UpstreamId};
+
+/// So many tags and manifests of a cache go with one entry: everything else waits while an entry is applied, and read leases run meanwhile.
+pub const EMPTIED_AT_ONCE: usize = 500;
+
+/// A project that is to be made.
+pub(super) struct NewProject<'a> {
+    pub(super) name: ProjectName,
+    pub(super) public: bool,
+    pub(super) durability: u32,
+    pub(super) home: NodeId,
+    pub(super) upstream: Option<UpstreamId>,
+    pub(super) proxy: &'a ProxyChange,
+    pub(super) metadata: BTreeMap<String, String>,
+}
+
+pub(super) fn create<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    new: NewProject<'_>,
+) -> Result<Outcome, RecordError> {
+    let NewProject { name, public, durability, home, upstream, proxy, metadata } = new;
+    if records.project(&name)?.is_some() {
+        return Ok(Outcome::Exists);
+    }
+    if let Some(id) = upstream
+        && records.get(&key::upstream(id))?.is_none()
+    {
+        return Ok(Outcome::NotFound);
+    }
+    let project = Project {
+        id: ProjectId(next_number(records, &key::last_project())?),
+        name,
+        public,
+        durability,
+        home,
+        primary: home,
+        epoch: Epoch::FIRST,
+        created: at,
+        upstream,
+        proxy: ProxyRules::default().changed(proxy),
+        metadata,
+    };
+    records.put(&key::project(&project.name), &encode(&project)?)?;
+    Ok(Outcome::Done)
+}
+
+/// Removes a project that is empty, or a cache with what it has: so much of that at a time.
+pub(super) fn delete<R: WriteRecords>(records: &mut R, project: &Project) -> Result<Outcome, RecordError> {
+    let name = &project.name;
+    if project.upstream.is_some() {
+        empty(records, name, EMPTIED_AT_ONCE)?;
+    }
+    if !records.scan(&key::repositories_of(name), None, 1)?.is_empty() {
+        return Ok(match project.upstream {
+            Some(_) => Outcome::Unfinished,
+            None => Outcome::Refused(format!("project {name} still has repositories; delete them first")),
+        });
+    }
+    records.remove(&key::project(name))?;
+    Ok(Outcome::Done)
+}
+
+/// Gives a project to another primary, under the next epoch.
+pub(super) fn assign<R: WriteRecords>(
+    records: &mut R,
+    mut project: Project,
+    node: NodeId,
+) -> Result<Outcome, RecordError> {
+    if records.get(&key::node(node))?.is_none() {
+        return Ok(Outcome::Refused(format!("node {node} is not a member")));
+    }
+    project.primary = node;
+    project.epoch = project.epoch.next();
+    records.put(&key::project(&project.name), &encode(&project)?)?;
+    Ok(Outcome::Done)
+}
+
+/// Takes up to `most` tags and manifests out of a project, repository by repository. Tags go first, so that none names a manifest that is gone.
+fn empty<R: WriteRecords>(records: &mut R, project: &ProjectName, most: usize) -> Result<(), RecordError> {
+    let mut left = most;
+    while left > 0 {
+        let Some((place, _)) = records.scan(&key::repositories_of(project), None, 1)?.pop() else { return Ok(()) };
+        let broken = |what: &dyn std::fmt::Display| RecordError(format!("a repository of {project}: {what}"));
+        let repository: RepositoryName = key::name_of(&place).parse().map_err(|e| broken(&e))?;
+        let tags = records.scan(&key::tags(&repository), None, left)?;
+        for (tag, _) in &tags {
+            records.remove(tag)?;
+        }
+        left -= tags.len();
+        // one by one: manifests may be large
+        while left > 0
+            && let Some((place, _)) = records.scan(&key::manifests(&repository), None, 1)?.pop()
+        {
+            let digest = key::digest_of(&place).ok_or_else(|| broken(&"a manifest's key has no digest"))?;
+            super::manifests::delete(records, &repository, &digest)?;
+            left -= 1;
+        }
+    }
+    Ok(())
+}

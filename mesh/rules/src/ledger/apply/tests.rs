@@ -1,0 +1,519 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::ledger::records::{
+    BlobDescriptor, BlobRecord, MemoryRecords, MeshRecord, NodeRecord, ReadRecords, Role, TagRecord, User, tags_page,
+};
+use crate::proxies::proxy::ProxyChange;
+use crate::words::digest::{ContentHash, Digest};
+use crate::words::names::{Epoch, NodeId, ProjectId, RepositoryName, UpstreamId};
+
+struct Ledger {
+    records: MemoryRecords,
+    revision: u64,
+}
+
+impl Ledger {
+    fn new() -> Self {
+        let mut ledger = Ledger { records: MemoryRecords::default(), revision: 0 };
+        let nodes = (1..=3).map(node).collect();
+        let user = User { password_hash: "x".into(), administrator: true };
+        let form = Command::FormMesh { mesh: 1, token_secret: vec![1], administrator: ("admin".into(), user), nodes };
+        assert_eq!(ledger.run(form), Outcome::Done);
+        assert_eq!(ledger.run(create("demo")), Outcome::Done);
+        ledger
+    }
+
+    fn run(&mut self, command: Command) -> Outcome {
+        self.revision += 1;
+        let operation = OperationId(u128::from(self.revision) << 64);
+        let envelope = Envelope { operation, at: Timestamp(self.revision), command };
+        apply(&mut self.records, Revision(self.revision), &envelope).unwrap()
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.records.project(&"demo".parse().unwrap()).unwrap().unwrap().epoch
+    }
+}
+
+fn node(n: u64) -> NodeRecord {
+    NodeRecord {
+        id: NodeId(n),
+        name: format!("n{n}").parse().unwrap(),
+        region: format!("r{n}").parse().unwrap(),
+        role: Role::Replica,
+        address: ([127, 0, 0, n as u8], 7946).into(),
+        url: String::new(),
+    }
+}
+
+fn create(name: &str) -> Command {
+    Command::CreateProject {
+        name: name.parse().unwrap(),
+        public: true,
+        durability: 2,
+        home: NodeId(1),
+        upstream: None,
+        proxy: ProxyChange::default(),
+        metadata: BTreeMap::new(),
+    }
+}
+
+fn put(epoch: Epoch, manifest: u8, tag: &str, blobs: &[u8]) -> Command {
+    let describe = |n: &u8| BlobDescriptor {
+        digest: Digest::sha256(&[*n]),
+        size: 1,
+        content: Some(ContentHash::of(&[*n])),
+        kept_by: Vec::new(),
+    };
+    Command::PutManifest {
+        epoch,
+        repository: "demo/a".parse().unwrap(),
+        digest: Digest::sha256(&[manifest, 0]),
+        media_type: "m".into(),
+        bytes: vec![manifest],
+        tags: vec![tag.parse().unwrap()],
+        blobs: blobs.iter().map(describe).collect(),
+        subject: None,
+    }
+}
+
+#[test]
+fn a_write_of_an_older_epoch_is_refused_and_changes_nothing() {
+    let mut ledger = Ledger::new();
+    let old = ledger.epoch();
+    let assign =
+        |expect_epoch| Command::AssignPrimary { project: "demo".parse().unwrap(), node: NodeId(2), expect_epoch };
+    assert_eq!(ledger.run(assign(old)), Outcome::Done);
+    assert_eq!(ledger.run(assign(old)), Outcome::StaleEpoch { current: old.next() });
+    assert_eq!(ledger.run(put(old, 1, "t", &[1])), Outcome::StaleEpoch { current: old.next() });
+    assert!(ledger.records.tag(&"demo/a".parse().unwrap(), &"t".parse().unwrap()).unwrap().is_none());
+    assert_eq!(ledger.run(put(old.next(), 1, "t", &[1])), Outcome::Done);
+}
+
+#[test]
+fn the_same_operation_twice_is_applied_once() {
+    let mut ledger = Ledger::new();
+    let envelope = Envelope { operation: OperationId(9), at: Timestamp(1), command: create("other") };
+    for revision in [100, 101] {
+        let outcome = apply(&mut ledger.records, Revision(revision), &envelope).unwrap();
+        assert_eq!(outcome, Outcome::Done);
+    }
+}
+
+#[test]
+fn what_only_an_upstream_said_of_a_blob_gives_way_to_who_has_hashed_it() {
+    let mut ledger = Ledger::new();
+    let e = ledger.epoch();
+    let blob = |ledger: &Ledger| {
+        let record = ledger.records.record::<BlobRecord>(&key::blob(&Digest::sha256(&[7]))).unwrap().unwrap();
+        (record.size, record.content, record.repositories)
+    };
+    let with = |command: Command, name: &str, size: u64, content: Option<ContentHash>| match command {
+        Command::PutManifest { epoch, digest, media_type, bytes, tags, subject, mut blobs, .. } => {
+            (blobs[0].size, blobs[0].content) = (size, content);
+            let repository = name.parse().unwrap();
+            Command::PutManifest { epoch, repository, digest, media_type, bytes, tags, blobs, subject }
+        }
+        other => other,
+    };
+    ledger.run(with(put(e, 1, "t", &[7]), "demo/cached", 99, None));
+    assert_eq!(blob(&ledger), (99, None, 1));
+    ledger.run(put(e, 2, "t", &[7]));
+    assert_eq!(blob(&ledger), (1, Some(ContentHash::of(&[7])), 2));
+    ledger.run(with(put(e, 3, "t", &[7]), "demo/cached-too", 99, None));
+    assert_eq!(blob(&ledger), (1, Some(ContentHash::of(&[7])), 3), "and not the other way round");
+}
+
+#[test]
+fn a_manifest_that_comes_again_links_what_it_did_not_and_unlinks_only_what_it_did() {
+    let mut ledger = Ledger::new();
+    let (e, repository) = (ledger.epoch(), "demo/a".parse().unwrap());
+    let linked = |ledger: &Ledger| {
+        [7, 8].map(|n| {
+            let blob = Digest::sha256(&[n]);
+            let record = ledger.records.record::<BlobRecord>(&key::blob(&blob)).unwrap();
+            (ledger.records.linked(&repository, &blob).unwrap(), record.map_or(0, |record| record.repositories))
+        })
+    };
+    for (blobs, expected) in [
+        (&[7][..], [(true, 1), (false, 0)]),
+        (&[7, 8], [(true, 1), (true, 1)]),
+        (&[8], [(true, 1), (true, 1)]),
+        (&[7, 8], [(true, 1), (true, 1)]),
+    ] {
+        ledger.run(put(e, 1, "one", blobs));
+        assert_eq!(linked(&ledger), expected, "with {blobs:?}");
+    }
+    let digest = Digest::sha256(&[1, 0]);
+    let delete = Command::DeleteManifest { epoch: e, repository: "demo/a".parse().unwrap(), digest };
+    assert_eq!(ledger.run(delete), Outcome::Done);
+    assert_eq!(linked(&ledger), [(false, 0); 2]);
+}
+
+#[test]
+fn deleting_the_last_manifest_unlinks_its_blobs() {
+    let mut ledger = Ledger::new();
+    let (e, repository) = (ledger.epoch(), "demo/a".parse().unwrap());
+    ledger.run(put(e, 1, "one", &[7, 8]));
+    ledger.run(put(e, 2, "two", &[8]));
+    let delete = |n: u8| Command::DeleteManifest {
+        epoch: e,
+        repository: "demo/a".parse().unwrap(),
+        digest: Digest::sha256(&[n, 0]),
+    };
+    assert_eq!(ledger.run(delete(1)), Outcome::Done);
+    assert!(!ledger.records.linked(&repository, &Digest::sha256(&[7])).unwrap());
+    assert!(ledger.records.linked(&repository, &Digest::sha256(&[8])).unwrap());
+    assert_eq!(tags_page(&ledger.records, &repository, None, 9).unwrap(), ["two"]);
+    assert_eq!(ledger.run(delete(2)), Outcome::Done);
+    assert_eq!(ledger.run(delete(2)), Outcome::NotFound);
+    assert!(ledger.records.scan(&key::repositories(), None, 9).unwrap().is_empty());
+}
+
+#[test]
+fn an_invitation_opens_once_and_not_after_its_time() {
+    let mut ledger = Ledger::new();
+    let secret_hash = Digest::sha256(b"secret");
+    ledger.run(Command::Invite { secret_hash, expires: Timestamp(1_000), role: Role::Replica, nodes: 1 });
+    let join = |n| Command::Join { secret_hash, node: node(n) };
+    assert_eq!(ledger.run(join(4)), Outcome::Done);
+    assert!(matches!(ledger.run(join(5)), Outcome::Refused(_)));
+    ledger.run(Command::Invite { secret_hash, expires: Timestamp(1), role: Role::Replica, nodes: 1 });
+    assert!(matches!(ledger.run(join(5)), Outcome::Refused(_)));
+    assert_eq!(ledger.records.nodes().unwrap().len(), 4);
+}
+
+#[test]
+fn a_token_for_a_replica_lets_no_edge_in_and_a_role_is_for_good() {
+    let mut ledger = Ledger::new();
+    let secret_hash = Digest::sha256(b"secret");
+    let edge = NodeRecord { role: Role::Edge, ..node(9) };
+    ledger.run(Command::Invite { secret_hash, expires: Timestamp(u64::MAX), role: Role::Replica, nodes: 1 });
+    let join = Command::Join { secret_hash, node: edge.clone() };
+    assert!(matches!(ledger.run(join.clone()), Outcome::Refused(_)));
+    ledger.run(Command::Invite { secret_hash, expires: Timestamp(u64::MAX), role: Role::Edge, nodes: 2 });
+    assert_eq!(ledger.run(join), Outcome::Done);
+    let another = |n| Command::Join { secret_hash, node: NodeRecord { role: Role::Edge, ..node(n) } };
+    assert_eq!(ledger.run(another(10)), Outcome::Done, "it was issued for two");
+    assert!(matches!(ledger.run(another(11)), Outcome::Refused(_)));
+    assert_eq!(ledger.run(Command::RemoveNode { id: NodeId(10) }), Outcome::Done);
+    assert!(ledger.records.get(&key::removed(NodeId(10))).unwrap().is_some());
+    assert_eq!(ledger.run(Command::RemoveNode { id: NodeId(10) }), Outcome::NotFound);
+    assert!(matches!(ledger.run(Command::RemoveNode { id: NodeId(1) }), Outcome::Refused(_)), "a replica stays");
+    assert!(matches!(ledger.run(Command::MoveNode { node: node(9) }), Outcome::Refused(_)));
+    assert_eq!(ledger.run(Command::MoveNode { node: edge }), Outcome::Done);
+}
+
+#[test]
+fn an_upstream_in_use_is_not_forgotten_and_names_are_not_shared() {
+    let mut ledger = Ledger::new();
+    let upstream = |name: &str| Command::CreateUpstream {
+        name: name.into(),
+        kind: "docker-registry".into(),
+        url: "https://example.com".into(),
+        description: String::new(),
+        credentials: None,
+    };
+    let proxy = |id| Command::CreateProject {
+        name: "hub".parse().unwrap(),
+        public: true,
+        durability: 1,
+        home: NodeId(1),
+        upstream: Some(UpstreamId(id)),
+        proxy: ProxyChange::default(),
+        metadata: BTreeMap::new(),
+    };
+    assert_eq!(ledger.run(proxy(1)), Outcome::NotFound);
+    assert_eq!(ledger.run(upstream("a")), Outcome::Done);
+    assert_eq!(ledger.run(upstream("a")), Outcome::Exists);
+    assert_eq!(ledger.run(upstream("b")), Outcome::Done);
+    assert_eq!(ledger.run(proxy(1)), Outcome::Done);
+    assert!(matches!(ledger.run(Command::DeleteUpstream { id: UpstreamId(1) }), Outcome::Refused(_)));
+    assert_eq!(ledger.run(Command::DeleteUpstream { id: UpstreamId(2) }), Outcome::Done);
+    assert_eq!(ledger.records.upstreams().unwrap().len(), 1);
+    assert_eq!(ledger.run(upstream("c")), Outcome::Done);
+    assert_eq!(ledger.records.upstreams().unwrap()[1].id, UpstreamId(3), "a number names one registry for good");
+}
+
+#[test]
+fn a_projects_number_is_its_own_for_good_and_what_is_written_about_it_is_kept() {
+    let mut ledger = Ledger::new();
+    let number =
+        |ledger: &Ledger, name: &str| ledger.records.project(&name.parse().unwrap()).unwrap().map(|project| project.id);
+    ledger.run(create("a"));
+    assert_eq!(ledger.run(create("a")), Outcome::Exists);
+    let (demo, a) = (number(&ledger, "demo").unwrap(), number(&ledger, "a").unwrap());
+    assert_eq!((demo, a), (ProjectId(1), ProjectId(2)));
+    let delete = Command::DeleteProject { name: "a".parse().unwrap(), epoch: Epoch::FIRST };
+    assert_eq!(ledger.run(delete), Outcome::Done);
+    assert!(ledger.records.project_numbered(a).unwrap().is_none());
+    ledger.run(create("a"));
+    assert_eq!(number(&ledger, "a"), Some(ProjectId(3)));
+
+    let write = |key: &str, value: &str| Command::ConfigureProject {
+        name: "a".parse().unwrap(),
+        epoch: Epoch::FIRST,
+        public: None,
+        durability: None,
+        proxy: ProxyChange::default(),
+        metadata: BTreeMap::from([(key.to_owned(), value.to_owned())]),
+    };
+    for (key, value) in [("severity", "low"), ("auto_scan", "true"), ("severity", "high")] {
+        assert_eq!(ledger.run(write(key, value)), Outcome::Done);
+    }
+    let project = ledger.records.project_numbered(ProjectId(3)).unwrap().unwrap();
+    let expected = [("auto_scan", "true"), ("severity", "high")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+    assert_eq!(project.metadata, BTreeMap::from(expected));
+}
+
+#[test]
+fn a_cache_goes_with_what_it_has_a_part_at_a_time_and_another_project_does_not() {
+    let mut ledger = Ledger::new();
+    let delete = |project: &str, epoch| Command::DeleteProject { name: project.parse().unwrap(), epoch };
+    let e = ledger.epoch();
+    ledger.run(put(e, 1, "kept", &[1, 2]));
+    assert!(matches!(ledger.run(delete("demo", e)), Outcome::Refused(_)), "it is nobody else's copy");
+
+    ledger.run(Command::CreateUpstream {
+        name: "a".into(),
+        kind: "docker-registry".into(),
+        url: "https://example.com".into(),
+        description: String::new(),
+        credentials: None,
+    });
+    ledger.run(match create("hub") {
+        Command::CreateProject { name, public, durability, home, proxy, metadata, .. } => {
+            let upstream = Some(UpstreamId(1));
+            Command::CreateProject { name, public, durability, home, proxy, metadata, upstream }
+        }
+        other => other,
+    });
+    let before = ledger.records.clone();
+    let manifests = EMPTIED_AT_ONCE as u32 / 2 + 10;
+    for n in 0..manifests {
+        let Command::PutManifest { epoch, media_type, bytes, blobs, .. } = put(Epoch::FIRST, 1, "x", &[1, 3]) else {
+            unreachable!()
+        };
+        let done = ledger.run(Command::PutManifest {
+            epoch,
+            repository: format!("hub/{}", n % 3).parse().unwrap(),
+            digest: Digest::sha256(&n.to_be_bytes()),
+            media_type,
+            bytes,
+            tags: vec![format!("t{n}").parse().unwrap()],
+            blobs,
+            subject: None,
+        });
+        assert_eq!(done, Outcome::Done);
+    }
+    assert_eq!(ledger.run(delete("hub", Epoch::FIRST)), Outcome::Unfinished);
+    let r = &ledger.records;
+    for (place, _) in r.scan(&key::repositories_of(&"hub".parse().unwrap()), None, 9).unwrap() {
+        let repository: RepositoryName = key::name_of(&place).parse().unwrap();
+        for (_, tag) in r.records::<TagRecord>(&key::tags(&repository)).unwrap() {
+            assert!(r.manifest(&repository, &tag.digest).unwrap().is_some(), "a tag outlived its manifest");
+        }
+    }
+    assert_eq!(ledger.run(delete("hub", Epoch::FIRST)), Outcome::Done);
+    assert_eq!(ledger.run(delete("hub", Epoch::FIRST)), Outcome::NotFound);
+
+    // nothing is left of it, and nothing of the other is touched
+    let about = |records: &MemoryRecords| {
+        let tables = records.0.iter().filter(|(k, _)| b"ptmlry".contains(&k[0]));
+        tables
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .filter(|(k, _)| *k != key::project(&"hub".parse().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(about(&ledger.records), about(&before));
+    let blob = |n: u8| ledger.records.record::<BlobRecord>(&key::blob(&Digest::sha256(&[n]))).unwrap().unwrap();
+    assert_eq!((blob(1).repositories, blob(3).repositories), (1, 0));
+}
+
+#[test]
+fn an_upstream_is_changed_only_from_what_it_was() {
+    let mut ledger = Ledger::new();
+    for name in ["a", "b"] {
+        let made = ledger.run(Command::CreateUpstream {
+            name: name.into(),
+            kind: "docker-registry".into(),
+            url: "https://example.com".into(),
+            description: String::new(),
+            credentials: Some(("robot".into(), "sealed".into())),
+        });
+        assert_eq!(made, Outcome::Done);
+    }
+    let now = |ledger: &Ledger| ledger.records.upstreams().unwrap()[0].clone();
+    let first = now(&ledger);
+    let change = |was: &UpstreamRecord, becomes: UpstreamRecord| Command::ChangeUpstream {
+        was: Box::new(was.clone()),
+        becomes: Box::new(becomes),
+    };
+    let new = UpstreamRecord {
+        credentials: Some(("robot".into(), "anew".into())),
+        id: UpstreamId(9),
+        created: Timestamp(0),
+        ..first.clone()
+    };
+    assert_eq!(ledger.run(change(&first, new.clone())), Outcome::Done);
+    assert_eq!(now(&ledger), UpstreamRecord { id: first.id, created: first.created, ..new.clone() });
+    assert!(matches!(ledger.run(change(&first, new.clone())), Outcome::Refused(_)), "it is another by now");
+    let taken = UpstreamRecord { name: "b".into(), ..new.clone() };
+    let before = now(&ledger);
+    assert_eq!(ledger.run(change(&before, taken)), Outcome::Exists);
+    assert_eq!(ledger.run(change(&UpstreamRecord { id: UpstreamId(9), ..before.clone() }, new)), Outcome::NotFound);
+    assert_eq!(now(&ledger), before);
+}
+
+#[test]
+fn old_answers_are_forgotten() {
+    let mut ledger = Ledger::new();
+    for n in 0..50 {
+        let envelope = Envelope { operation: OperationId(n), at: Timestamp(1), command: create("demo") };
+        let revision = Revision(REMEMBERED_OPERATIONS * 2 + n as u64);
+        apply(&mut ledger.records, revision, &envelope).unwrap();
+    }
+    assert_eq!(ledger.records.scan(&key::operation_orders(), None, 100).unwrap().len(), 50);
+}
+
+proptest! {
+    /// A tag always names a manifest that exists, and a link exists exactly for the blobs of manifests that exist.
+    #[test]
+    fn records_agree_with_each_other(steps in proptest::collection::vec((0u8..4, 0u8..4, 0u8..3), 1..60)) {
+        let mut ledger = Ledger::new();
+        let repository: RepositoryName = "demo/a".parse().unwrap();
+        for (kind, n, t) in steps {
+            let epoch = ledger.epoch();
+            let digest = Digest::sha256(&[n, 0]);
+            ledger.run(match kind {
+                0 | 1 => put(epoch, n, &format!("t{t}"), &[n, n + 1]),
+                2 => Command::DeleteTag { epoch, repository: repository.clone(), tag: format!("t{t}").parse().unwrap() },
+                _ => Command::DeleteManifest { epoch, repository: repository.clone(), digest },
+            });
+            let r = &ledger.records;
+            let manifests = r.records::<ManifestRecord>(&key::manifests(&repository)).unwrap();
+            for (_, tag) in r.records::<TagRecord>(&key::tags(&repository)).unwrap() {
+                prop_assert!(r.manifest(&repository, &tag.digest).unwrap().is_some());
+            }
+            for n in 0..6u8 {
+                let blob = Digest::sha256(&[n]);
+                let expected = manifests.iter().any(|(_, m)| m.blobs.contains(&blob));
+                prop_assert_eq!(r.linked(&repository, &blob).unwrap(), expected);
+            }
+            prop_assert_eq!(r.get(&key::repository(&repository)).unwrap().is_some(), !manifests.is_empty());
+        }
+    }
+}
+
+#[test]
+fn what_builds_of_the_first_level_cannot_read_is_not_proposed_before_the_level_of_roles() {
+    let at = |name: &str| {
+        let Command::PutManifest { epoch, digest, media_type, bytes, tags, blobs, subject, .. } =
+            put(Epoch::FIRST, 1, "t", &[])
+        else {
+            unreachable!("it is one")
+        };
+        Command::PutManifest {
+            epoch,
+            repository: name.parse().unwrap(),
+            digest,
+            media_type,
+            bytes,
+            tags,
+            blobs,
+            subject,
+        }
+    };
+    let (fits, long) = ("a".repeat(128), "a".repeat(129));
+    assert_eq!(create(&fits).level(), Level::FIRST);
+    assert_eq!(create(&long).level(), Level::ROLES);
+    assert_eq!(at(&format!("demo/{fits}/b")).level(), Level::FIRST);
+    assert_eq!(at(&format!("demo/{long}")).level(), Level::ROLES);
+}
+
+fn raise(level: Level) -> Command {
+    Command::RaiseLevel { level, token_secret: b"sealed".to_vec() }
+}
+
+fn join(id: u64, name: &str, secret: &[u8]) -> Command {
+    let node =
+        NodeRecord { name: name.parse().unwrap(), role: Role::Edge, url: "http://10.0.0.9:5000".into(), ..node(id) };
+    Command::Join { secret_hash: Digest::sha256(secret), node }
+}
+
+fn invite(secret: &[u8]) -> Command {
+    Command::Invite { secret_hash: Digest::sha256(secret), expires: Timestamp(u64::MAX), role: Role::Edge, nodes: 9 }
+}
+
+#[test]
+fn the_level_only_grows_and_seals_the_key_of_the_tokens_once() {
+    let mut ledger = Ledger::new();
+    assert_eq!(ledger.records.level().unwrap(), Level::FIRST);
+    assert_eq!(ledger.run(raise(Level::ROLES)), Outcome::Done);
+    let mesh = |ledger: &Ledger| ledger.records.record::<MeshRecord>(&key::mesh()).unwrap().unwrap();
+    assert_eq!((ledger.records.level().unwrap(), mesh(&ledger).token_secret), (Level::ROLES, b"sealed".to_vec()));
+    assert_eq!(ledger.run(raise(Level::FIRST)), Outcome::Exists);
+    assert_eq!(ledger.run(raise(Level::ROLES)), Outcome::Exists);
+    assert_eq!(ledger.records.level().unwrap(), Level::ROLES);
+}
+
+/// Builds of the first level apply a join as they always did: else one entry would mean two things on two nodes.
+#[test]
+fn an_id_that_was_used_is_not_let_in_again_from_the_level_of_roles_on() {
+    let mut ledger = Ledger::new();
+    assert_eq!(ledger.run(invite(b"s")), Outcome::Done);
+    assert_eq!(ledger.run(join(9, "e1", b"s")), Outcome::Done);
+    assert_eq!(ledger.run(join(9, "e2", b"s")), Outcome::Done, "as before");
+    ledger.run(raise(Level::ROLES));
+    assert!(matches!(ledger.run(join(9, "e3", b"s")), Outcome::Refused(_)));
+    assert_eq!(ledger.run(Command::RemoveNode { id: NodeId(9) }), Outcome::Done);
+    assert!(matches!(ledger.run(join(9, "e4", b"s")), Outcome::Refused(_)));
+    assert_eq!(ledger.run(join(10, "e4", b"s")), Outcome::Done);
+}
+
+#[test]
+fn what_a_node_says_of_itself_is_checked_from_the_level_of_roles_on() {
+    let mut ledger = Ledger::new();
+    ledger.run(raise(Level::ROLES));
+    let url = |url: &str| NodeRecord { url: url.into(), ..node(2) };
+    let moved = |node: NodeRecord| Command::MoveNode { node };
+    assert_eq!(ledger.run(moved(url("https://registry.example:5000"))), Outcome::Done);
+    for bad in ["", "docker.io", "http://", "http://a b", "http://a/\u{1b}[2J", &format!("http://{}", "a".repeat(600))]
+    {
+        assert!(matches!(ledger.run(moved(url(bad))), Outcome::Refused(_)), "{bad:?}");
+    }
+    let taken = NodeRecord { name: "n1".parse().unwrap(), ..url("http://a:1") };
+    assert!(matches!(ledger.run(moved(taken)), Outcome::Refused(_)));
+}
+
+/// A write that was retried under the next primary got a new id: one that had taken effect unseen was done twice. A tag went back to what it had been, and
+/// a delete that had worked was answered "not found".
+#[test]
+fn an_operation_keeps_its_id_through_a_change_of_primary_and_takes_effect_once() {
+    let mut ledger = Ledger::new();
+    ledger.run(raise(Level::ROLES));
+    let first = ledger.epoch();
+    assert_eq!(ledger.run(put(first, 1, "t", &[])), Outcome::Done);
+    let operation = OperationId(77);
+    let delete = |epoch| Command::DeleteTag { epoch, repository: "demo/a".parse().unwrap(), tag: "t".parse().unwrap() };
+    let run = |ledger: &mut Ledger, command: Command| {
+        ledger.revision += 1;
+        let envelope = Envelope { operation, at: Timestamp(ledger.revision), command };
+        apply(&mut ledger.records, Revision(ledger.revision), &envelope).unwrap()
+    };
+    let assign = Command::AssignPrimary { project: "demo".parse().unwrap(), node: NodeId(2), expect_epoch: first };
+    assert_eq!(ledger.run(assign), Outcome::Done);
+    let second = ledger.epoch();
+    // decided under the old epoch: refused, and nothing remembered; under the new one: done, once
+    assert_eq!(run(&mut ledger, delete(first)), Outcome::StaleEpoch { current: second });
+    assert_eq!(run(&mut ledger, delete(second)), Outcome::Done);
+    // what was under way meanwhile, of either epoch, hears the same and changes nothing, whatever the tag is now
+    assert_eq!(ledger.run(put(second, 2, "t", &[])), Outcome::Done);
+    for epoch in [first, second] {
+        assert_eq!(run(&mut ledger, delete(epoch)), Outcome::Done);
+    }
+    assert!(ledger.records.tag(&"demo/a".parse().unwrap(), &"t".parse().unwrap()).unwrap().is_some());
+}

@@ -1,0 +1,137 @@
+//! What only a project's primary may do beside storing manifests: decided by any node, fenced by the primary.
+
+use std::collections::BTreeMap;
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::ledger::command::Command;
+use crate::proxies::proxy::ProxyChange;
+use crate::words::digest::Digest;
+use crate::words::names::{Epoch, ProjectName, RepositoryName, Tag};
+
+/// A change of one project. It becomes a [`Command`] only with the epoch of the primary that commits it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Changes the project's settings.
+    Configure {
+        /// Its name.
+        name: ProjectName,
+        /// New visibility, if it changes.
+        public: Option<bool>,
+        /// New durability, if it changes.
+        durability: Option<u32>,
+        /// What changes of a proxy's rules.
+        proxy: ProxyChange,
+        /// What changes of what else was written about it.
+        metadata: BTreeMap<String, String>,
+    },
+    /// Removes the project, see [`Command::DeleteProject`].
+    Delete {
+        /// Its name.
+        name: ProjectName,
+    },
+    /// Removes a tag; the manifest stays.
+    DeleteTag {
+        /// Where.
+        repository: RepositoryName,
+        /// Which.
+        tag: Tag,
+    },
+    /// Removes a manifest and every tag that names it.
+    DeleteManifest {
+        /// Where.
+        repository: RepositoryName,
+        /// Which.
+        digest: Digest,
+    },
+}
+
+impl Change {
+    /// The project.
+    pub fn project(&self) -> ProjectName {
+        match self {
+            Change::Configure { name, .. } | Change::Delete { name } => name.clone(),
+            Change::DeleteTag { repository, .. } | Change::DeleteManifest { repository, .. } => repository.project(),
+        }
+    }
+
+    /// The command, as decided under `epoch`.
+    pub fn under(self, epoch: Epoch) -> Command {
+        match self {
+            Change::Configure { name, public, durability, proxy, metadata } => {
+                Command::ConfigureProject { name, epoch, public, durability, proxy, metadata }
+            }
+            Change::Delete { name } => Command::DeleteProject { name, epoch },
+            Change::DeleteTag { repository, tag } => Command::DeleteTag { epoch, repository, tag },
+            Change::DeleteManifest { repository, digest } => Command::DeleteManifest { epoch, repository, digest },
+        }
+    }
+
+    /// The change in a command; `None` if it is no project's.
+    fn of(command: Command) -> Option<Self> {
+        Some(match command {
+            Command::ConfigureProject { name, epoch: _, public, durability, proxy, metadata } => {
+                Change::Configure { name, public, durability, proxy, metadata }
+            }
+            Command::DeleteProject { name, .. } => Change::Delete { name },
+            Command::DeleteTag { repository, tag, .. } => Change::DeleteTag { repository, tag },
+            Command::DeleteManifest { repository, digest, .. } => Change::DeleteManifest { repository, digest },
+            _ => return None,
+        })
+    }
+}
+
+/// On the wire it is the command under the first epoch, which nobody reads: version 3 of the protocol has it so, and nodes of
+/// two builds pass writes to each other.
+impl Serialize for Change {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.clone().under(Epoch::FIRST).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Change {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let command = Command::deserialize(deserializer)?;
+        let name = command.name();
+        Change::of(command).ok_or_else(|| D::Error::custom(format!("{name} is not a project's write")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::names::NodeId;
+
+    fn all() -> Vec<Change> {
+        let (name, repository): (ProjectName, RepositoryName) = ("demo".parse().unwrap(), "demo/a".parse().unwrap());
+        let metadata = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+        let proxy = ProxyChange::default();
+        vec![
+            Change::Configure { name: name.clone(), public: Some(true), durability: None, proxy, metadata },
+            Change::Delete { name },
+            Change::DeleteTag { repository: repository.clone(), tag: "1".parse().unwrap() },
+            Change::DeleteManifest { repository, digest: Digest::sha256(b"x") },
+        ]
+    }
+
+    #[test]
+    fn a_change_is_on_the_wire_what_the_command_was_before() {
+        for change in all() {
+            let command = change.clone().under(Epoch::FIRST);
+            let bytes = postcard::to_stdvec(&change).unwrap();
+            assert_eq!(bytes, postcard::to_stdvec(&Box::new(command.clone())).unwrap());
+            assert_eq!(postcard::from_bytes::<Change>(&bytes).unwrap(), change);
+            assert_eq!(
+                change.clone().under(Epoch::FIRST.next()).fence(),
+                Some((change.project(), Epoch::FIRST.next()))
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_projects_write_is_not_read_as_one() {
+        let bytes = postcard::to_stdvec(&Command::RemoveNode { id: NodeId(1) }).unwrap();
+        assert!(postcard::from_bytes::<Change>(&bytes).is_err());
+    }
+}

@@ -1,0 +1,375 @@
+//! Read leases: local reads that are never stale, and writes that are acknowledged only when every reader will show them.
+//!
+//! After Moraru et al., "Paxos Quorum Leases" (2014), as told in the design, section 3. The orders that clocks must give: a lease ends at its
+//! replica (which counts from when it asked) before the leader counts it as ended (from when it granted, plus a margin for
+//! clocks that run at different rates); a new leader releases nothing before every lease of earlier terms has ended.
+//!
+//! [`Granter`] is the leader's side, [`Holder`] a replica's, [`Unreleased`] what a replica has applied but may not show yet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::words::moment::Moment;
+use crate::words::names::{NodeId, Revision};
+
+/// How long leases last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseTerms {
+    /// A lease's length as its replica counts it.
+    pub duration: Duration,
+}
+
+impl LeaseTerms {
+    /// A lease's length as the leader counts it: a tenth and 20 ms longer, which covers any two clocks that drift less than that.
+    pub fn as_leader_counts(&self) -> Duration {
+        self.duration + self.duration / 10 + Duration::from_millis(20)
+    }
+}
+
+/// What a leader grants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Grant {
+    /// Which request it answers: the lease runs from when that was asked.
+    pub request: u64,
+    /// What the replica must have applied before it reads.
+    pub must_apply: Revision,
+    /// What every lease holder has applied: changes up to here may be shown.
+    pub released: Revision,
+}
+
+/// The leader's side. It exists for one term: another term begins with [`Granter::begin`].
+#[derive(Clone, Debug)]
+pub struct Granter {
+    terms: LeaseTerms,
+    drained: Moment,
+    own_entry: Option<Revision>,
+    leader_until: Moment,
+    handing_over: bool,
+    applied: Revision,
+    released: Revision,
+    holders: BTreeMap<NodeId, HolderBook>,
+    targets: BTreeMap<NodeId, Revision>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct HolderBook {
+    ends: Moment,
+    applied: Revision,
+}
+
+impl Granter {
+    /// Begins a term at `now`. Leases of earlier terms may still run: nothing is released until they have all ended.
+    pub fn begin(terms: LeaseTerms, now: Moment) -> Self {
+        Granter {
+            terms,
+            drained: now + terms.as_leader_counts(),
+            own_entry: None,
+            leader_until: now,
+            handing_over: false,
+            applied: Revision(0),
+            released: Revision(0),
+            holders: BTreeMap::new(),
+            targets: BTreeMap::new(),
+        }
+    }
+
+    /// The ledger was born with this leader: there are no earlier leases to wait for.
+    pub fn begin_first(terms: LeaseTerms, now: Moment) -> Self {
+        Granter { drained: now, ..Granter::begin(terms, now) }
+    }
+
+    /// A majority has confirmed this leader until `until`, and `own_entry` is the first entry of its term that its process has proposed. An entry that was
+    /// on its disk when the process started is none, also if it is of the same term: the disk need not have all that was committed before.
+    pub fn handle_confirmed(&mut self, until: Moment, own_entry: Option<Revision>) {
+        self.leader_until = self.leader_until.max(until);
+        self.own_entry = self.own_entry.or(own_entry);
+    }
+
+    /// This leader has applied up to `applied`.
+    pub fn handle_applied(&mut self, applied: Revision) {
+        self.applied = self.applied.max(applied);
+    }
+
+    /// Leadership is about to be handed over: no more grants, ever, in this term.
+    pub fn hand_over(&mut self) {
+        self.handing_over = true;
+    }
+
+    /// Whether this leader has applied an entry of its own, and with it all that was committed before.
+    pub fn is_open(&self) -> bool {
+        self.own_entry.is_some_and(|own| self.applied >= own)
+    }
+
+    /// Whether this leader may answer reads and grant leases at `now`.
+    pub fn may_lead(&self, now: Moment) -> bool {
+        !self.handing_over && now < self.leader_until && self.is_open()
+    }
+
+    /// A replica renews: it has applied `applied`. It gets a lease if this leader may grant, and if the replica keeps up: it must have applied what this
+    /// leader had applied when it asked last (at its first question: all of it). So one that falls behind costs writers one lease, once, however
+    /// faithfully it goes on asking, and one that is still catching up costs them nothing.
+    pub fn handle_renewal(&mut self, now: Moment, node: NodeId, request: u64, applied: Revision) -> Option<Grant> {
+        if let Some(book) = self.holders.get_mut(&node) {
+            book.applied = book.applied.max(applied);
+        }
+        let target = self.targets.insert(node, self.applied).unwrap_or(self.applied);
+        if !self.may_lead(now) || applied < target {
+            return None;
+        }
+        let ends = now + self.terms.as_leader_counts();
+        let book = self.holders.entry(node).or_insert(HolderBook { ends, applied });
+        book.ends = book.ends.max(ends);
+        Some(Grant { request, must_apply: self.applied, released: self.released })
+    }
+
+    /// A replica has applied `applied`, without asking for more time.
+    pub fn handle_report(&mut self, node: NodeId, applied: Revision) {
+        if let Some(book) = self.holders.get_mut(&node) {
+            book.applied = book.applied.max(applied);
+        }
+    }
+
+    /// What is released at `now`; it never goes back.
+    pub fn released(&mut self, now: Moment) -> Revision {
+        self.holders.retain(|_, book| book.ends > now);
+        if now >= self.drained {
+            let held_back = self.holders.values().map(|b| b.applied).min().unwrap_or(self.applied);
+            self.released = self.released.max(held_back.min(self.applied));
+        }
+        self.released
+    }
+
+    /// When [`Granter::released`] may grow without any further event; `None` if it holds nothing back.
+    pub fn next_timeout(&self, now: Moment) -> Option<Moment> {
+        if self.released >= self.applied {
+            return None;
+        }
+        if now < self.drained {
+            return Some(self.drained);
+        }
+        self.holders.values().filter(|b| b.applied < self.applied).map(|b| b.ends).min()
+    }
+
+    /// Who holds a lease at `now`, and what each has applied.
+    pub fn holders(&self, now: Moment) -> BTreeMap<NodeId, Revision> {
+        self.holders.iter().filter(|(_, b)| b.ends > now).map(|(n, b)| (*n, b.applied)).collect()
+    }
+}
+
+/// A replica's side.
+#[derive(Clone, Debug)]
+pub struct Holder {
+    terms: LeaseTerms,
+    next_request: u64,
+    asked: BTreeMap<u64, Moment>,
+    ends: Moment,
+    must_apply: Revision,
+    released: Revision,
+}
+
+impl Holder {
+    /// Holds nothing yet.
+    pub fn new(terms: LeaseTerms) -> Self {
+        Holder {
+            terms,
+            next_request: 0,
+            asked: BTreeMap::new(),
+            ends: Moment::from_micros(0),
+            must_apply: Revision(0),
+            released: Revision(0),
+        }
+    }
+
+    /// Starts a renewal at `now` and returns its number, to be sent with what the replica has applied.
+    pub fn ask(&mut self, now: Moment) -> u64 {
+        let expired = now - self.terms.duration;
+        self.asked.retain(|_, at| *at > expired);
+        self.next_request += 1;
+        self.asked.insert(self.next_request, now);
+        self.next_request
+    }
+
+    /// A grant arrived. One that answers nothing asked within a lease's length is ignored.
+    pub fn handle_grant(&mut self, grant: Grant) {
+        self.released = self.released.max(grant.released);
+        if let Some(asked) = self.asked.remove(&grant.request) {
+            self.ends = self.ends.max(asked + self.terms.duration);
+            self.must_apply = self.must_apply.max(grant.must_apply);
+        }
+    }
+
+    /// The leader tells how far it has released.
+    pub fn handle_released(&mut self, released: Revision) {
+        self.released = self.released.max(released);
+    }
+
+    /// Whether a replica that has applied `applied` may answer from its own state at `now`.
+    pub fn may_read(&self, now: Moment, applied: Revision) -> bool {
+        now < self.ends && applied >= self.must_apply
+    }
+
+    /// When the lease ends.
+    pub fn ends(&self) -> Moment {
+        self.ends
+    }
+
+    /// Changes up to here may be shown.
+    pub fn released(&self) -> Revision {
+        self.released
+    }
+}
+
+/// What was read to make an answer: if any of it changed after what is released, the answer waits.
+#[derive(Clone, Debug, Default)]
+pub struct Touched {
+    /// Keys that were looked up.
+    pub keys: BTreeSet<Vec<u8>>,
+    /// Prefixes that were scanned.
+    pub prefixes: BTreeSet<Vec<u8>>,
+}
+
+/// What a replica has applied but that may not be shown yet.
+#[derive(Clone, Debug, Default)]
+pub struct Unreleased {
+    floor: Revision,
+    changed: BTreeMap<Vec<u8>, Revision>,
+}
+
+impl Unreleased {
+    /// A replica starts with `applied` on disk: it cannot know which of that was released.
+    pub fn after_restart(applied: Revision) -> Self {
+        Unreleased { floor: applied, changed: BTreeMap::new() }
+    }
+
+    /// Entry `revision` changed `keys`.
+    pub fn note(&mut self, revision: Revision, keys: BTreeSet<Vec<u8>>) {
+        for key in keys {
+            self.changed.insert(key, revision);
+        }
+    }
+
+    /// The whole state was replaced as of `revision`, as by a snapshot.
+    pub fn note_all(&mut self, revision: Revision) {
+        self.floor = self.floor.max(revision);
+    }
+
+    /// Everything up to `released` may be shown.
+    pub fn forget(&mut self, released: Revision) {
+        self.changed.retain(|_, revision| *revision > released);
+    }
+
+    /// Whether anything is held back.
+    pub fn is_empty(&self) -> bool {
+        self.changed.is_empty()
+    }
+
+    /// Up to where must be released before an answer made from `touched` may be shown; `None` if it may be shown now.
+    pub fn needs(&self, touched: &Touched, released: Revision) -> Option<Revision> {
+        let keys = touched.keys.iter().filter_map(|key| self.changed.get(key)).copied();
+        let scanned = touched.prefixes.iter().flat_map(|prefix| {
+            self.changed.range(prefix.clone()..).take_while(move |(k, _)| k.starts_with(prefix)).map(|(_, r)| *r)
+        });
+        keys.chain(scanned).chain([self.floor]).max().filter(|needed| *needed > released)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TERMS: LeaseTerms = LeaseTerms { duration: Duration::from_secs(2) };
+
+    fn at(ms: u64) -> Moment {
+        Moment::from_micros(1_000_000_000 + ms * 1000)
+    }
+
+    fn leader() -> Granter {
+        let mut granter = Granter::begin_first(TERMS, at(0));
+        granter.handle_confirmed(at(60_000), Some(Revision(1)));
+        granter.handle_applied(Revision(1));
+        granter
+    }
+
+    #[test]
+    fn a_write_is_released_when_every_holder_has_applied_it() {
+        let mut granter = leader();
+        let grant = granter.handle_renewal(at(0), NodeId(2), 1, Revision(1)).unwrap();
+        assert_eq!(grant.must_apply, Revision(1));
+        granter.handle_applied(Revision(2));
+        assert_eq!(granter.released(at(10)), Revision(1));
+        granter.handle_report(NodeId(2), Revision(2));
+        assert_eq!(granter.released(at(20)), Revision(2));
+    }
+
+    #[test]
+    fn a_silent_holder_costs_one_lease_and_no_more() {
+        let mut granter = leader();
+        granter.handle_renewal(at(0), NodeId(2), 1, Revision(1));
+        granter.handle_applied(Revision(2));
+        let wait = granter.next_timeout(at(10)).unwrap();
+        assert!(wait > at(2000) && wait < at(2300));
+        assert_eq!(granter.released(wait), Revision(2));
+        assert_eq!(granter.next_timeout(wait), None);
+    }
+
+    #[test]
+    fn a_replica_that_does_not_keep_up_holds_nobody_up() {
+        let mut granter = leader();
+        assert!(granter.handle_renewal(at(0), NodeId(3), 1, Revision(0)).is_none(), "still catching up");
+        assert!(granter.handle_renewal(at(0), NodeId(2), 1, Revision(1)).is_some());
+        granter.handle_applied(Revision(2));
+        assert!(granter.handle_renewal(at(500), NodeId(2), 2, Revision(1)).is_some(), "it may be on its way");
+        assert!(granter.handle_renewal(at(1000), NodeId(2), 3, Revision(1)).is_none(), "it is not");
+        assert_eq!(granter.released(at(2000)), Revision(1));
+        assert_eq!(granter.released(at(2800)), Revision(2));
+        assert!(granter.handle_renewal(at(3000), NodeId(2), 4, Revision(2)).is_some(), "it is back");
+    }
+
+    #[test]
+    fn a_new_leader_releases_nothing_before_older_leases_have_ended() {
+        let mut granter = Granter::begin(TERMS, at(0));
+        granter.handle_confirmed(at(60_000), Some(Revision(5)));
+        granter.handle_applied(Revision(5));
+        assert_eq!(granter.released(at(2000)), Revision(0));
+        assert_eq!(granter.released(at(2300)), Revision(5));
+    }
+
+    #[test]
+    fn no_grant_without_a_confirmed_term_nor_while_handing_over() {
+        let mut granter = Granter::begin(TERMS, at(0));
+        assert!(granter.handle_renewal(at(1), NodeId(2), 1, Revision(0)).is_none());
+        granter.handle_confirmed(at(1000), Some(Revision(5)));
+        assert!(granter.handle_renewal(at(1), NodeId(2), 1, Revision(5)).is_none(), "own entry not applied yet");
+        granter.handle_applied(Revision(5));
+        assert!(granter.handle_renewal(at(1), NodeId(2), 1, Revision(5)).is_some());
+        assert!(granter.handle_renewal(at(1001), NodeId(2), 2, Revision(5)).is_none(), "no longer confirmed");
+        granter.handle_confirmed(at(5000), None);
+        granter.hand_over();
+        assert!(granter.handle_renewal(at(1002), NodeId(2), 3, Revision(5)).is_none());
+    }
+
+    #[test]
+    fn a_replica_counts_from_when_it_asked_and_needs_what_the_grant_names() {
+        let mut holder = Holder::new(TERMS);
+        let request = holder.ask(at(0));
+        holder.handle_grant(Grant { request, must_apply: Revision(7), released: Revision(6) });
+        assert!(!holder.may_read(at(1), Revision(6)));
+        assert!(holder.may_read(at(1999), Revision(7)));
+        assert!(!holder.may_read(at(2000), Revision(7)));
+        holder.handle_grant(Grant { request, must_apply: Revision(7), released: Revision(7) });
+        assert!(!holder.may_read(at(2000), Revision(7)), "one request gives one lease");
+    }
+
+    #[test]
+    fn an_answer_waits_for_the_release_of_what_it_shows() {
+        let mut unreleased = Unreleased::default();
+        unreleased.note(Revision(5), [b"ta".to_vec()].into());
+        let touch = |key: &[u8]| Touched { keys: [key.to_vec()].into(), prefixes: BTreeSet::new() };
+        assert_eq!(unreleased.needs(&touch(b"ta"), Revision(4)), Some(Revision(5)));
+        assert_eq!(unreleased.needs(&touch(b"tb"), Revision(4)), None);
+        let scan = Touched { keys: BTreeSet::new(), prefixes: [b"t".to_vec()].into() };
+        assert_eq!(unreleased.needs(&scan, Revision(4)), Some(Revision(5)));
+        assert_eq!(unreleased.needs(&scan, Revision(5)), None);
+        assert_eq!(Unreleased::after_restart(Revision(9)).needs(&touch(b"x"), Revision(8)), Some(Revision(9)));
+    }
+}

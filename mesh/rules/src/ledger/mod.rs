@@ -1,0 +1,18 @@
+//! The replicated log: what it holds, what may change it, and who may read it when.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`records`] | keys, values, and the seam to whatever stores them |
+//! | [`command`], [`apply`] | what may change the ledger, and the one function that changes it |
+//! | [`change`] | a project's write, before its primary has fenced it |
+//! | [`lease`] | read leases: when a replica may answer from its own state, when a write is released |
+//! | [`level`] | which formats all replicas have agreed to use |
+//! | [`health`] | whether a node's ledger can write |
+
+pub mod apply;
+pub mod change;
+pub mod command;
+pub mod health;
+pub mod lease;
+pub mod level;
+pub mod records;

@@ -1,0 +1,544 @@
+//! The ledger's records: what they are, under which keys they stand, and the seam to whatever stores them.
+//!
+//! One flat, ordered map from bytes to bytes holds everything: `redb` on a node, a `BTreeMap` in tests and the simulator.
+//! Keys are a table byte and the parts that order it; names contain no NUL, so NUL ends a name.
+
+use std::collections::{BTreeMap, BTreeSet};
+// an address is a word; what could be done with it is in std, not here
+use core::net::SocketAddr;
+use std::ops::Bound;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::ledger::level::Level;
+use crate::proxies::proxy::ProxyRules;
+use crate::words::digest::{ContentHash, Digest};
+use crate::words::manifest::Referrer;
+use crate::words::moment::Timestamp;
+use crate::words::names::{
+    Epoch, NodeId, NodeName, OperationId, ProjectId, ProjectName, Region, RepositoryName, Revision, Tag, UpstreamId,
+};
+
+/// What cannot be read: the storage failed, or a record is not what this version wrote.
+#[derive(Debug, thiserror::Error)]
+#[error("the ledger's records cannot be read: {0}")]
+pub struct RecordError(pub String);
+
+/// A key and its value.
+pub type Pair = (Vec<u8>, Vec<u8>);
+
+/// Reading side of the map.
+pub trait ReadRecords {
+    /// The value under `key`.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RecordError>;
+    /// Up to `limit` pairs whose keys start with `prefix`, in order, strictly after the key `after` if one is given.
+    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, RecordError>;
+}
+
+/// Writing side of the map; one command's writes are atomic together.
+pub trait WriteRecords: ReadRecords {
+    /// Sets `key`.
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), RecordError>;
+    /// Removes `key`, if it is there.
+    fn remove(&mut self, key: &[u8]) -> Result<(), RecordError>;
+}
+
+/// A project's record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Project {
+    /// Its number.
+    pub id: ProjectId,
+    /// Its name.
+    pub name: ProjectName,
+    /// Whether anyone may pull.
+    pub public: bool,
+    /// In how many regions a blob is durable before a manifest that refers to it is acknowledged.
+    pub durability: u32,
+    /// Where its primary belongs when all is well.
+    pub home: NodeId,
+    /// Who may commit its writes now.
+    pub primary: NodeId,
+    /// The number of that primary's term.
+    pub epoch: Epoch,
+    /// When it was made.
+    pub created: Timestamp,
+    /// The upstream that it caches, if it is a proxy: then nothing can be pushed into it.
+    pub upstream: Option<UpstreamId>,
+    /// What of its upstream it caches.
+    pub proxy: ProxyRules,
+    /// What was written about it that is kept and shown, and not acted on.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// A repository's record: it exists while it has a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repository {
+    /// When its first manifest came.
+    pub created: Timestamp,
+    /// How many manifests it has.
+    pub manifests: u64,
+}
+
+/// A tag's record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagRecord {
+    /// What it names.
+    pub digest: Digest,
+    /// When it was last pushed.
+    pub pushed: Timestamp,
+}
+
+/// A manifest's record within one repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestRecord {
+    /// As received.
+    pub media_type: String,
+    /// As received.
+    #[serde(with = "serde_bytes")]
+    pub bytes: Vec<u8>,
+    /// The blobs it holds readable.
+    pub blobs: Vec<Digest>,
+    /// What it is about.
+    pub subject: Option<Digest>,
+    /// When it was pushed.
+    pub pushed: Timestamp,
+}
+
+/// What the ledger knows of a blob's bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobDescriptor {
+    /// Its name.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// The hash that ranges of it are checked with; unknown for what an upstream has and no node has fetched yet.
+    pub content: Option<ContentHash>,
+    /// Who keeps it for durability's sake now.
+    pub kept_by: Vec<NodeId>,
+}
+
+/// What is known of a blob that some manifest refers to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobRecord {
+    /// Its length in bytes.
+    pub size: u64,
+    /// The hash that ranges of it are checked with; unknown for what only an upstream has.
+    pub content: Option<ContentHash>,
+    /// How many repositories refer to it.
+    pub repositories: u64,
+    /// Who kept it when a manifest that refers to it was acknowledged last: whom to turn to first, and no more than that.
+    pub kept_by: Vec<NodeId>,
+}
+
+/// A node's part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// Ledger and blobs.
+    Replica,
+    /// A cache only: gossip and blobs, no ledger.
+    Edge,
+}
+
+impl Role {
+    /// As written in settings and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Replica => "replica",
+            Role::Edge => "edge",
+        }
+    }
+}
+
+/// A member of the mesh, alive or not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Its identity.
+    pub id: NodeId,
+    /// What people call it.
+    pub name: NodeName,
+    /// Where it is.
+    pub region: Region,
+    /// What it does.
+    pub role: Role,
+    /// Where its links listen (UDP).
+    pub address: SocketAddr,
+    /// Where its registry answers, for people and tables.
+    pub url: String,
+}
+
+impl NodeRecord {
+    /// Whether what a node says of itself can be shown, dialled and put into a client's settings. Names and regions are checked by their types.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let url = self.url.as_str();
+        let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+        if host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
+            return Err(
+                "a node's URL (http.public_url, else http.listen) must begin with http:// or https:// and a host",
+            );
+        }
+        if url.len() > 512 || !url.bytes().all(|b| b.is_ascii_graphic() && !br#""'<>\^`{|}"#.contains(&b)) {
+            return Err("a node's URL (http.public_url) must have at most 512 letters, digits and signs of a URL");
+        }
+        if self.address.port() == 0 {
+            return Err("a node's address (mesh.advertise) must have a port");
+        }
+        Ok(())
+    }
+}
+
+/// Someone who may sign in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// Their password under argon2id, in PHC form.
+    pub password_hash: String,
+    /// Whether they may do everything.
+    pub administrator: bool,
+}
+
+/// Another registry that is cached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamRecord {
+    /// Its number.
+    pub id: UpstreamId,
+    /// What people call it.
+    pub name: String,
+    /// Harbor's word for its kind, as written.
+    pub kind: String,
+    /// Where it is, as written.
+    pub url: String,
+    /// What people wrote about it.
+    pub description: String,
+    /// User and password, if it wants any; the password is sealed, and the ledger cannot open it.
+    pub credentials: Option<(String, String)>,
+    /// When it was recorded.
+    pub created: Timestamp,
+}
+
+/// The mesh itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeshRecord {
+    /// Its random name: a node of another mesh is refused by it.
+    pub id: u128,
+    /// When it was formed.
+    pub formed: Timestamp,
+    /// What tokens are signed with, the same on every node.
+    pub token_secret: Vec<u8>,
+}
+
+/// A right to join, for so many nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invitation {
+    /// After this it opens nothing.
+    pub expires: Timestamp,
+    /// What it lets in: an edge is trusted with less than a replica.
+    pub role: Role,
+    /// How many it still lets in.
+    pub left: u32,
+}
+
+impl Invitation {
+    /// Whether the invitation behind a token's secret, if there is one, lets a node of this role in at `now`; else a sentence for whoever joins.
+    pub fn lets_in(known: Option<&Invitation>, role: Role, now: Timestamp) -> Result<(), String> {
+        match known {
+            None => Err("this token was used already or was never issued; make another with `atoll invite`".into()),
+            Some(i) if i.expires < now => {
+                Err(format!("this token expired at {}; make another with `atoll invite`", i.expires))
+            }
+            Some(i) if i.role != role => Err(format!(
+                "this token lets in one {invited}, and the node's role is {}; make another with `atoll invite --role {}`",
+                role.name(),
+                role.name(),
+                invited = i.role.name(),
+            )),
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+/// Keys of the map, one function per table.
+pub mod key {
+    use super::*;
+
+    fn make(table: u8, parts: &[&[u8]]) -> Vec<u8> {
+        let mut key = vec![table];
+        for part in parts {
+            key.extend_from_slice(part);
+        }
+        key
+    }
+
+    /// The mesh's own record.
+    pub fn mesh() -> Vec<u8> {
+        make(b'g', &[])
+    }
+    /// The mesh's feature level; none: [`Level::FIRST`](crate::ledger::level::Level::FIRST).
+    pub fn level() -> Vec<u8> {
+        make(b'v', &[])
+    }
+    /// A project.
+    pub fn project(name: &ProjectName) -> Vec<u8> {
+        make(b'p', &[name.as_str().as_bytes()])
+    }
+    /// All projects.
+    pub fn projects() -> Vec<u8> {
+        make(b'p', &[])
+    }
+    /// The number that the last new project got.
+    pub fn last_project() -> Vec<u8> {
+        make(b'c', &[b"p"])
+    }
+    /// The number that the last new upstream got.
+    pub fn last_upstream() -> Vec<u8> {
+        make(b'c', &[b"s"])
+    }
+    /// A repository.
+    pub fn repository(name: &RepositoryName) -> Vec<u8> {
+        make(b'y', &[name.as_str().as_bytes()])
+    }
+    /// All repositories.
+    pub fn repositories() -> Vec<u8> {
+        make(b'y', &[])
+    }
+    /// All repositories of a project.
+    pub fn repositories_of(project: &ProjectName) -> Vec<u8> {
+        make(b'y', &[project.as_str().as_bytes(), b"/"])
+    }
+    /// A tag.
+    pub fn tag(repository: &RepositoryName, tag: &Tag) -> Vec<u8> {
+        make(b't', &[repository.as_str().as_bytes(), b"\0", tag.as_str().as_bytes()])
+    }
+    /// All tags of a repository.
+    pub fn tags(repository: &RepositoryName) -> Vec<u8> {
+        make(b't', &[repository.as_str().as_bytes(), b"\0"])
+    }
+    /// A manifest of a repository.
+    pub fn manifest(repository: &RepositoryName, digest: &Digest) -> Vec<u8> {
+        make(b'm', &[repository.as_str().as_bytes(), b"\0", &digest.to_key()])
+    }
+    /// All manifests of a repository.
+    pub fn manifests(repository: &RepositoryName) -> Vec<u8> {
+        make(b'm', &[repository.as_str().as_bytes(), b"\0"])
+    }
+    /// How many manifests of a repository refer to a blob.
+    pub fn link(repository: &RepositoryName, digest: &Digest) -> Vec<u8> {
+        make(b'l', &[repository.as_str().as_bytes(), b"\0", &digest.to_key()])
+    }
+    /// All blobs that a project's repositories refer to.
+    pub fn links_of(project: &ProjectName) -> Vec<u8> {
+        make(b'l', &[project.as_str().as_bytes(), b"/"])
+    }
+    /// A blob.
+    pub fn blob(digest: &Digest) -> Vec<u8> {
+        make(b'b', &[&digest.to_key()])
+    }
+    /// One manifest that is about a subject.
+    pub fn referrer(repository: &RepositoryName, subject: &Digest, digest: &Digest) -> Vec<u8> {
+        make(b'r', &[repository.as_str().as_bytes(), b"\0", &subject.to_key(), &digest.to_key()])
+    }
+    /// All manifests that are about a subject.
+    pub fn referrers(repository: &RepositoryName, subject: &Digest) -> Vec<u8> {
+        make(b'r', &[repository.as_str().as_bytes(), b"\0", &subject.to_key()])
+    }
+    /// An upstream.
+    pub fn upstream(id: UpstreamId) -> Vec<u8> {
+        make(b's', &[&id.0.to_be_bytes()])
+    }
+    /// All upstreams.
+    pub fn upstreams() -> Vec<u8> {
+        make(b's', &[])
+    }
+    /// A user.
+    pub fn user(name: &str) -> Vec<u8> {
+        make(b'u', &[name.as_bytes()])
+    }
+    /// A node.
+    pub fn node(id: NodeId) -> Vec<u8> {
+        make(b'n', &[&id.0.to_be_bytes()])
+    }
+    /// That a node was taken out of the mesh, and when: its certificate is good for nothing any more.
+    pub fn removed(id: NodeId) -> Vec<u8> {
+        make(b'x', &[&id.0.to_be_bytes()])
+    }
+    /// All of them.
+    pub fn removals() -> Vec<u8> {
+        make(b'x', &[])
+    }
+    /// The node that a key of [`removed`] is about.
+    pub fn removed_of(key: &[u8]) -> Option<NodeId> {
+        key.get(1..)?.try_into().ok().map(|id| NodeId(u64::from_be_bytes(id)))
+    }
+    /// All nodes.
+    pub fn nodes() -> Vec<u8> {
+        make(b'n', &[])
+    }
+    /// An invitation, by the hash of its secret.
+    pub fn invitation(secret_hash: &Digest) -> Vec<u8> {
+        make(b'i', &[&secret_hash.to_key()])
+    }
+    /// The answer that a command got.
+    pub fn operation(id: OperationId) -> Vec<u8> {
+        make(b'o', &[&id.0.to_be_bytes()])
+    }
+    /// The commands in order of their entries, so that old answers can be forgotten.
+    pub fn operation_order(revision: Revision) -> Vec<u8> {
+        make(b'q', &[&revision.0.to_be_bytes()])
+    }
+    /// All of them.
+    pub fn operation_orders() -> Vec<u8> {
+        make(b'q', &[])
+    }
+
+    /// The blob or manifest that the key of a link or a manifest ends with.
+    pub fn digest_of(key: &[u8]) -> Option<Digest> {
+        let end = key.iter().position(|b| *b == 0)?;
+        Digest::from_key(&key[end + 1..]).ok()
+    }
+    /// The name that a key of one name (project, repository) ends with.
+    pub fn name_of(key: &[u8]) -> String {
+        String::from_utf8_lossy(key.get(1..).unwrap_or_default()).into_owned()
+    }
+    /// The tag that a tag's key ends with.
+    pub fn tag_of(key: &[u8]) -> String {
+        let end = key.iter().position(|b| *b == 0).map_or(key.len(), |i| i + 1);
+        String::from_utf8_lossy(&key[end..]).into_owned()
+    }
+}
+
+/// Typed reading, for whoever can read the map.
+pub trait Look: ReadRecords {
+    /// The record under `key`, decoded.
+    fn record<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, RecordError> {
+        self.get(key)?.map(|bytes| decode(&bytes)).transpose()
+    }
+    /// Every record under `prefix`, decoded, with its key.
+    fn records<T: DeserializeOwned>(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, T)>, RecordError> {
+        self.scan(prefix, None, usize::MAX)?.into_iter().map(|(k, v)| Ok((k, decode(&v)?))).collect()
+    }
+    /// The mesh's feature level.
+    fn level(&self) -> Result<Level, RecordError> {
+        Ok(self.record(&key::level())?.unwrap_or(Level::FIRST))
+    }
+    /// A project.
+    fn project(&self, name: &ProjectName) -> Result<Option<Project>, RecordError> {
+        self.record(&key::project(name))
+    }
+    /// The project that has a number.
+    fn project_numbered(&self, id: ProjectId) -> Result<Option<Project>, RecordError> {
+        Ok(self.projects()?.into_iter().find(|project| project.id == id))
+    }
+    /// Every project.
+    fn projects(&self) -> Result<Vec<Project>, RecordError> {
+        Ok(self.records(&key::projects())?.into_iter().map(|(_, v)| v).collect())
+    }
+    /// Every node.
+    fn nodes(&self) -> Result<Vec<NodeRecord>, RecordError> {
+        Ok(self.records(&key::nodes())?.into_iter().map(|(_, v)| v).collect())
+    }
+    /// Every upstream.
+    fn upstreams(&self) -> Result<Vec<UpstreamRecord>, RecordError> {
+        Ok(self.records(&key::upstreams())?.into_iter().map(|(_, v)| v).collect())
+    }
+    /// The manifest that `tag` names.
+    fn tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<Option<TagRecord>, RecordError> {
+        self.record(&key::tag(repository, tag))
+    }
+    /// A manifest.
+    fn manifest(&self, repository: &RepositoryName, digest: &Digest) -> Result<Option<ManifestRecord>, RecordError> {
+        self.record(&key::manifest(repository, digest))
+    }
+    /// Whether a manifest of `repository` refers to the blob.
+    fn linked(&self, repository: &RepositoryName, digest: &Digest) -> Result<bool, RecordError> {
+        Ok(self.get(&key::link(repository, digest))?.is_some())
+    }
+    /// Everything about `subject` in `repository`.
+    fn referrers(&self, repository: &RepositoryName, subject: &Digest) -> Result<Vec<Referrer>, RecordError> {
+        Ok(self.records(&key::referrers(repository, subject))?.into_iter().map(|(_, v)| v).collect())
+    }
+}
+
+impl<R: ReadRecords + ?Sized> Look for R {}
+
+/// The stored form of a record.
+pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, RecordError> {
+    postcard::to_stdvec(value).map_err(|e| RecordError(e.to_string()))
+}
+
+/// Reads [`encode`] back.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
+    postcard::from_bytes(bytes).map_err(|e| RecordError(e.to_string()))
+}
+
+/// The map in memory, for tests and the simulator.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemoryRecords(pub BTreeMap<Vec<u8>, Vec<u8>>);
+
+impl ReadRecords for MemoryRecords {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RecordError> {
+        Ok(self.0.get(key).cloned())
+    }
+    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, RecordError> {
+        let start = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after.to_vec()),
+            _ => Bound::Included(prefix.to_vec()),
+        };
+        let range = self.0.range((start, Bound::Unbounded)).take_while(|(k, _)| k.starts_with(prefix));
+        Ok(range.take(limit).map(|(k, v)| (k.clone(), v.clone())).collect())
+    }
+}
+
+impl WriteRecords for MemoryRecords {
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), RecordError> {
+        self.0.insert(key.to_vec(), value.to_vec());
+        Ok(())
+    }
+    fn remove(&mut self, key: &[u8]) -> Result<(), RecordError> {
+        self.0.remove(key);
+        Ok(())
+    }
+}
+
+/// Remembers which keys were written through it, so that a replica knows what is not released yet.
+pub struct Tracked<'a, R> {
+    records: &'a mut R,
+    /// The keys put or removed so far.
+    pub changed: BTreeSet<Vec<u8>>,
+}
+
+impl<'a, R> Tracked<'a, R> {
+    /// Writes through to `records`.
+    pub fn new(records: &'a mut R) -> Self {
+        Tracked { records, changed: BTreeSet::new() }
+    }
+}
+
+impl<R: ReadRecords> ReadRecords for Tracked<'_, R> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RecordError> {
+        self.records.get(key)
+    }
+    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, RecordError> {
+        self.records.scan(prefix, after, limit)
+    }
+}
+
+impl<R: WriteRecords> WriteRecords for Tracked<'_, R> {
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), RecordError> {
+        self.changed.insert(key.to_vec());
+        self.records.put(key, value)
+    }
+    fn remove(&mut self, key: &[u8]) -> Result<(), RecordError> {
+        self.changed.insert(key.to_vec());
+        self.records.remove(key)
+    }
+}
+/// The names in a page of a repository's tags: up to `limit` after `last`, in order.
+pub fn tags_page<R: Look + ?Sized>(
+    records: &R,
+    repository: &RepositoryName,
+    last: Option<&Tag>,
+    limit: usize,
+) -> Result<Vec<String>, RecordError> {
+    let after = last.map(|tag| key::tag(repository, tag));
+    let pairs = records.scan(&key::tags(repository), after.as_deref(), limit)?;
+    Ok(pairs.iter().map(|(k, _)| key::tag_of(k)).collect())
+}

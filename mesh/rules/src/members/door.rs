@@ -1,0 +1,350 @@
+//! Who comes in through the mesh's port, and how far: decided before anything that a peer sends is decoded.
+
+use core::net::IpAddr;
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::ledger::level::Level;
+use crate::ledger::records::Role;
+use crate::words::moment::Moment;
+use crate::words::names::NodeId;
+
+/// What a peer's certificate says. Its signature was checked against the mesh's CA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Whose it is.
+    pub node: NodeId,
+    /// As what it was let in. `None`: the certificate is from before roles stood in them.
+    pub role: Option<Role>,
+    /// Whether its time is over.
+    pub expired: bool,
+}
+
+/// What this node's records say of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its role there; `None`: it is not listed.
+    pub role: Option<Role>,
+    /// It was taken out of the mesh.
+    pub removed: bool,
+    /// No node is listed at all: this node has just joined and has applied nothing yet.
+    pub nothing_known: bool,
+    /// The mesh's feature level.
+    pub level: Level,
+}
+
+/// How far a peer may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It may do everything that replicas do.
+    Replica,
+    /// It may do the few things that edges do.
+    Edge,
+    /// It may ask for a new certificate, and for nothing else.
+    RenewOnly,
+    /// It may do nothing, for this reason.
+    Nobody(&'static str),
+}
+
+/// How far a peer may go that shows `shown`, given what is `known` of it.
+pub fn standing(shown: &Shown, known: &Known) -> Standing {
+    if known.removed {
+        return Standing::Nobody("this node was taken out of the mesh");
+    }
+    if shown.expired || (shown.role.is_none() && known.level >= Level::ROLES) {
+        return match known.role {
+            Some(_) => Standing::RenewOnly,
+            None => Standing::Nobody("its certificate counts no more, and the mesh does not list it"),
+        };
+    }
+    let role = match (shown.role, known.role) {
+        (Some(shown), Some(known)) if shown != known => {
+            return Standing::Nobody("its certificate names another role than the mesh's records");
+        }
+        // not listed here yet: the mesh's CA has signed the role all the same
+        (Some(role), _) | (None, Some(role)) => role,
+        // whoever brings the records to a node that has none must be let in; it was found by what the token's mesh said of itself
+        (None, None) if known.nothing_known => Role::Replica,
+        (None, None) => return Standing::Nobody("it is not listed here yet, and its certificate names no role"),
+    };
+    match role {
+        Role::Replica => Standing::Replica,
+        Role::Edge => Standing::Edge,
+    }
+}
+
+/// How many may knock, and how often.
+#[derive(Clone, Copy, Debug)]
+pub struct DoorTerms {
+    /// Handshakes that one address may begin at once before it has to wait.
+    pub burst: u32,
+    /// After how long an address may begin one more.
+    pub refill: Duration,
+    /// Connections of strangers that may be open at once, from all addresses, and as many of members. A connection is a stranger's until its certificate was
+    /// checked.
+    pub strangers: usize,
+    /// The same, from one address.
+    pub strangers_of_one: usize,
+    /// Addresses that are remembered.
+    pub addresses: usize,
+}
+
+impl Default for DoorTerms {
+    fn default() -> Self {
+        DoorTerms {
+            burst: 64,
+            refill: Duration::from_millis(250),
+            strangers: 256,
+            strangers_of_one: 64,
+            addresses: 4096,
+        }
+    }
+}
+
+/// What is done with a handshake that begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Knock {
+    /// It goes on.
+    Admit,
+    /// The peer must show first that it receives what is sent to its address (QUIC's Retry).
+    Prove,
+    /// It is turned away.
+    Refuse,
+}
+
+/// Watches the door: one for all connections of a node.
+#[derive(Debug)]
+pub struct Doorkeeper {
+    terms: DoorTerms,
+    strangers: usize,
+    members: usize,
+    callers: HashMap<IpAddr, Caller>,
+}
+
+#[derive(Debug)]
+struct Caller {
+    /// Handshakes that it may still begin.
+    left: u32,
+    /// Since when.
+    since: Moment,
+    /// Connections of it that are strangers' still.
+    strangers: usize,
+}
+
+/// Who counts as one: an address of IPv4, a network of 64 bits of IPv6, since whoever has one address there has all of them.
+pub fn caller_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(six) => match six.to_ipv4_mapped() {
+            Some(four) => IpAddr::V4(four),
+            None => {
+                let mut octets = six.octets();
+                octets[8..].fill(0);
+                IpAddr::from(octets)
+            }
+        },
+    }
+}
+
+impl Doorkeeper {
+    /// With nobody at the door.
+    pub fn new(terms: DoorTerms) -> Self {
+        Doorkeeper { terms, strangers: 0, members: 0, callers: HashMap::new() }
+    }
+
+    /// A handshake begins. `member`: the records name the address as a member's; anybody may write it on a packet, so it spares a proof only while few are
+    /// at the door. `proven`: the peer has shown that it receives at its address. After [`Knock::Admit`] the caller says how it ended:
+    /// [`Doorkeeper::handle_left`].
+    ///
+    /// Members and strangers are counted apart: strangers, however many, keep no member out.
+    pub fn handle_knock(&mut self, now: Moment, address: IpAddr, member: bool, proven: bool) -> Knock {
+        if member {
+            if !proven && self.members >= self.terms.strangers / 4 {
+                return Knock::Prove;
+            }
+            // all that are behind one address reconnect at once after an outage: the places bound them, not the rate
+            if self.members >= self.terms.strangers {
+                return Knock::Refuse;
+            }
+            self.members += 1;
+            return Knock::Admit;
+        }
+        if !proven {
+            return Knock::Prove;
+        }
+        let address = caller_of(address);
+        if !self.callers.contains_key(&address) && self.callers.len() >= self.terms.addresses {
+            self.forget_idle(now);
+            if self.callers.len() >= self.terms.addresses {
+                return Knock::Refuse;
+            }
+        }
+        let (burst, refill) = (self.terms.burst, self.terms.refill);
+        let caller = self.callers.entry(address).or_insert(Caller { left: burst, since: now, strangers: 0 });
+        caller.refill(now, burst, refill);
+        let full = self.strangers >= self.terms.strangers || caller.strangers >= self.terms.strangers_of_one;
+        if full || caller.left == 0 {
+            return Knock::Refuse;
+        }
+        caller.left -= 1;
+        caller.strangers += 1;
+        self.strangers += 1;
+        Knock::Admit
+    }
+
+    /// A connection that was admitted, as a `member`'s or not, is unknown no more: it has shown a certificate that counts, or it is over.
+    pub fn handle_left(&mut self, address: IpAddr, member: bool) {
+        if member {
+            self.members = self.members.saturating_sub(1);
+            return;
+        }
+        self.strangers = self.strangers.saturating_sub(1);
+        if let Some(caller) = self.callers.get_mut(&caller_of(address)) {
+            caller.strangers = caller.strangers.saturating_sub(1);
+        }
+    }
+
+    fn forget_idle(&mut self, now: Moment) {
+        let (burst, refill) = (self.terms.burst, self.terms.refill);
+        self.callers.retain(|_, caller| {
+            caller.refill(now, burst, refill);
+            caller.strangers > 0 || caller.left < burst
+        });
+    }
+}
+
+impl Caller {
+    fn refill(&mut self, now: Moment, burst: u32, every: Duration) {
+        let passed = now.since(self.since).as_micros() / every.as_micros().max(1);
+        if passed > 0 {
+            let passed = u32::try_from(passed).unwrap_or(u32::MAX);
+            self.left = self.left.saturating_add(passed).min(burst);
+            self.since = now;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn shown(role: Option<Role>, expired: bool) -> Shown {
+        Shown { node: NodeId(7), role, expired }
+    }
+
+    fn known(role: Option<Role>, level: Level) -> Known {
+        Known { role, removed: false, nothing_known: false, level }
+    }
+
+    #[test]
+    fn every_certificate_has_the_standing_that_the_table_says() {
+        use Role::{Edge, Replica};
+        let (first, roles) = (Level::FIRST, Level::ROLES);
+        let nobody = |s| matches!(s, Standing::Nobody(_));
+        // a role in the certificate counts, whatever the level, and must be the recorded one
+        for level in [first, roles] {
+            assert_eq!(standing(&shown(Some(Replica), false), &known(Some(Replica), level)), Standing::Replica);
+            assert_eq!(standing(&shown(Some(Edge), false), &known(Some(Edge), level)), Standing::Edge);
+            assert_eq!(standing(&shown(Some(Edge), false), &known(None, level)), Standing::Edge);
+            assert_eq!(standing(&shown(Some(Replica), false), &known(None, level)), Standing::Replica);
+            assert!(nobody(standing(&shown(Some(Replica), false), &known(Some(Edge), level))));
+            assert!(nobody(standing(&shown(Some(Edge), false), &known(Some(Replica), level))));
+            assert_eq!(standing(&shown(Some(Replica), true), &known(Some(Replica), level)), Standing::RenewOnly);
+            assert!(nobody(standing(&shown(Some(Replica), true), &known(None, level))));
+        }
+        // without one: what the records say, until the level is raised
+        assert_eq!(standing(&shown(None, false), &known(Some(Edge), first)), Standing::Edge);
+        assert_eq!(standing(&shown(None, false), &known(Some(Replica), first)), Standing::Replica);
+        assert!(nobody(standing(&shown(None, false), &known(None, first))), "an unknown role is no replica's");
+        assert_eq!(standing(&shown(None, false), &known(Some(Replica), roles)), Standing::RenewOnly);
+        assert!(nobody(standing(&shown(None, false), &known(None, roles))));
+        let newcomer = Known { nothing_known: true, ..known(None, first) };
+        assert_eq!(standing(&shown(None, false), &newcomer), Standing::Replica);
+        // who was taken out is nobody, whatever is shown
+        for role in [None, Some(Edge), Some(Replica)] {
+            for expired in [false, true] {
+                let removed = Known { removed: true, ..known(role, first) };
+                assert!(nobody(standing(&shown(role, expired), &removed)));
+            }
+        }
+    }
+
+    fn address(n: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, n])
+    }
+
+    #[test]
+    fn a_stranger_proves_its_address_and_has_to_wait_when_it_knocks_too_often() {
+        let mut door = Doorkeeper::new(DoorTerms { burst: 2, ..DoorTerms::default() });
+        let now = Moment::from_micros(0);
+        assert_eq!(door.handle_knock(now, address(1), false, false), Knock::Prove);
+        for _ in 0..2 {
+            assert_eq!(door.handle_knock(now, address(1), false, true), Knock::Admit);
+            door.handle_left(address(1), false);
+        }
+        assert_eq!(door.handle_knock(now, address(1), false, true), Knock::Refuse);
+        assert_eq!(door.handle_knock(now, address(2), false, true), Knock::Admit, "others are not held up");
+        let later = now + DoorTerms::default().refill;
+        assert_eq!(door.handle_knock(later, address(1), false, true), Knock::Admit);
+    }
+
+    #[test]
+    fn a_member_comes_in_at_once_and_a_crowd_has_to_prove_itself() {
+        let terms = DoorTerms { strangers: 8, strangers_of_one: 4, ..DoorTerms::default() };
+        let mut door = Doorkeeper::new(terms);
+        let now = Moment::from_micros(0);
+        // strangers from three places take all that there is for them
+        let strangers =
+            (10..13).flat_map(|n| [n; 4]).filter(|n| door.handle_knock(now, address(*n), false, true) == Knock::Admit);
+        assert_eq!(strangers.count(), 8);
+        // which keeps no member out
+        assert_eq!(door.handle_knock(now, address(1), true, false), Knock::Admit);
+        assert_eq!(door.handle_knock(now, address(1), true, false), Knock::Admit);
+        assert_eq!(door.handle_knock(now, address(1), true, false), Knock::Prove, "the name of a member is no proof");
+        for _ in 0..6 {
+            assert_eq!(door.handle_knock(now, address(1), true, true), Knock::Admit);
+        }
+        assert_eq!(door.handle_knock(now, address(1), true, true), Knock::Refuse, "there is an end to it");
+        door.handle_left(address(1), true);
+        assert_eq!(door.handle_knock(now, address(2), true, true), Knock::Admit);
+    }
+
+    #[test]
+    fn a_network_of_ipv6_counts_as_one_caller() {
+        let one: IpAddr = "2001:db8:1:2::1".parse().unwrap();
+        let two: IpAddr = "2001:db8:1:2:ffff::9".parse().unwrap();
+        assert_eq!(caller_of(one), caller_of(two));
+        assert_eq!(caller_of("::ffff:10.0.0.1".parse().unwrap()), address(1));
+    }
+
+    proptest! {
+        #[test]
+        fn no_sequence_of_knocks_admits_more_strangers_than_there_are_places(
+            knocks in proptest::collection::vec((0u8..4, any::<bool>(), any::<bool>(), any::<bool>(), 0u64..100_000), 0..400)
+        ) {
+            let terms = DoorTerms { strangers: 8, strangers_of_one: 3, addresses: 3, ..DoorTerms::default() };
+            let mut door = Doorkeeper::new(terms);
+            let mut now = Moment::from_micros(0);
+            let mut inside: Vec<u8> = Vec::new();
+            let mut members = 0;
+            for (n, member, proven, leaves, wait) in knocks {
+                now = now + Duration::from_micros(wait);
+                if leaves && let Some(gone) = inside.pop() {
+                    door.handle_left(address(gone), false);
+                }
+                if door.handle_knock(now, address(n), member, proven) == Knock::Admit {
+                    if member {
+                        members += 1;
+                    } else {
+                        inside.push(n);
+                    }
+                }
+                prop_assert!(members <= terms.strangers);
+                prop_assert!(inside.len() <= terms.strangers);
+                prop_assert!(inside.iter().filter(|i| **i == n).count() <= terms.strangers_of_one);
+                prop_assert!(door.callers.len() <= terms.addresses);
+            }
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! When a project gets another primary: the ledger's leader decides, and only the epoch makes it true.
+//!
+//! A node counts as lost when at least two voters' own views call it down (or every voter, where there are fewer than two others), when it
+//! has not renewed its lease with the leader, and when all that has lasted `hold_down`. It also counts as lost when it has gone without a lease for `silent_for`,
+//! however well the gossip speaks of it, or when it says itself that it is down: a node that renews none, or has not applied what it must to be granted one, cannot write (its disk is full or
+//! hangs, its ledger has stopped), and what counts is what a node can do. A project goes home again when its home has been well and
+//! caught up for `return_after`. Nothing here moves anything: it proposes, with the epoch it was decided under.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::ledger::records::{NodeRecord, Project, Role};
+use crate::members::placement::{self, Candidate};
+use crate::members::since::{keep_since, lasted};
+use crate::words::moment::Moment;
+use crate::words::names::{Epoch, NodeId, ProjectName};
+
+/// How patient failover is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailoverTerms {
+    /// How long a node must look lost before its projects move.
+    pub hold_down: Duration,
+    /// How long a project's home must be well before it moves back.
+    pub return_after: Duration,
+    /// A voter's view older than this does not count.
+    pub view_age: Duration,
+    /// How long a node must be without a lease to be lost though the gossip calls it up; longer than a lease.
+    pub silent_for: Duration,
+}
+
+/// What the leader knows at one moment.
+pub struct Situation<'a> {
+    /// All members.
+    pub nodes: &'a [NodeRecord],
+    /// The ledger's voters.
+    pub voters: &'a BTreeSet<NodeId>,
+    /// All projects.
+    pub projects: &'a [Project],
+    /// Who has an unexpired lease and has applied all but the newest entries; the leader itself is among them.
+    pub caught_up: &'a BTreeSet<NodeId>,
+    /// Who has an unexpired lease at all; the leader itself is among them.
+    pub renewing: &'a BTreeSet<NodeId>,
+}
+
+/// One proposal: give `project` to `node`, if its epoch is still `expect_epoch`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// The project.
+    pub project: ProjectName,
+    /// Its next primary.
+    pub node: NodeId,
+    /// The epoch this was decided under.
+    pub expect_epoch: Epoch,
+}
+
+/// The leader's memory of how long things have been so. Another leader starts with an empty one.
+#[derive(Clone, Debug)]
+pub struct Failover {
+    terms: FailoverTerms,
+    views: BTreeMap<NodeId, (Moment, BTreeSet<NodeId>)>,
+    lost_since: BTreeMap<NodeId, Moment>,
+    silent_since: BTreeMap<NodeId, Moment>,
+    well_since: BTreeMap<NodeId, Moment>,
+}
+
+impl Failover {
+    /// Knows nothing yet.
+    pub fn new(terms: FailoverTerms) -> Self {
+        Failover {
+            terms,
+            views: BTreeMap::new(),
+            lost_since: BTreeMap::new(),
+            silent_since: BTreeMap::new(),
+            well_since: BTreeMap::new(),
+        }
+    }
+
+    /// `voter` told which members it sees as down. It names itself if it cannot write.
+    pub fn handle_view(&mut self, now: Moment, voter: NodeId, down: BTreeSet<NodeId>) {
+        self.views.insert(voter, (now, down));
+    }
+
+    /// Decides what to propose at `now`. To be called a few times a second.
+    pub fn handle_timeout(&mut self, now: Moment, situation: &Situation<'_>) -> Vec<Assignment> {
+        let replicas = situation.nodes.iter().filter(|n| n.role == Role::Replica).map(|n| n.id);
+        let silent: BTreeSet<NodeId> = replicas.filter(|n| !situation.renewing.contains(n)).collect();
+        keep_since(&mut self.silent_since, now, &silent);
+        let lost = self.lost(now, situation);
+        let well: BTreeSet<NodeId> = situation.caught_up.difference(&lost).copied().collect();
+        keep_since(&mut self.lost_since, now, &lost);
+        keep_since(&mut self.well_since, now, &well);
+
+        let by_id: BTreeMap<NodeId, &NodeRecord> = situation.nodes.iter().map(|n| (n.id, n)).collect();
+        let able: Vec<Candidate> = well
+            .iter()
+            .filter_map(|id| by_id.get(id))
+            .filter(|n| n.role == Role::Replica)
+            .map(|n| Candidate::of(n))
+            .collect();
+        let mut load: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for project in situation.projects {
+            *load.entry(project.primary).or_default() += 1;
+        }
+        let mut assignments = Vec::new();
+        for project in situation.projects {
+            let gone = !by_id.contains_key(&project.primary);
+            let lost_long = lasted(&self.lost_since, now, project.primary, self.terms.hold_down)
+                || lasted(&self.silent_since, now, project.primary, self.terms.silent_for);
+            let home_well_long = lasted(&self.well_since, now, project.home, self.terms.return_after);
+            let next = if gone || lost_long {
+                let home = by_id.get(&project.home).or_else(|| by_id.get(&project.primary)).map(|n| n.region.clone());
+                home.or_else(|| able.first().map(|c| c.region.clone()))
+                    .and_then(|region| placement::primary(&project.name, &region, &able, &load))
+            } else if project.primary != project.home && home_well_long {
+                Some(project.home)
+            } else {
+                None
+            };
+            if let Some(node) = next.filter(|n| *n != project.primary) {
+                *load.entry(node).or_default() += 1;
+                assignments.push(Assignment { project: project.name.clone(), node, expect_epoch: project.epoch });
+            }
+        }
+        assignments
+    }
+
+    /// Who looks lost at `now`.
+    fn lost(&self, now: Moment, situation: &Situation<'_>) -> BTreeSet<NodeId> {
+        let mut own_word = BTreeSet::new();
+        let mut witnesses: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for (voter, (at, down)) in &self.views {
+            if down.contains(voter) && now.since(*at) <= self.terms.view_age && !situation.renewing.contains(voter) {
+                own_word.insert(*voter);
+            }
+            if situation.voters.contains(voter) && now.since(*at) <= self.terms.view_age {
+                for node in down {
+                    *witnesses.entry(*node).or_default() += 1;
+                }
+            }
+        }
+        witnesses
+            .into_iter()
+            .filter(|(node, count)| {
+                let others = situation.voters.iter().filter(|v| *v != node).count();
+                *count >= others.clamp(1, 2) && !situation.renewing.contains(node)
+            })
+            .map(|(node, _)| node)
+            .chain(own_word)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::moment::Timestamp;
+    use crate::words::names::ProjectId;
+
+    const TERMS: FailoverTerms = FailoverTerms {
+        hold_down: Duration::from_secs(1),
+        return_after: Duration::from_secs(20),
+        view_age: Duration::from_secs(3),
+        silent_for: Duration::from_secs(10),
+    };
+
+    struct World {
+        nodes: Vec<NodeRecord>,
+        project: Project,
+        /// In place of `project`, if there are any.
+        projects: Vec<Project>,
+        alive: BTreeSet<NodeId>,
+        failover: Failover,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let node = |n: u64| NodeRecord {
+                id: NodeId(n),
+                name: format!("n{n}").parse().unwrap(),
+                region: format!("r{n}").parse().unwrap(),
+                role: Role::Replica,
+                address: ([127, 0, 0, 1], 1).into(),
+                url: String::new(),
+            };
+            let project = Project {
+                id: ProjectId(1),
+                name: "demo".parse().unwrap(),
+                public: true,
+                durability: 2,
+                home: NodeId(1),
+                primary: NodeId(1),
+                epoch: Epoch::FIRST,
+                created: Timestamp(0),
+                upstream: None,
+                proxy: Default::default(),
+                metadata: Default::default(),
+            };
+            World {
+                nodes: (1..=3).map(node).collect(),
+                project,
+                projects: Vec::new(),
+                alive: (1..=3).map(NodeId).collect(),
+                failover: Failover::new(TERMS),
+            }
+        }
+
+        fn tick(&mut self, seconds: u64, views: &[(u64, &[u64])]) -> Vec<Assignment> {
+            let now = Moment::from_micros(1_000_000 * (1000 + seconds));
+            for (voter, down) in views {
+                self.failover.handle_view(now, NodeId(*voter), down.iter().map(|n| NodeId(*n)).collect());
+            }
+            let voters = (1..=3).map(NodeId).collect();
+            let situation = Situation {
+                nodes: &self.nodes,
+                voters: &voters,
+                projects: if self.projects.is_empty() { std::slice::from_ref(&self.project) } else { &self.projects },
+                caught_up: &self.alive,
+                renewing: &self.alive,
+            };
+            self.failover.handle_timeout(now, &situation)
+        }
+    }
+
+    #[test]
+    fn one_view_alone_moves_nothing_and_neither_does_a_moment() {
+        let mut world = World::new();
+        world.alive.remove(&NodeId(1));
+        assert!(world.tick(0, &[(2, &[1])]).is_empty());
+        assert!(world.tick(2, &[(2, &[1]), (3, &[])]).is_empty());
+        assert!(world.tick(3, &[(2, &[1]), (3, &[1])]).is_empty(), "two views, but only just");
+        let moved = world.tick(4, &[(2, &[1]), (3, &[1])]);
+        assert_eq!(moved.len(), 1);
+        assert_eq!(moved[0].expect_epoch, Epoch::FIRST);
+        assert_ne!(moved[0].node, NodeId(1));
+    }
+
+    #[test]
+    fn a_node_that_renews_its_lease_is_not_lost_whatever_the_gossip_says() {
+        let mut world = World::new();
+        for s in 0..5 {
+            assert!(world.tick(s, &[(2, &[1]), (3, &[1])]).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_node_that_only_gossips_loses_its_projects_after_a_while() {
+        let mut world = World::new();
+        world.alive.remove(&NodeId(1));
+        for s in 0..10 {
+            assert!(world.tick(s, &[(2, &[]), (3, &[])]).is_empty(), "second {s}");
+        }
+        let moved = world.tick(10, &[(2, &[]), (3, &[])]);
+        assert_eq!(moved.len(), 1);
+        assert_ne!(moved[0].node, NodeId(1));
+        world.alive.insert(NodeId(1));
+        assert!(world.tick(11, &[]).is_empty(), "it can write again");
+        world.alive.remove(&NodeId(1));
+        assert!(world.tick(12, &[]).is_empty(), "it was silent for no more than a moment");
+    }
+
+    #[test]
+    fn a_node_that_says_itself_that_it_cannot_write_loses_its_projects_soon() {
+        let mut world = World::new();
+        assert!(world.tick(0, &[(1, &[1])]).is_empty(), "its lease still runs");
+        world.alive.remove(&NodeId(1));
+        assert!(world.tick(1, &[(1, &[1])]).is_empty());
+        let moved = world.tick(2, &[(1, &[1])]);
+        assert_eq!(moved.len(), 1);
+        assert_ne!(moved[0].node, NodeId(1));
+    }
+
+    #[test]
+    fn all_projects_of_a_lost_node_move_at_once_and_are_shared_out() {
+        let mut world = World::new();
+        world.alive.remove(&NodeId(1));
+        let named = |n| Project { name: format!("p{n}").parse().unwrap(), id: ProjectId(n), ..world.project.clone() };
+        let projects: Vec<Project> = (1..=1000).map(named).collect();
+        world.projects = projects;
+        world.tick(0, &[(2, &[1]), (3, &[1])]);
+        let moved = world.tick(1, &[(2, &[1]), (3, &[1])]);
+        assert_eq!(moved.len(), 1000);
+        let to = |node| moved.iter().filter(|a| a.node == NodeId(node)).count();
+        assert_eq!((to(2), to(3)), (500, 500));
+    }
+
+    #[test]
+    fn a_project_goes_home_after_a_good_while() {
+        let mut world = World::new();
+        world.project.primary = NodeId(2);
+        assert!(world.tick(0, &[]).is_empty());
+        assert!(world.tick(19, &[]).is_empty());
+        assert_eq!(world.tick(20, &[])[0].node, NodeId(1));
+    }
+
+    #[test]
+    fn old_views_do_not_count() {
+        let mut world = World::new();
+        world.alive.remove(&NodeId(1));
+        world.tick(0, &[(2, &[1]), (3, &[1])]);
+        assert!(world.tick(4, &[(2, &[1])]).is_empty());
+    }
+}

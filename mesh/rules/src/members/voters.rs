@@ -1,0 +1,396 @@
+//! Which replicas vote in the ledger, and the next step towards that.
+//!
+//! Five voters where there are five regions, else three; one in each region while regions last. Who votes goes on voting, also while it is away for a while. A
+//! voter that has been down for [`VoterTerms::hold_down`] is gone: one that is live and caught up takes its place, of its own region if there is one. Nobody else
+//! ever becomes a voter, so a dead candidate is passed over and blocks nothing. A step is taken only if a majority of the voters before it and of those after
+//! it are live (both must agree: Ongaro's thesis, 4.3), and if as many live voters are left as there were. What was begun is finished first.
+//!
+//! The leader asks after each step. Another leader begins with an empty memory, so nothing is replaced before it has itself seen a voter down for so long.
+
+use core::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::ledger::records::{NodeRecord, Role};
+use crate::members::since::{keep_since, lasted};
+use crate::words::moment::Moment;
+use crate::words::names::{NodeId, Region};
+
+/// How patient the choice of voters is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VoterTerms {
+    /// How long a voter must be down before another takes its place.
+    pub hold_down: Duration,
+    /// How long a replica must be live and caught up before it takes the place of another; to be added to them it need not wait.
+    pub settle: Duration,
+}
+
+/// What the leader knows at one moment.
+pub struct Situation<'a> {
+    /// The leader itself.
+    pub leader: NodeId,
+    /// All members.
+    pub nodes: &'a [NodeRecord],
+    /// The sets of voters: one, or two while the second takes the place of the first.
+    pub sets: &'a [BTreeSet<NodeId>],
+    /// Whom the ledger replicates to, voters or not, and where it thinks they are; nothing if that cannot be read.
+    pub followers: &'a BTreeMap<NodeId, Option<SocketAddr>>,
+    /// Who is up; the leader itself is.
+    pub live: &'a BTreeSet<NodeId>,
+    /// Who has all but the newest entries in its log.
+    pub caught_up: &'a BTreeSet<NodeId>,
+}
+
+/// The next change of the ledger's membership.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A change of voters was cut: these, its second set, are to be the only one.
+    Finish(BTreeSet<NodeId>),
+    /// A replica is to follow.
+    Follow(NodeId, SocketAddr),
+    /// A follower is somewhere else now.
+    Move(NodeId, SocketAddr),
+    /// These are to vote.
+    Vote(BTreeSet<NodeId>),
+}
+
+/// The leader's memory of who has been down and who well, and since when.
+#[derive(Clone, Debug)]
+pub struct Voters {
+    terms: VoterTerms,
+    down_since: BTreeMap<NodeId, Moment>,
+    well_since: BTreeMap<NodeId, Moment>,
+}
+
+impl Voters {
+    /// Knows nothing yet.
+    pub fn new(terms: VoterTerms) -> Self {
+        Voters { terms, down_since: BTreeMap::new(), well_since: BTreeMap::new() }
+    }
+
+    /// Decides what to do at `now`, if anything. To be called a few times a second.
+    pub fn handle_timeout(&mut self, now: Moment, situation: &Situation<'_>) -> Option<Step> {
+        let replicas: Vec<&NodeRecord> = situation.nodes.iter().filter(|n| n.role == Role::Replica).collect();
+        let live = |node: &NodeId| *node == situation.leader || situation.live.contains(node);
+        let ids = replicas.iter().map(|n| n.id);
+        let down: BTreeSet<NodeId> = ids.clone().filter(|id| !live(id)).collect();
+        let well: BTreeSet<NodeId> = ids.filter(|id| live(id) && situation.caught_up.contains(id)).collect();
+        keep_since(&mut self.down_since, now, &down);
+        keep_since(&mut self.well_since, now, &well);
+
+        if let [_, .., last] = situation.sets {
+            return Some(Step::Finish(last.clone()));
+        }
+        for node in replicas.iter().filter(|n| n.id != situation.leader) {
+            match situation.followers.get(&node.id) {
+                None => return Some(Step::Follow(node.id, node.address)),
+                Some(known) if *known != Some(node.address) => return Some(Step::Move(node.id, node.address)),
+                Some(_) => {}
+            }
+        }
+        let current = situation.sets.first()?;
+        let wanted = self.wanted(now, situation, &replicas, current);
+        let agrees = |set: &BTreeSet<NodeId>| set.iter().filter(|n| live(n)).count() > set.len() / 2;
+        let kept = wanted.iter().filter(|n| live(n)).count() >= current.iter().filter(|n| live(n)).count();
+        (wanted != *current && kept && agrees(current) && agrees(&wanted)).then_some(Step::Vote(wanted))
+    }
+
+    /// Who should vote, of those who do and those who could.
+    fn wanted(
+        &self,
+        now: Moment,
+        situation: &Situation<'_>,
+        replicas: &[&NodeRecord],
+        current: &BTreeSet<NodeId>,
+    ) -> BTreeSet<NodeId> {
+        let regions: BTreeSet<&Region> = replicas.iter().map(|n| &n.region).collect();
+        let count = voter_count(replicas.len(), regions.len());
+        let gone = |node: &NodeId| lasted(&self.down_since, now, *node, self.terms.hold_down);
+        let grows = current.len() < count;
+        let able = |node: &NodeId| {
+            let settled = lasted(&self.well_since, now, *node, self.terms.settle);
+            situation.followers.contains_key(node) && (settled || grows && self.well_since.contains_key(node))
+        };
+        let stays = |node: &NodeId| current.contains(node) && !gone(node);
+        let pool = replicas.iter().filter(|n| stays(&n.id) || !current.contains(&n.id) && able(&n.id));
+        let mut by_region: BTreeMap<&Region, Vec<NodeId>> = BTreeMap::new();
+        for node in pool {
+            by_region.entry(&node.region).or_default().push(node.id);
+        }
+        for ids in by_region.values_mut() {
+            ids.sort_by_key(|id| (!current.contains(id), *id != situation.leader, *id));
+        }
+        // regions that have voters come first, so that a new region displaces nobody while the count is full; then those that had one
+        let had: BTreeSet<&Region> = replicas.iter().filter(|n| current.contains(&n.id)).map(|n| &n.region).collect();
+        let mut order: Vec<(&&Region, &Vec<NodeId>)> = by_region.iter().collect();
+        order
+            .sort_by_key(|(region, ids)| (!ids.iter().any(|id| current.contains(id)), !had.contains(**region), ids[0]));
+        let mut chosen = BTreeSet::new();
+        for round in 0..replicas.len() {
+            for id in order.iter().filter_map(|(_, ids)| ids.get(round)) {
+                if chosen.len() < count {
+                    chosen.insert(*id);
+                }
+            }
+        }
+        // a place that nobody can take stays with who is gone: fewer voters would survive no more
+        for node in replicas.iter().filter(|n| current.contains(&n.id) && gone(&n.id)) {
+            if chosen.len() < count.min(current.len()) {
+                chosen.insert(node.id);
+            }
+        }
+        chosen
+    }
+}
+
+/// How many voters a mesh of so many replicas in so many regions has: 5 where there are five regions, else 3, fewer only where there are fewer nodes.
+fn voter_count(nodes: usize, regions: usize) -> usize {
+    if regions >= 5 { 5 } else { nodes.min(3) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TERMS: VoterTerms = VoterTerms { hold_down: Duration::from_secs(300), settle: Duration::from_secs(3) };
+
+    fn set(ids: &[u64]) -> BTreeSet<NodeId> {
+        ids.iter().map(|n| NodeId(*n)).collect()
+    }
+
+    fn address(port: u16) -> SocketAddr {
+        ([127, 0, 0, 1], port).into()
+    }
+
+    /// A ledger that does what it is told, and the leader that tells it.
+    struct World {
+        nodes: Vec<NodeRecord>,
+        sets: Vec<BTreeSet<NodeId>>,
+        followers: BTreeMap<NodeId, Option<SocketAddr>>,
+        live: BTreeSet<NodeId>,
+        caught_up: BTreeSet<NodeId>,
+        now: Moment,
+        voters: Voters,
+    }
+
+    impl World {
+        /// Node `n` stands in the region of its place in `regions`; node 1 leads; all are well and follow.
+        fn new(regions: &[&str], voters: &[u64]) -> Self {
+            let node = |(n, region): (usize, &&str)| NodeRecord {
+                id: NodeId(n as u64 + 1),
+                name: format!("n{n}").parse().unwrap(),
+                region: region.parse().unwrap(),
+                role: Role::Replica,
+                address: address(1),
+                url: String::new(),
+            };
+            let nodes: Vec<_> = regions.iter().enumerate().map(node).collect();
+            let all: BTreeSet<NodeId> = nodes.iter().map(|n| n.id).collect();
+            World {
+                sets: vec![set(voters)],
+                followers: all.iter().map(|n| (*n, Some(address(1)))).collect(),
+                live: all.clone(),
+                caught_up: all,
+                nodes,
+                now: Moment::from_micros(1_000_000_000),
+                voters: Voters::new(TERMS),
+            }
+        }
+
+        fn step(&mut self) -> Option<Step> {
+            let situation = Situation {
+                leader: NodeId(1),
+                nodes: &self.nodes,
+                sets: &self.sets,
+                followers: &self.followers,
+                live: &self.live,
+                caught_up: &self.caught_up,
+            };
+            self.voters.handle_timeout(self.now, &situation)
+        }
+
+        fn obey(&mut self, step: Step) {
+            match step {
+                Step::Finish(voters) | Step::Vote(voters) => self.sets = vec![voters],
+                Step::Follow(node, address) | Step::Move(node, address) => {
+                    self.followers.insert(node, Some(address));
+                }
+            }
+        }
+
+        /// Lets so many seconds pass, a step each; whether anything was done.
+        fn pass(&mut self, seconds: u64) -> bool {
+            let mut any = false;
+            for _ in 0..seconds {
+                self.now = self.now + Duration::from_secs(1);
+                if let Some(step) = self.step() {
+                    any = true;
+                    self.obey(step);
+                }
+            }
+            any
+        }
+
+        fn die(&mut self, node: u64) {
+            self.live.remove(&NodeId(node));
+            self.caught_up.remove(&NodeId(node));
+        }
+
+        fn revive(&mut self, node: u64) {
+            self.live.insert(NodeId(node));
+            self.caught_up.insert(NodeId(node));
+        }
+    }
+
+    #[test]
+    fn three_regions_give_three_voters_one_in_each_and_five_give_five() {
+        let mut world = World::new(&["a", "a", "b", "c", "b"], &[1]);
+        world.pass(2);
+        assert_eq!(world.sets, [set(&[1, 3, 4])]);
+        let mut world = World::new(&["a", "a", "b", "c", "b"], &[2, 4, 5]);
+        assert!(!world.pass(10), "who votes goes on voting");
+        let mut world = World::new(&["a", "b", "c", "d", "e", "a", "b"], &[1]);
+        world.pass(2);
+        assert_eq!(world.sets, [set(&[1, 2, 3, 4, 5])]);
+        let mut world = World::new(&["a", "a"], &[1]);
+        world.pass(2);
+        assert_eq!(world.sets, [set(&[1, 2])]);
+    }
+
+    #[test]
+    fn a_change_that_was_cut_is_finished_before_anything_else() {
+        let mut world = World::new(&["a", "b", "c"], &[]);
+        world.sets = vec![set(&[1]), set(&[1, 2])];
+        world.followers.remove(&NodeId(3));
+        assert_eq!(world.step(), Some(Step::Finish(set(&[1, 2]))));
+        world.pass(3);
+        assert_eq!(world.sets, [set(&[1, 2, 3])]);
+    }
+
+    #[test]
+    fn a_follower_that_moved_is_told_of_once() {
+        let mut world = World::new(&["a", "b", "c"], &[1, 2, 3]);
+        world.nodes[1].address = address(2);
+        let step = world.step().unwrap();
+        assert_eq!(step, Step::Move(NodeId(2), address(2)));
+        world.obey(step);
+        assert_eq!(world.step(), None);
+    }
+
+    #[test]
+    fn a_voter_that_is_gone_for_good_is_replaced_and_one_that_is_away_is_not() {
+        let mut world = World::new(&["a", "b", "c", "d", "b"], &[1, 2, 3]);
+        world.die(2);
+        assert!(!world.pass(200), "it may come back");
+        world.revive(2);
+        assert!(!world.pass(200));
+        world.die(2);
+        assert!(!world.pass(300), "it was away for less than that at a time");
+        assert!(world.pass(5));
+        assert_eq!(world.sets, [set(&[1, 3, 5])], "another of its region");
+        world.revive(2);
+        assert!(!world.pass(1000), "who comes back takes nobody's place");
+        world.die(5);
+        world.die(2);
+        world.pass(310);
+        assert_eq!(world.sets, [set(&[1, 3, 4])], "a region is gone: one of another");
+    }
+
+    #[test]
+    fn a_region_that_comes_back_takes_the_place_of_a_second_of_another() {
+        let mut world = World::new(&["a", "b", "c", "a"], &[1, 2, 3]);
+        world.die(3);
+        world.pass(310);
+        assert_eq!(world.sets, [set(&[1, 2, 4])]);
+        world.revive(3);
+        assert!(!world.pass(2), "not at once");
+        world.pass(3);
+        assert_eq!(world.sets, [set(&[1, 2, 3])]);
+        assert!(!world.pass(1000));
+    }
+
+    #[test]
+    fn a_dead_candidate_blocks_nothing() {
+        let mut world = World::new(&["a", "b", "c"], &[1]);
+        world.die(3);
+        world.pass(2);
+        assert_eq!(world.sets, [set(&[1, 2])]);
+        world.revive(3);
+        world.pass(2);
+        assert_eq!(world.sets, [set(&[1, 2, 3])]);
+        let mut world = World::new(&["a", "b", "c", "b", "b"], &[1, 2, 3]);
+        for dead in [2, 4] {
+            world.die(dead);
+        }
+        world.pass(310);
+        assert_eq!(world.sets, [set(&[1, 3, 5])]);
+    }
+
+    #[test]
+    fn without_a_successor_nothing_changes_and_without_majorities_neither() {
+        let mut world = World::new(&["a", "b", "c"], &[1, 2, 3]);
+        world.die(3);
+        assert!(!world.pass(1000), "two voters would survive no more than three of which one is dead");
+        let mut world = World::new(&["a", "b", "c", "d"], &[1, 2, 3]);
+        for dead in [2, 3] {
+            world.die(dead);
+        }
+        assert!(!world.pass(1000), "one of three cannot decide anything");
+        let mut world = World::new(&["a", "b", "c", "d"], &[1, 2, 3]);
+        world.die(3);
+        world.caught_up.remove(&NodeId(4));
+        assert!(!world.pass(1000), "nobody votes who has not caught up");
+    }
+
+    proptest! {
+        /// Whatever dies and comes back: no step without live majorities, no new voter that is dead or behind, never fewer live voters; and when it stops,
+        /// nothing changes any more after a while, and every voter is live if there are enough who are.
+        #[test]
+        fn voters_heal_and_do_not_flap(
+            regions in proptest::collection::vec(0usize..6, 1..9),
+            happenings in proptest::collection::vec((0u64..9, any::<bool>(), 1u64..400), 0..12),
+        ) {
+            let names = ["a", "b", "c", "d", "e", "f"];
+            let regions: Vec<&str> = regions.iter().map(|r| names[*r]).collect();
+            let mut world = World::new(&regions, &[1]);
+            let check = |world: &mut World, seconds: u64| -> Result<(), TestCaseError> {
+                for _ in 0..seconds {
+                    world.now = world.now + Duration::from_secs(1);
+                    let before = world.sets[0].clone();
+                    let alive = world.live.clone();
+                    let live = |set: &BTreeSet<NodeId>| set.intersection(&alive).count();
+                    let Some(step) = world.step() else { continue };
+                    if let Step::Vote(after) = &step {
+                        prop_assert!(live(&before) * 2 > before.len() && live(after) * 2 > after.len(), "{before:?} to {after:?}");
+                        prop_assert!(live(after) >= live(&before), "{before:?} to {after:?}");
+                        prop_assert!(after.difference(&before).all(|n| world.caught_up.contains(n)));
+                    }
+                    world.obey(step);
+                }
+                Ok(())
+            };
+            check(&mut world, 5)?;
+            for (node, dies, seconds) in happenings {
+                let node = node % regions.len() as u64 + 1;
+                match dies {
+                    true if node != 1 => world.die(node),
+                    true => {}
+                    false => world.revive(node),
+                }
+                // a leader leads only while a majority hears it
+                if world.sets[0].intersection(&world.live).count() * 2 <= world.sets[0].len() {
+                    world.revive(node);
+                }
+                check(&mut world, seconds)?;
+            }
+            check(&mut world, 2000)?;
+            let settled = world.sets.clone();
+            check(&mut world, 1000)?;
+            prop_assert_eq!(&settled, &world.sets, "it flaps");
+            let count = voter_count(regions.len(), regions.iter().collect::<BTreeSet<_>>().len());
+            let live = settled[0].intersection(&world.live).count();
+            prop_assert_eq!(live, count.min(world.live.len()), "{:?} of {:?}", settled, world.live);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! People and what acts for them: who may do what.
+
+pub mod access;

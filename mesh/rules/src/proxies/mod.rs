@@ -1,0 +1,4 @@
+//! Other registries: what is cached of them, and what a request means that names one.
+
+pub mod mirror;
+pub mod proxy;

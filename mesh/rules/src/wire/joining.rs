@@ -1,0 +1,45 @@
+//! How a node is let in.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ledger::records::NodeRecord;
+
+/// What a node shows to be let in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinRequest {
+    /// The secret of its token.
+    pub secret: Vec<u8>,
+    /// Its certificate request (PEM), naming the identity it chose.
+    pub certificate_request: String,
+    /// Its record.
+    pub node: NodeRecord,
+}
+
+impl JoinRequest {
+    /// Whether each field is of a size and form that is worth a look at the ledger.
+    pub fn check(&self) -> Result<(), &'static str> {
+        if self.secret.len() != SECRET {
+            return Err("this is not the secret of a token");
+        }
+        if self.certificate_request.len() > 8 << 10 {
+            return Err("the certificate request is too long");
+        }
+        self.node.check()
+    }
+}
+
+/// The length of a token's secret in bytes.
+pub const SECRET: usize = 32;
+
+/// What it gets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinGrant {
+    /// Its certificate (PEM).
+    pub certificate: String,
+    /// The CA's certificate (PEM).
+    pub authority: String,
+    /// The CA's key (PEM): every replica can let others in, so that no single node is needed for it. `None` for an edge.
+    pub authority_key: Option<String>,
+    /// The members so far.
+    pub nodes: Vec<NodeRecord>,
+}

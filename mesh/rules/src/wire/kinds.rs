@@ -1,0 +1,145 @@
+//! How a stream begins, who may begin which, and how long its first frame may be.
+
+use serde::{Deserialize, Serialize};
+
+use super::ask::Ask;
+use super::blobs::{Bulk, MAX_HAVE};
+use super::frames::{HEAD, LARGEST, MANIFEST, SMALL};
+use super::joining::JoinRequest;
+use super::{BadMessage, VERSION};
+use crate::members::door::Standing;
+
+/// How a stream between nodes begins: what it is for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Open {
+    /// One question.
+    Ask(Ask),
+    /// Read leases, see [`FromHolder`](super::FromHolder).
+    Lease,
+    /// Bytes.
+    Bulk(Bulk),
+}
+
+/// Why a frame is not read any further.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotRead {
+    /// The peer speaks another version, or it is no message.
+    #[error(transparent)]
+    Bad(#[from] BadMessage),
+    /// The peer may not ask that.
+    #[error("{0}")]
+    NotAllowed(&'static str),
+    /// It is longer than any message of its kind.
+    #[error("a message of {length} bytes is longer than its kind may be ({largest})")]
+    TooLong {
+        /// Its length.
+        length: usize,
+        /// What its kind may have.
+        largest: usize,
+    },
+}
+
+/// Which streams whom are open to, and how long their first frame may be: the numbers are those that the derived encoding gives to the variants, in their
+/// order. A test holds the table to them.
+const KINDS: &[(u8, u8, &str, bool, usize)] = &[
+    // (of Open, of Ask or Bulk, name, for edges too, longest frame)
+    (0, 0, "Raft", false, LARGEST),
+    (0, 1, "Propose", false, MANIFEST),
+    (0, 2, "ReadIndex", false, SMALL),
+    (0, 3, "Write", false, MANIFEST),
+    (0, 4, "Have", true, SMALL + MAX_HAVE * 72),
+    (0, 5, "Replicate", false, SMALL),
+    (0, 6, "Revoke", false, SMALL),
+    (0, 7, "Resolve", true, SMALL),
+    (0, 8, "Recheck", true, SMALL),
+    (0, 9, "Spare", false, SMALL),
+    (0, 10, "Look", true, SMALL),
+    (0, 11, "Identify", true, SMALL),
+    (0, 12, "Introduce", true, SMALL),
+    (0, 13, "Join", false, SMALL),
+    (0, 14, "Preheat", false, SMALL),
+    (0, 15, "Referrers", true, SMALL),
+    (0, 16, "Token", true, SMALL),
+    (0, 17, "Renew", true, SMALL),
+    (0, 18, "Present", true, SMALL),
+    (0, 19, "Announce", false, 1 << 20),
+    (0, 20, "Build", true, SMALL),
+    (1, 0, "Lease", false, SMALL),
+    (2, 0, "Fetch", true, SMALL),
+    (2, 1, "Copy", false, SMALL),
+    (2, 2, "Snapshot", false, 1 << 20),
+];
+
+/// The numbers of [`Open`] and [`Ask::Renew`], [`Ask::Join`].
+const ASK: u8 = 0;
+
+const RENEW: u8 = 17;
+
+const JOIN: u8 = 13;
+
+/// What the head of a frame says it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    open: u8,
+    kind: u8,
+}
+
+impl Kind {
+    /// Reads the head of a frame: its first [`HEAD`] bytes, or all of it if it is shorter.
+    pub fn of(head: &[u8]) -> Result<Self, BadMessage> {
+        match head {
+            [VERSION, 1, ..] => Ok(Kind { open: 1, kind: 0 }),
+            [VERSION, open @ (0 | 2), kind, ..] => Ok(Kind { open: *open, kind: *kind }),
+            [VERSION, ..] => Err(BadMessage::Malformed("it begins like no message".into())),
+            [version, ..] => Err(BadMessage::Version(*version)),
+            [] => Err(BadMessage::Malformed("empty".into())),
+        }
+    }
+
+    /// Whether it is a message of the consensus, which must not wait behind others.
+    pub fn is_consensus(self) -> bool {
+        (self.open, self.kind) == (ASK, 0)
+    }
+
+    /// Whether whoever has this standing may send a frame of this kind and `length`. To be asked before more of the frame is read.
+    pub fn admit(self, standing: Standing, length: usize) -> Result<(), NotRead> {
+        let row = KINDS.iter().find(|row| (row.0, row.1) == (self.open, self.kind));
+        let Some((_, _, _, edges, largest)) = row else {
+            return Err(BadMessage::Malformed("it is no message that this node knows".into()).into());
+        };
+        match standing {
+            Standing::Replica => {}
+            Standing::Edge if *edges => {}
+            Standing::Edge => return Err(NotRead::NotAllowed("an edge may not ask that")),
+            Standing::RenewOnly if (self.open, self.kind) == (ASK, RENEW) => {}
+            Standing::RenewOnly => {
+                return Err(NotRead::NotAllowed("this certificate counts no more; it may be used to renew it, only"));
+            }
+            Standing::Nobody(reason) => return Err(NotRead::NotAllowed(reason)),
+        }
+        if length > *largest { Err(NotRead::TooLong { length, largest: *largest }) } else { Ok(()) }
+    }
+}
+
+/// Whether `ask` may be put to an edge; everything else is a replica's to answer, and the asker looks at the certificate that answers.
+pub fn edges_answer(ask: &Ask) -> bool {
+    matches!(ask, Ask::Have { .. } | Ask::Recheck(_) | Ask::Build)
+}
+
+/// Reads the one frame that a stranger may send, of at most [`SMALL`] bytes: a [`JoinRequest`], and nothing else.
+pub fn decode_join(frame: &[u8]) -> Result<JoinRequest, NotRead> {
+    if frame.len() > SMALL {
+        return Err(NotRead::TooLong { length: frame.len(), largest: SMALL });
+    }
+    let kind = Kind::of(frame)?;
+    if (kind.open, kind.kind) != (ASK, JOIN) {
+        return Err(NotRead::NotAllowed("only a member may ask that"));
+    }
+    let body = frame.get(HEAD..).unwrap_or_default();
+    let request: JoinRequest = postcard::from_bytes(body).map_err(|e| BadMessage::Malformed(e.to_string()))?;
+    request.check().map_err(NotRead::NotAllowed)?;
+    Ok(request)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,55 @@
+//! Messages between nodes: what is said, not how. postcard after a version byte; a node that hears another version says so and hangs up.
+//!
+//! A file for each family. All of it is one vocabulary, so it has one address: `wire::NAME`.
+
+mod ask;
+mod blobs;
+mod frames;
+mod joining;
+mod kinds;
+mod ledger;
+mod looking;
+mod people;
+mod proxies;
+pub mod questions;
+
+use serde::Serialize;
+
+pub use ask::{Answer, Ask};
+pub use blobs::{Bulk, CopyEnd, Fetched, MAX_HAVE};
+pub use frames::{HEAD, LARGEST, SMALL};
+pub use joining::{JoinGrant, JoinRequest, SECRET};
+pub use kinds::{Kind, NotRead, Open, decode_join, edges_answer};
+pub use ledger::{FromGranter, FromHolder, NoLedger, Proposed, Write, WriteError, WriteKind};
+pub use looking::{Found, Lookup, MAX_QUESTIONS, Query};
+pub use people::{Credentials, Verdict};
+pub use proxies::{ReferrersPage, Referring, Resolution};
+
+/// The version of everything below.
+pub const VERSION: u8 = 3;
+
+/// Encodes a message behind the version byte.
+pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    // plain data without maps of unknown length: postcard cannot fail on it
+    postcard::to_extend(message, vec![VERSION]).unwrap_or_default()
+}
+
+/// Why a message could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadMessage {
+    /// Another version of the protocol.
+    #[error("the peer speaks version {0} of the mesh protocol, this node {VERSION}: upgrade the older one")]
+    Version(u8),
+    /// Not a message.
+    #[error("malformed message: {0}")]
+    Malformed(String),
+}
+
+/// Reads what [`encode`] wrote.
+pub fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, BadMessage> {
+    match bytes.split_first() {
+        Some((&VERSION, body)) => postcard::from_bytes(body).map_err(|e| BadMessage::Malformed(e.to_string())),
+        Some((version, _)) => Err(BadMessage::Version(*version)),
+        None => Err(BadMessage::Malformed("empty".into())),
+    }
+}

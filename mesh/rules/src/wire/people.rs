@@ -1,0 +1,17 @@
+//! Whose credentials these are, as an edge asks a replica.
+
+use serde::{Deserialize, Serialize};
+
+use crate::people::access::{Identity, Scope};
+
+/// What a client presented.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Credentials {
+    /// Name and password.
+    Basic(String, String),
+    /// A token of this mesh.
+    Token(String),
+}
+
+/// Who that is: an identity, and with a token what it is good for.
+pub type Verdict = (Identity, Option<Vec<Scope>>);

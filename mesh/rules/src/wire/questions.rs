@@ -1,0 +1,86 @@
+//! Questions by type: each with the one kind of answer that fits it.
+
+use std::collections::BTreeSet;
+
+use super::{Answer, Ask, Credentials, Found, Lookup, NoLedger, Proposed, Referring, Resolution, Verdict, WriteError};
+use crate::blobs::holding::{Held, Stock};
+use crate::ledger::command::{Envelope, Outcome};
+use crate::ledger::level;
+use crate::ledger::records::NodeRecord;
+use crate::people::access::Scope;
+use crate::words::digest::Digest;
+use crate::words::names::{NodeId, RepositoryName, Revision, UpstreamId};
+
+/// What one node asks another, with the type of what it hears.
+pub trait Question: Send {
+    /// What the other says.
+    type Answer: Send;
+
+    /// As it is sent.
+    fn into_ask(self) -> Ask;
+
+    /// What an answer says to it; `None` if that is the answer to something else.
+    fn read(answer: Answer) -> Option<Self::Answer>;
+}
+
+macro_rules! question {
+    ($name:ident { $($field:ident: $type:ty),* } -> $answer:ty, $ask:expr, $pattern:pat => $value:expr) => {
+        #[doc = concat!("The question [`Ask::", stringify!($name), "`].")]
+        #[derive(Clone)]
+        pub struct $name {
+            $(
+                #[doc = concat!("See [`Ask::", stringify!($name), "`].")]
+                pub $field: $type,
+            )*
+        }
+
+        impl Question for $name {
+            type Answer = $answer;
+
+            fn into_ask(self) -> Ask {
+                let $name { $($field),* } = self;
+                $ask
+            }
+
+            fn read(answer: Answer) -> Option<$answer> {
+                match answer {
+                    $pattern => Some($value),
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+question!(Raft { kind: u8, body: Vec<u8> } -> Vec<u8>, Ask::Raft { kind, body }, Answer::Raft(body) => body);
+question!(Propose { envelope: Envelope } -> Result<Proposed, NoLedger>,
+    Ask::Propose(envelope), Answer::Proposed(result) => result);
+question!(ReadIndex {} -> Result<Revision, NoLedger>, Ask::ReadIndex, Answer::ReadIndex(result) => result);
+question!(Write { write: super::Write } -> Result<Outcome, WriteError>, Ask::Write(write), Answer::Written(result) => result);
+question!(Have { digests: Vec<Digest>, repository: Option<RepositoryName> } -> Vec<Stock>,
+    Ask::Have { digests, repository }, Answer::Have(stock) => stock);
+question!(Replicate { digest: Digest, sources: Vec<NodeId>, repository: Option<RepositoryName> } -> Result<Held, String>,
+    Ask::Replicate { digest, sources, repository }, Answer::Replicated(result) => result);
+question!(Revoke { repository: RepositoryName, digest: Digest } -> bool,
+    Ask::Revoke { repository, digest }, Answer::Revoked(revoked) => revoked);
+question!(Resolve { repository: RepositoryName, reference: String } -> Resolution,
+    Ask::Resolve { repository, reference }, Answer::Resolved(resolution) => resolution);
+question!(Recheck { digest: Digest } -> (), Ask::Recheck(digest), Answer::Rechecking => ());
+question!(Spare { upstream: UpstreamId, everything: bool, millis: u64 } -> (),
+    Ask::Spare { upstream, everything, millis }, Answer::Spared => ());
+question!(Look { lookups: Vec<Lookup> } -> (Vec<Found>, bool),
+    Ask::Look(lookups), Answer::Look(found, fresh) => (found, fresh));
+question!(Identify { credentials: Credentials } -> Option<Verdict>,
+    Ask::Identify(credentials), Answer::Identified(verdict) => verdict);
+question!(Introduce { record: NodeRecord } -> (), Ask::Introduce(record), Answer::Introduced => ());
+question!(Preheat { digest: Digest, via: Option<RepositoryName> } -> Result<(), String>,
+    Ask::Preheat { digest, via }, Answer::Preheated(result) => result);
+question!(Referrers { repository: RepositoryName, subject: Digest, query: String } -> Referring,
+    Ask::Referrers { repository, subject, query }, Answer::Referring(referring) => referring);
+question!(Token { name: String, password: String, scopes: Vec<Scope> } -> Option<(String, Verdict)>,
+    Ask::Token { name, password, scopes }, Answer::Token(signed) => signed);
+question!(Renew { certificate_request: String } -> Result<String, String>,
+    Ask::Renew { certificate_request }, Answer::Renewed(result) => result);
+question!(Present {} -> (BTreeSet<NodeId>, BTreeSet<NodeId>), Ask::Present, Answer::Present { up, down } => (up, down));
+question!(Announce { edges: BTreeSet<NodeId> } -> (), Ask::Announce(edges), Answer::Announced => ());
+question!(Build {} -> level::Build, Ask::Build, Answer::Build(build) => build);

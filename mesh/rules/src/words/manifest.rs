@@ -1,0 +1,385 @@
+//! What a manifest refers to. The bytes stay as received, so that the digest cannot drift; this only reads them.
+//!
+//! Sources: image-spec `manifest.md`, `image-index.md`; distribution's `manifest/schema2`. Unknown fields are allowed and ignored.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::words::digest::Digest;
+
+/// Media types that this registry reads.
+pub mod media_type {
+    /// An OCI image or artifact.
+    pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    /// An OCI index.
+    pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    /// A Docker v2 schema 2 image.
+    pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    /// A Docker manifest list.
+    pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+}
+
+/// Largest number of references of one manifest: a bound on what one push can make the mesh check. No more fit into 4 MiB, which every registry
+/// should take (distribution-spec "Pushing Manifests").
+pub const MAX_REFERENCES: usize = 40_000;
+
+/// Why bytes are not a manifest that can be stored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadManifest {
+    /// Not JSON of the right shape.
+    #[error("the manifest is not valid: {0}")]
+    Json(String),
+    /// A type this registry does not know.
+    #[error("media type '{0}' is not a manifest; push OCI images and indexes or Docker v2 schema 2")]
+    MediaType(String),
+    /// The header and the body disagree.
+    #[error("the Content-Type '{header}' and the manifest's own mediaType '{body}' differ")]
+    Disagree {
+        /// What the request said.
+        header: String,
+        /// What the body says.
+        body: String,
+    },
+    /// More references than [`MAX_REFERENCES`].
+    #[error("the manifest refers to more than {MAX_REFERENCES} blobs and manifests")]
+    TooMany,
+    /// `schemaVersion` is missing or not 2.
+    #[error("schemaVersion must be 2")]
+    Schema,
+    /// A blob is described with a negative or contradicting size.
+    #[error("the manifest describes {0} with two different sizes")]
+    Sizes(Digest),
+}
+
+/// A blob as a manifest describes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlobReference {
+    /// Its name.
+    pub digest: Digest,
+    /// Its length as the manifest tells it.
+    pub size: u64,
+}
+
+/// What an index lists: a manifest, or a blob. The media type alone does not tell (image-spec `image-index.md`: one that is not known must not be an
+/// error), so what the repository has decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name.
+    pub digest: Digest,
+    /// Its length as the index tells it.
+    pub size: u64,
+    /// Whether its media type is that of a manifest.
+    pub manifest: bool,
+}
+
+impl Listed {
+    /// As a blob.
+    pub fn as_blob(&self) -> BlobReference {
+        BlobReference { digest: self.digest, size: self.size }
+    }
+}
+
+/// What a manifest says of the world around it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// The effective media type.
+    pub media_type: String,
+    /// Config and layers that this registry must hold (layers of the nondistributable types are not among them).
+    pub blobs: Vec<BlobReference>,
+    /// Layers of the nondistributable types. This registry need not hold them; those that were uploaded to it are kept like any layer.
+    pub optional: Vec<BlobReference>,
+    /// What an index lists.
+    pub children: Vec<Listed>,
+    /// What it is about, for referrers.
+    pub subject: Option<Digest>,
+    /// `artifactType`, or the config's media type for images (spec: "Pushing Manifests with Subject").
+    pub artifact_type: Option<String>,
+    /// Its annotations, shown in the referrers list.
+    pub annotations: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Written {
+    schema_version: Option<u32>,
+    media_type: Option<String>,
+    config: Option<WrittenDescriptor>,
+    layers: Option<Vec<WrittenDescriptor>>,
+    /// The outer one: whether it is written at all. Go writes an empty list as `null`.
+    #[serde(default, deserialize_with = "written")]
+    manifests: Option<Option<Vec<WrittenDescriptor>>>,
+    subject: Option<WrittenDescriptor>,
+    artifact_type: Option<String>,
+    /// Go reads `null` as an empty text.
+    annotations: Option<BTreeMap<String, Option<String>>>,
+}
+
+/// Tells a field that is `null` from one that is not there.
+fn written<'de, T, D>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: serde::Deserializer<'de>,
+{
+    Option::deserialize(deserializer).map(Some)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenDescriptor {
+    media_type: Option<String>,
+    digest: Digest,
+    size: u64,
+}
+
+/// Layers that a registry does not have to hold (image-spec `layer.md`, deprecated; Docker's foreign layers).
+fn nondistributable(media_type: &str) -> bool {
+    media_type.starts_with("application/vnd.oci.image.layer.nondistributable.")
+        || media_type == "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+}
+
+impl WrittenDescriptor {
+    fn kind(&self) -> &str {
+        self.media_type.as_deref().unwrap_or_default()
+    }
+
+    fn reference(&self) -> BlobReference {
+        BlobReference { digest: self.digest, size: self.size }
+    }
+}
+
+/// What becomes of a manifest that contradicts itself or its header.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Contradictions {
+    Refused,
+    Taken,
+}
+
+fn is_manifest(media_type: &str) -> bool {
+    use media_type::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
+    [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST].contains(&media_type)
+}
+
+/// One of each; an error for a blob that is described with two sizes.
+fn distinct(blobs: &mut Vec<BlobReference>) -> Result<(), BadManifest> {
+    blobs.sort_by_key(|b| (b.digest, b.size));
+    blobs.dedup();
+    match blobs.windows(2).find(|p| p[0].digest == p[1].digest) {
+        Some(pair) => Err(BadManifest::Sizes(pair[0].digest)),
+        None => Ok(()),
+    }
+}
+
+impl Manifest {
+    /// Every blob that the manifest may make this registry hold.
+    pub fn all_blobs(&self) -> impl Iterator<Item = BlobReference> {
+        let listed = self.children.iter().filter(|child| !child.manifest).map(Listed::as_blob);
+        self.blobs.iter().chain(&self.optional).copied().chain(listed)
+    }
+
+    /// Reads `bytes`, which were pushed as `content_type` (parameters already cut off; empty if the client sent none).
+    pub fn parse(content_type: &str, bytes: &[u8]) -> Result<Self, BadManifest> {
+        Manifest::read(content_type, bytes, Contradictions::Refused)
+    }
+
+    /// Reads `bytes`, which another registry serves as `content_type`. What clients take from it goes through a cache as it came: a media type inside that differs
+    /// from the one outside, and a blob described with two sizes, are no errors.
+    pub fn read_served(content_type: &str, bytes: &[u8]) -> Result<Self, BadManifest> {
+        Manifest::read(content_type, bytes, Contradictions::Taken)
+    }
+
+    fn read(content_type: &str, bytes: &[u8], contradictions: Contradictions) -> Result<Self, BadManifest> {
+        let written: Written = serde_json::from_slice(bytes).map_err(|e| BadManifest::Json(e.to_string()))?;
+        if written.schema_version != Some(2) {
+            return Err(BadManifest::Schema);
+        }
+        let media_type = match (content_type, &written.media_type) {
+            ("", Some(body)) => body.clone(),
+            ("", None) if written.manifests.is_some() => media_type::OCI_INDEX.into(),
+            ("", None) => media_type::OCI_MANIFEST.into(),
+            (header, None) => header.into(),
+            (header, Some(body)) if header == body || contradictions == Contradictions::Taken => header.into(),
+            (header, Some(body)) => {
+                return Err(BadManifest::Disagree { header: header.into(), body: body.clone() });
+            }
+        };
+        let is_index = match media_type.as_str() {
+            media_type::OCI_INDEX | media_type::DOCKER_LIST => true,
+            media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST => false,
+            _ => return Err(BadManifest::MediaType(media_type)),
+        };
+        let (mut blobs, mut optional, mut children) = (Vec::new(), Vec::new(), Vec::new());
+        let mut config_type = None;
+        if is_index {
+            let listed = written.manifests.ok_or_else(|| BadManifest::Json("an index needs 'manifests'".into()))?;
+            children.extend(listed.unwrap_or_default().iter().map(|listed| Listed {
+                digest: listed.digest,
+                size: listed.size,
+                manifest: is_manifest(listed.kind()),
+            }));
+        } else {
+            let config = written.config.ok_or_else(|| BadManifest::Json("an image needs 'config'".into()))?;
+            blobs.push(config.reference());
+            config_type = config.media_type.filter(|t| !t.is_empty());
+            for layer in written.layers.unwrap_or_default() {
+                let kind = if nondistributable(layer.kind()) { &mut optional } else { &mut blobs };
+                kind.push(layer.reference());
+            }
+        }
+        if blobs.len() + optional.len() + children.len() > MAX_REFERENCES {
+            return Err(BadManifest::TooMany);
+        }
+        for blobs in [&mut blobs, &mut optional] {
+            match distinct(blobs) {
+                Err(_) if contradictions == Contradictions::Taken => blobs.dedup_by_key(|blob| blob.digest),
+                result => result?,
+            }
+        }
+        // what must be held under one name need not be under another
+        optional.retain(|layer| blobs.binary_search_by_key(&layer.digest, |blob| blob.digest).is_err());
+        children.sort_by_key(|c| (c.digest, c.size, c.manifest));
+        children.dedup();
+        let texts = written.annotations.unwrap_or_default().into_iter();
+        Ok(Manifest {
+            media_type,
+            blobs,
+            optional,
+            children,
+            subject: written.subject.map(|d| d.digest),
+            artifact_type: written.artifact_type.filter(|t| !t.is_empty()).or(config_type),
+            annotations: texts.map(|(name, text)| (name, text.unwrap_or_default())).collect(),
+        })
+    }
+}
+
+/// One entry of a referrers list, as stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Referrer {
+    /// The referring manifest.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// Its length in bytes.
+    pub size: u64,
+    /// What it is.
+    pub artifact_type: Option<String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn digest(n: u8) -> Digest {
+        Digest::sha256(&[n])
+    }
+
+    #[test]
+    fn an_image_refers_to_config_and_layers_once() {
+        let (c, l) = (digest(1), digest(2));
+        let text = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{m}","config":{{"mediaType":"x/y","digest":"{c}","size":1}},
+            "layers":[{{"digest":"{l}","size":2}},{{"digest":"{l}","size":2}},
+            {{"mediaType":"application/vnd.oci.image.layer.nondistributable.v1.tar","digest":"{c}","size":9}}],"extra":[1]}}"#,
+            m = media_type::OCI_MANIFEST
+        );
+        let manifest = Manifest::parse(media_type::OCI_MANIFEST, text.as_bytes()).unwrap();
+        assert_eq!(manifest.blobs.len(), 2);
+        assert_eq!(manifest.artifact_type.as_deref(), Some("x/y"));
+        assert_eq!(manifest.optional, [], "the config is held in any case");
+    }
+
+    #[test]
+    fn layers_that_need_not_be_held_are_told_all_the_same() {
+        let (c, l) = (digest(1), digest(2));
+        for kind in [
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+            "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+        ] {
+            let text = format!(
+                r#"{{"schemaVersion":2,"config":{{"mediaType":null,"digest":"{c}","size":1}},
+                "layers":[{{"mediaType":"{kind}","digest":"{l}","size":2,"urls":["https://x.invalid/"]}}]}}"#
+            );
+            let manifest = Manifest::parse(media_type::OCI_MANIFEST, text.as_bytes()).unwrap();
+            assert_eq!(manifest.optional, [BlobReference { digest: l, size: 2 }], "{kind}");
+            assert_eq!(manifest.all_blobs().count(), 2);
+        }
+    }
+
+    #[test]
+    fn an_index_lists_manifests_and_anything_else() {
+        let listed = |kind: &str| {
+            let text = format!(
+                r#"{{"schemaVersion":2,"manifests":[{{"mediaType":{kind},"digest":"{}","size":7}}]}}"#,
+                digest(1)
+            );
+            Manifest::parse(media_type::OCI_INDEX, text.as_bytes()).unwrap().children[0].manifest
+        };
+        assert!(listed(r#""application/vnd.oci.image.manifest.v1+json""#));
+        assert!(listed(r#""application/vnd.docker.distribution.manifest.list.v2+json""#));
+        for other in [r#""application/vnd.oci.image.layer.v1.tar+gzip""#, r#""a/b""#, r#""""#, "null"] {
+            assert!(!listed(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn as_much_as_a_manifest_may_hold_is_taken() {
+        let layers: Vec<String> = (0..30_000_u32)
+            .map(|n| format!(r#"{{"digest":"{}","size":1}}"#, Digest::sha256(&n.to_le_bytes())))
+            .collect();
+        let config = format!(r#"{{"digest":"{}","size":1}}"#, digest(1));
+        let text = format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{}]}}"#, layers.join(","));
+        assert_eq!(Manifest::parse(media_type::OCI_MANIFEST, text.as_bytes()).unwrap().blobs.len(), 30_001);
+    }
+
+    #[test]
+    fn what_go_writes_for_nothing_is_nothing() {
+        for kind in [media_type::OCI_INDEX, media_type::DOCKER_LIST, ""] {
+            let index = Manifest::parse(kind, br#"{"schemaVersion":2,"manifests":null,"annotations":null}"#).unwrap();
+            assert!(
+                index.children.is_empty() && index.media_type.contains(if kind.is_empty() { "index" } else { kind })
+            );
+        }
+        let body = br#"{"schemaVersion":2,"manifests":[],"annotations":{"a":null,"b":"c"},"subject":null}"#;
+        let index = Manifest::parse(media_type::OCI_INDEX, body).unwrap();
+        assert_eq!(index.annotations, [("a".to_owned(), String::new()), ("b".to_owned(), "c".to_owned())].into());
+    }
+
+    #[test]
+    fn what_another_registry_serves_may_contradict_itself_and_what_is_pushed_may_not() {
+        let (c, l) = (digest(1), digest(2));
+        let text = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{}","config":{{"mediaType":"x/y","digest":"{c}","size":1}},
+            "layers":[{{"digest":"{l}","size":2}},{{"digest":"{l}","size":3}}]}}"#,
+            media_type::OCI_MANIFEST
+        );
+        let served = Manifest::read_served(media_type::DOCKER_MANIFEST, text.as_bytes()).unwrap();
+        assert_eq!((served.media_type.as_str(), served.blobs.len()), (media_type::DOCKER_MANIFEST, 2));
+        let pushed = |kind: &str| Manifest::parse(kind, text.as_bytes());
+        assert!(matches!(pushed(media_type::DOCKER_MANIFEST), Err(BadManifest::Disagree { .. })));
+        assert_eq!(pushed(media_type::OCI_MANIFEST), Err(BadManifest::Sizes(l)));
+        assert!(Manifest::read_served("text/plain", text.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn what_is_no_manifest_is_refused_with_the_reason() {
+        let parse = |t: &str, b: &str| Manifest::parse(t, b.as_bytes());
+        assert!(matches!(parse("", "{"), Err(BadManifest::Json(_))));
+        assert!(matches!(parse("", "{}"), Err(BadManifest::Schema)));
+        let body = r#"{"schemaVersion":2}"#;
+        assert!(matches!(parse("text/plain", body), Err(BadManifest::MediaType(_))));
+        assert!(matches!(parse(media_type::OCI_INDEX, body), Err(BadManifest::Json(_))));
+        let other = format!(r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[]}}"#, media_type::OCI_INDEX);
+        assert!(matches!(parse(media_type::DOCKER_LIST, &other), Err(BadManifest::Disagree { .. })));
+        assert!(Manifest::parse(media_type::OCI_INDEX, other.as_bytes()).unwrap().children.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Manifest::parse("", &bytes);
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Words that are parsed once and cannot be wrong afterwards.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`digest`], [`names`] | names of bytes, and of everything else |
+//! | [`moment`] | monotonic moments, wall-clock timestamps |
+//! | [`manifest`], [`platform`] | what a manifest refers to, and for which platforms the manifests of an index are |
+
+pub mod digest;
+pub mod manifest;
+pub mod moment;
+pub mod names;
+pub mod platform;

@@ -1,0 +1,374 @@
+//! Names, parsed once at the door. The grammar of repositories and tags is the distribution-spec's ("Pulling manifests").
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::words::digest::Digest;
+
+/// Why a text is not a name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}")]
+pub struct BadName {
+    problem: &'static str,
+}
+
+pub(crate) const fn bad(problem: &'static str) -> BadName {
+    BadName { problem }
+}
+
+/// Makes a newtype around a checked string: ordered, serializable, built only by `FromStr`.
+macro_rules! checked_name {
+    ($(#[$doc:meta])* $name:ident, $check:path) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(std::sync::Arc<str>);
+
+        impl $name {
+            /// The name as written.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = BadName;
+            fn from_str(text: &str) -> Result<Self, BadName> {
+                $check(text)?;
+                Ok($name(text.into()))
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = BadName;
+            fn try_from(text: String) -> Result<Self, BadName> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0.to_string()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+checked_name!(
+    /// A project: the part of a repository's name before the first `/`.
+    ProjectName,
+    check_component
+);
+checked_name!(
+    /// A repository, `project/path...`, at most 255 bytes.
+    RepositoryName,
+    check_repository
+);
+checked_name!(
+    /// A tag: a movable name for a manifest within a repository.
+    Tag,
+    check_tag
+);
+checked_name!(
+    /// A failure domain, for example `us-east-1`.
+    Region,
+    check_label
+);
+checked_name!(
+    /// What people call a node, for example `us-east-1-1`.
+    NodeName,
+    check_label
+);
+
+impl ProjectName {
+    /// The length of its longest part, which is all of it.
+    pub fn longest_part(&self) -> usize {
+        self.as_str().len()
+    }
+}
+
+impl RepositoryName {
+    /// The length of its longest part.
+    pub fn longest_part(&self) -> usize {
+        self.as_str().split('/').map(str::len).max().unwrap_or(0)
+    }
+}
+
+/// One path component: `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`.
+fn check_component(text: &str) -> Result<(), BadName> {
+    const PROBLEM: BadName =
+        bad("a name's parts are lower-case letters and digits, joined by one '.', one or two '_', or '-'");
+    if text.is_empty() {
+        return Err(bad("a name has an empty part"));
+    }
+    if text.len() > 255 {
+        return Err(bad("a name's part is longer than 255 characters"));
+    }
+    let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = text.as_bytes();
+    let mut i = 0;
+    while i < bytes.len() {
+        let start = i;
+        while i < bytes.len() && alnum(bytes[i]) {
+            i += 1;
+        }
+        if i == start {
+            return Err(PROBLEM);
+        }
+        if i == bytes.len() {
+            return Ok(());
+        }
+        let separators = i;
+        while i < bytes.len() && !alnum(bytes[i]) {
+            i += 1;
+        }
+        let separator = &bytes[separators..i];
+        let allowed =
+            separator == b"." || separator == b"_" || separator == b"__" || separator.iter().all(|b| *b == b'-');
+        if !allowed || i == bytes.len() {
+            return Err(PROBLEM);
+        }
+    }
+    Ok(())
+}
+
+fn check_repository(text: &str) -> Result<(), BadName> {
+    if text.len() > 255 {
+        return Err(bad("a repository's name is at most 255 characters long"));
+    }
+    if !text.contains('/') {
+        return Err(bad("a repository is written project/name"));
+    }
+    text.split('/').try_for_each(check_component)
+}
+
+fn check_tag(text: &str) -> Result<(), BadName> {
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    match text.as_bytes() {
+        [first, rest @ ..]
+            if word(*first) && rest.len() < 128 && rest.iter().all(|b| word(*b) || *b == b'.' || *b == b'-') =>
+        {
+            Ok(())
+        }
+        _ => Err(bad("a tag is 1 to 128 of letters, digits, '_', '.', '-', and starts with none of the last two")),
+    }
+}
+
+fn check_label(text: &str) -> Result<(), BadName> {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let ok =
+        (1..=63).contains(&text.len()) && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-');
+    if ok { Ok(()) } else { Err(bad("a region or node name is 1 to 63 lower-case letters, digits and inner '-'")) }
+}
+
+impl RepositoryName {
+    /// The part after the project: what an upstream calls it.
+    pub fn within_project(&self) -> &str {
+        self.0.split_once('/').map_or("", |(_, rest)| rest)
+    }
+
+    /// The project it belongs to.
+    pub fn project(&self) -> ProjectName {
+        // check_repository has seen a '/' and has checked the part before it
+        ProjectName(self.0.split('/').next().unwrap_or_default().into())
+    }
+}
+
+/// What a client asks a manifest by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reference {
+    /// By its movable name.
+    Tag(Tag),
+    /// By what it is.
+    Digest(Digest),
+}
+
+impl FromStr for Reference {
+    type Err = BadName;
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        if text.contains(':') {
+            return text
+                .parse()
+                .map(Reference::Digest)
+                .map_err(|_| bad("the digest is malformed or of another algorithm"));
+        }
+        text.parse().map(Reference::Tag)
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reference::Tag(tag) => tag.fmt(f),
+            Reference::Digest(digest) => digest.fmt(f),
+        }
+    }
+}
+
+/// A node's identity: made once when it joins, bound to its mesh certificate, never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodeId(pub u64);
+
+impl NodeId {
+    /// The name in the node's certificate, which binds the id to the peer.
+    pub fn certificate_name(self) -> String {
+        format!("node-{self}.mesh.atoll")
+    }
+
+    /// Reads [`NodeId::certificate_name`] back.
+    pub fn from_certificate_name(name: &str) -> Option<Self> {
+        let hex = name.strip_prefix("node-")?.strip_suffix(".mesh.atoll")?;
+        if hex.len() != 16 {
+            return None;
+        }
+        u64::from_str_radix(hex, 16).ok().map(NodeId)
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0 >> 32)
+    }
+}
+
+impl FromStr for NodeId {
+    type Err = BadName;
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        u64::from_str_radix(text, 16).map(NodeId).map_err(|_| bad("a node id is 16 hex digits"))
+    }
+}
+
+/// The number of a project, as Harbor's API names it. No two projects ever have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ProjectId(pub u64);
+
+impl fmt::Display for ProjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The number of an upstream's record, as Harbor's API names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct UpstreamId(pub u64);
+
+impl fmt::Display for UpstreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The number of a primary's term for one project. It only grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Epoch(u64);
+
+impl Epoch {
+    /// The epoch of a new project.
+    pub const FIRST: Epoch = Epoch(1);
+
+    /// The one after it: the only way to make another epoch.
+    pub fn next(self) -> Epoch {
+        Epoch(self.0 + 1)
+    }
+
+    /// For people and metrics.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// A position in the ledger's log: a record changed at revision r is the work of entry r.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Revision(pub u64);
+
+/// The idempotency key of a command: chosen at random by whoever first proposes it, kept over its retries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct OperationId(pub u128);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn repositories_follow_the_spec() {
+        for good in ["demo/app", "a/b/c", "demo/a__b", "demo/a--b", "demo/a.b_c-d", "demo/0"] {
+            assert!(good.parse::<RepositoryName>().is_ok(), "{good}");
+        }
+        for bad in [
+            "demo",
+            "demo/",
+            "/demo",
+            "demo//a",
+            "Demo/a",
+            "demo/..",
+            "demo/a..b",
+            "demo/a___b",
+            "demo/-a",
+            "demo/a-",
+            "demo/%2e%2e",
+            "demo/a\0",
+            "",
+            "../etc/passwd",
+        ] {
+            assert!(bad.parse::<RepositoryName>().is_err(), "{bad}");
+        }
+        assert!(format!("demo/{}", "a".repeat(251)).parse::<RepositoryName>().is_err());
+        assert_eq!("demo/a/b".parse::<RepositoryName>().unwrap().project().as_str(), "demo");
+    }
+
+    #[test]
+    fn tags_follow_the_spec() {
+        for good in ["1", "latest", "v1.2-rc_3", "_x"] {
+            assert!(good.parse::<Tag>().is_ok(), "{good}");
+        }
+        for bad in ["", ".x", "-x", "a/b", "a b", &"a".repeat(129)] {
+            assert!(bad.parse::<Tag>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_name_gives_the_id_back() {
+        let id = NodeId(0xdead_beef_0000_0001);
+        assert_eq!(NodeId::from_certificate_name(&id.certificate_name()), Some(id));
+        assert_eq!(NodeId::from_certificate_name("node-1.mesh.atoll"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn the_component_check_equals_the_specs_expression(text in "[a-c0._/-]{0,12}") {
+            // the expression of the spec, by hand: parts of [a-z0-9]+ joined by '.', '_', '__' or '-'s
+            fn component(s: &str) -> bool {
+                let alnum = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+                let parts: Vec<&str> = s.split(|c| !alnum(c)).filter(|p| !p.is_empty()).collect();
+                let seps: Vec<&str> = s.split(alnum).filter(|p| !p.is_empty()).collect();
+                !parts.is_empty() && s.starts_with(alnum) && s.ends_with(alnum)
+                    && seps.iter().all(|p| matches!(*p, "." | "_" | "__") || p.chars().all(|c| c == '-'))
+            }
+            let expected = text.contains('/') && text.split('/').all(component);
+            prop_assert_eq!(text.parse::<RepositoryName>().is_ok(), expected);
+        }
+
+        #[test]
+        fn no_text_makes_a_parser_panic(text in ".{0,300}") {
+            let _ = text.parse::<RepositoryName>();
+            let _ = text.parse::<Tag>();
+            let _ = text.parse::<Reference>();
+            let _ = text.parse::<Region>();
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What a node of the mesh does when a peer asks: gossip, consensus, leases and members are answered here; everything else
+//! goes to the rooms above.
+
+mod joining;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use quinn::{RecvStream, SendStream};
+use rules::ledger::records::{Look, NodeRecord, Role};
+use rules::wire::{Answer, Ask, Bulk, JoinRequest};
+use rules::words::moment::Moment;
+use rules::words::names::{NodeId, RepositoryName};
+use tracing::{debug, warn};
+
+use crate::identity::Authority;
+use crate::ledger::Ledger;
+use crate::links::{Guest, LinkError, Service};
+use crate::members::Members;
+use crate::transfer::{CopyIn, Wanted};
+
+/// How long a majority may take to say up to where this node must have applied.
+const READ_INDEX: Duration = Duration::from_secs(3);
+
+/// What the rooms above do when a peer asks.
+pub trait Rooms: Send + Sync + 'static {
+    /// Answers one question of a member that is not about the mesh itself.
+    fn answer(&self, from: Guest, ask: Ask) -> impl Future<Output = Answer> + Send;
+    /// Sends a blob to a member.
+    fn fetch(
+        &self,
+        from: NodeId,
+        wanted: Wanted,
+        send: SendStream,
+    ) -> impl Future<Output = Result<(), LinkError>> + Send;
+    /// Takes a copy of an upload in, from a replica.
+    fn copy(
+        &self,
+        from: NodeId,
+        repository: RepositoryName,
+        copy: CopyIn,
+    ) -> impl Future<Output = Result<(), LinkError>> + Send;
+}
+
+/// How long what peers want may take; see the settings of the same names.
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceTerms {
+    /// A write.
+    pub commit: Duration,
+    /// An upload, between two requests of its client.
+    pub rest: Duration,
+}
+
+/// A node as its peers see it.
+pub struct MeshService<R> {
+    /// An edge has none.
+    ledger: Option<Arc<Ledger>>,
+    members: Arc<Members>,
+    /// Signs those who may join.
+    authority: Authority,
+    terms: ServiceTerms,
+    rooms: R,
+    /// Who told of itself lately.
+    introduced: Mutex<HashMap<NodeId, Moment>>,
+}
+
+impl<R: Rooms> MeshService<R> {
+    /// With the rooms above; an edge has no ledger.
+    pub fn new(
+        ledger: Option<Arc<Ledger>>,
+        members: Arc<Members>,
+        authority: Authority,
+        terms: ServiceTerms,
+        rooms: R,
+    ) -> Arc<Self> {
+        Arc::new(MeshService { ledger, members, authority, terms, rooms, introduced: Mutex::default() })
+    }
+
+    /// Edge `edge` is there, and hears who else is: replicas, and the edges of its own region.
+    fn present(&self, ledger: &Ledger, edge: NodeId) -> Answer {
+        let nodes = ledger.view().and_then(|view| view.nodes()).unwrap_or_default();
+        let Some(asker) = nodes.iter().find(|node| node.id == edge) else {
+            return Answer::Refused("this edge is not listed here yet".into());
+        };
+        self.members.handle_present(edge);
+        let concern = |node: &&NodeRecord| node.role == Role::Replica || node.region == asker.region;
+        let concerned: BTreeSet<NodeId> = nodes.iter().filter(concern).map(|node| node.id).collect();
+        let of = |all: BTreeSet<NodeId>| all.intersection(&concerned).copied().collect();
+        Answer::Present { up: of(self.members.up()), down: of(self.members.down()) }
+    }
+}
+
+impl<R: Rooms> Service for MeshService<R> {
+    async fn answer(&self, from: Guest, ask: Ask) -> Answer {
+        let Some(ledger) = &self.ledger else { return self.rooms.answer(from, ask).await };
+        match ask {
+            Ask::Raft { kind, body } => ledger.answer_raft(kind, &body).await,
+            Ask::Propose(envelope) => Answer::Proposed(ledger.propose_here(envelope, self.terms.commit).await),
+            Ask::ReadIndex => Answer::ReadIndex(ledger.read_index(READ_INDEX).await),
+            Ask::Introduce(record) => self.introduce(ledger, from.node, record).await,
+            Ask::Join(_) => Answer::Joined(Err("this node is a member already".into())),
+            Ask::Renew { certificate_request } => Answer::Renewed(self.renew(ledger, from.node, &certificate_request)),
+            Ask::Present => self.present(ledger, from.node),
+            Ask::Announce(edges) => {
+                self.members.handle_announced(from.node, edges);
+                Answer::Announced
+            }
+            ask => self.rooms.answer(from, ask).await,
+        }
+    }
+
+    async fn join(&self, request: JoinRequest) -> Answer {
+        match &self.ledger {
+            Some(ledger) => self.let_in(ledger, request).await,
+            None => Answer::Refused("this node is an edge, which lets nobody in; ask a replica".into()),
+        }
+    }
+
+    async fn lease(&self, from: NodeId, send: SendStream, receive: RecvStream) {
+        if let Some(ledger) = &self.ledger {
+            ledger.serve_lease(from, send, receive).await;
+        }
+    }
+
+    async fn bulk(&self, from: Guest, bulk: Bulk, send: SendStream, receive: RecvStream) {
+        let from = from.node;
+        let result = match (bulk, &self.ledger) {
+            (Bulk::Fetch { digest, offset, fill, via, list, direct, class }, _) => {
+                let wanted = Wanted { digest, offset, fill, via, list, direct, class };
+                self.rooms.fetch(from, wanted, send).await
+            }
+            (Bulk::Copy { repository }, Some(_)) => {
+                self.rooms.copy(from, repository, CopyIn::new(send, receive, self.terms.rest)).await
+            }
+            (Bulk::Snapshot(header), Some(ledger)) => ledger.receive_snapshot(&header, send, receive).await,
+            (Bulk::Copy { .. } | Bulk::Snapshot(_), None) => {
+                warn!(%from, "a stream for replicas only was refused");
+                return;
+            }
+        };
+        if let Err(error) = result {
+            debug!(%from, %error, "bulk stream ended early");
+        }
+    }
+
+    fn left(&self, node: NodeId) {
+        self.members.handle_left(node);
+    }
+
+    async fn datagram(&self, from: NodeId, data: Bytes) {
+        self.members.handle_datagram(from, data).await;
+    }
+}

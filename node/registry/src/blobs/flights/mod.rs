@@ -1,0 +1,240 @@
+//! Blobs on their way to this node: one flight per digest, however many ask; everyone follows the file while it fills.
+//!
+//! Within a region one node fetches over the WAN (rendezvous hashing over the live nodes); the others fetch from it while it still
+//! fills. What a peer sends is checked in groups of 64 KiB before a byte of it goes on ([`rules::blobs::groups`]); only what comes from an upstream, which has no
+//! list of groups, goes on unchecked, here and at those who follow. The last piece of a blob is handed out only after its digest was checked: a client
+//! never receives the whole of wrong bytes.
+//!
+//! Memory of a flight: one batch, one group, and 32 bytes for each 64 KiB of the blob.
+
+mod arriving;
+mod fetching;
+mod refusals;
+mod source;
+mod taking;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ground::supervise::Tasks;
+use mesh::transfer::TransferTerms;
+use parking_lot::Mutex;
+use rules::blobs::holding::Held;
+use rules::blobs::pacing::Class;
+use rules::members::placement;
+use rules::words::digest::Digest;
+use rules::words::names::{NodeId, RepositoryName};
+use tracing::debug;
+
+pub use arriving::{Arriving, Begun};
+
+use refusals::Refusals;
+use source::Source;
+
+use crate::blobs::liars::Liars;
+use crate::blobs::transfers::Transfers;
+use crate::upstreams::Upstreams;
+use crate::view::neighbours::{Hurry, Neighbours};
+use store::Store;
+
+/// Why a blob could not be had.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FlightError {
+    /// No live node has it. It may come back with a node.
+    #[error("no reachable node holds {0}")]
+    NoSource(Digest),
+    /// It is in no node, and its upstream does not have it.
+    #[error("neither the mesh nor the upstream has {0}")]
+    Missing(Digest),
+    /// It did not begin to arrive in time.
+    #[error("{0} did not begin to arrive in time")]
+    Slow(Digest),
+    /// It began and broke off.
+    #[error("{0}")]
+    Broken(Arc<str>),
+}
+
+/// Who may be asked for a blob.
+#[derive(Clone, Debug)]
+pub enum Sources {
+    /// Whoever is right: the region's fetcher, or whoever holds it, or the upstream.
+    Find {
+        /// The proxy repository whose upstream has it.
+        via: Option<RepositoryName>,
+    },
+    /// This node was chosen to fetch for others: whoever holds it, or the upstream.
+    Holders {
+        /// The proxy repository whose upstream has it.
+        via: Option<RepositoryName>,
+    },
+    /// These, told by the primary.
+    Told(Vec<NodeId>),
+}
+
+/// How the first sources of a flight were come by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// They were told, or the region's fetcher is to have it.
+    Named,
+    /// They kept it when it was pushed.
+    Presumed,
+    /// All were asked who holds it.
+    Asked,
+}
+
+/// All flights of this node.
+pub struct Flights {
+    neighbours: Arc<Neighbours>,
+    store: Arc<Store>,
+    transfers: Arc<Transfers>,
+    liars: Arc<Liars>,
+    terms: TransferTerms,
+    upstreams: Arc<Upstreams>,
+    tasks: Tasks,
+    refusals: Refusals,
+    flying: Mutex<HashMap<Digest, Arc<Arriving>>>,
+}
+
+impl Flights {
+    /// None yet.
+    pub fn new(
+        neighbours: Arc<Neighbours>,
+        store: Arc<Store>,
+        transfers: Arc<Transfers>,
+        liars: Arc<Liars>,
+        terms: TransferTerms,
+        upstreams: Arc<Upstreams>,
+        tasks: Tasks,
+    ) -> Arc<Self> {
+        Arc::new(Flights {
+            neighbours,
+            store,
+            transfers,
+            liars,
+            terms,
+            upstreams,
+            tasks,
+            refusals: Refusals::default(),
+            flying: Mutex::default(),
+        })
+    }
+
+    /// The flight of `digest`, if there is one.
+    pub fn flying(&self, digest: &Digest) -> Option<Arc<Arriving>> {
+        self.flying.lock().get(digest).cloned()
+    }
+
+    /// Joins the flight of `digest`, or starts it; either way it is wanted for `class`.
+    pub fn join(self: &Arc<Self>, digest: Digest, sources: Sources, class: Class) -> Arc<Arriving> {
+        let mut flying = self.flying.lock();
+        if let Some(arriving) = flying.get(&digest) {
+            arriving.raise(class);
+            return arriving.clone();
+        }
+        let arriving = Arc::new(Arriving::new(class));
+        flying.insert(digest, arriving.clone());
+        let (flights, task) = (self.clone(), arriving.clone());
+        self.tasks.spawn("flight", async move {
+            let _finish = Finish { flights: flights.clone(), digest, arriving: task.clone() };
+            let result = flights.fly(digest, sources, &task).await;
+            if let Err(error) = &result {
+                debug!(%digest, %error, "flight failed");
+                metrics::counter!("atoll_flights_failed_total").increment(1);
+            }
+            task.done.send_replace(Some(result));
+        });
+        arriving
+    }
+
+    /// Fetches `digest` unless it is held, and grants it in `repository` if one is given.
+    pub async fn replicate(
+        self: &Arc<Self>,
+        digest: Digest,
+        sources: Vec<NodeId>,
+        repository: Option<(&RepositoryName, Duration)>,
+    ) -> Result<Held, String> {
+        let keep = || self.store.keep(&digest);
+        let held = match keep().await.map_err(|e| e.to_string())? {
+            Some(held) => held,
+            None => {
+                self.join(digest, Sources::Told(sources), Class::Copy).finished().await.map_err(|e| e.to_string())?;
+                // the flight may have been another's, which keeps it as a cache does
+                let held = keep().await.map_err(|e| e.to_string())?;
+                held.ok_or_else(|| format!("{digest} was fetched, but there is no room for it (cache.budget)"))?
+            }
+        };
+        if let Some((repository, lasts)) = repository {
+            self.store.grant(digest, repository, lasts).await.map_err(|e| e.to_string())?;
+        }
+        Ok(held)
+    }
+
+    /// The sources to try first, peers that lied lately the last; and how they were come by.
+    async fn sources(&self, digest: Digest, sources: &Sources, kept_by: &[NodeId]) -> (Vec<Source>, Found) {
+        let me = self.neighbours.me;
+        let mut told: Vec<Source> = match sources {
+            Sources::Find { .. } => {
+                let fetcher = placement::fetcher(&digest, &self.neighbours.region, &self.neighbours.region_alive());
+                let fetcher = fetcher.filter(|f| *f != me && !self.liars.demoted(*f));
+                fetcher.map(|node| Source::Peer { node, fill: true }).into_iter().collect()
+            }
+            Sources::Holders { .. } => Vec::new(),
+            Sources::Told(nodes) => {
+                nodes.iter().filter(|n| **n != me).map(|n| Source::Peer { node: *n, fill: false }).collect()
+            }
+        };
+        self.liars.order(&mut told, Source::peer);
+        if !told.is_empty() {
+            return (told, Found::Named);
+        }
+        let mut presumed = self.neighbours.presumed_holders(digest, kept_by).await;
+        presumed.retain(|node| !self.liars.demoted(*node));
+        if presumed.is_empty() {
+            return (self.last_sources(digest, sources, Hurry::First).await, Found::Asked);
+        }
+        (presumed.into_iter().map(|node| Source::Peer { node, fill: false }).collect(), Found::Presumed)
+    }
+
+    /// The sources when nobody else is to fetch for this node: holders; if there are none, whoever of the whole mesh fetches from the upstream; then the
+    /// upstream itself.
+    async fn last_sources(&self, digest: Digest, sources: &Sources, hurry: Hurry) -> Vec<Source> {
+        let holders = self.neighbours.holders(digest, hurry).await;
+        let mut found: Vec<Source> = holders.into_iter().map(|node| Source::Peer { node, fill: false }).collect();
+        self.liars.order(&mut found, Source::peer);
+        let via = match sources {
+            Sources::Find { via } | Sources::Holders { via } => via.as_ref(),
+            Sources::Told(_) => None,
+        };
+        if let Some(via) = via {
+            let alive = self.neighbours.alive().into_iter().map(|c| c.id);
+            if found.is_empty() {
+                // the next in rank stands in for one that has just died, so that not everybody turns to the upstream; nobody asks whom it outranks
+                let before =
+                    placement::ranked(&digest, alive).into_iter().take_while(|node| *node != self.neighbours.me);
+                found.extend(before.take(2).map(|node| Source::Peer { node, fill: true }));
+            }
+            if self.upstreams.allowed() {
+                found.push(Source::Upstream(via.clone()));
+            }
+        }
+        found
+    }
+}
+
+/// Ends a flight for all who wait for it, even if its task is dropped.
+struct Finish {
+    flights: Arc<Flights>,
+    digest: Digest,
+    arriving: Arc<Arriving>,
+}
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        self.flights.flying.lock().remove(&self.digest);
+        let stopped = || FlightError::Broken("the node is stopping".into());
+        self.arriving.done.send_if_modified(|done| done.is_none() && done.replace(Err(stopped())).is_none());
+    }
+}

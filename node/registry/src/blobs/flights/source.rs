@@ -1,0 +1,115 @@
+//! Where a blob's bytes come from: peers, and upstreams.
+
+use bytes::Bytes;
+use mesh::links::LinkError;
+use mesh::transfer;
+use rules::blobs::flight::Claim;
+use rules::words::names::{NodeId, RepositoryName};
+
+use upstream::{BlobStream, UpstreamError};
+
+/// Bytes are written and published in pieces of about this size.
+const PIECE: usize = 256 << 10;
+
+/// Where a blob's bytes may come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Peer {
+        node: NodeId,
+        /// Whether it is to fetch the blob itself if it lacks it.
+        fill: bool,
+    },
+    /// The upstream of this proxy repository.
+    Upstream(RepositoryName),
+}
+
+impl Source {
+    pub(super) fn peer(&self) -> Option<NodeId> {
+        match self {
+            Source::Peer { node, .. } => Some(*node),
+            Source::Upstream(_) => None,
+        }
+    }
+
+    /// Whether it is the same one, however it is asked.
+    pub(super) fn is(&self, other: &Source) -> bool {
+        self == other || (self.peer().is_some() && self.peer() == other.peer())
+    }
+}
+
+/// A blob that is arriving from one source.
+pub(super) enum Incoming {
+    Peer(transfer::Fetch),
+    Upstream(Box<BlobStream>),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FetchError {
+    #[error(transparent)]
+    Peer(#[from] LinkError),
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+}
+
+impl Incoming {
+    pub(super) fn claim(&mut self) -> Claim {
+        match self {
+            Incoming::Peer(fetch) => std::mem::replace(&mut fetch.claim, Claim { size: 0, content: None, list: None }),
+            Incoming::Upstream(stream) => Claim { size: stream.size, content: None, list: None },
+        }
+    }
+
+    pub(super) fn behind(&self) -> u8 {
+        match self {
+            Incoming::Peer(fetch) => fetch.behind,
+            Incoming::Upstream(_) => 0,
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
+        match self {
+            Incoming::Peer(fetch) => Ok(fetch.next().await?),
+            Incoming::Upstream(stream) => Ok(stream.next().await?),
+        }
+    }
+}
+
+/// What has arrived, and what comes after it.
+pub(super) struct Batch {
+    pub(super) pieces: Vec<Bytes>,
+    pub(super) then: Then,
+}
+
+pub(super) enum Then {
+    More,
+    End,
+    Broke(FetchError),
+}
+
+/// Takes what has arrived, up to about [`PIECE`], and does not wait for more once it has something.
+pub(super) async fn next_batch(fetch: &mut Incoming) -> Batch {
+    let mut pieces = Vec::new();
+    let mut length = 0;
+    let then = loop {
+        if length >= PIECE {
+            break Then::More;
+        }
+        let next = if pieces.is_empty() {
+            fetch.next().await
+        } else {
+            match futures::FutureExt::now_or_never(fetch.next()) {
+                Some(next) => next,
+                None => break Then::More,
+            }
+        };
+        match next {
+            Ok(Some(bytes)) => {
+                length += bytes.len();
+                pieces.push(bytes);
+            }
+            Ok(None) => break Then::End,
+            Err(error) => break Then::Broke(error),
+        }
+    };
+    Batch { pieces, then }
+}

@@ -1,0 +1,220 @@
+//! What one source gives: asked from the byte that is wanted, believed or not, and taken until it ends, lies, breaks off or falls silent.
+
+use bytes::Bytes;
+use ground::clock;
+use mesh::transfer::{self, Wanted};
+use rules::blobs::flight::{Flight, Judgement, Step};
+use rules::blobs::reputation::Lie;
+use rules::words::digest::Digest;
+use rules::words::names::NodeId;
+use tracing::{debug, warn};
+
+use super::arriving::Landing;
+use super::fetching::{Fetching, store_error};
+use super::source::{Batch, FetchError, Incoming, Source, Then, next_batch};
+use super::{Arriving, FlightError, Flights};
+use crate::blobs::transfers::Direction;
+use store::Ingest;
+use upstream::UpstreamError;
+
+/// This much of a blob is withheld until its hash was checked.
+const WITHHELD: u64 = 64 << 10;
+
+impl Flights {
+    /// Begins to fetch from one source.
+    async fn begin(&self, fetching: &Fetching, source: &Source, offset: u64) -> Result<Answer, FetchError> {
+        let digest = fetching.digest;
+        match source {
+            Source::Peer { node, fill } => {
+                let (via, list) = (fetching.via.clone(), fetching.flight.wants_list());
+                let direct = fetching.named.contains(node);
+                let wanted = Wanted { digest, offset, fill: *fill, via, list, direct, class: fetching.class };
+                let mut terms = self.terms;
+                if fetching.presumed {
+                    // it was not asked whether it is there: others have to be turned to while a client still waits
+                    terms.first_byte = terms.first_byte.min(terms.source_stall);
+                }
+                let fetch = transfer::fetch(&self.neighbours.links, *node, wanted, terms);
+                Ok(match fetch.await? {
+                    transfer::Fetching::Found(fetch) => Answer::Found(Incoming::Peer(fetch)),
+                    transfer::Fetching::Elsewhere(other) => Answer::Elsewhere { named_by: *node, other },
+                    transfer::Fetching::Missing => Answer::Nothing,
+                })
+            }
+            Source::Upstream(repository) => {
+                let Some((upstream, there)) = self.upstreams.admitted(repository)? else {
+                    return Ok(Answer::Nothing);
+                };
+                if let Some(error) = self.refusals.standing(clock::now(), repository, digest) {
+                    return Err(error.into());
+                }
+                match upstream.blob(&there, &digest, offset).await {
+                    Ok(stream) => Ok(Answer::Found(Incoming::Upstream(Box::new(stream)))),
+                    Err(error) => {
+                        self.refusals.note(clock::now(), repository, digest, error.clone());
+                        Err(error.into())
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes from one source what it gives. An error is this node's own.
+    pub(super) async fn ask(
+        &self,
+        fetching: &mut Fetching,
+        source: Source,
+        offset: u64,
+        mut landing: Landing,
+        arriving: &Arriving,
+    ) -> Result<Landing, FlightError> {
+        let digest = fetching.digest;
+        fetching.class = arriving.class();
+        let begun = tokio::select! {
+            biased;
+            begun = self.begin(fetching, &source, offset) => begun,
+            () = arriving.raised(fetching.class) => return Ok(landing),
+        };
+        let mut incoming = match begun {
+            Ok(Answer::Found(incoming)) => incoming,
+            Ok(Answer::Elsewhere { named_by, other }) => {
+                self.turn_aside(fetching, named_by, other);
+                return Ok(landing);
+            }
+            Ok(Answer::Nothing) => {
+                fetching.flight.handle_silence();
+                return Ok(landing);
+            }
+            Err(error) => {
+                debug!(%digest, ?source, %error, "source failed");
+                fetching.missing_upstream |= matches!(error, FetchError::Upstream(UpstreamError::NotFound));
+                fetching.failed(&source, &error);
+                return Ok(landing);
+            }
+        };
+        fetching.presumed = false;
+        let claim = incoming.claim();
+        let size = claim.size;
+        match fetching.flight.handle_claim(&claim) {
+            Judgement::Believed => {}
+            Judgement::Contradicted => {
+                debug!(%digest, ?source, size, "a source says what others do not");
+                fetching.flight.handle_failure();
+                return Ok(landing);
+            }
+            Judgement::Lied(lie) => {
+                self.caught(&source, digest, offset, lie);
+                fetching.flight.handle_lie(lie);
+                return Ok(landing);
+            }
+        }
+        drop(claim);
+        landing.show(arriving, size, fetching.flight.groups().cloned(), incoming.behind());
+        if fetching.cached {
+            self.make_room(size);
+        }
+        let peer = source.peer().unwrap_or(self.neighbours.me);
+        let shown = fetching.shown.get_or_insert_with(|| self.transfers.begin(digest, Direction::In, peer, size));
+        shown.turn_to(peer);
+        while fetching.flight.step() != Step::Check {
+            let Batch { pieces, then } = tokio::select! {
+                biased;
+                // somebody is in more of a hurry now: the same source again, for that
+                () = arriving.raised(fetching.class) => return Ok(landing),
+                batch = next_batch(&mut incoming) => batch,
+            };
+            let count: u64 = pieces.iter().map(|b| b.len() as u64).sum();
+            if let Source::Peer { .. } = source {
+                metrics::counter!("atoll_link_bytes_received_total").increment(count);
+            }
+            let before = landing.ingest.written();
+            let (judged, ingest) = take(&mut fetching.flight, landing.ingest, pieces).await?;
+            landing.ingest = ingest;
+            let grown = landing.ingest.written() - before;
+            if grown > 0 {
+                (fetching.grew, fetching.stalled) = (clock::now(), Vec::new());
+            }
+            shown.advance(grown);
+            let _ = landing.allowed.send_replace(Ok(landing.ingest.written().min(size.saturating_sub(WITHHELD))));
+            let ended = match then {
+                _ if judged.is_err() => judged,
+                Then::More => continue,
+                Then::End => fetching.flight.handle_end(),
+                Then::Broke(error) => {
+                    warn!(%digest, ?source, %error, at = landing.ingest.written(), "source broke off");
+                    fetching.failed(&source, &error);
+                    return Ok(landing);
+                }
+            };
+            match ended {
+                Ok(()) => {}
+                Err(lie) => {
+                    self.caught(&source, digest, landing.ingest.written(), lie);
+                    fetching.flight.handle_lie(lie);
+                    return Ok(landing);
+                }
+            }
+        }
+        Ok(landing)
+    }
+
+    /// Makes room for a blob that is about to be cached, while it already comes: eviction waits for the disk, and a client would for eviction.
+    fn make_room(&self, size: u64) {
+        let store = self.store.clone();
+        self.tasks.spawn("flight.room", async move {
+            if let Err(error) = store.make_room(size).await {
+                warn!(%error, "cached blobs could not be evicted");
+            }
+        });
+    }
+
+    /// A source names another node that passes the blob on. It is named once: whoever has named one is to send the blob itself the next time.
+    fn turn_aside(&self, fetching: &mut Fetching, named_by: NodeId, other: NodeId) {
+        if !fetching.named.insert(named_by) {
+            fetching.flight.handle_failure();
+        } else if other != self.neighbours.me && !self.liars.demoted(other) {
+            metrics::counter!("atoll_flights_sent_on_total").increment(1);
+            // whoever named it has made room for this node there: it is not to be sent on again
+            fetching.named.insert(other);
+            fetching.flight.handle_elsewhere(Source::Peer { node: other, fill: false });
+        }
+    }
+
+    fn caught(&self, source: &Source, digest: Digest, offset: u64, lie: Lie) {
+        match source {
+            Source::Peer { node, .. } => self.liars.caught(*node, digest, offset, lie),
+            Source::Upstream(repository) => warn!(%repository, %digest, offset, "an upstream's bytes are wrong: {lie}"),
+        }
+    }
+}
+
+/// Writes what counts of `pieces`; bytes that are wrong do not, and who sent them is judged.
+async fn take(
+    flight: &mut Flight<Source>,
+    ingest: Ingest,
+    pieces: Vec<Bytes>,
+) -> Result<(Result<(), Lie>, Ingest), FlightError> {
+    let mut judged = Ok(());
+    let written = if flight.groups().is_some() {
+        let mut checked = Vec::new();
+        for piece in &pieces {
+            judged = flight.handle_bytes(piece, &mut checked);
+            if judged.is_err() {
+                break;
+            }
+        }
+        drop(pieces);
+        ingest.write_groups(checked).await
+    } else {
+        judged = flight.handle_unchecked(pieces.iter().map(|b| b.len() as u64).sum());
+        ingest.write_all(if judged.is_ok() { pieces } else { Vec::new() }).await
+    };
+    Ok((judged, written.map_err(|e| store_error(e.into()))?))
+}
+
+/// What a source answers.
+enum Answer {
+    Found(Incoming),
+    Elsewhere { named_by: NodeId, other: NodeId },
+    Nothing,
+}

@@ -1,0 +1,179 @@
+//! Blobs to peers: what is held, and what is still arriving here. When many of one region want the same at once, the later ones are sent on to an earlier one.
+//!
+//! What is held is sent as it is on the disk and not checked: whoever receives it does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh::links::LinkError;
+use mesh::transfer::{Serve, Wanted};
+use parking_lot::Mutex;
+use quinn::SendStream;
+use rules::blobs::fanout::{Fanout, Place};
+use rules::blobs::groups::Groups;
+use rules::words::digest::{ContentHash, Digest};
+use rules::words::names::{NodeId, Region};
+use tracing::debug;
+
+use crate::blobs::flights::{Begun, Flights, Sources};
+use crate::blobs::pacing::Pacing;
+use crate::blobs::transfers::{Direction, Transfers};
+use crate::view::neighbours::Neighbours;
+use store::{FileBody, Store, StoreError};
+
+/// A blob with fewer bytes is sent to everyone who asks: it is over sooner than another could be asked.
+const PASSED_ON: u64 = 1 << 20;
+
+type Chains = Arc<Mutex<Fanout<Digest, Region, NodeId>>>;
+
+/// What this node sends.
+pub struct Outgoing {
+    neighbours: Arc<Neighbours>,
+    store: Arc<Store>,
+    flights: Arc<Flights>,
+    transfers: Arc<Transfers>,
+    pacing: Arc<Pacing>,
+    chains: Chains,
+    /// How long a peer may take no bytes.
+    stall: Duration,
+    /// How long the first byte may take.
+    first_byte: Duration,
+}
+
+/// A blob that can be sent, from the byte that was asked for.
+struct Found {
+    size: u64,
+    content: Option<ContentHash>,
+    list: Option<Vec<u8>>,
+    behind: u8,
+    body: FileBody,
+}
+
+impl Outgoing {
+    /// Nothing yet.
+    pub fn new(
+        neighbours: Arc<Neighbours>,
+        store: Arc<Store>,
+        flights: Arc<Flights>,
+        transfers: Arc<Transfers>,
+        pacing: Arc<Pacing>,
+        stall: Duration,
+        first_byte: Duration,
+    ) -> Self {
+        Outgoing { neighbours, store, flights, transfers, pacing, chains: Chains::default(), stall, first_byte }
+    }
+
+    /// Answers a fetch of `from`.
+    pub async fn serve(&self, from: NodeId, wanted: Wanted, send: SendStream) -> Result<(), LinkError> {
+        let (digest, offset) = (wanted.digest, wanted.offset);
+        let mut serve = Serve::new(send, self.neighbours.links.line(from), wanted.class, self.stall);
+        let found = self.find(&wanted).await.map_err(|e| LinkError::Broken(e.to_string()))?;
+        let Some(Found { size, content, list, behind, mut body }) = found else { return serve.missing().await };
+        let _link = match self.place(from, &wanted, size) {
+            Ok(link) => link,
+            Err(other) => {
+                debug!(%digest, %from, %other, "a follower is sent on");
+                return serve.elsewhere(other).await;
+            }
+        };
+        serve.found(size, content, list, behind).await?;
+        let pace = self.pacing.towards(from, wanted.class);
+        let shown = self.transfers.begin(digest, Direction::Out, from, size - offset);
+        let gone = serve.stopped();
+        let sending = async {
+            while let Some(piece) = body.next().await {
+                match piece {
+                    Ok(mut bytes) => {
+                        while let Some(piece) = pace.next(&mut bytes).await {
+                            shown.advance(piece.len() as u64);
+                            metrics::counter!("atoll_link_bytes_sent_total").increment(piece.len() as u64);
+                            serve.send(piece).await?;
+                        }
+                    }
+                    Err(error) => {
+                        debug!(%digest, %error, "what a peer follows broke off");
+                        return Ok(());
+                    }
+                }
+            }
+            serve.finish();
+            Ok(())
+        };
+        // whoever has gone away must not wait for its turn before those who are still there
+        tokio::select! {
+            sent = sending => sent,
+            () = gone => Ok(()),
+        }
+    }
+
+    async fn find(&self, wanted: &Wanted) -> Result<Option<Found>, StoreError> {
+        let Wanted { digest, offset, .. } = *wanted;
+        let listed = |groups: &Groups| wanted.list && Groups::listed(groups.size());
+        if let Some(blob) = self.store.open_blob(&digest).await? {
+            let groups = if wanted.list { self.store.groups(digest, &blob).await? } else { None };
+            let damaged = wanted.list && groups.is_none() && Groups::checkable(blob.size);
+            if offset > blob.size || damaged {
+                return Ok(None);
+            }
+            return Ok(Some(Found {
+                size: blob.size,
+                content: Some(blob.held.content),
+                list: groups.filter(listed).map(|groups| groups.list().to_vec()),
+                behind: 0,
+                body: FileBody::whole(blob.file, offset..blob.size, self.store.buffers()),
+            }));
+        }
+        let flight = self.flights.flying(&digest);
+        let flight = flight.or_else(|| {
+            let sources = Sources::Holders { via: wanted.via.clone() };
+            wanted.fill.then(|| self.flights.join(digest, sources, wanted.class))
+        });
+        let Some(flight) = flight else { return Ok(None) };
+        flight.raise(wanted.class);
+        let Ok(Begun { size, file, following, groups, behind }) = flight.begun(digest, self.first_byte).await else {
+            return Ok(None);
+        };
+        if offset > size {
+            return Ok(None);
+        }
+        Ok(Some(Found {
+            size,
+            content: groups.as_ref().map(Groups::content),
+            list: groups.filter(listed).map(|groups| groups.list().to_vec()),
+            behind: behind.saturating_add(1),
+            body: FileBody::arriving(file, offset..size, self.store.buffers(), following, self.stall),
+        }))
+    }
+
+    /// Whether `from` is served here, or by whom else.
+    fn place(&self, from: NodeId, wanted: &Wanted, size: u64) -> Result<Option<Link>, NodeId> {
+        let node = self.neighbours.nodes().into_iter().find(|node| node.id == from);
+        let Some(region) =
+            node.map(|node| node.region).filter(|_| (wanted.offset == 0 || wanted.direct) && size >= PASSED_ON)
+        else {
+            return Ok(None);
+        };
+        let digest = wanted.digest;
+        let mut chains = self.chains.lock();
+        if wanted.direct {
+            chains.return_to_here(&digest, &region, from);
+        } else if let Place::Follow(other) = chains.place(&digest, &region, from) {
+            return Err(other);
+        }
+        Ok(Some(Link { chains: self.chains.clone(), digest, region, from }))
+    }
+}
+
+/// The first link of a chain, while it lasts.
+struct Link {
+    chains: Chains,
+    digest: Digest,
+    region: Region,
+    from: NodeId,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.chains.lock().ended(&self.digest, &self.region, self.from);
+    }
+}

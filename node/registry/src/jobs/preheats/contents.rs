@@ -1,0 +1,149 @@
+//! What an image is made of: its manifest, those below it, and their blobs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rules::ledger::records::{Look, ManifestRecord, Project, RecordError, key};
+use rules::wire::Resolution;
+use rules::words::digest::Digest;
+use rules::words::manifest::Manifest;
+use rules::words::names::{Reference, RepositoryName};
+use rules::words::platform::{Index, Listed};
+
+use super::Preheats;
+use crate::proxies::resolving::Resolving;
+
+/// So often an upstream that is slow is asked about one manifest; its answer is there for the next time.
+const TRIES: usize = 4;
+/// Between two of them.
+const AGAIN: Duration = Duration::from_secs(2);
+/// Indexes may lie in indexes this deep.
+const DEPTH: usize = 4;
+/// So many tags are named when the one asked for is not there.
+const NAMED: usize = 10;
+
+/// What an image is made of.
+pub(super) struct Contents {
+    /// Its repository, by the name that the upstream's own clients would use if it is a proxy's.
+    pub(super) repository: RepositoryName,
+    /// Whether its upstream has what the mesh lacks.
+    pub(super) proxied: bool,
+    /// Its manifest.
+    pub(super) digest: Digest,
+    /// Its blobs and their sizes.
+    pub(super) blobs: BTreeMap<Digest, u64>,
+}
+
+impl Preheats {
+    /// What `reference` is made of, for `platforms` or for all. An error is a sentence for the caller.
+    pub(super) async fn contents(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        platforms: &[String],
+    ) -> Result<Contents, String> {
+        let unreadable = |e: RecordError| e.to_string();
+        let repository = self.proxies.upstreams().canonical(repository).unwrap_or_else(|| repository.clone());
+        let project = self.neighbours.records.view().and_then(|view| view.project(&repository.project()));
+        let project =
+            project.map_err(unreadable)?.ok_or_else(|| format!("project {} is gone", repository.project()))?;
+        let (digest, first) = self.manifest(&project, &repository, reference).await?;
+        let mut blobs = BTreeMap::new();
+        let mut open = vec![(0, first)];
+        while let Some((depth, record)) = open.pop() {
+            let manifest = Manifest::read_served(&record.media_type, &record.bytes).map_err(|e| e.to_string())?;
+            blobs.extend(manifest.blobs.iter().map(|blob| (blob.digest, blob.size)));
+            if manifest.children.is_empty() {
+                continue;
+            }
+            if depth >= DEPTH {
+                return Err(format!("{repository}: indexes lie more than {DEPTH} deep in indexes"));
+            }
+            let index = Index::read(&record.bytes)?;
+            let wanted: Vec<&Listed> = index.manifests.iter().filter(|child| child.is_one_of(platforms)).collect();
+            if wanted.is_empty() {
+                let all: Vec<String> = index.manifests.iter().map(Listed::words).collect();
+                return Err(format!("the image has none of the platforms wanted; it has {}", all.join(", ")));
+            }
+            let blob = |digest| manifest.children.iter().find(|child| child.digest == digest && !child.manifest);
+            for child in wanted {
+                // an index may list blobs, as BuildKit's caches do
+                if let Some(blob) = blob(child.digest)
+                    && self.recorded(&repository, &blob.digest)?.is_none()
+                {
+                    blobs.insert(blob.digest, blob.size);
+                    continue;
+                }
+                let (_, record) = self.manifest(&project, &repository, &Reference::Digest(child.digest)).await?;
+                open.push((depth + 1, record));
+            }
+        }
+        Ok(Contents { repository, proxied: project.upstream.is_some(), digest, blobs })
+    }
+
+    /// A manifest from the ledger; of a proxy project after its upstream was asked.
+    async fn manifest(
+        &self,
+        project: &Project,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<(Digest, ManifestRecord), String> {
+        let digest = match reference {
+            Reference::Digest(digest) if self.recorded(repository, digest)?.is_some() => *digest,
+            _ if project.upstream.is_some() => self.ask_upstream(project, repository, reference).await?,
+            Reference::Digest(digest) => *digest,
+            Reference::Tag(tag) => {
+                let view = self.neighbours.records.view().map_err(|e| e.to_string())?;
+                let found = view.tag(repository, tag).map_err(|e| e.to_string())?;
+                found.map(|tag| tag.digest).ok_or_else(|| self.no_tag(repository, reference))?
+            }
+        };
+        let record = self.recorded(repository, &digest)?;
+        record.map(|record| (digest, record)).ok_or_else(|| format!("repository {repository} has no manifest {digest}"))
+    }
+
+    fn recorded(&self, repository: &RepositoryName, digest: &Digest) -> Result<Option<ManifestRecord>, String> {
+        self.neighbours.records.view().and_then(|view| view.manifest(repository, digest)).map_err(|e| e.to_string())
+    }
+
+    fn no_tag(&self, repository: &RepositoryName, reference: &Reference) -> String {
+        let view = self.neighbours.records.view();
+        let tags = view
+            .and_then(|view| rules::ledger::records::ReadRecords::scan(&*view, &key::tags(repository), None, NAMED));
+        let tags: Vec<String> = tags.unwrap_or_default().iter().map(|(k, _)| key::tag_of(k)).collect();
+        match tags.is_empty() {
+            true => format!("there is no repository {repository}"),
+            false => format!("repository {repository} has no tag {reference}; it has {}", tags.join(", ")),
+        }
+    }
+
+    async fn ask_upstream(
+        &self,
+        project: &Project,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Digest, String> {
+        let proxies: &Arc<_> = &self.proxies;
+        let mut last = String::new();
+        for attempt in 0..TRIES {
+            if attempt > 0 {
+                tokio::time::sleep(AGAIN).await;
+            }
+            match proxies.resolve(project, repository, reference).await {
+                Resolving::Mesh(Resolution::Fresh(digest) | Resolution::Stale(digest, _)) => return Ok(digest),
+                Resolving::Mesh(Resolution::Missing) => {
+                    return Err(format!("neither repository {repository} nor its upstream has {reference}"));
+                }
+                Resolving::Mesh(Resolution::Denied(why)) => {
+                    return Err(format!("{reference} of {repository}: {why}"));
+                }
+                Resolving::Mesh(Resolution::Failed(reason)) => last = reason,
+                Resolving::Mesh(Resolution::NotPrimary | Resolution::Unrecorded) | Resolving::Direct(_) => {
+                    last = "the project's primary cannot be reached, or cannot record anything".into();
+                }
+            }
+        }
+        Err(format!("what {reference} of {repository} is could not be found out: {last}"))
+    }
+}

@@ -1,0 +1,161 @@
+//! Carrying an order out: what each region lacks is fetched by the node of that region which would fetch it for the region's clients.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use rules::blobs::pacing::Class;
+use rules::members::placement;
+use rules::wire::questions;
+use rules::words::digest::Digest;
+use rules::words::names::{NodeId, Region, RepositoryName};
+use tracing::{info, warn};
+
+use super::{Preheats, Shared, State};
+use crate::blobs::flights::Sources;
+
+/// So many blobs of one order are on their way at a time.
+const AT_A_TIME: usize = 4;
+/// How long one blob may take. A flight gives up by itself when nothing arrives any more, so this only bounds the largest blobs.
+const BLOB: Duration = Duration::from_secs(3600);
+/// So many nodes of a region are asked for one blob.
+const TRIES: usize = 2;
+
+impl Preheats {
+    /// Carries an order out, image after image.
+    pub(super) async fn carry_out(self: &Arc<Self>, shared: &Shared) {
+        let count = shared.lock().items.len();
+        for at in 0..count {
+            self.carry_out_item(shared, at).await;
+        }
+        let (id, state) = {
+            let preheat = shared.lock();
+            (preheat.id, preheat.state())
+        };
+        info!(id, ?state, "a preheat has come to its end");
+    }
+
+    async fn carry_out_item(self: &Arc<Self>, shared: &Shared, at: usize) {
+        let (item, platforms) = {
+            let mut preheat = shared.lock();
+            if preheat.stopped {
+                return preheat.items[at].regions.iter_mut().for_each(|region| region.state = State::Stopped);
+            }
+            (preheat.items[at].clone(), preheat.platforms.clone())
+        };
+        let contents = match self.contents(&item.repository, &item.reference, &platforms).await {
+            Ok(contents) => contents,
+            Err(error) => {
+                warn!(image = item.written, %error, "an image cannot be preheated");
+                for region in &mut shared.lock().items[at].regions {
+                    region.state = State::Failed;
+                    region.errors.push(error.clone());
+                }
+                return;
+            }
+        };
+        let digests: Vec<Digest> = contents.blobs.keys().copied().collect();
+        let held = self.held_in_regions(&digests).await;
+        let mut missing = Vec::new();
+        {
+            let mut preheat = shared.lock();
+            let item = &mut preheat.items[at];
+            item.digest = Some(contents.digest);
+            for (number, region) in item.regions.iter_mut().enumerate() {
+                region.state = State::Fetching;
+                region.blobs.0 = digests.len() as u64;
+                region.bytes.0 = contents.blobs.values().sum();
+                for (digest, size) in &contents.blobs {
+                    if held.get(&region.region).is_some_and(|held| held.contains(digest)) {
+                        region.blobs.1 += 1;
+                        region.bytes.1 += size;
+                    } else {
+                        missing.push((number, region.region.clone(), *digest, *size));
+                    }
+                }
+            }
+        }
+        let via = contents.proxied.then_some(&contents.repository);
+        let fetches = missing.into_iter().map(|(number, region, digest, size)| async move {
+            if shared.lock().stopped {
+                return;
+            }
+            let result = self.fetch_into(&region, digest, via).await;
+            let mut preheat = shared.lock();
+            let progress = &mut preheat.items[at].regions[number];
+            match result {
+                Ok(()) => {
+                    progress.blobs.1 += 1;
+                    progress.bytes.1 += size;
+                }
+                Err(error) => progress.errors.push(format!("{digest}: {error}")),
+            }
+        });
+        futures::stream::iter(fetches).buffer_unordered(AT_A_TIME).collect::<Vec<()>>().await;
+        for region in &mut shared.lock().items[at].regions {
+            region.state = match region.errors.is_empty() {
+                false => State::Failed,
+                true if region.blobs.1 < region.blobs.0 => State::Stopped,
+                true => State::Done,
+            };
+        }
+    }
+
+    /// Which of `digests` each region holds on some live node.
+    async fn held_in_regions(&self, digests: &[Digest]) -> BTreeMap<Region, BTreeSet<Digest>> {
+        let mut have = self.neighbours.have(digests, None).await;
+        let mine: Result<Vec<_>, _> = digests.iter().map(|digest| self.store.stock(digest, None)).collect();
+        if let Ok(mine) = mine {
+            have.insert(self.neighbours.me, mine);
+        }
+        let mut held: BTreeMap<Region, BTreeSet<Digest>> = BTreeMap::new();
+        for candidate in self.neighbours.alive() {
+            let Some(stock) = have.get(&candidate.id) else { continue };
+            let there = digests.iter().zip(stock).filter(|(_, stock)| stock.held.is_some()).map(|(digest, _)| *digest);
+            held.entry(candidate.region).or_default().extend(there);
+        }
+        held
+    }
+
+    /// Has one node of `region` fetch a blob: the one that the region's other nodes would ask for it.
+    async fn fetch_into(
+        self: &Arc<Self>,
+        region: &Region,
+        digest: Digest,
+        via: Option<&RepositoryName>,
+    ) -> Result<(), String> {
+        let alive = self.neighbours.alive();
+        let there = alive.iter().filter(|c| c.region == *region).map(|c| c.id);
+        let mut last = format!("no node of {region} is up");
+        for node in placement::ranked(&digest, there).into_iter().take(TRIES) {
+            match self.fetch_at(node, digest, via).await {
+                Ok(()) => return Ok(()),
+                Err(error) => last = format!("{}: {error}", self.neighbours.name_of(node)),
+            }
+        }
+        Err(last)
+    }
+
+    async fn fetch_at(
+        self: &Arc<Self>,
+        node: NodeId,
+        digest: Digest,
+        via: Option<&RepositoryName>,
+    ) -> Result<(), String> {
+        if node == self.neighbours.me {
+            return self.fetch_here(digest, via.cloned()).await;
+        }
+        let question = questions::Preheat { digest, via: via.cloned() };
+        self.neighbours.links.ask(node, question, BLOB).await.map_err(|e| e.to_string())?
+    }
+
+    /// Fetches a blob to this node, unless it is held, and waits until it is.
+    pub async fn fetch_here(&self, digest: Digest, via: Option<RepositoryName>) -> Result<(), String> {
+        if self.store.held(&digest).map_err(|e| e.to_string())?.is_some() {
+            return Ok(());
+        }
+        let flight = self.flights.join(digest, Sources::Holders { via }, Class::Preheat);
+        flight.finished().await.map(|_| ()).map_err(|e| e.to_string())
+    }
+}

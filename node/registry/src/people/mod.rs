@@ -1,0 +1,306 @@
+//! Who is asking: Basic credentials or a token of this mesh, checked against the ledger's records, on any node.
+
+mod tokens;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use argon2::{Argon2, PasswordHasher, PasswordVerifier};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use ground::supervise::blocking;
+use mesh::secrets::Secrets;
+use parking_lot::Mutex;
+use rules::ledger::records::{Look, Project, User, key};
+use rules::people::access::{Action, Identity, RegistryScope, allowed};
+use rules::wire::{Credentials, Verdict};
+use rules::words::digest::Digest;
+use rules::words::names::RepositoryName;
+
+use tokio::sync::Semaphore;
+
+use crate::proxies::mirrors::Mirrors;
+use crate::view::{ReadError, Records};
+
+use tokens::Reach;
+
+pub use tokens::{Issued, SERVICE, TokenRequest};
+
+/// So many proven credentials are remembered.
+const REMEMBERED: usize = 1024;
+
+/// So many passwords are checked at a time.
+const CHECKS: usize = 2;
+
+/// Why somebody is not let in, by what the client can do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AccessError {
+    /// Credentials are needed, and none came; with a token, it needs this scope.
+    #[error("credentials are needed")]
+    Missing(Option<Needed>),
+    /// The credentials that came are not right, or cannot be read.
+    #[error("the user name, the password or the token is not right")]
+    Wrong,
+    /// The token is good, but for something else: another one, with this scope, may do (RFC 6750 section 3.1).
+    #[error("the token is not good for this")]
+    Scope(Needed),
+    /// The identity may not do that, whatever it shows.
+    #[error("{0}")]
+    Denied(String),
+    /// The credentials cannot be checked now. Ask again.
+    #[error("{0}")]
+    Unchecked(String),
+    /// This node's own fault.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// What a token has to be good for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Needed {
+    /// An action in a repository.
+    Repository(RepositoryName, Action),
+    /// Something of the registry as a whole.
+    Registry(RegistryScope),
+}
+
+impl Needed {
+    /// The scope in the words of the token protocol. Whoever may push may also pull: clients ask for both at once.
+    pub fn scope(&self) -> String {
+        let actions = |action: &Action| match action {
+            Action::Pull => "pull",
+            Action::Push => "pull,push",
+            Action::Delete => "delete",
+        };
+        match self {
+            Needed::Repository(repository, action) => format!("repository:{repository}:{}", actions(action)),
+            Needed::Registry(what) => format!("registry:{}:*", what.name()),
+        }
+    }
+}
+
+impl From<ReadError> for AccessError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Records(error) => AccessError::Internal(error.to_string()),
+            ReadError::CutOff => AccessError::Unchecked(error.to_string()),
+        }
+    }
+}
+
+/// What a client shows of itself.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Presented {
+    /// Nothing.
+    Nothing,
+    /// A name and a password.
+    Password(String, String),
+    /// A token.
+    Token(String),
+    /// Something that is neither.
+    Unreadable,
+}
+
+impl Presented {
+    /// Reads an `Authorization` header (RFC 7617, RFC 6750).
+    pub fn read(authorization: Option<&str>) -> Self {
+        let Some(written) = authorization else { return Presented::Nothing };
+        match written.split_once(' ') {
+            Some((scheme, value)) if scheme.eq_ignore_ascii_case("basic") => match decode_basic(value) {
+                Some((name, password)) => Presented::Password(name, password),
+                None => Presented::Unreadable,
+            },
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Presented::Token(token.trim().to_owned()),
+            _ => Presented::Unreadable,
+        }
+    }
+}
+
+fn decode_basic(value: &str) -> Option<(String, String)> {
+    let bytes = BASE64_STANDARD.decode(value.trim()).ok()?;
+    let text = String::from_utf8(bytes).ok()?;
+    text.split_once(':').map(|(name, password)| (name.to_owned(), password.to_owned()))
+}
+
+/// Checks credentials.
+pub struct Access {
+    records: Records,
+    /// Opens the key that tokens are signed with.
+    secrets: Arc<Secrets>,
+    /// What an edge signs its own tokens with; they are good at this edge only, for as long as it runs.
+    edge_secret: [u8; 32],
+    mirrors: Arc<Mirrors>,
+    proven: Mutex<HashMap<Digest, Identity>>,
+    checking: Semaphore,
+}
+
+/// Who is asking, and how that was proven.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Who.
+    pub identity: Identity,
+    /// With a token: what it is good for. `None` for credentials, which are good for all that the identity may do.
+    reach: Option<Reach>,
+    /// Whether credentials came that are good.
+    presented: bool,
+    /// Whether a token came that is not, or that this node cannot check.
+    refused: bool,
+}
+
+impl Caller {
+    /// Whether credentials came that are good.
+    pub fn has_presented(&self) -> bool {
+        self.presented
+    }
+
+    /// Whether this caller may read every repository: an administrator who has shown the password. A token may read what its scopes name.
+    pub fn may_read_all(&self) -> bool {
+        self.reach.is_none() && matches!(self.identity, Identity::Administrator(_))
+    }
+
+    /// The repositories that this caller's token lets it pull from; none for whoever came without one.
+    pub fn pullable(&self) -> Vec<RepositoryName> {
+        let scopes = self.reach.iter().flat_map(|reach| &reach.repositories);
+        scopes.filter(|scope| scope.actions.contains(&Action::Pull)).map(|scope| scope.repository.clone()).collect()
+    }
+}
+
+impl Access {
+    /// Knows nobody yet.
+    pub fn new(records: Records, secrets: Arc<Secrets>, mirrors: Arc<Mirrors>) -> Arc<Self> {
+        let (proven, checking) = (Mutex::default(), Semaphore::new(CHECKS));
+        Arc::new(Access { records, secrets, edge_secret: rand::random(), mirrors, proven, checking })
+    }
+
+    /// Who has shown `presented`. Nothing shown is the anonymous; wrong credentials are an error, never the anonymous. But
+    /// a client that only `reads` and shows a token that has expired, or that another edge signed, may read what everybody
+    /// may: clients show a token for minutes, to whatever node a name leads them.
+    pub async fn caller(&self, presented: Presented, reads: bool) -> Result<Caller, AccessError> {
+        let anonymous = Caller { identity: Identity::Anonymous, reach: None, presented: false, refused: false };
+        match presented {
+            Presented::Nothing => Ok(anonymous),
+            Presented::Password(name, password) => {
+                let identity = self.check_password(&name, &password).await?.ok_or(AccessError::Wrong)?;
+                Ok(Caller { identity, presented: true, ..anonymous })
+            }
+            Presented::Token(token) => match self.check_token(&token).await {
+                Ok(Some((identity, reach))) => {
+                    Ok(Caller { identity, reach: Some(reach), presented: true, refused: false })
+                }
+                Ok(None) | Err(_) if reads => Ok(Caller { refused: true, ..anonymous }),
+                Ok(None) => Err(AccessError::Wrong),
+                Err(error) => Err(error),
+            },
+            Presented::Unreadable => Err(AccessError::Wrong),
+        }
+    }
+
+    /// Whose these are: as a replica, for an edge that asks.
+    pub async fn identify(&self, credentials: Credentials) -> Result<Option<Verdict>, AccessError> {
+        Ok(match credentials {
+            Credentials::Basic(name, password) => self.check_password(&name, &password).await?.map(|who| (who, None)),
+            Credentials::Token(token) => {
+                self.check_token(&token).await?.map(|(who, reach)| (who, Some(reach.repositories)))
+            }
+        })
+    }
+
+    /// The identity behind a name and a password, if they are right. A right one is remembered by its hash together with the
+    /// record it was checked against, so that a changed password is noticed at once.
+    pub async fn check_password(&self, name: &str, password: &str) -> Result<Option<Identity>, AccessError> {
+        if let Records::Edge(edge) = &self.records {
+            let verdict = edge.identify(Credentials::Basic(name.into(), password.into())).await?;
+            return Ok(verdict.map(|(identity, _)| identity));
+        }
+        let read = self.records.read(|r| Ok((r.record::<User>(&key::user(name))?, r.get(&key::mesh())?.is_some())));
+        let ((user, mesh_known), _) = read.await?;
+        let Some(user) = user else { return if mesh_known { Ok(None) } else { Err(not_yet()) } };
+        let proof = Digest::sha256(format!("{name}\0{password}\0{}", user.password_hash).as_bytes());
+        if let Some(identity) = self.proven.lock().get(&proof) {
+            return Ok(Some(identity.clone()));
+        }
+        let (hash, password) = (user.password_hash.clone(), password.to_owned());
+        // argon2 takes tens of milliseconds and megabytes on purpose: guesses must queue, not fill the machine
+        let _turn = self.checking.acquire().await.map_err(|e| AccessError::Internal(e.to_string()))?;
+        let right =
+            blocking(move || Argon2::default().verify_password(password.as_bytes(), hash.as_str()).is_ok()).await;
+        if !right.unwrap_or(false) || !user.administrator {
+            metrics::counter!("atoll_logins_refused_total").increment(1);
+            return Ok(None);
+        }
+        let identity = Identity::Administrator(name.to_owned());
+        let mut proven = self.proven.lock();
+        if proven.len() >= REMEMBERED {
+            proven.clear();
+        }
+        proven.insert(proof, identity.clone());
+        Ok(Some(identity))
+    }
+
+    /// Whether `caller` may do `action` in `repository`, whose project is `project`, if there is one.
+    pub fn authorize(
+        &self,
+        caller: &Caller,
+        action: Action,
+        repository: &RepositoryName,
+        project: Option<&Project>,
+    ) -> Result<(), AccessError> {
+        let in_scope = caller.reach.as_ref().is_none_or(|reach| {
+            reach.repositories.iter().any(|s| s.repository == *repository && s.actions.contains(&action))
+        });
+        let public_pull = action == Action::Pull && project.is_some_and(|p| p.public);
+        if allowed(&caller.identity, action, project) && (in_scope || public_pull) {
+            return Ok(());
+        }
+        let scope = || Needed::Repository(repository.clone(), action);
+        match &caller.identity {
+            _ if !in_scope => Err(AccessError::Scope(scope())),
+            Identity::Anonymous => Err(AccessError::Missing(Some(scope()))),
+            Identity::Administrator(name) => Err(AccessError::Denied(format!("{name} may not {} here", action.name()))),
+        }
+    }
+
+    /// Whether `caller` is an administrator and may use `what` of the registry as a whole. A token may only with a scope for it.
+    pub fn administrator(&self, caller: &Caller, what: RegistryScope) -> Result<(), AccessError> {
+        let in_scope = caller.reach.as_ref().is_none_or(|reach| reach.registry.contains(&what));
+        match (&caller.identity, caller.presented || caller.refused) {
+            (Identity::Administrator(_), _) if in_scope => Ok(()),
+            (Identity::Administrator(_), _) => Err(AccessError::Scope(Needed::Registry(what))),
+            (_, false) => Err(AccessError::Missing(Some(Needed::Registry(what)))),
+            (_, true) => Err(AccessError::Wrong),
+        }
+    }
+}
+
+/// A node that starts or has just joined knows nobody: that is not the same as a wrong password, which clients do not try again.
+fn not_yet() -> AccessError {
+    AccessError::Unchecked("this node has not learnt of its mesh yet; ask again in a moment".into())
+}
+
+/// The stored form of a password.
+pub fn hash_password(password: &str) -> Result<String, String> {
+    let salt: [u8; 16] = rand::random();
+    let hash: argon2::PasswordHash =
+        Argon2::default().hash_password_with_salt(password.as_bytes(), &salt).map_err(|e| e.to_string())?;
+    Ok(hash.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_checks_against_its_own_hash_only() {
+        let hash = hash_password("secret").unwrap();
+        let check = |p: &str| Argon2::default().verify_password(p.as_bytes(), hash.as_str()).is_ok();
+        assert!(check("secret"));
+        assert!(!check("other"));
+    }
+
+    #[test]
+    fn basic_credentials_may_hold_colons() {
+        let written = BASE64_STANDARD.encode("admin:a:b");
+        assert_eq!(decode_basic(&written), Some(("admin".into(), "a:b".into())));
+        assert_eq!(decode_basic("%%%"), None);
+    }
+}

@@ -1,0 +1,456 @@
+//! Proxy projects: what a tag or digest means upstream, asked once for the whole mesh.
+//!
+//! The project's primary asks the upstream, remembers the answer for a while, and puts manifests into the ledger as they came: bytes and indexes are never
+//! rewritten, and an index may list what was never pulled. Every node reads them there. When the upstream fails, what is cached is served and said to be old.
+//! When the primary cannot be reached, or cannot record anything since the ledger has no majority there, a node asks the upstream itself and says so; nothing of
+//! that is kept.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ground::clock;
+use ground::supervise::Tasks;
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
+use rules::ledger::records::{Look, Project, RecordError};
+use rules::wire::{Referring, Resolution, WriteError, questions};
+use rules::words::digest::Digest;
+use rules::words::manifest::Manifest;
+use rules::words::names::{Reference, RepositoryName};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use super::confirming::Confirming;
+use super::{UPSTREAM, slow};
+use crate::upstreams::Upstreams;
+use crate::view::Records;
+use crate::view::neighbours::Neighbours;
+use crate::writes::Writes;
+use upstream::budget::{Answers, Decision, Freshness};
+use upstream::{Fetched, Resolved, UpstreamError};
+
+/// What an upstream's 401 or 403 means: some registries say it of what does not exist.
+const DENIED: &str = "it is not there, or the registry's credential may not see it";
+
+/// So many answers of upstreams are remembered.
+const REMEMBERED: usize = 20_000;
+/// After a failure an upstream is not asked about the same thing for this long.
+const RETRY: Duration = Duration::from_secs(5);
+/// How long that question may go on, each step of it: some registries take many seconds for what they have not had asked for lately. An upstream that says nothing
+/// must end some time, since who asks for the same waits for it.
+pub const QUESTION: Duration = Duration::from_secs(15);
+/// Who has waited so long for another's question has time for one of its own.
+const HANGS: Duration = Duration::from_millis(1100);
+/// How long the primary may take; with [`UPSTREAM`] once more after it, a client has its answer within five seconds.
+const PRIMARY: Duration = Duration::from_millis(2500);
+
+/// What a node that got nothing from the primary got from the upstream itself, or the primary's answer.
+pub enum Resolving {
+    /// The mesh's answer.
+    Mesh(Resolution),
+    /// Straight from the upstream, not kept.
+    Direct(Fetched),
+}
+
+/// Whoever asks an upstream about something. When that hangs one more may ask, by another connection, and no more than one.
+#[derive(Default)]
+struct Turns {
+    first: tokio::sync::Mutex<()>,
+    second: tokio::sync::Mutex<()>,
+}
+
+impl Turns {
+    async fn take(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        if let Ok(held) = tokio::time::timeout(HANGS, self.first.lock()).await {
+            return held;
+        }
+        match self.second.try_lock() {
+            Ok(held) => held,
+            Err(_) => self.first.lock().await,
+        }
+    }
+}
+
+type Turn = Arc<Turns>;
+
+/// How long what upstreams say is good for; see the settings of the same names.
+#[derive(Clone, Copy, Debug)]
+pub struct ProxyTerms {
+    /// How long a resolved tag counts as fresh.
+    pub fresh_for: Duration,
+    /// How long a 404 is remembered.
+    pub missing_for: Duration,
+}
+
+/// What is remembered of upstreams' answers.
+struct Remembered {
+    answers: Answers,
+    /// [`Upstreams::replaced`] when they were given.
+    replaced: u64,
+}
+
+/// What upstreams mean, as this node finds out.
+pub struct Proxies {
+    neighbours: Arc<Neighbours>,
+    records: Records,
+    writes: Arc<Writes>,
+    upstreams: Arc<Upstreams>,
+    confirming: Arc<Confirming>,
+    tasks: Tasks,
+    answers: Mutex<Remembered>,
+    turns: Mutex<HashMap<(RepositoryName, String), Turn>>,
+}
+
+impl Proxies {
+    /// Ready; nothing is asked of anyone yet.
+    pub fn new(
+        neighbours: Arc<Neighbours>,
+        writes: Arc<Writes>,
+        upstreams: Arc<Upstreams>,
+        confirming: Arc<Confirming>,
+        terms: ProxyTerms,
+        tasks: Tasks,
+    ) -> Arc<Self> {
+        let freshness =
+            Freshness { found: terms.fresh_for, missing: terms.missing_for, retry: RETRY, most: REMEMBERED };
+        let answers = Remembered { answers: Answers::new(freshness), replaced: upstreams.replaced() };
+        Arc::new(Proxies {
+            records: neighbours.records.clone(),
+            neighbours,
+            writes,
+            upstreams,
+            confirming,
+            tasks,
+            answers: Mutex::new(answers),
+            turns: Mutex::default(),
+        })
+    }
+
+    /// The clients that upstreams are asked with.
+    pub fn upstreams(&self) -> &Upstreams {
+        &self.upstreams
+    }
+
+    /// What is remembered; nothing of what an upstream said before it was changed.
+    fn answers(&self) -> MappedMutexGuard<'_, Answers> {
+        let mut remembered = self.answers.lock();
+        let replaced = self.upstreams.replaced();
+        if std::mem::replace(&mut remembered.replaced, replaced) != replaced {
+            remembered.answers.forget_all();
+        }
+        MutexGuard::map(remembered, |remembered| &mut remembered.answers)
+    }
+
+    /// What refers to `subject` upstream: asked from here each time, since nothing that is recorded depends on it; by an edge, which has no credentials, through
+    /// the project's primary.
+    pub async fn referrers(
+        &self,
+        project: &Project,
+        repository: &RepositoryName,
+        subject: &Digest,
+        query: &str,
+    ) -> Referring {
+        if self.neighbours.is_edge() {
+            let ask =
+                questions::Referrers { repository: repository.clone(), subject: *subject, query: query.to_owned() };
+            match self.neighbours.links.ask(project.primary, ask, PRIMARY).await {
+                Ok(referring) => return referring,
+                Err(_) if self.upstreams.allowed() => {}
+                Err(_) => return Referring::Failed("the project's primary cannot be reached".into()),
+            }
+        }
+        self.referrers_here(repository, subject, query).await
+    }
+
+    /// What refers to `subject` upstream, asked from here.
+    pub async fn referrers_here(&self, repository: &RepositoryName, subject: &Digest, query: &str) -> Referring {
+        let asked = async {
+            let (upstream, there) = self.upstreams.admitted(repository)?.ok_or(UpstreamError::NotFound)?;
+            upstream.referrers(&there, subject, query).await
+        };
+        match tokio::time::timeout(UPSTREAM, asked).await.unwrap_or_else(|_| Err(slow())) {
+            Ok(page) => Referring::Page(page),
+            // no list, or no registry that knows what one is
+            Err(
+                error @ (UpstreamError::NotFound
+                | UpstreamError::Denied(_)
+                | UpstreamError::Unusable(_)
+                | UpstreamError::Refused(_)
+                | UpstreamError::Bad(_)),
+            ) => Referring::Absent(error.to_string()),
+            Err(error) => Referring::Failed(error.to_string()),
+        }
+    }
+
+    /// What `reference` means upstream, from the project's primary, wherever that is; from here where that has no answer, which takes the other half of a
+    /// client's patience.
+    pub async fn resolve(
+        self: &Arc<Self>,
+        project: &Project,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Resolving {
+        let mut project = project.clone();
+        for _ in 0..2 {
+            let resolution = if project.primary == self.neighbours.me {
+                self.resolve_here(repository, reference).await
+            } else if self.neighbours.members.down().contains(&project.primary) {
+                break;
+            } else {
+                let ask = questions::Resolve { repository: repository.clone(), reference: reference.to_string() };
+                match self.neighbours.links.ask(project.primary, ask, PRIMARY).await {
+                    Ok(resolution) => resolution,
+                    Err(_) => break,
+                }
+            };
+            match resolution {
+                Resolution::NotPrimary => {}
+                Resolution::Unrecorded => break,
+                resolution => return Resolving::Mesh(resolution),
+            }
+            match self.records.view().and_then(|view| view.project(&project.name)) {
+                Ok(Some(now)) => project = now,
+                _ => break,
+            }
+        }
+        self.resolve_alone(repository, reference).await
+    }
+
+    /// Whether this replica hears no majority of the ledger: nothing that an upstream says could be recorded.
+    fn cut_off(&self) -> bool {
+        self.records.ledger().is_some() && !self.records.connected()
+    }
+
+    /// The primary cannot be reached, or cannot record: asks the upstream from here. Nothing is kept, and what the ledger has is the fallback.
+    async fn resolve_alone(&self, repository: &RepositoryName, reference: &Reference) -> Resolving {
+        if !self.upstreams.allowed() {
+            let why = "this edge has no answer from the project's primary, nor may it ask the upstream itself (edge.upstream_fallback)";
+            return Resolving::Mesh(self.fall_back(repository, reference, &UpstreamError::Unreachable(why.into())));
+        }
+        metrics::counter!("atoll_proxy_direct_total").increment(1);
+        let error = match self.upstreams.of(repository) {
+            Ok(Some((upstream, there))) => {
+                let written = reference.to_string();
+                match tokio::time::timeout(UPSTREAM, upstream.manifest(&there, &written)).await {
+                    Ok(Ok(fetched)) => return Resolving::Direct(fetched),
+                    Ok(Err(error)) => error,
+                    Err(_) => {
+                        upstream.note_failure(&slow());
+                        slow()
+                    }
+                }
+            }
+            Ok(None) => UpstreamError::NotFound,
+            Err(error) => error,
+        };
+        Resolving::Mesh(match error {
+            UpstreamError::NotFound => Resolution::Missing,
+            error => self.fall_back(repository, reference, &error),
+        })
+    }
+
+    /// As the project's primary: what `reference` means upstream, asked by one however many want to know.
+    pub async fn resolve_here(self: &Arc<Self>, repository: &RepositoryName, reference: &Reference) -> Resolution {
+        if let Some(resolution) = self.remembered(repository, reference) {
+            return resolution;
+        }
+        if self.cut_off() {
+            return Resolution::Unrecorded;
+        }
+        let (proxies, theirs, wanted) = (self.clone(), repository.clone(), reference.clone());
+        let (mut answer, answered) = oneshot::channel();
+        self.tasks.spawn("proxy.resolve", async move {
+            if let Some(resolution) = proxies.resolve_to_the_end(&theirs, &wanted, &mut answer).await {
+                let _ = answer.send(resolution);
+            }
+        });
+        match tokio::time::timeout(UPSTREAM, answered).await {
+            Ok(Ok(resolution)) => resolution,
+            Ok(Err(_)) => Resolution::Failed("the node is stopping".into()),
+            // the upstream may have answered, and the majority been lost meanwhile
+            Err(_) if self.cut_off() => Resolution::Unrecorded,
+            Err(_) => {
+                // the next ones need not wait as long for what is cached
+                self.answers().handle_failure(clock::now(), repository.as_str(), &reference.to_string());
+                self.fall_back(repository, reference, &slow())
+            }
+        }
+    }
+
+    /// One question at a time about one thing. It is not given up when `asker` has gone, but not begun either.
+    async fn resolve_to_the_end(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        asker: &mut oneshot::Sender<Resolution>,
+    ) -> Option<Resolution> {
+        let written = reference.to_string();
+        let turn = self.turns.lock().entry((repository.clone(), written.clone())).or_default().clone();
+        let held = tokio::select! {
+            held = turn.take() => Some(held),
+            () = asker.closed() => None,
+        };
+        let resolution = match held {
+            Some(_held) => Some(self.resolve_in_turn(repository, reference, &written).await),
+            None => None,
+        };
+        let mut turns = self.turns.lock();
+        // the map and this question: nobody else waits
+        if Arc::strong_count(&turn) <= 2 {
+            turns.remove(&(repository.clone(), written));
+        }
+        resolution
+    }
+
+    /// What can be said without asking the upstream.
+    fn remembered(&self, repository: &RepositoryName, reference: &Reference) -> Option<Resolution> {
+        if let Reference::Digest(digest) = reference
+            && self.cached(repository, digest)
+        {
+            return Some(Resolution::Fresh(*digest));
+        }
+        // notices when the registry was changed: then no answer is remembered
+        let _ = self.upstreams.of(repository);
+        let decision = self.answers().decide(clock::now(), repository.as_str(), &reference.to_string());
+        match decision {
+            Decision::Missing => Some(self.gone(repository, reference)),
+            Decision::Denied(why) => Some(match self.kept(repository, reference) {
+                Some(digest) => Resolution::Stale(digest, why.to_string()),
+                None => Resolution::Denied(why.to_string()),
+            }),
+            Decision::Fresh(known) if self.cached(repository, &known.digest) => Some(Resolution::Fresh(known.digest)),
+            Decision::Stale(known) if self.cached(repository, &known.digest) => {
+                Some(Resolution::Stale(known.digest, "the upstream failed a moment ago".into()))
+            }
+            Decision::Ask { .. } | Decision::Fresh(_) | Decision::Stale(_) => None,
+        }
+    }
+
+    async fn resolve_in_turn(&self, repository: &RepositoryName, reference: &Reference, written: &str) -> Resolution {
+        // whoever had the turn before may have asked the same
+        if let Some(resolution) = self.remembered(repository, reference) {
+            return resolution;
+        }
+        match self.ask_upstream(repository, reference, written).await {
+            Ok(Ok(resolved)) => {
+                let digest = resolved.digest;
+                self.answers().handle_answer(clock::now(), repository.as_str(), written, Some(resolved));
+                Resolution::Fresh(digest)
+            }
+            Ok(Err(WriteError::NotPrimary)) => Resolution::NotPrimary,
+            Ok(Err(WriteError::Ledger(error))) => {
+                warn!(%repository, %reference, %error, "what the upstream has could not be recorded");
+                Resolution::Unrecorded
+            }
+            Ok(Err(error)) => Resolution::Failed(format!("what the upstream has could not be recorded: {error:?}")),
+            Err(UpstreamError::NotFound) => {
+                self.answers().handle_answer(clock::now(), repository.as_str(), written, None);
+                self.gone(repository, reference)
+            }
+            Err(error) => {
+                let resolution = self.fall_back(repository, reference, &error);
+                let mut answers = self.answers();
+                match &resolution {
+                    Resolution::Denied(why) => {
+                        answers.handle_denial(clock::now(), repository.as_str(), written, why.as_str().into());
+                    }
+                    _ => answers.handle_failure(clock::now(), repository.as_str(), written),
+                }
+                resolution
+            }
+        }
+    }
+
+    /// Asks what `reference` is, fetches the manifest if the ledger lacks it, and records what has changed.
+    async fn ask_upstream(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        written: &str,
+    ) -> Result<Result<Resolved, WriteError>, UpstreamError> {
+        let Some((upstream, there)) = self.upstreams.admitted(repository)? else {
+            return Err(UpstreamError::NotFound);
+        };
+        let (resolved, mut fetched) = match reference {
+            Reference::Tag(_) => (upstream.resolve(&there, written).await?, None),
+            Reference::Digest(_) => {
+                let fetched = upstream.manifest(&there, written).await?;
+                let size = fetched.bytes.len() as u64;
+                let resolved = Resolved { digest: fetched.digest, media_type: fetched.media_type.clone(), size };
+                (resolved, Some(fetched))
+            }
+        };
+        let tag = match reference {
+            Reference::Tag(tag) => Some(tag.clone()),
+            Reference::Digest(_) => None,
+        };
+        let known = {
+            let read = |e: RecordError| UpstreamError::Unreachable(e.to_string().into());
+            let view = self.records.view().map_err(read)?;
+            let tagged = tag.as_ref().map(|t| view.tag(repository, t)).transpose().map_err(read)?.flatten();
+            let manifest = view.manifest(repository, &resolved.digest).map_err(read)?;
+            if manifest.is_some() && (tag.is_none() || tagged.is_some_and(|t| t.digest == resolved.digest)) {
+                return Ok(Ok(resolved));
+            }
+            manifest
+        };
+        let (media_type, bytes) = match known {
+            Some(manifest) => (manifest.media_type, manifest.bytes),
+            None => {
+                let fetched = match fetched.take() {
+                    Some(fetched) => fetched,
+                    None => upstream.manifest(&there, &resolved.digest.to_string()).await?,
+                };
+                (fetched.media_type, fetched.bytes.to_vec())
+            }
+        };
+        let manifest = Manifest::read_served(&media_type, &bytes).map_err(UpstreamError::bad)?;
+        let unconfirmed = self.confirming.unconfirmed(repository, &upstream, &there, &manifest).await?;
+        let put =
+            self.writes.put_cached(repository, resolved.digest, media_type, bytes, &manifest, tag, &unconfirmed).await;
+        info!(%repository, reference = written, digest = %resolved.digest, ok = put.is_ok(), "upstream resolved");
+        Ok(put.map(|()| resolved))
+    }
+
+    /// What can be said when the upstream has no such thing (any more): that, or what is cached, where the project wants it so.
+    fn gone(&self, repository: &RepositoryName, reference: &Reference) -> Resolution {
+        let project = self.records.view().and_then(|view| view.project(&repository.project()));
+        if !project.is_ok_and(|project| project.is_some_and(|p| p.proxy.local_on_not_found)) {
+            return Resolution::Missing;
+        }
+        match self.fall_back(repository, reference, &UpstreamError::NotFound) {
+            Resolution::Failed(_) => Resolution::Missing,
+            cached => cached,
+        }
+    }
+
+    /// What can be said when the upstream fails: what is cached, said to be old; else that it failed, or denies it.
+    fn fall_back(&self, repository: &RepositoryName, reference: &Reference, error: &UpstreamError) -> Resolution {
+        let kept = self.kept(repository, reference);
+        metrics::counter!("atoll_proxy_stale_total").increment(1);
+        warn!(%repository, %reference, %error, cached = kept.is_some(), "the upstream could not be asked");
+        match (kept, error) {
+            (Some(digest), _) => Resolution::Stale(digest, error.to_string()),
+            // waiting does not help: somebody has to do something first, and clients show the reason
+            (None, UpstreamError::Denied(_)) => Resolution::Denied(format!("{error} ({DENIED})")),
+            (None, UpstreamError::Unusable(_) | UpstreamError::Refused(_)) => Resolution::Denied(error.to_string()),
+            (None, _) => Resolution::Failed(error.to_string()),
+        }
+    }
+
+    /// The manifest that is cached for `reference`, however old.
+    fn kept(&self, repository: &RepositoryName, reference: &Reference) -> Option<Digest> {
+        let digest = match reference {
+            Reference::Digest(digest) => Some(*digest),
+            Reference::Tag(tag) => {
+                let tag = self.records.view().and_then(|view| view.tag(repository, tag));
+                tag.ok().flatten().map(|tag| tag.digest)
+            }
+        };
+        digest.filter(|digest| self.cached(repository, digest))
+    }
+
+    fn cached(&self, repository: &RepositoryName, digest: &Digest) -> bool {
+        self.records.view().and_then(|view| view.manifest(repository, digest)).is_ok_and(|m| m.is_some())
+    }
+}

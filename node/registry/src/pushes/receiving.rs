@@ -1,0 +1,180 @@
+//! An upload's bytes on their way in: while one batch is hashed and written, the next is received, and copies follow.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rules::words::digest::Digest;
+use store::{Ingest, StoreError};
+use tokio::task::JoinHandle;
+
+use super::sessions::{Sessions, Ticket, Upload, UploadError};
+
+/// Bytes are written in batches of about this size while the next are received.
+const BATCH: usize = 1 << 20;
+/// How long the client of an upload waits for its copies: they usually end with it. The manifest's commit waits longer.
+const COPY_WAIT: Duration = Duration::from_secs(2);
+
+/// The body of an upload, as a client sends it.
+pub trait Pieces: Send {
+    /// Why it broke off.
+    type Error: Send;
+
+    /// The next bytes; `None` at the end.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, Self::Error>> + Send;
+}
+
+/// Why not all of a body arrived.
+#[derive(Debug)]
+pub enum Interrupted<E> {
+    /// The client's fault, or its connection's.
+    Body(E),
+    /// Another request goes on with what this one began.
+    TakenOver,
+}
+
+/// Why an upload did not become a blob. Nothing of it is kept, unless another request has taken it over.
+#[derive(Debug)]
+pub enum NotSealed<E> {
+    /// Its body did not arrive whole.
+    Interrupted(Interrupted<E>),
+    /// This node could not write it, or it is not what its digest says.
+    Upload(UploadError),
+}
+
+impl<E> From<UploadError> for NotSealed<E> {
+    fn from(error: UploadError) -> Self {
+        NotSealed::Upload(error)
+    }
+}
+
+impl Sessions {
+    /// Takes a body in. The upload comes back with what arrived, and with why that was not all. `regions`: how many are to
+    /// have the blob. On an error of this node's the upload has ended.
+    pub async fn receive<B: Pieces>(
+        &self,
+        body: &mut B,
+        upload: Upload,
+        regions: u32,
+    ) -> Result<(Upload, Option<Interrupted<B::Error>>), UploadError> {
+        let Upload { mut ticket, ingest } = upload;
+        let mut writing = Writing::Idle(ingest.into());
+        loop {
+            let (batch, end) = next_batch(body, &ticket).await;
+            let ingest = self.wait_written(writing, &mut ticket).await?;
+            if !batch.is_empty() {
+                self.begin_copies(&mut ticket, &ingest, regions);
+            }
+            writing =
+                if batch.is_empty() { Writing::Idle(ingest.into()) } else { Writing::Busy(ingest.start_write(batch)) };
+            if let Some(end) = end {
+                // what came before the end is written before the end is told
+                let ingest = self.wait_written(writing, &mut ticket).await?;
+                return Ok((Upload { ticket, ingest }, end.err()));
+            }
+        }
+    }
+
+    /// Takes the rest of a body in and makes the upload the blob `digest`: hashed, fsynced, granted in its repository for
+    /// `grant`. On any failure nothing is kept.
+    pub async fn receive_and_seal<B: Pieces>(
+        self: &Arc<Self>,
+        body: &mut B,
+        upload: Upload,
+        digest: Digest,
+        regions: u32,
+        grant: Duration,
+    ) -> Result<(), NotSealed<B::Error>> {
+        let mut ending = Ending { sessions: self.clone(), id: Some(upload.ticket.id.clone()) };
+        let (upload, interrupted) = self.receive(body, upload, regions).await?;
+        if let Some(interrupted) = interrupted {
+            if let Interrupted::TakenOver = interrupted {
+                ending.never();
+                self.put_back(upload);
+            }
+            return Err(NotSealed::Interrupted(interrupted));
+        }
+        let Upload { mut ticket, ingest } = upload;
+        // an empty blob has no first byte that would have begun its copies
+        self.begin_copies(&mut ticket, &ingest, regions);
+        let Ticket { repository, copying, .. } = ticket;
+        self.store.seal(ingest, digest, Some((&repository, grant))).await.map_err(UploadError::from)?;
+        self.seal_copies(digest, copying);
+        self.settled(digest, COPY_WAIT).await;
+        drop(ending);
+        Ok(())
+    }
+
+    /// Waits for a write, and tells the upload's copies how far they may follow.
+    async fn wait_written(&self, writing: Writing, ticket: &mut Ticket) -> Result<Ingest, UploadError> {
+        let ingest = writing.idle().await.map_err(|error| {
+            self.end(&ticket.id);
+            UploadError::Store(StoreError::from(error))
+        })?;
+        for copy in &ticket.copying {
+            copy.advance(ingest.written());
+        }
+        Ok(ingest)
+    }
+}
+
+/// An ingest, or the write that has it.
+enum Writing {
+    Idle(Box<Ingest>),
+    Busy(JoinHandle<io::Result<Ingest>>),
+}
+
+impl Writing {
+    async fn idle(self) -> io::Result<Ingest> {
+        match self {
+            Writing::Idle(ingest) => Ok(*ingest),
+            Writing::Busy(write) => write.await.map_err(io::Error::other)?,
+        }
+    }
+}
+
+/// How a body ended, once it has.
+type End<E> = Option<Result<(), Interrupted<E>>>;
+
+/// The next bytes of a body, about [`BATCH`] of them; and how it ended, if it did.
+async fn next_batch<B: Pieces>(body: &mut B, ticket: &Ticket) -> (Vec<Bytes>, End<B::Error>) {
+    let (mut batch, mut length) = (Vec::new(), 0);
+    while length < BATCH {
+        let next = tokio::select! {
+            biased;
+            next = body.next() => next.map_err(Interrupted::Body),
+            () = ticket.is_taken_over() => Err(Interrupted::TakenOver),
+        };
+        match next {
+            Ok(Some(piece)) => {
+                length += piece.len();
+                batch.push(piece);
+            }
+            Ok(None) => return (batch, Some(Ok(()))),
+            Err(error) => return (batch, Some(Err(error))),
+        }
+    }
+    (batch, None)
+}
+
+/// Ends an upload however its last request ends.
+struct Ending {
+    sessions: Arc<Sessions>,
+    id: Option<String>,
+}
+
+impl Ending {
+    /// The upload goes on.
+    fn never(&mut self) {
+        self.id = None;
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(id) = &self.id {
+            self.sessions.end(id);
+        }
+    }
+}

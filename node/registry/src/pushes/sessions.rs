@@ -1,0 +1,253 @@
+//! Open uploads of this node. One is pinned to the node that began it, belongs to one repository, and is written by one request at a time.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use ground::clock;
+use parking_lot::Mutex;
+use rules::members::placement;
+use rules::words::digest::{Algorithm, Digest};
+use rules::words::moment::Moment;
+use rules::words::names::RepositoryName;
+use tokio::sync::{Notify, watch};
+use tracing::info;
+
+use crate::blobs::copies::{Copies, Copying};
+use store::{Ingest, Store, StoreError};
+
+/// Who has brought nothing for so long may lose an upload to another request.
+const QUIET: Duration = Duration::from_secs(2);
+/// How long a request waits for an upload that another one has.
+const TAKE_OVER: Duration = Duration::from_secs(6);
+/// How often it looks, and says again that it waits.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Why an upload cannot go on, by what the client can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// It is not here: it was ended, or never begun on this node.
+    #[error(
+        "no such upload on this node; it may have expired, or it was begun on another node (an upload stays with one node)"
+    )]
+    Unknown,
+    /// Another request is writing it and still brings bytes.
+    #[error("another request is writing this upload")]
+    Busy,
+    /// As many are open as may be.
+    #[error("{0} uploads are open on this node, the most that uploads.max_open allows")]
+    TooMany(usize),
+    /// The bytes could not be written, or are not what their digest says.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// All open uploads.
+pub struct Sessions {
+    pub(super) store: Arc<Store>,
+    copies: Arc<Copies>,
+    max_open: usize,
+    expire_after: Duration,
+    open: Mutex<HashMap<String, Session>>,
+    copying: Mutex<HashMap<Digest, watch::Receiver<bool>>>,
+}
+
+struct Session {
+    repository: RepositoryName,
+    touched: Moment,
+    /// Absent while a request writes it.
+    upload: Option<Upload>,
+    /// Alive while a request has the upload: one that was cut off takes it to its grave.
+    taken: Weak<Claim>,
+    written: u64,
+}
+
+/// An upload while a request has it.
+pub struct Upload {
+    /// What there is to it beside its bytes.
+    pub ticket: Ticket,
+    /// Its bytes.
+    pub ingest: Ingest,
+}
+
+/// What there is to an upload beside its bytes.
+pub struct Ticket {
+    /// Its name on this node.
+    pub id: String,
+    /// Where it will be granted.
+    pub repository: RepositoryName,
+    pub(super) copying: Vec<Copying>,
+    copies_begun: bool,
+    claim: Arc<Claim>,
+}
+
+/// A request's hold on an upload.
+#[derive(Default)]
+struct Claim {
+    wanted: Notify,
+}
+
+impl Ticket {
+    /// Ends when another request wants the upload and this one has brought nothing for [`QUIET`]: its client is most likely gone, and the other its successor. Ask
+    /// anew after each piece that comes.
+    pub async fn is_taken_over(&self) {
+        self.claim.wanted.notified().await;
+        tokio::time::sleep(QUIET).await;
+    }
+}
+
+impl Sessions {
+    /// None yet.
+    pub fn new(store: Arc<Store>, copies: Arc<Copies>, max_open: usize, expire_after: Duration) -> Arc<Self> {
+        Arc::new(Sessions { store, copies, max_open, expire_after, open: Mutex::default(), copying: Mutex::default() })
+    }
+
+    /// Begins one and gives it to the caller's request.
+    pub fn begin(&self, repository: &RepositoryName, algorithm: Algorithm) -> Result<Upload, UploadError> {
+        let mut open = self.open.lock();
+        if open.len() >= self.max_open {
+            return Err(UploadError::TooMany(open.len()));
+        }
+        let id = format!("{:032x}", rand::random::<u128>());
+        let ingest = self.store.ingest(algorithm)?;
+        let claim = Arc::new(Claim::default());
+        let taken = Arc::downgrade(&claim);
+        let session =
+            Session { repository: repository.clone(), touched: clock::now(), upload: None, taken, written: 0 };
+        open.insert(id.clone(), session);
+        metrics::gauge!("atoll_uploads_open").set(open.len() as f64);
+        let ticket = Ticket { id, repository: repository.clone(), copying: Vec::new(), copies_begun: false, claim };
+        Ok(Upload { ticket, ingest })
+    }
+
+    /// Takes an upload for the caller's request.
+    pub fn take(&self, repository: &RepositoryName, id: &str) -> Result<Upload, UploadError> {
+        let mut open = self.open.lock();
+        let session = open.get_mut(id).filter(|s| s.repository == *repository).ok_or(UploadError::Unknown)?;
+        session.touched = clock::now();
+        match session.upload.take() {
+            Some(mut upload) => {
+                // a claim of its own: who wanted it from the one before is not to be heard by this one
+                upload.ticket.claim = Arc::default();
+                session.taken = Arc::downgrade(&upload.ticket.claim);
+                Ok(upload)
+            }
+            None if session.taken.strong_count() > 0 => Err(UploadError::Busy),
+            None => {
+                open.remove(id);
+                Err(UploadError::Unknown)
+            }
+        }
+    }
+
+    /// Takes an upload for the caller's request, from another one if need be: a client whose connection was lost comes back by a new one, long before this node
+    /// learns that the old one is dead. Who still sends keeps it.
+    pub async fn take_over(&self, repository: &RepositoryName, id: &str) -> Result<Upload, UploadError> {
+        let started = clock::now();
+        loop {
+            let claim = {
+                let open = self.open.lock();
+                let session = open.get(id).filter(|s| s.repository == *repository && s.upload.is_none());
+                session.and_then(|session| session.taken.upgrade())
+            };
+            match claim {
+                Some(claim) if clock::now().since(started) < TAKE_OVER => claim.wanted.notify_one(),
+                _ => return self.take(repository, id),
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// How many bytes an upload has.
+    pub fn written(&self, repository: &RepositoryName, id: &str) -> Result<u64, UploadError> {
+        let open = self.open.lock();
+        let session = open.get(id).filter(|s| s.repository == *repository).ok_or(UploadError::Unknown)?;
+        Ok(session.upload.as_ref().map_or(session.written, |u| u.ingest.written()))
+    }
+
+    /// Puts an upload back for the next request.
+    pub fn put_back(&self, upload: Upload) {
+        if let Some(session) = self.open.lock().get_mut(&upload.ticket.id) {
+            session.touched = clock::now();
+            session.written = upload.ingest.written();
+            session.upload = Some(upload);
+        }
+    }
+
+    /// Ends an upload: it became a blob, or is given up.
+    pub fn end(&self, id: &str) {
+        let mut open = self.open.lock();
+        open.remove(id);
+        metrics::gauge!("atoll_uploads_open").set(open.len() as f64);
+    }
+
+    /// The repositories that an open upload is for: pushes that go on.
+    pub fn repositories(&self) -> BTreeSet<RepositoryName> {
+        self.open.lock().values().map(|session| session.repository.clone()).collect()
+    }
+
+    /// Gives up uploads that nobody has touched for too long.
+    pub fn expire(&self) {
+        let now = clock::now();
+        let mut open = self.open.lock();
+        let before = open.len();
+        open.retain(|_, s| match s.upload {
+            Some(_) => now.since(s.touched) < self.expire_after,
+            None => s.taken.strong_count() > 0,
+        });
+        if open.len() < before {
+            info!(count = before - open.len(), "uploads expired");
+            metrics::counter!("atoll_uploads_expired_total").increment((before - open.len()) as u64);
+        }
+        metrics::gauge!("atoll_uploads_open").set(open.len() as f64);
+    }
+
+    /// Begins to copy an upload that has its first bytes to as many other regions as its project wants.
+    pub fn begin_copies(&self, ticket: &mut Ticket, ingest: &Ingest, regions_wanted: u32) {
+        if std::mem::replace(&mut ticket.copies_begun, true) {
+            return;
+        }
+        let neighbours = &self.copies.neighbours;
+        let seed = Digest::sha256(ticket.id.as_bytes());
+        let alive = neighbours.alive();
+        for target in placement::copy_targets(&seed, &neighbours.region, &alive, regions_wanted) {
+            ticket.copying.push(self.copies.begin(ingest, ticket.repository.clone(), target));
+        }
+    }
+
+    /// Names the copies of an upload. They go on without the client: see [`Sessions::settled`].
+    pub fn seal_copies(self: &Arc<Self>, digest: Digest, copying: Vec<Copying>) {
+        if copying.is_empty() {
+            return;
+        }
+        let (done, waiting) = watch::channel(false);
+        self.copying.lock().insert(digest, waiting);
+        let sessions = self.clone();
+        self.copies.tasks.spawn("copy.seal", async move {
+            let sealed = copying.into_iter().map(|copy| async {
+                let peer = copy.peer();
+                // a dead peer's link looks open for seconds after the gossip has noticed
+                let result = tokio::select! {
+                    sealed = copy.seal(digest) => sealed.map(|_| ()).map_err(|e| e.to_string()),
+                    () = sessions.copies.neighbours.members.until_down(peer) => Err("the node went down".to_owned()),
+                };
+                if let Err(error) = result {
+                    // the manifest's commit notices that a region is missing and copies the blob then
+                    info!(%digest, %peer, error, "an upload's copy failed");
+                    metrics::counter!("atoll_upload_copies_failed_total").increment(1);
+                }
+            });
+            futures::future::join_all(sealed).await;
+            sessions.copying.lock().remove(&digest);
+            done.send_replace(true);
+        });
+    }
+
+    /// Waits until the copies of `digest` that began with its upload have ended, well or not, at most `deadline`.
+    pub async fn settled(&self, digest: Digest, deadline: Duration) {
+        let waiting = self.copying.lock().get(&digest).cloned();
+        if let Some(mut waiting) = waiting {
+            let _ = tokio::time::timeout(deadline, waiting.wait_for(|done| *done)).await;
+        }
+    }
+}

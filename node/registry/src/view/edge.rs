@@ -1,0 +1,424 @@
+//! An edge's records: what it is asked about it asks a replica, the nearest first, and keeps.
+//!
+//! A reader is run on what is kept. What it misses there is asked for, all of it in one question, and the reader is run again, until it
+//! misses nothing. So the readers of a replica work unchanged at an edge, and a pull costs one round trip for each step that depends on another.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ground::clock;
+use ground::supervise::Tasks;
+use mesh::links::Links;
+use mesh::members::{Members, kept_seeds};
+use parking_lot::Mutex;
+use rules::edges::{EdgeTerms, Use, usable};
+use rules::ledger::records::{Look, NodeRecord, Pair, ReadRecords, RecordError, Role, key};
+use rules::people::access::Scope;
+use rules::wire::questions::{self, Question};
+use rules::wire::{self, Credentials, Found, Lookup, MAX_QUESTIONS, Query, Verdict};
+use rules::words::moment::{Moment, Timestamp};
+use rules::words::names::{NodeId, Region};
+use tracing::{debug, info, warn};
+
+use super::kept::Kept;
+use super::looking::{MOST, pairs_of, value_of};
+use super::{Freshness, ReadError};
+
+/// How long one replica may take, which itself waits a second for a leader that has just died before it answers with what it has; and how long it may
+/// take to find one: within a client's patience.
+const ASK: Duration = Duration::from_millis(1500);
+const SEEK: Duration = Duration::from_millis(2700);
+/// After no replica could be reached, only the one that follows the small tables asks, for this long: readers take what is kept at once.
+const GIVE_UP: Duration = Duration::from_secs(6);
+/// Between two looks at the small tables: nodes, projects, upstreams.
+const FOLLOW: Duration = Duration::from_secs(2);
+/// Steps of a reader that depend on each other. Our own have at most three.
+const STEPS: usize = 8;
+/// So many verdicts on credentials are kept.
+const VERDICTS: usize = 4096;
+
+/// The records as an edge reads them.
+pub struct EdgeRecords {
+    me: NodeId,
+    region: Region,
+    links: Arc<Links>,
+    members: Arc<Members>,
+    terms: EdgeTerms,
+    kept: Kept,
+    version: AtomicU64,
+    seeds: Vec<NodeId>,
+    heard: Mutex<Option<Moment>>,
+    unreachable_until: Mutex<Moment>,
+    verdicts: Mutex<HashMap<blake3::Hash, (Moment, Option<Verdict>)>>,
+}
+
+/// What `status` shows of an edge.
+#[derive(Clone, Copy, Debug)]
+pub struct EdgeStanding {
+    /// How long ago a replica answered; `None`: not since the start.
+    pub heard: Option<Duration>,
+    /// How many answers are kept.
+    pub kept: u64,
+}
+
+impl EdgeRecords {
+    /// Opens what was kept in `data_dir`, and begins to follow the small tables.
+    pub fn open(
+        data_dir: &Path,
+        region: Region,
+        links: Arc<Links>,
+        members: Arc<Members>,
+        terms: EdgeTerms,
+        tasks: &Tasks,
+    ) -> std::io::Result<Arc<Self>> {
+        let edge = Arc::new(EdgeRecords {
+            me: links.me(),
+            region,
+            links,
+            members,
+            terms,
+            kept: Kept::open(&data_dir.join("kept.redb"))?,
+            version: AtomicU64::new(1),
+            seeds: kept_seeds(data_dir).into_iter().map(|(id, _)| id).collect(),
+            heard: Mutex::new(None),
+            unreachable_until: Mutex::new(Moment::from_micros(0)),
+            verdicts: Mutex::default(),
+        });
+        for node in edge.view().nodes().unwrap_or_default() {
+            edge.links.know(node.id, node.address);
+        }
+        tasks.spawn("edge.follow", follow(edge.clone()));
+        tasks.spawn("edge.prune", prune(edge.clone()));
+        Ok(edge)
+    }
+
+    /// What is kept, however old.
+    pub fn view(self: &Arc<Self>) -> KeptView {
+        KeptView(self.clone())
+    }
+
+    /// Grows with every new answer about a whole table.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::SeqCst)
+    }
+
+    /// For `status`.
+    pub fn standing(&self) -> EdgeStanding {
+        EdgeStanding { heard: self.heard_ago(), kept: self.kept.count() }
+    }
+
+    /// How long ago a replica answered; `None`: not since the start.
+    pub fn heard_ago(&self) -> Option<Duration> {
+        let heard = *self.heard.lock();
+        heard.map(|heard| clock::now().since(heard))
+    }
+
+    /// Runs `read` on what is kept and what replicas answer to what is not.
+    pub async fn read<T>(
+        &self,
+        read: impl Fn(&dyn ReadRecords) -> Result<T, RecordError>,
+    ) -> Result<(T, Freshness), ReadError> {
+        let mut known = BTreeMap::new();
+        let mut sure = true;
+        let mut alone = false;
+        for _ in 0..STEPS {
+            let reading = Reading {
+                edge: self,
+                known: &known,
+                now: clock::timestamp(),
+                alone,
+                wanted: RefCell::default(),
+                aged: Cell::new(None),
+                lacking: Cell::new(false),
+            };
+            let value = read(&reading);
+            let wanted = reading.wanted.take();
+            if alone {
+                metrics::counter!("atoll_edge_reads_alone_total").increment(1);
+                if reading.lacking.get() {
+                    return Err(ReadError::CutOff);
+                }
+                let freshness = reading.aged.get().map_or(Freshness::Fresh, Freshness::Aged);
+                return Ok((value?, freshness));
+            }
+            if wanted.is_empty() {
+                return Ok((value?, if sure { Freshness::Fresh } else { Freshness::Stale }));
+            }
+            let asked = if self.cut_off() { None } else { self.ask(wanted.into_iter().collect()).await };
+            match asked {
+                Some((answers, fresh)) => {
+                    sure &= fresh;
+                    known.extend(answers);
+                }
+                None => alone = true,
+            }
+        }
+        Err(RecordError("a reader went on asking for more".into()).into())
+    }
+
+    /// What was kept of `query`, however old, and when it was right. A record of a small table may also be known from that: the later word counts.
+    fn kept_of(&self, query: &Query) -> Option<(Timestamp, Arc<Found>)> {
+        let own = self.kept.get(query).map(|answer| (answer.at, answer.found));
+        let Query::Key(key) = query else { return own };
+        let in_table = |t: &Query| matches!(t, Query::Scan { prefix, .. } if key.starts_with(prefix));
+        let table = small_tables().into_iter().find(in_table).and_then(|table| self.kept.get(&table));
+        let of_table = table.and_then(|answer| {
+            let Found::Pairs(pairs) = &*answer.found else { return None };
+            let value = pairs.iter().find(|(k, _)| k == key).map(|(_, value)| value.clone());
+            let whole = (pairs.len() as u64) < MOST;
+            (value.is_some() || whole).then(|| (answer.at, Arc::new(Found::Value(value))))
+        });
+        own.into_iter().chain(of_table).max_by_key(|(at, _)| *at)
+    }
+
+    /// Asks the nearest replica that answers, and keeps what it says. `None`: none answers.
+    async fn ask(&self, queries: Vec<Query>) -> Option<(Vec<(Query, Arc<Found>)>, bool)> {
+        let mut all = Vec::new();
+        let mut sure = true;
+        for queries in queries.chunks(MAX_QUESTIONS) {
+            let kept: Vec<Option<Arc<Found>>> = queries.iter().map(|q| self.kept.get(q).map(|k| k.found)).collect();
+            let lookups = queries
+                .iter()
+                .zip(&kept)
+                .map(|(query, kept)| Lookup { query: query.clone(), unless: kept.as_ref().map(|found| found.print()) });
+            let at = clock::timestamp();
+            let (answers, fresh) = self.ask_replicas(questions::Look { lookups: lookups.collect() }).await?;
+            if answers.len() != queries.len() {
+                return None;
+            }
+            sure &= fresh;
+            for ((query, answer), kept) in queries.iter().zip(answers).zip(kept) {
+                let news = answer != Found::Same;
+                let found = match (answer, kept) {
+                    (Found::Same, Some(kept)) => kept,
+                    (Found::Same, None) => return None,
+                    (new, _) => Arc::new(new),
+                };
+                if fresh {
+                    self.kept.put(query.clone(), at, Some(found.clone()));
+                    if news && matches!(query, Query::Scan { .. }) {
+                        self.version.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+                all.push((query.clone(), found));
+            }
+        }
+        Some((all, sure))
+    }
+
+    fn cut_off(&self) -> bool {
+        clock::now() < *self.unreachable_until.lock()
+    }
+
+    /// The replicas that may answer, the nearest first.
+    fn replicas(&self) -> Vec<NodeId> {
+        let down = self.members.down();
+        let nodes: Vec<NodeRecord> = Query::nodes().pairs(&self.kept);
+        let mut replicas: Vec<(bool, Duration, NodeId)> = nodes
+            .iter()
+            .filter(|n| n.role == Role::Replica && !down.contains(&n.id))
+            .map(|n| (n.region != self.region, self.links.round_trip(n.id).unwrap_or(Duration::MAX), n.id))
+            .collect();
+        replicas.sort();
+        let mut ids: Vec<NodeId> = replicas.into_iter().map(|(_, _, id)| id).collect();
+        if nodes.is_empty() {
+            // just joined: whoever the token named, in any order; edges among them refuse at once
+            ids = self.seeds.iter().copied().filter(|id| *id != self.me && !down.contains(id)).collect();
+            ids.sort_by_cached_key(|_| rand::random::<u32>());
+        }
+        ids
+    }
+
+    async fn ask_replicas<Q: Question + Clone>(&self, question: Q) -> Option<Q::Answer> {
+        let end = clock::now() + SEEK;
+        for replica in self.replicas() {
+            if clock::now() >= end {
+                break;
+            }
+            match self.links.ask(replica, question.clone(), ASK).await {
+                Ok(answer) => {
+                    *self.heard.lock() = Some(clock::now());
+                    *self.unreachable_until.lock() = Moment::from_micros(0);
+                    return Some(answer);
+                }
+                Err(error) => debug!(%replica, %error, "a replica did not answer"),
+            }
+        }
+        *self.unreachable_until.lock() = clock::now() + GIVE_UP;
+        None
+    }
+
+    /// Whose credentials these are: the mesh's verdict, which may be as old as `edge.access_age`, or, cut off, as `edge.alone_for`. Verdicts are kept in
+    /// memory only.
+    pub async fn identify(&self, credentials: Credentials) -> Result<Option<Verdict>, ReadError> {
+        let proof = blake3::hash(&wire::encode(&credentials));
+        let kept = self.verdicts.lock().get(&proof).cloned();
+        let age = kept.as_ref().map(|(at, _)| clock::now().since(*at));
+        if let (Some((_, verdict)), Some(age)) = (&kept, age)
+            && age <= self.terms.access_age
+        {
+            return Ok(verdict.clone());
+        }
+        let at = clock::now();
+        let answer = if self.cut_off() { None } else { self.ask_replicas(questions::Identify { credentials }).await };
+        match (answer, kept, age) {
+            (Some(verdict), _, _) => {
+                self.keep_verdict(proof, at, verdict.clone());
+                Ok(verdict)
+            }
+            (_, Some((_, verdict)), Some(age)) if age <= self.terms.alone_for => Ok(verdict),
+            _ => Err(ReadError::CutOff),
+        }
+    }
+
+    fn keep_verdict(&self, proof: blake3::Hash, at: Moment, verdict: Option<Verdict>) {
+        let mut verdicts = self.verdicts.lock();
+        if verdicts.len() >= VERDICTS {
+            // guesses must not push out those who were right
+            verdicts.retain(|_, (_, verdict)| verdict.is_some());
+        }
+        if verdicts.len() >= VERDICTS {
+            verdicts.clear();
+        }
+        verdicts.insert(proof, (at, verdict));
+    }
+
+    /// A token that a replica signs for whoever has this name and password; `None` if none does now. What it says is kept as a verdict is.
+    pub async fn token(&self, name: String, password: String, scopes: Vec<Scope>) -> Option<String> {
+        if self.cut_off() {
+            return None;
+        }
+        let at = clock::now();
+        let (token, verdict) = self.ask_replicas(questions::Token { name, password, scopes }).await??;
+        let proof = blake3::hash(&wire::encode(&Credentials::Token(token.clone())));
+        self.keep_verdict(proof, at, Some(verdict));
+        Some(token)
+    }
+
+    /// Tells the mesh where this edge is now.
+    pub async fn introduce(&self, record: NodeRecord) -> bool {
+        self.ask_replicas(questions::Introduce { record }).await.is_some()
+    }
+}
+
+/// Decodes the pairs of a scan that is kept.
+trait Scanned {
+    fn nodes() -> Query;
+    fn pairs<T: serde::de::DeserializeOwned>(&self, kept: &Kept) -> Vec<T>;
+}
+
+impl Scanned for Query {
+    fn nodes() -> Query {
+        whole(key::nodes())
+    }
+
+    fn pairs<T: serde::de::DeserializeOwned>(&self, kept: &Kept) -> Vec<T> {
+        let pairs = kept.get(self).map(|answer| pairs_of(&answer.found)).unwrap_or_default();
+        pairs.iter().filter_map(|(_, value)| rules::ledger::records::decode(value).ok()).collect()
+    }
+}
+
+fn whole(prefix: Vec<u8>) -> Query {
+    Query::Scan { prefix, after: None, limit: u64::MAX }
+}
+
+/// The tables that an edge always has: who is there, what is public, what is cached.
+fn small_tables() -> Vec<Query> {
+    [key::nodes(), key::projects(), key::upstreams()].map(whole).into()
+}
+
+/// One run of a reader.
+struct Reading<'a> {
+    edge: &'a EdgeRecords,
+    known: &'a BTreeMap<Query, Arc<Found>>,
+    now: Timestamp,
+    alone: bool,
+    wanted: RefCell<BTreeSet<Query>>,
+    aged: Cell<Option<Duration>>,
+    lacking: Cell<bool>,
+}
+
+impl Reading<'_> {
+    /// The answer to `query` if there is one; else it is noted that it is wanted, and what is read does not count.
+    fn find(&self, query: Query) -> Option<Arc<Found>> {
+        if let Some(found) = self.known.get(&query) {
+            return Some(found.clone());
+        }
+        let kept = self.edge.kept_of(&query);
+        let known = kept.as_ref().map(|(at, found)| rules::edges::Kept {
+            age: Duration::from_millis(self.now.0.saturating_sub(at.0)),
+            something: **found != Found::Value(None),
+        });
+        match usable(&query, known, self.alone, &self.edge.terms) {
+            Use::Kept => kept.map(|(_, found)| found),
+            Use::Aged(age) => {
+                self.aged.set(Some(self.aged.get().map_or(age, |oldest| oldest.max(age))));
+                kept.map(|(_, found)| found)
+            }
+            Use::Ask => {
+                self.wanted.borrow_mut().insert(query);
+                None
+            }
+            Use::CutOff => {
+                self.lacking.set(true);
+                None
+            }
+        }
+    }
+}
+
+impl ReadRecords for Reading<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RecordError> {
+        Ok(self.find(Query::Key(key.to_vec())).and_then(|found| value_of(&found)))
+    }
+
+    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, RecordError> {
+        let query = Query::Scan { prefix: prefix.to_vec(), after: after.map(<[u8]>::to_vec), limit: limit as u64 };
+        Ok(self.find(query).map(|found| pairs_of(&found)).unwrap_or_default())
+    }
+}
+
+/// What an edge has kept, as records. What it never asked for looks as if it did not exist.
+pub struct KeptView(Arc<EdgeRecords>);
+
+impl ReadRecords for KeptView {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RecordError> {
+        Ok(self.0.kept_of(&Query::Key(key.to_vec())).and_then(|(_, found)| value_of(&found)))
+    }
+
+    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, RecordError> {
+        let query = Query::Scan { prefix: prefix.to_vec(), after: after.map(<[u8]>::to_vec), limit: limit as u64 };
+        Ok(self.0.kept.get(&query).map(|answer| pairs_of(&answer.found)).unwrap_or_default())
+    }
+}
+
+/// Keeps the small tables up to date, for as long as the edge runs. Also how it notices that replicas can be reached again.
+async fn follow(edge: Arc<EdgeRecords>) {
+    let mut alone = false;
+    loop {
+        let was_alone = alone;
+        alone = edge.ask(small_tables()).await.is_none();
+        if alone != was_alone {
+            if alone {
+                warn!("no replica of the mesh can be reached: this edge serves what it has kept");
+            } else {
+                info!("a replica of the mesh can be reached again");
+            }
+        }
+        tokio::time::sleep(FOLLOW).await;
+    }
+}
+
+async fn prune(edge: Arc<EdgeRecords>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        let oldest = clock::timestamp().0.saturating_sub(edge.terms.alone_for.as_millis() as u64);
+        if let Err(error) = edge.kept.prune(Timestamp(oldest)).await {
+            warn!(%error, "what this edge kept too long ago could not be forgotten");
+        }
+    }
+}

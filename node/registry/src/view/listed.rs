@@ -1,0 +1,42 @@
+//! What this node's records say of a peer: the links ask before they let anybody in.
+
+use std::net::SocketAddr;
+
+use mesh::links::Judge;
+use rules::ledger::level::Level;
+use rules::ledger::records::{Look, NodeRecord, ReadRecords, RecordError, key};
+use rules::members::door::Known;
+use rules::words::names::NodeId;
+
+use crate::view::Records;
+
+/// The records, as the links see them.
+pub struct Listed(pub Records);
+
+impl Judge for Listed {
+    /// Of records that cannot be read nothing is known: only a certificate that names its role counts then.
+    fn known(&self, node: NodeId) -> Known {
+        let unreadable = Known { role: None, removed: false, nothing_known: false, level: Level::NEWEST };
+        let mut known = self.0.view().and_then(|view| look_up(&*view, node)).unwrap_or(unreadable);
+        if let Records::Edge(_) = &self.0 {
+            // an edge keeps who is a member, and not who was: whoever is not listed any more counts as taken out
+            known.removed = known.role.is_none() && !known.nothing_known;
+        }
+        known
+    }
+
+    fn address_of(&self, node: NodeId) -> Option<SocketAddr> {
+        let record = self.0.view().and_then(|view| view.record::<NodeRecord>(&key::node(node)));
+        record.ok().flatten().map(|record| record.address)
+    }
+}
+
+fn look_up(view: &(dyn ReadRecords + Send), node: NodeId) -> Result<Known, RecordError> {
+    let role = view.record::<NodeRecord>(&key::node(node))?.map(|record| record.role);
+    Ok(Known {
+        role,
+        removed: view.get(&key::removed(node))?.is_some(),
+        nothing_known: role.is_none() && view.scan(&key::nodes(), None, 1)?.is_empty(),
+        level: view.level()?,
+    })
+}

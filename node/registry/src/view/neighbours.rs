@@ -1,0 +1,171 @@
+//! The other nodes, as this one sees them now: roster and ledger put together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{FutureExt, join_all};
+use futures::stream::{FuturesUnordered, StreamExt};
+use mesh::links::Links;
+use mesh::members::Members;
+use rules::blobs::holding::Stock;
+use rules::ledger::records::{Look, NodeRecord, Role, key};
+use rules::members::placement::{self, Candidate};
+use rules::wire::MAX_HAVE;
+use rules::wire::questions::Have;
+use rules::words::digest::Digest;
+use rules::words::names::{NodeId, Region, RepositoryName};
+
+use crate::view::Records;
+
+/// Whom this node can turn to.
+pub struct Neighbours {
+    /// This node.
+    pub me: NodeId,
+    /// Where it is.
+    pub region: Region,
+    /// The way to the others.
+    pub links: Arc<Links>,
+    /// Who of them is alive.
+    pub members: Arc<Members>,
+    /// Who they are.
+    pub records: Records,
+}
+
+/// So many edges are asked for a blob that no replica holds.
+const EDGES_ASKED: usize = 8;
+/// How many holders of a blob are waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hurry {
+    /// The first to answer.
+    First,
+    /// All that answer in time.
+    All,
+}
+
+/// How long others may take once one has said that it holds a blob.
+const GRACE: Duration = Duration::from_millis(5);
+/// How long nodes may take to say what they hold.
+const HAVE: Duration = Duration::from_millis(1000);
+
+impl Neighbours {
+    /// All members, alive or not. Empty before this node has learnt of any.
+    pub fn nodes(&self) -> Vec<NodeRecord> {
+        self.records.view().and_then(|view| view.nodes()).unwrap_or_default()
+    }
+
+    /// The replicas that are not known to be down, this node among them if it is one. One that the gossip has not met yet (as just after a start) is
+    /// worth asking: every question has a deadline.
+    pub fn alive(&self) -> Vec<Candidate> {
+        self.all_alive().into_iter().filter(|c| c.role == Role::Replica).collect()
+    }
+
+    /// The same, with the edges.
+    fn all_alive(&self) -> Vec<Candidate> {
+        let down = self.members.down();
+        self.nodes().iter().filter(|n| n.id == self.me || !down.contains(&n.id)).map(Candidate::of).collect()
+    }
+
+    /// The live members of this node's region, edges too.
+    pub fn region_alive(&self) -> Vec<Candidate> {
+        self.all_alive().into_iter().filter(|c| c.region == self.region).collect()
+    }
+
+    /// Whether this node is an edge.
+    pub fn is_edge(&self) -> bool {
+        matches!(self.records, Records::Edge(_))
+    }
+
+    /// The regions that have replicas, alive or not.
+    pub fn regions(&self) -> BTreeSet<Region> {
+        self.nodes().into_iter().filter(|n| n.role == Role::Replica).map(|n| n.region).collect()
+    }
+
+    /// Who was taken out of the mesh. Not known at an edge.
+    pub fn removed(&self) -> Vec<NodeId> {
+        let removed = self.records.view().and_then(|view| view.scan(&key::removals(), None, usize::MAX));
+        removed.unwrap_or_default().iter().filter_map(|(place, _)| key::removed_of(place)).collect()
+    }
+
+    /// What people call `node`.
+    pub fn name_of(&self, node: NodeId) -> String {
+        self.nodes().iter().find(|n| n.id == node).map_or_else(|| node.to_string(), |n| n.name.to_string())
+    }
+
+    /// Asks every other live replica which of `digests` it holds. Nodes that do not answer in time hold nothing, as far as this answer goes.
+    pub async fn have(&self, digests: &[Digest], repository: Option<&RepositoryName>) -> BTreeMap<NodeId, Vec<Stock>> {
+        let others = self.alive().into_iter().map(|c| c.id).filter(|id| *id != self.me).collect();
+        self.ask_have(others, digests, repository).await
+    }
+
+    async fn ask_have(
+        &self,
+        others: Vec<NodeId>,
+        digests: &[Digest],
+        repository: Option<&RepositoryName>,
+    ) -> BTreeMap<NodeId, Vec<Stock>> {
+        let asked = others.into_iter().map(|node| async move {
+            let mut all = Vec::with_capacity(digests.len());
+            for part in digests.chunks(MAX_HAVE) {
+                let question = Have { digests: part.to_vec(), repository: repository.cloned() };
+                match self.links.ask(node, question, HAVE).await {
+                    Ok(stock) if stock.len() == part.len() => all.extend(stock),
+                    _ => return None,
+                }
+            }
+            Some((node, all))
+        });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// Live nodes that hold `digest`, the nearest first: replicas, and if none does, edges of this region (a few of them). [`Hurry::First`] waits for no more
+    /// than the first that say so, which are about the nearest: a node that has just died must not keep their word waiting.
+    pub async fn holders(&self, digest: Digest, hurry: Hurry) -> Vec<NodeId> {
+        let region_of: BTreeMap<NodeId, Region> = self.alive().into_iter().map(|c| (c.id, c.region)).collect();
+        let replicas = region_of.keys().copied().filter(|id| *id != self.me).collect();
+        let mut holders = self.who_holds(replicas, digest, hurry).await;
+        if holders.is_empty() {
+            let edges = self.region_alive().into_iter().filter(|c| c.role == Role::Edge && c.id != self.me);
+            let some = placement::ranked(&digest, edges.map(|c| c.id)).into_iter().take(EDGES_ASKED).collect();
+            holders = self.who_holds(some, digest, hurry).await;
+        }
+        holders.sort_by_key(|node| {
+            let near = region_of.get(node) == Some(&self.region);
+            (!near, self.links.round_trip(*node).unwrap_or(Duration::MAX), *node)
+        });
+        holders
+    }
+
+    /// Whom to turn to for a blob that these kept when it was pushed, without a question to all: somebody much nearer who says that he holds it, else the
+    /// nearest of those. Nobody, if none of them is reached at the moment.
+    pub async fn presumed_holders(&self, digest: Digest, kept_by: &[NodeId]) -> Vec<NodeId> {
+        let others = self.alive().into_iter().map(|c| c.id).filter(|id| *id != self.me);
+        let near: Vec<_> = others.filter_map(|id| Some((id, self.links.round_trip(id)?))).collect();
+        let Some(presumed) = placement::presumed(kept_by, &near) else { return Vec::new() };
+        let asked = self.who_holds(presumed.nearer, digest, Hurry::First);
+        let mut holders = tokio::time::timeout(presumed.round_trip, asked).await.unwrap_or_default();
+        if holders.is_empty() {
+            holders.push(presumed.node);
+        }
+        holders
+    }
+
+    async fn who_holds(&self, nodes: Vec<NodeId>, digest: Digest, hurry: Hurry) -> Vec<NodeId> {
+        let question = Have { digests: vec![digest], repository: None };
+        let mut answers: FuturesUnordered<_> = nodes
+            .into_iter()
+            .map(|node| self.links.ask(node, question.clone(), HAVE).map(move |a| (node, a)))
+            .collect();
+        let mut holders = Vec::new();
+        loop {
+            let patience = if hurry == Hurry::All || holders.is_empty() { HAVE } else { GRACE };
+            match tokio::time::timeout(patience, answers.next()).await {
+                Ok(Some((node, Ok(stock)))) if stock.first().is_some_and(|s| s.held.is_some()) => {
+                    holders.push(node);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return holders,
+            }
+        }
+    }
+}

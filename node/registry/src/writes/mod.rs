@@ -1,0 +1,201 @@
+//! Writes of a project: any node takes one and passes it to the project's primary; the primary checks and commits it.
+//!
+//! A manifest is acknowledged when it is released in the ledger and every blob it refers to is held, fsynced, in as many regions as the project's
+//! `durability` asks for. The operation id is kept over retries, so a write that reached the ledger twice is applied once.
+
+mod primary;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ground::clock;
+use rules::ledger::command::Outcome;
+use rules::ledger::level::Level;
+use rules::ledger::records::{Look, Project, RecordError, key};
+use rules::wire::{Write, WriteError, WriteKind, questions};
+use rules::words::digest::Digest;
+use rules::words::names::{OperationId, ProjectName};
+use tracing::debug;
+
+use crate::blobs::flights::Flights;
+use crate::view::Records;
+use crate::view::neighbours::Neighbours;
+use store::Store;
+
+/// A node that has no lease waits this long for one before it refuses a write.
+const LEASE_WAIT: Duration = Duration::from_millis(800);
+/// Before a node asks again who the primary is.
+const AGAIN: Duration = Duration::from_millis(150);
+
+/// How long writes may take.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteTerms {
+    /// Until committed, apart from copying blobs.
+    pub commit: Duration,
+    /// Until the blobs are where they must be.
+    pub replicate: Duration,
+}
+
+/// Why a write was not acknowledged, for the caller.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such project, or what the write is about is gone.
+    #[error("not found")]
+    NotFound,
+    /// There is one already.
+    #[error("it exists already")]
+    Exists,
+    /// A sentence for the caller.
+    #[error("{0}")]
+    Conflict(String),
+    /// The manifest names blobs that are not in the repository.
+    #[error("blobs are unknown to the repository")]
+    BlobsUnknown(Vec<Digest>),
+    /// The index names manifests that are not in the repository.
+    #[error("manifests are unknown to the repository")]
+    ManifestsUnknown(Vec<Digest>),
+    /// The bytes are wrong.
+    #[error("{0}")]
+    Invalid(String),
+    /// Not now: nothing was acknowledged; the client should try again.
+    #[error("{0}")]
+    Unavailable(String),
+    /// This node's own fault.
+    #[error(transparent)]
+    Records(#[from] RecordError),
+}
+
+/// Takes writes in.
+pub struct Writes {
+    neighbours: Arc<Neighbours>,
+    records: Records,
+    store: Arc<Store>,
+    flights: Arc<Flights>,
+    terms: WriteTerms,
+}
+
+impl Writes {
+    /// Ready.
+    pub fn new(neighbours: Arc<Neighbours>, store: Arc<Store>, flights: Arc<Flights>, terms: WriteTerms) -> Arc<Self> {
+        let records = neighbours.records.clone();
+        Arc::new(Writes { neighbours, records, store, flights, terms })
+    }
+
+    /// Whether a write has a chance now: this node hears the ledger's majority. Waits a moment for that.
+    pub async fn ready(&self) -> Result<(), Refusal> {
+        let end = clock::now() + LEASE_WAIT;
+        while !self.records.connected() {
+            if clock::now() >= end {
+                return Err(Refusal::Unavailable(
+                    "this node cannot reach a majority of the ledger's voters, so nothing can be committed; pulls of what it holds go on".into(),
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    /// Commits a write of `project`, wherever its primary is.
+    pub async fn commit(&self, project: &ProjectName, kind: WriteKind) -> Result<Outcome, Refusal> {
+        self.ready().await?;
+        let mut write = Write { operation: OperationId(rand::random()), kind };
+        let end = clock::now() + self.terms.commit;
+        let mut last = String::from("the project's primary did not answer");
+        loop {
+            let Some(record) = self.records.view()?.project(project)? else {
+                return self.done_already(&write).await.unwrap_or(Err(Refusal::NotFound));
+            };
+            let left = end.since(clock::now());
+            if left.is_zero() {
+                return Err(Refusal::Unavailable(format!(
+                    "project {project} cannot commit this right now ({last}); try again"
+                )));
+            }
+            match self.ask_primary(&record, &write).await {
+                Ok(Ok(outcome)) => return settle(outcome),
+                Ok(Err(WriteError::NotPrimary)) => {
+                    last = "its primary has just changed".into();
+                    if self.records.view()?.level()? < Level::ROLES {
+                        // the ledger remembers that this operation came too late, and would say so again
+                        write.operation = OperationId(rand::random());
+                    }
+                }
+                Ok(Err(WriteError::Ledger(error))) => last = error.to_string(),
+                Ok(Err(WriteError::Unanswered(silent))) => {
+                    // they may be restarting; clients do not repeat a manifest's PUT
+                    let names: Vec<String> = silent.into_iter().map(|id| self.neighbours.name_of(id)).collect();
+                    let names = names.join(", ");
+                    last =
+                        format!("blobs that the manifest refers to are on no node that answers, and {names} did not");
+                }
+                Ok(Err(error)) => return Err(refusal(project, error)),
+                Err(error) => last = error,
+            }
+            debug!(%project, reason = last, "write is tried again");
+            metrics::counter!("atoll_writes_retried_total").increment(1);
+            self.records.applied_more(AGAIN).await;
+        }
+    }
+
+    /// What came of `write`, if it was committed by an attempt that was not heard of: a project may be gone by that very write.
+    async fn done_already(&self, write: &Write) -> Option<Result<Outcome, Refusal>> {
+        let place = key::operation(write.operation);
+        let (outcome, _) = self.records.read(|records| records.record::<Outcome>(&place)).await.ok()?;
+        outcome.map(settle)
+    }
+
+    async fn ask_primary(&self, project: &Project, write: &Write) -> Result<Result<Outcome, WriteError>, String> {
+        if project.primary == self.neighbours.me {
+            return Ok(self.commit_here(write.clone()).await);
+        }
+        if self.neighbours.members.down().contains(&project.primary) {
+            return Err("its primary is down".into());
+        }
+        // the primary may have to copy blobs first; that its link is dead shows long before this ends
+        let deadline = self.terms.commit + self.terms.replicate;
+        let asked = self.neighbours.links.ask(project.primary, questions::Write { write: write.clone() }, deadline);
+        tokio::select! {
+            answered = asked => answered.map_err(|e| e.to_string()),
+            () = self.primary_changes(project) => Err("its primary changed meanwhile".into()),
+        }
+    }
+
+    /// Waits until the ledger gives the project another epoch: who was asked under the old one need not be waited for.
+    async fn primary_changes(&self, before: &Project) {
+        let Some(ledger) = self.records.ledger() else { return std::future::pending().await };
+        let mut applied = ledger.applied();
+        while applied.changed().await.is_ok() {
+            // a project that is gone may be gone by this very write: its primary will tell
+            let now = self.records.view().and_then(|view| view.project(&before.name));
+            if matches!(now, Ok(Some(project)) if project.epoch != before.epoch) {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+/// What an applied command means for the caller.
+pub fn settle(outcome: Outcome) -> Result<Outcome, Refusal> {
+    match outcome {
+        outcome @ (Outcome::Done | Outcome::Unfinished) => Ok(outcome),
+        Outcome::NotFound => Err(Refusal::NotFound),
+        Outcome::Exists => Err(Refusal::Exists),
+        Outcome::Refused(reason) => Err(Refusal::Conflict(reason)),
+        Outcome::StaleEpoch { .. } => Err(Refusal::Unavailable("the project's primary has just changed".into())),
+    }
+}
+
+fn refusal(project: &ProjectName, error: WriteError) -> Refusal {
+    match error {
+        WriteError::BlobsUnknown(digests) => Refusal::BlobsUnknown(digests),
+        WriteError::ManifestsUnknown(digests) => Refusal::ManifestsUnknown(digests),
+        WriteError::Invalid(reason) => Refusal::Invalid(reason),
+        WriteError::NotDurable { wanted, reached } => Refusal::Unavailable(format!(
+            "project {project} wants its blobs in {wanted} regions and only {reached} could be reached; bring a region back, or set the project's durability to {reached}"
+        )),
+        WriteError::Unanswered(_) => Refusal::Unavailable("some nodes did not answer; try again".into()),
+        WriteError::NotPrimary => Refusal::Unavailable("the project's primary has just changed".into()),
+        WriteError::Ledger(error) => Refusal::Unavailable(error.to_string()),
+    }
+}

@@ -1,0 +1,289 @@
+//! What a project's primary does with a write: checks what a manifest refers to, brings its blobs to where the project wants them, and proposes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::StreamExt;
+use ground::clock;
+use rules::blobs::holding::Held;
+use rules::blobs::reputation;
+use rules::ledger::command::{Command, Outcome};
+use rules::ledger::records::{BlobDescriptor, BlobRecord, Look, Project, Role, key};
+use rules::members::placement;
+use rules::wire::questions::Replicate;
+use rules::wire::{NoLedger, Write, WriteError, WriteKind};
+use rules::words::digest::Digest;
+use rules::words::manifest::{BlobReference, Manifest, Referrer};
+use rules::words::names::{NodeId, OperationId, ProjectName, Region, RepositoryName, Tag};
+use tracing::info;
+
+use super::Writes;
+
+/// So many blobs of one manifest are copied at a time.
+const COPIES_AT_A_TIME: usize = 4;
+
+impl Writes {
+    /// As the project's primary: checks and commits.
+    pub async fn commit_here(&self, write: Write) -> Result<Outcome, WriteError> {
+        match write.kind {
+            WriteKind::PutManifest { repository, digest, media_type, bytes, tags } => {
+                let project = self.primary_of(&repository.project())?;
+                if Digest::of(digest.algorithm(), &bytes) != digest {
+                    return Err(WriteError::Invalid("the manifest's bytes are not what its digest says".into()));
+                }
+                let manifest = Manifest::parse(&media_type, &bytes).map_err(|e| WriteError::Invalid(e.to_string()))?;
+                let blobs = self.check_manifest(&project, &repository, &manifest).await?;
+                let subject = referrer_of(&manifest, digest, &media_type, bytes.len());
+                let epoch = project.epoch;
+                let command =
+                    Command::PutManifest { epoch, repository, digest, media_type, bytes, tags, blobs, subject };
+                self.propose(write.operation, command).await
+            }
+            WriteKind::Fenced(change) => {
+                let epoch = self.primary_of(&change.project())?.epoch;
+                self.propose(write.operation, change.under(epoch)).await
+            }
+        }
+    }
+
+    /// As the primary of a proxy project: records a manifest that its upstream has, `bytes` being what `manifest` was read from. Its blobs stay where they are
+    /// until somebody pulls them; `unconfirmed` ones are not of this repository by its word.
+    #[expect(clippy::too_many_arguments, reason = "a manifest as it came, and what was found out about it")]
+    pub async fn put_cached(
+        &self,
+        repository: &RepositoryName,
+        digest: Digest,
+        media_type: String,
+        bytes: Vec<u8>,
+        manifest: &Manifest,
+        tag: Option<Tag>,
+        unconfirmed: &BTreeSet<Digest>,
+    ) -> Result<(), WriteError> {
+        let epoch = self.primary_of(&repository.project())?.epoch;
+        let describe =
+            |b: &BlobReference| BlobDescriptor { digest: b.digest, size: b.size, content: None, kept_by: Vec::new() };
+        let confirmed = manifest.blobs.iter().filter(|blob| !unconfirmed.contains(&blob.digest));
+        let blobs = confirmed.map(describe).collect();
+        let subject = referrer_of(manifest, digest, &media_type, bytes.len());
+        let command = Command::PutManifest {
+            epoch,
+            repository: repository.clone(),
+            digest,
+            media_type,
+            bytes,
+            tags: tag.into_iter().collect(),
+            blobs,
+            subject,
+        };
+        self.propose(OperationId(rand::random()), command).await.map(|_| ())
+    }
+
+    fn primary_of(&self, name: &ProjectName) -> Result<Project, WriteError> {
+        let project = self.records.view().and_then(|view| view.project(name));
+        match project {
+            Ok(Some(project)) if project.primary == self.neighbours.me => Ok(project),
+            Ok(_) => Err(WriteError::NotPrimary),
+            Err(error) => Err(WriteError::Ledger(NoLedger::Storage(error.to_string()))),
+        }
+    }
+
+    async fn propose(&self, operation: OperationId, command: Command) -> Result<Outcome, WriteError> {
+        match self.records.propose(operation, command, self.terms.commit).await {
+            Ok(proposed) => match proposed.outcome {
+                Outcome::StaleEpoch { current } => {
+                    info!(current = current.get(), "a write was fenced off: this node is no longer the primary");
+                    metrics::counter!("atoll_writes_fenced_total").increment(1);
+                    Err(WriteError::NotPrimary)
+                }
+                outcome => Ok(outcome),
+            },
+            Err(error) => Err(WriteError::Ledger(error)),
+        }
+    }
+
+    /// Checks what `manifest` refers to, and brings its blobs to where the project wants them.
+    async fn check_manifest(
+        &self,
+        project: &Project,
+        repository: &RepositoryName,
+        manifest: &Manifest,
+    ) -> Result<Vec<BlobDescriptor>, WriteError> {
+        let storage = |e: &dyn std::fmt::Display| WriteError::Ledger(NoLedger::Storage(e.to_string()));
+        let mut linked = BTreeSet::new();
+        let mut known: BTreeMap<Digest, BlobRecord> = BTreeMap::new();
+        let held = manifest.blobs.iter().map(|blob| (*blob, Needed::Held));
+        let optional = manifest.optional.iter().map(|blob| (*blob, Needed::IfHere));
+        let mut wanted: Vec<(BlobReference, Needed)> = held.chain(optional).collect();
+        {
+            let view = self.records.view().map_err(|e| storage(&e))?;
+            for child in &manifest.children {
+                let here = view.manifest(repository, &child.digest).map_err(|e| storage(&e))?.is_some();
+                if !here || !child.manifest {
+                    let by = match (here, child.manifest) {
+                        (true, _) => Needed::IfHere,
+                        (false, true) => Needed::Manifest,
+                        (false, false) => Needed::Listed,
+                    };
+                    wanted.push((child.as_blob(), by));
+                }
+            }
+            for (blob, _) in &wanted {
+                if view.linked(repository, &blob.digest).map_err(|e| storage(&e))? {
+                    linked.insert(blob.digest);
+                }
+                if let Some(record) = view.record(&key::blob(&blob.digest)).map_err(|e| storage(&e))? {
+                    known.insert(blob.digest, record);
+                }
+            }
+        }
+        let digests: Vec<Digest> = wanted.iter().map(|(blob, _)| blob.digest).collect();
+        if digests.is_empty() {
+            return Ok(Vec::new());
+        }
+        let me = self.neighbours.me;
+        let mut have = self.neighbours.have(&digests, Some(repository)).await;
+        let mine: Result<Vec<_>, _> = digests.iter().map(|d| self.store.stock(d, Some(repository))).collect();
+        have.insert(me, mine.map_err(|e| storage(&e))?);
+
+        let (mut unknown, mut unlisted, mut perhaps_a_blob) = (Vec::new(), Vec::new(), false);
+        let mut descriptors = Vec::new();
+        let mut taken = BTreeSet::new();
+        let mut scarce = Vec::new();
+        let regions_wanted = (project.durability as usize).min(self.neighbours.regions().len().max(1));
+        let region_of: BTreeMap<NodeId, Region> =
+            self.neighbours.nodes().into_iter().map(|n| (n.id, n.region)).collect();
+        for (i, (blob, needed)) in wanted.iter().enumerate() {
+            let holders: Vec<(NodeId, Held)> = have.iter().filter_map(|(n, s)| s[i].held.map(|h| (*n, h))).collect();
+            let granted = linked.contains(&blob.digest) || have.values().any(|stock| stock[i].granted);
+            let recorded = known.get(&blob.digest).and_then(|record| record.content);
+            let of = |mine: bool| holders.iter().filter(move |(n, _)| (*n == me) == mine).map(|(_, held)| *held);
+            let others: Vec<Held> = of(false).collect();
+            let known_as = reputation::what_it_is(of(true).next(), &others, recorded);
+            let Some((size, content)) = known_as.filter(|_| granted) else {
+                match needed {
+                    Needed::Held => unknown.push(blob.digest),
+                    Needed::Manifest => unlisted.push(blob.digest),
+                    Needed::Listed => {
+                        unlisted.push(blob.digest);
+                        perhaps_a_blob = true;
+                    }
+                    Needed::IfHere => {}
+                }
+                continue;
+            };
+            if blob.size != size {
+                return Err(WriteError::Invalid(format!(
+                    "the manifest says that {} has {} bytes; it has {size}",
+                    blob.digest, blob.size
+                )));
+            }
+            if !taken.insert(blob.digest) {
+                continue;
+            }
+            // what a node may evict does not count; it is asked to keep it, which costs no transfer
+            let durable = holders.iter().filter(|(n, _)| have.get(n).is_some_and(|stock| !stock[i].cached));
+            let kept_by: Vec<NodeId> = durable.map(|(n, _)| *n).collect();
+            let regions: BTreeSet<Region> = kept_by.iter().filter_map(|n| region_of.get(n).cloned()).collect();
+            descriptors.push(BlobDescriptor { digest: blob.digest, size, content, kept_by });
+            if regions.len() < regions_wanted {
+                scarce.push((blob.digest, holders.into_iter().map(|(n, _)| n).collect::<Vec<_>>(), regions));
+            }
+        }
+        if !unknown.is_empty() || !unlisted.is_empty() {
+            let replicas = self.neighbours.nodes().into_iter().filter(|n| n.role == Role::Replica);
+            let silent: Vec<NodeId> = replicas.map(|n| n.id).filter(|id| !have.contains_key(id)).collect();
+            return Err(if !silent.is_empty() && (perhaps_a_blob || !unknown.is_empty()) {
+                WriteError::Unanswered(silent)
+            } else if unlisted.is_empty() {
+                WriteError::BlobsUnknown(unknown)
+            } else {
+                WriteError::ManifestsUnknown(unlisted)
+            });
+        }
+        let copied = self.spread(repository, scarce, regions_wanted).await?;
+        for descriptor in &mut descriptors {
+            descriptor.kept_by.extend(copied.get(&descriptor.digest).into_iter().flatten());
+        }
+        Ok(descriptors)
+    }
+
+    /// Copies each scarce blob to live nodes of other regions until `wanted` regions hold it; who keeps it now besides.
+    async fn spread(
+        &self,
+        repository: &RepositoryName,
+        scarce: Vec<(Digest, Vec<NodeId>, BTreeSet<Region>)>,
+        wanted: usize,
+    ) -> Result<BTreeMap<Digest, Vec<NodeId>>, WriteError> {
+        let alive = self.neighbours.alive();
+        let end = clock::now() + self.terms.replicate;
+        let copies = scarce.into_iter().map(|(digest, holders, mut regions)| {
+            let alive = &alive;
+            async move {
+                let mut copied = Vec::new();
+                for node in placement::ranked(&digest, alive.iter().map(|c| c.id)) {
+                    let Some(region) = alive.iter().find(|c| c.id == node).map(|c| c.region.clone()) else { continue };
+                    if regions.len() >= wanted || regions.contains(&region) {
+                        continue;
+                    }
+                    match self.replicate_to(node, digest, &holders, repository, end.since(clock::now())).await {
+                        Ok(_) => {
+                            regions.insert(region);
+                            copied.push(node);
+                        }
+                        Err(error) => info!(%digest, %node, error, "a blob could not be copied to another region"),
+                    }
+                }
+                (digest, regions.len(), copied)
+            }
+        });
+        let copies: Vec<_> = futures::stream::iter(copies).buffer_unordered(COPIES_AT_A_TIME).collect().await;
+        match copies.iter().map(|(_, reached, _)| *reached).min() {
+            Some(reached) if reached < wanted => {
+                Err(WriteError::NotDurable { wanted: wanted as u32, reached: reached as u32 })
+            }
+            _ => Ok(copies.into_iter().map(|(digest, _, copied)| (digest, copied)).collect()),
+        }
+    }
+
+    async fn replicate_to(
+        &self,
+        node: NodeId,
+        digest: Digest,
+        holders: &[NodeId],
+        repository: &RepositoryName,
+        deadline: Duration,
+    ) -> Result<Held, String> {
+        if node == self.neighbours.me {
+            return self.flights.replicate(digest, holders.to_vec(), None).await;
+        }
+        let question = Replicate { digest, sources: holders.to_vec(), repository: Some(repository.clone()) };
+        self.neighbours.links.ask(node, question, deadline).await.map_err(|e| e.to_string())?
+    }
+}
+
+/// What becomes of a write when a blob that its manifest names is not in the repository.
+#[derive(Clone, Copy)]
+enum Needed {
+    /// It is refused: a layer or config.
+    Held,
+    /// It is refused: an index lists it as a manifest, and it is none of the repository's.
+    Manifest,
+    /// It is refused: an index lists what is no manifest of the repository, so it must be a blob.
+    Listed,
+    /// Nothing: a layer that a registry need not hold, or what is there as a manifest, too.
+    IfHere,
+}
+
+/// How a manifest shows among its subject's referrers.
+fn referrer_of(manifest: &Manifest, digest: Digest, media_type: &str, size: usize) -> Option<Box<(Digest, Referrer)>> {
+    manifest.subject.map(|subject| {
+        let referrer = Referrer {
+            digest,
+            media_type: media_type.to_owned(),
+            size: size as u64,
+            artifact_type: manifest.artifact_type.clone(),
+            annotations: manifest.annotations.clone(),
+        };
+        Box::new((subject, referrer))
+    })
+}

@@ -1,0 +1,80 @@
+//! `/api/atoll/v1/level`: the mesh's feature level, and which build each replica runs.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use http::{Response, StatusCode};
+use rules::ledger::command::{Command, Outcome};
+use rules::ledger::level::{self, Build, Level};
+use rules::ledger::records::{Look, NodeRecord, Role};
+use rules::wire::questions;
+use rules::words::names::OperationId;
+use serde_json::json;
+use tracing::info;
+
+use super::Atoll;
+use crate::http::answer::json_answer;
+use crate::http::{Code, Failure, Payload};
+
+/// How long a node may take to say which build it runs.
+const ASK: Duration = Duration::from_secs(3);
+
+impl Atoll {
+    /// The level, what this build supports, and what each node says of itself.
+    pub(super) async fn show_level(&self) -> Result<Response<Payload>, Failure> {
+        let level = self.level()?;
+        let builds: Vec<_> = self
+            .builds(|_| true)
+            .await
+            .into_iter()
+            .map(|(node, build)| {
+                json!({
+                    "name": node.name.as_str(),
+                    "role": node.role.name(),
+                    "version": build.as_ref().map(|b| b.version.clone()),
+                    "supports": build.as_ref().map(|b| b.supports.0),
+                })
+            })
+            .collect();
+        let own = env!("CARGO_PKG_VERSION");
+        let shown = json!({"level": level.0, "version": own, "supports": Level::NEWEST.0, "nodes": builds});
+        Ok(json_answer(StatusCode::OK, &shown))
+    }
+
+    /// Raises the level to what every replica supports. Once done no build below it can be started again in this mesh.
+    pub(super) async fn raise_level(&self) -> Result<Response<Payload>, Failure> {
+        let current = self.level()?;
+        let replicas = self.builds(|node| node.role == Role::Replica).await;
+        let replicas: Vec<_> = replicas.into_iter().map(|(node, build)| (node.name.to_string(), build)).collect();
+        let level = level::next(current, &replicas).map_err(|e| Failure::new(Code::Conflict, e.to_string()))?;
+        self.writes.ready().await?;
+        let token_secret = self.secrets.new_token_key().map_err(|e| Failure::new(Code::Internal, e.to_string()))?;
+        let command = Command::RaiseLevel { level, token_secret };
+        let proposed = self.records.propose(OperationId(rand::random()), command, self.terms.commit).await;
+        match proposed.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))?.outcome {
+            Outcome::Done | Outcome::Exists => {
+                info!(from = current.0, to = level.0, "the mesh's feature level was raised");
+                self.show_level().await
+            }
+            other => Err(Failure::new(Code::Internal, format!("the ledger answered {other:?}"))),
+        }
+    }
+
+    fn level(&self) -> Result<Level, Failure> {
+        Ok(self.records.view()?.level()?)
+    }
+
+    /// What the nodes that are wanted say of their builds; `None` for one that does not answer, or whose build is too old to know the question.
+    async fn builds(&self, wanted: impl Fn(&NodeRecord) -> bool) -> Vec<(NodeRecord, Option<Build>)> {
+        let level = self.level().unwrap_or(Level::FIRST);
+        let asked = self.neighbours.nodes().into_iter().filter(|node| wanted(node)).map(async |node| {
+            let build = if node.id == self.neighbours.me {
+                Some(Build::of_this(env!("CARGO_PKG_VERSION"), level))
+            } else {
+                self.neighbours.links.ask(node.id, questions::Build {}, ASK).await.ok()
+            };
+            (node, build)
+        });
+        join_all(asked).await
+    }
+}

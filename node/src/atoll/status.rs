@@ -1,0 +1,200 @@
+//! `/api/atoll/v1/status`: the mesh as this node sees it. What `atoll status` and the live view show.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ground::clock;
+use http::{Response, StatusCode};
+use mesh::ledger::LeaseState;
+use rules::blobs::holding::{Held, Stock};
+use rules::ledger::records::{Look, NodeRecord, Project, key};
+use rules::members::roster::Standing;
+use rules::words::digest::Digest;
+use rules::words::names::NodeId;
+use serde_json::{Value, json};
+
+use super::Atoll;
+use crate::http::answer::json_answer;
+use crate::http::{Failure, Payload};
+use registry::blobs::transfers::Direction;
+use registry::view::{EdgeStanding, Records};
+
+impl Atoll {
+    pub(super) async fn status(&self, with_copies: bool) -> Result<Response<Payload>, Failure> {
+        let ledger = self.records.ledger().map(|ledger| ledger.status());
+        let leader = ledger.as_ref().and_then(|ledger| ledger.leader);
+        let nodes = self.neighbours.nodes();
+        let name =
+            |id: NodeId| nodes.iter().find(|n| n.id == id).map_or_else(|| id.to_string(), |n| n.name.to_string());
+        let projects = self.records.view()?.projects()?;
+        let blobs = projects.iter().map(|project| self.blobs_of(project)).collect::<Result<Vec<_>, _>>()?;
+        let wanted: BTreeSet<Digest> = blobs.iter().flatten().copied().collect();
+        let held = if with_copies { Some(self.who_holds(&wanted).await?) } else { None };
+        let shown_projects: Vec<Value> = projects
+            .iter()
+            .zip(&blobs)
+            .map(|(p, blobs)| self.show_project_status(p, blobs, &nodes, held.as_ref()))
+            .collect();
+        let shown_nodes: Vec<Value> = nodes.iter().map(|n| self.show_node(n, leader)).collect();
+        let transfers: Vec<Value> = self
+            .transfers
+            .list()
+            .iter()
+            .map(|t| {
+                json!({
+                    "digest": t.digest.map(|d| d.to_string()),
+                    "direction": match t.direction { Direction::In => "in", Direction::Out => "out" },
+                    "peer": name(t.peer),
+                    "bytes": t.bytes,
+                    "total": t.total,
+                })
+            })
+            .collect();
+        let now = clock::now();
+        let liars: Vec<Value> = self
+            .liars
+            .list()
+            .iter()
+            .map(|(node, caught)| {
+                let lies: BTreeMap<&str, u64> = caught.lies.iter().map(|(lie, count)| (lie.name(), *count)).collect();
+                json!({
+                    "node": name(*node),
+                    "lies": lies,
+                    "last_seconds_ago": now.since(caught.last).as_secs(),
+                    "demoted_for_seconds": caught.demoted_for(now).as_secs(),
+                })
+            })
+            .collect();
+        let names = |ids: &BTreeSet<NodeId>| ids.iter().map(|id| name(*id)).collect::<Vec<_>>();
+        let status = json!({
+            "node": {
+                "id": self.neighbours.me.to_string(),
+                "name": name(self.neighbours.me),
+                "region": self.neighbours.region.as_str(),
+            },
+            "leader": leader.map(|id| json!({"id": id.to_string(), "name": name(id)})),
+            "lease": ledger.as_ref().map(|ledger| json!({"state": match ledger.lease {
+                LeaseState::Leader => "leader",
+                LeaseState::Held => "held",
+                LeaseState::None => "none",
+            }})),
+            "ledger": ledger.as_ref().map(|ledger| json!({
+                "applied": ledger.applied.0,
+                "released": ledger.released.0,
+                "log_from": ledger.log_from.0,
+                "term": ledger.term,
+                "voters": names(&ledger.voters),
+                "learners": names(&ledger.learners),
+            })),
+            "edge": self.show_edge(),
+            "cache": self.show_cache(),
+            "nodes": shown_nodes,
+            "projects": shown_projects,
+            "transfers": transfers,
+            "upstreams": self.show_upstreams()?,
+            "liars": liars,
+        });
+        Ok(json_answer(StatusCode::OK, &status))
+    }
+
+    /// What an edge has kept, and how long ago it heard of the mesh.
+    fn show_edge(&self) -> Option<Value> {
+        let Records::Edge(edge) = &self.records else { return None };
+        let EdgeStanding { heard, kept } = edge.standing();
+        Some(json!({"heard_seconds_ago": heard.map(|ago| ago.as_secs()), "kept_records": kept}))
+    }
+
+    /// The recorded registries, as this node knows them.
+    fn show_upstreams(&self) -> Result<Vec<Value>, Failure> {
+        let shown = self.upstreams.standings()?.into_iter().map(|(record, standing)| {
+            json!({
+                "name": record.name,
+                "url": record.url,
+                "paused_seconds": standing.paused.as_millis().div_ceil(1000) as u64,
+                "last_error": standing.failed.map(|(error, ago)| json!({"message": error, "seconds_ago": ago.as_secs()})),
+            })
+        });
+        Ok(shown.collect())
+    }
+
+    fn show_cache(&self) -> Value {
+        let (blobs, bytes, budget) = self.store.cached();
+        json!({"blobs": blobs, "bytes": bytes, "budget": budget})
+    }
+
+    fn show_node(&self, node: &NodeRecord, leader: Option<NodeId>) -> Value {
+        let standing = self.neighbours.members.standing(node.id);
+        let state = match standing {
+            _ if node.id == self.neighbours.me => "up",
+            Some((Standing::Up, _)) => "up",
+            Some((Standing::Down, _)) => "down",
+            None if self.neighbours.members.down().contains(&node.id) => "down",
+            None => "unknown",
+        };
+        json!({
+            "id": node.id.to_string(),
+            "name": node.name.as_str(),
+            "region": node.region.as_str(),
+            "role": node.role.name(),
+            "url": node.url,
+            "address": node.address.to_string(),
+            "state": state,
+            "since_seconds": standing.map(|(_, at)| clock::now().since(at).as_secs()),
+            "round_trip_ms": self.neighbours.links.round_trip(node.id).map(|d| d.as_micros() as f64 / 1000.0),
+            "leader": leader == Some(node.id),
+        })
+    }
+
+    fn blobs_of(&self, project: &Project) -> Result<BTreeSet<Digest>, Failure> {
+        let links = self.records.view()?.scan(&key::links_of(&project.name), None, usize::MAX)?;
+        Ok(links.iter().filter_map(|(k, _)| key::digest_of(k)).collect())
+    }
+
+    /// What each node holds of `wanted`. One question for all projects: a node that is silent costs its deadline once.
+    async fn who_holds(&self, wanted: &BTreeSet<Digest>) -> Result<BTreeMap<NodeId, BTreeMap<Digest, Held>>, Failure> {
+        let digests: Vec<Digest> = wanted.iter().copied().collect();
+        let mut stocks = if digests.is_empty() { BTreeMap::new() } else { self.neighbours.have(&digests, None).await };
+        let mine: Result<Vec<Stock>, _> = digests.iter().map(|digest| self.store.stock(digest, None)).collect();
+        stocks.insert(self.neighbours.me, mine?);
+        let held = |stock: Vec<Stock>| digests.iter().zip(stock).filter_map(|(d, s)| Some((*d, s.held?))).collect();
+        Ok(stocks.into_iter().map(|(node, stock)| (node, held(stock))).collect())
+    }
+
+    /// A project with how many of its blobs each region holds, if that was asked.
+    fn show_project_status(
+        &self,
+        project: &Project,
+        blobs: &BTreeSet<Digest>,
+        nodes: &[NodeRecord],
+        held: Option<&BTreeMap<NodeId, BTreeMap<Digest, Held>>>,
+    ) -> Value {
+        let copies = held.map(|held| copies(blobs, nodes, held));
+        json!({
+            "name": project.name.as_str(),
+            "public": project.public,
+            "durability": project.durability,
+            "registry_id": project.upstream.map(|id| id.0),
+            "home": self.neighbours.name_of(project.home),
+            "primary": self.neighbours.name_of(project.primary),
+            "epoch": project.epoch.get(),
+            "blobs": blobs.len(),
+            "copies": copies,
+        })
+    }
+}
+
+/// How many of `blobs`, and of their bytes, each region holds.
+fn copies(
+    blobs: &BTreeSet<Digest>,
+    nodes: &[NodeRecord],
+    held: &BTreeMap<NodeId, BTreeMap<Digest, Held>>,
+) -> BTreeMap<String, Value> {
+    let mut regions: BTreeMap<&str, BTreeMap<&Digest, u64>> = BTreeMap::new();
+    for node in nodes {
+        let region = regions.entry(node.region.as_str()).or_default();
+        if let Some(held) = held.get(&node.id) {
+            region.extend(blobs.iter().filter_map(|digest| Some((digest, held.get(digest)?.size))));
+        }
+    }
+    let shown = |held: &BTreeMap<&Digest, u64>| json!({"blobs": held.len(), "bytes": held.values().sum::<u64>()});
+    regions.iter().map(|(region, held)| ((*region).to_owned(), shown(held))).collect()
+}

@@ -1,0 +1,370 @@
+//! The nodes that `atoll up` runs: made, found again, started, stopped.
+
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use config::Settings;
+use mesh::identity::{Authority, new_node_id, write_private};
+use rules::ledger::records::{NodeRecord, Role};
+use serde_json::{Value, json};
+
+use super::init::{ADMINISTRATOR, FIRST_PROJECT, issue, new_birth, new_password};
+use super::status::table;
+use crate::start::{identity_folder, node_record, public_url};
+
+/// The regions of the little world.
+const REGIONS: [&str; 3] = ["us-east-1", "us-west-2", "eu-central-1"];
+
+/// The file that keeps the password; written last, so that it also says that the mesh was made whole.
+const PASSWORD: &str = "admin-password";
+
+/// Where the first node answers, if nothing else is said.
+const PORT: u16 = 5000;
+
+/// How large a mesh is wanted, and on which port.
+#[derive(clap::Args)]
+pub(super) struct Shape {
+    /// The port of every node, each on an address of its own (127.0.0.1, .2, ...); 0: any free ports. [default: 5000, or what the data folder already has]
+    #[arg(long)]
+    port: Option<u16>,
+    /// How many nodes, spread over the three regions. [default: 3, or what the data folder already has]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=60))]
+    nodes: Option<u16>,
+    /// How many edges beside them. [default: 0, or what the data folder already has]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(0..=60))]
+    edges: Option<u16>,
+}
+
+/// One node of the mesh as `up` runs it.
+pub(super) struct Node {
+    pub(super) name: String,
+    pub(super) region: String,
+    pub(super) role: Role,
+    pub(super) url: String,
+    pub(super) folder: PathBuf,
+    pub(super) child: Option<Child>,
+    pub(super) pid: u32,
+}
+
+/// The whole of it.
+pub(super) struct World {
+    pub(super) data: PathBuf,
+    pub(super) nodes: Vec<Node>,
+    executable: PathBuf,
+    password: Option<String>,
+}
+
+/// The nodes that an earlier start made: those whose folders hold settings and an identity. `mesh.json` is for scripts only and may go.
+pub(super) fn find_nodes(data: &Path) -> io::Result<Option<Vec<Node>>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(data)? {
+        let folder = entry?.path();
+        let config = folder.join("node.yaml");
+        if !config.exists() {
+            continue;
+        }
+        let settings = super::load(&config)?;
+        let url = public_url(&settings);
+        let (name, region, role) = (settings.name, settings.region, settings.role);
+        let node = Node { name, region, role, url, folder, child: None, pid: 0 };
+        found.push((settings.http.listen, node));
+    }
+    if found.is_empty() {
+        return Ok(None);
+    }
+    if !data.join(PASSWORD).exists() {
+        let message =
+            format!("{} holds nodes but was never finished; remove it, or give another --data", data.display());
+        return Err(io::Error::other(message));
+    }
+    found.sort_by_key(|(address, _)| *address);
+    Ok(Some(found.into_iter().map(|(_, node)| node).collect()))
+}
+
+impl World {
+    pub(super) fn again(data: PathBuf, nodes: Vec<Node>, wanted: &Shape) -> io::Result<Self> {
+        let edges = nodes.iter().filter(|n| n.role == Role::Edge).count();
+        let other = |wanted: Option<u16>, there: usize| wanted.is_some_and(|n| usize::from(n) != there);
+        if other(wanted.nodes, nodes.len() - edges) || other(wanted.edges, edges) {
+            let message = format!(
+                "{} holds a mesh of {} replicas and {edges} edges; leave --nodes and --edges out, give another --data, or let more nodes in with `atoll invite`",
+                data.display(),
+                nodes.len() - edges
+            );
+            return Err(io::Error::other(message));
+        }
+        let port = |node: &Node| node.url.rsplit(':').next().and_then(|p| p.parse::<u16>().ok());
+        if let Some(wanted) = wanted.port.filter(|p| *p != 0 && nodes.iter().any(|n| port(n) != Some(*p))) {
+            let message = format!(
+                "the nodes in {} do not listen on port {wanted}; leave --port out, or change http.listen and mesh.listen in each node.yaml",
+                data.display()
+            );
+            return Err(io::Error::other(message));
+        }
+        Ok(World { data, nodes, executable: std::env::current_exe()?, password: None })
+    }
+
+    /// Makes keys, settings and the birth of a new mesh.
+    pub(super) fn create(data: PathBuf, wanted: &Shape) -> io::Result<Self> {
+        let (replicas, edges) = (wanted.nodes.unwrap_or(3), wanted.edges.unwrap_or(0));
+        let port = wanted.port.unwrap_or(PORT);
+        let authority = Authority::generate().map_err(io::Error::other)?;
+        let password = new_password();
+        let (mut nodes, mut records, mut voters) = (Vec::new(), Vec::<NodeRecord>::new(), Vec::new());
+        for i in 0..replicas + edges {
+            let (role, nth) = if i < replicas { (Role::Replica, i) } else { (Role::Edge, i - replicas) };
+            let region = REGIONS[usize::from(nth) % REGIONS.len()];
+            let word = if role == Role::Edge { "edge-" } else { "" };
+            let name = format!("{region}-{word}{}", usize::from(nth) / REGIONS.len() + 1);
+            let folder = data.join(&name);
+            let ip = IpAddr::V4(Ipv4Addr::new(127, 0, 0, i as u8 + 1));
+            let mut settings = Settings::new(&folder, region);
+            settings.name = name.clone();
+            settings.role = role;
+            settings.http.listen = SocketAddr::new(ip, free_port(ip, port)?);
+            settings.mesh.listen = SocketAddr::new(ip, settings.http.listen.port());
+            // a little world on one machine: its upstreams are there, too
+            settings.upstreams.allow_loopback = true;
+            let mut identity = issue(&authority, new_node_id(), role)?;
+            if role == Role::Edge {
+                identity.authority.key.clear();
+            }
+            identity.save(&identity_folder(&folder)).map_err(io::Error::other)?;
+            std::fs::write(folder.join("node.yaml"), config::render(&settings))?;
+            let record = node_record(&settings, identity.node).map_err(io::Error::other)?;
+            if usize::from(i) < REGIONS.len() {
+                voters.push(record.clone());
+            }
+            nodes.push(Node {
+                name,
+                region: region.into(),
+                role,
+                url: record.url.clone(),
+                folder,
+                child: None,
+                pid: 0,
+            });
+            records.push(record);
+        }
+        for (node, record) in nodes.iter().zip(&records) {
+            let others = records
+                .iter()
+                .filter(|r| r.id != record.id && r.role == Role::Replica)
+                .map(|r| (r.id, r.address))
+                .collect();
+            mesh::members::keep_seeds(&node.folder, others).map_err(io::Error::other)?;
+        }
+        let durability = Settings::new(&data, REGIONS[0]).projects.durability;
+        new_birth(&authority, &password, records, voters, durability)?.save(&nodes[0].folder)?;
+        let world = World { data, nodes, executable: std::env::current_exe()?, password: Some(password.clone()) };
+        write_private(&world.password_file(), password.as_bytes()).map_err(io::Error::other)?;
+        Ok(world)
+    }
+
+    pub(super) fn password_file(&self) -> PathBuf {
+        self.data.join(PASSWORD)
+    }
+
+    fn start_line(&self, node: &Node) -> Vec<String> {
+        let config = node.folder.join("node.yaml");
+        let parts = [self.executable.as_path(), Path::new("serve"), Path::new("--config"), &config];
+        parts.iter().map(|p| p.display().to_string()).collect()
+    }
+
+    /// Writes `mesh.json`, for scripts.
+    fn write_mesh(&self) -> io::Result<()> {
+        let nodes: Vec<Value> = self
+            .nodes
+            .iter()
+            .map(|n| {
+                json!({
+                    "name": n.name, "region": n.region, "role": n.role.name(), "url": n.url, "pid": n.pid,
+                    "data_dir": n.folder, "start": self.start_line(n),
+                })
+            })
+            .collect();
+        let mesh = json!({"nodes": nodes, "admin": {"user": ADMINISTRATOR, "password_file": self.password_file()}});
+        let text = serde_json::to_string_pretty(&mesh).map_err(io::Error::other)?;
+        write_private(&self.data.join("mesh.json"), text.as_bytes()).map_err(io::Error::other)
+    }
+
+    pub(super) fn start_all(&mut self) -> io::Result<()> {
+        for i in 0..self.nodes.len() {
+            self.spawn(i)?;
+        }
+        self.write_mesh()
+    }
+
+    /// Starts a node that is down.
+    pub(super) fn start_node(&mut self, i: usize) -> io::Result<()> {
+        self.spawn(i)?;
+        self.write_mesh()
+    }
+
+    fn spawn(&mut self, i: usize) -> io::Result<()> {
+        let line = self.start_line(&self.nodes[i]);
+        let node = &mut self.nodes[i];
+        let log = File::options().create(true).append(true).open(node.folder.join("atoll.log"))?;
+        // its own process group: Ctrl-C is for `up`, which drains the nodes; an open stdin tells the node that `up` lives
+        let child = Command::new(&line[0])
+            .args(&line[1..])
+            .arg("--stop-with-stdin")
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0)
+            .spawn()?;
+        node.pid = child.id();
+        node.child = Some(child);
+        Ok(())
+    }
+
+    /// Nodes that have ended since the last look, with how.
+    pub(super) fn reap(&mut self) -> Vec<(usize, ExitStatus)> {
+        let mut ended = Vec::new();
+        for (i, node) in self.nodes.iter_mut().enumerate() {
+            if let Some(child) = &mut node.child
+                && let Ok(Some(status)) = child.try_wait()
+            {
+                node.child = None;
+                ended.push((i, status));
+            }
+        }
+        ended
+    }
+
+    /// Kills a node without a word, as a crash would.
+    pub(super) fn kill_node(&mut self, i: usize) -> io::Result<()> {
+        match &mut self.nodes[i].child {
+            Some(child) => child.kill(),
+            None => Ok(()),
+        }
+    }
+
+    /// Drains all nodes and waits for them.
+    pub(super) fn stop_all(&mut self) -> io::Result<()> {
+        for node in &mut self.nodes {
+            if let Some(child) = &mut node.child
+                && let Some(pid) = rustix::process::Pid::from_raw(child.id() as i32)
+            {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            }
+        }
+        let patience = Duration::from_secs(20);
+        let started = std::time::Instant::now();
+        for node in &mut self.nodes {
+            let Some(mut child) = node.child.take() else { continue };
+            loop {
+                match child.try_wait()? {
+                    Some(_) => break,
+                    None if started.elapsed() > patience => {
+                        println!("{} did not drain in time and was killed", node.name);
+                        child.kill()?;
+                        child.wait()?;
+                        break;
+                    }
+                    None => std::thread::sleep(Duration::from_millis(50)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a person needs to begin.
+    pub(super) fn introduction(&self) -> String {
+        let row =
+            |n: &Node| vec![n.name.clone(), n.region.clone(), n.role.name().into(), n.url.clone(), n.pid.to_string()];
+        let mut out = table(&["NODE", "REGION", "ROLE", "URL", "PID"], self.nodes.iter().map(row).collect());
+        let host = |i: usize| self.nodes[i % self.nodes.len()].url.trim_start_matches("http://").to_owned();
+        let (first, second) = (host(0), host(1));
+        let file = self.password_file().display().to_string();
+        if let Some(password) = &self.password {
+            out.push_str(&format!(
+                "\nAdministrator: {ADMINISTRATOR}, password: {password}\n  (shown once; kept in {file})\n"
+            ));
+        }
+        out.push_str(&format!(
+            "\nPush to one region, pull from another:\n\
+             {}\
+             \nLose a region, go on, bring it back:\n\
+             \x20 kill -9 {}\n\
+             \x20 {}\n\
+             \nLook:  {} status --data {}\n",
+            lines(&clients_on(&std::env::var_os("PATH").unwrap_or_default()), &first, &second, &file),
+            self.nodes[0].pid,
+            self.start_line(&self.nodes[0]).join(" "),
+            self.executable.display(),
+            self.data.display(),
+        ));
+        out
+    }
+}
+
+/// The clients that somebody may have at hand, and what each needs to speak plain HTTP to a node of this machine: docker takes 127.0.0.0/8 for insecure by itself.
+const CLIENTS: [(&str, &str); 2] = [("docker", ""), ("podman", " --tls-verify=false")];
+
+/// Which of [`CLIENTS`] are in `path`, as `PATH` is written; docker if none is.
+fn clients_on(path: &std::ffi::OsStr) -> Vec<(&'static str, &'static str)> {
+    let folders: Vec<PathBuf> = std::env::split_paths(path).collect();
+    let there = |(name, _): &&(&str, &str)| folders.iter().any(|folder| folder.join(name).is_file());
+    let found: Vec<_> = CLIENTS.iter().filter(there).copied().collect();
+    if found.is_empty() { vec![CLIENTS[0]] } else { found }
+}
+
+/// What to type to push to one node and pull from another.
+fn lines(clients: &[(&str, &str)], first: &str, second: &str, password: &str) -> String {
+    let of = |(client, flag): &(&str, &str)| {
+        let image = format!("{first}/{FIRST_PROJECT}/IMAGE");
+        format!(
+            "\x20 {client} login{flag} {first} -u {ADMINISTRATOR} --password-stdin < {password}\n\
+             \x20 {client} tag IMAGE {image} && {client} push{flag} {image}\n\
+             \x20 {client} pull{flag} {second}/{FIRST_PROJECT}/IMAGE\n"
+        )
+    };
+    clients.iter().map(of).collect()
+}
+
+/// `port` itself, or a port that is free for TCP and UDP at `ip` if it is 0.
+fn free_port(ip: IpAddr, port: u16) -> io::Result<u16> {
+    for _ in 0..50 {
+        let listener = TcpListener::bind((ip, port)).map_err(|e| {
+            io::Error::new(e.kind(), format!("{ip}:{port} is taken ({e}); give another --port, or 0 for any"))
+        })?;
+        let found = listener.local_addr()?.port();
+        match UdpSocket::bind((ip, found)) {
+            Ok(_) => return Ok(found),
+            Err(error) if port != 0 => {
+                return Err(io::Error::new(
+                    error.kind(),
+                    format!("UDP {ip}:{port} is taken ({error}); give another --port"),
+                ));
+            }
+            Err(_) => {}
+        }
+    }
+    Err(io::Error::other("no free ports were found"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_to_copy_are_for_the_clients_that_are_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let found = || clients_on(folder.path().as_os_str()).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!(found(), ["docker"]);
+        File::create(folder.path().join("podman")).unwrap();
+        assert_eq!(found(), ["podman"]);
+        let podman = lines(&clients_on(folder.path().as_os_str()), "127.0.0.1:5000", "127.0.0.2:5000", "password");
+        assert_eq!(podman.matches("--tls-verify=false").count(), 3, "{podman}");
+        File::create(folder.path().join("docker")).unwrap();
+        assert_eq!(found(), ["docker", "podman"]);
+        assert!(!lines(&CLIENTS[..1], "a", "b", "p").contains("tls"), "docker takes loopback as it is");
+    }
+}

@@ -1,0 +1,94 @@
+//! Lists as Harbor's clients ask for them: page by page, and by a part of a name.
+
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::http::answer::json_answer;
+use crate::http::request::Request;
+use crate::http::{Code, Failure, Payload};
+
+/// How many are on a page, and how many may be.
+const PAGE: usize = 10;
+const LARGEST: usize = 100;
+const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
+
+/// What of a list is asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    page: usize,
+    /// 0: all there are.
+    size: usize,
+    name: String,
+}
+
+impl Wanted {
+    /// Reads `page` (from 1), `page_size` and `name`.
+    pub(super) fn read(request: &Request) -> Result<Self, Failure> {
+        Self::of(request.query("page"), request.query("page_size"), request.query("name"))
+    }
+
+    fn of(page: Option<&str>, size: Option<&str>, name: Option<&str>) -> Result<Self, Failure> {
+        let number = |name: &str, text: Option<&str>, otherwise: usize, least: usize, most: usize| {
+            let Some(text) = text else { return Ok(otherwise) };
+            let number = text.parse::<usize>().ok().filter(|n| (least..=most).contains(n));
+            let message = || match most {
+                usize::MAX => format!("{name} is a number from {least} on"),
+                _ => format!("{name} is a number from {least} to {most}"),
+            };
+            number.ok_or_else(|| Failure::new(Code::BadRequest, message()))
+        };
+        Ok(Wanted {
+            page: number("page", page, 1, 1, usize::MAX)?,
+            size: number("page_size", size, PAGE, 0, LARGEST)?,
+            name: name.unwrap_or_default().to_owned(),
+        })
+    }
+
+    /// The page that is wanted of what has such a name, and how many have.
+    fn cut<'a, T>(&self, all: &'a [T], name: impl Fn(&T) -> &str) -> (Vec<&'a T>, usize) {
+        let named: Vec<&T> = all.iter().filter(|one| name(one).contains(&self.name)).collect();
+        let total = named.len();
+        let size = if self.size == 0 { usize::MAX } else { self.size };
+        (named.into_iter().skip((self.page - 1).saturating_mul(size)).take(size).collect(), total)
+    }
+
+    /// The page, and how many there are in all.
+    pub(super) fn answer<T>(
+        &self,
+        all: &[T],
+        name: impl Fn(&T) -> &str,
+        show: impl Fn(&T) -> Value,
+    ) -> Response<Payload> {
+        let (page, total) = self.cut(all, name);
+        let shown: Vec<Value> = page.into_iter().map(show).collect();
+        let mut response = json_answer(StatusCode::OK, &json!(shown));
+        response.headers_mut().insert(TOTAL, HeaderValue::from(total));
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_asks_page_after_page_comes_to_an_end() {
+        let all: Vec<String> = (0..25).map(|n| format!("p{n}")).collect();
+        let cut = |page: Option<&str>, size: Option<&str>, name: Option<&str>| {
+            let wanted = Wanted::of(page, size, name).unwrap();
+            let (found, total) = wanted.cut(&all, |name| name);
+            (found.len(), found.first().map(|name| name.as_str()), total)
+        };
+        assert_eq!(cut(None, None, None), (10, Some("p0"), 25));
+        assert_eq!(cut(Some("3"), None, None), (5, Some("p20"), 25));
+        assert_eq!(cut(Some("4"), None, None), (0, None, 25));
+        assert_eq!(cut(Some("2"), Some("20"), None), (5, Some("p20"), 25));
+        assert_eq!(cut(None, Some("0"), None), (25, Some("p0"), 25));
+        assert_eq!(cut(Some("2"), Some("0"), None), (0, None, 25));
+        assert_eq!(cut(None, Some("5"), Some("p1")), (5, Some("p1"), 11));
+        assert_eq!(cut(Some(&usize::MAX.to_string()), Some("100"), None), (0, None, 25));
+        for (page, size) in [(Some("0"), None), (Some("x"), None), (None, Some("101")), (None, Some("-1"))] {
+            assert_eq!(Wanted::of(page, size, None).unwrap_err().status(), StatusCode::BAD_REQUEST);
+        }
+    }
+}

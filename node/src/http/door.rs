@@ -1,0 +1,171 @@
+//! The front door: who sends a request, and whether they may do what it asks, decided in one view of the records, before
+//! anything else is read for it.
+
+use std::sync::Arc;
+
+use http::{Method, header};
+use registry::people::{Access, AccessError, Caller, Needed, Presented, SERVICE};
+use registry::proxies::mirrors::Mirrors;
+use registry::view::{Freshness, Records};
+use rules::ledger::records::{Look, Project, ReadRecords, RecordError};
+use rules::people::access::{Action, RegistryScope};
+use rules::words::names::RepositoryName;
+
+use super::errors::{Code, Failure};
+use super::origin;
+use super::request::Request;
+
+/// How this node is reached, and what it answers; see the settings of the same names.
+#[derive(Clone, Debug)]
+pub struct DoorTerms {
+    /// Where clients reach this node, if the operator says so; else the request's own Host is believed.
+    pub public_url: Option<String>,
+    /// Whether it speaks TLS itself.
+    pub tls: bool,
+    /// Whether what may be stale is refused (`reads.without_lease: refuse`).
+    pub refuse_stale: bool,
+}
+
+/// Lets requests in.
+pub struct Door {
+    access: Arc<Access>,
+    records: Records,
+    mirrors: Arc<Mirrors>,
+    terms: DoorTerms,
+}
+
+/// A request that was let in, with what was read for it.
+pub struct Admitted<T = ()> {
+    /// Who sent it.
+    pub caller: Caller,
+    /// The repository's project.
+    pub project: Project,
+    /// How fresh both of the others are.
+    pub freshness: Freshness,
+    /// What else was read.
+    pub found: T,
+}
+
+impl Door {
+    /// With these.
+    pub fn new(access: Arc<Access>, records: Records, mirrors: Arc<Mirrors>, terms: DoorTerms) -> Arc<Self> {
+        Arc::new(Door { access, records, mirrors, terms })
+    }
+
+    /// Who sent `request`.
+    pub async fn caller(&self, request: &Request) -> Result<Caller, Failure> {
+        let presented = Presented::read(request.header(&header::AUTHORIZATION));
+        let reads = matches!(request.method, Method::GET | Method::HEAD);
+        self.access.caller(presented, reads).await.map_err(|error| self.refuse(request, error))
+    }
+
+    /// Lets `request` in if its sender may do `action` in `repository`, and then reads what `read` wants, in the view in
+    /// which that was decided. Nothing of a repository is read for somebody who may not know of it.
+    pub async fn admit<T>(
+        &self,
+        request: &Request,
+        action: Action,
+        repository: &RepositoryName,
+        read: impl Fn(&dyn ReadRecords, &Project) -> Result<T, RecordError>,
+    ) -> Result<Admitted<T>, Failure> {
+        let caller = self.caller(request).await?;
+        let (admitted, freshness) = self
+            .read(|records| {
+                let project = records.project(&repository.project())?;
+                if let Err(error) = self.access.authorize(&caller, action, repository, project.as_ref()) {
+                    return Ok(Err(error));
+                }
+                let Some(project) = project else { return Ok(Ok(None)) };
+                let found = read(records, &project)?;
+                Ok(Ok(Some((project, found))))
+            })
+            .await?;
+        match admitted {
+            Ok(Some((project, found))) => Ok(Admitted { caller, project, freshness, found }),
+            Ok(None) => {
+                let name = repository.project();
+                let message = format!("project {name} does not exist; create it with POST /api/v2.0/projects");
+                Err(Failure::new(Code::NameUnknown, message))
+            }
+            Err(error) => Err(self.refuse(request, error)),
+        }
+    }
+
+    /// Whether a caller who was let in may do something else, too.
+    pub fn may(&self, caller: &Caller, action: Action, repository: &RepositoryName, project: Option<&Project>) -> bool {
+        project.is_some() && self.access.authorize(caller, action, repository, project).is_ok()
+    }
+
+    /// Lets `request` in if an administrator sent it, for `what` of the registry as a whole.
+    pub async fn admit_administrator(&self, request: &Request, what: RegistryScope) -> Result<Caller, Failure> {
+        let caller = self.caller(request).await?;
+        self.access.administrator(&caller, what).map_err(|error| self.refuse(request, error))?;
+        Ok(caller)
+    }
+
+    /// `/v2/` is answered only if credentials are presented: that is how clients find out where to get a token.
+    pub async fn admit_presented(&self, request: &Request) -> Result<(), Failure> {
+        let caller = self.caller(request).await?;
+        if caller.has_presented() { Ok(()) } else { Err(self.refuse(request, AccessError::Missing(None))) }
+    }
+
+    /// Refuses a write that a page of another site has sent, see [`origin`].
+    pub fn check_origin(&self, request: &Request) -> Result<(), Failure> {
+        origin::check(request, self.terms.public_url.as_deref())
+    }
+
+    /// Reads the records; what may be stale is refused where the operator wants it so.
+    pub async fn read<T>(
+        &self,
+        read: impl Fn(&dyn ReadRecords) -> Result<T, RecordError>,
+    ) -> Result<(T, Freshness), Failure> {
+        let (value, freshness) = self.records.read(read).await?;
+        if freshness != Freshness::Fresh {
+            metrics::counter!("atoll_reads_stale_total").increment(1);
+        }
+        if freshness == Freshness::Stale && self.terms.refuse_stale {
+            let message = "this node cannot reach the leader of the ledger, and reads.without_lease is 'refuse'";
+            return Err(Failure::new(Code::Unavailable, message));
+        }
+        Ok((value, freshness))
+    }
+
+    /// The answer to somebody who is not let in: where a token is to be had, if one may help.
+    fn refuse(&self, request: &Request, error: AccessError) -> Failure {
+        let challenge = match &error {
+            // a browser that is challenged so keeps the password for every page; beside the API there is no need to
+            AccessError::Missing(Some(Needed::Registry(RegistryScope::Api))) => "Basic realm=\"atoll\"".to_owned(),
+            AccessError::Missing(Some(needed)) => self.challenge(request, &[("scope", &needed.scope())]),
+            AccessError::Scope(needed) => {
+                self.challenge(request, &[("scope", &needed.scope()), ("error", "insufficient_scope")])
+            }
+            AccessError::Missing(None) | AccessError::Wrong => self.challenge(request, &[]),
+            AccessError::Denied(_) | AccessError::Unchecked(_) | AccessError::Internal(_) => return error.into(),
+        };
+        Failure::from(error).header(header::WWW_AUTHENTICATE, challenge).closing_unless_read(request)
+    }
+
+    fn challenge(&self, request: &Request, parameters: &[(&str, &str)]) -> String {
+        let mut challenge = format!("Bearer realm=\"{}/service/token\",service=\"{SERVICE}\"", self.url_of(request));
+        for (name, value) in parameters {
+            challenge.push_str(&format!(",{name}=\"{value}\""));
+        }
+        challenge
+    }
+
+    /// How the client reached this node: its token must come from the same place.
+    fn url_of(&self, request: &Request) -> String {
+        let host = request.header(&header::HOST);
+        let mirror = self.mirrors.rules().by_host(host).is_some();
+        let tls = match &self.terms.public_url {
+            // a mirror's host name says which registry's repositories a scope is about
+            Some(url) if mirror => url.starts_with("https:"),
+            Some(url) => return url.clone(),
+            None => self.terms.tls,
+        };
+        let host = host.unwrap_or("localhost");
+        // a Host that is not one must not end up in a header
+        let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || ".:-[]_".contains(*c)).collect();
+        format!("{}://{host}", if tls { "https" } else { "http" })
+    }
+}

@@ -1,0 +1,217 @@
+//! Blobs: GET and HEAD with ranges, from here or as they arrive from another node; DELETE of what no manifest refers to.
+
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use rules::blobs::pacing::Class;
+use rules::ledger::records::{BlobRecord, Look, key};
+use rules::people::access::Action;
+use rules::wire::questions::Revoke;
+use rules::words::digest::Digest;
+use rules::words::names::RepositoryName;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::Duration;
+
+use super::{Registry, condition_failed};
+use crate::http::answer::{answer, mark, moved, set};
+use crate::http::conditional::{self, Verdict};
+use crate::http::door::Admitted;
+use crate::http::range::{Wanted, wanted};
+use crate::http::request::Request;
+use crate::http::{Code, Failure, Parts, Payload, Piece};
+use registry::blobs::flights::{Begun, FlightError, Sources};
+use registry::view::Freshness;
+use store::FileBody;
+use upstream::UpstreamError;
+
+/// How long other nodes may take to forget an upload.
+const REVOKE: Duration = Duration::from_secs(2);
+
+/// The media type of a blob: a registry does not know what it is.
+const OCTETS: &str = "application/octet-stream";
+
+/// Cuts bytes out of a blob.
+type Cut = Box<dyn Fn(Range<u64>) -> FileBody + Send>;
+
+impl Registry {
+    pub(super) async fn get_blob(
+        &self,
+        request: Request,
+        repository: RepositoryName,
+        digest: Digest,
+    ) -> Result<Response<Payload>, Failure> {
+        let admitted = self.door.admit(&request, Action::Pull, &repository, |records, _| {
+            let linked = records.linked(&repository, &digest)?;
+            let record = if linked { records.record::<BlobRecord>(&key::blob(&digest))? } else { None };
+            Ok((linked, record))
+        });
+        let Admitted { caller, project, freshness, found: (linked, record) } = admitted.await?;
+        let proxied = project.upstream.is_some();
+        if proxied && !self.upstreams.admits(&project, &repository) {
+            return Err(unknown(&digest));
+        }
+        if proxied && let Some(elsewhere) = self.upstreams.canonical(&repository) {
+            return Ok(moved(&request.place(&elsewhere, &format!("blobs/{digest}"))));
+        }
+        if !linked && !self.store.granted(&digest, &repository)? {
+            // a proxy's clients may have the manifest from another mirror; but a blob may be in the mesh for another project's sake only, so the
+            // upstream has to say that this repository has it
+            if !proxied {
+                return Err(unknown(&digest));
+            }
+            match self.confirming.confirms(&repository, &digest).await {
+                Ok(true) => self.store.grant(digest, &repository, self.grant).await?,
+                Ok(false) => return Err(unknown(&digest)),
+                // waiting does not help, and clients show the reason of a 404
+                Err(error @ (UpstreamError::Denied(_) | UpstreamError::Refused(_) | UpstreamError::Unusable(_))) => {
+                    return Err(Failure::new(Code::BlobUnknown, format!("{digest} of {repository}: {error}")));
+                }
+                Err(error) => return Err(Failure::new(Code::Unavailable, error.to_string())),
+            }
+        }
+        // whoever asks before a push and hears that the blob is here does not send it: it stays until its manifest can have come
+        let pushes = || self.door.may(&caller, Action::Push, &repository, Some(&project));
+        if request.method == Method::HEAD && !proxied && !self.neighbours.is_edge() && pushes() {
+            self.store.grant(digest, &repository, self.grant).await?;
+        }
+        let verdict = conditional::verdict(&request.head.headers, &digest.to_string());
+        if verdict == Verdict::Failed {
+            return Err(condition_failed(&digest));
+        }
+        if verdict == Verdict::NotModified {
+            let mut response = describe(&digest, freshness);
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            return Ok(response);
+        }
+        let opened = self.store.open_sound(&digest).await?;
+        let known_size = opened.as_ref().map(|b| b.size).or(record.map(|r| r.size));
+        // of a HEAD a range says nothing (RFC 9110 section 14.2)
+        let ranged = verdict == Verdict::Go && request.method == Method::GET;
+        let range = request.header(&header::RANGE).filter(|_| ranged);
+
+        let mut response = describe(&digest, freshness);
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(OCTETS));
+        response.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+
+        // whoever asks before a push is to hear whether bytes are wanted, and those at hand are not right
+        let damaged = self.store.is_damaged(&digest);
+        if let (&Method::HEAD, Some(size), false) = (&request.method, known_size, damaged) {
+            response.headers_mut().insert(header::CONTENT_LENGTH, size.into());
+            return Ok(response);
+        }
+        let sent = metrics::counter!("atoll_blob_bytes_served_total");
+        let (size, cut): (u64, Cut) = match opened {
+            Some(blob) => {
+                let (rechecks, buffers) = (self.rechecks.clone(), self.store.buffers().clone());
+                let cut = move |part| {
+                    let rechecks = rechecks.clone();
+                    let body = FileBody::whole(blob.file.clone(), part, &buffers);
+                    body.or_unreadable(move || rechecks.unreadable(digest)).counted(sent.clone())
+                };
+                (blob.size, Box::new(cut))
+            }
+            None => {
+                metrics::counter!("atoll_blob_misses_total").increment(1);
+                let sources = Sources::Find { via: proxied.then(|| repository.clone()) };
+                let flight = self.flights.join(digest, sources, Class::Pull);
+                let Begun { size, file, following, .. } = match flight.begun(digest, self.first_byte).await {
+                    // a manifest here refers to it, so it may come back: a client would give up on a 404 for good
+                    Err(error @ FlightError::Missing(_)) if linked => {
+                        return Err(Failure::new(Code::Unavailable, error.to_string()));
+                    }
+                    Err(FlightError::NoSource(_)) if damaged && request.method == Method::HEAD => {
+                        return Err(unknown(&digest));
+                    }
+                    begun => begun?,
+                };
+                let (buffers, stall) = (self.store.buffers().clone(), self.stall);
+                let cut = move |part| {
+                    let body = FileBody::arriving(file.clone(), part, &buffers, following.clone(), stall);
+                    body.counted(sent.clone())
+                };
+                (size, Box::new(cut))
+            }
+        };
+        let payload = match wanted(range, size) {
+            Wanted::Whole => Payload::File(Box::new(cut(0..size))),
+            Wanted::Part(part) => {
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                set(&mut response, "content-range", content_range(&part, size));
+                Payload::File(Box::new(cut(part)))
+            }
+            Wanted::Parts(parts) => {
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                let boundary = format!("{:032x}", rand::random::<u128>());
+                set(&mut response, "content-type", format!("multipart/byteranges; boundary={boundary}"));
+                Payload::Parts(Box::new(in_parts(parts, size, &boundary, &*cut)))
+            }
+            Wanted::Unsatisfiable => {
+                return Err(Failure::new(Code::RangeInvalid, format!("the blob has {size} bytes"))
+                    .header(header::CONTENT_RANGE, format!("bytes */{size}")));
+            }
+        };
+        let length = http_body::Body::size_hint(&payload).lower();
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        *response.body_mut() = match request.method {
+            Method::HEAD => Payload::empty(),
+            _ => payload,
+        };
+        Ok(response)
+    }
+
+    pub(super) async fn delete_blob(
+        &self,
+        request: Request,
+        repository: RepositoryName,
+        digest: Digest,
+    ) -> Result<Response<Payload>, Failure> {
+        let admitted =
+            self.door.admit(&request, Action::Delete, &repository, |records, _| records.linked(&repository, &digest));
+        if admitted.await?.found {
+            let message =
+                "a manifest of this repository refers to the blob; delete the manifest, and the blob goes with it";
+            return Err(Failure::new(Code::Unsupported, message).header(header::ALLOW, "GET, HEAD"));
+        }
+        let mut revoked = self.store.revoke(digest, &repository).await?;
+        let others = self.neighbours.alive().into_iter().filter(|c| c.id != self.neighbours.me);
+        let asked = others.map(|other| {
+            let ask = Revoke { repository: repository.clone(), digest };
+            async move { self.neighbours.links.ask(other.id, ask, REVOKE).await }
+        });
+        for answered in futures::future::join_all(asked).await {
+            revoked |= matches!(answered, Ok(true));
+        }
+        if revoked { Ok(answer(StatusCode::ACCEPTED)) } else { Err(unknown(&digest)) }
+    }
+}
+
+fn unknown(digest: &Digest) -> Failure {
+    Failure::new(Code::BlobUnknown, format!("this repository has no blob {digest}"))
+}
+
+/// What every answer about a blob says of it.
+fn describe(digest: &Digest, freshness: Freshness) -> Response<Payload> {
+    let mut response = answer(StatusCode::OK);
+    mark(&mut response, freshness);
+    set(&mut response, "docker-content-digest", digest.to_string());
+    set(&mut response, "etag", format!("\"{digest}\""));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=31536000, immutable"));
+    response
+}
+
+fn content_range(part: &Range<u64>, size: u64) -> String {
+    format!("bytes {}-{}/{size}", part.start, part.end - 1)
+}
+
+/// A body of several parts (RFC 9110 section 14.6), which `cut` cuts out of the blob.
+fn in_parts(parts: Vec<Range<u64>>, size: u64, boundary: &str, cut: &dyn Fn(Range<u64>) -> FileBody) -> Parts {
+    let mut pieces = VecDeque::new();
+    for (number, part) in parts.into_iter().enumerate() {
+        let newline = if number == 0 { "" } else { "\r\n" };
+        let range = content_range(&part, size);
+        let head = format!("{newline}--{boundary}\r\ncontent-type: {OCTETS}\r\ncontent-range: {range}\r\n\r\n");
+        pieces.push_back(Piece::Between(head.into()));
+        pieces.push_back(Piece::Part(Box::new(cut(part))));
+    }
+    pieces.push_back(Piece::Between(format!("\r\n--{boundary}--\r\n").into()));
+    Parts::new(pieces)
+}

@@ -1,0 +1,237 @@
+//! Lists: tags, repositories, referrers; paged, in order, filtered by what the caller may see.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use rules::ledger::records::tags_page;
+use rules::ledger::records::{Look, key};
+use rules::people::access::Action;
+use rules::people::access::RegistryScope;
+use rules::wire::{ReferrersPage, Referring};
+use rules::words::digest::Digest;
+use rules::words::manifest::{Referrer, media_type};
+use rules::words::names::{RepositoryName, Tag};
+use serde_json::{Value, json};
+
+use super::{Registry, UNASKED};
+use crate::http::answer::{answer, json_answer, mark, moved, set};
+use crate::http::door::Admitted;
+use crate::http::request::Request;
+use crate::http::{Code, Failure, Payload};
+
+/// The most that one page of a list holds.
+const PAGE: usize = 10_000;
+
+impl Registry {
+    pub(super) async fn tags(
+        &self,
+        request: Request,
+        repository: RepositoryName,
+    ) -> Result<Response<Payload>, Failure> {
+        let limit = request.page_size()?.unwrap_or(PAGE).min(PAGE);
+        let last = request.query("last").map(str::parse::<Tag>).transpose();
+        let last = last.map_err(|e| Failure::new(Code::TagInvalid, e.to_string()))?;
+        let admitted = self.door.admit(&request, Action::Pull, &repository, |records, _| {
+            let exists = records.get(&key::repository(&repository))?.is_some();
+            Ok((exists, tags_page(records, &repository, last.as_ref(), limit + 1)?))
+        });
+        let Admitted { project, freshness, found: (exists, mut tags), .. } = admitted.await?;
+        let proxied = project.upstream.is_some();
+        if proxied && !self.upstreams.admits(&project, &repository) {
+            let message = format!("project {} does not cache {repository} (its patterns)", project.name);
+            return Err(Failure::new(Code::NameUnknown, message));
+        }
+        if !exists {
+            if proxied && let Some(elsewhere) = self.upstreams.canonical(&repository) {
+                let query = request.head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+                return Ok(moved(&format!("/v2/{}/tags/list{query}", request.name_of(&elsewhere))));
+            }
+            return Err(Failure::new(Code::NameUnknown, format!("there is no repository {repository}")));
+        }
+        let more = tags.len() > limit;
+        tags.truncate(limit);
+        let next = more.then(|| tags.last().cloned()).flatten();
+        let mut response = json_answer(StatusCode::OK, &json!({"name": request.name_of(&repository), "tags": tags}));
+        if let Some(last) = next {
+            let next = request.place(&repository, &format!("tags/list?n={limit}&last={last}"));
+            set(&mut response, "link", format!("<{next}>; rel=\"next\""));
+        }
+        mark(&mut response, freshness);
+        Ok(response)
+    }
+
+    pub(super) async fn catalog(&self, request: Request) -> Result<Response<Payload>, Failure> {
+        self.door.admit_administrator(&request, RegistryScope::Catalog).await?;
+        let limit = request.page_size()?.unwrap_or(PAGE).min(PAGE);
+        let last = request.query("last").map(str::parse::<RepositoryName>).transpose();
+        let last = last.map_err(|e| Failure::new(Code::NameInvalid, e.to_string()))?;
+        let (mut names, freshness) = self
+            .door
+            .read(|records| {
+                let after = last.as_ref().map(key::repository);
+                let pairs = records.scan(&key::repositories(), after.as_deref(), limit + 1)?;
+                Ok(pairs.iter().map(|(k, _)| key::name_of(k)).collect::<Vec<_>>())
+            })
+            .await?;
+        let more = names.len() > limit;
+        names.truncate(limit);
+        let next = more.then(|| names.last().cloned()).flatten();
+        let mut response = json_answer(StatusCode::OK, &json!({"repositories": names}));
+        if let Some(last) = next {
+            set(&mut response, "link", format!("</v2/_catalog?n={limit}&last={last}>; rel=\"next\""));
+        }
+        mark(&mut response, freshness);
+        Ok(response)
+    }
+
+    pub(super) async fn referrers(
+        &self,
+        request: Request,
+        repository: RepositoryName,
+        subject: Digest,
+    ) -> Result<Response<Payload>, Failure> {
+        let admitted =
+            self.door.admit(&request, Action::Pull, &repository, |records, _| records.referrers(&repository, &subject));
+        let Admitted { project, freshness, found: mut referrers, .. } = admitted.await?;
+        let mut unasked = false;
+        if project.upstream.is_some() {
+            // clients take this for a registry without the list, and turn to the tag sha256-HEX instead; NAME_UNKNOWN would end their search
+            let absent = |why: String| Failure::new(Code::ManifestUnknown, why);
+            if !self.upstreams.admits(&project, &repository) {
+                return Err(absent(format!("project {} does not cache {repository} (its patterns)", project.name)));
+            }
+            let query = query_for_upstream(&request);
+            if let Some(elsewhere) = self.upstreams.canonical(&repository) {
+                return Ok(moved(&request.place(&elsewhere, &page_of(&subject, &query))));
+            }
+            match self.proxies.referrers(&project, &repository, &subject, &query).await {
+                Referring::Page(page) => return Ok(show_page(&request, &repository, &subject, page)),
+                Referring::Absent(why) => return Err(absent(format!("no list of what refers to {subject}: {why}"))),
+                Referring::Failed(why) if referrers.is_empty() => return Err(Failure::new(Code::Unavailable, why)),
+                // those that were pulled
+                Referring::Failed(_) => unasked = true,
+            }
+        }
+        let filter = request.query("artifactType").map(str::to_owned);
+        let last = request.query("last").map(str::parse::<Digest>).transpose()?;
+        referrers.sort_by_key(|referrer| referrer.digest);
+        let wanted = |r: &Referrer| filter.is_none() || r.artifact_type == filter;
+        let after = |r: &Referrer| last.is_none_or(|last| r.digest > last);
+        let (listed, next) =
+            page_of_referrers(referrers.into_iter().filter(|r| wanted(r) && after(r)), self.max_manifest);
+        let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": listed});
+        let mut response = index_answer(index.to_string());
+        if filter.is_some() {
+            set(&mut response, "oci-filters-applied", "artifactType");
+        }
+        if let Some(last) = next {
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            if let Some(filter) = &filter {
+                query.append_pair("artifactType", filter);
+            }
+            let query = query.append_pair("last", &last.to_string()).finish();
+            let next = request.place(&repository, &page_of(&subject, &query));
+            set(&mut response, "link", format!("<{next}>; rel=\"next\""));
+        }
+        mark(&mut response, freshness);
+        if unasked {
+            set(&mut response, "warning", UNASKED);
+        }
+        Ok(response)
+    }
+}
+
+/// As many descriptors as fit into an index of `most` bytes, one at least, and the last of them if there are more: no index is larger than a manifest may be, for
+/// clients read it as one.
+fn page_of_referrers(referrers: impl Iterator<Item = Referrer>, most: u64) -> (Vec<Value>, Option<Digest>) {
+    // what stands around the list
+    let (mut listed, mut length, mut last) = (Vec::new(), 128, None);
+    for referrer in referrers {
+        let mut descriptor =
+            json!({"mediaType": referrer.media_type, "digest": referrer.digest.to_string(), "size": referrer.size});
+        if let Some(artifact_type) = referrer.artifact_type {
+            descriptor["artifactType"] = artifact_type.into();
+        }
+        if !referrer.annotations.is_empty() {
+            descriptor["annotations"] = json!(referrer.annotations);
+        }
+        length += descriptor.to_string().len() as u64 + 1;
+        if length > most && !listed.is_empty() {
+            return (listed, last);
+        }
+        last = Some(referrer.digest);
+        listed.push(descriptor);
+    }
+    (listed, None)
+}
+
+/// A page of an upstream's list, as it came; the next one is here, too.
+fn show_page(
+    request: &Request,
+    repository: &RepositoryName,
+    subject: &Digest,
+    page: ReferrersPage,
+) -> Response<Payload> {
+    let mut response = index_answer(page.index);
+    if let Some(filtered) = page.filtered {
+        set(&mut response, "oci-filters-applied", filtered);
+    }
+    if let Some(query) = page.next {
+        let next = request.place(repository, &page_of(subject, &query));
+        set(&mut response, "link", format!("<{next}>; rel=\"next\""));
+    }
+    response
+}
+
+/// What the client asks of a list, without what it says to a mirror.
+fn query_for_upstream(request: &Request) -> String {
+    let pairs = form_urlencoded::parse(request.head.uri.query().unwrap_or_default().as_bytes());
+    form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(pairs.filter(|(name, value)| name != "ns" && !value.is_empty()))
+        .finish()
+}
+
+fn page_of(subject: &Digest, query: &str) -> String {
+    let joint = if query.is_empty() { "" } else { "?" };
+    format!("referrers/{subject}{joint}{query}")
+}
+
+fn index_answer(bytes: impl Into<Bytes>) -> Response<Payload> {
+    let mut response = answer(StatusCode::OK);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type::OCI_INDEX));
+    *response.body_mut() = Payload::full(bytes);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_page_of_referrers_is_larger_than_a_manifest_may_be_and_all_of_them_come() {
+        let referrer = |n: u32| Referrer {
+            digest: Digest::sha256(&n.to_le_bytes()),
+            media_type: media_type::OCI_MANIFEST.into(),
+            size: 7,
+            artifact_type: Some("a/b".into()),
+            annotations: [("note".to_owned(), "x".repeat(n as usize))].into(),
+        };
+        let mut all: Vec<Referrer> = (0..200).map(referrer).collect();
+        all.sort_by_key(|r| r.digest);
+        let (most, mut came, mut last) = (4096, Vec::new(), None::<Digest>);
+        loop {
+            let rest = all.iter().filter(|r| last.is_none_or(|last| r.digest > last)).cloned();
+            let (page, next) = page_of_referrers(rest, most);
+            let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": page});
+            assert!(index.to_string().len() as u64 <= most);
+            came.extend(page.iter().map(|descriptor| descriptor["digest"].as_str().unwrap().to_owned()));
+            match next {
+                Some(next) => last = Some(next),
+                None => break,
+            }
+        }
+        assert_eq!(came, all.iter().map(|r| r.digest.to_string()).collect::<Vec<_>>());
+        // one that is too large alone comes all the same, and so does what is behind it
+        let (page, next) = page_of_referrers(all.clone().into_iter(), 1);
+        assert_eq!((page.len(), next), (1, Some(all[0].digest)));
+    }
+}

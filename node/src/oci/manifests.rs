@@ -1,0 +1,226 @@
+//! Manifests: read locally under a lease, written through the project's primary.
+
+use bytes::Bytes;
+use futures::future::join_all;
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use rules::ledger::change::Change;
+use rules::ledger::records::{Look, ManifestRecord, Project};
+use rules::people::access::Action;
+use rules::wire::{Resolution, WriteKind};
+use rules::words::digest::Digest;
+use rules::words::manifest::Manifest;
+use rules::words::names::{Reference, RepositoryName, Tag};
+
+use super::{Registry, UNASKED, condition_failed, refuse_proxy};
+use crate::http::answer::{STALE, answer, mark, moved, set};
+use crate::http::conditional::{self, Verdict};
+use crate::http::door::Admitted;
+use crate::http::request::Request;
+use crate::http::{Code, Failure, Payload};
+use registry::proxies::resolving::Resolving;
+use registry::view::Freshness;
+use registry::writes::Refusal;
+
+impl Registry {
+    pub(super) async fn get_manifest(
+        &self,
+        request: Request,
+        repository: RepositoryName,
+        reference: Reference,
+    ) -> Result<Response<Payload>, Failure> {
+        let admitted = self.door.admit(&request, Action::Pull, &repository, |records, _| {
+            let digest = match &reference {
+                Reference::Digest(digest) => Some(*digest),
+                Reference::Tag(tag) => records.tag(&repository, tag)?.map(|t| t.digest),
+            };
+            let Some(digest) = digest else { return Ok(None) };
+            Ok(records.manifest(&repository, &digest)?.map(|manifest| (digest, manifest)))
+        });
+        let Admitted { project, freshness, found, .. } = admitted.await?;
+        if project.upstream.is_some() {
+            if !self.upstreams.admits(&project, &repository) {
+                let message = format!("project {} does not cache {repository} (its patterns)", project.name);
+                return Err(Failure::new(Code::ManifestUnknown, message));
+            }
+            let known = matches!(reference, Reference::Digest(_)).then_some(found).flatten();
+            return match known {
+                Some((digest, manifest)) => self.show_manifest(&request, &digest, manifest, freshness),
+                None => self.get_proxied(request, &project, repository, reference).await,
+            };
+        }
+        let Some((digest, manifest)) = found else {
+            let mut failure =
+                Failure::new(Code::ManifestUnknown, format!("repository {repository} has no manifest {reference}"));
+            if freshness == Freshness::Stale {
+                failure = failure.header(header::WARNING, STALE);
+            }
+            return Err(failure);
+        };
+        self.show_manifest(&request, &digest, manifest, freshness)
+    }
+
+    fn show_manifest(
+        &self,
+        request: &Request,
+        digest: &Digest,
+        manifest: ManifestRecord,
+        freshness: Freshness,
+    ) -> Result<Response<Payload>, Failure> {
+        let mut response = show(request, digest, &manifest.media_type, manifest.bytes.into())?;
+        mark(&mut response, freshness);
+        Ok(response)
+    }
+
+    /// A manifest of a proxy project: what it means upstream decides, and what is cached serves when the upstream fails.
+    async fn get_proxied(
+        &self,
+        request: Request,
+        project: &Project,
+        repository: RepositoryName,
+        reference: Reference,
+    ) -> Result<Response<Payload>, Failure> {
+        if let Some(elsewhere) = self.upstreams.canonical(&repository) {
+            return Ok(moved(&request.place(&elsewhere, &format!("manifests/{reference}"))));
+        }
+        let missing = || {
+            let message = format!("neither repository {repository} nor its upstream has a manifest {reference}");
+            Failure::new(Code::ManifestUnknown, message)
+        };
+        let (digest, stale) = match self.proxies.resolve(project, &repository, &reference).await {
+            Resolving::Direct(fetched) => {
+                let mut response = show(&request, &fetched.digest, &fetched.media_type, fetched.bytes)?;
+                set(
+                    &mut response,
+                    "warning",
+                    "199 atoll \"asked the upstream directly: the project's primary cannot be reached, or cannot record what it says\"",
+                );
+                return Ok(response);
+            }
+            Resolving::Mesh(Resolution::Fresh(digest)) => (digest, false),
+            Resolving::Mesh(Resolution::Stale(digest, _)) => (digest, true),
+            Resolving::Mesh(Resolution::Missing) => return Err(missing()),
+            Resolving::Mesh(Resolution::Denied(why)) => {
+                return Err(Failure::new(Code::ManifestUnknown, format!("{reference} of {repository}: {why}")));
+            }
+            Resolving::Mesh(Resolution::Failed(reason)) => return Err(Failure::new(Code::Unavailable, reason)),
+            Resolving::Mesh(Resolution::NotPrimary | Resolution::Unrecorded) => {
+                return Err(Failure::new(Code::Unavailable, "the project's primary has just changed"));
+            }
+        };
+        let (manifest, freshness) = self.door.read(|records| records.manifest(&repository, &digest)).await?;
+        let mut response = self.show_manifest(&request, &digest, manifest.ok_or_else(missing)?, freshness)?;
+        if stale {
+            set(&mut response, "warning", UNASKED);
+        }
+        Ok(response)
+    }
+
+    pub(super) async fn put_manifest(
+        &self,
+        mut request: Request,
+        repository: RepositoryName,
+        reference: Reference,
+    ) -> Result<Response<Payload>, Failure> {
+        let check = async {
+            let admitted = self.door.admit(&request, Action::Push, &repository, |_, _| Ok(())).await?;
+            refuse_proxy(&admitted.project)?;
+            if request.content_length().is_some_and(|n| n > self.max_manifest) {
+                let message = format!("a manifest may have {} bytes (uploads.max_manifest)", self.max_manifest);
+                return Err(Failure::new(Code::TooLarge, message));
+            }
+            let named = request.tags().iter().map(|t| t.parse::<Tag>()).collect::<Result<Vec<_>, _>>();
+            named.map_err(|e| Failure::new(Code::TagInvalid, e.to_string()))
+        };
+        let mut tags = check.await.map_err(|failure| failure.closing_unless_read(&request))?;
+        let bytes = request.body.whole(self.max_manifest).await?;
+        let manifest = Manifest::parse(request.content_type(), &bytes)
+            .map_err(|e| Failure::new(Code::ManifestInvalid, e.to_string()))?;
+        let digest = match &reference {
+            Reference::Digest(digest) => {
+                let actual = Digest::of(digest.algorithm(), &bytes);
+                if actual != *digest {
+                    let message = format!("the manifest hashes to {actual}, not to {digest}");
+                    return Err(Failure::new(Code::DigestInvalid, message));
+                }
+                *digest
+            }
+            Reference::Tag(_) => match request.query("digest").map(str::parse::<Digest>).transpose()? {
+                Some(digest) if Digest::of(digest.algorithm(), &bytes) == digest => digest,
+                Some(digest) => {
+                    let message = format!("the manifest does not hash to {digest}");
+                    return Err(Failure::new(Code::DigestInvalid, message));
+                }
+                None => Digest::sha256(&bytes),
+            },
+        };
+        let asked_tags = tags.clone();
+        if let Reference::Tag(tag) = &reference {
+            tags.push(tag.clone());
+        }
+        // copies that began with the uploads end about now: to wait for them is cheaper than to copy again
+        join_all(manifest.all_blobs().map(|blob| self.sessions.settled(blob.digest, self.replicate))).await;
+        let kind = WriteKind::PutManifest {
+            repository: repository.clone(),
+            digest,
+            media_type: manifest.media_type,
+            bytes: bytes.to_vec(),
+            tags,
+        };
+        self.writes.commit(&repository.project(), kind).await?;
+        let mut response = answer(StatusCode::CREATED);
+        set(&mut response, "location", format!("/v2/{repository}/manifests/{digest}"));
+        set(&mut response, "docker-content-digest", digest.to_string());
+        if let Some(subject) = manifest.subject {
+            set(&mut response, "oci-subject", subject.to_string());
+        }
+        for tag in &asked_tags {
+            if let Ok(value) = HeaderValue::from_str(tag.as_str()) {
+                response.headers_mut().append("oci-tag", value);
+            }
+        }
+        Ok(response)
+    }
+
+    pub(super) async fn delete_manifest(
+        &self,
+        request: Request,
+        repository: RepositoryName,
+        reference: Reference,
+    ) -> Result<Response<Payload>, Failure> {
+        self.door.admit(&request, Action::Delete, &repository, |_, _| Ok(())).await?;
+        let change = match &reference {
+            Reference::Tag(tag) => Change::DeleteTag { repository: repository.clone(), tag: tag.clone() },
+            Reference::Digest(digest) => Change::DeleteManifest { repository: repository.clone(), digest: *digest },
+        };
+        match self.writes.commit(&repository.project(), WriteKind::Fenced(change)).await {
+            Ok(_) => Ok(answer(StatusCode::ACCEPTED)),
+            Err(Refusal::NotFound) => {
+                Err(Failure::new(Code::ManifestUnknown, format!("repository {repository} has no manifest {reference}")))
+            }
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+}
+
+/// A manifest as the client wants it, if its conditions are met: it may read it, and what it has of it is no secret.
+fn show(request: &Request, digest: &Digest, media_type: &str, bytes: Bytes) -> Result<Response<Payload>, Failure> {
+    let verdict = conditional::verdict(&request.head.headers, &digest.to_string());
+    if verdict == Verdict::Failed {
+        return Err(condition_failed(digest));
+    }
+    metrics::counter!("atoll_manifest_pulls_total").increment(1);
+    let mut response = answer(StatusCode::OK);
+    set(&mut response, "docker-content-digest", digest.to_string());
+    set(&mut response, "etag", format!("\"{digest}\""));
+    if verdict == Verdict::NotModified {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return Ok(response);
+    }
+    set(&mut response, "content-type", media_type);
+    response.headers_mut().insert(header::CONTENT_LENGTH, (bytes.len() as u64).into());
+    *response.body_mut() = match request.method {
+        Method::HEAD => Payload::empty(),
+        _ => Payload::full(bytes),
+    };
+    Ok(response)
+}

@@ -1,0 +1,137 @@
+//! The registry's verbs: one file each, read from top to bottom. OCI distribution-spec 1.1, with Docker's conventions where it is silent.
+
+mod blobs;
+mod lists;
+mod manifests;
+pub mod token;
+mod uploads;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Response, StatusCode};
+use registry::blobs::flights::Flights;
+use registry::blobs::rechecks::Rechecks;
+use registry::proxies::confirming::Confirming;
+use registry::proxies::resolving::Proxies;
+use registry::pushes::sessions::Sessions;
+use registry::upstreams::Upstreams;
+use registry::view::neighbours::Neighbours;
+use registry::writes::Writes;
+use rules::ledger::records::{Project, Role};
+use rules::words::digest::Digest;
+use serde_json::json;
+use store::Store;
+
+use crate::http::answer::json_answer;
+use crate::http::door::Door;
+use crate::http::request::Request;
+use crate::http::route::Route;
+use crate::http::{Code, Failure, Payload};
+
+/// The rooms that the verbs use, and their limits.
+pub struct Registry {
+    /// Who may, and what the records say.
+    pub door: Arc<Door>,
+    /// Bytes that are here.
+    pub store: Arc<Store>,
+    /// What becomes of blobs that the disk does not give.
+    pub rechecks: Arc<Rechecks>,
+    /// Bytes that are on their way.
+    pub flights: Arc<Flights>,
+    /// Commits.
+    pub writes: Arc<Writes>,
+    /// Uploads.
+    pub sessions: Arc<Sessions>,
+    /// What upstreams mean.
+    pub proxies: Arc<Proxies>,
+    /// Whether they have what is here for another's sake.
+    pub confirming: Arc<Confirming>,
+    /// Upstreams.
+    pub upstreams: Arc<Upstreams>,
+    /// The other nodes.
+    pub neighbours: Arc<Neighbours>,
+    /// Until the first byte.
+    pub first_byte: Duration,
+    /// Between two bytes.
+    pub stall: Duration,
+    /// Until copies of uploads are waited for no longer.
+    pub replicate: Duration,
+    /// How long a grant lasts.
+    pub grant: Duration,
+    /// The largest manifest.
+    pub max_manifest: u64,
+}
+
+/// Says that a proxy project's upstream could not be asked.
+const UNASKED: &str = "111 atoll \"revalidation failed: the upstream cannot be asked\"";
+
+impl Registry {
+    /// Answers a request under `/v2/`.
+    pub async fn answer(&self, route: Route, request: Request) -> Result<Response<Payload>, Failure> {
+        if self.neighbours.is_edge() && !matches!(request.method, Method::GET | Method::HEAD) && route != Route::Base {
+            return Err(self.refuse_at_edge(&request));
+        }
+        match (&request.method, route) {
+            (&Method::GET | &Method::HEAD, Route::Base) => self.base(&request).await,
+            (&Method::GET | &Method::HEAD, Route::Catalog) => self.catalog(request).await,
+            (&Method::GET | &Method::HEAD, Route::Tags(repository)) => self.tags(request, repository).await,
+            (&Method::GET | &Method::HEAD, Route::Referrers(repository, digest)) => {
+                self.referrers(request, repository, digest).await
+            }
+            (&Method::GET | &Method::HEAD, Route::Manifest(repository, reference)) => {
+                self.get_manifest(request, repository, reference).await
+            }
+            (&Method::PUT, Route::Manifest(repository, reference)) => {
+                self.put_manifest(request, repository, reference).await
+            }
+            (&Method::DELETE, Route::Manifest(repository, reference)) => {
+                self.delete_manifest(request, repository, reference).await
+            }
+            (&Method::GET | &Method::HEAD, Route::Blob(repository, digest)) => {
+                self.get_blob(request, repository, digest).await
+            }
+            (&Method::DELETE, Route::Blob(repository, digest)) => self.delete_blob(request, repository, digest).await,
+            (&Method::POST, Route::Uploads(repository)) => self.begin_upload(request, repository).await,
+            (&Method::PATCH, Route::Upload(repository, id)) => self.add_to_upload(request, repository, id).await,
+            (&Method::PUT, Route::Upload(repository, id)) => self.finish_upload(request, repository, id).await,
+            (&Method::GET | &Method::HEAD, Route::Upload(repository, id)) => {
+                self.show_upload(request, repository, id).await
+            }
+            (&Method::DELETE, Route::Upload(repository, id)) => self.cancel_upload(request, repository, id).await,
+            (method, _) => {
+                let message = format!("{method} is not supported here");
+                Err(Failure::new(Code::Unsupported, message).closing_unless_read(&request))
+            }
+        }
+    }
+
+    /// An edge only caches: it says where to push instead.
+    fn refuse_at_edge(&self, request: &Request) -> Failure {
+        let replicas = self.neighbours.nodes().into_iter().filter(|n| n.role == Role::Replica);
+        let near = replicas.max_by_key(|n| n.region == self.neighbours.region).map(|n| n.url);
+        let message = format!(
+            "this node is an edge, which only serves pulls; push to a replica{}",
+            near.map(|url| format!(", e.g. {url}")).unwrap_or_default()
+        );
+        Failure::new(Code::Unsupported, message).closing_unless_read(request)
+    }
+
+    async fn base(&self, request: &Request) -> Result<Response<Payload>, Failure> {
+        self.door.admit_presented(request).await?;
+        Ok(json_answer(StatusCode::OK, &json!({})))
+    }
+}
+
+/// What is there now is not what the client wants to deal with (`If-Match`).
+fn condition_failed(digest: &Digest) -> Failure {
+    Failure::new(Code::Precondition, format!("what is there is {digest}, which If-Match does not name"))
+}
+
+/// Nothing is pushed into a cache of somebody else's registry.
+fn refuse_proxy(project: &Project) -> Result<(), Failure> {
+    match project.upstream {
+        None => Ok(()),
+        Some(_) => Err(Failure::new(Code::Denied, "can not push artifact to a proxy project")),
+    }
+}

@@ -1,0 +1,145 @@
+//! What the registry does when another node asks. What is about the mesh itself, the mesh answers (`mesh::service`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh::links::{Guest, LinkError};
+use mesh::service::Rooms;
+use mesh::transfer::{CopyIn, Wanted};
+use quinn::SendStream;
+use registry::blobs::copies::Copies;
+use registry::blobs::flights::Flights;
+use registry::blobs::outgoing::Outgoing;
+use registry::blobs::rechecks::Rechecks;
+use registry::jobs::preheats::Preheats;
+use registry::people::Access;
+use registry::proxies::resolving::Proxies;
+use registry::view::look;
+use registry::view::neighbours::Neighbours;
+use registry::writes::Writes;
+use rules::ledger::level::{Build, Level};
+use rules::ledger::records::Look;
+use rules::wire::{Answer, Ask, MAX_HAVE};
+use rules::words::digest::Digest;
+use rules::words::names::{NodeId, RepositoryName};
+use store::Store;
+
+/// The rooms that peers' questions go to.
+pub struct Peers {
+    /// The other nodes.
+    pub neighbours: Arc<Neighbours>,
+    /// Whose credentials edges were shown.
+    pub access: Arc<Access>,
+    /// What is held.
+    pub store: Arc<Store>,
+    /// What is arriving.
+    pub flights: Arc<Flights>,
+    /// Blobs to peers.
+    pub outgoing: Outgoing,
+    /// Copies of uploads.
+    pub copies: Arc<Copies>,
+    /// Writes of projects whose primary this node is.
+    pub writes: Arc<Writes>,
+    /// Upstreams of projects whose primary this node is.
+    pub proxies: Arc<Proxies>,
+    /// Looks at copies that peers complain of.
+    pub rechecks: Arc<Rechecks>,
+    /// What is fetched before anyone asks for it.
+    pub preheats: Arc<Preheats>,
+    /// How long a grant lasts.
+    pub grant: Duration,
+}
+
+impl Rooms for Peers {
+    async fn answer(&self, _from: Guest, ask: Ask) -> Answer {
+        let Some(ledger) = self.neighbours.records.ledger() else { return self.answer_as_edge(ask) };
+        match ask {
+            Ask::Write(write) => Answer::Written(self.writes.commit_here(write).await),
+            Ask::Have { digests, repository } => self.have(&digests, repository.as_ref()),
+            Ask::Recheck(digest) => self.recheck(digest),
+            Ask::Spare { upstream, everything, millis } => {
+                self.proxies.upstreams().spare(upstream, everything, Duration::from_millis(millis));
+                Answer::Spared
+            }
+            Ask::Look(lookups) => match look(ledger, &lookups).await {
+                Ok((found, fresh)) => Answer::Look(found, fresh),
+                Err(reason) => Answer::Refused(reason),
+            },
+            Ask::Identify(credentials) => match self.access.identify(credentials).await {
+                Ok(verdict) => Answer::Identified(verdict),
+                Err(_) => Answer::Refused("the credentials could not be checked".into()),
+            },
+            Ask::Token { name, password, scopes } => match self.access.token_for(&name, &password, &scopes).await {
+                Ok(signed) => Answer::Token(signed),
+                Err(_) => Answer::Refused("the token could not be signed".into()),
+            },
+            Ask::Replicate { digest, sources, repository } => {
+                let grant = repository.as_ref().map(|r| (r, self.grant));
+                Answer::Replicated(self.flights.replicate(digest, sources, grant).await)
+            }
+            Ask::Resolve { repository, reference } => match reference.parse() {
+                Ok(reference) => Answer::Resolved(self.proxies.resolve_here(&repository, &reference).await),
+                Err(error) => Answer::Refused(error.to_string()),
+            },
+            Ask::Referrers { repository, subject, query } => {
+                Answer::Referring(self.proxies.referrers_here(&repository, &subject, &query).await)
+            }
+            Ask::Revoke { repository, digest } => match self.store.revoke(digest, &repository).await {
+                Ok(revoked) => Answer::Revoked(revoked),
+                Err(error) => Answer::Refused(error.to_string()),
+            },
+            Ask::Preheat { digest, via } => Answer::Preheated(self.preheats.fetch_here(digest, via).await),
+            Ask::Build => self.build(),
+            // the mesh answers these itself
+            Ask::Raft { .. }
+            | Ask::Propose(_)
+            | Ask::ReadIndex
+            | Ask::Introduce(_)
+            | Ask::Join(_)
+            | Ask::Renew { .. }
+            | Ask::Present
+            | Ask::Announce(_) => Answer::Refused("this question is the mesh's".into()),
+        }
+    }
+
+    async fn fetch(&self, from: NodeId, wanted: Wanted, send: SendStream) -> Result<(), LinkError> {
+        self.outgoing.serve(from, wanted, send).await
+    }
+
+    async fn copy(&self, from: NodeId, repository: RepositoryName, copy: CopyIn) -> Result<(), LinkError> {
+        self.copies.receive(from, repository, copy).await
+    }
+}
+
+impl Peers {
+    /// An edge answers what it holds, and nothing else.
+    fn answer_as_edge(&self, ask: Ask) -> Answer {
+        match ask {
+            Ask::Have { digests, repository } => self.have(&digests, repository.as_ref()),
+            Ask::Recheck(digest) => self.recheck(digest),
+            Ask::Build => self.build(),
+            _ => Answer::Refused("this node is an edge, which has no ledger; ask a replica".into()),
+        }
+    }
+
+    fn recheck(&self, digest: Digest) -> Answer {
+        self.rechecks.complained(digest);
+        Answer::Rechecking
+    }
+
+    fn have(&self, digests: &[Digest], repository: Option<&RepositoryName>) -> Answer {
+        if digests.len() > MAX_HAVE {
+            return Answer::Refused(format!("more than {MAX_HAVE} blobs in one question"));
+        }
+        match digests.iter().map(|digest| self.store.stock(digest, repository)).collect() {
+            Ok(stock) => Answer::Have(stock),
+            Err(error) => Answer::Refused(error.to_string()),
+        }
+    }
+
+    /// Which build this is, and the level that it has applied.
+    fn build(&self) -> Answer {
+        let level = self.neighbours.records.view().and_then(|view| view.level()).unwrap_or(Level::FIRST);
+        Answer::Build(Build::of_this(env!("CARGO_PKG_VERSION"), level))
+    }
+}

@@ -1,0 +1,92 @@
+//! What a new mesh begins with. Written by `init` and `up` into the data_dir of the one node that forms it, used once, then removed: a node whose disk was
+//! wiped has no such file and can never form a second mesh by accident.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use mesh::identity::write_private;
+use rules::ledger::command::Command;
+use rules::ledger::level::Level;
+use rules::ledger::records::{NodeRecord, User};
+use rules::proxies::proxy::ProxyChange;
+use rules::words::names::{NodeId, OperationId, ProjectName};
+use serde::{Deserialize, Serialize};
+
+/// A mesh to be formed.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Birth {
+    /// Its random name.
+    pub mesh: u128,
+    /// What tokens are signed with, sealed.
+    pub token_secret: Vec<u8>,
+    /// Its administrator.
+    pub administrator: String,
+    /// Their password, hashed.
+    pub password_hash: String,
+    /// Its first nodes.
+    pub nodes: Vec<NodeRecord>,
+    /// Its first voters.
+    pub voters: Vec<(NodeId, SocketAddr)>,
+    /// Its first project, public.
+    pub project: ProjectName,
+    /// In how many regions that keeps its blobs.
+    pub durability: u32,
+    /// Ids of the commands, so that a crash in between repeats none.
+    pub operations: [OperationId; 3],
+}
+
+impl Birth {
+    fn path(data_dir: &Path) -> PathBuf {
+        data_dir.join("birth")
+    }
+
+    /// Writes it for the node in `data_dir`.
+    pub fn save(&self, data_dir: &Path) -> io::Result<()> {
+        let bytes = postcard::to_stdvec(self).map_err(io::Error::other)?;
+        write_private(&Self::path(data_dir), &bytes).map_err(io::Error::other)
+    }
+
+    /// Reads it, if this node is to form a mesh and has not yet.
+    pub fn load(data_dir: &Path) -> io::Result<Option<Self>> {
+        match std::fs::read(Self::path(data_dir)) {
+            Ok(bytes) => postcard::from_bytes(&bytes).map(Some).map_err(io::Error::other),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// It has happened.
+    pub fn forget(data_dir: &Path) -> io::Result<()> {
+        std::fs::remove_file(Self::path(data_dir))
+    }
+
+    /// The commands that make it true.
+    pub fn commands(&self) -> Vec<(OperationId, Command)> {
+        let administrator =
+            (self.administrator.clone(), User { password_hash: self.password_hash.clone(), administrator: true });
+        let form = Command::FormMesh {
+            mesh: self.mesh,
+            token_secret: self.token_secret.clone(),
+            administrator,
+            nodes: self.nodes.clone(),
+        };
+        let [forms, creates, raises] = self.operations;
+        // a mesh of one build has nobody to wait for
+        let raise = Command::RaiseLevel { level: Level::NEWEST, token_secret: Vec::new() };
+        let mut commands = vec![(forms, form), (raises, raise)];
+        if let Some(home) = self.nodes.first() {
+            let create = Command::CreateProject {
+                name: self.project.clone(),
+                public: true,
+                durability: self.durability,
+                home: home.id,
+                upstream: None,
+                proxy: ProxyChange::default(),
+                metadata: Default::default(),
+            };
+            commands.push((creates, create));
+        }
+        commands
+    }
+}

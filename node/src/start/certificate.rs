@@ -1,0 +1,96 @@
+//! Keeps this node's certificate good: renews it in time, and when it is from before roles stood in certificates.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ground::clock;
+use mesh::identity::{Candidate, Identity, IdentityError};
+use rules::ledger::records::{Look, NodeRecord, Role, key};
+use rules::wire::questions::Renew;
+use rules::words::names::NodeId;
+use tracing::{info, warn};
+
+use registry::view::neighbours::Neighbours;
+
+/// Between two looks at how much time is left.
+const LOOK: Duration = Duration::from_secs(3600);
+/// Between two tries, when it has to be renewed.
+const AGAIN: Duration = Duration::from_secs(10);
+/// How long a replica may take to sign.
+const ASK: Duration = Duration::from_secs(5);
+
+/// At a replica's start: signs its own certificate if that is due, with the CA's key that every replica has. So a mesh that was off for longer than a
+/// certificate lasts comes up by itself. The ledger's word on whether this node is still a member comes from the others, with the first handshake.
+pub fn renew_at_start(identity: Identity, role: Role, folder: &std::path::Path) -> io::Result<Identity> {
+    if role == Role::Edge || identity.authority.key.is_empty() || !identity.due(clock::timestamp()) {
+        return Ok(identity);
+    }
+    let renewed = sign_own(&identity).map_err(io::Error::other)?;
+    renewed.save(folder).map_err(io::Error::other)?;
+    info!("this node's certificate was renewed");
+    Ok(renewed)
+}
+
+/// Renews the certificate whenever it is due, for as long as the node runs.
+pub async fn keep(neighbours: Arc<Neighbours>, mut identity: Identity, role: Role, folder: PathBuf) {
+    loop {
+        if !identity.due(clock::timestamp()) {
+            tokio::time::sleep(LOOK).await;
+            continue;
+        }
+        let renewed = match role {
+            Role::Replica if is_listed(&neighbours, identity.node) => sign_own(&identity).map_err(|e| e.to_string()),
+            Role::Replica => Err("the ledger does not list this node".into()),
+            Role::Edge => ask_replicas(&neighbours, &identity).await,
+        };
+        let shown = renewed.and_then(|renewed| {
+            renewed.save(&folder).and_then(|()| neighbours.links.show(&renewed)).map_err(|e| e.to_string())?;
+            Ok(renewed)
+        });
+        match shown {
+            Ok(renewed) => {
+                info!("this node's certificate was renewed");
+                identity = renewed;
+            }
+            Err(error) => {
+                warn!(
+                    error,
+                    "this node's certificate could not be renewed yet; once it has expired no other node will talk to this one"
+                );
+                metrics::counter!("atoll_certificate_renewals_failed_total").increment(1);
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    }
+}
+
+fn is_listed(neighbours: &Neighbours, node: NodeId) -> bool {
+    let record = neighbours.records.view().and_then(|view| view.record::<NodeRecord>(&key::node(node)));
+    record.ok().flatten().is_some_and(|record| record.role == Role::Replica)
+}
+
+fn sign_own(identity: &Identity) -> Result<Identity, IdentityError> {
+    let request = Candidate::again(identity)?.request;
+    let certificate = identity.authority.sign(identity.node, Role::Replica, &request, clock::timestamp())?;
+    identity.renewed(&certificate)
+}
+
+async fn ask_replicas(neighbours: &Neighbours, identity: &Identity) -> Result<Identity, String> {
+    let request = Candidate::again(identity).map_err(|e| e.to_string())?.request;
+    let mut last = String::from("no replica is known");
+    for replica in neighbours.alive() {
+        let ask = Renew { certificate_request: request.clone() };
+        last = match neighbours.links.ask(replica.id, ask, ASK).await {
+            Ok(Ok(certificate)) => match identity.renewed(&certificate) {
+                Ok(renewed) => return Ok(renewed),
+                // its clock may be wrong, and another's right
+                Err(error) => error.to_string(),
+            },
+            Ok(Err(reason)) => reason,
+            Err(error) => error.to_string(),
+        };
+    }
+    Err(last)
+}

@@ -1,0 +1,251 @@
+//! From a request to its answer: the one place where HTTP meets the rooms.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use hyper::body::Incoming;
+use metrics_exporter_prometheus::PrometheusHandle;
+use rules::ledger::records::{Look, key};
+use rules::proxies::mirror::Asked;
+use tracing::{Instrument, debug, info, info_span};
+
+use crate::atoll::Atoll;
+use crate::harbor::Harbor;
+use crate::http::request::Request;
+use crate::http::route::Route;
+use crate::http::{Failure, Payload};
+use crate::oci::Registry;
+use crate::oci::token::answer_token;
+use registry::people::Access;
+use registry::proxies::mirrors::Mirrors;
+use registry::view::{EdgeRecords, Records};
+
+/// An answer that took longer, until its body's end, is named in the log.
+const SLOW: Duration = Duration::from_secs(10);
+
+/// Everything that answers requests.
+pub struct Serving {
+    /// `/v2/`
+    pub registry: Registry,
+    /// `/api/v2.0/`
+    pub harbor: Harbor,
+    /// `/api/atoll/v1/`
+    pub atoll: Atoll,
+    /// `/service/token`
+    pub access: Arc<Access>,
+    /// Which repository is meant.
+    pub mirrors: Arc<Mirrors>,
+    /// For `/readyz`.
+    pub records: Records,
+    /// For `/metrics`.
+    pub metrics: PrometheusHandle,
+    /// How long a request's body may stand still.
+    pub stall: Duration,
+}
+
+impl Serving {
+    /// Answers one request.
+    pub async fn answer(&self, request: hyper::Request<Incoming>) -> Response<Payload> {
+        let started = Instant::now();
+        let method = request.method().clone();
+        let path = request.uri().path().to_owned();
+        let span = info_span!("http.request", %method, path);
+        let mut request = Request::new(request, self.stall);
+        let route = self.route(&path, &mut request);
+        let personal = request.header(&header::AUTHORIZATION).is_some();
+        let word = route.as_ref().map_or("unknown", |r| r.word());
+        let at_edge = matches!(self.records, Records::Edge(_));
+        let allow = route.as_ref().map_or("GET, HEAD", |route| route.methods(at_edge));
+        let result = match route {
+            Ok(route) => self.dispatch(route, request).instrument(span).await,
+            Err(failure) => Err(failure.closing_unless_read(&request)),
+        };
+        let mut response = result.unwrap_or_else(Failure::response);
+        let headers = response.headers_mut();
+        headers.insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if personal {
+            keep_private(headers);
+        }
+        let status = response.status();
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            let headers = response.headers_mut();
+            headers.entry(header::ALLOW).or_insert(HeaderValue::from_static(allow));
+        }
+        debug!(%method, path, status = status.as_u16(), elapsed_ms = started.elapsed().as_millis() as u64, "answered");
+        metrics::counter!("atoll_requests_total", "route" => word, "method" => method_word(&method), "status" => status_word(status))
+            .increment(1);
+        metrics::histogram!("atoll_request_seconds", "route" => word).record(started.elapsed().as_secs_f64());
+        response.body_mut().at_end(move |bytes| {
+            let took = started.elapsed();
+            if took > SLOW {
+                let seconds = took.as_secs();
+                info!(%method, path, status = status.as_u16(), bytes, seconds, "an answer took long");
+            }
+        });
+        response
+    }
+
+    /// What the path means, and which repository if there is one in it.
+    fn route(&self, path: &str, request: &mut Request) -> Result<Route, Failure> {
+        let meant = RefCell::new(None);
+        let (ns, host) = (request.query("ns"), request.header(&header::HOST));
+        let writes = !matches!(request.method, Method::GET | Method::HEAD);
+        let route = Route::parse(path, |written| {
+            let repository = self.mirrors.meant(&Asked { ns, host, written, writes })?;
+            *meant.borrow_mut() = Some((written.to_owned(), repository.clone()));
+            Ok(repository)
+        })?;
+        if let Some((written, repository)) = meant.into_inner() {
+            request.meant(&written, &repository);
+        }
+        Ok(route)
+    }
+
+    async fn dispatch(&self, route: Route, request: Request) -> Result<Response<Payload>, Failure> {
+        match route {
+            Route::Token => answer_token(&self.access, request).await,
+            Route::Projects | Route::Project(_) | Route::Registries | Route::Registry(_) => {
+                self.harbor.answer(route, request).await
+            }
+            Route::Status | Route::Level | Route::Mirrors | Route::Preheats | Route::Preheat(_) | Route::Node(_) => {
+                self.atoll.answer(route, request).await
+            }
+            Route::Metrics => Ok(self.show_metrics()),
+            Route::Health => Ok(Response::new(Payload::full("alive\n"))),
+            Route::Ready => Ok(self.show_ready()),
+            route => self.registry.answer(route, request).await,
+        }
+    }
+
+    fn show_metrics(&self) -> Response<Payload> {
+        match &self.records {
+            Records::Ledger(ledger) => {
+                let status = ledger.status();
+                metrics::gauge!("atoll_ledger_applied").set(status.applied.0 as f64);
+                metrics::gauge!("atoll_ledger_released").set(status.released.0 as f64);
+                metrics::gauge!("atoll_read_lease").set(if ledger.connected() { 1.0 } else { 0.0 });
+            }
+            Records::Edge(edge) => {
+                let heard = edge.heard_ago().map_or(f64::INFINITY, |ago| ago.as_secs_f64());
+                metrics::gauge!("atoll_edge_heard_seconds_ago").set(heard);
+            }
+        }
+        if let Some(free) = self.registry.store.free_on_disk() {
+            metrics::gauge!("atoll_disk_free_bytes").set(free as f64);
+        }
+        let mut response = Response::new(Payload::full(self.metrics.render()));
+        let kind = HeaderValue::from_static("text/plain; version=0.0.4");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response
+    }
+
+    /// Ready means: knows its mesh, and answers reads from its own records, fresh; and can take blobs in. A node that is not may still serve, marked as stale.
+    /// An edge is ready when it knows its mesh: cut off it goes on serving.
+    fn show_ready(&self) -> Response<Payload> {
+        if self.registry.store.has_failed() {
+            return not_ready("the store's index in data_dir has failed: mend the disk and restart this node\n");
+        }
+        if let Records::Edge(edge) = &self.records {
+            return show_edge_ready(edge);
+        }
+        let formed = self.records.view().and_then(|view| view.get(&key::mesh()));
+        if self.records.connected() && matches!(formed, Ok(Some(_))) {
+            return Response::new(Payload::full("ready\n"));
+        }
+        not_ready("no read lease: this node does not hear the ledger's leader\n")
+    }
+}
+
+fn not_ready(why: &'static str) -> Response<Payload> {
+    let mut response = Response::new(Payload::full(why));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response
+}
+
+fn show_edge_ready(edge: &Arc<EdgeRecords>) -> Response<Payload> {
+    let knows = edge.view().nodes().is_ok_and(|nodes| !nodes.is_empty());
+    let text = match (knows, edge.heard_ago()) {
+        (true, Some(ago)) => format!("ready; a replica answered {} s ago\n", ago.as_secs()),
+        (true, None) => "ready; cut off from the mesh since the start, serving what was kept\n".into(),
+        (false, _) => "this edge has not heard of its mesh yet: no replica answers\n".into(),
+    };
+    let mut response = Response::new(Payload::full(text));
+    if !knows {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response
+}
+
+/// Says that an answer is for whoever showed credentials, and for no cache that others use (RFC 9111 section 5.2.2.7).
+fn keep_private(headers: &mut HeaderMap) {
+    let said = headers.get(header::CACHE_CONTROL).and_then(|said| said.to_str().ok()).unwrap_or_default();
+    let said = match said {
+        "" => HeaderValue::from_static("private"),
+        said if said.contains("no-store") => return,
+        said => HeaderValue::try_from(format!("private, {said}")).unwrap_or(HeaderValue::from_static("private")),
+    };
+    headers.insert(header::CACHE_CONTROL, said);
+}
+
+fn method_word(method: &http::Method) -> &'static str {
+    match *method {
+        http::Method::GET => "GET",
+        http::Method::HEAD => "HEAD",
+        http::Method::PUT => "PUT",
+        http::Method::POST => "POST",
+        http::Method::PATCH => "PATCH",
+        http::Method::DELETE => "DELETE",
+        _ => "other",
+    }
+}
+
+fn status_word(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        200 => "200",
+        201 => "201",
+        202 => "202",
+        206 => "206",
+        401 => "401",
+        403 => "403",
+        404 => "404",
+        416 => "416",
+        429 => "429",
+        500 => "500",
+        503 => "503",
+        100..=399 => "other-ok",
+        400..=499 => "other-4xx",
+        _ => "other-5xx",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_answered_to_credentials_is_kept_by_no_shared_cache() {
+        for (said, then) in [
+            (None, "private"),
+            (Some("max-age=31536000, immutable"), "private, max-age=31536000, immutable"),
+            (Some("no-store"), "no-store"),
+        ] {
+            let mut headers: HeaderMap =
+                said.map(|said| (header::CACHE_CONTROL, HeaderValue::from_static(said))).into_iter().collect();
+            keep_private(&mut headers);
+            assert_eq!(headers[header::CACHE_CONTROL], then);
+        }
+    }
+
+    #[test]
+    fn what_somebody_on_call_tells_apart_has_a_status_of_its_own() {
+        let word = |status| status_word(StatusCode::from_u16(status).unwrap());
+        assert_eq!([429, 500, 503].map(word), ["429", "500", "503"]);
+        assert_eq!(
+            [204, 307, 400, 405, 501, 507].map(word),
+            ["other-ok", "other-ok", "other-4xx", "other-4xx", "other-5xx", "other-5xx"]
+        );
+    }
+}

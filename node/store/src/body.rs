@@ -1,0 +1,347 @@
+//! Response bodies of files: held blobs, and blobs that are still arriving.
+//!
+//! Reads go straight from the page cache with `preadv2(RWF_NOWAIT)` into pooled buffers; only what is not cached goes through a blocking thread.
+//! Measured against the alternatives in one run (sendfile, mmap, tokio's files): the cheapest for small blobs, within reach of sendfile for large ones,
+//! and never stalls a worker on a cold disk as mmap does.
+
+use std::fs::File;
+use std::future::Future;
+use std::io::{self, IoSliceMut};
+use std::os::unix::fs::FileExt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ground::supervise::blocking;
+use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
+use rustix::io::ReadWriteFlags;
+use tokio::sync::watch;
+
+/// One read. With 256 KiB a 64 MiB blob takes 256 turns; more costs cache, less costs turns.
+const CHUNK: usize = 256 << 10;
+/// So many buffers are kept for the next body: 16 MiB.
+const KEPT: usize = 64;
+
+/// A pool of read buffers.
+#[derive(Clone, Default)]
+pub struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Buffers {
+    fn take(&self) -> Vec<u8> {
+        self.0.lock().pop().unwrap_or_else(|| vec![0; CHUNK])
+    }
+
+    fn give(&self, buffer: Vec<u8>) {
+        let mut kept = self.0.lock();
+        if kept.len() < KEPT {
+            kept.push(buffer);
+        }
+    }
+
+    fn bytes(&self, buffer: Vec<u8>, length: usize) -> Bytes {
+        Bytes::from_owner(Pooled { buffer, length, pool: self.clone() })
+    }
+}
+
+struct Pooled {
+    buffer: Vec<u8>,
+    length: usize,
+    pool: Buffers,
+}
+
+impl AsRef<[u8]> for Pooled {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer[..self.length]
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        self.pool.give(std::mem::take(&mut self.buffer));
+    }
+}
+
+/// How far a file that is still being written may be read.
+pub type Following = watch::Receiver<Result<u64, Arc<str>>>;
+
+type Pending<T> = Pin<Box<dyn Future<Output = T> + Send + Sync>>;
+
+/// Bytes `at..end` of a file.
+pub struct FileBody {
+    file: Arc<File>,
+    at: u64,
+    end: u64,
+    buffers: Buffers,
+    reading: Option<Pending<io::Result<Bytes>>>,
+    following: Option<Following>,
+    waiting: Option<Pending<Result<(), Stopped>>>,
+    stall: Duration,
+    sent: Option<metrics::Counter>,
+    unreadable: Option<Box<dyn FnOnce() + Send + Sync>>,
+    at_end: AtEnd,
+}
+
+/// Tells whoever wants to know how many bytes had left when the body was done with.
+#[derive(Default)]
+struct AtEnd {
+    sent: u64,
+    told: Option<Box<dyn FnOnce(u64) + Send + Sync>>,
+}
+
+impl Drop for AtEnd {
+    fn drop(&mut self) {
+        if let Some(told) = self.told.take() {
+            told(self.sent);
+        }
+    }
+}
+
+/// Why a followed file will not grow.
+enum Stopped {
+    Failed(Arc<str>),
+    Stalled,
+}
+
+impl FileBody {
+    /// A range of a whole file.
+    pub fn whole(file: Arc<File>, range: std::ops::Range<u64>, buffers: &Buffers) -> Self {
+        FileBody {
+            file,
+            at: range.start,
+            end: range.end,
+            buffers: buffers.clone(),
+            reading: None,
+            following: None,
+            waiting: None,
+            stall: Duration::MAX,
+            sent: None,
+            unreadable: None,
+            at_end: AtEnd::default(),
+        }
+    }
+
+    /// Says so when the file cannot be read, or ends too early.
+    pub fn or_unreadable(mut self, told: impl FnOnce() + Send + Sync + 'static) -> Self {
+        self.unreadable = Some(Box::new(told));
+        self
+    }
+
+    /// A range of a file that is being written: never reads past what `following` allows; ends with an error if it fails or stands still for `stall`.
+    pub fn arriving(
+        file: Arc<File>,
+        range: std::ops::Range<u64>,
+        buffers: &Buffers,
+        following: Following,
+        stall: Duration,
+    ) -> Self {
+        FileBody { following: Some(following), stall, ..FileBody::whole(file, range, buffers) }
+    }
+
+    /// Counts the bytes that leave.
+    pub fn counted(mut self, counter: metrics::Counter) -> Self {
+        self.sent = Some(counter);
+        self
+    }
+
+    /// Says how many bytes were sent when nobody reads on: at the end, or when the client or the file broke off.
+    pub fn at_end(&mut self, told: impl FnOnce(u64) + Send + Sync + 'static) {
+        self.at_end.told = Some(Box::new(told));
+    }
+
+    /// The next piece, for those who send it elsewhere than to an HTTP client.
+    pub async fn next(&mut self) -> Option<io::Result<Bytes>> {
+        let frame = std::future::poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await?;
+        Some(frame.map(|f| f.into_data().unwrap_or_default()))
+    }
+
+    /// How many bytes may be read now; pending while a followed file has no more yet.
+    fn poll_allowed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
+        let Some(following) = &mut self.following else { return Poll::Ready(Ok(self.end)) };
+        loop {
+            let known = following.borrow_and_update().clone();
+            let reached = match known {
+                Ok(allowed) if allowed > self.at => return Poll::Ready(Ok(allowed.min(self.end))),
+                Ok(allowed) => allowed,
+                Err(reason) => return Poll::Ready(Err(io::Error::other(reason.to_string()))),
+            };
+            if self.waiting.is_none() {
+                let (following, stall) = (following.clone(), self.stall);
+                self.waiting = Some(Box::pin(grown(following, reached, stall)));
+            }
+            let Some(waiting) = &mut self.waiting else { continue };
+            let result = ready!(waiting.as_mut().poll(cx));
+            self.waiting = None;
+            match result {
+                Ok(()) => {}
+                Err(Stopped::Failed(reason)) => return Poll::Ready(Err(io::Error::other(reason.to_string()))),
+                Err(Stopped::Stalled) => return Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            }
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        if self.reading.is_none() {
+            let allowed = ready!(self.poll_allowed(cx))?;
+            let wanted = ((allowed - self.at) as usize).min(CHUNK);
+            let mut buffer = self.buffers.take();
+            let slices = &mut [IoSliceMut::new(&mut buffer[..wanted])];
+            match rustix::io::preadv2(&*self.file, slices, self.at, ReadWriteFlags::NOWAIT) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                Ok(n) => return Poll::Ready(Ok(self.buffers.bytes(buffer, n))),
+                Err(_) => {
+                    // not cached (or a file system without RWF_NOWAIT): read where blocking is allowed
+                    let (file, at, buffers) = (self.file.clone(), self.at, self.buffers.clone());
+                    self.reading = Some(Box::pin(async move {
+                        blocking(move || {
+                            file.read_exact_at(&mut buffer[..wanted], at)?;
+                            Ok(buffers.bytes(buffer, wanted))
+                        })
+                        .await
+                        .map_err(io::Error::other)?
+                    }));
+                }
+            }
+        }
+        let Some(reading) = &mut self.reading else { return Poll::Pending };
+        let result = ready!(reading.as_mut().poll(cx));
+        self.reading = None;
+        Poll::Ready(result)
+    }
+}
+
+/// Waits until more than `reached` may be read. However far a range is ahead of what arrives: as long as that grows it does not stand still.
+async fn grown(mut following: Following, reached: u64, stall: Duration) -> Result<(), Stopped> {
+    let more = following.wait_for(|allowed| allowed.as_ref().map_or(true, |allowed| *allowed > reached));
+    match tokio::time::timeout(stall, more).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) => Err(Stopped::Failed("the transfer ended".into())),
+        Err(_) => Err(Stopped::Stalled),
+    }
+}
+
+impl Body for FileBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let body = self.get_mut();
+        if body.at >= body.end {
+            return Poll::Ready(None);
+        }
+        let read = ready!(body.poll_read(cx));
+        if read.is_err()
+            && let Some(told) = body.unreadable.take()
+        {
+            told();
+        }
+        let bytes = read?;
+        body.at += bytes.len() as u64;
+        body.at_end.sent += bytes.len() as u64;
+        if let Some(sent) = &body.sent {
+            sent.increment(bytes.len() as u64);
+        }
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.at >= self.end
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.end - self.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    async fn all(mut body: FileBody) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        while let Some(piece) = body.next().await {
+            bytes.extend_from_slice(&piece?);
+        }
+        Ok(bytes)
+    }
+
+    #[tokio::test]
+    async fn a_range_is_exactly_that() {
+        let mut file = tempfile::tempfile().unwrap();
+        let content: Vec<u8> = (0..1_000_000u32).map(|i| i as u8).collect();
+        file.write_all(&content).unwrap();
+        let body = FileBody::whole(Arc::new(file), 3..999_001, &Buffers::default());
+        assert_eq!(all(body).await.unwrap(), &content[3..999_001]);
+    }
+
+    #[tokio::test]
+    async fn whoever_wants_to_know_hears_once_how_much_was_sent() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![1; CHUNK + 5]).unwrap();
+        let file = Arc::new(file);
+        let (told, ended) = std::sync::mpsc::channel();
+        let body = || {
+            let told = told.clone();
+            let mut whole = FileBody::whole(file.clone(), 0..CHUNK as u64 + 5, &Buffers::default());
+            whole.at_end(move |sent| told.send(sent).unwrap());
+            whole
+        };
+        let mut given_up = body();
+        given_up.next().await.unwrap().unwrap();
+        assert!(ended.try_recv().is_err());
+        drop(given_up);
+        all(body()).await.unwrap();
+        assert_eq!(ended.try_iter().collect::<Vec<_>>(), [CHUNK as u64, CHUNK as u64 + 5]);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_is_told_of() {
+        let (told, unreadable) = std::sync::mpsc::channel();
+        let body = FileBody::whole(Arc::new(tempfile::tempfile().unwrap()), 0..5, &Buffers::default());
+        let body = body.or_unreadable(move || told.send(()).unwrap());
+        assert!(all(body).await.is_err());
+        unreadable.try_recv().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_arriving_file_is_followed_and_a_failure_ends_it() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"0123456789").unwrap();
+        let (sender, following) = watch::channel(Ok(4));
+        let file = Arc::new(file);
+        let follow =
+            |f: Following| FileBody::arriving(file.clone(), 0..10, &Buffers::default(), f, Duration::from_secs(9));
+        let mut body = follow(following.clone());
+        assert_eq!(body.next().await.unwrap().unwrap(), &b"0123"[..]);
+        let _ = sender.send_replace(Ok(10));
+        assert_eq!(body.next().await.unwrap().unwrap(), &b"456789"[..]);
+        assert!(body.next().await.is_none());
+        let _ = sender.send_replace(Err("gone".into()));
+        assert!(all(follow(following)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_range_far_ahead_of_what_arrives_is_given_up_only_when_nothing_more_comes() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"0123456789abcdefghij").unwrap();
+        let (sender, following) = watch::channel(Ok(0));
+        // a machine that is busy for a while is no stall
+        let stall = Duration::from_secs(1);
+        let file = Arc::new(file);
+        let arrives = async {
+            for allowed in 1..=20 {
+                tokio::time::sleep(stall / 10).await;
+                let _ = sender.send_replace(Ok(allowed));
+            }
+        };
+        let late = FileBody::arriving(file.clone(), 19..20, &Buffers::default(), following.clone(), stall);
+        let (late, ()) = tokio::join!(all(late), arrives);
+        assert_eq!(late.unwrap(), b"j");
+        let _ = sender.send_replace(Ok(5));
+        let never = FileBody::arriving(file, 19..20, &Buffers::default(), following, stall);
+        assert_eq!(all(never).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+}

@@ -1,0 +1,288 @@
+//! The index of what is held and granted.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ground::grouped::Grouped;
+use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use rules::blobs::holding::Held;
+use rules::words::digest::{ContentHash, Digest};
+use rules::words::moment::Timestamp;
+use rules::words::names::{ProjectName, RepositoryName};
+
+use super::StoreError;
+
+/// Digest to length and content hash.
+const HELD: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("held-1");
+/// Digests of held blobs that may be evicted to when they were last used, in ms since the epoch.
+const CACHED: TableDefinition<'static, &[u8], u64> = TableDefinition::new("cached-1");
+/// Digests of blobs that were kept for good and whose bytes are gone.
+const LOST: TableDefinition<'static, &[u8], ()> = TableDefinition::new("lost-1");
+/// Repository, NUL, digest to the end of the grant in ms since the epoch.
+const GRANTS: TableDefinition<'static, &[u8], u64> = TableDefinition::new("grants-1");
+
+/// What redb may keep in memory.
+const CACHE: usize = 8 << 20;
+
+pub(super) struct Index {
+    file: Grouped,
+    failed: AtomicBool,
+}
+
+fn index_error(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Index(error.to_string())
+}
+
+fn grant_key(repository: &RepositoryName, digest: &Digest) -> Vec<u8> {
+    [repository.as_str().as_bytes(), b"\0", &digest.to_key()].concat()
+}
+
+impl Index {
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        let prepare = |write: &redb::WriteTransaction| {
+            write.open_table(HELD)?;
+            write.open_table(CACHED)?;
+            write.open_table(LOST)?;
+            write.open_table(GRANTS)?;
+            Ok(())
+        };
+        let file = Grouped::open(path, "store-index", CACHE, prepare)?;
+        Ok(Index { file, failed: AtomicBool::new(false) })
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&redb::WriteTransaction) -> Result<T, redb::Error> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let written = self.file.write(job).await;
+        let failed = written.is_err();
+        if failed && !self.failed.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                "the store's index in data_dir cannot be written, most likely for its disk: mend that (is it full?) and restart the node"
+            );
+        } else if !failed {
+            self.failed.store(false, Ordering::Relaxed);
+        }
+        written.map_err(index_error)
+    }
+
+    /// Whether the last write failed. After most failures of a disk no later one goes well before the file was opened anew.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn held(&self, digest: &Digest) -> Result<Option<Held>, StoreError> {
+        let read = self.file.database().begin_read().map_err(index_error)?;
+        let held = read.open_table(HELD).map_err(index_error)?;
+        let Some(value) = held.get(digest.to_key().as_slice()).map_err(index_error)? else { return Ok(None) };
+        let (size, content): (u64, ContentHash) = postcard::from_bytes(value.value()).map_err(index_error)?;
+        Ok(Some(Held { size, content }))
+    }
+
+    /// Whether no blob is held.
+    pub(super) fn is_empty(&self) -> Result<bool, StoreError> {
+        let read = self.file.database().begin_read().map_err(index_error)?;
+        let held = read.open_table(HELD).map_err(index_error)?;
+        held.is_empty().map_err(index_error)
+    }
+
+    pub(super) fn granted(
+        &self,
+        digest: &Digest,
+        repository: &RepositoryName,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let read = self.file.database().begin_read().map_err(index_error)?;
+        let grants = read.open_table(GRANTS).map_err(index_error)?;
+        let expires = grants.get(grant_key(repository, digest).as_slice()).map_err(index_error)?;
+        Ok(expires.is_some_and(|e| e.value() > now.0))
+    }
+
+    /// Looks through the grants of a project's repositories: as many as there were uploads into it lately.
+    pub(super) fn granted_within(
+        &self,
+        digest: &Digest,
+        project: &ProjectName,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let read = self.file.database().begin_read().map_err(index_error)?;
+        let grants = read.open_table(GRANTS).map_err(index_error)?;
+        let first = [project.as_str().as_bytes(), b"/"].concat();
+        let after = [project.as_str().as_bytes(), b"0"].concat();
+        let wanted = [&b"\0"[..], &digest.to_key()].concat();
+        for pair in grants.range(first.as_slice()..after.as_slice()).map_err(index_error)? {
+            let (key, until) = pair.map_err(index_error)?;
+            if key.value().ends_with(&wanted) && until.value() > now.0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The blob is held from now on: `cached` (then it is when it was last used) unless it is kept for good already, or was until it was lost. `noted` hears
+    /// which, in the order of the writes.
+    pub(super) async fn hold(
+        &self,
+        digest: Digest,
+        held: Held,
+        grant: Option<(RepositoryName, u64)>,
+        cached: Option<Timestamp>,
+        noted: impl FnOnce(Option<Timestamp>) + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let value = postcard::to_stdvec(&(held.size, held.content)).map_err(index_error)?;
+        self.write(move |write| {
+            let key = digest.to_key();
+            let mut cachable = write.open_table(CACHED)?;
+            let before = write.open_table(HELD)?.insert(key.as_slice(), value.as_slice())?.is_some();
+            let kept = before && cachable.get(key.as_slice())?.is_none();
+            let lost = write.open_table(LOST)?.remove(key.as_slice())?.is_some();
+            let cached = cached.filter(|_| !kept && !lost);
+            match cached {
+                Some(used) => cachable.insert(key.as_slice(), used.0)?,
+                None => cachable.remove(key.as_slice())?,
+            };
+            if let Some((repository, expires)) = grant {
+                write.open_table(GRANTS)?.insert(grant_key(&repository, &digest).as_slice(), expires)?;
+            }
+            noted(cached);
+            Ok(())
+        })
+        .await
+    }
+
+    /// The blob's bytes are gone. If it was kept for good, that is remembered for when it comes back.
+    pub(super) async fn lose(&self, digest: Digest) -> Result<(), StoreError> {
+        self.write(move |write| {
+            let key = digest.to_key();
+            let held = write.open_table(HELD)?.remove(key.as_slice())?.is_some();
+            let cached = write.open_table(CACHED)?.remove(key.as_slice())?.is_some();
+            if held && !cached {
+                write.open_table(LOST)?.insert(key.as_slice(), ())?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Every blob that may be evicted: its length, and when it was last used.
+    pub(super) fn cached(&self) -> Result<Vec<(Digest, u64, Timestamp)>, StoreError> {
+        let read = self.file.database().begin_read().map_err(index_error)?;
+        let cached = read.open_table(CACHED).map_err(index_error)?;
+        let mut all = Vec::new();
+        for pair in cached.iter().map_err(index_error)? {
+            let (key, used) = pair.map_err(index_error)?;
+            let digest = Digest::from_key(key.value()).map_err(index_error)?;
+            if let Some(held) = self.held(&digest)? {
+                all.push((digest, held.size, Timestamp(used.value())));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Blobs were used; those that are not cached any more are left alone.
+    pub(super) async fn used(&self, used: Vec<(Digest, Timestamp)>) -> Result<(), StoreError> {
+        self.write(move |write| {
+            let mut cached = write.open_table(CACHED)?;
+            for (digest, at) in used {
+                let known = cached.get(digest.to_key().as_slice())?.is_some();
+                if known {
+                    cached.insert(digest.to_key().as_slice(), at.0)?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// A blob is kept for good from now on.
+    pub(super) async fn keep(&self, digest: Digest) -> Result<(), StoreError> {
+        self.write(move |write| {
+            write.open_table(CACHED)?.remove(digest.to_key().as_slice())?;
+            Ok(())
+        })
+        .await
+    }
+
+    pub(super) async fn grant(
+        &self,
+        digest: Digest,
+        repository: RepositoryName,
+        expires: u64,
+    ) -> Result<(), StoreError> {
+        self.write(move |write| {
+            write.open_table(GRANTS)?.insert(grant_key(&repository, &digest).as_slice(), expires)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// What is granted in `repository` now stays so until `expires` at least.
+    pub(super) async fn extend_grants(
+        &self,
+        repository: RepositoryName,
+        now: Timestamp,
+        expires: u64,
+    ) -> Result<(), StoreError> {
+        self.write(move |write| {
+            let mut grants = write.open_table(GRANTS)?;
+            let first = [repository.as_str().as_bytes(), b"\0"].concat();
+            let after = [repository.as_str().as_bytes(), b"\x01"].concat();
+            let mut good = Vec::new();
+            for pair in grants.range(first.as_slice()..after.as_slice())? {
+                let (key, until) = pair?;
+                if until.value() > now.0 && until.value() < expires {
+                    good.push(key.value().to_vec());
+                }
+            }
+            for key in good {
+                grants.insert(key.as_slice(), expires)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    pub(super) async fn revoke(
+        &self,
+        digest: Digest,
+        repository: RepositoryName,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.write(move |write| {
+            let mut grants = write.open_table(GRANTS)?;
+            let before = grants.remove(grant_key(&repository, &digest).as_slice())?.map(|v| v.value());
+            Ok(before.is_some_and(|expires| expires > now.0))
+        })
+        .await
+    }
+
+    pub(super) async fn drop_blobs(&self, digests: Vec<Digest>) -> Result<(), StoreError> {
+        self.write(move |write| {
+            let (mut held, mut cached) = (write.open_table(HELD)?, write.open_table(CACHED)?);
+            for digest in digests {
+                held.remove(digest.to_key().as_slice())?;
+                cached.remove(digest.to_key().as_slice())?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    pub(super) async fn expire_grants(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.write(move |write| {
+            let mut grants = write.open_table(GRANTS)?;
+            let mut expired = Vec::new();
+            for pair in grants.iter()? {
+                let (key, expires) = pair?;
+                if expires.value() <= now.0 {
+                    expired.push(key.value().to_vec());
+                }
+            }
+            for key in &expired {
+                grants.remove(key.as_slice())?;
+            }
+            Ok(expired.len() as u64)
+        })
+        .await
+    }
+}

@@ -1,0 +1,572 @@
+//! Where this node keeps blobs: files named by their digest, and an index of what is held.
+//!
+//! A blob counts as held only when its bytes were hashed, fsynced, moved into place, and the index says so, in that order; a crash in
+//! between leaves a file that nothing believes in and that the next copy replaces. The index also keeps grants: that a blob
+//! was uploaded or mounted into a repository lately, which makes it readable there before a manifest refers to it.
+//!
+//! This room is the seam for a second backend (object storage): nothing outside knows paths or files' names.
+
+mod body;
+mod eviction;
+mod index;
+mod ingest;
+mod outboard;
+mod room;
+mod writeback;
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ground::clock;
+use ground::supervise::blocking;
+use parking_lot::Mutex;
+use rules::blobs::holding::{Held, Stock};
+use rules::words::digest::{Algorithm, Digest, Hasher};
+use rules::words::moment::Timestamp;
+use rules::words::names::{ProjectName, RepositoryName};
+
+pub use body::{Buffers, FileBody, Following};
+use eviction::Eviction;
+use index::Index;
+pub use ingest::Ingest;
+use ingest::Sealed;
+use room::Room;
+
+/// A blob that is looked at is read in pieces of this size.
+const PIECE: usize = 1 << 20;
+
+/// Why the store could not do it. Nothing half done is ever held.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk said no.
+    #[error("the store in data_dir failed: {0}")]
+    Disk(#[from] std::io::Error),
+    /// The index said no.
+    #[error("the store's index in data_dir failed: {0}")]
+    Index(String),
+    /// The bytes are not what their name says.
+    #[error("the bytes hash to {actual}, not to {expected}")]
+    Digest {
+        /// What they were said to be.
+        expected: Box<Digest>,
+        /// What they are.
+        actual: Box<Digest>,
+    },
+}
+
+/// So many bytes of room are made at a time for what arrives.
+const AHEAD: u64 = 64 << 20;
+
+/// The store of this node.
+pub struct Store {
+    folder: PathBuf,
+    index: Index,
+    buffers: Buffers,
+    eviction: Eviction,
+    room: Arc<Room>,
+    /// Whoever holds it makes a list of groups anew.
+    rebuilding: tokio::sync::Mutex<()>,
+    /// Held blobs whose bytes are not right.
+    damaged: Mutex<HashSet<Digest>>,
+}
+
+/// A held blob, open for reading.
+#[derive(Clone)]
+pub struct OpenBlob {
+    /// Its bytes.
+    pub file: Arc<File>,
+    /// Its length.
+    pub size: u64,
+    /// What it was when it was taken in.
+    pub held: Held,
+}
+
+impl Store {
+    /// Opens the store under `data_dir`; uploads that a crash cut off are forgotten. Of cached blobs it keeps `budget` bytes, or all.
+    pub fn open(data_dir: &Path, budget: Option<u64>) -> Result<Arc<Self>, StoreError> {
+        let folder = data_dir.to_path_buf();
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            fs::create_dir_all(folder.join("blobs").join(algorithm.name()))?;
+        }
+        let arriving = folder.join("arriving");
+        if arriving.exists() {
+            fs::remove_dir_all(&arriving)?;
+        }
+        fs::create_dir_all(&arriving)?;
+        let index = Index::open(&folder.join("store.redb"))?;
+        let eviction = Eviction::new(budget, index.cached()?);
+        let (rebuilding, damaged) = (tokio::sync::Mutex::default(), Mutex::default());
+        let room = Arc::new(Room::of(&folder));
+        Ok(Arc::new(Store { folder, index, buffers: Buffers::default(), eviction, room, rebuilding, damaged }))
+    }
+
+    /// Whether nothing can be taken in any more: the disk has failed, and the node has to be restarted once that is mended.
+    pub fn has_failed(&self) -> bool {
+        self.index.has_failed()
+    }
+
+    /// The pool that bodies read into.
+    pub fn buffers(&self) -> &Buffers {
+        &self.buffers
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        self.folder.join("blobs").join(digest.algorithm().name()).join(&hex[..2]).join(hex)
+    }
+
+    /// Begins taking bytes in.
+    pub fn ingest(&self, algorithm: Algorithm) -> Result<Ingest, StoreError> {
+        let name = format!("{:032x}", rand::random::<u128>());
+        Ok(Ingest::create(self.folder.join("arriving").join(name), algorithm, self.room.clone())?)
+    }
+
+    /// What is known of `digest`, if it is held.
+    pub fn held(&self, digest: &Digest) -> Result<Option<Held>, StoreError> {
+        self.index.held(digest)
+    }
+
+    /// Whether `digest` is held, and whether it is granted in `repository`.
+    pub fn stock(&self, digest: &Digest, repository: Option<&RepositoryName>) -> Result<Stock, StoreError> {
+        let granted = repository.map(|r| self.granted(digest, r)).transpose()?.unwrap_or(false);
+        Ok(Stock { held: self.held(digest)?, cached: self.eviction.is_cached(digest), granted })
+    }
+
+    /// Whether a recent upload or mount makes `digest` readable in `repository`.
+    pub fn granted(&self, digest: &Digest, repository: &RepositoryName) -> Result<bool, StoreError> {
+        self.index.granted(digest, repository, clock::timestamp())
+    }
+
+    /// Whether `digest` is granted in any repository of `project` now.
+    pub fn granted_within(&self, digest: &Digest, project: &ProjectName) -> Result<bool, StoreError> {
+        self.index.granted_within(digest, project, clock::timestamp())
+    }
+
+    /// Opens a held blob. One whose file has gone, or has another length, is no longer held: it will be fetched again.
+    pub async fn open_blob(&self, digest: &Digest) -> Result<Option<OpenBlob>, StoreError> {
+        let Some(held) = self.held(digest)? else { return Ok(None) };
+        let opened = File::open(self.path(digest)).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let lost = match opened {
+            Ok((length, file)) if length == held.size => {
+                let file = Arc::new(file);
+                self.eviction.opened(digest, &file, clock::timestamp());
+                return Ok(Some(OpenBlob { file, size: held.size, held }));
+            }
+            Ok((length, _)) => format!("has {length} of {} bytes", held.size),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => "is gone".to_owned(),
+            Err(error) => return Err(error.into()),
+        };
+        // evicted this moment, or lost
+        let settled = self.eviction.settled().await;
+        if self.held(digest)?.is_none() {
+            return Ok(None);
+        }
+        drop(settled);
+        tracing::error!(%digest, "a held blob's file in data_dir {lost}; it will be fetched again");
+        self.forget(*digest).await?;
+        Ok(None)
+    }
+
+    /// The same for a client, which checks nothing until it has all: `None` also for one whose bytes are known to be damaged.
+    pub async fn open_sound(&self, digest: &Digest) -> Result<Option<OpenBlob>, StoreError> {
+        if self.is_damaged(digest) {
+            return Ok(None);
+        }
+        self.open_blob(digest).await
+    }
+
+    /// The bytes of a held blob are not all right, or cannot be read, until it is sealed again. Peers get what is right of them all the same: they check.
+    pub fn note_damaged(&self, digest: &Digest) {
+        self.damaged.lock().insert(*digest);
+    }
+
+    /// They are all right after all.
+    pub fn note_sound(&self, digest: &Digest) {
+        self.damaged.lock().remove(digest);
+    }
+
+    /// Whether they are known not to be.
+    pub fn is_damaged(&self, digest: &Digest) -> bool {
+        self.damaged.lock().contains(digest)
+    }
+
+    /// Whether the bytes of a held blob still hash to its name; reads all of them. One that is not held is sound.
+    pub async fn is_sound(&self, digest: &Digest) -> Result<bool, StoreError> {
+        let Some(blob) = self.open_blob(digest).await? else { return Ok(true) };
+        let expected = *digest;
+        let sound = blocking(move || -> std::io::Result<bool> {
+            let mut hasher = Hasher::new(expected.algorithm());
+            let (mut piece, mut at) = (vec![0; PIECE], 0);
+            while at < blob.size {
+                let length = (blob.size - at).min(PIECE as u64) as usize;
+                blob.file.read_exact_at(&mut piece[..length], at)?;
+                hasher.update(&piece[..length]);
+                at += length as u64;
+            }
+            Ok(hasher.finish() == expected)
+        });
+        Ok(sound.await.map_err(|e| StoreError::Index(e.to_string()))??)
+    }
+
+    /// No longer holds `digest`, whose bytes are gone. What is left of them the next copy replaces.
+    async fn forget(&self, digest: Digest) -> Result<(), StoreError> {
+        self.index.lose(digest).await?;
+        self.eviction.forget(&digest);
+        self.drop_outboard(&digest);
+        Ok(())
+    }
+
+    /// Makes `ingest` the blob `expected`: checks the hash, fsyncs, moves it into place, and tells the index. With `grant` it
+    /// is readable in that repository for that long. On a wrong hash nothing is kept.
+    pub async fn seal(
+        self: &Arc<Self>,
+        ingest: Ingest,
+        expected: Digest,
+        grant: Option<(&RepositoryName, Duration)>,
+    ) -> Result<Held, StoreError> {
+        let expires =
+            grant.map(|(repository, lasts)| (repository.clone(), clock::timestamp().0 + lasts.as_millis() as u64));
+        self.seal_as(ingest, expected, expires, None).await
+    }
+
+    /// The same for a blob that others hold for good, or an upstream has: it counts against the budget, and may be evicted. One that is kept for good
+    /// already (an upload came first), or was until its file was lost, stays so.
+    pub async fn seal_cached(self: &Arc<Self>, ingest: Ingest, expected: Digest) -> Result<Held, StoreError> {
+        let sealed = self.seal_as(ingest, expected, None, Some(clock::timestamp())).await?;
+        self.make_room(0).await?;
+        Ok(sealed)
+    }
+
+    async fn seal_as(
+        self: &Arc<Self>,
+        ingest: Ingest,
+        expected: Digest,
+        grant: Option<(RepositoryName, u64)>,
+        cached: Option<Timestamp>,
+    ) -> Result<Held, StoreError> {
+        let lost = |e: tokio::task::JoinError| StoreError::Index(e.to_string());
+        let mut sealed = blocking(move || ingest.seal(expected)).await.map_err(lost)??;
+        // what is evicted this moment may have the same name
+        let _settled = self.eviction.settled().await;
+        let store = self.clone();
+        let sealed = blocking(move || -> Result<Sealed, StoreError> {
+            sealed.move_to(&store.path(&expected))?;
+            store.keep_outboard(&expected, &sealed.list.take().unwrap_or_default());
+            Ok(sealed)
+        })
+        .await
+        .map_err(lost)??;
+        let (store, size) = (self.clone(), sealed.size);
+        // in the order of the index's writes, and before anyone can read what they say
+        let noted = move |cached| store.eviction.sealed(expected, size, cached);
+        self.index.hold(expected, Held { size, content: sealed.content }, grant, cached, noted).await?;
+        self.damaged.lock().remove(&expected);
+        metrics::counter!("atoll_blobs_stored_total").increment(1);
+        metrics::counter!("atoll_blob_bytes_stored_total").increment(sealed.size);
+        Ok(Held { size: sealed.size, content: sealed.content })
+    }
+
+    /// Keeps a held blob for good from now on: durability counts on it. `None` if it is not held (any more).
+    pub async fn keep(&self, digest: &Digest) -> Result<Option<Held>, StoreError> {
+        let _settled = self.eviction.settled().await;
+        let Some(held) = self.held(digest)? else { return Ok(None) };
+        if self.eviction.is_cached(digest) {
+            self.index.keep(*digest).await?;
+            self.eviction.forget(digest);
+        }
+        Ok(Some(held))
+    }
+
+    /// Evicts cached blobs until `room` more bytes fit into the budget, and onto the disk with something to spare: the least recently used first, none that
+    /// is being read. What can never fit into the budget makes nothing go, nor does a full disk when nothing comes (0).
+    pub async fn make_room(&self, room: u64) -> Result<(), StoreError> {
+        let on_disk = || if room == 0 { 0 } else { self.room.missing(room) };
+        self.evict(|| self.eviction.missing(room).max(on_disk())).await
+    }
+
+    /// Evicts cached blobs, for as long as the node runs, whenever something arrives that the disk has less room for than is to be free: an upload, a copy,
+    /// a blob to keep. The budget has no say in that.
+    pub async fn keep_room(&self) {
+        loop {
+            self.room.wanted().await;
+            if let Err(error) = self.evict(|| self.room.missing(AHEAD)).await {
+                tracing::warn!(%error, "cached blobs could not make room for what arrives");
+            }
+        }
+    }
+
+    async fn evict(&self, missing: impl Fn() -> u64) -> Result<(), StoreError> {
+        if missing() == 0 && !self.eviction.is_overfull() {
+            return Ok(());
+        }
+        let _alone = self.eviction.alone().await;
+        let victims = self.eviction.victims(missing());
+        if victims.is_empty() {
+            return Ok(());
+        }
+        self.index.drop_blobs(victims.clone()).await?;
+        let paths: Vec<PathBuf> = victims.iter().map(|digest| self.path(digest)).collect();
+        let removed = blocking(move || paths.iter().map(fs::remove_file).filter(Result::is_ok).count()).await;
+        metrics::counter!("atoll_cache_evicted_total").increment(victims.len() as u64);
+        tracing::debug!(blobs = victims.len(), files = ?removed, "cached blobs were evicted (cache.budget)");
+        for digest in &victims {
+            self.drop_outboard(digest);
+            self.eviction.forget(digest);
+        }
+        Ok(())
+    }
+
+    /// Removes files of blobs that nobody believes in: a crash left them between being moved into place and being held, or between being evicted and being
+    /// removed. Returns how many. One folder at a time, so that nothing waits long. Beside an index that knows of no blob at all (somebody took it away)
+    /// nothing is touched.
+    pub async fn remove_strays(self: &Arc<Self>) -> Result<u64, StoreError> {
+        let mut removed = 0;
+        if self.index.is_empty()? {
+            return Ok(removed);
+        }
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let above = self.folder.join("blobs").join(algorithm.name());
+            for folder in fs::read_dir(above)? {
+                let folder = folder?.path();
+                // what is moved into place is held before this goes on
+                let _alone = self.eviction.alone().await;
+                let store = self.clone();
+                let strays = blocking(move || store.remove_strays_in(algorithm, &folder));
+                removed += strays.await.map_err(|e| StoreError::Index(e.to_string()))??;
+            }
+        }
+        Ok(removed)
+    }
+
+    fn remove_strays_in(&self, algorithm: Algorithm, folder: &Path) -> Result<u64, StoreError> {
+        let mut removed = 0;
+        for file in fs::read_dir(folder)? {
+            let path = file?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let Ok(digest) = format!("{}:{name}", algorithm.name()).parse::<Digest>() else { continue };
+            if self.held(&digest)?.is_none() {
+                fs::remove_file(&path)?;
+                self.drop_outboard(&digest);
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// How many bytes of `data_dir`'s file system are free for this node. `None` where it does not tell.
+    pub fn free_on_disk(&self) -> Option<u64> {
+        self.room.free().map(|(free, _)| free)
+    }
+
+    /// How many blobs and bytes are cached, and how many bytes may be.
+    pub fn cached(&self) -> (usize, u64, Option<u64>) {
+        self.eviction.totals()
+    }
+
+    /// Writes down when cached blobs were last used.
+    pub async fn note_uses(&self) -> Result<(), StoreError> {
+        let used = self.eviction.take_uses();
+        if used.is_empty() { Ok(()) } else { self.index.used(used).await }
+    }
+
+    /// Makes a blob readable in `repository` for `lasts`, durably.
+    pub async fn grant(&self, digest: Digest, repository: &RepositoryName, lasts: Duration) -> Result<(), StoreError> {
+        self.index.grant(digest, repository.clone(), clock::timestamp().0 + lasts.as_millis() as u64).await
+    }
+
+    /// Takes a grant back; returns whether there was one.
+    pub async fn revoke(&self, digest: Digest, repository: &RepositoryName) -> Result<bool, StoreError> {
+        self.index.revoke(digest, repository.clone(), clock::timestamp()).await
+    }
+
+    /// A push into `repository` goes on: what was granted there, and is still good, lasts for `lasts` from now on at least.
+    pub async fn extend_grants(&self, repository: &RepositoryName, lasts: Duration) -> Result<(), StoreError> {
+        let now = clock::timestamp();
+        self.index.extend_grants(repository.clone(), now, now.0 + lasts.as_millis() as u64).await
+    }
+
+    /// Forgets grants whose time is over.
+    pub async fn expire_grants(&self) -> Result<u64, StoreError> {
+        self.index.expire_grants(clock::timestamp()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn store_with(bytes: &[u8]) -> (tempfile::TempDir, Arc<Store>, Digest) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), None).unwrap();
+        let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
+        ingest.write(bytes).unwrap();
+        let digest = Digest::sha256(bytes);
+        let repository: RepositoryName = "demo/a".parse().unwrap();
+        store.seal(ingest, digest, Some((&repository, Duration::from_secs(60)))).await.unwrap();
+        (folder, store, digest)
+    }
+
+    #[tokio::test]
+    async fn whether_an_ingest_is_whole_can_be_asked_before_it_is_sealed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), None).unwrap();
+        for (bytes, whole) in [(b"hello", true), (b"hullo", false)] {
+            let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
+            ingest.write(bytes).unwrap();
+            let digest = Digest::sha256(b"hello");
+            assert_eq!((ingest.is_whole(&digest), ingest.is_whole(&digest)), (whole, whole));
+            assert_eq!(store.seal(ingest, digest, None).await.is_ok(), whole);
+        }
+    }
+
+    #[tokio::test]
+    async fn free_space_is_told_while_there_is_a_file_system() {
+        let (folder, store, _) = store_with(b"hello").await;
+        assert!(store.free_on_disk().is_some_and(|free| free > 0));
+        drop(folder);
+        assert_eq!(store.free_on_disk(), None);
+    }
+
+    #[tokio::test]
+    async fn a_sealed_blob_is_held_over_a_restart_and_granted_only_where_it_was_uploaded() {
+        let (folder, store, digest) = store_with(b"hello").await;
+        drop(store);
+        let store = Store::open(folder.path(), None).unwrap();
+        let stock = store.stock(&digest, Some(&"demo/a".parse().unwrap())).unwrap();
+        assert!(stock.granted);
+        assert_eq!(stock.held.unwrap().size, 5);
+        assert!(!store.granted(&digest, &"demo/b".parse().unwrap()).unwrap());
+        assert!(store.revoke(digest, &"demo/a".parse().unwrap()).await.unwrap());
+        assert!(!store.granted(&digest, &"demo/a".parse().unwrap()).unwrap());
+    }
+
+    #[tokio::test]
+    async fn wrong_bytes_are_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), None).unwrap();
+        let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
+        ingest.write(b"hello").unwrap();
+        let expected = Digest::sha256(b"other");
+        assert!(matches!(store.seal(ingest, expected, None).await, Err(StoreError::Digest { .. })));
+        assert!(store.held(&expected).unwrap().is_none());
+        assert_eq!(fs::read_dir(folder.path().join("arriving")).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_blob_named_by_sha512_is_checked_by_sha512() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), None).unwrap();
+        let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
+        ingest.write(b"hello").unwrap();
+        let digest = Digest::of(Algorithm::Sha512, b"hello");
+        store.seal(ingest, digest, None).await.unwrap();
+        assert!(store.open_blob(&digest).await.unwrap().is_some());
+    }
+
+    async fn cache(store: &Arc<Store>, bytes: &[u8]) -> Digest {
+        let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
+        ingest.write(bytes).unwrap();
+        let digest = Digest::sha256(bytes);
+        store.seal_cached(ingest, digest).await.unwrap();
+        digest
+    }
+
+    #[tokio::test]
+    async fn the_budget_evicts_the_least_recently_used_but_nothing_kept_and_nothing_being_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), Some(250)).unwrap();
+        let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
+        ingest.write(&[9; 1000]).unwrap();
+        let kept = Digest::sha256(&[9; 1000]);
+        store.seal(ingest, kept, None).await.unwrap();
+        let first = cache(&store, &[1; 100]).await;
+        let reading = store.open_blob(&first).await.unwrap().unwrap();
+        let second = cache(&store, &[2; 100]).await;
+        assert_eq!(store.cached(), (2, 200, Some(250)));
+        let third = cache(&store, &[3; 100]).await;
+        assert!(store.held(&second).unwrap().is_none() && !store.path(&second).exists());
+        assert!(store.held(&first).unwrap().is_some() && store.held(&third).unwrap().is_some());
+        assert!(store.held(&kept).unwrap().is_some());
+        drop(reading);
+        store.make_room(100).await.unwrap();
+        assert!(store.held(&first).unwrap().is_none() && store.open_blob(&first).await.unwrap().is_none());
+        assert!(store.stock(&third, None).unwrap().cached);
+        store.keep(&third).await.unwrap();
+        store.make_room(250).await.unwrap();
+        assert!(store.held(&third).unwrap().is_some() && !store.stock(&third, None).unwrap().cached);
+    }
+
+    #[tokio::test]
+    async fn what_is_cached_is_known_over_a_restart_and_an_upload_makes_it_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), Some(1000)).unwrap();
+        let (a, b) = (cache(&store, &[1; 100]).await, cache(&store, &[2; 100]).await);
+        store.open_blob(&a).await.unwrap();
+        store.note_uses().await.unwrap();
+        let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
+        ingest.write(&[2; 100]).unwrap();
+        store.seal(ingest, b, None).await.unwrap();
+        drop(store);
+        let store = Store::open(folder.path(), Some(120)).unwrap();
+        assert_eq!(store.cached(), (1, 100, Some(120)));
+        store.make_room(50).await.unwrap();
+        assert!(store.held(&a).unwrap().is_none() && store.held(&b).unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_lost_file_is_noticed_and_no_longer_held() {
+        let (_folder, store, digest) = store_with(b"hello").await;
+        fs::remove_file(store.path(&digest)).unwrap();
+        assert!(store.open_blob(&digest).await.unwrap().is_none());
+        assert!(store.held(&digest).unwrap().is_none());
+        assert_eq!(cache(&store, b"hello").await, digest);
+        assert!(!store.stock(&digest, None).unwrap().cached, "it was kept for good before it was lost");
+    }
+
+    #[tokio::test]
+    async fn what_was_uploaded_while_it_was_fetched_for_a_pull_is_kept() {
+        let (_folder, store, digest) = store_with(b"hello").await;
+        assert_eq!(cache(&store, b"hello").await, digest);
+        assert!(!store.stock(&digest, None).unwrap().cached);
+        assert_eq!(store.cached().0, 0);
+    }
+
+    #[tokio::test]
+    async fn clients_are_not_given_what_is_damaged_until_it_was_replaced() {
+        let (_folder, store, digest) = store_with(b"hello").await;
+        store.note_damaged(&digest);
+        assert!(store.open_sound(&digest).await.unwrap().is_none());
+        assert!(store.open_blob(&digest).await.unwrap().is_some(), "peers check what they get");
+        cache(&store, b"hello").await;
+        assert!(store.open_sound(&digest).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn files_that_nobody_believes_in_are_removed() {
+        let (_folder, store, digest) = store_with(b"hello").await;
+        let stray = store.path(&Digest::sha256(b"stray"));
+        fs::create_dir_all(stray.parent().unwrap()).unwrap();
+        fs::write(&stray, b"stray").unwrap();
+        assert_eq!(store.remove_strays().await.unwrap(), 1);
+        assert!(!stray.exists() && store.open_blob(&digest).await.unwrap().is_some());
+        assert_eq!(store.remove_strays().await.unwrap(), 0);
+        store.forget(digest).await.unwrap();
+        assert_eq!(store.remove_strays().await.unwrap(), 0, "an index without any blob may be a new one");
+        assert!(store.path(&digest).exists());
+    }
+
+    #[tokio::test]
+    async fn what_is_larger_than_the_budget_takes_nothing_elses_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), Some(250)).unwrap();
+        let small = cache(&store, &[1; 100]).await;
+        store.make_room(300).await.unwrap();
+        let large = cache(&store, &[2; 300]).await;
+        assert!(store.held(&small).unwrap().is_some() && store.held(&large).unwrap().is_none());
+        assert_eq!(store.cached(), (1, 100, Some(250)));
+    }
+}

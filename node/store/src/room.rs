@@ -1,0 +1,115 @@
+//! Room on the disk: cached blobs make way for whatever arrives, and the last of it is the ledger's and the index's, which blobs may not touch.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rules::blobs::cache::{missing_on_disk, reserve};
+use tokio::sync::Notify;
+
+/// So many bytes are looked at together: the file system is not asked for every piece.
+const STEP: u64 = 4 << 20;
+/// An arrival that found no room waits so often for cached blobs to go, so long each time.
+const PATIENCE: (u32, Duration) = (40, Duration::from_millis(100));
+
+/// The disk of one store.
+pub(super) struct Room {
+    folder: PathBuf,
+    wanted: Notify,
+    /// Bytes that arrivals may write and have not written yet: they are not free for others.
+    promised: AtomicU64,
+}
+
+impl Room {
+    pub(super) fn of(folder: &Path) -> Self {
+        Room { folder: folder.to_owned(), wanted: Notify::new(), promised: AtomicU64::new(0) }
+    }
+
+    /// Free bytes and all bytes of the file system. `None` where it does not tell.
+    pub(super) fn free(&self) -> Option<(u64, u64)> {
+        let disk = rustix::fs::statvfs(&self.folder).ok()?;
+        Some((disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize))
+    }
+
+    /// How many bytes of cached blobs are to go for `room` more.
+    pub(super) fn missing(&self, room: u64) -> u64 {
+        self.free().map_or(0, |(free, all)| missing_on_disk(free, all, room))
+    }
+
+    /// Ends when an arrival has found less room than there is to be.
+    pub(super) async fn wanted(&self) {
+        self.wanted.notified().await;
+    }
+
+    /// Whether `bytes` more can be written and the reserve stays. Asks for room where there is less than there is to be.
+    fn has(&self, bytes: u64) -> bool {
+        let Some((free, all)) = self.free() else { return true };
+        let free = free.saturating_sub(self.promised.load(Ordering::Relaxed));
+        if missing_on_disk(free, all, bytes) == 0 {
+            return true;
+        }
+        self.wanted.notify_one();
+        free >= bytes + reserve(all)
+    }
+
+    /// Waits, blocking, until `bytes` more can be written and the reserve stays.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::StorageFull`] when they cannot, though all that is cached and not being read has gone. Nothing was written.
+    fn wait_for(&self, bytes: u64) -> io::Result<()> {
+        let (tries, pause) = PATIENCE;
+        for _ in 0..tries {
+            if self.has(bytes) {
+                return Ok(());
+            }
+            std::thread::sleep(pause);
+        }
+        let (free, all) = self.free().unwrap_or_default();
+        Err(io::Error::new(
+            io::ErrorKind::StorageFull,
+            format!(
+                "the disk of data_dir has {free} bytes free, of which {} are kept for the ledger; make room there, or give this node a larger disk",
+                reserve(all)
+            ),
+        ))
+    }
+}
+
+/// One arrival's account of what it was promised.
+pub(super) struct Taken {
+    room: Arc<Room>,
+    left: u64,
+}
+
+impl Taken {
+    pub(super) fn nothing_of(room: Arc<Room>) -> Self {
+        Taken { room, left: 0 }
+    }
+
+    /// `length` bytes are about to be written: asks for room when what was promised is used up.
+    pub(super) fn spend(&mut self, length: u64) -> io::Result<()> {
+        if length > self.left {
+            self.give_back(self.left);
+            let step = length.max(STEP);
+            // near the end a step is too much where the piece still fits
+            let promised = if self.room.has(step) { step } else { self.room.wait_for(length).map(|()| length)? };
+            self.room.promised.fetch_add(promised, Ordering::Relaxed);
+            self.left = promised;
+        }
+        self.give_back(length);
+        Ok(())
+    }
+
+    fn give_back(&mut self, bytes: u64) {
+        self.room.promised.fetch_sub(bytes, Ordering::Relaxed);
+        self.left -= bytes;
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.give_back(self.left);
+    }
+}

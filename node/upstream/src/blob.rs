@@ -1,0 +1,219 @@
+//! A blob that is arriving from an upstream. Its bytes are counted here and not hashed: whoever keeps them checks the digest of the whole.
+
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use rules::words::digest::{Digest, Hasher};
+
+use super::UpstreamError;
+
+/// A blob from some byte on.
+pub struct BlobStream {
+    /// The whole blob's length.
+    pub size: u64,
+    body: Option<Incoming>,
+    first: Option<Bytes>,
+    skip: u64,
+    position: u64,
+    stall: Duration,
+}
+
+/// How an answer to a question for a blob begins.
+pub(super) enum Beginning {
+    /// Bytes, and how many there will be.
+    Stream(BlobStream),
+    /// Bytes without end, so far.
+    Unmeasured(Unmeasured),
+}
+
+/// All bytes of a blob whose length nobody tells.
+pub(super) struct Unmeasured(BlobStream);
+
+impl Unmeasured {
+    /// How many bytes come until the end, if they are those of `digest`: a page that says 200 has no length either.
+    pub(super) async fn length(mut self, digest: &Digest) -> Result<u64, UpstreamError> {
+        let (mut length, mut hasher) = (0, Hasher::new(digest.algorithm()));
+        while let Some(bytes) = self.0.arrived().await? {
+            length += bytes.len() as u64;
+            hasher.update(&bytes);
+        }
+        match hasher.finish() {
+            actual if actual == *digest => Ok(length),
+            actual => Err(UpstreamError::bad(format!("{digest} was asked for, the bytes that came hash to {actual}"))),
+        }
+    }
+}
+
+impl std::fmt::Debug for BlobStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BlobStream").field("size", &self.size).field("position", &self.position).finish_non_exhaustive()
+    }
+}
+
+impl BlobStream {
+    /// Takes an answer of 200, 206 or 416 to a request for the bytes from `offset` on, and waits for the first bytes. An upstream that does not know
+    /// ranges sends the whole; what is before `offset` is then read and dropped. `length` is the blob's, where the answer does not tell it.
+    pub(super) async fn begin(
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: Incoming,
+        offset: u64,
+        length: Option<u64>,
+        stall: Duration,
+    ) -> Result<Beginning, UpstreamError> {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        if text(header::CONTENT_ENCODING).is_some_and(|encoding| !encoding.trim().eq_ignore_ascii_case("identity")) {
+            return Err(UpstreamError::bad("a blob came in an encoding that was not asked for"));
+        }
+        let range = text(header::CONTENT_RANGE).and_then(ContentRange::parse);
+        let (size, skip) = match (status, range) {
+            (StatusCode::PARTIAL_CONTENT, Some(ContentRange::Part { first, last, size })) if first == offset => {
+                (size.unwrap_or(last + 1), 0)
+            }
+            (StatusCode::RANGE_NOT_SATISFIABLE, Some(ContentRange::None { size })) if size == offset => {
+                let nothing = BlobStream { size, body: None, first: None, skip: 0, position: size, stall };
+                return Ok(Beginning::Stream(nothing));
+            }
+            (StatusCode::OK, _) => {
+                let told = text(header::CONTENT_LENGTH).and_then(|length| length.trim().parse::<u64>().ok());
+                let Some(size) = told.or(length) else {
+                    let all = BlobStream { size: u64::MAX, body: Some(body), first: None, skip: 0, position: 0, stall };
+                    return Ok(Beginning::Unmeasured(Unmeasured(all)));
+                };
+                (size, offset)
+            }
+            (status, _) => return Err(UpstreamError::bad(format!("a range from {offset} was answered {status}"))),
+        };
+        if skip > size {
+            return Err(UpstreamError::bad(format!("a blob of {size} bytes has none at {offset}")));
+        }
+        let mut stream = BlobStream { size, body: Some(body), first: None, skip, position: offset, stall };
+        stream.first = stream.frame().await?;
+        Ok(Beginning::Stream(stream))
+    }
+
+    /// How far it has been read: where to ask again from when it breaks off.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The next bytes; `None` at the end, when all of `size` have come. One that breaks off or stands still for longer than the terms allow is
+    /// [`UpstreamError::Unreachable`], as is everything that is asked of it afterwards.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, UpstreamError> {
+        loop {
+            let Some(mut bytes) = self.arrived().await? else {
+                if self.position == self.size && self.skip == 0 {
+                    return Ok(None);
+                }
+                self.body = None;
+                return Err(UpstreamError::unreachable(format!(
+                    "a blob of {} bytes ended at {}",
+                    self.size, self.position
+                )));
+            };
+            let skipped = self.skip.min(bytes.len() as u64);
+            bytes.advance(skipped as usize);
+            self.skip -= skipped;
+            if bytes.is_empty() {
+                continue;
+            }
+            if bytes.len() as u64 > self.size - self.position {
+                self.body = None;
+                return Err(UpstreamError::bad("a blob is longer than was said"));
+            }
+            self.position += bytes.len() as u64;
+            return Ok(Some(bytes));
+        }
+    }
+
+    async fn arrived(&mut self) -> Result<Option<Bytes>, UpstreamError> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
+        let arrived = match tokio::time::timeout(self.stall, self.frame()).await {
+            Ok(arrived) => arrived,
+            Err(_) => Err(UpstreamError::unreachable(format!("a blob stood still at {}", self.position))),
+        };
+        if arrived.is_err() {
+            self.body = None;
+        }
+        arrived
+    }
+
+    async fn frame(&mut self) -> Result<Option<Bytes>, UpstreamError> {
+        let Some(body) = &mut self.body else { return Ok(None) };
+        loop {
+            match body.frame().await {
+                None => return Ok(None),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(bytes) if bytes.is_empty() => {}
+                    Ok(bytes) => {
+                        metrics::counter!("atoll_upstream_bytes_received_total").increment(bytes.len() as u64);
+                        return Ok(Some(bytes));
+                    }
+                    // trailers
+                    Err(_) => {}
+                },
+                Some(Err(error)) => {
+                    return Err(UpstreamError::unreachable(format!("a blob broke off at {}: {error}", self.position)));
+                }
+            }
+        }
+    }
+}
+
+/// A `Content-Range` of bytes (RFC 9110 section 14.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ContentRange {
+    Part { first: u64, last: u64, size: Option<u64> },
+    None { size: u64 },
+}
+
+impl ContentRange {
+    fn parse(text: &str) -> Option<Self> {
+        let number = |text: &str| text.trim().parse::<u64>().ok().filter(|n| *n < u64::MAX);
+        let (unit, rest) = text.trim().split_once(' ')?;
+        let (range, size) = rest.split_once('/')?;
+        if !unit.eq_ignore_ascii_case("bytes") {
+            return None;
+        }
+        if range.trim() == "*" {
+            return Some(ContentRange::None { size: number(size)? });
+        }
+        let (first, last) = range.split_once('-')?;
+        let (first, last) = (number(first)?, number(last)?);
+        let size = if size.trim() == "*" { None } else { Some(number(size)?) };
+        (first <= last && size.is_none_or(|size| last < size)).then_some(ContentRange::Part { first, last, size })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn content_ranges_are_read_and_impossible_ones_are_not() {
+        let part = |first, last, size| Some(ContentRange::Part { first, last, size });
+        assert_eq!(ContentRange::parse("bytes 5-9/10"), part(5, 9, Some(10)));
+        assert_eq!(ContentRange::parse(" Bytes 5-9/*"), part(5, 9, None));
+        assert_eq!(ContentRange::parse("bytes */10"), Some(ContentRange::None { size: 10 }));
+        for bad in
+            ["", "bytes", "bytes 9-5/10", "bytes 5-10/10", "bytes 5-/10", "bytes */*", "lines 1-2/3", "bytes -1-2/3"]
+        {
+            assert_eq!(ContentRange::parse(bad), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_makes_the_parser_panic_and_a_range_lies_within_its_size(text in "(bytes )?[0-9*/ -]{0,40}") {
+            if let Some(ContentRange::Part { first, last, size }) = ContentRange::parse(&text) {
+                prop_assert!(first <= last && size.is_none_or(|size| last < size));
+            }
+        }
+    }
+}

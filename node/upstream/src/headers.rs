@@ -1,0 +1,21 @@
+//! Headers that more than one question sends or reads.
+
+use std::time::Duration;
+
+use ground::clock;
+use http::{HeaderMap, header};
+
+use super::budget::retry_after;
+
+/// What this client calls itself.
+pub(super) const USER_AGENT: &str = concat!("atoll/", env!("CARGO_PKG_VERSION"));
+
+/// A header, if it is there and text.
+pub(super) fn text(headers: &HeaderMap, name: impl header::AsHeaderName) -> Option<&str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// How long `Retry-After` asks to wait.
+pub(super) fn wait_of(headers: &HeaderMap) -> Option<Duration> {
+    retry_after(text(headers, header::RETRY_AFTER)?, text(headers, header::DATE), clock::timestamp())
+}

@@ -8,6 +8,7 @@ use futures::future::{FutureExt, join_all};
 use futures::stream::{FuturesUnordered, StreamExt};
 use mesh::links::Links;
 use mesh::members::Members;
+use rules::blobs::flight::Hurry;
 use rules::blobs::holding::Stock;
 use rules::ledger::records::{Look, NodeRecord, Role, key};
 use rules::members::placement::{self, Candidate};
@@ -33,14 +34,6 @@ pub struct Neighbours {
 
 /// So many edges are asked for a blob that no replica holds.
 const EDGES_ASKED: usize = 8;
-/// How many holders of a blob are waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hurry {
-    /// The first to answer.
-    First,
-    /// All that answer in time.
-    All,
-}
 
 /// How long others may take once one has said that it holds a blob.
 const GRACE: Duration = Duration::from_millis(5);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use config::Settings;
 use mesh::identity::{Authority, new_node_id, write_private};
 use rules::ledger::records::{NodeRecord, Role};
+use rules::words::secret::Secret;
 use serde_json::{Value, json};
 
 use super::init::{ADMINISTRATOR, FIRST_PROJECT, issue, new_birth, new_password};
@@ -60,7 +61,7 @@ pub(super) struct World {
     pub(super) data: PathBuf,
     pub(super) nodes: Vec<Node>,
     executable: PathBuf,
-    password: Option<String>,
+    password: Option<Secret>,
 }
 
 /// Runs the mesh until Ctrl-C.
@@ -183,7 +184,7 @@ impl World {
         let durability = Settings::new(&data, REGIONS[0]).projects.durability;
         new_birth(&authority, &password, records, voters, durability)?.save(&nodes[0].folder)?;
         let world = World { data, nodes, executable: std::env::current_exe()?, password: Some(password.clone()) };
-        write_private(&world.password_file(), password.as_bytes()).map_err(io::Error::other)?;
+        write_private(&world.password_file(), password.expose().as_bytes()).map_err(io::Error::other)?;
         Ok(world)
     }
 
@@ -306,7 +307,8 @@ impl World {
         let file = self.password_file().display().to_string();
         if let Some(password) = &self.password {
             out.push_str(&format!(
-                "\nAdministrator: {ADMINISTRATOR}, password: {password}\n  (shown once; kept in {file})\n"
+                "\nAdministrator: {ADMINISTRATOR}, password: {}\n  (shown once; kept in {file})\n",
+                password.expose()
             ));
         }
         out.push_str(&format!(

@@ -3,7 +3,6 @@
 //! pulls, one login: upstreams limit logins as they limit pulls.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use http::{HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use parking_lot::Mutex;
 use rules::words::moment::Moment;
+use rules::words::secret::Secret;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -55,18 +55,12 @@ pub enum Credentials {
 }
 
 /// A user's name and password, or a robot's, at an upstream. Cloud registries take a token as password (`AWS`, `_json_key`, `oauth2accesstoken`).
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Password {
     /// The name.
     pub user: String,
     /// The password or secret.
-    pub password: String,
-}
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Password").field("user", &self.user).finish_non_exhaustive()
-    }
+    pub password: Secret,
 }
 
 /// What a request shows.
@@ -85,7 +79,7 @@ impl Pass {
     }
 
     fn basic(Password { user, password }: &Password) -> Result<Self, UpstreamError> {
-        Pass::new("Basic", &BASE64_STANDARD.encode(format!("{user}:{password}")))
+        Pass::new("Basic", &BASE64_STANDARD.encode(format!("{user}:{}", password.expose())))
     }
 }
 

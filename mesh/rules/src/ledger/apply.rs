@@ -11,6 +11,7 @@ use crate::words::digest::Digest;
 use crate::words::manifest::Referrer;
 use crate::words::moment::Timestamp;
 use crate::words::names::{Epoch, OperationId, ProjectId, ProjectName, RepositoryName, Revision, Tag, UpstreamId};
+use crate::words::secret::Secret;
 
 /// How many answers are kept for retries of the same operation.
 pub const REMEMBERED_OPERATIONS: u64 = 8192;
@@ -240,7 +241,11 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
     }
 }
 
-fn raise_level<R: WriteRecords>(records: &mut R, level: Level, token_secret: &[u8]) -> Result<Outcome, RecordError> {
+fn raise_level<R: WriteRecords>(
+    records: &mut R,
+    level: Level,
+    token_secret: &Secret<Vec<u8>>,
+) -> Result<Outcome, RecordError> {
     if level > Level::NEWEST {
         let reason = "this build does not support the feature level that the mesh was raised to; start a newer one";
         return Err(RecordError(reason.into()));
@@ -251,8 +256,8 @@ fn raise_level<R: WriteRecords>(records: &mut R, level: Level, token_secret: &[u
     }
     let Some(mesh) = records.record::<MeshRecord>(&key::mesh())? else { return Ok(Outcome::NotFound) };
     records.put(&key::level(), &encode(&level)?)?;
-    if current < Level::ROLES && !token_secret.is_empty() {
-        records.put(&key::mesh(), &encode(&MeshRecord { token_secret: token_secret.to_vec(), ..mesh })?)?;
+    if current < Level::ROLES && !token_secret.expose().is_empty() {
+        records.put(&key::mesh(), &encode(&MeshRecord { token_secret: token_secret.clone(), ..mesh })?)?;
     }
     Ok(Outcome::Done)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rules::words::secret::Secret;
 use rustls::RootCertStore;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -46,7 +47,7 @@ pub(crate) struct Formed {
     /// What is between them.
     pub(crate) network: Network,
     atoll: PathBuf,
-    password: String,
+    password: Secret,
     tls: Option<Arc<rustls::ClientConfig>>,
     folder: TempDir,
 }
@@ -69,8 +70,14 @@ impl Formed {
         let regions: Vec<_> = sites.iter().map(|site| site.region).chain(guests.iter().copied()).collect();
         let network = Network::raise(&regions)?;
         let folder = TempDir::with_prefix("loadtest-formed-")?;
-        let mut formed =
-            Formed { nodes: Vec::new(), network, atoll: atoll.to_owned(), password: String::new(), tls: None, folder };
+        let mut formed = Formed {
+            nodes: Vec::new(),
+            network,
+            atoll: atoll.to_owned(),
+            password: Secret::default(),
+            tls: None,
+            folder,
+        };
         let http = if secure { formed.certify(sites.len())? } else { String::new() };
         for (at, site) in sites.iter().enumerate() {
             formed.admit(at, *site, &http, more)?;
@@ -96,7 +103,7 @@ impl Formed {
         std::fs::write(self.settings(at), settings)?;
         if at == 0 {
             succeed(self.command(at, "init").arg("--config").arg(self.settings(at)))?;
-            self.password = std::fs::read_to_string(self.data(at).join("admin-password"))?.trim().to_owned();
+            self.password = std::fs::read_to_string(self.data(at).join("admin-password"))?.trim().into();
         } else {
             let role = if site.edge { "edge" } else { "replica" };
             let said = succeed(self.command(0, "invite").args(["--role", role, "--config"]).arg(self.settings(0)))?;
@@ -172,7 +179,7 @@ impl Formed {
 
     /// The administrator, beside a node.
     pub(crate) fn administrator(&self, at: usize) -> Client {
-        self.target(at, at).basic("admin", &self.password).client()
+        self.target(at, at).basic("admin", self.password.expose()).client()
     }
 
     /// A node's address for a client beside another node, asked by nobody in particular.

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use rules::words::secret::Secret;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -20,7 +21,7 @@ pub(crate) struct Mesh {
     /// Its nodes, in the order of `mesh.json`.
     pub(crate) nodes: Vec<Node>,
     user: String,
-    password: String,
+    password: Secret,
     up: Running,
     folder: TempDir,
 }
@@ -95,7 +96,7 @@ impl Mesh {
 
     /// A node's address, as the administrator.
     pub(crate) fn target(&self, at: usize) -> Target {
-        self.nodes[at].target.clone().basic(&self.user, &self.password)
+        self.nodes[at].target.clone().basic(&self.user, self.password.expose())
     }
 
     /// Whether a node says that it is ready.
@@ -214,11 +215,11 @@ fn all_started(described: &Value) -> bool {
 }
 
 /// The administrator's name and password.
-fn admin(told: &Value) -> Result<(String, String)> {
+fn admin(told: &Value) -> Result<(String, Secret)> {
     let user = told["user"].as_str().context("mesh.json names no administrator")?;
     let file = told["password_file"].as_str().context("mesh.json names no password file")?;
     let password = std::fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?;
-    Ok((user.to_owned(), password.trim().to_owned()))
+    Ok((user.to_owned(), password.trim().into()))
 }
 
 /// The primary of a project by a node's status, if it has one.

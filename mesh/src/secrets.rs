@@ -7,6 +7,8 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD_NO_PAD;
 
+use rules::words::secret::Secret;
+
 use crate::identity::Authority;
 
 /// What the key is for; another use gets another key.
@@ -53,22 +55,23 @@ impl Secrets {
     }
 
     /// A new key to sign tokens with, as the ledger keeps it: sealed, so that no ledger, snapshot or backup of one gives it away.
-    pub fn new_token_key(&self) -> Result<Vec<u8>, SecretError> {
-        Ok(self.seal(TOKEN_KEY, &hex::encode(rand::random::<[u8; 32]>()))?.into_bytes())
+    pub fn new_token_key(&self) -> Result<Secret<Vec<u8>>, SecretError> {
+        Ok(self.seal(TOKEN_KEY, &hex::encode(rand::random::<[u8; 32]>()))?.into_bytes().into())
     }
 
     /// The key that tokens are signed with, from what the ledger keeps. A mesh from before the level of roles keeps it in the open.
-    pub fn token_key(&self, kept: &[u8]) -> Result<Vec<u8>, SecretError> {
-        match std::str::from_utf8(kept) {
+    pub fn token_key(&self, kept: &Secret<Vec<u8>>) -> Result<Secret<Vec<u8>>, SecretError> {
+        match std::str::from_utf8(kept.expose()) {
             Ok(sealed) if sealed.starts_with(PREFIX) => {
-                hex::decode(self.open(TOKEN_KEY, sealed)?).map_err(|_| SecretError::Damaged)
+                let key = hex::decode(self.open(TOKEN_KEY, sealed)?.expose());
+                key.map(Secret::from).map_err(|_| SecretError::Damaged)
             }
-            _ => Ok(kept.to_vec()),
+            _ => Ok(kept.clone()),
         }
     }
 
     /// Opens what [`Secrets::seal`] made for the same place.
-    pub fn open(&self, place: &str, sealed: &str) -> Result<String, SecretError> {
+    pub fn open(&self, place: &str, sealed: &str) -> Result<Secret, SecretError> {
         let key = self.0.as_ref().ok_or(SecretError::NoKey)?;
         let encoded = sealed.strip_prefix(PREFIX).ok_or(SecretError::Damaged)?;
         let whole = BASE64_STANDARD_NO_PAD.decode(encoded).map_err(|_| SecretError::Damaged)?;
@@ -77,7 +80,7 @@ impl Secrets {
         let mut bytes = bytes.to_vec();
         let opened = key.open_in_place(nonce, Aad::from(place.as_bytes()), &mut bytes);
         let opened = opened.map_err(|_| SecretError::Damaged)?;
-        String::from_utf8(opened.to_vec()).map_err(|_| SecretError::Damaged)
+        String::from_utf8(opened.to_vec()).map(Secret::from).map_err(|_| SecretError::Damaged)
     }
 }
 
@@ -91,10 +94,13 @@ mod tests {
         let secrets = Secrets::of(&authority);
         let kept = secrets.new_token_key().unwrap();
         let key = secrets.token_key(&kept).unwrap();
-        assert_eq!(key.len(), 32);
-        assert!(!kept.windows(key.len()).any(|part| part == key) && kept != secrets.new_token_key().unwrap());
+        assert_eq!(key.expose().len(), 32);
+        assert!(
+            !kept.expose().windows(key.expose().len()).any(|part| part == key.expose())
+                && kept != secrets.new_token_key().unwrap()
+        );
         assert!(Secrets::of(&Authority::generate().unwrap()).token_key(&kept).is_err());
-        assert_eq!(secrets.token_key(&[9; 32]).unwrap(), [9; 32]);
+        assert_eq!(secrets.token_key(&vec![9; 32].into()).unwrap(), vec![9; 32].into());
     }
 
     #[test]
@@ -104,7 +110,7 @@ mod tests {
         let sealed = secrets.seal("hub", "hidden word").unwrap();
         assert!(!sealed.contains("hidden"));
         assert_ne!(sealed, secrets.seal("hub", "hidden word").unwrap(), "a nonce is used once");
-        assert_eq!(Secrets::of(&authority).open("hub", &sealed).unwrap(), "hidden word");
+        assert_eq!(Secrets::of(&authority).open("hub", &sealed).unwrap(), "hidden word".into());
         assert!(matches!(secrets.open("quay", &sealed), Err(SecretError::Damaged)));
         let other = Secrets::of(&Authority::generate().unwrap());
         assert!(matches!(other.open("hub", &sealed), Err(SecretError::Damaged)));

@@ -71,7 +71,7 @@ fn record(id: NodeId, name: &str, role: Role) -> NodeRecord {
 
 fn join_request(secret: Vec<u8>, node: NodeRecord) -> JoinRequest {
     let candidate = Candidate::generate(node.id).expect("a key");
-    JoinRequest { secret, certificate_request: candidate.request, node }
+    JoinRequest { secret: secret.into(), certificate_request: candidate.request, node }
 }
 
 /// What only replicas may ask.
@@ -115,7 +115,7 @@ fn a_stranger_costs_the_ledger_nothing_and_the_nodes_little() {
                 stranger.ask(&connection, &Ask::Join(request))
             }
             _ => {
-                request.secret = vec![n; 8 << 20];
+                request.secret = vec![n; 8 << 20].into();
                 stranger.ask(&connection, &Ask::Join(request))
             }
         };

@@ -18,6 +18,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rules::words::digest::Hasher;
+use rules::words::secret::Secret;
 
 use connection::Connection;
 
@@ -30,7 +31,7 @@ pub(crate) struct Target {
     /// `host:port`.
     pub(crate) host: String,
     /// The value of `Authorization`, if any.
-    authorization: Option<String>,
+    authorization: Option<Secret>,
     /// The network namespace to ask from, if it is not ours.
     network: Option<PathBuf>,
     /// How to speak TLS, if it is to be spoken.
@@ -59,7 +60,7 @@ impl Target {
 
     /// The same server, asked by `user`.
     pub(crate) fn basic(mut self, user: &str, password: &str) -> Self {
-        self.authorization = Some(format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))));
+        self.authorization = Some(format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))).into());
         self
     }
 
@@ -112,7 +113,7 @@ impl<'a> Request<'a> {
         for part in [self.method, " ", self.path, " HTTP/1.1\r\nHost: ", &target.host, "\r\n"] {
             put(part);
         }
-        let authorization = target.authorization.as_deref().map(|value| ("Authorization", value));
+        let authorization = target.authorization.as_ref().map(|value| ("Authorization", value.expose().as_str()));
         for (name, value) in self.headers.iter().copied().chain(authorization) {
             for part in [name, ": ", value, "\r\n"] {
                 put(part);
@@ -240,7 +241,8 @@ mod tests {
     fn a_url_may_name_who_asks() {
         let target = Target::of_url("http://admin:secret@127.0.0.1:5000/").unwrap();
         assert_eq!(target.host, "127.0.0.1:5000");
-        assert_eq!(target.authorization.as_deref(), Some("Basic YWRtaW46c2VjcmV0"));
+        assert_eq!(target.authorization, Some("Basic YWRtaW46c2VjcmV0".into()));
+        assert!(!format!("{target:?}").contains("YWRtaW46c2VjcmV0"));
         assert_eq!(Target::of_url("http://zot").unwrap().host, "zot:80");
         assert!(Target::of_url("https://zot").is_err());
         assert!(Target::of_url("http://zot/path").is_err());

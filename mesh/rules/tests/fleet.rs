@@ -6,9 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rules::blobs::fanout::{Fanout, Place};
-use rules::blobs::flight::{Bound, Claim, Flight, Judgement, Step};
+use rules::blobs::flight::{Bound, Claim, First, Flight, Judgement, Request, Source, Step};
 use rules::blobs::groups::{GROUP, GroupHasher};
 use rules::blobs::reputation::Reputation;
 use rules::ledger::records::Role;
@@ -29,25 +30,24 @@ const ASK: u64 = 300; // two seconds
 const STALL: u64 = 60;
 /// Until a dead node is known to be dead.
 const NOTICED: u64 = 500;
+/// How long a flight waits for sources that fell silent.
+const PATIENCE: u64 = 8000;
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Source {
-    node: usize,
-    fill: bool,
-}
+/// Microseconds in a tick.
+const TICK: u64 = 7000;
 
 /// A blob on its way to a node.
 struct Coming {
-    flight: Flight<Source>,
+    flight: Flight<usize>,
     bytes: Vec<u8>,
-    named: BTreeSet<usize>,
-    looked_again: Option<u64>,
     from: Option<From>,
+    /// Nobody is asked before this tick.
+    pause: u64,
 }
 
 /// Whom a node receives from now.
 struct From {
-    source: Source,
+    node: usize,
     claimed: bool,
     since: u64,
     /// It is the first of a chain that begins at the source.
@@ -82,6 +82,7 @@ struct World {
     list: Vec<u8>,
     now: u64,
     caught: BTreeSet<usize>,
+    dead: BTreeSet<usize>,
 }
 
 impl World {
@@ -118,11 +119,20 @@ impl World {
         });
         let digest = Digest::sha256(&truth);
         let bound = Bound { content, size: SIZE as u64 };
-        World { nodes: nodes.collect(), digest, bound, list: list.unwrap(), truth, now: 0, caught: BTreeSet::new() }
+        World {
+            nodes: nodes.collect(),
+            digest,
+            bound,
+            list: list.unwrap(),
+            truth,
+            now: 0,
+            caught: BTreeSet::new(),
+            dead: BTreeSet::new(),
+        }
     }
 
     fn moment(&self) -> Moment {
-        Moment::from_micros(1 + self.now * 7000)
+        Moment::from_micros(1 + self.now * TICK)
     }
 
     /// Whom the gossip takes for alive.
@@ -130,20 +140,17 @@ impl World {
         self.nodes[node].alive || self.now < self.nodes[node].died + NOTICED
     }
 
-    fn first_sources(&self, me: usize) -> Vec<Source> {
+    fn first_sources(&self, me: usize) -> First<usize> {
         let region = &self.nodes[me].region;
         let there = self.nodes.iter().enumerate().filter(|(n, node)| node.region == *region && self.seems_alive(*n));
         let there: Vec<Candidate> =
             there.map(|(_, n)| Candidate { id: n.id, region: n.region.clone(), role: n.role }).collect();
         let fetcher = placement::fetcher(&self.digest, region, &there).map(|id| id.0 as usize);
         let fetcher = fetcher.filter(|f| *f != me && !self.nodes[me].reputation.demoted(self.moment(), f));
-        match fetcher {
-            Some(node) => vec![Source { node, fill: true }],
-            None => self.holders(me),
-        }
+        First::Named(fetcher.map(|node| Source::Peer { node, fill: true }).into_iter().collect())
     }
 
-    fn holders(&self, me: usize) -> Vec<Source> {
+    fn holders(&self, me: usize) -> Vec<Source<usize>> {
         let holds = |n: &usize| *n != me && self.nodes[*n].alive && self.nodes[*n].holds.is_some();
         let mut found: Vec<usize> = (0..12).filter(holds).collect();
         if found.is_empty() {
@@ -151,24 +158,29 @@ impl World {
             found = (12..self.nodes.len()).filter(|n| holds(n) && mine(n)).take(8).collect();
         }
         found.sort_by_key(|n| self.nodes[*n].region != self.nodes[me].region);
-        let mut found: Vec<Source> = found.into_iter().map(|node| Source { node, fill: false }).collect();
-        self.nodes[me].reputation.order(self.moment(), &mut found, |source| Some(source.node));
+        let mut found: Vec<_> = found.into_iter().map(|node| Source::Peer { node, fill: false }).collect();
+        self.nodes[me].reputation.order(self.moment(), &mut found, Source::peer);
         found
     }
 
-    fn begin(&mut self, me: usize, sources: Vec<Source>) {
+    fn begin(&mut self, me: usize, first: First<usize>) {
         if self.nodes[me].holds.is_none() && self.nodes[me].coming.is_none() {
-            let flight = Flight::new(sources, Some(self.bound));
-            let coming = Coming { flight, bytes: Vec::new(), named: BTreeSet::new(), looked_again: None, from: None };
-            self.nodes[me].coming = Some(coming);
+            let patience = Duration::from_micros(PATIENCE * TICK);
+            let flight = Flight::new(self.moment(), first, Some(self.bound), patience);
+            self.nodes[me].coming = Some(Coming { flight, bytes: Vec::new(), from: None, pause: 0 });
         }
     }
 
-    /// A node that receives from nobody asks the next.
+    /// A node that receives from nobody does what its flight says.
     fn go_on(&mut self, me: usize) {
-        let Some(coming) = self.nodes[me].coming.as_mut().filter(|c| c.from.is_none()) else { return };
-        match coming.flight.step() {
-            Step::Ask { source, offset } => self.ask(me, source, offset),
+        let (now, moment) = (self.now, self.moment());
+        if self.nodes[me].coming.as_ref().is_none_or(|coming| coming.from.is_some() || now < coming.pause) {
+            return;
+        }
+        let down: BTreeSet<usize> = self.dead.iter().copied().filter(|node| !self.seems_alive(*node)).collect();
+        let Some(coming) = self.nodes[me].coming.as_mut() else { return };
+        match coming.flight.step(moment, |node| down.contains(&node)) {
+            Step::Ask(request) => self.ask(me, &request),
             Step::Check => {
                 let bytes = std::mem::take(&mut coming.bytes);
                 assert_eq!(Digest::sha256(&bytes), self.digest, "checked groups make the blob");
@@ -182,39 +194,31 @@ impl World {
                     self.truth.clone()
                 });
             }
-            Step::GiveUp if coming.looked_again == Some(coming.bytes.len() as u64) => {
-                // the node's client is told to come again; it does
-                self.nodes[me].coming = None;
+            Step::Look(_) => {
+                let found = self.holders(me);
+                if let Some(coming) = self.nodes[me].coming.as_mut() {
+                    coming.flight.handle_found(found);
+                }
             }
-            Step::GiveUp => {
-                let others = self.holders(me);
-                let coming = self.nodes[me].coming.as_mut().unwrap();
-                coming.looked_again = Some(coming.bytes.len() as u64);
-                let shunned = coming.flight.shunned().to_vec();
-                let others = others.into_iter().filter(|o| !shunned.iter().any(|s| s.node == o.node)).collect();
-                coming.flight.turn_to(others);
-            }
+            Step::Wait(pause) => coming.pause = now + pause.as_micros() as u64 / TICK,
+            // the node's client is told to come again; it does
+            Step::GiveUp(_) => self.nodes[me].coming = None,
         }
     }
 
     /// What the asked node does is what `outgoing` does.
-    fn ask(&mut self, me: usize, source: Source, offset: u64) {
-        let (now, other) = (self.now, source.node);
-        let direct = self.nodes[me].coming.as_ref().is_some_and(|c| c.named.contains(&other));
-        let fail = |world: &mut World| {
-            if let Some(coming) = world.nodes[me].coming.as_mut() {
-                coming.flight.handle_failure();
-            }
+    fn ask(&mut self, me: usize, request: &Request<usize>) {
+        let Request { source: Source::Peer { node: other, fill }, offset, direct, .. } = *request else {
+            unreachable!("there is no upstream")
         };
         if !self.nodes[other].alive {
-            return fail(self);
+            return self.nodes[me].coming.as_mut().unwrap().flight.handle_failure();
         }
         if self.nodes[other].holds.is_none() && self.nodes[other].coming.is_none() {
-            if !source.fill {
-                return fail(self);
+            if !fill {
+                return self.nodes[me].coming.as_mut().unwrap().flight.handle_nothing();
             }
-            let sources = self.holders(other);
-            self.begin(other, sources);
+            self.begin(other, First::Named(Vec::new()));
         }
         let (region, mut link) = (self.nodes[me].region.clone(), false);
         if offset == 0 || direct {
@@ -223,17 +227,13 @@ impl World {
             if direct {
                 fanout.return_to_here(&0, &region, me);
             } else if let Place::Follow(elsewhere) = fanout.place(&0, &region, me) {
+                let usable = elsewhere != me && !self.nodes[me].reputation.demoted(self.moment(), &elsewhere);
                 let coming = self.nodes[me].coming.as_mut().unwrap();
-                if !coming.named.insert(other) {
-                    coming.flight.handle_failure();
-                } else if elsewhere != me {
-                    coming.named.insert(elsewhere);
-                    coming.flight.handle_elsewhere(Source { node: elsewhere, fill: false });
-                }
+                coming.flight.handle_elsewhere(elsewhere, usable);
                 return;
             }
         }
-        let from = From { source, claimed: false, since: now, link };
+        let from = From { node: other, claimed: false, since: self.now, link };
         self.nodes[me].coming.as_mut().unwrap().from = Some(from);
     }
 
@@ -241,7 +241,7 @@ impl World {
     fn behind(&self, mut node: usize) -> u64 {
         for behind in 0..64 {
             match self.nodes[node].coming.as_ref().and_then(|c| c.from.as_ref()) {
-                Some(from) => node = from.source.node,
+                Some(from) => node = from.node,
                 None => return behind,
             }
         }
@@ -253,7 +253,7 @@ impl World {
         let region = self.nodes[me].region.clone();
         let Some(from) = self.nodes[me].coming.as_mut().and_then(|c| c.from.take()) else { return };
         if from.link {
-            self.nodes[from.source.node].fanout.ended(&0, &region, me);
+            self.nodes[from.node].fanout.ended(&0, &region, me);
         }
     }
 
@@ -295,8 +295,7 @@ impl World {
         let mut judged = Ok(());
         if !sender.claimed {
             sender.claimed = true;
-            let list = coming.flight.wants_list().then_some(list);
-            let claim = Claim { size: SIZE as u64, content: Some(self.bound.content), list };
+            let claim = Claim { size: SIZE as u64, content: Some(self.bound.content), list: Some(list) };
             match coming.flight.handle_claim(&claim) {
                 Judgement::Believed => {}
                 Judgement::Contradicted => unreachable!("all speak of one blob"),
@@ -305,13 +304,13 @@ impl World {
         }
         let mut checked = Vec::new();
         if judged.is_ok() {
-            judged = coming.flight.handle_bytes(piece, &mut checked);
+            judged = coming.flight.handle_bytes(moment, piece, &mut checked);
         }
         let before = coming.bytes.len();
         checked.iter().for_each(|group| coming.bytes.extend_from_slice(group.bytes()));
         assert!(self.truth[..coming.bytes.len()] == coming.bytes[..], "a wrong byte was passed on");
         let grown = coming.bytes.len() - before;
-        let whole = coming.flight.step() == Step::Check;
+        let whole = coming.flight.is_whole();
         if let Err(lie) = judged {
             coming.flight.handle_lie(lie);
             self.nodes[to].reputation.handle(moment, from, lie);
@@ -340,12 +339,18 @@ impl World {
             }
             self.go_on(me);
             let now = self.now;
-            let from = self.nodes[me].coming.as_ref().and_then(|c| c.from.as_ref().map(|f| (f.source.node, f.since)));
+            let from = self.nodes[me].coming.as_ref().and_then(|c| c.from.as_ref().map(|f| (f.node, f.since)));
             let Some((source, since)) = from else { continue };
             let gone = !self.nodes[source].alive
                 || (self.nodes[source].holds.is_none() && self.nodes[source].coming.is_none());
-            if gone || now > since + STALL * (1 + self.behind(source)) {
-                self.nodes[me].coming.as_mut().unwrap().flight.handle_failure();
+            let silent = now > since + STALL * (1 + self.behind(source));
+            if gone || silent {
+                let flight = &mut self.nodes[me].coming.as_mut().unwrap().flight;
+                if gone {
+                    flight.handle_failure();
+                } else {
+                    flight.handle_silence();
+                }
                 self.let_go(me);
             } else {
                 receivers.entry(source).or_default().push(me);
@@ -359,6 +364,7 @@ impl World {
 
     fn kill(&mut self, node: usize) {
         self.let_go(node);
+        self.dead.insert(node);
         let died = &mut self.nodes[node];
         (died.alive, died.died, died.coming) = (false, self.now, None);
     }

@@ -70,7 +70,7 @@ impl<R: Rooms> MeshService<R> {
     /// the ledger. The certificate is given out only after the ledger has used the invitation up.
     pub(super) async fn let_in(&self, ledger: &Ledger, request: JoinRequest) -> Answer {
         let node = request.node.clone();
-        let secret_hash = Digest::sha256(&request.secret);
+        let secret_hash = Digest::sha256(request.secret.expose());
         let read = ledger.read(|records| {
             Ok((
                 records.record::<Invitation>(&key::invitation(&secret_hash))?,
@@ -105,7 +105,7 @@ impl<R: Rooms> MeshService<R> {
                     Answer::Joined(Ok(JoinGrant {
                         certificate,
                         authority: self.authority.certificate.clone(),
-                        authority_key: (node.role == Role::Replica).then(|| self.authority.key.clone()),
+                        authority_key: (node.role == Role::Replica).then(|| self.authority.key.as_str().into()),
                         nodes,
                     }))
                 }

@@ -14,6 +14,7 @@ use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use rules::words::secret::Secret;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::Value;
@@ -28,7 +29,8 @@ const WHOLE: usize = 32 << 20;
 /// Where to ask, and as whom.
 pub(super) struct Client {
     url: Uri,
-    credentials: Option<String>,
+    /// The value of `Authorization`.
+    credentials: Option<Secret>,
     authority: Option<Vec<u8>>,
 }
 
@@ -40,7 +42,8 @@ impl Client {
             Some((name, file)) => {
                 let password = std::fs::read_to_string(file)
                     .map_err(|e| io::Error::other(format!("--password-file {}: {e}", file.display())))?;
-                Some(format!("Basic {}", BASE64_STANDARD.encode(format!("{name}:{}", password.trim()))))
+                let encoded = BASE64_STANDARD.encode(format!("{name}:{}", password.trim()));
+                Some(format!("Basic {encoded}").into())
             }
             None => None,
         };
@@ -118,8 +121,8 @@ impl Client {
             .uri(call.path)
             .header(header::HOST, call.host.unwrap_or(own_host))
             .header(header::CONNECTION, "close");
-        if let Some(credentials) = call.authorization.or(self.credentials.as_deref()) {
-            request = request.header(header::AUTHORIZATION, credentials);
+        if let Some(credentials) = call.authorization.or(self.credentials.as_ref()) {
+            request = request.header(header::AUTHORIZATION, credentials.expose());
         }
         for accepted in call.accept {
             request = request.header(header::ACCEPT, *accepted);
@@ -155,7 +158,7 @@ pub(super) struct Call<'a> {
     /// Its Host, where that is not the one of the URL.
     pub(super) host: Option<&'a str>,
     /// Its `Authorization`, where that is not the client's own.
-    pub(super) authorization: Option<&'a str>,
+    pub(super) authorization: Option<&'a Secret>,
     /// Its `Accept` lines.
     pub(super) accept: &'a [&'a str],
     /// Its body: JSON, or nothing.

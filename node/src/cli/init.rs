@@ -8,6 +8,7 @@ use mesh::identity::{Authority, Candidate, Identity, new_node_id, write_private}
 use mesh::secrets::Secrets;
 use rules::ledger::records::{NodeRecord, Role};
 use rules::words::names::{NodeId, OperationId};
+use rules::words::secret::Secret;
 
 use crate::start::birth::Birth;
 use crate::start::private;
@@ -39,11 +40,11 @@ pub(super) fn run(config: &Path) -> io::Result<()> {
     let birth = new_birth(&authority, &password, vec![record.clone()], vec![record], settings.projects.durability)?;
     birth.save(&settings.data_dir)?;
     let password_file = settings.data_dir.join("admin-password");
-    write_private(&password_file, password.as_bytes()).map_err(io::Error::other)?;
+    write_private(&password_file, password.expose().as_bytes()).map_err(io::Error::other)?;
     // last: a node with an identity counts as made
     identity.save(&folder).map_err(io::Error::other)?;
     println!("A new mesh is ready to be formed by node {} in {}.", settings.name, settings.region);
-    println!("Administrator: {ADMINISTRATOR}, password: {password}");
+    println!("Administrator: {ADMINISTRATOR}, password: {}", password.expose());
     println!("  (kept in {})", password_file.display());
     println!("Start the node:      atoll serve --config {}", config.display());
     println!("Let another node in: atoll invite --config {}", config.display());
@@ -68,15 +69,15 @@ pub(super) fn issue(authority: &Authority, node: NodeId, role: Role) -> io::Resu
 }
 
 /// 24 letters and digits that cannot be mistaken for each other: 136 bits.
-pub(super) fn new_password() -> String {
+pub(super) fn new_password() -> Secret {
     const LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789";
-    (0..24).map(|_| char::from(LETTERS[rand::random_range(0..LETTERS.len())])).collect()
+    (0..24).map(|_| char::from(LETTERS[rand::random_range(0..LETTERS.len())])).collect::<String>().into()
 }
 
 /// What the new mesh begins with.
 pub(super) fn new_birth(
     authority: &Authority,
-    password: &str,
+    password: &Secret,
     nodes: Vec<NodeRecord>,
     voters: Vec<NodeRecord>,
     durability: u32,

@@ -19,6 +19,7 @@ use rules::wire::{JoinRequest, NoLedger, questions};
 use rules::words::digest::Digest;
 use rules::words::moment::Timestamp;
 use rules::words::names::{NodeId, OperationId};
+use rules::words::secret::Secret;
 use serde::{Deserialize, Serialize};
 
 use super::init::refuse_existing;
@@ -68,7 +69,7 @@ impl From<Invited> for Role {
 #[derive(clap::Args)]
 pub(super) struct Join {
     /// What `atoll invite` printed.
-    token: String,
+    token: Secret,
     /// The settings of the node that joins.
     #[arg(long, value_name = "node.yaml")]
     config: PathBuf,
@@ -78,7 +79,7 @@ pub(super) struct Join {
 struct Token {
     addresses: Vec<SocketAddr>,
     fingerprint: Digest,
-    secret: Vec<u8>,
+    secret: Secret<Vec<u8>>,
 }
 
 impl Token {
@@ -142,7 +143,7 @@ pub(super) fn invite(invite: &Invite) -> io::Result<()> {
     let token = Token {
         addresses,
         fingerprint: fingerprint(&identity.authority.certificate).map_err(io::Error::other)?,
-        secret: secret.to_vec(),
+        secret: secret.to_vec().into(),
     };
     println!("{}", token.write(level)?);
     let many = if invite.nodes == 1 { "one node in, once,".to_owned() } else { format!("{} edges in", invite.nodes) };
@@ -181,7 +182,7 @@ async fn propose(links: &Links, node: NodeId, command: Command) -> io::Result<()
 
 /// Asks the members that the token names, one after the other, to be let in.
 pub(super) fn join(join: &Join) -> io::Result<()> {
-    let (token, named_replica) = Token::read(&join.token)?;
+    let (token, named_replica) = Token::read(join.token.expose())?;
     let demand = Demand { authority: token.fingerprint, named_replica };
     let settings = super::load(&join.config)?;
     let folder = identity_folder(&settings.data_dir);
@@ -206,7 +207,8 @@ pub(super) fn join(join: &Join) -> io::Result<()> {
     let replicas = grant.nodes.iter().filter(|n| n.id != node && n.role == Role::Replica);
     let members = replicas.map(|n| (n.id, n.address)).collect();
     keep_seeds(&settings.data_dir, members).map_err(io::Error::other)?;
-    let authority = Authority { certificate: grant.authority, key: grant.authority_key.unwrap_or_default() };
+    let authority =
+        Authority { certificate: grant.authority, key: grant.authority_key.unwrap_or_default().into_exposed() };
     let identity = Identity { node, certificate: grant.certificate, key: candidate.key, authority };
     identity.save(&folder).map_err(io::Error::other)?;
     println!("Node {} in {} is a member of a mesh of {}.", record.name, record.region, grant.nodes.len());
@@ -223,7 +225,7 @@ mod tests {
         let token = Token {
             addresses: vec![([127, 0, 0, 1], 7946).into()],
             fingerprint: Digest::sha256(b"ca"),
-            secret: vec![7; 32],
+            secret: vec![7; 32].into(),
         };
         for (level, named) in [(Level::FIRST, false), (Level::ROLES, true)] {
             let (read, named_replica) = Token::read(&token.write(level).unwrap()).unwrap();

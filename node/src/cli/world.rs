@@ -11,6 +11,7 @@ use std::time::Duration;
 use config::Settings;
 use mesh::identity::{Authority, new_node_id, write_private};
 use rules::ledger::records::{NodeRecord, Role};
+use rules::words::secret::Secret;
 use serde_json::{Value, json};
 
 use super::init::{ADMINISTRATOR, FIRST_PROJECT, issue, new_birth, new_password};
@@ -56,7 +57,7 @@ pub(super) struct LocalMesh {
     pub(super) data: PathBuf,
     pub(super) nodes: Vec<LocalNode>,
     executable: PathBuf,
-    password: Option<String>,
+    password: Option<Secret>,
 }
 
 /// The nodes that an earlier start made: those whose folders hold settings and an identity. `mesh.json` is for scripts only and may go.
@@ -162,7 +163,7 @@ impl LocalMesh {
         let durability = Settings::new(&data, REGIONS[0]).projects.durability;
         new_birth(&authority, &password, records, voters, durability)?.save(&nodes[0].folder)?;
         let world = LocalMesh { data, nodes, executable: std::env::current_exe()?, password: Some(password.clone()) };
-        write_private(&world.password_file(), password.as_bytes()).map_err(io::Error::other)?;
+        write_private(&world.password_file(), password.expose().as_bytes()).map_err(io::Error::other)?;
         Ok(world)
     }
 
@@ -286,7 +287,8 @@ impl LocalMesh {
         let file = self.password_file().display().to_string();
         if let Some(password) = &self.password {
             out.push_str(&format!(
-                "\nAdministrator: {ADMINISTRATOR}, password: {password}\n  (shown once; kept in {file})\n"
+                "\nAdministrator: {ADMINISTRATOR}, password: {}\n  (shown once; kept in {file})\n",
+                password.expose()
             ));
         }
         out.push_str(&format!(

@@ -5,6 +5,7 @@ use mesh::secrets::{SecretError, Secrets};
 use rules::ledger::command::Command;
 use rules::ledger::records::{Look, UpstreamRecord, key};
 use rules::words::names::{OperationId, UpstreamId};
+use rules::words::secret::Secret;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -48,7 +49,7 @@ struct RegistryChange {
     kind: Option<String>,
     description: Option<String>,
     access_key: Option<String>,
-    access_secret: Option<String>,
+    access_secret: Option<Secret>,
     credential_type: Option<String>,
     #[serde(default)]
     insecure: bool,
@@ -60,7 +61,7 @@ struct Credential {
     #[serde(rename = "type")]
     kind: Option<String>,
     access_key: Option<String>,
-    access_secret: Option<String>,
+    access_secret: Option<Secret>,
 }
 
 impl RegistryChange {
@@ -70,7 +71,11 @@ impl RegistryChange {
         Credential {
             kind: self.credential_type.take().or(nested.kind),
             access_key: self.access_key.take().or(nested.access_key),
-            access_secret: self.access_secret.take().or(nested.access_secret).filter(|secret| secret != HIDDEN),
+            access_secret: self
+                .access_secret
+                .take()
+                .or(nested.access_secret)
+                .filter(|secret| secret.expose() != HIDDEN),
         }
     }
 }
@@ -136,11 +141,11 @@ fn changed(secrets: &Secrets, was: &UpstreamRecord, mut change: RegistryChange) 
     let user = credential.access_key.or_else(|| known.map(|(user, _)| user.clone())).unwrap_or_default();
     check(&becomes.name, &becomes.kind, &becomes.url, &becomes.description, &user)?;
     becomes.credentials = match (credential.access_secret, known) {
-        (Some(secret), _) if user.is_empty() && !secret.is_empty() => {
+        (Some(secret), _) if user.is_empty() && !secret.expose().is_empty() => {
             return Err(bad("access_secret needs an access_key"));
         }
         _ if user.is_empty() => None,
-        (Some(secret), _) => Some((user, secrets.seal(&becomes.name, &secret).map_err(sealing)?)),
+        (Some(secret), _) => Some((user, secrets.seal(&becomes.name, secret.expose()).map_err(sealing)?)),
         (None, None) => return Err(bad("access_key needs an access_secret")),
         (None, Some((before, sealed))) => {
             let exchanged = exchange(&was.kind, &was.url, before)?;
@@ -160,7 +165,7 @@ fn changed(secrets: &Secrets, was: &UpstreamRecord, mut change: RegistryChange) 
             } else {
                 let secret =
                     secrets.open(&was.name, sealed).map_err(|e| bad(format!("access_secret is needed: {e}")))?;
-                secrets.seal(&becomes.name, &secret).map_err(sealing)?
+                secrets.seal(&becomes.name, secret.expose()).map_err(sealing)?
             };
             Some((user, sealed))
         }
@@ -213,7 +218,7 @@ impl Harbor {
         check(&written.name, &written.kind, &written.url, &written.description, &user)?;
         self.writes.ready().await?;
         let secret = credential.access_secret.unwrap_or_default();
-        let seal = || self.secrets.seal(&written.name, &secret).map_err(sealing);
+        let seal = || self.secrets.seal(&written.name, secret.expose()).map_err(sealing);
         let credentials = if user.is_empty() { None } else { Some((user, seal()?)) };
         let command = Command::CreateUpstream {
             name: written.name.clone(),
@@ -315,7 +320,7 @@ mod tests {
             let (user, sealed) = r.credentials.clone().unwrap();
             (user, secrets.open(&r.name, &sealed).unwrap())
         };
-        let pair = |user: &str, secret: &str| (user.to_owned(), secret.to_owned());
+        let pair = |user: &str, secret: &str| (user.to_owned(), Secret::from(secret));
 
         assert_eq!(after(json!({})).unwrap(), was);
         let shown = json!({"access_key": "robot", "access_secret": HIDDEN, "credential_type": "basic"});

@@ -1,7 +1,6 @@
 //! Manifests: read locally under a lease, written through the project's primary.
 
 use bytes::Bytes;
-use futures::future::join_all;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use rules::ledger::change::Change;
 use rules::ledger::records::{Look, ManifestRecord, Project};
@@ -158,7 +157,7 @@ impl Registry {
             tags.push(tag.clone());
         }
         // copies that began with the uploads end about now: to wait for them is cheaper than to copy again
-        join_all(manifest.all_blobs().map(|blob| self.sessions.settled(blob.digest, self.terms.replicate))).await;
+        self.sessions.settled(manifest.all_blobs().map(|blob| blob.digest), self.terms.replicate).await;
         let kind = WriteKind::PutManifest {
             repository: repository.clone(),
             digest,

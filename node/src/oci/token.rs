@@ -29,7 +29,7 @@ pub async fn answer_token(access: &Arc<Access>, mut request: Request) -> Result<
                 }
                 _ => return Err(Failure::new(Code::BadRequest, "grant_type must be password")),
             }
-            let credentials = (field("username").unwrap_or_default(), field("password").unwrap_or_default());
+            let credentials = (field("username").unwrap_or_default(), field("password").unwrap_or_default().into());
             (TokenRequest::read(&form), Some(credentials))
         }
         _ => return Err(Failure::new(Code::Unsupported, "a token is asked for with GET or POST")),
@@ -49,8 +49,8 @@ pub async fn answer_token(access: &Arc<Access>, mut request: Request) -> Result<
             error => error.into(),
         })?;
     let body = json!({
-        "token": issued.token,
-        "access_token": issued.token,
+        "token": issued.token.expose(),
+        "access_token": issued.token.expose(),
         "expires_in": issued.lasts.as_secs(),
         "issued_at": issued.at.to_string(),
     });

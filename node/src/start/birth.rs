@@ -11,6 +11,7 @@ use rules::ledger::level::Level;
 use rules::ledger::records::{NodeRecord, User};
 use rules::proxies::proxy::ProxyChange;
 use rules::words::names::{NodeId, OperationId, ProjectName};
+use rules::words::secret::Secret;
 use serde::{Deserialize, Serialize};
 
 /// A mesh to be formed.
@@ -19,11 +20,11 @@ pub struct Birth {
     /// Its random name.
     pub mesh: u128,
     /// What tokens are signed with, sealed.
-    pub token_secret: Vec<u8>,
+    pub token_secret: Secret<Vec<u8>>,
     /// Its administrator.
     pub administrator: String,
     /// Their password, hashed.
-    pub password_hash: String,
+    pub password_hash: Secret,
     /// Its first nodes.
     pub nodes: Vec<NodeRecord>,
     /// Its first voters.
@@ -73,7 +74,7 @@ impl Birth {
         };
         let [forms, creates, raises] = self.operations;
         // a mesh of one build has nobody to wait for
-        let raise = Command::RaiseLevel { level: Level::NEWEST, token_secret: Vec::new() };
+        let raise = Command::RaiseLevel { level: Level::NEWEST, token_secret: Secret::default() };
         let mut commands = vec![(forms, form), (raises, raise)];
         if let Some(home) = self.nodes.first() {
             let create = Command::CreateProject {

@@ -11,6 +11,7 @@ use http::uri::Authority;
 use http::{HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::Full;
 use rules::words::moment::{Moment, Timestamp};
+use rules::words::secret::Secret;
 use serde_json::Value;
 
 use super::UpstreamError;
@@ -97,20 +98,14 @@ impl fmt::Display for Place<'_> {
 }
 
 /// An AWS access key, and where it is exchanged for passwords. The secret is sent nowhere.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessKey {
     /// The access key id.
     pub id: String,
     /// The secret access key.
-    pub secret: String,
+    pub secret: Secret,
     /// ECR's API.
     pub api: Api,
-}
-
-impl fmt::Debug for AccessKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AccessKey").field("id", &self.id).field("api", &self.api).finish_non_exhaustive()
-    }
 }
 
 impl AccessKey {
@@ -122,7 +117,7 @@ impl AccessKey {
         let signing =
             Signing { method: "POST", path: self.api.url.path(), query: "", headers: &headers, body: BODY.as_bytes() };
         let scope = Scope { region: &self.api.region, service: "ecr" };
-        let authorization = sigv4::authorization(&self.id, &self.secret, &scope, &signing, &stamp);
+        let authorization = sigv4::authorization(&self.id, self.secret.expose(), &scope, &signing, &stamp);
         let authorization = HeaderValue::try_from(authorization);
         let mut authorization =
             authorization.map_err(|_| UpstreamError::Denied("the access key id is none that AWS gives out".into()))?;
@@ -182,7 +177,7 @@ fn password(answer: &Value, at: Timestamp) -> Option<(Password, Duration)> {
     let (user, password) = std::str::from_utf8(&token).ok()?.split_once(':')?;
     let life = (data["expiresAt"].as_f64()? - at.0 as f64 / 1000.0).clamp(0.0, LONGEST);
     let life = Duration::from_secs_f64(life - (life / 10.0).min(EARLY));
-    (!password.is_empty()).then(|| (Password { user: user.to_owned(), password: password.to_owned() }, life))
+    (!password.is_empty()).then(|| (Password { user: user.to_owned(), password: password.into() }, life))
 }
 
 /// What AWS says of an error.

@@ -68,7 +68,7 @@ impl Pass {
     }
 
     fn basic(Password { user, password }: &Password) -> Result<Self, UpstreamError> {
-        Pass::new("Basic", &BASE64_STANDARD.encode(format!("{user}:{password}")))
+        Pass::new("Basic", &BASE64_STANDARD.encode(format!("{user}:{}", password.expose())))
     }
 }
 

@@ -1,22 +1,17 @@
 //! A name and a password at an upstream.
 
-use std::fmt;
 use std::time::Duration;
+
+use rules::words::secret::Secret;
 
 /// The pause after a limit that does not say how long.
 pub(super) const PAUSE: Duration = Duration::from_secs(5);
 
 /// A user's name and password, or a robot's, at an upstream. Cloud registries take a token as password (`AWS`, `_json_key`, `oauth2accesstoken`).
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Password {
     /// The name.
     pub user: String,
     /// The password or secret.
-    pub password: String,
-}
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Password").field("user", &self.user).finish_non_exhaustive()
-    }
+    pub password: Secret,
 }

@@ -1,40 +1,124 @@
-//! One blob on its way to this node: whom to ask next, from which byte on, what to believe, and when to give up.
+//! One blob on its way to this node: whom to ask next, from which byte on, what to believe, when to
+//! look for others, when to wait, and when to give up.
 //!
-//! Sources are tried in the order given. One that breaks off is replaced by the next from the exact byte reached; bytes that arrived forgive earlier
-//! failures, so a long blob survives many breaks, while sources that give nothing are given up after two rounds.
+//! Sources are asked in the order given. When one breaks off, the next goes on from the exact byte
+//! that was reached. Bytes that arrive forgive earlier failures, so a long blob survives many breaks.
 //!
-//! Once the list of the blob's groups is known, only whole groups that were checked count as arrived, whoever sends them. A source that is caught
-//! at a lie is not asked again in this flight. Without a list (the first source is itself still filling from an upstream) the bytes count as they come, and the
-//! digest decides at the end.
+//! When every source was asked twice in vain, the flight tries in this order:
+//!
+//! 1. It asks everyone who holds the blob, and takes the first to answer. If those give nothing
+//!    either, it asks again and hears all. It does so once for each byte at which it stands still.
+//! 2. It goes back to sources that had one group wrong, if another source has given that group.
+//! 3. It waits a moment and goes back to sources that fell silent and are not known to be down, for
+//!    as long as a client would wait.
+//! 4. It gives up.
+//!
+//! Once the list of the blob's groups is known, only whole groups that were checked count as arrived,
+//! whoever sends them. A source that is caught at a lie is not asked again in this flight. Without a
+//! list (the first source is itself still filling from an upstream) the bytes count as they come, and
+//! the digest decides at the end. If it is wrong, the flight begins again, once.
+
+mod whom;
+
+use std::time::Duration;
 
 use crate::blobs::groups::{Checked, Groups};
 use crate::blobs::reputation::Lie;
 use crate::words::digest::ContentHash;
+use crate::words::moment::Moment;
+use crate::words::names::RepositoryName;
+use whom::Whom;
 
-/// Where a flight's bytes may come from (`S`: nodes, an upstream), and how it stands.
+/// The pause before sources that fell silent are asked again.
+pub const AGAIN: Duration = Duration::from_millis(200);
+
+/// Where a blob's bytes may come from. `N` names a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source<N> {
+    /// Another node.
+    Peer {
+        /// Which.
+        node: N,
+        /// Whether it is to fetch the blob itself if it lacks it.
+        fill: bool,
+    },
+    /// The upstream of this proxy repository.
+    Upstream(RepositoryName),
+}
+
+impl<N: Copy + PartialEq> Source<N> {
+    /// The node, if it is one.
+    pub fn peer(&self) -> Option<N> {
+        match self {
+            Source::Peer { node, .. } => Some(*node),
+            Source::Upstream(_) => None,
+        }
+    }
+
+    /// Whether it is the same one, however it is asked.
+    fn is(&self, other: &Source<N>) -> bool {
+        self == other || (self.peer().is_some() && self.peer() == other.peer())
+    }
+}
+
+/// How many of those that hold a blob are waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hurry {
+    /// The first to answer.
+    First,
+    /// All that answer in time.
+    All,
+}
+
+/// Whom a flight asks first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum First<N> {
+    /// These. They were told, or are to have it. Nobody: everyone is asked who holds the blob.
+    Named(Vec<Source<N>>),
+    /// These, because they kept the blob when it was pushed. They were not asked whether they still
+    /// hold it.
+    Presumed(Vec<Source<N>>),
+}
+
+/// Where a flight's bytes may come from, and how it stands.
 #[derive(Clone)]
-pub struct Flight<S> {
-    sources: Vec<S>,
-    shunned: Vec<S>,
-    /// Of those, whose only lie was a wrong group, and where that begins.
-    damaged: Vec<(S, u64)>,
-    next: usize,
-    fruitless: usize,
+pub struct Flight<N> {
+    whom: Whom<N>,
+    /// How long the flight waits for sources that fell silent.
+    patience: Duration,
+    /// When the last byte came.
+    grew: Moment,
     offset: u64,
     size: Option<u64>,
     bound: Option<Bound>,
     groups: Option<Groups>,
     group: Vec<u8>,
-    vouching: Vec<Voucher<S>>,
+    vouching: Vec<Voucher<N>>,
     /// The present source names the content hash.
     knows: bool,
-    restarted: bool,
+    /// The sources are presumed to hold the blob, and none has answered yet.
+    presumed: bool,
+    /// A source was believed, and those who follow the flight know the blob's length.
+    begun: bool,
+    /// The upstream says that it does not have the blob.
+    missing_upstream: bool,
+    wrong: Wrong,
+}
+
+/// Whether what arrived was the blob.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wrong {
+    Never,
+    /// It was not, and the flight began again.
+    Once,
+    /// It was not, and the flight cannot begin again.
+    Again,
 }
 
 /// A source on whose word alone some of the bytes were taken.
 #[derive(Clone)]
-struct Voucher<S> {
-    source: S,
+struct Voucher<N> {
+    source: Source<N>,
     /// It named the content hash: asked again it can be held to a list.
     knows: bool,
     /// It broke off after some of its bytes.
@@ -66,37 +150,66 @@ pub struct Claim {
 pub enum Judgement {
     /// Take its bytes.
     Believed,
-    /// It contradicts what another said, and who is right is not known: take the next, by [`Flight::handle_failure`].
+    /// It contradicts what another said, and who is right is not known. Call
+    /// [`Flight::handle_failure`].
     Contradicted,
-    /// It contradicts the ledger, or itself: shun it, by [`Flight::handle_lie`].
+    /// It contradicts the ledger, or itself. Call [`Flight::handle_lie`].
     Lied(Lie),
 }
 
-/// What to do next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step<S> {
-    /// Ask this source for the bytes from `offset` on.
-    Ask {
-        /// The source.
-        source: S,
-        /// First byte wanted.
-        offset: u64,
-    },
-    /// All bytes are here: check them.
-    Check,
-    /// No source gives anything.
-    GiveUp,
+/// A question to one source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request<N> {
+    /// The source.
+    pub source: Source<N>,
+    /// First byte wanted.
+    pub offset: u64,
+    /// Whether it is to send the list of groups first: there is none that the ledger vouches for,
+    /// and no bytes stand in its way yet.
+    pub list: bool,
+    /// Whether it is to send the blob itself, and name no other node.
+    pub direct: bool,
+    /// Whether it was not asked before if it holds the blob. It may not take long to begin: others
+    /// have to be asked while a client still waits.
+    pub presumed: bool,
 }
 
-impl<S: Clone + PartialEq> Flight<S> {
-    /// A flight with nothing yet, of a blob that the ledger may know.
-    pub fn new(sources: Vec<S>, bound: Option<Bound>) -> Self {
+/// Why a flight is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GivenUp {
+    /// No source gives anything.
+    Nobody,
+    /// No source gives anything, and the upstream says that it does not have the blob.
+    MissingUpstream,
+    /// What arrived was not the blob, and no source gives anything else.
+    WrongBytes,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step<N> {
+    /// Ask this source, and report what comes of it by the `handle_` function for that.
+    Ask(Request<N>),
+    /// Ask everyone who holds the blob. Call [`Flight::handle_found`].
+    Look(Hurry),
+    /// Do nothing for so long: then sources that fell silent are asked again.
+    Wait(Duration),
+    /// All bytes are here. Check their digest; if it is wrong, call [`Flight::handle_wrong_digest`].
+    Check,
+    /// It cannot be had.
+    GiveUp(GivenUp),
+}
+
+impl<N: Copy + Ord> Flight<N> {
+    /// A flight with nothing yet, of a blob that the ledger may know. It waits no longer than
+    /// `patience` after the last byte for sources that fell silent.
+    pub fn new(now: Moment, first: First<N>, bound: Option<Bound>, patience: Duration) -> Self {
+        let presumed = matches!(first, First::Presumed(_));
+        let (First::Named(sources) | First::Presumed(sources)) = first;
         Flight {
-            sources,
-            shunned: Vec::new(),
-            damaged: Vec::new(),
-            next: 0,
-            fruitless: 0,
+            whom: Whom::new(sources),
+            patience,
+            grew: now,
             offset: 0,
             size: None,
             bound,
@@ -104,35 +217,60 @@ impl<S: Clone + PartialEq> Flight<S> {
             group: Vec::new(),
             vouching: Vec::new(),
             knows: false,
-            restarted: false,
+            presumed,
+            begun: false,
+            missing_upstream: false,
+            wrong: Wrong::Never,
         }
     }
 
-    /// What to do next.
-    pub fn step(&self) -> Step<S> {
-        if self.size == Some(self.offset) {
+    /// What to do next, where `down` says whether a node is known to be down.
+    pub fn step(&mut self, now: Moment, down: impl Fn(N) -> bool) -> Step<N> {
+        if self.wrong == Wrong::Again {
+            return Step::GiveUp(GivenUp::WrongBytes);
+        }
+        if self.is_whole() {
             return Step::Check;
         }
-        if self.sources.is_empty() || self.fruitless >= self.sources.len() * 2 {
-            return Step::GiveUp;
+        if self.whom.present().is_none() {
+            if let Some(hurry) = self.whom.hurry(self.offset) {
+                self.presumed = false;
+                return Step::Look(hurry);
+            }
+            if !self.whom.forgive(self.offset) {
+                let patient = now.since(self.grew) < self.patience;
+                let waits = patient && self.whom.turn_to_stalled(down);
+                return if waits { Step::Wait(AGAIN) } else { Step::GiveUp(self.given_up()) };
+            }
         }
-        Step::Ask { source: self.sources[self.next % self.sources.len()].clone(), offset: self.offset }
+        match self.whom.present() {
+            Some(source) => Step::Ask(Request {
+                source: source.clone(),
+                offset: self.offset,
+                list: self.wants_list(),
+                direct: self.whom.is_direct(source),
+                presumed: self.presumed,
+            }),
+            None => Step::GiveUp(self.given_up()),
+        }
     }
 
-    /// Goes on from where it is with these sources instead. The caller leaves out whom it shuns.
-    pub fn turn_to(&mut self, sources: Vec<S>) {
-        self.sources = sources;
-        (self.next, self.fruitless) = (0, 0);
+    fn given_up(&self) -> GivenUp {
+        match self.wrong {
+            Wrong::Once | Wrong::Again => GivenUp::WrongBytes,
+            Wrong::Never if self.missing_upstream => GivenUp::MissingUpstream,
+            Wrong::Never => GivenUp::Nobody,
+        }
     }
 
-    /// Who lied, and is not to be asked again for this blob now.
-    pub fn shunned(&self) -> &[S] {
-        &self.shunned
+    /// Whether all bytes are here.
+    pub fn is_whole(&self) -> bool {
+        self.size == Some(self.offset)
     }
 
-    /// Whether the next source is to send the list of groups: there is none that the ledger vouches for, and no bytes stand in its way yet.
-    pub fn wants_list(&self) -> bool {
-        self.offset == 0 && (self.groups.is_none() || self.bound.is_none())
+    /// How many bytes are here.
+    pub fn offset(&self) -> u64 {
+        self.offset
     }
 
     /// The groups that all bytes are checked with, if they are.
@@ -140,10 +278,20 @@ impl<S: Clone + PartialEq> Flight<S> {
         self.groups.as_ref()
     }
 
-    /// The source says what the blob is. If it is believed and the list is known from now on, bytes go to [`Flight::handle_bytes`], else to
-    /// [`Flight::handle_unchecked`].
+    fn wants_list(&self) -> bool {
+        self.offset == 0 && (self.groups.is_none() || self.bound.is_none())
+    }
+
+    /// These say that they hold the blob. Those of them that lied are left out.
+    pub fn handle_found(&mut self, found: Vec<Source<N>>) {
+        self.whom.handle_found(self.offset, found);
+    }
+
+    /// The source says what the blob is. If it is believed and the list is known from now on, bytes
+    /// go to [`Flight::handle_bytes`], else to [`Flight::handle_unchecked`].
     pub fn handle_claim(&mut self, claim: &Claim) -> Judgement {
         self.group.clear();
+        self.presumed = false;
         self.knows = claim.content.is_some();
         if self.offset == 0 && self.bound.is_none() {
             // an earlier word that no byte followed binds nobody
@@ -177,141 +325,147 @@ impl<S: Clone + PartialEq> Flight<S> {
             }
         }
         self.size = Some(claim.size);
+        self.begun = true;
         Judgement::Believed
     }
 
-    /// Bytes arrived, and groups may be whole with them: those that are right are added to `checked`. At a lie the right ones before it still count.
-    pub fn handle_bytes(&mut self, mut bytes: &[u8], checked: &mut Vec<Checked>) -> Result<(), Lie> {
+    /// Bytes arrived, and groups may be whole with them: those that are right are added to `checked`.
+    /// At a lie the right ones before it still count.
+    pub fn handle_bytes(&mut self, now: Moment, mut bytes: &[u8], checked: &mut Vec<Checked>) -> Result<(), Lie> {
         let Some(groups) = &self.groups else { return Err(Lie::Outboard) };
         while !bytes.is_empty() {
             let length = groups.length_at(self.offset);
-            let (now, later) = bytes.split_at(bytes.len().min(length - self.group.len()));
-            if now.is_empty() {
+            let (piece, later) = bytes.split_at(bytes.len().min(length - self.group.len()));
+            if piece.is_empty() {
                 return Err(Lie::Length);
             }
             if self.group.capacity() < length {
                 self.group.reserve_exact(length - self.group.len());
             }
-            self.group.extend_from_slice(now);
+            self.group.extend_from_slice(piece);
             bytes = later;
             if self.group.len() == length {
                 let group = groups.verify(self.offset, std::mem::take(&mut self.group)).ok_or(Lie::Group)?;
                 checked.push(group);
                 self.offset += length as u64;
-                self.fruitless = 0;
+                self.grew = now;
+                self.whom.handle_growth();
             }
         }
         Ok(())
     }
 
     /// Bytes arrived that cannot be checked before the end.
-    pub fn handle_unchecked(&mut self, count: u64) -> Result<(), Lie> {
+    pub fn handle_unchecked(&mut self, now: Moment, count: u64) -> Result<(), Lie> {
         if self.size.is_some_and(|size| self.offset + count > size) {
             return Err(Lie::Length);
         }
         self.offset += count;
         if count > 0 {
             self.vouch();
-            self.fruitless = 0;
+            self.grew = now;
+            self.whom.handle_growth();
         }
         Ok(())
     }
 
     /// The source has ended as if it had sent everything.
     pub fn handle_end(&self) -> Result<(), Lie> {
-        if self.size == Some(self.offset) { Ok(()) } else { Err(Lie::Length) }
+        if self.is_whole() { Ok(()) } else { Err(Lie::Length) }
     }
 
-    /// The source sends this one on to another, which is asked first from now on; `false` if that is shunned, and the same source is to be asked again.
-    pub fn handle_elsewhere(&mut self, source: S) -> bool {
-        if self.sources.is_empty() || self.shunned.contains(&source) {
+    /// The source sends this flight on to the node `other`, which is asked first from now on if it is
+    /// `usable`. A source does so once; the next time it is to send the blob itself. Whether `other`
+    /// is asked.
+    pub fn handle_elsewhere(&mut self, other: N, usable: bool) -> bool {
+        if self.whom.present().is_some_and(|source| self.whom.is_direct(source)) {
+            self.handle_failure();
             return false;
         }
-        self.next %= self.sources.len();
-        self.sources.insert(self.next, source);
-        true
+        self.whom.handle_elsewhere(other, usable)
     }
 
-    /// The source broke off or had nothing: what is not a whole checked group is forgotten.
+    /// The source broke off, or could not be asked. What is not a whole checked group is forgotten.
     pub fn handle_failure(&mut self) {
         self.broke_off();
-        self.next += 1;
-        self.fruitless += 1;
+        self.whom.pass_on();
+    }
+
+    /// The upstream was asked, and says that it does not have the blob.
+    pub fn handle_missing(&mut self) {
+        self.missing_upstream = true;
+        self.handle_failure();
+    }
+
+    /// The source does not hold the blob. It is not asked again before everyone was.
+    pub fn handle_nothing(&mut self) {
+        self.broke_off();
+        self.whom.remove();
+    }
+
+    /// The source has said nothing for too long. It is not asked again before the others were. If the
+    /// flight had begun, the source counts as stalled: it may go on when nobody else gives anything.
+    /// Whether it does.
+    pub fn handle_silence(&mut self) -> bool {
+        self.broke_off();
+        let Some(source) = self.whom.remove() else { return false };
+        if self.begun {
+            self.whom.note_stalled(source);
+        }
+        self.begun
     }
 
     fn broke_off(&mut self) {
         self.group.clear();
-        let source = self.sources.get(self.next % self.sources.len().max(1));
+        let source = self.whom.present();
         if let Some(voucher) = self.vouching.iter_mut().find(|voucher| Some(&voucher.source) == source) {
             voucher.broke_off = true;
         }
     }
 
-    /// The source has nothing to give, or has said nothing for too long: others are asked, and it not again before [`Flight::turn_to`].
-    pub fn handle_silence(&mut self) {
-        self.broke_off();
-        if !self.sources.is_empty() {
-            self.next %= self.sources.len();
-            self.sources.remove(self.next);
-        }
-    }
-
-    /// The source was caught at a lie: what it sent of the group is forgotten, and it is asked no more, unless by [`Flight::forgive`].
+    /// The source was caught at a lie. What it sent of the group is forgotten. It is not asked again,
+    /// but if its only lie was a wrong group, and another source has given that group since.
     pub fn handle_lie(&mut self, lie: Lie) {
         self.group.clear();
-        if !self.sources.is_empty() {
-            self.next %= self.sources.len();
-            let liar = self.sources.remove(self.next);
-            if lie == Lie::Group {
-                self.damaged.push((liar.clone(), self.offset));
-            }
-            self.shunned.push(liar);
+        let Some(liar) = self.whom.remove() else { return };
+        if lie == Lie::Group {
+            self.whom.note_damaged(liar.clone(), self.offset);
         }
+        self.whom.shun(liar);
     }
 
-    /// Nobody else gives anything: goes on with those who had one group wrong that another has given by now. `false` if there are none. So two damaged
-    /// copies make a good one; and the flight ends, because a source comes back only when the bytes are further than where it lied.
-    pub fn forgive(&mut self) -> bool {
-        let offset = self.offset;
-        let back: Vec<S> = self.damaged.extract_if(.., |(_, at)| *at < offset).map(|(source, _)| source).collect();
-        if back.is_empty() {
-            return false;
-        }
-        self.shunned.retain(|source| !back.contains(source));
-        self.turn_to(back);
-        true
-    }
-
-    /// All bytes are here and are not what they are called. The flight may begin again, once, without those on whose word alone it was; the one who has
-    /// certainly lied is returned, if there is one: who vouched alone. (Who follows an upstream withholds the end until it has checked the digest; but when
-    /// it breaks off for that and is asked for the rest, it gives that of another try: then the upstream may have lied, and it did not.)
-    /// `None` if it has begun again before, or if everything was as the ledger has it.
-    pub fn restart(&mut self) -> Option<Option<S>> {
-        if self.restarted || self.vouching.is_empty() {
+    /// All bytes are here and are not what they are called. The flight begins again, once, without
+    /// the sources on whose word alone it was. If it has begun again before, or if everything was as
+    /// the ledger has it, it is given up.
+    ///
+    /// Returns the source that has certainly lied, if there is one, and at what: the one that vouched
+    /// alone. A source that fills from an upstream and broke off on the way is not certain. It may
+    /// have found its upstream's bytes wrong, thrown them away and fetched them again in between.
+    pub fn handle_wrong_digest(&mut self) -> Option<(Source<N>, Lie)> {
+        if self.wrong != Wrong::Never || self.vouching.is_empty() {
+            self.wrong = Wrong::Again;
             return None;
         }
+        let lie = if self.groups.is_some() { Lie::Binding } else { Lie::Group };
         let mut vouching = std::mem::take(&mut self.vouching);
         let liar = match &vouching[..] {
-            [alone] if alone.knows || !alone.broke_off => Some(alone.source.clone()),
+            [alone] if alone.knows || !alone.broke_off => Some((alone.source.clone(), lie)),
             _ => None,
         };
         if self.groups.is_none() && vouching.iter().any(|voucher| !voucher.knows) {
             vouching.retain(|voucher| !voucher.knows);
         }
-        self.sources.retain(|source| !vouching.iter().any(|voucher| voucher.source == *source));
-        self.shunned.extend(vouching.into_iter().map(|voucher| voucher.source));
-        *self = Flight {
-            sources: std::mem::take(&mut self.sources),
-            shunned: std::mem::take(&mut self.shunned),
-            restarted: true,
-            ..Flight::new(Vec::new(), self.bound)
-        };
-        Some(liar)
+        self.whom.restart(vouching.into_iter().map(|voucher| voucher.source).collect());
+        (self.offset, self.size, self.groups) = (0, None, None);
+        self.group.clear();
+        (self.knows, self.begun) = (false, false);
+        self.wrong = Wrong::Once;
+        liar
     }
 
     /// What follows rests on the present source's word alone.
     fn vouch(&mut self) {
-        let Some(source) = self.sources.get(self.next % self.sources.len().max(1)) else { return };
+        let Some(source) = self.whom.present() else { return };
         match self.vouching.iter_mut().find(|voucher| voucher.source == *source) {
             Some(voucher) => voucher.knows &= self.knows,
             None => self.vouching.push(Voucher { source: source.clone(), knows: self.knows, broke_off: false }),

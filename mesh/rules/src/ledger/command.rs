@@ -12,6 +12,7 @@ use crate::words::digest::Digest;
 use crate::words::manifest::Referrer;
 use crate::words::moment::Timestamp;
 use crate::words::names::{Epoch, NodeId, OperationId, ProjectName, RepositoryName, Tag, UpstreamId};
+use crate::words::secret::Secret;
 
 /// The longest part of a name that builds of the first level read.
 const OLD_PART: usize = 128;
@@ -35,7 +36,7 @@ pub enum Command {
         /// The mesh's random name.
         mesh: u128,
         /// What tokens are signed with.
-        token_secret: Vec<u8>,
+        token_secret: Secret<Vec<u8>>,
         /// The first administrator's name and record.
         administrator: (String, User),
         /// The nodes it begins with.
@@ -185,7 +186,7 @@ pub enum Command {
         /// To this one.
         level: Level,
         /// What tokens are signed with from now on, sealed, if the mesh keeps it in the open until then.
-        token_secret: Vec<u8>,
+        token_secret: Secret<Vec<u8>>,
     },
 }
 

@@ -19,6 +19,7 @@ use crate::words::moment::Timestamp;
 use crate::words::names::{
     Epoch, NodeId, NodeName, OperationId, ProjectId, ProjectName, Region, RepositoryName, Revision, Tag, UpstreamId,
 };
+use crate::words::secret::Secret;
 
 /// What cannot be read: the storage failed, or a record is not what this version wrote.
 #[derive(Debug, thiserror::Error)]
@@ -191,7 +192,7 @@ impl NodeRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// Their password under argon2id, in PHC form.
-    pub password_hash: String,
+    pub password_hash: Secret,
     /// Whether they may do everything.
     pub administrator: bool,
 }
@@ -223,7 +224,7 @@ pub struct MeshRecord {
     /// When it was formed.
     pub formed: Timestamp,
     /// What tokens are signed with, the same on every node.
-    pub token_secret: Vec<u8>,
+    pub token_secret: Secret<Vec<u8>>,
 }
 
 /// A right to join, for so many nodes.

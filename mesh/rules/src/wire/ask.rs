@@ -20,6 +20,7 @@ use crate::ledger::records::NodeRecord;
 use crate::people::access::Scope;
 use crate::words::digest::Digest;
 use crate::words::names::{NodeId, RepositoryName, Revision, UpstreamId};
+use crate::words::secret::Secret;
 
 /// What one node asks another on a control stream: one question, one answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -108,7 +109,7 @@ pub enum Ask {
         /// The name.
         name: String,
         /// The password.
-        password: String,
+        password: Secret,
         /// What the client asked for.
         scopes: Vec<Scope>,
     },
@@ -176,7 +177,7 @@ pub enum Answer {
     /// See [`Ask::Referrers`].
     Referring(Referring),
     /// See [`Ask::Token`]; the token, and what it says. `None`: the name or the password is not right.
-    Token(Option<(String, Verdict)>),
+    Token(Option<(Secret, Verdict)>),
     /// See [`Ask::Renew`]: the new certificate (PEM), or why there is none.
     Renewed(Result<String, String>),
     /// See [`Ask::Present`]: who is up and who is down, as the replica that answers sees it, of the replicas and of the edges of the asker's region. Of

@@ -3,12 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::records::NodeRecord;
+use crate::words::secret::Secret;
 
 /// What a node shows to be let in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinRequest {
     /// The secret of its token.
-    pub secret: Vec<u8>,
+    pub secret: Secret<Vec<u8>>,
     /// Its certificate request (PEM), naming the identity it chose.
     pub certificate_request: String,
     /// Its record.
@@ -18,7 +19,7 @@ pub struct JoinRequest {
 impl JoinRequest {
     /// Whether each field is of a size and form that is worth a look at the ledger.
     pub fn check(&self) -> Result<(), &'static str> {
-        if self.secret.len() != SECRET {
+        if self.secret.expose().len() != SECRET {
             return Err("this is not the secret of a token");
         }
         if self.certificate_request.len() > 8 << 10 {
@@ -39,7 +40,7 @@ pub struct JoinGrant {
     /// The CA's certificate (PEM).
     pub authority: String,
     /// The CA's key (PEM): every replica can let others in, so that no single node is needed for it. `None` for an edge.
-    pub authority_key: Option<String>,
+    pub authority_key: Option<Secret>,
     /// The members so far.
     pub nodes: Vec<NodeRecord>,
 }

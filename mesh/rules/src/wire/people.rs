@@ -3,14 +3,15 @@
 use serde::{Deserialize, Serialize};
 
 use crate::people::access::{Identity, Scope};
+use crate::words::secret::Secret;
 
 /// What a client presented.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Credentials {
     /// Name and password.
-    Basic(String, String),
+    Basic(String, Secret),
     /// A token of this mesh.
-    Token(String),
+    Token(Secret),
 }
 
 /// Who that is: an identity, and with a token what it is good for.

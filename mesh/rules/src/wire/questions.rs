@@ -10,6 +10,7 @@ use crate::ledger::records::NodeRecord;
 use crate::people::access::Scope;
 use crate::words::digest::Digest;
 use crate::words::names::{NodeId, RepositoryName, Revision, UpstreamId};
+use crate::words::secret::Secret;
 
 /// What one node asks another, with the type of what it hears.
 pub trait Question: Send {
@@ -77,7 +78,7 @@ question!(Preheat { digest: Digest, via: Option<RepositoryName> } -> Result<(), 
     Ask::Preheat { digest, via }, Answer::Preheated(result) => result);
 question!(Referrers { repository: RepositoryName, subject: Digest, query: String } -> Referring,
     Ask::Referrers { repository, subject, query }, Answer::Referring(referring) => referring);
-question!(Token { name: String, password: String, scopes: Vec<Scope> } -> Option<(String, Verdict)>,
+question!(Token { name: String, password: Secret, scopes: Vec<Scope> } -> Option<(Secret, Verdict)>,
     Ask::Token { name, password, scopes }, Answer::Token(signed) => signed);
 question!(Renew { certificate_request: String } -> Result<String, String>,
     Ask::Renew { certificate_request }, Answer::Renewed(result) => result);

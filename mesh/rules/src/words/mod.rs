@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`digest`], [`names`] | names of bytes, and of everything else |
+//! | [`secret`] | passwords, tokens and keys, which are not printed |
 //! | [`moment`] | monotonic moments, wall-clock timestamps |
 //! | [`manifest`], [`platform`] | what a manifest refers to, and for which platforms the manifests of an index are |
 
@@ -11,3 +12,4 @@ pub mod manifest;
 pub mod moment;
 pub mod names;
 pub mod platform;
+pub mod secret;

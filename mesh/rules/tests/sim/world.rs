@@ -146,7 +146,7 @@ impl World {
         let user = User { password_hash: "x".into(), administrator: true };
         let nodes = ids.iter().map(node).collect();
         let commands = [
-            Command::FormMesh { mesh: 1, token_secret: vec![], administrator: ("admin".into(), user), nodes },
+            Command::FormMesh { mesh: 1, token_secret: vec![].into(), administrator: ("admin".into(), user), nodes },
             Command::CreateProject {
                 name: "demo".parse().unwrap(),
                 public: true,

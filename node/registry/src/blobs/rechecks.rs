@@ -8,6 +8,7 @@ use std::time::Duration;
 use ground::clock;
 use ground::supervise::Tasks;
 use parking_lot::Mutex;
+use rules::blobs::flight::Hurry;
 use rules::blobs::pacing::Class;
 use rules::words::digest::Digest;
 use rules::words::moment::Moment;
@@ -15,7 +16,7 @@ use tokio::sync::Semaphore;
 use tracing::{error, info};
 
 use crate::blobs::flights::{Flights, Sources};
-use crate::view::neighbours::{Hurry, Neighbours};
+use crate::view::neighbours::Neighbours;
 use store::Store;
 
 /// A copy is not looked at again for this long, whoever asks: each look reads the whole blob.
@@ -87,7 +88,7 @@ impl Rechecks {
     async fn replace(&self, digest: Digest) {
         metrics::counter!("atoll_blobs_damaged_total").increment(1);
         let cached = self.store.stock(&digest, None).is_ok_and(|stock| stock.cached);
-        let others = self.neighbours.holders(digest, Hurry::All).await;
+        let others = self.neighbours.holders(digest, Hurry::All, |_| true).await;
         if others.is_empty() {
             error!(%digest, "no other node that is up holds the damaged blob; its image has to be pushed again");
             return;

@@ -16,6 +16,7 @@ use rules::people::access::{Action, Identity, RegistryScope, allowed};
 use rules::wire::{Credentials, Verdict};
 use rules::words::digest::Digest;
 use rules::words::names::RepositoryName;
+use rules::words::secret::Secret;
 
 use tokio::sync::Semaphore;
 
@@ -89,14 +90,14 @@ impl From<ReadError> for AccessError {
 }
 
 /// What a client shows of itself.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Presented {
     /// Nothing.
     Nothing,
     /// A name and a password.
-    Password(String, String),
+    Password(String, Secret),
     /// A token.
-    Token(String),
+    Token(Secret),
     /// Something that is neither.
     Unreadable,
 }
@@ -110,16 +111,16 @@ impl Presented {
                 Some((name, password)) => Presented::Password(name, password),
                 None => Presented::Unreadable,
             },
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Presented::Token(token.trim().to_owned()),
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Presented::Token(token.trim().into()),
             _ => Presented::Unreadable,
         }
     }
 }
 
-fn decode_basic(value: &str) -> Option<(String, String)> {
+fn decode_basic(value: &str) -> Option<(String, Secret)> {
     let bytes = BASE64_STANDARD.decode(value.trim()).ok()?;
     let text = String::from_utf8(bytes).ok()?;
-    text.split_once(':').map(|(name, password)| (name.to_owned(), password.to_owned()))
+    text.split_once(':').map(|(name, password)| (name.to_owned(), password.into()))
 }
 
 /// Checks credentials.
@@ -207,23 +208,22 @@ impl Access {
 
     /// The identity behind a name and a password, if they are right. A right one is remembered by its hash together with the
     /// record it was checked against, so that a changed password is noticed at once.
-    pub async fn check_password(&self, name: &str, password: &str) -> Result<Option<Identity>, AccessError> {
+    pub async fn check_password(&self, name: &str, password: &Secret) -> Result<Option<Identity>, AccessError> {
         if let Records::Edge(edge) = &self.records {
-            let verdict = edge.identify(Credentials::Basic(name.into(), password.into())).await?;
+            let verdict = edge.identify(Credentials::Basic(name.into(), password.clone())).await?;
             return Ok(verdict.map(|(identity, _)| identity));
         }
         let read = self.records.read(|r| Ok((r.record::<User>(&key::user(name))?, r.get(&key::mesh())?.is_some())));
         let ((user, mesh_known), _) = read.await?;
         let Some(user) = user else { return if mesh_known { Ok(None) } else { Err(not_yet()) } };
-        let proof = Digest::sha256(format!("{name}\0{password}\0{}", user.password_hash).as_bytes());
+        let (hash, password) = (user.password_hash, password.clone());
+        let proof = Digest::sha256(format!("{name}\0{}\0{}", password.expose(), hash.expose()).as_bytes());
         if let Some(identity) = self.proven.lock().get(&proof) {
             return Ok(Some(identity.clone()));
         }
-        let (hash, password) = (user.password_hash.clone(), password.to_owned());
         // argon2 takes tens of milliseconds and megabytes on purpose: guesses must queue, not fill the machine
         let _turn = self.checking.acquire().await.map_err(|e| AccessError::Internal(e.to_string()))?;
-        let right =
-            blocking(move || Argon2::default().verify_password(password.as_bytes(), hash.as_str()).is_ok()).await;
+        let right = blocking(move || verify(&password, &hash)).await;
         if !right.unwrap_or(false) || !user.administrator {
             metrics::counter!("atoll_logins_refused_total").increment(1);
             return Ok(None);
@@ -277,12 +277,16 @@ fn not_yet() -> AccessError {
     AccessError::Unchecked("this node has not learnt of its mesh yet; ask again in a moment".into())
 }
 
+fn verify(password: &Secret, hash: &Secret) -> bool {
+    Argon2::default().verify_password(password.expose().as_bytes(), hash.expose().as_str()).is_ok()
+}
+
 /// The stored form of a password.
-pub fn hash_password(password: &str) -> Result<String, String> {
+pub fn hash_password(password: &Secret) -> Result<Secret, String> {
     let salt: [u8; 16] = rand::random();
     let hash: argon2::PasswordHash =
-        Argon2::default().hash_password_with_salt(password.as_bytes(), &salt).map_err(|e| e.to_string())?;
-    Ok(hash.to_string())
+        Argon2::default().hash_password_with_salt(password.expose().as_bytes(), &salt).map_err(|e| e.to_string())?;
+    Ok(hash.to_string().into())
 }
 
 #[cfg(test)]
@@ -291,10 +295,21 @@ mod tests {
 
     #[test]
     fn a_password_checks_against_its_own_hash_only() {
-        let hash = hash_password("secret").unwrap();
-        let check = |p: &str| Argon2::default().verify_password(p.as_bytes(), hash.as_str()).is_ok();
-        assert!(check("secret"));
-        assert!(!check("other"));
+        let hash = hash_password(&"secret".into()).unwrap();
+        assert!(verify(&"secret".into(), &hash));
+        assert!(!verify(&"other".into(), &hash));
+    }
+
+    #[test]
+    fn what_a_client_shows_is_not_printed() {
+        for (written, shown) in [
+            (format!("Basic {}", BASE64_STANDARD.encode("admin:hidden-word")), r#"Password("admin", (secret))"#),
+            ("Bearer hidden-word".to_owned(), "Token((secret))"),
+        ] {
+            assert_eq!(format!("{:?}", Presented::read(Some(&written))), shown);
+        }
+        let issued = Issued { token: "hidden-word".into(), at: Default::default(), lasts: Default::default() };
+        assert!(!format!("{issued:?}").contains("hidden-word"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use rules::people::access::{Action, Identity, RegistryScope, Scope, allowed};
 use rules::proxies::mirror::Asked;
 use rules::wire::{Credentials, Verdict};
 use rules::words::moment::Timestamp;
+use rules::words::secret::Secret;
 use serde::{Deserialize, Serialize};
 
 use super::{Access, AccessError, not_yet};
@@ -65,9 +66,10 @@ impl TokenRequest {
 }
 
 /// A token that was given out.
+#[derive(Clone, Debug)]
 pub struct Issued {
     /// The token.
-    pub token: String,
+    pub token: Secret,
     /// Since when it is good, in whole seconds.
     pub at: Timestamp,
     /// For how long.
@@ -80,7 +82,7 @@ impl Access {
     pub async fn issue(
         &self,
         request: TokenRequest,
-        credentials: Option<(String, String)>,
+        credentials: Option<(String, Secret)>,
         host: Option<&str>,
     ) -> Result<Issued, AccessError> {
         let TokenRequest { repositories, registry } = request;
@@ -108,9 +110,9 @@ impl Access {
     pub async fn token_for(
         &self,
         name: &str,
-        password: &str,
+        password: &Secret,
         scopes: &[Scope],
-    ) -> Result<Option<(String, Verdict)>, AccessError> {
+    ) -> Result<Option<(Secret, Verdict)>, AccessError> {
         let Some(identity) = self.check_password(name, password).await? else { return Ok(None) };
         let (token, granted) = self.sign(&identity, scopes, &[], clock::timestamp()).await?;
         Ok(Some((token, (identity, Some(granted)))))
@@ -123,7 +125,7 @@ impl Access {
         scopes: &[Scope],
         registry: &[RegistryScope],
         now: Timestamp,
-    ) -> Result<(String, Vec<Scope>), AccessError> {
+    ) -> Result<(Secret, Vec<Scope>), AccessError> {
         let (granted, secret) = self.grant(identity, scopes).await?;
         let now = now.0 / 1000;
         let claims = Claims {
@@ -135,9 +137,10 @@ impl Access {
             access: granted,
             registry: if matches!(identity, Identity::Administrator(_)) { registry.to_vec() } else { Vec::new() },
         };
-        let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(&secret))
-            .map_err(|e| AccessError::Internal(e.to_string()))?;
-        Ok((token, claims.access))
+        let token =
+            jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(secret.expose()))
+                .map_err(|e| AccessError::Internal(e.to_string()))?;
+        Ok((token.into(), claims.access))
     }
 
     /// What `scope` may be about: clients take it from the challenge, which names a repository of this mesh, or make it of the names that they know, which
@@ -152,7 +155,7 @@ impl Access {
     }
 
     /// What of `scopes` the identity may have, and the secret to sign that with.
-    async fn grant(&self, identity: &Identity, scopes: &[Scope]) -> Result<(Vec<Scope>, Vec<u8>), AccessError> {
+    async fn grant(&self, identity: &Identity, scopes: &[Scope]) -> Result<(Vec<Scope>, Secret<Vec<u8>>), AccessError> {
         let (granted, _) = self
             .records
             .read(|records| {
@@ -166,7 +169,7 @@ impl Access {
                     }
                 }
                 if let Records::Edge(_) = &self.records {
-                    return Ok(Some((granted, self.edge_secret.to_vec())));
+                    return Ok(Some((granted, self.edge_secret.to_vec().into())));
                 }
                 let mesh = records.record::<MeshRecord>(&key::mesh())?;
                 Ok(mesh.map(|mesh| (granted, mesh.token_secret)))
@@ -177,13 +180,13 @@ impl Access {
     }
 
     /// Whom a token was given to, and for what; `None` if it is not a good one.
-    pub(super) async fn check_token(&self, token: &str) -> Result<Option<(Identity, TokenReach)>, AccessError> {
+    pub(super) async fn check_token(&self, token: &Secret) -> Result<Option<(Identity, TokenReach)>, AccessError> {
         if let Records::Edge(edge) = &self.records {
             // one of its own; or one that a replica signed, which only a replica can check, or another edge, which nobody else can
             if let Some(own) = decode(token, &self.edge_secret) {
                 return Ok(Some(own));
             }
-            let verdict = edge.identify(Credentials::Token(token.into())).await?;
+            let verdict = edge.identify(Credentials::Token(token.clone())).await?;
             // a replica tells an edge of repositories only
             let reach = |scopes: Option<Vec<Scope>>| TokenReach {
                 repositories: scopes.unwrap_or_default(),
@@ -193,26 +196,26 @@ impl Access {
         }
         let (mesh, _) = self.records.read(|records| records.record::<MeshRecord>(&key::mesh())).await?;
         let mesh = mesh.ok_or_else(not_yet)?;
-        Ok(decode(token, &self.token_key(&mesh.token_secret)?))
+        Ok(decode(token, self.token_key(&mesh.token_secret)?.expose()))
     }
 
     /// The key behind what the ledger keeps. An edge signs with its own.
-    fn token_key(&self, kept: &[u8]) -> Result<Vec<u8>, AccessError> {
+    fn token_key(&self, kept: &Secret<Vec<u8>>) -> Result<Secret<Vec<u8>>, AccessError> {
         match &self.records {
-            Records::Edge(_) => Ok(kept.to_vec()),
+            Records::Edge(_) => Ok(kept.clone()),
             Records::Ledger(_) => self.secrets.token_key(kept).map_err(|e| AccessError::Internal(e.to_string())),
         }
     }
 }
 
 /// Whom a token was given to, and for what, if it was signed with `secret` and is still good.
-fn decode(token: &str, secret: &[u8]) -> Option<(Identity, TokenReach)> {
+fn decode(token: &Secret, secret: &[u8]) -> Option<(Identity, TokenReach)> {
     let mut validation = Validation::new(Algorithm::HS256);
     // it is good for as long as it says, and not for the minute more that the library would give it
     validation.leeway = 0;
     validation.set_audience(&[SERVICE]);
     validation.set_issuer(&[SERVICE]);
-    let token = jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_secret(secret), &validation).ok()?;
+    let token = jsonwebtoken::decode::<Claims>(token.expose(), &DecodingKey::from_secret(secret), &validation).ok()?;
     let Claims { sub, access, registry, .. } = token.claims;
     let anonymous = sub == Identity::Anonymous.name();
     let identity = if anonymous { Identity::Anonymous } else { Identity::Administrator(sub) };
@@ -230,7 +233,7 @@ mod tests {
             let (iss, aud, sub) = (SERVICE.to_owned(), SERVICE.to_owned(), "admin".to_owned());
             let claims = Claims { iss, aud, sub, exp, iat: now - LIFETIME, access: Vec::new(), registry: Vec::new() };
             let key = EncodingKey::from_secret(b"secret");
-            jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap()
+            Secret::from(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap())
         };
         assert!(decode(&until(now + LIFETIME), b"secret").is_some());
         assert_eq!(decode(&until(now - 5), b"secret"), None);

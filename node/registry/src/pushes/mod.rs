@@ -2,3 +2,4 @@
 
 pub mod receiving;
 pub mod sessions;
+mod underway;

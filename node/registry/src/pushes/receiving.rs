@@ -101,7 +101,7 @@ impl Sessions {
         let Ticket { repository, copying, .. } = ticket;
         self.store.seal(ingest, digest, Some((&repository, grant))).await.map_err(UploadError::from)?;
         self.seal_copies(digest, copying);
-        self.settled(digest, COPY_WAIT).await;
+        self.settled([digest], COPY_WAIT).await;
         drop(ending);
         Ok(())
     }

@@ -10,9 +10,10 @@ use rules::members::placement;
 use rules::words::digest::{Algorithm, Digest};
 use rules::words::moment::Moment;
 use rules::words::names::RepositoryName;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tracing::info;
 
+use super::underway::Underway;
 use crate::blobs::copies::{Copies, Copying};
 use store::{Ingest, Store, StoreError};
 
@@ -49,7 +50,7 @@ pub struct Sessions {
     max_open: usize,
     expire_after: Duration,
     open: Mutex<HashMap<String, Session>>,
-    copying: Mutex<HashMap<Digest, watch::Receiver<bool>>>,
+    underway: Underway,
 }
 
 struct Session {
@@ -99,7 +100,8 @@ impl Ticket {
 impl Sessions {
     /// None yet.
     pub fn new(store: Arc<Store>, copies: Arc<Copies>, max_open: usize, expire_after: Duration) -> Arc<Self> {
-        Arc::new(Sessions { store, copies, max_open, expire_after, open: Mutex::default(), copying: Mutex::default() })
+        let (open, underway) = Default::default();
+        Arc::new(Sessions { store, copies, max_open, expire_after, open, underway })
     }
 
     /// Begins one and gives it to the caller's request.
@@ -220,8 +222,7 @@ impl Sessions {
         if copying.is_empty() {
             return;
         }
-        let (done, waiting) = watch::channel(false);
-        self.copying.lock().insert(digest, waiting);
+        let done = self.underway.begin(digest);
         let sessions = self.clone();
         self.copies.tasks.spawn("copy.seal", async move {
             let sealed = copying.into_iter().map(|copy| async {
@@ -238,16 +239,13 @@ impl Sessions {
                 }
             });
             futures::future::join_all(sealed).await;
-            sessions.copying.lock().remove(&digest);
-            done.send_replace(true);
+            sessions.underway.end(&digest, &done);
         });
     }
 
-    /// Waits until the copies of `digest` that began with its upload have ended, well or not, at most `deadline`.
-    pub async fn settled(&self, digest: Digest, deadline: Duration) {
-        let waiting = self.copying.lock().get(&digest).cloned();
-        if let Some(mut waiting) = waiting {
-            let _ = tokio::time::timeout(deadline, waiting.wait_for(|done| *done)).await;
-        }
+    /// Waits until the copies of all `digests` that began with their uploads have ended, well or not:
+    /// at most `deadline`, however many they are.
+    pub async fn settled(&self, digests: impl IntoIterator<Item = Digest>, deadline: Duration) {
+        self.underway.ended(digests, tokio::time::sleep(deadline)).await;
     }
 }

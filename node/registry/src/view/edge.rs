@@ -22,6 +22,7 @@ use rules::wire::questions::{self, Question};
 use rules::wire::{self, Credentials, Found, Lookup, MAX_QUESTIONS, Query, Verdict};
 use rules::words::moment::{Moment, Timestamp};
 use rules::words::names::{NodeId, Region};
+use rules::words::secret::Secret;
 use tracing::{debug, info, warn};
 
 use super::kept::KeptAnswers;
@@ -288,7 +289,7 @@ impl EdgeRecords {
     }
 
     /// A token that a replica signs for whoever has this name and password; `None` if none does now. What it says is kept as a verdict is.
-    pub async fn token(&self, name: String, password: String, scopes: Vec<Scope>) -> Option<String> {
+    pub async fn token(&self, name: String, password: Secret, scopes: Vec<Scope>) -> Option<Secret> {
         if self.cut_off() {
             return None;
         }

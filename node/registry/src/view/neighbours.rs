@@ -8,6 +8,7 @@ use futures::future::{FutureExt, join_all};
 use futures::stream::{FuturesUnordered, StreamExt};
 use mesh::links::Links;
 use mesh::members::Members;
+use rules::blobs::flight::Hurry;
 use rules::blobs::holding::Stock;
 use rules::ledger::records::{Look, NodeRecord, Role, key};
 use rules::members::placement::{self, Candidate};
@@ -34,14 +35,6 @@ pub struct Neighbours {
 
 /// So many edges are asked for a blob that no replica holds.
 const EDGES_ASKED: usize = 8;
-/// How many holders of a blob are waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hurry {
-    /// The first to answer.
-    First,
-    /// All that answer in time.
-    All,
-}
 
 /// How long others may take once one has said that it holds a blob.
 const GRACE: Duration = Duration::from_millis(5);
@@ -119,15 +112,21 @@ impl Neighbours {
     }
 
     /// Live nodes that hold `digest`, the nearest first: replicas, and if none does, edges of this region (a few of them). [`Hurry::First`] waits for no more
-    /// than the first that say so, which are about the nearest: a node that has just died must not keep their word waiting.
-    pub async fn holders(&self, digest: Digest, hurry: Hurry) -> Vec<NodeId> {
+    /// than the first that say so and are `trusted`, which are about the nearest: a node that has just died must not
+    /// keep their word waiting, and one that lied lately must not be all that a client gets for being quick.
+    pub async fn holders(
+        &self,
+        digest: Digest,
+        hurry: Hurry,
+        trusted: impl Fn(NodeId) -> bool,
+    ) -> Vec<NodeId> {
         let region_of: BTreeMap<NodeId, Region> = self.alive().into_iter().map(|c| (c.id, c.region)).collect();
         let replicas = region_of.keys().copied().filter(|id| *id != self.me).collect();
-        let mut holders = self.who_holds(replicas, digest, hurry).await;
+        let mut holders = self.who_holds(replicas, digest, hurry, &trusted).await;
         if holders.is_empty() {
             let edges = self.region_alive().into_iter().filter(|c| c.role == Role::Edge && c.id != self.me);
             let some = placement::ranked(&digest, edges.map(|c| c.id)).into_iter().take(EDGES_ASKED).collect();
-            holders = self.who_holds(some, digest, hurry).await;
+            holders = self.who_holds(some, digest, hurry, &trusted).await;
         }
         holders.sort_by_key(|node| {
             let near = region_of.get(node) == Some(&self.region);
@@ -142,7 +141,7 @@ impl Neighbours {
         let others = self.alive().into_iter().map(|c| c.id).filter(|id| *id != self.me);
         let near: Vec<_> = others.filter_map(|id| Some((id, self.links.round_trip(id)?))).collect();
         let Some(presumed) = placement::presumed(kept_by, &near) else { return Vec::new() };
-        let asked = self.who_holds(presumed.nearer, digest, Hurry::First);
+        let asked = self.who_holds(presumed.nearer, digest, Hurry::First, &|_| true);
         let mut holders = tokio::time::timeout(presumed.round_trip, asked).await.unwrap_or_default();
         if holders.is_empty() {
             holders.push(presumed.node);
@@ -150,7 +149,13 @@ impl Neighbours {
         holders
     }
 
-    async fn who_holds(&self, nodes: Vec<NodeId>, digest: Digest, hurry: Hurry) -> Vec<NodeId> {
+    async fn who_holds(
+        &self,
+        nodes: Vec<NodeId>,
+        digest: Digest,
+        hurry: Hurry,
+        trusted: &impl Fn(NodeId) -> bool,
+    ) -> Vec<NodeId> {
         let question = Have { digests: vec![digest], repository: None };
         let mut answers: FuturesUnordered<_> = nodes
             .into_iter()
@@ -158,7 +163,8 @@ impl Neighbours {
             .collect();
         let mut holders = Vec::new();
         loop {
-            let patience = if hurry == Hurry::All || holders.is_empty() { HAVE } else { GRACE };
+            let enough = hurry == Hurry::First && holders.iter().any(|node| trusted(*node));
+            let patience = if enough { GRACE } else { HAVE };
             match tokio::time::timeout(patience, answers.next()).await {
                 Ok(Some((node, Ok(stock)))) if stock.first().is_some_and(|s| s.held.is_some()) => {
                     holders.push(node);

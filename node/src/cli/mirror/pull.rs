@@ -9,6 +9,7 @@ use http::{Method, StatusCode, Uri};
 use rules::words::digest::{Digest, Hasher};
 use rules::words::manifest::{Manifest, media_type};
 use rules::words::platform::Index;
+use rules::words::secret::Secret;
 
 use super::image::{Image, Way, verify};
 use crate::cli::client::{ApiAnswer, Call, Client};
@@ -44,7 +45,8 @@ struct Pull<'a> {
     client: Client,
     way: &'a Way,
     image: &'a Image,
-    token: Option<String>,
+    /// The value of `Authorization`.
+    token: Option<Secret>,
     bytes: u64,
 }
 
@@ -122,7 +124,7 @@ impl Pull<'_> {
                 method: method.clone(),
                 path: &path,
                 host: self.way.host.as_deref(),
-                authorization: self.token.as_deref(),
+                authorization: self.token.as_ref(),
                 accept: if what.starts_with("manifests/") { &ACCEPTED } else { &[] },
                 body: bytes::Bytes::new(),
             };
@@ -146,7 +148,7 @@ impl Pull<'_> {
     }
 
     /// Gets a token as the challenge of `answer` wants it.
-    async fn fetch_token(&self, answer: &ApiAnswer) -> Result<String, String> {
+    async fn fetch_token(&self, answer: &ApiAnswer) -> Result<Secret, String> {
         let challenges = parse(answer.headers.get_all("www-authenticate").iter().filter_map(|v| v.to_str().ok()));
         let bearer = challenges.into_iter().find_map(|challenge| match challenge {
             Challenge::Bearer { realm, service, scope } => Some((realm, service, scope)),
@@ -173,7 +175,7 @@ impl Pull<'_> {
         let body = answer.whole().await.map_err(failed)?;
         let told: serde_json::Value = serde_json::from_slice(&body).map_err(|e| e.to_string())?;
         let token = told["token"].as_str().ok_or_else(|| format!("{realm} gives no token"))?;
-        Ok(format!("Bearer {token}"))
+        Ok(format!("Bearer {token}").into())
     }
 }
 

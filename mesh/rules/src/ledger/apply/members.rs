@@ -8,19 +8,20 @@ use crate::ledger::records::{
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
 use crate::words::names::NodeId;
+use crate::words::secret::Secret;
 
 pub(super) fn form<R: WriteRecords>(
     records: &mut R,
     at: Timestamp,
     mesh: u128,
-    token_secret: &[u8],
+    token_secret: &Secret<Vec<u8>>,
     (name, user): &(String, User),
     nodes: &[NodeRecord],
 ) -> Result<Outcome, RecordError> {
     if records.get(&key::mesh())?.is_some() {
         return Ok(Outcome::Exists);
     }
-    let record = MeshRecord { id: mesh, formed: at, token_secret: token_secret.to_vec() };
+    let record = MeshRecord { id: mesh, formed: at, token_secret: token_secret.clone() };
     records.put(&key::mesh(), &encode(&record)?)?;
     records.put(&key::user(name), &encode(user)?)?;
     for node in nodes {
@@ -116,7 +117,7 @@ pub(super) fn change<R: WriteRecords>(records: &mut R, node: &NodeRecord) -> Res
 pub(super) fn raise_level<R: WriteRecords>(
     records: &mut R,
     level: Level,
-    token_secret: &[u8],
+    token_secret: &Secret<Vec<u8>>,
 ) -> Result<Outcome, RecordError> {
     if level > Level::NEWEST {
         let reason = "this build does not support the feature level that the mesh was raised to; start a newer one";
@@ -128,8 +129,8 @@ pub(super) fn raise_level<R: WriteRecords>(
     }
     let Some(mesh) = records.record::<MeshRecord>(&key::mesh())? else { return Ok(Outcome::NotFound) };
     records.put(&key::level(), &encode(&level)?)?;
-    if current < Level::ROLES && !token_secret.is_empty() {
-        records.put(&key::mesh(), &encode(&MeshRecord { token_secret: token_secret.to_vec(), ..mesh })?)?;
+    if current < Level::ROLES && !token_secret.expose().is_empty() {
+        records.put(&key::mesh(), &encode(&MeshRecord { token_secret: token_secret.clone(), ..mesh })?)?;
     }
     Ok(Outcome::Done)
 }

@@ -20,7 +20,8 @@ impl Ledger {
         let mut ledger = Ledger { records: MemoryRecords::default(), revision: 0 };
         let nodes = (1..=3).map(node).collect();
         let user = User { password_hash: "x".into(), administrator: true };
-        let form = Command::FormMesh { mesh: 1, token_secret: vec![1], administrator: ("admin".into(), user), nodes };
+        let form =
+            Command::FormMesh { mesh: 1, token_secret: vec![1].into(), administrator: ("admin".into(), user), nodes };
         assert_eq!(ledger.run(form), Outcome::Done);
         assert_eq!(ledger.run(create("demo")), Outcome::Done);
         ledger
@@ -435,7 +436,7 @@ fn what_builds_of_the_first_level_cannot_read_is_not_proposed_before_the_level_o
 }
 
 fn raise(level: Level) -> Command {
-    Command::RaiseLevel { level, token_secret: b"sealed".to_vec() }
+    Command::RaiseLevel { level, token_secret: b"sealed".to_vec().into() }
 }
 
 fn join(id: u64, name: &str, secret: &[u8]) -> Command {
@@ -454,7 +455,10 @@ fn the_level_only_grows_and_seals_the_key_of_the_tokens_once() {
     assert_eq!(ledger.records.level().unwrap(), Level::FIRST);
     assert_eq!(ledger.run(raise(Level::ROLES)), Outcome::Done);
     let mesh = |ledger: &Ledger| ledger.records.record::<MeshRecord>(&key::mesh()).unwrap().unwrap();
-    assert_eq!((ledger.records.level().unwrap(), mesh(&ledger).token_secret), (Level::ROLES, b"sealed".to_vec()));
+    assert_eq!(
+        (ledger.records.level().unwrap(), mesh(&ledger).token_secret),
+        (Level::ROLES, b"sealed".to_vec().into())
+    );
     assert_eq!(ledger.run(raise(Level::FIRST)), Outcome::Exists);
     assert_eq!(ledger.run(raise(Level::ROLES)), Outcome::Exists);
     assert_eq!(ledger.records.level().unwrap(), Level::ROLES);

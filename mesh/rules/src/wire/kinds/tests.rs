@@ -76,7 +76,7 @@ fn node() -> NodeRecord {
 }
 
 fn join() -> JoinRequest {
-    JoinRequest { secret: vec![7; SECRET], certificate_request: "request".into(), node: node() }
+    JoinRequest { secret: vec![7; SECRET].into(), certificate_request: "request".into(), node: node() }
 }
 
 #[test]
@@ -106,15 +106,15 @@ fn a_stranger_is_read_for_a_join_of_sane_fields_and_nothing_else() {
         change(&mut request);
         assert!(decode_join(&frame(request)).is_err());
     };
-    refused(|r| r.secret = vec![7; SECRET + 1]);
-    refused(|r| r.secret.clear());
+    refused(|r| r.secret = vec![7; SECRET + 1].into());
+    refused(|r| r.secret = Vec::new().into());
     refused(|r| r.certificate_request = "x".repeat(9 << 10));
     refused(|r| r.node.url = format!("http://{}", "x".repeat(600)));
     refused(|r| r.node.url = "http://a\u{1b}[2J".into());
     refused(|r| r.node.url = "ftp://a".into());
     refused(|r| r.node.url = String::new());
     refused(|r| r.node.address = ([10, 0, 0, 1], 0).into());
-    refused(|r| r.secret = vec![7; SMALL]);
+    refused(|r| r.secret = vec![7; SMALL].into());
     let mut longer = frame(join());
     longer.resize(SMALL + 1, 0);
     assert!(matches!(decode_join(&longer), Err(NotRead::TooLong { .. })));

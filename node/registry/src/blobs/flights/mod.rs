@@ -22,6 +22,7 @@ use std::time::Duration;
 use ground::supervise::Tasks;
 use mesh::transfer::TransferTerms;
 use parking_lot::Mutex;
+use rules::blobs::flight::{First, Hurry, Source};
 use rules::blobs::holding::Held;
 use rules::blobs::pacing::Class;
 use rules::members::placement;
@@ -32,12 +33,11 @@ use tracing::debug;
 pub use arriving::{Arriving, Begun};
 
 use refusals::Refusals;
-use source::Source;
 
 use crate::blobs::liars::Liars;
 use crate::blobs::transfers::Transfers;
 use crate::upstreams::Upstreams;
-use crate::view::neighbours::{Hurry, Neighbours};
+use crate::view::neighbours::Neighbours;
 use store::Store;
 
 /// Why a blob could not be had.
@@ -74,15 +74,14 @@ pub enum Sources {
     Told(Vec<NodeId>),
 }
 
-/// How the first sources of a flight were come by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
-    /// They were told, or the region's fetcher is to have it.
-    Named,
-    /// They kept it when it was pushed.
-    Presumed,
-    /// All were asked who holds it.
-    Asked,
+impl Sources {
+    /// The proxy repository whose upstream has the blob, if it may be asked.
+    fn via(&self) -> Option<&RepositoryName> {
+        match self {
+            Sources::Find { via } | Sources::Holders { via } => via.as_ref(),
+            Sources::Told(_) => None,
+        }
+    }
 }
 
 /// All flights of this node.
@@ -172,10 +171,10 @@ impl Flights {
         Ok(held)
     }
 
-    /// The sources to try first, peers that lied lately the last; and how they were come by.
-    async fn sources(&self, digest: Digest, sources: &Sources, kept_by: &[NodeId]) -> (Vec<Source>, Found) {
+    /// Whom to ask first, peers that lied lately the last.
+    async fn first_sources(&self, digest: Digest, sources: &Sources, kept_by: &[NodeId]) -> First<NodeId> {
         let me = self.neighbours.me;
-        let mut told: Vec<Source> = match sources {
+        let mut told: Vec<Source<NodeId>> = match sources {
             Sources::Find { .. } => {
                 let fetcher = placement::fetcher(&digest, &self.neighbours.region, &self.neighbours.region_alive());
                 let fetcher = fetcher.filter(|f| *f != me && !self.liars.demoted(*f));
@@ -188,27 +187,25 @@ impl Flights {
         };
         self.liars.order(&mut told, Source::peer);
         if !told.is_empty() {
-            return (told, Found::Named);
+            return First::Named(told);
         }
-        let mut presumed = self.neighbours.presumed_holders(digest, kept_by).await;
+        let trusted: Vec<NodeId> = kept_by.iter().copied().filter(|node| !self.liars.demoted(*node)).collect();
+        let mut presumed = self.neighbours.presumed_holders(digest, &trusted).await;
         presumed.retain(|node| !self.liars.demoted(*node));
         if presumed.is_empty() {
-            return (self.last_sources(digest, sources, Hurry::First).await, Found::Asked);
+            return First::Named(Vec::new());
         }
-        (presumed.into_iter().map(|node| Source::Peer { node, fill: false }).collect(), Found::Presumed)
+        First::Presumed(presumed.into_iter().map(|node| Source::Peer { node, fill: false }).collect())
     }
 
-    /// The sources when nobody else is to fetch for this node: holders; if there are none, whoever of the whole mesh fetches from the upstream; then the
-    /// upstream itself.
-    async fn last_sources(&self, digest: Digest, sources: &Sources, hurry: Hurry) -> Vec<Source> {
-        let holders = self.neighbours.holders(digest, hurry).await;
-        let mut found: Vec<Source> = holders.into_iter().map(|node| Source::Peer { node, fill: false }).collect();
+    /// The sources when nobody else is to fetch for this node: the holders. If there are none, the
+    /// nodes of the whole mesh that fetch from the upstream; then the upstream itself.
+    async fn last_sources(&self, digest: Digest, sources: &Sources, hurry: Hurry) -> Vec<Source<NodeId>> {
+        let holders = self.neighbours.holders(digest, hurry, |node| !self.liars.demoted(node)).await;
+        let mut found: Vec<Source<NodeId>> =
+            holders.into_iter().map(|node| Source::Peer { node, fill: false }).collect();
         self.liars.order(&mut found, Source::peer);
-        let via = match sources {
-            Sources::Find { via } | Sources::Holders { via } => via.as_ref(),
-            Sources::Told(_) => None,
-        };
-        if let Some(via) = via {
+        if let Some(via) = sources.via() {
             let alive = self.neighbours.alive().into_iter().map(|c| c.id);
             if found.is_empty() {
                 // the next in rank stands in for one that has just died, so that not everybody turns to the upstream; nobody asks whom it outranks

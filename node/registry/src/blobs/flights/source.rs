@@ -4,38 +4,11 @@ use bytes::Bytes;
 use mesh::links::LinkError;
 use mesh::transfer;
 use rules::blobs::flight::Claim;
-use rules::words::names::{NodeId, RepositoryName};
 
 use upstream::{BlobStream, UpstreamError};
 
 /// Bytes are written and published in pieces of about this size.
 const PIECE: usize = 256 << 10;
-
-/// Where a blob's bytes may come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Source {
-    Peer {
-        node: NodeId,
-        /// Whether it is to fetch the blob itself if it lacks it.
-        fill: bool,
-    },
-    /// The upstream of this proxy repository.
-    Upstream(RepositoryName),
-}
-
-impl Source {
-    pub(super) fn peer(&self) -> Option<NodeId> {
-        match self {
-            Source::Peer { node, .. } => Some(*node),
-            Source::Upstream(_) => None,
-        }
-    }
-
-    /// Whether it is the same one, however it is asked.
-    pub(super) fn is(&self, other: &Source) -> bool {
-        self == other || (self.peer().is_some() && self.peer() == other.peer())
-    }
-}
 
 /// A blob that is arriving from one source.
 pub(super) enum Incoming {

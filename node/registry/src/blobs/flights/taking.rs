@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use ground::clock;
 use mesh::transfer::{self, Wanted};
-use rules::blobs::flight::{Flight, Judgement, Step};
+use rules::blobs::flight::{Flight, Judgement, Request, Source};
 use rules::blobs::reputation::Lie;
 use rules::words::digest::Digest;
 use rules::words::names::NodeId;
@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use super::arriving::Landing;
 use super::fetching::{Fetching, store_error};
-use super::source::{Batch, FetchError, Incoming, Source, Then, next_batch};
+use super::source::{Batch, FetchError, Incoming, Then, next_batch};
 use super::{Arriving, FlightError, Flights};
 use crate::blobs::transfers::Direction;
 use store::Ingest;
@@ -22,22 +22,21 @@ const WITHHELD: u64 = 64 << 10;
 
 impl Flights {
     /// Begins to fetch from one source.
-    async fn begin(&self, fetching: &Fetching, source: &Source, offset: u64) -> Result<Answer, FetchError> {
+    async fn begin(&self, fetching: &Fetching, request: &Request<NodeId>) -> Result<Answer, FetchError> {
         let digest = fetching.digest;
-        match source {
+        let &Request { offset, list, direct, presumed, .. } = request;
+        match &request.source {
             Source::Peer { node, fill } => {
-                let (via, list) = (fetching.via.clone(), fetching.flight.wants_list());
-                let direct = fetching.named.contains(node);
-                let wanted = Wanted { digest, offset, fill: *fill, via, list, direct, class: fetching.class };
+                let (via, class) = (fetching.via.clone(), fetching.class);
+                let wanted = Wanted { digest, offset, fill: *fill, via, list, direct, class };
                 let mut terms = self.terms;
-                if fetching.presumed {
-                    // it was not asked whether it is there: others have to be turned to while a client still waits
+                if presumed {
                     terms.first_byte = terms.first_byte.min(terms.source_stall);
                 }
                 let fetch = transfer::fetch(&self.neighbours.links, *node, wanted, terms);
                 Ok(match fetch.await? {
                     transfer::Fetching::Found(fetch) => Answer::Found(Incoming::Peer(fetch)),
-                    transfer::Fetching::Elsewhere(other) => Answer::Elsewhere { named_by: *node, other },
+                    transfer::Fetching::Elsewhere(other) => Answer::Elsewhere(other),
                     transfer::Fetching::Missing => Answer::Nothing,
                 })
             }
@@ -63,8 +62,7 @@ impl Flights {
     pub(super) async fn ask(
         &self,
         fetching: &mut Fetching,
-        source: Source,
-        offset: u64,
+        request: Request<NodeId>,
         mut landing: Landing,
         arriving: &Arriving,
     ) -> Result<Landing, FlightError> {
@@ -72,27 +70,32 @@ impl Flights {
         fetching.class = arriving.class();
         let begun = tokio::select! {
             biased;
-            begun = self.begin(fetching, &source, offset) => begun,
+            begun = self.begin(fetching, &request) => begun,
             () = arriving.raised(fetching.class) => return Ok(landing),
         };
+        let source = request.source;
         let mut incoming = match begun {
             Ok(Answer::Found(incoming)) => incoming,
-            Ok(Answer::Elsewhere { named_by, other }) => {
-                self.turn_aside(fetching, named_by, other);
+            Ok(Answer::Elsewhere(other)) => {
+                let usable = other != self.neighbours.me && !self.liars.demoted(other);
+                if fetching.flight.handle_elsewhere(other, usable) {
+                    metrics::counter!("atoll_flights_sent_on_total").increment(1);
+                }
                 return Ok(landing);
             }
             Ok(Answer::Nothing) => {
-                fetching.flight.handle_silence();
+                fetching.flight.handle_nothing();
                 return Ok(landing);
             }
             Err(error) => {
                 debug!(%digest, ?source, %error, "source failed");
-                fetching.missing_upstream |= matches!(error, FetchError::Upstream(UpstreamError::NotFound));
-                fetching.failed(&source, &error);
+                match error {
+                    FetchError::Upstream(UpstreamError::NotFound) => fetching.flight.handle_missing(),
+                    error => fetching.failed(&error),
+                }
                 return Ok(landing);
             }
         };
-        fetching.presumed = false;
         let claim = incoming.claim();
         let size = claim.size;
         match fetching.flight.handle_claim(&claim) {
@@ -103,7 +106,7 @@ impl Flights {
                 return Ok(landing);
             }
             Judgement::Lied(lie) => {
-                self.caught(&source, digest, offset, lie);
+                self.caught(&source, digest, fetching.flight.offset(), lie);
                 fetching.flight.handle_lie(lie);
                 return Ok(landing);
             }
@@ -116,7 +119,7 @@ impl Flights {
         let peer = source.peer().unwrap_or(self.neighbours.me);
         let shown = fetching.shown.get_or_insert_with(|| self.transfers.begin(digest, Direction::In, peer, size));
         shown.turn_to(peer);
-        while fetching.flight.step() != Step::Check {
+        while !fetching.flight.is_whole() {
             let Batch { pieces, then } = tokio::select! {
                 biased;
                 // somebody is in more of a hurry now: the same source again, for that
@@ -130,11 +133,7 @@ impl Flights {
             let before = landing.ingest.written();
             let (judged, ingest) = take(&mut fetching.flight, landing.ingest, pieces).await?;
             landing.ingest = ingest;
-            let grown = landing.ingest.written() - before;
-            if grown > 0 {
-                (fetching.grew, fetching.stalled) = (clock::now(), Vec::new());
-            }
-            shown.advance(grown);
+            shown.advance(landing.ingest.written() - before);
             let _ = landing.allowed.send_replace(Ok(landing.ingest.written().min(size.saturating_sub(WITHHELD))));
             let ended = match then {
                 _ if judged.is_err() => judged,
@@ -142,7 +141,7 @@ impl Flights {
                 Then::End => fetching.flight.handle_end(),
                 Then::Broke(error) => {
                     warn!(%digest, ?source, %error, at = landing.ingest.written(), "source broke off");
-                    fetching.failed(&source, &error);
+                    fetching.failed(&error);
                     return Ok(landing);
                 }
             };
@@ -168,19 +167,7 @@ impl Flights {
         });
     }
 
-    /// A source names another node that passes the blob on. It is named once: whoever has named one is to send the blob itself the next time.
-    fn turn_aside(&self, fetching: &mut Fetching, named_by: NodeId, other: NodeId) {
-        if !fetching.named.insert(named_by) {
-            fetching.flight.handle_failure();
-        } else if other != self.neighbours.me && !self.liars.demoted(other) {
-            metrics::counter!("atoll_flights_sent_on_total").increment(1);
-            // whoever named it has made room for this node there: it is not to be sent on again
-            fetching.named.insert(other);
-            fetching.flight.handle_elsewhere(Source::Peer { node: other, fill: false });
-        }
-    }
-
-    fn caught(&self, source: &Source, digest: Digest, offset: u64, lie: Lie) {
+    fn caught(&self, source: &Source<NodeId>, digest: Digest, offset: u64, lie: Lie) {
         match source {
             Source::Peer { node, .. } => self.liars.caught(*node, digest, offset, lie),
             Source::Upstream(repository) => warn!(%repository, %digest, offset, "an upstream's bytes are wrong: {lie}"),
@@ -190,15 +177,15 @@ impl Flights {
 
 /// Writes what counts of `pieces`; bytes that are wrong do not, and who sent them is judged.
 async fn take(
-    flight: &mut Flight<Source>,
+    flight: &mut Flight<NodeId>,
     ingest: Ingest,
     pieces: Vec<Bytes>,
 ) -> Result<(Result<(), Lie>, Ingest), FlightError> {
-    let mut judged = Ok(());
+    let (now, mut judged) = (clock::now(), Ok(()));
     let written = if flight.groups().is_some() {
         let mut checked = Vec::new();
         for piece in &pieces {
-            judged = flight.handle_bytes(piece, &mut checked);
+            judged = flight.handle_bytes(now, piece, &mut checked);
             if judged.is_err() {
                 break;
             }
@@ -206,7 +193,7 @@ async fn take(
         drop(pieces);
         ingest.write_groups(checked).await
     } else {
-        judged = flight.handle_unchecked(pieces.iter().map(|b| b.len() as u64).sum());
+        judged = flight.handle_unchecked(now, pieces.iter().map(|b| b.len() as u64).sum());
         ingest.write_all(if judged.is_ok() { pieces } else { Vec::new() }).await
     };
     Ok((judged, written.map_err(|e| store_error(e.into()))?))
@@ -215,6 +202,6 @@ async fn take(
 /// What a source answers.
 enum Answer {
     Found(Incoming),
-    Elsewhere { named_by: NodeId, other: NodeId },
+    Elsewhere(NodeId),
     Nothing,
 }

@@ -1,8 +1,10 @@
-//! The walker over a document: hands out settings, collects mistakes, and knows afterwards which keys nobody asked for.
+//! The walker over a document: hands out settings, collects mistakes, and knows afterwards which
+//! keys nobody asked for.
 //!
-//! The list of known settings is not written down anywhere: a setting is known because it was asked for. So the list in
-//! a remedy and the settings that are read cannot drift apart. A setting with a mistake keeps its default, and the walk
-//! goes on; [`Document::is_sound`] keeps later checks from complaining about a value that was never read.
+//! The list of known settings is not written down anywhere: a setting is known because it was asked
+//! for. So the list in a remedy and the settings that are read cannot drift apart. A setting with a
+//! mistake keeps its default, and the walk goes on; [`Document::is_sound`] keeps later checks from
+//! complaining about a value that was never read.
 
 use std::{
     cell::RefCell,
@@ -43,14 +45,25 @@ impl Document {
     }
 
     /// Records a mistake at the line where `setting` is written, or at its group's, or at none.
-    pub(crate) fn mistake(&self, setting: &str, problem: impl Into<String>, remedy: impl Into<String>) {
+    pub(crate) fn mistake(
+        &self,
+        setting: &str,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         let group = setting.rsplit_once('.').map_or("", |(group, _)| group);
         let line = self.line(setting).or_else(|| self.line(group)).unwrap_or(0);
         self.mistake_at(line, setting, problem, remedy);
     }
 
     /// Records a mistake at a line.
-    pub(crate) fn mistake_at(&self, line: usize, setting: &str, problem: impl Into<String>, remedy: impl Into<String>) {
+    pub(crate) fn mistake_at(
+        &self,
+        line: usize,
+        setting: &str,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         self.seen.borrow_mut().mistakes.push(Mistake {
             file: self.file.clone(),
             line,
@@ -60,12 +73,17 @@ impl Document {
         });
     }
 
-    /// Whether no mistake was found in any of these settings or around them, so that they may be compared.
+    /// Whether no mistake was found in any of these settings or around them, so that they may be
+    /// compared.
     pub(crate) fn is_sound(&self, settings: &[&str]) -> bool {
         let seen = self.seen.borrow();
-        let within = |setting: &str, group: &String| group.is_empty() || nearest::split(setting).0 == group;
+        let within =
+            |setting: &str, group: &String| group.is_empty() || nearest::split(setting).0 == group;
         !seen.mistakes.iter().any(|m| settings.contains(&m.setting.as_str()))
-            && !seen.unread.iter().any(|group| settings.iter().any(|setting| within(setting, group)))
+            && !seen
+                .unread
+                .iter()
+                .any(|group| settings.iter().any(|setting| within(setting, group)))
     }
 
     /// Whether the file says anything about this setting.
@@ -89,7 +107,8 @@ impl Document {
         self.seen.borrow().lines.get(setting).copied()
     }
 
-    /// Ends the walk: reports the keys that nobody asked for, and returns all mistakes in the order of their lines.
+    /// Ends the walk: reports the keys that nobody asked for, and returns all mistakes in the order
+    /// of their lines.
     pub(crate) fn into_mistakes(self) -> Vec<Mistake> {
         let unknown = std::mem::take(&mut self.seen.borrow_mut().unknown);
         for (setting, line) in unknown {
@@ -119,14 +138,24 @@ impl<'d> Section<'d> {
             other => {
                 let problem = format!("is {} where a group of settings belongs", other.noun());
                 let place = if path.is_empty() { "the file" } else { path };
-                document.mistake_at(node.line, path, problem, format!("write `key: value` lines in {place}"));
+                document.mistake_at(
+                    node.line,
+                    path,
+                    problem,
+                    format!("write `key: value` lines in {place}"),
+                );
                 document.seen.borrow_mut().unread.push(path.to_owned());
                 Vec::new()
             }
         };
         for (key, value) in written {
             let Kind::Text(name) = key.kind else {
-                document.mistake_at(key.line, path, "has a key that is not a word", "write the name of a setting");
+                document.mistake_at(
+                    key.line,
+                    path,
+                    "has a key that is not a word",
+                    "write the name of a setting",
+                );
                 continue;
             };
             let setting = section.full(&name);
@@ -164,12 +193,21 @@ impl<'d> Section<'d> {
     }
 
     /// A setting that may be absent; `null` is absent.
-    pub(crate) fn optional<T>(&mut self, key: &str, parse: impl FnOnce(&str) -> Result<T, Fault>) -> Option<T> {
+    pub(crate) fn optional<T>(
+        &mut self,
+        key: &str,
+        parse: impl FnOnce(&str) -> Result<T, Fault>,
+    ) -> Option<T> {
         self.take(key, None, parse)
     }
 
     /// A setting that has a default, which `target` holds.
-    pub(crate) fn read<T>(&mut self, key: &str, target: &mut T, parse: impl FnOnce(&str) -> Result<T, Fault>) {
+    pub(crate) fn read<T>(
+        &mut self,
+        key: &str,
+        target: &mut T,
+        parse: impl FnOnce(&str) -> Result<T, Fault>,
+    ) {
         let on_null = format!("write a value after `{key}:` or remove the line for the default");
         if let Some(value) = self.take(key, Some(on_null), parse) {
             *target = value;
@@ -185,7 +223,11 @@ impl<'d> Section<'d> {
     ) -> Option<T> {
         let setting = self.full(key);
         if !self.document.is_written(&setting) && self.document.is_sound(&[&setting]) {
-            self.document.mistake(&setting, "is missing", format!("add the line `{key}: {example}`"));
+            self.document.mistake(
+                &setting,
+                "is missing",
+                format!("add the line `{key}: {example}`"),
+            );
         }
         self.take(key, Some(format!("write e.g. `{key}: {example}`")), parse)
     }
@@ -213,29 +255,47 @@ impl<'d> Section<'d> {
             };
             match read {
                 Ok((key, value)) => drop(pairs.insert(key, value)),
-                Err(fault) => self.document.mistake_at(node.line, &setting, fault.problem, fault.remedy),
+                Err(fault) => {
+                    self.document.mistake_at(node.line, &setting, fault.problem, fault.remedy)
+                }
             }
         }
         pairs
     }
 
     /// A duration that has a default and bounds.
-    pub(crate) fn duration(&mut self, key: &str, target: &mut Duration, bounds: RangeInclusive<Duration>) {
+    pub(crate) fn duration(
+        &mut self,
+        key: &str,
+        target: &mut Duration,
+        bounds: RangeInclusive<Duration>,
+    ) {
         let default = *target;
-        self.read(key, target, |text| within(value::duration(text, default)?, &bounds, value::written_duration));
+        self.read(key, target, |text| {
+            within(value::duration(text, default)?, &bounds, value::written_duration)
+        });
     }
 
     /// A size in bytes that has a default and bounds.
     pub(crate) fn size(&mut self, key: &str, target: &mut u64, bounds: RangeInclusive<u64>) {
         let default = *target;
-        self.read(key, target, |text| within(value::size(text, default)?, &bounds, value::written_size));
+        self.read(key, target, |text| {
+            within(value::size(text, default)?, &bounds, value::written_size)
+        });
     }
 
     /// A size in bytes that has a default and bounds; `null` is no limit.
-    pub(crate) fn limit(&mut self, key: &str, target: &mut Option<u64>, bounds: RangeInclusive<u64>) {
+    pub(crate) fn limit(
+        &mut self,
+        key: &str,
+        target: &mut Option<u64>,
+        bounds: RangeInclusive<u64>,
+    ) {
         let null = self.entries.get(key).is_some_and(|node| matches!(node.kind, Kind::Null));
         let default = target.unwrap_or(*bounds.end());
-        let read = self.take(key, None, |text| within(value::size(text, default)?, &bounds, value::written_size));
+        let read = self.take(key, None, |text| {
+            within(value::size(text, default)?, &bounds, value::written_size)
+        });
         if null || read.is_some() {
             *target = read;
         }
@@ -250,13 +310,19 @@ impl<'d> Section<'d> {
         let wide = (*bounds.start()).into()..=(*bounds.end()).into();
         self.read(key, target, |text| {
             let number = within(value::count(text, default)?, &wide, |n| n.to_string())?;
-            N::try_from(number)
-                .map_err(|_| Fault::new(format!("'{text}' is too large"), format!("write e.g. {default}")))
+            N::try_from(number).map_err(|_| {
+                Fault::new(format!("'{text}' is too large"), format!("write e.g. {default}"))
+            })
         });
     }
 
-    /// Every entry of this group, as a name and a size within bounds: a group whose keys are names of the operator's own.
-    pub(crate) fn sizes(mut self, example: (&str, u64), bounds: RangeInclusive<u64>) -> BTreeMap<String, u64> {
+    /// Every entry of this group, as a name and a size within bounds: a group whose keys are names
+    /// of the operator's own.
+    pub(crate) fn sizes(
+        mut self,
+        example: (&str, u64),
+        bounds: RangeInclusive<u64>,
+    ) -> BTreeMap<String, u64> {
         let mut sizes = BTreeMap::new();
         for name in self.entries.keys().cloned().collect::<Vec<_>>() {
             let parse = |text: &str| {
@@ -271,7 +337,8 @@ impl<'d> Section<'d> {
         sizes
     }
 
-    /// Without `on_null`, the remedy for a setting that is written without a value, `null` is a value: none.
+    /// Without `on_null`, the remedy for a setting that is written without a value, `null` is a
+    /// value: none.
     fn take<T>(
         &mut self,
         key: &str,
@@ -321,5 +388,8 @@ fn within<T: PartialOrd + Copy>(
         return Ok(value);
     }
     let (low, high) = (written(*bounds.start()), written(*bounds.end()));
-    Err(Fault::new(format!("{} is out of range", written(value)), format!("write a value from {low} to {high}")))
+    Err(Fault::new(
+        format!("{} is out of range", written(value)),
+        format!("write a value from {low} to {high}"),
+    ))
 }

@@ -15,7 +15,8 @@ const SIZE_LIMIT: u64 = 1 << 20;
 /// How a certificate begins in a PEM file.
 const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
-/// Reads a configuration file, and checks that the files it names are there. Opens nothing but the file itself.
+/// Reads a configuration file, and checks that the files it names are there. Opens nothing but the
+/// file itself.
 pub fn load(path: &Path) -> Result<Settings, Mistakes> {
     let file = path.display().to_string();
     let document = Document::new(&file);
@@ -54,7 +55,12 @@ pub fn parse(file_name: &str, text: &str) -> Result<Settings, Mistakes> {
 
 fn read_tree(document: &Document, text: &str) -> Option<Node> {
     if text.len() as u64 > SIZE_LIMIT {
-        document.mistake_at(0, "", "is larger than 1MiB", "check that this is a configuration file");
+        document.mistake_at(
+            0,
+            "",
+            "is larger than 1MiB",
+            "check that this is a configuration file",
+        );
         return None;
     }
     match tree::read(text) {
@@ -73,16 +79,24 @@ fn conclude(document: Document, settings: Settings) -> Result<Settings, Mistakes
 
 fn check_files(document: &Document, settings: &Settings) {
     if let Some(tls) = &settings.http.tls {
-        for (setting, path) in [("http.tls.certificate", &tls.certificate), ("http.tls.key", &tls.key)] {
+        for (setting, path) in
+            [("http.tls.certificate", &tls.certificate), ("http.tls.key", &tls.key)]
+        {
             if !path.is_file() {
                 let problem = format!("there is no file '{}'", path.display());
-                document.mistake(setting, problem, format!("put the PEM file there or correct {setting}"));
+                document.mistake(
+                    setting,
+                    problem,
+                    format!("put the PEM file there or correct {setting}"),
+                );
             }
         }
     }
     if let Some(ca) = &settings.upstreams.ca {
         let problem = match fs::read(ca) {
-            Ok(bytes) if bytes.windows(CERTIFICATE.len()).any(|window| window == CERTIFICATE) => None,
+            Ok(bytes) if bytes.windows(CERTIFICATE.len()).any(|window| window == CERTIFICATE) => {
+                None
+            }
             Ok(_) => Some(format!("'{}' holds no certificate", ca.display())),
             Err(error) => Some(format!("'{}' cannot be read: {error}", ca.display())),
         };

@@ -1,4 +1,5 @@
-//! From a document to settings: every setting with its bounds, then what settings must not say to each other.
+//! From a document to settings: every setting with its bounds, then what settings must not say to
+//! each other.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -12,16 +13,19 @@ use crate::{
 };
 
 /// How each [`StaleReads`] is written.
-pub(crate) const STALE_READS: [(&str, StaleReads); 2] = [("serve", StaleReads::Serve), ("refuse", StaleReads::Refuse)];
+pub(crate) const STALE_READS: [(&str, StaleReads); 2] =
+    [("serve", StaleReads::Serve), ("refuse", StaleReads::Refuse)];
 /// How each [`CongestionControl`] is written.
 pub(crate) const CONGESTION: [(&str, CongestionControl); 2] =
     [("delivery", CongestionControl::Delivery), ("cubic", CongestionControl::Cubic)];
 /// How each [`Role`] is written.
 pub(crate) const ROLES: [(&str, Role); 2] = [("replica", Role::Replica), ("edge", Role::Edge)];
 /// How each [`LogFormat`] is written.
-pub(crate) const LOG_FORMATS: [(&str, LogFormat); 2] = [("human", LogFormat::Human), ("json", LogFormat::Json)];
+pub(crate) const LOG_FORMATS: [(&str, LogFormat); 2] =
+    [("human", LogFormat::Human), ("json", LogFormat::Json)];
 
-/// Reads the whole document. What it returns means something only if `document` then holds no mistake.
+/// Reads the whole document. What it returns means something only if `document` then holds no
+/// mistake.
 pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     let mut top = Section::new(document, "", root);
     let data_dir = top.required("data_dir", "/var/lib/atoll", |t| value::path(t, "/var/lib/atoll"));
@@ -50,7 +54,11 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     let mut failover = top.section("failover");
     failover.duration("hold_down", &mut s.failover.hold_down, Duration::ZERO..=secs(60));
     failover.duration("return_after", &mut s.failover.return_after, Duration::ZERO..=hours(24));
-    failover.duration("replace_voter_after", &mut s.failover.replace_voter_after, secs(1)..=hours(720));
+    failover.duration(
+        "replace_voter_after",
+        &mut s.failover.replace_voter_after,
+        secs(1)..=hours(720),
+    );
 
     top.section("projects").count("durability", &mut s.projects.durability, 1..=5);
 
@@ -91,7 +99,8 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     links.read("congestion", &mut s.links.congestion, |t| value::choice(t, &CONGESTION));
     s.links.caps = links.section("caps").sizes(("us-east-1", 20 << 20), (64 << 10)..=(100 << 30));
 
-    top.section("reads").read("without_lease", &mut s.reads.without_lease, |t| value::choice(t, &STALE_READS));
+    top.section("reads")
+        .read("without_lease", &mut s.reads.without_lease, |t| value::choice(t, &STALE_READS));
 
     let mut log = top.section("log");
     log.read("level", &mut s.log.level, value::log_level);
@@ -106,8 +115,11 @@ fn http(http: &mut Section<'_>, s: &mut Settings) {
     http.read("listen", &mut s.http.listen, |t| value::address(t, "0.0.0.0:5000"));
     s.http.public_url = http.optional("public_url", value::origin);
     if let Some(mut tls) = http.optional_section("tls") {
-        let certificate = tls.required("certificate", "/etc/atoll/tls.crt", |t| value::path(t, "/etc/atoll/tls.crt"));
-        let key = tls.required("key", "/etc/atoll/tls.key", |t| value::path(t, "/etc/atoll/tls.key"));
+        let certificate = tls.required("certificate", "/etc/atoll/tls.crt", |t| {
+            value::path(t, "/etc/atoll/tls.crt")
+        });
+        let key =
+            tls.required("key", "/etc/atoll/tls.key", |t| value::path(t, "/etc/atoll/tls.key"));
         s.http.tls = certificate.zip(key).map(|(certificate, key)| Tls { certificate, key });
     }
 }
@@ -122,18 +134,26 @@ fn dialable(text: &str) -> Result<SocketAddr, Fault> {
     let address = value::address(text, "10.0.0.11:7946")?;
     if address.ip().is_unspecified() || address.port() == 0 {
         let problem = format!("'{text}' is not an address that other nodes can dial");
-        return Err(Fault::new(problem, "write the IP address and port of this node, e.g. 10.0.0.11:7946"));
+        return Err(Fault::new(
+            problem,
+            "write the IP address and port of this node, e.g. 10.0.0.11:7946",
+        ));
     }
     Ok(address)
 }
 
-/// What settings must not say to each other. A pair is compared only if both were read without a mistake.
+/// What settings must not say to each other. A pair is compared only if both were read without a
+/// mistake.
 fn contradictions(document: &Document, s: &Settings) {
     if document.is_sound(&["region"])
         && !document.is_written("name")
         && let Err(fault) = value::name(&default_name(&s.region), "us-east-1-a")
     {
-        document.mistake("name", fault.problem, "set name, since region is too long to make one from");
+        document.mistake(
+            "name",
+            fault.problem,
+            "set name, since region is too long to make one from",
+        );
     }
     if document.is_sound(&["mesh.listen", "mesh.advertise"])
         && s.mesh.listen.ip().is_unspecified()
@@ -147,7 +167,10 @@ fn contradictions(document: &Document, s: &Settings) {
     }
     if s.role == Role::Replica {
         for setting in ["edge.access_age", "edge.alone_for", "edge.upstream_fallback"] {
-            if document.is_written(setting) && document.is_sound(&["role"]) && s.edge != Edge::default() {
+            if document.is_written(setting)
+                && document.is_sound(&["role"])
+                && s.edge != Edge::default()
+            {
                 document.mistake(
                     setting,
                     "is for edges, and role is replica",
@@ -186,8 +209,11 @@ fn contradictions(document: &Document, s: &Settings) {
         ("lease.duration", lease.duration),
         "a lease must be renewed before it runs out",
     );
-    if document.is_sound(&["ledger.heartbeat", "ledger.election_min"]) && ledger.election_min <= 2 * ledger.heartbeat {
-        let (heartbeat, election) = (written_duration(ledger.heartbeat), written_duration(ledger.election_min));
+    if document.is_sound(&["ledger.heartbeat", "ledger.election_min"])
+        && ledger.election_min <= 2 * ledger.heartbeat
+    {
+        let (heartbeat, election) =
+            (written_duration(ledger.heartbeat), written_duration(ledger.election_min));
         let written = document.is_written("ledger.election_min");
         document.mistake(
             if written { "ledger.election_min" } else { "ledger.heartbeat" },

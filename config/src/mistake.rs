@@ -1,7 +1,8 @@
 //! What is wrong with a configuration, in words an operator can act on.
 //!
-//! A mistake always says where (file and line), which setting, what is wrong and what to write instead. Mistakes come
-//! in a list because an operator should not have to start a node five times to learn of five typing errors.
+//! A mistake always says where (file and line), which setting, what is wrong and what to write
+//! instead. Mistakes come in a list because an operator should not have to start a node five times
+//! to learn of five typing errors.
 
 use std::fmt;
 
@@ -34,8 +35,8 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// Every mistake found in one configuration file, in the order of its lines; never empty. Nothing was changed and
-/// nothing was opened: the caller may print it and try again.
+/// Every mistake found in one configuration file, in the order of its lines; never empty. Nothing
+/// was changed and nothing was opened: the caller may print it and try again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", one_per_line(.0))]
 pub struct Mistakes(pub Vec<Mistake>);

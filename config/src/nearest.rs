@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 /// The nearest setting of the same group, else one of that name elsewhere, else what the group has.
 pub(crate) fn remedy(setting: &str, known: &BTreeSet<String>) -> String {
     let (group, key) = split(setting);
-    let nested = |group: &str, key: &str| format!("write {key} under `{group}:`, or remove the line");
+    let nested =
+        |group: &str, key: &str| format!("write {key} under `{group}:`, or remove the line");
     if known.contains(setting) {
         // the dotted form itself was written as the key
         return nested(group, key);
     }
-    let siblings = || known.iter().map(|k| split(k)).filter(|(g, _)| *g == group).map(|(_, key)| key);
+    let siblings =
+        || known.iter().map(|k| split(k)).filter(|(g, _)| *g == group).map(|(_, key)| key);
     let nearest = siblings().map(|sibling| (distance(key, sibling), sibling)).min();
     if let Some((distance, nearest)) = nearest
         && distance <= 1 + key.chars().count() / 4
@@ -31,7 +33,8 @@ pub(crate) fn split(setting: &str) -> (&str, &str) {
     setting.rsplit_once('.').unwrap_or(("", setting))
 }
 
-/// Edit distance (Levenshtein), for keys cut to a length at which nobody would mean a setting anyway.
+/// Edit distance (Levenshtein), for keys cut to a length at which nobody would mean a setting
+/// anyway.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().take(64).collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -8,19 +8,25 @@ use crate::{
     value::{quoted, written_duration, written_size},
 };
 
-/// Writes a `node.yaml` that [`crate::parse`] reads back as the same settings, with every setting spelled out. Paths that
-/// are not UTF-8 cannot be written in YAML and come out with their odd bytes replaced.
+/// Writes a `node.yaml` that [`crate::parse`] reads back as the same settings, with every setting
+/// spelled out. Paths that are not UTF-8 cannot be written in YAML and come out with their odd
+/// bytes replaced.
 pub fn render(settings: &Settings) -> String {
     let s = settings;
     let tls = match &s.http.tls {
-        Some(tls) => format!("\n    certificate: {}\n    key: {}", path(&tls.certificate), path(&tls.key)),
+        Some(tls) => {
+            format!("\n    certificate: {}\n    key: {}", path(&tls.certificate), path(&tls.key))
+        }
         None => " null".to_owned(),
     };
     let aliases = match s.mirrors.aliases.is_empty() {
         true => " null".to_owned(),
-        false => {
-            s.mirrors.aliases.iter().map(|(k, v)| format!("\n    {}: {}", quoted(k), quoted(v.as_str()))).collect()
-        }
+        false => s
+            .mirrors
+            .aliases
+            .iter()
+            .map(|(k, v)| format!("\n    {}: {}", quoted(k), quoted(v.as_str())))
+            .collect(),
     };
     format!(
         "\
@@ -123,7 +129,12 @@ drain: {drain}
         access_age = written_duration(s.edge.access_age),
         alone_for = written_duration(s.edge.alone_for),
         upstream_fallback = s.edge.upstream_fallback,
-        names = or_null(Some(s.mirrors.names.join(", ")).filter(|names| !names.is_empty()).as_deref().map(quoted)),
+        names = or_null(
+            Some(s.mirrors.names.join(", "))
+                .filter(|names| !names.is_empty())
+                .as_deref()
+                .map(quoted)
+        ),
         domain = or_null(s.mirrors.domain.as_deref().map(quoted)),
         default = or_null(s.mirrors.default.as_deref().map(quoted)),
         aliases = aliases,
@@ -142,7 +153,8 @@ drain: {drain}
 }
 
 fn caps(caps: &BTreeMap<String, u64>) -> String {
-    let one = |(region, bytes): (&String, &u64)| format!("{}: {}", quoted(region), written_size(*bytes));
+    let one =
+        |(region, bytes): (&String, &u64)| format!("{}: {}", quoted(region), written_size(*bytes));
     format!("{{{}}}", caps.iter().map(one).collect::<Vec<_>>().join(", "))
 }
 

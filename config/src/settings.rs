@@ -1,7 +1,9 @@
-//! What a node is told to do, after every mistake is out: plain values with their units in the types.
+//! What a node is told to do, after every mistake is out: plain values with their units in the
+//! types.
 //!
-//! A `Settings` that came from [`crate::load`] or [`crate::parse`] obeys all bounds and agreements between settings; one
-//! that was put together in code is only as good as its author. Durations are whole milliseconds.
+//! A `Settings` that came from [`crate::load`] or [`crate::parse`] obeys all bounds and agreements
+//! between settings; one that was put together in code is only as good as its author. Durations are
+//! whole milliseconds.
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -56,8 +58,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The defaults for a node in this place. `mesh.advertise` has none and is needed while `mesh.listen` is every
-    /// interface.
+    /// The defaults for a node in this place. `mesh.advertise` has none and is needed while
+    /// `mesh.listen` is every interface.
     pub fn new(data_dir: impl Into<PathBuf>, region: impl Into<String>) -> Self {
         let region = region.into();
         Self {
@@ -96,7 +98,8 @@ pub(crate) fn default_name(region: &str) -> String {
 pub struct Http {
     /// TCP address to listen on; default `0.0.0.0:5000`.
     pub listen: SocketAddr,
-    /// Scheme, host and port under which clients know the node; default none: made from the `Host` of each request.
+    /// Scheme, host and port under which clients know the node; default none: made from the `Host`
+    /// of each request.
     pub public_url: Option<String>,
     /// Certificate to serve HTTPS with; default none: plain HTTP.
     pub tls: Option<Tls>,
@@ -122,7 +125,8 @@ pub struct Tls {
 pub struct Mesh {
     /// UDP address to listen on (QUIC); default `0.0.0.0:7946`.
     pub listen: SocketAddr,
-    /// Address that other nodes dial; default none: the same as `listen`, which then has to be one interface.
+    /// Address that other nodes dial; default none: the same as `listen`, which then has to be one
+    /// interface.
     pub advertise: Option<SocketAddr>,
 }
 
@@ -177,7 +181,8 @@ impl Default for Ledger {
     }
 }
 
-/// How long a replica may answer reads by itself. A replica that stops costs writers one `duration`, once.
+/// How long a replica may answer reads by itself. A replica that stops costs writers one
+/// `duration`, once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lease {
     /// How long a read lease holds; default 2s.
@@ -199,7 +204,8 @@ pub struct Failover {
     pub hold_down: Duration,
     /// How long the home node must be well before its projects return to it; default 20s.
     pub return_after: Duration,
-    /// How long a voter of the ledger must be down before another node votes in its place; default 10m.
+    /// How long a voter of the ledger must be down before another node votes in its place; default
+    /// 10m.
     pub replace_voter_after: Duration,
 }
 
@@ -252,7 +258,8 @@ pub struct Upstreams {
     pub allow_loopback: bool,
     /// How long a tag that was resolved counts as fresh; zero: ask every time; default 60s.
     pub fresh_for: Duration,
-    /// How long it is remembered that the upstream does not have something; zero: not at all; default 10s.
+    /// How long it is remembered that the upstream does not have something; zero: not at all;
+    /// default 10s.
     pub missing_for: Duration,
     /// A PEM file of authorities that are believed beside the public ones; default none.
     pub ca: Option<PathBuf>,
@@ -270,7 +277,8 @@ impl Default for Upstreams {
     }
 }
 
-/// Blobs that the node has fetched for a pull and that others hold for good: it evicts the least recently used.
+/// Blobs that the node has fetched for a pull and that others hold for good: it evicts the least
+/// recently used.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cache {
     /// How many bytes of them it keeps; default 50GiB, `None`: no limit.
@@ -286,9 +294,11 @@ impl Default for Cache {
 /// How an edge answers from what it has kept of the mesh's records.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Edge {
-    /// How long access, projects and what a digest names may be used without asking a replica again; default 30s.
+    /// How long access, projects and what a digest names may be used without asking a replica
+    /// again; default 30s.
     pub access_age: Duration,
-    /// How long an edge that is cut off from every replica goes on serving what it has; default 24h.
+    /// How long an edge that is cut off from every replica goes on serving what it has; default
+    /// 24h.
     pub alone_for: Duration,
     /// Whether it may ask upstreams itself when the mesh cannot be reached; default no.
     pub upstream_fallback: bool,
@@ -313,18 +323,21 @@ pub struct Mirrors {
     pub domain: Option<String>,
     /// Registry (`host[:port]`) that is meant where nothing names one; default none.
     pub default: Option<String>,
-    /// Project that stands for a registry (`host[:port]`); default: the first by name that caches it.
+    /// Project that stands for a registry (`host[:port]`); default: the first by name that caches
+    /// it.
     pub aliases: BTreeMap<String, ProjectName>,
 }
 
-/// How long anything may take before it is given up. Clients have no deadline of their own for most of these.
+/// How long anything may take before it is given up. Clients have no deadline of their own for most
+/// of these.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Deadlines {
     /// Until the first byte of an answer, or a clean 404 or 503; default 5s.
     pub first_byte: Duration,
     /// Without a byte in either direction within a body; default 30s.
     pub stall: Duration,
-    /// Without a byte from a node that sends a blob, until another is asked; never longer than `stall`; default 1500ms.
+    /// Without a byte from a node that sends a blob, until another is asked; never longer than
+    /// `stall`; default 1500ms.
     pub source_stall: Duration,
     /// Until a write is committed; default 10s.
     pub commit: Duration,
@@ -347,9 +360,11 @@ impl Default for Deadlines {
 /// How much nodes send each other.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Links {
-    /// What decides how much may be in flight to another node; default [`CongestionControl::Delivery`].
+    /// What decides how much may be in flight to another node; default
+    /// [`CongestionControl::Delivery`].
     pub congestion: CongestionControl,
-    /// The most bytes of blobs a second that this node sends to all nodes of a region together; no cap for a region that is not named.
+    /// The most bytes of blobs a second that this node sends to all nodes of a region together; no
+    /// cap for a region that is not named.
     pub caps: BTreeMap<String, u64>,
 }
 

@@ -1,11 +1,12 @@
 //! From text to a tree of nodes that know their lines.
 //!
-//! node.yaml uses a small part of YAML: mappings, scalars and comments. Anchors, aliases, tags and several documents in
-//! one file are refused, because each of them makes a file mean something that its reader does not see. Scalars keep the
-//! text as written, so that a region called `no` stays `no`. Duplicate keys are kept too: the walker reports them.
+//! node.yaml uses a small part of YAML: mappings, scalars and comments. Anchors, aliases, tags and
+//! several documents in one file are refused, because each of them makes a file mean something that
+//! its reader does not see. Scalars keep the text as written, so that a region called `no` stays
+//! `no`. Duplicate keys are kept too: the walker reports them.
 //!
-//! The tree is built from the parser's events without recursion and with a limit on depth, so no document can exhaust
-//! the stack.
+//! The tree is built from the parser's events without recursion and with a limit on depth, so no
+//! document can exhaust the stack.
 
 use saphyr_parser::{Event, Parser, ScalarStyle};
 
@@ -69,7 +70,8 @@ pub(crate) fn read(text: &str) -> Result<Node, Unreadable> {
             remedy: "check the indentation, colons and quotes on this line and the one before",
         })?;
         let line = span.start.line();
-        let refuse = |problem: &str, remedy| Err(Unreadable { line, problem: problem.to_owned(), remedy });
+        let refuse =
+            |problem: &str, remedy| Err(Unreadable { line, problem: problem.to_owned(), remedy });
         if let Event::Scalar(_, _, anchor, tag) = &event
             && (*anchor != 0 || tag.is_some())
         {
@@ -78,10 +80,15 @@ pub(crate) fn read(text: &str) -> Result<Node, Unreadable> {
         if let Event::SequenceStart(anchor, tag) | Event::MappingStart(anchor, tag) = &event
             && (*anchor != 0 || tag.is_some())
         {
-            return refuse("anchors and tags are not used in this file", "write the settings without them");
+            return refuse(
+                "anchors and tags are not used in this file",
+                "write the settings without them",
+            );
         }
         let finished = match event {
-            Event::Alias(_) => return refuse("aliases are not used in this file", "write the value out"),
+            Event::Alias(_) => {
+                return refuse("aliases are not used in this file", "write the value out");
+            }
             Event::DocumentStart(_) if root.is_some() => {
                 return refuse("a second document starts here", "keep one document a file");
             }
@@ -109,7 +116,9 @@ pub(crate) fn read(text: &str) -> Result<Node, Unreadable> {
         }
     }
     match root {
-        None | Some(Node { kind: Kind::Null, .. }) => Ok(Node { line: 1, kind: Kind::Mapping(Vec::new()) }),
+        None | Some(Node { kind: Kind::Null, .. }) => {
+            Ok(Node { line: 1, kind: Kind::Mapping(Vec::new()) })
+        }
         Some(root) => Ok(root),
     }
 }

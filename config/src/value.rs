@@ -1,7 +1,8 @@
-//! The values an operator writes, from text and back: durations, sizes, addresses, names, URLs, log levels.
+//! The values an operator writes, from text and back: durations, sizes, addresses, names, URLs, log
+//! levels.
 //!
-//! Each parser accepts one spelling and says of everything else what is wrong and what to write. Units are never left
-//! out, since `30` means seconds to one reader and milliseconds to the next.
+//! Each parser accepts one spelling and says of everything else what is wrong and what to write.
+//! Units are never left out, since `30` means seconds to one reader and milliseconds to the next.
 
 use std::{
     net::{Ipv6Addr, SocketAddr},
@@ -25,14 +26,18 @@ impl Fault {
 }
 
 const DURATION_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
-const SIZE_UNITS: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+const SIZE_UNITS: [(&str, u64); 4] =
+    [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
 /// `700ms`, `2s`, `5m`, `1h`: whole numbers and one unit.
 pub(crate) fn duration(text: &str, example: Duration) -> Result<Duration, Fault> {
     match amount(text, &DURATION_UNITS) {
         Some(milliseconds) => Ok(Duration::from_millis(milliseconds)),
         None => {
-            let remedy = format!("write e.g. {} (a whole number and ms, s, m or h)", written_duration(example));
+            let remedy = format!(
+                "write e.g. {} (a whole number and ms, s, m or h)",
+                written_duration(example)
+            );
             Err(Fault::new(format!("'{text}' is not a duration"), remedy))
         }
     }
@@ -41,7 +46,8 @@ pub(crate) fn duration(text: &str, example: Duration) -> Result<Duration, Fault>
 /// `512KiB`, `4MiB`: whole numbers and one binary unit.
 pub(crate) fn size(text: &str, example: u64) -> Result<u64, Fault> {
     amount(text, &SIZE_UNITS).ok_or_else(|| {
-        let remedy = format!("write e.g. {} (a whole number and B, KiB, MiB or GiB)", written_size(example));
+        let remedy =
+            format!("write e.g. {} (a whole number and B, KiB, MiB or GiB)", written_size(example));
         Fault::new(format!("'{text}' is not a size"), remedy)
     })
 }
@@ -82,15 +88,22 @@ pub(crate) fn address(text: &str, example: &str) -> Result<SocketAddr, Fault> {
 pub(crate) fn count(text: &str, example: u64) -> Result<u64, Fault> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     text.parse().ok().filter(|_| digits).ok_or_else(|| {
-        Fault::new(format!("'{text}' is not a whole number"), format!("write digits only, e.g. {example}"))
+        Fault::new(
+            format!("'{text}' is not a whole number"),
+            format!("write digits only, e.g. {example}"),
+        )
     })
 }
 
-/// The name of a node or a region: 1 to 63 of `a-z`, `0-9` and `-`, with no hyphen at either end (a DNS label, since
-/// names end up in host names and certificates).
+/// The name of a node or a region: 1 to 63 of `a-z`, `0-9` and `-`, with no hyphen at either end (a
+/// DNS label, since names end up in host names and certificates).
 pub(crate) fn name(text: &str, example: &str) -> Result<String, Fault> {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    if !(1..=63).contains(&text.len()) || !text.bytes().all(allowed) || text.starts_with('-') || text.ends_with('-') {
+    if !(1..=63).contains(&text.len())
+        || !text.bytes().all(allowed)
+        || text.starts_with('-')
+        || text.ends_with('-')
+    {
         return Err(Fault::new(
             format!("'{text}' is not a name"),
             format!("use 1 to 63 of a-z, 0-9 and -, with no - at either end, e.g. {example}"),
@@ -102,16 +115,24 @@ pub(crate) fn name(text: &str, example: &str) -> Result<String, Fault> {
 /// `https://registry.example.com`: scheme, host and perhaps a port, nothing after them.
 pub(crate) fn origin(text: &str) -> Result<String, Fault> {
     const EXAMPLE: &str = "https://registry.example.com";
-    let fault = |problem: &str, remedy: String| Err(Fault::new(format!("'{text}' {problem}"), remedy));
-    let Some(authority) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else {
+    let fault =
+        |problem: &str, remedy: String| Err(Fault::new(format!("'{text}' {problem}"), remedy));
+    let Some(authority) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))
+    else {
         return fault("does not start with http:// or https://", format!("write e.g. {EXAMPLE}"));
     };
     if let Some(end) = authority.find(['/', '?', '#']) {
         let kept = &text[..text.len() - authority.len() + end];
-        return fault("has a path, and clients only ever use /v2/ at the root", format!("write {kept}"));
+        return fault(
+            "has a path, and clients only ever use /v2/ at the root",
+            format!("write {kept}"),
+        );
     }
     if !is_authority(authority) {
-        return fault("has no valid host and port", format!("write e.g. {EXAMPLE} or http://10.0.0.11:5000"));
+        return fault(
+            "has no valid host and port",
+            format!("write e.g. {EXAMPLE} or http://10.0.0.11:5000"),
+        );
     }
     Ok(text.to_owned())
 }
@@ -134,14 +155,20 @@ pub(crate) fn registries(text: &str) -> Result<Vec<String>, Fault> {
 pub(crate) fn domain(text: &str) -> Result<String, Fault> {
     match registry(text) {
         Ok(domain) if !domain.contains([':', '[']) => Ok(domain),
-        _ => Err(Fault::new(format!("'{text}' is not a domain"), "write it in lower case, e.g. mirror.example.com")),
+        _ => Err(Fault::new(
+            format!("'{text}' is not a domain"),
+            "write it in lower case, e.g. mirror.example.com",
+        )),
     }
 }
 
 /// The name of a project.
 pub(crate) fn project(text: &str) -> Result<ProjectName, Fault> {
     text.parse().map_err(|error| {
-        Fault::new(format!("'{text}' is not a project's name: {error}"), "write the name of a proxy project, e.g. hub")
+        Fault::new(
+            format!("'{text}' is not a project's name: {error}"),
+            "write the name of a proxy project, e.g. hub",
+        )
     })
 }
 
@@ -151,18 +178,25 @@ fn is_authority(authority: &str) -> bool {
         let bare = rest.strip_suffix(']').is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok());
         return bare || authority.parse::<SocketAddr>().is_ok_and(|address| address.port() != 0);
     }
-    let (host, port) = authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
-    let label = |l: &str| !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    let (host, port) =
+        authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
+    let label = |l: &str| {
+        !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
     let digits = |p: &str| p.bytes().all(|b| b.is_ascii_digit());
-    host.split('.').all(label) && port.is_none_or(|p| digits(p) && p.parse::<u16>().is_ok_and(|p| p != 0))
+    host.split('.').all(label)
+        && port.is_none_or(|p| digits(p) && p.parse::<u16>().is_ok_and(|p| p != 0))
 }
 
-/// A level (`info`) or `tracing` filter directives (`info,mesh::ledger=debug`). Every directive carries its level: a
-/// bare word that is no level would be taken for a target, which is how `verbose` comes to mean silence.
+/// A level (`info`) or `tracing` filter directives (`info,mesh::ledger=debug`). Every directive
+/// carries its level: a bare word that is no level would be taken for a target, which is how
+/// `verbose` comes to mean silence.
 pub(crate) fn log_level(text: &str) -> Result<String, Fault> {
     for directive in split_outside_braces(text) {
         let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level).trim();
-        let known = ["off", "error", "warn", "info", "debug", "trace"].iter().any(|l| l.eq_ignore_ascii_case(level));
+        let known = ["off", "error", "warn", "info", "debug", "trace"]
+            .iter()
+            .any(|l| l.eq_ignore_ascii_case(level));
         if !known || directive.chars().any(char::is_control) {
             return Err(Fault::new(
                 format!("'{directive}' has no log level"),
@@ -189,7 +223,10 @@ fn split_outside_braces(text: &str) -> impl Iterator<Item = &str> {
 pub(crate) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, Fault> {
     choices.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning).ok_or_else(|| {
         let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
-        Fault::new(format!("'{text}' is not a choice here"), format!("write {}", words.join(" or ")))
+        Fault::new(
+            format!("'{text}' is not a choice here"),
+            format!("write {}", words.join(" or ")),
+        )
     })
 }
 
@@ -232,9 +269,18 @@ mod tests {
 
     #[test]
     fn a_value_without_its_unit_is_refused() {
-        for text in
-            ["", "5", "1.5s", "-1s", "s", "1 s", "2sec", "1h30m", "99999999999999999999ms", "18446744073709551615h"]
-        {
+        for text in [
+            "",
+            "5",
+            "1.5s",
+            "-1s",
+            "s",
+            "1 s",
+            "2sec",
+            "1h30m",
+            "99999999999999999999ms",
+            "18446744073709551615h",
+        ] {
             assert!(duration(text, SECOND).is_err(), "{text}");
         }
         for text in ["", "4", "4MB", "4 MiB", "4mib", "KiB", "18446744073709551615GiB"] {
@@ -284,7 +330,9 @@ mod tests {
 
     #[test]
     fn a_log_directive_carries_its_level() {
-        for text in ["info", "WARN", "info,mesh::ledger=debug", "off,node[pull{repository=a,b}]=trace"] {
+        for text in
+            ["info", "WARN", "info,mesh::ledger=debug", "off,node[pull{repository=a,b}]=trace"]
+        {
             assert_eq!(log_level(text).as_deref(), Ok(text));
         }
         for text in ["", "verbose", "info,", "mesh=loud", "mesh"] {

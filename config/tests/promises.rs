@@ -1,10 +1,11 @@
-//! What an operator may rely on: all mistakes at once, each with its line and remedy; no hidden default; what is written
-//! reads back.
+//! What an operator may rely on: all mistakes at once, each with its line and remedy; no hidden
+//! default; what is written reads back.
 
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
 use config::{
-    CongestionControl, Edge, LogFormat, Mirrors, Mistakes, REFERENCE, Settings, StaleReads, Tls, load, parse, render,
+    CongestionControl, Edge, LogFormat, Mirrors, Mistakes, REFERENCE, Settings, StaleReads, Tls,
+    load, parse, render,
 };
 use proptest::prelude::*;
 use rules::ledger::records::Role;
@@ -111,7 +112,9 @@ fn an_unknown_key_names_the_setting_that_was_meant() {
 
 #[test]
 fn a_cap_has_the_name_of_a_region_and_a_size() {
-    let caps = |text: &str| parse("node.yaml", &format!("{LEAST}{text}")).map(|settings| settings.links.caps);
+    let caps = |text: &str| {
+        parse("node.yaml", &format!("{LEAST}{text}")).map(|settings| settings.links.caps)
+    };
     assert_eq!(
         caps("links: {caps: {no: 20MiB, eu-1: 1GiB}}").unwrap().into_iter().collect::<Vec<_>>(),
         [("eu-1".to_owned(), 1 << 30), ("no".to_owned(), 20 << 20)]
@@ -131,8 +134,10 @@ fn a_cap_has_the_name_of_a_region_and_a_size() {
 
 #[test]
 fn a_congestion_control_is_one_of_two() {
-    let chosen =
-        |word: &str| parse("node.yaml", &format!("{LEAST}links: {{congestion: {word}}}")).map(|s| s.links.congestion);
+    let chosen = |word: &str| {
+        parse("node.yaml", &format!("{LEAST}links: {{congestion: {word}}}"))
+            .map(|s| s.links.congestion)
+    };
     assert_eq!(chosen("cubic").unwrap(), CongestionControl::Cubic);
     assert_eq!(chosen("delivery").unwrap(), CongestionControl::Delivery);
     check(
@@ -190,13 +195,17 @@ fn a_setting_without_a_value_is_not_a_default() {
 
 #[test]
 fn only_true_opens_a_door() {
-    let upstreams = |text: &str| parse("node.yaml", &format!("{LEAST}upstreams: {{{text}}}")).map(|s| s.upstreams);
+    let upstreams = |text: &str| {
+        parse("node.yaml", &format!("{LEAST}upstreams: {{{text}}}")).map(|s| s.upstreams)
+    };
     let written = upstreams("allow_loopback: true, fresh_for: 0s").unwrap();
     assert!(written.allow_loopback && !written.allow_private && written.fresh_for.is_zero());
     for word in ["yes", "True", "on", "1"] {
         check(
             &format!("upstreams: {{allow_private: {word}}}"),
-            &format!("node.yaml:4: upstreams.allow_private: '{word}' is not a choice here; write true or false"),
+            &format!(
+                "node.yaml:4: upstreams.allow_private: '{word}' is not a choice here; write true or false"
+            ),
         );
     }
     check(
@@ -207,17 +216,25 @@ fn only_true_opens_a_door() {
 
 #[test]
 fn a_mirror_is_named_as_images_name_it() {
-    let text =
-        "mirrors: {names: 'r.example, n:5000', default: docker.io, aliases: {docker.io: hub, \"r.example:5000\": r}}";
+    let text = "mirrors: {names: 'r.example, n:5000', default: docker.io, aliases: {docker.io: hub, \"r.example:5000\": r}}";
     let mirrors = parse("node.yaml", &format!("{LEAST}{text}")).unwrap().mirrors;
     assert_eq!(mirrors.names, ["r.example", "n:5000"]);
     assert_eq!(
         mirrors.aliases.into_iter().collect::<Vec<_>>(),
-        [("docker.io".into(), "hub".parse().unwrap()), ("r.example:5000".into(), "r".parse().unwrap())]
+        [
+            ("docker.io".into(), "hub".parse().unwrap()),
+            ("r.example:5000".into(), "r".parse().unwrap())
+        ]
     );
     for (wrong, what) in [
-        ("mirrors: {default: 'https://docker.io'}", "mirrors.default: 'https://docker.io' is not a registry's name"),
-        ("mirrors: {domain: 'mirror.example:5000'}", "mirrors.domain: 'mirror.example:5000' is not a domain"),
+        (
+            "mirrors: {default: 'https://docker.io'}",
+            "mirrors.default: 'https://docker.io' is not a registry's name",
+        ),
+        (
+            "mirrors: {domain: 'mirror.example:5000'}",
+            "mirrors.domain: 'mirror.example:5000' is not a domain",
+        ),
         (
             "mirrors: {aliases: {docker.io: hub/library}}",
             "mirrors.aliases.docker.io: 'hub/library' is not a project's name",
@@ -238,14 +255,18 @@ fn nodes_must_be_able_to_dial_what_is_advertised() {
     for address in ["0.0.0.0:7946", "'[::]:7946'", "10.0.0.11:0"] {
         let text = format!("data_dir: /d\nregion: r\nmesh:\n  advertise: {address}\n");
         let lines = lines(&text);
-        assert!(lines.len() == 1 && lines[0].contains("is not an address that other nodes can dial"), "{lines:?}");
+        assert!(
+            lines.len() == 1 && lines[0].contains("is not an address that other nodes can dial"),
+            "{lines:?}"
+        );
     }
     assert!(parse("node.yaml", "data_dir: /d\nregion: r\nmesh: {listen: 10.0.0.11:7946}").is_ok());
 }
 
 #[test]
 fn a_region_called_no_stays_no() {
-    let settings = parse("node.yaml", "data_dir: /d\nregion: no\nmesh: {listen: 10.0.0.1:1}").unwrap();
+    let settings =
+        parse("node.yaml", "data_dir: /d\nregion: no\nmesh: {listen: 10.0.0.1:1}").unwrap();
     assert_eq!((settings.region.as_str(), settings.name.as_str()), ("no", "no-1"));
 }
 
@@ -253,7 +274,10 @@ fn a_region_called_no_stays_no() {
 fn a_file_saved_on_windows_is_read_like_any_other() {
     let text = format!("\u{feff}{}", LEAST.replace('\n', "\r\n"));
     assert_eq!(parse("node.yaml", &text), Ok(least()));
-    assert!(lines(&format!("{text}drain: x\r\n"))[0].starts_with("node.yaml:4: drain: 'x' is not a duration"));
+    assert!(
+        lines(&format!("{text}drain: x\r\n"))[0]
+            .starts_with("node.yaml:4: drain: 'x' is not a duration")
+    );
 }
 
 #[test]
@@ -282,7 +306,10 @@ fn a_document_that_means_more_than_it_shows_is_refused() {
 #[test]
 fn no_document_is_too_large_or_too_deep_to_refuse() {
     let large = format!("{LEAST}#{}", "x".repeat(1 << 20));
-    assert_eq!(lines(&large), ["node.yaml: is larger than 1MiB; check that this is a configuration file"]);
+    assert_eq!(
+        lines(&large),
+        ["node.yaml: is larger than 1MiB; check that this is a configuration file"]
+    );
     for deep in ["- ", "[", "{a: ", "? "] {
         assert_eq!(lines(&deep.repeat(100_000)).len(), 1, "{deep}");
     }
@@ -318,7 +345,9 @@ fn load_also_looks_at_the_files_that_are_named() {
         "data_dir: {dir}/d\nregion: r\nmesh: {{listen: 10.0.0.1:1}}\nupstreams:\n  fresh_for: 1s\n  ca: {dir}/ca.pem\n"
     );
     fs::write(path("node.yaml"), text).unwrap();
-    for (holds, wrong) in [(None, "cannot be read"), (Some("-----BEGIN KEY-----"), "holds no certificate")] {
+    for (holds, wrong) in
+        [(None, "cannot be read"), (Some("-----BEGIN KEY-----"), "holds no certificate")]
+    {
         if let Some(text) = holds {
             fs::write(path("ca.pem"), text).unwrap();
         }
@@ -335,9 +364,19 @@ fn a_file_that_cannot_be_read_is_one_mistake() {
     let missing = load(&directory.path().join("none.yaml")).unwrap_err();
     assert!(missing.to_string().contains("none.yaml: cannot be read: "), "{missing}");
     fs::write(directory.path().join("binary.yaml"), [0xff, 0xfe]).unwrap();
-    assert!(load(&directory.path().join("binary.yaml")).unwrap_err().to_string().contains("is not a text file"));
+    assert!(
+        load(&directory.path().join("binary.yaml"))
+            .unwrap_err()
+            .to_string()
+            .contains("is not a text file")
+    );
     fs::write(directory.path().join("large.yaml"), vec![b'#'; 2 << 20]).unwrap();
-    assert!(load(&directory.path().join("large.yaml")).unwrap_err().to_string().contains("is larger than 1MiB"));
+    assert!(
+        load(&directory.path().join("large.yaml"))
+            .unwrap_err()
+            .to_string()
+            .contains("is larger than 1MiB")
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `loadtest cold`: what a pull costs in a region that does not hold the bytes yet.
 //!
-//! A fresh image goes to region A alone (durability 1). Region B is asked for it at once, then A, then B again: cold, warm at home, warm
-//! abroad.
+//! A fresh image goes to region A alone (durability 1). Region B is asked for it at once, then A,
+//! then B again: cold, warm at home, warm abroad.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -60,7 +60,8 @@ impl Cold {
         let atoll = tools::atoll(self.atoll.as_deref())?;
         let mesh = Mesh::up(&atoll, 3)?;
         mesh.create_project("bench", 1)?;
-        report.server("atoll", &format!("{}; three regions on this machine", tools::version(&atoll)));
+        report
+            .server("atoll", &format!("{}; three regions on this machine", tools::version(&atoll)));
         let mut buffer = vec![1; self.size.0]; // touched once, so that no page fault is timed
         let mut pulled = Vec::new();
         for round in 0..self.rounds {
@@ -92,15 +93,20 @@ impl Cold {
         for (name, gets) in kinds {
             let mut cells = vec![name.to_owned()];
             for (spread, home) in spreads(&gets).into_iter().zip(spreads(&home)) {
-                let against = spread.zip(home).and_then(|(spread, home)| ratio(spread.median, home.median));
+                let against =
+                    spread.zip(home).and_then(|(spread, home)| ratio(spread.median, home.median));
                 cells.push(spread.map_or_else(|| "-".to_owned(), |spread| spread.to_string()));
-                cells.push(against.map_or_else(|| "-".to_owned(), |ratio| format!("{}x", plain(ratio))));
+                cells.push(
+                    against.map_or_else(|| "-".to_owned(), |ratio| format!("{}x", plain(ratio))),
+                );
             }
             table.row(cells);
         }
         report.table(&table);
         if let Some(visible) = Spread::of(pulled.iter().map(|one| Some(one.visible_ms))) {
-            report.say(&format!("The tag was there in region B {visible} ms after the acknowledgement in region A."));
+            report.say(&format!(
+                "The tag was there in region B {visible} ms after the acknowledgement in region A."
+            ));
         }
         report.record("bytes", self.size.0.into());
         report.record("pulls", serde_json::to_value(pulled)?);
@@ -117,7 +123,8 @@ fn pull(mesh: &Mesh, size: usize, buffer: &mut Vec<u8>) -> Result<Pulled> {
     registry::upload_blob(pusher, REPOSITORY, &config)?;
     registry::put_manifest(pusher, REPOSITORY, &tag, &manifest)?;
     let begun = Instant::now();
-    let (home, away) = (&mut mesh.nodes[0].anonymous().client(), &mut mesh.nodes[1].anonymous().client());
+    let (home, away) =
+        (&mut mesh.nodes[0].anonymous().client(), &mut mesh.nodes[1].anonymous().client());
     let path = manifest_path(REPOSITORY, &tag);
     let request = Request::new("GET", &path).headers(&[ACCEPT]);
     process::until("region B knows the tag", PATIENCE, || {

@@ -1,4 +1,5 @@
-//! What is pushed and pulled: random bytes, because compressible or repeated ones would flatter a registry that notices.
+//! What is pushed and pulled: random bytes, because compressible or repeated ones would flatter a
+//! registry that notices.
 
 use rules::words::digest::{Digest, Hasher};
 use serde_json::json;
@@ -44,7 +45,8 @@ impl Blob {
     }
 }
 
-/// Bodies that differ in their first bytes only, so that a thousand unique ones cost the memory of one.
+/// Bodies that differ in their first bytes only, so that a thousand unique ones cost the memory of
+/// one.
 #[derive(Debug)]
 pub(crate) struct Bodies {
     base: Vec<u8>,
@@ -54,7 +56,8 @@ pub(crate) struct Bodies {
 const STAMP: usize = 16;
 
 impl Bodies {
-    /// `count` bodies of `length` random bytes. Hashing them takes its time: do it outside of what is timed.
+    /// `count` bodies of `length` random bytes. Hashing them takes its time: do it outside of what
+    /// is timed.
     pub(crate) fn random(count: usize, length: usize) -> Self {
         let base = Blob::random(length.max(STAMP)).bytes;
         let stamped = |_| {

@@ -1,15 +1,18 @@
 //! The CPU time of server processes, as the scheduler counts it.
 //!
-//! `/proc/PID/task/*/schedstat` tells each thread's time in nanoseconds, but forgets threads that have ended; `/proc/PID/stat`
-//! forgets nobody, but counts in steps of 10 ms. So the fine figure counts unless the coarse one proves that something is missing.
+//! `/proc/PID/task/*/schedstat` tells each thread's time in nanoseconds, but forgets threads that
+//! have ended; `/proc/PID/stat` forgets nobody, but counts in steps of 10 ms. So the fine figure
+//! counts unless the coarse one proves that something is missing.
 
 use std::collections::BTreeMap;
 use std::fs;
 
-/// Clock ticks of a process's `stat` in a second: the same on every Linux that Rust's standard library runs on.
+/// Clock ticks of a process's `stat` in a second: the same on every Linux that Rust's standard
+/// library runs on.
 const TICKS: f64 = 100.0;
 
-/// How much user and system time of one process may be off, each rounded down to a tick, at both ends.
+/// How much user and system time of one process may be off, each rounded down to a tick, at both
+/// ends.
 const ROUNDING: f64 = 4.0 / TICKS;
 
 /// The CPU time of some processes at one moment.
@@ -27,10 +30,16 @@ impl Reading {
     pub(crate) fn of(pids: &[u32]) -> Self {
         let mut reading = Reading { processes: pids.len(), ..Reading::default() };
         for pid in pids {
-            reading.ticks += fs::read_to_string(format!("/proc/{pid}/stat")).ok().and_then(|s| ticks(&s)).unwrap_or(0);
-            for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            reading.ticks += fs::read_to_string(format!("/proc/{pid}/stat"))
+                .ok()
+                .and_then(|s| ticks(&s))
+                .unwrap_or(0);
+            for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten()
+            {
                 let id = thread.file_name().to_str().and_then(|name| name.parse().ok());
-                let spent = fs::read_to_string(thread.path().join("schedstat")).ok().and_then(|s| nanoseconds(&s));
+                let spent = fs::read_to_string(thread.path().join("schedstat"))
+                    .ok()
+                    .and_then(|s| nanoseconds(&s));
                 reading.threads.extend(id.zip(spent));
             }
         }
@@ -52,7 +61,8 @@ impl Reading {
 
 /// The CPU time of the calling thread in seconds.
 pub(crate) fn of_this_thread() -> f64 {
-    let spent = fs::read_to_string("/proc/thread-self/schedstat").ok().and_then(|text| nanoseconds(&text));
+    let spent =
+        fs::read_to_string("/proc/thread-self/schedstat").ok().and_then(|text| nanoseconds(&text));
     spent.unwrap_or(0) as f64 / 1e9
 }
 

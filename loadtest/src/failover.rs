@@ -1,7 +1,8 @@
-//! `loadtest failover`: `kill -9` of a project's primary, and how long until somebody else acknowledges a push.
+//! `loadtest failover`: `kill -9` of a project's primary, and how long until somebody else
+//! acknowledges a push.
 //!
-//! While the primary is dead, clients at the other regions pull an image that those hold. An acknowledged push that any node later does not
-//! have counts as lost.
+//! While the primary is dead, clients at the other regions pull an image that those hold. An
+//! acknowledged push that any node later does not have counts as lost.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -73,7 +74,8 @@ impl Failover {
         let mut report = Report::new("failover", "Losing the primary");
         let atoll = tools::atoll(self.atoll.as_deref())?;
         let mut mesh = Mesh::up(&atoll, 3)?;
-        report.server("atoll", &format!("{}; three regions on this machine", tools::version(&atoll)));
+        report
+            .server("atoll", &format!("{}; three regions on this machine", tools::version(&atoll)));
         let held = Image::random(MIB);
         held.push(&mesh.target(0), HELD, TAG)?;
         for node in &mesh.nodes {
@@ -151,7 +153,8 @@ fn trial(mesh: &mut Mesh, held: &Image, number: usize) -> Result<Trial> {
                 }
             });
         }
-        let done = kill_and_push(mesh, victim, &target, (&pushed, &tag), &mut trial).and_then(|()| mend(mesh, victim));
+        let done = kill_and_push(mesh, victim, &target, (&pushed, &tag), &mut trial)
+            .and_then(|()| mend(mesh, victim));
         over.store(true, Ordering::Relaxed);
         done
     })?;
@@ -192,13 +195,16 @@ fn kill_and_push(
     Ok(())
 }
 
-/// Starts the dead node and waits until all nodes see each other and agree on a primary for a while.
+/// Starts the dead node and waits until all nodes see each other and agree on a primary for a
+/// while.
 fn mend(mesh: &mut Mesh, victim: usize) -> Result<()> {
     mesh.start(victim)?;
     let mut calm: Option<(Instant, usize)> = None;
     process::until("the mesh is whole again", PATIENCE, || {
         let primary = mesh.agreed_primary(PROJECT).filter(|_| mesh.is_whole());
-        let since = calm.filter(|(_, before)| Some(*before) == primary).map_or_else(Instant::now, |(since, _)| since);
+        let since = calm
+            .filter(|(_, before)| Some(*before) == primary)
+            .map_or_else(Instant::now, |(since, _)| since);
         calm = primary.map(|primary| (since, primary));
         Ok(calm.filter(|(since, _)| since.elapsed() >= CALM).map(|_| ()))
     })
@@ -218,7 +224,9 @@ fn write(report: &mut Report, trials: &[Trial], ended: Option<&anyhow::Error>) -
         trials.len()
     ));
     let told = |q: f64| quantile(&times, q);
-    let seconds = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{} s", plain(value)));
+    let seconds = |value: Option<f64>| {
+        value.map_or_else(|| "-".to_owned(), |value| format!("{} s", plain(value)))
+    };
     let met = |met: Option<bool>| match met {
         Some(true) => "met".to_owned(),
         Some(false) => "**missed**".to_owned(),
@@ -233,13 +241,19 @@ fn write(report: &mut Report, trials: &[Trial], ended: Option<&anyhow::Error>) -
     row("p99", seconds(told(0.99)), "<= 10 s", within(0.99, 10.0));
     row("longest", seconds(told(1.0)), "-", None);
     row("never acknowledged", silent.to_string(), "0", Some(silent == 0));
-    row("failed pulls at the other regions", format!("{failed} of {pulls}"), "0", Some(failed == 0));
+    row(
+        "failed pulls at the other regions",
+        format!("{failed} of {pulls}"),
+        "0",
+        Some(failed == 0),
+    );
     row("acknowledged pushes lost", lost.to_string(), "0", Some(lost == 0));
     report.table(&table);
     if let Some(error) = ended {
         report.say(&format!("The run ended early: {error:#}"));
     }
-    let mut table = Table::new(&["trial", "killed", "pushed to", "seconds", "tries", "pulls", "failed"]);
+    let mut table =
+        Table::new(&["trial", "killed", "pushed to", "seconds", "tries", "pulls", "failed"]);
     for (number, trial) in trials.iter().enumerate() {
         table.row(vec![
             (number + 1).to_string(),

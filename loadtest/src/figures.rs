@@ -1,10 +1,12 @@
-//! The arithmetic of reports: quantiles within a round, medians over rounds, ratios between servers.
+//! The arithmetic of reports: quantiles within a round, medians over rounds, ratios between
+//! servers.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// The value that a share `q` of the sorted samples does not exceed (nearest rank); nothing of nothing.
+/// The value that a share `q` of the sorted samples does not exceed (nearest rank); nothing of
+/// nothing.
 pub(crate) fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
     let rank = (q.clamp(0.0, 1.0) * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.max(1) - 1).copied()
@@ -76,7 +78,10 @@ impl Quantiles {
     /// Of samples in seconds, in any order.
     pub(crate) fn of_seconds(mut samples: Vec<f64>) -> Option<Self> {
         samples.sort_by(f64::total_cmp);
-        Some(Quantiles { p50: quantile(&samples, 0.5)? * 1e3, p99: quantile(&samples, 0.99)? * 1e3 })
+        Some(Quantiles {
+            p50: quantile(&samples, 0.5)? * 1e3,
+            p99: quantile(&samples, 0.99)? * 1e3,
+        })
     }
 }
 
@@ -116,7 +121,10 @@ mod tests {
         let spread = Spread::of([Some(2.0), None, Some(10.0), Some(3.0)]).unwrap();
         assert_eq!(spread, Spread { median: 3.0, min: 2.0, max: 10.0 });
         assert_eq!(Spread::of([None, None]), None);
-        assert_eq!(Spread { median: 1234.5, min: 0.25, max: 99.94 }.to_string(), "1234 (0.250 - 99.9)");
+        assert_eq!(
+            Spread { median: 1234.5, min: 0.25, max: 99.94 }.to_string(),
+            "1234 (0.250 - 99.9)"
+        );
     }
 
     #[test]

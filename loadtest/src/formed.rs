@@ -1,4 +1,5 @@
-//! A mesh formed by hand over a [`Network`], as an operator would: `init`, `invite`, `join`, `serve`, each node in a namespace of its own.
+//! A mesh formed by hand over a [`Network`], as an operator would: `init`, `invite`, `join`,
+//! `serve`, each node in a namespace of its own.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -53,13 +54,14 @@ pub(crate) struct Formed {
 }
 
 impl Formed {
-    /// Forms a mesh of these nodes over a LAN, with `more` in everybody's settings and HTTPS if `secure`, and waits until all are
-    /// ready. The first node is a replica.
+    /// Forms a mesh of these nodes over a LAN, with `more` in everybody's settings and HTTPS if
+    /// `secure`, and waits until all are ready. The first node is a replica.
     pub(crate) fn of(atoll: &Path, sites: &[Site], secure: bool, more: &str) -> Result<Self> {
         Self::with_guests(atoll, sites, &[], secure, more)
     }
 
-    /// The same, and behind the nodes' namespaces further ones in these regions, for others to stand in.
+    /// The same, and behind the nodes' namespaces further ones in these regions, for others to
+    /// stand in.
     pub(crate) fn with_guests(
         atoll: &Path,
         sites: &[Site],
@@ -67,7 +69,8 @@ impl Formed {
         secure: bool,
         more: &str,
     ) -> Result<Self> {
-        let regions: Vec<_> = sites.iter().map(|site| site.region).chain(guests.iter().copied()).collect();
+        let regions: Vec<_> =
+            sites.iter().map(|site| site.region).chain(guests.iter().copied()).collect();
         let network = Network::raise(&regions)?;
         let folder = TempDir::with_prefix("loadtest-formed-")?;
         let mut formed = Formed {
@@ -84,10 +87,9 @@ impl Formed {
         }
         let voters = sites.iter().filter(|site| !site.edge).count().min(3);
         process::until("the ledger has its voters", PATIENCE, || {
-            Ok(formed
-                .status(0)
-                .ok()
-                .filter(|status| status["ledger"]["voters"].as_array().is_some_and(|all| all.len() == voters)))
+            Ok(formed.status(0).ok().filter(|status| {
+                status["ledger"]["voters"].as_array().is_some_and(|all| all.len() == voters)
+            }))
         })?;
         Ok(formed)
     }
@@ -103,10 +105,13 @@ impl Formed {
         std::fs::write(self.settings(at), settings)?;
         if at == 0 {
             succeed(self.command(at, "init").arg("--config").arg(self.settings(at)))?;
-            self.password = std::fs::read_to_string(self.data(at).join("admin-password"))?.trim().into();
+            self.password =
+                std::fs::read_to_string(self.data(at).join("admin-password"))?.trim().into();
         } else {
             let role = if site.edge { "edge" } else { "replica" };
-            let said = succeed(self.command(0, "invite").args(["--role", role, "--config"]).arg(self.settings(0)))?;
+            let said = succeed(
+                self.command(0, "invite").args(["--role", role, "--config"]).arg(self.settings(0)),
+            )?;
             let token = said.lines().last().context("invite prints a token")?.trim().to_owned();
             succeed(self.command(at, "join").arg(token).arg("--config").arg(self.settings(at)))?;
         }
@@ -118,17 +123,23 @@ impl Formed {
     fn certify(&mut self, nodes: usize) -> Result<String> {
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed((0..nodes).map(address).collect::<Vec<_>>())?;
-        let (certificate, key) = (self.folder.path().join("tls.crt"), self.folder.path().join("tls.key"));
+        let (certificate, key) =
+            (self.folder.path().join("tls.crt"), self.folder.path().join("tls.key"));
         std::fs::write(&certificate, cert.pem())?;
         std::fs::write(&key, signing_key.serialize_pem())?;
         let mut roots = RootCertStore::empty();
         roots.add(cert.der().clone())?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?;
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
         config.resumption = rustls::client::Resumption::disabled(); // fresh connections are what is measured
         self.tls = Some(Arc::new(config));
-        Ok(format!("  tls:\n    certificate: {}\n    key: {}\n", certificate.display(), key.display()))
+        Ok(format!(
+            "  tls:\n    certificate: {}\n    key: {}\n",
+            certificate.display(),
+            key.display()
+        ))
     }
 
     /// Starts a node, again or for the first time, and waits until it is ready.
@@ -172,7 +183,8 @@ impl Formed {
         .map(drop)
     }
 
-    /// A client of one node beside another one: in that one's namespace, asked by nobody in particular.
+    /// A client of one node beside another one: in that one's namespace, asked by nobody in
+    /// particular.
     pub(crate) fn client(&self, beside: usize, to: usize) -> Client {
         self.target(beside, to).client()
     }
@@ -184,7 +196,9 @@ impl Formed {
 
     /// A node's address for a client beside another node, asked by nobody in particular.
     pub(crate) fn target(&self, beside: usize, to: usize) -> Target {
-        Target::at(&format!("{}:5000", address(to))).inside(&self.network.namespace(beside)).tls(self.tls.clone())
+        Target::at(&format!("{}:5000", address(to)))
+            .inside(&self.network.namespace(beside))
+            .tls(self.tls.clone())
     }
 
     /// Makes something by the API of the first node; the answer's `Location`.
@@ -195,17 +209,25 @@ impl Formed {
         let mut said = Vec::new();
         let request = Request::new("POST", path).headers(&headers).body(&body);
         let answer = self.administrator(0).send(&request, &mut Sink::Keep(&mut said))?;
-        ensure!(answer.status == 201, "POST {path}: status {}: {}", answer.status, String::from_utf8_lossy(&said));
+        ensure!(
+            answer.status == 201,
+            "POST {path}: status {}: {}",
+            answer.status,
+            String::from_utf8_lossy(&said)
+        );
         answer.location.with_context(|| format!("POST {path}: no Location"))
     }
 
-    /// Makes a public project whose writes are durable in so many regions before they are acknowledged.
+    /// Makes a public project whose writes are durable in so many regions before they are
+    /// acknowledged.
     pub(crate) fn create_project(&self, name: &str, durability: u8) -> Result<()> {
         let metadata = json!({ "public": "true", "durability": durability.to_string() });
-        self.make("/api/v2.0/projects", &json!({ "project_name": name, "metadata": metadata })).map(drop)
+        self.make("/api/v2.0/projects", &json!({ "project_name": name, "metadata": metadata }))
+            .map(drop)
     }
 
-    /// Pushes an image of one layer through the first node and waits until `seen_by` know it; the layer.
+    /// Pushes an image of one layer through the first node and waits until `seen_by` know it; the
+    /// layer.
     pub(crate) fn push(&self, repository: &str, size: usize, seen_by: &[usize]) -> Result<Blob> {
         let (layer, config) = (Blob::random(size), Blob::config());
         let manifest = manifest(&config, &[(layer.digest, size)]);
@@ -217,7 +239,8 @@ impl Formed {
         for at in seen_by {
             let request = Request::new("GET", &path).headers(&[registry::ACCEPT]);
             process::until("the image is known", PATIENCE, || {
-                Ok((self.client(*at, *at).send(&request, &mut Sink::Discard)?.status == 200).then_some(()))
+                Ok((self.client(*at, *at).send(&request, &mut Sink::Discard)?.status == 200)
+                    .then_some(()))
             })?;
         }
         Ok(layer)
@@ -227,7 +250,8 @@ impl Formed {
     pub(crate) fn status(&self, at: usize) -> Result<Value> {
         let mut body = Vec::new();
         let mut client = self.administrator(at).patient_for(Duration::from_secs(5));
-        let answer = client.send(&Request::new("GET", "/api/atoll/v1/status"), &mut Sink::Keep(&mut body))?;
+        let answer = client
+            .send(&Request::new("GET", "/api/atoll/v1/status"), &mut Sink::Keep(&mut body))?;
         ensure!(answer.status == 200, "status of node {at}: {}", answer.status);
         Ok(serde_json::from_slice(&body)?)
     }

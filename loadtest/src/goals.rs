@@ -1,6 +1,7 @@
 //! The ratios of `goals.md` that `serve` can judge, and the judging.
 //!
-//! A floor must hold with access checks, log and metrics on; a goal is where we are going. Neither makes a run fail.
+//! A floor must hold with access checks, log and metrics on; a goal is where we are going. Neither
+//! makes a run fail.
 
 use std::fmt;
 
@@ -99,7 +100,9 @@ pub(crate) fn goal(operation: Operation, figure: Figure, against: Against) -> Op
         (Op::BlobSmall, CpuUsPerRequest, Distribution) => (0.25, 0.15),
         (Op::BlobSmall, CpuUsPerRequest, BestRegistry) => (0.60, 0.40),
         (Op::BlobSmall, CpuUsPerRequest, Files) => (1.2, 0.8),
-        (Op::ManifestTag | Op::ManifestDigest, CpuUsPerRequest, Distribution) => (1.0 / 4.0, 1.0 / 7.0),
+        (Op::ManifestTag | Op::ManifestDigest, CpuUsPerRequest, Distribution) => {
+            (1.0 / 4.0, 1.0 / 7.0)
+        }
         (Op::ManifestTag | Op::ManifestDigest, CpuUsPerRequest, BestRegistry) => (0.70, 0.45),
         (Op::ManifestTag | Op::ManifestDigest, CpuUsPerRequest, Files) => (1.5, 0.8),
         (Op::ManifestHead, CpuUsPerRequest, Distribution) => (1.0 / 4.0, 1.0 / 6.0),
@@ -107,9 +110,11 @@ pub(crate) fn goal(operation: Operation, figure: Figure, against: Against) -> Op
         (Op::ManifestHead, CpuUsPerRequest, Files) => (2.0, 1.3),
         (Op::UploadLarge | Op::UploadLargeFour, MbPerSecond, Distribution) => (1.4, 1.8),
         (Op::UploadLarge | Op::UploadLargeFour, MbPerSecond, BestRegistry) => (1.2, 1.6),
-        (Op::UploadLarge | Op::UploadLargeFour | Op::UploadSmallFour, CpuSPerGb, Distribution | BestRegistry) => {
-            (1.0, 0.8)
-        }
+        (
+            Op::UploadLarge | Op::UploadLargeFour | Op::UploadSmallFour,
+            CpuSPerGb,
+            Distribution | BestRegistry,
+        ) => (1.0, 0.8),
         (Op::UploadSmallFour, RequestsPerSecond, Distribution) => (2.5, 4.0),
         (Op::UploadSmallFour, RequestsPerSecond, BestRegistry) => (1.3, 2.0),
         (Op::Mount, CpuUsPerRequest, Distribution) => (1.0 / 3.0, 1.0 / 5.0),
@@ -157,7 +162,13 @@ pub(crate) struct Judged {
 
 impl Judged {
     /// Compares two medians.
-    pub(crate) fn of(figure: Figure, against: String, ours: f64, theirs: f64, goal: Option<Goal>) -> Self {
+    pub(crate) fn of(
+        figure: Figure,
+        against: String,
+        ours: f64,
+        theirs: f64,
+        goal: Option<Goal>,
+    ) -> Self {
         let ratio = ratio(ours, theirs);
         let verdict = ratio.zip(goal).map(|(ratio, goal)| verdict(figure, ratio, goal));
         Judged { figure, against, ratio, goal, verdict }
@@ -221,7 +232,13 @@ mod tests {
         let judged = Judged::of(Figure::MbPerSecond, "zot".into(), 3.0, 2.0, None);
         assert_eq!((judged.ratio, judged.verdict), (Some(1.5), None));
         assert_eq!(judged.row(), ["MB/s", "zot", "1.50x", "-", "-", "-"]);
-        let nothing = Judged::of(Figure::MbPerSecond, "zot".into(), 3.0, 0.0, Some(Goal { floor: 1.0, goal: 2.0 }));
+        let nothing = Judged::of(
+            Figure::MbPerSecond,
+            "zot".into(),
+            3.0,
+            0.0,
+            Some(Goal { floor: 1.0, goal: 2.0 }),
+        );
         assert_eq!((nothing.ratio, nothing.verdict), (None, None));
     }
 }

@@ -36,7 +36,8 @@ impl Idle {
         let mut report = Report::new("idle", "An idle mesh");
         let atoll = tools::atoll(self.atoll.as_deref())?;
         let mut mesh = Mesh::up_with_edges(&atoll, 3, usize::from(self.edges))?;
-        report.server("atoll", &format!("{}; three regions on this machine", tools::version(&atoll)));
+        report
+            .server("atoll", &format!("{}; three regions on this machine", tools::version(&atoll)));
         wait(SETTLE)?;
         let read = |mesh: &mut Mesh| {
             mesh.must_run()?;
@@ -50,7 +51,8 @@ impl Idle {
         for (at, node) in mesh.nodes.iter().enumerate() {
             let cpu = after[at].since(&before[at]) / seconds * 100.0;
             let memory = resident_bytes(node.pid);
-            let shown = memory.map_or_else(|| "-".to_owned(), |bytes| plain(bytes as f64 / f64::from(1 << 20)));
+            let shown = memory
+                .map_or_else(|| "-".to_owned(), |bytes| plain(bytes as f64 / f64::from(1 << 20)));
             table.row(vec![node.name.clone(), plain(cpu), shown]);
             found.push(json!({ "node": node.name, "cpu_percent": cpu, "resident_bytes": memory }));
         }

@@ -1,7 +1,8 @@
-//! A closed loop: a fixed number of requests over a few connections, timed as a whole and one by one.
+//! A closed loop: a fixed number of requests over a few connections, timed as a whole and one by
+//! one.
 //!
-//! Requests are counted, not fitted into a window of time: every server then does the same work in a round, and the last request of a slow
-//! one is not cut off.
+//! Requests are counted, not fitted into a window of time: every server then does the same work in
+//! a round, and the last request of a slow one is not cut off.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -119,7 +120,8 @@ pub(crate) fn run(
         let before = peer.cpu();
         ready.wait();
         let begun = Instant::now();
-        let threads: Vec<Result<_>> = threads.into_iter().map(|thread| thread.join().expect("no panic")).collect();
+        let threads: Vec<Result<_>> =
+            threads.into_iter().map(|thread| thread.join().expect("no panic")).collect();
         (before, begun, Instant::now(), threads)
     });
     std::thread::sleep(TAIL);
@@ -137,7 +139,9 @@ pub(crate) fn run(
             .map(|sample| sample.first.map(|first| first.as_secs_f64()))
             .collect::<Option<_>>()
             .and_then(Quantiles::of_seconds),
-        latency_ms: Quantiles::of_seconds(samples.iter().map(|sample| sample.total.as_secs_f64()).collect()),
+        latency_ms: Quantiles::of_seconds(
+            samples.iter().map(|sample| sample.total.as_secs_f64()).collect(),
+        ),
     })
 }
 
@@ -162,6 +166,9 @@ mod tests {
         assert_eq!(round.cpu_s_per_gb(), Some(0.25));
         assert_eq!(round.client_us_per_request(), Some(5000.0));
         let bare = Round { bytes: 0, server_cpu_seconds: None, ..round };
-        assert_eq!((bare.mb_per_second(), bare.cpu_us_per_request(), bare.cpu_s_per_gb()), (None, None, None));
+        assert_eq!(
+            (bare.mb_per_second(), bare.cpu_us_per_request(), bare.cpu_s_per_gb()),
+            (None, None, None)
+        );
     }
 }

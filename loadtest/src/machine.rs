@@ -37,13 +37,15 @@ pub(crate) struct Origin {
 impl Origin {
     /// Of a run that begins now.
     pub(crate) fn now() -> Self {
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let seconds =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Origin {
             date: date(seconds),
             commit: commit(),
             command: command(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
-            cpu: field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+            cpu: field("/proc/cpuinfo", "model name")
+                .unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
             memory_gib: memory().unwrap_or(0.0),
             kernel: text("/proc/sys/kernel/osrelease"),
             file_system: file_system(&std::env::temp_dir()),
@@ -60,14 +62,17 @@ pub(crate) fn load() -> String {
 
 /// The source tree: the one we stand in, else the one this was built from.
 pub(crate) fn repository() -> PathBuf {
-    let here = first_line(Command::new("git").args(["rev-parse", "--show-toplevel"])).map(PathBuf::from);
+    let here =
+        first_line(Command::new("git").args(["rev-parse", "--show-toplevel"])).map(PathBuf::from);
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned);
     let ours = |folder: &PathBuf| folder.join("loadtest/Cargo.toml").is_file();
     here.filter(ours).or(built.filter(ours)).unwrap_or_else(|| PathBuf::from("."))
 }
 
 fn commit() -> String {
-    let git = |arguments: &[&str]| first_line(Command::new("git").current_dir(repository()).args(arguments));
+    let git = |arguments: &[&str]| {
+        first_line(Command::new("git").current_dir(repository()).args(arguments))
+    };
     match git(&["rev-parse", "HEAD"]) {
         Some(commit) if git(&["status", "--porcelain"]).is_some() => format!("{commit}, dirty"),
         Some(commit) => commit,
@@ -78,7 +83,9 @@ fn commit() -> String {
 /// The command line, without what a URL says between `//` and `@`: reports are passed around.
 fn command() -> String {
     let shown = |argument: String| match (argument.find("//"), argument.rfind('@')) {
-        (Some(from), Some(to)) if from < to => format!("{}//...{}", &argument[..from], &argument[to..]),
+        (Some(from), Some(to)) if from < to => {
+            format!("{}//...{}", &argument[..from], &argument[to..])
+        }
         _ => argument,
     };
     std::env::args().map(shown).collect::<Vec<_>>().join(" ")
@@ -98,7 +105,9 @@ fn file_system(folder: &Path) -> String {
         Some((fields.next()?, fields.next()?))
     });
     let above = mounts.filter(|(point, _)| folder.starts_with(point));
-    above.max_by_key(|(point, _)| point.len()).map_or_else(|| "unknown".to_owned(), |(_, kind)| kind.to_owned())
+    above
+        .max_by_key(|(point, _)| point.len())
+        .map_or_else(|| "unknown".to_owned(), |(_, kind)| kind.to_owned())
 }
 
 fn field(file: &str, name: &str) -> Option<String> {
@@ -121,7 +130,12 @@ fn date(seconds: u64) -> String {
     let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
     let year = era * 400 + year + u64::from(month <= 2);
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", rest / 3600, rest / 60 % 60, rest % 60)
+    format!(
+        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC",
+        rest / 3600,
+        rest / 60 % 60,
+        rest % 60
+    )
 }
 
 #[cfg(test)]
@@ -138,6 +152,8 @@ mod tests {
     #[test]
     fn the_machine_can_be_told() {
         let origin = Origin::now();
-        assert!(origin.memory_gib > 0.0 && !origin.kernel.is_empty() && origin.file_system != "unknown");
+        assert!(
+            origin.memory_gib > 0.0 && !origin.kernel.is_empty() && origin.file_system != "unknown"
+        );
     }
 }

@@ -1,7 +1,9 @@
-//! `loadtest`: a client from outside that starts a registry and its peers and tells how they compare.
+//! `loadtest`: a client from outside that starts a registry and its peers and tells how they
+//! compare.
 //!
-//! It knows Atoll only as a stranger does: by its command line, its `mesh.json` and its HTTP APIs. Nothing fails because the machine is
-//! slow; a run fails only when a server does not do what it was asked.
+//! It knows Atoll only as a stranger does: by its command line, its `mesh.json` and its HTTP APIs.
+//! Nothing fails because the machine is slow; a run fails only when a server does not do what it
+//! was asked.
 
 mod cold;
 mod content;
@@ -77,7 +79,8 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     stop::listen()?;
-    let out = arguments.out.clone().unwrap_or_else(|| machine::repository().join("target/loadtest"));
+    let out =
+        arguments.out.clone().unwrap_or_else(|| machine::repository().join("target/loadtest"));
     match &arguments.what {
         What::Serve(serve) => serve.run(&out),
         What::Push(push) => push.run(&out),

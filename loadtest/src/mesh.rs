@@ -1,4 +1,5 @@
-//! `atoll up` as a stranger runs it: a whole mesh on this machine, known only by what its `mesh.json` and its API say.
+//! `atoll up` as a stranger runs it: a whole mesh on this machine, known only by what its
+//! `mesh.json` and its API say.
 
 use std::path::Path;
 use std::process::Command;
@@ -51,7 +52,12 @@ impl Mesh {
         let data = folder.path().join("data");
         std::fs::create_dir(&data)?;
         let mut command = Command::new(atoll);
-        command.arg("up").arg("--data").arg(&data).args(["--port", "0", "--nodes", &replicas.to_string()]);
+        command.arg("up").arg("--data").arg(&data).args([
+            "--port",
+            "0",
+            "--nodes",
+            &replicas.to_string(),
+        ]);
         if edges > 0 {
             command.args(["--edges", &edges.to_string()]);
         }
@@ -59,12 +65,18 @@ impl Mesh {
         let described = process::until("mesh.json tells the nodes' process ids", PATIENCE, || {
             up.must_run()?;
             let text = std::fs::read(data.join("mesh.json")).ok();
-            Ok(text.and_then(|text| serde_json::from_slice::<Value>(&text).ok()).filter(all_started))
+            Ok(text
+                .and_then(|text| serde_json::from_slice::<Value>(&text).ok())
+                .filter(all_started))
         })?;
         let (user, password) = admin(&described["admin"])?;
         let told = described["nodes"].as_array().context("mesh.json has no nodes")?;
         let told = told.iter().map(Node::told).collect::<Result<Vec<_>>>()?;
-        ensure!(told.len() == nodes, "mesh.json names {} nodes, {nodes} were asked for", told.len());
+        ensure!(
+            told.len() == nodes,
+            "mesh.json names {} nodes, {nodes} were asked for",
+            told.len()
+        );
         let mut mesh = Mesh { nodes: told, user, password, up, folder };
         for at in 0..nodes {
             process::until("every node is ready", PATIENCE, || {
@@ -105,7 +117,8 @@ impl Mesh {
         client.get("/readyz").is_ok_and(|answer| answer.status == 200)
     }
 
-    /// Makes a public project whose writes are durable in so many regions before they are acknowledged.
+    /// Makes a public project whose writes are durable in so many regions before they are
+    /// acknowledged.
     pub(crate) fn create_project(&self, name: &str, durability: u8) -> Result<()> {
         let project = json!({
             "project_name": name,
@@ -126,14 +139,17 @@ impl Mesh {
     pub(crate) fn status(&self, at: usize) -> Result<Value> {
         let mut body = Vec::new();
         let mut client = self.target(at).client().patient_for(Duration::from_secs(5));
-        let answer = client.send(&Request::new("GET", "/api/atoll/v1/status"), &mut Sink::Keep(&mut body))?;
+        let answer = client
+            .send(&Request::new("GET", "/api/atoll/v1/status"), &mut Sink::Keep(&mut body))?;
         ensure!(answer.status == 200, "status of {}: {}", self.nodes[at].name, answer.status);
         Ok(serde_json::from_slice(&body)?)
     }
 
     /// Which node is the primary of a project, once all living nodes say the same.
     pub(crate) fn primary(&self, project: &str) -> Result<usize> {
-        process::until("the nodes agree who is primary", PATIENCE, || Ok(self.agreed_primary(project)))
+        process::until("the nodes agree who is primary", PATIENCE, || {
+            Ok(self.agreed_primary(project))
+        })
     }
 
     /// Which node is the primary of a project, if all living nodes say the same one and it lives.
@@ -148,7 +164,8 @@ impl Mesh {
     /// Whether every node is ready and takes every other for alive.
     pub(crate) fn is_whole(&self) -> bool {
         let all = 0..self.nodes.len();
-        let sees_all = |at| self.status(at).is_ok_and(|status| alive_in(&status) == self.nodes.len());
+        let sees_all =
+            |at| self.status(at).is_ok_and(|status| alive_in(&status) == self.nodes.len());
         all.clone().all(|at| self.is_ready(at)) && all.clone().all(sees_all)
     }
 
@@ -162,8 +179,12 @@ impl Mesh {
         let log = self.folder.path().join(format!("{}-again.log", self.nodes[at].name));
         let node = &mut self.nodes[at];
         node.again = None; // reaps the one before
-        process::until("the killed process is gone", PATIENCE, || Ok((!node.lives()).then_some(())))?;
-        let Some((program, arguments)) = node.start.split_first() else { bail!("{} has no start", node.name) };
+        process::until("the killed process is gone", PATIENCE, || {
+            Ok((!node.lives()).then_some(()))
+        })?;
+        let Some((program, arguments)) = node.start.split_first() else {
+            bail!("{} has no start", node.name)
+        };
         let running = Running::start(Command::new(program).args(arguments), &log)?;
         node.pid = running.pid();
         node.again = Some(running);
@@ -185,7 +206,9 @@ impl Drop for Mesh {
 
 impl Node {
     fn told(told: &Value) -> Result<Self> {
-        let text = |field: &str| told[field].as_str().with_context(|| format!("mesh.json: {field} of {told}"));
+        let text = |field: &str| {
+            told[field].as_str().with_context(|| format!("mesh.json: {field} of {told}"))
+        };
         let pid = told["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
         let start = told["start"].as_array().into_iter().flatten();
         let target = Target::of_url(text("url")?)?;
@@ -209,9 +232,12 @@ impl Node {
     }
 }
 
-/// Whether every node has a process: `mesh.json` is there before they are started, with 0 for their ids.
+/// Whether every node has a process: `mesh.json` is there before they are started, with 0 for their
+/// ids.
 fn all_started(described: &Value) -> bool {
-    described["nodes"].as_array().is_some_and(|nodes| nodes.iter().all(|node| node["pid"].as_u64() > Some(0)))
+    described["nodes"]
+        .as_array()
+        .is_some_and(|nodes| nodes.iter().all(|node| node["pid"].as_u64() > Some(0)))
 }
 
 /// The administrator's name and password.
@@ -234,7 +260,8 @@ pub(crate) fn alive_in(status: &Value) -> usize {
     let down = |node: &&Value| {
         let word = ["state", "status", "health"].iter().find_map(|field| node[*field].as_str());
         let flag = ["up", "alive"].iter().find_map(|field| node[*field].as_bool());
-        flag == Some(false) || word.is_some_and(|word| !matches!(word, "up" | "alive" | "ready" | "ok"))
+        flag == Some(false)
+            || word.is_some_and(|word| !matches!(word, "up" | "alive" | "ready" | "ok"))
     };
     status["nodes"].as_array().map_or(0, |nodes| nodes.iter().filter(|node| !down(node)).count())
 }

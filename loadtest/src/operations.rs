@@ -1,4 +1,5 @@
-//! What is measured: one entry for each operation of the goals that one client can time against one server.
+//! What is measured: one entry for each operation of the goals that one client can time against one
+//! server.
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
@@ -66,13 +67,17 @@ impl Operation {
 
     /// What it is, in words.
     pub(crate) fn title(self) -> String {
-        self.to_possible_value().and_then(|value| Some(value.get_help()?.to_string())).unwrap_or_default()
+        self.to_possible_value()
+            .and_then(|value| Some(value.get_help()?.to_string()))
+            .unwrap_or_default()
     }
 
     /// How much of it a round is. A round takes about a second at the slowest server known.
     pub(crate) fn plan(self) -> Plan {
         let (connections, requests) = match self {
-            Operation::ManifestTag | Operation::ManifestDigest | Operation::ManifestHead => (8, 6000),
+            Operation::ManifestTag | Operation::ManifestDigest | Operation::ManifestHead => {
+                (8, 6000)
+            }
             Operation::BlobSmall => (8, 600),
             Operation::BlobLarge => (8, 48),
             Operation::UploadLarge => (1, 8),
@@ -85,7 +90,13 @@ impl Operation {
 
     /// Whether bytes a second are the point, and not requests.
     pub(crate) fn is_bulk(self) -> bool {
-        !matches!(self, Operation::ManifestTag | Operation::ManifestDigest | Operation::ManifestHead | Operation::Mount)
+        !matches!(
+            self,
+            Operation::ManifestTag
+                | Operation::ManifestDigest
+                | Operation::ManifestHead
+                | Operation::Mount
+        )
     }
 
     /// Whether the time to the first byte differs from the time to the last.
@@ -96,7 +107,8 @@ impl Operation {
     /// Whether a server can be asked for it at all.
     pub(crate) fn fits(self, peer: &Peer) -> bool {
         use Operation::{Mount, UploadLarge, UploadLargeFour, UploadSmallFour};
-        peer.takes_pushes() || !matches!(self, UploadLarge | UploadLargeFour | UploadSmallFour | Mount)
+        peer.takes_pushes()
+            || !matches!(self, UploadLarge | UploadLargeFour | UploadSmallFour | Mount)
     }
 }
 
@@ -141,8 +153,12 @@ impl Held {
     /// What an operation GETs or HEADs.
     fn read(&self, operation: Operation) -> Option<(String, &Blob)> {
         match operation {
-            Operation::ManifestTag | Operation::ManifestHead => Some((manifest_path(HELD, TAG), &self.manifest)),
-            Operation::ManifestDigest => Some((manifest_path(HELD, &self.manifest.digest.to_string()), &self.manifest)),
+            Operation::ManifestTag | Operation::ManifestHead => {
+                Some((manifest_path(HELD, TAG), &self.manifest))
+            }
+            Operation::ManifestDigest => {
+                Some((manifest_path(HELD, &self.manifest.digest.to_string()), &self.manifest))
+            }
             Operation::BlobSmall => Some((blob_path(HELD, &self.small.digest), &self.small)),
             Operation::BlobLarge => Some((blob_path(HELD, &self.large.digest), &self.large)),
             _ => None,
@@ -160,14 +176,21 @@ pub(crate) fn prepare(operation: Operation, peer: &Peer, held: &Held) -> Result<
 }
 
 /// One round of an operation at one server.
-pub(crate) fn round(operation: Operation, number: usize, peer: &Peer, held: &Held) -> Result<Round> {
+pub(crate) fn round(
+    operation: Operation,
+    number: usize,
+    peer: &Peer,
+    held: &Held,
+) -> Result<Round> {
     let plan = operation.plan();
     match operation {
         Operation::UploadLarge | Operation::UploadLargeFour => upload(plan, 64 * MIB, peer),
         Operation::UploadSmallFour => upload(plan, MIB, peer),
         Operation::Mount => mount(plan, number, peer, held),
         _ => {
-            let Some((path, _)) = held.read(operation) else { bail!("{} reads nothing", operation.name()) };
+            let Some((path, _)) = held.read(operation) else {
+                bail!("{} reads nothing", operation.name())
+            };
             get(plan, operation, peer, &path)
         }
     }

@@ -1,4 +1,5 @@
-//! Programs that a run starts. Each is ended by its pid when its guard is dropped, however the run ends.
+//! Programs that a run starts. Each is ended by its pid when its guard is dropped, however the run
+//! ends.
 
 use std::fs::{File, OpenOptions};
 use std::net::TcpListener;
@@ -26,7 +27,8 @@ impl Running {
         let out = OpenOptions::new().create(true).append(true).open(log)?;
         let err = out.try_clone()?;
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn();
-        let child = child.with_context(|| format!("cannot start {}", command.get_program().display()))?;
+        let child =
+            child.with_context(|| format!("cannot start {}", command.get_program().display()))?;
         Ok(Running { child, log: log.to_owned() })
     }
 
@@ -85,7 +87,8 @@ pub(crate) fn signal(pid: u32, what: Signal) {
     }
 }
 
-/// Whether the process runs (a zombie does not) and `word` stands on its command line: a pid is soon somebody else's.
+/// Whether the process runs (a zombie does not) and `word` stands on its command line: a pid is
+/// soon somebody else's.
 pub(crate) fn lives(pid: u32, word: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
@@ -95,12 +98,17 @@ pub(crate) fn lives(pid: u32, word: &str) -> bool {
 
 /// The children of a process that it started from its main thread.
 pub(crate) fn children(pid: u32) -> Vec<u32> {
-    let listed = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let listed =
+        std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     listed.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 /// Asks `probe` again and again until it has a value; fails when it fails, or after `patience`.
-pub(crate) fn until<T>(what: &str, patience: Duration, mut probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub(crate) fn until<T>(
+    what: &str,
+    patience: Duration,
+    mut probe: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let end = Instant::now() + patience;
     loop {
         stop::check()?;
@@ -116,7 +124,8 @@ pub(crate) fn until<T>(what: &str, patience: Duration, mut probe: impl FnMut() -
 
 /// The first line that a program prints on either stream, or nothing if it fails.
 pub(crate) fn first_line(command: &mut Command) -> Option<String> {
-    let output = command.stdin(Stdio::null()).output().ok().filter(|output| output.status.success())?;
+    let output =
+        command.stdin(Stdio::null()).output().ok().filter(|output| output.status.success())?;
     let said = if output.stdout.is_empty() { output.stderr } else { output.stdout };
     let said = String::from_utf8_lossy(&said).lines().next()?.trim().to_owned();
     (!said.is_empty()).then_some(said)
@@ -126,7 +135,10 @@ pub(crate) fn first_line(command: &mut Command) -> Option<String> {
 pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let also = ["/usr/sbin", "/sbin", "/usr/local/go/bin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(also).map(|folder| folder.join(program)).find(|file| file.is_file())
+    std::env::split_paths(&path)
+        .chain(also)
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
 }
 
 /// A port of loopback that nobody uses at the moment.
@@ -134,9 +146,11 @@ pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-/// The end of a log, without lines that show a password: what is printed here ends up in other logs.
+/// The end of a log, without lines that show a password: what is printed here ends up in other
+/// logs.
 fn tail(log: &Path) -> String {
     let text = File::open(log).and_then(std::io::read_to_string).unwrap_or_default();
-    let lines: Vec<_> = text.lines().filter(|line| !line.to_ascii_lowercase().contains("password")).collect();
+    let lines: Vec<_> =
+        text.lines().filter(|line| !line.to_ascii_lowercase().contains("password")).collect();
     lines[lines.len().saturating_sub(30)..].join("\n")
 }

@@ -1,7 +1,8 @@
 //! `loadtest push`: a whole image of three large layers, from its first byte to its tag.
 //!
-//! Atoll runs as three regions and is measured twice: with the promise that it makes by default (two regions hold everything before the
-//! acknowledgement) and with the promise that a single registry makes.
+//! Atoll runs as three regions and is measured twice: with the promise that it makes by default
+//! (two regions hold everything before the acknowledgement) and with the promise that a single
+//! registry makes.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -22,7 +23,8 @@ use crate::size::Size;
 use crate::wire::Target;
 use crate::{stop, tools};
 
-/// The layers' shares of the whole, about those of an image with an operating system, a runtime and an application.
+/// The layers' shares of the whole, about those of an image with an operating system, a runtime and
+/// an application.
 const SHARES: [usize; 3] = [24, 96, 70];
 
 /// What to push.
@@ -64,10 +66,12 @@ impl Push {
     pub(crate) fn run(&self, out: &Path) -> Result<()> {
         let mut report = Report::new("push", "Pushing an image");
         let atoll = tools::atoll(self.atoll.as_deref())?;
-        let distribution = peers::distribution(&peers::find_distribution(self.registry.as_deref())?)?;
+        let distribution =
+            peers::distribution(&peers::find_distribution(self.registry.as_deref())?)?;
         let mesh = Mesh::up(&atoll, 3)?;
         mesh.create_project("bench", 1)?;
-        report.server("atoll", &format!("{}; three regions on this machine", tools::version(&atoll)));
+        report
+            .server("atoll", &format!("{}; three regions on this machine", tools::version(&atoll)));
         report.server("distribution", &distribution.version);
         let mut places = places(&mesh, &distribution);
         self.measure(&mut places)?;
@@ -84,7 +88,8 @@ impl Push {
             for turn in 0..count {
                 stop::check()?;
                 let place = &mut places[(round + turn) % count];
-                let pushed = push(place, &layers, round * count + turn).with_context(|| place.name)?;
+                let pushed =
+                    push(place, &layers, round * count + turn).with_context(|| place.name)?;
                 place.pushes.push(pushed);
             }
             eprintln!("loadtest: push round {} of {}", round + 1, self.rounds);
@@ -101,10 +106,15 @@ impl Push {
         ));
         let seconds = |place: &Place| Spread::of(place.pushes.iter().map(|one| Some(one.seconds)));
         let theirs = places.last().and_then(seconds);
-        let mut table = Table::new(&["server", "seconds", "MB/s", "CPU seconds", "time against distribution"]);
+        let mut table =
+            Table::new(&["server", "seconds", "MB/s", "CPU seconds", "time against distribution"]);
         for place in places {
-            let show = |spread: Option<Spread>| spread.map_or_else(|| "-".to_owned(), |spread| spread.to_string());
-            let against = seconds(place).zip(theirs).and_then(|(ours, theirs)| ratio(ours.median, theirs.median));
+            let show = |spread: Option<Spread>| {
+                spread.map_or_else(|| "-".to_owned(), |spread| spread.to_string())
+            };
+            let against = seconds(place)
+                .zip(theirs)
+                .and_then(|(ours, theirs)| ratio(ours.median, theirs.median));
             let rate = |one: &Pushed| Some(self.size.0 as f64 / 1e6 / one.seconds);
             table.row(vec![
                 place.name.to_owned(),
@@ -117,8 +127,10 @@ impl Push {
         report.table(&table);
         report.say("CPU is that of all three nodes together, until the acknowledgement.");
         report.record("bytes", self.size.0.into());
-        let pushes: serde_json::Map<_, _> =
-            places.iter().map(|place| (place.name.to_owned(), json!({ "pushes": place.pushes }))).collect();
+        let pushes: serde_json::Map<_, _> = places
+            .iter()
+            .map(|place| (place.name.to_owned(), json!({ "pushes": place.pushes })))
+            .collect();
         report.record("places", pushes.into());
     }
 }
@@ -153,14 +165,20 @@ fn places(mesh: &Mesh, distribution: &Peer) -> Vec<Place> {
 /// Pushes one image, then reads its manifest and first layer back.
 fn push(place: &Place, layers: &[Bodies], number: usize) -> Result<Pushed> {
     let (repository, config) = (place.repository, Blob::config());
-    let described: Vec<_> = layers.iter().map(|layer| (layer.digest(number), layer.length())).collect();
+    let described: Vec<_> =
+        layers.iter().map(|layer| (layer.digest(number), layer.length())).collect();
     let manifest = manifest(&config, &described);
     rustix::fs::sync();
     let before = Reading::of(&place.pids);
     let begun = Instant::now();
     std::thread::scope(|scope| {
         let one = |layer: &Bodies| {
-            registry::upload(&mut place.target.client(), repository, &layer.parts(number), &layer.digest(number))
+            registry::upload(
+                &mut place.target.client(),
+                repository,
+                &layer.parts(number),
+                &layer.digest(number),
+            )
         };
         let uploads: Vec<_> = layers.iter().map(|layer| scope.spawn(move || one(layer))).collect();
         uploads.into_iter().try_for_each(|upload| upload.join().expect("no panic"))

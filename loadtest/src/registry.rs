@@ -20,14 +20,24 @@ pub(crate) fn manifest_path(repository: &str, reference: &str) -> String {
 }
 
 /// Uploads a blob: a POST that opens the upload and one PUT with all bytes.
-pub(crate) fn upload(client: &mut Client, repository: &str, parts: &[&[u8]], digest: &Digest) -> Result<()> {
+pub(crate) fn upload(
+    client: &mut Client,
+    repository: &str,
+    parts: &[&[u8]],
+    digest: &Digest,
+) -> Result<()> {
     let path = format!("/v2/{repository}/blobs/uploads/");
     let opened = client.send(&Request::new("POST", &path).body(&[]), &mut Sink::Discard)?;
-    let location = expect(&opened, 202, "POST", &path)?.location.as_deref().context("an upload without a Location")?;
+    let location = expect(&opened, 202, "POST", &path)?
+        .location
+        .as_deref()
+        .context("an upload without a Location")?;
     let location = path_of(location);
     let join = if location.contains('?') { '&' } else { '?' };
     let path = format!("{location}{join}digest={digest}");
-    let request = Request::new("PUT", &path).headers(&[("Content-Type", "application/octet-stream")]).body(parts);
+    let request = Request::new("PUT", &path)
+        .headers(&[("Content-Type", "application/octet-stream")])
+        .body(parts);
     let stored = client.send(&request, &mut Sink::Discard)?;
     expect(&stored, 201, "PUT", &path)?;
     Ok(())
@@ -39,7 +49,12 @@ pub(crate) fn upload_blob(client: &mut Client, repository: &str, blob: &Blob) ->
 }
 
 /// Stores a manifest under a tag or its digest.
-pub(crate) fn put_manifest(client: &mut Client, repository: &str, reference: &str, manifest: &Blob) -> Result<()> {
+pub(crate) fn put_manifest(
+    client: &mut Client,
+    repository: &str,
+    reference: &str,
+    manifest: &Blob,
+) -> Result<()> {
     let path = manifest_path(repository, reference);
     let body: [&[u8]; 1] = [&manifest.bytes];
     let request = Request::new("PUT", &path).headers(&[("Content-Type", MANIFEST)]).body(&body);
@@ -49,7 +64,12 @@ pub(crate) fn put_manifest(client: &mut Client, repository: &str, reference: &st
 }
 
 /// Takes a blob over from another repository of the same registry.
-pub(crate) fn mount(client: &mut Client, into: &str, from: &str, digest: &Digest) -> Result<Answer> {
+pub(crate) fn mount(
+    client: &mut Client,
+    into: &str,
+    from: &str,
+    digest: &Digest,
+) -> Result<Answer> {
     let path = format!("/v2/{into}/blobs/uploads/?mount={digest}&from={from}");
     let mounted = client.send(&Request::new("POST", &path).body(&[]), &mut Sink::Discard)?;
     expect(&mounted, 201, "POST", &path)?;
@@ -59,7 +79,8 @@ pub(crate) fn mount(client: &mut Client, into: &str, from: &str, digest: &Digest
 /// GETs a path and compares what comes with the sha256 it must have.
 pub(crate) fn verify(client: &mut Client, path: &str, digest: &Digest) -> Result<()> {
     let mut hasher = Hasher::new(Algorithm::Sha256);
-    let answer = client.send(&Request::new("GET", path).headers(&[ACCEPT]), &mut Sink::Hash(&mut hasher))?;
+    let answer =
+        client.send(&Request::new("GET", path).headers(&[ACCEPT]), &mut Sink::Hash(&mut hasher))?;
     expect(&answer, 200, "GET", path)?;
     let found = hasher.finish();
     ensure!(found == *digest, "GET {path}: the bytes are {found}, not {digest}");
@@ -67,8 +88,17 @@ pub(crate) fn verify(client: &mut Client, path: &str, digest: &Digest) -> Result
 }
 
 /// Passes on an answer that has this status.
-pub(crate) fn expect<'a>(answer: &'a Answer, status: u16, method: &str, path: &str) -> Result<&'a Answer> {
-    ensure!(answer.status == status, "{method} {path}: status {}, expected {status}", answer.status);
+pub(crate) fn expect<'a>(
+    answer: &'a Answer,
+    status: u16,
+    method: &str,
+    path: &str,
+) -> Result<&'a Answer> {
+    ensure!(
+        answer.status == status,
+        "{method} {path}: status {}, expected {status}",
+        answer.status
+    );
     Ok(answer)
 }
 

@@ -50,10 +50,17 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// An empty one: its files will be `NAME.json` and `NAME.md`. Begin it before anything is measured.
+    /// An empty one: its files will be `NAME.json` and `NAME.md`. Begin it before anything is
+    /// measured.
     pub(crate) fn new(name: &'static str, title: &str) -> Self {
         let text = format!("# {title}\n\n");
-        Report { name, origin: Origin::now(), servers: Vec::new(), text, found: serde_json::Map::new() }
+        Report {
+            name,
+            origin: Origin::now(),
+            servers: Vec::new(),
+            text,
+            found: serde_json::Map::new(),
+        }
     }
 
     /// Names a server and its version.
@@ -85,8 +92,11 @@ impl Report {
     pub(crate) fn write(mut self, folder: &Path) -> Result<()> {
         let load_after = machine::load();
         self.write_origin(&load_after);
-        let servers: serde_json::Map<_, _> =
-            self.servers.iter().map(|(name, version)| (name.clone(), version.clone().into())).collect();
+        let servers: serde_json::Map<_, _> = self
+            .servers
+            .iter()
+            .map(|(name, version)| (name.clone(), version.clone().into()))
+            .collect();
         let mut whole = json!({
             "report": self.name, "origin": self.origin, "load_after": load_after, "servers": servers,
         });
@@ -111,8 +121,14 @@ impl Report {
         row("command", format!("`{}`", origin.command));
         row("date", origin.date);
         row("commit", origin.commit);
-        row("machine", format!("{} cores of {}, {:.1} GiB", origin.cores, origin.cpu, origin.memory_gib));
-        row("kernel", format!("Linux {}; temporary folders on {}", origin.kernel, origin.file_system));
+        row(
+            "machine",
+            format!("{} cores of {}, {:.1} GiB", origin.cores, origin.cpu, origin.memory_gib),
+        );
+        row(
+            "kernel",
+            format!("Linux {}; temporary folders on {}", origin.kernel, origin.file_system),
+        );
         row("load", format!("{} before, {load_after} after", origin.load_before));
         for (name, version) in &self.servers {
             row(name, version.clone());
@@ -144,9 +160,14 @@ mod tests {
         report.record("figure", json!(7));
         report.write(&folder.path().join("deep")).unwrap();
         let text = fs::read_to_string(folder.path().join("deep/trial.md")).unwrap();
-        assert!(text.starts_with("# A trial\n\n## Part\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n\n"), "{text}");
+        assert!(
+            text.starts_with("# A trial\n\n## Part\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n\n"),
+            "{text}"
+        );
         assert!(text.contains("| peer | 1.0 \\| lean |"), "{text}");
-        let json: Value = serde_json::from_slice(&fs::read(folder.path().join("deep/trial.json")).unwrap()).unwrap();
+        let json: Value =
+            serde_json::from_slice(&fs::read(folder.path().join("deep/trial.json")).unwrap())
+                .unwrap();
         assert_eq!((&json["figure"], &json["servers"]["peer"]), (&json!(7), &json!("1.0 | lean")));
     }
 }

@@ -18,13 +18,16 @@ use crate::{stop, tools};
 /// What to measure.
 #[derive(Args, Debug)]
 pub(crate) struct Serve {
-    /// The atoll binary; without it the one beside loadtest, and without that only the peers are measured
+    /// The atoll binary; without it the one beside loadtest, and without that only the peers are
+    /// measured
     #[arg(long, value_name = "PATH")]
     atoll: Option<PathBuf>,
-    /// The Distribution binary; without it target/clients/registry, the path, a build by Go, or Debian's docker-registry
+    /// The Distribution binary; without it target/clients/registry, the path, a build by Go, or
+    /// Debian's docker-registry
     #[arg(long, value_name = "PATH")]
     registry: Option<PathBuf>,
-    /// One more registry: a binary that reads Distribution's configuration (or zot's, if it is called zot), or a base URL
+    /// One more registry: a binary that reads Distribution's configuration (or zot's, if it is
+    /// called zot), or a base URL
     #[arg(long = "peer", value_name = "NAME=PATH|URL")]
     peers: Vec<Named>,
     /// Rounds of every operation at every server
@@ -73,14 +76,23 @@ impl Serve {
         }
         let files = held.serve_as_files()?;
         if files.is_none() {
-            eprintln!("loadtest: nginx is not installed (apt-get install nginx-light); measuring without it");
+            eprintln!(
+                "loadtest: nginx is not installed (apt-get install nginx-light); measuring without it"
+            );
         }
         Ok(registries.into_iter().chain(files).collect())
     }
 
-    /// Rounds of one operation. The order of the servers turns with the rounds, so that none always follows the same other.
-    fn measure<'a>(&self, operation: Operation, peers: &'a [Peer], held: &Held) -> Result<Vec<Measured<'a>>> {
-        let mut all: Vec<_> = peers.iter().filter(|peer| operation.fits(peer)).map(Measured::new).collect();
+    /// Rounds of one operation. The order of the servers turns with the rounds, so that none always
+    /// follows the same other.
+    fn measure<'a>(
+        &self,
+        operation: Operation,
+        peers: &'a [Peer],
+        held: &Held,
+    ) -> Result<Vec<Measured<'a>>> {
+        let mut all: Vec<_> =
+            peers.iter().filter(|peer| operation.fits(peer)).map(Measured::new).collect();
         for one in &all {
             operations::prepare(operation, one.peer, held)?;
         }
@@ -157,29 +169,45 @@ impl<'a> Measured<'a> {
 
 /// Atoll beside every peer, and beside the best registry where there is a choice.
 fn judge(operation: Operation, measured: &[Measured<'_>]) -> Vec<Judged> {
-    let Some(ours) = measured.iter().find(|one| one.peer.role == Role::Atoll) else { return Vec::new() };
+    let Some(ours) = measured.iter().find(|one| one.peer.role == Role::Atoll) else {
+        return Vec::new();
+    };
     let mut judged = Vec::new();
     for &figure in goals::figures(operation) {
         let Some(own) = ours.median(figure) else { continue };
         let others = || measured.iter().filter(|one| one.peer.role != Role::Atoll);
         for other in others() {
             let Some(theirs) = other.median(figure) else { continue };
-            let goal = Against::role(other.peer.role).and_then(|against| goals::goal(operation, figure, against));
+            let goal = Against::role(other.peer.role)
+                .and_then(|against| goals::goal(operation, figure, against));
             judged.push(Judged::of(figure, other.peer.name.clone(), own, theirs, goal));
         }
         let registries = others().filter(|one| one.peer.role != Role::Files);
         let known = registries.filter_map(|one| Some((one.peer, one.median(figure)?)));
-        let best = known.reduce(|best, one| if (one.1 < best.1) == figure.is_cost() { one } else { best });
+        let best =
+            known.reduce(|best, one| if (one.1 < best.1) == figure.is_cost() { one } else { best });
         let choice = others().any(|one| one.peer.role == Role::Registry);
         if let Some((peer, theirs)) = best.filter(|_| choice) {
             let goal = goals::goal(operation, figure, Against::BestRegistry);
-            judged.push(Judged::of(figure, format!("best registry ({})", peer.name), own, theirs, goal));
+            judged.push(Judged::of(
+                figure,
+                format!("best registry ({})", peer.name),
+                own,
+                theirs,
+                goal,
+            ));
         }
     }
     judged
 }
 
-fn write(report: &mut Report, operation: Operation, rounds: u16, measured: &[Measured<'_>], judged: &[Judged]) {
+fn write(
+    report: &mut Report,
+    operation: Operation,
+    rounds: u16,
+    measured: &[Measured<'_>],
+    judged: &[Judged],
+) {
     let plan = operation.plan();
     report.heading(&operation.title());
     report.say(&format!(
@@ -189,13 +217,18 @@ fn write(report: &mut Report, operation: Operation, rounds: u16, measured: &[Mea
         plan.requests
     ));
     let mut columns = vec!["server"];
-    columns.extend(if operation.is_bulk() { ["MB/s", "CPU-s/GB"] } else { ["requests/s", "client CPU us/request"] });
+    columns.extend(if operation.is_bulk() {
+        ["MB/s", "CPU-s/GB"]
+    } else {
+        ["requests/s", "client CPU us/request"]
+    });
     columns.extend(["CPU us/request", "latency p50 ms", "p99 ms"]);
     if operation.has_first_byte() {
         columns.extend(["first byte p50 ms", "p99 ms"]);
     }
     let mut table = Table::new(&columns);
-    let show = |spread: Option<Spread>| spread.map_or_else(|| "-".to_owned(), |spread| spread.to_string());
+    let show =
+        |spread: Option<Spread>| spread.map_or_else(|| "-".to_owned(), |spread| spread.to_string());
     for one in measured {
         let all = one.summary();
         let mut cells = vec![one.peer.name.clone()];
@@ -215,7 +248,8 @@ fn write(report: &mut Report, operation: Operation, rounds: u16, measured: &[Mea
     }
     report.table(&table);
     if !judged.is_empty() {
-        let mut table = Table::new(&["figure", "atoll against", "ratio", "floor", "goal", "verdict"]);
+        let mut table =
+            Table::new(&["figure", "atoll against", "ratio", "floor", "goal", "verdict"]);
         judged.iter().for_each(|one| table.row(one.row()));
         report.table(&table);
     }
@@ -224,7 +258,9 @@ fn write(report: &mut Report, operation: Operation, rounds: u16, measured: &[Mea
 fn record(operation: Operation, measured: &[Measured<'_>], judged: &[Judged]) -> Value {
     let servers: serde_json::Map<_, _> = measured
         .iter()
-        .map(|one| (one.peer.name.clone(), json!({ "summary": one.summary(), "rounds": one.rounds })))
+        .map(|one| {
+            (one.peer.name.clone(), json!({ "summary": one.summary(), "rounds": one.rounds }))
+        })
         .collect();
     json!({ "operation": operation, "plan": operation.plan(), "servers": servers, "against": judged })
 }

@@ -28,7 +28,8 @@ impl FromStr for Size {
         let (number, unit) = unit.unwrap_or((text, 1));
         let size = number.trim().parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
         let size = size.filter(|size| (1..=LARGEST).contains(size));
-        size.map(Size).ok_or_else(|| format!("{text:?} is not a size such as 190MB or 64MiB, up to 4GiB"))
+        size.map(Size)
+            .ok_or_else(|| format!("{text:?} is not a size such as 190MB or 64MiB, up to 4GiB"))
     }
 }
 

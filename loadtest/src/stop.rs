@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM end a run early but in order: whoever works asks [`check`] now and then, and the guards end what was started.
+//! Ctrl-C and SIGTERM end a run early but in order: whoever works asks [`check`] now and then, and
+//! the guards end what was started.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

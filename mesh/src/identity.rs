@@ -1,10 +1,11 @@
 //! The mesh's certificate authority, and a node's certificate, which binds its [`NodeId`].
 //!
-//! The CA is made when the mesh is formed. Every replica keeps its key, so that any of them can let another in: losing one node never means that
-//! nobody can join. A node makes its own key; only a certificate request leaves it.
+//! The CA is made when the mesh is formed. Every replica keeps its key, so that any of them can let
+//! another in: losing one node never means that nobody can join. A node makes its own key; only a
+//! certificate request leaves it.
 //!
-//! A certificate names the node and its role, and lasts [`LIFETIME`]. The node renews it in time ([`Identity::due`]); one that has expired is good for
-//! asking for another, and for nothing else.
+//! A certificate names the node and its role, and lasts [`LIFETIME`]. The node renews it in time
+//! ([`Identity::due`]); one that has expired is good for asking for another, and for nothing else.
 
 use std::fs;
 use std::io::Write;
@@ -13,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rules::ledger::records::Role;
 use rules::members::door::Shown;
@@ -73,8 +74,15 @@ impl Authority {
         Ok(Authority { certificate, key: key.serialize_pem() })
     }
 
-    /// Signs `request` if it asks for nothing but the identity `node`: as a node of this role, from `now` on for [`LIFETIME`].
-    pub fn sign(&self, node: NodeId, role: Role, request: &str, now: Timestamp) -> Result<String, IdentityError> {
+    /// Signs `request` if it asks for nothing but the identity `node`: as a node of this role, from
+    /// `now` on for [`LIFETIME`].
+    pub fn sign(
+        &self,
+        node: NodeId,
+        role: Role,
+        request: &str,
+        now: Timestamp,
+    ) -> Result<String, IdentityError> {
         let from = Timestamp(now.0.saturating_sub(SKEW.as_millis() as u64));
         self.sign_between(node, role, request, from, Timestamp(now.0 + LIFETIME.as_millis() as u64))
     }
@@ -87,7 +95,8 @@ impl Authority {
         from: Timestamp,
         until: Timestamp,
     ) -> Result<String, IdentityError> {
-        let mut request = CertificateSigningRequestParams::from_pem(request).map_err(certificate_error)?;
+        let mut request =
+            CertificateSigningRequestParams::from_pem(request).map_err(certificate_error)?;
         let wanted = node.certificate_name();
         let only_itself = match request.params.subject_alt_names.as_slice() {
             [SanType::DnsName(name)] => name.as_str() == wanted,
@@ -112,7 +121,8 @@ impl Authority {
 
 /// How long a certificate lasts: what a thief of a node's disk can use without being seen to renew.
 pub const LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
-/// A certificate is renewed when less than this is left of it: ten days in which no replica could be reached cost an edge nothing.
+/// A certificate is renewed when less than this is left of it: ten days in which no replica could
+/// be reached cost an edge nothing.
 const RENEW_BEFORE: Duration = Duration::from_secs(20 * 24 * 3600);
 /// A certificate counts from so long before it was signed, for nodes whose clocks are behind.
 const SKEW: Duration = Duration::from_secs(24 * 3600);
@@ -154,9 +164,14 @@ impl Candidate {
     }
 
     fn of(node: NodeId, key: &KeyPair) -> Result<Self, IdentityError> {
-        let mut params = CertificateParams::new(vec![node.certificate_name()]).map_err(certificate_error)?;
+        let mut params =
+            CertificateParams::new(vec![node.certificate_name()]).map_err(certificate_error)?;
         params.distinguished_name = named(&node.certificate_name());
-        let request = params.serialize_request(key).map_err(certificate_error)?.pem().map_err(certificate_error)?;
+        let request = params
+            .serialize_request(key)
+            .map_err(certificate_error)?
+            .pem()
+            .map_err(certificate_error)?;
         Ok(Candidate { node, key: key.serialize_pem(), request })
     }
 }
@@ -179,9 +194,11 @@ const FILES: [&str; 5] = ["node-id", "node.crt", "node.key", "authority.crt", "a
 impl Identity {
     /// Writes the identity into `dir`, each file for its owner's eyes only.
     pub fn save(&self, dir: &Path) -> Result<(), IdentityError> {
-        fs::create_dir_all(dir).map_err(|source| IdentityError::File { path: dir.into(), source })?;
+        fs::create_dir_all(dir)
+            .map_err(|source| IdentityError::File { path: dir.into(), source })?;
         let id = self.node.to_string();
-        let contents = [&id, &self.certificate, &self.key, &self.authority.certificate, &self.authority.key];
+        let contents =
+            [&id, &self.certificate, &self.key, &self.authority.certificate, &self.authority.key];
         for (name, content) in FILES.iter().zip(contents) {
             write_private(&dir.join(name), content.as_bytes())?;
         }
@@ -203,12 +220,14 @@ impl Identity {
         })
     }
 
-    /// The node's chain as it is shown to peers: its certificate and the CA's, which a joining node knows by fingerprint only.
+    /// The node's chain as it is shown to peers: its certificate and the CA's, which a joining node
+    /// knows by fingerprint only.
     pub fn chain(&self) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
         Ok(vec![certificate_der(&self.certificate)?, certificate_der(&self.authority.certificate)?])
     }
 
-    /// Whether the certificate is to be renewed: its time is nearly over, or it is from before roles stood in certificates.
+    /// Whether the certificate is to be renewed: its time is nearly over, or it is from before
+    /// roles stood in certificates.
     pub fn due(&self, now: Timestamp) -> bool {
         let Ok(der) = certificate_der(&self.certificate) else { return true };
         let soon = Timestamp(now.0 + RENEW_BEFORE.as_millis() as u64);
@@ -218,18 +237,28 @@ impl Identity {
     /// This identity with another certificate, if that is the CA's, for the same node and key.
     pub fn renewed(&self, certificate: &str) -> Result<Self, IdentityError> {
         let der = certificate_der(certificate)?;
-        let same =
-            node_of(&der) == Some(self.node) && public_key(&der) == public_key(&certificate_der(&self.certificate)?);
+        let same = node_of(&der) == Some(self.node)
+            && public_key(&der) == public_key(&certificate_der(&self.certificate)?);
         if !same {
             return Err(IdentityError::Refused("it is for another node or another key".into()));
         }
         let mut roots = rustls::RootCertStore::empty();
         roots.add(certificate_der(&self.authority.certificate)?).map_err(certificate_error)?;
         let parsed = webpki::EndEntityCert::try_from(&der).map_err(certificate_error)?;
-        let now = rustls::pki_types::UnixTime::since_unix_epoch(Duration::from_millis(ground::clock::timestamp().0));
+        let now = rustls::pki_types::UnixTime::since_unix_epoch(Duration::from_millis(
+            ground::clock::timestamp().0,
+        ));
         let usage = webpki::KeyUsage::client_auth();
         parsed
-            .verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &roots.roots, &[], now, usage, None, None)
+            .verify_for_usage(
+                webpki::ALL_VERIFICATION_ALGS,
+                &roots.roots,
+                &[],
+                now,
+                usage,
+                None,
+                None,
+            )
             .map_err(certificate_error)?;
         Ok(Identity { certificate: certificate.to_owned(), ..self.clone() })
     }
@@ -261,7 +290,9 @@ pub fn shown(certificate: &CertificateDer<'_>, now: Timestamp) -> Option<Shown> 
     let node = node_of(certificate)?;
     let parsed = webpki::EndEntityCert::try_from(certificate).ok()?;
     let roles = [Role::Replica, Role::Edge];
-    let role = parsed.valid_dns_names().find_map(|name| roles.into_iter().find(|role| role_name(*role) == name));
+    let role = parsed
+        .valid_dns_names()
+        .find_map(|name| roles.into_iter().find(|role| role_name(*role) == name));
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let until = certificate.validity().not_after.timestamp();
     Some(Shown { node, role, expired: until < (now.0 / 1000).cast_signed() })
@@ -276,8 +307,13 @@ fn public_key(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), IdentityError> {
     let error = |source| IdentityError::File { path: path.into(), source };
     let partial = path.with_extension("partial");
-    let mut file =
-        fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&partial).map_err(error)?;
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&partial)
+        .map_err(error)?;
     file.write_all(content).and_then(|()| file.sync_all()).map_err(error)?;
     fs::rename(&partial, path).map_err(error)
 }
@@ -289,7 +325,8 @@ mod tests {
 
     fn identity(authority: &Authority, node: NodeId, role: Role) -> Identity {
         let candidate = Candidate::generate(node).unwrap();
-        let certificate = authority.sign(node, role, &candidate.request, clock::timestamp()).unwrap();
+        let certificate =
+            authority.sign(node, role, &candidate.request, clock::timestamp()).unwrap();
         Identity { node, certificate, key: candidate.key, authority: authority.clone() }
     }
 
@@ -297,8 +334,12 @@ mod tests {
     fn a_signed_certificate_names_its_node_and_its_role_and_nothing_else_is_signed() {
         let (authority, now) = (Authority::generate().unwrap(), clock::timestamp());
         for role in [Role::Replica, Role::Edge] {
-            let certificate = certificate_der(&identity(&authority, NodeId(7), role).certificate).unwrap();
-            assert_eq!(shown(&certificate, now), Some(Shown { node: NodeId(7), role: Some(role), expired: false }));
+            let certificate =
+                certificate_der(&identity(&authority, NodeId(7), role).certificate).unwrap();
+            assert_eq!(
+                shown(&certificate, now),
+                Some(Shown { node: NodeId(7), role: Some(role), expired: false })
+            );
         }
         let candidate = Candidate::generate(NodeId(7)).unwrap();
         let other = authority.sign(NodeId(8), Role::Edge, &candidate.request, now);
@@ -342,7 +383,9 @@ mod tests {
     fn an_identity_reads_back_and_is_private() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
-        identity(&Authority::generate().unwrap(), NodeId(7), Role::Replica).save(dir.path()).unwrap();
+        identity(&Authority::generate().unwrap(), NodeId(7), Role::Replica)
+            .save(dir.path())
+            .unwrap();
         assert_eq!(Identity::load(dir.path()).unwrap().node, NodeId(7));
         let mode = fs::metadata(dir.path().join("node.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

@@ -1,4 +1,5 @@
-//! How nodes talk, agree and pass bytes: everything of the mesh that needs a socket, a disk or a clock.
+//! How nodes talk, agree and pass bytes: everything of the mesh that needs a socket, a disk or a
+//! clock.
 //!
 //! | module | what it does |
 //! |---|---|

@@ -1,7 +1,8 @@
 //! What the ledger keeps but must not show: sealed under a key that only replicas have.
 //!
-//! The key is made from the key of the mesh's CA, which every replica holds in its `identity` folder and which is in no ledger, snapshot or backup of one. An
-//! edge has none, and can open nothing.
+//! The key is made from the key of the mesh's CA, which every replica holds in its `identity`
+//! folder and which is in no ledger, snapshot or backup of one. An edge has none, and can open
+//! nothing.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use base64::Engine;
@@ -54,12 +55,14 @@ impl Secrets {
         Ok(format!("{PREFIX}{}", BASE64_STANDARD_NO_PAD.encode(whole)))
     }
 
-    /// A new key to sign tokens with, as the ledger keeps it: sealed, so that no ledger, snapshot or backup of one gives it away.
+    /// A new key to sign tokens with, as the ledger keeps it: sealed, so that no ledger, snapshot
+    /// or backup of one gives it away.
     pub fn new_token_key(&self) -> Result<Secret<Vec<u8>>, SecretError> {
         Ok(self.seal(TOKEN_KEY, &hex::encode(rand::random::<[u8; 32]>()))?.into_bytes().into())
     }
 
-    /// The key that tokens are signed with, from what the ledger keeps. A mesh from before the level of roles keeps it in the open.
+    /// The key that tokens are signed with, from what the ledger keeps. A mesh from before the
+    /// level of roles keeps it in the open.
     pub fn token_key(&self, kept: &Secret<Vec<u8>>) -> Result<Secret<Vec<u8>>, SecretError> {
         match std::str::from_utf8(kept.expose()) {
             Ok(sealed) if sealed.starts_with(PREFIX) => {

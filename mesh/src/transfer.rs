@@ -1,4 +1,5 @@
-//! Blobs between nodes, as streams. What is kept, and where, is the node's business: this room only moves bytes and counts them.
+//! Blobs between nodes, as streams. What is kept, and where, is the node's business: this room only
+//! moves bytes and counts them.
 
 use std::future::Future;
 use std::time::Duration;
@@ -12,12 +13,15 @@ use rules::wire::{Bulk, CopyEnd, Fetched, LARGEST};
 use rules::words::digest::{ContentHash, Digest};
 use rules::words::names::{NodeId, RepositoryName};
 
-use crate::links::{Line, LinkError, Links, begin_frame, finish_message, read_message, write_message};
+use crate::links::{
+    Line, LinkError, Links, begin_frame, finish_message, read_message, write_message,
+};
 
 /// The most bytes of one piece on a stream.
 const PIECE: usize = 256 << 10;
 
-/// What stands back for a pull may be silent for so many times as long: until 16 MiB of the pull have gone from the send buffer.
+/// What stands back for a pull may be silent for so many times as long: until 16 MiB of the pull
+/// have gone from the send buffer.
 const STANDS_BACK: u32 = 8;
 
 /// How long a peer may take to begin, and how long a stream may stand still.
@@ -35,7 +39,8 @@ pub struct TransferTerms {
 pub struct Fetch {
     receive: RecvStream,
     patience: Duration,
-    /// How many nodes it passes on its way from one that holds it, or from an upstream: 0 if the peer holds it.
+    /// How many nodes it passes on its way from one that holds it, or from an upstream: 0 if the
+    /// peer holds it.
     pub behind: u8,
     /// What the peer says of the blob. Nothing of it has been checked.
     pub claim: Claim,
@@ -71,7 +76,12 @@ pub enum Fetching {
 }
 
 /// Asks `from` for a blob. The bytes come as the peer sends them: the caller checks them.
-pub async fn fetch(links: &Links, from: NodeId, wanted: Wanted, terms: TransferTerms) -> Result<Fetching, LinkError> {
+pub async fn fetch(
+    links: &Links,
+    from: NodeId,
+    wanted: Wanted,
+    terms: TransferTerms,
+) -> Result<Fetching, LinkError> {
     let Wanted { digest, offset, fill, via, list, direct, class } = wanted;
     let ask = Bulk::Fetch { digest, offset, fill, via, list, direct, class };
     let begin = async {
@@ -99,15 +109,19 @@ pub async fn fetch(links: &Links, from: NodeId, wanted: Wanted, terms: TransferT
 }
 
 impl Fetch {
-    /// The next bytes; `None` at the end. A stream that stands still for longer than the terms allow is [`LinkError::Deadline`].
+    /// The next bytes; `None` at the end. A stream that stands still for longer than the terms
+    /// allow is [`LinkError::Deadline`].
     pub async fn next(&mut self) -> Result<Option<Bytes>, LinkError> {
         let chunk = tokio::time::timeout(self.patience, self.receive.read_chunk(PIECE, true)).await;
-        let chunk = chunk.map_err(|_| LinkError::Deadline)?.map_err(|e| LinkError::Broken(e.to_string()))?;
+        let chunk = chunk
+            .map_err(|_| LinkError::Deadline)?
+            .map_err(|e| LinkError::Broken(e.to_string()))?;
         Ok(chunk.map(|c| c.bytes))
     }
 }
 
-/// The serving end of a fetch. Dropped before [`Serve::finish`] it breaks off, so that a short end is never taken for the whole.
+/// The serving end of a fetch. Dropped before [`Serve::finish`] it breaks off, so that a short end
+/// is never taken for the whole.
 pub struct Serve {
     send: SendStream,
     line: Line,
@@ -117,7 +131,8 @@ pub struct Serve {
 }
 
 impl Serve {
-    /// Takes the stream that a [`Bulk::Fetch`] came on; of several streams in one line the more urgent class goes first.
+    /// Takes the stream that a [`Bulk::Fetch`] came on; of several streams in one line the more
+    /// urgent class goes first.
     pub fn new(send: SendStream, line: Line, class: Class, stall: Duration) -> Self {
         Serve { send, line, class, stall, finished: false }
     }
@@ -146,7 +161,8 @@ impl Serve {
     ) -> Result<(), LinkError> {
         let list = list.map(serde_bytes::ByteBuf::from);
         write_message(&mut self.send, &Fetched::Found { size, content, list, behind }).await?;
-        // the bytes stand back, but not the word that they come: whoever asked would take that for silence
+        // the bytes stand back, but not the word that they come: whoever asked would take that for
+        // silence
         let _ = self.send.set_priority(self.class.priority());
         Ok(())
     }
@@ -200,7 +216,8 @@ impl CopyOut {
         repository: RepositoryName,
         terms: TransferTerms,
     ) -> Result<Self, LinkError> {
-        let (send, receive) = links.open_bulk(to, Bulk::Copy { repository }, terms.first_byte).await?;
+        let (send, receive) =
+            links.open_bulk(to, Bulk::Copy { repository }, terms.first_byte).await?;
         let _ = send.set_priority(Class::Copy.priority());
         Ok(CopyOut { send, line: links.line(to), receive, terms })
     }
@@ -229,7 +246,9 @@ impl CopyOut {
         let deadline = self.terms.stall;
         let end = async {
             self.end(CopyEnd::Seal(digest)).await?;
-            read_message::<Result<Held, String>>(&mut self.receive).await?.map_err(LinkError::Refused)
+            read_message::<Result<Held, String>>(&mut self.receive)
+                .await?
+                .map_err(LinkError::Refused)
         };
         tokio::time::timeout(deadline, end).await.map_err(|_| LinkError::Deadline)?
     }
@@ -240,7 +259,10 @@ impl CopyOut {
     }
 
     async fn end(&mut self, end: CopyEnd) -> Result<(), LinkError> {
-        self.send.write_all(&0u32.to_be_bytes()).await.map_err(|e| LinkError::Broken(e.to_string()))?;
+        self.send
+            .write_all(&0u32.to_be_bytes())
+            .await
+            .map_err(|e| LinkError::Broken(e.to_string()))?;
         write_message(&mut self.send, &end).await?;
         let _ = self.send.finish();
         Ok(())
@@ -263,7 +285,8 @@ pub enum CopyPiece {
 }
 
 impl CopyIn {
-    /// Takes the streams that a [`Bulk::Copy`] came on. `stall` is how long an upload may rest between two of its requests.
+    /// Takes the streams that a [`Bulk::Copy`] came on. `stall` is how long an upload may rest
+    /// between two of its requests.
     pub fn new(send: SendStream, receive: RecvStream, stall: Duration) -> Self {
         CopyIn { send, receive, stall }
     }
@@ -276,7 +299,9 @@ impl CopyIn {
             self.receive.read_exact(&mut length).await.map_err(|e| broken(&e))?;
             match u32::from_be_bytes(length) as usize {
                 0 => Ok(CopyPiece::End(read_message(&mut self.receive).await?)),
-                length if length > PIECE => Err(LinkError::Broken(format!("a piece of {length} bytes is too long"))),
+                length if length > PIECE => {
+                    Err(LinkError::Broken(format!("a piece of {length} bytes is too long")))
+                }
                 length => {
                     let mut piece = vec![0; length];
                     self.receive.read_exact(&mut piece).await.map_err(|e| broken(&e))?;

@@ -94,12 +94,15 @@ struct Rig {
 fn run() -> Result<bool, String> {
     let mut arguments = env::args().skip(1);
     let usage = "usage: promises SCENARIOS FOLDER [FILTER...]";
-    let (Some(scenarios), Some(logs)) = (arguments.next(), arguments.next()) else { return Err(usage.into()) };
+    let (Some(scenarios), Some(logs)) = (arguments.next(), arguments.next()) else {
+        return Err(usage.into());
+    };
     let filters: Vec<String> = arguments.collect();
     let rig = Rig { scenarios: scenarios.into(), logs: logs.into(), scratch: env::temp_dir() };
     fs::create_dir_all(&rig.logs).map_err(|error| format!("{}: {error}", rig.logs.display()))?;
     let mut lengths = remembered(&rig.lengths());
-    let jobs: Vec<_> = rig.chosen(&filters)?.into_iter().map(|name| expected(name, &lengths)).collect();
+    let jobs: Vec<_> =
+        rig.chosen(&filters)?.into_iter().map(|name| expected(name, &lengths)).collect();
     let slots = machine()?;
     println!("{} promises, {slots} slots", jobs.len());
     let begun = Instant::now();
@@ -115,7 +118,12 @@ fn run() -> Result<bool, String> {
         println!("{}", line(ended));
     }
     let failed: Vec<_> = over.iter().filter(|ended| !ended.passed).collect();
-    println!("\n{} promises in {:.0} s, {} failed", over.len(), begun.elapsed().as_secs_f64(), failed.len());
+    println!(
+        "\n{} promises in {:.0} s, {} failed",
+        over.len(),
+        begun.elapsed().as_secs_f64(),
+        failed.len()
+    );
     for ended in &failed {
         println!("FAILED {}: {}", ended.job.name, rig.log(&ended.job.name).display());
     }
@@ -125,7 +133,8 @@ fn run() -> Result<bool, String> {
 impl Rig {
     /// The names of the tests that begin with one of the filters; all of them if there is none.
     fn chosen(&self, filters: &[String]) -> Result<Vec<String>, String> {
-        let failed = |error: &dyn std::fmt::Display| format!("{} --list: {error}", self.scenarios.display());
+        let failed =
+            |error: &dyn std::fmt::Display| format!("{} --list: {error}", self.scenarios.display());
         let listed = Command::new(&self.scenarios).args(["--list", "--format", "terse"]).output();
         let listed = listed.map_err(|error| failed(&error))?;
         if !listed.status.success() {
@@ -140,7 +149,9 @@ impl Rig {
         if let Some((name, ..)) = EXPECTED.iter().find(|(name, ..)| lost(name)) {
             return Err(format!("tests/runner expects something of {name}, which there is not"));
         }
-        let wanted = |name: &&str| filters.is_empty() || filters.iter().any(|filter| name.starts_with(filter.as_str()));
+        let wanted = |name: &&str| {
+            filters.is_empty() || filters.iter().any(|filter| name.starts_with(filter.as_str()))
+        };
         Ok(names.into_iter().filter(wanted).map(str::to_owned).collect())
     }
 
@@ -156,7 +167,9 @@ impl Rig {
                 while let Some(job) = schedule.start() {
                     running.insert(job.name.clone(), Instant::now());
                     let (number, tell) = (over.len() + running.len(), tell.clone());
-                    beside.spawn(move || tell.send(self.play(job, number)).expect("the receiver lives as long"));
+                    beside.spawn(move || {
+                        tell.send(self.play(job, number)).expect("the receiver lives as long")
+                    });
                 }
                 let ended = match told.recv_timeout(QUIET) {
                     Ok(ended) => ended,
@@ -182,7 +195,8 @@ impl Rig {
     fn play(&self, job: Job, number: usize) -> Ended {
         let begun = Instant::now();
         // a short name: there are sockets in it
-        let (scratch, log) = (self.scratch.join(number.to_string()), self.scratch.join(format!("{number}.log")));
+        let (scratch, log) =
+            (self.scratch.join(number.to_string()), self.scratch.join(format!("{number}.log")));
         let status = self.start(&job.name, &scratch, &log);
         let took = begun.elapsed();
         let passed = match status {
@@ -195,7 +209,8 @@ impl Rig {
             }
         };
         // only now: another run in this repository may have the same promise under way
-        if let Err(error) = fs::copy(&log, self.log(&job.name)).and_then(|_| fs::remove_file(&log)) {
+        if let Err(error) = fs::copy(&log, self.log(&job.name)).and_then(|_| fs::remove_file(&log))
+        {
             println!("the log of {} stays in {}: {error}", job.name, log.display());
         }
         let busy = fs::read_to_string(scratch.join("times")).ok().and_then(|times| on_cpu(&times));
@@ -209,7 +224,9 @@ impl Rig {
         fs::create_dir(scratch)?;
         let log = File::create(log)?;
         let mut command = Command::new("unshare");
-        command.args("--mount --pid --net --fork --kill-child=KILL --mount-proc bash -c".split(' ')).arg(INSIDE);
+        command
+            .args("--mount --pid --net --fork --kill-child=KILL --mount-proc bash -c".split(' '))
+            .arg(INSIDE);
         command.arg("promise").arg(&self.scenarios).arg(name).env("TMPDIR", scratch);
         Ok(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).status()?.success())
     }
@@ -246,9 +263,11 @@ fn machine() -> Result<usize, String> {
         return jobs.ok_or_else(|| "ATOLL_JOBS is not a number above 0".into());
     }
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let told = fs::read_to_string("/proc/meminfo").map_err(|error| format!("/proc/meminfo: {error}"))?;
-    let free =
-        told.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse().ok());
+    let told =
+        fs::read_to_string("/proc/meminfo").map_err(|error| format!("/proc/meminfo: {error}"))?;
+    let free = told.lines().find_map(|line| {
+        line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse().ok()
+    });
     let free: u64 = free.ok_or("/proc/meminfo does not say how much memory is free")?;
     Ok(slots(cores, free << 10))
 }
@@ -280,7 +299,9 @@ fn line(ended: &Ended) -> String {
 }
 
 fn names(running: &BTreeMap<String, Instant>) -> String {
-    let name = |(name, since): (&String, &Instant)| format!("{name} ({:.0} s)", since.elapsed().as_secs_f64());
+    let name = |(name, since): (&String, &Instant)| {
+        format!("{name} ({:.0} s)", since.elapsed().as_secs_f64())
+    };
     running.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
@@ -315,8 +336,12 @@ mod tests {
         let lengths = BTreeMap::from([("proxy::one".to_owned(), Duration::from_millis(2500))]);
         remember(file.path(), &lengths);
         assert_eq!(remembered(file.path()), lengths);
-        fs::write(file.path(), "proxy::one\nproxy::two much\nproxy::three -1\nproxy::four 3\n").expect("a file");
-        assert_eq!(remembered(file.path()), BTreeMap::from([("proxy::four".to_owned(), Duration::from_secs(3))]));
+        fs::write(file.path(), "proxy::one\nproxy::two much\nproxy::three -1\nproxy::four 3\n")
+            .expect("a file");
+        assert_eq!(
+            remembered(file.path()),
+            BTreeMap::from([("proxy::four".to_owned(), Duration::from_secs(3))])
+        );
     }
 
     #[test]

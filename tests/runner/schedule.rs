@@ -104,7 +104,8 @@ mod tests {
 
     #[test]
     fn the_longest_start_first_and_as_many_as_there_are_slots() {
-        let jobs = [("a", 1), ("b", 5), ("c", 3)].map(|(name, seconds)| job(name, Weight::Slots(1), seconds));
+        let jobs = [("a", 1), ("b", 5), ("c", 3)]
+            .map(|(name, seconds)| job(name, Weight::Slots(1), seconds));
         let mut schedule = Schedule::new(2, jobs.to_vec());
         assert_eq!(started(&mut schedule), ["b", "c"]);
         schedule.ended(&jobs[2]);
@@ -117,10 +118,17 @@ mod tests {
 
     #[test]
     fn one_that_needs_several_slots_is_not_overtaken_until_it_has_them() {
-        let (long, heavy, light) =
-            (job("long", Weight::Slots(1), 9), job("heavy", Weight::Slots(2), 5), job("light", Weight::Slots(1), 1));
+        let (long, heavy, light) = (
+            job("long", Weight::Slots(1), 9),
+            job("heavy", Weight::Slots(2), 5),
+            job("light", Weight::Slots(1), 1),
+        );
         let mut schedule = Schedule::new(2, vec![light.clone(), heavy.clone(), long.clone()]);
-        assert_eq!(started(&mut schedule), ["long"], "a slot is free, and it is kept for the heavy one");
+        assert_eq!(
+            started(&mut schedule),
+            ["long"],
+            "a slot is free, and it is kept for the heavy one"
+        );
         schedule.ended(&long);
         assert_eq!(started(&mut schedule), ["heavy"]);
         schedule.ended(&heavy);
@@ -130,7 +138,8 @@ mod tests {
     #[test]
     fn one_that_runs_alone_runs_last_and_alone() {
         let (alone, other) = (job("alone", Weight::Alone, 100), job("other", Weight::Slots(1), 1));
-        let mut schedule = Schedule::new(4, vec![alone.clone(), other.clone(), job("last", Weight::Alone, 1)]);
+        let mut schedule =
+            Schedule::new(4, vec![alone.clone(), other.clone(), job("last", Weight::Alone, 1)]);
         assert_eq!(started(&mut schedule), ["other"]);
         schedule.ended(&other);
         assert_eq!(started(&mut schedule), ["alone"]);

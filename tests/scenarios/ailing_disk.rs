@@ -1,8 +1,11 @@
-//! A node whose disk hangs or fails keeps nobody from pushing, and it ends, so that a supervisor starts it.
+//! A node whose disk hangs or fails keeps nobody from pushing, and it ends, so that a supervisor
+//! starts it.
 //!
-//! Such a node still gossips, answers probes and accepts connections; only what it is for it cannot do. It leads the ledger here, so that until others
-//! take over nothing goes through. What counts is what a node can do: its leadership and its projects
-//! pass on while its process lives, and when its write has not come back for long, or comes back failed, the process says so and ends with an error.
+//! Such a node still gossips, answers probes and accepts connections; only what it is for it cannot
+//! do. It leads the ledger here, so that until others take over nothing goes through. What counts
+//! is what a node can do: its leadership and its projects pass on while its process lives, and when
+//! its write has not come back for long, or comes back failed, the process says so and ends with an
+//! error.
 
 use rustix::process::Signal;
 use tests::disk::Disk;
@@ -13,7 +16,8 @@ use tests::wait;
 
 #[test]
 fn a_node_whose_disk_hangs_passes_its_work_on_and_ends() {
-    let mesh = Formed::of(&[("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-central-1")], "");
+    let mesh =
+        Formed::of(&[("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-central-1")], "");
     let disks: Vec<_> = (0..3).map(|_| Disk::new(0)).collect();
     for member in mesh.members() {
         member.stop(Signal::TERM);
@@ -31,7 +35,9 @@ fn a_node_whose_disk_hangs_passes_its_work_on_and_ends() {
     let image = Image::tiny();
     wait::until_ok("a push before", || mesh.repository(healthy, "ail/app").push(&image, "before"));
     for at in 0..3 {
-        wait::until_ok("every node holds the blobs", || mesh.repository(at, "ail/app").pull("before"));
+        wait::until_ok("every node holds the blobs", || {
+            mesh.repository(at, "ail/app").pull("before")
+        });
     }
     // only the ledger from here on: a blob that is on its way to the node is another matter
     let push = |tag: &str| mesh.repository(healthy, "ail/app").put_manifest(tag, &image);
@@ -46,7 +52,9 @@ fn a_node_whose_disk_hangs_passes_its_work_on_and_ends() {
     member.serve_on(disk);
     member.wait_ready();
     for tag in ["before", "hangs"] {
-        let found = wait::until_ok("it knows what it missed", || mesh.repository(ailing, "ail/app").pull(tag));
+        let found = wait::until_ok("it knows what it missed", || {
+            mesh.repository(ailing, "ail/app").pull(tag)
+        });
         assert_eq!(found.digest, image.digest());
     }
 

@@ -1,7 +1,8 @@
-//! The house keeps its shape: who may depend on whom, who alone touches what, and what may be in the house at all.
+//! The house keeps its shape: who may depend on whom, who alone touches what, and what may be in
+//! the house at all.
 //!
-//! Cargo refuses an arrow that a manifest lacks; this refuses the arrow in the manifest. The table below is the diagram in
-//! ARCHITECTURE.md, and the test holds when the diagram was last true.
+//! Cargo refuses an arrow that a manifest lacks; this refuses the arrow in the manifest. The table
+//! below is the diagram in ARCHITECTURE.md, and the test holds when the diagram was last true.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -24,7 +25,8 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("tests", &["ground", "mesh", "rules"]),
 ];
 
-/// A folder of sources, and its rooms: the files and folders in it, each with those beside it that it may use.
+/// A folder of sources, and its rooms: the files and folders in it, each with those beside it that
+/// it may use.
 type Rooms = (&'static str, &'static [(&'static str, &'static [&'static str])]);
 
 /// The rooms of the crates that have some. A room that is not listed may use none.
@@ -93,7 +95,8 @@ const SOURCES: &[&str] = &[
     "node/src",
 ];
 
-/// What pure rules must not reach, not even through somebody else: sockets, files, tasks, clocks, dice.
+/// What pure rules must not reach, not even through somebody else: sockets, files, tasks, clocks,
+/// dice.
 const IMPURE: &[&str] = &[
     "async-std",
     "crossterm",
@@ -124,8 +127,12 @@ const IMPURE: &[&str] = &[
 fn crates_use_only_whom_the_design_lets_them_use() {
     let told = cargo(&["metadata", "--format-version", "1", "--no-deps"]);
     let told: Value = serde_json::from_str(&told).expect("cargo metadata is JSON");
-    let ours: BTreeMap<_, _> =
-        told["packages"].as_array().expect("packages").iter().map(|one| (text(one, "name"), one)).collect();
+    let ours: BTreeMap<_, _> = told["packages"]
+        .as_array()
+        .expect("packages")
+        .iter()
+        .map(|one| (text(one, "name"), one))
+        .collect();
     let drawn: BTreeSet<_> = ARROWS.iter().map(|(name, _)| *name).collect();
     assert_eq!(
         ours.keys().copied().collect::<BTreeSet<_>>(),
@@ -134,8 +141,10 @@ fn crates_use_only_whom_the_design_lets_them_use() {
     );
     for (name, allowed) in ARROWS {
         let uses = ours[name]["dependencies"].as_array().expect("dependencies").iter();
-        let uses =
-            uses.filter(|one| one["kind"] != "dev").map(|one| text(one, "name")).filter(|used| drawn.contains(used));
+        let uses = uses
+            .filter(|one| one["kind"] != "dev")
+            .map(|one| text(one, "name"))
+            .filter(|used| drawn.contains(used));
         for used in uses {
             assert!(allowed.contains(&used), "{name} must not use {used}");
         }
@@ -146,11 +155,16 @@ fn crates_use_only_whom_the_design_lets_them_use() {
 fn rooms_use_only_those_that_the_table_lets_them_use() {
     for (folder, rooms) in ROOMS {
         let sources = sources(folder);
-        let there: BTreeSet<_> = sources.keys().filter_map(|module| module.first().cloned()).collect();
+        let there: BTreeSet<_> =
+            sources.keys().filter_map(|module| module.first().cloned()).collect();
         let drawn: BTreeSet<_> = rooms.iter().map(|(room, _)| (*room).to_owned()).collect();
         assert_eq!(there, drawn, "the rooms of {folder} on the left, the table on the right");
         let forbidden = modules::forbidden(&sources, rooms);
-        assert!(forbidden.is_empty(), "{folder}: arrows that the table does not list:\n{}", forbidden.join("\n"));
+        assert!(
+            forbidden.is_empty(),
+            "{folder}: arrows that the table does not list:\n{}",
+            forbidden.join("\n")
+        );
     }
 }
 
@@ -177,10 +191,13 @@ fn sources(folder: &str) -> BTreeMap<Vec<String>, String> {
 #[test]
 fn rules_are_pure() {
     let reached = tree(&["--package", "rules", "--edges", "normal"]);
-    let found: Vec<_> = IMPURE.iter().filter(|name| reached.iter().any(|one| one.name == **name)).collect();
+    let found: Vec<_> =
+        IMPURE.iter().filter(|name| reached.iter().any(|one| one.name == **name)).collect();
     assert!(found.is_empty(), "mesh/rules reaches {found:?}");
     for (file, number, line) in code_lines(&["mesh/rules/src"]) {
-        for word in ["Instant::now", "SystemTime::now", "std::env", "std::net", "std::fs", "std::thread"] {
+        for word in
+            ["Instant::now", "SystemTime::now", "std::env", "std::net", "std::fs", "std::thread"]
+        {
             assert!(!line.contains(word), "{}:{number}: {word} in the pure crate", file.display());
         }
     }
@@ -190,7 +207,9 @@ fn rules_are_pure() {
 fn consensus_and_tasks_have_one_room_each() {
     let everywhere = [SOURCES, &["loadtest/src"]].concat();
     for (file, number, line) in code_lines(&everywhere) {
-        let ledger = file.strip_prefix("mesh/src").is_ok_and(|rest| rest.to_string_lossy().starts_with("ledger"));
+        let ledger = file
+            .strip_prefix("mesh/src")
+            .is_ok_and(|rest| rest.to_string_lossy().starts_with("ledger"));
         assert!(
             ledger || !line.contains("openraft"),
             "{}:{number}: only mesh/src/ledger knows openraft",
@@ -200,15 +219,24 @@ fn consensus_and_tasks_have_one_room_each() {
     for (file, number, line) in code_lines(SOURCES) {
         let supervisor = file.file_name().is_some_and(|name| name == "supervise.rs");
         let spawns = ["tokio::spawn", "task::spawn("].iter().any(|word| line.contains(word));
-        assert!(supervisor || !spawns, "{}:{number}: tasks are started by the supervisor alone", file.display());
+        assert!(
+            supervisor || !spawns,
+            "{}:{number}: tasks are started by the supervisor alone",
+            file.display()
+        );
     }
 }
 
 #[test]
 fn there_is_one_rustls_and_no_ring() {
     let reached = tree(&["--workspace", "--edges", "normal,build,dev"]);
-    let versions =
-        |name: &str| reached.iter().filter(|one| one.name == name).map(|one| one.version.clone()).collect::<Vec<_>>();
+    let versions = |name: &str| {
+        reached
+            .iter()
+            .filter(|one| one.name == name)
+            .map(|one| one.version.clone())
+            .collect::<Vec<_>>()
+    };
     assert!(versions("ring").is_empty(), "ring is in the tree: cargo tree -i ring");
     assert_eq!(versions("rustls").len(), 1, "one rustls: {:?}", versions("rustls"));
 }
@@ -216,7 +244,8 @@ fn there_is_one_rustls_and_no_ring() {
 #[test]
 fn every_licence_is_one_that_deny_toml_allows() {
     let file = tools::repository().join("deny.toml");
-    let deny = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let deny = std::fs::read_to_string(&file)
+        .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let allowed = allowed_licences(&deny);
     let reached = tree(&["--workspace", "--edges", "normal,build,dev", "--target", "all"]);
     assert!(reached.len() > 50, "only {} packages in the tree", reached.len());
@@ -224,25 +253,40 @@ fn every_licence_is_one_that_deny_toml_allows() {
     assert!(refused.is_empty(), "not allowed by deny.toml, which has {allowed:?}:\n{refused:#?}");
 }
 
-/// What a node counts is described to Prometheus (`HELP`) and to people, and nothing is described that no node counts.
+/// What a node counts is described to Prometheus (`HELP`) and to people, and nothing is described
+/// that no node counts.
 #[test]
 fn every_metric_is_described_and_nothing_else_is() {
     let (mut emitted, mut described) = (BTreeSet::new(), BTreeSet::new());
     for (file, _, line) in code_lines(SOURCES) {
-        let names = if file == Path::new("node/src/start/observe.rs") { &mut described } else { &mut emitted };
+        let names = if file == Path::new("node/src/start/observe.rs") {
+            &mut described
+        } else {
+            &mut emitted
+        };
         names.extend(line.split('"').skip(1).step_by(2).flat_map(metrics_in));
     }
     let page = tools::repository().join("docs/metrics.md");
-    let page = std::fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
-    // a row about a metric has its name, alone, in the first column; those of alerts have expressions
-    let first = |line: &str| line.strip_prefix("| `")?.split_once("` |").map(|(name, _)| name.to_owned());
+    let page = std::fs::read_to_string(&page)
+        .unwrap_or_else(|error| panic!("{}: {error}", page.display()));
+    // a row about a metric has its name, alone, in the first column; those of alerts have
+    // expressions
+    let first =
+        |line: &str| line.strip_prefix("| `")?.split_once("` |").map(|(name, _)| name.to_owned());
     let listed: BTreeSet<_> =
         page.lines().filter_map(first).filter(|cell| metrics_in(cell).eq([cell.clone()])).collect();
     let named: BTreeSet<_> = metrics_in(&page).collect();
     assert!(emitted.len() > 40, "the sources emit {emitted:?} only");
-    assert_eq!(described, emitted, "node/src/start/observe.rs on the left, what is emitted on the right");
+    assert_eq!(
+        described, emitted,
+        "node/src/start/observe.rs on the left, what is emitted on the right"
+    );
     assert_eq!(listed, emitted, "docs/metrics.md on the left, what is emitted on the right");
-    assert!(named.is_subset(&emitted), "docs/metrics.md names what no node counts: {:?}", &named - &emitted);
+    assert!(
+        named.is_subset(&emitted),
+        "docs/metrics.md names what no node counts: {:?}",
+        &named - &emitted
+    );
 }
 
 /// The names of metrics in a text.
@@ -259,9 +303,12 @@ struct Package {
     licence: String,
 }
 
-/// What `cargo tree` finds. (The graph of `cargo metadata` also has what no feature in use asks for.)
+/// What `cargo tree` finds. (The graph of `cargo metadata` also has what no feature in use asks
+/// for.)
 fn tree(arguments: &[&str]) -> BTreeSet<Package> {
-    let told = cargo(&[&["tree", "--prefix", "none", "--no-dedupe", "--format", "{p}|{l}"], arguments].concat());
+    let told = cargo(
+        &[&["tree", "--prefix", "none", "--no-dedupe", "--format", "{p}|{l}"], arguments].concat(),
+    );
     let package = |line: &str| {
         let (package, licence) = line.split_once('|')?;
         let mut words = package.split(' ').map(str::to_owned);
@@ -277,17 +324,24 @@ fn cargo(arguments: &[&str]) -> String {
 
 /// The strings of `allow = [ .. ]` under `[licenses]`.
 fn allowed_licences(deny: &str) -> BTreeSet<String> {
-    let plain: Vec<_> = deny.lines().map(|line| line.split_once('#').map_or(line, |(code, _)| code)).collect();
-    let section =
-        plain.iter().skip_while(|line| line.trim() != "[licenses]").skip(1).take_while(|line| !line.starts_with('['));
+    let plain: Vec<_> =
+        deny.lines().map(|line| line.split_once('#').map_or(line, |(code, _)| code)).collect();
+    let section = plain
+        .iter()
+        .skip_while(|line| line.trim() != "[licenses]")
+        .skip(1)
+        .take_while(|line| !line.starts_with('['));
     let text = section.copied().collect::<Vec<_>>().join("\n");
-    let list =
-        text.split_once("allow").and_then(|(_, rest)| rest.split_once('[')).and_then(|(_, rest)| rest.split_once(']'));
+    let list = text
+        .split_once("allow")
+        .and_then(|(_, rest)| rest.split_once('['))
+        .and_then(|(_, rest)| rest.split_once(']'));
     let (list, _) = list.expect("deny.toml has [licenses] allow = [..]");
     list.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// Whether an SPDX expression can be met with the allowed licences: one side of each OR, all sides of each AND.
+/// Whether an SPDX expression can be met with the allowed licences: one side of each OR, all sides
+/// of each AND.
 fn permits(expression: &str, allowed: &BTreeSet<String>) -> bool {
     let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let words: Vec<_> = spaced.split_whitespace().collect();
@@ -349,13 +403,16 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or_else(|| panic!("no {field} in {value}"))
 }
 
-/// The lines of code (no comments, no unit tests) under some folders: file as seen from the repository, number, line.
+/// The lines of code (no comments, no unit tests) under some folders: file as seen from the
+/// repository, number, line.
 fn code_lines(folders: &[&str]) -> Vec<(PathBuf, usize, String)> {
     let root = tools::repository();
     let mut open: Vec<PathBuf> = folders.iter().map(|folder| root.join(folder)).collect();
     let mut lines = Vec::new();
     while let Some(folder) = open.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+        for entry in std::fs::read_dir(&folder)
+            .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        {
             let path = entry.expect("a folder can be read").path();
             let is_rust = path.extension().is_some_and(|extension| extension == "rs");
             if path.is_dir() {
@@ -376,5 +433,6 @@ fn code_lines(folders: &[&str]) -> Vec<(PathBuf, usize, String)> {
 
 /// Whether a file is a module of unit tests by its name.
 fn is_test(path: &Path) -> bool {
-    path.components().any(|part| part.as_os_str() == "tests") || path.file_name().is_some_and(|name| name == "tests.rs")
+    path.components().any(|part| part.as_os_str() == "tests")
+        || path.file_name().is_some_and(|name| name == "tests.rs")
 }

@@ -1,7 +1,9 @@
-//! The clients people have push to one region and pull from the others, real images, and all see the same digests.
+//! The clients people have push to one region and pull from the others, real images, and all see
+//! the same digests.
 //!
-//! Each test is one client pushing and the rest reading. docker sends one chunked PATCH a layer, containerd one PUT, skopeo checks
-//! six blobs at once, crane asks HEAD first, oras mounts: between them they walk most of the ways into a registry.
+//! Each test is one client pushing and the rest reading. docker sends one chunked PATCH a layer,
+//! containerd one PUT, skopeo checks six blobs at once, crane asks HEAD first, oras mounts: between
+//! them they walk most of the ways into a registry.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -29,7 +31,8 @@ impl Shore {
         let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
         let known = |at: usize| (mesh.client(at).authority().to_owned(), json!({"auth": pair}));
         let auths: serde_json::Map<String, Value> = (0..mesh.nodes().len()).map(known).collect();
-        std::fs::write(folder.path().join("config.json"), json!({"auths": auths}).to_string()).expect("a file");
+        std::fs::write(folder.path().join("config.json"), json!({"auths": auths}).to_string())
+            .expect("a file");
         Self { images, mesh, folder }
     }
 
@@ -44,9 +47,18 @@ impl Shore {
 
     /// What every node says `tag` is: one answer, or the scenario ends.
     fn digest(&self, repository: &str, tag: &str) -> String {
-        let at = |at| self.mesh.repository(at, &format!("demo/{repository}")).resolve(tag).map(|found| found.digest);
-        let all = [0, 1, 2].map(|node| at(node).unwrap_or_else(|no| panic!("{repository}:{tag} at {node}: {no}")));
-        assert!(all.iter().all(|one| one == &all[0]), "the nodes disagree about {repository}:{tag}: {all:?}");
+        let at = |at| {
+            self.mesh
+                .repository(at, &format!("demo/{repository}"))
+                .resolve(tag)
+                .map(|found| found.digest)
+        };
+        let all = [0, 1, 2]
+            .map(|node| at(node).unwrap_or_else(|no| panic!("{repository}:{tag} at {node}: {no}")));
+        assert!(
+            all.iter().all(|one| one == &all[0]),
+            "the nodes disagree about {repository}:{tag}: {all:?}"
+        );
         all[0].clone()
     }
 
@@ -64,12 +76,32 @@ impl Shore {
     /// skopeo copies all of an image to a folder; its digest.
     fn skopeo_pulls(&self, name: &str) -> String {
         let to = format!("dir:{}", self.fresh("skopeo"));
-        self.skopeo(&["copy", "-q", "--all", "--src-tls-verify=false", &format!("docker://{name}"), &to]);
-        self.skopeo(&["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &format!("docker://{name}")])
+        self.skopeo(&[
+            "copy",
+            "-q",
+            "--all",
+            "--src-tls-verify=false",
+            &format!("docker://{name}"),
+            &to,
+        ]);
+        self.skopeo(&[
+            "inspect",
+            "--tls-verify=false",
+            "--format",
+            "{{.Digest}}",
+            &format!("docker://{name}"),
+        ])
     }
 
     fn skopeo_pushes(&self, from: &str, name: &str) {
-        self.skopeo(&["copy", "-q", "--all", "--dest-tls-verify=false", from, &format!("docker://{name}")]);
+        self.skopeo(&[
+            "copy",
+            "-q",
+            "--all",
+            "--dest-tls-verify=false",
+            from,
+            &format!("docker://{name}"),
+        ]);
     }
 
     fn crane(&self, arguments: &[&str]) -> String {
@@ -88,7 +120,8 @@ impl Shore {
 
     /// A folder name that nothing has used yet.
     fn fresh(&self, what: &str) -> String {
-        let folder = TempDir::with_prefix_in(format!("{what}-"), self.folder.path()).expect("a temporary folder");
+        let folder = TempDir::with_prefix_in(format!("{what}-"), self.folder.path())
+            .expect("a temporary folder");
         folder.keep().join("here").display().to_string()
     }
 }
@@ -116,7 +149,12 @@ fn docker_pushes_190_megabytes_and_the_others_pull_them_elsewhere() {
     assert_eq!(shore.skopeo_pulls(&shore.name(2, "app:1")), digest);
     assert_eq!(shore.crane_pulls(&shore.name(1, "app:2")), shore.digest("app", "2"));
     // everything that docker has of it, so that the layers have to come again
-    let own = [shore.name(0, "app:1"), shore.name(0, "app:2"), "atoll/app:1".into(), "atoll/app:2".into()];
+    let own = [
+        shore.name(0, "app:1"),
+        shore.name(0, "app:2"),
+        "atoll/app:1".into(),
+        "atoll/app:2".into(),
+    ];
     docker.run(&[&["rmi", "-f"], own.each_ref().map(String::as_str).as_slice()].concat());
     assert_eq!(docker.pull(&shore.name(2, "app:1")), digest);
     assert_eq!(
@@ -156,10 +194,18 @@ fn containerd_pushes_and_the_others_pull_it_elsewhere() {
     let shore = Shore::new();
     let (docker, containerd) = (Docker::start(), Containerd::start());
     let (user, password) = shore.mesh.admin();
-    let (tar, name) = (shore.images.join("docker/app.tar").display().to_string(), shore.name(2, "ctr:1"));
+    let (tar, name) =
+        (shore.images.join("docker/app.tar").display().to_string(), shore.name(2, "ctr:1"));
     containerd.run(&["images", "import", &tar]);
     containerd.run(&["images", "tag", "docker.io/atoll/app:1", &name]);
-    containerd.run(&["images", "push", "--plain-http", "--user", &format!("{user}:{password}"), &name]);
+    containerd.run(&[
+        "images",
+        "push",
+        "--plain-http",
+        "--user",
+        &format!("{user}:{password}"),
+        &name,
+    ]);
     let digest = shore.digest("ctr", "1");
     assert_eq!(containerd.digest(&name), digest);
     assert_eq!(shore.skopeo_pulls(&shore.name(0, "ctr:1")), digest);
@@ -184,28 +230,57 @@ fn crane_and_oras_push_images_artifacts_and_charts_and_find_them_elsewhere() {
 
     let copy = ["--to-plain-http", "--to-registry-config", &config, "--from-oci-layout"];
     let put = |what: &str, to: &str| {
-        shore.oras(&[&["cp"], &copy[..], &[&shore.layout(what).add(to), &shore.name(0, to)]].concat())
+        shore.oras(
+            &[&["cp"], &copy[..], &[&shore.layout(what).add(to), &shore.name(0, to)]].concat(),
+        )
     };
     put("multi", "multi:1");
     put("chart", "chart:0.1.0");
     // within a registry, from one repository to another: the layers are mounted
-    let from =
-        ["--from-plain-http", "--from-registry-config", &config, "--to-plain-http", "--to-registry-config", &config];
-    shore.oras(&[&["cp"], &from[..], &[&shore.name(1, "multi:1"), &shore.name(1, "again:1")]].concat());
+    let from = [
+        "--from-plain-http",
+        "--from-registry-config",
+        &config,
+        "--to-plain-http",
+        "--to-registry-config",
+        &config,
+    ];
+    shore.oras(
+        &[&["cp"], &from[..], &[&shore.name(1, "multi:1"), &shore.name(1, "again:1")]].concat(),
+    );
     assert_eq!(shore.digest("again", "1"), shore.digest("multi", "1"));
 
-    let sbom = shore
-        .oras(&[&["cp"], &copy[..], &[&shore.layout("sbom").add("sbom:sbom"), &shore.name(0, "multi:sbom")]].concat());
+    let sbom = shore.oras(
+        &[
+            &["cp"],
+            &copy[..],
+            &[&shore.layout("sbom").add("sbom:sbom"), &shore.name(0, "multi:sbom")],
+        ]
+        .concat(),
+    );
     assert!(!sbom.is_empty());
     std::fs::write(shore.folder.path().join("review.txt"), "looks good").expect("a file");
-    let review = ["attach", "--artifact-type", "application/vnd.example.review", "--disable-path-validation"];
-    shore.oras(&[&review[..], &ours[..], &[&shore.name(1, "multi:1"), "review.txt:text/plain"]].concat());
+    let review = [
+        "attach",
+        "--artifact-type",
+        "application/vnd.example.review",
+        "--disable-path-validation",
+    ];
+    shore.oras(
+        &[&review[..], &ours[..], &[&shore.name(1, "multi:1"), "review.txt:text/plain"]].concat(),
+    );
     for at in 0..3 {
-        let found = shore.oras(&[&["discover", "--format", "json"], &ours[..], &[&shore.name(at, "multi:1")]].concat());
+        let found = shore.oras(
+            &[&["discover", "--format", "json"], &ours[..], &[&shore.name(at, "multi:1")]].concat(),
+        );
         let kinds = ["application/spdx+json", "application/vnd.example.review"];
         assert!(kinds.iter().all(|kind| found.contains(kind)), "at {at} the referrers are {found}");
-        let chart = shore.oras(&[&["manifest", "fetch"], &ours[..], &[&shore.name(at, "chart:0.1.0")]].concat());
-        assert!(chart.contains("application/vnd.cncf.helm.chart.content.v1.tar+gzip"), "at {at}: {chart}");
+        let chart = shore
+            .oras(&[&["manifest", "fetch"], &ours[..], &[&shore.name(at, "chart:0.1.0")]].concat());
+        assert!(
+            chart.contains("application/vnd.cncf.helm.chart.content.v1.tar+gzip"),
+            "at {at}: {chart}"
+        );
     }
 }
 

@@ -1,5 +1,6 @@
-//! The distribution specification's own conformance suite passes whole, with its default switches, against a node that is not the
-//! primary of the project it writes to: every write of it is one that another region commits.
+//! The distribution specification's own conformance suite passes whole, with its default switches,
+//! against a node that is not the primary of the project it writes to: every write of it is one
+//! that another region commits.
 
 use tempfile::TempDir;
 use tests::mesh::Mesh;
@@ -22,21 +23,32 @@ fn the_official_suite_passes_whole_through_a_node_that_is_not_the_primary() {
         panic!("the suite wrote no report ({error}; {}):\n{}\n{}", said.end, said.out, said.err)
     });
     let count = |what: &str| -> usize {
-        let after = report.split_once(&format!("{what}=\"")).and_then(|(_, rest)| rest.split_once('"'));
+        let after =
+            report.split_once(&format!("{what}=\"")).and_then(|(_, rest)| rest.split_once('"'));
         if after.is_none() && what == "skipped" {
             return 0; // the report leaves it out when there is nothing to count
         }
         let number = after.and_then(|(number, _)| number.parse().ok());
-        number.unwrap_or_else(|| panic!("the report does not count {what}: {}", &report[..report.len().min(400)]))
+        number.unwrap_or_else(|| {
+            panic!("the report does not count {what}: {}", &report[..report.len().min(400)])
+        })
     };
-    let (tests, failures, errors, skipped) = (count("tests"), count("failures"), count("errors"), count("skipped"));
+    let (tests, failures, errors, skipped) =
+        (count("tests"), count("failures"), count("errors"), count("skipped"));
     println!(
         "conformance: {tests} tests, {failures} failed, {errors} errors, {skipped} skipped, {} disabled",
         count("disabled")
     );
     let story = said.out.split("\nConfiguration:").next().unwrap_or_default();
-    let failed: Vec<_> =
-        story.lines().filter(|line| !line.ends_with(": Pass") && !line.ends_with(": Disabled")).collect();
-    assert!(said.success && failures + errors + skipped == 0, "not whole:\n{}\n{}", failed.join("\n"), said.err);
+    let failed: Vec<_> = story
+        .lines()
+        .filter(|line| !line.ends_with(": Pass") && !line.ends_with(": Disabled"))
+        .collect();
+    assert!(
+        said.success && failures + errors + skipped == 0,
+        "not whole:\n{}\n{}",
+        failed.join("\n"),
+        said.err
+    );
     assert!(tests > 100, "only {tests} tests ran");
 }

@@ -1,7 +1,8 @@
-//! An upload is copied to a second region while it arrives, not after: so an acknowledged push survives the node that took it.
+//! An upload is copied to a second region while it arrives, not after: so an acknowledged push
+//! survives the node that took it.
 //!
-//! Half an upload, which nobody has named yet, is already on its way elsewhere. When the push is acknowledged and the node that took it dies in the same
-//! moment, every byte is there without it.
+//! Half an upload, which nobody has named yet, is already on its way elsewhere. When the push is
+//! acknowledged and the node that took it dies in the same moment, every byte is there without it.
 
 use http::Method;
 use tests::image::Image;
@@ -18,7 +19,8 @@ fn an_upload_is_under_way_to_another_region_before_its_last_byte_has_come() {
     let repository = mesh.repository(0, "demo/copied");
     let place = repository.open_upload().unwrap_or_else(|no| panic!("{no}"));
     let half = layer.bytes.len() / 2;
-    let first = repository.client().ask(Method::PATCH, &place).body(layer.bytes.slice(..half)).send();
+    let first =
+        repository.client().ask(Method::PATCH, &place).body(layer.bytes.slice(..half)).send();
     let first = first.unwrap_or_else(|no| panic!("{no:?}"));
     assert_eq!(first.status, 202, "half an upload is taken");
     let taker = &mesh.nodes()[0].name;
@@ -27,7 +29,9 @@ fn an_upload_is_under_way_to_another_region_before_its_last_byte_has_come() {
             let status = mesh.status(*at).unwrap_or_default();
             let transfers = status["transfers"].as_array().cloned().unwrap_or_default();
             transfers.iter().any(|one| {
-                one["direction"] == "in" && one["peer"] == taker.as_str() && one["bytes"].as_u64() == Some(half as u64)
+                one["direction"] == "in"
+                    && one["peer"] == taker.as_str()
+                    && one["bytes"].as_u64() == Some(half as u64)
             })
         })
     });
@@ -37,6 +41,7 @@ fn an_upload_is_under_way_to_another_region_before_its_last_byte_has_come() {
     repository.put_manifest("1", &image).unwrap_or_else(|no| panic!("{no}"));
     mesh.kill(0);
     let elsewhere = mesh.repository(seen, "demo/copied");
-    let found = wait::until_ok("the push is there without the node that took it", || elsewhere.pull("1"));
+    let found =
+        wait::until_ok("the push is there without the node that took it", || elsewhere.pull("1"));
     assert_eq!(found.digest, image.digest());
 }

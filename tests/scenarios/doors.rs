@@ -1,5 +1,5 @@
-//! Who is no member costs the mesh nothing, and who is one can do what its role allows and speak for itself only: strangers, edges, nodes that were
-//! taken out, thieves of a disk.
+//! Who is no member costs the mesh nothing, and who is one can do what its role allows and speak
+//! for itself only: strangers, edges, nodes that were taken out, thieves of a disk.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,7 +19,8 @@ use tests::image::Image;
 use tests::intruder::{Gossiped, Intruder, Outcome, forged, incarnation, stolen};
 use tests::wait;
 
-const THREE: [(&str, &str); 3] = [("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-central-1")];
+const THREE: [(&str, &str); 3] =
+    [("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-central-1")];
 
 /// Where a node's links listen.
 fn mesh_address(mesh: &Formed, name: &str) -> SocketAddr {
@@ -34,7 +35,10 @@ fn id_of(mesh: &Formed, name: &str) -> NodeId {
 fn text_of(mesh: &Formed, name: &str, field: &str) -> String {
     let status = mesh.status(0).unwrap_or_else(|no| panic!("{no}"));
     let nodes = status["nodes"].as_array().expect("nodes");
-    let node = nodes.iter().find(|node| node["name"] == name).unwrap_or_else(|| panic!("no {name} in {nodes:?}"));
+    let node = nodes
+        .iter()
+        .find(|node| node["name"] == name)
+        .unwrap_or_else(|| panic!("no {name} in {nodes:?}"));
     node[field].as_str().unwrap_or_else(|| panic!("{node}")).to_owned()
 }
 
@@ -53,7 +57,8 @@ fn all_is_well(mesh: &Formed, tag: &str) {
     let image = Image::tiny();
     mesh.repository(0, "demo/app").push(&image, tag).unwrap_or_else(|no| panic!("{no}"));
     for at in 0..3 {
-        let found = mesh.repository(at, "demo/app").pull(tag).unwrap_or_else(|no| panic!("at {at}: {no}"));
+        let found =
+            mesh.repository(at, "demo/app").pull(tag).unwrap_or_else(|no| panic!("at {at}: {no}"));
         assert_eq!(found.digest, image.digest());
     }
 }
@@ -90,7 +95,11 @@ fn for_replicas() -> Vec<Ask> {
         Ask::Revoke { repository, digest },
         Ask::Preheat { digest, via: None },
         Ask::Announce([NodeId(1)].into()),
-        Ask::Spare { upstream: rules::words::names::UpstreamId(1), everything: true, millis: 3_600_000 },
+        Ask::Spare {
+            upstream: rules::words::names::UpstreamId(1),
+            everything: true,
+            millis: 3_600_000,
+        },
     ]
 }
 
@@ -100,10 +109,12 @@ fn a_stranger_costs_the_ledger_nothing_and_the_nodes_little() {
     let (at, before) = (mesh_address(&mesh, "one"), settled_revision(&mesh));
     let memory = mesh.members()[0].memory();
     let stranger = Intruder::stranger();
-    // joins with made-up secrets: of the right size, with fields that are not, and larger than anything a stranger may send
+    // joins with made-up secrets: of the right size, with fields that are not, and larger than
+    // anything a stranger may send
     for n in 0..20u8 {
         let connection = stranger.knock(at).unwrap_or_else(|no| panic!("{no}"));
-        let mut request = join_request(vec![n; SECRET], record(NodeId(u64::from(n) + 1), "guest", Role::Replica));
+        let mut request =
+            join_request(vec![n; SECRET], record(NodeId(u64::from(n) + 1), "guest", Role::Replica));
         let refused = match n % 4 {
             0 => stranger.ask(&connection, &Ask::Join(request)),
             1 => {
@@ -122,13 +133,19 @@ fn a_stranger_costs_the_ledger_nothing_and_the_nodes_little() {
         assert!(refused.is_refusal(), "{n}: {refused:?}");
     }
     // anything else
-    let others = [Ask::Build, Ask::Present, Ask::Renew { certificate_request: String::new() }, Ask::Look(vec![])];
+    let others = [
+        Ask::Build,
+        Ask::Present,
+        Ask::Renew { certificate_request: String::new() },
+        Ask::Look(vec![]),
+    ];
     for ask in for_replicas().into_iter().chain(others) {
         let connection = stranger.knock(at).unwrap_or_else(|no| panic!("{no}"));
         let refused = stranger.ask(&connection, &ask);
         assert!(refused.is_refusal(), "{ask:?}: {refused:?}");
     }
-    // frames that are announced and never come, and questions that would swell when they are decoded
+    // frames that are announced and never come, and questions that would swell when they are
+    // decoded
     let mut look = encode(&Open::Ask(Ask::Look(vec![])));
     look.truncate(rules::wire::HEAD);
     look.extend([0xff, 0xff, 0xff, 0x7f]);
@@ -182,18 +199,31 @@ fn an_edge_does_what_edges_may_and_has_no_say_in_who_is_alive() {
             assert!(intruder.say(&connection, &encode(&open)).is_refusal(), "{open:?}");
         }
         // its own kinds of questions, longer than they may be
-        let longer =
-            Ask::Look(vec![rules::wire::Lookup { query: rules::wire::Query::Key(vec![1; 64]), unless: None }; 100_000]);
+        let longer = Ask::Look(vec![
+            rules::wire::Lookup {
+                query: rules::wire::Query::Key(vec![1; 64]),
+                unless: None
+            };
+            100_000
+        ]);
         assert!(intruder.ask(&connection, &longer).is_refusal());
         let told = intruder.ask(&connection, &Ask::Build);
-        assert!(matches!(&told, Outcome::Answered(answer) if matches!(**answer, Answer::Build(_))), "{told:?}");
+        assert!(
+            matches!(&told, Outcome::Answered(answer) if matches!(**answer, Answer::Build(_))),
+            "{told:?}"
+        );
         slander(&mesh, &intruder, *at, &identity);
     }
-    // what a project's patterns leave out it cannot have asked for; what they admit it can, of an upstream that is not there
-    let registry = serde_json::json!({"name": "far", "type": "docker-registry", "url": "http://127.0.0.1:9"});
+    // what a project's patterns leave out it cannot have asked for; what they admit it can, of an
+    // upstream that is not there
+    let registry =
+        serde_json::json!({"name": "far", "type": "docker-registry", "url": "http://127.0.0.1:9"});
     let made = mesh.client(0).send_json(Method::POST, "/api/v2.0/registries", &registry);
     assert_eq!(made.unwrap_or_else(|none| panic!("{none}")).status, 201);
-    let id = mesh.client(0).get("/api/v2.0/registries").unwrap_or_else(|none| panic!("{none}")).json()[0]["id"].clone();
+    let id =
+        mesh.client(0).get("/api/v2.0/registries").unwrap_or_else(|none| panic!("{none}")).json()
+            [0]["id"]
+            .clone();
     let project = serde_json::json!({
         "project_name": "far",
         "registry_id": id,
@@ -203,10 +233,14 @@ fn an_edge_does_what_edges_may_and_has_no_say_in_who_is_alive() {
     assert_eq!(made.unwrap_or_else(|none| panic!("{none}")).status, 201);
     let primary = wait::until("the project has a primary", || {
         let status = mesh.status(0).ok()?;
-        let project = status["projects"].as_array()?.iter().find(|one| one["name"] == "far")?.clone();
-        Some(project["primary"]["name"].as_str().or_else(|| project["primary"].as_str())?.to_owned())
+        let project =
+            status["projects"].as_array()?.iter().find(|one| one["name"] == "far")?.clone();
+        Some(
+            project["primary"]["name"].as_str().or_else(|| project["primary"].as_str())?.to_owned(),
+        )
     });
-    let connection = intruder.knock(mesh_address(&mesh, &primary)).unwrap_or_else(|no| panic!("{no}"));
+    let connection =
+        intruder.knock(mesh_address(&mesh, &primary)).unwrap_or_else(|no| panic!("{no}"));
     let resolve = |name: &str| {
         let repository = name.parse().expect("a name");
         let ask = Ask::Resolve { repository, reference: "1".into() };
@@ -254,7 +288,9 @@ fn a_node_that_was_taken_out_is_not_heard_in_any_channel() {
     assert_eq!(removed.unwrap_or_else(|none| panic!("{none}")).status, 204);
     // the connection that is open is good for nothing any more, and a new one is not let in
     let request = Candidate::again(&identity).expect("a request").request;
-    for ask in [Ask::Build, Ask::Present, Ask::Look(vec![]), Ask::Renew { certificate_request: request }] {
+    for ask in
+        [Ask::Build, Ask::Present, Ask::Look(vec![]), Ask::Renew { certificate_request: request }]
+    {
         assert!(intruder.ask(&open, &ask).is_refusal(), "{ask:?}");
         if let Ok(connection) = intruder.knock(at) {
             assert!(intruder.ask(&connection, &ask).is_refusal(), "{ask:?}");
@@ -269,7 +305,10 @@ fn a_node_that_was_taken_out_is_not_heard_in_any_channel() {
     let connection = stranger.knock(at).unwrap_or_else(|no| panic!("{no}"));
     let request = join_request(secret_of(&token), record(NodeId(4242), "fresh", Role::Edge));
     let joined = stranger.ask(&connection, &Ask::Join(request));
-    assert!(matches!(&joined, Outcome::Answered(a) if matches!(&**a, Answer::Joined(Ok(_)))), "{joined:?}");
+    assert!(
+        matches!(&joined, Outcome::Answered(a) if matches!(&**a, Answer::Joined(Ok(_)))),
+        "{joined:?}"
+    );
     all_is_well(&mesh, "1");
 }
 
@@ -280,7 +319,8 @@ fn a_certificate_counts_for_its_role_and_its_time() {
     mesh.members()[edge].wait_ready();
     let at = mesh_address(&mesh, "one");
     let authority = stolen(&mesh.members()[1].data()).authority;
-    let (edge_id, replica_id, now) = (id_of(&mesh, "edge"), id_of(&mesh, "two"), ground::clock::timestamp());
+    let (edge_id, replica_id, now) =
+        (id_of(&mesh, "edge"), id_of(&mesh, "two"), ground::clock::timestamp());
     let refused = |identity: &Identity, ask: &Ask| {
         let intruder = Intruder::with(identity);
         match intruder.knock(at) {
@@ -307,7 +347,10 @@ fn a_certificate_counts_for_its_role_and_its_time() {
     assert!(!refused(&renewed, &Ask::Build));
     assert!(refused(&renewed, &Ask::ReadIndex), "it is an edge's, as before");
     let unlisted = forged(&authority, NodeId(99), Role::Edge, long_ago);
-    assert!(refused(&unlisted, &Ask::Renew { certificate_request: Candidate::again(&unlisted).expect("one").request }));
+    assert!(refused(
+        &unlisted,
+        &Ask::Renew { certificate_request: Candidate::again(&unlisted).expect("one").request }
+    ));
     all_is_well(&mesh, "1");
 }
 
@@ -325,7 +368,8 @@ fn a_node_whose_certificate_has_expired_renews_it_and_goes_on() {
         let identity = stolen(&mesh.members()[at].data());
         let role = if at == edge { Role::Edge } else { Role::Replica };
         let request = Candidate::again(&identity).expect("a request").request;
-        let certificate = authority.sign(identity.node, role, &request, long_ago).expect("a certificate");
+        let certificate =
+            authority.sign(identity.node, role, &request, long_ago).expect("a certificate");
         Identity { certificate, ..identity }.save(&folder).expect("a folder");
     }
     for at in 0..=edge {
@@ -350,7 +394,9 @@ fn a_stolen_replica_moves_nobody_by_gossip() {
     }
     let image = Image::tiny();
     for n in 0..5 {
-        mesh.repository(0, "demo/app").push(&image, &format!("t{n}")).unwrap_or_else(|no| panic!("{no}"));
+        mesh.repository(0, "demo/app")
+            .push(&image, &format!("t{n}"))
+            .unwrap_or_else(|no| panic!("{no}"));
         std::thread::sleep(Duration::from_millis(500));
     }
     for at in 0..2 {
@@ -365,8 +411,12 @@ fn what_a_node_keeps_is_for_its_own_user() {
     use std::os::unix::fs::PermissionsExt as _;
     let mesh = Formed::of(&[("one", "us-east-1")], "");
     all_private(&mesh.members()[0].data());
-    let ledger = std::fs::read(mesh.members()[0].data().join("ledger/ledger.redb")).expect("a ledger");
-    assert!(ledger.windows(8).any(|part| part == b"sealed1."), "the key that signs tokens is sealed");
+    let ledger =
+        std::fs::read(mesh.members()[0].data().join("ledger/ledger.redb")).expect("a ledger");
+    assert!(
+        ledger.windows(8).any(|part| part == b"sealed1."),
+        "the key that signs tokens is sealed"
+    );
     // opened by somebody, it is closed again at the next start
     mesh.members()[0].stop(rustix::process::Signal::TERM);
     let open = std::fs::Permissions::from_mode(0o755);
@@ -384,7 +434,11 @@ fn all_private(folder: &std::path::Path) {
         let found = std::fs::symlink_metadata(&path).expect("it is there");
         assert_eq!(found.permissions().mode() & 0o077, 0, "{} is open to others", path.display());
         if found.is_dir() {
-            left.extend(std::fs::read_dir(&path).expect("a folder").map(|entry| entry.expect("an entry").path()));
+            left.extend(
+                std::fs::read_dir(&path)
+                    .expect("a folder")
+                    .map(|entry| entry.expect("an entry").path()),
+            );
         }
     }
 }
@@ -408,7 +462,8 @@ fn stay_up(mesh: &Formed) {
     }
 }
 
-/// Says over the gossip that others are down, that they live elsewhere and started in the far future, and that they are what they are not.
+/// Says over the gossip that others are down, that they live elsewhere and started in the far
+/// future, and that they are what they are not.
 fn slander(mesh: &Formed, intruder: &Intruder, at: SocketAddr, as_whom: &Identity) {
     let connection = intruder.knock(at).unwrap_or_else(|no| panic!("{no}"));
     let of = |name: &str, place: usize| Gossiped {
@@ -416,14 +471,16 @@ fn slander(mesh: &Formed, intruder: &Intruder, at: SocketAddr, as_whom: &Identit
         address: mesh_address(mesh, name),
         incarnation: incarnation(&mesh.members()[place].data()),
     };
-    let known: Vec<Gossiped> = THREE.iter().enumerate().map(|(place, (name, _))| of(name, place)).collect();
+    let known: Vec<Gossiped> =
+        THREE.iter().enumerate().map(|(place, (name, _))| of(name, place)).collect();
     let own = intruder_member(as_whom);
     let nowhere: SocketAddr = ([127, 0, 0, 1], 9).into();
     let now = ground::clock::timestamp().0;
     for to in known.iter().filter(|member| member.address == at) {
         for other in known.iter().filter(|member| member.id != as_whom.node) {
             for later in [0, 1, 3_600_000, u64::MAX - now] {
-                let moved = Gossiped { address: nowhere, incarnation: now + later, ..other.clone() };
+                let moved =
+                    Gossiped { address: nowhere, incarnation: now + later, ..other.clone() };
                 // that it is elsewhere, and down there
                 let news = [foca::Member::alive(moved.clone()), foca::Member::down(moved)];
                 for _ in 0..3 {
@@ -458,20 +515,29 @@ fn a_new_mesh_has_the_newest_level_and_says_which_build_each_node_runs() {
         let told = wait::until("every node says which build it runs", || {
             let told = mesh.client(at).get("/api/atoll/v1/level").ok()?.json();
             let nodes = told["nodes"].as_array()?.clone();
-            (nodes.len() == 4 && nodes.iter().all(|node| node["supports"] == newest)).then_some(told)
+            (nodes.len() == 4 && nodes.iter().all(|node| node["supports"] == newest))
+                .then_some(told)
         });
         assert_eq!(told["level"], newest, "{told}");
     }
     // there is nothing to raise it to, and nothing is proposed for that
     let before = settled_revision(&mesh);
-    let raised = mesh.client(1).ask(Method::POST, "/api/atoll/v1/level").send().unwrap_or_else(|none| panic!("{none}"));
+    let raised = mesh
+        .client(1)
+        .ask(Method::POST, "/api/atoll/v1/level")
+        .send()
+        .unwrap_or_else(|none| panic!("{none}"));
     assert_eq!(raised.status, 409, "{raised}");
     assert_eq!(settled_revision(&mesh), before);
     let url = format!("http://{}", mesh.members()[0].place().http);
     let password = mesh.members()[0].data().join("admin-password");
     let mut level = mesh.members()[0].atoll("level");
-    let shown = tests::process::succeed(level.args(["--url", &url, "--password-file"]).arg(password));
-    assert!(shown.contains("edge") && shown.contains(&format!("feature level {newest}")), "{shown}");
+    let shown =
+        tests::process::succeed(level.args(["--url", &url, "--password-file"]).arg(password));
+    assert!(
+        shown.contains("edge") && shown.contains(&format!("feature level {newest}")),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -479,7 +545,11 @@ fn a_token_of_a_repository_is_good_for_nothing_else() {
     let mesh = Formed::of(&[("one", "us-east-1")], "");
     let image = Image::tiny();
     mesh.client(0)
-        .send_json(Method::POST, "/api/v2.0/projects", &serde_json::json!({"project_name": "secret"}))
+        .send_json(
+            Method::POST,
+            "/api/v2.0/projects",
+            &serde_json::json!({"project_name": "secret"}),
+        )
         .unwrap_or_else(|none| panic!("{none}"));
     let wait_for_grants = mesh.repository(0, "secret/app");
     wait::until_ok("one region is enough", || {
@@ -489,7 +559,10 @@ fn a_token_of_a_repository_is_good_for_nothing_else() {
     });
     let token = |scopes: &str| {
         let answer = mesh.client(0).get(&format!("/service/token?service=atoll{scopes}"));
-        answer.unwrap_or_else(|none| panic!("{none}")).json()["token"].as_str().expect("a token").to_owned()
+        answer.unwrap_or_else(|none| panic!("{none}")).json()["token"]
+            .as_str()
+            .expect("a token")
+            .to_owned()
     };
     let with = |token: &str| mesh.members()[0].anyone().bearer(token);
     let status = |answer: Result<tests::http::Answer, tests::http::Unanswered>| {
@@ -498,31 +571,46 @@ fn a_token_of_a_repository_is_good_for_nothing_else() {
     let project = serde_json::json!({"project_name": "made", "metadata": {"public": "true"}});
     let narrow = token("&scope=repository:demo/a:pull,push");
     for wrong in [narrow.clone(), token(""), token("&scope=registry:catalog:*")] {
-        assert_eq!(status(with(&wrong).send_json(Method::POST, "/api/v2.0/projects", &project)), 401);
+        assert_eq!(
+            status(with(&wrong).send_json(Method::POST, "/api/v2.0/projects", &project)),
+            401
+        );
         assert_eq!(status(with(&wrong).get("/api/atoll/v1/status")), 401);
     }
     for wrong in [narrow.clone(), token(""), token("&scope=registry:api:*")] {
         assert_eq!(status(with(&wrong).get("/v2/_catalog")), 401);
     }
-    // a blob of a repository that is not everybody's is not mounted for it, whether it says where from or not
+    // a blob of a repository that is not everybody's is not mounted for it, whether it says where
+    // from or not
     let blob = &image.blobs[0].digest;
     for from in ["", "&from=secret/app"] {
         let mount = format!("/v2/demo/a/blobs/uploads/?mount={blob}{from}");
         assert_eq!(status(with(&narrow).ask(Method::POST, &mount).send()), 202, "{mount}");
     }
     assert_eq!(
-        status(mesh.client(0).ask(Method::POST, &format!("/v2/demo/a/blobs/uploads/?mount={blob}")).send()),
+        status(
+            mesh.client(0)
+                .ask(Method::POST, &format!("/v2/demo/a/blobs/uploads/?mount={blob}"))
+                .send()
+        ),
         201
     );
     // and what a scope was made for it does
     assert_eq!(status(with(&token("&scope=registry:catalog:*")).get("/v2/_catalog")), 200);
     let api = token("&scope=registry:api:*");
     assert_eq!(status(with(&api).send_json(Method::POST, "/api/v2.0/projects", &project)), 201);
-    assert_eq!(status(with(&api).get("/v2/secret/app/tags/list")), 401, "of repositories it says nothing");
-    let anonymous =
-        mesh.members()[0].anyone().get("/service/token?service=atoll&scope=registry:api:*&scope=registry:catalog:*");
-    let anonymous =
-        anonymous.unwrap_or_else(|none| panic!("{none}")).json()["token"].as_str().expect("a token").to_owned();
+    assert_eq!(
+        status(with(&api).get("/v2/secret/app/tags/list")),
+        401,
+        "of repositories it says nothing"
+    );
+    let anonymous = mesh.members()[0]
+        .anyone()
+        .get("/service/token?service=atoll&scope=registry:api:*&scope=registry:catalog:*");
+    let anonymous = anonymous.unwrap_or_else(|none| panic!("{none}")).json()["token"]
+        .as_str()
+        .expect("a token")
+        .to_owned();
     assert_eq!(status(with(&anonymous).get("/v2/_catalog")), 401);
 }
 
@@ -540,21 +628,35 @@ fn a_page_of_another_site_writes_nothing_with_the_password_that_a_browser_keeps(
     };
     let json = ("content-type", "application/json");
     // what a form of another page can send
-    for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""] {
+    for kind in
+        ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""]
+    {
         let (status, said) = post(&[("content-type", kind)]);
         assert_eq!(status, 415, "{kind}: {said}");
         assert!(said.contains("application/json"), "{said}");
     }
-    for (name, value) in [("origin", "http://evil.example"), ("origin", "null"), ("sec-fetch-site", "cross-site")] {
+    for (name, value) in
+        [("origin", "http://evil.example"), ("origin", "null"), ("sec-fetch-site", "cross-site")]
+    {
         assert_eq!(post(&[json, (name, value)]).0, 403, "{name}: {value}");
     }
     let own = format!("http://{}", mesh.members()[0].place().http);
-    assert_eq!(mesh.client(0).get("/api/v2.0/projects/made").unwrap_or_else(|none| panic!("{none}")).status, 404);
+    assert_eq!(
+        mesh.client(0)
+            .get("/api/v2.0/projects/made")
+            .unwrap_or_else(|none| panic!("{none}"))
+            .status,
+        404
+    );
     assert_eq!(post(&[json, ("origin", &own), ("sec-fetch-site", "same-origin")]).0, 201);
     // beside the API nobody is asked for a password that a browser would keep
     for (path, kept) in [("/api/v2.0/projects", true), ("/v2/_catalog", false), ("/v2/", false)] {
         let answer = mesh.members()[0].anyone().get(path).unwrap_or_else(|none| panic!("{none}"));
         let challenge = answer.header("www-authenticate").unwrap_or_default().to_owned();
-        assert_eq!((answer.status, challenge.starts_with("Basic")), (401, kept), "{path}: {challenge}");
+        assert_eq!(
+            (answer.status, challenge.starts_with("Basic")),
+            (401, kept),
+            "{path}: {challenge}"
+        );
     }
 }

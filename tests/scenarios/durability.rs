@@ -1,7 +1,9 @@
-//! A push that cannot be kept in as many regions as its project asks for is refused, in words, until somebody asks for less.
+//! A push that cannot be kept in as many regions as its project asks for is refused, in words,
+//! until somebody asks for less.
 //!
-//! Three voters, two of them in one region: when the other region is lost there still is a majority, so that only durability
-//! stands in the way of a push. What was acknowledged before is really there twice: the region that comes back alone has it.
+//! Three voters, two of them in one region: when the other region is lost there still is a
+//! majority, so that only durability stands in the way of a push. What was acknowledged before is
+//! really there twice: the region that comes back alone has it.
 
 use rustix::process::Signal;
 use tests::formed::Formed;
@@ -48,7 +50,9 @@ fn a_lost_region_stops_pushes_until_somebody_asks_for_less() {
     mesh.repository(0, "demo/kept")
         .push(&single, "single")
         .unwrap_or_else(|no| panic!("one region was asked for: {no}"));
-    mesh.repository(1, "demo/kept").push(&again, "again").unwrap_or_else(|no| panic!("one region was asked for: {no}"));
+    mesh.repository(1, "demo/kept")
+        .push(&again, "again")
+        .unwrap_or_else(|no| panic!("one region was asked for: {no}"));
 
     mesh.members()[2].serve();
     mesh.members()[2].wait_ready();
@@ -57,12 +61,17 @@ fn a_lost_region_stops_pushes_until_somebody_asks_for_less() {
         for (tag, image) in expected {
             let found = mesh.repository(at, "demo/kept").pull(tag);
             let found = found.unwrap_or_else(|no| panic!("{tag} at {at}: {no}"));
-            assert!(found.digest == image.digest() && !found.may_be_stale, "{tag} at {at}: {found:?}");
+            assert!(
+                found.digest == image.digest() && !found.may_be_stale,
+                "{tag} at {at}: {found:?}"
+            );
         }
         nothing_of(&mesh, at, &refused, 0);
     }
     set_durability(&mesh.client(0), "demo", 2);
-    wait::until_ok("two regions are there again", || mesh.repository(0, "demo/kept").push(&last, "last"));
+    wait::until_ok("two regions are there again", || {
+        mesh.repository(0, "demo/kept").push(&last, "last")
+    });
 
     // nobody pulled this one in b: that it is there is the acknowledgement's doing
     for at in 0..2 {
@@ -70,17 +79,25 @@ fn a_lost_region_stops_pushes_until_somebody_asks_for_less() {
     }
     let alone = mesh.repository(2, "demo/kept");
     for (tag, image) in [("last", &last), ("kept", &kept)] {
-        let found = wait::until_ok("the other region serves what was acknowledged", || alone.pull(tag));
+        let found =
+            wait::until_ok("the other region serves what was acknowledged", || alone.pull(tag));
         assert_eq!(found.digest, image.digest(), "{tag}");
     }
 }
 
-/// Whether the refusal, 503 with a hint to come again, is a sentence that names what can be done about it; else what it says.
+/// Whether the refusal, 503 with a hint to come again, is a sentence that names what can be done
+/// about it; else what it says.
 fn names_durability(refusal: &Refusal) -> Result<(), String> {
-    let answer = refusal.answer().unwrap_or_else(|| panic!("a refusal must be an answer: {refusal}"));
+    let answer =
+        refusal.answer().unwrap_or_else(|| panic!("a refusal must be an answer: {refusal}"));
     assert_eq!(answer.status, 503, "{answer}");
-    assert!(answer.header("retry-after").is_some(), "503 without Retry-After: {:?}", answer.headers);
-    let (code, message) = answer.envelope().unwrap_or_else(|| panic!("not the specification's envelope: {answer}"));
+    assert!(
+        answer.header("retry-after").is_some(),
+        "503 without Retry-After: {:?}",
+        answer.headers
+    );
+    let (code, message) =
+        answer.envelope().unwrap_or_else(|| panic!("not the specification's envelope: {answer}"));
     assert_eq!(code, "UNAVAILABLE", "{answer}");
     if message.contains("durability") { Ok(()) } else { Err(message) }
 }
@@ -88,18 +105,23 @@ fn names_durability(refusal: &Refusal) -> Result<(), String> {
 /// Neither the tags nor the manifest of a refused push exist.
 fn nothing_of(mesh: &Formed, at: usize, image: &Image, round: usize) {
     let repository = mesh.repository(at, "demo/kept");
-    for reference in [format!("refused-{round}-0"), format!("refused-{round}-1"), image.digest().to_owned()] {
+    for reference in
+        [format!("refused-{round}-0"), format!("refused-{round}-1"), image.digest().to_owned()]
+    {
         let no = repository.resolve(&reference).expect_err("a refused push is there");
         assert_eq!(no.answer().map(|answer| answer.status), Some(404), "{reference} at {at}: {no}");
     }
-    let listed = repository.client().get("/v2/demo/kept/tags/list").unwrap_or_else(|none| panic!("{none}"));
+    let listed =
+        repository.client().get("/v2/demo/kept/tags/list").unwrap_or_else(|none| panic!("{none}"));
     assert!(!String::from_utf8_lossy(&listed.body).contains("refused"), "at {at}: {listed}");
 }
 
-/// The first layers' grants ended after `uploads.expire_after`, however busily the last layer was still being uploaded; its manifest was refused then, for ever.
+/// The first layers' grants ended after `uploads.expire_after`, however busily the last layer was
+/// still being uploaded; its manifest was refused then, for ever.
 #[test]
 fn a_push_that_takes_longer_than_an_upload_may_rest_is_taken() {
-    let mesh = Formed::of(&[("one", "a"), ("two", "b"), ("three", "c")], "uploads:\n  expire_after: 2s\n");
+    let mesh =
+        Formed::of(&[("one", "a"), ("two", "b"), ("three", "c")], "uploads:\n  expire_after: 2s\n");
     let image = Image::random(&[64 << 10, 256 << 10]);
     let repository = mesh.repository(0, "demo/slow");
     let (last, first) = image.blobs.split_last().expect("a layer");
@@ -112,22 +134,30 @@ fn a_push_that_takes_longer_than_an_upload_may_rest_is_taken() {
     for piece in &pieces {
         std::thread::sleep(std::time::Duration::from_millis(600));
         let range = format!("{sent}-{}", sent + piece.len() - 1);
-        let patch = repository.client().ask(http::Method::PATCH, &place).header("content-range", &range);
+        let patch =
+            repository.client().ask(http::Method::PATCH, &place).header("content-range", &range);
         let answer = patch.body(piece.to_vec()).send().unwrap_or_else(|none| panic!("{none}"));
         assert_eq!(answer.status, 202, "{answer}");
         place = answer.header("location").expect("where it goes on").to_owned();
         sent += piece.len();
     }
-    repository.close_upload(&place, &last.digest, Vec::new().into()).unwrap_or_else(|no| panic!("{no}"));
-    repository.put_manifest("1", &image).unwrap_or_else(|no| panic!("after three times expire_after: {no}"));
+    repository
+        .close_upload(&place, &last.digest, Vec::new().into())
+        .unwrap_or_else(|no| panic!("{no}"));
+    repository
+        .put_manifest("1", &image)
+        .unwrap_or_else(|no| panic!("after three times expire_after: {no}"));
     mesh.repository(2, "demo/slow").pull("1").unwrap_or_else(|no| panic!("{no}"));
     // what nobody pushes on with is forgotten all the same
     let orphan = tests::image::Image::random(&[1000]);
     repository.upload(&orphan.blobs[0]).unwrap_or_else(|no| panic!("{no}"));
-    wait::until("the blob is not readable any more", || repository.blob(&orphan.blobs[0].digest).err());
+    wait::until("the blob is not readable any more", || {
+        repository.blob(&orphan.blobs[0].digest).err()
+    });
 }
 
-/// Uploads and copies never made room, although cached blobs may go; and a disk that blobs have filled stops the ledger.
+/// Uploads and copies never made room, although cached blobs may go; and a disk that blobs have
+/// filled stops the ledger.
 #[test]
 fn cached_blobs_make_way_for_uploads_and_the_last_of_a_disk_is_the_ledgers() {
     const MIB: usize = 1 << 20;
@@ -143,7 +173,9 @@ fn cached_blobs_make_way_for_uploads_and_the_last_of_a_disk_is_the_ledgers() {
     let layers = |count: usize| Image::random(&vec![8 * MIB; count]);
     for tag in ["a", "b"] {
         mesh.repository(0, "demo/app").push(&layers(5), tag).unwrap_or_else(|no| panic!("{no}"));
-        tests::repository::Repository::new(&client, "demo/app").pull(tag).unwrap_or_else(|no| panic!("{no}"));
+        tests::repository::Repository::new(&client, "demo/app")
+            .pull(tag)
+            .unwrap_or_else(|no| panic!("{no}"));
     }
     // some 80 MiB of 128 are cached now; what is pushed here is kept
     let small = mesh.repository(3, "demo/kept");
@@ -164,8 +196,12 @@ fn cached_blobs_make_way_for_uploads_and_the_last_of_a_disk_is_the_ledgers() {
     assert!(answer.to_string().contains("data_dir"), "it does not say what is full: {answer}");
     for n in 0..20 {
         let tag = format!("t{n}");
-        mesh.repository(0, "demo/app").push(&Image::tiny(), &tag).unwrap_or_else(|no| panic!("{no}"));
-        tests::repository::Repository::new(&client, "demo/app").pull(&tag).unwrap_or_else(|no| panic!("{tag}: {no}"));
+        mesh.repository(0, "demo/app")
+            .push(&Image::tiny(), &tag)
+            .unwrap_or_else(|no| panic!("{no}"));
+        tests::repository::Repository::new(&client, "demo/app")
+            .pull(&tag)
+            .unwrap_or_else(|no| panic!("{tag}: {no}"));
     }
     small.pull("1").unwrap_or_else(|no| panic!("{no}"));
     let ready = client.get("/readyz").unwrap_or_else(|none| panic!("{none}"));

@@ -1,11 +1,13 @@
-//! Whatever fails, at the upstream, between regions, at the node that sends or at the edge: a pull that can succeed does, with every client, and
-//! what cannot is refused soon and in words.
+//! Whatever fails, at the upstream, between regions, at the node that sends or at the edge: a pull
+//! that can succeed does, with every client, and what cannot is refused soon and in words.
 //!
-//! One cell of the table is one fault, at one place, under one client's pull of an image that nobody has pulled before. The clients know two
-//! hosts: the edge, and a replica in another region. The run writes `target/faults.md`; with `ATOLL_FAULTS=all` it goes through every fault with
-//! every client (with other words than `all`, through the cells that have them, `ATOLL_FAULTS="peer: killed"`), else the real clients beside `ctr`
-//! meet some of the faults. Times are written down and not asserted, except
-//! that nothing makes a client wait for a first byte.
+//! One cell of the table is one fault, at one place, under one client's pull of an image that
+//! nobody has pulled before. The clients know two hosts: the edge, and a replica in another region.
+//! The run writes `target/faults.md`; with `ATOLL_FAULTS=all` it goes through every fault with
+//! every client (with other words than `all`, through the cells that have them,
+//! `ATOLL_FAULTS="peer: killed"`), else the real clients beside `ctr` meet some of the faults.
+//! Times are written down and not asserted, except that nothing makes a client wait for a first
+//! byte.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,14 +28,14 @@ use tests::{metrics, tools, wait};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
-/// No first byte, and no refusal, may take longer: ten seconds are the promise, the rest is for a busy machine.
+/// No first byte, and no refusal, may take longer: ten seconds are the promise, the rest is for a
+/// busy machine.
 const SOON: Duration = Duration::from_secs(15);
 /// A client that is not done by then hangs.
 const PATIENCE: Duration = Duration::from_secs(150);
 /// Slow enough that something can happen in the middle of a blob, in kilobits a second.
 const BOTTLENECK: u32 = 24_000;
-const SETTINGS: &str =
-    "upstreams: {allow_private: true, fresh_for: 0s, missing_for: 0s}\nmirrors: {names: registry.test}\n";
+const SETTINGS: &str = "upstreams: {allow_private: true, fresh_for: 0s, missing_for: 0s}\nmirrors: {names: registry.test}\n";
 const EAST: usize = 0;
 const WEST: usize = 1;
 const CENTRAL: usize = 2;
@@ -45,7 +47,8 @@ enum Fault {
     Upstream { is: Manner, held: bool },
     /// The upstream's blobs.
     Blobs(Spoiling),
-    /// The link of the region that sends, in the middle of a blob, for good; a third region has the blob.
+    /// The link of the region that sends, in the middle of a blob, for good; a third region has the
+    /// blob.
     LinkCut,
     /// The same for six seconds, and nobody else has the blob.
     LinkGone,
@@ -117,8 +120,10 @@ impl Fault {
     fn is_typical(self) -> bool {
         matches!(
             self,
-            Self::Upstream { is: Manner::Refuse | Manner::Silent | Manner::Answer(503), held: true }
-                | Self::Blobs(Spoiling::Break(..))
+            Self::Upstream {
+                is: Manner::Refuse | Manner::Silent | Manner::Answer(503),
+                held: true
+            } | Self::Blobs(Spoiling::Break(..))
                 | Self::PeerKilled
                 | Self::EdgeAlone { held: true }
         )
@@ -140,13 +145,23 @@ impl Fault {
         match self {
             Self::Upstream { is, held } => ("upstream", format!("{}; {}", manner(is), whose(held))),
             Self::Blobs(Spoiling::Nothing) => ("upstream", "well".to_owned()),
-            Self::Blobs(Spoiling::Break(_, Ending::Reset)) => ("upstream", "RST in each layer, once".to_owned()),
-            Self::Blobs(Spoiling::Break(_, Ending::Close)) => ("upstream", "FIN in each layer, once".to_owned()),
-            Self::Blobs(Spoiling::FlipOnce) => ("upstream", "wrong bytes in each blob, once".to_owned()),
+            Self::Blobs(Spoiling::Break(_, Ending::Reset)) => {
+                ("upstream", "RST in each layer, once".to_owned())
+            }
+            Self::Blobs(Spoiling::Break(_, Ending::Close)) => {
+                ("upstream", "FIN in each layer, once".to_owned())
+            }
+            Self::Blobs(Spoiling::FlipOnce) => {
+                ("upstream", "wrong bytes in each blob, once".to_owned())
+            }
             Self::Blobs(Spoiling::FlipAlways) => ("upstream", "wrong bytes, always".to_owned()),
-            Self::Blobs(Spoiling::Slow(rate)) => ("upstream", format!("slow, {} KiB/s", rate / KIB)),
+            Self::Blobs(Spoiling::Slow(rate)) => {
+                ("upstream", format!("slow, {} KiB/s", rate / KIB))
+            }
             Self::LinkCut => ("region link", "cut mid-blob; a third region has it".to_owned()),
-            Self::LinkGone => ("region link", "cut mid-blob for 6 s; nobody else has it".to_owned()),
+            Self::LinkGone => {
+                ("region link", "cut mid-blob for 6 s; nobody else has it".to_owned())
+            }
             Self::LinkNarrow => ("region link", "narrow, 8 Mbit/s".to_owned()),
             Self::PeerKilled => ("peer", "killed mid-blob".to_owned()),
             Self::PeerStopped => ("peer", "stopped mid-blob".to_owned()),
@@ -154,23 +169,29 @@ impl Fault {
             Self::EdgeKilled => ("edge", "killed before the pull".to_owned()),
             Self::EdgeKilledAmid => ("edge", "killed mid-blob".to_owned()),
             Self::EdgeAlone { held: true } => ("edge", "cut off, holds the image".to_owned()),
-            Self::EdgeAlone { held: false } => ("edge", "cut off, does not hold the image".to_owned()),
+            Self::EdgeAlone { held: false } => {
+                ("edge", "cut off, does not hold the image".to_owned())
+            }
         }
     }
 
     fn layers(self) -> [usize; 3] {
         match self {
             Self::Blobs(Spoiling::Slow(_)) => [300 * KIB, 300 * KIB, 600 * KIB],
-            Self::LinkCut | Self::LinkGone | Self::PeerKilled | Self::PeerStopped | Self::EdgeKilledAmid => {
-                [MIB / 2, MIB / 2, 6 * MIB]
-            }
+            Self::LinkCut
+            | Self::LinkGone
+            | Self::PeerKilled
+            | Self::PeerStopped
+            | Self::EdgeKilledAmid => [MIB / 2, MIB / 2, 6 * MIB],
             _ => [MIB, 2 * MIB, 4 * MIB],
         }
     }
 
     fn expected(self, who: Option<Who>) -> Expected {
         match self {
-            Self::Upstream { held: false, .. } | Self::Blobs(Spoiling::FlipAlways) => Expected::Failed,
+            Self::Upstream { held: false, .. } | Self::Blobs(Spoiling::FlipAlways) => {
+                Expected::Failed
+            }
             // it depends on how much of the wrong answer the client has seen
             Self::Blobs(Spoiling::FlipOnce) if who.is_some() => Expected::Either,
             // nobody has the rest for a while, and some do not ask again
@@ -208,7 +229,8 @@ fn every_pull_that_can_succeed_does_and_no_first_byte_is_late() {
     create_proxy(&coast.client(EAST), "hub", "docker-registry", upstream.url(), true);
     create_project(&coast.client(EAST), "one", true, 1);
     let pullers = Pullers::start(&coast.host(EDGE), &coast.host(WEST));
-    let mut table = Table { wrong: Complaints::default(), pullers, coast, upstream, rows: Vec::new() };
+    let mut table =
+        Table { wrong: Complaints::default(), pullers, coast, upstream, rows: Vec::new() };
     for fault in Fault::all() {
         for who in std::iter::once(None).chain(Who::ALL.map(Some)) {
             let wanted = match chosen.as_deref() {
@@ -255,14 +277,17 @@ impl Table {
             (Expected::Pulled, outcome) => *outcome == Outcome::Pulled,
             (Expected::Failed, outcome) => *outcome != Outcome::Pulled,
         };
-        self.wrong.unless(right, || format!("{label}: {outcome:?}, expected {:?}", fault.expected(who)));
+        self.wrong
+            .unless(right, || format!("{label}: {outcome:?}, expected {:?}", fault.expected(who)));
         if let Some(pulled) = &pulled {
             self.judge(fault, &label, pulled);
         }
         if matches!(fault, Fault::Blobs(_)) {
             let lies = |at: usize| metrics::value(&self.coast.client(at), "atoll_peers_lied_total");
             let lies = [EAST, WEST, CENTRAL, EDGE].map(lies);
-            self.wrong.unless(lies == [0; 4], || format!("{label}: a peer is blamed for the upstream: {lies:?}"));
+            self.wrong.unless(lies == [0; 4], || {
+                format!("{label}: a peer is blamed for the upstream: {lies:?}")
+            });
         }
         let first_byte = pulled.map(|pulled| pulled.first_byte);
         self.rows.push(Row { fault, who, outcome, took, first_byte });
@@ -271,21 +296,31 @@ impl Table {
 
     /// What only a client that looks closely can tell.
     fn judge(&self, fault: Fault, label: &str, pulled: &Pulled) {
-        self.wrong.unless(pulled.first_byte <= SOON, || format!("{label}: a first byte after {:?}", pulled.first_byte));
-        self.wrong.unless(pulled.wrong.is_none(), || format!("{label}: wrong bytes, whole: {:?}", pulled.wrong));
+        self.wrong.unless(pulled.first_byte <= SOON, || {
+            format!("{label}: a first byte after {:?}", pulled.first_byte)
+        });
+        self.wrong.unless(pulled.wrong.is_none(), || {
+            format!("{label}: wrong bytes, whole: {:?}", pulled.wrong)
+        });
         let flips = matches!(fault, Fault::Blobs(Spoiling::FlipOnce | Spoiling::FlipAlways));
-        self.wrong
-            .unless(flips || pulled.spoilt == 0, || format!("{label}: {} answers with wrong bytes", pulled.spoilt));
+        self.wrong.unless(flips || pulled.spoilt == 0, || {
+            format!("{label}: {} answers with wrong bytes", pulled.spoilt)
+        });
         match fault {
             Fault::Upstream { is, held: false } => {
                 let status = pulled.refused;
                 let clean = matches!(status, Some((404 | 429 | 503, true)));
-                let fits = (status.map(|(status, _)| status) == Some(404)) == (is == Manner::Answer(404));
-                self.wrong.unless(clean && fits, || format!("{label}: refused with {status:?}, {:?}", pulled.failed));
+                let fits =
+                    (status.map(|(status, _)| status) == Some(404)) == (is == Manner::Answer(404));
+                self.wrong.unless(clean && fits, || {
+                    format!("{label}: refused with {status:?}, {:?}", pulled.failed)
+                });
             }
             Fault::EdgeAlone { held: false } => {
                 let refused = pulled.refused;
-                self.wrong.unless(refused == Some((503, true)), || format!("{label}: refused with {refused:?}"));
+                self.wrong.unless(refused == Some((503, true)), || {
+                    format!("{label}: refused with {refused:?}")
+                });
             }
             Fault::Upstream { held: true, .. } | Fault::EdgeAlone { held: true } => {
                 self.wrong.unless(pulled.warned, || format!("{label}: no warning"));
@@ -296,7 +331,9 @@ impl Table {
             | Fault::PeerKilled
             | Fault::PeerStopped
             | Fault::PeerLies => {
-                self.wrong.unless(pulled.broken == 0, || format!("{label}: {} answers broke off", pulled.broken));
+                self.wrong.unless(pulled.broken == 0, || {
+                    format!("{label}: {} answers broke off", pulled.broken)
+                });
             }
             _ => {}
         }
@@ -316,14 +353,20 @@ impl Table {
         match fault {
             Fault::Upstream { held, .. } => {
                 let name = format!("hub/c{number}");
-                self.upstream.repository(&format!("c{number}")).push(image, "1").unwrap_or_else(|no| panic!("{no}"));
+                self.upstream
+                    .repository(&format!("c{number}"))
+                    .push(image, "1")
+                    .unwrap_or_else(|no| panic!("{no}"));
                 if held {
                     pull(CENTRAL, &name);
                 }
                 name
             }
             Fault::Blobs(_) => {
-                self.upstream.repository(&format!("c{number}")).push(image, "1").unwrap_or_else(|no| panic!("{no}"));
+                self.upstream
+                    .repository(&format!("c{number}"))
+                    .push(image, "1")
+                    .unwrap_or_else(|no| panic!("{no}"));
                 format!("hub/c{number}")
             }
             _ => {
@@ -344,7 +387,9 @@ impl Table {
             Fault::Blobs(spoiling) => self.upstream.spoil(spoiling),
             Fault::LinkCut | Fault::LinkGone => self.coast.narrow(EAST, BOTTLENECK),
             Fault::LinkNarrow => self.coast.narrow(EAST, 8_000),
-            Fault::PeerKilled | Fault::PeerStopped | Fault::EdgeKilledAmid => self.coast.narrow(EDGE, BOTTLENECK),
+            Fault::PeerKilled | Fault::PeerStopped | Fault::EdgeKilledAmid => {
+                self.coast.narrow(EDGE, BOTTLENECK)
+            }
             Fault::PeerLies => {
                 for (holder, group) in [(WEST, 3), (CENTRAL, 9)] {
                     for layer in &image.blobs[1..] {
@@ -369,7 +414,10 @@ impl Table {
             Fault::Upstream { .. } => {
                 self.upstream.behave(Manner::Honest);
                 let (name, image) = (format!("w{number}"), Image::tiny());
-                self.upstream.repository(&name).push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+                self.upstream
+                    .repository(&name)
+                    .push(&image, "1")
+                    .unwrap_or_else(|no| panic!("{no}"));
                 for at in [EDGE, WEST] {
                     let there = self.coast.repository(at, &format!("hub/{name}"));
                     wait::until_ok("the upstream is asked again", || there.pull("1"));
@@ -391,7 +439,8 @@ impl Table {
 
     /// A line for each fault and a column for each client, then what those said that failed.
     fn write(&self) {
-        let (mut table, mut words) = (String::from("| place | fault | own client (first byte) |"), String::new());
+        let (mut table, mut words) =
+            (String::from("| place | fault | own client (first byte) |"), String::new());
         for who in Who::ALL {
             let _ = write!(table, " {who} |");
         }
@@ -414,7 +463,8 @@ impl Table {
         }
         let file = tools::repository().join("target/faults.md");
         let text = format!("{table}\n{words}");
-        let kept = std::fs::create_dir_all(file.parent().expect("a folder")).and_then(|()| std::fs::write(&file, text));
+        let kept = std::fs::create_dir_all(file.parent().expect("a folder"))
+            .and_then(|()| std::fs::write(&file, text));
         kept.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     }
 }
@@ -427,7 +477,10 @@ impl Row {
             Outcome::Failed(_) => "failed ",
             Outcome::Hung => "**hung** ",
         };
-        let first = self.first_byte.map(|first| format!(" ({:.2})", first.as_secs_f64())).unwrap_or_default();
+        let first = self
+            .first_byte
+            .map(|first| format!(" ({:.2})", first.as_secs_f64()))
+            .unwrap_or_default();
         format!("{word}{:.1}{first}", self.took.as_secs_f64())
     }
 }
@@ -441,12 +494,16 @@ fn amid(coast: &Coast, fault: Fault, image: &Image, done: &AtomicBool) -> bool {
     };
     let layer = image.blobs.last().expect("a layer");
     while !done.load(Ordering::Relaxed) {
-        let moving = coast.status(receiver).ok().and_then(|status| arriving(&status, &layer.digest));
-        let Some(moving) = moving.filter(|moving| moving["bytes"].as_u64() > Some(MIB as u64)) else {
+        let moving =
+            coast.status(receiver).ok().and_then(|status| arriving(&status, &layer.digest));
+        let Some(moving) = moving.filter(|moving| moving["bytes"].as_u64() > Some(MIB as u64))
+        else {
             std::thread::sleep(Duration::from_millis(20));
             continue;
         };
-        let Some(peer) = moving["peer"].as_str().and_then(|peer| coast.named(peer)) else { continue };
+        let Some(peer) = moving["peer"].as_str().and_then(|peer| coast.named(peer)) else {
+            continue;
+        };
         match fault {
             Fault::LinkCut => coast.cut(peer),
             Fault::LinkGone => {
@@ -472,7 +529,8 @@ fn arriving(status: &Value, digest: &str) -> Option<Value> {
 /// A client's words, short enough for a list and without what is another in each run.
 fn brief(why: &str) -> String {
     let plain = |word: &str| {
-        let differs = word.contains("sha256:") || word.contains("/storage") || word.starts_with("time=");
+        let differs =
+            word.contains("sha256:") || word.contains("/storage") || word.starts_with("time=");
         if differs { "…".to_owned() } else { word.replace('\\', "") }
     };
     let text = why.split_whitespace().map(plain).collect::<Vec<_>>().join(" ");
@@ -486,5 +544,8 @@ fn brief(why: &str) -> String {
 /// A cell's place, fault and client.
 fn label(fault: Fault, who: Option<Who>) -> String {
     let (place, what) = fault.words();
-    format!("{place}: {what}, {}", who.map_or_else(|| "own client".to_owned(), |who| who.to_string()))
+    format!(
+        "{place}: {what}, {}",
+        who.map_or_else(|| "own client".to_owned(), |who| who.to_string())
+    )
 }

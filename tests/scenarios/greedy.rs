@@ -1,7 +1,8 @@
 //! Requests that are too large, too slow or cut off hold up nobody and leave nothing behind.
 //!
-//! A node is a disk and some sockets, and whoever may open a connection can try to keep both. So every body has a limit or a
-//! watchdog, every header a deadline, and an upload that was given up takes its bytes along, on every node that had some.
+//! A node is a disk and some sockets, and whoever may open a connection can try to keep both. So
+//! every body has a limit or a watchdog, every header a deadline, and an upload that was given up
+//! takes its bytes along, on every node that had some.
 
 use std::io::Write as _;
 use std::net::Shutdown;
@@ -32,7 +33,9 @@ fn oversized_and_cut_requests_leave_nothing_behind() {
     half_closed_uploads(&repository);
     footprint::until_as_before(&mesh, &before, size);
     for at in 0..3 {
-        mesh.repository(at, "demo/greedy").pull("1").unwrap_or_else(|no| panic!("an honest pull afterwards: {no}"));
+        mesh.repository(at, "demo/greedy")
+            .pull("1")
+            .unwrap_or_else(|no| panic!("an honest pull afterwards: {no}"));
     }
 }
 
@@ -51,7 +54,8 @@ fn slow_senders_are_let_go_and_hold_up_nobody() {
         credentials(repository.client())
     );
     let patience = Duration::from_secs(240);
-    let mut slow: Vec<_> = (0..64).map(|_| (wire::connect(&authority, patience), head.clone())).collect();
+    let mut slow: Vec<_> =
+        (0..64).map(|_| (wire::connect(&authority, patience), head.clone())).collect();
     slow.push((wire::connect(&authority, patience), body));
     for (socket, text) in &mut slow {
         socket.write_all(text.as_bytes()).expect("the kernel takes it");
@@ -59,15 +63,22 @@ fn slow_senders_are_let_go_and_hold_up_nobody() {
     repository.push(&image, "1").unwrap_or_else(|no| panic!("a push beside slow senders: {no}"));
     repository.pull("1").unwrap_or_else(|no| panic!("a pull beside slow senders: {no}"));
     for (socket, text) in &mut slow {
-        // an answer or just the end, but an end: `answer` fails when the node keeps the connection for ever
+        // an answer or just the end, but an end: `answer` fails when the node keeps the connection
+        // for ever
         if let Some(answer) = wire::answer(socket) {
-            assert!((400..500).contains(&answer.status), "a slow sender of {text:?} is told {answer}");
+            assert!(
+                (400..500).contains(&answer.status),
+                "a slow sender of {text:?} is told {answer}"
+            );
         }
     }
 }
 
 fn too_much(wrong: &Complaints, mesh: &Mesh, repository: &Repository) {
-    let large = format!("{{\"schemaVersion\":2,\"mediaType\":\"{MANIFEST}\",\"junk\":\"{}\"}}", "x".repeat(10 << 20));
+    let large = format!(
+        "{{\"schemaVersion\":2,\"mediaType\":\"{MANIFEST}\",\"junk\":\"{}\"}}",
+        "x".repeat(10 << 20)
+    );
     wrong.unless_failed(
         "a manifest of 10 MB",
         repository.put_bytes("large", MANIFEST, Bytes::from(large)),
@@ -75,10 +86,15 @@ fn too_much(wrong: &Complaints, mesh: &Mesh, repository: &Repository) {
         &[],
     );
     let client = mesh.anyone(0);
-    let header =
-        format!("GET /v2/ HTTP/1.1\r\nhost: {}\r\nx-large: {}\r\n\r\n", client.authority(), "x".repeat(2 << 20));
+    let header = format!(
+        "GET /v2/ HTTP/1.1\r\nhost: {}\r\nx-large: {}\r\n\r\n",
+        client.authority(),
+        "x".repeat(2 << 20)
+    );
     if let Some(answer) = wire::say(client.authority(), header.as_bytes()) {
-        wrong.unless(matches!(answer.status, 400 | 413 | 431), || format!("a header of 2 MB: {answer}"));
+        wrong.unless(matches!(answer.status, 400 | 413 | 431), || {
+            format!("a header of 2 MB: {answer}")
+        });
     }
     for garbage in [
         "\r\n\r\n",
@@ -96,7 +112,8 @@ fn too_much(wrong: &Complaints, mesh: &Mesh, repository: &Repository) {
     }
 }
 
-/// Uploads whose connection is cut in the body. The bytes that came may stay until the upload is given up; then they must go.
+/// Uploads whose connection is cut in the body. The bytes that came may stay until the upload is
+/// given up; then they must go.
 fn half_closed_uploads(repository: &Repository) {
     for round in 0..20 {
         let place = repository.open_upload().unwrap_or_else(|no| panic!("{no}"));
@@ -105,7 +122,14 @@ fn half_closed_uploads(repository: &Repository) {
         let (verb, query) = if round % 2 == 0 {
             ("PATCH", String::new())
         } else {
-            ("PUT", format!("{}digest=sha256:{}", if path.contains('?') { '&' } else { '?' }, "1".repeat(64)))
+            (
+                "PUT",
+                format!(
+                    "{}digest=sha256:{}",
+                    if path.contains('?') { '&' } else { '?' },
+                    "1".repeat(64)
+                ),
+            )
         };
         let mut socket = wire::connect(client.authority(), Duration::from_secs(60));
         let head = format!(
@@ -120,7 +144,8 @@ fn half_closed_uploads(repository: &Repository) {
             .expect("the node takes it");
         drop(socket);
         wait::until_ok("a cut upload can be given up", || {
-            let gone = client.ask(Method::DELETE, &place).send().map_err(|none| none.to_string())?;
+            let gone =
+                client.ask(Method::DELETE, &place).send().map_err(|none| none.to_string())?;
             if matches!(gone.status, 204 | 404) { Ok(()) } else { Err(gone.to_string()) }
         });
     }

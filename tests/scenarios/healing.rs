@@ -1,7 +1,9 @@
-//! A voter of the ledger that is gone for good is replaced by another node, so that the mesh survives the next loss, too.
+//! A voter of the ledger that is gone for good is replaced by another node, so that the mesh
+//! survives the next loss, too.
 //!
-//! Five nodes in three regions, of which three vote. One of them dies for good: another votes in its place. Then a second one dies, which three voters
-//! of which one is dead would not have survived, and pushes still go through.
+//! Five nodes in three regions, of which three vote. One of them dies for good: another votes in
+//! its place. Then a second one dies, which three voters of which one is dead would not have
+//! survived, and pushes still go through.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -29,12 +31,16 @@ fn a_voter_that_is_gone_for_good_is_replaced_and_the_next_loss_is_survived() {
     for round in 1..=2 {
         // the first one that votes, whoever leads
         let voting = voters(&mesh, &dead);
-        let victim = (0..SITES.len()).find(|at| !dead.contains(at) && voting.contains(SITES[*at].0)).expect("a voter");
+        let victim = (0..SITES.len())
+            .find(|at| !dead.contains(at) && voting.contains(SITES[*at].0))
+            .expect("a voter");
         mesh.members()[victim].stop(Signal::KILL);
         dead.insert(victim);
         let living = (0..SITES.len()).find(|at| !dead.contains(at)).expect("a living node");
         let tag = round.to_string();
-        wait::until_ok("a push goes through", || mesh.repository(living, "demo/heal").push(&image, &tag));
+        wait::until_ok("a push goes through", || {
+            mesh.repository(living, "demo/heal").push(&image, &tag)
+        });
         wait::until("three living nodes vote", || {
             let status = mesh.status(living).ok()?;
             let now = named(&status["ledger"]["voters"]);
@@ -44,7 +50,9 @@ fn a_voter_that_is_gone_for_good_is_replaced_and_the_next_loss_is_survived() {
     }
     for at in (0..SITES.len()).filter(|at| !dead.contains(at)) {
         for tag in ["0", "1", "2"] {
-            let found = wait::until_ok("every push is there", || mesh.repository(at, "demo/heal").pull(tag));
+            let found = wait::until_ok("every push is there", || {
+                mesh.repository(at, "demo/heal").pull(tag)
+            });
             assert_eq!(found.digest, image.digest(), "{tag} at {at}");
         }
     }
@@ -62,13 +70,18 @@ fn a_replica_that_moves_is_told_of_once() {
     mesh.add(moved);
     wait::until("the ledger has its new address", || {
         let status = mesh.status(0).ok()?;
-        status["nodes"].as_array()?.iter().any(|node| node["address"] == address.as_str()).then_some(())
+        status["nodes"]
+            .as_array()?
+            .iter()
+            .any(|node| node["address"] == address.as_str())
+            .then_some(())
     });
     let applied = || {
         let status = mesh.status(0).unwrap_or_else(|no| panic!("{no}"));
         status["ledger"]["applied"].as_u64().unwrap_or_else(|| panic!("{status}"))
     };
-    // the leader looks five times a second: if each look wrote an entry, nothing else of membership would ever go on
+    // the leader looks five times a second: if each look wrote an entry, nothing else of membership
+    // would ever go on
     wait::until("the leader is content", || {
         let before = applied();
         std::thread::sleep(Duration::from_secs(2));

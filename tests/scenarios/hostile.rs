@@ -1,8 +1,10 @@
-//! Whatever a broken or hostile client sends: the right status, an error that says what is wrong, nothing stored, nothing grown.
+//! Whatever a broken or hostile client sends: the right status, an error that says what is wrong,
+//! nothing stored, nothing grown.
 //!
-//! One mesh takes it all, and at the end an honest push and pull go through, the data folders are as large as before and hold no
-//! file more. A refusal has the specification's envelope; "the right status" is what the specification names, and where it leaves
-//! room, any of the few a client can make sense of.
+//! One mesh takes it all, and at the end an honest push and pull go through, the data folders are
+//! as large as before and hold no file more. A refusal has the specification's envelope; "the right
+//! status" is what the specification names, and where it leaves room, any of the few a client can
+//! make sense of.
 
 use bytes::Bytes;
 use http::Method;
@@ -42,15 +44,20 @@ fn hostile_input_is_refused_in_words_and_leaves_nothing_behind() {
 
     footprint::until_as_before(&mesh, &before, size);
     let honest = Image::random(&[20 << 10]);
-    repository.push(&honest, "after").unwrap_or_else(|no| panic!("an honest push afterwards: {no}"));
+    repository
+        .push(&honest, "after")
+        .unwrap_or_else(|no| panic!("an honest push afterwards: {no}"));
     for at in 0..3 {
         for tag in ["honest", "after"] {
-            mesh.repository(at, "demo/hostile").pull(tag).unwrap_or_else(|no| panic!("an honest pull of {tag}: {no}"));
+            mesh.repository(at, "demo/hostile")
+                .pull(tag)
+                .unwrap_or_else(|no| panic!("an honest pull of {tag}: {no}"));
         }
     }
 }
 
-/// Nobody hostile, but what other registries' users, caches and clients send: it is taken, or refused in the way that makes them go on or stop.
+/// Nobody hostile, but what other registries' users, caches and clients send: it is taken, or
+/// refused in the way that makes them go on or stop.
 #[test]
 fn what_other_registries_take_is_taken_here() {
     let mesh = Mesh::up_with(3, &[("uploads.expire_after", "10s")]);
@@ -86,7 +93,9 @@ fn lost_connections(wrong: &Complaints, repository: &Repository) {
     // what was sent may still be on its way
     wait::until("the node has what came", || {
         let state = client.get(&place).unwrap_or_else(|none| panic!("{none}"));
-        wrong.unless(state.status == 204, || format!("the state of an upload whose client is gone: {state}"));
+        wrong.unless(state.status == 204, || {
+            format!("the state of an upload whose client is gone: {state}")
+        });
         (state.status != 204 || state.header("range") == Some("0-399")).then_some(())
     });
     // the successor may pause for longer than it took to take the upload over: nobody else wants it
@@ -96,7 +105,8 @@ fn lost_connections(wrong: &Complaints, repository: &Repository) {
         client.authority(),
         credentials(client)
     );
-    next.write_all(&[head.as_bytes(), &blob.bytes[400..500]].concat()).expect("it takes what comes");
+    next.write_all(&[head.as_bytes(), &blob.bytes[400..500]].concat())
+        .expect("it takes what comes");
     std::thread::sleep(std::time::Duration::from_secs(5));
     let went = next.write_all(&blob.bytes[500..]);
     let mut answer = String::new();
@@ -105,11 +115,14 @@ fn lost_connections(wrong: &Complaints, repository: &Repository) {
         format!("the rest by another connection, with a pause: {went:?}, {read:?}, {answer}")
     });
     let sealed = repository.close_upload(&place, &blob.digest, Bytes::new());
-    wrong.unless(sealed.is_ok(), || format!("the end: {}", sealed.err().map(|no| no.to_string()).unwrap_or_default()));
+    wrong.unless(sealed.is_ok(), || {
+        format!("the end: {}", sealed.err().map(|no| no.to_string()).unwrap_or_default())
+    });
     drop(lost);
 }
 
-/// A blob that a HEAD has promised can be named, though the manifest that kept it is deleted meanwhile.
+/// A blob that a HEAD has promised can be named, though the manifest that kept it is deleted
+/// meanwhile.
 fn promises_of_a_head(wrong: &Complaints, repository: &Repository) {
     let image = Image::tiny();
     repository.push(&image, "promised").unwrap_or_else(|no| panic!("{no}"));
@@ -122,11 +135,19 @@ fn promises_of_a_head(wrong: &Complaints, repository: &Repository) {
     });
     for blob in &image.blobs {
         let path = repository.path(&format!("blobs/{}", blob.digest));
-        let head = repository.client().ask(Method::HEAD, &path).send().unwrap_or_else(|none| panic!("{none}"));
+        let head = repository
+            .client()
+            .ask(Method::HEAD, &path)
+            .send()
+            .unwrap_or_else(|none| panic!("{none}"));
         wrong.unless(head.status == 200, || format!("HEAD of what was pushed: {head}"));
     }
     let path = repository.path(&format!("manifests/{}", image.digest()));
-    let deleted = repository.client().ask(Method::DELETE, &path).send().unwrap_or_else(|none| panic!("{none}"));
+    let deleted = repository
+        .client()
+        .ask(Method::DELETE, &path)
+        .send()
+        .unwrap_or_else(|none| panic!("{none}"));
     wrong.unless(deleted.status == 202, || format!("deleting the manifest: {deleted}"));
     let again = repository.put_manifest("again", &image);
     wrong.unless(again.is_ok(), || {
@@ -134,7 +155,8 @@ fn promises_of_a_head(wrong: &Complaints, repository: &Repository) {
     });
 }
 
-/// What was uploaded and is named stays, whatever its media type says, on every node and after the upload's time.
+/// What was uploaded and is named stays, whatever its media type says, on every node and after the
+/// upload's time.
 fn kept_when_named(wrong: &Complaints, mesh: &Mesh, repository: &Repository) {
     let (listed, foreign, config, unnamed) =
         (Blob::random(20_000), Blob::random(20_000), Blob::random(100), Blob::random(100));
@@ -142,13 +164,14 @@ fn kept_when_named(wrong: &Complaints, mesh: &Mesh, repository: &Repository) {
         repository.upload(blob).unwrap_or_else(|no| panic!("{no}"));
     }
     // what BuildKit before 0.21 writes as its cache
-    let described =
-        |blob: &Blob, kind: &str| json!({"mediaType": kind, "digest": blob.digest, "size": blob.bytes.len()});
+    let described = |blob: &Blob, kind: &str| json!({"mediaType": kind, "digest": blob.digest, "size": blob.bytes.len()});
     let cache = json!({"schemaVersion": 2, "mediaType": INDEX,
         "manifests": [described(&listed, "application/vnd.docker.image.rootfs.diff.tar.gzip")]});
     let put = |tag: &str, kind: &str, what: &serde_json::Value| {
         let put = repository.put_bytes(tag, kind, Bytes::from(what.to_string()));
-        wrong.unless(put.is_ok(), || format!("{tag}: {}", put.err().map(|no| no.to_string()).unwrap_or_default()));
+        wrong.unless(put.is_ok(), || {
+            format!("{tag}: {}", put.err().map(|no| no.to_string()).unwrap_or_default())
+        });
     };
     put("cache", INDEX, &cache);
     let mut away = described(&foreign, "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip");
@@ -193,19 +216,31 @@ fn hints_and_empty_parameters(wrong: &Complaints, repository: &Repository, image
         "mount=&from=demo/guests",
         "mount=&from=&digest=&digest-algorithm=&ns=",
     ] {
-        let begun = client.ask(Method::POST, &repository.path(&format!("blobs/uploads/?{query}"))).send();
+        let begun =
+            client.ask(Method::POST, &repository.path(&format!("blobs/uploads/?{query}"))).send();
         let begun = begun.unwrap_or_else(|none| panic!("{query}: {none}"));
         wrong.unless(begun.status == 202, || format!("{query}: {begun}"));
         if let Some(place) = begun.header("location").filter(|_| begun.status == 202) {
             let _ = client.ask(Method::DELETE, place).send();
         }
     }
-    let mounted = client.ask(Method::POST, &repository.path(&format!("blobs/uploads/?mount={layer}&from="))).send();
-    wrong.unless(mounted.is_ok_and(|answer| answer.status == 201), || "an administrator's mount from anywhere".into());
-    for what in ["tags/list?n=&last=", &format!("referrers/{}?artifactType=", image.digest()), "manifests/1?ns="] {
-        let answer = client.get(&repository.path(what)).unwrap_or_else(|none| panic!("{what}: {none}"));
+    let mounted = client
+        .ask(Method::POST, &repository.path(&format!("blobs/uploads/?mount={layer}&from=")))
+        .send();
+    wrong.unless(mounted.is_ok_and(|answer| answer.status == 201), || {
+        "an administrator's mount from anywhere".into()
+    });
+    for what in [
+        "tags/list?n=&last=",
+        &format!("referrers/{}?artifactType=", image.digest()),
+        "manifests/1?ns=",
+    ] {
+        let answer =
+            client.get(&repository.path(what)).unwrap_or_else(|none| panic!("{what}: {none}"));
         wrong.unless(answer.status == 200, || format!("{what}: {answer}"));
-        wrong.unless(answer.header("oci-filters-applied").is_none(), || format!("{what}: filtered by nothing"));
+        wrong.unless(answer.header("oci-filters-applied").is_none(), || {
+            format!("{what}: filtered by nothing")
+        });
     }
     for scope in ["repository(plugin):demo/guests:push,pull", "repository:demo/guests:pull,push"] {
         let token = client.get(&format!("/service/token?service=atoll&scope={scope}"));
@@ -219,22 +254,29 @@ fn hints_and_empty_parameters(wrong: &Complaints, repository: &Repository, image
     }
 }
 
-/// Conditions are judged, on every route that has entity tags, once it is known that the caller may read.
+/// Conditions are judged, on every route that has entity tags, once it is known that the caller may
+/// read.
 fn conditions(wrong: &Complaints, mesh: &Mesh, image: &Image) {
     let (manifest, blob) = (image.digest(), &image.blobs[1].digest);
     for at in 0..3 {
         let client = mesh.anyone(at);
-        for (what, tag) in
-            [("manifests/1", manifest), (&format!("manifests/{manifest}"), manifest), (&format!("blobs/{blob}"), blob)]
-        {
+        for (what, tag) in [
+            ("manifests/1", manifest),
+            (&format!("manifests/{manifest}"), manifest),
+            (&format!("blobs/{blob}"), blob),
+        ] {
             for method in [Method::GET, Method::HEAD] {
                 let ask = |name: &str, value: &str| {
-                    let ask = client.ask(method.clone(), &format!("/v2/demo/guests/{what}")).header(name, value);
+                    let ask = client
+                        .ask(method.clone(), &format!("/v2/demo/guests/{what}"))
+                        .header(name, value);
                     ask.send().unwrap_or_else(|none| panic!("{what}: {none}"))
                 };
                 let plain = ask("accept", "*/*");
                 let tag_said = plain.header("etag").unwrap_or_default().to_owned();
-                wrong.unless(tag_said == format!("\"{tag}\""), || format!("{method} {what} at {at}: {tag_said:?}"));
+                wrong.unless(tag_said == format!("\"{tag}\""), || {
+                    format!("{method} {what} at {at}: {tag_said:?}")
+                });
                 for (name, value, status) in [
                     ("if-none-match", tag_said.as_str(), 304),
                     ("if-none-match", &format!("\"other\", W/{tag_said}"), 304),
@@ -244,23 +286,46 @@ fn conditions(wrong: &Complaints, mesh: &Mesh, image: &Image) {
                     ("if-match", "\"other\"", 412),
                 ] {
                     let answer = ask(name, value);
-                    let right = answer.status == status && (status != 304 || answer.body.is_empty());
-                    wrong.unless(right, || format!("{method} {what} at {at}, {name}: {value}: {answer}"));
+                    let right =
+                        answer.status == status && (status != 304 || answer.body.is_empty());
+                    wrong.unless(right, || {
+                        format!("{method} {what} at {at}, {name}: {value}: {answer}")
+                    });
                     let tagged = status == 412 || answer.header("etag") == Some(&tag_said);
-                    wrong.unless(tagged, || format!("{method} {what} at {at}, {name}: {value}: no tag"));
+                    wrong.unless(tagged, || {
+                        format!("{method} {what} at {at}, {name}: {value}: no tag")
+                    });
                 }
                 let (user, password) = mesh.admin();
-                let owner = client.clone().basic(user, password).ask(method.clone(), &format!("/v2/locked/app/{what}"));
+                let owner = client
+                    .clone()
+                    .basic(user, password)
+                    .ask(method.clone(), &format!("/v2/locked/app/{what}"));
                 let owner = owner.send().unwrap_or_else(|none| panic!("{none}"));
-                let kept = owner.header("cache-control").is_some_and(|said| said.starts_with("private"));
-                wrong.unless(kept, || format!("{method} {what} at {at}: a shared cache may keep what is private"));
-                let locked = client.ask(method.clone(), &format!("/v2/locked/app/{what}")).header("if-none-match", "*");
+                let kept =
+                    owner.header("cache-control").is_some_and(|said| said.starts_with("private"));
+                wrong.unless(kept, || {
+                    format!("{method} {what} at {at}: a shared cache may keep what is private")
+                });
+                let locked = client
+                    .ask(method.clone(), &format!("/v2/locked/app/{what}"))
+                    .header("if-none-match", "*");
                 let locked = locked.send().unwrap_or_else(|none| panic!("{none}"));
-                wrong.unless(locked.status == 401, || format!("{method} {what} of who may not read it: {locked}"));
+                wrong.unless(locked.status == 401, || {
+                    format!("{method} {what} of who may not read it: {locked}")
+                });
             }
         }
-        let absent = client.ask(Method::GET, "/v2/demo/guests/manifests/absent").header("if-none-match", "*").send();
-        wrong.unless_refused("a condition on what is not there", absent, &[404], &["MANIFEST_UNKNOWN"]);
+        let absent = client
+            .ask(Method::GET, "/v2/demo/guests/manifests/absent")
+            .header("if-none-match", "*")
+            .send();
+        wrong.unless_refused(
+            "a condition on what is not there",
+            absent,
+            &[404],
+            &["MANIFEST_UNKNOWN"],
+        );
     }
 }
 
@@ -270,7 +335,8 @@ fn ranges(wrong: &Complaints, mesh: &Mesh, blob: &Blob) {
     let size = blob.bytes.len();
     for at in [2, 1, 0] {
         let ask = |range: &str| mesh.anyone(at).ask(Method::GET, &path).header("range", range);
-        let answer = |range: &str| ask(range).send().unwrap_or_else(|none| panic!("{range}: {none}"));
+        let answer =
+            |range: &str| ask(range).send().unwrap_or_else(|none| panic!("{range}: {none}"));
         let several = answer("bytes=0-9,20-29,-5");
         let kind = several.header("content-type").unwrap_or_default().to_owned();
         let boundary = kind.strip_prefix("multipart/byteranges; boundary=").unwrap_or_default();
@@ -290,18 +356,29 @@ fn ranges(wrong: &Complaints, mesh: &Mesh, blob: &Blob) {
         let one = answer("bytes=0-9,");
         let right = one.status == 206 && one.body == blob.bytes[..10];
         wrong.unless(right, || format!("a list of one range at {at}: {one}"));
-        for (range, etag, whole) in
-            [("bytes=0-9", "\"other\"", true), ("bytes=0-9", &format!("\"{}\"", blob.digest), false)]
-        {
-            let part = ask(range).header("if-range", etag).send().unwrap_or_else(|none| panic!("{none}"));
+        for (range, etag, whole) in [
+            ("bytes=0-9", "\"other\"", true),
+            ("bytes=0-9", &format!("\"{}\"", blob.digest), false),
+        ] {
+            let part =
+                ask(range).header("if-range", etag).send().unwrap_or_else(|none| panic!("{none}"));
             let right = if whole { (200, size) } else { (206, 10) };
-            wrong.unless((part.status, part.body.len()) == right, || format!("If-Range {etag} at {at}: {part}"));
+            wrong.unless((part.status, part.body.len()) == right, || {
+                format!("If-Range {etag} at {at}: {part}")
+            });
         }
         for too_much in ["bytes=0-,0-", &format!("bytes={}", "0-0,".repeat(1025))] {
             let whole = answer(too_much);
-            wrong.unless(whole.status == 200 && whole.body == blob.bytes, || format!("{too_much} at {at}: {whole}"));
+            wrong.unless(whole.status == 200 && whole.body == blob.bytes, || {
+                format!("{too_much} at {at}: {whole}")
+            });
         }
-        wrong.unless_refused("ranges behind the end", ask(&format!("bytes={size}-,{size}-")).send(), &[416], &[]);
+        wrong.unless_refused(
+            "ranges behind the end",
+            ask(&format!("bytes={size}-,{size}-")).send(),
+            &[416],
+            &[],
+        );
     }
 }
 
@@ -323,14 +400,26 @@ fn heads(wrong: &Complaints, mesh: &Mesh, image: &Image) {
         "/healthz".to_owned(),
         "/nowhere".to_owned(),
     ] {
-        let ask = |method| mesh.client(1).ask(method, &path).send().unwrap_or_else(|none| panic!("{path}: {none}"));
+        let ask = |method| {
+            mesh.client(1).ask(method, &path).send().unwrap_or_else(|none| panic!("{path}: {none}"))
+        };
         let (head, get) = (ask(Method::HEAD), ask(Method::GET));
-        wrong.unless(head.status == get.status && head.body.is_empty(), || format!("{path}: {head}, but {get}"));
-        for name in
-            ["content-length", "content-type", "docker-content-digest", "etag", "link", "x-total-count", "allow"]
-        {
+        wrong.unless(head.status == get.status && head.body.is_empty(), || {
+            format!("{path}: {head}, but {get}")
+        });
+        for name in [
+            "content-length",
+            "content-type",
+            "docker-content-digest",
+            "etag",
+            "link",
+            "x-total-count",
+            "allow",
+        ] {
             let (of_head, of_get) = (head.header(name), get.header(name));
-            wrong.unless(of_head == of_get, || format!("{path}: {name}: {of_head:?}, but {of_get:?}"));
+            wrong.unless(of_head == of_get, || {
+                format!("{path}: {name}: {of_head:?}, but {of_get:?}")
+            });
         }
     }
 }
@@ -338,10 +427,18 @@ fn heads(wrong: &Complaints, mesh: &Mesh, image: &Image) {
 /// Mistakes that everybody makes are answered so that the client stops at once and shows why.
 fn first_mistakes(wrong: &Complaints, mesh: &Mesh, image: &Image) {
     let client = mesh.client(0);
-    for (method, path) in [(Method::POST, "/v2/app/blobs/uploads/"), (Method::GET, "/v2/app/manifests/1")] {
+    for (method, path) in
+        [(Method::POST, "/v2/app/blobs/uploads/"), (Method::GET, "/v2/app/manifests/1")]
+    {
         let answer = client.ask(method.clone(), path).send();
-        let says = answer.as_ref().ok().and_then(tests::http::Answer::envelope).map(|(_, message)| message);
-        wrong.unless(says.is_some_and(|says| says.contains("project/name")), || format!("{path}: no word on projects"));
+        let says = answer
+            .as_ref()
+            .ok()
+            .and_then(tests::http::Answer::envelope)
+            .map(|(_, message)| message);
+        wrong.unless(says.is_some_and(|says| says.contains("project/name")), || {
+            format!("{path}: no word on projects")
+        });
         wrong.unless_refused(&format!("{method} {path}"), answer, &[404], &["NAME_UNKNOWN"]);
     }
     let blob = &image.blobs[1].digest;
@@ -354,7 +451,10 @@ fn first_mistakes(wrong: &Complaints, mesh: &Mesh, image: &Image) {
         (Method::PUT, "/service/token".to_owned(), "GET, POST"),
         (Method::DELETE, "/v2/".to_owned(), "GET, HEAD"),
     ] {
-        let answer = client.ask(method.clone(), &path).send().unwrap_or_else(|none| panic!("{path}: {none}"));
+        let answer = client
+            .ask(method.clone(), &path)
+            .send()
+            .unwrap_or_else(|none| panic!("{path}: {none}"));
         let said = answer.header("allow");
         let right = (answer.status, said) == (405, Some(allowed));
         wrong.unless(right, || format!("{method} {path}: {answer}, Allow: {said:?}"));
@@ -388,7 +488,9 @@ fn names_with_tricks(wrong: &Complaints, client: &Client) {
         &format!("demo/{long}"),
     ];
     for name in tricks {
-        for (method, what) in [("GET", "manifests/1"), ("POST", "blobs/uploads/"), ("PUT", "manifests/1")] {
+        for (method, what) in
+            [("GET", "manifests/1"), ("POST", "blobs/uploads/"), ("PUT", "manifests/1")]
+        {
             let authorization = credentials(client);
             let request = format!(
                 "{method} /v2/{name}/{what} HTTP/1.1\r\nhost: {}\r\nauthorization: {authorization}\r\ncontent-type: {MANIFEST}\r\n\
@@ -397,7 +499,9 @@ fn names_with_tricks(wrong: &Complaints, client: &Client) {
             );
             let what = format!("{method} of the name {name:?}");
             match wire::say(client.authority(), request.as_bytes()) {
-                Some(answer) => wrong.unless(matches!(answer.status, 400 | 404), || format!("{what}: {answer}")),
+                Some(answer) => {
+                    wrong.unless(matches!(answer.status, 400 | 404), || format!("{what}: {answer}"))
+                }
                 None => wrong.add(format!("{what}: no answer")),
             }
         }
@@ -421,7 +525,12 @@ fn wrong_digests(wrong: &Complaints, repository: &Repository) {
         let _ = repository.client().ask(Method::DELETE, &place).send();
         answer
     };
-    wrong.unless_failed("bytes under another name", put(&format!("sha256:{hex}")), &[400], &["DIGEST_INVALID"]);
+    wrong.unless_failed(
+        "bytes under another name",
+        put(&format!("sha256:{hex}")),
+        &[400],
+        &["DIGEST_INVALID"],
+    );
     let real = digest(&bytes);
     let tricks = [
         "sha256:short",
@@ -437,7 +546,12 @@ fn wrong_digests(wrong: &Complaints, repository: &Repository) {
         "sha256:%00",
     ];
     for trick in tricks {
-        wrong.unless_failed(&format!("the digest {trick:?}"), put(trick), &[400], &["DIGEST_INVALID"]);
+        wrong.unless_failed(
+            &format!("the digest {trick:?}"),
+            put(trick),
+            &[400],
+            &["DIGEST_INVALID"],
+        );
         if !trick.is_empty() {
             let get = repository.client().get(&repository.path(&format!("blobs/{trick}")));
             wrong.unless_refused(&format!("reading the digest {trick:?}"), get, &[400, 404], &[]);
@@ -446,18 +560,34 @@ fn wrong_digests(wrong: &Complaints, repository: &Repository) {
     let get = repository.client().get(&repository.path(&format!("blobs/{real}")));
     wrong.unless_refused("bytes that were never accepted", get, &[404], &["BLOB_UNKNOWN"]);
     let image = Image::tiny();
-    let put = repository.put_bytes(&format!("sha256:{hex}"), MANIFEST, image.manifest.bytes.clone());
+    let put =
+        repository.put_bytes(&format!("sha256:{hex}"), MANIFEST, image.manifest.bytes.clone());
     wrong.unless_failed("a manifest under another name", put, &[400], &["DIGEST_INVALID"]);
 }
 
 fn chunks_out_of_order(wrong: &Complaints, repository: &Repository) {
     let place = repository.open_upload().unwrap_or_else(|no| panic!("{no}"));
     let patch_at = |place: &str, range: &str| {
-        repository.client().ask(Method::PATCH, place).header("content-range", range).body(random_bytes(100)).send()
+        repository
+            .client()
+            .ask(Method::PATCH, place)
+            .header("content-range", range)
+            .body(random_bytes(100))
+            .send()
     };
-    wrong.unless_refused("a first chunk that is not the first", patch_at(&place, "100-199"), &[416], &[]);
+    wrong.unless_refused(
+        "a first chunk that is not the first",
+        patch_at(&place, "100-199"),
+        &[416],
+        &[],
+    );
     for nonsense in ["abc", "5-2", "-", "0-", "0-99999999999999999999999", "bytes=0-99", "0-98"] {
-        wrong.unless_refused(&format!("the range {nonsense:?}"), patch_at(&place, nonsense), &[400, 416], &[]);
+        wrong.unless_refused(
+            &format!("the range {nonsense:?}"),
+            patch_at(&place, nonsense),
+            &[400, 416],
+            &[],
+        );
     }
     let first = patch_at(&place, "0-99").unwrap_or_else(|none| panic!("{none}"));
     let place = first.header("location").unwrap_or(&place).to_owned(); // each answer may move it
@@ -471,8 +601,17 @@ fn chunks_out_of_order(wrong: &Complaints, repository: &Repository) {
 
     let elsewhere = place.replacen("demo/hostile", "demo/other", 1);
     let borrowed = repository.client().ask(Method::PATCH, &elsewhere).body(random_bytes(10)).send();
-    wrong.unless_refused("an upload of another repository", borrowed, &[404], &["BLOB_UPLOAD_UNKNOWN"]);
-    let ended = repository.client().ask(Method::DELETE, &place).send().unwrap_or_else(|none| panic!("{none}"));
+    wrong.unless_refused(
+        "an upload of another repository",
+        borrowed,
+        &[404],
+        &["BLOB_UPLOAD_UNKNOWN"],
+    );
+    let ended = repository
+        .client()
+        .ask(Method::DELETE, &place)
+        .send()
+        .unwrap_or_else(|none| panic!("{none}"));
     wrong.unless(ended.status == 204, || format!("an upload cannot be given up: {ended}"));
     wrong.unless_refused(
         "an upload that was given up",
@@ -505,16 +644,30 @@ fn manifests_that_are_none(wrong: &Complaints, repository: &Repository, known: &
         ("a number for layers", with("layers", json!(7))),
         (
             "a layer of negative size",
-            with("layers", json!([{"mediaType": "a/b", "digest": known.blobs[1].digest, "size": -1}])),
+            with(
+                "layers",
+                json!([{"mediaType": "a/b", "digest": known.blobs[1].digest, "size": -1}]),
+            ),
         ),
-        ("another type inside than outside", with("mediaType", json!("application/vnd.oci.image.index.v1+json"))),
+        (
+            "another type inside than outside",
+            with("mediaType", json!("application/vnd.oci.image.index.v1+json")),
+        ),
     ];
     for (what, bytes) in invalid {
-        wrong.unless_failed(&format!("a manifest of {what}"), put(MANIFEST, bytes), &[400], &["MANIFEST_INVALID"]);
+        wrong.unless_failed(
+            &format!("a manifest of {what}"),
+            put(MANIFEST, bytes),
+            &[400],
+            &["MANIFEST_INVALID"],
+        );
     }
-    for kind in
-        ["text/html", "application/x-unknown", "application/vnd.docker.distribution.manifest.v1+prettyjws", "nonsense"]
-    {
+    for kind in [
+        "text/html",
+        "application/x-unknown",
+        "application/vnd.docker.distribution.manifest.v1+prettyjws",
+        "nonsense",
+    ] {
         wrong.unless_failed(
             &format!("the type {kind:?}"),
             put(kind, Bytes::from(good.to_string())),
@@ -542,24 +695,45 @@ fn strangers(wrong: &Complaints, mesh: &Mesh, known: &Image, secret: &Image) {
         (Method::DELETE, "manifests/honest".to_owned()),
         (Method::DELETE, format!("blobs/{}", known.blobs[1].digest)),
     ] {
-        let answer = anyone.ask(method.clone(), &here.path(&what)).header("content-type", MANIFEST).body("{}").send();
-        wrong.unless_refused(&format!("{method} {what} by nobody"), answer, &[401], &["UNAUTHORIZED"]);
+        let answer = anyone
+            .ask(method.clone(), &here.path(&what))
+            .header("content-type", MANIFEST)
+            .body("{}")
+            .send();
+        wrong.unless_refused(
+            &format!("{method} {what} by nobody"),
+            answer,
+            &[401],
+            &["UNAUTHORIZED"],
+        );
     }
     let guessed = anyone.clone().basic("admin", "not the password").get("/v2/");
     wrong.unless_refused("a wrong password", guessed, &[401], &["UNAUTHORIZED"]);
     wrong.unless_refused("a forged token", anyone.clone().bearer("a.b.c").get("/v2/"), &[401], &[]);
 
-    // what a repository does not refer to is not read through it, nor mounted by who may not read its source
+    // what a repository does not refer to is not read through it, nor mounted by who may not read
+    // its source
     let layer = &secret.blobs[1].digest;
-    wrong.unless_refused("a private manifest", anyone.get("/v2/secret/vault/manifests/1"), &[401], &[]);
-    wrong.unless_refused("a private blob", anyone.get(&format!("/v2/secret/vault/blobs/{layer}")), &[401], &[]);
+    wrong.unless_refused(
+        "a private manifest",
+        anyone.get("/v2/secret/vault/manifests/1"),
+        &[401],
+        &[],
+    );
+    wrong.unless_refused(
+        "a private blob",
+        anyone.get(&format!("/v2/secret/vault/blobs/{layer}")),
+        &[401],
+        &[],
+    );
     wrong.unless_refused(
         "a private blob through a public repository",
         anyone.get(&here.path(&format!("blobs/{layer}"))),
         &[404],
         &["BLOB_UNKNOWN"],
     );
-    let token = mesh.client(1).get("/service/token?service=atoll&scope=repository:demo/hostile:pull,push");
+    let token =
+        mesh.client(1).get("/service/token?service=atoll&scope=repository:demo/hostile:pull,push");
     let token = token.unwrap_or_else(|none| panic!("{none}")).json();
     let token = token["token"].as_str().expect("a token").to_owned();
     let narrow = Repository::new(&anyone.bearer(&token), "demo/hostile");
@@ -569,7 +743,9 @@ fn strangers(wrong: &Complaints, mesh: &Mesh, known: &Image, secret: &Image) {
             .ask(Method::POST, &narrow.path(&format!("blobs/uploads/?mount={layer}&from={from}")))
             .send();
         let mount = mount.unwrap_or_else(|none| panic!("{none}"));
-        wrong.unless(mount.status == 202, || format!("a mount from {from} is an upload and no mount: {mount}"));
+        wrong.unless(mount.status == 202, || {
+            format!("a mount from {from} is an upload and no mount: {mount}")
+        });
         if let Some(place) = mount.header("location").filter(|_| mount.status == 202) {
             let _ = narrow.client().ask(Method::DELETE, place).send();
         }

@@ -1,4 +1,5 @@
-//! A token lets one node into one mesh, once; every other use of it is refused in words and leaves nothing behind.
+//! A token lets one node into one mesh, once; every other use of it is refused in words and leaves
+//! nothing behind.
 
 use std::process::Command;
 
@@ -17,7 +18,8 @@ fn a_token_works_once_and_the_newcomer_serves_what_was_pushed_before_it_came() {
     mesh.repository(0, "demo/old").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
 
     let token = mesh.members()[0].invite();
-    let [second, third] = [("second", "b"), ("third", "c")].map(|(name, region)| mesh.prepare(name, region, ""));
+    let [second, third] =
+        [("second", "b"), ("third", "c")].map(|(name, region)| mesh.prepare(name, region, ""));
     second.must_join(&token);
     let wrong = Complaints::default();
     refused(&wrong, "a used token", &third, &token);
@@ -28,21 +30,29 @@ fn a_token_works_once_and_the_newcomer_serves_what_was_pushed_before_it_came() {
     second.serve();
     second.wait_ready();
     mesh.add(second);
-    let found = mesh.repository(1, "demo/old").pull("1").unwrap_or_else(|no| panic!("pushed before it came: {no}"));
+    let found = mesh
+        .repository(1, "demo/old")
+        .pull("1")
+        .unwrap_or_else(|no| panic!("pushed before it came: {no}"));
     assert_eq!(found.digest, image.digest());
 
-    // the second node may invite too, and the one who was refused is welcome with a token of its own
+    // the second node may invite too, and the one who was refused is welcome with a token of its
+    // own
     third.must_join(&mesh.members()[1].invite());
     third.serve();
     third.wait_ready();
     mesh.add(third);
-    let found = mesh.repository(2, "demo/old").pull("1").unwrap_or_else(|no| panic!("pushed before it came: {no}"));
+    let found = mesh
+        .repository(2, "demo/old")
+        .pull("1")
+        .unwrap_or_else(|no| panic!("pushed before it came: {no}"));
     assert_eq!(found.digest, image.digest());
     let names = wait::until("the command line shows all three, up", || {
         let told = command_line(&mesh, 2);
         let up = told["nodes"].as_array()?.iter().filter(|node| node["state"] == "up");
-        let names: Vec<_> =
-            up.filter_map(|node| Some((node["name"].as_str()?.to_owned(), node["region"].clone()))).collect();
+        let names: Vec<_> = up
+            .filter_map(|node| Some((node["name"].as_str()?.to_owned(), node["region"].clone())))
+            .collect();
         (names.len() == 3).then_some(names)
     });
     for (name, region) in [("first", "a"), ("second", "b"), ("third", "c")] {
@@ -50,11 +60,15 @@ fn a_token_works_once_and_the_newcomer_serves_what_was_pushed_before_it_came() {
             format!("no {name} of {region}: {names:?}")
         });
     }
-    wait::until("three voters", || (mesh.status(0).ok()?["ledger"]["voters"].as_array()?.len() == 3).then_some(()));
+    wait::until("three voters", || {
+        (mesh.status(0).ok()?["ledger"]["voters"].as_array()?.len() == 3).then_some(())
+    });
     // with three regions the first may go
     mesh.members()[0].stop(Signal::KILL);
     let next = Image::tiny();
-    wait::until_ok("the mesh outlives its first node", || mesh.repository(1, "demo/old").push(&next, "2"));
+    wait::until_ok("the mesh outlives its first node", || {
+        mesh.repository(1, "demo/old").push(&next, "2")
+    });
     let found = mesh.repository(2, "demo/old").pull("2").unwrap_or_else(|no| panic!("{no}"));
     assert_eq!(found.digest, next.digest());
 }
@@ -74,7 +88,12 @@ fn of_two_that_come_with_one_token_one_is_let_in() {
         let let_in = said.iter().filter(|said| said.success).count();
         assert_eq!(let_in, 1, "round {round}: {said:?}");
         for (twin, said) in twins.iter().zip(&said) {
-            assert_eq!(twin.has_identity(), said.success, "round {round}: {} has an identity: {said:?}", twin.name);
+            assert_eq!(
+                twin.has_identity(),
+                said.success,
+                "round {round}: {} has an identity: {said:?}",
+                twin.name
+            );
         }
     }
     let nodes = mesh.status(0).expect("status")["nodes"].as_array().map(Vec::len);
@@ -107,7 +126,8 @@ fn a_token_that_is_garbled_or_of_another_mesh_lets_nobody_in() {
         refused(&wrong, what, &newcomer, text);
     }
 
-    // At the same address stands a new mesh now, with a CA of its own: the token's fingerprint tells.
+    // At the same address stands a new mesh now, with a CA of its own: the token's fingerprint
+    // tells.
     mesh.members()[0].stop(Signal::TERM);
     let folder = mesh.folder().join("anew");
     std::fs::create_dir(&folder).expect("a folder");
@@ -143,14 +163,16 @@ fn refused(wrong: &Complaints, what: &str, newcomer: &Member, token: &str) {
     let said = newcomer.join(token);
     let words = format!("{}{}", said.out, said.err);
     wrong.unless(!said.success, || format!("{what} is accepted: {words}"));
-    let clear = words.trim().lines().count() == 1 && words.contains(' ') && !words.contains("panicked");
+    let clear =
+        words.trim().lines().count() == 1 && words.contains(' ') && !words.contains("panicked");
     wrong.unless(clear, || format!("{what}: not one clear sentence: {words:?}"));
     wrong.unless(!newcomer.has_identity(), || format!("{what} leaves an identity behind"));
 }
 
 fn files(of: &Member) -> Vec<(String, Vec<u8>)> {
     let folder = of.data().join("identity");
-    let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let entries =
+        std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut all: Vec<_> = entries
         .map(|entry| entry.expect("an entry").path())
         .map(|path| (path.display().to_string(), std::fs::read(&path).expect("a readable file")))
@@ -165,7 +187,10 @@ fn command_line(mesh: &Formed, at: usize) -> Value {
     std::fs::write(&file, mesh.password()).expect("a password can be written");
     let url = format!("http://{}", mesh.client(at).authority());
     let mut command = Command::new(tools::atoll());
-    command.args(["status", "--url", &url, "--user", "admin", "--output", "json"]).arg("--password-file").arg(&file);
+    command
+        .args(["status", "--url", &url, "--user", "admin", "--output", "json"])
+        .arg("--password-file")
+        .arg(&file);
     serde_json::from_str(&process::succeed(&mut command)).expect("status prints JSON")
 }
 
@@ -190,7 +215,11 @@ fn a_node_that_does_not_know_the_mesh_yet_has_clients_wait_and_calls_no_password
         assert!([200, 503].contains(&answer.status), "{answer}");
         (answer.status == 200).then_some(())
     });
-    let wrong = newcomer.anyone().basic("admin", "wrong").get("/v2/").unwrap_or_else(|none| panic!("{none}"));
+    let wrong = newcomer
+        .anyone()
+        .basic("admin", "wrong")
+        .get("/v2/")
+        .unwrap_or_else(|none| panic!("{none}"));
     assert_eq!(wrong.status, 401, "{wrong}");
     newcomer.stop(Signal::TERM);
 }

@@ -1,8 +1,10 @@
-//! `kill -9` of a project's primary in the middle of a push loses nothing that was acknowledged, and stops nobody from pulling.
+//! `kill -9` of a project's primary in the middle of a push loses nothing that was acknowledged,
+//! and stops nobody from pulling.
 //!
-//! The one who pushes sees an error or a success. A success is kept: by every node, for ever, also by the killed one when it is
-//! back. An error may mean anything, but it means the same everywhere. Who pulls what a region holds notices nothing. And soon
-//! somebody else is primary, so that a push goes through again without anyone's help.
+//! The one who pushes sees an error or a success. A success is kept: by every node, for ever, also
+//! by the killed one when it is back. An error may mean anything, but it means the same everywhere.
+//! Who pulls what a region holds notices nothing. And soon somebody else is primary, so that a push
+//! goes through again without anyone's help.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -32,7 +34,8 @@ fn a_primary_killed_in_the_middle_of_a_push_costs_nothing_that_was_acknowledged(
     for round in 0..rounds(20) {
         let victim = mesh.primary_of("demo");
         // to the primary itself in every other round, else through a node that only takes the bytes
-        let through = if round % 2 == 0 { victim } else { (victim + 1 + rand::rng().random_range(0..2)) % 3 };
+        let through =
+            if round % 2 == 0 { victim } else { (victim + 1 + rand::rng().random_range(0..2)) % 3 };
         let (torn, next) = (Image::random(&[LAYER]), Image::random(&[32 << 10]));
         let (over, pulls) = (AtomicBool::new(false), AtomicUsize::new(0));
         std::thread::scope(|beside| {
@@ -42,7 +45,9 @@ fn a_primary_killed_in_the_middle_of_a_push_costs_nothing_that_was_acknowledged(
                 beside.spawn(move || {
                     while !over.load(Ordering::Relaxed) {
                         let found = mesh.repository(at, "demo/held").pull("1");
-                        let found = found.unwrap_or_else(|no| panic!("round {round}: a pull failed at {at}: {no}"));
+                        let found = found.unwrap_or_else(|no| {
+                            panic!("round {round}: a pull failed at {at}: {no}")
+                        });
                         assert_eq!(found.digest, held.digest());
                         pulls.fetch_add(1, Ordering::Relaxed);
                         std::thread::sleep(Duration::from_millis(50)); // a reader, not a load test
@@ -54,14 +59,19 @@ fn a_primary_killed_in_the_middle_of_a_push_costs_nothing_that_was_acknowledged(
                 Ok(()) => acknowledged.push((tag, torn.digest().to_owned())),
                 Err(Refusal::Unanswered(_)) => unknown.push(tag),
                 Err(Refusal::Answered(no)) => {
-                    assert!(no.status >= 500, "round {round}: the push was at fault for the primary's death: {no}");
+                    assert!(
+                        no.status >= 500,
+                        "round {round}: the push was at fault for the primary's death: {no}"
+                    );
                     unknown.push(tag);
                 }
             }
             mesh.kill(victim); // if the push was over before its time
             let survivor = (victim + 1) % 3;
             let tag = format!("next-{round}");
-            wait::until_ok("a push goes through again", || mesh.repository(survivor, "demo/torn").push(&next, &tag));
+            wait::until_ok("a push goes through again", || {
+                mesh.repository(survivor, "demo/torn").push(&next, &tag)
+            });
             acknowledged.push((tag.clone(), next.digest().to_owned()));
 
             mesh.start(victim);
@@ -69,7 +79,11 @@ fn a_primary_killed_in_the_middle_of_a_push_costs_nothing_that_was_acknowledged(
             let missed = wait::until_ok("the old primary serves what it missed", || {
                 mesh.repository(victim, "demo/torn").pull(&tag)
             });
-            assert_eq!(missed.digest, next.digest(), "round {round}: the old primary serves something else");
+            assert_eq!(
+                missed.digest,
+                next.digest(),
+                "round {round}: the old primary serves something else"
+            );
             drop(stop);
         });
         assert!(pulls.into_inner() > 0, "round {round}: nobody pulled");
@@ -77,10 +91,13 @@ fn a_primary_killed_in_the_middle_of_a_push_costs_nothing_that_was_acknowledged(
     for at in 0..3 {
         let repository = mesh.repository(at, "demo/torn");
         for (tag, digest) in &acknowledged {
-            let found =
-                repository.pull(tag).unwrap_or_else(|no| panic!("{tag} was acknowledged, {at} has lost it: {no}"));
+            let found = repository
+                .pull(tag)
+                .unwrap_or_else(|no| panic!("{tag} was acknowledged, {at} has lost it: {no}"));
             assert_eq!(&found.digest, digest, "{tag} at {at}");
-            repository.pull(digest).unwrap_or_else(|no| panic!("{digest} was acknowledged, {at} has lost it: {no}"));
+            repository
+                .pull(digest)
+                .unwrap_or_else(|no| panic!("{digest} was acknowledged, {at} has lost it: {no}"));
         }
     }
     for tag in &unknown {
@@ -97,8 +114,15 @@ fn a_primary_killed_in_the_middle_of_a_push_costs_nothing_that_was_acknowledged(
     }
 }
 
-/// Pushes, and kills the primary at a random byte of the layer, or while the manifest is on its way.
-fn push_and_kill(mesh: &Mesh, victim: usize, through: usize, image: &Image, tag: &str) -> Result<(), Refusal> {
+/// Pushes, and kills the primary at a random byte of the layer, or while the manifest is on its
+/// way.
+fn push_and_kill(
+    mesh: &Mesh,
+    victim: usize,
+    through: usize,
+    image: &Image,
+    tag: &str,
+) -> Result<(), Refusal> {
     let repository = mesh.repository(through, "demo/torn");
     let pid = mesh.nodes()[victim].pid();
     let layers = &image.blobs;
@@ -127,7 +151,8 @@ fn push_and_kill(mesh: &Mesh, victim: usize, through: usize, image: &Image, tag:
     })
 }
 
-/// Lets the readers end also when the round has failed; else the scope would wait for them for ever.
+/// Lets the readers end also when the round has failed; else the scope would wait for them for
+/// ever.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {

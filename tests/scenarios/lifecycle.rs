@@ -30,7 +30,10 @@ fn ctrl_c_leaves_no_process_and_a_second_start_finds_everything() {
     assert_eq!(mesh.admin().1, password, "the administrator keeps the password");
     for at in 0..3 {
         for name in ["demo/kept", "kept/kept"] {
-            let found = mesh.repository(at, name).pull("1").unwrap_or_else(|no| panic!("{name} at {at}: {no}"));
+            let found = mesh
+                .repository(at, name)
+                .pull("1")
+                .unwrap_or_else(|no| panic!("{name} at {at}: {no}"));
             assert_eq!(found.digest, image.digest());
         }
     }
@@ -46,7 +49,8 @@ fn a_node_killed_before_the_mesh_was_ready_takes_no_other_along() {
     command.arg("up").arg("--data").arg(&data).args(["--port", "0"]);
     let mut up = Running::start(&mut command, &folder.path().join("up.log"));
     let (name, pid) = wait::until("mesh.json tells of the nodes", || {
-        let told: Value = serde_json::from_slice(&std::fs::read(data.join("mesh.json")).ok()?).ok()?;
+        let told: Value =
+            serde_json::from_slice(&std::fs::read(data.join("mesh.json")).ok()?).ok()?;
         let last = &told["nodes"][2]; // the first one forms the mesh
         Some((last["name"].as_str()?.to_owned(), u32::try_from(last["pid"].as_u64()?).ok()?))
     });
@@ -57,7 +61,11 @@ fn a_node_killed_before_the_mesh_was_ready_takes_no_other_along() {
         (said.contains(&format!("{name} is down")) && said.contains("What happens")).then_some(())
     });
     let ended = up.stop(Signal::INT, wait::PATIENCE);
-    assert!(ended.is_some_and(|how| how.success()), "Ctrl-C is a normal end: {ended:?}\n{}", up.last_words());
+    assert!(
+        ended.is_some_and(|how| how.success()),
+        "Ctrl-C is a normal end: {ended:?}\n{}",
+        up.last_words()
+    );
 }
 
 #[test]
@@ -91,11 +99,16 @@ fn five_nodes_are_one_registry_too() {
     let mut regions: Vec<_> = mesh.nodes().iter().map(|node| node.region.as_str()).collect();
     regions.sort_unstable();
     regions.dedup();
-    assert_eq!(regions, ["eu-central-1", "us-east-1", "us-west-2"], "five nodes are spread over three regions");
+    assert_eq!(
+        regions,
+        ["eu-central-1", "us-east-1", "us-west-2"],
+        "five nodes are spread over three regions"
+    );
     let image = Image::random(&[300 << 10]);
     mesh.repository(4, "demo/five").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
     for at in 0..5 {
-        let found = mesh.repository(at, "demo/five").pull("1").unwrap_or_else(|no| panic!("at {at}: {no}"));
+        let found =
+            mesh.repository(at, "demo/five").pull("1").unwrap_or_else(|no| panic!("at {at}: {no}"));
         assert_eq!(found.digest, image.digest());
     }
 }
@@ -115,12 +128,16 @@ fn a_wrong_configuration_is_answered_with_all_its_mistakes() {
         "  colour: blue".to_owned(),
     ];
     std::fs::write(&file, lines.join("\n")).expect("a configuration can be written");
-    let said = process::finish(Command::new(tools::atoll()).arg("serve").arg("--config").arg(&file));
+    let said =
+        process::finish(Command::new(tools::atoll()).arg("serve").arg("--config").arg(&file));
     let text = format!("{}{}", said.out, said.err);
     assert!(!said.success, "a node started on a wrong configuration:\n{text}");
     for line in [3, 5, 7, 8] {
         let named = [format!("node.yaml:{line}"), format!("line {line}")];
-        assert!(named.iter().any(|name| text.contains(name)), "the mistake in line {line} is not named:\n{text}");
+        assert!(
+            named.iter().any(|name| text.contains(name)),
+            "the mistake in line {line} is not named:\n{text}"
+        );
     }
 }
 
@@ -131,9 +148,18 @@ fn status_is_the_same_for_scripts_and_for_the_command_line() {
     let file = mesh.folder().join("password-of-the-test");
     std::fs::write(&file, mesh.admin().1).expect("a password can be written");
     let mut command = Command::new(tools::atoll());
-    command.args(["status", "--url", &mesh.nodes()[1].url, "--user", mesh.admin().0, "--output", "json"]);
+    command.args([
+        "status",
+        "--url",
+        &mesh.nodes()[1].url,
+        "--user",
+        mesh.admin().0,
+        "--output",
+        "json",
+    ]);
     let printed = process::succeed(command.arg("--password-file").arg(&file));
-    let printed: Value = serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{error}: {printed}"));
+    let printed: Value =
+        serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{error}: {printed}"));
     for part in ["node", "leader", "projects"] {
         assert!(!told[part].is_null(), "status has no {part}: {told}");
     }
@@ -145,11 +171,15 @@ fn status_is_the_same_for_scripts_and_for_the_command_line() {
     let image = Image::tiny();
     for project in ["one", "two"] {
         mesh.create_project(project, true, 2);
-        mesh.repository(0, &format!("{project}/app")).push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+        mesh.repository(0, &format!("{project}/app"))
+            .push(&image, "1")
+            .unwrap_or_else(|no| panic!("{no}"));
     }
     let status = |more: &[&str]| {
         let mut command = Command::new(tools::atoll());
-        command.args(["status", "--url", &mesh.nodes()[1].url, "--user", mesh.admin().0]).args(more);
+        command
+            .args(["status", "--url", &mesh.nodes()[1].url, "--user", mesh.admin().0])
+            .args(more);
         process::succeed(command.arg("--password-file").arg(&file))
     };
     wait::until_ok("both projects are shown with their copies", || {
@@ -157,7 +187,8 @@ fn status_is_the_same_for_scripts_and_for_the_command_line() {
         let printed: Value = serde_json::from_str(&printed).map_err(|e| e.to_string())?;
         let projects = printed["projects"].as_array().ok_or("no projects")?;
         let whole = projects.iter().filter(|project| {
-            let held = project["copies"].as_object().into_iter().flat_map(|regions| regions.values());
+            let held =
+                project["copies"].as_object().into_iter().flat_map(|regions| regions.values());
             // each blob is in two regions, which need not be the same two for all of them
             let held: u64 = held.filter_map(|held| held["blobs"].as_u64()).sum();
             project["blobs"] == image.blobs.len() && held >= 2 * image.blobs.len() as u64
@@ -165,8 +196,12 @@ fn status_is_the_same_for_scripts_and_for_the_command_line() {
         if whole.count() == 2 { Ok(()) } else { Err(printed["projects"].to_string()) }
     });
     let quick = status(&["--no-copies"]);
-    let shown = quick.lines().filter(|line| line.ends_with(&format!("of {}", image.blobs.len()))).count();
+    let shown =
+        quick.lines().filter(|line| line.ends_with(&format!("of {}", image.blobs.len()))).count();
     assert_eq!(shown, 2, "without copies:\n{quick}");
     let metrics = mesh.anyone(1).get("/metrics").unwrap_or_else(|none| panic!("{none}"));
-    assert!(metrics.status == 200 && metrics.body.starts_with(b"#"), "metrics in Prometheus' text: {metrics}");
+    assert!(
+        metrics.status == 200 && metrics.body.starts_with(b"#"),
+        "metrics in Prometheus' text: {metrics}"
+    );
 }

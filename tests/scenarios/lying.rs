@@ -1,7 +1,8 @@
-//! A node whose disk has turned bad sends wrong bytes to nobody: each group of 64 KiB is checked by whoever receives it, the rest comes from another
-//! node, and the liar is named.
+//! A node whose disk has turned bad sends wrong bytes to nobody: each group of 64 KiB is checked by
+//! whoever receives it, the rest comes from another node, and the liar is named.
 //!
-//! The node that serves from its disk does not look: it would cost every pull a hash. Who receives, looks.
+//! The node that serves from its disk does not look: it would cost every pull a hash. Who receives,
+//! looks.
 
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
@@ -21,7 +22,8 @@ const GROUP: usize = 64 << 10;
 fn a_flipped_bit_is_caught_the_client_gets_the_right_bytes_and_the_liar_is_named() {
     let mesh = Mesh::up(3);
     mesh.create_project("two", true, 2);
-    // who is asked first of two holders depends on their round trips: first the one lies, then the other, until one was asked
+    // who is asked first of two holders depends on their round trips: first the one lies, then the
+    // other, until one was asked
     for round in 0..20 {
         let name = format!("two/flipped{round}");
         let image = Image::random(&[3 * MIB + 17]);
@@ -32,7 +34,8 @@ fn a_flipped_bit_is_caught_the_client_gets_the_right_bytes_and_the_liar_is_named
         let without = (0..3).find(|at| !holders.contains(at)).expect("one lacks it");
         let liar = holders[round % 2];
         flip(&mesh, liar, layer, 20 * GROUP + 9);
-        let got = mesh.repository(without, &name).blob(&layer.digest).unwrap_or_else(|no| panic!("{no}"));
+        let got =
+            mesh.repository(without, &name).blob(&layer.digest).unwrap_or_else(|no| panic!("{no}"));
         assert_eq!(got, layer.bytes);
         if lies(&mesh, without) == 0 {
             continue; // the good one was asked first
@@ -44,10 +47,17 @@ fn a_flipped_bit_is_caught_the_client_gets_the_right_bytes_and_the_liar_is_named
         assert!(shown.contains(&metric), "no {metric} in {shown}");
         let status = mesh.status(without).unwrap_or_else(|no| panic!("{no}"));
         let told = &status["liars"][0];
-        assert_eq!((told["node"].as_str(), told["lies"]["group"].as_u64()), (Some(named.as_str()), Some(1)), "{told}");
+        assert_eq!(
+            (told["node"].as_str(), told["lies"]["group"].as_u64()),
+            (Some(named.as_str()), Some(1)),
+            "{told}"
+        );
         assert!(told["demoted_for_seconds"].as_u64().is_some_and(|left| left > 500), "{told}");
         let printed = status_of(&mesh, without);
-        assert!(printed.contains(&format!("{named} was caught sending wrong bytes (group 1)")), "{printed}");
+        assert!(
+            printed.contains(&format!("{named} was caught sending wrong bytes (group 1)")),
+            "{printed}"
+        );
         // it was told, looks at its copy, and takes the other's
         wait::until("the damaged copy is mended", || {
             let file = std::fs::read(place(&mesh, liar, layer)).ok()?;
@@ -90,12 +100,17 @@ fn of_a_liar_that_alone_has_the_blob_a_client_gets_no_wrong_byte_and_never_the_w
             layer.bytes[..got.min(damaged / GROUP * GROUP)],
             "past the damaged group: {got}"
         );
-        assert_eq!(lies(&mesh, 1), round, "asked again, because nobody else has it, and caught again");
+        assert_eq!(
+            lies(&mesh, 1),
+            round,
+            "asked again, because nobody else has it, and caught again"
+        );
         assert!(!holds(&mesh, 1, layer), "what is not whole is not held");
     }
     // the bit is put right: the same node is good again, demoted or not
     flip(&mesh, 0, layer, damaged);
-    let got = mesh.repository(1, "alone/bad").blob(&layer.digest).unwrap_or_else(|no| panic!("{no}"));
+    let got =
+        mesh.repository(1, "alone/bad").blob(&layer.digest).unwrap_or_else(|no| panic!("{no}"));
     assert_eq!(got, layer.bytes);
 }
 
@@ -108,17 +123,23 @@ fn a_truncated_blob_and_a_damaged_list_of_groups_are_noticed_by_their_own_node_a
     let (short, list) = (&image.blobs[1], &image.blobs[2]);
     for at in holders(&mesh, list) {
         let file = outboard(&mesh, at, list);
-        let mut bytes = std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let mut bytes =
+            std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         bytes[40] ^= 1;
         std::fs::write(&file, bytes).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     }
-    let file = std::fs::File::options().write(true).open(place(&mesh, 0, short)).expect("the holder's file");
+    let file = std::fs::File::options()
+        .write(true)
+        .open(place(&mesh, 0, short))
+        .expect("the holder's file");
     file.set_len(MIB as u64).expect("shorter");
     for at in [1, 2, 0] {
         mesh.repository(at, "two/short").pull("1").unwrap_or_else(|no| panic!("at {at}: {no}"));
     }
     // what a client has whole may still be on its way to the disk
-    wait::until("it was fetched again", || (std::fs::read(place(&mesh, 0, short)).ok()? == short.bytes).then_some(()));
+    wait::until("it was fetched again", || {
+        (std::fs::read(place(&mesh, 0, short)).ok()? == short.bytes).then_some(())
+    });
     for at in 0..3 {
         assert_eq!(lies(&mesh, at), 0, "nobody sent a wrong byte");
     }
@@ -155,7 +176,8 @@ fn lies(mesh: &Mesh, at: usize) -> u64 {
     metrics::value(&mesh.anyone(at), "atoll_peers_lied_total")
 }
 
-/// How many bytes a client gets before the node breaks off; each of them is right, and it is not the whole.
+/// How many bytes a client gets before the node breaks off; each of them is right, and it is not
+/// the whole.
 fn received(mesh: &Mesh, at: usize, repository: &str, blob: &Blob) -> usize {
     let client = mesh.client(at).patient_for(Duration::from_secs(60));
     let ask = client.ask(Method::GET, &format!("/v2/{repository}/blobs/{}", blob.digest));
@@ -168,7 +190,11 @@ fn received(mesh: &Mesh, at: usize, repository: &str, blob: &Blob) -> usize {
     loop {
         match coming.next() {
             Some(Ok(piece)) => {
-                assert!(blob.bytes[got..].starts_with(&piece), "a wrong byte within {got}..{}", got + piece.len());
+                assert!(
+                    blob.bytes[got..].starts_with(&piece),
+                    "a wrong byte within {got}..{}",
+                    got + piece.len()
+                );
                 got += piece.len();
             }
             Some(Err(_)) => break,
@@ -185,5 +211,11 @@ fn status_of(mesh: &Mesh, at: usize) -> String {
     let told: Value = serde_json::from_slice(&told).expect("mesh.json is JSON");
     let password = told["admin"]["password_file"].as_str().expect("a password file");
     let mut status = Command::new(tools::atoll());
-    process::succeed(status.args(["status", "--url", &mesh.nodes()[at].url, "--password-file", password]))
+    process::succeed(status.args([
+        "status",
+        "--url",
+        &mesh.nodes()[at].url,
+        "--password-file",
+        password,
+    ]))
 }

@@ -1,4 +1,5 @@
-//! What Atoll promises, a module for each promise, against real processes. `tests/run NAME` runs one of them.
+//! What Atoll promises, a module for each promise, against real processes. `tests/run NAME` runs
+//! one of them.
 
 mod ailing_disk;
 mod arrows;

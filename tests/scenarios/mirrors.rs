@@ -1,7 +1,9 @@
-//! As a mirror, the mesh gives each client the registry that it means, however it says so, and never another's content.
+//! As a mirror, the mesh gives each client the registry that it means, however it says so, and
+//! never another's content.
 //!
-//! containerd says it in a parameter, a host name can say it, podman's path says it, and dockerd says nothing. The clients' files are those that
-//! `atoll mirror` writes, and `atoll mirror check` finds out what does not work.
+//! containerd says it in a parameter, a host name can say it, podman's path says it, and dockerd
+//! says nothing. The clients' files are those that `atoll mirror` writes, and `atoll mirror check`
+//! finds out what does not work.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -22,7 +24,8 @@ use tests::proxies::create_proxy;
 use tests::upstream::Upstream;
 use tests::{process, tools, wait};
 
-/// Docker Hub is far away: another registry stands for it. `real` is Docker Hub by its own rules, and nothing is ever asked of it.
+/// Docker Hub is far away: another registry stands for it. `real` is Docker Hub by its own rules,
+/// and nothing is ever asked of it.
 const SETTINGS: [(&str, &str); 5] = [
     ("mirrors.default", "docker.io"),
     ("mirrors.domain", "mirror.test"),
@@ -42,7 +45,8 @@ struct Harbour {
 
 impl Harbour {
     fn new() -> Self {
-        let (mesh, hub, other) = (Mesh::up_with(3, &SETTINGS), Upstream::start(), Upstream::start());
+        let (mesh, hub, other) =
+            (Mesh::up_with(3, &SETTINGS), Upstream::start(), Upstream::start());
         create_proxy(&mesh.client(0), "hub", "docker-registry", hub.url(), true);
         create_proxy(&mesh.client(0), "other", "docker-registry", other.url(), true);
         let folder = TempDir::with_prefix("atoll-mirrors-").expect("a temporary folder");
@@ -76,13 +80,16 @@ fn fill(upstream: &Upstream, layout: &str, name: &str) -> String {
     place.resolve("1").unwrap_or_else(|no| panic!("{no}")).digest
 }
 
-/// The blobs that a registry gave, each of which it must have been asked for once, and by nobody but the mesh. (It may be asked whether it has one that
-/// another gave.)
+/// The blobs that a registry gave, each of which it must have been asked for once, and by nobody
+/// but the mesh. (It may be asked whether it has one that another gave.)
 fn once(upstream: &Upstream) -> usize {
     let asked = upstream.asked_for_content();
-    let past = asked.iter().find(|one| !one.agent.as_ref().is_some_and(|agent| agent.starts_with("atoll/")));
+    let past = asked
+        .iter()
+        .find(|one| !one.agent.as_ref().is_some_and(|agent| agent.starts_with("atoll/")));
     assert!(past.is_none(), "a client went past its mirror: {past:?}");
-    let given = asked.into_iter().filter(|one| one.method == Method::GET && one.path.contains("/blobs/"));
+    let given =
+        asked.into_iter().filter(|one| one.method == Method::GET && one.path.contains("/blobs/"));
     let mut asked: Vec<_> = given.map(|one| one.path).collect();
     let all = asked.len();
     asked.sort();
@@ -92,7 +99,11 @@ fn once(upstream: &Upstream) -> usize {
 }
 
 fn get(client: &Client, path: &str) -> Answer {
-    client.ask(Method::GET, path).header("accept", MANIFEST).send().unwrap_or_else(|none| panic!("{path}: {none}"))
+    client
+        .ask(Method::GET, path)
+        .header("accept", MANIFEST)
+        .send()
+        .unwrap_or_else(|none| panic!("{path}: {none}"))
 }
 
 #[test]
@@ -123,7 +134,12 @@ fn however_the_registry_is_named_its_content_comes_and_no_other() {
             (None, "hub/library/app".to_owned(), "?ns=docker.io".to_owned(), &hubs),
             (None, "docker.io/library/app".to_owned(), "?ns=docker.io".to_owned(), &hubs),
             (None, "other/app".to_owned(), format!("?ns={other}"), &others),
-            (None, format!("{}/library/app", other.replace(':', "_")), format!("?ns={other}"), &others),
+            (
+                None,
+                format!("{}/library/app", other.replace(':', "_")),
+                format!("?ns={other}"),
+                &others,
+            ),
             (Some(under_domain(other)), "other/library/app".to_owned(), String::new(), &others),
             // an empty parameter is one that was not given
             (None, "library2/app".to_owned(), "?ns=".to_owned(), &ours),
@@ -132,38 +148,73 @@ fn however_the_registry_is_named_its_content_comes_and_no_other() {
             (None, "library2/app".to_owned(), format!("?ns={}", client.authority()), &ours),
         ];
         for (host, repository, query, image) in ways {
-            let client = host.as_ref().map_or_else(|| client.clone(), |host| client.clone().calling_it(host));
+            let client = host
+                .as_ref()
+                .map_or_else(|| client.clone(), |host| client.clone().calling_it(host));
             let named = format!("{repository}{query} as {host:?} at {at}");
             for reference in ["1", image.digest()] {
-                let answer = get(&client, &format!("/v2/{repository}/manifests/{reference}{query}"));
-                wrong.unless(answer.body == image.manifest.bytes, || format!("{named}, {reference}: {answer}"));
+                let answer =
+                    get(&client, &format!("/v2/{repository}/manifests/{reference}{query}"));
+                wrong.unless(answer.body == image.manifest.bytes, || {
+                    format!("{named}, {reference}: {answer}")
+                });
             }
             for blob in &image.blobs {
-                let answer = get(&client, &format!("/v2/{repository}/blobs/{}{query}", blob.digest));
+                let answer =
+                    get(&client, &format!("/v2/{repository}/blobs/{}{query}", blob.digest));
                 wrong.unless(answer.body == blob.bytes, || format!("{named}, a blob: {answer}"));
             }
         }
         // what nobody caches is not here, and neither is what another registry has
         let unknown = client.get("/v2/library/app/manifests/1?ns=ghcr.io");
-        let says = unknown.as_ref().ok().and_then(Answer::envelope).map(|(_, message)| message).unwrap_or_default();
-        wrong.unless(says.contains("ghcr.io") && says.contains("docker.io"), || format!("at {at}: {says}"));
+        let says = unknown
+            .as_ref()
+            .ok()
+            .and_then(Answer::envelope)
+            .map(|(_, message)| message)
+            .unwrap_or_default();
+        wrong.unless(says.contains("ghcr.io") && says.contains("docker.io"), || {
+            format!("at {at}: {says}")
+        });
         wrong.unless_refused("a registry that nobody caches", unknown, &[404], &["NAME_UNKNOWN"]);
-        let nobody = get(&client.clone().calling_it(&under_domain("ghcr.io")), "/v2/library/app/manifests/1");
+        let nobody = get(
+            &client.clone().calling_it(&under_domain("ghcr.io")),
+            "/v2/library/app/manifests/1",
+        );
         wrong.unless_refused("the same by host name", Ok(nobody), &[404], &["NAME_UNKNOWN"]);
-        let theirs = client.get(&format!("/v2/library/app/blobs/{}?ns=docker.io", others.blobs[1].digest));
+        let theirs =
+            client.get(&format!("/v2/library/app/blobs/{}?ns=docker.io", others.blobs[1].digest));
         wrong.unless_refused("another registry's blob", theirs, &[404], &["BLOB_UNKNOWN"]);
         let own = client.get("/v2/library2/app/manifests/1?ns=docker.io");
-        wrong.unless_refused("our own project in another's name", own, &[404], &["MANIFEST_UNKNOWN"]);
+        wrong.unless_refused(
+            "our own project in another's name",
+            own,
+            &[404],
+            &["MANIFEST_UNKNOWN"],
+        );
         let path = "/v2/library/app/manifests/1?ns=docker.io";
         let push = harbour.mesh.client(at).ask(Method::PUT, path).header("content-type", MANIFEST);
-        wrong.unless_refused("a push", push.body(ours.manifest.bytes.clone()).send(), &[403], &["DENIED"]);
-        let push = harbour.mesh.client(at).ask(Method::POST, "/v2/library/app/blobs/uploads/?ns=ghcr.io").send();
+        wrong.unless_refused(
+            "a push",
+            push.body(ours.manifest.bytes.clone()).send(),
+            &[403],
+            &["DENIED"],
+        );
+        let push = harbour
+            .mesh
+            .client(at)
+            .ask(Method::POST, "/v2/library/app/blobs/uploads/?ns=ghcr.io")
+            .send();
         wrong.unless_refused("a push to nowhere", push, &[404], &["NAME_UNKNOWN"]);
     }
     for (upstream, image) in [(&harbour.hub, &hubs), (&harbour.other, &others)] {
         for blob in &image.blobs {
             let asked = upstream.asked_for(&Method::GET, &format!("blobs/{}", blob.digest));
-            assert_eq!(asked.iter().filter(|one| one.sent >= blob.bytes.len()).count(), 1, "{asked:?}");
+            assert_eq!(
+                asked.iter().filter(|one| one.sent >= blob.bytes.len()).count(),
+                1,
+                "{asked:?}"
+            );
         }
     }
 }
@@ -183,9 +234,18 @@ fn redirects_lists_and_tokens_stay_in_the_names_that_the_client_used() {
         let client = harbour.mesh.anyone(at);
         // Docker Hub's one-part names are in library/
         for (asked, to) in [
-            ("/v2/nginx/manifests/1?ns=hub.test".to_owned(), "/v2/library/nginx/manifests/1?ns=hub.test".to_owned()),
-            ("/v2/hub.test/nginx/manifests/1".to_owned(), "/v2/hub.test/library/nginx/manifests/1".to_owned()),
-            ("/v2/real/nginx/manifests/1".to_owned(), "/v2/real/library/nginx/manifests/1".to_owned()),
+            (
+                "/v2/nginx/manifests/1?ns=hub.test".to_owned(),
+                "/v2/library/nginx/manifests/1?ns=hub.test".to_owned(),
+            ),
+            (
+                "/v2/hub.test/nginx/manifests/1".to_owned(),
+                "/v2/hub.test/library/nginx/manifests/1".to_owned(),
+            ),
+            (
+                "/v2/real/nginx/manifests/1".to_owned(),
+                "/v2/real/library/nginx/manifests/1".to_owned(),
+            ),
             (
                 format!("/v2/nginx/blobs/{anything}?ns=hub.test"),
                 format!("/v2/library/nginx/blobs/{anything}?ns=hub.test"),
@@ -197,7 +257,9 @@ fn redirects_lists_and_tokens_stay_in_the_names_that_the_client_used() {
         ] {
             let answer = get(&client, &asked);
             let right = answer.status == 301 && answer.header("location") == Some(&to);
-            wrong.unless(right, || format!("{asked} at {at}: {answer}, {:?}", answer.header("location")));
+            wrong.unless(right, || {
+                format!("{asked} at {at}: {answer}, {:?}", answer.header("location"))
+            });
         }
         // a token for the short name is one for where it leads
         let (user, password) = harbour.mesh.admin();
@@ -210,8 +272,11 @@ fn redirects_lists_and_tokens_stay_in_the_names_that_the_client_used() {
         wrong.unless_refused(&format!("where it leads, at {at}"), there, &[404], &["NAME_UNKNOWN"]);
         let other = get(&bearer, "/v2/sealed/team/app/manifests/1");
         let challenge = other.header("www-authenticate").unwrap_or_default();
-        let insufficient = other.status == 401 && challenge.contains(",error=\"insufficient_scope\"");
-        wrong.unless(insufficient, || format!("a token for something else at {at}: {other}, {challenge}"));
+        let insufficient =
+            other.status == 401 && challenge.contains(",error=\"insufficient_scope\"");
+        wrong.unless(insufficient, || {
+            format!("a token for something else at {at}: {other}, {challenge}")
+        });
         // pages lead on to pages of the same registry
         for tag in ["1", "2", "3"] {
             let found = get(&client, &format!("/v2/library/app/manifests/{tag}?ns=docker.io"));
@@ -223,11 +288,17 @@ fn redirects_lists_and_tokens_stay_in_the_names_that_the_client_used() {
             ("/v2/hub/library/app/tags/list?n=2", "hub/library/app"),
         ] {
             let first = get(&client, start);
-            let link = first.header("link").and_then(|link| link.strip_prefix('<')?.split_once('>')).map(|(to, _)| to);
+            let link = first
+                .header("link")
+                .and_then(|link| link.strip_prefix('<')?.split_once('>'))
+                .map(|(to, _)| to);
             let rest = get(&client, link.unwrap_or("/v2/no-link"));
-            let right = first.json()["tags"] == serde_json::json!(["1", "2"]) && first.json()["name"] == name;
+            let right = first.json()["tags"] == serde_json::json!(["1", "2"])
+                && first.json()["name"] == name;
             wrong.unless(right, || format!("{start} at {at}: {first}"));
-            wrong.unless(rest.json()["tags"] == serde_json::json!(["3"]), || format!("{link:?} at {at}: {rest}"));
+            wrong.unless(rest.json()["tags"] == serde_json::json!(["3"]), || {
+                format!("{link:?} at {at}: {rest}")
+            });
         }
 
         // a private project needs a token, whose scope each client makes of the names that it has
@@ -236,53 +307,82 @@ fn redirects_lists_and_tokens_stay_in_the_names_that_the_client_used() {
         let own_scope = "repository:secret/library/app:pull";
         for (host, path, scope) in [
             (None, "/v2/library/app/manifests/1?ns=secret.test", own_scope),
-            (None, "/v2/secret.test/library/app/manifests/1", "repository:secret.test/library/app:pull"),
+            (
+                None,
+                "/v2/secret.test/library/app/manifests/1",
+                "repository:secret.test/library/app:pull",
+            ),
             (Some(domain), "/v2/library/app/manifests/1", "repository:library/app:pull"),
         ] {
-            let anyone = host.map_or_else(|| client.clone(), |host| client.clone().calling_it(host));
+            let anyone =
+                host.map_or_else(|| client.clone(), |host| client.clone().calling_it(host));
             let challenged = get(&anyone, path);
             let challenge = challenged.header("www-authenticate").unwrap_or_default().to_owned();
             wrong.unless(challenged.status == 401 && challenge.contains(own_scope), || {
                 format!("{path} at {at}: {challenged}, {challenge}")
             });
-            let realm = format!("realm=\"http://{}/service/token\"", host.unwrap_or(client.authority()));
-            wrong.unless(challenge.contains(&realm), || format!("{path} at {at}: {challenge}, not {realm}"));
+            let realm =
+                format!("realm=\"http://{}/service/token\"", host.unwrap_or(client.authority()));
+            wrong.unless(challenge.contains(&realm), || {
+                format!("{path} at {at}: {challenge}, not {realm}")
+            });
             for scope in [own_scope, scope] {
-                let token =
-                    get(&anyone.clone().basic(user, password), &format!("/service/token?service=atoll&scope={scope}"));
+                let token = get(
+                    &anyone.clone().basic(user, password),
+                    &format!("/service/token?service=atoll&scope={scope}"),
+                );
                 let token = token.json()["token"].as_str().unwrap_or_default().to_owned();
                 let answer = get(&anyone.clone().bearer(&token), path);
-                wrong.unless(answer.body == image.manifest.bytes, || format!("{path} with {scope} at {at}: {answer}"));
+                wrong.unless(answer.body == image.manifest.bytes, || {
+                    format!("{path} with {scope} at {at}: {answer}")
+                });
             }
             let token = get(&anyone, &format!("/service/token?service=atoll&scope={scope}")).json();
             let token = token["token"].as_str().unwrap_or_default();
             let refused = get(&anyone.clone().bearer(token), path);
-            wrong.unless_refused("a private project for anyone", Ok(refused), &[401], &["UNAUTHORIZED"]);
+            wrong.unless_refused(
+                "a private project for anyone",
+                Ok(refused),
+                &[401],
+                &["UNAUTHORIZED"],
+            );
         }
     }
     let told = |client: &Client| get(client, "/api/atoll/v1/mirrors").json();
     let names = |told: &Value| {
         let all = told["registries"].as_array().cloned().unwrap_or_default();
-        all.iter().map(|one| one["registry"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        all.iter()
+            .map(|one| one["registry"].as_str().unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
     };
-    let (public, all) = (names(&told(&harbour.mesh.anyone(1))), names(&told(&harbour.mesh.client(1))));
-    wrong.unless(public.contains(&"docker.io".into()) && !public.contains(&"secret.test".into()), || {
-        format!("{public:?}")
-    });
+    let (public, all) =
+        (names(&told(&harbour.mesh.anyone(1))), names(&told(&harbour.mesh.client(1))));
+    wrong.unless(
+        public.contains(&"docker.io".into()) && !public.contains(&"secret.test".into()),
+        || format!("{public:?}"),
+    );
     wrong.unless(all.contains(&"secret.test".into()), || format!("{all:?}"));
     let nodes = told(&harbour.mesh.anyone(1))["nodes"].clone();
-    wrong.unless(nodes[0]["url"] == harbour.mesh.nodes()[1].url.as_str(), || format!("the nearest is itself: {nodes}"));
+    wrong.unless(nodes[0]["url"] == harbour.mesh.nodes()[1].url.as_str(), || {
+        format!("the nearest is itself: {nodes}")
+    });
     wrong.unless(nodes.as_array().map(Vec::len) == Some(3), || format!("{nodes}"));
 }
 
 #[test]
 fn containerd_pulls_from_two_registries_through_one_mirror() {
     let harbour = Harbour::new();
-    let (hubs, others) = (fill(&harbour.hub, "app", "library/hello"), fill(&harbour.other, "multi", "library/hello"));
+    let (hubs, others) = (
+        fill(&harbour.hub, "app", "library/hello"),
+        fill(&harbour.other, "multi", "library/hello"),
+    );
     assert_ne!(hubs, others);
     let certs = harbour.path("certs.d").display().to_string();
     let written = harbour.mirror(1, &["containerd", "--install", "--certs-dir", &certs]);
-    assert!(written.success && harbour.path("certs.d/_default/hosts.toml").is_file(), "{written:?}");
+    assert!(
+        written.success && harbour.path("certs.d/_default/hosts.toml").is_file(),
+        "{written:?}"
+    );
     let containerd = Containerd::start();
     let other = format!("{}/library/hello:1", harbour.other_name());
     for (name, digest) in [("docker.io/library/hello:1", &hubs), (&*other, &others)] {
@@ -292,19 +392,29 @@ fn containerd_pulls_from_two_registries_through_one_mirror() {
     create_proxy(&harbour.mesh.client(0), "secret", "docker-registry", harbour.hub.url(), false);
     let (user, password) = harbour.mesh.admin();
     let login = format!("{user}:{password}");
-    let secret = containerd.pull(&["--hosts-dir", &certs, "--user", &login], "secret.test/library/hello:1");
+    let secret =
+        containerd.pull(&["--hosts-dir", &certs, "--user", &login], "secret.test/library/hello:1");
     assert_eq!(secret, hubs);
     // elsewhere it is in the mesh already
     let again = harbour.path("again").display().to_string();
-    let written = harbour.mirror(2, &["containerd", "--install", "--certs-dir", &again, "--registry", "docker.io"]);
-    let file = std::fs::read_to_string(harbour.path("again/docker.io/hosts.toml")).unwrap_or_default();
-    assert!(written.success && file.contains("server = \"https://registry-1.docker.io\""), "{written:?}: {file}");
-    assert_eq!(Containerd::start().pull(&["--hosts-dir", &again], "docker.io/library/hello:1"), hubs);
+    let written = harbour
+        .mirror(2, &["containerd", "--install", "--certs-dir", &again, "--registry", "docker.io"]);
+    let file =
+        std::fs::read_to_string(harbour.path("again/docker.io/hosts.toml")).unwrap_or_default();
+    assert!(
+        written.success && file.contains("server = \"https://registry-1.docker.io\""),
+        "{written:?}: {file}"
+    );
+    assert_eq!(
+        Containerd::start().pull(&["--hosts-dir", &again], "docker.io/library/hello:1"),
+        hubs
+    );
     let counts = (once(&harbour.hub), once(&harbour.other));
     assert!(counts.0 > 0 && counts.1 > 0, "{counts:?}: {:?}", harbour.other.asked());
     // a mirror that is gone costs nothing: the next one has it
     let all = harbour.path("all").display().to_string();
-    let written = harbour.mirror(1, &["containerd", "--install", "--all-regions", "--certs-dir", &all]);
+    let written =
+        harbour.mirror(1, &["containerd", "--install", "--all-regions", "--certs-dir", &all]);
     assert!(written.success, "{written:?}");
     harbour.mesh.kill(1);
     assert_eq!(Containerd::start().pull(&["--hosts-dir", &all], "docker.io/library/hello:1"), hubs);
@@ -312,7 +422,8 @@ fn containerd_pulls_from_two_registries_through_one_mirror() {
     // what it did not write it leaves alone
     let file = harbour.path("again/docker.io/hosts.toml");
     std::fs::write(&file, "mine").expect("a file can be written");
-    let refused = harbour.mirror(2, &["containerd", "--install", "--certs-dir", &again, "--registry", "docker.io"]);
+    let refused = harbour
+        .mirror(2, &["containerd", "--install", "--certs-dir", &again, "--registry", "docker.io"]);
     assert!(!refused.success && refused.err.contains("not written by this command"), "{refused:?}");
     assert_eq!(std::fs::read_to_string(&file).expect("a file"), "mine");
 }
@@ -326,12 +437,14 @@ fn dockerd_pulls_docker_hubs_images_through_its_mirror() {
     let settings = file.display().to_string();
     let written = harbour.mirror(1, &["docker", "--install", "--daemon-json", &settings]);
     assert!(written.success, "{written:?}");
-    let merged: Value = serde_json::from_slice(&std::fs::read(&file).expect("a file")).expect("JSON");
+    let merged: Value =
+        serde_json::from_slice(&std::fs::read(&file).expect("a file")).expect("JSON");
     assert_eq!(merged["max-concurrent-downloads"], 2, "{merged}");
     assert_eq!(merged["registry-mirrors"][0], harbour.mesh.nodes()[1].url.as_str(), "{merged}");
     let again = harbour.mirror(2, &["docker", "--install", "--daemon-json", &settings]);
     assert!(again.success, "{again:?}");
-    let kept = std::fs::read_to_string(harbour.path("daemon.json.bak")).expect("what was there first");
+    let kept =
+        std::fs::read_to_string(harbour.path("daemon.json.bak")).expect("what was there first");
     assert_eq!(kept, r#"{"max-concurrent-downloads": 2}"#, "after two runs");
     let docker = Docker::start_with(&merged.to_string());
     assert_eq!(docker.pull("hello:1"), hubs);
@@ -341,7 +454,8 @@ fn dockerd_pulls_docker_hubs_images_through_its_mirror() {
 #[test]
 fn podman_and_skopeo_pull_from_two_registries_through_one_mirror() {
     let harbour = Harbour::new();
-    let (hubs, others) = (fill(&harbour.hub, "tiny", "library/hello"), fill(&harbour.other, "app", "library/hello"));
+    let (hubs, others) =
+        (fill(&harbour.hub, "tiny", "library/hello"), fill(&harbour.other, "app", "library/hello"));
     let folder = harbour.path("registries.conf.d").display().to_string();
     let written = harbour.mirror(2, &["podman", "--install", "--registries-conf-d", &folder]);
     assert!(written.success, "{written:?}");
@@ -362,7 +476,8 @@ fn podman_and_skopeo_pull_from_two_registries_through_one_mirror() {
     (0..3).for_each(|at| harbour.mesh.kill(at));
     let mut skopeo = tools::packaged("skopeo", "skopeo");
     skopeo.arg("--registries-conf").arg(&file).args(["inspect", "--format", "{{.Digest}}"]);
-    let past = process::succeed(skopeo.arg(format!("docker://{}/library/hello:1", harbour.other_name())));
+    let past =
+        process::succeed(skopeo.arg(format!("docker://{}/library/hello:1", harbour.other_name())));
     assert_eq!(past.trim(), others);
 }
 
@@ -378,9 +493,14 @@ fn a_check_pulls_in_every_way_through_every_node_and_names_what_fails() {
     // ns, path, host and default for the first, all but the last for the second, at three nodes
     let rows: Vec<_> = told.out.lines().filter(|line| line.ends_with(" ok")).collect();
     assert_eq!(rows.len(), 3 * (4 + 3), "{told:?}");
-    let size: usize = image.manifest.bytes.len() + image.blobs.iter().map(|blob| blob.bytes.len()).sum::<usize>();
+    let size: usize =
+        image.manifest.bytes.len() + image.blobs.iter().map(|blob| blob.bytes.len()).sum::<usize>();
     assert!(rows.iter().all(|row| row.contains(&size.to_string())), "{size} bytes each: {told:?}");
-    assert_eq!((once(&harbour.hub), once(&harbour.other)), (3, 0), "what the mesh has from one it needs from no other");
+    assert_eq!(
+        (once(&harbour.hub), once(&harbour.other)),
+        (3, 0),
+        "what the mesh has from one it needs from no other"
+    );
 
     let near = harbour.mirror(0, &["check", "app:1"]);
     assert!(near.success && near.out.lines().count() == 1 + 4, "its own region's only: {near:?}");
@@ -392,7 +512,8 @@ fn a_check_pulls_in_every_way_through_every_node_and_names_what_fails() {
     harbour.mesh.kill(2);
     let told = harbour.mirror(0, &["check", "--all-regions", "app:1"]);
     let node = &harbour.mesh.nodes()[2];
-    let named = told.err.contains(&format!("{} ({})", node.name, node.url)) && told.err.contains("refused");
+    let named =
+        told.err.contains(&format!("{} ({})", node.name, node.url)) && told.err.contains("refused");
     assert!(!told.success && named, "{told:?}");
     assert_eq!(told.out.lines().filter(|line| line.ends_with(" ok")).count(), 2 * 4, "{told:?}");
     let mut bare = Command::new(tools::atoll());
@@ -413,7 +534,13 @@ fn over_https_the_files_carry_the_authority() {
     let password = plain.init();
     plain.serve();
     plain.wait_ready();
-    create_proxy(&plain.anyone().basic("admin", &password), "hub", "docker-registry", upstream.url(), true);
+    create_proxy(
+        &plain.anyone().basic("admin", &password),
+        "hub",
+        "docker-registry",
+        upstream.url(),
+        true,
+    );
     assert!(plain.stop(Signal::TERM).success());
     let tls = format!("  tls: {{certificate: {}, key: {}}}\n", at("node.crt"), at("node.key"));
     let node = Member::new(folder.path(), "lone", "a", place.clone(), &tls, more);
@@ -421,20 +548,27 @@ fn over_https_the_files_carry_the_authority() {
 
     let (url, ca) = (format!("https://{}", place.http), at("ca.crt"));
     let mirror = |arguments: &[&str]| {
-        process::finish(node.atoll("mirror").arg(arguments[0]).args(["--url", &url]).args(&arguments[1..]))
+        process::finish(
+            node.atoll("mirror").arg(arguments[0]).args(["--url", &url]).args(&arguments[1..]),
+        )
     };
     wait::until_ok("a check goes through over https", || {
         let told = mirror(&["check", "--ca", &ca, "hello:1"]);
         if told.success { Ok(()) } else { Err(format!("{told:?}\n{}", node.last_words())) }
     });
     let stranger = mirror(&["check", "hello:1"]);
-    assert!(!stranger.success && stranger.err.contains("certificate"), "without the CA: {stranger:?}");
+    assert!(
+        !stranger.success && stranger.err.contains("certificate"),
+        "without the CA: {stranger:?}"
+    );
     let files = [
         vec!["containerd", "--install", "--ca", &ca, "--certs-dir"],
         vec!["docker", "--install", "--ca", &ca, "--daemon-json"],
         vec!["podman", "--install", "--ca", &ca, "--registries-conf-d"],
     ];
-    for (arguments, place) in files.iter().zip(["certs.d", "docker/daemon.json", "containers/registries.conf.d"]) {
+    for (arguments, place) in
+        files.iter().zip(["certs.d", "docker/daemon.json", "containers/registries.conf.d"])
+    {
         let written = mirror(&[arguments.as_slice(), &[&at(place)]].concat());
         assert!(written.success, "{written:?}");
     }
@@ -444,6 +578,9 @@ fn over_https_the_files_carry_the_authority() {
         assert_eq!(std::fs::read(&copied).unwrap_or_default(), authority, "{}", copied.display());
     }
     let certs = at("certs.d");
-    assert_eq!(Containerd::start().pull(&["--hosts-dir", &certs], "docker.io/library/hello:1"), digest);
+    assert_eq!(
+        Containerd::start().pull(&["--hosts-dir", &certs], "docker.io/library/hello:1"),
+        digest
+    );
     assert!(once(&upstream) > 0);
 }

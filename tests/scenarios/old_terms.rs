@@ -1,9 +1,12 @@
-//! A leader of the ledger that is killed and back at once never leads in its old term: what its disk had not yet been given, others have promised.
+//! A leader of the ledger that is killed and back at once never leads in its old term: what its
+//! disk had not yet been given, others have promised.
 //!
-//! Nine writers, disks that take up to 80 ms for each `fsync`, and every two seconds `kill -9` of whoever leads, back within 0.3 s. Led it on in
-//! its old term, it would give entries of its own the places of entries that its followers hold and have acknowledged, and from then on
-//! the replicas would differ, each of them sure of itself. So in the end: every acknowledged write is there, all nodes have the same
-//! tags at the same place of the log, and no term was led by two processes.
+//! Nine writers, disks that take up to 80 ms for each `fsync`, and every two seconds `kill -9` of
+//! whoever leads, back within 0.3 s. Led it on in its old term, it would give entries of its own
+//! the places of entries that its followers hold and have acknowledged, and from then on the
+//! replicas would differ, each of them sure of itself. So in the end: every acknowledged write is
+//! there, all nodes have the same tags at the same place of the log, and no term was led by two
+//! processes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -24,7 +27,9 @@ fn a_leader_that_is_back_at_once_leads_in_another_term() {
     let mesh = Mesh::up_on(&disk, 3);
     let images: Vec<_> = (0..9).map(|_| Image::tiny()).collect();
     for image in &images {
-        wait::until_ok("an image is pushed", || mesh.repository(0, REPOSITORY).push(image, "first"));
+        wait::until_ok("an image is pushed", || {
+            mesh.repository(0, REPOSITORY).push(image, "first")
+        });
     }
     let (over, acknowledged) = (AtomicBool::new(false), Mutex::new(Vec::new()));
     let mut terms = Terms::default();
@@ -79,7 +84,8 @@ fn a_leader_that_is_back_at_once_leads_in_another_term() {
             );
         }
         let known: BTreeSet<_> = tags[0].keys().chain(tags[at].keys()).collect();
-        let differ: Vec<_> = known.into_iter().filter(|tag| tags[0].get(*tag) != tags[at].get(*tag)).collect();
+        let differ: Vec<_> =
+            known.into_iter().filter(|tag| tags[0].get(*tag) != tags[at].get(*tag)).collect();
         assert!(differ.is_empty(), "0 and {at} differ for good: {differ:?}");
     }
     terms.check();
@@ -94,8 +100,10 @@ fn tags(mesh: &Mesh, at: usize) -> BTreeMap<String, String> {
     let named = named.iter().filter_map(|tag| tag.as_str().map(str::to_owned));
     named
         .map(|tag| {
-            let found =
-                mesh.repository(at, REPOSITORY).resolve(&tag).unwrap_or_else(|no| panic!("{tag} at {at}: {no}"));
+            let found = mesh
+                .repository(at, REPOSITORY)
+                .resolve(&tag)
+                .unwrap_or_else(|no| panic!("{tag} at {at}: {no}"));
             (tag, found.digest)
         })
         .collect()
@@ -106,7 +114,8 @@ fn tags(mesh: &Mesh, at: usize) -> BTreeMap<String, String> {
 struct Terms {
     /// How much of a node's log has been read.
     read: BTreeMap<usize, usize>,
-    /// The processes that led in a term: a node, and how many of its bytes were said before it began.
+    /// The processes that led in a term: a node, and how many of its bytes were said before it
+    /// began.
     led: BTreeMap<u64, BTreeSet<(usize, usize)>>,
 }
 
@@ -115,10 +124,14 @@ impl Terms {
     fn note(&mut self, mesh: &Mesh, at: usize) {
         let words = mesh.words(at);
         let from = self.read.insert(at, words.len()).unwrap_or(0);
-        for line in words[from..].lines().filter(|line| line.contains("this node leads the ledger")) {
-            let (_, rest) = line.split_once("term=").unwrap_or_else(|| panic!("a leader that names no term: {line}"));
+        for line in words[from..].lines().filter(|line| line.contains("this node leads the ledger"))
+        {
+            let (_, rest) = line
+                .split_once("term=")
+                .unwrap_or_else(|| panic!("a leader that names no term: {line}"));
             let number: String = rest.chars().take_while(char::is_ascii_digit).collect();
-            let term = number.parse().unwrap_or_else(|_| panic!("a leader that names no term: {line}"));
+            let term =
+                number.parse().unwrap_or_else(|_| panic!("a leader that names no term: {line}"));
             self.led.entry(term).or_default().insert((at, from));
         }
     }
@@ -126,7 +139,10 @@ impl Terms {
     fn check(&self) {
         assert!(self.led.len() > 1, "nobody ever took over: {:?}", self.led);
         let twice: Vec<_> = self.led.iter().filter(|(_, by)| by.len() > 1).collect();
-        assert!(twice.is_empty(), "terms that were led by two processes (node, byte of its log): {twice:?}");
+        assert!(
+            twice.is_empty(),
+            "terms that were led by two processes (node, byte of its log): {twice:?}"
+        );
     }
 }
 

@@ -1,4 +1,5 @@
-//! A node sends no more bytes a second towards a region than its operator allows, and what it sends arrives whole.
+//! A node sends no more bytes a second towards a region than its operator allows, and what it sends
+//! arrives whole.
 
 use std::time::{Duration, Instant};
 
@@ -43,7 +44,10 @@ fn with_the_other_congestion_control_copies_and_pulls_arrive_too() {
             mesh.members()[0].stop(Signal::KILL); // a copy is there without it
         }
         for blob in &image.blobs {
-            let got = mesh.repository(1, &name).blob(&blob.digest).unwrap_or_else(|no| panic!("{project}: {no}"));
+            let got = mesh
+                .repository(1, &name)
+                .blob(&blob.digest)
+                .unwrap_or_else(|no| panic!("{project}: {no}"));
             assert_eq!(got, blob.bytes);
         }
     }

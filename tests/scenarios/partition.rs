@@ -1,8 +1,9 @@
-//! A node cut off from the majority serves what it holds and says that it may be stale; it takes no push. The majority goes on.
-//! After the cut is healed they agree.
+//! A node cut off from the majority serves what it holds and says that it may be stale; it takes no
+//! push. The majority goes on. After the cut is healed they agree.
 //!
-//! Three nodes are formed over a network of namespaces with `init`, `invite` and `join`, then one is unplugged: first one that is
-//! nobody in particular, then the primary itself, which has to find out that it no longer is.
+//! Three nodes are formed over a network of namespaces with `init`, `invite` and `join`, then one
+//! is unplugged: first one that is nobody in particular, then the primary itself, which has to find
+//! out that it no longer is.
 
 use std::time::Duration;
 
@@ -22,7 +23,9 @@ fn a_minority_serves_what_it_holds_refuses_pushes_and_agrees_again_when_healed()
         let (old, new) = (Image::random(&[40 << 10]), Image::random(&[40 << 10]));
         mesh.repository(first, "demo/cut").push(&old, "moving").unwrap_or_else(|no| panic!("{no}"));
         for at in 0..3 {
-            mesh.repository(at, "demo/cut").pull("moving").unwrap_or_else(|no| panic!("before the cut, at {at}: {no}"));
+            mesh.repository(at, "demo/cut")
+                .pull("moving")
+                .unwrap_or_else(|no| panic!("before the cut, at {at}: {no}"));
         }
 
         mesh.cut(lone);
@@ -30,40 +33,58 @@ fn a_minority_serves_what_it_holds_refuses_pushes_and_agrees_again_when_healed()
         assert!(!reached, "the cable is pulled and they still hear each other");
         let alone = mesh.repository(lone, "demo/cut");
         wait::until("the lone node warns that it may be stale", || {
-            let found =
-                alone.pull("moving").unwrap_or_else(|no| panic!("the lone node holds it and does not serve it: {no}"));
+            let found = alone
+                .pull("moving")
+                .unwrap_or_else(|no| panic!("the lone node holds it and does not serve it: {no}"));
             assert_eq!(found.digest, old.digest());
             found.may_be_stale.then_some(())
         });
         refuses(&mesh, lone, &new);
-        wait::until_ok("the majority goes on", || mesh.repository(others[0], "demo/cut").push(&new, "moving"));
+        wait::until_ok("the majority goes on", || {
+            mesh.repository(others[0], "demo/cut").push(&new, "moving")
+        });
         for at in &others {
-            let found = mesh.repository(*at, "demo/cut").pull("moving").unwrap_or_else(|no| panic!("at {at}: {no}"));
+            let found = mesh
+                .repository(*at, "demo/cut")
+                .pull("moving")
+                .unwrap_or_else(|no| panic!("at {at}: {no}"));
             assert_eq!(found.digest, new.digest(), "the majority disagrees at {at}");
         }
         refuses(&mesh, lone, &new);
-        let found =
-            alone.pull("moving").unwrap_or_else(|no| panic!("the lone node holds it and does not serve it: {no}"));
-        assert!(found.digest == old.digest() && found.may_be_stale, "the lone node cannot know better: {found:?}");
+        let found = alone
+            .pull("moving")
+            .unwrap_or_else(|no| panic!("the lone node holds it and does not serve it: {no}"));
+        assert!(
+            found.digest == old.digest() && found.may_be_stale,
+            "the lone node cannot know better: {found:?}"
+        );
 
         mesh.heal(lone);
         // the kernels ask for each other's hardware address again within seconds
-        wait::until("the cable is plugged in and they hear each other", || mesh.hears(others[0], lone).then_some(()));
+        wait::until("the cable is plugged in and they hear each other", || {
+            mesh.hears(others[0], lone).then_some(())
+        });
         wait::until("the lone node has caught up", || {
             let found = alone.pull("moving").ok()?;
-            assert!(found.may_be_stale || found.digest == new.digest(), "stale after healing, and without a warning");
+            assert!(
+                found.may_be_stale || found.digest == new.digest(),
+                "stale after healing, and without a warning"
+            );
             (!found.may_be_stale).then_some(())
         });
         let last = Image::tiny();
         wait::until_ok("the lone node takes pushes again", || alone.push(&last, "healed"));
         for at in 0..3 {
             for (tag, image) in [("moving", &new), ("healed", &last)] {
-                let found =
-                    mesh.repository(at, "demo/cut").pull(tag).unwrap_or_else(|no| panic!("{tag} at {at}: {no}"));
+                let found = mesh
+                    .repository(at, "demo/cut")
+                    .pull(tag)
+                    .unwrap_or_else(|no| panic!("{tag} at {at}: {no}"));
                 assert_eq!(found.digest, image.digest(), "{tag} at {at}");
             }
         }
-        let epochs: Vec<_> = (0..3).map(|at| mesh.status(at).map(|status| status["projects"].clone())).collect();
+        let epochs: Vec<_> =
+            (0..3).map(|at| mesh.status(at).map(|status| status["projects"].clone())).collect();
         assert!(epochs.iter().all(Result::is_ok), "{epochs:?}");
     }
 }
@@ -74,7 +95,9 @@ fn nodes_that_have_all_lost_each_other_find_each_other_again() {
     let (old, new) = (Image::random(&[40 << 10]), Image::random(&[40 << 10]));
     mesh.repository(0, "demo/cut").push(&old, "before").unwrap_or_else(|no| panic!("{no}"));
     for at in 0..3 {
-        mesh.repository(at, "demo/cut").pull("before").unwrap_or_else(|no| panic!("before the cut, at {at}: {no}"));
+        mesh.repository(at, "demo/cut")
+            .pull("before")
+            .unwrap_or_else(|no| panic!("before the cut, at {at}: {no}"));
     }
     all_see_all(&mesh);
     for at in 0..3 {
@@ -94,7 +117,9 @@ fn nodes_that_have_all_lost_each_other_find_each_other_again() {
         let (repository, tag) = (mesh.repository(at, "demo/cut"), format!("after-{at}"));
         wait::until_ok("a push goes through again", || repository.push(&new, &tag));
         for reader in 0..3 {
-            let found = wait::until_ok("and is seen everywhere", || mesh.repository(reader, "demo/cut").pull(&tag));
+            let found = wait::until_ok("and is seen everywhere", || {
+                mesh.repository(reader, "demo/cut").pull(&tag)
+            });
             assert_eq!(found.digest, new.digest(), "{tag} at {reader}");
         }
     }
@@ -115,9 +140,16 @@ fn refuses(mesh: &Islands, lone: usize, image: &Image) {
     let client = mesh.client(lone).patient_for(Duration::from_secs(10));
     let refusal = tests::repository::Repository::new(&client, "demo/cut").push(image, "moving");
     let refusal = refusal.expect_err("a minority acknowledged a push");
-    let answer = refusal.answer().unwrap_or_else(|| panic!("a push to a minority must be answered: {refusal}"));
+    let answer = refusal
+        .answer()
+        .unwrap_or_else(|| panic!("a push to a minority must be answered: {refusal}"));
     assert_eq!(answer.status, 503, "{answer}");
-    assert!(answer.header("retry-after").is_some(), "503 without Retry-After: {:?}", answer.headers);
-    let (code, message) = answer.envelope().unwrap_or_else(|| panic!("not the specification's envelope: {answer}"));
+    assert!(
+        answer.header("retry-after").is_some(),
+        "503 without Retry-After: {:?}",
+        answer.headers
+    );
+    let (code, message) =
+        answer.envelope().unwrap_or_else(|| panic!("not the specification's envelope: {answer}"));
     assert!(code == "UNAVAILABLE" && !message.is_empty(), "{answer}");
 }

@@ -1,7 +1,9 @@
-//! All nodes killed at once, while pushes are under way: when they are started again, every acknowledged image is there.
+//! All nodes killed at once, while pushes are under way: when they are started again, every
+//! acknowledged image is there.
 //!
-//! An acknowledgement that only lives in memory, in three memories even, is none. (What `kill -9` cannot show is what the disks
-//! would have kept: the kernel's cache survives it. That side belongs to the store's and the ledger's own crash tests.)
+//! An acknowledgement that only lives in memory, in three memories even, is none. (What `kill -9`
+//! cannot show is what the disks would have kept: the kernel's cache survives it. That side belongs
+//! to the store's and the ledger's own crash tests.)
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,7 +30,10 @@ fn all_nodes_killed_at_once_bring_back_every_acknowledged_image() {
                         if mesh.repository(writer, "demo/lights").push(&image, &tag).is_err() {
                             break; // the lights are out
                         }
-                        acknowledged.lock().expect("no writer panics").push((tag, image.digest().to_owned()));
+                        acknowledged
+                            .lock()
+                            .expect("no writer panics")
+                            .push((tag, image.digest().to_owned()));
                         count.fetch_add(1, Ordering::Relaxed);
                     }
                     ended.fetch_add(1, Ordering::Relaxed);
@@ -39,9 +44,15 @@ fn all_nodes_killed_at_once_bring_back_every_acknowledged_image() {
                 (over || count.load(Ordering::Relaxed) >= enough).then_some(())
             });
             mesh.kill_all();
-            assert!(seen.is_some(), "round {round}: only {count:?} of {enough} pushes went through");
+            assert!(
+                seen.is_some(),
+                "round {round}: only {count:?} of {enough} pushes went through"
+            );
         });
-        assert!(count.into_inner() >= enough, "round {round}: the writers gave up before the lights went out");
+        assert!(
+            count.into_inner() >= enough,
+            "round {round}: the writers gave up before the lights went out"
+        );
         for at in 0..3 {
             mesh.start(at);
         }
@@ -52,8 +63,9 @@ fn all_nodes_killed_at_once_bring_back_every_acknowledged_image() {
         for at in 0..3 {
             for (tag, digest) in acknowledged.iter() {
                 let found = mesh.repository(at, "demo/lights").pull(tag);
-                let found =
-                    found.unwrap_or_else(|no| panic!("round {round}: {tag} was acknowledged, {at} has lost it: {no}"));
+                let found = found.unwrap_or_else(|no| {
+                    panic!("round {round}: {tag} was acknowledged, {at} has lost it: {no}")
+                });
                 assert_eq!(&found.digest, digest, "round {round}: {tag} at {at}");
             }
         }

@@ -1,6 +1,8 @@
-//! What was preheated is in the regions named before anyone asks, fetched from its upstream once, and stays when upstream and first node go.
+//! What was preheated is in the regions named before anyone asks, fetched from its upstream once,
+//! and stays when upstream and first node go.
 //!
-//! The order names its images as people do, belongs to the node that took it, and says what it lacks by name.
+//! The order names its images as people do, belongs to the node that took it, and says what it
+//! lacks by name.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -31,7 +33,10 @@ fn index(amd64: &Image, arm64: &Image) -> Blob {
 /// A node in another region than node 0's, and a node in the third.
 fn elsewhere(mesh: &Mesh) -> (usize, usize) {
     let region = |at: usize| &mesh.nodes()[at].region;
-    assert!(region(0) != region(1) && region(1) != region(2) && region(0) != region(2), "three nodes, three regions");
+    assert!(
+        region(0) != region(1) && region(1) != region(2) && region(0) != region(2),
+        "three nodes, three regions"
+    );
     (1, 2)
 }
 
@@ -40,7 +45,8 @@ fn what_was_preheated_outlives_its_upstream_and_the_node_that_took_the_order() {
     let changes = [&UNHURRIED[..], &[("mirrors.aliases", "{docker.io: hub}")]].concat();
     let (mesh, upstream) = (Mesh::up_with(3, &changes), Upstream::start());
     create_proxy(&mesh.client(0), "hub", "docker-registry", upstream.url(), true);
-    let (amd64, arm64, unwanted) = (Image::random(&[8 * MIB, MIB]), Image::random(&[4 * MIB]), Image::random(&[MIB]));
+    let (amd64, arm64, unwanted) =
+        (Image::random(&[8 * MIB, MIB]), Image::random(&[4 * MIB]), Image::random(&[MIB]));
     let there = upstream.repository("library/app");
     for image in [&amd64, &arm64, &unwanted] {
         there.push(image, image.digest()).unwrap_or_else(|no| panic!("{no}"));
@@ -53,7 +59,9 @@ fn what_was_preheated_outlives_its_upstream_and_the_node_that_took_the_order() {
     let url = mesh.nodes()[0].url.as_str();
     let run = |more: &[&str]| {
         let data = mesh.folder().display().to_string();
-        mesh.atoll(&[&["preheat", "--regions", &regions, "--data", &data, "--url", url], more].concat())
+        mesh.atoll(
+            &[&["preheat", "--regions", &regions, "--data", &data, "--url", url], more].concat(),
+        )
     };
 
     upstream.forget();
@@ -103,7 +111,10 @@ fn a_ninth_order_is_refused_in_words_while_eight_run_and_taken_when_one_is_over(
     let ninth = place(0);
     assert!(ninth.header("retry-after").is_some(), "{:?}", ninth.headers);
     let (_, message) = ninth.envelope().unwrap_or_default();
-    assert!(message.contains("8 preheats run already") && message.contains("another node"), "{message}");
+    assert!(
+        message.contains("8 preheats run already") && message.contains("another node"),
+        "{message}"
+    );
     Complaints::default().unless_refused("a ninth order", Ok(ninth), &[429], &["TOOMANYREQUESTS"]);
     assert_eq!(place(1).status, 202, "orders are each node's own");
     wait::until("one is over", || (place(0).status == 202).then_some(()));
@@ -116,7 +127,10 @@ fn a_preheat_that_is_stopped_begins_with_nothing_more() {
     let image = Image::random(&[MIB / 2; 12]);
     mesh.repository(0, "lonely/app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
     let order = json!({"images": ["lonely/app:1"], "regions": ["far"]});
-    let taken = mesh.client(0).send_json(Method::POST, PREHEATS, &order).unwrap_or_else(|none| panic!("{none}"));
+    let taken = mesh
+        .client(0)
+        .send_json(Method::POST, PREHEATS, &order)
+        .unwrap_or_else(|none| panic!("{none}"));
     let place = taken.header("location").unwrap_or_else(|| panic!("{taken}")).to_owned();
     let id = place.rsplit('/').next().expect("a path has an end");
     let look = |at: usize| mesh.client(at).get(&place).unwrap_or_else(|none| panic!("{none}"));
@@ -136,10 +150,15 @@ fn a_preheat_that_is_stopped_begins_with_nothing_more() {
         (shown["state"] != "fetching").then_some(shown)
     });
     let region = &shown["images"][0]["regions"][0];
-    assert_eq!((&shown["state"], &region["state"]), (&json!("stopped"), &json!("stopped")), "{shown}");
+    assert_eq!(
+        (&shown["state"], &region["state"]),
+        (&json!("stopped"), &json!("stopped")),
+        "{shown}"
+    );
     let of = |name: &str| region["blobs"][name].as_u64().unwrap_or_else(|| panic!("{shown}"));
     assert!(of("held") < of("wanted") && of("wanted") == 13, "{shown}");
-    let again = mesh.client(0).ask(Method::DELETE, &place).send().unwrap_or_else(|none| panic!("{none}"));
+    let again =
+        mesh.client(0).ask(Method::DELETE, &place).send().unwrap_or_else(|none| panic!("{none}"));
     assert_eq!(again.status, 202, "it may be said twice: {again}");
     let wrong = Complaints::default();
     wrong.unless_refused(
@@ -161,7 +180,9 @@ fn our_own_projects_can_be_preheated_and_what_is_not_there_is_named() {
     let (near, far) = elsewhere(&mesh);
     let region = |at: usize| mesh.nodes()[at].region.clone();
     let data = mesh.folder().display().to_string();
-    let run = |regions: &str, image: &str| mesh.atoll(&["preheat", "--regions", regions, "--data", &data, image]);
+    let run = |regions: &str, image: &str| {
+        mesh.atoll(&["preheat", "--regions", regions, "--data", &data, image])
+    };
 
     let all = [region(near), region(far)].join(",");
     let told = run(&all, &format!("lonely/app@{}", image.digest()));
@@ -181,7 +202,10 @@ fn our_own_projects_can_be_preheated_and_what_is_not_there_is_named() {
 
     // the order is the node's that took it, and for administrators
     let order = json!({"images": ["lonely/app:1"], "regions": [region(near)]});
-    let taken = mesh.client(near).send_json(Method::POST, PREHEATS, &order).unwrap_or_else(|none| panic!("{none}"));
+    let taken = mesh
+        .client(near)
+        .send_json(Method::POST, PREHEATS, &order)
+        .unwrap_or_else(|none| panic!("{none}"));
     assert_eq!(taken.status, 202, "{taken}");
     let place = taken.header("location").expect("an order has a location").to_owned();
     let listed = |client: &Client| {
@@ -196,14 +220,23 @@ fn our_own_projects_can_be_preheated_and_what_is_not_there_is_named() {
     let progress = &shown["images"][0]["regions"][0];
     wrong.unless(progress["bytes"]["held"] == progress["bytes"]["wanted"], || format!("{shown}"));
     wrong.unless(shown["images"][0]["digest"] == image.digest(), || format!("{shown}"));
-    wrong.unless_refused("another node's order", mesh.client(far).get(&place), &[404], &["NAME_UNKNOWN"]);
+    wrong.unless_refused(
+        "another node's order",
+        mesh.client(far).get(&place),
+        &[404],
+        &["NAME_UNKNOWN"],
+    );
     for (what, answer) in [
         ("a list for anyone", mesh.anyone(near).get(PREHEATS)),
         ("an order by anyone", mesh.anyone(near).send_json(Method::POST, PREHEATS, &order)),
     ] {
         wrong.unless_refused(what, answer, &[401], &["UNAUTHORIZED"]);
     }
-    for order in [json!({"images": [], "regions": [region(near)]}), json!({"images": ["lonely/app:1"]}), json!([])] {
+    for order in [
+        json!({"images": [], "regions": [region(near)]}),
+        json!({"images": ["lonely/app:1"]}),
+        json!([]),
+    ] {
         let answer = mesh.client(near).send_json(Method::POST, PREHEATS, &order);
         wrong.unless_refused(&format!("{order}"), answer, &[400], &["BAD_REQUEST"]);
     }
@@ -211,6 +244,8 @@ fn our_own_projects_can_be_preheated_and_what_is_not_there_is_named() {
     // durability 1 left it in one region: now it is in three
     mesh.kill(0);
     for at in [near, far] {
-        mesh.repository(at, "lonely/app").pull(image.digest()).unwrap_or_else(|no| panic!("at {at}: {no}"));
+        mesh.repository(at, "lonely/app")
+            .pull(image.digest())
+            .unwrap_or_else(|no| panic!("at {at}: {no}"));
     }
 }

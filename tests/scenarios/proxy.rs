@@ -1,4 +1,5 @@
-//! A proxy project is its upstream, byte for byte, at every node, asked once however many ask, and as fresh as the settings say.
+//! A proxy project is its upstream, byte for byte, at every node, asked once however many ask, and
+//! as fresh as the settings say.
 //!
 //! What was fetched is never rewritten, not even an index whose children nobody has pulled.
 
@@ -27,7 +28,10 @@ fn referrers_are_those_that_the_upstream_has_or_clients_are_sent_to_its_tags() {
     let fallback = image.digest().replace(':', "-");
     let listed = index(INDEX, &[(MANIFEST, &signature.manifest)]);
     for there in [upstream.repository("team/app"), mesh.repository(0, "demo/app")] {
-        there.push(&image, "1").and_then(|()| there.push(&signature, "signature")).unwrap_or_else(|no| panic!("{no}"));
+        there
+            .push(&image, "1")
+            .and_then(|()| there.push(&signature, "signature"))
+            .unwrap_or_else(|no| panic!("{no}"));
     }
     upstream
         .repository("team/app")
@@ -42,13 +46,24 @@ fn referrers_are_those_that_the_upstream_has_or_clients_are_sent_to_its_tags() {
             let path = format!("/v2/{repository}/referrers/{}{query}", image.digest());
             client.get(&path).unwrap_or_else(|none| panic!("{path} at {at}: {none}"))
         };
-        wrong.unless_refused("without a list", Ok(ask("hub/team/app", "")), &[404], &["MANIFEST_UNKNOWN"]);
+        wrong.unless_refused(
+            "without a list",
+            Ok(ask("hub/team/app", "")),
+            &[404],
+            &["MANIFEST_UNKNOWN"],
+        );
         same(&wrong, &client, &format!("team/app/manifests/{fallback}"), INDEX, &listed);
         for query in ["", "?artifactType=application%2Fnothing"] {
             let (own, cached) = (ask("demo/app", query), ask("self/demo/app", query));
-            let filtered = |answer: &tests::http::Answer| answer.header("oci-filters-applied").map(str::to_owned);
-            let alike = cached.status == 200 && cached.body == own.body && filtered(&cached) == filtered(&own);
-            wrong.unless(alike, || format!("at {at}{query}: {cached}, and of the project itself: {own}"));
+            let filtered = |answer: &tests::http::Answer| {
+                answer.header("oci-filters-applied").map(str::to_owned)
+            };
+            let alike = cached.status == 200
+                && cached.body == own.body
+                && filtered(&cached) == filtered(&own);
+            wrong.unless(alike, || {
+                format!("at {at}{query}: {cached}, and of the project itself: {own}")
+            });
             let has = own.body.windows(71).any(|part| part == signature.digest().as_bytes());
             wrong.unless(has == query.is_empty(), || format!("at {at}{query}: {own}"));
         }
@@ -62,11 +77,13 @@ fn referrers_are_those_that_the_upstream_has_or_clients_are_sent_to_its_tags() {
 fn what_the_upstream_has_comes_through_unchanged() {
     let (mesh, upstream, wrong) = (Mesh::up(6), Upstream::start(), Complaints::default());
     let here = upstream.repository("team/app");
-    let (image, child, sibling, lost) = (Image::tiny(), Image::tiny(), Image::tiny(), Image::tiny());
+    let (image, child, sibling, lost) =
+        (Image::tiny(), Image::tiny(), Image::tiny(), Image::tiny());
     for one in [&image, &child, &sibling, &lost] {
         here.push(one, one.digest()).unwrap_or_else(|no| panic!("{no}"));
     }
-    // as no program would write it, so that nothing that reads and writes it again leaves it as it is
+    // as no program would write it, so that nothing that reads and writes it again leaves it as it
+    // is
     let odd = odd_manifest(&image);
     let docker = docker_manifest(&image);
     let objects = [
@@ -76,7 +93,14 @@ fn what_the_upstream_has_comes_through_unchanged() {
         (
             "index",
             INDEX,
-            index(INDEX, &[(MANIFEST, &child.manifest), (MANIFEST, &sibling.manifest), (MANIFEST, &lost.manifest)]),
+            index(
+                INDEX,
+                &[
+                    (MANIFEST, &child.manifest),
+                    (MANIFEST, &sibling.manifest),
+                    (MANIFEST, &lost.manifest),
+                ],
+            ),
         ),
         ("list", DOCKER_LIST, index(DOCKER_LIST, &[(DOCKER, &docker)])),
     ];
@@ -84,21 +108,32 @@ fn what_the_upstream_has_comes_through_unchanged() {
         here.put_bytes(tag, kind, object.bytes.clone()).unwrap_or_else(|no| panic!("{tag}: {no}"));
     }
     // an index that is sparse already upstream
-    let gone = here.client().ask(Method::DELETE, &here.path(&format!("manifests/{}", lost.digest()))).send();
+    let gone = here
+        .client()
+        .ask(Method::DELETE, &here.path(&format!("manifests/{}", lost.digest())))
+        .send();
     assert_eq!(gone.unwrap_or_else(|none| panic!("{none}")).status, 202);
 
     make_project(&mesh.client(0), "hub", &make_registry(&mesh.client(0), &upstream));
     for at in 0..6 {
         for (tag, kind, object) in &objects {
             for reference in [*tag, &object.digest] {
-                same(&wrong, &mesh.anyone(at), &format!("team/app/manifests/{reference}"), kind, object);
+                same(
+                    &wrong,
+                    &mesh.anyone(at),
+                    &format!("team/app/manifests/{reference}"),
+                    kind,
+                    object,
+                );
             }
         }
     }
     let asked = upstream.asked_for_content();
     for unasked in [&child, &sibling, &lost] {
         let fetched = asked.iter().any(|one| one.path.contains(unasked.digest()));
-        wrong.unless(!fetched, || format!("a child that nobody pulled was fetched: {}", unasked.digest()));
+        wrong.unless(!fetched, || {
+            format!("a child that nobody pulled was fetched: {}", unasked.digest())
+        });
     }
     for at in 0..6 {
         let there = Repository::new(&mesh.anyone(at), "hub/team/app");
@@ -114,7 +149,10 @@ fn what_the_upstream_has_comes_through_unchanged() {
     wait::until_ok("a pull by digest asks the upstream nothing", || {
         upstream.forget();
         present.iter().try_for_each(|one| {
-            Repository::new(&mesh.anyone(0), "hub/team/app").pull(one).map(drop).map_err(|no| no.to_string())
+            Repository::new(&mesh.anyone(0), "hub/team/app")
+                .pull(one)
+                .map(drop)
+                .map_err(|no| no.to_string())
         })?;
         let asked = upstream.asked_for_content();
         if asked.is_empty() { Ok(()) } else { Err(format!("{asked:?}")) }
@@ -133,20 +171,26 @@ fn what_the_upstream_has_comes_through_unchanged() {
 fn however_many_ask_a_cold_blob_is_fetched_once() {
     let (mesh, upstream) = (Mesh::up_with(6, &UNHURRIED), Upstream::start());
     make_project(&mesh.client(0), "hub", &make_registry(&mesh.client(0), &upstream));
-    let of = |region: &str| -> Vec<_> { (0..6).filter(|at| mesh.nodes()[*at].region == region).collect() };
+    let of = |region: &str| -> Vec<_> {
+        (0..6).filter(|at| mesh.nodes()[*at].region == region).collect()
+    };
     let places = [of("us-east-1"), of("us-west-2")].concat();
     assert_eq!(places.len(), 4, "six nodes are two in each region");
     let image = Image::random(&[32 * MIB]);
     let layer = &image.blobs[1];
     upstream.repository("cold").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
     let name = format!("blobs/{}", layer.digest);
-    Repository::new(&mesh.anyone(places[3]), "hub/cold").resolve("1").unwrap_or_else(|no| panic!("{no}"));
+    Repository::new(&mesh.anyone(places[3]), "hub/cold")
+        .resolve("1")
+        .unwrap_or_else(|no| panic!("{no}"));
     upstream.pause(Duration::from_millis(3)); // they meet; if they do not, one fetch is still enough
     std::thread::scope(|all| {
         for at in &places {
             for (from, stays) in [(0, true), (0, true), (20 * MIB, true), (5 * MIB, false)] {
                 let client = mesh.anyone(*at);
-                all.spawn(move || Repository::new(&client, "hub/cold").read_from(layer, from, stays));
+                all.spawn(move || {
+                    Repository::new(&client, "hub/cold").read_from(layer, from, stays)
+                });
             }
         }
     });
@@ -159,10 +203,14 @@ fn however_many_ask_a_cold_blob_is_fetched_once() {
             (format!("bytes={MIB}-{}", MIB + 99), MIB, MIB + 100),
             ("bytes=-1000".to_owned(), size - 1000, size),
         ] {
-            let part = there.client().ask(Method::GET, &there.path(&name)).header("range", &range).send();
+            let part =
+                there.client().ask(Method::GET, &there.path(&name)).header("range", &range).send();
             let part = part.unwrap_or_else(|none| panic!("{range} at {at}: {none}"));
             assert_eq!(part.status, 206, "{range} at {at}");
-            assert_eq!(part.header("content-range"), Some(format!("bytes {from}-{}/{size}", to - 1).as_str()));
+            assert_eq!(
+                part.header("content-range"),
+                Some(format!("bytes {from}-{}/{size}", to - 1).as_str())
+            );
             assert!(part.body == layer.bytes[from..to], "wrong bytes: {range} at {at}");
         }
     }
@@ -181,16 +229,28 @@ fn a_tag_moved_upstream_is_seen_by_who_always_asks() {
         upstream.repository("moving").push(&image, "latest").unwrap_or_else(|no| panic!("{no}"));
         for at in 0..6 {
             let there = Repository::new(&mesh.anyone(at), "hub/moving");
-            let head =
-                there.client().ask(Method::HEAD, &there.path("manifests/latest")).header("accept", MANIFEST).send();
+            let head = there
+                .client()
+                .ask(Method::HEAD, &there.path("manifests/latest"))
+                .header("accept", MANIFEST)
+                .send();
             let head = head.unwrap_or_else(|none| panic!("round {round} at {at}: {none}"));
-            assert_eq!(head.header("docker-content-digest"), Some(image.digest()), "round {round}: HEAD at {at}");
+            assert_eq!(
+                head.header("docker-content-digest"),
+                Some(image.digest()),
+                "round {round}: HEAD at {at}"
+            );
             let answer = manifest(&mesh.anyone(at), "moving", "latest");
-            assert!(answer.body == image.manifest.bytes, "round {round}: stale or rewritten at {at}: {answer}");
+            assert!(
+                answer.body == image.manifest.bytes,
+                "round {round}: stale or rewritten at {at}: {answer}"
+            );
             assert!(!warned(&answer), "round {round}: a warning at {at}: {:?}", answer.headers);
             there.pull("latest").unwrap_or_else(|no| panic!("round {round} at {at}: {no}"));
             if let Some(before) = &before {
-                there.pull(before.digest()).unwrap_or_else(|no| panic!("round {round}, by digest at {at}: {no}"));
+                there
+                    .pull(before.digest())
+                    .unwrap_or_else(|no| panic!("round {round}, by digest at {at}: {no}"));
             }
         }
         before = Some(image);
@@ -205,9 +265,13 @@ fn what_an_upstream_said_is_believed_for_as_long_as_the_settings_say() {
     let (old, new) = (Image::tiny(), Image::tiny());
     let here = upstream.repository("believed");
     here.push(&old, "latest").unwrap_or_else(|no| panic!("{no}"));
-    Repository::new(&mesh.anyone(0), "hub/believed").pull("latest").unwrap_or_else(|no| panic!("{no}"));
+    Repository::new(&mesh.anyone(0), "hub/believed")
+        .pull("latest")
+        .unwrap_or_else(|no| panic!("{no}"));
     assert_eq!(manifest(&mesh.anyone(0), "believed", "soon").status, 404);
-    here.push(&new, "latest").and_then(|()| here.push(&new, "soon")).unwrap_or_else(|no| panic!("{no}"));
+    here.push(&new, "latest")
+        .and_then(|()| here.push(&new, "soon"))
+        .unwrap_or_else(|no| panic!("{no}"));
     upstream.forget();
     for at in 0..3 {
         let answer = manifest(&mesh.anyone(at), "believed", "latest");
@@ -220,29 +284,38 @@ fn what_an_upstream_said_is_believed_for_as_long_as_the_settings_say() {
     assert!(asked.is_empty(), "one node's answer is the whole mesh's: {asked:?}");
 }
 
-/// Complains unless an object is there as the upstream has it: bytes, digest and kind, for GET and HEAD.
+/// Complains unless an object is there as the upstream has it: bytes, digest and kind, for GET and
+/// HEAD.
 fn same(wrong: &Complaints, client: &Client, path: &str, kind: &str, object: &Blob) {
     for method in [Method::GET, Method::HEAD] {
         let what = format!("{method} {path} at {}", client.authority());
-        let answer =
-            client.ask(method.clone(), &format!("/v2/hub/{path}")).header("accept", &ANY_KIND.join(", ")).send();
+        let answer = client
+            .ask(method.clone(), &format!("/v2/hub/{path}"))
+            .header("accept", &ANY_KIND.join(", "))
+            .send();
         let answer = match answer {
             Ok(answer) if answer.status == 200 => answer,
             Ok(answer) => return wrong.add(format!("{what}: {answer}")),
             Err(none) => return wrong.add(format!("{what}: {none}")),
         };
-        wrong
-            .unless(method == Method::HEAD || answer.body == object.bytes, || format!("{what}: other bytes: {answer}"));
+        wrong.unless(method == Method::HEAD || answer.body == object.bytes, || {
+            format!("{what}: other bytes: {answer}")
+        });
         let length = object.bytes.len().to_string();
-        for (name, value) in
-            [("content-type", kind), ("docker-content-digest", &object.digest), ("content-length", &length)]
-        {
-            wrong.unless(answer.header(name) == Some(value), || format!("{what}: {name}: {:?}", answer.header(name)));
+        for (name, value) in [
+            ("content-type", kind),
+            ("docker-content-digest", &object.digest),
+            ("content-length", &length),
+        ] {
+            wrong.unless(answer.header(name) == Some(value), || {
+                format!("{what}: {name}: {:?}", answer.header(name))
+            });
         }
     }
 }
 
-/// The image's manifest with other white space, fields in another order, and fields that nobody knows.
+/// The image's manifest with other white space, fields in another order, and fields that nobody
+/// knows.
 fn odd_manifest(image: &Image) -> Blob {
     let told: Value = serde_json::from_slice(&image.manifest.bytes).expect("a manifest is JSON");
     let text = format!(

@@ -1,7 +1,10 @@
-//! An upstream that is refused, broken, out of patience or silent takes away nothing that is here: it is served on with a `Warning`, and what is not here is answered soon.
+//! An upstream that is refused, broken, out of patience or silent takes away nothing that is here:
+//! it is served on with a `Warning`, and what is not here is answered soon.
 //!
-//! A body that breaks off is gone on with, a limit that one node hears is kept by all, what is gone upstream stays if the project says so. And no
-//! node of the mesh is needed for it: without the project's primary, or without a majority that could record what it hears, the others ask the upstream themselves.
+//! A body that breaks off is gone on with, a limit that one node hears is kept by all, what is gone
+//! upstream stays if the project says so. And no node of the mesh is needed for it: without the
+//! project's primary, or without a majority that could record what it hears, the others ask the
+//! upstream themselves.
 
 use std::time::Duration;
 
@@ -11,24 +14,32 @@ use tests::complaints::Complaints;
 use tests::http::{Answer, Client};
 use tests::image::Image;
 use tests::mesh::{Mesh, UNHURRIED};
-use tests::proxies::{ALWAYS_ASK, PROJECTS, ask_manifest, make, make_project, make_registry, manifest, warned};
+use tests::proxies::{
+    ALWAYS_ASK, PROJECTS, ask_manifest, make, make_project, make_registry, manifest, warned,
+};
 use tests::repository::Repository;
 use tests::upstream::{Manner, Upstream};
 use tests::{rounds, wait};
 
 const MIB: usize = 1 << 20;
-/// No answer about an upstream that fails may take longer: ten seconds are the promise, the rest is for a busy machine.
+/// No answer about an upstream that fails may take longer: ten seconds are the promise, the rest is
+/// for a busy machine.
 const SOON: Duration = Duration::from_secs(15);
 
 #[test]
 fn a_failing_upstream_takes_away_nothing_that_is_here() {
-    let (mesh, upstream, wrong) = (Mesh::up_with(6, &ALWAYS_ASK), Upstream::start(), Complaints::default());
+    let (mesh, upstream, wrong) =
+        (Mesh::up_with(6, &ALWAYS_ASK), Upstream::start(), Complaints::default());
     make_project(&mesh.client(0), "hub", &make_registry(&mesh.client(0), &upstream));
     let primary = mesh.primary_of("hub");
-    let elsewhere = (0..6).find(|at| mesh.nodes()[*at].region != mesh.nodes()[primary].region).expect("three regions");
-    let manners = [Manner::Refuse, Manner::Answer(500), Manner::Answer(429), Manner::Silent, Manner::Page];
+    let elsewhere = (0..6)
+        .find(|at| mesh.nodes()[*at].region != mesh.nodes()[primary].region)
+        .expect("three regions");
+    let manners =
+        [Manner::Refuse, Manner::Answer(500), Manner::Answer(429), Manner::Silent, Manner::Page];
     for (number, manner) in manners.into_iter().enumerate() {
-        let (kept, moved, known, absent) = (Image::tiny(), Image::tiny(), Image::tiny(), Image::tiny());
+        let (kept, moved, known, absent) =
+            (Image::tiny(), Image::tiny(), Image::tiny(), Image::tiny());
         let name = format!("failing-{number}");
         let here = upstream.repository(&name);
         for (image, tag) in [(&kept, "latest"), (&known, "known"), (&absent, "absent")] {
@@ -36,20 +47,26 @@ fn a_failing_upstream_takes_away_nothing_that_is_here() {
         }
         for at in [primary, elsewhere] {
             let there = Repository::new(&mesh.anyone(at), &format!("hub/{name}"));
-            there.pull("latest").and_then(|_| there.resolve("known")).unwrap_or_else(|no| panic!("at {at}: {no}"));
+            there
+                .pull("latest")
+                .and_then(|_| there.resolve("known"))
+                .unwrap_or_else(|no| panic!("at {at}: {no}"));
         }
         here.push(&moved, "latest").unwrap_or_else(|no| panic!("{no}"));
 
         upstream.behave(manner);
         for at in [elsewhere, primary] {
-            let (client, what) = (mesh.anyone(at).patient_for(SOON), format!("{manner:?}, at {at}"));
+            let (client, what) =
+                (mesh.anyone(at).patient_for(SOON), format!("{manner:?}, at {at}"));
             let there = Repository::new(&client, &format!("hub/{name}"));
             for reference in ["latest", "known"] {
                 let image = if reference == "known" { &known } else { &kept };
                 match ask_manifest(&client, &name, reference).send() {
                     Err(none) => wrong.add(format!("{what}, {reference}: {none}")),
                     Ok(answer) => {
-                        wrong.unless(answer.body == image.manifest.bytes, || format!("{what}, {reference}: {answer}"));
+                        wrong.unless(answer.body == image.manifest.bytes, || {
+                            format!("{what}, {reference}: {answer}")
+                        });
                         wrong.unless(warned(&answer), || {
                             format!("{what}, {reference}: no warning: {:?}", answer.headers)
                         });
@@ -57,7 +74,9 @@ fn a_failing_upstream_takes_away_nothing_that_is_here() {
                 }
             }
             let pulled = there.pull(kept.digest());
-            wrong.unless(pulled.is_ok(), || format!("{what}, by digest: {}", pulled.expect_err("it is not ok")));
+            wrong.unless(pulled.is_ok(), || {
+                format!("{what}, by digest: {}", pulled.expect_err("it is not ok"))
+            });
             let absent = ask_manifest(&client, &name, "absent").send();
             wrong.unless_refused(&format!("{what}, what is not here"), absent, &[404, 503], &[]);
             let blob = client.get(&there.path(&format!("blobs/{}", known.blobs[1].digest)));
@@ -69,7 +88,11 @@ fn a_failing_upstream_takes_away_nothing_that_is_here() {
             wait::until_ok("the tag is fresh again", || {
                 let answer = manifest(&mesh.anyone(at), &name, "latest");
                 let fresh = answer.body == moved.manifest.bytes && !warned(&answer);
-                if fresh { Ok(()) } else { Err(format!("{manner:?}, at {at}: {answer}, {:?}", answer.headers)) }
+                if fresh {
+                    Ok(())
+                } else {
+                    Err(format!("{manner:?}, at {at}: {answer}, {:?}", answer.headers))
+                }
             });
             let there = Repository::new(&mesh.anyone(at), &format!("hub/{name}"));
             for tag in ["latest", "known", "absent"] {
@@ -91,9 +114,14 @@ fn an_upstream_that_breaks_off_is_asked_for_the_rest() {
     Repository::new(&mesh.anyone(1), "hub/torn").read_from(torn, 0, true);
     let asked = upstream.asked_for(&Method::GET, &format!("blobs/{}", torn.digest));
     assert_eq!(asked.len(), 2, "{asked:?}");
-    let from =
-        asked[1].range.as_deref().and_then(|range| range.strip_prefix("bytes=")?.split('-').next()?.parse().ok());
-    assert!(from.is_some_and(|from: usize| from > 0 && from <= 3 * MIB), "not from where it broke off: {asked:?}");
+    let from = asked[1]
+        .range
+        .as_deref()
+        .and_then(|range| range.strip_prefix("bytes=")?.split('-').next()?.parse().ok());
+    assert!(
+        from.is_some_and(|from: usize| from > 0 && from <= 3 * MIB),
+        "not from where it broke off: {asked:?}"
+    );
 
     // when nobody has the rest, the client must see that it is not the whole
     upstream.cut(3 * MIB, Manner::Answer(500));
@@ -102,13 +130,18 @@ fn an_upstream_that_breaks_off_is_asked_for_the_rest() {
     match coming.unwrap_or_else(|none| panic!("{none}")) {
         coming if coming.status == 200 => {
             let broken = coming.rest_is(&lost.bytes).expect_err("the upstream never sent the rest");
-            assert!(!broken.contains("wrong bytes") && !broken.contains("no whole answer"), "{broken}");
+            assert!(
+                !broken.contains("wrong bytes") && !broken.contains("no whole answer"),
+                "{broken}"
+            );
         }
         coming => assert_eq!(coming.status, 503, "{:?}", coming.headers),
     }
     upstream.behave(Manner::Honest);
     for at in 0..3 {
-        wait::until_ok("all of it is served again", || Repository::new(&mesh.anyone(at), "hub/torn").pull("1"));
+        wait::until_ok("all of it is served again", || {
+            Repository::new(&mesh.anyone(at), "hub/torn").pull("1")
+        });
     }
 }
 
@@ -136,7 +169,9 @@ fn what_is_gone_upstream_is_gone_here_unless_the_project_keeps_it() {
         let what = json!({"project_name": name, "registry_id": id,
             "metadata": {"public": "true", "proxy_cache_local_on_not_found": keep}});
         make(&mesh.client(0), PROJECTS, &what);
-        Repository::new(&mesh.anyone(0), &format!("{name}/app")).pull("1").unwrap_or_else(|no| panic!("{no}"));
+        Repository::new(&mesh.anyone(0), &format!("{name}/app"))
+            .pull("1")
+            .unwrap_or_else(|no| panic!("{no}"));
     }
     upstream.behave(Manner::Answer(404));
     for at in 0..3 {
@@ -149,8 +184,10 @@ fn what_is_gone_upstream_is_gone_here_unless_the_project_keeps_it() {
 
 #[test]
 fn what_an_upstream_denies_is_not_there_unless_it_is_cached() {
-    let (mesh, upstream) =
-        (Mesh::up_with(3, &[("upstreams.fresh_for", "0s"), ("upstreams.missing_for", "1h")]), Upstream::start());
+    let (mesh, upstream) = (
+        Mesh::up_with(3, &[("upstreams.fresh_for", "0s"), ("upstreams.missing_for", "1h")]),
+        Upstream::start(),
+    );
     make_project(&mesh.client(0), "hub", &make_registry(&mesh.client(0), &upstream));
     let image = Image::tiny();
     for tag in ["kept", "absent"] {
@@ -164,7 +201,10 @@ fn what_an_upstream_denies_is_not_there_unless_it_is_cached() {
             assert!(kept.body == image.manifest.bytes && warned(&kept), "{denial} at {at}: {kept}");
             let absent = manifest(&mesh.anyone(at), &format!("absent-{number}"), "1");
             assert_eq!(absent.status, 404, "{denial} at {at}: {absent}");
-            assert!(absent.to_string().contains("credential may not see it"), "{denial} at {at}: {absent}");
+            assert!(
+                absent.to_string().contains("credential may not see it"),
+                "{denial} at {at}: {absent}"
+            );
         }
         let asked = upstream.asked_for(&Method::HEAD, &format!("absent-{number}/manifests/1"));
         assert_eq!(asked.len(), 1, "{denial}: it was not remembered: {asked:?}");
@@ -174,15 +214,24 @@ fn what_an_upstream_denies_is_not_there_unless_it_is_cached() {
 
 #[test]
 fn what_an_upstream_has_and_no_cache_can_keep_is_refused_for_good_and_in_words() {
-    let (mesh, upstream) =
-        (Mesh::up_with(3, &[("upstreams.fresh_for", "0s"), ("upstreams.missing_for", "1h")]), Upstream::start());
+    let (mesh, upstream) = (
+        Mesh::up_with(3, &[("upstreams.fresh_for", "0s"), ("upstreams.missing_for", "1h")]),
+        Upstream::start(),
+    );
     make_project(&mesh.client(0), "hub", &make_registry(&mesh.client(0), &upstream));
     upstream.repository("app").push(&Image::tiny(), "1").unwrap_or_else(|no| panic!("{no}"));
     upstream.behave(Manner::Schema1);
     for at in 0..3 {
         let refused = manifest(&mesh.anyone(at), "app", "1");
-        assert_eq!((refused.status, refused.header("retry-after")), (404, None), "at {at}: {refused}");
-        assert!(refused.to_string().contains("manifest.v1+prettyjws"), "at {at}: it does not say what came: {refused}");
+        assert_eq!(
+            (refused.status, refused.header("retry-after")),
+            (404, None),
+            "at {at}: {refused}"
+        );
+        assert!(
+            refused.to_string().contains("manifest.v1+prettyjws"),
+            "at {at}: it does not say what came: {refused}"
+        );
     }
     // an answer that no registry means so is no verdict
     upstream.behave(Manner::Page);
@@ -195,7 +244,13 @@ fn a_layer_that_another_registry_gave_is_believed_by_its_bytes_where_a_head_deni
     let mesh = Mesh::up_with(3, &UNHURRIED);
     let (first, second) = (Upstream::start(), Upstream::start());
     for (name, upstream) in [("one", &first), ("two", &second)] {
-        tests::proxies::create_proxy(&mesh.client(0), name, "docker-registry", upstream.url(), true);
+        tests::proxies::create_proxy(
+            &mesh.client(0),
+            name,
+            "docker-registry",
+            upstream.url(),
+            true,
+        );
     }
     let image = Image::random(&[3 * MIB]);
     for upstream in [&first, &second] {
@@ -204,11 +259,14 @@ fn a_layer_that_another_registry_gave_is_believed_by_its_bytes_where_a_head_deni
     let secret = Image::tiny();
     first.repository("secret").push(&secret, "1").unwrap_or_else(|no| panic!("{no}"));
     for (name, repository) in [("one/app", "app"), ("one/secret", "secret")] {
-        Repository::new(&mesh.anyone(0), name).pull("1").unwrap_or_else(|no| panic!("{repository}: {no}"));
+        Repository::new(&mesh.anyone(0), name)
+            .pull("1")
+            .unwrap_or_else(|no| panic!("{repository}: {no}"));
     }
     second.behave(Manner::DeniesBlobs);
     for at in 0..3 {
-        let there = Repository::new(&mesh.anyone(at).patient_for(Duration::from_secs(60)), "two/app");
+        let there =
+            Repository::new(&mesh.anyone(at).patient_for(Duration::from_secs(60)), "two/app");
         wait::until_ok("the image is pulled from the second registry", || there.pull("1"));
         // what the second registry does not give is not served because the first one gave it
         let theirs = there.client().get(&there.path(&format!("blobs/{}", secret.blobs[1].digest)));
@@ -228,7 +286,8 @@ fn a_limit_that_one_node_hears_is_kept_by_all_of_them() {
     for (n, name) in names.iter().enumerate() {
         make_project(&mesh.client(n % 3), name, &id);
     }
-    let primaries: std::collections::BTreeSet<usize> = names.iter().map(|name| mesh.primary_of(name)).collect();
+    let primaries: std::collections::BTreeSet<usize> =
+        names.iter().map(|name| mesh.primary_of(name)).collect();
     assert!(primaries.len() > 1, "one node is primary of every project: {primaries:?}");
     upstream.behave(Manner::Answer(503));
     let first = any_answer(&mesh.anyone(0), "/v2/hub-0/app/manifests/1");
@@ -254,7 +313,11 @@ fn a_limit_that_one_node_hears_is_kept_by_all_of_them() {
     let heard = (0..3).filter(|at| {
         let status = mesh.status(*at).unwrap_or_else(|none| panic!("{none}"));
         let told = &status["upstreams"][0];
-        assert!(told["url"] == upstream.url() && told["paused_seconds"].is_u64(), "at {at}: {}", status["upstreams"]);
+        assert!(
+            told["url"] == upstream.url() && told["paused_seconds"].is_u64(),
+            "at {at}: {}",
+            status["upstreams"]
+        );
         let counted = any_answer(&mesh.anyone(*at), "/metrics");
         let host = upstream.url().trim_start_matches("http://").to_owned();
         let label = format!("atoll_upstream_requests_total{{registry=\"{host}\",status=\"429\"}}");
@@ -279,10 +342,13 @@ fn without_the_primary_the_others_ask_the_upstream_themselves() {
         for (image, tag) in [(&kept, "kept"), (&lonely, "lonely"), (&cold, "cold")] {
             upstream.repository(&name).push(image, tag).unwrap_or_else(|no| panic!("{no}"));
         }
-        let at = |at: usize| Repository::new(&mesh.anyone(at).patient_for(SOON), &format!("hub/{name}"));
-        // a busy machine may take longer than a client is let wait for what nobody has asked for yet
-        let pulled =
-            |node: usize, tag: &str| wait::until_ok(&format!("{tag} is pulled at {node}"), || at(node).pull(tag));
+        let at =
+            |at: usize| Repository::new(&mesh.anyone(at).patient_for(SOON), &format!("hub/{name}"));
+        // a busy machine may take longer than a client is let wait for what nobody has asked for
+        // yet
+        let pulled = |node: usize, tag: &str| {
+            wait::until_ok(&format!("{tag} is pulled at {node}"), || at(node).pull(tag))
+        };
         for node in 0..6 {
             pulled(node, "kept");
         }
@@ -294,8 +360,14 @@ fn without_the_primary_the_others_ask_the_upstream_themselves() {
                 for (image, tag) in [(&kept, "kept"), (&cold, "cold"), (&lonely, "lonely")] {
                     for reference in [tag, image.digest()] {
                         let found = at(node).pull(reference);
-                        let found = found.unwrap_or_else(|no| panic!("round {round}, {time}: {tag} at {node}: {no}"));
-                        assert_eq!(found.digest, image.digest(), "round {round}, {time}: {tag} at {node}");
+                        let found = found.unwrap_or_else(|no| {
+                            panic!("round {round}, {time}: {tag} at {node}: {no}")
+                        });
+                        assert_eq!(
+                            found.digest,
+                            image.digest(),
+                            "round {round}, {time}: {tag} at {node}"
+                        );
                     }
                 }
             }
@@ -304,7 +376,9 @@ fn without_the_primary_the_others_ask_the_upstream_themselves() {
         mesh.start(victim);
         mesh.wait_ready(victim);
         for tag in ["kept", "cold", "lonely"] {
-            at(victim).pull(tag).unwrap_or_else(|no| panic!("round {round}: {tag} at the returned {victim}: {no}"));
+            at(victim)
+                .pull(tag)
+                .unwrap_or_else(|no| panic!("round {round}: {tag} at the returned {victim}: {no}"));
         }
     }
 }
@@ -330,10 +404,13 @@ fn a_primary_without_a_majority_hands_on_what_the_upstream_says() {
             let found = here.pull(tag).unwrap_or_else(|no| panic!("{time}: {tag}: {no}"));
             assert_eq!(found.digest, image.digest(), "{time}: {tag}");
         }
-        wait::until("it knows that it is alone", || warned(&manifest(&client, "app", kept.digest())).then_some(()));
+        wait::until("it knows that it is alone", || {
+            warned(&manifest(&client, "app", kept.digest())).then_some(())
+        });
     }
     let cold = manifest(&client, "app", "cold");
-    let direct = cold.headers.get("warning").is_some_and(|value| value.as_bytes().starts_with(b"199"));
+    let direct =
+        cold.headers.get("warning").is_some_and(|value| value.as_bytes().starts_with(b"199"));
     assert!(cold.status == 200 && direct, "{cold}: {:?}", cold.headers);
     upstream.behave(Manner::Page);
     let stale = manifest(&client, "app", "kept");

@@ -1,6 +1,8 @@
-//! Another registry is what the administrator made it, at every node: its secret is shown and lies nowhere, and no more of it is asked or given out than is allowed.
+//! Another registry is what the administrator made it, at every node: its secret is shown and lies
+//! nowhere, and no more of it is asked or given out than is allowed.
 //!
-//! A proxy project takes no pushes, lets through what its patterns say, and has nothing that only others have put into the mesh.
+//! A proxy project takes no pushes, lets through what its patterns say, and has nothing that only
+//! others have put into the mesh.
 
 use http::Method;
 use serde_json::json;
@@ -8,7 +10,9 @@ use tests::complaints::Complaints;
 use tests::http::{Answer, Client};
 use tests::image::{Image, MANIFEST, digest, random_bytes};
 use tests::mesh::Mesh;
-use tests::proxies::{PROJECTS, REGISTRIES, ask_manifest, id_of, make, make_project, make_registry, manifest};
+use tests::proxies::{
+    PROJECTS, REGISTRIES, ask_manifest, id_of, make, make_project, make_registry, manifest,
+};
 use tests::repository::Repository;
 use tests::upstream::Upstream;
 use tests::wait;
@@ -25,16 +29,29 @@ fn registries_are_made_shown_and_taken_away_at_every_node() {
     wrong.unless(place.starts_with(&format!("{REGISTRIES}/")), || format!("a registry at {place}"));
     for at in 0..3 {
         let all = get(&mesh.client(at), REGISTRIES);
-        let listed = all.json().as_array().and_then(|all| all.iter().find(|one| one["name"] == "up").cloned());
+        let listed = all
+            .json()
+            .as_array()
+            .and_then(|all| all.iter().find(|one| one["name"] == "up").cloned());
         let one = get(&mesh.client(at), &place);
-        for (told, shown) in [("in the list", listed.unwrap_or_default()), ("by itself", one.json())] {
-            let right = shown["id"] == id && shown["url"] == upstream.url() && shown["type"] == "docker-registry";
+        for (told, shown) in
+            [("in the list", listed.unwrap_or_default()), ("by itself", one.json())]
+        {
+            let right = shown["id"] == id
+                && shown["url"] == upstream.url()
+                && shown["type"] == "docker-registry";
             wrong.unless(right && shown["name"] == "up", || format!("{told} at {at}: {shown}"));
         }
-        let quiet = !all.to_string().contains(&secret) && !String::from_utf8_lossy(&one.body).contains(&secret);
+        let quiet = !all.to_string().contains(&secret)
+            && !String::from_utf8_lossy(&one.body).contains(&secret);
         wrong.unless(quiet, || format!("the secret is shown at {at}"));
         let anyone = mesh.anyone(at).get(REGISTRIES);
-        wrong.unless_refused(&format!("registries for anyone at {at}"), anyone, &[401], &["UNAUTHORIZED"]);
+        wrong.unless_refused(
+            &format!("registries for anyone at {at}"),
+            anyone,
+            &[401],
+            &["UNAUTHORIZED"],
+        );
         let again = mesh.client(at).send_json(Method::POST, REGISTRIES, &what);
         wrong.unless_refused(&format!("the same name at {at}"), again, &[409], &["CONFLICT"]);
     }
@@ -42,22 +59,32 @@ fn registries_are_made_shown_and_taken_away_at_every_node() {
     let nonsense = mesh.client(0).send_json(Method::POST, REGISTRIES, &nonsense);
     wrong.unless_refused("a URL that is none of a registry", nonsense, &[400], &[]);
     let unchecked = json!({"name": "unchecked", "url": upstream.url().replace("http://", "https://"), "type": "docker-registry", "insecure": true});
-    let unchecked =
-        mesh.client(0).send_json(Method::POST, REGISTRIES, &unchecked).unwrap_or_else(|none| panic!("{none}"));
+    let unchecked = mesh
+        .client(0)
+        .send_json(Method::POST, REGISTRIES, &unchecked)
+        .unwrap_or_else(|none| panic!("{none}"));
     let told = unchecked.envelope().map(|(_, message)| message).unwrap_or_default();
-    wrong.unless(unchecked.status == 400 && told.contains("upstreams.ca"), || format!("{unchecked}"));
+    wrong.unless(unchecked.status == 400 && told.contains("upstreams.ca"), || {
+        format!("{unchecked}")
+    });
     let elsewhere = |name: &str, key: &str| {
         let what = json!({"name": name, "url": upstream.url(), "type": "aws-ecr",
             "credential": {"access_key": key, "access_secret": secret}});
-        mesh.client(0).send_json(Method::POST, REGISTRIES, &what).unwrap_or_else(|none| panic!("{name}: {none}"))
+        mesh.client(0)
+            .send_json(Method::POST, REGISTRIES, &what)
+            .unwrap_or_else(|none| panic!("{name}: {none}"))
     };
     let refused = elsewhere("ecr", "AKIDEXAMPLE");
     let told = refused.envelope().map(|(_, message)| message).unwrap_or_default();
-    let in_words = told.contains("https://ACCOUNT.dkr.ecr.REGION.amazonaws.com") && !told.contains(&secret);
-    wrong.unless(refused.status == 400 && in_words, || format!("an AWS access key for another host: {refused}"));
+    let in_words =
+        told.contains("https://ACCOUNT.dkr.ecr.REGION.amazonaws.com") && !told.contains(&secret);
+    wrong.unless(refused.status == 400 && in_words, || {
+        format!("an AWS access key for another host: {refused}")
+    });
     let ready = elsewhere("ready", "AWS");
     wrong.unless(ready.status == 201, || format!("a password that AWS has given out: {ready}"));
-    let nowhere = json!({"project_name": "nowhere", "registry_id": 987_654, "metadata": {"public": "true"}});
+    let nowhere =
+        json!({"project_name": "nowhere", "registry_id": 987_654, "metadata": {"public": "true"}});
     let nowhere = mesh.client(0).send_json(Method::POST, PROJECTS, &nowhere);
     wrong.unless_refused("a project of a registry that is not there", nowhere, &[400, 404], &[]);
 
@@ -66,21 +93,31 @@ fn registries_are_made_shown_and_taken_away_at_every_node() {
     let image = Image::tiny();
     upstream.repository("app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
     for at in 0..3 {
-        let found = Repository::new(&mesh.anyone(at), "hub/app").pull("1").unwrap_or_else(|no| panic!("at {at}: {no}"));
+        let found = Repository::new(&mesh.anyone(at), "hub/app")
+            .pull("1")
+            .unwrap_or_else(|no| panic!("at {at}: {no}"));
         assert_eq!(found.digest, image.digest());
         let shown = get(&mesh.client(at), &format!("{PROJECTS}/hub")).json();
         wrong.unless(shown["registry_id"] == id, || format!("the project at {at}: {shown}"));
-        let log = std::fs::read_to_string(mesh.nodes()[at].data.join("atoll.log")).unwrap_or_default();
+        let log =
+            std::fs::read_to_string(mesh.nodes()[at].data.join("atoll.log")).unwrap_or_default();
         wrong.unless(!log.contains(&secret), || format!("the secret is in the log of {at}"));
     }
 
-    let empty =
-        make(&mesh.client(0), REGISTRIES, &json!({"name": "two", "url": upstream.url(), "type": "docker-registry"}));
+    let empty = make(
+        &mesh.client(0),
+        REGISTRIES,
+        &json!({"name": "two", "url": upstream.url(), "type": "docker-registry"}),
+    );
     make_project(&mesh.client(0), "idle", &id_of(&empty));
     let used = mesh.client(1).ask(Method::DELETE, &empty).send();
     wrong.unless_refused("taking away a registry in use", used, &[412], &["PRECONDITION"]);
     for (at, what) in [(2, format!("{PROJECTS}/idle")), (1, empty.clone())] {
-        let gone = mesh.client(at).ask(Method::DELETE, &what).send().unwrap_or_else(|none| panic!("{what}: {none}"));
+        let gone = mesh
+            .client(at)
+            .ask(Method::DELETE, &what)
+            .send()
+            .unwrap_or_else(|none| panic!("{what}: {none}"));
         wrong.unless(gone.status == 200, || format!("DELETE {what}: {gone}"));
     }
     for at in 0..3 {
@@ -96,7 +133,10 @@ fn a_registry_that_is_changed_is_another_to_every_node_at_once() {
     let images = [0, 1].map(|_| Image::tiny());
     for (number, upstream) in [&first, &second].into_iter().enumerate() {
         for name in ["app", "late"] {
-            upstream.repository(name).push(&images[number], "1").unwrap_or_else(|no| panic!("{no}"));
+            upstream
+                .repository(name)
+                .push(&images[number], "1")
+                .unwrap_or_else(|no| panic!("{no}"));
         }
     }
     first.demand("robot", &secrets[0]);
@@ -106,7 +146,8 @@ fn a_registry_that_is_changed_is_another_to_every_node_at_once() {
     make_project(&mesh.client(0), "hub", &id_of(&place));
     let pull = |at: usize, name: &str| {
         let there = Repository::new(&mesh.anyone(at), &format!("hub/{name}"));
-        // on a busy machine an upstream may be late: that is said, and the answer is there the next time
+        // on a busy machine an upstream may be late: that is said, and the answer is there the next
+        // time
         wait::until_ok(&format!("{name} is pulled at {at}"), || there.pull("1")).digest
     };
     (0..3).for_each(|at| assert_eq!(pull(at, "app"), images[0].digest()));
@@ -125,7 +166,8 @@ fn a_registry_that_is_changed_is_another_to_every_node_at_once() {
         wrong.unless(pull(at, "late") == images[0].digest(), || format!("another image at {at}"));
     }
 
-    // another address, in the form that Terraform's provider sends: nothing that the first one said or was shown counts any more
+    // another address, in the form that Terraform's provider sends: nothing that the first one said
+    // or was shown counts any more
     let moved = json!({"name": "moved", "url": second.url(), "type": "docker-registry", "description": "elsewhere",
         "credential": {"type": "basic", "access_key": "other", "access_secret": secrets[0]}});
     second.demand("other", &secrets[0]);
@@ -133,22 +175,41 @@ fn a_registry_that_is_changed_is_another_to_every_node_at_once() {
     wrong.unless(changed.status == 200, || format!("{changed}"));
     first.forget();
     for at in 0..3 {
-        wrong.unless(pull(at, "app") == images[1].digest(), || format!("the image of the old address at {at}"));
+        wrong.unless(pull(at, "app") == images[1].digest(), || {
+            format!("the image of the old address at {at}")
+        });
         let shown = get(&mesh.client(at), &place);
         let one = shown.json();
-        let right = one["name"] == "moved" && one["description"] == "elsewhere" && one["url"] == second.url();
-        wrong.unless(right && one["credential"]["access_key"] == "other", || format!("shown at {at}: {one}"));
+        let right = one["name"] == "moved"
+            && one["description"] == "elsewhere"
+            && one["url"] == second.url();
+        wrong.unless(right && one["credential"]["access_key"] == "other", || {
+            format!("shown at {at}: {one}")
+        });
         let body = String::from_utf8_lossy(&shown.body).into_owned();
-        wrong.unless(secrets.iter().all(|s| !body.contains(s)), || format!("a secret is shown at {at}"));
+        wrong.unless(secrets.iter().all(|s| !body.contains(s)), || {
+            format!("a secret is shown at {at}")
+        });
     }
-    wrong.unless(first.asked().is_empty(), || format!("the old address was asked: {:?}", first.asked()));
+    wrong.unless(first.asked().is_empty(), || {
+        format!("the old address was asked: {:?}", first.asked())
+    });
 
-    make(&mesh.client(0), REGISTRIES, &json!({"name": "two", "url": first.url(), "type": "docker-registry"}));
+    make(
+        &mesh.client(0),
+        REGISTRIES,
+        &json!({"name": "two", "url": first.url(), "type": "docker-registry"}),
+    );
     let taken = mesh.client(0).send_json(Method::PUT, &place, &json!({"name": "two"}));
     wrong.unless_refused("a name that is taken", taken, &[409], &["CONFLICT"]);
-    let nonsense = mesh.client(0).send_json(Method::PUT, &place, &json!({"url": "file:///etc/passwd"}));
+    let nonsense =
+        mesh.client(0).send_json(Method::PUT, &place, &json!({"url": "file:///etc/passwd"}));
     wrong.unless_refused("a URL that is none of a registry", nonsense, &[400], &["BAD_REQUEST"]);
-    let nowhere = mesh.client(0).send_json(Method::PUT, &format!("{REGISTRIES}/987654"), &json!({"name": "x"}));
+    let nowhere = mesh.client(0).send_json(
+        Method::PUT,
+        &format!("{REGISTRIES}/987654"),
+        &json!({"name": "x"}),
+    );
     wrong.unless_refused("a registry that is not there", nowhere, &[404], &[]);
 }
 
@@ -159,22 +220,37 @@ fn a_cache_goes_when_it_is_deleted_and_images_of_our_own_do_not() {
     for name in ["app", "team/app"] {
         upstream.repository(name).push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
     }
-    let place =
-        make(&mesh.client(0), REGISTRIES, &json!({"name": "up", "url": upstream.url(), "type": "docker-registry"}));
+    let place = make(
+        &mesh.client(0),
+        REGISTRIES,
+        &json!({"name": "up", "url": upstream.url(), "type": "docker-registry"}),
+    );
     mesh.create_project("team", true, 2);
     mesh.repository(0, "team/ours").push(&ours, "1").unwrap_or_else(|no| panic!("{no}"));
     for round in 0..2 {
         make_project(&mesh.client(round), "hub", &id_of(&place));
         for at in 0..3 {
             for name in ["hub/app", "hub/team/app"] {
-                Repository::new(&mesh.anyone(at), name).pull("1").unwrap_or_else(|no| panic!("{name} at {at}: {no}"));
+                Repository::new(&mesh.anyone(at), name)
+                    .pull("1")
+                    .unwrap_or_else(|no| panic!("{name} at {at}: {no}"));
             }
         }
         let project = format!("{PROJECTS}/hub");
-        let gone = mesh.client(2 - round).ask(Method::DELETE, &project).send().unwrap_or_else(|none| panic!("{none}"));
-        wrong.unless(gone.status == 200, || format!("a cache that was used, round {round}: {gone}"));
+        let gone = mesh
+            .client(2 - round)
+            .ask(Method::DELETE, &project)
+            .send()
+            .unwrap_or_else(|none| panic!("{none}"));
+        wrong
+            .unless(gone.status == 200, || format!("a cache that was used, round {round}: {gone}"));
         for at in 0..3 {
-            wrong.unless_refused("a cache that is gone", mesh.client(at).get(&project), &[404], &["NAME_UNKNOWN"]);
+            wrong.unless_refused(
+                "a cache that is gone",
+                mesh.client(at).get(&project),
+                &[404],
+                &["NAME_UNKNOWN"],
+            );
             let pulled = mesh.client(at).get("/v2/hub/app/manifests/1");
             wrong.unless_refused("an image of it", pulled, &[404], &["NAME_UNKNOWN"]);
         }
@@ -182,37 +258,50 @@ fn a_cache_goes_when_it_is_deleted_and_images_of_our_own_do_not() {
     let kept = mesh.client(1).ask(Method::DELETE, &format!("{PROJECTS}/team")).send();
     wrong.unless_refused("a project with images of our own", kept, &[412], &["PRECONDITION"]);
     mesh.repository(2, "team/ours").pull("1").unwrap_or_else(|no| panic!("{no}"));
-    let registry = mesh.client(1).ask(Method::DELETE, &place).send().unwrap_or_else(|none| panic!("{none}"));
-    wrong.unless(registry.status == 200, || format!("the registry, which nobody uses any more: {registry}"));
+    let registry =
+        mesh.client(1).ask(Method::DELETE, &place).send().unwrap_or_else(|none| panic!("{none}"));
+    wrong.unless(registry.status == 200, || {
+        format!("the registry, which nobody uses any more: {registry}")
+    });
 }
 
 #[test]
 fn projects_have_numbers_and_pages_and_keep_what_is_written_about_them() {
     let (mesh, wrong) = (Mesh::up(3), Complaints::default());
-    let metadata = json!({"public": "true", "auto_scan": "true", "severity": "low", "prevent_vul": "false"});
+    let metadata =
+        json!({"public": "true", "auto_scan": "true", "severity": "low", "prevent_vul": "false"});
     let what = json!({"project_name": "api-gateway", "metadata": metadata});
     let place = make(&mesh.client(1), PROJECTS, &what);
     let number = id_of(&place);
     wrong.unless(place == format!("{PROJECTS}/{number}"), || format!("a project at {place}"));
     let settled = json!({"metadata": {"auto_scan": "false", "public": "true"}});
-    let changed = mesh.client(2).send_json(Method::PUT, &place, &settled).unwrap_or_else(|none| panic!("{none}"));
+    let changed = mesh
+        .client(2)
+        .send_json(Method::PUT, &place, &settled)
+        .unwrap_or_else(|none| panic!("{none}"));
     wrong.unless(changed.status == 200, || format!("changed by its number: {changed}"));
     for at in 0..3 {
         for path in [place.clone(), format!("{PROJECTS}/api-gateway")] {
             let shown = get(&mesh.client(at), &path).json();
             let right = shown["project_id"] == number && shown["name"] == "api-gateway";
             let kept = &shown["metadata"];
-            let kept = kept["auto_scan"] == "false" && kept["severity"] == "low" && kept["prevent_vul"] == "false";
+            let kept = kept["auto_scan"] == "false"
+                && kept["severity"] == "low"
+                && kept["prevent_vul"] == "false";
             wrong.unless(right && kept, || format!("{path} at {at}: {shown}"));
         }
     }
 
-    // a name that is another project's number: the number goes before, unless the client says what it writes
+    // a name that is another project's number: the number goes before, unless the client says what
+    // it writes
     let digits = number.to_string();
     make(&mesh.client(0), PROJECTS, &json!({"project_name": digits}));
     let shown = get(&mesh.client(1), &format!("{PROJECTS}/{digits}")).json();
     wrong.unless(shown["name"] == "api-gateway", || format!("by number: {shown}"));
-    let by_name = mesh.client(1).ask(Method::GET, &format!("{PROJECTS}/{digits}")).header("x-is-resource-name", "true");
+    let by_name = mesh
+        .client(1)
+        .ask(Method::GET, &format!("{PROJECTS}/{digits}"))
+        .header("x-is-resource-name", "true");
     let by_name = by_name.send().unwrap_or_else(|none| panic!("{none}"));
     wrong.unless(by_name.json()["name"] == digits.as_str(), || format!("by name: {by_name}"));
 
@@ -224,7 +313,9 @@ fn projects_have_numbers_and_pages_and_keep_what_is_written_about_them() {
             let listed = get(&mesh.client(at), &format!("{PROJECTS}?page={page}"));
             let found = listed.json().as_array().cloned().unwrap_or_default();
             wrong.unless(found.len() <= 10, || format!("page {page} at {at} has {}", found.len()));
-            wrong.unless(listed.header("x-total-count") == Some("15"), || format!("{:?}", listed.headers));
+            wrong.unless(listed.header("x-total-count") == Some("15"), || {
+                format!("{:?}", listed.headers)
+            });
             if found.is_empty() {
                 break;
             }
@@ -234,32 +325,51 @@ fn projects_have_numbers_and_pages_and_keep_what_is_written_about_them() {
         wrong.unless(names.len() == 15, || format!("listed at {at}: {names:?}"));
         let some = get(&mesh.client(at), &format!("{PROJECTS}?name=many-1&page_size=2"));
         let right = some.json().as_array().is_some_and(|found| found.len() == 2);
-        wrong.unless(right && some.header("x-total-count") == Some("3"), || format!("by name at {at}: {some}"));
+        wrong.unless(right && some.header("x-total-count") == Some("3"), || {
+            format!("by name at {at}: {some}")
+        });
     }
     let registries = get(&mesh.client(0), REGISTRIES);
-    wrong.unless(registries.header("x-total-count") == Some("0"), || format!("{:?}", registries.headers));
-    let gone = mesh.client(0).ask(Method::DELETE, &place).send().unwrap_or_else(|none| panic!("{none}"));
+    wrong.unless(registries.header("x-total-count") == Some("0"), || {
+        format!("{:?}", registries.headers)
+    });
+    let gone =
+        mesh.client(0).ask(Method::DELETE, &place).send().unwrap_or_else(|none| panic!("{none}"));
     wrong.unless(gone.status == 200, || format!("deleted by its number: {gone}"));
-    wrong.unless_refused("what was deleted", mesh.client(2).get(&format!("{PROJECTS}/api-gateway")), &[404], &[]);
+    wrong.unless_refused(
+        "what was deleted",
+        mesh.client(2).get(&format!("{PROJECTS}/api-gateway")),
+        &[404],
+        &[],
+    );
 }
 
 #[test]
 fn an_upstream_on_loopback_is_not_touched_unless_it_is_allowed() {
-    let (mesh, upstream) = (Mesh::up_with(3, &[("upstreams.allow_loopback", "false")]), Upstream::start());
+    let (mesh, upstream) =
+        (Mesh::up_with(3, &[("upstreams.allow_loopback", "false")]), Upstream::start());
     upstream.repository("app").push(&Image::tiny(), "1").unwrap_or_else(|no| panic!("{no}"));
-    for (name, url) in
-        [("plain", upstream.url().to_owned()), ("named", upstream.url().replace("127.0.0.1", "localhost"))]
-    {
+    for (name, url) in [
+        ("plain", upstream.url().to_owned()),
+        ("named", upstream.url().replace("127.0.0.1", "localhost")),
+    ] {
         let what = json!({"name": name, "url": url, "type": "docker-registry"});
-        let made = mesh.client(0).send_json(Method::POST, REGISTRIES, &what).unwrap_or_else(|none| panic!("{none}"));
+        let made = mesh
+            .client(0)
+            .send_json(Method::POST, REGISTRIES, &what)
+            .unwrap_or_else(|none| panic!("{none}"));
         if made.status == 201 {
             let id = id_of(made.header("location").expect("what is made has a location"));
             make_project(&mesh.client(0), name, &id);
             for at in 0..3 {
                 let path = format!("/v2/{name}/app/manifests/1");
-                let answer = mesh.anyone(at).ask(Method::GET, &path).header("accept", MANIFEST).send();
+                let answer =
+                    mesh.anyone(at).ask(Method::GET, &path).header("accept", MANIFEST).send();
                 let answer = answer.unwrap_or_else(|none| panic!("{url} at {at}: {none}"));
-                assert!(answer.status >= 400 && answer.envelope().is_some(), "{url} at {at}: {answer}");
+                assert!(
+                    answer.status >= 400 && answer.envelope().is_some(),
+                    "{url} at {at}: {answer}"
+                );
             }
         } else {
             assert_eq!(made.status, 400, "{url}: {made}");
@@ -281,16 +391,32 @@ fn patterns_decide_what_of_the_upstream_is_there() {
     make(&mesh.client(0), PROJECTS, &what);
     for at in 0..3 {
         let anyone = mesh.anyone(at);
-        for (name, served) in [("library/app", true), ("team/app", true), ("team/secret", false), ("other/app", false)]
-        {
+        for (name, served) in [
+            ("library/app", true),
+            ("team/app", true),
+            ("team/secret", false),
+            ("other/app", false),
+        ] {
             let there = format!("hub/{name}");
             let blob = anyone.get(&format!("/v2/{there}/blobs/{}", image.blobs[0].digest));
             if served {
-                Repository::new(&anyone, &there).pull("1").unwrap_or_else(|no| panic!("{there} at {at}: {no}"));
+                Repository::new(&anyone, &there)
+                    .pull("1")
+                    .unwrap_or_else(|no| panic!("{there} at {at}: {no}"));
             } else {
                 let tag = ask_manifest(&anyone, name, "1").send();
-                wrong.unless_refused(&format!("{there} at {at}"), tag, &[404], &["MANIFEST_UNKNOWN"]);
-                wrong.unless_refused(&format!("a blob of {there} at {at}"), blob, &[404], &["BLOB_UNKNOWN"]);
+                wrong.unless_refused(
+                    &format!("{there} at {at}"),
+                    tag,
+                    &[404],
+                    &["MANIFEST_UNKNOWN"],
+                );
+                wrong.unless_refused(
+                    &format!("a blob of {there} at {at}"),
+                    blob,
+                    &[404],
+                    &["BLOB_UNKNOWN"],
+                );
             }
         }
     }
@@ -302,7 +428,9 @@ fn patterns_decide_what_of_the_upstream_is_there() {
     let change = json!({"metadata": {"proxy_cache_deny_pattern": ""}});
     let changed = mesh.client(1).send_json(Method::PUT, &format!("{PROJECTS}/hub"), &change);
     assert_eq!(changed.unwrap_or_else(|none| panic!("{none}")).status, 200);
-    Repository::new(&mesh.anyone(2), "hub/team/secret").pull("1").unwrap_or_else(|no| panic!("{no}"));
+    Repository::new(&mesh.anyone(2), "hub/team/secret")
+        .pull("1")
+        .unwrap_or_else(|no| panic!("{no}"));
     let nonsense = json!({"metadata": {"proxy_cache_filter_pattern": "a{b"}});
     let nonsense = mesh.client(1).send_json(Method::PUT, &format!("{PROJECTS}/hub"), &nonsense);
     wrong.unless_refused("a pattern with an open brace", nonsense, &[400], &[]);
@@ -336,20 +464,40 @@ fn a_proxy_project_takes_nothing_and_has_what_its_upstream_has() {
             } else {
                 ask.send()
             };
-            let said = answer.as_ref().ok().and_then(Answer::envelope).map(|(_, message)| message).unwrap_or_default();
-            wrong.unless(said.contains("can not push artifact to a proxy project"), || format!("{named}: '{said}'"));
+            let said = answer
+                .as_ref()
+                .ok()
+                .and_then(Answer::envelope)
+                .map(|(_, message)| message)
+                .unwrap_or_default();
+            wrong.unless(said.contains("can not push artifact to a proxy project"), || {
+                format!("{named}: '{said}'")
+            });
             wrong.unless_refused(&named, answer, &[403], &["DENIED"]);
         }
         for (repository, reference) in [("app", "2"), ("app", nothing.as_str()), ("no/such", "1")] {
             let answer = Ok(manifest(&mesh.anyone(at), repository, reference));
-            wrong.unless_refused(&format!("{repository}:{reference} at {at}"), answer, &[404], &["MANIFEST_UNKNOWN"]);
+            wrong.unless_refused(
+                &format!("{repository}:{reference} at {at}"),
+                answer,
+                &[404],
+                &["MANIFEST_UNKNOWN"],
+            );
         }
         let blob = mesh.anyone(at).get(&format!("/v2/hub/app/blobs/{nothing}"));
-        wrong.unless_refused(&format!("a blob that is nowhere, at {at}"), blob, &[404], &["BLOB_UNKNOWN"]);
-        // what others have put into the mesh is not of this project: who may not read it there must not get it here
+        wrong.unless_refused(
+            &format!("a blob that is nowhere, at {at}"),
+            blob,
+            &[404],
+            &["BLOB_UNKNOWN"],
+        );
+        // what others have put into the mesh is not of this project: who may not read it there must
+        // not get it here
         for method in [Method::GET, Method::HEAD] {
-            let blob =
-                mesh.anyone(at).ask(method.clone(), &format!("/v2/hub/app/blobs/{}", ours.blobs[1].digest)).send();
+            let blob = mesh
+                .anyone(at)
+                .ask(method.clone(), &format!("/v2/hub/app/blobs/{}", ours.blobs[1].digest))
+                .send();
             let blob = blob.unwrap_or_else(|none| panic!("at {at}: {none}"));
             wrong.unless(blob.status == 404, || {
                 format!("{method} of a private project's blob at {at}: {}", blob.status)
@@ -359,7 +507,9 @@ fn a_proxy_project_takes_nothing_and_has_what_its_upstream_has() {
         wrong.unless(theirs == 404, || format!("a private project's manifest at {at}: {theirs}"));
         there.pull("1").unwrap_or_else(|no| panic!("at {at}: {no}"));
     }
-    assert!(upstream.repository("app").resolve("1").is_ok_and(|found| found.digest == image.digest()));
+    assert!(
+        upstream.repository("app").resolve("1").is_ok_and(|found| found.digest == image.digest())
+    );
 }
 
 #[test]
@@ -404,7 +554,9 @@ fn a_secret_of_an_upstream_lies_nowhere_in_the_clear() {
         "credential": {"access_key": "robot", "access_secret": secret}});
     make_project(&mesh.client(0), "hub", &id_of(&make(&mesh.client(1), REGISTRIES, &what)));
     for at in 0..3 {
-        Repository::new(&mesh.anyone(at), "hub/app").pull("1").unwrap_or_else(|no| panic!("at {at}: {no}"));
+        Repository::new(&mesh.anyone(at), "hub/app")
+            .pull("1")
+            .unwrap_or_else(|no| panic!("at {at}: {no}"));
     }
     let mut folders = vec![mesh.folder().to_owned()];
     let mut seen = 0;
@@ -424,7 +576,8 @@ fn a_secret_of_an_upstream_lies_nowhere_in_the_clear() {
 }
 
 fn get(client: &Client, path: &str) -> Answer {
-    let answer = client.get(path).unwrap_or_else(|none| panic!("{path} at {}: {none}", client.authority()));
+    let answer =
+        client.get(path).unwrap_or_else(|none| panic!("{path} at {}: {none}", client.authority()));
     assert_eq!(answer.status, 200, "{path} at {}: {answer}", client.authority());
     answer
 }

@@ -1,7 +1,8 @@
-//! Nodes restarted one after the other, as for an upgrade, cost nobody a pull and lose nothing that was acknowledged.
+//! Nodes restarted one after the other, as for an upgrade, cost nobody a pull and lose nothing that
+//! was acknowledged.
 //!
-//! SIGTERM is not a crash: what is under way on that node ends well, and the others take its work over. A push may have to be
-//! tried again; a pull through a node that runs may not.
+//! SIGTERM is not a crash: what is under way on that node ends well, and the others take its work
+//! over. A push may have to be tried again; a pull through a node that runs may not.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
@@ -34,7 +35,9 @@ fn a_rolling_restart_under_load_costs_no_pull_and_no_acknowledged_push() {
                 beside.spawn(move || {
                     while !over.load(Ordering::Relaxed) {
                         let found = mesh.repository(at, "demo/held").pull("1");
-                        let found = found.unwrap_or_else(|no| panic!("round {round}: a pull failed at {at}: {no}"));
+                        let found = found.unwrap_or_else(|no| {
+                            panic!("round {round}: a pull failed at {at}: {no}")
+                        });
                         assert_eq!(found.digest, held.digest());
                         pulls.fetch_add(1, Ordering::Relaxed);
                     }
@@ -60,7 +63,8 @@ fn a_rolling_restart_under_load_costs_no_pull_and_no_acknowledged_push() {
     for at in 0..3 {
         for (tag, digest) in &acknowledged {
             let found = mesh.repository(at, "demo/rolled").pull(tag);
-            let found = found.unwrap_or_else(|no| panic!("{tag} was acknowledged, {at} has lost it: {no}"));
+            let found =
+                found.unwrap_or_else(|no| panic!("{tag} was acknowledged, {at} has lost it: {no}"));
             assert_eq!(&found.digest, digest, "{tag} at {at}");
         }
     }
@@ -77,14 +81,20 @@ fn what_is_under_way_on_a_node_that_is_told_to_end_ends_well() {
         let path = format!("/v2/demo/drained/blobs/{}", layer.digest);
         mesh.repository(at, "demo/drained").pull("1").unwrap_or_else(|no| panic!("at {at}: {no}"));
         // an upload and a download, each in the middle when the signal comes
-        let mut coming =
-            mesh.client(at).ask(Method::GET, &path).open().unwrap_or_else(|none| panic!("at {at}: {none}"));
+        let mut coming = mesh
+            .client(at)
+            .ask(Method::GET, &path)
+            .open()
+            .unwrap_or_else(|none| panic!("at {at}: {none}"));
         assert_eq!(coming.status, 200);
-        let first = coming.next().expect("a first piece").unwrap_or_else(|none| panic!("at {at}: {none}"));
+        let first =
+            coming.next().expect("a first piece").unwrap_or_else(|none| panic!("at {at}: {none}"));
         let new = Image::random(&[12 << 20]);
         let repository = mesh.repository(at, "demo/drained");
         let place = repository.open_upload().unwrap_or_else(|no| panic!("at {at}: {no}"));
-        let put = repository.client().ask(Method::PUT, &format!("{place}?digest={}", new.blobs[1].digest));
+        let put = repository
+            .client()
+            .ask(Method::PUT, &format!("{place}?digest={}", new.blobs[1].digest));
         let (half, (go_on, told)) = (new.blobs[1].bytes.len() / 2, channel::<()>());
         let put = put.streamed(new.blobs[1].bytes.clone(), move |sent| {
             if sent == half {
@@ -96,11 +106,14 @@ fn what_is_under_way_on_a_node_that_is_told_to_end_ends_well() {
             // its bytes are on their way to another region: the node is in the middle of it
             wait::until("the node takes the upload in", || copies_out(&mesh, at).then_some(()));
             process::signal(mesh.nodes()[at].pid(), Signal::TERM);
-            wait::until("it takes nobody in any more", || mesh.anyone(at).get("/healthz").is_err().then_some(()));
+            wait::until("it takes nobody in any more", || {
+                mesh.anyone(at).get("/healthz").is_err().then_some(())
+            });
             drop(go_on);
             upload.join().expect("the upload does not panic")
         });
-        let answer = answer.unwrap_or_else(|none| panic!("an upload under way is cut off at {at}: {none}"));
+        let answer =
+            answer.unwrap_or_else(|none| panic!("an upload under way is cut off at {at}: {none}"));
         assert_eq!(answer.status, 201, "an upload under way at {at}: {answer}");
         let rest = coming.rest_is(&layer.bytes[first.len()..]);
         rest.unwrap_or_else(|no| panic!("a download under way is cut off at {at}: {no}"));
@@ -111,11 +124,15 @@ fn what_is_under_way_on_a_node_that_is_told_to_end_ends_well() {
         // the upload was acknowledged: a manifest may name it
         let repository = mesh.repository(at, "demo/drained");
         repository.upload(&new.blobs[0]).unwrap_or_else(|no| panic!("at {at}: {no}"));
-        let named = wait::until_ok("a manifest of it is taken", || match repository.put_manifest("new", &new) {
-            Err(Refusal::Answered(no)) if no.status < 500 => Ok(Err(no.to_string())),
-            other => other.map(Ok),
+        let named = wait::until_ok("a manifest of it is taken", || {
+            match repository.put_manifest("new", &new) {
+                Err(Refusal::Answered(no)) if no.status < 500 => Ok(Err(no.to_string())),
+                other => other.map(Ok),
+            }
         });
-        named.unwrap_or_else(|no| panic!("an acknowledged blob is gone after the restart at {at}: {no}"));
+        named.unwrap_or_else(|no| {
+            panic!("an acknowledged blob is gone after the restart at {at}: {no}")
+        });
     }
 }
 
@@ -126,7 +143,8 @@ fn copies_out(mesh: &Mesh, at: usize) -> bool {
     moving.iter().any(|one| one["direction"] == "out" && one["digest"].is_null())
 }
 
-/// Pushes small images until told to stop; those that were acknowledged. Others may have been refused, but never as a mistake.
+/// Pushes small images until told to stop; those that were acknowledged. Others may have been
+/// refused, but never as a mistake.
 fn push_until(over: &AtomicBool, mesh: &Mesh, at: usize, round: usize) -> Vec<(String, String)> {
     let mut acknowledged = Vec::new();
     for number in 0.. {
@@ -137,7 +155,9 @@ fn push_until(over: &AtomicBool, mesh: &Mesh, at: usize, round: usize) -> Vec<(S
         match mesh.repository(at, "demo/rolled").push(&image, &tag) {
             Ok(()) => acknowledged.push((tag, image.digest().to_owned())),
             Err(Refusal::Answered(no)) => assert_eq!(no.status, 503, "{tag}: {no}"),
-            Err(Refusal::Unanswered(none)) => panic!("{tag}: {at} runs and does not answer: {none}"),
+            Err(Refusal::Unanswered(none)) => {
+                panic!("{tag}: {at} runs and does not answer: {none}")
+            }
         }
         std::thread::sleep(Duration::from_millis(20)); // people, not a load test
     }

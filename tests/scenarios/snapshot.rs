@@ -1,7 +1,9 @@
-//! A node that was away for longer than the log remembers catches up by a snapshot and then serves everything, by itself.
+//! A node that was away for longer than the log remembers catches up by a snapshot and then serves
+//! everything, by itself.
 //!
-//! The log is cut after every few entries here, so a node that misses hundreds of pushes can only come back by the state as a whole;
-//! so does one that joins late. Either must then know every tag, fresh: from its own records and under a read lease.
+//! The log is cut after every few entries here, so a node that misses hundreds of pushes can only
+//! come back by the state as a whole; so does one that joins late. Either must then know every tag,
+//! fresh: from its own records and under a read lease.
 
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -20,22 +22,29 @@ const MISSED: usize = 250;
 
 #[test]
 fn a_node_that_was_away_too_long_catches_up_by_a_snapshot() {
-    let mut mesh = Formed::of(&[("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-central-1")], SOON);
+    let mut mesh =
+        Formed::of(&[("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-central-1")], SOON);
     let images: Vec<_> = (0..20).map(|_| Image::tiny()).collect();
     for (number, image) in images.iter().enumerate() {
         let repository = mesh.repository(number % 3, "demo/many");
-        repository.push(image, &format!("image-{number}")).unwrap_or_else(|no| panic!("image-{number}: {no}"));
+        repository
+            .push(image, &format!("image-{number}"))
+            .unwrap_or_else(|no| panic!("image-{number}: {no}"));
     }
     let away = 2;
     let path = "/v2/demo/many/manifests/fleeting";
-    mesh.repository(0, "demo/many").put_manifest("fleeting", &images[0]).unwrap_or_else(|no| panic!("{no}"));
+    mesh.repository(0, "demo/many")
+        .put_manifest("fleeting", &images[0])
+        .unwrap_or_else(|no| panic!("{no}"));
     let knew = wait::until("it has the last tag", || {
-        let seen = mesh.client(away).get(path).unwrap_or_else(|none| panic!("{none}")).status == 200;
+        let seen =
+            mesh.client(away).get(path).unwrap_or_else(|none| panic!("{none}")).status == 200;
         seen.then(|| entry(&mesh, away, "applied"))
     });
     mesh.members()[away].stop(Signal::TERM);
     push_tags(&mesh, &images);
-    let gone = mesh.client(1).ask(Method::DELETE, path).send().unwrap_or_else(|none| panic!("{none}"));
+    let gone =
+        mesh.client(1).ask(Method::DELETE, path).send().unwrap_or_else(|none| panic!("{none}"));
     assert_eq!(gone.status, 202, "a tag is deleted while the node is away: {gone}");
     // the leader keeps what it is still sending to who is away, until that has failed
     wait::until("the log has forgotten what it missed", || {
@@ -55,16 +64,24 @@ fn a_node_that_was_away_too_long_catches_up_by_a_snapshot() {
     late.serve();
     mesh.add(late);
     knows_everything(&mesh, 3, &images);
-    assert!(watch.saw("snapshot.received"), "the log was cut, and it learnt all that without a snapshot");
+    assert!(
+        watch.saw("snapshot.received"),
+        "the log was cut, and it learnt all that without a snapshot"
+    );
 
     // and both go on from there: what is pushed through them everyone sees
     for at in [away, 3] {
         let (image, tag) = (Image::tiny(), format!("after-{at}"));
-        mesh.repository(at, "demo/many").push(&image, &tag).unwrap_or_else(|no| panic!("{tag}: {no}"));
+        mesh.repository(at, "demo/many")
+            .push(&image, &tag)
+            .unwrap_or_else(|no| panic!("{tag}: {no}"));
         for reader in 0..4 {
             let found = mesh.repository(reader, "demo/many").pull(&tag);
             let found = found.unwrap_or_else(|no| panic!("{tag} at {reader}: {no}"));
-            assert!(found.digest == image.digest() && !found.may_be_stale, "{tag} at {reader}: {found:?}");
+            assert!(
+                found.digest == image.digest() && !found.may_be_stale,
+                "{tag} at {reader}: {found:?}"
+            );
         }
     }
 }
@@ -82,7 +99,10 @@ fn push_tags(mesh: &Formed, images: &[Image]) {
             pushers.spawn(move || {
                 let repository = mesh.repository(half, "demo/many");
                 for number in (half..MISSED).step_by(2) {
-                    let put = || repository.put_manifest(&format!("tag-{number}"), &images[number % images.len()]);
+                    let put = || {
+                        repository
+                            .put_manifest(&format!("tag-{number}"), &images[number % images.len()])
+                    };
                     wait::until_ok("two of three take a push", put);
                 }
             });
@@ -90,7 +110,8 @@ fn push_tags(mesh: &Formed, images: &[Image]) {
     });
 }
 
-/// Every tag and every image, without a warning, from a node that holds a lease and has applied what the first one has.
+/// Every tag and every image, without a warning, from a node that holds a lease and has applied
+/// what the first one has.
 fn knows_everything(mesh: &Formed, at: usize, images: &[Image]) {
     mesh.members()[at].wait_ready();
     let target = entry(mesh, 0, "applied");
@@ -108,13 +129,22 @@ fn knows_everything(mesh: &Formed, at: usize, images: &[Image]) {
     }
     for (number, image) in images.iter().enumerate() {
         for reference in [format!("image-{number}"), image.digest().to_owned()] {
-            let found = repository.pull(&reference).unwrap_or_else(|no| panic!("{reference} at {at}: {no}"));
+            let found = repository
+                .pull(&reference)
+                .unwrap_or_else(|no| panic!("{reference} at {at}: {no}"));
             assert_eq!(found.digest, image.digest(), "{reference} at {at}");
         }
     }
-    let listed = repository.client().get("/v2/demo/many/tags/list?n=10000").unwrap_or_else(|none| panic!("{none}"));
+    let listed = repository
+        .client()
+        .get("/v2/demo/many/tags/list?n=10000")
+        .unwrap_or_else(|none| panic!("{none}"));
     let count = listed.json()["tags"].as_array().map(Vec::len);
-    assert_eq!(count, Some(MISSED + images.len()), "tags listed at {at}: what was deleted is gone: {listed}");
+    assert_eq!(
+        count,
+        Some(MISSED + images.len()),
+        "tags listed at {at}: what was deleted is gone: {listed}"
+    );
 }
 
 /// The beginnings of the names of the files that come to be in a folder.
@@ -123,7 +153,8 @@ struct Watch(OwnedFd);
 impl Watch {
     fn on(folder: &Path) -> Self {
         let watch = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).expect("inotify");
-        add_watch(&watch, folder, WatchFlags::CREATE).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        add_watch(&watch, folder, WatchFlags::CREATE)
+            .unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
         Self(watch)
     }
 
@@ -132,7 +163,8 @@ impl Watch {
         let mut events = Reader::new(&self.0, &mut buffer);
         let mut saw = false;
         while let Ok(event) = events.next() {
-            saw |= event.file_name().is_some_and(|file| file.to_bytes().starts_with(name.as_bytes()));
+            saw |=
+                event.file_name().is_some_and(|file| file.to_bytes().starts_with(name.as_bytes()));
         }
         saw
     }

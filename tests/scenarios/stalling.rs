@@ -1,7 +1,9 @@
-//! A source that stands still in the middle of a blob is replaced while the client's answer goes on; where nobody can go on, the answer ends short and
-//! is not reset; and a client that reads slowly holds nobody up.
+//! A source that stands still in the middle of a blob is replaced while the client's answer goes
+//! on; where nobody can go on, the answer ends short and is not reset; and a client that reads
+//! slowly holds nobody up.
 //!
-//! containerd asks for the rest of a short answer at once, and gives the whole pull up after a reset.
+//! containerd asks for the rest of a short answer at once, and gives the whole pull up after a
+//! reset.
 
 use std::time::Duration;
 
@@ -27,23 +29,31 @@ fn a_source_that_falls_silent_is_replaced_long_before_its_connection_is_given_up
         let project = projects.into_iter().find(|one| one["name"] == "two").expect("the project");
         project["copies"][Islands::region(at)]["bytes"].as_u64().unwrap_or_default()
     };
-    let without = (1..3).find(|at| held(*at) < layer.bytes.len() as u64).expect("durability 2 is not three copies");
+    let without = (1..3)
+        .find(|at| held(*at) < layer.bytes.len() as u64)
+        .expect("durability 2 is not three copies");
     mesh.narrow(without, 24_000);
     let repository = mesh.repository(without, "two/still");
     // one that reads nothing more after its first piece, beside one that reads all
     let (mut slow, slow_first) = begin(&repository, layer);
     let (fast, fast_first) = begin(&repository, layer);
     let status = mesh.status(without).unwrap_or_else(|no| panic!("{no}"));
-    let moving =
-        status["transfers"].as_array().expect("transfers").iter().find(|one| one["direction"] == "in").cloned();
+    let moving = status["transfers"]
+        .as_array()
+        .expect("transfers")
+        .iter()
+        .find(|one| one["direction"] == "in")
+        .cloned();
     let moving = moving.expect("the blob is on its way");
     mesh.cut(mesh.named(moving["peer"].as_str().expect("a transfer has a peer")));
-    fast.rest_is(&layer.bytes[fast_first..]).unwrap_or_else(|no| panic!("its source fell silent: {no}"));
+    fast.rest_is(&layer.bytes[fast_first..])
+        .unwrap_or_else(|no| panic!("its source fell silent: {no}"));
     let stalled = metrics::value(&mesh.anyone(without), "atoll_sources_stalled_total");
     assert!(stalled > 0, "the source was not given up for its silence");
     let next = slow.next().expect("more").unwrap_or_else(|no| panic!("the slow one: {no}"));
     assert!(layer.bytes[slow_first..].starts_with(&next));
-    slow.rest_is(&layer.bytes[slow_first + next.len()..]).unwrap_or_else(|no| panic!("the slow one: {no}"));
+    slow.rest_is(&layer.bytes[slow_first + next.len()..])
+        .unwrap_or_else(|no| panic!("the slow one: {no}"));
 }
 
 #[test]
@@ -77,7 +87,8 @@ fn begin(repository: &Repository, blob: &Blob) -> (Arriving, usize) {
     let path = repository.path(&format!("blobs/{}", blob.digest));
     let mut coming = client.ask(Method::GET, &path).open().unwrap_or_else(|none| panic!("{none}"));
     assert_eq!(coming.status, 200, "{:?}", coming.headers);
-    let first = coming.next().expect("a first piece").unwrap_or_else(|no| panic!("the first piece: {no}"));
+    let first =
+        coming.next().expect("a first piece").unwrap_or_else(|no| panic!("the first piece: {no}"));
     assert!(blob.bytes.starts_with(&first), "wrong bytes");
     (coming, first.len())
 }

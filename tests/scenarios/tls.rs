@@ -1,4 +1,5 @@
-//! With `http.tls` a node speaks https and nothing else: to real clients, and to itself in the challenges it sends them.
+//! With `http.tls` a node speaks https and nothing else: to real clients, and to itself in the
+//! challenges it sends them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -42,7 +43,8 @@ impl Shore {
         let place = loopback();
         let (address, _) = place.http.rsplit_once(':').expect("an address and a port");
         certify(at, address);
-        let lines = format!("  tls:\n    certificate: {0}/node.crt\n    key: {0}/node.key\n", at.display());
+        let lines =
+            format!("  tls:\n    certificate: {0}/node.crt\n    key: {0}/node.key\n", at.display());
         let node = Member::new(at, name, region, place, &lines, more);
         Self { node, password: String::new(), folder }
     }
@@ -69,7 +71,9 @@ impl Shore {
 
     fn curl(&self, arguments: &[&str]) -> Finished {
         let mut command = tools::packaged("curl", "curl");
-        command.args(["--silent", "--show-error", "--max-time", "60", "--cacert"]).arg(self.at("ca.crt"));
+        command
+            .args(["--silent", "--show-error", "--max-time", "60", "--cacert"])
+            .arg(self.at("ca.crt"));
         process::finish(command.args(arguments))
     }
 
@@ -99,7 +103,10 @@ impl Shore {
         let image = Image::random(&[700 << 10, 30 << 10]);
         let layout = self.at("layout");
         write_layout(&layout, &image);
-        let (from, name) = (format!("oci:{}", layout.display()), format!("docker://{}/demo/tls:1", self.authority()));
+        let (from, name) = (
+            format!("oci:{}", layout.display()),
+            format!("docker://{}/demo/tls:1", self.authority()),
+        );
         Offer { image, from, name, pair: format!("admin:{}", self.password) }
     }
 
@@ -111,13 +118,15 @@ impl Shore {
         assert!(pulled.success, "{pulled:?}");
         for blob in &image.blobs {
             let file = to.join(blob.hex());
-            let bytes = std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            let bytes =
+                std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
             assert_eq!(digest(&bytes), blob.digest);
         }
     }
 }
 
-/// An image in a folder, where it is to go, and the administrator's credentials, as skopeo writes them.
+/// An image in a folder, where it is to go, and the administrator's credentials, as skopeo writes
+/// them.
 struct Offer {
     image: Image,
     from: String,
@@ -156,10 +165,21 @@ fn skopeo_and_curl_work_over_https_with_the_ca() {
         Some(shore.url("/service/token").as_str()),
         "a token is fetched where the client came to: {challenge}"
     );
-    let token = shore.curled(&["--fail", "--user", &pair, &format!("{}?service=atoll", shore.url("/service/token"))]);
-    let token: Value = serde_json::from_str(&token).unwrap_or_else(|error| panic!("{error}: {token}"));
+    let token = shore.curled(&[
+        "--fail",
+        "--user",
+        &pair,
+        &format!("{}?service=atoll", shore.url("/service/token")),
+    ]);
+    let token: Value =
+        serde_json::from_str(&token).unwrap_or_else(|error| panic!("{error}: {token}"));
     let token = token["token"].as_str().unwrap_or_else(|| panic!("a token: {token}"));
-    shore.curled(&["--fail", "--header", &format!("Authorization: Bearer {token}"), &shore.url("/v2/")]);
+    shore.curled(&[
+        "--fail",
+        "--header",
+        &format!("Authorization: Bearer {token}"),
+        &shore.url("/v2/"),
+    ]);
     let upload = shore.curled(&[
         "--include",
         "--fail",
@@ -169,16 +189,24 @@ fn skopeo_and_curl_work_over_https_with_the_ca() {
         &pair,
         &shore.url("/v2/demo/tls/blobs/uploads/"),
     ]);
-    let place = upload.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("location: ").map(str::to_owned));
-    assert!(place.is_some_and(|place| !place.starts_with("http://")), "an upload goes on in the clear: {upload}");
+    let place = upload
+        .lines()
+        .find_map(|line| line.to_ascii_lowercase().strip_prefix("location: ").map(str::to_owned));
+    assert!(
+        place.is_some_and(|place| !place.starts_with("http://")),
+        "an upload goes on in the clear: {upload}"
+    );
 
     // the command line too
     let password = shore.at("password");
     std::fs::write(&password, &shore.password).expect("a file");
     let mut status = Command::new(tools::atoll());
-    status.args(["status", "--output", "json", "--url", &shore.url(""), "--password-file"]).arg(password);
+    status
+        .args(["status", "--output", "json", "--url", &shore.url(""), "--password-file"])
+        .arg(password);
     let told: Value =
-        serde_json::from_str(&process::succeed(status.arg("--ca").arg(shore.at("ca.crt")))).expect("JSON");
+        serde_json::from_str(&process::succeed(status.arg("--ca").arg(shore.at("ca.crt"))))
+            .expect("JSON");
     assert_eq!(told["nodes"][0]["url"], shore.url(""), "{told}");
 }
 
@@ -186,7 +214,16 @@ fn skopeo_and_curl_work_over_https_with_the_ca() {
 fn an_upstream_behind_a_ca_of_its_own_is_believed_where_the_settings_name_it() {
     let shore = Shore::new();
     let Offer { image, from, name, pair } = shore.offer();
-    let push = ["copy", "-q", "--preserve-digests", "--dest-creds", &pair, "--dest-cert-dir", &shore.trusted(), &from];
+    let push = [
+        "copy",
+        "-q",
+        "--preserve-digests",
+        "--dest-creds",
+        &pair,
+        "--dest-cert-dir",
+        &shore.trusted(),
+        &from,
+    ];
     let pushed = shore.skopeo(&[&push[..], &[&name]].concat());
     assert!(pushed.success, "{pushed:?}");
 
@@ -195,12 +232,16 @@ fn an_upstream_behind_a_ca_of_its_own_is_believed_where_the_settings_name_it() {
         mesh.anyone(0)
     };
     let stranger = Mesh::up(1);
-    let refused = proxied(&stranger).get("/v2/hub/demo/tls/manifests/1").unwrap_or_else(|none| panic!("{none}"));
+    let refused = proxied(&stranger)
+        .get("/v2/hub/demo/tls/manifests/1")
+        .unwrap_or_else(|none| panic!("{none}"));
     assert!(refused.status >= 500 && refused.to_string().contains("certificate"), "{refused}");
     // one mesh at a time has the machine
     drop(stranger);
     let knows = Mesh::up_with(1, &[("upstreams.ca", &shore.at("ca.crt").display().to_string())]);
-    let pulled = Repository::new(&proxied(&knows), "hub/demo/tls").pull("1").unwrap_or_else(|no| panic!("{no}"));
+    let pulled = Repository::new(&proxied(&knows), "hub/demo/tls")
+        .pull("1")
+        .unwrap_or_else(|no| panic!("{no}"));
     assert_eq!(pulled.digest, image.digest());
 }
 
@@ -225,7 +266,8 @@ fn behind_https_a_source_that_dies_in_mid_blob_is_replaced_and_a_short_answer_en
     create_project(&mesh.client(0), "two", true, 2);
     mesh.repository(0, "two/torn").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
     let name = format!("docker://{}/two/torn:1", shore.authority());
-    // asked for after the layer, when the mesh may have lost its leader: what the edge has it serves
+    // asked for after the layer, when the mesh may have lost its leader: what the edge has it
+    // serves
     shore.curled(&[
         "--fail",
         "--output",
@@ -278,9 +320,12 @@ fn is_begun(file: &Path) -> bool {
 /// The replica that is sending a blob to the edge.
 fn sending(mesh: &Formed, blob: &Blob) -> Option<usize> {
     (0..3).find(|at| {
-        let transfers = mesh.status(*at).ok().and_then(|status| status["transfers"].as_array().cloned());
+        let transfers =
+            mesh.status(*at).ok().and_then(|status| status["transfers"].as_array().cloned());
         let is_it = |one: &Value| {
-            one["direction"] == "out" && one["digest"] == blob.digest.as_str() && one["bytes"] != one["total"]
+            one["direction"] == "out"
+                && one["digest"] == blob.digest.as_str()
+                && one["bytes"] != one["total"]
         };
         transfers.unwrap_or_default().iter().any(is_it)
     })
@@ -299,7 +344,8 @@ fn plain_http_on_a_tls_port_ends_at_once_and_harms_nobody() {
     let said = shore.curl(&[&format!("http://{}/v2/", shore.authority())]);
     assert!(!said.success, "plain http is answered: {said:?}");
     // handshakes that are begun and left hold up nobody
-    let idle: Vec<_> = (0..64).map(|_| wire::connect(shore.authority(), Duration::from_secs(90))).collect();
+    let idle: Vec<_> =
+        (0..64).map(|_| wire::connect(shore.authority(), Duration::from_secs(90))).collect();
     shore.curled(&["--fail", &shore.url("/readyz")]);
     for mut socket in idle {
         // an end, not an answer: `answer` fails when the node waits for ever
@@ -314,7 +360,8 @@ fn a_certificate_that_cannot_be_used_is_named_at_the_start() {
     let at = folder.path();
     let place = loopback();
     let (address, _) = place.http.rsplit_once(':').expect("an address and a port");
-    let lines = format!("  tls:\n    certificate: {0}/node.crt\n    key: {0}/node.key\n", at.display());
+    let lines =
+        format!("  tls:\n    certificate: {0}/node.crt\n    key: {0}/node.key\n", at.display());
     let node = Member::new(at, "lone", "a", place.clone(), &lines, "");
     certify(at, address);
     node.init();
@@ -338,8 +385,12 @@ fn a_certificate_that_cannot_be_used_is_named_at_the_start() {
         }
         let said = process::finish(node.atoll("serve").arg("--config").arg(at.join("lone.yaml")));
         wrong.unless(!said.success, || format!("{what}: it serves: {said:?}"));
-        let named = said.err.contains(file) && said.err.contains("http.tls") && !said.err.contains("panicked");
-        wrong.unless(named, || format!("{what}: neither the file nor the setting is named: {:?}", said.err));
+        let named = said.err.contains(file)
+            && said.err.contains("http.tls")
+            && !said.err.contains("panicked");
+        wrong.unless(named, || {
+            format!("{what}: neither the file nor the setting is named: {:?}", said.err)
+        });
     }
 }
 
@@ -347,13 +398,18 @@ fn a_certificate_that_cannot_be_used_is_named_at_the_start() {
 fn write_layout(folder: &Path, image: &Image) {
     let blobs = folder.join("blobs/sha256");
     std::fs::create_dir_all(&blobs).expect("a folder");
-    let put = |blob: &Blob| std::fs::write(blobs.join(blob.digest.trim_start_matches("sha256:")), &blob.bytes);
+    let put = |blob: &Blob| {
+        std::fs::write(blobs.join(blob.digest.trim_start_matches("sha256:")), &blob.bytes)
+    };
     let index = json!({"schemaVersion": 2, "manifests": [
         {"mediaType": MANIFEST, "digest": image.digest(), "size": image.manifest.bytes.len()}]});
     for blob in image.blobs.iter().chain([&image.manifest]) {
         put(blob).expect("a file");
     }
     std::fs::write(folder.join("index.json"), index.to_string()).expect("a file");
-    std::fs::write(folder.join("oci-layout"), Bytes::from_static(br#"{"imageLayoutVersion":"1.0.0"}"#))
-        .expect("a file");
+    std::fs::write(
+        folder.join("oci-layout"),
+        Bytes::from_static(br#"{"imageLayoutVersion":"1.0.0"}"#),
+    )
+    .expect("a file");
 }

@@ -1,8 +1,10 @@
-//! Three regions and an edge in the first, over a network that can be cut and narrowed, and clients before it that no cut touches.
+//! Three regions and an edge in the first, over a network that can be cut and narrowed, and clients
+//! before it that no cut touches.
 //!
-//! The nodes stand in namespaces of their own, as the [`islands`](crate::islands) do. The clients are where the test is: one link leads them
-//! to the edge, another to the replicas, so that an edge that is cut off from every replica still has its clients, and they can go on to
-//! another node. Dropping all of it takes the links along.
+//! The nodes stand in namespaces of their own, as the [`islands`](crate::islands) do. The clients
+//! are where the test is: one link leads them to the edge, another to the replicas, so that an edge
+//! that is cut off from every replica still has its clients, and they can go on to another node.
+//! Dropping all of it takes the links along.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -24,8 +26,12 @@ use crate::wait;
 
 /// The number of the edge among the nodes; 0 to 2 are replicas, and 0 is in its region.
 pub const EDGE: usize = 3;
-const NODES: [(&str, &str); 4] =
-    [("east", "us-east-1"), ("west", "us-west-2"), ("central", "eu-central-1"), ("edge", "us-east-1")];
+const NODES: [(&str, &str); 4] = [
+    ("east", "us-east-1"),
+    ("west", "us-west-2"),
+    ("central", "eu-central-1"),
+    ("edge", "us-east-1"),
+];
 
 /// The mesh on its coast.
 #[derive(Debug)]
@@ -49,7 +55,14 @@ impl Coast {
         let folder = TempDir::with_prefix("atoll-coast-").expect("a temporary folder");
         let sea = namespace(folder.path(), "sea");
         let islands = NODES.map(|(name, _)| namespace(folder.path(), name)).into();
-        let mut all = Self { nodes: Vec::new(), islands, sea, password: String::new(), folder, _machine: machine };
+        let mut all = Self {
+            nodes: Vec::new(),
+            islands,
+            sea,
+            password: String::new(),
+            folder,
+            _machine: machine,
+        };
         all.dig();
         all.form(more);
         all
@@ -75,7 +88,8 @@ impl Coast {
             let mesh = format!("{}:7400", address(at));
             let place = Place { http: host(at), mesh, network: Some(self.network(at)) };
             let role = if at == EDGE { "role: edge\n" } else { "" };
-            let node = Member::new(self.folder.path(), name, region, place, "", &format!("{role}{more}"));
+            let node =
+                Member::new(self.folder.path(), name, region, place, "", &format!("{role}{more}"));
             match at {
                 0 => self.password = node.init(),
                 EDGE => node.must_join(&self.nodes[0].invite_as("edge")),
@@ -88,7 +102,8 @@ impl Coast {
         self.settle();
     }
 
-    /// Brings back everything that was killed, stopped, cut off or narrowed, and waits until all nodes see each other.
+    /// Brings back everything that was killed, stopped, cut off or narrowed, and waits until all
+    /// nodes see each other.
     ///
     /// # Panics
     /// When they do not for too long.
@@ -109,7 +124,8 @@ impl Coast {
             wait::until_ok(&format!("{name} sees all four"), || {
                 let status = self.status(at)?;
                 let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
-                let well = nodes.len() == NODES.len() && nodes.iter().all(|node| node["state"] == "up");
+                let well =
+                    nodes.len() == NODES.len() && nodes.iter().all(|node| node["state"] == "up");
                 if well { Ok(()) } else { Err(status["nodes"].to_string()) }
             });
         }
@@ -170,9 +186,12 @@ impl Coast {
         ip(&self.sea, &format!("link set port{at} master bridge"));
     }
 
-    /// Lets everything that a node receives from other nodes through a bottleneck of so many kilobits a second.
+    /// Lets everything that a node receives from other nodes through a bottleneck of so many
+    /// kilobits a second.
     pub fn narrow(&self, at: usize, kilobits: u32) {
-        let bottleneck = format!("qdisc replace dev port{at} root tbf rate {kilobits}kbit burst 32kb latency 50ms");
+        let bottleneck = format!(
+            "qdisc replace dev port{at} root tbf rate {kilobits}kbit burst 32kb latency 50ms"
+        );
         process::succeed(self.tc().args(bottleneck.split(' ')));
     }
 

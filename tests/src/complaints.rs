@@ -1,4 +1,5 @@
-//! Everything that is wrong, instead of the first thing: a scenario of a hundred small checks names all that fail.
+//! Everything that is wrong, instead of the first thing: a scenario of a hundred small checks names
+//! all that fail.
 
 use std::cell::RefCell;
 
@@ -22,14 +23,22 @@ impl Complaints {
         }
     }
 
-    /// Complains unless the answer is a refusal: one of these statuses, the specification's envelope, one of these codes (any if
-    /// none is named) and a word on what is wrong.
-    pub fn unless_refused(&self, what: &str, answer: Result<Answer, Unanswered>, status: &[u16], codes: &[&str]) {
+    /// Complains unless the answer is a refusal: one of these statuses, the specification's
+    /// envelope, one of these codes (any if none is named) and a word on what is wrong.
+    pub fn unless_refused(
+        &self,
+        what: &str,
+        answer: Result<Answer, Unanswered>,
+        status: &[u16],
+        codes: &[&str],
+    ) {
         let answer = match answer {
             Ok(answer) => answer,
             Err(none) => return self.add(format!("{what}: {none}")),
         };
-        self.unless(status.contains(&answer.status), || format!("{what}: {answer}; expected {status:?}"));
+        self.unless(status.contains(&answer.status), || {
+            format!("{what}: {answer}; expected {status:?}")
+        });
         match answer.envelope() {
             None if answer.status < 400 => {} // said above
             None => self.add(format!("{what}: not the specification's envelope: {answer}")),
@@ -37,13 +46,21 @@ impl Complaints {
                 self.unless(codes.is_empty() || codes.contains(&code.as_str()), || {
                     format!("{what}: {answer}; expected {codes:?}")
                 });
-                self.unless(!message.trim().is_empty(), || format!("{what}: no word on what is wrong: {answer}"));
+                self.unless(!message.trim().is_empty(), || {
+                    format!("{what}: no word on what is wrong: {answer}")
+                });
             }
         }
     }
 
     /// The same for something that must not have gone through.
-    pub fn unless_failed<T>(&self, what: &str, outcome: Result<T, Refusal>, status: &[u16], codes: &[&str]) {
+    pub fn unless_failed<T>(
+        &self,
+        what: &str,
+        outcome: Result<T, Refusal>,
+        status: &[u16],
+        codes: &[&str],
+    ) {
         match outcome {
             Ok(_) => self.add(format!("{what}: was accepted")),
             Err(Refusal::Unanswered(none)) => self.add(format!("{what}: {none}")),

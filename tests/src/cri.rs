@@ -1,7 +1,8 @@
 //! A kubelet's call for an image, to a containerd's socket: one gRPC request, by hand.
 //!
-//! No client of the CRI is packaged, and the protocol's two messages have a field each: an HTTP/2 connection for one stream is less than a
-//! library would be. What went wrong is not read from the trailers, which are compressed; containerd's log says it.
+//! No client of the CRI is packaged, and the protocol's two messages have a field each: an HTTP/2
+//! connection for one stream is less than a library would be. What went wrong is not read from the
+//! trailers, which are compressed; containerd's log says it.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -29,7 +30,11 @@ pub fn pull(socket: &Path, image: &str, patience: Duration) -> Result<String, Op
         // after the five bytes of the frame of gRPC: the answer's only field
         Ok(message) if message.len() > 7 => Ok(String::from_utf8_lossy(&message[7..]).into_owned()),
         Ok(_) => Err(Some("containerd's CRI refused".into())),
-        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => Err(None),
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) =>
+        {
+            Err(None)
+        }
         Err(error) => Err(Some(error.to_string())),
     }
 }
@@ -99,7 +104,13 @@ fn call(socket: &Path, method: &str, message: &[u8], patience: Duration) -> io::
     }
 }
 
-fn frame(socket: &mut UnixStream, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> io::Result<()> {
+fn frame(
+    socket: &mut UnixStream,
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    payload: &[u8],
+) -> io::Result<()> {
     let length = u32::try_from(payload.len()).expect("a short frame").to_be_bytes();
     let mut all = vec![length[1], length[2], length[3], kind, flags];
     all.extend_from_slice(&stream.to_be_bytes());

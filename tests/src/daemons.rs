@@ -1,7 +1,8 @@
 //! A dockerd, a containerd and a podman of our own, beside whatever the machine runs.
 //!
-//! A second dockerd started with `--bridge none` deletes the `docker0` it finds, and with it the network of the machine's main
-//! dockerd. So ours always gets a bridge of its own, which goes when it goes. It does no firewalling: it pulls, pushes and loads.
+//! A second dockerd started with `--bridge none` deletes the `docker0` it finds, and with it the
+//! network of the machine's main dockerd. So ours always gets a bridge of its own, which goes when
+//! it goes. It does no firewalling: it pulls, pushes and loads.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -48,8 +49,20 @@ impl Docker {
         let mut docker = Self { daemon: None, bridge, folder };
         let at = |name: &str| docker.folder.path().join(name);
         let mut command = packaged("dockerd", "docker.io");
-        command.arg("--data-root").arg(at("data")).arg("--exec-root").arg(at("exec")).arg("--pidfile").arg(at("pid"));
-        command.args(["--bridge", &docker.bridge, "--iptables=false", "--ip6tables=false", "--ip-forward=false"]);
+        command
+            .arg("--data-root")
+            .arg(at("data"))
+            .arg("--exec-root")
+            .arg(at("exec"))
+            .arg("--pidfile")
+            .arg(at("pid"));
+        command.args([
+            "--bridge",
+            &docker.bridge,
+            "--iptables=false",
+            "--ip6tables=false",
+            "--ip-forward=false",
+        ]);
         command.arg("-H").arg(docker.socket());
         std::fs::write(at("daemon.json"), settings).expect("settings can be written");
         command.arg("--config-file").arg(at("daemon.json"));
@@ -76,7 +89,8 @@ impl Docker {
     /// When that fails.
     pub fn pull(&self, name: &str) -> String {
         self.run(&["pull", "-q", name]);
-        let digests = self.run(&["image", "inspect", "--format", "{{join .RepoDigests \"\\n\"}}", name]);
+        let digests =
+            self.run(&["image", "inspect", "--format", "{{join .RepoDigests \"\\n\"}}", name]);
         let (repository, _) = name.rsplit_once(':').expect("a name with a tag");
         let own = digests.lines().find_map(|line| line.strip_prefix(repository)?.strip_prefix('@'));
         own.unwrap_or_else(|| panic!("docker knows no digest of {name}: {digests}")).to_owned()
@@ -143,9 +157,12 @@ impl Containerd {
     fn start_with(first: &str, last: &str) -> Self {
         let folder = TempDir::with_prefix("atoll-containerd-").expect("a temporary folder");
         let config = folder.path().join("config.toml");
-        std::fs::write(&config, configuration(folder.path(), first, last)).expect("a configuration can be written");
-        let mut daemon =
-            Running::start(packaged("containerd", "containerd").arg("-c").arg(&config), &folder.path().join("log"));
+        std::fs::write(&config, configuration(folder.path(), first, last))
+            .expect("a configuration can be written");
+        let mut daemon = Running::start(
+            packaged("containerd", "containerd").arg("-c").arg(&config),
+            &folder.path().join("log"),
+        );
         let mut containerd = Self { daemon: None, folder };
         wait::until("the private containerd answers", || {
             assert!(daemon.ended().is_none(), "containerd ended:\n{}", daemon.last_words());
@@ -200,7 +217,10 @@ impl Containerd {
     #[must_use]
     pub fn said(&self, words: &[&str]) -> Option<String> {
         let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-        log.lines().rev().find(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned)
+        log.lines()
+            .rev()
+            .find(|line| words.iter().all(|word| line.contains(word)))
+            .map(str::to_owned)
     }
 }
 
@@ -227,7 +247,8 @@ impl Podman {
     #[must_use]
     pub fn with_registries(conf: &Path) -> Self {
         let folder = TempDir::with_prefix("atoll-podman-").expect("a temporary folder");
-        std::fs::copy(conf, folder.path().join("registries.conf")).expect("a configuration can be copied");
+        std::fs::copy(conf, folder.path().join("registries.conf"))
+            .expect("a configuration can be copied");
         let policy = r#"{"default": [{"type": "insecureAcceptAnything"}]}"#;
         std::fs::write(folder.path().join("policy.json"), policy).expect("a policy can be written");
         Self { folder }
@@ -247,7 +268,10 @@ impl Podman {
     #[must_use]
     pub fn pulling(&self, name: &str) -> Command {
         let mut command = self.command();
-        command.args(["pull", "-q", "--signature-policy"]).arg(self.folder.path().join("policy.json")).arg(name);
+        command
+            .args(["pull", "-q", "--signature-policy"])
+            .arg(self.folder.path().join("policy.json"))
+            .arg(name);
         command
     }
 
@@ -258,8 +282,21 @@ impl Podman {
     fn command(&self) -> Command {
         let at = |name: &str| self.folder.path().join(name);
         let mut command = packaged("podman", "podman");
-        command.arg("--root").arg(at("root")).arg("--runroot").arg(at("run")).arg("--tmpdir").arg(at("tmp"));
-        command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]);
+        command
+            .arg("--root")
+            .arg(at("root"))
+            .arg("--runroot")
+            .arg(at("run"))
+            .arg("--tmpdir")
+            .arg(at("tmp"));
+        command.args([
+            "--storage-driver",
+            "vfs",
+            "--cgroup-manager",
+            "cgroupfs",
+            "--events-backend",
+            "file",
+        ]);
         command.env("CONTAINERS_REGISTRIES_CONF", at("registries.conf"));
         command
     }

@@ -1,4 +1,5 @@
-//! A disk with moods: a small library put between a process and its `fsync`s (`LD_PRELOAD`), built with the C compiler of the machine.
+//! A disk with moods: a small library put between a process and its `fsync`s (`LD_PRELOAD`), built
+//! with the C compiler of the machine.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,8 +9,9 @@ use tempfile::TempDir;
 use crate::process;
 use crate::tools::packaged;
 
-/// What the library does, in C: each `fsync` and `fdatasync` waits for a random while of at most `DISK_SLOW_MS`, for as long as there is a file `hangs` in the
-/// folder `DISK_MOOD` for ever, and fails with EIO if there is a file `fails`.
+/// What the library does, in C: each `fsync` and `fdatasync` waits for a random while of at most
+/// `DISK_SLOW_MS`, for as long as there is a file `hangs` in the folder `DISK_MOOD` for ever, and
+/// fails with EIO if there is a file `fails`.
 const LIBRARY: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -70,7 +72,11 @@ impl Disk {
         let source = folder.path().join("disk.c");
         std::fs::write(&source, LIBRARY).expect("a source file can be written");
         let mut compile: Command = packaged("cc", "build-essential");
-        compile.args(["-shared", "-fPIC", "-O1", "-o"]).arg(library(folder.path())).arg(&source).arg("-ldl");
+        compile
+            .args(["-shared", "-fPIC", "-O1", "-o"])
+            .arg(library(folder.path()))
+            .arg(&source)
+            .arg("-ldl");
         process::succeed(&mut compile);
         Self { folder, slow }
     }
@@ -78,7 +84,8 @@ impl Disk {
     /// What a process on it must find in its environment.
     #[must_use]
     pub fn environment(&self) -> Vec<(String, String)> {
-        let text = |path: &Path| path.to_str().expect("temporary folders have plain names").to_owned();
+        let text =
+            |path: &Path| path.to_str().expect("temporary folders have plain names").to_owned();
         vec![
             ("LD_PRELOAD".to_owned(), text(&library(self.folder.path()))),
             ("DISK_SLOW_MS".to_owned(), self.slow.to_string()),

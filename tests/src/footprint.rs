@@ -24,15 +24,20 @@ pub fn until_held(mesh: &Mesh, blobs: &[Blob]) {
     }
 }
 
-/// Whether a node holds all of these blobs: it has their files, and its status shows that none of them is still on its way into its index.
+/// Whether a node holds all of these blobs: it has their files, and its status shows that none of
+/// them is still on its way into its index.
 #[must_use]
 pub fn holds(data: &Path, status: &Value, blobs: &[Blob]) -> bool {
     let moving = status["transfers"].as_array().into_iter().flatten();
-    let coming: Vec<_> = moving.filter(|one| one["direction"] == "in").map(|one| &one["digest"]).collect();
-    blobs.iter().all(|blob| blob.file(data).exists() && !coming.iter().any(|one| **one == blob.digest.as_str()))
+    let coming: Vec<_> =
+        moving.filter(|one| one["direction"] == "in").map(|one| &one["digest"]).collect();
+    blobs.iter().all(|blob| {
+        blob.file(data).exists() && !coming.iter().any(|one| **one == blob.digest.as_str())
+    })
 }
 
-/// Every file of every node but its log and what the ledger keeps: blobs, uploads, whatever else there is.
+/// Every file of every node but its log and what the ledger keeps: blobs, uploads, whatever else
+/// there is.
 #[must_use]
 pub fn files(mesh: &Mesh) -> BTreeSet<PathBuf> {
     let all = mesh.nodes().iter().flat_map(|node| walk(&node.data));
@@ -45,7 +50,8 @@ pub fn bytes(mesh: &Mesh) -> u64 {
     mesh.nodes().iter().flat_map(|node| walk(&node.data)).map(|(_, size)| size).sum()
 }
 
-/// Waits until there is no file that was not there `before`, and the whole is not much larger than `size`.
+/// Waits until there is no file that was not there `before`, and the whole is not much larger than
+/// `size`.
 ///
 /// # Panics
 /// When something is left for too long; the message names it.

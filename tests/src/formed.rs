@@ -1,4 +1,5 @@
-//! Nodes on loopback, formed one after the other with `init`, `invite` and `join`, each with settings of its own.
+//! Nodes on loopback, formed one after the other with `init`, `invite` and `join`, each with
+//! settings of its own.
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::Path;
@@ -13,7 +14,8 @@ use crate::member::{self, Member, Place};
 use crate::repository::Repository;
 use crate::wait;
 
-/// Settings for scenarios that count who was asked and what was sent: a machine that is busy for a while is no stall and no death.
+/// Settings for scenarios that count who was asked and what was sent: a machine that is busy for a
+/// while is no stall and no death.
 pub const UNHURRIED: &str = "deadlines: {source_stall: 30s}\nroster: {suspect_to_down: 20s}\n";
 
 /// A mesh formed by hand. Dropping it ends every process of it.
@@ -34,7 +36,8 @@ impl Formed {
     pub fn of(sites: &[(&str, &str)], more: &str) -> Self {
         let machine = crate::whole_machine();
         let folder = TempDir::with_prefix("atoll-formed-").expect("a temporary folder");
-        let mut formed = Self { members: Vec::new(), password: String::new(), folder, _machine: machine };
+        let mut formed =
+            Self { members: Vec::new(), password: String::new(), folder, _machine: machine };
         for (name, region) in sites {
             let member = formed.prepare(name, region, more);
             if formed.members.is_empty() {
@@ -115,7 +118,8 @@ impl Formed {
     }
 }
 
-/// A place on loopback that nobody has: an address of its own, so that no other node's ports or connections are in its way.
+/// A place on loopback that nobody has: an address of its own, so that no other node's ports or
+/// connections are in its way.
 ///
 /// # Panics
 /// When there is none.
@@ -124,8 +128,10 @@ pub fn loopback() -> Place {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     for _ in 0..50 {
         // 127.64.0.0/10, from a place that depends on the process
-        let number = std::process::id().wrapping_mul(64).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        let address = Ipv4Addr::from_bits(Ipv4Addr::new(127, 64, 0, 0).to_bits() | (number & 0x003f_ffff));
+        let number =
+            std::process::id().wrapping_mul(64).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let address =
+            Ipv4Addr::from_bits(Ipv4Addr::new(127, 64, 0, 0).to_bits() | (number & 0x003f_ffff));
         if address.octets()[3] == 0 || address.octets()[3] == 255 {
             continue;
         }

@@ -1,7 +1,9 @@
-//! A plain HTTP/1.1 client: one connection for each request, everything read into memory, nothing retried.
+//! A plain HTTP/1.1 client: one connection for each request, everything read into memory, nothing
+//! retried.
 //!
-//! Retries and redirects would hide what the scenarios want to see. A request that gets no answer is told apart from one that is
-//! answered with an error: the first is what a killed node looks like, the second is a statement.
+//! Retries and redirects would hide what the scenarios want to see. A request that gets no answer
+//! is told apart from one that is answered with an error: the first is what a killed node looks
+//! like, the second is a statement.
 
 use std::fmt;
 use std::fs::File;
@@ -37,7 +39,13 @@ impl Client {
     #[must_use]
     pub fn of(url: &str) -> Self {
         let authority = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/').to_owned();
-        Self { authority, host: None, authorization: None, network: None, deadline: Duration::from_secs(60) }
+        Self {
+            authority,
+            host: None,
+            authorization: None,
+            network: None,
+            deadline: Duration::from_secs(60),
+        }
     }
 
     /// The same with a user's name and password.
@@ -98,9 +106,14 @@ impl Client {
     /// Begins a request.
     #[must_use]
     pub fn ask(&self, method: Method, path: &str) -> Ask {
-        let path = path.strip_prefix("http://").and_then(|rest| rest.find('/').map(|at| &rest[at..])).unwrap_or(path);
-        let mut request =
-            Request::builder().method(method).uri(path).header("host", self.host.as_ref().unwrap_or(&self.authority));
+        let path = path
+            .strip_prefix("http://")
+            .and_then(|rest| rest.find('/').map(|at| &rest[at..]))
+            .unwrap_or(path);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", self.host.as_ref().unwrap_or(&self.authority));
         if let Some(authorization) = &self.authorization {
             request = request.header("authorization", authorization);
         }
@@ -119,8 +132,16 @@ impl Client {
     ///
     /// # Errors
     /// When no answer comes.
-    pub fn send_json(&self, method: Method, path: &str, value: &Value) -> Result<Answer, Unanswered> {
-        self.ask(method, path).header("content-type", "application/json").body(value.to_string()).send()
+    pub fn send_json(
+        &self,
+        method: Method,
+        path: &str,
+        value: &Value,
+    ) -> Result<Answer, Unanswered> {
+        self.ask(method, path)
+            .header("content-type", "application/json")
+            .body(value.to_string())
+            .send()
     }
 }
 
@@ -147,7 +168,8 @@ impl Ask {
         self
     }
 
-    /// Gives it a body of unknown length, in pieces, as docker sends layers. `watch` hears how many bytes went before each piece.
+    /// Gives it a body of unknown length, in pieces, as docker sends layers. `watch` hears how many
+    /// bytes went before each piece.
     #[must_use]
     pub fn streamed(mut self, bytes: Bytes, watch: impl FnMut(usize) + Send + 'static) -> Self {
         self.body = Content { bytes, sent: 0, watch: Some(Box::new(watch)) };
@@ -173,7 +195,8 @@ impl Ask {
         there.join().expect("the exchange does not panic")
     }
 
-    /// Sends it and reads the answer piece by piece, no faster than the pieces are taken: a slow client, or one that goes away.
+    /// Sends it and reads the answer piece by piece, no faster than the pieces are taken: a slow
+    /// client, or one that goes away.
     ///
     /// # Errors
     /// When not even the head of an answer comes.
@@ -234,13 +257,18 @@ impl Arriving {
     pub fn rest_is(self, expected: &[u8]) -> Result<(), String> {
         let mut at = 0;
         for piece in self {
-            let piece = piece.map_err(|none| format!("after {at} of {} bytes: {none}", expected.len()))?;
+            let piece =
+                piece.map_err(|none| format!("after {at} of {} bytes: {none}", expected.len()))?;
             if expected.get(at..at + piece.len()) != Some(&piece[..]) {
                 return Err(format!("wrong bytes after {at} of {}", expected.len()));
             }
             at += piece.len();
         }
-        if at == expected.len() { Ok(()) } else { Err(format!("ended after {at} of {} bytes", expected.len())) }
+        if at == expected.len() {
+            Ok(())
+        } else {
+            Err(format!("ended after {at} of {} bytes", expected.len()))
+        }
     }
 }
 
@@ -255,14 +283,18 @@ fn follow(
     request: Request<Content>,
     to: &SyncSender<Result<Piece, Unanswered>>,
 ) -> Result<(), Unanswered> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let whole = async {
-        let socket = TcpStream::connect(&client.authority).await.map_err(|error| Unanswered::from(&error))?;
+        let socket = TcpStream::connect(&client.authority)
+            .await
+            .map_err(|error| Unanswered::from(&error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket))
             .await
             .map_err(|error| Unanswered::from(&error))?;
         let answer = async {
-            let answer = sender.send_request(request).await.map_err(|error| Unanswered::from(&error))?;
+            let answer =
+                sender.send_request(request).await.map_err(|error| Unanswered::from(&error))?;
             let (head, mut body) = answer.into_parts();
             let mut next = Piece::Head(head.status.as_u16(), head.headers);
             // nobody takes it any more: hang up
@@ -287,26 +319,32 @@ fn follow(
 
 /// Sockets belong to the network namespace that their thread is in.
 fn step_into(network: &Path) -> Result<(), Unanswered> {
-    let file = File::open(network).map_err(|error| Unanswered(format!("{}: {error}", network.display())))?;
+    let file = File::open(network)
+        .map_err(|error| Unanswered(format!("{}: {error}", network.display())))?;
     move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
         .map_err(|error| Unanswered(format!("cannot enter the network namespace: {error}")))
 }
 
 fn exchange(client: &Client, request: Request<Content>) -> Result<Answer, Unanswered> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let whole = async {
-        let socket = TcpStream::connect(&client.authority).await.map_err(|error| Unanswered::from(&error))?;
+        let socket = TcpStream::connect(&client.authority)
+            .await
+            .map_err(|error| Unanswered::from(&error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket))
             .await
             .map_err(|error| Unanswered::from(&error))?;
         let answer = async {
-            let answer = sender.send_request(request).await.map_err(|error| Unanswered::from(&error))?;
+            let answer =
+                sender.send_request(request).await.map_err(|error| Unanswered::from(&error))?;
             let (head, body) = answer.into_parts();
             let body = body.collect().await.map_err(|error| Unanswered::from(&error))?.to_bytes();
             Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
         };
         tokio::pin!(connection, answer);
-        // Both are driven here, without a task: the connection may end first, and the answer is still to be taken.
+        // Both are driven here, without a task: the connection may end first, and the answer is
+        // still to be taken.
         tokio::select! {
             answer = &mut answer => answer,
             _ = &mut connection => answer.await,
@@ -419,7 +457,10 @@ impl Body for Content {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let sent = self.sent;
         if let Some(watch) = &mut self.watch {
             watch(sent);
@@ -427,7 +468,8 @@ impl Body for Content {
         if self.bytes.is_empty() {
             return Poll::Ready(None);
         }
-        let size = if self.watch.is_some() { PIECE.min(self.bytes.len()) } else { self.bytes.len() };
+        let size =
+            if self.watch.is_some() { PIECE.min(self.bytes.len()) } else { self.bytes.len() };
         let piece = self.bytes.split_to(size);
         self.sent += size;
         Poll::Ready(Some(Ok(Frame::data(piece))))
@@ -438,6 +480,10 @@ impl Body for Content {
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.watch.is_some() { SizeHint::default() } else { SizeHint::with_exact(self.bytes.len() as u64) }
+        if self.watch.is_some() {
+            SizeHint::default()
+        } else {
+            SizeHint::with_exact(self.bytes.len() as u64)
+        }
     }
 }

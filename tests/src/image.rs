@@ -95,7 +95,10 @@ impl Image {
     /// An image that clients can unpack: each layer is an archive of one file of about this size.
     #[must_use]
     pub fn unpackable(layers: &[usize]) -> Self {
-        let layers = layers.iter().enumerate().map(|(at, size)| Blob::of(archive(&format!("file-{at}"), *size)));
+        let layers = layers
+            .iter()
+            .enumerate()
+            .map(|(at, size)| Blob::of(archive(&format!("file-{at}"), *size)));
         Self::of_layers(layers.collect())
     }
 
@@ -110,8 +113,7 @@ impl Image {
     pub fn about(subject: &Self) -> Self {
         let blobs = Self::tiny().blobs;
         let mut manifest = manifest_of(&blobs);
-        manifest["subject"] =
-            json!({"mediaType": MANIFEST, "digest": subject.digest(), "size": subject.manifest.bytes.len()});
+        manifest["subject"] = json!({"mediaType": MANIFEST, "digest": subject.digest(), "size": subject.manifest.bytes.len()});
         Self { manifest: Blob::of(manifest.to_string()), blobs }
     }
 
@@ -133,9 +135,12 @@ pub fn manifest_of(blobs: &[Blob]) -> serde_json::Value {
 /// A tar archive (ustar) of one file of random bytes.
 fn archive(name: &str, size: usize) -> Vec<u8> {
     let mut header = [0; 512];
-    let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
+    let mut put =
+        |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
     put(0, name);
-    for (at, field) in [(100, "0000644\0"), (108, "0000000\0"), (116, "0000000\0"), (136, "00000000000\0")] {
+    for (at, field) in
+        [(100, "0000644\0"), (108, "0000000\0"), (116, "0000000\0"), (136, "00000000000\0")]
+    {
         put(at, field);
     }
     put(124, &format!("{size:011o}\0"));

@@ -1,4 +1,5 @@
-//! A hostile peer: it speaks the mesh protocol with whatever certificate it has got hold of, and says what no node would.
+//! A hostile peer: it speaks the mesh protocol with whatever certificate it has got hold of, and
+//! says what no node would.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -44,7 +45,10 @@ impl Outcome {
     pub fn is_refusal(&self) -> bool {
         match self {
             Outcome::Answered(answer) => {
-                matches!(**answer, Answer::Refused(_) | Answer::Joined(Err(_)) | Answer::Renewed(Err(_)))
+                matches!(
+                    **answer,
+                    Answer::Refused(_) | Answer::Joined(Err(_)) | Answer::Renewed(Err(_))
+                )
             }
             Outcome::Closed(_) => true,
         }
@@ -91,13 +95,17 @@ impl Intruder {
         let mut config = match identity {
             None => config.with_no_client_auth(),
             Some(identity) => {
-                let (chain, key) = (identity.chain().expect("a chain"), identity.private_key().expect("a key"));
+                let (chain, key) =
+                    (identity.chain().expect("a chain"), identity.private_key().expect("a key"));
                 config.with_client_auth_cert(chain, key).expect("a certificate")
             }
         };
         config.alpn_protocols = vec![b"atoll-mesh/1".to_vec()];
-        let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).expect("a client")));
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let config = quinn::ClientConfig::new(Arc::new(
+            QuicClientConfig::try_from(config).expect("a client"),
+        ));
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let endpoint = {
             let _inside = runtime.enter();
@@ -114,7 +122,10 @@ impl Intruder {
         self.runtime.block_on(async {
             let dial = self.endpoint.connect_with(self.config.clone(), at, "intruder.mesh.atoll");
             let dial = dial.map_err(|e| e.to_string())?;
-            tokio::time::timeout(PATIENCE, dial).await.map_err(|_| "no answer".to_owned())?.map_err(|e| e.to_string())
+            tokio::time::timeout(PATIENCE, dial)
+                .await
+                .map_err(|_| "no answer".to_owned())?
+                .map_err(|e| e.to_string())
         })
     }
 
@@ -155,9 +166,19 @@ impl Intruder {
     ///
     /// # Panics
     /// When it cannot be encoded.
-    pub fn gossip(&self, connection: &Connection, from: &Gossiped, to: &Gossiped, news: &[foca::Member<Gossiped>]) {
-        let header =
-            foca::Header { src: from.clone(), src_incarnation: 0, dst: to.clone(), message: foca::Message::Gossip };
+    pub fn gossip(
+        &self,
+        connection: &Connection,
+        from: &Gossiped,
+        to: &Gossiped,
+        news: &[foca::Member<Gossiped>],
+    ) {
+        let header = foca::Header {
+            src: from.clone(),
+            src_incarnation: 0,
+            dst: to.clone(),
+            message: foca::Message::Gossip,
+        };
         let mut packet = postcard::to_stdvec(&header).expect("a header");
         packet.extend(u16::try_from(news.len()).expect("few").to_be_bytes());
         for member in news {
@@ -229,7 +250,12 @@ impl ServerCertVerifier for Credulous {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

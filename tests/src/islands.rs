@@ -1,9 +1,11 @@
 //! Nodes in network namespaces of their own, on one bridge, each of which can be unplugged.
 //!
-//! Every namespace is held by a sleeping process and has no name: when the process is gone, the kernel takes links, bridge and
-//! addresses away with it, and two runs side by side cannot see each other. An unplugged node keeps its link up and hears nothing
-//! more, the way a cut cable in the middle of the sea behaves: no reset, no unreachable, silence. The test speaks to a node from
-//! inside the node's own namespace, so a cut is between nodes, never between a node and its clients.
+//! Every namespace is held by a sleeping process and has no name: when the process is gone, the
+//! kernel takes links, bridge and addresses away with it, and two runs side by side cannot see each
+//! other. An unplugged node keeps its link up and hears nothing more, the way a cut cable in the
+//! middle of the sea behaves: no reset, no unreachable, silence. The test speaks to a node from
+//! inside the node's own namespace, so a cut is between nodes, never between a node and its
+//! clients.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -45,7 +47,14 @@ impl Islands {
         let folder = TempDir::with_prefix("atoll-islands-").expect("a temporary folder");
         let sea = namespace(folder.path(), "sea");
         let islands = REGIONS.map(|region| namespace(folder.path(), region)).into();
-        let mut all = Self { nodes: Vec::new(), islands, sea, password: String::new(), folder, _machine: machine };
+        let mut all = Self {
+            nodes: Vec::new(),
+            islands,
+            sea,
+            password: String::new(),
+            folder,
+            _machine: machine,
+        };
         bridge(&all.sea, &all.islands, address);
         all.form();
         all
@@ -54,8 +63,11 @@ impl Islands {
     fn form(&mut self) {
         for (at, region) in REGIONS.iter().enumerate() {
             let here = address(at);
-            let place =
-                Place { http: format!("{here}:5000"), mesh: format!("{here}:7400"), network: Some(self.network(at)) };
+            let place = Place {
+                http: format!("{here}:5000"),
+                mesh: format!("{here}:7400"),
+                network: Some(self.network(at)),
+            };
             let node = Member::new(self.folder.path(), region, region, place, "", "");
             if at == 0 {
                 self.password = node.init();
@@ -72,10 +84,13 @@ impl Islands {
         });
     }
 
-    /// Lets everything that a node receives through a bottleneck of so many kilobits a second, from now on.
+    /// Lets everything that a node receives through a bottleneck of so many kilobits a second, from
+    /// now on.
     pub fn narrow(&self, at: usize, kilobits: u32) {
         // a short queue: what waits in it is late by 50 ms at most, so that only the blobs are slow
-        let bottleneck = format!("qdisc replace dev port{at} root tbf rate {kilobits}kbit burst 32kb latency 50ms");
+        let bottleneck = format!(
+            "qdisc replace dev port{at} root tbf rate {kilobits}kbit burst 32kb latency 50ms"
+        );
         process::succeed(enter(&self.sea).arg("tc").args(bottleneck.split(' ')));
     }
 
@@ -131,7 +146,10 @@ impl Islands {
     /// When there is none.
     #[must_use]
     pub fn named(&self, name: &str) -> usize {
-        REGIONS.iter().position(|region| *region == name).unwrap_or_else(|| panic!("no node is called {name}"))
+        REGIONS
+            .iter()
+            .position(|region| *region == name)
+            .unwrap_or_else(|| panic!("no node is called {name}"))
     }
 
     /// The region (and the name) of a node.
@@ -175,8 +193,10 @@ pub(crate) fn bridge(sea: &Running, islands: &[Running], address: fn(usize) -> S
 pub(crate) fn namespace(folder: &Path, name: &str) -> Running {
     let ours = std::fs::read_link("/proc/self/ns/net").expect("/proc is mounted");
     let mut command = packaged("unshare", "util-linux");
-    let mut holder =
-        Running::start(command.args(["--net", "sleep", "infinity"]), &folder.join(format!("{name}.ns.log")));
+    let mut holder = Running::start(
+        command.args(["--net", "sleep", "infinity"]),
+        &folder.join(format!("{name}.ns.log")),
+    );
     wait::until("a network namespace is made (this needs root)", || {
         assert!(holder.ended().is_none(), "no network namespace: {}", holder.last_words());
         let theirs = std::fs::read_link(format!("/proc/{}/ns/net", holder.pid())).ok()?;

@@ -1,4 +1,5 @@
-//! One node that is configured and formed by hand: `init`, `invite`, `join`, `serve`, as an operator would.
+//! One node that is configured and formed by hand: `init`, `invite`, `join`, `serve`, as an
+//! operator would.
 
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -38,13 +39,26 @@ pub struct Member {
 }
 
 impl Member {
-    /// Writes the settings of a node into `folder`: `http` is more lines of the section of that name, `more` more sections.
+    /// Writes the settings of a node into `folder`: `http` is more lines of the section of that
+    /// name, `more` more sections.
     ///
     /// # Panics
     /// When they cannot be written.
     #[must_use]
-    pub fn new(folder: &Path, name: &str, region: &str, place: Place, http: &str, more: &str) -> Self {
-        let member = Self { name: name.to_owned(), place, folder: folder.to_owned(), running: Mutex::new(None) };
+    pub fn new(
+        folder: &Path,
+        name: &str,
+        region: &str,
+        place: Place,
+        http: &str,
+        more: &str,
+    ) -> Self {
+        let member = Self {
+            name: name.to_owned(),
+            place,
+            folder: folder.to_owned(),
+            running: Mutex::new(None),
+        };
         let text = format!(
             "data_dir: {}\nname: {name}\nregion: {region}\nhttp:\n  listen: {}\n{http}mesh:\n  listen: {}\n{more}",
             member.data().display(),
@@ -62,7 +76,8 @@ impl Member {
     pub fn init(&self) -> String {
         process::succeed(self.atoll("init").arg("--config").arg(self.config()));
         let file = self.data().join("admin-password");
-        let password = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let password = std::fs::read_to_string(&file)
+            .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         password.trim().to_owned()
     }
 
@@ -92,7 +107,9 @@ impl Member {
     pub fn invite_many(&self, role: &str, nodes: usize) -> String {
         let nodes = nodes.to_string();
         let mut invite = self.atoll("invite");
-        let said = process::succeed(invite.args(["--role", role, "--nodes", &nodes, "--config"]).arg(self.config()));
+        let said = process::succeed(
+            invite.args(["--role", role, "--nodes", &nodes, "--config"]).arg(self.config()),
+        );
         said.lines().last().expect("invite prints a token").trim().to_owned()
     }
 
@@ -107,7 +124,11 @@ impl Member {
     /// When it is not let in.
     pub fn must_join(&self, token: &str) {
         let said = self.join(token);
-        assert!(said.success, "{} is not let in ({}):\n{}{}", self.name, said.end, said.out, said.err);
+        assert!(
+            said.success,
+            "{} is not let in ({}):\n{}{}",
+            self.name, said.end, said.out, said.err
+        );
     }
 
     /// Starts it, for the first time or again.
@@ -144,12 +165,16 @@ impl Member {
         let serve = self.atoll("serve");
         // it replaces itself by the command, so its pid is the command's
         let mut pinned = packaged("taskset", "util-linux");
-        pinned.args(["--cpu-list", &first.to_string()]).arg(serve.get_program()).args(serve.get_args());
+        pinned
+            .args(["--cpu-list", &first.to_string()])
+            .arg(serve.get_program())
+            .args(serve.get_args());
         self.start(pinned);
     }
 
     fn start(&self, mut serve: Command) {
-        *self.running() = Some(Running::start(serve.arg("--config").arg(self.config()), &self.log()));
+        *self.running() =
+            Some(Running::start(serve.arg("--config").arg(self.config()), &self.log()));
     }
 
     /// Ends it and waits for that; how it ended.
@@ -157,9 +182,12 @@ impl Member {
     /// # Panics
     /// When it does not run, or does not end.
     pub fn stop(&self, with: Signal) -> std::process::ExitStatus {
-        let mut running = self.running().take().unwrap_or_else(|| panic!("{} does not run", self.name));
+        let mut running =
+            self.running().take().unwrap_or_else(|| panic!("{} does not run", self.name));
         let ended = running.stop(with, wait::PATIENCE);
-        ended.unwrap_or_else(|| panic!("{} does not end on {with:?}:\n{}", self.name, running.last_words()))
+        ended.unwrap_or_else(|| {
+            panic!("{} does not end on {with:?}:\n{}", self.name, running.last_words())
+        })
     }
 
     /// Sends it a signal that it may live with: STOP, CONT.
@@ -167,7 +195,8 @@ impl Member {
     /// # Panics
     /// When it does not run.
     pub fn signal(&self, what: Signal) {
-        let pid = self.running().as_ref().unwrap_or_else(|| panic!("{} does not run", self.name)).pid();
+        let pid =
+            self.running().as_ref().unwrap_or_else(|| panic!("{} does not run", self.name)).pid();
         process::signal(pid, what);
     }
 
@@ -177,7 +206,8 @@ impl Member {
     /// When it does not run.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        let pid = self.running().as_ref().unwrap_or_else(|| panic!("{} does not run", self.name)).pid();
+        let pid =
+            self.running().as_ref().unwrap_or_else(|| panic!("{} does not run", self.name)).pid();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
         peak.trim().trim_end_matches(" kB").parse::<u64>().expect("kilobytes") << 10

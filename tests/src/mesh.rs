@@ -1,7 +1,7 @@
 //! `atoll up` as a stranger runs it, and what one can do to its nodes.
 //!
-//! `up` starts every node as a child and writes `mesh.json`; a node that dies stays down until somebody starts it again with the
-//! arguments found there. Here that somebody is [`Mesh::start`].
+//! `up` starts every node as a child and writes `mesh.json`; a node that dies stays down until
+//! somebody starts it again with the arguments found there. Here that somebody is [`Mesh::start`].
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,10 +17,13 @@ use crate::process::{self, Finished, Running};
 use crate::repository::{Repository, create_project};
 use crate::{member, tools, wait};
 
-/// Settings for scenarios that count who was asked and what was sent: a machine that is busy for a while is no stall and no death.
-pub const UNHURRIED: [(&str, &str); 2] = [("deadlines.source_stall", "30s"), ("roster.suspect_to_down", "20s")];
+/// Settings for scenarios that count who was asked and what was sent: a machine that is busy for a
+/// while is no stall and no death.
+pub const UNHURRIED: [(&str, &str); 2] =
+    [("deadlines.source_stall", "30s"), ("roster.suspect_to_down", "20s")];
 
-/// A running mesh. Dropping it ends every process of it; if the scenario failed, the nodes' last words are printed.
+/// A running mesh. Dropping it ends every process of it; if the scenario failed, the nodes' last
+/// words are printed.
 #[derive(Debug)]
 pub struct Mesh {
     folder: PathBuf,
@@ -97,7 +100,8 @@ impl Mesh {
         mesh
     }
 
-    /// The same with some settings of every node changed (`("upstreams.fresh_for", "0s")`, `("drain", "1m")`): started, stopped, and started again.
+    /// The same with some settings of every node changed (`("upstreams.fresh_for", "0s")`,
+    /// `("drain", "1m")`): started, stopped, and started again.
     ///
     /// # Panics
     /// When they do not become ready, or there is no such setting.
@@ -110,7 +114,9 @@ impl Mesh {
         assert!(well && left.is_empty(), "atoll up ended well: {well}; still running: {left:?}");
         let files: Vec<_> = first.nodes.iter().map(|node| node.data.join("node.yaml")).collect();
         drop(first);
-        for (file, (setting, value)) in files.iter().flat_map(|file| changes.iter().map(move |change| (file, change))) {
+        for (file, (setting, value)) in
+            files.iter().flat_map(|file| changes.iter().map(move |change| (file, change)))
+        {
             change(file, setting, value);
         }
         let mut mesh = Self::up_in(&folder, count);
@@ -132,7 +138,12 @@ impl Mesh {
         std::fs::create_dir_all(folder).expect("a folder for the mesh");
         let described = folder.join("mesh.json");
         let mut command = Command::new(tools::atoll());
-        command.arg("up").arg("--data").arg(folder).args(["--port", "0", "--nodes", &count.to_string()]);
+        command.arg("up").arg("--data").arg(folder).args([
+            "--port",
+            "0",
+            "--nodes",
+            &count.to_string(),
+        ]);
         command.envs(environment.iter().cloned());
         let mut up = Running::start(&mut command, &folder.with_extension("up.log"));
         // an earlier start may have left one: it is this start's when the processes it names run
@@ -145,7 +156,12 @@ impl Mesh {
         let mesh = Self {
             folder: folder.to_owned(),
             up: Mutex::new(up),
-            nodes: described["nodes"].as_array().expect("mesh.json has nodes").iter().map(node).collect(),
+            nodes: described["nodes"]
+                .as_array()
+                .expect("mesh.json has nodes")
+                .iter()
+                .map(node)
+                .collect(),
             admin: admin(&described),
             temporary: None,
             environment,
@@ -204,14 +220,17 @@ impl Mesh {
         member::status(&self.client(at))
     }
 
-    /// The node that is primary of a project: what the first living node that knows says, if that node lives itself.
+    /// The node that is primary of a project: what the first living node that knows says, if that
+    /// node lives itself.
     ///
     /// # Panics
     /// When there is none for too long.
     pub fn primary_of(&self, project: &str) -> usize {
         wait::until("the project has a primary", || {
             let living = (0..self.nodes.len()).filter(|at| self.nodes[*at].lives());
-            let said = living.filter_map(|at| self.status(at).ok()).find_map(|status| primary(&status, project))?;
+            let said = living
+                .filter_map(|at| self.status(at).ok())
+                .find_map(|status| primary(&status, project))?;
             self.nodes.iter().position(|node| node.name == said && node.lives())
         })
     }
@@ -238,8 +257,11 @@ impl Mesh {
         let node = &self.nodes[at];
         wait::until_ok(&format!("{} is ready", node.name), || {
             assert!(node.lives(), "{} ended:\n{}", node.name, self.last_words(at));
-            let answer =
-                self.anyone(at).patient_for(Duration::from_secs(5)).get("/readyz").map_err(|none| none.to_string())?;
+            let answer = self
+                .anyone(at)
+                .patient_for(Duration::from_secs(5))
+                .get("/readyz")
+                .map_err(|none| none.to_string())?;
             if answer.status == 200 { Ok(()) } else { Err(answer.to_string()) }
         });
     }
@@ -262,7 +284,9 @@ impl Mesh {
         let node = &self.nodes[at];
         process::signal(node.pid(), Signal::TERM);
         let again = lock(&node.again).take();
-        wait::until(&format!("{} has ended by SIGTERM", node.name), || (!node.lives()).then_some(()));
+        wait::until(&format!("{} has ended by SIGTERM", node.name), || {
+            (!node.lives()).then_some(())
+        });
         drop(again); // reaped
     }
 
@@ -290,15 +314,18 @@ impl Mesh {
         *lock(&node.again) = Some(running);
     }
 
-    /// Sends `up` a signal and waits for its end; whether it ended well, and the nodes that outlived it.
+    /// Sends `up` a signal and waits for its end; whether it ended well, and the nodes that
+    /// outlived it.
     ///
     /// # Panics
     /// When it does not end.
     pub fn stop(&self, with: Signal) -> (bool, Vec<String>) {
         let ended = lock(&self.up).stop(with, wait::PATIENCE);
-        let ended =
-            ended.unwrap_or_else(|| panic!("atoll up does not end on {with:?}:\n{}", lock(&self.up).last_words()));
-        let left = self.nodes.iter().filter(|node| node.lives()).map(|node| node.name.clone()).collect();
+        let ended = ended.unwrap_or_else(|| {
+            panic!("atoll up does not end on {with:?}:\n{}", lock(&self.up).last_words())
+        });
+        let left =
+            self.nodes.iter().filter(|node| node.lives()).map(|node| node.name.clone()).collect();
         (ended.success(), left)
     }
 
@@ -335,7 +362,12 @@ impl Drop for Mesh {
         if std::thread::panicking() {
             eprintln!("--- atoll up\n{}", lock(&self.up).last_words());
             for at in 0..self.nodes.len() {
-                eprintln!("--- {} (pid {})\n{}", self.nodes[at].name, self.nodes[at].pid(), self.last_words(at));
+                eprintln!(
+                    "--- {} (pid {})\n{}",
+                    self.nodes[at].name,
+                    self.nodes[at].pid(),
+                    self.last_words(at)
+                );
             }
         }
         for node in &self.nodes {
@@ -348,8 +380,10 @@ impl Drop for Mesh {
         for node in self.nodes.iter().filter(|node| node.lives()) {
             process::signal(node.pid(), Signal::KILL);
         }
-        if let Some(folder) =
-            self.temporary.take().filter(|_| std::thread::panicking() && std::env::var_os("ATOLL_KEEP").is_some())
+        if let Some(folder) = self
+            .temporary
+            .take()
+            .filter(|_| std::thread::panicking() && std::env::var_os("ATOLL_KEEP").is_some())
         {
             eprintln!("--- kept: {}", folder.keep().display());
         }
@@ -365,9 +399,12 @@ pub fn primary(status: &Value, project: &str) -> Option<String> {
 }
 
 fn node(told: &Value) -> Node {
-    let text = |field: &str| told[field].as_str().unwrap_or_else(|| panic!("mesh.json: {field} of {told}")).to_owned();
-    let start: Option<Vec<_>> =
-        told["start"].as_array().map(|all| all.iter().filter_map(|arg| Some(arg.as_str()?.to_owned())).collect());
+    let text = |field: &str| {
+        told[field].as_str().unwrap_or_else(|| panic!("mesh.json: {field} of {told}")).to_owned()
+    };
+    let start: Option<Vec<_>> = told["start"]
+        .as_array()
+        .map(|all| all.iter().filter_map(|arg| Some(arg.as_str()?.to_owned())).collect());
     let pid = told["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
     Node {
         name: text("name"),
@@ -381,15 +418,18 @@ fn node(told: &Value) -> Node {
 }
 
 fn admin(told: &Value) -> (String, String) {
-    let user = told["admin"]["user"].as_str().expect("mesh.json names the administrator").to_owned();
-    let file = told["admin"]["password_file"].as_str().expect("mesh.json names the password's file");
+    let user =
+        told["admin"]["user"].as_str().expect("mesh.json names the administrator").to_owned();
+    let file =
+        told["admin"]["password_file"].as_str().expect("mesh.json names the password's file");
     let password = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{file}: {error}"));
     (user, password.trim().to_owned())
 }
 
 /// Writes another value into a `node.yaml` that spells out every setting.
 fn change(file: &Path, setting: &str, value: &str) {
-    let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let text =
+        std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let (heading, start) = match setting.split_once('.') {
         Some((group, key)) => (Some(format!("{group}:")), format!("  {key}: ")),
         None => (None, format!("{setting}: ")),

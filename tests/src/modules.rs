@@ -1,4 +1,5 @@
-//! Which modules of a crate use which, as their sources say: paths that begin with `crate`, `super` or `self`.
+//! Which modules of a crate use which, as their sources say: paths that begin with `crate`, `super`
+//! or `self`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -23,9 +24,12 @@ pub fn forbidden(sources: &BTreeMap<Module, String>, rooms: &[(&str, &[&str])]) 
     let mut found = BTreeSet::new();
     for (module, text) in sources {
         let Some(room) = module.first() else { continue };
-        let allowed = rooms.iter().find(|(name, _)| name == room).map_or(&[][..], |(_, allowed)| allowed);
+        let allowed =
+            rooms.iter().find(|(name, _)| name == room).map_or(&[][..], |(_, allowed)| allowed);
         for path in used(module, text) {
-            let Some(other) = path.first().filter(|other| rooms.iter().any(|(name, _)| name == other)) else {
+            let Some(other) =
+                path.first().filter(|other| rooms.iter().any(|(name, _)| name == other))
+            else {
                 continue;
             };
             if other != room && !allowed.contains(&other.as_str()) {
@@ -36,14 +40,16 @@ pub fn forbidden(sources: &BTreeMap<Module, String>, rooms: &[(&str, &[&str])]) 
     found.into_iter().collect()
 }
 
-/// Modules that use each other, by whatever way round. That a module and one inside it do is no circle.
+/// Modules that use each other, by whatever way round. That a module and one inside it do is no
+/// circle.
 #[must_use]
 pub fn circles(sources: &BTreeMap<Module, String>) -> Vec<String> {
     let mut arrows: BTreeMap<&Module, BTreeSet<&Module>> = BTreeMap::new();
     for (module, text) in sources {
         for path in used(module, text) {
-            let target =
-                (0..=path.len()).rev().find_map(|n| sources.get_key_value(&path[..n]).map(|(target, _)| target));
+            let target = (0..=path.len())
+                .rev()
+                .find_map(|n| sources.get_key_value(&path[..n]).map(|(target, _)| target));
             let Some(target) = target else { continue };
             if !target.starts_with(module) && !module.starts_with(target) {
                 arrows.entry(module).or_default().insert(target);
@@ -61,7 +67,11 @@ pub fn circles(sources: &BTreeMap<Module, String>) -> Vec<String> {
         }
         seen
     };
-    arrows.keys().filter(|module| reached(module).contains(**module)).map(|module| module.join("::")).collect()
+    arrows
+        .keys()
+        .filter(|module| reached(module).contains(**module))
+        .map(|module| module.join("::"))
+        .collect()
 }
 
 /// Every path of its own crate that a module names.
@@ -74,7 +84,8 @@ pub fn used(module: &Module, text: &str) -> Vec<Module> {
         if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':' || c == '$') {
             continue;
         }
-        if rest.starts_with("crate::") || rest.starts_with("super::") || rest.starts_with("self::") {
+        if rest.starts_with("crate::") || rest.starts_with("super::") || rest.starts_with("self::")
+        {
             let mut paths = Vec::new();
             tree(rest, &mut Vec::new(), &mut paths);
             found.extend(paths.into_iter().map(|path| absolute(module, path)));
@@ -88,7 +99,8 @@ fn tree(text: &str, prefix: &mut Vec<String>, paths: &mut Vec<Vec<String>>) -> u
     let depth = prefix.len();
     let mut at = 0;
     loop {
-        let word: String = text[at..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        let word: String =
+            text[at..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
         at += word.len();
         if !word.is_empty() {
             prefix.push(word);
@@ -100,7 +112,8 @@ fn tree(text: &str, prefix: &mut Vec<String>, paths: &mut Vec<Vec<String>>) -> u
         if text[at..].starts_with('{') {
             at += 1;
             loop {
-                at += text[at..].len() - text[at..].trim_start_matches(|c: char| c.is_whitespace() || c == ',').len();
+                at += text[at..].len()
+                    - text[at..].trim_start_matches(|c: char| c.is_whitespace() || c == ',').len();
                 if text[at..].is_empty() || text[at..].starts_with('}') {
                     break;
                 }
@@ -152,20 +165,30 @@ mod tests {
         all.iter().map(|(path, text)| (module(path), (*text).to_owned())).collect()
     }
 
-    const ROOMS: &[(&str, &[&str])] = &[("view", &[]), ("writes", &["view"]), ("jobs", &["view", "writes"])];
+    const ROOMS: &[(&str, &[&str])] =
+        &[("view", &[]), ("writes", &["view"]), ("jobs", &["view", "writes"])];
 
     #[test]
     fn an_arrow_that_the_table_does_not_list_is_found_however_it_is_written() {
         let found = |path: &str, text: &str| forbidden(&sources(&[(path, text)]), ROOMS);
         assert_eq!(found("jobs::queue", "use crate::writes::Writes;\nuse super::other;"), [""; 0]);
-        assert_eq!(found("view::edge", "use crate::writes::Writes;"), ["view::edge uses writes::Writes"]);
+        assert_eq!(
+            found("view::edge", "use crate::writes::Writes;"),
+            ["view::edge uses writes::Writes"]
+        );
         let list = "use crate::{\n    view::Records,\n    jobs::{queue::Queue, other},\n};";
-        assert_eq!(found("writes", list), ["writes uses jobs::other", "writes uses jobs::queue::Queue"]);
+        assert_eq!(
+            found("writes", list),
+            ["writes uses jobs::other", "writes uses jobs::queue::Queue"]
+        );
         assert_eq!(
             found("view::edge::kept", "fn f() { super::super::super::jobs::run() }"),
             ["view::edge::kept uses jobs::run"]
         );
-        assert_eq!(found("writes", "let x: super::jobs::Job = self::y();"), ["writes uses jobs::Job"]);
+        assert_eq!(
+            found("writes", "let x: super::jobs::Job = self::y();"),
+            ["writes uses jobs::Job"]
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Programs started by a scenario: each is ended by its pid when the scenario ends, however it ends.
+//! Programs started by a scenario: each is ended by its pid when the scenario ends, however it
+//! ends.
 //!
 //! They stay in the process group of the test run on purpose: Ctrl-C reaches them too.
 
@@ -48,7 +49,8 @@ impl Running {
         self.child.try_wait().expect("a child can be asked")
     }
 
-    /// Sends a signal, waits for the end and tells how it was; nothing if it has not ended in `time`.
+    /// Sends a signal, waits for the end and tells how it was; nothing if it has not ended in
+    /// `time`.
     pub fn stop(&mut self, with: Signal, time: Duration) -> Option<ExitStatus> {
         if self.ended().is_none() {
             signal(self.pid(), with);
@@ -79,13 +81,15 @@ pub fn signal(pid: u32, what: Signal) {
     }
 }
 
-/// Whether the process still runs (a zombie does not) and has `word` on its command line, so that a reused pid is not taken for it.
+/// Whether the process still runs (a zombie does not) and has `word` on its command line, so that a
+/// reused pid is not taken for it.
 #[must_use]
 pub fn lives(pid: u32, word: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    // the first thread is a zombie before the others have ended, and until then they hold the process's files
+    // the first thread is a zombie before the others have ended, and until then they hold the
+    // process's files
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
     let runs = state.is_some_and(|state| state != 'Z' || threads > 1);
     // in the middle of an exec the line is empty for a moment
@@ -123,8 +127,12 @@ pub fn finish(command: &mut Command) -> Finished {
 /// When it cannot be started.
 pub fn finish_within(time: Duration, command: &mut Command) -> Result<Finished, Finished> {
     let (mut out, mut err) = (scratch(), scratch());
-    command.stdin(Stdio::null()).stdout(out.try_clone().expect("clone")).stderr(err.try_clone().expect("clone"));
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+    command
+        .stdin(Stdio::null())
+        .stdout(out.try_clone().expect("clone"))
+        .stderr(err.try_clone().expect("clone"));
+    let mut child =
+        command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
     let ended = wait::within(time, || child.try_wait().expect("a child can be asked"));
     if ended.is_none() {
         let _ = child.kill();
@@ -165,6 +173,8 @@ fn scratch() -> File {
 
 fn read(file: &mut File) -> String {
     let mut bytes = Vec::new();
-    file.rewind().and_then(|()| file.read_to_end(&mut bytes)).expect("what was written can be read");
+    file.rewind()
+        .and_then(|()| file.read_to_end(&mut bytes))
+        .expect("what was written can be read");
     String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -1,4 +1,5 @@
-//! The clients that people have, each told of two hosts: it pulls from the first and may go on at the second, in the way that it has for that.
+//! The clients that people have, each told of two hosts: it pulls from the first and may go on at
+//! the second, in the way that it has for that.
 
 use std::fmt;
 use std::process::Command;
@@ -10,7 +11,8 @@ use tempfile::TempDir;
 use crate::daemons::{Containerd, Docker, Podman};
 use crate::{cri, process, tools};
 
-/// What every client but dockerd calls the mesh; dockerd's mirrors are Docker Hub's, so it says no name.
+/// What every client but dockerd calls the mesh; dockerd's mirrors are Docker Hub's, so it says no
+/// name.
 pub const REGISTRY: &str = "registry.test";
 
 /// A client.
@@ -32,7 +34,8 @@ pub enum Who {
 
 impl Who {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Docker, Self::Ctr, Self::Cri, Self::Podman, Self::Skopeo, Self::NewerSkopeo];
+    pub const ALL: [Self; 6] =
+        [Self::Docker, Self::Ctr, Self::Cri, Self::Podman, Self::Skopeo, Self::NewerSkopeo];
 }
 
 impl fmt::Display for Who {
@@ -78,7 +81,8 @@ impl Pullers {
         let folder = TempDir::with_prefix("atoll-pullers-").expect("a temporary folder");
         let write = |name: &str, text: String| {
             let file = folder.path().join(name);
-            std::fs::create_dir_all(file.parent().expect("a folder")).expect("a folder can be made");
+            std::fs::create_dir_all(file.parent().expect("a folder"))
+                .expect("a folder can be made");
             std::fs::write(&file, text).expect("a file can be written");
             file
         };
@@ -107,7 +111,8 @@ impl Pullers {
         }
     }
 
-    /// Has a client pull `repository:tag`, which it must not have pulled before, and kills it if it is not done in time.
+    /// Has a client pull `repository:tag`, which it must not have pulled before, and kills it if it
+    /// is not done in time.
     ///
     /// # Panics
     /// When the client cannot be started.
@@ -116,27 +121,38 @@ impl Pullers {
         let at = |name: &str| self.folder.path().join(name);
         let name = format!("{REGISTRY}/{repository}:{tag}");
         let skopeo = |mut command: Command| {
-            command.arg("--registries-conf").arg(at("registries.conf")).arg("--policy").arg(at("policy.json"));
+            command
+                .arg("--registries-conf")
+                .arg(at("registries.conf"))
+                .arg("--policy")
+                .arg(at("policy.json"));
             command.args(["copy", "-q", &format!("docker://{name}")]);
-            let to = TempDir::with_prefix_in("skopeo-", self.folder.path()).expect("a temporary folder");
+            let to =
+                TempDir::with_prefix_in("skopeo-", self.folder.path()).expect("a temporary folder");
             command.arg(format!("dir:{}", to.path().display()));
             finished(&mut command, patience)
         };
         match who {
-            Who::Docker => {
-                finished(self.docker.command().args(["pull", "-q", &format!("{repository}:{tag}")]), patience)
-            }
+            Who::Docker => finished(
+                self.docker.command().args(["pull", "-q", &format!("{repository}:{tag}")]),
+                patience,
+            ),
             Who::Ctr => {
                 let mut ctr = self.containerd.command();
-                finished(ctr.args(["images", "pull", "--hosts-dir"]).arg(at("certs.d")).arg(&name), patience)
+                finished(
+                    ctr.args(["images", "pull", "--hosts-dir"]).arg(at("certs.d")).arg(&name),
+                    patience,
+                )
             }
             Who::Cri => match cri::pull(&self.containerd.socket(), &name, patience) {
                 Ok(_) => Outcome::Pulled,
                 Err(None) => Outcome::Hung,
                 Err(Some(why)) => {
                     let said = self.containerd.said(&["PullImage", "failed", &name]);
-                    let said =
-                        said.as_deref().and_then(|line| line.split_once("error=")).map(|(_, error)| error.to_owned());
+                    let said = said
+                        .as_deref()
+                        .and_then(|line| line.split_once("error="))
+                        .map(|(_, error)| error.to_owned());
                     Outcome::Failed(said.unwrap_or(why))
                 }
             },

@@ -1,4 +1,5 @@
-//! A client that does what a patient one does: goes on where an answer broke off, then at the next host, compares every byte, and times the first.
+//! A client that does what a patient one does: goes on where an answer broke off, then at the next
+//! host, compares every byte, and times the first.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,8 @@ use crate::image::{Blob, Image, MANIFEST};
 pub struct Pulled {
     /// Why it failed, if it did.
     pub failed: Option<String>,
-    /// The longest that any request waited for its first byte, or for the answer that there is none.
+    /// The longest that any request waited for its first byte, or for the answer that there is
+    /// none.
     pub first_byte: Duration,
     /// How many answers had bytes that are not the image's, and broke off before their end.
     pub spoilt: usize,
@@ -20,7 +22,8 @@ pub struct Pulled {
     pub wrong: Option<String>,
     /// The manifest came with a warning that it may be stale.
     pub warned: bool,
-    /// The first host's refusal of the manifest, if it refused: its status, and whether that was in the specification's envelope.
+    /// The first host's refusal of the manifest, if it refused: its status, and whether that was in
+    /// the specification's envelope.
     pub refused: Option<(u16, bool)>,
     /// How many answers broke off in the middle.
     pub broken: usize,
@@ -36,10 +39,11 @@ enum End {
     Refused(String),
 }
 
-/// Pulls an image by its tag from the first of the hosts that has it, each object anew, as containerd does.
+/// Pulls an image by its tag from the first of the hosts that has it, each object anew, as
+/// containerd does.
 ///
-/// An answer that breaks off is gone on with at the same host, as long as that gives more bytes, then at the next. One with wrong bytes is
-/// begun anew twice.
+/// An answer that breaks off is gone on with at the same host, as long as that gives more bytes,
+/// then at the next. One with wrong bytes is begun anew twice.
 #[must_use]
 pub fn pull(hosts: &[Client], repository: &str, tag: &str, image: &Image) -> Pulled {
     let mut pulled = Pulled::default();
@@ -79,7 +83,14 @@ fn object(hosts: &[Client], path: &str, object: &Blob, pulled: &mut Pulled) {
     pulled.failed = Some(reasons.join("; "));
 }
 
-fn request(host: &Client, path: &str, object: &Blob, have: usize, first: bool, pulled: &mut Pulled) -> End {
+fn request(
+    host: &Client,
+    path: &str,
+    object: &Blob,
+    have: usize,
+    first: bool,
+    pulled: &mut Pulled,
+) -> End {
     let begun = Instant::now();
     let mut ask = host.ask(Method::GET, path).header("accept", MANIFEST);
     if have > 0 {
@@ -109,7 +120,11 @@ fn request(host: &Client, path: &str, object: &Blob, have: usize, first: bool, p
         return End::Refused(format!("{status} {}", text.trim()));
     }
     if manifest {
-        pulled.warned |= coming.headers.get_all("warning").iter().any(|value| value.as_bytes().starts_with(b"11"));
+        pulled.warned |= coming
+            .headers
+            .get_all("warning")
+            .iter()
+            .any(|value| value.as_bytes().starts_with(b"11"));
     }
     let (mut now, mut right) = (have, true);
     for piece in coming {

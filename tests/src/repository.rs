@@ -1,6 +1,8 @@
-//! Pushing to and pulling from one repository through one node, as the distribution specification has it.
+//! Pushing to and pulling from one repository through one node, as the distribution specification
+//! has it.
 //!
-//! A pull hashes every byte: a digest that does not fit its bytes is no error to be reported but the end of the run.
+//! A pull hashes every byte: a digest that does not fit its bytes is no error to be reported but
+//! the end of the run.
 
 use std::fmt;
 use std::time::Duration;
@@ -95,16 +97,24 @@ impl Repository {
         Ok(opened.header("location").expect("an upload has a location").to_owned())
     }
 
-    /// Uploads a blob in one stream, as docker does: POST, PATCH in chunks, PUT. `watch` hears how many bytes have gone.
+    /// Uploads a blob in one stream, as docker does: POST, PATCH in chunks, PUT. `watch` hears how
+    /// many bytes have gone.
     ///
     /// # Errors
     /// When a step is not answered, or answered with an error.
     ///
     /// # Panics
     /// When an answer lacks its location.
-    pub fn upload_watched(&self, blob: &Blob, watch: impl FnMut(usize) + Send + 'static) -> Result<(), Refusal> {
+    pub fn upload_watched(
+        &self,
+        blob: &Blob,
+        watch: impl FnMut(usize) + Send + 'static,
+    ) -> Result<(), Refusal> {
         let place = self.open_upload()?;
-        let patch = self.client.ask(Method::PATCH, &place).header("content-type", "application/octet-stream");
+        let patch = self
+            .client
+            .ask(Method::PATCH, &place)
+            .header("content-type", "application/octet-stream");
         let patched = expect(patch.streamed(blob.bytes.clone(), watch).send()?, 202)?;
         let place = patched.header("location").expect("an upload has a location").to_owned();
         self.close_upload(&place, &blob.digest, Bytes::new())
@@ -126,7 +136,8 @@ impl Repository {
     pub fn close_upload(&self, place: &str, digest: &str, rest: Bytes) -> Result<(), Refusal> {
         let separator = if place.contains('?') { '&' } else { '?' };
         let put = self.client.ask(Method::PUT, &format!("{place}{separator}digest={digest}"));
-        expect(put.header("content-type", "application/octet-stream").body(rest).send()?, 201).map(drop)
+        expect(put.header("content-type", "application/octet-stream").body(rest).send()?, 201)
+            .map(drop)
     }
 
     /// Puts an image's manifest under a tag or its digest.
@@ -141,7 +152,12 @@ impl Repository {
     ///
     /// # Errors
     /// When it is not answered, or answered with an error.
-    pub fn put_bytes(&self, reference: &str, media_type: &str, bytes: Bytes) -> Result<Answer, Refusal> {
+    pub fn put_bytes(
+        &self,
+        reference: &str,
+        media_type: &str,
+        bytes: Bytes,
+    ) -> Result<Answer, Refusal> {
         let put = self.client.ask(Method::PUT, &self.path(&format!("manifests/{reference}")));
         expect(put.header("content-type", media_type).body(bytes).send()?, 201)
     }
@@ -149,7 +165,8 @@ impl Repository {
     /// Pushes an image: its blobs, then its manifest under `tag`.
     ///
     /// # Errors
-    /// With the first step that is not answered, or answered with an error. `Ok` means that the registry has acknowledged it.
+    /// With the first step that is not answered, or answered with an error. `Ok` means that the
+    /// registry has acknowledged it.
     pub fn push(&self, image: &Image, tag: &str) -> Result<(), Refusal> {
         for blob in &image.blobs {
             self.upload(blob)?;
@@ -171,8 +188,16 @@ impl Repository {
         let answer = expect(get.send()?, 200)?;
         let real = digest(&answer.body);
         let said = answer.header("docker-content-digest");
-        assert_eq!(said, Some(real.as_str()), "{} names other bytes as {reference}", self.client.authority());
-        assert!(!reference.starts_with("sha256:") || reference == real, "asked for {reference}, got {real}");
+        assert_eq!(
+            said,
+            Some(real.as_str()),
+            "{} names other bytes as {reference}",
+            self.client.authority()
+        );
+        assert!(
+            !reference.starts_with("sha256:") || reference == real,
+            "asked for {reference}, got {real}"
+        );
         Ok((Found { digest: real, may_be_stale: answer.may_be_stale() }, answer.body))
     }
 
@@ -197,7 +222,8 @@ impl Repository {
         Ok(answer.body)
     }
 
-    /// A client that wants a blob from a byte on and either stays to the end or hangs up after the first piece.
+    /// A client that wants a blob from a byte on and either stays to the end or hangs up after the
+    /// first piece.
     ///
     /// # Panics
     /// When it is refused, broken off, or given other bytes.
@@ -208,13 +234,25 @@ impl Repository {
             ask = ask.header("range", &format!("bytes={from}-"));
         }
         let mut coming = ask.open().unwrap_or_else(|none| panic!("from {from}: {none}"));
-        assert_eq!(coming.status, if from > 0 { 206 } else { 200 }, "from {from}: {:?}", coming.headers);
+        assert_eq!(
+            coming.status,
+            if from > 0 { 206 } else { 200 },
+            "from {from}: {:?}",
+            coming.headers
+        );
         let wanted = &blob.bytes[from..];
-        assert_eq!(coming.header("content-length"), Some(wanted.len().to_string().as_str()), "from {from}");
+        assert_eq!(
+            coming.header("content-length"),
+            Some(wanted.len().to_string().as_str()),
+            "from {from}"
+        );
         if stays {
             return coming.rest_is(wanted).unwrap_or_else(|no| panic!("from {from}: {no}"));
         }
-        let first = coming.next().expect("a first piece").unwrap_or_else(|none| panic!("from {from}: {none}"));
+        let first = coming
+            .next()
+            .expect("a first piece")
+            .unwrap_or_else(|none| panic!("from {from}: {none}"));
         assert_eq!(wanted[..first.len()], first, "from {from}");
     }
 
@@ -227,7 +265,8 @@ impl Repository {
     /// When a manifest is not JSON.
     pub fn pull(&self, reference: &str) -> Result<Found, Refusal> {
         let (found, bytes) = self.manifest(reference)?;
-        let manifest: serde_json::Value = serde_json::from_slice(&bytes).expect("a manifest is JSON");
+        let manifest: serde_json::Value =
+            serde_json::from_slice(&bytes).expect("a manifest is JSON");
         let layers = manifest["layers"].as_array().cloned().unwrap_or_default();
         for named in std::iter::once(&manifest["config"]).chain(&layers) {
             self.blob(named["digest"].as_str().expect("a descriptor has a digest"))?;

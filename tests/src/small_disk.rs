@@ -17,7 +17,11 @@ impl SmallDisk {
     pub fn of(folder: &Path, size: &str) -> Self {
         std::fs::create_dir_all(folder).expect("a folder to mount on");
         let options = format!("size={size}");
-        process::succeed(tools::packaged("mount", "mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder));
+        process::succeed(
+            tools::packaged("mount", "mount")
+                .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+                .arg(folder),
+        );
         Self(folder.to_owned())
     }
 }

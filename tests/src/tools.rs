@@ -1,4 +1,5 @@
-//! Where the programs under test and the clients are, and what to do when one is missing: fail, and say how to get it.
+//! Where the programs under test and the clients are, and what to do when one is missing: fail, and
+//! say how to get it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +15,8 @@ pub fn repository() -> PathBuf {
 /// The folder for what is built once and kept: Go's clients and the images.
 #[must_use]
 pub fn cache() -> PathBuf {
-    std::env::var_os("ATOLL_TEST_CACHE").map_or_else(|| repository().join("target/clients"), PathBuf::from)
+    std::env::var_os("ATOLL_TEST_CACHE")
+        .map_or_else(|| repository().join("target/clients"), PathBuf::from)
 }
 
 /// The `atoll` under test: `ATOLL_BIN`, or the debug build of this workspace.
@@ -23,8 +25,13 @@ pub fn cache() -> PathBuf {
 /// When there is none.
 #[must_use]
 pub fn atoll() -> PathBuf {
-    let bin = std::env::var_os("ATOLL_BIN").map_or_else(|| repository().join("target/debug/atoll"), PathBuf::from);
-    assert!(bin.is_file(), "{} is missing: run tests/run, or cargo build -p node, or set ATOLL_BIN", bin.display());
+    let bin = std::env::var_os("ATOLL_BIN")
+        .map_or_else(|| repository().join("target/debug/atoll"), PathBuf::from);
+    assert!(
+        bin.is_file(),
+        "{} is missing: run tests/run, or cargo build -p node, or set ATOLL_BIN",
+        bin.display()
+    );
     bin
 }
 
@@ -34,9 +41,9 @@ pub fn atoll() -> PathBuf {
 /// When it is not installed; the message names its package.
 #[must_use]
 pub fn packaged(program: &str, package: &str) -> Command {
-    Command::new(
-        on_path(program).unwrap_or_else(|| panic!("{program} is missing: apt-get install {package}, or run tests/run")),
-    )
+    Command::new(on_path(program).unwrap_or_else(|| {
+        panic!("{program} is missing: apt-get install {package}, or run tests/run")
+    }))
 }
 
 /// A client that is built with Go: from the cache, or from the path.
@@ -67,7 +74,8 @@ pub fn images() -> PathBuf {
     folder
 }
 
-/// Debian 13's skopeo, taken from its packages now if it is not there (`tests/clients/newer-skopeo`).
+/// Debian 13's skopeo, taken from its packages now if it is not there
+/// (`tests/clients/newer-skopeo`).
 ///
 /// # Panics
 /// When it cannot be had.
@@ -82,5 +90,8 @@ fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // the places where administration tools are, which are not on every path
     let also = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(also).map(|folder| folder.join(program)).find(|file| file.is_file())
+    std::env::split_paths(&path)
+        .chain(also)
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
 }

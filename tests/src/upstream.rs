@@ -1,7 +1,8 @@
-//! Another registry: Debian's `docker-registry` on loopback, and in front of it a door that counts who asks for what and that can be
-//! told to fail.
+//! Another registry: Debian's `docker-registry` on loopback, and in front of it a door that counts
+//! who asks for what and that can be told to fail.
 //!
-//! What is pushed to it goes to the registry itself. Who pulls as the mesh does goes through the door.
+//! What is pushed to it goes to the registry itself. Who pulls as the mesh does goes through the
+//! door.
 
 mod door;
 
@@ -42,7 +43,8 @@ impl Upstream {
         Self::start_at(Ipv4Addr::LOCALHOST.into())
     }
 
-    /// The same with the door at an address of this machine's, for nodes that have a network of their own.
+    /// The same with the door at an address of this machine's, for nodes that have a network of
+    /// their own.
     ///
     /// # Panics
     /// When it does not answer.
@@ -58,9 +60,11 @@ impl Upstream {
         );
         std::fs::write(&config, text).expect("a configuration can be written");
         let mut command = tools::packaged("docker-registry", "docker-registry");
-        let mut process = Running::start(command.arg("serve").arg(&config), &folder.path().join("log"));
+        let mut process =
+            Running::start(command.arg("serve").arg(&config), &folder.path().join("log"));
         let door = Arc::new(Door::new(address, registry));
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         runtime.spawn(door::stand(door.clone()));
         let url = format!("http://{address}");
@@ -97,12 +101,14 @@ impl Upstream {
     pub fn behave(&self, manner: Manner) {
         self.door.manner.send_replace(manner);
         wait::until("the door opens or closes", || {
-            let open = TcpStream::connect_timeout(&self.door.address, Duration::from_millis(300)).is_ok();
+            let open =
+                TcpStream::connect_timeout(&self.door.address, Duration::from_millis(300)).is_ok();
             (open == manner.is_open()).then_some(())
         });
     }
 
-    /// Breaks off the body of the next blob that is asked for after `bytes` bytes, and goes on in this manner.
+    /// Breaks off the body of the next blob that is asked for after `bytes` bytes, and goes on in
+    /// this manner.
     pub fn cut(&self, bytes: usize, then: Manner) {
         self.rules().cut = Some((bytes, then));
     }
@@ -146,7 +152,8 @@ impl Upstream {
     /// The requests for manifests and blobs: what is left when logins and pings are left out.
     #[must_use]
     pub fn asked_for_content(&self) -> Vec<Asked> {
-        let content = |one: &Asked| one.path.contains("/manifests/") || one.path.contains("/blobs/");
+        let content =
+            |one: &Asked| one.path.contains("/manifests/") || one.path.contains("/blobs/");
         self.asked().into_iter().filter(content).collect()
     }
 

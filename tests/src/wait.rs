@@ -1,6 +1,7 @@
 //! Waiting for a condition: poll it, and give up loudly.
 //!
-//! Deadlines only keep a broken mesh from hanging the run. They are generous and say nothing about speed.
+//! Deadlines only keep a broken mesh from hanging the run. They are generous and say nothing about
+//! speed.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,8 @@ pub fn within<T>(time: Duration, mut probe: impl FnMut() -> Option<T>) -> Option
     }
 }
 
-/// Like [`until`], for a probe that knows why it is not yet so; the last reason ends up in the message.
+/// Like [`until`], for a probe that knows why it is not yet so; the last reason ends up in the
+/// message.
 ///
 /// # Panics
 /// When the probe still fails after [`PATIENCE`].

@@ -1,4 +1,5 @@
-//! Bytes on a socket, without the manners of a client library: what a broken or hostile client sends.
+//! Bytes on a socket, without the manners of a client library: what a broken or hostile client
+//! sends.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -15,7 +16,8 @@ use crate::http::Answer;
 /// When nobody listens.
 #[must_use]
 pub fn connect(authority: &str, patience: Duration) -> TcpStream {
-    let socket = TcpStream::connect(authority).unwrap_or_else(|error| panic!("{authority}: {error}"));
+    let socket =
+        TcpStream::connect(authority).unwrap_or_else(|error| panic!("{authority}: {error}"));
     socket.set_read_timeout(Some(patience)).expect("a timeout can be set");
     socket.set_write_timeout(Some(patience)).expect("a timeout can be set");
     socket
@@ -47,7 +49,12 @@ pub fn answer(socket: &mut TcpStream) -> Option<Answer> {
         match socket.read(&mut buffer) {
             Ok(0) => break,
             Ok(n) => got.extend_from_slice(&buffer[..n]),
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                ) =>
+            {
                 panic!("neither an answer nor a close; so far {:?}", String::from_utf8_lossy(&got))
             }
             Err(_) => break, // reset: whatever came before it counts
@@ -60,7 +67,8 @@ pub fn answer(socket: &mut TcpStream) -> Option<Answer> {
 /// The answer, if it is complete by its own account.
 fn whole(got: &[u8]) -> Option<Answer> {
     let (status, headers, body) = head(got)?;
-    let length = headers.get("content-length").and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let length =
+        headers.get("content-length").and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     let body = match length {
         Some(length) if body.len() >= length => Bytes::copy_from_slice(&body[..length]),
         None if matches!(status, 204 | 304) => Bytes::new(),
@@ -76,7 +84,9 @@ fn head(got: &[u8]) -> Option<(u16, HeaderMap, &[u8])> {
     let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
     let mut headers = HeaderMap::new();
     for (name, value) in lines.filter_map(|line| line.split_once(':')) {
-        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value.trim())) {
+        if let (Ok(name), Ok(value)) =
+            (name.parse::<HeaderName>(), HeaderValue::from_str(value.trim()))
+        {
             headers.append(name, value);
         }
     }

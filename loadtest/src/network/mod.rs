@@ -1,8 +1,10 @@
-//! A wide area network on one machine: a network namespace for each node, and between them a switch of our own in user space.
+//! A wide area network on one machine: a network namespace for each node, and between them a switch
+//! of our own in user space.
 //!
-//! Everything that a node sends, QUIC and TCP alike, leaves its namespace through a TUN device that this program reads. So a peer that
-//! speaks TLS over TCP meets the same delay, rate and loss as the mesh does, and every byte is counted. Needs root. Namespaces have no
-//! name: they are held by a sleeping process and go with it.
+//! Everything that a node sends, QUIC and TCP alike, leaves its namespace through a TUN device that
+//! this program reads. So a peer that speaks TLS over TCP meets the same delay, rate and loss as
+//! the mesh does, and every byte is counted. Needs root. Namespaces have no name: they are held by
+//! a sleeping process and go with it.
 
 mod model;
 mod switch;
@@ -27,7 +29,8 @@ pub(crate) use model::{PROFILES, Profile, Traffic};
 use model::Model;
 use switch::Switch;
 
-/// Runs `work` on a thread inside a network namespace. A socket stays in the namespace it was made in.
+/// Runs `work` on a thread inside a network namespace. A socket stays in the namespace it was made
+/// in.
 pub(crate) fn inside<T: Send>(network: &Path, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -49,7 +52,8 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// One namespace for each of `regions`, which says by number what region a node is in; the WAN is between different ones.
+    /// One namespace for each of `regions`, which says by number what region a node is in; the WAN
+    /// is between different ones.
     ///
     /// # Errors
     /// Without root, `unshare`, `nsenter`, `ip` and `/dev/net/tun` there is none.
@@ -65,7 +69,9 @@ impl Network {
         for (at, island) in islands.iter().enumerate() {
             devices.push(inside(&file(island), tun::open)?.context("a TUN device (/dev/net/tun)")?);
             let mtu = format!("link set {} mtu 1500 txqueuelen 10000 up", tun::NAME);
-            for what in ["link set lo up", &format!("addr add {}/16 dev {}", address(at), tun::NAME), &mtu] {
+            for what in
+                ["link set lo up", &format!("addr add {}/16 dev {}", address(at), tun::NAME), &mtu]
+            {
                 succeed(enter(&file(island), Path::new("ip")).args(what.split(' ')))?;
             }
         }
@@ -86,12 +92,15 @@ impl Network {
         self.model().node_rate = bytes_per_second;
     }
 
-    /// The congestion control of TCP connections that are opened from now on. It is the route's, because the namespace's own setting
-    /// takes only what the machine allows to everybody.
+    /// The congestion control of TCP connections that are opened from now on. It is the route's,
+    /// because the namespace's own setting takes only what the machine allows to everybody.
     pub(crate) fn congestion(&self, name: &str) -> Result<()> {
         for (at, island) in self.islands.iter().enumerate() {
-            let route =
-                format!("route replace 10.64.0.0/16 dev {} proto kernel scope link src {}", tun::NAME, address(at));
+            let route = format!(
+                "route replace 10.64.0.0/16 dev {} proto kernel scope link src {}",
+                tun::NAME,
+                address(at)
+            );
             let mut command = enter(&file(island), Path::new("ip"));
             succeed(command.args(route.split(' ')).args(["congctl", name]))?;
         }
@@ -127,7 +136,9 @@ pub(crate) fn enter(network: &Path, program: &Path) -> Command {
 
 /// Runs a command to its end; what it printed.
 pub(crate) fn succeed(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    let output = command
+        .output()
+        .with_context(|| format!("cannot start {}", command.get_program().display()))?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{command:?} ended with {}: {said}", output.status);
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
@@ -140,7 +151,8 @@ fn file(island: &Running) -> PathBuf {
 fn namespace(folder: &Path, at: usize) -> Result<Running> {
     let ours = fs::read_link("/proc/self/ns/net")?;
     let log = folder.join(format!("{at}.log"));
-    let mut holder = Running::start(Command::new("unshare").args(["--net", "sleep", "infinity"]), &log)?;
+    let mut holder =
+        Running::start(Command::new("unshare").args(["--net", "sleep", "infinity"]), &log)?;
     process::until("a network namespace is made", Duration::from_secs(10), || {
         holder.must_run()?;
         Ok(fs::read_link(file(&holder)).ok().filter(|theirs| *theirs != ours))

@@ -18,12 +18,28 @@ pub(crate) struct Profile {
 /// The WANs of the goals.
 pub(crate) const PROFILES: [Profile; 4] = [
     Profile { name: "LAN", round_trip: Duration::ZERO, bytes_per_second: None, loss: 0.0 },
-    Profile { name: "R1", round_trip: Duration::from_millis(30), bytes_per_second: Some(12.5e6), loss: 0.0 },
-    Profile { name: "R2", round_trip: Duration::from_millis(100), bytes_per_second: Some(12.5e6), loss: 0.001 },
-    Profile { name: "R3", round_trip: Duration::from_millis(200), bytes_per_second: Some(6.25e6), loss: 0.01 },
+    Profile {
+        name: "R1",
+        round_trip: Duration::from_millis(30),
+        bytes_per_second: Some(12.5e6),
+        loss: 0.0,
+    },
+    Profile {
+        name: "R2",
+        round_trip: Duration::from_millis(100),
+        bytes_per_second: Some(12.5e6),
+        loss: 0.001,
+    },
+    Profile {
+        name: "R3",
+        round_trip: Duration::from_millis(200),
+        bytes_per_second: Some(6.25e6),
+        loss: 0.01,
+    },
 ];
 
-/// How long a packet may wait for a link before it is dropped, at least; a link to far away has room for a round trip.
+/// How long a packet may wait for a link before it is dropped, at least; a link to far away has
+/// room for a round trip.
 const SHORTEST_QUEUE: f64 = 0.03;
 
 /// Bytes of IP packets that crossed, packets lost on their way included.
@@ -98,8 +114,16 @@ impl Model {
         self.regions.len()
     }
 
-    /// The second at which a packet sent at `now` arrives, or nothing if it does not. `dice` is one throw from 0 to 1.
-    pub(super) fn send(&mut self, now: f64, from: usize, to: usize, bytes: usize, dice: f64) -> Option<f64> {
+    /// The second at which a packet sent at `now` arrives, or nothing if it does not. `dice` is one
+    /// throw from 0 to 1.
+    pub(super) fn send(
+        &mut self,
+        now: f64,
+        from: usize,
+        to: usize,
+        bytes: usize,
+        dice: f64,
+    ) -> Option<f64> {
         let Profile { round_trip, bytes_per_second: rate, loss, .. } = self.profile;
         let (here, there) = (self.regions[from], self.regions[to]);
         let queue = round_trip.as_secs_f64().max(SHORTEST_QUEUE);
@@ -124,8 +148,12 @@ impl Model {
 mod tests {
     use super::*;
 
-    const SLOW: Profile =
-        Profile { name: "slow", round_trip: Duration::from_millis(100), bytes_per_second: Some(1000.0), loss: 0.5 };
+    const SLOW: Profile = Profile {
+        name: "slow",
+        round_trip: Duration::from_millis(100),
+        bytes_per_second: Some(1000.0),
+        loss: 0.5,
+    };
 
     fn close(left: Option<f64>, right: f64) -> bool {
         left.is_some_and(|left| (left - right).abs() < 1e-9)
@@ -136,7 +164,10 @@ mod tests {
         let mut model = Model::new(&[0, 0, 1]);
         model.profile = SLOW;
         assert!(close(model.send(1.0, 0, 2, 10, 0.9), 1.0 + 0.01 + 0.05 + 0.01));
-        assert!(close(model.send(1.0, 1, 2, 10, 0.9), 1.0 + 0.02 + 0.05 + 0.01), "both share the region's link");
+        assert!(
+            close(model.send(1.0, 1, 2, 10, 0.9), 1.0 + 0.02 + 0.05 + 0.01),
+            "both share the region's link"
+        );
         assert!(close(model.send(1.0, 0, 1, 10, 0.0), 1.0), "there is no WAN within a region");
         assert_eq!(model.traffic.regions[0][1], 20);
         assert_eq!(model.traffic.nodes[0], [0, 10, 10]);
@@ -148,8 +179,15 @@ mod tests {
         model.profile = SLOW;
         assert_eq!(model.send(0.0, 0, 1, 10, 0.4), None);
         assert!(model.send(0.0, 0, 1, 200, 0.9).is_some());
-        assert_eq!(model.send(0.0, 0, 1, 10, 0.9), None, "210 ms of waiting are more than the queue's 100");
-        assert_eq!(model.traffic.regions[0][1], 210, "what was dropped before the link did not cross it");
+        assert_eq!(
+            model.send(0.0, 0, 1, 10, 0.9),
+            None,
+            "210 ms of waiting are more than the queue's 100"
+        );
+        assert_eq!(
+            model.traffic.regions[0][1], 210,
+            "what was dropped before the link did not cross it"
+        );
     }
 
     #[test]
@@ -157,6 +195,9 @@ mod tests {
         let mut model = Model::new(&[0, 0, 0]);
         model.node_rate = Some(1000.0);
         assert!(close(model.send(0.0, 0, 1, 10, 0.9), 0.02));
-        assert!(close(model.send(0.0, 0, 2, 10, 0.9), 0.03), "sending takes turns, receiving does not");
+        assert!(
+            close(model.send(0.0, 0, 2, 10, 0.9), 0.03),
+            "sending takes turns, receiving does not"
+        );
     }
 }

@@ -56,7 +56,8 @@ fn run(devices: &[OwnedFd], model: &Mutex<Model>, end: &AtomicBool) {
     let mut flying: BinaryHeap<Flying> = BinaryHeap::new();
     let mut came = 0;
     let mut buffer = vec![0; 1 << 16];
-    let mut ready: Vec<_> = devices.iter().map(|device| PollFd::new(device, PollFlags::IN)).collect();
+    let mut ready: Vec<_> =
+        devices.iter().map(|device| PollFd::new(device, PollFlags::IN)).collect();
     while !end.load(Ordering::Relaxed) {
         let now = begun.elapsed().as_secs_f64();
         let next = flying.peek().map_or(LONGEST_SLEEP, |Reverse((at, ..))| *at as f64 / 1e9 - now);
@@ -66,7 +67,9 @@ fn run(devices: &[OwnedFd], model: &Mutex<Model>, end: &AtomicBool) {
             continue; // a signal
         }
         let mut model = model.lock().unwrap_or_else(|broken| broken.into_inner());
-        for (from, device) in devices.iter().enumerate().filter(|(from, _)| !ready[*from].revents().is_empty()) {
+        for (from, device) in
+            devices.iter().enumerate().filter(|(from, _)| !ready[*from].revents().is_empty())
+        {
             for _ in 0..TURN {
                 let Ok(length) = read(device, &mut buffer) else { break };
                 let packet = &buffer[..length];

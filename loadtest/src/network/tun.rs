@@ -1,4 +1,5 @@
-//! A TUN device of the calling thread's network namespace: what the kernel routes there, this program reads as IP packets.
+//! A TUN device of the calling thread's network namespace: what the kernel routes there, this
+//! program reads as IP packets.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -30,7 +31,8 @@ pub(super) fn open() -> io::Result<OwnedFd> {
     let device = open_file("/dev/net/tun", flags, Mode::empty())?;
     let mut request = InterfaceRequest { name: [0; 16], flags: BARE_PACKETS, rest: [0; 22] };
     request.name[..NAME.len()].copy_from_slice(NAME.as_bytes());
-    // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, 40 bytes of plain data, which the request is; it lives until the call returns.
+    // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, 40 bytes of plain data, which the
+    // request is; it lives until the call returns.
     unsafe { ioctl(&device, Updater::<SET_INTERFACE, _>::new(&mut request)) }?;
     Ok(device)
 }

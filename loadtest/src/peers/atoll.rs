@@ -15,7 +15,10 @@ pub(super) fn start(binary: &Path) -> Result<Peer> {
     Ok(Peer {
         name: "atoll".to_owned(),
         role: Role::Atoll,
-        version: format!("{}; one node, access checks, log and metrics on, durability 1", tools::version(binary)),
+        version: format!(
+            "{}; one node, access checks, log and metrics on, durability 1",
+            tools::version(binary)
+        ),
         reads: mesh.nodes[0].anonymous(),
         writes: mesh.target(0),
         host: Host::Mesh(Box::new(mesh)),

@@ -1,4 +1,5 @@
-//! Distribution, the reference registry: version 3 where it can be found or built, else what Debian has.
+//! Distribution, the reference registry: version 3 where it can be found or built, else what Debian
+//! has.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,7 +14,8 @@ use crate::wire::Target;
 /// The version that is built when none is there.
 const MODULE: &str = "github.com/distribution/distribution/v3/cmd/registry@v3.1.2";
 
-/// The binary: the given one, the one built before, one on the path, one built now by Go, or Debian's.
+/// The binary: the given one, the one built before, one on the path, one built now by Go, or
+/// Debian's.
 pub(crate) fn find(given: Option<&Path>) -> Result<PathBuf> {
     if let Some(given) = given {
         ensure!(given.is_file(), "{} is not there", given.display());
@@ -40,7 +42,11 @@ fn build(go: &Path, folder: &Path) -> Result<()> {
     eprintln!("loadtest: building {MODULE} into {}", folder.display());
     std::fs::create_dir_all(folder)?;
     let mut command = Command::new(go);
-    command.args(["install", MODULE]).env("GOBIN", folder).env("GOTOOLCHAIN", "local").env("GOFLAGS", "-mod=mod");
+    command
+        .args(["install", MODULE])
+        .env("GOBIN", folder)
+        .env("GOTOOLCHAIN", "local")
+        .env("GOFLAGS", "-mod=mod");
     ensure!(command.status()?.success(), "{} cannot build {MODULE}", go.display());
     Ok(())
 }

@@ -1,7 +1,9 @@
-//! The servers that are measured side by side, each started here with a fresh folder and a free port.
+//! The servers that are measured side by side, each started here with a fresh folder and a free
+//! port.
 //!
-//! All of them serve the same paths, `/v2/bench/...`, so one list of operations fits all. Atoll runs with everything on that a
-//! stranger gets (access checks, log, metrics); the others are set as lean as they go, so that no ratio flatters us.
+//! All of them serve the same paths, `/v2/bench/...`, so one list of operations fits all. Atoll
+//! runs with everything on that a stranger gets (access checks, log, metrics); the others are set
+//! as lean as they go, so that no ratio flatters us.
 
 mod atoll;
 mod distribution;
@@ -85,7 +87,9 @@ impl Peer {
     pub(crate) fn pids(&self) -> Vec<u32> {
         match &self.host {
             Host::Mesh(mesh) => mesh.pids(),
-            Host::Program { running, .. } => [vec![running.pid()], process::children(running.pid())].concat(),
+            Host::Program { running, .. } => {
+                [vec![running.pid()], process::children(running.pid())].concat()
+            }
             Host::Elsewhere => Vec::new(),
         }
     }
@@ -119,24 +123,35 @@ impl FromStr for Named {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (name, place) = text.split_once('=').ok_or("a peer is written NAME=PATH or NAME=URL")?;
+        let (name, place) =
+            text.split_once('=').ok_or("a peer is written NAME=PATH or NAME=URL")?;
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
-        if name.is_empty() || !name.chars().all(plain) || ["atoll", "distribution", "nginx"].contains(&name) {
+        if name.is_empty()
+            || !name.chars().all(plain)
+            || ["atoll", "distribution", "nginx"].contains(&name)
+        {
             return Err(format!("{name:?} cannot name a further peer"));
         }
-        let place = if place.contains("://") { Place::Url(place.to_owned()) } else { Place::Binary(place.into()) };
+        let place = if place.contains("://") {
+            Place::Url(place.to_owned())
+        } else {
+            Place::Binary(place.into())
+        };
         Ok(Named { name: name.to_owned(), place })
     }
 }
 
-/// Starts Atoll as one node; its project `bench` is durable in that one region, the promise that the others make.
+/// Starts Atoll as one node; its project `bench` is durable in that one region, the promise that
+/// the others make.
 pub(crate) fn atoll(binary: &Path) -> Result<Peer> {
     atoll::start(binary).context("atoll")
 }
 
-/// Starts Distribution. An old one is called so, wherever it stands: the goals speak of version 3, which costs far less.
+/// Starts Distribution. An old one is called so, wherever it stands: the goals speak of version 3,
+/// which costs far less.
 pub(crate) fn distribution(binary: &Path) -> Result<Peer> {
-    let mut peer = distribution::start("distribution", Role::Distribution, binary).context("distribution")?;
+    let mut peer =
+        distribution::start("distribution", Role::Distribution, binary).context("distribution")?;
     if !peer.version.contains("/v3") {
         peer.name = "distribution (not 3)".to_owned();
         peer.version.push_str("; verdicts against it are kinder than the goals mean");
@@ -144,7 +159,8 @@ pub(crate) fn distribution(binary: &Path) -> Result<Peer> {
     Ok(peer)
 }
 
-/// Starts, or only addresses, another registry. Binaries named zot get zot's configuration, all others Distribution's.
+/// Starts, or only addresses, another registry. Binaries named zot get zot's configuration, all
+/// others Distribution's.
 pub(crate) fn other(named: &Named) -> Result<Peer> {
     let peer = match &named.place {
         Place::Url(url) => elsewhere(&named.name, url),

@@ -1,4 +1,5 @@
-//! nginx with the same bytes as plain files under the same paths: the kernel's floor with a server around it.
+//! nginx with the same bytes as plain files under the same paths: the kernel's floor with a server
+//! around it.
 
 use std::fs;
 use std::path::Path;
@@ -34,7 +35,8 @@ fn start(binary: &Path, files: &[(String, &[u8])]) -> Result<Peer> {
     command.arg("-p").arg(folder.path()).arg("-c").arg(&config);
     let mut running = Running::start(&mut command, &folder.path().join("log"))?;
     wait_up(&mut running, &target, "/up")?;
-    let version = process::first_line(Command::new(binary).arg("-v")).unwrap_or_else(|| "nginx".to_owned());
+    let version =
+        process::first_line(Command::new(binary).arg("-v")).unwrap_or_else(|| "nginx".to_owned());
     Ok(Peer {
         name: "nginx".to_owned(),
         role: Role::Files,
@@ -45,7 +47,8 @@ fn start(binary: &Path, files: &[(String, &[u8])]) -> Result<Peer> {
     })
 }
 
-/// One worker per core; run as root, the workers stay root, or they could not enter the temporary folder.
+/// One worker per core; run as root, the workers stay root, or they could not enter the temporary
+/// folder.
 fn configuration(folder: &Path, host: &str) -> String {
     let folder = folder.display();
     let user = if rustix::process::geteuid().is_root() { "user root;\n" } else { "" };

@@ -1,4 +1,5 @@
-//! zot, the strongest registry known. Told to commit: by default it acknowledges what a power cut can lose.
+//! zot, the strongest registry known. Told to commit: by default it acknowledges what a power cut
+//! can lose.
 
 use std::path::Path;
 use std::process::Command;
@@ -24,13 +25,17 @@ pub(super) fn start(name: &str, binary: &Path) -> Result<Peer> {
         "log": { "level": "error" },
     });
     std::fs::write(&config, settings.to_string())?;
-    let mut running = Running::start(Command::new(binary).arg("serve").arg(&config), &folder.path().join("log"))?;
+    let mut running =
+        Running::start(Command::new(binary).arg("serve").arg(&config), &folder.path().join("log"))?;
     wait_up(&mut running, &target, "/v2/")?;
     let said = process::first_line(Command::new(binary).arg("--version"));
     Ok(Peer {
         name: name.to_owned(),
         role: Role::Registry,
-        version: format!("{}; commit on, no authentication", said.unwrap_or_else(|| binary.display().to_string())),
+        version: format!(
+            "{}; commit on, no authentication",
+            said.unwrap_or_else(|| binary.display().to_string())
+        ),
         reads: target.clone(),
         writes: target,
         host: Host::Program { running, _folder: folder },

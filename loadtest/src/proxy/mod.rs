@@ -1,7 +1,8 @@
-//! `loadtest proxy`: what many cold clients of a pull-through cache cost its upstream, beside Distribution as the same.
+//! `loadtest proxy`: what many cold clients of a pull-through cache cost its upstream, beside
+//! Distribution as the same.
 //!
-//! The upstream is a server of our own that counts, in a network of its own behind R1. Half of the clients pull the whole layer, every
-//! fourth the second half of it, every fourth the last tenth.
+//! The upstream is a server of our own that counts, in a network of its own behind R1. Half of the
+//! clients pull the whole layer, every fourth the second half of it, every fourth the last tenth.
 
 mod peers;
 mod upstream;
@@ -42,7 +43,8 @@ pub(crate) struct Proxy {
     /// The atoll binary; without it the one beside loadtest
     #[arg(long, value_name = "PATH")]
     atoll: Option<PathBuf>,
-    /// The binary of Distribution; without it target/clients/registry, one on the path, one that Go builds, or Debian's
+    /// The binary of Distribution; without it target/clients/registry, one on the path, one that Go
+    /// builds, or Debian's
     #[arg(long, value_name = "PATH")]
     registry: Option<PathBuf>,
     /// The size of the layer
@@ -72,7 +74,10 @@ impl Proxy {
     pub(crate) fn run(&self, out: &Path) -> Result<()> {
         let mut report = Report::new("proxy", "Pull-through for many cold clients");
         let atoll = tools::atoll(self.atoll.as_deref())?;
-        report.server("atoll", &format!("{}; access checks, log and metrics on", tools::version(&atoll)));
+        report.server(
+            "atoll",
+            &format!("{}; access checks, log and metrics on", tools::version(&atoll)),
+        );
         let mut cases = Vec::new();
         self.one_node(&atoll, &mut report, &mut cases)?;
         let killed = self.four_nodes(&atoll, &mut cases)?;
@@ -80,7 +85,8 @@ impl Proxy {
         report.write(out)
     }
 
-    /// One node of Atoll, and Distribution, each in a namespace of its own; the upstream in the last.
+    /// One node of Atoll, and Distribution, each in a namespace of its own; the upstream in the
+    /// last.
     fn one_node(&self, atoll: &Path, report: &mut Report, cases: &mut Vec<Case>) -> Result<()> {
         let binaries = peers::binaries(self.registry.as_deref())?;
         let last = 1 + binaries.len();
@@ -92,7 +98,8 @@ impl Proxy {
         let mut running = Vec::new();
         for (number, binary) in binaries.iter().enumerate() {
             let at = number + 1;
-            let peer = Peer::start(binary, &mesh.network.namespace(at), &address(at), upstream.address)?;
+            let peer =
+                Peer::start(binary, &mesh.network.namespace(at), &address(at), upstream.address)?;
             report.server(&peer.name, &peer.version);
             servers.push((peer.name.clone(), "app", vec![peer.target.clone()]));
             running.push(peer);
@@ -101,9 +108,14 @@ impl Proxy {
         for round in 0..self.rounds {
             for clients in CLIENTS {
                 for turn in 0..servers.len() {
-                    let (name, repository, targets) = &servers[(turn + usize::from(round)) % servers.len()];
-                    let case = self.case(name, repository, targets, clients, &upstream, &mut |_| Ok(()))?;
-                    eprintln!("loadtest: {name}, {clients} clients: {} GETs in {:.1} s", case.gets, case.seconds);
+                    let (name, repository, targets) =
+                        &servers[(turn + usize::from(round)) % servers.len()];
+                    let case =
+                        self.case(name, repository, targets, clients, &upstream, &mut |_| Ok(()))?;
+                    eprintln!(
+                        "loadtest: {name}, {clients} clients: {} GETs in {:.1} s",
+                        case.gets, case.seconds
+                    );
                     cases.push(case);
                 }
             }
@@ -121,16 +133,31 @@ impl Proxy {
         mesh.network.profile(PROFILES[1]);
         for _ in 0..self.rounds {
             for clients in CLIENTS {
-                let case = self.case("atoll, four nodes", "hub/app", &targets, clients, &upstream, &mut |_| Ok(()))?;
-                eprintln!("loadtest: four nodes, {clients} clients: {} GETs in {:.1} s", case.gets, case.seconds);
+                let case = self.case(
+                    "atoll, four nodes",
+                    "hub/app",
+                    &targets,
+                    clients,
+                    &upstream,
+                    &mut |_| Ok(()),
+                )?;
+                eprintln!(
+                    "loadtest: four nodes, {clients} clients: {} GETs in {:.1} s",
+                    case.gets, case.seconds
+                );
                 cases.push(case);
             }
         }
         let before = mesh.network.traffic();
         let threshold = (self.size.0 as f64 * KILLED_AT) as u64;
         let mut killed = None;
-        let case =
-            self.case("atoll, four nodes, the fetching one dies", "hub/app", &targets, 8, &upstream, &mut |ended| {
+        let case = self.case(
+            "atoll, four nodes, the fetching one dies",
+            "hub/app",
+            &targets,
+            8,
+            &upstream,
+            &mut |ended| {
                 while killed.is_none() && !ended() {
                     let now = mesh.network.traffic();
                     let came = |at: usize| now.between(NODES, at, &before);
@@ -142,8 +169,11 @@ impl Proxy {
                     std::thread::sleep(Duration::from_millis(5));
                 }
                 Ok(())
-            })?;
-        let Some(killed) = killed else { bail!("the pull was over before anybody could be killed") };
+            },
+        )?;
+        let Some(killed) = killed else {
+            bail!("the pull was over before anybody could be killed")
+        };
         mesh.kill(killed)?;
         let host = address(killed);
         let failed = case.failed.into_iter().filter(|error| !error.contains(&host)).collect();
@@ -167,7 +197,9 @@ impl Proxy {
             let pulling: Vec<_> = (0..clients)
                 .map(|number| {
                     let (target, layer, tag) = (&targets[number % targets.len()], &layer, &tag);
-                    threads.spawn(move || (target.host.clone(), client(target, repository, tag, layer, number)))
+                    threads.spawn(move || {
+                        (target.host.clone(), client(target, repository, tag, layer, number))
+                    })
                 })
                 .collect();
             meanwhile(&|| pulling.iter().all(std::thread::ScopedJoinHandle::is_finished))?;
@@ -219,8 +251,11 @@ impl Proxy {
         });
         for clients in CLIENTS {
             let of = |name: &str, figure: fn(&Case) -> f64| {
-                let ours: Vec<f64> =
-                    cases.iter().filter(|case| case.clients == clients && case.server == name).map(figure).collect();
+                let ours: Vec<f64> = cases
+                    .iter()
+                    .filter(|case| case.clients == clients && case.server == name)
+                    .map(figure)
+                    .collect();
                 median(&ours).unwrap_or(f64::NAN)
             };
             for name in &names {
@@ -249,14 +284,31 @@ impl Proxy {
                     );
                     let ratio = of(names[0], Case::rate) / of(name, Case::rate);
                     let mark = (clients == 20).then_some(Mark::AtLeast(3.0, 3.5));
-                    found.add(&format!("MB/s of {clients} cold clients, against {name}"), ratio, "x", mark);
+                    found.add(
+                        &format!("MB/s of {clients} cold clients, against {name}"),
+                        ratio,
+                        "x",
+                        mark,
+                    );
                 }
             }
         }
         let shown = FIGURES.map(|figure| plain(figure(killed)));
-        table.row([vec![killed.server.clone(), killed.clients.to_string()], shown.to_vec()].concat());
-        found.add("upstream GETs when the fetching node dies", killed.gets(), "", Some(Mark::AtMost(2.0, 2.0)));
-        found.add("2a: upstream bytes per image byte when the fetching node dies", killed.bytes(), "x", None);
+        table.row(
+            [vec![killed.server.clone(), killed.clients.to_string()], shown.to_vec()].concat(),
+        );
+        found.add(
+            "upstream GETs when the fetching node dies",
+            killed.gets(),
+            "",
+            Some(Mark::AtMost(2.0, 2.0)),
+        );
+        found.add(
+            "2a: upstream bytes per image byte when the fetching node dies",
+            killed.bytes(),
+            "x",
+            None,
+        );
         found.add(
             "pulls that failed at the living when the fetching node dies",
             killed.failed.len() as f64,
@@ -272,8 +324,14 @@ impl Proxy {
 }
 
 /// The figures of the table, in its order.
-const FIGURES: [fn(&Case) -> f64; 6] =
-    [Case::gets, Case::bytes, Case::first, |case| case.seconds, Case::rate, |case| case.failed.len() as f64];
+const FIGURES: [fn(&Case) -> f64; 6] = [
+    Case::gets,
+    Case::bytes,
+    Case::first,
+    |case| case.seconds,
+    Case::rate,
+    |case| case.failed.len() as f64,
+];
 
 impl Case {
     fn gets(&self) -> f64 {
@@ -293,7 +351,8 @@ impl Case {
     }
 }
 
-/// The tag of an image with this layer: each has its own, so that nothing that is cached can be meant.
+/// The tag of an image with this layer: each has its own, so that nothing that is cached can be
+/// meant.
 fn tag_of(layer: &Blob) -> String {
     format!("t{}", layer.digest.short())
 }
@@ -306,14 +365,23 @@ fn stand_for(mesh: &Formed, upstream: &Upstream) -> Result<()> {
     let registry = json!({ "name": "up", "url": format!("http://{}", upstream.address), "type": "docker-registry" });
     let location = mesh.make("/api/v2.0/registries", &registry)?;
     let id: u64 = location.rsplit('/').next().unwrap_or_default().parse()?;
-    let project = json!({ "project_name": "hub", "registry_id": id, "metadata": { "public": "true" } });
+    let project =
+        json!({ "project_name": "hub", "registry_id": id, "metadata": { "public": "true" } });
     mesh.make("/api/v2.0/projects", &project).map(drop)
 }
 
-/// One client: manifest by tag, then its part of the layer, compared. Milliseconds to the first byte if it wants the whole layer, and bytes.
-fn client(target: &Target, repository: &str, tag: &str, layer: &Blob, number: usize) -> Result<(Option<f64>, u64)> {
+/// One client: manifest by tag, then its part of the layer, compared. Milliseconds to the first
+/// byte if it wants the whole layer, and bytes.
+fn client(
+    target: &Target,
+    repository: &str,
+    tag: &str,
+    layer: &Blob,
+    number: usize,
+) -> Result<(Option<f64>, u64)> {
     let path = manifest_path(repository, tag);
-    let asked = target.client().send(&Request::new("GET", &path).headers(&[ACCEPT]), &mut Sink::Discard)?;
+    let asked =
+        target.client().send(&Request::new("GET", &path).headers(&[ACCEPT]), &mut Sink::Discard)?;
     ensure!(asked.status == 200, "GET {path}: status {}", asked.status);
     let size = layer.bytes.len();
     let from = match number % 4 {

@@ -35,7 +35,12 @@ pub(super) fn binaries(given: Option<&Path>) -> Result<Vec<PathBuf>> {
 
 impl Peer {
     /// Starts `binary` inside a namespace as a cache of `upstream`.
-    pub(super) fn start(binary: &Path, namespace: &Path, host: &str, upstream: SocketAddr) -> Result<Self> {
+    pub(super) fn start(
+        binary: &Path,
+        namespace: &Path,
+        host: &str,
+        upstream: SocketAddr,
+    ) -> Result<Self> {
         let folder = TempDir::with_prefix("loadtest-cache-")?;
         let config = folder.path().join("config.yml");
         let data = folder.path().join("data");
@@ -53,8 +58,8 @@ impl Peer {
             running.must_run()?;
             Ok(target.client().get("/v2/").is_ok_and(|answer| answer.status == 200).then_some(()))
         })?;
-        let version =
-            process::first_line(Command::new(binary).arg("--version")).unwrap_or_else(|| binary.display().to_string());
+        let version = process::first_line(Command::new(binary).arg("--version"))
+            .unwrap_or_else(|| binary.display().to_string());
         let name = if version.contains("/v3") { "distribution" } else { "distribution (not 3)" };
         Ok(Peer {
             name: name.to_owned(),

@@ -1,4 +1,5 @@
-//! An upstream registry that counts: who asked for a blob how often, and how many bytes went out for it. It serves from memory.
+//! An upstream registry that counts: who asked for a blob how often, and how many bytes went out
+//! for it. It serves from memory.
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -55,7 +56,8 @@ impl Upstream {
     /// Listens on port 5000 of an address inside a network namespace.
     pub(super) fn start(namespace: &Path, host: &str) -> Result<Self> {
         let address: SocketAddr = format!("{host}:5000").parse()?;
-        let listener = network::inside(namespace, || TcpListener::bind(address))?.context("the upstream's address")?;
+        let listener = network::inside(namespace, || TcpListener::bind(address))?
+            .context("the upstream's address")?;
         listener.set_nonblocking(true)?;
         let upstream = Upstream { address, shelf: Arc::default(), end: Arc::default() };
         let (shelf, end) = (upstream.shelf.clone(), upstream.end.clone());
@@ -126,7 +128,11 @@ impl Request {
         let first = lines.next()?.ok()?;
         let mut words = first.split(' ');
         let (method, path) = (words.next()?, words.next()?);
-        let mut request = Request { head: method == "HEAD", path: path.split('?').next()?.to_owned(), range: None };
+        let mut request = Request {
+            head: method == "HEAD",
+            path: path.split('?').next()?.to_owned(),
+            range: None,
+        };
         loop {
             let line = lines.next()?.ok()?;
             if line.is_empty() {
@@ -148,9 +154,14 @@ fn answer(mut stream: &TcpStream, request: &Request, shelf: &Shelf) -> std::io::
         found = shelf.content().manifests.get(name).cloned();
     } else if let Some((_, name)) = path.rsplit_once("/blobs/") {
         kind = "application/octet-stream";
-        found = name.parse().ok().and_then(|digest: Digest| shelf.content().blobs.get(&digest).cloned());
+        found = name
+            .parse()
+            .ok()
+            .and_then(|digest: Digest| shelf.content().blobs.get(&digest).cloned());
     } else if path.trim_end_matches('/') == "/v2" {
-        return stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}");
+        return stream.write_all(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
+        );
     }
     let Some(blob) = found else {
         return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
@@ -191,8 +202,12 @@ mod tests {
 
     #[test]
     fn a_request_is_a_method_a_path_and_perhaps_a_range() {
-        let range = read("GET /v2/a/blobs/b?ns=c HTTP/1.1\r\nHost: h\r\nRange: bytes=5-\r\n\r\n").unwrap();
-        assert_eq!(range, Request { head: false, path: "/v2/a/blobs/b".into(), range: Some((5, None)) });
+        let range =
+            read("GET /v2/a/blobs/b?ns=c HTTP/1.1\r\nHost: h\r\nRange: bytes=5-\r\n\r\n").unwrap();
+        assert_eq!(
+            range,
+            Request { head: false, path: "/v2/a/blobs/b".into(), range: Some((5, None)) }
+        );
         let head = read("HEAD / HTTP/1.1\r\nRange: bytes=5-7\r\n\r\n").unwrap();
         assert_eq!(head, Request { head: true, path: "/".into(), range: Some((5, Some(7))) });
         assert_eq!(read("GET / HTTP/1.1\r\nHost: h"), None, "a head that does not end is none");

@@ -1,4 +1,5 @@
-//! What a pull through the mesh leaves to a TCP connection that crosses the same WAN at the same time.
+//! What a pull through the mesh leaves to a TCP connection that crosses the same WAN at the same
+//! time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::scope;
@@ -25,8 +26,14 @@ struct Pair {
     beside: f64,
 }
 
-pub(super) fn run(wan: &Wan, atoll: &std::path::Path, report: &mut Report, found: &mut Found) -> Result<()> {
-    let mesh = Formed::of(atoll, &[Site::replica(0), Site::replica(1), Site::replica(2)], true, "")?;
+pub(super) fn run(
+    wan: &Wan,
+    atoll: &std::path::Path,
+    report: &mut Report,
+    found: &mut Found,
+) -> Result<()> {
+    let mesh =
+        Formed::of(atoll, &[Site::replica(0), Site::replica(1), Site::replica(2)], true, "")?;
     mesh.create_project("bench", 1)?;
     report.heading("Sharing a WAN: a TCP connection beside a pull through the mesh, and beside another TCP connection");
     report.say(
@@ -40,16 +47,28 @@ pub(super) fn run(wan: &Wan, atoll: &std::path::Path, report: &mut Report, found
         mesh.network.profile(profile);
         let mut rates = Vec::new();
         for (name, way) in [("TCP", Way { beside: NEAR, to: HOLDER }), ("mesh", Way::at(NEAR))] {
-            let pairs = (0..wan.rounds).map(|_| pair(&mesh, wan.large(&profile), way)).collect::<Result<Vec<_>>>()?;
-            let of = |pick: fn(&Pair) -> f64| median(&pairs.iter().map(pick).collect::<Vec<_>>()).unwrap_or(f64::NAN);
+            let pairs = (0..wan.rounds)
+                .map(|_| pair(&mesh, wan.large(&profile), way))
+                .collect::<Result<Vec<_>>>()?;
+            let of = |pick: fn(&Pair) -> f64| {
+                median(&pairs.iter().map(pick).collect::<Vec<_>>()).unwrap_or(f64::NAN)
+            };
             let (tcp, beside) = (of(|pair| pair.tcp), of(|pair| pair.beside));
             let share = tcp / (tcp + beside);
-            table.row(vec![profile.name.to_owned(), name.to_owned(), plain(tcp), plain(beside), plain(share)]);
+            table.row(vec![
+                profile.name.to_owned(),
+                name.to_owned(),
+                plain(tcp),
+                plain(beside),
+                plain(share),
+            ]);
             all.push(json!({ "wan": profile.name, "beside": name, "tcp_mb_s": tcp, "other_mb_s": beside }));
             rates.push(tcp);
         }
-        let name =
-            format!("fair: a TCP pull beside one through the mesh, against beside another TCP pull, {}", profile.name);
+        let name = format!(
+            "fair: a TCP pull beside one through the mesh, against beside another TCP pull, {}",
+            profile.name
+        );
         found.add(&name, rates[1] / rates[0], "x", None);
     }
     report.table(&table);
@@ -59,7 +78,10 @@ pub(super) fn run(wan: &Wan, atoll: &std::path::Path, report: &mut Report, found
 
 fn pair(mesh: &Formed, size: usize, way: Way) -> Result<Pair> {
     crate::stop::check()?;
-    let layers = [mesh.push(REPOSITORY, size, &[HOLDER, NEAR])?, mesh.push(REPOSITORY, size, &[HOLDER, NEAR])?];
+    let layers = [
+        mesh.push(REPOSITORY, size, &[HOLDER, NEAR])?,
+        mesh.push(REPOSITORY, size, &[HOLDER, NEAR])?,
+    ];
     let ways = [Way { beside: NEAR, to: HOLDER }, way];
     let (bytes, first) = ([AtomicU64::new(0), AtomicU64::new(0)], AtomicU64::new(0));
     let begun = Instant::now();
@@ -67,11 +89,12 @@ fn pair(mesh: &Formed, size: usize, way: Way) -> Result<Pair> {
         let one = |at: usize| {
             let (way, digest, bytes, first) = (ways[at], &layers[at].digest, &bytes, &first);
             threads.spawn(move || {
-                let pulled = pull(&mesh.target(way.beside, way.to), REPOSITORY, digest, &mut |now| {
-                    if first.load(Ordering::Relaxed) == 0 {
-                        bytes[at].store(now, Ordering::Relaxed);
-                    }
-                });
+                let pulled =
+                    pull(&mesh.target(way.beside, way.to), REPOSITORY, digest, &mut |now| {
+                        if first.load(Ordering::Relaxed) == 0 {
+                            bytes[at].store(now, Ordering::Relaxed);
+                        }
+                    });
                 let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
                 let _ = first.compare_exchange(0, millis, Ordering::Relaxed, Ordering::Relaxed);
                 pulled

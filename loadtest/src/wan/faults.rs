@@ -1,4 +1,5 @@
-//! Sources that die or lie, a slow client beside a fast one, and everything down: what the client sees.
+//! Sources that die or lie, a slow client beside a fast one, and everything down: what the client
+//! sees.
 
 use std::fs::{self, OpenOptions};
 use std::io::{Seek as _, SeekFrom, Write as _};
@@ -42,14 +43,17 @@ pub(super) fn run(wan: &Wan, atoll: &Path, report: &mut Report, found: &mut Foun
 /// Row 10: one bit of the only copy is wrong.
 fn flipped(mesh: &Formed, report: &mut Report, found: &mut Found) -> Result<()> {
     let layer = mesh.push(REPOSITORY, 10_000_000, &[0, 1])?;
-    let file =
-        find_file(&mesh.data(0), layer.bytes.len() as u64)?.context("the holder has no file of the layer's length")?;
+    let file = find_file(&mesh.data(0), layer.bytes.len() as u64)?
+        .context("the holder has no file of the layer's length")?;
     let mut file = OpenOptions::new().write(true).open(file)?;
     file.seek(SeekFrom::Start(FLIPPED_AT))?;
     file.write_all(&[layer.bytes[FLIPPED_AT as usize] ^ 1])?;
     let pulled = pull(&mesh.target(1, 1), REPOSITORY, &layer.digest, &mut |_| {});
     let past = pulled.bytes.saturating_sub(FLIPPED_AT) as f64;
-    ensure!(pulled.error.is_some(), "a damaged blob was delivered whole: nothing was damaged, or nothing is checked");
+    ensure!(
+        pulled.error.is_some(),
+        "a damaged blob was delivered whole: nothing was damaged, or nothing is checked"
+    );
     found.add("10: bytes delivered past a flipped bit", past, "", Some(Mark::AtMost(0.0, 0.0)));
     found.add(
         "10: bytes from the last one delivered to the flipped bit",
@@ -104,7 +108,8 @@ fn slow_client(wan: &Wan, mesh: &Formed, report: &mut Report, found: &mut Found)
         });
         beside.push(fast?);
     }
-    let (alone_s, beside_s) = (median(&alone).context("no round")?, median(&beside).context("no round")?);
+    let (alone_s, beside_s) =
+        (median(&alone).context("no round")?, median(&beside).context("no round")?);
     found.add(
         "11: a fast client beside a slow one, R1, its rate against alone",
         alone_s / beside_s,
@@ -150,20 +155,35 @@ fn source_dies(wan: &Wan, mesh: &mut Formed, report: &mut Report, found: &mut Fo
         mesh.settle(3)?;
     }
     let worst = stalls.iter().copied().fold(0.0, f64::max);
-    found.add("9: client-visible errors when the source dies, R2", failed as f64, "", Some(Mark::AtMost(0.0, 0.0)));
+    found.add(
+        "9: client-visible errors when the source dies, R2",
+        failed as f64,
+        "",
+        Some(Mark::AtMost(0.0, 0.0)),
+    );
     found.add(
         "9: longest stall when the source dies, R2, median",
         median(&stalls).context("no round")?,
         "s",
         Some(Mark::AtMost(2.0, 1.0)),
     );
-    found.add("9: longest stall when the source dies, R2, worst", worst, "s", Some(Mark::AtMost(2.0, 1.0)));
+    found.add(
+        "9: longest stall when the source dies, R2, worst",
+        worst,
+        "s",
+        Some(Mark::AtMost(2.0, 1.0)),
+    );
     report.record("source_dies", pulls.into());
     Ok(())
 }
 
 /// Row 12: all replicas are killed; an edge is asked for what it has not kept.
-fn everything_down(wan: &Wan, mesh: &mut Formed, report: &mut Report, found: &mut Found) -> Result<()> {
+fn everything_down(
+    wan: &Wan,
+    mesh: &mut Formed,
+    report: &mut Report,
+    found: &mut Found,
+) -> Result<()> {
     let layer = mesh.push(REPOSITORY, wan.size.0.min(1_000_000), &[3])?;
     let mut by_kind = Vec::new();
     for at in 0..3 {

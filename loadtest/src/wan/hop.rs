@@ -1,4 +1,5 @@
-//! A cold pull through one hop of the mesh against going to the holding node directly, over HTTPS and the same WAN.
+//! A cold pull through one hop of the mesh against going to the holding node directly, over HTTPS
+//! and the same WAN.
 
 use anyhow::Result;
 use serde_json::json;
@@ -26,15 +27,22 @@ struct Case {
 
 const CONTROLS: [&str; 2] = ["cubic", "bbr"];
 
-pub(super) fn run(wan: &Wan, atoll: &std::path::Path, report: &mut Report, found: &mut Found) -> Result<()> {
-    let mesh = Formed::of(atoll, &[Site::replica(0), Site::replica(1), Site::replica(2)], true, "")?;
+pub(super) fn run(
+    wan: &Wan,
+    atoll: &std::path::Path,
+    report: &mut Report,
+    found: &mut Found,
+) -> Result<()> {
+    let mesh =
+        Formed::of(atoll, &[Site::replica(0), Site::replica(1), Site::replica(2)], true, "")?;
     mesh.create_project("bench", 1)?;
     let mut cases = Vec::new();
     for profile in wan.profiles() {
         mesh.network.profile(profile);
         for size in [1_000_000, wan.large(&profile)] {
             let rounds = if size > 1_000_000 { wan.rounds } else { wan.rounds * 3 };
-            let mut case = Case { profile, size, mesh: Vec::new(), direct: [Vec::new(), Vec::new()] };
+            let mut case =
+                Case { profile, size, mesh: Vec::new(), direct: [Vec::new(), Vec::new()] };
             for round in 0..rounds {
                 case.round(&mesh, round)?;
             }
@@ -77,10 +85,17 @@ impl Case {
     }
 
     fn rows(&self, table: &mut Table) {
-        let kinds = [("mesh", &self.mesh), ("direct, cubic", &self.direct[0]), ("direct, bbr", &self.direct[1])];
+        let kinds = [
+            ("mesh", &self.mesh),
+            ("direct, cubic", &self.direct[0]),
+            ("direct, bbr", &self.direct[1]),
+        ];
         for (name, pulls) in kinds {
-            let show = |of: fn(&Pulled) -> f64| spread(pulls, of).map_or_else(String::new, |spread| spread.to_string());
-            let rate = spread(pulls, |one| one.total_ms).map(|total| self.size as f64 / 1e3 / total.median);
+            let show = |of: fn(&Pulled) -> f64| {
+                spread(pulls, of).map_or_else(String::new, |spread| spread.to_string())
+            };
+            let rate = spread(pulls, |one| one.total_ms)
+                .map(|total| self.size as f64 / 1e3 / total.median);
             table.row(vec![
                 self.profile.name.to_owned(),
                 plain(self.size as f64 / 1e6),
@@ -93,7 +108,9 @@ impl Case {
     }
 
     fn judge(&self, found: &mut Found) {
-        let at = |pulls: &[Pulled], of: fn(&Pulled) -> f64| spread(pulls, of).map_or(f64::NAN, |spread| spread.median);
+        let at = |pulls: &[Pulled], of: fn(&Pulled) -> f64| {
+            spread(pulls, of).map_or(f64::NAN, |spread| spread.median)
+        };
         let first: fn(&Pulled) -> f64 = |one| one.first_ms;
         let total: fn(&Pulled) -> f64 = |one| one.total_ms;
         let name = self.profile.name;
@@ -102,7 +119,12 @@ impl Case {
         for (direct, control) in self.direct.iter().zip(CONTROLS) {
             let ratio = at(&self.mesh, first) / at(direct, first);
             let mark = far.then_some(Mark::AtMost(0.5, 0.4));
-            found.add(&format!("1a: first byte, {size}, {name}, against direct ({control})"), ratio, "x", mark);
+            found.add(
+                &format!("1a: first byte, {size}, {name}, against direct ({control})"),
+                ratio,
+                "x",
+                mark,
+            );
             if self.size <= 1_000_000 {
                 continue;
             }
@@ -114,11 +136,21 @@ impl Case {
                 Some(Mark::AtMost(1.10, 1.03)),
             );
             let mark = Mark::AtLeast(0.9, if name == "R3" { 1.2 } else { 1.0 });
-            found.add(&format!("4b: rate, {name}, against TLS over TCP ({control})"), 1.0 / ratio, "x", Some(mark));
+            found.add(
+                &format!("4b: rate, {name}, against TLS over TCP ({control})"),
+                1.0 / ratio,
+                "x",
+                Some(mark),
+            );
         }
         if !far {
             let added = at(&self.mesh, first) - at(&self.direct[0], first);
-            found.add(&format!("1a: first byte, {size}, LAN, added"), added, "ms", Some(Mark::AtMost(3.0, 3.0)));
+            found.add(
+                &format!("1a: first byte, {size}, LAN, added"),
+                added,
+                "ms",
+                Some(Mark::AtMost(3.0, 3.0)),
+            );
         }
     }
 

@@ -1,4 +1,5 @@
-//! `loadtest wan`: what the mesh makes of wide area networks, beside TLS over TCP through the very same ones.
+//! `loadtest wan`: what the mesh makes of wide area networks, beside TLS over TCP through the very
+//! same ones.
 
 mod fair;
 mod faults;
@@ -61,7 +62,10 @@ impl Wan {
     pub(crate) fn run(&self, out: &Path) -> Result<()> {
         let mut report = Report::new("wan", "The mesh over wide area networks");
         let atoll = tools::atoll(self.atoll.as_deref())?;
-        report.server("atoll", &format!("{}; a network namespace for each node", tools::version(&atoll)));
+        report.server(
+            "atoll",
+            &format!("{}; a network namespace for each node", tools::version(&atoll)),
+        );
         let mut found = Found::default();
         let measured = self.parts(&atoll, &mut report, &mut found);
         found.write(&mut report);
@@ -93,11 +97,14 @@ impl Wan {
     }
 
     fn profiles(&self) -> Vec<Profile> {
-        let wanted = |profile: &Profile| self.over.is_empty() || self.over.iter().any(|name| *name == profile.name);
+        let wanted = |profile: &Profile| {
+            self.over.is_empty() || self.over.iter().any(|name| *name == profile.name)
+        };
         PROFILES.into_iter().filter(wanted).collect()
     }
 
-    /// A large layer for a WAN: TCP's CUBIC gets some 0.2 MB/s through R3, so that one is smaller there.
+    /// A large layer for a WAN: TCP's CUBIC gets some 0.2 MB/s through R3, so that one is smaller
+    /// there.
     fn large(&self, profile: &Profile) -> usize {
         if profile.loss >= 0.01 { self.size.0 / 6 } else { self.size.0 }
     }
@@ -144,16 +151,31 @@ impl Found {
         let mut table = Table::new(&["figure", "found", "goal", "stretch", "verdict"]);
         let mut all = Vec::new();
         for (name, value, unit, mark) in &self.0 {
-            let show =
-                |value: f64| format!("{}{}{unit}", plain(value), if matches!(*unit, "" | "x") { "" } else { " " });
+            let show = |value: f64| {
+                format!(
+                    "{}{}{unit}",
+                    plain(value),
+                    if matches!(*unit, "" | "x") { "" } else { " " }
+                )
+            };
             let none = || "-".to_owned();
             let (goal, stretch) = match mark {
-                Some(Mark::AtMost(goal, stretch)) => (format!("<= {}", show(*goal)), format!("<= {}", show(*stretch))),
-                Some(Mark::AtLeast(goal, stretch)) => (format!(">= {}", show(*goal)), format!(">= {}", show(*stretch))),
+                Some(Mark::AtMost(goal, stretch)) => {
+                    (format!("<= {}", show(*goal)), format!("<= {}", show(*stretch)))
+                }
+                Some(Mark::AtLeast(goal, stretch)) => {
+                    (format!(">= {}", show(*goal)), format!(">= {}", show(*stretch)))
+                }
                 None => (none(), none()),
             };
             let verdict = mark.map(|mark| mark.verdict(*value));
-            table.row(vec![name.clone(), show(*value), goal, stretch, verdict.unwrap_or("-").to_owned()]);
+            table.row(vec![
+                name.clone(),
+                show(*value),
+                goal,
+                stretch,
+                verdict.unwrap_or("-").to_owned(),
+            ]);
             all.push(json!({ "figure": name, "value": value, "unit": unit, "verdict": verdict.map(|word| word.replace('*', "")) }));
         }
         report.table(&table);
@@ -168,9 +190,15 @@ mod tests {
     #[test]
     fn a_cost_is_met_below_its_mark_and_a_gain_above() {
         let cost = Mark::AtMost(0.5, 0.4);
-        assert_eq!([0.4, 0.5, 0.51].map(|value| cost.verdict(value)), ["met (stretch)", "met", "**missed**"]);
+        assert_eq!(
+            [0.4, 0.5, 0.51].map(|value| cost.verdict(value)),
+            ["met (stretch)", "met", "**missed**"]
+        );
         let gain = Mark::AtLeast(0.9, 1.2);
-        assert_eq!([1.2, 0.9, 0.89].map(|value| gain.verdict(value)), ["met (stretch)", "met", "**missed**"]);
+        assert_eq!(
+            [1.2, 0.9, 0.89].map(|value| gain.verdict(value)),
+            ["met (stretch)", "met", "**missed**"]
+        );
         assert_eq!(cost.verdict(f64::NAN), "**missed**", "what was not found is not met");
     }
 }

@@ -1,4 +1,5 @@
-//! One pull as a client sees it: when the first byte came, when the last, and the longest silence in between.
+//! One pull as a client sees it: when the first byte came, when the last, and the longest silence
+//! in between.
 
 use std::time::{Duration, Instant};
 
@@ -43,9 +44,14 @@ impl Way {
     }
 }
 
-/// GETs a blob over a fresh connection and compares it with its name. `look` is called with the number of bytes so far, and may take
-/// its time.
-pub(crate) fn pull(target: &Target, repository: &str, digest: &Digest, look: &mut dyn FnMut(u64)) -> Pulled {
+/// GETs a blob over a fresh connection and compares it with its name. `look` is called with the
+/// number of bytes so far, and may take its time.
+pub(crate) fn pull(
+    target: &Target,
+    repository: &str,
+    digest: &Digest,
+    look: &mut dyn FnMut(u64),
+) -> Pulled {
     let mut client = target.client().patient_for(PATIENCE);
     let path = blob_path(repository, digest);
     let mut hasher = Hasher::new(Algorithm::Sha256);
@@ -67,14 +73,21 @@ pub(crate) fn pull(target: &Target, repository: &str, digest: &Digest, look: &mu
     pulled.error = match answer {
         Err(error) => Some(error.to_string()),
         Ok(answer) if answer.status != 200 => Some(format!("status {}", answer.status)),
-        Ok(_) if hasher.finish() != *digest => Some("the bytes are not those of the name".to_owned()),
+        Ok(_) if hasher.finish() != *digest => {
+            Some("the bytes are not those of the name".to_owned())
+        }
         Ok(_) => None,
     };
     pulled
 }
 
 /// The same, which must go well.
-pub(crate) fn must_pull(mesh: &Formed, way: Way, repository: &str, digest: &Digest) -> anyhow::Result<Pulled> {
+pub(crate) fn must_pull(
+    mesh: &Formed,
+    way: Way,
+    repository: &str,
+    digest: &Digest,
+) -> anyhow::Result<Pulled> {
     crate::stop::check()?;
     let pulled = pull(&mesh.target(way.beside, way.to), repository, digest, &mut |_| {});
     match &pulled.error {

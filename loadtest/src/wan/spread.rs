@@ -1,4 +1,5 @@
-//! Many nodes that want one cold blob at once: what crosses each region's link, and how much longer all take than one.
+//! Many nodes that want one cold blob at once: what crosses each region's link, and how much longer
+//! all take than one.
 
 use std::path::Path;
 use std::thread::scope;
@@ -24,7 +25,12 @@ const REPOSITORY: &str = "bench/spread";
 const KILLED_AT: f64 = 0.3;
 
 /// Three regions of a replica and three edges each, all pulling from a fourth over R1.
-pub(super) fn regions(wan: &Wan, atoll: &Path, report: &mut Report, found: &mut Found) -> Result<()> {
+pub(super) fn regions(
+    wan: &Wan,
+    atoll: &Path,
+    report: &mut Report,
+    found: &mut Found,
+) -> Result<()> {
     let mut sites = vec![Site::replica(0)];
     for region in 1..=REGIONS {
         sites.push(Site::replica(region));
@@ -39,7 +45,8 @@ pub(super) fn regions(wan: &Wan, atoll: &Path, report: &mut Report, found: &mut 
     let before = mesh.network.traffic();
     must_pull(&mesh, Way::at(1), REPOSITORY, &layer.digest)?;
     let lone = mesh.network.traffic().came_into(1, &before) as f64;
-    report.heading("Bytes over each region's link: three regions of four nodes, all pulling at once");
+    report
+        .heading("Bytes over each region's link: three regions of four nodes, all pulling at once");
     report.say(&format!(
         "A layer of {}, held by one node in a region of its own; R1 between regions. Everything that is IP counts: the headers, acknowledgements, \
          gossip and consensus of all nodes too. A lone pull by one node took {} bytes into its region for each byte of the layer.",
@@ -62,12 +69,14 @@ pub(super) fn regions(wan: &Wan, atoll: &Path, report: &mut Report, found: &mut 
         let (pulls, killed) = all_at_once(&mut mesh, &all, &layer, victim)?;
         let after = mesh.network.traffic();
         for region in 1..=REGIONS {
-            let ours = pulls.iter().filter(|(at, _)| sites[*at].region == region && Some(*at) != killed);
+            let ours =
+                pulls.iter().filter(|(at, _)| sites[*at].region == region && Some(*at) != killed);
             let ours: Vec<&Pulled> = ours.map(|(_, pulled)| pulled).collect();
             let hit = killed.is_some_and(|at| sites[at].region == region);
             let wire = after.came_into(region, &before) as f64;
             let failed = ours.iter().filter(|one| one.error.is_some()).count();
-            let most = |of: fn(&Pulled) -> f64| ours.iter().map(|one| of(one)).fold(0.0, f64::max) / 1e3;
+            let most =
+                |of: fn(&Pulled) -> f64| ours.iter().map(|one| of(one)).fold(0.0, f64::max) / 1e3;
             let what = match victim {
                 Some(victim) if hit => victim.name(),
                 Some(_) => continue, // a region in which nobody dies is the first case again
@@ -149,7 +158,9 @@ fn all_at_once(
     let (pulls, killed) = scope(|threads| -> Result<_> {
         let pulling: Vec<_> = targets
             .iter()
-            .map(|(at, target)| (*at, threads.spawn(move || pull(target, REPOSITORY, digest, &mut |_| {}))))
+            .map(|(at, target)| {
+                (*at, threads.spawn(move || pull(target, REPOSITORY, digest, &mut |_| {})))
+            })
             .collect();
         let killed = match victim {
             None => None,
@@ -162,7 +173,10 @@ fn all_at_once(
         if let Some(at) = killed {
             mesh.signal_kill(at);
         }
-        let pulls = pulling.into_iter().map(|(at, thread)| (at, thread.join().expect("no panic"))).collect();
+        let pulls = pulling
+            .into_iter()
+            .map(|(at, thread)| (at, thread.join().expect("no panic")))
+            .collect();
         Ok((pulls, killed))
     })?;
     if let Some(at) = killed {
@@ -171,24 +185,34 @@ fn all_at_once(
     Ok((pulls, killed))
 }
 
-/// Waits until a third of the blob is there, and picks the victim by who received what from outside of its region.
-fn find(victim: Victim, traffic: impl Fn() -> Traffic, before: &Traffic, threshold: u64) -> Result<usize> {
+/// Waits until a third of the blob is there, and picks the victim by who received what from outside
+/// of its region.
+fn find(
+    victim: Victim,
+    traffic: impl Fn() -> Traffic,
+    before: &Traffic,
+    threshold: u64,
+) -> Result<usize> {
     let end = Instant::now() + Duration::from_secs(60);
     while Instant::now() < end {
         crate::stop::check()?;
         let now = traffic();
         let from_holder = |at: usize| now.between(0, at, before);
-        // a follower is looked for in region 2, the fetcher in region 3, so that region 1 is never short of a voter
+        // a follower is looked for in region 2, the fetcher in region 3, so that region 1 is never
+        // short of a voter
         let region = match victim {
             Victim::Edge => 2,
             Victim::Fetcher => 3,
         };
         let members = (1 + (region - 1) * PER_REGION)..(1 + region * PER_REGION);
-        let fetcher = members.clone().max_by_key(|at| from_holder(*at)).context("a region has nodes")?;
+        let fetcher =
+            members.clone().max_by_key(|at| from_holder(*at)).context("a region has nodes")?;
         if from_holder(fetcher) > threshold {
             return match victim {
                 Victim::Fetcher => Ok(fetcher),
-                Victim::Edge => members.rev().find(|at| *at != fetcher).context("a region has followers"),
+                Victim::Edge => {
+                    members.rev().find(|at| *at != fetcher).context("a region has followers")
+                }
             };
         }
         std::thread::sleep(Duration::from_millis(20));
@@ -196,8 +220,14 @@ fn find(victim: Victim, traffic: impl Fn() -> Traffic, before: &Traffic, thresho
     bail!("nothing crossed into the region within a minute")
 }
 
-/// Sixteen edges of a region, the links of all nodes limited: how long until one holds a layer, until 8 do, until 16 do.
-pub(super) fn fanout(wan: &Wan, atoll: &Path, report: &mut Report, found: &mut Found) -> Result<()> {
+/// Sixteen edges of a region, the links of all nodes limited: how long until one holds a layer,
+/// until 8 do, until 16 do.
+pub(super) fn fanout(
+    wan: &Wan,
+    atoll: &Path,
+    report: &mut Report,
+    found: &mut Found,
+) -> Result<()> {
     let mut sites = vec![Site::replica(0)];
     sites.extend([Site::edge(1); 16]);
     let mesh = Formed::of(atoll, &sites, false, "")?;
@@ -210,7 +240,8 @@ pub(super) fn fanout(wan: &Wan, atoll: &Path, report: &mut Report, found: &mut F
         wan.size, wan.link, wan.rounds,
     ));
     let mut table = Table::new(&["nodes", "seconds", "against one", "layers that the holder sent"]);
-    let mut times: Vec<(usize, Vec<f64>, Vec<f64>)> = [1, 8, 16].map(|nodes| (nodes, Vec::new(), Vec::new())).into();
+    let mut times: Vec<(usize, Vec<f64>, Vec<f64>)> =
+        [1, 8, 16].map(|nodes| (nodes, Vec::new(), Vec::new())).into();
     for _ in 0..wan.rounds {
         for (nodes, seconds, sent) in &mut times {
             let all: Vec<usize> = (1..=*nodes).collect();
@@ -219,8 +250,11 @@ pub(super) fn fanout(wan: &Wan, atoll: &Path, report: &mut Report, found: &mut F
             let begun = Instant::now();
             let (targets, digest) = (mesh.clients(&all), &layer.digest);
             scope(|threads| -> Result<()> {
-                let spawn = |(_, target)| threads.spawn(move || pull(target, REPOSITORY, digest, &mut |_| {}));
-                let pulling: Vec<_> = targets.iter().map(|(at, target)| (at, target)).map(spawn).collect();
+                let spawn = |(_, target)| {
+                    threads.spawn(move || pull(target, REPOSITORY, digest, &mut |_| {}))
+                };
+                let pulling: Vec<_> =
+                    targets.iter().map(|(at, target)| (at, target)).map(spawn).collect();
                 for thread in pulling {
                     if let Some(error) = thread.join().expect("no panic").error {
                         bail!("a pull of {nodes}: {error}");
@@ -237,18 +271,33 @@ pub(super) fn fanout(wan: &Wan, atoll: &Path, report: &mut Report, found: &mut F
     let one = median(&times[0].1).context("no round")?;
     for (nodes, seconds, sent) in &times {
         let took = median(seconds).context("no round")?;
-        table.row(vec![nodes.to_string(), plain(took), plain(took / one), plain(median(sent).unwrap_or(f64::NAN))]);
+        table.row(vec![
+            nodes.to_string(),
+            plain(took),
+            plain(took / one),
+            plain(median(sent).unwrap_or(f64::NAN)),
+        ]);
         let mark = match nodes {
             8 => Mark::AtMost(1.4, 1.2),
             16 => Mark::AtMost(1.7, 1.4),
             _ => continue,
         };
-        found.add(&format!("3: T({nodes}) / T(1), {} links", wan.link), took / one, "x", Some(mark));
+        found.add(
+            &format!("3: T({nodes}) / T(1), {} links", wan.link),
+            took / one,
+            "x",
+            Some(mark),
+        );
     }
     report.table(&table);
     report.record(
         "fanout",
-        json!(times.iter().map(|(n, s, sent)| json!({ "nodes": n, "seconds": s, "sent": sent })).collect::<Vec<_>>()),
+        json!(
+            times
+                .iter()
+                .map(|(n, s, sent)| json!({ "nodes": n, "seconds": s, "sent": sent }))
+                .collect::<Vec<_>>()
+        ),
     );
     Ok(())
 }

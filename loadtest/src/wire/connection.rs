@@ -1,4 +1,5 @@
-//! One TCP connection: writes a request, reads an answer, and throws the body away through one buffer.
+//! One TCP connection: writes a request, reads an answer, and throws the body away through one
+//! buffer.
 
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
@@ -7,7 +8,8 @@ use super::head::{self, Framing, Head};
 use super::stream::Stream;
 use super::{Answer, Sink, Target};
 
-/// Large enough that a big blob costs few system calls, small enough to stay in the second-level cache.
+/// Large enough that a big blob costs few system calls, small enough to stay in the second-level
+/// cache.
 const BUFFER: usize = 256 << 10;
 
 /// An open connection and the bytes read from it that nobody has looked at yet.
@@ -50,7 +52,13 @@ impl Connection {
                 Framing::UntilClose => (self.rest(sink)?, false),
             }
         };
-        let answer = Answer { status: head.status, location: head.location, bytes, first, total: begun.elapsed() };
+        let answer = Answer {
+            status: head.status,
+            location: head.location,
+            bytes,
+            first,
+            total: begun.elapsed(),
+        };
         Ok((answer, reusable && head.keep))
     }
 
@@ -131,8 +139,8 @@ impl Connection {
         }
     }
 
-    /// Reads once. What is unread moves to the front first, so there is always room: nobody leaves more than
-    /// [`head::LONGEST`] bytes unread and asks for more.
+    /// Reads once. What is unread moves to the front first, so there is always room: nobody leaves
+    /// more than [`head::LONGEST`] bytes unread and asks for more.
     fn fill(&mut self) -> io::Result<()> {
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
@@ -156,7 +164,10 @@ mod tests {
     use super::*;
 
     /// A server that answers one request with these pieces, one write each, and closes.
-    fn answered(pieces: &'static [&'static str], bodiless: bool) -> io::Result<(u16, Vec<u8>, bool)> {
+    fn answered(
+        pieces: &'static [&'static str],
+        bodiless: bool,
+    ) -> io::Result<(u16, Vec<u8>, bool)> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let host = listener.local_addr()?.to_string();
         let server = std::thread::spawn(move || -> io::Result<()> {
@@ -168,14 +179,20 @@ mod tests {
         });
         let mut connection = Connection::open(&Target::at(&host), Duration::from_secs(10))?;
         let mut body = Vec::new();
-        let exchange = connection.exchange(b"GET / HTTP/1.1\r\n\r\n", &[], bodiless, &mut Sink::Keep(&mut body));
+        let exchange = connection.exchange(
+            b"GET / HTTP/1.1\r\n\r\n",
+            &[],
+            bodiless,
+            &mut Sink::Keep(&mut body),
+        );
         server.join().expect("the server does not panic")?;
         exchange.map(|(answer, keep)| (answer.status, body, keep))
     }
 
     #[test]
     fn a_body_of_known_length_ends_there() {
-        let got = answered(&["HTTP/1.1 200 OK\r\nContent-", "Length: 5\r\n\r\nhe", "llo"], false).unwrap();
+        let got = answered(&["HTTP/1.1 200 OK\r\nContent-", "Length: 5\r\n\r\nhe", "llo"], false)
+            .unwrap();
         assert_eq!(got, (200, b"hello".to_vec(), true));
     }
 
@@ -191,14 +208,23 @@ mod tests {
 
     #[test]
     fn an_answer_to_head_has_no_body_and_one_without_length_lasts_until_the_close() {
-        assert_eq!(answered(&["HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"], true).unwrap(), (200, vec![], true));
-        assert_eq!(answered(&["HTTP/1.1 200 OK\r\n\r\nall"], false).unwrap(), (200, b"all".to_vec(), false));
+        assert_eq!(
+            answered(&["HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"], true).unwrap(),
+            (200, vec![], true)
+        );
+        assert_eq!(
+            answered(&["HTTP/1.1 200 OK\r\n\r\nall"], false).unwrap(),
+            (200, b"all".to_vec(), false)
+        );
     }
 
     #[test]
     fn a_body_cut_short_is_an_error() {
         let cut = answered(&["HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe"], false).unwrap_err();
         assert_eq!(cut.kind(), io::ErrorKind::UnexpectedEof);
-        assert!(answered(&["HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n"], false).is_err());
+        assert!(
+            answered(&["HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n"], false)
+                .is_err()
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Reads the head of an HTTP/1.1 response: the few fields that a measurement needs, and nothing else.
+//! Reads the head of an HTTP/1.1 response: the few fields that a measurement needs, and nothing
+//! else.
 
 use std::fmt;
 
@@ -60,8 +61,11 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, BadHead> {
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
         return if bytes.len() > LONGEST { Err(BadHead::TooLong) } else { Ok(None) };
     };
-    let mut lines = bytes[..end].split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    let (status, persistent) = status_line(lines.next().unwrap_or_default()).ok_or(BadHead::StatusLine)?;
+    let mut lines = bytes[..end]
+        .split(|byte| *byte == b'\n')
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let (status, persistent) =
+        status_line(lines.next().unwrap_or_default()).ok_or(BadHead::StatusLine)?;
     let mut head = Head { status, framing: Framing::UntilClose, location: None, keep: persistent };
     let (mut length, mut chunked) = (None, false);
     for line in lines {
@@ -91,7 +95,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, BadHead> {
 /// The length that a chunk's first line announces.
 pub(crate) fn chunk_length(line: &[u8]) -> Option<u64> {
     let digits = line.split(|byte| *byte == b';').next()?.trim_ascii();
-    let digits = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+    let digits = std::str::from_utf8(digits)
+        .ok()
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
     u64::from_str_radix(digits, 16).ok()
 }
 
@@ -99,13 +105,16 @@ pub(crate) fn chunk_length(line: &[u8]) -> Option<u64> {
 fn status_line(line: &[u8]) -> Option<(u16, bool)> {
     let rest = line.strip_prefix(b"HTTP/1.")?;
     let (minor, code) = (rest.first()?, rest.get(2..5)?);
-    let well_formed = minor.is_ascii_digit() && rest[1] == b' ' && matches!(rest.get(5), None | Some(b' '));
+    let well_formed =
+        minor.is_ascii_digit() && rest[1] == b' ' && matches!(rest.get(5), None | Some(b' '));
     let status = number(code).filter(|code| well_formed && (100..600).contains(code))?;
     Some((u16::try_from(status).ok()?, *minor != b'0'))
 }
 
 fn number(digits: &[u8]) -> Option<u64> {
-    let digits = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    let digits = std::str::from_utf8(digits)
+        .ok()
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
     digits.parse().ok()
 }
 
@@ -134,8 +143,7 @@ mod tests {
 
     #[test]
     fn chunked_counts_more_than_a_length_and_close_more_than_the_version() {
-        let text =
-            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: gzip, Chunked\r\nConnection: close\r\n\r\n";
+        let text = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: gzip, Chunked\r\nConnection: close\r\n\r\n";
         let (read, _) = head(text).unwrap().unwrap();
         assert_eq!((read.framing, read.keep), (Framing::Chunked, false));
         let (old, _) = head("HTTP/1.0 200 OK\r\n\r\n").unwrap().unwrap();
@@ -153,7 +161,10 @@ mod tests {
         assert_eq!(head("SSH-2.0\r\n\r\n"), Err(BadHead::StatusLine));
         assert_eq!(head("HTTP/1.1 20x OK\r\n\r\n"), Err(BadHead::StatusLine));
         assert_eq!(head("HTTP/1.1 200 OK\r\nnothing\r\n\r\n"), Err(BadHead::Field));
-        assert_eq!(head("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"), Err(BadHead::Length));
+        assert_eq!(
+            head("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"),
+            Err(BadHead::Length)
+        );
         assert_eq!(head("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"), Err(BadHead::Length));
         assert_eq!(head("HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n"), Err(BadHead::Length));
     }

@@ -1,9 +1,12 @@
-//! A client of our own over blocking sockets, because a measuring client must cost less than what it measures.
+//! A client of our own over blocking sockets, because a measuring client must cost less than what
+//! it measures.
 //!
-//! Client and server share the machine's cores, so what the client burns is taken from the server. One thread per connection,
-//! `read` into one buffer that stays in the cache, no allocation per request beyond a `Location`: a small GET costs about what
-//! the two system calls cost. A client of hyper's would hand every frame of a blob through a queue and a waker, which is as dear as
-//! sending it. It speaks only what is measured: HTTP/1.1, plain or over TLS, one request at a time, no redirects.
+//! Client and server share the machine's cores, so what the client burns is taken from the server.
+//! One thread per connection, `read` into one buffer that stays in the cache, no allocation per
+//! request beyond a `Location`: a small GET costs about what the two system calls cost. A client of
+//! hyper's would hand every frame of a blob through a queue and a waker, which is as dear as
+//! sending it. It speaks only what is measured: HTTP/1.1, plain or over TLS, one request at a time,
+//! no redirects.
 
 mod connection;
 mod head;
@@ -46,10 +49,13 @@ impl Target {
 
     /// Reads `http://[user:password@]host:port[/]`.
     pub(crate) fn of_url(url: &str) -> anyhow::Result<Self> {
-        let Some(rest) = url.strip_prefix("http://") else { anyhow::bail!("{url}: only http:// can be measured") };
+        let Some(rest) = url.strip_prefix("http://") else {
+            anyhow::bail!("{url}: only http:// can be measured")
+        };
         let rest = rest.trim_end_matches('/');
         anyhow::ensure!(!rest.contains('/') && !rest.is_empty(), "{url}: a base URL has no path");
-        let (login, host) = rest.rsplit_once('@').map_or((None, rest), |(login, host)| (Some(login), host));
+        let (login, host) =
+            rest.rsplit_once('@').map_or((None, rest), |(login, host)| (Some(login), host));
         let host = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
         let target = Target::at(&host);
         Ok(match login.and_then(|login| login.split_once(':')) {
@@ -60,7 +66,8 @@ impl Target {
 
     /// The same server, asked by `user`.
     pub(crate) fn basic(mut self, user: &str, password: &str) -> Self {
-        self.authorization = Some(format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))).into());
+        self.authorization =
+            Some(format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))).into());
         self
     }
 
@@ -113,14 +120,18 @@ impl<'a> Request<'a> {
         for part in [self.method, " ", self.path, " HTTP/1.1\r\nHost: ", &target.host, "\r\n"] {
             put(part);
         }
-        let authorization = target.authorization.as_ref().map(|value| ("Authorization", value.expose().as_str()));
+        let authorization =
+            target.authorization.as_ref().map(|value| ("Authorization", value.expose().as_str()));
         for (name, value) in self.headers.iter().copied().chain(authorization) {
             for part in [name, ": ", value, "\r\n"] {
                 put(part);
             }
         }
         if let Some(body) = self.body {
-            put(&format!("Content-Length: {}\r\n", body.iter().map(|part| part.len()).sum::<usize>()));
+            put(&format!(
+                "Content-Length: {}\r\n",
+                body.iter().map(|part| part.len()).sum::<usize>()
+            ));
         }
         put("\r\n");
     }
@@ -199,8 +210,13 @@ impl Client {
         Ok(())
     }
 
-    /// Sends a request and reads the whole answer. After an error, which names the request, the next one opens a new connection.
-    pub(crate) fn send(&mut self, request: &Request<'_>, sink: &mut Sink<'_>) -> io::Result<Answer> {
+    /// Sends a request and reads the whole answer. After an error, which names the request, the
+    /// next one opens a new connection.
+    pub(crate) fn send(
+        &mut self,
+        request: &Request<'_>,
+        sink: &mut Sink<'_>,
+    ) -> io::Result<Answer> {
         let exchange = self.exchange(request, sink);
         if !matches!(exchange, Ok((_, true))) {
             self.connection = None;
@@ -208,20 +224,33 @@ impl Client {
         exchange.map(|(answer, _)| answer).map_err(|error| self.named(request, &error))
     }
 
-    fn exchange(&mut self, request: &Request<'_>, sink: &mut Sink<'_>) -> io::Result<(Answer, bool)> {
+    fn exchange(
+        &mut self,
+        request: &Request<'_>,
+        sink: &mut Sink<'_>,
+    ) -> io::Result<(Answer, bool)> {
         self.connect()?;
-        let Some(connection) = &mut self.connection else { return Err(io::ErrorKind::NotConnected.into()) };
+        let Some(connection) = &mut self.connection else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
         self.out.clear();
         request.write_head(&self.target, &mut self.out);
-        connection.exchange(&self.out, request.body.unwrap_or_default(), request.method == "HEAD", sink)
+        connection.exchange(
+            &self.out,
+            request.body.unwrap_or_default(),
+            request.method == "HEAD",
+            sink,
+        )
     }
 
-    /// An error that says what was asked, and calls a time-out by its name: the system calls it "temporarily unavailable".
+    /// An error that says what was asked, and calls a time-out by its name: the system calls it
+    /// "temporarily unavailable".
     fn named(&self, request: &Request<'_>, error: &io::Error) -> io::Error {
         let Request { method, path, .. } = request;
         let host = &self.target.host;
         if error.kind() == io::ErrorKind::WouldBlock {
-            let text = format!("{method} http://{host}{path}: nothing moved for {:?}", self.patience);
+            let text =
+                format!("{method} http://{host}{path}: nothing moved for {:?}", self.patience);
             return io::Error::new(io::ErrorKind::TimedOut, text);
         }
         io::Error::new(error.kind(), format!("{method} http://{host}{path}: {error}"))
@@ -253,6 +282,9 @@ mod tests {
         let mut out = Vec::new();
         let request = Request::new("PUT", "/v2/").headers(&[("Accept", "x")]).body(&[b"ab", b"c"]);
         request.write_head(&Target::at("h:1"), &mut out);
-        assert_eq!(out, b"PUT /v2/ HTTP/1.1\r\nHost: h:1\r\nAccept: x\r\nContent-Length: 3\r\n\r\n");
+        assert_eq!(
+            out,
+            b"PUT /v2/ HTTP/1.1\r\nHost: h:1\r\nAccept: x\r\nContent-Length: 3\r\n\r\n"
+        );
     }
 }

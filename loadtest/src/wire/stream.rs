@@ -1,4 +1,5 @@
-//! What carries a connection: TCP, or TLS over it, opened in our own network or in another namespace's.
+//! What carries a connection: TCP, or TLS over it, opened in our own network or in another
+//! namespace's.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -32,7 +33,8 @@ impl Stream {
         let Some(tls) = &target.tls else { return Ok(Stream::Plain(stream)) };
         let name = ServerName::from(address.ip());
         let mut session = ClientConnection::new(tls.clone(), name).map_err(io::Error::other)?;
-        // not `complete_io`: that reads on after the handshake, for what the server says when it has heard our end of it, a round trip later
+        // not `complete_io`: that reads on after the handshake, for what the server says when it
+        // has heard our end of it, a round trip later
         loop {
             while session.wants_write() {
                 session.write_tls(&mut stream)?;

@@ -1,6 +1,8 @@
-//! A redb file with one writer: everything that is queued while a commit is under way shares the next one, and its fsync (group commit).
+//! A redb file with one writer: everything that is queued while a commit is under way shares the
+//! next one, and its fsync (group commit).
 //!
-//! A write is answered only after the commit that holds it is on disk. If a job of a commit fails, all of that commit fail: none of them happened.
+//! A write is answered only after the commit that holds it is on disk. If a job of a commit fails,
+//! all of that commit fail: none of them happened.
 
 use std::io;
 use std::path::Path;
@@ -14,7 +16,8 @@ use redb::{Database, WriteTransaction};
 type Job = Box<dyn FnOnce(&WriteTransaction) -> Result<(), redb::Error> + Send>;
 type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 
-/// The open file and its writer. Clones share both; when the last is dropped, the writer ends and the file is closed.
+/// The open file and its writer. Clones share both; when the last is dropped, the writer ends and
+/// the file is closed.
 #[derive(Clone)]
 pub struct Grouped(Arc<Shared>);
 
@@ -75,15 +78,16 @@ fn other(error: impl std::fmt::Display) -> io::Error {
 }
 
 impl Grouped {
-    /// Opens or makes the file, lets `prepare` make its tables, and starts the writer, a thread called `name`. What a crash left half written is repaired
-    /// by redb.
+    /// Opens or makes the file, lets `prepare` make its tables, and starts the writer, a thread
+    /// called `name`. What a crash left half written is repaired by redb.
     pub fn open(
         path: &Path,
         name: &str,
         cache_bytes: usize,
         prepare: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
     ) -> io::Result<Self> {
-        let mut database = Database::builder().set_cache_size(cache_bytes).create(path).map_err(other)?;
+        let mut database =
+            Database::builder().set_cache_size(cache_bytes).create(path).map_err(other)?;
         // the file does not shrink by itself, and compaction needs it exclusively: now or never
         let _ = database.compact();
         let write = database.begin_write().map_err(other)?;
@@ -96,7 +100,11 @@ impl Grouped {
         let counted = commits.clone();
         let writer = std::thread::Builder::new().name(name.into()).spawn(move || {
             while let Ok(first) = queue.recv() {
-                commit(&written, std::iter::once(first).chain(queue.try_iter()).collect(), &counted);
+                commit(
+                    &written,
+                    std::iter::once(first).chain(queue.try_iter()).collect(),
+                    &counted,
+                );
             }
         })?;
         Ok(Grouped(Arc::new(Shared { database, commits, jobs: Some(jobs), writer: Some(writer) })))
@@ -107,7 +115,8 @@ impl Grouped {
         Some(self.0.commits.current.load(Ordering::SeqCst)).filter(|number| *number > 0)
     }
 
-    /// Waits for the turn to write the file directly. To be held as long as a transaction of one's own, and never while one waits for a queued write.
+    /// Waits for the turn to write the file directly. To be held as long as a transaction of one's
+    /// own, and never while one waits for a queued write.
     pub fn turn(&self) -> Turn<'_> {
         self.0.commits.turn()
     }
@@ -178,11 +187,18 @@ mod tests {
     async fn what_was_answered_is_there_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.redb");
-        let open =
-            || Grouped::open(&path, "test", 1 << 20, |w| w.open_table(TABLE).map(|_| ()).map_err(Into::into)).unwrap();
+        let open = || {
+            Grouped::open(&path, "test", 1 << 20, |w| {
+                w.open_table(TABLE).map(|_| ()).map_err(Into::into)
+            })
+            .unwrap()
+        };
         let grouped = open();
-        let writes = (0..50u64)
-            .map(|n| grouped.write(move |write| Ok(write.open_table(TABLE)?.insert(n, n * 2)?.map(|v| v.value()))));
+        let writes = (0..50u64).map(|n| {
+            grouped.write(move |write| {
+                Ok(write.open_table(TABLE)?.insert(n, n * 2)?.map(|v| v.value()))
+            })
+        });
         for before in futures::future::join_all(writes).await {
             assert_eq!(before.unwrap(), None);
         }
@@ -195,7 +211,8 @@ mod tests {
     #[tokio::test]
     async fn a_commit_that_is_under_way_is_seen() {
         let folder = tempfile::tempdir().unwrap();
-        let grouped = Grouped::open(&folder.path().join("x.redb"), "test", 1 << 20, |_| Ok(())).unwrap();
+        let grouped =
+            Grouped::open(&folder.path().join("x.redb"), "test", 1 << 20, |_| Ok(())).unwrap();
         assert_eq!(grouped.commit_under_way(), None);
         let (go, gone) = channel::<()>();
         let watched = grouped.clone();

@@ -1,7 +1,8 @@
 //! One way to start a task and one way to stop them all.
 //!
-//! Every task has a name (its tracing span) and hears of the stop through its [`Tasks::stopping`]. Blocking work goes through
-//! [`Tasks::blocking`]. A task that panics is logged and counted; it takes nothing else with it.
+//! Every task has a name (its tracing span) and hears of the stop through its [`Tasks::stopping`].
+//! Blocking work goes through [`Tasks::blocking`]. A task that panics is logged and counted; it
+//! takes nothing else with it.
 
 use std::future::Future;
 use std::time::Duration;
@@ -63,7 +64,8 @@ impl Tasks {
         self.stop.is_cancelled()
     }
 
-    /// Asks all tasks to stop and waits for them, at most `grace`. Returns whether all ended in time.
+    /// Asks all tasks to stop and waits for them, at most `grace`. Returns whether all ended in
+    /// time.
     pub async fn stop(&self, grace: Duration) -> bool {
         self.stop.cancel();
         self.tracker.close();

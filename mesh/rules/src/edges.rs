@@ -1,7 +1,8 @@
 //! What an edge may answer from what it has kept of the ledger's records, without asking a replica.
 //!
-//! An edge holds no lease. It asks the nearest replica what a tag names each time it is asked; access and everything else may be as old as
-//! `access_age`. Cut off from every replica it goes on with what it has kept, for as long as `alone_for`, and says how old that is.
+//! An edge holds no lease. It asks the nearest replica what a tag names each time it is asked;
+//! access and everything else may be as old as `access_age`. Cut off from every replica it goes on
+//! with what it has kept, for as long as `alone_for`, and says how old that is.
 
 use std::time::Duration;
 
@@ -29,7 +30,8 @@ pub enum Use {
     CutOff,
 }
 
-/// Tables whose records change under their names and are what a pull is about: tags, lists of tags, of repositories and of referrers.
+/// Tables whose records change under their names and are what a pull is about: tags, lists of tags,
+/// of repositories and of referrers.
 fn always_asked(query: &Query) -> bool {
     match query {
         Query::Key(key) => key.first() == Some(&b't'),
@@ -42,21 +44,28 @@ fn always_asked(query: &Query) -> bool {
 pub struct Remembered {
     /// How long ago it was right.
     pub age: Duration,
-    /// Whether there was anything. That there was nothing is asked again each time: what was just pushed must be found.
+    /// Whether there was anything. That there was nothing is asked again each time: what was just
+    /// pushed must be found.
     pub something: bool,
 }
 
-/// What to do with `query`, of which `kept` was kept, if anything; `alone`: no replica can be reached now.
+/// What to do with `query`, of which `kept` was kept, if anything; `alone`: no replica can be
+/// reached now.
 pub fn usable(query: &Query, kept: Option<Remembered>, alone: bool, terms: &EdgeTerms) -> Use {
     match (kept, alone) {
-        (Some(kept), _) if kept.something && kept.age <= terms.access_age && !always_asked(query) => Use::Remembered,
+        (Some(kept), _)
+            if kept.something && kept.age <= terms.access_age && !always_asked(query) =>
+        {
+            Use::Remembered
+        }
         (_, false) => Use::Ask,
         (Some(Remembered { age, .. }), true) if age <= terms.alone_for => Use::Aged(age),
         (_, true) => Use::CutOff,
     }
 }
 
-/// Whether an edge may read records of the table that `query` is about. Users, invitations and the mesh's own record hold secrets.
+/// Whether an edge may read records of the table that `query` is about. Users, invitations and the
+/// mesh's own record hold secrets.
 pub fn may_look(query: &Query) -> bool {
     let table = match query {
         Query::Key(key) => key.first(),
@@ -71,7 +80,8 @@ mod tests {
     use crate::ledger::records::key;
     use proptest::prelude::*;
 
-    const TERMS: EdgeTerms = EdgeTerms { access_age: Duration::from_secs(30), alone_for: Duration::from_secs(3600) };
+    const TERMS: EdgeTerms =
+        EdgeTerms { access_age: Duration::from_secs(30), alone_for: Duration::from_secs(3600) };
 
     fn tag() -> Query {
         Query::Key(key::tag(&"demo/a".parse().unwrap(), &"v1".parse().unwrap()))
@@ -107,9 +117,12 @@ mod tests {
 
     #[test]
     fn secrets_are_not_shown() {
-        for key in
-            [key::mesh(), key::user("admin"), key::invitation(&crate::words::digest::Digest::sha256(b"x")), Vec::new()]
-        {
+        for key in [
+            key::mesh(),
+            key::user("admin"),
+            key::invitation(&crate::words::digest::Digest::sha256(b"x")),
+            Vec::new(),
+        ] {
             assert!(!may_look(&Query::Key(key.clone())));
             assert!(!may_look(&Query::Scan { prefix: key, after: None, limit: 1 }));
         }

@@ -1,7 +1,8 @@
 //! Words and decisions of the mesh.
 //!
-//! Everything here is decided without a socket, a clock or dice: time comes in as [`words::moment::Moment`], ids come in
-//! inside commands, and what should happen comes out as a value. The other crates act on it.
+//! Everything here is decided without a socket, a clock or dice: time comes in as
+//! [`words::moment::Moment`], ids come in inside commands, and what should happen comes out as a
+//! value. The other crates act on it.
 //!
 //! | room | what it holds |
 //! |---|---|
@@ -14,8 +15,8 @@
 //! | [`wire`] | messages between nodes |
 //! | [`edges`] | what an edge may answer from what it has kept |
 //!
-//! A room uses those above it, and nothing below (`tests/scenarios/arrows.rs` has the table). Deliberately absent: I/O
-//! crates, `Instant::now`, randomness, HTTP status codes.
+//! A room uses those above it, and nothing below (`tests/scenarios/arrows.rs` has the table).
+//! Deliberately absent: I/O crates, `Instant::now`, randomness, HTTP status codes.
 
 #![forbid(unsafe_code)]
 

@@ -1,8 +1,11 @@
-//! A thousand nodes want one blob within two seconds: three regions with replicas and hundreds of edges, and a region of edges alone.
+//! A thousand nodes want one blob within two seconds: three regions with replicas and hundreds of
+//! edges, and a region of edges alone.
 //!
-//! Every node runs the real rules (`placement`, `Flight`, `Fanout`, `Reputation`); links, time and trouble are made up. What is checked: everyone who lives gets
-//! the right bytes, each region fetches them over the WAN once, nobody carries many copies, and it takes not much longer than for a few. With a tenth
-//! of the nodes dying meanwhile and some sending wrong bytes, everyone who lives still gets the right ones, and only liars are called liars.
+//! Every node runs the real rules (`placement`, `Flight`, `Fanout`, `Reputation`); links, time and
+//! trouble are made up. What is checked: everyone who lives gets the right bytes, each region
+//! fetches them over the WAN once, nobody carries many copies, and it takes not much longer than
+//! for a few. With a tenth of the nodes dying meanwhile and some sending wrong bytes, everyone who
+//! lives still gets the right ones, and only liars are called liars.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -142,11 +145,17 @@ impl World {
 
     fn first_sources(&self, me: usize) -> First<usize> {
         let region = &self.nodes[me].region;
-        let there = self.nodes.iter().enumerate().filter(|(n, node)| node.region == *region && self.seems_alive(*n));
-        let there: Vec<Candidate> =
-            there.map(|(_, n)| Candidate { id: n.id, region: n.region.clone(), role: n.role }).collect();
+        let there = self
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(n, node)| node.region == *region && self.seems_alive(*n));
+        let there: Vec<Candidate> = there
+            .map(|(_, n)| Candidate { id: n.id, region: n.region.clone(), role: n.role })
+            .collect();
         let fetcher = placement::fetcher(&self.digest, region, &there).map(|id| id.0 as usize);
-        let fetcher = fetcher.filter(|f| *f != me && !self.nodes[me].reputation.demoted(self.moment(), f));
+        let fetcher =
+            fetcher.filter(|f| *f != me && !self.nodes[me].reputation.demoted(self.moment(), f));
         First::Named(fetcher.map(|node| Source::Peer { node, fill: true }).into_iter().collect())
     }
 
@@ -158,7 +167,8 @@ impl World {
             found = (12..self.nodes.len()).filter(|n| holds(n) && mine(n)).take(8).collect();
         }
         found.sort_by_key(|n| self.nodes[*n].region != self.nodes[me].region);
-        let mut found: Vec<_> = found.into_iter().map(|node| Source::Peer { node, fill: false }).collect();
+        let mut found: Vec<_> =
+            found.into_iter().map(|node| Source::Peer { node, fill: false }).collect();
         self.nodes[me].reputation.order(self.moment(), &mut found, Source::peer);
         found
     }
@@ -167,17 +177,23 @@ impl World {
         if self.nodes[me].holds.is_none() && self.nodes[me].coming.is_none() {
             let patience = Duration::from_micros(PATIENCE * TICK);
             let flight = Flight::new(self.moment(), first, Some(self.bound), patience);
-            self.nodes[me].coming = Some(Coming { flight, bytes: Vec::new(), from: None, pause: 0 });
+            self.nodes[me].coming =
+                Some(Coming { flight, bytes: Vec::new(), from: None, pause: 0 });
         }
     }
 
     /// A node that receives from nobody does what its flight says.
     fn go_on(&mut self, me: usize) {
         let (now, moment) = (self.now, self.moment());
-        if self.nodes[me].coming.as_ref().is_none_or(|coming| coming.from.is_some() || now < coming.pause) {
+        if self.nodes[me]
+            .coming
+            .as_ref()
+            .is_none_or(|coming| coming.from.is_some() || now < coming.pause)
+        {
             return;
         }
-        let down: BTreeSet<usize> = self.dead.iter().copied().filter(|node| !self.seems_alive(*node)).collect();
+        let down: BTreeSet<usize> =
+            self.dead.iter().copied().filter(|node| !self.seems_alive(*node)).collect();
         let Some(coming) = self.nodes[me].coming.as_mut() else { return };
         match coming.flight.step(moment, |node| down.contains(&node)) {
             Step::Ask(request) => self.ask(me, &request),
@@ -208,7 +224,8 @@ impl World {
 
     /// What the asked node does is what `outgoing` does.
     fn ask(&mut self, me: usize, request: &Request<usize>) {
-        let Request { source: Source::Peer { node: other, fill }, offset, direct, .. } = *request else {
+        let Request { source: Source::Peer { node: other, fill }, offset, direct, .. } = *request
+        else {
             unreachable!("there is no upstream")
         };
         if !self.nodes[other].alive {
@@ -227,7 +244,8 @@ impl World {
             if direct {
                 fanout.return_to_here(&0, &region, me);
             } else if let Place::Follow(elsewhere) = fanout.place(&0, &region, me) {
-                let usable = elsewhere != me && !self.nodes[me].reputation.demoted(self.moment(), &elsewhere);
+                let usable = elsewhere != me
+                    && !self.nodes[me].reputation.demoted(self.moment(), &elsewhere);
                 let coming = self.nodes[me].coming.as_mut().unwrap();
                 coming.flight.handle_elsewhere(elsewhere, usable);
                 return;
@@ -262,7 +280,8 @@ impl World {
         let node = &self.nodes[from];
         let holds = node.holds.clone();
         let reached = node.coming.as_ref().map_or(0, |c| c.bytes.len());
-        let known = holds.is_some() || node.coming.as_ref().is_some_and(|c| c.flight.groups().is_some());
+        let known =
+            holds.is_some() || node.coming.as_ref().is_some_and(|c| c.flight.groups().is_some());
         if !node.alive || !known {
             return;
         }
@@ -278,7 +297,8 @@ impl World {
             let end = (offset + GROUP).min(has);
             let piece = match &holds {
                 Some(bytes) => bytes[offset..end].to_vec(),
-                None => self.nodes[from].coming.as_ref().unwrap().bytes[offset..end.max(offset)].to_vec(),
+                None => self.nodes[from].coming.as_ref().unwrap().bytes[offset..end.max(offset)]
+                    .to_vec(),
             };
             let turn = self.nodes[from].turn + at + 1;
             self.nodes[from].turn = turn;
@@ -287,7 +307,8 @@ impl World {
     }
 
     fn receive(&mut self, from: usize, to: usize, piece: &[u8]) {
-        let (now, moment, far) = (self.now, self.moment(), self.nodes[from].region != self.nodes[to].region);
+        let (now, moment, far) =
+            (self.now, self.moment(), self.nodes[from].region != self.nodes[to].region);
         let list = self.list.clone();
         let coming = self.nodes[to].coming.as_mut().unwrap();
         let sender = coming.from.as_mut().unwrap();
@@ -295,7 +316,8 @@ impl World {
         let mut judged = Ok(());
         if !sender.claimed {
             sender.claimed = true;
-            let claim = Claim { size: SIZE as u64, content: Some(self.bound.content), list: Some(list) };
+            let claim =
+                Claim { size: SIZE as u64, content: Some(self.bound.content), list: Some(list) };
             match coming.flight.handle_claim(&claim) {
                 Judgement::Believed => {}
                 Judgement::Contradicted => unreachable!("all speak of one blob"),
@@ -332,14 +354,18 @@ impl World {
             if !self.nodes[me].alive {
                 continue;
             }
-            let wants = self.nodes[me].wants_at.is_some_and(|at| at <= self.now) && self.nodes[me].done_at.is_none();
+            let wants = self.nodes[me].wants_at.is_some_and(|at| at <= self.now)
+                && self.nodes[me].done_at.is_none();
             if wants && self.nodes[me].coming.is_none() {
                 let sources = self.first_sources(me);
                 self.begin(me, sources);
             }
             self.go_on(me);
             let now = self.now;
-            let from = self.nodes[me].coming.as_ref().and_then(|c| c.from.as_ref().map(|f| (f.node, f.since)));
+            let from = self.nodes[me]
+                .coming
+                .as_ref()
+                .and_then(|c| c.from.as_ref().map(|f| (f.node, f.since)));
             let Some((source, since)) = from else { continue };
             let gone = !self.nodes[source].alive
                 || (self.nodes[source].holds.is_none() && self.nodes[source].coming.is_none());
@@ -370,7 +396,9 @@ impl World {
     }
 
     fn all_done(&self) -> bool {
-        self.nodes.iter().all(|n| !n.alive || n.wants_at.is_none() || n.done_at.is_some() || n.id.0 < 2)
+        self.nodes
+            .iter()
+            .all(|n| !n.alive || n.wants_at.is_none() || n.done_at.is_some() || n.id.0 < 2)
     }
 
     /// Until everyone who lives has it; the ticks that took.
@@ -387,7 +415,8 @@ impl World {
                 }
             }
         }
-        let left: Vec<_> = self.nodes.iter().filter(|n| n.alive && n.done_at.is_none()).map(|n| n.id.0).collect();
+        let left: Vec<_> =
+            self.nodes.iter().filter(|n| n.alive && n.done_at.is_none()).map(|n| n.id.0).collect();
         panic!("it does not end: {} nodes are left: {:?}", left.len(), &left[..left.len().min(5)]);
     }
 
@@ -409,17 +438,34 @@ fn a_thousand_nodes_get_a_blob_once_for_each_region_and_nobody_carries_many_copi
             }
             took.push(world.run(&mut dice, 0));
             for region in ["c", "d"] {
-                assert_eq!(world.over_wan(region), SIZE, "seed {seed}, {count} nodes: into {region}");
+                assert_eq!(
+                    world.over_wan(region),
+                    SIZE,
+                    "seed {seed}, {count} nodes: into {region}"
+                );
             }
             for region in ["a", "b"] {
-                assert_eq!(world.over_wan(region), 0, "seed {seed}, {count} nodes: {region} holds it itself");
+                assert_eq!(
+                    world.over_wan(region),
+                    0,
+                    "seed {seed}, {count} nodes: {region} holds it itself"
+                );
             }
             let most = world.nodes.iter().map(|n| n.served).max().unwrap_or(0);
             assert!(most <= 5, "seed {seed}, {count} nodes: one served {most} at the same time");
             let most = world.nodes.iter().map(|n| n.sent).max().unwrap_or(0);
-            assert!(!at_once || most <= 5 * SIZE, "seed {seed}, {count} nodes: one sent {} copies", most / SIZE);
+            assert!(
+                !at_once || most <= 5 * SIZE,
+                "seed {seed}, {count} nodes: one sent {} copies",
+                most / SIZE
+            );
         }
-        assert!(took[1] < took[0] * 8, "seed {seed}: 16 nodes took {} ticks, a thousand {}", took[0], took[1]);
+        assert!(
+            took[1] < took[0] * 8,
+            "seed {seed}: 16 nodes took {} ticks, a thousand {}",
+            took[0],
+            took[1]
+        );
     }
 }
 
@@ -435,7 +481,10 @@ fn deaths_and_liars_among_a_thousand_keep_nobody_who_lives_from_the_right_bytes(
         }
         world.run(&mut dice, 100);
         for liar in &world.caught {
-            assert!(world.nodes[*liar].flips.is_some(), "seed {seed}: {liar} is honest and was called a liar");
+            assert!(
+                world.nodes[*liar].flips.is_some(),
+                "seed {seed}: {liar} is honest and was called a liar"
+            );
         }
         let far = world.over_wan("c").max(world.over_wan("d"));
         assert!(far <= 40 * SIZE, "seed {seed}: a region fetched {} copies", far / SIZE);

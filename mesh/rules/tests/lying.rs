@@ -1,6 +1,6 @@
-//! Flights among sources that lie, cut short, break off, pause, vanish and name one another, over many
-//! seeds. No wrong byte is delivered, every flight ends, the blob arrives wherever somebody honest
-//! stays, and only liars are called liars.
+//! Flights among sources that lie, cut short, break off, pause, vanish and name one another, over
+//! many seeds. No wrong byte is delivered, every flight ends, the blob arrives wherever somebody
+//! honest stays, and only liars are called liars.
 //!
 //! `Flight` decides everything. What is made up here is what sources do, who says that he holds the
 //! blob, and what time it is.
@@ -8,7 +8,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rules::blobs::flight::{AGAIN, Bound, Claim, First, Flight, GivenUp, Hurry, Judgement, Request, Source, Step};
+use rules::blobs::flight::{
+    AGAIN, Bound, Claim, First, Flight, GivenUp, Hurry, Judgement, Request, Source, Step,
+};
 use rules::blobs::groups::{GROUP, GroupHasher};
 use rules::blobs::reputation::{Lie, Reputation};
 use rules::words::digest::{ContentHash, Digest};
@@ -87,7 +89,14 @@ impl Manner {
 
     /// Whether no byte of it counts, where the ledger knows the blob.
     fn gives_nothing(self) -> bool {
-        matches!(self, Manner::Empty | Manner::Missing | Manner::Silent | Manner::WrongList | Manner::WrongBinding)
+        matches!(
+            self,
+            Manner::Empty
+                | Manner::Missing
+                | Manner::Silent
+                | Manner::WrongList
+                | Manner::WrongBinding
+        )
     }
 }
 
@@ -210,7 +219,8 @@ struct Flown {
     delivered: Vec<u8>,
     /// Why not, if it did not arrive.
     arrived: Result<(), GivenUp>,
-    /// Bytes that were handed on unchecked, of a flight that began again: nobody has received the whole of them.
+    /// Bytes that were handed on unchecked, of a flight that began again: nobody has received the
+    /// whole of them.
     unchecked_wrong: bool,
     caught: Vec<(usize, Lie)>,
     /// An upstream said that it does not have the blob.
@@ -235,7 +245,13 @@ struct World<'a> {
 impl<'a> World<'a> {
     fn new(manners: &'a [Manner], truth: &'a [u8], dice: &mut Dice) -> Self {
         let slow = manners.iter().map(|_| dice.chance(300)).collect();
-        World { manners, truth, now: Moment::from_micros(1), slow, quiet: vec![None; manners.len()] }
+        World {
+            manners,
+            truth,
+            now: Moment::from_micros(1),
+            slow,
+            quiet: vec![None; manners.len()],
+        }
     }
 
     fn source(&self, node: usize) -> Source<usize> {
@@ -246,7 +262,9 @@ impl<'a> World<'a> {
     }
 
     fn node(&self, source: &Source<usize>) -> usize {
-        source.peer().unwrap_or_else(|| self.manners.iter().position(|m| *m == Manner::Missing).unwrap())
+        source
+            .peer()
+            .unwrap_or_else(|| self.manners.iter().position(|m| *m == Manner::Missing).unwrap())
     }
 
     /// Whether `node` says nothing now.
@@ -273,7 +291,9 @@ impl<'a> World<'a> {
         }
         self.now = self.now + Duration::from_millis(10);
         match manner {
-            Manner::SendsOn(other) if !direct => return Answer::Elsewhere(other % self.manners.len()),
+            Manner::SendsOn(other) if !direct => {
+                return Answer::Elsewhere(other % self.manners.len());
+            }
             // it has paused
             Manner::Pauses(..) if self.quiet[node].is_some() => {
                 return answer(Manner::Honest, self.truth, offset, dice);
@@ -362,7 +382,8 @@ fn fly(world: &mut World<'_>, first: First<usize>, bound: Option<Bound>, dice: &
                 continue;
             }
             Step::GiveUp(why) => {
-                // those who fell silent may each cost one more silence, and so may those who were found last
+                // those who fell silent may each cost one more silence, and so may those who were
+                // found last
                 let most = PATIENCE + STALL * (4 * manners.len() as u32 + 1);
                 assert!(world.now.since(grew) <= most, "a client waits for ever: {manners:?}");
                 flown.arrived = Err(why);
@@ -398,7 +419,9 @@ fn fly(world: &mut World<'_>, first: First<usize>, bound: Option<Bound>, dice: &
                 continue;
             }
             Judgement::Lied(lie) => Err(lie),
-            Judgement::Believed => receive(&mut flight, world.now, &sent, &mut flown.delivered, dice),
+            Judgement::Believed => {
+                receive(&mut flight, world.now, &sent, &mut flown.delivered, dice)
+            }
         };
         if flown.delivered.len() > before {
             grew = world.now;
@@ -461,8 +484,10 @@ fn no_wrong_byte_is_delivered_and_every_flight_ends() {
             _ => dice.between(1, 5 * GROUP as u64),
         } as usize;
         let truth = bytes(&mut dice, size);
-        let manners: Vec<Manner> = (0..dice.between(1, 5)).map(|_| manner(&mut dice, size)).collect();
-        let bound = dice.chance(700).then(|| Bound { content: hashed(&truth).0, size: size as u64 });
+        let manners: Vec<Manner> =
+            (0..dice.between(1, 5)).map(|_| manner(&mut dice, size)).collect();
+        let bound =
+            dice.chance(700).then(|| Bound { content: hashed(&truth).0, size: size as u64 });
         let mut world = World::new(&manners, &truth, &mut dice);
         let first = first(&world, &mut dice);
         let flown = fly(&mut world, first, bound, &mut dice);
@@ -474,7 +499,8 @@ fn no_wrong_byte_is_delivered_and_every_flight_ends() {
         let said = || format!("seed {seed}: {manners:?}, caught {:?}", flown.caught);
         for (source, lie) in &flown.caught {
             *seen.entry(lie.name()).or_default() += 1;
-            // without the ledger's word a list may be a liar's, and what it says of others is worth nothing until the digest decides
+            // without the ledger's word a list may be a liar's, and what it says of others is worth
+            // nothing until the digest decides
             if bound.is_some() {
                 assert_eq!(manners[*source].lie(true), Some(*lie), "{}", said());
             }
@@ -499,16 +525,23 @@ fn no_wrong_byte_is_delivered_and_every_flight_ends() {
         if bound.is_some() && manners.iter().any(|m| m.honest()) && relay_wrong < 2 {
             assert!(arrived, "somebody honest had it: {}", said());
         }
-        if bound.is_some() && !manners.iter().any(|m| matches!(m, Manner::FillsWrong(_) | Manner::Fills)) {
+        if bound.is_some()
+            && !manners.iter().any(|m| matches!(m, Manner::FillsWrong(_) | Manner::Fills))
+        {
             assert!(!flown.unchecked_wrong, "{}", said());
         }
         // no matter how it was come by, and whether it answers when all are asked
         let others = || manners.iter().filter(|m| !matches!(m, Manner::Pauses(..)));
-        if bound.is_some() && others().count() + 1 == manners.len() && others().all(|m| m.gives_nothing()) {
+        if bound.is_some()
+            && others().count() + 1 == manners.len()
+            && others().all(|m| m.gives_nothing())
+        {
             assert!(arrived, "it went on within a client's patience: {}", said());
         }
-        let groups: Vec<_> =
-            manners.iter().map(|m| if let Manner::FlippedBit(at) = m { at / GROUP } else { 99 }).collect();
+        let groups: Vec<_> = manners
+            .iter()
+            .map(|m| if let Manner::FlippedBit(at) = m { at / GROUP } else { 99 })
+            .collect();
         if bound.is_some() && groups.len() == 2 && groups[0] != groups[1] && !groups.contains(&99) {
             assert!(arrived, "two damaged copies make a good one: {}", said());
         }
@@ -520,7 +553,10 @@ fn no_wrong_byte_is_delivered_and_every_flight_ends() {
     let ends = ["nobody", "missing", "wrong bytes"];
     let steps = ["look in a hurry", "look at all", "wait", "sent on", "begun again"];
     for what in lies.into_iter().chain(ends).chain(steps) {
-        assert!(seen.get(what).is_some_and(|count| *count > 20), "the seeds do not try {what}: {seen:?}");
+        assert!(
+            seen.get(what).is_some_and(|count| *count > 20),
+            "the seeds do not try {what}: {seen:?}"
+        );
     }
 }
 
@@ -555,7 +591,11 @@ fn who_was_caught_is_asked_last_by_the_next_flights_and_then_forgiven() {
             assert_eq!(ask(&mut reputation, now, &mut dice), 0, "the honest one was asked first");
         }
         now = now + Duration::from_secs(200);
-        assert_eq!(ask(&mut reputation, now, &mut dice), 1, "after its time it is asked again, and caught again");
+        assert_eq!(
+            ask(&mut reputation, now, &mut dice),
+            1,
+            "after its time it is asked again, and caught again"
+        );
     }
 }
 

@@ -1,5 +1,5 @@
-//! Nothing that carries a password, a token or a key prints it: questions and answers between nodes,
-//! commands and records end up in logs and error messages.
+//! Nothing that carries a password, a token or a key prints it: questions and answers between
+//! nodes, commands and records end up in logs and error messages.
 
 use std::fmt::Debug;
 
@@ -28,7 +28,8 @@ fn node() -> NodeRecord {
 fn what_carries_a_secret_does_not_print_it() {
     let bytes = || HIDDEN.as_bytes().to_vec();
     let user = User { password_hash: HIDDEN.into(), administrator: true };
-    let request = JoinRequest { secret: bytes().into(), certificate_request: "request".into(), node: node() };
+    let request =
+        JoinRequest { secret: bytes().into(), certificate_request: "request".into(), node: node() };
     let grant = JoinGrant {
         certificate: "certificate".into(),
         authority: "authority".into(),

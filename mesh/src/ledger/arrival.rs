@@ -1,8 +1,10 @@
 //! Snapshots on their way from node to node.
 //!
-//! A sender that gives up, for whatever reason, resets its stream: dropped, the stream would end as if all had been sent. A receiver writes each snapshot into a
-//! file of its own and believes it only when it is as long as announced, has the hash that was announced and ends it, and says itself that it is
-//! the state that was announced. Anything else is an error, and the leader sends it again, from its beginning.
+//! A sender that gives up, for whatever reason, resets its stream: dropped, the stream would end as
+//! if all had been sent. A receiver writes each snapshot into a file of its own and believes it
+//! only when it is as long as announced, has the hash that was announced and ends it, and says
+//! itself that it is the state that was announced. Anything else is an error, and the leader sends
+//! it again, from its beginning.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -38,10 +40,13 @@ pub(super) struct Header {
     pub(super) hash: [u8; HASH_BYTES as usize],
 }
 
-/// Opens a snapshot's file for sending. What is said of it is read from the file that was opened: another may take its name at any time.
+/// Opens a snapshot's file for sending. What is said of it is read from the file that was opened:
+/// another may take its name at any time.
 pub(super) async fn open(vote: Vote, path: &Path) -> io::Result<(Header, tokio::fs::File)> {
     let mut file = std::fs::File::open(path)?;
-    let (meta, file) = blocking(move || snapshot_meta(&mut file).map(|meta| (meta, file))).await.map_err(other)??;
+    let (meta, file) = blocking(move || snapshot_meta(&mut file).map(|meta| (meta, file)))
+        .await
+        .map_err(other)??;
     let length = file.metadata()?.len();
     let mut file = tokio::fs::File::from_std(file);
     let mut hash = [0; HASH_BYTES as usize];
@@ -52,7 +57,11 @@ pub(super) async fn open(vote: Vote, path: &Path) -> io::Result<(Header, tokio::
 }
 
 /// Sends `length` bytes. If they do not all go, or the future is dropped, the stream is reset.
-pub(super) async fn send(file: impl AsyncRead + Unpin, length: u64, stream: SendStream) -> io::Result<()> {
+pub(super) async fn send(
+    file: impl AsyncRead + Unpin,
+    length: u64,
+    stream: SendStream,
+) -> io::Result<()> {
     let mut stream = Unfinished(Some(stream));
     let mut file = file.take(length);
     let mut chunk = vec![0; CHUNK];
@@ -73,7 +82,8 @@ pub(super) async fn send(file: impl AsyncRead + Unpin, length: u64, stream: Send
     stream.0.take().map_or(Ok(()), |mut whole| whole.finish().map_err(other))
 }
 
-/// A stream that was not sent to its end: dropped, it is reset. (Quinn's own stream is finished by its drop.)
+/// A stream that was not sent to its end: dropped, it is reset. (Quinn's own stream is finished by
+/// its drop.)
 struct Unfinished(Option<SendStream>);
 
 impl Drop for Unfinished {
@@ -119,10 +129,17 @@ impl Arrivals {
     }
 
     /// Receives what `header` announces. An error leaves nothing behind.
-    pub(super) async fn take(&self, header: &Header, stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Arrived> {
+    pub(super) async fn take(
+        &self,
+        header: &Header,
+        stream: &mut (impl AsyncRead + Unpin),
+    ) -> io::Result<Arrived> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let arrived = Arrived(self.folder.join(format!("{RECEIVED}.{number}")));
-        let body = header.length.checked_sub(HASH_BYTES).ok_or_else(|| other("a snapshot without a hash"))?;
+        let body = header
+            .length
+            .checked_sub(HASH_BYTES)
+            .ok_or_else(|| other("a snapshot without a hash"))?;
         let mut file = tokio::fs::File::create(&arrived.0).await?;
         let (mut hasher, mut hash) = (Hasher::new(Algorithm::Sha256), Vec::new());
         let (mut length, mut chunk) = (0, vec![0; CHUNK]);
@@ -141,14 +158,19 @@ impl Arrivals {
             file.write_all(&chunk[..n]).await?;
         }
         if length < header.length {
-            return Err(other(format!("the snapshot is cut off: {length} of {} bytes", header.length)));
+            return Err(other(format!(
+                "the snapshot is cut off: {length} of {} bytes",
+                header.length
+            )));
         }
         if hash != header.hash || hasher.finish().as_bytes() != hash {
             return Err(other("the snapshot's hash does not match"));
         }
         file.sync_all().await?;
         let path = arrived.0.clone();
-        let meta = blocking(move || snapshot_meta(&mut std::fs::File::open(path)?)).await.map_err(other)??;
+        let meta = blocking(move || snapshot_meta(&mut std::fs::File::open(path)?))
+            .await
+            .map_err(other)??;
         if meta != header.meta {
             return Err(other("the snapshot is of another state than announced"));
         }
@@ -189,7 +211,8 @@ mod tests {
     async fn only_a_whole_snapshot_is_believed_and_two_do_not_meet() {
         let folder = tempfile::tempdir().unwrap();
         let (header, bytes, _) = snapshot(folder.path()).await;
-        std::fs::write(folder.path().join("snapshot.received.7"), "of a process that was killed").unwrap();
+        std::fs::write(folder.path().join("snapshot.received.7"), "of a process that was killed")
+            .unwrap();
         let arrivals = Arrivals::open(folder.path()).unwrap();
         assert_eq!(received(folder.path()), 0);
         let first = arrivals.take(&header, &mut bytes.as_slice()).await.unwrap();
@@ -210,8 +233,10 @@ mod tests {
         arrivals.take(&header, &mut longer.as_slice()).await.unwrap_err();
         let mut announced = header.clone();
         let voters = vec![[1].into()];
-        let nodes = std::collections::BTreeMap::from([(1, openraft::impls::BasicNode::new("127.0.0.1:1"))]);
-        announced.meta.last_membership = Membership::new(None, openraft::Membership::new(voters, nodes).unwrap());
+        let nodes =
+            std::collections::BTreeMap::from([(1, openraft::impls::BasicNode::new("127.0.0.1:1"))]);
+        announced.meta.last_membership =
+            Membership::new(None, openraft::Membership::new(voters, nodes).unwrap());
         let error = arrivals.take(&announced, &mut bytes.as_slice()).await.unwrap_err();
         assert!(error.to_string().contains("another state"), "{error}");
         assert_eq!(received(folder.path()), 0, "broken ones leave nothing behind");
@@ -222,21 +247,28 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (header, bytes, path) = snapshot(folder.path()).await;
         let authority = Authority::generate().unwrap();
-        let [here, there] =
-            [1, 2].map(|node| links::open_for_tests(&authority, NodeId(node), CongestionControl::Delivery));
+        let [here, there] = [1, 2].map(|node| {
+            links::open_for_tests(&authority, NodeId(node), CongestionControl::Delivery)
+        });
         here.know(there.me(), there.local_address().unwrap());
         let (dialled, accepted) = links::connect_for_tests(&here, &there).await;
         let arrivals = Arc::new(Arrivals::open(folder.path()).unwrap());
         let receive = || async {
             let (_, mut stream) = accepted.accept_bi().await.unwrap();
-            arrivals.take(&header, &mut stream).await.map(|arrived| std::fs::read(arrived.path()).unwrap())
+            arrivals
+                .take(&header, &mut stream)
+                .await
+                .map(|arrived| std::fs::read(arrived.path()).unwrap())
         };
 
-        // all of its bytes but the last come, and then nothing more: the one who waits for the rest is dropped
+        // all of its bytes but the last come, and then nothing more: the one who waits for the rest
+        // is dropped
         let (stream, _answers) = dialled.open_bi().await.unwrap();
         let (rest, file) = tokio::io::duplex(bytes.len());
-        let (mut rest, given_up) =
-            (rest, tokio::time::timeout(Duration::from_millis(200), send(file, header.length, stream)));
+        let (mut rest, given_up) = (
+            rest,
+            tokio::time::timeout(Duration::from_millis(200), send(file, header.length, stream)),
+        );
         tokio::io::AsyncWriteExt::write_all(&mut rest, &bytes[..bytes.len() - 1]).await.unwrap();
         let (given_up, error) = tokio::join!(given_up, receive());
         assert!(given_up.is_err());

@@ -1,7 +1,9 @@
-//! The one redb file of a node's ledger: log, vote and state in one, so that applying costs no fsync of its own.
+//! The one redb file of a node's ledger: log, vote and state in one, so that applying costs no
+//! fsync of its own.
 //!
-//! Appends and votes are durable before they are answered; applies are `Durability::None` and become durable with the next append, so the log can never
-//! be purged past a state that is not on disk.
+//! Appends and votes are durable before they are answered; applies are `Durability::None` and
+//! become durable with the next append, so the log can never be purged past a state that is not on
+//! disk.
 
 use std::io;
 use std::path::Path;

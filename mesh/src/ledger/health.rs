@@ -1,7 +1,9 @@
 //! Whether this node's ledger can write.
 //!
-//! A node whose disk has kept a commit for [`TERMS`]`.slow` says so with its lease renewals, gets no lease any more and loses its projects; if it leads the ledger, it
-//! hands that over. A ledger that has stopped for good (a write failed, or never came back) ends the process: see [`Ledger::ended`].
+//! A node whose disk has kept a commit for [`TERMS`]`.slow` says so with its lease renewals, gets
+//! no lease any more and loses its projects; if it leads the ledger, it hands that over. A ledger
+//! that has stopped for good (a write failed, or never came back) ends the process: see
+//! [`Ledger::ended`].
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,9 +23,13 @@ use ground::supervise::Tasks;
 
 const LOOK: Duration = Duration::from_millis(200);
 
-/// How patient a node is with its disk. Disks that share a machine stall for a second or two now and then; nothing that works stalls for ten.
-const TERMS: DiskTerms =
-    DiskTerms { slow: Duration::from_secs(4), hung: Duration::from_secs(10), look: Duration::from_secs(1) };
+/// How patient a node is with its disk. Disks that share a machine stall for a second or two now
+/// and then; nothing that works stalls for ten.
+const TERMS: DiskTerms = DiskTerms {
+    slow: Duration::from_secs(4),
+    hung: Duration::from_secs(10),
+    look: Duration::from_secs(1),
+};
 
 /// How long a notice may take, and with it a look.
 const NOTICE: Duration = Duration::from_millis(500);
@@ -48,14 +54,18 @@ async fn watch(ledger: Arc<Ledger>, store: Store) {
         }
         let looks = disk.handle_look(clock::now(), store.commit_under_way());
         if looks == Disk::Hung {
-            return ledger.end(&format!("a write has not come back for {} s", TERMS.hung.as_secs()));
+            return ledger
+                .end(&format!("a write has not come back for {} s", TERMS.hung.as_secs()));
         }
         let doubtful = looks == Disk::Slow;
         if ledger.doubtful.swap(doubtful, Ordering::SeqCst) != doubtful {
             match doubtful {
                 true => {
                     metrics::counter!("atoll_ledger_slow_disk_total").increment(1);
-                    warn!("the ledger's disk has kept a write for {} s: others take over", TERMS.slow.as_secs());
+                    warn!(
+                        "the ledger's disk has kept a write for {} s: others take over",
+                        TERMS.slow.as_secs()
+                    );
                 }
                 false => info!("the ledger's disk writes again"),
             }
@@ -67,7 +77,8 @@ async fn watch(ledger: Arc<Ledger>, store: Store) {
         if doubtful {
             ledger.give_notice().await;
         }
-        // what was begun cannot be taken back: it is asked for until somebody follows, also if the disk is well again
+        // what was begun cannot be taken back: it is asked for until somebody follows, also if the
+        // disk is well again
         let due = asked.map_or(doubtful, |at| clock::now().since(at) >= HAND_OVER);
         if due {
             // what the consensus is doing may wait for the disk, and this must go on looking
@@ -85,7 +96,8 @@ impl Ledger {
         self.ended.send_replace(Some(reason.to_owned()));
     }
 
-    /// Tells the other voters that this node cannot write. It thinks that it leads, and may never hear that another does: its consensus waits for the disk, too.
+    /// Tells the other voters that this node cannot write. It thinks that it leads, and may never
+    /// hear that another does: its consensus waits for the disk, too.
     async fn give_notice(&self) {
         let others = self.voters().into_iter().filter(|voter| *voter != self.me);
         let notices = others.map(|voter| async move {
@@ -105,7 +117,8 @@ impl Ledger {
         self.doubtful.load(Ordering::SeqCst)
     }
 
-    /// Comes back when the ledger has stopped for good, with the reason: the process should end, so that a supervisor starts it again.
+    /// Comes back when the ledger has stopped for good, with the reason: the process should end, so
+    /// that a supervisor starts it again.
     pub async fn ended(&self) -> String {
         let mut ended = self.ended.subscribe();
         match ended.wait_for(Option::is_some).await {

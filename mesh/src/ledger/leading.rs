@@ -1,4 +1,5 @@
-//! What only the ledger's leader does: keep the consensus's membership in line with the nodes, and propose failovers.
+//! What only the ledger's leader does: keep the consensus's membership in line with the nodes, and
+//! propose failovers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,7 +22,8 @@ use ground::supervise::Tasks;
 
 /// Between two looks at the situation.
 const LOOK: Duration = Duration::from_millis(200);
-/// How many projects are moved at once. Their entries go into the log together; one after the other, each would wait for its own release.
+/// How many projects are moved at once. Their entries go into the log together; one after the
+/// other, each would wait for its own release.
 const MOVES: usize = 256;
 /// How long a change of membership may take; what is cut then is finished at the next look.
 const CHANGE: Duration = Duration::from_secs(5);
@@ -73,8 +75,13 @@ impl Ledger {
             down.insert(self.me);
         }
         term.failover.handle_view(now, self.me, down);
-        let situation =
-            Situation { nodes, voters: &voters, projects: &projects, caught_up: &caught_up, renewing: &renewing };
+        let situation = Situation {
+            nodes,
+            voters: &voters,
+            projects: &projects,
+            caught_up: &caught_up,
+            renewing: &renewing,
+        };
         Ok(term.failover.handle_timeout(now, &situation))
     }
 
@@ -87,7 +94,9 @@ impl Ledger {
                 info!(%project, %node, epoch = expect_epoch.next().get(), "the project has another primary");
                 metrics::counter!("atoll_failovers_total").increment(1);
             }
-            Ok(proposed) => info!(%project, outcome = ?proposed.outcome, "the project was not moved"),
+            Ok(proposed) => {
+                info!(%project, outcome = ?proposed.outcome, "the project was not moved")
+            }
             Err(error) => warn!(%project, %error, "the project could not be moved yet"),
         }
     }
@@ -121,7 +130,9 @@ impl Ledger {
         };
         match tokio::time::timeout(CHANGE, self.raft.change_membership(change, true)).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => warn!(?step, %error, "the ledger's membership could not be changed yet"),
+            Ok(Err(error)) => {
+                warn!(?step, %error, "the ledger's membership could not be changed yet")
+            }
             Err(_) => warn!(?step, "the change of the ledger's membership takes long"),
         }
     }
@@ -133,9 +144,15 @@ impl Ledger {
         }
         let membership = metrics.membership_config.membership();
         let sets = membership.get_joint_config().iter();
-        let sets: Vec<BTreeSet<NodeId>> = sets.map(|set| set.iter().map(|n| NodeId(*n)).collect()).collect();
-        let followers: BTreeMap<_, _> = membership.nodes().map(|(id, n)| (NodeId(*id), n.addr.parse().ok())).collect();
-        let caught_up = followers.keys().copied().filter(|n| *n == self.me || self.follows_closely(*n)).collect();
+        let sets: Vec<BTreeSet<NodeId>> =
+            sets.map(|set| set.iter().map(|n| NodeId(*n)).collect()).collect();
+        let followers: BTreeMap<_, _> =
+            membership.nodes().map(|(id, n)| (NodeId(*id), n.addr.parse().ok())).collect();
+        let caught_up = followers
+            .keys()
+            .copied()
+            .filter(|n| *n == self.me || self.follows_closely(*n))
+            .collect();
         let now = clock::now();
         let mut guard = self.term.lock();
         let term = guard.as_mut().filter(|term| term.granter.may_lead(now))?;
@@ -155,7 +172,11 @@ impl Ledger {
     fn follows_closely(&self, node: NodeId) -> bool {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let last = metrics.last_log_index.unwrap_or(0);
-        let matched = metrics.replication.as_ref().and_then(|r| r.get(&node.0).cloned().flatten()).map(|id| id.index);
+        let matched = metrics
+            .replication
+            .as_ref()
+            .and_then(|r| r.get(&node.0).cloned().flatten())
+            .map(|id| id.index);
         matched.is_some_and(|index| index + BEHIND >= last)
     }
 }

@@ -1,4 +1,5 @@
-//! Runs the lease machines: as a replica, a stream to whoever leads; as the leader, one stream from each replica.
+//! Runs the lease machines: as a replica, a stream to whoever leads; as the leader, one stream from
+//! each replica.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +25,9 @@ pub(super) struct Term {
     pub(super) granter: Granter,
     pub(super) failover: rules::members::failover::Failover,
     pub(super) voters: rules::members::voters::Voters,
-    /// How long the machine had been suspended at the last look, and what was acknowledged before its last suspend: the consensus library's clock does
-    /// not count suspends, so such an acknowledgement is older than it seems.
+    /// How long the machine had been suspended at the last look, and what was acknowledged before
+    /// its last suspend: the consensus library's clock does not count suspends, so such an
+    /// acknowledgement is older than it seems.
     suspended: Duration,
     acked_before_suspend: Option<Acked>,
 }
@@ -155,11 +157,19 @@ impl Ledger {
             metrics::counter!("atoll_ledger_terms_led_total").increment(1);
             let first = number == 1 && self.born_here.load(std::sync::atomic::Ordering::SeqCst);
             let lease = self.terms.lease;
-            let granter = if first { Granter::begin_first(lease, now) } else { Granter::begin(lease, now) };
+            let granter =
+                if first { Granter::begin_first(lease, now) } else { Granter::begin(lease, now) };
             let failover = rules::members::failover::Failover::new(self.terms.failover);
             let voters = rules::members::voters::Voters::new(self.terms.voters);
             let suspended = clock::suspended();
-            *term = Some(Term { number, granter, failover, voters, suspended, acked_before_suspend: None });
+            *term = Some(Term {
+                number,
+                granter,
+                failover,
+                voters,
+                suspended,
+                acked_before_suspend: None,
+            });
         }
         let Some(term) = term.as_mut() else { return };
         let (until, own_entry) = self.confirmation(now, term);
@@ -170,7 +180,8 @@ impl Ledger {
         self.note_released(released);
     }
 
-    /// Until when a majority has confirmed this leader, and the first entry of its term that this process has proposed.
+    /// Until when a majority has confirmed this leader, and the first entry of its term that this
+    /// process has proposed.
     fn confirmation(&self, now: Moment, term: &mut Term) -> (Moment, Option<Revision>) {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let suspended = clock::suspended();
@@ -180,20 +191,24 @@ impl Ledger {
         }
         term.suspended = suspended;
         let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
-        // what followers promise: not to vote for another within the election timeout of the last heartbeat they heard
+        // what followers promise: not to vote for another within the election timeout of the last
+        // heartbeat they heard
         let promise = self.terms.election_min * 8 / 10;
         let until = if voters == [self.me.0] {
             now + promise
         } else {
             match metrics.last_quorum_acked {
-                Some(acked) if term.acked_before_suspend != Some(*acked) => (now + promise) - acked.elapsed(),
+                Some(acked) if term.acked_before_suspend != Some(*acked) => {
+                    (now + promise) - acked.elapsed()
+                }
                 _ => Moment::from_micros(0),
             }
         };
         (until, self.log.opened(term.number).map(Revision))
     }
 
-    /// Whether this node leads and has applied an entry that it has proposed since it started: until then it may lack what others have been told of.
+    /// Whether this node leads and has applied an entry that it has proposed since it started:
+    /// until then it may lack what others have been told of.
     pub(super) fn is_open(&self) -> bool {
         self.update_term();
         self.term.lock().as_ref().is_some_and(|term| term.granter.is_open())

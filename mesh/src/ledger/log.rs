@@ -1,5 +1,5 @@
-//! The log and the vote. An appended entry is readable at once and durable a little later, as the consensus core allows: the tail
-//! that is not on disk yet is kept in memory.
+//! The log and the vote. An appended entry is readable at once and durable a little later, as the
+//! consensus core allows: the tail that is not on disk yet is kept in memory.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -15,7 +15,8 @@ use redb::{ReadableDatabase, ReadableTable};
 use super::database::{LOG, META, Store, decode, encode, other};
 use super::types::{Consensus, LogEntry, LogId, Vote};
 
-/// One message of the consensus carries at most about this much, so that a burst of large manifests cannot outlast a heartbeat.
+/// One message of the consensus carries at most about this much, so that a burst of large manifests
+/// cannot outlast a heartbeat.
 const MESSAGE_BYTES: usize = 8 << 20;
 
 /// The log of this node.
@@ -39,8 +40,9 @@ impl Log {
         Ok(Log { store, tail: Arc::new(Mutex::new(Tail { vote, ..Tail::default() })) })
     }
 
-    /// The first entry of `term` that was appended since the process started: at the leader of that term, the first that this process proposed. What the
-    /// disk held before does not count, for nobody knows how much of that was ever committed, nor what else was.
+    /// The first entry of `term` that was appended since the process started: at the leader of that
+    /// term, the first that this process proposed. What the disk held before does not count, for
+    /// nobody knows how much of that was ever committed, nor what else was.
     pub(super) fn opened(&self, term: u64) -> Option<u64> {
         self.tail.lock().opened.filter(|(of, _)| *of == term).map(|(_, index)| index)
     }
@@ -80,7 +82,11 @@ impl RaftLogReader<Consensus> for Log {
         self.entries(range, |_| false)
     }
 
-    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<LogEntry>, io::Error> {
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<LogEntry>, io::Error> {
         let mut total = 0;
         self.entries(start..end, |bytes| {
             total += bytes;
@@ -124,7 +130,11 @@ impl RaftLogStorage<Consensus> for Log {
         Ok(())
     }
 
-    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Consensus>) -> Result<(), io::Error>
+    async fn append<I>(
+        &mut self,
+        entries: I,
+        callback: IOFlushed<Consensus>,
+    ) -> Result<(), io::Error>
     where
         I: IntoIterator<Item = LogEntry> + OptionalSend,
         I::IntoIter: OptionalSend,

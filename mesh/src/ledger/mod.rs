@@ -1,4 +1,5 @@
-//! The ledger: one replicated log and its records for the whole mesh. This folder alone imports the consensus library.
+//! The ledger: one replicated log and its records for the whole mesh. This folder alone imports the
+//! consensus library.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -12,7 +13,8 @@
 //! | `health` | whether this node's ledger can write: gives up what others could do, and ends |
 //! | `leading` | what only the leader does: membership, failover |
 //!
-//! A command is acknowledged when it is *released*: committed, and applied by every node that may answer reads.
+//! A command is acknowledged when it is *released*: committed, and applied by every node that may
+//! answer reads.
 
 mod arrival;
 mod database;
@@ -57,7 +59,8 @@ pub use reading::{Freshness, Reading};
 use state::Raft;
 use types::Entry;
 
-/// The log directive that quietens the consensus library: it tells every vote at `info`, and what an operator needs of it the ledger says itself.
+/// The log directive that quietens the consensus library: it tells every vote at `info`, and what
+/// an operator needs of it the ledger says itself.
 pub const QUIET: &str = "openraft=error";
 
 /// How the ledger is tuned; see the settings of the same names.
@@ -113,7 +116,8 @@ pub struct Ledger {
     applied: watch::Receiver<Revision>,
     released: watch::Sender<Revision>,
     unreachable_until: Mutex<rules::words::moment::Moment>,
-    /// How often leadership was handed over: each time to the next, lest one that cannot take it is asked again and again.
+    /// How often leadership was handed over: each time to the next, lest one that cannot take it is
+    /// asked again and again.
     handed_over: std::sync::atomic::AtomicUsize,
     /// Whether the disk is so slow that others should do what this node does.
     doubtful: std::sync::atomic::AtomicBool,
@@ -133,9 +137,11 @@ pub struct LedgerStatus {
     pub applied: Revision,
     /// What this node knows to be released.
     pub released: Revision,
-    /// The first entry that this node's log still has. Who has applied none before it comes back by a snapshot.
+    /// The first entry that this node's log still has. Who has applied none before it comes back by
+    /// a snapshot.
     pub log_from: Revision,
-    /// Who votes for certain: while that is being changed, who votes before and after. So a node that is shown here may be relied on when another dies.
+    /// Who votes for certain: while that is being changed, who votes before and after. So a node
+    /// that is shown here may be relied on when another dies.
     pub voters: BTreeSet<NodeId>,
     /// Who else follows.
     pub learners: BTreeSet<NodeId>,
@@ -163,7 +169,10 @@ impl Ledger {
         terms: LedgerTerms,
         tasks: &Tasks,
     ) -> Result<Arc<Self>, LedgerError> {
-        let storage = |e: &dyn std::fmt::Display| LedgerError::Storage { path: folder.into(), reason: e.to_string() };
+        let storage = |e: &dyn std::fmt::Display| LedgerError::Storage {
+            path: folder.into(),
+            reason: e.to_string(),
+        };
         std::fs::create_dir_all(folder).map_err(|e| storage(&e))?;
         let store = database::Store::open(&folder.join("ledger.redb")).map_err(|e| storage(&e))?;
         // a voter with a vote on disk may have promised something before it restarted
@@ -173,14 +182,21 @@ impl Ledger {
         let log = log::Log::open(store.clone()).map_err(|e| storage(&e))?;
         let machine = state::StateMachine::open(store.clone(), folder).map_err(|e| storage(&e))?;
         let millis = |d: Duration| d.as_millis() as u64;
-        // What is not named here stays as the library has it; of its defaults these matter and are kept:
-        // - `allow_log_reversion` off: a voter that has lost its log is a fault to be seen, not to be smoothed over;
-        // - `heartbeat_min_interval` 0: leases count on heartbeats that are sent also while entries are;
-        // - `quorum_loss_probe_interval` none: a leader that hears no majority goes on asking; it is not believed meanwhile, for its lease ends;
-        // - `removed_leader_step_down` 150 ms: a leader that a change of voters leaves out hands over by itself;
-        // - `api_batch_linger_ms` 0: the file's group commit gathers what comes at once, so nobody waits for company;
+        // What is not named here stays as the library has it; of its defaults these matter and are
+        // kept:
+        // - `allow_log_reversion` off: a voter that has lost its log is a fault to be seen, not to
+        //   be smoothed over;
+        // - `heartbeat_min_interval` 0: leases count on heartbeats that are sent also while entries
+        //   are;
+        // - `quorum_loss_probe_interval` none: a leader that hears no majority goes on asking; it
+        //   is not believed meanwhile, for its lease ends;
+        // - `removed_leader_step_down` 150 ms: a leader that a change of voters leaves out hands
+        //   over by itself;
+        // - `api_batch_linger_ms` 0: the file's group commit gathers what comes at once, so nobody
+        //   waits for company;
         // - `backoff` 200 ms to 1 s: how often a peer that does not answer is tried;
-        // - `max_append_entries` 4096: what is in one commit at most, and all of that came over the links in messages of 64 entries and 8 MiB.
+        // - `max_append_entries` 4096: what is in one commit at most, and all of that came over the
+        //   links in messages of 64 entries and 8 MiB.
         let config = openraft::Config {
             cluster_name: "atoll".into(),
             heartbeat_interval: millis(terms.heartbeat),
@@ -189,16 +205,19 @@ impl Ledger {
             install_snapshot_timeout: 60_000,
             max_payload_entries: 64,
             enable_pre_vote: Some(true),
-            // On by default, and wrong here: applied state is not flushed by itself and the committed index is not saved, so a leader that was killed may lack
-            // entries that its followers have committed. Leading on in its old term, it would give their log ids to other entries, and replicas
-            // would differ for ever. In a new term it first learns what the majority has.
+            // On by default, and wrong here: applied state is not flushed by itself and the
+            // committed index is not saved, so a leader that was killed may lack entries that its
+            // followers have committed. Leading on in its old term, it would give their log ids to
+            // other entries, and replicas would differ for ever. In a new term it first learns what
+            // the majority has.
             enable_leader_restore: Some(false),
             snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(terms.snapshot_every),
             replication_lag_threshold: terms.snapshot_every * 2,
             max_in_snapshot_log_to_keep: (terms.snapshot_every / 5).max(100),
             ..openraft::Config::default()
         };
-        let config = Arc::new(config.validate().map_err(|e| LedgerError::Consensus(e.to_string()))?);
+        let config =
+            Arc::new(config.validate().map_err(|e| LedgerError::Consensus(e.to_string()))?);
         let me = links.me();
         let factory = network::Factory(links.clone());
         let raft = Raft::new(me.0, config, factory, log.clone(), machine.clone())
@@ -232,9 +251,11 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Forms the ledger with its first voters. To be called on one node of a new mesh, once; a ledger that exists is left alone.
+    /// Forms the ledger with its first voters. To be called on one node of a new mesh, once; a
+    /// ledger that exists is left alone.
     pub async fn form(&self, voters: BTreeMap<NodeId, SocketAddr>) -> Result<(), LedgerError> {
-        let nodes: BTreeMap<u64, BasicNode> = voters.iter().map(|(id, a)| (id.0, BasicNode::new(a))).collect();
+        let nodes: BTreeMap<u64, BasicNode> =
+            voters.iter().map(|(id, a)| (id.0, BasicNode::new(a))).collect();
         if self.raft.is_initialized().await.map_err(|e| LedgerError::Consensus(e.to_string()))? {
             return Ok(());
         }
@@ -273,7 +294,8 @@ impl Ledger {
         let changed = async {
             while self.leader() == before {
                 if metrics.changed().await.is_err() {
-                    // the consensus has stopped: nothing changes any more, and whoever calls this in a loop must not spin
+                    // the consensus has stopped: nothing changes any more, and whoever calls this
+                    // in a loop must not spin
                     std::future::pending::<()>().await;
                 }
             }
@@ -281,7 +303,8 @@ impl Ledger {
         let _ = tokio::time::timeout(patience, changed).await;
     }
 
-    /// What this node has applied. A copy: a borrowed watch is a lock, and must not be held over another.
+    /// What this node has applied. A copy: a borrowed watch is a lock, and must not be held over
+    /// another.
     fn applied_now(&self) -> Revision {
         *self.applied.borrow()
     }
@@ -303,14 +326,19 @@ impl Ledger {
             applied: self.applied_now(),
             released: self.released_now(),
             log_from: Revision(metrics.purged.map_or(0, |last| last.index + 1)),
-            learners: membership.nodes().map(|(id, _)| NodeId(*id)).filter(|id| !voters.contains(id)).collect(),
+            learners: membership
+                .nodes()
+                .map(|(id, _)| NodeId(*id))
+                .filter(|id| !voters.contains(id))
+                .collect(),
             voters,
             lease,
         }
     }
 
-    /// Proposes `command`, wherever the leader is, and waits until it is released, at most `deadline`. Retries keep one operation id, so it is
-    /// applied at most once; after [`NoLedger::NoMajority`] it may still be applied later.
+    /// Proposes `command`, wherever the leader is, and waits until it is released, at most
+    /// `deadline`. Retries keep one operation id, so it is applied at most once; after
+    /// [`NoLedger::NoMajority`] it may still be applied later.
     pub async fn propose(
         &self,
         operation: OperationId,
@@ -326,7 +354,9 @@ impl Ledger {
                 return Err(NoLedger::NoMajority);
             }
             let result = match hint.take().or_else(|| self.leader()) {
-                Some(leader) if leader == self.me => self.propose_here(envelope.clone(), left).await,
+                Some(leader) if leader == self.me => {
+                    self.propose_here(envelope.clone(), left).await
+                }
                 Some(leader) => {
                     let question = Propose { envelope: envelope.clone() };
                     let asked = self.links.ask(leader, question, left.min(Duration::from_secs(5)));
@@ -338,7 +368,8 @@ impl Ledger {
                 Err(NoLedger::NotLeader(next)) => {
                     hint = next.filter(|n| *n != self.me);
                     if hint.is_none() {
-                        self.leader_changes(Duration::from_millis(50 + rand::random_range(0..100))).await;
+                        self.leader_changes(Duration::from_millis(50 + rand::random_range(0..100)))
+                            .await;
                     }
                 }
                 other => return other,
@@ -347,25 +378,36 @@ impl Ledger {
     }
 
     /// Answers [`Ask::Propose`]: proposes here or says who leads.
-    pub async fn propose_here(&self, envelope: Envelope, deadline: Duration) -> Result<Proposed, NoLedger> {
+    pub async fn propose_here(
+        &self,
+        envelope: Envelope,
+        deadline: Duration,
+    ) -> Result<Proposed, NoLedger> {
         let end = clock::now() + deadline;
         let name = envelope.command.name();
-        let level = self.view().and_then(|view| view.level()).map_err(|e| NoLedger::Storage(e.to_string()))?;
+        let level = self
+            .view()
+            .and_then(|view| view.level())
+            .map_err(|e| NoLedger::Storage(e.to_string()))?;
         if envelope.command.level() > level {
             let needed = envelope.command.level();
-            let reason = format!("the mesh has feature level {level} and this needs {needed}: `atoll level --raise`");
+            let reason = format!(
+                "the mesh has feature level {level} and this needs {needed}: `atoll level --raise`"
+            );
             return Err(NoLedger::Storage(reason));
         }
-        let written = match tokio::time::timeout(deadline, self.raft.client_write(Entry(envelope))).await {
-            Err(_) => return Err(NoLedger::NoMajority),
-            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
-                return Err(NoLedger::NotLeader(forward.leader_id.map(NodeId)));
-            }
-            Ok(Err(error)) => return Err(NoLedger::Storage(error.to_string())),
-            Ok(Ok(written)) => written,
-        };
+        let written =
+            match tokio::time::timeout(deadline, self.raft.client_write(Entry(envelope))).await {
+                Err(_) => return Err(NoLedger::NoMajority),
+                Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
+                    return Err(NoLedger::NotLeader(forward.leader_id.map(NodeId)));
+                }
+                Ok(Err(error)) => return Err(NoLedger::Storage(error.to_string())),
+                Ok(Ok(written)) => written,
+            };
         let revision = Revision(written.log_id.index);
-        let outcome = written.data.ok_or_else(|| NoLedger::Storage("an entry without an outcome".into()))?;
+        let outcome =
+            written.data.ok_or_else(|| NoLedger::Storage("an entry without an outcome".into()))?;
         metrics::counter!("atoll_ledger_commands_total", "command" => name).increment(1);
         self.wait_released(revision, end.since(clock::now())).await?;
         Ok(Proposed { revision, outcome })
@@ -380,7 +422,8 @@ impl Ledger {
                     return Ok(());
                 }
                 if self.term.lock().is_none() {
-                    // leadership was lost: committed, but another leader decides when it is released
+                    // leadership was lost: committed, but another leader decides when it is
+                    // released
                     return Err(NoLedger::NotLeader(self.leader()));
                 }
                 tokio::select! {
@@ -392,7 +435,8 @@ impl Ledger {
         tokio::time::timeout(deadline, wait).await.unwrap_or(Err(NoLedger::NoMajority))
     }
 
-    /// Answers [`Ask::ReadIndex`]: confirms with a majority that this node leads, and up to where a reader must have applied.
+    /// Answers [`Ask::ReadIndex`]: confirms with a majority that this node leads, and up to where a
+    /// reader must have applied.
     pub async fn read_index(&self, deadline: Duration) -> Result<Revision, NoLedger> {
         let end = clock::now() + deadline;
         while !self.is_open() {
@@ -423,11 +467,14 @@ impl Ledger {
         Ok(index)
     }
 
-    /// Answers a consensus message. A voter that has just restarted votes for nobody for as long as a leader may still count on what it promised
-    /// before: the consensus library forgets that promise over a restart (its `get_initial_state` says so).
+    /// Answers a consensus message. A voter that has just restarted votes for nobody for as long as
+    /// a leader may still count on what it promised before: the consensus library forgets that
+    /// promise over a restart (its `get_initial_state` says so).
     pub async fn answer_raft(&self, kind: u8, body: &[u8]) -> Answer {
         if network::asks_for_a_vote(kind) && clock::now() < self.wary_until {
-            return Answer::Refused("this voter has just restarted, and an older leader may still count on it".into());
+            return Answer::Refused(
+                "this voter has just restarted, and an older leader may still count on it".into(),
+            );
         }
         network::answer(&self.raft, kind, body).await
     }
@@ -442,8 +489,9 @@ impl Ledger {
         network::receive_snapshot(&self.raft, &self.arrivals, header, &mut send, &mut receive).await
     }
 
-    /// Whether this node may believe that a majority hears it: it holds a lease or leads with one. A node that does not may still
-    /// be served by asking; a node cut off for longer than a lease answers false at once.
+    /// Whether this node may believe that a majority hears it: it holds a lease or leads with one.
+    /// A node that does not may still be served by asking; a node cut off for longer than a lease
+    /// answers false at once.
     pub fn connected(&self) -> bool {
         self.lease_state() != LeaseState::None
     }
@@ -463,14 +511,18 @@ impl Ledger {
         }
     }
 
-    /// Asks another voter that is up to lead, if this node leads and there is one; whether it did ask.
+    /// Asks another voter that is up to lead, if this node leads and there is one; whether it did
+    /// ask.
     async fn hand_over(&self) -> bool {
         if !self.raft.is_leader() {
             return false;
         }
         let heirs = self.heirs();
         let nth = self.handed_over.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let Some(heir) = nth.checked_rem(heirs.len()).and_then(|nth| heirs.get(nth)).copied() else { return false };
+        let Some(heir) = nth.checked_rem(heirs.len()).and_then(|nth| heirs.get(nth)).copied()
+        else {
+            return false;
+        };
         if let Some(term) = self.term.lock().as_mut() {
             term.granter.hand_over();
         }
@@ -481,26 +533,40 @@ impl Ledger {
         true
     }
 
-    /// Who could lead in this node's place: the voters that hold a lease, for those can write; else those that the gossip calls up.
+    /// Who could lead in this node's place: the voters that hold a lease, for those can write; else
+    /// those that the gossip calls up.
     fn heirs(&self) -> Vec<NodeId> {
-        let holders = self.term.lock().as_ref().map(|term| term.granter.holders(clock::now())).unwrap_or_default();
+        let holders = self
+            .term
+            .lock()
+            .as_ref()
+            .map(|term| term.granter.holders(clock::now()))
+            .unwrap_or_default();
         let up = self.members.up();
-        let others: Vec<NodeId> = self.voters().into_iter().filter(|n| *n != self.me && up.contains(n)).collect();
-        let able: Vec<NodeId> = others.iter().copied().filter(|n| holders.contains_key(n)).collect();
+        let others: Vec<NodeId> =
+            self.voters().into_iter().filter(|n| *n != self.me && up.contains(n)).collect();
+        let able: Vec<NodeId> =
+            others.iter().copied().filter(|n| holders.contains_key(n)).collect();
         if able.is_empty() { others } else { able }
     }
 
     fn is_leader(&self) -> Option<u64> {
         let metrics = self.raft.metrics().borrow_watched().clone();
-        let leads = metrics.state == ServerState::Leader && metrics.current_leader == Some(self.me.0);
+        let leads =
+            metrics.state == ServerState::Leader && metrics.current_leader == Some(self.me.0);
         leads.then(|| metrics.vote.leader_id().term)
     }
 }
 
-/// The voters of all sets of voters that count at the moment: one, or two while one takes the other's place and each must have a majority.
+/// The voters of all sets of voters that count at the moment: one, or two while one takes the
+/// other's place and each must have a majority.
 fn settled_voters(sets: &[BTreeSet<u64>]) -> BTreeSet<NodeId> {
     let Some((first, others)) = sets.split_first() else { return BTreeSet::new() };
-    first.iter().filter(|id| others.iter().all(|set| set.contains(id))).map(|id| NodeId(*id)).collect()
+    first
+        .iter()
+        .filter(|id| others.iter().all(|set| set.contains(id)))
+        .map(|id| NodeId(*id))
+        .collect()
 }
 
 #[cfg(test)]
@@ -518,8 +584,13 @@ mod tests {
 
     struct Builder;
 
-    impl openraft::testing::log::StoreBuilder<Consensus, Log, StateMachine, tempfile::TempDir> for Builder {
-        async fn build(&self) -> Result<(tempfile::TempDir, Log, StateMachine), openraft::StorageError<Consensus>> {
+    impl openraft::testing::log::StoreBuilder<Consensus, Log, StateMachine, tempfile::TempDir>
+        for Builder
+    {
+        async fn build(
+            &self,
+        ) -> Result<(tempfile::TempDir, Log, StateMachine), openraft::StorageError<Consensus>>
+        {
             let folder = tempfile::tempdir().unwrap();
             let store = Store::open(&folder.path().join("ledger.redb")).unwrap();
             let log = Log::open(store.clone()).unwrap();
@@ -528,7 +599,8 @@ mod tests {
         }
     }
 
-    /// The consensus library's own suite for stores: what it assumes of log, vote, state and snapshots.
+    /// The consensus library's own suite for stores: what it assumes of log, vote, state and
+    /// snapshots.
     #[tokio::test(flavor = "multi_thread")]
     async fn the_store_keeps_what_the_consensus_assumes() {
         openraft::testing::log::Suite::test_all(Builder).await.unwrap();

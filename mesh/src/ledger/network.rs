@@ -1,4 +1,5 @@
-//! The consensus's messages over the links: questions on the control connection, snapshots as a stream of their file on the bulk one ([`arrival`]).
+//! The consensus's messages over the links: questions on the control connection, snapshots as a
+//! stream of their file on the bulk one ([`arrival`]).
 
 use std::io;
 use std::path::PathBuf;
@@ -10,8 +11,8 @@ use openraft::impls::BasicNode;
 use openraft::network::v2::RaftNetworkV2;
 use openraft::network::{RPCOption, RaftNetworkFactory};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use quinn::{RecvStream, SendStream};
 use rules::wire::{Answer, Bulk, questions};
@@ -72,21 +73,29 @@ impl Network {
         let body = postcard::to_stdvec(question).map_err(|e| failed(e.to_string()))?;
         match self.links.ask(self.to, questions::Raft { kind, body }, deadline).await {
             Ok(bytes) => {
-                let reply: Reply<R> = postcard::from_bytes(&bytes).map_err(|e| failed(e.to_string()))?;
+                let reply: Reply<R> =
+                    postcard::from_bytes(&bytes).map_err(|e| failed(e.to_string()))?;
                 reply.map_err(failed)
             }
             Err(error) => Err(failed(error.to_string())),
         }
     }
 
-    async fn send_snapshot(&self, vote: Vote, snapshot: Snapshot) -> Result<SnapshotResponse<Consensus>, LinkError> {
+    async fn send_snapshot(
+        &self,
+        vote: Vote,
+        snapshot: Snapshot,
+    ) -> Result<SnapshotResponse<Consensus>, LinkError> {
         let broken = |e: &dyn std::fmt::Display| LinkError::Broken(e.to_string());
-        let (header, file) = arrival::open(vote, &snapshot.snapshot).await.map_err(|e| broken(&e))?;
+        let (header, file) =
+            arrival::open(vote, &snapshot.snapshot).await.map_err(|e| broken(&e))?;
         let encoded = postcard::to_stdvec(&header).map_err(|e| broken(&e))?;
         let (send, mut receive) =
             self.links.open_bulk(self.to, Bulk::Snapshot(encoded), Duration::from_secs(3)).await?;
         arrival::send(file, header.length, send).await.map_err(|e| broken(&e))?;
-        read_message::<Reply<SnapshotResponse<Consensus>>>(&mut receive).await?.map_err(LinkError::Refused)
+        read_message::<Reply<SnapshotResponse<Consensus>>>(&mut receive)
+            .await?
+            .map_err(LinkError::Refused)
     }
 }
 
@@ -98,9 +107,13 @@ impl RaftNetworkV2<Consensus> for Network {
         request: AppendEntriesRequest<Consensus>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Consensus>, RPCError<Consensus>> {
-        // heartbeats have a worker of their own, so a long message may take longer than their interval
-        let deadline =
-            if request.entries.is_empty() { option.hard_ttl() } else { option.hard_ttl().max(APPEND_ENTRIES) };
+        // heartbeats have a worker of their own, so a long message may take longer than their
+        // interval
+        let deadline = if request.entries.is_empty() {
+            option.hard_ttl()
+        } else {
+            option.hard_ttl().max(APPEND_ENTRIES)
+        };
         self.call(APPEND, &request, deadline).await
     }
 
@@ -138,7 +151,9 @@ impl RaftNetworkV2<Consensus> for Network {
         match tokio::time::timeout(SNAPSHOT, self.send_snapshot(vote, snapshot)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(StreamingError::Unreachable(unreachable(error))),
-            Err(_) => Err(StreamingError::Unreachable(unreachable("the snapshot did not arrive in time"))),
+            Err(_) => {
+                Err(StreamingError::Unreachable(unreachable("the snapshot did not arrive in time")))
+            }
         }
     }
 }
@@ -173,7 +188,8 @@ pub(super) async fn answer(raft: &Raft, kind: u8, body: &[u8]) -> Answer {
     }
 }
 
-/// Receives a snapshot and installs it if it is whole. If it is not, the sender is told so and tries again.
+/// Receives a snapshot and installs it if it is whole. If it is not, the sender is told so and
+/// tries again.
 pub(super) async fn receive_snapshot(
     raft: &Raft,
     arrivals: &Arrivals,
@@ -183,7 +199,8 @@ pub(super) async fn receive_snapshot(
 ) -> Result<(), LinkError> {
     let broken = |e: &dyn std::fmt::Display| LinkError::Broken(e.to_string());
     let header: Header = postcard::from_bytes(header).map_err(|e| broken(&e))?;
-    let installed: Reply<SnapshotResponse<Consensus>> = match arrivals.take(&header, receive).await {
+    let installed: Reply<SnapshotResponse<Consensus>> = match arrivals.take(&header, receive).await
+    {
         Ok(arrived) => {
             tracing::info!(bytes = header.length, "a snapshot of the ledger arrived");
             let snapshot = Snapshot { meta: header.meta, snapshot: arrived.path().into() };

@@ -1,8 +1,10 @@
 //! Reads that are never stale.
 //!
-//! A read runs on a consistent view of this node's records if the node holds a read lease (or leads with a confirmed one), else
-//! after asking the leader up to where it must have applied. If what was read changed after what is known to be released, the answer waits for
-//! the release: no two readers see new, then old. Only when no leader can be reached is the answer marked as possibly stale.
+//! A read runs on a consistent view of this node's records if the node holds a read lease (or leads
+//! with a confirmed one), else after asking the leader up to where it must have applied. If what
+//! was read changed after what is known to be released, the answer waits for the release: no two
+//! readers see new, then old. Only when no leader can be reached is the answer marked as possibly
+//! stale.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -39,7 +41,12 @@ impl ReadRecords for Reading {
         self.view.get(key)
     }
 
-    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, RecordError> {
+    fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Pair>, RecordError> {
         self.touched.borrow_mut().prefixes.insert(prefix.to_vec());
         self.view.scan(prefix, after, limit)
     }
@@ -47,10 +54,12 @@ impl ReadRecords for Reading {
 
 /// How long a reader waits for the leader before it takes what it has.
 const ASK: Duration = Duration::from_millis(1000);
-/// How long a reader waits for a release: a little more than a lease, which is what a silent holder can cost.
+/// How long a reader waits for a release: a little more than a lease, which is what a silent holder
+/// can cost.
 const RELEASE: Duration = Duration::from_millis(3500);
-/// After a failed question nobody asks again for this long: a node that is cut off answers at once. It loses nothing by that, for a lease that
-/// arrives meanwhile makes reads fresh without any question.
+/// After a failed question nobody asks again for this long: a node that is cut off answers at once.
+/// It loses nothing by that, for a lease that arrives meanwhile makes reads fresh without any
+/// question.
 const GIVE_UP: Duration = Duration::from_secs(3);
 
 impl Ledger {
@@ -76,18 +85,24 @@ impl Ledger {
         let end = clock::now() + RELEASE;
         loop {
             let (value, needs) = self.read_here(&read)?;
-            let Some(needed) = needs.filter(|_| freshness == Freshness::Fresh) else { return Ok((value, freshness)) };
+            let Some(needed) = needs.filter(|_| freshness == Freshness::Fresh) else {
+                return Ok((value, freshness));
+            };
             metrics::counter!("atoll_reads_waiting_for_release_total").increment(1);
             if self.await_release(needed, end.since(clock::now())).await {
                 return Ok((value, Freshness::Fresh));
             }
-            if clock::now() >= end || self.lease_state() != LeaseState::None || !self.catch_up().await {
+            if clock::now() >= end
+                || self.lease_state() != LeaseState::None
+                || !self.catch_up().await
+            {
                 return Ok((value, Freshness::Stale));
             }
         }
     }
 
-    /// Runs `read` on this node's own records and tells up to where must be released before the answer may be shown.
+    /// Runs `read` on this node's own records and tells up to where must be released before the
+    /// answer may be shown.
     fn read_here<T>(
         &self,
         read: impl Fn(&Reading) -> Result<T, RecordError>,
@@ -103,7 +118,8 @@ impl Ledger {
     async fn await_release(&self, needed: Revision, deadline: Duration) -> bool {
         let mut released = self.released.subscribe();
         // without a lease nothing is pushed to this node: it will have to ask again
-        let deadline = if self.lease_state() == LeaseState::None { Duration::ZERO } else { deadline };
+        let deadline =
+            if self.lease_state() == LeaseState::None { Duration::ZERO } else { deadline };
         let wait = async { released.wait_for(|r| *r >= needed).await.is_ok() };
         tokio::time::timeout(deadline, wait).await.unwrap_or(false)
     }

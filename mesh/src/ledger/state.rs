@@ -1,6 +1,8 @@
-//! The applied state: `rules::ledger::apply` over the STATE table, and the state as a file (snapshot).
+//! The applied state: `rules::ledger::apply` over the STATE table, and the state as a file
+//! (snapshot).
 //!
-//! What an entry changes is noted in [`Unreleased`] before the change becomes visible to readers, never after.
+//! What an entry changes is noted in [`Unreleased`] before the change becomes visible to readers,
+//! never after.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -135,7 +137,8 @@ impl StateMachine {
     fn install(&self, meta: &SnapshotMeta, path: &Path) -> io::Result<()> {
         check_snapshot(path)?;
         let mut file = BufReader::new(File::open(path)?);
-        let mut left = file.get_ref().metadata()?.len().saturating_sub(HASH_BYTES + MAGIC.len() as u64);
+        let mut left =
+            file.get_ref().metadata()?.len().saturating_sub(HASH_BYTES + MAGIC.len() as u64);
         file.read_exact(&mut [0; MAGIC.len()])?;
         read_block(&mut file, &mut left)?;
         let revision = meta.last_log_id.map_or(Revision(0), |id| Revision(id.index));
@@ -151,7 +154,11 @@ impl StateMachine {
                 table.insert(key.as_slice(), value.as_slice()).map_err(other)?;
             }
             let applied: Applied = (meta.last_log_id, meta.last_membership.clone());
-            write.open_table(META).map_err(other)?.insert("applied", encode(&applied)?.as_slice()).map_err(other)?;
+            write
+                .open_table(META)
+                .map_err(other)?
+                .insert("applied", encode(&applied)?.as_slice())
+                .map_err(other)?;
         }
         self.unreleased.lock().note_all(revision);
         write.commit().map_err(other)?;
@@ -182,7 +189,12 @@ impl ReadRecords for View {
         Ok(self.table.get(key).map_err(record_error)?.map(|v| v.value().to_vec()))
     }
 
-    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, RecordError> {
+    fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Pair>, RecordError> {
         scan(&self.table, prefix, after, limit)
     }
 }
@@ -194,7 +206,12 @@ impl ReadRecords for StateTable<'_> {
         Ok(self.0.get(key).map_err(record_error)?.map(|v| v.value().to_vec()))
     }
 
-    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, RecordError> {
+    fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Pair>, RecordError> {
         scan(&self.0, prefix, after, limit)
     }
 }
@@ -265,7 +282,11 @@ impl RaftStateMachine<Consensus> for StateMachine {
         self.clone()
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: PathBuf) -> Result<(), io::Error> {
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: PathBuf,
+    ) -> Result<(), io::Error> {
         let (machine, meta) = (self.clone(), meta.clone());
         blocking(move || machine.install(&meta, &snapshot)).await.map_err(other)?
     }
@@ -352,7 +373,11 @@ fn read_block(file: &mut impl Read, left: &mut u64) -> io::Result<Vec<u8>> {
 /// Refuses a file that is not the whole of what was written.
 pub(super) fn check_snapshot(path: &Path) -> io::Result<()> {
     let mut file = File::open(path)?;
-    let body = file.metadata()?.len().checked_sub(HASH_BYTES).ok_or_else(|| other("the snapshot is cut off"))?;
+    let body = file
+        .metadata()?
+        .len()
+        .checked_sub(HASH_BYTES)
+        .ok_or_else(|| other("the snapshot is cut off"))?;
     let mut hasher = Hasher::new(Algorithm::Sha256);
     let mut reader = BufReader::with_capacity(1 << 16, (&mut file).take(body));
     let mut chunk = vec![0; 1 << 16];
@@ -369,5 +394,9 @@ pub(super) fn check_snapshot(path: &Path) -> io::Result<()> {
     }
     let mut hash = [0; HASH_BYTES as usize];
     file.read_exact(&mut hash)?;
-    if hasher.finish().as_bytes() == hash { Ok(()) } else { Err(other("the snapshot's hash does not match")) }
+    if hasher.finish().as_bytes() == hash {
+        Ok(())
+    } else {
+        Err(other("the snapshot's hash does not match"))
+    }
 }

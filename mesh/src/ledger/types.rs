@@ -3,13 +3,18 @@
 use std::fmt;
 
 use openraft::impls::BasicNode;
-use openraft::type_config::alias::{EntryOf, LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf};
+use openraft::type_config::alias::{
+    EntryOf, LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf,
+};
 use rules::ledger::command::{Envelope, Outcome};
 use serde::{Deserialize, Serialize};
 
 /// What an entry carries.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[expect(unreachable_pub, reason = "the consensus library's type bundle, made public by its macro, names it")]
+#[expect(
+    unreachable_pub,
+    reason = "the consensus library's type bundle, made public by its macro, names it"
+)]
 pub struct Entry(pub Envelope);
 
 impl fmt::Display for Entry {

@@ -14,7 +14,10 @@ pub(super) struct ByDelivery;
 
 impl ControllerFactory for ByDelivery {
     fn build(self: Arc<Self>, now: Instant, packet: u16) -> Box<dyn Controller> {
-        Box::new(Controlled { begun: now, congestion: Congestion::new(u64::from(packet), rand::random()) })
+        Box::new(Controlled {
+            begun: now,
+            congestion: Congestion::new(u64::from(packet), rand::random()),
+        })
     }
 }
 
@@ -35,7 +38,14 @@ impl Controller for Controlled {
         self.congestion.handle_sent(self.since(now));
     }
 
-    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, _rtt: &RttEstimator) {
+    fn on_ack(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        bytes: u64,
+        app_limited: bool,
+        _rtt: &RttEstimator,
+    ) {
         self.congestion.handle_acked(self.since(now), self.since(sent), bytes, app_limited);
     }
 
@@ -49,7 +59,13 @@ impl Controller for Controlled {
         self.congestion.handle_acks_told(self.since(now), in_flight);
     }
 
-    fn on_congestion_event(&mut self, _now: Instant, _sent: Instant, is_persistent: bool, lost_bytes: u64) {
+    fn on_congestion_event(
+        &mut self,
+        _now: Instant,
+        _sent: Instant,
+        is_persistent: bool,
+        lost_bytes: u64,
+    ) {
         self.congestion.handle_lost(lost_bytes, is_persistent);
     }
 

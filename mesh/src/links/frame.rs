@@ -16,24 +16,29 @@ pub(super) const STALLED: Duration = Duration::from_secs(30);
 /// Writes one frame.
 pub async fn write_frame(send: &mut SendStream, body: &[u8]) -> Result<(), LinkError> {
     let length = u32::try_from(body.len()).ok().filter(|n| *n as usize <= LARGEST);
-    let length = length.ok_or_else(|| LinkError::Broken(format!("a frame of {} bytes is too long", body.len())))?;
+    let length = length
+        .ok_or_else(|| LinkError::Broken(format!("a frame of {} bytes is too long", body.len())))?;
     send.write_all(&length.to_be_bytes()).await.map_err(LinkError::broken)?;
     send.write_all(body).await.map_err(LinkError::broken)
 }
 
-/// Reads a frame's length in bytes, with which it begins. One of more than `largest` is an error: nothing was read of it, or set aside for it.
+/// Reads a frame's length in bytes, with which it begins. One of more than `largest` is an error:
+/// nothing was read of it, or set aside for it.
 pub async fn begin_frame(receive: &mut RecvStream, largest: usize) -> Result<usize, LinkError> {
     let mut length = [0; 4];
     receive.read_exact(&mut length).await.map_err(LinkError::broken)?;
     let length = u32::from_be_bytes(length) as usize;
     if length > largest {
-        return Err(LinkError::Broken(format!("a frame of {length} bytes is longer than is taken here ({largest})")));
+        return Err(LinkError::Broken(format!(
+            "a frame of {length} bytes is longer than is taken here ({largest})"
+        )));
     }
     Ok(length)
 }
 
-/// Reads on in a frame that has begun, until `body` has `length` bytes. Memory is taken for what has arrived, not for what was announced. It must not stand
-/// still for `patience`, however long all of it takes.
+/// Reads on in a frame that has begun, until `body` has `length` bytes. Memory is taken for what
+/// has arrived, not for what was announced. It must not stand still for `patience`, however long
+/// all of it takes.
 pub(super) async fn fill_frame(
     receive: &mut RecvStream,
     body: &mut Vec<u8>,
@@ -43,7 +48,8 @@ pub(super) async fn fill_frame(
     while body.len() < length {
         let chunk = timeout(patience, receive.read_chunk(length - body.len(), true)).await;
         let chunk = chunk.map_err(|_| LinkError::Deadline)?.map_err(LinkError::broken)?;
-        let chunk = chunk.ok_or_else(|| LinkError::Broken("the stream ended within a frame".into()))?;
+        let chunk =
+            chunk.ok_or_else(|| LinkError::Broken("the stream ended within a frame".into()))?;
         body.extend_from_slice(&chunk.bytes);
     }
     Ok(())
@@ -61,7 +67,10 @@ pub async fn finish_message<T: DeserializeOwned>(
 }
 
 /// Writes one message as a frame.
-pub async fn write_message<T: Serialize>(send: &mut SendStream, message: &T) -> Result<(), LinkError> {
+pub async fn write_message<T: Serialize>(
+    send: &mut SendStream,
+    message: &T,
+) -> Result<(), LinkError> {
     write_frame(send, &wire::encode(message)).await
 }
 

@@ -1,10 +1,14 @@
-//! QUIC links between nodes: mutual TLS under the mesh's CA, every peer's id and role taken from its certificate and never from what it says.
+//! QUIC links between nodes: mutual TLS under the mesh's CA, every peer's id and role taken from
+//! its certificate and never from what it says.
 //!
-//! Nothing that a peer sends is decoded before it is known who sends it and how long a message of its kind may be ([`serve`]). Whoever dials looks at the
-//! certificate that answers, too: what is for replicas is not said to an edge that listens at a replica's address.
+//! Nothing that a peer sends is decoded before it is known who sends it and how long a message of
+//! its kind may be ([`serve`]). Whoever dials looks at the certificate that answers, too: what is
+//! for replicas is not said to an edge that listens at a replica's address.
 //!
-//! Each peer is dialled on demand, twice: one connection for control (consensus, gossip, questions), one for bulk (blobs, snapshots), so that a blob's
-//! flow control and losses do not delay a heartbeat. Every call carries its own deadline: a killed peer's connection looks open until its idle timeout.
+//! Each peer is dialled on demand, twice: one connection for control (consensus, gossip,
+//! questions), one for bulk (blobs, snapshots), so that a blob's flow control and losses do not
+//! delay a heartbeat. Every call carries its own deadline: a killed peer's connection looks open
+//! until its idle timeout.
 
 mod congestion;
 mod frame;
@@ -20,7 +24,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use quinn::{Connecting, Connection, ConnectionError, Endpoint, Incoming, RecvStream, SendStream, TransportConfig};
+use quinn::{
+    Connecting, Connection, ConnectionError, Endpoint, Incoming, RecvStream, SendStream,
+    TransportConfig,
+};
 use rules::ledger::level::Level;
 use rules::ledger::records::Role;
 use rules::members::door::{Doorkeeper, DoorkeeperTerms, Known, Shown, Standing};
@@ -28,7 +35,9 @@ use rules::wire::questions::Question;
 use rules::wire::{self, Answer, BadMessage, Bulk, Open};
 use rules::words::names::NodeId;
 
-pub use frame::{begin_frame, finish_message, read_message, read_message_within, write_frame, write_message};
+pub use frame::{
+    begin_frame, finish_message, read_message, read_message_within, write_frame, write_message,
+};
 pub use line::Line;
 pub use serve::{Guest, Service, serve};
 pub use tls::{CongestionControl, Demand, ask_to_join};
@@ -43,8 +52,10 @@ pub trait Judge: Send + Sync + 'static {
     fn address_of(&self, node: NodeId) -> Option<SocketAddr>;
 }
 
-/// For a process that has no records, such as `atoll invite`: certificates count for what they show.
-const NO_RECORDS: Known = Known { role: None, removed: false, nothing_known: true, level: Level::FIRST };
+/// For a process that has no records, such as `atoll invite`: certificates count for what they
+/// show.
+const NO_RECORDS: Known =
+    Known { role: None, removed: false, nothing_known: true, level: Level::FIRST };
 
 /// Why a peer did not answer. Unless it says otherwise the peer may have acted all the same.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +114,8 @@ pub struct Links {
 /// Whoever holds it dials; the others wait and find the connection.
 type Turn = Arc<tokio::sync::Mutex<()>>;
 
-/// So many streams may be opened before it is known who dials. More than the one that a stranger may use: a member's first questions come all at once.
+/// So many streams may be opened before it is known who dials. More than the one that a stranger
+/// may use: a member's first questions come all at once.
 const STRANGERS_STREAMS: u32 = 16;
 /// So many bytes may be on their way before that.
 const STRANGERS_WINDOW: u32 = 256 << 10;
@@ -137,7 +149,8 @@ impl Links {
         }))
     }
 
-    /// From now on peers have the standing that `judge`'s records give them. To be called once; until then a certificate counts for what it shows.
+    /// From now on peers have the standing that `judge`'s records give them. To be called once;
+    /// until then a certificate counts for what it shows.
     pub fn judge_by(&self, judge: Arc<dyn Judge>) {
         let _ = self.judge.set(judge);
     }
@@ -163,8 +176,9 @@ impl Links {
         self.forget_connections(node);
     }
 
-    /// Shows another certificate in every handshake from now on. What is under way on connections that are open goes on to its end; what comes next opens
-    /// another: those who know the old certificate would go by it.
+    /// Shows another certificate in every handshake from now on. What is under way on connections
+    /// that are open goes on to its end; what comes next opens another: those who know the old
+    /// certificate would go by it.
     pub fn show(&self, identity: &Identity) -> Result<(), IdentityError> {
         let (server, client) = tls::configs(identity)?;
         self.endpoint.set_server_config(Some(server.clone()));
@@ -226,7 +240,8 @@ impl Links {
         if let Some(connection) = self.cached(node, class) {
             return Ok(connection);
         }
-        // the records know of a node as soon as it is a member; what was told otherwise is for those that are not listed here yet
+        // the records know of a node as soon as it is a member; what was told otherwise is for
+        // those that are not listed here yet
         let told = self.addresses.lock().get(&node).copied();
         let address = self.recorded_address(node).or(told).ok_or(LinkError::Unknown(node))?;
         let unreachable = |reason: String| LinkError::Unreachable { node, reason };
@@ -241,19 +256,23 @@ impl Links {
             Ok(Err(error)) => return Err(unreachable(error.to_string())),
             Err(_) => return Err(unreachable(format!("{address} did not answer"))),
         };
-        // whoever answers proved the id; whether it still counts, and as what, its certificate and the records say
+        // whoever answers proved the id; whether it still counts, and as what, its certificate and
+        // the records say
         let standing = serve::shown_by(&connection).map(|shown| self.standing(&shown));
         match standing {
             Some(Standing::Replica | Standing::Edge) => {}
             Some(Standing::Nobody(reason)) => return Err(unreachable(reason.into())),
-            Some(Standing::RenewOnly) => return Err(unreachable("its certificate has to be renewed first".into())),
+            Some(Standing::RenewOnly) => {
+                return Err(unreachable("its certificate has to be renewed first".into()));
+            }
             None => return Err(unreachable("its certificate is not one of a node".into())),
         }
         self.connections.lock().insert((node, class), connection.clone());
         Ok(connection)
     }
 
-    /// How packets are sent to `address` on a connection that this node dials. The peer opens no streams there.
+    /// How packets are sent to `address` on a connection that this node dials. The peer opens no
+    /// streams there.
     fn dialled(&self, address: SocketAddr) -> Arc<TransportConfig> {
         let mut transport = tls::transport(self.congestion, path::largest_payload(address));
         transport.max_concurrent_bidi_streams(0u32.into());
@@ -265,7 +284,8 @@ impl Links {
     /// Takes a peer's handshake in.
     fn accept(&self, incoming: Incoming) -> Result<Connecting, ConnectionError> {
         let mut config = self.shows.lock().0.clone();
-        let mut transport = tls::transport(self.congestion, path::largest_payload(incoming.remote_address()));
+        let mut transport =
+            tls::transport(self.congestion, path::largest_payload(incoming.remote_address()));
         // until it is known who dials; `serve` gives a member more
         transport.max_concurrent_bidi_streams(STRANGERS_STREAMS.into());
         transport.receive_window(STRANGERS_WINDOW.into());
@@ -273,7 +293,12 @@ impl Links {
         incoming.accept_with(Arc::new(config))
     }
 
-    async fn open_stream(&self, to: NodeId, class: Class, open: &Open) -> Result<(SendStream, RecvStream), LinkError> {
+    async fn open_stream(
+        &self,
+        to: NodeId,
+        class: Class,
+        open: &Open,
+    ) -> Result<(SendStream, RecvStream), LinkError> {
         let connection = self.connection(to, class).await?;
         let for_edges = match open {
             Open::Ask(ask) => wire::edges_answer(ask),
@@ -286,7 +311,9 @@ impl Links {
                 None => self.standing(&shown) == Standing::Replica,
             });
             if !is_replica {
-                return Err(LinkError::Refused("it shows no replica's certificate, and this is not for others".into()));
+                return Err(LinkError::Refused(
+                    "it shows no replica's certificate, and this is not for others".into(),
+                ));
             }
         }
         let (mut send, receive) = connection.open_bi().await.map_err(LinkError::broken)?;
@@ -295,7 +322,12 @@ impl Links {
     }
 
     /// Asks `to`, and waits for its answer at most `deadline`.
-    pub async fn ask<Q: Question>(&self, to: NodeId, question: Q, deadline: Duration) -> Result<Q::Answer, LinkError> {
+    pub async fn ask<Q: Question>(
+        &self,
+        to: NodeId,
+        question: Q,
+        deadline: Duration,
+    ) -> Result<Q::Answer, LinkError> {
         let ask = question.into_ask();
         let largest = ask.largest_answer();
         let open = Open::Ask(ask);
@@ -304,7 +336,8 @@ impl Links {
             let _ = send.finish();
             match read_message_within(&mut receive, largest).await? {
                 Answer::Refused(reason) => Err(LinkError::Refused(reason)),
-                answer => Q::read(answer).ok_or_else(|| LinkError::broken("the answer is to another question")),
+                answer => Q::read(answer)
+                    .ok_or_else(|| LinkError::broken("the answer is to another question")),
             }
         };
         match tokio::time::timeout(deadline, exchange).await {
@@ -314,7 +347,11 @@ impl Links {
     }
 
     /// Opens a lease stream to the ledger's leader.
-    pub async fn open_lease(&self, to: NodeId, deadline: Duration) -> Result<(SendStream, RecvStream), LinkError> {
+    pub async fn open_lease(
+        &self,
+        to: NodeId,
+        deadline: Duration,
+    ) -> Result<(SendStream, RecvStream), LinkError> {
         tokio::time::timeout(deadline, self.open_stream(to, Class::Control, &Open::Lease))
             .await
             .map_err(|_| LinkError::Deadline)?
@@ -332,8 +369,8 @@ impl Links {
             .map_err(|_| LinkError::Deadline)?
     }
 
-    /// Sends a datagram if there is a connection. If there is none it is lost, which gossip tolerates; returns false, and the caller may
-    /// [`Links::warm`] the link.
+    /// Sends a datagram if there is a connection. If there is none it is lost, which gossip
+    /// tolerates; returns false, and the caller may [`Links::warm`] the link.
     pub fn datagram(&self, to: NodeId, data: Bytes) -> bool {
         match self.cached(to, Class::Control) {
             Some(connection) => match connection.send_datagram(data) {
@@ -380,15 +417,20 @@ pub(crate) fn open_for_tests(
 ) -> Arc<Links> {
     let candidate = crate::identity::Candidate::generate(node).unwrap();
     let role = rules::ledger::records::Role::Replica;
-    let certificate = authority.sign(node, role, &candidate.request, ground::clock::timestamp()).unwrap();
+    let certificate =
+        authority.sign(node, role, &candidate.request, ground::clock::timestamp()).unwrap();
     let identity = Identity { node, certificate, key: candidate.key, authority: authority.clone() };
     Links::open(&identity, (std::net::Ipv4Addr::LOCALHOST, 0).into(), congestion).unwrap()
 }
 
 /// Both ends of a bulk connection between two nodes that know each other.
 #[cfg(test)]
-pub(crate) async fn connect_for_tests(here: &Links, there: &Links) -> (quinn::Connection, quinn::Connection) {
-    let accepted = async { there.accept(there.endpoint.accept().await.unwrap()).unwrap().await.unwrap() };
+pub(crate) async fn connect_for_tests(
+    here: &Links,
+    there: &Links,
+) -> (quinn::Connection, quinn::Connection) {
+    let accepted =
+        async { there.accept(there.endpoint.accept().await.unwrap()).unwrap().await.unwrap() };
     let (dialled, accepted) = tokio::join!(here.connection(there.me(), Class::Bulk), accepted);
     (dialled.unwrap(), accepted)
 }
@@ -401,9 +443,11 @@ mod tests {
     #[tokio::test]
     async fn packets_grow_to_what_the_way_takes() {
         let authority = Authority::generate().unwrap();
-        let [here, there] = [1, 2].map(|node| open_for_tests(&authority, NodeId(node), CongestionControl::Delivery));
+        let [here, there] = [1, 2]
+            .map(|node| open_for_tests(&authority, NodeId(node), CongestionControl::Delivery));
         here.know(there.me(), there.local_address().unwrap());
-        let accepted = async { there.accept(there.endpoint.accept().await.unwrap()).unwrap().await.unwrap() };
+        let accepted =
+            async { there.accept(there.endpoint.accept().await.unwrap()).unwrap().await.unwrap() };
         let (dialled, accepted) = tokio::join!(here.connection(there.me(), Class::Bulk), accepted);
         let grown = async {
             for connection in [dialled.unwrap(), accepted] {
@@ -414,7 +458,9 @@ mod tests {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), grown).await.expect("loopback takes large packets");
+        tokio::time::timeout(Duration::from_secs(60), grown)
+            .await
+            .expect("loopback takes large packets");
     }
 
     #[tokio::test]
@@ -423,10 +469,14 @@ mod tests {
         for chosen in [CongestionControl::Delivery, CongestionControl::Cubic] {
             let [here, there] = [1, 2].map(|node| open_for_tests(&authority, NodeId(node), chosen));
             here.know(there.me(), there.local_address().unwrap());
-            let accepted = async { there.accept(there.endpoint.accept().await.unwrap()).unwrap().await.unwrap() };
-            let (dialled, accepted) = tokio::join!(here.connection(there.me(), Class::Bulk), accepted);
+            let accepted = async {
+                there.accept(there.endpoint.accept().await.unwrap()).unwrap().await.unwrap()
+            };
+            let (dialled, accepted) =
+                tokio::join!(here.connection(there.me(), Class::Bulk), accepted);
             for connection in [dialled.unwrap(), accepted] {
-                let is_cubic = connection.congestion_state().into_any().is::<quinn::congestion::Cubic>();
+                let is_cubic =
+                    connection.congestion_state().into_any().is::<quinn::congestion::Cubic>();
                 assert_eq!(is_cubic, chosen == CongestionControl::Cubic);
             }
         }

@@ -5,14 +5,17 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use rustix::net::sockopt;
 
-/// The largest payload of a UDP packet, in bytes, that is tried on the way to `address`; quinn finds out how much of it comes through.
+/// The largest payload of a UDP packet, in bytes, that is tried on the way to `address`; quinn
+/// finds out how much of it comes through.
 ///
-/// A jumbo frame carries a byte for less processor time than an Ethernet frame. The first hop's MTU is a bound, not a promise: the path may be narrower.
+/// A jumbo frame carries a byte for less processor time than an Ethernet frame. The first hop's MTU
+/// is a bound, not a promise: the path may be narrower.
 pub(super) fn largest_payload(address: SocketAddr) -> u16 {
     payload(first_hop(address).ok())
 }
 
-/// The most that is sent where larger frames may pass. Ten packets are handed to the kernel at once (GSO), which takes 65,507 bytes.
+/// The most that is sent where larger frames may pass. Ten packets are handed to the kernel at once
+/// (GSO), which takes 65,507 bytes.
 pub(super) const LARGEST: u16 = 6_500;
 /// What passes every Ethernet.
 const ETHERNET: u16 = 1_452;
@@ -26,7 +29,11 @@ fn payload(mtu: Option<u32>) -> u16 {
 
 /// What the kernel knows of the way to `address`. Nothing is sent.
 fn first_hop(address: SocketAddr) -> io::Result<u32> {
-    let any = if address.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    let any = if address.is_ipv4() {
+        (Ipv4Addr::UNSPECIFIED, 0).into()
+    } else {
+        (Ipv6Addr::UNSPECIFIED, 0).into()
+    };
     let socket = UdpSocket::bind::<SocketAddr>(any)?;
     socket.connect(address)?;
     Ok(if address.is_ipv4() { sockopt::ip_mtu(&socket) } else { sockopt::ipv6_mtu(&socket) }?)
@@ -38,7 +45,16 @@ mod tests {
 
     #[test]
     fn packets_are_as_large_as_the_first_hop_and_what_the_kernel_takes_at_once_allow() {
-        let known = [None, Some(576), Some(1_280), Some(1_500), Some(1_600), Some(4_000), Some(9_001), Some(65_536)];
+        let known = [
+            None,
+            Some(576),
+            Some(1_280),
+            Some(1_500),
+            Some(1_600),
+            Some(4_000),
+            Some(9_001),
+            Some(65_536),
+        ];
         assert_eq!(known.map(payload), [1_452, 1_452, 1_452, 1_452, 1_552, 3_952, 6_500, 6_500]);
     }
 

@@ -1,5 +1,5 @@
-//! Answering peers. What is asked goes to the [`Service`] that the node hands in; who may ask what is decided before a message is decoded
-//! ([`rules::members::door`], [`rules::wire::Kind`]).
+//! Answering peers. What is asked goes to the [`Service`] that the node hands in; who may ask what
+//! is decided before a message is decoded ([`rules::members::door`], [`rules::wire::Kind`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -31,9 +31,20 @@ pub trait Service: Send + Sync + 'static {
     /// Answers a node that is no member yet and wants to be one.
     fn join(&self, request: JoinRequest) -> impl Future<Output = Answer> + Send;
     /// Serves a lease stream of a replica until it ends.
-    fn lease(&self, from: NodeId, send: SendStream, receive: RecvStream) -> impl Future<Output = ()> + Send;
+    fn lease(
+        &self,
+        from: NodeId,
+        send: SendStream,
+        receive: RecvStream,
+    ) -> impl Future<Output = ()> + Send;
     /// Serves a bulk stream until it ends.
-    fn bulk(&self, from: Guest, bulk: Bulk, send: SendStream, receive: RecvStream) -> impl Future<Output = ()> + Send;
+    fn bulk(
+        &self,
+        from: Guest,
+        bulk: Bulk,
+        send: SendStream,
+        receive: RecvStream,
+    ) -> impl Future<Output = ()> + Send;
     /// A member has said that it goes.
     fn left(&self, node: NodeId);
     /// Takes a datagram of a replica in.
@@ -57,15 +68,17 @@ const JOINING: Duration = Duration::from_secs(30);
 const TAKEN: Duration = Duration::from_secs(120);
 /// Between two looks whether a connection's peer still counts.
 const LOOK: Duration = Duration::from_secs(2);
-/// So many connections of one member are open at a time: two, those of the processes that act for it (`atoll invite`), and what it has not yet given up. The
-/// oldest goes first.
+/// So many connections of one member are open at a time: two, those of the processes that act for
+/// it (`atoll invite`), and what it has not yet given up. The oldest goes first.
 const OPEN: usize = 16;
-/// So many bytes of messages of one replica may be in memory at a time: one of the consensus as long as there are, and the next; the same for all else.
+/// So many bytes of messages of one replica may be in memory at a time: one of the consensus as
+/// long as there are, and the next; the same for all else.
 const OF_REPLICA: usize = 2 * LARGEST;
 /// The same of an edge.
 const OF_EDGE: usize = 4 << 20;
 
-/// How many streams a peer may have open, and how many bytes may be on their way to it, before and after it is known.
+/// How many streams a peer may have open, and how many bytes may be on their way to it, before and
+/// after it is known.
 struct Room {
     streams: u32,
     window: u32,
@@ -141,7 +154,8 @@ pub async fn serve<S: Service>(links: Arc<Links>, service: Arc<S>, tasks: Tasks)
     let hall = Arc::new(Hall::default());
     while let Some(incoming) = links.endpoint.accept().await {
         let Some((incoming, place)) = knock(&links, incoming) else { continue };
-        let (links, service, hall, inner) = (links.clone(), service.clone(), hall.clone(), tasks.clone());
+        let (links, service, hall, inner) =
+            (links.clone(), service.clone(), hall.clone(), tasks.clone());
         tasks.spawn("links.connection", connection(links, incoming, place, service, hall, inner));
     }
 }
@@ -210,8 +224,11 @@ async fn connection<S: Service>(
     let (datagrams, heard, hearing) = (connection.clone(), service.clone(), links.clone());
     tasks.spawn("links.datagrams", async move {
         while let Ok(data) = datagrams.read_datagram().await {
-            // gossip is between replicas: an edge has no say in who is alive, nor has who was taken out or whose certificate has ended
-            if shown_by(&datagrams).is_some_and(|shown| hearing.standing(&shown) == Standing::Replica) {
+            // gossip is between replicas: an edge has no say in who is alive, nor has who was taken
+            // out or whose certificate has ended
+            if shown_by(&datagrams)
+                .is_some_and(|shown| hearing.standing(&shown) == Standing::Replica)
+            {
                 heard.datagram(shown.node, data).await;
             }
         }
@@ -236,7 +253,8 @@ async fn connection<S: Service>(
             }
             Err(_) => return,
         };
-        // looked at anew for each: a node may have been taken out, or its certificate may have ended
+        // looked at anew for each: a node may have been taken out, or its certificate may have
+        // ended
         let standing = links.standing(&shown_by(&connection).unwrap_or(shown));
         if let Standing::Nobody(reason) = standing {
             connection.close(0u32.into(), reason.as_bytes());
@@ -265,7 +283,9 @@ async fn stranger<S: Service>(connection: &Connection, service: &S) -> Result<()
     };
     let (mut send, body) = timeout(STRANGER, heard).await.map_err(|_| LinkError::Deadline)??;
     let answer = match wire::decode_join(&body) {
-        Ok(request) => timeout(JOINING, service.join(request)).await.map_err(|_| LinkError::Deadline)?,
+        Ok(request) => {
+            timeout(JOINING, service.join(request)).await.map_err(|_| LinkError::Deadline)?
+        }
         Err(error) => Answer::Refused(error.to_string()),
     };
     write_message(&mut send, &answer).await?;
@@ -300,7 +320,8 @@ async fn stream<S: Service>(
         }
     };
     // held for as long as what was read is in memory
-    let _memory = reserve(if kind.is_consensus() { &held.consensus } else { &held.others }, length).await?;
+    let _memory =
+        reserve(if kind.is_consensus() { &held.consensus } else { &held.others }, length).await?;
     fill_frame(&mut receive, &mut body, length, STALLED).await?;
     let open = match wire::decode::<Open>(&body) {
         Ok(open) => open,
@@ -318,7 +339,9 @@ async fn stream<S: Service>(
                 _ = send.stopped() => return Ok(()),
             };
             // a peer that does not take its answer does not keep it in memory here
-            timeout(TAKEN, write_message(&mut send, &answer)).await.map_err(|_| LinkError::Deadline)??;
+            timeout(TAKEN, write_message(&mut send, &answer))
+                .await
+                .map_err(|_| LinkError::Deadline)??;
             let _ = send.finish();
         }
         Open::Lease => service.lease(from.node, send, receive).await,
@@ -327,8 +350,12 @@ async fn stream<S: Service>(
     Ok(())
 }
 
-/// Waits until the peer's messages leave room for `length` bytes more. What is small counts as nothing: the number of streams bounds it.
-async fn reserve(bytes: &Arc<Semaphore>, length: usize) -> Result<Option<OwnedSemaphorePermit>, LinkError> {
+/// Waits until the peer's messages leave room for `length` bytes more. What is small counts as
+/// nothing: the number of streams bounds it.
+async fn reserve(
+    bytes: &Arc<Semaphore>,
+    length: usize,
+) -> Result<Option<OwnedSemaphorePermit>, LinkError> {
     if length <= SMALL {
         return Ok(None);
     }
@@ -336,7 +363,8 @@ async fn reserve(bytes: &Arc<Semaphore>, length: usize) -> Result<Option<OwnedSe
     bytes.clone().acquire_many_owned(permits).await.map(Some).map_err(LinkError::broken)
 }
 
-/// What the peer's certificate shows now. The handshake has checked it against the mesh's CA. `None`: it has none.
+/// What the peer's certificate shows now. The handshake has checked it against the mesh's CA.
+/// `None`: it has none.
 pub(super) fn shown_by(connection: &Connection) -> Option<Shown> {
     let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     identity::shown(chain.first()?, clock::timestamp())

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{
+    Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig,
+    VarInt,
+};
 use rules::ledger::records::Role;
 use rules::wire::{Answer, Ask, JoinGrant, JoinRequest, Open};
 use rules::words::digest::Digest;
@@ -14,7 +17,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
+};
 
 use tracing::warn;
 
@@ -37,8 +42,9 @@ fn certificate_error(error: impl std::fmt::Display) -> IdentityError {
     IdentityError::Certificate(error.to_string())
 }
 
-/// Idle timeout and keep-alive let a dead peer's connection go within seconds; windows let one stream fill a 100 ms path at 1 Gbit/s. Packets grow to
-/// `largest` bytes of payload where they come through.
+/// Idle timeout and keep-alive let a dead peer's connection go within seconds; windows let one
+/// stream fill a 100 ms path at 1 Gbit/s. Packets grow to `largest` bytes of payload where they
+/// come through.
 pub(super) fn transport(congestion: CongestionControl, largest: u16) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let mut packets = MtuDiscoveryConfig::default();
@@ -51,10 +57,11 @@ pub(super) fn transport(congestion: CongestionControl, largest: u16) -> Transpor
     transport.stream_receive_window(VarInt::from_u32(12 << 20));
     transport.send_window(16 << 20);
     match congestion {
-        CongestionControl::Delivery => transport.congestion_controller_factory(Arc::new(ByDelivery)),
-        CongestionControl::Cubic => {
-            transport.congestion_controller_factory(Arc::new(quinn::congestion::CubicConfig::default()))
+        CongestionControl::Delivery => {
+            transport.congestion_controller_factory(Arc::new(ByDelivery))
         }
+        CongestionControl::Cubic => transport
+            .congestion_controller_factory(Arc::new(quinn::congestion::CubicConfig::default())),
     };
     transport
 }
@@ -69,16 +76,20 @@ pub enum CongestionControl {
     Cubic,
 }
 
-/// What both ends say in the handshake. How packets are sent is chosen for each connection: [`transport`].
-pub(super) fn configs(identity: &Identity) -> Result<(quinn::ServerConfig, quinn::ClientConfig), IdentityError> {
+/// What both ends say in the handshake. How packets are sent is chosen for each connection:
+/// [`transport`].
+pub(super) fn configs(
+    identity: &Identity,
+) -> Result<(quinn::ServerConfig, quinn::ClientConfig), IdentityError> {
     let mut roots = RootCertStore::empty();
     roots.add(certificate_der(&identity.authority.certificate)?).map_err(certificate_error)?;
     let roots = Arc::new(roots);
     // a node that wants to join has no certificate yet; `serve` lets it do nothing else
-    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
-        .allow_unauthenticated()
-        .build()
-        .map_err(certificate_error)?;
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
+            .allow_unauthenticated()
+            .build()
+            .map_err(certificate_error)?;
     let verifier = Arc::new(ExpiredToo(verifier));
     let mut server = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -101,20 +112,22 @@ pub(super) fn configs(identity: &Identity) -> Result<(quinn::ServerConfig, quinn
     Ok((server, client))
 }
 
-/// Binds with 4 MiB socket buffers where the kernel allows it, and with a reset key that survives restarts, so that peers learn at once
-/// that a restarted node has forgotten their connections.
+/// Binds with 4 MiB socket buffers where the kernel allows it, and with a reset key that survives
+/// restarts, so that peers learn at once that a restarted node has forgotten their connections.
 pub(super) fn endpoint(
     identity: &Identity,
     server: quinn::ServerConfig,
     listen: SocketAddr,
 ) -> Result<Endpoint, IdentityError> {
-    let error = |source| IdentityError::File { path: format!("mesh.listen {listen} (UDP)").into(), source };
+    let error =
+        |source| IdentityError::File { path: format!("mesh.listen {listen} (UDP)").into(), source };
     let domain = socket2::Domain::for_address(listen);
     let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None).map_err(error)?;
     let _ = socket.set_recv_buffer_size(BUFFER);
     let _ = socket.set_send_buffer_size(BUFFER);
     // Linux gives twice what it says, and silently no more than net.core.rmem_max
-    let (receive, send) = (socket.recv_buffer_size().unwrap_or(0), socket.send_buffer_size().unwrap_or(0));
+    let (receive, send) =
+        (socket.recv_buffer_size().unwrap_or(0), socket.send_buffer_size().unwrap_or(0));
     if receive.min(send) < BUFFER {
         warn!(
             receive,
@@ -132,7 +145,8 @@ pub(super) fn endpoint(
     Endpoint::new(config, Some(server), socket.into(), Arc::new(TokioRuntime)).map_err(error)
 }
 
-/// Lets a handshake go on whose certificate was good until it expired: [`super::serve`] sees that it has, and lets its node renew it, only.
+/// Lets a handshake go on whose certificate was good until it expired: [`super::serve`] sees that
+/// it has, and lets its node renew it, only.
 #[derive(Debug)]
 struct ExpiredToo(Arc<dyn ClientCertVerifier>);
 
@@ -152,9 +166,10 @@ impl ClientCertVerifier for ExpiredToo {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         match self.0.verify_client_cert(end_entity, intermediates, now) {
-            Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
-                self.0.verify_client_cert(end_entity, intermediates, not_after)
-            }
+            Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
+                not_after,
+                ..
+            })) => self.0.verify_client_cert(end_entity, intermediates, not_after),
             other => other,
         }
     }
@@ -187,8 +202,8 @@ impl ClientCertVerifier for ExpiredToo {
 pub struct Demand {
     /// The fingerprint of the CA that its chain must hold.
     pub authority: Digest,
-    /// Whether its certificate must name it a replica. Not so for a token of a mesh whose certificates may be from before roles stood in them: then it
-    /// must not name it an edge.
+    /// Whether its certificate must name it a replica. Not so for a token of a mesh whose
+    /// certificates may be from before roles stood in them: then it must not name it an edge.
     pub named_replica: bool,
 }
 
@@ -208,7 +223,8 @@ pub async fn ask_to_join(
         .with_no_client_auth();
     client.alpn_protocols = vec![PROTOCOL.to_vec()];
     let client = QuicClientConfig::try_from(client).map_err(LinkError::broken)?;
-    let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let any: SocketAddr =
+        if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
     let endpoint = Endpoint::client(any).map_err(LinkError::broken)?;
     let exchange = async {
         let connecting = endpoint
@@ -222,7 +238,9 @@ pub async fn ask_to_join(
         let _ = send.finish();
         match read_message_within(&mut receive, largest).await? {
             Answer::Joined(Ok(grant)) => Ok(grant),
-            Answer::Joined(Err(reason)) | Answer::Refused(reason) => Err(LinkError::Refused(reason)),
+            Answer::Joined(Err(reason)) | Answer::Refused(reason) => {
+                Err(LinkError::Refused(reason))
+            }
             other => Err(LinkError::Broken(format!("unexpected answer {other:?}"))),
         }
     };
@@ -250,17 +268,27 @@ impl ServerCertVerifier for KnownAuthority {
         let authority = intermediates
             .iter()
             .find(|c| Digest::sha256(c) == self.demand.authority)
-            .ok_or_else(|| rustls::Error::General("this node's mesh is not the one that the token is for".into()))?;
+            .ok_or_else(|| {
+            rustls::Error::General("this node's mesh is not the one that the token is for".into())
+        })?;
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone())?;
         let certificate = rustls::server::ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
-        rustls::client::verify_server_cert_signed_by_trust_anchor(&certificate, &roots, &[], now, algorithms)?;
+        rustls::client::verify_server_cert_signed_by_trust_anchor(
+            &certificate,
+            &roots,
+            &[],
+            now,
+            algorithms,
+        )?;
         let role = shown(end_entity, ground::clock::timestamp()).and_then(|shown| shown.role);
         match role {
             Some(Role::Replica) => Ok(ServerCertVerified::assertion()),
             None if !self.demand.named_replica => Ok(ServerCertVerified::assertion()),
-            _ => Err(rustls::Error::General("this node is not a replica, and only a replica lets others in".into())),
+            _ => Err(rustls::Error::General(
+                "this node is not a replica, and only a replica lets others in".into(),
+            )),
         }
     }
 
@@ -279,7 +307,12 @@ impl ServerCertVerifier for KnownAuthority {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -1,4 +1,5 @@
-//! Edges and who is up: an edge asks a replica, and by that says that it is there; replicas tell each other which edges they have heard.
+//! Edges and who is up: an edge asks a replica, and by that says that it is there; replicas tell
+//! each other which edges they have heard.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -24,7 +25,8 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How long a replica may take to answer who is up.
 const ASK: Duration = Duration::from_millis(1500);
 
-/// At a replica: keeps the roster in line with the edges that are heard, here and elsewhere, and tells the other replicas.
+/// At a replica: keeps the roster in line with the edges that are heard, here and elsewhere, and
+/// tells the other replicas.
 pub(super) fn watch(links: Arc<Links>, seen: Seen, presence: Arc<Mutex<Presence>>, tasks: &Tasks) {
     let inner = tasks.clone();
     tasks.spawn("members.edges", async move {
@@ -39,8 +41,10 @@ pub(super) fn watch(links: Arc<Links>, seen: Seen, presence: Arc<Mutex<Presence>
                 (presence.own(now), presence.up(now))
             };
             // who is no edge of the mesh is none because somebody says so
-            let all: BTreeSet<NodeId> =
-                all.into_iter().filter(|edge| links.known(*edge).role == Some(Role::Edge)).collect();
+            let all: BTreeSet<NodeId> = all
+                .into_iter()
+                .filter(|edge| links.known(*edge).role == Some(Role::Edge))
+                .collect();
             for edge in all.difference(&up) {
                 seen.note(Event::MemberUp(*edge));
             }
@@ -89,7 +93,9 @@ impl Candidates {
         self.links.know(node, address);
         let written = postcard::to_stdvec(&SavedRoster { incarnation: 0, members })
             .map_err(|e| e.to_string())
-            .and_then(|bytes| crate::identity::write_private(&self.path, &bytes).map_err(|e| e.to_string()));
+            .and_then(|bytes| {
+                crate::identity::write_private(&self.path, &bytes).map_err(|e| e.to_string())
+            });
         if let Err(error) = written {
             warn!(%error, "the roster cannot be kept over a restart");
         }
@@ -147,8 +153,15 @@ pub(super) fn start(
     candidates
 }
 
-/// What a replica sees is what the edge sees, but for itself and for the replica, which has just answered.
-fn take_over(seen: &Seen, me: NodeId, replica: NodeId, mut up: BTreeSet<NodeId>, down: &BTreeSet<NodeId>) {
+/// What a replica sees is what the edge sees, but for itself and for the replica, which has just
+/// answered.
+fn take_over(
+    seen: &Seen,
+    me: NodeId,
+    replica: NodeId,
+    mut up: BTreeSet<NodeId>,
+    down: &BTreeSet<NodeId>,
+) {
     up.insert(replica);
     up.remove(&me);
     for node in down.iter().filter(|node| **node != me && !up.contains(node)) {
@@ -166,7 +179,10 @@ mod tests {
 
     #[test]
     fn an_edge_sees_what_the_replica_sees_but_for_the_two_of_them() {
-        let seen = Seen { roster: Arc::<Mutex<Roster>>::default(), change: tokio::sync::watch::Sender::new(0) };
+        let seen = Seen {
+            roster: Arc::<Mutex<Roster>>::default(),
+            change: tokio::sync::watch::Sender::new(0),
+        };
         let [me, replica, other, gone] = [1, 2, 3, 4].map(NodeId);
         seen.note(Event::MemberUp(gone));
         take_over(&seen, me, replica, [me, other].into(), &[me, replica, gone].into());

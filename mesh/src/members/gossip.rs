@@ -1,8 +1,10 @@
 //! The gossip of replicas (SWIM, by foca) over the links' datagrams.
 //!
-//! The claimed sender of every packet is compared with the certificate that it came under: otherwise any node could declare any other down. What a packet
-//! says of third parties counts only for replicas that the records list, at the address that they list, with an incarnation that a clock may show
-//! ([`Hearing`]). The last own incarnation is kept on disk, so that a restarted node beats its own older self even if the wall clock went back.
+//! The claimed sender of every packet is compared with the certificate that it came under:
+//! otherwise any node could declare any other down. What a packet says of third parties counts only
+//! for replicas that the records list, at the address that they list, with an incarnation that a
+//! clock may show ([`Hearing`]). The last own incarnation is kept on disk, so that a restarted node
+//! beats its own older self even if the wall clock went back.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashSet};
@@ -14,7 +16,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
-use foca::{AccumulatingRuntime, Codec, Foca, Identity, OwnedNotification, PeriodicParams, PostcardCodec, Timer};
+use foca::{
+    AccumulatingRuntime, Codec, Foca, Identity, OwnedNotification, PeriodicParams, PostcardCodec,
+    Timer,
+};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rules::ledger::records::Role;
@@ -56,7 +61,8 @@ impl Identity for Member {
     }
 }
 
-/// An incarnation is the time of a node's start: no clock of a member is further ahead than this, in milliseconds.
+/// An incarnation is the time of a node's start: no clock of a member is further ahead than this,
+/// in milliseconds.
 const AHEAD: u64 = 24 * 3600 * 1000;
 
 /// What the driver is told.
@@ -103,9 +109,11 @@ pub(super) fn start(
     input
 }
 
-/// The gossip of `size` members: how often news is passed on, and how many are asked to probe for another, grow with the logarithm of that.
+/// The gossip of `size` members: how often news is passed on, and how many are asked to probe for
+/// another, grow with the logarithm of that.
 fn config(terms: MembersTerms, size: u32) -> foca::Config {
-    let mut config = foca::Config::new_lan(std::num::NonZeroU32::new(size).unwrap_or(std::num::NonZeroU32::MIN));
+    let mut config =
+        foca::Config::new_lan(std::num::NonZeroU32::new(size).unwrap_or(std::num::NonZeroU32::MIN));
     config.probe_period = terms.probe_period;
     config.probe_rtt = terms.probe_rtt;
     config.suspect_to_down_after = terms.suspect_to_down;
@@ -113,20 +121,24 @@ fn config(terms: MembersTerms, size: u32) -> foca::Config {
     config.notify_down_members = true;
     let one = NonZeroUsize::MIN;
     let two = NonZeroUsize::new(2).unwrap_or(one);
-    // anti-entropy: a member whose news was lost, or that was declared down in error, is met again within seconds
-    config.periodic_announce = Some(PeriodicParams { frequency: Duration::from_secs(10), num_members: one });
+    // anti-entropy: a member whose news was lost, or that was declared down in error, is met again
+    // within seconds
+    config.periodic_announce =
+        Some(PeriodicParams { frequency: Duration::from_secs(10), num_members: one });
     config.periodic_announce_to_down_members =
         Some(PeriodicParams { frequency: Duration::from_secs(3), num_members: two });
     config
 }
 
-/// Reads packets, and makes nothing of what they say of third parties where that may not count: it becomes "this node is alive", which this node knows.
-/// The whole packet is not dropped for it: builds before edges left the gossip speak of edges in all of theirs.
+/// Reads packets, and makes nothing of what they say of third parties where that may not count: it
+/// becomes "this node is alive", which this node knows. The whole packet is not dropped for it:
+/// builds before edges left the gossip speak of edges in all of theirs.
 struct Hearing {
     links: Arc<Links>,
     me: Member,
-    /// The highest incarnation of this node that others speak of, if it is above its own: somebody makes it up, or it is an older self whose clock was
-    /// ahead. This node has to go above it to be heard.
+    /// The highest incarnation of this node that others speak of, if it is above its own: somebody
+    /// makes it up, or it is an older self whose clock was ahead. This node has to go above it to
+    /// be heard.
     beaten: Arc<AtomicU64>,
 }
 
@@ -136,7 +148,10 @@ impl Hearing {
             return false;
         }
         let known = self.links.known(member.id);
-        let elsewhere = self.links.recorded_address(member.id).is_some_and(|recorded| recorded != member.address);
+        let elsewhere = self
+            .links
+            .recorded_address(member.id)
+            .is_some_and(|recorded| recorded != member.address);
         !known.removed && !elsewhere && (known.role == Some(Role::Replica) || known.nothing_known)
     }
 }
@@ -144,7 +159,11 @@ impl Hearing {
 impl Codec<Member> for Hearing {
     type Error = postcard::Error;
 
-    fn encode_header(&mut self, header: &foca::Header<Member>, buf: impl BufMut) -> Result<(), Self::Error> {
+    fn encode_header(
+        &mut self,
+        header: &foca::Header<Member>,
+        buf: impl BufMut,
+    ) -> Result<(), Self::Error> {
         // every packet begins with who this node is now, so what is kept here follows it
         self.me = header.src.clone();
         PostcardCodec.encode_header(header, buf)
@@ -154,7 +173,11 @@ impl Codec<Member> for Hearing {
         PostcardCodec.decode_header(buf)
     }
 
-    fn encode_member(&mut self, member: &foca::Member<Member>, buf: impl BufMut) -> Result<(), Self::Error> {
+    fn encode_member(
+        &mut self,
+        member: &foca::Member<Member>,
+        buf: impl BufMut,
+    ) -> Result<(), Self::Error> {
         PostcardCodec.encode_member(member, buf)
     }
 
@@ -233,7 +256,9 @@ impl Driver {
         warn!(beaten, "others speak of a later start of this node than there was; going above it");
         self.kept.incarnation = beaten + 1;
         self.keep();
-        if let Err(error) = self.foca.change_identity(Member { incarnation: beaten + 1, ..me }, runtime) {
+        if let Err(error) =
+            self.foca.change_identity(Member { incarnation: beaten + 1, ..me }, runtime)
+        {
             debug!(%error, "gossip");
         }
     }
@@ -247,8 +272,12 @@ impl Driver {
         }
         while let Some(notification) = runtime.to_notify() {
             match notification {
-                OwnedNotification::MemberUp(member) => self.note(&member, Event::MemberUp(member.id)),
-                OwnedNotification::MemberDown(member) => self.note(&member, Event::MemberDown(member.id)),
+                OwnedNotification::MemberUp(member) => {
+                    self.note(&member, Event::MemberUp(member.id))
+                }
+                OwnedNotification::MemberDown(member) => {
+                    self.note(&member, Event::MemberDown(member.id))
+                }
                 OwnedNotification::Rename(_, member) => {
                     // the same node, restarted: what was connected to its former self is dead
                     self.links.forget_connections(member.id);
@@ -303,22 +332,27 @@ impl Driver {
     }
 
     fn keep(&self) {
-        let written = postcard::to_stdvec(&self.kept)
-            .map_err(|e| e.to_string())
-            .and_then(|bytes| crate::identity::write_private(&self.path, &bytes).map_err(|e| e.to_string()));
+        let written =
+            postcard::to_stdvec(&self.kept).map_err(|e| e.to_string()).and_then(|bytes| {
+                crate::identity::write_private(&self.path, &bytes).map_err(|e| e.to_string())
+            });
         if let Err(error) = written {
             warn!(%error, "the roster cannot be kept over a restart");
         }
     }
 }
 
-/// Whether a packet's claimed sender is the node whose certificate it came under. foca's header begins with the sender's identity.
+/// Whether a packet's claimed sender is the node whose certificate it came under. foca's header
+/// begins with the sender's identity.
 fn claims_truly(from: NodeId, data: &[u8]) -> bool {
     postcard::take_from_bytes::<Member>(data).is_ok_and(|(claimed, _)| claimed.id == from)
 }
 
 /// Timers must come in order, or foca calls its probe cycle incomplete: one heap, one task.
-async fn deliver_timers(mut timers: mpsc::UnboundedReceiver<(Moment, Timer<Member>)>, input: mpsc::Sender<Input>) {
+async fn deliver_timers(
+    mut timers: mpsc::UnboundedReceiver<(Moment, Timer<Member>)>,
+    input: mpsc::Sender<Input>,
+) {
     let mut queue: BinaryHeap<Reverse<(Moment, Timer<Member>)>> = BinaryHeap::new();
     loop {
         let now = clock::now();

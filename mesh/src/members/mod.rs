@@ -5,8 +5,8 @@
 //! | `gossip` | replicas among themselves: SWIM, by foca, over the links' datagrams |
 //! | `edges` | edges: they say that they are there, and replicas tell them who is up |
 //!
-//! The records have the last word on who is a member and where it listens; what is heard only says who answers. Addresses are kept on disk, so that a
-//! restarted node finds the others.
+//! The records have the last word on who is a member and where it listens; what is heard only says
+//! who answers. Addresses are kept on disk, so that a restarted node finds the others.
 
 mod edges;
 mod gossip;
@@ -52,16 +52,21 @@ struct SavedRoster {
 }
 
 /// Writes what a node that has just joined knows of the others, for its first start.
-pub fn keep_seeds(folder: &Path, members: Vec<(NodeId, SocketAddr)>) -> Result<(), crate::identity::IdentityError> {
+pub fn keep_seeds(
+    folder: &Path,
+    members: Vec<(NodeId, SocketAddr)>,
+) -> Result<(), crate::identity::IdentityError> {
     let kept = SavedRoster { incarnation: 0, members };
-    let bytes = postcard::to_stdvec(&kept).map_err(|e| crate::identity::IdentityError::Certificate(e.to_string()))?;
+    let bytes = postcard::to_stdvec(&kept)
+        .map_err(|e| crate::identity::IdentityError::Certificate(e.to_string()))?;
     crate::identity::write_private(&folder.join("roster"), &bytes)
 }
 
 /// What a node that does not run knows of the others.
 pub fn kept_seeds(folder: &Path) -> Vec<(NodeId, SocketAddr)> {
-    let kept =
-        std::fs::read(folder.join("roster")).ok().and_then(|bytes| postcard::from_bytes::<SavedRoster>(&bytes).ok());
+    let kept = std::fs::read(folder.join("roster"))
+        .ok()
+        .and_then(|bytes| postcard::from_bytes::<SavedRoster>(&bytes).ok());
     kept.unwrap_or_default().members
 }
 
@@ -108,11 +113,16 @@ impl Members {
         tasks: &Tasks,
     ) -> Arc<Self> {
         let path = folder.join("roster");
-        let kept: SavedRoster =
-            std::fs::read(&path).ok().and_then(|bytes| postcard::from_bytes(&bytes).ok()).unwrap_or_default();
+        let kept: SavedRoster = std::fs::read(&path)
+            .ok()
+            .and_then(|bytes| postcard::from_bytes(&bytes).ok())
+            .unwrap_or_default();
         let me = links.me();
-        let known: BTreeSet<(NodeId, SocketAddr)> =
-            seeds.into_iter().chain(kept.members.iter().copied()).filter(|(id, _)| *id != me).collect();
+        let known: BTreeSet<(NodeId, SocketAddr)> = seeds
+            .into_iter()
+            .chain(kept.members.iter().copied())
+            .filter(|(id, _)| *id != me)
+            .collect();
         for (id, address) in &known {
             links.know(*id, *address);
         }
@@ -137,8 +147,9 @@ impl Members {
         }
     }
 
-    /// There is a node that may not have been heard of. foca announces itself to nobody any more once it has lost everyone, so a replica that is not up is
-    /// announced to from here, again and again.
+    /// There is a node that may not have been heard of. foca announces itself to nobody any more
+    /// once it has lost everyone, so a replica that is not up is announced to from here, again and
+    /// again.
     pub async fn introduce(&self, node: NodeId, role: Role, address: SocketAddr) {
         if matches!(self.kind, Kind::Edge(_)) && role == Role::Edge {
             // replicas tell an edge of those of its own region; of others it knows nothing

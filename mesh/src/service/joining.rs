@@ -21,19 +21,27 @@ const INTRODUCED_EVERY: Duration = Duration::from_secs(1);
 
 impl<R: Rooms> MeshService<R> {
     /// Signs the certificate of a member anew, with the role that the ledger has for it.
-    pub(super) fn renew(&self, ledger: &Ledger, node: NodeId, request: &str) -> Result<String, String> {
+    pub(super) fn renew(
+        &self,
+        ledger: &Ledger,
+        node: NodeId,
+        request: &str,
+    ) -> Result<String, String> {
         if request.len() > MAX_CERTIFICATE_REQUEST {
             return Err("the certificate request is too long".into());
         }
         let record = ledger.view().and_then(|view| view.record::<NodeRecord>(&key::node(node)));
-        let Ok(Some(record)) = record else { return Err("the ledger does not list this node".into()) };
+        let Ok(Some(record)) = record else {
+            return Err("the ledger does not list this node".into());
+        };
         let certificate = self.authority.sign(node, record.role, request, clock::timestamp());
         let certificate = certificate.map_err(|e| e.to_string())?;
         info!(name = %record.name, role = record.role.name(), "a member's certificate was renewed");
         Ok(certificate)
     }
 
-    /// Whether `node` may have another entry of the ledger for what it says of itself: one in [`INTRODUCED_EVERY`].
+    /// Whether `node` may have another entry of the ledger for what it says of itself: one in
+    /// [`INTRODUCED_EVERY`].
     fn may_introduce(&self, node: NodeId) -> bool {
         let now = clock::now();
         let mut introduced = self.introduced.lock();
@@ -44,7 +52,12 @@ impl<R: Rooms> MeshService<R> {
     }
 
     /// A node tells where it is now: of itself only, and its role stays what it joined with.
-    pub(super) async fn introduce(&self, ledger: &Ledger, from: NodeId, record: NodeRecord) -> Answer {
+    pub(super) async fn introduce(
+        &self,
+        ledger: &Ledger,
+        from: NodeId,
+        record: NodeRecord,
+    ) -> Answer {
         if record.id != from {
             return Answer::Refused("a node may only tell of itself".into());
         }
@@ -56,7 +69,9 @@ impl<R: Rooms> MeshService<R> {
             return Answer::Introduced;
         }
         if !self.may_introduce(from) {
-            return Answer::Refused("this node told of itself a moment ago; ask again later".into());
+            return Answer::Refused(
+                "this node told of itself a moment ago; ask again later".into(),
+            );
         }
         let command = Command::MoveNode { node: record };
         match ledger.propose(OperationId(rand::random()), command, self.terms.commit).await {
@@ -66,36 +81,43 @@ impl<R: Rooms> MeshService<R> {
         }
     }
 
-    /// Lets a node in that shows a token's secret. The invitation is looked at before anything is proposed: what a stranger makes up must cost no entry of
-    /// the ledger. The certificate is given out only after the ledger has used the invitation up.
+    /// Lets a node in that shows a token's secret. The invitation is looked at before anything is
+    /// proposed: what a stranger makes up must cost no entry of the ledger. The certificate is
+    /// given out only after the ledger has used the invitation up.
     pub(super) async fn let_in(&self, ledger: &Ledger, request: JoinRequest) -> Answer {
         let node = request.node.clone();
         let secret_hash = Digest::sha256(request.secret.expose());
         let read = ledger.read(|records| {
             Ok((
                 records.record::<Invitation>(&key::invitation(&secret_hash))?,
-                records.get(&key::node(node.id))?.is_some() || records.get(&key::removed(node.id))?.is_some(),
+                records.get(&key::node(node.id))?.is_some()
+                    || records.get(&key::removed(node.id))?.is_some(),
             ))
         });
         let (invitation, used) = match read.await {
             Ok((found, _)) => found,
             Err(error) => return Answer::Joined(Err(error.to_string())),
         };
-        if let Err(reason) = Invitation::lets_in(invitation.as_ref(), node.role, clock::timestamp()) {
+        if let Err(reason) = Invitation::lets_in(invitation.as_ref(), node.role, clock::timestamp())
+        {
             warn!(name = %node.name, reason, "a node was not let in");
             metrics::counter!("atoll_joins_refused_total").increment(1);
             return Answer::Joined(Err(reason));
         }
         if used {
             return Answer::Joined(Err(
-                "a node with this identity is or was a member; join with an empty data_dir".into()
+                "a node with this identity is or was a member; join with an empty data_dir".into(),
             ));
         }
-        let certificate =
-            match self.authority.sign(node.id, node.role, &request.certificate_request, clock::timestamp()) {
-                Ok(certificate) => certificate,
-                Err(error) => return Answer::Joined(Err(error.to_string())),
-            };
+        let certificate = match self.authority.sign(
+            node.id,
+            node.role,
+            &request.certificate_request,
+            clock::timestamp(),
+        ) {
+            Ok(certificate) => certificate,
+            Err(error) => return Answer::Joined(Err(error.to_string())),
+        };
         let command = Command::Join { secret_hash, node: node.clone() };
         match ledger.propose(OperationId(rand::random()), command, self.terms.commit).await {
             Ok(proposed) => match proposed.outcome {
@@ -105,7 +127,8 @@ impl<R: Rooms> MeshService<R> {
                     Answer::Joined(Ok(JoinGrant {
                         certificate,
                         authority: self.authority.certificate.clone(),
-                        authority_key: (node.role == Role::Replica).then(|| self.authority.key.as_str().into()),
+                        authority_key: (node.role == Role::Replica)
+                            .then(|| self.authority.key.as_str().into()),
                         nodes,
                     }))
                 }

@@ -1,5 +1,5 @@
-//! What a node of the mesh does when a peer asks: gossip, consensus, leases and members are answered here; everything else
-//! goes to the rooms above.
+//! What a node of the mesh does when a peer asks: gossip, consensus, leases and members are
+//! answered here; everything else goes to the rooms above.
 
 mod joining;
 
@@ -76,7 +76,14 @@ impl<R: Rooms> MeshService<R> {
         terms: ServiceTerms,
         rooms: R,
     ) -> Arc<Self> {
-        Arc::new(MeshService { ledger, members, authority, terms, rooms, introduced: Mutex::default() })
+        Arc::new(MeshService {
+            ledger,
+            members,
+            authority,
+            terms,
+            rooms,
+            introduced: Mutex::default(),
+        })
     }
 
     /// Edge `edge` is there, and hears who else is: replicas, and the edges of its own region.
@@ -86,8 +93,10 @@ impl<R: Rooms> MeshService<R> {
             return Answer::Refused("this edge is not listed here yet".into());
         };
         self.members.handle_present(edge);
-        let concern = |node: &&NodeRecord| node.role == Role::Replica || node.region == asker.region;
-        let concerned: BTreeSet<NodeId> = nodes.iter().filter(concern).map(|node| node.id).collect();
+        let concern =
+            |node: &&NodeRecord| node.role == Role::Replica || node.region == asker.region;
+        let concerned: BTreeSet<NodeId> =
+            nodes.iter().filter(concern).map(|node| node.id).collect();
         let of = |all: BTreeSet<NodeId>| all.intersection(&concerned).copied().collect();
         Answer::Present { up: of(self.members.up()), down: of(self.members.down()) }
     }
@@ -98,11 +107,15 @@ impl<R: Rooms> Service for MeshService<R> {
         let Some(ledger) = &self.ledger else { return self.rooms.answer(from, ask).await };
         match ask {
             Ask::Raft { kind, body } => ledger.answer_raft(kind, &body).await,
-            Ask::Propose(envelope) => Answer::Proposed(ledger.propose_here(envelope, self.terms.commit).await),
+            Ask::Propose(envelope) => {
+                Answer::Proposed(ledger.propose_here(envelope, self.terms.commit).await)
+            }
             Ask::ReadIndex => Answer::ReadIndex(ledger.read_index(READ_INDEX).await),
             Ask::Introduce(record) => self.introduce(ledger, from.node, record).await,
             Ask::Join(_) => Answer::Joined(Err("this node is a member already".into())),
-            Ask::Renew { certificate_request } => Answer::Renewed(self.renew(ledger, from.node, &certificate_request)),
+            Ask::Renew { certificate_request } => {
+                Answer::Renewed(self.renew(ledger, from.node, &certificate_request))
+            }
             Ask::Present => self.present(ledger, from.node),
             Ask::Announce(edges) => {
                 self.members.handle_announced(from.node, edges);
@@ -115,7 +128,9 @@ impl<R: Rooms> Service for MeshService<R> {
     async fn join(&self, request: JoinRequest) -> Answer {
         match &self.ledger {
             Some(ledger) => self.let_in(ledger, request).await,
-            None => Answer::Refused("this node is an edge, which lets nobody in; ask a replica".into()),
+            None => {
+                Answer::Refused("this node is an edge, which lets nobody in; ask a replica".into())
+            }
         }
     }
 
@@ -135,7 +150,9 @@ impl<R: Rooms> Service for MeshService<R> {
             (Bulk::Copy { repository }, Some(_)) => {
                 self.rooms.copy(from, repository, CopyIn::new(send, receive, self.terms.rest)).await
             }
-            (Bulk::Snapshot(header), Some(ledger)) => ledger.receive_snapshot(&header, send, receive).await,
+            (Bulk::Snapshot(header), Some(ledger)) => {
+                ledger.receive_snapshot(&header, send, receive).await
+            }
             (Bulk::Copy { .. } | Bulk::Snapshot(_), None) => {
                 warn!(%from, "a stream for replicas only was refused");
                 return;

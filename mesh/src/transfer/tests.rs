@@ -73,7 +73,8 @@ async fn of_the_streams_to_one_peer_the_most_urgent_ends_first_though_it_came_la
         }
     }));
     tasks.spawn("links", links::serve(from, sender, tasks.clone()));
-    // a thread and a runtime of its own: while it is held up, nothing is taken off the network and nothing acknowledged
+    // a thread and a runtime of its own: while it is held up, nothing is taken off the network and
+    // nothing acknowledged
     let receiver = blocking(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -97,8 +98,13 @@ async fn of_the_streams_to_one_peer_the_most_urgent_ends_first_though_it_came_la
     });
     // what had come of each, the least urgent first, whenever one of them ended
     let ends = receiver.await.unwrap();
-    let [[preheat, copy, SIZE], [later, SIZE, SIZE], [SIZE, SIZE, SIZE]] = ends[..] else { panic!("{ends:?}") };
-    assert!(preheat < SIZE / 2 && copy < SIZE / 2 && later < SIZE / 2, "they went side by side: {ends:?}");
+    let [[preheat, copy, SIZE], [later, SIZE, SIZE], [SIZE, SIZE, SIZE]] = ends[..] else {
+        panic!("{ends:?}")
+    };
+    assert!(
+        preheat < SIZE / 2 && copy < SIZE / 2 && later < SIZE / 2,
+        "they went side by side: {ends:?}"
+    );
 }
 
 const LARGE: usize = 48 << 20;
@@ -154,7 +160,10 @@ async fn a_pull_is_not_held_up_by_many_copies_that_fill_the_connection() {
         copy.abort();
     }
     assert_eq!(pulled, LARGE);
-    assert!(meanwhile < LARGE / 3, "while two thirds of a pull of {LARGE} bytes came, so did {meanwhile} of copies");
+    assert!(
+        meanwhile < LARGE / 3,
+        "while two thirds of a pull of {LARGE} bytes came, so did {meanwhile} of copies"
+    );
 }
 
 #[tokio::test]
@@ -165,7 +174,8 @@ async fn a_list_of_megabytes_may_take_longer_than_the_first_byte() {
     let terms = TransferTerms { first_byte: Duration::from_secs(2), ..TERMS };
     let sender = Arc::new(Sender(move |_, mut send: SendStream| async move {
         let list = Some(serde_bytes::ByteBuf::from(vec![7; 4 << 20]));
-        let found = rules::wire::encode(&Fetched::Found { size: 8 << 30, content: None, list, behind: 0 });
+        let found =
+            rules::wire::encode(&Fetched::Found { size: 8 << 30, content: None, list, behind: 0 });
         send.write_all(&(found.len() as u32).to_be_bytes()).await.unwrap();
         for part in found.chunks(found.len() / 3) {
             tokio::time::sleep(terms.first_byte / 2).await;

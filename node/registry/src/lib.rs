@@ -1,4 +1,5 @@
-//! The whole registry without HTTP: what may be read and written, where blobs come from, who may do what.
+//! The whole registry without HTTP: what may be read and written, where blobs come from, who may do
+//! what.
 //!
 //! | room | what it does |
 //! |---|---|
@@ -11,8 +12,9 @@
 //! | [`people`] | who is asking, and what they may do |
 //! | [`jobs`] | work that nobody waits for |
 //!
-//! A room uses those above it, and nothing below (`tests/scenarios/arrows.rs` has the table). Deliberately absent: HTTP
-//! statuses, headers, paths, settings. The faces in the crate `node` turn requests into calls and errors into statuses.
+//! A room uses those above it, and nothing below (`tests/scenarios/arrows.rs` has the table).
+//! Deliberately absent: HTTP statuses, headers, paths, settings. The faces in the crate `node` turn
+//! requests into calls and errors into statuses.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,5 @@
-//! Which client speaks to which upstream: one for each registry that is recorded, made anew when its record changes.
+//! Which client speaks to which upstream: one for each registry that is recorded, made anew when
+//! its record changes.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -14,8 +15,8 @@ use rules::wire::questions::Spare;
 use rules::words::names::{RepositoryName, UpstreamId};
 use tokio::sync::mpsc;
 use upstream::{
-    AccessKey, AddressRule, Credentials, Endpoint, Password, Trust, Upstream, UpstreamError, UpstreamSettings,
-    UpstreamStanding, UpstreamTerms, ecr,
+    AccessKey, AddressRule, Credentials, Endpoint, Password, Trust, Upstream, UpstreamError,
+    UpstreamSettings, UpstreamStanding, UpstreamTerms, ecr,
 };
 
 use crate::view::Records;
@@ -51,7 +52,12 @@ pub struct Upstreams {
 
 impl Upstreams {
     /// Ready; nothing is asked of anyone yet.
-    pub fn new(neighbours: Arc<Neighbours>, secrets: Arc<Secrets>, terms: UpstreamsTerms, tasks: Tasks) -> Arc<Self> {
+    pub fn new(
+        neighbours: Arc<Neighbours>,
+        secrets: Arc<Secrets>,
+        terms: UpstreamsTerms,
+        tasks: Tasks,
+    ) -> Arc<Self> {
         let (limits, heard) = mpsc::unbounded_channel();
         let records = neighbours.records.clone();
         tasks.spawn("upstream.limits", tell_limits(neighbours, heard));
@@ -64,35 +70,46 @@ impl Upstreams {
         self.terms.allowed
     }
 
-    /// Grows when an upstream's client is replaced: what is remembered of its answers was said by another address, or to
-    /// somebody else.
+    /// Grows when an upstream's client is replaced: what is remembered of its answers was said by
+    /// another address, or to somebody else.
     pub fn replaced(&self) -> u64 {
         self.replaced.load(Ordering::Acquire)
     }
 
-    /// The upstream of a proxy project, and what it calls `repository`; `None` for a project of our own.
-    pub fn of(&self, repository: &RepositoryName) -> Result<Option<(Arc<Upstream>, String)>, UpstreamError> {
+    /// The upstream of a proxy project, and what it calls `repository`; `None` for a project of our
+    /// own.
+    pub fn of(
+        &self,
+        repository: &RepositoryName,
+    ) -> Result<Option<(Arc<Upstream>, String)>, UpstreamError> {
         let broken = |e: RecordError| UpstreamError::Unreachable(e.to_string().into());
         let view = self.records.view().map_err(broken)?;
         let project = view.project(&repository.project()).map_err(broken)?;
         let Some(id) = project.and_then(|p| p.upstream) else { return Ok(None) };
         let record: Option<UpstreamRecord> = view.record(&key::upstream(id)).map_err(broken)?;
-        let record = record.ok_or_else(|| UpstreamError::Refused("the project's registry is not recorded".into()))?;
+        let record = record.ok_or_else(|| {
+            UpstreamError::Refused("the project's registry is not recorded".into())
+        })?;
         let upstream = self.client(record)?;
         let there = upstream.endpoint().repository(repository.within_project());
         let there = there.map_err(|e| UpstreamError::Refused(e.to_string().into()))?;
         Ok(Some((upstream, there)))
     }
 
-    /// The upstream of `repository`, if the project's patterns admit that, whoever asks: a client here or an edge.
-    pub fn admitted(&self, repository: &RepositoryName) -> Result<Option<(Arc<Upstream>, String)>, UpstreamError> {
+    /// The upstream of `repository`, if the project's patterns admit that, whoever asks: a client
+    /// here or an edge.
+    pub fn admitted(
+        &self,
+        repository: &RepositoryName,
+    ) -> Result<Option<(Arc<Upstream>, String)>, UpstreamError> {
         let Some((upstream, there)) = self.of(repository)? else { return Ok(None) };
         let project = self.records.view().and_then(|view| view.project(&repository.project()));
         let project = project.map_err(UpstreamError::bad)?;
         Ok(project.is_some_and(|project| project.proxy.admits(&there)).then_some((upstream, there)))
     }
 
-    /// Whether a proxy project serves `repository` at all. What its patterns leave out does not exist, upstream and here.
+    /// Whether a proxy project serves `repository` at all. What its patterns leave out does not
+    /// exist, upstream and here.
     pub fn admits(&self, project: &Project, repository: &RepositoryName) -> bool {
         let there = match self.of(repository) {
             Ok(Some((_, there))) => there,
@@ -101,14 +118,16 @@ impl Upstreams {
         project.proxy.admits(&there)
     }
 
-    /// Where a client is sent that left `library/` out, as Docker Hub's own clients would put it in (Harbor answers 301, too).
+    /// Where a client is sent that left `library/` out, as Docker Hub's own clients would put it in
+    /// (Harbor answers 301, too).
     pub fn canonical(&self, repository: &RepositoryName) -> Option<RepositoryName> {
         let (upstream, there) = self.of(repository).ok()??;
         let differs = upstream.endpoint().is_hub() && there != repository.within_project();
         differs.then(|| format!("{}/{there}", repository.project()).parse().ok()).flatten()
     }
 
-    /// The upstreams that are recorded, and how each is doing as far as this node knows: nothing, if it has not asked it.
+    /// The upstreams that are recorded, and how each is doing as far as this node knows: nothing,
+    /// if it has not asked it.
     pub fn standings(&self) -> Result<Vec<(UpstreamRecord, UpstreamStanding)>, RecordError> {
         let recorded = self.records.view()?.upstreams()?;
         let clients = self.clients.lock().clone();
@@ -116,13 +135,15 @@ impl Upstreams {
             let (known, upstream) = clients.get(&record.id)?;
             same_place(known, record).then(|| upstream.standing())
         };
-        let standings: Vec<_> = recorded.iter().map(|record| standing(record).unwrap_or_default()).collect();
+        let standings: Vec<_> =
+            recorded.iter().map(|record| standing(record).unwrap_or_default()).collect();
         Ok(recorded.into_iter().zip(standings).collect())
     }
 
     /// Another node heard that an upstream wants to be left alone for `wait`.
     pub fn spare(&self, id: UpstreamId, everything: bool, wait: Duration) {
-        let record = self.records.view().and_then(|view| view.record::<UpstreamRecord>(&key::upstream(id)));
+        let record =
+            self.records.view().and_then(|view| view.record::<UpstreamRecord>(&key::upstream(id)));
         if let Ok(Some(record)) = record
             && let Ok(upstream) = self.client(record)
         {
@@ -146,29 +167,43 @@ impl Upstreams {
     }
 
     fn settings_of(&self, record: &UpstreamRecord) -> Result<UpstreamSettings, UpstreamError> {
-        let endpoint = endpoint(&record.kind, &record.url).map_err(|e| UpstreamError::Refused(e.into()))?;
+        let endpoint =
+            endpoint(&record.kind, &record.url).map_err(|e| UpstreamError::Refused(e.into()))?;
         let credentials = match &record.credentials {
             None => None,
             Some((user, sealed)) => {
                 let password = self.secrets.open(&record.name, sealed);
-                let refused = |e: &dyn Display| UpstreamError::Refused(format!("registry {}: {e}", record.name).into());
+                let refused = |e: &dyn Display| {
+                    UpstreamError::Refused(format!("registry {}: {e}", record.name).into())
+                };
                 let (user, password) = (user.clone(), password.map_err(|e| refused(&e))?);
                 Some(match ecr::api(&record.kind, &endpoint, &user).map_err(|e| refused(&e))? {
-                    Some(api) => Credentials::AccessKey(AccessKey { id: user, secret: password, api }),
+                    Some(api) => {
+                        Credentials::AccessKey(AccessKey { id: user, secret: password, api })
+                    }
                     None => Credentials::Password(Password { user, password }),
                 })
             }
         };
         let (id, limits) = (record.id, self.limits.clone());
         let on_limit = move |everything, wait: Duration| {
-            let _ = limits.send(Spare { upstream: id, everything, millis: wait.as_millis() as u64 });
+            let _ =
+                limits.send(Spare { upstream: id, everything, millis: wait.as_millis() as u64 });
         };
         let UpstreamsTerms { rule, trust, each, .. } = self.terms.clone();
-        Ok(UpstreamSettings { endpoint, credentials, trust, rule, terms: each, on_limit: Arc::new(on_limit) })
+        Ok(UpstreamSettings {
+            endpoint,
+            credentials,
+            trust,
+            rule,
+            terms: each,
+            on_limit: Arc::new(on_limit),
+        })
     }
 }
 
-/// Tells every live replica when an upstream wants to be left alone: its limit is one for the whole mesh.
+/// Tells every live replica when an upstream wants to be left alone: its limit is one for the whole
+/// mesh.
 async fn tell_limits(neighbours: Arc<Neighbours>, mut heard: mpsc::UnboundedReceiver<Spare>) {
     while let Some(limit) = heard.recv().await {
         let others = neighbours.alive().into_iter().filter(|c| c.id != neighbours.me);
@@ -177,12 +212,14 @@ async fn tell_limits(neighbours: Arc<Neighbours>, mut heard: mpsc::UnboundedRece
     }
 }
 
-/// Whether a changed record leaves its upstream as it was: logins and pauses that it asked for are kept.
+/// Whether a changed record leaves its upstream as it was: logins and pauses that it asked for are
+/// kept.
 fn same_place(a: &UpstreamRecord, b: &UpstreamRecord) -> bool {
     (&a.kind, &a.url, &a.credentials) == (&b.kind, &b.url, &b.credentials)
 }
 
-/// Where an upstream of Harbor's `kind` is. Harbor writes Docker Hub as https://hub.docker.com, which is its website.
+/// Where an upstream of Harbor's `kind` is. Harbor writes Docker Hub as https://hub.docker.com,
+/// which is its website.
 pub fn endpoint(kind: &str, url: &str) -> Result<Endpoint, String> {
     let url = if kind == "docker-hub" { "https://docker.io" } else { url };
     url.parse::<Endpoint>().map_err(|e| e.to_string())

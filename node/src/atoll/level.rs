@@ -37,20 +37,28 @@ impl Atoll {
             })
             .collect();
         let own = env!("CARGO_PKG_VERSION");
-        let shown = json!({"level": level.0, "version": own, "supports": Level::NEWEST.0, "nodes": builds});
+        let shown =
+            json!({"level": level.0, "version": own, "supports": Level::NEWEST.0, "nodes": builds});
         Ok(json_answer(StatusCode::OK, &shown))
     }
 
-    /// Raises the level to what every replica supports. Once done no build below it can be started again in this mesh.
+    /// Raises the level to what every replica supports. Once done no build below it can be started
+    /// again in this mesh.
     pub(super) async fn raise_level(&self) -> Result<Response<Payload>, Failure> {
         let current = self.level()?;
         let replicas = self.builds(|node| node.role == Role::Replica).await;
-        let replicas: Vec<_> = replicas.into_iter().map(|(node, build)| (node.name.to_string(), build)).collect();
-        let level = level::next(current, &replicas).map_err(|e| Failure::new(Code::Conflict, e.to_string()))?;
+        let replicas: Vec<_> =
+            replicas.into_iter().map(|(node, build)| (node.name.to_string(), build)).collect();
+        let level = level::next(current, &replicas)
+            .map_err(|e| Failure::new(Code::Conflict, e.to_string()))?;
         self.writes.ready().await?;
-        let token_secret = self.secrets.new_token_key().map_err(|e| Failure::new(Code::Internal, e.to_string()))?;
+        let token_secret = self
+            .secrets
+            .new_token_key()
+            .map_err(|e| Failure::new(Code::Internal, e.to_string()))?;
         let command = Command::RaiseLevel { level, token_secret };
-        let proposed = self.records.propose(OperationId(rand::random()), command, self.terms.commit).await;
+        let proposed =
+            self.records.propose(OperationId(rand::random()), command, self.terms.commit).await;
         match proposed.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))?.outcome {
             Outcome::Done | Outcome::Exists => {
                 info!(from = current.0, to = level.0, "the mesh's feature level was raised");
@@ -64,17 +72,22 @@ impl Atoll {
         Ok(self.records.view()?.level()?)
     }
 
-    /// What the nodes that are wanted say of their builds; `None` for one that does not answer, or whose build is too old to know the question.
-    async fn builds(&self, wanted: impl Fn(&NodeRecord) -> bool) -> Vec<(NodeRecord, Option<Build>)> {
+    /// What the nodes that are wanted say of their builds; `None` for one that does not answer, or
+    /// whose build is too old to know the question.
+    async fn builds(
+        &self,
+        wanted: impl Fn(&NodeRecord) -> bool,
+    ) -> Vec<(NodeRecord, Option<Build>)> {
         let level = self.level().unwrap_or(Level::FIRST);
-        let asked = self.neighbours.nodes().into_iter().filter(|node| wanted(node)).map(async |node| {
-            let build = if node.id == self.neighbours.me {
-                Some(Build::of_this(env!("CARGO_PKG_VERSION"), level))
-            } else {
-                self.neighbours.links.ask(node.id, questions::Build {}, ASK).await.ok()
-            };
-            (node, build)
-        });
+        let asked =
+            self.neighbours.nodes().into_iter().filter(|node| wanted(node)).map(async |node| {
+                let build = if node.id == self.neighbours.me {
+                    Some(Build::of_this(env!("CARGO_PKG_VERSION"), level))
+                } else {
+                    self.neighbours.links.ask(node.id, questions::Build {}, ASK).await.ok()
+                };
+                (node, build)
+            });
         join_all(asked).await
     }
 }

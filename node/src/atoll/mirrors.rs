@@ -14,14 +14,16 @@ use registry::people::Caller;
 use registry::upstreams::endpoint;
 
 impl Atoll {
-    /// The nodes, nearest first as this node sees them, and the registries that are mirrored: the private ones for administrators only.
+    /// The nodes, nearest first as this node sees them, and the registries that are mirrored: the
+    /// private ones for administrators only.
     pub(super) async fn show_mirrors(&self, caller: &Caller) -> Result<Response<Payload>, Failure> {
         let all = matches!(caller.identity, Identity::Administrator(_));
         let me = self.neighbours.me;
         let mut nodes = self.neighbours.nodes();
         nodes.sort_by_cached_key(|node| {
             let far = node.region != self.neighbours.region;
-            let away = self.neighbours.links.round_trip(node.id).unwrap_or(std::time::Duration::MAX);
+            let away =
+                self.neighbours.links.round_trip(node.id).unwrap_or(std::time::Duration::MAX);
             (node.id != me, far, away, node.name.clone())
         });
         let listed: Vec<Value> = nodes
@@ -45,7 +47,8 @@ impl Atoll {
             .into_iter()
             .filter_map(|(registry, name)| {
                 let project = projects.iter().find(|project| project.name == name)?;
-                let upstream = upstreams.iter().find(|upstream| Some(upstream.id) == project.upstream);
+                let upstream =
+                    upstreams.iter().find(|upstream| Some(upstream.id) == project.upstream);
                 // an alias may name what is reached otherwise than its upstream
                 let plain = upstream
                     .and_then(|upstream| endpoint(&upstream.kind, &upstream.url).ok())

@@ -1,5 +1,5 @@
-//! Atoll's own API: the state of the mesh, its feature level, mirrors, preheats, nodes. For administrators, except for what
-//! the clients of mirrors need.
+//! Atoll's own API: the state of the mesh, its feature level, mirrors, preheats, nodes. For
+//! administrators, except for what the clients of mirrors need.
 
 mod level;
 mod mirrors;
@@ -57,7 +57,11 @@ pub struct Atoll {
 
 impl Atoll {
     /// Answers a request under `/api/atoll/v1/`.
-    pub async fn answer(&self, route: Route, request: Request) -> Result<Response<Payload>, Failure> {
+    pub async fn answer(
+        &self,
+        route: Route,
+        request: Request,
+    ) -> Result<Response<Payload>, Failure> {
         self.door.check_origin(&request)?;
         if let (&Method::GET | &Method::HEAD, Route::Mirrors) = (&request.method, &route) {
             let caller = self.door.caller(&request).await?;
@@ -76,7 +80,9 @@ impl Atoll {
             (&Method::GET | &Method::HEAD, Route::Preheat(id)) => self.show_preheat(id),
             (&Method::DELETE, Route::Preheat(id)) => self.stop_preheat(id),
             (&Method::DELETE, Route::Node(name)) => self.remove_node(&name).await,
-            (method, _) => Err(Failure::new(Code::Unsupported, format!("{method} is not supported here"))),
+            (method, _) => {
+                Err(Failure::new(Code::Unsupported, format!("{method} is not supported here")))
+            }
         }
     }
 }

@@ -11,11 +11,18 @@ use registry::writes::{Refusal, settle};
 impl Atoll {
     /// Takes the edge called `name` out: it may come back with another invitation, as another node.
     pub(super) async fn remove_node(&self, name: &str) -> Result<Response<Payload>, Failure> {
-        let missing = || Failure::new(Code::NameUnknown, format!("no node of this mesh is called {name}"));
-        let node = self.neighbours.nodes().into_iter().find(|node| node.name.as_str() == name).ok_or_else(missing)?;
+        let missing =
+            || Failure::new(Code::NameUnknown, format!("no node of this mesh is called {name}"));
+        let node = self
+            .neighbours
+            .nodes()
+            .into_iter()
+            .find(|node| node.name.as_str() == name)
+            .ok_or_else(missing)?;
         self.writes.ready().await?;
         let command = Command::RemoveNode { id: node.id };
-        let proposed = self.records.propose(OperationId(rand::random()), command, self.terms.commit).await;
+        let proposed =
+            self.records.propose(OperationId(rand::random()), command, self.terms.commit).await;
         let proposed = proposed.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))?;
         match settle(proposed.outcome) {
             Ok(_) => {

@@ -23,13 +23,18 @@ struct PreheatBody {
 }
 
 impl Atoll {
-    pub(super) async fn create_preheat(&self, mut request: Request) -> Result<Response<Payload>, Failure> {
+    pub(super) async fn create_preheat(
+        &self,
+        mut request: Request,
+    ) -> Result<Response<Payload>, Failure> {
         let bytes = request.body.whole(BODY).await?;
-        let PreheatBody { images, regions, platforms } =
-            serde_json::from_slice(&bytes).map_err(|e| Failure::new(Code::BadRequest, format!("the body: {e}")))?;
+        let PreheatBody { images, regions, platforms } = serde_json::from_slice(&bytes)
+            .map_err(|e| Failure::new(Code::BadRequest, format!("the body: {e}")))?;
         let id = self.preheats.take(&images, &regions, platforms)?;
         let mut response = json_answer(StatusCode::ACCEPTED, &json!({"id": written(id)}));
-        if let Ok(location) = HeaderValue::from_str(&format!("/api/atoll/v1/preheats/{}", written(id))) {
+        if let Ok(location) =
+            HeaderValue::from_str(&format!("/api/atoll/v1/preheats/{}", written(id)))
+        {
             response.headers_mut().insert(header::LOCATION, location);
         }
         Ok(response)

@@ -1,4 +1,5 @@
-//! `/api/atoll/v1/status`: the mesh as this node sees it. What `atoll status` and the live view show.
+//! `/api/atoll/v1/status`: the mesh as this node sees it. What `atoll status` and the live view
+//! show.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,10 +24,12 @@ impl Atoll {
         let ledger = self.records.ledger().map(|ledger| ledger.status());
         let leader = ledger.as_ref().and_then(|ledger| ledger.leader);
         let nodes = self.neighbours.nodes();
-        let name =
-            |id: NodeId| nodes.iter().find(|n| n.id == id).map_or_else(|| id.to_string(), |n| n.name.to_string());
+        let name = |id: NodeId| {
+            nodes.iter().find(|n| n.id == id).map_or_else(|| id.to_string(), |n| n.name.to_string())
+        };
         let projects = self.records.view()?.projects()?;
-        let blobs = projects.iter().map(|project| self.blobs_of(project)).collect::<Result<Vec<_>, _>>()?;
+        let blobs =
+            projects.iter().map(|project| self.blobs_of(project)).collect::<Result<Vec<_>, _>>()?;
         let wanted: BTreeSet<Digest> = blobs.iter().flatten().copied().collect();
         let held = if with_copies { Some(self.who_holds(&wanted).await?) } else { None };
         let shown_projects: Vec<Value> = projects
@@ -55,7 +58,8 @@ impl Atoll {
             .list()
             .iter()
             .map(|(node, caught)| {
-                let lies: BTreeMap<&str, u64> = caught.lies.iter().map(|(lie, count)| (lie.name(), *count)).collect();
+                let lies: BTreeMap<&str, u64> =
+                    caught.lies.iter().map(|(lie, count)| (lie.name(), *count)).collect();
                 json!({
                     "node": name(*node),
                     "lies": lies,
@@ -149,13 +153,24 @@ impl Atoll {
         Ok(links.iter().filter_map(|(k, _)| key::digest_of(k)).collect())
     }
 
-    /// What each node holds of `wanted`. One question for all projects: a node that is silent costs its deadline once.
-    async fn who_holds(&self, wanted: &BTreeSet<Digest>) -> Result<BTreeMap<NodeId, BTreeMap<Digest, Held>>, Failure> {
+    /// What each node holds of `wanted`. One question for all projects: a node that is silent costs
+    /// its deadline once.
+    async fn who_holds(
+        &self,
+        wanted: &BTreeSet<Digest>,
+    ) -> Result<BTreeMap<NodeId, BTreeMap<Digest, Held>>, Failure> {
         let digests: Vec<Digest> = wanted.iter().copied().collect();
-        let mut stocks = if digests.is_empty() { BTreeMap::new() } else { self.neighbours.have(&digests, None).await };
-        let mine: Result<Vec<Stock>, _> = digests.iter().map(|digest| self.store.stock(digest, None)).collect();
+        let mut stocks = if digests.is_empty() {
+            BTreeMap::new()
+        } else {
+            self.neighbours.have(&digests, None).await
+        };
+        let mine: Result<Vec<Stock>, _> =
+            digests.iter().map(|digest| self.store.stock(digest, None)).collect();
         stocks.insert(self.neighbours.me, mine?);
-        let held = |stock: Vec<Stock>| digests.iter().zip(stock).filter_map(|(d, s)| Some((*d, s.held?))).collect();
+        let held = |stock: Vec<Stock>| {
+            digests.iter().zip(stock).filter_map(|(d, s)| Some((*d, s.held?))).collect()
+        };
         Ok(stocks.into_iter().map(|(node, stock)| (node, held(stock))).collect())
     }
 

@@ -35,20 +35,28 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Asks `url`, with the password in `password_file` if there is one, trusting the public authorities and the CA in `authority` for https.
-    pub(super) fn new(url: &str, user: Option<(&str, &Path)>, authority: Option<&Path>) -> io::Result<Self> {
+    /// Asks `url`, with the password in `password_file` if there is one, trusting the public
+    /// authorities and the CA in `authority` for https.
+    pub(super) fn new(
+        url: &str,
+        user: Option<(&str, &Path)>,
+        authority: Option<&Path>,
+    ) -> io::Result<Self> {
         let url: Uri = url.parse().map_err(|e| io::Error::other(format!("--url {url}: {e}")))?;
         let credentials = match user {
             Some((name, file)) => {
-                let password = std::fs::read_to_string(file)
-                    .map_err(|e| io::Error::other(format!("--password-file {}: {e}", file.display())))?;
+                let password = std::fs::read_to_string(file).map_err(|e| {
+                    io::Error::other(format!("--password-file {}: {e}", file.display()))
+                })?;
                 let encoded = BASE64_STANDARD.encode(format!("{name}:{}", password.trim()));
                 Some(format!("Basic {encoded}").into())
             }
             None => None,
         };
-        let unread = |path: &Path, e: io::Error| io::Error::other(format!("--ca {}: {e}", path.display()));
-        let authority = authority.map(|path| std::fs::read(path).map_err(|e| unread(path, e))).transpose()?;
+        let unread =
+            |path: &Path, e: io::Error| io::Error::other(format!("--ca {}: {e}", path.display()));
+        let authority =
+            authority.map(|path| std::fs::read(path).map_err(|e| unread(path, e))).transpose()?;
         Ok(Client { url, credentials, authority })
     }
 
@@ -61,7 +69,8 @@ impl Client {
     pub(super) async fn get(&self, path: &str) -> io::Result<Value> {
         let (status, body) = self.request(path).await?;
         if status != StatusCode::OK {
-            let message = format!("{}{path} answered {status}: {}", self.url, String::from_utf8_lossy(&body));
+            let message =
+                format!("{}{path} answered {status}: {}", self.url, String::from_utf8_lossy(&body));
             return Err(io::Error::other(message));
         }
         serde_json::from_slice(&body).map_err(io::Error::other)
@@ -81,23 +90,27 @@ impl Client {
             let host = self.url.host().ok_or_else(|| io::Error::other("--url has no host"))?;
             let port = self.url.port_u16().unwrap_or(if https { 443 } else { 80 });
             let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", self.url));
-            let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await.map_err(named)?;
+            let stream =
+                TcpStream::connect((host.trim_matches(['[', ']']), port)).await.map_err(named)?;
             if https {
                 let connector = self.connector()?;
-                let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(io::Error::other)?;
+                let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
+                    .map_err(io::Error::other)?;
                 self.exchange(connector.connect(name, stream).await?, call).await
             } else {
                 self.exchange(stream, call).await
             }
         };
-        tokio::time::timeout(PATIENCE, exchange)
-            .await
-            .unwrap_or_else(|_| Err(io::Error::other(format!("{} did not answer in time", self.url))))
+        tokio::time::timeout(PATIENCE, exchange).await.unwrap_or_else(|_| {
+            Err(io::Error::other(format!("{} did not answer in time", self.url)))
+        })
     }
 
     fn connector(&self) -> io::Result<tokio_rustls::TlsConnector> {
         let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        for certificate in CertificateDer::pem_slice_iter(self.authority.as_deref().unwrap_or_default()) {
+        for certificate in
+            CertificateDer::pem_slice_iter(self.authority.as_deref().unwrap_or_default())
+        {
             roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -113,8 +126,9 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(io::Error::other)?;
         let own_host = self.url.authority().map_or("", |a| a.as_str());
         let mut request = Request::builder()
             .method(call.method)
@@ -168,7 +182,14 @@ pub(super) struct Call<'a> {
 impl<'a> Call<'a> {
     /// A GET without anything.
     pub(super) fn get(path: &'a str) -> Self {
-        Call { method: Method::GET, path, host: None, authorization: None, accept: &[], body: Bytes::new() }
+        Call {
+            method: Method::GET,
+            path,
+            host: None,
+            authorization: None,
+            accept: &[],
+            body: Bytes::new(),
+        }
     }
 }
 
@@ -197,7 +218,8 @@ impl ApiAnswer {
                     Some(connection) => tokio::select! {
                         biased;
                         frame = self.body.frame() => Some(frame),
-                        // it has read all that there is: the rest of the body is in memory, or will never come
+                        // it has read all that there is: the rest of the body is in memory, or will
+                        // never come
                         _ = connection => None,
                     },
                 }
@@ -206,7 +228,9 @@ impl ApiAnswer {
                 Err(_) => return Err(io::Error::other("the body stood still for too long")),
                 Ok(None) => self.connection = None,
                 Ok(Some(None)) => return Ok(None),
-                Ok(Some(Some(Err(error)))) => return Err(io::Error::other(format!("the body broke off: {error}"))),
+                Ok(Some(Some(Err(error)))) => {
+                    return Err(io::Error::other(format!("the body broke off: {error}")));
+                }
                 Ok(Some(Some(Ok(frame)))) => {
                     if let Ok(data) = frame.into_data() {
                         return Ok(Some(data));
@@ -221,7 +245,9 @@ impl ApiAnswer {
         let mut bytes = BytesMut::new();
         while let Some(piece) = self.next().await? {
             if bytes.len() + piece.len() > WHOLE {
-                return Err(io::Error::other("the answer is longer than anything that is asked for here"));
+                return Err(io::Error::other(
+                    "the answer is longer than anything that is asked for here",
+                ));
             }
             bytes.extend_from_slice(&piece);
         }

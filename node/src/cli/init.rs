@@ -37,7 +37,13 @@ pub(super) fn run(config: &Path) -> io::Result<()> {
     let password = new_password();
     private::from_now_on();
     private::folder(&settings.data_dir)?;
-    let birth = new_birth(&authority, &password, vec![record.clone()], vec![record], settings.projects.durability)?;
+    let birth = new_birth(
+        &authority,
+        &password,
+        vec![record.clone()],
+        vec![record],
+        settings.projects.durability,
+    )?;
     birth.save(&settings.data_dir)?;
     let password_file = settings.data_dir.join("admin-password");
     write_private(&password_file, password.expose().as_bytes()).map_err(io::Error::other)?;
@@ -54,8 +60,10 @@ pub(super) fn run(config: &Path) -> io::Result<()> {
 /// A node's identity is made once: overwriting it would orphan its blobs and its vote.
 pub(super) fn refuse_existing(folder: &Path) -> io::Result<()> {
     if folder.join("node-id").exists() {
-        let message =
-            format!("{} already holds a node's identity; give another data_dir, or remove it", folder.display());
+        let message = format!(
+            "{} already holds a node's identity; give another data_dir, or remove it",
+            folder.display()
+        );
         return Err(io::Error::other(message));
     }
     Ok(())
@@ -64,14 +72,19 @@ pub(super) fn refuse_existing(folder: &Path) -> io::Result<()> {
 /// A signed identity for `node`, which has this role.
 pub(super) fn issue(authority: &Authority, node: NodeId, role: Role) -> io::Result<Identity> {
     let candidate = Candidate::generate(node).map_err(io::Error::other)?;
-    let certificate = authority.sign(node, role, &candidate.request, clock::timestamp()).map_err(io::Error::other)?;
+    let certificate = authority
+        .sign(node, role, &candidate.request, clock::timestamp())
+        .map_err(io::Error::other)?;
     Ok(Identity { node, certificate, key: candidate.key, authority: authority.clone() })
 }
 
 /// 24 letters and digits that cannot be mistaken for each other: 136 bits.
 pub(super) fn new_password() -> Secret {
     const LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789";
-    (0..24).map(|_| char::from(LETTERS[rand::random_range(0..LETTERS.len())])).collect::<String>().into()
+    (0..24)
+        .map(|_| char::from(LETTERS[rand::random_range(0..LETTERS.len())]))
+        .collect::<String>()
+        .into()
 }
 
 /// What the new mesh begins with.

@@ -12,7 +12,8 @@ use super::status::table;
 /// Arguments of `level`.
 #[derive(clap::Args)]
 pub(super) struct LevelCommand {
-    /// Raise it to what every replica's build supports. Older builds cannot be started in this mesh afterwards.
+    /// Raise it to what every replica's build supports. Older builds cannot be started in this mesh
+    /// afterwards.
     #[arg(long)]
     raise: bool,
     #[command(flatten)]

@@ -1,4 +1,5 @@
-//! The live view of `atoll up`: what happens in the mesh, a line an event, so that a person can follow it and a script can read it.
+//! The live view of `atoll up`: what happens in the mesh, a line an event, so that a person can
+//! follow it and a script can read it.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
@@ -15,7 +16,8 @@ use super::client::Client;
 use super::init::ADMINISTRATOR;
 use super::world::{LocalMesh, LocalNode};
 
-/// The signals that somebody sends to end a process (HUP, INT, KILL, TERM); of others it dies by itself.
+/// The signals that somebody sends to end a process (HUP, INT, KILL, TERM); of others it dies by
+/// itself.
 const SENT: [i32; 4] = [1, 2, 9, 15];
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
@@ -36,7 +38,11 @@ pub(super) fn follow(world: &mut LocalMesh) -> io::Result<()> {
             let keys = io::stdin().is_terminal();
             println!(
                 "What happens (Ctrl-C drains and stops{}):",
-                if keys { "; type a node's number and Enter to kill it, or to start it when it is down" } else { "" }
+                if keys {
+                    "; type a node's number and Enter to kill it, or to start it when it is down"
+                } else {
+                    ""
+                }
             );
             watch(world, keys).await
         };
@@ -73,13 +79,18 @@ async fn wait_until_ready(world: &mut LocalMesh) -> io::Result<()> {
             let log = std::fs::read_to_string(node.folder.join("atoll.log")).unwrap_or_default();
             let last: Vec<&str> = log.lines().rev().take(5).collect();
             let last: Vec<&str> = last.into_iter().rev().collect();
-            return Err(io::Error::other(format!("{} ended at its start ({how}):\n{}", node.name, last.join("\n"))));
+            return Err(io::Error::other(format!(
+                "{} ended at its start ({how}):\n{}",
+                node.name,
+                last.join("\n")
+            )));
         }
         let mut ready = 0;
         let running = world.nodes.iter().filter(|node| node.child.is_some());
         for node in running.clone() {
             let client = Client::new(&node.url, None, None)?;
-            ready += usize::from(client.request("/readyz").await.is_ok_and(|(status, _)| status == 200));
+            ready +=
+                usize::from(client.request("/readyz").await.is_ok_and(|(status, _)| status == 200));
         }
         let running = running.count();
         if running == 0 {
@@ -129,7 +140,8 @@ async fn status(world: &LocalMesh, i: usize) -> Option<Value> {
 }
 
 fn obey(world: &mut LocalMesh, line: &str) {
-    let Some(i) = line.trim().parse::<usize>().ok().filter(|n| (1..=world.nodes.len()).contains(n)) else {
+    let Some(i) = line.trim().parse::<usize>().ok().filter(|n| (1..=world.nodes.len()).contains(n))
+    else {
         say(&format!("type a number from 1 to {}", world.nodes.len()));
         return;
     };
@@ -191,7 +203,11 @@ impl Shown {
         for node in list("nodes") {
             let (name, state) = (text(&node["name"]), text(&node["state"]));
             if name != seer {
-                self.fact(format!("seen/{seer}/{name}"), state.clone(), format!("{seer} sees {name} {state}"));
+                self.fact(
+                    format!("seen/{seer}/{name}"),
+                    state.clone(),
+                    format!("{seer} sees {name} {state}"),
+                );
             }
         }
         for transfer in list("transfers") {
@@ -205,7 +221,9 @@ impl Shown {
             return;
         }
         let peer = transfer["peer"].as_str().unwrap_or("-").to_owned();
-        let what = transfer["digest"].as_str().map_or("an upload".to_owned(), |d| d[..19.min(d.len())].to_owned());
+        let what = transfer["digest"]
+            .as_str()
+            .map_or("an upload".to_owned(), |d| d[..19.min(d.len())].to_owned());
         let key = (seer.to_owned(), peer.clone(), what.clone());
         if self.transfers.get(&key).is_some_and(|at| at.elapsed() < PROGRESS) {
             return;
@@ -214,6 +232,9 @@ impl Shown {
         self.transfers.insert(key, Instant::now());
         let mb = |v: &Value| v.as_u64().map(|b| format!("{:.1}", b as f64 / 1e6));
         let of = mb(&transfer["total"]).map_or(String::new(), |t| format!(" of {t}"));
-        say(&format!("{peer} -> {seer}: {what}, {}{of} MB", mb(&transfer["bytes"]).unwrap_or_default()));
+        say(&format!(
+            "{peer} -> {seer}: {what}, {}{of} MB",
+            mb(&transfer["bytes"]).unwrap_or_default()
+        ));
     }
 }

@@ -81,5 +81,6 @@ fn small_runtime() -> io::Result<tokio::runtime::Runtime> {
 }
 
 fn load(config: &std::path::Path) -> io::Result<config::Settings> {
-    config::load(config).map_err(|mistakes| io::Error::other(format!("the settings cannot be used:\n{mistakes}")))
+    config::load(config)
+        .map_err(|mistakes| io::Error::other(format!("the settings cannot be used:\n{mistakes}")))
 }

@@ -12,7 +12,8 @@ use super::client::Client;
 /// A node, and the administrator's credentials.
 #[derive(clap::Args)]
 pub(super) struct Node {
-    /// A node's address, http://HOST:PORT. Without it: the first node that answers of the mesh that `atoll up` started in --data.
+    /// A node's address, http://HOST:PORT. Without it: the first node that answers of the mesh that
+    /// `atoll up` started in --data.
     #[arg(long)]
     url: Option<String>,
     /// The administrator's name.
@@ -36,7 +37,9 @@ impl Node {
             (Some(url), Some(file)) => (url.clone(), file.clone()),
             (url, file) => {
                 let (first, kept) = from_up(&self.data).map_err(|error| match (url, file) {
-                    (Some(_), None) => io::Error::other(format!("--password-file is missing, and {error}")),
+                    (Some(_), None) => {
+                        io::Error::other(format!("--password-file is missing, and {error}"))
+                    }
                     (None, Some(_)) => io::Error::other(format!("--url is missing, and {error}")),
                     _ => error,
                 })?;
@@ -47,7 +50,8 @@ impl Node {
     }
 }
 
-/// The first node that answers of the mesh that `atoll up` started in `data`, and the file with the administrator's password.
+/// The first node that answers of the mesh that `atoll up` started in `data`, and the file with the
+/// administrator's password.
 pub(super) fn from_up(data: &Path) -> io::Result<(String, PathBuf)> {
     let path = data.join("mesh.json");
     let missing = |e: &dyn std::fmt::Display| {
@@ -67,10 +71,14 @@ pub(super) fn from_up(data: &Path) -> io::Result<(String, PathBuf)> {
     }
 }
 
-/// Whether somebody takes connections there: who has just lost a node wants to hear of it from another.
+/// Whether somebody takes connections there: who has just lost a node wants to hear of it from
+/// another.
 fn answers(url: &str) -> bool {
-    let address = url.strip_prefix("http://").and_then(|rest| rest.trim_end_matches('/').parse().ok());
-    address.is_some_and(|address| TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_ok())
+    let address =
+        url.strip_prefix("http://").and_then(|rest| rest.trim_end_matches('/').parse().ok());
+    address.is_some_and(|address| {
+        TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_ok()
+    })
 }
 
 #[cfg(test)]
@@ -85,7 +93,8 @@ mod tests {
     fn whoever_answers_is_asked() {
         let folder = tempfile::tempdir().unwrap();
         let [gone, there] = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [dead, alive] = [&gone, &there].map(|listener| format!("http://{}", listener.local_addr().unwrap()));
+        let [dead, alive] =
+            [&gone, &there].map(|listener| format!("http://{}", listener.local_addr().unwrap()));
         drop(gone);
         let mesh = json!({"nodes": [{"url": dead}, {"url": alive}], "admin": {"password_file": "/secret"}});
         std::fs::write(folder.path().join("mesh.json"), mesh.to_string()).unwrap();

@@ -1,4 +1,5 @@
-//! `atoll preheat`: brings images into regions before anyone there asks, and follows how far that is.
+//! `atoll preheat`: brings images into regions before anyone there asks, and follows how far that
+//! is.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,16 +20,24 @@ const FAILURES: usize = 20;
 /// Arguments of `preheat`.
 #[derive(clap::Args)]
 pub(super) struct Preheat {
-    /// Images: of a project (hub/library/nginx:1) or of a registry that the mesh mirrors (docker.io/library/nginx:1).
+    /// Images: of a project (hub/library/nginx:1) or of a registry that the mesh mirrors
+    /// (docker.io/library/nginx:1).
     #[arg(required_unless_present = "stop", value_name = "IMAGE")]
     images: Vec<String>,
     /// The regions that are to hold them, with commas between them.
-    #[arg(long, required_unless_present = "stop", value_delimiter = ',', value_name = "REGION,...")]
+    #[arg(
+        long,
+        required_unless_present = "stop",
+        value_delimiter = ',',
+        value_name = "REGION,..."
+    )]
     regions: Vec<String>,
-    /// Only these platforms of images for several, e.g. linux/amd64, with commas between them. Without it: all.
+    /// Only these platforms of images for several, e.g. linux/amd64, with commas between them.
+    /// Without it: all.
     #[arg(long, value_delimiter = ',', value_name = "OS/ARCH,...")]
     platform: Vec<String>,
-    /// Stops the preheat with this number instead, at the node that took it: what is on its way arrives, nothing more begins.
+    /// Stops the preheat with this number instead, at the node that took it: what is on its way
+    /// arrives, nothing more begins.
     #[arg(long, value_name = "ID", conflicts_with_all = ["images", "regions", "platform"])]
     stop: Option<String>,
     /// The preheat belongs to the node that is asked.
@@ -68,8 +77,11 @@ fn refused(status: StatusCode, told: &Value) -> io::Error {
 
 async fn follow(client: &Client, preheat: &Preheat) -> io::Result<()> {
     let order = json!({"images": preheat.images, "regions": preheat.regions, "platforms": preheat.platform});
-    let call =
-        Call { method: Method::POST, body: Bytes::from(order.to_string()), ..Call::get("/api/atoll/v1/preheats") };
+    let call = Call {
+        method: Method::POST,
+        body: Bytes::from(order.to_string()),
+        ..Call::get("/api/atoll/v1/preheats")
+    };
     let answer = client.send(call).await?;
     let (status, place) = (answer.status, answer.header("location").map(str::to_owned));
     let body = answer.whole().await?;
@@ -98,7 +110,9 @@ async fn follow(client: &Client, preheat: &Preheat) -> io::Result<()> {
         }
         match told["state"].as_str() {
             Some("done") => return Ok(()),
-            Some("stopped") => return Err(io::Error::other("it was stopped before all of it was there")),
+            Some("stopped") => {
+                return Err(io::Error::other("it was stopped before all of it was there"));
+            }
             Some("failed") => return Err(io::Error::other(errors(&told).join("\n"))),
             _ => tokio::time::sleep(LOOK).await,
         }
@@ -139,9 +153,14 @@ fn errors(told: &Value) -> Vec<String> {
     let mut errors = Vec::new();
     for image in list(told, "images") {
         for region in list(image, "regions") {
-            let about =
-                format!("{} in {}", image["image"].as_str().unwrap_or("-"), region["region"].as_str().unwrap_or("-"));
-            errors.extend(list(region, "errors").map(|e| format!("{about}: {}", e.as_str().unwrap_or("-"))));
+            let about = format!(
+                "{} in {}",
+                image["image"].as_str().unwrap_or("-"),
+                region["region"].as_str().unwrap_or("-")
+            );
+            errors.extend(
+                list(region, "errors").map(|e| format!("{about}: {}", e.as_str().unwrap_or("-"))),
+            );
         }
     }
     errors

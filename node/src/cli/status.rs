@@ -29,10 +29,13 @@ enum Output {
 /// Asks and prints.
 pub(super) fn run(status: &Status) -> io::Result<()> {
     let client = status.node.client()?;
-    let path = if status.no_copies { "/api/atoll/v1/status?copies=false" } else { "/api/atoll/v1/status" };
+    let path =
+        if status.no_copies { "/api/atoll/v1/status?copies=false" } else { "/api/atoll/v1/status" };
     let answer = super::small_runtime()?.block_on(client.get(path))?;
     match status.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&answer).map_err(io::Error::other)?),
+        Output::Json => {
+            println!("{}", serde_json::to_string_pretty(&answer).map_err(io::Error::other)?)
+        }
         Output::Table => print!("{}", tables(&answer)),
     }
     Ok(())
@@ -52,9 +55,15 @@ fn tables(status: &Value) -> String {
     let edge = &status["edge"];
     let standing = match edge["heard_seconds_ago"].as_u64() {
         _ if edge.is_null() => String::new(),
-        Some(ago) => format!("an edge; a replica answered {ago} s ago; {} records kept\n", text(&edge["kept_records"])),
+        Some(ago) => format!(
+            "an edge; a replica answered {ago} s ago; {} records kept\n",
+            text(&edge["kept_records"])
+        ),
         None => {
-            format!("an edge; no replica has answered since its start; {} records kept\n", text(&edge["kept_records"]))
+            format!(
+                "an edge; no replica has answered since its start; {} records kept\n",
+                text(&edge["kept_records"])
+            )
         }
     };
     let cache = format!(
@@ -71,7 +80,13 @@ fn tables(status: &Value) -> String {
         text(&status["lease"]["state"]),
         text(&status["ledger"]["applied"]),
         text(&status["ledger"]["released"]),
-        status["ledger"]["voters"].as_array().unwrap_or(&empty).iter().map(text).collect::<Vec<_>>().join(", "),
+        status["ledger"]["voters"]
+            .as_array()
+            .unwrap_or(&empty)
+            .iter()
+            .map(text)
+            .collect::<Vec<_>>()
+            .join(", "),
     );
     let nodes = rows("nodes")
         .iter()
@@ -90,12 +105,16 @@ fn tables(status: &Value) -> String {
                     .collect::<Vec<_>>()
                     .join(", ")
             });
-            let mut row = ["name", "primary", "home", "epoch", "durability"].map(|k| text(&p[k])).to_vec();
+            let mut row =
+                ["name", "primary", "home", "epoch", "durability"].map(|k| text(&p[k])).to_vec();
             row.push(copies.unwrap_or_else(|| format!("of {total}")));
             row
         })
         .collect();
-    out.push_str(&table(&["PROJECT", "PRIMARY", "HOME", "EPOCH", "DURABILITY", "BLOBS HELD"], projects));
+    out.push_str(&table(
+        &["PROJECT", "PRIMARY", "HOME", "EPOCH", "DURABILITY", "BLOBS HELD"],
+        projects,
+    ));
     let upstreams: Vec<_> = rows("upstreams").iter().map(upstream).collect();
     if !upstreams.is_empty() {
         out.push('\n');
@@ -108,7 +127,10 @@ fn tables(status: &Value) -> String {
     }
     for liar in rows("liars") {
         let lies = liar["lies"].as_object().map(|lies| {
-            lies.iter().map(|(what, count)| format!("{what} {}", text(count))).collect::<Vec<_>>().join(", ")
+            lies.iter()
+                .map(|(what, count)| format!("{what} {}", text(count)))
+                .collect::<Vec<_>>()
+                .join(", ")
         });
         out.push_str(&format!(
             "\n{} was caught sending wrong bytes ({}), last {} s ago; it is asked last for another {} s. Look at its disk.\n",
@@ -151,7 +173,8 @@ pub(super) fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
         }
     }
     let line = |cells: Vec<&str>| {
-        let padded: Vec<String> = cells.iter().zip(&widths).map(|(c, w)| format!("{c:w$}")).collect();
+        let padded: Vec<String> =
+            cells.iter().zip(&widths).map(|(c, w)| format!("{c:w$}")).collect();
         format!("{}\n", padded.join("  ").trim_end())
     };
     let mut out = line(head.to_vec());
@@ -195,7 +218,8 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        let out = table(&["A", "B"], vec![vec!["long".into(), "x".into()], vec!["y".into(), "z".into()]]);
+        let out =
+            table(&["A", "B"], vec![vec!["long".into(), "x".into()], vec!["y".into(), "z".into()]]);
         assert_eq!(out, "A     B\nlong  x\ny     z\n");
     }
 }

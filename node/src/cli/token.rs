@@ -1,5 +1,5 @@
-//! `atoll invite` and `atoll join`: a token carries where members listen, the fingerprint of their CA, and a secret that works once (or, for edges, so many
-//! times) and expires.
+//! `atoll invite` and `atoll join`: a token carries where members listen, the fingerprint of their
+//! CA, and a secret that works once (or, for edges, so many times) and expires.
 
 use std::io;
 use std::net::SocketAddr;
@@ -42,7 +42,8 @@ pub(super) struct Invite {
     /// Minutes until the token expires.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=10_080))]
     minutes: u64,
-    /// What the token lets in: a replica, which is trusted with everything, or an edge, which only caches.
+    /// What the token lets in: a replica, which is trusted with everything, or an edge, which only
+    /// caches.
     #[arg(long, value_enum, default_value_t = Invited::Replica)]
     role: Invited,
     /// How many edges the token lets in, as for a DaemonSet. A replica needs a token of its own.
@@ -98,18 +99,22 @@ impl Token {
             let bytes = BASE64_URL_SAFE_NO_PAD.decode(encoded).ok()?;
             Some((postcard::from_bytes(&bytes).ok()?, named))
         };
-        found
-            .and_then(read)
-            .ok_or_else(|| io::Error::other("this is not a token; copy the whole line that `atoll invite` printed"))
+        found.and_then(read).ok_or_else(|| {
+            io::Error::other("this is not a token; copy the whole line that `atoll invite` printed")
+        })
     }
 }
 
-/// Issues an invitation through the running node, with the node's own identity: whoever may read its keys may invite.
+/// Issues an invitation through the running node, with the node's own identity: whoever may read
+/// its keys may invite.
 pub(super) fn invite(invite: &Invite) -> io::Result<()> {
     let settings = super::load(&invite.config)?;
-    let identity = Identity::load(&identity_folder(&settings.data_dir)).map_err(io::Error::other)?;
+    let identity =
+        Identity::load(&identity_folder(&settings.data_dir)).map_err(io::Error::other)?;
     if settings.role == Role::Edge {
-        return Err(io::Error::other("an edge lets nobody in; run `atoll invite` beside a replica"));
+        return Err(io::Error::other(
+            "an edge lets nobody in; run `atoll invite` beside a replica",
+        ));
     }
     if invite.nodes > 1 && matches!(invite.role, Invited::Replica) {
         return Err(io::Error::other(
@@ -128,14 +133,17 @@ pub(super) fn invite(invite: &Invite) -> io::Result<()> {
         nodes: invite.nodes,
     };
     let level = super::small_runtime()?.block_on(async {
-        let any: SocketAddr = if own.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
-        let links = Links::open(&identity, any, CongestionControl::default()).map_err(io::Error::other)?;
+        let any: SocketAddr =
+            if own.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+        let links =
+            Links::open(&identity, any, CongestionControl::default()).map_err(io::Error::other)?;
         for (node, address) in &members {
             links.know(*node, *address);
         }
         propose(&links, identity.node, command).await?;
         let build = links.ask(identity.node, questions::Build {}, PATIENCE).await;
-        let silent = |e| io::Error::other(format!("this node does not say which build it runs: {e}"));
+        let silent =
+            |e| io::Error::other(format!("this node does not say which build it runs: {e}"));
         build.map(|build| build.level).map_err(silent)
     })?;
     let mut addresses: Vec<SocketAddr> = members.into_iter().map(|(_, a)| a).rev().collect();
@@ -146,14 +154,19 @@ pub(super) fn invite(invite: &Invite) -> io::Result<()> {
         secret: secret.to_vec().into(),
     };
     println!("{}", token.write(level)?);
-    let many = if invite.nodes == 1 { "one node in, once,".to_owned() } else { format!("{} edges in", invite.nodes) };
+    let many = if invite.nodes == 1 {
+        "one node in, once,".to_owned()
+    } else {
+        format!("{} edges in", invite.nodes)
+    };
     eprintln!("It lets {many} until {expires}:  atoll join TOKEN --config node.yaml");
     Ok(())
 }
 
 /// Proposes to the node itself, and follows it to the leader.
 async fn propose(links: &Links, node: NodeId, command: Command) -> io::Result<()> {
-    let envelope = Envelope { operation: OperationId(rand::random()), at: clock::timestamp(), command };
+    let envelope =
+        Envelope { operation: OperationId(rand::random()), at: clock::timestamp(), command };
     let end = clock::now() + PATIENCE;
     let mut ask = node;
     loop {
@@ -161,7 +174,10 @@ async fn propose(links: &Links, node: NodeId, command: Command) -> io::Result<()
         let reason = match links.ask(ask, question, Duration::from_secs(4)).await {
             Ok(Ok(proposed)) if proposed.outcome == Outcome::Done => return Ok(()),
             Ok(Ok(proposed)) => {
-                return Err(io::Error::other(format!("the ledger answered {:?}", proposed.outcome)));
+                return Err(io::Error::other(format!(
+                    "the ledger answered {:?}",
+                    proposed.outcome
+                )));
             }
             Ok(Err(NoLedger::NotLeader(Some(leader)))) if leader != ask => {
                 ask = leader;
@@ -171,8 +187,9 @@ async fn propose(links: &Links, node: NodeId, command: Command) -> io::Result<()
             Err(error) => error.to_string(),
         };
         if clock::now() >= end {
-            let message =
-                format!("no invitation could be issued: {reason}; is `atoll serve` running with these settings?");
+            let message = format!(
+                "no invitation could be issued: {reason}; is `atoll serve` running with these settings?"
+            );
             return Err(io::Error::other(message));
         }
         ask = node;
@@ -190,8 +207,11 @@ pub(super) fn join(join: &Join) -> io::Result<()> {
     let node = new_node_id();
     let candidate = Candidate::generate(node).map_err(io::Error::other)?;
     let record = node_record(&settings, node).map_err(io::Error::other)?;
-    let request =
-        JoinRequest { secret: token.secret, certificate_request: candidate.request.clone(), node: record.clone() };
+    let request = JoinRequest {
+        secret: token.secret,
+        certificate_request: candidate.request.clone(),
+        node: record.clone(),
+    };
     let grant = super::small_runtime()?.block_on(async {
         let mut last = String::from("the token names no address");
         for address in &token.addresses {
@@ -207,11 +227,18 @@ pub(super) fn join(join: &Join) -> io::Result<()> {
     let replicas = grant.nodes.iter().filter(|n| n.id != node && n.role == Role::Replica);
     let members = replicas.map(|n| (n.id, n.address)).collect();
     keep_seeds(&settings.data_dir, members).map_err(io::Error::other)?;
-    let authority =
-        Authority { certificate: grant.authority, key: grant.authority_key.unwrap_or_default().into_exposed() };
+    let authority = Authority {
+        certificate: grant.authority,
+        key: grant.authority_key.unwrap_or_default().into_exposed(),
+    };
     let identity = Identity { node, certificate: grant.certificate, key: candidate.key, authority };
     identity.save(&folder).map_err(io::Error::other)?;
-    println!("Node {} in {} is a member of a mesh of {}.", record.name, record.region, grant.nodes.len());
+    println!(
+        "Node {} in {} is a member of a mesh of {}.",
+        record.name,
+        record.region,
+        grant.nodes.len()
+    );
     println!("Start it: atoll serve --config {}", join.config.display());
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! `atoll up`: a mesh of three regions on this machine, each node a process of its own with a loopback address of its own.
+//! `atoll up`: a mesh of three regions on this machine, each node a process of its own with a
+//! loopback address of its own.
 
 use std::fs::File;
 use std::io;
@@ -24,8 +25,9 @@ pub(super) fn run(up: Up) -> io::Result<()> {
     private::folder(&up.data)?;
     let data = up.data.canonicalize()?;
     let lock = File::create(data.join("lock"))?;
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| io::Error::other(format!("another `atoll up` is running on {}", data.display())))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(
+        |_| io::Error::other(format!("another `atoll up` is running on {}", data.display())),
+    )?;
     let mut world = match find_nodes(&data)? {
         Some(nodes) => LocalMesh::again(data, nodes, &up.shape)?,
         None => LocalMesh::create(data, &up.shape)?,

@@ -21,7 +21,8 @@ use crate::start::{identity_folder, node_record, public_url};
 /// The regions of the little world.
 const REGIONS: [&str; 3] = ["us-east-1", "us-west-2", "eu-central-1"];
 
-/// The file that keeps the password; written last, so that it also says that the mesh was made whole.
+/// The file that keeps the password; written last, so that it also says that the mesh was made
+/// whole.
 const PASSWORD: &str = "admin-password";
 
 /// Where the first node answers, if nothing else is said.
@@ -30,10 +31,12 @@ const PORT: u16 = 5000;
 /// How large a mesh is wanted, and on which port.
 #[derive(clap::Args)]
 pub(super) struct Shape {
-    /// The port of every node, each on an address of its own (127.0.0.1, .2, ...); 0: any free ports. [default: 5000, or what the data folder already has]
+    /// The port of every node, each on an address of its own (127.0.0.1, .2, ...); 0: any free
+    /// ports. [default: 5000, or what the data folder already has]
     #[arg(long)]
     port: Option<u16>,
-    /// How many nodes, spread over the three regions. [default: 3, or what the data folder already has]
+    /// How many nodes, spread over the three regions. [default: 3, or what the data folder already
+    /// has]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=60))]
     nodes: Option<u16>,
     /// How many edges beside them. [default: 0, or what the data folder already has]
@@ -60,7 +63,8 @@ pub(super) struct LocalMesh {
     password: Option<Secret>,
 }
 
-/// The nodes that an earlier start made: those whose folders hold settings and an identity. `mesh.json` is for scripts only and may go.
+/// The nodes that an earlier start made: those whose folders hold settings and an identity.
+/// `mesh.json` is for scripts only and may go.
 pub(super) fn find_nodes(data: &Path) -> io::Result<Option<Vec<LocalNode>>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(data)? {
@@ -79,8 +83,10 @@ pub(super) fn find_nodes(data: &Path) -> io::Result<Option<Vec<LocalNode>>> {
         return Ok(None);
     }
     if !data.join(PASSWORD).exists() {
-        let message =
-            format!("{} holds nodes but was never finished; remove it, or give another --data", data.display());
+        let message = format!(
+            "{} holds nodes but was never finished; remove it, or give another --data",
+            data.display()
+        );
         return Err(io::Error::other(message));
     }
     found.sort_by_key(|(address, _)| *address);
@@ -90,7 +96,8 @@ pub(super) fn find_nodes(data: &Path) -> io::Result<Option<Vec<LocalNode>>> {
 impl LocalMesh {
     pub(super) fn again(data: PathBuf, nodes: Vec<LocalNode>, wanted: &Shape) -> io::Result<Self> {
         let edges = nodes.iter().filter(|n| n.role == Role::Edge).count();
-        let other = |wanted: Option<u16>, there: usize| wanted.is_some_and(|n| usize::from(n) != there);
+        let other =
+            |wanted: Option<u16>, there: usize| wanted.is_some_and(|n| usize::from(n) != there);
         if other(wanted.nodes, nodes.len() - edges) || other(wanted.edges, edges) {
             let message = format!(
                 "{} holds a mesh of {} replicas and {edges} edges; leave --nodes and --edges out, give another --data, or let more nodes in with `atoll invite`",
@@ -99,8 +106,11 @@ impl LocalMesh {
             );
             return Err(io::Error::other(message));
         }
-        let port = |node: &LocalNode| node.url.rsplit(':').next().and_then(|p| p.parse::<u16>().ok());
-        if let Some(wanted) = wanted.port.filter(|p| *p != 0 && nodes.iter().any(|n| port(n) != Some(*p))) {
+        let port =
+            |node: &LocalNode| node.url.rsplit(':').next().and_then(|p| p.parse::<u16>().ok());
+        if let Some(wanted) =
+            wanted.port.filter(|p| *p != 0 && nodes.iter().any(|n| port(n) != Some(*p)))
+        {
             let message = format!(
                 "the nodes in {} do not listen on port {wanted}; leave --port out, or change http.listen and mesh.listen in each node.yaml",
                 data.display()
@@ -116,9 +126,11 @@ impl LocalMesh {
         let port = wanted.port.unwrap_or(PORT);
         let authority = Authority::generate().map_err(io::Error::other)?;
         let password = new_password();
-        let (mut nodes, mut records, mut voters) = (Vec::new(), Vec::<NodeRecord>::new(), Vec::new());
+        let (mut nodes, mut records, mut voters) =
+            (Vec::new(), Vec::<NodeRecord>::new(), Vec::new());
         for i in 0..replicas + edges {
-            let (role, nth) = if i < replicas { (Role::Replica, i) } else { (Role::Edge, i - replicas) };
+            let (role, nth) =
+                if i < replicas { (Role::Replica, i) } else { (Role::Edge, i - replicas) };
             let region = REGIONS[usize::from(nth) % REGIONS.len()];
             let word = if role == Role::Edge { "edge-" } else { "" };
             let name = format!("{region}-{word}{}", usize::from(nth) / REGIONS.len() + 1);
@@ -162,8 +174,14 @@ impl LocalMesh {
         }
         let durability = Settings::new(&data, REGIONS[0]).projects.durability;
         new_birth(&authority, &password, records, voters, durability)?.save(&nodes[0].folder)?;
-        let world = LocalMesh { data, nodes, executable: std::env::current_exe()?, password: Some(password.clone()) };
-        write_private(&world.password_file(), password.expose().as_bytes()).map_err(io::Error::other)?;
+        let world = LocalMesh {
+            data,
+            nodes,
+            executable: std::env::current_exe()?,
+            password: Some(password.clone()),
+        };
+        write_private(&world.password_file(), password.expose().as_bytes())
+            .map_err(io::Error::other)?;
         Ok(world)
     }
 
@@ -211,7 +229,8 @@ impl LocalMesh {
         let line = self.start_line(&self.nodes[i]);
         let node = &mut self.nodes[i];
         let log = File::options().create(true).append(true).open(node.folder.join("atoll.log"))?;
-        // its own process group: Ctrl-C is for `up`, which drains the nodes; an open stdin tells the node that `up` lives
+        // its own process group: Ctrl-C is for `up`, which drains the nodes; an open stdin tells
+        // the node that `up` lives
         let child = Command::new(&line[0])
             .args(&line[1..])
             .arg("--stop-with-stdin")
@@ -279,10 +298,19 @@ impl LocalMesh {
     /// What a person needs to begin.
     pub(super) fn introduction(&self) -> String {
         let row = |n: &LocalNode| {
-            vec![n.name.clone(), n.region.clone(), n.role.name().into(), n.url.clone(), n.pid.to_string()]
+            vec![
+                n.name.clone(),
+                n.region.clone(),
+                n.role.name().into(),
+                n.url.clone(),
+                n.pid.to_string(),
+            ]
         };
-        let mut out = table(&["NODE", "REGION", "ROLE", "URL", "PID"], self.nodes.iter().map(row).collect());
-        let host = |i: usize| self.nodes[i % self.nodes.len()].url.trim_start_matches("http://").to_owned();
+        let mut out =
+            table(&["NODE", "REGION", "ROLE", "URL", "PID"], self.nodes.iter().map(row).collect());
+        let host = |i: usize| {
+            self.nodes[i % self.nodes.len()].url.trim_start_matches("http://").to_owned()
+        };
         let (first, second) = (host(0), host(1));
         let file = self.password_file().display().to_string();
         if let Some(password) = &self.password {
@@ -298,7 +326,12 @@ impl LocalMesh {
              \x20 kill -9 {}\n\
              \x20 {}\n\
              \nLook:  {} status --data {}\n",
-            lines(&clients_on(&std::env::var_os("PATH").unwrap_or_default()), &first, &second, &file),
+            lines(
+                &clients_on(&std::env::var_os("PATH").unwrap_or_default()),
+                &first,
+                &second,
+                &file
+            ),
             self.nodes[0].pid,
             self.start_line(&self.nodes[0]).join(" "),
             self.executable.display(),
@@ -308,13 +341,15 @@ impl LocalMesh {
     }
 }
 
-/// The clients that somebody may have at hand, and what each needs to speak plain HTTP to a node of this machine: docker takes 127.0.0.0/8 for insecure by itself.
+/// The clients that somebody may have at hand, and what each needs to speak plain HTTP to a node of
+/// this machine: docker takes 127.0.0.0/8 for insecure by itself.
 const CLIENTS: [(&str, &str); 2] = [("docker", ""), ("podman", " --tls-verify=false")];
 
 /// Which of [`CLIENTS`] are in `path`, as `PATH` is written; docker if none is.
 fn clients_on(path: &std::ffi::OsStr) -> Vec<(&'static str, &'static str)> {
     let folders: Vec<PathBuf> = std::env::split_paths(path).collect();
-    let there = |(name, _): &&(&str, &str)| folders.iter().any(|folder| folder.join(name).is_file());
+    let there =
+        |(name, _): &&(&str, &str)| folders.iter().any(|folder| folder.join(name).is_file());
     let found: Vec<_> = CLIENTS.iter().filter(there).copied().collect();
     if found.is_empty() { vec![CLIENTS[0]] } else { found }
 }
@@ -336,7 +371,10 @@ fn lines(clients: &[(&str, &str)], first: &str, second: &str, password: &str) ->
 fn free_port(ip: IpAddr, port: u16) -> io::Result<u16> {
     for _ in 0..50 {
         let listener = TcpListener::bind((ip, port)).map_err(|e| {
-            io::Error::new(e.kind(), format!("{ip}:{port} is taken ({e}); give another --port, or 0 for any"))
+            io::Error::new(
+                e.kind(),
+                format!("{ip}:{port} is taken ({e}); give another --port, or 0 for any"),
+            )
         })?;
         let found = listener.local_addr()?.port();
         match UdpSocket::bind((ip, found)) {
@@ -360,14 +398,27 @@ mod tests {
     #[test]
     fn the_lines_to_copy_are_for_the_clients_that_are_there() {
         let folder = tempfile::tempdir().unwrap();
-        let found = || clients_on(folder.path().as_os_str()).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        let found = || {
+            clients_on(folder.path().as_os_str())
+                .into_iter()
+                .map(|(name, _)| name)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(found(), ["docker"]);
         File::create(folder.path().join("podman")).unwrap();
         assert_eq!(found(), ["podman"]);
-        let podman = lines(&clients_on(folder.path().as_os_str()), "127.0.0.1:5000", "127.0.0.2:5000", "password");
+        let podman = lines(
+            &clients_on(folder.path().as_os_str()),
+            "127.0.0.1:5000",
+            "127.0.0.2:5000",
+            "password",
+        );
         assert_eq!(podman.matches("--tls-verify=false").count(), 3, "{podman}");
         File::create(folder.path().join("docker")).unwrap();
         assert_eq!(found(), ["docker", "podman"]);
-        assert!(!lines(&CLIENTS[..1], "a", "b", "p").contains("tls"), "docker takes loopback as it is");
+        assert!(
+            !lines(&CLIENTS[..1], "a", "b", "p").contains("tls"),
+            "docker takes loopback as it is"
+        );
     }
 }

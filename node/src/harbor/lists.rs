@@ -28,15 +28,16 @@ impl PageRequest {
     }
 
     fn of(page: Option<&str>, size: Option<&str>, name: Option<&str>) -> Result<Self, Failure> {
-        let number = |name: &str, text: Option<&str>, otherwise: usize, least: usize, most: usize| {
-            let Some(text) = text else { return Ok(otherwise) };
-            let number = text.parse::<usize>().ok().filter(|n| (least..=most).contains(n));
-            let message = || match most {
-                usize::MAX => format!("{name} is a number from {least} on"),
-                _ => format!("{name} is a number from {least} to {most}"),
+        let number =
+            |name: &str, text: Option<&str>, otherwise: usize, least: usize, most: usize| {
+                let Some(text) = text else { return Ok(otherwise) };
+                let number = text.parse::<usize>().ok().filter(|n| (least..=most).contains(n));
+                let message = || match most {
+                    usize::MAX => format!("{name} is a number from {least} on"),
+                    _ => format!("{name} is a number from {least} to {most}"),
+                };
+                number.ok_or_else(|| Failure::new(Code::BadRequest, message()))
             };
-            number.ok_or_else(|| Failure::new(Code::BadRequest, message()))
-        };
         Ok(PageRequest {
             page: number("page", page, 1, 1, usize::MAX)?,
             size: number("page_size", size, PAGE, 0, LARGEST)?,
@@ -87,8 +88,13 @@ mod tests {
         assert_eq!(cut(Some("2"), Some("0"), None), (0, None, 25));
         assert_eq!(cut(None, Some("5"), Some("p1")), (5, Some("p1"), 11));
         assert_eq!(cut(Some(&usize::MAX.to_string()), Some("100"), None), (0, None, 25));
-        for (page, size) in [(Some("0"), None), (Some("x"), None), (None, Some("101")), (None, Some("-1"))] {
-            assert_eq!(PageRequest::of(page, size, None).unwrap_err().status(), StatusCode::BAD_REQUEST);
+        for (page, size) in
+            [(Some("0"), None), (Some("x"), None), (None, Some("101")), (None, Some("-1"))]
+        {
+            assert_eq!(
+                PageRequest::of(page, size, None).unwrap_err().status(),
+                StatusCode::BAD_REQUEST
+            );
         }
     }
 }

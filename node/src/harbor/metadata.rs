@@ -1,4 +1,5 @@
-//! What Harbor knows of a project and this mesh does not act on: kept and shown, so that whoever wrote it reads it back and is content.
+//! What Harbor knows of a project and this mesh does not act on: kept and shown, so that whoever
+//! wrote it reads it back and is content.
 
 use std::collections::BTreeMap;
 
@@ -25,11 +26,15 @@ pub(super) const KEPT: [&str; 11] = [
 
 /// What of `written` is kept. Refuses what is no text, or too long.
 pub(super) fn kept(written: &BTreeMap<String, Value>) -> Result<BTreeMap<String, String>, Failure> {
-    let known = written.iter().filter(|(key, value)| KEPT.contains(&key.as_str()) && !value.is_null());
+    let known =
+        written.iter().filter(|(key, value)| KEPT.contains(&key.as_str()) && !value.is_null());
     known
         .map(|(key, value)| match value.as_str() {
             Some(text) if text.len() <= LONGEST => Ok((key.clone(), text.to_owned())),
-            _ => Err(Failure::new(Code::BadRequest, format!("metadata.{key} is a text of at most {LONGEST} bytes"))),
+            _ => Err(Failure::new(
+                Code::BadRequest,
+                format!("metadata.{key} is a text of at most {LONGEST} bytes"),
+            )),
         })
         .collect()
 }
@@ -43,7 +48,8 @@ mod tests {
     fn what_harbor_knows_is_kept_as_it_came() {
         let read = |written: Value| kept(&serde_json::from_value(written).unwrap());
         let written = json!({"auto_scan": "true", "severity": "low", "prevent_vul": null, "ours": {"a": [1]}});
-        let expected = [("auto_scan", "true"), ("severity", "low")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let expected =
+            [("auto_scan", "true"), ("severity", "low")].map(|(k, v)| (k.to_owned(), v.to_owned()));
         assert_eq!(read(written).unwrap(), BTreeMap::from(expected));
         for wrong in [json!({"auto_scan": true}), json!({"severity": "x".repeat(200)})] {
             assert_eq!(read(wrong).unwrap_err().status(), http::StatusCode::BAD_REQUEST);

@@ -1,4 +1,5 @@
-//! Harbor's API as its clients speak it: projects and registries (its `api/v2.0/swagger.yaml`). For administrators.
+//! Harbor's API as its clients speak it: projects and registries (its `api/v2.0/swagger.yaml`). For
+//! administrators.
 
 mod lists;
 mod metadata;
@@ -39,22 +40,32 @@ pub struct Harbor {
 
 impl Harbor {
     /// Answers a request under `/api/v2.0/`.
-    pub async fn answer(&self, route: Route, request: Request) -> Result<Response<Payload>, Failure> {
+    pub async fn answer(
+        &self,
+        route: Route,
+        request: Request,
+    ) -> Result<Response<Payload>, Failure> {
         self.door.check_origin(&request)?;
         self.door.admit_administrator(&request, RegistryScope::Api).await?;
         request.changes_nothing_at(&self.neighbours)?;
         match (&request.method, route) {
-            (&Method::GET | &Method::HEAD, Route::Registries) => self.list_registries(&request).await,
+            (&Method::GET | &Method::HEAD, Route::Registries) => {
+                self.list_registries(&request).await
+            }
             (&Method::POST, Route::Registries) => self.create_registry(request).await,
             (&Method::GET | &Method::HEAD, Route::Registry(id)) => self.show_registry(id).await,
             (&Method::PUT, Route::Registry(id)) => self.change_registry(request, id).await,
             (&Method::DELETE, Route::Registry(id)) => self.delete_registry(id).await,
             (&Method::GET | &Method::HEAD, Route::Projects) => self.list_projects(&request).await,
             (&Method::POST, Route::Projects) => self.create_project(request).await,
-            (&Method::GET | &Method::HEAD, Route::Project(name)) => self.show_project(&request, name).await,
+            (&Method::GET | &Method::HEAD, Route::Project(name)) => {
+                self.show_project(&request, name).await
+            }
             (&Method::PUT, Route::Project(name)) => self.configure_project(request, name).await,
             (&Method::DELETE, Route::Project(name)) => self.delete_project(&request, name).await,
-            (method, _) => Err(Failure::new(Code::Unsupported, format!("{method} is not supported here"))),
+            (method, _) => {
+                Err(Failure::new(Code::Unsupported, format!("{method} is not supported here")))
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-//! `/api/v2.0/projects`: Harbor's shapes and statuses (its `api/v2.0/swagger.yaml`), with `durability` among the metadata.
+//! `/api/v2.0/projects`: Harbor's shapes and statuses (its `api/v2.0/swagger.yaml`), with
+//! `durability` among the metadata.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +24,8 @@ use registry::writes::{Refusal, settle};
 
 /// A request's body may have this many bytes.
 const BODY: u64 = 64 << 10;
-/// By these a client says that the last part of a path is a name, and that it wants one in `Location`.
+/// By these a client says that the last part of a path is a name, and that it wants one in
+/// `Location`.
 const IS_NAME: HeaderName = HeaderName::from_static("x-is-resource-name");
 const NAME_IN_LOCATION: HeaderName = HeaderName::from_static("x-resource-name-in-location");
 /// What `durability` may be.
@@ -62,19 +64,24 @@ fn flag(name: &str, text: Option<&str>) -> Result<Option<bool>, Failure> {
         None => Ok(None),
         Some("true") => Ok(Some(true)),
         Some("false") => Ok(Some(false)),
-        Some(_) => Err(Failure::new(Code::BadRequest, format!("metadata.{name} is \"true\" or \"false\""))),
+        Some(_) => {
+            Err(Failure::new(Code::BadRequest, format!("metadata.{name} is \"true\" or \"false\"")))
+        }
     }
 }
 
 fn list(name: &str, text: Option<&str>) -> Result<Option<Vec<String>>, Failure> {
-    let read = |text| patterns(text).map_err(|e| Failure::new(Code::BadRequest, format!("metadata.{name}: {e}")));
+    let read = |text| {
+        patterns(text).map_err(|e| Failure::new(Code::BadRequest, format!("metadata.{name}: {e}")))
+    };
     text.map(read).transpose()
 }
 
 impl ProjectBody {
     async fn read(request: &mut Request) -> Result<Self, Failure> {
         let bytes = request.body.whole(BODY).await?;
-        serde_json::from_slice(&bytes).map_err(|e| Failure::new(Code::BadRequest, format!("the body: {e}")))
+        serde_json::from_slice(&bytes)
+            .map_err(|e| Failure::new(Code::BadRequest, format!("the body: {e}")))
     }
 
     fn asked(&self) -> Result<CheckedProject, Failure> {
@@ -89,7 +96,10 @@ impl ProjectBody {
             }
         };
         let proxy = ProxyChange {
-            allow: list("proxy_cache_filter_pattern", metadata.proxy_cache_filter_pattern.as_deref())?,
+            allow: list(
+                "proxy_cache_filter_pattern",
+                metadata.proxy_cache_filter_pattern.as_deref(),
+            )?,
             deny: list("proxy_cache_deny_pattern", metadata.proxy_cache_deny_pattern.as_deref())?,
             local_on_not_found: flag(
                 "proxy_cache_local_on_not_found",
@@ -101,7 +111,10 @@ impl ProjectBody {
 }
 
 impl Harbor {
-    pub(super) async fn list_projects(&self, request: &Request) -> Result<Response<Payload>, Failure> {
+    pub(super) async fn list_projects(
+        &self,
+        request: &Request,
+    ) -> Result<Response<Payload>, Failure> {
         let wanted = PageRequest::read(request)?;
         let (projects, _) = self.records.read(|records| records.projects()).await?;
         Ok(wanted.answer(&projects, |project| project.name.as_str(), |project| self.show(project)))
@@ -116,36 +129,47 @@ impl Harbor {
         Ok(json_answer(StatusCode::OK, &self.show(&project)))
     }
 
-    /// The project that a path names. Digits are a number if a project has it, unless the client says that it writes names (Harbor's
-    /// `X-Is-Resource-Name`).
+    /// The project that a path names. Digits are a number if a project has it, unless the client
+    /// says that it writes names (Harbor's `X-Is-Resource-Name`).
     async fn project(&self, request: &Request, written: &ProjectName) -> Result<Project, Failure> {
-        let named = request.header(&IS_NAME).is_some_and(|value| value.eq_ignore_ascii_case("true"));
-        let number = written.as_str().parse().ok().filter(|n: &u64| !named && n.to_string() == written.as_str());
+        let named =
+            request.header(&IS_NAME).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let number = written
+            .as_str()
+            .parse()
+            .ok()
+            .filter(|n: &u64| !named && n.to_string() == written.as_str());
         let changes = !matches!(request.method, Method::GET | Method::HEAD);
         let look = |records: &dyn ReadRecords| {
             let by_name = records.project(written)?;
-            let by_number = number.map(|n| records.project_numbered(ProjectId(n))).transpose()?.flatten();
+            let by_number =
+                number.map(|n| records.project_numbered(ProjectId(n))).transpose()?.flatten();
             Ok(match (by_number, by_name) {
-                // as in Harbor digits are a number; and a number outlives what it named: nothing else is to be changed for it
+                // as in Harbor digits are a number; and a number outlives what it named: nothing
+                // else is to be changed for it
                 (None, Some(by_name)) if changes && number.is_some() => Err(by_name.name),
                 (by_number, by_name) => Ok(by_number.or(by_name)),
             })
         };
         let (project, _) = self.records.read(|records| look(records)).await?;
         let unclear = |name: ProjectName| {
-            let message =
-                format!("{name} is a project's name and may be a number: send X-Is-Resource-Name: true for the name");
+            let message = format!(
+                "{name} is a project's name and may be a number: send X-Is-Resource-Name: true for the name"
+            );
             Failure::new(Code::Conflict, message)
         };
         project.map_err(unclear)?.ok_or_else(|| missing(written))
     }
 
-    pub(super) async fn create_project(&self, mut request: Request) -> Result<Response<Payload>, Failure> {
+    pub(super) async fn create_project(
+        &self,
+        mut request: Request,
+    ) -> Result<Response<Payload>, Failure> {
         let written = ProjectBody::read(&mut request).await?;
         let name = written.project_name.as_deref().unwrap_or_default();
-        let name: ProjectName = name
-            .parse()
-            .map_err(|e: rules::words::names::BadName| Failure::new(Code::BadRequest, format!("project_name: {e}")))?;
+        let name: ProjectName = name.parse().map_err(|e: rules::words::names::BadName| {
+            Failure::new(Code::BadRequest, format!("project_name: {e}"))
+        })?;
         let asked = written.asked()?;
         // Harbor's clients send 0 or null for a project of its own
         let upstream = written.registry_id.filter(|id| *id != 0).map(UpstreamId);
@@ -155,7 +179,8 @@ impl Harbor {
         for project in self.records.view()?.projects()? {
             *load.entry(project.home).or_insert(0) += 1;
         }
-        let home = placement::primary(&name, &self.neighbours.region, &alive, &load).unwrap_or(self.neighbours.me);
+        let home = placement::primary(&name, &self.neighbours.region, &alive, &load)
+            .unwrap_or(self.neighbours.me);
         let command = Command::CreateProject {
             name: name.clone(),
             public: asked.public.unwrap_or(false),
@@ -165,7 +190,8 @@ impl Harbor {
             proxy: asked.proxy,
             metadata: asked.metadata,
         };
-        let proposed = self.records.propose(OperationId(rand::random()), command, self.terms.commit).await;
+        let proposed =
+            self.records.propose(OperationId(rand::random()), command, self.terms.commit).await;
         let proposed = proposed.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))?;
         match settle(proposed.outcome) {
             Ok(_) => {}
@@ -177,7 +203,9 @@ impl Harbor {
             }
             Err(refusal) => return Err(refusal.into()),
         }
-        let by_name = request.header(&NAME_IN_LOCATION).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let by_name = request
+            .header(&NAME_IN_LOCATION)
+            .is_some_and(|value| value.eq_ignore_ascii_case("true"));
         let (made, _) = self.records.read(|records| records.project(&name)).await?;
         let place = made.map(|made| if by_name { name.to_string() } else { made.id.to_string() });
         let mut response = Response::new(Payload::empty());
@@ -195,7 +223,8 @@ impl Harbor {
         mut request: Request,
         written: ProjectName,
     ) -> Result<Response<Payload>, Failure> {
-        let CheckedProject { public, durability, proxy, metadata } = ProjectBody::read(&mut request).await?.asked()?;
+        let CheckedProject { public, durability, proxy, metadata } =
+            ProjectBody::read(&mut request).await?.asked()?;
         let name = self.project(&request, &written).await?.name;
         self.commit(Change::Configure { name, public, durability, proxy, metadata }).await?;
         Ok(Response::new(Payload::empty()))

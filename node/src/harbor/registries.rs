@@ -1,4 +1,5 @@
-//! `/api/v2.0/registries`: upstreams, in Harbor's shapes and statuses. Secrets go in and never come out.
+//! `/api/v2.0/registries`: upstreams, in Harbor's shapes and statuses. Secrets go in and never come
+//! out.
 
 use http::{HeaderValue, Response, StatusCode, header};
 use mesh::secrets::{SecretError, Secrets};
@@ -40,7 +41,8 @@ struct RegistryBody {
     credential: Option<Credential>,
 }
 
-/// Harbor's own form of a change is flat; Terraform's provider sends the form that a registry is made with.
+/// Harbor's own form of a change is flat; Terraform's provider sends the form that a registry is
+/// made with.
 #[derive(Deserialize)]
 struct RegistryChange {
     name: Option<String>,
@@ -95,7 +97,8 @@ fn check(name: &str, kind: &str, url: &str, description: &str, user: &str) -> Re
     exchange(kind, url, user).map(|_| ())
 }
 
-/// Whether `user` is an access key that is exchanged for passwords, and whose secret is therefore shown to nobody.
+/// Whether `user` is an access key that is exchanged for passwords, and whose secret is therefore
+/// shown to nobody.
 fn exchange(kind: &str, url: &str, user: &str) -> Result<bool, Failure> {
     let endpoint = endpoint(kind, url).map_err(|e| bad(format!("url: {e}")))?;
     if user.is_empty() {
@@ -107,13 +110,17 @@ fn exchange(kind: &str, url: &str, user: &str) -> Result<bool, Failure> {
 fn check_type(credential: &Credential) -> Result<(), Failure> {
     match credential.kind.as_deref() {
         None | Some("" | "basic") => Ok(()),
-        Some(other) => Err(bad(format!("credentials of type {other} are not supported, only basic ones"))),
+        Some(other) => {
+            Err(bad(format!("credentials of type {other} are not supported, only basic ones")))
+        }
     }
 }
 
-/// Harbor's `insecure` says that a certificate is not to be checked. For a URL without one it says nothing, and Terraform's plans set it there.
+/// Harbor's `insecure` says that a certificate is not to be checked. For a URL without one it says
+/// nothing, and Terraform's plans set it there.
 fn check_secure(insecure: bool, url: &str) -> Result<(), Failure> {
-    let plain = url.trim_start().get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"));
+    let plain =
+        url.trim_start().get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"));
     if insecure && !plain {
         let message = "insecure is not supported: certificates are always checked; name the registry's own CA in the setting upstreams.ca";
         return Err(bad(message));
@@ -125,8 +132,13 @@ fn sealing(error: SecretError) -> Failure {
     Failure::new(Code::Internal, error.to_string())
 }
 
-/// What `was` is after `change`: what is not given stays. A secret is sealed for its registry's name, so a new name seals it anew.
-fn changed(secrets: &Secrets, was: &UpstreamRecord, mut change: RegistryChange) -> Result<UpstreamRecord, Failure> {
+/// What `was` is after `change`: what is not given stays. A secret is sealed for its registry's
+/// name, so a new name seals it anew.
+fn changed(
+    secrets: &Secrets,
+    was: &UpstreamRecord,
+    mut change: RegistryChange,
+) -> Result<UpstreamRecord, Failure> {
     check_secure(change.insecure, change.url.as_deref().unwrap_or(&was.url))?;
     let credential = change.credential();
     check_type(&credential)?;
@@ -138,14 +150,17 @@ fn changed(secrets: &Secrets, was: &UpstreamRecord, mut change: RegistryChange) 
         ..was.clone()
     };
     let known = was.credentials.as_ref();
-    let user = credential.access_key.or_else(|| known.map(|(user, _)| user.clone())).unwrap_or_default();
+    let user =
+        credential.access_key.or_else(|| known.map(|(user, _)| user.clone())).unwrap_or_default();
     check(&becomes.name, &becomes.kind, &becomes.url, &becomes.description, &user)?;
     becomes.credentials = match (credential.access_secret, known) {
         (Some(secret), _) if user.is_empty() && !secret.expose().is_empty() => {
             return Err(bad("access_secret needs an access_key"));
         }
         _ if user.is_empty() => None,
-        (Some(secret), _) => Some((user, secrets.seal(&becomes.name, secret.expose()).map_err(sealing)?)),
+        (Some(secret), _) => {
+            Some((user, secrets.seal(&becomes.name, secret.expose()).map_err(sealing)?))
+        }
         (None, None) => return Err(bad("access_key needs an access_secret")),
         (None, Some((before, sealed))) => {
             let exchanged = exchange(&was.kind, &was.url, before)?;
@@ -163,8 +178,9 @@ fn changed(secrets: &Secrets, was: &UpstreamRecord, mut change: RegistryChange) 
             let sealed = if becomes.name == was.name {
                 sealed.clone()
             } else {
-                let secret =
-                    secrets.open(&was.name, sealed).map_err(|e| bad(format!("access_secret is needed: {e}")))?;
+                let secret = secrets
+                    .open(&was.name, sealed)
+                    .map_err(|e| bad(format!("access_secret is needed: {e}")))?;
                 secrets.seal(&becomes.name, secret.expose()).map_err(sealing)?
             };
             Some((user, sealed))
@@ -197,19 +213,28 @@ fn show(upstream: &UpstreamRecord) -> Value {
 }
 
 impl Harbor {
-    pub(super) async fn list_registries(&self, request: &Request) -> Result<Response<Payload>, Failure> {
+    pub(super) async fn list_registries(
+        &self,
+        request: &Request,
+    ) -> Result<Response<Payload>, Failure> {
         let wanted = PageRequest::read(request)?;
         let (upstreams, _) = self.records.read(|records| records.upstreams()).await?;
         Ok(wanted.answer(&upstreams, |upstream| &upstream.name, show))
     }
 
     pub(super) async fn show_registry(&self, id: UpstreamId) -> Result<Response<Payload>, Failure> {
-        let (upstream, _) = self.records.read(|records| records.record::<UpstreamRecord>(&key::upstream(id))).await?;
+        let (upstream, _) = self
+            .records
+            .read(|records| records.record::<UpstreamRecord>(&key::upstream(id)))
+            .await?;
         let upstream = upstream.ok_or_else(|| missing(id))?;
         Ok(json_answer(StatusCode::OK, &show(&upstream)))
     }
 
-    pub(super) async fn create_registry(&self, mut request: Request) -> Result<Response<Payload>, Failure> {
+    pub(super) async fn create_registry(
+        &self,
+        mut request: Request,
+    ) -> Result<Response<Payload>, Failure> {
         let written: RegistryBody = read(&mut request).await?;
         check_secure(written.insecure, &written.url)?;
         let credential = written.credential.unwrap_or_default();
@@ -232,7 +257,8 @@ impl Harbor {
         let mut response = Response::new(Payload::empty());
         *response.status_mut() = StatusCode::CREATED;
         if let Some(made) = upstreams.iter().find(|u| u.name == written.name)
-            && let Ok(location) = HeaderValue::from_str(&format!("/api/v2.0/registries/{}", made.id))
+            && let Ok(location) =
+                HeaderValue::from_str(&format!("/api/v2.0/registries/{}", made.id))
         {
             response.headers_mut().insert(header::LOCATION, location);
         }
@@ -246,18 +272,27 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let change: RegistryChange = read(&mut request).await?;
         self.writes.ready().await?;
-        let (was, _) = self.records.read(|records| records.record::<UpstreamRecord>(&key::upstream(id))).await?;
+        let (was, _) = self
+            .records
+            .read(|records| records.record::<UpstreamRecord>(&key::upstream(id)))
+            .await?;
         let was = was.ok_or_else(|| missing(id))?;
         let becomes = changed(&self.secrets, &was, change)?;
         let name = becomes.name.clone();
-        match self.change(Command::ChangeUpstream { was: Box::new(was), becomes: Box::new(becomes) }).await {
+        match self
+            .change(Command::ChangeUpstream { was: Box::new(was), becomes: Box::new(becomes) })
+            .await
+        {
             Ok(()) => Ok(Response::new(Payload::empty())),
             Err(Refusal::NotFound) => Err(missing(id)),
             Err(refusal) => Err(taken(refusal, &name)),
         }
     }
 
-    pub(super) async fn delete_registry(&self, id: UpstreamId) -> Result<Response<Payload>, Failure> {
+    pub(super) async fn delete_registry(
+        &self,
+        id: UpstreamId,
+    ) -> Result<Response<Payload>, Failure> {
         self.writes.ready().await?;
         match self.change(Command::DeleteUpstream { id }).await {
             Ok(()) => Ok(Response::new(Payload::empty())),
@@ -269,7 +304,8 @@ impl Harbor {
 
     /// Proposes a command that belongs to no project.
     async fn change(&self, command: Command) -> Result<(), Refusal> {
-        let proposed = self.records.propose(OperationId(rand::random()), command, self.terms.commit).await;
+        let proposed =
+            self.records.propose(OperationId(rand::random()), command, self.terms.commit).await;
         let proposed = proposed.map_err(|e| Refusal::Unavailable(e.to_string()))?;
         settle(proposed.outcome).map(|_| ())
     }
@@ -323,19 +359,30 @@ mod tests {
         let pair = |user: &str, secret: &str| (user.to_owned(), Secret::from(secret));
 
         assert_eq!(after(json!({})).unwrap(), was);
-        let shown = json!({"access_key": "robot", "access_secret": HIDDEN, "credential_type": "basic"});
+        let shown =
+            json!({"access_key": "robot", "access_secret": HIDDEN, "credential_type": "basic"});
         assert_eq!(after(shown).unwrap(), was, "what is shown can be sent back");
         let flat = after(json!({"access_secret": "new", "credential_type": "basic"})).unwrap();
         assert_eq!(opened(&flat), pair("robot", "new"));
         assert_eq!(UpstreamRecord { credentials: was.credentials.clone(), ..flat }, was);
-        let nested = json!({"credential": {"type": "basic", "access_key": "other", "access_secret": "new"}});
+        let nested =
+            json!({"credential": {"type": "basic", "access_key": "other", "access_secret": "new"}});
         assert_eq!(opened(&after(nested).unwrap()), pair("other", "new"));
-        let renamed = after(json!({"name": "quay", "url": "https://example.com/quay", "description": ""})).unwrap();
+        let renamed =
+            after(json!({"name": "quay", "url": "https://example.com/quay", "description": ""}))
+                .unwrap();
         assert_eq!(opened(&renamed), pair("robot", "old"));
-        assert_eq!((renamed.url.as_str(), renamed.description.as_str()), ("https://example.com/quay", ""));
-        let moved = json!({"url": "https://quay.io", "access_key": "robot", "access_secret": "new"});
+        assert_eq!(
+            (renamed.url.as_str(), renamed.description.as_str()),
+            ("https://example.com/quay", "")
+        );
+        let moved =
+            json!({"url": "https://quay.io", "access_key": "robot", "access_secret": "new"});
         assert_eq!(opened(&after(moved).unwrap()), pair("robot", "new"));
-        assert_eq!(after(json!({"access_key": "", "access_secret": ""})).unwrap().credentials, None);
+        assert_eq!(
+            after(json!({"access_key": "", "access_secret": ""})).unwrap().credentials,
+            None
+        );
 
         for (wrong, word) in [
             (json!({"name": ""}), "name"),

@@ -7,7 +7,8 @@ use serde_json::Value;
 use super::Payload;
 
 /// Says that an answer may be old (RFC 9111 keeps the code in its registry).
-pub const STALE: &str = "110 atoll \"may be stale: this node cannot reach the leader of the ledger\"";
+pub const STALE: &str =
+    "110 atoll \"may be stale: this node cannot reach the leader of the ledger\"";
 
 /// A response with a status and no body.
 pub fn answer(status: StatusCode) -> Response<Payload> {
@@ -20,7 +21,9 @@ pub fn answer(status: StatusCode) -> Response<Payload> {
 pub fn json_answer(status: StatusCode, value: &Value) -> Response<Payload> {
     let mut response = Response::new(Payload::full(value.to_string()));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 

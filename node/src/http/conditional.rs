@@ -1,5 +1,6 @@
-//! Conditional requests (RFC 9110 section 13): what the conditions of a GET or HEAD say, given the entity tag of what it would be answered with. Decided after it
-//! is known that the caller may read that, never before. Nothing here has a date, so only entity tags are compared.
+//! Conditional requests (RFC 9110 section 13): what the conditions of a GET or HEAD say, given the
+//! entity tag of what it would be answered with. Decided after it is known that the caller may read
+//! that, never before. Nothing here has a date, so only entity tags are compared.
 
 use http::{HeaderMap, HeaderName, header};
 
@@ -16,9 +17,12 @@ pub enum Condition {
     Failed,
 }
 
-/// Reads the conditions in `headers`, in the order of section 13.2.2. `etag` is a strong tag without its quotes.
+/// Reads the conditions in `headers`, in the order of section 13.2.2. `etag` is a strong tag
+/// without its quotes.
 pub fn verdict(headers: &HeaderMap, etag: &str) -> Condition {
-    if headers.contains_key(header::IF_MATCH) && !listed(headers, header::IF_MATCH, etag, Weak::Never) {
+    if headers.contains_key(header::IF_MATCH)
+        && !listed(headers, header::IF_MATCH, etag, Weak::Never)
+    {
         return Condition::Failed;
     }
     if listed(headers, header::IF_NONE_MATCH, etag, Weak::Matches) {
@@ -26,7 +30,9 @@ pub fn verdict(headers: &HeaderMap, etag: &str) -> Condition {
     }
     match headers.get(header::IF_RANGE) {
         // a date is none of this representation's, which has none (section 13.1.5)
-        Some(condition) if condition.as_bytes() == format!("\"{etag}\"").as_bytes() => Condition::Go,
+        Some(condition) if condition.as_bytes() == format!("\"{etag}\"").as_bytes() => {
+            Condition::Go
+        }
         Some(_) => Condition::GoWhole,
         None => Condition::Go,
     }
@@ -39,9 +45,14 @@ enum Weak {
     Matches,
 }
 
-/// Whether the list of tags in the header `name` has `etag`, or is `*`. Clients exist that leave the quotes out.
+/// Whether the list of tags in the header `name` has `etag`, or is `*`. Clients exist that leave
+/// the quotes out.
 fn listed(headers: &HeaderMap, name: HeaderName, etag: &str, weak: Weak) -> bool {
-    headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|list| has(list, etag, weak))
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|list| has(list, etag, weak))
 }
 
 fn has(list: &str, etag: &str, weak: Weak) -> bool {
@@ -76,13 +87,25 @@ mod tests {
     use proptest::prelude::*;
 
     fn given(pairs: &[(HeaderName, &str)]) -> Condition {
-        verdict(&pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect(), "a:b")
+        verdict(
+            &pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect(),
+            "a:b",
+        )
     }
 
     #[test]
     fn conditions_are_judged_by_the_tag() {
         let none_match = |value| given(&[(header::IF_NONE_MATCH, value)]);
-        for has in ["\"a:b\"", "W/\"a:b\"", "*", "\"x\", \"a:b\"", "\"x,y\" ,W/\"a:b\"", "a:b", "x, a:b", ",\"a:b\","] {
+        for has in [
+            "\"a:b\"",
+            "W/\"a:b\"",
+            "*",
+            "\"x\", \"a:b\"",
+            "\"x,y\" ,W/\"a:b\"",
+            "a:b",
+            "x, a:b",
+            ",\"a:b\",",
+        ] {
             assert_eq!(none_match(has), Condition::NotModified, "{has}");
         }
         for other in ["\"a\"", "", "\"a:b", "\"a:bc\"", "\"x,a:b\"", "W/", "\"*\""] {
@@ -105,7 +128,9 @@ mod tests {
 
     #[test]
     fn the_first_condition_that_fails_decides() {
-        let both = |a, b| given(&[(header::IF_MATCH, a), (header::IF_NONE_MATCH, b), (header::IF_RANGE, "\"x\"")]);
+        let both = |a, b| {
+            given(&[(header::IF_MATCH, a), (header::IF_NONE_MATCH, b), (header::IF_RANGE, "\"x\"")])
+        };
         assert_eq!(both("\"x\"", "\"a:b\""), Condition::Failed);
         assert_eq!(both("\"a:b\"", "\"a:b\""), Condition::NotModified);
         assert_eq!(both("\"a:b\"", "\"x\""), Condition::GoWhole);

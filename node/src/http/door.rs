@@ -1,5 +1,5 @@
-//! The front door: who sends a request, and whether they may do what it asks, decided in one view of the records, before
-//! anything else is read for it.
+//! The front door: who sends a request, and whether they may do what it asks, decided in one view
+//! of the records, before anything else is read for it.
 
 use std::sync::Arc;
 
@@ -18,7 +18,8 @@ use super::request::Request;
 /// How this node is reached, and what it answers; see the settings of the same names.
 #[derive(Clone, Debug)]
 pub struct DoorTerms {
-    /// Where clients reach this node, if the operator says so; else the request's own Host is believed.
+    /// Where clients reach this node, if the operator says so; else the request's own Host is
+    /// believed.
     pub public_url: Option<String>,
     /// Whether it speaks TLS itself.
     pub tls: bool,
@@ -48,7 +49,12 @@ pub struct Admitted<T = ()> {
 
 impl Door {
     /// With these.
-    pub fn new(access: Arc<Access>, records: Records, mirrors: Arc<Mirrors>, terms: DoorTerms) -> Arc<Self> {
+    pub fn new(
+        access: Arc<Access>,
+        records: Records,
+        mirrors: Arc<Mirrors>,
+        terms: DoorTerms,
+    ) -> Arc<Self> {
         Arc::new(Door { access, records, mirrors, terms })
     }
 
@@ -59,8 +65,9 @@ impl Door {
         self.access.caller(presented, reads).await.map_err(|error| self.refuse(request, error))
     }
 
-    /// Lets `request` in if its sender may do `action` in `repository`, and then reads what `read` wants, in the view in
-    /// which that was decided. Nothing of a repository is read for somebody who may not know of it.
+    /// Lets `request` in if its sender may do `action` in `repository`, and then reads what `read`
+    /// wants, in the view in which that was decided. Nothing of a repository is read for somebody
+    /// who may not know of it.
     pub async fn admit<T>(
         &self,
         request: &Request,
@@ -72,7 +79,9 @@ impl Door {
         let (admitted, freshness) = self
             .read(|records| {
                 let project = records.project(&repository.project())?;
-                if let Err(error) = self.access.authorize(&caller, action, repository, project.as_ref()) {
+                if let Err(error) =
+                    self.access.authorize(&caller, action, repository, project.as_ref())
+                {
                     return Ok(Err(error));
                 }
                 let Some(project) = project else { return Ok(Ok(None)) };
@@ -84,7 +93,9 @@ impl Door {
             Ok(Some((project, found))) => Ok(Admitted { caller, project, freshness, found }),
             Ok(None) => {
                 let name = repository.project();
-                let message = format!("project {name} does not exist; create it with POST /api/v2.0/projects");
+                let message = format!(
+                    "project {name} does not exist; create it with POST /api/v2.0/projects"
+                );
                 Err(Failure::new(Code::NameUnknown, message))
             }
             Err(error) => Err(self.refuse(request, error)),
@@ -92,21 +103,36 @@ impl Door {
     }
 
     /// Whether a caller who was let in may do something else, too.
-    pub fn may(&self, caller: &Caller, action: Action, repository: &RepositoryName, project: Option<&Project>) -> bool {
+    pub fn may(
+        &self,
+        caller: &Caller,
+        action: Action,
+        repository: &RepositoryName,
+        project: Option<&Project>,
+    ) -> bool {
         project.is_some() && self.access.authorize(caller, action, repository, project).is_ok()
     }
 
     /// Lets `request` in if an administrator sent it, for `what` of the registry as a whole.
-    pub async fn admit_administrator(&self, request: &Request, what: RegistryScope) -> Result<Caller, Failure> {
+    pub async fn admit_administrator(
+        &self,
+        request: &Request,
+        what: RegistryScope,
+    ) -> Result<Caller, Failure> {
         let caller = self.caller(request).await?;
         self.access.administrator(&caller, what).map_err(|error| self.refuse(request, error))?;
         Ok(caller)
     }
 
-    /// `/v2/` is answered only if credentials are presented: that is how clients find out where to get a token.
+    /// `/v2/` is answered only if credentials are presented: that is how clients find out where to
+    /// get a token.
     pub async fn admit_presented(&self, request: &Request) -> Result<(), Failure> {
         let caller = self.caller(request).await?;
-        if caller.has_presented() { Ok(()) } else { Err(self.refuse(request, AccessError::Missing(None))) }
+        if caller.has_presented() {
+            Ok(())
+        } else {
+            Err(self.refuse(request, AccessError::Missing(None)))
+        }
     }
 
     /// Refuses a write that a page of another site has sent, see [`origin`].
@@ -133,20 +159,31 @@ impl Door {
     /// The answer to somebody who is not let in: where a token is to be had, if one may help.
     fn refuse(&self, request: &Request, error: AccessError) -> Failure {
         let challenge = match &error {
-            // a browser that is challenged so keeps the password for every page; beside the API there is no need to
-            AccessError::Missing(Some(NeededScope::Registry(RegistryScope::Api))) => "Basic realm=\"atoll\"".to_owned(),
-            AccessError::Missing(Some(needed)) => self.challenge(request, &[("scope", &needed.scope())]),
-            AccessError::Scope(needed) => {
-                self.challenge(request, &[("scope", &needed.scope()), ("error", "insufficient_scope")])
+            // a browser that is challenged so keeps the password for every page; beside the API
+            // there is no need to
+            AccessError::Missing(Some(NeededScope::Registry(RegistryScope::Api))) => {
+                "Basic realm=\"atoll\"".to_owned()
             }
+            AccessError::Missing(Some(needed)) => {
+                self.challenge(request, &[("scope", &needed.scope())])
+            }
+            AccessError::Scope(needed) => self
+                .challenge(request, &[("scope", &needed.scope()), ("error", "insufficient_scope")]),
             AccessError::Missing(None) | AccessError::Wrong => self.challenge(request, &[]),
-            AccessError::Denied(_) | AccessError::Unchecked(_) | AccessError::Internal(_) => return error.into(),
+            AccessError::Denied(_) | AccessError::Unchecked(_) | AccessError::Internal(_) => {
+                return error.into();
+            }
         };
-        Failure::from(error).header(header::WWW_AUTHENTICATE, challenge).closing_unless_read(request)
+        Failure::from(error)
+            .header(header::WWW_AUTHENTICATE, challenge)
+            .closing_unless_read(request)
     }
 
     fn challenge(&self, request: &Request, parameters: &[(&str, &str)]) -> String {
-        let mut challenge = format!("Bearer realm=\"{}/service/token\",service=\"{SERVICE}\"", self.url_of(request));
+        let mut challenge = format!(
+            "Bearer realm=\"{}/service/token\",service=\"{SERVICE}\"",
+            self.url_of(request)
+        );
         for (name, value) in parameters {
             challenge.push_str(&format!(",{name}=\"{value}\""));
         }
@@ -165,7 +202,8 @@ impl Door {
         };
         let host = host.unwrap_or("localhost");
         // a Host that is not one must not end up in a header
-        let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || ".:-[]_".contains(*c)).collect();
+        let host: String =
+            host.chars().filter(|c| c.is_ascii_alphanumeric() || ".:-[]_".contains(*c)).collect();
         format!("{}://{host}", if tls { "https" } else { "http" })
     }
 }

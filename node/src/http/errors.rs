@@ -1,4 +1,5 @@
-//! The one table of HTTP errors: status, the distribution-spec's code, and who caused it. Rooms return their own errors; only here do they become statuses.
+//! The one table of HTTP errors: status, the distribution-spec's code, and who caused it. Rooms
+//! return their own errors; only here do they become statuses.
 
 use http::{HeaderValue, Response, StatusCode, header};
 use rules::ledger::records::RecordError;
@@ -16,7 +17,8 @@ use registry::view::ReadError;
 use registry::writes::Refusal;
 use store::StoreError;
 
-/// What a client can be told (distribution-spec "Error Codes"; `UNAVAILABLE` is ours, for what will be possible again).
+/// What a client can be told (distribution-spec "Error Codes"; `UNAVAILABLE` is ours, for what will
+/// be possible again).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     /// No such blob here.
@@ -113,7 +115,13 @@ pub struct Failure {
 impl Failure {
     /// With a sentence for the person behind the client.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Failure { code, message: message.into(), detail: Value::Null, headers: Vec::new(), close: false }
+        Failure {
+            code,
+            message: message.into(),
+            detail: Value::Null,
+            headers: Vec::new(),
+            close: false,
+        }
     }
 
     /// With machine-readable detail.
@@ -150,7 +158,8 @@ impl Failure {
         } else {
             self.message
         };
-        let body = json!({"errors": [{"code": code, "message": message, "detail": self.detail}]}).to_string();
+        let body = json!({"errors": [{"code": code, "message": message, "detail": self.detail}]})
+            .to_string();
         let mut response = Response::new(Payload::full(body));
         *response.status_mut() = status;
         let headers = response.headers_mut();
@@ -186,9 +195,10 @@ impl From<ReadError> for Failure {
 impl From<AccessError> for Failure {
     fn from(error: AccessError) -> Self {
         match &error {
-            AccessError::Missing(_) | AccessError::Wrong | AccessError::Scope(_) => {
-                Failure::new(Code::Unauthorized, "credentials are needed, or those given are not right")
-            }
+            AccessError::Missing(_) | AccessError::Wrong | AccessError::Scope(_) => Failure::new(
+                Code::Unauthorized,
+                "credentials are needed, or those given are not right",
+            ),
             AccessError::Denied(reason) => Failure::new(Code::Denied, reason.clone()),
             AccessError::Unchecked(reason) => Failure::new(Code::Unavailable, reason.clone()),
             AccessError::Internal(reason) => Failure::new(Code::Internal, reason.clone()),
@@ -217,13 +227,16 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match &error {
             StoreError::Digest { expected, actual } => {
-                let detail = json!({"expected": expected.to_string(), "actual": actual.to_string()});
+                let detail =
+                    json!({"expected": expected.to_string(), "actual": actual.to_string()});
                 Failure::new(Code::DigestInvalid, error.to_string()).detail(detail)
             }
             StoreError::Disk(full) if full.kind() == std::io::ErrorKind::StorageFull => {
                 Failure::new(Code::Unavailable, full.to_string())
             }
-            StoreError::Disk(_) | StoreError::Index(_) => Failure::new(Code::Internal, error.to_string()),
+            StoreError::Disk(_) | StoreError::Index(_) => {
+                Failure::new(Code::Internal, error.to_string())
+            }
         }
     }
 }
@@ -232,7 +245,10 @@ impl From<FlightError> for Failure {
     /// A known blob that cannot be had now is never "not found": clients would give up on it.
     fn from(error: FlightError) -> Self {
         if let FlightError::Missing(digest) = error {
-            return Failure::new(Code::BlobUnknown, format!("neither the mesh nor the upstream has {digest}"));
+            return Failure::new(
+                Code::BlobUnknown,
+                format!("neither the mesh nor the upstream has {digest}"),
+            );
         }
         Failure::new(Code::Unavailable, error.to_string())
     }
@@ -243,7 +259,8 @@ impl From<NoMirror> for Failure {
     fn from(error: NoMirror) -> Self {
         match error {
             NoMirror::NotMirrored { .. } => Failure::new(Code::NameUnknown, error.to_string()),
-            // everybody's first mistake; clients try a 400 again for up to a minute, and stop at once at this
+            // everybody's first mistake; clients try a 400 again for up to a minute, and stop at
+            // once at this
             NoMirror::OnePart(bad) => Failure::new(Code::NameUnknown, bad.to_string()),
             NoMirror::Malformed(bad) => Failure::new(Code::NameInvalid, bad.to_string()),
             NoMirror::Records(error) => error.into(),

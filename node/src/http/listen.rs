@@ -61,10 +61,13 @@ fn acceptor(tls: &Tls) -> io::Result<TlsAcceptor> {
         .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
         .map_err(|e| io::Error::other(format!("{}: {e}", tls.certificate.display())))?;
     if chain.is_empty() {
-        return Err(io::Error::other(format!("{} holds no certificate (PEM)", tls.certificate.display())));
+        return Err(io::Error::other(format!(
+            "{} holds no certificate (PEM)",
+            tls.certificate.display()
+        )));
     }
-    let key =
-        PrivateKeyDer::from_pem_file(&tls.key).map_err(|e| io::Error::other(format!("{}: {e}", tls.key.display())))?;
+    let key = PrivateKeyDer::from_pem_file(&tls.key)
+        .map_err(|e| io::Error::other(format!("{}: {e}", tls.key.display())))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -79,7 +82,8 @@ fn acceptor(tls: &Tls) -> io::Result<TlsAcceptor> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Serves until the group stops, giving up on clients that take nothing for `stall`; open requests then go on, and their connections close after them.
+/// Serves until the group stops, giving up on clients that take nothing for `stall`; open requests
+/// then go on, and their connections close after them.
 pub async fn serve<H, F>(listener: Listener, handle: H, stall: Duration, tasks: Tasks)
 where
     H: Fn(hyper::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -105,7 +109,8 @@ where
                 None => connection(Patient::new(stream, stall), handle, inner).await,
                 Some(tls) => match tokio::time::timeout(HEAD, tls.accept(stream)).await {
                     Ok(Ok(stream)) => {
-                        connection(Patient::new(SmallFirst::new(stream), stall), handle, inner).await;
+                        connection(Patient::new(SmallFirst::new(stream), stall), handle, inner)
+                            .await;
                     }
                     Ok(Err(error)) => debug!(client = %peer, %error, "TLS handshake failed"),
                     Err(_) => debug!(client = %peer, "TLS handshake took too long"),
@@ -142,8 +147,9 @@ where
     if let Err(error) = result {
         debug!(%error, "connection ended early");
         if error.is_user() || error.is_body_write_aborted() {
-            // a body that could not be gone on with: the end is an end (FIN), after which containerd asks for the rest;
-            // closed as it is the socket might answer with a reset, after which it gives the whole pull up
+            // a body that could not be gone on with: the end is an end (FIN), after which
+            // containerd asks for the rest; closed as it is the socket might answer with a reset,
+            // after which it gives the whole pull up
             let mut stream = connection.into_parts().io.into_inner();
             let _ = stream.shutdown().await;
         }
@@ -165,7 +171,8 @@ mod tests {
         file.write_all(&vec![7; SENT]).unwrap();
         let (allowed, following) = watch::channel(Ok(SENT as u64));
         drop(allowed);
-        let body = FileBody::arriving(Arc::new(file), 0..1_000_000, &Buffers::default(), following, HEAD);
+        let body =
+            FileBody::arriving(Arc::new(file), 0..1_000_000, &Buffers::default(), following, HEAD);
         let mut response = Response::new(Payload::File(Box::new(body)));
         response.headers_mut().insert(http::header::CONTENT_LENGTH, 1_000_000.into());
         response
@@ -191,7 +198,10 @@ mod tests {
         let rest = asked.await.unwrap().expect("the end must not be a reset");
         let body = rest.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
         let arrived = rest.len() - body;
-        assert!((1..=SENT).contains(&arrived), "of {SENT} bytes that were allowed arrived {arrived}");
+        assert!(
+            (1..=SENT).contains(&arrived),
+            "of {SENT} bytes that were allowed arrived {arrived}"
+        );
         tasks.stop(HEAD).await;
     }
 }

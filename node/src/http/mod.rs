@@ -1,4 +1,5 @@
-//! HTTP at the edge: connections, routes, bodies, errors. What a request means is the registry's and the API's business.
+//! HTTP at the edge: connections, routes, bodies, errors. What a request means is the registry's
+//! and the API's business.
 
 pub mod answer;
 pub mod conditional;

@@ -1,14 +1,17 @@
-//! What a web page of another site may not do with the credentials that a browser keeps for this node: write.
+//! What a web page of another site may not do with the credentials that a browser keeps for this
+//! node: write.
 //!
-//! A browser sends such credentials along with forms of any page. It says where a request comes from (`Origin`, RFC 6454; `Sec-Fetch-Site`), which no page can
-//! forge, and lets no page of another site send JSON without asking this node first, which never agrees.
+//! A browser sends such credentials along with forms of any page. It says where a request comes
+//! from (`Origin`, RFC 6454; `Sec-Fetch-Site`), which no page can forge, and lets no page of
+//! another site send JSON without asking this node first, which never agrees.
 
 use http::{HeaderMap, Method, header};
 
 use super::errors::{Code, Failure};
 use super::request::Request;
 
-/// Refuses a write that a page of another site has sent, and a body that is not said to be JSON. Reads are let through: other pages cannot see the answer.
+/// Refuses a write that a page of another site has sent, and a body that is not said to be JSON.
+/// Reads are let through: other pages cannot see the answer.
 pub(super) fn check(request: &Request, public_url: Option<&str>) -> Result<(), Failure> {
     if matches!(request.method, Method::GET | Method::HEAD) {
         return Ok(());
@@ -17,10 +20,11 @@ pub(super) fn check(request: &Request, public_url: Option<&str>) -> Result<(), F
         let message = "this was sent by a page of another site, which may not write here";
         return Err(Failure::new(Code::Denied, message).closing_unless_read(request));
     }
-    let bodiless =
-        request.content_length() == Some(0) || !has_any(request, [header::CONTENT_LENGTH, header::TRANSFER_ENCODING]);
+    let bodiless = request.content_length() == Some(0)
+        || !has_any(request, [header::CONTENT_LENGTH, header::TRANSFER_ENCODING]);
     if !bodiless && !request.content_type().eq_ignore_ascii_case("application/json") {
-        let message = "the body must be JSON and be called so: send it with `Content-Type: application/json`";
+        let message =
+            "the body must be JSON and be called so: send it with `Content-Type: application/json`";
         return Err(Failure::new(Code::MediaType, message).closing_unless_read(request));
     }
     Ok(())
@@ -30,7 +34,8 @@ fn has_any<const N: usize>(request: &Request, names: [header::HeaderName; N]) ->
     names.iter().any(|name| request.head.headers.contains_key(name))
 }
 
-/// Whether a browser says that these headers are of another site's page. No other client sends either of them.
+/// Whether a browser says that these headers are of another site's page. No other client sends
+/// either of them.
 fn is_foreign(headers: &HeaderMap, public_url: Option<&str>) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("unreadable"));
     if text("sec-fetch-site").is_some_and(|site| !matches!(site, "same-origin" | "none")) {
@@ -38,7 +43,8 @@ fn is_foreign(headers: &HeaderMap, public_url: Option<&str>) -> bool {
     }
     let Some(origin) = text("origin") else { return false };
     let Some((_, origin)) = origin.split_once("://") else { return true };
-    let own = [text("host"), public_url.and_then(|url| url.split_once("://")).map(|(_, rest)| rest)];
+    let own =
+        [text("host"), public_url.and_then(|url| url.split_once("://")).map(|(_, rest)| rest)];
     let own = own.into_iter().flatten().map(|own| own.split('/').next().unwrap_or_default());
     !own.into_iter().any(|own| own.eq_ignore_ascii_case(origin))
 }
@@ -48,7 +54,10 @@ mod tests {
     use super::*;
 
     fn foreign(pairs: &[(&'static str, &str)]) -> bool {
-        let headers = pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        let headers = pairs
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .collect();
         is_foreign(&headers, Some("https://registry.example/"))
     }
 
@@ -57,10 +66,24 @@ mod tests {
         let host = ("host", "10.0.0.1:5000");
         assert!(!foreign(&[host]), "curl, Terraform, docker");
         assert!(!foreign(&[host, ("origin", "http://10.0.0.1:5000")]));
-        assert!(!foreign(&[host, ("origin", "https://registry.example")]), "behind a proxy with another name");
-        assert!(!foreign(&[host, ("origin", "http://10.0.0.1:5000"), ("sec-fetch-site", "same-origin")]));
+        assert!(
+            !foreign(&[host, ("origin", "https://registry.example")]),
+            "behind a proxy with another name"
+        );
+        assert!(!foreign(&[
+            host,
+            ("origin", "http://10.0.0.1:5000"),
+            ("sec-fetch-site", "same-origin")
+        ]));
         assert!(!foreign(&[host, ("sec-fetch-site", "none")]), "typed by the user");
-        for origin in ["http://evil.example", "null", "http://10.0.0.1:5001", "http://10.0.0.1", "", "http://"] {
+        for origin in [
+            "http://evil.example",
+            "null",
+            "http://10.0.0.1:5001",
+            "http://10.0.0.1",
+            "",
+            "http://",
+        ] {
             assert!(foreign(&[host, ("origin", origin)]), "{origin:?}");
         }
         for site in ["cross-site", "same-site", ""] {

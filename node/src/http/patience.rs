@@ -1,5 +1,7 @@
-//! A connection that gives up on a client that takes nothing: without this a stopped reader would hold a file, buffers and a drain for ever. And one
-//! that closes gently: closed while a client still sends, a socket answers with a reset, which takes the response away before the client has read it.
+//! A connection that gives up on a client that takes nothing: without this a stopped reader would
+//! hold a file, buffers and a drain for ever. And one that closes gently: closed while a client
+//! still sends, a socket answers with a reset, which takes the response away before the client has
+//! read it.
 
 use std::future::Future;
 use std::io;
@@ -10,7 +12,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// A stream whose writes fail once none has made progress for `stall`. Reads have their own deadlines: for heads in the server, for bodies in `request`.
+/// A stream whose writes fail once none has made progress for `stall`. Reads have their own
+/// deadlines: for heads in the server, for bodies in `request`.
 pub(super) struct Patient<S> {
     stream: S,
     stall: Duration,
@@ -19,16 +22,27 @@ pub(super) struct Patient<S> {
     lingering: bool,
 }
 
-/// After its last answer a connection takes in, and throws away, what its client still sends, for at most so long.
+/// After its last answer a connection takes in, and throws away, what its client still sends, for
+/// at most so long.
 const LINGER: Duration = Duration::from_secs(2);
 
 impl<S> Patient<S> {
     pub(super) fn new(stream: S, stall: Duration) -> Self {
-        Patient { stream, stall, sleep: Box::pin(tokio::time::sleep(stall)), stuck: false, lingering: false }
+        Patient {
+            stream,
+            stall,
+            sleep: Box::pin(tokio::time::sleep(stall)),
+            stuck: false,
+            lingering: false,
+        }
     }
 
     /// Passes `progress` on; while it is pending, the clock runs.
-    fn watch<T>(&mut self, cx: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn watch<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        progress: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if progress.is_ready() {
             self.stuck = false;
             return progress;
@@ -48,13 +62,21 @@ impl<S> Patient<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let progress = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.watch(cx, progress)
     }

@@ -59,7 +59,11 @@ impl Parts {
             match frame {
                 None => drop(self.pieces.pop_front()),
                 Some(frame) => {
-                    let length = frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, |bytes| bytes.len() as u64);
+                    let length = frame
+                        .as_ref()
+                        .ok()
+                        .and_then(Frame::data_ref)
+                        .map_or(0, |bytes| bytes.len() as u64);
                     self.left = self.left.saturating_sub(length);
                     self.sent += length;
                     return Poll::Ready(Some(frame));
@@ -106,7 +110,10 @@ impl Body for Payload {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match self.get_mut() {
             Payload::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Payload::File(body) => Pin::new(&mut **body).poll_frame(cx),
@@ -124,7 +131,9 @@ impl Body for Payload {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Payload::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Payload::Full(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
+            }
             Payload::File(body) => body.size_hint(),
             Payload::Parts(parts) => SizeHint::with_exact(parts.left),
         }

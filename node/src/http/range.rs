@@ -1,5 +1,6 @@
-//! The `Range` header of a blob's GET (RFC 9110 section 14). One range is answered with a part, several with parts (`multipart/byteranges`), more than
-//! [`MOST`] of them, more bytes than the blob has, or another unit with the whole, as the RFC allows.
+//! The `Range` header of a blob's GET (RFC 9110 section 14). One range is answered with a part,
+//! several with parts (`multipart/byteranges`), more than [`MOST`] of them, more bytes than the
+//! blob has, or another unit with the whole, as the RFC allows.
 
 use std::ops::Range;
 
@@ -53,7 +54,8 @@ pub fn wanted(header: Option<&str>, size: u64) -> Ranges {
     }
 }
 
-/// One range of a blob of `size` bytes; `Some(None)` if it has no byte of it, `None` for what is no range.
+/// One range of a blob of `size` bytes; `Some(None)` if it has no byte of it, `None` for what is no
+/// range.
 fn one(spec: &str, size: u64) -> Option<Option<Range<u64>>> {
     let number = |text: &str| text.parse::<u64>().ok();
     let (first, last) = spec.split_once('-')?;
@@ -100,9 +102,15 @@ mod tests {
             assert_eq!(wanted(Some(header), 10), expected, "{header}");
         }
         assert_eq!(wanted(None, 10), Ranges::Whole);
-        let many =
-            |count: usize| format!("bytes={}", (0..count).map(|n| format!("{n}-{n}")).collect::<Vec<_>>().join(","));
-        assert!(matches!(wanted(Some(&many(MOST)), 10_000), Ranges::Parts(parts) if parts.len() == MOST));
+        let many = |count: usize| {
+            format!(
+                "bytes={}",
+                (0..count).map(|n| format!("{n}-{n}")).collect::<Vec<_>>().join(",")
+            )
+        };
+        assert!(
+            matches!(wanted(Some(&many(MOST)), 10_000), Ranges::Parts(parts) if parts.len() == MOST)
+        );
         assert_eq!(wanted(Some(&many(MOST + 1)), 10_000), Ranges::Whole);
     }
 

@@ -46,25 +46,35 @@ impl Request {
             }
             query.insert(name.into_owned(), value.into_owned());
         }
-        Request { method: head.method.clone(), head, body: Arrival { body, stall }, query, tags, written: None }
+        Request {
+            method: head.method.clone(),
+            head,
+            body: Arrival { body, stall },
+            query,
+            tags,
+            written: None,
+        }
     }
 
     /// Remembers which repository the path's words meant.
     pub fn meant(&mut self, written: &str, meant: &RepositoryName) {
-        self.written =
-            (written != meant.as_str()).then(|| NamedRepository { written: written.to_owned(), meant: meant.clone() });
+        self.written = (written != meant.as_str())
+            .then(|| NamedRepository { written: written.to_owned(), meant: meant.clone() });
     }
 
-    /// What the client calls `repository`, which is in the project that it asked for: by its own name, or by that of the registry that it mirrors.
+    /// What the client calls `repository`, which is in the project that it asked for: by its own
+    /// name, or by that of the registry that it mirrors.
     pub fn name_of(&self, repository: &RepositoryName) -> String {
-        let prefix = self.written.as_ref().and_then(|w| w.written.strip_suffix(w.meant.within_project()));
+        let prefix =
+            self.written.as_ref().and_then(|w| w.written.strip_suffix(w.meant.within_project()));
         match prefix {
             Some(prefix) => format!("{prefix}{}", repository.within_project()),
             None => repository.to_string(),
         }
     }
 
-    /// A place in `repository` as the client would ask for it: it may be another registry's client, and then says so in every request.
+    /// A place in `repository` as the client would ask for it: it may be another registry's client,
+    /// and then says so in every request.
     pub fn place(&self, repository: &RepositoryName, what: &str) -> String {
         let ns = self.query("ns").map(|ns| {
             let encoded: String = form_urlencoded::byte_serialize(ns.as_bytes()).collect();
@@ -90,7 +100,12 @@ impl Request {
 
     /// The media type of the body, without its parameters; empty if none was sent.
     pub fn content_type(&self) -> &str {
-        self.header(&header::CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default().trim()
+        self.header(&header::CONTENT_TYPE)
+            .unwrap_or_default()
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
     }
 
     /// The announced length of the body.
@@ -132,10 +147,14 @@ pub enum Interrupted {
 impl From<Interrupted> for Failure {
     fn from(interrupted: Interrupted) -> Self {
         match interrupted {
-            Interrupted::Stalled => Failure::new(Code::Timeout, "the request's body stood still for too long"),
-            Interrupted::Broken(why) => {
-                Failure::new(Code::BlobUploadInvalid, format!("the request's body broke off: {why}")).closing()
+            Interrupted::Stalled => {
+                Failure::new(Code::Timeout, "the request's body stood still for too long")
             }
+            Interrupted::Broken(why) => Failure::new(
+                Code::BlobUploadInvalid,
+                format!("the request's body broke off: {why}"),
+            )
+            .closing(),
         }
     }
 }
@@ -194,7 +213,8 @@ impl Arrival {
         let mut bytes = BytesMut::new();
         while let Some(piece) = self.next().await? {
             if (bytes.len() + piece.len()) as u64 > limit {
-                let message = format!("the body has more than the {limit} bytes that are taken here");
+                let message =
+                    format!("the body has more than the {limit} bytes that are taken here");
                 return Err(Failure::new(Code::TooLarge, message).closing());
             }
             bytes.extend_from_slice(&piece);

@@ -1,5 +1,6 @@
-//! A request's path, parsed once into what it can mean. Nothing behind this sees a path. Which repository a name means is for the caller to say: it
-//! may be that of another registry, which a project of this mesh caches.
+//! A request's path, parsed once into what it can mean. Nothing behind this sees a path. Which
+//! repository a name means is for the caller to say: it may be that of another registry, which a
+//! project of this mesh caches.
 
 use rules::words::digest::Digest;
 use rules::words::names::{ProjectName, Reference, RepositoryName, UpstreamId};
@@ -79,7 +80,8 @@ impl Route {
         }
     }
 
-    /// The methods that are supported here, as the `Allow` of a 405 names them (RFC 9110 section 15.5.6); at an edge only those that change nothing.
+    /// The methods that are supported here, as the `Allow` of a 405 names them (RFC 9110 section
+    /// 15.5.6); at an edge only those that change nothing.
     pub fn methods(&self, at_edge: bool) -> &'static str {
         match self {
             Route::Base => "GET, HEAD",
@@ -105,8 +107,12 @@ impl Route {
         }
     }
 
-    /// Reads a path; `meant` says which repository a name in it means. Names never need percent-encoding, so a `%` in one is refused with the name.
-    pub fn parse(path: &str, meant: impl Fn(&str) -> Result<RepositoryName, Failure>) -> Result<Route, Failure> {
+    /// Reads a path; `meant` says which repository a name in it means. Names never need
+    /// percent-encoding, so a `%` in one is refused with the name.
+    pub fn parse(
+        path: &str,
+        meant: impl Fn(&str) -> Result<RepositoryName, Failure>,
+    ) -> Result<Route, Failure> {
         match path {
             "/v2" | "/v2/" => return Ok(Route::Base),
             "/v2/_catalog" => return Ok(Route::Catalog),
@@ -138,15 +144,24 @@ impl Route {
         if let Some(name) = rest.strip_suffix("/tags/list") {
             return Ok(Route::Tags(meant(name)?));
         }
-        if let Some(name) = rest.strip_suffix("/blobs/uploads/").or_else(|| rest.strip_suffix("/blobs/uploads")) {
+        if let Some(name) =
+            rest.strip_suffix("/blobs/uploads/").or_else(|| rest.strip_suffix("/blobs/uploads"))
+        {
             return Ok(Route::Uploads(meant(name)?));
         }
-        // the last two parts decide; a repository may itself have parts called `blobs` or `manifests`
+        // the last two parts decide; a repository may itself have parts called `blobs` or
+        // `manifests`
         let (front, last) = rest.rsplit_once('/').ok_or_else(not_found)?;
         if let Some(name) = front.strip_suffix("/blobs/uploads") {
-            let id_ok = !last.is_empty() && last.len() <= 64 && last.bytes().all(|b| b.is_ascii_alphanumeric());
+            let id_ok = !last.is_empty()
+                && last.len() <= 64
+                && last.bytes().all(|b| b.is_ascii_alphanumeric());
             let name = meant(name)?;
-            return if id_ok { Ok(Route::Upload(name, last.into())) } else { Err(upload_unknown()) };
+            return if id_ok {
+                Ok(Route::Upload(name, last.into()))
+            } else {
+                Err(upload_unknown())
+            };
         }
         if let Some(name) = front.strip_suffix("/blobs") {
             return Ok(Route::Blob(meant(name)?, decode(last).parse()?));
@@ -155,8 +170,9 @@ impl Route {
             let name = meant(name)?;
             let last = decode(last);
             let code = if last.contains(':') { Code::DigestInvalid } else { Code::TagInvalid };
-            let reference =
-                last.parse().map_err(|e: rules::words::names::BadName| Failure::new(code, e.to_string()))?;
+            let reference = last
+                .parse()
+                .map_err(|e: rules::words::names::BadName| Failure::new(code, e.to_string()))?;
             return Ok(Route::Manifest(name, reference));
         }
         if let Some(name) = front.strip_suffix("/referrers") {
@@ -199,9 +215,15 @@ mod tests {
         let name: RepositoryName = "demo/a/b".parse().unwrap();
         let digest: Digest = DIGEST.parse().unwrap();
         assert_eq!(parse("/v2/").unwrap(), Route::Base);
-        assert_eq!(parse(&format!("/v2/demo/a/b/blobs/{DIGEST}")).unwrap(), Route::Blob(name.clone(), digest));
+        assert_eq!(
+            parse(&format!("/v2/demo/a/b/blobs/{DIGEST}")).unwrap(),
+            Route::Blob(name.clone(), digest)
+        );
         assert_eq!(parse("/v2/demo/a/b/blobs/uploads/").unwrap(), Route::Uploads(name.clone()));
-        assert_eq!(parse("/v2/demo/a/b/blobs/uploads/ab12").unwrap(), Route::Upload(name.clone(), "ab12".into()));
+        assert_eq!(
+            parse("/v2/demo/a/b/blobs/uploads/ab12").unwrap(),
+            Route::Upload(name.clone(), "ab12".into())
+        );
         assert_eq!(parse("/v2/demo/a/b/tags/list").unwrap(), Route::Tags(name.clone()));
         let by_tag = parse("/v2/demo/a/b/manifests/v1").unwrap();
         assert_eq!(by_tag, Route::Manifest(name.clone(), "v1".parse().unwrap()));
@@ -214,9 +236,12 @@ mod tests {
 
     #[test]
     fn tricks_in_paths_are_refused() {
-        for path in
-            ["/v2/../etc/manifests/x", "/v2/demo/%2e%2e/manifests/x", "/v2/Demo/a/manifests/x", "/v2//a/manifests/x"]
-        {
+        for path in [
+            "/v2/../etc/manifests/x",
+            "/v2/demo/%2e%2e/manifests/x",
+            "/v2/Demo/a/manifests/x",
+            "/v2//a/manifests/x",
+        ] {
             assert_eq!(parse(path).unwrap_err().status(), 400, "{path}");
         }
         for path in ["/", "/v1/", "/v2/demo", "/v2/demo/a", "/etc/passwd"] {

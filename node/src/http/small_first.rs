@@ -1,5 +1,6 @@
-//! TLS records that grow with the connection: a client can read nothing of a record before its last byte has come, and the 16 KiB of a full one
-//! are more than a fresh connection may have under way. So whoever asks from far away would wait a round trip longer for the first byte.
+//! TLS records that grow with the connection: a client can read nothing of a record before its last
+//! byte has come, and the 16 KiB of a full one are more than a fresh connection may have under way.
+//! So whoever asks from far away would wait a round trip longer for the first byte.
 
 use std::io;
 use std::pin::Pin;
@@ -41,15 +42,24 @@ impl<S> SmallFirst<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for SmallFirst<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for SmallFirst<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let limit = self.limit().unwrap_or(bytes.len());
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &bytes[..bytes.len().min(limit)]))?;
+        let written =
+            ready!(Pin::new(&mut self.stream).poll_write(cx, &bytes[..bytes.len().min(limit)]))?;
         self.small = self.small.saturating_sub(written);
         Poll::Ready(Ok(written))
     }
@@ -88,7 +98,11 @@ mod tests {
     struct Sizes(Vec<usize>);
 
     impl AsyncWrite for Sizes {
-        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
             self.0.push(bytes.len());
             Poll::Ready(Ok(bytes.len()))
         }
@@ -112,7 +126,11 @@ mod tests {
         assert!((BEGINNING..BEGINNING + SMALL).contains(&small), "{sizes:?}");
         assert_eq!((sizes[0], sizes[1]), (300, SMALL));
         assert_eq!(sizes.iter().sum::<usize>(), 300 + (200 << 10));
-        assert_eq!(*sizes.last().unwrap(), 300 + (200 << 10) - small, "and what is left goes as it came");
+        assert_eq!(
+            *sizes.last().unwrap(),
+            300 + (200 << 10) - small,
+            "and what is left goes as it came"
+        );
         // after a rest it is like a fresh one
         stream.written = Moment::from_micros(0);
         stream.stream.0.clear();

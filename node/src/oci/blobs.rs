@@ -1,4 +1,5 @@
-//! Blobs: GET and HEAD with ranges, from here or as they arrive from another node; DELETE of what no manifest refers to.
+//! Blobs: GET and HEAD with ranges, from here or as they arrive from another node; DELETE of what
+//! no manifest refers to.
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use rules::blobs::pacing::Class;
@@ -41,7 +42,8 @@ impl Registry {
     ) -> Result<Response<Payload>, Failure> {
         let admitted = self.door.admit(&request, Action::Pull, &repository, |records, _| {
             let linked = records.linked(&repository, &digest)?;
-            let record = if linked { records.record::<BlobRecord>(&key::blob(&digest))? } else { None };
+            let record =
+                if linked { records.record::<BlobRecord>(&key::blob(&digest))? } else { None };
             Ok((linked, record))
         });
         let Admitted { caller, project, freshness, found: (linked, record) } = admitted.await?;
@@ -53,8 +55,9 @@ impl Registry {
             return Ok(moved(&request.place(&elsewhere, &format!("blobs/{digest}"))));
         }
         if !linked && !self.store.granted(&digest, &repository)? {
-            // a proxy's clients may have the manifest from another mirror; but a blob may be in the mesh for another project's sake only, so the
-            // upstream has to say that this repository has it
+            // a proxy's clients may have the manifest from another mirror; but a blob may be in the
+            // mesh for another project's sake only, so the upstream has to say that this repository
+            // has it
             if !proxied {
                 return Err(unknown(&digest));
             }
@@ -62,13 +65,21 @@ impl Registry {
                 Ok(true) => self.store.grant(digest, &repository, self.terms.grant).await?,
                 Ok(false) => return Err(unknown(&digest)),
                 // waiting does not help, and clients show the reason of a 404
-                Err(error @ (UpstreamError::Denied(_) | UpstreamError::Refused(_) | UpstreamError::Unusable(_))) => {
-                    return Err(Failure::new(Code::BlobUnknown, format!("{digest} of {repository}: {error}")));
+                Err(
+                    error @ (UpstreamError::Denied(_)
+                    | UpstreamError::Refused(_)
+                    | UpstreamError::Unusable(_)),
+                ) => {
+                    return Err(Failure::new(
+                        Code::BlobUnknown,
+                        format!("{digest} of {repository}: {error}"),
+                    ));
                 }
                 Err(error) => return Err(Failure::new(Code::Unavailable, error.to_string())),
             }
         }
-        // whoever asks before a push and hears that the blob is here does not send it: it stays until its manifest can have come
+        // whoever asks before a push and hears that the blob is here does not send it: it stays
+        // until its manifest can have come
         let pushes = || self.door.may(&caller, Action::Push, &repository, Some(&project));
         if request.method == Method::HEAD && !proxied && !self.neighbours.is_edge() && pushes() {
             self.store.grant(digest, &repository, self.terms.grant).await?;
@@ -92,7 +103,8 @@ impl Registry {
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(OCTETS));
         response.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
 
-        // whoever asks before a push is to hear whether bytes are wanted, and those at hand are not right
+        // whoever asks before a push is to hear whether bytes are wanted, and those at hand are not
+        // right
         let damaged = self.store.is_damaged(&digest);
         if let (&Method::HEAD, Some(size), false) = (&request.method, known_size, damaged) {
             response.headers_mut().insert(header::CONTENT_LENGTH, size.into());
@@ -113,8 +125,12 @@ impl Registry {
                 metrics::counter!("atoll_blob_misses_total").increment(1);
                 let sources = Sources::Find { via: proxied.then(|| repository.clone()) };
                 let flight = self.flights.join(digest, sources, Class::Pull);
-                let Begun { size, file, following, .. } = match flight.begun(digest, self.terms.first_byte).await {
-                    // a manifest here refers to it, so it may come back: a client would give up on a 404 for good
+                let Begun { size, file, following, .. } = match flight
+                    .begun(digest, self.terms.first_byte)
+                    .await
+                {
+                    // a manifest here refers to it, so it may come back: a client would give up on
+                    // a 404 for good
                     Err(error @ FlightError::Missing(_)) if linked => {
                         return Err(Failure::new(Code::Unavailable, error.to_string()));
                     }
@@ -125,7 +141,8 @@ impl Registry {
                 };
                 let (buffers, stall) = (self.store.buffers().clone(), self.terms.stall);
                 let cut = move |part| {
-                    let body = FileBody::arriving(file.clone(), part, &buffers, following.clone(), stall);
+                    let body =
+                        FileBody::arriving(file.clone(), part, &buffers, following.clone(), stall);
                     body.counted(sent.clone())
                 };
                 (size, Box::new(cut))
@@ -141,7 +158,11 @@ impl Registry {
             Ranges::Parts(parts) => {
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
                 let boundary = format!("{:032x}", rand::random::<u128>());
-                set(&mut response, "content-type", format!("multipart/byteranges; boundary={boundary}"));
+                set(
+                    &mut response,
+                    "content-type",
+                    format!("multipart/byteranges; boundary={boundary}"),
+                );
                 Payload::Parts(Box::new(in_parts(parts, size, &boundary, &*cut)))
             }
             Ranges::Unsatisfiable => {
@@ -164,11 +185,11 @@ impl Registry {
         repository: RepositoryName,
         digest: Digest,
     ) -> Result<Response<Payload>, Failure> {
-        let admitted =
-            self.door.admit(&request, Action::Delete, &repository, |records, _| records.linked(&repository, &digest));
+        let admitted = self.door.admit(&request, Action::Delete, &repository, |records, _| {
+            records.linked(&repository, &digest)
+        });
         if admitted.await?.found {
-            let message =
-                "a manifest of this repository refers to the blob; delete the manifest, and the blob goes with it";
+            let message = "a manifest of this repository refers to the blob; delete the manifest, and the blob goes with it";
             return Err(Failure::new(Code::Unsupported, message).header(header::ALLOW, "GET, HEAD"));
         }
         let mut revoked = self.store.revoke(digest, &repository).await?;
@@ -194,7 +215,9 @@ fn describe(digest: &Digest, freshness: Freshness) -> Response<Payload> {
     mark(&mut response, freshness);
     set(&mut response, "docker-content-digest", digest.to_string());
     set(&mut response, "etag", format!("\"{digest}\""));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=31536000, immutable"));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=31536000, immutable"));
     response
 }
 
@@ -203,12 +226,19 @@ fn content_range(part: &Range<u64>, size: u64) -> String {
 }
 
 /// A body of several parts (RFC 9110 section 14.6), which `cut` cuts out of the blob.
-fn in_parts(parts: Vec<Range<u64>>, size: u64, boundary: &str, cut: &dyn Fn(Range<u64>) -> FileBody) -> Parts {
+fn in_parts(
+    parts: Vec<Range<u64>>,
+    size: u64,
+    boundary: &str,
+    cut: &dyn Fn(Range<u64>) -> FileBody,
+) -> Parts {
     let mut pieces = VecDeque::new();
     for (number, part) in parts.into_iter().enumerate() {
         let newline = if number == 0 { "" } else { "\r\n" };
         let range = content_range(&part, size);
-        let head = format!("{newline}--{boundary}\r\ncontent-type: {OCTETS}\r\ncontent-range: {range}\r\n\r\n");
+        let head = format!(
+            "{newline}--{boundary}\r\ncontent-type: {OCTETS}\r\ncontent-range: {range}\r\n\r\n"
+        );
         pieces.push_back(Piece::Between(head.into()));
         pieces.push_back(Piece::Part(Box::new(cut(part))));
     }

@@ -37,20 +37,28 @@ impl Registry {
         let Admitted { project, freshness, found: (exists, mut tags), .. } = admitted.await?;
         let proxied = project.upstream.is_some();
         if proxied && !self.upstreams.admits(&project, &repository) {
-            let message = format!("project {} does not cache {repository} (its patterns)", project.name);
+            let message =
+                format!("project {} does not cache {repository} (its patterns)", project.name);
             return Err(Failure::new(Code::NameUnknown, message));
         }
         if !exists {
             if proxied && let Some(elsewhere) = self.upstreams.canonical(&repository) {
-                let query = request.head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+                let query =
+                    request.head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
                 return Ok(moved(&format!("/v2/{}/tags/list{query}", request.name_of(&elsewhere))));
             }
-            return Err(Failure::new(Code::NameUnknown, format!("there is no repository {repository}")));
+            return Err(Failure::new(
+                Code::NameUnknown,
+                format!("there is no repository {repository}"),
+            ));
         }
         let more = tags.len() > limit;
         tags.truncate(limit);
         let next = more.then(|| tags.last().cloned()).flatten();
-        let mut response = json_answer(StatusCode::OK, &json!({"name": request.name_of(&repository), "tags": tags}));
+        let mut response = json_answer(
+            StatusCode::OK,
+            &json!({"name": request.name_of(&repository), "tags": tags}),
+        );
         if let Some(last) = next {
             let next = request.place(&repository, &format!("tags/list?n={limit}&last={last}"));
             set(&mut response, "link", format!("<{next}>; rel=\"next\""));
@@ -77,7 +85,11 @@ impl Registry {
         let next = more.then(|| names.last().cloned()).flatten();
         let mut response = json_answer(StatusCode::OK, &json!({"repositories": names}));
         if let Some(last) = next {
-            set(&mut response, "link", format!("</v2/_catalog?n={limit}&last={last}>; rel=\"next\""));
+            set(
+                &mut response,
+                "link",
+                format!("</v2/_catalog?n={limit}&last={last}>; rel=\"next\""),
+            );
         }
         mark(&mut response, freshness);
         Ok(response)
@@ -89,24 +101,35 @@ impl Registry {
         repository: RepositoryName,
         subject: Digest,
     ) -> Result<Response<Payload>, Failure> {
-        let admitted =
-            self.door.admit(&request, Action::Pull, &repository, |records, _| records.referrers(&repository, &subject));
+        let admitted = self.door.admit(&request, Action::Pull, &repository, |records, _| {
+            records.referrers(&repository, &subject)
+        });
         let Admitted { project, freshness, found: mut referrers, .. } = admitted.await?;
         let mut unasked = false;
         if project.upstream.is_some() {
-            // clients take this for a registry without the list, and turn to the tag sha256-HEX instead; NAME_UNKNOWN would end their search
+            // clients take this for a registry without the list, and turn to the tag sha256-HEX
+            // instead; NAME_UNKNOWN would end their search
             let absent = |why: String| Failure::new(Code::ManifestUnknown, why);
             if !self.upstreams.admits(&project, &repository) {
-                return Err(absent(format!("project {} does not cache {repository} (its patterns)", project.name)));
+                return Err(absent(format!(
+                    "project {} does not cache {repository} (its patterns)",
+                    project.name
+                )));
             }
             let query = query_for_upstream(&request);
             if let Some(elsewhere) = self.upstreams.canonical(&repository) {
                 return Ok(moved(&request.place(&elsewhere, &page_of(&subject, &query))));
             }
             match self.proxies.referrers(&project, &repository, &subject, &query).await {
-                Referring::Page(page) => return Ok(show_page(&request, &repository, &subject, page)),
-                Referring::Absent(why) => return Err(absent(format!("no list of what refers to {subject}: {why}"))),
-                Referring::Failed(why) if referrers.is_empty() => return Err(Failure::new(Code::Unavailable, why)),
+                Referring::Page(page) => {
+                    return Ok(show_page(&request, &repository, &subject, page));
+                }
+                Referring::Absent(why) => {
+                    return Err(absent(format!("no list of what refers to {subject}: {why}")));
+                }
+                Referring::Failed(why) if referrers.is_empty() => {
+                    return Err(Failure::new(Code::Unavailable, why));
+                }
                 // those that were pulled
                 Referring::Failed(_) => unasked = true,
             }
@@ -116,9 +139,12 @@ impl Registry {
         referrers.sort_by_key(|referrer| referrer.digest);
         let wanted = |r: &Referrer| filter.is_none() || r.artifact_type == filter;
         let after = |r: &Referrer| last.is_none_or(|last| r.digest > last);
-        let (listed, next) =
-            page_of_referrers(referrers.into_iter().filter(|r| wanted(r) && after(r)), self.terms.max_manifest);
-        let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": listed});
+        let (listed, next) = page_of_referrers(
+            referrers.into_iter().filter(|r| wanted(r) && after(r)),
+            self.terms.max_manifest,
+        );
+        let index =
+            json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": listed});
         let mut response = index_answer(index.to_string());
         if filter.is_some() {
             set(&mut response, "oci-filters-applied", "artifactType");
@@ -140,14 +166,16 @@ impl Registry {
     }
 }
 
-/// As many descriptors as fit into an index of `most` bytes, one at least, and the last of them if there are more: no index is larger than a manifest may be, for
-/// clients read it as one.
-fn page_of_referrers(referrers: impl Iterator<Item = Referrer>, most: u64) -> (Vec<Value>, Option<Digest>) {
+/// As many descriptors as fit into an index of `most` bytes, one at least, and the last of them if
+/// there are more: no index is larger than a manifest may be, for clients read it as one.
+fn page_of_referrers(
+    referrers: impl Iterator<Item = Referrer>,
+    most: u64,
+) -> (Vec<Value>, Option<Digest>) {
     // what stands around the list
     let (mut listed, mut length, mut last) = (Vec::new(), 128, None);
     for referrer in referrers {
-        let mut descriptor =
-            json!({"mediaType": referrer.media_type, "digest": referrer.digest.to_string(), "size": referrer.size});
+        let mut descriptor = json!({"mediaType": referrer.media_type, "digest": referrer.digest.to_string(), "size": referrer.size});
         if let Some(artifact_type) = referrer.artifact_type {
             descriptor["artifactType"] = artifact_type.into();
         }
@@ -197,7 +225,9 @@ fn page_of(subject: &Digest, query: &str) -> String {
 
 fn index_answer(bytes: impl Into<Bytes>) -> Response<Payload> {
     let mut response = answer(StatusCode::OK);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type::OCI_INDEX));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type::OCI_INDEX));
     *response.body_mut() = Payload::full(bytes);
     response
 }
@@ -221,9 +251,12 @@ mod tests {
         loop {
             let rest = all.iter().filter(|r| last.is_none_or(|last| r.digest > last)).cloned();
             let (page, next) = page_of_referrers(rest, most);
-            let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": page});
+            let index =
+                json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": page});
             assert!(index.to_string().len() as u64 <= most);
-            came.extend(page.iter().map(|descriptor| descriptor["digest"].as_str().unwrap().to_owned()));
+            came.extend(
+                page.iter().map(|descriptor| descriptor["digest"].as_str().unwrap().to_owned()),
+            );
             match next {
                 Some(next) => last = Some(next),
                 None => break,

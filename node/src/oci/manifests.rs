@@ -38,18 +38,23 @@ impl Registry {
         let Admitted { project, freshness, found, .. } = admitted.await?;
         if project.upstream.is_some() {
             if !self.upstreams.admits(&project, &repository) {
-                let message = format!("project {} does not cache {repository} (its patterns)", project.name);
+                let message =
+                    format!("project {} does not cache {repository} (its patterns)", project.name);
                 return Err(Failure::new(Code::ManifestUnknown, message));
             }
             let known = matches!(reference, Reference::Digest(_)).then_some(found).flatten();
             return match known {
-                Some((digest, manifest)) => self.show_manifest(&request, &digest, manifest, freshness),
+                Some((digest, manifest)) => {
+                    self.show_manifest(&request, &digest, manifest, freshness)
+                }
                 None => self.get_proxied(request, &project, repository, reference).await,
             };
         }
         let Some((digest, manifest)) = found else {
-            let mut failure =
-                Failure::new(Code::ManifestUnknown, format!("repository {repository} has no manifest {reference}"));
+            let mut failure = Failure::new(
+                Code::ManifestUnknown,
+                format!("repository {repository} has no manifest {reference}"),
+            );
             if freshness == Freshness::Stale {
                 failure = failure.header(header::WARNING, STALE);
             }
@@ -70,7 +75,8 @@ impl Registry {
         Ok(response)
     }
 
-    /// A manifest of a proxy project: what it means upstream decides, and what is cached serves when the upstream fails.
+    /// A manifest of a proxy project: what it means upstream decides, and what is cached serves
+    /// when the upstream fails.
     async fn get_proxied(
         &self,
         request: Request,
@@ -82,12 +88,15 @@ impl Registry {
             return Ok(moved(&request.place(&elsewhere, &format!("manifests/{reference}"))));
         }
         let missing = || {
-            let message = format!("neither repository {repository} nor its upstream has a manifest {reference}");
+            let message = format!(
+                "neither repository {repository} nor its upstream has a manifest {reference}"
+            );
             Failure::new(Code::ManifestUnknown, message)
         };
         let (digest, stale) = match self.proxies.resolve(project, &repository, &reference).await {
             Resolving::Direct(fetched) => {
-                let mut response = show(&request, &fetched.digest, &fetched.media_type, fetched.bytes)?;
+                let mut response =
+                    show(&request, &fetched.digest, &fetched.media_type, fetched.bytes)?;
                 set(
                     &mut response,
                     "warning",
@@ -99,15 +108,25 @@ impl Registry {
             Resolving::Mesh(Resolution::Stale(digest, _)) => (digest, true),
             Resolving::Mesh(Resolution::Missing) => return Err(missing()),
             Resolving::Mesh(Resolution::Denied(why)) => {
-                return Err(Failure::new(Code::ManifestUnknown, format!("{reference} of {repository}: {why}")));
+                return Err(Failure::new(
+                    Code::ManifestUnknown,
+                    format!("{reference} of {repository}: {why}"),
+                ));
             }
-            Resolving::Mesh(Resolution::Failed(reason)) => return Err(Failure::new(Code::Unavailable, reason)),
+            Resolving::Mesh(Resolution::Failed(reason)) => {
+                return Err(Failure::new(Code::Unavailable, reason));
+            }
             Resolving::Mesh(Resolution::NotPrimary | Resolution::Unrecorded) => {
-                return Err(Failure::new(Code::Unavailable, "the project's primary has just changed"));
+                return Err(Failure::new(
+                    Code::Unavailable,
+                    "the project's primary has just changed",
+                ));
             }
         };
-        let (manifest, freshness) = self.door.read(|records| records.manifest(&repository, &digest)).await?;
-        let mut response = self.show_manifest(&request, &digest, manifest.ok_or_else(missing)?, freshness)?;
+        let (manifest, freshness) =
+            self.door.read(|records| records.manifest(&repository, &digest)).await?;
+        let mut response =
+            self.show_manifest(&request, &digest, manifest.ok_or_else(missing)?, freshness)?;
         if stale {
             set(&mut response, "warning", UNASKED);
         }
@@ -121,13 +140,18 @@ impl Registry {
         reference: Reference,
     ) -> Result<Response<Payload>, Failure> {
         let check = async {
-            let admitted = self.door.admit(&request, Action::Push, &repository, |_, _| Ok(())).await?;
+            let admitted =
+                self.door.admit(&request, Action::Push, &repository, |_, _| Ok(())).await?;
             refuse_proxy(&admitted.project)?;
             if request.content_length().is_some_and(|n| n > self.terms.max_manifest) {
-                let message = format!("a manifest may have {} bytes (uploads.max_manifest)", self.terms.max_manifest);
+                let message = format!(
+                    "a manifest may have {} bytes (uploads.max_manifest)",
+                    self.terms.max_manifest
+                );
                 return Err(Failure::new(Code::TooLarge, message));
             }
-            let named = request.tags().iter().map(|t| t.parse::<Tag>()).collect::<Result<Vec<_>, _>>();
+            let named =
+                request.tags().iter().map(|t| t.parse::<Tag>()).collect::<Result<Vec<_>, _>>();
             named.map_err(|e| Failure::new(Code::TagInvalid, e.to_string()))
         };
         let mut tags = check.await.map_err(|failure| failure.closing_unless_read(&request))?;
@@ -143,21 +167,26 @@ impl Registry {
                 }
                 *digest
             }
-            Reference::Tag(_) => match request.query("digest").map(str::parse::<Digest>).transpose()? {
-                Some(digest) if Digest::of(digest.algorithm(), &bytes) == digest => digest,
-                Some(digest) => {
-                    let message = format!("the manifest does not hash to {digest}");
-                    return Err(Failure::new(Code::DigestInvalid, message));
+            Reference::Tag(_) => {
+                match request.query("digest").map(str::parse::<Digest>).transpose()? {
+                    Some(digest) if Digest::of(digest.algorithm(), &bytes) == digest => digest,
+                    Some(digest) => {
+                        let message = format!("the manifest does not hash to {digest}");
+                        return Err(Failure::new(Code::DigestInvalid, message));
+                    }
+                    None => Digest::sha256(&bytes),
                 }
-                None => Digest::sha256(&bytes),
-            },
+            }
         };
         let asked_tags = tags.clone();
         if let Reference::Tag(tag) = &reference {
             tags.push(tag.clone());
         }
-        // copies that began with the uploads end about now: to wait for them is cheaper than to copy again
-        self.sessions.settled(manifest.all_blobs().map(|blob| blob.digest), self.terms.replicate).await;
+        // copies that began with the uploads end about now: to wait for them is cheaper than to
+        // copy again
+        self.sessions
+            .settled(manifest.all_blobs().map(|blob| blob.digest), self.terms.replicate)
+            .await;
         let kind = WriteKind::PutManifest {
             repository: repository.clone(),
             digest,
@@ -188,21 +217,32 @@ impl Registry {
     ) -> Result<Response<Payload>, Failure> {
         self.door.admit(&request, Action::Delete, &repository, |_, _| Ok(())).await?;
         let change = match &reference {
-            Reference::Tag(tag) => Change::DeleteTag { repository: repository.clone(), tag: tag.clone() },
-            Reference::Digest(digest) => Change::DeleteManifest { repository: repository.clone(), digest: *digest },
+            Reference::Tag(tag) => {
+                Change::DeleteTag { repository: repository.clone(), tag: tag.clone() }
+            }
+            Reference::Digest(digest) => {
+                Change::DeleteManifest { repository: repository.clone(), digest: *digest }
+            }
         };
         match self.writes.commit(&repository.project(), WriteKind::Fenced(change)).await {
             Ok(_) => Ok(answer(StatusCode::ACCEPTED)),
-            Err(Refusal::NotFound) => {
-                Err(Failure::new(Code::ManifestUnknown, format!("repository {repository} has no manifest {reference}")))
-            }
+            Err(Refusal::NotFound) => Err(Failure::new(
+                Code::ManifestUnknown,
+                format!("repository {repository} has no manifest {reference}"),
+            )),
             Err(refusal) => Err(refusal.into()),
         }
     }
 }
 
-/// A manifest as the client wants it, if its conditions are met: it may read it, and what it has of it is no secret.
-fn show(request: &Request, digest: &Digest, media_type: &str, bytes: Bytes) -> Result<Response<Payload>, Failure> {
+/// A manifest as the client wants it, if its conditions are met: it may read it, and what it has of
+/// it is no secret.
+fn show(
+    request: &Request,
+    digest: &Digest,
+    media_type: &str,
+    bytes: Bytes,
+) -> Result<Response<Payload>, Failure> {
     let verdict = conditional::verdict(&request.head.headers, &digest.to_string());
     if verdict == Condition::Failed {
         return Err(condition_failed(digest));

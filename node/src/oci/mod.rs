@@ -1,4 +1,5 @@
-//! The registry's verbs: one file each, read from top to bottom. OCI distribution-spec 1.1, with Docker's conventions where it is silent.
+//! The registry's verbs: one file each, read from top to bottom. OCI distribution-spec 1.1, with
+//! Docker's conventions where it is silent.
 
 mod blobs;
 mod lists;
@@ -75,14 +76,23 @@ const UNASKED: &str = "111 atoll \"revalidation failed: the upstream cannot be a
 
 impl Registry {
     /// Answers a request under `/v2/`.
-    pub async fn answer(&self, route: Route, request: Request) -> Result<Response<Payload>, Failure> {
-        if self.neighbours.is_edge() && !matches!(request.method, Method::GET | Method::HEAD) && route != Route::Base {
+    pub async fn answer(
+        &self,
+        route: Route,
+        request: Request,
+    ) -> Result<Response<Payload>, Failure> {
+        if self.neighbours.is_edge()
+            && !matches!(request.method, Method::GET | Method::HEAD)
+            && route != Route::Base
+        {
             return Err(self.refuse_at_edge(&request));
         }
         match (&request.method, route) {
             (&Method::GET | &Method::HEAD, Route::Base) => self.base(&request).await,
             (&Method::GET | &Method::HEAD, Route::Catalog) => self.catalog(request).await,
-            (&Method::GET | &Method::HEAD, Route::Tags(repository)) => self.tags(request, repository).await,
+            (&Method::GET | &Method::HEAD, Route::Tags(repository)) => {
+                self.tags(request, repository).await
+            }
             (&Method::GET | &Method::HEAD, Route::Referrers(repository, digest)) => {
                 self.referrers(request, repository, digest).await
             }
@@ -98,14 +108,24 @@ impl Registry {
             (&Method::GET | &Method::HEAD, Route::Blob(repository, digest)) => {
                 self.get_blob(request, repository, digest).await
             }
-            (&Method::DELETE, Route::Blob(repository, digest)) => self.delete_blob(request, repository, digest).await,
-            (&Method::POST, Route::Uploads(repository)) => self.begin_upload(request, repository).await,
-            (&Method::PATCH, Route::Upload(repository, id)) => self.add_to_upload(request, repository, id).await,
-            (&Method::PUT, Route::Upload(repository, id)) => self.finish_upload(request, repository, id).await,
+            (&Method::DELETE, Route::Blob(repository, digest)) => {
+                self.delete_blob(request, repository, digest).await
+            }
+            (&Method::POST, Route::Uploads(repository)) => {
+                self.begin_upload(request, repository).await
+            }
+            (&Method::PATCH, Route::Upload(repository, id)) => {
+                self.add_to_upload(request, repository, id).await
+            }
+            (&Method::PUT, Route::Upload(repository, id)) => {
+                self.finish_upload(request, repository, id).await
+            }
             (&Method::GET | &Method::HEAD, Route::Upload(repository, id)) => {
                 self.show_upload(request, repository, id).await
             }
-            (&Method::DELETE, Route::Upload(repository, id)) => self.cancel_upload(request, repository, id).await,
+            (&Method::DELETE, Route::Upload(repository, id)) => {
+                self.cancel_upload(request, repository, id).await
+            }
             (method, _) => {
                 let message = format!("{method} is not supported here");
                 Err(Failure::new(Code::Unsupported, message).closing_unless_read(&request))
@@ -132,7 +152,10 @@ impl Registry {
 
 /// What is there now is not what the client wants to deal with (`If-Match`).
 fn condition_failed(digest: &Digest) -> Failure {
-    Failure::new(Code::Precondition, format!("what is there is {digest}, which If-Match does not name"))
+    Failure::new(
+        Code::Precondition,
+        format!("what is there is {digest}, which If-Match does not name"),
+    )
 }
 
 /// Nothing is pushed into a cache of somebody else's registry.

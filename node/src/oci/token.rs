@@ -14,13 +14,19 @@ use crate::http::{Code, Failure, Payload};
 const FORM: u64 = 64 << 10;
 
 /// Answers a token request.
-pub async fn answer_token(access: &Arc<Access>, mut request: Request) -> Result<Response<Payload>, Failure> {
+pub async fn answer_token(
+    access: &Arc<Access>,
+    mut request: Request,
+) -> Result<Response<Payload>, Failure> {
     let (asked, credentials) = match request.method {
-        Method::GET => (TokenRequest::read(request.head.uri.query().unwrap_or_default().as_bytes()), None),
+        Method::GET => {
+            (TokenRequest::read(request.head.uri.query().unwrap_or_default().as_bytes()), None)
+        }
         Method::POST => {
             let form = request.body.whole(FORM).await?;
-            let field =
-                |name: &str| form_urlencoded::parse(&form).find(|(n, _)| n == name).map(|(_, v)| v.into_owned());
+            let field = |name: &str| {
+                form_urlencoded::parse(&form).find(|(n, _)| n == name).map(|(_, v)| v.into_owned())
+            };
             match field("grant_type").as_deref() {
                 Some("password") => {}
                 Some("refresh_token") => {
@@ -29,7 +35,10 @@ pub async fn answer_token(access: &Arc<Access>, mut request: Request) -> Result<
                 }
                 _ => return Err(Failure::new(Code::BadRequest, "grant_type must be password")),
             }
-            let credentials = (field("username").unwrap_or_default(), field("password").unwrap_or_default().into());
+            let credentials = (
+                field("username").unwrap_or_default(),
+                field("password").unwrap_or_default().into(),
+            );
             (TokenRequest::read(&form), Some(credentials))
         }
         _ => return Err(Failure::new(Code::Unsupported, "a token is asked for with GET or POST")),
@@ -44,9 +53,11 @@ pub async fn answer_token(access: &Arc<Access>, mut request: Request) -> Result<
         },
     };
     let issued =
-        access.issue(asked, credentials, request.header(&header::HOST)).await.map_err(|error| match error {
-            AccessError::Wrong => wrong(),
-            error => error.into(),
+        access.issue(asked, credentials, request.header(&header::HOST)).await.map_err(|error| {
+            match error {
+                AccessError::Wrong => wrong(),
+                error => error.into(),
+            }
         })?;
     let body = json!({
         "token": issued.token.expose(),

@@ -1,4 +1,5 @@
-//! Uploads: POST, PATCH, PUT, monolithic and chunked, mounts. While bytes arrive they are hashed, written, and copied to other regions.
+//! Uploads: POST, PATCH, PUT, monolithic and chunked, mounts. While bytes arrive they are hashed,
+//! written, and copied to other regions.
 
 use http::{Response, StatusCode, header};
 use registry::blobs::flights::Sources;
@@ -26,7 +27,8 @@ impl Registry {
     ) -> Result<Response<Payload>, Failure> {
         let project = self.may_push(&request, &repository).await?;
         self.writes.ready().await.map_err(|e| Failure::from(e).closing_unless_read(&request))?;
-        // a mount is a hint: one that cannot be done, or cannot be read, is a plain upload (distribution-spec "Mounting a blob from another repository")
+        // a mount is a hint: one that cannot be done, or cannot be read, is a plain upload
+        // (distribution-spec "Mounting a blob from another repository")
         if let Some(Ok(mount)) = request.query("mount").map(str::parse::<Digest>)
             && self.mount(&request, &repository, mount).await?
         {
@@ -38,7 +40,8 @@ impl Registry {
             Some(_) => return Err(BadDigest::Algorithm.into()),
         };
         if let Some(digest) = request.query("digest") {
-            let digest: Digest = digest.parse().map_err(|e| Failure::from(e).closing_unless_read(&request))?;
+            let digest: Digest =
+                digest.parse().map_err(|e| Failure::from(e).closing_unless_read(&request))?;
             let upload = self.sessions.begin(&repository, digest.algorithm())?;
             return self.receive_and_seal(request, upload, digest, &project).await;
         }
@@ -83,7 +86,8 @@ impl Registry {
             let message = "the upload's PUT needs ?digest=";
             return Err(Failure::new(Code::DigestInvalid, message).closing_unless_read(&request));
         };
-        let digest: Digest = digest.parse().map_err(|e| Failure::from(e).closing_unless_read(&request))?;
+        let digest: Digest =
+            digest.parse().map_err(|e| Failure::from(e).closing_unless_read(&request))?;
         let upload = self.sessions.take_over(&repository, &id).await;
         let upload = upload.map_err(|e| Failure::from(e).closing_unless_read(&request))?;
         if let Err(failure) = check_range(&request, upload.ingest.written(), &upload) {
@@ -100,7 +104,8 @@ impl Registry {
         id: String,
     ) -> Result<Response<Payload>, Failure> {
         self.may_push(&request, &repository).await?;
-        // what another request has received of it counts once it has given the upload back; one that still sends keeps it
+        // what another request has received of it counts once it has given the upload back; one
+        // that still sends keeps it
         if let Ok(upload) = self.sessions.take_over(&repository, &id).await {
             self.sessions.put_back(upload);
         }
@@ -122,9 +127,14 @@ impl Registry {
         Ok(answer(StatusCode::NO_CONTENT))
     }
 
-    async fn may_push(&self, request: &Request, repository: &RepositoryName) -> Result<Project, Failure> {
+    async fn may_push(
+        &self,
+        request: &Request,
+        repository: &RepositoryName,
+    ) -> Result<Project, Failure> {
         let check = async {
-            let project = self.door.admit(request, Action::Push, repository, |_, _| Ok(())).await?.project;
+            let project =
+                self.door.admit(request, Action::Push, repository, |_, _| Ok(())).await?.project;
             refuse_proxy(&project)?;
             Ok(project)
         };
@@ -132,15 +142,26 @@ impl Registry {
     }
 
     /// Makes a blob of another repository readable here, if the caller may read it there.
-    async fn mount(&self, request: &Request, to: &RepositoryName, digest: Digest) -> Result<bool, Failure> {
-        let Ok(from) = request.query("from").map(str::parse::<RepositoryName>).transpose() else { return Ok(false) };
+    async fn mount(
+        &self,
+        request: &Request,
+        to: &RepositoryName,
+        digest: Digest,
+    ) -> Result<bool, Failure> {
+        let Ok(from) = request.query("from").map(str::parse::<RepositoryName>).transpose() else {
+            return Ok(false);
+        };
         let caller = self.door.caller(request).await?;
         let ((project, linked, known), _) = self
             .door
             .read(|records| {
-                let project = from.as_ref().map(|f| records.project(&f.project())).transpose()?.flatten();
-                let linked = from.as_ref().map(|f| records.linked(f, &digest)).transpose()?.unwrap_or(false);
-                let known = records.record::<BlobRecord>(&key::blob(&digest))?.is_some_and(|b| b.repositories > 0);
+                let project =
+                    from.as_ref().map(|f| records.project(&f.project())).transpose()?.flatten();
+                let linked =
+                    from.as_ref().map(|f| records.linked(f, &digest)).transpose()?.unwrap_or(false);
+                let known = records
+                    .record::<BlobRecord>(&key::blob(&digest))?
+                    .is_some_and(|b| b.repositories > 0);
                 Ok((project, linked, known))
             })
             .await?;
@@ -149,7 +170,8 @@ impl Registry {
                 let there = linked || self.store.granted(&digest, from)?;
                 there && self.door.may(&caller, Action::Pull, from, project.as_ref())
             }
-            // without a source: an administrator may read every repository, so any that has it will do
+            // without a source: an administrator may read every repository, so any that has it will
+            // do
             None if caller.may_read_all() => known || self.store.held(&digest)?.is_some(),
             None => self.in_reach(&caller, to, &digest).await?,
         };
@@ -163,17 +185,27 @@ impl Registry {
         Ok(readable)
     }
 
-    /// Whether a repository that the caller may pull from has the blob: of those that its token names, and of the target's own project if everybody may pull
-    /// there. Others are not looked through: the client then uploads what it has.
-    async fn in_reach(&self, caller: &Caller, to: &RepositoryName, digest: &Digest) -> Result<bool, Failure> {
+    /// Whether a repository that the caller may pull from has the blob: of those that its token
+    /// names, and of the target's own project if everybody may pull there. Others are not looked
+    /// through: the client then uploads what it has.
+    async fn in_reach(
+        &self,
+        caller: &Caller,
+        to: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<bool, Failure> {
         let home = to.project();
         let ((public, repositories, linked), _) = self
             .door
             .read(|records| {
                 let public = records.project(&home)?.is_some_and(|project| project.public);
+                let siblings = if public {
+                    records.scan(&key::repositories_of(&home), None, SIBLINGS)?
+                } else {
+                    Vec::new()
+                };
                 let siblings =
-                    if public { records.scan(&key::repositories_of(&home), None, SIBLINGS)? } else { Vec::new() };
-                let siblings = siblings.iter().filter_map(|(place, _)| key::name_of(place).parse().ok());
+                    siblings.iter().filter_map(|(place, _)| key::name_of(place).parse().ok());
                 let mut linked = false;
                 let repositories: Vec<RepositoryName> = siblings.chain(caller.pullable()).collect();
                 for repository in &repositories {
@@ -203,13 +235,17 @@ impl Registry {
     ) -> Result<Response<Payload>, Failure> {
         let repository = upload.ticket.repository.clone();
         let body = &mut request.body;
-        let sealed = self.sessions.receive_and_seal(body, upload, digest, project.durability, self.terms.grant).await;
+        let sealed = self
+            .sessions
+            .receive_and_seal(body, upload, digest, project.durability, self.terms.grant)
+            .await;
         sealed.map_err(|e| Failure::from(e).closing_unless_read(&request))?;
         Ok(created(&repository, &digest))
     }
 }
 
-/// A chunk must begin where the last one ended (distribution-spec "Pushing a blob in chunks"), and be as long as it says.
+/// A chunk must begin where the last one ended (distribution-spec "Pushing a blob in chunks"), and
+/// be as long as it says.
 fn check_range(request: &Request, written: u64, upload: &Upload) -> Result<(), Failure> {
     let Some(range) = request.header(&header::CONTENT_RANGE) else { return Ok(()) };
     let out_of_order = |message: String| {
@@ -219,12 +255,19 @@ fn check_range(request: &Request, written: u64, upload: &Upload) -> Result<(), F
     };
     let spec = range.trim().strip_prefix("bytes ").unwrap_or(range).trim();
     let spec = spec.split('/').next().unwrap_or(spec);
-    let parsed = spec.split_once('-').and_then(|(a, b)| Some((a.parse::<u64>().ok()?, b.parse::<u64>().ok()?)));
-    let Some((first, last)) = parsed.filter(|(first, last)| last >= first || *last + 1 == *first) else {
-        return Err(out_of_order(format!("the Content-Range '{spec}' cannot be read; it is written first-last")));
+    let parsed = spec
+        .split_once('-')
+        .and_then(|(a, b)| Some((a.parse::<u64>().ok()?, b.parse::<u64>().ok()?)));
+    let Some((first, last)) = parsed.filter(|(first, last)| last >= first || *last + 1 == *first)
+    else {
+        return Err(out_of_order(format!(
+            "the Content-Range '{spec}' cannot be read; it is written first-last"
+        )));
     };
     if first != written {
-        return Err(out_of_order(format!("the chunk begins at {first}, but the upload has {written} bytes")));
+        return Err(out_of_order(format!(
+            "the chunk begins at {first}, but the upload has {written} bytes"
+        )));
     }
     match request.content_length() {
         Some(length) if length != last + 1 - first => {

@@ -1,4 +1,5 @@
-//! What the registry does when another node asks. What is about the mesh itself, the mesh answers (`mesh::service`).
+//! What the registry does when another node asks. What is about the mesh itself, the mesh answers
+//! (`mesh::service`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +53,9 @@ pub struct Peers {
 
 impl Rooms for Peers {
     async fn answer(&self, _from: Guest, ask: Ask) -> Answer {
-        let Some(ledger) = self.neighbours.records.ledger() else { return self.answer_as_edge(ask) };
+        let Some(ledger) = self.neighbours.records.ledger() else {
+            return self.answer_as_edge(ask);
+        };
         match ask {
             Ask::Write(write) => Answer::Written(self.writes.commit_here(write).await),
             Ask::Have { digests, repository } => self.have(&digests, repository.as_ref()),
@@ -69,26 +72,34 @@ impl Rooms for Peers {
                 Ok(verdict) => Answer::Identified(verdict),
                 Err(_) => Answer::Refused("the credentials could not be checked".into()),
             },
-            Ask::Token { name, password, scopes } => match self.access.token_for(&name, &password, &scopes).await {
-                Ok(signed) => Answer::Token(signed),
-                Err(_) => Answer::Refused("the token could not be signed".into()),
-            },
+            Ask::Token { name, password, scopes } => {
+                match self.access.token_for(&name, &password, &scopes).await {
+                    Ok(signed) => Answer::Token(signed),
+                    Err(_) => Answer::Refused("the token could not be signed".into()),
+                }
+            }
             Ask::Replicate { digest, sources, repository } => {
                 let grant = repository.as_ref().map(|r| (r, self.grant));
                 Answer::Replicated(self.flights.replicate(digest, sources, grant).await)
             }
             Ask::Resolve { repository, reference } => match reference.parse() {
-                Ok(reference) => Answer::Resolved(self.proxies.resolve_here(&repository, &reference).await),
+                Ok(reference) => {
+                    Answer::Resolved(self.proxies.resolve_here(&repository, &reference).await)
+                }
                 Err(error) => Answer::Refused(error.to_string()),
             },
             Ask::Referrers { repository, subject, query } => {
                 Answer::Referring(self.proxies.referrers_here(&repository, &subject, &query).await)
             }
-            Ask::Revoke { repository, digest } => match self.store.revoke(digest, &repository).await {
-                Ok(revoked) => Answer::Revoked(revoked),
-                Err(error) => Answer::Refused(error.to_string()),
-            },
-            Ask::Preheat { digest, via } => Answer::Preheated(self.preheats.fetch_here(digest, via).await),
+            Ask::Revoke { repository, digest } => {
+                match self.store.revoke(digest, &repository).await {
+                    Ok(revoked) => Answer::Revoked(revoked),
+                    Err(error) => Answer::Refused(error.to_string()),
+                }
+            }
+            Ask::Preheat { digest, via } => {
+                Answer::Preheated(self.preheats.fetch_here(digest, via).await)
+            }
             Ask::Build => self.build(),
             // the mesh answers these itself
             Ask::Raft { .. }
@@ -106,7 +117,12 @@ impl Rooms for Peers {
         self.outgoing.serve(from, wanted, send).await
     }
 
-    async fn copy(&self, from: NodeId, repository: RepositoryName, copy: CopyIn) -> Result<(), LinkError> {
+    async fn copy(
+        &self,
+        from: NodeId,
+        repository: RepositoryName,
+        copy: CopyIn,
+    ) -> Result<(), LinkError> {
         self.copies.receive(from, repository, copy).await
     }
 }
@@ -139,7 +155,8 @@ impl Peers {
 
     /// Which build this is, and the level that it has applied.
     fn build(&self) -> Answer {
-        let level = self.neighbours.records.view().and_then(|view| view.level()).unwrap_or(Level::FIRST);
+        let level =
+            self.neighbours.records.view().and_then(|view| view.level()).unwrap_or(Level::FIRST);
         Answer::Build(Build::of_this(env!("CARGO_PKG_VERSION"), level))
     }
 }

@@ -1,5 +1,6 @@
-//! What a new mesh begins with. Written by `init` and `up` into the data_dir of the one node that forms it, used once, then removed: a node whose disk was
-//! wiped has no such file and can never form a second mesh by accident.
+//! What a new mesh begins with. Written by `init` and `up` into the data_dir of the one node that
+//! forms it, used once, then removed: a node whose disk was wiped has no such file and can never
+//! form a second mesh by accident.
 
 use std::io;
 use std::net::SocketAddr;
@@ -64,8 +65,10 @@ impl Birth {
 
     /// The commands that make it true.
     pub fn commands(&self) -> Vec<(OperationId, Command)> {
-        let administrator =
-            (self.administrator.clone(), User { password_hash: self.password_hash.clone(), administrator: true });
+        let administrator = (
+            self.administrator.clone(),
+            User { password_hash: self.password_hash.clone(), administrator: true },
+        );
         let form = Command::FormMesh {
             mesh: self.mesh,
             token_secret: self.token_secret.clone(),

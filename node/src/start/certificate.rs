@@ -1,4 +1,5 @@
-//! Keeps this node's certificate good: renews it in time, and when it is from before roles stood in certificates.
+//! Keeps this node's certificate good: renews it in time, and when it is from before roles stood in
+//! certificates.
 
 use std::io;
 use std::path::PathBuf;
@@ -21,10 +22,17 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// How long a replica may take to sign.
 const ASK: Duration = Duration::from_secs(5);
 
-/// At a replica's start: signs its own certificate if that is due, with the CA's key that every replica has. So a mesh that was off for longer than a
-/// certificate lasts comes up by itself. The ledger's word on whether this node is still a member comes from the others, with the first handshake.
-pub fn renew_at_start(identity: Identity, role: Role, folder: &std::path::Path) -> io::Result<Identity> {
-    if role == Role::Edge || identity.authority.key.is_empty() || !identity.due(clock::timestamp()) {
+/// At a replica's start: signs its own certificate if that is due, with the CA's key that every
+/// replica has. So a mesh that was off for longer than a certificate lasts comes up by itself. The
+/// ledger's word on whether this node is still a member comes from the others, with the first
+/// handshake.
+pub fn renew_at_start(
+    identity: Identity,
+    role: Role,
+    folder: &std::path::Path,
+) -> io::Result<Identity> {
+    if role == Role::Edge || identity.authority.key.is_empty() || !identity.due(clock::timestamp())
+    {
         return Ok(identity);
     }
     let renewed = sign_own(&identity).map_err(io::Error::other)?;
@@ -34,19 +42,29 @@ pub fn renew_at_start(identity: Identity, role: Role, folder: &std::path::Path) 
 }
 
 /// Renews the certificate whenever it is due, for as long as the node runs.
-pub async fn keep(neighbours: Arc<Neighbours>, mut identity: Identity, role: Role, folder: PathBuf) {
+pub async fn keep(
+    neighbours: Arc<Neighbours>,
+    mut identity: Identity,
+    role: Role,
+    folder: PathBuf,
+) {
     loop {
         if !identity.due(clock::timestamp()) {
             tokio::time::sleep(LOOK).await;
             continue;
         }
         let renewed = match role {
-            Role::Replica if is_listed(&neighbours, identity.node) => sign_own(&identity).map_err(|e| e.to_string()),
+            Role::Replica if is_listed(&neighbours, identity.node) => {
+                sign_own(&identity).map_err(|e| e.to_string())
+            }
             Role::Replica => Err("the ledger does not list this node".into()),
             Role::Edge => ask_replicas(&neighbours, &identity).await,
         };
         let shown = renewed.and_then(|renewed| {
-            renewed.save(&folder).and_then(|()| neighbours.links.show(&renewed)).map_err(|e| e.to_string())?;
+            renewed
+                .save(&folder)
+                .and_then(|()| neighbours.links.show(&renewed))
+                .map_err(|e| e.to_string())?;
             Ok(renewed)
         });
         match shown {
@@ -67,13 +85,15 @@ pub async fn keep(neighbours: Arc<Neighbours>, mut identity: Identity, role: Rol
 }
 
 fn is_listed(neighbours: &Neighbours, node: NodeId) -> bool {
-    let record = neighbours.records.view().and_then(|view| view.record::<NodeRecord>(&key::node(node)));
+    let record =
+        neighbours.records.view().and_then(|view| view.record::<NodeRecord>(&key::node(node)));
     record.ok().flatten().is_some_and(|record| record.role == Role::Replica)
 }
 
 fn sign_own(identity: &Identity) -> Result<Identity, IdentityError> {
     let request = Candidate::again(identity)?.request;
-    let certificate = identity.authority.sign(identity.node, Role::Replica, &request, clock::timestamp())?;
+    let certificate =
+        identity.authority.sign(identity.node, Role::Replica, &request, clock::timestamp())?;
     identity.renewed(&certificate)
 }
 

@@ -19,7 +19,8 @@ use tracing::{debug, info, warn};
 
 use super::birth::Birth;
 
-/// Forms the mesh that `init` or `up` described, on the one node that was told to; gives up nothing until it is done.
+/// Forms the mesh that `init` or `up` described, on the one node that was told to; gives up nothing
+/// until it is done.
 pub(super) async fn be_born(ledger: Arc<Ledger>, birth: Birth, data_dir: std::path::PathBuf) {
     let voters: BTreeMap<NodeId, SocketAddr> = birth.voters.iter().copied().collect();
     loop {
@@ -45,7 +46,8 @@ pub(super) async fn be_born(ledger: Arc<Ledger>, birth: Birth, data_dir: std::pa
     }
 }
 
-/// Makes the gossip meet every member that the ledger knows, and tells the ledger when this node's own record has changed.
+/// Makes the gossip meet every member that the ledger knows, and tells the ledger when this node's
+/// own record has changed.
 pub(super) async fn introduce(neighbours: Arc<Neighbours>, record: NodeRecord) {
     loop {
         for node in neighbours.nodes() {
@@ -58,7 +60,10 @@ pub(super) async fn introduce(neighbours: Arc<Neighbours>, record: NodeRecord) {
             neighbours.links.shut_out(removed);
             neighbours.members.handle_left(removed);
         }
-        let known = neighbours.records.view().and_then(|v| v.record::<NodeRecord>(&key::node(neighbours.me)));
+        let known = neighbours
+            .records
+            .view()
+            .and_then(|v| v.record::<NodeRecord>(&key::node(neighbours.me)));
         if let Ok(Some(known)) = known
             && known != record
             && tell(&neighbours, &record).await
@@ -69,14 +74,15 @@ pub(super) async fn introduce(neighbours: Arc<Neighbours>, record: NodeRecord) {
     }
 }
 
-/// Tells the ledger this node's record. An edge does so through a replica, and so does a replica that hears no leader: the leader may look for it where it
-/// was before.
+/// Tells the ledger this node's record. An edge does so through a replica, and so does a replica
+/// that hears no leader: the leader may look for it where it was before.
 async fn tell(neighbours: &Neighbours, record: &NodeRecord) -> bool {
     match &neighbours.records {
         Records::Edge(edge) => edge.introduce(record.clone()).await,
         Records::Ledger(ledger) if ledger.connected() => {
             let command = Command::MoveNode { node: record.clone() };
-            match ledger.propose(OperationId(rand::random()), command, Duration::from_secs(5)).await {
+            match ledger.propose(OperationId(rand::random()), command, Duration::from_secs(5)).await
+            {
                 Ok(proposed) if proposed.outcome == Outcome::Done => true,
                 Ok(proposed) => {
                     warn!(outcome = ?proposed.outcome, "this node's record could not be brought up to date");
@@ -93,7 +99,9 @@ async fn tell(neighbours: &Neighbours, record: &NodeRecord) -> bool {
                 let question = Introduce { record: record.clone() };
                 match neighbours.links.ask(other.id, question, Duration::from_secs(5)).await {
                     Ok(()) => return true,
-                    Err(error) => debug!(to = %other.id, %error, "this node's record could not be told"),
+                    Err(error) => {
+                        debug!(to = %other.id, %error, "this node's record could not be told")
+                    }
                 }
             }
             false
@@ -101,8 +109,14 @@ async fn tell(neighbours: &Neighbours, record: &NodeRecord) -> bool {
     }
 }
 
-/// What an open push was granted lives until the push is idle for `lasts`: its last layer may take longer than that alone.
-pub(super) async fn keep_grants(store: Arc<Store>, sessions: Arc<Sessions>, copies: Arc<Copies>, lasts: Duration) {
+/// What an open push was granted lives until the push is idle for `lasts`: its last layer may take
+/// longer than that alone.
+pub(super) async fn keep_grants(
+    store: Arc<Store>,
+    sessions: Arc<Sessions>,
+    copies: Arc<Copies>,
+    lasts: Duration,
+) {
     loop {
         tokio::time::sleep((lasts / 4).min(Duration::from_secs(30))).await;
         for repository in sessions.repositories().union(&copies.repositories()) {

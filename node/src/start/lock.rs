@@ -1,6 +1,7 @@
 //! A data folder belongs to one process at a time.
 //!
-//! A node that is started while its predecessor still drains waits for it, instead of failing at the first port or database that is not free yet.
+//! A node that is started while its predecessor still drains waits for it, instead of failing at
+//! the first port or database that is not free yet.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -24,11 +25,14 @@ impl FolderLock {
     /// Takes the folder, and waits at most `patience` for a process that has it.
     ///
     /// # Errors
-    /// In words for the operator, when the folder cannot be written or the other process does not end. Nothing has changed then.
+    /// In words for the operator, when the folder cannot be written or the other process does not
+    /// end. Nothing has changed then.
     pub async fn take(data_dir: &Path, patience: Duration) -> io::Result<Self> {
         let path = data_dir.join("in-use");
-        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(named)?;
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let file =
+            File::options().create(true).truncate(false).write(true).open(&path).map_err(named)?;
         if !taken(&file).map_err(named)? {
             let folder = data_dir.display();
             info!(%folder, "another process uses this node's folder; waiting for its end");
@@ -53,7 +57,9 @@ fn taken(file: &File) -> io::Result<bool> {
         Ok(()) => Ok(true),
         Err(TryLockError::WouldBlock) => Ok(false),
         Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
-            warn!("the file system of data_dir has no locks: see to it that no two processes use it");
+            warn!(
+                "the file system of data_dir has no locks: see to it that no two processes use it"
+            );
             Ok(true)
         }
         Err(TryLockError::Error(error)) => Err(error),
@@ -68,7 +74,8 @@ mod tests {
     async fn whoever_comes_second_waits_and_gives_up_in_words() {
         let folder = tempfile::tempdir().unwrap();
         let first = FolderLock::take(folder.path(), Duration::ZERO).await.unwrap();
-        let refused = FolderLock::take(folder.path(), Duration::ZERO).await.unwrap_err().to_string();
+        let refused =
+            FolderLock::take(folder.path(), Duration::ZERO).await.unwrap_err().to_string();
         assert!(refused.contains("another process") && refused.contains("data_dir"), "{refused}");
         let second = FolderLock::take(folder.path(), Duration::from_secs(60));
         let gone = async {

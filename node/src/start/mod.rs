@@ -77,11 +77,18 @@ pub fn mesh_address(settings: &Settings) -> SocketAddr {
 /// Where clients reach a node with these settings, as far as they tell.
 pub fn public_url(settings: &Settings) -> String {
     let scheme = if settings.http.tls.is_some() { "https" } else { "http" };
-    settings.http.public_url.clone().unwrap_or_else(|| format!("{scheme}://{}", settings.http.listen))
+    settings
+        .http
+        .public_url
+        .clone()
+        .unwrap_or_else(|| format!("{scheme}://{}", settings.http.listen))
 }
 
 /// The node's record as its settings describe it.
-pub fn node_record(settings: &Settings, id: NodeId) -> Result<NodeRecord, rules::words::names::BadName> {
+pub fn node_record(
+    settings: &Settings,
+    id: NodeId,
+) -> Result<NodeRecord, rules::words::names::BadName> {
     Ok(NodeRecord {
         id,
         name: settings.name.parse()?,
@@ -97,10 +104,13 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     let data_dir = settings.data_dir.clone();
     private::folder(&data_dir)?;
     let identity = Identity::load(&identity_folder(&data_dir)).map_err(|e| {
-        io::Error::other(format!("{e}; `atoll init` forms a new mesh here, `atoll join TOKEN` joins one"))
+        io::Error::other(format!(
+            "{e}; `atoll init` forms a new mesh here, `atoll join TOKEN` joins one"
+        ))
     })?;
     let lock = FolderLock::take(&data_dir, settings.drain + PREDECESSOR).await?;
-    let identity = certificate::renew_at_start(identity, settings.role, &identity_folder(&data_dir))?;
+    let identity =
+        certificate::renew_at_start(identity, settings.role, &identity_folder(&data_dir))?;
     let birth = Birth::load(&data_dir)?;
     let listener = Listener::bind(settings.http.listen, settings.http.tls.as_ref()).await?;
     let (tls, address) = (listener.is_tls(), listener.address()?);
@@ -108,7 +118,8 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     let store = Store::open(&data_dir, settings.cache.budget).map_err(io::Error::other)?;
     let (inner, clients) = (Tasks::new(), Tasks::new());
 
-    let links = Links::open(&identity, settings.mesh.listen, terms::congestion(&settings)).map_err(io::Error::other)?;
+    let links = Links::open(&identity, settings.mesh.listen, terms::congestion(&settings))
+        .map_err(io::Error::other)?;
     let seeds = birth.iter().flat_map(|b| b.nodes.iter().map(|n| (n.id, n.address))).collect();
     let members = Members::start(
         links.clone(),
@@ -129,9 +140,19 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
             Records::Ledger(ledger)
         }
         Role::Edge => {
-            let terms = EdgeTerms { access_age: settings.edge.access_age, alone_for: settings.edge.alone_for };
+            let terms = EdgeTerms {
+                access_age: settings.edge.access_age,
+                alone_for: settings.edge.alone_for,
+            };
             let region = record.region.clone();
-            Records::Edge(EdgeRecords::open(&data_dir, region, links.clone(), members.clone(), terms, &inner)?)
+            Records::Edge(EdgeRecords::open(
+                &data_dir,
+                region,
+                links.clone(),
+                members.clone(),
+                terms,
+                &inner,
+            )?)
         }
     };
     let neighbours = Arc::new(Neighbours {
@@ -151,7 +172,8 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         tasks: inner.clone(),
     };
     let rooms = Rooms::build(&foundation)?;
-    let service_terms = ServiceTerms { commit: settings.deadlines.commit, rest: settings.uploads.expire_after };
+    let service_terms =
+        ServiceTerms { commit: settings.deadlines.commit, rest: settings.uploads.expire_after };
     let service = MeshService::new(
         records.ledger().cloned(),
         members.clone(),
@@ -165,19 +187,28 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         let serving = serving.clone();
         async move { serving.answer(request).await }
     };
-    clients.spawn_draining("http", http::serve(listener, handle, settings.deadlines.stall, clients.clone()));
+    clients.spawn_draining(
+        "http",
+        http::serve(listener, handle, settings.deadlines.stall, clients.clone()),
+    );
 
     let keys = identity_folder(&data_dir);
     if let (Some(birth), Some(ledger)) = (birth, records.ledger()) {
         inner.spawn("birth", chores::be_born(ledger.clone(), birth, data_dir));
     }
-    inner.spawn("certificate", certificate::keep(neighbours.clone(), identity.clone(), settings.role, keys));
+    inner.spawn(
+        "certificate",
+        certificate::keep(neighbours.clone(), identity.clone(), settings.role, keys),
+    );
     inner.spawn("introduce", chores::introduce(neighbours, record));
     let making_room = store.clone();
     inner.spawn("room", async move { making_room.keep_room().await });
     let (sessions, copies) = (rooms.sessions().clone(), rooms.copies().clone());
     let expire_after = settings.uploads.expire_after;
-    inner.spawn("grants", chores::keep_grants(store.clone(), sessions.clone(), copies, expire_after));
+    inner.spawn(
+        "grants",
+        chores::keep_grants(store.clone(), sessions.clone(), copies, expire_after),
+    );
     inner.spawn("sweep", chores::sweep(store, sessions));
     info!(node = %identity.node, name = settings.name, role = settings.role.name(), region = settings.region, %address, "serving");
     let ledger = records.ledger().cloned();
@@ -197,7 +228,8 @@ fn supports_level(ledger: &Ledger) -> io::Result<()> {
 }
 
 impl Running {
-    /// Comes back, with the reason, when this node can do nothing more: its ledger has stopped for good.
+    /// Comes back, with the reason, when this node can do nothing more: its ledger has stopped for
+    /// good.
     pub async fn failed(&self) -> String {
         match &self.ledger {
             Some(ledger) => ledger.ended().await,
@@ -205,7 +237,8 @@ impl Running {
         }
     }
 
-    /// Drains: no new connections, open requests end, leadership is handed over, the others are told.
+    /// Drains: no new connections, open requests end, leadership is handed over, the others are
+    /// told.
     pub async fn stop(self) {
         info!("draining");
         if !self.http.stop(self.drain).await {

@@ -7,12 +7,14 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 /// Buckets of request durations, in seconds.
-const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0];
+const BUCKETS: [f64; 12] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0];
 
 /// Starts logging to the standard error as `log` says.
 pub fn start_logging(log: &Log) -> io::Result<()> {
     let directives = format!("{},{}", mesh::ledger::QUIET, log.level);
-    let filter = EnvFilter::try_new(directives).map_err(|e| io::Error::other(format!("log.level: {e}")))?;
+    let filter =
+        EnvFilter::try_new(directives).map_err(|e| io::Error::other(format!("log.level: {e}")))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match log.format {
         LogFormat::Human => builder.with_ansi(false).try_init(),
@@ -34,33 +36,75 @@ pub fn start_metrics() -> io::Result<PrometheusHandle> {
 fn describe() {
     use metrics::{describe_counter, describe_gauge, describe_histogram};
     describe_counter!("atoll_requests_total", "requests answered, by route, method and status");
-    describe_histogram!("atoll_request_seconds", "time from a request's head to its response's head, by route");
+    describe_histogram!(
+        "atoll_request_seconds",
+        "time from a request's head to its response's head, by route"
+    );
     describe_counter!("atoll_blob_bytes_served_total", "bytes of blobs sent to clients");
-    describe_counter!("atoll_blobs_stored_total", "blobs that this node came to hold, however they came");
+    describe_counter!(
+        "atoll_blobs_stored_total",
+        "blobs that this node came to hold, however they came"
+    );
     describe_counter!("atoll_blob_bytes_stored_total", "bytes of those blobs");
-    describe_counter!("atoll_blob_misses_total", "blob pulls that had to be fetched from another node or an upstream");
+    describe_counter!(
+        "atoll_blob_misses_total",
+        "blob pulls that had to be fetched from another node or an upstream"
+    );
     describe_counter!("atoll_manifest_pulls_total", "manifests read");
-    describe_counter!("atoll_mounts_total", "blobs taken into a repository from another one, without an upload");
-    describe_counter!("atoll_upload_copies_failed_total", "copies of uploads to another region that broke off");
+    describe_counter!(
+        "atoll_mounts_total",
+        "blobs taken into a repository from another one, without an upload"
+    );
+    describe_counter!(
+        "atoll_upload_copies_failed_total",
+        "copies of uploads to another region that broke off"
+    );
     describe_counter!("atoll_uploads_expired_total", "uploads given up for uploads.expire_after");
-    describe_counter!("atoll_logins_refused_total", "passwords that were wrong, or of nobody who may administer");
-    describe_counter!("atoll_mirror_unknown_total", "requests and images that name a registry which is not mirrored");
+    describe_counter!(
+        "atoll_logins_refused_total",
+        "passwords that were wrong, or of nobody who may administer"
+    );
+    describe_counter!(
+        "atoll_mirror_unknown_total",
+        "requests and images that name a registry which is not mirrored"
+    );
     describe_counter!(
         "atoll_flights_total",
         "blobs fetched from other nodes or an upstream, however many asked for each"
     );
     describe_counter!("atoll_flights_failed_total", "fetches that found no source or broke off");
-    describe_counter!("atoll_flights_wrong_bytes_total", "fetched blobs that did not hash to their name");
+    describe_counter!(
+        "atoll_flights_wrong_bytes_total",
+        "fetched blobs that did not hash to their name"
+    );
     describe_counter!(
         "atoll_peers_lied_total",
         "times a node was caught sending what is not the blob, by peer and what"
     );
-    describe_counter!("atoll_sources_stalled_total", "sources that stood still in the middle of a blob");
-    describe_counter!("atoll_flights_sent_on_total", "fetches that followed another node than the one they asked");
-    describe_counter!("atoll_outboards_rebuilt_total", "lists of groups that were made anew from a blob's bytes");
-    describe_counter!("atoll_upstream_requests_total", "requests for upstream registries, by registry and status");
-    describe_counter!("atoll_upstream_bytes_received_total", "bytes of blobs received from upstream registries");
-    describe_counter!("atoll_upstream_logins_total", "tokens and passwords asked for at upstream registries");
+    describe_counter!(
+        "atoll_sources_stalled_total",
+        "sources that stood still in the middle of a blob"
+    );
+    describe_counter!(
+        "atoll_flights_sent_on_total",
+        "fetches that followed another node than the one they asked"
+    );
+    describe_counter!(
+        "atoll_outboards_rebuilt_total",
+        "lists of groups that were made anew from a blob's bytes"
+    );
+    describe_counter!(
+        "atoll_upstream_requests_total",
+        "requests for upstream registries, by registry and status"
+    );
+    describe_counter!(
+        "atoll_upstream_bytes_received_total",
+        "bytes of blobs received from upstream registries"
+    );
+    describe_counter!(
+        "atoll_upstream_logins_total",
+        "tokens and passwords asked for at upstream registries"
+    );
     describe_counter!(
         "atoll_proxy_stale_total",
         "references that could not be checked upstream; what was cached was served, if anything"
@@ -69,27 +113,66 @@ fn describe() {
         "atoll_proxy_direct_total",
         "references that a node asked an upstream about itself, its primary being out of reach or without a majority"
     );
-    describe_counter!("atoll_link_bytes_received_total", "bytes of blobs received from other nodes");
+    describe_counter!(
+        "atoll_link_bytes_received_total",
+        "bytes of blobs received from other nodes"
+    );
     describe_counter!("atoll_link_bytes_sent_total", "bytes of blobs sent to other nodes");
-    describe_counter!("atoll_reads_stale_total", "reads answered without a lease and without the leader");
-    describe_counter!("atoll_reads_waiting_for_release_total", "reads that waited for a write to be released");
-    describe_counter!("atoll_writes_fenced_total", "writes refused because the project has another primary by now");
+    describe_counter!(
+        "atoll_reads_stale_total",
+        "reads answered without a lease and without the leader"
+    );
+    describe_counter!(
+        "atoll_reads_waiting_for_release_total",
+        "reads that waited for a write to be released"
+    );
+    describe_counter!(
+        "atoll_writes_fenced_total",
+        "writes refused because the project has another primary by now"
+    );
     describe_counter!("atoll_writes_retried_total", "writes tried again, as through a failover");
-    describe_counter!("atoll_failovers_total", "projects given another primary by this node as the ledger's leader");
+    describe_counter!(
+        "atoll_failovers_total",
+        "projects given another primary by this node as the ledger's leader"
+    );
     describe_counter!(
         "atoll_ledger_commands_total",
         "commands committed by this node as the ledger's leader, by command"
     );
-    describe_counter!("atoll_ledger_terms_led_total", "terms in which this node became the ledger's leader");
-    describe_counter!("atoll_gossip_forged_total", "gossip dropped that named another sender than its certificate");
-    describe_counter!("atoll_gossip_ignored_total", "what gossip said of nodes that it may not speak of");
-    describe_counter!("atoll_links_refused_total", "connections between nodes that were turned away");
+    describe_counter!(
+        "atoll_ledger_terms_led_total",
+        "terms in which this node became the ledger's leader"
+    );
+    describe_counter!(
+        "atoll_gossip_forged_total",
+        "gossip dropped that named another sender than its certificate"
+    );
+    describe_counter!(
+        "atoll_gossip_ignored_total",
+        "what gossip said of nodes that it may not speak of"
+    );
+    describe_counter!(
+        "atoll_links_refused_total",
+        "connections between nodes that were turned away"
+    );
     describe_counter!("atoll_messages_refused_total", "messages of members that were not read");
     describe_counter!("atoll_joins_refused_total", "joins with a secret that opens nothing");
-    describe_counter!("atoll_certificate_renewals_failed_total", "tries to renew this node's certificate that failed");
-    describe_counter!("atoll_datagrams_too_large_total", "gossip that did not fit the way to a peer and was not sent");
-    describe_counter!("atoll_roster_changes_total", "members that came or went, as this node sees it");
-    describe_counter!("atoll_clients_stalled_total", "connections given up because the client took nothing");
+    describe_counter!(
+        "atoll_certificate_renewals_failed_total",
+        "tries to renew this node's certificate that failed"
+    );
+    describe_counter!(
+        "atoll_datagrams_too_large_total",
+        "gossip that did not fit the way to a peer and was not sent"
+    );
+    describe_counter!(
+        "atoll_roster_changes_total",
+        "members that came or went, as this node sees it"
+    );
+    describe_counter!(
+        "atoll_clients_stalled_total",
+        "connections given up because the client took nothing"
+    );
     describe_counter!(
         "atoll_ledger_slow_disk_total",
         "times that the ledger's disk has kept a write for so long that others took over"
@@ -108,10 +191,16 @@ fn describe() {
     describe_gauge!("atoll_cache_bytes", "bytes of cached blobs");
     describe_gauge!("atoll_cache_budget_bytes", "cache.budget");
     describe_gauge!("atoll_disk_free_bytes", "bytes that are free on data_dir's file system");
-    describe_counter!("atoll_edge_reads_alone_total", "reads of an edge that no replica could be asked about");
+    describe_counter!(
+        "atoll_edge_reads_alone_total",
+        "reads of an edge that no replica could be asked about"
+    );
     describe_gauge!("atoll_edge_heard_seconds_ago", "how long ago a replica answered this edge");
     describe_gauge!("atoll_uploads_open", "uploads that are open on this node");
     describe_gauge!("atoll_ledger_applied", "the ledger's entry that this node has applied");
-    describe_gauge!("atoll_ledger_released", "the ledger's entry up to which every reader shows everything");
+    describe_gauge!(
+        "atoll_ledger_released",
+        "the ledger's entry up to which every reader shows everything"
+    );
     describe_gauge!("atoll_read_lease", "1 if this node answers reads from its own records");
 }

@@ -1,4 +1,5 @@
-//! What a node keeps is for its own user's eyes: keys, the ledger with password hashes, blobs of private projects, logs.
+//! What a node keeps is for its own user's eyes: keys, the ledger with password hashes, blobs of
+//! private projects, logs.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -8,7 +9,8 @@ use std::path::Path;
 use rustix::fs::Mode;
 use tracing::warn;
 
-/// Permissions that others may have on files and folders that this process makes from now on: none. To be called before anything is written.
+/// Permissions that others may have on files and folders that this process makes from now on: none.
+/// To be called before anything is written.
 pub fn from_now_on() {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
@@ -16,9 +18,12 @@ pub fn from_now_on() {
 /// Makes `folder`, or sees to it that nobody else can look into one that is there.
 ///
 /// # Errors
-/// In words for the operator, when the folder cannot be made, or is open to others and belongs to another user. Nothing has changed then.
+/// In words for the operator, when the folder cannot be made, or is open to others and belongs to
+/// another user. Nothing has changed then.
 pub fn folder(folder: &Path) -> io::Result<()> {
-    let named = |error: io::Error| io::Error::new(error.kind(), format!("data_dir {}: {error}", folder.display()));
+    let named = |error: io::Error| {
+        io::Error::new(error.kind(), format!("data_dir {}: {error}", folder.display()))
+    };
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(named)?;
     let found = fs::metadata(folder).map_err(named)?;
     let mode = found.mode() & 0o7777;

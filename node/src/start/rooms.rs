@@ -58,10 +58,12 @@ struct Blobs {
 impl Blobs {
     fn build(on: &Foundation<'_>, secrets: &Arc<Secrets>) -> io::Result<Self> {
         let Foundation { settings, neighbours, store, tasks, .. } = on;
-        let (transfers, transfer_terms) = (Arc::new(Transfers::default()), terms::transfer(settings));
+        let (transfers, transfer_terms) =
+            (Arc::new(Transfers::default()), terms::transfer(settings));
         let liars = Arc::new(Liars::new(neighbours.clone(), tasks.clone()));
         let upstreams_terms = terms::upstreams(settings)?;
-        let upstreams = Upstreams::new(neighbours.clone(), secrets.clone(), upstreams_terms, tasks.clone());
+        let upstreams =
+            Upstreams::new(neighbours.clone(), secrets.clone(), upstreams_terms, tasks.clone());
         let flights = Flights::new(
             neighbours.clone(),
             store.clone(),
@@ -82,7 +84,8 @@ impl Blobs {
             arriving: Default::default(),
             tasks: tasks.clone(),
         });
-        let rechecks = Rechecks::new(neighbours.clone(), store.clone(), flights.clone(), tasks.clone());
+        let rechecks =
+            Rechecks::new(neighbours.clone(), store.clone(), flights.clone(), tasks.clone());
         Ok(Blobs { transfers, liars, upstreams, flights, pacing, copies, rechecks })
     }
 }
@@ -108,12 +111,20 @@ impl Rooms {
         let secrets = Arc::new(Secrets::of(&identity.authority));
         let blobs = Blobs::build(on, &secrets)?;
         let Blobs { upstreams, flights, copies, .. } = &blobs;
-        let writes = Writes::new(neighbours.clone(), store.clone(), flights.clone(), terms::writes(settings));
-        let (max_open, expire_after) = (settings.uploads.max_open as usize, settings.uploads.expire_after);
+        let writes = Writes::new(
+            neighbours.clone(),
+            store.clone(),
+            flights.clone(),
+            terms::writes(settings),
+        );
+        let (max_open, expire_after) =
+            (settings.uploads.max_open as usize, settings.uploads.expire_after);
         let sessions = Sessions::new(store.clone(), copies.clone(), max_open, expire_after);
         let confirming = Confirming::new(records.clone(), upstreams.clone(), tasks.clone());
-        let proxy_terms =
-            ProxyTerms { fresh_for: settings.upstreams.fresh_for, missing_for: settings.upstreams.missing_for };
+        let proxy_terms = ProxyTerms {
+            fresh_for: settings.upstreams.fresh_for,
+            missing_for: settings.upstreams.missing_for,
+        };
         let proxies = Proxies::new(
             neighbours.clone(),
             writes.clone(),
@@ -132,7 +143,17 @@ impl Rooms {
             tasks.clone(),
         );
         let access = Access::new(records.clone(), secrets.clone(), mirrors.clone());
-        Ok(Rooms { secrets, blobs, writes, sessions, confirming, proxies, mirrors, preheats, access })
+        Ok(Rooms {
+            secrets,
+            blobs,
+            writes,
+            sessions,
+            confirming,
+            proxies,
+            mirrors,
+            preheats,
+            access,
+        })
     }
 
     /// Open uploads.
@@ -172,12 +193,18 @@ impl Rooms {
     }
 
     /// What clients reach; `tls`: they reach it by TLS.
-    pub(super) fn serving(&self, on: &Foundation<'_>, tls: bool, metrics: PrometheusHandle) -> Serving {
+    pub(super) fn serving(
+        &self,
+        on: &Foundation<'_>,
+        tls: bool,
+        metrics: PrometheusHandle,
+    ) -> Serving {
         let Foundation { settings, neighbours, store, .. } = on;
         let records = &neighbours.records;
         let Blobs { transfers, liars, upstreams, flights, rechecks, .. } = &self.blobs;
         let door_terms = terms::door(settings, tls);
-        let door = Door::new(self.access.clone(), records.clone(), self.mirrors.clone(), door_terms);
+        let door =
+            Door::new(self.access.clone(), records.clone(), self.mirrors.clone(), door_terms);
         let registry = Registry {
             door: door.clone(),
             store: store.clone(),

@@ -77,7 +77,8 @@ impl Serving {
         debug!(%method, path, status = status.as_u16(), elapsed_ms = started.elapsed().as_millis() as u64, "answered");
         metrics::counter!("atoll_requests_total", "route" => word, "method" => method_word(&method), "status" => status_word(status))
             .increment(1);
-        metrics::histogram!("atoll_request_seconds", "route" => word).record(started.elapsed().as_secs_f64());
+        metrics::histogram!("atoll_request_seconds", "route" => word)
+            .record(started.elapsed().as_secs_f64());
         response.body_mut().at_end(move |bytes| {
             let took = started.elapsed();
             if took > SLOW {
@@ -110,9 +111,12 @@ impl Serving {
             Route::Projects | Route::Project(_) | Route::Registries | Route::Registry(_) => {
                 self.harbor.answer(route, request).await
             }
-            Route::Status | Route::Level | Route::Mirrors | Route::Preheats | Route::Preheat(_) | Route::Node(_) => {
-                self.atoll.answer(route, request).await
-            }
+            Route::Status
+            | Route::Level
+            | Route::Mirrors
+            | Route::Preheats
+            | Route::Preheat(_)
+            | Route::Node(_) => self.atoll.answer(route, request).await,
             Route::Metrics => Ok(self.show_metrics()),
             Route::Health => Ok(Response::new(Payload::full("alive\n"))),
             Route::Ready => Ok(self.show_ready()),
@@ -142,11 +146,14 @@ impl Serving {
         response
     }
 
-    /// Ready means: knows its mesh, and answers reads from its own records, fresh; and can take blobs in. A node that is not may still serve, marked as stale.
-    /// An edge is ready when it knows its mesh: cut off it goes on serving.
+    /// Ready means: knows its mesh, and answers reads from its own records, fresh; and can take
+    /// blobs in. A node that is not may still serve, marked as stale. An edge is ready when it
+    /// knows its mesh: cut off it goes on serving.
     fn show_ready(&self) -> Response<Payload> {
         if self.registry.store.has_failed() {
-            return not_ready("the store's index in data_dir has failed: mend the disk and restart this node\n");
+            return not_ready(
+                "the store's index in data_dir has failed: mend the disk and restart this node\n",
+            );
         }
         if let Records::Edge(edge) = &self.records {
             return show_edge_ready(edge);
@@ -169,7 +176,9 @@ fn show_edge_ready(edge: &Arc<EdgeRecords>) -> Response<Payload> {
     let knows = edge.view().nodes().is_ok_and(|nodes| !nodes.is_empty());
     let text = match (knows, edge.heard_ago()) {
         (true, Some(ago)) => format!("ready; a replica answered {} s ago\n", ago.as_secs()),
-        (true, None) => "ready; cut off from the mesh since the start, serving what was kept\n".into(),
+        (true, None) => {
+            "ready; cut off from the mesh since the start, serving what was kept\n".into()
+        }
         (false, _) => "this edge has not heard of its mesh yet: no replica answers\n".into(),
     };
     let mut response = Response::new(Payload::full(text));
@@ -179,13 +188,16 @@ fn show_edge_ready(edge: &Arc<EdgeRecords>) -> Response<Payload> {
     response
 }
 
-/// Says that an answer is for whoever showed credentials, and for no cache that others use (RFC 9111 section 5.2.2.7).
+/// Says that an answer is for whoever showed credentials, and for no cache that others use (RFC
+/// 9111 section 5.2.2.7).
 fn keep_private(headers: &mut HeaderMap) {
-    let said = headers.get(header::CACHE_CONTROL).and_then(|said| said.to_str().ok()).unwrap_or_default();
+    let said =
+        headers.get(header::CACHE_CONTROL).and_then(|said| said.to_str().ok()).unwrap_or_default();
     let said = match said {
         "" => HeaderValue::from_static("private"),
         said if said.contains("no-store") => return,
-        said => HeaderValue::try_from(format!("private, {said}")).unwrap_or(HeaderValue::from_static("private")),
+        said => HeaderValue::try_from(format!("private, {said}"))
+            .unwrap_or(HeaderValue::from_static("private")),
     };
     headers.insert(header::CACHE_CONTROL, said);
 }
@@ -232,8 +244,10 @@ mod tests {
             (Some("max-age=31536000, immutable"), "private, max-age=31536000, immutable"),
             (Some("no-store"), "no-store"),
         ] {
-            let mut headers: HeaderMap =
-                said.map(|said| (header::CACHE_CONTROL, HeaderValue::from_static(said))).into_iter().collect();
+            let mut headers: HeaderMap = said
+                .map(|said| (header::CACHE_CONTROL, HeaderValue::from_static(said)))
+                .into_iter()
+                .collect();
             keep_private(&mut headers);
             assert_eq!(headers[header::CACHE_CONTROL], then);
         }

@@ -24,7 +24,8 @@ use upstream::{AddressRule, Trust, UpstreamTerms};
 use crate::http::door::DoorTerms;
 use crate::oci::OciTerms;
 
-/// How long a node may go without renewing its lease before its projects move, whatever the gossip says of it: it cannot write.
+/// How long a node may go without renewing its lease before its projects move, whatever the gossip
+/// says of it: it cannot write.
 const SILENT: Duration = Duration::from_secs(10);
 
 /// How long a replica must have been well before it takes a voter's place.

@@ -1,8 +1,9 @@
 //! Response bodies of files: held blobs, and blobs that are still arriving.
 //!
-//! Reads go straight from the page cache with `preadv2(RWF_NOWAIT)` into pooled buffers; only what is not cached goes through a blocking thread.
-//! Measured against the alternatives in one run (sendfile, mmap, tokio's files): the cheapest for small blobs, within reach of sendfile for large ones,
-//! and never stalls a worker on a cold disk as mmap does.
+//! Reads go straight from the page cache with `preadv2(RWF_NOWAIT)` into pooled buffers; only what
+//! is not cached goes through a blocking thread. Measured against the alternatives in one run
+//! (sendfile, mmap, tokio's files): the cheapest for small blobs, within reach of sendfile for
+//! large ones, and never stalls a worker on a cold disk as mmap does.
 
 use std::fs::File;
 use std::future::Future;
@@ -129,7 +130,8 @@ impl FileBody {
         self
     }
 
-    /// A range of a file that is being written: never reads past what `following` allows; ends with an error if it fails or stands still for `stall`.
+    /// A range of a file that is being written: never reads past what `following` allows; ends with
+    /// an error if it fails or stands still for `stall`.
     pub fn arriving(
         file: Arc<File>,
         range: std::ops::Range<u64>,
@@ -146,7 +148,8 @@ impl FileBody {
         self
     }
 
-    /// Says how many bytes were sent when nobody reads on: at the end, or when the client or the file broke off.
+    /// Says how many bytes were sent when nobody reads on: at the end, or when the client or the
+    /// file broke off.
     pub fn at_end(&mut self, told: impl FnOnce(u64) + Send + Sync + 'static) {
         self.at_end.told = Some(Box::new(told));
     }
@@ -176,7 +179,9 @@ impl FileBody {
             self.waiting = None;
             match result {
                 Ok(()) => {}
-                Err(Stopped::Failed(reason)) => return Poll::Ready(Err(io::Error::other(reason.to_string()))),
+                Err(Stopped::Failed(reason)) => {
+                    return Poll::Ready(Err(io::Error::other(reason.to_string())));
+                }
                 Err(Stopped::Stalled) => return Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             }
         }
@@ -192,7 +197,8 @@ impl FileBody {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
                 Ok(n) => return Poll::Ready(Ok(self.buffers.bytes(buffer, n))),
                 Err(_) => {
-                    // not cached (or a file system without RWF_NOWAIT): read where blocking is allowed
+                    // not cached (or a file system without RWF_NOWAIT): read where blocking is
+                    // allowed
                     let (file, at, buffers) = (self.file.clone(), self.at, self.buffers.clone());
                     self.reading = Some(Box::pin(async move {
                         blocking(move || {
@@ -212,9 +218,11 @@ impl FileBody {
     }
 }
 
-/// Waits until more than `reached` may be read. However far a range is ahead of what arrives: as long as that grows it does not stand still.
+/// Waits until more than `reached` may be read. However far a range is ahead of what arrives: as
+/// long as that grows it does not stand still.
 async fn grown(mut following: Following, reached: u64, stall: Duration) -> Result<(), Stopped> {
-    let more = following.wait_for(|allowed| allowed.as_ref().map_or(true, |allowed| *allowed > reached));
+    let more =
+        following.wait_for(|allowed| allowed.as_ref().map_or(true, |allowed| *allowed > reached));
     match tokio::time::timeout(stall, more).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(_)) => Err(Stopped::Failed("the transfer ended".into())),
@@ -226,7 +234,10 @@ impl Body for FileBody {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let body = self.get_mut();
         if body.at >= body.end {
             return Poll::Ready(None);
@@ -300,7 +311,8 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_cannot_be_read_is_told_of() {
         let (told, unreadable) = std::sync::mpsc::channel();
-        let body = FileBody::whole(Arc::new(tempfile::tempfile().unwrap()), 0..5, &Buffers::default());
+        let body =
+            FileBody::whole(Arc::new(tempfile::tempfile().unwrap()), 0..5, &Buffers::default());
         let body = body.or_unreadable(move || told.send(()).unwrap());
         assert!(all(body).await.is_err());
         unreadable.try_recv().unwrap();
@@ -312,8 +324,9 @@ mod tests {
         file.write_all(b"0123456789").unwrap();
         let (sender, following) = watch::channel(Ok(4));
         let file = Arc::new(file);
-        let follow =
-            |f: Following| FileBody::arriving(file.clone(), 0..10, &Buffers::default(), f, Duration::from_secs(9));
+        let follow = |f: Following| {
+            FileBody::arriving(file.clone(), 0..10, &Buffers::default(), f, Duration::from_secs(9))
+        };
         let mut body = follow(following.clone());
         assert_eq!(body.next().await.unwrap().unwrap(), &b"0123"[..]);
         let _ = sender.send_replace(Ok(10));
@@ -337,7 +350,8 @@ mod tests {
                 let _ = sender.send_replace(Ok(allowed));
             }
         };
-        let late = FileBody::arriving(file.clone(), 19..20, &Buffers::default(), following.clone(), stall);
+        let late =
+            FileBody::arriving(file.clone(), 19..20, &Buffers::default(), following.clone(), stall);
         let (late, ()) = tokio::join!(all(late), arrives);
         assert_eq!(late.unwrap(), b"j");
         let _ = sender.send_replace(Ok(5));

@@ -1,4 +1,5 @@
-//! The budget of cached blobs: which may go, which are being read, and the order of eviction against everything that could bring a blob back.
+//! The budget of cached blobs: which may go, which are being read, and the order of eviction
+//! against everything that could bring a blob back.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -38,7 +39,8 @@ impl Eviction {
         let (blobs, bytes, budget) = self.totals();
         metrics::gauge!("atoll_cache_blobs").set(blobs as f64);
         metrics::gauge!("atoll_cache_bytes").set(bytes as f64);
-        metrics::gauge!("atoll_cache_budget_bytes").set(budget.map_or(f64::INFINITY, |budget| budget as f64));
+        metrics::gauge!("atoll_cache_budget_bytes")
+            .set(budget.map_or(f64::INFINITY, |budget| budget as f64));
     }
 
     pub(super) fn totals(&self) -> (usize, u64, Option<u64>) {
@@ -109,7 +111,10 @@ impl Eviction {
     pub(super) fn victims(&self, missing: u64) -> Vec<Digest> {
         let inner = self.inner.lock();
         let being_read = |digest: &Digest| {
-            inner.open.get(digest).is_some_and(|files| files.iter().any(|file| file.strong_count() > 0))
+            inner
+                .open
+                .get(digest)
+                .is_some_and(|files| files.iter().any(|file| file.strong_count() > 0))
         };
         inner.cache.victims(missing, being_read)
     }

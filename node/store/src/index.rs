@@ -66,7 +66,8 @@ impl Index {
         written.map_err(index_error)
     }
 
-    /// Whether the last write failed. After most failures of a disk no later one goes well before the file was opened anew.
+    /// Whether the last write failed. After most failures of a disk no later one goes well before
+    /// the file was opened anew.
     pub(super) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
     }
@@ -74,8 +75,11 @@ impl Index {
     pub(super) fn held(&self, digest: &Digest) -> Result<Option<Held>, StoreError> {
         let read = self.file.database().begin_read().map_err(index_error)?;
         let held = read.open_table(HELD).map_err(index_error)?;
-        let Some(value) = held.get(digest.to_key().as_slice()).map_err(index_error)? else { return Ok(None) };
-        let (size, content): (u64, ContentHash) = postcard::from_bytes(value.value()).map_err(index_error)?;
+        let Some(value) = held.get(digest.to_key().as_slice()).map_err(index_error)? else {
+            return Ok(None);
+        };
+        let (size, content): (u64, ContentHash) =
+            postcard::from_bytes(value.value()).map_err(index_error)?;
         Ok(Some(Held { size, content }))
     }
 
@@ -98,7 +102,8 @@ impl Index {
         Ok(expires.is_some_and(|e| e.value() > now.0))
     }
 
-    /// Looks through the grants of a project's repositories: as many as there were uploads into it lately.
+    /// Looks through the grants of a project's repositories: as many as there were uploads into it
+    /// lately.
     pub(super) fn granted_within(
         &self,
         digest: &Digest,
@@ -119,8 +124,8 @@ impl Index {
         Ok(false)
     }
 
-    /// The blob is held from now on: `cached` (then it is when it was last used) unless it is kept for good already, or was until it was lost. `noted` hears
-    /// which, in the order of the writes.
+    /// The blob is held from now on: `cached` (then it is when it was last used) unless it is kept
+    /// for good already, or was until it was lost. `noted` hears which, in the order of the writes.
     pub(super) async fn hold(
         &self,
         digest: Digest,
@@ -133,7 +138,8 @@ impl Index {
         self.write(move |write| {
             let key = digest.to_key();
             let mut cachable = write.open_table(CACHED)?;
-            let before = write.open_table(HELD)?.insert(key.as_slice(), value.as_slice())?.is_some();
+            let before =
+                write.open_table(HELD)?.insert(key.as_slice(), value.as_slice())?.is_some();
             let kept = before && cachable.get(key.as_slice())?.is_none();
             let lost = write.open_table(LOST)?.remove(key.as_slice())?.is_some();
             let cached = cached.filter(|_| !kept && !lost);
@@ -142,7 +148,9 @@ impl Index {
                 None => cachable.remove(key.as_slice())?,
             };
             if let Some((repository, expires)) = grant {
-                write.open_table(GRANTS)?.insert(grant_key(&repository, &digest).as_slice(), expires)?;
+                write
+                    .open_table(GRANTS)?
+                    .insert(grant_key(&repository, &digest).as_slice(), expires)?;
             }
             noted(cached);
             Ok(())
@@ -150,7 +158,8 @@ impl Index {
         .await
     }
 
-    /// The blob's bytes are gone. If it was kept for good, that is remembered for when it comes back.
+    /// The blob's bytes are gone. If it was kept for good, that is remembered for when it comes
+    /// back.
     pub(super) async fn lose(&self, digest: Digest) -> Result<(), StoreError> {
         self.write(move |write| {
             let key = digest.to_key();
@@ -210,7 +219,9 @@ impl Index {
         expires: u64,
     ) -> Result<(), StoreError> {
         self.write(move |write| {
-            write.open_table(GRANTS)?.insert(grant_key(&repository, &digest).as_slice(), expires)?;
+            write
+                .open_table(GRANTS)?
+                .insert(grant_key(&repository, &digest).as_slice(), expires)?;
             Ok(())
         })
         .await
@@ -250,7 +261,8 @@ impl Index {
     ) -> Result<bool, StoreError> {
         self.write(move |write| {
             let mut grants = write.open_table(GRANTS)?;
-            let before = grants.remove(grant_key(&repository, &digest).as_slice())?.map(|v| v.value());
+            let before =
+                grants.remove(grant_key(&repository, &digest).as_slice())?.map(|v| v.value());
             Ok(before.is_some_and(|expires| expires > now.0))
         })
         .await

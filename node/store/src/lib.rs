@@ -1,10 +1,12 @@
 //! Where this node keeps blobs: files named by their digest, and an index of what is held.
 //!
-//! A blob counts as held only when its bytes were hashed, fsynced, moved into place, and the index says so, in that order; a crash in
-//! between leaves a file that nothing believes in and that the next copy replaces. The index also keeps grants: that a blob
-//! was uploaded or mounted into a repository lately, which makes it readable there before a manifest refers to it.
+//! A blob counts as held only when its bytes were hashed, fsynced, moved into place, and the index
+//! says so, in that order; a crash in between leaves a file that nothing believes in and that the
+//! next copy replaces. The index also keeps grants: that a blob was uploaded or mounted into a
+//! repository lately, which makes it readable there before a manifest refers to it.
 //!
-//! This room is the seam for a second backend (object storage): nothing outside knows paths or files' names.
+//! This room is the seam for a second backend (object storage): nothing outside knows paths or
+//! files' names.
 
 mod body;
 mod eviction;
@@ -86,7 +88,8 @@ pub struct OpenBlob {
 }
 
 impl Store {
-    /// Opens the store under `data_dir`; uploads that a crash cut off are forgotten. Of cached blobs it keeps `budget` bytes, or all.
+    /// Opens the store under `data_dir`; uploads that a crash cut off are forgotten. Of cached
+    /// blobs it keeps `budget` bytes, or all.
     pub fn open(data_dir: &Path, budget: Option<u64>) -> Result<Arc<Self>, StoreError> {
         let folder = data_dir.to_path_buf();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
@@ -101,10 +104,19 @@ impl Store {
         let eviction = Eviction::new(budget, index.cached()?);
         let (rebuilding, damaged) = (tokio::sync::Mutex::default(), Mutex::default());
         let room = Arc::new(Room::of(&folder));
-        Ok(Arc::new(Store { folder, index, buffers: Buffers::default(), eviction, room, rebuilding, damaged }))
+        Ok(Arc::new(Store {
+            folder,
+            index,
+            buffers: Buffers::default(),
+            eviction,
+            room,
+            rebuilding,
+            damaged,
+        }))
     }
 
-    /// Whether nothing can be taken in any more: the disk has failed, and the node has to be restarted once that is mended.
+    /// Whether nothing can be taken in any more: the disk has failed, and the node has to be
+    /// restarted once that is mended.
     pub fn has_failed(&self) -> bool {
         self.index.has_failed()
     }
@@ -131,25 +143,39 @@ impl Store {
     }
 
     /// Whether `digest` is held, and whether it is granted in `repository`.
-    pub fn stock(&self, digest: &Digest, repository: Option<&RepositoryName>) -> Result<Stock, StoreError> {
+    pub fn stock(
+        &self,
+        digest: &Digest,
+        repository: Option<&RepositoryName>,
+    ) -> Result<Stock, StoreError> {
         let granted = repository.map(|r| self.granted(digest, r)).transpose()?.unwrap_or(false);
         Ok(Stock { held: self.held(digest)?, cached: self.eviction.is_cached(digest), granted })
     }
 
     /// Whether a recent upload or mount makes `digest` readable in `repository`.
-    pub fn granted(&self, digest: &Digest, repository: &RepositoryName) -> Result<bool, StoreError> {
+    pub fn granted(
+        &self,
+        digest: &Digest,
+        repository: &RepositoryName,
+    ) -> Result<bool, StoreError> {
         self.index.granted(digest, repository, clock::timestamp())
     }
 
     /// Whether `digest` is granted in any repository of `project` now.
-    pub fn granted_within(&self, digest: &Digest, project: &ProjectName) -> Result<bool, StoreError> {
+    pub fn granted_within(
+        &self,
+        digest: &Digest,
+        project: &ProjectName,
+    ) -> Result<bool, StoreError> {
         self.index.granted_within(digest, project, clock::timestamp())
     }
 
-    /// Opens a held blob. One whose file has gone, or has another length, is no longer held: it will be fetched again.
+    /// Opens a held blob. One whose file has gone, or has another length, is no longer held: it
+    /// will be fetched again.
     pub async fn open_blob(&self, digest: &Digest) -> Result<Option<OpenBlob>, StoreError> {
         let Some(held) = self.held(digest)? else { return Ok(None) };
-        let opened = File::open(self.path(digest)).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let opened =
+            File::open(self.path(digest)).and_then(|file| Ok((file.metadata()?.len(), file)));
         let lost = match opened {
             Ok((length, file)) if length == held.size => {
                 let file = Arc::new(file);
@@ -171,7 +197,8 @@ impl Store {
         Ok(None)
     }
 
-    /// The same for a client, which checks nothing until it has all: `None` also for one whose bytes are known to be damaged.
+    /// The same for a client, which checks nothing until it has all: `None` also for one whose
+    /// bytes are known to be damaged.
     pub async fn open_sound(&self, digest: &Digest) -> Result<Option<OpenBlob>, StoreError> {
         if self.is_damaged(digest) {
             return Ok(None);
@@ -179,7 +206,8 @@ impl Store {
         self.open_blob(digest).await
     }
 
-    /// The bytes of a held blob are not all right, or cannot be read, until it is sealed again. Peers get what is right of them all the same: they check.
+    /// The bytes of a held blob are not all right, or cannot be read, until it is sealed again.
+    /// Peers get what is right of them all the same: they check.
     pub fn note_damaged(&self, digest: &Digest) {
         self.damaged.lock().insert(*digest);
     }
@@ -194,7 +222,8 @@ impl Store {
         self.damaged.lock().contains(digest)
     }
 
-    /// Whether the bytes of a held blob still hash to its name; reads all of them. One that is not held is sound.
+    /// Whether the bytes of a held blob still hash to its name; reads all of them. One that is not
+    /// held is sound.
     pub async fn is_sound(&self, digest: &Digest) -> Result<bool, StoreError> {
         let Some(blob) = self.open_blob(digest).await? else { return Ok(true) };
         let expected = *digest;
@@ -220,22 +249,29 @@ impl Store {
         Ok(())
     }
 
-    /// Makes `ingest` the blob `expected`: checks the hash, fsyncs, moves it into place, and tells the index. With `grant` it
-    /// is readable in that repository for that long. On a wrong hash nothing is kept.
+    /// Makes `ingest` the blob `expected`: checks the hash, fsyncs, moves it into place, and tells
+    /// the index. With `grant` it is readable in that repository for that long. On a wrong hash
+    /// nothing is kept.
     pub async fn seal(
         self: &Arc<Self>,
         ingest: Ingest,
         expected: Digest,
         grant: Option<(&RepositoryName, Duration)>,
     ) -> Result<Held, StoreError> {
-        let expires =
-            grant.map(|(repository, lasts)| (repository.clone(), clock::timestamp().0 + lasts.as_millis() as u64));
+        let expires = grant.map(|(repository, lasts)| {
+            (repository.clone(), clock::timestamp().0 + lasts.as_millis() as u64)
+        });
         self.seal_as(ingest, expected, expires, None).await
     }
 
-    /// The same for a blob that others hold for good, or an upstream has: it counts against the budget, and may be evicted. One that is kept for good
-    /// already (an upload came first), or was until its file was lost, stays so.
-    pub async fn seal_cached(self: &Arc<Self>, ingest: Ingest, expected: Digest) -> Result<Held, StoreError> {
+    /// The same for a blob that others hold for good, or an upstream has: it counts against the
+    /// budget, and may be evicted. One that is kept for good already (an upload came first), or was
+    /// until its file was lost, stays so.
+    pub async fn seal_cached(
+        self: &Arc<Self>,
+        ingest: Ingest,
+        expected: Digest,
+    ) -> Result<Held, StoreError> {
         let sealed = self.seal_as(ingest, expected, None, Some(clock::timestamp())).await?;
         self.make_room(0).await?;
         Ok(sealed)
@@ -263,14 +299,17 @@ impl Store {
         let (store, size) = (self.clone(), sealed.size);
         // in the order of the index's writes, and before anyone can read what they say
         let noted = move |cached| store.eviction.sealed(expected, size, cached);
-        self.index.hold(expected, Held { size, content: sealed.content }, grant, cached, noted).await?;
+        self.index
+            .hold(expected, Held { size, content: sealed.content }, grant, cached, noted)
+            .await?;
         self.damaged.lock().remove(&expected);
         metrics::counter!("atoll_blobs_stored_total").increment(1);
         metrics::counter!("atoll_blob_bytes_stored_total").increment(sealed.size);
         Ok(Held { size: sealed.size, content: sealed.content })
     }
 
-    /// Keeps a held blob for good from now on: durability counts on it. `None` if it is not held (any more).
+    /// Keeps a held blob for good from now on: durability counts on it. `None` if it is not held
+    /// (any more).
     pub async fn keep(&self, digest: &Digest) -> Result<Option<Held>, StoreError> {
         let _settled = self.eviction.settled().await;
         let Some(held) = self.held(digest)? else { return Ok(None) };
@@ -281,15 +320,17 @@ impl Store {
         Ok(Some(held))
     }
 
-    /// Evicts cached blobs until `room` more bytes fit into the budget, and onto the disk with something to spare: the least recently used first, none that
-    /// is being read. What can never fit into the budget makes nothing go, nor does a full disk when nothing comes (0).
+    /// Evicts cached blobs until `room` more bytes fit into the budget, and onto the disk with
+    /// something to spare: the least recently used first, none that is being read. What can never
+    /// fit into the budget makes nothing go, nor does a full disk when nothing comes (0).
     pub async fn make_room(&self, room: u64) -> Result<(), StoreError> {
         let on_disk = || if room == 0 { 0 } else { self.room.missing(room) };
         self.evict(|| self.eviction.missing(room).max(on_disk())).await
     }
 
-    /// Evicts cached blobs, for as long as the node runs, whenever something arrives that the disk has less room for than is to be free: an upload, a copy,
-    /// a blob to keep. The budget has no say in that.
+    /// Evicts cached blobs, for as long as the node runs, whenever something arrives that the disk
+    /// has less room for than is to be free: an upload, a copy, a blob to keep. The budget has no
+    /// say in that.
     pub async fn keep_room(&self) {
         loop {
             self.room.wanted().await;
@@ -310,7 +351,8 @@ impl Store {
         }
         self.index.drop_blobs(victims.clone()).await?;
         let paths: Vec<PathBuf> = victims.iter().map(|digest| self.path(digest)).collect();
-        let removed = blocking(move || paths.iter().map(fs::remove_file).filter(Result::is_ok).count()).await;
+        let removed =
+            blocking(move || paths.iter().map(fs::remove_file).filter(Result::is_ok).count()).await;
         metrics::counter!("atoll_cache_evicted_total").increment(victims.len() as u64);
         tracing::debug!(blobs = victims.len(), files = ?removed, "cached blobs were evicted (cache.budget)");
         for digest in &victims {
@@ -320,9 +362,10 @@ impl Store {
         Ok(())
     }
 
-    /// Removes files of blobs that nobody believes in: a crash left them between being moved into place and being held, or between being evicted and being
-    /// removed. Returns how many. One folder at a time, so that nothing waits long. Beside an index that knows of no blob at all (somebody took it away)
-    /// nothing is touched.
+    /// Removes files of blobs that nobody believes in: a crash left them between being moved into
+    /// place and being held, or between being evicted and being removed. Returns how many. One
+    /// folder at a time, so that nothing waits long. Beside an index that knows of no blob at all
+    /// (somebody took it away) nothing is touched.
     pub async fn remove_strays(self: &Arc<Self>) -> Result<u64, StoreError> {
         let mut removed = 0;
         if self.index.is_empty()? {
@@ -347,7 +390,9 @@ impl Store {
         for file in fs::read_dir(folder)? {
             let path = file?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let Ok(digest) = format!("{}:{name}", algorithm.name()).parse::<Digest>() else { continue };
+            let Ok(digest) = format!("{}:{name}", algorithm.name()).parse::<Digest>() else {
+                continue;
+            };
             if self.held(&digest)?.is_none() {
                 fs::remove_file(&path)?;
                 self.drop_outboard(&digest);
@@ -357,7 +402,8 @@ impl Store {
         Ok(removed)
     }
 
-    /// How many bytes of `data_dir`'s file system are free for this node. `None` where it does not tell.
+    /// How many bytes of `data_dir`'s file system are free for this node. `None` where it does not
+    /// tell.
     pub fn free_on_disk(&self) -> Option<u64> {
         self.room.free().map(|(free, _)| free)
     }
@@ -374,17 +420,33 @@ impl Store {
     }
 
     /// Makes a blob readable in `repository` for `lasts`, durably.
-    pub async fn grant(&self, digest: Digest, repository: &RepositoryName, lasts: Duration) -> Result<(), StoreError> {
-        self.index.grant(digest, repository.clone(), clock::timestamp().0 + lasts.as_millis() as u64).await
+    pub async fn grant(
+        &self,
+        digest: Digest,
+        repository: &RepositoryName,
+        lasts: Duration,
+    ) -> Result<(), StoreError> {
+        self.index
+            .grant(digest, repository.clone(), clock::timestamp().0 + lasts.as_millis() as u64)
+            .await
     }
 
     /// Takes a grant back; returns whether there was one.
-    pub async fn revoke(&self, digest: Digest, repository: &RepositoryName) -> Result<bool, StoreError> {
+    pub async fn revoke(
+        &self,
+        digest: Digest,
+        repository: &RepositoryName,
+    ) -> Result<bool, StoreError> {
         self.index.revoke(digest, repository.clone(), clock::timestamp()).await
     }
 
-    /// A push into `repository` goes on: what was granted there, and is still good, lasts for `lasts` from now on at least.
-    pub async fn extend_grants(&self, repository: &RepositoryName, lasts: Duration) -> Result<(), StoreError> {
+    /// A push into `repository` goes on: what was granted there, and is still good, lasts for
+    /// `lasts` from now on at least.
+    pub async fn extend_grants(
+        &self,
+        repository: &RepositoryName,
+        lasts: Duration,
+    ) -> Result<(), StoreError> {
         let now = clock::timestamp();
         self.index.extend_grants(repository.clone(), now, now.0 + lasts.as_millis() as u64).await
     }
@@ -493,11 +555,16 @@ mod tests {
         assert!(store.held(&kept).unwrap().is_some());
         drop(reading);
         store.make_room(100).await.unwrap();
-        assert!(store.held(&first).unwrap().is_none() && store.open_blob(&first).await.unwrap().is_none());
+        assert!(
+            store.held(&first).unwrap().is_none()
+                && store.open_blob(&first).await.unwrap().is_none()
+        );
         assert!(store.stock(&third, None).unwrap().cached);
         store.keep(&third).await.unwrap();
         store.make_room(250).await.unwrap();
-        assert!(store.held(&third).unwrap().is_some() && !store.stock(&third, None).unwrap().cached);
+        assert!(
+            store.held(&third).unwrap().is_some() && !store.stock(&third, None).unwrap().cached
+        );
     }
 
     #[tokio::test]
@@ -524,7 +591,10 @@ mod tests {
         assert!(store.open_blob(&digest).await.unwrap().is_none());
         assert!(store.held(&digest).unwrap().is_none());
         assert_eq!(cache(&store, b"hello").await, digest);
-        assert!(!store.stock(&digest, None).unwrap().cached, "it was kept for good before it was lost");
+        assert!(
+            !store.stock(&digest, None).unwrap().cached,
+            "it was kept for good before it was lost"
+        );
     }
 
     #[tokio::test]
@@ -555,7 +625,11 @@ mod tests {
         assert!(!stray.exists() && store.open_blob(&digest).await.unwrap().is_some());
         assert_eq!(store.remove_strays().await.unwrap(), 0);
         store.forget(digest).await.unwrap();
-        assert_eq!(store.remove_strays().await.unwrap(), 0, "an index without any blob may be a new one");
+        assert_eq!(
+            store.remove_strays().await.unwrap(),
+            0,
+            "an index without any blob may be a new one"
+        );
         assert!(store.path(&digest).exists());
     }
 

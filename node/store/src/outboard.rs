@@ -1,7 +1,9 @@
 //! The lists of blobs' groups, each in a file beside the blobs.
 //!
-//! A list is only ever used after it was checked against the blob's content hash, and it can always be made anew from the bytes: so it is not fsynced, may be
-//! missing (a crash, an older version) or damaged, and nothing but its removal must be in step with the blob. Blobs of one group have none.
+//! A list is only ever used after it was checked against the blob's content hash, and it can always
+//! be made anew from the bytes: so it is not fsynced, may be missing (a crash, an older version) or
+//! damaged, and nothing but its removal must be in step with the blob. Blobs of one group have
+//! none.
 
 use std::fs::{self, File};
 use std::io;
@@ -32,7 +34,9 @@ impl Store {
     pub(super) fn keep_outboard(&self, digest: &Digest, list: &[u8]) {
         let path = self.outboard_path(digest);
         let write = || match (path.parent(), list.is_empty()) {
-            (Some(folder), false) => fs::create_dir_all(folder).and_then(|()| fs::write(&path, list)),
+            (Some(folder), false) => {
+                fs::create_dir_all(folder).and_then(|()| fs::write(&path, list))
+            }
             _ => Ok(()),
         };
         if let Err(error) = write() {
@@ -50,11 +54,17 @@ impl Store {
         }
     }
 
-    /// The groups of a held blob, from the file or, where that is missing or damaged, from its bytes. `None` for a blob that is too long for a list, and
-    /// for one whose bytes turn out to be damaged: that one is no longer held.
+    /// The groups of a held blob, from the file or, where that is missing or damaged, from its
+    /// bytes. `None` for a blob that is too long for a list, and for one whose bytes turn out to be
+    /// damaged: that one is no longer held.
     ///
-    /// The bytes themselves are not checked while the list is good: that is for whoever receives them.
-    pub async fn groups(self: &Arc<Self>, digest: Digest, blob: &OpenBlob) -> Result<Option<Groups>, StoreError> {
+    /// The bytes themselves are not checked while the list is good: that is for whoever receives
+    /// them.
+    pub async fn groups(
+        self: &Arc<Self>,
+        digest: Digest,
+        blob: &OpenBlob,
+    ) -> Result<Option<Groups>, StoreError> {
         let held = blob.held;
         if !Groups::checkable(held.size) {
             return Ok(None);
@@ -82,7 +92,11 @@ impl Store {
         }
     }
 
-    async fn read_outboard(self: &Arc<Self>, digest: Digest, held: Held) -> Result<Option<Groups>, StoreError> {
+    async fn read_outboard(
+        self: &Arc<Self>,
+        digest: Digest,
+        held: Held,
+    ) -> Result<Option<Groups>, StoreError> {
         if !Groups::listed(held.size) {
             return Ok(Groups::from_list(&[], held.content, held.size).ok());
         }
@@ -101,7 +115,12 @@ impl Store {
         Ok(blocking(read).await.map_err(|e| StoreError::Index(e.to_string()))??)
     }
 
-    fn rebuild_outboard(&self, digest: Digest, held: Held, file: &File) -> Result<Result<Groups, Damaged>, io::Error> {
+    fn rebuild_outboard(
+        &self,
+        digest: Digest,
+        held: Held,
+        file: &File,
+    ) -> Result<Result<Groups, Damaged>, io::Error> {
         use std::os::unix::fs::FileExt;
         let (mut hasher, mut piece, mut at) = (GroupHasher::new(), vec![0; PIECE], 0);
         loop {
@@ -115,7 +134,9 @@ impl Store {
         }
         let (content, list) = hasher.finish();
         let list = list.unwrap_or_default();
-        let groups = Groups::from_list(&list, held.content, held.size).ok().filter(|_| content == held.content);
+        let groups = Groups::from_list(&list, held.content, held.size)
+            .ok()
+            .filter(|_| content == held.content);
         if groups.is_some() {
             self.keep_outboard(&digest, &list);
             info!(%digest, "the list of a blob's groups was made anew");
@@ -175,7 +196,10 @@ mod tests {
         let mut bytes = vec![7; 2 * GROUP];
         bytes[GROUP + 1] = 8;
         fs::write(store.path(&digest), bytes).unwrap();
-        assert!(groups(&store, digest).await.is_some(), "while the list is good nobody reads the bytes");
+        assert!(
+            groups(&store, digest).await.is_some(),
+            "while the list is good nobody reads the bytes"
+        );
         fs::remove_file(store.outboard_path(&digest)).unwrap();
         assert!(groups(&store, digest).await.is_none());
         assert!(store.open_blob(&digest).await.unwrap().is_none());

@@ -1,4 +1,5 @@
-//! Room on the disk: cached blobs make way for whatever arrives, and the last of it is the ledger's and the index's, which blobs may not touch.
+//! Room on the disk: cached blobs make way for whatever arrives, and the last of it is the ledger's
+//! and the index's, which blobs may not touch.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -43,7 +44,8 @@ impl Room {
         self.wanted.notified().await;
     }
 
-    /// Whether `bytes` more can be written and the reserve stays. Asks for room where there is less than there is to be.
+    /// Whether `bytes` more can be written and the reserve stays. Asks for room where there is less
+    /// than there is to be.
     fn has(&self, bytes: u64) -> bool {
         let Some((free, all)) = self.free() else { return true };
         let free = free.saturating_sub(self.promised.load(Ordering::Relaxed));
@@ -57,7 +59,8 @@ impl Room {
     /// Waits, blocking, until `bytes` more can be written and the reserve stays.
     ///
     /// # Errors
-    /// [`io::ErrorKind::StorageFull`] when they cannot, though all that is cached and not being read has gone. Nothing was written.
+    /// [`io::ErrorKind::StorageFull`] when they cannot, though all that is cached and not being
+    /// read has gone. Nothing was written.
     fn wait_for(&self, bytes: u64) -> io::Result<()> {
         let (tries, pause) = PATIENCE;
         for _ in 0..tries {
@@ -94,7 +97,11 @@ impl Taken {
             self.give_back(self.left);
             let step = length.max(STEP);
             // near the end a step is too much where the piece still fits
-            let promised = if self.room.has(step) { step } else { self.room.wait_for(length).map(|()| length)? };
+            let promised = if self.room.has(step) {
+                step
+            } else {
+                self.room.wait_for(length).map(|()| length)?
+            };
             self.room.promised.fetch_add(promised, Ordering::Relaxed);
             self.left = promised;
         }

@@ -3,10 +3,13 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
-/// Starts writing `length` bytes from `offset` to the disk and does not wait. Only a hint: what counts is the fdatasync later.
+/// Starts writing `length` bytes from `offset` to the disk and does not wait. Only a hint: what
+/// counts is the fdatasync later.
 #[expect(unsafe_code, reason = "sync_file_range is in no safe wrapper")]
 pub(super) fn start(file: &File, offset: u64, length: u64) {
     let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else { return };
     // SAFETY: takes a descriptor that is open for as long as `file` is borrowed, and no pointers
-    let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
+    let _ = unsafe {
+        libc::sync_file_range(file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE)
+    };
 }

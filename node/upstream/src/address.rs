@@ -1,8 +1,10 @@
-//! Where an upstream is, what its repositories are called there, and which addresses a node may connect to on its behalf.
+//! Where an upstream is, what its repositories are called there, and which addresses a node may
+//! connect to on its behalf.
 //!
-//! Who configures an upstream, and every upstream that redirects, makes this node connect to an address of their choice, from inside the
-//! operator's network. So every address is checked after the name is resolved, and the connection goes to the address that was checked: a name
-//! that resolves to something else a moment later (DNS rebinding) gains nothing.
+//! Who configures an upstream, and every upstream that redirects, makes this node connect to an
+//! address of their choice, from inside the operator's network. So every address is checked after
+//! the name is resolved, and the connection goes to the address that was checked: a name that
+//! resolves to something else a moment later (DNS rebinding) gains nothing.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -35,7 +37,9 @@ pub enum BadEndpoint {
     #[error("an upstream is reached by http or https")]
     Scheme,
     /// A name or password in the URL would end up in logs.
-    #[error("an upstream's URL holds no user name and no password; credentials are given apart from it")]
+    #[error(
+        "an upstream's URL holds no user name and no password; credentials are given apart from it"
+    )]
     Credentials,
     /// Something after the path.
     #[error("an upstream's URL has no query")]
@@ -62,7 +66,8 @@ impl FromStr for Endpoint {
         if path.as_ref().is_some_and(|p| p.query().is_some()) {
             return Err(BadEndpoint::Query);
         }
-        // no repository's name has it, and some of it is blank: such a path would not be read again as it was written
+        // no repository's name has it, and some of it is blank: such a path would not be read again
+        // as it was written
         if path.as_ref().is_some_and(|p| !p.path().is_ascii()) {
             return Err(BadEndpoint::Form);
         }
@@ -109,7 +114,8 @@ impl Endpoint {
         self.authority.as_str()
     }
 
-    /// The registry that images name (`docker.io`, `host[:port]`), if this is the whole of it: with a prefix it is a part of one.
+    /// The registry that images name (`docker.io`, `host[:port]`), if this is the whole of it: with
+    /// a prefix it is a part of one.
     pub fn registry(&self) -> Option<String> {
         match (self.hub, self.prefix.as_str()) {
             (true, _) => Some(DOCKER_HUB.to_owned()),
@@ -118,7 +124,8 @@ impl Endpoint {
         }
     }
 
-    /// What `repository` is called there: one-part names of Docker Hub are in `library/`. An upstream's repository may have one part.
+    /// What `repository` is called there: one-part names of Docker Hub are in `library/`. An
+    /// upstream's repository may have one part.
     pub fn repository(&self, repository: &str) -> Result<String, BadName> {
         if repository.contains('/') {
             repository.parse::<RepositoryName>()?;
@@ -163,7 +170,8 @@ pub(super) fn default_port(scheme: &Scheme) -> u16 {
     if *scheme == Scheme::HTTP { 80 } else { 443 }
 }
 
-/// Whether the port, if there is one, is a number that `Uri` understood: it takes `host:99999` and then says that there is no port.
+/// Whether the port, if there is one, is a number that `Uri` understood: it takes `host:99999` and
+/// then says that there is no port.
 pub(super) fn is_port_readable(authority: &Authority) -> bool {
     authority.port_u16().is_some() || authority.as_str().ends_with(authority.host())
 }
@@ -210,14 +218,21 @@ fn reach(address: IpAddr) -> Reach {
 fn reach_v4(address: Ipv4Addr) -> Reach {
     match address.octets() {
         [127, ..] => Reach::Loopback,
-        // metadata: link-local (all clouds; AWS ECS at 169.254.170), Alibaba's, Azure's wire server, Oracle's is in 192.0.0
+        // metadata: link-local (all clouds; AWS ECS at 169.254.170), Alibaba's, Azure's wire
+        // server, Oracle's is in 192.0.0
         [169, 254, 169 | 170, _] | [100, 100, 100, 200] | [168, 63, 129, 16] => Reach::Never,
-        [10, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] | [169, 254, ..] | [198, 18 | 19, ..] => {
-            Reach::Private
-        }
-        [0, ..] | [192, 0, 0 | 2, _] | [192, 88, 99, _] | [198, 51, 100, _] | [203, 0, 113, _] | [224..=255, ..] => {
-            Reach::Never
-        }
+        [10, ..]
+        | [172, 16..=31, ..]
+        | [192, 168, ..]
+        | [100, 64..=127, ..]
+        | [169, 254, ..]
+        | [198, 18 | 19, ..] => Reach::Private,
+        [0, ..]
+        | [192, 0, 0 | 2, _]
+        | [192, 88, 99, _]
+        | [198, 51, 100, _]
+        | [203, 0, 113, _]
+        | [224..=255, ..] => Reach::Never,
         _ => Reach::Public,
     }
 }
@@ -232,7 +247,9 @@ fn reach_v6(address: Ipv6Addr) -> Reach {
     match segments {
         [0, 0, 0, 0, 0, 0, 0, 1] => Reach::Loopback,
         // mapped; NAT64
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => inner(high, low),
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+            inner(high, low)
+        }
         // 6to4
         [0x2002, high, low, ..] => inner(high, low),
         // AWS's services within an instance, metadata among them
@@ -277,8 +294,14 @@ mod tests {
         let url = |text: &str| endpoint(text).url("a/b/manifests/1").unwrap().to_string();
         assert_eq!(url("http://localhost:5000"), "http://localhost:5000/v2/a/b/manifests/1");
         assert_eq!(url("https://r.example:443/v2/"), "https://r.example/v2/a/b/manifests/1");
-        assert_eq!(url("https://r.example/artifactory/x"), "https://r.example/artifactory/x/v2/a/b/manifests/1");
-        assert_eq!(url("https://[2001:db8::1]:8443"), "https://[2001:db8::1]:8443/v2/a/b/manifests/1");
+        assert_eq!(
+            url("https://r.example/artifactory/x"),
+            "https://r.example/artifactory/x/v2/a/b/manifests/1"
+        );
+        assert_eq!(
+            url("https://[2001:db8::1]:8443"),
+            "https://[2001:db8::1]:8443/v2/a/b/manifests/1"
+        );
     }
 
     #[test]
@@ -314,12 +337,27 @@ mod tests {
     #[test]
     fn addresses_are_judged_by_where_they_lead() {
         let table = [
-            (Reach::Public, "1.1.1.1 9.255.255.255 172.32.0.1 100.128.0.1 2606:4700::1111 64:ff9b::101:101"),
-            (Reach::Private, "10.0.0.1 172.16.0.1 172.31.255.255 192.168.1.1 100.64.0.1 169.254.1.1 198.18.0.1"),
-            (Reach::Private, "fc00::1 fd12:3456::1 fe80::1 fec0::1 ::ffff:10.0.0.1 64:ff9b::a00:1 2002:a00:1::"),
+            (
+                Reach::Public,
+                "1.1.1.1 9.255.255.255 172.32.0.1 100.128.0.1 2606:4700::1111 64:ff9b::101:101",
+            ),
+            (
+                Reach::Private,
+                "10.0.0.1 172.16.0.1 172.31.255.255 192.168.1.1 100.64.0.1 169.254.1.1 198.18.0.1",
+            ),
+            (
+                Reach::Private,
+                "fc00::1 fd12:3456::1 fe80::1 fec0::1 ::ffff:10.0.0.1 64:ff9b::a00:1 2002:a00:1::",
+            ),
             (Reach::Loopback, "127.0.0.1 127.255.255.254 ::1 ::ffff:127.0.0.1 64:ff9b::7f00:1"),
-            (Reach::Never, "0.0.0.0 169.254.169.254 169.254.170.2 100.100.100.200 168.63.129.16 192.0.0.192"),
-            (Reach::Never, "224.0.0.1 255.255.255.255 240.0.0.1 203.0.113.1 ::ffff:169.254.169.254"),
+            (
+                Reach::Never,
+                "0.0.0.0 169.254.169.254 169.254.170.2 100.100.100.200 168.63.129.16 192.0.0.192",
+            ),
+            (
+                Reach::Never,
+                "224.0.0.1 255.255.255.255 240.0.0.1 203.0.113.1 ::ffff:169.254.169.254",
+            ),
             (Reach::Never, ":: fd00:ec2::254 ff02::1 2001:db8::1 2001::1 ::127.0.0.1 4000::1"),
         ];
         for (expected, addresses) in table {

@@ -1,4 +1,5 @@
-//! A blob that is arriving from an upstream. Its bytes are counted here and not hashed: whoever keeps them checks the digest of the whole.
+//! A blob that is arriving from an upstream. Its bytes are counted here and not hashed: whoever
+//! keeps them checks the digest of the whole.
 
 use std::time::Duration;
 
@@ -33,7 +34,8 @@ pub(super) enum Beginning {
 pub(super) struct Unmeasured(BlobStream);
 
 impl Unmeasured {
-    /// How many bytes come until the end, if they are those of `digest`: a page that says 200 has no length either.
+    /// How many bytes come until the end, if they are those of `digest`: a page that says 200 has
+    /// no length either.
     pub(super) async fn length(mut self, digest: &Digest) -> Result<u64, UpstreamError> {
         let (mut length, mut hasher) = (0, Hasher::new(digest.algorithm()));
         while let Some(bytes) = self.0.arrived().await? {
@@ -42,20 +44,27 @@ impl Unmeasured {
         }
         match hasher.finish() {
             actual if actual == *digest => Ok(length),
-            actual => Err(UpstreamError::bad(format!("{digest} was asked for, the bytes that came hash to {actual}"))),
+            actual => Err(UpstreamError::bad(format!(
+                "{digest} was asked for, the bytes that came hash to {actual}"
+            ))),
         }
     }
 }
 
 impl std::fmt::Debug for BlobStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BlobStream").field("size", &self.size).field("position", &self.position).finish_non_exhaustive()
+        f.debug_struct("BlobStream")
+            .field("size", &self.size)
+            .field("position", &self.position)
+            .finish_non_exhaustive()
     }
 }
 
 impl BlobStream {
-    /// Takes an answer of 200, 206 or 416 to a request for the bytes from `offset` on, and waits for the first bytes. An upstream that does not know
-    /// ranges sends the whole; what is before `offset` is then read and dropped. `length` is the blob's, where the answer does not tell it.
+    /// Takes an answer of 200, 206 or 416 to a request for the bytes from `offset` on, and waits
+    /// for the first bytes. An upstream that does not know ranges sends the whole; what is before
+    /// `offset` is then read and dropped. `length` is the blob's, where the answer does not tell
+    /// it.
     pub(super) async fn begin(
         status: StatusCode,
         headers: &HeaderMap,
@@ -65,32 +74,52 @@ impl BlobStream {
         stall: Duration,
     ) -> Result<Beginning, UpstreamError> {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        if text(header::CONTENT_ENCODING).is_some_and(|encoding| !encoding.trim().eq_ignore_ascii_case("identity")) {
+        if text(header::CONTENT_ENCODING)
+            .is_some_and(|encoding| !encoding.trim().eq_ignore_ascii_case("identity"))
+        {
             return Err(UpstreamError::bad("a blob came in an encoding that was not asked for"));
         }
         let range = text(header::CONTENT_RANGE).and_then(ContentRange::parse);
         let (size, skip) = match (status, range) {
-            (StatusCode::PARTIAL_CONTENT, Some(ContentRange::Part { first, last, size })) if first == offset => {
+            (StatusCode::PARTIAL_CONTENT, Some(ContentRange::Part { first, last, size }))
+                if first == offset =>
+            {
                 (size.unwrap_or(last + 1), 0)
             }
-            (StatusCode::RANGE_NOT_SATISFIABLE, Some(ContentRange::None { size })) if size == offset => {
-                let nothing = BlobStream { size, body: None, first: None, skip: 0, position: size, stall };
+            (StatusCode::RANGE_NOT_SATISFIABLE, Some(ContentRange::None { size }))
+                if size == offset =>
+            {
+                let nothing =
+                    BlobStream { size, body: None, first: None, skip: 0, position: size, stall };
                 return Ok(Beginning::Stream(nothing));
             }
             (StatusCode::OK, _) => {
-                let told = text(header::CONTENT_LENGTH).and_then(|length| length.trim().parse::<u64>().ok());
+                let told = text(header::CONTENT_LENGTH)
+                    .and_then(|length| length.trim().parse::<u64>().ok());
                 let Some(size) = told.or(length) else {
-                    let all = BlobStream { size: u64::MAX, body: Some(body), first: None, skip: 0, position: 0, stall };
+                    let all = BlobStream {
+                        size: u64::MAX,
+                        body: Some(body),
+                        first: None,
+                        skip: 0,
+                        position: 0,
+                        stall,
+                    };
                     return Ok(Beginning::Unmeasured(Unmeasured(all)));
                 };
                 (size, offset)
             }
-            (status, _) => return Err(UpstreamError::bad(format!("a range from {offset} was answered {status}"))),
+            (status, _) => {
+                return Err(UpstreamError::bad(format!(
+                    "a range from {offset} was answered {status}"
+                )));
+            }
         };
         if skip > size {
             return Err(UpstreamError::bad(format!("a blob of {size} bytes has none at {offset}")));
         }
-        let mut stream = BlobStream { size, body: Some(body), first: None, skip, position: offset, stall };
+        let mut stream =
+            BlobStream { size, body: Some(body), first: None, skip, position: offset, stall };
         stream.first = stream.frame().await?;
         Ok(Beginning::Stream(stream))
     }
@@ -100,8 +129,9 @@ impl BlobStream {
         self.position
     }
 
-    /// The next bytes; `None` at the end, when all of `size` have come. One that breaks off or stands still for longer than the terms allow is
-    /// [`UpstreamError::Unreachable`], as is everything that is asked of it afterwards.
+    /// The next bytes; `None` at the end, when all of `size` have come. One that breaks off or
+    /// stands still for longer than the terms allow is [`UpstreamError::Unreachable`], as is
+    /// everything that is asked of it afterwards.
     pub async fn next(&mut self) -> Result<Option<Bytes>, UpstreamError> {
         loop {
             let Some(mut bytes) = self.arrived().await? else {
@@ -135,7 +165,9 @@ impl BlobStream {
         }
         let arrived = match tokio::time::timeout(self.stall, self.frame()).await {
             Ok(arrived) => arrived,
-            Err(_) => Err(UpstreamError::unreachable(format!("a blob stood still at {}", self.position))),
+            Err(_) => {
+                Err(UpstreamError::unreachable(format!("a blob stood still at {}", self.position)))
+            }
         };
         if arrived.is_err() {
             self.body = None;
@@ -151,14 +183,18 @@ impl BlobStream {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(bytes) if bytes.is_empty() => {}
                     Ok(bytes) => {
-                        metrics::counter!("atoll_upstream_bytes_received_total").increment(bytes.len() as u64);
+                        metrics::counter!("atoll_upstream_bytes_received_total")
+                            .increment(bytes.len() as u64);
                         return Ok(Some(bytes));
                     }
                     // trailers
                     Err(_) => {}
                 },
                 Some(Err(error)) => {
-                    return Err(UpstreamError::unreachable(format!("a blob broke off at {}: {error}", self.position)));
+                    return Err(UpstreamError::unreachable(format!(
+                        "a blob broke off at {}: {error}",
+                        self.position
+                    )));
                 }
             }
         }
@@ -186,7 +222,11 @@ impl ContentRange {
         let (first, last) = range.split_once('-')?;
         let (first, last) = (number(first)?, number(last)?);
         let size = if size.trim() == "*" { None } else { Some(number(size)?) };
-        (first <= last && size.is_none_or(|size| last < size)).then_some(ContentRange::Part { first, last, size })
+        (first <= last && size.is_none_or(|size| last < size)).then_some(ContentRange::Part {
+            first,
+            last,
+            size,
+        })
     }
 }
 
@@ -201,9 +241,16 @@ mod tests {
         assert_eq!(ContentRange::parse("bytes 5-9/10"), part(5, 9, Some(10)));
         assert_eq!(ContentRange::parse(" Bytes 5-9/*"), part(5, 9, None));
         assert_eq!(ContentRange::parse("bytes */10"), Some(ContentRange::None { size: 10 }));
-        for bad in
-            ["", "bytes", "bytes 9-5/10", "bytes 5-10/10", "bytes 5-/10", "bytes */*", "lines 1-2/3", "bytes -1-2/3"]
-        {
+        for bad in [
+            "",
+            "bytes",
+            "bytes 9-5/10",
+            "bytes 5-10/10",
+            "bytes 5-/10",
+            "bytes */*",
+            "lines 1-2/3",
+            "bytes -1-2/3",
+        ] {
             assert_eq!(ContentRange::parse(bad), None, "{bad}");
         }
     }

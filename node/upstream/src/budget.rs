@@ -1,9 +1,11 @@
-//! When to leave an upstream alone, and how long its answers are good for. Three pieces that neither know a socket nor a clock:
+//! When to leave an upstream alone, and how long its answers are good for. Three pieces that
+//! neither know a socket nor a clock:
 //!
 //! - [`retry_after`] reads how long an upstream asks to be left alone.
-//! - [`Gate`] keeps to it. One per upstream, asked before every request by [`Upstream`](super::Upstream) itself.
-//! - [`Answers`] remembers which digest a tag had, and what was missing, so that most pulls ask the upstream nothing. It is the caller's: the
-//!   project's primary has one for the whole mesh.
+//! - [`Gate`] keeps to it. One per upstream, asked before every request by
+//!   [`Upstream`](super::Upstream) itself.
+//! - [`Answers`] remembers which digest a tag had, and what was missing, so that most pulls ask the
+//!   upstream nothing. It is the caller's: the project's primary has one for the whole mesh.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,14 +20,18 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// No pause is longer: a wrong or hostile `Retry-After` must not close an upstream for good.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// How long a `Retry-After` asks to wait: seconds, or an HTTP date, which is compared with the upstream's own `Date` where there is one.
+/// How long a `Retry-After` asks to wait: seconds, or an HTTP date, which is compared with the
+/// upstream's own `Date` where there is one.
 pub fn retry_after(value: &str, date: Option<&str>, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)).min(LONGEST));
     }
     let at = |text: &str| {
-        let since_epoch = httpdate::parse_http_date(text.trim()).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+        let since_epoch = httpdate::parse_http_date(text.trim())
+            .ok()?
+            .duration_since(std::time::UNIX_EPOCH)
+            .ok()?;
         u64::try_from(since_epoch.as_millis()).ok()
     };
     let now = date.and_then(at).unwrap_or(now.0);
@@ -41,8 +47,8 @@ pub enum Ask {
     Blob,
 }
 
-/// Whether an upstream may be asked. A limit on manifests leaves blobs open: registries count manifests, and a client that was given a manifest
-/// has to get its blobs, or its pull fails.
+/// Whether an upstream may be asked. A limit on manifests leaves blobs open: registries count
+/// manifests, and a client that was given a manifest has to get its blobs, or its pull fails.
 #[derive(Debug, Default)]
 pub struct Gate {
     manifests: Option<Moment>,
@@ -68,9 +74,14 @@ impl Gate {
         self.manifests.map_or(Duration::ZERO, |until| until.since(now))
     }
 
-    /// The upstream asked for a pause, for `ask` alone if it is a manifest and for everything otherwise (a blob, a login, a 503: `None`).
-    /// Returns until when it will not be asked.
-    pub fn handle_limit(&mut self, now: Moment, ask: Option<Ask>, wait: Option<Duration>) -> Moment {
+    /// The upstream asked for a pause, for `ask` alone if it is a manifest and for everything
+    /// otherwise (a blob, a login, a 503: `None`). Returns until when it will not be asked.
+    pub fn handle_limit(
+        &mut self,
+        now: Moment,
+        ask: Option<Ask>,
+        wait: Option<Duration>,
+    ) -> Moment {
         // of many requests that were under way when the limit came, the first alone counts
         if self.admit(now, Ask::Manifest).is_ok() {
             self.in_a_row = self.in_a_row.saturating_add(1);
@@ -85,7 +96,8 @@ impl Gate {
         until
     }
 
-    /// The upstream answered `ask`. Blobs that go on through a limit on manifests say nothing about manifests.
+    /// The upstream answered `ask`. Blobs that go on through a limit on manifests say nothing about
+    /// manifests.
     pub fn handle_answer(&mut self, ask: Ask) {
         if ask == Ask::Manifest {
             self.in_a_row = 0;
@@ -100,7 +112,8 @@ pub struct AnswerTerms {
     pub found: Duration,
     /// That there is no such thing, or that it is denied.
     pub missing: Duration,
-    /// After a failure, before the next attempt: a dead upstream must not cost every pull its deadline.
+    /// After a failure, before the next attempt: a dead upstream must not cost every pull its
+    /// deadline.
     pub retry: Duration,
     /// So many answers are remembered.
     pub most: usize,
@@ -162,7 +175,9 @@ impl Answers {
             Said::Denied(why) if age < self.terms.missing => Decision::Denied(why.clone()),
             Said::Missing | Said::Denied(_) => Decision::Ask { known: None },
             Said::Found(resolved) if age < self.terms.found => Decision::Fresh(resolved.clone()),
-            Said::Found(resolved) if known.failed.is_some_and(|failed| now.since(failed) < self.terms.retry) => {
+            Said::Found(resolved)
+                if known.failed.is_some_and(|failed| now.since(failed) < self.terms.retry) =>
+            {
                 Decision::Stale(resolved.clone())
             }
             Said::Found(resolved) => Decision::Ask { known: Some(resolved.clone()) },
@@ -170,12 +185,19 @@ impl Answers {
     }
 
     /// The upstream answered: with a digest, or that there is none.
-    pub fn handle_answer(&mut self, now: Moment, repository: &str, reference: &str, answer: Option<Resolved>) {
+    pub fn handle_answer(
+        &mut self,
+        now: Moment,
+        repository: &str,
+        reference: &str,
+        answer: Option<Resolved>,
+    ) {
         self.remember(now, repository, reference, answer.map_or(Said::Missing, Said::Found));
     }
 
-    /// The upstream denies access, as some registries do to what does not exist: that is remembered as long, and replaces what was known. Not for what is cached
-    /// and serves on: see [`Answers::handle_failure`].
+    /// The upstream denies access, as some registries do to what does not exist: that is remembered
+    /// as long, and replaces what was known. Not for what is cached and serves on: see
+    /// [`Answers::handle_failure`].
     pub fn handle_denial(&mut self, now: Moment, repository: &str, reference: &str, why: Arc<str>) {
         self.remember(now, repository, reference, Said::Denied(why));
     }
@@ -203,7 +225,9 @@ impl Answers {
     /// Makes room: misses whose time is over go first, then the oldest quarter.
     fn forget(&mut self, now: Moment) {
         let missing = self.terms.missing;
-        self.known.retain(|_, known| matches!(known.answer, Said::Found(_)) || now.since(known.at) < missing);
+        self.known.retain(|_, known| {
+            matches!(known.answer, Said::Found(_)) || now.since(known.at) < missing
+        });
         if self.known.len() < self.terms.most {
             return;
         }
@@ -238,11 +262,16 @@ mod tests {
     #[test]
     fn a_retry_after_is_seconds_or_a_date_by_the_upstreams_own_clock() {
         let ours = Timestamp(784_111_777_000); // Sun, 06 Nov 1994 08:49:37 GMT
-        let read = |value: &str, date: Option<&str>| retry_after(value, date, ours).map(|wait| wait.as_secs());
+        let read = |value: &str, date: Option<&str>| {
+            retry_after(value, date, ours).map(|wait| wait.as_secs())
+        };
         assert_eq!(read(" 120 ", None), Some(120));
         assert_eq!(read("99999999999999999999999", None), Some(3600));
         assert_eq!(read("Sun, 06 Nov 1994 08:50:37 GMT", None), Some(60));
-        assert_eq!(read("Sun, 06 Nov 1994 08:50:37 GMT", Some("Sun, 06 Nov 1994 08:50:07 GMT")), Some(30));
+        assert_eq!(
+            read("Sun, 06 Nov 1994 08:50:37 GMT", Some("Sun, 06 Nov 1994 08:50:07 GMT")),
+            Some(30)
+        );
         assert_eq!(read("Sun, 06 Nov 1994 08:49:00 GMT", None), Some(0));
         assert_eq!(read("Sat, 06 Nov 2094 08:49:00 GMT", None), Some(3600));
         for nonsense in ["", "-1", "1.5", "soon", "+3"] {
@@ -253,7 +282,10 @@ mod tests {
     #[test]
     fn a_limit_on_manifests_leaves_blobs_open_and_any_other_closes_both() {
         let mut gate = Gate::default();
-        assert_eq!(gate.handle_limit(at(0), Some(Ask::Manifest), Some(Duration::from_secs(30))), at(30));
+        assert_eq!(
+            gate.handle_limit(at(0), Some(Ask::Manifest), Some(Duration::from_secs(30))),
+            at(30)
+        );
         assert_eq!(gate.admit(at(29), Ask::Manifest), Err(at(30)));
         assert_eq!(gate.admit(at(29), Ask::Blob), Ok(()));
         assert_eq!(gate.admit(at(30), Ask::Manifest), Ok(()));

@@ -1,5 +1,6 @@
-//! What a registry wants to see before it answers: the `WWW-Authenticate` header (RFC 9110 section 11.6.1), which carries one or several
-//! challenges, each a scheme with parameters, all separated by the same comma.
+//! What a registry wants to see before it answers: the `WWW-Authenticate` header (RFC 9110 section
+//! 11.6.1), which carries one or several challenges, each a scheme with parameters, all separated
+//! by the same comma.
 
 /// What would let a request through.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +18,8 @@ pub enum Challenge {
     Basic,
 }
 
-/// Reads all `WWW-Authenticate` headers of an answer. Schemes that this client cannot answer, and what cannot be read, are left out.
+/// Reads all `WWW-Authenticate` headers of an answer. Schemes that this client cannot answer, and
+/// what cannot be read, are left out.
 pub fn parse<'a>(headers: impl IntoIterator<Item = &'a str>) -> Vec<Challenge> {
     headers.into_iter().flat_map(parse_one).collect()
 }
@@ -62,9 +64,11 @@ impl Raw {
             Some(self.parameters.swap_remove(at).1).filter(|v| !v.is_empty())
         };
         match self.scheme.as_str() {
-            "bearer" => {
-                Some(Challenge::Bearer { realm: take("realm")?, service: take("service"), scope: take("scope") })
-            }
+            "bearer" => Some(Challenge::Bearer {
+                realm: take("realm")?,
+                service: take("service"),
+                scope: take("scope"),
+            }),
             "basic" => Some(Challenge::Basic),
             _ => None,
         }
@@ -80,9 +84,11 @@ impl<'a> Reader<'a> {
         self.rest = self.rest.trim_start_matches(what);
     }
 
-    /// A token; or a token68 (`Negotiate YII=`), whose scheme is none that can be answered, so that it need not be told from a token.
+    /// A token; or a token68 (`Negotiate YII=`), whose scheme is none that can be answered, so that
+    /// it need not be told from a token.
     fn word(&mut self) -> &'a str {
-        let end = self.rest.find(|c: char| c == ',' || c == '=' || c == '"' || c.is_ascii_whitespace());
+        let end =
+            self.rest.find(|c: char| c == ',' || c == '=' || c == '"' || c.is_ascii_whitespace());
         let (word, rest) = self.rest.split_at(end.unwrap_or(self.rest.len()));
         self.rest = rest;
         word
@@ -94,7 +100,10 @@ impl<'a> Reader<'a> {
         self.skip(|c| c.is_ascii_whitespace());
         let Some(quoted) = self.rest.strip_prefix('"') else {
             // not quoted, and lenient: some registries write URLs and scopes without quotes
-            let end = self.rest.find(|c: char| c == ',' || c.is_ascii_whitespace()).unwrap_or(self.rest.len());
+            let end = self
+                .rest
+                .find(|c: char| c == ',' || c.is_ascii_whitespace())
+                .unwrap_or(self.rest.len());
             let (value, rest) = self.rest.split_at(end);
             self.rest = rest;
             return Some(value.to_owned());
@@ -131,9 +140,15 @@ mod tests {
     fn the_challenges_of_known_registries_are_read() {
         let hub = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/alpine:pull",error="invalid_token""#;
         let scope = Some("repository:library/alpine:pull");
-        assert_eq!(parse([hub]), [bearer("https://auth.docker.io/token", Some("registry.docker.io"), scope)]);
+        assert_eq!(
+            parse([hub]),
+            [bearer("https://auth.docker.io/token", Some("registry.docker.io"), scope)]
+        );
         let two_actions = r#"Bearer realm="https://r/t", scope="repository:a/b:pull,push""#;
-        assert_eq!(parse([two_actions]), [bearer("https://r/t", None, Some("repository:a/b:pull,push"))]);
+        assert_eq!(
+            parse([two_actions]),
+            [bearer("https://r/t", None, Some("repository:a/b:pull,push"))]
+        );
         assert_eq!(
             parse([r#"Basic realm="https://1.dkr.ecr.eu-west-1.amazonaws.com/",service="ecr""#]),
             [Challenge::Basic]
@@ -144,10 +159,18 @@ mod tests {
     #[test]
     fn several_challenges_come_in_one_header_or_in_many() {
         let wanted = [Challenge::Basic, bearer("https://r/t", Some("s"), None)];
-        assert_eq!(parse([r#"Basic realm="a, b=c", Bearer realm="https://r/t",service="s""#]), wanted);
-        assert_eq!(parse([r#"Basic realm="x""#, r#"BEARER service=s , realm = https://r/t"#]), wanted);
         assert_eq!(
-            parse([r#"Negotiate YIIabc==, Basic, Digest realm="d", Bearer realm="https://r/t",service=s"#]),
+            parse([r#"Basic realm="a, b=c", Bearer realm="https://r/t",service="s""#]),
+            wanted
+        );
+        assert_eq!(
+            parse([r#"Basic realm="x""#, r#"BEARER service=s , realm = https://r/t"#]),
+            wanted
+        );
+        assert_eq!(
+            parse([
+                r#"Negotiate YIIabc==, Basic, Digest realm="d", Bearer realm="https://r/t",service=s"#
+            ]),
             wanted
         );
     }
@@ -155,7 +178,10 @@ mod tests {
     #[test]
     fn quotes_may_hold_quotes_and_a_bearer_without_a_realm_is_none() {
         assert_eq!(parse([r#"Bearer realm="a\"b\\c""#]), [bearer(r#"a"b\c"#, None, None)]);
-        assert_eq!(parse([r#"Bearer service="s""#, r#"Bearer realm="""#, "", ",,", "=", r#""x""#]), []);
+        assert_eq!(
+            parse([r#"Bearer service="s""#, r#"Bearer realm="""#, "", ",,", "=", r#""x""#]),
+            []
+        );
         assert_eq!(parse([r#"Bearer realm="https://open"#]), [bearer("https://open", None, None)]);
     }
 

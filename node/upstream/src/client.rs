@@ -1,7 +1,8 @@
 //! What is asked of an upstream: which digest a tag has, a manifest, a blob.
 //!
-//! Every question has a deadline to the first byte, logins and redirects included; every body has one between two bytes. One question is at most
-//! two rounds (the second with a new token) of at most six requests (five redirects).
+//! Every question has a deadline to the first byte, logins and redirects included; every body has
+//! one between two bytes. One question is at most two rounds (the second with a new token) of at
+//! most six requests (five redirects).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,13 +33,18 @@ use super::login::{Credentials, Login, Pass};
 use super::{UpstreamError, redirect};
 
 /// All kinds of manifests that the mesh keeps.
-const MANIFESTS: [&str; 4] =
-    [media_type::OCI_INDEX, media_type::OCI_MANIFEST, media_type::DOCKER_LIST, media_type::DOCKER_MANIFEST];
+const MANIFESTS: [&str; 4] = [
+    media_type::OCI_INDEX,
+    media_type::OCI_MANIFEST,
+    media_type::DOCKER_LIST,
+    media_type::DOCKER_MANIFEST,
+];
 const CONTENT_DIGEST: &str = "docker-content-digest";
 const FILTERS_APPLIED: &str = "oci-filters-applied";
 /// So many redirects are followed.
 const REDIRECTS: usize = 5;
-/// Of an answer that is not wanted, so much is read for its message and to keep the connection, and for so long.
+/// Of an answer that is not wanted, so much is read for its message and to keep the connection, and
+/// for so long.
 const UNWANTED: usize = 8 << 10;
 const UNWANTED_WAIT: Duration = Duration::from_millis(250);
 
@@ -49,8 +55,8 @@ pub struct UpstreamTerms {
     pub first_byte: Duration,
     /// How long a body may stand still.
     pub stall: Duration,
-    /// How long a question about a manifest may take until its answer begins, and a login. It may be longer than a
-    /// client waits: the question then goes on in the background.
+    /// How long a question about a manifest may take until its answer begins, and a login. It may
+    /// be longer than a client waits: the question then goes on in the background.
     pub question: Duration,
     /// The largest manifest that is taken, in bytes.
     pub max_manifest: u64,
@@ -75,7 +81,8 @@ pub struct UpstreamSettings {
 /// Hears of a limit: whether it is one on everything or on manifests only, and how long it lasts.
 pub type OnLimit = Arc<dyn Fn(bool, Duration) + Send + Sync>;
 
-/// A registry that is asked for content. It keeps connections, tokens, and whether it may be asked at all; share one per upstream.
+/// A registry that is asked for content. It keeps connections, tokens, and whether it may be asked
+/// at all; share one per upstream.
 pub struct Upstream {
     endpoint: Endpoint,
     connections: Connections,
@@ -91,7 +98,8 @@ pub struct Upstream {
 pub struct UpstreamStanding {
     /// For how long it is not asked about everything, as it wants it; zero if it is.
     pub paused: Duration,
-    /// How it failed last, and how long ago. That it lacks something is no failure, nor that it was not asked for a pause's sake.
+    /// How it failed last, and how long ago. That it lacks something is no failure, nor that it was
+    /// not asked for a pause's sake.
     pub failed: Option<(String, Duration)>,
 }
 
@@ -133,12 +141,28 @@ struct UpstreamAnswer {
 }
 
 impl Upstream {
-    /// An upstream that has not been asked anything. Its connections and logins are tasks of `tasks`, and end with it.
+    /// An upstream that has not been asked anything. Its connections and logins are tasks of
+    /// `tasks`, and end with it.
     pub fn new(settings: UpstreamSettings, tasks: Tasks) -> Self {
         let UpstreamSettings { endpoint, credentials, trust, rule, terms, on_limit } = settings;
-        let connections = Connections::new(endpoint.authority(), rule, trust, terms.first_byte, tasks.clone());
-        let login = Login::new(connections.clone(), credentials, endpoint.is_secure(), terms.question, tasks);
-        Upstream { endpoint, connections, login, gate: Mutex::default(), failed: Mutex::default(), terms, on_limit }
+        let connections =
+            Connections::new(endpoint.authority(), rule, trust, terms.first_byte, tasks.clone());
+        let login = Login::new(
+            connections.clone(),
+            credentials,
+            endpoint.is_secure(),
+            terms.question,
+            tasks,
+        );
+        Upstream {
+            endpoint,
+            connections,
+            login,
+            gate: Mutex::default(),
+            failed: Mutex::default(),
+            terms,
+            on_limit,
+        }
     }
 
     /// Where it is.
@@ -161,9 +185,13 @@ impl Upstream {
         }
     }
 
-    /// Which manifest `reference`, a tag or a digest, stands for. Costs a HEAD, which Docker Hub does not count as a pull; a GET where that
-    /// does not tell.
-    pub async fn resolve(&self, repository: &str, reference: &str) -> Result<Resolved, UpstreamError> {
+    /// Which manifest `reference`, a tag or a digest, stands for. Costs a HEAD, which Docker Hub
+    /// does not count as a pull; a GET where that does not tell.
+    pub async fn resolve(
+        &self,
+        repository: &str,
+        reference: &str,
+    ) -> Result<Resolved, UpstreamError> {
         let question = self.manifest_question(Method::HEAD, repository, reference)?;
         let answer = self.within(self.terms.question, self.ask(question)).await?;
         let status = answer.response.status();
@@ -174,7 +202,8 @@ impl Upstream {
             return Err(self.refusal(Ask::Manifest, answer).await);
         }
         let headers = answer.response.headers();
-        let length = text(headers, header::CONTENT_LENGTH).and_then(|length| length.trim().parse::<u64>().ok());
+        let length = text(headers, header::CONTENT_LENGTH)
+            .and_then(|length| length.trim().parse::<u64>().ok());
         match (digest(headers), kind(headers), length.filter(|length| *length > 0)) {
             (Some(digest), Some(media_type), Some(size)) if status.is_success() => {
                 expect(reference, &digest)?;
@@ -188,43 +217,65 @@ impl Upstream {
         }
     }
 
-    /// The manifest that `reference`, a tag or a digest, stands for. What is asked for by digest has that digest; what is asked for by tag
-    /// has the digest that the upstream says, or its sha256 where it says none. What is no manifest of a kind that the mesh keeps is
-    /// [`UpstreamError::Unusable`], and a page for people [`UpstreamError::Bad`], whatever the status says.
-    pub async fn manifest(&self, repository: &str, reference: &str) -> Result<FetchedManifest, UpstreamError> {
+    /// The manifest that `reference`, a tag or a digest, stands for. What is asked for by digest
+    /// has that digest; what is asked for by tag has the digest that the upstream says, or its
+    /// sha256 where it says none. What is no manifest of a kind that the mesh keeps is
+    /// [`UpstreamError::Unusable`], and a page for people [`UpstreamError::Bad`], whatever the
+    /// status says.
+    pub async fn manifest(
+        &self,
+        repository: &str,
+        reference: &str,
+    ) -> Result<FetchedManifest, UpstreamError> {
         self.fetch(repository, reference).await.inspect_err(|error| self.note_failure(error))
     }
 
-    async fn fetch(&self, repository: &str, reference: &str) -> Result<FetchedManifest, UpstreamError> {
+    async fn fetch(
+        &self,
+        repository: &str,
+        reference: &str,
+    ) -> Result<FetchedManifest, UpstreamError> {
         let question = self.manifest_question(Method::GET, repository, reference)?;
         let answer = self.within(self.terms.question, self.ask(question)).await?;
         if answer.response.status() != StatusCode::OK {
             return Err(self.refusal(Ask::Manifest, answer).await);
         }
         let (head, body) = answer.response.into_parts();
-        if text(&head.headers, header::CONTENT_ENCODING).is_some_and(|e| !e.trim().eq_ignore_ascii_case("identity")) {
-            return Err(UpstreamError::bad("a manifest came in an encoding that was not asked for"));
+        if text(&head.headers, header::CONTENT_ENCODING)
+            .is_some_and(|e| !e.trim().eq_ignore_ascii_case("identity"))
+        {
+            return Err(UpstreamError::bad(
+                "a manifest came in an encoding that was not asked for",
+            ));
         }
         let bytes = self.whole(body).await?;
         let said = reference.parse::<Digest>().ok().or_else(|| digest(&head.headers));
         let digest = match said {
             None => Digest::sha256(&bytes),
             Some(said) if Digest::of(said.algorithm(), &bytes) == said => said,
-            Some(said) => return Err(UpstreamError::bad(format!("the manifest's bytes do not hash to {said}"))),
+            Some(said) => {
+                return Err(UpstreamError::bad(format!(
+                    "the manifest's bytes do not hash to {said}"
+                )));
+            }
         };
         let media_type = keepable(kind(&head.headers), &bytes)?;
         Ok(FetchedManifest { media_type, digest, bytes })
     }
 
-    /// The index of what refers to `subject`, as the upstream has it; `query` is the client's. [`UpstreamError::NotFound`] or [`UpstreamError::Bad`] from an
-    /// upstream that knows no such question.
+    /// The index of what refers to `subject`, as the upstream has it; `query` is the client's.
+    /// [`UpstreamError::NotFound`] or [`UpstreamError::Bad`] from an upstream that knows no such
+    /// question.
     pub async fn referrers(
         &self,
         repository: &str,
         subject: &Digest,
         query: &str,
     ) -> Result<ReferrersPage, UpstreamError> {
-        let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(media_type::OCI_INDEX))]);
+        let headers = HeaderMap::from_iter([(
+            header::ACCEPT,
+            HeaderValue::from_static(media_type::OCI_INDEX),
+        )]);
         let joint = if query.is_empty() { "" } else { "?" };
         let path = format!("referrers/{subject}{joint}{query}");
         let question = self.question(Method::GET, Ask::Manifest, repository, &path, headers)?;
@@ -234,12 +285,12 @@ impl Upstream {
         }
         let (head, body) = answer.response.into_parts();
         let bytes = self.whole(body).await?;
-        Manifest::parse(&kind(&head.headers).unwrap_or_default(), &bytes).map_err(UpstreamError::bad).and_then(
-            |index| match index.media_type.as_str() {
+        Manifest::parse(&kind(&head.headers).unwrap_or_default(), &bytes)
+            .map_err(UpstreamError::bad)
+            .and_then(|index| match index.media_type.as_str() {
                 media_type::OCI_INDEX => Ok(()),
                 other => Err(UpstreamError::bad(format!("referrers came as {other}"))),
-            },
-        )?;
+            })?;
         let filtered = text(&head.headers, FILTERS_APPLIED).map(str::to_owned);
         Ok(ReferrersPage { index: bytes.to_vec(), filtered, next: next_page(&head.headers) })
     }
@@ -253,30 +304,56 @@ impl Upstream {
         match collected {
             Ok(collected) => Ok(collected.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => {
-                let why = format!("a manifest of more than {limit} bytes came (uploads.max_manifest)");
+                let why =
+                    format!("a manifest of more than {limit} bytes came (uploads.max_manifest)");
                 Err(UpstreamError::Unusable(why.into()))
             }
             Err(error) => Err(UpstreamError::unreachable(format!("a manifest broke off: {error}"))),
         }
     }
 
-    /// The blob `digest` from byte `offset` on, its first bytes being here. The bytes are not checked against the digest: the store does that.
-    pub async fn blob(&self, repository: &str, digest: &Digest, offset: u64) -> Result<BlobStream, UpstreamError> {
+    /// The blob `digest` from byte `offset` on, its first bytes being here. The bytes are not
+    /// checked against the digest: the store does that.
+    pub async fn blob(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        offset: u64,
+    ) -> Result<BlobStream, UpstreamError> {
         let mut headers = HeaderMap::new();
         if offset > 0 {
-            headers
-                .insert(header::RANGE, HeaderValue::try_from(format!("bytes={offset}-")).map_err(UpstreamError::bad)?);
+            headers.insert(
+                header::RANGE,
+                HeaderValue::try_from(format!("bytes={offset}-")).map_err(UpstreamError::bad)?,
+            );
         }
-        let question =
-            || self.question(Method::GET, Ask::Blob, repository, &format!("blobs/{digest}"), headers.clone());
+        let question = || {
+            self.question(
+                Method::GET,
+                Ask::Blob,
+                repository,
+                &format!("blobs/{digest}"),
+                headers.clone(),
+            )
+        };
         let begin = async |length| {
             let question = question()?;
             self.within(self.terms.first_byte, async {
                 let answer = self.ask(question).await?;
                 match answer.response.status() {
-                    status @ (StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE) => {
+                    status @ (StatusCode::OK
+                    | StatusCode::PARTIAL_CONTENT
+                    | StatusCode::RANGE_NOT_SATISFIABLE) => {
                         let (head, body) = answer.response.into_parts();
-                        BlobStream::begin(status, &head.headers, body, offset, length, self.terms.stall).await
+                        BlobStream::begin(
+                            status,
+                            &head.headers,
+                            body,
+                            offset,
+                            length,
+                            self.terms.stall,
+                        )
+                        .await
                     }
                     _ => Err(self.refusal(Ask::Blob, answer).await),
                 }
@@ -285,15 +362,21 @@ impl Upstream {
         };
         match begin(None).await? {
             Beginning::Stream(stream) => Ok(stream),
-            // whoever follows the stream must know when it is whole, and not every upstream says how long a blob is
+            // whoever follows the stream must know when it is whole, and not every upstream says
+            // how long a blob is
             Beginning::Unmeasured(unmeasured) => {
                 let length = match self.length(repository, digest).await {
                     Some(length) => length,
-                    None => unmeasured.length(digest).await.inspect_err(|error| self.note_failure(error))?,
+                    None => unmeasured
+                        .length(digest)
+                        .await
+                        .inspect_err(|error| self.note_failure(error))?,
                 };
                 match begin(Some(length)).await? {
                     Beginning::Stream(stream) => Ok(stream),
-                    Beginning::Unmeasured(_) => Err(UpstreamError::bad("a blob came without its length")),
+                    Beginning::Unmeasured(_) => {
+                        Err(UpstreamError::bad("a blob came without its length"))
+                    }
                 }
             }
         }
@@ -302,22 +385,31 @@ impl Upstream {
     /// The length of a blob by the answer to a HEAD, if that tells.
     async fn length(&self, repository: &str, digest: &Digest) -> Option<u64> {
         let path = format!("blobs/{digest}");
-        let question = self.question(Method::HEAD, Ask::Blob, repository, &path, HeaderMap::new()).ok()?;
+        let question =
+            self.question(Method::HEAD, Ask::Blob, repository, &path, HeaderMap::new()).ok()?;
         let answer = self.within(self.terms.first_byte, self.ask(question)).await.ok()?;
-        let length = text(answer.response.headers(), header::CONTENT_LENGTH)?.trim().parse().ok()?;
+        let length =
+            text(answer.response.headers(), header::CONTENT_LENGTH)?.trim().parse().ok()?;
         (answer.response.status().is_success() && length > 0).then_some(length)
     }
 
-    /// Whether the repository says that it has the blob, without its bytes. To redirect is not to have: some registries send every question on to where the
-    /// answer is. A no is no proof: a cache may not have it yet, and give it to who asks for its bytes ([`Upstream::gives_blob`]). Waits as long as a question
-    /// about a manifest may.
+    /// Whether the repository says that it has the blob, without its bytes. To redirect is not to
+    /// have: some registries send every question on to where the answer is. A no is no proof: a
+    /// cache may not have it yet, and give it to who asks for its bytes ([`Upstream::gives_blob`]).
+    /// Waits as long as a question about a manifest may.
     pub async fn has_blob(&self, repository: &str, digest: &Digest) -> Result<bool, UpstreamError> {
-        let question =
-            self.question(Method::HEAD, Ask::Blob, repository, &format!("blobs/{digest}"), HeaderMap::new())?;
+        let question = self.question(
+            Method::HEAD,
+            Ask::Blob,
+            repository,
+            &format!("blobs/{digest}"),
+            HeaderMap::new(),
+        )?;
         let answer = self.within(self.terms.question, self.ask(question)).await?;
         let status = answer.response.status();
         let kind = answer.response.headers().get(header::CONTENT_TYPE);
-        if status.is_success() && kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/html")) {
+        if status.is_success() && kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"))
+        {
             return Err(UpstreamError::bad("it answers with a page for people"));
         }
         let speechless = matches!(status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED)
@@ -335,8 +427,13 @@ impl Upstream {
         }
     }
 
-    /// Whether the repository gives the blob: all of its bytes are read, and have its digest. Nothing less proves it.
-    pub async fn gives_blob(&self, repository: &str, digest: &Digest) -> Result<bool, UpstreamError> {
+    /// Whether the repository gives the blob: all of its bytes are read, and have its digest.
+    /// Nothing less proves it.
+    pub async fn gives_blob(
+        &self,
+        repository: &str,
+        digest: &Digest,
+    ) -> Result<bool, UpstreamError> {
         let mut stream = match self.blob(repository, digest, 0).await {
             Err(UpstreamError::NotFound) => return Ok(false),
             stream => stream?,
@@ -347,7 +444,9 @@ impl Upstream {
         }
         match hasher.finish() {
             actual if actual == *digest => Ok(true),
-            actual => Err(UpstreamError::bad(format!("{digest} was asked for, the bytes that came hash to {actual}"))),
+            actual => Err(UpstreamError::bad(format!(
+                "{digest} was asked for, the bytes that came hash to {actual}"
+            ))),
         }
     }
 
@@ -356,12 +455,22 @@ impl Upstream {
         time: Duration,
         work: impl Future<Output = Result<T, UpstreamError>>,
     ) -> Result<T, UpstreamError> {
-        let late = |_| UpstreamError::unreachable(format!("{} did not answer in time", self.endpoint.authority()));
+        let late = |_| {
+            UpstreamError::unreachable(format!(
+                "{} did not answer in time",
+                self.endpoint.authority()
+            ))
+        };
         let result = tokio::time::timeout(time, work).await.map_err(late).and_then(|result| result);
         result.inspect_err(|error| self.note_failure(error))
     }
 
-    fn manifest_question(&self, method: Method, repository: &str, reference: &str) -> Result<Question, UpstreamError> {
+    fn manifest_question(
+        &self,
+        method: Method,
+        repository: &str,
+        reference: &str,
+    ) -> Result<Question, UpstreamError> {
         if reference.parse::<Digest>().is_err() {
             reference.parse::<Tag>().map_err(UpstreamError::bad)?;
         }
@@ -386,7 +495,10 @@ impl Upstream {
 
     /// Asks, and once more with a new token or password if the one at hand is refused.
     async fn ask(&self, question: Question) -> Result<UpstreamAnswer, UpstreamError> {
-        self.gate.lock().admit(clock::now(), question.ask).map_err(|until| UpstreamError::Limited { until })?;
+        self.gate
+            .lock()
+            .admit(clock::now(), question.ask)
+            .map_err(|until| UpstreamError::Limited { until })?;
         let pass = self.login.pass(&question.repository).await.map_err(|e| self.heed(e))?;
         let answer = self.follow(&question, pass.as_ref()).await?;
         let refused = match answer.response.status() {
@@ -398,10 +510,14 @@ impl Upstream {
             return Ok(answer);
         }
         let challenges = answer.response.headers().get_all(header::WWW_AUTHENTICATE);
-        let challenges = challenge::parse(challenges.iter().filter_map(|value| value.to_str().ok()));
+        let challenges =
+            challenge::parse(challenges.iter().filter_map(|value| value.to_str().ok()));
         drop(read_unwanted(answer.response.into_body()).await);
-        let renewed =
-            self.login.renew(&question.repository, pass.as_ref(), challenges).await.map_err(|e| self.heed(e))?;
+        let renewed = self
+            .login
+            .renew(&question.repository, pass.as_ref(), challenges)
+            .await
+            .map_err(|e| self.heed(e))?;
         self.follow(&question, Some(&renewed)).await
     }
 
@@ -419,34 +535,53 @@ impl Upstream {
         let (until, news) = self.pause(now, ask, wait);
         let wait = until.since(now);
         if news {
-            let (registry, seconds, what) = (self.endpoint.authority(), wait.as_secs(), affected(ask));
-            *self.failed.lock() = Some((format!("it limits requests: {what} for {seconds} s"), now));
-            warn!(registry, seconds, what, "the upstream limits requests: it is left alone by the whole mesh");
+            let (registry, seconds, what) =
+                (self.endpoint.authority(), wait.as_secs(), affected(ask));
+            *self.failed.lock() =
+                Some((format!("it limits requests: {what} for {seconds} s"), now));
+            warn!(
+                registry,
+                seconds, what, "the upstream limits requests: it is left alone by the whole mesh"
+            );
         }
         (self.on_limit)(ask != Some(Ask::Manifest), wait);
         until
     }
 
-    /// Another node heard that the upstream wants to be left alone: the mesh shares what it is allowed.
+    /// Another node heard that the upstream wants to be left alone: the mesh shares what it is
+    /// allowed.
     pub fn spare(&self, everything: bool, wait: Duration) {
         let ask = if everything { None } else { Some(Ask::Manifest) };
         if self.pause(clock::now(), ask, Some(wait)).1 {
-            let (registry, seconds, what) = (self.endpoint.authority(), wait.as_secs(), affected(ask));
-            info!(registry, seconds, what, "another node has heard that the upstream limits requests");
+            let (registry, seconds, what) =
+                (self.endpoint.authority(), wait.as_secs(), affected(ask));
+            info!(
+                registry,
+                seconds, what, "another node has heard that the upstream limits requests"
+            );
         }
     }
 
     /// Until when `ask` waits now, and whether it could be asked until now.
-    pub(super) fn pause(&self, now: Moment, ask: Option<Ask>, wait: Option<Duration>) -> (Moment, bool) {
+    pub(super) fn pause(
+        &self,
+        now: Moment,
+        ask: Option<Ask>,
+        wait: Option<Duration>,
+    ) -> (Moment, bool) {
         let mut gate = self.gate.lock();
         // whatever closes blobs closes everything
         let open = gate.admit(now, ask.unwrap_or(Ask::Blob)).is_ok();
         (gate.handle_limit(now, ask, wait), open)
     }
 
-    /// Sends `question`, and again to wherever it is redirected. `pass` goes to the upstream alone, and not even there once another host had
-    /// a say in the URL.
-    async fn follow(&self, question: &Question, pass: Option<&Pass>) -> Result<UpstreamAnswer, UpstreamError> {
+    /// Sends `question`, and again to wherever it is redirected. `pass` goes to the upstream alone,
+    /// and not even there once another host had a say in the URL.
+    async fn follow(
+        &self,
+        question: &Question,
+        pass: Option<&Pass>,
+    ) -> Result<UpstreamAnswer, UpstreamError> {
         let mut url = question.url.clone();
         let mut pass = pass;
         for _ in 0..=REDIRECTS {
@@ -460,7 +595,8 @@ impl Upstream {
                 }
                 return Ok(UpstreamAnswer { response, own });
             }
-            let location = response.headers().get(header::LOCATION).map(|value| value.as_bytes().to_vec());
+            let location =
+                response.headers().get(header::LOCATION).map(|value| value.as_bytes().to_vec());
             drop(read_unwanted(response.into_body()).await);
             let next = redirect::follow(&url, &location.unwrap_or_default())
                 .ok_or_else(|| UpstreamError::bad("it redirects to what is no URL"))?;
@@ -485,7 +621,11 @@ impl Upstream {
         let limit = |ask| {
             let now = clock::now();
             // a host that was redirected to is not the upstream: it closes nothing
-            let until = if own { self.close(ask, wait) } else { Gate::default().handle_limit(now, ask, wait) };
+            let until = if own {
+                self.close(ask, wait)
+            } else {
+                Gate::default().handle_limit(now, ask, wait)
+            };
             UpstreamError::Limited { until }
         };
         let refusal = match status.as_u16() {
@@ -494,8 +634,11 @@ impl Upstream {
             429 => limit(Some(ask)),
             503 if wait.is_some() => limit(None),
             500.. => UpstreamError::unreachable(said),
-            // a signed URL that is refused was signed for too short a time: another try gets another URL
-            _ if !own => UpstreamError::unreachable(format!("the host it redirects to answered {said}")),
+            // a signed URL that is refused was signed for too short a time: another try gets
+            // another URL
+            _ if !own => {
+                UpstreamError::unreachable(format!("the host it redirects to answered {said}"))
+            }
             _ => UpstreamError::bad(format!("it answered {said}")),
         };
         self.note_failure(&refusal);
@@ -504,7 +647,11 @@ impl Upstream {
 }
 
 impl Question {
-    fn request(&self, url: &Uri, pass: Option<&Pass>) -> Result<Request<Full<Bytes>>, UpstreamError> {
+    fn request(
+        &self,
+        url: &Uri,
+        pass: Option<&Pass>,
+    ) -> Result<Request<Full<Bytes>>, UpstreamError> {
         let mut request = Request::builder()
             .method(&self.method)
             .uri(url)
@@ -529,7 +676,8 @@ fn digest(headers: &HeaderMap) -> Option<Digest> {
     text(headers, CONTENT_DIGEST)?.trim().parse().ok()
 }
 
-/// The media type of a manifest that came as `said`: what itself says where nobody else does. An error if it is none that can be kept.
+/// The media type of a manifest that came as `said`: what itself says where nobody else does. An
+/// error if it is none that can be kept.
 fn keepable(said: Option<String>, bytes: &[u8]) -> Result<String, UpstreamError> {
     let what = said.clone().unwrap_or_default();
     let manifest = Manifest::read_served(&what, bytes).map_err(|error| {
@@ -549,7 +697,8 @@ fn kind(headers: &HeaderMap) -> Option<String> {
     (!value.is_empty()).then(|| value.to_ascii_lowercase())
 }
 
-/// The query of the page that `Link` names as the next. Its path is of no interest: it is another page of the same list.
+/// The query of the page that `Link` names as the next. Its path is of no interest: it is another
+/// page of the same list.
 fn next_page(headers: &HeaderMap) -> Option<String> {
     let (link, relation) = text(headers, header::LINK)?.split_once('>')?;
     let (_, query) = link.split_once('?')?;
@@ -558,12 +707,15 @@ fn next_page(headers: &HeaderMap) -> Option<String> {
 
 fn expect(reference: &str, digest: &Digest) -> Result<(), UpstreamError> {
     match reference.parse::<Digest>() {
-        Ok(asked) if asked != *digest => Err(UpstreamError::bad(format!("{asked} was asked for, {digest} came"))),
+        Ok(asked) if asked != *digest => {
+            Err(UpstreamError::bad(format!("{asked} was asked for, {digest} came")))
+        }
         _ => Ok(()),
     }
 }
 
-/// Reads the body of an answer that is not wanted, if it is short and at hand, so that the connection can serve again.
+/// Reads the body of an answer that is not wanted, if it is short and at hand, so that the
+/// connection can serve again.
 async fn read_unwanted(body: Incoming) -> Bytes {
     if body.is_end_stream() || body.size_hint().lower() > UNWANTED as u64 {
         return Bytes::new();

@@ -1,5 +1,6 @@
-//! Connections to upstreams: the name is resolved, each address is checked, and the connection goes to an address that was; TLS on top of
-//! it; kept for the next request. The check is made for every host that an upstream redirects to and for token services, too.
+//! Connections to upstreams: the name is resolved, each address is checked, and the connection goes
+//! to an address that was; TLS on top of it; kept for the next request. The check is made for every
+//! host that an upstream redirects to and for token services, too.
 
 use std::error::Error;
 use std::future::Future;
@@ -32,7 +33,8 @@ use tokio_rustls::client::TlsStream;
 use super::address::default_port;
 use super::{AddressRule, UpstreamError};
 
-/// A connection that nobody uses is closed after this: earlier than load balancers do it, which is a minute.
+/// A connection that nobody uses is closed after this: earlier than load balancers do it, which is
+/// a minute.
 const IDLE: Duration = Duration::from_secs(30);
 /// So many connections that nobody uses are kept to each host.
 const IDLE_CONNECTIONS: usize = 16;
@@ -49,7 +51,8 @@ pub struct Trust(Arc<rustls::ClientConfig>);
 pub struct BadTrust(String);
 
 impl Trust {
-    /// The public authorities (Mozilla's list). Make one and share it: it also remembers TLS sessions.
+    /// The public authorities (Mozilla's list). Make one and share it: it also remembers TLS
+    /// sessions.
     pub fn public() -> Result<Self, BadTrust> {
         Trust::with_authorities(&[])
     }
@@ -61,12 +64,13 @@ impl Trust {
         for certificate in CertificateDer::pem_slice_iter(pem) {
             roots.add(certificate.map_err(|e| bad(&e))?).map_err(|e| bad(&e))?;
         }
-        let mut config =
-            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-                .with_safe_default_protocol_versions()
-                .map_err(|e| bad(&e))?
-                .with_root_certificates(roots)
-                .with_no_client_auth();
+        let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(
+            rustls::crypto::aws_lc_rs::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| bad(&e))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Trust(Arc::new(config)))
     }
@@ -107,10 +111,19 @@ fn class(status: StatusCode) -> &'static str {
 }
 
 impl Connections {
-    /// None yet. A connection must be open within `deadline`. What is asked is counted as asked of `registry`, wherever that leads.
-    pub(super) fn new(registry: &str, rule: AddressRule, trust: Trust, deadline: Duration, tasks: Tasks) -> Self {
+    /// None yet. A connection must be open within `deadline`. What is asked is counted as asked of
+    /// `registry`, wherever that leads.
+    pub(super) fn new(
+        registry: &str,
+        rule: AddressRule,
+        trust: Trust,
+        deadline: Duration,
+        tasks: Tasks,
+    ) -> Self {
         let connector = Connector { rule, tls: trust.0.into(), deadline };
-        let fresh = Client::builder(Supervised(tasks.clone())).pool_max_idle_per_host(0).build(connector.clone());
+        let fresh = Client::builder(Supervised(tasks.clone()))
+            .pool_max_idle_per_host(0)
+            .build(connector.clone());
         let client = Client::builder(Supervised(tasks))
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
@@ -119,18 +132,27 @@ impl Connections {
         Connections { client, fresh, registry: registry.into() }
     }
 
-    /// Sends `request`, whose URL is absolute, and waits for the head of the answer. The caller sets the deadline. A GET or HEAD that is not answered because the
-    /// connection ended is sent once more on a fresh one (RFC 9112 section 9.3.1): a server may close a kept connection just when the next request comes.
-    pub(super) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, UpstreamError> {
+    /// Sends `request`, whose URL is absolute, and waits for the head of the answer. The caller
+    /// sets the deadline. A GET or HEAD that is not answered because the connection ended is sent
+    /// once more on a fresh one (RFC 9112 section 9.3.1): a server may close a kept connection just
+    /// when the next request comes.
+    pub(super) async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, UpstreamError> {
         let mut counted = Counted { registry: self.registry.clone(), status: "none" };
         let host = request.uri().host().unwrap_or_default().to_owned();
-        let again = matches!(*request.method(), Method::GET | Method::HEAD).then(|| request.clone());
+        let again =
+            matches!(*request.method(), Method::GET | Method::HEAD).then(|| request.clone());
         let mut answered = self.client.request(request).await;
         if let (Err(error), Some(again)) = (&answered, again)
             && ended(error)
         {
             counted.status = "closed";
-            drop(std::mem::replace(&mut counted, Counted { registry: self.registry.clone(), status: "none" }));
+            drop(std::mem::replace(
+                &mut counted,
+                Counted { registry: self.registry.clone(), status: "none" },
+            ));
             answered = self.fresh.request(again).await;
         }
         if let Ok(response) = &answered {
@@ -164,7 +186,9 @@ fn ended(error: &hyper_util::client::legacy::Error) -> bool {
             return true;
         }
         if let Some(error) = inner.downcast_ref::<io::Error>() {
-            use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+            use io::ErrorKind::{
+                BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof,
+            };
             return [BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof]
                 .contains(&error.kind());
         }
@@ -208,7 +232,9 @@ impl tower_service::Service<Uri> for Connector {
             let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
             match tokio::time::timeout(connector.deadline, connector.connect(&url, host)).await {
                 Ok(result) => result.map(TokioIo::new),
-                Err(_) => Err(UpstreamError::unreachable(format!("{host} did not take a connection in time"))),
+                Err(_) => Err(UpstreamError::unreachable(format!(
+                    "{host} did not take a connection in time"
+                ))),
             }
         })
     }
@@ -238,19 +264,24 @@ impl Connector {
                 .map_err(|error| UpstreamError::unreachable(format!("{host}: {error}")))?
                 .collect(),
         };
-        let permitted: Vec<_> = resolved.iter().copied().filter(|a| self.rule.permits(a.ip())).collect();
+        let permitted: Vec<_> =
+            resolved.iter().copied().filter(|a| self.rule.permits(a.ip())).collect();
         match (permitted.first(), resolved.first()) {
             (Some(_), _) => Ok(alternating(permitted)),
             (None, Some(refused)) => Err(UpstreamError::Refused(
-                format!("{host} is at {}, which upstreams.allow_private and the like do not permit", refused.ip())
-                    .into(),
+                format!(
+                    "{host} is at {}, which upstreams.allow_private and the like do not permit",
+                    refused.ip()
+                )
+                .into(),
             )),
             (None, None) => Err(UpstreamError::unreachable(format!("{host} has no address"))),
         }
     }
 }
 
-/// The resolver's order, but with the other family in second place: where IPv6 is broken, that costs [`STAGGER`] and not the deadline.
+/// The resolver's order, but with the other family in second place: where IPv6 is broken, that
+/// costs [`STAGGER`] and not the deadline.
 fn alternating(mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     if let Some(other) = addresses.iter().position(|a| a.is_ipv6() != first_is_v6) {
@@ -262,7 +293,8 @@ fn alternating(mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 /// Connects to whichever address answers first; each gets a head start over the next.
 async fn open(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     let mut waiting = addresses.into_iter();
-    let mut attempts: FuturesUnordered<_> = waiting.next().map(TcpStream::connect).into_iter().collect();
+    let mut attempts: FuturesUnordered<_> =
+        waiting.next().map(TcpStream::connect).into_iter().collect();
     loop {
         let next = tokio::select! {
             Some(result) = attempts.next() => match result {
@@ -299,13 +331,21 @@ trait Duplex: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
 
 impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         self.inner().poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.inner().poll_write(cx, bytes)
     }
 
@@ -330,9 +370,13 @@ mod tests {
 
     #[test]
     fn the_other_family_is_tried_second() {
-        let addresses = |list: &[&str]| list.iter().map(|a| a.parse().unwrap()).collect::<Vec<SocketAddr>>();
+        let addresses =
+            |list: &[&str]| list.iter().map(|a| a.parse().unwrap()).collect::<Vec<SocketAddr>>();
         let given = addresses(&["[2606::1]:1", "[2606::2]:1", "1.1.1.1:1", "1.1.1.2:1"]);
-        assert_eq!(alternating(given), addresses(&["[2606::1]:1", "1.1.1.1:1", "[2606::2]:1", "1.1.1.2:1"]));
+        assert_eq!(
+            alternating(given),
+            addresses(&["[2606::1]:1", "1.1.1.1:1", "[2606::2]:1", "1.1.1.2:1"])
+        );
         let one = addresses(&["1.1.1.1:1", "1.1.1.2:1"]);
         assert_eq!(alternating(one.clone()), one);
         assert_eq!(alternating(Vec::new()), []);

@@ -1,5 +1,6 @@
-//! Amazon ECR: its registries take passwords that live twelve hours; an AWS access key is exchanged for one at ECR's API. What is decided here
-//! needs no socket and no clock: [`super::login`] sends what [`AccessKey::request`] makes and shows the password that [`AccessKey::read`] finds.
+//! Amazon ECR: its registries take passwords that live twelve hours; an AWS access key is exchanged
+//! for one at ECR's API. What is decided here needs no socket and no clock: [`super::login`] sends
+//! what [`AccessKey::request`] makes and shows the password that [`AccessKey::read`] finds.
 
 use std::fmt;
 use std::time::Duration;
@@ -30,7 +31,8 @@ const TARGET: &str = "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken
 const BODY: &str = "{}";
 /// No password is used for longer, whatever this machine's clock says of its end.
 const LONGEST: f64 = 12.0 * 3600.0;
-/// A password is replaced so long before its end: AWS accepts a clock that is five minutes off, and so much later the end may seem to be.
+/// A password is replaced so long before its end: AWS accepts a clock that is five minutes off, and
+/// so much later the end may seem to be.
 const EARLY: f64 = 600.0;
 
 /// Where passwords for a registry are asked for.
@@ -48,8 +50,8 @@ pub struct Api {
 )]
 pub struct NotEcr;
 
-/// Where the credentials of a registry of Harbor's `kind` at `endpoint` are exchanged for a password, `user` being their first half; `None` if they
-/// are shown as they are.
+/// Where the credentials of a registry of Harbor's `kind` at `endpoint` are exchanged for a
+/// password, `user` being their first half; `None` if they are shown as they are.
 pub fn api(kind: &str, endpoint: &Endpoint, user: &str) -> Result<Option<Api>, NotEcr> {
     if kind != KIND || user == USER {
         return Ok(None);
@@ -69,8 +71,11 @@ struct Place<'a> {
 
 impl<'a> Place<'a> {
     fn parse(host: &'a str) -> Option<Self> {
-        let (labels, domain) = DOMAINS.iter().find_map(|domain| Some((host.strip_suffix(domain)?, *domain)))?;
-        let [account, "dkr", service, region] = labels.split('.').collect::<Vec<_>>()[..] else { return None };
+        let (labels, domain) =
+            DOMAINS.iter().find_map(|domain| Some((host.strip_suffix(domain)?, *domain)))?;
+        let [account, "dkr", service, region] = labels.split('.').collect::<Vec<_>>()[..] else {
+            return None;
+        };
         let fips = match service {
             "ecr" => false,
             "ecr-fips" => true,
@@ -114,13 +119,20 @@ impl AccessKey {
         let host = self.api.url.authority().map_or("", Authority::as_str);
         let stamp = sigv4::stamp(at);
         let headers = [("content-type", JSON), ("host", host), ("x-amz-target", TARGET)];
-        let signing =
-            Signing { method: "POST", path: self.api.url.path(), query: "", headers: &headers, body: BODY.as_bytes() };
+        let signing = Signing {
+            method: "POST",
+            path: self.api.url.path(),
+            query: "",
+            headers: &headers,
+            body: BODY.as_bytes(),
+        };
         let scope = Scope { region: &self.api.region, service: "ecr" };
-        let authorization = sigv4::authorization(&self.id, self.secret.expose(), &scope, &signing, &stamp);
+        let authorization =
+            sigv4::authorization(&self.id, self.secret.expose(), &scope, &signing, &stamp);
         let authorization = HeaderValue::try_from(authorization);
-        let mut authorization =
-            authorization.map_err(|_| UpstreamError::Denied("the access key id is none that AWS gives out".into()))?;
+        let mut authorization = authorization.map_err(|_| {
+            UpstreamError::Denied("the access key id is none that AWS gives out".into())
+        })?;
         authorization.set_sensitive(true);
         let mut request = Request::post(self.api.url.clone());
         for (name, value) in headers {
@@ -135,8 +147,8 @@ impl AccessKey {
             .map_err(UpstreamError::bad)
     }
 
-    /// The password in an answer to what was asked at `at`, and for how long from then on to use it. `wait` is for how long the answer wants the API
-    /// left alone, and `now` is when it came.
+    /// The password in an answer to what was asked at `at`, and for how long from then on to use
+    /// it. `wait` is for how long the answer wants the API left alone, and `now` is when it came.
     pub(super) fn read(
         &self,
         (status, wait): (StatusCode, Option<Duration>),
@@ -147,16 +159,21 @@ impl AccessKey {
         let answer: Value = serde_json::from_slice(body).unwrap_or_default();
         if status == StatusCode::OK {
             let found = password(&answer, at);
-            return found.ok_or_else(|| UpstreamError::bad(format!("{self} gave no password that can be used")));
+            return found.ok_or_else(|| {
+                UpstreamError::bad(format!("{self} gave no password that can be used"))
+            });
         }
         let reason = Reason::of(&answer);
-        if reason.is_limit() || status == StatusCode::TOO_MANY_REQUESTS || (status.as_u16() == 503 && wait.is_some()) {
+        if reason.is_limit()
+            || status == StatusCode::TOO_MANY_REQUESTS
+            || (status.as_u16() == 503 && wait.is_some())
+        {
             return Err(UpstreamError::Limited { until: now + wait.unwrap_or(PAUSE) });
         }
         Err(match status.as_u16() {
-            400 | 401 | 403 => {
-                UpstreamError::Denied(format!("{self} refused the access key, {status}: {reason}").into())
-            }
+            400 | 401 | 403 => UpstreamError::Denied(
+                format!("{self} refused the access key, {status}: {reason}").into(),
+            ),
             500.. => UpstreamError::unreachable(format!("{self} answered {status}: {reason}")),
             _ => UpstreamError::bad(format!("{self} answered {status}")),
         })
@@ -170,14 +187,16 @@ impl fmt::Display for AccessKey {
     }
 }
 
-/// `authorizationToken` is `AWS:password`, in base64; `expiresAt` counts seconds since 1970, with a fraction.
+/// `authorizationToken` is `AWS:password`, in base64; `expiresAt` counts seconds since 1970, with a
+/// fraction.
 fn password(answer: &Value, at: Timestamp) -> Option<(Password, Duration)> {
     let data = &answer["authorizationData"][0];
     let token = BASE64_STANDARD.decode(data["authorizationToken"].as_str()?).ok()?;
     let (user, password) = std::str::from_utf8(&token).ok()?.split_once(':')?;
     let life = (data["expiresAt"].as_f64()? - at.0 as f64 / 1000.0).clamp(0.0, LONGEST);
     let life = Duration::from_secs_f64(life - (life / 10.0).min(EARLY));
-    (!password.is_empty()).then(|| (Password { user: user.to_owned(), password: password.into() }, life))
+    (!password.is_empty())
+        .then(|| (Password { user: user.to_owned(), password: password.into() }, life))
 }
 
 /// What AWS says of an error.
@@ -194,12 +213,15 @@ impl Reason {
         };
         let kind = text("__type");
         let kind = kind.rsplit('#').next().unwrap_or_default().to_owned();
-        let message = Some(text("message")).filter(|m| !m.is_empty()).unwrap_or_else(|| text("Message"));
+        let message =
+            Some(text("message")).filter(|m| !m.is_empty()).unwrap_or_else(|| text("Message"));
         Reason { kind, message }
     }
 
     fn is_limit(&self) -> bool {
-        ["Throttl", "TooManyRequests", "RequestLimitExceeded"].iter().any(|word| self.kind.contains(word))
+        ["Throttl", "TooManyRequests", "RequestLimitExceeded"]
+            .iter()
+            .any(|word| self.kind.contains(word))
     }
 }
 
@@ -220,7 +242,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn place(user: &str, url: &str) -> Result<Option<String>, NotEcr> {
-        Ok(api("aws-ecr", &url.parse().unwrap(), user)?.map(|api| format!("{} {}", api.region, api.url)))
+        Ok(api("aws-ecr", &url.parse().unwrap(), user)?
+            .map(|api| format!("{} {}", api.region, api.url)))
     }
 
     #[test]
@@ -269,7 +292,11 @@ mod tests {
         }
         assert_eq!(place("AWS", "https://123456789012.dkr.ecr.eu-west-1.amazonaws.com"), Ok(None));
         let elsewhere = "https://123456789012.dkr.ecr.eu-west-1.amazonaws.com".parse().unwrap();
-        assert_eq!(api("docker-registry", &elsewhere, "AKIA"), Ok(None), "only this type means an access key");
+        assert_eq!(
+            api("docker-registry", &elsewhere, "AKIA"),
+            Ok(None),
+            "only this type means an access key"
+        );
     }
 
     fn key() -> AccessKey {
@@ -280,7 +307,11 @@ mod tests {
 
     const AT: Timestamp = Timestamp(1_440_938_160_000);
 
-    fn read(status: u16, wait: Option<u64>, body: &str) -> Result<(Password, Duration), UpstreamError> {
+    fn read(
+        status: u16,
+        wait: Option<u64>,
+        body: &str,
+    ) -> Result<(Password, Duration), UpstreamError> {
         let status = (StatusCode::from_u16(status).unwrap(), wait.map(Duration::from_secs));
         key().read(status, body.as_bytes(), AT, Moment::from_micros(0))
     }
@@ -311,8 +342,9 @@ mod tests {
 
     #[test]
     fn a_password_is_used_until_shortly_before_its_end() {
-        let life =
-            |expires: &str| read(200, None, &given("AWS:pass:word", expires)).map(|(_, life)| life.as_secs_f64());
+        let life = |expires: &str| {
+            read(200, None, &given("AWS:pass:word", expires)).map(|(_, life)| life.as_secs_f64())
+        };
         let (password, _) = read(200, None, &given("AWS:pass:word", "1440981360.25")).unwrap();
         assert_eq!(password, Password { user: "AWS".into(), password: "pass:word".into() });
         assert_eq!(life("1440981359.5"), Ok(12.0 * 3600.0 - 600.5));
@@ -336,12 +368,23 @@ mod tests {
         for status in [400, 401, 403] {
             let refused = read(status, None, wrong).unwrap_err();
             let UpstreamError::Denied(why) = &refused else { panic!("{refused}") };
-            assert!(why.starts_with("Amazon ECR's API in eu-west-1 refused the access key"), "{why}");
-            assert!(why.ends_with(": UnrecognizedClientException: The security token is invalid."), "{why}");
+            assert!(
+                why.starts_with("Amazon ECR's API in eu-west-1 refused the access key"),
+                "{why}"
+            );
+            assert!(
+                why.ends_with(": UnrecognizedClientException: The security token is invalid."),
+                "{why}"
+            );
         }
         assert!(matches!(read(403, None, "<html>"), Err(UpstreamError::Denied(_))));
-        let limited = |wait: u64| Err(UpstreamError::Limited { until: Moment::from_micros(wait * 1_000_000) });
-        assert_eq!(read(400, None, r#"{"__type":"ThrottlingException","Message":"Rate exceeded"}"#), limited(5));
+        let limited = |wait: u64| {
+            Err(UpstreamError::Limited { until: Moment::from_micros(wait * 1_000_000) })
+        };
+        assert_eq!(
+            read(400, None, r#"{"__type":"ThrottlingException","Message":"Rate exceeded"}"#),
+            limited(5)
+        );
         assert_eq!(read(429, Some(7), ""), limited(7));
         assert_eq!(read(503, Some(7), ""), limited(7));
         for status in [500, 503] {

@@ -17,5 +17,9 @@ pub(super) fn text(headers: &HeaderMap, name: impl header::AsHeaderName) -> Opti
 
 /// How long `Retry-After` asks to wait.
 pub(super) fn wait_of(headers: &HeaderMap) -> Option<Duration> {
-    retry_after(text(headers, header::RETRY_AFTER)?, text(headers, header::DATE), clock::timestamp())
+    retry_after(
+        text(headers, header::RETRY_AFTER)?,
+        text(headers, header::DATE),
+        clock::timestamp(),
+    )
 }

@@ -1,6 +1,7 @@
-//! What this node shows an upstream: nothing until it is challenged, then a password or a token. A token, or a password for an access key, is
-//! fetched by one request however many wait for it, used until it expires, and replaced once when the upstream refuses it before that. Many
-//! pulls, one login: upstreams limit logins as they limit pulls.
+//! What this node shows an upstream: nothing until it is challenged, then a password or a token. A
+//! token, or a password for an access key, is fetched by one request however many wait for it, used
+//! until it expires, and replaced once when the upstream refuses it before that. Many pulls, one
+//! login: upstreams limit logins as they limit pulls.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,7 +31,8 @@ use super::{UpstreamError, redirect};
 
 /// A token service's answer may have this many bytes; tokens with many groups in them are long.
 const ANSWER: usize = 256 << 10;
-/// A token that says nothing of its life lives this long, and none is taken to live shorter (the distribution project's token protocol).
+/// A token that says nothing of its life lives this long, and none is taken to live shorter (the
+/// distribution project's token protocol).
 const SHORTEST: u64 = 60;
 /// None is used for longer.
 const LONGEST: u64 = 3600;
@@ -62,7 +64,8 @@ pub(super) struct Pass {
 impl Pass {
     fn new(scheme: &str, value: &str) -> Result<Self, UpstreamError> {
         let header = HeaderValue::try_from(format!("{scheme} {value}"));
-        let mut header = header.map_err(|_| UpstreamError::bad("the token is not one that a header can carry"))?;
+        let mut header = header
+            .map_err(|_| UpstreamError::bad("the token is not one that a header can carry"))?;
         header.set_sensitive(true);
         Ok(Pass { header })
     }
@@ -145,10 +148,13 @@ impl Login {
         tasks: Tasks,
     ) -> Self {
         let memory = Mutex::default();
-        Login { inner: Arc::new(Inner { connections, credentials, secure, deadline, tasks, memory }) }
+        Login {
+            inner: Arc::new(Inner { connections, credentials, secure, deadline, tasks, memory }),
+        }
     }
 
-    /// What to show with a request for `repository`, as far as it is known what the upstream wants to see.
+    /// What to show with a request for `repository`, as far as it is known what the upstream wants
+    /// to see.
     pub(super) async fn pass(&self, repository: &str) -> Result<Option<Pass>, UpstreamError> {
         // known without a challenge
         if let Some(Credentials::AccessKey(key)) = &self.inner.credentials {
@@ -160,23 +166,29 @@ impl Login {
                 let scope = pull(repository);
                 self.fetched(scope.clone(), Errand::Token { service, scope }, None).await.map(Some)
             }
-            (LoginWay::Basic, Some(Credentials::Password(password))) => Pass::basic(password).map(Some),
+            (LoginWay::Basic, Some(Credentials::Password(password))) => {
+                Pass::basic(password).map(Some)
+            }
             (LoginWay::Open | LoginWay::Basic, _) => Ok(None),
         }
     }
 
-    /// Whether an answer 403 to `used` may mean that its time is over, as it does at ECR, and not that it allows too little. That is not
-    /// thought of a fresh one: what is forbidden would cost an exchange each time.
+    /// Whether an answer 403 to `used` may mean that its time is over, as it does at ECR, and not
+    /// that it allows too little. That is not thought of a fresh one: what is forbidden would cost
+    /// an exchange each time.
     pub(super) fn is_doubtful(&self, used: Option<&Pass>) -> bool {
         let Some(Credentials::AccessKey(_)) = &self.inner.credentials else { return false };
         match self.inner.memory.lock().slots.get(EVERYTHING) {
-            Some(Slot::Ready { pass, asked, .. }) if used == Some(pass) => clock::now().since(*asked) >= FRESH,
+            Some(Slot::Ready { pass, asked, .. }) if used == Some(pass) => {
+                clock::now().since(*asked) >= FRESH
+            }
             // it has been replaced since, or is being so
             _ => true,
         }
     }
 
-    /// What to show instead of `used`, which was answered 401 with `challenges`, or 403 when it [was doubtful](Login::is_doubtful).
+    /// What to show instead of `used`, which was answered 401 with `challenges`, or 403 when it
+    /// [was doubtful](Login::is_doubtful).
     pub(super) async fn renew(
         &self,
         repository: &str,
@@ -202,7 +214,8 @@ impl Login {
             return self.fetched(own, Errand::Token { service, scope }, used).await;
         }
         let basic = challenges.contains(&Challenge::Basic);
-        // a token may end before its time, and not every registry, nor what stands before it, says again then where the next one comes from
+        // a token may end before its time, and not every registry, nor what stands before it, says
+        // again then where the next one comes from
         let known = self.inner.memory.lock().way.clone();
         if let LoginWay::Bearer(service) = known
             && !(basic && password.is_some())
@@ -213,7 +226,8 @@ impl Login {
         if !basic {
             return Err(denied("it wants a login of a kind that this client does not have"));
         }
-        let pass = Pass::basic(password.ok_or_else(|| denied("it wants a user name and a password"))?)?;
+        let pass =
+            Pass::basic(password.ok_or_else(|| denied("it wants a user name and a password"))?)?;
         if used == Some(&pass) {
             return Err(denied("the user name or the password is not right"));
         }
@@ -224,12 +238,14 @@ impl Login {
     fn realm(&self, realm: &str) -> Result<Uri, UpstreamError> {
         let unreadable = || UpstreamError::bad("its token service's URL cannot be read");
         // the same rules as for a redirect; an absolute URL owes nothing to its base
-        let url = realm
-            .contains("://")
-            .then(|| redirect::follow(&Uri::from_static("https://none.invalid/"), realm.as_bytes()));
+        let url = realm.contains("://").then(|| {
+            redirect::follow(&Uri::from_static("https://none.invalid/"), realm.as_bytes())
+        });
         let url = url.flatten().ok_or_else(unreadable)?;
         if self.inner.secure && url.scheme() != Some(&Scheme::HTTPS) {
-            return Err(UpstreamError::Refused("its token service is reached by http, and it by https".into()));
+            return Err(UpstreamError::Refused(
+                "its token service is reached by http, and it by https".into(),
+            ));
         }
         Ok(url)
     }
@@ -238,13 +254,21 @@ impl Login {
         self.fetched(EVERYTHING.to_owned(), Errand::Password(key.clone()), used).await
     }
 
-    /// What is good for `key`, other than `used`: what is at hand, what is on its way, or what `errand` fetches now.
-    async fn fetched(&self, key: String, errand: Errand, used: Option<&Pass>) -> Result<Pass, UpstreamError> {
+    /// What is good for `key`, other than `used`: what is at hand, what is on its way, or what
+    /// `errand` fetches now.
+    async fn fetched(
+        &self,
+        key: String,
+        errand: Errand,
+        used: Option<&Pass>,
+    ) -> Result<Pass, UpstreamError> {
         let flying = {
             let mut memory = self.inner.memory.lock();
             let now = clock::now();
             match memory.slots.get(&key) {
-                Some(Slot::Ready { pass, until, .. }) if now < *until && used != Some(pass) => return Ok(pass.clone()),
+                Some(Slot::Ready { pass, until, .. }) if now < *until && used != Some(pass) => {
+                    return Ok(pass.clone());
+                }
                 Some(Slot::Refused { error, until }) if now < *until => return Err(error.clone()),
                 Some(Slot::Flying(flying)) => flying.clone(),
                 _ => {
@@ -259,7 +283,8 @@ impl Login {
             }
         };
         flying.await.unwrap_or_else(|_| {
-            // the task was dropped: the node is stopping, or it panicked, and must not be waited for again
+            // the task was dropped: the node is stopping, or it panicked, and must not be waited
+            // for again
             self.inner.memory.lock().slots.remove(&key);
             Err(UpstreamError::unreachable("the login was broken off"))
         })
@@ -286,10 +311,16 @@ impl Memory {
 }
 
 impl Inner {
-    async fn fly(self: Arc<Self>, errand: Errand, key: String, sender: oneshot::Sender<Result<Pass, UpstreamError>>) {
+    async fn fly(
+        self: Arc<Self>,
+        errand: Errand,
+        key: String,
+        sender: oneshot::Sender<Result<Pass, UpstreamError>>,
+    ) {
         let asked = clock::now();
         metrics::counter!("atoll_upstream_logins_total").increment(1);
-        let late = |who: String| UpstreamError::unreachable(format!("{who} did not answer in time"));
+        let late =
+            |who: String| UpstreamError::unreachable(format!("{who} did not answer in time"));
         let result = match errand {
             Errand::Token { service, scope } => {
                 let result = tokio::time::timeout(self.deadline, self.ask(service, &scope)).await;
@@ -303,9 +334,9 @@ impl Inner {
         {
             let mut memory = self.memory.lock();
             match &result {
-                Ok((pass, life)) => {
-                    memory.slots.insert(key, Slot::Ready { pass: pass.clone(), asked, until: asked + *life })
-                }
+                Ok((pass, life)) => memory
+                    .slots
+                    .insert(key, Slot::Ready { pass: pass.clone(), asked, until: asked + *life }),
                 Err(error @ UpstreamError::Denied(_)) => {
                     let until = clock::now() + REFUSED;
                     memory.slots.insert(key, Slot::Refused { error: error.clone(), until })
@@ -340,13 +371,18 @@ impl Inner {
                 return Err(UpstreamError::Limited { until: clock::now() + wait.unwrap_or(PAUSE) });
             }
             status if status.is_server_error() => {
-                return Err(UpstreamError::unreachable(format!("its token service answered {status}")));
+                return Err(UpstreamError::unreachable(format!(
+                    "its token service answered {status}"
+                )));
             }
-            status => return Err(UpstreamError::bad(format!("its token service answered {status}"))),
+            status => {
+                return Err(UpstreamError::bad(format!("its token service answered {status}")));
+            }
         }
         let body = Limited::new(response.into_body(), ANSWER).collect().await;
-        let body =
-            body.map_err(|e| UpstreamError::unreachable(format!("its token service broke off: {e}")))?.to_bytes();
+        let body = body
+            .map_err(|e| UpstreamError::unreachable(format!("its token service broke off: {e}")))?
+            .to_bytes();
         read(&body)
     }
 
@@ -356,7 +392,9 @@ impl Inner {
         let response = self.connections.send(key.request(at)?).await?;
         let said = (response.status(), wait_of(response.headers()));
         let body = Limited::new(response.into_body(), ANSWER).collect().await;
-        let body = body.map_err(|e| UpstreamError::unreachable(format!("{key} broke off: {e}")))?.to_bytes();
+        let body = body
+            .map_err(|e| UpstreamError::unreachable(format!("{key} broke off: {e}")))?
+            .to_bytes();
         let (password, life) = key.read(said, &body, at, clock::now())?;
         Ok((Pass::basic(&password)?, life))
     }
@@ -364,11 +402,12 @@ impl Inner {
 
 /// Reads a token service's answer. Some write `token`, some `access_token`, some both.
 fn read(body: &[u8]) -> Result<(Pass, Duration), UpstreamError> {
-    let answer: Value =
-        serde_json::from_slice(body).map_err(|_| UpstreamError::bad("its token service's answer is not JSON"))?;
+    let answer: Value = serde_json::from_slice(body)
+        .map_err(|_| UpstreamError::bad("its token service's answer is not JSON"))?;
     let text = |name: &str| answer[name].as_str().filter(|value| !value.is_empty());
     let token = text("token").or(text("access_token"));
-    let token = token.ok_or_else(|| UpstreamError::bad("its token service's answer holds no token"))?;
+    let token =
+        token.ok_or_else(|| UpstreamError::bad("its token service's answer holds no token"))?;
     let life = answer["expires_in"].as_u64().unwrap_or(SHORTEST).clamp(SHORTEST, LONGEST);
     // a request that is sent in the last moment must still arrive in time
     Ok((Pass::new("Bearer", token)?, Duration::from_secs(life - (life / 10).min(30))))
@@ -391,10 +430,14 @@ mod tests {
 
     #[test]
     fn a_token_has_two_names_and_a_life_within_bounds() {
-        let token = |body: &str| read(body.as_bytes()).map(|(pass, life)| (pass.header, life.as_secs()));
+        let token =
+            |body: &str| read(body.as_bytes()).map(|(pass, life)| (pass.header, life.as_secs()));
         let bearer = |text: &str| HeaderValue::try_from(text).unwrap();
         assert_eq!(token(r#"{"token":"a","access_token":"b"}"#).unwrap(), (bearer("Bearer a"), 54));
-        assert_eq!(token(r#"{"token":"","access_token":"b","expires_in":300}"#).unwrap(), (bearer("Bearer b"), 270));
+        assert_eq!(
+            token(r#"{"token":"","access_token":"b","expires_in":300}"#).unwrap(),
+            (bearer("Bearer b"), 270)
+        );
         assert_eq!(token(r#"{"token":"a","expires_in":1}"#).unwrap().1, 54);
         assert_eq!(token(r#"{"token":"a","expires_in":99999999}"#).unwrap().1, 3570);
         for bad in ["", "[]", "{}", r#"{"token":1}"#, r#"{"token":"a\nb"}"#] {
@@ -406,6 +449,9 @@ mod tests {
     fn neither_a_password_nor_a_token_is_printed() {
         let password = Password { user: "me".into(), password: "secret".into() };
         let shown = format!("{password:?} {:?}", Pass::basic(&password).unwrap());
-        assert!(shown.contains("me") && !shown.contains("secret") && !shown.contains("bWU6"), "{shown}");
+        assert!(
+            shown.contains("me") && !shown.contains("secret") && !shown.contains("bWU6"),
+            "{shown}"
+        );
     }
 }

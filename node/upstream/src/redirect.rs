@@ -1,12 +1,14 @@
-//! Where a `Location` leads (RFC 9110 section 10.2.2). Storage services write what `http::Uri` does not read, such as spaces and braces in
-//! signed queries: those bytes are percent-encoded, nothing else is changed.
+//! Where a `Location` leads (RFC 9110 section 10.2.2). Storage services write what `http::Uri` does
+//! not read, such as spaces and braces in signed queries: those bytes are percent-encoded, nothing
+//! else is changed.
 
 use http::Uri;
 use http::uri::Scheme;
 
 use super::address::is_port_readable;
 
-/// The URL that `location`, in an answer from `base`, means; `None` if it is none that can be followed.
+/// The URL that `location`, in an answer from `base`, means; `None` if it is none that can be
+/// followed.
 pub fn follow(base: &Uri, location: &[u8]) -> Option<Uri> {
     let location = written(location.trim_ascii());
     let location = location.split('#').next().filter(|l| !l.is_empty())?;
@@ -28,7 +30,9 @@ pub fn follow(base: &Uri, location: &[u8]) -> Option<Uri> {
     let url: Uri = whole.parse().ok()?;
     let followable = url.scheme() == Some(&Scheme::HTTP) || url.scheme() == Some(&Scheme::HTTPS);
     let authority = url.authority()?;
-    let whole = is_port_readable(authority) && !authority.host().is_empty() && !authority.as_str().contains('@');
+    let whole = is_port_readable(authority)
+        && !authority.host().is_empty()
+        && !authority.as_str().contains('@');
     (followable && whole).then_some(url)
 }
 
@@ -64,7 +68,10 @@ mod tests {
             ("/v2/b", "https://r.example:8443/v2/b"),
             ("?z=https://x", "https://r.example:8443/v2/a/blobs/x?z=https://x"),
             ("y", "https://r.example:8443/v2/a/blobs/y"),
-            (" https://cdn.example/a b?f={\"é\"}#part ", "https://cdn.example/a%20b?f=%7B%22%C3%A9%22%7D"),
+            (
+                " https://cdn.example/a b?f={\"é\"}#part ",
+                "https://cdn.example/a%20b?f=%7B%22%C3%A9%22%7D",
+            ),
         ] {
             assert_eq!(lead(location).as_deref(), Some(url), "{location}");
         }
@@ -72,8 +79,15 @@ mod tests {
 
     #[test]
     fn what_is_not_http_or_carries_a_password_is_not_followed() {
-        for location in ["", "#x", "ftp://x/y", "file:///etc/passwd", "https://me:pw@x/", "https://", "http://x:99999/"]
-        {
+        for location in [
+            "",
+            "#x",
+            "ftp://x/y",
+            "file:///etc/passwd",
+            "https://me:pw@x/",
+            "https://",
+            "http://x:99999/",
+        ] {
             assert_eq!(lead(location), None, "{location}");
         }
     }

@@ -1,4 +1,5 @@
-//! AWS Signature Version 4: who holds a secret signs a request with it, and the secret never leaves. Pure: the time is an argument.
+//! AWS Signature Version 4: who holds a secret signs a request with it, and the secret never
+//! leaves. Pure: the time is an argument.
 
 use aws_lc_rs::hmac;
 use rules::words::digest::Digest;
@@ -14,7 +15,8 @@ pub(super) struct Signing<'a> {
     pub(super) path: &'a str,
     /// Percent-encoded and sorted; empty if there is none.
     pub(super) query: &'a str,
-    /// The headers that are signed, `host` among them, in any order: lower-case names, values without needless spaces. `x-amz-date` is added.
+    /// The headers that are signed, `host` among them, in any order: lower-case names, values
+    /// without needless spaces. `x-amz-date` is added.
     pub(super) headers: &'a [(&'a str, &'a str)],
     /// All of it.
     pub(super) body: &'a [u8],
@@ -28,18 +30,27 @@ pub(super) struct Scope<'a> {
     pub(super) service: &'a str,
 }
 
-/// `at` as AWS writes it in `x-amz-date`: `20150830T123600Z`. It takes what is at most five minutes off.
+/// `at` as AWS writes it in `x-amz-date`: `20150830T123600Z`. It takes what is at most five minutes
+/// off.
 pub(super) fn stamp(at: Timestamp) -> String {
     at.to_string().replace(['-', ':'], "")
 }
 
-/// The `Authorization` header with which `request` is sent, beside `x-amz-date: {stamp}`. `id` and `secret` are an access key.
-pub(super) fn authorization(id: &str, secret: &str, scope: &Scope<'_>, request: &Signing<'_>, stamp: &str) -> String {
+/// The `Authorization` header with which `request` is sent, beside `x-amz-date: {stamp}`. `id` and
+/// `secret` are an access key.
+pub(super) fn authorization(
+    id: &str,
+    secret: &str,
+    scope: &Scope<'_>,
+    request: &Signing<'_>,
+    stamp: &str,
+) -> String {
     let date = stamp.split('T').next().unwrap_or_default();
     let Scope { region, service } = scope;
     let reach = format!("{date}/{region}/{service}/aws4_request");
     let (canonical, names) = request.canonical(stamp);
-    let text = format!("{ALGORITHM}\n{stamp}\n{reach}\n{}", Digest::sha256(canonical.as_bytes()).hex());
+    let text =
+        format!("{ALGORITHM}\n{stamp}\n{reach}\n{}", Digest::sha256(canonical.as_bytes()).hex());
     let signature = hex::encode(mac(&signing_key(secret, date, scope), &text));
     format!("{ALGORITHM} Credential={id}/{reach}, SignedHeaders={names}, Signature={signature}")
 }
@@ -50,7 +61,8 @@ impl Signing<'_> {
         let mut headers = self.headers.to_vec();
         headers.push(("x-amz-date", stamp));
         headers.sort_unstable();
-        let lines: String = headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
+        let lines: String =
+            headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
         let names = headers.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";");
         let body = Digest::sha256(self.body).hex();
         (format!("{}\n{}\n{}\n{lines}\n{names}\n{body}", self.method, self.path, self.query), names)
@@ -73,7 +85,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    // the access key, the time and the answers of AWS's published examples and its Signature Version 4 test suite
+    // the access key, the time and the answers of AWS's published examples and its Signature
+    // Version 4 test suite
     const ID: &str = "AKIDEXAMPLE";
     const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
     const STAMP: &str = "20150830T123600Z";
@@ -82,7 +95,11 @@ mod tests {
     const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
     const HOST: (&str, &str) = ("host", "example.amazonaws.com");
 
-    fn plain<'a>(method: &'a str, headers: &'a [(&'a str, &'a str)], body: &'a [u8]) -> Signing<'a> {
+    fn plain<'a>(
+        method: &'a str,
+        headers: &'a [(&'a str, &'a str)],
+        body: &'a [u8],
+    ) -> Signing<'a> {
         Signing { method, path: "/", query: "", headers, body }
     }
 
@@ -94,8 +111,10 @@ mod tests {
 
     #[test]
     fn the_documented_request_is_signed_as_documented() {
-        let headers =
-            [("host", "iam.amazonaws.com"), ("content-type", "application/x-www-form-urlencoded; charset=utf-8")];
+        let headers = [
+            ("host", "iam.amazonaws.com"),
+            ("content-type", "application/x-www-form-urlencoded; charset=utf-8"),
+        ];
         let request = Signing {
             method: "GET",
             path: "/",

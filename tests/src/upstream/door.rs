@@ -1,4 +1,5 @@
-//! The door before the registry: it counts who asks for what, and fails in the ways that registries and the networks before them do.
+//! The door before the registry: it counts who asks for what, and fails in the ways that registries
+//! and the networks before them do.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -30,17 +31,20 @@ pub enum Manner {
     Honest,
     /// Nobody listens; connections that were open are gone.
     Refuse,
-    /// Nobody answers who wants to connect: the kernel drops what comes, as a firewall does. Connections that were open are gone.
+    /// Nobody answers who wants to connect: the kernel drops what comes, as a firewall does.
+    /// Connections that were open are gone.
     Swallow,
     /// Answers this status, 429 with `Retry-After: 1`.
     Answer(u16),
-    /// Answers 200 and a page for people, as the gateway before a registry does that is being mended.
+    /// Answers 200 and a page for people, as the gateway before a registry does that is being
+    /// mended.
     Page,
     /// Takes requests and never says anything.
     Silent,
     /// Answers questions about manifests with one of schema 1, as old registries have them.
     Schema1,
-    /// Says that it has no blob, and gives it to who asks for its bytes, as a cache before another cache does.
+    /// Says that it has no blob, and gives it to who asks for its bytes, as a cache before another
+    /// cache does.
     DeniesBlobs,
 }
 
@@ -127,7 +131,12 @@ struct Fate {
 
 impl Door {
     pub(super) fn new(address: SocketAddr, registry: SocketAddr) -> Self {
-        Self { address, registry, manner: watch::Sender::new(Manner::Honest), rules: Mutex::default() }
+        Self {
+            address,
+            registry,
+            manner: watch::Sender::new(Manner::Honest),
+            rules: Mutex::default(),
+        }
     }
 
     pub(super) fn rules(&self) -> MutexGuard<'_, Rules> {
@@ -150,7 +159,9 @@ impl Rules {
         }
         let first = self.seen.insert(path.to_owned());
         match self.spoiling {
-            Spoiling::Break(bytes, ending) if first => Fate { ends: Some((bytes, ending, None)), ..Fate::default() },
+            Spoiling::Break(bytes, ending) if first => {
+                Fate { ends: Some((bytes, ending, None)), ..Fate::default() }
+            }
             Spoiling::FlipOnce if first => Fate { flips: true, ..Fate::default() },
             Spoiling::FlipAlways => Fate { flips: true, ..Fate::default() },
             Spoiling::Slow(rate) => Fate { rate: Some(rate), ..Fate::default() },
@@ -200,15 +211,20 @@ async fn receive(door: &Arc<Door>, manner: &mut watch::Receiver<Manner>) {
 
 async fn serve(door: Arc<Door>, socket: TcpStream) {
     // a second handle, to choose how the connection ends
-    let Ok((socket, end)) = socket.into_std().and_then(|socket| Ok((socket.try_clone()?, Arc::new(socket)))) else {
+    let Ok((socket, end)) =
+        socket.into_std().and_then(|socket| Ok((socket.try_clone()?, Arc::new(socket))))
+    else {
         return;
     };
     let Ok(socket) = TcpStream::from_std(socket) else { return };
     let service = service_fn(move |request| answer(door.clone(), end.clone(), request));
-    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
+    let _ = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(socket), service)
+        .await;
 }
 
-/// A listener whose queue is full, so that the kernel drops every further SYN, and those who fill it.
+/// A listener whose queue is full, so that the kernel drops every further SYN, and those who fill
+/// it.
 async fn full(address: SocketAddr) -> Option<(TcpListener, Vec<TcpStream>)> {
     let socket = TcpSocket::new_v4().ok()?;
     socket.set_reuseaddr(true).ok()?;
@@ -218,7 +234,9 @@ async fn full(address: SocketAddr) -> Option<(TcpListener, Vec<TcpStream>)> {
     }
     let listener = socket.listen(1).ok()?;
     let mut waiting = Vec::new();
-    while let Ok(Ok(one)) = tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
+    while let Ok(Ok(one)) =
+        tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await
+    {
         waiting.push(one);
     }
     Some((listener, waiting))
@@ -229,13 +247,19 @@ async fn answer(
     end: Arc<std::net::TcpStream>,
     request: Request<Incoming>,
 ) -> Result<Response<Passing>, Infallible> {
-    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let (range, agent, authorization) = (header("range"), header("user-agent"), header("authorization"));
+    let header = |name: &str| {
+        request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+    };
+    let (range, agent, authorization) =
+        (header("range"), header("user-agent"), header("authorization"));
     let path = request.uri().path().to_owned();
     let (number, let_in) = {
         let mut rules = door.rules();
         rules.asked.push(Asked { method: request.method().clone(), path, range, agent, sent: 0 });
-        (rules.forgotten + rules.asked.len() - 1, rules.authorization.is_none() || rules.authorization == authorization)
+        (
+            rules.forgotten + rules.asked.len() - 1,
+            rules.authorization.is_none() || rules.authorization == authorization,
+        )
     };
     if request.uri().path().contains("/manifests/") {
         let thinking = door.rules().thinking;
@@ -247,8 +271,12 @@ async fn answer(
         Manner::Answer(status) => Ok(refusal(status)),
         Manner::Page => Ok(page()),
         Manner::Honest if !let_in => Ok(refusal(401)),
-        Manner::Schema1 if request.uri().path().contains("/manifests/") => Ok(text(SCHEMA_1, "{\"schemaVersion\":1}")),
-        Manner::DeniesBlobs if request.method() == Method::HEAD && request.uri().path().contains("/blobs/") => {
+        Manner::Schema1 if request.uri().path().contains("/manifests/") => {
+            Ok(text(SCHEMA_1, "{\"schemaVersion\":1}"))
+        }
+        Manner::DeniesBlobs
+            if request.method() == Method::HEAD && request.uri().path().contains("/blobs/") =>
+        {
             Ok(refusal(404))
         }
         Manner::Honest | Manner::Schema1 | Manner::DeniesBlobs => {
@@ -292,7 +320,8 @@ async fn pass_on(
     number: usize,
 ) -> Result<Response<Passing>, hyper::Error> {
     let Ok(socket) = TcpStream::connect(door.registry).await else { return Ok(refusal(502)) };
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
     tokio::spawn(connection);
     let mut same = Request::new(Empty::<Bytes>::new());
     *same.method_mut() = request.method().clone();

@@ -1,6 +1,8 @@
-//! What of a node's cached blobs goes when the budget is full: the least recently used, never what is in use or not cached at all.
+//! What of a node's cached blobs goes when the budget is full: the least recently used, never what
+//! is in use or not cached at all.
 //!
-//! Only blobs that somebody else has for good are in here: fetched for a pull, or from an upstream. What durability counts on never is.
+//! Only blobs that somebody else has for good are in here: fetched for a pull, or from an upstream.
+//! What durability counts on never is.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -76,7 +78,8 @@ impl Cache {
         self.budget.is_none_or(|budget| size <= budget)
     }
 
-    /// Whether something must go in any case: what is larger than the budget streams through, and takes nothing else's place.
+    /// Whether something must go in any case: what is larger than the budget streams through, and
+    /// takes nothing else's place.
     pub fn is_overfull(&self) -> bool {
         self.oversized > 0
     }
@@ -97,18 +100,24 @@ impl Cache {
         self.known.get(digest).map(|entry| entry.used)
     }
 
-    /// How many bytes must go so that `room` more fit into the budget. 0 for what never fits: it is not worth all the rest.
+    /// How many bytes must go so that `room` more fit into the budget. 0 for what never fits: it is
+    /// not worth all the rest.
     pub fn missing(&self, room: u64) -> u64 {
         let Some(budget) = self.budget.filter(|budget| room <= *budget) else { return 0 };
         (self.bytes + room).saturating_sub(budget)
     }
 
-    /// What goes so that `missing` bytes do: what is larger than the budget, and then the least recently used first, none that is in use. Fewer than needed
-    /// if too much is in use: the budget is then exceeded until that ends. Nothing is forgotten here: [`Cache::remove`] says that it went.
+    /// What goes so that `missing` bytes do: what is larger than the budget, and then the least
+    /// recently used first, none that is in use. Fewer than needed if too much is in use: the
+    /// budget is then exceeded until that ends. Nothing is forgotten here: [`Cache::remove`] says
+    /// that it went.
     pub fn victims(&self, mut missing: u64, in_use: impl Fn(&Digest) -> bool) -> Vec<Digest> {
         let mut victims = Vec::new();
         if self.is_overfull() {
-            let oversized = self.known.iter().filter(|(digest, entry)| !self.fits(entry.size) && !in_use(digest));
+            let oversized = self
+                .known
+                .iter()
+                .filter(|(digest, entry)| !self.fits(entry.size) && !in_use(digest));
             victims.extend(oversized.map(|(digest, _)| *digest));
         }
         for (_, digest) in &self.order {
@@ -129,14 +138,15 @@ impl Cache {
 /// The most that is to stay free of a disk.
 const SPARE: u64 = 1 << 30;
 
-/// How many bytes of a disk of `all` no blob may take, whatever brought it: they are for the ledger, the index and snapshots, which stop the node when they
-/// cannot be written. A quarter of what the cache leaves free.
+/// How many bytes of a disk of `all` no blob may take, whatever brought it: they are for the
+/// ledger, the index and snapshots, which stop the node when they cannot be written. A quarter of
+/// what the cache leaves free.
 pub fn reserve(all: u64) -> u64 {
     SPARE.min(all / 50) / 4
 }
 
-/// How many bytes of cached blobs must go for `room` more on a disk of `all` bytes that has `free`, so that a fiftieth of it (a gigabyte at most) stays
-/// free: a full disk stops more than the cache.
+/// How many bytes of cached blobs must go for `room` more on a disk of `all` bytes that has `free`,
+/// so that a fiftieth of it (a gigabyte at most) stays free: a full disk stops more than the cache.
 /// 0 for what no disk of this size takes, and where the file system does not say how large it is.
 pub fn missing_on_disk(free: u64, all: u64, room: u64) -> u64 {
     if all == 0 || room > all { 0 } else { (room + SPARE.min(all / 50)).saturating_sub(free) }

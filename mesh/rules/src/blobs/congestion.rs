@@ -1,17 +1,20 @@
 //! How much a link may have in flight: by what arrives, not by what is lost.
 //!
-//! CUBIC takes every lost packet for a full queue, and over an ocean a few in a thousand are lost on their way: that alone holds it to a
-//! twentieth of what the path carries. This measures what the path delivers (the most of the last rounds) and how long a packet takes
-//! at least, and keeps a little more than their product in flight: every eighth round a quarter more, to find what has become free, then
-//! less, so that the queue empties and the least time is seen again. Loss slows it only where a round loses so much that a queue must be
-//! overflowing. A round is the time until something sent after its beginning is acknowledged.
+//! CUBIC takes every lost packet for a full queue, and over an ocean a few in a thousand are lost
+//! on their way: that alone holds it to a twentieth of what the path carries. This measures what
+//! the path delivers (the most of the last rounds) and how long a packet takes at least, and keeps
+//! a little more than their product in flight: every eighth round a quarter more, to find what has
+//! become free, then less, so that the queue empties and the least time is seen again. Loss slows
+//! it only where a round loses so much that a queue must be overflowing. A round is the time until
+//! something sent after its beginning is acknowledged.
 //!
 //! Times are since any fixed moment.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Packets in flight before anything is known: a blob's first group and the list of its groups go out at once.
+/// Packets in flight before anything is known: a blob's first group and the list of its groups go
+/// out at once.
 const FIRST: u64 = 64;
 /// Packets that may always be in flight.
 const LEAST: u64 = 4;
@@ -19,9 +22,11 @@ const LEAST: u64 = 4;
 const REMEMBERED: usize = 12;
 /// How long the least round trip is believed.
 const BELIEVED: Duration = Duration::from_secs(10);
-/// More in flight than the path holds, as time: processes and acknowledgements are late by this much on a busy machine.
+/// More in flight than the path holds, as time: processes and acknowledgements are late by this
+/// much on a busy machine.
 const SLACK: f64 = 0.005;
-/// And this many packets: it matters to who has little, so that those who share a path come to have the same.
+/// And this many packets: it matters to who has little, so that those who share a path come to have
+/// the same.
 const ADDED: u64 = 8;
 /// In the beginning each round may double what is delivered, and a bit: 2 / ln 2.
 const STARTING: f64 = 2.885;
@@ -66,8 +71,8 @@ struct Round {
 }
 
 impl Congestion {
-    /// Of packets of this many bytes. `phase` is any number, best a different one for each connection: those that share a path are not to probe at
-    /// the same time.
+    /// Of packets of this many bytes. `phase` is any number, best a different one for each
+    /// connection: those that share a path are not to probe at the same time.
     #[must_use]
     pub fn new(packet: u64, phase: u64) -> Self {
         Congestion {
@@ -87,7 +92,9 @@ impl Congestion {
     /// How many bytes may be in flight.
     #[must_use]
     pub fn window(&self) -> u64 {
-        self.ceiling.map_or(self.window, |ceiling| self.window.min(ceiling)).max(LEAST * self.packet)
+        self.ceiling
+            .map_or(self.window, |ceiling| self.window.min(ceiling))
+            .max(LEAST * self.packet)
     }
 
     /// What it began with.
@@ -128,7 +135,8 @@ impl Congestion {
         }
     }
 
-    /// Packets were lost; `persistent`: nothing has arrived for so long that nothing is known of the path any more.
+    /// Packets were lost; `persistent`: nothing has arrived for so long that nothing is known of
+    /// the path any more.
     pub fn handle_lost(&mut self, bytes: u64, persistent: bool) {
         self.round.lost += bytes;
         if persistent {
@@ -178,15 +186,20 @@ impl Congestion {
             return;
         }
         // what was too much once may be right again
-        self.ceiling = self.ceiling.map(|ceiling| ceiling + ceiling / 4).filter(|ceiling| *ceiling < self.window);
+        self.ceiling = self
+            .ceiling
+            .map(|ceiling| ceiling + ceiling / 4)
+            .filter(|ceiling| *ceiling < self.window);
     }
 
-    /// Another path, or one that has not been measured for so long that the queue may have been taken for it: as at the beginning.
+    /// Another path, or one that has not been measured for so long that the queue may have been
+    /// taken for it: as at the beginning.
     fn start_again(&mut self) {
         self.starting = Some((self.rate(), 0));
     }
 
-    /// The first cycle begins with its second round, to empty the queue; then each has up to three rounds more than the table, by the phase.
+    /// The first cycle begins with its second round, to empty the queue; then each has up to three
+    /// rounds more than the table, by the phase.
     fn gain(&self) -> f64 {
         let length = CYCLE.len() as u64 + self.phase % 4;
         CYCLE.get((self.rounds % length) as usize).copied().unwrap_or(CYCLE[CYCLE.len() - 1])

@@ -1,10 +1,14 @@
-//! A blob that many want at once: each of them passes it on to one or two others, so that no node sends many copies.
+//! A blob that many want at once: each of them passes it on to one or two others, so that no node
+//! sends many copies.
 //!
-//! The first that asks is served here. The next is sent on to the first, the third to the second: a chain, in which everyone sends what it receives while it
-//! still arrives, so that a link that carries one copy a second carries it to all of them in little more than a second. A chain is not longer than [`DEPTH`],
-//! because each link of it may break and adds a little to the first byte; the next chain begins at the first member of the chains before it that none begins at
-//! yet. So nobody sends more than two copies, and a thousand followers are four chains deep.
-//! Chains are kept within one group of followers (a region), so that none of their links is longer than the way from here.
+//! The first that asks is served here. The next is sent on to the first, the third to the second: a
+//! chain, in which everyone sends what it receives while it still arrives, so that a link that
+//! carries one copy a second carries it to all of them in little more than a second. A chain is not
+//! longer than [`DEPTH`], because each link of it may break and adds a little to the first byte;
+//! the next chain begins at the first member of the chains before it that none begins at yet. So
+//! nobody sends more than two copies, and a thousand followers are four chains deep. Chains are
+//! kept within one group of followers (a region), so that none of their links is longer than the
+//! way from here.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +24,8 @@ pub enum Place<N> {
     Follow(N),
 }
 
-/// The chains that begin at this node, and those that begin at their members, of blobs (`B`) to groups (`G`) of followers (`N`).
+/// The chains that begin at this node, and those that begin at their members, of blobs (`B`) to
+/// groups (`G`) of followers (`N`).
 #[derive(Clone, Debug)]
 pub struct Fanout<B, G, N> {
     chains: BTreeMap<(B, G), Vec<Chain<N>>>,
@@ -41,11 +46,15 @@ impl<B, G, N> Default for Fanout<B, G, N> {
 }
 
 impl<B: Ord + Clone, G: Ord + Clone, N: Copy + PartialEq> Fanout<B, G, N> {
-    /// `follower` asks for the whole of `blob`. Whom it is to follow serves it without sending it on again.
+    /// `follower` asks for the whole of `blob`. Whom it is to follow serves it without sending it
+    /// on again.
     pub fn place(&mut self, blob: &B, group: &G, follower: N) -> Place<N> {
         let chains = self.chains.entry((blob.clone(), group.clone())).or_default();
         forget(chains, follower, false);
-        let open = chains.iter_mut().filter(|chain| chain.members.len() < DEPTH).min_by_key(|c| c.members.len());
+        let open = chains
+            .iter_mut()
+            .filter(|chain| chain.members.len() < DEPTH)
+            .min_by_key(|c| c.members.len());
         if let Some(chain) = open
             && let Some(last) = chain.members.last().copied()
         {
@@ -53,20 +62,23 @@ impl<B: Ord + Clone, G: Ord + Clone, N: Copy + PartialEq> Fanout<B, G, N> {
             return Place::Follow(last);
         }
         let heads = |member: &N| chains.iter().any(|chain| chain.head == Some(*member));
-        let head = chains.iter().flat_map(|chain| &chain.members).find(|member| !heads(member)).copied();
+        let head =
+            chains.iter().flat_map(|chain| &chain.members).find(|member| !heads(member)).copied();
         chains.push(Chain { head, members: vec![follower] });
         head.map_or(Place::Here, Place::Follow)
     }
 
-    /// `follower` could not go on with whom it was sent to, and is served here: nobody else is sent there.
+    /// `follower` could not go on with whom it was sent to, and is served here: nobody else is sent
+    /// there.
     pub fn return_to_here(&mut self, blob: &B, group: &G, follower: N) {
         let chains = self.chains.entry((blob.clone(), group.clone())).or_default();
         forget(chains, follower, true);
         chains.push(Chain { head: None, members: vec![follower] });
     }
 
-    /// What was served here to `follower` is over, well or badly. Its chain is forgotten: those in it hold the blob now, or find another source. With the last
-    /// chain that begins here all that begin at members are forgotten, too.
+    /// What was served here to `follower` is over, well or badly. Its chain is forgotten: those in
+    /// it hold the blob now, or find another source. With the last chain that begins here all that
+    /// begin at members are forgotten, too.
     pub fn ended(&mut self, blob: &B, group: &G, follower: N) {
         let key = (blob.clone(), group.clone());
         if let Some(chains) = self.chains.get_mut(&key) {
@@ -83,8 +95,9 @@ impl<B: Ord + Clone, G: Ord + Clone, N: Copy + PartialEq> Fanout<B, G, N> {
     }
 }
 
-/// Forgets `follower`, and with `before` also whom it follows; and then everyone who follows, however indirectly, somebody who is forgotten: they go on as
-/// they are, but nobody is sent to them any more. So no ring can come about.
+/// Forgets `follower`, and with `before` also whom it follows; and then everyone who follows,
+/// however indirectly, somebody who is forgotten: they go on as they are, but nobody is sent to
+/// them any more. So no ring can come about.
 fn forget<N: Copy + PartialEq>(chains: &mut Vec<Chain<N>>, follower: N, before: bool) {
     let place = chains.iter().find_map(|chain| {
         let at = chain.members.iter().position(|member| *member == follower)?;

@@ -2,7 +2,8 @@
 //! look for others, when to wait, and when to give up.
 //!
 //! Sources are asked in the order given. When one breaks off, the next goes on from the exact byte
-//! that was reached. Bytes that arrive forgive earlier failures, so a long blob survives many breaks.
+//! that was reached. Bytes that arrive forgive earlier failures, so a long blob survives many
+//! breaks.
 //!
 //! When every source was asked twice in vain, the flight tries in this order:
 //!
@@ -13,10 +14,10 @@
 //!    as long as a client would wait.
 //! 4. It gives up.
 //!
-//! Once the list of the blob's groups is known, only whole groups that were checked count as arrived,
-//! whoever sends them. A source that is caught at a lie is not asked again in this flight. Without a
-//! list (the first source is itself still filling from an upstream) the bytes count as they come, and
-//! the digest decides at the end. If it is wrong, the flight begins again, once.
+//! Once the list of the blob's groups is known, only whole groups that were checked count as
+//! arrived, whoever sends them. A source that is caught at a lie is not asked again in this flight.
+//! Without a list (the first source is itself still filling from an upstream) the bytes count as
+//! they come, and the digest decides at the end. If it is wrong, the flight begins again, once.
 
 mod whom;
 
@@ -194,7 +195,8 @@ pub enum Step<N> {
     Look(Hurry),
     /// Do nothing for so long: then sources that fell silent are asked again.
     Wait(Duration),
-    /// All bytes are here. Check their digest; if it is wrong, call [`Flight::handle_wrong_digest`].
+    /// All bytes are here. Check their digest; if it is wrong, call
+    /// [`Flight::handle_wrong_digest`].
     Check,
     /// It cannot be had.
     GiveUp(GivenUp),
@@ -316,7 +318,9 @@ impl<N: Copy + Ord> Flight<N> {
         if let (true, Some(content)) = (self.wants_list(), claim.content)
             && Groups::checkable(claim.size)
         {
-            let Ok(groups) = Groups::from_list(claim.list.as_deref().unwrap_or_default(), content, claim.size) else {
+            let Ok(groups) =
+                Groups::from_list(claim.list.as_deref().unwrap_or_default(), content, claim.size)
+            else {
                 return Judgement::Lied(Lie::Outboard);
             };
             self.groups = Some(groups);
@@ -329,9 +333,14 @@ impl<N: Copy + Ord> Flight<N> {
         Judgement::Believed
     }
 
-    /// Bytes arrived, and groups may be whole with them: those that are right are added to `checked`.
-    /// At a lie the right ones before it still count.
-    pub fn handle_bytes(&mut self, now: Moment, mut bytes: &[u8], checked: &mut Vec<Checked>) -> Result<(), Lie> {
+    /// Bytes arrived, and groups may be whole with them: those that are right are added to
+    /// `checked`. At a lie the right ones before it still count.
+    pub fn handle_bytes(
+        &mut self,
+        now: Moment,
+        mut bytes: &[u8],
+        checked: &mut Vec<Checked>,
+    ) -> Result<(), Lie> {
         let Some(groups) = &self.groups else { return Err(Lie::Outboard) };
         while !bytes.is_empty() {
             let length = groups.length_at(self.offset);
@@ -345,7 +354,9 @@ impl<N: Copy + Ord> Flight<N> {
             self.group.extend_from_slice(piece);
             bytes = later;
             if self.group.len() == length {
-                let group = groups.verify(self.offset, std::mem::take(&mut self.group)).ok_or(Lie::Group)?;
+                let group = groups
+                    .verify(self.offset, std::mem::take(&mut self.group))
+                    .ok_or(Lie::Group)?;
                 checked.push(group);
                 self.offset += length as u64;
                 self.grew = now;
@@ -374,9 +385,9 @@ impl<N: Copy + Ord> Flight<N> {
         if self.is_whole() { Ok(()) } else { Err(Lie::Length) }
     }
 
-    /// The source sends this flight on to the node `other`, which is asked first from now on if it is
-    /// `usable`. A source does so once; the next time it is to send the blob itself. Whether `other`
-    /// is asked.
+    /// The source sends this flight on to the node `other`, which is asked first from now on if it
+    /// is `usable`. A source does so once; the next time it is to send the blob itself. Whether
+    /// `other` is asked.
     pub fn handle_elsewhere(&mut self, other: N, usable: bool) -> bool {
         if self.whom.present().is_some_and(|source| self.whom.is_direct(source)) {
             self.handle_failure();
@@ -403,9 +414,9 @@ impl<N: Copy + Ord> Flight<N> {
         self.whom.remove();
     }
 
-    /// The source has said nothing for too long. It is not asked again before the others were. If the
-    /// flight had begun, the source counts as stalled: it may go on when nobody else gives anything.
-    /// Whether it does.
+    /// The source has said nothing for too long. It is not asked again before the others were. If
+    /// the flight had begun, the source counts as stalled: it may go on when nobody else gives
+    /// anything. Whether it does.
     pub fn handle_silence(&mut self) -> bool {
         self.broke_off();
         let Some(source) = self.whom.remove() else { return false };
@@ -418,13 +429,15 @@ impl<N: Copy + Ord> Flight<N> {
     fn broke_off(&mut self) {
         self.group.clear();
         let source = self.whom.present();
-        if let Some(voucher) = self.vouching.iter_mut().find(|voucher| Some(&voucher.source) == source) {
+        if let Some(voucher) =
+            self.vouching.iter_mut().find(|voucher| Some(&voucher.source) == source)
+        {
             voucher.broke_off = true;
         }
     }
 
-    /// The source was caught at a lie. What it sent of the group is forgotten. It is not asked again,
-    /// but if its only lie was a wrong group, and another source has given that group since.
+    /// The source was caught at a lie. What it sent of the group is forgotten. It is not asked
+    /// again, but if its only lie was a wrong group, and another source has given that group since.
     pub fn handle_lie(&mut self, lie: Lie) {
         self.group.clear();
         let Some(liar) = self.whom.remove() else { return };
@@ -435,12 +448,13 @@ impl<N: Copy + Ord> Flight<N> {
     }
 
     /// All bytes are here and are not what they are called. The flight begins again, once, without
-    /// the sources on whose word alone it was. If it has begun again before, or if everything was as
-    /// the ledger has it, it is given up.
+    /// the sources on whose word alone it was. If it has begun again before, or if everything was
+    /// as the ledger has it, it is given up.
     ///
-    /// Returns the source that has certainly lied, if there is one, and at what: the one that vouched
-    /// alone. A source that fills from an upstream and broke off on the way is not certain. It may
-    /// have found its upstream's bytes wrong, thrown them away and fetched them again in between.
+    /// Returns the source that has certainly lied, if there is one, and at what: the one that
+    /// vouched alone. A source that fills from an upstream and broke off on the way is not certain.
+    /// It may have found its upstream's bytes wrong, thrown them away and fetched them again in
+    /// between.
     pub fn handle_wrong_digest(&mut self) -> Option<(Source<N>, Lie)> {
         if self.wrong != Wrong::Never || self.vouching.is_empty() {
             self.wrong = Wrong::Again;
@@ -468,7 +482,11 @@ impl<N: Copy + Ord> Flight<N> {
         let Some(source) = self.whom.present() else { return };
         match self.vouching.iter_mut().find(|voucher| voucher.source == *source) {
             Some(voucher) => voucher.knows &= self.knows,
-            None => self.vouching.push(Voucher { source: source.clone(), knows: self.knows, broke_off: false }),
+            None => self.vouching.push(Voucher {
+                source: source.clone(),
+                knows: self.knows,
+                broke_off: false,
+            }),
         }
     }
 }

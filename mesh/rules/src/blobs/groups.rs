@@ -1,8 +1,9 @@
 //! Verified ranges: a blob in groups of 64 KiB, each checked alone.
 //!
-//! BLAKE3 is a tree over 1 KiB chunks; the hash of 64 of them is an inner node. The list of these nodes, 32 bytes for each group (0.05 % of the bytes),
-//! is merged to the blob's [`ContentHash`]: so the whole list is checked once against that hash, and then every group alone against the list, in any
-//! order and from any number of sources. A blob of one group needs no list.
+//! BLAKE3 is a tree over 1 KiB chunks; the hash of 64 of them is an inner node. The list of these
+//! nodes, 32 bytes for each group (0.05 % of the bytes), is merged to the blob's [`ContentHash`]:
+//! so the whole list is checked once against that hash, and then every group alone against the
+//! list, in any order and from any number of sources. A blob of one group needs no list.
 
 use std::sync::Arc;
 
@@ -13,7 +14,8 @@ use crate::words::digest::ContentHash;
 /// The bytes of a group; only the last of a blob may have fewer.
 pub const GROUP: usize = 64 << 10;
 
-/// The most groups that are listed: a list of 32 MiB, for a blob of 64 GiB. A longer blob has a content hash and no list.
+/// The most groups that are listed: a list of 32 MiB, for a blob of 64 GiB. A longer blob has a
+/// content hash and no list.
 pub const MAX_GROUPS: usize = 1 << 20;
 
 /// A group's hash as an inner node of the blob's tree.
@@ -21,7 +23,8 @@ pub type ChainingValue = [u8; 32];
 
 const VALUE: usize = size_of::<ChainingValue>();
 
-/// The nodes of finished subtrees on the left, the largest first: what is left to merge. A value may be added only if more follow it.
+/// The nodes of finished subtrees on the left, the largest first: what is left to merge. A value
+/// may be added only if more follow it.
 #[derive(Clone, Default)]
 struct Merging {
     stack: Vec<ChainingValue>,
@@ -41,11 +44,16 @@ impl Merging {
         self.stack.push(value);
     }
 
-    /// The root, with the last value on the right edge; `None` if that is the only one: its own root hash is another.
+    /// The root, with the last value on the right edge; `None` if that is the only one: its own
+    /// root hash is another.
     fn root(mut self, mut last: ChainingValue) -> Option<ContentHash> {
         while let Some(left) = self.stack.pop() {
             if self.stack.is_empty() {
-                return Some(ContentHash::from(hazmat::merge_subtrees_root(&left, &last, Mode::Hash)));
+                return Some(ContentHash::from(hazmat::merge_subtrees_root(
+                    &left,
+                    &last,
+                    Mode::Hash,
+                )));
             }
             last = hazmat::merge_subtrees_non_root(&left, &last, Mode::Hash);
         }
@@ -53,7 +61,8 @@ impl Merging {
     }
 }
 
-/// The last group so far: it is not closed before a byte follows it, because the root's hash is another than an inner node's.
+/// The last group so far: it is not closed before a byte follows it, because the root's hash is
+/// another than an inner node's.
 #[derive(Clone)]
 enum Last {
     Open(Box<blake3::Hasher>),
@@ -147,8 +156,8 @@ impl GroupHasher {
         }
     }
 
-    /// The content hash of all that was seen, and the list of its groups as [`Groups::from_list`] reads it: empty for one group, `None` for more than
-    /// [`MAX_GROUPS`].
+    /// The content hash of all that was seen, and the list of its groups as [`Groups::from_list`]
+    /// reads it: empty for one group, `None` for more than [`MAX_GROUPS`].
     pub fn finish(mut self) -> (ContentHash, Option<Vec<u8>>) {
         if self.merging.added == 0
             && let Last::Open(hasher) = &self.last
@@ -157,8 +166,12 @@ impl GroupHasher {
         }
         let last = self.last_value();
         self.list_value(&last);
-        // checked groups have a value only in a blob of several: were this one the only one, it is not the blob, and its digest says so
-        let root = self.merging.root(last).unwrap_or_else(|| ContentHash::from(blake3::Hash::from_bytes(last)));
+        // checked groups have a value only in a blob of several: were this one the only one, it is
+        // not the blob, and its digest says so
+        let root = self
+            .merging
+            .root(last)
+            .unwrap_or_else(|| ContentHash::from(blake3::Hash::from_bytes(last)));
         (root, self.list)
     }
 }
@@ -201,12 +214,14 @@ impl Groups {
         Self::count(size) <= MAX_GROUPS as u64
     }
 
-    /// Whether a blob of `size` bytes has a list that is kept and sent: it has more than one group, and not too many.
+    /// Whether a blob of `size` bytes has a list that is kept and sent: it has more than one group,
+    /// and not too many.
     pub fn listed(size: u64) -> bool {
         (2..=MAX_GROUPS as u64).contains(&Self::count(size))
     }
 
-    /// Takes a list (32 bytes for each group; nothing for a blob of one) after checking that it is that of the blob with this content hash and length.
+    /// Takes a list (32 bytes for each group; nothing for a blob of one) after checking that it is
+    /// that of the blob with this content hash and length.
     pub fn from_list(list: &[u8], content: ContentHash, size: u64) -> Result<Self, BadList> {
         let expected = if Self::listed(size) { Self::count(size) } else { 0 };
         if list.len() as u64 != expected * VALUE as u64 || !Self::checkable(size) {
@@ -238,7 +253,8 @@ impl Groups {
         self.size
     }
 
-    /// The length of the group that begins at `offset`, which must be a multiple of [`GROUP`]; 0 at and after the end.
+    /// The length of the group that begins at `offset`, which must be a multiple of [`GROUP`]; 0 at
+    /// and after the end.
     pub fn length_at(&self, offset: u64) -> usize {
         self.size.saturating_sub(offset).min(GROUP as u64) as usize
     }
@@ -249,7 +265,8 @@ impl Groups {
             return None;
         }
         if self.list.is_empty() {
-            return (ContentHash::of(&bytes) == self.content).then_some(Checked { bytes, value: None });
+            return (ContentHash::of(&bytes) == self.content)
+                .then_some(Checked { bytes, value: None });
         }
         let (values, _) = self.list.as_chunks::<VALUE>();
         let expected = values.get((offset / GROUP as u64) as usize)?;
@@ -304,12 +321,20 @@ mod tests {
             let bytes = bytes(size);
             let (content, list) = hashed(&bytes);
             assert_eq!(content, ContentHash::of(&bytes), "{size} bytes");
-            assert_eq!(list.len(), if size <= GROUP { 0 } else { size.div_ceil(GROUP) * 32 }, "{size} bytes");
+            assert_eq!(
+                list.len(),
+                if size <= GROUP { 0 } else { size.div_ceil(GROUP) * 32 },
+                "{size} bytes"
+            );
             let groups = Groups::from_list(&list, content, size as u64).unwrap();
             for (at, group) in bytes.chunks(GROUP).enumerate() {
                 let offset = (at * GROUP) as u64;
                 assert_eq!(groups.length_at(offset), group.len());
-                assert_eq!(groups.verify(offset, group.to_vec()).unwrap().bytes(), group, "{size} bytes, group {at}");
+                assert_eq!(
+                    groups.verify(offset, group.to_vec()).unwrap().bytes(),
+                    group,
+                    "{size} bytes, group {at}"
+                );
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Who sends first: under a cap in bytes a second, a bucket that what is more urgent empties first; without one, a line before what a link takes.
+//! Who sends first: under a cap in bytes a second, a bucket that what is more urgent empties first;
+//! without one, a line before what a link takes.
 
 use std::time::Duration;
 
@@ -40,10 +41,12 @@ impl Class {
 const SAVED: Duration = Duration::from_millis(100);
 /// The least and the most that is taken at once.
 const PIECE: (u64, u64) = (4 << 10, 256 << 10);
-/// What is less urgent may send a piece after it was held back for so long, so that no stream looks dead to its receiver.
+/// What is less urgent may send a piece after it was held back for so long, so that no stream looks
+/// dead to its receiver.
 const STARVED: Duration = Duration::from_secs(1);
 
-/// One cap. Whoever wants to send announces itself by [`Bucket::enter`], asks [`Bucket::take`] until it may, and [`Bucket::leave`]s.
+/// One cap. Whoever wants to send announces itself by [`Bucket::enter`], asks [`Bucket::take`]
+/// until it may, and [`Bucket::leave`]s.
 #[derive(Clone, Debug)]
 pub struct Bucket {
     /// Bytes in a second, above 0.
@@ -61,7 +64,13 @@ const MICRO: u128 = 1_000_000;
 impl Bucket {
     /// A full bucket for `rate` bytes in a second; 0 counts as 1.
     pub fn new(now: Moment, rate: u64) -> Self {
-        let mut bucket = Bucket { rate: rate.max(1), level: 0, filled: now, waiting: [0; 3], held_back: [None; 3] };
+        let mut bucket = Bucket {
+            rate: rate.max(1),
+            level: 0,
+            filled: now,
+            waiting: [0; 3],
+            held_back: [None; 3],
+        };
         bucket.level = bucket.room();
         bucket
     }
@@ -110,16 +119,19 @@ impl Bucket {
     }
 }
 
-/// Whoever had to wait for a link lately is taken to wait still: between two of its pieces nobody slips in.
+/// Whoever had to wait for a link lately is taken to wait still: between two of its pieces nobody
+/// slips in.
 const PRESSED: Duration = Duration::from_millis(50);
-/// Without a cap, what is held back may send a piece after so many of what is more urgent, or after so long: a fifth of a full link, so that a push gets
-/// its copies beside pulls without end.
+/// Without a cap, what is held back may send a piece after so many of what is more urgent, or after
+/// so long: a fifth of a full link, so that a push gets its copies beside pulls without end.
 const PASSED: u32 = 4;
 const HELD_BACK: Duration = Duration::from_millis(100);
 
-/// The streams to one peer: while one has to wait until the link takes more, what is less urgent stays behind.
+/// The streams to one peer: while one has to wait until the link takes more, what is less urgent
+/// stays behind.
 ///
-/// Priorities of a connection's streams order only what is in its buffer, and a few copies fill that.
+/// Priorities of a connection's streams order only what is in its buffer, and a few copies fill
+/// that.
 #[derive(Clone, Debug, Default)]
 pub struct Line {
     waiting: [u32; 3],
@@ -142,11 +154,14 @@ impl Line {
         self.waited[class as usize] = Some(now);
     }
 
-    /// Whether a stream of this class may go on with its next piece, and then it does. One that may not asks again soon.
+    /// Whether a stream of this class may go on with its next piece, and then it does. One that may
+    /// not asks again soon.
     pub fn may_send(&mut self, now: Moment, class: Class) -> bool {
         let before = 0..class as usize;
-        let presses =
-            |at: usize| self.waiting[at] > 0 || self.waited[at].is_some_and(|waited| now.since(waited) < PRESSED);
+        let presses = |at: usize| {
+            self.waiting[at] > 0
+                || self.waited[at].is_some_and(|waited| now.since(waited) < PRESSED)
+        };
         let urgent = before.into_iter().any(presses);
         let held_back = self.held_back[class as usize].get_or_insert(now);
         if urgent && self.passed[class as usize] < PASSED && now.since(*held_back) < HELD_BACK {

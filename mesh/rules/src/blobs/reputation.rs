@@ -1,6 +1,7 @@
 //! Which peers were caught sending what is not the blob: for a while they are asked last.
 //!
-//! Last, and not never: every group they send is checked, so a liar that alone has a blob can still give its right groups and no wrong one.
+//! Last, and not never: every group they send is checked, so a liar that alone has a blob can still
+//! give its right groups and no wrong one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -75,7 +76,8 @@ impl<N: Ord + Copy> Reputation<N> {
     /// `peer` was caught.
     pub fn handle(&mut self, now: Moment, peer: N, lie: Lie) {
         self.caught.retain(|_, caught| now.since(caught.last) < REMEMBERED);
-        let caught = self.caught.entry(peer).or_insert_with(|| Caught { lies: BTreeMap::new(), last: now });
+        let caught =
+            self.caught.entry(peer).or_insert_with(|| Caught { lies: BTreeMap::new(), last: now });
         *caught.lies.entry(lie).or_default() += 1;
         caught.last = now;
     }
@@ -92,12 +94,17 @@ impl<N: Ord + Copy> Reputation<N> {
 
     /// Who was caught within the last day.
     pub fn caught(&self, now: Moment) -> impl Iterator<Item = (N, &Caught)> {
-        self.caught.iter().filter(move |(_, caught)| now.since(caught.last) < REMEMBERED).map(|(peer, c)| (*peer, c))
+        self.caught
+            .iter()
+            .filter(move |(_, caught)| now.since(caught.last) < REMEMBERED)
+            .map(|(peer, c)| (*peer, c))
     }
 }
 
-/// What a blob is by the word of those who have hashed it: its length, and its content hash if that is beyond doubt. One's own copy decides; else what the
-/// ledger has recorded; else those who hold it, if they agree: what one node alone makes up must not make liars of all others. `None` if nobody holds it.
+/// What a blob is by the word of those who have hashed it: its length, and its content hash if that
+/// is beyond doubt. One's own copy decides; else what the ledger has recorded; else those who hold
+/// it, if they agree: what one node alone makes up must not make liars of all others. `None` if
+/// nobody holds it.
 pub fn what_it_is(
     own: Option<Held>,
     others: &[Held],
@@ -124,10 +131,18 @@ mod tests {
         let (honest, liar) = (held(5, b"hello"), held(5, b"other"));
         let (right, wrong) = (Some(honest.content), Some(liar.content));
         assert_eq!(what_it_is(None, &[], right), None);
-        assert_eq!(what_it_is(Some(honest), &[liar, liar], wrong), Some((5, right)), "its own copy was hashed here");
+        assert_eq!(
+            what_it_is(Some(honest), &[liar, liar], wrong),
+            Some((5, right)),
+            "its own copy was hashed here"
+        );
         assert_eq!(what_it_is(None, &[liar, honest], right), Some((5, right)), "as recorded");
         assert_eq!(what_it_is(None, &[honest, honest], None), Some((5, right)));
-        assert_eq!(what_it_is(None, &[liar, honest], None), Some((5, None)), "who is right is not known");
+        assert_eq!(
+            what_it_is(None, &[liar, honest], None),
+            Some((5, None)),
+            "who is right is not known"
+        );
         assert_eq!(what_it_is(None, &[honest], wrong), Some((5, None)), "nor here");
     }
 

@@ -1,4 +1,5 @@
-//! What only a project's primary may do beside storing manifests: decided by any node, fenced by the primary.
+//! What only a project's primary may do beside storing manifests: decided by any node, fenced by
+//! the primary.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,8 @@ use crate::proxies::proxy::ProxyChange;
 use crate::words::digest::Digest;
 use crate::words::names::{Epoch, ProjectName, RepositoryName, Tag};
 
-/// A change of one project. It becomes a [`Command`] only with the epoch of the primary that commits it.
+/// A change of one project. It becomes a [`Command`] only with the epoch of the primary that
+/// commits it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Changes the project's settings.
@@ -52,7 +54,9 @@ impl Change {
     pub fn project(&self) -> ProjectName {
         match self {
             Change::Configure { name, .. } | Change::Delete { name } => name.clone(),
-            Change::DeleteTag { repository, .. } | Change::DeleteManifest { repository, .. } => repository.project(),
+            Change::DeleteTag { repository, .. } | Change::DeleteManifest { repository, .. } => {
+                repository.project()
+            }
         }
     }
 
@@ -64,7 +68,9 @@ impl Change {
             }
             Change::Delete { name } => Command::DeleteProject { name, epoch },
             Change::DeleteTag { repository, tag } => Command::DeleteTag { epoch, repository, tag },
-            Change::DeleteManifest { repository, digest } => Command::DeleteManifest { epoch, repository, digest },
+            Change::DeleteManifest { repository, digest } => {
+                Command::DeleteManifest { epoch, repository, digest }
+            }
         }
     }
 
@@ -76,14 +82,16 @@ impl Change {
             }
             Command::DeleteProject { name, .. } => Change::Delete { name },
             Command::DeleteTag { repository, tag, .. } => Change::DeleteTag { repository, tag },
-            Command::DeleteManifest { repository, digest, .. } => Change::DeleteManifest { repository, digest },
+            Command::DeleteManifest { repository, digest, .. } => {
+                Change::DeleteManifest { repository, digest }
+            }
             _ => return None,
         })
     }
 }
 
-/// On the wire it is the command under the first epoch, which nobody reads: version 3 of the protocol has it so, and nodes of
-/// two builds pass writes to each other.
+/// On the wire it is the command under the first epoch, which nobody reads: version 3 of the
+/// protocol has it so, and nodes of two builds pass writes to each other.
 impl Serialize for Change {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.clone().under(Epoch::FIRST).serialize(serializer)
@@ -94,7 +102,8 @@ impl<'de> Deserialize<'de> for Change {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let command = Command::deserialize(deserializer)?;
         let name = command.name();
-        Change::of(command).ok_or_else(|| D::Error::custom(format!("{name} is not a project's write")))
+        Change::of(command)
+            .ok_or_else(|| D::Error::custom(format!("{name} is not a project's write")))
     }
 }
 
@@ -104,11 +113,18 @@ mod tests {
     use crate::words::names::NodeId;
 
     fn all() -> Vec<Change> {
-        let (name, repository): (ProjectName, RepositoryName) = ("demo".parse().unwrap(), "demo/a".parse().unwrap());
+        let (name, repository): (ProjectName, RepositoryName) =
+            ("demo".parse().unwrap(), "demo/a".parse().unwrap());
         let metadata = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
         let proxy = ProxyChange::default();
         vec![
-            Change::Configure { name: name.clone(), public: Some(true), durability: None, proxy, metadata },
+            Change::Configure {
+                name: name.clone(),
+                public: Some(true),
+                durability: None,
+                proxy,
+                metadata,
+            },
             Change::Delete { name },
             Change::DeleteTag { repository: repository.clone(), tag: "1".parse().unwrap() },
             Change::DeleteManifest { repository, digest: Digest::sha256(b"x") },

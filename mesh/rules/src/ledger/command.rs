@@ -1,5 +1,6 @@
-//! What may change the ledger. A command carries everything that [`crate::ledger::apply`] needs: ids, times, hashes, and the epoch it was
-//! decided under. It also carries what was read out of a manifest's bytes, so that two versions of the reader never apply one entry differently.
+//! What may change the ledger. A command carries everything that [`crate::ledger::apply`] needs:
+//! ids, times, hashes, and the epoch it was decided under. It also carries what was read out of a
+//! manifest's bytes, so that two versions of the reader never apply one entry differently.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +12,16 @@ use crate::proxies::proxy::ProxyChange;
 use crate::words::digest::Digest;
 use crate::words::manifest::Referrer;
 use crate::words::moment::Timestamp;
-use crate::words::names::{Epoch, NodeId, OperationId, ProjectName, RepositoryName, Tag, UpstreamId};
+use crate::words::names::{
+    Epoch, NodeId, OperationId, ProjectName, RepositoryName, Tag, UpstreamId,
+};
 use crate::words::secret::Secret;
 
 /// The longest part of a name that builds of the first level read.
 const OLD_PART: usize = 128;
 
-/// A command with its idempotency key: however often it is proposed, it is applied once and every proposer gets the same answer.
+/// A command with its idempotency key: however often it is proposed, it is applied once and every
+/// proposer gets the same answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
     /// The key, kept over retries.
@@ -31,7 +35,8 @@ pub struct Envelope {
 /// What may change the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// Makes the mesh: its id, its first administrator, its first nodes and projects. Refused when there is one.
+    /// Makes the mesh: its id, its first administrator, its first nodes and projects. Refused when
+    /// there is one.
     FormMesh {
         /// The mesh's random name.
         mesh: u128,
@@ -84,7 +89,8 @@ pub enum Command {
         upstream: Option<UpstreamId>,
         /// What of it.
         proxy: ProxyChange,
-        /// What else was written about it, see [`Project::metadata`](crate::ledger::records::Project::metadata).
+        /// What else was written about it, see
+        /// [`Project::metadata`](crate::ledger::records::Project::metadata).
         metadata: BTreeMap<String, String>,
     },
     /// Records an upstream under the next number.
@@ -100,7 +106,8 @@ pub enum Command {
         /// User and sealed password, if it wants any.
         credentials: Option<(String, String)>,
     },
-    /// Changes an upstream, if it still is what it was when that was decided: a password is sealed for the name that goes with it.
+    /// Changes an upstream, if it still is what it was when that was decided: a password is sealed
+    /// for the name that goes with it.
     ChangeUpstream {
         /// What it was.
         was: Box<UpstreamRecord>,
@@ -127,7 +134,8 @@ pub enum Command {
         /// What changes of what else was written about it.
         metadata: BTreeMap<String, String>,
     },
-    /// Removes a project that is empty, or a cache with what it has: so much of that at a time, see [`Outcome::Unfinished`].
+    /// Removes a project that is empty, or a cache with what it has: so much of that at a time, see
+    /// [`Outcome::Unfinished`].
     DeleteProject {
         /// Its name.
         name: ProjectName,
@@ -158,7 +166,8 @@ pub enum Command {
         bytes: Vec<u8>,
         /// The tags to move to it.
         tags: Vec<Tag>,
-        /// The blobs it refers to: checked to be held where durability wants them, or known only from an upstream.
+        /// The blobs it refers to: checked to be held where durability wants them, or known only
+        /// from an upstream.
         blobs: Vec<BlobDescriptor>,
         /// What it is about and how it shows among the subject's referrers.
         subject: Option<Box<(Digest, Referrer)>>,
@@ -185,14 +194,16 @@ pub enum Command {
     RaiseLevel {
         /// To this one.
         level: Level,
-        /// What tokens are signed with from now on, sealed, if the mesh keeps it in the open until then.
+        /// What tokens are signed with from now on, sealed, if the mesh keeps it in the open until
+        /// then.
         token_secret: Secret<Vec<u8>>,
     },
 }
 
 impl Command {
-    /// The feature level from which on this may be proposed: a replica below it could not decode the entry. `RaiseLevel` itself is proposed only after
-    /// every replica has said that it supports it.
+    /// The feature level from which on this may be proposed: a replica below it could not decode
+    /// the entry. `RaiseLevel` itself is proposed only after every replica has said that it
+    /// supports it.
     pub fn level(&self) -> Level {
         let longest = match self {
             Command::CreateProject { name, .. } => name.longest_part(),
@@ -202,16 +213,20 @@ impl Command {
         if longest > OLD_PART { Level::ROLES } else { Level::FIRST }
     }
 
-    /// Of a project's write the project, and the epoch that it was decided under: applied under another one, it does nothing.
+    /// Of a project's write the project, and the epoch that it was decided under: applied under
+    /// another one, it does nothing.
     pub fn fence(&self) -> Option<(ProjectName, Epoch)> {
         match self {
-            Command::ConfigureProject { name, epoch, .. } | Command::DeleteProject { name, epoch } => {
-                Some((name.clone(), *epoch))
+            Command::ConfigureProject { name, epoch, .. }
+            | Command::DeleteProject { name, epoch } => Some((name.clone(), *epoch)),
+            Command::AssignPrimary { project, expect_epoch, .. } => {
+                Some((project.clone(), *expect_epoch))
             }
-            Command::AssignPrimary { project, expect_epoch, .. } => Some((project.clone(), *expect_epoch)),
             Command::PutManifest { epoch, repository, .. }
             | Command::DeleteTag { epoch, repository, .. }
-            | Command::DeleteManifest { epoch, repository, .. } => Some((repository.project(), *epoch)),
+            | Command::DeleteManifest { epoch, repository, .. } => {
+                Some((repository.project(), *epoch))
+            }
             Command::FormMesh { .. }
             | Command::Invite { .. }
             | Command::Join { .. }
@@ -253,7 +268,8 @@ impl Command {
 pub enum Outcome {
     /// It took effect.
     Done,
-    /// A part of it took effect, and there was too much for one entry: the same again, as another operation, goes on.
+    /// A part of it took effect, and there was too much for one entry: the same again, as another
+    /// operation, goes on.
     Unfinished,
     /// The project has another epoch: whoever proposed it is not its primary any more.
     StaleEpoch {

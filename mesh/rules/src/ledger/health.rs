@@ -1,7 +1,8 @@
 //! Whether a node's ledger can write: what it does, not what it says of itself elsewhere.
 //!
-//! A commit that does not come back is either a disk that is slow for a while or one that hangs. Time in which nobody looked does not count: a process that was
-//! stopped, or a machine that slept, finds its commit where it left it.
+//! A commit that does not come back is either a disk that is slow for a while or one that hangs.
+//! Time in which nobody looked does not count: a process that was stopped, or a machine that slept,
+//! finds its commit where it left it.
 
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use crate::words::moment::Moment;
 /// How patient a node is with its own disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskTerms {
-    /// A commit that takes longer makes the node doubtful of itself: it gives up what others could do.
+    /// A commit that takes longer makes the node doubtful of itself: it gives up what others could
+    /// do.
     pub slow: Duration,
     /// A commit that takes longer never comes back.
     pub hung: Duration,
@@ -46,10 +48,13 @@ impl DiskWatch {
 
     /// At `now` the commit with this number is under way, or none.
     pub fn handle_look(&mut self, now: Moment, commit: Option<u64>) -> Disk {
-        let passed = self.looked.map_or(Duration::ZERO, |looked| now.since(looked)).min(self.terms.look);
+        let passed =
+            self.looked.map_or(Duration::ZERO, |looked| now.since(looked)).min(self.terms.look);
         self.looked = Some(now);
         self.commit = match (self.commit, commit) {
-            (Some((known, waited)), Some(number)) if known == number => Some((number, waited + passed)),
+            (Some((known, waited)), Some(number)) if known == number => {
+                Some((number, waited + passed))
+            }
             (_, number) => number.map(|number| (number, Duration::ZERO)),
         };
         match self.commit {
@@ -64,8 +69,11 @@ impl DiskWatch {
 mod tests {
     use super::*;
 
-    const TERMS: DiskTerms =
-        DiskTerms { slow: Duration::from_secs(4), hung: Duration::from_secs(15), look: Duration::from_secs(1) };
+    const TERMS: DiskTerms = DiskTerms {
+        slow: Duration::from_secs(4),
+        hung: Duration::from_secs(15),
+        look: Duration::from_secs(1),
+    };
 
     fn at(seconds: u64) -> Moment {
         Moment::from_micros(1_000_000 * (1000 + seconds))
@@ -82,7 +90,11 @@ mod tests {
             };
             assert_eq!(watch.handle_look(at(second), Some(7)), expected, "second {second}");
         }
-        assert_eq!(watch.handle_look(at(21), Some(8)), Disk::Well, "it came back, and another is under way");
+        assert_eq!(
+            watch.handle_look(at(21), Some(8)),
+            Disk::Well,
+            "it came back, and another is under way"
+        );
         assert_eq!(watch.handle_look(at(22), None), Disk::Well);
     }
 

@@ -1,10 +1,13 @@
-//! Read leases: local reads that are never stale, and writes that are acknowledged only when every reader will show them.
+//! Read leases: local reads that are never stale, and writes that are acknowledged only when every
+//! reader will show them.
 //!
-//! After Moraru et al., "Paxos Quorum Leases" (2014), as told in the design, section 3. The orders that clocks must give: a lease ends at its
-//! replica (which counts from when it asked) before the leader counts it as ended (from when it granted, plus a margin for
-//! clocks that run at different rates); a new leader releases nothing before every lease of earlier terms has ended.
+//! After Moraru et al., "Paxos Quorum Leases" (2014), as told in the design, section 3. The orders
+//! that clocks must give: a lease ends at its replica (which counts from when it asked) before the
+//! leader counts it as ended (from when it granted, plus a margin for clocks that run at different
+//! rates); a new leader releases nothing before every lease of earlier terms has ended.
 //!
-//! [`Granter`] is the leader's side, [`Holder`] a replica's, [`Unreleased`] what a replica has applied but may not show yet.
+//! [`Granter`] is the leader's side, [`Holder`] a replica's, [`Unreleased`] what a replica has
+//! applied but may not show yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,7 +23,8 @@ pub struct LeaseTerms {
 }
 
 impl LeaseTerms {
-    /// A lease's length as the leader counts it: a tenth and 20 ms longer, which covers any two clocks that drift less than that.
+    /// A lease's length as the leader counts it: a tenth and 20 ms longer, which covers any two
+    /// clocks that drift less than that.
     pub fn as_leader_counts(&self) -> Duration {
         self.duration + self.duration / 10 + Duration::from_millis(20)
     }
@@ -58,7 +62,8 @@ struct HolderBook {
 }
 
 impl Granter {
-    /// Begins a term at `now`. Leases of earlier terms may still run: nothing is released until they have all ended.
+    /// Begins a term at `now`. Leases of earlier terms may still run: nothing is released until
+    /// they have all ended.
     pub fn begin(terms: LeaseTerms, now: Moment) -> Self {
         Granter {
             terms,
@@ -78,8 +83,10 @@ impl Granter {
         Granter { drained: now, ..Granter::begin(terms, now) }
     }
 
-    /// A majority has confirmed this leader until `until`, and `own_entry` is the first entry of its term that its process has proposed. An entry that was
-    /// on its disk when the process started is none, also if it is of the same term: the disk need not have all that was committed before.
+    /// A majority has confirmed this leader until `until`, and `own_entry` is the first entry of
+    /// its term that its process has proposed. An entry that was on its disk when the process
+    /// started is none, also if it is of the same term: the disk need not have all that was
+    /// committed before.
     pub fn handle_confirmed(&mut self, until: Moment, own_entry: Option<Revision>) {
         self.leader_until = self.leader_until.max(until);
         self.own_entry = self.own_entry.or(own_entry);
@@ -95,7 +102,8 @@ impl Granter {
         self.handing_over = true;
     }
 
-    /// Whether this leader has applied an entry of its own, and with it all that was committed before.
+    /// Whether this leader has applied an entry of its own, and with it all that was committed
+    /// before.
     pub fn is_open(&self) -> bool {
         self.own_entry.is_some_and(|own| self.applied >= own)
     }
@@ -105,10 +113,17 @@ impl Granter {
         !self.handing_over && now < self.leader_until && self.is_open()
     }
 
-    /// A replica renews: it has applied `applied`. It gets a lease if this leader may grant, and if the replica keeps up: it must have applied what this
-    /// leader had applied when it asked last (at its first question: all of it). So one that falls behind costs writers one lease, once, however
-    /// faithfully it goes on asking, and one that is still catching up costs them nothing.
-    pub fn handle_renewal(&mut self, now: Moment, node: NodeId, request: u64, applied: Revision) -> Option<Grant> {
+    /// A replica renews: it has applied `applied`. It gets a lease if this leader may grant, and if
+    /// the replica keeps up: it must have applied what this leader had applied when it asked last
+    /// (at its first question: all of it). So one that falls behind costs writers one lease, once,
+    /// however faithfully it goes on asking, and one that is still catching up costs them nothing.
+    pub fn handle_renewal(
+        &mut self,
+        now: Moment,
+        node: NodeId,
+        request: u64,
+        applied: Revision,
+    ) -> Option<Grant> {
         if let Some(book) = self.holders.get_mut(&node) {
             book.applied = book.applied.max(applied);
         }
@@ -139,7 +154,8 @@ impl Granter {
         self.released
     }
 
-    /// When [`Granter::released`] may grow without any further event; `None` if it holds nothing back.
+    /// When [`Granter::released`] may grow without any further event; `None` if it holds nothing
+    /// back.
     pub fn next_timeout(&self, now: Moment) -> Option<Moment> {
         if self.released >= self.applied {
             return None;
@@ -180,7 +196,8 @@ impl Holder {
         }
     }
 
-    /// Starts a renewal at `now` and returns its number, to be sent with what the replica has applied.
+    /// Starts a renewal at `now` and returns its number, to be sent with what the replica has
+    /// applied.
     pub fn ask(&mut self, now: Moment) -> u64 {
         let expired = now - self.terms.duration;
         self.asked.retain(|_, at| *at > expired);
@@ -263,11 +280,15 @@ impl Unreleased {
         self.changed.is_empty()
     }
 
-    /// Up to where must be released before an answer made from `touched` may be shown; `None` if it may be shown now.
+    /// Up to where must be released before an answer made from `touched` may be shown; `None` if it
+    /// may be shown now.
     pub fn needs(&self, touched: &Touched, released: Revision) -> Option<Revision> {
         let keys = touched.keys.iter().filter_map(|key| self.changed.get(key)).copied();
         let scanned = touched.prefixes.iter().flat_map(|prefix| {
-            self.changed.range(prefix.clone()..).take_while(move |(k, _)| k.starts_with(prefix)).map(|(_, r)| *r)
+            self.changed
+                .range(prefix.clone()..)
+                .take_while(move |(k, _)| k.starts_with(prefix))
+                .map(|(_, r)| *r)
         });
         keys.chain(scanned).chain([self.floor]).max().filter(|needed| *needed > released)
     }
@@ -315,14 +336,23 @@ mod tests {
     #[test]
     fn a_replica_that_does_not_keep_up_holds_nobody_up() {
         let mut granter = leader();
-        assert!(granter.handle_renewal(at(0), NodeId(3), 1, Revision(0)).is_none(), "still catching up");
+        assert!(
+            granter.handle_renewal(at(0), NodeId(3), 1, Revision(0)).is_none(),
+            "still catching up"
+        );
         assert!(granter.handle_renewal(at(0), NodeId(2), 1, Revision(1)).is_some());
         granter.handle_applied(Revision(2));
-        assert!(granter.handle_renewal(at(500), NodeId(2), 2, Revision(1)).is_some(), "it may be on its way");
+        assert!(
+            granter.handle_renewal(at(500), NodeId(2), 2, Revision(1)).is_some(),
+            "it may be on its way"
+        );
         assert!(granter.handle_renewal(at(1000), NodeId(2), 3, Revision(1)).is_none(), "it is not");
         assert_eq!(granter.released(at(2000)), Revision(1));
         assert_eq!(granter.released(at(2800)), Revision(2));
-        assert!(granter.handle_renewal(at(3000), NodeId(2), 4, Revision(2)).is_some(), "it is back");
+        assert!(
+            granter.handle_renewal(at(3000), NodeId(2), 4, Revision(2)).is_some(),
+            "it is back"
+        );
     }
 
     #[test]
@@ -339,10 +369,16 @@ mod tests {
         let mut granter = Granter::begin(TERMS, at(0));
         assert!(granter.handle_renewal(at(1), NodeId(2), 1, Revision(0)).is_none());
         granter.handle_confirmed(at(1000), Some(Revision(5)));
-        assert!(granter.handle_renewal(at(1), NodeId(2), 1, Revision(5)).is_none(), "own entry not applied yet");
+        assert!(
+            granter.handle_renewal(at(1), NodeId(2), 1, Revision(5)).is_none(),
+            "own entry not applied yet"
+        );
         granter.handle_applied(Revision(5));
         assert!(granter.handle_renewal(at(1), NodeId(2), 1, Revision(5)).is_some());
-        assert!(granter.handle_renewal(at(1001), NodeId(2), 2, Revision(5)).is_none(), "no longer confirmed");
+        assert!(
+            granter.handle_renewal(at(1001), NodeId(2), 2, Revision(5)).is_none(),
+            "no longer confirmed"
+        );
         granter.handle_confirmed(at(5000), None);
         granter.hand_over();
         assert!(granter.handle_renewal(at(1002), NodeId(2), 3, Revision(5)).is_none());
@@ -370,6 +406,9 @@ mod tests {
         let scan = Touched { keys: BTreeSet::new(), prefixes: [b"t".to_vec()].into() };
         assert_eq!(unreleased.needs(&scan, Revision(4)), Some(Revision(5)));
         assert_eq!(unreleased.needs(&scan, Revision(5)), None);
-        assert_eq!(Unreleased::after_restart(Revision(9)).needs(&touch(b"x"), Revision(8)), Some(Revision(9)));
+        assert_eq!(
+            Unreleased::after_restart(Revision(9)).needs(&touch(b"x"), Revision(8)),
+            Some(Revision(9))
+        );
     }
 }

@@ -1,8 +1,11 @@
-//! The mesh's feature level: which formats and which behaviour of [`crate::ledger::apply`] all replicas have agreed to use.
+//! The mesh's feature level: which formats and which behaviour of [`crate::ledger::apply`] all
+//! replicas have agreed to use.
 //!
-//! Two builds may run side by side while a mesh is upgraded. Both must apply one entry alike and read what the other wrote, so what is new in a build
-//! is used only once every replica can: the operator raises the level (`atoll level raise`), which is an entry of the ledger like any other. Until then
-//! a build goes back to the one before it without loss; afterwards a build that lacks the level refuses to take part.
+//! Two builds may run side by side while a mesh is upgraded. Both must apply one entry alike and
+//! read what the other wrote, so what is new in a build is used only once every replica can: the
+//! operator raises the level (`atoll level raise`), which is an entry of the ledger like any other.
+//! Until then a build goes back to the one before it without loss; afterwards a build that lacks
+//! the level refuses to take part.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,9 +16,10 @@ pub struct Level(pub u32);
 impl Level {
     /// What a mesh has that never raised it.
     pub const FIRST: Level = Level(1);
-    /// Certificates without a role count no more; an id that was used is never let in again; the key that signs tokens is sealed; what a node says of
-    /// itself is checked; an operation keeps its id through a change of its project's primary; a part of a name
-    /// may be longer than 128 characters.
+    /// Certificates without a role count no more; an id that was used is never let in again; the
+    /// key that signs tokens is sealed; what a node says of itself is checked; an operation keeps
+    /// its id through a change of its project's primary; a part of a name may be longer than 128
+    /// characters.
     pub const ROLES: Level = Level(2);
     /// The highest one that this build supports.
     pub const NEWEST: Level = Level::ROLES;
@@ -52,24 +56,29 @@ pub enum NotRaised {
     #[error("the mesh has feature level {0} already, the newest that this node's build knows")]
     Newest(Level),
     /// These replicas do not support it, or did not say.
-    #[error("these replicas do not support feature level {0}, or did not answer: {1}; upgrade or start them first")]
+    #[error(
+        "these replicas do not support feature level {0}, or did not answer: {1}; upgrade or start them first"
+    )]
     Behind(Level, String),
 }
 
-/// The level to raise to: the highest that every replica supports, if that is above `current`. `replicas` are all that the ledger lists, by name, with what
-/// they said; one that did not answer may run anything.
+/// The level to raise to: the highest that every replica supports, if that is above `current`.
+/// `replicas` are all that the ledger lists, by name, with what they said; one that did not answer
+/// may run anything.
 pub fn next(current: Level, replicas: &[(String, Option<Build>)]) -> Result<Level, NotRaised> {
     if current >= Level::NEWEST {
         return Err(NotRaised::Newest(current));
     }
-    let lowest = replicas.iter().map(|(_, build)| build.as_ref().map_or(current, |b| b.supports)).min();
+    let lowest =
+        replicas.iter().map(|(_, build)| build.as_ref().map_or(current, |b| b.supports)).min();
     let reachable = lowest.unwrap_or(current).min(Level::NEWEST);
     if reachable > current {
         return Ok(reachable);
     }
     let next = Level(current.0 + 1);
     let behind = |build: &Option<Build>| build.as_ref().is_none_or(|b| b.supports < next);
-    let names: Vec<&str> = replicas.iter().filter(|(_, b)| behind(b)).map(|(name, _)| name.as_str()).collect();
+    let names: Vec<&str> =
+        replicas.iter().filter(|(_, b)| behind(b)).map(|(name, _)| name.as_str()).collect();
     Err(NotRaised::Behind(next, names.join(", ")))
 }
 
@@ -84,10 +93,18 @@ mod tests {
     #[test]
     fn the_level_rises_to_what_every_replica_supports_and_never_past_one_that_is_silent() {
         let named = |builds: &[Option<Build>]| {
-            builds.iter().enumerate().map(|(i, b)| (format!("node-{i}"), b.clone())).collect::<Vec<_>>()
+            builds
+                .iter()
+                .enumerate()
+                .map(|(i, b)| (format!("node-{i}"), b.clone()))
+                .collect::<Vec<_>>()
         };
         assert_eq!(next(Level::FIRST, &named(&[build(2), build(2)])), Ok(Level(2)));
-        assert_eq!(next(Level::FIRST, &named(&[build(2), build(9)])), Ok(Level(2)), "no further than this build knows");
+        assert_eq!(
+            next(Level::FIRST, &named(&[build(2), build(9)])),
+            Ok(Level(2)),
+            "no further than this build knows"
+        );
         let behind = |names: &str| Err(NotRaised::Behind(Level(2), names.into()));
         assert_eq!(next(Level::FIRST, &named(&[build(2), build(1)])), behind("node-1"));
         assert_eq!(next(Level::FIRST, &named(&[None, build(2)])), behind("node-0"));

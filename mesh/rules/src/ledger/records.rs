@@ -1,7 +1,9 @@
-//! The ledger's records: what they are, under which keys they stand, and the seam to whatever stores them.
+//! The ledger's records: what they are, under which keys they stand, and the seam to whatever
+//! stores them.
 //!
-//! One flat, ordered map from bytes to bytes holds everything: `redb` on a node, a `BTreeMap` in tests and the simulator.
-//! Keys are a table byte and the parts that order it; names contain no NUL, so NUL ends a name.
+//! One flat, ordered map from bytes to bytes holds everything: `redb` on a node, a `BTreeMap` in
+//! tests and the simulator. Keys are a table byte and the parts that order it; names contain no
+//! NUL, so NUL ends a name.
 
 use std::collections::{BTreeMap, BTreeSet};
 // an address is a word; what could be done with it is in std, not here
@@ -17,7 +19,8 @@ use crate::words::digest::{ContentHash, Digest};
 use crate::words::manifest::Referrer;
 use crate::words::moment::Timestamp;
 use crate::words::names::{
-    Epoch, NodeId, NodeName, OperationId, ProjectId, ProjectName, Region, RepositoryName, Revision, Tag, UpstreamId,
+    Epoch, NodeId, NodeName, OperationId, ProjectId, ProjectName, Region, RepositoryName, Revision,
+    Tag, UpstreamId,
 };
 use crate::words::secret::Secret;
 
@@ -33,8 +36,14 @@ pub type Pair = (Vec<u8>, Vec<u8>);
 pub trait ReadRecords {
     /// The value under `key`.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RecordError>;
-    /// Up to `limit` pairs whose keys start with `prefix`, in order, strictly after the key `after` if one is given.
-    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, RecordError>;
+    /// Up to `limit` pairs whose keys start with `prefix`, in order, strictly after the key `after`
+    /// if one is given.
+    fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Pair>, RecordError>;
 }
 
 /// Writing side of the map; one command's writes are atomic together.
@@ -113,7 +122,8 @@ pub struct BlobDescriptor {
     pub digest: Digest,
     /// Its length in bytes.
     pub size: u64,
-    /// The hash that ranges of it are checked with; unknown for what an upstream has and no node has fetched yet.
+    /// The hash that ranges of it are checked with; unknown for what an upstream has and no node
+    /// has fetched yet.
     pub content: Option<ContentHash>,
     /// Who keeps it for durability's sake now.
     pub kept_by: Vec<NodeId>,
@@ -128,7 +138,8 @@ pub struct BlobRecord {
     pub content: Option<ContentHash>,
     /// How many repositories refer to it.
     pub repositories: u64,
-    /// Who kept it when a manifest that refers to it was acknowledged last: whom to turn to first, and no more than that.
+    /// Who kept it when a manifest that refers to it was acknowledged last: whom to turn to first,
+    /// and no more than that.
     pub kept_by: Vec<NodeId>,
 }
 
@@ -169,7 +180,8 @@ pub struct NodeRecord {
 }
 
 impl NodeRecord {
-    /// Whether what a node says of itself can be shown, dialled and put into a client's settings. Names and regions are checked by their types.
+    /// Whether what a node says of itself can be shown, dialled and put into a client's settings.
+    /// Names and regions are checked by their types.
     pub fn check(&self) -> Result<(), &'static str> {
         let url = self.url.as_str();
         let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
@@ -178,8 +190,12 @@ impl NodeRecord {
                 "a node's URL (http.public_url, else http.listen) must begin with http:// or https:// and a host",
             );
         }
-        if url.len() > 512 || !url.bytes().all(|b| b.is_ascii_graphic() && !br#""'<>\^`{|}"#.contains(&b)) {
-            return Err("a node's URL (http.public_url) must have at most 512 letters, digits and signs of a URL");
+        if url.len() > 512
+            || !url.bytes().all(|b| b.is_ascii_graphic() && !br#""'<>\^`{|}"#.contains(&b))
+        {
+            return Err(
+                "a node's URL (http.public_url) must have at most 512 letters, digits and signs of a URL",
+            );
         }
         if self.address.port() == 0 {
             return Err("a node's address (mesh.advertise) must have a port");
@@ -239,13 +255,18 @@ pub struct Invitation {
 }
 
 impl Invitation {
-    /// Whether the invitation behind a token's secret, if there is one, lets a node of this role in at `now`; else a sentence for whoever joins.
+    /// Whether the invitation behind a token's secret, if there is one, lets a node of this role in
+    /// at `now`; else a sentence for whoever joins.
     pub fn lets_in(known: Option<&Invitation>, role: Role, now: Timestamp) -> Result<(), String> {
         match known {
-            None => Err("this token was used already or was never issued; make another with `atoll invite`".into()),
-            Some(i) if i.expires < now => {
-                Err(format!("this token expired at {}; make another with `atoll invite`", i.expires))
-            }
+            None => Err(
+                "this token was used already or was never issued; make another with `atoll invite`"
+                    .into(),
+            ),
+            Some(i) if i.expires < now => Err(format!(
+                "this token expired at {}; make another with `atoll invite`",
+                i.expires
+            )),
             Some(i) if i.role != role => Err(format!(
                 "this token lets in one {invited}, and the node's role is {}; make another with `atoll invite --role {}`",
                 role.name(),
@@ -357,7 +378,8 @@ pub mod key {
     pub fn node(id: NodeId) -> Vec<u8> {
         make(b'n', &[&id.0.to_be_bytes()])
     }
-    /// That a node was taken out of the mesh, and when: its certificate is good for nothing any more.
+    /// That a node was taken out of the mesh, and when: its certificate is good for nothing any
+    /// more.
     pub fn removed(id: NodeId) -> Vec<u8> {
         make(b'x', &[&id.0.to_be_bytes()])
     }
@@ -413,8 +435,14 @@ pub trait Look: ReadRecords {
         self.get(key)?.map(|bytes| decode(&bytes)).transpose()
     }
     /// Every record under `prefix`, decoded, with its key.
-    fn records<T: DeserializeOwned>(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, T)>, RecordError> {
-        self.scan(prefix, None, usize::MAX)?.into_iter().map(|(k, v)| Ok((k, decode(&v)?))).collect()
+    fn records<T: DeserializeOwned>(
+        &self,
+        prefix: &[u8],
+    ) -> Result<Vec<(Vec<u8>, T)>, RecordError> {
+        self.scan(prefix, None, usize::MAX)?
+            .into_iter()
+            .map(|(k, v)| Ok((k, decode(&v)?)))
+            .collect()
     }
     /// The mesh's feature level.
     fn level(&self) -> Result<Level, RecordError> {
@@ -441,11 +469,19 @@ pub trait Look: ReadRecords {
         Ok(self.records(&key::upstreams())?.into_iter().map(|(_, v)| v).collect())
     }
     /// The manifest that `tag` names.
-    fn tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<Option<TagRecord>, RecordError> {
+    fn tag(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<Option<TagRecord>, RecordError> {
         self.record(&key::tag(repository, tag))
     }
     /// A manifest.
-    fn manifest(&self, repository: &RepositoryName, digest: &Digest) -> Result<Option<ManifestRecord>, RecordError> {
+    fn manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<ManifestRecord>, RecordError> {
         self.record(&key::manifest(repository, digest))
     }
     /// Whether a manifest of `repository` refers to the blob.
@@ -453,8 +489,16 @@ pub trait Look: ReadRecords {
         Ok(self.get(&key::link(repository, digest))?.is_some())
     }
     /// Everything about `subject` in `repository`.
-    fn referrers(&self, repository: &RepositoryName, subject: &Digest) -> Result<Vec<Referrer>, RecordError> {
-        Ok(self.records(&key::referrers(repository, subject))?.into_iter().map(|(_, v)| v).collect())
+    fn referrers(
+        &self,
+        repository: &RepositoryName,
+        subject: &Digest,
+    ) -> Result<Vec<Referrer>, RecordError> {
+        Ok(self
+            .records(&key::referrers(repository, subject))?
+            .into_iter()
+            .map(|(_, v)| v)
+            .collect())
     }
 }
 
@@ -478,12 +522,18 @@ impl ReadRecords for MemoryRecords {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RecordError> {
         Ok(self.0.get(key).cloned())
     }
-    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, RecordError> {
+    fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Pair>, RecordError> {
         let start = match after {
             Some(after) if after >= prefix => Bound::Excluded(after.to_vec()),
             _ => Bound::Included(prefix.to_vec()),
         };
-        let range = self.0.range((start, Bound::Unbounded)).take_while(|(k, _)| k.starts_with(prefix));
+        let range =
+            self.0.range((start, Bound::Unbounded)).take_while(|(k, _)| k.starts_with(prefix));
         Ok(range.take(limit).map(|(k, v)| (k.clone(), v.clone())).collect())
     }
 }
@@ -517,7 +567,12 @@ impl<R: ReadRecords> ReadRecords for Tracked<'_, R> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RecordError> {
         self.records.get(key)
     }
-    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, RecordError> {
+    fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Pair>, RecordError> {
         self.records.scan(prefix, after, limit)
     }
 }

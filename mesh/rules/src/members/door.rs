@@ -1,4 +1,5 @@
-//! Who comes in through the mesh's port, and how far: decided before anything that a peer sends is decoded.
+//! Who comes in through the mesh's port, and how far: decided before anything that a peer sends is
+//! decoded.
 
 use core::net::IpAddr;
 use std::collections::HashMap;
@@ -54,7 +55,9 @@ pub fn standing(shown: &Shown, known: &Known) -> Standing {
     if shown.expired || (shown.role.is_none() && known.level >= Level::ROLES) {
         return match known.role {
             Some(_) => Standing::RenewOnly,
-            None => Standing::Nobody("its certificate counts no more, and the mesh does not list it"),
+            None => {
+                Standing::Nobody("its certificate counts no more, and the mesh does not list it")
+            }
         };
     }
     let role = match (shown.role, known.role) {
@@ -63,9 +66,14 @@ pub fn standing(shown: &Shown, known: &Known) -> Standing {
         }
         // not listed here yet: the mesh's CA has signed the role all the same
         (Some(role), _) | (None, Some(role)) => role,
-        // whoever brings the records to a node that has none must be let in; it was found by what the token's mesh said of itself
+        // whoever brings the records to a node that has none must be let in; it was found by what
+        // the token's mesh said of itself
         (None, None) if known.nothing_known => Role::Replica,
-        (None, None) => return Standing::Nobody("it is not listed here yet, and its certificate names no role"),
+        (None, None) => {
+            return Standing::Nobody(
+                "it is not listed here yet, and its certificate names no role",
+            );
+        }
     };
     match role {
         Role::Replica => Standing::Replica,
@@ -80,8 +88,8 @@ pub struct DoorkeeperTerms {
     pub burst: u32,
     /// After how long an address may begin one more.
     pub refill: Duration,
-    /// Connections of strangers that may be open at once, from all addresses, and as many of members. A connection is a stranger's until its certificate was
-    /// checked.
+    /// Connections of strangers that may be open at once, from all addresses, and as many of
+    /// members. A connection is a stranger's until its certificate was checked.
     pub strangers: usize,
     /// The same, from one address.
     pub strangers_of_one: usize,
@@ -131,7 +139,8 @@ struct Caller {
     strangers: usize,
 }
 
-/// Who counts as one: an address of IPv4, a network of 64 bits of IPv6, since whoever has one address there has all of them.
+/// Who counts as one: an address of IPv4, a network of 64 bits of IPv6, since whoever has one
+/// address there has all of them.
 pub fn caller_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -152,17 +161,25 @@ impl Doorkeeper {
         Doorkeeper { terms, strangers: 0, members: 0, callers: HashMap::new() }
     }
 
-    /// A handshake begins. `member`: the records name the address as a member's; anybody may write it on a packet, so it spares a proof only while few are
-    /// at the door. `proven`: the peer has shown that it receives at its address. After [`Knock::Admit`] the caller says how it ended:
+    /// A handshake begins. `member`: the records name the address as a member's; anybody may write
+    /// it on a packet, so it spares a proof only while few are at the door. `proven`: the peer has
+    /// shown that it receives at its address. After [`Knock::Admit`] the caller says how it ended:
     /// [`Doorkeeper::handle_left`].
     ///
     /// Members and strangers are counted apart: strangers, however many, keep no member out.
-    pub fn handle_knock(&mut self, now: Moment, address: IpAddr, member: bool, proven: bool) -> Knock {
+    pub fn handle_knock(
+        &mut self,
+        now: Moment,
+        address: IpAddr,
+        member: bool,
+        proven: bool,
+    ) -> Knock {
         if member {
             if !proven && self.members >= self.terms.strangers / 4 {
                 return Knock::Prove;
             }
-            // all that are behind one address reconnect at once after an outage: the places bound them, not the rate
+            // all that are behind one address reconnect at once after an outage: the places bound
+            // them, not the rate
             if self.members >= self.terms.strangers {
                 return Knock::Refuse;
             }
@@ -180,9 +197,11 @@ impl Doorkeeper {
             }
         }
         let (burst, refill) = (self.terms.burst, self.terms.refill);
-        let caller = self.callers.entry(address).or_insert(Caller { left: burst, since: now, strangers: 0 });
+        let caller =
+            self.callers.entry(address).or_insert(Caller { left: burst, since: now, strangers: 0 });
         caller.refill(now, burst, refill);
-        let full = self.strangers >= self.terms.strangers || caller.strangers >= self.terms.strangers_of_one;
+        let full = self.strangers >= self.terms.strangers
+            || caller.strangers >= self.terms.strangers_of_one;
         if full || caller.left == 0 {
             return Knock::Refuse;
         }
@@ -192,7 +211,8 @@ impl Doorkeeper {
         Knock::Admit
     }
 
-    /// A connection that was admitted, as a `member`'s or not, is unknown no more: it has shown a certificate that counts, or it is over.
+    /// A connection that was admitted, as a `member`'s or not, is unknown no more: it has shown a
+    /// certificate that counts, or it is over.
     pub fn handle_left(&mut self, address: IpAddr, member: bool) {
         if member {
             self.members = self.members.saturating_sub(1);
@@ -244,20 +264,38 @@ mod tests {
         let nobody = |s| matches!(s, Standing::Nobody(_));
         // a role in the certificate counts, whatever the level, and must be the recorded one
         for level in [first, roles] {
-            assert_eq!(standing(&shown(Some(Replica), false), &known(Some(Replica), level)), Standing::Replica);
-            assert_eq!(standing(&shown(Some(Edge), false), &known(Some(Edge), level)), Standing::Edge);
+            assert_eq!(
+                standing(&shown(Some(Replica), false), &known(Some(Replica), level)),
+                Standing::Replica
+            );
+            assert_eq!(
+                standing(&shown(Some(Edge), false), &known(Some(Edge), level)),
+                Standing::Edge
+            );
             assert_eq!(standing(&shown(Some(Edge), false), &known(None, level)), Standing::Edge);
-            assert_eq!(standing(&shown(Some(Replica), false), &known(None, level)), Standing::Replica);
+            assert_eq!(
+                standing(&shown(Some(Replica), false), &known(None, level)),
+                Standing::Replica
+            );
             assert!(nobody(standing(&shown(Some(Replica), false), &known(Some(Edge), level))));
             assert!(nobody(standing(&shown(Some(Edge), false), &known(Some(Replica), level))));
-            assert_eq!(standing(&shown(Some(Replica), true), &known(Some(Replica), level)), Standing::RenewOnly);
+            assert_eq!(
+                standing(&shown(Some(Replica), true), &known(Some(Replica), level)),
+                Standing::RenewOnly
+            );
             assert!(nobody(standing(&shown(Some(Replica), true), &known(None, level))));
         }
         // without one: what the records say, until the level is raised
         assert_eq!(standing(&shown(None, false), &known(Some(Edge), first)), Standing::Edge);
         assert_eq!(standing(&shown(None, false), &known(Some(Replica), first)), Standing::Replica);
-        assert!(nobody(standing(&shown(None, false), &known(None, first))), "an unknown role is no replica's");
-        assert_eq!(standing(&shown(None, false), &known(Some(Replica), roles)), Standing::RenewOnly);
+        assert!(
+            nobody(standing(&shown(None, false), &known(None, first))),
+            "an unknown role is no replica's"
+        );
+        assert_eq!(
+            standing(&shown(None, false), &known(Some(Replica), roles)),
+            Standing::RenewOnly
+        );
         assert!(nobody(standing(&shown(None, false), &known(None, roles))));
         let newcomer = Known { nothing_known: true, ..known(None, first) };
         assert_eq!(standing(&shown(None, false), &newcomer), Standing::Replica);
@@ -284,28 +322,42 @@ mod tests {
             door.handle_left(address(1), false);
         }
         assert_eq!(door.handle_knock(now, address(1), false, true), Knock::Refuse);
-        assert_eq!(door.handle_knock(now, address(2), false, true), Knock::Admit, "others are not held up");
+        assert_eq!(
+            door.handle_knock(now, address(2), false, true),
+            Knock::Admit,
+            "others are not held up"
+        );
         let later = now + DoorkeeperTerms::default().refill;
         assert_eq!(door.handle_knock(later, address(1), false, true), Knock::Admit);
     }
 
     #[test]
     fn a_member_comes_in_at_once_and_a_crowd_has_to_prove_itself() {
-        let terms = DoorkeeperTerms { strangers: 8, strangers_of_one: 4, ..DoorkeeperTerms::default() };
+        let terms =
+            DoorkeeperTerms { strangers: 8, strangers_of_one: 4, ..DoorkeeperTerms::default() };
         let mut door = Doorkeeper::new(terms);
         let now = Moment::from_micros(0);
         // strangers from three places take all that there is for them
-        let strangers =
-            (10..13).flat_map(|n| [n; 4]).filter(|n| door.handle_knock(now, address(*n), false, true) == Knock::Admit);
+        let strangers = (10..13)
+            .flat_map(|n| [n; 4])
+            .filter(|n| door.handle_knock(now, address(*n), false, true) == Knock::Admit);
         assert_eq!(strangers.count(), 8);
         // which keeps no member out
         assert_eq!(door.handle_knock(now, address(1), true, false), Knock::Admit);
         assert_eq!(door.handle_knock(now, address(1), true, false), Knock::Admit);
-        assert_eq!(door.handle_knock(now, address(1), true, false), Knock::Prove, "the name of a member is no proof");
+        assert_eq!(
+            door.handle_knock(now, address(1), true, false),
+            Knock::Prove,
+            "the name of a member is no proof"
+        );
         for _ in 0..6 {
             assert_eq!(door.handle_knock(now, address(1), true, true), Knock::Admit);
         }
-        assert_eq!(door.handle_knock(now, address(1), true, true), Knock::Refuse, "there is an end to it");
+        assert_eq!(
+            door.handle_knock(now, address(1), true, true),
+            Knock::Refuse,
+            "there is an end to it"
+        );
         door.handle_left(address(1), true);
         assert_eq!(door.handle_knock(now, address(2), true, true), Knock::Admit);
     }

@@ -1,10 +1,14 @@
-//! When a project gets another primary: the ledger's leader decides, and only the epoch makes it true.
+//! When a project gets another primary: the ledger's leader decides, and only the epoch makes it
+//! true.
 //!
-//! A node counts as lost when at least two voters' own views call it down (or every voter, where there are fewer than two others), when it
-//! has not renewed its lease with the leader, and when all that has lasted `hold_down`. It also counts as lost when it has gone without a lease for `silent_for`,
-//! however well the gossip speaks of it, or when it says itself that it is down: a node that renews none, or has not applied what it must to be granted one, cannot write (its disk is full or
-//! hangs, its ledger has stopped), and what counts is what a node can do. A project goes home again when its home has been well and
-//! caught up for `return_after`. Nothing here moves anything: it proposes, with the epoch it was decided under.
+//! A node counts as lost when at least two voters' own views call it down (or every voter, where
+//! there are fewer than two others), when it has not renewed its lease with the leader, and when
+//! all that has lasted `hold_down`. It also counts as lost when it has gone without a lease for
+//! `silent_for`, however well the gossip speaks of it, or when it says itself that it is down: a
+//! node that renews none, or has not applied what it must to be granted one, cannot write (its disk
+//! is full or hangs, its ledger has stopped), and what counts is what a node can do. A project goes
+//! home again when its home has been well and caught up for `return_after`. Nothing here moves
+//! anything: it proposes, with the epoch it was decided under.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -24,7 +28,8 @@ pub struct FailoverTerms {
     pub return_after: Duration,
     /// A voter's view older than this does not count.
     pub view_age: Duration,
-    /// How long a node must be without a lease to be lost though the gossip calls it up; longer than a lease.
+    /// How long a node must be without a lease to be lost though the gossip calls it up; longer
+    /// than a lease.
     pub silent_for: Duration,
 }
 
@@ -36,7 +41,8 @@ pub struct Situation<'a> {
     pub voters: &'a BTreeSet<NodeId>,
     /// All projects.
     pub projects: &'a [Project],
-    /// Who has an unexpired lease and has applied all but the newest entries; the leader itself is among them.
+    /// Who has an unexpired lease and has applied all but the newest entries; the leader itself is
+    /// among them.
     pub caught_up: &'a BTreeSet<NodeId>,
     /// Who has an unexpired lease at all; the leader itself is among them.
     pub renewing: &'a BTreeSet<NodeId>,
@@ -83,14 +89,16 @@ impl Failover {
     /// Decides what to propose at `now`. To be called a few times a second.
     pub fn handle_timeout(&mut self, now: Moment, situation: &Situation<'_>) -> Vec<Assignment> {
         let replicas = situation.nodes.iter().filter(|n| n.role == Role::Replica).map(|n| n.id);
-        let silent: BTreeSet<NodeId> = replicas.filter(|n| !situation.renewing.contains(n)).collect();
+        let silent: BTreeSet<NodeId> =
+            replicas.filter(|n| !situation.renewing.contains(n)).collect();
         keep_since(&mut self.silent_since, now, &silent);
         let lost = self.lost(now, situation);
         let well: BTreeSet<NodeId> = situation.caught_up.difference(&lost).copied().collect();
         keep_since(&mut self.lost_since, now, &lost);
         keep_since(&mut self.well_since, now, &well);
 
-        let by_id: BTreeMap<NodeId, &NodeRecord> = situation.nodes.iter().map(|n| (n.id, n)).collect();
+        let by_id: BTreeMap<NodeId, &NodeRecord> =
+            situation.nodes.iter().map(|n| (n.id, n)).collect();
         let able: Vec<Candidate> = well
             .iter()
             .filter_map(|id| by_id.get(id))
@@ -106,9 +114,13 @@ impl Failover {
             let gone = !by_id.contains_key(&project.primary);
             let lost_long = lasted(&self.lost_since, now, project.primary, self.terms.hold_down)
                 || lasted(&self.silent_since, now, project.primary, self.terms.silent_for);
-            let home_well_long = lasted(&self.well_since, now, project.home, self.terms.return_after);
+            let home_well_long =
+                lasted(&self.well_since, now, project.home, self.terms.return_after);
             let next = if gone || lost_long {
-                let home = by_id.get(&project.home).or_else(|| by_id.get(&project.primary)).map(|n| n.region.clone());
+                let home = by_id
+                    .get(&project.home)
+                    .or_else(|| by_id.get(&project.primary))
+                    .map(|n| n.region.clone());
                 home.or_else(|| able.first().map(|c| c.region.clone()))
                     .and_then(|region| placement::primary(&project.name, &region, &able, &load))
             } else if project.primary != project.home && home_well_long {
@@ -118,7 +130,11 @@ impl Failover {
             };
             if let Some(node) = next.filter(|n| *n != project.primary) {
                 *load.entry(node).or_default() += 1;
-                assignments.push(Assignment { project: project.name.clone(), node, expect_epoch: project.epoch });
+                assignments.push(Assignment {
+                    project: project.name.clone(),
+                    node,
+                    expect_epoch: project.epoch,
+                });
             }
         }
         assignments
@@ -129,7 +145,10 @@ impl Failover {
         let mut own_word = BTreeSet::new();
         let mut witnesses: BTreeMap<NodeId, usize> = BTreeMap::new();
         for (voter, (at, down)) in &self.views {
-            if down.contains(voter) && now.since(*at) <= self.terms.view_age && !situation.renewing.contains(voter) {
+            if down.contains(voter)
+                && now.since(*at) <= self.terms.view_age
+                && !situation.renewing.contains(voter)
+            {
                 own_word.insert(*voter);
             }
             if situation.voters.contains(voter) && now.since(*at) <= self.terms.view_age {
@@ -207,13 +226,21 @@ mod tests {
         fn tick(&mut self, seconds: u64, views: &[(u64, &[u64])]) -> Vec<Assignment> {
             let now = Moment::from_micros(1_000_000 * (1000 + seconds));
             for (voter, down) in views {
-                self.failover.handle_view(now, NodeId(*voter), down.iter().map(|n| NodeId(*n)).collect());
+                self.failover.handle_view(
+                    now,
+                    NodeId(*voter),
+                    down.iter().map(|n| NodeId(*n)).collect(),
+                );
             }
             let voters = (1..=3).map(NodeId).collect();
             let situation = Situation {
                 nodes: &self.nodes,
                 voters: &voters,
-                projects: if self.projects.is_empty() { std::slice::from_ref(&self.project) } else { &self.projects },
+                projects: if self.projects.is_empty() {
+                    std::slice::from_ref(&self.project)
+                } else {
+                    &self.projects
+                },
                 caught_up: &self.alive,
                 renewing: &self.alive,
             };
@@ -273,7 +300,11 @@ mod tests {
     fn all_projects_of_a_lost_node_move_at_once_and_are_shared_out() {
         let mut world = World::new();
         world.alive.remove(&NodeId(1));
-        let named = |n| Project { name: format!("p{n}").parse().unwrap(), id: ProjectId(n), ..world.project.clone() };
+        let named = |n| Project {
+            name: format!("p{n}").parse().unwrap(),
+            id: ProjectId(n),
+            ..world.project.clone()
+        };
         let projects: Vec<Project> = (1..=1000).map(named).collect();
         world.projects = projects;
         world.tick(0, &[(2, &[1]), (3, &[1])]);

@@ -25,8 +25,8 @@ impl Candidate {
     }
 }
 
-/// Rendezvous (highest random weight) hashing: every node ranks the same nodes for the same bytes in the same order,
-/// and a node that comes or goes moves only what was its own.
+/// Rendezvous (highest random weight) hashing: every node ranks the same nodes for the same bytes
+/// in the same order, and a node that comes or goes moves only what was its own.
 fn weight(subject: &[u8], node: NodeId) -> [u8; 8] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&node.0.to_be_bytes());
@@ -43,8 +43,8 @@ pub fn ranked(digest: &Digest, nodes: impl IntoIterator<Item = NodeId>) -> Vec<N
     nodes
 }
 
-/// Which of a region's live nodes fetches `digest` over the WAN; the others follow it. A replica, for it keeps more and for longer than an edge; one of
-/// the edges where a region has nothing else.
+/// Which of a region's live nodes fetches `digest` over the WAN; the others follow it. A replica,
+/// for it keeps more and for longer than an edge; one of the edges where a region has nothing else.
 pub fn fetcher(digest: &Digest, region: &Region, alive: &[Candidate]) -> Option<NodeId> {
     let of = |role| {
         let there = alive.iter().filter(move |c| c.region == *region && c.role == role);
@@ -64,18 +64,28 @@ pub struct Presumed {
     pub nearer: Vec<NodeId>,
 }
 
-/// Of those who kept a blob, whom to turn to, given how long a round trip to each live replica takes; nobody, if none of them is among these. The question who
-/// holds a blob costs a round trip, and its answer is nearly always the same as at the push.
+/// Of those who kept a blob, whom to turn to, given how long a round trip to each live replica
+/// takes; nobody, if none of them is among these. The question who holds a blob costs a round trip,
+/// and its answer is nearly always the same as at the push.
 pub fn presumed(kept_by: &[NodeId], alive: &[(NodeId, Duration)]) -> Option<Presumed> {
-    let (round_trip, node) =
-        alive.iter().filter(|(node, _)| kept_by.contains(node)).map(|(node, took)| (*took, *node)).min()?;
+    let (round_trip, node) = alive
+        .iter()
+        .filter(|(node, _)| kept_by.contains(node))
+        .map(|(node, took)| (*took, *node))
+        .min()?;
     let nearer = alive.iter().filter(|(other, took)| *other != node && *took < round_trip / 2);
     Some(Presumed { node, round_trip, nearer: nearer.map(|(other, _)| *other).collect() })
 }
 
-/// Where an upload streams while it arrives: one live node in each of the `regions_wanted - 1` other regions with the best
-/// claim. What identifies the upload takes the place of a digest, which is not known yet.
-pub fn copy_targets(seed: &Digest, own: &Region, alive: &[Candidate], regions_wanted: u32) -> Vec<NodeId> {
+/// Where an upload streams while it arrives: one live node in each of the `regions_wanted - 1`
+/// other regions with the best claim. What identifies the upload takes the place of a digest, which
+/// is not known yet.
+pub fn copy_targets(
+    seed: &Digest,
+    own: &Region,
+    alive: &[Candidate],
+    regions_wanted: u32,
+) -> Vec<NodeId> {
     let mut chosen = Vec::new();
     let mut regions = BTreeSet::from([own.clone()]);
     let region_of: BTreeMap<NodeId, &Region> = alive.iter().map(|c| (c.id, &c.region)).collect();
@@ -90,8 +100,9 @@ pub fn copy_targets(seed: &Digest, own: &Region, alive: &[Candidate], regions_wa
     chosen
 }
 
-/// Who should be primary of `project` among `able` (alive and caught up): one of the home's region if there is one, else the one
-/// with the fewest projects, else by rendezvous of the project's name.
+/// Who should be primary of `project` among `able` (alive and caught up): one of the home's region
+/// if there is one, else the one with the fewest projects, else by rendezvous of the project's
+/// name.
 pub fn primary(
     project: &ProjectName,
     home: &Region,
@@ -135,7 +146,8 @@ mod tests {
     }
 
     #[test]
-    fn of_those_who_kept_a_blob_the_nearest_is_turned_to_and_only_who_is_much_nearer_is_asked_before() {
+    fn of_those_who_kept_a_blob_the_nearest_is_turned_to_and_only_who_is_much_nearer_is_asked_before()
+     {
         let at = |id: u64, millis| (NodeId(id), Duration::from_millis(millis));
         let alive = [at(1, 100), at(2, 80), at(3, 60), at(4, 41), at(5, 39), at(6, 0)];
         let kept_by = [1, 2, 9].map(NodeId);
@@ -150,7 +162,8 @@ mod tests {
 
     #[test]
     fn a_primary_is_sought_at_home_first() {
-        let able: Vec<_> = [node(1, "a"), node(2, "b"), node(3, "b")].iter().map(Candidate::of).collect();
+        let able: Vec<_> =
+            [node(1, "a"), node(2, "b"), node(3, "b")].iter().map(Candidate::of).collect();
         let (project, home) = ("demo".parse().unwrap(), "b".parse().unwrap());
         let load = BTreeMap::from([(NodeId(2), 5)]);
         assert_eq!(primary(&project, &home, &able, &load), Some(NodeId(3)));

@@ -1,5 +1,6 @@
-//! Which edges are up, as one replica sees it. Edges are no members of the gossip, where each could speak of others: an edge says of itself that it is there,
-//! to a replica, over a link that its certificate opened; replicas tell each other whom they have heard.
+//! Which edges are up, as one replica sees it. Edges are no members of the gossip, where each could
+//! speak of others: an edge says of itself that it is there, to a replica, over a link that its
+//! certificate opened; replicas tell each other whom they have heard.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -44,7 +45,11 @@ impl Presence {
 
     /// Whom this replica has heard lately itself: what it tells the others.
     pub fn own(&self, now: Moment) -> BTreeSet<NodeId> {
-        self.heard.iter().filter(|(_, at)| now.since(**at) < HEARD_FOR).map(|(edge, _)| *edge).collect()
+        self.heard
+            .iter()
+            .filter(|(_, at)| now.since(**at) < HEARD_FOR)
+            .map(|(edge, _)| *edge)
+            .collect()
     }
 
     /// The edges that are up. Forgets what is too old to count.

@@ -31,8 +31,9 @@ pub struct Roster {
     awaited: BTreeMap<NodeId, Moment>,
 }
 
-/// A member that the gossip was told of and has not met for so long is not there: a node that has just started would otherwise never say so of one that
-/// died before they met, and its voice would be missing when that one's projects are to move.
+/// A member that the gossip was told of and has not met for so long is not there: a node that has
+/// just started would otherwise never say so of one that died before they met, and its voice would
+/// be missing when that one's projects are to move.
 const ABSENT: Duration = Duration::from_secs(10);
 
 impl Roster {
@@ -71,7 +72,11 @@ impl Roster {
 
     /// The members that are down: declared so by the gossip, or awaited in vain.
     pub fn down(&self, now: Moment) -> BTreeSet<NodeId> {
-        let absent = self.awaited.iter().filter(|(_, since)| now.since(**since) >= ABSENT).map(|(node, _)| *node);
+        let absent = self
+            .awaited
+            .iter()
+            .filter(|(_, since)| now.since(**since) >= ABSENT)
+            .map(|(node, _)| *node);
         self.with(Standing::Down).into_iter().chain(absent).collect()
     }
 

@@ -1,11 +1,15 @@
 //! Which replicas vote in the ledger, and the next step towards that.
 //!
-//! Five voters where there are five regions, else three; one in each region while regions last. Who votes goes on voting, also while it is away for a while. A
-//! voter that has been down for [`VoterTerms::hold_down`] is gone: one that is live and caught up takes its place, of its own region if there is one. Nobody else
-//! ever becomes a voter, so a dead candidate is passed over and blocks nothing. A step is taken only if a majority of the voters before it and of those after
-//! it are live (both must agree: Ongaro's thesis, 4.3), and if as many live voters are left as there were. What was begun is finished first.
+//! Five voters where there are five regions, else three; one in each region while regions last. Who
+//! votes goes on voting, also while it is away for a while. A voter that has been down for
+//! [`VoterTerms::hold_down`] is gone: one that is live and caught up takes its place, of its own
+//! region if there is one. Nobody else ever becomes a voter, so a dead candidate is passed over and
+//! blocks nothing. A step is taken only if a majority of the voters before it and of those after it
+//! are live (both must agree: Ongaro's thesis, 4.3), and if as many live voters are left as there
+//! were. What was begun is finished first.
 //!
-//! The leader asks after each step. Another leader begins with an empty memory, so nothing is replaced before it has itself seen a voter down for so long.
+//! The leader asks after each step. Another leader begins with an empty memory, so nothing is
+//! replaced before it has itself seen a voter down for so long.
 
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +25,8 @@ use crate::words::names::{NodeId, Region};
 pub struct VoterTerms {
     /// How long a voter must be down before another takes its place.
     pub hold_down: Duration,
-    /// How long a replica must be live and caught up before it takes the place of another; to be added to them it need not wait.
+    /// How long a replica must be live and caught up before it takes the place of another; to be
+    /// added to them it need not wait.
     pub settle: Duration,
 }
 
@@ -33,7 +38,8 @@ pub struct Situation<'a> {
     pub nodes: &'a [NodeRecord],
     /// The sets of voters: one, or two while the second takes the place of the first.
     pub sets: &'a [BTreeSet<NodeId>],
-    /// Whom the ledger replicates to, voters or not, and where it thinks they are; nothing if that cannot be read.
+    /// Whom the ledger replicates to, voters or not, and where it thinks they are; nothing if that
+    /// cannot be read.
     pub followers: &'a BTreeMap<NodeId, Option<SocketAddr>>,
     /// Who is up; the leader itself is.
     pub live: &'a BTreeSet<NodeId>,
@@ -70,11 +76,13 @@ impl Voters {
 
     /// Decides what to do at `now`, if anything. To be called a few times a second.
     pub fn handle_timeout(&mut self, now: Moment, situation: &Situation<'_>) -> Option<VoterStep> {
-        let replicas: Vec<&NodeRecord> = situation.nodes.iter().filter(|n| n.role == Role::Replica).collect();
+        let replicas: Vec<&NodeRecord> =
+            situation.nodes.iter().filter(|n| n.role == Role::Replica).collect();
         let live = |node: &NodeId| *node == situation.leader || situation.live.contains(node);
         let ids = replicas.iter().map(|n| n.id);
         let down: BTreeSet<NodeId> = ids.clone().filter(|id| !live(id)).collect();
-        let well: BTreeSet<NodeId> = ids.filter(|id| live(id) && situation.caught_up.contains(id)).collect();
+        let well: BTreeSet<NodeId> =
+            ids.filter(|id| live(id) && situation.caught_up.contains(id)).collect();
         keep_since(&mut self.down_since, now, &down);
         keep_since(&mut self.well_since, now, &well);
 
@@ -84,15 +92,20 @@ impl Voters {
         for node in replicas.iter().filter(|n| n.id != situation.leader) {
             match situation.followers.get(&node.id) {
                 None => return Some(VoterStep::Follow(node.id, node.address)),
-                Some(known) if *known != Some(node.address) => return Some(VoterStep::Move(node.id, node.address)),
+                Some(known) if *known != Some(node.address) => {
+                    return Some(VoterStep::Move(node.id, node.address));
+                }
                 Some(_) => {}
             }
         }
         let current = situation.sets.first()?;
         let wanted = self.wanted(now, situation, &replicas, current);
-        let agrees = |set: &BTreeSet<NodeId>| set.iter().filter(|n| live(n)).count() > set.len() / 2;
-        let kept = wanted.iter().filter(|n| live(n)).count() >= current.iter().filter(|n| live(n)).count();
-        (wanted != *current && kept && agrees(current) && agrees(&wanted)).then_some(VoterStep::Vote(wanted))
+        let agrees =
+            |set: &BTreeSet<NodeId>| set.iter().filter(|n| live(n)).count() > set.len() / 2;
+        let kept =
+            wanted.iter().filter(|n| live(n)).count() >= current.iter().filter(|n| live(n)).count();
+        (wanted != *current && kept && agrees(current) && agrees(&wanted))
+            .then_some(VoterStep::Vote(wanted))
     }
 
     /// Who should vote, of those who do and those who could.
@@ -109,10 +122,12 @@ impl Voters {
         let grows = current.len() < count;
         let able = |node: &NodeId| {
             let settled = lasted(&self.well_since, now, *node, self.terms.settle);
-            situation.followers.contains_key(node) && (settled || grows && self.well_since.contains_key(node))
+            situation.followers.contains_key(node)
+                && (settled || grows && self.well_since.contains_key(node))
         };
         let stays = |node: &NodeId| current.contains(node) && !gone(node);
-        let pool = replicas.iter().filter(|n| stays(&n.id) || !current.contains(&n.id) && able(&n.id));
+        let pool =
+            replicas.iter().filter(|n| stays(&n.id) || !current.contains(&n.id) && able(&n.id));
         let mut by_region: BTreeMap<&Region, Vec<NodeId>> = BTreeMap::new();
         for node in pool {
             by_region.entry(&node.region).or_default().push(node.id);
@@ -120,11 +135,14 @@ impl Voters {
         for ids in by_region.values_mut() {
             ids.sort_by_key(|id| (!current.contains(id), *id != situation.leader, *id));
         }
-        // regions that have voters come first, so that a new region displaces nobody while the count is full; then those that had one
-        let had: BTreeSet<&Region> = replicas.iter().filter(|n| current.contains(&n.id)).map(|n| &n.region).collect();
+        // regions that have voters come first, so that a new region displaces nobody while the
+        // count is full; then those that had one
+        let had: BTreeSet<&Region> =
+            replicas.iter().filter(|n| current.contains(&n.id)).map(|n| &n.region).collect();
         let mut order: Vec<(&&Region, &Vec<NodeId>)> = by_region.iter().collect();
-        order
-            .sort_by_key(|(region, ids)| (!ids.iter().any(|id| current.contains(id)), !had.contains(**region), ids[0]));
+        order.sort_by_key(|(region, ids)| {
+            (!ids.iter().any(|id| current.contains(id)), !had.contains(**region), ids[0])
+        });
         let mut chosen = BTreeSet::new();
         for round in 0..replicas.len() {
             for id in order.iter().filter_map(|(_, ids)| ids.get(round)) {
@@ -143,7 +161,8 @@ impl Voters {
     }
 }
 
-/// How many voters a mesh of so many replicas in so many regions has: 5 where there are five regions, else 3, fewer only where there are fewer nodes.
+/// How many voters a mesh of so many replicas in so many regions has: 5 where there are five
+/// regions, else 3, fewer only where there are fewer nodes.
 fn voter_count(nodes: usize, regions: usize) -> usize {
     if regions >= 5 { 5 } else { nodes.min(3) }
 }
@@ -153,7 +172,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const TERMS: VoterTerms = VoterTerms { hold_down: Duration::from_secs(300), settle: Duration::from_secs(3) };
+    const TERMS: VoterTerms =
+        VoterTerms { hold_down: Duration::from_secs(300), settle: Duration::from_secs(3) };
 
     fn set(ids: &[u64]) -> BTreeSet<NodeId> {
         ids.iter().map(|n| NodeId(*n)).collect()
@@ -175,7 +195,8 @@ mod tests {
     }
 
     impl World {
-        /// Node `n` stands in the region of its place in `regions`; node 1 leads; all are well and follow.
+        /// Node `n` stands in the region of its place in `regions`; node 1 leads; all are well and
+        /// follow.
         fn new(regions: &[&str], voters: &[u64]) -> Self {
             let node = |(n, region): (usize, &&str)| NodeRecord {
                 id: NodeId(n as u64 + 1),
@@ -331,7 +352,10 @@ mod tests {
     fn without_a_successor_nothing_changes_and_without_majorities_neither() {
         let mut world = World::new(&["a", "b", "c"], &[1, 2, 3]);
         world.die(3);
-        assert!(!world.pass(1000), "two voters would survive no more than three of which one is dead");
+        assert!(
+            !world.pass(1000),
+            "two voters would survive no more than three of which one is dead"
+        );
         let mut world = World::new(&["a", "b", "c", "d"], &[1, 2, 3]);
         for dead in [2, 3] {
             world.die(dead);
@@ -344,8 +368,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever dies and comes back: no step without live majorities, no new voter that is dead or behind, never fewer live voters; and when it stops,
-        /// nothing changes any more after a while, and every voter is live if there are enough who are.
+        /// Whatever dies and comes back: no step without live majorities, no new voter that is dead
+        /// or behind, never fewer live voters; and when it stops, nothing changes any more after a
+        /// while, and every voter is live if there are enough who are.
         #[test]
         fn voters_heal_and_do_not_flap(
             regions in proptest::collection::vec(0usize..6, 1..9),

@@ -1,4 +1,5 @@
-//! Who may do what. One administrator and anonymous pulls of public projects; roles and robots build on [`Identity`] later.
+//! Who may do what. One administrator and anonymous pulls of public projects; roles and robots
+//! build on [`Identity`] later.
 
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +48,8 @@ impl Action {
     }
 }
 
-/// May `identity` do `action` in `project`? `None` for a project that does not exist: then only an administrator learns so.
+/// May `identity` do `action` in `project`? `None` for a project that does not exist: then only an
+/// administrator learns so.
 pub fn allowed(identity: &Identity, action: Action, project: Option<&Project>) -> bool {
     match identity {
         Identity::Administrator(_) => true,
@@ -65,8 +67,10 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Reads one scope by the token grammar of the distribution project: `type[(class)]:name:actions`. The class says what kind of image is meant and changes
-    /// nothing; a registry before the name may have a port. `None` for other types (`registry:catalog:*`) and malformed ones, which grant nothing.
+    /// Reads one scope by the token grammar of the distribution project:
+    /// `type[(class)]:name:actions`. The class says what kind of image is meant and changes
+    /// nothing; a registry before the name may have a port. `None` for other types
+    /// (`registry:catalog:*`) and malformed ones, which grant nothing.
     pub fn parse(text: &str) -> Option<Self> {
         let (kind, rest) = text.split_once(':')?;
         let kind = match kind.strip_suffix(')') {
@@ -102,7 +106,8 @@ impl Scope {
     }
 }
 
-/// A scope that is about the registry as a whole: `registry:catalog:*`. Only an administrator gets one.
+/// A scope that is about the registry as a whole: `registry:catalog:*`. Only an administrator gets
+/// one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RegistryScope {
@@ -138,12 +143,16 @@ mod tests {
 
     #[test]
     fn a_scope_may_have_a_class_and_a_port() {
-        let scope = |text| Scope::parse(text).map(|scope| (scope.repository.to_string(), scope.actions));
+        let scope =
+            |text| Scope::parse(text).map(|scope| (scope.repository.to_string(), scope.actions));
         let both = vec![Action::Pull, Action::Push];
         assert_eq!(scope("repository(plugin):p/x:push,pull"), Some(("p/x".into(), both.clone())));
         assert_eq!(scope("repository(image2):p/x:pull, push"), Some(("p/x".into(), both)));
         let pull = vec![Action::Pull];
-        assert_eq!(scope("repository:r.example:5000/a/b:pull"), Some(("r.example_5000/a/b".into(), pull)));
+        assert_eq!(
+            scope("repository:r.example:5000/a/b:pull"),
+            Some(("r.example_5000/a/b".into(), pull))
+        );
         for bad in [
             "repository():p/x:pull",
             "repository(a:p/x:pull",
@@ -173,7 +182,9 @@ mod tests {
     fn scopes_of_the_registry_are_two_and_mean_nothing_else() {
         assert_eq!(RegistryScope::parse("registry:catalog:*"), Some(RegistryScope::Catalog));
         assert_eq!(RegistryScope::parse("registry:api:*"), Some(RegistryScope::Api));
-        for other in ["registry:catalog:pull", "registry::*", "repository:demo/a:*", "registry:api", ""] {
+        for other in
+            ["registry:catalog:pull", "registry::*", "repository:demo/a:*", "registry:api", ""]
+        {
             assert_eq!(RegistryScope::parse(other), None, "{other}");
         }
     }

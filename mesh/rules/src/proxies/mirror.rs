@@ -1,8 +1,11 @@
-//! Which repository of this mesh a request means, when clients use it as a mirror of other registries.
+//! Which repository of this mesh a request means, when clients use it as a mirror of other
+//! registries.
 //!
-//! Clients name the registry that they want in four ways: containerd adds `?ns=docker.io` to every request to a mirror; a host name can carry it
-//! (`docker.io.mirror.example`); podman puts it before the path (`/v2/docker.io/library/nginx/...`); and dockerd says nothing, since its mirrors are
-//! Docker Hub's only. Whatever the way, the answer is a repository of a proxy project, or that there is none: never another registry's content.
+//! Clients name the registry that they want in four ways: containerd adds `?ns=docker.io` to every
+//! request to a mirror; a host name can carry it (`docker.io.mirror.example`); podman puts it
+//! before the path (`/v2/docker.io/library/nginx/...`); and dockerd says nothing, since its mirrors
+//! are Docker Hub's only. Whatever the way, the answer is a repository of a proxy project, or that
+//! there is none: never another registry's content.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,7 +31,8 @@ pub struct Asked<'a> {
     pub ns: Option<&'a str>,
     /// Its Host header, with or without a port.
     pub host: Option<&'a str>,
-    /// The repository in its path, as written: it may have one part only, or begin with a registry's name.
+    /// The repository in its path, as written: it may have one part only, or begin with a
+    /// registry's name.
     pub written: &'a str,
     /// Whether it would write: nobody writes to a mirror, so no default is meant by it.
     pub writes: bool,
@@ -41,7 +45,8 @@ pub struct MirrorRules {
     pub names: BTreeSet<String>,
     /// A request to `REGISTRY.domain` means that registry.
     pub domain: Option<String>,
-    /// The registry that is meant when nothing names one and the path does not begin with a project.
+    /// The registry that is meant when nothing names one and the path does not begin with a
+    /// project.
     pub default: Option<String>,
     /// Registries for which an operator has chosen the project.
     pub aliases: BTreeMap<String, ProjectName>,
@@ -54,7 +59,8 @@ pub struct Mirrored {
     pub own: BTreeSet<String>,
     /// All projects.
     pub projects: BTreeSet<ProjectName>,
-    /// The proxy projects, and the registry (`host[:port]`) that each caches whole; `None` for what is no whole registry.
+    /// The proxy projects, and the registry (`host[:port]`) that each caches whole; `None` for what
+    /// is no whole registry.
     pub proxies: BTreeMap<ProjectName, Option<String>>,
 }
 
@@ -70,7 +76,8 @@ pub enum Meaning {
 }
 
 impl Mirrored {
-    /// The name under which a project that caches Docker Hub has `repository`, if that left `library/` out, as people do.
+    /// The name under which a project that caches Docker Hub has `repository`, if that left
+    /// `library/` out, as people do.
     pub fn in_library(&self, repository: &RepositoryName) -> Option<RepositoryName> {
         let host = self.proxies.get(&repository.project())?.as_deref()?;
         let name = repository.within_project();
@@ -79,14 +86,16 @@ impl Mirrored {
     }
 }
 
-/// A registry's name in its one form: lower case, without the port of https, Docker Hub by its shortest name.
+/// A registry's name in its one form: lower case, without the port of https, Docker Hub by its
+/// shortest name.
 pub fn registry(written: &str) -> String {
     let lower = written.trim().trim_end_matches('.').to_ascii_lowercase();
     let name = lower.strip_suffix(":443").unwrap_or(&lower);
     if DOCKER_HUB_NAMES.contains(&name) { DOCKER_HUB.to_owned() } else { name.to_owned() }
 }
 
-/// A registry's name as it is written where no colon may stand, in a path and in a host name: `host_port` means `host:port`.
+/// A registry's name as it is written where no colon may stand, in a path and in a host name:
+/// `host_port` means `host:port`.
 pub fn without_colon(registry: &str) -> String {
     registry.replace(':', "_")
 }
@@ -94,7 +103,9 @@ pub fn without_colon(registry: &str) -> String {
 /// Reads [`without_colon`] back.
 fn with_colon(written: &str) -> String {
     match written.rsplit_once('_') {
-        Some((host, port)) if is_registry(host) && (1..=5).contains(&port.len()) && digits(port) => {
+        Some((host, port))
+            if is_registry(host) && (1..=5).contains(&port.len()) && digits(port) =>
+        {
             format!("{host}:{port}")
         }
         _ => written.to_owned(),
@@ -105,13 +116,17 @@ fn digits(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// Whether the first part of an image's name is a registry and no project or user, by docker's rule: it has a dot or a port, or is `localhost`.
+/// Whether the first part of an image's name is a registry and no project or user, by docker's
+/// rule: it has a dot or a port, or is `localhost`.
 pub fn is_registry(part: &str) -> bool {
-    part.contains(['.', ':']) || part == "localhost" || part.strip_prefix("localhost_").is_some_and(digits)
+    part.contains(['.', ':'])
+        || part == "localhost"
+        || part.strip_prefix("localhost_").is_some_and(digits)
 }
 
 impl MirrorRules {
-    /// Whether the path is all that matters, so that [`MirrorRules::meaning`] need not look at any project.
+    /// Whether the path is all that matters, so that [`MirrorRules::meaning`] need not look at any
+    /// project.
     pub fn is_plain(&self, asked: &Asked<'_>) -> bool {
         asked.ns.is_none()
             && (self.default.is_none() || asked.writes)
@@ -119,8 +134,8 @@ impl MirrorRules {
             && !is_registry(first_part(asked.written))
     }
 
-    /// The repository that a request means. In this order: `ns`, the host, the path, the default; where the path repeats what `ns` or the host says, it is
-    /// taken for that.
+    /// The repository that a request means. In this order: `ns`, the host, the path, the default;
+    /// where the path repeats what `ns` or the host says, it is taken for that.
     pub fn meaning(&self, asked: &Asked<'_>, known: &Mirrored) -> Meaning {
         let ns = asked.ns.map(registry).filter(|ns| !ns.is_empty());
         let named = match ns {
@@ -142,7 +157,8 @@ impl MirrorRules {
         self.by_path(asked.written, known)
     }
 
-    /// The repository that an image's name means, as people write it: with a registry or one of this mesh's own names in front, or with neither.
+    /// The repository that an image's name means, as people write it: with a registry or one of
+    /// this mesh's own names in front, or with neither.
     pub fn of_image(&self, name: &str, known: &Mirrored) -> Meaning {
         match name.split_once('/') {
             Some((first, rest)) if is_registry(first) && !is_project(first, known) => {
@@ -153,9 +169,10 @@ impl MirrorRules {
         }
     }
 
-    /// A repository of the registry `named` (in its one form). Who says twice what is meant says it once: a project that caches the registry, or the
-    /// registry's name, is no part of the repository where the path begins with it. So it is written by containerd with a path in `hosts.toml`, by BuildKit's mirrors, and by who
-    /// comes from Harbor.
+    /// A repository of the registry `named` (in its one form). Who says twice what is meant says it
+    /// once: a project that caches the registry, or the registry's name, is no part of the
+    /// repository where the path begins with it. So it is written by containerd with a path in
+    /// `hosts.toml`, by BuildKit's mirrors, and by who comes from Harbor.
     fn in_registry(&self, named: &str, written: &str, known: &Mirrored) -> Meaning {
         let chosen = self.project_of(named, known);
         if let Some((first, rest)) = written.split_once('/') {
@@ -169,7 +186,8 @@ impl MirrorRules {
             if let Some(project) = first.parse().ok().filter(caching) {
                 return within(&project, rest);
             }
-            if let Some(project) = chosen.as_ref().filter(|_| registry(&with_colon(first)) == named) {
+            if let Some(project) = chosen.as_ref().filter(|_| registry(&with_colon(first)) == named)
+            {
                 return within(project, rest);
             }
         }
@@ -179,9 +197,11 @@ impl MirrorRules {
         }
     }
 
-    /// The project that stands for `named` (in its one form): the one the operator chose, else the first by name of those that cache it.
+    /// The project that stands for `named` (in its one form): the one the operator chose, else the
+    /// first by name of those that cache it.
     pub fn project_of(&self, named: &str, known: &Mirrored) -> Option<ProjectName> {
-        if let Some((_, project)) = self.aliases.iter().find(|(alias, _)| registry(alias) == named) {
+        if let Some((_, project)) = self.aliases.iter().find(|(alias, _)| registry(alias) == named)
+        {
             // into a project that is no cache, clients would push by a mirror's name
             return known.proxies.contains_key(project).then(|| project.clone());
         }
@@ -195,11 +215,16 @@ impl MirrorRules {
     /// Every registry that is mirrored, and its project.
     pub fn mirrored(&self, known: &Mirrored) -> BTreeMap<String, ProjectName> {
         let hosts = known.proxies.values().flatten().map(|host| registry(host));
-        let names: BTreeSet<String> = hosts.chain(self.aliases.keys().map(|alias| registry(alias))).collect();
-        names.into_iter().filter_map(|name| self.project_of(&name, known).map(|project| (name, project))).collect()
+        let names: BTreeSet<String> =
+            hosts.chain(self.aliases.keys().map(|alias| registry(alias))).collect();
+        names
+            .into_iter()
+            .filter_map(|name| self.project_of(&name, known).map(|project| (name, project)))
+            .collect()
     }
 
-    /// The registry that a host name carries, if [`MirrorRules::domain`] is set and the host is under it.
+    /// The registry that a host name carries, if [`MirrorRules::domain`] is set and the host is
+    /// under it.
     pub fn by_host(&self, host: Option<&str>) -> Option<String> {
         let domain = self.domain.as_deref()?;
         let host = host?.to_ascii_lowercase();
@@ -231,7 +256,8 @@ impl MirrorRules {
     }
 }
 
-/// Takes an image's name as people write it apart: `name[:tag][@digest]`, the tag being `latest` where neither is written.
+/// Takes an image's name as people write it apart: `name[:tag][@digest]`, the tag being `latest`
+/// where neither is written.
 pub fn image(written: &str) -> Result<(&str, Reference), BadName> {
     let (front, digest) = match written.split_once('@') {
         Some((front, digest)) => (front, Some(digest)),
@@ -243,9 +269,10 @@ pub fn image(written: &str) -> Result<(&str, Reference), BadName> {
         _ => (front, "latest"),
     };
     let reference = match digest {
-        Some(digest) => {
-            digest.parse().map(Reference::Digest).map_err(|_| bad("what follows the '@' is not a digest"))?
-        }
+        Some(digest) => digest
+            .parse()
+            .map(Reference::Digest)
+            .map_err(|_| bad("what follows the '@' is not a digest"))?,
         None => tag.parse()?,
     };
     Ok((name, reference))

@@ -6,15 +6,17 @@ use serde::{Deserialize, Serialize};
 const PATTERNS: usize = 50;
 const PATTERN: usize = 256;
 
-/// Which repositories of its upstream a proxy project serves, and what it does when one is gone there. Patterns are matched against the repository as
-/// the upstream calls it: `*` within a part, `**` over parts, `?`, `[a-z]`, `{a,b}`.
+/// Which repositories of its upstream a proxy project serves, and what it does when one is gone
+/// there. Patterns are matched against the repository as the upstream calls it: `*` within a part,
+/// `**` over parts, `?`, `[a-z]`, `{a,b}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyRules {
     /// One of these must match; none: everything may be pulled.
     pub allow: Vec<String>,
     /// None of these may match; stronger than `allow`.
     pub deny: Vec<String>,
-    /// What is cached is served when the upstream says that it is gone (Harbor's `proxy_cache_local_on_not_found`).
+    /// What is cached is served when the upstream says that it is gone (Harbor's
+    /// `proxy_cache_local_on_not_found`).
     pub local_on_not_found: bool,
 }
 
@@ -46,7 +48,8 @@ impl ProxyRules {
     }
 }
 
-/// Reads a list of patterns, separated by commas outside of braces. The error is a sentence for whoever wrote it.
+/// Reads a list of patterns, separated by commas outside of braces. The error is a sentence for
+/// whoever wrote it.
 pub fn patterns(text: &str) -> Result<Vec<String>, String> {
     let mut depth = 0usize;
     let parts = text.split(|c| {
@@ -57,7 +60,8 @@ pub fn patterns(text: &str) -> Result<Vec<String>, String> {
         }
         c == ',' && depth == 0
     });
-    let patterns: Vec<String> = parts.map(str::trim).filter(|p| !p.is_empty()).map(str::to_owned).collect();
+    let patterns: Vec<String> =
+        parts.map(str::trim).filter(|p| !p.is_empty()).map(str::to_owned).collect();
     if patterns.len() > PATTERNS {
         return Err(format!("at most {PATTERNS} patterns"));
     }
@@ -67,7 +71,9 @@ pub fn patterns(text: &str) -> Result<Vec<String>, String> {
             return Err(format!("a pattern has at most {PATTERN} characters"));
         }
         if pattern.contains(odd) {
-            return Err(format!("'{pattern}' is not a pattern; write e.g. library/* or team/** or {{a,b}}/app"));
+            return Err(format!(
+                "'{pattern}' is not a pattern; write e.g. library/* or team/** or {{a,b}}/app"
+            ));
         }
         let balanced = pattern.matches('{').count() == pattern.matches('}').count()
             && pattern.matches('[').count() == pattern.matches(']').count();
@@ -84,7 +90,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn rules(allow: &str, deny: &str) -> ProxyRules {
-        ProxyRules { allow: patterns(allow).unwrap(), deny: patterns(deny).unwrap(), local_on_not_found: false }
+        ProxyRules {
+            allow: patterns(allow).unwrap(),
+            deny: patterns(deny).unwrap(),
+            local_on_not_found: false,
+        }
     }
 
     #[test]
@@ -101,7 +111,11 @@ mod tests {
             ("", "library/ngin?", "library/nginx", false),
             ("", "library/ngin?", "library/redis", true),
         ] {
-            assert_eq!(rules(allow, deny).admits(repository), admitted, "{allow:?} {deny:?} {repository}");
+            assert_eq!(
+                rules(allow, deny).admits(repository),
+                admitted,
+                "{allow:?} {deny:?} {repository}"
+            );
         }
     }
 

@@ -1,6 +1,7 @@
 //! What one node asks another, and the answers: one question and one answer a stream.
 //!
-//! Their numbers on the wire are their places here: a new one is added at the end, with its row in the table of kinds.
+//! Their numbers on the wire are their places here: a new one is added at the end, with its row in
+//! the table of kinds.
 
 use std::collections::BTreeSet;
 
@@ -52,7 +53,8 @@ pub enum Ask {
         digest: Digest,
         /// Who holds it.
         sources: Vec<NodeId>,
-        /// If it came by an upload that no manifest refers to yet: the repository it was granted in.
+        /// If it came by an upload that no manifest refers to yet: the repository it was granted
+        /// in.
         repository: Option<RepositoryName>,
     },
     /// Forget that this blob was uploaded or mounted there.
@@ -62,7 +64,8 @@ pub enum Ask {
         /// Which.
         digest: Digest,
     },
-    /// To the primary of a proxy project: what does this tag or digest mean upstream now? The answer's manifest is in the ledger.
+    /// To the primary of a proxy project: what does this tag or digest mean upstream now? The
+    /// answer's manifest is in the ledger.
     Resolve {
         /// Where.
         repository: RepositoryName,
@@ -104,7 +107,8 @@ pub enum Ask {
         /// The client's query: a filter, a page.
         query: String,
     },
-    /// From an edge: sign a token for whoever has this name and password, for what of these scopes they may have.
+    /// From an edge: sign a token for whoever has this name and password, for what of these scopes
+    /// they may have.
     Token {
         /// The name.
         name: String,
@@ -113,12 +117,14 @@ pub enum Ask {
         /// What the client asked for.
         scopes: Vec<Scope>,
     },
-    /// From a member: sign my certificate anew. The only question that may come under a certificate that counts no more.
+    /// From a member: sign my certificate anew. The only question that may come under a certificate
+    /// that counts no more.
     Renew {
         /// A certificate request (PEM) that names the member and nothing else.
         certificate_request: String,
     },
-    /// From an edge: I am here. A replica that heard it lately calls the edge up, and tells the other replicas.
+    /// From an edge: I am here. A replica that heard it lately calls the edge up, and tells the
+    /// other replicas.
     Present,
     /// From a replica: these edges are connected to me.
     Announce(BTreeSet<NodeId>),
@@ -162,7 +168,8 @@ pub enum Answer {
     Rechecking,
     /// See [`Ask::Spare`].
     Spared,
-    /// See [`Ask::Look`]; one entry a question. `false`: the node that answered cannot be sure that it is up to date.
+    /// See [`Ask::Look`]; one entry a question. `false`: the node that answered cannot be sure that
+    /// it is up to date.
     Look(Vec<Found>, bool),
     /// See [`Ask::Identify`]; `None`: nobody's.
     Identified(Option<Verdict>),
@@ -176,12 +183,13 @@ pub enum Answer {
     Preheated(Result<(), String>),
     /// See [`Ask::Referrers`].
     Referring(Referring),
-    /// See [`Ask::Token`]; the token, and what it says. `None`: the name or the password is not right.
+    /// See [`Ask::Token`]; the token, and what it says. `None`: the name or the password is not
+    /// right.
     Token(Option<(Secret, Verdict)>),
     /// See [`Ask::Renew`]: the new certificate (PEM), or why there is none.
     Renewed(Result<String, String>),
-    /// See [`Ask::Present`]: who is up and who is down, as the replica that answers sees it, of the replicas and of the edges of the asker's region. Of
-    /// others it knows nothing.
+    /// See [`Ask::Present`]: who is up and who is down, as the replica that answers sees it, of the
+    /// replicas and of the edges of the asker's region. Of others it knows nothing.
     Present {
         /// Who is up.
         up: BTreeSet<NodeId>,

@@ -18,7 +18,8 @@ pub enum Bulk {
         digest: Digest,
         /// First byte wanted.
         offset: u64,
-        /// Whether the asked node should fetch it itself if it lacks it (it is the region's fetcher), and stream while it fills.
+        /// Whether the asked node should fetch it itself if it lacks it (it is the region's
+        /// fetcher), and stream while it fills.
         fill: bool,
         /// The proxy repository whose upstream has it, if no node does.
         via: Option<RepositoryName>,
@@ -49,10 +50,12 @@ pub enum Fetched {
         content: Option<ContentHash>,
         /// The list of its groups ([`crate::blobs::groups`]), if it was asked for and there is one.
         list: Option<serde_bytes::ByteBuf>,
-        /// How many nodes the bytes pass on their way from one that holds the blob: 0 if the sender holds it.
+        /// How many nodes the bytes pass on their way from one that holds the blob: 0 if the sender
+        /// holds it.
         behind: u8,
     },
-    /// This node is receiving or has just received it from here: ask it. If it does not give everything, ask here again, `direct`.
+    /// This node is receiving or has just received it from here: ask it. If it does not give
+    /// everything, ask here again, `direct`.
     Elsewhere(NodeId),
     /// Not here.
     Missing,

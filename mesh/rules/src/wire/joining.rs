@@ -39,7 +39,8 @@ pub struct JoinGrant {
     pub certificate: String,
     /// The CA's certificate (PEM).
     pub authority: String,
-    /// The CA's key (PEM): every replica can let others in, so that no single node is needed for it. `None` for an edge.
+    /// The CA's key (PEM): every replica can let others in, so that no single node is needed for
+    /// it. `None` for an edge.
     pub authority_key: Option<Secret>,
     /// The members so far.
     pub nodes: Vec<NodeRecord>,

@@ -39,8 +39,8 @@ pub enum NotRead {
     },
 }
 
-/// Which streams whom are open to, and how long their first frame may be: the numbers are those that the derived encoding gives to the variants, in their
-/// order. A test holds the table to them.
+/// Which streams whom are open to, and how long their first frame may be: the numbers are those
+/// that the derived encoding gives to the variants, in their order. A test holds the table to them.
 const KINDS: &[(u8, u8, &str, bool, usize)] = &[
     // (of Open, of Ask or Bulk, name, for edges too, longest frame)
     (0, 0, "Raft", false, LARGEST),
@@ -101,11 +101,14 @@ impl Kind {
         (self.open, self.kind) == (ASK, 0)
     }
 
-    /// Whether whoever has this standing may send a frame of this kind and `length`. To be asked before more of the frame is read.
+    /// Whether whoever has this standing may send a frame of this kind and `length`. To be asked
+    /// before more of the frame is read.
     pub fn admit(self, standing: Standing, length: usize) -> Result<(), NotRead> {
         let row = KINDS.iter().find(|row| (row.0, row.1) == (self.open, self.kind));
         let Some((_, _, _, edges, largest)) = row else {
-            return Err(BadMessage::Malformed("it is no message that this node knows".into()).into());
+            return Err(
+                BadMessage::Malformed("it is no message that this node knows".into()).into()
+            );
         };
         match standing {
             Standing::Replica => {}
@@ -113,7 +116,9 @@ impl Kind {
             Standing::Edge => return Err(NotRead::NotAllowed("an edge may not ask that")),
             Standing::RenewOnly if (self.open, self.kind) == (ASK, RENEW) => {}
             Standing::RenewOnly => {
-                return Err(NotRead::NotAllowed("this certificate counts no more; it may be used to renew it, only"));
+                return Err(NotRead::NotAllowed(
+                    "this certificate counts no more; it may be used to renew it, only",
+                ));
             }
             Standing::Nobody(reason) => return Err(NotRead::NotAllowed(reason)),
         }
@@ -121,12 +126,14 @@ impl Kind {
     }
 }
 
-/// Whether `ask` may be put to an edge; everything else is a replica's to answer, and the asker looks at the certificate that answers.
+/// Whether `ask` may be put to an edge; everything else is a replica's to answer, and the asker
+/// looks at the certificate that answers.
 pub fn edges_answer(ask: &Ask) -> bool {
     matches!(ask, Ask::Have { .. } | Ask::Recheck(_) | Ask::Build)
 }
 
-/// Reads the one frame that a stranger may send, of at most [`SMALL`] bytes: a [`JoinRequest`], and nothing else.
+/// Reads the one frame that a stranger may send, of at most [`SMALL`] bytes: a [`JoinRequest`], and
+/// nothing else.
 pub fn decode_join(frame: &[u8]) -> Result<JoinRequest, NotRead> {
     if frame.len() > SMALL {
         return Err(NotRead::TooLong { length: frame.len(), largest: SMALL });
@@ -136,7 +143,8 @@ pub fn decode_join(frame: &[u8]) -> Result<JoinRequest, NotRead> {
         return Err(NotRead::NotAllowed("only a member may ask that"));
     }
     let body = frame.get(HEAD..).unwrap_or_default();
-    let request: JoinRequest = postcard::from_bytes(body).map_err(|e| BadMessage::Malformed(e.to_string()))?;
+    let request: JoinRequest =
+        postcard::from_bytes(body).map_err(|e| BadMessage::Malformed(e.to_string()))?;
     request.check().map_err(NotRead::NotAllowed)?;
     Ok(request)
 }

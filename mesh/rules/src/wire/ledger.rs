@@ -19,7 +19,8 @@ pub struct Proposed {
     pub outcome: Outcome,
 }
 
-/// Why the ledger did not answer. Whether the command took effect is unknown unless it says so: retry with the same operation.
+/// Why the ledger did not answer. Whether the command took effect is unknown unless it says so:
+/// retry with the same operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum NoLedger {
     /// Ask this one instead; nothing was proposed.
@@ -68,9 +69,11 @@ pub enum WriteKind {
 pub enum WriteError {
     /// Not the primary (any more): look again who is. Nothing was committed.
     NotPrimary,
-    /// Blobs that the manifest refers to are in no copy that the repository may use. Nothing was committed.
+    /// Blobs that the manifest refers to are in no copy that the repository may use. Nothing was
+    /// committed.
     BlobsUnknown(Vec<Digest>),
-    /// Blobs that the manifest refers to are with nobody who answered; these did not, and may have them. Nothing was committed.
+    /// Blobs that the manifest refers to are with nobody who answered; these did not, and may have
+    /// them. Nothing was committed.
     Unanswered(Vec<NodeId>),
     /// Manifests that the index lists are not in the repository. Nothing was committed.
     ManifestsUnknown(Vec<Digest>),

@@ -1,4 +1,5 @@
-//! Messages between nodes: what is said, not how. postcard after a version byte; a node that hears another version says so and hangs up.
+//! Messages between nodes: what is said, not how. postcard after a version byte; a node that hears
+//! another version says so and hangs up.
 //!
 //! A file for each family. All of it is one vocabulary, so it has one address: `wire::NAME`.
 
@@ -38,7 +39,9 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadMessage {
     /// Another version of the protocol.
-    #[error("the peer speaks version {0} of the mesh protocol, this node {VERSION}: upgrade the older one")]
+    #[error(
+        "the peer speaks version {0} of the mesh protocol, this node {VERSION}: upgrade the older one"
+    )]
     Version(u8),
     /// Not a message.
     #[error("malformed message: {0}")]
@@ -48,7 +51,9 @@ pub enum BadMessage {
 /// Reads what [`encode`] wrote.
 pub fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, BadMessage> {
     match bytes.split_first() {
-        Some((&VERSION, body)) => postcard::from_bytes(body).map_err(|e| BadMessage::Malformed(e.to_string())),
+        Some((&VERSION, body)) => {
+            postcard::from_bytes(body).map_err(|e| BadMessage::Malformed(e.to_string()))
+        }
         Some((version, _)) => Err(BadMessage::Version(*version)),
         None => Err(BadMessage::Malformed("empty".into())),
     }

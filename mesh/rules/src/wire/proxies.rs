@@ -17,9 +17,11 @@ pub enum Resolution {
     Failed(String),
     /// Not the primary (any more): look again who is.
     NotPrimary,
-    /// The ledger cannot record now what the upstream says: whoever wants to know asks the upstream itself.
+    /// The ledger cannot record now what the upstream says: whoever wants to know asks the upstream
+    /// itself.
     Unrecorded,
-    /// It cannot be had, and waiting does not help: the upstream does not let the registry's credential see it, or has what no cache can keep. A sentence for the client.
+    /// It cannot be had, and waiting does not help: the upstream does not let the registry's
+    /// credential see it, or has what no cache can keep. A sentence for the client.
     Denied(String),
 }
 

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{Answer, Ask, Credentials, Found, Lookup, NoLedger, Proposed, Referring, Resolution, Verdict, WriteError};
+use super::{
+    Answer, Ask, Credentials, Found, Lookup, NoLedger, Proposed, Referring, Resolution, Verdict,
+    WriteError,
+};
 use crate::blobs::holding::{Held, Stock};
 use crate::ledger::command::{Envelope, Outcome};
 use crate::ledger::level;

@@ -1,4 +1,5 @@
-//! [`Digest`] names a blob or manifest for ever; [`ContentHash`] only checks bytes in flight. They are never interchangeable.
+//! [`Digest`] names a blob or manifest for ever; [`ContentHash`] only checks bytes in flight. They
+//! are never interchangeable.
 
 use std::fmt;
 use std::str::FromStr;
@@ -103,8 +104,12 @@ impl Digest {
     /// Reads what [`Digest::to_key`] wrote.
     pub fn from_key(key: &[u8]) -> Result<Self, BadDigest> {
         match key.split_first() {
-            Some((1, rest)) => rest.try_into().map(|b| Digest(Bytes::Sha256(b))).map_err(|_| BadDigest::Hex),
-            Some((2, rest)) => rest.try_into().map(|b| Digest(Bytes::Sha512(b))).map_err(|_| BadDigest::Hex),
+            Some((1, rest)) => {
+                rest.try_into().map(|b| Digest(Bytes::Sha256(b))).map_err(|_| BadDigest::Hex)
+            }
+            Some((2, rest)) => {
+                rest.try_into().map(|b| Digest(Bytes::Sha512(b))).map_err(|_| BadDigest::Hex)
+            }
             Some(_) => Err(BadDigest::Algorithm),
             None => Err(BadDigest::Form),
         }
@@ -149,7 +154,11 @@ impl FromStr for Digest {
 
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if serializer.is_human_readable() { serializer.collect_str(self) } else { self.to_key().serialize(serializer) }
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            self.to_key().serialize(serializer)
+        }
     }
 }
 
@@ -158,7 +167,8 @@ impl<'de> Deserialize<'de> for Digest {
         if deserializer.is_human_readable() {
             String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
         } else {
-            Digest::from_key(&Vec::<u8>::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+            Digest::from_key(&Vec::<u8>::deserialize(deserializer)?)
+                .map_err(serde::de::Error::custom)
         }
     }
 }
@@ -249,7 +259,10 @@ mod tests {
         assert_eq!("sha256".parse::<Digest>(), Err(BadDigest::Form));
         assert_eq!("md5:00".parse::<Digest>(), Err(BadDigest::Algorithm));
         assert_eq!("sha256:00".parse::<Digest>(), Err(BadDigest::Hex));
-        assert_eq!(EMPTY.to_uppercase().replace("SHA", "sha").parse::<Digest>(), Err(BadDigest::Hex));
+        assert_eq!(
+            EMPTY.to_uppercase().replace("SHA", "sha").parse::<Digest>(),
+            Err(BadDigest::Hex)
+        );
         assert_eq!(format!("{EMPTY}/../x").parse::<Digest>(), Err(BadDigest::Hex));
     }
 

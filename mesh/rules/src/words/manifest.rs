@@ -1,6 +1,8 @@
-//! What a manifest refers to. The bytes stay as received, so that the digest cannot drift; this only reads them.
+//! What a manifest refers to. The bytes stay as received, so that the digest cannot drift; this
+//! only reads them.
 //!
-//! Sources: image-spec `manifest.md`, `image-index.md`; distribution's `manifest/schema2`. Unknown fields are allowed and ignored.
+//! Sources: image-spec `manifest.md`, `image-index.md`; distribution's `manifest/schema2`. Unknown
+//! fields are allowed and ignored.
 
 use std::collections::BTreeMap;
 
@@ -20,8 +22,9 @@ pub mod media_type {
     pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 }
 
-/// Largest number of references of one manifest: a bound on what one push can make the mesh check. No more fit into 4 MiB, which every registry
-/// should take (distribution-spec "Pushing Manifests").
+/// Largest number of references of one manifest: a bound on what one push can make the mesh check.
+/// No more fit into 4 MiB, which every registry should take (distribution-spec "Pushing
+/// Manifests").
 pub const MAX_REFERENCES: usize = 40_000;
 
 /// Why bytes are not a manifest that can be stored.
@@ -31,7 +34,9 @@ pub enum BadManifest {
     #[error("the manifest is not valid: {0}")]
     Json(String),
     /// A type this registry does not know.
-    #[error("media type '{0}' is not a manifest; push OCI images and indexes or Docker v2 schema 2")]
+    #[error(
+        "media type '{0}' is not a manifest; push OCI images and indexes or Docker v2 schema 2"
+    )]
     MediaType(String),
     /// The header and the body disagree.
     #[error("the Content-Type '{header}' and the manifest's own mediaType '{body}' differ")]
@@ -61,8 +66,9 @@ pub struct BlobReference {
     pub size: u64,
 }
 
-/// What an index lists: a manifest, or a blob. The media type alone does not tell (image-spec `image-index.md`: one that is not known must not be an
-/// error), so what the repository has decides.
+/// What an index lists: a manifest, or a blob. The media type alone does not tell (image-spec
+/// `image-index.md`: one that is not known must not be an error), so what the repository has
+/// decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listed {
     /// Its name.
@@ -85,15 +91,18 @@ impl Listed {
 pub struct Manifest {
     /// The effective media type.
     pub media_type: String,
-    /// Config and layers that this registry must hold (layers of the nondistributable types are not among them).
+    /// Config and layers that this registry must hold (layers of the nondistributable types are not
+    /// among them).
     pub blobs: Vec<BlobReference>,
-    /// Layers of the nondistributable types. This registry need not hold them; those that were uploaded to it are kept like any layer.
+    /// Layers of the nondistributable types. This registry need not hold them; those that were
+    /// uploaded to it are kept like any layer.
     pub optional: Vec<BlobReference>,
     /// What an index lists.
     pub children: Vec<Listed>,
     /// What it is about, for referrers.
     pub subject: Option<Digest>,
-    /// `artifactType`, or the config's media type for images (spec: "Pushing Manifests with Subject").
+    /// `artifactType`, or the config's media type for images (spec: "Pushing Manifests with
+    /// Subject").
     pub artifact_type: Option<String>,
     /// Its annotations, shown in the referrers list.
     pub annotations: BTreeMap<String, String>,
@@ -132,7 +141,8 @@ struct WrittenDescriptor {
     size: u64,
 }
 
-/// Layers that a registry does not have to hold (image-spec `layer.md`, deprecated; Docker's foreign layers).
+/// Layers that a registry does not have to hold (image-spec `layer.md`, deprecated; Docker's
+/// foreign layers).
 fn nondistributable(media_type: &str) -> bool {
     media_type.starts_with("application/vnd.oci.image.layer.nondistributable.")
         || media_type == "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
@@ -177,19 +187,26 @@ impl Manifest {
         self.blobs.iter().chain(&self.optional).copied().chain(listed)
     }
 
-    /// Reads `bytes`, which were pushed as `content_type` (parameters already cut off; empty if the client sent none).
+    /// Reads `bytes`, which were pushed as `content_type` (parameters already cut off; empty if the
+    /// client sent none).
     pub fn parse(content_type: &str, bytes: &[u8]) -> Result<Self, BadManifest> {
         Manifest::read(content_type, bytes, Contradictions::Refused)
     }
 
-    /// Reads `bytes`, which another registry serves as `content_type`. What clients take from it goes through a cache as it came: a media type inside that differs
-    /// from the one outside, and a blob described with two sizes, are no errors.
+    /// Reads `bytes`, which another registry serves as `content_type`. What clients take from it
+    /// goes through a cache as it came: a media type inside that differs from the one outside, and
+    /// a blob described with two sizes, are no errors.
     pub fn read_served(content_type: &str, bytes: &[u8]) -> Result<Self, BadManifest> {
         Manifest::read(content_type, bytes, Contradictions::Taken)
     }
 
-    fn read(content_type: &str, bytes: &[u8], contradictions: Contradictions) -> Result<Self, BadManifest> {
-        let written: ManifestJson = serde_json::from_slice(bytes).map_err(|e| BadManifest::Json(e.to_string()))?;
+    fn read(
+        content_type: &str,
+        bytes: &[u8],
+        contradictions: Contradictions,
+    ) -> Result<Self, BadManifest> {
+        let written: ManifestJson =
+            serde_json::from_slice(bytes).map_err(|e| BadManifest::Json(e.to_string()))?;
         if written.schema_version != Some(2) {
             return Err(BadManifest::Schema);
         }
@@ -198,7 +215,9 @@ impl Manifest {
             ("", None) if written.manifests.is_some() => media_type::OCI_INDEX.into(),
             ("", None) => media_type::OCI_MANIFEST.into(),
             (header, None) => header.into(),
-            (header, Some(body)) if header == body || contradictions == Contradictions::Taken => header.into(),
+            (header, Some(body)) if header == body || contradictions == Contradictions::Taken => {
+                header.into()
+            }
             (header, Some(body)) => {
                 return Err(BadManifest::Disagree { header: header.into(), body: body.clone() });
             }
@@ -211,14 +230,18 @@ impl Manifest {
         let (mut blobs, mut optional, mut children) = (Vec::new(), Vec::new(), Vec::new());
         let mut config_type = None;
         if is_index {
-            let listed = written.manifests.ok_or_else(|| BadManifest::Json("an index needs 'manifests'".into()))?;
+            let listed = written
+                .manifests
+                .ok_or_else(|| BadManifest::Json("an index needs 'manifests'".into()))?;
             children.extend(listed.unwrap_or_default().iter().map(|listed| Listed {
                 digest: listed.digest,
                 size: listed.size,
                 manifest: is_manifest(listed.kind()),
             }));
         } else {
-            let config = written.config.ok_or_else(|| BadManifest::Json("an image needs 'config'".into()))?;
+            let config = written
+                .config
+                .ok_or_else(|| BadManifest::Json("an image needs 'config'".into()))?;
             blobs.push(config.reference());
             config_type = config.media_type.filter(|t| !t.is_empty());
             for layer in written.layers.unwrap_or_default() {
@@ -231,12 +254,15 @@ impl Manifest {
         }
         for blobs in [&mut blobs, &mut optional] {
             match distinct(blobs) {
-                Err(_) if contradictions == Contradictions::Taken => blobs.dedup_by_key(|blob| blob.digest),
+                Err(_) if contradictions == Contradictions::Taken => {
+                    blobs.dedup_by_key(|blob| blob.digest)
+                }
                 result => result?,
             }
         }
         // what must be held under one name need not be under another
-        optional.retain(|layer| blobs.binary_search_by_key(&layer.digest, |blob| blob.digest).is_err());
+        optional
+            .retain(|layer| blobs.binary_search_by_key(&layer.digest, |blob| blob.digest).is_err());
         children.sort_by_key(|c| (c.digest, c.size, c.manifest));
         children.dedup();
         let texts = written.annotations.unwrap_or_default().into_iter();
@@ -319,7 +345,9 @@ mod tests {
         };
         assert!(listed(r#""application/vnd.oci.image.manifest.v1+json""#));
         assert!(listed(r#""application/vnd.docker.distribution.manifest.list.v2+json""#));
-        for other in [r#""application/vnd.oci.image.layer.v1.tar+gzip""#, r#""a/b""#, r#""""#, "null"] {
+        for other in
+            [r#""application/vnd.oci.image.layer.v1.tar+gzip""#, r#""a/b""#, r#""""#, "null"]
+        {
             assert!(!listed(other), "{other}");
         }
     }
@@ -330,21 +358,33 @@ mod tests {
             .map(|n| format!(r#"{{"digest":"{}","size":1}}"#, Digest::sha256(&n.to_le_bytes())))
             .collect();
         let config = format!(r#"{{"digest":"{}","size":1}}"#, digest(1));
-        let text = format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{}]}}"#, layers.join(","));
-        assert_eq!(Manifest::parse(media_type::OCI_MANIFEST, text.as_bytes()).unwrap().blobs.len(), 30_001);
+        let text =
+            format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{}]}}"#, layers.join(","));
+        assert_eq!(
+            Manifest::parse(media_type::OCI_MANIFEST, text.as_bytes()).unwrap().blobs.len(),
+            30_001
+        );
     }
 
     #[test]
     fn what_go_writes_for_nothing_is_nothing() {
         for kind in [media_type::OCI_INDEX, media_type::DOCKER_LIST, ""] {
-            let index = Manifest::parse(kind, br#"{"schemaVersion":2,"manifests":null,"annotations":null}"#).unwrap();
+            let index = Manifest::parse(
+                kind,
+                br#"{"schemaVersion":2,"manifests":null,"annotations":null}"#,
+            )
+            .unwrap();
             assert!(
-                index.children.is_empty() && index.media_type.contains(if kind.is_empty() { "index" } else { kind })
+                index.children.is_empty()
+                    && index.media_type.contains(if kind.is_empty() { "index" } else { kind })
             );
         }
         let body = br#"{"schemaVersion":2,"manifests":[],"annotations":{"a":null,"b":"c"},"subject":null}"#;
         let index = Manifest::parse(media_type::OCI_INDEX, body).unwrap();
-        assert_eq!(index.annotations, [("a".to_owned(), String::new()), ("b".to_owned(), "c".to_owned())].into());
+        assert_eq!(
+            index.annotations,
+            [("a".to_owned(), String::new()), ("b".to_owned(), "c".to_owned())].into()
+        );
     }
 
     #[test]
@@ -356,7 +396,10 @@ mod tests {
             media_type::OCI_MANIFEST
         );
         let served = Manifest::read_served(media_type::DOCKER_MANIFEST, text.as_bytes()).unwrap();
-        assert_eq!((served.media_type.as_str(), served.blobs.len()), (media_type::DOCKER_MANIFEST, 2));
+        assert_eq!(
+            (served.media_type.as_str(), served.blobs.len()),
+            (media_type::DOCKER_MANIFEST, 2)
+        );
         let pushed = |kind: &str| Manifest::parse(kind, text.as_bytes());
         assert!(matches!(pushed(media_type::DOCKER_MANIFEST), Err(BadManifest::Disagree { .. })));
         assert_eq!(pushed(media_type::OCI_MANIFEST), Err(BadManifest::Sizes(l)));
@@ -371,9 +414,17 @@ mod tests {
         let body = r#"{"schemaVersion":2}"#;
         assert!(matches!(parse("text/plain", body), Err(BadManifest::MediaType(_))));
         assert!(matches!(parse(media_type::OCI_INDEX, body), Err(BadManifest::Json(_))));
-        let other = format!(r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[]}}"#, media_type::OCI_INDEX);
-        assert!(matches!(parse(media_type::DOCKER_LIST, &other), Err(BadManifest::Disagree { .. })));
-        assert!(Manifest::parse(media_type::OCI_INDEX, other.as_bytes()).unwrap().children.is_empty());
+        let other = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[]}}"#,
+            media_type::OCI_INDEX
+        );
+        assert!(matches!(
+            parse(media_type::DOCKER_LIST, &other),
+            Err(BadManifest::Disagree { .. })
+        ));
+        assert!(
+            Manifest::parse(media_type::OCI_INDEX, other.as_bytes()).unwrap().children.is_empty()
+        );
     }
 
     proptest! {

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// A point on one machine's monotonic clock that also counts suspend, in microseconds since boot.
 ///
-/// Two machines' moments are not comparable; leases only ever compare moments of the machine that took them.
+/// Two machines' moments are not comparable; leases only ever compare moments of the machine that
+/// took them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(u64);
 
@@ -43,7 +44,8 @@ impl Sub<Duration> for Moment {
     }
 }
 
-/// Wall-clock milliseconds since the Unix epoch, taken by whoever proposed a command: for people, never for decisions of order.
+/// Wall-clock milliseconds since the Unix epoch, taken by whoever proposed a command: for people,
+/// never for decisions of order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Timestamp(pub u64);
 
@@ -53,7 +55,13 @@ impl fmt::Display for Timestamp {
         let seconds = self.0 / 1000;
         let (days, rest) = (seconds / 86_400, seconds % 86_400);
         let (year, month, day) = civil_from_days(days as i64);
-        write!(f, "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+            rest / 3600,
+            rest / 60 % 60,
+            rest % 60
+        )
     }
 }
 

@@ -1,4 +1,5 @@
-//! Names, parsed once at the door. The grammar of repositories and tags is the distribution-spec's ("Pulling manifests").
+//! Names, parsed once at the door. The grammar of repositories and tags is the distribution-spec's
+//! ("Pulling manifests").
 
 use std::fmt;
 use std::str::FromStr;
@@ -104,8 +105,9 @@ impl RepositoryName {
 
 /// One path component: `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`.
 fn check_component(text: &str) -> Result<(), BadName> {
-    const PROBLEM: BadName =
-        bad("a name's parts are lower-case letters and digits, joined by one '.', one or two '_', or '-'");
+    const PROBLEM: BadName = bad(
+        "a name's parts are lower-case letters and digits, joined by one '.', one or two '_', or '-'",
+    );
     if text.is_empty() {
         return Err(bad("a name has an empty part"));
     }
@@ -131,8 +133,10 @@ fn check_component(text: &str) -> Result<(), BadName> {
             i += 1;
         }
         let separator = &bytes[separators..i];
-        let allowed =
-            separator == b"." || separator == b"_" || separator == b"__" || separator.iter().all(|b| *b == b'-');
+        let allowed = separator == b"."
+            || separator == b"_"
+            || separator == b"__"
+            || separator.iter().all(|b| *b == b'-');
         if !allowed || i == bytes.len() {
             return Err(PROBLEM);
         }
@@ -154,19 +158,29 @@ fn check_tag(text: &str) -> Result<(), BadName> {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     match text.as_bytes() {
         [first, rest @ ..]
-            if word(*first) && rest.len() < 128 && rest.iter().all(|b| word(*b) || *b == b'.' || *b == b'-') =>
+            if word(*first)
+                && rest.len() < 128
+                && rest.iter().all(|b| word(*b) || *b == b'.' || *b == b'-') =>
         {
             Ok(())
         }
-        _ => Err(bad("a tag is 1 to 128 of letters, digits, '_', '.', '-', and starts with none of the last two")),
+        _ => Err(bad(
+            "a tag is 1 to 128 of letters, digits, '_', '.', '-', and starts with none of the last two",
+        )),
     }
 }
 
 fn check_label(text: &str) -> Result<(), BadName> {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    let ok =
-        (1..=63).contains(&text.len()) && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-');
-    if ok { Ok(()) } else { Err(bad("a region or node name is 1 to 63 lower-case letters, digits and inner '-'")) }
+    let ok = (1..=63).contains(&text.len())
+        && text.bytes().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    if ok {
+        Ok(())
+    } else {
+        Err(bad("a region or node name is 1 to 63 lower-case letters, digits and inner '-'"))
+    }
 }
 
 impl RepositoryName {
@@ -273,7 +287,9 @@ impl fmt::Display for UpstreamId {
 }
 
 /// The number of a primary's term for one project. It only grows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Epoch(u64);
 
 impl Epoch {
@@ -292,10 +308,13 @@ impl Epoch {
 }
 
 /// A position in the ledger's log: a record changed at revision r is the work of entry r.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Revision(pub u64);
 
-/// The idempotency key of a command: chosen at random by whoever first proposes it, kept over its retries.
+/// The idempotency key of a command: chosen at random by whoever first proposes it, kept over its
+/// retries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OperationId(pub u128);
 
@@ -351,7 +370,8 @@ mod tests {
     proptest! {
         #[test]
         fn the_component_check_equals_the_specs_expression(text in "[a-c0._/-]{0,12}") {
-            // the expression of the spec, by hand: parts of [a-z0-9]+ joined by '.', '_', '__' or '-'s
+            // the expression of the spec, by hand: parts of [a-z0-9]+ joined by '.', '_', '__' or
+            // '-'s
             fn component(s: &str) -> bool {
                 let alnum = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
                 let parts: Vec<&str> = s.split(|c| !alnum(c)).filter(|p| !p.is_empty()).collect();

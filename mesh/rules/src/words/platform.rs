@@ -43,15 +43,17 @@ impl Index {
         serde_json::from_slice(bytes).map_err(|e| format!("the index cannot be read: {e}"))
     }
 
-    /// Which a Linux machine of this architecture (Rust's name, `x86_64`) would pull; the first if none is for it.
+    /// Which a Linux machine of this architecture (Rust's name, `x86_64`) would pull; the first if
+    /// none is for it.
     pub fn chosen(&self, architecture: &str) -> Option<Digest> {
         let here = match architecture {
             "x86_64" => "amd64",
             "aarch64" => "arm64",
             other => other,
         };
-        let fits =
-            |listed: &&Listed| listed.platform.as_ref().is_some_and(|p| p.os == "linux" && p.architecture == here);
+        let fits = |listed: &&Listed| {
+            listed.platform.as_ref().is_some_and(|p| p.os == "linux" && p.architecture == here)
+        };
         self.manifests.iter().find(fits).or(self.manifests.first()).map(|listed| listed.digest)
     }
 }
@@ -72,7 +74,9 @@ impl Listed {
 
     /// Its platform for people.
     pub fn words(&self) -> String {
-        self.platform.as_ref().map_or_else(|| "none".into(), |p| format!("{}/{}", p.os, p.architecture))
+        self.platform
+            .as_ref()
+            .map_or_else(|| "none".into(), |p| format!("{}/{}", p.os, p.architecture))
     }
 }
 
@@ -108,7 +112,10 @@ mod tests {
         assert!(arm.is_one_of(&wanted(&["linux/arm64/v8"])));
         assert!(!arm.is_one_of(&wanted(&["linux/arm64/v7", "linux"])));
         assert!(arm.is_one_of(&[]) && none.is_one_of(&[]));
-        assert!(!none.is_one_of(&wanted(&["linux/amd64"])), "what has no platform is no image of one");
+        assert!(
+            !none.is_one_of(&wanted(&["linux/amd64"])),
+            "what has no platform is no image of one"
+        );
         assert_eq!((arm.words(), none.words()), ("linux/arm64".into(), "none".into()));
     }
 

@@ -1,8 +1,10 @@
-//! A small Raft: terms, votes, log matching, commit by majority of the own term; with pre-vote and sticky followers, as the
-//! real ledger is configured. Decides only: messages come in, messages go out.
+//! A small Raft: terms, votes, log matching, commit by majority of the own term; with pre-vote and
+//! sticky followers, as the real ledger is configured. Decides only: messages come in, messages go
+//! out.
 //!
-//! As in the real ledger an appended entry is readable, and sent on, at once and on disk a little later ([`Consensus::synced`]): a leader counts itself,
-//! and a follower acknowledges, only what is. Votes and truncations are on disk before anybody hears of them.
+//! As in the real ledger an appended entry is readable, and sent on, at once and on disk a little
+//! later ([`Consensus::synced`]): a leader counts itself, and a follower acknowledges, only what
+//! is. Votes and truncations are on disk before anybody hears of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -94,8 +96,9 @@ impl Consensus {
         }
     }
 
-    /// The process died and comes back: what was on disk stays, and the state says up to where entries must have been committed. `restores`: one that was
-    /// elected leads on in its old term (the consensus library's `enable_leader_restore`).
+    /// The process died and comes back: what was on disk stays, and the state says up to where
+    /// entries must have been committed. `restores`: one that was elected leads on in its old term
+    /// (the consensus library's `enable_leader_restore`).
     pub(crate) fn restart(&mut self, now: u64, patience: u64, applied: u64, restores: bool) {
         self.log.truncate(self.synced as usize);
         self.unsynced_acks.clear();
@@ -124,7 +127,8 @@ impl Consensus {
         let mut outbox = Vec::new();
         self.unsynced_acks.retain(|(to, of, matched, sent)| {
             if *of == term && *matched <= synced {
-                outbox.push((*to, Message::Appended { term, matched: Some(*matched), sent: *sent }));
+                outbox
+                    .push((*to, Message::Appended { term, matched: Some(*matched), sent: *sent }));
             }
             *of == term && *matched > synced
         });
@@ -142,14 +146,16 @@ impl Consensus {
         (self.log.last().map_or(0, |e| e.term), self.log.len() as u64)
     }
 
-    /// Until when a majority has confirmed this leader, counted from when it sent what they acknowledged.
+    /// Until when a majority has confirmed this leader, counted from when it sent what they
+    /// acknowledged.
     pub(crate) fn confirmed_until(&self) -> u64 {
         self.quorum_sent().map_or(0, |sent| sent + ELECTION_MIN * 8 / 10)
     }
 
     /// When this leader sent the newest heartbeat that a majority has acknowledged.
     pub(crate) fn quorum_sent(&self) -> Option<u64> {
-        let mut sent: Vec<u64> = self.peers.iter().filter_map(|p| self.acked.get(p).copied()).collect();
+        let mut sent: Vec<u64> =
+            self.peers.iter().filter_map(|p| self.acked.get(p).copied()).collect();
         sent.sort_unstable_by(|a, b| b.cmp(a));
         sent.get(self.majority() - 2).copied()
     }
@@ -216,7 +222,16 @@ impl Consensus {
                 let previous_term = if next == 0 { 0 } else { self.log[next as usize - 1].term };
                 let entries = self.log[next as usize..].iter().take(20).cloned().collect();
                 let previous = (previous_term, next);
-                (*p, Message::Append { term: self.term, previous, entries, commit: self.commit, sent: now })
+                (
+                    *p,
+                    Message::Append {
+                        term: self.term,
+                        previous,
+                        entries,
+                        commit: self.commit,
+                        sent: now,
+                    },
+                )
             })
             .collect()
     }
@@ -232,7 +247,8 @@ impl Consensus {
     pub(crate) fn handle(&mut self, now: u64, from: NodeId, message: Message) -> Outbox {
         match message {
             Message::Vote { term, last, pre } => {
-                // sticky: whoever hears a leader, or may have heard one before a restart, votes for nobody else
+                // sticky: whoever hears a leader, or may have heard one before a restart, votes for
+                // nobody else
                 let heard_lately = now < self.heard + ELECTION_MIN && self.leader.is_some();
                 let content = self.role == Role::Leader || heard_lately || now < self.wary_until;
                 let unvoted = match self.voted {
@@ -260,14 +276,17 @@ impl Consensus {
             }
             Message::Append { term, previous, entries, commit, sent } => {
                 if term < self.term {
-                    return vec![(from, Message::Appended { term: self.term, matched: None, sent })];
+                    return vec![(
+                        from,
+                        Message::Appended { term: self.term, matched: None, sent },
+                    )];
                 }
                 self.step_down(term);
                 self.leader = Some(from);
                 self.heard = now;
                 let (previous_term, at) = previous;
-                let fits =
-                    at as usize <= self.log.len() && (at == 0 || self.log[at as usize - 1].term == previous_term);
+                let fits = at as usize <= self.log.len()
+                    && (at == 0 || self.log[at as usize - 1].term == previous_term);
                 if !fits {
                     return vec![(from, Message::Appended { term, matched: None, sent })];
                 }
@@ -291,7 +310,10 @@ impl Consensus {
                 if index > self.synced {
                     self.unsynced_acks.push((from, term, index, sent));
                 }
-                vec![(from, Message::Appended { term, matched: Some(index.min(self.synced)), sent })]
+                vec![(
+                    from,
+                    Message::Appended { term, matched: Some(index.min(self.synced)), sent },
+                )]
             }
             Message::Appended { term, matched, sent } => {
                 if term > self.term {
@@ -323,7 +345,8 @@ impl Consensus {
     }
 
     fn advance_commit(&mut self, now: u64) -> Outbox {
-        let mut matched: Vec<u64> = self.peers.iter().map(|p| self.matched.get(p).copied().unwrap_or(0)).collect();
+        let mut matched: Vec<u64> =
+            self.peers.iter().map(|p| self.matched.get(p).copied().unwrap_or(0)).collect();
         matched.push(self.synced);
         matched.sort_unstable_by(|a, b| b.cmp(a));
         let index = matched[self.majority() - 1];

@@ -1,5 +1,6 @@
-//! What clients saw. One tag is a register: every write sets another value, and the log orders the writes. Linearizable means that
-//! whatever began after something ended shows that or something later.
+//! What clients saw. One tag is a register: every write sets another value, and the log orders the
+//! writes. Linearizable means that whatever began after something ended shows that or something
+//! later.
 
 use std::collections::BTreeMap;
 
@@ -56,7 +57,9 @@ impl History {
             None => self.violate(format!("write {value} was acknowledged and never applied")),
             Some(rank) => {
                 if rank <= floor {
-                    self.violate(format!("write {value} at {rank} was ordered before what was seen at {floor}"));
+                    self.violate(format!(
+                        "write {value} at {rank} was ordered before what was seen at {floor}"
+                    ));
                 }
                 self.shown = self.shown.max(rank);
                 self.acknowledged.push(value);
@@ -69,7 +72,9 @@ impl History {
         if rank == u64::MAX {
             self.violate(format!("{where_} read {value:?}, which nobody wrote"));
         } else if rank < floor {
-            self.violate(format!("{where_} read {value:?} of revision {rank} after {floor} was shown"));
+            self.violate(format!(
+                "{where_} read {value:?} of revision {rank} after {floor} was shown"
+            ));
         }
         self.shown = self.shown.max(rank);
         self.fresh_reads += 1;

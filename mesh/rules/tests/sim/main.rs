@@ -1,12 +1,16 @@
 //! The simulator: a whole mesh in one thread, driven by one seed.
 //!
-//! Every node runs the real rules: `apply`, `Granter` and `Holder`, `Unreleased`, `Roster`, `Failover`, `placement`. Around them the world is made up: virtual
-//! time, links with latency and loss, partitions, disks that take their time, crashes that lose what was not synced (of the log and of the state), leaders
-//! that are back before anybody missed them, processes that are stopped and woken, clocks that run at different rates. The consensus is a small Raft with pre-vote and leader stickiness (`consensus`), because the rules lean on what it promises.
+//! Every node runs the real rules: `apply`, `Granter` and `Holder`, `Unreleased`, `Roster`,
+//! `Failover`, `placement`. Around them the world is made up: virtual time, links with latency and
+//! loss, partitions, disks that take their time, crashes that lose what was not synced (of the log
+//! and of the state), leaders that are back before anybody missed them, processes that are stopped
+//! and woken, clocks that run at different rates. The consensus is a small Raft with pre-vote and
+//! leader stickiness (`consensus`), because the rules lean on what it promises.
 //!
-//! What is checked (`history`): acknowledged writes and fresh reads are linearizable; every node applies the same entries to the same records; no two processes lead in one term; no write
-//! is committed under two primaries; nothing acknowledged is lost; and once the faults end, the mesh commits again and every
-//! project goes home.
+//! What is checked (`history`): acknowledged writes and fresh reads are linearizable; every node
+//! applies the same entries to the same records; no two processes lead in one term; no write is
+//! committed under two primaries; nothing acknowledged is lost; and once the faults end, the mesh
+//! commits again and every project goes home.
 
 mod consensus;
 mod dice;
@@ -20,7 +24,10 @@ use node::Broken;
 use rules::ledger::lease::LeaseTerms;
 use world::{Faults, World};
 
-#[expect(clippy::disallowed_methods, reason = "which seed to run is for whoever runs the test to say")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "which seed to run is for whoever runs the test to say"
+)]
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
 }
@@ -50,7 +57,9 @@ fn a_thousand_seeds_of_trouble_keep_every_promise() {
     assert!(acknowledged > total * 10, "only {acknowledged} writes were acknowledged");
     assert!(reads > total * 20, "only {reads} fresh reads");
     assert!(moves > total / 4, "projects moved only {moves} times");
-    println!("{total} seeds: {acknowledged} writes acknowledged, {reads} fresh reads, {moves} failovers");
+    println!(
+        "{total} seeds: {acknowledged} writes acknowledged, {reads} fresh reads, {moves} failovers"
+    );
 }
 
 #[test]
@@ -81,7 +90,12 @@ fn caught(broken: Broken, seeds: u64) -> usize {
 #[test]
 fn broken_rules_are_caught_and_whole_ones_are_not() {
     assert_eq!(caught(Broken::Nothing, 100), 0);
-    for broken in [Broken::HastyLeaders, Broken::ForgetfulLeaders, Broken::EagerReaders, Broken::RestoredLeaders] {
+    for broken in [
+        Broken::HastyLeaders,
+        Broken::ForgetfulLeaders,
+        Broken::EagerReaders,
+        Broken::RestoredLeaders,
+    ] {
         let seen = caught(broken, 200);
         println!("{broken:?}: {seen} of 200 seeds show it");
         assert!(seen > 0, "{broken:?} went unnoticed: the simulator is blind");

@@ -55,7 +55,8 @@ pub(crate) enum Talk {
 
 struct Waiting {
     revision: u64,
-    /// What came of it, once it is applied here: another leader may tell of its release before that.
+    /// What came of it, once it is applied here: another leader may tell of its release before
+    /// that.
     outcome: Option<Outcome>,
     envelope: Envelope,
     client: usize,
@@ -88,7 +89,8 @@ pub(crate) struct Node {
     pub(crate) consensus: Consensus,
     pub(crate) records: MemoryRecords,
     pub(crate) applied: u64,
-    /// How much of what was applied is on disk, and what the commit that is under way will add: the log's length and the state as of its beginning.
+    /// How much of what was applied is on disk, and what the commit that is under way will add: the
+    /// log's length and the state as of its beginning.
     applied_synced: u64,
     flushing: Option<(u64, u64)>,
     incarnation: u64,
@@ -124,7 +126,10 @@ pub(crate) fn tag_key() -> Vec<u8> {
 
 /// The register's value: the last write's number stands in the tag's time.
 pub(crate) fn value_of(records: &MemoryRecords) -> Option<u64> {
-    records.tag(&"demo/app".parse().unwrap(), &"latest".parse().unwrap()).unwrap().map(|t| t.pushed.0)
+    records
+        .tag(&"demo/app".parse().unwrap(), &"latest".parse().unwrap())
+        .unwrap()
+        .map(|t| t.pushed.0)
 }
 
 pub(crate) fn project_of(records: &MemoryRecords) -> Option<Project> {
@@ -132,7 +137,14 @@ pub(crate) fn project_of(records: &MemoryRecords) -> Option<Project> {
 }
 
 impl Node {
-    pub(crate) fn new(id: NodeId, all: &[NodeId], now: u64, patience: u64, lease: LeaseTerms, broken: Broken) -> Self {
+    pub(crate) fn new(
+        id: NodeId,
+        all: &[NodeId],
+        now: u64,
+        patience: u64,
+        lease: LeaseTerms,
+        broken: Broken,
+    ) -> Self {
         Node {
             lease,
             broken,
@@ -162,14 +174,16 @@ impl Node {
 
     /// Begins a commit if there is anything to be committed and none is under way.
     pub(crate) fn begin_flush(&mut self) -> bool {
-        let begins = self.flushing.is_none() && self.consensus.synced < self.consensus.log.len() as u64;
+        let begins =
+            self.flushing.is_none() && self.consensus.synced < self.consensus.log.len() as u64;
         if begins {
             self.flushing = Some((self.consensus.log.len() as u64, self.applied));
         }
         begins
     }
 
-    /// The commit that was under way is on disk: what was queued of the log, and the state as it was then, for both are in one file.
+    /// The commit that was under way is on disk: what was queued of the log, and the state as it
+    /// was then, for both are in one file.
     pub(crate) fn finish_flush(&mut self, now: u64) -> Mail {
         let Some((target, applied)) = self.flushing.take() else { return Vec::new() };
         self.applied_synced = self.applied_synced.max(applied);
@@ -217,7 +231,9 @@ impl Node {
             if value_of(&self.records) != before {
                 history.note_applied(index, envelope.at.0);
                 if project.is_none_or(|p| p.epoch != *epoch) {
-                    history.violate(format!("entry {index} was committed under epoch {epoch:?}, not the project's"));
+                    history.violate(format!(
+                        "entry {index} was committed under epoch {epoch:?}, not the project's"
+                    ));
                 }
             }
         }
@@ -272,7 +288,8 @@ impl Node {
                 continue;
             }
             mail.push((peer, Talk::Probe));
-            let event = if now > at + SUSPECT { Event::MemberDown(peer) } else { Event::MemberUp(peer) };
+            let event =
+                if now > at + SUSPECT { Event::MemberDown(peer) } else { Event::MemberUp(peer) };
             self.roster.handle(moment(now), event);
         }
         self.down = self.roster.down(moment(now));
@@ -300,7 +317,8 @@ impl Node {
             self.granter = Some((term, begin(self.lease, moment(now)), Failover::new(terms)));
         }
         let Some((_, granter, failover)) = &mut self.granter else { return };
-        let of_own_term = self.applied > 0 && self.consensus.log[self.applied as usize - 1].term == term;
+        let of_own_term =
+            self.applied > 0 && self.consensus.log[self.applied as usize - 1].term == term;
         let own_entry = match self.broken {
             Broken::RestoredLeaders => of_own_term.then_some(self.applied),
             _ => self.consensus.opened,
@@ -345,7 +363,8 @@ impl Node {
                 expect_epoch: assignment.expect_epoch,
             };
             self.operations += 1;
-            let operation = OperationId(u128::from(self.id.0) << 64 | u128::from(self.operations) | 1 << 100);
+            let operation =
+                OperationId(u128::from(self.id.0) << 64 | u128::from(self.operations) | 1 << 100);
             let envelope = Envelope { operation, at: Timestamp(now), command };
             mail.extend(wrap(self.consensus.propose(now, envelope).1));
         }
@@ -375,12 +394,16 @@ impl Node {
                 }
                 Vec::new()
             }
-            Talk::Write { client, operation, value } => self.take_write(now, from, client, operation, value),
+            Talk::Write { client, operation, value } => {
+                self.take_write(now, from, client, operation, value)
+            }
             Talk::Written { client, operation, result } => {
                 replies.push((client, operation, result));
                 Vec::new()
             }
-            Talk::Propose { envelope, client, via } => self.take_proposal(now, from, envelope, client, via),
+            Talk::Propose { envelope, client, via } => {
+                self.take_proposal(now, from, envelope, client, via)
+            }
             Talk::Proposed { client, operation, via, outcome } => {
                 if via == self.id {
                     replies.push((client, operation, Ok(outcome)));
@@ -393,8 +416,11 @@ impl Node {
                     return Vec::new();
                 }
                 let index = self.consensus.commit;
-                let of_own_term =
-                    self.consensus.log.get(index.max(1) as usize - 1).is_some_and(|e| e.term == self.consensus.term);
+                let of_own_term = self
+                    .consensus
+                    .log
+                    .get(index.max(1) as usize - 1)
+                    .is_some_and(|e| e.term == self.consensus.term);
                 let own = match self.broken {
                     Broken::RestoredLeaders => of_own_term,
                     _ => self.consensus.opened.is_some_and(|own| index >= own),
@@ -453,15 +479,25 @@ impl Node {
                 false => vec![(from, Talk::Written { client, operation, result: Err(()) })],
             };
         }
-        let envelope = Envelope { operation, at: Timestamp(value), command: put(project.epoch, value) };
+        let envelope =
+            Envelope { operation, at: Timestamp(value), command: put(project.epoch, value) };
         match self.consensus.leader {
-            Some(leader) if leader == self.id => self.take_proposal(now, self.id, envelope, client, from),
+            Some(leader) if leader == self.id => {
+                self.take_proposal(now, self.id, envelope, client, from)
+            }
             Some(leader) => vec![(leader, Talk::Propose { envelope, client, via: from })],
             None => Vec::new(),
         }
     }
 
-    fn take_proposal(&mut self, now: u64, from: NodeId, envelope: Envelope, client: usize, via: NodeId) -> Mail {
+    fn take_proposal(
+        &mut self,
+        now: u64,
+        from: NodeId,
+        envelope: Envelope,
+        client: usize,
+        via: NodeId,
+    ) -> Mail {
         if self.consensus.role != Role::Leader {
             return Vec::new();
         }
@@ -472,7 +508,11 @@ impl Node {
     }
 
     /// Tells writers of what is released, as long as this node leads and the entry is still theirs.
-    fn answer_writers(&mut self, replies: &mut Vec<(usize, OperationId, Result<Outcome, ()>)>, mail: &mut Mail) {
+    fn answer_writers(
+        &mut self,
+        replies: &mut Vec<(usize, OperationId, Result<Outcome, ()>)>,
+        mail: &mut Mail,
+    ) {
         if self.consensus.role != Role::Leader {
             self.waiting.clear();
             return;
@@ -480,10 +520,14 @@ impl Node {
         let (released, id) = (self.released.0, self.id);
         let log = &self.consensus.log;
         self.waiting.retain(|w| {
-            if log.get(w.revision as usize - 1).and_then(|e| e.envelope.as_ref()) != Some(&w.envelope) {
+            if log.get(w.revision as usize - 1).and_then(|e| e.envelope.as_ref())
+                != Some(&w.envelope)
+            {
                 return false;
             }
-            let Some(outcome) = w.outcome.clone().filter(|_| w.revision <= released) else { return true };
+            let Some(outcome) = w.outcome.clone().filter(|_| w.revision <= released) else {
+                return true;
+            };
             let (client, operation, via) = (w.client, w.envelope.operation, w.via);
             if w.from == id && via == id {
                 replies.push((client, operation, Ok(outcome)));
@@ -517,7 +561,8 @@ impl Node {
         leads || self.holder.may_read(moment(now), Revision(self.applied))
     }
 
-    /// Mirrors the ledger's read: by lease or by asking, then waiting for the release of what was seen.
+    /// Mirrors the ledger's read: by lease or by asking, then waiting for the release of what was
+    /// seen.
     fn advance_reads(&mut self, now: u64, history: &mut History, mail: &mut Mail) {
         let fresh = self.may_read_now(now);
         let touched = Touched { keys: [tag_key()].into(), prefixes: BTreeSet::new() };
@@ -527,8 +572,10 @@ impl Node {
                 continue;
             }
             if read.seen.is_none() && (fresh || read.index.is_some_and(|i| self.applied >= i)) {
-                let needs =
-                    self.unreleased.needs(&touched, self.released).filter(|_| self.broken != Broken::EagerReaders);
+                let needs = self
+                    .unreleased
+                    .needs(&touched, self.released)
+                    .filter(|_| self.broken != Broken::EagerReaders);
                 let needs = needs.unwrap_or(Revision(0));
                 read.seen = Some((value_of(&self.records), needs));
             } else if read.seen.is_none() && !read.asked {

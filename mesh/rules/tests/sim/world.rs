@@ -45,7 +45,8 @@ struct Process {
     alive: bool,
     stopped: bool,
     incarnation: u64,
-    /// Its clock's rate in parts per thousand of true time, and where it stood at the world's beginning.
+    /// Its clock's rate in parts per thousand of true time, and where it stood at the world's
+    /// beginning.
     rate: u64,
     offset: u64,
     held: Vec<(NodeId, Talk)>,
@@ -70,7 +71,8 @@ pub(crate) struct World {
     clients: Vec<Client>,
     cut: BTreeSet<(usize, usize)>,
     latency: Vec<Vec<u64>>,
-    /// How long a commit takes at most, in milliseconds: disks are quick in some worlds, slow in others.
+    /// How long a commit takes at most, in milliseconds: disks are quick in some worlds, slow in
+    /// others.
     slowest_sync: u64,
     values: u64,
     reads: u64,
@@ -99,7 +101,9 @@ impl World {
             events: HashMap::new(),
             nodes: Vec::new(),
             processes: Vec::new(),
-            clients: (0..clients).map(|i| Client { node: i % count as usize, write: None }).collect(),
+            clients: (0..clients)
+                .map(|i| Client { node: i % count as usize, write: None })
+                .collect(),
             cut: BTreeSet::new(),
             latency: Vec::new(),
             slowest_sync: 0,
@@ -111,13 +115,21 @@ impl World {
         for id in &ids {
             let rate = world.dice.between(970, 1030);
             let offset = world.dice.below(1_000_000);
-            let process = Process { alive: true, stopped: false, incarnation: 0, rate, offset, held: Vec::new() };
+            let process = Process {
+                alive: true,
+                stopped: false,
+                incarnation: 0,
+                rate,
+                offset,
+                held: Vec::new(),
+            };
             let now = process.offset + world.now * rate / 1000;
             let patience = world.dice.between(0, 600);
             world.processes.push(process);
             world.nodes.push(Node::new(*id, &ids, now, patience, lease, broken));
         }
-        world.latency = (0..count).map(|_| (0..count).map(|_| world.dice.between(1, 80)).collect()).collect();
+        world.latency =
+            (0..count).map(|_| (0..count).map(|_| world.dice.between(1, 80)).collect()).collect();
         world.slowest_sync = *[0, 5, 80].get(world.dice.below(3) as usize).unwrap_or(&80);
         world.form(&ids);
         for i in 0..count as usize {
@@ -146,7 +158,12 @@ impl World {
         let user = User { password_hash: "x".into(), administrator: true };
         let nodes = ids.iter().map(node).collect();
         let commands = [
-            Command::FormMesh { mesh: 1, token_secret: vec![].into(), administrator: ("admin".into(), user), nodes },
+            Command::FormMesh {
+                mesh: 1,
+                token_secret: vec![].into(),
+                administrator: ("admin".into(), user),
+                nodes,
+            },
             Command::CreateProject {
                 name: "demo".parse().unwrap(),
                 public: true,
@@ -161,7 +178,9 @@ impl World {
             let operation = OperationId(i as u128 + 1);
             let envelope = Envelope { operation, at: Timestamp(0), command };
             for node in &mut self.nodes {
-                node.consensus.log.push(crate::consensus::LogEntry { term: 0, envelope: Some(envelope.clone()) });
+                node.consensus
+                    .log
+                    .push(crate::consensus::LogEntry { term: 0, envelope: Some(envelope.clone()) });
                 node.consensus.commit = node.consensus.log.len() as u64;
                 node.consensus.synced = node.consensus.commit;
             }
@@ -208,7 +227,9 @@ impl World {
             self.now = at;
             let Some(event) = self.events.remove(&order) else { continue };
             match event {
-                Event::Deliver { from, to, talk, incarnation } => self.deliver(from, to, *talk, incarnation),
+                Event::Deliver { from, to, talk, incarnation } => {
+                    self.deliver(from, to, *talk, incarnation)
+                }
                 Event::Tick(i) => {
                     self.settle(i);
                     self.push(self.now + TICK, Event::Tick(i));
@@ -286,8 +307,8 @@ impl World {
     fn send(&mut self, from: usize, mail: Mail) {
         for (to, talk) in mail {
             let i = self.index(to);
-            let lost =
-                self.cut.contains(&(from, i)) || self.dice.chance(if self.faults == Faults::All { 20 } else { 5 });
+            let lost = self.cut.contains(&(from, i))
+                || self.dice.chance(if self.faults == Faults::All { 20 } else { 5 });
             if lost {
                 continue;
             }
@@ -295,7 +316,10 @@ impl World {
             let slow = if self.dice.chance(5) { self.dice.below(1_500) } else { 0 };
             let at = self.now + self.latency[from][i] + jitter + slow;
             let incarnation = self.processes[i].incarnation;
-            self.push(at, Event::Deliver { from: self.nodes[from].id, to, talk: talk.into(), incarnation });
+            self.push(
+                at,
+                Event::Deliver { from: self.nodes[from].id, to, talk: talk.into(), incarnation },
+            );
         }
     }
 
@@ -337,7 +361,8 @@ impl World {
             None => {
                 self.values += 1;
                 let operation = OperationId(self.dice.next() as u128 | 1 << 90);
-                self.clients[i].write = Some((operation, self.values, self.history.floor(), self.now));
+                self.clients[i].write =
+                    Some((operation, self.values, self.history.floor(), self.now));
             }
             Some((operation, value, floor, sent)) if self.now >= sent + RETRY => {
                 self.clients[i].write = Some((operation, value, floor, self.now));
@@ -416,7 +441,12 @@ impl World {
 
     /// How often the project has moved, as the most advanced node knows.
     pub(crate) fn moves(&self) -> u64 {
-        self.nodes.iter().filter_map(|n| project_of(&n.records)).map(|p| p.epoch.get() - 1).max().unwrap_or(0)
+        self.nodes
+            .iter()
+            .filter_map(|n| project_of(&n.records))
+            .map(|p| p.epoch.get() - 1)
+            .max()
+            .unwrap_or(0)
     }
 
     pub(crate) fn check_end(&self) {
@@ -425,19 +455,33 @@ impl World {
         let longest = self.nodes.iter().max_by_key(|n| n.applied).unwrap();
         for node in &self.nodes {
             let entries = node.applied.min(longest.applied) as usize;
-            assert_eq!(node.consensus.log[..entries], longest.consensus.log[..entries], "seed {seed}: logs differ");
+            assert_eq!(
+                node.consensus.log[..entries],
+                longest.consensus.log[..entries],
+                "seed {seed}: logs differ"
+            );
             if node.applied == longest.applied {
-                assert_eq!(node.records, longest.records, "seed {seed}: the same entries gave other records");
+                assert_eq!(
+                    node.records, longest.records,
+                    "seed {seed}: the same entries gave other records"
+                );
             }
         }
         let behind = self.nodes.iter().map(|n| longest.applied - n.applied).max().unwrap_or(0);
-        assert!(behind < 20, "seed {seed}: a node is still {behind} entries behind after the faults ended");
+        assert!(
+            behind < 20,
+            "seed {seed}: a node is still {behind} entries behind after the faults ended"
+        );
         assert!(value_of(&longest.records).is_some(), "seed {seed}: nothing was ever written");
         let project = project_of(&longest.records).unwrap();
         assert_eq!(project.primary, project.home, "seed {seed}: the project did not go home");
         for value in self.history.acknowledged_values() {
             let digest = rules::words::digest::Digest::sha256(&value.to_be_bytes());
-            let kept = rules::ledger::records::Look::manifest(&longest.records, &"demo/app".parse().unwrap(), &digest);
+            let kept = rules::ledger::records::Look::manifest(
+                &longest.records,
+                &"demo/app".parse().unwrap(),
+                &digest,
+            );
             assert!(kept.unwrap().is_some(), "seed {seed}: acknowledged write {value} is lost");
         }
     }

@@ -1,5 +1,5 @@
-//! An upload is copied to another region while it arrives, not after: a follower of the upload's own file, so that a slow link neither slows the client
-//! nor costs memory.
+//! An upload is copied to another region while it arrives, not after: a follower of the upload's
+//! own file, so that a slow link neither slows the client nor costs memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -99,8 +99,14 @@ impl Drop for ArrivingCopy<'_> {
 }
 
 impl Copies {
-    /// Begins to copy `ingest`, which may grow, to `peer`. Dropping the [`Copying`] abandons the copy.
-    pub fn begin(self: &Arc<Self>, ingest: &Ingest, repository: RepositoryName, peer: NodeId) -> Copying {
+    /// Begins to copy `ingest`, which may grow, to `peer`. Dropping the [`Copying`] abandons the
+    /// copy.
+    pub fn begin(
+        self: &Arc<Self>,
+        ingest: &Ingest,
+        repository: RepositoryName,
+        peer: NodeId,
+    ) -> Copying {
         let (written, following) = watch::channel(Ok(ingest.written()));
         let (seal, sealed) = oneshot::channel();
         let (answer, held) = oneshot::channel();
@@ -139,7 +145,8 @@ impl Copies {
                     let mut bytes = piece.map_err(|e| LinkError::Broken(e.to_string()))?;
                     while let Some(piece) = pace.next(&mut bytes).await {
                         copy.send(&piece).await?;
-                        metrics::counter!("atoll_link_bytes_sent_total").increment(piece.len() as u64);
+                        metrics::counter!("atoll_link_bytes_sent_total")
+                            .increment(piece.len() as u64);
                         shown.advance(piece.len() as u64);
                         sent += piece.len() as u64;
                     }
@@ -170,7 +177,12 @@ impl Copies {
     }
 
     /// Takes a copy in that a peer sends.
-    pub async fn receive(&self, from: NodeId, repository: RepositoryName, mut copy: CopyIn) -> Result<(), LinkError> {
+    pub async fn receive(
+        &self,
+        from: NodeId,
+        repository: RepositoryName,
+        mut copy: CopyIn,
+    ) -> Result<(), LinkError> {
         let _arriving = ArrivingCopy::note(self, &repository);
         let broken = |e: &dyn std::fmt::Display| LinkError::Broken(e.to_string());
         let mut ingest = self.store.ingest(Algorithm::Sha256).map_err(|e| broken(&e))?;
@@ -179,12 +191,16 @@ impl Copies {
         let digest = loop {
             match copy.next().await? {
                 CopyPiece::Bytes(bytes) => {
-                    metrics::counter!("atoll_link_bytes_received_total").increment(bytes.len() as u64);
+                    metrics::counter!("atoll_link_bytes_received_total")
+                        .increment(bytes.len() as u64);
                     shown.advance(bytes.len() as u64);
                     length += bytes.len();
                     batch.push(bytes);
                     if length >= BATCH {
-                        ingest = ingest.write_all(std::mem::take(&mut batch)).await.map_err(|e| broken(&e))?;
+                        ingest = ingest
+                            .write_all(std::mem::take(&mut batch))
+                            .await
+                            .map_err(|e| broken(&e))?;
                         length = 0;
                     }
                 }

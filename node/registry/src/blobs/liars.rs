@@ -1,4 +1,5 @@
-//! Peers that were caught sending what is not the blob: asked last for a while, counted, and named to people.
+//! Peers that were caught sending what is not the blob: asked last for a while, counted, and named
+//! to people.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +35,8 @@ impl Liars {
     pub fn caught(&self, peer: NodeId, digest: Digest, offset: u64, lie: Lie) {
         let name = self.neighbours.name_of(peer);
         warn!(peer = name, %digest, offset, what = lie.name(), "a peer was caught: {lie}; the bytes were thrown away");
-        metrics::counter!("atoll_peers_lied_total", "peer" => name, "what" => lie.name()).increment(1);
+        metrics::counter!("atoll_peers_lied_total", "peer" => name, "what" => lie.name())
+            .increment(1);
         self.reputation.lock().handle(clock::now(), peer, lie);
         // most liars are honest nodes with a bad disk: told so, they mend it
         let links = self.neighbours.links.clone();

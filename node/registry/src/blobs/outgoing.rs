@@ -1,4 +1,5 @@
-//! Blobs to peers: what is held, and what is still arriving here. When many of one region want the same at once, the later ones are sent on to an earlier one.
+//! Blobs to peers: what is held, and what is still arriving here. When many of one region want the
+//! same at once, the later ones are sent on to an earlier one.
 //!
 //! What is held is sent as it is on the disk and not checked: whoever receives it does.
 
@@ -21,7 +22,8 @@ use crate::blobs::transfers::{Direction, Transfers};
 use crate::view::neighbours::Neighbours;
 use store::{FileBody, Store, StoreError};
 
-/// A blob with fewer bytes is sent to everyone who asks: it is over sooner than another could be asked.
+/// A blob with fewer bytes is sent to everyone who asks: it is over sooner than another could be
+/// asked.
 const PASSED_ON: u64 = 1 << 20;
 
 type Chains = Arc<Mutex<Fanout<Digest, Region, NodeId>>>;
@@ -69,11 +71,19 @@ impl Outgoing {
     }
 
     /// Answers a fetch of `from`.
-    pub async fn serve(&self, from: NodeId, wanted: Wanted, send: SendStream) -> Result<(), LinkError> {
+    pub async fn serve(
+        &self,
+        from: NodeId,
+        wanted: Wanted,
+        send: SendStream,
+    ) -> Result<(), LinkError> {
         let (digest, offset) = (wanted.digest, wanted.offset);
-        let mut serve = Serve::new(send, self.neighbours.links.line(from), wanted.class, self.terms.stall);
+        let mut serve =
+            Serve::new(send, self.neighbours.links.line(from), wanted.class, self.terms.stall);
         let found = self.find(&wanted).await.map_err(|e| LinkError::Broken(e.to_string()))?;
-        let Some(Sendable { size, content, list, behind, mut body }) = found else { return serve.missing().await };
+        let Some(Sendable { size, content, list, behind, mut body }) = found else {
+            return serve.missing().await;
+        };
         let _link = match self.place(from, &wanted, size) {
             Ok(link) => link,
             Err(other) => {
@@ -91,7 +101,8 @@ impl Outgoing {
                     Ok(mut bytes) => {
                         while let Some(piece) = pace.next(&mut bytes).await {
                             shown.advance(piece.len() as u64);
-                            metrics::counter!("atoll_link_bytes_sent_total").increment(piece.len() as u64);
+                            metrics::counter!("atoll_link_bytes_sent_total")
+                                .increment(piece.len() as u64);
                             serve.send(piece).await?;
                         }
                     }
@@ -135,7 +146,8 @@ impl Outgoing {
         });
         let Some(flight) = flight else { return Ok(None) };
         flight.raise(wanted.class);
-        let Ok(Begun { size, file, following, groups, behind }) = flight.begun(digest, self.terms.first_byte).await
+        let Ok(Begun { size, file, following, groups, behind }) =
+            flight.begun(digest, self.terms.first_byte).await
         else {
             return Ok(None);
         };
@@ -147,15 +159,22 @@ impl Outgoing {
             content: groups.as_ref().map(Groups::content),
             list: groups.filter(listed).map(|groups| groups.list().to_vec()),
             behind: behind.saturating_add(1),
-            body: FileBody::arriving(file, offset..size, self.store.buffers(), following, self.terms.stall),
+            body: FileBody::arriving(
+                file,
+                offset..size,
+                self.store.buffers(),
+                following,
+                self.terms.stall,
+            ),
         }))
     }
 
     /// Whether `from` is served here, or by whom else.
     fn place(&self, from: NodeId, wanted: &Wanted, size: u64) -> Result<Option<Link>, NodeId> {
         let node = self.neighbours.nodes().into_iter().find(|node| node.id == from);
-        let Some(region) =
-            node.map(|node| node.region).filter(|_| (wanted.offset == 0 || wanted.direct) && size >= PASSED_ON)
+        let Some(region) = node
+            .map(|node| node.region)
+            .filter(|_| (wanted.offset == 0 || wanted.direct) && size >= PASSED_ON)
         else {
             return Ok(None);
         };

@@ -25,9 +25,15 @@ pub struct Pacing {
 
 impl Pacing {
     /// Caps in bytes a second; a region that is not among them has none.
-    pub fn new(neighbours: Arc<Neighbours>, caps: impl IntoIterator<Item = (Region, u64)>) -> Arc<Self> {
+    pub fn new(
+        neighbours: Arc<Neighbours>,
+        caps: impl IntoIterator<Item = (Region, u64)>,
+    ) -> Arc<Self> {
         let bucket = |rate| Arc::new(Mutex::new(Bucket::new(clock::now(), rate)));
-        Arc::new(Pacing { neighbours, caps: caps.into_iter().map(|(region, rate)| (region, bucket(rate))).collect() })
+        Arc::new(Pacing {
+            neighbours,
+            caps: caps.into_iter().map(|(region, rate)| (region, bucket(rate))).collect(),
+        })
     }
 
     /// The pace of a stream to `node`.

@@ -1,5 +1,5 @@
-//! A node that was caught sending wrong bytes is told, and looks at its own copy, as it does when its disk gives none: one that has turned bad is mended from
-//! another node's good one.
+//! A node that was caught sending wrong bytes is told, and looks at its own copy, as it does when
+//! its disk gives none: one that has turned bad is mended from another node's good one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,13 +36,20 @@ pub struct Rechecks {
 
 impl Rechecks {
     /// Nothing was complained of yet.
-    pub fn new(neighbours: Arc<Neighbours>, store: Arc<Store>, flights: Arc<Flights>, tasks: Tasks) -> Arc<Self> {
+    pub fn new(
+        neighbours: Arc<Neighbours>,
+        store: Arc<Store>,
+        flights: Arc<Flights>,
+        tasks: Tasks,
+    ) -> Arc<Self> {
         let (turn, lately) = (Semaphore::new(1), Mutex::default());
         Arc::new(Rechecks { neighbours, store, flights, tasks, turn, lately })
     }
 
-    /// A peer says that this node's copy of `digest` is wrong: it is hashed, one copy at a time, and replaced if it is. A bad copy that cannot be replaced
-    /// stays as it is, for its other groups are right: two damaged copies make a good one for whoever fetches. Clients are not given wrong bytes from then on.
+    /// A peer says that this node's copy of `digest` is wrong: it is hashed, one copy at a time,
+    /// and replaced if it is. A bad copy that cannot be replaced stays as it is, for its other
+    /// groups are right: two damaged copies make a good one for whoever fetches. Clients are not
+    /// given wrong bytes from then on.
     pub fn complained(self: &Arc<Self>, digest: Digest) {
         let now = clock::now();
         {

@@ -41,7 +41,13 @@ pub struct Transfers {
 
 impl Transfers {
     /// A blob of known length begins to move.
-    pub fn begin(self: &Arc<Self>, digest: Digest, direction: Direction, peer: NodeId, total: u64) -> Moving {
+    pub fn begin(
+        self: &Arc<Self>,
+        digest: Digest,
+        direction: Direction,
+        peer: NodeId,
+        total: u64,
+    ) -> Moving {
         self.add(Transfer { digest: Some(digest), direction, peer, bytes: 0, total: Some(total) })
     }
 

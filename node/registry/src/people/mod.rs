@@ -1,4 +1,5 @@
-//! Who is asking: Basic credentials or a token of this mesh, checked against the ledger's records, on any node.
+//! Who is asking: Basic credentials or a token of this mesh, checked against the ledger's records,
+//! on any node.
 
 mod tokens;
 
@@ -42,7 +43,8 @@ pub enum AccessError {
     /// The credentials that came are not right, or cannot be read.
     #[error("the user name, the password or the token is not right")]
     Wrong,
-    /// The token is good, but for something else: another one, with this scope, may do (RFC 6750 section 3.1).
+    /// The token is good, but for something else: another one, with this scope, may do (RFC 6750
+    /// section 3.1).
     #[error("the token is not good for this")]
     Scope(NeededScope),
     /// The identity may not do that, whatever it shows.
@@ -66,7 +68,8 @@ pub enum NeededScope {
 }
 
 impl NeededScope {
-    /// The scope in the words of the token protocol. Whoever may push may also pull: clients ask for both at once.
+    /// The scope in the words of the token protocol. Whoever may push may also pull: clients ask
+    /// for both at once.
     pub fn scope(&self) -> String {
         let actions = |action: &Action| match action {
             Action::Pull => "pull",
@@ -74,7 +77,9 @@ impl NeededScope {
             Action::Delete => "delete",
         };
         match self {
-            NeededScope::Repository(repository, action) => format!("repository:{repository}:{}", actions(action)),
+            NeededScope::Repository(repository, action) => {
+                format!("repository:{repository}:{}", actions(action))
+            }
             NeededScope::Registry(what) => format!("registry:{}:*", what.name()),
         }
     }
@@ -107,11 +112,15 @@ impl Presented {
     pub fn read(authorization: Option<&str>) -> Self {
         let Some(written) = authorization else { return Presented::Nothing };
         match written.split_once(' ') {
-            Some((scheme, value)) if scheme.eq_ignore_ascii_case("basic") => match decode_basic(value) {
-                Some((name, password)) => Presented::Password(name, password),
-                None => Presented::Unreadable,
-            },
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Presented::Token(token.trim().into()),
+            Some((scheme, value)) if scheme.eq_ignore_ascii_case("basic") => {
+                match decode_basic(value) {
+                    Some((name, password)) => Presented::Password(name, password),
+                    None => Presented::Unreadable,
+                }
+            }
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+                Presented::Token(token.trim().into())
+            }
             _ => Presented::Unreadable,
         }
     }
@@ -128,7 +137,8 @@ pub struct Access {
     records: Records,
     /// Opens the key that tokens are signed with.
     secrets: Arc<Secrets>,
-    /// What an edge signs its own tokens with; they are good at this edge only, for as long as it runs.
+    /// What an edge signs its own tokens with; they are good at this edge only, for as long as it
+    /// runs.
     edge_secret: [u8; 32],
     mirrors: Arc<Mirrors>,
     proven: Mutex<HashMap<Digest, Identity>>,
@@ -140,7 +150,8 @@ pub struct Access {
 pub struct Caller {
     /// Who.
     pub identity: Identity,
-    /// With a token: what it is good for. `None` for credentials, which are good for all that the identity may do.
+    /// With a token: what it is good for. `None` for credentials, which are good for all that the
+    /// identity may do.
     reach: Option<TokenReach>,
     /// Whether credentials came that are good.
     presented: bool,
@@ -154,15 +165,20 @@ impl Caller {
         self.presented
     }
 
-    /// Whether this caller may read every repository: an administrator who has shown the password. A token may read what its scopes name.
+    /// Whether this caller may read every repository: an administrator who has shown the password.
+    /// A token may read what its scopes name.
     pub fn may_read_all(&self) -> bool {
         self.reach.is_none() && matches!(self.identity, Identity::Administrator(_))
     }
 
-    /// The repositories that this caller's token lets it pull from; none for whoever came without one.
+    /// The repositories that this caller's token lets it pull from; none for whoever came without
+    /// one.
     pub fn pullable(&self) -> Vec<RepositoryName> {
         let scopes = self.reach.iter().flat_map(|reach| &reach.repositories);
-        scopes.filter(|scope| scope.actions.contains(&Action::Pull)).map(|scope| scope.repository.clone()).collect()
+        scopes
+            .filter(|scope| scope.actions.contains(&Action::Pull))
+            .map(|scope| scope.repository.clone())
+            .collect()
     }
 }
 
@@ -170,18 +186,28 @@ impl Access {
     /// Knows nobody yet.
     pub fn new(records: Records, secrets: Arc<Secrets>, mirrors: Arc<Mirrors>) -> Arc<Self> {
         let (proven, checking) = (Mutex::default(), Semaphore::new(CHECKS));
-        Arc::new(Access { records, secrets, edge_secret: rand::random(), mirrors, proven, checking })
+        Arc::new(Access {
+            records,
+            secrets,
+            edge_secret: rand::random(),
+            mirrors,
+            proven,
+            checking,
+        })
     }
 
-    /// Who has shown `presented`. Nothing shown is the anonymous; wrong credentials are an error, never the anonymous. But
-    /// a client that only `reads` and shows a token that has expired, or that another edge signed, may read what everybody
-    /// may: clients show a token for minutes, to whatever node a name leads them.
+    /// Who has shown `presented`. Nothing shown is the anonymous; wrong credentials are an error,
+    /// never the anonymous. But a client that only `reads` and shows a token that has expired, or
+    /// that another edge signed, may read what everybody may: clients show a token for minutes, to
+    /// whatever node a name leads them.
     pub async fn caller(&self, presented: Presented, reads: bool) -> Result<Caller, AccessError> {
-        let anonymous = Caller { identity: Identity::Anonymous, reach: None, presented: false, refused: false };
+        let anonymous =
+            Caller { identity: Identity::Anonymous, reach: None, presented: false, refused: false };
         match presented {
             Presented::Nothing => Ok(anonymous),
             Presented::Password(name, password) => {
-                let identity = self.check_password(&name, &password).await?.ok_or(AccessError::Wrong)?;
+                let identity =
+                    self.check_password(&name, &password).await?.ok_or(AccessError::Wrong)?;
                 Ok(Caller { identity, presented: true, ..anonymous })
             }
             Presented::Token(token) => match self.check_token(&token).await {
@@ -199,30 +225,42 @@ impl Access {
     /// Whose these are: as a replica, for an edge that asks.
     pub async fn identify(&self, credentials: Credentials) -> Result<Option<Verdict>, AccessError> {
         Ok(match credentials {
-            Credentials::Basic(name, password) => self.check_password(&name, &password).await?.map(|who| (who, None)),
+            Credentials::Basic(name, password) => {
+                self.check_password(&name, &password).await?.map(|who| (who, None))
+            }
             Credentials::Token(token) => {
                 self.check_token(&token).await?.map(|(who, reach)| (who, Some(reach.repositories)))
             }
         })
     }
 
-    /// The identity behind a name and a password, if they are right. A right one is remembered by its hash together with the
-    /// record it was checked against, so that a changed password is noticed at once.
-    pub async fn check_password(&self, name: &str, password: &Secret) -> Result<Option<Identity>, AccessError> {
+    /// The identity behind a name and a password, if they are right. A right one is remembered by
+    /// its hash together with the record it was checked against, so that a changed password is
+    /// noticed at once.
+    pub async fn check_password(
+        &self,
+        name: &str,
+        password: &Secret,
+    ) -> Result<Option<Identity>, AccessError> {
         if let Records::Edge(edge) = &self.records {
             let verdict = edge.identify(Credentials::Basic(name.into(), password.clone())).await?;
             return Ok(verdict.map(|(identity, _)| identity));
         }
-        let read = self.records.read(|r| Ok((r.record::<User>(&key::user(name))?, r.get(&key::mesh())?.is_some())));
+        let read = self
+            .records
+            .read(|r| Ok((r.record::<User>(&key::user(name))?, r.get(&key::mesh())?.is_some())));
         let ((user, mesh_known), _) = read.await?;
         let Some(user) = user else { return if mesh_known { Ok(None) } else { Err(not_yet()) } };
         let (hash, password) = (user.password_hash, password.clone());
-        let proof = Digest::sha256(format!("{name}\0{}\0{}", password.expose(), hash.expose()).as_bytes());
+        let proof =
+            Digest::sha256(format!("{name}\0{}\0{}", password.expose(), hash.expose()).as_bytes());
         if let Some(identity) = self.proven.lock().get(&proof) {
             return Ok(Some(identity.clone()));
         }
-        // argon2 takes tens of milliseconds and megabytes on purpose: guesses must queue, not fill the machine
-        let _turn = self.checking.acquire().await.map_err(|e| AccessError::Internal(e.to_string()))?;
+        // argon2 takes tens of milliseconds and megabytes on purpose: guesses must queue, not fill
+        // the machine
+        let _turn =
+            self.checking.acquire().await.map_err(|e| AccessError::Internal(e.to_string()))?;
         let right = blocking(move || verify(&password, &hash)).await;
         if !right.unwrap_or(false) || !user.administrator {
             metrics::counter!("atoll_logins_refused_total").increment(1);
@@ -237,7 +275,8 @@ impl Access {
         Ok(Some(identity))
     }
 
-    /// Whether `caller` may do `action` in `repository`, whose project is `project`, if there is one.
+    /// Whether `caller` may do `action` in `repository`, whose project is `project`, if there is
+    /// one.
     pub fn authorize(
         &self,
         caller: &Caller,
@@ -246,7 +285,10 @@ impl Access {
         project: Option<&Project>,
     ) -> Result<(), AccessError> {
         let in_scope = caller.reach.as_ref().is_none_or(|reach| {
-            reach.repositories.iter().any(|s| s.repository == *repository && s.actions.contains(&action))
+            reach
+                .repositories
+                .iter()
+                .any(|s| s.repository == *repository && s.actions.contains(&action))
         });
         let public_pull = action == Action::Pull && project.is_some_and(|p| p.public);
         if allowed(&caller.identity, action, project) && (in_scope || public_pull) {
@@ -256,11 +298,14 @@ impl Access {
         match &caller.identity {
             _ if !in_scope => Err(AccessError::Scope(scope())),
             Identity::Anonymous => Err(AccessError::Missing(Some(scope()))),
-            Identity::Administrator(name) => Err(AccessError::Denied(format!("{name} may not {} here", action.name()))),
+            Identity::Administrator(name) => {
+                Err(AccessError::Denied(format!("{name} may not {} here", action.name())))
+            }
         }
     }
 
-    /// Whether `caller` is an administrator and may use `what` of the registry as a whole. A token may only with a scope for it.
+    /// Whether `caller` is an administrator and may use `what` of the registry as a whole. A token
+    /// may only with a scope for it.
     pub fn administrator(&self, caller: &Caller, what: RegistryScope) -> Result<(), AccessError> {
         let in_scope = caller.reach.as_ref().is_none_or(|reach| reach.registry.contains(&what));
         match (&caller.identity, caller.presented || caller.refused) {
@@ -272,7 +317,8 @@ impl Access {
     }
 }
 
-/// A node that starts or has just joined knows nobody: that is not the same as a wrong password, which clients do not try again.
+/// A node that starts or has just joined knows nobody: that is not the same as a wrong password,
+/// which clients do not try again.
 fn not_yet() -> AccessError {
     AccessError::Unchecked("this node has not learnt of its mesh yet; ask again in a moment".into())
 }
@@ -284,8 +330,9 @@ fn verify(password: &Secret, hash: &Secret) -> bool {
 /// The stored form of a password.
 pub fn hash_password(password: &Secret) -> Result<Secret, String> {
     let salt: [u8; 16] = rand::random();
-    let hash: argon2::PasswordHash =
-        Argon2::default().hash_password_with_salt(password.expose().as_bytes(), &salt).map_err(|e| e.to_string())?;
+    let hash: argon2::PasswordHash = Argon2::default()
+        .hash_password_with_salt(password.expose().as_bytes(), &salt)
+        .map_err(|e| e.to_string())?;
     Ok(hash.to_string().into())
 }
 
@@ -303,12 +350,19 @@ mod tests {
     #[test]
     fn what_a_client_shows_is_not_printed() {
         for (written, shown) in [
-            (format!("Basic {}", BASE64_STANDARD.encode("admin:hidden-word")), r#"Password("admin", (secret))"#),
+            (
+                format!("Basic {}", BASE64_STANDARD.encode("admin:hidden-word")),
+                r#"Password("admin", (secret))"#,
+            ),
             ("Bearer hidden-word".to_owned(), "Token((secret))"),
         ] {
             assert_eq!(format!("{:?}", Presented::read(Some(&written))), shown);
         }
-        let issued = Issued { token: "hidden-word".into(), at: Default::default(), lasts: Default::default() };
+        let issued = Issued {
+            token: "hidden-word".into(),
+            at: Default::default(),
+            lasts: Default::default(),
+        };
         assert!(!format!("{issued:?}").contains("hidden-word"));
     }
 

@@ -1,5 +1,6 @@
-//! Tokens, as the distribution project's token protocol has them. They are signed with a secret of the ledger, so every node
-//! checks those of every other. An edge has a replica sign them; what it signs itself, for the anonymous and when no replica answers, it alone can check.
+//! Tokens, as the distribution project's token protocol has them. They are signed with a secret of
+//! the ledger, so every node checks those of every other. An edge has a replica sign them; what it
+//! signs itself, for the anonymous and when no replica answers, it alone can check.
 
 use std::time::Duration;
 
@@ -77,8 +78,9 @@ pub struct Issued {
 }
 
 impl Access {
-    /// A token for whoever has these credentials, or for the anonymous, for what of `request` they may have. `host` is
-    /// what the client calls this node: clients make scopes of the names that they know.
+    /// A token for whoever has these credentials, or for the anonymous, for what of `request` they
+    /// may have. `host` is what the client calls this node: clients make scopes of the names that
+    /// they know.
     pub async fn issue(
         &self,
         request: TokenRequest,
@@ -86,13 +88,16 @@ impl Access {
         host: Option<&str>,
     ) -> Result<Issued, AccessError> {
         let TokenRequest { repositories, registry } = request;
-        let scopes: Vec<Scope> = repositories.into_iter().flat_map(|scope| self.meant(scope, host)).collect();
+        let scopes: Vec<Scope> =
+            repositories.into_iter().flat_map(|scope| self.meant(scope, host)).collect();
         let now = clock::timestamp();
         let token = match credentials {
             None => self.sign(&Identity::Anonymous, &scopes, &[], now).await?.0,
             Some((name, password)) => {
-                let identity = self.check_password(&name, &password).await?.ok_or(AccessError::Wrong)?;
-                // one that a replica signs is good everywhere; an edge's own is for when none answers
+                let identity =
+                    self.check_password(&name, &password).await?.ok_or(AccessError::Wrong)?;
+                // one that a replica signs is good everywhere; an edge's own is for when none
+                // answers
                 let signed = match &self.records {
                     Records::Edge(edge) => edge.token(name, password, scopes.clone()).await,
                     Records::Ledger(_) => None,
@@ -103,10 +108,15 @@ impl Access {
                 }
             }
         };
-        Ok(Issued { token, at: Timestamp(now.0 / 1000 * 1000), lasts: Duration::from_secs(LIFETIME) })
+        Ok(Issued {
+            token,
+            at: Timestamp(now.0 / 1000 * 1000),
+            lasts: Duration::from_secs(LIFETIME),
+        })
     }
 
-    /// As a replica, for an edge that asks: a token for whoever has this name and password, and what it says; `None` if nobody has.
+    /// As a replica, for an edge that asks: a token for whoever has this name and password, and
+    /// what it says; `None` if nobody has.
     pub async fn token_for(
         &self,
         name: &str,
@@ -135,27 +145,46 @@ impl Access {
             exp: now + LIFETIME,
             iat: now,
             access: granted,
-            registry: if matches!(identity, Identity::Administrator(_)) { registry.to_vec() } else { Vec::new() },
+            registry: if matches!(identity, Identity::Administrator(_)) {
+                registry.to_vec()
+            } else {
+                Vec::new()
+            },
         };
-        let token =
-            jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(secret.expose()))
-                .map_err(|e| AccessError::Internal(e.to_string()))?;
+        let token = jsonwebtoken::encode(
+            &Header::new(Algorithm::HS256),
+            &claims,
+            &EncodingKey::from_secret(secret.expose()),
+        )
+        .map_err(|e| AccessError::Internal(e.to_string()))?;
         Ok((token.into(), claims.access))
     }
 
-    /// What `scope` may be about: clients take it from the challenge, which names a repository of this mesh, or make it of the names that they know, which
-    /// may be those of another registry; and who leaves `library/` out is sent on to where it is. What is granted is what the identity may have, by every name.
+    /// What `scope` may be about: clients take it from the challenge, which names a repository of
+    /// this mesh, or make it of the names that they know, which may be those of another registry;
+    /// and who leaves `library/` out is sent on to where it is. What is granted is what the
+    /// identity may have, by every name.
     fn meant(&self, scope: Scope, host: Option<&str>) -> Vec<Scope> {
         let asked = Asked { host, written: scope.repository.as_str(), ..Asked::default() };
         let mut names = vec![scope.repository.clone()];
-        names.extend(self.mirrors.meant(&asked).ok().filter(|repository| *repository != scope.repository));
-        let elsewhere: Vec<_> = names.iter().filter_map(|repository| self.mirrors.in_library(repository)).collect();
+        names.extend(
+            self.mirrors.meant(&asked).ok().filter(|repository| *repository != scope.repository),
+        );
+        let elsewhere: Vec<_> =
+            names.iter().filter_map(|repository| self.mirrors.in_library(repository)).collect();
         names.extend(elsewhere);
-        names.into_iter().map(|repository| Scope { repository, actions: scope.actions.clone() }).collect()
+        names
+            .into_iter()
+            .map(|repository| Scope { repository, actions: scope.actions.clone() })
+            .collect()
     }
 
     /// What of `scopes` the identity may have, and the secret to sign that with.
-    async fn grant(&self, identity: &Identity, scopes: &[Scope]) -> Result<(Vec<Scope>, Secret<Vec<u8>>), AccessError> {
+    async fn grant(
+        &self,
+        identity: &Identity,
+        scopes: &[Scope],
+    ) -> Result<(Vec<Scope>, Secret<Vec<u8>>), AccessError> {
         let (granted, _) = self
             .records
             .read(|records| {
@@ -180,9 +209,13 @@ impl Access {
     }
 
     /// Whom a token was given to, and for what; `None` if it is not a good one.
-    pub(super) async fn check_token(&self, token: &Secret) -> Result<Option<(Identity, TokenReach)>, AccessError> {
+    pub(super) async fn check_token(
+        &self,
+        token: &Secret,
+    ) -> Result<Option<(Identity, TokenReach)>, AccessError> {
         if let Records::Edge(edge) = &self.records {
-            // one of its own; or one that a replica signed, which only a replica can check, or another edge, which nobody else can
+            // one of its own; or one that a replica signed, which only a replica can check, or
+            // another edge, which nobody else can
             if let Some(own) = decode(token, &self.edge_secret) {
                 return Ok(Some(own));
             }
@@ -194,7 +227,8 @@ impl Access {
             };
             return Ok(verdict.map(|(identity, scopes)| (identity, reach(scopes))));
         }
-        let (mesh, _) = self.records.read(|records| records.record::<MeshRecord>(&key::mesh())).await?;
+        let (mesh, _) =
+            self.records.read(|records| records.record::<MeshRecord>(&key::mesh())).await?;
         let mesh = mesh.ok_or_else(not_yet)?;
         Ok(decode(token, self.token_key(&mesh.token_secret)?.expose()))
     }
@@ -203,7 +237,9 @@ impl Access {
     fn token_key(&self, kept: &Secret<Vec<u8>>) -> Result<Secret<Vec<u8>>, AccessError> {
         match &self.records {
             Records::Edge(_) => Ok(kept.clone()),
-            Records::Ledger(_) => self.secrets.token_key(kept).map_err(|e| AccessError::Internal(e.to_string())),
+            Records::Ledger(_) => {
+                self.secrets.token_key(kept).map_err(|e| AccessError::Internal(e.to_string()))
+            }
         }
     }
 }
@@ -215,7 +251,12 @@ fn decode(token: &Secret, secret: &[u8]) -> Option<(Identity, TokenReach)> {
     validation.leeway = 0;
     validation.set_audience(&[SERVICE]);
     validation.set_issuer(&[SERVICE]);
-    let token = jsonwebtoken::decode::<Claims>(token.expose(), &DecodingKey::from_secret(secret), &validation).ok()?;
+    let token = jsonwebtoken::decode::<Claims>(
+        token.expose(),
+        &DecodingKey::from_secret(secret),
+        &validation,
+    )
+    .ok()?;
     let Claims { sub, access, registry, .. } = token.claims;
     let anonymous = sub == Identity::Anonymous.name();
     let identity = if anonymous { Identity::Anonymous } else { Identity::Administrator(sub) };
@@ -231,9 +272,19 @@ mod tests {
         let now = clock::timestamp().0 / 1000;
         let until = |exp: u64| {
             let (iss, aud, sub) = (SERVICE.to_owned(), SERVICE.to_owned(), "admin".to_owned());
-            let claims = Claims { iss, aud, sub, exp, iat: now - LIFETIME, access: Vec::new(), registry: Vec::new() };
+            let claims = Claims {
+                iss,
+                aud,
+                sub,
+                exp,
+                iat: now - LIFETIME,
+                access: Vec::new(),
+                registry: Vec::new(),
+            };
             let key = EncodingKey::from_secret(b"secret");
-            Secret::from(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap())
+            Secret::from(
+                jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap(),
+            )
         };
         assert!(decode(&until(now + LIFETIME), b"secret").is_some());
         assert_eq!(decode(&until(now - 5), b"secret"), None);
@@ -242,9 +293,13 @@ mod tests {
 
     #[test]
     fn two_scopes_may_come_in_two_ways() {
-        let two = TokenRequest::read(b"service=x&scope=repository%3Ademo%2Fa%3Apull&scope=repository:demo/b:push,pull");
+        let two = TokenRequest::read(
+            b"service=x&scope=repository%3Ademo%2Fa%3Apull&scope=repository:demo/b:push,pull",
+        );
         assert_eq!(two.repositories.len(), 2);
-        let reach = TokenRequest::read(b"scope=repository:demo/a:pull+repository:demo/b:pull+registry:catalog:*");
+        let reach = TokenRequest::read(
+            b"scope=repository:demo/a:pull+repository:demo/b:pull+registry:catalog:*",
+        );
         assert_eq!((reach.repositories.len(), reach.registry), (2, vec![RegistryScope::Catalog]));
     }
 }

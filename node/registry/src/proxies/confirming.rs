@@ -46,9 +46,13 @@ impl Confirming {
         Arc::new(Confirming { records, upstreams, tasks, proofs: Arc::default() })
     }
 
-    /// Whether the upstream of a proxy project has a blob: asked before one is handed out that nothing in the project refers to, for it may be here for
-    /// another project's sake.
-    pub async fn confirms(&self, repository: &RepositoryName, digest: &Digest) -> Result<bool, UpstreamError> {
+    /// Whether the upstream of a proxy project has a blob: asked before one is handed out that
+    /// nothing in the project refers to, for it may be here for another project's sake.
+    pub async fn confirms(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<bool, UpstreamError> {
         let Some((upstream, there)) = self.upstreams.of(repository)? else { return Ok(false) };
         if !self.upstreams.allowed() {
             return Ok(false);
@@ -60,8 +64,10 @@ impl Confirming {
         }
     }
 
-    /// Whether the upstream gives a blob that it says it does not have, as a cache before another cache does: by the bytes alone, which are read once however many
-    /// ask. A long one takes longer than a client's patience; who asks again finds the reading where it is, or what came of it.
+    /// Whether the upstream gives a blob that it says it does not have, as a cache before another
+    /// cache does: by the bytes alone, which are read once however many ask. A long one takes
+    /// longer than a client's patience; who asks again finds the reading where it is, or what came
+    /// of it.
     async fn proven(
         &self,
         repository: &RepositoryName,
@@ -100,8 +106,10 @@ impl Confirming {
         }
     }
 
-    /// Of the blobs that an upstream's manifest names those that it does not have itself, and the mesh has for another's sake. A manifest is quickly written, and
-    /// whoever may write one there must not read everything here. An error when the upstream does not say: what is recorded is recorded for good.
+    /// Of the blobs that an upstream's manifest names those that it does not have itself, and the
+    /// mesh has for another's sake. A manifest is quickly written, and whoever may write one there
+    /// must not read everything here. An error when the upstream does not say: what is recorded is
+    /// recorded for good.
     pub(super) async fn unconfirmed(
         &self,
         repository: &RepositoryName,
@@ -109,13 +117,17 @@ impl Confirming {
         there: &str,
         manifest: &Manifest,
     ) -> Result<BTreeSet<Digest>, UpstreamError> {
-        let elsewhere = self.known_elsewhere(repository, manifest).map_err(UpstreamError::unreachable)?;
-        let asked = elsewhere.into_iter().map(async |digest| match upstream.has_blob(there, &digest).await {
-            Ok(true) => Ok(None),
-            Ok(false) | Err(UpstreamError::Denied(_)) => Ok(Some(digest)),
-            Err(error) => Err(error),
+        let elsewhere =
+            self.known_elsewhere(repository, manifest).map_err(UpstreamError::unreachable)?;
+        let asked = elsewhere.into_iter().map(async |digest| {
+            match upstream.has_blob(there, &digest).await {
+                Ok(true) => Ok(None),
+                Ok(false) | Err(UpstreamError::Denied(_)) => Ok(Some(digest)),
+                Err(error) => Err(error),
+            }
         });
-        let asked: Vec<Option<Digest>> = futures::stream::iter(asked).buffer_unordered(AT_A_TIME).try_collect().await?;
+        let asked: Vec<Option<Digest>> =
+            futures::stream::iter(asked).buffer_unordered(AT_A_TIME).try_collect().await?;
         let unconfirmed: BTreeSet<Digest> = asked.into_iter().flatten().collect();
         if !unconfirmed.is_empty() {
             warn!(%repository, blobs = ?unconfirmed, "an upstream's manifest names blobs of others that the upstream does not have");
@@ -133,7 +145,9 @@ impl Confirming {
         let mut elsewhere = BTreeSet::new();
         for blob in &manifest.blobs {
             let known = view.record::<BlobRecord>(&key::blob(&blob.digest))?;
-            if known.is_some_and(|known| known.repositories > 0) && !view.linked(repository, &blob.digest)? {
+            if known.is_some_and(|known| known.repositories > 0)
+                && !view.linked(repository, &blob.digest)?
+            {
                 elsewhere.insert(blob.digest);
             }
         }

@@ -1,6 +1,8 @@
-//! The mesh as a mirror of other registries: which repository a request means that names one of them.
+//! The mesh as a mirror of other registries: which repository a request means that names one of
+//! them.
 //!
-//! The decision is `rules::proxies::mirror`; this room keeps what it needs at hand, as fresh as this node's records.
+//! The decision is `rules::proxies::mirror`; this room keeps what it needs at hand, as fresh as
+//! this node's records.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,7 +45,11 @@ fn listed(public: &[String]) -> String {
 }
 
 fn no_repository(written: &str, bad: BadName) -> NoMirror {
-    if written.parse::<ProjectName>().is_ok() { NoMirror::OnePart(bad) } else { NoMirror::Malformed(bad) }
+    if written.parse::<ProjectName>().is_ok() {
+        NoMirror::OnePart(bad)
+    } else {
+        NoMirror::Malformed(bad)
+    }
 }
 
 /// What the records said at some point.
@@ -86,20 +92,28 @@ impl Mirrors {
         self.found(self.rules.of_image(name, &read.known), name, &read)
     }
 
-    fn found(&self, meaning: Meaning, written: &str, read: &Read) -> Result<RepositoryName, NoMirror> {
+    fn found(
+        &self,
+        meaning: Meaning,
+        written: &str,
+        read: &Read,
+    ) -> Result<RepositoryName, NoMirror> {
         match meaning {
             Meaning::Repository(repository) => Ok(repository),
             Meaning::Malformed(bad) => Err(no_repository(written, bad)),
             Meaning::NotMirrored(registry) => {
                 metrics::counter!("atoll_mirror_unknown_total").increment(1);
                 let mirrored = self.rules.mirrored(&read.known).into_iter();
-                let public = mirrored.filter(|(_, project)| !read.private.contains(project)).map(|(name, _)| name);
+                let public = mirrored
+                    .filter(|(_, project)| !read.private.contains(project))
+                    .map(|(name, _)| name);
                 Err(NoMirror::NotMirrored { registry, public: public.collect() })
             }
         }
     }
 
-    /// Where a pull of `repository` is sent on to, if it is in a project that caches Docker Hub and leaves `library/` out.
+    /// Where a pull of `repository` is sent on to, if it is in a project that caches Docker Hub and
+    /// leaves `library/` out.
     pub fn in_library(&self, repository: &RepositoryName) -> Option<RepositoryName> {
         self.read().ok()?.known.in_library(repository)
     }
@@ -123,7 +137,9 @@ impl Mirrors {
 
     fn read_at(&self, at: u64) -> Result<Read, RecordError> {
         let view = self.records.view()?;
-        let registry = |kind: &str, url: &str| endpoint(kind, url).ok().and_then(|endpoint| endpoint.registry());
+        let registry = |kind: &str, url: &str| {
+            endpoint(kind, url).ok().and_then(|endpoint| endpoint.registry())
+        };
         let upstreams: BTreeMap<UpstreamId, Option<String>> =
             view.upstreams()?.into_iter().map(|u| (u.id, registry(&u.kind, &u.url))).collect();
         let (mut known, mut private) = (Mirrored::default(), BTreeSet::new());
@@ -137,7 +153,8 @@ impl Mirrors {
             known.projects.insert(project.name);
         }
         for node in view.nodes()? {
-            let authority = node.url.parse::<http::Uri>().ok().and_then(|url| url.authority().cloned());
+            let authority =
+                node.url.parse::<http::Uri>().ok().and_then(|url| url.authority().cloned());
             known.own.extend(authority.map(|authority| authority.to_string()));
         }
         Ok(Read { at, known, private })

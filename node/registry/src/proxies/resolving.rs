@@ -1,9 +1,11 @@
 //! Proxy projects: what a tag or digest means upstream, asked once for the whole mesh.
 //!
-//! The project's primary asks the upstream, remembers the answer for a while, and puts manifests into the ledger as they came: bytes and indexes are never
-//! rewritten, and an index may list what was never pulled. Every node reads them there. When the upstream fails, what is cached is served and said to be old.
-//! When the primary cannot be reached, or cannot record anything since the ledger has no majority there, a node asks the upstream itself and says so; nothing of
-//! that is kept.
+//! The project's primary asks the upstream, remembers the answer for a while, and puts manifests
+//! into the ledger as they came: bytes and indexes are never rewritten, and an index may list what
+//! was never pulled. Every node reads them there. When the upstream fails, what is cached is served
+//! and said to be old. When the primary cannot be reached, or cannot record anything since the
+//! ledger has no majority there, a node asks the upstream itself and says so; nothing of that is
+//! kept.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,15 +38,18 @@ const DENIED: &str = "it is not there, or the registry's credential may not see 
 const REMEMBERED: usize = 20_000;
 /// After a failure an upstream is not asked about the same thing for this long.
 const RETRY: Duration = Duration::from_secs(5);
-/// How long that question may go on, each step of it: some registries take many seconds for what they have not had asked for lately. An upstream that says nothing
-/// must end some time, since who asks for the same waits for it.
+/// How long that question may go on, each step of it: some registries take many seconds for what
+/// they have not had asked for lately. An upstream that says nothing must end some time, since who
+/// asks for the same waits for it.
 pub const QUESTION: Duration = Duration::from_secs(15);
 /// Who has waited so long for another's question has time for one of its own.
 const HANGS: Duration = Duration::from_millis(1100);
-/// How long the primary may take; with [`UPSTREAM`] once more after it, a client has its answer within five seconds.
+/// How long the primary may take; with [`UPSTREAM`] once more after it, a client has its answer
+/// within five seconds.
 const PRIMARY: Duration = Duration::from_millis(2500);
 
-/// What a node that got nothing from the primary got from the upstream itself, or the primary's answer.
+/// What a node that got nothing from the primary got from the upstream itself, or the primary's
+/// answer.
 pub enum Resolving {
     /// The mesh's answer.
     Mesh(Resolution),
@@ -52,7 +57,8 @@ pub enum Resolving {
     Direct(FetchedManifest),
 }
 
-/// Whoever asks an upstream about something. When that hangs one more may ask, by another connection, and no more than one.
+/// Whoever asks an upstream about something. When that hangs one more may ask, by another
+/// connection, and no more than one.
 #[derive(Default)]
 struct Turns {
     first: tokio::sync::Mutex<()>,
@@ -111,9 +117,14 @@ impl Proxies {
         terms: ProxyTerms,
         tasks: Tasks,
     ) -> Arc<Self> {
-        let freshness =
-            AnswerTerms { found: terms.fresh_for, missing: terms.missing_for, retry: RETRY, most: REMEMBERED };
-        let answers = Remembered { answers: Answers::new(freshness), replaced: upstreams.replaced() };
+        let freshness = AnswerTerms {
+            found: terms.fresh_for,
+            missing: terms.missing_for,
+            retry: RETRY,
+            most: REMEMBERED,
+        };
+        let answers =
+            Remembered { answers: Answers::new(freshness), replaced: upstreams.replaced() };
         Arc::new(Proxies {
             records: neighbours.records.clone(),
             neighbours,
@@ -141,8 +152,8 @@ impl Proxies {
         MutexGuard::map(remembered, |remembered| &mut remembered.answers)
     }
 
-    /// What refers to `subject` upstream: asked from here each time, since nothing that is recorded depends on it; by an edge, which has no credentials, through
-    /// the project's primary.
+    /// What refers to `subject` upstream: asked from here each time, since nothing that is recorded
+    /// depends on it; by an edge, which has no credentials, through the project's primary.
     pub async fn referrers(
         &self,
         project: &Project,
@@ -151,21 +162,32 @@ impl Proxies {
         query: &str,
     ) -> Referring {
         if self.neighbours.is_edge() {
-            let ask =
-                questions::Referrers { repository: repository.clone(), subject: *subject, query: query.to_owned() };
+            let ask = questions::Referrers {
+                repository: repository.clone(),
+                subject: *subject,
+                query: query.to_owned(),
+            };
             match self.neighbours.links.ask(project.primary, ask, PRIMARY).await {
                 Ok(referring) => return referring,
                 Err(_) if self.upstreams.allowed() => {}
-                Err(_) => return Referring::Failed("the project's primary cannot be reached".into()),
+                Err(_) => {
+                    return Referring::Failed("the project's primary cannot be reached".into());
+                }
             }
         }
         self.referrers_here(repository, subject, query).await
     }
 
     /// What refers to `subject` upstream, asked from here.
-    pub async fn referrers_here(&self, repository: &RepositoryName, subject: &Digest, query: &str) -> Referring {
+    pub async fn referrers_here(
+        &self,
+        repository: &RepositoryName,
+        subject: &Digest,
+        query: &str,
+    ) -> Referring {
         let asked = async {
-            let (upstream, there) = self.upstreams.admitted(repository)?.ok_or(UpstreamError::NotFound)?;
+            let (upstream, there) =
+                self.upstreams.admitted(repository)?.ok_or(UpstreamError::NotFound)?;
             upstream.referrers(&there, subject, query).await
         };
         match tokio::time::timeout(UPSTREAM, asked).await.unwrap_or_else(|_| Err(slow())) {
@@ -182,8 +204,8 @@ impl Proxies {
         }
     }
 
-    /// What `reference` means upstream, from the project's primary, wherever that is; from here where that has no answer, which takes the other half of a
-    /// client's patience.
+    /// What `reference` means upstream, from the project's primary, wherever that is; from here
+    /// where that has no answer, which takes the other half of a client's patience.
     pub async fn resolve(
         self: &Arc<Self>,
         project: &Project,
@@ -197,7 +219,10 @@ impl Proxies {
             } else if self.neighbours.members.down().contains(&project.primary) {
                 break;
             } else {
-                let ask = questions::Resolve { repository: repository.clone(), reference: reference.to_string() };
+                let ask = questions::Resolve {
+                    repository: repository.clone(),
+                    reference: reference.to_string(),
+                };
                 match self.neighbours.links.ask(project.primary, ask, PRIMARY).await {
                     Ok(resolution) => resolution,
                     Err(_) => break,
@@ -216,16 +241,22 @@ impl Proxies {
         self.resolve_alone(repository, reference).await
     }
 
-    /// Whether this replica hears no majority of the ledger: nothing that an upstream says could be recorded.
+    /// Whether this replica hears no majority of the ledger: nothing that an upstream says could be
+    /// recorded.
     fn cut_off(&self) -> bool {
         self.records.ledger().is_some() && !self.records.connected()
     }
 
-    /// The primary cannot be reached, or cannot record: asks the upstream from here. Nothing is kept, and what the ledger has is the fallback.
+    /// The primary cannot be reached, or cannot record: asks the upstream from here. Nothing is
+    /// kept, and what the ledger has is the fallback.
     async fn resolve_alone(&self, repository: &RepositoryName, reference: &Reference) -> Resolving {
         if !self.upstreams.allowed() {
             let why = "this edge has no answer from the project's primary, nor may it ask the upstream itself (edge.upstream_fallback)";
-            return Resolving::Mesh(self.fall_back(repository, reference, &UpstreamError::Unreachable(why.into())));
+            return Resolving::Mesh(self.fall_back(
+                repository,
+                reference,
+                &UpstreamError::Unreachable(why.into()),
+            ));
         }
         metrics::counter!("atoll_proxy_direct_total").increment(1);
         let error = match self.upstreams.of(repository) {
@@ -249,8 +280,13 @@ impl Proxies {
         })
     }
 
-    /// As the project's primary: what `reference` means upstream, asked by one however many want to know.
-    pub async fn resolve_here(self: &Arc<Self>, repository: &RepositoryName, reference: &Reference) -> Resolution {
+    /// As the project's primary: what `reference` means upstream, asked by one however many want to
+    /// know.
+    pub async fn resolve_here(
+        self: &Arc<Self>,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Resolution {
         if let Some(resolution) = self.remembered(repository, reference) {
             return resolution;
         }
@@ -260,7 +296,9 @@ impl Proxies {
         let (proxies, theirs, wanted) = (self.clone(), repository.clone(), reference.clone());
         let (mut answer, answered) = oneshot::channel();
         self.tasks.spawn("proxy.resolve", async move {
-            if let Some(resolution) = proxies.resolve_to_the_end(&theirs, &wanted, &mut answer).await {
+            if let Some(resolution) =
+                proxies.resolve_to_the_end(&theirs, &wanted, &mut answer).await
+            {
                 let _ = answer.send(resolution);
             }
         });
@@ -271,13 +309,18 @@ impl Proxies {
             Err(_) if self.cut_off() => Resolution::Unrecorded,
             Err(_) => {
                 // the next ones need not wait as long for what is cached
-                self.answers().handle_failure(clock::now(), repository.as_str(), &reference.to_string());
+                self.answers().handle_failure(
+                    clock::now(),
+                    repository.as_str(),
+                    &reference.to_string(),
+                );
                 self.fall_back(repository, reference, &slow())
             }
         }
     }
 
-    /// One question at a time about one thing. It is not given up when `asker` has gone, but not begun either.
+    /// One question at a time about one thing. It is not given up when `asker` has gone, but not
+    /// begun either.
     async fn resolve_to_the_end(
         &self,
         repository: &RepositoryName,
@@ -285,7 +328,8 @@ impl Proxies {
         asker: &mut oneshot::Sender<Resolution>,
     ) -> Option<Resolution> {
         let written = reference.to_string();
-        let turn = self.turns.lock().entry((repository.clone(), written.clone())).or_default().clone();
+        let turn =
+            self.turns.lock().entry((repository.clone(), written.clone())).or_default().clone();
         let held = tokio::select! {
             held = turn.take() => Some(held),
             () = asker.closed() => None,
@@ -311,14 +355,17 @@ impl Proxies {
         }
         // notices when the registry was changed: then no answer is remembered
         let _ = self.upstreams.of(repository);
-        let decision = self.answers().decide(clock::now(), repository.as_str(), &reference.to_string());
+        let decision =
+            self.answers().decide(clock::now(), repository.as_str(), &reference.to_string());
         match decision {
             Decision::Missing => Some(self.gone(repository, reference)),
             Decision::Denied(why) => Some(match self.kept(repository, reference) {
                 Some(digest) => Resolution::Stale(digest, why.to_string()),
                 None => Resolution::Denied(why.to_string()),
             }),
-            Decision::Fresh(known) if self.cached(repository, &known.digest) => Some(Resolution::Fresh(known.digest)),
+            Decision::Fresh(known) if self.cached(repository, &known.digest) => {
+                Some(Resolution::Fresh(known.digest))
+            }
             Decision::Stale(known) if self.cached(repository, &known.digest) => {
                 Some(Resolution::Stale(known.digest, "the upstream failed a moment ago".into()))
             }
@@ -326,7 +373,12 @@ impl Proxies {
         }
     }
 
-    async fn resolve_in_turn(&self, repository: &RepositoryName, reference: &Reference, written: &str) -> Resolution {
+    async fn resolve_in_turn(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        written: &str,
+    ) -> Resolution {
         // whoever had the turn before may have asked the same
         if let Some(resolution) = self.remembered(repository, reference) {
             return resolution;
@@ -334,7 +386,12 @@ impl Proxies {
         match self.ask_upstream(repository, reference, written).await {
             Ok(Ok(resolved)) => {
                 let digest = resolved.digest;
-                self.answers().handle_answer(clock::now(), repository.as_str(), written, Some(resolved));
+                self.answers().handle_answer(
+                    clock::now(),
+                    repository.as_str(),
+                    written,
+                    Some(resolved),
+                );
                 Resolution::Fresh(digest)
             }
             Ok(Err(WriteError::NotPrimary)) => Resolution::NotPrimary,
@@ -342,7 +399,9 @@ impl Proxies {
                 warn!(%repository, %reference, %error, "what the upstream has could not be recorded");
                 Resolution::Unrecorded
             }
-            Ok(Err(error)) => Resolution::Failed(format!("what the upstream has could not be recorded: {error:?}")),
+            Ok(Err(error)) => Resolution::Failed(format!(
+                "what the upstream has could not be recorded: {error:?}"
+            )),
             Err(UpstreamError::NotFound) => {
                 self.answers().handle_answer(clock::now(), repository.as_str(), written, None);
                 self.gone(repository, reference)
@@ -352,7 +411,12 @@ impl Proxies {
                 let mut answers = self.answers();
                 match &resolution {
                     Resolution::Denied(why) => {
-                        answers.handle_denial(clock::now(), repository.as_str(), written, why.as_str().into());
+                        answers.handle_denial(
+                            clock::now(),
+                            repository.as_str(),
+                            written,
+                            why.as_str().into(),
+                        );
                     }
                     _ => answers.handle_failure(clock::now(), repository.as_str(), written),
                 }
@@ -361,7 +425,8 @@ impl Proxies {
         }
     }
 
-    /// Asks what `reference` is, fetches the manifest if the ledger lacks it, and records what has changed.
+    /// Asks what `reference` is, fetches the manifest if the ledger lacks it, and records what has
+    /// changed.
     async fn ask_upstream(
         &self,
         repository: &RepositoryName,
@@ -376,7 +441,11 @@ impl Proxies {
             Reference::Digest(_) => {
                 let fetched = upstream.manifest(&there, written).await?;
                 let size = fetched.bytes.len() as u64;
-                let resolved = Resolved { digest: fetched.digest, media_type: fetched.media_type.clone(), size };
+                let resolved = Resolved {
+                    digest: fetched.digest,
+                    media_type: fetched.media_type.clone(),
+                    size,
+                };
                 (resolved, Some(fetched))
             }
         };
@@ -387,9 +456,12 @@ impl Proxies {
         let known = {
             let read = |e: RecordError| UpstreamError::Unreachable(e.to_string().into());
             let view = self.records.view().map_err(read)?;
-            let tagged = tag.as_ref().map(|t| view.tag(repository, t)).transpose().map_err(read)?.flatten();
+            let tagged =
+                tag.as_ref().map(|t| view.tag(repository, t)).transpose().map_err(read)?.flatten();
             let manifest = view.manifest(repository, &resolved.digest).map_err(read)?;
-            if manifest.is_some() && (tag.is_none() || tagged.is_some_and(|t| t.digest == resolved.digest)) {
+            if manifest.is_some()
+                && (tag.is_none() || tagged.is_some_and(|t| t.digest == resolved.digest))
+            {
                 return Ok(Ok(resolved));
             }
             manifest
@@ -405,14 +477,26 @@ impl Proxies {
             }
         };
         let manifest = Manifest::read_served(&media_type, &bytes).map_err(UpstreamError::bad)?;
-        let unconfirmed = self.confirming.unconfirmed(repository, &upstream, &there, &manifest).await?;
-        let put =
-            self.writes.put_cached(repository, resolved.digest, media_type, bytes, &manifest, tag, &unconfirmed).await;
+        let unconfirmed =
+            self.confirming.unconfirmed(repository, &upstream, &there, &manifest).await?;
+        let put = self
+            .writes
+            .put_cached(
+                repository,
+                resolved.digest,
+                media_type,
+                bytes,
+                &manifest,
+                tag,
+                &unconfirmed,
+            )
+            .await;
         info!(%repository, reference = written, digest = %resolved.digest, ok = put.is_ok(), "upstream resolved");
         Ok(put.map(|()| resolved))
     }
 
-    /// What can be said when the upstream has no such thing (any more): that, or what is cached, where the project wants it so.
+    /// What can be said when the upstream has no such thing (any more): that, or what is cached,
+    /// where the project wants it so.
     fn gone(&self, repository: &RepositoryName, reference: &Reference) -> Resolution {
         let project = self.records.view().and_then(|view| view.project(&repository.project()));
         if !project.is_ok_and(|project| project.is_some_and(|p| p.proxy.local_on_not_found)) {
@@ -424,16 +508,25 @@ impl Proxies {
         }
     }
 
-    /// What can be said when the upstream fails: what is cached, said to be old; else that it failed, or denies it.
-    fn fall_back(&self, repository: &RepositoryName, reference: &Reference, error: &UpstreamError) -> Resolution {
+    /// What can be said when the upstream fails: what is cached, said to be old; else that it
+    /// failed, or denies it.
+    fn fall_back(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        error: &UpstreamError,
+    ) -> Resolution {
         let kept = self.kept(repository, reference);
         metrics::counter!("atoll_proxy_stale_total").increment(1);
         warn!(%repository, %reference, %error, cached = kept.is_some(), "the upstream could not be asked");
         match (kept, error) {
             (Some(digest), _) => Resolution::Stale(digest, error.to_string()),
-            // waiting does not help: somebody has to do something first, and clients show the reason
+            // waiting does not help: somebody has to do something first, and clients show the
+            // reason
             (None, UpstreamError::Denied(_)) => Resolution::Denied(format!("{error} ({DENIED})")),
-            (None, UpstreamError::Unusable(_) | UpstreamError::Refused(_)) => Resolution::Denied(error.to_string()),
+            (None, UpstreamError::Unusable(_) | UpstreamError::Refused(_)) => {
+                Resolution::Denied(error.to_string())
+            }
             (None, _) => Resolution::Failed(error.to_string()),
         }
     }
@@ -451,6 +544,9 @@ impl Proxies {
     }
 
     fn cached(&self, repository: &RepositoryName, digest: &Digest) -> bool {
-        self.records.view().and_then(|view| view.manifest(repository, digest)).is_ok_and(|m| m.is_some())
+        self.records
+            .view()
+            .and_then(|view| view.manifest(repository, digest))
+            .is_ok_and(|m| m.is_some())
     }
 }

@@ -1,4 +1,5 @@
-//! An upload's bytes on their way in: while one batch is hashed and written, the next is received, and copies follow.
+//! An upload's bytes on their way in: while one batch is hashed and written, the next is received,
+//! and copies follow.
 
 use std::io;
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use super::sessions::{Sessions, Ticket, Upload, UploadError};
 
 /// Bytes are written in batches of about this size while the next are received.
 const BATCH: usize = 1 << 20;
-/// How long the client of an upload waits for its copies: they usually end with it. The manifest's commit waits longer.
+/// How long the client of an upload waits for its copies: they usually end with it. The manifest's
+/// commit waits longer.
 const COPY_WAIT: Duration = Duration::from_secs(2);
 
 /// The body of an upload, as a client sends it.
@@ -34,7 +36,8 @@ pub enum NotReceived<E> {
     TakenOver,
 }
 
-/// Why an upload did not become a blob. Nothing of it is kept, unless another request has taken it over.
+/// Why an upload did not become a blob. Nothing of it is kept, unless another request has taken it
+/// over.
 #[derive(Debug)]
 pub enum NotSealed<E> {
     /// Its body did not arrive whole.
@@ -50,8 +53,8 @@ impl<E> From<UploadError> for NotSealed<E> {
 }
 
 impl Sessions {
-    /// Takes a body in. The upload comes back with what arrived, and with why that was not all. `regions`: how many are to
-    /// have the blob. On an error of this node's the upload has ended.
+    /// Takes a body in. The upload comes back with what arrived, and with why that was not all.
+    /// `regions`: how many are to have the blob. On an error of this node's the upload has ended.
     pub async fn receive<B: Pieces>(
         &self,
         body: &mut B,
@@ -66,8 +69,11 @@ impl Sessions {
             if !batch.is_empty() {
                 self.begin_copies(&mut ticket, &ingest, regions);
             }
-            writing =
-                if batch.is_empty() { Writing::Idle(ingest.into()) } else { Writing::Busy(ingest.start_write(batch)) };
+            writing = if batch.is_empty() {
+                Writing::Idle(ingest.into())
+            } else {
+                Writing::Busy(ingest.start_write(batch))
+            };
             if let Some(end) = end {
                 // what came before the end is written before the end is told
                 let ingest = self.wait_written(writing, &mut ticket).await?;
@@ -76,8 +82,8 @@ impl Sessions {
         }
     }
 
-    /// Takes the rest of a body in and makes the upload the blob `digest`: hashed, fsynced, granted in its repository for
-    /// `grant`. On any failure nothing is kept.
+    /// Takes the rest of a body in and makes the upload the blob `digest`: hashed, fsynced, granted
+    /// in its repository for `grant`. On any failure nothing is kept.
     pub async fn receive_and_seal<B: Pieces>(
         self: &Arc<Self>,
         body: &mut B,
@@ -99,7 +105,10 @@ impl Sessions {
         // an empty blob has no first byte that would have begun its copies
         self.begin_copies(&mut ticket, &ingest, regions);
         let Ticket { repository, copying, .. } = ticket;
-        self.store.seal(ingest, digest, Some((&repository, grant))).await.map_err(UploadError::from)?;
+        self.store
+            .seal(ingest, digest, Some((&repository, grant)))
+            .await
+            .map_err(UploadError::from)?;
         self.seal_copies(digest, copying);
         self.settled([digest], COPY_WAIT).await;
         drop(ending);
@@ -107,7 +116,11 @@ impl Sessions {
     }
 
     /// Waits for a write, and tells the upload's copies how far they may follow.
-    async fn wait_written(&self, writing: Writing, ticket: &mut Ticket) -> Result<Ingest, UploadError> {
+    async fn wait_written(
+        &self,
+        writing: Writing,
+        ticket: &mut Ticket,
+    ) -> Result<Ingest, UploadError> {
         let ingest = writing.idle().await.map_err(|error| {
             self.end(&ticket.id);
             UploadError::Store(StoreError::from(error))

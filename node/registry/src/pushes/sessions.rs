@@ -1,4 +1,5 @@
-//! Open uploads of this node. One is pinned to the node that began it, belongs to one repository, and is written by one request at a time.
+//! Open uploads of this node. One is pinned to the node that began it, belongs to one repository,
+//! and is written by one request at a time.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
@@ -89,8 +90,9 @@ struct Hold {
 }
 
 impl Ticket {
-    /// Ends when another request wants the upload and this one has brought nothing for [`QUIET`]: its client is most likely gone, and the other its successor. Ask
-    /// anew after each piece that comes.
+    /// Ends when another request wants the upload and this one has brought nothing for [`QUIET`]:
+    /// its client is most likely gone, and the other its successor. Ask anew after each piece that
+    /// comes.
     pub async fn is_taken_over(&self) {
         self.claim.wanted.notified().await;
         tokio::time::sleep(QUIET).await;
@@ -99,13 +101,22 @@ impl Ticket {
 
 impl Sessions {
     /// None yet.
-    pub fn new(store: Arc<Store>, copies: Arc<Copies>, max_open: usize, expire_after: Duration) -> Arc<Self> {
+    pub fn new(
+        store: Arc<Store>,
+        copies: Arc<Copies>,
+        max_open: usize,
+        expire_after: Duration,
+    ) -> Arc<Self> {
         let (open, underway) = Default::default();
         Arc::new(Sessions { store, copies, max_open, expire_after, open, underway })
     }
 
     /// Begins one and gives it to the caller's request.
-    pub fn begin(&self, repository: &RepositoryName, algorithm: Algorithm) -> Result<Upload, UploadError> {
+    pub fn begin(
+        &self,
+        repository: &RepositoryName,
+        algorithm: Algorithm,
+    ) -> Result<Upload, UploadError> {
         let mut open = self.open.lock();
         if open.len() >= self.max_open {
             return Err(UploadError::TooMany(open.len()));
@@ -114,22 +125,35 @@ impl Sessions {
         let ingest = self.store.ingest(algorithm)?;
         let claim = Arc::new(Hold::default());
         let taken = Arc::downgrade(&claim);
-        let session =
-            Session { repository: repository.clone(), touched: clock::now(), upload: None, taken, written: 0 };
+        let session = Session {
+            repository: repository.clone(),
+            touched: clock::now(),
+            upload: None,
+            taken,
+            written: 0,
+        };
         open.insert(id.clone(), session);
         metrics::gauge!("atoll_uploads_open").set(open.len() as f64);
-        let ticket = Ticket { id, repository: repository.clone(), copying: Vec::new(), copies_begun: false, claim };
+        let ticket = Ticket {
+            id,
+            repository: repository.clone(),
+            copying: Vec::new(),
+            copies_begun: false,
+            claim,
+        };
         Ok(Upload { ticket, ingest })
     }
 
     /// Takes an upload for the caller's request.
     pub fn take(&self, repository: &RepositoryName, id: &str) -> Result<Upload, UploadError> {
         let mut open = self.open.lock();
-        let session = open.get_mut(id).filter(|s| s.repository == *repository).ok_or(UploadError::Unknown)?;
+        let session =
+            open.get_mut(id).filter(|s| s.repository == *repository).ok_or(UploadError::Unknown)?;
         session.touched = clock::now();
         match session.upload.take() {
             Some(mut upload) => {
-                // a claim of its own: who wanted it from the one before is not to be heard by this one
+                // a claim of its own: who wanted it from the one before is not to be heard by this
+                // one
                 upload.ticket.claim = Arc::default();
                 session.taken = Arc::downgrade(&upload.ticket.claim);
                 Ok(upload)
@@ -142,14 +166,20 @@ impl Sessions {
         }
     }
 
-    /// Takes an upload for the caller's request, from another one if need be: a client whose connection was lost comes back by a new one, long before this node
-    /// learns that the old one is dead. Who still sends keeps it.
-    pub async fn take_over(&self, repository: &RepositoryName, id: &str) -> Result<Upload, UploadError> {
+    /// Takes an upload for the caller's request, from another one if need be: a client whose
+    /// connection was lost comes back by a new one, long before this node learns that the old one
+    /// is dead. Who still sends keeps it.
+    pub async fn take_over(
+        &self,
+        repository: &RepositoryName,
+        id: &str,
+    ) -> Result<Upload, UploadError> {
         let started = clock::now();
         loop {
             let claim = {
                 let open = self.open.lock();
-                let session = open.get(id).filter(|s| s.repository == *repository && s.upload.is_none());
+                let session =
+                    open.get(id).filter(|s| s.repository == *repository && s.upload.is_none());
                 session.and_then(|session| session.taken.upgrade())
             };
             match claim {
@@ -163,7 +193,8 @@ impl Sessions {
     /// How many bytes an upload has.
     pub fn written(&self, repository: &RepositoryName, id: &str) -> Result<u64, UploadError> {
         let open = self.open.lock();
-        let session = open.get(id).filter(|s| s.repository == *repository).ok_or(UploadError::Unknown)?;
+        let session =
+            open.get(id).filter(|s| s.repository == *repository).ok_or(UploadError::Unknown)?;
         Ok(session.upload.as_ref().map_or(session.written, |u| u.ingest.written()))
     }
 
@@ -199,12 +230,14 @@ impl Sessions {
         });
         if open.len() < before {
             info!(count = before - open.len(), "uploads expired");
-            metrics::counter!("atoll_uploads_expired_total").increment((before - open.len()) as u64);
+            metrics::counter!("atoll_uploads_expired_total")
+                .increment((before - open.len()) as u64);
         }
         metrics::gauge!("atoll_uploads_open").set(open.len() as f64);
     }
 
-    /// Begins to copy an upload that has its first bytes to as many other regions as its project wants.
+    /// Begins to copy an upload that has its first bytes to as many other regions as its project
+    /// wants.
     pub fn begin_copies(&self, ticket: &mut Ticket, ingest: &Ingest, regions_wanted: u32) {
         if std::mem::replace(&mut ticket.copies_begun, true) {
             return;
@@ -233,7 +266,8 @@ impl Sessions {
                     () = sessions.copies.neighbours.members.until_down(peer) => Err("the node went down".to_owned()),
                 };
                 if let Err(error) = result {
-                    // the manifest's commit notices that a region is missing and copies the blob then
+                    // the manifest's commit notices that a region is missing and copies the blob
+                    // then
                     info!(%digest, %peer, error, "an upload's copy failed");
                     metrics::counter!("atoll_upload_copies_failed_total").increment(1);
                 }
@@ -243,8 +277,8 @@ impl Sessions {
         });
     }
 
-    /// Waits until the copies of all `digests` that began with their uploads have ended, well or not:
-    /// at most `deadline`, however many they are.
+    /// Waits until the copies of all `digests` that began with their uploads have ended, well or
+    /// not: at most `deadline`, however many they are.
     pub async fn settled(&self, digests: impl IntoIterator<Item = Digest>, deadline: Duration) {
         self.underway.ended(digests, tokio::time::sleep(deadline)).await;
     }

@@ -25,8 +25,8 @@ impl Underway {
         done.send_replace(true);
     }
 
-    /// Waits until the copies of all `digests` have ended, or `deadline` has. There is one deadline,
-    /// however many copies are waited for. `false` if it was the deadline.
+    /// Waits until the copies of all `digests` have ended, or `deadline` has. There is one
+    /// deadline, however many copies are waited for. `false` if it was the deadline.
     pub(super) async fn ended(
         &self,
         digests: impl IntoIterator<Item = Digest>,
@@ -55,19 +55,25 @@ mod tests {
 
     #[test]
     fn two_copies_that_never_end_cost_one_deadline() {
-        let (underway, digests) = (Underway::default(), [Digest::sha256(b"a"), Digest::sha256(b"b")]);
+        let (underway, digests) =
+            (Underway::default(), [Digest::sha256(b"a"), Digest::sha256(b"b")]);
         let _never = digests.map(|digest| underway.begin(digest));
         let mut deadlines = 0;
         // it is over once: a second deadline, or the same one waited for again, would be a panic
         let deadline = async { deadlines += 1 };
         assert_eq!(underway.ended(digests, deadline).now_or_never(), Some(false));
         assert_eq!(deadlines, 1);
-        assert_eq!(underway.ended(digests, pending()).now_or_never(), None, "before it, both are waited for");
+        assert_eq!(
+            underway.ended(digests, pending()).now_or_never(),
+            None,
+            "before it, both are waited for"
+        );
     }
 
     #[test]
     fn all_copies_are_waited_for_and_what_has_none_is_not() {
-        let (underway, digests) = (Underway::default(), [Digest::sha256(b"a"), Digest::sha256(b"b")]);
+        let (underway, digests) =
+            (Underway::default(), [Digest::sha256(b"a"), Digest::sha256(b"b")]);
         assert_eq!(underway.ended(digests, pending()).now_or_never(), Some(true), "none has begun");
         let [a, b] = digests.map(|digest| underway.begin(digest));
         let mut waiting = Box::pin(underway.ended(digests, pending()));

@@ -1,7 +1,8 @@
 //! An edge's records: what it is asked about it asks a replica, the nearest first, and keeps.
 //!
-//! A reader is run on what is kept. What it misses there is asked for, all of it in one question, and the reader is run again, until it
-//! misses nothing. So the readers of a replica work unchanged at an edge, and a pull costs one round trip for each step that depends on another.
+//! A reader is run on what is kept. What it misses there is asked for, all of it in one question,
+//! and the reader is run again, until it misses nothing. So the readers of a replica work unchanged
+//! at an edge, and a pull costs one round trip for each step that depends on another.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -29,11 +30,13 @@ use super::kept::KeptAnswers;
 use super::looking::{MOST, pairs_of, value_of};
 use super::{Freshness, ReadError};
 
-/// How long one replica may take, which itself waits a second for a leader that has just died before it answers with what it has; and how long it may
-/// take to find one: within a client's patience.
+/// How long one replica may take, which itself waits a second for a leader that has just died
+/// before it answers with what it has; and how long it may take to find one: within a client's
+/// patience.
 const ASK: Duration = Duration::from_millis(1500);
 const SEEK: Duration = Duration::from_millis(2700);
-/// After no replica could be reached, only the one that follows the small tables asks, for this long: readers take what is kept at once.
+/// After no replica could be reached, only the one that follows the small tables asks, for this
+/// long: readers take what is kept at once.
 const GIVE_UP: Duration = Duration::from_secs(6);
 /// Between two looks at the small tables: nodes, projects, upstreams.
 const FOLLOW: Duration = Duration::from_secs(2);
@@ -149,7 +152,8 @@ impl EdgeRecords {
             if wanted.is_empty() {
                 return Ok((value?, if sure { Freshness::Fresh } else { Freshness::Stale }));
             }
-            let asked = if self.cut_off() { None } else { self.ask(wanted.into_iter().collect()).await };
+            let asked =
+                if self.cut_off() { None } else { self.ask(wanted.into_iter().collect()).await };
             match asked {
                 Some((answers, fresh)) => {
                     sure &= fresh;
@@ -161,12 +165,15 @@ impl EdgeRecords {
         Err(RecordError("a reader went on asking for more".into()).into())
     }
 
-    /// What was kept of `query`, however old, and when it was right. A record of a small table may also be known from that: the later word counts.
+    /// What was kept of `query`, however old, and when it was right. A record of a small table may
+    /// also be known from that: the later word counts.
     fn kept_of(&self, query: &Query) -> Option<(Timestamp, Arc<Found>)> {
         let own = self.kept.get(query).map(|answer| (answer.at, answer.found));
         let Query::Key(key) = query else { return own };
-        let in_table = |t: &Query| matches!(t, Query::Scan { prefix, .. } if key.starts_with(prefix));
-        let table = small_tables().into_iter().find(in_table).and_then(|table| self.kept.get(&table));
+        let in_table =
+            |t: &Query| matches!(t, Query::Scan { prefix, .. } if key.starts_with(prefix));
+        let table =
+            small_tables().into_iter().find(in_table).and_then(|table| self.kept.get(&table));
         let of_table = table.and_then(|answer| {
             let Found::Pairs(pairs) = &*answer.found else { return None };
             let value = pairs.iter().find(|(k, _)| k == key).map(|(_, value)| value.clone());
@@ -181,13 +188,15 @@ impl EdgeRecords {
         let mut all = Vec::new();
         let mut sure = true;
         for queries in queries.chunks(MAX_QUESTIONS) {
-            let kept: Vec<Option<Arc<Found>>> = queries.iter().map(|q| self.kept.get(q).map(|k| k.found)).collect();
-            let lookups = queries
-                .iter()
-                .zip(&kept)
-                .map(|(query, kept)| Lookup { query: query.clone(), unless: kept.as_ref().map(|found| found.print()) });
+            let kept: Vec<Option<Arc<Found>>> =
+                queries.iter().map(|q| self.kept.get(q).map(|k| k.found)).collect();
+            let lookups = queries.iter().zip(&kept).map(|(query, kept)| Lookup {
+                query: query.clone(),
+                unless: kept.as_ref().map(|found| found.print()),
+            });
             let at = clock::timestamp();
-            let (answers, fresh) = self.ask_replicas(questions::Look { lookups: lookups.collect() }).await?;
+            let (answers, fresh) =
+                self.ask_replicas(questions::Look { lookups: lookups.collect() }).await?;
             if answers.len() != queries.len() {
                 return None;
             }
@@ -222,13 +231,24 @@ impl EdgeRecords {
         let mut replicas: Vec<(bool, Duration, NodeId)> = nodes
             .iter()
             .filter(|n| n.role == Role::Replica && !down.contains(&n.id))
-            .map(|n| (n.region != self.region, self.links.round_trip(n.id).unwrap_or(Duration::MAX), n.id))
+            .map(|n| {
+                (
+                    n.region != self.region,
+                    self.links.round_trip(n.id).unwrap_or(Duration::MAX),
+                    n.id,
+                )
+            })
             .collect();
         replicas.sort();
         let mut ids: Vec<NodeId> = replicas.into_iter().map(|(_, _, id)| id).collect();
         if nodes.is_empty() {
             // just joined: whoever the token named, in any order; edges among them refuse at once
-            ids = self.seeds.iter().copied().filter(|id| *id != self.me && !down.contains(id)).collect();
+            ids = self
+                .seeds
+                .iter()
+                .copied()
+                .filter(|id| *id != self.me && !down.contains(id))
+                .collect();
             ids.sort_by_cached_key(|_| rand::random::<u32>());
         }
         ids
@@ -253,8 +273,8 @@ impl EdgeRecords {
         None
     }
 
-    /// Whose credentials these are: the mesh's verdict, which may be as old as `edge.access_age`, or, cut off, as `edge.alone_for`. Verdicts are kept in
-    /// memory only.
+    /// Whose credentials these are: the mesh's verdict, which may be as old as `edge.access_age`,
+    /// or, cut off, as `edge.alone_for`. Verdicts are kept in memory only.
     pub async fn identify(&self, credentials: Credentials) -> Result<Option<Verdict>, ReadError> {
         let proof = blake3::hash(&wire::encode(&credentials));
         let kept = self.verdicts.lock().get(&proof).cloned();
@@ -265,7 +285,11 @@ impl EdgeRecords {
             return Ok(verdict.clone());
         }
         let at = clock::now();
-        let answer = if self.cut_off() { None } else { self.ask_replicas(questions::Identify { credentials }).await };
+        let answer = if self.cut_off() {
+            None
+        } else {
+            self.ask_replicas(questions::Identify { credentials }).await
+        };
         match (answer, kept, age) {
             (Some(verdict), _, _) => {
                 self.keep_verdict(proof, at, verdict.clone());
@@ -288,13 +312,20 @@ impl EdgeRecords {
         verdicts.insert(proof, (at, verdict));
     }
 
-    /// A token that a replica signs for whoever has this name and password; `None` if none does now. What it says is kept as a verdict is.
-    pub async fn token(&self, name: String, password: Secret, scopes: Vec<Scope>) -> Option<Secret> {
+    /// A token that a replica signs for whoever has this name and password; `None` if none does
+    /// now. What it says is kept as a verdict is.
+    pub async fn token(
+        &self,
+        name: String,
+        password: Secret,
+        scopes: Vec<Scope>,
+    ) -> Option<Secret> {
         if self.cut_off() {
             return None;
         }
         let at = clock::now();
-        let (token, verdict) = self.ask_replicas(questions::Token { name, password, scopes }).await??;
+        let (token, verdict) =
+            self.ask_replicas(questions::Token { name, password, scopes }).await??;
         let proof = blake3::hash(&wire::encode(&Credentials::Token(token.clone())));
         self.keep_verdict(proof, at, Some(verdict));
         Some(token)
@@ -344,7 +375,8 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// The answer to `query` if there is one; else it is noted that it is wanted, and what is read does not count.
+    /// The answer to `query` if there is one; else it is noted that it is wanted, and what is read
+    /// does not count.
     fn find(&self, query: Query) -> Option<Arc<Found>> {
         if let Some(found) = self.known.get(&query) {
             return Some(found.clone());
@@ -377,8 +409,17 @@ impl ReadRecords for Reading<'_> {
         Ok(self.find(Query::Key(key.to_vec())).and_then(|found| value_of(&found)))
     }
 
-    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, RecordError> {
-        let query = Query::Scan { prefix: prefix.to_vec(), after: after.map(<[u8]>::to_vec), limit: limit as u64 };
+    fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Pair>, RecordError> {
+        let query = Query::Scan {
+            prefix: prefix.to_vec(),
+            after: after.map(<[u8]>::to_vec),
+            limit: limit as u64,
+        };
         Ok(self.find(query).map(|found| pairs_of(&found)).unwrap_or_default())
     }
 }
@@ -391,13 +432,23 @@ impl ReadRecords for KeptView {
         Ok(self.0.kept_of(&Query::Key(key.to_vec())).and_then(|(_, found)| value_of(&found)))
     }
 
-    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, RecordError> {
-        let query = Query::Scan { prefix: prefix.to_vec(), after: after.map(<[u8]>::to_vec), limit: limit as u64 };
+    fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Pair>, RecordError> {
+        let query = Query::Scan {
+            prefix: prefix.to_vec(),
+            after: after.map(<[u8]>::to_vec),
+            limit: limit as u64,
+        };
         Ok(self.0.kept.get(&query).map(|answer| pairs_of(&answer.found)).unwrap_or_default())
     }
 }
 
-/// Keeps the small tables up to date, for as long as the edge runs. Also how it notices that replicas can be reached again.
+/// Keeps the small tables up to date, for as long as the edge runs. Also how it notices that
+/// replicas can be reached again.
 async fn follow(edge: Arc<EdgeRecords>) {
     let mut alone = false;
     loop {

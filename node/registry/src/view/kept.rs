@@ -16,11 +16,13 @@ use tracing::warn;
 const KEPT: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("kept-1");
 /// What redb may keep in memory.
 const CACHE: usize = 4 << 20;
-/// About so many bytes of answers are kept in memory; when they are more, all of them are read from disk again.
+/// About so many bytes of answers are kept in memory; when they are more, all of them are read from
+/// disk again.
 const MEMORY: usize = 8 << 20;
 /// So many answers are kept on disk; then the oldest go.
 const MOST: u64 = 200_000;
-/// An answer that did not change is written again after this long, so that its age is right after a restart.
+/// An answer that did not change is written again after this long, so that its age is right after a
+/// restart.
 const REWRITE: Duration = Duration::from_secs(10);
 
 /// An answer and when it was right.
@@ -79,8 +81,11 @@ impl KeptAnswers {
         let key = postcard::to_stdvec(query).map_err(|e| e.to_string())?;
         let read = self.disk.database().begin_read().map_err(|e| e.to_string())?;
         let kept = read.open_table(KEPT).map_err(|e| e.to_string())?;
-        let Some(value) = kept.get(key.as_slice()).map_err(|e| e.to_string())? else { return Ok(None) };
-        let (at, found): (Timestamp, Found) = postcard::from_bytes(value.value()).map_err(|e| e.to_string())?;
+        let Some(value) = kept.get(key.as_slice()).map_err(|e| e.to_string())? else {
+            return Ok(None);
+        };
+        let (at, found): (Timestamp, Found) =
+            postcard::from_bytes(value.value()).map_err(|e| e.to_string())?;
         Ok(Some(KeptAnswer { at, found: Arc::new(found), written: at }))
     }
 
@@ -96,10 +101,13 @@ impl KeptAnswers {
         }
     }
 
-    /// `query` was answered: `None` says that what is kept is still right. On disk soon; an edge that crashes before asks again.
+    /// `query` was answered: `None` says that what is kept is still right. On disk soon; an edge
+    /// that crashes before asks again.
     pub(super) fn put(&self, query: Query, at: Timestamp, found: Option<Arc<Found>>) {
         let before = self.get(&query);
-        let Some(found) = found.or_else(|| before.as_ref().map(|b| b.found.clone())) else { return };
+        let Some(found) = found.or_else(|| before.as_ref().map(|b| b.found.clone())) else {
+            return;
+        };
         let same = before.as_ref().is_some_and(|b| b.found == found);
         let written = before.filter(|_| same).map_or(Timestamp(0), |b| b.written);
         let lately = written.0 + REWRITE.as_millis() as u64 > at.0;
@@ -108,7 +116,8 @@ impl KeptAnswers {
         if lately {
             return;
         }
-        let (key, value) = match (postcard::to_stdvec(&query), postcard::to_stdvec(&(at, &*found))) {
+        let (key, value) = match (postcard::to_stdvec(&query), postcard::to_stdvec(&(at, &*found)))
+        {
             (Ok(key), Ok(value)) => (key, value),
             _ => return,
         };
@@ -134,7 +143,8 @@ impl KeptAnswers {
                 let mut all = Vec::new();
                 for pair in kept.iter()? {
                     let (key, value) = pair?;
-                    let at = postcard::take_from_bytes::<Timestamp>(value.value()).map_or(Timestamp(0), |(at, _)| at);
+                    let at = postcard::take_from_bytes::<Timestamp>(value.value())
+                        .map_or(Timestamp(0), |(at, _)| at);
                     all.push((at, key.value().to_vec()));
                 }
                 all.sort();

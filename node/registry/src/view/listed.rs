@@ -14,12 +14,15 @@ use crate::view::Records;
 pub struct Listed(pub Records);
 
 impl Judge for Listed {
-    /// Of records that cannot be read nothing is known: only a certificate that names its role counts then.
+    /// Of records that cannot be read nothing is known: only a certificate that names its role
+    /// counts then.
     fn known(&self, node: NodeId) -> Known {
-        let unreadable = Known { role: None, removed: false, nothing_known: false, level: Level::NEWEST };
+        let unreadable =
+            Known { role: None, removed: false, nothing_known: false, level: Level::NEWEST };
         let mut known = self.0.view().and_then(|view| look_up(&*view, node)).unwrap_or(unreadable);
         if let Records::Edge(_) = &self.0 {
-            // an edge keeps who is a member, and not who was: whoever is not listed any more counts as taken out
+            // an edge keeps who is a member, and not who was: whoever is not listed any more counts
+            // as taken out
             known.removed = known.role.is_none() && !known.nothing_known;
         }
         known

@@ -9,8 +9,8 @@ use serde_bytes::ByteBuf;
 /// A scan gives an edge at most so many pairs.
 pub(super) const MOST: u64 = 10_000;
 
-/// Answers `questions` from one consistent view; the second part says whether that is surely up to date. Refuses more than [`MAX_QUESTIONS`], and tables
-/// that hold secrets.
+/// Answers `questions` from one consistent view; the second part says whether that is surely up to
+/// date. Refuses more than [`MAX_QUESTIONS`], and tables that hold secrets.
 pub async fn look(ledger: &Ledger, questions: &[Lookup]) -> Result<(Vec<Found>, bool), String> {
     if questions.len() > MAX_QUESTIONS {
         return Err(format!("more than {MAX_QUESTIONS} questions at once"));
@@ -18,8 +18,11 @@ pub async fn look(ledger: &Ledger, questions: &[Lookup]) -> Result<(Vec<Found>, 
     if !questions.iter().all(|q| may_look(&q.query)) {
         return Err("an edge may not read those records".into());
     }
-    let read = |records: &mesh::ledger::Reading| questions.iter().map(|q| find(records, &q.query)).collect();
-    let (mut found, freshness): (Vec<Found>, Freshness) = ledger.read(read).await.map_err(|e| e.to_string())?;
+    let read = |records: &mesh::ledger::Reading| {
+        questions.iter().map(|q| find(records, &q.query)).collect()
+    };
+    let (mut found, freshness): (Vec<Found>, Freshness) =
+        ledger.read(read).await.map_err(|e| e.to_string())?;
     for (found, question) in found.iter_mut().zip(questions) {
         if question.unless.is_some_and(|print| print == found.print()) {
             *found = Found::Same;
@@ -93,7 +96,8 @@ mod tests {
         };
         records.put(&key::upstream(UpstreamId(1)), &encode(&upstream).unwrap()).unwrap();
         let one = find(&records, &Query::Key(key::upstream(UpstreamId(1)))).unwrap();
-        let all = find(&records, &Query::Scan { prefix: key::upstreams(), after: None, limit: 9 }).unwrap();
+        let all = find(&records, &Query::Scan { prefix: key::upstreams(), after: None, limit: 9 })
+            .unwrap();
         for found in [&one, &all] {
             let text = format!("{:?}", rules::wire::encode(found));
             let hidden = format!("{:?}", b"hidden-word");

@@ -1,6 +1,8 @@
-//! The ledger's records as this node reads them: a replica from its own ledger, an edge from what replicas tell it.
+//! The ledger's records as this node reads them: a replica from its own ledger, an edge from what
+//! replicas tell it.
 //!
-//! Everything that reads records goes through here, so that the rest of the node does not know which it is.
+//! Everything that reads records goes through here, so that the rest of the node does not know
+//! which it is.
 
 mod edge;
 mod kept;
@@ -46,8 +48,11 @@ pub enum ReadError {
     /// The storage failed.
     #[error(transparent)]
     Records(#[from] RecordError),
-    /// This node is an edge that can reach no replica, and has not kept what is needed, or kept it too long ago.
-    #[error("this edge can reach no replica of the mesh, and has not kept what this needs (edge.alone_for)")]
+    /// This node is an edge that can reach no replica, and has not kept what is needed, or kept it
+    /// too long ago.
+    #[error(
+        "this edge can reach no replica of the mesh, and has not kept what this needs (edge.alone_for)"
+    )]
     CutOff,
 }
 
@@ -88,7 +93,8 @@ impl Records {
         }
     }
 
-    /// Grows whenever what [`Records::view`] shows of projects, upstreams and nodes may have changed.
+    /// Grows whenever what [`Records::view`] shows of projects, upstreams and nodes may have
+    /// changed.
     pub fn version(&self) -> u64 {
         match self {
             Records::Ledger(ledger) => ledger.applied().borrow().0,

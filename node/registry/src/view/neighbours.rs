@@ -47,8 +47,9 @@ impl Neighbours {
         self.records.view().and_then(|view| view.nodes()).unwrap_or_default()
     }
 
-    /// The replicas that are not known to be down, this node among them if it is one. One that the gossip has not met yet (as just after a start) is
-    /// worth asking: every question has a deadline.
+    /// The replicas that are not known to be down, this node among them if it is one. One that the
+    /// gossip has not met yet (as just after a start) is worth asking: every question has a
+    /// deadline.
     pub fn alive(&self) -> Vec<Candidate> {
         self.all_alive().into_iter().filter(|c| c.role == Role::Replica).collect()
     }
@@ -56,7 +57,11 @@ impl Neighbours {
     /// The same, with the edges.
     fn all_alive(&self) -> Vec<Candidate> {
         let down = self.members.down();
-        self.nodes().iter().filter(|n| n.id == self.me || !down.contains(&n.id)).map(Candidate::of).collect()
+        self.nodes()
+            .iter()
+            .filter(|n| n.id == self.me || !down.contains(&n.id))
+            .map(Candidate::of)
+            .collect()
     }
 
     /// The live members of this node's region, edges too.
@@ -76,17 +81,26 @@ impl Neighbours {
 
     /// Who was taken out of the mesh. Not known at an edge.
     pub fn removed(&self) -> Vec<NodeId> {
-        let removed = self.records.view().and_then(|view| view.scan(&key::removals(), None, usize::MAX));
+        let removed =
+            self.records.view().and_then(|view| view.scan(&key::removals(), None, usize::MAX));
         removed.unwrap_or_default().iter().filter_map(|(place, _)| key::removed_of(place)).collect()
     }
 
     /// What people call `node`.
     pub fn name_of(&self, node: NodeId) -> String {
-        self.nodes().iter().find(|n| n.id == node).map_or_else(|| node.to_string(), |n| n.name.to_string())
+        self.nodes()
+            .iter()
+            .find(|n| n.id == node)
+            .map_or_else(|| node.to_string(), |n| n.name.to_string())
     }
 
-    /// Asks every other live replica which of `digests` it holds. Nodes that do not answer in time hold nothing, as far as this answer goes.
-    pub async fn have(&self, digests: &[Digest], repository: Option<&RepositoryName>) -> BTreeMap<NodeId, Vec<Stock>> {
+    /// Asks every other live replica which of `digests` it holds. Nodes that do not answer in time
+    /// hold nothing, as far as this answer goes.
+    pub async fn have(
+        &self,
+        digests: &[Digest],
+        repository: Option<&RepositoryName>,
+    ) -> BTreeMap<NodeId, Vec<Stock>> {
         let others = self.alive().into_iter().map(|c| c.id).filter(|id| *id != self.me).collect();
         self.ask_have(others, digests, repository).await
     }
@@ -111,21 +125,27 @@ impl Neighbours {
         join_all(asked).await.into_iter().flatten().collect()
     }
 
-    /// Live nodes that hold `digest`, the nearest first: replicas, and if none does, edges of this region (a few of them). [`Hurry::First`] waits for no more
-    /// than the first that say so and are `trusted`, which are about the nearest: a node that has just died must not
-    /// keep their word waiting, and one that lied lately must not be all that a client gets for being quick.
+    /// Live nodes that hold `digest`, the nearest first: replicas, and if none does, edges of this
+    /// region (a few of them). [`Hurry::First`] waits for no more than the first that say so and
+    /// are `trusted`, which are about the nearest: a node that has just died must not keep their
+    /// word waiting, and one that lied lately must not be all that a client gets for being quick.
     pub async fn holders(
         &self,
         digest: Digest,
         hurry: Hurry,
         trusted: impl Fn(NodeId) -> bool,
     ) -> Vec<NodeId> {
-        let region_of: BTreeMap<NodeId, Region> = self.alive().into_iter().map(|c| (c.id, c.region)).collect();
+        let region_of: BTreeMap<NodeId, Region> =
+            self.alive().into_iter().map(|c| (c.id, c.region)).collect();
         let replicas = region_of.keys().copied().filter(|id| *id != self.me).collect();
         let mut holders = self.who_holds(replicas, digest, hurry, &trusted).await;
         if holders.is_empty() {
-            let edges = self.region_alive().into_iter().filter(|c| c.role == Role::Edge && c.id != self.me);
-            let some = placement::ranked(&digest, edges.map(|c| c.id)).into_iter().take(EDGES_ASKED).collect();
+            let edges =
+                self.region_alive().into_iter().filter(|c| c.role == Role::Edge && c.id != self.me);
+            let some = placement::ranked(&digest, edges.map(|c| c.id))
+                .into_iter()
+                .take(EDGES_ASKED)
+                .collect();
             holders = self.who_holds(some, digest, hurry, &trusted).await;
         }
         holders.sort_by_key(|node| {
@@ -135,14 +155,16 @@ impl Neighbours {
         holders
     }
 
-    /// Whom to turn to for a blob that these kept when it was pushed, without a question to all: somebody much nearer who says that he holds it, else the
-    /// nearest of those. Nobody, if none of them is reached at the moment.
+    /// Whom to turn to for a blob that these kept when it was pushed, without a question to all:
+    /// somebody much nearer who says that he holds it, else the nearest of those. Nobody, if none
+    /// of them is reached at the moment.
     pub async fn presumed_holders(&self, digest: Digest, kept_by: &[NodeId]) -> Vec<NodeId> {
         let others = self.alive().into_iter().map(|c| c.id).filter(|id| *id != self.me);
         let near: Vec<_> = others.filter_map(|id| Some((id, self.links.round_trip(id)?))).collect();
         let Some(presumed) = placement::presumed(kept_by, &near) else { return Vec::new() };
         let asked = self.who_holds(presumed.nearer, digest, Hurry::First, &|_| true);
-        let mut holders = tokio::time::timeout(presumed.round_trip, asked).await.unwrap_or_default();
+        let mut holders =
+            tokio::time::timeout(presumed.round_trip, asked).await.unwrap_or_default();
         if holders.is_empty() {
             holders.push(presumed.node);
         }

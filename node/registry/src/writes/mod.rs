@@ -1,7 +1,9 @@
-//! Writes of a project: any node takes one and passes it to the project's primary; the primary checks and commits it.
+//! Writes of a project: any node takes one and passes it to the project's primary; the primary
+//! checks and commits it.
 //!
-//! A manifest is acknowledged when it is released in the ledger and every blob it refers to is held, fsynced, in as many regions as the project's
-//! `durability` asks for. The operation id is kept over retries, so a write that reached the ledger twice is applied once.
+//! A manifest is acknowledged when it is released in the ledger and every blob it refers to is
+//! held, fsynced, in as many regions as the project's `durability` asks for. The operation id is
+//! kept over retries, so a write that reached the ledger twice is applied once.
 
 mod primary;
 
@@ -76,12 +78,18 @@ pub struct Writes {
 
 impl Writes {
     /// Ready.
-    pub fn new(neighbours: Arc<Neighbours>, store: Arc<Store>, flights: Arc<Flights>, terms: WriteTerms) -> Arc<Self> {
+    pub fn new(
+        neighbours: Arc<Neighbours>,
+        store: Arc<Store>,
+        flights: Arc<Flights>,
+        terms: WriteTerms,
+    ) -> Arc<Self> {
         let records = neighbours.records.clone();
         Arc::new(Writes { neighbours, records, store, flights, terms })
     }
 
-    /// Whether a write has a chance now: this node hears the ledger's majority. Waits a moment for that.
+    /// Whether a write has a chance now: this node hears the ledger's majority. Waits a moment for
+    /// that.
     pub async fn ready(&self) -> Result<(), Refusal> {
         let end = clock::now() + LEASE_WAIT;
         while !self.records.connected() {
@@ -116,17 +124,20 @@ impl Writes {
                 Ok(Err(WriteError::NotPrimary)) => {
                     last = "its primary has just changed".into();
                     if self.records.view()?.level()? < Level::ROLES {
-                        // the ledger remembers that this operation came too late, and would say so again
+                        // the ledger remembers that this operation came too late, and would say so
+                        // again
                         write.operation = OperationId(rand::random());
                     }
                 }
                 Ok(Err(WriteError::Ledger(error))) => last = error.to_string(),
                 Ok(Err(WriteError::Unanswered(silent))) => {
                     // they may be restarting; clients do not repeat a manifest's PUT
-                    let names: Vec<String> = silent.into_iter().map(|id| self.neighbours.name_of(id)).collect();
+                    let names: Vec<String> =
+                        silent.into_iter().map(|id| self.neighbours.name_of(id)).collect();
                     let names = names.join(", ");
-                    last =
-                        format!("blobs that the manifest refers to are on no node that answers, and {names} did not");
+                    last = format!(
+                        "blobs that the manifest refers to are on no node that answers, and {names} did not"
+                    );
                 }
                 Ok(Err(error)) => return Err(refusal(project, error)),
                 Err(error) => last = error,
@@ -137,30 +148,42 @@ impl Writes {
         }
     }
 
-    /// What came of `write`, if it was committed by an attempt that was not heard of: a project may be gone by that very write.
+    /// What came of `write`, if it was committed by an attempt that was not heard of: a project may
+    /// be gone by that very write.
     async fn done_already(&self, write: &Write) -> Option<Result<Outcome, Refusal>> {
         let place = key::operation(write.operation);
-        let (outcome, _) = self.records.read(|records| records.record::<Outcome>(&place)).await.ok()?;
+        let (outcome, _) =
+            self.records.read(|records| records.record::<Outcome>(&place)).await.ok()?;
         outcome.map(settle)
     }
 
-    async fn ask_primary(&self, project: &Project, write: &Write) -> Result<Result<Outcome, WriteError>, String> {
+    async fn ask_primary(
+        &self,
+        project: &Project,
+        write: &Write,
+    ) -> Result<Result<Outcome, WriteError>, String> {
         if project.primary == self.neighbours.me {
             return Ok(self.commit_here(write.clone()).await);
         }
         if self.neighbours.members.down().contains(&project.primary) {
             return Err("its primary is down".into());
         }
-        // the primary may have to copy blobs first; that its link is dead shows long before this ends
+        // the primary may have to copy blobs first; that its link is dead shows long before this
+        // ends
         let deadline = self.terms.commit + self.terms.replicate;
-        let asked = self.neighbours.links.ask(project.primary, questions::Write { write: write.clone() }, deadline);
+        let asked = self.neighbours.links.ask(
+            project.primary,
+            questions::Write { write: write.clone() },
+            deadline,
+        );
         tokio::select! {
             answered = asked => answered.map_err(|e| e.to_string()),
             () = self.primary_changes(project) => Err("its primary changed meanwhile".into()),
         }
     }
 
-    /// Waits until the ledger gives the project another epoch: who was asked under the old one need not be waited for.
+    /// Waits until the ledger gives the project another epoch: who was asked under the old one need
+    /// not be waited for.
     async fn primary_changes(&self, before: &Project) {
         let Some(ledger) = self.records.ledger() else { return std::future::pending().await };
         let mut applied = ledger.applied();
@@ -182,7 +205,9 @@ pub fn settle(outcome: Outcome) -> Result<Outcome, Refusal> {
         Outcome::NotFound => Err(Refusal::NotFound),
         Outcome::Exists => Err(Refusal::Exists),
         Outcome::Refused(reason) => Err(Refusal::Conflict(reason)),
-        Outcome::StaleEpoch { .. } => Err(Refusal::Unavailable("the project's primary has just changed".into())),
+        Outcome::StaleEpoch { .. } => {
+            Err(Refusal::Unavailable("the project's primary has just changed".into()))
+        }
     }
 }
 
@@ -194,8 +219,12 @@ fn refusal(project: &ProjectName, error: WriteError) -> Refusal {
         WriteError::NotDurable { wanted, reached } => Refusal::Unavailable(format!(
             "project {project} wants its blobs in {wanted} regions and only {reached} could be reached; bring a region back, or set the project's durability to {reached}"
         )),
-        WriteError::Unanswered(_) => Refusal::Unavailable("some nodes did not answer; try again".into()),
-        WriteError::NotPrimary => Refusal::Unavailable("the project's primary has just changed".into()),
+        WriteError::Unanswered(_) => {
+            Refusal::Unavailable("some nodes did not answer; try again".into())
+        }
+        WriteError::NotPrimary => {
+            Refusal::Unavailable("the project's primary has just changed".into())
+        }
         WriteError::Ledger(error) => Refusal::Unavailable(error.to_string()),
     }
 }

@@ -1,4 +1,5 @@
-//! What a project's primary does with a write: checks what a manifest refers to, brings its blobs to where the project wants them, and proposes.
+//! What a project's primary does with a write: checks what a manifest refers to, brings its blobs
+//! to where the project wants them, and proposes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -29,14 +30,25 @@ impl Writes {
             WriteKind::PutManifest { repository, digest, media_type, bytes, tags } => {
                 let project = self.primary_of(&repository.project())?;
                 if Digest::of(digest.algorithm(), &bytes) != digest {
-                    return Err(WriteError::Invalid("the manifest's bytes are not what its digest says".into()));
+                    return Err(WriteError::Invalid(
+                        "the manifest's bytes are not what its digest says".into(),
+                    ));
                 }
-                let manifest = Manifest::parse(&media_type, &bytes).map_err(|e| WriteError::Invalid(e.to_string()))?;
+                let manifest = Manifest::parse(&media_type, &bytes)
+                    .map_err(|e| WriteError::Invalid(e.to_string()))?;
                 let blobs = self.check_manifest(&project, &repository, &manifest).await?;
                 let subject = referrer_of(&manifest, digest, &media_type, bytes.len());
                 let epoch = project.epoch;
-                let command =
-                    Command::PutManifest { epoch, repository, digest, media_type, bytes, tags, blobs, subject };
+                let command = Command::PutManifest {
+                    epoch,
+                    repository,
+                    digest,
+                    media_type,
+                    bytes,
+                    tags,
+                    blobs,
+                    subject,
+                };
                 self.propose(write.operation, command).await
             }
             WriteKind::Fenced(change) => {
@@ -46,9 +58,13 @@ impl Writes {
         }
     }
 
-    /// As the primary of a proxy project: records a manifest that its upstream has, `bytes` being what `manifest` was read from. Its blobs stay where they are
-    /// until somebody pulls them; `unconfirmed` ones are not of this repository by its word.
-    #[expect(clippy::too_many_arguments, reason = "a manifest as it came, and what was found out about it")]
+    /// As the primary of a proxy project: records a manifest that its upstream has, `bytes` being
+    /// what `manifest` was read from. Its blobs stay where they are until somebody pulls them;
+    /// `unconfirmed` ones are not of this repository by its word.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a manifest as it came, and what was found out about it"
+    )]
     pub async fn put_cached(
         &self,
         repository: &RepositoryName,
@@ -60,8 +76,12 @@ impl Writes {
         unconfirmed: &BTreeSet<Digest>,
     ) -> Result<(), WriteError> {
         let epoch = self.primary_of(&repository.project())?.epoch;
-        let describe =
-            |b: &BlobReference| BlobDescriptor { digest: b.digest, size: b.size, content: None, kept_by: Vec::new() };
+        let describe = |b: &BlobReference| BlobDescriptor {
+            digest: b.digest,
+            size: b.size,
+            content: None,
+            kept_by: Vec::new(),
+        };
         let confirmed = manifest.blobs.iter().filter(|blob| !unconfirmed.contains(&blob.digest));
         let blobs = confirmed.map(describe).collect();
         let subject = referrer_of(manifest, digest, &media_type, bytes.len());
@@ -87,11 +107,18 @@ impl Writes {
         }
     }
 
-    async fn propose(&self, operation: OperationId, command: Command) -> Result<Outcome, WriteError> {
+    async fn propose(
+        &self,
+        operation: OperationId,
+        command: Command,
+    ) -> Result<Outcome, WriteError> {
         match self.records.propose(operation, command, self.terms.commit).await {
             Ok(proposed) => match proposed.outcome {
                 Outcome::StaleEpoch { current } => {
-                    info!(current = current.get(), "a write was fenced off: this node is no longer the primary");
+                    info!(
+                        current = current.get(),
+                        "a write was fenced off: this node is no longer the primary"
+                    );
                     metrics::counter!("atoll_writes_fenced_total").increment(1);
                     Err(WriteError::NotPrimary)
                 }
@@ -108,7 +135,8 @@ impl Writes {
         repository: &RepositoryName,
         manifest: &Manifest,
     ) -> Result<Vec<BlobDescriptor>, WriteError> {
-        let storage = |e: &dyn std::fmt::Display| WriteError::Ledger(NoLedger::Storage(e.to_string()));
+        let storage =
+            |e: &dyn std::fmt::Display| WriteError::Ledger(NoLedger::Storage(e.to_string()));
         let mut linked = BTreeSet::new();
         let mut known: BTreeMap<Digest, BlobRecord> = BTreeMap::new();
         let held = manifest.blobs.iter().map(|blob| (*blob, Needed::Held));
@@ -117,7 +145,8 @@ impl Writes {
         {
             let view = self.records.view().map_err(|e| storage(&e))?;
             for child in &manifest.children {
-                let here = view.manifest(repository, &child.digest).map_err(|e| storage(&e))?.is_some();
+                let here =
+                    view.manifest(repository, &child.digest).map_err(|e| storage(&e))?.is_some();
                 if !here || !child.manifest {
                     let by = match (here, child.manifest) {
                         (true, _) => Needed::IfHere,
@@ -131,7 +160,9 @@ impl Writes {
                 if view.linked(repository, &blob.digest).map_err(|e| storage(&e))? {
                     linked.insert(blob.digest);
                 }
-                if let Some(record) = view.record(&key::blob(&blob.digest)).map_err(|e| storage(&e))? {
+                if let Some(record) =
+                    view.record(&key::blob(&blob.digest)).map_err(|e| storage(&e))?
+                {
                     known.insert(blob.digest, record);
                 }
             }
@@ -142,21 +173,27 @@ impl Writes {
         }
         let me = self.neighbours.me;
         let mut have = self.neighbours.have(&digests, Some(repository)).await;
-        let mine: Result<Vec<_>, _> = digests.iter().map(|d| self.store.stock(d, Some(repository))).collect();
+        let mine: Result<Vec<_>, _> =
+            digests.iter().map(|d| self.store.stock(d, Some(repository))).collect();
         have.insert(me, mine.map_err(|e| storage(&e))?);
 
         let (mut unknown, mut unlisted, mut perhaps_a_blob) = (Vec::new(), Vec::new(), false);
         let mut descriptors = Vec::new();
         let mut taken = BTreeSet::new();
         let mut scarce = Vec::new();
-        let regions_wanted = (project.durability as usize).min(self.neighbours.regions().len().max(1));
+        let regions_wanted =
+            (project.durability as usize).min(self.neighbours.regions().len().max(1));
         let region_of: BTreeMap<NodeId, Region> =
             self.neighbours.nodes().into_iter().map(|n| (n.id, n.region)).collect();
         for (i, (blob, needed)) in wanted.iter().enumerate() {
-            let holders: Vec<(NodeId, Held)> = have.iter().filter_map(|(n, s)| s[i].held.map(|h| (*n, h))).collect();
-            let granted = linked.contains(&blob.digest) || have.values().any(|stock| stock[i].granted);
+            let holders: Vec<(NodeId, Held)> =
+                have.iter().filter_map(|(n, s)| s[i].held.map(|h| (*n, h))).collect();
+            let granted =
+                linked.contains(&blob.digest) || have.values().any(|stock| stock[i].granted);
             let recorded = known.get(&blob.digest).and_then(|record| record.content);
-            let of = |mine: bool| holders.iter().filter(move |(n, _)| (*n == me) == mine).map(|(_, held)| *held);
+            let of = |mine: bool| {
+                holders.iter().filter(move |(n, _)| (*n == me) == mine).map(|(_, held)| *held)
+            };
             let others: Vec<Held> = of(false).collect();
             let known_as = reputation::what_it_is(of(true).next(), &others, recorded);
             let Some((size, content)) = known_as.filter(|_| granted) else {
@@ -181,17 +218,24 @@ impl Writes {
                 continue;
             }
             // what a node may evict does not count; it is asked to keep it, which costs no transfer
-            let durable = holders.iter().filter(|(n, _)| have.get(n).is_some_and(|stock| !stock[i].cached));
+            let durable =
+                holders.iter().filter(|(n, _)| have.get(n).is_some_and(|stock| !stock[i].cached));
             let kept_by: Vec<NodeId> = durable.map(|(n, _)| *n).collect();
-            let regions: BTreeSet<Region> = kept_by.iter().filter_map(|n| region_of.get(n).cloned()).collect();
+            let regions: BTreeSet<Region> =
+                kept_by.iter().filter_map(|n| region_of.get(n).cloned()).collect();
             descriptors.push(BlobDescriptor { digest: blob.digest, size, content, kept_by });
             if regions.len() < regions_wanted {
-                scarce.push((blob.digest, holders.into_iter().map(|(n, _)| n).collect::<Vec<_>>(), regions));
+                scarce.push((
+                    blob.digest,
+                    holders.into_iter().map(|(n, _)| n).collect::<Vec<_>>(),
+                    regions,
+                ));
             }
         }
         if !unknown.is_empty() || !unlisted.is_empty() {
             let replicas = self.neighbours.nodes().into_iter().filter(|n| n.role == Role::Replica);
-            let silent: Vec<NodeId> = replicas.map(|n| n.id).filter(|id| !have.contains_key(id)).collect();
+            let silent: Vec<NodeId> =
+                replicas.map(|n| n.id).filter(|id| !have.contains_key(id)).collect();
             return Err(if !silent.is_empty() && (perhaps_a_blob || !unknown.is_empty()) {
                 WriteError::Unanswered(silent)
             } else if unlisted.is_empty() {
@@ -207,7 +251,8 @@ impl Writes {
         Ok(descriptors)
     }
 
-    /// Copies each scarce blob to live nodes of other regions until `wanted` regions hold it; who keeps it now besides.
+    /// Copies each scarce blob to live nodes of other regions until `wanted` regions hold it; who
+    /// keeps it now besides.
     async fn spread(
         &self,
         repository: &RepositoryName,
@@ -236,7 +281,8 @@ impl Writes {
                 (digest, regions.len(), copied)
             }
         });
-        let copies: Vec<_> = futures::stream::iter(copies).buffer_unordered(COPIES_AT_A_TIME).collect().await;
+        let copies: Vec<_> =
+            futures::stream::iter(copies).buffer_unordered(COPIES_AT_A_TIME).collect().await;
         match copies.iter().map(|(_, reached, _)| *reached).min() {
             Some(reached) if reached < wanted => {
                 Err(WriteError::NotDurable { wanted: wanted as u32, reached: reached as u32 })
@@ -256,7 +302,8 @@ impl Writes {
         if node == self.neighbours.me {
             return self.flights.replicate(digest, holders.to_vec(), None).await;
         }
-        let question = Replicate { digest, sources: holders.to_vec(), repository: Some(repository.clone()) };
+        let question =
+            Replicate { digest, sources: holders.to_vec(), repository: Some(repository.clone()) };
         self.neighbours.links.ask(node, question, deadline).await.map_err(|e| e.to_string())?
     }
 }
@@ -275,7 +322,12 @@ enum Needed {
 }
 
 /// How a manifest shows among its subject's referrers.
-fn referrer_of(manifest: &Manifest, digest: Digest, media_type: &str, size: usize) -> Option<Box<(Digest, Referrer)>> {
+fn referrer_of(
+    manifest: &Manifest,
+    digest: Digest,
+    media_type: &str,
+    size: usize,
+) -> Option<Box<(Digest, Referrer)>> {
     manifest.subject.map(|subject| {
         let referrer = Referrer {
             digest,

@@ -1,4 +1,5 @@
-//! `atoll mirror check`: pulls images through each node in each way that clients have, and hashes every byte.
+//! `atoll mirror check`: pulls images through each node in each way that clients have, and hashes
+//! every byte.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,8 +15,8 @@ use crate::cli::status::table;
 /// Arguments of `mirror check`.
 #[derive(clap::Args)]
 pub(super) struct Check {
-    /// Images of registries that the mesh mirrors, e.g. docker.io/library/alpine:3 or alpine:3. All of each is pulled once for each way and node. Without
-    /// any: whether each node answers.
+    /// Images of registries that the mesh mirrors, e.g. docker.io/library/alpine:3 or alpine:3. All
+    /// of each is pulled once for each way and node. Without any: whether each node answers.
     #[arg(value_name = "IMAGE")]
     images: Vec<String>,
     #[command(flatten)]
@@ -30,7 +31,8 @@ pub(super) struct Check {
 
 /// Pulls, prints a table, and fails if anything failed.
 pub(super) fn run(check: &Check) -> io::Result<()> {
-    let images: Vec<Image> = check.images.iter().map(|written| Image::read(written)).collect::<io::Result<_>>()?;
+    let images: Vec<Image> =
+        check.images.iter().map(|written| Image::read(written)).collect::<io::Result<_>>()?;
     let user = check.user.as_deref().zip(check.password_file.as_deref());
     let url = check.asking.url()?;
     let runtime = crate::cli::small_runtime()?;
@@ -41,7 +43,11 @@ pub(super) fn run(check: &Check) -> io::Result<()> {
         let message = format!(
             "{} is not among the registries that the mesh mirrors for {} ({mirrored})",
             image.registry,
-            if user.is_some() { "this user" } else { "everyone; a private project's needs --user and --password-file" },
+            if user.is_some() {
+                "this user"
+            } else {
+                "everyone; a private project's needs --user and --password-file"
+            },
         );
         return Err(io::Error::other(message));
     }
@@ -64,25 +70,40 @@ pub(super) fn run(check: &Check) -> io::Result<()> {
                 match runtime.block_on(puller.pull(&node.url, &way, image)) {
                     Ok(pulled) => rows.push(row(&shown, way.name, &node.name, Ok(Some(pulled)))),
                     Err(reason) => {
-                        failures
-                            .push(format!("{shown} by {} through {} ({}): {reason}", way.name, node.name, node.url));
+                        failures.push(format!(
+                            "{shown} by {} through {} ({}): {reason}",
+                            way.name, node.name, node.url
+                        ));
                         rows.push(row(&shown, way.name, &node.name, Err(())));
                     }
                 }
             }
         }
     }
-    print!("{}", table(&["IMAGE", "WAY", "NODE", "DIGEST", "BYTES", "FIRST BYTE", "RESULT"], rows.clone()));
+    print!(
+        "{}",
+        table(&["IMAGE", "WAY", "NODE", "DIGEST", "BYTES", "FIRST BYTE", "RESULT"], rows.clone())
+    );
     if failures.is_empty() {
         return Ok(());
     }
-    Err(io::Error::other(format!("{} of {} failed:\n  {}", failures.len(), rows.len(), failures.join("\n  "))))
+    Err(io::Error::other(format!(
+        "{} of {} failed:\n  {}",
+        failures.len(),
+        rows.len(),
+        failures.join("\n  ")
+    )))
 }
 
 fn row(image: &str, way: &str, node: &str, result: Result<Option<Pulled>, ()>) -> Vec<String> {
     let dash = || "-".to_owned();
     let (digest, bytes, first, word) = match result {
-        Ok(Some(p)) => (p.digest.short(), p.bytes.to_string(), format!("{:.1} ms", milliseconds(p.first_byte)), "ok"),
+        Ok(Some(p)) => (
+            p.digest.short(),
+            p.bytes.to_string(),
+            format!("{:.1} ms", milliseconds(p.first_byte)),
+            "ok",
+        ),
         Ok(None) => (dash(), dash(), dash(), "ok"),
         Err(()) => (dash(), dash(), dash(), "FAILED"),
     };

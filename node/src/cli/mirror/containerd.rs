@@ -16,8 +16,9 @@ pub(super) struct Containerd {
     /// Write the files; without it they are printed.
     #[arg(long)]
     install: bool,
-    /// Only this registry (docker.io), in a file of its own which names the registry itself as the last resort. May be given several times. Without it:
-    /// one file for all registries that have none of their own.
+    /// Only this registry (docker.io), in a file of its own which names the registry itself as the
+    /// last resort. May be given several times. Without it: one file for all registries that have
+    /// none of their own.
     #[arg(long)]
     registry: Vec<String>,
     /// Where containerd looks for hosts.toml files.
@@ -25,7 +26,8 @@ pub(super) struct Containerd {
     certs_dir: PathBuf,
 }
 
-/// How long containerd may take to connect to a node. Without it a node that swallows what comes costs 15 s and more a step.
+/// How long containerd may take to connect to a node. Without it a node that swallows what comes
+/// costs 15 s and more a step.
 const DIAL: &str = "1s";
 
 /// Prints or writes.
@@ -69,7 +71,10 @@ fn hosts(name: Option<&str>, nodes: &[String], authority: Option<&Path>) -> Stri
         ));
     }
     for node in nodes {
-        out.push_str(&format!("\n[host.{}]\n  capabilities = [\"pull\", \"resolve\"]\n", quoted(node)));
+        out.push_str(&format!(
+            "\n[host.{}]\n  capabilities = [\"pull\", \"resolve\"]\n",
+            quoted(node)
+        ));
         out.push_str(&format!("  dial_timeout = {}\n", quoted(DIAL)));
         if let Some(ca) = authority.filter(|_| !super::nodes::is_plain(node)) {
             out.push_str(&format!("  ca = [{}]\n", quoted(&ca.to_string_lossy())));
@@ -91,7 +96,10 @@ mod tests {
         assert_eq!(all.matches("ca = [\"/etc/ca.pem\"]").count(), 1, "for https only: {all}");
         assert!(!all.contains("push"));
         assert_eq!(all.matches("dial_timeout = \"1s\"").count(), nodes.len(), "{all}");
-        assert!(hosts(Some("docker.io"), &nodes, None).contains("server = \"https://registry-1.docker.io\""));
+        assert!(
+            hosts(Some("docker.io"), &nodes, None)
+                .contains("server = \"https://registry-1.docker.io\"")
+        );
         assert!(hosts(Some("quay.io"), &nodes, None).contains("server = \"https://quay.io\""));
     }
 }

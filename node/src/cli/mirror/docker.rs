@@ -1,4 +1,5 @@
-//! `atoll mirror docker`: `registry-mirrors` and `insecure-registries` in `daemon.json`, with everything else in it left as it is.
+//! `atoll mirror docker`: `registry-mirrors` and `insecure-registries` in `daemon.json`, with
+//! everything else in it left as it is.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,8 @@ pub(super) struct Docker {
     /// Write the file; without it what it would be is printed.
     #[arg(long)]
     install: bool,
-    /// dockerd's settings. They are merged into what is there, which the first time is kept beside it as FILE.bak.
+    /// dockerd's settings. They are merged into what is there, which the first time is kept beside
+    /// it as FILE.bak.
     #[arg(long, default_value = "/etc/docker/daemon.json", value_name = "FILE")]
     daemon_json: PathBuf,
 }
@@ -44,18 +46,29 @@ pub(super) fn run(docker: &Docker) -> io::Result<()> {
     };
     let before: Value = match there.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
         Some(text) => serde_json::from_str(text).map_err(|e| {
-            io::Error::other(format!("{}: {e}; it stays as it is until it is valid JSON", path.display()))
+            io::Error::other(format!(
+                "{}: {e}; it stays as it is until it is valid JSON",
+                path.display()
+            ))
         })?,
         None => json!({}),
     };
     let Value::Object(before) = before else {
-        return Err(io::Error::other(format!("{} holds no JSON object; it stays as it is", path.display())));
+        return Err(io::Error::other(format!(
+            "{} holds no JSON object; it stays as it is",
+            path.display()
+        )));
     };
     let ours = beside(path, "atoll");
-    let earlier: Value =
-        std::fs::read(&ours).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    let earlier: Value = std::fs::read(&ours)
+        .ok()
+        .and_then(|text| serde_json::from_slice(&text).ok())
+        .unwrap_or_default();
     let (after, added) = merge(before, &mirrors, &earlier).map_err(|what| {
-        io::Error::other(format!("{}: {what} is no list of texts; it stays as it is", path.display()))
+        io::Error::other(format!(
+            "{}: {what} is no list of texts; it stays as it is",
+            path.display()
+        ))
     })?;
     let text = format!("{}\n", serde_json::to_string_pretty(&after).map_err(io::Error::other)?);
     if docker.install {
@@ -76,11 +89,14 @@ pub(super) fn run(docker: &Docker) -> io::Result<()> {
         }
         eprintln!("{}", system_store(&ca));
     }
-    eprintln!("dockerd reads this after `systemctl reload docker`. It asks mirrors for images of {DOCKER_HUB} only.");
+    eprintln!(
+        "dockerd reads this after `systemctl reload docker`. It asks mirrors for images of {DOCKER_HUB} only."
+    );
     Ok(())
 }
 
-/// The URLs for dockerd, whose requests do not say which registry they mean: the mesh must know it by itself, or by the host name.
+/// The URLs for dockerd, whose requests do not say which registry they mean: the mesh must know it
+/// by itself, or by the host name.
 fn mirrors(known: &MirrorList, nodes: &[String]) -> io::Result<Vec<String>> {
     if known.default.as_deref() == Some(DOCKER_HUB) {
         return Ok(nodes.to_vec());
@@ -93,7 +109,11 @@ fn mirrors(known: &MirrorList, nodes: &[String]) -> io::Result<Vec<String>> {
     };
     let first = nodes.first().and_then(|url| url.parse::<Uri>().ok());
     let scheme = first.as_ref().and_then(|url| url.scheme_str()).unwrap_or("https");
-    let port = first.as_ref().and_then(|url| url.port_u16()).map(|port| format!(":{port}")).unwrap_or_default();
+    let port = first
+        .as_ref()
+        .and_then(|url| url.port_u16())
+        .map(|port| format!(":{port}"))
+        .unwrap_or_default();
     Ok(vec![format!("{scheme}://{DOCKER_HUB}.{domain}{port}")])
 }
 
@@ -118,15 +138,16 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// Puts our entries first; what an earlier run put in and is not wanted any more goes, all the rest stays. Also gives what is ours now. The error is the
-/// name of what cannot be added to.
+/// Puts our entries first; what an earlier run put in and is not wanted any more goes, all the rest
+/// stays. Also gives what is ours now. The error is the name of what cannot be added to.
 fn merge(
     mut settings: Map<String, Value>,
     mirrors: &[String],
     earlier: &Value,
 ) -> Result<(Value, Value), &'static str> {
     let insecure = mirrors.iter().filter(|url| is_plain(url)).map(|url| authority(url));
-    let insecure: Vec<String> = insecure.filter(|one| !is_insecure_anyway(one)).map(str::to_owned).collect();
+    let insecure: Vec<String> =
+        insecure.filter(|one| !is_insecure_anyway(one)).map(str::to_owned).collect();
     let mut added = Map::new();
     for (list, wanted) in LISTS.into_iter().zip([mirrors.to_vec(), insecure]) {
         let there = settings.get(list).cloned().unwrap_or_else(|| json!([]));
@@ -159,16 +180,24 @@ mod tests {
 
     #[test]
     fn what_is_there_stays_and_what_was_ours_goes() {
-        let before =
-            object(json!({"log-driver": "json-file", "registry-mirrors": ["https://theirs"], "nested": {"a": [1]}}));
+        let before = object(
+            json!({"log-driver": "json-file", "registry-mirrors": ["https://theirs"], "nested": {"a": [1]}}),
+        );
         let mirrors = ["http://10.0.0.1:5000".to_owned(), "http://127.0.0.1:5000".to_owned()];
         let (first, ours) = merge(before, &mirrors, &Value::Null).unwrap();
         assert_eq!(
             first["registry-mirrors"],
             json!(["http://10.0.0.1:5000", "http://127.0.0.1:5000", "https://theirs"])
         );
-        assert_eq!(first["insecure-registries"], json!(["10.0.0.1:5000"]), "loopback needs no leave");
-        assert_eq!((&first["log-driver"], &first["nested"]), (&json!("json-file"), &json!({"a": [1]})));
+        assert_eq!(
+            first["insecure-registries"],
+            json!(["10.0.0.1:5000"]),
+            "loopback needs no leave"
+        );
+        assert_eq!(
+            (&first["log-driver"], &first["nested"]),
+            (&json!("json-file"), &json!({"a": [1]}))
+        );
         let (again, _) = merge(object(first.clone()), &mirrors, &ours).unwrap();
         assert_eq!(again, first, "the second time changes nothing");
         let (moved, _) = merge(object(first), &["https://new".to_owned()], &ours).unwrap();
@@ -190,12 +219,21 @@ mod tests {
     fn a_mesh_that_cannot_know_what_dockerd_means_is_no_mirror_for_it() {
         let answer = |default: Value, domain: Value| {
             let answer = json!({"node": "n", "region": "r", "nodes": [], "registries": [], "default": default, "domain": domain});
-            mirrors(&MirrorList::read("http://n:5000", &answer).unwrap(), &["http://n:5000".to_owned()])
+            mirrors(
+                &MirrorList::read("http://n:5000", &answer).unwrap(),
+                &["http://n:5000".to_owned()],
+            )
         };
         assert_eq!(answer(json!("docker.io"), Value::Null).unwrap(), ["http://n:5000"]);
-        assert_eq!(answer(Value::Null, json!("m.example")).unwrap(), ["http://docker.io.m.example:5000"]);
+        assert_eq!(
+            answer(Value::Null, json!("m.example")).unwrap(),
+            ["http://docker.io.m.example:5000"]
+        );
         assert!(
-            answer(json!("quay.io"), Value::Null).unwrap_err().to_string().contains("mirrors: {default: docker.io}")
+            answer(json!("quay.io"), Value::Null)
+                .unwrap_err()
+                .to_string()
+                .contains("mirrors: {default: docker.io}")
         );
     }
 }

@@ -1,13 +1,14 @@
-//! Writing into other programs' folders: only what this command wrote before, or what was not there.
+//! Writing into other programs' folders: only what this command wrote before, or what was not
+//! there.
 
 use std::io::{self, Write};
 use std::path::Path;
 
 /// The first line of every file that this command writes, and may write again.
-pub(super) const MARK: &str =
-    "# Written by `atoll mirror`, which writes it anew each time; remove this line and it leaves the file alone.";
+pub(super) const MARK: &str = "# Written by `atoll mirror`, which writes it anew each time; remove this line and it leaves the file alone.";
 
-/// Prints a file, or with `install` writes it. One that somebody else wrote is left as it is, which is an error.
+/// Prints a file, or with `install` writes it. One that somebody else wrote is left as it is, which
+/// is an error.
 pub(super) fn put(path: &Path, contents: &str, install: bool) -> io::Result<()> {
     let whole = format!("{MARK}\n{contents}");
     if !install {
@@ -31,12 +32,14 @@ pub(super) fn put(path: &Path, contents: &str, install: bool) -> io::Result<()> 
     Ok(())
 }
 
-/// Puts a whole file where `path` is, at once: who reads it sees the old or the new one. Its permissions stay.
+/// Puts a whole file where `path` is, at once: who reads it sees the old or the new one. Its
+/// permissions stay.
 pub(super) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     place(path, contents, path)
 }
 
-/// Keeps `contents`, which `original` has, at `path`, with its permissions. What an earlier call has kept stays: it is older.
+/// Keeps `contents`, which `original` has, at `path`, with its permissions. What an earlier call
+/// has kept stays: it is older.
 pub(super) fn keep(path: &Path, contents: &[u8], original: &Path) -> io::Result<()> {
     match path.symlink_metadata() {
         Ok(_) => Ok(()),
@@ -64,7 +67,12 @@ fn place(path: &Path, contents: &[u8], like: &Path) -> io::Result<()> {
 }
 
 /// Copies the CA to where a client looks for the one of `authority` (`host[:port]`).
-pub(super) fn put_authority(folder: &Path, authority: &str, ca: &Path, install: bool) -> io::Result<()> {
+pub(super) fn put_authority(
+    folder: &Path,
+    authority: &str,
+    ca: &Path,
+    install: bool,
+) -> io::Result<()> {
     let path = folder.join(authority).join("ca.crt");
     if !install {
         println!("# {}: a copy of {}", path.display(), ca.display());
@@ -74,8 +82,10 @@ pub(super) fn put_authority(folder: &Path, authority: &str, ca: &Path, install: 
     match std::fs::read(&path) {
         Ok(there) if there == pem => return Ok(()),
         Ok(_) => {
-            let message =
-                format!("{} is there and is another CA: it stays as it is. Move it away first", path.display());
+            let message = format!(
+                "{} is there and is another CA: it stays as it is. Move it away first",
+                path.display()
+            );
             return Err(io::Error::other(message));
         }
         Err(_) => {}
@@ -110,7 +120,11 @@ mod tests {
         let refused = put(&path, "a = 3\n", true).unwrap_err().to_string();
         assert!(refused.contains("a = 3") && refused.contains("hosts.toml"), "{refused}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine\n");
-        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
+        assert_eq!(
+            std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
+            1,
+            "nothing is left beside it"
+        );
     }
 
     #[test]

@@ -20,9 +20,11 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Reads a name as docker does: without a registry it is Docker Hub's, and there one part is in `library`.
+    /// Reads a name as docker does: without a registry it is Docker Hub's, and there one part is in
+    /// `library`.
     pub(super) fn read(written: &str) -> io::Result<Self> {
-        let (name, reference) = mirror::image(written).map_err(|e| io::Error::other(format!("'{written}': {e}")))?;
+        let (name, reference) =
+            mirror::image(written).map_err(|e| io::Error::other(format!("'{written}': {e}")))?;
         let (registry, repository) = match name.split_once('/') {
             Some((first, rest)) if is_registry(first) => (registry(first), rest),
             _ => (DOCKER_HUB.to_owned(), name),
@@ -55,7 +57,10 @@ impl Way {
             Way { prefix: format!("{}/", without_colon(registry)), ..way("path") },
         ];
         if let Some(domain) = &known.domain {
-            let port = authority(node).rsplit_once(':').map(|(_, port)| port).filter(|port| !port.contains(']'));
+            let port = authority(node)
+                .rsplit_once(':')
+                .map(|(_, port)| port)
+                .filter(|port| !port.contains(']'));
             let port = port.map(|port| format!(":{port}")).unwrap_or_default();
             let host = format!("{}.{domain}{port}", without_colon(registry));
             ways.push(Way { host: Some(host), ..way("host") });
@@ -79,10 +84,15 @@ mod tests {
 
     #[test]
     fn images_are_named_as_docker_names_them() {
-        let read = |written: &str| Image::read(written).map(|i| (i.registry, i.repository, i.reference.to_string()));
+        let read = |written: &str| {
+            Image::read(written).map(|i| (i.registry, i.repository, i.reference.to_string()))
+        };
         let is = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
         assert_eq!(read("alpine").unwrap(), is("docker.io", "library/alpine", "latest"));
-        assert_eq!(read("index.docker.io/alpine:3").unwrap(), is("docker.io", "library/alpine", "3"));
+        assert_eq!(
+            read("index.docker.io/alpine:3").unwrap(),
+            is("docker.io", "library/alpine", "3")
+        );
         assert_eq!(read("team/app:1").unwrap(), is("docker.io", "team/app", "1"));
         assert_eq!(read("r.example:5000/app:1").unwrap(), is("r.example:5000", "app", "1"));
         assert!(read("a@nothing").is_err());
@@ -93,7 +103,10 @@ mod tests {
         let answer = |domain, default| json!({"node": "n", "region": "r", "nodes": [], "registries": [], "domain": domain, "default": default});
         let names = |answer: &serde_json::Value, registry: &str| {
             let known = MirrorList::read("http://n:5000", answer).unwrap();
-            Way::all(&known, registry, "http://n:5000").into_iter().map(|w| w.name).collect::<Vec<_>>()
+            Way::all(&known, registry, "http://n:5000")
+                .into_iter()
+                .map(|w| w.name)
+                .collect::<Vec<_>>()
         };
         let plain = answer(serde_json::Value::Null, serde_json::Value::Null);
         assert_eq!(names(&plain, "docker.io"), ["ns", "path"]);

@@ -39,8 +39,9 @@ enum Verb {
 /// Whom to ask, and which nodes to use.
 #[derive(clap::Args)]
 struct Asking {
-    /// The node that this machine's clients are to ask first, http://HOST:PORT: one next door, or an edge on the machine itself. Without it: the first
-    /// node of the mesh that `atoll up` started in --data.
+    /// The node that this machine's clients are to ask first, http://HOST:PORT: one next door, or
+    /// an edge on the machine itself. Without it: the first node of the mesh that `atoll up`
+    /// started in --data.
     #[arg(long)]
     url: Option<String>,
     /// The CA to trust for https nodes (PEM), beside the public ones.
@@ -49,7 +50,8 @@ struct Asking {
     /// Where `atoll up` keeps its mesh.
     #[arg(long, default_value = "atoll-data", value_name = "DIR")]
     data: PathBuf,
-    /// Nodes of other regions, too, after those of the asked node's own. A far node that answers nothing costs a client 15 to 120 s a pull.
+    /// Nodes of other regions, too, after those of the asked node's own. A far node that answers
+    /// nothing costs a client 15 to 120 s a pull.
     #[arg(long)]
     all_regions: bool,
 }
@@ -83,7 +85,8 @@ impl Asking {
     /// The CA's file as other programs find it.
     fn authority(&self) -> io::Result<Option<PathBuf>> {
         let named = |path: &PathBuf| {
-            std::path::absolute(path).map_err(|e| io::Error::other(format!("--ca {}: {e}", path.display())))
+            std::path::absolute(path)
+                .map_err(|e| io::Error::other(format!("--ca {}: {e}", path.display())))
         };
         self.ca.as_ref().map(named).transpose()
     }

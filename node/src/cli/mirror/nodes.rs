@@ -5,7 +5,8 @@ use std::io;
 use http::Uri;
 use serde_json::Value;
 
-/// A client's file names at most this many nodes of one region: each fetches what it lacks by itself, and each that is silent costs a pull time.
+/// A client's file names at most this many nodes of one region: each fetches what it lacks by
+/// itself, and each that is silent costs a pull time.
 const MOST: usize = 3;
 
 /// A node as another one tells of it.
@@ -45,7 +46,8 @@ pub(super) struct Chosen {
 impl MirrorList {
     /// Reads the answer of the node at `url`.
     pub(super) fn read(url: &str, answer: &Value) -> io::Result<Self> {
-        let strange = || io::Error::other(format!("{url} does not answer as a node of this version does"));
+        let strange =
+            || io::Error::other(format!("{url} does not answer as a node of this version does"));
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let me = answer["node"].as_str().ok_or_else(strange)?;
         let mut nodes = Vec::new();
@@ -88,7 +90,8 @@ impl MirrorList {
         if self.registries.is_empty() { "none".to_owned() } else { self.registries.join(", ") }
     }
 
-    /// The asked node and others of its region; then those of the other regions, if they are wanted.
+    /// The asked node and others of its region; then those of the other regions, if they are
+    /// wanted.
     pub(super) fn choose(&self, all_regions: bool) -> Chosen {
         let (mut urls, mut left_out): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
         let mut near = 0;
@@ -96,9 +99,17 @@ impl MirrorList {
             if !node.up {
                 left_out.push(format!("{} ({}) is down", node.name, node.url));
             } else if !can_be_dialled(&node.url) {
-                left_out.push(format!("{}: nobody can dial {}; set its http.public_url", node.name, node.url));
-            } else if is_loopback(&node.url) && !self.nodes.first().is_some_and(|first| is_loopback(&first.url)) {
-                left_out.push(format!("{}: {} leads nowhere but on its own machine", node.name, node.url));
+                left_out.push(format!(
+                    "{}: nobody can dial {}; set its http.public_url",
+                    node.name, node.url
+                ));
+            } else if is_loopback(&node.url)
+                && !self.nodes.first().is_some_and(|first| is_loopback(&first.url))
+            {
+                left_out.push(format!(
+                    "{}: {} leads nowhere but on its own machine",
+                    node.name, node.url
+                ));
             } else if !urls.contains(&node.url) {
                 let is_near = node.region == self.region;
                 if is_near && near == MOST {
@@ -167,15 +178,18 @@ mod tests {
         assert_eq!(chosen.left_out.len(), 2, "{:?}", chosen.left_out);
         assert_eq!((known().registries.len(), known().plain), (2, vec!["r:5000".to_owned()]));
         let all = known().choose(true);
-        assert_eq!(all.urls, ["http://localhost:5000", "http://b3:5000", "http://b5:5000", "https://a1"]);
+        assert_eq!(
+            all.urls,
+            ["http://localhost:5000", "http://b3:5000", "http://b5:5000", "https://a1"]
+        );
     }
 
     #[test]
     fn another_machines_loopback_is_no_mirror() {
-        let node = |name: &str, url: &str| json!({"name": name, "region": "b", "url": url, "state": "up"});
+        let node =
+            |name: &str, url: &str| json!({"name": name, "region": "b", "url": url, "state": "up"});
         let edge = node("edge", "http://127.0.0.1:5000");
-        let answer =
-            json!({"node": "b1", "region": "b", "registries": [], "nodes": [node("b1", "http://b1:5000"), edge]});
+        let answer = json!({"node": "b1", "region": "b", "registries": [], "nodes": [node("b1", "http://b1:5000"), edge]});
         let seen_from = |url: &str| MirrorList::read(url, &answer).unwrap().choose(false).urls;
         assert_eq!(seen_from("http://b1:5000"), ["http://b1:5000"]);
         assert_eq!(seen_from("http://127.0.0.2:5000").len(), 2, "one machine with several nodes");

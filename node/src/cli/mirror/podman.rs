@@ -1,4 +1,5 @@
-//! `atoll mirror podman`: a file in `registries.conf.d`, for everything that is made with containers/image.
+//! `atoll mirror podman`: a file in `registries.conf.d`, for everything that is made with
+//! containers/image.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,7 +18,8 @@ pub(super) struct Podman {
     /// Write the file; without it it is printed.
     #[arg(long)]
     install: bool,
-    /// Only this registry. May be given several times. Without it: every one that the mesh mirrors for everyone.
+    /// Only this registry. May be given several times. Without it: every one that the mesh mirrors
+    /// for everyone.
     #[arg(long)]
     registry: Vec<String>,
     /// Where the file goes.
@@ -41,16 +43,20 @@ pub(super) fn run(podman: &Podman) -> io::Result<()> {
     let path = podman.registries_conf_d.join("50-atoll.conf");
     put(&path, &registries_conf(&registries, &known.plain, &nodes), podman.install)?;
     if let Some(ca) = podman.asking.authority()? {
-        let beside = podman.registries_conf_d.parent().unwrap_or(&podman.registries_conf_d).join("certs.d");
+        let beside =
+            podman.registries_conf_d.parent().unwrap_or(&podman.registries_conf_d).join("certs.d");
         for node in nodes.iter().filter(|node| !is_plain(node)) {
             put_authority(&beside, authority(node), &ca, podman.install)?;
         }
     }
-    eprintln!("podman, buildah and skopeo read this at each pull; CRI-O after `systemctl reload crio`.");
+    eprintln!(
+        "podman, buildah and skopeo read this at each pull; CRI-O after `systemctl reload crio`."
+    );
     Ok(())
 }
 
-/// The file. What is `plain` speaks no TLS, which podman has to be told for what it asks the registry itself. podman says nothing of the registry that it mirrors, so the path does.
+/// The file. What is `plain` speaks no TLS, which podman has to be told for what it asks the
+/// registry itself. podman says nothing of the registry that it mirrors, so the path does.
 fn registries_conf(registries: &[String], plain: &[String], nodes: &[String]) -> String {
     let mut out = String::new();
     for name in registries {
@@ -78,7 +84,10 @@ mod tests {
         let nodes = ["http://n1:5000".to_owned(), "https://n2".to_owned()];
         let registries = ["docker.io".to_owned(), "r.example:5000".to_owned()];
         let written = registries_conf(&registries, &[], &nodes);
-        assert!(written.contains("location = \"n1:5000/docker.io\"\ninsecure = true\n"), "{written}");
+        assert!(
+            written.contains("location = \"n1:5000/docker.io\"\ninsecure = true\n"),
+            "{written}"
+        );
         assert!(written.contains("location = \"n2/r.example_5000\"\n"), "{written}");
         assert_eq!(written.matches("insecure").count(), 2, "{written}");
         let written = registries_conf(&registries, &registries[1..], &nodes);

@@ -1,4 +1,5 @@
-//! One pull as a client would do it: tag to digest, manifest by digest, blobs; redirects and tokens as they come.
+//! One pull as a client would do it: tag to digest, manifest by digest, blobs; redirects and tokens
+//! as they come.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -16,8 +17,12 @@ use crate::cli::client::{ApiAnswer, Call, Client};
 use upstream::challenge::{Challenge, parse};
 
 /// What a client says that it reads.
-const ACCEPTED: [&str; 4] =
-    [media_type::OCI_INDEX, media_type::OCI_MANIFEST, media_type::DOCKER_LIST, media_type::DOCKER_MANIFEST];
+const ACCEPTED: [&str; 4] = [
+    media_type::OCI_INDEX,
+    media_type::OCI_MANIFEST,
+    media_type::DOCKER_LIST,
+    media_type::DOCKER_MANIFEST,
+];
 /// A request is sent at most so often: once more after each redirect, and with a token.
 const HOPS: usize = 6;
 
@@ -72,15 +77,20 @@ impl Pull<'_> {
     async fn run(&mut self) -> Result<Pulled, String> {
         let what = format!("manifests/{}", self.image.reference);
         let head = self.ask(Method::HEAD, &what).await?;
-        let told = head.header("docker-content-digest").ok_or("HEAD tells no Docker-Content-Digest")?;
-        let digest: Digest = told.parse().map_err(|_| format!("HEAD tells '{told}', which is no digest"))?;
+        let told =
+            head.header("docker-content-digest").ok_or("HEAD tells no Docker-Content-Digest")?;
+        let digest: Digest =
+            told.parse().map_err(|_| format!("HEAD tells '{told}', which is no digest"))?;
         let (mut manifest, bytes) = self.manifest(digest).await?;
         if !manifest.children.is_empty() {
             let index = Index::read(&bytes)?;
-            (manifest, _) = self.manifest(index.chosen(std::env::consts::ARCH).ok_or("the index is empty")?).await?;
+            (manifest, _) = self
+                .manifest(index.chosen(std::env::consts::ARCH).ok_or("the index is empty")?)
+                .await?;
         }
         let mut first_byte = Duration::ZERO;
-        let blobs: BTreeSet<(Digest, u64)> = manifest.blobs.iter().map(|blob| (blob.digest, blob.size)).collect();
+        let blobs: BTreeSet<(Digest, u64)> =
+            manifest.blobs.iter().map(|blob| (blob.digest, blob.size)).collect();
         for (blob, size) in blobs {
             first_byte = first_byte.max(self.blob(blob, size).await?);
         }
@@ -93,7 +103,8 @@ impl Pull<'_> {
         let bytes = answer.whole().await.map_err(|e| format!("manifest {digest}: {e}"))?;
         self.bytes += bytes.len() as u64;
         verify(&digest, &Digest::of(digest.algorithm(), &bytes))?;
-        let manifest = Manifest::read_served(&kind, &bytes).map_err(|e| format!("manifest {digest}: {e}"))?;
+        let manifest =
+            Manifest::read_served(&kind, &bytes).map_err(|e| format!("manifest {digest}: {e}"))?;
         Ok((manifest, bytes.into()))
     }
 
@@ -118,7 +129,8 @@ impl Pull<'_> {
 
     /// Asks for something of the repository and follows to where it is.
     async fn ask(&mut self, method: Method, what: &str) -> Result<ApiAnswer, String> {
-        let mut path = format!("/v2/{}{}/{what}{}", self.way.prefix, self.image.repository, self.way.query);
+        let mut path =
+            format!("/v2/{}{}/{what}{}", self.way.prefix, self.image.repository, self.way.query);
         for _ in 0..HOPS {
             let call = Call {
                 method: method.clone(),
@@ -132,16 +144,24 @@ impl Pull<'_> {
             match answer.status {
                 StatusCode::OK => return Ok(answer),
                 StatusCode::UNAUTHORIZED if self.token.is_none() => {
-                    self.token = Some(self.fetch_token(&answer).await.map_err(|e| format!("{what}: {e}"))?);
+                    self.token =
+                        Some(self.fetch_token(&answer).await.map_err(|e| format!("{what}: {e}"))?);
                 }
                 status if status.is_redirection() => {
                     let to = answer.header("location").unwrap_or_default();
                     if !to.starts_with('/') {
-                        return Err(format!("{what} is said to be at '{to}', which is not at this node"));
+                        return Err(format!(
+                            "{what} is said to be at '{to}', which is not at this node"
+                        ));
                     }
                     path = to.to_owned();
                 }
-                status => return Err(format!("{method} {path} answered {status}{}", reason(answer).await)),
+                status => {
+                    return Err(format!(
+                        "{method} {path} answered {status}{}",
+                        reason(answer).await
+                    ));
+                }
             }
         }
         Err(format!("{what} is redirected in circles"))
@@ -149,7 +169,9 @@ impl Pull<'_> {
 
     /// Gets a token as the challenge of `answer` wants it.
     async fn fetch_token(&self, answer: &ApiAnswer) -> Result<Secret, String> {
-        let challenges = parse(answer.headers.get_all("www-authenticate").iter().filter_map(|v| v.to_str().ok()));
+        let challenges = parse(
+            answer.headers.get_all("www-authenticate").iter().filter_map(|v| v.to_str().ok()),
+        );
         let bearer = challenges.into_iter().find_map(|challenge| match challenge {
             Challenge::Bearer { realm, service, scope } => Some((realm, service, scope)),
             Challenge::Basic => None,
@@ -161,9 +183,18 @@ impl Pull<'_> {
             value.map(|value| query.append_pair(name, &value));
         }
         let path = format!("{}?{}", at.path(), query.finish());
-        let origin = format!("{}://{}", at.scheme_str().unwrap_or("http"), at.authority().map_or("", |a| a.as_str()));
-        // a name of the mirrors' domain need not lead anywhere from here: the node that was asked is meant
-        let host = self.way.host.as_deref().filter(|host| at.authority().is_some_and(|a| a.as_str() == *host));
+        let origin = format!(
+            "{}://{}",
+            at.scheme_str().unwrap_or("http"),
+            at.authority().map_or("", |a| a.as_str())
+        );
+        // a name of the mirrors' domain need not lead anywhere from here: the node that was asked
+        // is meant
+        let host = self
+            .way
+            .host
+            .as_deref()
+            .filter(|host| at.authority().is_some_and(|a| a.as_str() == *host));
         let url = if host.is_some() { self.client.url() } else { origin };
         let failed = |e: io::Error| format!("no token from {realm}: {e}");
         let client = Client::new(&url, self.puller.user, self.puller.authority).map_err(failed)?;

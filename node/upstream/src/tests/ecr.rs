@@ -1,4 +1,5 @@
-//! An access key is exchanged at ECR's API: both are small servers on this machine, and the API checks the signature.
+//! An access key is exchanged at ECR's API: both are small servers on this machine, and the API
+//! checks the signature.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -25,7 +26,8 @@ const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 const REGION: &str = "eu-west-1";
 const HALF_A_DAY: f64 = 12.0 * 3600.0;
 
-/// ECR's API, which gives `p0`, `p1`, .. to whoever signs with `SECRET`; each is good for `life(number)` seconds.
+/// ECR's API, which gives `p0`, `p1`, .. to whoever signs with `SECRET`; each is good for
+/// `life(number)` seconds.
 async fn api(life: impl Fn(usize) -> f64 + Send + Sync + 'static) -> Stage {
     let given = AtomicUsize::new(0);
     Stage::open(move |seen| {
@@ -60,8 +62,20 @@ fn signed_with_the_secret(seen: &Seen) -> Result<(), &'static str> {
     }
     let names = ["content-type", "host", "x-amz-target"];
     let headers = names.map(|name| (name, seen.header(name).unwrap_or_default()));
-    let request = Signing { method: "POST", path: &seen.path, query: &seen.query, headers: &headers, body: &seen.body };
-    let wanted = sigv4::authorization(ID, SECRET, &Scope { region: REGION, service: "ecr" }, &request, stamp);
+    let request = Signing {
+        method: "POST",
+        path: &seen.path,
+        query: &seen.query,
+        headers: &headers,
+        body: &seen.body,
+    };
+    let wanted = sigv4::authorization(
+        ID,
+        SECRET,
+        &Scope { region: REGION, service: "ecr" },
+        &request,
+        stamp,
+    );
     if shown("authorization")? == wanted { Ok(()) } else { Err("the signature") }
 }
 
@@ -84,7 +98,8 @@ fn closed() -> Response<Body> {
 
 /// The password that was shown with the user `AWS`.
 fn password(seen: &Seen) -> Option<String> {
-    let shown = BASE64_STANDARD.decode(seen.header("authorization")?.strip_prefix("Basic ")?).ok()?;
+    let shown =
+        BASE64_STANDARD.decode(seen.header("authorization")?.strip_prefix("Basic ")?).ok()?;
     Some(String::from_utf8(shown).ok()?.strip_prefix("AWS:")?.to_owned())
 }
 
@@ -108,22 +123,29 @@ async fn an_access_key_is_exchanged_once_and_the_password_shown_from_the_first_r
     let cdn = Stage::open(|_| answer(200, &[], CONTENT)).await;
     let there = format!("http://{}/signed", cdn.address);
     let api = api(|_| HALF_A_DAY).await;
-    let registry = Stage::open(move |seen| match (password(seen).as_deref(), seen.path.contains("/blobs/")) {
-        (Some("p0"), false) => answer(200, &[("content-type", INDEX)], EMPTY),
-        (Some("p0"), true) => answer(307, &[("location", &there)], ""),
-        _ => closed(),
-    })
-    .await;
+    let registry =
+        Stage::open(move |seen| match (password(seen).as_deref(), seen.path.contains("/blobs/")) {
+            (Some("p0"), false) => answer(200, &[("content-type", INDEX)], EMPTY),
+            (Some("p0"), true) => answer(307, &[("location", &there)], ""),
+            _ => closed(),
+        })
+        .await;
     let upstream = upstream(&registry, SECRET, &url(&api));
     for repository in ["a/b", "a/c"] {
         upstream.manifest(repository, "1").await.unwrap();
     }
     let blob = upstream.blob("a/b", &Digest::sha256(CONTENT), 0).await.unwrap();
     assert_eq!(rest(blob).await.unwrap(), CONTENT);
-    assert_eq!((registry.seen().len(), api.seen().len()), (3, 1), "no request is spent on a challenge");
+    assert_eq!(
+        (registry.seen().len(), api.seen().len()),
+        (3, 1),
+        "no request is spent on a challenge"
+    );
     assert_eq!(cdn.seen()[0].header("authorization"), None);
     let wire = format!("{:?} {:?} {:?}", registry.seen(), api.seen(), cdn.seen());
-    assert!(!wire.contains(SECRET) && !wire.contains(&BASE64_STANDARD.encode(format!("{ID}:{SECRET}"))));
+    assert!(
+        !wire.contains(SECRET) && !wire.contains(&BASE64_STANDARD.encode(format!("{ID}:{SECRET}")))
+    );
 }
 
 #[tokio::test]
@@ -143,15 +165,18 @@ async fn a_thousand_logins_at_once_are_one_exchange() {
     let api = api(|_| HALF_A_DAY).await;
     let rule = AddressRule { allow_private: false, allow_loopback: true };
     let patience = Duration::from_secs(30);
-    let connections = Connections::new("ecr", rule, Trust::public().unwrap(), patience, api.tasks.clone());
+    let connections =
+        Connections::new("ecr", rule, Trust::public().unwrap(), patience, api.tasks.clone());
     let key = Some(Credentials::AccessKey(access_key(SECRET, &url(&api))));
     let login = Login::new(connections, key, true, patience, api.tasks.clone());
     let repositories: Vec<_> = (0..1000).map(|number| format!("team/app{number}")).collect();
     let passes = join_all(repositories.iter().map(|repository| login.pass(repository))).await;
     let first = passes[0].clone().unwrap().unwrap();
     assert!(passes.into_iter().all(|pass| pass.unwrap().unwrap() == first));
-    let renewed =
-        join_all(repositories.iter().map(|repository| login.renew(repository, Some(&first), Vec::new()))).await;
+    let renewed = join_all(
+        repositories.iter().map(|repository| login.renew(repository, Some(&first), Vec::new())),
+    )
+    .await;
     let second = renewed[0].clone().unwrap();
     assert_ne!(first, second);
     assert!(renewed.into_iter().all(|pass| pass.unwrap() == second));
@@ -194,11 +219,12 @@ async fn a_registry_that_takes_no_password_is_asked_twice_and_no_more() {
 async fn an_old_password_that_is_forbidden_is_replaced_and_a_fresh_one_is_not() {
     let api = api(|_| HALF_A_DAY).await;
     // ECR says 403 of what is over, as of what is not allowed
-    let registry = Stage::open(|seen| match (password(seen).as_deref(), seen.path.contains("/closed/")) {
-        (Some("p1"), false) => answer(200, &[("content-type", INDEX)], EMPTY),
-        _ => answer(403, &[], r#"{"errors":[{"code":"DENIED","message":"no"}]}"#),
-    })
-    .await;
+    let registry =
+        Stage::open(|seen| match (password(seen).as_deref(), seen.path.contains("/closed/")) {
+            (Some("p1"), false) => answer(200, &[("content-type", INDEX)], EMPTY),
+            _ => answer(403, &[], r#"{"errors":[{"code":"DENIED","message":"no"}]}"#),
+        })
+        .await;
     let upstream = upstream(&registry, SECRET, &url(&api));
     let denied = async |repository: &str| {
         let refused = upstream.manifest(repository, "1").await;
@@ -212,7 +238,11 @@ async fn an_old_password_that_is_forbidden_is_replaced_and_a_fresh_one_is_not() 
     for _ in 0..3 {
         denied("closed/b").await;
     }
-    assert_eq!((registry.seen().len(), api.seen().len()), (6, 2), "what is forbidden costs no exchange");
+    assert_eq!(
+        (registry.seen().len(), api.seen().len()),
+        (6, 2),
+        "what is forbidden costs no exchange"
+    );
 }
 
 #[tokio::test]
@@ -222,7 +252,13 @@ async fn a_wrong_secret_is_denied_in_words_and_not_tried_again_at_once() {
     for _ in 0..3 {
         let refused = upstream.resolve("a/b", "1").await.unwrap_err();
         let UpstreamError::Denied(why) = &refused else { panic!("{refused}") };
-        for word in ["Amazon ECR", REGION, "refused the access key", "InvalidSignatureException", "the signature"] {
+        for word in [
+            "Amazon ECR",
+            REGION,
+            "refused the access key",
+            "InvalidSignatureException",
+            "the signature",
+        ] {
             assert!(why.contains(word), "{why}");
         }
         assert!(!why.contains("another/Secret"), "{why}");
@@ -234,11 +270,15 @@ async fn a_wrong_secret_is_denied_in_words_and_not_tried_again_at_once() {
 async fn an_api_that_cannot_be_reached_is_like_an_upstream_that_cannot() {
     let registry = registry(|_| true).await;
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let failed = upstream(&registry, SECRET, &format!("http://{closed}/")).resolve("a/b", "1").await;
+    let failed =
+        upstream(&registry, SECRET, &format!("http://{closed}/")).resolve("a/b", "1").await;
     assert!(matches!(failed, Err(UpstreamError::Unreachable(_))), "{failed:?}");
     let ill = Stage::open(|_| answer(500, &[], "{}")).await;
     let failed = upstream(&registry, SECRET, &url(&ill)).resolve("a/b", "1").await;
-    assert!(matches!(&failed, Err(UpstreamError::Unreachable(why)) if why.contains("ECR")), "{failed:?}");
+    assert!(
+        matches!(&failed, Err(UpstreamError::Unreachable(why)) if why.contains("ECR")),
+        "{failed:?}"
+    );
     let moved = Stage::open(|_| answer(307, &[("location", "http://169.254.169.254/")], "")).await;
     let failed = upstream(&registry, SECRET, &url(&moved)).resolve("a/b", "1").await;
     assert!(matches!(failed, Err(UpstreamError::Bad(_))), "redirects are not followed: {failed:?}");
@@ -257,7 +297,10 @@ async fn an_api_at_a_refused_address_is_not_asked() {
 
 #[tokio::test]
 async fn a_limit_of_the_api_closes_the_upstream() {
-    let api = Stage::open(|_| answer(400, &[], r#"{"__type":"ThrottlingException","message":"Rate exceeded"}"#)).await;
+    let api = Stage::open(|_| {
+        answer(400, &[], r#"{"__type":"ThrottlingException","message":"Rate exceeded"}"#)
+    })
+    .await;
     let registry = registry(|_| true).await;
     let upstream = upstream(&registry, SECRET, &url(&api));
     for _ in 0..2 {

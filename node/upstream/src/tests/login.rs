@@ -9,7 +9,8 @@ use super::stage::{Stage, answer, robot};
 use super::{CONTENT, EMPTY, INDEX};
 use crate::{Upstream, UpstreamError};
 
-/// A registry with a token service, which hands out `t0`, `t1`, ..; what it takes is decided by `good`.
+/// A registry with a token service, which hands out `t0`, `t1`, ..; what it takes is decided by
+/// `good`.
 async fn with_tokens(good: impl Fn(&str, usize) -> bool + Send + Sync + 'static) -> Stage {
     let handed = Arc::new(AtomicUsize::new(0));
     Stage::open(move |seen| {
@@ -41,7 +42,11 @@ async fn a_token_is_fetched_with_the_credentials_and_used_for_what_follows() {
     let seen = stage.seen();
     let paths: Vec<_> = seen.iter().map(|seen| seen.path.as_str()).collect();
     let (b, c) = ("/v2/a/b/manifests/1", "/v2/a/c/manifests/1");
-    assert_eq!(paths, [b, "/token", b, b, b, "/token", c], "the second repository knows whom to ask at once");
+    assert_eq!(
+        paths,
+        [b, "/token", b, b, b, "/token", c],
+        "the second repository knows whom to ask at once"
+    );
     assert_eq!(seen[1].query, "service=registry+one&scope=repository%3Aa%2Fb%3Apull");
     assert_eq!(seen[1].header("authorization"), Some("Basic cm9ib3Q6c2VjcmV0"));
     assert_eq!(seen[2].header("authorization"), Some("Bearer t0"));
@@ -75,7 +80,11 @@ async fn a_token_that_is_refused_before_its_time_is_renewed_once() {
 
 #[tokio::test]
 async fn a_token_that_ends_early_is_renewed_once_whether_the_upstream_says_where_or_not() {
-    for said in [&[][..], &[("www-authenticate", "Negotiate")], &[("www-authenticate", "Basic realm=\"gate\"")]] {
+    for said in [
+        &[][..],
+        &[("www-authenticate", "Negotiate")],
+        &[("www-authenticate", "Basic realm=\"gate\"")],
+    ] {
         let handed = Arc::new(AtomicUsize::new(0));
         // the third token and later ones are good for nothing
         let stage = Stage::open(move |seen| {
@@ -110,11 +119,19 @@ async fn a_token_that_ends_early_is_renewed_once_whether_the_upstream_says_where
     let stage = Stage::open(move |seen| {
         let host = seen.header("host").unwrap();
         if seen.path == "/token" {
-            return answer(200, &[], format!(r#"{{"token":"t{}"}}"#, handed.fetch_add(1, Ordering::SeqCst)));
+            return answer(
+                200,
+                &[],
+                format!(r#"{{"token":"t{}"}}"#, handed.fetch_add(1, Ordering::SeqCst)),
+            );
         }
         let newest = format!("Bearer t{}", handed.load(Ordering::SeqCst).saturating_sub(1));
         match seen.header("authorization") {
-            None => answer(401, &[("www-authenticate", &format!(r#"Bearer realm="http://{host}/token""#))], ""),
+            None => answer(
+                401,
+                &[("www-authenticate", &format!(r#"Bearer realm="http://{host}/token""#))],
+                "",
+            ),
             Some(shown) if shown == newest => answer(200, &[("content-type", INDEX)], EMPTY),
             Some(_) => answer(401, &[], ""),
         }
@@ -152,18 +169,22 @@ async fn a_wrong_password_is_not_tried_again_at_once() {
     let upstream = Upstream::new(settings, stage.tasks.clone());
     for _ in 0..3 {
         let refused = upstream.manifest("a/b", "1").await.unwrap_err();
-        assert!(matches!(&refused, UpstreamError::Denied(why) if !why.contains("secret")), "{refused}");
+        assert!(
+            matches!(&refused, UpstreamError::Denied(why) if !why.contains("secret")),
+            "{refused}"
+        );
     }
     assert_eq!(stage.count("/token"), 1);
 }
 
 #[tokio::test]
 async fn a_password_goes_with_every_request_where_that_is_asked_and_is_not_repeated_when_refused() {
-    let stage = Stage::open(|seen| match (seen.path.contains("/closed/"), seen.header("authorization")) {
-        (false, Some("Basic cm9ib3Q6c2VjcmV0")) => answer(200, &[], CONTENT),
-        _ => answer(401, &[("www-authenticate", r#"Basic realm="r""#)], ""),
-    })
-    .await;
+    let stage =
+        Stage::open(|seen| match (seen.path.contains("/closed/"), seen.header("authorization")) {
+            (false, Some("Basic cm9ib3Q6c2VjcmV0")) => answer(200, &[], CONTENT),
+            _ => answer(401, &[("www-authenticate", r#"Basic realm="r""#)], ""),
+        })
+        .await;
     let mut settings = stage.settings();
     settings.credentials = robot();
     let upstream = Upstream::new(settings, stage.tasks.clone());
@@ -196,9 +217,10 @@ async fn a_limit_on_logins_closes_the_upstream() {
 
 #[tokio::test]
 async fn a_token_service_at_a_refused_address_is_not_asked() {
-    let stage =
-        Stage::open(|_| answer(401, &[("www-authenticate", r#"Bearer realm="http://169.254.169.254/token""#)], ""))
-            .await;
+    let stage = Stage::open(|_| {
+        answer(401, &[("www-authenticate", r#"Bearer realm="http://169.254.169.254/token""#)], "")
+    })
+    .await;
     let mut settings = stage.settings();
     settings.credentials = robot();
     let refused = Upstream::new(settings, stage.tasks.clone()).resolve("a", "1").await;

@@ -52,7 +52,12 @@ async fn a_tag_is_resolved_by_one_head_that_accepts_every_kind_of_manifest() {
     let [seen] = &stage.seen()[..] else { panic!("{:?}", stage.seen()) };
     assert_eq!((seen.method.as_str(), seen.path.as_str()), ("HEAD", "/v2/alpine/manifests/3"));
     let accept = seen.header("accept").unwrap();
-    for kind in ["oci.image.index.v1", "oci.image.manifest.v1", "manifest.list.v2", "distribution.manifest.v2"] {
+    for kind in [
+        "oci.image.index.v1",
+        "oci.image.manifest.v1",
+        "manifest.list.v2",
+        "distribution.manifest.v2",
+    ] {
         assert!(accept.contains(kind), "{accept}");
     }
     assert_eq!(seen.header("accept-encoding"), Some("identity"));
@@ -67,7 +72,10 @@ async fn where_head_does_not_tell_get_does() {
         })
         .await;
         let resolved = stage.upstream().resolve("a/b", "1").await.unwrap();
-        assert_eq!((resolved.digest, resolved.media_type.as_str()), (Digest::sha256(EMPTY.as_bytes()), INDEX));
+        assert_eq!(
+            (resolved.digest, resolved.media_type.as_str()),
+            (Digest::sha256(EMPTY.as_bytes()), INDEX)
+        );
     }
 }
 
@@ -77,35 +85,56 @@ async fn wrong_bytes_are_refused_by_digest_and_by_tag() {
     let stage = Stage::open(move |_| manifest(EMPTY, &wrong.to_string())).await;
     let upstream = stage.upstream();
     assert!(matches!(upstream.manifest("a", &wrong.to_string()).await, Err(UpstreamError::Bad(_))));
-    assert!(matches!(upstream.manifest("a", "1").await, Err(UpstreamError::Bad(_))), "the header lies");
+    assert!(
+        matches!(upstream.manifest("a", "1").await, Err(UpstreamError::Bad(_))),
+        "the header lies"
+    );
     assert!(matches!(upstream.resolve("a", &right.to_string()).await, Err(UpstreamError::Bad(_))));
     // asked for by digest, the bytes decide, not the header
     let fetched = upstream.manifest("a", &right.to_string()).await.unwrap();
-    assert_eq!((fetched.digest, &fetched.bytes[..], fetched.media_type.as_str()), (right, EMPTY.as_bytes(), INDEX));
+    assert_eq!(
+        (fetched.digest, &fetched.bytes[..], fetched.media_type.as_str()),
+        (right, EMPTY.as_bytes(), INDEX)
+    );
 }
 
 #[tokio::test]
 async fn a_page_that_says_200_is_no_manifest() {
     let page = "<html>We are back soon.</html>";
-    for (kind, body) in [("text/html", page), (INDEX, page), ("text/html", EMPTY), ("text/html", "{}")] {
+    for (kind, body) in
+        [("text/html", page), (INDEX, page), ("text/html", EMPTY), ("text/html", "{}")]
+    {
         let stage = Stage::open(move |_| answer(200, &[("content-type", kind)], body)).await;
         let upstream = stage.upstream();
-        assert!(matches!(upstream.manifest("a", "1").await, Err(UpstreamError::Bad(_))), "{kind} {body}");
-        assert!(matches!(upstream.resolve("a", "1").await, Err(UpstreamError::Bad(_))), "{kind} {body}");
+        assert!(
+            matches!(upstream.manifest("a", "1").await, Err(UpstreamError::Bad(_))),
+            "{kind} {body}"
+        );
+        assert!(
+            matches!(upstream.resolve("a", "1").await, Err(UpstreamError::Bad(_))),
+            "{kind} {body}"
+        );
     }
 }
 
 #[tokio::test]
 async fn what_no_cache_can_keep_is_told_apart_from_what_may_be_well_again() {
     let schema_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws";
-    for (kind, body) in [(schema_1, r#"{"schemaVersion":1}"#), ("text/plain", EMPTY), ("a/b", EMPTY), (INDEX, "{}")] {
+    for (kind, body) in
+        [(schema_1, r#"{"schemaVersion":1}"#), ("text/plain", EMPTY), ("a/b", EMPTY), (INDEX, "{}")]
+    {
         let stage = Stage::open(move |_| answer(200, &[("content-type", kind)], body)).await;
         let upstream = stage.upstream();
-        for result in [upstream.manifest("a", "1").await.err(), upstream.resolve("a", "1").await.err()] {
+        for result in
+            [upstream.manifest("a", "1").await.err(), upstream.resolve("a", "1").await.err()]
+        {
             let Some(UpstreamError::Unusable(why)) = result else { continue };
             assert!(why.contains(kind), "it says what came: {why}");
         }
-        assert!(matches!(upstream.manifest("a", "1").await, Err(UpstreamError::Unusable(_))), "{kind} {body}");
+        assert!(
+            matches!(upstream.manifest("a", "1").await, Err(UpstreamError::Unusable(_))),
+            "{kind} {body}"
+        );
     }
 }
 
@@ -121,11 +150,17 @@ async fn what_clients_take_goes_through_as_it_came() {
         })
         .await;
         let fetched = stage.upstream().manifest("a", "1").await.unwrap();
-        assert_eq!((fetched.media_type.as_str(), &fetched.bytes[..]), (kind.unwrap_or(INDEX), body.as_bytes()));
+        assert_eq!(
+            (fetched.media_type.as_str(), &fetched.bytes[..]),
+            (kind.unwrap_or(INDEX), body.as_bytes())
+        );
     }
     let stage = Stage::open(move |_| answer(200, &[("content-type", image)], EMPTY)).await;
     let other = stage.upstream().manifest("a", &digest.to_string()).await;
-    assert!(matches!(other, Err(UpstreamError::Bad(_))), "an image without a config is none: {other:?}");
+    assert!(
+        matches!(other, Err(UpstreamError::Bad(_))),
+        "an image without a config is none: {other:?}"
+    );
 }
 
 /// What a connection does with a request that it does not answer.
@@ -139,7 +174,8 @@ enum Leaves {
     Always,
 }
 
-/// A server on bare sockets that closes kept connections as it likes. Counts the requests that arrived.
+/// A server on bare sockets that closes kept connections as it likes. Counts the requests that
+/// arrived.
 async fn leaving(
     leaves: Leaves,
     tasks: &Tasks,
@@ -219,26 +255,45 @@ async fn only_its_bytes_prove_a_blob_that_a_head_denies() {
 
 #[tokio::test]
 async fn referrers_come_as_the_upstream_has_them_page_by_page() {
-    let stage = Stage::open(|seen| match (seen.path.split('/').nth(2).unwrap(), seen.query.as_str()) {
-        ("none", _) => answer(404, &[], ""),
-        ("page", _) => answer(200, &[("content-type", "text/html")], EMPTY),
-        ("image", _) => answer(200, &[("content-type", "application/vnd.oci.image.manifest.v1+json")], EMPTY),
-        (_, "artifactType=a%2Fb") => {
-            let next = "</v2/team/app/referrers/x?artifactType=a%2Fb&page=2>; rel=\"next\"";
-            answer(200, &[("content-type", INDEX), ("oci-filters-applied", "artifactType"), ("link", next)], EMPTY)
-        }
-        _ => answer(200, &[("content-type", INDEX)], EMPTY),
-    })
-    .await;
+    let stage =
+        Stage::open(|seen| match (seen.path.split('/').nth(2).unwrap(), seen.query.as_str()) {
+            ("none", _) => answer(404, &[], ""),
+            ("page", _) => answer(200, &[("content-type", "text/html")], EMPTY),
+            ("image", _) => answer(
+                200,
+                &[("content-type", "application/vnd.oci.image.manifest.v1+json")],
+                EMPTY,
+            ),
+            (_, "artifactType=a%2Fb") => {
+                let next = "</v2/team/app/referrers/x?artifactType=a%2Fb&page=2>; rel=\"next\"";
+                answer(
+                    200,
+                    &[
+                        ("content-type", INDEX),
+                        ("oci-filters-applied", "artifactType"),
+                        ("link", next),
+                    ],
+                    EMPTY,
+                )
+            }
+            _ => answer(200, &[("content-type", INDEX)], EMPTY),
+        })
+        .await;
     let upstream = stage.upstream();
     let subject = Digest::sha256(b"subject");
     let first = upstream.referrers("team/app", &subject, "artifactType=a%2Fb").await.unwrap();
-    assert_eq!((&first.index[..], first.filtered.as_deref()), (EMPTY.as_bytes(), Some("artifactType")));
+    assert_eq!(
+        (&first.index[..], first.filtered.as_deref()),
+        (EMPTY.as_bytes(), Some("artifactType"))
+    );
     assert_eq!(first.next.as_deref(), Some("artifactType=a%2Fb&page=2"));
     assert_eq!(stage.seen()[0].path, format!("/v2/team/app/referrers/{subject}"));
     let last = upstream.referrers("team/app", &subject, "").await.unwrap();
     assert_eq!((last.filtered, last.next), (None, None));
-    assert_eq!(upstream.referrers("none", &subject, "").await.unwrap_err(), UpstreamError::NotFound);
+    assert_eq!(
+        upstream.referrers("none", &subject, "").await.unwrap_err(),
+        UpstreamError::NotFound
+    );
     for no_index in ["page", "image"] {
         let refused = upstream.referrers(no_index, &subject, "").await;
         assert!(matches!(refused, Err(UpstreamError::Bad(_))), "{no_index}: {refused:?}");
@@ -247,7 +302,8 @@ async fn referrers_come_as_the_upstream_has_them_page_by_page() {
 
 #[tokio::test]
 async fn a_manifest_that_is_too_long_is_refused() {
-    let stage = Stage::open(|_| answer(200, &[("content-type", INDEX)], vec![b' '; (1 << 20) + 1])).await;
+    let stage =
+        Stage::open(|_| answer(200, &[("content-type", INDEX)], vec![b' '; (1 << 20) + 1])).await;
     assert!(matches!(stage.upstream().manifest("a", "1").await, Err(UpstreamError::Unusable(_))));
 }
 
@@ -255,7 +311,9 @@ async fn a_manifest_that_is_too_long_is_refused() {
 async fn malformed_names_never_reach_the_upstream() {
     let stage = Stage::open(|_| answer(200, &[], "")).await;
     let upstream = stage.upstream();
-    for (repository, reference) in [("../x", "1"), ("a", "../../x"), ("a", ""), ("A", "1"), ("a", "x?y=1"), ("", "1")] {
+    for (repository, reference) in
+        [("../x", "1"), ("a", "../../x"), ("a", ""), ("A", "1"), ("a", "x?y=1"), ("", "1")]
+    {
         let result = upstream.resolve(repository, reference).await;
         assert!(matches!(result, Err(UpstreamError::Bad(_))), "{repository} {reference}");
     }
@@ -295,8 +353,10 @@ async fn who_redirects_a_question_about_a_blob_has_not_answered_it() {
     .await;
     let address = elsewhere.address;
     // every question is sent on, as registry.k8s.io does it
-    let stage =
-        Stage::open(move |seen| answer(307, &[("location", &format!("http://{address}{}", seen.path))], "")).await;
+    let stage = Stage::open(move |seen| {
+        answer(307, &[("location", &format!("http://{address}{}", seen.path))], "")
+    })
+    .await;
     let upstream = stage.upstream();
     for (digest, has) in [(here, true), (signed, true), (gone, false)] {
         assert_eq!(upstream.has_blob("library/alpine", &digest).await, Ok(has), "{digest}");
@@ -326,7 +386,9 @@ async fn credentials_dropped_at_another_host_do_not_come_back_with_it() {
 #[tokio::test]
 async fn redirects_end_and_do_not_leave_what_may_be_connected_to() {
     let stage = Stage::open(|seen| match seen.path.as_str() {
-        "/v2/metadata/manifests/1" => answer(302, &[("location", "http://169.254.169.254/latest/meta-data/")], ""),
+        "/v2/metadata/manifests/1" => {
+            answer(302, &[("location", "http://169.254.169.254/latest/meta-data/")], "")
+        }
         "/v2/private/manifests/1" => answer(302, &[("location", "http://[::ffff:10.0.0.1]/")], ""),
         "/v2/file/manifests/1" => answer(302, &[("location", "file:///etc/passwd")], ""),
         path => answer(302, &[("location", path)], ""),
@@ -373,7 +435,10 @@ async fn a_blob_goes_on_from_where_it_broke_off() {
     all.extend(rest(stream).await.unwrap());
     assert_eq!(all, CONTENT);
     assert_eq!(rest(upstream.blob("a", &digest, 10).await.unwrap()).await.unwrap(), b"");
-    assert!(matches!(upstream.blob("a", &digest, 7).await, Err(UpstreamError::Bad(_))), "another range than asked for");
+    assert!(
+        matches!(upstream.blob("a", &digest, 7).await, Err(UpstreamError::Bad(_))),
+        "another range than asked for"
+    );
 }
 
 #[tokio::test]
@@ -412,7 +477,8 @@ async fn a_blob_comes_whole_though_its_length_does_not_come_with_it() {
         })
         .await;
         for offset in [0, 4] {
-            let stream = stage.upstream().blob("a", &Digest::sha256(CONTENT), offset).await.unwrap();
+            let stream =
+                stage.upstream().blob("a", &Digest::sha256(CONTENT), offset).await.unwrap();
             assert_eq!(stream.size, 10, "{head_tells}");
             assert_eq!(rest(stream).await.unwrap(), &CONTENT[offset as usize..]);
         }
@@ -450,7 +516,10 @@ async fn what_is_missing_denied_or_broken_is_told_apart() {
     assert!(matches!(manifest("ill").await, UpstreamError::Unreachable(_)));
     assert!(matches!(manifest("down").await, UpstreamError::Unreachable(_)));
     assert!(matches!(manifest("odd").await, UpstreamError::Bad(_)));
-    assert_eq!(stage.upstream().blob("gone", &Digest::sha256(b""), 0).await.unwrap_err(), UpstreamError::NotFound);
+    assert_eq!(
+        stage.upstream().blob("gone", &Digest::sha256(b""), 0).await.unwrap_err(),
+        UpstreamError::NotFound
+    );
 }
 
 #[tokio::test]
@@ -463,7 +532,9 @@ async fn a_limit_is_kept_without_asking_again_and_leaves_blobs_of_a_begun_pull_o
     let upstream = stage.upstream();
     let before = clock::now();
     for _ in 0..3 {
-        let Err(UpstreamError::Limited { until }) = upstream.manifest("a", "1").await else { panic!("not limited") };
+        let Err(UpstreamError::Limited { until }) = upstream.manifest("a", "1").await else {
+            panic!("not limited")
+        };
         let wait = until.since(before).as_secs();
         assert!((1800..1860).contains(&wait), "{wait}");
     }
@@ -497,13 +568,15 @@ async fn a_pause_and_the_last_failure_are_told_of_and_a_pause_is_news_once() {
         assert_eq!(standing.failed.unwrap().0, "it limits requests: manifests for 1800 s");
     }
     let (now, wait) = (clock::now(), Some(Duration::from_secs(60)));
-    let news = [Some(Ask::Manifest), None, Some(Ask::Blob), None].map(|ask| upstream.pause(now, ask, wait).1);
+    let news = [Some(Ask::Manifest), None, Some(Ask::Blob), None]
+        .map(|ask| upstream.pause(now, ask, wait).1);
     assert_eq!(news, [false, true, false, false], "blobs were still open");
 }
 
 #[tokio::test]
 async fn a_503_with_retry_after_closes_everything() {
-    let stage = Stage::open(|_| answer(503, &[("retry-after", "Wed, 01 Jan 2098 00:00:00 GMT")], "")).await;
+    let stage =
+        Stage::open(|_| answer(503, &[("retry-after", "Wed, 01 Jan 2098 00:00:00 GMT")], "")).await;
     let upstream = stage.upstream();
     assert!(matches!(upstream.manifest("a", "1").await, Err(UpstreamError::Limited { .. })));
     let blob = upstream.blob("a", &Digest::sha256(CONTENT), 0).await;
@@ -570,14 +643,16 @@ async fn a_body_that_stands_still_is_given_up_before_its_first_byte_and_after_it
 #[tokio::test]
 async fn nobody_there_is_an_error_at_once() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let upstream = Upstream::new(settings(&format!("http://{closed}")), ground::supervise::Tasks::new());
+    let upstream =
+        Upstream::new(settings(&format!("http://{closed}")), ground::supervise::Tasks::new());
     assert!(matches!(upstream.resolve("a", "1").await, Err(UpstreamError::Unreachable(_))));
 }
 
 #[tokio::test]
 async fn a_certificate_of_an_unknown_authority_is_refused_and_a_told_one_is_trusted() {
     let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let certificate =
+        CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
     let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let server = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -602,5 +677,8 @@ async fn a_certificate_of_an_unknown_authority_is_refused_and_a_told_one_is_trus
     known.trust = Trust::with_authorities(certificate.pem().as_bytes()).unwrap();
     let upstream = Upstream::new(known, stage.tasks.clone());
     assert!(upstream.resolve("a", "1").await.is_ok());
-    assert!(matches!(upstream.resolve("leaves/a", "1").await, Err(UpstreamError::Refused(_))), "https to http");
+    assert!(
+        matches!(upstream.resolve("leaves/a", "1").await, Err(UpstreamError::Refused(_))),
+        "https to http"
+    );
 }

@@ -62,7 +62,8 @@ impl Stage {
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (seen, connections, tasks) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(0)), Tasks::new());
+        let (seen, connections, tasks) =
+            (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(0)), Tasks::new());
         let answer = Arc::new(answer);
         let (log, count, inner) = (seen.clone(), connections.clone(), tasks.clone());
         tasks.spawn("stage", async move {
@@ -73,7 +74,8 @@ impl Stage {
                     let (log, answer) = (log.clone(), answer.clone());
                     async move {
                         let (head, body) = request.into_parts();
-                        let body = body.collect().await.map(|whole| whole.to_bytes()).unwrap_or_default();
+                        let body =
+                            body.collect().await.map(|whole| whole.to_bytes()).unwrap_or_default();
                         let seen = Seen {
                             method: head.method,
                             path: head.uri.path().to_owned(),
@@ -92,7 +94,8 @@ impl Stage {
                         None => drop(builder.serve_connection(TokioIo::new(stream), service).await),
                         Some(tls) => {
                             if let Ok(stream) = tls.accept(stream).await {
-                                let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+                                let _ =
+                                    builder.serve_connection(TokioIo::new(stream), service).await;
                             }
                         }
                     }
@@ -148,8 +151,13 @@ pub(super) fn robot() -> Option<Credentials> {
     Some(Credentials::Password(Password { user: "robot".into(), password: "secret".into() }))
 }
 
-pub(super) fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(Full::new(body.into()).map_err(|never| match never {}).boxed());
+pub(super) fn answer(
+    status: u16,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Response<Body> {
+    let mut response =
+        Response::new(Full::new(body.into()).map_err(|never| match never {}).boxed());
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
     for (name, value) in headers {
         let name = http::HeaderName::from_bytes(name.as_bytes()).unwrap();
@@ -164,7 +172,8 @@ pub(super) fn unmeasured(all: &'static [u8]) -> Response<Body> {
     Response::new(BodyExt::boxed(StreamBody::new(pieces)))
 }
 
-/// Answers 200 with a body that claims `length`, brings `part`, and then breaks off or says nothing more.
+/// Answers 200 with a body that claims `length`, brings `part`, and then breaks off or says nothing
+/// more.
 pub(super) fn unfinished(length: usize, part: &'static [u8], silent: bool) -> Response<Body> {
     let start = futures::stream::iter([Ok(Frame::data(Bytes::from_static(part)))]);
     let body = if silent {

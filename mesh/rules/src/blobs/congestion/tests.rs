@@ -1,4 +1,5 @@
-//! Senders over one narrow link: what arrives, and what is lost on the way or because the queue is full.
+//! Senders over one narrow link: what arrives, and what is lost on the way or because the queue is
+//! full.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +32,8 @@ struct Sending {
     smooth: f64,
 }
 
-/// Lets senders run for so many seconds; the path may change at a moment. Bytes delivered by each in the last half.
+/// Lets senders run for so many seconds; the path may change at a moment. Bytes delivered by each
+/// in the last half.
 fn run(senders: usize, seconds: f64, path: impl Fn(f64) -> Path) -> Vec<f64> {
     let new = |sender| Sending {
         congestion: Congestion::new(PACKET, sender as u64),
@@ -47,7 +49,9 @@ fn run(senders: usize, seconds: f64, path: impl Fn(f64) -> Path) -> Vec<f64> {
     while now.as_secs_f64() < seconds {
         let at = now.as_secs_f64();
         let Path { rate, round_trip, queue, loses } = path(at);
-        while let Some(first) = ends.first_entry().filter(|first| first.key().0 <= now.as_nanos() as u64) {
+        while let Some(first) =
+            ends.first_entry().filter(|first| first.key().0 <= now.as_nanos() as u64)
+        {
             let Ends { sender, sent, lost } = first.remove();
             let one = &mut all[sender];
             one.in_flight -= PACKET;
@@ -62,8 +66,8 @@ fn run(senders: usize, seconds: f64, path: impl Fn(f64) -> Path) -> Vec<f64> {
         }
         for (sender, one) in all.iter_mut().enumerate() {
             while one.in_flight + PACKET <= one.congestion.window() && one.may_send <= at {
-                one.may_send =
-                    one.may_send.max(at - 0.002) + PACKET as f64 * one.smooth / (1.25 * one.congestion.window() as f64);
+                one.may_send = one.may_send.max(at - 0.002)
+                    + PACKET as f64 * one.smooth / (1.25 * one.congestion.window() as f64);
                 one.congestion.handle_sent(now);
                 one.in_flight += PACKET;
                 number += 1;
@@ -76,7 +80,10 @@ fn run(senders: usize, seconds: f64, path: impl Fn(f64) -> Path) -> Vec<f64> {
                 }
                 // a loss is noticed when later packets are acknowledged
                 let known = busy + round_trip + if unlucky || dropped { 0.002 } else { 0.0 };
-                ends.insert(((known * 1e9) as u64, number), Ends { sender, sent: now, lost: unlucky || dropped });
+                ends.insert(
+                    ((known * 1e9) as u64, number),
+                    Ends { sender, sent: now, lost: unlucky || dropped },
+                );
             }
         }
         if half.iter().all(|half| *half == 0) && at * 2.0 > seconds {
@@ -89,9 +96,12 @@ fn run(senders: usize, seconds: f64, path: impl Fn(f64) -> Path) -> Vec<f64> {
 
 #[test]
 fn a_path_is_used_whatever_it_loses() {
-    for (name, rate, round_trip, loses) in
-        [("near", 12.5e6, 0.03, 0), ("far", 12.5e6, 0.1, 1000), ("very far", 6.25e6, 0.2, 100), ("poor", 1e6, 0.15, 50)]
-    {
+    for (name, rate, round_trip, loses) in [
+        ("near", 12.5e6, 0.03, 0),
+        ("far", 12.5e6, 0.1, 1000),
+        ("very far", 6.25e6, 0.2, 100),
+        ("poor", 1e6, 0.15, 50),
+    ] {
         let got = run(1, 20.0, |_| Path { rate, round_trip, queue: round_trip, loses })[0];
         assert!(got > 0.85 * rate, "{name}: {:.2} of the path", got / rate);
     }
@@ -106,12 +116,20 @@ fn a_short_queue_is_not_overrun() {
 
 #[test]
 fn a_path_that_becomes_longer_or_wider_is_learnt_again() {
-    let longer =
-        |at: f64| Path { rate: 12.5e6, round_trip: if at < 5.0 { 0.001 } else { 0.1 }, queue: 0.1, loses: 1000 };
+    let longer = |at: f64| Path {
+        rate: 12.5e6,
+        round_trip: if at < 5.0 { 0.001 } else { 0.1 },
+        queue: 0.1,
+        loses: 1000,
+    };
     let got = run(1, 50.0, longer)[0];
     assert!(got > 0.8 * 12.5e6, "longer: {:.2} of the path", got / 12.5e6);
-    let wider =
-        |at: f64| Path { rate: if at < 5.0 { 1e6 } else { 12.5e6 }, round_trip: 0.05, queue: 0.05, loses: 1000 };
+    let wider = |at: f64| Path {
+        rate: if at < 5.0 { 1e6 } else { 12.5e6 },
+        round_trip: 0.05,
+        queue: 0.05,
+        loses: 1000,
+    };
     let got = run(1, 30.0, wider)[0];
     assert!(got > 0.8 * 12.5e6, "wider: {:.2} of the path", got / 12.5e6);
 }

@@ -72,7 +72,11 @@ fn a_source_that_breaks_off_is_replaced_from_the_exact_byte() {
     assert_eq!(flight.handle_unchecked(at(0), 40), Ok(()));
     flight.handle_failure();
     assert_eq!(asks(&mut flight), (2, 40));
-    assert_eq!(flight.handle_claim(&unknown(99)), Judgement::Contradicted, "another length is another blob");
+    assert_eq!(
+        flight.handle_claim(&unknown(99)),
+        Judgement::Contradicted,
+        "another length is another blob"
+    );
     assert_eq!(flight.handle_unchecked(at(0), 60), Ok(()));
     assert_eq!(step(&mut flight, 0), Step::Check);
 }
@@ -81,7 +85,9 @@ fn a_source_that_breaks_off_is_replaced_from_the_exact_byte() {
 fn a_wrong_group_is_replaced_from_its_first_byte_and_nothing_before_it_is_lost() {
     let (bytes, claim) = blob(4 * GROUP + 10);
     let mut flight = flight(&[1, 2], bound(&claim));
-    let Step::Ask(Request { list: true, .. }) = step(&mut flight, 0) else { panic!("it wants the list") };
+    let Step::Ask(Request { list: true, .. }) = step(&mut flight, 0) else {
+        panic!("it wants the list")
+    };
     assert_eq!(flight.handle_claim(&claim), Judgement::Believed);
     let mut wrong = bytes.clone();
     wrong[2 * GROUP + 5] ^= 1;
@@ -249,7 +255,11 @@ fn who_breaks_off_and_gives_the_rest_of_another_try_has_not_certainly_lied() {
     let mut whole = flight(&[1], None);
     assert_eq!(whole.handle_claim(&unknown(100)), Judgement::Believed);
     assert_eq!(whole.handle_unchecked(at(0), 100), Ok(()));
-    assert_eq!(whole.handle_wrong_digest(), Some((peer(1), Lie::Group)), "it gave all of it at once");
+    assert_eq!(
+        whole.handle_wrong_digest(),
+        Some((peer(1), Lie::Group)),
+        "it gave all of it at once"
+    );
 }
 
 #[test]
@@ -409,7 +419,10 @@ fn what_the_upstream_does_not_have_and_nobody_gives_is_missing() {
     let upstream = Source::Upstream("hub/library/app".parse().unwrap());
     let mut flight = Flight::new(at(0), First::Named(vec![upstream.clone()]), None, PATIENCE);
     flight.handle_missing();
-    assert!(matches!(step(&mut flight, 0), Step::Ask(Request { direct: false, .. })), "it may err once");
+    assert!(
+        matches!(step(&mut flight, 0), Step::Ask(Request { direct: false, .. })),
+        "it may err once"
+    );
     flight.handle_missing();
     looks(&mut flight, Hurry::First, &[1]);
     assert_eq!(flight.handle_claim(&unknown(100)), Judgement::Believed);

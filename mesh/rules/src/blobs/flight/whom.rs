@@ -108,8 +108,8 @@ impl<N: Copy + Ord> Whom<N> {
         self.damaged.push((source, at));
     }
 
-    /// The present source names `other`, which is asked first from now on if it is `usable`. If it is
-    /// not, the same source is asked again, and sends the blob itself. Whether `other` is asked.
+    /// The present source names `other`, which is asked first from now on if it is `usable`. If it
+    /// is not, the same source is asked again, and sends the blob itself. Whether `other` is asked.
     pub(super) fn handle_elsewhere(&mut self, other: N, usable: bool) -> bool {
         let Some(Source::Peer { node: named_by, .. }) = self.present() else { return false };
         self.named.insert(*named_by);
@@ -131,7 +131,8 @@ impl<N: Copy + Ord> Whom<N> {
     /// are none. So two damaged copies make a good one. The flight still ends, because a source
     /// comes back only when the bytes are further than where it lied.
     pub(super) fn forgive(&mut self, offset: u64) -> bool {
-        let back: Vec<_> = self.damaged.extract_if(.., |(_, at)| *at < offset).map(|(source, _)| source).collect();
+        let back: Vec<_> =
+            self.damaged.extract_if(.., |(_, at)| *at < offset).map(|(source, _)| source).collect();
         self.shunned.retain(|shunned| !back.iter().any(|source| source.is(shunned)));
         self.turn_to(back);
         !self.sources.is_empty()

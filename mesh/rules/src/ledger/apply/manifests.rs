@@ -2,7 +2,8 @@
 
 use crate::ledger::command::Outcome;
 use crate::ledger::records::{
-    BlobDescriptor, BlobRecord, Look, ManifestRecord, RecordError, Repository, TagRecord, WriteRecords, encode, key,
+    BlobDescriptor, BlobRecord, Look, ManifestRecord, RecordError, Repository, TagRecord,
+    WriteRecords, encode, key,
 };
 use crate::words::digest::Digest;
 use crate::words::manifest::Referrer;
@@ -23,12 +24,14 @@ pub(super) fn put<R: WriteRecords>(
     let linked = known.as_ref().map_or(&[][..], |known| &known.blobs);
     let new = |blob: &Digest| !linked.contains(blob);
     // what is linked stays so; an upstream may have shown blobs since that it did not show at first
-    manifest.blobs = linked.iter().chain(manifest.blobs.iter().filter(|blob| new(blob))).copied().collect();
+    manifest.blobs =
+        linked.iter().chain(manifest.blobs.iter().filter(|blob| new(blob))).copied().collect();
     records.put(&place, &encode(&manifest)?)?;
     if known.is_none() {
         let repository_key = key::repository(repository);
-        let mut repository_record =
-            records.record::<Repository>(&repository_key)?.unwrap_or(Repository { created: at, manifests: 0 });
+        let mut repository_record = records
+            .record::<Repository>(&repository_key)?
+            .unwrap_or(Repository { created: at, manifests: 0 });
         repository_record.manifests += 1;
         records.put(&repository_key, &encode(&repository_record)?)?;
     }
@@ -48,7 +51,8 @@ pub(super) fn put<R: WriteRecords>(
             });
             record.repositories += 1;
             if let Some(content) = blob.content {
-                // a primary has it from nodes that have hashed the bytes; an upstream's manifest only says how many there are
+                // a primary has it from nodes that have hashed the bytes; an upstream's manifest
+                // only says how many there are
                 (record.size, record.content) = (blob.size, Some(content));
             }
             if !blob.kept_by.is_empty() {
@@ -72,7 +76,10 @@ pub(super) fn tag<R: WriteRecords>(
     tags: &[Tag],
 ) -> Result<Outcome, RecordError> {
     for tag in tags {
-        records.put(&key::tag(repository, tag), &encode(&TagRecord { digest: *digest, pushed: at })?)?;
+        records.put(
+            &key::tag(repository, tag),
+            &encode(&TagRecord { digest: *digest, pushed: at })?,
+        )?;
     }
     Ok(Outcome::Done)
 }
@@ -95,7 +102,9 @@ pub(super) fn delete<R: WriteRecords>(
     repository: &RepositoryName,
     digest: &Digest,
 ) -> Result<Outcome, RecordError> {
-    let Some(manifest) = records.manifest(repository, digest)? else { return Ok(Outcome::NotFound) };
+    let Some(manifest) = records.manifest(repository, digest)? else {
+        return Ok(Outcome::NotFound);
+    };
     records.remove(&key::manifest(repository, digest))?;
     for (tag_key, tag) in records.records::<TagRecord>(&key::tags(repository))? {
         if tag.digest == *digest {

@@ -37,7 +37,8 @@ pub(super) fn invite<R: WriteRecords>(
     role: Role,
     nodes: u32,
 ) -> Result<Outcome, RecordError> {
-    records.put(&key::invitation(secret_hash), &encode(&Invitation { expires, role, left: nodes })?)?;
+    records
+        .put(&key::invitation(secret_hash), &encode(&Invitation { expires, role, left: nodes })?)?;
     Ok(Outcome::Done)
 }
 
@@ -53,7 +54,9 @@ pub(super) fn join<R: WriteRecords>(
         return Ok(Outcome::Refused(reason));
     }
     if records.level()? >= Level::ROLES {
-        if records.get(&key::node(node.id))?.is_some() || records.get(&key::removed(node.id))?.is_some() {
+        if records.get(&key::node(node.id))?.is_some()
+            || records.get(&key::removed(node.id))?.is_some()
+        {
             return Ok(Outcome::Refused(
                 "this identity was used before; run `atoll join` with an empty data_dir".into(),
             ));
@@ -62,8 +65,13 @@ pub(super) fn join<R: WriteRecords>(
             return Ok(Outcome::Refused(reason));
         }
     }
-    if let Some(other) = records.nodes()?.into_iter().find(|n| n.name == node.name && n.id != node.id) {
-        return Ok(Outcome::Refused(format!("a node called {} is a member already; set another `name`", other.name)));
+    if let Some(other) =
+        records.nodes()?.into_iter().find(|n| n.name == node.name && n.id != node.id)
+    {
+        return Ok(Outcome::Refused(format!(
+            "a node called {} is a member already; set another `name`",
+            other.name
+        )));
     }
     match known {
         Some(known) if known.left > 1 => {
@@ -76,7 +84,11 @@ pub(super) fn join<R: WriteRecords>(
 }
 
 /// Takes a node out: an edge.
-pub(super) fn remove<R: WriteRecords>(records: &mut R, at: Timestamp, id: NodeId) -> Result<Outcome, RecordError> {
+pub(super) fn remove<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    id: NodeId,
+) -> Result<Outcome, RecordError> {
     match records.record::<NodeRecord>(&key::node(id))? {
         None => Ok(Outcome::NotFound),
         Some(node) if node.role != Role::Edge => Ok(Outcome::Refused(format!(
@@ -92,7 +104,10 @@ pub(super) fn remove<R: WriteRecords>(records: &mut R, at: Timestamp, id: NodeId
 }
 
 /// What a node says of itself from now on; its role stays.
-pub(super) fn change<R: WriteRecords>(records: &mut R, node: &NodeRecord) -> Result<Outcome, RecordError> {
+pub(super) fn change<R: WriteRecords>(
+    records: &mut R,
+    node: &NodeRecord,
+) -> Result<Outcome, RecordError> {
     if records.level()? >= Level::ROLES
         && let Some(reason) = unfit(records, node)?
     {
@@ -127,10 +142,15 @@ pub(super) fn raise_level<R: WriteRecords>(
     if level <= current {
         return Ok(Outcome::Exists);
     }
-    let Some(mesh) = records.record::<MeshRecord>(&key::mesh())? else { return Ok(Outcome::NotFound) };
+    let Some(mesh) = records.record::<MeshRecord>(&key::mesh())? else {
+        return Ok(Outcome::NotFound);
+    };
     records.put(&key::level(), &encode(&level)?)?;
     if current < Level::ROLES && !token_secret.expose().is_empty() {
-        records.put(&key::mesh(), &encode(&MeshRecord { token_secret: token_secret.clone(), ..mesh })?)?;
+        records.put(
+            &key::mesh(),
+            &encode(&MeshRecord { token_secret: token_secret.clone(), ..mesh })?,
+        )?;
     }
     Ok(Outcome::Done)
 }
@@ -140,8 +160,13 @@ fn unfit<R: WriteRecords>(records: &R, node: &NodeRecord) -> Result<Option<Strin
     if let Err(reason) = node.check() {
         return Ok(Some(reason.into()));
     }
-    if let Some(other) = records.nodes()?.into_iter().find(|n| n.name == node.name && n.id != node.id) {
-        return Ok(Some(format!("a node called {} is a member already; set another `name`", other.name)));
+    if let Some(other) =
+        records.nodes()?.into_iter().find(|n| n.name == node.name && n.id != node.id)
+    {
+        return Ok(Some(format!(
+            "a node called {} is a member already; set another `name`",
+            other.name
+        )));
     }
     Ok(None)
 }

@@ -1,4 +1,5 @@
-//! The one function that changes the ledger: pure and deterministic. Same records, same entry: same records, same outcome, on every node.
+//! The one function that changes the ledger: pure and deterministic. Same records, same entry: same
+//! records, same outcome, on every node.
 
 mod manifests;
 mod members;
@@ -18,8 +19,8 @@ pub use projects::EMPTIED_AT_ONCE;
 /// How many answers are kept for retries of the same operation.
 pub const REMEMBERED_OPERATIONS: u64 = 8192;
 
-/// Applies one entry. An operation that was applied before changes nothing and gets its first answer again; one that was decided under an older epoch was
-/// not applied.
+/// Applies one entry. An operation that was applied before changes nothing and gets its first
+/// answer again; one that was decided under an older epoch was not applied.
 pub fn apply<R: WriteRecords>(
     records: &mut R,
     revision: Revision,
@@ -31,8 +32,8 @@ pub fn apply<R: WriteRecords>(
     }
     let outcome = perform(records, envelope.at, &envelope.command)?;
     if matches!(outcome, Outcome::StaleEpoch { .. }) && records.level()? >= Level::ROLES {
-        // nothing took effect, and the same operation is to be decided anew under the next epoch: with another id, one that did take effect unseen
-        // would be done twice
+        // nothing took effect, and the same operation is to be decided anew under the next epoch:
+        // with another id, one that did take effect unseen would be done twice
         return Ok(outcome);
     }
     records.put(&operation, &encode(&outcome)?)?;
@@ -41,7 +42,10 @@ pub fn apply<R: WriteRecords>(
     Ok(outcome)
 }
 
-fn forget_old_operations<R: WriteRecords>(records: &mut R, revision: Revision) -> Result<(), RecordError> {
+fn forget_old_operations<R: WriteRecords>(
+    records: &mut R,
+    revision: Revision,
+) -> Result<(), RecordError> {
     let Some(oldest_kept) = revision.0.checked_sub(REMEMBERED_OPERATIONS) else { return Ok(()) };
     for (order, id) in records.scan(&key::operation_orders(), None, 2)? {
         if order < key::operation_order(Revision(oldest_kept)) {
@@ -52,9 +56,13 @@ fn forget_old_operations<R: WriteRecords>(records: &mut R, revision: Revision) -
     Ok(())
 }
 
-/// What a command does, once it is known that it was not done before. One that carries an epoch is fenced first: decided
-/// under another one, it does nothing.
-fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -> Result<Outcome, RecordError> {
+/// What a command does, once it is known that it was not done before. One that carries an epoch is
+/// fenced first: decided under another one, it does nothing.
+fn perform<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    command: &Command,
+) -> Result<Outcome, RecordError> {
     let project = match fenced(records, command)? {
         Ok(project) => project,
         Err(outcome) => return Ok(outcome),
@@ -69,11 +77,17 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
         (Command::Join { secret_hash, node }, _) => members::join(records, at, secret_hash, node),
         (Command::RemoveNode { id }, _) => members::remove(records, at, *id),
         (Command::MoveNode { node }, _) => members::change(records, node),
-        (Command::RaiseLevel { level, token_secret }, _) => members::raise_level(records, *level, token_secret),
-        (Command::CreateProject { name, public, durability, home, upstream, proxy, metadata }, _) => {
+        (Command::RaiseLevel { level, token_secret }, _) => {
+            members::raise_level(records, *level, token_secret)
+        }
+        (
+            Command::CreateProject { name, public, durability, home, upstream, proxy, metadata },
+            _,
+        ) => {
             let (name, metadata) = (name.clone(), metadata.clone());
             let (public, durability, home, upstream) = (*public, *durability, *home, *upstream);
-            let new = projects::NewProject { name, public, durability, home, upstream, proxy, metadata };
+            let new =
+                projects::NewProject { name, public, durability, home, upstream, proxy, metadata };
             projects::create(records, at, new)
         }
         (Command::ConfigureProject { public, durability, proxy, metadata, .. }, Some(project)) => {
@@ -88,7 +102,9 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
             Ok(Outcome::Done)
         }
         (Command::DeleteProject { .. }, Some(project)) => projects::delete(records, &project),
-        (Command::AssignPrimary { node, .. }, Some(project)) => projects::assign(records, project, *node),
+        (Command::AssignPrimary { node, .. }, Some(project)) => {
+            projects::assign(records, project, *node)
+        }
         (Command::CreateUpstream { name, kind, url, description, credentials }, _) => {
             let record = |id| UpstreamRecord {
                 id,
@@ -103,7 +119,19 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
         }
         (Command::ChangeUpstream { was, becomes }, _) => upstreams::change(records, was, becomes),
         (Command::DeleteUpstream { id }, _) => upstreams::delete(records, *id),
-        (Command::PutManifest { repository, digest, media_type, bytes, tags, blobs, subject, .. }, Some(_)) => {
+        (
+            Command::PutManifest {
+                repository,
+                digest,
+                media_type,
+                bytes,
+                tags,
+                blobs,
+                subject,
+                ..
+            },
+            Some(_),
+        ) => {
             let manifest = ManifestRecord {
                 media_type: media_type.clone(),
                 bytes: bytes.clone(),
@@ -114,8 +142,12 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
             manifests::put(records, at, repository, digest, manifest, blobs, subject.as_deref())?;
             manifests::tag(records, at, repository, digest, tags)
         }
-        (Command::DeleteTag { repository, tag, .. }, Some(_)) => manifests::delete_tag(records, repository, tag),
-        (Command::DeleteManifest { repository, digest, .. }, Some(_)) => manifests::delete(records, repository, digest),
+        (Command::DeleteTag { repository, tag, .. }, Some(_)) => {
+            manifests::delete_tag(records, repository, tag)
+        }
+        (Command::DeleteManifest { repository, digest, .. }, Some(_)) => {
+            manifests::delete(records, repository, digest)
+        }
         (
             Command::ConfigureProject { .. }
             | Command::DeleteProject { .. }
@@ -128,17 +160,24 @@ fn perform<R: WriteRecords>(records: &mut R, at: Timestamp, command: &Command) -
     }
 }
 
-/// The fence: of a command that carries an epoch the project, if it has that epoch now; else what the caller is to be told.
-fn fenced<R: WriteRecords>(records: &R, command: &Command) -> Result<Result<Option<Project>, Outcome>, RecordError> {
+/// The fence: of a command that carries an epoch the project, if it has that epoch now; else what
+/// the caller is to be told.
+fn fenced<R: WriteRecords>(
+    records: &R,
+    command: &Command,
+) -> Result<Result<Option<Project>, Outcome>, RecordError> {
     let Some((name, epoch)) = command.fence() else { return Ok(Ok(None)) };
     Ok(match records.project(&name)? {
         None => Err(Outcome::NotFound),
-        Some(project) if project.epoch != epoch => Err(Outcome::StaleEpoch { current: project.epoch }),
+        Some(project) if project.epoch != epoch => {
+            Err(Outcome::StaleEpoch { current: project.epoch })
+        }
         Some(project) => Ok(Some(project)),
     })
 }
 
-/// The number after the last one, which is never given out again: clients keep numbers for longer than what they name lives.
+/// The number after the last one, which is never given out again: clients keep numbers for longer
+/// than what they name lives.
 fn next_number<R: WriteRecords>(records: &mut R, last: &[u8]) -> Result<u64, RecordError> {
     let next = records.record::<u64>(last)?.unwrap_or(0) + 1;
     records.put(last, &encode(&next)?)?;

@@ -9,7 +9,8 @@ use crate::proxies::proxy::{ProxyChange, ProxyRules};
 use crate::words::moment::Timestamp;
 use crate::words::names::{Epoch, NodeId, ProjectId, ProjectName, RepositoryName, UpstreamId};
 
-/// So many tags and manifests of a cache go with one entry: everything else waits while an entry is applied, and read leases run meanwhile.
+/// So many tags and manifests of a cache go with one entry: everything else waits while an entry is
+/// applied, and read leases run meanwhile.
 pub const EMPTIED_AT_ONCE: usize = 500;
 
 /// A project that is to be made.
@@ -55,7 +56,10 @@ pub(super) fn create<R: WriteRecords>(
 }
 
 /// Removes a project that is empty, or a cache with what it has: so much of that at a time.
-pub(super) fn delete<R: WriteRecords>(records: &mut R, project: &Project) -> Result<Outcome, RecordError> {
+pub(super) fn delete<R: WriteRecords>(
+    records: &mut R,
+    project: &Project,
+) -> Result<Outcome, RecordError> {
     let name = &project.name;
     if project.upstream.is_some() {
         empty(records, name, EMPTIED_AT_ONCE)?;
@@ -63,7 +67,9 @@ pub(super) fn delete<R: WriteRecords>(records: &mut R, project: &Project) -> Res
     if !records.scan(&key::repositories_of(name), None, 1)?.is_empty() {
         return Ok(match project.upstream {
             Some(_) => Outcome::Unfinished,
-            None => Outcome::Refused(format!("project {name} still has repositories; delete them first")),
+            None => Outcome::Refused(format!(
+                "project {name} still has repositories; delete them first"
+            )),
         });
     }
     records.remove(&key::project(name))?;
@@ -85,12 +91,21 @@ pub(super) fn assign<R: WriteRecords>(
     Ok(Outcome::Done)
 }
 
-/// Takes up to `most` tags and manifests out of a project, repository by repository. Tags go first, so that none names a manifest that is gone.
-fn empty<R: WriteRecords>(records: &mut R, project: &ProjectName, most: usize) -> Result<(), RecordError> {
+/// Takes up to `most` tags and manifests out of a project, repository by repository. Tags go first,
+/// so that none names a manifest that is gone.
+fn empty<R: WriteRecords>(
+    records: &mut R,
+    project: &ProjectName,
+    most: usize,
+) -> Result<(), RecordError> {
     let mut left = most;
     while left > 0 {
-        let Some((place, _)) = records.scan(&key::repositories_of(project), None, 1)?.pop() else { return Ok(()) };
-        let broken = |what: &dyn std::fmt::Display| RecordError(format!("a repository of {project}: {what}"));
+        let Some((place, _)) = records.scan(&key::repositories_of(project), None, 1)?.pop() else {
+            return Ok(());
+        };
+        let broken = |what: &dyn std::fmt::Display| {
+            RecordError(format!("a repository of {project}: {what}"))
+        };
         let repository: RepositoryName = key::name_of(&place).parse().map_err(|e| broken(&e))?;
         let tags = records.scan(&key::tags(&repository), None, left)?;
         for (tag, _) in &tags {
@@ -101,7 +116,8 @@ fn empty<R: WriteRecords>(records: &mut R, project: &ProjectName, most: usize) -
         while left > 0
             && let Some((place, _)) = records.scan(&key::manifests(&repository), None, 1)?.pop()
         {
-            let digest = key::digest_of(&place).ok_or_else(|| broken(&"a manifest's key has no digest"))?;
+            let digest =
+                key::digest_of(&place).ok_or_else(|| broken(&"a manifest's key has no digest"))?;
             super::manifests::delete(records, &repository, &digest)?;
             left -= 1;
         }

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ledger::records::{
-    BlobDescriptor, BlobRecord, MemoryRecords, MeshRecord, NodeRecord, ReadRecords, Role, TagRecord, User, tags_page,
+    BlobDescriptor, BlobRecord, MemoryRecords, MeshRecord, NodeRecord, ReadRecords, Role,
+    TagRecord, User, tags_page,
 };
 use crate::proxies::proxy::ProxyChange;
 use crate::words::digest::{ContentHash, Digest};
@@ -20,8 +21,12 @@ impl Ledger {
         let mut ledger = Ledger { records: MemoryRecords::default(), revision: 0 };
         let nodes = (1..=3).map(node).collect();
         let user = User { password_hash: "x".into(), administrator: true };
-        let form =
-            Command::FormMesh { mesh: 1, token_secret: vec![1].into(), administrator: ("admin".into(), user), nodes };
+        let form = Command::FormMesh {
+            mesh: 1,
+            token_secret: vec![1].into(),
+            administrator: ("admin".into(), user),
+            nodes,
+        };
         assert_eq!(ledger.run(form), Outcome::Done);
         assert_eq!(ledger.run(create("demo")), Outcome::Done);
         ledger
@@ -85,19 +90,25 @@ fn put(epoch: Epoch, manifest: u8, tag: &str, blobs: &[u8]) -> Command {
 fn a_write_of_an_older_epoch_is_refused_and_changes_nothing() {
     let mut ledger = Ledger::new();
     let old = ledger.epoch();
-    let assign =
-        |expect_epoch| Command::AssignPrimary { project: "demo".parse().unwrap(), node: NodeId(2), expect_epoch };
+    let assign = |expect_epoch| Command::AssignPrimary {
+        project: "demo".parse().unwrap(),
+        node: NodeId(2),
+        expect_epoch,
+    };
     assert_eq!(ledger.run(assign(old)), Outcome::Done);
     assert_eq!(ledger.run(assign(old)), Outcome::StaleEpoch { current: old.next() });
     assert_eq!(ledger.run(put(old, 1, "t", &[1])), Outcome::StaleEpoch { current: old.next() });
-    assert!(ledger.records.tag(&"demo/a".parse().unwrap(), &"t".parse().unwrap()).unwrap().is_none());
+    assert!(
+        ledger.records.tag(&"demo/a".parse().unwrap(), &"t".parse().unwrap()).unwrap().is_none()
+    );
     assert_eq!(ledger.run(put(old.next(), 1, "t", &[1])), Outcome::Done);
 }
 
 #[test]
 fn the_same_operation_twice_is_applied_once() {
     let mut ledger = Ledger::new();
-    let envelope = Envelope { operation: OperationId(9), at: Timestamp(1), command: create("other") };
+    let envelope =
+        Envelope { operation: OperationId(9), at: Timestamp(1), command: create("other") };
     for revision in [100, 101] {
         let outcome = apply(&mut ledger.records, Revision(revision), &envelope).unwrap();
         assert_eq!(outcome, Outcome::Done);
@@ -109,14 +120,30 @@ fn what_only_an_upstream_said_of_a_blob_gives_way_to_who_has_hashed_it() {
     let mut ledger = Ledger::new();
     let e = ledger.epoch();
     let blob = |ledger: &Ledger| {
-        let record = ledger.records.record::<BlobRecord>(&key::blob(&Digest::sha256(&[7]))).unwrap().unwrap();
+        let record = ledger
+            .records
+            .record::<BlobRecord>(&key::blob(&Digest::sha256(&[7])))
+            .unwrap()
+            .unwrap();
         (record.size, record.content, record.repositories)
     };
-    let with = |command: Command, name: &str, size: u64, content: Option<ContentHash>| match command {
-        Command::PutManifest { epoch, digest, media_type, bytes, tags, subject, mut blobs, .. } => {
+    let with = |command: Command, name: &str, size: u64, content: Option<ContentHash>| match command
+    {
+        Command::PutManifest {
+            epoch, digest, media_type, bytes, tags, subject, mut blobs, ..
+        } => {
             (blobs[0].size, blobs[0].content) = (size, content);
             let repository = name.parse().unwrap();
-            Command::PutManifest { epoch, repository, digest, media_type, bytes, tags, blobs, subject }
+            Command::PutManifest {
+                epoch,
+                repository,
+                digest,
+                media_type,
+                bytes,
+                tags,
+                blobs,
+                subject,
+            }
         }
         other => other,
     };
@@ -136,7 +163,10 @@ fn a_manifest_that_comes_again_links_what_it_did_not_and_unlinks_only_what_it_di
         [7, 8].map(|n| {
             let blob = Digest::sha256(&[n]);
             let record = ledger.records.record::<BlobRecord>(&key::blob(&blob)).unwrap();
-            (ledger.records.linked(&repository, &blob).unwrap(), record.map_or(0, |record| record.repositories))
+            (
+                ledger.records.linked(&repository, &blob).unwrap(),
+                record.map_or(0, |record| record.repositories),
+            )
         })
     };
     for (blobs, expected) in [
@@ -149,7 +179,8 @@ fn a_manifest_that_comes_again_links_what_it_did_not_and_unlinks_only_what_it_di
         assert_eq!(linked(&ledger), expected, "with {blobs:?}");
     }
     let digest = Digest::sha256(&[1, 0]);
-    let delete = Command::DeleteManifest { epoch: e, repository: "demo/a".parse().unwrap(), digest };
+    let delete =
+        Command::DeleteManifest { epoch: e, repository: "demo/a".parse().unwrap(), digest };
     assert_eq!(ledger.run(delete), Outcome::Done);
     assert_eq!(linked(&ledger), [(false, 0); 2]);
 }
@@ -178,11 +209,21 @@ fn deleting_the_last_manifest_unlinks_its_blobs() {
 fn an_invitation_opens_once_and_not_after_its_time() {
     let mut ledger = Ledger::new();
     let secret_hash = Digest::sha256(b"secret");
-    ledger.run(Command::Invite { secret_hash, expires: Timestamp(1_000), role: Role::Replica, nodes: 1 });
+    ledger.run(Command::Invite {
+        secret_hash,
+        expires: Timestamp(1_000),
+        role: Role::Replica,
+        nodes: 1,
+    });
     let join = |n| Command::Join { secret_hash, node: node(n) };
     assert_eq!(ledger.run(join(4)), Outcome::Done);
     assert!(matches!(ledger.run(join(5)), Outcome::Refused(_)));
-    ledger.run(Command::Invite { secret_hash, expires: Timestamp(1), role: Role::Replica, nodes: 1 });
+    ledger.run(Command::Invite {
+        secret_hash,
+        expires: Timestamp(1),
+        role: Role::Replica,
+        nodes: 1,
+    });
     assert!(matches!(ledger.run(join(5)), Outcome::Refused(_)));
     assert_eq!(ledger.records.nodes().unwrap().len(), 4);
 }
@@ -192,18 +233,32 @@ fn a_token_for_a_replica_lets_no_edge_in_and_a_role_is_for_good() {
     let mut ledger = Ledger::new();
     let secret_hash = Digest::sha256(b"secret");
     let edge = NodeRecord { role: Role::Edge, ..node(9) };
-    ledger.run(Command::Invite { secret_hash, expires: Timestamp(u64::MAX), role: Role::Replica, nodes: 1 });
+    ledger.run(Command::Invite {
+        secret_hash,
+        expires: Timestamp(u64::MAX),
+        role: Role::Replica,
+        nodes: 1,
+    });
     let join = Command::Join { secret_hash, node: edge.clone() };
     assert!(matches!(ledger.run(join.clone()), Outcome::Refused(_)));
-    ledger.run(Command::Invite { secret_hash, expires: Timestamp(u64::MAX), role: Role::Edge, nodes: 2 });
+    ledger.run(Command::Invite {
+        secret_hash,
+        expires: Timestamp(u64::MAX),
+        role: Role::Edge,
+        nodes: 2,
+    });
     assert_eq!(ledger.run(join), Outcome::Done);
-    let another = |n| Command::Join { secret_hash, node: NodeRecord { role: Role::Edge, ..node(n) } };
+    let another =
+        |n| Command::Join { secret_hash, node: NodeRecord { role: Role::Edge, ..node(n) } };
     assert_eq!(ledger.run(another(10)), Outcome::Done, "it was issued for two");
     assert!(matches!(ledger.run(another(11)), Outcome::Refused(_)));
     assert_eq!(ledger.run(Command::RemoveNode { id: NodeId(10) }), Outcome::Done);
     assert!(ledger.records.get(&key::removed(NodeId(10))).unwrap().is_some());
     assert_eq!(ledger.run(Command::RemoveNode { id: NodeId(10) }), Outcome::NotFound);
-    assert!(matches!(ledger.run(Command::RemoveNode { id: NodeId(1) }), Outcome::Refused(_)), "a replica stays");
+    assert!(
+        matches!(ledger.run(Command::RemoveNode { id: NodeId(1) }), Outcome::Refused(_)),
+        "a replica stays"
+    );
     assert!(matches!(ledger.run(Command::MoveNode { node: node(9) }), Outcome::Refused(_)));
     assert_eq!(ledger.run(Command::MoveNode { node: edge }), Outcome::Done);
 }
@@ -232,18 +287,26 @@ fn an_upstream_in_use_is_not_forgotten_and_names_are_not_shared() {
     assert_eq!(ledger.run(upstream("a")), Outcome::Exists);
     assert_eq!(ledger.run(upstream("b")), Outcome::Done);
     assert_eq!(ledger.run(proxy(1)), Outcome::Done);
-    assert!(matches!(ledger.run(Command::DeleteUpstream { id: UpstreamId(1) }), Outcome::Refused(_)));
+    assert!(matches!(
+        ledger.run(Command::DeleteUpstream { id: UpstreamId(1) }),
+        Outcome::Refused(_)
+    ));
     assert_eq!(ledger.run(Command::DeleteUpstream { id: UpstreamId(2) }), Outcome::Done);
     assert_eq!(ledger.records.upstreams().unwrap().len(), 1);
     assert_eq!(ledger.run(upstream("c")), Outcome::Done);
-    assert_eq!(ledger.records.upstreams().unwrap()[1].id, UpstreamId(3), "a number names one registry for good");
+    assert_eq!(
+        ledger.records.upstreams().unwrap()[1].id,
+        UpstreamId(3),
+        "a number names one registry for good"
+    );
 }
 
 #[test]
 fn a_projects_number_is_its_own_for_good_and_what_is_written_about_it_is_kept() {
     let mut ledger = Ledger::new();
-    let number =
-        |ledger: &Ledger, name: &str| ledger.records.project(&name.parse().unwrap()).unwrap().map(|project| project.id);
+    let number = |ledger: &Ledger, name: &str| {
+        ledger.records.project(&name.parse().unwrap()).unwrap().map(|project| project.id)
+    };
     ledger.run(create("a"));
     assert_eq!(ledger.run(create("a")), Outcome::Exists);
     let (demo, a) = (number(&ledger, "demo").unwrap(), number(&ledger, "a").unwrap());
@@ -266,17 +329,22 @@ fn a_projects_number_is_its_own_for_good_and_what_is_written_about_it_is_kept() 
         assert_eq!(ledger.run(write(key, value)), Outcome::Done);
     }
     let project = ledger.records.project_numbered(ProjectId(3)).unwrap().unwrap();
-    let expected = [("auto_scan", "true"), ("severity", "high")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+    let expected =
+        [("auto_scan", "true"), ("severity", "high")].map(|(k, v)| (k.to_owned(), v.to_owned()));
     assert_eq!(project.metadata, BTreeMap::from(expected));
 }
 
 #[test]
 fn a_cache_goes_with_what_it_has_a_part_at_a_time_and_another_project_does_not() {
     let mut ledger = Ledger::new();
-    let delete = |project: &str, epoch| Command::DeleteProject { name: project.parse().unwrap(), epoch };
+    let delete =
+        |project: &str, epoch| Command::DeleteProject { name: project.parse().unwrap(), epoch };
     let e = ledger.epoch();
     ledger.run(put(e, 1, "kept", &[1, 2]));
-    assert!(matches!(ledger.run(delete("demo", e)), Outcome::Refused(_)), "it is nobody else's copy");
+    assert!(
+        matches!(ledger.run(delete("demo", e)), Outcome::Refused(_)),
+        "it is nobody else's copy"
+    );
 
     ledger.run(Command::CreateUpstream {
         name: "a".into(),
@@ -295,7 +363,9 @@ fn a_cache_goes_with_what_it_has_a_part_at_a_time_and_another_project_does_not()
     let before = ledger.records.clone();
     let manifests = EMPTIED_AT_ONCE as u32 / 2 + 10;
     for n in 0..manifests {
-        let Command::PutManifest { epoch, media_type, bytes, blobs, .. } = put(Epoch::FIRST, 1, "x", &[1, 3]) else {
+        let Command::PutManifest { epoch, media_type, bytes, blobs, .. } =
+            put(Epoch::FIRST, 1, "x", &[1, 3])
+        else {
             unreachable!()
         };
         let done = ledger.run(Command::PutManifest {
@@ -315,7 +385,10 @@ fn a_cache_goes_with_what_it_has_a_part_at_a_time_and_another_project_does_not()
     for (place, _) in r.scan(&key::repositories_of(&"hub".parse().unwrap()), None, 9).unwrap() {
         let repository: RepositoryName = key::name_of(&place).parse().unwrap();
         for (_, tag) in r.records::<TagRecord>(&key::tags(&repository)).unwrap() {
-            assert!(r.manifest(&repository, &tag.digest).unwrap().is_some(), "a tag outlived its manifest");
+            assert!(
+                r.manifest(&repository, &tag.digest).unwrap().is_some(),
+                "a tag outlived its manifest"
+            );
         }
     }
     assert_eq!(ledger.run(delete("hub", Epoch::FIRST)), Outcome::Done);
@@ -330,7 +403,9 @@ fn a_cache_goes_with_what_it_has_a_part_at_a_time_and_another_project_does_not()
             .collect::<Vec<_>>()
     };
     assert_eq!(about(&ledger.records), about(&before));
-    let blob = |n: u8| ledger.records.record::<BlobRecord>(&key::blob(&Digest::sha256(&[n]))).unwrap().unwrap();
+    let blob = |n: u8| {
+        ledger.records.record::<BlobRecord>(&key::blob(&Digest::sha256(&[n]))).unwrap().unwrap()
+    };
     assert_eq!((blob(1).repositories, blob(3).repositories), (1, 0));
 }
 
@@ -360,12 +435,21 @@ fn an_upstream_is_changed_only_from_what_it_was() {
         ..first.clone()
     };
     assert_eq!(ledger.run(change(&first, new.clone())), Outcome::Done);
-    assert_eq!(now(&ledger), UpstreamRecord { id: first.id, created: first.created, ..new.clone() });
-    assert!(matches!(ledger.run(change(&first, new.clone())), Outcome::Refused(_)), "it is another by now");
+    assert_eq!(
+        now(&ledger),
+        UpstreamRecord { id: first.id, created: first.created, ..new.clone() }
+    );
+    assert!(
+        matches!(ledger.run(change(&first, new.clone())), Outcome::Refused(_)),
+        "it is another by now"
+    );
     let taken = UpstreamRecord { name: "b".into(), ..new.clone() };
     let before = now(&ledger);
     assert_eq!(ledger.run(change(&before, taken)), Outcome::Exists);
-    assert_eq!(ledger.run(change(&UpstreamRecord { id: UpstreamId(9), ..before.clone() }, new)), Outcome::NotFound);
+    assert_eq!(
+        ledger.run(change(&UpstreamRecord { id: UpstreamId(9), ..before.clone() }, new)),
+        Outcome::NotFound
+    );
     assert_eq!(now(&ledger), before);
 }
 
@@ -373,7 +457,8 @@ fn an_upstream_is_changed_only_from_what_it_was() {
 fn old_answers_are_forgotten() {
     let mut ledger = Ledger::new();
     for n in 0..50 {
-        let envelope = Envelope { operation: OperationId(n), at: Timestamp(1), command: create("demo") };
+        let envelope =
+            Envelope { operation: OperationId(n), at: Timestamp(1), command: create("demo") };
         let revision = Revision(REMEMBERED_OPERATIONS * 2 + n as u64);
         apply(&mut ledger.records, revision, &envelope).unwrap();
     }
@@ -381,7 +466,8 @@ fn old_answers_are_forgotten() {
 }
 
 proptest! {
-    /// A tag always names a manifest that exists, and a link exists exactly for the blobs of manifests that exist.
+    /// A tag always names a manifest that exists, and a link exists exactly for the blobs of
+    /// manifests that exist.
     #[test]
     fn records_agree_with_each_other(steps in proptest::collection::vec((0u8..4, 0u8..4, 0u8..3), 1..60)) {
         let mut ledger = Ledger::new();
@@ -440,13 +526,22 @@ fn raise(level: Level) -> Command {
 }
 
 fn join(id: u64, name: &str, secret: &[u8]) -> Command {
-    let node =
-        NodeRecord { name: name.parse().unwrap(), role: Role::Edge, url: "http://10.0.0.9:5000".into(), ..node(id) };
+    let node = NodeRecord {
+        name: name.parse().unwrap(),
+        role: Role::Edge,
+        url: "http://10.0.0.9:5000".into(),
+        ..node(id)
+    };
     Command::Join { secret_hash: Digest::sha256(secret), node }
 }
 
 fn invite(secret: &[u8]) -> Command {
-    Command::Invite { secret_hash: Digest::sha256(secret), expires: Timestamp(u64::MAX), role: Role::Edge, nodes: 9 }
+    Command::Invite {
+        secret_hash: Digest::sha256(secret),
+        expires: Timestamp(u64::MAX),
+        role: Role::Edge,
+        nodes: 9,
+    }
 }
 
 #[test]
@@ -454,7 +549,8 @@ fn the_level_only_grows_and_seals_the_key_of_the_tokens_once() {
     let mut ledger = Ledger::new();
     assert_eq!(ledger.records.level().unwrap(), Level::FIRST);
     assert_eq!(ledger.run(raise(Level::ROLES)), Outcome::Done);
-    let mesh = |ledger: &Ledger| ledger.records.record::<MeshRecord>(&key::mesh()).unwrap().unwrap();
+    let mesh =
+        |ledger: &Ledger| ledger.records.record::<MeshRecord>(&key::mesh()).unwrap().unwrap();
     assert_eq!(
         (ledger.records.level().unwrap(), mesh(&ledger).token_secret),
         (Level::ROLES, b"sealed".to_vec().into())
@@ -464,7 +560,8 @@ fn the_level_only_grows_and_seals_the_key_of_the_tokens_once() {
     assert_eq!(ledger.records.level().unwrap(), Level::ROLES);
 }
 
-/// Builds of the first level apply a join as they always did: else one entry would mean two things on two nodes.
+/// Builds of the first level apply a join as they always did: else one entry would mean two things
+/// on two nodes.
 #[test]
 fn an_id_that_was_used_is_not_let_in_again_from_the_level_of_roles_on() {
     let mut ledger = Ledger::new();
@@ -485,16 +582,23 @@ fn what_a_node_says_of_itself_is_checked_from_the_level_of_roles_on() {
     let url = |url: &str| NodeRecord { url: url.into(), ..node(2) };
     let moved = |node: NodeRecord| Command::MoveNode { node };
     assert_eq!(ledger.run(moved(url("https://registry.example:5000"))), Outcome::Done);
-    for bad in ["", "docker.io", "http://", "http://a b", "http://a/\u{1b}[2J", &format!("http://{}", "a".repeat(600))]
-    {
+    for bad in [
+        "",
+        "docker.io",
+        "http://",
+        "http://a b",
+        "http://a/\u{1b}[2J",
+        &format!("http://{}", "a".repeat(600)),
+    ] {
         assert!(matches!(ledger.run(moved(url(bad))), Outcome::Refused(_)), "{bad:?}");
     }
     let taken = NodeRecord { name: "n1".parse().unwrap(), ..url("http://a:1") };
     assert!(matches!(ledger.run(moved(taken)), Outcome::Refused(_)));
 }
 
-/// A write that was retried under the next primary got a new id: one that had taken effect unseen was done twice. A tag went back to what it had been, and
-/// a delete that had worked was answered "not found".
+/// A write that was retried under the next primary got a new id: one that had taken effect unseen
+/// was done twice. A tag went back to what it had been, and a delete that had worked was answered
+/// "not found".
 #[test]
 fn an_operation_keeps_its_id_through_a_change_of_primary_and_takes_effect_once() {
     let mut ledger = Ledger::new();
@@ -502,22 +606,33 @@ fn an_operation_keeps_its_id_through_a_change_of_primary_and_takes_effect_once()
     let first = ledger.epoch();
     assert_eq!(ledger.run(put(first, 1, "t", &[])), Outcome::Done);
     let operation = OperationId(77);
-    let delete = |epoch| Command::DeleteTag { epoch, repository: "demo/a".parse().unwrap(), tag: "t".parse().unwrap() };
+    let delete = |epoch| Command::DeleteTag {
+        epoch,
+        repository: "demo/a".parse().unwrap(),
+        tag: "t".parse().unwrap(),
+    };
     let run = |ledger: &mut Ledger, command: Command| {
         ledger.revision += 1;
         let envelope = Envelope { operation, at: Timestamp(ledger.revision), command };
         apply(&mut ledger.records, Revision(ledger.revision), &envelope).unwrap()
     };
-    let assign = Command::AssignPrimary { project: "demo".parse().unwrap(), node: NodeId(2), expect_epoch: first };
+    let assign = Command::AssignPrimary {
+        project: "demo".parse().unwrap(),
+        node: NodeId(2),
+        expect_epoch: first,
+    };
     assert_eq!(ledger.run(assign), Outcome::Done);
     let second = ledger.epoch();
     // decided under the old epoch: refused, and nothing remembered; under the new one: done, once
     assert_eq!(run(&mut ledger, delete(first)), Outcome::StaleEpoch { current: second });
     assert_eq!(run(&mut ledger, delete(second)), Outcome::Done);
-    // what was under way meanwhile, of either epoch, hears the same and changes nothing, whatever the tag is now
+    // what was under way meanwhile, of either epoch, hears the same and changes nothing, whatever
+    // the tag is now
     assert_eq!(ledger.run(put(second, 2, "t", &[])), Outcome::Done);
     for epoch in [first, second] {
         assert_eq!(run(&mut ledger, delete(epoch)), Outcome::Done);
     }
-    assert!(ledger.records.tag(&"demo/a".parse().unwrap(), &"t".parse().unwrap()).unwrap().is_some());
+    assert!(
+        ledger.records.tag(&"demo/a".parse().unwrap(), &"t".parse().unwrap()).unwrap().is_some()
+    );
 }

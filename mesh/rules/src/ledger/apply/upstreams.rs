@@ -44,12 +44,18 @@ pub(super) fn change<R: WriteRecords>(
 }
 
 /// Forgets an upstream that no project caches.
-pub(super) fn delete<R: WriteRecords>(records: &mut R, id: UpstreamId) -> Result<Outcome, RecordError> {
+pub(super) fn delete<R: WriteRecords>(
+    records: &mut R,
+    id: UpstreamId,
+) -> Result<Outcome, RecordError> {
     if records.get(&key::upstream(id))?.is_none() {
         return Ok(Outcome::NotFound);
     }
     if let Some(user) = records.projects()?.into_iter().find(|p| p.upstream == Some(id)) {
-        return Ok(Outcome::Refused(format!("project {} caches this registry; delete the project first", user.name)));
+        return Ok(Outcome::Refused(format!(
+            "project {} caches this registry; delete the project first",
+            user.name
+        )));
     }
     records.remove(&key::upstream(id))?;
     Ok(Outcome::Done)

@@ -26,7 +26,12 @@ fn rules() -> MirrorRules {
     }
 }
 
-fn meant(rules: &MirrorRules, ns: Option<&str>, host: &str, written: &str) -> Result<String, String> {
+fn meant(
+    rules: &MirrorRules,
+    ns: Option<&str>,
+    host: &str,
+    written: &str,
+) -> Result<String, String> {
     match rules.meaning(&Asked { ns, host: Some(host), written, writes: false }, &known()) {
         Meaning::Repository(repository) => Ok(repository.to_string()),
         Meaning::NotMirrored(registry) => Err(registry),
@@ -40,10 +45,19 @@ fn ok(repository: &str) -> Result<String, String> {
 
 #[test]
 fn only_docker_hub_has_a_library_that_people_leave_out() {
-    let in_library = |written: &str| known().in_library(&written.parse().unwrap()).map(|found| found.to_string());
+    let in_library = |written: &str| {
+        known().in_library(&written.parse().unwrap()).map(|found| found.to_string())
+    };
     assert_eq!(in_library("hub/nginx").as_deref(), Some("hub/library/nginx"));
     assert_eq!(in_library("hub2/nginx").as_deref(), Some("hub2/library/nginx"));
-    for as_it_is in ["hub/library/nginx", "hub/team/app", "quay/nginx", "part/nginx", "demo/nginx", "gone/nginx"] {
+    for as_it_is in [
+        "hub/library/nginx",
+        "hub/team/app",
+        "quay/nginx",
+        "part/nginx",
+        "demo/nginx",
+        "gone/nginx",
+    ] {
         assert_eq!(in_library(as_it_is), None, "{as_it_is}");
     }
 }
@@ -51,14 +65,24 @@ fn only_docker_hub_has_a_library_that_people_leave_out() {
 #[test]
 fn ns_names_the_registry_by_any_of_its_names() {
     let by = |ns: &str, written: &str| meant(&rules(), Some(ns), "node:5000", written);
-    for hub in ["docker.io", "index.docker.io", "registry-1.docker.io", "hub.docker.com", "DOCKER.IO:443"] {
+    for hub in
+        ["docker.io", "index.docker.io", "registry-1.docker.io", "hub.docker.com", "DOCKER.IO:443"]
+    {
         assert_eq!(by(hub, "library/nginx"), ok("hub/library/nginx"), "{hub}");
     }
-    assert_eq!(by("docker.io", "nginx"), ok("hub/nginx"), "one part: the proxy sends it to library/");
+    assert_eq!(
+        by("docker.io", "nginx"),
+        ok("hub/nginx"),
+        "one part: the proxy sends it to library/"
+    );
     assert_eq!(by("quay.io", "a/b/c"), ok("quay/a/b/c"));
     assert_eq!(by("r.example:5000", "x"), ok("a.b/x"));
     assert_eq!(by("r.example", "x/y"), Err("r.example".into()), "another port is another registry");
-    assert_eq!(by("ghcr.io", "demo/app"), Err("ghcr.io".into()), "not the project demo of this mesh");
+    assert_eq!(
+        by("ghcr.io", "demo/app"),
+        Err("ghcr.io".into()),
+        "not the project demo of this mesh"
+    );
     assert_eq!(by("docker.io", "../x"), Err("malformed".into()));
 }
 
@@ -138,7 +162,11 @@ fn an_image_is_named_as_people_write_it() {
     };
     assert_eq!(of("docker.io/library/nginx"), ok("hub/library/nginx"));
     assert_eq!(of("hub/library/nginx"), ok("hub/library/nginx"));
-    assert_eq!(of("10.0.0.11:5000/hub/library/nginx"), ok("hub/library/nginx"), "a node's own name");
+    assert_eq!(
+        of("10.0.0.11:5000/hub/library/nginx"),
+        ok("hub/library/nginx"),
+        "a node's own name"
+    );
     assert_eq!(of("r.example_5000/x"), ok("a.b/x"));
     assert_eq!(of("a.b/x"), ok("a.b/x"));
     assert_eq!(of("ghcr.io/x"), Err("ghcr.io".into()));
@@ -153,11 +181,15 @@ fn an_image_is_named_as_people_write_it() {
 /// How paths begin, and what each means then: a repository, or a registry that is not mirrored.
 type Row = [(&'static str, Result<&'static str, &'static str>); 7];
 
-/// Every cell of {`ns`} x {Host} x {how the path begins} x {verb}, with the repository that is meant.
+/// Every cell of {`ns`} x {Host} x {how the path begins} x {verb}, with the repository that is
+/// meant.
 #[test]
 fn what_is_named_twice_is_meant_once() {
     // `hub` caches docker.io and so does `hub2`; alias.example is `part`
-    let rules = MirrorRules { aliases: [("alias.example".to_owned(), "part".parse().unwrap())].into(), ..rules() };
+    let rules = MirrorRules {
+        aliases: [("alias.example".to_owned(), "part".parse().unwrap())].into(),
+        ..rules()
+    };
     // what is named by `ns` or the host, how the path begins, the repository that is meant
     let rows: [(Option<&str>, Row); 5] = [
         (
@@ -224,7 +256,8 @@ fn what_is_named_twice_is_meant_once() {
     let mut cells = 0;
     for (ns, _) in &rows {
         for (by_host, _) in &rows {
-            let host = by_host.map_or("node:5000".to_owned(), |named| format!("{named}.mirror.example"));
+            let host =
+                by_host.map_or("node:5000".to_owned(), |named| format!("{named}.mirror.example"));
             // `ns` is stronger than the host
             let named = ns.or(*by_host);
             let (_, row) = rows.iter().find(|(of, _)| *of == named).unwrap();
@@ -236,7 +269,11 @@ fn what_is_named_twice_is_meant_once() {
                         Ok(repository) => Meaning::Repository(repository.parse().unwrap()),
                         Err(registry) => Meaning::NotMirrored((*registry).into()),
                     };
-                    assert_eq!(rules.meaning(&asked, &known()), expected, "{ns:?} {host} {written} writes: {writes}");
+                    assert_eq!(
+                        rules.meaning(&asked, &known()),
+                        expected,
+                        "{ns:?} {host} {written} writes: {writes}"
+                    );
                     cells += 1;
                 }
             }
@@ -246,7 +283,10 @@ fn what_is_named_twice_is_meant_once() {
     // a registry with a port is written without its colon, and a word alone is a repository
     assert_eq!(meant(&rules, Some("r.example:5000"), "n", "r.example_5000/x"), ok("a.b/x"));
     assert_eq!(meant(&rules, Some("docker.io"), "n", "hub"), ok("hub/hub"));
-    assert_eq!(meant(&rules, Some("index.docker.io"), "n", "registry-1.docker.io/a/b"), ok("hub/a/b"));
+    assert_eq!(
+        meant(&rules, Some("index.docker.io"), "n", "registry-1.docker.io/a/b"),
+        ok("hub/a/b")
+    );
 }
 
 proptest! {

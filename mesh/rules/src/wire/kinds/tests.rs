@@ -21,9 +21,11 @@ fn another_version_is_told_apart_from_noise() {
 /// A message of each kind, with its name in [`KINDS`].
 fn one_of_each() -> Vec<(&'static str, Open)> {
     use crate::ledger::command::{Command, Envelope};
-    let (digest, repository): (Digest, RepositoryName) = (Digest::sha256(b"x"), "demo/a".parse().unwrap());
+    let (digest, repository): (Digest, RepositoryName) =
+        (Digest::sha256(b"x"), "demo/a".parse().unwrap());
     let command = Command::RemoveNode { id: NodeId(1) };
-    let envelope = Envelope { operation: OperationId(1), at: crate::words::moment::Timestamp(1), command };
+    let envelope =
+        Envelope { operation: OperationId(1), at: crate::words::moment::Timestamp(1), command };
     let asks = vec![
         ("Raft", Ask::Raft { kind: 0, body: vec![1] }),
         ("Propose", Ask::Propose(envelope.clone())),
@@ -46,15 +48,29 @@ fn one_of_each() -> Vec<(&'static str, Open)> {
         ("Introduce", Ask::Introduce(node())),
         ("Join", Ask::Join(join())),
         ("Preheat", Ask::Preheat { digest, via: None }),
-        ("Referrers", Ask::Referrers { repository: repository.clone(), subject: digest, query: String::new() }),
+        (
+            "Referrers",
+            Ask::Referrers {
+                repository: repository.clone(),
+                subject: digest,
+                query: String::new(),
+            },
+        ),
         ("Token", Ask::Token { name: "n".into(), password: "p".into(), scopes: vec![] }),
         ("Renew", Ask::Renew { certificate_request: String::new() }),
         ("Present", Ask::Present),
         ("Announce", Ask::Announce([NodeId(1)].into())),
         ("Build", Ask::Build),
     ];
-    let fetch =
-        Bulk::Fetch { digest, offset: 0, fill: false, via: None, list: false, direct: false, class: Class::Pull };
+    let fetch = Bulk::Fetch {
+        digest,
+        offset: 0,
+        fill: false,
+        via: None,
+        list: false,
+        direct: false,
+        class: Class::Pull,
+    };
     let streams = vec![
         ("Lease", Open::Lease),
         ("Fetch", Open::Bulk(fetch)),
@@ -76,7 +92,11 @@ fn node() -> NodeRecord {
 }
 
 fn join() -> JoinRequest {
-    JoinRequest { secret: vec![7; SECRET].into(), certificate_request: "request".into(), node: node() }
+    JoinRequest {
+        secret: vec![7; SECRET].into(),
+        certificate_request: "request".into(),
+        node: node(),
+    }
 }
 
 #[test]

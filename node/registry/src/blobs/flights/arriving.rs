@@ -20,7 +20,8 @@ pub struct Begun {
     pub size: u64,
     /// The file that it arrives in.
     pub file: Arc<File>,
-    /// How far that may be read. When the bytes turn out to be wrong this ends, and another file follows.
+    /// How far that may be read. When the bytes turn out to be wrong this ends, and another file
+    /// follows.
     pub following: Following,
     /// What its bytes are checked with; `None` while they come from an upstream.
     pub groups: Option<Groups>,
@@ -39,10 +40,15 @@ pub struct Arriving {
 impl Arriving {
     /// Nothing has come yet.
     pub(super) fn new(class: Class) -> Self {
-        Arriving { class: watch::Sender::new(class), begun: watch::Sender::new(None), done: watch::Sender::new(None) }
+        Arriving {
+            class: watch::Sender::new(class),
+            begun: watch::Sender::new(None),
+            done: watch::Sender::new(None),
+        }
     }
 
-    /// Somebody wants it for this: if that is more urgent, its source is asked again accordingly, from the byte that was reached.
+    /// Somebody wants it for this: if that is more urgent, its source is asked again accordingly,
+    /// from the byte that was reached.
     pub fn raise(&self, class: Class) {
         self.class.send_if_modified(|now| {
             let more = class < *now;
@@ -87,7 +93,8 @@ impl Arriving {
     }
 }
 
-/// Where the bytes go, and how far others may read them. Dropped before the end, it breaks off whoever follows.
+/// Where the bytes go, and how far others may read them. Dropped before the end, it breaks off
+/// whoever follows.
 pub(super) struct Landing {
     pub(super) ingest: Ingest,
     size: Option<u64>,
@@ -100,8 +107,15 @@ impl Landing {
         Landing { ingest, size: None, allowed: watch::Sender::new(Ok(0)) }
     }
 
-    /// Lets others follow. Those who were told another length, of which no byte has come, are broken off.
-    pub(super) fn show(&mut self, arriving: &Arriving, size: u64, groups: Option<Groups>, behind: u8) {
+    /// Lets others follow. Those who were told another length, of which no byte has come, are
+    /// broken off.
+    pub(super) fn show(
+        &mut self,
+        arriving: &Arriving,
+        size: u64,
+        groups: Option<Groups>,
+        behind: u8,
+    ) {
         if self.size.replace(size).is_some_and(|before| before != size) {
             self.allowed = watch::Sender::new(Ok(0));
         }

@@ -17,7 +17,12 @@ use crate::blobs::transfers::Moving;
 use store::StoreError;
 
 impl Flights {
-    pub(super) async fn fly(&self, digest: Digest, sources: Sources, arriving: &Arriving) -> Result<Held, FlightError> {
+    pub(super) async fn fly(
+        &self,
+        digest: Digest,
+        sources: Sources,
+        arriving: &Arriving,
+    ) -> Result<Held, FlightError> {
         metrics::counter!("atoll_flights_total").increment(1);
         let mut fetching = self.fetching(digest, &sources, arriving).await;
         let mut landing = self.land_in(&digest)?;
@@ -26,7 +31,9 @@ impl Flights {
         loop {
             let down = |node| self.neighbours.members.down().contains(&node);
             match fetching.flight.step(clock::now(), down) {
-                Step::Ask(request) => landing = self.ask(&mut fetching, request, landing, arriving).await?,
+                Step::Ask(request) => {
+                    landing = self.ask(&mut fetching, request, landing, arriving).await?
+                }
                 Step::Look(hurry) => {
                     let found = self.last_sources(digest, &sources, hurry).await;
                     fetching.flight.handle_found(found);
@@ -37,7 +44,8 @@ impl Flights {
                     Err(error @ StoreError::Digest { .. }) => {
                         wrong = store_error(error);
                         self.disproved(&mut fetching);
-                        // a client that has read wrong bytes is broken off; who comes now reads the next file
+                        // a client that has read wrong bytes is broken off; who comes now reads the
+                        // next file
                         arriving.begun.send_replace(None);
                         landing = self.land_in(&digest)?;
                     }
@@ -81,7 +89,8 @@ impl Flights {
     async fn seal(&self, fetching: &Fetching, landing: Landing) -> Result<Held, StoreError> {
         let Landing { mut ingest, allowed, .. } = landing;
         if ingest.is_whole(&fetching.digest) {
-            // those who follow need not wait for this disk: in a chain each would wait for all before it
+            // those who follow need not wait for this disk: in a chain each would wait for all
+            // before it
             let _ = allowed.send_replace(Ok(ingest.written()));
         }
         let held = if fetching.cached {

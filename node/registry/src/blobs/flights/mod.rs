@@ -1,9 +1,12 @@
-//! Blobs on their way to this node: one flight per digest, however many ask; everyone follows the file while it fills.
+//! Blobs on their way to this node: one flight per digest, however many ask; everyone follows the
+//! file while it fills.
 //!
-//! Within a region one node fetches over the WAN (rendezvous hashing over the live nodes); the others fetch from it while it still
-//! fills. What a peer sends is checked in groups of 64 KiB before a byte of it goes on ([`rules::blobs::groups`]); only what comes from an upstream, which has no
-//! list of groups, goes on unchecked, here and at those who follow. The last piece of a blob is handed out only after its digest was checked: a client
-//! never receives the whole of wrong bytes.
+//! Within a region one node fetches over the WAN (rendezvous hashing over the live nodes); the
+//! others fetch from it while it still fills. What a peer sends is checked in groups of 64 KiB
+//! before a byte of it goes on ([`rules::blobs::groups`]); only what comes from an upstream, which
+//! has no list of groups, goes on unchecked, here and at those who follow. The last piece of a blob
+//! is handed out only after its digest was checked: a client never receives the whole of wrong
+//! bytes.
 //!
 //! Memory of a flight: one batch, one group, and 32 bytes for each 64 KiB of the blob.
 
@@ -159,10 +162,15 @@ impl Flights {
         let held = match keep().await.map_err(|e| e.to_string())? {
             Some(held) => held,
             None => {
-                self.join(digest, Sources::Told(sources), Class::Copy).finished().await.map_err(|e| e.to_string())?;
+                self.join(digest, Sources::Told(sources), Class::Copy)
+                    .finished()
+                    .await
+                    .map_err(|e| e.to_string())?;
                 // the flight may have been another's, which keeps it as a cache does
                 let held = keep().await.map_err(|e| e.to_string())?;
-                held.ok_or_else(|| format!("{digest} was fetched, but there is no room for it (cache.budget)"))?
+                held.ok_or_else(|| {
+                    format!("{digest} was fetched, but there is no room for it (cache.budget)")
+                })?
             }
         };
         if let Some((repository, lasts)) = repository {
@@ -172,45 +180,67 @@ impl Flights {
     }
 
     /// Whom to ask first, peers that lied lately the last.
-    async fn first_sources(&self, digest: Digest, sources: &Sources, kept_by: &[NodeId]) -> First<NodeId> {
+    async fn first_sources(
+        &self,
+        digest: Digest,
+        sources: &Sources,
+        kept_by: &[NodeId],
+    ) -> First<NodeId> {
         let me = self.neighbours.me;
         let mut told: Vec<Source<NodeId>> = match sources {
             Sources::Find { .. } => {
-                let fetcher = placement::fetcher(&digest, &self.neighbours.region, &self.neighbours.region_alive());
+                let fetcher = placement::fetcher(
+                    &digest,
+                    &self.neighbours.region,
+                    &self.neighbours.region_alive(),
+                );
                 let fetcher = fetcher.filter(|f| *f != me && !self.liars.demoted(*f));
                 fetcher.map(|node| Source::Peer { node, fill: true }).into_iter().collect()
             }
             Sources::Holders { .. } => Vec::new(),
-            Sources::Told(nodes) => {
-                nodes.iter().filter(|n| **n != me).map(|n| Source::Peer { node: *n, fill: false }).collect()
-            }
+            Sources::Told(nodes) => nodes
+                .iter()
+                .filter(|n| **n != me)
+                .map(|n| Source::Peer { node: *n, fill: false })
+                .collect(),
         };
         self.liars.order(&mut told, Source::peer);
         if !told.is_empty() {
             return First::Named(told);
         }
-        let trusted: Vec<NodeId> = kept_by.iter().copied().filter(|node| !self.liars.demoted(*node)).collect();
+        let trusted: Vec<NodeId> =
+            kept_by.iter().copied().filter(|node| !self.liars.demoted(*node)).collect();
         let mut presumed = self.neighbours.presumed_holders(digest, &trusted).await;
         presumed.retain(|node| !self.liars.demoted(*node));
         if presumed.is_empty() {
             return First::Named(Vec::new());
         }
-        First::Presumed(presumed.into_iter().map(|node| Source::Peer { node, fill: false }).collect())
+        First::Presumed(
+            presumed.into_iter().map(|node| Source::Peer { node, fill: false }).collect(),
+        )
     }
 
     /// The sources when nobody else is to fetch for this node: the holders. If there are none, the
     /// nodes of the whole mesh that fetch from the upstream; then the upstream itself.
-    async fn last_sources(&self, digest: Digest, sources: &Sources, hurry: Hurry) -> Vec<Source<NodeId>> {
-        let holders = self.neighbours.holders(digest, hurry, |node| !self.liars.demoted(node)).await;
+    async fn last_sources(
+        &self,
+        digest: Digest,
+        sources: &Sources,
+        hurry: Hurry,
+    ) -> Vec<Source<NodeId>> {
+        let holders =
+            self.neighbours.holders(digest, hurry, |node| !self.liars.demoted(node)).await;
         let mut found: Vec<Source<NodeId>> =
             holders.into_iter().map(|node| Source::Peer { node, fill: false }).collect();
         self.liars.order(&mut found, Source::peer);
         if let Some(via) = sources.via() {
             let alive = self.neighbours.alive().into_iter().map(|c| c.id);
             if found.is_empty() {
-                // the next in rank stands in for one that has just died, so that not everybody turns to the upstream; nobody asks whom it outranks
-                let before =
-                    placement::ranked(&digest, alive).into_iter().take_while(|node| *node != self.neighbours.me);
+                // the next in rank stands in for one that has just died, so that not everybody
+                // turns to the upstream; nobody asks whom it outranks
+                let before = placement::ranked(&digest, alive)
+                    .into_iter()
+                    .take_while(|node| *node != self.neighbours.me);
                 found.extend(before.take(2).map(|node| Source::Peer { node, fill: true }));
             }
             if self.upstreams.allowed() {
@@ -232,6 +262,8 @@ impl Drop for Finish {
     fn drop(&mut self) {
         self.flights.flying.lock().remove(&self.digest);
         let stopped = || FlightError::Broken("the node is stopping".into());
-        self.arriving.done.send_if_modified(|done| done.is_none() && done.replace(Err(stopped())).is_none());
+        self.arriving
+            .done
+            .send_if_modified(|done| done.is_none() && done.replace(Err(stopped())).is_none());
     }
 }

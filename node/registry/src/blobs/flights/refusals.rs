@@ -1,7 +1,8 @@
-//! What upstreams could not give lately: one client's request must not become a hundred of this mesh's.
+//! What upstreams could not give lately: one client's request must not become a hundred of this
+//! mesh's.
 //!
-//! A flight that finds nobody asks again, and so do those who wait for it on other nodes; each of them would ask the upstream again for what it has just
-//! refused.
+//! A flight that finds nobody asks again, and so do those who wait for it on other nodes; each of
+//! them would ask the upstream again for what it has just refused.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,7 +16,8 @@ use upstream::UpstreamError;
 
 /// How long an answer stands for all who ask.
 const LATELY: Duration = Duration::from_secs(2);
-/// So often an upstream may fail in that time before its answer stands: failures that pass at once are common.
+/// So often an upstream may fail in that time before its answer stands: failures that pass at once
+/// are common.
 const TRIES: u32 = 3;
 /// The most that is remembered.
 const MOST: usize = 10_000;
@@ -33,14 +35,25 @@ pub(super) struct Refusals(Mutex<HashMap<(RepositoryName, Digest), Refusal>>);
 
 impl Refusals {
     /// What the upstream of `repository` has just said of the blob, often enough to stand.
-    pub(super) fn standing(&self, now: Moment, repository: &RepositoryName, digest: Digest) -> Option<UpstreamError> {
+    pub(super) fn standing(
+        &self,
+        now: Moment,
+        repository: &RepositoryName,
+        digest: Digest,
+    ) -> Option<UpstreamError> {
         let lately = self.0.lock();
         let refusal = lately.get(&(repository.clone(), digest))?;
         (refusal.times >= TRIES && now.since(refusal.since) < LATELY).then(|| refusal.error.clone())
     }
 
     /// The upstream could not give the blob.
-    pub(super) fn note(&self, now: Moment, repository: &RepositoryName, digest: Digest, error: UpstreamError) {
+    pub(super) fn note(
+        &self,
+        now: Moment,
+        repository: &RepositoryName,
+        digest: Digest,
+        error: UpstreamError,
+    ) {
         let mut lately = self.0.lock();
         if lately.len() >= MOST {
             lately.retain(|_, refusal| now.since(refusal.since) < LATELY);
@@ -65,7 +78,8 @@ mod tests {
     #[test]
     fn what_was_refused_a_few_times_stands_for_a_while() {
         let (refusals, digest) = (Refusals::default(), Digest::sha256(b"blob"));
-        let (hub, other): (RepositoryName, RepositoryName) = ("hub/a".parse().unwrap(), "hub/b".parse().unwrap());
+        let (hub, other): (RepositoryName, RepositoryName) =
+            ("hub/a".parse().unwrap(), "hub/b".parse().unwrap());
         let at = |millis: u64| Moment::from_micros(millis * 1_000);
         for time in 0..TRIES {
             assert_eq!(refusals.standing(at(0), &hub, digest), None, "after {time}");

@@ -27,7 +27,9 @@ pub(super) enum FetchError {
 impl Incoming {
     pub(super) fn claim(&mut self) -> Claim {
         match self {
-            Incoming::Peer(fetch) => std::mem::replace(&mut fetch.claim, Claim { size: 0, content: None, list: None }),
+            Incoming::Peer(fetch) => {
+                std::mem::replace(&mut fetch.claim, Claim { size: 0, content: None, list: None })
+            }
             Incoming::Upstream(stream) => Claim { size: stream.size, content: None, list: None },
         }
     }

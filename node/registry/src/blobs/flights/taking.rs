@@ -1,4 +1,5 @@
-//! What one source gives: asked from the byte that is wanted, believed or not, and taken until it ends, lies, breaks off or falls silent.
+//! What one source gives: asked from the byte that is wanted, believed or not, and taken until it
+//! ends, lies, breaks off or falls silent.
 
 use bytes::Bytes;
 use ground::clock;
@@ -22,7 +23,11 @@ const WITHHELD: u64 = 64 << 10;
 
 impl Flights {
     /// Begins to fetch from one source.
-    async fn begin(&self, fetching: &Fetching, request: &Request<NodeId>) -> Result<Answer, FetchError> {
+    async fn begin(
+        &self,
+        fetching: &Fetching,
+        request: &Request<NodeId>,
+    ) -> Result<Answer, FetchError> {
         let digest = fetching.digest;
         let &Request { offset, list, direct, presumed, .. } = request;
         match &request.source {
@@ -90,7 +95,9 @@ impl Flights {
             Err(error) => {
                 debug!(%digest, ?source, %error, "source failed");
                 match error {
-                    FetchError::Upstream(UpstreamError::NotFound) => fetching.flight.handle_missing(),
+                    FetchError::Upstream(UpstreamError::NotFound) => {
+                        fetching.flight.handle_missing()
+                    }
                     error => fetching.failed(&error),
                 }
                 return Ok(landing);
@@ -117,7 +124,9 @@ impl Flights {
             self.make_room(size);
         }
         let peer = source.peer().unwrap_or(self.neighbours.me);
-        let shown = fetching.shown.get_or_insert_with(|| self.transfers.begin(digest, Direction::In, peer, size));
+        let shown = fetching
+            .shown
+            .get_or_insert_with(|| self.transfers.begin(digest, Direction::In, peer, size));
         shown.turn_to(peer);
         while !fetching.flight.is_whole() {
             let Batch { pieces, then } = tokio::select! {
@@ -134,7 +143,9 @@ impl Flights {
             let (judged, ingest) = take(&mut fetching.flight, landing.ingest, pieces).await?;
             landing.ingest = ingest;
             shown.advance(landing.ingest.written() - before);
-            let _ = landing.allowed.send_replace(Ok(landing.ingest.written().min(size.saturating_sub(WITHHELD))));
+            let _ = landing
+                .allowed
+                .send_replace(Ok(landing.ingest.written().min(size.saturating_sub(WITHHELD))));
             let ended = match then {
                 _ if judged.is_err() => judged,
                 Then::More => continue,
@@ -157,7 +168,8 @@ impl Flights {
         Ok(landing)
     }
 
-    /// Makes room for a blob that is about to be cached, while it already comes: eviction waits for the disk, and a client would for eviction.
+    /// Makes room for a blob that is about to be cached, while it already comes: eviction waits for
+    /// the disk, and a client would for eviction.
     fn make_room(&self, size: u64) {
         let store = self.store.clone();
         self.tasks.spawn("flight.room", async move {
@@ -170,7 +182,9 @@ impl Flights {
     fn caught(&self, source: &Source<NodeId>, digest: Digest, offset: u64, lie: Lie) {
         match source {
             Source::Peer { node, .. } => self.liars.caught(*node, digest, offset, lie),
-            Source::Upstream(repository) => warn!(%repository, %digest, offset, "an upstream's bytes are wrong: {lie}"),
+            Source::Upstream(repository) => {
+                warn!(%repository, %digest, offset, "an upstream's bytes are wrong: {lie}")
+            }
         }
     }
 }

@@ -63,7 +63,13 @@ fn hashed(bytes: &[u8]) -> (ContentHash, Vec<u8>) {
 
 fn honest(bytes: &[u8]) -> Manner {
     let (content, list) = hashed(bytes);
-    Manner { content: Some(content), list, size: bytes.len() as u64, bytes: bytes.to_vec(), then: Then::End }
+    Manner {
+        content: Some(content),
+        list,
+        size: bytes.len() as u64,
+        bytes: bytes.to_vec(),
+        then: Then::End,
+    }
 }
 
 struct Peer {
@@ -95,7 +101,8 @@ impl Service for Peer {
             Then::End => manner.bytes.len(),
             Then::BreakOff(end) | Then::StandStill(end) => end,
         };
-        let _ = serve.send(Bytes::from(manner.bytes[(offset as usize).min(end)..end].to_vec())).await;
+        let _ =
+            serve.send(Bytes::from(manner.bytes[(offset as usize).min(end)..end].to_vec())).await;
         match manner.then {
             Then::End => serve.finish(),
             Then::BreakOff(_) => {
@@ -129,10 +136,13 @@ impl Rig {
         let authority = Authority::generate().unwrap();
         let open = |node: NodeId| {
             let candidate = Candidate::generate(node).unwrap();
-            let certificate =
-                authority.sign(node, Role::Replica, &candidate.request, ground::clock::timestamp()).unwrap();
-            let identity = Identity { node, certificate, key: candidate.key, authority: authority.clone() };
-            Links::open(&identity, ([127, 0, 0, 1], 0).into(), CongestionControl::default()).unwrap()
+            let certificate = authority
+                .sign(node, Role::Replica, &candidate.request, ground::clock::timestamp())
+                .unwrap();
+            let identity =
+                Identity { node, certificate, key: candidate.key, authority: authority.clone() };
+            Links::open(&identity, ([127, 0, 0, 1], 0).into(), CongestionControl::default())
+                .unwrap()
         };
         let links = open(NodeId(10));
         let mut peers = Vec::new();
@@ -144,10 +154,18 @@ impl Rig {
             peers.push(peer);
         }
         let short = Duration::from_millis(300);
-        let members_terms = MembersTerms { probe_period: short, probe_rtt: short / 3, suspect_to_down: short * 3 };
+        let members_terms =
+            MembersTerms { probe_period: short, probe_rtt: short / 3, suspect_to_down: short * 3 };
         let address = links.local_address().unwrap();
-        let members =
-            Members::start(links.clone(), Role::Replica, address, members_terms, Vec::new(), folder.path(), &tasks);
+        let members = Members::start(
+            links.clone(),
+            Role::Replica,
+            address,
+            members_terms,
+            Vec::new(),
+            folder.path(),
+            &tasks,
+        );
         let ledger_terms = LedgerTerms {
             heartbeat: short,
             election_min: short * 3,
@@ -155,14 +173,25 @@ impl Rig {
             snapshot_every: 1000,
             lease: LeaseTerms { duration: short * 5 },
             renew_every: short,
-            failover: FailoverTerms { hold_down: short, return_after: short, view_age: short, silent_for: short * 100 },
+            failover: FailoverTerms {
+                hold_down: short,
+                return_after: short,
+                view_age: short,
+                silent_for: short * 100,
+            },
             voters: VoterTerms { hold_down: short * 100, settle: short },
         };
         let at = folder.path().join("ledger");
-        let ledger = Ledger::open(&at, links.clone(), members.clone(), ledger_terms, &tasks).await.unwrap();
+        let ledger =
+            Ledger::open(&at, links.clone(), members.clone(), ledger_terms, &tasks).await.unwrap();
         let region = "here".parse().unwrap();
-        let neighbours =
-            Arc::new(Neighbours { me: links.me(), region, links, members, records: Records::Ledger(ledger) });
+        let neighbours = Arc::new(Neighbours {
+            me: links.me(),
+            region,
+            links,
+            members,
+            records: Records::Ledger(ledger),
+        });
         let store = Store::open(folder.path(), None).unwrap();
         let liars = Arc::new(Liars::new(neighbours.clone(), tasks.clone()));
         let terms = TransferTerms { first_byte: PATIENCE, stall: PATIENCE, source_stall: short };
@@ -170,19 +199,33 @@ impl Rig {
             allowed: true,
             rule: AddressRule { allow_private: false, allow_loopback: false },
             trust: Trust::public().unwrap(),
-            each: UpstreamTerms { first_byte: PATIENCE, stall: PATIENCE, question: PATIENCE, max_manifest: 1 << 20 },
+            each: UpstreamTerms {
+                first_byte: PATIENCE,
+                stall: PATIENCE,
+                question: PATIENCE,
+                max_manifest: 1 << 20,
+            },
         };
         let secrets = Arc::new(Secrets::of(&authority));
         let upstreams = Upstreams::new(neighbours.clone(), secrets, upstreams_terms, tasks.clone());
-        let flights =
-            Flights::new(neighbours, store.clone(), Arc::default(), liars.clone(), terms, upstreams, tasks.clone());
+        let flights = Flights::new(
+            neighbours,
+            store.clone(),
+            Arc::default(),
+            liars.clone(),
+            terms,
+            upstreams,
+            tasks.clone(),
+        );
         Rig { flights, liars, store, peers, tasks, _folder: folder }
     }
 
     /// Flies it from both peers in order; the bytes that were kept.
     async fn fly(&self, digest: Digest) -> Result<Vec<u8>, FlightError> {
         let arriving = self.flights.join(digest, Sources::Told(PEERS.to_vec()), Class::Pull);
-        let held = tokio::time::timeout(PATIENCE / 2, arriving.finished()).await.expect("the flight ends")?;
+        let held = tokio::time::timeout(PATIENCE / 2, arriving.finished())
+            .await
+            .expect("the flight ends")?;
         let blob = self.store.open_blob(&digest).await.unwrap().unwrap();
         let mut bytes = vec![0; held.size as usize];
         blob.file.read_exact_at(&mut bytes, 0).unwrap();
@@ -190,7 +233,11 @@ impl Rig {
     }
 
     fn named(&self) -> Vec<(NodeId, Vec<Lie>)> {
-        self.liars.list().into_iter().map(|(node, caught)| (node, caught.lies.into_keys().collect())).collect()
+        self.liars
+            .list()
+            .into_iter()
+            .map(|(node, caught)| (node, caught.lies.into_keys().collect()))
+            .collect()
     }
 
     fn asked(&self, peer: usize) -> Vec<u64> {
@@ -255,7 +302,8 @@ async fn who_breaks_off_or_stands_still_is_replaced_and_no_liar() {
     let bytes = blob();
     for then in [Then::BreakOff(3 * GROUP + 9), Then::StandStill(3 * GROUP + 9)] {
         let rig = Rig::new([Manner { then, ..honest(&bytes) }, honest(&bytes)]).await;
-        // within half of PATIENCE, and the terms let a client wait for all of it: so it was the source's own deadline
+        // within half of PATIENCE, and the terms let a client wait for all of it: so it was the
+        // source's own deadline
         assert!(rig.fly(Digest::sha256(&bytes)).await.unwrap() == bytes);
         assert!(rig.named().is_empty());
         assert_eq!(rig.asked(1), [3 * GROUP as u64]);
@@ -273,8 +321,12 @@ async fn a_copy_that_a_client_waits_for_is_a_pull_from_then_on() {
     copying.begun(digest, PATIENCE).await.unwrap();
     assert!(rig.fly(digest).await.unwrap() == bytes);
     // from the same source at once, or from the next when the first stands still
-    let asked: Vec<Class> =
-        rig.peers.iter().flat_map(|peer| peer.asked.lock().clone()).map(|(_, class)| class).collect();
+    let asked: Vec<Class> = rig
+        .peers
+        .iter()
+        .flat_map(|peer| peer.asked.lock().clone())
+        .map(|(_, class)| class)
+        .collect();
     assert!(asked.len() > 1 && asked[0] == Class::Copy, "{asked:?}");
     assert!(asked[1..].iter().all(|class| *class == Class::Pull), "{asked:?}");
     rig.end().await;
@@ -312,7 +364,8 @@ async fn a_liar_that_alone_has_the_blob_gives_no_byte_past_its_right_groups() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_bytes_that_hash_to_their_own_list_are_disproved_at_the_end_and_the_flight_begins_again_once() {
+async fn wrong_bytes_that_hash_to_their_own_list_are_disproved_at_the_end_and_the_flight_begins_again_once()
+ {
     let bytes = blob();
     let mut other = bytes.clone();
     other[GROUP] ^= 1;

@@ -14,7 +14,8 @@ use rules::words::platform::{Index, Listed};
 use super::Preheats;
 use crate::proxies::resolving::Resolving;
 
-/// So often an upstream that is slow is asked about one manifest; its answer is there for the next time.
+/// So often an upstream that is slow is asked about one manifest; its answer is there for the next
+/// time.
 const TRIES: usize = 4;
 /// Between two of them.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -36,7 +37,8 @@ pub(super) struct Contents {
 }
 
 impl Preheats {
-    /// What `reference` is made of, for `platforms` or for all. An error is a sentence for the caller.
+    /// What `reference` is made of, for `platforms` or for all. An error is a sentence for the
+    /// caller.
     pub(super) async fn contents(
         &self,
         repository: &RepositoryName,
@@ -44,15 +46,19 @@ impl Preheats {
         platforms: &[String],
     ) -> Result<Contents, String> {
         let unreadable = |e: RecordError| e.to_string();
-        let repository = self.proxies.upstreams().canonical(repository).unwrap_or_else(|| repository.clone());
-        let project = self.neighbours.records.view().and_then(|view| view.project(&repository.project()));
+        let repository =
+            self.proxies.upstreams().canonical(repository).unwrap_or_else(|| repository.clone());
         let project =
-            project.map_err(unreadable)?.ok_or_else(|| format!("project {} is gone", repository.project()))?;
+            self.neighbours.records.view().and_then(|view| view.project(&repository.project()));
+        let project = project
+            .map_err(unreadable)?
+            .ok_or_else(|| format!("project {} is gone", repository.project()))?;
         let (digest, first) = self.manifest(&project, &repository, reference).await?;
         let mut blobs = BTreeMap::new();
         let mut open = vec![(0, first)];
         while let Some((depth, record)) = open.pop() {
-            let manifest = Manifest::read_served(&record.media_type, &record.bytes).map_err(|e| e.to_string())?;
+            let manifest = Manifest::read_served(&record.media_type, &record.bytes)
+                .map_err(|e| e.to_string())?;
             blobs.extend(manifest.blobs.iter().map(|blob| (blob.digest, blob.size)));
             if manifest.children.is_empty() {
                 continue;
@@ -61,12 +67,18 @@ impl Preheats {
                 return Err(format!("{repository}: indexes lie more than {DEPTH} deep in indexes"));
             }
             let index = Index::read(&record.bytes)?;
-            let wanted: Vec<&Listed> = index.manifests.iter().filter(|child| child.is_one_of(platforms)).collect();
+            let wanted: Vec<&Listed> =
+                index.manifests.iter().filter(|child| child.is_one_of(platforms)).collect();
             if wanted.is_empty() {
                 let all: Vec<String> = index.manifests.iter().map(Listed::words).collect();
-                return Err(format!("the image has none of the platforms wanted; it has {}", all.join(", ")));
+                return Err(format!(
+                    "the image has none of the platforms wanted; it has {}",
+                    all.join(", ")
+                ));
             }
-            let blob = |digest| manifest.children.iter().find(|child| child.digest == digest && !child.manifest);
+            let blob = |digest| {
+                manifest.children.iter().find(|child| child.digest == digest && !child.manifest)
+            };
             for child in wanted {
                 // an index may list blobs, as BuildKit's caches do
                 if let Some(blob) = blob(child.digest)
@@ -75,7 +87,8 @@ impl Preheats {
                     blobs.insert(blob.digest, blob.size);
                     continue;
                 }
-                let (_, record) = self.manifest(&project, &repository, &Reference::Digest(child.digest)).await?;
+                let (_, record) =
+                    self.manifest(&project, &repository, &Reference::Digest(child.digest)).await?;
                 open.push((depth + 1, record));
             }
         }
@@ -91,7 +104,9 @@ impl Preheats {
     ) -> Result<(Digest, ManifestRecord), String> {
         let digest = match reference {
             Reference::Digest(digest) if self.recorded(repository, digest)?.is_some() => *digest,
-            _ if project.upstream.is_some() => self.ask_upstream(project, repository, reference).await?,
+            _ if project.upstream.is_some() => {
+                self.ask_upstream(project, repository, reference).await?
+            }
             Reference::Digest(digest) => *digest,
             Reference::Tag(tag) => {
                 let view = self.neighbours.records.view().map_err(|e| e.to_string())?;
@@ -100,21 +115,36 @@ impl Preheats {
             }
         };
         let record = self.recorded(repository, &digest)?;
-        record.map(|record| (digest, record)).ok_or_else(|| format!("repository {repository} has no manifest {digest}"))
+        record
+            .map(|record| (digest, record))
+            .ok_or_else(|| format!("repository {repository} has no manifest {digest}"))
     }
 
-    fn recorded(&self, repository: &RepositoryName, digest: &Digest) -> Result<Option<ManifestRecord>, String> {
-        self.neighbours.records.view().and_then(|view| view.manifest(repository, digest)).map_err(|e| e.to_string())
+    fn recorded(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<ManifestRecord>, String> {
+        self.neighbours
+            .records
+            .view()
+            .and_then(|view| view.manifest(repository, digest))
+            .map_err(|e| e.to_string())
     }
 
     fn no_tag(&self, repository: &RepositoryName, reference: &Reference) -> String {
         let view = self.neighbours.records.view();
-        let tags = view
-            .and_then(|view| rules::ledger::records::ReadRecords::scan(&*view, &key::tags(repository), None, NAMED));
-        let tags: Vec<String> = tags.unwrap_or_default().iter().map(|(k, _)| key::tag_of(k)).collect();
+        let tags = view.and_then(|view| {
+            rules::ledger::records::ReadRecords::scan(&*view, &key::tags(repository), None, NAMED)
+        });
+        let tags: Vec<String> =
+            tags.unwrap_or_default().iter().map(|(k, _)| key::tag_of(k)).collect();
         match tags.is_empty() {
             true => format!("there is no repository {repository}"),
-            false => format!("repository {repository} has no tag {reference}; it has {}", tags.join(", ")),
+            false => format!(
+                "repository {repository} has no tag {reference}; it has {}",
+                tags.join(", ")
+            ),
         }
     }
 
@@ -131,16 +161,22 @@ impl Preheats {
                 tokio::time::sleep(AGAIN).await;
             }
             match proxies.resolve(project, repository, reference).await {
-                Resolving::Mesh(Resolution::Fresh(digest) | Resolution::Stale(digest, _)) => return Ok(digest),
+                Resolving::Mesh(Resolution::Fresh(digest) | Resolution::Stale(digest, _)) => {
+                    return Ok(digest);
+                }
                 Resolving::Mesh(Resolution::Missing) => {
-                    return Err(format!("neither repository {repository} nor its upstream has {reference}"));
+                    return Err(format!(
+                        "neither repository {repository} nor its upstream has {reference}"
+                    ));
                 }
                 Resolving::Mesh(Resolution::Denied(why)) => {
                     return Err(format!("{reference} of {repository}: {why}"));
                 }
                 Resolving::Mesh(Resolution::Failed(reason)) => last = reason,
-                Resolving::Mesh(Resolution::NotPrimary | Resolution::Unrecorded) | Resolving::Direct(_) => {
-                    last = "the project's primary cannot be reached, or cannot record anything".into();
+                Resolving::Mesh(Resolution::NotPrimary | Resolution::Unrecorded)
+                | Resolving::Direct(_) => {
+                    last =
+                        "the project's primary cannot be reached, or cannot record anything".into();
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! Carrying an order out: what each region lacks is fetched by the node of that region which would fetch it for the region's clients.
+//! Carrying an order out: what each region lacks is fetched by the node of that region which would
+//! fetch it for the region's clients.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +18,8 @@ use crate::blobs::flights::Sources;
 
 /// So many blobs of one order are on their way at a time.
 const AT_A_TIME: usize = 4;
-/// How long one blob may take. A flight gives up by itself when nothing arrives any more, so this only bounds the largest blobs.
+/// How long one blob may take. A flight gives up by itself when nothing arrives any more, so this
+/// only bounds the largest blobs.
 const BLOB: Duration = Duration::from_secs(3600);
 /// So many nodes of a region are asked for one blob.
 const TRIES: usize = 2;
@@ -40,7 +42,10 @@ impl Preheats {
         let (item, platforms) = {
             let mut preheat = shared.lock();
             if preheat.stopped {
-                return preheat.items[at].regions.iter_mut().for_each(|region| region.state = State::Stopped);
+                return preheat.items[at]
+                    .regions
+                    .iter_mut()
+                    .for_each(|region| region.state = State::Stopped);
             }
             (preheat.items[at].clone(), preheat.platforms.clone())
         };
@@ -105,20 +110,26 @@ impl Preheats {
     /// Which of `digests` each region holds on some live node.
     async fn held_in_regions(&self, digests: &[Digest]) -> BTreeMap<Region, BTreeSet<Digest>> {
         let mut have = self.neighbours.have(digests, None).await;
-        let mine: Result<Vec<_>, _> = digests.iter().map(|digest| self.store.stock(digest, None)).collect();
+        let mine: Result<Vec<_>, _> =
+            digests.iter().map(|digest| self.store.stock(digest, None)).collect();
         if let Ok(mine) = mine {
             have.insert(self.neighbours.me, mine);
         }
         let mut held: BTreeMap<Region, BTreeSet<Digest>> = BTreeMap::new();
         for candidate in self.neighbours.alive() {
             let Some(stock) = have.get(&candidate.id) else { continue };
-            let there = digests.iter().zip(stock).filter(|(_, stock)| stock.held.is_some()).map(|(digest, _)| *digest);
+            let there = digests
+                .iter()
+                .zip(stock)
+                .filter(|(_, stock)| stock.held.is_some())
+                .map(|(digest, _)| *digest);
             held.entry(candidate.region).or_default().extend(there);
         }
         held
     }
 
-    /// Has one node of `region` fetch a blob: the one that the region's other nodes would ask for it.
+    /// Has one node of `region` fetch a blob: the one that the region's other nodes would ask for
+    /// it.
     async fn fetch_into(
         self: &Arc<Self>,
         region: &Region,
@@ -151,7 +162,11 @@ impl Preheats {
     }
 
     /// Fetches a blob to this node, unless it is held, and waits until it is.
-    pub async fn fetch_here(&self, digest: Digest, via: Option<RepositoryName>) -> Result<(), String> {
+    pub async fn fetch_here(
+        &self,
+        digest: Digest,
+        via: Option<RepositoryName>,
+    ) -> Result<(), String> {
         if self.store.held(&digest).map_err(|e| e.to_string())?.is_some() {
             return Ok(());
         }

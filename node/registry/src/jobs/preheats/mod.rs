@@ -1,7 +1,8 @@
 //! Preheating: the blobs of images are brought into regions before anyone there asks for them.
 //!
-//! The node that takes an order keeps its progress and drives it: for each blob that a region lacks, it asks the node of that region that would fetch the
-//! blob for the region's clients, too. An order is gone when its node restarts; what has arrived by then stays.
+//! The node that takes an order keeps its progress and drives it: for each blob that a region
+//! lacks, it asks the node of that region that would fetch the blob for the region's clients, too.
+//! An order is gone when its node restarts; what has arrived by then stays.
 
 mod contents;
 mod fetching;
@@ -170,27 +171,35 @@ impl Preheats {
                 Some(region) => drop(wanted.insert(region)),
                 None => {
                     let names: Vec<&str> = known.iter().map(Region::as_str).collect();
-                    let message = format!("there is no region '{written}'; the regions are {}", names.join(", "));
+                    let message = format!(
+                        "there is no region '{written}'; the regions are {}",
+                        names.join(", ")
+                    );
                     return Err(Untaken::Unclear(message));
                 }
             }
         }
         if wanted.is_empty() || images.is_empty() || images.len() > IMAGES {
-            let message = format!("write 1 to {IMAGES} images and at least one region, in lists of texts");
+            let message =
+                format!("write 1 to {IMAGES} images and at least one region, in lists of texts");
             return Err(Untaken::Unclear(message));
         }
         if let Some(bad) = platforms.iter().find(|platform| !platform.contains('/')) {
-            return Err(Untaken::Unclear(format!("'{bad}' is not a platform; write e.g. linux/amd64")));
+            return Err(Untaken::Unclear(format!(
+                "'{bad}' is not a platform; write e.g. linux/amd64"
+            )));
         }
         let view = self.neighbours.records.view()?;
         let mut items = Vec::new();
         for written in images {
-            let (name, reference) =
-                mirror::image(written).map_err(|error| Untaken::Unclear(format!("'{written}': {error}")))?;
+            let (name, reference) = mirror::image(written)
+                .map_err(|error| Untaken::Unclear(format!("'{written}': {error}")))?;
             let repository = self.mirrors.of_image(name)?;
             if view.project(&repository.project())?.is_none() {
-                let all: Vec<String> = view.projects()?.into_iter().map(|p| p.name.to_string()).collect();
-                let message = format!("{}; the projects are {}", repository.project(), all.join(", "));
+                let all: Vec<String> =
+                    view.projects()?.into_iter().map(|p| p.name.to_string()).collect();
+                let message =
+                    format!("{}; the projects are {}", repository.project(), all.join(", "));
                 return Err(Untaken::NoProject(message));
             }
             let begin = |region: &Region| Progress {
@@ -201,10 +210,22 @@ impl Preheats {
                 errors: Vec::new(),
             };
             let regions = wanted.iter().map(begin).collect();
-            items.push(Item { written: written.clone(), repository, reference, digest: None, regions });
+            items.push(Item {
+                written: written.clone(),
+                repository,
+                reference,
+                digest: None,
+                regions,
+            });
         }
         let running = self.running.clone().try_acquire_owned().map_err(|_| Untaken::TooMany)?;
-        let preheat = Preheat { id: rand::random(), taken: clock::timestamp(), platforms, items, stopped: false };
+        let preheat = Preheat {
+            id: rand::random(),
+            taken: clock::timestamp(),
+            platforms,
+            items,
+            stopped: false,
+        };
         let id = preheat.id;
         let shared = Arc::new(Mutex::new(preheat));
         self.remember(id, shared.clone());
@@ -223,7 +244,8 @@ impl Preheats {
         Some(preheat)
     }
 
-    /// Has an order begin with nothing more; what is on its way arrives. The order as it stands then, if there is such a one.
+    /// Has an order begin with nothing more; what is on its way arrives. The order as it stands
+    /// then, if there is such a one.
     pub fn stop(&self, id: u64) -> Option<Preheat> {
         let shared = self.orders.lock().get(&id).cloned()?;
         let mut preheat = shared.lock();
@@ -242,7 +264,9 @@ impl Preheats {
     fn remember(&self, id: u64, shared: Shared) {
         let all = self.list();
         let mut orders = self.orders.lock();
-        if let Some(oldest) = all.iter().find(|one| one.is_over()).filter(|_| all.len() >= REMEMBERED) {
+        if let Some(oldest) =
+            all.iter().find(|one| one.is_over()).filter(|_| all.len() >= REMEMBERED)
+        {
             orders.remove(&oldest.id);
         }
         orders.insert(id, shared);
@@ -270,7 +294,14 @@ mod tests {
                 digest: None,
                 regions: states.iter().map(progress).collect(),
             };
-            Preheat { id: 0, taken: Timestamp(0), platforms: Vec::new(), items: vec![item], stopped: false }.state()
+            Preheat {
+                id: 0,
+                taken: Timestamp(0),
+                platforms: Vec::new(),
+                items: vec![item],
+                stopped: false,
+            }
+            .state()
         };
         assert_eq!(order(&[State::Done, State::Resolving]), State::Fetching);
         assert_eq!(order(&[State::Failed, State::Fetching]), State::Fetching);

@@ -447,10 +447,10 @@ mod tests {
 
     #[test]
     fn neither_a_password_nor_a_token_is_printed() {
-        let password = Password { user: "me".into(), password: "secret".into() };
+        let password = Password { user: "me".into(), password: "hidden-word".into() };
         let shown = format!("{password:?} {:?}", Pass::basic(&password).unwrap());
         assert!(
-            shown.contains("me") && !shown.contains("secret") && !shown.contains("bWU6"),
+            shown.contains("me") && !shown.contains("hidden-word") && !shown.contains("bWU6"),
             "{shown}"
         );
     }

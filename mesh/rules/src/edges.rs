@@ -1,37 +1,37 @@
-//! What an edge may answer from what it has kept of the ledger's records, without asking a replica.
+//! What an edge may answer from the ledger records that it has kept, without asking a replica.
 //!
-//! An edge holds no lease. It asks the nearest replica what a tag names each time it is asked;
-//! access and everything else may be as old as `access_age`. Cut off from every replica it goes on
-//! with what it has kept, for as long as `alone_for`, and says how old that is.
+//! An edge holds no lease. For each pull it asks the nearest replica what the tag names. Access and
+//! all other records may be up to `access_age` old. When no replica can be reached, it uses what it
+//! has kept for up to `alone_for`, and says how old that is.
 
 use std::time::Duration;
 
 use crate::wire::Query;
 
-/// How long what was kept may be used.
+/// How long an edge may use what it has kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EdgeTerms {
-    /// Access, projects, manifests by digest: as if they were fresh.
+    /// For access, projects and manifests by digest, as if they were fresh.
     pub access_age: Duration,
-    /// Anything, while no replica can be reached.
+    /// For all records, while no replica can be reached.
     pub alone_for: Duration,
 }
 
-/// What to do with a query.
+/// How to answer a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// What is remembered is as good as fresh.
+    /// With what was kept, as if it were fresh.
     Remembered,
-    /// A replica has to be asked.
+    /// With what a replica answers.
     Ask,
-    /// What was kept, saying that it is this old: no replica can be asked.
+    /// With what was kept, and its age, because no replica can be reached.
     Aged(Duration),
-    /// Nothing was kept, or it is too old: the edge cannot answer.
+    /// Not at all: nothing was kept, or it is too old.
     CutOff,
 }
 
-/// Tables whose records change under their names and are what a pull is about: tags, lists of tags,
-/// of repositories and of referrers.
+/// Whether a replica is asked each time: for tags, and for lists of tags, repositories and
+/// referrers. These change, and a pull depends on them.
 fn always_asked(query: &Query) -> bool {
     match query {
         Query::Key(key) => key.first() == Some(&b't'),
@@ -42,15 +42,15 @@ fn always_asked(query: &Query) -> bool {
 /// An answer that an edge has kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remembered {
-    /// How long ago it was right.
+    /// How long ago the answer was right.
     pub age: Duration,
-    /// Whether there was anything. That there was nothing is asked again each time: what was just
-    /// pushed must be found.
+    /// Whether the answer was a record. If there was none, a replica is asked each time, so that
+    /// what was just pushed is found.
     pub something: bool,
 }
 
-/// What to do with `query`, of which `kept` was kept, if anything; `alone`: no replica can be
-/// reached now.
+/// How to answer `query`. `kept` is the kept answer, if there is one; `alone` means that no replica
+/// can be reached now.
 pub fn usable(query: &Query, kept: Option<Remembered>, alone: bool, terms: &EdgeTerms) -> Use {
     match (kept, alone) {
         (Some(kept), _)

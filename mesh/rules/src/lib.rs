@@ -1,7 +1,7 @@
-//! Words and decisions of the mesh.
+//! Names, records and decisions of the mesh.
 //!
-//! Everything here is decided without a socket, a clock or dice: time comes in as
-//! [`words::moment::Moment`], ids come in inside commands, and what should happen comes out as a
+//! All decisions are made without a socket, a clock or randomness. Time comes in as
+//! [`words::moment::Moment`], ids come in inside commands, and what should happen is returned as a
 //! value. The other crates act on it.
 //!
 //! | room | what it holds |

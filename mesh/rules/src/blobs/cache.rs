@@ -1,8 +1,8 @@
-//! What of a node's cached blobs goes when the budget is full: the least recently used, never what
-//! is in use or not cached at all.
+//! Which cached blobs a node evicts when the budget is full: the least recently used, but none that
+//! is in use or kept for good.
 //!
-//! Only blobs that somebody else has for good are in here: fetched for a pull, or from an upstream.
-//! What durability counts on never is.
+//! The cache contains only blobs that other nodes hold for good: fetched for a pull, or from an
+//! upstream. A blob that durability counts is never in it.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -14,7 +14,8 @@ use crate::words::moment::Timestamp;
 pub struct Cache {
     budget: Option<u64>,
     bytes: u64,
-    /// How many blobs are larger than the budget. They are not in `bytes`, and go first.
+    /// The number of blobs that are larger than the budget. They do not count in `bytes`, and are
+    /// evicted first.
     oversized: usize,
     known: HashMap<Digest, CachedBlob>,
     order: BTreeSet<(Timestamp, Digest)>,
@@ -27,17 +28,17 @@ struct CachedBlob {
 }
 
 impl Cache {
-    /// Nothing cached yet; `None` is no limit.
+    /// An empty cache; `None` means no limit.
     pub fn new(budget: Option<u64>) -> Self {
         Cache { budget, ..Cache::default() }
     }
 
-    /// How many bytes of the budget are taken.
+    /// The number of bytes of the budget that are used.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// How many blobs are cached.
+    /// The number of cached blobs.
     pub fn blobs(&self) -> usize {
         self.known.len()
     }
@@ -63,7 +64,7 @@ impl Cache {
         self.order.insert((used, digest));
     }
 
-    /// A blob went, or is kept for good from now on. Returns whether it was cached.
+    /// A blob was removed, or is kept for good from now on. Returns whether it was cached.
     pub fn remove(&mut self, digest: &Digest) -> bool {
         let Some(entry) = self.known.remove(digest) else { return false };
         self.order.remove(&(entry.used, *digest));
@@ -78,13 +79,13 @@ impl Cache {
         self.budget.is_none_or(|budget| size <= budget)
     }
 
-    /// Whether something must go in any case: what is larger than the budget streams through, and
-    /// takes nothing else's place.
+    /// Whether blobs must be evicted now. A blob that is larger than the budget is streamed
+    /// through, and does not displace others.
     pub fn is_overfull(&self) -> bool {
         self.oversized > 0
     }
 
-    /// A blob was used. A clock that goes back makes nothing older.
+    /// A blob was used. If the clock was set back, the older time is ignored.
     pub fn touch(&mut self, digest: &Digest, now: Timestamp) {
         if let Some(entry) = self.known.get_mut(digest)
             && entry.used < now
@@ -100,17 +101,17 @@ impl Cache {
         self.known.get(digest).map(|entry| entry.used)
     }
 
-    /// How many bytes must go so that `room` more fit into the budget. 0 for what never fits: it is
-    /// not worth all the rest.
+    /// How many bytes must be evicted so that `room` more fit into the budget. 0 for a `room` that
+    /// can never fit: evicting everything would not help.
     pub fn missing(&self, room: u64) -> u64 {
         let Some(budget) = self.budget.filter(|budget| room <= *budget) else { return 0 };
         (self.bytes + room).saturating_sub(budget)
     }
 
-    /// What goes so that `missing` bytes do: what is larger than the budget, and then the least
-    /// recently used first, none that is in use. Fewer than needed if too much is in use: the
-    /// budget is then exceeded until that ends. Nothing is forgotten here: [`Cache::remove`] says
-    /// that it went.
+    /// The blobs to evict so that `missing` bytes become free: first those larger than the budget,
+    /// then the least recently used. Blobs in use are skipped, so the result may be too small; the
+    /// budget is then exceeded until they are no longer in use. This does not change the cache:
+    /// call [`Cache::remove`] after a blob was evicted.
     pub fn victims(&self, mut missing: u64, in_use: impl Fn(&Digest) -> bool) -> Vec<Digest> {
         let mut victims = Vec::new();
         if self.is_overfull() {
@@ -135,19 +136,20 @@ impl Cache {
     }
 }
 
-/// The most that is to stay free of a disk.
+/// The maximum free space in bytes that is left on a disk.
 const SPARE: u64 = 1 << 30;
 
-/// How many bytes of a disk of `all` no blob may take, whatever brought it: they are for the
-/// ledger, the index and snapshots, which stop the node when they cannot be written. A quarter of
-/// what the cache leaves free.
+/// How many bytes of a disk of `all` bytes are reserved: no blob may take them. They are for the
+/// ledger, the index and snapshots, because the node stops when it cannot write those. This is a
+/// quarter of what the cache leaves free.
 pub fn reserve(all: u64) -> u64 {
     SPARE.min(all / 50) / 4
 }
 
-/// How many bytes of cached blobs must go for `room` more on a disk of `all` bytes that has `free`,
-/// so that a fiftieth of it (a gigabyte at most) stays free: a full disk stops more than the cache.
-/// 0 for what no disk of this size takes, and where the file system does not say how large it is.
+/// How many bytes of cached blobs must be evicted to write `room` more bytes to a disk of `all`
+/// bytes with `free` bytes free, so that a fiftieth of the disk (at most 1 GiB) stays free. 0 if
+/// `room` is larger than a disk of this size can take, and if the file system does not report its
+/// size.
 pub fn missing_on_disk(free: u64, all: u64, room: u64) -> u64 {
     if all == 0 || room > all { 0 } else { (room + SPARE.min(all / 50)).saturating_sub(free) }
 }

@@ -1,47 +1,49 @@
-//! How much a link may have in flight: by what arrives, not by what is lost.
+//! How many bytes a link may have in flight. This is decided by what arrives, not by what is lost.
 //!
-//! CUBIC takes every lost packet for a full queue, and over an ocean a few in a thousand are lost
-//! on their way: that alone holds it to a twentieth of what the path carries. This measures what
-//! the path delivers (the most of the last rounds) and how long a packet takes at least, and keeps
-//! a little more than their product in flight: every eighth round a quarter more, to find what has
-//! become free, then less, so that the queue empties and the least time is seen again. Loss slows
-//! it only where a round loses so much that a queue must be overflowing. A round is the time until
-//! something sent after its beginning is acknowledged.
+//! CUBIC takes every lost packet as the sign of a full queue. Over an ocean a few packets in a
+//! thousand are lost for other reasons, and this alone limits CUBIC to a twentieth of the path's
+//! capacity. This controller measures the delivery rate (the maximum of the last rounds) and the
+//! minimum round trip, and keeps a little more than their product in flight. In every eighth round
+//! it sends a quarter more, to find capacity that has become free, and then less, so that the queue
+//! empties and the minimum round trip is seen again. Loss slows it only if a round loses so much
+//! that a queue must be overflowing. A round is the time until something that was sent after the
+//! round's beginning is acknowledged.
 //!
-//! Times are since any fixed moment.
+//! All times are measured from one arbitrary fixed moment.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Packets in flight before anything is known: a blob's first group and the list of its groups go
-/// out at once.
+/// The number of packets in flight before anything was measured. It is enough to send a blob's
+/// first group and the list of its groups at once.
 const FIRST: u64 = 64;
-/// Packets that may always be in flight.
+/// The number of packets that may always be in flight.
 const LEAST: u64 = 4;
-/// Rounds in which the highest rate is looked for; one of them is one that probes for more.
+/// The number of rounds whose highest rate is used. At least one of them probes for more.
 const REMEMBERED: usize = 12;
-/// How long the least round trip is believed.
+/// How long the minimum round trip is used.
 const BELIEVED: Duration = Duration::from_secs(10);
-/// More in flight than the path holds, as time: processes and acknowledgements are late by this
-/// much on a busy machine.
+/// Extra bytes in flight, given as time: on a busy machine, processes and acknowledgements are late
+/// by this much.
 const SLACK: f64 = 0.005;
-/// And this many packets: it matters to who has little, so that those who share a path come to have
-/// the same.
+/// Extra packets in flight. They matter most to slow connections, so connections that share a path
+/// approach equal rates.
 const ADDED: u64 = 8;
-/// In the beginning each round may double what is delivered, and a bit: 2 / ln 2.
+/// The gain of the start phase, in which each round may slightly more than double the rate: 2 / ln
+/// 2.
 const STARTING: f64 = 2.885;
-/// Afterwards, round by round.
+/// The gains of the rounds after the start phase.
 const CYCLE: [f64; 8] = [1.25, 0.8, 1.05, 1.05, 1.05, 1.05, 1.05, 1.05];
-/// A round that delivers so much more than the best before has found more.
+/// A round whose rate is this many times the best rate before counts as growth.
 const GROWTH: f64 = 1.25;
-/// Rounds without growth that end the beginning.
+/// The number of rounds without growth after which the start phase ends.
 const PATIENT: u32 = 3;
-/// The share of a round's bytes from which on loss means that a queue overflows.
+/// The share of a round's bytes whose loss means that a queue overflows.
 const HEAVY_LOSS: f64 = 0.08;
-/// A round trip so many times the least one is that of another path.
+/// A round trip that is this many times the minimum is taken for that of another path.
 const OTHER_PATH: f64 = 2.0;
 
-/// One direction of one connection.
+/// The state of one direction of one connection.
 #[derive(Clone, Debug)]
 pub struct Congestion {
     packet: u64,
@@ -49,13 +51,13 @@ pub struct Congestion {
     window: u64,
     round: Round,
     rounds: u64,
-    /// Bytes a second of the last rounds that were not held up by having nothing to send.
+    /// Rates of the last rounds in bytes per second, without rounds that had too little to send.
     rates: VecDeque<f64>,
-    /// The least round trip in seconds, and when it was seen.
+    /// The minimum round trip in seconds, and when it was measured.
     shortest: Option<(f64, Duration)>,
-    /// In the beginning: the best rate, and for how many rounds it has not grown.
+    /// During the start phase: the best rate, and the number of rounds since it last grew.
     starting: Option<(f64, u32)>,
-    /// After heavy loss no more than this.
+    /// The maximum number of bytes in flight after heavy loss.
     ceiling: Option<u64>,
     idle: bool,
 }
@@ -71,8 +73,9 @@ struct Round {
 }
 
 impl Congestion {
-    /// Of packets of this many bytes. `phase` is any number, best a different one for each
-    /// connection: those that share a path are not to probe at the same time.
+    /// A connection with packets of `packet` bytes. `phase` is any number, preferably a different
+    /// one for each connection, so that connections that share a path do not probe at the same
+    /// time.
     #[must_use]
     pub fn new(packet: u64, phase: u64) -> Self {
         Congestion {
@@ -89,7 +92,7 @@ impl Congestion {
         }
     }
 
-    /// How many bytes may be in flight.
+    /// The number of bytes that may be in flight.
     #[must_use]
     pub fn window(&self) -> u64 {
         self.ceiling
@@ -97,25 +100,25 @@ impl Congestion {
             .max(LEAST * self.packet)
     }
 
-    /// What it began with.
+    /// The initial window in bytes.
     #[must_use]
     pub fn first_window(&self) -> u64 {
         FIRST * self.packet
     }
 
-    /// Packets have this many bytes from now on.
+    /// From now on packets have `packet` bytes.
     pub fn handle_packet_size(&mut self, packet: u64) {
         self.packet = packet;
     }
 
-    /// Something was sent.
+    /// A packet was sent.
     pub fn handle_sent(&mut self, now: Duration) {
         if std::mem::take(&mut self.idle) {
             self.round = Round { begun: now, ..Round::default() };
         }
     }
 
-    /// A packet was acknowledged; `limited`: there was nothing more to send.
+    /// A packet was acknowledged. `limited` means that there was nothing more to send.
     pub fn handle_acked(&mut self, now: Duration, sent: Duration, bytes: u64, limited: bool) {
         let took = now.saturating_sub(sent).as_secs_f64();
         match self.shortest {
@@ -135,8 +138,8 @@ impl Congestion {
         }
     }
 
-    /// Packets were lost; `persistent`: nothing has arrived for so long that nothing is known of
-    /// the path any more.
+    /// Packets were lost. `persistent` means that no packet has arrived for so long that all
+    /// measurements are out of date.
     pub fn handle_lost(&mut self, bytes: u64, persistent: bool) {
         self.round.lost += bytes;
         if persistent {
@@ -144,7 +147,7 @@ impl Congestion {
         }
     }
 
-    /// All of one acknowledgement was told; so many bytes are in flight now.
+    /// All packets of one acknowledgement were reported; `in_flight` bytes are in flight now.
     pub fn handle_acks_told(&mut self, now: Duration, in_flight: u64) {
         self.round.most_in_flight = self.round.most_in_flight.max(in_flight);
         self.idle = in_flight == 0;
@@ -177,7 +180,8 @@ impl Congestion {
                 *stuck += 1;
                 if *stuck >= PATIENT || heavy {
                     self.starting = None;
-                    // the next round empties the queue, then comes one of those that only hold on
+                    // the next round empties the queue, and the rounds after it use the steady
+                    // gains
                     self.rounds = 1;
                 }
             }
@@ -185,21 +189,21 @@ impl Congestion {
             self.ceiling = Some((self.window() as f64 * 0.85) as u64);
             return;
         }
-        // what was too much once may be right again
+        // a window that was too large once may be right now
         self.ceiling = self
             .ceiling
             .map(|ceiling| ceiling + ceiling / 4)
             .filter(|ceiling| *ceiling < self.window);
     }
 
-    /// Another path, or one that has not been measured for so long that the queue may have been
-    /// taken for it: as at the beginning.
+    /// The path has changed, or it was not measured for so long that queueing may be part of the
+    /// minimum round trip. Starts as for a new connection.
     fn start_again(&mut self) {
         self.starting = Some((self.rate(), 0));
     }
 
-    /// The first cycle begins with its second round, to empty the queue; then each has up to three
-    /// rounds more than the table, by the phase.
+    /// The first cycle begins with its second round, to empty the queue. Each later cycle is up to
+    /// three rounds longer than the table, depending on the phase.
     fn gain(&self) -> f64 {
         let length = CYCLE.len() as u64 + self.phase % 4;
         CYCLE.get((self.rounds % length) as usize).copied().unwrap_or(CYCLE[CYCLE.len() - 1])

@@ -1,31 +1,31 @@
-//! A blob that many want at once: each of them passes it on to one or two others, so that no node
-//! sends many copies.
+//! A blob that many nodes want at once. Each node passes it on to one or two others, so that no
+//! node sends many copies.
 //!
-//! The first that asks is served here. The next is sent on to the first, the third to the second: a
-//! chain, in which everyone sends what it receives while it still arrives, so that a link that
-//! carries one copy a second carries it to all of them in little more than a second. A chain is not
-//! longer than [`DEPTH`], because each link of it may break and adds a little to the first byte;
-//! the next chain begins at the first member of the chains before it that none begins at yet. So
-//! nobody sends more than two copies, and a thousand followers are four chains deep. Chains are
-//! kept within one group of followers (a region), so that none of their links is longer than the
-//! way from here.
+//! The first node that asks is served here. The next one is referred to the first, the third to the
+//! second, and so on. In this chain each node sends what it receives while the rest still arrives,
+//! so a link that carries one copy per second serves the whole chain in little more than a second.
+//! A chain has at most [`DEPTH`] members, because each step may break and adds a little to the time
+//! of the first byte. The next chain begins at the first member, in the order of the chains, at
+//! which no chain begins yet. So no node sends more than two copies, and a thousand followers need
+//! chains four deep. A chain stays within one group of followers (a region), so none of its steps
+//! is longer than the way from this node.
 
 use std::collections::BTreeMap;
 
-/// The most followers of one chain.
+/// The maximum number of followers in one chain.
 pub const DEPTH: usize = 16;
 
-/// Where a follower gets the blob.
+/// From whom a follower gets the blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place<N> {
-    /// Here; say [`Fanout::ended`] when that is over.
+    /// From this node. Call [`Fanout::ended`] when the transfer is over.
     Here,
-    /// From this one, who asked before.
+    /// From this follower, which asked earlier.
     Follow(N),
 }
 
-/// The chains that begin at this node, and those that begin at their members, of blobs (`B`) to
-/// groups (`G`) of followers (`N`).
+/// For blobs (`B`) and groups (`G`) of followers (`N`): the chains that begin at this node, and
+/// those that begin at members of other chains.
 #[derive(Clone, Debug)]
 pub struct Fanout<B, G, N> {
     chains: BTreeMap<(B, G), Vec<Chain<N>>>,
@@ -33,9 +33,9 @@ pub struct Fanout<B, G, N> {
 
 #[derive(Clone, Debug)]
 struct Chain<N> {
-    /// Who serves its first; `None`: this node.
+    /// The node that serves the first member; `None` for this node.
     head: Option<N>,
-    /// Everyone follows the one before.
+    /// Each member follows the one before it.
     members: Vec<N>,
 }
 
@@ -46,8 +46,8 @@ impl<B, G, N> Default for Fanout<B, G, N> {
 }
 
 impl<B: Ord + Clone, G: Ord + Clone, N: Copy + PartialEq> Fanout<B, G, N> {
-    /// `follower` asks for the whole of `blob`. Whom it is to follow serves it without sending it
-    /// on again.
+    /// `follower` asks for the whole of `blob`. The node that it is referred to serves it, and does
+    /// not refer it again.
     pub fn place(&mut self, blob: &B, group: &G, follower: N) -> Place<N> {
         let chains = self.chains.entry((blob.clone(), group.clone())).or_default();
         forget(chains, follower, false);
@@ -68,17 +68,17 @@ impl<B: Ord + Clone, G: Ord + Clone, N: Copy + PartialEq> Fanout<B, G, N> {
         head.map_or(Place::Here, Place::Follow)
     }
 
-    /// `follower` could not go on with whom it was sent to, and is served here: nobody else is sent
-    /// there.
+    /// `follower` got no further with the node that it was referred to, and is now served here. No
+    /// other node is referred to that node.
     pub fn return_to_here(&mut self, blob: &B, group: &G, follower: N) {
         let chains = self.chains.entry((blob.clone(), group.clone())).or_default();
         forget(chains, follower, true);
         chains.push(Chain { head: None, members: vec![follower] });
     }
 
-    /// What was served here to `follower` is over, well or badly. Its chain is forgotten: those in
-    /// it hold the blob now, or find another source. With the last chain that begins here all that
-    /// begin at members are forgotten, too.
+    /// The transfer from here to `follower` is over, whether it succeeded or not. Its chain is
+    /// forgotten: the members hold the blob by now, or find another source. When the last chain
+    /// that begins here has ended, the chains that begin at members are forgotten, too.
     pub fn ended(&mut self, blob: &B, group: &G, follower: N) {
         let key = (blob.clone(), group.clone());
         if let Some(chains) = self.chains.get_mut(&key) {
@@ -89,15 +89,15 @@ impl<B: Ord + Clone, G: Ord + Clone, N: Copy + PartialEq> Fanout<B, G, N> {
         }
     }
 
-    /// To how many followers how many blobs are being served from here: 0 when nothing is.
+    /// The number of transfers from this node that have not ended, over all blobs.
     pub fn served_here(&self) -> usize {
         self.chains.values().flatten().filter(|chain| chain.head.is_none()).count()
     }
 }
 
-/// Forgets `follower`, and with `before` also whom it follows; and then everyone who follows,
-/// however indirectly, somebody who is forgotten: they go on as they are, but nobody is sent to
-/// them any more. So no ring can come about.
+/// Forgets `follower`, and with `before` also the node that it follows. Then forgets every node
+/// that follows a forgotten one, directly or indirectly. Their transfers continue, but no other
+/// node is referred to them any more. So no ring can form.
 fn forget<N: Copy + PartialEq>(chains: &mut Vec<Chain<N>>, follower: N, before: bool) {
     let place = chains.iter().find_map(|chain| {
         let at = chain.members.iter().position(|member| *member == follower)?;

@@ -1,23 +1,26 @@
-//! One blob on its way to this node: whom to ask next, from which byte on, what to believe, when to
-//! look for others, when to wait, and when to give up.
+//! The decisions of one flight (one blob on its way to this node): which source to ask next and
+//! from which byte, what to believe, when to look for more sources, when to wait, and when to give
+//! up.
 //!
-//! Sources are asked in the order given. When one breaks off, the next goes on from the exact byte
-//! that was reached. Bytes that arrive forgive earlier failures, so a long blob survives many
+//! Sources are asked in the given order. When one breaks off, the next continues at the exact byte
+//! that was reached. When bytes arrive, earlier failures are forgiven, so a long blob survives many
 //! breaks.
 //!
-//! When every source was asked twice in vain, the flight tries in this order:
+//! When every source was asked twice without result, the flight takes these steps in order:
 //!
-//! 1. It asks everyone who holds the blob, and takes the first to answer. If those give nothing
-//!    either, it asks again and hears all. It does so once for each byte at which it stands still.
+//! 1. It asks all nodes whether they hold the blob, and takes the first answer. If the sources
+//!    found in this way give nothing either, it asks again and waits for all answers. It does so
+//!    once for each byte at which it is stuck.
 //! 2. It goes back to sources that had one group wrong, if another source has given that group.
-//! 3. It waits a moment and goes back to sources that fell silent and are not known to be down, for
-//!    as long as a client would wait.
+//! 3. It waits a moment and returns to sources that fell silent and are not known to be down. It
+//!    does so for as long as a client would wait.
 //! 4. It gives up.
 //!
-//! Once the list of the blob's groups is known, only whole groups that were checked count as
-//! arrived, whoever sends them. A source that is caught at a lie is not asked again in this flight.
-//! Without a list (the first source is itself still filling from an upstream) the bytes count as
-//! they come, and the digest decides at the end. If it is wrong, the flight begins again, once.
+//! Once the list of the blob's groups is known, only whole checked groups count as arrived,
+//! whichever source sends them. A source that is caught lying is not asked again in this flight.
+//! Without a list (the first source is itself still filling from an upstream) bytes count as they
+//! arrive, and the digest decides at the end. If the digest is wrong, the flight starts again,
+//! once.
 
 mod whom;
 
@@ -30,7 +33,7 @@ use crate::words::moment::Moment;
 use crate::words::names::RepositoryName;
 use whom::Whom;
 
-/// The pause before sources that fell silent are asked again.
+/// How long to wait before sources that fell silent are asked again.
 pub const AGAIN: Duration = Duration::from_millis(200);
 
 /// Where a blob's bytes may come from. `N` names a node.
@@ -38,9 +41,9 @@ pub const AGAIN: Duration = Duration::from_millis(200);
 pub enum Source<N> {
     /// Another node.
     Peer {
-        /// Which.
+        /// The node.
         node: N,
-        /// Whether it is to fetch the blob itself if it lacks it.
+        /// Whether it should fetch the blob itself if it does not hold it.
         fill: bool,
     },
     /// The upstream of this proxy repository.
@@ -48,7 +51,7 @@ pub enum Source<N> {
 }
 
 impl<N: Copy + PartialEq> Source<N> {
-    /// The node, if it is one.
+    /// The source's node; `None` for an upstream.
     pub fn peer(&self) -> Option<N> {
         match self {
             Source::Peer { node, .. } => Some(*node),
@@ -56,38 +59,38 @@ impl<N: Copy + PartialEq> Source<N> {
         }
     }
 
-    /// Whether it is the same one, however it is asked.
+    /// Whether both are the same source, regardless of `fill`.
     fn is(&self, other: &Source<N>) -> bool {
         self == other || (self.peer().is_some() && self.peer() == other.peer())
     }
 }
 
-/// How many of those that hold a blob are waited for.
+/// How many answers to wait for when nodes are asked whether they hold a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hurry {
     /// The first to answer.
     First,
-    /// All that answer in time.
+    /// All answers that arrive in time.
     All,
 }
 
-/// Whom a flight asks first.
+/// The sources that a flight asks first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum First<N> {
-    /// These. They were told, or are to have it. Nobody: everyone is asked who holds the blob.
+    /// Sources that said that they hold the blob, or that are to fetch it. If the list is empty,
+    /// the flight asks all nodes first.
     Named(Vec<Source<N>>),
-    /// These, because they kept the blob when it was pushed. They were not asked whether they still
-    /// hold it.
+    /// Nodes that kept the blob when it was pushed. They were not asked whether they still hold it.
     Presumed(Vec<Source<N>>),
 }
 
-/// Where a flight's bytes may come from, and how it stands.
+/// A flight: its sources, and how far it has come.
 #[derive(Clone)]
 pub struct Flight<N> {
     whom: Whom<N>,
-    /// How long the flight waits for sources that fell silent.
+    /// How long to wait for sources that fell silent, counted from the last byte.
     patience: Duration,
-    /// When the last byte came.
+    /// When the last byte arrived.
     grew: Moment,
     offset: u64,
     size: Option<u64>,
@@ -95,38 +98,38 @@ pub struct Flight<N> {
     groups: Option<Groups>,
     group: Vec<u8>,
     vouching: Vec<Voucher<N>>,
-    /// The present source names the content hash.
+    /// The current source has named the content hash.
     knows: bool,
-    /// The sources are presumed to hold the blob, and none has answered yet.
+    /// The sources are only presumed to hold the blob, and none has answered yet.
     presumed: bool,
-    /// A source was believed, and those who follow the flight know the blob's length.
+    /// A source was believed, so the followers of this flight know the blob's length.
     begun: bool,
     /// The upstream says that it does not have the blob.
     missing_upstream: bool,
     wrong: Wrong,
 }
 
-/// Whether what arrived was the blob.
+/// How often the digest was wrong.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wrong {
     Never,
-    /// It was not, and the flight began again.
+    /// The digest was wrong, and the flight started again.
     Once,
-    /// It was not, and the flight cannot begin again.
+    /// The digest was wrong, and the flight cannot start again.
     Again,
 }
 
-/// A source on whose word alone some of the bytes were taken.
+/// A source whose bytes were accepted on its word alone, without a check.
 #[derive(Clone)]
 struct Voucher<N> {
     source: Source<N>,
-    /// It named the content hash: asked again it can be held to a list.
+    /// It named the content hash, so it can be asked for a list next time.
     knows: bool,
-    /// It broke off after some of its bytes.
+    /// It broke off after it had sent bytes.
     broke_off: bool,
 }
 
-/// What the ledger knows of the blob, from a node that has hashed it.
+/// What the ledger knows of the blob, as computed by a node that has hashed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bound {
     /// Its content hash.
@@ -135,76 +138,75 @@ pub struct Bound {
     pub size: u64,
 }
 
-/// What a source says of the blob before it sends bytes.
+/// What a source says about the blob before it sends bytes.
 #[derive(Clone, Debug)]
 pub struct Claim {
-    /// The whole blob's length in bytes.
+    /// Length of the whole blob in bytes.
     pub size: u64,
-    /// Its content hash; `None` while the source does not know it itself.
+    /// Content hash; `None` while the source does not know it itself.
     pub content: Option<ContentHash>,
-    /// The list of its groups, if it was asked for and the blob has one.
+    /// The list of the blob's groups, if it was asked for and the source has it.
     pub list: Option<Vec<u8>>,
 }
 
-/// What to make of a claim.
+/// The verdict on a [`Claim`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judgement {
-    /// Take its bytes.
+    /// Accept the source's bytes.
     Believed,
-    /// It contradicts what another said, and who is right is not known. Call
+    /// The claim contradicts another source, and it is not known which of them is right. Call
     /// [`Flight::handle_failure`].
     Contradicted,
-    /// It contradicts the ledger, or itself. Call [`Flight::handle_lie`].
+    /// The claim contradicts the ledger or itself. Call [`Flight::handle_lie`].
     Lied(Lie),
 }
 
-/// A question to one source.
+/// What to ask a source for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request<N> {
     /// The source.
     pub source: Source<N>,
     /// First byte wanted.
     pub offset: u64,
-    /// Whether it is to send the list of groups first: there is none that the ledger vouches for,
-    /// and no bytes stand in its way yet.
+    /// Whether the source must send the list of groups first. It must if no bytes have arrived yet,
+    /// and there is no list that the ledger's content hash vouches for.
     pub list: bool,
-    /// Whether it is to send the blob itself, and name no other node.
+    /// Whether the source must send the blob itself instead of naming another node.
     pub direct: bool,
-    /// Whether it was not asked before if it holds the blob. It may not take long to begin: others
-    /// have to be asked while a client still waits.
+    /// Whether the source was not asked first if it holds the blob. It must begin soon, because
+    /// other nodes have to be asked while the client still waits.
     pub presumed: bool,
 }
 
-/// Why a flight is given up.
+/// Why a flight was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GivenUp {
-    /// No source gives anything.
+    /// No source gives any bytes.
     Nobody,
-    /// No source gives anything, and the upstream says that it does not have the blob.
+    /// No source gives any bytes, and the upstream says that it does not have the blob.
     MissingUpstream,
-    /// What arrived was not the blob, and no source gives anything else.
+    /// The digest of what arrived was wrong, and no source gives other bytes.
     WrongBytes,
 }
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step<N> {
-    /// Ask this source, and report what comes of it by the `handle_` function for that.
+    /// Ask this source, and report the result with the matching `handle_` function.
     Ask(Request<N>),
-    /// Ask everyone who holds the blob. Call [`Flight::handle_found`].
+    /// Ask all nodes whether they hold the blob. Call [`Flight::handle_found`].
     Look(Hurry),
-    /// Do nothing for so long: then sources that fell silent are asked again.
+    /// Wait this long, then call [`Flight::step`] again: it returns to sources that fell silent.
     Wait(Duration),
-    /// All bytes are here. Check their digest; if it is wrong, call
-    /// [`Flight::handle_wrong_digest`].
+    /// All bytes are here. Check the digest; if it is wrong, call [`Flight::handle_wrong_digest`].
     Check,
-    /// It cannot be had.
+    /// The blob cannot be had.
     GiveUp(GivenUp),
 }
 
 impl<N: Copy + Ord> Flight<N> {
-    /// A flight with nothing yet, of a blob that the ledger may know. It waits no longer than
-    /// `patience` after the last byte for sources that fell silent.
+    /// A flight without any bytes yet. `bound` is what the ledger knows of the blob. The flight
+    /// waits for sources that fell silent for at most `patience` after the last byte.
     pub fn new(now: Moment, first: First<N>, bound: Option<Bound>, patience: Duration) -> Self {
         let presumed = matches!(first, First::Presumed(_));
         let (First::Named(sources) | First::Presumed(sources)) = first;
@@ -226,7 +228,7 @@ impl<N: Copy + Ord> Flight<N> {
         }
     }
 
-    /// What to do next, where `down` says whether a node is known to be down.
+    /// What to do next. `down` says whether a node is known to be down.
     pub fn step(&mut self, now: Moment, down: impl Fn(N) -> bool) -> Step<N> {
         if self.wrong == Wrong::Again {
             return Step::GiveUp(GivenUp::WrongBytes);
@@ -270,12 +272,12 @@ impl<N: Copy + Ord> Flight<N> {
         self.size == Some(self.offset)
     }
 
-    /// How many bytes are here.
+    /// The number of bytes that are here.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// The groups that all bytes are checked with, if they are.
+    /// The groups against which all bytes are checked, if the list is known.
     pub fn groups(&self) -> Option<&Groups> {
         self.groups.as_ref()
     }
@@ -284,19 +286,19 @@ impl<N: Copy + Ord> Flight<N> {
         self.offset == 0 && (self.groups.is_none() || self.bound.is_none())
     }
 
-    /// These say that they hold the blob. Those of them that lied are left out.
+    /// These sources say that they hold the blob. Sources that lied are left out.
     pub fn handle_found(&mut self, found: Vec<Source<N>>) {
         self.whom.handle_found(self.offset, found);
     }
 
-    /// The source says what the blob is. If it is believed and the list is known from now on, bytes
-    /// go to [`Flight::handle_bytes`], else to [`Flight::handle_unchecked`].
+    /// The source says what the blob is. If the claim is believed and the list is known now, pass
+    /// the bytes to [`Flight::handle_bytes`], otherwise to [`Flight::handle_unchecked`].
     pub fn handle_claim(&mut self, claim: &Claim) -> Judgement {
         self.group.clear();
         self.presumed = false;
         self.knows = claim.content.is_some();
         if self.offset == 0 && self.bound.is_none() {
-            // an earlier word that no byte followed binds nobody
+            // no bytes followed the earlier claim, so it no longer counts
             (self.groups, self.size) = (None, None);
             self.vouching.clear();
         }
@@ -333,8 +335,8 @@ impl<N: Copy + Ord> Flight<N> {
         Judgement::Believed
     }
 
-    /// Bytes arrived, and groups may be whole with them: those that are right are added to
-    /// `checked`. At a lie the right ones before it still count.
+    /// Bytes arrived that can be checked. Groups that are now whole and right are added to
+    /// `checked`. After an error, the groups added before it still count.
     pub fn handle_bytes(
         &mut self,
         now: Moment,
@@ -366,7 +368,7 @@ impl<N: Copy + Ord> Flight<N> {
         Ok(())
     }
 
-    /// Bytes arrived that cannot be checked before the end.
+    /// Bytes arrived that can only be checked at the end, by the digest.
     pub fn handle_unchecked(&mut self, now: Moment, count: u64) -> Result<(), Lie> {
         if self.size.is_some_and(|size| self.offset + count > size) {
             return Err(Lie::Length);
@@ -380,14 +382,14 @@ impl<N: Copy + Ord> Flight<N> {
         Ok(())
     }
 
-    /// The source has ended as if it had sent everything.
+    /// The source ended its stream as if it had sent everything.
     pub fn handle_end(&self) -> Result<(), Lie> {
         if self.is_whole() { Ok(()) } else { Err(Lie::Length) }
     }
 
-    /// The source sends this flight on to the node `other`, which is asked first from now on if it
-    /// is `usable`. A source does so once; the next time it is to send the blob itself. Whether
-    /// `other` is asked.
+    /// The source refers this flight to the node `other`, which is asked first from now on if it is
+    /// `usable`. A source may do so once; the next time it must send the blob itself. Returns
+    /// whether `other` is asked.
     pub fn handle_elsewhere(&mut self, other: N, usable: bool) -> bool {
         if self.whom.present().is_some_and(|source| self.whom.is_direct(source)) {
             self.handle_failure();
@@ -396,7 +398,7 @@ impl<N: Copy + Ord> Flight<N> {
         self.whom.handle_elsewhere(other, usable)
     }
 
-    /// The source broke off, or could not be asked. What is not a whole checked group is forgotten.
+    /// The source broke off, or could not be asked. Bytes of an incomplete group are dropped.
     pub fn handle_failure(&mut self) {
         self.broke_off();
         self.whom.pass_on();
@@ -408,15 +410,15 @@ impl<N: Copy + Ord> Flight<N> {
         self.handle_failure();
     }
 
-    /// The source does not hold the blob. It is not asked again before everyone was.
+    /// The source does not hold the blob. It is not asked again until all nodes were asked.
     pub fn handle_nothing(&mut self) {
         self.broke_off();
         self.whom.remove();
     }
 
-    /// The source has said nothing for too long. It is not asked again before the others were. If
-    /// the flight had begun, the source counts as stalled: it may go on when nobody else gives
-    /// anything. Whether it does.
+    /// The source has been silent for too long. It is not asked again before the others were. If
+    /// the flight had begun, the source counts as stalled: it may be asked again when no other
+    /// source gives anything. Returns whether it counts as stalled.
     pub fn handle_silence(&mut self) -> bool {
         self.broke_off();
         let Some(source) = self.whom.remove() else { return false };
@@ -436,8 +438,9 @@ impl<N: Copy + Ord> Flight<N> {
         }
     }
 
-    /// The source was caught at a lie. What it sent of the group is forgotten. It is not asked
-    /// again, but if its only lie was a wrong group, and another source has given that group since.
+    /// The source was caught lying. Its bytes of the incomplete group are dropped. It is not asked
+    /// again, unless its only lie was one wrong group and another source has given that group
+    /// since.
     pub fn handle_lie(&mut self, lie: Lie) {
         self.group.clear();
         let Some(liar) = self.whom.remove() else { return };
@@ -447,14 +450,14 @@ impl<N: Copy + Ord> Flight<N> {
         self.whom.shun(liar);
     }
 
-    /// All bytes are here and are not what they are called. The flight begins again, once, without
-    /// the sources on whose word alone it was. If it has begun again before, or if everything was
-    /// as the ledger has it, it is given up.
+    /// All bytes are here, and their digest is wrong. The flight starts again, once, without the
+    /// sources whose bytes were accepted on their word alone. It is given up if it has started
+    /// again before, or if all bytes were checked against the ledger's content hash.
     ///
-    /// Returns the source that has certainly lied, if there is one, and at what: the one that
-    /// vouched alone. A source that fills from an upstream and broke off on the way is not certain.
-    /// It may have found its upstream's bytes wrong, thrown them away and fetched them again in
-    /// between.
+    /// Returns the source that has certainly lied, if there is one, and the lie. This is the case
+    /// if only one source was accepted on its word. A source that fills from an upstream and broke
+    /// off on the way is not certain: it may have received wrong bytes from its upstream, dropped
+    /// them, and fetched the blob again in between.
     pub fn handle_wrong_digest(&mut self) -> Option<(Source<N>, Lie)> {
         if self.wrong != Wrong::Never || self.vouching.is_empty() {
             self.wrong = Wrong::Again;
@@ -477,7 +480,7 @@ impl<N: Copy + Ord> Flight<N> {
         liar
     }
 
-    /// What follows rests on the present source's word alone.
+    /// From here on, bytes are accepted on the current source's word alone.
     fn vouch(&mut self) {
         let Some(source) = self.whom.present() else { return };
         match self.vouching.iter_mut().find(|voucher| voucher.source == *source) {

@@ -1,9 +1,10 @@
-//! Verified ranges: a blob in groups of 64 KiB, each checked alone.
+//! Verified ranges: a blob is divided into groups of 64 KiB, and each group is checked alone.
 //!
-//! BLAKE3 is a tree over 1 KiB chunks; the hash of 64 of them is an inner node. The list of these
-//! nodes, 32 bytes for each group (0.05 % of the bytes), is merged to the blob's [`ContentHash`]:
-//! so the whole list is checked once against that hash, and then every group alone against the
-//! list, in any order and from any number of sources. A blob of one group needs no list.
+//! BLAKE3 is a tree over chunks of 1 KiB, and the hash of 64 chunks is an inner node. The list of
+//! these nodes (32 bytes for each group, 0.05 % of the bytes) merges into the blob's
+//! [`ContentHash`]. So the whole list is checked once against that hash, and then each group alone
+//! against the list, in any order and from any number of sources. A blob of one group needs no
+//! list.
 
 use std::sync::Arc;
 
@@ -11,11 +12,11 @@ use blake3::hazmat::{self, HasherExt, Mode};
 
 use crate::words::digest::ContentHash;
 
-/// The bytes of a group; only the last of a blob may have fewer.
+/// The length of a group in bytes. Only a blob's last group may be shorter.
 pub const GROUP: usize = 64 << 10;
 
-/// The most groups that are listed: a list of 32 MiB, for a blob of 64 GiB. A longer blob has a
-/// content hash and no list.
+/// The maximum number of groups in a list: a list of 32 MiB, for a blob of 64 GiB. A longer blob
+/// has a content hash and no list.
 pub const MAX_GROUPS: usize = 1 << 20;
 
 /// A group's hash as an inner node of the blob's tree.
@@ -23,8 +24,8 @@ pub type ChainingValue = [u8; 32];
 
 const VALUE: usize = size_of::<ChainingValue>();
 
-/// The nodes of finished subtrees on the left, the largest first: what is left to merge. A value
-/// may be added only if more follow it.
+/// The roots of finished subtrees on the left, the largest first. A value may be added only if more
+/// values follow it.
 #[derive(Clone, Default)]
 struct Merging {
     stack: Vec<ChainingValue>,
@@ -44,8 +45,8 @@ impl Merging {
         self.stack.push(value);
     }
 
-    /// The root, with the last value on the right edge; `None` if that is the only one: its own
-    /// root hash is another.
+    /// The root, with `last` on the right edge. `None` if `last` is the only value: the hash of a
+    /// root differs from that of an inner node.
     fn root(mut self, mut last: ChainingValue) -> Option<ContentHash> {
         while let Some(left) = self.stack.pop() {
             if self.stack.is_empty() {
@@ -61,18 +62,19 @@ impl Merging {
     }
 }
 
-/// The last group so far: it is not closed before a byte follows it, because the root's hash is
-/// another than an inner node's.
+/// The last group so far. It is closed only when another byte follows, because the hash of a root
+/// differs from that of an inner node.
 #[derive(Clone)]
 enum Last {
     Open(Box<blake3::Hasher>),
-    /// A full group whose value was found when it was checked.
+    /// A full group whose value was computed when it was checked.
     Checked(ChainingValue),
 }
 
-/// Hashes bytes that arrive in pieces: their content hash, and the list of their groups.
+/// Hashes bytes that arrive in pieces, and computes their content hash and the list of their
+/// groups.
 ///
-/// Keeps 32 bytes for each 64 KiB seen, never more than 32 MiB.
+/// Uses 32 bytes of memory for each 64 KiB seen, at most 32 MiB.
 #[derive(Clone)]
 pub struct GroupHasher {
     merging: Merging,
@@ -91,7 +93,7 @@ impl Default for GroupHasher {
 }
 
 impl GroupHasher {
-    /// A hasher that has seen nothing.
+    /// A hasher without any bytes yet.
     pub fn new() -> Self {
         GroupHasher::default()
     }
@@ -111,7 +113,7 @@ impl GroupHasher {
         }
     }
 
-    /// Adds the next group, which was checked and need not be hashed again if it is a full one.
+    /// Adds the next group, which was checked. A full group is not hashed again.
     pub fn add(&mut self, group: &Checked) {
         let at_boundary = matches!(self.filled(), 0 | GROUP);
         match group.value {
@@ -139,7 +141,7 @@ impl GroupHasher {
         }
     }
 
-    /// Closes the full last group: a byte follows.
+    /// Closes the full last group, because another byte follows.
     fn close(&mut self) {
         let value = self.last_value();
         self.list_value(&value);
@@ -156,8 +158,8 @@ impl GroupHasher {
         }
     }
 
-    /// The content hash of all that was seen, and the list of its groups as [`Groups::from_list`]
-    /// reads it: empty for one group, `None` for more than [`MAX_GROUPS`].
+    /// The content hash of all bytes, and the list of their groups in the format of
+    /// [`Groups::from_list`]: empty for one group, `None` for more than [`MAX_GROUPS`].
     pub fn finish(mut self) -> (ContentHash, Option<Vec<u8>>) {
         if self.merging.added == 0
             && let Last::Open(hasher) = &self.last
@@ -166,8 +168,8 @@ impl GroupHasher {
         }
         let last = self.last_value();
         self.list_value(&last);
-        // checked groups have a value only in a blob of several: were this one the only one, it is
-        // not the blob, and its digest says so
+        // a checked group has a value only if the blob has several groups: if it is alone here, the
+        // bytes are not the blob, and the digest will show it
         let root = self
             .merging
             .root(last)
@@ -176,12 +178,12 @@ impl GroupHasher {
     }
 }
 
-/// Why a list is not that of the blob.
+/// The list does not belong to the blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the list of groups does not hash to the blob's content hash")]
 pub struct BadList;
 
-/// The groups of one blob; the list has been checked against its content hash. Cheap to clone.
+/// The groups of one blob. The list was checked against the content hash. Cheap to clone.
 #[derive(Clone)]
 pub struct Groups {
     list: Arc<[u8]>,
@@ -189,7 +191,7 @@ pub struct Groups {
     size: u64,
 }
 
-/// A group that is what the blob has there.
+/// A group that was checked against the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checked {
     bytes: Vec<u8>,
@@ -204,24 +206,25 @@ impl Checked {
 }
 
 impl Groups {
-    /// How many groups a blob of `size` bytes has. One of no bytes has one, which is empty.
+    /// The number of groups of a blob of `size` bytes. An empty blob has one empty group.
     pub fn count(size: u64) -> u64 {
         size.div_ceil(GROUP as u64).max(1)
     }
 
-    /// Whether a blob of `size` bytes can be checked by groups: it has at most [`MAX_GROUPS`].
+    /// Whether a blob of `size` bytes can be checked by groups: it has at most [`MAX_GROUPS`] of
+    /// them.
     pub fn checkable(size: u64) -> bool {
         Self::count(size) <= MAX_GROUPS as u64
     }
 
-    /// Whether a blob of `size` bytes has a list that is kept and sent: it has more than one group,
-    /// and not too many.
+    /// Whether a list is kept and sent for a blob of `size` bytes: it has more than one group and
+    /// at most [`MAX_GROUPS`].
     pub fn listed(size: u64) -> bool {
         (2..=MAX_GROUPS as u64).contains(&Self::count(size))
     }
 
-    /// Takes a list (32 bytes for each group; nothing for a blob of one) after checking that it is
-    /// that of the blob with this content hash and length.
+    /// Checks a list (32 bytes for each group; empty for a blob of one group) against the blob's
+    /// content hash and length, and takes it.
     pub fn from_list(list: &[u8], content: ContentHash, size: u64) -> Result<Self, BadList> {
         let expected = if Self::listed(size) { Self::count(size) } else { 0 };
         if list.len() as u64 != expected * VALUE as u64 || !Self::checkable(size) {
@@ -238,7 +241,7 @@ impl Groups {
         Ok(Groups { list: list.into(), content, size })
     }
 
-    /// The list, as [`Groups::from_list`] reads it.
+    /// The list, in the format of [`Groups::from_list`].
     pub fn list(&self) -> &[u8] {
         &self.list
     }
@@ -259,7 +262,7 @@ impl Groups {
         self.size.saturating_sub(offset).min(GROUP as u64) as usize
     }
 
-    /// Checks `bytes` as the whole group that begins at `offset`; gives nothing if they are not.
+    /// Checks `bytes` as the whole group that begins at `offset`; `None` if they are wrong.
     pub fn verify(&self, offset: u64, bytes: Vec<u8>) -> Option<Checked> {
         if !offset.is_multiple_of(GROUP as u64) || bytes.len() != self.length_at(offset) {
             return None;

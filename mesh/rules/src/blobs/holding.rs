@@ -13,13 +13,13 @@ pub struct Held {
     pub content: ContentHash,
 }
 
-/// What a node knows of one blob.
+/// What a node has of one blob.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stock {
-    /// It holds it.
+    /// Set if the node holds the blob.
     pub held: Option<Held>,
-    /// It holds it as a cache does: it may evict it, so that this copy does not count as durable.
+    /// The copy is cached: the node may evict it, so it does not count for durability.
     pub cached: bool,
-    /// A recent upload or mount there grants it in the repository asked for.
+    /// A recent upload or mount at that node grants the blob in the repository asked for.
     pub granted: bool,
 }

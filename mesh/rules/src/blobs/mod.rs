@@ -1,4 +1,4 @@
-//! Blobs on their way and on disks: decisions.
+//! Decisions about blobs, on their way and on disk.
 //!
 //! | module | what it decides |
 //! |---|---|

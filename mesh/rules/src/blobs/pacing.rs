@@ -1,5 +1,5 @@
-//! Who sends first: under a cap in bytes a second, a bucket that what is more urgent empties first;
-//! without one, a line before what a link takes.
+//! Which class of bytes is sent first. With a cap in bytes per second, a bucket, from which more
+//! urgent classes take first; without one, a line, in which streams wait until the link takes more.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::words::moment::Moment;
 
-/// What bytes are sent for; the first is the most urgent.
+/// The purpose of a transfer; the first is the most urgent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Class {
-    /// A client waits.
+    /// A client waits for the blob.
     Pull,
     /// A copy in another region, before or after a push is acknowledged.
     Copy,
-    /// Ahead of a pull that may come.
+    /// A blob that is fetched before a client asks for it.
     Preheat,
 }
 
 impl Class {
-    /// All of them, the most urgent first.
+    /// All classes, the most urgent first.
     pub const ALL: [Class; 3] = [Class::Pull, Class::Copy, Class::Preheat];
 
     /// Its name in metrics.
@@ -31,38 +31,38 @@ impl Class {
         }
     }
 
-    /// Its streams' priority among those of one connection.
+    /// The priority of its streams within a connection.
     pub fn priority(self) -> i32 {
         -(self as i32)
     }
 }
 
-/// How much is saved up while nothing is sent: what this time may send.
+/// How long unused rate is saved: the bucket holds what this time may send.
 const SAVED: Duration = Duration::from_millis(100);
-/// The least and the most that is taken at once.
+/// The minimum and the maximum number of bytes that are taken at once.
 const PIECE: (u64, u64) = (4 << 10, 256 << 10);
-/// What is less urgent may send a piece after it was held back for so long, so that no stream looks
-/// dead to its receiver.
+/// A less urgent class may send a piece after it was held back for this long, so that its receivers
+/// do not take the stream for dead.
 const STARVED: Duration = Duration::from_secs(1);
 
-/// One cap. Whoever wants to send announces itself by [`Bucket::enter`], asks [`Bucket::take`]
-/// until it may, and [`Bucket::leave`]s.
+/// One cap. A sender calls [`Bucket::enter`], then [`Bucket::take`] until it succeeds, then
+/// [`Bucket::leave`].
 #[derive(Clone, Debug)]
 pub struct Bucket {
-    /// Bytes in a second, above 0.
+    /// Bytes per second, above 0.
     rate: u64,
-    /// In millionths of a byte, so that no time is too short to count.
+    /// In millionths of a byte, so that even the shortest time counts.
     level: u128,
     filled: Moment,
     waiting: [u32; 3],
-    /// Since when a class is held back by a more urgent one.
+    /// Since when each class is held back by a more urgent one.
     held_back: [Option<Moment>; 3],
 }
 
 const MICRO: u128 = 1_000_000;
 
 impl Bucket {
-    /// A full bucket for `rate` bytes in a second; 0 counts as 1.
+    /// A full bucket for `rate` bytes per second; 0 counts as 1.
     pub fn new(now: Moment, rate: u64) -> Self {
         let mut bucket = Bucket {
             rate: rate.max(1),
@@ -75,7 +75,8 @@ impl Bucket {
         bucket
     }
 
-    /// The most that may be taken at once: what a tenth of a second may send, within reason.
+    /// The maximum number of bytes that may be taken at once: what a tenth of a second may send,
+    /// within [`PIECE`].
     pub fn piece(&self) -> u64 {
         (self.rate / 10).clamp(PIECE.0, PIECE.1)
     }
@@ -84,12 +85,12 @@ impl Bucket {
         (u128::from(self.rate) * SAVED.as_micros()).max(u128::from(self.piece()) * MICRO)
     }
 
-    /// Somebody wants to send for `class`: from now on what is less urgent is held back.
+    /// A sender of `class` waits; from now on less urgent classes are held back.
     pub fn enter(&mut self, class: Class) {
         self.waiting[class as usize] += 1;
     }
 
-    /// It no longer wants to: it has taken, or has gone away.
+    /// A sender of `class` no longer waits: it has taken its bytes, or has gone away.
     pub fn leave(&mut self, class: Class) {
         let waiting = &mut self.waiting[class as usize];
         *waiting = waiting.saturating_sub(1);
@@ -98,7 +99,7 @@ impl Bucket {
         }
     }
 
-    /// Takes `bytes`, at most [`Bucket::piece`], or says how long to wait before asking again.
+    /// Takes `bytes` (at most [`Bucket::piece`]), or returns how long to wait before the next try.
     pub fn take(&mut self, now: Moment, class: Class, bytes: u64) -> Result<(), Duration> {
         let grown = u128::from(self.rate) * now.since(self.filled).as_micros();
         self.level = (self.level + grown).min(self.room());
@@ -112,50 +113,51 @@ impl Bucket {
             self.level -= wanted;
             return Ok(());
         }
-        // behind somebody more urgent: not before that one's bytes could have gone
+        // a more urgent sender waits: try again when its bytes could have been sent
         let missing = if behind { wanted } else { wanted - self.level };
         let micros = missing.div_ceil(u128::from(self.rate)).max(1000);
         Err(Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)))
     }
 }
 
-/// Whoever had to wait for a link lately is taken to wait still: between two of its pieces nobody
-/// slips in.
+/// A class that waited for the link this recently counts as waiting, so that no other class sends
+/// between two of its pieces.
 const PRESSED: Duration = Duration::from_millis(50);
-/// Without a cap, what is held back may send a piece after so many of what is more urgent, or after
-/// so long: a fifth of a full link, so that a push gets its copies beside pulls without end.
+/// Without a cap, a class that is held back may send one piece after this many pieces of more
+/// urgent classes, or after [`HELD_BACK`]. It gets a fifth of a full link, so a push gets its
+/// copies beside endless pulls.
 const PASSED: u32 = 4;
 const HELD_BACK: Duration = Duration::from_millis(100);
 
-/// The streams to one peer: while one has to wait until the link takes more, what is less urgent
-/// stays behind.
+/// The streams to one peer. While a stream waits until the link takes more, less urgent streams
+/// wait behind it.
 ///
-/// Priorities of a connection's streams order only what is in its buffer, and a few copies fill
+/// Stream priorities of a connection order only what is in its send buffer, and a few copies fill
 /// that.
 #[derive(Clone, Debug, Default)]
 pub struct Line {
     waiting: [u32; 3],
     waited: [Option<Moment>; 3],
     held_back: [Option<Moment>; 3],
-    /// Pieces of what is more urgent since a class sent its last.
+    /// For each class: the number of more urgent pieces that were sent since its own last piece.
     passed: [u32; 3],
 }
 
 impl Line {
-    /// A stream of this class has to wait.
+    /// A stream of this class waits for the link.
     pub fn enter(&mut self, class: Class) {
         self.waiting[class as usize] += 1;
     }
 
-    /// It no longer has to.
+    /// A stream of this class no longer waits.
     pub fn leave(&mut self, now: Moment, class: Class) {
         let waiting = &mut self.waiting[class as usize];
         *waiting = waiting.saturating_sub(1);
         self.waited[class as usize] = Some(now);
     }
 
-    /// Whether a stream of this class may go on with its next piece, and then it does. One that may
-    /// not asks again soon.
+    /// Whether a stream of this class may send its next piece; if so, the piece counts as sent. If
+    /// not, it should ask again soon.
     pub fn may_send(&mut self, now: Moment, class: Class) -> bool {
         let before = 0..class as usize;
         let presses = |at: usize| {

@@ -1,7 +1,7 @@
-//! Which peers were caught sending what is not the blob: for a while they are asked last.
+//! Which peers were caught sending wrong bytes. For a while they are asked last.
 //!
-//! Last, and not never: every group they send is checked, so a liar that alone has a blob can still
-//! give its right groups and no wrong one.
+//! They are asked last, not never: each of their groups is checked, so a liar that alone has a blob
+//! can still give its right groups and no wrong one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,21 +10,21 @@ use crate::blobs::holding::Held;
 use crate::words::digest::ContentHash;
 use crate::words::moment::Moment;
 
-/// How long a peer that was caught is asked last.
+/// How long a peer is asked last after it was caught.
 pub const DEMOTED: Duration = Duration::from_secs(600);
-/// After so long without another lie it is no longer told.
+/// How long a peer is reported after its last lie.
 pub const REMEMBERED: Duration = Duration::from_secs(86_400);
 
-/// What a peer was caught at.
+/// What a peer was caught sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Lie {
-    /// A group that is not the blob's.
+    /// A wrong group of the blob.
     #[error("a group of the blob is wrong")]
     Group,
-    /// A list of groups that does not hash to the content hash that it came with.
+    /// A list of groups that does not hash to the content hash that came with it.
     #[error("the list of groups does not hash to the blob's content hash")]
     Outboard,
-    /// Another content hash than the ledger has, or one that the digest disproved.
+    /// A content hash that the ledger contradicts, or that the digest disproved.
     #[error("the content hash is not the blob's")]
     Binding,
     /// More or fewer bytes than the blob has.
@@ -47,20 +47,20 @@ impl Lie {
 /// What is remembered of one peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caught {
-    /// How often at what.
+    /// The number of lies of each kind.
     pub lies: BTreeMap<Lie, u64>,
-    /// When last.
+    /// When the last lie was found.
     pub last: Moment,
 }
 
 impl Caught {
-    /// How long it is still asked last: zero when that is over.
+    /// How long the peer is still asked last; zero if it no longer is.
     pub fn demoted_for(&self, now: Moment) -> Duration {
         DEMOTED.saturating_sub(now.since(self.last))
     }
 }
 
-/// What this node remembers of all peers. In memory only: a restart forgives.
+/// What this node remembers of its peers. It is kept in memory only, so a restart forgets it.
 #[derive(Clone, Debug)]
 pub struct Reputation<N> {
     caught: BTreeMap<N, Caught>,
@@ -73,7 +73,7 @@ impl<N: Ord + Copy> Default for Reputation<N> {
 }
 
 impl<N: Ord + Copy> Reputation<N> {
-    /// `peer` was caught.
+    /// `peer` was caught lying.
     pub fn handle(&mut self, now: Moment, peer: N, lie: Lie) {
         self.caught.retain(|_, caught| now.since(caught.last) < REMEMBERED);
         let caught =
@@ -82,17 +82,17 @@ impl<N: Ord + Copy> Reputation<N> {
         caught.last = now;
     }
 
-    /// Whether `peer` is to be asked last.
+    /// Whether `peer` is asked last.
     pub fn demoted(&self, now: Moment, peer: &N) -> bool {
         self.caught.get(peer).is_some_and(|caught| !caught.demoted_for(now).is_zero())
     }
 
-    /// Puts those that are to be asked last behind the others; among each the order stays.
+    /// Moves the peers that are asked last behind the others; the order is otherwise unchanged.
     pub fn order<T>(&self, now: Moment, sources: &mut [T], peer: impl Fn(&T) -> Option<N>) {
         sources.sort_by_key(|source| peer(source).is_some_and(|peer| self.demoted(now, &peer)));
     }
 
-    /// Who was caught within the last day.
+    /// The peers that were caught within the last day.
     pub fn caught(&self, now: Moment) -> impl Iterator<Item = (N, &Caught)> {
         self.caught
             .iter()
@@ -101,10 +101,9 @@ impl<N: Ord + Copy> Reputation<N> {
     }
 }
 
-/// What a blob is by the word of those who have hashed it: its length, and its content hash if that
-/// is beyond doubt. One's own copy decides; else what the ledger has recorded; else those who hold
-/// it, if they agree: what one node alone makes up must not make liars of all others. `None` if
-/// nobody holds it.
+/// A blob's length, and its content hash if that is certain. This node's own copy decides;
+/// otherwise the ledger's record; otherwise the nodes that hold the blob, if all agree. One node's
+/// false word must not turn all others into liars. `None` if no node holds the blob.
 pub fn what_it_is(
     own: Option<Held>,
     others: &[Held],

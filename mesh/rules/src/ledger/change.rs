@@ -1,5 +1,5 @@
-//! What only a project's primary may do beside storing manifests: decided by any node, fenced by
-//! the primary.
+//! The writes, besides storing manifests, that only a project's primary may commit. Any node may
+//! decide them; the primary adds its epoch.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ pub enum Change {
         durability: Option<u32>,
         /// What changes of a proxy's rules.
         proxy: ProxyChange,
-        /// What changes of what else was written about it.
+        /// Changes of other metadata of the project.
         metadata: BTreeMap<String, String>,
     },
     /// Removes the project, see [`Command::DeleteProject`].
@@ -60,7 +60,7 @@ impl Change {
         }
     }
 
-    /// The command, as decided under `epoch`.
+    /// The command that carries `epoch`.
     pub fn under(self, epoch: Epoch) -> Command {
         match self {
             Change::Configure { name, public, durability, proxy, metadata } => {
@@ -74,7 +74,7 @@ impl Change {
         }
     }
 
-    /// The change in a command; `None` if it is no project's.
+    /// The change in a command; `None` if the command is not a change of a project.
     fn of(command: Command) -> Option<Self> {
         Some(match command {
             Command::ConfigureProject { name, epoch: _, public, durability, proxy, metadata } => {
@@ -90,8 +90,8 @@ impl Change {
     }
 }
 
-/// On the wire it is the command under the first epoch, which nobody reads: version 3 of the
-/// protocol has it so, and nodes of two builds pass writes to each other.
+/// On the wire a change is the command with the first epoch, which the receiver ignores. Version 3
+/// of the protocol requires this, and nodes of two builds pass writes to each other.
 impl Serialize for Change {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.clone().under(Epoch::FIRST).serialize(serializer)

@@ -1,6 +1,6 @@
-//! What may change the ledger. A command carries everything that [`crate::ledger::apply`] needs:
-//! ids, times, hashes, and the epoch it was decided under. It also carries what was read out of a
-//! manifest's bytes, so that two versions of the reader never apply one entry differently.
+//! The commands that change the ledger. A command carries everything that [`crate::ledger::apply`]
+//! needs: ids, times, hashes, and the epoch it was decided under. It also carries what was read out
+//! of a manifest's bytes, so that two versions of the reader never apply one entry differently.
 
 use std::collections::BTreeMap;
 
@@ -17,10 +17,10 @@ use crate::words::names::{
 };
 use crate::words::secret::Secret;
 
-/// The longest part of a name that builds of the first level read.
+/// The maximum length of a name's part that builds of the first feature level can read.
 const OLD_PART: usize = 128;
 
-/// A command with its idempotency key: however often it is proposed, it is applied once and every
+/// A command with its idempotency key: it is applied once, however often it is proposed, and every
 /// proposer gets the same answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
@@ -32,50 +32,50 @@ pub struct Envelope {
     pub command: Command,
 }
 
-/// What may change the ledger.
+/// A change of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// Makes the mesh: its id, its first administrator, its first nodes and projects. Refused when
-    /// there is one.
+    /// Forms the mesh: its id, its first administrator, its first nodes and projects. Refused if
+    /// the mesh exists already.
     FormMesh {
         /// The mesh's random name.
         mesh: u128,
-        /// What tokens are signed with.
+        /// The secret that tokens are signed with.
         token_secret: Secret<Vec<u8>>,
         /// The first administrator's name and record.
         administrator: (String, User),
         /// The nodes it begins with.
         nodes: Vec<NodeRecord>,
     },
-    /// Allows nodes to join, so many, until it expires.
+    /// Allows a number of nodes to join until it expires.
     Invite {
         /// The hash of the secret that the token carries.
         secret_hash: Digest,
         /// When the invitation ends.
         expires: Timestamp,
-        /// What it lets in.
+        /// The role of the nodes that it lets in.
         role: Role,
-        /// How many.
+        /// The number of nodes that it lets in.
         nodes: u32,
     },
-    /// Uses an invitation up: the node is a member from then on.
+    /// Uses an invitation. The node becomes a member.
     Join {
         /// The hash of the secret that the node showed.
         secret_hash: Digest,
         /// The new member.
         node: NodeRecord,
     },
-    /// Takes an edge out of the mesh: it is no member any more, and its name is free.
+    /// Removes an edge from the mesh. It is no longer a member, and its name becomes free.
     RemoveNode {
         /// Which.
         id: NodeId,
     },
-    /// Tells where a known node is now.
+    /// Changes the address and other details of a known node.
     MoveNode {
-        /// Its record as of now.
+        /// Its new record.
         node: NodeRecord,
     },
-    /// Makes a project with its first primary, under the first epoch.
+    /// Creates a project with its first primary, under the first epoch.
     CreateProject {
         /// Its name.
         name: ProjectName,
@@ -87,31 +87,30 @@ pub enum Command {
         home: NodeId,
         /// The upstream that it caches, if it is a proxy.
         upstream: Option<UpstreamId>,
-        /// What of it.
+        /// What it caches of the upstream.
         proxy: ProxyChange,
-        /// What else was written about it, see
-        /// [`Project::metadata`](crate::ledger::records::Project::metadata).
+        /// Other metadata, see [`Project::metadata`](crate::ledger::records::Project::metadata).
         metadata: BTreeMap<String, String>,
     },
     /// Records an upstream under the next number.
     CreateUpstream {
-        /// What people call it; no two have the same name.
+        /// Its name for people; names are unique.
         name: String,
-        /// Harbor's word for its kind.
+        /// Its kind, in Harbor's terms.
         kind: String,
-        /// Where it is.
+        /// Its URL.
         url: String,
-        /// What people wrote about it.
+        /// A description for people.
         description: String,
-        /// User and sealed password, if it wants any.
+        /// User and sealed password, if the upstream needs them.
         credentials: Option<(String, String)>,
     },
-    /// Changes an upstream, if it still is what it was when that was decided: a password is sealed
-    /// for the name that goes with it.
+    /// Changes an upstream if its record has not changed since the decision: a password is sealed
+    /// for the user name that belongs to it.
     ChangeUpstream {
-        /// What it was.
+        /// The record at the time of the decision.
         was: Box<UpstreamRecord>,
-        /// What it becomes; its number and when it was made stay.
+        /// The new record; number and creation time stay.
         becomes: Box<UpstreamRecord>,
     },
     /// Forgets an upstream that no project caches.
@@ -131,11 +130,11 @@ pub enum Command {
         durability: Option<u32>,
         /// What changes of a proxy's rules.
         proxy: ProxyChange,
-        /// What changes of what else was written about it.
+        /// Changes of other metadata.
         metadata: BTreeMap<String, String>,
     },
-    /// Removes a project that is empty, or a cache with what it has: so much of that at a time, see
-    /// [`Outcome::Unfinished`].
+    /// Removes a project that is empty. Of a cache, also removes the contents, a limited number of
+    /// records at a time, see [`Outcome::Unfinished`].
     DeleteProject {
         /// Its name.
         name: ProjectName,
@@ -148,7 +147,8 @@ pub enum Command {
         project: ProjectName,
         /// The new primary.
         node: NodeId,
-        /// The epoch that the decision was made under; any other refuses it.
+        /// The epoch that the decision was made under; under any other epoch the command does
+        /// nothing.
         expect_epoch: Epoch,
     },
     /// Stores a manifest and moves tags to it.
@@ -166,10 +166,10 @@ pub enum Command {
         bytes: Vec<u8>,
         /// The tags to move to it.
         tags: Vec<Tag>,
-        /// The blobs it refers to: checked to be held where durability wants them, or known only
-        /// from an upstream.
+        /// The blobs it refers to. Either they were checked to be held in as many regions as
+        /// `durability` requires, or they are known only from an upstream.
         blobs: Vec<BlobDescriptor>,
-        /// What it is about and how it shows among the subject's referrers.
+        /// The manifest that it is about, and its entry in that manifest's list of referrers.
         subject: Option<Box<(Digest, Referrer)>>,
     },
     /// Removes a tag; the manifest stays.
@@ -194,14 +194,14 @@ pub enum Command {
     RaiseLevel {
         /// To this one.
         level: Level,
-        /// What tokens are signed with from now on, sealed, if the mesh keeps it in the open until
-        /// then.
+        /// The secret that tokens are signed with from now on, sealed, if the mesh has kept it
+        /// unsealed.
         token_secret: Secret<Vec<u8>>,
     },
 }
 
 impl Command {
-    /// The feature level from which on this may be proposed: a replica below it could not decode
+    /// The minimum feature level at which this may be proposed: a replica below it could not decode
     /// the entry. `RaiseLevel` itself is proposed only after every replica has said that it
     /// supports it.
     pub fn level(&self) -> Level {
@@ -213,8 +213,8 @@ impl Command {
         if longest > OLD_PART { Level::ROLES } else { Level::FIRST }
     }
 
-    /// Of a project's write the project, and the epoch that it was decided under: applied under
-    /// another one, it does nothing.
+    /// The project of a project's write, and the epoch that the write was decided under. Under any
+    /// other epoch it does nothing.
     pub fn fence(&self) -> Option<(ProjectName, Epoch)> {
         match self {
             Command::ConfigureProject { name, epoch, .. }
@@ -263,22 +263,22 @@ impl Command {
     }
 }
 
-/// What came of a command. Everything but `Done` and `Unfinished` left the ledger as it was.
+/// The result of a command. Only `Done` and `Unfinished` have changed the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// It took effect.
     Done,
-    /// A part of it took effect, and there was too much for one entry: the same again, as another
-    /// operation, goes on.
+    /// A part of it took effect, because there was too much for one entry. Propose the same command
+    /// again, as a new operation, to continue.
     Unfinished,
-    /// The project has another epoch: whoever proposed it is not its primary any more.
+    /// The project has another epoch, so the proposer is no longer its primary.
     StaleEpoch {
         /// The epoch now.
         current: Epoch,
     },
-    /// What it is about does not exist.
+    /// The object does not exist.
     NotFound,
-    /// There is one already.
+    /// The object exists already.
     Exists,
     /// A sentence for the caller.
     Refused(String),

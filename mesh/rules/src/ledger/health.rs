@@ -1,33 +1,34 @@
-//! Whether a node's ledger can write: what it does, not what it says of itself elsewhere.
+//! Whether a node's ledger can write, judged by its commits and not by what the node says
+//! elsewhere.
 //!
-//! A commit that does not come back is either a disk that is slow for a while or one that hangs.
-//! Time in which nobody looked does not count: a process that was stopped, or a machine that slept,
-//! finds its commit where it left it.
+//! A commit that does not return means a disk that is slow for a while, or one that hangs. Time in
+//! which nobody looked does not count: after a process was stopped or a machine slept, the commit
+//! is where it was before.
 
 use std::time::Duration;
 
 use crate::words::moment::Moment;
 
-/// How patient a node is with its own disk.
+/// How long a node waits for its own disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskTerms {
-    /// A commit that takes longer makes the node doubtful of itself: it gives up what others could
-    /// do.
+    /// After a commit has taken this long, the node doubts itself and gives up the tasks that other
+    /// nodes can do.
     pub slow: Duration,
-    /// A commit that takes longer never comes back.
+    /// After a commit has taken this long, it is taken to hang for ever.
     pub hung: Duration,
-    /// At most so much of the time between two looks counts.
+    /// The maximum time between two looks that counts.
     pub look: Duration,
 }
 
-/// How a disk looks.
+/// The state of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Disk {
-    /// Its commits come back.
+    /// Its commits return.
     Well,
-    /// One has taken longer than [`DiskTerms::slow`].
+    /// A commit has taken longer than [`DiskTerms::slow`].
     Slow,
-    /// One has taken longer than [`DiskTerms::hung`].
+    /// A commit has taken longer than [`DiskTerms::hung`].
     Hung,
 }
 
@@ -36,17 +37,18 @@ pub enum Disk {
 pub struct DiskWatch {
     terms: DiskTerms,
     looked: Option<Moment>,
-    /// The commit that was under way at the last look, and for how long it had been seen so.
+    /// The commit that was under way at the last look, and for how long it has been.
     commit: Option<(u64, Duration)>,
 }
 
 impl DiskWatch {
-    /// Has seen nothing yet.
+    /// A watch that has seen no commit yet.
     pub fn new(terms: DiskTerms) -> Self {
         DiskWatch { terms, looked: None, commit: None }
     }
 
-    /// At `now` the commit with this number is under way, or none.
+    /// At `now` the commit with this number is under way, or none is. Returns the state of the
+    /// disk.
     pub fn handle_look(&mut self, now: Moment, commit: Option<u64>) -> Disk {
         let passed =
             self.looked.map_or(Duration::ZERO, |looked| now.since(looked)).min(self.terms.look);

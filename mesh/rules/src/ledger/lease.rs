@@ -1,13 +1,13 @@
-//! Read leases: local reads that are never stale, and writes that are acknowledged only when every
-//! reader will show them.
+//! Read leases: local reads are never stale, and a write is acknowledged only when every reader
+//! will show it.
 //!
-//! After Moraru et al., "Paxos Quorum Leases" (2014), as told in the design, section 3. The orders
-//! that clocks must give: a lease ends at its replica (which counts from when it asked) before the
-//! leader counts it as ended (from when it granted, plus a margin for clocks that run at different
-//! rates); a new leader releases nothing before every lease of earlier terms has ended.
+//! After Moraru et al., "Paxos Quorum Leases" (2014). Two rules must hold for the clocks. A lease
+//! ends at its replica (which counts from when it asked) before the leader counts it as ended (from
+//! when it granted, plus a margin for clocks that run at different rates). A new leader releases
+//! nothing before every lease of earlier terms has ended.
 //!
-//! [`Granter`] is the leader's side, [`Holder`] a replica's, [`Unreleased`] what a replica has
-//! applied but may not show yet.
+//! [`Granter`] is the leader's side and [`Holder`] a replica's. [`Unreleased`] is what a replica
+//! has applied but may not show yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -33,15 +33,15 @@ impl LeaseTerms {
 /// What a leader grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Grant {
-    /// Which request it answers: the lease runs from when that was asked.
+    /// The request that it answers; the lease runs from when that was asked.
     pub request: u64,
-    /// What the replica must have applied before it reads.
+    /// The revision that the replica must have applied before it reads.
     pub must_apply: Revision,
-    /// What every lease holder has applied: changes up to here may be shown.
+    /// The revision that every lease holder has applied: changes up to here may be shown.
     pub released: Revision,
 }
 
-/// The leader's side. It exists for one term: another term begins with [`Granter::begin`].
+/// The leader's side, for one term. Each term begins with [`Granter::begin`].
 #[derive(Clone, Debug)]
 pub struct Granter {
     terms: LeaseTerms,
@@ -62,7 +62,7 @@ struct HolderBook {
 }
 
 impl Granter {
-    /// Begins a term at `now`. Leases of earlier terms may still run: nothing is released until
+    /// Begins a term at `now`. Leases of earlier terms may still run, so nothing is released until
     /// they have all ended.
     pub fn begin(terms: LeaseTerms, now: Moment) -> Self {
         Granter {
@@ -78,15 +78,15 @@ impl Granter {
         }
     }
 
-    /// The ledger was born with this leader: there are no earlier leases to wait for.
+    /// Begins the first term of a new ledger: there are no earlier leases to wait for.
     pub fn begin_first(terms: LeaseTerms, now: Moment) -> Self {
         Granter { drained: now, ..Granter::begin(terms, now) }
     }
 
-    /// A majority has confirmed this leader until `until`, and `own_entry` is the first entry of
-    /// its term that its process has proposed. An entry that was on its disk when the process
-    /// started is none, also if it is of the same term: the disk need not have all that was
-    /// committed before.
+    /// A majority has confirmed this leader until `until`. `own_entry` is the first entry of this
+    /// term that this process has proposed. An entry that was on disk when the process started does
+    /// not count, even if it is of the same term: the disk may lack entries that were committed
+    /// before.
     pub fn handle_confirmed(&mut self, until: Moment, own_entry: Option<Revision>) {
         self.leader_until = self.leader_until.max(until);
         self.own_entry = self.own_entry.or(own_entry);
@@ -97,13 +97,13 @@ impl Granter {
         self.applied = self.applied.max(applied);
     }
 
-    /// Leadership is about to be handed over: no more grants, ever, in this term.
+    /// Leadership is about to be handed over. Nothing is granted any more in this term.
     pub fn hand_over(&mut self) {
         self.handing_over = true;
     }
 
-    /// Whether this leader has applied an entry of its own, and with it all that was committed
-    /// before.
+    /// Whether this leader has applied an entry of its own, and so everything that was committed
+    /// before it.
     pub fn is_open(&self) -> bool {
         self.own_entry.is_some_and(|own| self.applied >= own)
     }
@@ -113,10 +113,11 @@ impl Granter {
         !self.handing_over && now < self.leader_until && self.is_open()
     }
 
-    /// A replica renews: it has applied `applied`. It gets a lease if this leader may grant, and if
-    /// the replica keeps up: it must have applied what this leader had applied when it asked last
-    /// (at its first question: all of it). So one that falls behind costs writers one lease, once,
-    /// however faithfully it goes on asking, and one that is still catching up costs them nothing.
+    /// A replica renews and has applied `applied`. It gets a lease if this leader may grant and the
+    /// replica keeps up: it must have applied what this leader had applied at the replica's
+    /// previous request. At its first request it must have applied everything. So a replica that
+    /// falls behind delays writers for one lease only, however often it asks, and one that is still
+    /// catching up does not delay them.
     pub fn handle_renewal(
         &mut self,
         now: Moment,
@@ -137,14 +138,14 @@ impl Granter {
         Some(Grant { request, must_apply: self.applied, released: self.released })
     }
 
-    /// A replica has applied `applied`, without asking for more time.
+    /// A replica has applied `applied`. It does not ask for a longer lease.
     pub fn handle_report(&mut self, node: NodeId, applied: Revision) {
         if let Some(book) = self.holders.get_mut(&node) {
             book.applied = book.applied.max(applied);
         }
     }
 
-    /// What is released at `now`; it never goes back.
+    /// The revision that is released at `now`. It never goes back.
     pub fn released(&mut self, now: Moment) -> Revision {
         self.holders.retain(|_, book| book.ends > now);
         if now >= self.drained {
@@ -154,8 +155,7 @@ impl Granter {
         self.released
     }
 
-    /// When [`Granter::released`] may grow without any further event; `None` if it holds nothing
-    /// back.
+    /// When [`Granter::released`] may grow without a further event; `None` if nothing is held back.
     pub fn next_timeout(&self, now: Moment) -> Option<Moment> {
         if self.released >= self.applied {
             return None;
@@ -166,7 +166,7 @@ impl Granter {
         self.holders.values().filter(|b| b.applied < self.applied).map(|b| b.ends).min()
     }
 
-    /// Who holds a lease at `now`, and what each has applied.
+    /// The nodes that hold a lease at `now`, and what each has applied.
     pub fn holders(&self, now: Moment) -> BTreeMap<NodeId, Revision> {
         self.holders.iter().filter(|(_, b)| b.ends > now).map(|(n, b)| (*n, b.applied)).collect()
     }
@@ -184,7 +184,7 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// Holds nothing yet.
+    /// A replica without a lease.
     pub fn new(terms: LeaseTerms) -> Self {
         Holder {
             terms,
@@ -196,8 +196,8 @@ impl Holder {
         }
     }
 
-    /// Starts a renewal at `now` and returns its number, to be sent with what the replica has
-    /// applied.
+    /// Starts a renewal at `now`. Returns the number of the request, to be sent with the revision
+    /// that the replica has applied.
     pub fn ask(&mut self, now: Moment) -> u64 {
         let expired = now - self.terms.duration;
         self.asked.retain(|_, at| *at > expired);
@@ -206,7 +206,7 @@ impl Holder {
         self.next_request
     }
 
-    /// A grant arrived. One that answers nothing asked within a lease's length is ignored.
+    /// A grant arrived. It is ignored if its request is older than a lease's length.
     pub fn handle_grant(&mut self, grant: Grant) {
         self.released = self.released.max(grant.released);
         if let Some(asked) = self.asked.remove(&grant.request) {
@@ -215,7 +215,7 @@ impl Holder {
         }
     }
 
-    /// The leader tells how far it has released.
+    /// The leader says how far it has released.
     pub fn handle_released(&mut self, released: Revision) {
         self.released = self.released.max(released);
     }
@@ -230,13 +230,14 @@ impl Holder {
         self.ends
     }
 
-    /// Changes up to here may be shown.
+    /// The revision up to which changes may be shown.
     pub fn released(&self) -> Revision {
         self.released
     }
 }
 
-/// What was read to make an answer: if any of it changed after what is released, the answer waits.
+/// The keys and prefixes that were read for an answer. If any of them changed after what is
+/// released, the answer waits.
 #[derive(Clone, Debug, Default)]
 pub struct Touched {
     /// Keys that were looked up.
@@ -245,7 +246,7 @@ pub struct Touched {
     pub prefixes: BTreeSet<Vec<u8>>,
 }
 
-/// What a replica has applied but that may not be shown yet.
+/// The changes that a replica has applied but may not show yet.
 #[derive(Clone, Debug, Default)]
 pub struct Unreleased {
     floor: Revision,
@@ -253,7 +254,7 @@ pub struct Unreleased {
 }
 
 impl Unreleased {
-    /// A replica starts with `applied` on disk: it cannot know which of that was released.
+    /// A replica starts with `applied` on disk. It cannot know how much of that was released.
     pub fn after_restart(applied: Revision) -> Self {
         Unreleased { floor: applied, changed: BTreeMap::new() }
     }
@@ -265,7 +266,7 @@ impl Unreleased {
         }
     }
 
-    /// The whole state was replaced as of `revision`, as by a snapshot.
+    /// The whole state was replaced at `revision`, for example by a snapshot.
     pub fn note_all(&mut self, revision: Revision) {
         self.floor = self.floor.max(revision);
     }
@@ -280,8 +281,8 @@ impl Unreleased {
         self.changed.is_empty()
     }
 
-    /// Up to where must be released before an answer made from `touched` may be shown; `None` if it
-    /// may be shown now.
+    /// The revision that must be released before an answer made from `touched` may be shown; `None`
+    /// if it may be shown now.
     pub fn needs(&self, touched: &Touched, released: Revision) -> Option<Revision> {
         let keys = touched.keys.iter().filter_map(|key| self.changed.get(key)).copied();
         let scanned = touched.prefixes.iter().flat_map(|prefix| {

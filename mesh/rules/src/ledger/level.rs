@@ -1,10 +1,10 @@
-//! The mesh's feature level: which formats and which behaviour of [`crate::ledger::apply`] all
+//! The mesh's feature level: the formats, and the behaviour of [`crate::ledger::apply`], that all
 //! replicas have agreed to use.
 //!
-//! Two builds may run side by side while a mesh is upgraded. Both must apply one entry alike and
-//! read what the other wrote, so what is new in a build is used only once every replica can: the
-//! operator raises the level (`atoll level raise`), which is an entry of the ledger like any other.
-//! Until then a build goes back to the one before it without loss; afterwards a build that lacks
+//! Two builds may run side by side while a mesh is upgraded. Both must apply an entry in the same
+//! way and read what the other wrote. So new features of a build are used only when every replica
+//! has them: the operator raises the level (`atoll level raise`), which is an entry of the ledger.
+//! Before that, a node can return to the earlier build without loss. After that, a build that lacks
 //! the level refuses to take part.
 
 use serde::{Deserialize, Serialize};
@@ -14,14 +14,14 @@ use serde::{Deserialize, Serialize};
 pub struct Level(pub u32);
 
 impl Level {
-    /// What a mesh has that never raised it.
+    /// The level of a mesh that never raised it.
     pub const FIRST: Level = Level(1);
-    /// Certificates without a role count no more; an id that was used is never let in again; the
-    /// key that signs tokens is sealed; what a node says of itself is checked; an operation keeps
-    /// its id through a change of its project's primary; a part of a name may be longer than 128
-    /// characters.
+    /// From this level on: certificates without a role are not accepted; an id that was used is
+    /// never admitted again; the key that signs tokens is sealed; what a node says of itself is
+    /// checked; an operation keeps its id when its project's primary changes; a part of a name may
+    /// be longer than 128 characters.
     pub const ROLES: Level = Level(2);
-    /// The highest one that this build supports.
+    /// The highest level that this build supports.
     pub const NEWEST: Level = Level::ROLES;
 }
 
@@ -55,16 +55,16 @@ pub enum NotRaised {
     /// The mesh has it already.
     #[error("the mesh has feature level {0} already, the newest that this node's build knows")]
     Newest(Level),
-    /// These replicas do not support it, or did not say.
+    /// These replicas do not support it, or did not answer.
     #[error(
         "these replicas do not support feature level {0}, or did not answer: {1}; upgrade or start them first"
     )]
     Behind(Level, String),
 }
 
-/// The level to raise to: the highest that every replica supports, if that is above `current`.
-/// `replicas` are all that the ledger lists, by name, with what they said; one that did not answer
-/// may run anything.
+/// The level to raise to: the highest that every replica supports, if it is above `current`.
+/// `replicas` are all replicas in the ledger, by name, with their answers. One that did not answer
+/// may run any build, so it counts as supporting only `current`.
 pub fn next(current: Level, replicas: &[(String, Option<Build>)]) -> Result<Level, NotRaised> {
     if current >= Level::NEWEST {
         return Err(NotRaised::Newest(current));

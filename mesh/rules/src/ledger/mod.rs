@@ -1,4 +1,4 @@
-//! The replicated log: what it holds, what may change it, and who may read it when.
+//! The replicated log: what it contains, what may change it, and who may read it when.
 //!
 //! | module | what it holds |
 //! |---|---|

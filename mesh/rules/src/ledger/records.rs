@@ -1,12 +1,11 @@
-//! The ledger's records: what they are, under which keys they stand, and the seam to whatever
-//! stores them.
+//! The ledger's records, their keys, and the traits for whatever stores them.
 //!
-//! One flat, ordered map from bytes to bytes holds everything: `redb` on a node, a `BTreeMap` in
-//! tests and the simulator. Keys are a table byte and the parts that order it; names contain no
-//! NUL, so NUL ends a name.
+//! Everything is in one flat, ordered map from bytes to bytes: `redb` on a node, a `BTreeMap` in
+//! tests and the simulator. A key is a table byte followed by the parts that order it. Names
+//! contain no NUL, so NUL ends a name.
 
 use std::collections::{BTreeMap, BTreeSet};
-// an address is a word; what could be done with it is in std, not here
+// only the address type is used; what could do I/O with it is in std
 use core::net::SocketAddr;
 use std::ops::Bound;
 
@@ -24,7 +23,7 @@ use crate::words::names::{
 };
 use crate::words::secret::Secret;
 
-/// What cannot be read: the storage failed, or a record is not what this version wrote.
+/// A record cannot be read: the storage failed, or the record was not written by this version.
 #[derive(Debug, thiserror::Error)]
 #[error("the ledger's records cannot be read: {0}")]
 pub struct RecordError(pub String);
@@ -32,7 +31,7 @@ pub struct RecordError(pub String);
 /// A key and its value.
 pub type Pair = (Vec<u8>, Vec<u8>);
 
-/// Reading side of the map.
+/// Reads the map.
 pub trait ReadRecords {
     /// The value under `key`.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RecordError>;
@@ -46,7 +45,7 @@ pub trait ReadRecords {
     ) -> Result<Vec<Pair>, RecordError>;
 }
 
-/// Writing side of the map; one command's writes are atomic together.
+/// Writes the map. All writes of one command are atomic.
 pub trait WriteRecords: ReadRecords {
     /// Sets `key`.
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), RecordError>;
@@ -63,37 +62,38 @@ pub struct Project {
     pub name: ProjectName,
     /// Whether anyone may pull.
     pub public: bool,
-    /// In how many regions a blob is durable before a manifest that refers to it is acknowledged.
+    /// In how many regions a blob must be durable before a manifest that refers to it is
+    /// acknowledged.
     pub durability: u32,
-    /// Where its primary belongs when all is well.
+    /// The node that is its primary when all is well.
     pub home: NodeId,
-    /// Who may commit its writes now.
+    /// The node that may commit its writes now.
     pub primary: NodeId,
     /// The number of that primary's term.
     pub epoch: Epoch,
-    /// When it was made.
+    /// When it was created.
     pub created: Timestamp,
-    /// The upstream that it caches, if it is a proxy: then nothing can be pushed into it.
+    /// The upstream that it caches. If there is one, nothing can be pushed into the project.
     pub upstream: Option<UpstreamId>,
-    /// What of its upstream it caches.
+    /// What it caches of its upstream.
     pub proxy: ProxyRules,
-    /// What was written about it that is kept and shown, and not acted on.
+    /// Metadata that is stored and shown, but has no effect.
     pub metadata: BTreeMap<String, String>,
 }
 
-/// A repository's record: it exists while it has a manifest.
+/// A repository's record. It exists while the repository has a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Repository {
-    /// When its first manifest came.
+    /// When its first manifest arrived.
     pub created: Timestamp,
-    /// How many manifests it has.
+    /// The number of its manifests.
     pub manifests: u64,
 }
 
 /// A tag's record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TagRecord {
-    /// What it names.
+    /// The manifest that it names.
     pub digest: Digest,
     /// When it was last pushed.
     pub pushed: Timestamp,
@@ -107,9 +107,9 @@ pub struct ManifestRecord {
     /// As received.
     #[serde(with = "serde_bytes")]
     pub bytes: Vec<u8>,
-    /// The blobs it holds readable.
+    /// The blobs that it links, so that they can be read in this repository.
     pub blobs: Vec<Digest>,
-    /// What it is about.
+    /// The manifest that it is about.
     pub subject: Option<Digest>,
     /// When it was pushed.
     pub pushed: Timestamp,
@@ -122,38 +122,38 @@ pub struct BlobDescriptor {
     pub digest: Digest,
     /// Its length in bytes.
     pub size: u64,
-    /// The hash that ranges of it are checked with; unknown for what an upstream has and no node
-    /// has fetched yet.
+    /// The hash that its ranges are checked with. Unknown if only an upstream has the blob and no
+    /// node has fetched it yet.
     pub content: Option<ContentHash>,
-    /// Who keeps it for durability's sake now.
+    /// The nodes that keep it for durability now.
     pub kept_by: Vec<NodeId>,
 }
 
-/// What is known of a blob that some manifest refers to.
+/// What the ledger knows of a blob that a manifest refers to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobRecord {
     /// Its length in bytes.
     pub size: u64,
-    /// The hash that ranges of it are checked with; unknown for what only an upstream has.
+    /// The hash that its ranges are checked with. Unknown if only an upstream has the blob.
     pub content: Option<ContentHash>,
-    /// How many repositories refer to it.
+    /// The number of repositories that refer to it.
     pub repositories: u64,
-    /// Who kept it when a manifest that refers to it was acknowledged last: whom to turn to first,
-    /// and no more than that.
+    /// The nodes that kept it when a manifest that refers to it was last acknowledged. This is only
+    /// a hint whom to ask first.
     pub kept_by: Vec<NodeId>,
 }
 
-/// A node's part.
+/// The role of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
-    /// Ledger and blobs.
+    /// Has the ledger and blobs.
     Replica,
-    /// A cache only: gossip and blobs, no ledger.
+    /// A cache only: has blobs, but no ledger.
     Edge,
 }
 
 impl Role {
-    /// As written in settings and tables.
+    /// Its name in settings and tables.
     pub fn name(self) -> &'static str {
         match self {
             Role::Replica => "replica",
@@ -162,26 +162,26 @@ impl Role {
     }
 }
 
-/// A member of the mesh, alive or not.
+/// A member of the mesh, whether it is up or not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRecord {
     /// Its identity.
     pub id: NodeId,
-    /// What people call it.
+    /// Its name for people.
     pub name: NodeName,
-    /// Where it is.
+    /// Its region.
     pub region: Region,
-    /// What it does.
+    /// Its role.
     pub role: Role,
-    /// Where its links listen (UDP).
+    /// The address of its links (UDP).
     pub address: SocketAddr,
-    /// Where its registry answers, for people and tables.
+    /// The URL of its registry, for people and tables.
     pub url: String,
 }
 
 impl NodeRecord {
-    /// Whether what a node says of itself can be shown, dialled and put into a client's settings.
-    /// Names and regions are checked by their types.
+    /// Checks that what a node says of itself can be shown, dialled and written into a client's
+    /// settings. Names and regions are checked by their types.
     pub fn check(&self) -> Result<(), &'static str> {
         let url = self.url.as_str();
         let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
@@ -204,29 +204,30 @@ impl NodeRecord {
     }
 }
 
-/// Someone who may sign in.
+/// A user who may sign in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
-    /// Their password under argon2id, in PHC form.
+    /// The password's argon2id hash, in PHC format.
     pub password_hash: Secret,
     /// Whether they may do everything.
     pub administrator: bool,
 }
 
-/// Another registry that is cached.
+/// Another registry, which projects may cache.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpstreamRecord {
     /// Its number.
     pub id: UpstreamId,
-    /// What people call it.
+    /// Its name for people.
     pub name: String,
-    /// Harbor's word for its kind, as written.
+    /// Its kind in Harbor's terms, as the user wrote it.
     pub kind: String,
-    /// Where it is, as written.
+    /// Its URL, as the user wrote it.
     pub url: String,
-    /// What people wrote about it.
+    /// A description for people.
     pub description: String,
-    /// User and password, if it wants any; the password is sealed, and the ledger cannot open it.
+    /// User and password, if the upstream needs them. The password is sealed, and the ledger cannot
+    /// open it.
     pub credentials: Option<(String, String)>,
     /// When it was recorded.
     pub created: Timestamp,
@@ -235,28 +236,29 @@ pub struct UpstreamRecord {
 /// The mesh itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MeshRecord {
-    /// Its random name: a node of another mesh is refused by it.
+    /// Its random id. The mesh refuses nodes of other meshes by it.
     pub id: u128,
     /// When it was formed.
     pub formed: Timestamp,
-    /// What tokens are signed with, the same on every node.
+    /// The secret that tokens are signed with, the same on every node.
     pub token_secret: Secret<Vec<u8>>,
 }
 
-/// A right to join, for so many nodes.
+/// A right to join for a number of nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invitation {
-    /// After this it opens nothing.
+    /// When it expires.
     pub expires: Timestamp,
-    /// What it lets in: an edge is trusted with less than a replica.
+    /// The role of the nodes that it lets in. An edge is trusted less than a replica.
     pub role: Role,
-    /// How many it still lets in.
+    /// The number of nodes that it still lets in.
     pub left: u32,
 }
 
 impl Invitation {
-    /// Whether the invitation behind a token's secret, if there is one, lets a node of this role in
-    /// at `now`; else a sentence for whoever joins.
+    /// Checks whether a node of this role may join at `now`, with the invitation that belongs to
+    /// its token, if there is one. Otherwise returns a sentence for the person who runs `atoll
+    /// join`.
     pub fn lets_in(known: Option<&Invitation>, role: Role, now: Timestamp) -> Result<(), String> {
         match known {
             None => Err(
@@ -294,7 +296,7 @@ pub mod key {
     pub fn mesh() -> Vec<u8> {
         make(b'g', &[])
     }
-    /// The mesh's feature level; none: [`Level::FIRST`](crate::ledger::level::Level::FIRST).
+    /// The mesh's feature level. If absent: [`Level::FIRST`](crate::ledger::level::Level::FIRST).
     pub fn level() -> Vec<u8> {
         make(b'v', &[])
     }
@@ -342,7 +344,7 @@ pub mod key {
     pub fn manifests(repository: &RepositoryName) -> Vec<u8> {
         make(b'm', &[repository.as_str().as_bytes(), b"\0"])
     }
-    /// How many manifests of a repository refer to a blob.
+    /// The number of manifests of a repository that refer to a blob.
     pub fn link(repository: &RepositoryName, digest: &Digest) -> Vec<u8> {
         make(b'l', &[repository.as_str().as_bytes(), b"\0", &digest.to_key()])
     }
@@ -354,7 +356,7 @@ pub mod key {
     pub fn blob(digest: &Digest) -> Vec<u8> {
         make(b'b', &[&digest.to_key()])
     }
-    /// One manifest that is about a subject.
+    /// A manifest that is about a subject.
     pub fn referrer(repository: &RepositoryName, subject: &Digest, digest: &Digest) -> Vec<u8> {
         make(b'r', &[repository.as_str().as_bytes(), b"\0", &subject.to_key(), &digest.to_key()])
     }
@@ -378,16 +380,15 @@ pub mod key {
     pub fn node(id: NodeId) -> Vec<u8> {
         make(b'n', &[&id.0.to_be_bytes()])
     }
-    /// That a node was taken out of the mesh, and when: its certificate is good for nothing any
-    /// more.
+    /// Marks a node as removed from the mesh, and when. Its certificate is not accepted any more.
     pub fn removed(id: NodeId) -> Vec<u8> {
         make(b'x', &[&id.0.to_be_bytes()])
     }
-    /// All of them.
+    /// All removed nodes.
     pub fn removals() -> Vec<u8> {
         make(b'x', &[])
     }
-    /// The node that a key of [`removed`] is about.
+    /// The node of a key of [`removed`].
     pub fn removed_of(key: &[u8]) -> Option<NodeId> {
         key.get(1..)?.try_into().ok().map(|id| NodeId(u64::from_be_bytes(id)))
     }
@@ -399,42 +400,42 @@ pub mod key {
     pub fn invitation(secret_hash: &Digest) -> Vec<u8> {
         make(b'i', &[&secret_hash.to_key()])
     }
-    /// The answer that a command got.
+    /// The answer to a command.
     pub fn operation(id: OperationId) -> Vec<u8> {
         make(b'o', &[&id.0.to_be_bytes()])
     }
-    /// The commands in order of their entries, so that old answers can be forgotten.
+    /// The commands in the order of their entries, so that old answers can be removed.
     pub fn operation_order(revision: Revision) -> Vec<u8> {
         make(b'q', &[&revision.0.to_be_bytes()])
     }
-    /// All of them.
+    /// All commands in that order.
     pub fn operation_orders() -> Vec<u8> {
         make(b'q', &[])
     }
 
-    /// The blob or manifest that the key of a link or a manifest ends with.
+    /// The digest at the end of a link's or a manifest's key.
     pub fn digest_of(key: &[u8]) -> Option<Digest> {
         let end = key.iter().position(|b| *b == 0)?;
         Digest::from_key(&key[end + 1..]).ok()
     }
-    /// The name that a key of one name (project, repository) ends with.
+    /// The name at the end of a key with one name (project, repository).
     pub fn name_of(key: &[u8]) -> String {
         String::from_utf8_lossy(key.get(1..).unwrap_or_default()).into_owned()
     }
-    /// The tag that a tag's key ends with.
+    /// The tag at the end of a tag's key.
     pub fn tag_of(key: &[u8]) -> String {
         let end = key.iter().position(|b| *b == 0).map_or(key.len(), |i| i + 1);
         String::from_utf8_lossy(&key[end..]).into_owned()
     }
 }
 
-/// Typed reading, for whoever can read the map.
+/// Typed reading of the map.
 pub trait Look: ReadRecords {
     /// The record under `key`, decoded.
     fn record<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, RecordError> {
         self.get(key)?.map(|bytes| decode(&bytes)).transpose()
     }
-    /// Every record under `prefix`, decoded, with its key.
+    /// All records under `prefix`, decoded, with their keys.
     fn records<T: DeserializeOwned>(
         &self,
         prefix: &[u8],
@@ -452,19 +453,19 @@ pub trait Look: ReadRecords {
     fn project(&self, name: &ProjectName) -> Result<Option<Project>, RecordError> {
         self.record(&key::project(name))
     }
-    /// The project that has a number.
+    /// The project with this number.
     fn project_numbered(&self, id: ProjectId) -> Result<Option<Project>, RecordError> {
         Ok(self.projects()?.into_iter().find(|project| project.id == id))
     }
-    /// Every project.
+    /// All projects.
     fn projects(&self) -> Result<Vec<Project>, RecordError> {
         Ok(self.records(&key::projects())?.into_iter().map(|(_, v)| v).collect())
     }
-    /// Every node.
+    /// All nodes.
     fn nodes(&self) -> Result<Vec<NodeRecord>, RecordError> {
         Ok(self.records(&key::nodes())?.into_iter().map(|(_, v)| v).collect())
     }
-    /// Every upstream.
+    /// All upstreams.
     fn upstreams(&self) -> Result<Vec<UpstreamRecord>, RecordError> {
         Ok(self.records(&key::upstreams())?.into_iter().map(|(_, v)| v).collect())
     }
@@ -488,7 +489,7 @@ pub trait Look: ReadRecords {
     fn linked(&self, repository: &RepositoryName, digest: &Digest) -> Result<bool, RecordError> {
         Ok(self.get(&key::link(repository, digest))?.is_some())
     }
-    /// Everything about `subject` in `repository`.
+    /// All manifests in `repository` that are about `subject`.
     fn referrers(
         &self,
         repository: &RepositoryName,
@@ -504,12 +505,12 @@ pub trait Look: ReadRecords {
 
 impl<R: ReadRecords + ?Sized> Look for R {}
 
-/// The stored form of a record.
+/// Encodes a record for storage.
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, RecordError> {
     postcard::to_stdvec(value).map_err(|e| RecordError(e.to_string()))
 }
 
-/// Reads [`encode`] back.
+/// Decodes what [`encode`] wrote.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
     postcard::from_bytes(bytes).map_err(|e| RecordError(e.to_string()))
 }
@@ -549,7 +550,7 @@ impl WriteRecords for MemoryRecords {
     }
 }
 
-/// Remembers which keys were written through it, so that a replica knows what is not released yet.
+/// Records which keys are written through it, so that a replica knows what is not released yet.
 pub struct Tracked<'a, R> {
     records: &'a mut R,
     /// The keys put or removed so far.
@@ -587,7 +588,7 @@ impl<R: WriteRecords> WriteRecords for Tracked<'_, R> {
         self.records.remove(key)
     }
 }
-/// The names in a page of a repository's tags: up to `limit` after `last`, in order.
+/// One page of the names of a repository's tags, in order: up to `limit` names after `last`.
 pub fn tags_page<R: Look + ?Sized>(
     records: &R,
     repository: &RepositoryName,

@@ -1,5 +1,5 @@
-//! Who comes in through the mesh's port, and how far: decided before anything that a peer sends is
-//! decoded.
+//! Which peers may come in through the mesh's port, and what they may do. This is decided before
+//! anything that a peer sends is decoded.
 
 use core::net::IpAddr;
 use std::collections::HashMap;
@@ -10,44 +10,46 @@ use crate::ledger::records::Role;
 use crate::words::moment::Moment;
 use crate::words::names::NodeId;
 
-/// What a peer's certificate says. Its signature was checked against the mesh's CA.
+/// What a peer's certificate says. Its signature was already checked against the mesh's CA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shown {
-    /// Whose it is.
+    /// The node that it was issued to.
     pub node: NodeId,
-    /// As what it was let in. `None`: the certificate is from before roles stood in them.
+    /// The role that the node was admitted with. `None` for certificates from before they named
+    /// roles.
     pub role: Option<Role>,
-    /// Whether its time is over.
+    /// Whether it has expired.
     pub expired: bool,
 }
 
 /// What this node's records say of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
-    /// Its role there; `None`: it is not listed.
+    /// Its role in the records; `None` if it is not listed.
     pub role: Option<Role>,
-    /// It was taken out of the mesh.
+    /// Whether it was removed from the mesh.
     pub removed: bool,
-    /// No node is listed at all: this node has just joined and has applied nothing yet.
+    /// Whether no node is listed at all, because this node has just joined and has applied nothing
+    /// yet.
     pub nothing_known: bool,
     /// The mesh's feature level.
     pub level: Level,
 }
 
-/// How far a peer may go.
+/// What a peer may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It may do everything that replicas do.
+    /// Everything that replicas do.
     Replica,
-    /// It may do the few things that edges do.
+    /// The few things that edges do.
     Edge,
-    /// It may ask for a new certificate, and for nothing else.
+    /// Only ask for a new certificate.
     RenewOnly,
-    /// It may do nothing, for this reason.
+    /// Nothing, for this reason.
     Nobody(&'static str),
 }
 
-/// How far a peer may go that shows `shown`, given what is `known` of it.
+/// What a peer may do that shows `shown`, given what is `known` of it.
 pub fn standing(shown: &Shown, known: &Known) -> Standing {
     if known.removed {
         return Standing::Nobody("this node was taken out of the mesh");
@@ -55,19 +57,19 @@ pub fn standing(shown: &Shown, known: &Known) -> Standing {
     if shown.expired || (shown.role.is_none() && known.level >= Level::ROLES) {
         return match known.role {
             Some(_) => Standing::RenewOnly,
-            None => {
-                Standing::Nobody("its certificate counts no more, and the mesh does not list it")
-            }
+            None => Standing::Nobody(
+                "its certificate is no longer valid, and the mesh does not list it",
+            ),
         };
     }
     let role = match (shown.role, known.role) {
         (Some(shown), Some(known)) if shown != known => {
             return Standing::Nobody("its certificate names another role than the mesh's records");
         }
-        // not listed here yet: the mesh's CA has signed the role all the same
+        // not listed here yet, but the mesh's CA has signed the role
         (Some(role), _) | (None, Some(role)) => role,
-        // whoever brings the records to a node that has none must be let in; it was found by what
-        // the token's mesh said of itself
+        // A node without records must admit the peer that brings them. It has the peer's address
+        // from the mesh that issued its token.
         (None, None) if known.nothing_known => Role::Replica,
         (None, None) => {
             return Standing::Nobody(
@@ -81,19 +83,20 @@ pub fn standing(shown: &Shown, known: &Known) -> Standing {
     }
 }
 
-/// How many may knock, and how often.
+/// Limits for handshakes and for connections that are not yet authenticated.
 #[derive(Clone, Copy, Debug)]
 pub struct DoorkeeperTerms {
-    /// Handshakes that one address may begin at once before it has to wait.
+    /// The number of handshakes that one address may begin at once before it has to wait.
     pub burst: u32,
-    /// After how long an address may begin one more.
+    /// How long until an address may begin one more.
     pub refill: Duration,
-    /// Connections of strangers that may be open at once, from all addresses, and as many of
-    /// members. A connection is a stranger's until its certificate was checked.
+    /// The maximum number of strangers' connections that may be open at once, from all addresses.
+    /// The same number applies to members. A connection is a stranger's until its certificate was
+    /// checked.
     pub strangers: usize,
-    /// The same, from one address.
+    /// The maximum number of strangers' connections from one address.
     pub strangers_of_one: usize,
-    /// Addresses that are remembered.
+    /// The maximum number of addresses that are remembered.
     pub addresses: usize,
 }
 
@@ -109,18 +112,18 @@ impl Default for DoorkeeperTerms {
     }
 }
 
-/// What is done with a handshake that begins.
+/// What to do with a handshake that begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Knock {
-    /// It goes on.
+    /// Let it continue.
     Admit,
-    /// The peer must show first that it receives what is sent to its address (QUIC's Retry).
+    /// Require a proof that the peer receives what is sent to its address (QUIC's Retry).
     Prove,
-    /// It is turned away.
+    /// Refuse it.
     Refuse,
 }
 
-/// Watches the door: one for all connections of a node.
+/// Limits the connections of a node: one instance for all of them.
 #[derive(Debug)]
 pub struct Doorkeeper {
     terms: DoorkeeperTerms,
@@ -131,15 +134,15 @@ pub struct Doorkeeper {
 
 #[derive(Debug)]
 struct Caller {
-    /// Handshakes that it may still begin.
+    /// The number of handshakes that it may still begin.
     left: u32,
-    /// Since when.
+    /// When `left` was last refilled.
     since: Moment,
-    /// Connections of it that are strangers' still.
+    /// The number of its connections that are still strangers'.
     strangers: usize,
 }
 
-/// Who counts as one: an address of IPv4, a network of 64 bits of IPv6, since whoever has one
+/// What counts as one caller: an IPv4 address, or a 64-bit IPv6 network, because an owner of one
 /// address there has all of them.
 pub fn caller_of(address: IpAddr) -> IpAddr {
     match address {
@@ -156,17 +159,18 @@ pub fn caller_of(address: IpAddr) -> IpAddr {
 }
 
 impl Doorkeeper {
-    /// With nobody at the door.
+    /// No connections yet.
     pub fn new(terms: DoorkeeperTerms) -> Self {
         Doorkeeper { terms, strangers: 0, members: 0, callers: HashMap::new() }
     }
 
-    /// A handshake begins. `member`: the records name the address as a member's; anybody may write
-    /// it on a packet, so it spares a proof only while few are at the door. `proven`: the peer has
-    /// shown that it receives at its address. After [`Knock::Admit`] the caller says how it ended:
-    /// [`Doorkeeper::handle_left`].
+    /// A handshake begins. `member` means that the records name the address as a member's. Anyone
+    /// can put that address on a packet, so it saves the proof only while few connections wait.
+    /// `proven` means that the peer has shown that it receives at its address. After
+    /// [`Knock::Admit`] the caller must report the end of it with [`Doorkeeper::handle_left`].
     ///
-    /// Members and strangers are counted apart: strangers, however many, keep no member out.
+    /// Members and strangers are counted separately, so strangers cannot keep members out, however
+    /// many they are.
     pub fn handle_knock(
         &mut self,
         now: Moment,
@@ -178,8 +182,8 @@ impl Doorkeeper {
             if !proven && self.members >= self.terms.strangers / 4 {
                 return Knock::Prove;
             }
-            // all that are behind one address reconnect at once after an outage: the places bound
-            // them, not the rate
+            // All nodes behind one address reconnect at once after an outage, so members are
+            // limited by the number of connections, not by a rate.
             if self.members >= self.terms.strangers {
                 return Knock::Refuse;
             }
@@ -211,8 +215,8 @@ impl Doorkeeper {
         Knock::Admit
     }
 
-    /// A connection that was admitted, as a `member`'s or not, is unknown no more: it has shown a
-    /// certificate that counts, or it is over.
+    /// A connection that was admitted (as a member's, if `member`) has shown a valid certificate,
+    /// or has ended. It no longer counts.
     pub fn handle_left(&mut self, address: IpAddr, member: bool) {
         if member {
             self.members = self.members.saturating_sub(1);

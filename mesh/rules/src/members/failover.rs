@@ -1,14 +1,14 @@
-//! When a project gets another primary: the ledger's leader decides, and only the epoch makes it
-//! true.
+//! When a project gets another primary. The ledger's leader decides; the change takes effect only
+//! with the next epoch.
 //!
-//! A node counts as lost when at least two voters' own views call it down (or every voter, where
-//! there are fewer than two others), when it has not renewed its lease with the leader, and when
-//! all that has lasted `hold_down`. It also counts as lost when it has gone without a lease for
-//! `silent_for`, however well the gossip speaks of it, or when it says itself that it is down: a
-//! node that renews none, or has not applied what it must to be granted one, cannot write (its disk
-//! is full or hangs, its ledger has stopped), and what counts is what a node can do. A project goes
-//! home again when its home has been well and caught up for `return_after`. Nothing here moves
-//! anything: it proposes, with the epoch it was decided under.
+//! A node counts as lost when two things have lasted `hold_down`: at least two voters' own views
+//! call it down (or every voter, if there are fewer than two others), and it has not renewed its
+//! lease with the leader. It also counts as lost when it has had no lease for `silent_for`,
+//! whatever the gossip says, or when it says itself that it is down. A node that does not renew, or
+//! has not applied what it must to get a lease, cannot write: its disk is full or hangs, or its
+//! ledger has stopped. A project returns to its home when the home has been well and caught up for
+//! `return_after`. This module only proposes, and each proposal names the epoch it was decided
+//! under.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,16 +19,16 @@ use crate::members::since::{keep_since, lasted};
 use crate::words::moment::Moment;
 use crate::words::names::{Epoch, NodeId, ProjectName};
 
-/// How patient failover is.
+/// Delays of failover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailoverTerms {
     /// How long a node must look lost before its projects move.
     pub hold_down: Duration,
     /// How long a project's home must be well before it moves back.
     pub return_after: Duration,
-    /// A voter's view older than this does not count.
+    /// The maximum age of a voter's view that counts.
     pub view_age: Duration,
-    /// How long a node must be without a lease to be lost though the gossip calls it up; longer
+    /// How long a node must be without a lease to be lost although the gossip calls it up. Longer
     /// than a lease.
     pub silent_for: Duration,
 }
@@ -41,10 +41,10 @@ pub struct Situation<'a> {
     pub voters: &'a BTreeSet<NodeId>,
     /// All projects.
     pub projects: &'a [Project],
-    /// Who has an unexpired lease and has applied all but the newest entries; the leader itself is
-    /// among them.
+    /// Nodes that have an unexpired lease and have applied all but the newest entries, including
+    /// the leader itself.
     pub caught_up: &'a BTreeSet<NodeId>,
-    /// Who has an unexpired lease at all; the leader itself is among them.
+    /// Nodes that have an unexpired lease, including the leader itself.
     pub renewing: &'a BTreeSet<NodeId>,
 }
 
@@ -59,7 +59,8 @@ pub struct Assignment {
     pub expect_epoch: Epoch,
 }
 
-/// The leader's memory of how long things have been so. Another leader starts with an empty one.
+/// The leader's memory of how long each condition has lasted. A new leader starts with an empty
+/// one.
 #[derive(Clone, Debug)]
 pub struct Failover {
     terms: FailoverTerms,
@@ -70,7 +71,7 @@ pub struct Failover {
 }
 
 impl Failover {
-    /// Knows nothing yet.
+    /// An empty memory.
     pub fn new(terms: FailoverTerms) -> Self {
         Failover {
             terms,
@@ -81,12 +82,12 @@ impl Failover {
         }
     }
 
-    /// `voter` told which members it sees as down. It names itself if it cannot write.
+    /// `voter` reports which members it sees as down. It names itself if it cannot write.
     pub fn handle_view(&mut self, now: Moment, voter: NodeId, down: BTreeSet<NodeId>) {
         self.views.insert(voter, (now, down));
     }
 
-    /// Decides what to propose at `now`. To be called a few times a second.
+    /// Decides what to propose at `now`. Call this a few times per second.
     pub fn handle_timeout(&mut self, now: Moment, situation: &Situation<'_>) -> Vec<Assignment> {
         let replicas = situation.nodes.iter().filter(|n| n.role == Role::Replica).map(|n| n.id);
         let silent: BTreeSet<NodeId> =
@@ -140,7 +141,7 @@ impl Failover {
         assignments
     }
 
-    /// Who looks lost at `now`.
+    /// The nodes that look lost at `now`.
     fn lost(&self, now: Moment, situation: &Situation<'_>) -> BTreeSet<NodeId> {
         let mut own_word = BTreeSet::new();
         let mut witnesses: BTreeMap<NodeId, usize> = BTreeMap::new();

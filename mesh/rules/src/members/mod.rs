@@ -1,4 +1,4 @@
-//! Nodes: who is alive, who leads what, who votes, who comes in.
+//! Nodes: which are alive, which lead what, which vote, and which are admitted.
 //!
 //! | module | what it decides |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! Which nodes hold and fetch: computed from roster and ledger, never stored by hand.
+//! Which nodes hold and fetch blobs. This is computed from roster and ledger, never stored.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,26 +7,26 @@ use crate::ledger::records::{NodeRecord, Role};
 use crate::words::digest::Digest;
 use crate::words::names::{NodeId, ProjectName, Region};
 
-/// A node as placement sees it.
+/// A node, as placement sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// Its identity.
     pub id: NodeId,
-    /// Where it is.
+    /// Its region.
     pub region: Region,
-    /// What it does.
+    /// Its role.
     pub role: Role,
 }
 
 impl Candidate {
-    /// The candidate that a member is.
+    /// The candidate for a member.
     pub fn of(node: &NodeRecord) -> Self {
         Candidate { id: node.id, region: node.region.clone(), role: node.role }
     }
 }
 
-/// Rendezvous (highest random weight) hashing: every node ranks the same nodes for the same bytes
-/// in the same order, and a node that comes or goes moves only what was its own.
+/// Rendezvous (highest random weight) hashing. All nodes rank the same nodes in the same order for
+/// the same bytes, and a node that comes or goes changes only its own assignments.
 fn weight(subject: &[u8], node: NodeId) -> [u8; 8] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&node.0.to_be_bytes());
@@ -36,15 +36,15 @@ fn weight(subject: &[u8], node: NodeId) -> [u8; 8] {
     weight
 }
 
-/// The nodes in order of their claim on `digest`.
+/// The nodes, ordered by their rank for `digest`.
 pub fn ranked(digest: &Digest, nodes: impl IntoIterator<Item = NodeId>) -> Vec<NodeId> {
     let mut nodes: Vec<NodeId> = nodes.into_iter().collect();
     nodes.sort_by_key(|n| std::cmp::Reverse((weight(&digest.to_key(), *n), *n)));
     nodes
 }
 
-/// Which of a region's live nodes fetches `digest` over the WAN; the others follow it. A replica,
-/// for it keeps more and for longer than an edge; one of the edges where a region has nothing else.
+/// Which live node of a region fetches `digest` over the WAN; the others follow it. It is a replica
+/// if the region has one, because a replica keeps more blobs and for longer than an edge.
 pub fn fetcher(digest: &Digest, region: &Region, alive: &[Candidate]) -> Option<NodeId> {
     let of = |role| {
         let there = alive.iter().filter(move |c| c.region == *region && c.role == role);
@@ -53,20 +53,20 @@ pub fn fetcher(digest: &Digest, region: &Region, alive: &[Candidate]) -> Option<
     of(Role::Replica).or_else(|| of(Role::Edge))
 }
 
-/// Who is presumed to hold a blob: a node to turn to without having asked it.
+/// A node that is presumed to hold a blob, so that it can be asked for the blob at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Presumed {
-    /// The nearest of those who kept it when it was pushed.
+    /// The nearest node that kept the blob when it was pushed.
     pub node: NodeId,
-    /// Its round trip: so long is asking others worth the wait.
+    /// Its round trip: asking other nodes is worth at most this wait.
     pub round_trip: Duration,
-    /// Those so much nearer that asking them first costs less than it may save.
+    /// Nodes that are so much nearer that asking them first costs less than it may save.
     pub nearer: Vec<NodeId>,
 }
 
-/// Of those who kept a blob, whom to turn to, given how long a round trip to each live replica
-/// takes; nobody, if none of them is among these. The question who holds a blob costs a round trip,
-/// and its answer is nearly always the same as at the push.
+/// Chooses among the nodes that kept a blob, given the round trip to each live replica; `None` if
+/// none of them is live. Asking who holds a blob costs a round trip, and the answer is nearly
+/// always the same as at the push.
 pub fn presumed(kept_by: &[NodeId], alive: &[(NodeId, Duration)]) -> Option<Presumed> {
     let (round_trip, node) = alive
         .iter()
@@ -77,9 +77,9 @@ pub fn presumed(kept_by: &[NodeId], alive: &[(NodeId, Duration)]) -> Option<Pres
     Some(Presumed { node, round_trip, nearer: nearer.map(|(other, _)| *other).collect() })
 }
 
-/// Where an upload streams while it arrives: one live node in each of the `regions_wanted - 1`
-/// other regions with the best claim. What identifies the upload takes the place of a digest, which
-/// is not known yet.
+/// The nodes to which an upload is streamed while it arrives: one live node in each of
+/// `regions_wanted - 1` other regions, by rank. The upload's id takes the place of the digest,
+/// which is not known yet.
 pub fn copy_targets(
     seed: &Digest,
     own: &Region,
@@ -100,9 +100,9 @@ pub fn copy_targets(
     chosen
 }
 
-/// Who should be primary of `project` among `able` (alive and caught up): one of the home's region
-/// if there is one, else the one with the fewest projects, else by rendezvous of the project's
-/// name.
+/// The best primary of `project` among `able` (alive and caught up): one in the home's region if
+/// there is one, otherwise the one with the fewest projects, otherwise by rendezvous hashing of the
+/// project's name.
 pub fn primary(
     project: &ProjectName,
     home: &Region,

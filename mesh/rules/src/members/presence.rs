@@ -1,6 +1,6 @@
-//! Which edges are up, as one replica sees it. Edges are no members of the gossip, where each could
-//! speak of others: an edge says of itself that it is there, to a replica, over a link that its
-//! certificate opened; replicas tell each other whom they have heard.
+//! Which edges are up, as one replica sees it. Edges are not members of the gossip, because any
+//! member could spread claims about others. An edge tells a replica that it is up, over a link that
+//! its certificate opened, and replicas tell each other which edges they have heard.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,16 +8,16 @@ use std::time::Duration;
 use crate::words::moment::Moment;
 use crate::words::names::NodeId;
 
-/// How long an edge counts as up after it was heard here. It says so every [`EVERY`].
+/// How long an edge counts as up after this replica has heard it. It reports every [`EVERY`].
 pub const HEARD_FOR: Duration = Duration::from_secs(6);
-/// How often an edge says that it is there.
+/// How often an edge reports that it is up.
 pub const EVERY: Duration = Duration::from_millis(1500);
-/// How often a replica tells the others whom it has heard, when nothing changes.
+/// How often a replica tells the others which edges it has heard, when nothing changes.
 pub const ANNOUNCED_EVERY: Duration = Duration::from_secs(3);
-/// How long what another replica said counts.
+/// How long another replica's report counts.
 pub const ANNOUNCED_FOR: Duration = Duration::from_secs(10);
 
-/// The edges that were heard here, and of whom other replicas said so.
+/// The edges that this replica has heard, and those that other replicas have reported.
 #[derive(Clone, Debug, Default)]
 pub struct Presence {
     heard: BTreeMap<NodeId, Moment>,
@@ -25,12 +25,12 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// An edge said that it is there.
+    /// An edge reported that it is up.
     pub fn handle_heard(&mut self, now: Moment, edge: NodeId) {
         self.heard.insert(edge, now);
     }
 
-    /// An edge said that it goes, or was taken out of the mesh.
+    /// An edge reported that it stops, or was removed from the mesh.
     pub fn handle_left(&mut self, edge: NodeId) {
         self.heard.remove(&edge);
         for (_, edges) in self.announced.values_mut() {
@@ -38,12 +38,12 @@ impl Presence {
         }
     }
 
-    /// A replica told whom it has heard: all of them, in place of what it told before.
+    /// A replica reported all edges that it has heard. This replaces its earlier report.
     pub fn handle_announced(&mut self, now: Moment, replica: NodeId, edges: BTreeSet<NodeId>) {
         self.announced.insert(replica, (now, edges));
     }
 
-    /// Whom this replica has heard lately itself: what it tells the others.
+    /// The edges that this replica itself has heard lately: its report to the others.
     pub fn own(&self, now: Moment) -> BTreeSet<NodeId> {
         self.heard
             .iter()
@@ -52,7 +52,7 @@ impl Presence {
             .collect()
     }
 
-    /// The edges that are up. Forgets what is too old to count.
+    /// The edges that are up. Drops reports that are too old to count.
     pub fn up(&mut self, now: Moment) -> BTreeSet<NodeId> {
         self.heard.retain(|_, at| now.since(*at) < HEARD_FOR);
         self.announced.retain(|_, (at, _)| now.since(*at) < ANNOUNCED_FOR);

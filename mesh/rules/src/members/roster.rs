@@ -1,4 +1,4 @@
-//! Who is alive, as one node sees it: a hint, never an authority.
+//! Which nodes are alive, as one node sees it: a hint, never an authority.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -6,19 +6,19 @@ use std::time::Duration;
 use crate::words::moment::Moment;
 use crate::words::names::NodeId;
 
-/// How a member looks from here.
+/// The state of a member, as seen from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// It answers probes.
     Up,
-    /// It has been declared down by the gossip.
+    /// The gossip has declared it down.
     Down,
 }
 
-/// What the gossip tells.
+/// An event of the gossip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A member came or came back.
+    /// A member is up, for the first time or again.
     MemberUp(NodeId),
     /// A member was declared down.
     MemberDown(NodeId),
@@ -31,13 +31,13 @@ pub struct Roster {
     awaited: BTreeMap<NodeId, Moment>,
 }
 
-/// A member that the gossip was told of and has not met for so long is not there: a node that has
-/// just started would otherwise never say so of one that died before they met, and its voice would
-/// be missing when that one's projects are to move.
+/// How long to wait for a member that this node was told of and has not met, before it counts as
+/// down. Without this, a node that has just started would never report a member that died before
+/// they met, and that report may be needed to move the dead member's projects.
 const ABSENT: Duration = Duration::from_secs(10);
 
 impl Roster {
-    /// Takes a notification in; returns whether the view changed.
+    /// Applies an event. Returns whether the view changed.
     pub fn handle(&mut self, now: Moment, event: Event) -> bool {
         let (node, standing) = match event {
             Event::MemberUp(node) => (node, Standing::Up),
@@ -53,14 +53,14 @@ impl Roster {
         }
     }
 
-    /// There is a member `node`, and this node tries to reach it.
+    /// `node` is a member, and this node tries to reach it.
     pub fn handle_introduction(&mut self, now: Moment, node: NodeId) {
         if !self.seen.contains_key(&node) {
             self.awaited.entry(node).or_insert(now);
         }
     }
 
-    /// How `node` looks, and since when; `None` if nothing was ever heard of it.
+    /// The state of `node`, and since when; `None` if this node has never heard of it.
     pub fn standing(&self, node: NodeId) -> Option<(Standing, Moment)> {
         self.seen.get(&node).copied()
     }
@@ -70,7 +70,7 @@ impl Roster {
         self.with(Standing::Up)
     }
 
-    /// The members that are down: declared so by the gossip, or awaited in vain.
+    /// The members that are down: declared down by the gossip, or not met for [`ABSENT`].
     pub fn down(&self, now: Moment) -> BTreeSet<NodeId> {
         let absent = self
             .awaited

@@ -1,4 +1,4 @@
-//! Since when something has been true of a node without a break.
+//! How long a condition has been true of a node without a break.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::words::moment::Moment;
 use crate::words::names::NodeId;
 
-/// It is true of the nodes in `current` at `now`, and of no other: those of whom it was not before
-/// begin anew.
+/// At `now` the condition is true of exactly the nodes in `current`. For nodes of which it was not
+/// true before, the time begins now.
 pub(crate) fn keep_since(
     since: &mut BTreeMap<NodeId, Moment>,
     now: Moment,
@@ -19,7 +19,7 @@ pub(crate) fn keep_since(
     }
 }
 
-/// Whether it has been true of `node` for as long as `wanted`.
+/// Whether the condition has been true of `node` for at least `wanted`.
 pub(crate) fn lasted(
     since: &BTreeMap<NodeId, Moment>,
     now: Moment,

@@ -1,15 +1,15 @@
 //! Which replicas vote in the ledger, and the next step towards that.
 //!
-//! Five voters where there are five regions, else three; one in each region while regions last. Who
-//! votes goes on voting, also while it is away for a while. A voter that has been down for
-//! [`VoterTerms::hold_down`] is gone: one that is live and caught up takes its place, of its own
-//! region if there is one. Nobody else ever becomes a voter, so a dead candidate is passed over and
-//! blocks nothing. A step is taken only if a majority of the voters before it and of those after it
-//! are live (both must agree: Ongaro's thesis, 4.3), and if as many live voters are left as there
-//! were. What was begun is finished first.
+//! There are five voters if there are five regions, otherwise three, and one in each region as far
+//! as possible. A voter remains a voter while it is away for a while. When it has been down for
+//! [`VoterTerms::hold_down`], it is replaced by a replica that is live and caught up, preferably of
+//! its own region. No other replica becomes a voter, so a dead candidate is skipped and blocks
+//! nothing. A step is taken only if a majority of the voters before it and of the voters after it
+//! is live (both must agree: Ongaro's thesis, 4.3), and if it does not reduce the number of live
+//! voters. A change that was begun is finished first.
 //!
-//! The leader asks after each step. Another leader begins with an empty memory, so nothing is
-//! replaced before it has itself seen a voter down for so long.
+//! The leader asks after each step. A new leader begins with an empty memory, so it replaces a
+//! voter only after it has itself seen it down for that long.
 
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,13 +20,13 @@ use crate::members::since::{keep_since, lasted};
 use crate::words::moment::Moment;
 use crate::words::names::{NodeId, Region};
 
-/// How patient the choice of voters is.
+/// Delays in the choice of voters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VoterTerms {
     /// How long a voter must be down before another takes its place.
     pub hold_down: Duration,
-    /// How long a replica must be live and caught up before it takes the place of another; to be
-    /// added to them it need not wait.
+    /// How long a replica must be live and caught up before it replaces a voter. An additional
+    /// voter need not wait.
     pub settle: Duration,
 }
 
@@ -36,31 +36,31 @@ pub struct Situation<'a> {
     pub leader: NodeId,
     /// All members.
     pub nodes: &'a [NodeRecord],
-    /// The sets of voters: one, or two while the second takes the place of the first.
+    /// The sets of voters: one, or two while the second replaces the first.
     pub sets: &'a [BTreeSet<NodeId>],
-    /// Whom the ledger replicates to, voters or not, and where it thinks they are; nothing if that
-    /// cannot be read.
+    /// The nodes that the ledger replicates to, voters or not, with the address that it uses;
+    /// `None` if that cannot be read.
     pub followers: &'a BTreeMap<NodeId, Option<SocketAddr>>,
-    /// Who is up; the leader itself is.
+    /// The nodes that are up, including the leader itself.
     pub live: &'a BTreeSet<NodeId>,
-    /// Who has all but the newest entries in its log.
+    /// The nodes that have all but the newest entries in their logs.
     pub caught_up: &'a BTreeSet<NodeId>,
 }
 
 /// The next change of the ledger's membership.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VoterStep {
-    /// A change of voters was cut: these, its second set, are to be the only one.
+    /// A change of voters was interrupted. Its second set, given here, must become the only one.
     Finish(BTreeSet<NodeId>),
-    /// A replica is to follow.
+    /// Let this replica follow the ledger.
     Follow(NodeId, SocketAddr),
-    /// A follower is somewhere else now.
+    /// Record the new address of this follower.
     Move(NodeId, SocketAddr),
-    /// These are to vote.
+    /// Make this the set of voters.
     Vote(BTreeSet<NodeId>),
 }
 
-/// The leader's memory of who has been down and who well, and since when.
+/// The leader's memory of which nodes are down and which are well, and since when.
 #[derive(Clone, Debug)]
 pub struct Voters {
     terms: VoterTerms,
@@ -69,12 +69,12 @@ pub struct Voters {
 }
 
 impl Voters {
-    /// Knows nothing yet.
+    /// An empty memory.
     pub fn new(terms: VoterTerms) -> Self {
         Voters { terms, down_since: BTreeMap::new(), well_since: BTreeMap::new() }
     }
 
-    /// Decides what to do at `now`, if anything. To be called a few times a second.
+    /// Decides what to do at `now`, if anything. Call this a few times per second.
     pub fn handle_timeout(&mut self, now: Moment, situation: &Situation<'_>) -> Option<VoterStep> {
         let replicas: Vec<&NodeRecord> =
             situation.nodes.iter().filter(|n| n.role == Role::Replica).collect();
@@ -108,7 +108,7 @@ impl Voters {
             .then_some(VoterStep::Vote(wanted))
     }
 
-    /// Who should vote, of those who do and those who could.
+    /// The set of voters to aim for, of the present voters and the candidates.
     fn wanted(
         &self,
         now: Moment,
@@ -135,8 +135,8 @@ impl Voters {
         for ids in by_region.values_mut() {
             ids.sort_by_key(|id| (!current.contains(id), *id != situation.leader, *id));
         }
-        // regions that have voters come first, so that a new region displaces nobody while the
-        // count is full; then those that had one
+        // regions that have voters come first, so that a new region displaces no voter while the
+        // count is full; then regions that had one
         let had: BTreeSet<&Region> =
             replicas.iter().filter(|n| current.contains(&n.id)).map(|n| &n.region).collect();
         let mut order: Vec<(&&Region, &Vec<NodeId>)> = by_region.iter().collect();
@@ -151,7 +151,8 @@ impl Voters {
                 }
             }
         }
-        // a place that nobody can take stays with who is gone: fewer voters would survive no more
+        // if no replica can take a place, the voter that is gone keeps it: fewer voters would not
+        // survive more failures
         for node in replicas.iter().filter(|n| current.contains(&n.id) && gone(&n.id)) {
             if chosen.len() < count.min(current.len()) {
                 chosen.insert(node.id);
@@ -161,8 +162,8 @@ impl Voters {
     }
 }
 
-/// How many voters a mesh of so many replicas in so many regions has: 5 where there are five
-/// regions, else 3, fewer only where there are fewer nodes.
+/// The number of voters for this many replicas and regions: 5 if there are five regions, otherwise
+/// 3, and fewer only if there are fewer nodes.
 fn voter_count(nodes: usize, regions: usize) -> usize {
     if regions >= 5 { 5 } else { nodes.min(3) }
 }

@@ -1,5 +1,5 @@
-//! Who may do what. One administrator and anonymous pulls of public projects; roles and robots
-//! build on [`Identity`] later.
+//! Which identity may do what. There are one administrator and anonymous pulls of public projects.
+//! Roles and robot accounts will build on [`Identity`] later.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,12 +7,12 @@ use crate::ledger::records::Project;
 use crate::proxies::mirror::without_colon;
 use crate::words::names::{ProjectName, RepositoryName};
 
-/// Who is asking, once proven.
+/// The authenticated identity behind a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Identity {
-    /// Nobody in particular.
+    /// No credentials were shown.
     Anonymous,
-    /// Someone who may do everything.
+    /// An administrator, who may do everything.
     Administrator(String),
 }
 
@@ -26,7 +26,7 @@ impl Identity {
     }
 }
 
-/// What is asked for, in the words of the token scopes.
+/// An action, in the terms of token scopes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Action {
     /// Read manifests, tags, blobs.
@@ -48,8 +48,8 @@ impl Action {
     }
 }
 
-/// May `identity` do `action` in `project`? `None` for a project that does not exist: then only an
-/// administrator learns so.
+/// Whether `identity` may do `action` in `project`. `None` stands for a project that does not
+/// exist; only an administrator is told so.
 pub fn allowed(identity: &Identity, action: Action, project: Option<&Project>) -> bool {
     match identity {
         Identity::Administrator(_) => true,
@@ -62,15 +62,15 @@ pub fn allowed(identity: &Identity, action: Action, project: Option<&Project>) -
 pub struct Scope {
     /// The repository.
     pub repository: RepositoryName,
-    /// What is asked for there; words that mean nothing here are left out.
+    /// The actions that are asked for. Unknown words are left out.
     pub actions: Vec<Action>,
 }
 
 impl Scope {
-    /// Reads one scope by the token grammar of the distribution project:
-    /// `type[(class)]:name:actions`. The class says what kind of image is meant and changes
-    /// nothing; a registry before the name may have a port. `None` for other types
-    /// (`registry:catalog:*`) and malformed ones, which grant nothing.
+    /// Parses one scope by the token grammar of the distribution project:
+    /// `type[(class)]:name:actions`. The class names a kind of image and has no effect. A registry
+    /// before the name may have a port. `None` for other types (`registry:catalog:*`) and malformed
+    /// scopes, which grant nothing.
     pub fn parse(text: &str) -> Option<Self> {
         let (kind, rest) = text.split_once(':')?;
         let kind = match kind.strip_suffix(')') {
@@ -106,12 +106,11 @@ impl Scope {
     }
 }
 
-/// A scope that is about the registry as a whole: `registry:catalog:*`. Only an administrator gets
-/// one.
+/// A scope for the registry as a whole: `registry:catalog:*`. Only administrators get one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RegistryScope {
-    /// The list of all repositories (distribution's word).
+    /// The list of all repositories (distribution's term).
     Catalog,
     /// The API under `/api/`.
     Api,
@@ -126,7 +125,7 @@ impl RegistryScope {
         }
     }
 
-    /// Reads one scope; `None` for all others.
+    /// Parses one scope; `None` for all others.
     pub fn parse(text: &str) -> Option<Self> {
         let name = text.strip_prefix("registry:")?.strip_suffix(":*")?;
         [RegistryScope::Catalog, RegistryScope::Api].into_iter().find(|scope| scope.name() == name)

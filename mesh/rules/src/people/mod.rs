@@ -1,3 +1,3 @@
-//! People and what acts for them: who may do what.
+//! People and their permissions.
 
 pub mod access;

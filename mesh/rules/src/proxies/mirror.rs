@@ -1,17 +1,17 @@
 //! Which repository of this mesh a request means, when clients use it as a mirror of other
 //! registries.
 //!
-//! Clients name the registry that they want in four ways: containerd adds `?ns=docker.io` to every
-//! request to a mirror; a host name can carry it (`docker.io.mirror.example`); podman puts it
-//! before the path (`/v2/docker.io/library/nginx/...`); and dockerd says nothing, since its mirrors
-//! are Docker Hub's only. Whatever the way, the answer is a repository of a proxy project, or that
-//! there is none: never another registry's content.
+//! Clients name the registry in four ways. containerd adds `?ns=docker.io` to each request to a
+//! mirror. A host name can contain it (`docker.io.mirror.example`). podman puts it before the path
+//! (`/v2/docker.io/library/nginx/...`). dockerd does not name it, because its mirrors are for
+//! Docker Hub only. In all cases the answer is a repository of a proxy project, or none; it is
+//! never the content of another registry.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::words::names::{BadName, ProjectName, Reference, RepositoryName, bad};
 
-/// The name under which images of Docker Hub are known.
+/// The name under which images of Docker Hub are recorded.
 pub const DOCKER_HUB: &str = "docker.io";
 
 /// Names that people and programs write for Docker Hub.
@@ -24,7 +24,7 @@ pub const DOCKER_HUB_NAMES: [&str; 6] = [
     "www.docker.io",
 ];
 
-/// What a request shows of what it wants.
+/// The parts of a request that say which repository it means.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Asked<'a> {
     /// Its `ns` parameter.
@@ -34,19 +34,19 @@ pub struct Asked<'a> {
     /// The repository in its path, as written: it may have one part only, or begin with a
     /// registry's name.
     pub written: &'a str,
-    /// Whether it would write: nobody writes to a mirror, so no default is meant by it.
+    /// Whether it would write. Clients do not write to a mirror, so the default registry does not
+    /// apply.
     pub writes: bool,
 }
 
-/// What the operator says about mirroring; see the settings `mirrors`.
+/// The operator's rules for mirroring; see the settings `mirrors`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MirrorRules {
-    /// Names of this mesh itself (`host[:port]`), beside the hosts of its nodes' URLs.
+    /// Names of this mesh itself (`host[:port]`), in addition to the hosts of its nodes' URLs.
     pub names: BTreeSet<String>,
     /// A request to `REGISTRY.domain` means that registry.
     pub domain: Option<String>,
-    /// The registry that is meant when nothing names one and the path does not begin with a
-    /// project.
+    /// The registry that is meant if nothing names one and the path does not begin with a project.
     pub default: Option<String>,
     /// Registries for which an operator has chosen the project.
     pub aliases: BTreeMap<String, ProjectName>,
@@ -59,8 +59,8 @@ pub struct Mirrored {
     pub own: BTreeSet<String>,
     /// All projects.
     pub projects: BTreeSet<ProjectName>,
-    /// The proxy projects, and the registry (`host[:port]`) that each caches whole; `None` for what
-    /// is no whole registry.
+    /// The proxy projects, and the registry (`host[:port]`) that each caches as a whole; `None` if
+    /// it caches only a part of a registry.
     pub proxies: BTreeMap<ProjectName, Option<String>>,
 }
 
@@ -76,8 +76,8 @@ pub enum Meaning {
 }
 
 impl Mirrored {
-    /// The name under which a project that caches Docker Hub has `repository`, if that left
-    /// `library/` out, as people do.
+    /// The name of `repository` in a project that caches Docker Hub, if `library/` was left out of
+    /// it.
     pub fn in_library(&self, repository: &RepositoryName) -> Option<RepositoryName> {
         let host = self.proxies.get(&repository.project())?.as_deref()?;
         let name = repository.within_project();
@@ -86,16 +86,16 @@ impl Mirrored {
     }
 }
 
-/// A registry's name in its one form: lower case, without the port of https, Docker Hub by its
-/// shortest name.
+/// The canonical name of a registry: lower case, without the port of https, and `docker.io` for
+/// Docker Hub.
 pub fn registry(written: &str) -> String {
     let lower = written.trim().trim_end_matches('.').to_ascii_lowercase();
     let name = lower.strip_suffix(":443").unwrap_or(&lower);
     if DOCKER_HUB_NAMES.contains(&name) { DOCKER_HUB.to_owned() } else { name.to_owned() }
 }
 
-/// A registry's name as it is written where no colon may stand, in a path and in a host name:
-/// `host_port` means `host:port`.
+/// A registry's name where no colon is allowed, in a path or in a host name: `host_port` means
+/// `host:port`.
 pub fn without_colon(registry: &str) -> String {
     registry.replace(':', "_")
 }
@@ -116,8 +116,8 @@ fn digits(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// Whether the first part of an image's name is a registry and no project or user, by docker's
-/// rule: it has a dot or a port, or is `localhost`.
+/// Whether the first part of an image's name is a registry, and not a project or user. This is
+/// docker's rule: it contains a dot or a port, or is `localhost`.
 pub fn is_registry(part: &str) -> bool {
     part.contains(['.', ':'])
         || part == "localhost"
@@ -125,8 +125,7 @@ pub fn is_registry(part: &str) -> bool {
 }
 
 impl MirrorRules {
-    /// Whether the path is all that matters, so that [`MirrorRules::meaning`] need not look at any
-    /// project.
+    /// Whether only the path matters, so that [`MirrorRules::meaning`] needs no projects.
     pub fn is_plain(&self, asked: &Asked<'_>) -> bool {
         asked.ns.is_none()
             && (self.default.is_none() || asked.writes)
@@ -134,12 +133,12 @@ impl MirrorRules {
             && !is_registry(first_part(asked.written))
     }
 
-    /// The repository that a request means. In this order: `ns`, the host, the path, the default;
-    /// where the path repeats what `ns` or the host says, it is taken for that.
+    /// The repository that a request means. `ns` comes first, then the host, the path, and the
+    /// default. If the path repeats what `ns` or the host says, the repetition is removed.
     pub fn meaning(&self, asked: &Asked<'_>, known: &Mirrored) -> Meaning {
         let ns = asked.ns.map(registry).filter(|ns| !ns.is_empty());
         let named = match ns {
-            // the mesh by one of its own names: what follows is its own path
+            // `ns` is one of the mesh's own names, so the path is the mesh's own
             Some(ns) if self.is_own(&ns, known) => return self.by_path(asked.written, known),
             Some(ns) => Some(ns),
             None => self.by_host(asked.host),
@@ -157,8 +156,8 @@ impl MirrorRules {
         self.by_path(asked.written, known)
     }
 
-    /// The repository that an image's name means, as people write it: with a registry or one of
-    /// this mesh's own names in front, or with neither.
+    /// The repository that an image's name means, as people write it: with a registry, with one of
+    /// this mesh's own names, or with neither in front.
     pub fn of_image(&self, name: &str, known: &Mirrored) -> Meaning {
         match name.split_once('/') {
             Some((first, rest)) if is_registry(first) && !is_project(first, known) => {
@@ -169,10 +168,10 @@ impl MirrorRules {
         }
     }
 
-    /// A repository of the registry `named` (in its one form). Who says twice what is meant says it
-    /// once: a project that caches the registry, or the registry's name, is no part of the
-    /// repository where the path begins with it. So it is written by containerd with a path in
-    /// `hosts.toml`, by BuildKit's mirrors, and by who comes from Harbor.
+    /// A repository of the registry `named` (its canonical name). If the path begins with a project
+    /// that caches the registry, or with the registry's name, that part is removed. Such paths come
+    /// from containerd with a path in `hosts.toml`, from BuildKit's mirrors, and from users of
+    /// Harbor.
     fn in_registry(&self, named: &str, written: &str, known: &Mirrored) -> Meaning {
         let chosen = self.project_of(named, known);
         if let Some((first, rest)) = written.split_once('/') {
@@ -197,12 +196,13 @@ impl MirrorRules {
         }
     }
 
-    /// The project that stands for `named` (in its one form): the one the operator chose, else the
+    /// The project for `named` (a canonical name): the one that the operator chose, otherwise the
     /// first by name of those that cache it.
     pub fn project_of(&self, named: &str, known: &Mirrored) -> Option<ProjectName> {
         if let Some((_, project)) = self.aliases.iter().find(|(alias, _)| registry(alias) == named)
         {
-            // into a project that is no cache, clients would push by a mirror's name
+            // an alias must name a proxy project: otherwise clients could push into it by a
+            // mirror's name
             return known.proxies.contains_key(project).then(|| project.clone());
         }
         known
@@ -223,8 +223,7 @@ impl MirrorRules {
             .collect()
     }
 
-    /// The registry that a host name carries, if [`MirrorRules::domain`] is set and the host is
-    /// under it.
+    /// The registry in a host name, if [`MirrorRules::domain`] is set and the host is below it.
     pub fn by_host(&self, host: Option<&str>) -> Option<String> {
         let domain = self.domain.as_deref()?;
         let host = host?.to_ascii_lowercase();
@@ -240,7 +239,8 @@ impl MirrorRules {
         self.names.iter().chain(&known.own).any(|own| registry(own) == ns)
     }
 
-    /// The path alone: a registry in front of it, if a project caches that; else as it is written.
+    /// Uses the path alone: a registry in front of it, if a project caches that, otherwise the path
+    /// as it is.
     fn by_path(&self, written: &str, known: &Mirrored) -> Meaning {
         let as_it_is = || written.parse().map_or_else(Meaning::Malformed, Meaning::Repository);
         let Some((first, rest)) = written.split_once('/') else { return as_it_is() };
@@ -256,8 +256,8 @@ impl MirrorRules {
     }
 }
 
-/// Takes an image's name as people write it apart: `name[:tag][@digest]`, the tag being `latest`
-/// where neither is written.
+/// Splits an image's name as people write it: `name[:tag][@digest]`. The tag is `latest` if there
+/// is neither a tag nor a digest.
 pub fn image(written: &str) -> Result<(&str, Reference), BadName> {
     let (front, digest) = match written.split_once('@') {
         Some((front, digest)) => (front, Some(digest)),

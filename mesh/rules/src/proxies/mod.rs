@@ -1,4 +1,4 @@
-//! Other registries: what is cached of them, and what a request means that names one.
+//! Other registries: what is cached of them, and what a request means that names one of them.
 
 pub mod mirror;
 pub mod proxy;

@@ -1,26 +1,27 @@
-//! What of its upstream a proxy project caches.
+//! What a proxy project caches of its upstream.
 
 use serde::{Deserialize, Serialize};
 
-/// A project may have so many patterns of each kind, of so many bytes each.
+/// The maximum number of patterns of each kind in a project, and the maximum length of one in
+/// bytes.
 const PATTERNS: usize = 50;
 const PATTERN: usize = 256;
 
-/// Which repositories of its upstream a proxy project serves, and what it does when one is gone
-/// there. Patterns are matched against the repository as the upstream calls it: `*` within a part,
-/// `**` over parts, `?`, `[a-z]`, `{a,b}`.
+/// Which repositories of its upstream a proxy project serves, and whether it serves what the
+/// upstream no longer has. Patterns are matched against the repository's name at the upstream: `*`
+/// within a part, `**` across parts, `?`, `[a-z]`, `{a,b}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyRules {
-    /// One of these must match; none: everything may be pulled.
+    /// One of these must match. If there are none, everything may be pulled.
     pub allow: Vec<String>,
-    /// None of these may match; stronger than `allow`.
+    /// None of these may match. This takes precedence over `allow`.
     pub deny: Vec<String>,
-    /// What is cached is served when the upstream says that it is gone (Harbor's
+    /// Whether cached content is served when the upstream says that it is gone (Harbor's
     /// `proxy_cache_local_on_not_found`).
     pub local_on_not_found: bool,
 }
 
-/// What is to change of [`ProxyRules`].
+/// A change of [`ProxyRules`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyChange {
     /// New patterns to allow.
@@ -41,15 +42,15 @@ impl ProxyRules {
         }
     }
 
-    /// Whether `repository`, as the upstream calls it, may be pulled.
+    /// Whether `repository`, by its name at the upstream, may be pulled.
     pub fn admits(&self, repository: &str) -> bool {
         let matches = |pattern: &String| fast_glob::glob_match(pattern, repository);
         (self.allow.is_empty() || self.allow.iter().any(matches)) && !self.deny.iter().any(matches)
     }
 }
 
-/// Reads a list of patterns, separated by commas outside of braces. The error is a sentence for
-/// whoever wrote it.
+/// Parses a list of patterns, separated by commas outside of braces. The error is a sentence for
+/// the user who wrote it.
 pub fn patterns(text: &str) -> Result<Vec<String>, String> {
     let mut depth = 0usize;
     let parts = text.split(|c| {

@@ -1,7 +1,8 @@
-//! What one node asks another, and the answers: one question and one answer a stream.
+//! The questions that nodes ask each other, and the answers: one question and one answer for each
+//! stream.
 //!
-//! Their numbers on the wire are their places here: a new one is added at the end, with its row in
-//! the table of kinds.
+//! A variant's position is its number on the wire. Add new ones at the end, and add a row to the
+//! table of kinds.
 
 use std::collections::BTreeSet;
 
@@ -23,12 +24,12 @@ use crate::words::digest::Digest;
 use crate::words::names::{NodeId, RepositoryName, Revision, UpstreamId};
 use crate::words::secret::Secret;
 
-/// What one node asks another on a control stream: one question, one answer.
+/// A question of one node to another on a control stream. Each gets one answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Ask {
-    /// A message of the consensus, opaque to everyone but the ledger.
+    /// A message of the consensus. Only the ledger reads it.
     Raft {
-        /// Which of its messages.
+        /// The kind of message.
         kind: u8,
         /// The message.
         #[serde(with = "serde_bytes")]
@@ -36,79 +37,81 @@ pub enum Ask {
     },
     /// To the ledger's leader: propose this, and answer when it is released.
     Propose(Envelope),
-    /// To the ledger's leader: up to where must I have applied to read what is true now?
+    /// To the ledger's leader: which revision must I have applied to read what is true now?
     ReadIndex,
     /// To a project's primary: check and commit this write.
     Write(Write),
-    /// Which of these blobs do you hold, verified and fsynced?
+    /// Which of these blobs do you hold, hashed and fsynced?
     Have {
         /// Their names, at most [`MAX_HAVE`].
         digests: Vec<Digest>,
-        /// If given: is each also granted in this repository by a recent upload or mount?
+        /// If set: also say whether each blob is granted in this repository by a recent upload or
+        /// mount.
         repository: Option<RepositoryName>,
     },
     /// Fetch this blob from one of `sources` and answer once it is held.
     Replicate {
         /// Its name.
         digest: Digest,
-        /// Who holds it.
+        /// The nodes that hold it.
         sources: Vec<NodeId>,
-        /// If it came by an upload that no manifest refers to yet: the repository it was granted
-        /// in.
+        /// If the blob came by an upload and no manifest refers to it yet: the repository in which
+        /// it was granted.
         repository: Option<RepositoryName>,
     },
-    /// Forget that this blob was uploaded or mounted there.
+    /// Forget that this blob was uploaded to or mounted in this repository.
     Revoke {
-        /// Where.
+        /// The repository.
         repository: RepositoryName,
-        /// Which.
+        /// The blob.
         digest: Digest,
     },
-    /// To the primary of a proxy project: what does this tag or digest mean upstream now? The
-    /// answer's manifest is in the ledger.
+    /// To the primary of a proxy project: what does this tag or digest name at the upstream now?
+    /// The manifest in the answer is in the ledger.
     Resolve {
-        /// Where.
+        /// The repository.
         repository: RepositoryName,
         /// The tag or digest, as the client wrote it.
         reference: String,
     },
-    /// You sent what is not this blob: look at your copy.
+    /// You sent bytes that are not this blob: check your copy.
     Recheck(Digest),
-    /// This upstream asked to be left alone for so long: everybody shares what the mesh is allowed.
+    /// This upstream asked for a pause. All replicas share what the mesh is allowed.
     Spare {
-        /// Which.
+        /// The upstream.
         upstream: UpstreamId,
-        /// Whether it means blobs, too; else manifests only.
+        /// Whether the pause is for blobs and manifests, or for manifests only.
         everything: bool,
-        /// How long, in milliseconds.
+        /// The length of the pause in milliseconds.
         millis: u64,
     },
-    /// From an edge: what do these records say now? Secrets are left out of the answer.
+    /// From an edge: what are these records now? The answer contains no secrets.
     Look(Vec<Lookup>),
     /// From an edge: whose credentials are these?
     Identify(Credentials),
-    /// From an edge: this is my record from now on.
+    /// From an edge: this is my new record.
     Introduce(NodeRecord),
-    /// From a node that holds no certificate yet: let me in.
+    /// From a node that has no certificate yet: let me join.
     Join(JoinRequest),
-    /// Fetch this blob from whoever holds it, or from the upstream, and answer once it is held.
+    /// Fetch this blob from a node that holds it, or from the upstream, and answer once it is held.
     Preheat {
         /// Its name.
         digest: Digest,
-        /// The proxy repository whose upstream has it, if it is one's.
+        /// The proxy repository whose upstream has it, if there is one.
         via: Option<RepositoryName>,
     },
-    /// From an edge, to the primary of a proxy project: what refers to this manifest upstream?
+    /// From an edge to the primary of a proxy project: which manifests refer to this one at the
+    /// upstream?
     Referrers {
-        /// Where.
+        /// The repository.
         repository: RepositoryName,
         /// The manifest.
         subject: Digest,
         /// The client's query: a filter, a page.
         query: String,
     },
-    /// From an edge: sign a token for whoever has this name and password, for what of these scopes
-    /// they may have.
+    /// From an edge: sign a token for the user with this name and password, for those of these
+    /// scopes that they may have.
     Token {
         /// The name.
         name: String,
@@ -117,23 +120,23 @@ pub enum Ask {
         /// What the client asked for.
         scopes: Vec<Scope>,
     },
-    /// From a member: sign my certificate anew. The only question that may come under a certificate
-    /// that counts no more.
+    /// From a member: issue a new certificate for me. This is the only question that is accepted
+    /// with a certificate that is no longer valid.
     Renew {
-        /// A certificate request (PEM) that names the member and nothing else.
+        /// A certificate request (PEM) that names only the member.
         certificate_request: String,
     },
-    /// From an edge: I am here. A replica that heard it lately calls the edge up, and tells the
+    /// From an edge: I am up. A replica that heard it lately counts the edge as up, and tells the
     /// other replicas.
     Present,
     /// From a replica: these edges are connected to me.
     Announce(BTreeSet<NodeId>),
-    /// Which build do you run, and which feature level has the mesh?
+    /// Which build do you run, and what is the mesh's feature level?
     Build,
 }
 
 impl Ask {
-    /// The largest answer that counts, in bytes: what is longer is not read.
+    /// The maximum length of the answer in bytes. A longer one is not read.
     pub fn largest_answer(&self) -> usize {
         match self {
             Ask::Have { digests, .. } => SMALL + digests.len().min(MAX_HAVE) * 64,
@@ -156,22 +159,22 @@ pub enum Answer {
     ReadIndex(Result<Revision, NoLedger>),
     /// See [`Ask::Write`].
     Written(Result<Outcome, WriteError>),
-    /// See [`Ask::Have`]; one entry a digest.
+    /// See [`Ask::Have`]; one entry for each digest.
     Have(Vec<Stock>),
     /// See [`Ask::Replicate`].
     Replicated(Result<Held, String>),
-    /// See [`Ask::Revoke`]: whether there was anything to forget.
+    /// See [`Ask::Revoke`]: whether there was a grant to forget.
     Revoked(bool),
     /// See [`Ask::Resolve`].
     Resolved(Resolution),
-    /// See [`Ask::Recheck`]: it will be looked at.
+    /// See [`Ask::Recheck`]: the copy will be checked.
     Rechecking,
     /// See [`Ask::Spare`].
     Spared,
-    /// See [`Ask::Look`]; one entry a question. `false`: the node that answered cannot be sure that
-    /// it is up to date.
+    /// See [`Ask::Look`]; one entry for each question. `false` if the node that answered cannot be
+    /// sure that it is up to date.
     Look(Vec<Found>, bool),
-    /// See [`Ask::Identify`]; `None`: nobody's.
+    /// See [`Ask::Identify`]; `None` if the credentials are wrong.
     Identified(Option<Verdict>),
     /// See [`Ask::Introduce`].
     Introduced,
@@ -183,17 +186,17 @@ pub enum Answer {
     Preheated(Result<(), String>),
     /// See [`Ask::Referrers`].
     Referring(Referring),
-    /// See [`Ask::Token`]; the token, and what it says. `None`: the name or the password is not
-    /// right.
+    /// See [`Ask::Token`]: the token and what it grants; `None` if the name or the password is
+    /// wrong.
     Token(Option<(Secret, Verdict)>),
     /// See [`Ask::Renew`]: the new certificate (PEM), or why there is none.
     Renewed(Result<String, String>),
-    /// See [`Ask::Present`]: who is up and who is down, as the replica that answers sees it, of the
-    /// replicas and of the edges of the asker's region. Of others it knows nothing.
+    /// See [`Ask::Present`]: which replicas, and which edges of the asker's region, are up and
+    /// which are down, as seen by the replica that answers. It lists no other nodes.
     Present {
-        /// Who is up.
+        /// The nodes that are up.
         up: BTreeSet<NodeId>,
-        /// Who is down.
+        /// The nodes that are down.
         down: BTreeSet<NodeId>,
     },
     /// See [`Ask::Announce`].

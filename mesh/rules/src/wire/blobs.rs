@@ -1,4 +1,4 @@
-//! Streams of bytes: how they begin and end.
+//! Byte streams: how they begin and end.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,10 +6,10 @@ use crate::blobs::pacing::Class;
 use crate::words::digest::{ContentHash, Digest};
 use crate::words::names::{NodeId, RepositoryName};
 
-/// How many blobs one [`Ask::Have`](super::Ask::Have) may name.
+/// The maximum number of blobs in one [`Ask::Have`](super::Ask::Have).
 pub const MAX_HAVE: usize = 20_000;
 
-/// How a bulk stream begins.
+/// The first message of a byte stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Bulk {
     /// Send me this blob from `offset`.
@@ -18,44 +18,45 @@ pub enum Bulk {
         digest: Digest,
         /// First byte wanted.
         offset: u64,
-        /// Whether the asked node should fetch it itself if it lacks it (it is the region's
-        /// fetcher), and stream while it fills.
+        /// Whether the asked node, as the region's fetcher, should fetch the blob if it lacks it,
+        /// and stream it while it fills.
         fill: bool,
-        /// The proxy repository whose upstream has it, if no node does.
+        /// The proxy repository whose upstream has it, in case no node does.
         via: Option<RepositoryName>,
         /// Whether to send the list of the blob's groups before the bytes.
         list: bool,
-        /// Whether to send it and not to answer [`Fetched::Elsewhere`]: it was tried there.
+        /// Whether to send the blob and not to answer [`Fetched::Elsewhere`]: this was tried
+        /// already.
         direct: bool,
-        /// What for.
+        /// The purpose.
         class: Class,
     },
     /// I am receiving an upload: take a copy while it arrives.
     Copy {
-        /// Where it will be granted.
+        /// The repository in which it will be granted.
         repository: RepositoryName,
     },
-    /// A snapshot of the ledger: header of the consensus, then the file.
+    /// A snapshot of the ledger: the consensus's header, then the file.
     Snapshot(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
 /// The answer to [`Bulk::Fetch`], before the bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fetched {
-    /// What the whole blob is; bytes from the offset follow.
+    /// The description of the whole blob; the bytes from the offset follow.
     Found {
         /// Length in bytes.
         size: u64,
-        /// Its content hash; `None` while it arrives from an upstream, which tells none.
+        /// Its content hash; `None` while it arrives from an upstream, which does not say it.
         content: Option<ContentHash>,
         /// The list of its groups ([`crate::blobs::groups`]), if it was asked for and there is one.
         list: Option<serde_bytes::ByteBuf>,
-        /// How many nodes the bytes pass on their way from one that holds the blob: 0 if the sender
-        /// holds it.
+        /// The number of nodes that pass the bytes on, between one that holds the blob and the
+        /// receiver: 0 if the sender holds it.
         behind: u8,
     },
-    /// This node is receiving or has just received it from here: ask it. If it does not give
-    /// everything, ask here again, `direct`.
+    /// This node is receiving the blob from here, or just has: ask it. If it does not give
+    /// everything, ask here again with `direct`.
     Elsewhere(NodeId),
     /// Not here.
     Missing,
@@ -64,8 +65,8 @@ pub enum Fetched {
 /// How a copy ends, after its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CopyEnd {
-    /// The client named it: keep it, if the bytes agree.
+    /// The client has named the digest: keep the copy, if the bytes match.
     Seal(Digest),
-    /// The client broke off or sent something else: forget it.
+    /// The client broke off or sent something else: drop the copy.
     Abandon,
 }

@@ -1,11 +1,11 @@
-//! How a node is let in.
+//! The messages with which a node joins.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::records::NodeRecord;
 use crate::words::secret::Secret;
 
-/// What a node shows to be let in.
+/// What a node shows to be admitted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinRequest {
     /// The secret of its token.
@@ -17,7 +17,7 @@ pub struct JoinRequest {
 }
 
 impl JoinRequest {
-    /// Whether each field is of a size and form that is worth a look at the ledger.
+    /// Checks that each field has a plausible size and form, before the ledger is read.
     pub fn check(&self) -> Result<(), &'static str> {
         if self.secret.expose().len() != SECRET {
             return Err("this is not the secret of a token");
@@ -32,15 +32,15 @@ impl JoinRequest {
 /// The length of a token's secret in bytes.
 pub const SECRET: usize = 32;
 
-/// What it gets.
+/// What the node gets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinGrant {
     /// Its certificate (PEM).
     pub certificate: String,
     /// The CA's certificate (PEM).
     pub authority: String,
-    /// The CA's key (PEM): every replica can let others in, so that no single node is needed for
-    /// it. `None` for an edge.
+    /// The CA's key (PEM). Every replica can admit nodes, so that no single node is needed for it.
+    /// `None` for an edge.
     pub authority_key: Option<Secret>,
     /// The members so far.
     pub nodes: Vec<NodeRecord>,

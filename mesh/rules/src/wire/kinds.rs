@@ -1,4 +1,4 @@
-//! How a stream begins, who may begin which, and how long its first frame may be.
+//! How a stream begins, which peers may begin it, and the maximum length of its first frame.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use super::joining::JoinRequest;
 use super::{BadMessage, VERSION};
 use crate::members::door::Standing;
 
-/// How a stream between nodes begins: what it is for.
+/// The first message of a stream, which says what the stream is for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Open {
     /// One question.
@@ -20,27 +20,28 @@ pub enum Open {
     Bulk(Bulk),
 }
 
-/// Why a frame is not read any further.
+/// Why a frame is not read further.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotRead {
-    /// The peer speaks another version, or it is no message.
+    /// The peer speaks another version, or the bytes are not a message.
     #[error(transparent)]
     Bad(#[from] BadMessage),
-    /// The peer may not ask that.
+    /// The peer may not send this.
     #[error("{0}")]
     NotAllowed(&'static str),
-    /// It is longer than any message of its kind.
+    /// The frame is longer than messages of its kind may be.
     #[error("a message of {length} bytes is longer than its kind may be ({largest})")]
     TooLong {
         /// Its length.
         length: usize,
-        /// What its kind may have.
+        /// The maximum length for its kind.
         largest: usize,
     },
 }
 
-/// Which streams whom are open to, and how long their first frame may be: the numbers are those
-/// that the derived encoding gives to the variants, in their order. A test holds the table to them.
+/// For each kind of stream: its numbers, which peers may open it, and the maximum length of its
+/// first frame. The numbers are those that the derived encoding gives to the variants in their
+/// order. A test compares the table with the encoding.
 const KINDS: &[(u8, u8, &str, bool, usize)] = &[
     // (of Open, of Ask or Bulk, name, for edges too, longest frame)
     (0, 0, "Raft", false, LARGEST),
@@ -70,14 +71,14 @@ const KINDS: &[(u8, u8, &str, bool, usize)] = &[
     (2, 2, "Snapshot", false, 1 << 20),
 ];
 
-/// The numbers of [`Open`] and [`Ask::Renew`], [`Ask::Join`].
+/// The numbers of [`Open::Ask`], [`Ask::Renew`] and [`Ask::Join`].
 const ASK: u8 = 0;
 
 const RENEW: u8 = 17;
 
 const JOIN: u8 = 13;
 
-/// What the head of a frame says it is for.
+/// The kind of a frame, read from its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
     open: u8,
@@ -90,7 +91,7 @@ impl Kind {
         match head {
             [VERSION, 1, ..] => Ok(Kind { open: 1, kind: 0 }),
             [VERSION, open @ (0 | 2), kind, ..] => Ok(Kind { open: *open, kind: *kind }),
-            [VERSION, ..] => Err(BadMessage::Malformed("it begins like no message".into())),
+            [VERSION, ..] => Err(BadMessage::Malformed("it does not begin like a message".into())),
             [version, ..] => Err(BadMessage::Version(*version)),
             [] => Err(BadMessage::Malformed("empty".into())),
         }
@@ -101,14 +102,15 @@ impl Kind {
         (self.open, self.kind) == (ASK, 0)
     }
 
-    /// Whether whoever has this standing may send a frame of this kind and `length`. To be asked
+    /// Whether a peer with this standing may send a frame of this kind and `length`. Call this
     /// before more of the frame is read.
     pub fn admit(self, standing: Standing, length: usize) -> Result<(), NotRead> {
         let row = KINDS.iter().find(|row| (row.0, row.1) == (self.open, self.kind));
         let Some((_, _, _, edges, largest)) = row else {
-            return Err(
-                BadMessage::Malformed("it is no message that this node knows".into()).into()
-            );
+            return Err(BadMessage::Malformed(
+                "this node does not know this kind of message".into(),
+            )
+            .into());
         };
         match standing {
             Standing::Replica => {}
@@ -117,7 +119,7 @@ impl Kind {
             Standing::RenewOnly if (self.open, self.kind) == (ASK, RENEW) => {}
             Standing::RenewOnly => {
                 return Err(NotRead::NotAllowed(
-                    "this certificate counts no more; it may be used to renew it, only",
+                    "this certificate is no longer valid; it can only be used to renew it",
                 ));
             }
             Standing::Nobody(reason) => return Err(NotRead::NotAllowed(reason)),
@@ -126,14 +128,13 @@ impl Kind {
     }
 }
 
-/// Whether `ask` may be put to an edge; everything else is a replica's to answer, and the asker
-/// looks at the certificate that answers.
+/// Whether `ask` may be sent to an edge. Only replicas answer other questions; the asker checks
+/// this by the certificate of the node that answers.
 pub fn edges_answer(ask: &Ask) -> bool {
     matches!(ask, Ask::Have { .. } | Ask::Recheck(_) | Ask::Build)
 }
 
-/// Reads the one frame that a stranger may send, of at most [`SMALL`] bytes: a [`JoinRequest`], and
-/// nothing else.
+/// Decodes the one frame that a stranger may send: a [`JoinRequest`] of at most [`SMALL`] bytes.
 pub fn decode_join(frame: &[u8]) -> Result<JoinRequest, NotRead> {
     if frame.len() > SMALL {
         return Err(NotRead::TooLong { length: frame.len(), largest: SMALL });

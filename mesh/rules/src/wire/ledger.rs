@@ -10,23 +10,23 @@ use crate::ledger::lease::Grant;
 use crate::words::digest::Digest;
 use crate::words::names::{NodeId, OperationId, RepositoryName, Revision, Tag};
 
-/// A command that is in the ledger for good.
+/// A command that is committed to the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proposed {
-    /// Its entry.
+    /// The revision of its entry.
     pub revision: Revision,
-    /// What came of it.
+    /// Its result.
     pub outcome: Outcome,
 }
 
-/// Why the ledger did not answer. Whether the command took effect is unknown unless it says so:
-/// retry with the same operation.
+/// Why the ledger did not answer. It is unknown whether the command took effect, unless the variant
+/// says so: retry with the same operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum NoLedger {
-    /// Ask this one instead; nothing was proposed.
+    /// Another node is the leader; nothing was proposed. Ask that node instead.
     #[error("another node leads the ledger")]
     NotLeader(Option<NodeId>),
-    /// No majority, or not in time.
+    /// There is no majority, or no answer in time.
     #[error("the ledger has no majority or did not answer in time")]
     NoMajority,
     /// The node's own disk failed.
@@ -50,9 +50,9 @@ pub enum WriteKind {
     PutManifest {
         /// Where.
         repository: RepositoryName,
-        /// Its name; checked by who received it.
+        /// Its digest; already checked by the node that received it.
         digest: Digest,
-        /// Its type; effective, never empty.
+        /// The effective media type, never empty.
         media_type: String,
         /// As received.
         #[serde(with = "serde_bytes")]
@@ -60,53 +60,55 @@ pub enum WriteKind {
         /// The tags to move.
         tags: Vec<Tag>,
     },
-    /// Anything that needs no more than the primary's epoch.
+    /// A write for which the primary only adds its epoch.
     Fenced(Change),
 }
 
-/// Why a primary did not commit.
+/// Why a primary did not commit a write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WriteError {
-    /// Not the primary (any more): look again who is. Nothing was committed.
+    /// This node is not the primary (any more): look up the primary again. Nothing was committed.
     NotPrimary,
-    /// Blobs that the manifest refers to are in no copy that the repository may use. Nothing was
-    /// committed.
+    /// The manifest refers to blobs of which there is no copy that the repository may use. Nothing
+    /// was committed.
     BlobsUnknown(Vec<Digest>),
-    /// Blobs that the manifest refers to are with nobody who answered; these did not, and may have
+    /// No node that answered has these blobs; the nodes listed here did not answer, and may have
     /// them. Nothing was committed.
     Unanswered(Vec<NodeId>),
     /// Manifests that the index lists are not in the repository. Nothing was committed.
     ManifestsUnknown(Vec<Digest>),
-    /// The bytes are not what they should be. Nothing was committed.
+    /// The manifest's bytes are invalid. Nothing was committed.
     Invalid(String),
-    /// Fewer regions than wanted could be made to hold the blobs. Nothing was committed.
+    /// The blobs could not be stored in as many regions as wanted. Nothing was committed.
     NotDurable {
         /// Regions wanted.
         wanted: u32,
         /// Regions reached.
         reached: u32,
     },
-    /// The ledger did not answer: unknown whether it was committed; retry with the same operation.
+    /// The ledger did not answer. It is unknown whether the write was committed; retry with the
+    /// same operation.
     Ledger(NoLedger),
 }
 
 /// What a replica sends on its lease stream to the leader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromHolder {
-    /// Renew, and what I have applied, and whom I see as down.
+    /// Requests a renewal, and reports what the replica has applied and which nodes it sees as
+    /// down.
     Renew {
         /// Number of the request.
         request: u64,
         /// What the replica has applied.
         applied: Revision,
-        /// Whom its roster calls down.
+        /// The nodes that its roster calls down.
         down: BTreeSet<NodeId>,
     },
     /// I have applied up to here.
     Applied(Revision),
 }
 
-/// What the leader sends on it.
+/// What the leader sends on the lease stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromGranter {
     /// A lease.

@@ -11,41 +11,42 @@ pub enum Query {
     Key(#[serde(with = "serde_bytes")] Vec<u8>),
     /// See [`crate::ledger::records::ReadRecords::scan`].
     Scan {
-        /// What the keys begin with.
+        /// The prefix of the keys.
         #[serde(with = "serde_bytes")]
         prefix: Vec<u8>,
-        /// Strictly after this key.
+        /// Only keys strictly after this one.
         after: Option<Vec<u8>>,
-        /// At most so many.
+        /// The maximum number of pairs.
         limit: u64,
     },
 }
 
-/// A query of an edge that may have an older answer.
+/// A query of an edge that may already have an older answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lookup {
     /// What it wants to read.
     pub query: Query,
-    /// The [`Found::print`] of the answer that it has: if that is still right, only that is said.
+    /// The [`Found::print`] of the answer that it has. If that is still right, the answer is
+    /// [`Found::Same`].
     pub unless: Option<[u8; 16]>,
 }
 
-/// How many questions one [`Ask::Look`](super::Ask::Look) may hold.
+/// The maximum number of questions in one [`Ask::Look`](super::Ask::Look).
 pub const MAX_QUESTIONS: usize = 64;
 
 /// The answer to a [`Query`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Found {
-    /// What the key says.
+    /// The value under the key.
     Value(Option<serde_bytes::ByteBuf>),
     /// The pairs of the scan.
     Pairs(Vec<(serde_bytes::ByteBuf, serde_bytes::ByteBuf)>),
-    /// What the asker has is right.
+    /// The asker's answer is still right.
     Same,
 }
 
 impl Found {
-    /// A short hash of the answer, by which an edge says what it has.
+    /// A short hash of the answer, with which an edge says which answer it has.
     pub fn print(&self) -> [u8; 16] {
         let mut print = [0; 16];
         print.copy_from_slice(&blake3::hash(&encode(self)).as_bytes()[..16]);

@@ -1,7 +1,7 @@
-//! Messages between nodes: what is said, not how. postcard after a version byte; a node that hears
-//! another version says so and hangs up.
+//! Messages between nodes, without their transport. A message is encoded with postcard, after a
+//! version byte. A node that receives another version says so and closes the connection.
 //!
-//! A file for each family. All of it is one vocabulary, so it has one address: `wire::NAME`.
+//! There is a file for each family. All messages have one address: `wire::NAME`.
 
 mod ask;
 mod blobs;
@@ -26,10 +26,10 @@ pub use looking::{Found, Lookup, MAX_QUESTIONS, Query};
 pub use people::{Credentials, Verdict};
 pub use proxies::{ReferrersPage, Referring, Resolution};
 
-/// The version of everything below.
+/// The version of the protocol.
 pub const VERSION: u8 = 3;
 
-/// Encodes a message behind the version byte.
+/// Encodes a message after the version byte.
 pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
     // plain data without maps of unknown length: postcard cannot fail on it
     postcard::to_extend(message, vec![VERSION]).unwrap_or_default()
@@ -43,12 +43,12 @@ pub enum BadMessage {
         "the peer speaks version {0} of the mesh protocol, this node {VERSION}: upgrade the older one"
     )]
     Version(u8),
-    /// Not a message.
+    /// The bytes are not a message.
     #[error("malformed message: {0}")]
     Malformed(String),
 }
 
-/// Reads what [`encode`] wrote.
+/// Decodes what [`encode`] wrote.
 pub fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, BadMessage> {
     match bytes.split_first() {
         Some((&VERSION, body)) => {

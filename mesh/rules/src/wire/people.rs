@@ -1,4 +1,4 @@
-//! Whose credentials these are, as an edge asks a replica.
+//! Credentials that an edge has a replica check.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,5 +14,5 @@ pub enum Credentials {
     Token(Secret),
 }
 
-/// Who that is: an identity, and with a token what it is good for.
+/// The identity behind credentials, and for a token the scopes that it grants.
 pub type Verdict = (Identity, Option<Vec<Scope>>);

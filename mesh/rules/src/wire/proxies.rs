@@ -1,48 +1,48 @@
-//! What an upstream says, passed on by the node that asked it.
+//! Answers of an upstream, passed on by the node that asked it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::words::digest::Digest;
 
-/// What a reference into a proxy project means.
+/// What a reference into a proxy project names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Resolution {
-    /// This manifest, which the ledger has; the upstream said so lately.
+    /// This manifest, which is in the ledger. The upstream said so lately.
     Fresh(Digest),
-    /// This manifest, which the ledger has; the upstream could not be asked, and why.
+    /// This manifest, which is in the ledger. The upstream could not be asked, for this reason.
     Stale(Digest, String),
-    /// The upstream has no such thing.
+    /// The upstream does not have it.
     Missing,
-    /// The upstream could not be asked, and nothing is cached.
+    /// The upstream could not be asked, for this reason, and nothing is cached.
     Failed(String),
-    /// Not the primary (any more): look again who is.
+    /// This node is not the primary (any more): look up the primary again.
     NotPrimary,
-    /// The ledger cannot record now what the upstream says: whoever wants to know asks the upstream
+    /// The ledger cannot record the upstream's answer now. The node that wants it asks the upstream
     /// itself.
     Unrecorded,
-    /// It cannot be had, and waiting does not help: the upstream does not let the registry's
-    /// credential see it, or has what no cache can keep. A sentence for the client.
+    /// It cannot be cached, and waiting does not help: the upstream refuses the registry's
+    /// credentials, or the content cannot be cached. A sentence for the client.
     Denied(String),
 }
 
-/// What an upstream says of what refers to a manifest.
+/// An upstream's list of the manifests that refer to one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Referring {
-    /// This, on this page.
+    /// This page of the list.
     Page(ReferrersPage),
-    /// It has no such list, and why.
+    /// The upstream has no such list, for this reason.
     Absent(String),
-    /// It could not be asked, and why.
+    /// The upstream could not be asked, for this reason.
     Failed(String),
 }
 
-/// One page of what refers to a manifest, byte for byte.
+/// One page of a list of referrers, byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReferrersPage {
     /// An OCI index.
     #[serde(with = "serde_bytes")]
     pub index: Vec<u8>,
-    /// By what the upstream says it has filtered it.
+    /// The filters that the upstream says it has applied.
     pub filtered: Option<String>,
     /// The query of the next page, if there is one.
     pub next: Option<String>,

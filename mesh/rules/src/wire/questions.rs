@@ -1,4 +1,4 @@
-//! Questions by type: each with the one kind of answer that fits it.
+//! Typed questions: each names the type of its answer.
 
 use std::collections::BTreeSet;
 
@@ -15,15 +15,15 @@ use crate::words::digest::Digest;
 use crate::words::names::{NodeId, RepositoryName, Revision, UpstreamId};
 use crate::words::secret::Secret;
 
-/// What one node asks another, with the type of what it hears.
+/// A question of one node to another, with the type of its answer.
 pub trait Question: Send {
-    /// What the other says.
+    /// The type of the answer.
     type Answer: Send;
 
-    /// As it is sent.
+    /// The question's message.
     fn into_ask(self) -> Ask;
 
-    /// What an answer says to it; `None` if that is the answer to something else.
+    /// The content of the answer's message; `None` if it answers another question.
     fn read(answer: Answer) -> Option<Self::Answer>;
 }
 

@@ -1,5 +1,5 @@
-//! [`Digest`] names a blob or manifest for ever; [`ContentHash`] only checks bytes in flight. They
-//! are never interchangeable.
+//! [`Digest`] names a blob or manifest for ever. [`ContentHash`] only checks bytes in flight. One
+//! never takes the place of the other.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,14 +10,14 @@ use sha2::Digest as _;
 /// The algorithm of a [`Digest`]: the two that the OCI image-spec registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Algorithm {
-    /// What every client uses unless told otherwise.
+    /// The default of every client.
     Sha256,
-    /// Allowed by the image-spec for those who must.
+    /// The other algorithm that the image-spec allows.
     Sha512,
 }
 
 impl Algorithm {
-    /// The name as it stands before the colon.
+    /// The name before the colon.
     pub fn name(self) -> &'static str {
         match self {
             Algorithm::Sha256 => "sha256",
@@ -41,10 +41,10 @@ enum Bytes {
 /// Why a text is not a [`Digest`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadDigest {
-    /// No `algorithm:hex` form at all.
+    /// Not of the form `algorithm:hex`.
     #[error("a digest is written algorithm:hex, for example sha256:e3b0c442...")]
     Form,
-    /// The algorithm is not one this registry stores.
+    /// The registry does not store digests of this algorithm.
     #[error("the digest algorithm must be sha256 or sha512")]
     Algorithm,
     /// Wrong length or not lower-case hex.
@@ -65,7 +65,7 @@ impl Digest {
         hasher.finish()
     }
 
-    /// Which algorithm made it.
+    /// The algorithm that made it.
     pub fn algorithm(&self) -> Algorithm {
         match self.0 {
             Bytes::Sha256(_) => Algorithm::Sha256,
@@ -91,7 +91,7 @@ impl Digest {
         hex::encode(&self.as_bytes()[..6])
     }
 
-    /// One tag byte and the hash: the form of keys and compact messages.
+    /// One tag byte and the hash, as used in keys and compact messages.
     pub fn to_key(&self) -> Vec<u8> {
         let mut key = vec![match self.algorithm() {
             Algorithm::Sha256 => 1,
@@ -101,7 +101,7 @@ impl Digest {
         key
     }
 
-    /// Reads what [`Digest::to_key`] wrote.
+    /// Decodes what [`Digest::to_key`] wrote.
     pub fn from_key(key: &[u8]) -> Result<Self, BadDigest> {
         match key.split_first() {
             Some((1, rest)) => {
@@ -173,7 +173,7 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// Makes a [`Digest`] of bytes that arrive in pieces.
+/// Computes a [`Digest`] of bytes that arrive in pieces.
 #[derive(Clone)]
 pub struct Hasher(Hashing);
 
@@ -184,7 +184,7 @@ enum Hashing {
 }
 
 impl Hasher {
-    /// A hasher that has seen nothing.
+    /// A hasher without any bytes yet.
     pub fn new(algorithm: Algorithm) -> Self {
         Hasher(match algorithm {
             Algorithm::Sha256 => Hashing::Sha256(sha2::Sha256::new()),
@@ -200,7 +200,7 @@ impl Hasher {
         }
     }
 
-    /// The digest of all that was seen.
+    /// The digest of all bytes added.
     pub fn finish(self) -> Digest {
         Digest(match self.0 {
             Hashing::Sha256(h) => Bytes::Sha256(h.finalize().into()),
@@ -209,7 +209,7 @@ impl Hasher {
     }
 }
 
-/// The BLAKE3 of a blob: checks ranges in flight, never names anything.
+/// The BLAKE3 hash of a blob. It checks ranges in flight and never names anything.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ContentHash([u8; 32]);
 
@@ -219,7 +219,7 @@ impl ContentHash {
         ContentHash(*blake3::hash(bytes).as_bytes())
     }
 
-    /// The content hash that a BLAKE3 hasher arrived at.
+    /// The content hash in a BLAKE3 hasher.
     pub fn from_hasher(hasher: &blake3::Hasher) -> Self {
         ContentHash(*hasher.finalize().as_bytes())
     }

@@ -1,5 +1,5 @@
-//! What a manifest refers to. The bytes stay as received, so that the digest cannot drift; this
-//! only reads them.
+//! What a manifest refers to. This module only reads the bytes. They are stored as received, so
+//! that the digest stays right.
 //!
 //! Sources: image-spec `manifest.md`, `image-index.md`; distribution's `manifest/schema2`. Unknown
 //! fields are allowed and ignored.
@@ -22,28 +22,28 @@ pub mod media_type {
     pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 }
 
-/// Largest number of references of one manifest: a bound on what one push can make the mesh check.
-/// No more fit into 4 MiB, which every registry should take (distribution-spec "Pushing
+/// The maximum number of references in one manifest, which bounds the checks that one push causes.
+/// No more fit into 4 MiB, the size that every registry should accept (distribution-spec "Pushing
 /// Manifests").
 pub const MAX_REFERENCES: usize = 40_000;
 
 /// Why bytes are not a manifest that can be stored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadManifest {
-    /// Not JSON of the right shape.
+    /// Not JSON, or not of the right shape.
     #[error("the manifest is not valid: {0}")]
     Json(String),
-    /// A type this registry does not know.
+    /// A media type that this registry does not know.
     #[error(
         "media type '{0}' is not a manifest; push OCI images and indexes or Docker v2 schema 2"
     )]
     MediaType(String),
-    /// The header and the body disagree.
+    /// The header and the body name different media types.
     #[error("the Content-Type '{header}' and the manifest's own mediaType '{body}' differ")]
     Disagree {
-        /// What the request said.
+        /// The media type in the request.
         header: String,
-        /// What the body says.
+        /// The media type in the body.
         body: String,
     },
     /// More references than [`MAX_REFERENCES`].
@@ -52,7 +52,7 @@ pub enum BadManifest {
     /// `schemaVersion` is missing or not 2.
     #[error("schemaVersion must be 2")]
     Schema,
-    /// A blob is described with a negative or contradicting size.
+    /// One blob is described with two sizes, or with a negative one.
     #[error("the manifest describes {0} with two different sizes")]
     Sizes(Digest),
 }
@@ -62,44 +62,42 @@ pub enum BadManifest {
 pub struct BlobReference {
     /// Its name.
     pub digest: Digest,
-    /// Its length as the manifest tells it.
+    /// Its length according to the manifest.
     pub size: u64,
 }
 
-/// What an index lists: a manifest, or a blob. The media type alone does not tell (image-spec
-/// `image-index.md`: one that is not known must not be an error), so what the repository has
-/// decides.
+/// An entry of an index: a manifest or a blob. The media type alone does not decide (image-spec
+/// `image-index.md`: an unknown one must not be an error), so the repository's contents decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listed {
     /// Its name.
     pub digest: Digest,
-    /// Its length as the index tells it.
+    /// Its length according to the index.
     pub size: u64,
     /// Whether its media type is that of a manifest.
     pub manifest: bool,
 }
 
 impl Listed {
-    /// As a blob.
+    /// The entry as a blob.
     pub fn as_blob(&self) -> BlobReference {
         BlobReference { digest: self.digest, size: self.size }
     }
 }
 
-/// What a manifest says of the world around it.
+/// The contents of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     /// The effective media type.
     pub media_type: String,
-    /// Config and layers that this registry must hold (layers of the nondistributable types are not
-    /// among them).
+    /// Config and layers that this registry must hold, without nondistributable layers.
     pub blobs: Vec<BlobReference>,
-    /// Layers of the nondistributable types. This registry need not hold them; those that were
-    /// uploaded to it are kept like any layer.
+    /// Nondistributable layers. This registry need not hold them; those that were uploaded are kept
+    /// like any layer.
     pub optional: Vec<BlobReference>,
-    /// What an index lists.
+    /// The entries of an index.
     pub children: Vec<Listed>,
-    /// What it is about, for referrers.
+    /// The manifest that it is about, for referrers.
     pub subject: Option<Digest>,
     /// `artifactType`, or the config's media type for images (spec: "Pushing Manifests with
     /// Subject").
@@ -115,16 +113,16 @@ struct ManifestJson {
     media_type: Option<String>,
     config: Option<WrittenDescriptor>,
     layers: Option<Vec<WrittenDescriptor>>,
-    /// The outer one: whether it is written at all. Go writes an empty list as `null`.
+    /// The outer `Option` says whether the field is present. Go writes an empty list as `null`.
     #[serde(default, deserialize_with = "written")]
     manifests: Option<Option<Vec<WrittenDescriptor>>>,
     subject: Option<WrittenDescriptor>,
     artifact_type: Option<String>,
-    /// Go reads `null` as an empty text.
+    /// Go reads `null` as an empty string.
     annotations: Option<BTreeMap<String, Option<String>>>,
 }
 
-/// Tells a field that is `null` from one that is not there.
+/// Tells a field that is `null` from one that is absent.
 fn written<'de, T, D>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
 where
     T: Deserialize<'de>,
@@ -158,7 +156,7 @@ impl WrittenDescriptor {
     }
 }
 
-/// What becomes of a manifest that contradicts itself or its header.
+/// How to treat a manifest that contradicts itself or its header.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Contradictions {
     Refused,
@@ -170,7 +168,7 @@ fn is_manifest(media_type: &str) -> bool {
     [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST].contains(&media_type)
 }
 
-/// One of each; an error for a blob that is described with two sizes.
+/// Removes duplicates. Fails for a blob that is described with two sizes.
 fn distinct(blobs: &mut Vec<BlobReference>) -> Result<(), BadManifest> {
     blobs.sort_by_key(|b| (b.digest, b.size));
     blobs.dedup();
@@ -181,21 +179,21 @@ fn distinct(blobs: &mut Vec<BlobReference>) -> Result<(), BadManifest> {
 }
 
 impl Manifest {
-    /// Every blob that the manifest may make this registry hold.
+    /// Every blob that this registry may have to hold for the manifest.
     pub fn all_blobs(&self) -> impl Iterator<Item = BlobReference> {
         let listed = self.children.iter().filter(|child| !child.manifest).map(Listed::as_blob);
         self.blobs.iter().chain(&self.optional).copied().chain(listed)
     }
 
-    /// Reads `bytes`, which were pushed as `content_type` (parameters already cut off; empty if the
-    /// client sent none).
+    /// Parses `bytes` that were pushed as `content_type` (without parameters; empty if the client
+    /// sent none).
     pub fn parse(content_type: &str, bytes: &[u8]) -> Result<Self, BadManifest> {
         Manifest::read(content_type, bytes, Contradictions::Refused)
     }
 
-    /// Reads `bytes`, which another registry serves as `content_type`. What clients take from it
-    /// goes through a cache as it came: a media type inside that differs from the one outside, and
-    /// a blob described with two sizes, are no errors.
+    /// Parses `bytes` that another registry serves as `content_type`. A cache passes on what it
+    /// gets, so it is no error if the media type inside differs from the one outside, or if a blob
+    /// is described with two sizes.
     pub fn read_served(content_type: &str, bytes: &[u8]) -> Result<Self, BadManifest> {
         Manifest::read(content_type, bytes, Contradictions::Taken)
     }
@@ -260,7 +258,7 @@ impl Manifest {
                 result => result?,
             }
         }
-        // what must be held under one name need not be under another
+        // a blob that must be held is not optional, even if it is listed there as well
         optional
             .retain(|layer| blobs.binary_search_by_key(&layer.digest, |blob| blob.digest).is_err());
         children.sort_by_key(|c| (c.digest, c.size, c.manifest));
@@ -287,7 +285,7 @@ pub struct Referrer {
     pub media_type: String,
     /// Its length in bytes.
     pub size: u64,
-    /// What it is.
+    /// Its artifact type.
     pub artifact_type: Option<String>,
     /// Its annotations.
     pub annotations: BTreeMap<String, String>,

@@ -1,4 +1,4 @@
-//! Words that are parsed once and cannot be wrong afterwards.
+//! Values that are parsed once and are valid from then on.
 //!
 //! | module | what it holds |
 //! |---|---|

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A point on one machine's monotonic clock that also counts suspend, in microseconds since boot.
+/// A point in time on one machine's monotonic clock, in microseconds since boot. The clock also
+/// counts while the machine is suspended.
 ///
-/// Two machines' moments are not comparable; leases only ever compare moments of the machine that
-/// took them.
+/// Moments of two machines cannot be compared. Leases only compare moments of the same machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(u64);
 
@@ -24,7 +24,7 @@ impl Moment {
         self.0
     }
 
-    /// How long after `earlier` this is; zero if it is not after it.
+    /// The time from `earlier` to this moment; zero if `earlier` is later.
     pub fn since(self, earlier: Moment) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
@@ -44,8 +44,8 @@ impl Sub<Duration> for Moment {
     }
 }
 
-/// Wall-clock milliseconds since the Unix epoch, taken by whoever proposed a command: for people,
-/// never for decisions of order.
+/// Wall-clock time in milliseconds since the Unix epoch, taken by the proposer of a command. It is
+/// for people, and never decides an order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Timestamp(pub u64);
 

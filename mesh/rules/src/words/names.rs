@@ -1,5 +1,5 @@
-//! Names, parsed once at the door. The grammar of repositories and tags is the distribution-spec's
-//! ("Pulling manifests").
+//! Names, parsed once at the boundary. The grammar of repositories and tags is the
+//! distribution-spec's ("Pulling manifests").
 
 use std::fmt;
 use std::str::FromStr;
@@ -84,13 +84,13 @@ checked_name!(
     check_label
 );
 checked_name!(
-    /// What people call a node, for example `us-east-1-1`.
+    /// A node's name for people, for example `us-east-1-1`.
     NodeName,
     check_label
 );
 
 impl ProjectName {
-    /// The length of its longest part, which is all of it.
+    /// The length of its longest part. A project's name has only one part.
     pub fn longest_part(&self) -> usize {
         self.as_str().len()
     }
@@ -165,7 +165,7 @@ fn check_tag(text: &str) -> Result<(), BadName> {
             Ok(())
         }
         _ => Err(bad(
-            "a tag is 1 to 128 of letters, digits, '_', '.', '-', and starts with none of the last two",
+            "a tag has 1 to 128 letters, digits, '_', '.', '-', and does not start with '.' or '-'",
         )),
     }
 }
@@ -184,7 +184,7 @@ fn check_label(text: &str) -> Result<(), BadName> {
 }
 
 impl RepositoryName {
-    /// The part after the project: what an upstream calls it.
+    /// The part after the project: the repository's name at an upstream.
     pub fn within_project(&self) -> &str {
         self.0.split_once('/').map_or("", |(_, rest)| rest)
     }
@@ -196,12 +196,12 @@ impl RepositoryName {
     }
 }
 
-/// What a client asks a manifest by.
+/// How a client refers to a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reference {
-    /// By its movable name.
+    /// By a tag, which can move.
     Tag(Tag),
-    /// By what it is.
+    /// By its digest.
     Digest(Digest),
 }
 
@@ -227,7 +227,8 @@ impl fmt::Display for Reference {
     }
 }
 
-/// A node's identity: made once when it joins, bound to its mesh certificate, never reused.
+/// A node's identity. It is chosen once when the node joins, is bound to its mesh certificate, and
+/// is never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub u64);
 
@@ -237,7 +238,7 @@ impl NodeId {
         format!("node-{self}.mesh.atoll")
     }
 
-    /// Reads [`NodeId::certificate_name`] back.
+    /// Parses a [`NodeId::certificate_name`].
     pub fn from_certificate_name(name: &str) -> Option<Self> {
         let hex = name.strip_prefix("node-")?.strip_suffix(".mesh.atoll")?;
         if hex.len() != 16 {
@@ -266,7 +267,7 @@ impl FromStr for NodeId {
     }
 }
 
-/// The number of a project, as Harbor's API names it. No two projects ever have the same.
+/// A project's number in Harbor's API. Numbers are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProjectId(pub u64);
 
@@ -276,7 +277,7 @@ impl fmt::Display for ProjectId {
     }
 }
 
-/// The number of an upstream's record, as Harbor's API names it.
+/// An upstream's number in Harbor's API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct UpstreamId(pub u64);
 
@@ -296,25 +297,24 @@ impl Epoch {
     /// The epoch of a new project.
     pub const FIRST: Epoch = Epoch(1);
 
-    /// The one after it: the only way to make another epoch.
+    /// The next epoch. This is the only way to make another epoch.
     pub fn next(self) -> Epoch {
         Epoch(self.0 + 1)
     }
 
-    /// For people and metrics.
+    /// The number, for people and metrics.
     pub fn get(self) -> u64 {
         self.0
     }
 }
 
-/// A position in the ledger's log: a record changed at revision r is the work of entry r.
+/// A position in the ledger's log. A record that changed at revision r was changed by entry r.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct Revision(pub u64);
 
-/// The idempotency key of a command: chosen at random by whoever first proposes it, kept over its
-/// retries.
+/// The idempotency key of a command. The first proposer chooses it at random, and retries keep it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OperationId(pub u128);
 

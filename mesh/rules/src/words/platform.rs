@@ -1,13 +1,13 @@
-//! For which platforms the manifests of an index are (image-spec `image-index.md`).
+//! The platforms of an index's manifests (image-spec `image-index.md`).
 
 use serde::Deserialize;
 
 use crate::words::digest::Digest;
 
-/// An index, as far as platforms go.
+/// An index, reduced to its platforms.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Index {
-    /// What it lists.
+    /// The manifests that it lists.
     #[serde(default, deserialize_with = "listed")]
     pub manifests: Vec<Listed>,
 }
@@ -22,11 +22,11 @@ fn listed<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Liste
 pub struct Listed {
     /// Its name.
     pub digest: Digest,
-    /// What it runs on; artifacts have none.
+    /// Its platform; artifacts have none.
     pub platform: Option<Platform>,
 }
 
-/// What an image runs on.
+/// The platform of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Platform {
     /// `linux`, `windows`.
@@ -43,8 +43,8 @@ impl Index {
         serde_json::from_slice(bytes).map_err(|e| format!("the index cannot be read: {e}"))
     }
 
-    /// Which a Linux machine of this architecture (Rust's name, `x86_64`) would pull; the first if
-    /// none is for it.
+    /// The manifest that a Linux machine of this architecture (Rust's name, `x86_64`) would pull;
+    /// the first one if none is for it.
     pub fn chosen(&self, architecture: &str) -> Option<Digest> {
         let here = match architecture {
             "x86_64" => "amd64",
@@ -59,7 +59,8 @@ impl Index {
 }
 
 impl Listed {
-    /// Whether it is one of `wanted` (`os/architecture[/variant]`); none wanted are all.
+    /// Whether its platform is one of `wanted` (`os/architecture[/variant]`). If `wanted` is empty,
+    /// every platform is.
     pub fn is_one_of(&self, wanted: &[String]) -> bool {
         let fits = |wanted: &String| {
             self.platform.as_ref().is_some_and(|p| {
@@ -72,7 +73,7 @@ impl Listed {
         wanted.is_empty() || wanted.iter().any(fits)
     }
 
-    /// Its platform for people.
+    /// Its platform as text for people.
     pub fn words(&self) -> String {
         self.platform
             .as_ref()

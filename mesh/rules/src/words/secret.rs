@@ -1,11 +1,11 @@
-//! What must not be printed.
+//! Values that must not be printed.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A password, a token or a key. It is encoded as the plain value is, and `Debug` does not show it,
-/// so it cannot reach a log or an error message unless somebody calls [`Secret::expose`].
+/// A password, a token or a key. It is encoded like the plain value. `Debug` does not show it, so
+/// it cannot get into a log or an error message unless code calls [`Secret::expose`].
 ///
 /// It has no `Display`:
 ///
@@ -18,12 +18,12 @@ use serde::{Deserialize, Serialize};
 pub struct Secret<T = String>(T);
 
 impl<T> Secret<T> {
-    /// The plain value, for whoever sends, stores or checks it.
+    /// The plain value, for code that sends, stores or checks it.
     pub fn expose(&self) -> &T {
         &self.0
     }
 
-    /// The plain value itself.
+    /// The plain value, owned.
     pub fn into_exposed(self) -> T {
         self.0
     }

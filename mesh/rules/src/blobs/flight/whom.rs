@@ -1,5 +1,4 @@
-//! Whom a flight asks: the order of its sources, which of them are out, and where others are looked
-//! for.
+//! The sources of a flight: their order, which of them are excluded, and when to look for others.
 
 use std::collections::BTreeSet;
 
@@ -10,18 +9,20 @@ use super::{Hurry, Source};
 pub(super) struct Whom<N> {
     sources: Vec<Source<N>>,
     next: usize,
-    /// How often a source was asked in vain since the last byte, or since these are the sources.
+    /// How many requests had no result since the last byte, or since the sources were last
+    /// replaced.
     fruitless: usize,
-    /// Who lied. They are not asked again in this flight.
+    /// Sources that lied. They are not asked again in this flight.
     shunned: Vec<Source<N>>,
-    /// Those of them whose only lie was a wrong group, and where that group begins.
+    /// Shunned sources whose only lie was a wrong group, and the byte where that group begins.
     damaged: Vec<(Source<N>, u64)>,
-    /// Who fell silent since the last byte, after the flight had begun.
+    /// Sources that fell silent since the last byte, after the flight had begun.
     stalled: Vec<Source<N>>,
-    /// Nodes that have sent the flight on to another node, and those they named. They send the blob
-    /// themselves when they are asked.
+    /// Nodes that referred the flight to another node, and the nodes that they named. These must
+    /// send the blob themselves.
     named: BTreeSet<N>,
-    /// At which byte everyone was asked last who holds the blob, and how many answers were awaited.
+    /// The byte at which all nodes were last asked whether they hold the blob, and how many answers
+    /// were awaited.
     looked: Option<(u64, Hurry)>,
 }
 
@@ -39,7 +40,7 @@ impl<N: Copy + Ord> Whom<N> {
         }
     }
 
-    /// The source that is asked now; `None` when each was asked twice in vain.
+    /// The source to ask now; `None` when each was asked twice without result.
     pub(super) fn present(&self) -> Option<&Source<N>> {
         if self.fruitless >= self.sources.len() * 2 {
             return None;
@@ -47,14 +48,14 @@ impl<N: Copy + Ord> Whom<N> {
         self.sources.get(self.next % self.sources.len())
     }
 
-    /// Whether `source` is to send the blob itself, and name no other node.
+    /// Whether `source` must send the blob itself instead of naming another node.
     pub(super) fn is_direct(&self, source: &Source<N>) -> bool {
         source.peer().is_some_and(|node| self.named.contains(&node))
     }
 
-    /// How everyone is to be asked who holds the blob, now that the sources give nothing from byte
-    /// `offset` on; `None` if all were heard at that byte. A client waits, so the first to answer
-    /// will do. If they give nothing either, all are heard.
+    /// How many answers to wait for, now that no source continues from byte `offset`; `None` if all
+    /// answers were awaited at that byte already. The first answer is enough at first, because a
+    /// client waits. If that source gives nothing either, all answers are awaited.
     pub(super) fn hurry(&self, offset: u64) -> Option<Hurry> {
         match self.looked {
             Some((at, Hurry::All)) if at == offset => None,
@@ -63,28 +64,28 @@ impl<N: Copy + Ord> Whom<N> {
         }
     }
 
-    /// These hold the blob, as an answer to [`Whom::hurry`].
+    /// These sources hold the blob: the answer to [`Whom::hurry`].
     pub(super) fn handle_found(&mut self, offset: u64, mut found: Vec<Source<N>>) {
         let hurry = self.hurry(offset).unwrap_or(Hurry::All);
-        // a hurry that ends without any answer has waited for all of them
+        // without any answer, all answers were awaited
         self.looked = Some((offset, if found.is_empty() { Hurry::All } else { hurry }));
         found.retain(|source| !self.is_shunned(source));
         self.turn_to(found);
     }
 
-    /// Bytes came: all sources have their tries again.
+    /// Bytes arrived, so earlier requests without result are forgiven.
     pub(super) fn handle_growth(&mut self) {
         self.fruitless = 0;
         self.stalled.clear();
     }
 
-    /// The present source gave nothing more: the next is asked.
+    /// The current source gives nothing more. Moves to the next.
     pub(super) fn pass_on(&mut self) {
         self.next += 1;
         self.fruitless += 1;
     }
 
-    /// Takes the present source out.
+    /// Removes the current source.
     pub(super) fn remove(&mut self) -> Option<Source<N>> {
         if self.sources.is_empty() {
             return None;
@@ -93,7 +94,7 @@ impl<N: Copy + Ord> Whom<N> {
         Some(self.sources.remove(self.next))
     }
 
-    /// `source` had begun and fell silent.
+    /// `source` had begun and then fell silent.
     pub(super) fn note_stalled(&mut self, source: Source<N>) {
         self.stalled.push(source);
     }
@@ -108,15 +109,17 @@ impl<N: Copy + Ord> Whom<N> {
         self.damaged.push((source, at));
     }
 
-    /// The present source names `other`, which is asked first from now on if it is `usable`. If it
-    /// is not, the same source is asked again, and sends the blob itself. Whether `other` is asked.
+    /// The current source refers the flight to `other`, which is asked first from now on if it is
+    /// `usable`. If it is not, the same source is asked again and must send the blob itself.
+    /// Returns whether `other` is asked.
     pub(super) fn handle_elsewhere(&mut self, other: N, usable: bool) -> bool {
         let Some(Source::Peer { node: named_by, .. }) = self.present() else { return false };
         self.named.insert(*named_by);
         if !usable {
             return false;
         }
-        // who named it has made room for this node there: it must not send the flight on again
+        // the node that named `other` has put this node behind it in a chain, so `other` must serve
+        // it
         self.named.insert(other);
         let other = Source::Peer { node: other, fill: false };
         if self.is_shunned(&other) {
@@ -127,9 +130,9 @@ impl<N: Copy + Ord> Whom<N> {
         true
     }
 
-    /// Turns to those who had one group wrong that another source has given since; `false` if there
-    /// are none. So two damaged copies make a good one. The flight still ends, because a source
-    /// comes back only when the bytes are further than where it lied.
+    /// Returns to sources that had one wrong group, if another source has given that group since;
+    /// `false` if there are none. So two damaged copies make one good one. The flight still ends,
+    /// because a source returns only when the flight is past the byte where it lied.
     pub(super) fn forgive(&mut self, offset: u64) -> bool {
         let back: Vec<_> =
             self.damaged.extract_if(.., |(_, at)| *at < offset).map(|(source, _)| source).collect();
@@ -138,7 +141,7 @@ impl<N: Copy + Ord> Whom<N> {
         !self.sources.is_empty()
     }
 
-    /// Turns to those who fell silent and are not `down`; `false` if there are none.
+    /// Returns to sources that fell silent and are not `down`; `false` if there are none.
     pub(super) fn turn_to_stalled(&mut self, down: impl Fn(N) -> bool) -> bool {
         let mut again = std::mem::take(&mut self.stalled);
         again.retain(|source| source.peer().is_some_and(|node| !down(node)));
@@ -146,7 +149,7 @@ impl<N: Copy + Ord> Whom<N> {
         !self.sources.is_empty()
     }
 
-    /// The flight begins again at the first byte, without `liars`.
+    /// The flight starts again at the first byte, without `liars`.
     pub(super) fn restart(&mut self, liars: Vec<Source<N>>) {
         self.shunned.extend(liars);
         let sources = std::mem::take(&mut self.sources);

@@ -23,7 +23,8 @@ pub(super) fn put<R: WriteRecords>(
     let known = records.record::<ManifestRecord>(&place)?;
     let linked = known.as_ref().map_or(&[][..], |known| &known.blobs);
     let new = |blob: &Digest| !linked.contains(blob);
-    // what is linked stays so; an upstream may have shown blobs since that it did not show at first
+    // blobs that are linked stay linked; the upstream may by now have shown blobs that it did not
+    // show at first
     manifest.blobs =
         linked.iter().chain(manifest.blobs.iter().filter(|blob| new(blob))).copied().collect();
     records.put(&place, &encode(&manifest)?)?;
@@ -42,7 +43,7 @@ pub(super) fn put<R: WriteRecords>(
         if links == 0 {
             let blob_key = key::blob(&blob.digest);
             let known = records.record::<BlobRecord>(&blob_key)?;
-            // what nobody referred to any more is known anew
+            // a blob that no manifest refers to any more gets a new record
             let mut record = known.filter(|known| known.repositories > 0).unwrap_or(BlobRecord {
                 size: blob.size,
                 content: None,
@@ -51,8 +52,8 @@ pub(super) fn put<R: WriteRecords>(
             });
             record.repositories += 1;
             if let Some(content) = blob.content {
-                // a primary has it from nodes that have hashed the bytes; an upstream's manifest
-                // only says how many there are
+                // a primary has these from nodes that have hashed the bytes; an upstream's manifest
+                // has only the size
                 (record.size, record.content) = (blob.size, Some(content));
             }
             if !blob.kept_by.is_empty() {

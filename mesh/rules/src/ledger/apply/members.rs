@@ -83,7 +83,7 @@ pub(super) fn join<R: WriteRecords>(
     Ok(Outcome::Done)
 }
 
-/// Takes a node out: an edge.
+/// Removes a node, which must be an edge.
 pub(super) fn remove<R: WriteRecords>(
     records: &mut R,
     at: Timestamp,
@@ -92,7 +92,7 @@ pub(super) fn remove<R: WriteRecords>(
     match records.record::<NodeRecord>(&key::node(id))? {
         None => Ok(Outcome::NotFound),
         Some(node) if node.role != Role::Edge => Ok(Outcome::Refused(format!(
-            "{} is a replica, which cannot be taken out by command yet; stop it, and the others go on without it",
+            "{} is a replica, and replicas cannot be removed by command yet; stop it, and the other nodes continue without it",
             node.name
         ))),
         Some(_) => {
@@ -103,7 +103,7 @@ pub(super) fn remove<R: WriteRecords>(
     }
 }
 
-/// What a node says of itself from now on; its role stays.
+/// Changes what a node says of itself; its role stays.
 pub(super) fn change<R: WriteRecords>(
     records: &mut R,
     node: &NodeRecord,
@@ -155,7 +155,7 @@ pub(super) fn raise_level<R: WriteRecords>(
     Ok(Outcome::Done)
 }
 
-/// Why `node` cannot be a member with this record, whoever says so.
+/// The reason why `node` cannot be a member with this record, if there is one.
 fn unfit<R: WriteRecords>(records: &R, node: &NodeRecord) -> Result<Option<String>, RecordError> {
     if let Err(reason) = node.check() {
         return Ok(Some(reason.into()));

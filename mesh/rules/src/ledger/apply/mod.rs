@@ -1,5 +1,5 @@
-//! The one function that changes the ledger: pure and deterministic. Same records, same entry: same
-//! records, same outcome, on every node.
+//! The one function that changes the ledger. It is pure and deterministic: the same records and the
+//! same entry give the same records and the same outcome on every node.
 
 mod manifests;
 mod members;
@@ -16,11 +16,11 @@ use crate::words::names::{OperationId, Revision};
 
 pub use projects::EMPTIED_AT_ONCE;
 
-/// How many answers are kept for retries of the same operation.
+/// The number of operations whose answers are kept for retries.
 pub const REMEMBERED_OPERATIONS: u64 = 8192;
 
 /// Applies one entry. An operation that was applied before changes nothing and gets its first
-/// answer again; one that was decided under an older epoch was not applied.
+/// answer again. One that was refused for its epoch counts as not applied.
 pub fn apply<R: WriteRecords>(
     records: &mut R,
     revision: Revision,
@@ -32,8 +32,9 @@ pub fn apply<R: WriteRecords>(
     }
     let outcome = perform(records, envelope.at, &envelope.command)?;
     if matches!(outcome, Outcome::StaleEpoch { .. }) && records.level()? >= Level::ROLES {
-        // nothing took effect, and the same operation is to be decided anew under the next epoch:
-        // with another id, one that did take effect unseen would be done twice
+        // Nothing took effect, and the operation will be decided anew under the next epoch. It
+        // keeps its id: with a new one, an operation that did take effect unseen would be applied
+        // twice.
         return Ok(outcome);
     }
     records.put(&operation, &encode(&outcome)?)?;
@@ -56,8 +57,8 @@ fn forget_old_operations<R: WriteRecords>(
     Ok(())
 }
 
-/// What a command does, once it is known that it was not done before. One that carries an epoch is
-/// fenced first: decided under another one, it does nothing.
+/// Applies a command that was not applied before. A command that carries an epoch is fenced first:
+/// if the project has another epoch, nothing changes.
 fn perform<R: WriteRecords>(
     records: &mut R,
     at: Timestamp,
@@ -160,8 +161,8 @@ fn perform<R: WriteRecords>(
     }
 }
 
-/// The fence: of a command that carries an epoch the project, if it has that epoch now; else what
-/// the caller is to be told.
+/// The fence: the project of a command that carries an epoch, if it still has that epoch; otherwise
+/// the answer for the caller.
 fn fenced<R: WriteRecords>(
     records: &R,
     command: &Command,
@@ -176,8 +177,8 @@ fn fenced<R: WriteRecords>(
     })
 }
 
-/// The number after the last one, which is never given out again: clients keep numbers for longer
-/// than what they name lives.
+/// The next number. Numbers are never reused, because clients keep them for longer than the thing
+/// they name exists.
 fn next_number<R: WriteRecords>(records: &mut R, last: &[u8]) -> Result<u64, RecordError> {
     let next = records.record::<u64>(last)?.unwrap_or(0) + 1;
     records.put(last, &encode(&next)?)?;

@@ -1,4 +1,4 @@
-//! Projects: made, emptied, deleted, given to another primary.
+//! Projects: created, emptied, deleted, and given to another primary.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +9,11 @@ use crate::proxies::proxy::{ProxyChange, ProxyRules};
 use crate::words::moment::Timestamp;
 use crate::words::names::{Epoch, NodeId, ProjectId, ProjectName, RepositoryName, UpstreamId};
 
-/// So many tags and manifests of a cache go with one entry: everything else waits while an entry is
-/// applied, and read leases run meanwhile.
+/// The maximum number of tags and manifests of a cache that one entry removes. Applying an entry
+/// delays all others, while read leases run out.
 pub const EMPTIED_AT_ONCE: usize = 500;
 
-/// A project that is to be made.
+/// A project to create.
 pub(super) struct NewProject<'a> {
     pub(super) name: ProjectName,
     pub(super) public: bool,
@@ -55,7 +55,8 @@ pub(super) fn create<R: WriteRecords>(
     Ok(Outcome::Done)
 }
 
-/// Removes a project that is empty, or a cache with what it has: so much of that at a time.
+/// Removes a project that is empty. Of a cache, also removes the contents, at most
+/// [`EMPTIED_AT_ONCE`] records at a time.
 pub(super) fn delete<R: WriteRecords>(
     records: &mut R,
     project: &Project,
@@ -91,8 +92,8 @@ pub(super) fn assign<R: WriteRecords>(
     Ok(Outcome::Done)
 }
 
-/// Takes up to `most` tags and manifests out of a project, repository by repository. Tags go first,
-/// so that none names a manifest that is gone.
+/// Removes up to `most` tags and manifests of a project, repository by repository. Tags are removed
+/// first, so that none names a manifest that is gone.
 fn empty<R: WriteRecords>(
     records: &mut R,
     project: &ProjectName,

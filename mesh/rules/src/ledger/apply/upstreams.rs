@@ -29,7 +29,7 @@ pub(super) fn change<R: WriteRecords>(
         None => return Ok(Outcome::NotFound),
         Some(now) if now != was => {
             return Ok(Outcome::Refused(format!(
-                "registry {} was changed by somebody else just now; ask again",
+                "registry {} was changed by another request just now; try again",
                 was.id
             )));
         }

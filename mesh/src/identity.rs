@@ -1,11 +1,11 @@
 //! The mesh's certificate authority, and a node's certificate, which binds its [`NodeId`].
 //!
-//! The CA is made when the mesh is formed. Every replica keeps its key, so that any of them can let
-//! another in: losing one node never means that nobody can join. A node makes its own key; only a
-//! certificate request leaves it.
+//! The CA is created when the mesh is formed. Every replica has its key and can admit nodes, so the
+//! loss of one node never closes the mesh to new ones. A node creates its own key; only a
+//! certificate request leaves the node.
 //!
-//! A certificate names the node and its role, and lasts [`LIFETIME`]. The node renews it in time
-//! ([`Identity::due`]); one that has expired is good for asking for another, and for nothing else.
+//! A certificate names the node and its role, and is valid for [`LIFETIME`]. The node renews it in
+//! time ([`Identity::due`]). An expired certificate can only be used to ask for a new one.
 
 use std::fs;
 use std::io::Write;
@@ -25,21 +25,21 @@ use rules::words::names::NodeId;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// Why an identity could not be made, read or given out.
+/// Why an identity could not be created, read or issued.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// A file is missing or unreadable.
     #[error("cannot use {path}: {source}")]
     File {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// A certificate, key or request is malformed.
     #[error("certificate: {0}")]
     Certificate(String),
-    /// A request asks for what it may not have.
+    /// A request asks for something that it may not have.
     #[error("the certificate request is refused: {0}")]
     Refused(String),
 }
@@ -63,7 +63,7 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// A new one.
+    /// Creates a new CA.
     pub fn generate() -> Result<Self, IdentityError> {
         let key = KeyPair::generate().map_err(certificate_error)?;
         let mut params = CertificateParams::default();
@@ -74,8 +74,8 @@ impl Authority {
         Ok(Authority { certificate, key: key.serialize_pem() })
     }
 
-    /// Signs `request` if it asks for nothing but the identity `node`: as a node of this role, from
-    /// `now` on for [`LIFETIME`].
+    /// Signs `request` if it names only the identity `node`. The certificate has this role, and is
+    /// valid from `now` for [`LIFETIME`].
     pub fn sign(
         &self,
         node: NodeId,
@@ -119,15 +119,16 @@ impl Authority {
     }
 }
 
-/// How long a certificate lasts: what a thief of a node's disk can use without being seen to renew.
+/// How long a certificate is valid. This bounds how long a stolen key can be used without a visible
+/// renewal.
 pub const LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
-/// A certificate is renewed when less than this is left of it: ten days in which no replica could
-/// be reached cost an edge nothing.
+/// A certificate is renewed when less than this time is left. So an edge has no problem if it
+/// reaches no replica for ten days.
 const RENEW_BEFORE: Duration = Duration::from_secs(20 * 24 * 3600);
-/// A certificate counts from so long before it was signed, for nodes whose clocks are behind.
+/// How long before its signing a certificate becomes valid, for nodes whose clocks are behind.
 const SKEW: Duration = Duration::from_secs(24 * 3600);
 
-/// The second name in a certificate: what its node was let in as.
+/// The second name in a certificate: the role that its node was admitted with.
 fn role_name(role: Role) -> String {
     format!("{}.role.mesh.atoll", role.name())
 }
@@ -148,7 +149,7 @@ pub struct Candidate {
     pub node: NodeId,
     /// Its key (PEM); never leaves the node.
     pub key: String,
-    /// What it sends (PEM).
+    /// The certificate request (PEM) that it sends.
     pub request: String,
 }
 
@@ -158,7 +159,7 @@ impl Candidate {
         Self::of(node, &KeyPair::generate().map_err(certificate_error)?)
     }
 
-    /// The key that `identity` has already, to be certified anew.
+    /// A request for a new certificate for the key that `identity` already has.
     pub fn again(identity: &Identity) -> Result<Self, IdentityError> {
         Self::of(identity.node, &KeyPair::from_pem(&identity.key).map_err(certificate_error)?)
     }
@@ -176,7 +177,7 @@ impl Candidate {
     }
 }
 
-/// What a node is on the mesh: its id, certificate and key, and the CA that it trusts.
+/// A node's identity in the mesh: its id, certificate and key, and the CA that it trusts.
 #[derive(Clone)]
 pub struct Identity {
     /// Its id.
@@ -192,7 +193,7 @@ pub struct Identity {
 const FILES: [&str; 5] = ["node-id", "node.crt", "node.key", "authority.crt", "authority.key"];
 
 impl Identity {
-    /// Writes the identity into `dir`, each file for its owner's eyes only.
+    /// Writes the identity into `dir`. Only the owner can read the files.
     pub fn save(&self, dir: &Path) -> Result<(), IdentityError> {
         fs::create_dir_all(dir)
             .map_err(|source| IdentityError::File { path: dir.into(), source })?;
@@ -220,21 +221,21 @@ impl Identity {
         })
     }
 
-    /// The node's chain as it is shown to peers: its certificate and the CA's, which a joining node
-    /// knows by fingerprint only.
+    /// The certificate chain that the node shows to peers: its own certificate and the CA's, of
+    /// which a joining node knows only the fingerprint.
     pub fn chain(&self) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
         Ok(vec![certificate_der(&self.certificate)?, certificate_der(&self.authority.certificate)?])
     }
 
-    /// Whether the certificate is to be renewed: its time is nearly over, or it is from before
-    /// roles stood in certificates.
+    /// Whether the certificate should be renewed: it expires soon, or it is from before
+    /// certificates named roles.
     pub fn due(&self, now: Timestamp) -> bool {
         let Ok(der) = certificate_der(&self.certificate) else { return true };
         let soon = Timestamp(now.0 + RENEW_BEFORE.as_millis() as u64);
         shown(&der, soon).is_none_or(|shown| shown.expired || shown.role.is_none())
     }
 
-    /// This identity with another certificate, if that is the CA's, for the same node and key.
+    /// This identity with another certificate, if the CA has signed that for the same node and key.
     pub fn renewed(&self, certificate: &str) -> Result<Self, IdentityError> {
         let der = certificate_der(certificate)?;
         let same = node_of(&der) == Some(self.node)
@@ -279,13 +280,14 @@ pub fn fingerprint(pem: &str) -> Result<Digest, IdentityError> {
     Ok(Digest::sha256(&certificate_der(pem)?))
 }
 
-/// The node that a certificate names, if it is one of a mesh.
+/// The node that a certificate names, if it is a mesh certificate.
 pub fn node_of(certificate: &CertificateDer<'_>) -> Option<NodeId> {
     let parsed = webpki::EndEntityCert::try_from(certificate).ok()?;
     parsed.valid_dns_names().find_map(NodeId::from_certificate_name)
 }
 
-/// What a certificate shows at `now`, if it is one of a mesh. Its signature is not looked at here.
+/// What a certificate shows at `now`, if it is a mesh certificate. The signature is not checked
+/// here.
 pub fn shown(certificate: &CertificateDer<'_>, now: Timestamp) -> Option<Shown> {
     let node = node_of(certificate)?;
     let parsed = webpki::EndEntityCert::try_from(certificate).ok()?;
@@ -303,7 +305,7 @@ fn public_key(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
     Some(certificate.public_key().raw.to_vec())
 }
 
-/// Writes a file that only its owner may read, whole or not at all.
+/// Writes a file that only its owner may read, completely or not at all.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), IdentityError> {
     let error = |source| IdentityError::File { path: path.into(), source };
     let partial = path.with_extension("partial");

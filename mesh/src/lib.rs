@@ -1,5 +1,5 @@
-//! How nodes talk, agree and pass bytes: everything of the mesh that needs a socket, a disk or a
-//! clock.
+//! The mesh: how nodes connect, agree, and send each other bytes. Everything here needs a socket, a
+//! disk or a clock.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -11,7 +11,8 @@
 //! | [`transfer`] | blobs between nodes: fetches and copies, as streams |
 //! | [`service`] | what a node does when a peer asks: the mesh's own affairs; the rest goes to the rooms above |
 //!
-//! Deliberately absent: HTTP, what a registry is, where blobs are kept (the node hands that in).
+//! Deliberately absent: HTTP, anything about registries, and where blobs are stored (the node
+//! passes that in).
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
-//! What the ledger keeps but must not show: sealed under a key that only replicas have.
+//! Secrets in the ledger, sealed under a key that only replicas have.
 //!
-//! The key is made from the key of the mesh's CA, which every replica holds in its `identity`
-//! folder and which is in no ledger, snapshot or backup of one. An edge has none, and can open
+//! The key is derived from the key of the mesh's CA. Every replica holds that in its `identity`
+//! folder, and no ledger, snapshot or backup contains it. An edge does not have it, and can open
 //! nothing.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
@@ -12,11 +12,11 @@ use rules::words::secret::Secret;
 
 use crate::identity::Authority;
 
-/// What the key is for; another use gets another key.
+/// The purpose of the key; each purpose has its own key.
 const PURPOSE: &str = "atoll 2026-11-24 secrets in the ledger v1";
-/// The place of the key that tokens are signed with.
+/// The place of the secret that tokens are signed with.
 const TOKEN_KEY: &str = "token key";
-/// How a sealed text begins.
+/// The prefix of a sealed text.
 const PREFIX: &str = "sealed1.";
 
 /// Why a sealed text could not be opened.
@@ -25,7 +25,7 @@ pub enum SecretError {
     /// This node has no key.
     #[error("this node is an edge, which holds no secrets of the mesh")]
     NoKey,
-    /// It was sealed by another mesh, or changed.
+    /// It was sealed by another mesh, or is damaged.
     #[error(
         "a secret in the ledger cannot be opened: it was sealed under another mesh's CA, or it is damaged; record it again"
     )]
@@ -36,7 +36,7 @@ pub enum SecretError {
 pub struct Secrets(Option<RandomizedNonceKey>);
 
 impl Secrets {
-    /// With the key of `authority`; without one (an edge) nothing can be sealed or opened.
+    /// Uses the key of `authority`. Without one (at an edge), nothing can be sealed or opened.
     pub fn of(authority: &Authority) -> Self {
         if authority.key.is_empty() {
             return Secrets(None);
@@ -45,7 +45,7 @@ impl Secrets {
         Secrets(RandomizedNonceKey::new(&AES_256_GCM, &key).ok())
     }
 
-    /// Seals `text` for `place`, the only place that it can be opened for.
+    /// Seals `text` for `place`. It can only be opened for the same place.
     pub fn seal(&self, place: &str, text: &str) -> Result<String, SecretError> {
         let key = self.0.as_ref().ok_or(SecretError::NoKey)?;
         let mut bytes = text.as_bytes().to_vec();
@@ -55,14 +55,14 @@ impl Secrets {
         Ok(format!("{PREFIX}{}", BASE64_STANDARD_NO_PAD.encode(whole)))
     }
 
-    /// A new key to sign tokens with, as the ledger keeps it: sealed, so that no ledger, snapshot
-    /// or backup of one gives it away.
+    /// A new secret to sign tokens with, as the ledger keeps it: sealed, so that no ledger,
+    /// snapshot or backup reveals it.
     pub fn new_token_key(&self) -> Result<Secret<Vec<u8>>, SecretError> {
         Ok(self.seal(TOKEN_KEY, &hex::encode(rand::random::<[u8; 32]>()))?.into_bytes().into())
     }
 
-    /// The key that tokens are signed with, from what the ledger keeps. A mesh from before the
-    /// level of roles keeps it in the open.
+    /// The secret that tokens are signed with, from what the ledger keeps. Before the level `ROLES`
+    /// a mesh keeps it unsealed.
     pub fn token_key(&self, kept: &Secret<Vec<u8>>) -> Result<Secret<Vec<u8>>, SecretError> {
         match std::str::from_utf8(kept.expose()) {
             Ok(sealed) if sealed.starts_with(PREFIX) => {
@@ -73,7 +73,7 @@ impl Secrets {
         }
     }
 
-    /// Opens what [`Secrets::seal`] made for the same place.
+    /// Opens what [`Secrets::seal`] sealed for the same place.
     pub fn open(&self, place: &str, sealed: &str) -> Result<Secret, SecretError> {
         let key = self.0.as_ref().ok_or(SecretError::NoKey)?;
         let encoded = sealed.strip_prefix(PREFIX).ok_or(SecretError::Damaged)?;

@@ -1,5 +1,5 @@
-//! Blobs between nodes, as streams. What is kept, and where, is the node's business: this room only
-//! moves bytes and counts them.
+//! Blobs between nodes, as streams. This module only moves and counts bytes; what is stored, and
+//! where, is up to the node.
 
 use std::future::Future;
 use std::time::Duration;
@@ -17,21 +17,22 @@ use crate::links::{
     Line, LinkError, Links, begin_frame, finish_message, read_message, write_message,
 };
 
-/// The most bytes of one piece on a stream.
+/// The maximum number of bytes in one piece on a stream.
 const PIECE: usize = 256 << 10;
 
-/// What stands back for a pull may be silent for so many times as long: until 16 MiB of the pull
-/// have gone from the send buffer.
+/// How many times as long a less urgent transfer may be silent, because it waits behind pulls:
+/// enough for 16 MiB of a pull to leave the send buffer.
 const STANDS_BACK: u32 = 8;
 
-/// How long a peer may take to begin, and how long a stream may stand still.
+/// How long a peer may take to begin, and how long a stream may make no progress.
 #[derive(Clone, Copy, Debug)]
 pub struct TransferTerms {
-    /// Until the first byte.
+    /// The maximum time to the first byte.
     pub first_byte: Duration,
-    /// Between two bytes, of an upload that is copied out and for a peer that takes bytes.
+    /// The maximum time between two bytes of an upload that is copied out, and of a peer that reads
+    /// bytes.
     pub stall: Duration,
-    /// Between two bytes of a peer that sends a blob that a client waits for.
+    /// The maximum time between two bytes of a peer that sends a blob for which a client waits.
     pub source_stall: Duration,
 }
 
@@ -39,43 +40,43 @@ pub struct TransferTerms {
 pub struct Fetch {
     receive: RecvStream,
     patience: Duration,
-    /// How many nodes it passes on its way from one that holds it, or from an upstream: 0 if the
-    /// peer holds it.
+    /// The number of nodes that pass the bytes on, between one that holds the blob (or the
+    /// upstream) and this one: 0 if the peer holds it.
     pub behind: u8,
-    /// What the peer says of the blob. Nothing of it has been checked.
+    /// What the peer says about the blob. Nothing of it was checked.
     pub claim: Claim,
 }
 
-/// What is wanted of a peer.
+/// A request for a blob.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// The blob.
     pub digest: Digest,
-    /// First byte.
+    /// The first byte wanted.
     pub offset: u64,
-    /// Whether the peer is to fetch it itself if it lacks it.
+    /// Whether the peer should fetch the blob itself if it lacks it.
     pub fill: bool,
     /// The proxy repository whose upstream has it, if no node does.
     pub via: Option<RepositoryName>,
-    /// Whether the peer is to send the list of the blob's groups.
+    /// Whether the peer should send the list of the blob's groups.
     pub list: bool,
-    /// Whether the peer is to send the blob itself and name nobody else.
+    /// Whether the peer must send the blob itself and name no other node.
     pub direct: bool,
-    /// What for.
+    /// The purpose.
     pub class: Class,
 }
 
-/// What a peer answers to a fetch.
+/// A peer's answer to a fetch.
 pub enum Fetching {
     /// The blob arrives.
     Found(Fetch),
     /// Another node passes it on.
     Elsewhere(NodeId),
-    /// It does not have it.
+    /// The peer does not have it.
     Missing,
 }
 
-/// Asks `from` for a blob. The bytes come as the peer sends them: the caller checks them.
+/// Asks `from` for a blob. The bytes come as the peer sends them, and the caller checks them.
 pub async fn fetch(
     links: &Links,
     from: NodeId,
@@ -92,14 +93,14 @@ pub async fn fetch(
     };
     let (mut receive, length) =
         tokio::time::timeout(terms.first_byte, begin).await.map_err(|_| LinkError::Deadline)??;
-    // what nobody waits for stands back behind what is more urgent: that is no silence
+    // a transfer without a waiting client is delayed behind more urgent ones; that is not silence
     let patience = if class == Class::Pull { 1 } else { STANDS_BACK };
     let between = (terms.source_stall * patience).min(terms.stall);
     // a large blob's list of groups takes a while
     match finish_message(&mut receive, length, between).await? {
         Fetched::Found { size, content, list, behind } => {
             let claim = Claim { size, content, list: list.map(serde_bytes::ByteBuf::into_vec) };
-            // whoever is nearer to a source that stands still must have time to replace it first
+            // the node nearest to a source that stalls must have time to replace it first
             let patience = (between * (1 + u32::from(behind))).min(terms.stall);
             Ok(Fetching::Found(Fetch { receive, patience, behind, claim }))
         }
@@ -109,8 +110,8 @@ pub async fn fetch(
 }
 
 impl Fetch {
-    /// The next bytes; `None` at the end. A stream that stands still for longer than the terms
-    /// allow is [`LinkError::Deadline`].
+    /// The next bytes; `None` at the end. Fails with [`LinkError::Deadline`] if the stream makes no
+    /// progress for longer than the terms allow.
     pub async fn next(&mut self) -> Result<Option<Bytes>, LinkError> {
         let chunk = tokio::time::timeout(self.patience, self.receive.read_chunk(PIECE, true)).await;
         let chunk = chunk
@@ -120,8 +121,8 @@ impl Fetch {
     }
 }
 
-/// The serving end of a fetch. Dropped before [`Serve::finish`] it breaks off, so that a short end
-/// is never taken for the whole.
+/// The serving end of a fetch. If it is dropped before [`Serve::finish`], the stream is reset, so
+/// that a short stream never looks complete.
 pub struct Serve {
     send: SendStream,
     line: Line,
@@ -131,7 +132,7 @@ pub struct Serve {
 }
 
 impl Serve {
-    /// Takes the stream that a [`Bulk::Fetch`] came on; of several streams in one line the more
+    /// Takes the stream on which a [`Bulk::Fetch`] came. Among the streams of one line, the more
     /// urgent class goes first.
     pub fn new(send: SendStream, line: Line, class: Class, stall: Duration) -> Self {
         Serve { send, line, class, stall, finished: false }
@@ -144,14 +145,14 @@ impl Serve {
         Ok(())
     }
 
-    /// Says who passes the blob on.
+    /// Names the node that passes the blob on.
     pub async fn elsewhere(mut self, node: NodeId) -> Result<(), LinkError> {
         write_message(&mut self.send, &Fetched::Elsewhere(node)).await?;
         self.finish();
         Ok(())
     }
 
-    /// Says what the whole blob is; bytes follow.
+    /// Describes the whole blob; its bytes follow.
     pub async fn found(
         &mut self,
         size: u64,
@@ -161,13 +162,13 @@ impl Serve {
     ) -> Result<(), LinkError> {
         let list = list.map(serde_bytes::ByteBuf::from);
         write_message(&mut self.send, &Fetched::Found { size, content, list, behind }).await?;
-        // the bytes stand back, but not the word that they come: whoever asked would take that for
-        // silence
+        // the bytes have low priority, but not the announcement: without it the asking node would
+        // take this one for silent
         let _ = self.send.set_priority(self.class.priority());
         Ok(())
     }
 
-    /// Ends when the peer wants no more.
+    /// Completes when the peer wants no more bytes.
     pub fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
         let stopped = self.send.stopped();
         async move {
@@ -175,7 +176,7 @@ impl Serve {
         }
     }
 
-    /// Sends the next bytes; a peer that takes none for longer than the stall time is given up.
+    /// Sends the next bytes. Fails if the peer reads none for longer than the stall time.
     pub async fn send(&mut self, bytes: Bytes) -> Result<(), LinkError> {
         let write = self.line.write(self.class, self.send.write_chunk(bytes));
         match tokio::time::timeout(self.stall, write).await {
@@ -184,7 +185,7 @@ impl Serve {
         }
     }
 
-    /// Ends well: all bytes were sent.
+    /// Ends the stream: all bytes were sent.
     pub fn finish(mut self) {
         self.finished = true;
         let _ = self.send.finish();
@@ -194,7 +195,7 @@ impl Serve {
 impl Drop for Serve {
     fn drop(&mut self) {
         if !self.finished {
-            // quinn would end a dropped stream as if it were whole
+            // quinn would finish a dropped stream as if it were complete
             let _ = self.send.reset(1u32.into());
         }
     }
@@ -241,7 +242,7 @@ impl CopyOut {
         }
     }
 
-    /// Names the upload; answers once the peer holds it: hash checked, fsynced.
+    /// Names the digest of the upload. Returns once the peer holds it: hash checked, fsynced.
     pub async fn seal(mut self, digest: Digest) -> Result<Held, LinkError> {
         let deadline = self.terms.stall;
         let end = async {
@@ -253,7 +254,7 @@ impl CopyOut {
         tokio::time::timeout(deadline, end).await.map_err(|_| LinkError::Deadline)?
     }
 
-    /// Breaks the copy off: the peer forgets it.
+    /// Ends the copy early; the peer drops it.
     pub async fn abandon(mut self) {
         let _ = tokio::time::timeout(Duration::from_secs(1), self.end(CopyEnd::Abandon)).await;
     }
@@ -276,7 +277,7 @@ pub struct CopyIn {
     stall: Duration,
 }
 
-/// What comes next of a copy.
+/// The next part of a copy.
 pub enum CopyPiece {
     /// Bytes of the upload.
     Bytes(Bytes),
@@ -285,7 +286,7 @@ pub enum CopyPiece {
 }
 
 impl CopyIn {
-    /// Takes the streams that a [`Bulk::Copy`] came on. `stall` is how long an upload may rest
+    /// Takes the streams on which a [`Bulk::Copy`] came. `stall` is how long an upload may rest
     /// between two of its requests.
     pub fn new(send: SendStream, receive: RecvStream, stall: Duration) -> Self {
         CopyIn { send, receive, stall }

@@ -1,18 +1,18 @@
-//! The only place that asks the time.
+//! The only place that reads the clocks.
 
 use std::time::Duration;
 
 use rules::words::moment::{Moment, Timestamp};
 
-/// Now, on the monotonic clock that also counts suspend (`CLOCK_BOOTTIME`): a machine that slept
-/// holds no lease when it wakes.
+/// The time on the monotonic clock that also counts suspend (`CLOCK_BOOTTIME`), so that a machine
+/// that was suspended holds no lease when it wakes.
 pub fn now() -> Moment {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Moment::from_micros(time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000)
 }
 
-/// How long this machine has been suspended since it booted: what [`now`] counts and `Instant` does
-/// not.
+/// How long this machine has been suspended since it booted: [`now`] counts this time, and
+/// `Instant` does not.
 pub fn suspended() -> Duration {
     let monotonic = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now().since(Moment::from_micros(
@@ -20,7 +20,7 @@ pub fn suspended() -> Duration {
     ))
 }
 
-/// Now, on the wall clock.
+/// The time on the wall clock.
 #[expect(clippy::disallowed_methods, reason = "this is the place")]
 pub fn timestamp() -> Timestamp {
     let since_epoch =

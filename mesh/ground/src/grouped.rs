@@ -1,8 +1,8 @@
-//! A redb file with one writer: everything that is queued while a commit is under way shares the
-//! next one, and its fsync (group commit).
+//! A redb file with one writer. All writes that are queued while a commit is under way share the
+//! next commit and its fsync (group commit).
 //!
-//! A write is answered only after the commit that holds it is on disk. If a job of a commit fails,
-//! all of that commit fail: none of them happened.
+//! A write is answered only after its commit is on disk. If one job of a commit fails, all jobs of
+//! that commit fail, and none of them has an effect.
 
 use std::io;
 use std::path::Path;
@@ -16,8 +16,8 @@ use redb::{Database, WriteTransaction};
 type Job = Box<dyn FnOnce(&WriteTransaction) -> Result<(), redb::Error> + Send>;
 type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 
-/// The open file and its writer. Clones share both; when the last is dropped, the writer ends and
-/// the file is closed.
+/// The open file and its writer. Clones share both. When the last one is dropped, the writer ends
+/// and the file is closed.
 #[derive(Clone)]
 pub struct Grouped(Arc<Shared>);
 
@@ -28,7 +28,7 @@ struct Shared {
     writer: Option<std::thread::JoinHandle<()>>,
 }
 
-/// Who writes the file: one at a time.
+/// The turn to write the file: one writer at a time.
 #[derive(Default)]
 struct Commits {
     turn: Mutex<()>,
@@ -52,7 +52,7 @@ pub struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// This write may take long, however well the disk is: it is not to be seen as under way.
+    /// This write may take long even on a healthy disk. It does not count as under way.
     pub fn may_take_long(&self) {
         self.commits.current.store(0, Ordering::SeqCst);
     }
@@ -78,8 +78,8 @@ fn other(error: impl std::fmt::Display) -> io::Error {
 }
 
 impl Grouped {
-    /// Opens or makes the file, lets `prepare` make its tables, and starts the writer, a thread
-    /// called `name`. What a crash left half written is repaired by redb.
+    /// Opens or creates the file, lets `prepare` create its tables, and starts the writer, a thread
+    /// called `name`. redb repairs what a crash left half written.
     pub fn open(
         path: &Path,
         name: &str,
@@ -88,7 +88,8 @@ impl Grouped {
     ) -> io::Result<Self> {
         let mut database =
             Database::builder().set_cache_size(cache_bytes).create(path).map_err(other)?;
-        // the file does not shrink by itself, and compaction needs it exclusively: now or never
+        // the file does not shrink by itself, and compaction needs exclusive access, which only
+        // exists here
         let _ = database.compact();
         let write = database.begin_write().map_err(other)?;
         prepare(&write).map_err(other)?;
@@ -110,23 +111,23 @@ impl Grouped {
         Ok(Grouped(Arc::new(Shared { database, commits, jobs: Some(jobs), writer: Some(writer) })))
     }
 
-    /// The number of the write that is under way, if one is and need not take long.
+    /// The number of the write that is under way, if there is one that does not count as long.
     pub fn commit_under_way(&self) -> Option<u64> {
         Some(self.0.commits.current.load(Ordering::SeqCst)).filter(|number| *number > 0)
     }
 
-    /// Waits for the turn to write the file directly. To be held as long as a transaction of one's
-    /// own, and never while one waits for a queued write.
+    /// Waits for the turn to write the file directly. Hold it as long as your own transaction, and
+    /// never while you wait for a queued write.
     pub fn turn(&self) -> Turn<'_> {
         self.0.commits.turn()
     }
 
-    /// The file itself, for reads and for writes that need not be durable yet.
+    /// The file itself, for reads, and for writes that need not be durable yet.
     pub fn database(&self) -> &Database {
         &self.0.database
     }
 
-    /// Queues a durable write; `done` hears of it from the writer's thread.
+    /// Queues a durable write. `done` is called with the result on the writer's thread.
     pub fn queue(
         &self,
         job: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error> + Send + 'static,
@@ -136,7 +137,7 @@ impl Grouped {
         sent.and_then(Result::ok).ok_or_else(|| other("the database's writer has stopped"))
     }
 
-    /// Writes durably, and gives what the job returned.
+    /// Writes durably, and returns what the job returned.
     pub async fn write<T: Send + 'static>(
         &self,
         job: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error> + Send + 'static,

@@ -1,4 +1,4 @@
-//! What every room that touches the world stands on.
+//! The base of all crates that do I/O.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -6,8 +6,8 @@
 //! | [`supervise`] | the only place that starts tasks; one way to stop them |
 //! | [`grouped`] | a redb file whose writes share fsyncs |
 //!
-//! Deliberately absent: sockets, consensus, what a registry is. It compiles without quinn and
-//! openraft, so what needs only a clock does not wait for them.
+//! Deliberately absent: sockets, consensus, anything about registries. This crate compiles without
+//! quinn and openraft, so crates that need only a clock do not wait for those.
 
 #![forbid(unsafe_code)]
 

@@ -1,8 +1,8 @@
 //! One way to start a task and one way to stop them all.
 //!
-//! Every task has a name (its tracing span) and hears of the stop through its [`Tasks::stopping`].
-//! Blocking work goes through [`Tasks::blocking`]. A task that panics is logged and counted; it
-//! takes nothing else with it.
+//! Every task has a name (its tracing span), and learns of the stop through its
+//! [`Tasks::stopping`]. Blocking work goes through [`Tasks::blocking`]. A task that panics is
+//! logged and counted, and does not affect the others.
 
 use std::future::Future;
 use std::time::Duration;
@@ -40,7 +40,8 @@ impl Tasks {
         })
     }
 
-    /// Starts `task`, which ends by itself: a stop waits for it. It may watch [`Tasks::stopping`].
+    /// Starts `task`, which ends by itself; a stop waits for it. The task may watch
+    /// [`Tasks::stopping`].
     #[expect(clippy::disallowed_methods, reason = "this is the place")]
     pub fn spawn_draining<F>(&self, name: &'static str, task: F) -> JoinHandle<()>
     where
@@ -54,7 +55,7 @@ impl Tasks {
         tokio::spawn(self.tracker.track_future(guarded.instrument(info_span!("task", task = name))))
     }
 
-    /// Ends when the group is asked to stop.
+    /// Completes when the group is asked to stop.
     pub async fn stopping(&self) {
         self.stop.cancelled().await;
     }
@@ -64,7 +65,7 @@ impl Tasks {
         self.stop.is_cancelled()
     }
 
-    /// Asks all tasks to stop and waits for them, at most `grace`. Returns whether all ended in
+    /// Asks all tasks to stop, and waits for them for at most `grace`. Returns whether all ended in
     /// time.
     pub async fn stop(&self, grace: Duration) -> bool {
         self.stop.cancel();
@@ -73,7 +74,7 @@ impl Tasks {
     }
 }
 
-/// Starts `work` at once where it may block.
+/// Starts `work` at once on a thread that may block.
 pub fn blocking<T, F>(work: F) -> JoinHandle<T>
 where
     T: Send + 'static,

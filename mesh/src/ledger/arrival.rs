@@ -1,10 +1,10 @@
-//! Snapshots on their way from node to node.
+//! Snapshots on their way between nodes.
 //!
-//! A sender that gives up, for whatever reason, resets its stream: dropped, the stream would end as
-//! if all had been sent. A receiver writes each snapshot into a file of its own and believes it
-//! only when it is as long as announced, has the hash that was announced and ends it, and says
-//! itself that it is the state that was announced. Anything else is an error, and the leader sends
-//! it again, from its beginning.
+//! A sender that gives up, for any reason, resets its stream; a dropped stream would look complete
+//! to the receiver. The receiver writes each snapshot into a file of its own. It accepts the file
+//! only if it has the announced length, ends with the announced hash, and says itself that it is
+//! the announced state. Anything else is an error, and the leader sends the snapshot again from its
+//! beginning.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,28 +20,28 @@ use super::state::{HASH_BYTES, snapshot_meta};
 use super::types::{SnapshotMeta, Vote};
 use ground::supervise::blocking;
 
-/// What the files of snapshots that arrive begin with.
+/// The beginning of the names of files with arriving snapshots.
 const RECEIVED: &str = "snapshot.received";
-/// Bytes read at once.
+/// The number of bytes that are read at once.
 const CHUNK: usize = 1 << 18;
-/// What a reset stream says.
+/// The error code of a reset stream.
 const GIVEN_UP: u32 = 1;
 
-/// What is said of a snapshot before its bytes.
+/// The description of a snapshot, sent before its bytes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Header {
-    /// Under which leadership it is sent.
+    /// The leadership under which it is sent.
     pub(super) vote: Vote,
-    /// Which state it is.
+    /// The state that it contains.
     pub(super) meta: SnapshotMeta,
     /// The file's length in bytes.
     pub(super) length: u64,
-    /// The hash that ends the file.
+    /// The hash at the end of the file.
     pub(super) hash: [u8; HASH_BYTES as usize],
 }
 
-/// Opens a snapshot's file for sending. What is said of it is read from the file that was opened:
-/// another may take its name at any time.
+/// Opens a snapshot's file for sending. The description is read from the open file, because another
+/// file may take its name at any time.
 pub(super) async fn open(vote: Vote, path: &Path) -> io::Result<(Header, tokio::fs::File)> {
     let mut file = std::fs::File::open(path)?;
     let (meta, file) = blocking(move || snapshot_meta(&mut file).map(|meta| (meta, file)))
@@ -56,7 +56,7 @@ pub(super) async fn open(vote: Vote, path: &Path) -> io::Result<(Header, tokio::
     Ok((Header { vote, meta, length, hash }, file))
 }
 
-/// Sends `length` bytes. If they do not all go, or the future is dropped, the stream is reset.
+/// Sends `length` bytes. If not all can be sent, or the future is dropped, the stream is reset.
 pub(super) async fn send(
     file: impl AsyncRead + Unpin,
     length: u64,
@@ -82,8 +82,8 @@ pub(super) async fn send(
     stream.0.take().map_or(Ok(()), |mut whole| whole.finish().map_err(other))
 }
 
-/// A stream that was not sent to its end: dropped, it is reset. (Quinn's own stream is finished by
-/// its drop.)
+/// A stream that is not finished yet. It is reset when it is dropped; quinn's own stream would be
+/// finished.
 struct Unfinished(Option<SendStream>);
 
 impl Drop for Unfinished {
@@ -94,13 +94,13 @@ impl Drop for Unfinished {
     }
 }
 
-/// Where snapshots arrive.
+/// The folder where snapshots arrive.
 pub(super) struct Arrivals {
     folder: PathBuf,
     next: AtomicU64,
 }
 
-/// A snapshot that arrived whole. Its file goes with this, if it has not been given another name.
+/// A snapshot that arrived completely. Dropping this removes its file, unless the file was renamed.
 #[derive(Debug)]
 pub(super) struct Arrived(PathBuf);
 
@@ -117,7 +117,7 @@ impl Drop for Arrived {
 }
 
 impl Arrivals {
-    /// Receives into `folder`, and removes what a process that was killed has left there.
+    /// Receives into `folder`, and removes what a killed process has left there.
     pub(super) fn open(folder: &Path) -> io::Result<Self> {
         for entry in std::fs::read_dir(folder)? {
             let entry = entry?;
@@ -128,7 +128,7 @@ impl Arrivals {
         Ok(Arrivals { folder: folder.into(), next: AtomicU64::new(1) })
     }
 
-    /// Receives what `header` announces. An error leaves nothing behind.
+    /// Receives the snapshot that `header` announces. After an error no file is left.
     pub(super) async fn take(
         &self,
         header: &Header,

@@ -1,9 +1,8 @@
-//! The one redb file of a node's ledger: log, vote and state in one, so that applying costs no
-//! fsync of its own.
+//! The one redb file of a node's ledger. It has log, vote and state together, so that applying
+//! needs no fsync of its own.
 //!
-//! Appends and votes are durable before they are answered; applies are `Durability::None` and
-//! become durable with the next append, so the log can never be purged past a state that is not on
-//! disk.
+//! Appends and votes are durable before they are answered. Applies use `Durability::None` and
+//! become durable with the next append, so the log is never purged beyond a state that is on disk.
 
 use std::io;
 use std::path::Path;
@@ -14,14 +13,14 @@ use serde::de::DeserializeOwned;
 
 use ground::grouped::Grouped;
 
-/// Index to entry.
+/// Log entries by index.
 pub(super) const LOG: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("log-1");
-/// The vote, what was purged, what was applied, the membership.
+/// The vote, the purged and the applied position, and the membership.
 pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta-1");
 /// The ledger's records: see `rules::ledger::records`.
 pub(super) const STATE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("state-1");
 
-/// What redb may keep in memory.
+/// The size of redb's cache in bytes.
 const CACHE: usize = 16 << 20;
 
 pub(super) fn other(error: impl std::fmt::Display) -> io::Error {
@@ -48,7 +47,7 @@ impl std::ops::Deref for Store {
 }
 
 impl Store {
-    /// Opens or makes the file.
+    /// Opens or creates the file.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let prepare = |write: &redb::WriteTransaction| {
             write.open_table(LOG)?;

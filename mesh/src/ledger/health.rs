@@ -1,9 +1,9 @@
 //! Whether this node's ledger can write.
 //!
-//! A node whose disk has kept a commit for [`TERMS`]`.slow` says so with its lease renewals, gets
-//! no lease any more and loses its projects; if it leads the ledger, it hands that over. A ledger
-//! that has stopped for good (a write failed, or never came back) ends the process: see
-//! [`Ledger::ended`].
+//! When a node's disk has kept a commit for [`TERMS`]`.slow`, the node says so with its lease
+//! renewals, gets no more leases, and loses its projects. If it leads the ledger, it hands
+//! leadership over. When the ledger has stopped for good (a write failed, or never returned), the
+//! process ends: see [`Ledger::ended`].
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,18 +23,18 @@ use ground::supervise::Tasks;
 
 const LOOK: Duration = Duration::from_millis(200);
 
-/// How patient a node is with its disk. Disks that share a machine stall for a second or two now
-/// and then; nothing that works stalls for ten.
+/// How long a node waits for its disk. Disks that share a machine stall for a second or two now and
+/// then. No working disk stalls for ten seconds.
 const TERMS: DiskTerms = DiskTerms {
     slow: Duration::from_secs(4),
     hung: Duration::from_secs(10),
     look: Duration::from_secs(1),
 };
 
-/// How long a notice may take, and with it a look.
+/// How long a notice may take. A look is delayed by as much.
 const NOTICE: Duration = Duration::from_millis(500);
 
-/// Between two attempts to hand leadership over.
+/// The time between two attempts to hand leadership over.
 const HAND_OVER: Duration = Duration::from_secs(2);
 
 pub(super) fn start(ledger: &Arc<Ledger>, store: Store, tasks: &Tasks) {
@@ -77,11 +77,11 @@ async fn watch(ledger: Arc<Ledger>, store: Store) {
         if doubtful {
             ledger.give_notice().await;
         }
-        // what was begun cannot be taken back: it is asked for until somebody follows, also if the
-        // disk is well again
+        // a handover that was begun cannot be taken back, so it is repeated until another node
+        // leads, even if the disk works again
         let due = asked.map_or(doubtful, |at| clock::now().since(at) >= HAND_OVER);
         if due {
-            // what the consensus is doing may wait for the disk, and this must go on looking
+            // the consensus may wait for the disk, and the watch must not wait with it
             match tokio::time::timeout(LOOK, ledger.hand_over()).await {
                 Ok(false) => {} // there is nobody to take it
                 Ok(true) | Err(_) => asked = Some(clock::now()),
@@ -96,15 +96,15 @@ impl Ledger {
         self.ended.send_replace(Some(reason.to_owned()));
     }
 
-    /// Tells the other voters that this node cannot write. It thinks that it leads, and may never
-    /// hear that another does: its consensus waits for the disk, too.
+    /// Tells the other voters that this node cannot write. The node believes that it leads. It may
+    /// never learn of a new leader, because its consensus waits for the disk, too.
     async fn give_notice(&self) {
         let others = self.voters().into_iter().filter(|voter| *voter != self.me);
         let notices = others.map(|voter| async move {
             let told = async {
                 let (mut send, mut receive) = self.links.open_lease(voter, NOTICE).await?;
                 super::leases::renew(self, &mut send).await?;
-                // the answer says nothing new, but that the notice was taken
+                // the answer only confirms that the notice arrived
                 read_message::<FromGranter>(&mut receive).await
             };
             let _ = tokio::time::timeout(NOTICE, told).await;
@@ -117,8 +117,8 @@ impl Ledger {
         self.doubtful.load(Ordering::SeqCst)
     }
 
-    /// Comes back when the ledger has stopped for good, with the reason: the process should end, so
-    /// that a supervisor starts it again.
+    /// Completes when the ledger has stopped for good, with the reason. The process should then
+    /// end, so that a supervisor starts it again.
     pub async fn ended(&self) -> String {
         let mut ended = self.ended.subscribe();
         match ended.wait_for(Option::is_some).await {

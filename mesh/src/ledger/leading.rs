@@ -1,5 +1,5 @@
-//! What only the ledger's leader does: keep the consensus's membership in line with the nodes, and
-//! propose failovers.
+//! The tasks of the ledger's leader: it keeps the consensus's membership in line with the nodes,
+//! and proposes failovers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,14 +20,14 @@ use super::Ledger;
 use ground::clock;
 use ground::supervise::Tasks;
 
-/// Between two looks at the situation.
+/// The time between two looks at the situation.
 const LOOK: Duration = Duration::from_millis(200);
-/// How many projects are moved at once. Their entries go into the log together; one after the
-/// other, each would wait for its own release.
+/// The maximum number of projects that are moved at once. Their entries are written to the log
+/// together; one after another, each would wait for its own release.
 const MOVES: usize = 256;
-/// How long a change of membership may take; what is cut then is finished at the next look.
+/// How long a change of membership may take. A change that is cut off is finished at the next look.
 const CHANGE: Duration = Duration::from_secs(5);
-/// A replica this many entries behind is not caught up.
+/// The number of entries from which on a replica does not count as caught up.
 const BEHIND: u64 = 50;
 
 pub(super) fn start(ledger: &Arc<Ledger>, tasks: &Tasks) {
@@ -106,7 +106,7 @@ impl Ledger {
         metrics.membership_config.membership().voter_ids().map(NodeId).collect()
     }
 
-    /// Every replica follows; the chosen ones vote. One step at a time: the next look goes on.
+    /// Lets every replica follow and the chosen ones vote, one step per look.
     async fn keep_membership(&self, nodes: &[NodeRecord]) {
         let Some(step) = self.next_step(nodes) else { return };
         let ids = |voters: &BTreeSet<NodeId>| voters.iter().map(|n| n.0).collect::<BTreeSet<u64>>();
@@ -156,7 +156,7 @@ impl Ledger {
         let now = clock::now();
         let mut guard = self.term.lock();
         let term = guard.as_mut().filter(|term| term.granter.may_lead(now))?;
-        // who holds a lease is alive and can write, and that is what a voter is for
+        // a node that holds a lease is alive and can write, as a voter must
         let live = term.granter.holders(now).keys().copied().chain([self.me]).collect();
         let situation = voters::Situation {
             leader: self.me,

@@ -1,5 +1,5 @@
-//! Runs the lease machines: as a replica, a stream to whoever leads; as the leader, one stream from
-//! each replica.
+//! Runs the lease machines. A replica keeps one stream to the leader; the leader serves one stream
+//! from each replica.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +25,8 @@ pub(super) struct Term {
     pub(super) granter: Granter,
     pub(super) failover: rules::members::failover::Failover,
     pub(super) voters: rules::members::voters::Voters,
-    /// How long the machine had been suspended at the last look, and what was acknowledged before
-    /// its last suspend: the consensus library's clock does not count suspends, so such an
+    /// How long the machine had been suspended at the last look, and the last acknowledgement
+    /// before its last suspend. The consensus library's clock does not count suspends, so such an
     /// acknowledgement is older than it seems.
     suspended: Duration,
     acked_before_suspend: Option<Acked>,
@@ -35,7 +35,8 @@ pub(super) struct Term {
 /// When a majority last acknowledged this leader, on the consensus library's clock.
 type Acked = openraft::TokioInstant;
 
-/// Suspends shorter than this are told apart from the two clocks being read one after the other.
+/// Shorter suspends are ignored: the two clocks are read one after the other, so they differ by a
+/// little.
 const SUSPEND: Duration = Duration::from_millis(20);
 
 pub(super) fn start(ledger: &Arc<Ledger>, tasks: &Tasks) {
@@ -43,7 +44,7 @@ pub(super) fn start(ledger: &Arc<Ledger>, tasks: &Tasks) {
     tasks.spawn("ledger.granter", grant(ledger.clone()));
 }
 
-/// As a replica: keeps a lease stream to the leader, whoever that is.
+/// As a replica: keeps a lease stream to the current leader.
 async fn hold(ledger: Arc<Ledger>) {
     loop {
         match ledger.leader() {
@@ -114,7 +115,8 @@ async fn hold_from(ledger: &Ledger, leader: NodeId) -> Result<(), LinkError> {
     result
 }
 
-/// Asks for a lease, and tells whom this node sees as down: itself among them if it cannot write.
+/// Requests a lease and reports which nodes this node sees as down. It includes itself if it cannot
+/// write.
 pub(super) async fn renew(ledger: &Ledger, send: &mut SendStream) -> Result<(), LinkError> {
     let request = ledger.holder.lock().ask(clock::now());
     let applied = ledger.applied_now();
@@ -125,7 +127,7 @@ pub(super) async fn renew(ledger: &Ledger, send: &mut SendStream) -> Result<(), 
     write_message(send, &FromHolder::Renew { request, applied, down }).await
 }
 
-/// As the leader: keeps the granter informed and tells everyone what is released.
+/// As the leader: keeps the granter informed, and tells all replicas what is released.
 async fn grant(ledger: Arc<Ledger>) {
     let mut applied = ledger.applied.clone();
     loop {
@@ -139,7 +141,7 @@ async fn grant(ledger: Arc<Ledger>) {
 }
 
 impl Ledger {
-    /// Brings [`Term`] in line with what the consensus says of this node's leadership.
+    /// Updates [`Term`] from what the consensus says about this node's leadership.
     fn update_term(&self) {
         let now = clock::now();
         let leads = self.is_leader();
@@ -191,8 +193,8 @@ impl Ledger {
         }
         term.suspended = suspended;
         let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
-        // what followers promise: not to vote for another within the election timeout of the last
-        // heartbeat they heard
+        // followers promise not to vote for another node within the election timeout after the last
+        // heartbeat that they received
         let promise = self.terms.election_min * 8 / 10;
         let until = if voters == [self.me.0] {
             now + promise
@@ -207,8 +209,8 @@ impl Ledger {
         (until, self.log.opened(term.number).map(Revision))
     }
 
-    /// Whether this node leads and has applied an entry that it has proposed since it started:
-    /// until then it may lack what others have been told of.
+    /// Whether this node leads and has applied an entry that it has proposed since it started.
+    /// Until then it may lack entries that other nodes already know.
     pub(super) fn is_open(&self) -> bool {
         self.update_term();
         self.term.lock().as_ref().is_some_and(|term| term.granter.is_open())

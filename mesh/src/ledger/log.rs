@@ -1,5 +1,5 @@
-//! The log and the vote. An appended entry is readable at once and durable a little later, as the
-//! consensus core allows: the tail that is not on disk yet is kept in memory.
+//! The log and the vote. An appended entry can be read at once and is durable a little later, as
+//! the consensus core allows. The tail that is not on disk yet is kept in memory.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -15,8 +15,8 @@ use redb::{ReadableDatabase, ReadableTable};
 use super::database::{LOG, META, Store, decode, encode, other};
 use super::types::{Consensus, LogEntry, LogId, Vote};
 
-/// One message of the consensus carries at most about this much, so that a burst of large manifests
-/// cannot outlast a heartbeat.
+/// The approximate maximum number of bytes in one message of the consensus, so that a burst of
+/// large manifests does not take longer than a heartbeat.
 const MESSAGE_BYTES: usize = 8 << 20;
 
 /// The log of this node.
@@ -30,7 +30,7 @@ pub(super) struct Log {
 struct Tail {
     unflushed: BTreeMap<u64, LogEntry>,
     vote: Option<Vote>,
-    /// The newest term of which this process has appended an entry, and the first such entry.
+    /// The newest term in which this process has appended an entry, and the first such entry.
     opened: Option<(u64, u64)>,
 }
 
@@ -40,14 +40,14 @@ impl Log {
         Ok(Log { store, tail: Arc::new(Mutex::new(Tail { vote, ..Tail::default() })) })
     }
 
-    /// The first entry of `term` that was appended since the process started: at the leader of that
-    /// term, the first that this process proposed. What the disk held before does not count, for
-    /// nobody knows how much of that was ever committed, nor what else was.
+    /// The first entry of `term` that was appended since the process started. At the leader of that
+    /// term, this is the first entry that this process has proposed. Entries that were on disk
+    /// before do not count: it is not known which of them were committed, nor which others were.
     pub(super) fn opened(&self, term: u64) -> Option<u64> {
         self.tail.lock().opened.filter(|(of, _)| *of == term).map(|(_, index)| index)
     }
 
-    /// Entries of `range` until `enough` says so; at least one if the range is not empty.
+    /// Entries of `range`, until `enough` returns true; at least one if the range is not empty.
     fn entries<R: RangeBounds<u64> + Clone>(
         &self,
         range: R,

@@ -1,4 +1,4 @@
-//! The ledger: one replicated log and its records for the whole mesh. This folder alone imports the
+//! The ledger: one replicated log and its records for the whole mesh. Only this folder imports the
 //! consensus library.
 //!
 //! | module | what it does |
@@ -59,24 +59,24 @@ pub use reading::{Freshness, Reading};
 use state::Raft;
 use types::Entry;
 
-/// The log directive that quietens the consensus library: it tells every vote at `info`, and what
-/// an operator needs of it the ledger says itself.
+/// The log directive for the consensus library. The library logs every vote at `info`; the ledger
+/// itself logs what an operator needs.
 pub const QUIET: &str = "openraft=error";
 
-/// How the ledger is tuned; see the settings of the same names.
+/// Settings of the ledger; see the settings of the same names.
 #[derive(Clone, Copy, Debug)]
 pub struct LedgerTerms {
-    /// Between two heartbeats of the leader; also how long one message may take.
+    /// The time between two heartbeats of the leader, and the deadline of one message.
     pub heartbeat: Duration,
-    /// The shortest silence after which a voter stands for election.
+    /// The minimum silence after which a voter stands for election.
     pub election_min: Duration,
-    /// The longest one; also how long a leader is believed.
+    /// The maximum of that, and how long a leader is believed.
     pub election_max: Duration,
-    /// Entries between two snapshots.
+    /// The number of entries between two snapshots.
     pub snapshot_every: u64,
     /// Read leases.
     pub lease: LeaseTerms,
-    /// Between two renewals.
+    /// The time between two renewals.
     pub renew_every: Duration,
     /// When projects move.
     pub failover: FailoverTerms,
@@ -116,17 +116,17 @@ pub struct Ledger {
     applied: watch::Receiver<Revision>,
     released: watch::Sender<Revision>,
     unreachable_until: Mutex<rules::words::moment::Moment>,
-    /// How often leadership was handed over: each time to the next, lest one that cannot take it is
-    /// asked again and again.
+    /// How often leadership was handed over. Each attempt names the next voter, so that one that
+    /// cannot lead is not asked again and again.
     handed_over: std::sync::atomic::AtomicUsize,
-    /// Whether the disk is so slow that others should do what this node does.
+    /// Whether the disk is so slow that other nodes should take over this node's tasks.
     doubtful: std::sync::atomic::AtomicBool,
     ended: watch::Sender<Option<String>>,
     born_here: std::sync::atomic::AtomicBool,
     wary_until: rules::words::moment::Moment,
 }
 
-/// What `status` shows of the ledger.
+/// What `status` shows about the ledger.
 #[derive(Clone, Debug)]
 pub struct LedgerStatus {
     /// The leader as this node knows it.
@@ -137,13 +137,13 @@ pub struct LedgerStatus {
     pub applied: Revision,
     /// What this node knows to be released.
     pub released: Revision,
-    /// The first entry that this node's log still has. Who has applied none before it comes back by
-    /// a snapshot.
+    /// The first entry that this node's log still has. A node that has not applied the entries
+    /// before it needs a snapshot.
     pub log_from: Revision,
-    /// Who votes for certain: while that is being changed, who votes before and after. So a node
-    /// that is shown here may be relied on when another dies.
+    /// The settled voters. While the voters change, these are the nodes that vote both before and
+    /// after the change, so a node in this list may be relied on when another one dies.
     pub voters: BTreeSet<NodeId>,
-    /// Who else follows.
+    /// The other replicas that follow.
     pub learners: BTreeSet<NodeId>,
     /// How this node answers reads.
     pub lease: LeaseState,
@@ -156,7 +156,7 @@ pub enum LeaseState {
     Leader,
     /// It holds a lease.
     Held,
-    /// It has to ask.
+    /// It has to ask the leader.
     None,
 }
 
@@ -175,28 +175,27 @@ impl Ledger {
         };
         std::fs::create_dir_all(folder).map_err(|e| storage(&e))?;
         let store = database::Store::open(&folder.join("ledger.redb")).map_err(|e| storage(&e))?;
-        // a voter with a vote on disk may have promised something before it restarted
+        // a voter with a vote on disk may have made a promise before it restarted
         let promised = store.meta::<types::Vote>("vote").map_err(|e| storage(&e))?.is_some();
         let wary_until = if promised { clock::now() + terms.election_max } else { clock::now() };
         let arrivals = arrival::Arrivals::open(folder).map_err(|e| storage(&e))?;
         let log = log::Log::open(store.clone()).map_err(|e| storage(&e))?;
         let machine = state::StateMachine::open(store.clone(), folder).map_err(|e| storage(&e))?;
         let millis = |d: Duration| d.as_millis() as u64;
-        // What is not named here stays as the library has it; of its defaults these matter and are
-        // kept:
-        // - `allow_log_reversion` off: a voter that has lost its log is a fault to be seen, not to
-        //   be smoothed over;
-        // - `heartbeat_min_interval` 0: leases count on heartbeats that are sent also while entries
-        //   are;
-        // - `quorum_loss_probe_interval` none: a leader that hears no majority goes on asking; it
-        //   is not believed meanwhile, for its lease ends;
-        // - `removed_leader_step_down` 150 ms: a leader that a change of voters leaves out hands
-        //   over by itself;
-        // - `api_batch_linger_ms` 0: the file's group commit gathers what comes at once, so nobody
-        //   waits for company;
+        // Options that are not set here keep the library's defaults. These defaults matter:
+        // - `allow_log_reversion` off: a voter that has lost its log is a fault, which must be
+        //   seen;
+        // - `heartbeat_min_interval` 0: leases depend on heartbeats, which are also sent while
+        //   entries are;
+        // - `quorum_loss_probe_interval` none: a leader that hears no majority continues to ask.
+        //   Nobody believes it meanwhile, because its lease ends;
+        // - `removed_leader_step_down` 150 ms: a leader that is no longer a voter hands over by
+        //   itself;
+        // - `api_batch_linger_ms` 0: the file's group commit collects concurrent writes, so none
+        //   has to wait for others;
         // - `backoff` 200 ms to 1 s: how often a peer that does not answer is tried;
-        // - `max_append_entries` 4096: what is in one commit at most, and all of that came over the
-        //   links in messages of 64 entries and 8 MiB.
+        // - `max_append_entries` 4096: the maximum in one commit, all of which came over the links
+        //   in messages of 64 entries and 8 MiB.
         let config = openraft::Config {
             cluster_name: "atoll".into(),
             heartbeat_interval: millis(terms.heartbeat),
@@ -205,11 +204,11 @@ impl Ledger {
             install_snapshot_timeout: 60_000,
             max_payload_entries: 64,
             enable_pre_vote: Some(true),
-            // On by default, and wrong here: applied state is not flushed by itself and the
+            // On by default, and wrong here: applied state is not flushed by itself, and the
             // committed index is not saved, so a leader that was killed may lack entries that its
-            // followers have committed. Leading on in its old term, it would give their log ids to
-            // other entries, and replicas would differ for ever. In a new term it first learns what
-            // the majority has.
+            // followers have committed. If it led on in its old term, it would give their log ids
+            // to other entries, and replicas would differ for ever. In a new term it first learns
+            // what the majority has.
             enable_leader_restore: Some(false),
             snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(terms.snapshot_every),
             replication_lag_threshold: terms.snapshot_every * 2,
@@ -251,8 +250,8 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Forms the ledger with its first voters. To be called on one node of a new mesh, once; a
-    /// ledger that exists is left alone.
+    /// Forms the ledger with its first voters. Call this once, on one node of a new mesh. A ledger
+    /// that exists already is not changed.
     pub async fn form(&self, voters: BTreeMap<NodeId, SocketAddr>) -> Result<(), LedgerError> {
         let nodes: BTreeMap<u64, BasicNode> =
             voters.iter().map(|(id, a)| (id.0, BasicNode::new(a))).collect();
@@ -272,12 +271,12 @@ impl Ledger {
         }
     }
 
-    /// The records as this node has applied them: true some time ago. For hints, never for answers.
+    /// The records as this node has applied them, which may be old. For hints, never for answers.
     pub fn view(&self) -> Result<state::View, RecordError> {
         self.machine.view()
     }
 
-    /// What this node has applied, as it grows.
+    /// The revision that this node has applied, as it grows.
     pub fn applied(&self) -> watch::Receiver<Revision> {
         self.applied.clone()
     }
@@ -287,15 +286,15 @@ impl Ledger {
         self.raft.metrics().borrow_watched().current_leader.map(NodeId)
     }
 
-    /// Waits until another node leads than did when this was called, or at most `patience`.
+    /// Waits until the leader is another one than at the time of the call, but at most `patience`.
     async fn leader_changes(&self, patience: Duration) {
         let before = self.leader();
         let mut metrics = self.raft.server_metrics();
         let changed = async {
             while self.leader() == before {
                 if metrics.changed().await.is_err() {
-                    // the consensus has stopped: nothing changes any more, and whoever calls this
-                    // in a loop must not spin
+                    // the consensus has stopped, so nothing changes any more; a caller in a loop
+                    // must not spin
                     std::future::pending::<()>().await;
                 }
             }
@@ -303,13 +302,13 @@ impl Ledger {
         let _ = tokio::time::timeout(patience, changed).await;
     }
 
-    /// What this node has applied. A copy: a borrowed watch is a lock, and must not be held over
-    /// another.
+    /// The revision that this node has applied. It is copied, because a borrowed watch is a lock
+    /// and must not be held together with another.
     fn applied_now(&self) -> Revision {
         *self.applied.borrow()
     }
 
-    /// What this node knows to be released. A copy, for the same reason.
+    /// The revision that this node knows to be released. It is copied for the same reason.
     fn released_now(&self) -> Revision {
         *self.released.borrow()
     }
@@ -336,8 +335,8 @@ impl Ledger {
         }
     }
 
-    /// Proposes `command`, wherever the leader is, and waits until it is released, at most
-    /// `deadline`. Retries keep one operation id, so it is applied at most once; after
+    /// Proposes `command`, wherever the leader is, and waits until it is released, for at most
+    /// `deadline`. Retries keep one operation id, so the command is applied at most once. After
     /// [`NoLedger::NoMajority`] it may still be applied later.
     pub async fn propose(
         &self,
@@ -377,7 +376,7 @@ impl Ledger {
         }
     }
 
-    /// Answers [`Ask::Propose`]: proposes here or says who leads.
+    /// Answers [`Ask::Propose`]: proposes here, or says which node leads.
     pub async fn propose_here(
         &self,
         envelope: Envelope,
@@ -422,8 +421,8 @@ impl Ledger {
                     return Ok(());
                 }
                 if self.term.lock().is_none() {
-                    // leadership was lost: committed, but another leader decides when it is
-                    // released
+                    // leadership was lost: the entry is committed, but another leader decides when
+                    // it is released
                     return Err(NoLedger::NotLeader(self.leader()));
                 }
                 tokio::select! {
@@ -435,8 +434,8 @@ impl Ledger {
         tokio::time::timeout(deadline, wait).await.unwrap_or(Err(NoLedger::NoMajority))
     }
 
-    /// Answers [`Ask::ReadIndex`]: confirms with a majority that this node leads, and up to where a
-    /// reader must have applied.
+    /// Answers [`Ask::ReadIndex`]: confirms with a majority that this node leads, and returns the
+    /// revision that a reader must have applied.
     pub async fn read_index(&self, deadline: Duration) -> Result<Revision, NoLedger> {
         let end = clock::now() + deadline;
         while !self.is_open() {
@@ -446,7 +445,7 @@ impl Ledger {
             if clock::now() >= end {
                 return Err(NoLedger::NoMajority);
             }
-            // it leads, and its first entry is on its way
+            // it leads, and its first entry is not applied yet
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let confirm = self.raft.get_read_log_id(openraft::ReadPolicy::ReadIndex);
@@ -467,9 +466,9 @@ impl Ledger {
         Ok(index)
     }
 
-    /// Answers a consensus message. A voter that has just restarted votes for nobody for as long as
-    /// a leader may still count on what it promised before: the consensus library forgets that
-    /// promise over a restart (its `get_initial_state` says so).
+    /// Answers a message of the consensus. After a restart a voter votes for no other node for as
+    /// long as a leader may count on its earlier promise: the consensus library forgets that
+    /// promise in a restart (see its `get_initial_state`).
     pub async fn answer_raft(&self, kind: u8, body: &[u8]) -> Answer {
         if network::asks_for_a_vote(kind) && clock::now() < self.wary_until {
             return Answer::Refused(
@@ -479,7 +478,7 @@ impl Ledger {
         network::answer(&self.raft, kind, body).await
     }
 
-    /// Takes a snapshot in.
+    /// Receives a snapshot.
     pub async fn receive_snapshot(
         &self,
         header: &[u8],
@@ -489,14 +488,14 @@ impl Ledger {
         network::receive_snapshot(&self.raft, &self.arrivals, header, &mut send, &mut receive).await
     }
 
-    /// Whether this node may believe that a majority hears it: it holds a lease or leads with one.
-    /// A node that does not may still be served by asking; a node cut off for longer than a lease
-    /// answers false at once.
+    /// Whether this node may assume that a majority hears it: it holds a lease, or leads with one.
+    /// A node without one may still read by asking the leader. A node that was cut off for longer
+    /// than a lease answers false at once.
     pub fn connected(&self) -> bool {
         self.lease_state() != LeaseState::None
     }
 
-    /// Hands leadership over, if this node has it, and stops taking part.
+    /// Hands leadership over, if this node has it, and stops participating.
     pub async fn shut_down(&self) {
         if self.hand_over().await {
             for _ in 0..20 {
@@ -511,8 +510,8 @@ impl Ledger {
         }
     }
 
-    /// Asks another voter that is up to lead, if this node leads and there is one; whether it did
-    /// ask.
+    /// If this node leads and another voter is up, asks that voter to lead. Returns whether it
+    /// asked.
     async fn hand_over(&self) -> bool {
         if !self.raft.is_leader() {
             return false;
@@ -533,8 +532,8 @@ impl Ledger {
         true
     }
 
-    /// Who could lead in this node's place: the voters that hold a lease, for those can write; else
-    /// those that the gossip calls up.
+    /// The nodes that could lead in this node's place: voters that hold a lease, because those can
+    /// write; otherwise voters that the gossip calls up.
     fn heirs(&self) -> Vec<NodeId> {
         let holders = self
             .term
@@ -558,8 +557,8 @@ impl Ledger {
     }
 }
 
-/// The voters of all sets of voters that count at the moment: one, or two while one takes the
-/// other's place and each must have a majority.
+/// The voters in all current sets of voters. There are two sets while one replaces the other, and
+/// each must have a majority.
 fn settled_voters(sets: &[BTreeSet<u64>]) -> BTreeSet<NodeId> {
     let Some((first, others)) = sets.split_first() else { return BTreeSet::new() };
     first

@@ -1,5 +1,5 @@
-//! The consensus's messages over the links: questions on the control connection, snapshots as a
-//! stream of their file on the bulk one ([`arrival`]).
+//! The consensus's messages over the links: questions on the control connection, and snapshots as
+//! file streams on the bulk connection ([`arrival`]).
 
 use std::io;
 use std::path::PathBuf;
@@ -38,7 +38,7 @@ const SNAPSHOT: Duration = Duration::from_secs(600);
 
 type Reply<T> = Result<T, String>;
 
-/// Makes one [`Network`] a peer.
+/// Creates a [`Network`] for each peer.
 pub(super) struct Factory(pub(super) Arc<Links>);
 
 impl RaftNetworkFactory<Consensus> for Factory {
@@ -52,7 +52,7 @@ impl RaftNetworkFactory<Consensus> for Factory {
     }
 }
 
-/// The way to one peer.
+/// The connection to one peer.
 pub(super) struct Network {
     links: Arc<Links>,
     to: NodeId,
@@ -107,8 +107,7 @@ impl RaftNetworkV2<Consensus> for Network {
         request: AppendEntriesRequest<Consensus>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Consensus>, RPCError<Consensus>> {
-        // heartbeats have a worker of their own, so a long message may take longer than their
-        // interval
+        // heartbeats have their own worker, so a long message may take longer than their interval
         let deadline = if request.entries.is_empty() {
             option.hard_ttl()
         } else {
@@ -188,7 +187,7 @@ pub(super) async fn answer(raft: &Raft, kind: u8, body: &[u8]) -> Answer {
     }
 }
 
-/// Receives a snapshot and installs it if it is whole. If it is not, the sender is told so and
+/// Receives a snapshot and installs it if it is complete. If it is not, the sender is told so and
 /// tries again.
 pub(super) async fn receive_snapshot(
     raft: &Raft,

@@ -1,10 +1,10 @@
 //! Reads that are never stale.
 //!
-//! A read runs on a consistent view of this node's records if the node holds a read lease (or leads
-//! with a confirmed one), else after asking the leader up to where it must have applied. If what
-//! was read changed after what is known to be released, the answer waits for the release: no two
-//! readers see new, then old. Only when no leader can be reached is the answer marked as possibly
-//! stale.
+//! A read uses a consistent view of this node's records. If the node has no read lease (and does
+//! not lead with a confirmed one), it first asks the leader which revision it must have applied. If
+//! what was read changed after the released revision, the answer waits for the release, so no two
+//! readers see new and then old records. The answer is marked as possibly stale only if no leader
+//! can be reached.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -20,16 +20,16 @@ use super::state::View;
 use super::{LeaseState, Ledger};
 use ground::clock;
 
-/// Whether an answer is what every other node would say now.
+/// Whether every other node would give the same answer now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
     /// Linearizable.
     Fresh,
-    /// From this node's own records, because no leader can be reached.
+    /// From this node's own records, because no leader could be reached.
     Stale,
 }
 
-/// A view that remembers what was read from it.
+/// A view that records what was read from it.
 pub struct Reading {
     view: View,
     touched: RefCell<Touched>,
@@ -52,14 +52,13 @@ impl ReadRecords for Reading {
     }
 }
 
-/// How long a reader waits for the leader before it takes what it has.
+/// How long a reader waits for the leader before it reads from this node's own records.
 const ASK: Duration = Duration::from_millis(1000);
-/// How long a reader waits for a release: a little more than a lease, which is what a silent holder
-/// can cost.
+/// How long a reader waits for a release: a little longer than a lease, the maximum delay by a
+/// holder that is silent.
 const RELEASE: Duration = Duration::from_millis(3500);
-/// After a failed question nobody asks again for this long: a node that is cut off answers at once.
-/// It loses nothing by that, for a lease that arrives meanwhile makes reads fresh without any
-/// question.
+/// How long this node does not ask again after a question has failed, so that a node that is cut
+/// off answers at once. This has no cost: when a lease arrives, reads are fresh without a question.
 const GIVE_UP: Duration = Duration::from_secs(3);
 
 impl Ledger {
@@ -73,7 +72,7 @@ impl Ledger {
         if self.holder.lock().may_read(now, applied) { LeaseState::Held } else { LeaseState::None }
     }
 
-    /// Runs `read` on records that are fresh, if at all possible.
+    /// Runs `read` on fresh records, if that is possible.
     pub async fn read<T>(
         &self,
         read: impl Fn(&Reading) -> Result<T, RecordError>,
@@ -101,8 +100,8 @@ impl Ledger {
         }
     }
 
-    /// Runs `read` on this node's own records and tells up to where must be released before the
-    /// answer may be shown.
+    /// Runs `read` on this node's own records. Also returns the revision that must be released
+    /// before the answer may be shown.
     fn read_here<T>(
         &self,
         read: impl Fn(&Reading) -> Result<T, RecordError>,
@@ -117,14 +116,14 @@ impl Ledger {
     /// Waits until `needed` is known to be released here.
     async fn await_release(&self, needed: Revision, deadline: Duration) -> bool {
         let mut released = self.released.subscribe();
-        // without a lease nothing is pushed to this node: it will have to ask again
+        // without a lease this node is not told of releases, and has to ask again
         let deadline =
             if self.lease_state() == LeaseState::None { Duration::ZERO } else { deadline };
         let wait = async { released.wait_for(|r| *r >= needed).await.is_ok() };
         tokio::time::timeout(deadline, wait).await.unwrap_or(false)
     }
 
-    /// Asks the leader up to where this node must have applied, and applies that far.
+    /// Asks the leader which revision this node must have applied, and waits until it has.
     async fn catch_up(&self) -> bool {
         if clock::now() < *self.unreachable_until.lock() {
             return false;

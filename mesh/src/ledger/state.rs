@@ -1,8 +1,7 @@
 //! The applied state: `rules::ledger::apply` over the STATE table, and the state as a file
 //! (snapshot).
 //!
-//! What an entry changes is noted in [`Unreleased`] before the change becomes visible to readers,
-//! never after.
+//! Changes are recorded in [`Unreleased`] before they become visible to readers, never after.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -63,7 +62,7 @@ impl StateMachine {
         self.applied.subscribe()
     }
 
-    /// A consistent view of the records as of now.
+    /// A consistent view of the present records.
     pub(super) fn view(&self) -> Result<View, RecordError> {
         let read = self.store.database().begin_read().map_err(record_error)?;
         Ok(View { table: read.open_table(STATE).map_err(record_error)? })
@@ -269,7 +268,7 @@ impl RaftStateMachine<Consensus> for StateMachine {
         }
         let machine = self.clone();
         let outcomes = blocking(move || machine.apply_batch(batch)).await.map_err(other)??;
-        // only now: an answer before the commit could tell of a change that nobody can read yet
+        // only now: an answer before the commit could announce a change that no reader can see yet
         for (responder, outcome) in responders.into_iter().zip(outcomes) {
             if let Some(responder) = responder {
                 responder.send(outcome);
@@ -314,7 +313,7 @@ impl RaftSnapshotBuilder<Consensus> for StateMachine {
     }
 }
 
-/// What a snapshot's file says that it is.
+/// Reads the description in a snapshot's file.
 pub(super) fn snapshot_meta(file: &mut File) -> io::Result<SnapshotMeta> {
     let mut left = file.metadata()?.len();
     let mut reader = BufReader::new(file);
@@ -322,10 +321,11 @@ pub(super) fn snapshot_meta(file: &mut File) -> io::Result<SnapshotMeta> {
     decode(&read_block(&mut reader, &mut left)?)
 }
 
-/// The length of the hash that ends a snapshot's file, the SHA-256 of all before it.
+/// The length of the hash at the end of a snapshot's file. It is the SHA-256 of everything before
+/// it.
 pub(super) const HASH_BYTES: u64 = 32;
 
-/// Hashes what is written through it; the hash ends the file.
+/// Hashes what is written through it, and writes the hash at the end.
 struct Hashed<W> {
     inner: W,
     hasher: Hasher,
@@ -370,7 +370,7 @@ fn read_block(file: &mut impl Read, left: &mut u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Refuses a file that is not the whole of what was written.
+/// Fails if the file is not complete.
 pub(super) fn check_snapshot(path: &Path) -> io::Result<()> {
     let mut file = File::open(path)?;
     let body = file

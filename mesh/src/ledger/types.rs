@@ -1,4 +1,4 @@
-//! The consensus library's types, filled in. Nothing outside this folder names them.
+//! The consensus library's types for this ledger. Nothing outside this folder names them.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use openraft::type_config::alias::{
 use rules::ledger::command::{Envelope, Outcome};
 use serde::{Deserialize, Serialize};
 
-/// What an entry carries.
+/// The content of an entry.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[expect(
     unreachable_pub,

@@ -8,7 +8,7 @@ use quinn::congestion::{Controller, ControllerFactory};
 use quinn_proto::RttEstimator;
 use rules::blobs::congestion::Congestion;
 
-/// Makes a controller for each path.
+/// Creates a controller for each path.
 #[derive(Debug, Default)]
 pub(super) struct ByDelivery;
 

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::LinkError;
 
-/// How long a frame may stand still while it arrives.
+/// How long a frame may make no progress while it arrives.
 pub(super) const STALLED: Duration = Duration::from_secs(30);
 
 /// Writes one frame.
@@ -22,8 +22,8 @@ pub async fn write_frame(send: &mut SendStream, body: &[u8]) -> Result<(), LinkE
     send.write_all(body).await.map_err(LinkError::broken)
 }
 
-/// Reads a frame's length in bytes, with which it begins. One of more than `largest` is an error:
-/// nothing was read of it, or set aside for it.
+/// Reads a frame's length in bytes, with which it begins. If it is more than `largest`, this is an
+/// error, and nothing is read or allocated for it.
 pub async fn begin_frame(receive: &mut RecvStream, largest: usize) -> Result<usize, LinkError> {
     let mut length = [0; 4];
     receive.read_exact(&mut length).await.map_err(LinkError::broken)?;
@@ -36,9 +36,9 @@ pub async fn begin_frame(receive: &mut RecvStream, largest: usize) -> Result<usi
     Ok(length)
 }
 
-/// Reads on in a frame that has begun, until `body` has `length` bytes. Memory is taken for what
-/// has arrived, not for what was announced. It must not stand still for `patience`, however long
-/// all of it takes.
+/// Continues to read a frame until `body` has `length` bytes. Memory is allocated for bytes that
+/// have arrived, not for those announced. Fails if no bytes arrive for `patience`; the total time
+/// is not limited.
 pub(super) async fn fill_frame(
     receive: &mut RecvStream,
     body: &mut Vec<u8>,
@@ -66,7 +66,7 @@ pub async fn finish_message<T: DeserializeOwned>(
     Ok(wire::decode(&body)?)
 }
 
-/// Writes one message as a frame.
+/// Writes a message as a frame.
 pub async fn write_message<T: Serialize>(
     send: &mut SendStream,
     message: &T,
@@ -74,7 +74,8 @@ pub async fn write_message<T: Serialize>(
     write_frame(send, &wire::encode(message)).await
 }
 
-/// Reads one message from a frame of at most `largest` bytes, however long it takes to begin.
+/// Reads a message from a frame of at most `largest` bytes. There is no limit for the time until it
+/// begins.
 pub async fn read_message_within<T: DeserializeOwned>(
     receive: &mut RecvStream,
     largest: usize,
@@ -83,7 +84,7 @@ pub async fn read_message_within<T: DeserializeOwned>(
     finish_message(receive, length, STALLED).await
 }
 
-/// Reads one of the many messages that fit into [`wire::SMALL`] bytes.
+/// Reads a message of at most [`wire::SMALL`] bytes, which is enough for most kinds.
 pub async fn read_message<T: DeserializeOwned>(receive: &mut RecvStream) -> Result<T, LinkError> {
     read_message_within(receive, wire::SMALL).await
 }

@@ -1,4 +1,5 @@
-//! Whose bytes go first to a peer: what is more urgent, wherever it has to wait for the link.
+//! The order of streams to a peer: the more urgent ones go first when they have to wait for the
+//! link.
 
 use std::future::Future;
 use std::pin::pin;
@@ -10,15 +11,15 @@ use rules::blobs::pacing::{self, Class};
 
 use ground::clock;
 
-/// Who stays behind looks again after so long.
+/// How long a stream that is held back waits before it asks again.
 const AGAIN: Duration = Duration::from_millis(5);
 
-/// The streams of blobs to one peer.
+/// The blob streams to one peer.
 #[derive(Clone, Debug, Default)]
 pub struct Line(Arc<Mutex<pacing::Line>>);
 
 impl Line {
-    /// Writes a piece of a stream of this class when that may go on.
+    /// Writes a piece of a stream of this class, when the line lets it.
     pub(crate) async fn write<T>(&self, class: Class, piece: impl Future<Output = T>) -> T {
         while !self.0.lock().may_send(clock::now(), class) {
             tokio::time::sleep(AGAIN).await;
@@ -34,7 +35,7 @@ impl Line {
     }
 }
 
-/// A stream that waits for the link, for as long as it does.
+/// A stream that waits for the link, until this is dropped.
 struct Waiting<'a> {
     line: &'a Line,
     class: Class,

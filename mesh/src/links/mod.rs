@@ -1,13 +1,13 @@
-//! QUIC links between nodes: mutual TLS under the mesh's CA, every peer's id and role taken from
-//! its certificate and never from what it says.
+//! QUIC links between nodes: mutual TLS under the mesh's CA. A peer's id and role come from its
+//! certificate, never from its messages.
 //!
 //! Nothing that a peer sends is decoded before it is known who sends it and how long a message of
-//! its kind may be ([`serve`]). Whoever dials looks at the certificate that answers, too: what is
-//! for replicas is not said to an edge that listens at a replica's address.
+//! its kind may be ([`serve`]). The dialling side checks the certificate that answers, too:
+//! messages for replicas are not sent to an edge that listens at a replica's address.
 //!
-//! Each peer is dialled on demand, twice: one connection for control (consensus, gossip,
-//! questions), one for bulk (blobs, snapshots), so that a blob's flow control and losses do not
-//! delay a heartbeat. Every call carries its own deadline: a killed peer's connection looks open
+//! Each peer has two connections, dialled on demand: one for control (consensus, gossip, questions)
+//! and one for bulk (blobs, snapshots). So a blob's flow control and losses do not delay
+//! heartbeats. Every call has its own deadline, because the connection of a killed peer looks open
 //! until its idle timeout.
 
 mod congestion;
@@ -44,31 +44,31 @@ pub use tls::{CongestionControl, Demand, ask_to_join};
 
 use crate::identity::{Identity, IdentityError};
 
-/// Says what the node's records know of a peer.
+/// What the node's records say about peers.
 pub trait Judge: Send + Sync + 'static {
     /// What is known of `node` now.
     fn known(&self, node: NodeId) -> Known;
-    /// Where `node` listens, if it is listed.
+    /// The address of `node`, if it is listed.
     fn address_of(&self, node: NodeId) -> Option<SocketAddr>;
 }
 
-/// For a process that has no records, such as `atoll invite`: certificates count for what they
-/// show.
+/// For a process without records, such as `atoll invite`: a certificate counts for what it shows.
 const NO_RECORDS: Known =
     Known { role: None, removed: false, nothing_known: true, level: Level::FIRST };
 
-/// Why a peer did not answer. Unless it says otherwise the peer may have acted all the same.
+/// Why a peer did not answer. Unless the variant says otherwise, the peer may have acted on the
+/// request.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// Nobody told where this node is.
+    /// No address of the node is known.
     #[error("no address is known for node {0}")]
     Unknown(NodeId),
-    /// It cannot be reached; nothing was sent.
+    /// The node cannot be reached; nothing was sent.
     #[error("node {node} cannot be reached: {reason}")]
     Unreachable {
-        /// Which node.
+        /// The node.
         node: NodeId,
-        /// Why.
+        /// The cause.
         reason: String,
     },
     /// The connection or stream broke.
@@ -77,10 +77,10 @@ pub enum LinkError {
     /// The deadline passed.
     #[error("no answer in time")]
     Deadline,
-    /// It answered something else.
+    /// The answer could not be read, or did not fit the question.
     #[error(transparent)]
     Message(#[from] BadMessage),
-    /// It refused.
+    /// The peer refused.
     #[error("the peer refused: {0}")]
     Refused(String),
 }
@@ -111,23 +111,23 @@ pub struct Links {
     lines: Mutex<HashMap<NodeId, Line>>,
 }
 
-/// Whoever holds it dials; the others wait and find the connection.
+/// The right to dial. One task holds it and dials; others wait, and then find the connection.
 type Turn = Arc<tokio::sync::Mutex<()>>;
 
-/// So many streams may be opened before it is known who dials. More than the one that a stranger
-/// may use: a member's first questions come all at once.
+/// The number of streams that may be opened before it is known who dials. It is more than the one
+/// stream that a stranger may use, because a member sends its first questions all at once.
 const STRANGERS_STREAMS: u32 = 16;
-/// So many bytes may be on their way before that.
+/// The number of bytes that may be in flight before that.
 const STRANGERS_WINDOW: u32 = 256 << 10;
 
-/// What a node that stops says to whom it is connected.
+/// The reason with which a node that stops closes its connections.
 const LEAVING: &[u8] = b"leaving";
 
 /// How long a dial may take.
 const DIAL: Duration = Duration::from_millis(1500);
 
 impl Links {
-    /// Binds `listen` (UDP) and is ready to dial; [`serve`] answers.
+    /// Binds `listen` (UDP) and can dial from now on; [`serve`] answers peers.
     pub fn open(
         identity: &Identity,
         listen: SocketAddr,
@@ -149,36 +149,36 @@ impl Links {
         }))
     }
 
-    /// From now on peers have the standing that `judge`'s records give them. To be called once;
-    /// until then a certificate counts for what it shows.
+    /// From now on a peer's standing depends on `judge`'s records. Call this once. Before that, a
+    /// certificate counts for what it shows.
     pub fn judge_by(&self, judge: Arc<dyn Judge>) {
         let _ = self.judge.set(judge);
     }
 
-    /// How far a peer may go that shows this.
+    /// What a peer may do that shows this certificate.
     pub fn standing(&self, shown: &Shown) -> Standing {
         rules::members::door::standing(shown, &self.known(shown.node))
     }
 
-    /// What the records know of `node`.
+    /// What the records say about `node`.
     pub fn known(&self, node: NodeId) -> Known {
         self.judge.get().map_or(NO_RECORDS, |judge| judge.known(node))
     }
 
-    /// Where the records say that `node` listens.
+    /// The address of `node` in the records.
     pub fn recorded_address(&self, node: NodeId) -> Option<SocketAddr> {
         self.judge.get().and_then(|judge| judge.address_of(node))
     }
 
-    /// Closes what is open to a node that is no member any more.
+    /// Closes all connections to a node that is no longer a member.
     pub fn shut_out(&self, node: NodeId) {
         self.addresses.lock().remove(&node);
         self.forget_connections(node);
     }
 
-    /// Shows another certificate in every handshake from now on. What is under way on connections
-    /// that are open goes on to its end; what comes next opens another: those who know the old
-    /// certificate would go by it.
+    /// Shows another certificate in every handshake from now on. Requests on open connections
+    /// continue to their end. Later requests use new connections, because peers on old ones would
+    /// still see the old certificate.
     pub fn show(&self, identity: &Identity) -> Result<(), IdentityError> {
         let (server, client) = tls::configs(identity)?;
         self.endpoint.set_server_config(Some(server.clone()));
@@ -197,12 +197,12 @@ impl Links {
         self.me
     }
 
-    /// Where this node listens.
+    /// The address on which this node listens.
     pub fn local_address(&self) -> std::io::Result<SocketAddr> {
         self.endpoint.local_addr()
     }
 
-    /// Node `node` listens at `address`, from now on.
+    /// `node` listens at `address` from now on.
     pub fn know(&self, node: NodeId, address: SocketAddr) {
         let before = self.addresses.lock().insert(node, address);
         if before.is_some_and(|b| b != address) {
@@ -210,7 +210,7 @@ impl Links {
         }
     }
 
-    /// Drops cached connections to `node`: it has restarted, or looks dead.
+    /// Drops cached connections to `node`, because it has restarted or looks dead.
     pub fn forget_connections(&self, node: NodeId) {
         for class in [Class::Control, Class::Bulk] {
             if let Some(connection) = self.connections.lock().remove(&(node, class)) {
@@ -240,8 +240,8 @@ impl Links {
         if let Some(connection) = self.cached(node, class) {
             return Ok(connection);
         }
-        // the records know of a node as soon as it is a member; what was told otherwise is for
-        // those that are not listed here yet
+        // the records list a node as soon as it is a member; other known addresses are for nodes
+        // that are not listed here yet
         let told = self.addresses.lock().get(&node).copied();
         let address = self.recorded_address(node).or(told).ok_or(LinkError::Unknown(node))?;
         let unreachable = |reason: String| LinkError::Unreachable { node, reason };
@@ -256,8 +256,8 @@ impl Links {
             Ok(Err(error)) => return Err(unreachable(error.to_string())),
             Err(_) => return Err(unreachable(format!("{address} did not answer"))),
         };
-        // whoever answers proved the id; whether it still counts, and as what, its certificate and
-        // the records say
+        // the handshake has proved the peer's id; its certificate and the records say whether it is
+        // still valid, and for which role
         let standing = serve::shown_by(&connection).map(|shown| self.standing(&shown));
         match standing {
             Some(Standing::Replica | Standing::Edge) => {}
@@ -271,22 +271,22 @@ impl Links {
         Ok(connection)
     }
 
-    /// How packets are sent to `address` on a connection that this node dials. The peer opens no
-    /// streams there.
+    /// The transport settings of a connection to `address` that this node dials. The peer opens no
+    /// streams on it.
     fn dialled(&self, address: SocketAddr) -> Arc<TransportConfig> {
         let mut transport = tls::transport(self.congestion, path::largest_payload(address));
         transport.max_concurrent_bidi_streams(0u32.into());
-        // nothing is read there; without a buffer quinn would not send datagrams either
+        // nothing is read there, but without a buffer quinn would not send datagrams either
         transport.datagram_receive_buffer_size(Some(16 << 10));
         Arc::new(transport)
     }
 
-    /// Takes a peer's handshake in.
+    /// Accepts a peer's handshake.
     fn accept(&self, incoming: Incoming) -> Result<Connecting, ConnectionError> {
         let mut config = self.shows.lock().0.clone();
         let mut transport =
             tls::transport(self.congestion, path::largest_payload(incoming.remote_address()));
-        // until it is known who dials; `serve` gives a member more
+        // until it is known who dials; `serve` then raises the limits for a member
         transport.max_concurrent_bidi_streams(STRANGERS_STREAMS.into());
         transport.receive_window(STRANGERS_WINDOW.into());
         config.transport_config(Arc::new(transport));
@@ -321,7 +321,7 @@ impl Links {
         Ok((send, receive))
     }
 
-    /// Asks `to`, and waits for its answer at most `deadline`.
+    /// Sends a question to `to`, and waits for the answer for at most `deadline`.
     pub async fn ask<Q: Question>(
         &self,
         to: NodeId,
@@ -369,7 +369,7 @@ impl Links {
             .map_err(|_| LinkError::Deadline)?
     }
 
-    /// Sends a datagram if there is a connection. If there is none it is lost, which gossip
+    /// Sends a datagram if there is a connection. Otherwise the datagram is lost, which gossip
     /// tolerates; returns false, and the caller may [`Links::warm`] the link.
     pub fn datagram(&self, to: NodeId, data: Bytes) -> bool {
         match self.cached(to, Class::Control) {
@@ -386,12 +386,12 @@ impl Links {
         }
     }
 
-    /// The line of the streams of blobs to `node`.
+    /// The line of blob streams to `node`.
     pub fn line(&self, node: NodeId) -> Line {
         self.lines.lock().entry(node).or_default().clone()
     }
 
-    /// Dials `to`, so that the next datagram has a way.
+    /// Dials `to`, so that the next datagram has a connection.
     pub async fn warm(&self, to: NodeId) {
         let _ = self.connection(to, Class::Control).await;
     }
@@ -401,7 +401,7 @@ impl Links {
         self.cached(node, Class::Control).map(|c| c.rtt())
     }
 
-    /// Closes everything and lets the close reach the peers.
+    /// Closes all connections, and waits until the peers have been told.
     pub async fn close(&self) {
         self.endpoint.close(0u32.into(), LEAVING);
         let _ = tokio::time::timeout(Duration::from_millis(500), self.endpoint.wait_idle()).await;

@@ -1,25 +1,25 @@
-//! How large a packet may be on the way to a peer.
+//! The maximum size of a packet on the way to a peer.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use rustix::net::sockopt;
 
-/// The largest payload of a UDP packet, in bytes, that is tried on the way to `address`; quinn
-/// finds out how much of it comes through.
+/// The largest UDP payload in bytes that is tried on the way to `address`. quinn finds out how much
+/// of it gets through.
 ///
-/// A jumbo frame carries a byte for less processor time than an Ethernet frame. The first hop's MTU
-/// is a bound, not a promise: the path may be narrower.
+/// A jumbo frame needs less processor time per byte than an Ethernet frame. The first hop's MTU is
+/// only an upper bound: the path may be narrower.
 pub(super) fn largest_payload(address: SocketAddr) -> u16 {
     payload(first_hop(address).ok())
 }
 
-/// The most that is sent where larger frames may pass. Ten packets are handed to the kernel at once
+/// The maximum payload where larger frames may pass. Ten packets are given to the kernel at once
 /// (GSO), which takes 65,507 bytes.
 pub(super) const LARGEST: u16 = 6_500;
-/// What passes every Ethernet.
+/// The payload that passes every Ethernet.
 const ETHERNET: u16 = 1_452;
-/// The headers of IPv6 and UDP.
+/// The length of the headers of IPv6 and UDP.
 const HEADERS: u32 = 48;
 
 fn payload(mtu: Option<u32>) -> u16 {
@@ -27,7 +27,7 @@ fn payload(mtu: Option<u32>) -> u16 {
     u16::try_from(room).unwrap_or(u16::MAX).clamp(ETHERNET, LARGEST)
 }
 
-/// What the kernel knows of the way to `address`. Nothing is sent.
+/// The MTU that the kernel knows for the way to `address`. Nothing is sent.
 fn first_hop(address: SocketAddr) -> io::Result<u32> {
     let any = if address.is_ipv4() {
         (Ipv4Addr::UNSPECIFIED, 0).into()

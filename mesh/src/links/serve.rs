@@ -1,4 +1,4 @@
-//! Answering peers. What is asked goes to the [`Service`] that the node hands in; who may ask what
+//! Answers peers. Questions go to the [`Service`] that the node passes in. Which peer may ask what
 //! is decided before a message is decoded ([`rules::members::door`], [`rules::wire::Kind`]).
 
 use std::collections::{HashMap, VecDeque};
@@ -24,11 +24,11 @@ use crate::identity;
 use ground::clock;
 use ground::supervise::Tasks;
 
-/// What a node does when a peer asks.
+/// What a node does with the requests of its peers.
 pub trait Service: Send + Sync + 'static {
     /// Answers one question of a member.
     fn answer(&self, from: Guest, ask: Ask) -> impl Future<Output = Answer> + Send;
-    /// Answers a node that is no member yet and wants to be one.
+    /// Answers a node that wants to join.
     fn join(&self, request: JoinRequest) -> impl Future<Output = Answer> + Send;
     /// Serves a lease stream of a replica until it ends.
     fn lease(
@@ -45,40 +45,41 @@ pub trait Service: Send + Sync + 'static {
         send: SendStream,
         receive: RecvStream,
     ) -> impl Future<Output = ()> + Send;
-    /// A member has said that it goes.
+    /// A member has said that it stops.
     fn left(&self, node: NodeId);
-    /// Takes a datagram of a replica in.
+    /// Handles a datagram of a replica.
     fn datagram(&self, from: NodeId, data: Bytes) -> impl Future<Output = ()> + Send;
 }
 
 /// A peer whose certificate was checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guest {
-    /// Who it is.
+    /// The peer's id.
     pub node: NodeId,
-    /// How far it may go: never [`Standing::Nobody`].
+    /// What it may do; never [`Standing::Nobody`].
     pub standing: Standing,
 }
 
-/// How long a handshake may take, and a stranger's one message.
+/// How long a handshake, and the one message of a stranger, may take.
 const STRANGER: Duration = Duration::from_secs(5);
-/// How long a stranger may wait for its answer: a join is written by a majority.
+/// How long a stranger may wait for its answer: a majority has to write the join.
 const JOINING: Duration = Duration::from_secs(30);
-/// How long a member may take to read an answer: the largest, over a slow link.
+/// How long a member may take to read an answer: the largest one, over a slow link.
 const TAKEN: Duration = Duration::from_secs(120);
-/// Between two looks whether a connection's peer still counts.
+/// The time between two checks whether a connection's peer may still be connected.
 const LOOK: Duration = Duration::from_secs(2);
-/// So many connections of one member are open at a time: two, those of the processes that act for
-/// it (`atoll invite`), and what it has not yet given up. The oldest goes first.
+/// The maximum number of open connections of one member: two of its own, those of processes that
+/// act for it (`atoll invite`), and old ones that it has not given up yet. The oldest is closed
+/// first.
 const OPEN: usize = 16;
-/// So many bytes of messages of one replica may be in memory at a time: one of the consensus as
-/// long as there are, and the next; the same for all else.
+/// The maximum number of bytes of one replica's messages in memory: enough for one message of the
+/// consensus of the maximum length and the next one. The same number applies to all other messages.
 const OF_REPLICA: usize = 2 * LARGEST;
-/// The same of an edge.
+/// The same for an edge.
 const OF_EDGE: usize = 4 << 20;
 
-/// How many streams a peer may have open, and how many bytes may be on their way to it, before and
-/// after it is known.
+/// The number of streams that a peer may have open, and the number of bytes that may be in flight
+/// to it, once it is known.
 struct Room {
     streams: u32,
     window: u32,
@@ -87,10 +88,11 @@ struct Room {
 const FOR_REPLICA: Room = Room { streams: 1024, window: 64 << 20 };
 const FOR_EDGE: Room = Room { streams: 256, window: 8 << 20 };
 
-/// What is bounded for each member over all its connections.
+/// The limits for each member over all its connections.
 #[derive(Default)]
 struct Hall {
-    /// A node that is known as a replica now, and was not before, gets a replica's bounds.
+    /// By node and whether it is a replica: a node that becomes known as a replica gets a replica's
+    /// limits.
     guests: Mutex<HashMap<(NodeId, bool), Bounds>>,
 }
 
@@ -99,19 +101,19 @@ struct Bounds {
     held: Held,
 }
 
-/// What one member may hold at a time.
+/// What one member has in use.
 #[derive(Clone)]
 struct Held {
-    /// Bytes of messages of the consensus.
+    /// Bytes of consensus messages.
     consensus: Arc<Semaphore>,
     /// Bytes of all other messages that are not small.
     others: Arc<Semaphore>,
-    /// Streams, small messages or not.
+    /// Open streams, whatever the size of their messages.
     streams: Arc<Semaphore>,
 }
 
 impl Hall {
-    /// Takes a connection of `guest` in; the oldest of too many is closed.
+    /// Adds a connection of `guest`. If there are too many, the oldest is closed.
     fn enter(&self, guest: Guest, connection: &Connection, room: &Room) -> Held {
         let is_replica = guest.standing == Standing::Replica;
         let bytes = if is_replica { OF_REPLICA } else { OF_EDGE };
@@ -136,7 +138,7 @@ impl Hall {
     }
 }
 
-/// A place at the door, given back when the peer is known or gone.
+/// A place among the strangers. It is given back when the peer is known or gone.
 struct Place {
     door: Arc<Mutex<Doorkeeper>>,
     address: IpAddr,
@@ -160,7 +162,7 @@ pub async fn serve<S: Service>(links: Arc<Links>, service: Arc<S>, tasks: Tasks)
     }
 }
 
-/// Lets a handshake begin, or not. Costs nothing but a look at a table.
+/// Decides whether a handshake may begin. This costs only a look into a table.
 fn knock(links: &Links, incoming: Incoming) -> Option<(Incoming, Place)> {
     let address = incoming.remote_address().ip();
     let (member, proven) = (links.knows(address), incoming.remote_address_validated());
@@ -224,8 +226,8 @@ async fn connection<S: Service>(
     let (datagrams, heard, hearing) = (connection.clone(), service.clone(), links.clone());
     tasks.spawn("links.datagrams", async move {
         while let Ok(data) = datagrams.read_datagram().await {
-            // gossip is between replicas: an edge has no say in who is alive, nor has who was taken
-            // out or whose certificate has ended
+            // only replicas gossip: an edge, a removed node, or one with an expired certificate has
+            // no say in who is alive
             if shown_by(&datagrams)
                 .is_some_and(|shown| hearing.standing(&shown) == Standing::Replica)
             {
@@ -236,7 +238,7 @@ async fn connection<S: Service>(
     loop {
         let accepted = tokio::select! {
             accepted = connection.accept_bi() => accepted,
-            // what runs on a connection runs for long: blobs, leases
+            // connections last for long, with blobs and leases
             () = tokio::time::sleep(LOOK) => {
                 if let Some(Standing::Nobody(reason)) = shown_by(&connection).map(|shown| links.standing(&shown)) {
                     connection.close(0u32.into(), reason.as_bytes());
@@ -253,8 +255,8 @@ async fn connection<S: Service>(
             }
             Err(_) => return,
         };
-        // looked at anew for each: a node may have been taken out, or its certificate may have
-        // ended
+        // checked for each stream: the node may have been removed, or its certificate may have
+        // expired
         let standing = links.standing(&shown_by(&connection).unwrap_or(shown));
         if let Standing::Nobody(reason) = standing {
             connection.close(0u32.into(), reason.as_bytes());
@@ -272,7 +274,7 @@ async fn connection<S: Service>(
     }
 }
 
-/// Hears the one message of a peer that has no certificate.
+/// Reads the one message of a peer without a certificate.
 async fn stranger<S: Service>(connection: &Connection, service: &S) -> Result<(), LinkError> {
     let heard = async {
         let (send, mut receive) = connection.accept_bi().await.map_err(LinkError::broken)?;
@@ -319,7 +321,7 @@ async fn stream<S: Service>(
             return Ok(());
         }
     };
-    // held for as long as what was read is in memory
+    // held as long as the message is in memory
     let _memory =
         reserve(if kind.is_consensus() { &held.consensus } else { &held.others }, length).await?;
     fill_frame(&mut receive, &mut body, length, STALLED).await?;
@@ -333,12 +335,12 @@ async fn stream<S: Service>(
     drop(body);
     match open {
         Open::Ask(ask) => {
-            // a caller that went away need not be answered: drop the work with the stream
+            // a caller that went away needs no answer: the work is dropped with the stream
             let answer = tokio::select! {
                 answer = service.answer(from, ask) => answer,
                 _ = send.stopped() => return Ok(()),
             };
-            // a peer that does not take its answer does not keep it in memory here
+            // a peer that does not read its answer must not keep it in memory here
             timeout(TAKEN, write_message(&mut send, &answer))
                 .await
                 .map_err(|_| LinkError::Deadline)??;
@@ -350,8 +352,8 @@ async fn stream<S: Service>(
     Ok(())
 }
 
-/// Waits until the peer's messages leave room for `length` bytes more. What is small counts as
-/// nothing: the number of streams bounds it.
+/// Waits until the peer's limit allows `length` more bytes. Small messages do not count, because
+/// the number of streams bounds them.
 async fn reserve(
     bytes: &Arc<Semaphore>,
     length: usize,
@@ -363,8 +365,8 @@ async fn reserve(
     bytes.clone().acquire_many_owned(permits).await.map(Some).map_err(LinkError::broken)
 }
 
-/// What the peer's certificate shows now. The handshake has checked it against the mesh's CA.
-/// `None`: it has none.
+/// What the peer's certificate shows now; `None` if it has no certificate. The handshake has
+/// checked it against the mesh's CA.
 pub(super) fn shown_by(connection: &Connection) -> Option<Shown> {
     let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     identity::shown(chain.first()?, clock::timestamp())

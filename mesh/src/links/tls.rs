@@ -28,10 +28,11 @@ use super::path::LARGEST;
 use super::{LinkError, read_message_within, write_message};
 use crate::identity::{Identity, IdentityError, certificate_der, shown};
 
-/// The socket buffers asked for, in bytes: what one stream has on a 1 Gbit/s path within 32 ms.
+/// The socket buffer size that is asked for, in bytes: what one stream transfers on a 1 Gbit/s path
+/// in 32 ms.
 const BUFFER: usize = 4 << 20;
 
-/// What both ends must speak.
+/// The protocol (ALPN) that both ends must use.
 const PROTOCOL: &[u8] = b"atoll-mesh/1";
 
 fn provider() -> Arc<CryptoProvider> {
@@ -42,9 +43,9 @@ fn certificate_error(error: impl std::fmt::Display) -> IdentityError {
     IdentityError::Certificate(error.to_string())
 }
 
-/// Idle timeout and keep-alive let a dead peer's connection go within seconds; windows let one
-/// stream fill a 100 ms path at 1 Gbit/s. Packets grow to `largest` bytes of payload where they
-/// come through.
+/// Transport settings. Idle timeout and keep-alive end a dead peer's connection within seconds. The
+/// windows let one stream fill a path of 100 ms at 1 Gbit/s. Packets grow to `largest` bytes of
+/// payload where those get through.
 pub(super) fn transport(congestion: CongestionControl, largest: u16) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let mut packets = MtuDiscoveryConfig::default();
@@ -66,17 +67,17 @@ pub(super) fn transport(congestion: CongestionControl, largest: u16) -> Transpor
     transport
 }
 
-/// How much may be in flight on a link: see the setting `links.congestion`.
+/// How a link's congestion control works: see the setting `links.congestion`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum CongestionControl {
-    /// By what arrives ([`rules::blobs::congestion`]).
+    /// By what is delivered ([`rules::blobs::congestion`]).
     #[default]
     Delivery,
     /// By what is lost.
     Cubic,
 }
 
-/// What both ends say in the handshake. How packets are sent is chosen for each connection:
+/// The TLS settings of both ends. Transport settings are chosen for each connection: see
 /// [`transport`].
 pub(super) fn configs(
     identity: &Identity,
@@ -84,7 +85,7 @@ pub(super) fn configs(
     let mut roots = RootCertStore::empty();
     roots.add(certificate_der(&identity.authority.certificate)?).map_err(certificate_error)?;
     let roots = Arc::new(roots);
-    // a node that wants to join has no certificate yet; `serve` lets it do nothing else
+    // a node that wants to join has no certificate yet; `serve` accepts nothing else from it
     let verifier =
         rustls::server::WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
             .allow_unauthenticated()
@@ -112,7 +113,7 @@ pub(super) fn configs(
     Ok((server, client))
 }
 
-/// Binds with 4 MiB socket buffers where the kernel allows it, and with a reset key that survives
+/// Binds with socket buffers of 4 MiB if the kernel allows it, and with a reset key that survives
 /// restarts, so that peers learn at once that a restarted node has forgotten their connections.
 pub(super) fn endpoint(
     identity: &Identity,
@@ -125,7 +126,7 @@ pub(super) fn endpoint(
     let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None).map_err(error)?;
     let _ = socket.set_recv_buffer_size(BUFFER);
     let _ = socket.set_send_buffer_size(BUFFER);
-    // Linux gives twice what it says, and silently no more than net.core.rmem_max
+    // Linux reports twice the size, and silently limits it to net.core.rmem_max
     let (receive, send) =
         (socket.recv_buffer_size().unwrap_or(0), socket.send_buffer_size().unwrap_or(0));
     if receive.min(send) < BUFFER {
@@ -145,8 +146,8 @@ pub(super) fn endpoint(
     Endpoint::new(config, Some(server), socket.into(), Arc::new(TokioRuntime)).map_err(error)
 }
 
-/// Lets a handshake go on whose certificate was good until it expired: [`super::serve`] sees that
-/// it has, and lets its node renew it, only.
+/// Accepts a certificate that has expired but is otherwise valid: [`super::serve`] sees that it has
+/// expired, and only lets the node renew it.
 #[derive(Debug)]
 struct ExpiredToo(Arc<dyn ClientCertVerifier>);
 
@@ -197,17 +198,17 @@ impl ClientCertVerifier for ExpiredToo {
     }
 }
 
-/// What a joining node demands of whoever it shows its secret to.
+/// What a joining node requires of the peer that it shows its secret to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Demand {
     /// The fingerprint of the CA that its chain must hold.
     pub authority: Digest,
-    /// Whether its certificate must name it a replica. Not so for a token of a mesh whose
-    /// certificates may be from before roles stood in them: then it must not name it an edge.
+    /// Whether the peer's certificate must name it a replica. Otherwise the certificate may be from
+    /// before certificates named roles, and must only not name it an edge.
     pub named_replica: bool,
 }
 
-/// Asks a member at `address` to be let in, if it is what is demanded.
+/// Asks a member at `address` to let this node join, if the member meets the demand.
 pub async fn ask_to_join(
     address: SocketAddr,
     demand: Demand,

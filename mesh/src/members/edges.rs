@@ -1,5 +1,5 @@
-//! Edges and who is up: an edge asks a replica, and by that says that it is there; replicas tell
-//! each other which edges they have heard.
+//! Which edges are up. An edge asks replicas which nodes are up, and so shows that it is up itself.
+//! Replicas tell each other which edges they have heard.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -20,13 +20,13 @@ use crate::links::{LinkError, Links};
 use ground::clock;
 use ground::supervise::Tasks;
 
-/// Between two looks at who is heard.
+/// The time between two looks at which edges are heard.
 const LOOK: Duration = Duration::from_millis(200);
-/// How long a replica may take to answer who is up.
+/// How long a replica may take to say which nodes are up.
 const ASK: Duration = Duration::from_millis(1500);
 
-/// At a replica: keeps the roster in line with the edges that are heard, here and elsewhere, and
-/// tells the other replicas.
+/// At a replica: keeps the roster in line with the edges that are heard, here and by other
+/// replicas, and tells the other replicas.
 pub(super) fn watch(links: Arc<Links>, seen: Seen, presence: Arc<Mutex<Presence>>, tasks: &Tasks) {
     let inner = tasks.clone();
     tasks.spawn("members.edges", async move {
@@ -40,7 +40,8 @@ pub(super) fn watch(links: Arc<Links>, seen: Seen, presence: Arc<Mutex<Presence>
                 let mut presence = presence.lock();
                 (presence.own(now), presence.up(now))
             };
-            // who is no edge of the mesh is none because somebody says so
+            // an edge that is not in the mesh's records does not become one because a node reports
+            // it
             let all: BTreeSet<NodeId> = all
                 .into_iter()
                 .filter(|edge| links.known(*edge).role == Some(Role::Edge))
@@ -60,7 +61,8 @@ pub(super) fn watch(links: Arc<Links>, seen: Seen, presence: Arc<Mutex<Presence>
     });
 }
 
-/// Tells every replica that is up, each by itself: one that hangs holds up nobody.
+/// Tells each replica that is up, in a task of its own, so that one that hangs does not delay the
+/// others.
 fn announce(links: &Arc<Links>, seen: &Seen, own: &BTreeSet<NodeId>, tasks: &Tasks) {
     let up = seen.roster.lock().up();
     for replica in up.into_iter().filter(|node| links.known(*node).role == Some(Role::Replica)) {
@@ -73,7 +75,7 @@ fn announce(links: &Arc<Links>, seen: &Seen, own: &BTreeSet<NodeId>, tasks: &Tas
     }
 }
 
-/// The replicas that an edge may ask who is up.
+/// The replicas that an edge may ask which nodes are up.
 pub(super) struct Candidates {
     links: Arc<Links>,
     path: PathBuf,
@@ -81,7 +83,7 @@ pub(super) struct Candidates {
 }
 
 impl Candidates {
-    /// One more, or one that has moved.
+    /// Adds a replica, or changes its address.
     pub(super) fn add(&self, node: NodeId, address: SocketAddr) {
         let members = {
             let mut replicas = self.replicas.lock();
@@ -101,7 +103,7 @@ impl Candidates {
         }
     }
 
-    /// All of them, the nearest that is up first.
+    /// All replicas, the nearest that is up first.
     fn in_order(&self, seen: &Seen) -> Vec<NodeId> {
         let ids: Vec<NodeId> = self.replicas.lock().keys().copied().collect();
         let roster = seen.roster.lock();
@@ -118,7 +120,7 @@ impl Candidates {
     }
 }
 
-/// At an edge: asks replicas who is up, for as long as it runs.
+/// At an edge: asks replicas which nodes are up, as long as the edge runs.
 pub(super) fn start(
     links: Arc<Links>,
     known: BTreeSet<(NodeId, SocketAddr)>,
@@ -137,7 +139,7 @@ pub(super) fn start(
                         take_over(&seen, links.me(), replica, up, &down);
                         break;
                     }
-                    // a build that does not know the question; it is there all the same
+                    // a build that does not know the question; the replica is up all the same
                     Err(LinkError::Refused(_)) => {
                         seen.note(Event::MemberUp(replica));
                     }
@@ -153,8 +155,8 @@ pub(super) fn start(
     candidates
 }
 
-/// What a replica sees is what the edge sees, but for itself and for the replica, which has just
-/// answered.
+/// Takes over what a replica sees, except about the edge itself and about the replica, which has
+/// just answered.
 fn take_over(
     seen: &Seen,
     me: NodeId,

@@ -1,10 +1,10 @@
-//! The gossip of replicas (SWIM, by foca) over the links' datagrams.
+//! The replicas' gossip (SWIM, by foca) over the links' datagrams.
 //!
-//! The claimed sender of every packet is compared with the certificate that it came under:
-//! otherwise any node could declare any other down. What a packet says of third parties counts only
-//! for replicas that the records list, at the address that they list, with an incarnation that a
-//! clock may show ([`Hearing`]). The last own incarnation is kept on disk, so that a restarted node
-//! beats its own older self even if the wall clock went back.
+//! The sender that a packet claims is compared with the certificate it came under: otherwise any
+//! node could declare any other down. What a packet says about third parties counts only for
+//! replicas in the records, at the recorded address, and with a plausible incarnation
+//! ([`Hearing`]). The last own incarnation is kept on disk, so that a restarted node supersedes its
+//! earlier self even if the wall clock went back.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashSet};
@@ -35,12 +35,13 @@ use crate::links::Links;
 use ground::clock;
 use ground::supervise::Tasks;
 
-/// The gossip is tuned for at least so many members.
+/// The minimum number of members that the gossip is configured for.
 const SMALLEST: u32 = 8;
-/// Fits every path's datagrams: QUIC's smallest MTU less its own overhead, with room.
+/// The maximum size of a packet in bytes. It fits every path: QUIC's minimum MTU less its overhead,
+/// with some room.
 const PACKET: usize = 1100;
 
-/// A member as the gossip knows it. A restart is a new incarnation, which beats the old one.
+/// A member as the gossip knows it. A restart is a new incarnation, which supersedes the old one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Member {
     id: NodeId,
@@ -61,11 +62,11 @@ impl Identity for Member {
     }
 }
 
-/// An incarnation is the time of a node's start: no clock of a member is further ahead than this,
-/// in milliseconds.
+/// How far a member's clock may be ahead, in milliseconds. An incarnation is the time at which a
+/// node started.
 const AHEAD: u64 = 24 * 3600 * 1000;
 
-/// What the driver is told.
+/// The inputs of the driver.
 pub(super) enum Input {
     Data(NodeId, Bytes),
     Timer(Timer<Member>),
@@ -73,7 +74,7 @@ pub(super) enum Input {
     Leave,
 }
 
-/// Starts the gossip of the replica that listens at `address`; what it is told goes to the sender.
+/// Starts the gossip of the replica that listens at `address`. Returns the sender of its inputs.
 pub(super) fn start(
     links: Arc<Links>,
     address: SocketAddr,
@@ -109,8 +110,8 @@ pub(super) fn start(
     input
 }
 
-/// The gossip of `size` members: how often news is passed on, and how many are asked to probe for
-/// another, grow with the logarithm of that.
+/// The configuration for `size` members. How often news is passed on, and how many members help to
+/// probe, grow with its logarithm.
 fn config(terms: MembersTerms, size: u32) -> foca::Config {
     let mut config =
         foca::Config::new_lan(std::num::NonZeroU32::new(size).unwrap_or(std::num::NonZeroU32::MIN));
@@ -121,7 +122,7 @@ fn config(terms: MembersTerms, size: u32) -> foca::Config {
     config.notify_down_members = true;
     let one = NonZeroUsize::MIN;
     let two = NonZeroUsize::new(2).unwrap_or(one);
-    // anti-entropy: a member whose news was lost, or that was declared down in error, is met again
+    // anti-entropy: a member whose news was lost, or that was wrongly declared down, is met again
     // within seconds
     config.periodic_announce =
         Some(PeriodicParams { frequency: Duration::from_secs(10), num_members: one });
@@ -130,15 +131,15 @@ fn config(terms: MembersTerms, size: u32) -> foca::Config {
     config
 }
 
-/// Reads packets, and makes nothing of what they say of third parties where that may not count: it
-/// becomes "this node is alive", which this node knows. The whole packet is not dropped for it:
-/// builds before edges left the gossip speak of edges in all of theirs.
+/// Decodes packets. A claim about a third party that may not count is replaced by "this node is
+/// alive", which this node knows anyway. The packet is not dropped for it, because builds from
+/// before edges left the gossip mention edges in all their packets.
 struct Hearing {
     links: Arc<Links>,
     me: Member,
-    /// The highest incarnation of this node that others speak of, if it is above its own: somebody
-    /// makes it up, or it is an older self whose clock was ahead. This node has to go above it to
-    /// be heard.
+    /// The highest incarnation of this node that others mention, if it is above its own: either it
+    /// is made up, or it is from an earlier start when the clock was ahead. This node has to go
+    /// above it to be heard.
     beaten: Arc<AtomicU64>,
 }
 
@@ -164,7 +165,7 @@ impl Codec<Member> for Hearing {
         header: &foca::Header<Member>,
         buf: impl BufMut,
     ) -> Result<(), Self::Error> {
-        // every packet begins with who this node is now, so what is kept here follows it
+        // every packet begins with this node's current identity, so what is kept here follows it
         self.me = header.src.clone();
         PostcardCodec.encode_header(header, buf)
     }
@@ -246,7 +247,7 @@ impl Driver {
         }
     }
 
-    /// Goes above an incarnation of this node that others speak of.
+    /// Moves to an incarnation above the one of this node that others mention.
     fn outdo(&mut self, runtime: &mut AccumulatingRuntime<Member>) {
         let beaten = self.beaten.swap(0, Ordering::Relaxed);
         let me = self.foca.identity().clone();
@@ -279,7 +280,7 @@ impl Driver {
                     self.note(&member, Event::MemberDown(member.id))
                 }
                 OwnedNotification::Rename(_, member) => {
-                    // the same node, restarted: what was connected to its former self is dead
+                    // the same node, restarted: the old connections are dead
                     self.links.forget_connections(member.id);
                     self.note(&member, Event::MemberUp(member.id));
                 }
@@ -319,7 +320,7 @@ impl Driver {
         }
     }
 
-    /// Tunes the gossip for as many members as there are, when that has doubled or halved.
+    /// Configures the gossip for the number of members, when that has doubled or halved.
     fn fit_to_size(&mut self) {
         let size = u32::try_from(self.foca.num_members() + 1).unwrap_or(u32::MAX).max(SMALLEST);
         if size < self.size * 2 && size > self.size / 2 {
@@ -342,13 +343,14 @@ impl Driver {
     }
 }
 
-/// Whether a packet's claimed sender is the node whose certificate it came under. foca's header
-/// begins with the sender's identity.
+/// Whether the sender that a packet claims is the node whose certificate it came under. foca's
+/// header begins with the sender's identity.
 fn claims_truly(from: NodeId, data: &[u8]) -> bool {
     postcard::take_from_bytes::<Member>(data).is_ok_and(|(claimed, _)| claimed.id == from)
 }
 
-/// Timers must come in order, or foca calls its probe cycle incomplete: one heap, one task.
+/// Delivers timers in order, in one task with one heap: otherwise foca calls its probe cycle
+/// incomplete.
 async fn deliver_timers(
     mut timers: mpsc::UnboundedReceiver<(Moment, Timer<Member>)>,
     input: mpsc::Sender<Input>,
@@ -373,7 +375,7 @@ async fn deliver_timers(
     }
 }
 
-/// Announces to every known node until the gossip has met it, for ever, ever more slowly.
+/// Announces to every known node until the gossip has met it, without end but less and less often.
 async fn announce_until_seen(
     known: BTreeSet<(NodeId, SocketAddr)>,
     roster: Arc<Mutex<Roster>>,

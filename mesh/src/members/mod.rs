@@ -1,12 +1,12 @@
-//! Who of the mesh is alive, as this node sees it: keeps the [`Roster`].
+//! Which nodes of the mesh are alive, as this node sees it: keeps the [`Roster`].
 //!
 //! | module | what it does |
 //! |---|---|
 //! | `gossip` | replicas among themselves: SWIM, by foca, over the links' datagrams |
 //! | `edges` | edges: they say that they are there, and replicas tell them who is up |
 //!
-//! The records have the last word on who is a member and where it listens; what is heard only says
-//! who answers. Addresses are kept on disk, so that a restarted node finds the others.
+//! The records decide who is a member and where it listens; the gossip only says who answers.
+//! Addresses are kept on disk, so that a restarted node finds the others.
 
 mod edges;
 mod gossip;
@@ -33,14 +33,14 @@ use gossip::Input;
 use ground::clock;
 use ground::supervise::Tasks;
 
-/// How the gossip is tuned; see the settings of the same names.
+/// Settings of the gossip; see the settings of the same names.
 #[derive(Clone, Copy, Debug)]
 pub struct MembersTerms {
-    /// Between two probes.
+    /// The time between two probes.
     pub probe_period: Duration,
     /// How long a probe may take.
     pub probe_rtt: Duration,
-    /// How long a suspect may defend itself.
+    /// How long a suspected member has to refute the suspicion.
     pub suspect_to_down: Duration,
 }
 
@@ -51,7 +51,7 @@ struct SavedRoster {
     members: Vec<(NodeId, SocketAddr)>,
 }
 
-/// Writes what a node that has just joined knows of the others, for its first start.
+/// Saves what a node that has just joined knows of the others, for its first start.
 pub fn keep_seeds(
     folder: &Path,
     members: Vec<(NodeId, SocketAddr)>,
@@ -62,7 +62,7 @@ pub fn keep_seeds(
     crate::identity::write_private(&folder.join("roster"), &bytes)
 }
 
-/// What a node that does not run knows of the others.
+/// What a node that is not running knows of the others.
 pub fn kept_seeds(folder: &Path) -> Vec<(NodeId, SocketAddr)> {
     let kept = std::fs::read(folder.join("roster"))
         .ok()
@@ -70,7 +70,7 @@ pub fn kept_seeds(folder: &Path) -> Vec<(NodeId, SocketAddr)> {
     kept.unwrap_or_default().members
 }
 
-/// The roster, and who hears of its changes.
+/// The roster, and its subscribers.
 #[derive(Clone)]
 struct Seen {
     roster: Arc<Mutex<Roster>>,
@@ -78,7 +78,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Takes a notification in; returns whether the view changed.
+    /// Applies an event. Returns whether the view changed.
     fn note(&self, event: Event) -> bool {
         let changed = self.roster.lock().handle(clock::now(), event);
         if changed {
@@ -102,7 +102,7 @@ enum Kind {
 }
 
 impl Members {
-    /// Starts to look. `seeds` are tried until they answer; `folder` keeps what was learned.
+    /// Starts the roster. `seeds` are tried until they answer; `folder` keeps known addresses.
     pub fn start(
         links: Arc<Links>,
         role: Role,
@@ -140,19 +140,18 @@ impl Members {
         Arc::new(Members { seen, kind })
     }
 
-    /// Takes a datagram in that came under the certificate of `from`, a replica.
+    /// Handles a datagram that came under the certificate of `from`, a replica.
     pub async fn handle_datagram(&self, from: NodeId, data: Bytes) {
         if let Kind::Replica { input, .. } = &self.kind {
             let _ = input.send(Input::Data(from, data)).await;
         }
     }
 
-    /// There is a node that may not have been heard of. foca announces itself to nobody any more
-    /// once it has lost everyone, so a replica that is not up is announced to from here, again and
-    /// again.
+    /// There is a node that this node may not have heard of. foca stops announcing itself once it
+    /// has lost all members, so a replica that is not up is announced to from here again and again.
     pub async fn introduce(&self, node: NodeId, role: Role, address: SocketAddr) {
         if matches!(self.kind, Kind::Edge(_)) && role == Role::Edge {
-            // replicas tell an edge of those of its own region; of others it knows nothing
+            // replicas tell an edge only of the edges in its own region
             return;
         }
         let up = {
@@ -169,7 +168,7 @@ impl Members {
         }
     }
 
-    /// Edge `edge` says that it is there.
+    /// `edge` reports that it is up.
     pub fn handle_present(&self, edge: NodeId) {
         if let Kind::Replica { presence, .. } = &self.kind {
             presence.lock().handle_heard(clock::now(), edge);
@@ -177,38 +176,38 @@ impl Members {
         }
     }
 
-    /// Replica `from` says which edges it has heard.
+    /// The replica `from` reports which edges it has heard.
     pub fn handle_announced(&self, from: NodeId, edges: BTreeSet<NodeId>) {
         if let Kind::Replica { presence, .. } = &self.kind {
             presence.lock().handle_announced(clock::now(), from, edges);
         }
     }
 
-    /// Edge `edge` goes, or was taken out of the mesh.
+    /// `edge` stops, or was removed from the mesh.
     pub fn handle_left(&self, edge: NodeId) {
         if let Kind::Replica { presence, .. } = &self.kind {
             presence.lock().handle_left(edge);
         }
     }
 
-    /// Tells the others that this node leaves on purpose. An edge does so by closing its links.
+    /// Tells the others that this node stops on purpose. An edge does this by closing its links.
     pub async fn leave(&self) {
         if let Kind::Replica { input, .. } = &self.kind {
             let _ = input.send(Input::Leave).await;
         }
     }
 
-    /// How `node` looks from here, and since when.
+    /// The state of `node` as seen from here, and since when.
     pub fn standing(&self, node: NodeId) -> Option<(Standing, Moment)> {
         self.seen.roster.lock().standing(node)
     }
 
-    /// Who is up.
+    /// The nodes that are up.
     pub fn up(&self) -> BTreeSet<NodeId> {
         self.seen.roster.lock().up()
     }
 
-    /// Who is down.
+    /// The nodes that are down.
     pub fn down(&self) -> BTreeSet<NodeId> {
         self.seen.roster.lock().down(clock::now())
     }

@@ -1,4 +1,4 @@
-//! Who is let in, and what members say of themselves.
+//! Admits new nodes, and records what members say of themselves.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use tracing::{info, warn};
 use super::{MeshService, Rooms};
 use crate::ledger::Ledger;
 
-/// The longest certificate request that is looked at, in bytes.
+/// The maximum length of a certificate request in bytes.
 const MAX_CERTIFICATE_REQUEST: usize = 8 << 10;
 
-/// Between two entries of the ledger for what one node says of itself.
+/// The minimum time between two ledger entries for what one node says of itself.
 const INTRODUCED_EVERY: Duration = Duration::from_secs(1);
 
 impl<R: Rooms> MeshService<R> {
-    /// Signs the certificate of a member anew, with the role that the ledger has for it.
+    /// Signs a new certificate for a member, with the role that the ledger has for it.
     pub(super) fn renew(
         &self,
         ledger: &Ledger,
@@ -40,7 +40,7 @@ impl<R: Rooms> MeshService<R> {
         Ok(certificate)
     }
 
-    /// Whether `node` may have another entry of the ledger for what it says of itself: one in
+    /// Whether `node` may cause another ledger entry for what it says of itself: one in
     /// [`INTRODUCED_EVERY`].
     fn may_introduce(&self, node: NodeId) -> bool {
         let now = clock::now();
@@ -51,7 +51,8 @@ impl<R: Rooms> MeshService<R> {
         first
     }
 
-    /// A node tells where it is now: of itself only, and its role stays what it joined with.
+    /// A node reports its address and other details. It may only do so for itself, and its role
+    /// stays as it joined.
     pub(super) async fn introduce(
         &self,
         ledger: &Ledger,
@@ -81,9 +82,9 @@ impl<R: Rooms> MeshService<R> {
         }
     }
 
-    /// Lets a node in that shows a token's secret. The invitation is looked at before anything is
-    /// proposed: what a stranger makes up must cost no entry of the ledger. The certificate is
-    /// given out only after the ledger has used the invitation up.
+    /// Admits a node that shows a token's secret. The invitation is checked before anything is
+    /// proposed, so that made-up requests of strangers cost no ledger entries. The certificate is
+    /// issued only after the ledger has recorded the use of the invitation.
     pub(super) async fn let_in(&self, ledger: &Ledger, request: JoinRequest) -> Answer {
         let node = request.node.clone();
         let secret_hash = Digest::sha256(request.secret.expose());

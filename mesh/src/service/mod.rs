@@ -1,5 +1,5 @@
-//! What a node of the mesh does when a peer asks: gossip, consensus, leases and members are
-//! answered here; everything else goes to the rooms above.
+//! Answers the requests of peers. Gossip, consensus, leases and membership are handled here;
+//! everything else is passed to the rooms above.
 
 mod joining;
 
@@ -22,10 +22,10 @@ use crate::links::{Guest, LinkError, Service};
 use crate::members::Members;
 use crate::transfer::{CopyIn, Wanted};
 
-/// How long a majority may take to say up to where this node must have applied.
+/// How long a majority may take to say which revision this node must have applied.
 const READ_INDEX: Duration = Duration::from_secs(3);
 
-/// What the rooms above do when a peer asks.
+/// What the rooms above do with requests of peers.
 pub trait Rooms: Send + Sync + 'static {
     /// Answers one question of a member that is not about the mesh itself.
     fn answer(&self, from: Guest, ask: Ask) -> impl Future<Output = Answer> + Send;
@@ -36,7 +36,7 @@ pub trait Rooms: Send + Sync + 'static {
         wanted: Wanted,
         send: SendStream,
     ) -> impl Future<Output = Result<(), LinkError>> + Send;
-    /// Takes a copy of an upload in, from a replica.
+    /// Receives a copy of an upload from a replica.
     fn copy(
         &self,
         from: NodeId,
@@ -45,30 +45,30 @@ pub trait Rooms: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), LinkError>> + Send;
 }
 
-/// How long what peers want may take; see the settings of the same names.
+/// Deadlines for requests of peers; see the settings of the same names.
 #[derive(Clone, Copy, Debug)]
 pub struct ServiceTerms {
-    /// A write.
+    /// The deadline of a write.
     pub commit: Duration,
-    /// An upload, between two requests of its client.
+    /// How long an upload may rest between two requests of its client.
     pub rest: Duration,
 }
 
 /// A node as its peers see it.
 pub struct MeshService<R> {
-    /// An edge has none.
+    /// `None` at an edge.
     ledger: Option<Arc<Ledger>>,
     members: Arc<Members>,
-    /// Signs those who may join.
+    /// Signs the certificates of nodes that join.
     authority: Authority,
     terms: ServiceTerms,
     rooms: R,
-    /// Who told of itself lately.
+    /// When each node last reported on itself.
     introduced: Mutex<HashMap<NodeId, Moment>>,
 }
 
 impl<R: Rooms> MeshService<R> {
-    /// With the rooms above; an edge has no ledger.
+    /// With the rooms above; `ledger` is `None` at an edge.
     pub fn new(
         ledger: Option<Arc<Ledger>>,
         members: Arc<Members>,
@@ -86,7 +86,8 @@ impl<R: Rooms> MeshService<R> {
         })
     }
 
-    /// Edge `edge` is there, and hears who else is: replicas, and the edges of its own region.
+    /// `edge` reports that it is up. The answer says which replicas, and which edges of its own
+    /// region, are up.
     fn present(&self, ledger: &Ledger, edge: NodeId) -> Answer {
         let nodes = ledger.view().and_then(|view| view.nodes()).unwrap_or_default();
         let Some(asker) = nodes.iter().find(|node| node.id == edge) else {

@@ -1,5 +1,5 @@
-//! The budget of cached blobs: which may go, which are being read, and the order of eviction
-//! against everything that could bring a blob back.
+//! The budget of cached blobs: which ones may be evicted, which are being read, and how eviction is
+//! ordered against everything that could bring a blob back.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -19,7 +19,7 @@ struct Inner {
 
 pub(super) struct Eviction {
     inner: Mutex<Inner>,
-    // whoever evicts has it alone; whoever makes a blob held, or counts on one, shares it
+    // eviction takes this exclusively; whatever makes a blob held, or counts on one, shares it
     order: RwLock<()>,
 }
 
@@ -62,7 +62,7 @@ impl Eviction {
         self.order.write().await
     }
 
-    /// A blob was made held; `cached` says that it may be evicted, and when it was last used.
+    /// A blob was made held. If it may be evicted, `cached` says when it was last used.
     pub(super) fn sealed(&self, digest: Digest, size: u64, cached: Option<Timestamp>) {
         let mut inner = self.inner.lock();
         match cached {
@@ -75,7 +75,7 @@ impl Eviction {
         self.show();
     }
 
-    /// A blob is gone, or kept for good.
+    /// A blob was removed, or is kept for good.
     pub(super) fn forget(&self, digest: &Digest) {
         let mut inner = self.inner.lock();
         inner.cache.remove(digest);
@@ -84,7 +84,7 @@ impl Eviction {
         self.show();
     }
 
-    /// A blob is read through `file`: for as long as that is open it is not evicted.
+    /// A blob is read through `file`, and is not evicted while that is open.
     pub(super) fn opened(&self, digest: &Digest, file: &Arc<File>, now: Timestamp) {
         let mut inner = self.inner.lock();
         if !inner.cache.contains(digest) {
@@ -97,17 +97,18 @@ impl Eviction {
         open.push(Arc::downgrade(file));
     }
 
-    /// How many bytes are to go for `room` more.
+    /// How many bytes must be evicted for `room` more.
     pub(super) fn missing(&self, room: u64) -> u64 {
         self.inner.lock().cache.missing(room)
     }
 
-    /// Whether something is to go in any case.
+    /// Whether something must be evicted in any case.
     pub(super) fn is_overfull(&self) -> bool {
         self.inner.lock().cache.is_overfull()
     }
 
-    /// What is to go so that `missing` bytes do; still counted until [`Eviction::forget`].
+    /// The blobs to evict so that `missing` bytes become free. They count until
+    /// [`Eviction::forget`].
     pub(super) fn victims(&self, missing: u64) -> Vec<Digest> {
         let inner = self.inner.lock();
         let being_read = |digest: &Digest| {
@@ -119,7 +120,7 @@ impl Eviction {
         inner.cache.victims(missing, being_read)
     }
 
-    /// The blobs that were used since the last time, and when.
+    /// The blobs that were used since the last call, and when.
     pub(super) fn take_uses(&self) -> Vec<(Digest, Timestamp)> {
         let mut inner = self.inner.lock();
         let used = std::mem::take(&mut inner.used);

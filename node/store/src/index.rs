@@ -1,4 +1,4 @@
-//! The index of what is held and granted.
+//! The index of held and granted blobs.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,16 +12,16 @@ use rules::words::names::{ProjectName, RepositoryName};
 
 use super::StoreError;
 
-/// Digest to length and content hash.
+/// From a digest to length and content hash.
 const HELD: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("held-1");
-/// Digests of held blobs that may be evicted to when they were last used, in ms since the epoch.
+/// From the digest of a held blob that may be evicted to its last use, in ms since the epoch.
 const CACHED: TableDefinition<'static, &[u8], u64> = TableDefinition::new("cached-1");
-/// Digests of blobs that were kept for good and whose bytes are gone.
+/// The digests of blobs that were kept for good and whose bytes are lost.
 const LOST: TableDefinition<'static, &[u8], ()> = TableDefinition::new("lost-1");
-/// Repository, NUL, digest to the end of the grant in ms since the epoch.
+/// From repository, NUL, digest to the end of the grant, in ms since the epoch.
 const GRANTS: TableDefinition<'static, &[u8], u64> = TableDefinition::new("grants-1");
 
-/// What redb may keep in memory.
+/// The size of redb's cache in bytes.
 const CACHE: usize = 8 << 20;
 
 pub(super) struct Index {
@@ -58,7 +58,7 @@ impl Index {
         let failed = written.is_err();
         if failed && !self.failed.swap(true, Ordering::Relaxed) {
             tracing::error!(
-                "the store's index in data_dir cannot be written, most likely for its disk: mend that (is it full?) and restart the node"
+                "the store's index in data_dir cannot be written, most likely because of the disk: repair it (is it full?) and restart the node"
             );
         } else if !failed {
             self.failed.store(false, Ordering::Relaxed);
@@ -66,8 +66,8 @@ impl Index {
         written.map_err(index_error)
     }
 
-    /// Whether the last write failed. After most failures of a disk no later one goes well before
-    /// the file was opened anew.
+    /// Whether the last write failed. After most disk failures no write succeeds until the file is
+    /// opened again.
     pub(super) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
     }
@@ -102,8 +102,8 @@ impl Index {
         Ok(expires.is_some_and(|e| e.value() > now.0))
     }
 
-    /// Looks through the grants of a project's repositories: as many as there were uploads into it
-    /// lately.
+    /// Searches the grants of a project's repositories, which are as many as recent uploads into
+    /// it.
     pub(super) fn granted_within(
         &self,
         digest: &Digest,
@@ -124,8 +124,9 @@ impl Index {
         Ok(false)
     }
 
-    /// The blob is held from now on: `cached` (then it is when it was last used) unless it is kept
-    /// for good already, or was until it was lost. `noted` hears which, in the order of the writes.
+    /// The blob is held from now on. `cached` (the time of its last use) makes it a cached one,
+    /// unless it is kept for good already, or was until it was lost. `noted` is called with the
+    /// result, in the order of the writes.
     pub(super) async fn hold(
         &self,
         digest: Digest,
@@ -158,8 +159,7 @@ impl Index {
         .await
     }
 
-    /// The blob's bytes are gone. If it was kept for good, that is remembered for when it comes
-    /// back.
+    /// The blob's bytes are lost. If it was kept for good, this is remembered for when it returns.
     pub(super) async fn lose(&self, digest: Digest) -> Result<(), StoreError> {
         self.write(move |write| {
             let key = digest.to_key();
@@ -173,7 +173,7 @@ impl Index {
         .await
     }
 
-    /// Every blob that may be evicted: its length, and when it was last used.
+    /// All blobs that may be evicted, with length and last use.
     pub(super) fn cached(&self) -> Result<Vec<(Digest, u64, Timestamp)>, StoreError> {
         let read = self.file.database().begin_read().map_err(index_error)?;
         let cached = read.open_table(CACHED).map_err(index_error)?;
@@ -188,7 +188,7 @@ impl Index {
         Ok(all)
     }
 
-    /// Blobs were used; those that are not cached any more are left alone.
+    /// Records that blobs were used. Blobs that are no longer cached are ignored.
     pub(super) async fn used(&self, used: Vec<(Digest, Timestamp)>) -> Result<(), StoreError> {
         self.write(move |write| {
             let mut cached = write.open_table(CACHED)?;
@@ -227,7 +227,7 @@ impl Index {
         .await
     }
 
-    /// What is granted in `repository` now stays so until `expires` at least.
+    /// Grants in `repository` that are valid now last until `expires` at least.
     pub(super) async fn extend_grants(
         &self,
         repository: RepositoryName,

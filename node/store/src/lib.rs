@@ -1,12 +1,12 @@
-//! Where this node keeps blobs: files named by their digest, and an index of what is held.
+//! Stores this node's blobs: files named by their digest, and an index of held blobs.
 //!
-//! A blob counts as held only when its bytes were hashed, fsynced, moved into place, and the index
-//! says so, in that order; a crash in between leaves a file that nothing believes in and that the
-//! next copy replaces. The index also keeps grants: that a blob was uploaded or mounted into a
-//! repository lately, which makes it readable there before a manifest refers to it.
+//! A blob counts as held only when its bytes were hashed, fsynced and moved into place, and the
+//! index says so, in that order. A crash in between leaves a file that is ignored, and that the
+//! next copy replaces. The index also has grants: a blob that was uploaded or mounted into a
+//! repository lately is readable there before a manifest refers to it.
 //!
-//! This room is the seam for a second backend (object storage): nothing outside knows paths or
-//! files' names.
+//! This crate is the boundary for a second backend (object storage): code outside does not know
+//! paths or names of files.
 
 mod body;
 mod eviction;
@@ -38,29 +38,29 @@ pub use ingest::Ingest;
 use ingest::Sealed;
 use room::Room;
 
-/// A blob that is looked at is read in pieces of this size.
+/// The size of the pieces in which a blob is read to check it.
 const PIECE: usize = 1 << 20;
 
-/// Why the store could not do it. Nothing half done is ever held.
+/// Why the store failed. A blob is never held half done.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The disk said no.
+    /// The disk failed.
     #[error("the store in data_dir failed: {0}")]
     Disk(#[from] std::io::Error),
-    /// The index said no.
+    /// The index failed.
     #[error("the store's index in data_dir failed: {0}")]
     Index(String),
-    /// The bytes are not what their name says.
+    /// The bytes do not have the expected digest.
     #[error("the bytes hash to {actual}, not to {expected}")]
     Digest {
-        /// What they were said to be.
+        /// The expected digest.
         expected: Box<Digest>,
-        /// What they are.
+        /// The actual digest.
         actual: Box<Digest>,
     },
 }
 
-/// So many bytes of room are made at a time for what arrives.
+/// The number of bytes of room that are made at a time for arriving bytes.
 const AHEAD: u64 = 64 << 20;
 
 /// The store of this node.
@@ -70,9 +70,9 @@ pub struct Store {
     buffers: Buffers,
     eviction: Eviction,
     room: Arc<Room>,
-    /// Whoever holds it makes a list of groups anew.
+    /// Held by the task that computes a list of groups again.
     rebuilding: tokio::sync::Mutex<()>,
-    /// Held blobs whose bytes are not right.
+    /// Held blobs with wrong bytes.
     damaged: Mutex<HashSet<Digest>>,
 }
 
@@ -83,13 +83,13 @@ pub struct OpenBlob {
     pub file: Arc<File>,
     /// Its length.
     pub size: u64,
-    /// What it was when it was taken in.
+    /// What was recorded when it was stored.
     pub held: Held,
 }
 
 impl Store {
-    /// Opens the store under `data_dir`; uploads that a crash cut off are forgotten. Of cached
-    /// blobs it keeps `budget` bytes, or all.
+    /// Opens the store under `data_dir`, and removes uploads that a crash cut off. Keeps at most
+    /// `budget` bytes of cached blobs, or all.
     pub fn open(data_dir: &Path, budget: Option<u64>) -> Result<Arc<Self>, StoreError> {
         let folder = data_dir.to_path_buf();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
@@ -115,8 +115,8 @@ impl Store {
         }))
     }
 
-    /// Whether nothing can be taken in any more: the disk has failed, and the node has to be
-    /// restarted once that is mended.
+    /// Whether nothing can be stored any more: the disk has failed, and the node must be restarted
+    /// once the disk works again.
     pub fn has_failed(&self) -> bool {
         self.index.has_failed()
     }
@@ -131,13 +131,13 @@ impl Store {
         self.folder.join("blobs").join(digest.algorithm().name()).join(&hex[..2]).join(hex)
     }
 
-    /// Begins taking bytes in.
+    /// Begins to receive bytes.
     pub fn ingest(&self, algorithm: Algorithm) -> Result<Ingest, StoreError> {
         let name = format!("{:032x}", rand::random::<u128>());
         Ok(Ingest::create(self.folder.join("arriving").join(name), algorithm, self.room.clone())?)
     }
 
-    /// What is known of `digest`, if it is held.
+    /// The record of `digest`, if it is held.
     pub fn held(&self, digest: &Digest) -> Result<Option<Held>, StoreError> {
         self.index.held(digest)
     }
@@ -170,8 +170,8 @@ impl Store {
         self.index.granted_within(digest, project, clock::timestamp())
     }
 
-    /// Opens a held blob. One whose file has gone, or has another length, is no longer held: it
-    /// will be fetched again.
+    /// Opens a held blob. If its file is missing or has another length, the blob is no longer held,
+    /// and will be fetched again.
     pub async fn open_blob(&self, digest: &Digest) -> Result<Option<OpenBlob>, StoreError> {
         let Some(held) = self.held(digest)? else { return Ok(None) };
         let opened =
@@ -186,7 +186,7 @@ impl Store {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => "is gone".to_owned(),
             Err(error) => return Err(error.into()),
         };
-        // evicted this moment, or lost
+        // it was evicted just now, or is lost
         let settled = self.eviction.settled().await;
         if self.held(digest)?.is_none() {
             return Ok(None);
@@ -197,8 +197,8 @@ impl Store {
         Ok(None)
     }
 
-    /// The same for a client, which checks nothing until it has all: `None` also for one whose
-    /// bytes are known to be damaged.
+    /// The same for a client, which checks nothing until it has everything. Also `None` for a blob
+    /// whose bytes are known to be damaged.
     pub async fn open_sound(&self, digest: &Digest) -> Result<Option<OpenBlob>, StoreError> {
         if self.is_damaged(digest) {
             return Ok(None);
@@ -206,24 +206,24 @@ impl Store {
         self.open_blob(digest).await
     }
 
-    /// The bytes of a held blob are not all right, or cannot be read, until it is sealed again.
-    /// Peers get what is right of them all the same: they check.
+    /// Some bytes of a held blob are wrong, or cannot be read. This is remembered until it is
+    /// sealed again. Peers still get the bytes, because they check them.
     pub fn note_damaged(&self, digest: &Digest) {
         self.damaged.lock().insert(*digest);
     }
 
-    /// They are all right after all.
+    /// The bytes of a blob are right after all.
     pub fn note_sound(&self, digest: &Digest) {
         self.damaged.lock().remove(digest);
     }
 
-    /// Whether they are known not to be.
+    /// Whether bytes of a blob are known to be wrong.
     pub fn is_damaged(&self, digest: &Digest) -> bool {
         self.damaged.lock().contains(digest)
     }
 
-    /// Whether the bytes of a held blob still hash to its name; reads all of them. One that is not
-    /// held is sound.
+    /// Whether the bytes of a held blob still hash to its digest. Reads all of them. True for a
+    /// blob that is not held.
     pub async fn is_sound(&self, digest: &Digest) -> Result<bool, StoreError> {
         let Some(blob) = self.open_blob(digest).await? else { return Ok(true) };
         let expected = *digest;
@@ -241,7 +241,8 @@ impl Store {
         Ok(sound.await.map_err(|e| StoreError::Index(e.to_string()))??)
     }
 
-    /// No longer holds `digest`, whose bytes are gone. What is left of them the next copy replaces.
+    /// Stops holding `digest`, whose bytes are lost. The next copy replaces what is left of the
+    /// file.
     async fn forget(&self, digest: Digest) -> Result<(), StoreError> {
         self.index.lose(digest).await?;
         self.eviction.forget(&digest);
@@ -249,9 +250,9 @@ impl Store {
         Ok(())
     }
 
-    /// Makes `ingest` the blob `expected`: checks the hash, fsyncs, moves it into place, and tells
-    /// the index. With `grant` it is readable in that repository for that long. On a wrong hash
-    /// nothing is kept.
+    /// Makes `ingest` the blob `expected`: checks the hash, fsyncs, moves the file into place, and
+    /// updates the index. With `grant`, the blob is readable in that repository for that long. If
+    /// the hash is wrong, nothing is kept.
     pub async fn seal(
         self: &Arc<Self>,
         ingest: Ingest,
@@ -264,9 +265,9 @@ impl Store {
         self.seal_as(ingest, expected, expires, None).await
     }
 
-    /// The same for a blob that others hold for good, or an upstream has: it counts against the
-    /// budget, and may be evicted. One that is kept for good already (an upload came first), or was
-    /// until its file was lost, stays so.
+    /// The same for a blob that other nodes hold for good, or that an upstream has: it counts
+    /// against the budget, and may be evicted. If the blob is kept for good already (because it was
+    /// uploaded first), or was until its file was lost, it stays so.
     pub async fn seal_cached(
         self: &Arc<Self>,
         ingest: Ingest,
@@ -286,7 +287,7 @@ impl Store {
     ) -> Result<Held, StoreError> {
         let lost = |e: tokio::task::JoinError| StoreError::Index(e.to_string());
         let mut sealed = blocking(move || ingest.seal(expected)).await.map_err(lost)??;
-        // what is evicted this moment may have the same name
+        // the blob may be evicted at this moment
         let _settled = self.eviction.settled().await;
         let store = self.clone();
         let sealed = blocking(move || -> Result<Sealed, StoreError> {
@@ -297,7 +298,7 @@ impl Store {
         .await
         .map_err(lost)??;
         let (store, size) = (self.clone(), sealed.size);
-        // in the order of the index's writes, and before anyone can read what they say
+        // in the order of the index's writes, and before anyone can read them
         let noted = move |cached| store.eviction.sealed(expected, size, cached);
         self.index
             .hold(expected, Held { size, content: sealed.content }, grant, cached, noted)
@@ -308,8 +309,8 @@ impl Store {
         Ok(Held { size: sealed.size, content: sealed.content })
     }
 
-    /// Keeps a held blob for good from now on: durability counts on it. `None` if it is not held
-    /// (any more).
+    /// Keeps a held blob for good from now on, because durability counts it. `None` if it is not
+    /// held (any more).
     pub async fn keep(&self, digest: &Digest) -> Result<Option<Held>, StoreError> {
         let _settled = self.eviction.settled().await;
         let Some(held) = self.held(digest)? else { return Ok(None) };
@@ -320,17 +321,18 @@ impl Store {
         Ok(Some(held))
     }
 
-    /// Evicts cached blobs until `room` more bytes fit into the budget, and onto the disk with
-    /// something to spare: the least recently used first, none that is being read. What can never
-    /// fit into the budget makes nothing go, nor does a full disk when nothing comes (0).
+    /// Evicts cached blobs until `room` more bytes fit into the budget, and onto the disk with some
+    /// space to spare. The least recently used are evicted first, and none that is being read. A
+    /// `room` larger than the budget evicts nothing for the budget, because it can never fit. A
+    /// `room` of 0 evicts nothing for the disk, even if that is full.
     pub async fn make_room(&self, room: u64) -> Result<(), StoreError> {
         let on_disk = || if room == 0 { 0 } else { self.room.missing(room) };
         self.evict(|| self.eviction.missing(room).max(on_disk())).await
     }
 
-    /// Evicts cached blobs, for as long as the node runs, whenever something arrives that the disk
-    /// has less room for than is to be free: an upload, a copy, a blob to keep. The budget has no
-    /// say in that.
+    /// Evicts cached blobs whenever something arrives (an upload, a copy, a blob to keep) and the
+    /// disk has less free space than it should have. Runs as long as the node. The budget does not
+    /// matter here.
     pub async fn keep_room(&self) {
         loop {
             self.room.wanted().await;
@@ -362,10 +364,10 @@ impl Store {
         Ok(())
     }
 
-    /// Removes files of blobs that nobody believes in: a crash left them between being moved into
-    /// place and being held, or between being evicted and being removed. Returns how many. One
-    /// folder at a time, so that nothing waits long. Beside an index that knows of no blob at all
-    /// (somebody took it away) nothing is touched.
+    /// Removes files of blobs that are not held. A crash leaves such files between the move into
+    /// place and the update of the index, or during an eviction. Returns how many were removed.
+    /// Works on one folder at a time, so that nothing has to wait for long. If the index contains
+    /// no blob at all (because it was deleted), nothing is removed.
     pub async fn remove_strays(self: &Arc<Self>) -> Result<u64, StoreError> {
         let mut removed = 0;
         if self.index.is_empty()? {
@@ -375,7 +377,7 @@ impl Store {
             let above = self.folder.join("blobs").join(algorithm.name());
             for folder in fs::read_dir(above)? {
                 let folder = folder?.path();
-                // what is moved into place is held before this goes on
+                // a file that was moved into place is held before this continues
                 let _alone = self.eviction.alone().await;
                 let store = self.clone();
                 let strays = blocking(move || store.remove_strays_in(algorithm, &folder));
@@ -402,18 +404,18 @@ impl Store {
         Ok(removed)
     }
 
-    /// How many bytes of `data_dir`'s file system are free for this node. `None` where it does not
-    /// tell.
+    /// The number of bytes that are free for this node on the file system of `data_dir`; `None` if
+    /// that does not report it.
     pub fn free_on_disk(&self) -> Option<u64> {
         self.room.free().map(|(free, _)| free)
     }
 
-    /// How many blobs and bytes are cached, and how many bytes may be.
+    /// The number of cached blobs and of their bytes, and the budget.
     pub fn cached(&self) -> (usize, u64, Option<u64>) {
         self.eviction.totals()
     }
 
-    /// Writes down when cached blobs were last used.
+    /// Writes to the index when cached blobs were last used.
     pub async fn note_uses(&self) -> Result<(), StoreError> {
         let used = self.eviction.take_uses();
         if used.is_empty() { Ok(()) } else { self.index.used(used).await }
@@ -431,7 +433,7 @@ impl Store {
             .await
     }
 
-    /// Takes a grant back; returns whether there was one.
+    /// Revokes a grant. Returns whether there was one.
     pub async fn revoke(
         &self,
         digest: Digest,
@@ -440,8 +442,7 @@ impl Store {
         self.index.revoke(digest, repository.clone(), clock::timestamp()).await
     }
 
-    /// A push into `repository` goes on: what was granted there, and is still good, lasts for
-    /// `lasts` from now on at least.
+    /// A push into `repository` continues: its valid grants last for at least `lasts` from now.
     pub async fn extend_grants(
         &self,
         repository: &RepositoryName,
@@ -451,7 +452,7 @@ impl Store {
         self.index.extend_grants(repository.clone(), now, now.0 + lasts.as_millis() as u64).await
     }
 
-    /// Forgets grants whose time is over.
+    /// Removes expired grants.
     pub async fn expire_grants(&self) -> Result<u64, StoreError> {
         self.index.expire_grants(clock::timestamp()).await
     }

@@ -1,9 +1,9 @@
 //! The lists of blobs' groups, each in a file beside the blobs.
 //!
-//! A list is only ever used after it was checked against the blob's content hash, and it can always
-//! be made anew from the bytes: so it is not fsynced, may be missing (a crash, an older version) or
-//! damaged, and nothing but its removal must be in step with the blob. Blobs of one group have
-//! none.
+//! A list is used only after it was checked against the blob's content hash, and can always be
+//! computed again from the bytes. So it is not fsynced, and may be missing (after a crash, or from
+//! an older version) or damaged. Only its removal must go together with the blob's. Blobs of one
+//! group have no list.
 
 use std::fs::{self, File};
 use std::io;
@@ -18,10 +18,10 @@ use tracing::{error, info, warn};
 
 use super::{OpenBlob, Store, StoreError};
 
-/// Read in pieces of this size when a list is made anew.
+/// The size of the pieces in which a blob is read to compute its list again.
 const PIECE: usize = 1 << 20;
 
-/// The bytes on the disk are not the blob any more.
+/// The bytes on disk are no longer the blob.
 struct Damaged;
 
 impl Store {
@@ -30,7 +30,7 @@ impl Store {
         self.folder.join("outboards").join(digest.algorithm().name()).join(&hex[..2]).join(hex)
     }
 
-    /// Keeps a blob's list. Failing costs only the making anew.
+    /// Stores a blob's list. If this fails, the list is only computed again later.
     pub(super) fn keep_outboard(&self, digest: &Digest, list: &[u8]) {
         let path = self.outboard_path(digest);
         let write = || match (path.parent(), list.is_empty()) {
@@ -44,7 +44,7 @@ impl Store {
         }
     }
 
-    /// Removes a blob's list, when the blob is no longer held.
+    /// Removes the list of a blob that is no longer held.
     pub(super) fn drop_outboard(&self, digest: &Digest) {
         match fs::remove_file(self.outboard_path(digest)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -54,12 +54,11 @@ impl Store {
         }
     }
 
-    /// The groups of a held blob, from the file or, where that is missing or damaged, from its
-    /// bytes. `None` for a blob that is too long for a list, and for one whose bytes turn out to be
-    /// damaged: that one is no longer held.
+    /// The groups of a held blob, from the list's file, or, if that is missing or damaged, from the
+    /// blob's bytes. `None` for a blob that is too long for a list, and for one whose bytes turn
+    /// out to be damaged, which is then no longer held.
     ///
-    /// The bytes themselves are not checked while the list is good: that is for whoever receives
-    /// them.
+    /// As long as the list is good, the bytes themselves are not checked: the receiver does that.
     pub async fn groups(
         self: &Arc<Self>,
         digest: Digest,
@@ -72,7 +71,7 @@ impl Store {
         if let Some(groups) = self.read_outboard(digest, held).await? {
             return Ok(Some(groups));
         }
-        // one at a time: many may ask for the same, and each reads a whole blob
+        // one at a time: many requests may want the same list, and each would read a whole blob
         let _turn = self.rebuilding.lock().await;
         if let Some(groups) = self.read_outboard(digest, held).await? {
             return Ok(Some(groups));

@@ -1,5 +1,5 @@
-//! Room on the disk: cached blobs make way for whatever arrives, and the last of it is the ledger's
-//! and the index's, which blobs may not touch.
+//! Room on the disk: cached blobs are evicted for whatever arrives. The last part of the disk is
+//! reserved for the ledger and the index, and blobs may not use it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,16 +10,17 @@ use std::time::Duration;
 use rules::blobs::cache::{missing_on_disk, reserve};
 use tokio::sync::Notify;
 
-/// So many bytes are looked at together: the file system is not asked for every piece.
+/// The number of bytes that are reserved together, so that the file system is not asked for every
+/// piece.
 const STEP: u64 = 4 << 20;
-/// An arrival that found no room waits so often for cached blobs to go, so long each time.
+/// How often, and how long each time, an arrival that found no room waits for evictions.
 const PATIENCE: (u32, Duration) = (40, Duration::from_millis(100));
 
 /// The disk of one store.
 pub(super) struct Room {
     folder: PathBuf,
     wanted: Notify,
-    /// Bytes that arrivals may write and have not written yet: they are not free for others.
+    /// Bytes that arrivals may write but have not written yet. They are not free for others.
     promised: AtomicU64,
 }
 
@@ -28,24 +29,25 @@ impl Room {
         Room { folder: folder.to_owned(), wanted: Notify::new(), promised: AtomicU64::new(0) }
     }
 
-    /// Free bytes and all bytes of the file system. `None` where it does not tell.
+    /// The number of free bytes and of all bytes of the file system; `None` if it does not report
+    /// them.
     pub(super) fn free(&self) -> Option<(u64, u64)> {
         let disk = rustix::fs::statvfs(&self.folder).ok()?;
         Some((disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize))
     }
 
-    /// How many bytes of cached blobs are to go for `room` more.
+    /// How many bytes of cached blobs must be evicted for `room` more.
     pub(super) fn missing(&self, room: u64) -> u64 {
         self.free().map_or(0, |(free, all)| missing_on_disk(free, all, room))
     }
 
-    /// Ends when an arrival has found less room than there is to be.
+    /// Completes when an arrival has found less free space than there should be.
     pub(super) async fn wanted(&self) {
         self.wanted.notified().await;
     }
 
-    /// Whether `bytes` more can be written and the reserve stays. Asks for room where there is less
-    /// than there is to be.
+    /// Whether `bytes` more can be written without the reserve. Requests an eviction if there is
+    /// less free space than there should be.
     fn has(&self, bytes: u64) -> bool {
         let Some((free, all)) = self.free() else { return true };
         let free = free.saturating_sub(self.promised.load(Ordering::Relaxed));
@@ -56,11 +58,11 @@ impl Room {
         free >= bytes + reserve(all)
     }
 
-    /// Waits, blocking, until `bytes` more can be written and the reserve stays.
+    /// Waits, blocking, until `bytes` more can be written without the reserve.
     ///
     /// # Errors
-    /// [`io::ErrorKind::StorageFull`] when they cannot, though all that is cached and not being
-    /// read has gone. Nothing was written.
+    /// [`io::ErrorKind::StorageFull`] if this is not possible even after every cached blob that is
+    /// not being read was evicted. Nothing was written.
     fn wait_for(&self, bytes: u64) -> io::Result<()> {
         let (tries, pause) = PATIENCE;
         for _ in 0..tries {
@@ -80,7 +82,7 @@ impl Room {
     }
 }
 
-/// One arrival's account of what it was promised.
+/// One arrival's account of the bytes that it may write.
 pub(super) struct Taken {
     room: Arc<Room>,
     left: u64,
@@ -91,12 +93,12 @@ impl Taken {
         Taken { room, left: 0 }
     }
 
-    /// `length` bytes are about to be written: asks for room when what was promised is used up.
+    /// `length` bytes are about to be written. Reserves more if the reserved bytes are used up.
     pub(super) fn spend(&mut self, length: u64) -> io::Result<()> {
         if length > self.left {
             self.give_back(self.left);
             let step = length.max(STEP);
-            // near the end a step is too much where the piece still fits
+            // near the end, a whole step may be too much although the piece still fits
             let promised = if self.room.has(step) {
                 step
             } else {

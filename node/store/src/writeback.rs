@@ -1,10 +1,10 @@
-//! Starting the write-back of fresh bytes early: the one system call that no safe crate offers.
+//! Starts the write-back of new bytes early. This is the one system call that no safe crate offers.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
-/// Starts writing `length` bytes from `offset` to the disk and does not wait. Only a hint: what
-/// counts is the fdatasync later.
+/// Starts to write `length` bytes from `offset` to the disk, and does not wait. It is only a hint:
+/// durability comes from the later fdatasync.
 #[expect(unsafe_code, reason = "sync_file_range is in no safe wrapper")]
 pub(super) fn start(file: &File, offset: u64, length: u64) {
     let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else { return };

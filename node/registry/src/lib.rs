@@ -1,5 +1,5 @@
-//! The whole registry without HTTP: what may be read and written, where blobs come from, who may do
-//! what.
+//! The whole registry without HTTP: what may be read and written, where blobs come from, and what
+//! each user may do.
 //!
 //! | room | what it does |
 //! |---|---|

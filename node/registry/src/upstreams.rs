@@ -1,5 +1,4 @@
-//! Which client speaks to which upstream: one for each registry that is recorded, made anew when
-//! its record changes.
+//! The clients for the upstreams: one for each recorded registry, replaced when its record changes.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -22,19 +21,19 @@ use upstream::{
 use crate::view::Records;
 use crate::view::neighbours::Neighbours;
 
-/// How long a node may take to hear of a limit.
+/// How long a node may take to receive the notice of a limit.
 const TELL: Duration = Duration::from_secs(1);
 
-/// How upstreams are spoken to; see the settings of the same names.
+/// Settings for upstreams; see the settings of the same names.
 #[derive(Clone)]
 pub struct UpstreamsTerms {
     /// Whether this node may ask upstreams itself.
     pub allowed: bool,
-    /// Which addresses may be connected to.
+    /// The addresses that may be connected to.
     pub rule: AddressRule,
-    /// Whose certificates are believed.
+    /// The certificates that are trusted.
     pub trust: Trust,
-    /// What each of them may take.
+    /// Limits for each client.
     pub each: UpstreamTerms,
 }
 
@@ -46,12 +45,12 @@ pub struct Upstreams {
     terms: UpstreamsTerms,
     tasks: Tasks,
     clients: Mutex<HashMap<UpstreamId, (UpstreamRecord, Arc<Upstream>)>>,
-    /// How many of them were replaced.
+    /// The number of clients that were replaced.
     replaced: AtomicU64,
 }
 
 impl Upstreams {
-    /// Ready; nothing is asked of anyone yet.
+    /// Nothing was asked yet.
     pub fn new(
         neighbours: Arc<Neighbours>,
         secrets: Arc<Secrets>,
@@ -70,14 +69,14 @@ impl Upstreams {
         self.terms.allowed
     }
 
-    /// Grows when an upstream's client is replaced: what is remembered of its answers was said by
-    /// another address, or to somebody else.
+    /// Grows when an upstream's client is replaced. Answers that are remembered from before came
+    /// from another address, or were for other credentials.
     pub fn replaced(&self) -> u64 {
         self.replaced.load(Ordering::Acquire)
     }
 
-    /// The upstream of a proxy project, and what it calls `repository`; `None` for a project of our
-    /// own.
+    /// The upstream of a proxy project, and the name of `repository` there; `None` for a project
+    /// that is not a proxy.
     pub fn of(
         &self,
         repository: &RepositoryName,
@@ -96,8 +95,8 @@ impl Upstreams {
         Ok(Some((upstream, there)))
     }
 
-    /// The upstream of `repository`, if the project's patterns admit that, whoever asks: a client
-    /// here or an edge.
+    /// The upstream of `repository`, if the project's patterns admit the repository. This holds for
+    /// clients here and for edges.
     pub fn admitted(
         &self,
         repository: &RepositoryName,
@@ -108,8 +107,8 @@ impl Upstreams {
         Ok(project.is_some_and(|project| project.proxy.admits(&there)).then_some((upstream, there)))
     }
 
-    /// Whether a proxy project serves `repository` at all. What its patterns leave out does not
-    /// exist, upstream and here.
+    /// Whether a proxy project serves `repository` at all. A repository that its patterns exclude
+    /// does not exist for clients, here or at the upstream.
     pub fn admits(&self, project: &Project, repository: &RepositoryName) -> bool {
         let there = match self.of(repository) {
             Ok(Some((_, there))) => there,
@@ -118,16 +117,16 @@ impl Upstreams {
         project.proxy.admits(&there)
     }
 
-    /// Where a client is sent that left `library/` out, as Docker Hub's own clients would put it in
-    /// (Harbor answers 301, too).
+    /// The repository to which a client that left `library/` out is redirected. Docker Hub's own
+    /// clients add it (and Harbor also answers 301).
     pub fn canonical(&self, repository: &RepositoryName) -> Option<RepositoryName> {
         let (upstream, there) = self.of(repository).ok()??;
         let differs = upstream.endpoint().is_hub() && there != repository.within_project();
         differs.then(|| format!("{}/{there}", repository.project()).parse().ok()).flatten()
     }
 
-    /// The upstreams that are recorded, and how each is doing as far as this node knows: nothing,
-    /// if it has not asked it.
+    /// The recorded upstreams, and what this node knows about the state of each (nothing, if it has
+    /// not asked it).
     pub fn standings(&self) -> Result<Vec<(UpstreamRecord, UpstreamStanding)>, RecordError> {
         let recorded = self.records.view()?.upstreams()?;
         let clients = self.clients.lock().clone();
@@ -140,7 +139,7 @@ impl Upstreams {
         Ok(recorded.into_iter().zip(standings).collect())
     }
 
-    /// Another node heard that an upstream wants to be left alone for `wait`.
+    /// Another node has heard that an upstream wants a pause of `wait`.
     pub fn spare(&self, id: UpstreamId, everything: bool, wait: Duration) {
         let record =
             self.records.view().and_then(|view| view.record::<UpstreamRecord>(&key::upstream(id)));
@@ -202,7 +201,7 @@ impl Upstreams {
     }
 }
 
-/// Tells every live replica when an upstream wants to be left alone: its limit is one for the whole
+/// Tells every live replica when an upstream wants a pause, because its limit applies to the whole
 /// mesh.
 async fn tell_limits(neighbours: Arc<Neighbours>, mut heard: mpsc::UnboundedReceiver<Spare>) {
     while let Some(limit) = heard.recv().await {
@@ -212,14 +211,13 @@ async fn tell_limits(neighbours: Arc<Neighbours>, mut heard: mpsc::UnboundedRece
     }
 }
 
-/// Whether a changed record leaves its upstream as it was: logins and pauses that it asked for are
-/// kept.
+/// Whether a change of the record leaves the upstream the same, so that logins and pauses are kept.
 fn same_place(a: &UpstreamRecord, b: &UpstreamRecord) -> bool {
     (&a.kind, &a.url, &a.credentials) == (&b.kind, &b.url, &b.credentials)
 }
 
-/// Where an upstream of Harbor's `kind` is. Harbor writes Docker Hub as https://hub.docker.com,
-/// which is its website.
+/// The endpoint of an upstream of Harbor's `kind`. Harbor writes Docker Hub as
+/// https://hub.docker.com, which is its website.
 pub fn endpoint(kind: &str, url: &str) -> Result<Endpoint, String> {
     let url = if kind == "docker-hub" { "https://docker.io" } else { url };
     url.parse::<Endpoint>().map_err(|e| e.to_string())

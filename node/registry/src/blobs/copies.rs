@@ -1,5 +1,5 @@
-//! An upload is copied to another region while it arrives, not after: a follower of the upload's
-//! own file, so that a slow link neither slows the client nor costs memory.
+//! Copies of an upload to another region, made while the upload arrives. A copy follows the
+//! upload's own file, so a slow link neither slows the client nor costs memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,26 +22,26 @@ use crate::blobs::transfers::{Direction, Transfers};
 use crate::view::neighbours::Neighbours;
 use store::{FileBody, Following, Ingest, Store};
 
-/// One piece of a received copy is written at a time; this many may wait.
+/// A received copy is written in batches of about this many bytes.
 const BATCH: usize = 1 << 20;
 
-/// What copies need.
+/// What copies need to run.
 pub struct Copies {
     /// The other nodes.
     pub neighbours: Arc<Neighbours>,
-    /// Where bytes are kept.
+    /// The store with the bytes.
     pub store: Arc<Store>,
-    /// Where transfers are shown.
+    /// The list that shows transfers.
     pub transfers: Arc<Transfers>,
-    /// How fast they may be.
+    /// The caps on their speed.
     pub pacing: Arc<Pacing>,
-    /// How patient they are.
+    /// Their deadlines.
     pub terms: TransferTerms,
     /// How long a grant lasts.
     pub grant: Duration,
-    /// How many copies arrive, by the repository that they are for.
+    /// The number of arriving copies by repository.
     pub arriving: Mutex<BTreeMap<RepositoryName, usize>>,
-    /// Where they run.
+    /// The tasks that run them.
     pub tasks: Tasks,
 }
 
@@ -54,17 +54,17 @@ pub struct Copying {
 }
 
 impl Copying {
-    /// Where to.
+    /// The node that receives the copy.
     pub fn peer(&self) -> NodeId {
         self.peer
     }
 
-    /// The upload has so many bytes now.
+    /// The upload has `written` bytes now.
     pub fn advance(&self, written: u64) {
         let _ = self.written.send_replace(Ok(written));
     }
 
-    /// The upload has its name: waits until the copy is held, or has failed.
+    /// The upload's digest is known. Waits until the copy is held or has failed.
     pub async fn seal(mut self, digest: Digest) -> Result<Held, LinkError> {
         if let Some(seal) = self.seal.take() {
             let _ = seal.send(digest);
@@ -73,7 +73,7 @@ impl Copying {
     }
 }
 
-/// A copy that arrives, noted for as long as it does.
+/// Counts an arriving copy until it is dropped.
 struct ArrivingCopy<'a> {
     copies: &'a Copies,
     repository: &'a RepositoryName,
@@ -99,8 +99,8 @@ impl Drop for ArrivingCopy<'_> {
 }
 
 impl Copies {
-    /// Begins to copy `ingest`, which may grow, to `peer`. Dropping the [`Copying`] abandons the
-    /// copy.
+    /// Begins to copy `ingest`, which may still grow, to `peer`. Dropping the [`Copying`] abandons
+    /// the copy.
     pub fn begin(
         self: &Arc<Self>,
         ingest: &Ingest,
@@ -156,7 +156,7 @@ impl Copies {
             if let Some(digest) = named {
                 break digest;
             }
-            // the upload's owner drops both senders when it gives the upload up
+            // the owner of the upload drops both senders when it gives the upload up
             tokio::select! {
                 name = &mut sealed => match name {
                     Ok(digest) => named = Some(digest),
@@ -171,12 +171,12 @@ impl Copies {
         copy.seal(digest).await
     }
 
-    /// The repositories that a copy arrives for: pushes that go on at other nodes.
+    /// The repositories for which a copy is arriving, so whose pushes continue at other nodes.
     pub fn repositories(&self) -> BTreeSet<RepositoryName> {
         self.arriving.lock().keys().cloned().collect()
     }
 
-    /// Takes a copy in that a peer sends.
+    /// Receives a copy from a peer.
     pub async fn receive(
         &self,
         from: NodeId,

@@ -1,7 +1,7 @@
-//! Blobs to peers: what is held, and what is still arriving here. When many of one region want the
-//! same at once, the later ones are sent on to an earlier one.
+//! Blobs to peers: those that are held, and those that are still arriving here. When many nodes of
+//! a region want the same blob at once, later ones are referred to earlier ones.
 //!
-//! What is held is sent as it is on the disk and not checked: whoever receives it does.
+//! A held blob is sent as it is on disk, without a check: the receiver checks it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,13 +22,13 @@ use crate::blobs::transfers::{Direction, Transfers};
 use crate::view::neighbours::Neighbours;
 use store::{FileBody, Store, StoreError};
 
-/// A blob with fewer bytes is sent to everyone who asks: it is over sooner than another could be
-/// asked.
+/// A blob with fewer bytes than this is sent to every node that asks: sending it takes less time
+/// than asking another node.
 const PASSED_ON: u64 = 1 << 20;
 
 type Chains = Arc<Mutex<Fanout<Digest, Region, NodeId>>>;
 
-/// What this node sends.
+/// Sends blobs to peers.
 pub struct Outgoing {
     neighbours: Arc<Neighbours>,
     store: Arc<Store>,
@@ -39,16 +39,16 @@ pub struct Outgoing {
     terms: OutgoingTerms,
 }
 
-/// How patient this node is with those that it sends to.
+/// Deadlines for sending to peers.
 #[derive(Clone, Copy, Debug)]
 pub struct OutgoingTerms {
-    /// How long the first byte may take, of what is still arriving here.
+    /// How long to wait for the first byte of a blob that is still arriving here.
     pub first_byte: Duration,
-    /// How long a peer may take no bytes.
+    /// How long a peer may read no bytes.
     pub stall: Duration,
 }
 
-/// A blob that can be sent, from the byte that was asked for.
+/// A blob that can be sent, from the requested byte on.
 struct Sendable {
     size: u64,
     content: Option<ContentHash>,
@@ -58,7 +58,7 @@ struct Sendable {
 }
 
 impl Outgoing {
-    /// Nothing yet.
+    /// No transfers yet.
     pub fn new(
         neighbours: Arc<Neighbours>,
         store: Arc<Store>,
@@ -115,7 +115,7 @@ impl Outgoing {
             serve.finish();
             Ok(())
         };
-        // whoever has gone away must not wait for its turn before those who are still there
+        // a peer that has gone away must not wait for its turn ahead of peers that are still there
         tokio::select! {
             sent = sending => sent,
             () = gone => Ok(()),
@@ -169,7 +169,8 @@ impl Outgoing {
         }))
     }
 
-    /// Whether `from` is served here, or by whom else.
+    /// Whether `from` is served here (as the first of a chain, if there is a [`Link`]); if not, the
+    /// node that serves it.
     fn place(&self, from: NodeId, wanted: &Wanted, size: u64) -> Result<Option<Link>, NodeId> {
         let node = self.neighbours.nodes().into_iter().find(|node| node.id == from);
         let Some(region) = node
@@ -189,7 +190,7 @@ impl Outgoing {
     }
 }
 
-/// The first link of a chain, while it lasts.
+/// The first link of a chain, until this is dropped.
 struct Link {
     chains: Chains,
     digest: Digest,

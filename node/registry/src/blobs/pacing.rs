@@ -1,4 +1,4 @@
-//! Caps on what this node sends towards a region: asked before each piece goes out.
+//! Caps on what this node sends to a region. They are asked before each piece is sent.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use rules::words::names::{NodeId, Region};
 
 use crate::view::neighbours::Neighbours;
 
-/// A waiting stream looks again at least this often: what was ahead of it may have gone away.
+/// The maximum time until a waiting stream asks again, because the streams ahead of it may have
+/// gone away.
 const AGAIN: Duration = Duration::from_millis(100);
 
 type Cap = Arc<Mutex<Bucket>>;
@@ -24,7 +25,7 @@ pub struct Pacing {
 }
 
 impl Pacing {
-    /// Caps in bytes a second; a region that is not among them has none.
+    /// Caps in bytes per second by region. Other regions have no cap.
     pub fn new(
         neighbours: Arc<Neighbours>,
         caps: impl IntoIterator<Item = (Region, u64)>,
@@ -48,14 +49,14 @@ impl Pacing {
     }
 }
 
-/// One stream under a cap, or under none.
+/// The pace of one stream, with a cap or without.
 pub struct Pace {
     cap: Option<Cap>,
     class: Class,
 }
 
 impl Pace {
-    /// Splits off what may go out at once, once it may; `None` when nothing is left.
+    /// Waits until a piece may be sent, and splits it off; `None` when nothing is left.
     pub async fn next(&self, bytes: &mut Bytes) -> Option<Bytes> {
         if bytes.is_empty() {
             return None;
@@ -76,7 +77,7 @@ impl Pace {
     }
 }
 
-/// A stream that wants to send, for as long as it does.
+/// A stream that wants to send, until this is dropped.
 struct Waiting<'a> {
     cap: &'a Cap,
     class: Class,

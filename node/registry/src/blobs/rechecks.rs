@@ -1,5 +1,6 @@
-//! A node that was caught sending wrong bytes is told, and looks at its own copy, as it does when
-//! its disk gives none: one that has turned bad is mended from another node's good one.
+//! Checks of this node's own copies. A node that sent wrong bytes is told so and checks its copy;
+//! it also does so when its disk cannot read a blob. A bad copy is replaced by another node's good
+//! one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,12 +20,13 @@ use crate::blobs::flights::{Flights, Sources};
 use crate::view::neighbours::Neighbours;
 use store::Store;
 
-/// A copy is not looked at again for this long, whoever asks: each look reads the whole blob.
+/// How long a copy is not checked again, whoever asks: each check reads the whole blob.
 const LATELY: Duration = Duration::from_secs(600);
-/// So many looks are remembered; while there are more, nothing else is looked at.
+/// The maximum number of checks that are remembered. While there are that many, no other copy is
+/// checked.
 const REMEMBERED: usize = 1000;
 
-/// Looks at copies that peers complain of.
+/// Checks copies that peers complain about.
 pub struct Rechecks {
     neighbours: Arc<Neighbours>,
     store: Arc<Store>,
@@ -35,7 +37,7 @@ pub struct Rechecks {
 }
 
 impl Rechecks {
-    /// Nothing was complained of yet.
+    /// No complaints yet.
     pub fn new(
         neighbours: Arc<Neighbours>,
         store: Arc<Store>,
@@ -46,10 +48,10 @@ impl Rechecks {
         Arc::new(Rechecks { neighbours, store, flights, tasks, turn, lately })
     }
 
-    /// A peer says that this node's copy of `digest` is wrong: it is hashed, one copy at a time,
-    /// and replaced if it is. A bad copy that cannot be replaced stays as it is, for its other
-    /// groups are right: two damaged copies make a good one for whoever fetches. Clients are not
-    /// given wrong bytes from then on.
+    /// A peer says that this node's copy of `digest` is wrong. The copy is hashed (one copy at a
+    /// time), and replaced if it is wrong. A bad copy that cannot be replaced stays, because its
+    /// other groups are right: two damaged copies make one good one for a node that fetches.
+    /// Clients get no wrong bytes of it any more.
     pub fn complained(self: &Arc<Self>, digest: Digest) {
         let now = clock::now();
         {
@@ -67,7 +69,8 @@ impl Rechecks {
         });
     }
 
-    /// A client could not be given all of the blob, for the disk did not: the same.
+    /// A client could not be given the whole blob, because the disk could not read it. The copy is
+    /// checked in the same way.
     pub fn unreadable(self: &Arc<Self>, digest: Digest) {
         error!(%digest, "a blob in data_dir could not be read: look at this node's disk");
         self.complained(digest);
@@ -81,7 +84,7 @@ impl Rechecks {
             }
             Ok(false) => {
                 error!(%digest, "a blob in data_dir is damaged: look at this node's disk; the blob is replaced by another node's copy");
-                // wrong bytes are worth less than none
+                // no bytes are better than wrong bytes
                 self.store.note_damaged(&digest);
                 self.replace(digest).await;
             }
@@ -100,9 +103,9 @@ impl Rechecks {
             error!(%digest, "no other node that is up holds the damaged blob; its image has to be pushed again");
             return;
         }
-        // until it is replaced clients get it from there
+        // until it is replaced, clients get it from that node
         self.store.note_damaged(&digest);
-        // as what it is held, it is held again
+        // fetched as cached or kept, whichever it was
         let (sources, class) = if cached {
             (Sources::Holders { via: None }, Class::Preheat)
         } else {

@@ -1,4 +1,4 @@
-//! What moves between this node and others right now, for people to see.
+//! Transfers between this node and others that are under way, for people to see.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use rules::words::digest::Digest;
 use rules::words::names::NodeId;
 
-/// Which way.
+/// The direction of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// To this node.
@@ -17,12 +17,12 @@ pub enum Direction {
     Out,
 }
 
-/// One transfer as it stands.
+/// The present state of a transfer.
 #[derive(Clone, Debug)]
 pub struct Transfer {
-    /// The blob; `None` while an upload has no name yet.
+    /// The blob; `None` while the digest of an upload is not known yet.
     pub digest: Option<Digest>,
-    /// Which way.
+    /// The direction.
     pub direction: Direction,
     /// The other node.
     pub peer: NodeId,
@@ -40,7 +40,7 @@ pub struct Transfers {
 }
 
 impl Transfers {
-    /// A blob of known length begins to move.
+    /// A transfer of a blob with known length begins.
     pub fn begin(
         self: &Arc<Self>,
         digest: Digest,
@@ -51,7 +51,7 @@ impl Transfers {
         self.add(Transfer { digest: Some(digest), direction, peer, bytes: 0, total: Some(total) })
     }
 
-    /// An upload begins to be copied.
+    /// A copy of an upload begins.
     pub fn begin_unnamed(self: &Arc<Self>, direction: Direction, peer: NodeId) -> Moving {
         self.add(Transfer { digest: None, direction, peer, bytes: 0, total: None })
     }
@@ -62,27 +62,27 @@ impl Transfers {
         Moving { transfers: self.clone(), number }
     }
 
-    /// What moves now.
+    /// The transfers that are under way.
     pub fn list(&self) -> Vec<Transfer> {
         self.moving.lock().values().cloned().collect()
     }
 }
 
-/// A transfer that moves until this is dropped.
+/// A transfer, which is under way until this is dropped.
 pub struct Moving {
     transfers: Arc<Transfers>,
     number: u64,
 }
 
 impl Moving {
-    /// So many more bytes have moved.
+    /// `bytes` more bytes have moved.
     pub fn advance(&self, bytes: u64) {
         if let Some(transfer) = self.transfers.moving.lock().get_mut(&self.number) {
             transfer.bytes += bytes;
         }
     }
 
-    /// It comes from another node from now on.
+    /// From now on the blob comes from `peer`.
     pub fn turn_to(&self, peer: NodeId) {
         if let Some(transfer) = self.transfers.moving.lock().get_mut(&self.number) {
             transfer.peer = peer;

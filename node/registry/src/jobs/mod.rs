@@ -1,3 +1,3 @@
-//! Work that nobody waits for.
+//! Background work, for which no client waits.
 
 pub mod preheats;

@@ -1,5 +1,5 @@
-//! Who is asking: Basic credentials or a token of this mesh, checked against the ledger's records,
-//! on any node.
+//! Authentication and authorization: passwords or tokens of this mesh, checked on any node against
+//! the ledger's records.
 
 mod tokens;
 
@@ -28,48 +28,49 @@ use tokens::TokenReach;
 
 pub use tokens::{Issued, SERVICE, TokenRequest};
 
-/// So many proven credentials are remembered.
+/// The maximum number of checked passwords that are remembered.
 const REMEMBERED: usize = 1024;
 
-/// So many passwords are checked at a time.
+/// The maximum number of passwords that are checked at a time.
 const CHECKS: usize = 2;
 
-/// Why somebody is not let in, by what the client can do about it.
+/// Why a request is not allowed, by what the client can do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AccessError {
-    /// Credentials are needed, and none came; with a token, it needs this scope.
+    /// Credentials are needed, and the request has none. The header names the scope that a token
+    /// needs.
     #[error("credentials are needed")]
     Missing(Option<NeededScope>),
-    /// The credentials that came are not right, or cannot be read.
+    /// The credentials are wrong, or cannot be read.
     #[error("the user name, the password or the token is not right")]
     Wrong,
-    /// The token is good, but for something else: another one, with this scope, may do (RFC 6750
-    /// section 3.1).
+    /// The token is valid, but not for this. Another one with this scope may be (RFC 6750 section
+    /// 3.1).
     #[error("the token is not good for this")]
     Scope(NeededScope),
-    /// The identity may not do that, whatever it shows.
+    /// The identity may not do this, with whatever credentials.
     #[error("{0}")]
     Denied(String),
-    /// The credentials cannot be checked now. Ask again.
+    /// The credentials cannot be checked now. The client should try again.
     #[error("{0}")]
     Unchecked(String),
-    /// This node's own fault.
+    /// A fault of this node.
     #[error("{0}")]
     Internal(String),
 }
 
-/// What a token has to be good for.
+/// The scope that a token needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NeededScope {
     /// An action in a repository.
     Repository(RepositoryName, Action),
-    /// Something of the registry as a whole.
+    /// A part of the registry as a whole.
     Registry(RegistryScope),
 }
 
 impl NeededScope {
-    /// The scope in the words of the token protocol. Whoever may push may also pull: clients ask
-    /// for both at once.
+    /// The scope in the words of the token protocol. For a push it includes `pull`, because clients
+    /// ask for both at once.
     pub fn scope(&self) -> String {
         let actions = |action: &Action| match action {
             Action::Pull => "pull",
@@ -94,7 +95,7 @@ impl From<ReadError> for AccessError {
     }
 }
 
-/// What a client shows of itself.
+/// The credentials in a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Presented {
     /// Nothing.
@@ -103,12 +104,12 @@ pub enum Presented {
     Password(String, Secret),
     /// A token.
     Token(Secret),
-    /// Something that is neither.
+    /// Something that cannot be read as either.
     Unreadable,
 }
 
 impl Presented {
-    /// Reads an `Authorization` header (RFC 7617, RFC 6750).
+    /// Parses an `Authorization` header (RFC 7617, RFC 6750).
     pub fn read(authorization: Option<&str>) -> Self {
         let Some(written) = authorization else { return Presented::Nothing };
         match written.split_once(' ') {
@@ -132,47 +133,46 @@ fn decode_basic(value: &str) -> Option<(String, Secret)> {
     text.split_once(':').map(|(name, password)| (name.to_owned(), password.into()))
 }
 
-/// Checks credentials.
+/// Checks credentials and permissions.
 pub struct Access {
     records: Records,
-    /// Opens the key that tokens are signed with.
+    /// Opens the sealed secret that tokens are signed with.
     secrets: Arc<Secrets>,
-    /// What an edge signs its own tokens with; they are good at this edge only, for as long as it
-    /// runs.
+    /// The secret with which an edge signs its own tokens. They are valid at this edge only, until
+    /// it stops.
     edge_secret: [u8; 32],
     mirrors: Arc<Mirrors>,
     proven: Mutex<HashMap<Digest, Identity>>,
     checking: Semaphore,
 }
 
-/// Who is asking, and how that was proven.
+/// The authenticated caller of a request, and how it was authenticated.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// Who.
+    /// The identity.
     pub identity: Identity,
-    /// With a token: what it is good for. `None` for credentials, which are good for all that the
-    /// identity may do.
+    /// For a token: the scopes that it grants. `None` for a password, which allows everything that
+    /// the identity may do.
     reach: Option<TokenReach>,
-    /// Whether credentials came that are good.
+    /// Whether the request had valid credentials.
     presented: bool,
-    /// Whether a token came that is not, or that this node cannot check.
+    /// Whether the request had a token that is not valid, or that this node cannot check.
     refused: bool,
 }
 
 impl Caller {
-    /// Whether credentials came that are good.
+    /// Whether the request had valid credentials.
     pub fn has_presented(&self) -> bool {
         self.presented
     }
 
-    /// Whether this caller may read every repository: an administrator who has shown the password.
-    /// A token may read what its scopes name.
+    /// Whether this caller may read every repository: only an administrator with a password. With a
+    /// token, a caller may read what its scopes name.
     pub fn may_read_all(&self) -> bool {
         self.reach.is_none() && matches!(self.identity, Identity::Administrator(_))
     }
 
-    /// The repositories that this caller's token lets it pull from; none for whoever came without
-    /// one.
+    /// The repositories from which this caller's token allows pulls; empty without a token.
     pub fn pullable(&self) -> Vec<RepositoryName> {
         let scopes = self.reach.iter().flat_map(|reach| &reach.repositories);
         scopes
@@ -183,7 +183,7 @@ impl Caller {
 }
 
 impl Access {
-    /// Knows nobody yet.
+    /// No passwords are remembered yet.
     pub fn new(records: Records, secrets: Arc<Secrets>, mirrors: Arc<Mirrors>) -> Arc<Self> {
         let (proven, checking) = (Mutex::default(), Semaphore::new(CHECKS));
         Arc::new(Access {
@@ -196,10 +196,11 @@ impl Access {
         })
     }
 
-    /// Who has shown `presented`. Nothing shown is the anonymous; wrong credentials are an error,
-    /// never the anonymous. But a client that only `reads` and shows a token that has expired, or
-    /// that another edge signed, may read what everybody may: clients show a token for minutes, to
-    /// whatever node a name leads them.
+    /// The caller that has shown `presented`. Without credentials the caller is anonymous. Wrong
+    /// credentials are an error and never make the caller anonymous. There is one exception: if the
+    /// request only `reads` and shows a token that has expired, or that another edge signed, the
+    /// caller may read what everybody may. Clients reuse a token for minutes, at whatever node a
+    /// name leads them to.
     pub async fn caller(&self, presented: Presented, reads: bool) -> Result<Caller, AccessError> {
         let anonymous =
             Caller { identity: Identity::Anonymous, reach: None, presented: false, refused: false };
@@ -222,7 +223,7 @@ impl Access {
         }
     }
 
-    /// Whose these are: as a replica, for an edge that asks.
+    /// The identity and scopes behind these credentials. A replica answers this for an edge.
     pub async fn identify(&self, credentials: Credentials) -> Result<Option<Verdict>, AccessError> {
         Ok(match credentials {
             Credentials::Basic(name, password) => {
@@ -234,9 +235,9 @@ impl Access {
         })
     }
 
-    /// The identity behind a name and a password, if they are right. A right one is remembered by
-    /// its hash together with the record it was checked against, so that a changed password is
-    /// noticed at once.
+    /// The identity behind a name and a password; `None` if they are wrong. A password that was
+    /// right is remembered by its hash, together with the record it was checked against, so that a
+    /// changed password takes effect at once.
     pub async fn check_password(
         &self,
         name: &str,
@@ -257,8 +258,8 @@ impl Access {
         if let Some(identity) = self.proven.lock().get(&proof) {
             return Ok(Some(identity.clone()));
         }
-        // argon2 takes tens of milliseconds and megabytes on purpose: guesses must queue, not fill
-        // the machine
+        // argon2 takes tens of milliseconds and megabytes on purpose: guesses must queue, and not
+        // use up the machine
         let _turn =
             self.checking.acquire().await.map_err(|e| AccessError::Internal(e.to_string()))?;
         let right = blocking(move || verify(&password, &hash)).await;
@@ -275,8 +276,7 @@ impl Access {
         Ok(Some(identity))
     }
 
-    /// Whether `caller` may do `action` in `repository`, whose project is `project`, if there is
-    /// one.
+    /// Whether `caller` may do `action` in `repository`, whose project (if it exists) is `project`.
     pub fn authorize(
         &self,
         caller: &Caller,
@@ -304,8 +304,8 @@ impl Access {
         }
     }
 
-    /// Whether `caller` is an administrator and may use `what` of the registry as a whole. A token
-    /// may only with a scope for it.
+    /// Whether `caller` is an administrator and may use `what`. With a token, only if it has a
+    /// scope for it.
     pub fn administrator(&self, caller: &Caller, what: RegistryScope) -> Result<(), AccessError> {
         let in_scope = caller.reach.as_ref().is_none_or(|reach| reach.registry.contains(&what));
         match (&caller.identity, caller.presented || caller.refused) {
@@ -317,17 +317,19 @@ impl Access {
     }
 }
 
-/// A node that starts or has just joined knows nobody: that is not the same as a wrong password,
-/// which clients do not try again.
+/// A node that starts, or has just joined, does not know any users yet. This must not look like a
+/// wrong password, with which clients do not try again.
 fn not_yet() -> AccessError {
-    AccessError::Unchecked("this node has not learnt of its mesh yet; ask again in a moment".into())
+    AccessError::Unchecked(
+        "this node has not received its mesh's records yet; try again in a moment".into(),
+    )
 }
 
 fn verify(password: &Secret, hash: &Secret) -> bool {
     Argon2::default().verify_password(password.expose().as_bytes(), hash.expose().as_str()).is_ok()
 }
 
-/// The stored form of a password.
+/// Computes the stored form of a password.
 pub fn hash_password(password: &Secret) -> Result<Secret, String> {
     let salt: [u8; 16] = rand::random();
     let hash: argon2::PasswordHash = Argon2::default()

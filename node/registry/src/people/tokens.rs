@@ -1,6 +1,7 @@
-//! Tokens, as the distribution project's token protocol has them. They are signed with a secret of
-//! the ledger, so every node checks those of every other. An edge has a replica sign them; what it
-//! signs itself, for the anonymous and when no replica answers, it alone can check.
+//! Tokens of the distribution project's token protocol. They are signed with a secret in the
+//! ledger, so every replica can check the tokens of all others. An edge lets a replica sign. What
+//! an edge signs itself (for anonymous clients, and when no replica answers) only that edge can
+//! check.
 
 use std::time::Duration;
 
@@ -17,10 +18,10 @@ use serde::{Deserialize, Serialize};
 use super::{Access, AccessError, not_yet};
 use crate::view::Records;
 
-/// What challenges call this registry.
+/// The name of this registry in challenges.
 pub const SERVICE: &str = "atoll";
 
-/// How long a token is good for, in seconds.
+/// How long a token is valid, in seconds.
 const LIFETIME: u64 = 300;
 
 #[derive(Serialize, Deserialize)]
@@ -31,12 +32,12 @@ struct Claims {
     exp: u64,
     iat: u64,
     access: Vec<Scope>,
-    /// Scopes that are about no repository.
+    /// Scopes that are not about a repository.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     registry: Vec<RegistryScope>,
 }
 
-/// What a token is good for.
+/// The scopes that a token grants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct TokenReach {
     /// In repositories.
@@ -45,7 +46,7 @@ pub(super) struct TokenReach {
     pub(super) registry: Vec<RegistryScope>,
 }
 
-/// What a client asks a token for.
+/// A client's request for a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenRequest {
     repositories: Vec<Scope>,
@@ -53,7 +54,8 @@ pub struct TokenRequest {
 }
 
 impl TokenRequest {
-    /// Every scope of a query or form: several parameters, and several in one, separated by spaces.
+    /// Parses all scopes of a query or form. There may be several parameters, and several scopes in
+    /// one, separated by spaces.
     pub fn read(encoded: &[u8]) -> Self {
         let mut request = TokenRequest::default();
         for (_, value) in form_urlencoded::parse(encoded).filter(|(name, _)| name == "scope") {
@@ -66,21 +68,21 @@ impl TokenRequest {
     }
 }
 
-/// A token that was given out.
+/// A token that was issued.
 #[derive(Clone, Debug)]
 pub struct Issued {
     /// The token.
     pub token: Secret,
-    /// Since when it is good, in whole seconds.
+    /// The start of its validity, in whole seconds.
     pub at: Timestamp,
-    /// For how long.
+    /// How long it is valid.
     pub lasts: Duration,
 }
 
 impl Access {
-    /// A token for whoever has these credentials, or for the anonymous, for what of `request` they
-    /// may have. `host` is what the client calls this node: clients make scopes of the names that
-    /// they know.
+    /// Issues a token for the user with these credentials, or for an anonymous client, with those
+    /// scopes of `request` that they may have. `host` is the name by which the client calls this
+    /// node, because clients make scopes of the names that they know.
     pub async fn issue(
         &self,
         request: TokenRequest,
@@ -96,8 +98,8 @@ impl Access {
             Some((name, password)) => {
                 let identity =
                     self.check_password(&name, &password).await?.ok_or(AccessError::Wrong)?;
-                // one that a replica signs is good everywhere; an edge's own is for when none
-                // answers
+                // a token signed by a replica is valid everywhere; an edge signs its own only if no
+                // replica answers
                 let signed = match &self.records {
                     Records::Edge(edge) => edge.token(name, password, scopes.clone()).await,
                     Records::Ledger(_) => None,
@@ -115,8 +117,8 @@ impl Access {
         })
     }
 
-    /// As a replica, for an edge that asks: a token for whoever has this name and password, and
-    /// what it says; `None` if nobody has.
+    /// Issues a token for the user with this name and password, on behalf of an edge. Returns the
+    /// token and what it grants; `None` if the name or the password is wrong.
     pub async fn token_for(
         &self,
         name: &str,
@@ -128,7 +130,8 @@ impl Access {
         Ok(Some((token, (identity, Some(granted)))))
     }
 
-    /// A token for what of `scopes` the identity may have, and what that is.
+    /// Signs a token with those of `scopes` that the identity may have. Also returns what it
+    /// grants.
     async fn sign(
         &self,
         identity: &Identity,
@@ -160,10 +163,10 @@ impl Access {
         Ok((token.into(), claims.access))
     }
 
-    /// What `scope` may be about: clients take it from the challenge, which names a repository of
-    /// this mesh, or make it of the names that they know, which may be those of another registry;
-    /// and who leaves `library/` out is sent on to where it is. What is granted is what the
-    /// identity may have, by every name.
+    /// The scopes that `scope` may stand for. A client takes its scope from the challenge, which
+    /// names a repository of this mesh, or makes it of names that it knows, which may be those of
+    /// another registry. A client that leaves `library/` out is redirected. The scope is granted
+    /// under every name, as far as the identity may have it.
     fn meant(&self, scope: Scope, host: Option<&str>) -> Vec<Scope> {
         let asked = Asked { host, written: scope.repository.as_str(), ..Asked::default() };
         let mut names = vec![scope.repository.clone()];
@@ -179,7 +182,7 @@ impl Access {
             .collect()
     }
 
-    /// What of `scopes` the identity may have, and the secret to sign that with.
+    /// Those of `scopes` that the identity may have, and the secret to sign them with.
     async fn grant(
         &self,
         identity: &Identity,
@@ -208,19 +211,19 @@ impl Access {
         Ok((granted, self.token_key(&kept)?))
     }
 
-    /// Whom a token was given to, and for what; `None` if it is not a good one.
+    /// The identity and scopes of a token; `None` if it is not valid.
     pub(super) async fn check_token(
         &self,
         token: &Secret,
     ) -> Result<Option<(Identity, TokenReach)>, AccessError> {
         if let Records::Edge(edge) = &self.records {
-            // one of its own; or one that a replica signed, which only a replica can check, or
-            // another edge, which nobody else can
+            // It is one of this edge's own tokens; or a replica signed it, and only a replica can
+            // check it; or another edge signed it, and only that edge can.
             if let Some(own) = decode(token, &self.edge_secret) {
                 return Ok(Some(own));
             }
             let verdict = edge.identify(Credentials::Token(token.clone())).await?;
-            // a replica tells an edge of repositories only
+            // a replica reports only the repository scopes to an edge
             let reach = |scopes: Option<Vec<Scope>>| TokenReach {
                 repositories: scopes.unwrap_or_default(),
                 ..TokenReach::default()
@@ -233,7 +236,7 @@ impl Access {
         Ok(decode(token, self.token_key(&mesh.token_secret)?.expose()))
     }
 
-    /// The key behind what the ledger keeps. An edge signs with its own.
+    /// The secret behind what the ledger keeps. An edge signs with its own.
     fn token_key(&self, kept: &Secret<Vec<u8>>) -> Result<Secret<Vec<u8>>, AccessError> {
         match &self.records {
             Records::Edge(_) => Ok(kept.clone()),
@@ -244,10 +247,10 @@ impl Access {
     }
 }
 
-/// Whom a token was given to, and for what, if it was signed with `secret` and is still good.
+/// The identity and scopes of a token, if it was signed with `secret` and has not expired.
 fn decode(token: &Secret, secret: &[u8]) -> Option<(Identity, TokenReach)> {
     let mut validation = Validation::new(Algorithm::HS256);
-    // it is good for as long as it says, and not for the minute more that the library would give it
+    // it is valid exactly as long as it says, without the extra minute that the library would add
     validation.leeway = 0;
     validation.set_audience(&[SERVICE]);
     validation.set_issuer(&[SERVICE]);

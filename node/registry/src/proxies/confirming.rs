@@ -1,4 +1,4 @@
-//! What an upstream says of a blob that is in the mesh for another's sake.
+//! Confirms with an upstream that it has a blob which is in the mesh for another project.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -20,19 +20,19 @@ use crate::upstreams::Upstreams;
 use crate::view::Records;
 use upstream::{Upstream, UpstreamError};
 
-/// So many blobs of one manifest are asked for at a time.
+/// The maximum number of blobs of one manifest that are asked for at a time.
 const AT_A_TIME: usize = 16;
-/// Largest number of blobs that are read for a proof at a time.
+/// The maximum number of blobs that are read as a proof at a time.
 const PROOFS: usize = 64;
-/// How long what came of it is remembered if nobody waits for it any more.
+/// How long the result of a proof is remembered when no client waits for it any more.
 const PROOF_KEPT: Duration = Duration::from_secs(60);
 /// How long a client waits for a proof.
 const PROOF: Duration = Duration::from_secs(20);
 
-/// What comes of reading a blob for a proof.
+/// The result of reading a blob as a proof.
 type Proof = Shared<oneshot::Receiver<Result<bool, UpstreamError>>>;
 
-/// Asks upstreams for blobs, and reads those that they deny.
+/// Asks upstreams for blobs, and reads blobs that they deny.
 pub struct Confirming {
     records: Records,
     upstreams: Arc<Upstreams>,
@@ -41,13 +41,13 @@ pub struct Confirming {
 }
 
 impl Confirming {
-    /// Nothing is asked of anyone yet.
+    /// Nothing was asked yet.
     pub fn new(records: Records, upstreams: Arc<Upstreams>, tasks: Tasks) -> Arc<Self> {
         Arc::new(Confirming { records, upstreams, tasks, proofs: Arc::default() })
     }
 
-    /// Whether the upstream of a proxy project has a blob: asked before one is handed out that
-    /// nothing in the project refers to, for it may be here for another project's sake.
+    /// Whether the upstream of a proxy project has a blob. This is asked before a blob is served
+    /// that nothing in the project refers to, because the blob may be here for another project.
     pub async fn confirms(
         &self,
         repository: &RepositoryName,
@@ -64,10 +64,10 @@ impl Confirming {
         }
     }
 
-    /// Whether the upstream gives a blob that it says it does not have, as a cache before another
-    /// cache does: by the bytes alone, which are read once however many ask. A long one takes
-    /// longer than a client's patience; who asks again finds the reading where it is, or what came
-    /// of it.
+    /// Whether the upstream gives a blob although it says that it does not have it. An upstream
+    /// that is itself a cache does this. The only proof is the bytes, which are read once, however
+    /// many clients ask. A long blob takes longer than a client waits; a client that asks again
+    /// gets the reading in progress, or its result.
     async fn proven(
         &self,
         repository: &RepositoryName,
@@ -79,7 +79,7 @@ impl Confirming {
         let reading = {
             let mut proofs = self.proofs.lock();
             if proofs.len() >= PROOFS && !proofs.contains_key(&place) {
-                return Err(UpstreamError::unreachable("many blobs are being checked; ask again"));
+                return Err(UpstreamError::unreachable("many blobs are being checked; try again"));
             }
             proofs
                 .entry(place.clone())
@@ -88,7 +88,7 @@ impl Confirming {
                     let (proofs, place) = (self.proofs.clone(), place.clone());
                     self.tasks.spawn("proxy.proof", async move {
                         let _ = sender.send(upstream.gives_blob(&there, &digest).await);
-                        // whoever gave up waiting may ask again
+                        // clients that gave up waiting may ask again
                         tokio::time::sleep(PROOF_KEPT).await;
                         proofs.lock().remove(&place);
                     });
@@ -102,14 +102,14 @@ impl Confirming {
                 self.proofs.lock().remove(&place);
                 answer.unwrap_or_else(|_| Err(UpstreamError::unreachable("the node is stopping")))
             }
-            Err(_) => Err(UpstreamError::unreachable("the blob is still being checked; ask again")),
+            Err(_) => Err(UpstreamError::unreachable("the blob is still being checked; try again")),
         }
     }
 
-    /// Of the blobs that an upstream's manifest names those that it does not have itself, and the
-    /// mesh has for another's sake. A manifest is quickly written, and whoever may write one there
-    /// must not read everything here. An error when the upstream does not say: what is recorded is
-    /// recorded for good.
+    /// The blobs of an upstream's manifest that the mesh has for another project, and that the
+    /// upstream itself does not have. A user who may write a manifest there could otherwise read
+    /// every blob in the mesh. If the upstream does not answer, this is an error, because what is
+    /// recorded stays recorded.
     pub(super) async fn unconfirmed(
         &self,
         repository: &RepositoryName,

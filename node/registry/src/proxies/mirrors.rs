@@ -1,8 +1,8 @@
-//! The mesh as a mirror of other registries: which repository a request means that names one of
+//! The mesh as a mirror of other registries: finds the repository for a request that names one of
 //! them.
 //!
-//! The decision is `rules::proxies::mirror`; this room keeps what it needs at hand, as fresh as
-//! this node's records.
+//! `rules::proxies::mirror` decides. This module keeps what the decision needs, as fresh as this
+//! node's records.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use rules::words::names::{BadName, ProjectName, RepositoryName, UpstreamId};
 use crate::upstreams::endpoint;
 use crate::view::Records;
 
-/// Why a request means no repository.
+/// Why a request does not mean a repository.
 #[derive(Debug, thiserror::Error)]
 pub enum NoMirror {
     /// It names a registry that no project caches.
@@ -26,16 +26,16 @@ pub enum NoMirror {
     NotMirrored {
         /// The registry.
         registry: String,
-        /// Those that are cached in public projects.
+        /// The registries that are cached in public projects.
         public: Vec<String>,
     },
-    /// A name without a project before it.
+    /// The name has no project.
     #[error("{0}")]
     OnePart(BadName),
-    /// What follows is not a repository's name.
+    /// The rest is not the name of a repository.
     #[error(transparent)]
     Malformed(#[from] BadName),
-    /// This node's own fault.
+    /// A fault of this node.
     #[error(transparent)]
     Records(#[from] RecordError),
 }
@@ -52,14 +52,14 @@ fn no_repository(written: &str, bad: BadName) -> NoMirror {
     }
 }
 
-/// What the records said at some point.
+/// What was read from the records at one point.
 struct Read {
     at: u64,
     known: Mirrored,
     private: BTreeSet<ProjectName>,
 }
 
-/// Knows which project stands for which registry.
+/// Finds the project for a registry.
 pub struct Mirrors {
     records: Records,
     rules: MirrorRules,
@@ -67,12 +67,12 @@ pub struct Mirrors {
 }
 
 impl Mirrors {
-    /// By what the operator says.
+    /// With the operator's rules.
     pub fn new(records: Records, rules: MirrorRules) -> Arc<Self> {
         Arc::new(Mirrors { records, rules, read: Mutex::default() })
     }
 
-    /// What the operator says.
+    /// The operator's rules.
     pub fn rules(&self) -> &MirrorRules {
         &self.rules
     }
@@ -112,20 +112,21 @@ impl Mirrors {
         }
     }
 
-    /// Where a pull of `repository` is sent on to, if it is in a project that caches Docker Hub and
-    /// leaves `library/` out.
+    /// The repository to which a pull of `repository` is redirected, if it is in a project that
+    /// caches Docker Hub and its name lacks `library/`.
     pub fn in_library(&self, repository: &RepositoryName) -> Option<RepositoryName> {
         self.read().ok()?.known.in_library(repository)
     }
 
-    /// Every registry that is mirrored, and its project.
+    /// All registries that are mirrored, with their projects.
     pub fn mirrored(&self) -> Result<BTreeMap<String, ProjectName>, RecordError> {
         Ok(self.rules.mirrored(&self.read()?.known))
     }
 
-    /// What the records say, read anew only when it has changed.
+    /// What the records say; read again only when it has changed.
     fn read(&self) -> Result<Arc<Read>, RecordError> {
-        // before it is read: what is read may be newer, and then is read once more
+        // the version is taken first: if the records change meanwhile, they are read once more
+        // later
         let at = self.records.version();
         if let Some(read) = self.read.lock().as_ref().filter(|read| read.at == at) {
             return Ok(read.clone());

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use upstream::UpstreamError;
 
-/// How long an upstream may take before what is cached is served. The question itself goes on, so
-/// that a slow upstream's answer is there for the next client.
+/// How long an upstream may take before cached content is served. The question continues, so that a
+/// slow answer is there for the next client.
 const UPSTREAM: Duration = Duration::from_millis(2200);
 fn slow() -> UpstreamError {
     UpstreamError::Unreachable("it did not answer in time".into())

@@ -1,11 +1,10 @@
-//! Proxy projects: what a tag or digest means upstream, asked once for the whole mesh.
+//! Resolves tags and digests of proxy projects at the upstream, once for the whole mesh.
 //!
-//! The project's primary asks the upstream, remembers the answer for a while, and puts manifests
-//! into the ledger as they came: bytes and indexes are never rewritten, and an index may list what
-//! was never pulled. Every node reads them there. When the upstream fails, what is cached is served
-//! and said to be old. When the primary cannot be reached, or cannot record anything since the
-//! ledger has no majority there, a node asks the upstream itself and says so; nothing of that is
-//! kept.
+//! The project's primary asks the upstream, remembers the answer for a while, and records manifests
+//! in the ledger as they came. Bytes and indexes are never rewritten, and an index may list what
+//! was never pulled. Every node reads manifests from the ledger. If the upstream fails, what is
+//! cached is served and marked as old. If the primary cannot be reached, or cannot record because
+//! it has no majority, a node asks the upstream itself and says so; it records nothing of that.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,34 +30,35 @@ use crate::writes::Writes;
 use upstream::budget::{AnswerTerms, Answers, Decision};
 use upstream::{FetchedManifest, Resolved, UpstreamError};
 
-/// What an upstream's 401 or 403 means: some registries say it of what does not exist.
+/// What an upstream's 401 or 403 means. Some registries also send it for things that do not exist.
 const DENIED: &str = "it is not there, or the registry's credential may not see it";
 
-/// So many answers of upstreams are remembered.
+/// The maximum number of upstream answers that are remembered.
 const REMEMBERED: usize = 20_000;
-/// After a failure an upstream is not asked about the same thing for this long.
+/// How long an upstream is not asked about the same thing again after a failure.
 const RETRY: Duration = Duration::from_secs(5);
-/// How long that question may go on, each step of it: some registries take many seconds for what
-/// they have not had asked for lately. An upstream that says nothing must end some time, since who
-/// asks for the same waits for it.
+/// The deadline for each step of a question to an upstream. Some registries need many seconds for
+/// content that nobody has asked for lately. There must be a limit, because others who ask for the
+/// same thing wait for this question.
 pub const QUESTION: Duration = Duration::from_secs(15);
-/// Who has waited so long for another's question has time for one of its own.
+/// How long a client waits for another client's question. After that it still has time for a
+/// question of its own.
 const HANGS: Duration = Duration::from_millis(1100);
-/// How long the primary may take; with [`UPSTREAM`] once more after it, a client has its answer
+/// How long the primary may take. With [`UPSTREAM`] once more after it, a client has its answer
 /// within five seconds.
 const PRIMARY: Duration = Duration::from_millis(2500);
 
-/// What a node that got nothing from the primary got from the upstream itself, or the primary's
-/// answer.
+/// The primary's answer, or what this node got from the upstream itself because the primary gave
+/// none.
 pub enum Resolving {
-    /// The mesh's answer.
+    /// The primary's answer.
     Mesh(Resolution),
-    /// Straight from the upstream, not kept.
+    /// Directly from the upstream, and not recorded.
     Direct(FetchedManifest),
 }
 
-/// Whoever asks an upstream about something. When that hangs one more may ask, by another
-/// connection, and no more than one.
+/// Limits the questions to an upstream about one thing. Normally one is asked at a time. If it
+/// hangs, one more may be asked on another connection.
 #[derive(Default)]
 struct Turns {
     first: tokio::sync::Mutex<()>,
@@ -79,7 +79,7 @@ impl Turns {
 
 type Turn = Arc<Turns>;
 
-/// How long what upstreams say is good for; see the settings of the same names.
+/// How long answers of upstreams are used; see the settings of the same names.
 #[derive(Clone, Copy, Debug)]
 pub struct ProxyTerms {
     /// How long a resolved tag counts as fresh.
@@ -88,14 +88,14 @@ pub struct ProxyTerms {
     pub missing_for: Duration,
 }
 
-/// What is remembered of upstreams' answers.
+/// The upstream answers that are remembered.
 struct Remembered {
     answers: Answers,
-    /// [`Upstreams::replaced`] when they were given.
+    /// The value of [`Upstreams::replaced`] at the time of the answers.
     replaced: u64,
 }
 
-/// What upstreams mean, as this node finds out.
+/// Resolves references at upstreams.
 pub struct Proxies {
     neighbours: Arc<Neighbours>,
     records: Records,
@@ -108,7 +108,7 @@ pub struct Proxies {
 }
 
 impl Proxies {
-    /// Ready; nothing is asked of anyone yet.
+    /// Nothing was asked yet.
     pub fn new(
         neighbours: Arc<Neighbours>,
         writes: Arc<Writes>,
@@ -137,12 +137,13 @@ impl Proxies {
         })
     }
 
-    /// The clients that upstreams are asked with.
+    /// The clients for the upstreams.
     pub fn upstreams(&self) -> &Upstreams {
         &self.upstreams
     }
 
-    /// What is remembered; nothing of what an upstream said before it was changed.
+    /// The answers that are remembered. Answers from before an upstream was changed are dropped
+    /// first.
     fn answers(&self) -> MappedMutexGuard<'_, Answers> {
         let mut remembered = self.answers.lock();
         let replaced = self.upstreams.replaced();
@@ -152,8 +153,9 @@ impl Proxies {
         MutexGuard::map(remembered, |remembered| &mut remembered.answers)
     }
 
-    /// What refers to `subject` upstream: asked from here each time, since nothing that is recorded
-    /// depends on it; by an edge, which has no credentials, through the project's primary.
+    /// The manifests that refer to `subject` at the upstream. This node asks each time, because
+    /// nothing recorded depends on the answer. An edge has no credentials, and asks the project's
+    /// primary.
     pub async fn referrers(
         &self,
         project: &Project,
@@ -178,7 +180,7 @@ impl Proxies {
         self.referrers_here(repository, subject, query).await
     }
 
-    /// What refers to `subject` upstream, asked from here.
+    /// The manifests that refer to `subject` at the upstream, asked by this node.
     pub async fn referrers_here(
         &self,
         repository: &RepositoryName,
@@ -192,7 +194,7 @@ impl Proxies {
         };
         match tokio::time::timeout(UPSTREAM, asked).await.unwrap_or_else(|_| Err(slow())) {
             Ok(page) => Referring::Page(page),
-            // no list, or no registry that knows what one is
+            // the registry has no such list, or does not know the API
             Err(
                 error @ (UpstreamError::NotFound
                 | UpstreamError::Denied(_)
@@ -204,8 +206,9 @@ impl Proxies {
         }
     }
 
-    /// What `reference` means upstream, from the project's primary, wherever that is; from here
-    /// where that has no answer, which takes the other half of a client's patience.
+    /// Resolves `reference` at the upstream through the project's primary, wherever that is. If the
+    /// primary has no answer, this node asks itself, in the other half of the time that a client
+    /// waits.
     pub async fn resolve(
         self: &Arc<Self>,
         project: &Project,
@@ -241,14 +244,14 @@ impl Proxies {
         self.resolve_alone(repository, reference).await
     }
 
-    /// Whether this replica hears no majority of the ledger: nothing that an upstream says could be
-    /// recorded.
+    /// Whether this replica hears no majority of the ledger, so that no answer of an upstream could
+    /// be recorded.
     fn cut_off(&self) -> bool {
         self.records.ledger().is_some() && !self.records.connected()
     }
 
-    /// The primary cannot be reached, or cannot record: asks the upstream from here. Nothing is
-    /// kept, and what the ledger has is the fallback.
+    /// The primary cannot be reached or cannot record, so this node asks the upstream. Nothing is
+    /// recorded. If this fails, the ledger's record is used.
     async fn resolve_alone(&self, repository: &RepositoryName, reference: &Reference) -> Resolving {
         if !self.upstreams.allowed() {
             let why = "this edge has no answer from the project's primary, nor may it ask the upstream itself (edge.upstream_fallback)";
@@ -280,8 +283,8 @@ impl Proxies {
         })
     }
 
-    /// As the project's primary: what `reference` means upstream, asked by one however many want to
-    /// know.
+    /// As the project's primary: resolves `reference` at the upstream. One question is asked for
+    /// all clients that want to know.
     pub async fn resolve_here(
         self: &Arc<Self>,
         repository: &RepositoryName,
@@ -305,10 +308,10 @@ impl Proxies {
         match tokio::time::timeout(UPSTREAM, answered).await {
             Ok(Ok(resolution)) => resolution,
             Ok(Err(_)) => Resolution::Failed("the node is stopping".into()),
-            // the upstream may have answered, and the majority been lost meanwhile
+            // the upstream may have answered, but the majority was lost meanwhile
             Err(_) if self.cut_off() => Resolution::Unrecorded,
             Err(_) => {
-                // the next ones need not wait as long for what is cached
+                // later clients need not wait as long for what is cached
                 self.answers().handle_failure(
                     clock::now(),
                     repository.as_str(),
@@ -319,8 +322,8 @@ impl Proxies {
         }
     }
 
-    /// One question at a time about one thing. It is not given up when `asker` has gone, but not
-    /// begun either.
+    /// Asks one question at a time about one thing. If `asker` goes away, a question that was begun
+    /// continues, but none is begun.
     async fn resolve_to_the_end(
         &self,
         repository: &RepositoryName,
@@ -339,21 +342,21 @@ impl Proxies {
             None => None,
         };
         let mut turns = self.turns.lock();
-        // the map and this question: nobody else waits
+        // two references, the map's and this one: no other question waits
         if Arc::strong_count(&turn) <= 2 {
             turns.remove(&(repository.clone(), written));
         }
         resolution
     }
 
-    /// What can be said without asking the upstream.
+    /// The answer that can be given without asking the upstream.
     fn remembered(&self, repository: &RepositoryName, reference: &Reference) -> Option<Resolution> {
         if let Reference::Digest(digest) = reference
             && self.cached(repository, digest)
         {
             return Some(Resolution::Fresh(*digest));
         }
-        // notices when the registry was changed: then no answer is remembered
+        // this notices a changed registry, after which no answer is remembered
         let _ = self.upstreams.of(repository);
         let decision =
             self.answers().decide(clock::now(), repository.as_str(), &reference.to_string());
@@ -379,7 +382,7 @@ impl Proxies {
         reference: &Reference,
         written: &str,
     ) -> Resolution {
-        // whoever had the turn before may have asked the same
+        // the question before this one may have been the same
         if let Some(resolution) = self.remembered(repository, reference) {
             return resolution;
         }
@@ -495,8 +498,8 @@ impl Proxies {
         Ok(put.map(|()| resolved))
     }
 
-    /// What can be said when the upstream has no such thing (any more): that, or what is cached,
-    /// where the project wants it so.
+    /// The answer if the upstream does not have it (any more): that it is missing, or what is
+    /// cached, if the project is configured so.
     fn gone(&self, repository: &RepositoryName, reference: &Reference) -> Resolution {
         let project = self.records.view().and_then(|view| view.project(&repository.project()));
         if !project.is_ok_and(|project| project.is_some_and(|p| p.proxy.local_on_not_found)) {
@@ -508,8 +511,8 @@ impl Proxies {
         }
     }
 
-    /// What can be said when the upstream fails: what is cached, said to be old; else that it
-    /// failed, or denies it.
+    /// The answer if the upstream fails: what is cached, marked as old; otherwise that it failed or
+    /// denied access.
     fn fall_back(
         &self,
         repository: &RepositoryName,
@@ -521,7 +524,7 @@ impl Proxies {
         warn!(%repository, %reference, %error, cached = kept.is_some(), "the upstream could not be asked");
         match (kept, error) {
             (Some(digest), _) => Resolution::Stale(digest, error.to_string()),
-            // waiting does not help: somebody has to do something first, and clients show the
+            // waiting does not help: somebody has to change something first, and clients show the
             // reason
             (None, UpstreamError::Denied(_)) => Resolution::Denied(format!("{error} ({DENIED})")),
             (None, UpstreamError::Unusable(_) | UpstreamError::Refused(_)) => {
@@ -531,7 +534,7 @@ impl Proxies {
         }
     }
 
-    /// The manifest that is cached for `reference`, however old.
+    /// The cached manifest for `reference`, however old.
     fn kept(&self, repository: &RepositoryName, reference: &Reference) -> Option<Digest> {
         let digest = match reference {
             Reference::Digest(digest) => Some(*digest),

@@ -1,4 +1,4 @@
-//! Pushes of blobs: open uploads, and their bytes on their way in.
+//! Pushes of blobs: open uploads, and receiving their bytes.
 
 pub mod receiving;
 pub mod sessions;

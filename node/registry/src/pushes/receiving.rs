@@ -1,5 +1,5 @@
-//! An upload's bytes on their way in: while one batch is hashed and written, the next is received,
-//! and copies follow.
+//! Receives an upload's bytes. While one batch is hashed and written, the next is received, and
+//! copies follow the file.
 
 use std::io;
 use std::sync::Arc;
@@ -12,15 +12,15 @@ use tokio::task::JoinHandle;
 
 use super::sessions::{Sessions, Ticket, Upload, UploadError};
 
-/// Bytes are written in batches of about this size while the next are received.
+/// Bytes are written in batches of about this size.
 const BATCH: usize = 1 << 20;
-/// How long the client of an upload waits for its copies: they usually end with it. The manifest's
-/// commit waits longer.
+/// How long an upload's last request waits for the copies, which usually end with it. The
+/// manifest's commit waits longer.
 const COPY_WAIT: Duration = Duration::from_secs(2);
 
-/// The body of an upload, as a client sends it.
+/// The body of an upload request.
 pub trait Pieces: Send {
-    /// Why it broke off.
+    /// Why the body broke off.
     type Error: Send;
 
     /// The next bytes; `None` at the end.
@@ -30,9 +30,9 @@ pub trait Pieces: Send {
 /// Why not all of a body arrived.
 #[derive(Debug)]
 pub enum NotReceived<E> {
-    /// The client's fault, or its connection's.
+    /// The client or its connection failed.
     Body(E),
-    /// Another request goes on with what this one began.
+    /// Another request has taken the upload over.
     TakenOver,
 }
 
@@ -40,9 +40,9 @@ pub enum NotReceived<E> {
 /// over.
 #[derive(Debug)]
 pub enum NotSealed<E> {
-    /// Its body did not arrive whole.
+    /// Its body did not arrive completely.
     NotReceived(NotReceived<E>),
-    /// This node could not write it, or it is not what its digest says.
+    /// This node could not write it, or the digest is wrong.
     Upload(UploadError),
 }
 
@@ -53,8 +53,9 @@ impl<E> From<UploadError> for NotSealed<E> {
 }
 
 impl Sessions {
-    /// Takes a body in. The upload comes back with what arrived, and with why that was not all.
-    /// `regions`: how many are to have the blob. On an error of this node's the upload has ended.
+    /// Receives a body. Returns the upload with what arrived, and why that was not everything.
+    /// `regions` is the number of regions that should have the blob. If this node fails, the upload
+    /// ends.
     pub async fn receive<B: Pieces>(
         &self,
         body: &mut B,
@@ -75,15 +76,15 @@ impl Sessions {
                 Writing::Busy(ingest.start_write(batch))
             };
             if let Some(end) = end {
-                // what came before the end is written before the end is told
+                // what came before the end is written before the end is reported
                 let ingest = self.wait_written(writing, &mut ticket).await?;
                 return Ok((Upload { ticket, ingest }, end.err()));
             }
         }
     }
 
-    /// Takes the rest of a body in and makes the upload the blob `digest`: hashed, fsynced, granted
-    /// in its repository for `grant`. On any failure nothing is kept.
+    /// Receives the rest of a body and makes the upload the blob `digest`: hashed, fsynced, and
+    /// granted in its repository for `grant`. On a failure nothing is kept.
     pub async fn receive_and_seal<B: Pieces>(
         self: &Arc<Self>,
         body: &mut B,
@@ -102,7 +103,7 @@ impl Sessions {
             return Err(NotSealed::NotReceived(interrupted));
         }
         let Upload { mut ticket, ingest } = upload;
-        // an empty blob has no first byte that would have begun its copies
+        // an empty blob has no first byte that would have started its copies
         self.begin_copies(&mut ticket, &ingest, regions);
         let Ticket { repository, copying, .. } = ticket;
         self.store
@@ -115,7 +116,7 @@ impl Sessions {
         Ok(())
     }
 
-    /// Waits for a write, and tells the upload's copies how far they may follow.
+    /// Waits for a write, and tells the upload's copies how far they may read.
     async fn wait_written(
         &self,
         writing: Writing,
@@ -132,7 +133,7 @@ impl Sessions {
     }
 }
 
-/// An ingest, or the write that has it.
+/// An ingest, or the write that owns it.
 enum Writing {
     Idle(Box<Ingest>),
     Busy(JoinHandle<io::Result<Ingest>>),
@@ -147,10 +148,10 @@ impl Writing {
     }
 }
 
-/// How a body ended, once it has.
+/// How a body ended, if it has ended.
 type End<E> = Option<Result<(), NotReceived<E>>>;
 
-/// The next bytes of a body, about [`BATCH`] of them; and how it ended, if it did.
+/// The next bytes of a body, about [`BATCH`] of them, and how it ended, if it did.
 async fn next_batch<B: Pieces>(body: &mut B, ticket: &Ticket) -> (Vec<Bytes>, End<B::Error>) {
     let (mut batch, mut length) = (Vec::new(), 0);
     while length < BATCH {
@@ -171,14 +172,14 @@ async fn next_batch<B: Pieces>(body: &mut B, ticket: &Ticket) -> (Vec<Bytes>, En
     (batch, None)
 }
 
-/// Ends an upload however its last request ends.
+/// Ends an upload when dropped, however its last request ends.
 struct Ending {
     sessions: Arc<Sessions>,
     id: Option<String>,
 }
 
 impl Ending {
-    /// The upload goes on.
+    /// Keeps the upload open.
     fn never(&mut self) {
         self.id = None;
     }

@@ -1,5 +1,5 @@
-//! Open uploads of this node. One is pinned to the node that began it, belongs to one repository,
-//! and is written by one request at a time.
+//! The open uploads of this node. An upload stays on the node that began it, belongs to one
+//! repository, and is written by one request at a time.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
@@ -18,28 +18,28 @@ use super::underway::Underway;
 use crate::blobs::copies::{Copies, Copying};
 use store::{Ingest, Store, StoreError};
 
-/// Who has brought nothing for so long may lose an upload to another request.
+/// After this time without bytes, a request may lose its upload to another request.
 const QUIET: Duration = Duration::from_secs(2);
-/// How long a request waits for an upload that another one has.
+/// How long a request waits for an upload that another request holds.
 const TAKE_OVER: Duration = Duration::from_secs(6);
-/// How often it looks, and says again that it waits.
+/// How often it looks, and repeats that it waits.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Why an upload cannot go on, by what the client can do about it.
+/// Why an upload cannot continue, by what the client can do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
-    /// It is not here: it was ended, or never begun on this node.
+    /// It is not on this node: it has ended, or was never begun here.
     #[error(
         "no such upload on this node; it may have expired, or it was begun on another node (an upload stays with one node)"
     )]
     Unknown,
-    /// Another request is writing it and still brings bytes.
+    /// Another request is writing it, and bytes still arrive.
     #[error("another request is writing this upload")]
     Busy,
-    /// As many are open as may be.
+    /// The maximum number of uploads is open.
     #[error("{0} uploads are open on this node, the most that uploads.max_open allows")]
     TooMany(usize),
-    /// The bytes could not be written, or are not what their digest says.
+    /// The bytes could not be written, or the digest is wrong.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -57,26 +57,26 @@ pub struct Sessions {
 struct Session {
     repository: RepositoryName,
     touched: Moment,
-    /// Absent while a request writes it.
+    /// `None` while a request writes it.
     upload: Option<Upload>,
-    /// Alive while a request has the upload: one that was cut off takes it to its grave.
+    /// Alive while a request holds the upload. A request that is cut off ends its upload.
     taken: Weak<Hold>,
     written: u64,
 }
 
-/// An upload while a request has it.
+/// An upload that a request holds.
 pub struct Upload {
-    /// What there is to it beside its bytes.
+    /// Everything but the bytes.
     pub ticket: Ticket,
     /// Its bytes.
     pub ingest: Ingest,
 }
 
-/// What there is to an upload beside its bytes.
+/// Everything about an upload but its bytes.
 pub struct Ticket {
-    /// Its name on this node.
+    /// Its id on this node.
     pub id: String,
-    /// Where it will be granted.
+    /// The repository in which it will be granted.
     pub repository: RepositoryName,
     pub(super) copying: Vec<Copying>,
     copies_begun: bool,
@@ -90,9 +90,9 @@ struct Hold {
 }
 
 impl Ticket {
-    /// Ends when another request wants the upload and this one has brought nothing for [`QUIET`]:
-    /// its client is most likely gone, and the other its successor. Ask anew after each piece that
-    /// comes.
+    /// Completes when another request wants the upload and this one has received nothing for
+    /// [`QUIET`]. Then this request's client is most likely gone, and the other request is its
+    /// successor. Call this again after each piece.
     pub async fn is_taken_over(&self) {
         self.claim.wanted.notified().await;
         tokio::time::sleep(QUIET).await;
@@ -100,7 +100,7 @@ impl Ticket {
 }
 
 impl Sessions {
-    /// None yet.
+    /// No uploads yet.
     pub fn new(
         store: Arc<Store>,
         copies: Arc<Copies>,
@@ -111,7 +111,7 @@ impl Sessions {
         Arc::new(Sessions { store, copies, max_open, expire_after, open, underway })
     }
 
-    /// Begins one and gives it to the caller's request.
+    /// Begins an upload, which the caller's request then holds.
     pub fn begin(
         &self,
         repository: &RepositoryName,
@@ -152,8 +152,7 @@ impl Sessions {
         session.touched = clock::now();
         match session.upload.take() {
             Some(mut upload) => {
-                // a claim of its own: who wanted it from the one before is not to be heard by this
-                // one
+                // a new hold, so that this request does not see who waited for the one before
                 upload.ticket.claim = Arc::default();
                 session.taken = Arc::downgrade(&upload.ticket.claim);
                 Ok(upload)
@@ -166,9 +165,9 @@ impl Sessions {
         }
     }
 
-    /// Takes an upload for the caller's request, from another one if need be: a client whose
-    /// connection was lost comes back by a new one, long before this node learns that the old one
-    /// is dead. Who still sends keeps it.
+    /// Takes an upload for the caller's request, if necessary from another request. A client whose
+    /// connection was lost returns on a new one long before this node learns that the old one is
+    /// dead. A request that still receives bytes keeps the upload.
     pub async fn take_over(
         &self,
         repository: &RepositoryName,
@@ -190,7 +189,7 @@ impl Sessions {
         }
     }
 
-    /// How many bytes an upload has.
+    /// The number of bytes that an upload has.
     pub fn written(&self, repository: &RepositoryName, id: &str) -> Result<u64, UploadError> {
         let open = self.open.lock();
         let session =
@@ -198,7 +197,7 @@ impl Sessions {
         Ok(session.upload.as_ref().map_or(session.written, |u| u.ingest.written()))
     }
 
-    /// Puts an upload back for the next request.
+    /// Returns an upload, for the next request.
     pub fn put_back(&self, upload: Upload) {
         if let Some(session) = self.open.lock().get_mut(&upload.ticket.id) {
             session.touched = clock::now();
@@ -207,19 +206,19 @@ impl Sessions {
         }
     }
 
-    /// Ends an upload: it became a blob, or is given up.
+    /// Ends an upload: it became a blob, or was given up.
     pub fn end(&self, id: &str) {
         let mut open = self.open.lock();
         open.remove(id);
         metrics::gauge!("atoll_uploads_open").set(open.len() as f64);
     }
 
-    /// The repositories that an open upload is for: pushes that go on.
+    /// The repositories of open uploads, so whose pushes continue.
     pub fn repositories(&self) -> BTreeSet<RepositoryName> {
         self.open.lock().values().map(|session| session.repository.clone()).collect()
     }
 
-    /// Gives up uploads that nobody has touched for too long.
+    /// Gives up uploads that were not used for too long.
     pub fn expire(&self) {
         let now = clock::now();
         let mut open = self.open.lock();
@@ -236,8 +235,8 @@ impl Sessions {
         metrics::gauge!("atoll_uploads_open").set(open.len() as f64);
     }
 
-    /// Begins to copy an upload that has its first bytes to as many other regions as its project
-    /// wants.
+    /// Begins to copy an upload that has its first bytes, to as many other regions as its project
+    /// requires.
     pub fn begin_copies(&self, ticket: &mut Ticket, ingest: &Ingest, regions_wanted: u32) {
         if std::mem::replace(&mut ticket.copies_begun, true) {
             return;
@@ -250,7 +249,8 @@ impl Sessions {
         }
     }
 
-    /// Names the copies of an upload. They go on without the client: see [`Sessions::settled`].
+    /// Tells the copies of an upload its digest. They continue without the client: see
+    /// [`Sessions::settled`].
     pub fn seal_copies(self: &Arc<Self>, digest: Digest, copying: Vec<Copying>) {
         if copying.is_empty() {
             return;
@@ -266,7 +266,7 @@ impl Sessions {
                     () = sessions.copies.neighbours.members.until_down(peer) => Err("the node went down".to_owned()),
                 };
                 if let Err(error) = result {
-                    // the manifest's commit notices that a region is missing and copies the blob
+                    // the manifest's commit notices that a region lacks the blob, and copies it
                     // then
                     info!(%digest, %peer, error, "an upload's copy failed");
                     metrics::counter!("atoll_upload_copies_failed_total").increment(1);
@@ -277,8 +277,8 @@ impl Sessions {
         });
     }
 
-    /// Waits until the copies of all `digests` that began with their uploads have ended, well or
-    /// not: at most `deadline`, however many they are.
+    /// Waits until the copies of all `digests` that began with their uploads have ended, with or
+    /// without success, but for at most `deadline` in total.
     pub async fn settled(&self, digests: impl IntoIterator<Item = Digest>, deadline: Duration) {
         self.underway.ended(digests, tokio::time::sleep(deadline)).await;
     }

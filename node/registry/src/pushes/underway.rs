@@ -1,4 +1,4 @@
-//! Copies of uploads that are still on their way, and how others wait for them.
+//! Copies of uploads that are still on their way, and waiting for them.
 
 use std::collections::HashMap;
 
@@ -19,14 +19,14 @@ impl Underway {
         done
     }
 
-    /// The copies of `digest` that `done` stands for have ended, well or not.
+    /// The copies of `digest` that `done` belongs to have ended, with or without success.
     pub(super) fn end(&self, digest: &Digest, done: &watch::Sender<bool>) {
         self.0.lock().remove(digest);
         done.send_replace(true);
     }
 
-    /// Waits until the copies of all `digests` have ended, or `deadline` has. There is one
-    /// deadline, however many copies are waited for. `false` if it was the deadline.
+    /// Waits until the copies of all `digests` have ended, or until `deadline` completes. There is
+    /// one deadline for all copies. Returns `false` if the deadline came first.
     pub(super) async fn ended(
         &self,
         digests: impl IntoIterator<Item = Digest>,
@@ -37,7 +37,7 @@ impl Underway {
             digests.into_iter().filter_map(|digest| underway.get(&digest).cloned()).collect()
         };
         let all = join_all(waiting.into_iter().map(|mut copy| async move {
-            // an error: whoever made the copy is gone, so it has ended
+            // an error means that the sender was dropped, so the copy has ended
             let _ = copy.wait_for(|done| *done).await;
         }));
         let (all, deadline) = (std::pin::pin!(all), std::pin::pin!(deadline));

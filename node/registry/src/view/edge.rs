@@ -1,8 +1,8 @@
-//! An edge's records: what it is asked about it asks a replica, the nearest first, and keeps.
+//! An edge's records. The edge asks a replica, the nearest first, and keeps the answers.
 //!
-//! A reader is run on what is kept. What it misses there is asked for, all of it in one question,
-//! and the reader is run again, until it misses nothing. So the readers of a replica work unchanged
-//! at an edge, and a pull costs one round trip for each step that depends on another.
+//! A reader runs on what is kept. Everything that it misses is asked for in one question, and the
+//! reader runs again, until it misses nothing. So the readers of a replica work unchanged at an
+//! edge, and a pull costs one round trip for each step that depends on another.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -30,19 +30,19 @@ use super::kept::KeptAnswers;
 use super::looking::{MOST, pairs_of, value_of};
 use super::{Freshness, ReadError};
 
-/// How long one replica may take, which itself waits a second for a leader that has just died
-/// before it answers with what it has; and how long it may take to find one: within a client's
-/// patience.
+/// How long one replica may take (it waits up to a second for a leader that has just died, and then
+/// answers with what it has), and how long the search for a replica may take. Both are within the
+/// time that a client waits.
 const ASK: Duration = Duration::from_millis(1500);
 const SEEK: Duration = Duration::from_millis(2700);
-/// After no replica could be reached, only the one that follows the small tables asks, for this
-/// long: readers take what is kept at once.
+/// After no replica could be reached, only the task that follows the small tables asks for this
+/// long. Readers use what is kept at once.
 const GIVE_UP: Duration = Duration::from_secs(6);
-/// Between two looks at the small tables: nodes, projects, upstreams.
+/// The time between two looks at the small tables: nodes, projects, upstreams.
 const FOLLOW: Duration = Duration::from_secs(2);
-/// Steps of a reader that depend on each other. Our own have at most three.
+/// The maximum number of dependent steps of a reader. Our own readers have at most three.
 const STEPS: usize = 8;
-/// So many verdicts on credentials are kept.
+/// The maximum number of verdicts on credentials that are kept.
 const VERDICTS: usize = 4096;
 
 /// The records as an edge reads them.
@@ -60,17 +60,17 @@ pub struct EdgeRecords {
     verdicts: Mutex<HashMap<blake3::Hash, (Moment, Option<Verdict>)>>,
 }
 
-/// What `status` shows of an edge.
+/// What `status` shows about an edge.
 #[derive(Clone, Copy, Debug)]
 pub struct EdgeStanding {
-    /// How long ago a replica answered; `None`: not since the start.
+    /// How long ago a replica answered; `None` if none has since the start.
     pub heard: Option<Duration>,
-    /// How many answers are kept.
+    /// The number of answers that are kept.
     pub kept: u64,
 }
 
 impl EdgeRecords {
-    /// Opens what was kept in `data_dir`, and begins to follow the small tables.
+    /// Opens what was kept in `data_dir`, and starts to follow the small tables.
     pub fn open(
         data_dir: &Path,
         region: Region,
@@ -100,7 +100,7 @@ impl EdgeRecords {
         Ok(edge)
     }
 
-    /// What is kept, however old.
+    /// The records that are kept, however old.
     pub fn view(self: &Arc<Self>) -> KeptView {
         KeptView(self.clone())
     }
@@ -115,13 +115,13 @@ impl EdgeRecords {
         EdgeStanding { heard: self.heard_ago(), kept: self.kept.count() }
     }
 
-    /// How long ago a replica answered; `None`: not since the start.
+    /// How long ago a replica answered; `None` if none has since the start.
     pub fn heard_ago(&self) -> Option<Duration> {
         let heard = *self.heard.lock();
         heard.map(|heard| clock::now().since(heard))
     }
 
-    /// Runs `read` on what is kept and what replicas answer to what is not.
+    /// Runs `read` on what is kept, and on replicas' answers for what is not.
     pub async fn read<T>(
         &self,
         read: impl Fn(&dyn ReadRecords) -> Result<T, RecordError>,
@@ -165,8 +165,8 @@ impl EdgeRecords {
         Err(RecordError("a reader went on asking for more".into()).into())
     }
 
-    /// What was kept of `query`, however old, and when it was right. A record of a small table may
-    /// also be known from that: the later word counts.
+    /// The kept answer to `query`, however old, and when it was right. A record of a small table
+    /// may also be known from the table's own answer; the later of the two counts.
     fn kept_of(&self, query: &Query) -> Option<(Timestamp, Arc<Found>)> {
         let own = self.kept.get(query).map(|answer| (answer.at, answer.found));
         let Query::Key(key) = query else { return own };
@@ -183,7 +183,7 @@ impl EdgeRecords {
         own.into_iter().chain(of_table).max_by_key(|(at, _)| *at)
     }
 
-    /// Asks the nearest replica that answers, and keeps what it says. `None`: none answers.
+    /// Asks the nearest replica that answers, and keeps the answer. `None` if no replica answers.
     async fn ask(&self, queries: Vec<Query>) -> Option<(Vec<(Query, Arc<Found>)>, bool)> {
         let mut all = Vec::new();
         let mut sure = true;
@@ -242,7 +242,8 @@ impl EdgeRecords {
         replicas.sort();
         let mut ids: Vec<NodeId> = replicas.into_iter().map(|(_, _, id)| id).collect();
         if nodes.is_empty() {
-            // just joined: whoever the token named, in any order; edges among them refuse at once
+            // just joined: the nodes that the token named, in any order; edges among them refuse at
+            // once
             ids = self
                 .seeds
                 .iter()
@@ -273,8 +274,8 @@ impl EdgeRecords {
         None
     }
 
-    /// Whose credentials these are: the mesh's verdict, which may be as old as `edge.access_age`,
-    /// or, cut off, as `edge.alone_for`. Verdicts are kept in memory only.
+    /// The identity behind these credentials. The verdict of the mesh may be as old as
+    /// `edge.access_age`, or, when cut off, as `edge.alone_for`. Verdicts are kept in memory only.
     pub async fn identify(&self, credentials: Credentials) -> Result<Option<Verdict>, ReadError> {
         let proof = blake3::hash(&wire::encode(&credentials));
         let kept = self.verdicts.lock().get(&proof).cloned();
@@ -303,7 +304,7 @@ impl EdgeRecords {
     fn keep_verdict(&self, proof: blake3::Hash, at: Moment, verdict: Option<Verdict>) {
         let mut verdicts = self.verdicts.lock();
         if verdicts.len() >= VERDICTS {
-            // guesses must not push out those who were right
+            // wrong guesses must not displace verdicts on right credentials
             verdicts.retain(|_, (_, verdict)| verdict.is_some());
         }
         if verdicts.len() >= VERDICTS {
@@ -312,8 +313,8 @@ impl EdgeRecords {
         verdicts.insert(proof, (at, verdict));
     }
 
-    /// A token that a replica signs for whoever has this name and password; `None` if none does
-    /// now. What it says is kept as a verdict is.
+    /// A token that a replica signs for the user with this name and password; `None` if no replica
+    /// does so now. What it grants is kept like a verdict.
     pub async fn token(
         &self,
         name: String,
@@ -331,13 +332,13 @@ impl EdgeRecords {
         Some(token)
     }
 
-    /// Tells the mesh where this edge is now.
+    /// Tells the mesh this edge's new record.
     pub async fn introduce(&self, record: NodeRecord) -> bool {
         self.ask_replicas(questions::Introduce { record }).await.is_some()
     }
 }
 
-/// Decodes the pairs of a scan that is kept.
+/// Decodes the pairs of a kept scan.
 trait Scanned {
     fn nodes() -> Query;
     fn pairs<T: serde::de::DeserializeOwned>(&self, kept: &KeptAnswers) -> Vec<T>;
@@ -358,7 +359,7 @@ fn whole(prefix: Vec<u8>) -> Query {
     Query::Scan { prefix, after: None, limit: u64::MAX }
 }
 
-/// The tables that an edge always has: who is there, what is public, what is cached.
+/// The tables that an edge always has: nodes, projects, upstreams.
 fn small_tables() -> Vec<Query> {
     [key::nodes(), key::projects(), key::upstreams()].map(whole).into()
 }
@@ -375,8 +376,8 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// The answer to `query` if there is one; else it is noted that it is wanted, and what is read
-    /// does not count.
+    /// The answer to `query`, if there is one. Otherwise the query is noted as missing, and the
+    /// result of this run does not count.
     fn find(&self, query: Query) -> Option<Arc<Found>> {
         if let Some(found) = self.known.get(&query) {
             return Some(found.clone());
@@ -424,7 +425,7 @@ impl ReadRecords for Reading<'_> {
     }
 }
 
-/// What an edge has kept, as records. What it never asked for looks as if it did not exist.
+/// The kept records. A record that was never asked for looks as if it did not exist.
 pub struct KeptView(Arc<EdgeRecords>);
 
 impl ReadRecords for KeptView {
@@ -447,8 +448,8 @@ impl ReadRecords for KeptView {
     }
 }
 
-/// Keeps the small tables up to date, for as long as the edge runs. Also how it notices that
-/// replicas can be reached again.
+/// Keeps the small tables up to date as long as the edge runs. This also notices when replicas can
+/// be reached again.
 async fn follow(edge: Arc<EdgeRecords>) {
     let mut alone = false;
     loop {

@@ -1,4 +1,4 @@
-//! What an edge has kept of the ledger's records, over restarts too.
+//! The ledger records that an edge has kept, also over restarts.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,25 +12,24 @@ use rules::wire::{Found, Query};
 use rules::words::moment::Timestamp;
 use tracing::warn;
 
-/// A query, encoded, to when it was answered and how.
+/// From an encoded query to its answer and the time of the answer.
 const KEPT: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("kept-1");
-/// What redb may keep in memory.
+/// The size of redb's cache in bytes.
 const CACHE: usize = 4 << 20;
-/// About so many bytes of answers are kept in memory; when they are more, all of them are read from
-/// disk again.
+/// The approximate maximum size in bytes of the answers in memory. When it is exceeded, all of them
+/// are dropped and read from disk again.
 const MEMORY: usize = 8 << 20;
-/// So many answers are kept on disk; then the oldest go.
+/// The maximum number of answers on disk. Beyond it the oldest are removed.
 const MOST: u64 = 200_000;
-/// An answer that did not change is written again after this long, so that its age is right after a
-/// restart.
+/// After this time an unchanged answer is written again, so that its age is right after a restart.
 const REWRITE: Duration = Duration::from_secs(10);
 
-/// An answer and when it was right.
+/// An answer, and when it was right.
 #[derive(Clone)]
 pub(super) struct KeptAnswer {
-    /// When it was asked for.
+    /// When the question was asked.
     pub at: Timestamp,
-    /// What it was.
+    /// The answer.
     pub found: Arc<Found>,
     written: Timestamp,
 }
@@ -64,7 +63,7 @@ impl KeptAnswers {
         Ok(KeptAnswers { disk, memory: Mutex::default() })
     }
 
-    /// What was kept of `query`, however old.
+    /// The kept answer to `query`, however old.
     pub(super) fn get(&self, query: &Query) -> Option<KeptAnswer> {
         let in_memory = self.memory.lock().answers.get(query).cloned();
         in_memory.or_else(|| {
@@ -101,8 +100,8 @@ impl KeptAnswers {
         }
     }
 
-    /// `query` was answered: `None` says that what is kept is still right. On disk soon; an edge
-    /// that crashes before asks again.
+    /// `query` was answered; `None` means that the kept answer is still right. It is written to
+    /// disk soon. An edge that crashes before that asks again.
     pub(super) fn put(&self, query: Query, at: Timestamp, found: Option<Arc<Found>>) {
         let before = self.get(&query);
         let Some(found) = found.or_else(|| before.as_ref().map(|b| b.found.clone())) else {
@@ -135,7 +134,7 @@ impl KeptAnswers {
         }
     }
 
-    /// Forgets what is older than `oldest`, and the oldest of what is too much.
+    /// Removes answers that are older than `oldest`, and the oldest ones beyond the maximum number.
     pub(super) async fn prune(&self, oldest: Timestamp) -> std::io::Result<()> {
         self.disk
             .write(move |write| {
@@ -159,7 +158,7 @@ impl KeptAnswers {
             .await
     }
 
-    /// How many answers are kept.
+    /// The number of kept answers.
     pub(super) fn count(&self) -> u64 {
         let count = || {
             let read = self.disk.database().begin_read().ok()?;

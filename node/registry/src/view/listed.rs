@@ -1,4 +1,4 @@
-//! What this node's records say of a peer: the links ask before they let anybody in.
+//! What this node's records say about peers: the links ask this before they admit a peer.
 
 use std::net::SocketAddr;
 
@@ -14,15 +14,15 @@ use crate::view::Records;
 pub struct Listed(pub Records);
 
 impl Judge for Listed {
-    /// Of records that cannot be read nothing is known: only a certificate that names its role
-    /// counts then.
+    /// If the records cannot be read, nothing is known. Then only a certificate that names its role
+    /// is accepted.
     fn known(&self, node: NodeId) -> Known {
         let unreadable =
             Known { role: None, removed: false, nothing_known: false, level: Level::NEWEST };
         let mut known = self.0.view().and_then(|view| look_up(&*view, node)).unwrap_or(unreadable);
         if let Records::Edge(_) = &self.0 {
-            // an edge keeps who is a member, and not who was: whoever is not listed any more counts
-            // as taken out
+            // an edge keeps the current members only, so a node that is not listed counts as
+            // removed
             known.removed = known.role.is_none() && !known.nothing_known;
         }
         known

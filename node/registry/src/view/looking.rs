@@ -1,4 +1,4 @@
-//! A replica's answers to edges: records as they are now, without the secrets in them.
+//! A replica's answers to edges: the present records without secrets.
 
 use mesh::ledger::{Freshness, Ledger};
 use rules::edges::may_look;
@@ -6,11 +6,11 @@ use rules::ledger::records::{ReadRecords, RecordError, UpstreamRecord, decode, e
 use rules::wire::{Found, Lookup, MAX_QUESTIONS, Query};
 use serde_bytes::ByteBuf;
 
-/// A scan gives an edge at most so many pairs.
+/// The maximum number of pairs in an answer to a scan.
 pub(super) const MOST: u64 = 10_000;
 
-/// Answers `questions` from one consistent view; the second part says whether that is surely up to
-/// date. Refuses more than [`MAX_QUESTIONS`], and tables that hold secrets.
+/// Answers `questions` from one consistent view. The second value says whether the view is
+/// certainly up to date. Fails for more than [`MAX_QUESTIONS`], and for tables with secrets.
 pub async fn look(ledger: &Ledger, questions: &[Lookup]) -> Result<(Vec<Found>, bool), String> {
     if questions.len() > MAX_QUESTIONS {
         return Err(format!("more than {MAX_QUESTIONS} questions at once"));
@@ -49,7 +49,7 @@ fn find(records: &impl ReadRecords, query: &Query) -> Result<Found, RecordError>
     }
 }
 
-/// An upstream's credentials stay with the replicas.
+/// Removes an upstream's credentials, which only replicas may have.
 fn without_secrets(key: &[u8], value: Vec<u8>) -> Result<Vec<u8>, RecordError> {
     let upstreams = rules::ledger::records::key::upstreams();
     if !key.starts_with(&upstreams) {
@@ -59,7 +59,7 @@ fn without_secrets(key: &[u8], value: Vec<u8>) -> Result<Vec<u8>, RecordError> {
     encode(&UpstreamRecord { credentials: None, ..record })
 }
 
-/// Reads what [`look`] answered as if it were the records.
+/// The value in an answer of [`look`].
 pub(super) fn value_of(found: &Found) -> Option<Vec<u8>> {
     match found {
         Found::Value(value) => value.as_ref().map(|v| v.to_vec()),
@@ -67,7 +67,7 @@ pub(super) fn value_of(found: &Found) -> Option<Vec<u8>> {
     }
 }
 
-/// The pairs of a scan.
+/// The pairs in an answer to a scan.
 pub(super) fn pairs_of(found: &Found) -> Vec<rules::ledger::records::Pair> {
     match found {
         Found::Pairs(pairs) => pairs.iter().map(|(k, v)| (k.to_vec(), v.to_vec())).collect(),

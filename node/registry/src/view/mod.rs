@@ -1,8 +1,8 @@
-//! The ledger's records as this node reads them: a replica from its own ledger, an edge from what
-//! replicas tell it.
+//! The ledger's records as this node reads them: a replica from its own ledger, an edge from the
+//! answers of replicas.
 //!
-//! Everything that reads records goes through here, so that the rest of the node does not know
-//! which it is.
+//! All reads of records go through here, so the rest of the node does not depend on which of the
+//! two it is.
 
 mod edge;
 mod kept;
@@ -31,10 +31,10 @@ pub enum Records {
     Edge(Arc<EdgeRecords>),
 }
 
-/// Whether an answer is what every other node would say now.
+/// Whether every other node would give the same answer now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// It is; or, at an edge, it is as old as the settings allow.
+    /// They would; or, at an edge, the answer is no older than the settings allow.
     Fresh,
     /// From records that may be old, because no leader can be reached.
     Stale,
@@ -48,7 +48,7 @@ pub enum ReadError {
     /// The storage failed.
     #[error(transparent)]
     Records(#[from] RecordError),
-    /// This node is an edge that can reach no replica, and has not kept what is needed, or kept it
+    /// This node is an edge that cannot reach a replica. It has not kept what is needed, or kept it
     /// too long ago.
     #[error(
         "this edge can reach no replica of the mesh, and has not kept what this needs (edge.alone_for)"
@@ -57,7 +57,7 @@ pub enum ReadError {
 }
 
 impl Records {
-    /// The ledger, on a node that takes part in it.
+    /// The ledger, if this node takes part in it.
     pub fn ledger(&self) -> Option<&Arc<Ledger>> {
         match self {
             Records::Ledger(ledger) => Some(ledger),
@@ -65,7 +65,7 @@ impl Records {
         }
     }
 
-    /// The records as this node has them: true some time ago. For hints, never for answers.
+    /// The records as this node has them, which may be old. For hints, never for answers.
     pub fn view(&self) -> Result<Box<dyn ReadRecords + Send>, RecordError> {
         match self {
             Records::Ledger(ledger) => Ok(Box::new(ledger.view()?)),
@@ -73,7 +73,7 @@ impl Records {
         }
     }
 
-    /// Runs `read`, perhaps several times, on records that are fresh, if at all possible.
+    /// Runs `read`, perhaps several times, on records that are fresh, if that is possible.
     pub async fn read<T>(
         &self,
         read: impl Fn(&dyn ReadRecords) -> Result<T, RecordError>,
@@ -93,8 +93,7 @@ impl Records {
         }
     }
 
-    /// Grows whenever what [`Records::view`] shows of projects, upstreams and nodes may have
-    /// changed.
+    /// Grows whenever the projects, upstreams or nodes in [`Records::view`] may have changed.
     pub fn version(&self) -> u64 {
         match self {
             Records::Ledger(ledger) => ledger.applied().borrow().0,
@@ -102,12 +101,13 @@ impl Records {
         }
     }
 
-    /// Whether writes have a chance now: the node hears the ledger's majority. Never at an edge.
+    /// Whether writes can succeed now: the node hears the ledger's majority. Always false at an
+    /// edge.
     pub fn connected(&self) -> bool {
         self.ledger().is_some_and(|ledger| ledger.connected())
     }
 
-    /// See [`Ledger::propose`]; an edge proposes nothing.
+    /// See [`Ledger::propose`]; an edge cannot propose.
     pub async fn propose(
         &self,
         operation: OperationId,
@@ -120,7 +120,8 @@ impl Records {
         }
     }
 
-    /// Waits until something new is applied here, at most `patience`. At an edge just that long.
+    /// Waits until something new is applied here, but at most `patience`. An edge always waits that
+    /// long.
     pub async fn applied_more(&self, patience: Duration) {
         match self {
             Records::Ledger(ledger) => {

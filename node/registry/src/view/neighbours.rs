@@ -1,4 +1,4 @@
-//! The other nodes, as this one sees them now: roster and ledger put together.
+//! The other nodes as this node sees them now, from roster and ledger.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,42 +19,42 @@ use rules::words::names::{NodeId, Region, RepositoryName};
 
 use crate::view::Records;
 
-/// Whom this node can turn to.
+/// The nodes that this node can ask.
 pub struct Neighbours {
     /// This node.
     pub me: NodeId,
-    /// Where it is.
+    /// Its region.
     pub region: Region,
-    /// The way to the others.
+    /// The links to the others.
     pub links: Arc<Links>,
-    /// Who of them is alive.
+    /// Which of them are alive.
     pub members: Arc<Members>,
-    /// Who they are.
+    /// The records of the members.
     pub records: Records,
 }
 
-/// So many edges are asked for a blob that no replica holds.
+/// The maximum number of edges that are asked for a blob that no replica holds.
 const EDGES_ASKED: usize = 8;
 
-/// How long others may take once one has said that it holds a blob.
+/// How long to wait for other nodes after the first has said that it holds a blob.
 const GRACE: Duration = Duration::from_millis(5);
 /// How long nodes may take to say what they hold.
 const HAVE: Duration = Duration::from_millis(1000);
 
 impl Neighbours {
-    /// All members, alive or not. Empty before this node has learnt of any.
+    /// All members, alive or not. Empty until this node has learnt of any.
     pub fn nodes(&self) -> Vec<NodeRecord> {
         self.records.view().and_then(|view| view.nodes()).unwrap_or_default()
     }
 
-    /// The replicas that are not known to be down, this node among them if it is one. One that the
-    /// gossip has not met yet (as just after a start) is worth asking: every question has a
-    /// deadline.
+    /// The replicas that are not known to be down, including this node if it is a replica. A
+    /// replica that the gossip has not met yet (just after a start) is included: it is worth
+    /// asking, because every question has a deadline.
     pub fn alive(&self) -> Vec<Candidate> {
         self.all_alive().into_iter().filter(|c| c.role == Role::Replica).collect()
     }
 
-    /// The same, with the edges.
+    /// The same, including edges.
     fn all_alive(&self) -> Vec<Candidate> {
         let down = self.members.down();
         self.nodes()
@@ -64,7 +64,7 @@ impl Neighbours {
             .collect()
     }
 
-    /// The live members of this node's region, edges too.
+    /// The live members of this node's region, including edges.
     pub fn region_alive(&self) -> Vec<Candidate> {
         self.all_alive().into_iter().filter(|c| c.region == self.region).collect()
     }
@@ -79,14 +79,14 @@ impl Neighbours {
         self.nodes().into_iter().filter(|n| n.role == Role::Replica).map(|n| n.region).collect()
     }
 
-    /// Who was taken out of the mesh. Not known at an edge.
+    /// The nodes that were removed from the mesh. Not known at an edge.
     pub fn removed(&self) -> Vec<NodeId> {
         let removed =
             self.records.view().and_then(|view| view.scan(&key::removals(), None, usize::MAX));
         removed.unwrap_or_default().iter().filter_map(|(place, _)| key::removed_of(place)).collect()
     }
 
-    /// What people call `node`.
+    /// The name of `node` for people.
     pub fn name_of(&self, node: NodeId) -> String {
         self.nodes()
             .iter()
@@ -94,8 +94,8 @@ impl Neighbours {
             .map_or_else(|| node.to_string(), |n| n.name.to_string())
     }
 
-    /// Asks every other live replica which of `digests` it holds. Nodes that do not answer in time
-    /// hold nothing, as far as this answer goes.
+    /// Asks every other live replica which of `digests` it holds. A node that does not answer in
+    /// time counts as holding none.
     pub async fn have(
         &self,
         digests: &[Digest],
@@ -125,10 +125,10 @@ impl Neighbours {
         join_all(asked).await.into_iter().flatten().collect()
     }
 
-    /// Live nodes that hold `digest`, the nearest first: replicas, and if none does, edges of this
-    /// region (a few of them). [`Hurry::First`] waits for no more than the first that say so and
-    /// are `trusted`, which are about the nearest: a node that has just died must not keep their
-    /// word waiting, and one that lied lately must not be all that a client gets for being quick.
+    /// Live nodes that hold `digest`, the nearest first: replicas, or if none does, a few edges of
+    /// this region. [`Hurry::First`] waits only for the first answers of `trusted` nodes, which are
+    /// about the nearest: a node that has just died must not delay the answer, and a node that lied
+    /// lately must not be the only source because it is quick.
     pub async fn holders(
         &self,
         digest: Digest,
@@ -155,9 +155,9 @@ impl Neighbours {
         holders
     }
 
-    /// Whom to turn to for a blob that these kept when it was pushed, without a question to all:
-    /// somebody much nearer who says that he holds it, else the nearest of those. Nobody, if none
-    /// of them is reached at the moment.
+    /// The nodes to ask for a blob, given the nodes that kept it when it was pushed, without asking
+    /// all nodes: nodes that are much nearer and say that they hold it, otherwise the nearest of
+    /// `kept_by`. Empty if none of them is connected now.
     pub async fn presumed_holders(&self, digest: Digest, kept_by: &[NodeId]) -> Vec<NodeId> {
         let others = self.alive().into_iter().map(|c| c.id).filter(|id| *id != self.me);
         let near: Vec<_> = others.filter_map(|id| Some((id, self.links.round_trip(id)?))).collect();

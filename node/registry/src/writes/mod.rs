@@ -1,9 +1,9 @@
-//! Writes of a project: any node takes one and passes it to the project's primary; the primary
+//! A project's writes. Any node accepts a write and passes it to the project's primary, which
 //! checks and commits it.
 //!
-//! A manifest is acknowledged when it is released in the ledger and every blob it refers to is
-//! held, fsynced, in as many regions as the project's `durability` asks for. The operation id is
-//! kept over retries, so a write that reached the ledger twice is applied once.
+//! A manifest is acknowledged when it is released in the ledger, and every blob it refers to is
+//! held and fsynced in as many regions as the project's `durability` requires. Retries keep the
+//! operation id, so a write that reached the ledger twice is applied once.
 
 mod primary;
 
@@ -24,27 +24,27 @@ use crate::view::Records;
 use crate::view::neighbours::Neighbours;
 use store::Store;
 
-/// A node that has no lease waits this long for one before it refuses a write.
+/// How long a node without a lease waits for one before it refuses a write.
 const LEASE_WAIT: Duration = Duration::from_millis(800);
-/// Before a node asks again who the primary is.
+/// How long to wait before looking up the primary again.
 const AGAIN: Duration = Duration::from_millis(150);
 
-/// How long writes may take.
+/// Deadlines of writes.
 #[derive(Clone, Copy, Debug)]
 pub struct WriteTerms {
-    /// Until committed, apart from copying blobs.
+    /// Until the write is committed, not counting copies of blobs.
     pub commit: Duration,
-    /// Until the blobs are where they must be.
+    /// Until the blobs are copied to enough regions.
     pub replicate: Duration,
 }
 
 /// Why a write was not acknowledged, for the caller.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// There is no such project, or what the write is about is gone.
+    /// There is no such project, or the object of the write does not exist.
     #[error("not found")]
     NotFound,
-    /// There is one already.
+    /// The object exists already.
     #[error("it exists already")]
     Exists,
     /// A sentence for the caller.
@@ -56,18 +56,18 @@ pub enum Refusal {
     /// The index names manifests that are not in the repository.
     #[error("manifests are unknown to the repository")]
     ManifestsUnknown(Vec<Digest>),
-    /// The bytes are wrong.
+    /// The manifest's bytes are invalid.
     #[error("{0}")]
     Invalid(String),
-    /// Not now: nothing was acknowledged; the client should try again.
+    /// It is not possible now, and nothing was acknowledged; the client should try again.
     #[error("{0}")]
     Unavailable(String),
-    /// This node's own fault.
+    /// A fault of this node.
     #[error(transparent)]
     Records(#[from] RecordError),
 }
 
-/// Takes writes in.
+/// Accepts writes.
 pub struct Writes {
     neighbours: Arc<Neighbours>,
     records: Records,
@@ -77,7 +77,7 @@ pub struct Writes {
 }
 
 impl Writes {
-    /// Ready.
+    /// Ready to accept writes.
     pub fn new(
         neighbours: Arc<Neighbours>,
         store: Arc<Store>,
@@ -88,14 +88,14 @@ impl Writes {
         Arc::new(Writes { neighbours, records, store, flights, terms })
     }
 
-    /// Whether a write has a chance now: this node hears the ledger's majority. Waits a moment for
+    /// Whether a write can succeed now: this node hears the ledger's majority. Waits a moment for
     /// that.
     pub async fn ready(&self) -> Result<(), Refusal> {
         let end = clock::now() + LEASE_WAIT;
         while !self.records.connected() {
             if clock::now() >= end {
                 return Err(Refusal::Unavailable(
-                    "this node cannot reach a majority of the ledger's voters, so nothing can be committed; pulls of what it holds go on".into(),
+                    "this node cannot reach a majority of the ledger's voters, so nothing can be committed; pulls of blobs that it holds continue".into(),
                 ));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -124,14 +124,14 @@ impl Writes {
                 Ok(Err(WriteError::NotPrimary)) => {
                     last = "its primary has just changed".into();
                     if self.records.view()?.level()? < Level::ROLES {
-                        // the ledger remembers that this operation came too late, and would say so
-                        // again
+                        // the ledger remembers that this operation was too late, and would answer
+                        // so again
                         write.operation = OperationId(rand::random());
                     }
                 }
                 Ok(Err(WriteError::Ledger(error))) => last = error.to_string(),
                 Ok(Err(WriteError::Unanswered(silent))) => {
-                    // they may be restarting; clients do not repeat a manifest's PUT
+                    // they may be restarting; clients do not retry a manifest's PUT
                     let names: Vec<String> =
                         silent.into_iter().map(|id| self.neighbours.name_of(id)).collect();
                     let names = names.join(", ");
@@ -148,8 +148,8 @@ impl Writes {
         }
     }
 
-    /// What came of `write`, if it was committed by an attempt that was not heard of: a project may
-    /// be gone by that very write.
+    /// The result of `write`, if an earlier attempt committed it without an answer. A project may
+    /// no longer exist because of that very write.
     async fn done_already(&self, write: &Write) -> Option<Result<Outcome, Refusal>> {
         let place = key::operation(write.operation);
         let (outcome, _) =
@@ -168,8 +168,8 @@ impl Writes {
         if self.neighbours.members.down().contains(&project.primary) {
             return Err("its primary is down".into());
         }
-        // the primary may have to copy blobs first; that its link is dead shows long before this
-        // ends
+        // the primary may have to copy blobs first; a dead link is noticed long before this
+        // deadline
         let deadline = self.terms.commit + self.terms.replicate;
         let asked = self.neighbours.links.ask(
             project.primary,
@@ -182,13 +182,13 @@ impl Writes {
         }
     }
 
-    /// Waits until the ledger gives the project another epoch: who was asked under the old one need
-    /// not be waited for.
+    /// Waits until the ledger gives the project another epoch. Then there is no need to wait for
+    /// the node that was asked under the old one.
     async fn primary_changes(&self, before: &Project) {
         let Some(ledger) = self.records.ledger() else { return std::future::pending().await };
         let mut applied = ledger.applied();
         while applied.changed().await.is_ok() {
-            // a project that is gone may be gone by this very write: its primary will tell
+            // the project may be gone because of this very write, which its primary will report
             let now = self.records.view().and_then(|view| view.project(&before.name));
             if matches!(now, Ok(Some(project)) if project.epoch != before.epoch) {
                 return;
@@ -198,7 +198,7 @@ impl Writes {
     }
 }
 
-/// What an applied command means for the caller.
+/// The result of an applied command for the caller.
 pub fn settle(outcome: Outcome) -> Result<Outcome, Refusal> {
     match outcome {
         outcome @ (Outcome::Done | Outcome::Unfinished) => Ok(outcome),

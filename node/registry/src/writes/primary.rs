@@ -1,5 +1,5 @@
-//! What a project's primary does with a write: checks what a manifest refers to, brings its blobs
-//! to where the project wants them, and proposes.
+//! A write at the project's primary: checks what a manifest refers to, copies its blobs to enough
+//! regions, and proposes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,11 +20,11 @@ use tracing::info;
 
 use super::Writes;
 
-/// So many blobs of one manifest are copied at a time.
+/// The maximum number of blobs of one manifest that are copied at a time.
 const COPIES_AT_A_TIME: usize = 4;
 
 impl Writes {
-    /// As the project's primary: checks and commits.
+    /// As the project's primary: checks and commits a write.
     pub async fn commit_here(&self, write: Write) -> Result<Outcome, WriteError> {
         match write.kind {
             WriteKind::PutManifest { repository, digest, media_type, bytes, tags } => {
@@ -58,9 +58,9 @@ impl Writes {
         }
     }
 
-    /// As the primary of a proxy project: records a manifest that its upstream has, `bytes` being
-    /// what `manifest` was read from. Its blobs stay where they are until somebody pulls them;
-    /// `unconfirmed` ones are not of this repository by its word.
+    /// As the primary of a proxy project: records a manifest of its upstream. `bytes` is what
+    /// `manifest` was parsed from. Its blobs stay at the upstream until they are pulled. Blobs in
+    /// `unconfirmed` are not linked in this repository.
     #[expect(
         clippy::too_many_arguments,
         reason = "a manifest as it came, and what was found out about it"
@@ -128,7 +128,8 @@ impl Writes {
         }
     }
 
-    /// Checks what `manifest` refers to, and brings its blobs to where the project wants them.
+    /// Checks what `manifest` refers to, and copies its blobs to as many regions as the project
+    /// requires.
     async fn check_manifest(
         &self,
         project: &Project,
@@ -217,7 +218,8 @@ impl Writes {
             if !taken.insert(blob.digest) {
                 continue;
             }
-            // what a node may evict does not count; it is asked to keep it, which costs no transfer
+            // a copy that may be evicted does not count; its node is asked to keep it, which needs
+            // no transfer
             let durable =
                 holders.iter().filter(|(n, _)| have.get(n).is_some_and(|stock| !stock[i].cached));
             let kept_by: Vec<NodeId> = durable.map(|(n, _)| *n).collect();
@@ -251,8 +253,8 @@ impl Writes {
         Ok(descriptors)
     }
 
-    /// Copies each scarce blob to live nodes of other regions until `wanted` regions hold it; who
-    /// keeps it now besides.
+    /// Copies each scarce blob to live nodes of other regions until `wanted` regions hold it.
+    /// Returns the nodes that keep it in addition.
     async fn spread(
         &self,
         repository: &RepositoryName,
@@ -308,20 +310,21 @@ impl Writes {
     }
 }
 
-/// What becomes of a write when a blob that its manifest names is not in the repository.
+/// What happens to a write if a blob that its manifest names is not in the repository.
 #[derive(Clone, Copy)]
 enum Needed {
-    /// It is refused: a layer or config.
+    /// It is refused: the blob is a layer or config.
     Held,
-    /// It is refused: an index lists it as a manifest, and it is none of the repository's.
+    /// It is refused: an index lists it as a manifest, and the repository has no such manifest.
     Manifest,
-    /// It is refused: an index lists what is no manifest of the repository, so it must be a blob.
+    /// It is refused: an index lists it, and it is not a manifest of the repository, so it must be
+    /// a blob.
     Listed,
-    /// Nothing: a layer that a registry need not hold, or what is there as a manifest, too.
+    /// Nothing: a registry need not hold this layer, or the repository has it as a manifest, too.
     IfHere,
 }
 
-/// How a manifest shows among its subject's referrers.
+/// The entry of a manifest in its subject's list of referrers.
 fn referrer_of(
     manifest: &Manifest,
     digest: Digest,

@@ -1,4 +1,4 @@
-//! A blob that is arriving, as those see it who follow it.
+//! An arriving blob, as its followers see it.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -13,32 +13,32 @@ use tokio::sync::watch;
 use super::FlightError;
 use store::{Following, Ingest};
 
-/// A blob of which the length is known.
+/// An arriving blob whose length is known.
 #[derive(Clone)]
 pub struct Begun {
     /// Its length in bytes.
     pub size: u64,
     /// The file that it arrives in.
     pub file: Arc<File>,
-    /// How far that may be read. When the bytes turn out to be wrong this ends, and another file
-    /// follows.
+    /// How far the file may be read. If the bytes turn out to be wrong, this ends with an error,
+    /// and another file follows.
     pub following: Following,
-    /// What its bytes are checked with; `None` while they come from an upstream.
+    /// The groups that its bytes are checked with; `None` while they come from an upstream.
     pub groups: Option<Groups>,
-    /// How many nodes are between this one and whoever holds it, or its upstream.
+    /// The number of nodes between this one and one that holds the blob, or the upstream.
     pub behind: u8,
 }
 
-/// A blob that is arriving.
+/// An arriving blob.
 pub struct Arriving {
-    /// The most urgent that anyone wants it for.
+    /// The most urgent purpose for which it is wanted.
     class: watch::Sender<Class>,
     pub(super) begun: watch::Sender<Option<Begun>>,
     pub(super) done: watch::Sender<Option<Result<Held, FlightError>>>,
 }
 
 impl Arriving {
-    /// Nothing has come yet.
+    /// No bytes have arrived yet.
     pub(super) fn new(class: Class) -> Self {
         Arriving {
             class: watch::Sender::new(class),
@@ -47,8 +47,8 @@ impl Arriving {
         }
     }
 
-    /// Somebody wants it for this: if that is more urgent, its source is asked again accordingly,
-    /// from the byte that was reached.
+    /// The blob is wanted for `class`. If this is more urgent than before, its source is asked
+    /// again for the new class, from the byte that was reached.
     pub fn raise(&self, class: Class) {
         self.class.send_if_modified(|now| {
             let more = class < *now;
@@ -57,18 +57,18 @@ impl Arriving {
         });
     }
 
-    /// What it is wanted for.
+    /// The purpose for which it is wanted.
     pub(super) fn class(&self) -> Class {
         *self.class.borrow()
     }
 
-    /// Ends when somebody wants it for something more urgent than `class`.
+    /// Completes when the blob is wanted for something more urgent than `class`.
     pub(super) async fn raised(&self, class: Class) {
-        // the sender is this: it does not go away meanwhile
+        // `self` is the sender, so it stays alive meanwhile
         let _ = self.class.subscribe().wait_for(|now| *now < class).await;
     }
 
-    /// What is known of it once a source has answered; at most `deadline` later.
+    /// What is known of the blob once a source has answered. Waits for at most `deadline`.
     pub async fn begun(&self, digest: Digest, deadline: Duration) -> Result<Begun, FlightError> {
         let (mut begun, mut done) = (self.begun.subscribe(), self.done.subscribe());
         let known = async {
@@ -83,7 +83,7 @@ impl Arriving {
         tokio::time::timeout(deadline, known).await.map_err(|_| FlightError::Slow(digest))?
     }
 
-    /// Its end.
+    /// Waits for the end of the flight.
     pub async fn finished(&self) -> Result<Held, FlightError> {
         let mut done = self.done.subscribe();
         match done.wait_for(Option::is_some).await.ok().and_then(|d| d.clone()) {
@@ -93,8 +93,8 @@ impl Arriving {
     }
 }
 
-/// Where the bytes go, and how far others may read them. Dropped before the end, it breaks off
-/// whoever follows.
+/// The file that the bytes go to, and how far others may read it. If this is dropped before the
+/// end, all followers end with an error.
 pub(super) struct Landing {
     pub(super) ingest: Ingest,
     size: Option<u64>,
@@ -102,13 +102,13 @@ pub(super) struct Landing {
 }
 
 impl Landing {
-    /// In `ingest`, which is empty.
+    /// Writes into `ingest`, which is empty.
     pub(super) fn new(ingest: Ingest) -> Self {
         Landing { ingest, size: None, allowed: watch::Sender::new(Ok(0)) }
     }
 
-    /// Lets others follow. Those who were told another length, of which no byte has come, are
-    /// broken off.
+    /// Lets others follow. Followers that were told another length, and have read no byte yet, end
+    /// with an error.
     pub(super) fn show(
         &mut self,
         arriving: &Arriving,

@@ -1,4 +1,4 @@
-//! One flight: `rules` (flight) decides each step, and this carries it out.
+//! Carries out one flight. `rules` (flight) decides each step.
 
 use ground::clock;
 use mesh::links::LinkError;
@@ -26,7 +26,7 @@ impl Flights {
         metrics::counter!("atoll_flights_total").increment(1);
         let mut fetching = self.fetching(digest, &sources, arriving).await;
         let mut landing = self.land_in(&digest)?;
-        // what is said if the flight gives up because of wrong bytes
+        // the error if the flight gives up because of wrong bytes
         let mut wrong = FlightError::NoSource(digest);
         loop {
             let down = |node| self.neighbours.members.down().contains(&node);
@@ -44,8 +44,8 @@ impl Flights {
                     Err(error @ StoreError::Digest { .. }) => {
                         wrong = store_error(error);
                         self.disproved(&mut fetching);
-                        // a client that has read wrong bytes is broken off; who comes now reads the
-                        // next file
+                        // a client that has read wrong bytes is cut off; clients that come now read
+                        // the next file
                         arriving.begun.send_replace(None);
                         landing = self.land_in(&digest)?;
                     }
@@ -58,7 +58,7 @@ impl Flights {
         }
     }
 
-    /// The flight at its beginning.
+    /// The flight at its start.
     async fn fetching(&self, digest: Digest, sources: &Sources, arriving: &Arriving) -> Fetching {
         let record = self.record(&digest);
         let kept_by = record.as_ref().map_or(&[][..], |record| &record.kept_by);
@@ -74,7 +74,7 @@ impl Flights {
         }
     }
 
-    /// What the ledger knows of the blob. Nothing before a manifest refers to it.
+    /// The ledger's record of the blob, if a manifest refers to it.
     fn record(&self, digest: &Digest) -> Option<BlobRecord> {
         let view = self.neighbours.records.view();
         view.and_then(|view| view.record::<BlobRecord>(&key::blob(digest))).ok().flatten()
@@ -85,12 +85,12 @@ impl Flights {
         Ok(Landing::new(ingest))
     }
 
-    /// All bytes are here: they become the blob, if their digest is right.
+    /// All bytes are here. They become the blob if their digest is right.
     async fn seal(&self, fetching: &Fetching, landing: Landing) -> Result<Held, StoreError> {
         let Landing { mut ingest, allowed, .. } = landing;
         if ingest.is_whole(&fetching.digest) {
-            // those who follow need not wait for this disk: in a chain each would wait for all
-            // before it
+            // followers need not wait for this disk: in a chain each would wait for the disks of
+            // all nodes before it
             let _ = allowed.send_replace(Ok(ingest.written()));
         }
         let held = if fetching.cached {
@@ -102,7 +102,7 @@ impl Flights {
         Ok(held)
     }
 
-    /// All bytes are here, and their digest is another.
+    /// All bytes are here, and their digest is wrong.
     fn disproved(&self, fetching: &mut Fetching) {
         let digest = fetching.digest;
         warn!(%digest, "what arrived is not the blob; it was thrown away");
@@ -116,7 +116,7 @@ impl Flights {
     }
 }
 
-/// What the ledger says of the blob's bytes: nothing of what came from an upstream.
+/// What the ledger knows of the blob's bytes; `None` if they came from an upstream.
 fn bound(record: &BlobRecord) -> Option<Bound> {
     Some(Bound { content: record.content?, size: record.size })
 }
@@ -125,15 +125,15 @@ pub(super) fn store_error(error: StoreError) -> FlightError {
     FlightError::Broken(error.to_string().into())
 }
 
-/// A flight as this node carries it out.
+/// A flight, with what this node needs to carry it out.
 pub(super) struct Fetching {
     pub(super) digest: Digest,
     pub(super) class: Class,
-    /// Whether it is to be cached, and not kept for good.
+    /// Whether the blob becomes a cached one instead of being kept for good.
     pub(super) cached: bool,
     pub(super) via: Option<RepositoryName>,
     pub(super) flight: Flight<NodeId>,
-    /// Where people see how far it is, once a source has begun.
+    /// Shows the progress to people, once a source has begun.
     pub(super) shown: Option<Moving>,
 }
 

@@ -1,14 +1,14 @@
-//! Blobs on their way to this node: one flight per digest, however many ask; everyone follows the
-//! file while it fills.
+//! Blobs on their way to this node. There is one flight per digest, however many requests want it,
+//! and all of them follow the file while it fills.
 //!
-//! Within a region one node fetches over the WAN (rendezvous hashing over the live nodes); the
-//! others fetch from it while it still fills. What a peer sends is checked in groups of 64 KiB
-//! before a byte of it goes on ([`rules::blobs::groups`]); only what comes from an upstream, which
-//! has no list of groups, goes on unchecked, here and at those who follow. The last piece of a blob
-//! is handed out only after its digest was checked: a client never receives the whole of wrong
-//! bytes.
+//! Within a region one node fetches over the WAN (rendezvous hashing over the live nodes). The
+//! others fetch from it while it is still filling. What a peer sends is checked in groups of 64 KiB
+//! before a byte of it is passed on ([`rules::blobs::groups`]). Only bytes from an upstream, which
+//! has no list of groups, are passed on unchecked, here and at the followers. The last piece of a
+//! blob is passed on only after the digest was checked, so a client never receives the whole of
+//! wrong bytes.
 //!
-//! Memory of a flight: one batch, one group, and 32 bytes for each 64 KiB of the blob.
+//! A flight needs memory for one batch, one group, and 32 bytes for each 64 KiB of the blob.
 
 mod arriving;
 mod fetching;
@@ -46,39 +46,39 @@ use store::Store;
 /// Why a blob could not be had.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FlightError {
-    /// No live node has it. It may come back with a node.
+    /// No live node has it. It may come back when another node does.
     #[error("no reachable node holds {0}")]
     NoSource(Digest),
-    /// It is in no node, and its upstream does not have it.
+    /// No node has it, and its upstream does not have it either.
     #[error("neither the mesh nor the upstream has {0}")]
     Missing(Digest),
     /// It did not begin to arrive in time.
     #[error("{0} did not begin to arrive in time")]
     Slow(Digest),
-    /// It began and broke off.
+    /// It began to arrive and broke off.
     #[error("{0}")]
     Broken(Arc<str>),
 }
 
-/// Who may be asked for a blob.
+/// Where to look for a blob.
 #[derive(Clone, Debug)]
 pub enum Sources {
-    /// Whoever is right: the region's fetcher, or whoever holds it, or the upstream.
+    /// The usual sources: the region's fetcher, or the nodes that hold it, or the upstream.
     Find {
         /// The proxy repository whose upstream has it.
         via: Option<RepositoryName>,
     },
-    /// This node was chosen to fetch for others: whoever holds it, or the upstream.
+    /// This node was chosen to fetch for others: from the nodes that hold it, or from the upstream.
     Holders {
         /// The proxy repository whose upstream has it.
         via: Option<RepositoryName>,
     },
-    /// These, told by the primary.
+    /// These nodes, as told by the primary.
     Told(Vec<NodeId>),
 }
 
 impl Sources {
-    /// The proxy repository whose upstream has the blob, if it may be asked.
+    /// The proxy repository whose upstream has the blob, if the upstream may be asked.
     fn via(&self) -> Option<&RepositoryName> {
         match self {
             Sources::Find { via } | Sources::Holders { via } => via.as_ref(),
@@ -101,7 +101,7 @@ pub struct Flights {
 }
 
 impl Flights {
-    /// None yet.
+    /// No flights yet.
     pub fn new(
         neighbours: Arc<Neighbours>,
         store: Arc<Store>,
@@ -129,7 +129,8 @@ impl Flights {
         self.flying.lock().get(digest).cloned()
     }
 
-    /// Joins the flight of `digest`, or starts it; either way it is wanted for `class`.
+    /// Joins the flight of `digest`, or starts it. In both cases the blob is then wanted for
+    /// `class`.
     pub fn join(self: &Arc<Self>, digest: Digest, sources: Sources, class: Class) -> Arc<Arriving> {
         let mut flying = self.flying.lock();
         if let Some(arriving) = flying.get(&digest) {
@@ -151,7 +152,7 @@ impl Flights {
         arriving
     }
 
-    /// Fetches `digest` unless it is held, and grants it in `repository` if one is given.
+    /// Fetches `digest` unless it is held, and grants it in `repository` if that is set.
     pub async fn replicate(
         self: &Arc<Self>,
         digest: Digest,
@@ -166,7 +167,7 @@ impl Flights {
                     .finished()
                     .await
                     .map_err(|e| e.to_string())?;
-                // the flight may have been another's, which keeps it as a cache does
+                // the flight may have been started by a pull, which only caches the blob
                 let held = keep().await.map_err(|e| e.to_string())?;
                 held.ok_or_else(|| {
                     format!("{digest} was fetched, but there is no room for it (cache.budget)")
@@ -179,7 +180,7 @@ impl Flights {
         Ok(held)
     }
 
-    /// Whom to ask first, peers that lied lately the last.
+    /// The sources to ask first, with peers that lied lately at the end.
     async fn first_sources(
         &self,
         digest: Digest,
@@ -220,8 +221,9 @@ impl Flights {
         )
     }
 
-    /// The sources when nobody else is to fetch for this node: the holders. If there are none, the
-    /// nodes of the whole mesh that fetch from the upstream; then the upstream itself.
+    /// The sources when no other node of the region fetches for this one: the nodes that hold the
+    /// blob. If there are none, the nodes of the whole mesh that fetch from the upstream, and then
+    /// the upstream itself.
     async fn last_sources(
         &self,
         digest: Digest,
@@ -236,8 +238,8 @@ impl Flights {
         if let Some(via) = sources.via() {
             let alive = self.neighbours.alive().into_iter().map(|c| c.id);
             if found.is_empty() {
-                // the next in rank stands in for one that has just died, so that not everybody
-                // turns to the upstream; nobody asks whom it outranks
+                // the next in rank replaces one that has just died, so that not all nodes ask the
+                // upstream; a node only asks nodes that rank above it
                 let before = placement::ranked(&digest, alive)
                     .into_iter()
                     .take_while(|node| *node != self.neighbours.me);

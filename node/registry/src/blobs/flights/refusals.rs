@@ -1,8 +1,8 @@
-//! What upstreams could not give lately: one client's request must not become a hundred of this
-//! mesh's.
+//! Recent failures of upstreams to give a blob, so that one client's request does not become a
+//! hundred requests of this mesh.
 //!
-//! A flight that finds nobody asks again, and so do those who wait for it on other nodes; each of
-//! them would ask the upstream again for what it has just refused.
+//! A flight that finds no source asks again, and so do flights of other nodes that wait for it.
+//! Each of them would ask the upstream again for what it has just refused.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use rules::words::names::RepositoryName;
 
 use upstream::UpstreamError;
 
-/// How long an answer stands for all who ask.
+/// How long a failure is given as the answer to all requests.
 const LATELY: Duration = Duration::from_secs(2);
-/// So often an upstream may fail in that time before its answer stands: failures that pass at once
-/// are common.
+/// How often an upstream must fail within that time before this happens. Single failures that pass
+/// at once are common.
 const TRIES: u32 = 3;
-/// The most that is remembered.
+/// The maximum number of failures that are remembered.
 const MOST: usize = 10_000;
 
 #[derive(Debug)]
@@ -34,7 +34,7 @@ struct Refusal {
 pub(super) struct Refusals(Mutex<HashMap<(RepositoryName, Digest), Refusal>>);
 
 impl Refusals {
-    /// What the upstream of `repository` has just said of the blob, often enough to stand.
+    /// The last failure of `repository`'s upstream for this blob, if it has failed often enough.
     pub(super) fn standing(
         &self,
         now: Moment,

@@ -1,4 +1,4 @@
-//! Where a blob's bytes come from: peers, and upstreams.
+//! The sources of a blob's bytes: peers and upstreams.
 
 use bytes::Bytes;
 use mesh::links::LinkError;
@@ -49,7 +49,7 @@ impl Incoming {
     }
 }
 
-/// What has arrived, and what comes after it.
+/// The bytes that have arrived, and what follows them.
 pub(super) struct Batch {
     pub(super) pieces: Vec<Bytes>,
     pub(super) then: Then,
@@ -61,7 +61,7 @@ pub(super) enum Then {
     Broke(FetchError),
 }
 
-/// Takes what has arrived, up to about [`PIECE`], and does not wait for more once it has something.
+/// Takes the bytes that have arrived, up to about [`PIECE`]. Waits only until there are some.
 pub(super) async fn next_batch(fetch: &mut Incoming) -> Batch {
     let mut pieces = Vec::new();
     let mut length = 0;

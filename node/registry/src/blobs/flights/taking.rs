@@ -1,5 +1,5 @@
-//! What one source gives: asked from the byte that is wanted, believed or not, and taken until it
-//! ends, lies, breaks off or falls silent.
+//! Takes what one source gives: asks it from the byte that is wanted, judges its claim, and reads
+//! until it ends, lies, breaks off or falls silent.
 
 use bytes::Bytes;
 use ground::clock;
@@ -18,7 +18,7 @@ use crate::blobs::transfers::Direction;
 use store::Ingest;
 use upstream::UpstreamError;
 
-/// This much of a blob is withheld until its hash was checked.
+/// The number of bytes at the end of a blob that are withheld until its hash was checked.
 const WITHHELD: u64 = 64 << 10;
 
 impl Flights {
@@ -63,7 +63,7 @@ impl Flights {
         }
     }
 
-    /// Takes from one source what it gives. An error is this node's own.
+    /// Takes from one source what it gives. An error is a fault of this node, not of the source.
     pub(super) async fn ask(
         &self,
         fetching: &mut Fetching,
@@ -131,7 +131,7 @@ impl Flights {
         while !fetching.flight.is_whole() {
             let Batch { pieces, then } = tokio::select! {
                 biased;
-                // somebody is in more of a hurry now: the same source again, for that
+                // a more urgent request came: ask the same source again, for that class
                 () = arriving.raised(fetching.class) => return Ok(landing),
                 batch = next_batch(&mut incoming) => batch,
             };
@@ -168,8 +168,8 @@ impl Flights {
         Ok(landing)
     }
 
-    /// Makes room for a blob that is about to be cached, while it already comes: eviction waits for
-    /// the disk, and a client would for eviction.
+    /// Makes room for a blob that will be cached, while it already arrives: eviction waits for the
+    /// disk, and otherwise the client would wait for eviction.
     fn make_room(&self, size: u64) {
         let store = self.store.clone();
         self.tasks.spawn("flight.room", async move {
@@ -189,7 +189,8 @@ impl Flights {
     }
 }
 
-/// Writes what counts of `pieces`; bytes that are wrong do not, and who sent them is judged.
+/// Writes the bytes of `pieces` that are right. Wrong bytes are dropped, and their sender is
+/// judged.
 async fn take(
     flight: &mut Flight<NodeId>,
     ingest: Ingest,
@@ -213,7 +214,7 @@ async fn take(
     Ok((judged, written.map_err(|e| store_error(e.into()))?))
 }
 
-/// What a source answers.
+/// A source's answer.
 enum Answer {
     Found(Incoming),
     Elsewhere(NodeId),

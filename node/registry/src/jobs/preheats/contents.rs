@@ -1,4 +1,4 @@
-//! What an image is made of: its manifest, those below it, and their blobs.
+//! The contents of an image: its manifest, the manifests below it, and their blobs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,31 +14,32 @@ use rules::words::platform::{Index, Listed};
 use super::Preheats;
 use crate::proxies::resolving::Resolving;
 
-/// So often an upstream that is slow is asked about one manifest; its answer is there for the next
-/// time.
+/// The maximum number of times that a slow upstream is asked for one manifest. A late answer is
+/// there for the next try.
 const TRIES: usize = 4;
-/// Between two of them.
+/// The time between two tries.
 const AGAIN: Duration = Duration::from_secs(2);
-/// Indexes may lie in indexes this deep.
+/// How deep indexes may be nested.
 const DEPTH: usize = 4;
-/// So many tags are named when the one asked for is not there.
+/// The maximum number of tags that are listed when the requested one does not exist.
 const NAMED: usize = 10;
 
-/// What an image is made of.
+/// The contents of an image.
 pub(super) struct Contents {
-    /// Its repository, by the name that the upstream's own clients would use if it is a proxy's.
+    /// Its repository. For a proxy repository, this is the name that the upstream's own clients
+    /// would use.
     pub(super) repository: RepositoryName,
-    /// Whether its upstream has what the mesh lacks.
+    /// Whether what the mesh lacks can be fetched from an upstream.
     pub(super) proxied: bool,
     /// Its manifest.
     pub(super) digest: Digest,
-    /// Its blobs and their sizes.
+    /// Its blobs, with their sizes.
     pub(super) blobs: BTreeMap<Digest, u64>,
 }
 
 impl Preheats {
-    /// What `reference` is made of, for `platforms` or for all. An error is a sentence for the
-    /// caller.
+    /// The contents of `reference`, for `platforms`, or for all platforms if that is empty. An
+    /// error is a sentence for the caller.
     pub(super) async fn contents(
         &self,
         repository: &RepositoryName,
@@ -95,7 +96,7 @@ impl Preheats {
         Ok(Contents { repository, proxied: project.upstream.is_some(), digest, blobs })
     }
 
-    /// A manifest from the ledger; of a proxy project after its upstream was asked.
+    /// A manifest in the ledger. For a proxy project the upstream is asked first.
     async fn manifest(
         &self,
         project: &Project,

@@ -1,5 +1,5 @@
-//! Carrying an order out: what each region lacks is fetched by the node of that region which would
-//! fetch it for the region's clients.
+//! Carries out a preheat: what a region lacks is fetched by the node that would fetch it for the
+//! region's clients.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use tracing::{info, warn};
 use super::{Preheats, Shared, State};
 use crate::blobs::flights::Sources;
 
-/// So many blobs of one order are on their way at a time.
+/// The maximum number of blobs of one preheat that are fetched at a time.
 const AT_A_TIME: usize = 4;
-/// How long one blob may take. A flight gives up by itself when nothing arrives any more, so this
-/// only bounds the largest blobs.
+/// How long one blob may take. A flight gives up by itself when no bytes arrive any more, so this
+/// only limits the largest blobs.
 const BLOB: Duration = Duration::from_secs(3600);
-/// So many nodes of a region are asked for one blob.
+/// The maximum number of nodes of a region that are asked for one blob.
 const TRIES: usize = 2;
 
 impl Preheats {
-    /// Carries an order out, image after image.
+    /// Carries out a preheat, image by image.
     pub(super) async fn carry_out(self: &Arc<Self>, shared: &Shared) {
         let count = shared.lock().items.len();
         for at in 0..count {
@@ -107,7 +107,7 @@ impl Preheats {
         }
     }
 
-    /// Which of `digests` each region holds on some live node.
+    /// Which of `digests` each region holds, on any live node.
     async fn held_in_regions(&self, digests: &[Digest]) -> BTreeMap<Region, BTreeSet<Digest>> {
         let mut have = self.neighbours.have(digests, None).await;
         let mine: Result<Vec<_>, _> =
@@ -128,7 +128,7 @@ impl Preheats {
         held
     }
 
-    /// Has one node of `region` fetch a blob: the one that the region's other nodes would ask for
+    /// Lets one node of `region` fetch a blob: the one that the region's other nodes would ask for
     /// it.
     async fn fetch_into(
         self: &Arc<Self>,
@@ -161,7 +161,7 @@ impl Preheats {
         self.neighbours.links.ask(node, question, BLOB).await.map_err(|e| e.to_string())?
     }
 
-    /// Fetches a blob to this node, unless it is held, and waits until it is.
+    /// Fetches a blob to this node unless it is held, and waits until it is.
     pub async fn fetch_here(
         &self,
         digest: Digest,

@@ -1,8 +1,8 @@
-//! Preheating: the blobs of images are brought into regions before anyone there asks for them.
+//! Preheating: brings the blobs of images into regions before clients there ask for them.
 //!
-//! The node that takes an order keeps its progress and drives it: for each blob that a region
-//! lacks, it asks the node of that region that would fetch the blob for the region's clients, too.
-//! An order is gone when its node restarts; what has arrived by then stays.
+//! The node that takes a preheat drives it and keeps its progress. For each blob that a region
+//! lacks, it asks the node that would also fetch the blob for the region's clients. A restart of
+//! the node ends the preheat; blobs that have arrived by then stay.
 
 mod contents;
 mod fetching;
@@ -26,95 +26,96 @@ use crate::proxies::resolving::Proxies;
 use crate::view::neighbours::Neighbours;
 use store::Store;
 
-/// So many orders run at a time.
+/// The maximum number of preheats that run at a time.
 const RUNNING: usize = 8;
-/// So many orders are remembered, those that run among them.
+/// The maximum number of preheats that are remembered, including those that run.
 const REMEMBERED: usize = 100;
-/// An order has at most this many images.
+/// The maximum number of images in a preheat.
 const IMAGES: usize = 100;
 
-/// Why an order was not taken.
+/// Why a preheat was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum Untaken {
     /// A sentence for the caller.
     #[error("{0}")]
     Unclear(String),
-    /// There is no such project, and which there are.
+    /// There is no such project. The text also lists the projects that exist.
     #[error("there is no project {0}")]
     NoProject(String),
-    /// Others run.
+    /// Too many others run.
     #[error("{RUNNING} preheats run already on this node; wait for one, or ask another node")]
     TooMany,
-    /// An image of a registry that is not mirrored.
+    /// The image is of a registry that is not mirrored.
     #[error(transparent)]
     NoMirror(#[from] NoMirror),
-    /// This node's own fault.
+    /// A fault of this node.
     #[error(transparent)]
     Records(#[from] RecordError),
 }
 
-/// Where something of an order stands.
+/// The state of a preheat or of a part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// What the image is made of is being found out.
+    /// The contents of the image are being determined.
     Resolving,
-    /// Blobs are on their way.
+    /// Blobs are being fetched.
     Fetching,
-    /// All of it is held.
+    /// Everything is held.
     Done,
-    /// Something is not held, and the errors say why.
+    /// Something is not held; the errors say why.
     Failed,
-    /// It was stopped before all of it was held.
+    /// It was stopped before everything was held.
     Stopped,
 }
 
-/// An image in a region.
+/// The progress of an image in one region.
 #[derive(Clone, Debug)]
 pub struct Progress {
-    /// Where.
+    /// The region.
     pub region: Region,
-    /// Where it stands.
+    /// The state.
     pub state: State,
     /// Blobs: wanted, and held in the region.
     pub blobs: (u64, u64),
     /// Bytes: wanted, and held in the region.
     pub bytes: (u64, u64),
-    /// What went wrong.
+    /// The errors.
     pub errors: Vec<String>,
 }
 
-/// An image of an order.
+/// An image of a preheat.
 #[derive(Clone, Debug)]
 pub struct Item {
-    /// As it was written.
+    /// The image as written in the request.
     pub written: String,
     /// The repository that it means.
     pub repository: RepositoryName,
     /// Its tag or digest.
     pub reference: Reference,
-    /// What that is, once known.
+    /// The digest of that, once known.
     pub digest: Option<Digest>,
-    /// In each region.
+    /// The progress in each region.
     pub regions: Vec<Progress>,
 }
 
-/// An order, and how far it is.
+/// A preheat and its progress.
 #[derive(Clone, Debug)]
 pub struct Preheat {
-    /// Its name on this node.
+    /// Its number on this node.
     pub id: u64,
-    /// When it was taken.
+    /// When it was accepted.
     pub taken: Timestamp,
-    /// The platforms wanted; none are all.
+    /// The platforms wanted; all if empty.
     pub platforms: Vec<String>,
     /// The images.
     pub items: Vec<Item>,
-    /// Whether it is to begin with nothing more.
+    /// Whether it was stopped, so that nothing new is begun.
     stopped: bool,
 }
 
 impl Preheat {
-    /// The order as a whole: done, failed or stopped when all of it has come to an end.
+    /// The state of the preheat as a whole. It is done, failed or stopped only when every part has
+    /// ended.
     pub fn state(&self) -> State {
         let states = || self.items.iter().flat_map(|item| item.regions.iter().map(|r| r.state));
         if states().any(|state| matches!(state, State::Resolving | State::Fetching)) {
@@ -131,7 +132,7 @@ impl Preheat {
 
 type Shared = Arc<Mutex<Preheat>>;
 
-/// The orders of this node.
+/// The preheats of this node.
 pub struct Preheats {
     neighbours: Arc<Neighbours>,
     store: Arc<Store>,
@@ -144,7 +145,7 @@ pub struct Preheats {
 }
 
 impl Preheats {
-    /// None yet.
+    /// No preheats yet.
     pub fn new(
         neighbours: Arc<Neighbours>,
         store: Arc<Store>,
@@ -157,7 +158,7 @@ impl Preheats {
         Arc::new(Preheats { neighbours, store, flights, proxies, mirrors, tasks, running, orders })
     }
 
-    /// Takes an order and begins with it; its number.
+    /// Accepts a preheat and starts it. Returns its number.
     pub fn take(
         self: &Arc<Self>,
         images: &[String],
@@ -237,15 +238,15 @@ impl Preheats {
         Ok(id)
     }
 
-    /// An order as it stands.
+    /// The present state of a preheat.
     pub fn look(&self, id: u64) -> Option<Preheat> {
         let shared = self.orders.lock().get(&id).cloned()?;
         let preheat = shared.lock().clone();
         Some(preheat)
     }
 
-    /// Has an order begin with nothing more; what is on its way arrives. The order as it stands
-    /// then, if there is such a one.
+    /// Stops a preheat: nothing new is begun, and blobs that are on their way still arrive. Returns
+    /// its state then; `None` if there is no such preheat.
     pub fn stop(&self, id: u64) -> Option<Preheat> {
         let shared = self.orders.lock().get(&id).cloned()?;
         let mut preheat = shared.lock();
@@ -253,7 +254,7 @@ impl Preheats {
         Some(preheat.clone())
     }
 
-    /// All orders that are remembered, the oldest first.
+    /// All preheats that are remembered, the oldest first.
     pub fn list(&self) -> Vec<Preheat> {
         let shared: Vec<Shared> = self.orders.lock().values().cloned().collect();
         let mut list: Vec<Preheat> = shared.iter().map(|one| one.lock().clone()).collect();

@@ -1,5 +1,5 @@
-//! `atoll`: a container registry that is a mesh. The registry itself is the crate `registry`; here
-//! are its faces.
+//! `atoll`: a container registry that is a mesh. The registry itself is the crate `registry`; this
+//! crate has its faces.
 //!
 //! | room | what it does |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! The binary: see the library for what it is made of.
+//! The binary; see the library.
 
 use std::process::ExitCode;
 

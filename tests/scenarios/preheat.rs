@@ -144,7 +144,7 @@ fn a_preheat_that_is_stopped_begins_with_nothing_more() {
         process::finish(&mut command)
     };
     let stopped = stop(id);
-    assert!(stopped.success && stopped.out.contains("begins with nothing more"), "{stopped:?}");
+    assert!(stopped.success && stopped.out.contains("is stopped"), "{stopped:?}");
     let shown = wait::until("what was on its way has come", || {
         let shown = look(0).json();
         (shown["state"] != "fetching").then_some(shown)

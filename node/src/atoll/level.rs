@@ -1,4 +1,4 @@
-//! `/api/atoll/v1/level`: the mesh's feature level, and which build each replica runs.
+//! `/api/atoll/v1/level`: the mesh's feature level, and the build of each replica.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::http::{Code, Failure, Payload};
 const ASK: Duration = Duration::from_secs(3);
 
 impl Atoll {
-    /// The level, what this build supports, and what each node says of itself.
+    /// The level, the level that this build supports, and what each node says about its build.
     pub(super) async fn show_level(&self) -> Result<Response<Payload>, Failure> {
         let level = self.level()?;
         let builds: Vec<_> = self
@@ -42,8 +42,8 @@ impl Atoll {
         Ok(json_answer(StatusCode::OK, &shown))
     }
 
-    /// Raises the level to what every replica supports. Once done no build below it can be started
-    /// again in this mesh.
+    /// Raises the level to the highest that every replica supports. After that, no build below it
+    /// can be started in this mesh.
     pub(super) async fn raise_level(&self) -> Result<Response<Payload>, Failure> {
         let current = self.level()?;
         let replicas = self.builds(|node| node.role == Role::Replica).await;
@@ -72,8 +72,8 @@ impl Atoll {
         Ok(self.records.view()?.level()?)
     }
 
-    /// What the nodes that are wanted say of their builds; `None` for one that does not answer, or
-    /// whose build is too old to know the question.
+    /// The builds of the requested nodes; `None` for a node that does not answer, or whose build is
+    /// too old for the question.
     async fn builds(
         &self,
         wanted: impl Fn(&NodeRecord) -> bool,

@@ -1,4 +1,5 @@
-//! `/api/atoll/v1/mirrors`: what a client needs to know to use the mesh as a mirror. For everyone.
+//! `/api/atoll/v1/mirrors`: what a client needs to know to use the mesh as a mirror. It needs no
+//! credentials.
 
 use http::{Response, StatusCode};
 use rules::ledger::records::Look;
@@ -14,8 +15,8 @@ use registry::people::Caller;
 use registry::upstreams::endpoint;
 
 impl Atoll {
-    /// The nodes, nearest first as this node sees them, and the registries that are mirrored: the
-    /// private ones for administrators only.
+    /// The nodes, the nearest (as seen from here) first, and the mirrored registries. Private ones
+    /// are shown to administrators only.
     pub(super) async fn show_mirrors(&self, caller: &Caller) -> Result<Response<Payload>, Failure> {
         let all = matches!(caller.identity, Identity::Administrator(_));
         let me = self.neighbours.me;
@@ -49,7 +50,7 @@ impl Atoll {
                 let project = projects.iter().find(|project| project.name == name)?;
                 let upstream =
                     upstreams.iter().find(|upstream| Some(upstream.id) == project.upstream);
-                // an alias may name what is reached otherwise than its upstream
+                // an alias may name a registry that is reached in another way than its upstream
                 let plain = upstream
                     .and_then(|upstream| endpoint(&upstream.kind, &upstream.url).ok())
                     .is_some_and(|at| !at.is_secure() && at.registry().as_ref() == Some(&registry));

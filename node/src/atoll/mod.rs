@@ -1,5 +1,5 @@
-//! Atoll's own API: the state of the mesh, its feature level, mirrors, preheats, nodes. For
-//! administrators, except for what the clients of mirrors need.
+//! Atoll's own API: status, feature level, mirrors, preheats, nodes. It is for administrators,
+//! except what clients of mirrors need.
 
 mod level;
 mod mirrors;
@@ -29,29 +29,29 @@ use crate::http::{Code, Failure, Payload};
 
 /// The rooms that Atoll's API uses.
 pub struct Atoll {
-    /// Who may.
+    /// Authorization.
     pub door: Arc<Door>,
-    /// Records.
+    /// The ledger's records.
     pub records: Records,
     /// The other nodes.
     pub neighbours: Arc<Neighbours>,
-    /// What is here.
+    /// The blobs of this node.
     pub store: Arc<Store>,
-    /// Commits.
+    /// Commits writes.
     pub writes: Arc<Writes>,
     /// Which registries are mirrored.
     pub mirrors: Arc<Mirrors>,
     /// Other registries.
     pub upstreams: Arc<Upstreams>,
-    /// Images on their way into regions.
+    /// Preheats of this node.
     pub preheats: Arc<Preheats>,
-    /// Makes keys that the ledger must not show.
+    /// Seals secrets for the ledger.
     pub secrets: Arc<Secrets>,
-    /// What moves.
+    /// Transfers that are under way.
     pub transfers: Arc<Transfers>,
-    /// Who was caught.
+    /// Peers that were caught lying.
     pub liars: Arc<Liars>,
-    /// How long writes may take.
+    /// Deadlines of writes.
     pub terms: WriteTerms,
 }
 

@@ -1,4 +1,4 @@
-//! `/api/atoll/v1/nodes/NAME`: taking an edge out of the mesh.
+//! `/api/atoll/v1/nodes/NAME`: removes an edge from the mesh.
 
 use http::{Response, StatusCode};
 use rules::ledger::command::Command;
@@ -9,7 +9,7 @@ use crate::http::{Code, Failure, Payload};
 use registry::writes::{Refusal, settle};
 
 impl Atoll {
-    /// Takes the edge called `name` out: it may come back with another invitation, as another node.
+    /// Removes the edge called `name`. It may join again with another invitation, as another node.
     pub(super) async fn remove_node(&self, name: &str) -> Result<Response<Payload>, Failure> {
         let missing =
             || Failure::new(Code::NameUnknown, format!("no node of this mesh is called {name}"));

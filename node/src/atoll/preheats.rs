@@ -1,4 +1,4 @@
-//! `/api/atoll/v1/preheats`: orders to bring images into regions, taken and kept by this node.
+//! `/api/atoll/v1/preheats`: preheats, which this node accepts and keeps.
 
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 use registry::jobs::preheats::{Item, Preheat, State};
 
-/// A request's body may have this many bytes.
+/// The maximum size of a request's body in bytes.
 const BODY: u64 = 64 << 10;
 
 #[derive(Deserialize)]
@@ -56,7 +56,7 @@ impl Atoll {
 }
 
 fn unknown() -> Failure {
-    let message = "there is no such preheat on this node: it belongs to the node that took it, until that restarts";
+    let message = "there is no such preheat on this node: a preheat belongs to the node that accepted it, until that node restarts";
     Failure::new(Code::NameUnknown, message)
 }
 

@@ -1,5 +1,4 @@
-//! `/api/atoll/v1/status`: the mesh as this node sees it. What `atoll status` and the live view
-//! show.
+//! `/api/atoll/v1/status`: the mesh as this node sees it, for `atoll status` and the live view.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -100,14 +99,14 @@ impl Atoll {
         Ok(json_answer(StatusCode::OK, &status))
     }
 
-    /// What an edge has kept, and how long ago it heard of the mesh.
+    /// The number of records that an edge has kept, and how long ago it heard from the mesh.
     fn show_edge(&self) -> Option<Value> {
         let Records::Edge(edge) = &self.records else { return None };
         let EdgeStanding { heard, kept } = edge.standing();
         Some(json!({"heard_seconds_ago": heard.map(|ago| ago.as_secs()), "kept_records": kept}))
     }
 
-    /// The recorded registries, as this node knows them.
+    /// The recorded registries, with what this node knows about them.
     fn show_upstreams(&self) -> Result<Vec<Value>, Failure> {
         let shown = self.upstreams.standings()?.into_iter().map(|(record, standing)| {
             json!({
@@ -153,8 +152,8 @@ impl Atoll {
         Ok(links.iter().filter_map(|(k, _)| key::digest_of(k)).collect())
     }
 
-    /// What each node holds of `wanted`. One question for all projects: a node that is silent costs
-    /// its deadline once.
+    /// The blobs of `wanted` that each node holds. There is one question for all projects, so a
+    /// silent node delays the answer by one deadline only.
     async fn who_holds(
         &self,
         wanted: &BTreeSet<Digest>,
@@ -174,7 +173,7 @@ impl Atoll {
         Ok(stocks.into_iter().map(|(node, stock)| (node, held(stock))).collect())
     }
 
-    /// A project with how many of its blobs each region holds, if that was asked.
+    /// A project, with the number of its blobs that each region holds, if that was requested.
     fn show_project_status(
         &self,
         project: &Project,
@@ -197,7 +196,7 @@ impl Atoll {
     }
 }
 
-/// How many of `blobs`, and of their bytes, each region holds.
+/// The number of `blobs`, and of their bytes, that each region holds.
 fn copies(
     blobs: &BTreeSet<Digest>,
     nodes: &[NodeRecord],

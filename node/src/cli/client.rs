@@ -1,4 +1,4 @@
-//! Asking a node's API from the command line.
+//! Requests to a node's API from the command line.
 
 use std::future::Future;
 use std::io;
@@ -21,12 +21,12 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-/// How long an answer may take, and how long its body may stand still.
+/// The maximum time to an answer, and between two pieces of its body.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// An answer that is read as a whole has at most this many bytes.
+/// The maximum size in bytes of an answer that is read as a whole.
 const WHOLE: usize = 32 << 20;
 
-/// Where to ask, and as whom.
+/// The node to ask, and the credentials.
 pub(super) struct Client {
     url: Uri,
     /// The value of `Authorization`.
@@ -35,8 +35,8 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Asks `url`, with the password in `password_file` if there is one, trusting the public
-    /// authorities and the CA in `authority` for https.
+    /// Asks `url`, with the password in `password_file` if it is set. For https it trusts the
+    /// public authorities and the CA in `authority`.
     pub(super) fn new(
         url: &str,
         user: Option<(&str, &Path)>,
@@ -60,7 +60,7 @@ impl Client {
         Ok(Client { url, credentials, authority })
     }
 
-    /// Where it asks.
+    /// The URL that it asks.
     pub(super) fn url(&self) -> String {
         self.url.to_string()
     }
@@ -76,14 +76,14 @@ impl Client {
         serde_json::from_slice(&body).map_err(io::Error::other)
     }
 
-    /// GETs `path` and gives its status and body.
+    /// GETs `path` and returns status and body.
     pub(super) async fn request(&self, path: &str) -> io::Result<(StatusCode, Bytes)> {
         let answer = self.send(Call::get(path)).await?;
         let status = answer.status;
         Ok((status, answer.whole().await?))
     }
 
-    /// Sends a request and reads the head of the answer; its body is still to come.
+    /// Sends a request and reads the answer's head; the body is still to come.
     pub(super) async fn send(&self, call: Call<'_>) -> io::Result<ApiAnswer> {
         let exchange = async {
             let https = self.url.scheme_str() == Some("https");
@@ -145,7 +145,7 @@ impl Client {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
         let request = request.body(Full::new(call.body)).map_err(io::Error::other)?;
-        // the connection has to be driven while the answer is awaited
+        // the connection must be polled while the answer is awaited
         let mut connection: Driven = Box::pin(connection);
         let mut sent = std::pin::pin!(sender.send_request(request));
         let (response, ended) = tokio::select! {
@@ -163,24 +163,24 @@ impl Client {
 
 type Driven = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
-/// A request in the making.
+/// A request to be sent.
 pub(super) struct Call<'a> {
     /// Its method.
     pub(super) method: Method,
     /// Its path, with the query.
     pub(super) path: &'a str,
-    /// Its Host, where that is not the one of the URL.
+    /// Its Host, if that differs from the URL's.
     pub(super) host: Option<&'a str>,
-    /// Its `Authorization`, where that is not the client's own.
+    /// Its `Authorization`, if that differs from the client's own.
     pub(super) authorization: Option<&'a Secret>,
     /// Its `Accept` lines.
     pub(super) accept: &'a [&'a str],
-    /// Its body: JSON, or nothing.
+    /// Its body: JSON, or empty.
     pub(super) body: Bytes,
 }
 
 impl<'a> Call<'a> {
-    /// A GET without anything.
+    /// A GET without additional headers.
     pub(super) fn get(path: &'a str) -> Self {
         Call {
             method: Method::GET,
@@ -204,7 +204,7 @@ pub(super) struct ApiAnswer {
 }
 
 impl ApiAnswer {
-    /// A header, if it is there and text.
+    /// A header, if it is present and text.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -218,14 +218,14 @@ impl ApiAnswer {
                     Some(connection) => tokio::select! {
                         biased;
                         frame = self.body.frame() => Some(frame),
-                        // it has read all that there is: the rest of the body is in memory, or will
-                        // never come
+                        // the connection has been read to its end: the rest of the body is in
+                        // memory, or will never come
                         _ = connection => None,
                     },
                 }
             };
             match tokio::time::timeout(PATIENCE, next).await {
-                Err(_) => return Err(io::Error::other("the body stood still for too long")),
+                Err(_) => return Err(io::Error::other("no more of the body came for too long")),
                 Ok(None) => self.connection = None,
                 Ok(Some(None)) => return Ok(None),
                 Ok(Some(Some(Err(error)))) => {
@@ -240,14 +240,12 @@ impl ApiAnswer {
         }
     }
 
-    /// The whole body, for answers that are short.
+    /// The whole body, for short answers.
     pub(super) async fn whole(mut self) -> io::Result<Bytes> {
         let mut bytes = BytesMut::new();
         while let Some(piece) = self.next().await? {
             if bytes.len() + piece.len() > WHOLE {
-                return Err(io::Error::other(
-                    "the answer is longer than anything that is asked for here",
-                ));
+                return Err(io::Error::other("the answer is too long"));
             }
             bytes.extend_from_slice(&piece);
         }

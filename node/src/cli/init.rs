@@ -21,7 +21,7 @@ pub(super) const ADMINISTRATOR: &str = "admin";
 /// The project that every new mesh has.
 pub(super) const FIRST_PROJECT: &str = "demo";
 
-/// Makes the CA, the node's identity, the administrator and the birth file.
+/// Creates the CA, the node's identity, the administrator and the birth file.
 pub(super) fn run(config: &Path) -> io::Result<()> {
     let settings = super::load(config)?;
     if settings.role == Role::Edge {
@@ -47,17 +47,17 @@ pub(super) fn run(config: &Path) -> io::Result<()> {
     birth.save(&settings.data_dir)?;
     let password_file = settings.data_dir.join("admin-password");
     write_private(&password_file, password.expose().as_bytes()).map_err(io::Error::other)?;
-    // last: a node with an identity counts as made
+    // last: a node with an identity counts as initialized
     identity.save(&folder).map_err(io::Error::other)?;
     println!("A new mesh is ready to be formed by node {} in {}.", settings.name, settings.region);
     println!("Administrator: {ADMINISTRATOR}, password: {}", password.expose());
     println!("  (kept in {})", password_file.display());
     println!("Start the node:      atoll serve --config {}", config.display());
-    println!("Let another node in: atoll invite --config {}", config.display());
+    println!("Invite another node: atoll invite --config {}", config.display());
     Ok(())
 }
 
-/// A node's identity is made once: overwriting it would orphan its blobs and its vote.
+/// A node's identity is created once: overwriting it would orphan its blobs and its vote.
 pub(super) fn refuse_existing(folder: &Path) -> io::Result<()> {
     if folder.join("node-id").exists() {
         let message = format!(
@@ -69,7 +69,7 @@ pub(super) fn refuse_existing(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A signed identity for `node`, which has this role.
+/// A signed identity for `node` with this role.
 pub(super) fn issue(authority: &Authority, node: NodeId, role: Role) -> io::Result<Identity> {
     let candidate = Candidate::generate(node).map_err(io::Error::other)?;
     let certificate = authority
@@ -87,7 +87,7 @@ pub(super) fn new_password() -> Secret {
         .into()
 }
 
-/// What the new mesh begins with.
+/// The initial contents of the new mesh.
 pub(super) fn new_birth(
     authority: &Authority,
     password: &Secret,

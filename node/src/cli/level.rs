@@ -1,4 +1,4 @@
-//! `atoll level`: the mesh's feature level, and how it is raised after an upgrade.
+//! `atoll level`: shows the mesh's feature level, and raises it after an upgrade.
 
 use std::io;
 
@@ -12,15 +12,15 @@ use super::status::table;
 /// Arguments of `level`.
 #[derive(clap::Args)]
 pub(super) struct LevelCommand {
-    /// Raise it to what every replica's build supports. Older builds cannot be started in this mesh
-    /// afterwards.
+    /// Raise the level to the highest that every replica's build supports. After that, older builds
+    /// cannot be started in this mesh.
     #[arg(long)]
     raise: bool,
     #[command(flatten)]
     node: Node,
 }
 
-/// Asks, and shows the level and the builds.
+/// Asks, and prints the level and the builds.
 pub(super) fn run(command: &LevelCommand) -> io::Result<()> {
     let client = command.node.client()?;
     super::small_runtime()?.block_on(async {

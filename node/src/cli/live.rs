@@ -1,5 +1,5 @@
-//! The live view of `atoll up`: what happens in the mesh, a line an event, so that a person can
-//! follow it and a script can read it.
+//! The live view of `atoll up`: one line for each event in the mesh, so that a person can follow it
+//! and a script can read it.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
@@ -16,17 +16,17 @@ use super::client::Client;
 use super::init::ADMINISTRATOR;
 use super::world::{LocalMesh, LocalNode};
 
-/// The signals that somebody sends to end a process (HUP, INT, KILL, TERM); of others it dies by
-/// itself.
+/// The signals that people send to end a process (HUP, INT, KILL, TERM). Other signals mean a
+/// crash.
 const SENT: [i32; 4] = [1, 2, 9, 15];
-/// Between two looks.
+/// The time between two looks.
 const LOOK: Duration = Duration::from_millis(500);
-/// Between two lines about one transfer.
+/// The minimum time between two lines about one transfer.
 const PROGRESS: Duration = Duration::from_secs(1);
-/// How long the mesh may take to be ready before the view says so.
+/// How long the mesh may take to become ready before the view says so.
 const READY: Duration = Duration::from_secs(30);
 
-/// Waits for the mesh, introduces it, and shows what happens until a signal.
+/// Waits for the mesh, prints the introduction, and shows events until a signal comes.
 pub(super) fn follow(world: &mut LocalMesh) -> io::Result<()> {
     let runtime = super::small_runtime()?;
     runtime.block_on(async {
@@ -71,7 +71,7 @@ async fn wait_until_ready(world: &mut LocalMesh) -> io::Result<()> {
     loop {
         for (i, how) in world.reap() {
             let node = &world.nodes[i];
-            // somebody ended it: that is what `up` is for, and the others go on
+            // a signal ended it, which `up` is made for; the other nodes continue
             if how.success() || how.signal().is_some_and(|signal| SENT.contains(&signal)) {
                 down(node, how);
                 continue;
@@ -94,7 +94,7 @@ async fn wait_until_ready(world: &mut LocalMesh) -> io::Result<()> {
         }
         let running = running.count();
         if running == 0 {
-            return Err(io::Error::other("all nodes have ended before they were ready"));
+            return Err(io::Error::other("all nodes ended before they were ready"));
         }
         if ready == running {
             return Ok(());
@@ -154,7 +154,7 @@ fn obey(world: &mut LocalMesh, line: &str) {
     }
 }
 
-/// What was said last about everything, so that only changes are said.
+/// The last line about each subject, so that only changes are printed.
 #[derive(Default)]
 struct Shown {
     facts: BTreeMap<String, String>,
@@ -181,7 +181,7 @@ impl Shown {
             for project in list("projects") {
                 let (name, primary) = (text(&project["name"]), text(&project["primary"]));
                 let line = format!("project {name}: primary {primary}, epoch {}", project["epoch"]);
-                // an older epoch is a slower node's view, not news
+                // an older epoch is the view of a slower node, not news
                 let epoch = format!("{:012}", project["epoch"].as_u64().unwrap_or(0));
                 let key = format!("project/{name}");
                 if self.facts.get(&key).is_none_or(|known| *known < epoch) {
@@ -192,12 +192,12 @@ impl Shown {
         let lease = if !edge.is_null() {
             match edge["heard_seconds_ago"].as_u64() {
                 Some(ago) if ago < 10 => "hears the mesh",
-                _ => "hears no replica: it serves what it has kept",
+                _ => "hears no replica and serves what it has kept",
             }
         } else if hears_leader {
             "hears the leader"
         } else {
-            "does not hear a leader: pushes wait, pulls go on"
+            "does not hear a leader: pushes wait, pulls continue"
         };
         self.fact(format!("lease/{seer}"), lease.into(), format!("{seer} {lease}"));
         for node in list("nodes") {
@@ -216,7 +216,7 @@ impl Shown {
     }
 
     fn transfer(&mut self, seer: &str, transfer: &Value) {
-        // each is shown once, by its receiver
+        // each transfer is shown once, by its receiver
         if transfer["direction"] != "in" {
             return;
         }

@@ -33,25 +33,25 @@ enum Verb {
     Up(up::Up),
     /// Run one node.
     Serve(serve::Serve),
-    /// Form a new mesh whose first node is this one.
+    /// Form a new mesh, with this node as the first.
     Init(Configured),
     /// Print a token that lets one node join, once.
     Invite(token::Invite),
     /// Join a mesh with a token from `atoll invite`.
     Join(token::Join),
-    /// Take an edge that is gone for good out of the mesh.
+    /// Remove an edge from the mesh that is gone for good.
     Remove(remove::Remove),
     /// Show the mesh's feature level and each node's build, or raise the level after an upgrade.
     Level(level::LevelCommand),
     /// Show nodes, leader, projects, primaries and copies.
     Status(status::Status),
-    /// Make clients use the mesh as a mirror of other registries, and prove that it works.
+    /// Make clients use the mesh as a mirror of other registries, and check that it works.
     Mirror(mirror::Mirror),
-    /// Bring images into regions before anyone there pulls them.
+    /// Bring images into regions before clients there pull them.
     Preheat(preheat::Preheat),
 }
 
-/// A command that needs nothing but the node's settings.
+/// A command that needs only the node's settings.
 #[derive(clap::Args)]
 struct Configured {
     /// The node's settings.
@@ -75,7 +75,7 @@ pub fn run(command: Command) -> io::Result<()> {
     }
 }
 
-/// A runtime for the short commands.
+/// The runtime for the short commands.
 fn small_runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }

@@ -1,4 +1,4 @@
-//! Which node the command line asks, and as whom: the arguments that commands share.
+//! The node that the command line asks, and the credentials: arguments that several commands share.
 
 use std::io;
 use std::net::TcpStream;
@@ -12,7 +12,7 @@ use super::client::Client;
 /// A node, and the administrator's credentials.
 #[derive(clap::Args)]
 pub(super) struct Node {
-    /// A node's address, http://HOST:PORT. Without it: the first node that answers of the mesh that
+    /// A node's address, http://HOST:PORT. Without it: the first node that answers in the mesh that
     /// `atoll up` started in --data.
     #[arg(long)]
     url: Option<String>,
@@ -22,16 +22,17 @@ pub(super) struct Node {
     /// A file with the administrator's password.
     #[arg(long)]
     password_file: Option<PathBuf>,
-    /// The CA to trust for an https --url (PEM), beside the public ones.
+    /// The CA to trust for an https --url (PEM), in addition to the public ones.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Where `atoll up` keeps its mesh.
+    /// The folder in which `atoll up` keeps its mesh.
     #[arg(long, default_value = "atoll-data", value_name = "DIR")]
     data: PathBuf,
 }
 
 impl Node {
-    /// Ready to ask it: the node that was named, or the first of the mesh that `atoll up` started.
+    /// A client for the node that was named, or for the first one of the mesh that `atoll up`
+    /// started.
     pub(super) fn client(&self) -> io::Result<Client> {
         let (url, password_file) = match (&self.url, &self.password_file) {
             (Some(url), Some(file)) => (url.clone(), file.clone()),
@@ -50,7 +51,7 @@ impl Node {
     }
 }
 
-/// The first node that answers of the mesh that `atoll up` started in `data`, and the file with the
+/// The first node that answers in the mesh that `atoll up` started in `data`, and the file with the
 /// administrator's password.
 pub(super) fn from_up(data: &Path) -> io::Result<(String, PathBuf)> {
     let path = data.join("mesh.json");
@@ -71,8 +72,8 @@ pub(super) fn from_up(data: &Path) -> io::Result<(String, PathBuf)> {
     }
 }
 
-/// Whether somebody takes connections there: who has just lost a node wants to hear of it from
-/// another.
+/// Whether connections are accepted there. A user who has just lost a node wants to hear about it
+/// from another one.
 fn answers(url: &str) -> bool {
     let address =
         url.strip_prefix("http://").and_then(|rest| rest.trim_end_matches('/').parse().ok());

@@ -1,5 +1,5 @@
-//! `atoll preheat`: brings images into regions before anyone there asks, and follows how far that
-//! is.
+//! `atoll preheat`: brings images into regions before clients there ask for them, and shows the
+//! progress.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use super::client::{Call, Client};
 use super::node::Node;
 
-/// Between two looks.
+/// The time between two looks.
 const LOOK: Duration = Duration::from_millis(400);
-/// So often in a row the node may fail to answer.
+/// The maximum number of times in a row that the node may fail to answer.
 const FAILURES: usize = 20;
 
 /// Arguments of `preheat`.
@@ -24,7 +24,7 @@ pub(super) struct Preheat {
     /// (docker.io/library/nginx:1).
     #[arg(required_unless_present = "stop", value_name = "IMAGE")]
     images: Vec<String>,
-    /// The regions that are to hold them, with commas between them.
+    /// The regions that should hold them, separated by commas.
     #[arg(
         long,
         required_unless_present = "stop",
@@ -32,20 +32,20 @@ pub(super) struct Preheat {
         value_name = "REGION,..."
     )]
     regions: Vec<String>,
-    /// Only these platforms of images for several, e.g. linux/amd64, with commas between them.
+    /// Only these platforms of images for several platforms, e.g. linux/amd64, separated by commas.
     /// Without it: all.
     #[arg(long, value_delimiter = ',', value_name = "OS/ARCH,...")]
     platform: Vec<String>,
-    /// Stops the preheat with this number instead, at the node that took it: what is on its way
-    /// arrives, nothing more begins.
+    /// Stop the preheat with this number instead, at the node that accepted it. Blobs that are on
+    /// their way still arrive; nothing new is begun.
     #[arg(long, value_name = "ID", conflicts_with_all = ["images", "regions", "platform"])]
     stop: Option<String>,
-    /// The preheat belongs to the node that is asked.
+    /// The node to ask. The preheat belongs to that node.
     #[command(flatten)]
     node: Node,
 }
 
-/// Orders, and follows the order to its end; or stops one.
+/// Starts a preheat and follows it to its end, or stops one.
 pub(super) fn run(preheat: &Preheat) -> io::Result<()> {
     let client = preheat.node.client()?;
     let runtime = super::small_runtime()?;
@@ -66,7 +66,7 @@ async fn stop(client: &Client, id: &str) -> io::Result<()> {
     for (_, line) in lines(&told) {
         println!("{line}");
     }
-    println!("preheat {id} begins with nothing more");
+    println!("preheat {id} is stopped; blobs that are on their way still arrive");
     Ok(())
 }
 
@@ -111,7 +111,7 @@ async fn follow(client: &Client, preheat: &Preheat) -> io::Result<()> {
         match told["state"].as_str() {
             Some("done") => return Ok(()),
             Some("stopped") => {
-                return Err(io::Error::other("it was stopped before all of it was there"));
+                return Err(io::Error::other("it was stopped before everything had arrived"));
             }
             Some("failed") => return Err(io::Error::other(errors(&told).join("\n"))),
             _ => tokio::time::sleep(LOOK).await,
@@ -123,7 +123,7 @@ fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
     value[name].as_array().into_iter().flatten()
 }
 
-/// A line for each image in each region, under what it is about.
+/// A line for each image in each region, with the image and region as its key.
 fn lines(told: &Value) -> Vec<((String, String), String)> {
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let mut lines = Vec::new();

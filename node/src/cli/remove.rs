@@ -1,4 +1,4 @@
-//! `atoll remove`: takes an edge out of the mesh.
+//! `atoll remove`: removes an edge from the mesh.
 
 use std::io;
 
@@ -16,7 +16,7 @@ pub(super) struct Remove {
     node: Node,
 }
 
-/// Asks, and says what came of it.
+/// Asks, and prints the result.
 pub(super) fn run(remove: &Remove) -> io::Result<()> {
     let client = remove.node.client()?;
     super::small_runtime()?.block_on(async {
@@ -32,7 +32,7 @@ pub(super) fn run(remove: &Remove) -> io::Result<()> {
             )));
         }
         println!(
-            "{} is no member any more. Stop it; with another invitation and an empty data_dir it may come back.",
+            "{} is no longer a member. Stop it. It may join again with another invitation and an empty data_dir.",
             remove.name
         );
         Ok(())

@@ -1,4 +1,5 @@
-//! `atoll serve`: one node, until a signal; the first drains, a second ends at once.
+//! `atoll serve`: runs one node until a signal. The first signal drains, a second one ends it at
+//! once.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ pub(super) struct Serve {
     /// The node's settings.
     #[arg(long, value_name = "node.yaml")]
     config: PathBuf,
-    /// Drain when the standard input closes: for a parent that may be killed.
+    /// Drain when standard input closes, for a parent process that may be killed.
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
 }
@@ -37,9 +38,9 @@ pub(super) fn run(serve: Serve) -> io::Result<()> {
         tokio::select! {
             result = wait_for_a_reason_to_stop(serve.stop_with_stdin) => result?,
             reason = running.failed() => {
-                error!(reason, data_dir = %data_dir.display(), "this node ends: its ledger cannot write. Mend the disk and start it again");
+                error!(reason, data_dir = %data_dir.display(), "this node ends: its ledger cannot write. Repair the disk and start the node again");
                 let _ = std::fs::remove_file(&pid_file);
-                // no drain and no destructors: each of them may wait for the disk
+                // no drain and no destructors: each may wait for the disk
                 std::process::exit(1);
             }
         }

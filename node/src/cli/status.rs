@@ -1,4 +1,4 @@
-//! `atoll status`: nodes, leader, projects, primaries, copies; as tables or as JSON.
+//! `atoll status`: shows nodes, leader, projects, primaries and copies, as tables or as JSON.
 
 use std::io;
 
@@ -12,10 +12,10 @@ use super::node::Node;
 pub(super) struct Status {
     #[command(flatten)]
     node: Node,
-    /// How to print it.
+    /// The output format.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
-    /// Do not ask the nodes which blobs they hold: quicker in a mesh with many.
+    /// Do not ask the nodes which blobs they hold. This is faster in a mesh with many blobs.
     #[arg(long)]
     no_copies: bool,
 }
@@ -26,7 +26,7 @@ enum Output {
     Json,
 }
 
-/// Asks and prints.
+/// Asks and prints the status.
 pub(super) fn run(status: &Status) -> io::Result<()> {
     let client = status.node.client()?;
     let path =
@@ -164,7 +164,7 @@ fn transfer(transfer: &Value) -> Vec<String> {
     vec![text(&transfer["direction"]), text(&transfer["peer"]), bytes, text(&transfer["digest"])]
 }
 
-/// Columns as wide as their widest cell.
+/// A table whose columns are as wide as their widest cells.
 pub(super) fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut widths: Vec<usize> = head.iter().map(|h| h.len()).collect();
     for row in &rows {

@@ -1,5 +1,5 @@
-//! `atoll invite` and `atoll join`: a token carries where members listen, the fingerprint of their
-//! CA, and a secret that works once (or, for edges, so many times) and expires.
+//! `atoll invite` and `atoll join`. A token contains the addresses of members, the fingerprint of
+//! their CA, and a secret that works once (or, for edges, a given number of times) and expires.
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,9 +26,9 @@ use super::init::refuse_existing;
 use crate::start::private;
 use crate::start::{identity_folder, mesh_address, node_record};
 
-/// How a token of a mesh begins whose certificates may be from before roles stood in them.
+/// The prefix of a token of a mesh that may have certificates without roles.
 const PREFIX: &str = "atoll1.";
-/// How a token begins that is shown only to whoever proves to be a replica.
+/// The prefix of a token that is shown only to a node that proves to be a replica.
 const PREFIX_ROLES: &str = "atoll2.";
 /// How long a node may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -36,17 +36,18 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Arguments of `invite`.
 #[derive(clap::Args)]
 pub(super) struct Invite {
-    /// The settings of the node on this machine, which runs.
+    /// The settings of the running node on this machine.
     #[arg(long, value_name = "node.yaml")]
     config: PathBuf,
     /// Minutes until the token expires.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=10_080))]
     minutes: u64,
-    /// What the token lets in: a replica, which is trusted with everything, or an edge, which only
+    /// What the token admits: a replica, which is trusted with everything, or an edge, which only
     /// caches.
     #[arg(long, value_enum, default_value_t = Invited::Replica)]
     role: Invited,
-    /// How many edges the token lets in, as for a DaemonSet. A replica needs a token of its own.
+    /// The number of edges that the token admits, for example for a DaemonSet. A replica needs a
+    /// token of its own.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     nodes: u32,
 }
@@ -69,7 +70,7 @@ impl From<Invited> for Role {
 /// Arguments of `join`.
 #[derive(clap::Args)]
 pub(super) struct Join {
-    /// What `atoll invite` printed.
+    /// The token that `atoll invite` printed.
     token: Secret,
     /// The settings of the node that joins.
     #[arg(long, value_name = "node.yaml")]
@@ -90,7 +91,8 @@ impl Token {
         Ok(format!("{prefix}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes)))
     }
 
-    /// The token, and whether its secret may be shown only to whoever proves to be a replica.
+    /// Parses a token. Also returns whether its secret may be shown only to a node that proves to
+    /// be a replica.
     fn read(text: &str) -> io::Result<(Self, bool)> {
         let text = text.trim();
         let named = text.strip_prefix(PREFIX_ROLES).map(|encoded| (encoded, true));
@@ -105,7 +107,7 @@ impl Token {
     }
 }
 
-/// Issues an invitation through the running node, with the node's own identity: whoever may read
+/// Issues an invitation through the running node, with the node's own identity. Whoever can read
 /// its keys may invite.
 pub(super) fn invite(invite: &Invite) -> io::Result<()> {
     let settings = super::load(&invite.config)?;
@@ -113,7 +115,7 @@ pub(super) fn invite(invite: &Invite) -> io::Result<()> {
         Identity::load(&identity_folder(&settings.data_dir)).map_err(io::Error::other)?;
     if settings.role == Role::Edge {
         return Err(io::Error::other(
-            "an edge lets nobody in; run `atoll invite` beside a replica",
+            "an edge cannot admit nodes; run `atoll invite` on the machine of a replica",
         ));
     }
     if invite.nodes > 1 && matches!(invite.role, Invited::Replica) {
@@ -155,15 +157,15 @@ pub(super) fn invite(invite: &Invite) -> io::Result<()> {
     };
     println!("{}", token.write(level)?);
     let many = if invite.nodes == 1 {
-        "one node in, once,".to_owned()
+        "one node, once,".to_owned()
     } else {
-        format!("{} edges in", invite.nodes)
+        format!("{} edges", invite.nodes)
     };
-    eprintln!("It lets {many} until {expires}:  atoll join TOKEN --config node.yaml");
+    eprintln!("It admits {many} until {expires}:  atoll join TOKEN --config node.yaml");
     Ok(())
 }
 
-/// Proposes to the node itself, and follows it to the leader.
+/// Proposes to the node itself, and to the leader that it names.
 async fn propose(links: &Links, node: NodeId, command: Command) -> io::Result<()> {
     let envelope =
         Envelope { operation: OperationId(rand::random()), at: clock::timestamp(), command };
@@ -197,7 +199,7 @@ async fn propose(links: &Links, node: NodeId, command: Command) -> io::Result<()
     }
 }
 
-/// Asks the members that the token names, one after the other, to be let in.
+/// Asks the members in the token, one after the other, to admit this node.
 pub(super) fn join(join: &Join) -> io::Result<()> {
     let (token, named_replica) = Token::read(join.token.expose())?;
     let demand = Demand { authority: token.fingerprint, named_replica };
@@ -220,7 +222,7 @@ pub(super) fn join(join: &Join) -> io::Result<()> {
                 Err(error) => last = format!("{address}: {error}"),
             }
         }
-        Err(io::Error::other(format!("nobody let this node in ({last})")))
+        Err(io::Error::other(format!("no member admitted this node ({last})")))
     })?;
     private::from_now_on();
     private::folder(&settings.data_dir)?;

@@ -1,5 +1,5 @@
-//! `atoll up`: a mesh of three regions on this machine, each node a process of its own with a
-//! loopback address of its own.
+//! `atoll up`: a mesh of three regions on this machine. Each node is a process with its own
+//! loopback address.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +12,7 @@ use crate::start::private;
 /// Arguments of `up`.
 #[derive(clap::Args)]
 pub(super) struct Up {
-    /// Where everything is kept. A second start finds all of it again.
+    /// The folder for all data. A later start continues with the same data.
     #[arg(long, default_value = "atoll-data", value_name = "DIR")]
     data: PathBuf,
     #[command(flatten)]
@@ -32,7 +32,7 @@ pub(super) fn run(up: Up) -> io::Result<()> {
         Some(nodes) => LocalMesh::again(data, nodes, &up.shape)?,
         None => LocalMesh::create(data, &up.shape)?,
     };
-    // children that were started must not outlive a failure
+    // child processes must not outlive a failure
     let result = world.start_all().and_then(|()| live::follow(&mut world));
     let stopped = world.stop_all();
     drop(lock);

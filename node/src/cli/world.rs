@@ -1,4 +1,4 @@
-//! The nodes that `atoll up` runs: made, found again, started, stopped.
+//! The nodes that `atoll up` runs: created, found again, started and stopped.
 
 use std::fs::File;
 use std::io;
@@ -18,33 +18,33 @@ use super::init::{ADMINISTRATOR, FIRST_PROJECT, issue, new_birth, new_password};
 use super::status::table;
 use crate::start::{identity_folder, node_record, public_url};
 
-/// The regions of the little world.
+/// The regions of the local mesh.
 const REGIONS: [&str; 3] = ["us-east-1", "us-west-2", "eu-central-1"];
 
-/// The file that keeps the password; written last, so that it also says that the mesh was made
-/// whole.
+/// The file with the password. It is written last, so it also shows that the mesh was created
+/// completely.
 const PASSWORD: &str = "admin-password";
 
-/// Where the first node answers, if nothing else is said.
+/// The default port of the nodes.
 const PORT: u16 = 5000;
 
-/// How large a mesh is wanted, and on which port.
+/// The size and the port of the mesh.
 #[derive(clap::Args)]
 pub(super) struct Shape {
-    /// The port of every node, each on an address of its own (127.0.0.1, .2, ...); 0: any free
+    /// The port of every node, each on its own address (127.0.0.1, .2, ...); 0 means any free
     /// ports. [default: 5000, or what the data folder already has]
     #[arg(long)]
     port: Option<u16>,
-    /// How many nodes, spread over the three regions. [default: 3, or what the data folder already
-    /// has]
+    /// The number of nodes, spread over the three regions. [default: 3, or what the data folder
+    /// already has]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=60))]
     nodes: Option<u16>,
-    /// How many edges beside them. [default: 0, or what the data folder already has]
+    /// The number of edges in addition. [default: 0, or what the data folder already has]
     #[arg(long, value_parser = clap::value_parser!(u16).range(0..=60))]
     edges: Option<u16>,
 }
 
-/// One node of the mesh as `up` runs it.
+/// One node of the mesh, as `up` runs it.
 pub(super) struct LocalNode {
     pub(super) name: String,
     pub(super) region: String,
@@ -55,7 +55,7 @@ pub(super) struct LocalNode {
     pub(super) pid: u32,
 }
 
-/// The whole of it.
+/// The mesh that `up` runs.
 pub(super) struct LocalMesh {
     pub(super) data: PathBuf,
     pub(super) nodes: Vec<LocalNode>,
@@ -63,8 +63,8 @@ pub(super) struct LocalMesh {
     password: Option<Secret>,
 }
 
-/// The nodes that an earlier start made: those whose folders hold settings and an identity.
-/// `mesh.json` is for scripts only and may go.
+/// The nodes that an earlier start created: those whose folders contain settings and an identity.
+/// `mesh.json` is for scripts only and may be missing.
 pub(super) fn find_nodes(data: &Path) -> io::Result<Option<Vec<LocalNode>>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(data)? {
@@ -100,7 +100,7 @@ impl LocalMesh {
             |wanted: Option<u16>, there: usize| wanted.is_some_and(|n| usize::from(n) != there);
         if other(wanted.nodes, nodes.len() - edges) || other(wanted.edges, edges) {
             let message = format!(
-                "{} holds a mesh of {} replicas and {edges} edges; leave --nodes and --edges out, give another --data, or let more nodes in with `atoll invite`",
+                "{} holds a mesh of {} replicas and {edges} edges; leave --nodes and --edges out, give another --data, or add nodes with `atoll invite`",
                 data.display(),
                 nodes.len() - edges
             );
@@ -120,7 +120,7 @@ impl LocalMesh {
         Ok(LocalMesh { data, nodes, executable: std::env::current_exe()?, password: None })
     }
 
-    /// Makes keys, settings and the birth of a new mesh.
+    /// Creates keys, settings and the birth file of a new mesh.
     pub(super) fn create(data: PathBuf, wanted: &Shape) -> io::Result<Self> {
         let (replicas, edges) = (wanted.nodes.unwrap_or(3), wanted.edges.unwrap_or(0));
         let port = wanted.port.unwrap_or(PORT);
@@ -141,7 +141,7 @@ impl LocalMesh {
             settings.role = role;
             settings.http.listen = SocketAddr::new(ip, free_port(ip, port)?);
             settings.mesh.listen = SocketAddr::new(ip, settings.http.listen.port());
-            // a little world on one machine: its upstreams are there, too
+            // everything is on one machine, and so may be the upstreams
             settings.upstreams.allow_loopback = true;
             let mut identity = issue(&authority, new_node_id(), role)?;
             if role == Role::Edge {
@@ -229,8 +229,8 @@ impl LocalMesh {
         let line = self.start_line(&self.nodes[i]);
         let node = &mut self.nodes[i];
         let log = File::options().create(true).append(true).open(node.folder.join("atoll.log"))?;
-        // its own process group: Ctrl-C is for `up`, which drains the nodes; an open stdin tells
-        // the node that `up` lives
+        // its own process group, because Ctrl-C is for `up`, which drains the nodes; the open stdin
+        // shows the node that `up` is alive
         let child = Command::new(&line[0])
             .args(&line[1..])
             .arg("--stop-with-stdin")
@@ -244,7 +244,7 @@ impl LocalMesh {
         Ok(())
     }
 
-    /// Nodes that have ended since the last look, with how.
+    /// The nodes that have ended since the last look, with their exit status.
     pub(super) fn reap(&mut self) -> Vec<(usize, ExitStatus)> {
         let mut ended = Vec::new();
         for (i, node) in self.nodes.iter_mut().enumerate() {
@@ -258,7 +258,7 @@ impl LocalMesh {
         ended
     }
 
-    /// Kills a node without a word, as a crash would.
+    /// Kills a node without warning, as a crash would.
     pub(super) fn kill_node(&mut self, i: usize) -> io::Result<()> {
         match &mut self.nodes[i].child {
             Some(child) => child.kill(),
@@ -295,7 +295,7 @@ impl LocalMesh {
         Ok(())
     }
 
-    /// What a person needs to begin.
+    /// The text that a user needs to begin.
     pub(super) fn introduction(&self) -> String {
         let row = |n: &LocalNode| {
             vec![
@@ -341,11 +341,12 @@ impl LocalMesh {
     }
 }
 
-/// The clients that somebody may have at hand, and what each needs to speak plain HTTP to a node of
-/// this machine: docker takes 127.0.0.0/8 for insecure by itself.
+/// The clients that a user may have, and the option that each needs to use plain HTTP with a node
+/// on this machine. docker treats 127.0.0.0/8 as insecure by itself.
 const CLIENTS: [(&str, &str); 2] = [("docker", ""), ("podman", " --tls-verify=false")];
 
-/// Which of [`CLIENTS`] are in `path`, as `PATH` is written; docker if none is.
+/// The clients of [`CLIENTS`] that are in `path`, which is written like `PATH`; docker if there is
+/// none.
 fn clients_on(path: &std::ffi::OsStr) -> Vec<(&'static str, &'static str)> {
     let folders: Vec<PathBuf> = std::env::split_paths(path).collect();
     let there =
@@ -354,7 +355,7 @@ fn clients_on(path: &std::ffi::OsStr) -> Vec<(&'static str, &'static str)> {
     if found.is_empty() { vec![CLIENTS[0]] } else { found }
 }
 
-/// What to type to push to one node and pull from another.
+/// The commands to push to one node and pull from another.
 fn lines(clients: &[(&str, &str)], first: &str, second: &str, password: &str) -> String {
     let of = |(client, flag): &(&str, &str)| {
         let image = format!("{first}/{FIRST_PROJECT}/IMAGE");
@@ -367,7 +368,7 @@ fn lines(clients: &[(&str, &str)], first: &str, second: &str, password: &str) ->
     clients.iter().map(of).collect()
 }
 
-/// `port` itself, or a port that is free for TCP and UDP at `ip` if it is 0.
+/// `port` itself, or, if it is 0, a port that is free for TCP and UDP at `ip`.
 fn free_port(ip: IpAddr, port: u16) -> io::Result<u16> {
     for _ in 0..50 {
         let listener = TcpListener::bind((ip, port)).map_err(|e| {

@@ -1,4 +1,4 @@
-//! Lists as Harbor's clients ask for them: page by page, and by a part of a name.
+//! Lists in Harbor's manner: in pages, and filtered by a part of the name.
 
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
@@ -7,22 +7,22 @@ use crate::http::answer::json_answer;
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 
-/// How many are on a page, and how many may be.
+/// The default and the maximum number of entries on a page.
 const PAGE: usize = 10;
 const LARGEST: usize = 100;
 const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
 
-/// What of a list is asked for.
+/// The part of a list that was requested.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PageRequest {
     page: usize,
-    /// 0: all there are.
+    /// 0 means all.
     size: usize,
     name: String,
 }
 
 impl PageRequest {
-    /// Reads `page` (from 1), `page_size` and `name`.
+    /// Parses `page` (from 1), `page_size` and `name`.
     pub(super) fn read(request: &Request) -> Result<Self, Failure> {
         Self::of(request.query("page"), request.query("page_size"), request.query("name"))
     }
@@ -45,7 +45,7 @@ impl PageRequest {
         })
     }
 
-    /// The page that is wanted of what has such a name, and how many have.
+    /// The requested page of the entries whose names match, and the number of all that match.
     fn cut<'a, T>(&self, all: &'a [T], name: impl Fn(&T) -> &str) -> (Vec<&'a T>, usize) {
         let named: Vec<&T> = all.iter().filter(|one| name(one).contains(&self.name)).collect();
         let total = named.len();
@@ -53,7 +53,7 @@ impl PageRequest {
         (named.into_iter().skip((self.page - 1).saturating_mul(size)).take(size).collect(), total)
     }
 
-    /// The page, and how many there are in all.
+    /// The page, with the total number in a header.
     pub(super) fn answer<T>(
         &self,
         all: &[T],

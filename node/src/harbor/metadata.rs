@@ -1,5 +1,5 @@
-//! What Harbor knows of a project and this mesh does not act on: kept and shown, so that whoever
-//! wrote it reads it back and is content.
+//! Harbor's metadata of a project that has no effect in this mesh. It is stored and shown, so that
+//! clients read back what they wrote.
 
 use std::collections::BTreeMap;
 
@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use crate::http::{Code, Failure};
 
-/// A value may have this many bytes.
+/// The maximum length of a value in bytes.
 const LONGEST: usize = 128;
-/// The keys; what else is written is left out, as in Harbor.
+/// The keys that are stored. Other keys are dropped, as in Harbor.
 pub(super) const KEPT: [&str; 11] = [
     "auto_sbom_generation",
     "auto_scan",
@@ -24,7 +24,7 @@ pub(super) const KEPT: [&str; 11] = [
     "severity",
 ];
 
-/// What of `written` is kept. Refuses what is no text, or too long.
+/// The entries of `written` that are stored. Refuses values that are too long or not strings.
 pub(super) fn kept(written: &BTreeMap<String, Value>) -> Result<BTreeMap<String, String>, Failure> {
     let known =
         written.iter().filter(|(key, value)| KEPT.contains(&key.as_str()) && !value.is_null());
@@ -33,7 +33,7 @@ pub(super) fn kept(written: &BTreeMap<String, Value>) -> Result<BTreeMap<String,
             Some(text) if text.len() <= LONGEST => Ok((key.clone(), text.to_owned())),
             _ => Err(Failure::new(
                 Code::BadRequest,
-                format!("metadata.{key} is a text of at most {LONGEST} bytes"),
+                format!("metadata.{key} is a string of at most {LONGEST} bytes"),
             )),
         })
         .collect()

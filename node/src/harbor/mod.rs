@@ -1,5 +1,5 @@
-//! Harbor's API as its clients speak it: projects and registries (its `api/v2.0/swagger.yaml`). For
-//! administrators.
+//! The part of Harbor's API for projects and registries (its `api/v2.0/swagger.yaml`), as Harbor's
+//! clients use it. For administrators.
 
 mod lists;
 mod metadata;
@@ -22,19 +22,19 @@ use crate::http::{Code, Failure, Payload};
 
 /// The rooms that Harbor's API uses.
 pub struct Harbor {
-    /// Who may.
+    /// Authorization.
     pub door: Arc<Door>,
-    /// Records.
+    /// The ledger's records.
     pub records: Records,
     /// The other nodes.
     pub neighbours: Arc<Neighbours>,
-    /// Commits.
+    /// Commits writes.
     pub writes: Arc<Writes>,
-    /// Seals what the ledger must not show.
+    /// Seals secrets for the ledger.
     pub secrets: Arc<Secrets>,
-    /// In how many regions new projects keep their blobs.
+    /// The default `durability` of new projects.
     pub durability: u32,
-    /// How long writes may take.
+    /// Deadlines of writes.
     pub terms: WriteTerms,
 }
 

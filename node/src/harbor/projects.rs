@@ -1,5 +1,5 @@
-//! `/api/v2.0/projects`: Harbor's shapes and statuses (its `api/v2.0/swagger.yaml`), with
-//! `durability` among the metadata.
+//! `/api/v2.0/projects`: Harbor's schemas and statuses (its `api/v2.0/swagger.yaml`), with
+//! `durability` as additional metadata.
 
 use std::collections::BTreeMap;
 
@@ -22,13 +22,13 @@ use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 use registry::writes::{Refusal, settle};
 
-/// A request's body may have this many bytes.
+/// The maximum size of a request's body in bytes.
 const BODY: u64 = 64 << 10;
-/// By these a client says that the last part of a path is a name, and that it wants one in
-/// `Location`.
+/// With these headers a client says that the last part of a path is a name, and that it wants a
+/// name in `Location`.
 const IS_NAME: HeaderName = HeaderName::from_static("x-is-resource-name");
 const NAME_IN_LOCATION: HeaderName = HeaderName::from_static("x-resource-name-in-location");
-/// What `durability` may be.
+/// The values that `durability` may have.
 const DURABILITY: std::ops::RangeInclusive<u32> = 1..=5;
 
 #[derive(Deserialize, Default)]
@@ -51,7 +51,7 @@ struct Metadata {
     rest: BTreeMap<String, Value>,
 }
 
-/// What was asked for, checked.
+/// A checked request.
 struct CheckedProject {
     public: Option<bool>,
     durability: Option<u32>,
@@ -129,8 +129,8 @@ impl Harbor {
         Ok(json_answer(StatusCode::OK, &self.show(&project)))
     }
 
-    /// The project that a path names. Digits are a number if a project has it, unless the client
-    /// says that it writes names (Harbor's `X-Is-Resource-Name`).
+    /// The project that a path names. Digits are a project's number if there is one, unless the
+    /// client says that it sends names (Harbor's `X-Is-Resource-Name`).
     async fn project(&self, request: &Request, written: &ProjectName) -> Result<Project, Failure> {
         let named =
             request.header(&IS_NAME).is_some_and(|value| value.eq_ignore_ascii_case("true"));
@@ -145,8 +145,8 @@ impl Harbor {
             let by_number =
                 number.map(|n| records.project_numbered(ProjectId(n))).transpose()?.flatten();
             Ok(match (by_number, by_name) {
-                // as in Harbor digits are a number; and a number outlives what it named: nothing
-                // else is to be changed for it
+                // as in Harbor, digits are a number; numbers are never reused, so a name must not
+                // be changed in place of a project that no longer exists
                 (None, Some(by_name)) if changes && number.is_some() => Err(by_name.name),
                 (by_number, by_name) => Ok(by_number.or(by_name)),
             })
@@ -171,7 +171,7 @@ impl Harbor {
             Failure::new(Code::BadRequest, format!("project_name: {e}"))
         })?;
         let asked = written.asked()?;
-        // Harbor's clients send 0 or null for a project of its own
+        // Harbor's clients send 0 or null for a project without an upstream
         let upstream = written.registry_id.filter(|id| *id != 0).map(UpstreamId);
         self.writes.ready().await?;
         let alive: Vec<Candidate> = self.neighbours.alive();
@@ -199,7 +199,10 @@ impl Harbor {
                 return Err(Failure::new(Code::Conflict, format!("project {name} exists already")));
             }
             Err(Refusal::NotFound) => {
-                return Err(Failure::new(Code::BadRequest, "registry_id names no registry"));
+                return Err(Failure::new(
+                    Code::BadRequest,
+                    "there is no registry with this registry_id",
+                ));
             }
             Err(refusal) => return Err(refusal.into()),
         }
@@ -237,7 +240,7 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let name = self.project(request, &written).await?.name;
         let change = Change::Delete { name };
-        // a large cache goes in parts; what broke off in between is finished by the next DELETE
+        // a large cache is deleted in parts; if this breaks off, the next DELETE finishes it
         while self.commit(change.clone()).await? == Outcome::Unfinished {}
         Ok(Response::new(Payload::empty()))
     }

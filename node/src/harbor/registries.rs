@@ -1,5 +1,5 @@
-//! `/api/v2.0/registries`: upstreams, in Harbor's shapes and statuses. Secrets go in and never come
-//! out.
+//! `/api/v2.0/registries`: upstreams, in Harbor's schemas and statuses. Secrets are written and
+//! never shown.
 
 use http::{HeaderValue, Response, StatusCode, header};
 use mesh::secrets::{SecretError, Secrets};
@@ -20,12 +20,12 @@ use registry::upstreams::endpoint;
 use registry::writes::{Refusal, settle};
 use upstream::ecr;
 
-/// A request's body may have this many bytes.
+/// The maximum size of a request's body in bytes.
 const BODY: u64 = 64 << 10;
 
-/// A description may have this many bytes.
+/// The maximum length of a description in bytes.
 const DESCRIPTION: usize = 1024;
-/// What is shown instead of a secret; sent back it means the one that is known.
+/// Shown instead of a secret. If a client sends it back, it means the known secret.
 const HIDDEN: &str = "*****";
 
 #[derive(Deserialize)]
@@ -41,8 +41,8 @@ struct RegistryBody {
     credential: Option<Credential>,
 }
 
-/// Harbor's own form of a change is flat; Terraform's provider sends the form that a registry is
-/// made with.
+/// Harbor's own form of a change is flat. Terraform's provider sends the form in which registries
+/// are created.
 #[derive(Deserialize)]
 struct RegistryChange {
     name: Option<String>,
@@ -67,7 +67,7 @@ struct Credential {
 }
 
 impl RegistryChange {
-    /// The credential as it is given, in whichever form.
+    /// The credential, in whichever form it was sent.
     fn credential(&mut self) -> Credential {
         let nested = self.credential.take().unwrap_or_default();
         Credential {
@@ -86,7 +86,7 @@ fn bad(reason: impl Into<String>) -> Failure {
     Failure::new(Code::BadRequest, reason)
 }
 
-/// Refuses in words what no registry can be.
+/// Checks what a registry must satisfy. The error is a sentence.
 fn check(name: &str, kind: &str, url: &str, description: &str, user: &str) -> Result<(), Failure> {
     if name.is_empty() || name.len() > 128 {
         return Err(bad("name has 1 to 128 characters"));
@@ -97,8 +97,8 @@ fn check(name: &str, kind: &str, url: &str, description: &str, user: &str) -> Re
     exchange(kind, url, user).map(|_| ())
 }
 
-/// Whether `user` is an access key that is exchanged for passwords, and whose secret is therefore
-/// shown to nobody.
+/// Whether `user` is an access key that is exchanged for passwords, so that its secret is not sent
+/// to any registry.
 fn exchange(kind: &str, url: &str, user: &str) -> Result<bool, Failure> {
     let endpoint = endpoint(kind, url).map_err(|e| bad(format!("url: {e}")))?;
     if user.is_empty() {
@@ -116,8 +116,8 @@ fn check_type(credential: &Credential) -> Result<(), Failure> {
     }
 }
 
-/// Harbor's `insecure` says that a certificate is not to be checked. For a URL without one it says
-/// nothing, and Terraform's plans set it there.
+/// Harbor's `insecure` disables the check of certificates. With an http:// URL there is no
+/// certificate, and Terraform sets it there, so it is allowed.
 fn check_secure(insecure: bool, url: &str) -> Result<(), Failure> {
     let plain =
         url.trim_start().get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"));
@@ -132,8 +132,8 @@ fn sealing(error: SecretError) -> Failure {
     Failure::new(Code::Internal, error.to_string())
 }
 
-/// What `was` is after `change`: what is not given stays. A secret is sealed for its registry's
-/// name, so a new name seals it anew.
+/// The record `was` after `change`. Fields that are not given stay. A secret is sealed for its
+/// registry's name, so a new name needs a new seal.
 fn changed(
     secrets: &Secrets,
     was: &UpstreamRecord,
@@ -166,13 +166,13 @@ fn changed(
             let exchanged = exchange(&was.kind, &was.url, before)?;
             if exchanged && !exchange(&becomes.kind, &becomes.url, &user)? {
                 return Err(bad(
-                    "access_secret is needed: the one that is known is of an AWS access key, which is shown to no registry",
+                    "access_secret is needed: the known one belongs to an AWS access key, which is not sent to registries",
                 ));
             }
-            // whoever may change the address must not learn the secret by it
+            // a user who may change the address must not learn the secret by it
             if !exchanged && !same_address(was, &becomes) {
                 return Err(bad(
-                    "access_secret is needed: with another scheme, host or port the one that is known would be shown to somebody else",
+                    "access_secret is needed: with another scheme, host or port the known one would be sent to another server",
                 ));
             }
             let sealed = if becomes.name == was.name {
@@ -189,7 +189,7 @@ fn changed(
     Ok(becomes)
 }
 
-/// Whether two records lead to the same server: what counts when a secret is shown to it.
+/// Whether two records lead to the same server, so that the same secret may be sent.
 fn same_address(one: &UpstreamRecord, other: &UpstreamRecord) -> bool {
     let endpoint = |record: &UpstreamRecord| endpoint(&record.kind, &record.url).ok();
     match (endpoint(one), endpoint(other)) {
@@ -302,7 +302,7 @@ impl Harbor {
         }
     }
 
-    /// Proposes a command that belongs to no project.
+    /// Proposes a command that does not belong to a project.
     async fn change(&self, command: Command) -> Result<(), Refusal> {
         let proposed =
             self.records.propose(OperationId(rand::random()), command, self.terms.commit).await;
@@ -316,7 +316,7 @@ async fn read<T: DeserializeOwned>(request: &mut Request) -> Result<T, Failure> 
     serde_json::from_slice(&bytes).map_err(|e| bad(format!("the body: {e}")))
 }
 
-/// Says which name is taken, if that is why.
+/// If the name is taken, says so.
 fn taken(refusal: Refusal, name: &str) -> Failure {
     match refusal {
         Refusal::Exists => Failure::new(Code::Conflict, format!("registry {name} exists already")),

@@ -1,4 +1,4 @@
-//! Answers that more than one face gives.
+//! Answers that several faces give.
 
 use http::{HeaderValue, Response, StatusCode, header};
 use registry::view::Freshness;
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Payload;
 
-/// Says that an answer may be old (RFC 9111 keeps the code in its registry).
+/// The warning that an answer may be old (RFC 9111 keeps the code in its registry).
 pub const STALE: &str =
     "110 atoll \"may be stale: this node cannot reach the leader of the ledger\"";
 
@@ -17,7 +17,7 @@ pub fn answer(status: StatusCode) -> Response<Payload> {
     response
 }
 
-/// A response of JSON.
+/// A response with JSON.
 pub fn json_answer(status: StatusCode, value: &Value) -> Response<Payload> {
     let mut response = Response::new(Payload::full(value.to_string()));
     *response.status_mut() = status;
@@ -27,21 +27,21 @@ pub fn json_answer(status: StatusCode, value: &Value) -> Response<Payload> {
     response
 }
 
-/// It is elsewhere, for good.
+/// A permanent redirect.
 pub fn moved(to: &str) -> Response<Payload> {
     let mut response = answer(StatusCode::MOVED_PERMANENTLY);
     set(&mut response, "location", to);
     response
 }
 
-/// Sets a header whose value is made of checked words; one that cannot be written is left out.
+/// Sets a header whose value consists of checked words. A value that cannot be sent is left out.
 pub fn set(response: &mut Response<Payload>, name: &'static str, value: impl AsRef<str>) {
     if let Ok(value) = HeaderValue::from_str(value.as_ref()) {
         response.headers_mut().insert(name, value);
     }
 }
 
-/// Says how old an answer may be, if it is not fresh.
+/// Adds a warning with the age of an answer, if it is not fresh.
 pub fn mark(response: &mut Response<Payload>, freshness: Freshness) {
     match freshness {
         Freshness::Fresh => {}

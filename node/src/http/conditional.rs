@@ -1,23 +1,23 @@
-//! Conditional requests (RFC 9110 section 13): what the conditions of a GET or HEAD say, given the
-//! entity tag of what it would be answered with. Decided after it is known that the caller may read
-//! that, never before. Nothing here has a date, so only entity tags are compared.
+//! Conditional requests (RFC 9110 section 13): evaluates the conditions of a GET or HEAD for an
+//! entity tag. Call this only after it is known that the caller may read the content. Nothing here
+//! has a date, so only entity tags are compared.
 
 use http::{HeaderMap, HeaderName, header};
 
-/// What the conditions of a GET or HEAD make of it.
+/// How to answer a conditional GET or HEAD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
-    /// It is answered, its `Range` too.
+    /// Normally, including its `Range`.
     Go,
-    /// It is answered with the whole: the client's part is of something else.
+    /// With the whole content, because the client's part is of other content.
     GoWhole,
-    /// The client has it: 304.
+    /// With 304, because the client has the content already.
     NotModified,
-    /// It is not what the client wants: 412.
+    /// With 412, because the content is not what the client wants.
     Failed,
 }
 
-/// Reads the conditions in `headers`, in the order of section 13.2.2. `etag` is a strong tag
+/// Evaluates the conditions in `headers`, in the order of section 13.2.2. `etag` is a strong tag
 /// without its quotes.
 pub fn verdict(headers: &HeaderMap, etag: &str) -> Condition {
     if headers.contains_key(header::IF_MATCH)
@@ -29,7 +29,7 @@ pub fn verdict(headers: &HeaderMap, etag: &str) -> Condition {
         return Condition::NotModified;
     }
     match headers.get(header::IF_RANGE) {
-        // a date is none of this representation's, which has none (section 13.1.5)
+        // a date never matches, because the content has none (section 13.1.5)
         Some(condition) if condition.as_bytes() == format!("\"{etag}\"").as_bytes() => {
             Condition::Go
         }
@@ -38,15 +38,15 @@ pub fn verdict(headers: &HeaderMap, etag: &str) -> Condition {
     }
 }
 
-/// Whether a weak tag of the client's may match.
+/// Whether weak tags of the client may match.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Weak {
     Never,
     Matches,
 }
 
-/// Whether the list of tags in the header `name` has `etag`, or is `*`. Clients exist that leave
-/// the quotes out.
+/// Whether the list of tags in the header `name` contains `etag`, or is `*`. Some clients leave the
+/// quotes out.
 fn listed(headers: &HeaderMap, name: HeaderName, etag: &str, weak: Weak) -> bool {
     headers
         .get_all(name)
@@ -70,7 +70,7 @@ fn has(list: &str, etag: &str, weak: Weak) -> bool {
             None => (false, rest),
         };
         let (tag, after) = match tag.strip_prefix('"') {
-            // a tag may hold a comma
+            // a tag may contain a comma
             Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
             None => tag.split_at(tag.find(',').unwrap_or(tag.len())),
         };

@@ -1,5 +1,5 @@
-//! The front door: who sends a request, and whether they may do what it asks, decided in one view
-//! of the records, before anything else is read for it.
+//! The front door: who sends a request and whether they may do it, decided in one view of the
+//! records before anything else is read.
 
 use std::sync::Arc;
 
@@ -15,19 +15,19 @@ use super::errors::{Code, Failure};
 use super::origin;
 use super::request::Request;
 
-/// How this node is reached, and what it answers; see the settings of the same names.
+/// How this node is reached, and what it refuses; see the settings of the same names.
 #[derive(Clone, Debug)]
 pub struct DoorTerms {
-    /// Where clients reach this node, if the operator says so; else the request's own Host is
-    /// believed.
+    /// The URL at which clients reach this node, if the operator has set it; otherwise the
+    /// request's own Host is used.
     pub public_url: Option<String>,
-    /// Whether it speaks TLS itself.
+    /// Whether this node uses TLS itself.
     pub tls: bool,
-    /// Whether what may be stale is refused (`reads.without_lease: refuse`).
+    /// Whether answers that may be stale are refused (`reads.without_lease: refuse`).
     pub refuse_stale: bool,
 }
 
-/// Lets requests in.
+/// Admits requests.
 pub struct Door {
     access: Arc<Access>,
     records: Records,
@@ -35,20 +35,20 @@ pub struct Door {
     terms: DoorTerms,
 }
 
-/// A request that was let in, with what was read for it.
+/// A request that was admitted, with what was read for it.
 pub struct Admitted<T = ()> {
-    /// Who sent it.
+    /// The caller.
     pub caller: Caller,
     /// The repository's project.
     pub project: Project,
-    /// How fresh both of the others are.
+    /// How fresh `project` and `found` are.
     pub freshness: Freshness,
-    /// What else was read.
+    /// The result of `read`.
     pub found: T,
 }
 
 impl Door {
-    /// With these.
+    /// Creates the door.
     pub fn new(
         access: Arc<Access>,
         records: Records,
@@ -58,16 +58,16 @@ impl Door {
         Arc::new(Door { access, records, mirrors, terms })
     }
 
-    /// Who sent `request`.
+    /// The caller of `request`.
     pub async fn caller(&self, request: &Request) -> Result<Caller, Failure> {
         let presented = Presented::read(request.header(&header::AUTHORIZATION));
         let reads = matches!(request.method, Method::GET | Method::HEAD);
         self.access.caller(presented, reads).await.map_err(|error| self.refuse(request, error))
     }
 
-    /// Lets `request` in if its sender may do `action` in `repository`, and then reads what `read`
-    /// wants, in the view in which that was decided. Nothing of a repository is read for somebody
-    /// who may not know of it.
+    /// Admits `request` if its caller may do `action` in `repository`, and then runs `read` in the
+    /// view in which this was decided. Nothing of a repository is read for a caller who may not
+    /// know of it.
     pub async fn admit<T>(
         &self,
         request: &Request,
@@ -102,7 +102,7 @@ impl Door {
         }
     }
 
-    /// Whether a caller who was let in may do something else, too.
+    /// Whether an admitted caller may also do something else.
     pub fn may(
         &self,
         caller: &Caller,
@@ -113,7 +113,7 @@ impl Door {
         project.is_some() && self.access.authorize(caller, action, repository, project).is_ok()
     }
 
-    /// Lets `request` in if an administrator sent it, for `what` of the registry as a whole.
+    /// Admits `request` if its caller is an administrator and may use `what`.
     pub async fn admit_administrator(
         &self,
         request: &Request,
@@ -124,8 +124,8 @@ impl Door {
         Ok(caller)
     }
 
-    /// `/v2/` is answered only if credentials are presented: that is how clients find out where to
-    /// get a token.
+    /// Admits a request to `/v2/` only with credentials: this is how clients find out where to get
+    /// a token.
     pub async fn admit_presented(&self, request: &Request) -> Result<(), Failure> {
         let caller = self.caller(request).await?;
         if caller.has_presented() {
@@ -140,7 +140,7 @@ impl Door {
         origin::check(request, self.terms.public_url.as_deref())
     }
 
-    /// Reads the records; what may be stale is refused where the operator wants it so.
+    /// Reads the records. Refuses answers that may be stale, if the operator has set this.
     pub async fn read<T>(
         &self,
         read: impl Fn(&dyn ReadRecords) -> Result<T, RecordError>,
@@ -156,11 +156,11 @@ impl Door {
         Ok((value, freshness))
     }
 
-    /// The answer to somebody who is not let in: where a token is to be had, if one may help.
+    /// The answer to a caller who is not admitted, with the place to get a token if one can help.
     fn refuse(&self, request: &Request, error: AccessError) -> Failure {
         let challenge = match &error {
-            // a browser that is challenged so keeps the password for every page; beside the API
-            // there is no need to
+            // a browser that gets this challenge sends the password with every page; it is only
+            // needed for the API
             AccessError::Missing(Some(NeededScope::Registry(RegistryScope::Api))) => {
                 "Basic realm=\"atoll\"".to_owned()
             }
@@ -190,18 +190,18 @@ impl Door {
         challenge
     }
 
-    /// How the client reached this node: its token must come from the same place.
+    /// The URL by which the client reached this node: it must get its token from the same place.
     fn url_of(&self, request: &Request) -> String {
         let host = request.header(&header::HOST);
         let mirror = self.mirrors.rules().by_host(host).is_some();
         let tls = match &self.terms.public_url {
-            // a mirror's host name says which registry's repositories a scope is about
+            // the host name of a mirror says which registry's repositories a scope is about
             Some(url) if mirror => url.starts_with("https:"),
             Some(url) => return url.clone(),
             None => self.terms.tls,
         };
         let host = host.unwrap_or("localhost");
-        // a Host that is not one must not end up in a header
+        // an invalid Host must not end up in a header
         let host: String =
             host.chars().filter(|c| c.is_ascii_alphanumeric() || ".:-[]_".contains(*c)).collect();
         format!("{}://{host}", if tls { "https" } else { "http" })

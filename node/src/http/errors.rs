@@ -1,5 +1,5 @@
 //! The one table of HTTP errors: status, the distribution-spec's code, and who caused it. Rooms
-//! return their own errors; only here do they become statuses.
+//! return their own errors; only this module turns them into statuses.
 
 use http::{HeaderValue, Response, StatusCode, header};
 use rules::ledger::records::RecordError;
@@ -17,8 +17,8 @@ use registry::view::ReadError;
 use registry::writes::Refusal;
 use store::StoreError;
 
-/// What a client can be told (distribution-spec "Error Codes"; `UNAVAILABLE` is ours, for what will
-/// be possible again).
+/// The codes that clients get (distribution-spec "Error Codes"; `UNAVAILABLE` is our own, for what
+/// will be possible again).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     /// No such blob here.
@@ -43,31 +43,31 @@ pub enum Code {
     SizeInvalid,
     /// The tag is malformed.
     TagInvalid,
-    /// The range is not the next one.
+    /// The chunk does not begin where the upload ends, or the range is outside the blob.
     RangeInvalid,
     /// Credentials are needed, or wrong.
     Unauthorized,
     /// The credentials do not allow it.
     Denied,
-    /// Not an operation of this registry.
+    /// This registry does not support the operation.
     Unsupported,
-    /// Too much at once.
+    /// Too many requests at once.
     TooManyRequests,
-    /// The request cannot be read.
+    /// The request cannot be parsed.
     BadRequest,
-    /// The body is not of a type that is read here.
+    /// The body's media type is not accepted here.
     MediaType,
-    /// It collides with what is there.
+    /// It conflicts with the present state.
     Conflict,
-    /// Something else has to be done first.
+    /// A precondition is not met.
     Precondition,
-    /// More than this registry takes.
+    /// Larger than this registry accepts.
     TooLarge,
     /// The client was too slow.
     Timeout,
-    /// Not now.
+    /// Not possible now.
     Unavailable,
-    /// This node's fault.
+    /// A fault of this node.
     Internal,
 }
 
@@ -102,7 +102,7 @@ impl Code {
     }
 }
 
-/// An answer that is an error.
+/// An error as an answer.
 #[derive(Debug)]
 pub struct Failure {
     code: Code,
@@ -113,7 +113,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// With a sentence for the person behind the client.
+    /// With a sentence for the user of the client.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Failure {
             code,
@@ -124,13 +124,13 @@ impl Failure {
         }
     }
 
-    /// With machine-readable detail.
+    /// Adds machine-readable detail.
     pub fn detail(mut self, detail: Value) -> Self {
         self.detail = detail;
         self
     }
 
-    /// With a header; one that cannot be written is left out.
+    /// Adds a header. A value that cannot be sent is left out.
     pub fn header(mut self, name: header::HeaderName, value: impl AsRef<str>) -> Self {
         if let Ok(value) = HeaderValue::from_str(value.as_ref()) {
             self.headers.push((name, value));
@@ -138,7 +138,7 @@ impl Failure {
         self
     }
 
-    /// The request's body was not read to its end: the connection cannot go on.
+    /// Closes the connection, because the request's body was not read to its end.
     pub fn closing(mut self) -> Self {
         self.close = true;
         self
@@ -149,12 +149,13 @@ impl Failure {
         self.code.row().0
     }
 
-    /// As a response. What is this node's own fault is logged here and told in general words only.
+    /// The response. If the fault is this node's own, it is logged here, and the client gets a
+    /// general message only.
     pub fn response(self) -> Response<Payload> {
         let (status, code) = self.code.row();
         let message = if self.code == Code::Internal {
             tracing::error!(error = self.message, "request failed");
-            "internal error; the node's log says more".to_owned()
+            "internal error; see the node's log".to_owned()
         } else {
             self.message
         };
@@ -242,7 +243,8 @@ impl From<StoreError> for Failure {
 }
 
 impl From<FlightError> for Failure {
-    /// A known blob that cannot be had now is never "not found": clients would give up on it.
+    /// A known blob that cannot be had now is never "not found", because clients would give up on
+    /// it.
     fn from(error: FlightError) -> Self {
         if let FlightError::Missing(digest) = error {
             return Failure::new(
@@ -255,12 +257,12 @@ impl From<FlightError> for Failure {
 }
 
 impl From<NoMirror> for Failure {
-    /// A mirror's client turns to its next one on a 404, and at once.
+    /// With a 404 a client of a mirror tries its next mirror at once.
     fn from(error: NoMirror) -> Self {
         match error {
             NoMirror::NotMirrored { .. } => Failure::new(Code::NameUnknown, error.to_string()),
-            // everybody's first mistake; clients try a 400 again for up to a minute, and stop at
-            // once at this
+            // a common first mistake; clients retry a 400 for up to a minute, and stop at once with
+            // this code
             NoMirror::OnePart(bad) => Failure::new(Code::NameUnknown, bad.to_string()),
             NoMirror::Malformed(bad) => Failure::new(Code::NameInvalid, bad.to_string()),
             NoMirror::Records(error) => error.into(),
@@ -287,7 +289,7 @@ fn names(digests: &[Digest]) -> Value {
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::NotFound => Failure::new(Code::NameUnknown, "there is no such thing"),
+            Refusal::NotFound => Failure::new(Code::NameUnknown, "it does not exist"),
             Refusal::Exists => Failure::new(Code::Conflict, "it exists already"),
             Refusal::Conflict(reason) => Failure::new(Code::Conflict, reason),
             Refusal::BlobsUnknown(digests) => Failure::new(

@@ -1,4 +1,4 @@
-//! Connections: plain or TLS, kept alive, closed gracefully at a drain.
+//! Connections: plain or TLS, kept alive, and closed gracefully when draining.
 
 use std::future::Future;
 use std::io;
@@ -23,19 +23,19 @@ use super::Payload;
 use super::patience::Patient;
 use super::small_first::SmallFirst;
 
-/// A client has this long to send a request's head, and to shake hands.
+/// How long a client may take for the TLS handshake, and for a request's head.
 const HEAD: Duration = Duration::from_secs(30);
-/// A head may have this many bytes; also the most that is read of a body at once.
+/// The maximum size of a head in bytes. Also the maximum that is read of a body at once.
 const HEAD_BYTES: usize = 256 << 10;
 
-/// A bound socket, not yet serving.
+/// A bound socket that is not served yet.
 pub struct Listener {
     socket: TcpListener,
     tls: Option<TlsAcceptor>,
 }
 
 impl Listener {
-    /// Binds `address`; reads the certificate, if there is one.
+    /// Binds `address`, and reads the certificate if there is one.
     pub async fn bind(address: SocketAddr, tls: Option<&Tls>) -> io::Result<Self> {
         let named = |e: io::Error, what: &str| io::Error::new(e.kind(), format!("{what}: {e}"));
         let socket = TcpListener::bind(address)
@@ -45,12 +45,12 @@ impl Listener {
         Ok(Listener { socket, tls })
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// Whether it speaks TLS.
+    /// Whether it uses TLS.
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
     }
@@ -82,8 +82,8 @@ fn acceptor(tls: &Tls) -> io::Result<TlsAcceptor> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Serves until the group stops, giving up on clients that take nothing for `stall`; open requests
-/// then go on, and their connections close after them.
+/// Serves connections until the group stops. Gives up clients that read nothing for `stall`. After
+/// the stop, open requests continue, and their connections close after them.
 pub async fn serve<H, F>(listener: Listener, handle: H, stall: Duration, tasks: Tasks)
 where
     H: Fn(hyper::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -95,7 +95,8 @@ where
             accepted = listener.socket.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // out of descriptors, most likely: those that are open will close
+                    // most likely out of file descriptors; open connections will close and free
+                    // some
                     warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
@@ -130,7 +131,7 @@ where
         let response = handle(request);
         async move { Ok::<_, std::convert::Infallible>(response.await) }
     });
-    // no pipeline_flush: it would make hyper copy every body
+    // without pipeline_flush, which would make hyper copy every body
     let mut connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
@@ -147,9 +148,9 @@ where
     if let Err(error) = result {
         debug!(%error, "connection ended early");
         if error.is_user() || error.is_body_write_aborted() {
-            // a body that could not be gone on with: the end is an end (FIN), after which
-            // containerd asks for the rest; closed as it is the socket might answer with a reset,
-            // after which it gives the whole pull up
+            // The body could not be continued. The stream must end with FIN, after which containerd
+            // asks for the rest. Without this the socket might send a reset, after which containerd
+            // gives up the whole pull.
             let mut stream = connection.into_parts().io.into_inner();
             let _ = stream.shutdown().await;
         }

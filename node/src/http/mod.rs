@@ -1,5 +1,5 @@
-//! HTTP at the edge: connections, routes, bodies, errors. What a request means is the registry's
-//! and the API's business.
+//! HTTP: connections, routes, bodies, errors. What a request means is decided in the registry and
+//! the other faces.
 
 pub mod answer;
 pub mod conditional;

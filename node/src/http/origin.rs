@@ -1,17 +1,17 @@
-//! What a web page of another site may not do with the credentials that a browser keeps for this
-//! node: write.
+//! Prevents that a web page of another site writes with the credentials that a browser keeps for
+//! this node.
 //!
-//! A browser sends such credentials along with forms of any page. It says where a request comes
-//! from (`Origin`, RFC 6454; `Sec-Fetch-Site`), which no page can forge, and lets no page of
-//! another site send JSON without asking this node first, which never agrees.
+//! A browser sends such credentials with forms of any page. It also says where a request comes from
+//! (`Origin`, RFC 6454; `Sec-Fetch-Site`), which a page cannot forge. And it lets a page of another
+//! site send JSON only if this node agrees first, which it never does.
 
 use http::{HeaderMap, Method, header};
 
 use super::errors::{Code, Failure};
 use super::request::Request;
 
-/// Refuses a write that a page of another site has sent, and a body that is not said to be JSON.
-/// Reads are let through: other pages cannot see the answer.
+/// Refuses a write that a page of another site has sent, and a body that is not declared as JSON.
+/// Reads are allowed, because other pages cannot see the answer.
 pub(super) fn check(request: &Request, public_url: Option<&str>) -> Result<(), Failure> {
     if matches!(request.method, Method::GET | Method::HEAD) {
         return Ok(());
@@ -24,7 +24,7 @@ pub(super) fn check(request: &Request, public_url: Option<&str>) -> Result<(), F
         || !has_any(request, [header::CONTENT_LENGTH, header::TRANSFER_ENCODING]);
     if !bodiless && !request.content_type().eq_ignore_ascii_case("application/json") {
         let message =
-            "the body must be JSON and be called so: send it with `Content-Type: application/json`";
+            "the body must be declared as JSON: send it with `Content-Type: application/json`";
         return Err(Failure::new(Code::MediaType, message).closing_unless_read(request));
     }
     Ok(())
@@ -34,8 +34,8 @@ fn has_any<const N: usize>(request: &Request, names: [header::HeaderName; N]) ->
     names.iter().any(|name| request.head.headers.contains_key(name))
 }
 
-/// Whether a browser says that these headers are of another site's page. No other client sends
-/// either of them.
+/// Whether these headers show that a browser sends the request for another site's page. Other
+/// clients send neither header.
 fn is_foreign(headers: &HeaderMap, public_url: Option<&str>) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("unreadable"));
     if text("sec-fetch-site").is_some_and(|site| !matches!(site, "same-origin" | "none")) {

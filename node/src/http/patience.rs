@@ -1,6 +1,6 @@
-//! A connection that gives up on a client that takes nothing: without this a stopped reader would
-//! hold a file, buffers and a drain for ever. And one that closes gently: closed while a client
-//! still sends, a socket answers with a reset, which takes the response away before the client has
+//! A connection that gives up a client that reads nothing; otherwise a stopped reader would hold a
+//! file, buffers and a drain for ever. It also closes gently: if a socket is closed while the
+//! client still sends, it answers with a reset, and the client loses the response before it has
 //! read it.
 
 use std::future::Future;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// A stream whose writes fail once none has made progress for `stall`. Reads have their own
+/// A stream whose writes fail when none has made progress for `stall`. Reads have their own
 /// deadlines: for heads in the server, for bodies in `request`.
 pub(super) struct Patient<S> {
     stream: S,
@@ -22,8 +22,7 @@ pub(super) struct Patient<S> {
     lingering: bool,
 }
 
-/// After its last answer a connection takes in, and throws away, what its client still sends, for
-/// at most so long.
+/// How long a connection reads and drops what its client still sends after the last answer.
 const LINGER: Duration = Duration::from_secs(2);
 
 impl<S> Patient<S> {
@@ -37,7 +36,7 @@ impl<S> Patient<S> {
         }
     }
 
-    /// Passes `progress` on; while it is pending, the clock runs.
+    /// Passes `progress` on. The clock runs while it is pending.
     fn watch<T>(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! What a response carries.
+//! Bodies of responses.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,15 +12,15 @@ use store::FileBody;
 
 /// A response's body.
 pub enum Payload {
-    /// Nothing; or bytes in memory.
+    /// Empty, or bytes in memory.
     Full(Option<Bytes>),
     /// Bytes of a file.
     File(Box<FileBody>),
-    /// Parts of a file, with what stands between them.
+    /// Parts of a file, with the bytes between them.
     Parts(Box<Parts>),
 }
 
-/// Parts of a body, one after another (RFC 9110 section 14.6).
+/// A body of several parts, one after another (RFC 9110 section 14.6).
 pub struct Parts {
     pieces: VecDeque<Piece>,
     left: u64,
@@ -28,16 +28,16 @@ pub struct Parts {
     told: Option<Box<dyn FnOnce(u64) + Send + Sync>>,
 }
 
-/// One piece of a body of parts.
+/// One piece of such a body.
 pub enum Piece {
-    /// What stands between the parts.
+    /// Bytes between the parts.
     Between(Bytes),
     /// A part.
     Part(Box<FileBody>),
 }
 
 impl Parts {
-    /// These, in this order.
+    /// The pieces in this order.
     pub fn new(pieces: VecDeque<Piece>) -> Self {
         let length = |piece: &Piece| match piece {
             Piece::Between(bytes) => bytes.len() as u64,
@@ -86,12 +86,13 @@ impl Drop for Parts {
 }
 
 impl Payload {
-    /// Nothing.
+    /// An empty body.
     pub fn empty() -> Self {
         Payload::Full(None)
     }
 
-    /// Says how many bytes were sent when the body is done with; at once, of one that is in memory.
+    /// Calls `told` with the number of bytes that were sent when the body is dropped, or at once if
+    /// it is in memory.
     pub fn at_end(&mut self, told: impl FnOnce(u64) + Send + Sync + 'static) {
         match self {
             Payload::Full(bytes) => told(bytes.as_ref().map_or(0, |b| b.len() as u64)),

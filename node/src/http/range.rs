@@ -1,32 +1,33 @@
-//! The `Range` header of a blob's GET (RFC 9110 section 14). One range is answered with a part,
-//! several with parts (`multipart/byteranges`), more than [`MOST`] of them, more bytes than the
-//! blob has, or another unit with the whole, as the RFC allows.
+//! The `Range` header of a GET of a blob (RFC 9110 section 14). One range is answered with a part,
+//! several with parts (`multipart/byteranges`). More than [`MOST`] ranges, ranges with more bytes
+//! than the blob, and other units are answered with the whole, as the RFC allows.
 
 use std::ops::Range;
 
-/// Largest number of ranges that are answered as such; podman asks for up to so many at once.
+/// The maximum number of ranges that are answered as parts; podman asks for up to this many at
+/// once.
 pub const MOST: usize = 1024;
 
-/// What a `Range` header asks of a blob.
+/// The bytes that a `Range` header asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ranges {
     /// All of it.
     Whole,
     /// These bytes.
     Part(Range<u64>),
-    /// These parts, in the order in which they were asked for; two at least.
+    /// These parts, in the order of the request; at least two.
     Parts(Vec<Range<u64>>),
-    /// Bytes that it does not have.
+    /// Bytes that the blob does not have.
     Unsatisfiable,
 }
 
-/// Reads `header` for a blob of `size` bytes. A header that cannot be read is as none.
+/// Parses `header` for a blob of `size` bytes. An invalid header is ignored.
 pub fn wanted(header: Option<&str>, size: u64) -> Ranges {
     let Some((unit, set)) = header.and_then(|h| h.split_once('=')) else { return Ranges::Whole };
     if !unit.trim().eq_ignore_ascii_case("bytes") {
         return Ranges::Whole;
     }
-    // a list may have empty elements (section 5.6.1)
+    // a list may contain empty elements (section 5.6.1)
     let mut specs = set.split(',').map(str::trim).filter(|spec| !spec.is_empty()).peekable();
     if specs.peek().is_none() {
         return Ranges::Whole;
@@ -48,14 +49,14 @@ pub fn wanted(header: Option<&str>, size: u64) -> Ranges {
     match parts.len() {
         0 => Ranges::Unsatisfiable,
         1 => Ranges::Part(parts.remove(0)),
-        // whoever asks for the same bytes again and again would get more than there is
+        // overlapping ranges must not add up to more than the blob
         _ if sum > size => Ranges::Whole,
         _ => Ranges::Parts(parts),
     }
 }
 
-/// One range of a blob of `size` bytes; `Some(None)` if it has no byte of it, `None` for what is no
-/// range.
+/// One range of a blob of `size` bytes; `Some(None)` if the blob has no byte of it, `None` if it is
+/// not a valid range.
 fn one(spec: &str, size: u64) -> Option<Option<Range<u64>>> {
     let number = |text: &str| text.parse::<u64>().ok();
     let (first, last) = spec.split_once('-')?;

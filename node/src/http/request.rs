@@ -1,4 +1,4 @@
-//! Reading requests: headers, queries, and bodies that must not stand still.
+//! Reads requests: headers, queries, and bodies, which must make progress.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,21 +20,21 @@ pub struct Request {
     pub method: Method,
     /// Its head.
     pub head: Parts,
-    /// Its body, still to come.
+    /// Its body, which is still to come.
     pub body: Arrival,
     query: HashMap<String, String>,
     tags: Vec<String>,
     written: Option<NamedRepository>,
 }
 
-/// A repository as the client wrote it, and as this mesh knows it.
+/// A repository's name as the client wrote it, and its name in this mesh.
 struct NamedRepository {
     written: String,
     meant: RepositoryName,
 }
 
 impl Request {
-    /// Takes a request over; its body may stand still for at most `stall`.
+    /// Takes a request over. Its body may make no progress for at most `stall`.
     pub fn new(request: hyper::Request<Incoming>, stall: Duration) -> Self {
         let (head, body) = request.into_parts();
         let mut query = HashMap::new();
@@ -56,14 +56,14 @@ impl Request {
         }
     }
 
-    /// Remembers which repository the path's words meant.
+    /// Records that the name `written` in the path means the repository `meant`.
     pub fn meant(&mut self, written: &str, meant: &RepositoryName) {
         self.written = (written != meant.as_str())
             .then(|| NamedRepository { written: written.to_owned(), meant: meant.clone() });
     }
 
-    /// What the client calls `repository`, which is in the project that it asked for: by its own
-    /// name, or by that of the registry that it mirrors.
+    /// The client's own name for `repository`, which is in the project that it asked for: the name
+    /// in this mesh, or that of the registry that is mirrored.
     pub fn name_of(&self, repository: &RepositoryName) -> String {
         let prefix =
             self.written.as_ref().and_then(|w| w.written.strip_suffix(w.meant.within_project()));
@@ -73,8 +73,8 @@ impl Request {
         }
     }
 
-    /// A place in `repository` as the client would ask for it: it may be another registry's client,
-    /// and then says so in every request.
+    /// A URL path in `repository` for this client. A client of another registry repeats in every
+    /// request which registry it means, so the path does so, too.
     pub fn place(&self, repository: &RepositoryName, what: &str) -> String {
         let ns = self.query("ns").map(|ns| {
             let encoded: String = form_urlencoded::byte_serialize(ns.as_bytes()).collect();
@@ -83,7 +83,7 @@ impl Request {
         format!("/v2/{}/{what}{}", self.name_of(repository), ns.unwrap_or_default())
     }
 
-    /// A parameter of the query; an empty one was not given.
+    /// A parameter of the query. An empty one counts as absent.
     pub fn query(&self, name: &str) -> Option<&str> {
         self.query.get(name).map(String::as_str)
     }
@@ -113,29 +113,29 @@ impl Request {
         self.header(&header::CONTENT_LENGTH)?.parse().ok()
     }
 
-    /// Refuses what would change something at an edge, which changes nothing.
+    /// At an edge, refuses a request that would change something.
     pub fn changes_nothing_at(&self, neighbours: &Neighbours) -> Result<(), Failure> {
         if !neighbours.is_edge() || matches!(self.method, Method::GET | Method::HEAD) {
             return Ok(());
         }
-        let message = "this node is an edge, which changes nothing; ask a replica";
+        let message = "this node is an edge, which cannot change anything; ask a replica";
         Err(Failure::new(Code::Unsupported, message).closing_unless_read(self))
     }
 
-    /// `n` of a paged list; refuses what is not a number.
+    /// The parameter `n` of a paged list. Fails if it is not a number.
     pub fn page_size(&self) -> Result<Option<usize>, Failure> {
         let Some(text) = self.query("n") else { return Ok(None) };
         text.parse().map(Some).map_err(|_| Failure::new(Code::BadRequest, "n must be a number"))
     }
 }
 
-/// A body on its way in.
+/// An arriving body.
 pub struct Arrival {
     body: Incoming,
     stall: Duration,
 }
 
-/// Why a body did not arrive whole.
+/// Why a body did not arrive completely.
 #[derive(Debug)]
 pub enum Interrupted {
     /// The client sent nothing for too long.
@@ -148,7 +148,7 @@ impl From<Interrupted> for Failure {
     fn from(interrupted: Interrupted) -> Self {
         match interrupted {
             Interrupted::Stalled => {
-                Failure::new(Code::Timeout, "the request's body stood still for too long")
+                Failure::new(Code::Timeout, "no more of the request's body came for too long")
             }
             Interrupted::Broken(why) => Failure::new(
                 Code::BlobUploadInvalid,
@@ -164,7 +164,7 @@ impl From<NotReceived<Interrupted>> for Failure {
         match received {
             NotReceived::Body(interrupted) => interrupted.into(),
             NotReceived::TakenOver => {
-                Failure::new(Code::Conflict, "another request goes on with this upload").closing()
+                Failure::new(Code::Conflict, "another request has taken over this upload").closing()
             }
         }
     }
@@ -180,7 +180,8 @@ impl From<NotSealed<Interrupted>> for Failure {
 }
 
 impl Failure {
-    /// Closes the connection if `request` announced a body that nobody has read: it may be long.
+    /// Closes the connection if `request` announced a body that was not read, because that may be
+    /// long.
     pub fn closing_unless_read(self, request: &Request) -> Self {
         let announced = request.content_length().is_some_and(|n| n > 0)
             || request.head.headers.contains_key(header::TRANSFER_ENCODING);
@@ -208,13 +209,13 @@ impl Pieces for Arrival {
 }
 
 impl Arrival {
-    /// The whole body, which may have at most `limit` bytes; a longer one is not read to its end.
+    /// The whole body, of at most `limit` bytes. A longer one is not read to its end.
     pub async fn whole(&mut self, limit: u64) -> Result<Bytes, Failure> {
         let mut bytes = BytesMut::new();
         while let Some(piece) = self.next().await? {
             if (bytes.len() + piece.len()) as u64 > limit {
                 let message =
-                    format!("the body has more than the {limit} bytes that are taken here");
+                    format!("the body has more than {limit} bytes, the most that is accepted here");
                 return Err(Failure::new(Code::TooLarge, message).closing());
             }
             bytes.extend_from_slice(&piece);

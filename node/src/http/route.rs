@@ -1,13 +1,13 @@
-//! A request's path, parsed once into what it can mean. Nothing behind this sees a path. Which
-//! repository a name means is for the caller to say: it may be that of another registry, which a
-//! project of this mesh caches.
+//! Parses a request's path once into a route. Code behind this does not see paths. The caller
+//! decides which repository a name means: it may be a repository of another registry that a project
+//! of this mesh caches.
 
 use rules::words::digest::Digest;
 use rules::words::names::{ProjectName, Reference, RepositoryName, UpstreamId};
 
 use super::errors::{Code, Failure};
 
-/// What a path names.
+/// The route of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     /// `/v2/`
@@ -57,7 +57,7 @@ pub enum Route {
 }
 
 impl Route {
-    /// A word for metrics: few, and none with a name in it.
+    /// A word for metrics. There are few of them, and none contains a name.
     pub fn word(&self) -> &'static str {
         match self {
             Route::Base => "base",
@@ -80,8 +80,8 @@ impl Route {
         }
     }
 
-    /// The methods that are supported here, as the `Allow` of a 405 names them (RFC 9110 section
-    /// 15.5.6); at an edge only those that change nothing.
+    /// The methods that are supported here, as listed in the `Allow` of a 405 (RFC 9110 section
+    /// 15.5.6). At an edge, only those that change nothing.
     pub fn methods(&self, at_edge: bool) -> &'static str {
         match self {
             Route::Base => "GET, HEAD",
@@ -107,8 +107,8 @@ impl Route {
         }
     }
 
-    /// Reads a path; `meant` says which repository a name in it means. Names never need
-    /// percent-encoding, so a `%` in one is refused with the name.
+    /// Parses a path. `meant` says which repository a name in it means. Names never need
+    /// percent-encoding, so a `%` in a name makes it invalid.
     pub fn parse(
         path: &str,
         meant: impl Fn(&str) -> Result<RepositoryName, Failure>,
@@ -149,7 +149,7 @@ impl Route {
         {
             return Ok(Route::Uploads(meant(name)?));
         }
-        // the last two parts decide; a repository may itself have parts called `blobs` or
+        // the last two parts decide; a repository's name may itself contain parts called `blobs` or
         // `manifests`
         let (front, last) = rest.rsplit_once('/').ok_or_else(not_found)?;
         if let Some(name) = front.strip_suffix("/blobs/uploads") {

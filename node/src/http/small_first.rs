@@ -1,6 +1,6 @@
-//! TLS records that grow with the connection: a client can read nothing of a record before its last
-//! byte has come, and the 16 KiB of a full one are more than a fresh connection may have under way.
-//! So whoever asks from far away would wait a round trip longer for the first byte.
+//! TLS records that grow with the connection. A client can read nothing of a record before its last
+//! byte has come, and a full record (16 KiB) is more than a fresh TCP connection may have in
+//! flight. Without this, far clients would wait one more round trip for the first byte.
 
 use std::io;
 use std::pin::Pin;
@@ -11,11 +11,12 @@ use ground::clock;
 use rules::words::moment::Moment;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A small record: three packets on most paths.
+/// The size of a small record: three packets on most paths.
 const SMALL: usize = 4 << 10;
-/// So many bytes go out in small ones, until the connection has more under way than a full one.
+/// The number of bytes that are sent in small records, until the connection may have more in flight
+/// than a full record.
 const BEGINNING: usize = 64 << 10;
-/// After so long without a write a connection is like a fresh one: TCP begins slowly again.
+/// After this time without a write a connection counts as fresh, because TCP starts slowly again.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// A TLS stream that writes small records first.
@@ -30,7 +31,7 @@ impl<S> SmallFirst<S> {
         SmallFirst { stream, small: BEGINNING, written: clock::now() }
     }
 
-    /// How much the next record may hold; `None`: as much as it can.
+    /// The maximum size of the next record; `None` if there is no limit.
     fn limit(&mut self) -> Option<usize> {
         let now = clock::now();
         if now.since(self.written) > IDLE {

@@ -1,5 +1,5 @@
-//! Blobs: GET and HEAD with ranges, from here or as they arrive from another node; DELETE of what
-//! no manifest refers to.
+//! Blobs: GET and HEAD with ranges, from this node or as they arrive from another; DELETE of blobs
+//! that no manifest refers to.
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use rules::blobs::pacing::Class;
@@ -24,13 +24,13 @@ use registry::view::Freshness;
 use store::FileBody;
 use upstream::UpstreamError;
 
-/// How long other nodes may take to forget an upload.
+/// How long other nodes may take to revoke a grant.
 const REVOKE: Duration = Duration::from_secs(2);
 
-/// The media type of a blob: a registry does not know what it is.
+/// The media type of a blob: the registry does not know its content.
 const OCTETS: &str = "application/octet-stream";
 
-/// Cuts bytes out of a blob.
+/// Makes the body of a range of a blob.
 type Cut = Box<dyn Fn(Range<u64>) -> FileBody + Send>;
 
 impl Registry {
@@ -56,8 +56,8 @@ impl Registry {
         }
         if !linked && !self.store.granted(&digest, &repository)? {
             // a proxy's clients may have the manifest from another mirror; but a blob may be in the
-            // mesh for another project's sake only, so the upstream has to say that this repository
-            // has it
+            // mesh only for another project, so the upstream must confirm that this repository has
+            // it
             if !proxied {
                 return Err(unknown(&digest));
             }
@@ -78,8 +78,8 @@ impl Registry {
                 Err(error) => return Err(Failure::new(Code::Unavailable, error.to_string())),
             }
         }
-        // whoever asks before a push and hears that the blob is here does not send it: it stays
-        // until its manifest can have come
+        // a client that asks before a push, and hears that the blob is here, does not send it; so
+        // it must stay until its manifest can have come
         let pushes = || self.door.may(&caller, Action::Push, &repository, Some(&project));
         if request.method == Method::HEAD && !proxied && !self.neighbours.is_edge() && pushes() {
             self.store.grant(digest, &repository, self.terms.grant).await?;
@@ -95,7 +95,7 @@ impl Registry {
         }
         let opened = self.store.open_sound(&digest).await?;
         let known_size = opened.as_ref().map(|b| b.size).or(record.map(|r| r.size));
-        // of a HEAD a range says nothing (RFC 9110 section 14.2)
+        // a range has no meaning for a HEAD (RFC 9110 section 14.2)
         let ranged = verdict == Condition::Go && request.method == Method::GET;
         let range = request.header(&header::RANGE).filter(|_| ranged);
 
@@ -103,8 +103,8 @@ impl Registry {
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(OCTETS));
         response.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
 
-        // whoever asks before a push is to hear whether bytes are wanted, and those at hand are not
-        // right
+        // a client that asks before a push must learn that the bytes are wanted if the copy here is
+        // damaged
         let damaged = self.store.is_damaged(&digest);
         if let (&Method::HEAD, Some(size), false) = (&request.method, known_size, damaged) {
             response.headers_mut().insert(header::CONTENT_LENGTH, size.into());
@@ -129,8 +129,8 @@ impl Registry {
                     .begun(digest, self.terms.first_byte)
                     .await
                 {
-                    // a manifest here refers to it, so it may come back: a client would give up on
-                    // a 404 for good
+                    // a manifest here refers to it, so it may come back; with a 404 a client would
+                    // give up for good
                     Err(error @ FlightError::Missing(_)) if linked => {
                         return Err(Failure::new(Code::Unavailable, error.to_string()));
                     }
@@ -189,7 +189,7 @@ impl Registry {
             records.linked(&repository, &digest)
         });
         if admitted.await?.found {
-            let message = "a manifest of this repository refers to the blob; delete the manifest, and the blob goes with it";
+            let message = "a manifest of this repository refers to the blob; delete the manifest, which also unlinks the blob";
             return Err(Failure::new(Code::Unsupported, message).header(header::ALLOW, "GET, HEAD"));
         }
         let mut revoked = self.store.revoke(digest, &repository).await?;
@@ -209,7 +209,7 @@ fn unknown(digest: &Digest) -> Failure {
     Failure::new(Code::BlobUnknown, format!("this repository has no blob {digest}"))
 }
 
-/// What every answer about a blob says of it.
+/// The headers of every answer about a blob.
 fn describe(digest: &Digest, freshness: Freshness) -> Response<Payload> {
     let mut response = answer(StatusCode::OK);
     mark(&mut response, freshness);
@@ -225,7 +225,7 @@ fn content_range(part: &Range<u64>, size: u64) -> String {
     format!("bytes {}-{}/{size}", part.start, part.end - 1)
 }
 
-/// A body of several parts (RFC 9110 section 14.6), which `cut` cuts out of the blob.
+/// A body of several parts (RFC 9110 section 14.6), which are made by `cut`.
 fn in_parts(
     parts: Vec<Range<u64>>,
     size: u64,

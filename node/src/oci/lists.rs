@@ -1,4 +1,5 @@
-//! Lists: tags, repositories, referrers; paged, in order, filtered by what the caller may see.
+//! Lists of tags, repositories and referrers: paged, sorted, and limited to what the caller may
+//! see.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -18,7 +19,7 @@ use crate::http::door::Admitted;
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 
-/// The most that one page of a list holds.
+/// The maximum number of entries on a page.
 const PAGE: usize = 10_000;
 
 impl Registry {
@@ -107,7 +108,7 @@ impl Registry {
         let Admitted { project, freshness, found: mut referrers, .. } = admitted.await?;
         let mut unasked = false;
         if project.upstream.is_some() {
-            // clients take this for a registry without the list, and turn to the tag sha256-HEX
+            // with this code clients assume a registry without the list, and try the tag sha256-HEX
             // instead; NAME_UNKNOWN would end their search
             let absent = |why: String| Failure::new(Code::ManifestUnknown, why);
             if !self.upstreams.admits(&project, &repository) {
@@ -130,7 +131,7 @@ impl Registry {
                 Referring::Failed(why) if referrers.is_empty() => {
                     return Err(Failure::new(Code::Unavailable, why));
                 }
-                // those that were pulled
+                // the list is of those that were pulled
                 Referring::Failed(_) => unasked = true,
             }
         }
@@ -166,13 +167,14 @@ impl Registry {
     }
 }
 
-/// As many descriptors as fit into an index of `most` bytes, one at least, and the last of them if
-/// there are more: no index is larger than a manifest may be, for clients read it as one.
+/// As many descriptors as fit into an index of `most` bytes, but at least one, and the last of them
+/// if there are more. An index must not be larger than a manifest may be, because clients read it
+/// as one.
 fn page_of_referrers(
     referrers: impl Iterator<Item = Referrer>,
     most: u64,
 ) -> (Vec<Value>, Option<Digest>) {
-    // what stands around the list
+    // 128 bytes for what is around the list
     let (mut listed, mut length, mut last) = (Vec::new(), 128, None);
     for referrer in referrers {
         let mut descriptor = json!({"mediaType": referrer.media_type, "digest": referrer.digest.to_string(), "size": referrer.size});
@@ -192,7 +194,7 @@ fn page_of_referrers(
     (listed, None)
 }
 
-/// A page of an upstream's list, as it came; the next one is here, too.
+/// A page of an upstream's list, as it came. The link to the next page leads to this node.
 fn show_page(
     request: &Request,
     repository: &RepositoryName,
@@ -210,7 +212,7 @@ fn show_page(
     response
 }
 
-/// What the client asks of a list, without what it says to a mirror.
+/// The client's query for a list, without the parameters for mirrors.
 fn query_for_upstream(request: &Request) -> String {
     let pairs = form_urlencoded::parse(request.head.uri.query().unwrap_or_default().as_bytes());
     form_urlencoded::Serializer::new(String::new())

@@ -1,4 +1,4 @@
-//! Manifests: read locally under a lease, written through the project's primary.
+//! Manifests: read locally with a lease, and written through the project's primary.
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
@@ -75,8 +75,8 @@ impl Registry {
         Ok(response)
     }
 
-    /// A manifest of a proxy project: what it means upstream decides, and what is cached serves
-    /// when the upstream fails.
+    /// A manifest of a proxy project. The upstream decides what the reference names; what is cached
+    /// is served if the upstream fails.
     async fn get_proxied(
         &self,
         request: Request,
@@ -182,8 +182,8 @@ impl Registry {
         if let Reference::Tag(tag) = &reference {
             tags.push(tag.clone());
         }
-        // copies that began with the uploads end about now: to wait for them is cheaper than to
-        // copy again
+        // copies that began with the uploads end at about this time, and waiting for them is
+        // cheaper than copying again
         self.sessions
             .settled(manifest.all_blobs().map(|blob| blob.digest), self.terms.replicate)
             .await;
@@ -235,8 +235,8 @@ impl Registry {
     }
 }
 
-/// A manifest as the client wants it, if its conditions are met: it may read it, and what it has of
-/// it is no secret.
+/// A manifest for the client, if its conditions are met. The caller has already been admitted, so
+/// the conditions reveal nothing.
 fn show(
     request: &Request,
     digest: &Digest,

@@ -1,5 +1,5 @@
-//! The registry's verbs: one file each, read from top to bottom. OCI distribution-spec 1.1, with
-//! Docker's conventions where it is silent.
+//! The registry's verbs: OCI distribution-spec 1.1, with Docker's conventions where it says
+//! nothing. Each verb has one file, which reads from top to bottom.
 
 mod blobs;
 mod lists;
@@ -30,48 +30,48 @@ use crate::http::request::Request;
 use crate::http::route::Route;
 use crate::http::{Code, Failure, Payload};
 
-/// How patient the verbs are, and how much they take; see the settings of the same names.
+/// Deadlines and limits of the verbs; see the settings of the same names.
 #[derive(Clone, Copy, Debug)]
 pub struct OciTerms {
-    /// Until the first byte.
+    /// The maximum time to the first byte.
     pub first_byte: Duration,
-    /// Between two bytes.
+    /// The maximum time between two bytes.
     pub stall: Duration,
-    /// Until copies of uploads are waited for no longer.
+    /// The maximum time to wait for copies of uploads.
     pub replicate: Duration,
     /// How long a grant lasts.
     pub grant: Duration,
-    /// The largest manifest.
+    /// The maximum size of a manifest in bytes.
     pub max_manifest: u64,
 }
 
 /// The rooms that the verbs use, and their limits.
 pub struct Registry {
-    /// Who may, and what the records say.
+    /// Authorization, and reads of the records.
     pub door: Arc<Door>,
-    /// Bytes that are here.
+    /// The blobs of this node.
     pub store: Arc<Store>,
-    /// What becomes of blobs that the disk does not give.
+    /// Checks of blobs that the disk cannot read.
     pub rechecks: Arc<Rechecks>,
-    /// Bytes that are on their way.
+    /// The blobs that are on their way.
     pub flights: Arc<Flights>,
-    /// Commits.
+    /// Commits writes.
     pub writes: Arc<Writes>,
     /// Uploads.
     pub sessions: Arc<Sessions>,
-    /// What upstreams mean.
+    /// Resolves references at upstreams.
     pub proxies: Arc<Proxies>,
-    /// Whether they have what is here for another's sake.
+    /// Confirms that an upstream has a blob that is here for another project.
     pub confirming: Arc<Confirming>,
     /// Upstreams.
     pub upstreams: Arc<Upstreams>,
     /// The other nodes.
     pub neighbours: Arc<Neighbours>,
-    /// How patient they are, and how much they take.
+    /// Deadlines and limits.
     pub terms: OciTerms,
 }
 
-/// Says that a proxy project's upstream could not be asked.
+/// The warning that a proxy project's upstream could not be asked.
 const UNASKED: &str = "111 atoll \"revalidation failed: the upstream cannot be asked\"";
 
 impl Registry {
@@ -133,7 +133,7 @@ impl Registry {
         }
     }
 
-    /// An edge only caches: it says where to push instead.
+    /// The answer of an edge, which only caches, to a write: where to push instead.
     fn refuse_at_edge(&self, request: &Request) -> Failure {
         let replicas = self.neighbours.nodes().into_iter().filter(|n| n.role == Role::Replica);
         let near = replicas.max_by_key(|n| n.region == self.neighbours.region).map(|n| n.url);
@@ -150,15 +150,15 @@ impl Registry {
     }
 }
 
-/// What is there now is not what the client wants to deal with (`If-Match`).
+/// The answer if the present content is not what the client wants to change (`If-Match`).
 fn condition_failed(digest: &Digest) -> Failure {
     Failure::new(
         Code::Precondition,
-        format!("what is there is {digest}, which If-Match does not name"),
+        format!("the current digest is {digest}, which If-Match does not name"),
     )
 }
 
-/// Nothing is pushed into a cache of somebody else's registry.
+/// Refuses pushes into a project that caches another registry.
 fn refuse_proxy(project: &Project) -> Result<(), Failure> {
     match project.upstream {
         None => Ok(()),

@@ -10,7 +10,7 @@ use crate::http::answer::{json_answer, set};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 
-/// A token request's form may have this many bytes.
+/// The maximum size of a token request's form in bytes.
 const FORM: u64 = 64 << 10;
 
 /// Answers a token request.
@@ -41,7 +41,7 @@ pub async fn answer_token(
             );
             (TokenRequest::read(&form), Some(credentials))
         }
-        _ => return Err(Failure::new(Code::Unsupported, "a token is asked for with GET or POST")),
+        _ => return Err(Failure::new(Code::Unsupported, "use GET or POST to request a token")),
     };
     let wrong = || Failure::new(Code::Unauthorized, "the user name or the password is not right");
     let credentials = match (credentials, request.header(&header::AUTHORIZATION)) {

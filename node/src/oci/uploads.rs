@@ -1,5 +1,5 @@
-//! Uploads: POST, PATCH, PUT, monolithic and chunked, mounts. While bytes arrive they are hashed,
-//! written, and copied to other regions.
+//! Uploads: POST, PATCH, PUT, monolithic and chunked, and mounts. While bytes arrive they are
+//! hashed, written, and copied to other regions.
 
 use http::{Response, StatusCode, header};
 use registry::blobs::flights::Sources;
@@ -16,7 +16,8 @@ use crate::http::answer::{answer, set};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 
-/// In so many repositories of a project a blob is looked for that is to be mounted from anywhere.
+/// The maximum number of a project's repositories that are searched for a blob to mount without a
+/// source.
 const SIBLINGS: usize = 1000;
 
 impl Registry {
@@ -27,7 +28,7 @@ impl Registry {
     ) -> Result<Response<Payload>, Failure> {
         let project = self.may_push(&request, &repository).await?;
         self.writes.ready().await.map_err(|e| Failure::from(e).closing_unless_read(&request))?;
-        // a mount is a hint: one that cannot be done, or cannot be read, is a plain upload
+        // a mount is a hint: if it is not possible, or invalid, an upload begins instead
         // (distribution-spec "Mounting a blob from another repository")
         if let Some(Ok(mount)) = request.query("mount").map(str::parse::<Digest>)
             && self.mount(&request, &repository, mount).await?
@@ -69,7 +70,7 @@ impl Registry {
         let written = upload.ingest.written();
         self.sessions.put_back(upload);
         match interrupted {
-            // what came is kept: a client that knows how may go on from there
+            // what arrived is kept: a client may continue from there
             Some(interrupted) => Err(interrupted.into()),
             None => Ok(accepted(&repository, &id, written)),
         }
@@ -104,8 +105,8 @@ impl Registry {
         id: String,
     ) -> Result<Response<Payload>, Failure> {
         self.may_push(&request, &repository).await?;
-        // what another request has received of it counts once it has given the upload back; one
-        // that still sends keeps it
+        // what another request has received counts only when it gives the upload back; a request
+        // that still receives keeps it
         if let Ok(upload) = self.sessions.take_over(&repository, &id).await {
             self.sessions.put_back(upload);
         }
@@ -170,8 +171,8 @@ impl Registry {
                 let there = linked || self.store.granted(&digest, from)?;
                 there && self.door.may(&caller, Action::Pull, from, project.as_ref())
             }
-            // without a source: an administrator may read every repository, so any that has it will
-            // do
+            // without a source: an administrator may read every repository, so it is enough that
+            // any repository has the blob
             None if caller.may_read_all() => known || self.store.held(&digest)?.is_some(),
             None => self.in_reach(&caller, to, &digest).await?,
         };
@@ -185,9 +186,9 @@ impl Registry {
         Ok(readable)
     }
 
-    /// Whether a repository that the caller may pull from has the blob: of those that its token
-    /// names, and of the target's own project if everybody may pull there. Others are not looked
-    /// through: the client then uploads what it has.
+    /// Whether a repository that the caller may pull from has the blob. Only the repositories in
+    /// its token, and those of the target's own project if it is public, are searched. In other
+    /// cases the client uploads its blob.
     async fn in_reach(
         &self,
         caller: &Caller,
@@ -225,7 +226,7 @@ impl Registry {
         Ok(false)
     }
 
-    /// Takes the rest of the body in and makes the upload the blob `digest`.
+    /// Receives the rest of the body, and makes the upload the blob `digest`.
     async fn receive_and_seal(
         &self,
         mut request: Request,
@@ -244,8 +245,8 @@ impl Registry {
     }
 }
 
-/// A chunk must begin where the last one ended (distribution-spec "Pushing a blob in chunks"), and
-/// be as long as it says.
+/// Checks that a chunk begins where the last one ended (distribution-spec "Pushing a blob in
+/// chunks"), and that its length is as announced.
 fn check_range(request: &Request, written: u64, upload: &Upload) -> Result<(), Failure> {
     let Some(range) = request.header(&header::CONTENT_RANGE) else { return Ok(()) };
     let out_of_order = |message: String| {

@@ -1,5 +1,5 @@
-//! What the registry does when another node asks. What is about the mesh itself, the mesh answers
-//! (`mesh::service`).
+//! Answers requests of other nodes about the registry. `mesh::service` answers those about the mesh
+//! itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,27 +25,27 @@ use rules::words::digest::Digest;
 use rules::words::names::{NodeId, RepositoryName};
 use store::Store;
 
-/// The rooms that peers' questions go to.
+/// The rooms that answer peers.
 pub struct Peers {
     /// The other nodes.
     pub neighbours: Arc<Neighbours>,
-    /// Whose credentials edges were shown.
+    /// Checks credentials that edges were shown.
     pub access: Arc<Access>,
-    /// What is held.
+    /// The blobs of this node.
     pub store: Arc<Store>,
-    /// What is arriving.
+    /// The blobs that are on their way.
     pub flights: Arc<Flights>,
-    /// Blobs to peers.
+    /// Sends blobs to peers.
     pub outgoing: Outgoing,
     /// Copies of uploads.
     pub copies: Arc<Copies>,
     /// Writes of projects whose primary this node is.
     pub writes: Arc<Writes>,
-    /// Upstreams of projects whose primary this node is.
+    /// Resolves references of proxy projects whose primary this node is.
     pub proxies: Arc<Proxies>,
-    /// Looks at copies that peers complain of.
+    /// Checks copies that peers complain about.
     pub rechecks: Arc<Rechecks>,
-    /// What is fetched before anyone asks for it.
+    /// Fetches blobs before clients ask for them.
     pub preheats: Arc<Preheats>,
     /// How long a grant lasts.
     pub grant: Duration,
@@ -128,7 +128,7 @@ impl Rooms for Peers {
 }
 
 impl Peers {
-    /// An edge answers what it holds, and nothing else.
+    /// The answers of an edge, which only says what it holds.
     fn answer_as_edge(&self, ask: Ask) -> Answer {
         match ask {
             Ask::Have { digests, repository } => self.have(&digests, repository.as_ref()),
@@ -153,7 +153,7 @@ impl Peers {
         }
     }
 
-    /// Which build this is, and the level that it has applied.
+    /// This build, and the feature level that this node has applied.
     fn build(&self) -> Answer {
         let level =
             self.neighbours.records.view().and_then(|view| view.level()).unwrap_or(Level::FIRST);

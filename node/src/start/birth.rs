@@ -1,6 +1,6 @@
-//! What a new mesh begins with. Written by `init` and `up` into the data_dir of the one node that
-//! forms it, used once, then removed: a node whose disk was wiped has no such file and can never
-//! form a second mesh by accident.
+//! The initial contents of a new mesh. `init` and `up` write them into the data_dir of the one node
+//! that forms the mesh. They are used once and then removed, so a node whose disk was wiped has no
+//! such file, and can never form a second mesh by accident.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,12 +15,12 @@ use rules::words::names::{NodeId, OperationId, ProjectName};
 use rules::words::secret::Secret;
 use serde::{Deserialize, Serialize};
 
-/// A mesh to be formed.
+/// A mesh to form.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Birth {
-    /// Its random name.
+    /// Its random id.
     pub mesh: u128,
-    /// What tokens are signed with, sealed.
+    /// The secret that tokens are signed with, sealed.
     pub token_secret: Secret<Vec<u8>>,
     /// Its administrator.
     pub administrator: String,
@@ -30,11 +30,11 @@ pub struct Birth {
     pub nodes: Vec<NodeRecord>,
     /// Its first voters.
     pub voters: Vec<(NodeId, SocketAddr)>,
-    /// Its first project, public.
+    /// Its first project, which is public.
     pub project: ProjectName,
-    /// In how many regions that keeps its blobs.
+    /// The `durability` of that project.
     pub durability: u32,
-    /// Ids of the commands, so that a crash in between repeats none.
+    /// The operation ids of the commands, so that they are not repeated after a crash.
     pub operations: [OperationId; 3],
 }
 
@@ -49,7 +49,7 @@ impl Birth {
         write_private(&Self::path(data_dir), &bytes).map_err(io::Error::other)
     }
 
-    /// Reads it, if this node is to form a mesh and has not yet.
+    /// Reads it, if this node has to form a mesh and has not done so yet.
     pub fn load(data_dir: &Path) -> io::Result<Option<Self>> {
         match std::fs::read(Self::path(data_dir)) {
             Ok(bytes) => postcard::from_bytes(&bytes).map(Some).map_err(io::Error::other),
@@ -58,12 +58,12 @@ impl Birth {
         }
     }
 
-    /// It has happened.
+    /// Removes the file, after the mesh was formed.
     pub fn forget(data_dir: &Path) -> io::Result<()> {
         std::fs::remove_file(Self::path(data_dir))
     }
 
-    /// The commands that make it true.
+    /// The commands that form the mesh.
     pub fn commands(&self) -> Vec<(OperationId, Command)> {
         let administrator = (
             self.administrator.clone(),
@@ -76,7 +76,7 @@ impl Birth {
             nodes: self.nodes.clone(),
         };
         let [forms, creates, raises] = self.operations;
-        // a mesh of one build has nobody to wait for
+        // all nodes have the same build, so the level can be raised at once
         let raise = Command::RaiseLevel { level: Level::NEWEST, token_secret: Secret::default() };
         let mut commands = vec![(forms, form), (raises, raise)];
         if let Some(home) = self.nodes.first() {

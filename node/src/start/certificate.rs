@@ -1,5 +1,5 @@
-//! Keeps this node's certificate good: renews it in time, and when it is from before roles stood in
-//! certificates.
+//! Keeps this node's certificate valid: renews it in time, and when it is from before certificates
+//! named roles.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,17 +15,16 @@ use tracing::{info, warn};
 
 use registry::view::neighbours::Neighbours;
 
-/// Between two looks at how much time is left.
+/// The time between two checks of the remaining time.
 const LOOK: Duration = Duration::from_secs(3600);
-/// Between two tries, when it has to be renewed.
+/// The time between two tries to renew.
 const AGAIN: Duration = Duration::from_secs(10);
 /// How long a replica may take to sign.
 const ASK: Duration = Duration::from_secs(5);
 
-/// At a replica's start: signs its own certificate if that is due, with the CA's key that every
-/// replica has. So a mesh that was off for longer than a certificate lasts comes up by itself. The
-/// ledger's word on whether this node is still a member comes from the others, with the first
-/// handshake.
+/// At a replica's start: signs its own certificate if it must be renewed, with the CA's key, which
+/// every replica has. So a mesh that was off for longer than a certificate's lifetime can start by
+/// itself. Whether this node is still a member, the other nodes decide with the first handshake.
 pub fn renew_at_start(
     identity: Identity,
     role: Role,
@@ -41,7 +40,7 @@ pub fn renew_at_start(
     Ok(renewed)
 }
 
-/// Renews the certificate whenever it is due, for as long as the node runs.
+/// Renews the certificate whenever it is due, as long as the node runs.
 pub async fn keep(
     neighbours: Arc<Neighbours>,
     mut identity: Identity,
@@ -105,7 +104,7 @@ async fn ask_replicas(neighbours: &Neighbours, identity: &Identity) -> Result<Id
         last = match neighbours.links.ask(replica.id, ask, ASK).await {
             Ok(Ok(certificate)) => match identity.renewed(&certificate) {
                 Ok(renewed) => return Ok(renewed),
-                // its clock may be wrong, and another's right
+                // this replica's clock may be wrong; try another one
                 Err(error) => error.to_string(),
             },
             Ok(Err(reason)) => reason,

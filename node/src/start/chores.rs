@@ -1,4 +1,4 @@
-//! What a node does by itself, for as long as it runs.
+//! Background tasks that run as long as the node.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 
 use super::birth::Birth;
 
-/// Forms the mesh that `init` or `up` described, on the one node that was told to; gives up nothing
+/// Forms the mesh that `init` or `up` described, on the one node that has the birth file. Retries
 /// until it is done.
 pub(super) async fn be_born(ledger: Arc<Ledger>, birth: Birth, data_dir: std::path::PathBuf) {
     let voters: BTreeMap<NodeId, SocketAddr> = birth.voters.iter().copied().collect();
@@ -46,8 +46,8 @@ pub(super) async fn be_born(ledger: Arc<Ledger>, birth: Birth, data_dir: std::pa
     }
 }
 
-/// Makes the gossip meet every member that the ledger knows, and tells the ledger when this node's
-/// own record has changed.
+/// Introduces every member in the ledger to the gossip, and updates this node's own record in the
+/// ledger when it has changed.
 pub(super) async fn introduce(neighbours: Arc<Neighbours>, record: NodeRecord) {
     loop {
         for node in neighbours.nodes() {
@@ -74,8 +74,8 @@ pub(super) async fn introduce(neighbours: Arc<Neighbours>, record: NodeRecord) {
     }
 }
 
-/// Tells the ledger this node's record. An edge does so through a replica, and so does a replica
-/// that hears no leader: the leader may look for it where it was before.
+/// Updates this node's record in the ledger. An edge does this through a replica, and so does a
+/// replica that hears no leader, because the leader may look for it at its old address.
 async fn tell(neighbours: &Neighbours, record: &NodeRecord) -> bool {
     match &neighbours.records {
         Records::Edge(edge) => edge.introduce(record.clone()).await,
@@ -109,8 +109,8 @@ async fn tell(neighbours: &Neighbours, record: &NodeRecord) -> bool {
     }
 }
 
-/// What an open push was granted lives until the push is idle for `lasts`: its last layer may take
-/// longer than that alone.
+/// Extends the grants of open pushes until they have been idle for `lasts`: the last layer alone
+/// may take longer than that.
 pub(super) async fn keep_grants(
     store: Arc<Store>,
     sessions: Arc<Sessions>,
@@ -127,7 +127,7 @@ pub(super) async fn keep_grants(
     }
 }
 
-/// Forgets what nobody came back for.
+/// Removes uploads, grants and files that are no longer used.
 pub(super) async fn sweep(store: Arc<Store>, sessions: Arc<Sessions>) {
     match store.remove_strays().await {
         Ok(0) => {}

@@ -1,7 +1,7 @@
-//! A data folder belongs to one process at a time.
+//! A lock on the data folder: only one process may use it.
 //!
 //! A node that is started while its predecessor still drains waits for it, instead of failing at
-//! the first port or database that is not free yet.
+//! the first port or database that is still in use.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -10,23 +10,24 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-/// Between two looks whether the folder has become free.
+/// The time between two tries to take the lock.
 const LOOK: Duration = Duration::from_millis(100);
-/// A process that was killed lets go of its files one by one, and the lock is not the last of them.
+/// How long to wait after the lock is free. A killed process releases its files one by one, and the
+/// lock is not the last of them.
 const REST: Duration = Duration::from_millis(300);
 
-/// The folder is this process's until this is dropped, or the process ends in any way.
+/// The folder belongs to this process until this is dropped, or until the process ends in any way.
 #[derive(Debug)]
 pub struct FolderLock {
     _file: File,
 }
 
 impl FolderLock {
-    /// Takes the folder, and waits at most `patience` for a process that has it.
+    /// Locks the folder. Waits for at most `patience` for a process that has it.
     ///
     /// # Errors
-    /// In words for the operator, when the folder cannot be written or the other process does not
-    /// end. Nothing has changed then.
+    /// A sentence for the operator, if the folder cannot be written or the other process does not
+    /// end. Nothing was changed then.
     pub async fn take(data_dir: &Path, patience: Duration) -> io::Result<Self> {
         let path = data_dir.join("in-use");
         let named =
@@ -43,7 +44,7 @@ impl FolderLock {
                 Ok::<_, io::Error>(())
             };
             tokio::time::timeout(patience, free).await.map_err(|_| {
-                let message = format!("another process has used {folder} for {patience:?} and goes on; end it (`{folder}/pid` names it), or give this node another data_dir");
+                let message = format!("another process has used {folder} for {patience:?} and still does; end it (`{folder}/pid` names it), or give this node another data_dir");
                 io::Error::new(io::ErrorKind::ResourceBusy, message)
             })??;
             tokio::time::sleep(REST).await;
@@ -58,7 +59,7 @@ fn taken(file: &File) -> io::Result<bool> {
         Err(TryLockError::WouldBlock) => Ok(false),
         Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
             warn!(
-                "the file system of data_dir has no locks: see to it that no two processes use it"
+                "the file system of data_dir has no locks: make sure that only one process uses it"
             );
             Ok(true)
         }

@@ -1,4 +1,4 @@
-//! The only place that builds the rooms, and takes them down again in reverse.
+//! The only place that builds the rooms. It also stops them, in reverse order.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -50,7 +50,7 @@ use self::lock::FolderLock;
 use self::rooms::{Foundation, Rooms};
 use crate::http::{self, Listener};
 
-/// A node that runs.
+/// A running node.
 pub struct Running {
     links: Arc<Links>,
     members: Arc<Members>,
@@ -61,20 +61,20 @@ pub struct Running {
     _lock: FolderLock,
 }
 
-/// How long a process that was here before may take to end beyond its `drain`.
+/// How long a predecessor process may take to end in addition to its `drain`.
 const PREDECESSOR: Duration = Duration::from_secs(10);
 
-/// The folder of a node's keys within its data_dir.
+/// The folder with a node's keys within its data_dir.
 pub fn identity_folder(data_dir: &Path) -> std::path::PathBuf {
     data_dir.join("identity")
 }
 
-/// Where other nodes reach a node with these settings.
+/// The address at which other nodes reach a node with these settings.
 pub fn mesh_address(settings: &Settings) -> SocketAddr {
     settings.mesh.advertise.unwrap_or(settings.mesh.listen)
 }
 
-/// Where clients reach a node with these settings, as far as they tell.
+/// The URL at which clients reach a node with these settings, as far as the settings say.
 pub fn public_url(settings: &Settings) -> String {
     let scheme = if settings.http.tls.is_some() { "https" } else { "http" };
     settings
@@ -215,7 +215,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     Ok(Running { links, members, ledger, inner, http: clients, drain: settings.drain, _lock: lock })
 }
 
-/// A mesh that was raised above what this build supports must not be read or written by it.
+/// A build must not read or write a mesh that was raised above the level that it supports.
 fn supports_level(ledger: &Ledger) -> io::Result<()> {
     let level = ledger.view().and_then(|view| view.level()).map_err(io::Error::other)?;
     if level <= Level::NEWEST {
@@ -228,8 +228,8 @@ fn supports_level(ledger: &Ledger) -> io::Result<()> {
 }
 
 impl Running {
-    /// Comes back, with the reason, when this node can do nothing more: its ledger has stopped for
-    /// good.
+    /// Completes, with the reason, when this node cannot work any more because its ledger has
+    /// stopped for good.
     pub async fn failed(&self) -> String {
         match &self.ledger {
             Some(ledger) => ledger.ended().await,
@@ -237,8 +237,8 @@ impl Running {
         }
     }
 
-    /// Drains: no new connections, open requests end, leadership is handed over, the others are
-    /// told.
+    /// Drains: accepts no new connections, lets open requests end, hands leadership over, and tells
+    /// the other nodes.
     pub async fn stop(self) {
         info!("draining");
         if !self.http.stop(self.drain).await {
@@ -248,7 +248,7 @@ impl Running {
             ledger.shut_down().await;
         }
         self.members.leave().await;
-        // the goodbye is a few datagrams: let them go
+        // the goodbye is a few datagrams, which need a moment to be sent
         tokio::time::sleep(Duration::from_millis(200)).await;
         self.inner.stop(Duration::from_secs(3)).await;
         self.links.close().await;

@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 const BUCKETS: [f64; 12] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0];
 
-/// Starts logging to the standard error as `log` says.
+/// Starts logging to standard error, as `log` says.
 pub fn start_logging(log: &Log) -> io::Result<()> {
     let directives = format!("{},{}", mesh::ledger::QUIET, log.level);
     let filter =
@@ -23,7 +23,7 @@ pub fn start_logging(log: &Log) -> io::Result<()> {
     .map_err(|e| io::Error::other(e.to_string()))
 }
 
-/// Starts counting; the handle renders what `/metrics` shows.
+/// Starts counting. The handle renders what `/metrics` shows.
 pub fn start_metrics() -> io::Result<PrometheusHandle> {
     let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &BUCKETS)
@@ -43,7 +43,7 @@ fn describe() {
     describe_counter!("atoll_blob_bytes_served_total", "bytes of blobs sent to clients");
     describe_counter!(
         "atoll_blobs_stored_total",
-        "blobs that this node came to hold, however they came"
+        "blobs that this node has begun to hold, by upload, copy or fetch"
     );
     describe_counter!("atoll_blob_bytes_stored_total", "bytes of those blobs");
     describe_counter!(
@@ -59,10 +59,10 @@ fn describe() {
         "atoll_upload_copies_failed_total",
         "copies of uploads to another region that broke off"
     );
-    describe_counter!("atoll_uploads_expired_total", "uploads given up for uploads.expire_after");
+    describe_counter!("atoll_uploads_expired_total", "uploads given up after uploads.expire_after");
     describe_counter!(
         "atoll_logins_refused_total",
-        "passwords that were wrong, or of nobody who may administer"
+        "passwords that were wrong, or of users who are not administrators"
     );
     describe_counter!(
         "atoll_mirror_unknown_total",
@@ -70,7 +70,7 @@ fn describe() {
     );
     describe_counter!(
         "atoll_flights_total",
-        "blobs fetched from other nodes or an upstream, however many asked for each"
+        "blobs fetched from other nodes or an upstream, one for all requests that wait for it"
     );
     describe_counter!("atoll_flights_failed_total", "fetches that found no source or broke off");
     describe_counter!(
@@ -79,11 +79,11 @@ fn describe() {
     );
     describe_counter!(
         "atoll_peers_lied_total",
-        "times a node was caught sending what is not the blob, by peer and what"
+        "times a node was caught sending wrong bytes, by peer and kind"
     );
     describe_counter!(
         "atoll_sources_stalled_total",
-        "sources that stood still in the middle of a blob"
+        "sources that stalled in the middle of a blob"
     );
     describe_counter!(
         "atoll_flights_sent_on_total",
@@ -91,7 +91,7 @@ fn describe() {
     );
     describe_counter!(
         "atoll_outboards_rebuilt_total",
-        "lists of groups that were made anew from a blob's bytes"
+        "lists of groups that were computed again from a blob's bytes"
     );
     describe_counter!(
         "atoll_upstream_requests_total",
@@ -103,7 +103,7 @@ fn describe() {
     );
     describe_counter!(
         "atoll_upstream_logins_total",
-        "tokens and passwords asked for at upstream registries"
+        "tokens and passwords requested from upstream registries"
     );
     describe_counter!(
         "atoll_proxy_stale_total",
@@ -111,7 +111,7 @@ fn describe() {
     );
     describe_counter!(
         "atoll_proxy_direct_total",
-        "references that a node asked an upstream about itself, its primary being out of reach or without a majority"
+        "references that a node asked an upstream about itself, because the primary could not be reached or had no majority"
     );
     describe_counter!(
         "atoll_link_bytes_received_total",
@@ -128,9 +128,12 @@ fn describe() {
     );
     describe_counter!(
         "atoll_writes_fenced_total",
-        "writes refused because the project has another primary by now"
+        "writes refused because the project has another primary"
     );
-    describe_counter!("atoll_writes_retried_total", "writes tried again, as through a failover");
+    describe_counter!(
+        "atoll_writes_retried_total",
+        "writes tried again, for example during a failover"
+    );
     describe_counter!(
         "atoll_failovers_total",
         "projects given another primary by this node as the ledger's leader"
@@ -145,25 +148,25 @@ fn describe() {
     );
     describe_counter!(
         "atoll_gossip_forged_total",
-        "gossip dropped that named another sender than its certificate"
+        "gossip packets dropped because they named another sender than their certificate"
     );
     describe_counter!(
         "atoll_gossip_ignored_total",
-        "what gossip said of nodes that it may not speak of"
+        "claims in gossip about nodes that it may not speak of"
     );
-    describe_counter!(
-        "atoll_links_refused_total",
-        "connections between nodes that were turned away"
-    );
+    describe_counter!("atoll_links_refused_total", "connections between nodes that were refused");
     describe_counter!("atoll_messages_refused_total", "messages of members that were not read");
-    describe_counter!("atoll_joins_refused_total", "joins with a secret that opens nothing");
+    describe_counter!(
+        "atoll_joins_refused_total",
+        "joins refused because the token's secret was not valid"
+    );
     describe_counter!(
         "atoll_certificate_renewals_failed_total",
-        "tries to renew this node's certificate that failed"
+        "failed tries to renew this node's certificate"
     );
     describe_counter!(
         "atoll_datagrams_too_large_total",
-        "gossip that did not fit the way to a peer and was not sent"
+        "gossip packets that were too large for the path to a peer and were not sent"
     );
     describe_counter!(
         "atoll_roster_changes_total",
@@ -171,36 +174,36 @@ fn describe() {
     );
     describe_counter!(
         "atoll_clients_stalled_total",
-        "connections given up because the client took nothing"
+        "connections given up because the client read nothing"
     );
     describe_counter!(
         "atoll_ledger_slow_disk_total",
-        "times that the ledger's disk has kept a write for so long that others took over"
+        "times that the ledger's disk took so long for a write that other nodes took over"
     );
     describe_counter!(
         "atoll_ledger_snapshots_broken_total",
-        "snapshots of the ledger that did not arrive whole and were sent again"
+        "snapshots of the ledger that did not arrive completely and were sent again"
     );
     describe_counter!("atoll_task_panics_total", "tasks that panicked, by task; never expected");
     describe_counter!(
         "atoll_blobs_damaged_total",
         "blobs in data_dir that no longer hashed to their name, or could not be read"
     );
-    describe_counter!("atoll_cache_evicted_total", "cached blobs evicted for cache.budget");
+    describe_counter!("atoll_cache_evicted_total", "cached blobs evicted");
     describe_gauge!("atoll_cache_blobs", "blobs that are cached: they may be evicted");
     describe_gauge!("atoll_cache_bytes", "bytes of cached blobs");
     describe_gauge!("atoll_cache_budget_bytes", "cache.budget");
     describe_gauge!("atoll_disk_free_bytes", "bytes that are free on data_dir's file system");
     describe_counter!(
         "atoll_edge_reads_alone_total",
-        "reads of an edge that no replica could be asked about"
+        "reads of an edge for which no replica could be asked"
     );
     describe_gauge!("atoll_edge_heard_seconds_ago", "how long ago a replica answered this edge");
     describe_gauge!("atoll_uploads_open", "uploads that are open on this node");
     describe_gauge!("atoll_ledger_applied", "the ledger's entry that this node has applied");
     describe_gauge!(
         "atoll_ledger_released",
-        "the ledger's entry up to which every reader shows everything"
+        "the ledger's entry up to which all changes are released to readers"
     );
     describe_gauge!("atoll_read_lease", "1 if this node answers reads from its own records");
 }

@@ -1,5 +1,5 @@
-//! What a node keeps is for its own user's eyes: keys, the ledger with password hashes, blobs of
-//! private projects, logs.
+//! Makes a node's data readable for its own user only: keys, the ledger with password hashes, blobs
+//! of private projects, logs.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -9,17 +9,17 @@ use std::path::Path;
 use rustix::fs::Mode;
 use tracing::warn;
 
-/// Permissions that others may have on files and folders that this process makes from now on: none.
-/// To be called before anything is written.
+/// Removes all permissions of other users from files and folders that this process creates from now
+/// on. Call this before anything is written.
 pub fn from_now_on() {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 
-/// Makes `folder`, or sees to it that nobody else can look into one that is there.
+/// Creates `folder`, or makes an existing one private.
 ///
 /// # Errors
-/// In words for the operator, when the folder cannot be made, or is open to others and belongs to
-/// another user. Nothing has changed then.
+/// A sentence for the operator, if the folder cannot be created, or is open to others and belongs
+/// to another user. Nothing was changed then.
 pub fn folder(folder: &Path) -> io::Result<()> {
     let named = |error: io::Error| {
         io::Error::new(error.kind(), format!("data_dir {}: {error}", folder.display()))

@@ -1,4 +1,4 @@
-//! Builds the rooms, in reading order: each gets what stands below it.
+//! Builds the rooms, in reading order. Each gets the rooms below it.
 
 use std::io;
 use std::sync::Arc;
@@ -34,13 +34,13 @@ use crate::http::door::Door;
 use crate::oci::Registry;
 use crate::peers::Peers;
 
-/// What the rooms stand on.
+/// What the rooms are built on.
 pub(super) struct Foundation<'a> {
     pub(super) settings: &'a Settings,
     pub(super) identity: &'a Identity,
     pub(super) neighbours: Arc<Neighbours>,
     pub(super) store: Arc<Store>,
-    /// Where everything runs that is not a client's connection.
+    /// The tasks of everything that is not a client's connection.
     pub(super) tasks: Tasks,
 }
 
@@ -104,7 +104,7 @@ pub(super) struct Rooms {
 }
 
 impl Rooms {
-    /// Builds them. Nothing is asked of anyone yet.
+    /// Builds them. Nothing is asked of other nodes or upstreams yet.
     pub(super) fn build(on: &Foundation<'_>) -> io::Result<Self> {
         let Foundation { settings, identity, neighbours, store, tasks } = on;
         let records = &neighbours.records;
@@ -161,12 +161,12 @@ impl Rooms {
         &self.sessions
     }
 
-    /// Uploads that are copied here and from here.
+    /// Copies of uploads, to this node and from it.
     pub(super) fn copies(&self) -> &Arc<Copies> {
         &self.blobs.copies
     }
 
-    /// What other nodes reach.
+    /// The rooms that answer other nodes.
     pub(super) fn peers(&self, on: &Foundation<'_>) -> Peers {
         let Foundation { settings, neighbours, store, .. } = on;
         let Blobs { transfers, flights, pacing, copies, rechecks, .. } = &self.blobs;
@@ -192,7 +192,7 @@ impl Rooms {
         }
     }
 
-    /// What clients reach; `tls`: they reach it by TLS.
+    /// The rooms that answer clients. `tls` says whether clients use TLS.
     pub(super) fn serving(
         &self,
         on: &Foundation<'_>,

@@ -1,4 +1,4 @@
-//! From a request to its answer: the one place where HTTP meets the rooms.
+//! From a request to its answer: the only place where HTTP meets the rooms.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use registry::people::Access;
 use registry::proxies::mirrors::Mirrors;
 use registry::view::{EdgeRecords, Records};
 
-/// An answer that took longer, until its body's end, is named in the log.
+/// An answer that takes longer than this, including its body, is logged.
 const SLOW: Duration = Duration::from_secs(10);
 
 /// Everything that answers requests.
@@ -35,13 +35,13 @@ pub struct Serving {
     pub atoll: Atoll,
     /// `/service/token`
     pub access: Arc<Access>,
-    /// Which repository is meant.
+    /// Decides which repository a name means.
     pub mirrors: Arc<Mirrors>,
     /// For `/readyz`.
     pub records: Records,
     /// For `/metrics`.
     pub metrics: PrometheusHandle,
-    /// How long a request's body may stand still.
+    /// How long a request's body may make no progress.
     pub stall: Duration,
 }
 
@@ -89,7 +89,7 @@ impl Serving {
         response
     }
 
-    /// What the path means, and which repository if there is one in it.
+    /// The route of a path, with the repository that it means, if there is one.
     fn route(&self, path: &str, request: &mut Request) -> Result<Route, Failure> {
         let meant = RefCell::new(None);
         let (ns, host) = (request.query("ns"), request.header(&header::HOST));
@@ -146,13 +146,13 @@ impl Serving {
         response
     }
 
-    /// Ready means: knows its mesh, and answers reads from its own records, fresh; and can take
-    /// blobs in. A node that is not may still serve, marked as stale. An edge is ready when it
-    /// knows its mesh: cut off it goes on serving.
+    /// A replica is ready when it knows its mesh, answers reads from its own records as fresh, and
+    /// can store blobs. A node that is not ready may still serve, marked as stale. An edge is ready
+    /// when it knows its mesh: it continues to serve when it is cut off.
     fn show_ready(&self) -> Response<Payload> {
         if self.registry.store.has_failed() {
             return not_ready(
-                "the store's index in data_dir has failed: mend the disk and restart this node\n",
+                "the store's index in data_dir has failed: repair the disk and restart this node\n",
             );
         }
         if let Records::Edge(edge) = &self.records {
@@ -188,7 +188,7 @@ fn show_edge_ready(edge: &Arc<EdgeRecords>) -> Response<Payload> {
     response
 }
 
-/// Says that an answer is for whoever showed credentials, and for no cache that others use (RFC
+/// Marks an answer to a request with credentials as private, so that no shared cache keeps it (RFC
 /// 9111 section 5.2.2.7).
 fn keep_private(headers: &mut HeaderMap) {
     let said =

@@ -1,4 +1,4 @@
-//! What the settings mean for each room.
+//! Converts the settings into the terms of each room.
 
 use std::io;
 use std::path::Path;
@@ -25,10 +25,10 @@ use crate::http::door::DoorTerms;
 use crate::oci::OciTerms;
 
 /// How long a node may go without renewing its lease before its projects move, whatever the gossip
-/// says of it: it cannot write.
+/// says about it: such a node cannot write.
 const SILENT: Duration = Duration::from_secs(10);
 
-/// How long a replica must have been well before it takes a voter's place.
+/// How long a replica must have been well before it replaces a voter.
 const SETTLE: Duration = Duration::from_secs(3);
 
 pub(super) fn congestion(settings: &Settings) -> links::CongestionControl {
@@ -64,7 +64,7 @@ pub(super) fn ledger(settings: &Settings) -> LedgerTerms {
     }
 }
 
-/// A client waits `first_byte` in all: a silent peer must leave time to ask another.
+/// A client waits `first_byte` in total, so a silent peer must leave time to ask another one.
 pub(super) fn transfer(settings: &Settings) -> TransferTerms {
     let deadlines = &settings.deadlines;
     TransferTerms {
@@ -74,7 +74,7 @@ pub(super) fn transfer(settings: &Settings) -> TransferTerms {
     }
 }
 
-/// How much a second may go towards each region.
+/// The cap for each region, in bytes per second.
 pub(super) fn caps(settings: &Settings) -> io::Result<Vec<(Region, u64)>> {
     let caps = settings.links.caps.iter().map(|(region, rate)| Ok((region.parse()?, *rate)));
     caps.collect::<Result<_, BadName>>().map_err(io::Error::other)
@@ -98,7 +98,7 @@ pub(super) fn upstreams(settings: &Settings) -> io::Result<UpstreamsTerms> {
         trust: trust(settings.upstreams.ca.as_deref())?,
         each: UpstreamTerms {
             first_byte: transfer(settings).first_byte,
-            // an upstream is asked twice before it is given up, and a client waits `stall` in all
+            // an upstream is asked twice before it is given up, and a client waits `stall` in total
             stall: settings.deadlines.stall / 3,
             question: resolving::QUESTION,
             max_manifest: settings.uploads.max_manifest,
@@ -116,7 +116,7 @@ fn trust(ca: Option<&Path>) -> io::Result<Trust> {
     Trust::with_authorities(&pem.unwrap_or_default()).map_err(|e| named(&e))
 }
 
-/// Which registries' names the operator gives to which projects.
+/// The projects to which the operator has assigned registries.
 pub(super) fn mirrors(settings: &config::Mirrors) -> MirrorRules {
     MirrorRules {
         names: settings.names.iter().cloned().collect(),

@@ -1,4 +1,4 @@
-//! `atoll mirror check`: pulls images through each node in each way that clients have, and hashes
+//! `atoll mirror check`: pulls images through each node in every way that clients use, and hashes
 //! every byte.
 
 use std::io;
@@ -15,13 +15,15 @@ use crate::cli::status::table;
 /// Arguments of `mirror check`.
 #[derive(clap::Args)]
 pub(super) struct Check {
-    /// Images of registries that the mesh mirrors, e.g. docker.io/library/alpine:3 or alpine:3. All
-    /// of each is pulled once for each way and node. Without any: whether each node answers.
+    /// Images of registries that the mesh mirrors, e.g. docker.io/library/alpine:3 or alpine:3.
+    /// Each is pulled completely, once for each way and node. Without images: only check whether
+    /// each node answers.
     #[arg(value_name = "IMAGE")]
     images: Vec<String>,
     #[command(flatten)]
     asking: Asking,
-    /// A name to get tokens with, for registries whose project is private. Without it: as anyone.
+    /// A user name to get tokens with, for registries whose project is private. Without it:
+    /// anonymous.
     #[arg(long, requires = "password_file")]
     user: Option<String>,
     /// A file with the password.

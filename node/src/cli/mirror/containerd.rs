@@ -1,4 +1,4 @@
-//! `atoll mirror containerd`: `certs.d/_default/hosts.toml`, or one file a registry.
+//! `atoll mirror containerd`: writes `certs.d/_default/hosts.toml`, or one file for each registry.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,24 +13,24 @@ use super::files::{put, quoted};
 pub(super) struct Containerd {
     #[command(flatten)]
     asking: Asking,
-    /// Write the files; without it they are printed.
+    /// Write the files. Without it they are printed.
     #[arg(long)]
     install: bool,
-    /// Only this registry (docker.io), in a file of its own which names the registry itself as the
+    /// Only this registry (docker.io), in a file of its own, which names the registry itself as the
     /// last resort. May be given several times. Without it: one file for all registries that have
-    /// none of their own.
+    /// no file of their own.
     #[arg(long)]
     registry: Vec<String>,
-    /// Where containerd looks for hosts.toml files.
+    /// The folder where containerd looks for hosts.toml files.
     #[arg(long, default_value = "/etc/containerd/certs.d", value_name = "DIR")]
     certs_dir: PathBuf,
 }
 
-/// How long containerd may take to connect to a node. Without it a node that swallows what comes
-/// costs 15 s and more a step.
+/// How long containerd may take to connect to a node. Without this, a node that drops all packets
+/// costs 15 s or more in each step.
 const DIAL: &str = "1s";
 
-/// Prints or writes.
+/// Prints or writes the files.
 pub(super) fn run(containerd: &Containerd) -> io::Result<()> {
     let known = containerd.asking.ask()?;
     let nodes = containerd.asking.nodes(&known);
@@ -60,7 +60,8 @@ pub(super) fn run(containerd: &Containerd) -> io::Result<()> {
     Ok(())
 }
 
-/// The file. The catch-all names no server: then containerd asks the image's own registry last.
+/// The content of the file. The file for all registries names no server: then containerd asks the
+/// image's own registry last.
 fn hosts(name: Option<&str>, nodes: &[String], authority: Option<&Path>) -> String {
     let mut out = String::new();
     if let Some(name) = name {

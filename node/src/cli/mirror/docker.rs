@@ -1,5 +1,5 @@
-//! `atoll mirror docker`: `registry-mirrors` and `insecure-registries` in `daemon.json`, with
-//! everything else in it left as it is.
+//! `atoll mirror docker`: sets `registry-mirrors` and `insecure-registries` in `daemon.json`, and
+//! leaves everything else in it as it is.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,11 +17,11 @@ use super::nodes::{MirrorList, authority, is_plain};
 pub(super) struct Docker {
     #[command(flatten)]
     asking: Asking,
-    /// Write the file; without it what it would be is printed.
+    /// Write the file. Without it the result is printed.
     #[arg(long)]
     install: bool,
-    /// dockerd's settings. They are merged into what is there, which the first time is kept beside
-    /// it as FILE.bak.
+    /// dockerd's settings file. The settings are merged into it; before the first change it is
+    /// copied to FILE.bak.
     #[arg(long, default_value = "/etc/docker/daemon.json", value_name = "FILE")]
     daemon_json: PathBuf,
 }
@@ -29,7 +29,7 @@ pub(super) struct Docker {
 /// The two lists that this command adds to.
 const LISTS: [&str; 2] = ["registry-mirrors", "insecure-registries"];
 
-/// Prints or writes.
+/// Prints or writes the file.
 pub(super) fn run(docker: &Docker) -> io::Result<()> {
     let known = docker.asking.ask()?;
     let mirrors = mirrors(&known, &docker.asking.nodes(&known))?;
@@ -47,7 +47,7 @@ pub(super) fn run(docker: &Docker) -> io::Result<()> {
     let before: Value = match there.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
         Some(text) => serde_json::from_str(text).map_err(|e| {
             io::Error::other(format!(
-                "{}: {e}; it stays as it is until it is valid JSON",
+                "{}: {e}; it was not changed; make it valid JSON first",
                 path.display()
             ))
         })?,
@@ -55,7 +55,7 @@ pub(super) fn run(docker: &Docker) -> io::Result<()> {
     };
     let Value::Object(before) = before else {
         return Err(io::Error::other(format!(
-            "{} holds no JSON object; it stays as it is",
+            "{} does not contain a JSON object; it was not changed",
             path.display()
         )));
     };
@@ -66,7 +66,7 @@ pub(super) fn run(docker: &Docker) -> io::Result<()> {
         .unwrap_or_default();
     let (after, added) = merge(before, &mirrors, &earlier).map_err(|what| {
         io::Error::other(format!(
-            "{}: {what} is no list of texts; it stays as it is",
+            "{}: {what} is not a list of strings; the file was not changed",
             path.display()
         ))
     })?;
@@ -76,7 +76,7 @@ pub(super) fn run(docker: &Docker) -> io::Result<()> {
             keep(&beside(path, "bak"), there.as_bytes(), path)?;
         }
         replace(path, text.as_bytes())?;
-        // what a later run may take out again
+        // the entries that a later run may remove
         replace(&ours, added.to_string().as_bytes())?;
         println!("written: {}", path.display());
     } else {
@@ -95,8 +95,8 @@ pub(super) fn run(docker: &Docker) -> io::Result<()> {
     Ok(())
 }
 
-/// The URLs for dockerd, whose requests do not say which registry they mean: the mesh must know it
-/// by itself, or by the host name.
+/// The URLs for dockerd. dockerd's requests do not name the registry, so the mesh must know it from
+/// its settings or from the host name.
 fn mirrors(known: &MirrorList, nodes: &[String]) -> io::Result<Vec<String>> {
     if known.default.as_deref() == Some(DOCKER_HUB) {
         return Ok(nodes.to_vec());
@@ -117,7 +117,7 @@ fn mirrors(known: &MirrorList, nodes: &[String]) -> io::Result<Vec<String>> {
     Ok(vec![format!("{scheme}://{DOCKER_HUB}.{domain}{port}")])
 }
 
-/// What to do where certs.d is not enough.
+/// What to do if certs.d is not enough.
 fn system_store(ca: &Path) -> String {
     format!(
         "Docker 28 and later does not look into certs.d when it asks for a token, so pulls from private projects fail there with 'certificate signed by unknown authority'. \
@@ -127,7 +127,7 @@ fn system_store(ca: &Path) -> String {
     )
 }
 
-/// dockerd takes 127.0.0.0/8 for insecure by itself.
+/// dockerd treats 127.0.0.0/8 as insecure by itself.
 fn is_insecure_anyway(authority: &str) -> bool {
     authority.starts_with("127.") || authority.split(':').next() == Some("localhost")
 }
@@ -138,8 +138,9 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// Puts our entries first; what an earlier run put in and is not wanted any more goes, all the rest
-/// stays. Also gives what is ours now. The error is the name of what cannot be added to.
+/// Puts our entries first. Entries of an earlier run that are no longer wanted are removed;
+/// everything else stays. Also returns the entries that are ours now. The error is the name of the
+/// list that cannot be changed.
 fn merge(
     mut settings: Map<String, Value>,
     mirrors: &[String],
@@ -153,7 +154,7 @@ fn merge(
         let there = settings.get(list).cloned().unwrap_or_else(|| json!([]));
         let there: Vec<String> = serde_json::from_value(there).map_err(|_| list)?;
         let once: Vec<String> = serde_json::from_value(earlier[list].clone()).unwrap_or_default();
-        // written by somebody before us: theirs, also when it is what we want
+        // an entry from before our first run is not ours, even if it is what we want
         let theirs = |one: &String| there.contains(one) && !once.contains(one);
         let ours: Vec<String> = wanted.iter().filter(|one| !theirs(one)).cloned().collect();
         let rest = there.iter().filter(|one| !once.contains(one) && !wanted.contains(one)).cloned();

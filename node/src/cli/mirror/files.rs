@@ -1,14 +1,14 @@
-//! Writing into other programs' folders: only what this command wrote before, or what was not
-//! there.
+//! Writes files in the folders of other programs. It overwrites only files that this command wrote
+//! before.
 
 use std::io::{self, Write};
 use std::path::Path;
 
-/// The first line of every file that this command writes, and may write again.
+/// The first line of every file that this command writes and may overwrite.
 pub(super) const MARK: &str = "# Written by `atoll mirror`, which writes it anew each time; remove this line and it leaves the file alone.";
 
-/// Prints a file, or with `install` writes it. One that somebody else wrote is left as it is, which
-/// is an error.
+/// Prints a file, or with `install` writes it. It is an error if the file exists and was not
+/// written by this command; then it is not changed.
 pub(super) fn put(path: &Path, contents: &str, install: bool) -> io::Result<()> {
     let whole = format!("{MARK}\n{contents}");
     if !install {
@@ -18,7 +18,7 @@ pub(super) fn put(path: &Path, contents: &str, install: bool) -> io::Result<()> 
     match std::fs::read_to_string(path) {
         Ok(there) if there.lines().next() != Some(MARK) => {
             let message = format!(
-                "{} is there and was not written by this command: it stays as it is. Move it away, or put this into it by hand:\n\n{contents}",
+                "{} exists and was not written by this command, so it was not changed. Move it away, or add this to it by hand:\n\n{contents}",
                 path.display()
             );
             return Err(io::Error::other(message));
@@ -32,14 +32,14 @@ pub(super) fn put(path: &Path, contents: &str, install: bool) -> io::Result<()> 
     Ok(())
 }
 
-/// Puts a whole file where `path` is, at once: who reads it sees the old or the new one. Its
-/// permissions stay.
+/// Replaces the file at `path` atomically: readers see the old file or the new one. Its permissions
+/// stay.
 pub(super) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     place(path, contents, path)
 }
 
-/// Keeps `contents`, which `original` has, at `path`, with its permissions. What an earlier call
-/// has kept stays: it is older.
+/// Saves `contents`, which are those of `original`, at `path`, with the same permissions. If an
+/// earlier call has saved a file there, it stays, because it is older.
 pub(super) fn keep(path: &Path, contents: &[u8], original: &Path) -> io::Result<()> {
     match path.symlink_metadata() {
         Ok(_) => Ok(()),
@@ -48,7 +48,7 @@ pub(super) fn keep(path: &Path, contents: &[u8], original: &Path) -> io::Result<
     }
 }
 
-/// Puts a whole file where `path` is, at once, with the permissions of `like`, if that is there.
+/// Replaces the file at `path` atomically, with the permissions of `like`, if that exists.
 fn place(path: &Path, contents: &[u8], like: &Path) -> io::Result<()> {
     let write = || {
         let folder = path.parent().ok_or_else(|| io::Error::other("it is in no folder"))?;
@@ -66,7 +66,7 @@ fn place(path: &Path, contents: &[u8], like: &Path) -> io::Result<()> {
     write().map_err(|error| named(path, &error))
 }
 
-/// Copies the CA to where a client looks for the one of `authority` (`host[:port]`).
+/// Copies the CA to where a client looks for the CA of `authority` (`host[:port]`).
 pub(super) fn put_authority(
     folder: &Path,
     authority: &str,
@@ -83,7 +83,7 @@ pub(super) fn put_authority(
         Ok(there) if there == pem => return Ok(()),
         Ok(_) => {
             let message = format!(
-                "{} is there and is another CA: it stays as it is. Move it away first",
+                "{} exists and is another CA, so it was not changed. Move it away first",
                 path.display()
             );
             return Err(io::Error::other(message));
@@ -95,12 +95,12 @@ pub(super) fn put_authority(
     Ok(())
 }
 
-/// An error that says which file it is about.
+/// Adds the file's name to an error.
 pub(super) fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// A text in double quotes, as TOML reads it back.
+/// A string in double quotes, as TOML reads it back.
 pub(super) fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }

@@ -1,4 +1,4 @@
-//! An image, and the ways in which a client may ask a mirror for it.
+//! An image, and the ways in which clients ask a mirror for it.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use rules::words::names::Reference;
 
 use super::nodes::{MirrorList, authority};
 
-/// An image as its registry's own clients know it.
+/// An image, by the names that its registry's own clients use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Image {
     /// Its registry.
@@ -20,8 +20,8 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Reads a name as docker does: without a registry it is Docker Hub's, and there one part is in
-    /// `library`.
+    /// Parses a name as docker does: a name without a registry is of Docker Hub, and there a name
+    /// of one part is in `library`.
     pub(super) fn read(written: &str) -> io::Result<Self> {
         let (name, reference) =
             mirror::image(written).map_err(|e| io::Error::other(format!("'{written}': {e}")))?;
@@ -35,21 +35,21 @@ impl Image {
     }
 }
 
-/// How a client says which registry it means.
+/// A way in which a client names the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Way {
-    /// For the table.
+    /// The name in the table.
     pub(super) name: &'static str,
-    /// Stands before the repository in the path.
+    /// The path's part before the repository.
     pub(super) prefix: String,
     /// The query.
     pub(super) query: String,
-    /// The Host header, where that carries the registry.
+    /// The Host header, if that names the registry.
     pub(super) host: Option<String>,
 }
 
 impl Way {
-    /// Every way in which clients of this mesh may ask `node` for images of `registry`.
+    /// All ways in which clients may ask `node` for images of `registry`.
     pub(super) fn all(known: &MirrorList, registry: &str, node: &str) -> Vec<Way> {
         let way = |name| Way { name, prefix: String::new(), query: String::new(), host: None };
         let mut ways = vec![
@@ -72,9 +72,13 @@ impl Way {
     }
 }
 
-/// Whether bytes are what they are called.
+/// Compares the digest of received bytes with the expected one.
 pub(super) fn verify(wanted: &Digest, actual: &Digest) -> Result<(), String> {
-    if wanted == actual { Ok(()) } else { Err(format!("what came is {actual}, not {wanted}")) }
+    if wanted == actual {
+        Ok(())
+    } else {
+        Err(format!("the received bytes hash to {actual}, not to {wanted}"))
+    }
 }
 
 #[cfg(test)]

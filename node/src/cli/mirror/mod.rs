@@ -1,4 +1,5 @@
-//! `atoll mirror`: clients' files that make them ask the mesh first, and the proof that it answers.
+//! `atoll mirror`: writes clients' files that make them ask the mesh first, and checks that the
+//! mesh answers.
 
 mod check;
 mod containerd;
@@ -36,22 +37,22 @@ enum Verb {
     Check(check::Check),
 }
 
-/// Whom to ask, and which nodes to use.
+/// The node to ask, and the nodes to use.
 #[derive(clap::Args)]
 struct Asking {
-    /// The node that this machine's clients are to ask first, http://HOST:PORT: one next door, or
-    /// an edge on the machine itself. Without it: the first node of the mesh that `atoll up`
-    /// started in --data.
+    /// The node that the clients on this machine should ask first, http://HOST:PORT: a nearby node,
+    /// or an edge on this machine. Without it: the first node of the mesh that `atoll up` started
+    /// in --data.
     #[arg(long)]
     url: Option<String>,
-    /// The CA to trust for https nodes (PEM), beside the public ones.
+    /// The CA to trust for https nodes (PEM), in addition to the public ones.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Where `atoll up` keeps its mesh.
+    /// The folder in which `atoll up` keeps its mesh.
     #[arg(long, default_value = "atoll-data", value_name = "DIR")]
     data: PathBuf,
-    /// Nodes of other regions, too, after those of the asked node's own. A far node that answers
-    /// nothing costs a client 15 to 120 s a pull.
+    /// Also use nodes of other regions, after those of the asked node's own region. A far node that
+    /// does not answer costs a client 15 to 120 s for each pull.
     #[arg(long)]
     all_regions: bool,
 }
@@ -65,7 +66,7 @@ impl Asking {
         Ok(url.trim_end_matches('/').to_owned())
     }
 
-    /// What the asked node tells of the mesh.
+    /// The asked node's answer about the mesh.
     fn ask(&self) -> io::Result<MirrorList> {
         let url = self.url()?;
         let client = Client::new(&url, None, self.ca.as_deref())?;
@@ -73,7 +74,7 @@ impl Asking {
         MirrorList::read(&url, &answer)
     }
 
-    /// The nodes to write into a client's file; says on the standard error what was left out.
+    /// The nodes to write into a client's file. Prints on standard error which nodes were left out.
     fn nodes(&self, known: &MirrorList) -> Vec<String> {
         let chosen = known.choose(self.all_regions);
         for left_out in &chosen.left_out {
@@ -82,7 +83,7 @@ impl Asking {
         chosen.urls
     }
 
-    /// The CA's file as other programs find it.
+    /// The path of the CA's file, as other programs find it.
     fn authority(&self) -> io::Result<Option<PathBuf>> {
         let named = |path: &PathBuf| {
             std::path::absolute(path)

@@ -1,15 +1,15 @@
-//! What a node tells of the mesh, and which of its nodes a client should ask.
+//! What a node says about the mesh, and which nodes a client should ask.
 
 use std::io;
 
 use http::Uri;
 use serde_json::Value;
 
-/// A client's file names at most this many nodes of one region: each fetches what it lacks by
-/// itself, and each that is silent costs a pull time.
+/// The maximum number of nodes of one region in a client's file. Each of them fetches what it lacks
+/// by itself, and each that does not answer costs a pull time.
 const MOST: usize = 3;
 
-/// A node as another one tells of it.
+/// A node, as another node describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MirrorNode {
     pub(super) name: String,
@@ -18,33 +18,33 @@ pub(super) struct MirrorNode {
     up: bool,
 }
 
-/// What a node tells of the mesh.
+/// A node's answer about the mesh.
 #[derive(Clone, Debug)]
 pub(super) struct MirrorList {
     region: String,
-    /// The nearest first; the asked one is the first, under the URL at which it was asked.
+    /// The nearest first. The asked node is the first, with the URL at which it was asked.
     nodes: Vec<MirrorNode>,
-    /// The registries that are mirrored, as far as this client may see them.
+    /// The mirrored registries that this client may see.
     pub(super) registries: Vec<String>,
-    /// Those of them that do not speak TLS.
+    /// Those of them without TLS.
     pub(super) plain: Vec<String>,
-    /// The domain under which host names carry a registry.
+    /// The domain under which host names contain a registry.
     pub(super) domain: Option<String>,
-    /// The registry that is meant where nothing names one.
+    /// The registry that is meant if nothing names one.
     pub(super) default: Option<String>,
 }
 
 /// The nodes for a client's file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Chosen {
-    /// Their URLs, in the order in which they are to be asked.
+    /// Their URLs, in the order in which they should be asked.
     pub(super) urls: Vec<String>,
-    /// Who was left out, and why.
+    /// The nodes that were left out, with the reasons.
     pub(super) left_out: Vec<String>,
 }
 
 impl MirrorList {
-    /// Reads the answer of the node at `url`.
+    /// Parses the answer of the node at `url`.
     pub(super) fn read(url: &str, answer: &Value) -> io::Result<Self> {
         let strange =
             || io::Error::other(format!("{url} does not answer as a node of this version does"));
@@ -64,7 +64,7 @@ impl MirrorList {
         }
         nodes.sort_by_key(|node| node.name != me);
         if nodes.is_empty() {
-            // it has not learnt of its mesh yet, and yet it answers
+            // it does not know its mesh yet, but it answers
             let name = me.to_owned();
             nodes.push(MirrorNode {
                 name,
@@ -85,13 +85,12 @@ impl MirrorList {
         })
     }
 
-    /// The registries that are mirrored, for people.
+    /// The mirrored registries, as text for people.
     pub(super) fn named(&self) -> String {
         if self.registries.is_empty() { "none".to_owned() } else { self.registries.join(", ") }
     }
 
-    /// The asked node and others of its region; then those of the other regions, if they are
-    /// wanted.
+    /// The asked node and others of its region, then those of other regions, if requested.
     pub(super) fn choose(&self, all_regions: bool) -> Chosen {
         let (mut urls, mut left_out): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
         let mut near = 0;
@@ -100,14 +99,14 @@ impl MirrorList {
                 left_out.push(format!("{} ({}) is down", node.name, node.url));
             } else if !can_be_dialled(&node.url) {
                 left_out.push(format!(
-                    "{}: nobody can dial {}; set its http.public_url",
+                    "{}: clients cannot connect to {}; set its http.public_url",
                     node.name, node.url
                 ));
             } else if is_loopback(&node.url)
                 && !self.nodes.first().is_some_and(|first| is_loopback(&first.url))
             {
                 left_out.push(format!(
-                    "{}: {} leads nowhere but on its own machine",
+                    "{}: {} can only be reached on its own machine",
                     node.name, node.url
                 ));
             } else if !urls.contains(&node.url) {
@@ -122,18 +121,18 @@ impl MirrorList {
         Chosen { urls, left_out }
     }
 
-    /// The nodes of the asked node's region, or all, whether they are up or not.
+    /// The nodes of the asked node's region, or all nodes, whether they are up or not.
     pub(super) fn listed(&self, all_regions: bool) -> impl Iterator<Item = &MirrorNode> {
         self.nodes.iter().filter(move |node| all_regions || node.region == self.region)
     }
 }
 
-/// `host[:port]` of a URL.
+/// The `host[:port]` of a URL.
 pub(super) fn authority(url: &str) -> &str {
     url.split_once("://").map_or(url, |(_, rest)| rest).trim_end_matches('/')
 }
 
-/// Whether a URL is one of plain HTTP.
+/// Whether a URL uses plain HTTP.
 pub(super) fn is_plain(url: &str) -> bool {
     url.starts_with("http://")
 }

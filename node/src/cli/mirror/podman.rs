@@ -1,4 +1,4 @@
-//! `atoll mirror podman`: a file in `registries.conf.d`, for everything that is made with
+//! `atoll mirror podman`: writes a file in `registries.conf.d`, for all programs that use
 //! containers/image.
 
 use std::io;
@@ -15,19 +15,19 @@ use super::nodes::{authority, is_plain};
 pub(super) struct Podman {
     #[command(flatten)]
     asking: Asking,
-    /// Write the file; without it it is printed.
+    /// Write the file. Without it the file is printed.
     #[arg(long)]
     install: bool,
-    /// Only this registry. May be given several times. Without it: every one that the mesh mirrors
-    /// for everyone.
+    /// Only this registry. May be given several times. Without it: every registry that the mesh
+    /// mirrors for everyone.
     #[arg(long)]
     registry: Vec<String>,
-    /// Where the file goes.
+    /// The folder for the file.
     #[arg(long, default_value = "/etc/containers/registries.conf.d", value_name = "DIR")]
     registries_conf_d: PathBuf,
 }
 
-/// Prints or writes.
+/// Prints or writes the file.
 pub(super) fn run(podman: &Podman) -> io::Result<()> {
     let known = podman.asking.ask()?;
     let registries = match podman.registry.is_empty() {
@@ -55,8 +55,9 @@ pub(super) fn run(podman: &Podman) -> io::Result<()> {
     Ok(())
 }
 
-/// The file. What is `plain` speaks no TLS, which podman has to be told for what it asks the
-/// registry itself. podman says nothing of the registry that it mirrors, so the path does.
+/// The content of the file. Registries in `plain` do not use TLS; podman must be told, for its
+/// requests to the registry itself. podman does not tell a mirror which registry it means, so the
+/// path names it.
 fn registries_conf(registries: &[String], plain: &[String], nodes: &[String]) -> String {
     let mut out = String::new();
     for name in registries {

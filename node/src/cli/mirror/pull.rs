@@ -1,5 +1,5 @@
-//! One pull as a client would do it: tag to digest, manifest by digest, blobs; redirects and tokens
-//! as they come.
+//! One pull as a client does it: tag to digest, manifest by digest, blobs, with redirects and
+//! tokens.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -16,17 +16,17 @@ use super::image::{Image, Way, verify};
 use crate::cli::client::{ApiAnswer, Call, Client};
 use upstream::challenge::{Challenge, parse};
 
-/// What a client says that it reads.
+/// The media types that a client accepts.
 const ACCEPTED: [&str; 4] = [
     media_type::OCI_INDEX,
     media_type::OCI_MANIFEST,
     media_type::DOCKER_LIST,
     media_type::DOCKER_MANIFEST,
 ];
-/// A request is sent at most so often: once more after each redirect, and with a token.
+/// The maximum number of times that a request is sent: again after each redirect, and with a token.
 const HOPS: usize = 6;
 
-/// Pulls images as one user, or as anyone.
+/// Pulls images as one user, or anonymously.
 pub(super) struct Puller<'a> {
     /// The name and the password's file.
     pub(super) user: Option<(&'a str, &'a Path)>,
@@ -34,7 +34,7 @@ pub(super) struct Puller<'a> {
     pub(super) authority: Option<&'a Path>,
 }
 
-/// A pull that went through.
+/// A successful pull.
 pub(super) struct Pulled {
     /// The digest of the tag.
     pub(super) digest: Digest,
@@ -44,7 +44,7 @@ pub(super) struct Pulled {
     pub(super) first_byte: Duration,
 }
 
-/// A pull on its way.
+/// A pull that is under way.
 struct Pull<'a> {
     puller: &'a Puller<'a>,
     client: Client,
@@ -56,7 +56,7 @@ struct Pull<'a> {
 }
 
 impl Puller<'_> {
-    /// Whether the node at `url` answers as a registry does.
+    /// Checks that the node at `url` answers as a registry does.
     pub(super) async fn ping(&self, url: &str) -> Result<(), String> {
         let client = Client::new(url, None, self.authority).map_err(|e| e.to_string())?;
         let answer = client.send(Call::get("/v2/")).await.map_err(|e| e.to_string())?;
@@ -66,7 +66,7 @@ impl Puller<'_> {
         }
     }
 
-    /// Pulls all of `image` through the node at `url`.
+    /// Pulls all of `image` through the node at `url`, and checks it.
     pub(super) async fn pull(&self, url: &str, way: &Way, image: &Image) -> Result<Pulled, String> {
         let client = Client::new(url, None, self.authority).map_err(|e| e.to_string())?;
         Pull { puller: self, client, way, image, token: None, bytes: 0 }.run().await
@@ -77,10 +77,12 @@ impl Pull<'_> {
     async fn run(&mut self) -> Result<Pulled, String> {
         let what = format!("manifests/{}", self.image.reference);
         let head = self.ask(Method::HEAD, &what).await?;
-        let told =
-            head.header("docker-content-digest").ok_or("HEAD tells no Docker-Content-Digest")?;
-        let digest: Digest =
-            told.parse().map_err(|_| format!("HEAD tells '{told}', which is no digest"))?;
+        let told = head
+            .header("docker-content-digest")
+            .ok_or("the answer to HEAD has no Docker-Content-Digest")?;
+        let digest: Digest = told
+            .parse()
+            .map_err(|_| format!("the answer to HEAD names '{told}', which is not a digest"))?;
         let (mut manifest, bytes) = self.manifest(digest).await?;
         if !manifest.children.is_empty() {
             let index = Index::read(&bytes)?;
@@ -108,7 +110,7 @@ impl Pull<'_> {
         Ok((manifest, bytes.into()))
     }
 
-    /// Reads a blob to its end; how long its first byte took.
+    /// Reads a blob to its end. Returns the time to its first byte.
     async fn blob(&mut self, digest: Digest, size: u64) -> Result<Duration, String> {
         let named = |e: &dyn std::fmt::Display| format!("blob {digest}: {e}");
         let begun = Instant::now();
@@ -120,14 +122,14 @@ impl Pull<'_> {
             length += piece.len() as u64;
         }
         if length != size {
-            return Err(named(&format!("{length} bytes came, the manifest says {size}")));
+            return Err(named(&format!("{length} bytes came, but the manifest says {size}")));
         }
         verify(&digest, &hasher.finish())?;
         self.bytes += length;
         Ok(first.unwrap_or_else(|| begun.elapsed()))
     }
 
-    /// Asks for something of the repository and follows to where it is.
+    /// Requests something of the repository, and follows redirects.
     async fn ask(&mut self, method: Method, what: &str) -> Result<ApiAnswer, String> {
         let mut path =
             format!("/v2/{}{}/{what}{}", self.way.prefix, self.image.repository, self.way.query);
@@ -151,7 +153,7 @@ impl Pull<'_> {
                     let to = answer.header("location").unwrap_or_default();
                     if !to.starts_with('/') {
                         return Err(format!(
-                            "{what} is said to be at '{to}', which is not at this node"
+                            "{what} is redirected to '{to}', which is not at this node"
                         ));
                     }
                     path = to.to_owned();
@@ -167,7 +169,7 @@ impl Pull<'_> {
         Err(format!("{what} is redirected in circles"))
     }
 
-    /// Gets a token as the challenge of `answer` wants it.
+    /// Gets a token as the challenge in `answer` requires.
     async fn fetch_token(&self, answer: &ApiAnswer) -> Result<Secret, String> {
         let challenges = parse(
             answer.headers.get_all("www-authenticate").iter().filter_map(|v| v.to_str().ok()),
@@ -176,8 +178,9 @@ impl Pull<'_> {
             Challenge::Bearer { realm, service, scope } => Some((realm, service, scope)),
             Challenge::Basic => None,
         });
-        let (realm, service, scope) = bearer.ok_or("401 without a way to get a token")?;
-        let at: Uri = realm.parse().map_err(|_| format!("the realm '{realm}' is no URL"))?;
+        let (realm, service, scope) =
+            bearer.ok_or("401 without a challenge that says where to get a token")?;
+        let at: Uri = realm.parse().map_err(|_| format!("the realm '{realm}' is not a URL"))?;
         let mut query = form_urlencoded::Serializer::new(String::new());
         for (name, value) in [("service", service), ("scope", scope)] {
             value.map(|value| query.append_pair(name, &value));
@@ -188,8 +191,7 @@ impl Pull<'_> {
             at.scheme_str().unwrap_or("http"),
             at.authority().map_or("", |a| a.as_str())
         );
-        // a name of the mirrors' domain need not lead anywhere from here: the node that was asked
-        // is meant
+        // a name of the mirrors' domain need not resolve here; the node that was asked is meant
         let host = self
             .way
             .host
@@ -210,7 +212,7 @@ impl Pull<'_> {
     }
 }
 
-/// What an answer that is an error says, for people.
+/// The message of an answer that is an error.
 async fn reason(answer: ApiAnswer) -> String {
     let body = answer.whole().await.unwrap_or_default();
     let told: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();

@@ -1,10 +1,10 @@
-//! The walker over a document: hands out settings, collects mistakes, and knows afterwards which
-//! keys nobody asked for.
+//! The walker over a document: hands out settings, collects mistakes, and finds the keys that are
+//! not settings.
 //!
-//! The list of known settings is not written down anywhere: a setting is known because it was asked
-//! for. So the list in a remedy and the settings that are read cannot drift apart. A setting with a
-//! mistake keeps its default, and the walk goes on; [`Document::is_sound`] keeps later checks from
-//! complaining about a value that was never read.
+//! There is no list of known settings: a setting is known because the code asked for it. So the
+//! list in a remedy and the settings that are read cannot differ. A setting with a mistake keeps
+//! its default, and the walk continues. [`Document::is_sound`] keeps later checks from complaining
+//! about a value that was never read.
 
 use std::{
     cell::RefCell,
@@ -29,13 +29,13 @@ pub(crate) struct Document {
 #[derive(Default)]
 struct Seen {
     mistakes: Vec<Mistake>,
-    /// Every setting that was asked for.
+    /// The settings that were asked for.
     known: BTreeSet<String>,
-    /// Every setting or group that is written down, with its line.
+    /// The settings and groups in the file, with their lines.
     lines: BTreeMap<String, usize>,
-    /// Keys that nobody asked for.
+    /// Keys in the file that were not asked for.
     unknown: Vec<(String, usize)>,
-    /// Groups that are not groups, so that nothing is known of what is in them.
+    /// Groups that are not mappings, so that their contents are unknown.
     unread: Vec<String>,
 }
 
@@ -44,7 +44,8 @@ impl Document {
         Self { file: file.to_owned(), seen: RefCell::default() }
     }
 
-    /// Records a mistake at the line where `setting` is written, or at its group's, or at none.
+    /// Records a mistake at the line of `setting`, otherwise at its group's line, otherwise without
+    /// a line.
     pub(crate) fn mistake(
         &self,
         setting: &str,
@@ -73,7 +74,7 @@ impl Document {
         });
     }
 
-    /// Whether no mistake was found in any of these settings or around them, so that they may be
+    /// Whether no mistake was found in these settings or their groups, so that their values may be
     /// compared.
     pub(crate) fn is_sound(&self, settings: &[&str]) -> bool {
         let seen = self.seen.borrow();
@@ -86,18 +87,18 @@ impl Document {
                 .any(|group| settings.iter().any(|setting| within(setting, group)))
     }
 
-    /// Whether the file says anything about this setting.
+    /// Whether the file contains this setting.
     pub(crate) fn is_written(&self, setting: &str) -> bool {
         self.line(setting).is_some()
     }
 
-    /// Every setting that was asked for, in dotted form.
+    /// The settings that were asked for, in dotted form.
     #[cfg(test)]
     pub(crate) fn known(&self) -> BTreeSet<String> {
         self.seen.borrow().known.clone()
     }
 
-    /// Every setting that is written down, in dotted form.
+    /// The settings in the file, in dotted form.
     #[cfg(test)]
     pub(crate) fn written(&self) -> BTreeSet<String> {
         self.seen.borrow().lines.keys().cloned().collect()
@@ -107,8 +108,8 @@ impl Document {
         self.seen.borrow().lines.get(setting).copied()
     }
 
-    /// Ends the walk: reports the keys that nobody asked for, and returns all mistakes in the order
-    /// of their lines.
+    /// Ends the walk: reports the keys that were not asked for, and returns all mistakes in the
+    /// order of their lines.
     pub(crate) fn into_mistakes(self) -> Vec<Mistake> {
         let unknown = std::mem::take(&mut self.seen.borrow_mut().unknown);
         for (setting, line) in unknown {
@@ -129,7 +130,7 @@ pub(crate) struct Section<'d> {
 }
 
 impl<'d> Section<'d> {
-    /// Takes a mapping apart. Anything else is a mistake, and reads as an empty one.
+    /// Reads a mapping. Anything else is a mistake, and is read as an empty mapping.
     pub(crate) fn new(document: &'d Document, path: &str, node: Node) -> Self {
         let mut section = Self { document, path: path.to_owned(), entries: BTreeMap::new() };
         let written = match node.kind {
@@ -175,7 +176,7 @@ impl<'d> Section<'d> {
         section
     }
 
-    /// A group within this one; a group that is not written is an empty one.
+    /// A group within this one. An absent group is read as an empty one.
     pub(crate) fn section(&mut self, key: &str) -> Section<'d> {
         self.optional_section(key).unwrap_or_else(|| Section {
             document: self.document,
@@ -184,7 +185,7 @@ impl<'d> Section<'d> {
         })
     }
 
-    /// A group that may be absent; `null` is absent.
+    /// A group that may be absent; `null` counts as absent.
     pub(crate) fn optional_section(&mut self, key: &str) -> Option<Section<'d>> {
         let path = self.full(key);
         self.document.seen.borrow_mut().known.insert(path.clone());
@@ -192,7 +193,7 @@ impl<'d> Section<'d> {
         Some(Section::new(self.document, &path, node))
     }
 
-    /// A setting that may be absent; `null` is absent.
+    /// A setting that may be absent; `null` counts as absent.
     pub(crate) fn optional<T>(
         &mut self,
         key: &str,
@@ -201,7 +202,7 @@ impl<'d> Section<'d> {
         self.take(key, None, parse)
     }
 
-    /// A setting that has a default, which `target` holds.
+    /// A setting with a default, which is the present value of `target`.
     pub(crate) fn read<T>(
         &mut self,
         key: &str,
@@ -214,7 +215,7 @@ impl<'d> Section<'d> {
         }
     }
 
-    /// A setting without which a node cannot start; `None` after a mistake was recorded.
+    /// A required setting. Returns `None` after it has recorded a mistake.
     pub(crate) fn required<T>(
         &mut self,
         key: &str,
@@ -232,12 +233,12 @@ impl<'d> Section<'d> {
         self.take(key, Some(format!("write e.g. `{key}: {example}`")), parse)
     }
 
-    /// A yes or no that has a default.
+    /// A boolean setting with a default.
     pub(crate) fn flag(&mut self, key: &str, target: &mut bool) {
         self.read(key, target, |text| value::choice(text, &[("true", true), ("false", false)]));
     }
 
-    /// A group whose keys are the operator's own words, each with a single value.
+    /// A group whose keys are chosen by the operator, each with a single value.
     pub(crate) fn pairs<V>(
         mut self,
         key: impl Fn(&str) -> Result<String, Fault>,
@@ -263,7 +264,7 @@ impl<'d> Section<'d> {
         pairs
     }
 
-    /// A duration that has a default and bounds.
+    /// A duration with a default and bounds.
     pub(crate) fn duration(
         &mut self,
         key: &str,
@@ -276,7 +277,7 @@ impl<'d> Section<'d> {
         });
     }
 
-    /// A size in bytes that has a default and bounds.
+    /// A size in bytes with a default and bounds.
     pub(crate) fn size(&mut self, key: &str, target: &mut u64, bounds: RangeInclusive<u64>) {
         let default = *target;
         self.read(key, target, |text| {
@@ -284,7 +285,7 @@ impl<'d> Section<'d> {
         });
     }
 
-    /// A size in bytes that has a default and bounds; `null` is no limit.
+    /// A size in bytes with a default and bounds; `null` means no limit.
     pub(crate) fn limit(
         &mut self,
         key: &str,
@@ -301,7 +302,7 @@ impl<'d> Section<'d> {
         }
     }
 
-    /// A number that has a default and bounds.
+    /// A number with a default and bounds.
     pub(crate) fn count<N>(&mut self, key: &str, target: &mut N, bounds: RangeInclusive<N>)
     where
         N: Copy + Into<u64> + TryFrom<u64>,
@@ -316,8 +317,8 @@ impl<'d> Section<'d> {
         });
     }
 
-    /// Every entry of this group, as a name and a size within bounds: a group whose keys are names
-    /// of the operator's own.
+    /// The entries of this group, each a name and a size within bounds. The names are chosen by the
+    /// operator.
     pub(crate) fn sizes(
         mut self,
         example: (&str, u64),
@@ -337,8 +338,8 @@ impl<'d> Section<'d> {
         sizes
     }
 
-    /// Without `on_null`, the remedy for a setting that is written without a value, `null` is a
-    /// value: none.
+    /// Takes a setting. `on_null` is the remedy for a setting without a value; if it is `None`,
+    /// `null` is a valid value.
     fn take<T>(
         &mut self,
         key: &str,
@@ -368,7 +369,7 @@ impl<'d> Section<'d> {
     }
 }
 
-/// What is left when a section goes out of scope is what nobody asked for.
+/// Keys that are left when a section is dropped were not asked for.
 impl Drop for Section<'_> {
     fn drop(&mut self) {
         for key in std::mem::take(&mut self.entries).into_keys() {

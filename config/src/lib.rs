@@ -1,19 +1,20 @@
-//! What an operator writes in `node.yaml`, and what it means.
+//! The settings that an operator writes in `node.yaml`: parsing, defaults and checks.
 //!
-//! Every mistake is reported at once, each with its line and a remedy. Nothing has a hidden
-//! default: [`REFERENCE`] lists every setting with its default, and a test holds it to that.
+//! All mistakes are reported at once, each with its line and a remedy. There are no hidden
+//! defaults: [`REFERENCE`] lists every setting with its default, and a test compares it with the
+//! code.
 //!
-//! - `tree`: text to nodes that know their lines
+//! - `tree`: from text to nodes that know their lines
 //! - `document`: the walker that hands out settings and collects mistakes; `nearest`: what an
-//!   unknown key may have meant
-//! - `value`: durations, sizes, addresses and the other values, from text and back
-//! - `meaning`: every setting with its bounds, and what settings must not say to each other
-//! - `settings`: what comes out
-//! - `mistake`: what comes out instead
-//! - `load`: the ways in; `render`: the way back to text
+//!   unknown key may mean
+//! - `value`: durations, sizes, addresses and other values, from text and back
+//! - `meaning`: every setting with its bounds, and contradictions between settings
+//! - `settings`: the result
+//! - `mistake`: the result if there are mistakes
+//! - `load`: reads a file or a text; `render`: writes settings as text
 //!
-//! Deliberately absent: environment variables and command-line flags as a second place for
-//! settings, and any task, socket or clock. Only [`load`] touches the file system.
+//! Deliberately absent: environment variables and command-line flags as other places for settings,
+//! and any task, socket or clock. Only [`load`] touches the file system.
 
 mod document;
 mod load;
@@ -33,5 +34,5 @@ pub use settings::{
     Mirrors, Projects, Reads, Roster, Settings, StaleReads, Tls, Uploads, Upstreams,
 };
 
-/// `reference.yaml`: every setting with its default and a comment. It parses.
+/// `reference.yaml`: every setting with its default and a comment. It can be parsed.
 pub const REFERENCE: &str = include_str!("../reference.yaml");

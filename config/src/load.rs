@@ -1,4 +1,4 @@
-//! The two ways in: a file, or a text that is already there.
+//! Reads settings from a file, or from a text.
 
 use std::{fs, io::Read as _, path::Path};
 
@@ -10,13 +10,13 @@ use crate::{
     tree::{self, Node},
 };
 
-/// A configuration is a page; whatever is larger is some other file.
+/// The maximum size of a configuration file in bytes. It is a page of text; a larger file is
+/// something else.
 const SIZE_LIMIT: u64 = 1 << 20;
-/// How a certificate begins in a PEM file.
+/// The first line of a certificate in a PEM file.
 const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
-/// Reads a configuration file, and checks that the files it names are there. Opens nothing but the
-/// file itself.
+/// Reads a configuration file, and checks that the files that it names exist.
 pub fn load(path: &Path) -> Result<Settings, Mistakes> {
     let file = path.display().to_string();
     let document = Document::new(&file);
@@ -43,7 +43,8 @@ pub fn load(path: &Path) -> Result<Settings, Mistakes> {
     conclude(document, settings)
 }
 
-/// Reads a configuration text; `file_name` is used in mistakes only. Touches no file.
+/// Reads a configuration text. `file_name` is only used in mistakes. Does not touch the file
+/// system.
 pub fn parse(file_name: &str, text: &str) -> Result<Settings, Mistakes> {
     let document = Document::new(file_name);
     let Some(root) = read_tree(&document, text) else {

@@ -1,5 +1,5 @@
-//! From a document to settings: every setting with its bounds, then what settings must not say to
-//! each other.
+//! From a document to settings: reads every setting with its bounds, and then checks settings that
+//! contradict each other.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -12,20 +12,19 @@ use crate::{
     value::{self, Fault, written_duration},
 };
 
-/// How each [`StaleReads`] is written.
+/// The spelling of each [`StaleReads`].
 pub(crate) const STALE_READS: [(&str, StaleReads); 2] =
     [("serve", StaleReads::Serve), ("refuse", StaleReads::Refuse)];
-/// How each [`CongestionControl`] is written.
+/// The spelling of each [`CongestionControl`].
 pub(crate) const CONGESTION: [(&str, CongestionControl); 2] =
     [("delivery", CongestionControl::Delivery), ("cubic", CongestionControl::Cubic)];
-/// How each [`Role`] is written.
+/// The spelling of each [`Role`].
 pub(crate) const ROLES: [(&str, Role); 2] = [("replica", Role::Replica), ("edge", Role::Edge)];
-/// How each [`LogFormat`] is written.
+/// The spelling of each [`LogFormat`].
 pub(crate) const LOG_FORMATS: [(&str, LogFormat); 2] =
     [("human", LogFormat::Human), ("json", LogFormat::Json)];
 
-/// Reads the whole document. What it returns means something only if `document` then holds no
-/// mistake.
+/// Reads the whole document. The result is valid only if `document` has no mistakes afterwards.
 pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     let mut top = Section::new(document, "", root);
     let data_dir = top.required("data_dir", "/var/lib/atoll", |t| value::path(t, "/var/lib/atoll"));
@@ -129,7 +128,7 @@ fn mesh(mesh: &mut Section<'_>, s: &mut Settings) {
     s.mesh.advertise = mesh.optional("advertise", dialable);
 }
 
-/// An address that another node can dial.
+/// An address to which another node can connect.
 fn dialable(text: &str) -> Result<SocketAddr, Fault> {
     let address = value::address(text, "10.0.0.11:7946")?;
     if address.ip().is_unspecified() || address.port() == 0 {
@@ -142,8 +141,8 @@ fn dialable(text: &str) -> Result<SocketAddr, Fault> {
     Ok(address)
 }
 
-/// What settings must not say to each other. A pair is compared only if both were read without a
-/// mistake.
+/// Checks settings that may contradict each other. A pair is compared only if both settings were
+/// read without a mistake.
 fn contradictions(document: &Document, s: &Settings) {
     if document.is_sound(&["region"])
         && !document.is_written("name")

@@ -1,23 +1,24 @@
-//! What is wrong with a configuration, in words an operator can act on.
+//! Mistakes in a configuration, in words that help the operator.
 //!
-//! A mistake always says where (file and line), which setting, what is wrong and what to write
-//! instead. Mistakes come in a list because an operator should not have to start a node five times
-//! to learn of five typing errors.
+//! A mistake always says where it is (file and line), which setting it is about, what is wrong, and
+//! what to write instead. All mistakes are listed at once, so that an operator need not start a
+//! node five times to find five typing errors.
 
 use std::fmt;
 
-/// One thing that is wrong in a configuration file.
+/// One mistake in a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
-    /// The file as the caller named it.
+    /// The file's name as the caller gave it.
     pub file: String,
-    /// The line, counted from 1; 0 when the mistake is about the file as a whole.
+    /// The line, counted from 1; 0 if the mistake is about the whole file.
     pub line: usize,
-    /// The setting in dotted form (`ledger.heartbeat`); empty when no single setting is meant.
+    /// The setting in dotted form (`ledger.heartbeat`); empty if the mistake is not about one
+    /// setting.
     pub setting: String,
-    /// What is wrong, as a lowercase fragment.
+    /// The problem, as a lower-case fragment.
     pub problem: String,
-    /// What to do about it, as one imperative sentence.
+    /// The remedy, as one imperative sentence.
     pub remedy: String,
 }
 
@@ -35,8 +36,8 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// Every mistake found in one configuration file, in the order of its lines; never empty. Nothing
-/// was changed and nothing was opened: the caller may print it and try again.
+/// All mistakes in one configuration file, in the order of its lines; never empty. Nothing was
+/// changed, so the caller may print them and try again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", one_per_line(.0))]
 pub struct Mistakes(pub Vec<Mistake>);

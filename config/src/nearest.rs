@@ -1,14 +1,15 @@
-//! What an operator may have meant by a key that is no setting.
+//! Finds the setting that an operator may have meant by an unknown key.
 
 use std::collections::BTreeSet;
 
-/// The nearest setting of the same group, else one of that name elsewhere, else what the group has.
+/// The remedy for an unknown key: the nearest setting of the same group, otherwise a setting with
+/// that name elsewhere, otherwise the settings of the group.
 pub(crate) fn remedy(setting: &str, known: &BTreeSet<String>) -> String {
     let (group, key) = split(setting);
     let nested =
         |group: &str, key: &str| format!("write {key} under `{group}:`, or remove the line");
     if known.contains(setting) {
-        // the dotted form itself was written as the key
+        // the operator wrote the dotted form as a key
         return nested(group, key);
     }
     let siblings =
@@ -28,13 +29,12 @@ pub(crate) fn remedy(setting: &str, known: &BTreeSet<String>) -> String {
     format!("remove {key}, or use one of {}", all.join(", "))
 }
 
-/// A setting in dotted form as its group and its key; the group is empty at the top level.
+/// Splits a setting in dotted form into group and key. The group is empty at the top level.
 pub(crate) fn split(setting: &str) -> (&str, &str) {
     setting.rsplit_once('.').unwrap_or(("", setting))
 }
 
-/// Edit distance (Levenshtein), for keys cut to a length at which nobody would mean a setting
-/// anyway.
+/// The edit distance (Levenshtein). Keys are cut to a length that no setting has.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().take(64).collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -8,9 +8,8 @@ use crate::{
     value::{quoted, written_duration, written_size},
 };
 
-/// Writes a `node.yaml` that [`crate::parse`] reads back as the same settings, with every setting
-/// spelled out. Paths that are not UTF-8 cannot be written in YAML and come out with their odd
-/// bytes replaced.
+/// Writes a `node.yaml` with every setting, which [`crate::parse`] reads back as the same settings.
+/// Paths that are not UTF-8 cannot be written in YAML, and their invalid bytes are replaced.
 pub fn render(settings: &Settings) -> String {
     let s = settings;
     let tls = match &s.http.tls {

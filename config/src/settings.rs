@@ -1,65 +1,64 @@
-//! What a node is told to do, after every mistake is out: plain values with their units in the
-//! types.
+//! The settings of a node, after all checks: plain values with their units in the types.
 //!
-//! A `Settings` that came from [`crate::load`] or [`crate::parse`] obeys all bounds and agreements
-//! between settings; one that was put together in code is only as good as its author. Durations are
-//! whole milliseconds.
+//! A `Settings` from [`crate::load`] or [`crate::parse`] satisfies all bounds, and its values do
+//! not contradict each other. One that was built in code is not checked. Durations are whole
+//! milliseconds.
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use rules::ledger::records::Role;
 use rules::words::names::ProjectName;
 
-/// Everything that an operator can say about one node.
+/// All settings of one node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Directory for the ledger, the blobs and the node's keys; required.
     pub data_dir: PathBuf,
     /// Name of the node within the mesh; default `<region>-1`.
     pub name: String,
-    /// Failure domain that the node stands in; required.
+    /// The node's region (failure domain); required.
     pub region: String,
-    /// What the node does; default [`Role::Replica`]. For good: it is part of how the node joined.
+    /// The node's role; default [`Role::Replica`]. It cannot be changed after the node has joined.
     pub role: Role,
-    /// Where clients talk to the node.
+    /// How clients connect to the node.
     pub http: Http,
-    /// Where other nodes talk to the node.
+    /// How other nodes connect to the node.
     pub mesh: Mesh,
-    /// How fast a dead node is noticed.
+    /// How quickly a dead node is detected.
     pub roster: Roster,
-    /// How the nodes that vote agree.
+    /// How the voters agree.
     pub ledger: Ledger,
     /// How long a replica may answer reads by itself.
     pub lease: Lease,
-    /// When the primary of a project moves, and when another node votes in the ledger.
+    /// When a project's primary moves, and when a voter of the ledger is replaced.
     pub failover: Failover,
-    /// What a new project starts with.
+    /// Defaults of new projects.
     pub projects: Projects,
     /// Limits on what clients push.
     pub uploads: Uploads,
-    /// How the node asks the registries that proxy projects stand for.
+    /// How the node asks upstreams.
     pub upstreams: Upstreams,
-    /// How many bytes of others' blobs the node keeps.
+    /// How many bytes of cached blobs the node keeps.
     pub cache: Cache,
-    /// How an edge answers from what it has kept; nothing to other nodes.
+    /// How an edge answers from what it has kept. Other nodes ignore it.
     pub edge: Edge,
     /// How the node answers clients that use it as a mirror of other registries.
     pub mirrors: Mirrors,
-    /// How long anything may take before it is given up.
+    /// Deadlines.
     pub deadlines: Deadlines,
-    /// How much nodes send each other.
+    /// Limits on traffic between nodes.
     pub links: Links,
-    /// What a replica does that cannot be sure to be up to date.
+    /// How a replica answers reads when it may be out of date.
     pub reads: Reads,
-    /// What the node writes about itself.
+    /// What the node logs.
     pub log: Log,
-    /// How long open requests may go on after a signal to stop; default 10s.
+    /// How long open requests may continue after a signal to stop; default 10s.
     pub drain: Duration,
 }
 
 impl Settings {
-    /// The defaults for a node in this place. `mesh.advertise` has none and is needed while
-    /// `mesh.listen` is every interface.
+    /// The defaults for a node with these values. `mesh.advertise` has no default, and is required
+    /// if `mesh.listen` is every interface.
     pub fn new(data_dir: impl Into<PathBuf>, region: impl Into<String>) -> Self {
         let region = region.into();
         Self {
@@ -88,20 +87,20 @@ impl Settings {
     }
 }
 
-/// The name of a node that was given none.
+/// The default name of a node.
 pub(crate) fn default_name(region: &str) -> String {
     format!("{region}-1")
 }
 
-/// Where clients talk to the node.
+/// How clients connect to the node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Http {
     /// TCP address to listen on; default `0.0.0.0:5000`.
     pub listen: SocketAddr,
-    /// Scheme, host and port under which clients know the node; default none: made from the `Host`
-    /// of each request.
+    /// Scheme, host and port of the node for its clients; default none: taken from the `Host` of
+    /// each request.
     pub public_url: Option<String>,
-    /// Certificate to serve HTTPS with; default none: plain HTTP.
+    /// The certificate for HTTPS; default none: plain HTTP.
     pub tls: Option<Tls>,
 }
 
@@ -111,7 +110,7 @@ impl Default for Http {
     }
 }
 
-/// A certificate and its key, both PEM files; a relative path starts at the working directory.
+/// A certificate and its key, both PEM files. Relative paths start at the working directory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tls {
     /// Certificate chain, the node's own first; required within `tls`.
@@ -120,13 +119,13 @@ pub struct Tls {
     pub key: PathBuf,
 }
 
-/// Where other nodes talk to the node.
+/// How other nodes connect to the node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mesh {
     /// UDP address to listen on (QUIC); default `0.0.0.0:7946`.
     pub listen: SocketAddr,
-    /// Address that other nodes dial; default none: the same as `listen`, which then has to be one
-    /// interface.
+    /// Address to which other nodes connect; default none: the same as `listen`, which must then be
+    /// the address of one interface.
     pub advertise: Option<SocketAddr>,
 }
 
@@ -136,14 +135,17 @@ impl Default for Mesh {
     }
 }
 
-/// How fast a dead node is noticed. With the defaults a killed node is down in 2 to 8 s.
+/// How quickly a dead node is detected. With the defaults a killed node is declared down after 2 to
+/// 8 s.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Roster {
     /// Time between two probes; default 700ms.
     pub probe_period: Duration,
-    /// How long the answer to a probe may take before others are asked to probe; default 300ms.
+    /// How long the answer to a probe may take before other nodes are asked to probe; default
+    /// 300ms.
     pub probe_rtt: Duration,
-    /// How long a suspect may object before it counts as down; default 1800ms.
+    /// How long a suspected node has to refute the suspicion before it counts as down; default
+    /// 1800ms.
     pub suspect_to_down: Duration,
 }
 
@@ -157,14 +159,14 @@ impl Default for Roster {
     }
 }
 
-/// How the nodes that vote agree.
+/// How the voters agree.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ledger {
     /// Time between two heartbeats of the leader; default 400ms.
     pub heartbeat: Duration,
-    /// Shortest silence of the leader after which a voter stands for election; default 1200ms.
+    /// Minimum silence of the leader after which a voter stands for election; default 1200ms.
     pub election_min: Duration,
-    /// Longest such silence; each voter draws its own between the two; default 1800ms.
+    /// Maximum of that; each voter draws a value between the two; default 1800ms.
     pub election_max: Duration,
     /// Log entries between two snapshots; default 5000.
     pub snapshot_every: u64,
@@ -181,11 +183,11 @@ impl Default for Ledger {
     }
 }
 
-/// How long a replica may answer reads by itself. A replica that stops costs writers one
+/// How long a replica may answer reads by itself. A replica that stops delays writers by one
 /// `duration`, once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lease {
-    /// How long a read lease holds; default 2s.
+    /// How long a read lease lasts; default 2s.
     pub duration: Duration,
     /// Time between two renewals; default 500ms.
     pub renew_every: Duration,
@@ -202,10 +204,9 @@ impl Default for Lease {
 pub struct Failover {
     /// How long a node must be down before its projects get another primary; default 1s.
     pub hold_down: Duration,
-    /// How long the home node must be well before its projects return to it; default 20s.
+    /// How long a project's home must be well before the project returns to it; default 20s.
     pub return_after: Duration,
-    /// How long a voter of the ledger must be down before another node votes in its place; default
-    /// 10m.
+    /// How long a voter of the ledger must be down before another node replaces it; default 10m.
     pub replace_voter_after: Duration,
 }
 
@@ -219,10 +220,10 @@ impl Default for Failover {
     }
 }
 
-/// What a new project starts with.
+/// Defaults of new projects.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Projects {
-    /// Regions that must hold each blob before a push is acknowledged; default 2.
+    /// Number of regions that must hold each blob before a push is acknowledged; default 2.
     pub durability: u32,
 }
 
@@ -235,11 +236,11 @@ impl Default for Projects {
 /// Limits on what clients push.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Uploads {
-    /// How long an upload may lie untouched before it is discarded; default 1h.
+    /// How long an upload may be idle before it is discarded; default 1h.
     pub expire_after: Duration,
-    /// Largest manifest, in bytes; default 4MiB.
+    /// Maximum size of a manifest in bytes; default 4MiB.
     pub max_manifest: u64,
-    /// Uploads that may be open on this node at a time; default 1000.
+    /// Maximum number of uploads that are open on this node at a time; default 1000.
     pub max_open: u32,
 }
 
@@ -249,19 +250,19 @@ impl Default for Uploads {
     }
 }
 
-/// How the node asks the registries that proxy projects stand for.
+/// How the node asks upstreams: the registries that proxy projects cache.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstreams {
     /// Whether an upstream may be at a private address; default no.
     pub allow_private: bool,
     /// Whether an upstream may be at a loopback address; default no.
     pub allow_loopback: bool,
-    /// How long a tag that was resolved counts as fresh; zero: ask every time; default 60s.
+    /// How long a resolved tag counts as fresh; zero means to ask every time; default 60s.
     pub fresh_for: Duration,
-    /// How long it is remembered that the upstream does not have something; zero: not at all;
+    /// How long it is remembered that the upstream does not have something; zero means not at all;
     /// default 10s.
     pub missing_for: Duration,
-    /// A PEM file of authorities that are believed beside the public ones; default none.
+    /// A PEM file of authorities that are trusted in addition to the public ones; default none.
     pub ca: Option<PathBuf>,
 }
 
@@ -277,11 +278,11 @@ impl Default for Upstreams {
     }
 }
 
-/// Blobs that the node has fetched for a pull and that others hold for good: it evicts the least
-/// recently used.
+/// Blobs that the node has fetched for a pull and that other nodes hold for good. The node evicts
+/// the least recently used.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cache {
-    /// How many bytes of them it keeps; default 50GiB, `None`: no limit.
+    /// How many bytes of them the node keeps; default 50GiB; `None` means no limit.
     pub budget: Option<u64>,
 }
 
@@ -291,14 +292,13 @@ impl Default for Cache {
     }
 }
 
-/// How an edge answers from what it has kept of the mesh's records.
+/// How an edge answers from the records that it has kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Edge {
-    /// How long access, projects and what a digest names may be used without asking a replica
+    /// How long access, projects and manifests by digest may be used without asking a replica
     /// again; default 30s.
     pub access_age: Duration,
-    /// How long an edge that is cut off from every replica goes on serving what it has; default
-    /// 24h.
+    /// How long an edge that reaches no replica continues to serve what it has; default 24h.
     pub alone_for: Duration,
     /// Whether it may ask upstreams itself when the mesh cannot be reached; default no.
     pub upstream_fallback: bool,
@@ -317,31 +317,30 @@ impl Default for Edge {
 /// How the node answers clients that use it as a mirror of other registries.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Mirrors {
-    /// Names (`host[:port]`) of the mesh itself beside the hosts of its nodes' URLs; default none.
+    /// Names (`host[:port]`) of the mesh itself, in addition to the hosts of its nodes' URLs;
+    /// default none.
     pub names: Vec<String>,
     /// Domain under which `REGISTRY.domain` means that registry; default none.
     pub domain: Option<String>,
-    /// Registry (`host[:port]`) that is meant where nothing names one; default none.
+    /// Registry (`host[:port]`) that is meant if nothing names one; default none.
     pub default: Option<String>,
-    /// Project that stands for a registry (`host[:port]`); default: the first by name that caches
-    /// it.
+    /// Project for a registry (`host[:port]`); default: the first one by name that caches it.
     pub aliases: BTreeMap<String, ProjectName>,
 }
 
-/// How long anything may take before it is given up. Clients have no deadline of their own for most
-/// of these.
+/// Deadlines. For most of these, clients have no deadline of their own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Deadlines {
-    /// Until the first byte of an answer, or a clean 404 or 503; default 5s.
+    /// Maximum time to the first byte of an answer, or to a 404 or 503; default 5s.
     pub first_byte: Duration,
-    /// Without a byte in either direction within a body; default 30s.
+    /// Maximum time without a byte in either direction within a body; default 30s.
     pub stall: Duration,
-    /// Without a byte from a node that sends a blob, until another is asked; never longer than
-    /// `stall`; default 1500ms.
+    /// Maximum time without a byte from a node that sends a blob, after which another node is
+    /// asked; never longer than `stall`; default 1500ms.
     pub source_stall: Duration,
-    /// Until a write is committed; default 10s.
+    /// Maximum time until a write is committed; default 10s.
     pub commit: Duration,
-    /// Until a pushed blob is held in `projects.durability` regions; default 60s.
+    /// Maximum time until a pushed blob is held in `projects.durability` regions; default 60s.
     pub replicate: Duration,
 }
 
@@ -357,28 +356,27 @@ impl Default for Deadlines {
     }
 }
 
-/// How much nodes send each other.
+/// Limits on traffic between nodes.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Links {
-    /// What decides how much may be in flight to another node; default
-    /// [`CongestionControl::Delivery`].
+    /// The congestion control of links; default [`CongestionControl::Delivery`].
     pub congestion: CongestionControl,
-    /// The most bytes of blobs a second that this node sends to all nodes of a region together; no
-    /// cap for a region that is not named.
+    /// The maximum number of bytes of blobs per second that this node sends to all nodes of a
+    /// region together. A region that is not listed has no cap.
     pub caps: BTreeMap<String, u64>,
 }
 
-/// How a link finds out how much a path holds.
+/// How a link finds out how much a path can carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum CongestionControl {
-    /// By what arrives; written `delivery`.
+    /// By what is delivered; written `delivery`.
     #[default]
     Delivery,
-    /// By what is lost, as most of TCP does; written `cubic`.
+    /// By what is lost, like most of TCP; written `cubic`.
     Cubic,
 }
 
-/// What a replica does that cannot be sure to be up to date.
+/// How a replica answers reads when it may be out of date.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Reads {
     /// When it holds no lease and cannot reach the leader; default `serve`.
@@ -388,19 +386,19 @@ pub struct Reads {
 /// The answer to a read that may be stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum StaleReads {
-    /// Serve what is there, marked as possibly stale; written `serve`.
+    /// Serve the present records, marked as possibly stale; written `serve`.
     #[default]
     Serve,
     /// Answer 503; written `refuse`.
     Refuse,
 }
 
-/// What the node writes about itself, to standard output.
+/// What the node logs, to standard output.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Log {
-    /// A level, or `tracing` filter directives that each carry a level; default `info`.
+    /// A level, or `tracing` filter directives that each contain a level; default `info`.
     pub level: String,
-    /// How a line looks; default `human`.
+    /// The format of a line; default `human`.
     pub format: LogFormat,
 }
 
@@ -410,12 +408,12 @@ impl Default for Log {
     }
 }
 
-/// How a line of the log looks.
+/// The format of a line of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum LogFormat {
     /// For a terminal; written `human`.
     #[default]
     Human,
-    /// One JSON object a line; written `json`.
+    /// One JSON object per line; written `json`.
     Json,
 }

@@ -1,40 +1,40 @@
 //! From text to a tree of nodes that know their lines.
 //!
 //! node.yaml uses a small part of YAML: mappings, scalars and comments. Anchors, aliases, tags and
-//! several documents in one file are refused, because each of them makes a file mean something that
-//! its reader does not see. Scalars keep the text as written, so that a region called `no` stays
-//! `no`. Duplicate keys are kept too: the walker reports them.
+//! several documents in one file are refused, because each of them changes a file's meaning in a
+//! way that is easy to overlook. Scalars keep their text, so that a region called `no` stays `no`.
+//! Duplicate keys are kept, too, and the walker reports them.
 //!
-//! The tree is built from the parser's events without recursion and with a limit on depth, so no
+//! The tree is built from the parser's events without recursion, and its depth is limited, so no
 //! document can exhaust the stack.
 
 use saphyr_parser::{Event, Parser, ScalarStyle};
 
-/// No setting lies deeper than three levels; far below this a document is not a configuration.
+/// The maximum depth of a document. Settings are at most three levels deep.
 const DEPTH_LIMIT: usize = 16;
 
-/// A part of the document and the line it starts on.
+/// A part of the document, with the line where it starts.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) line: usize,
     pub(crate) kind: Kind,
 }
 
-/// What a node is, as far as a configuration cares.
+/// The kind of a node.
 #[derive(Debug)]
 pub(crate) enum Kind {
-    /// Nothing, `~` or `null`, unquoted.
+    /// Empty, `~` or `null`, unquoted.
     Null,
-    /// A scalar as written, without its quotes.
+    /// A scalar's text without its quotes.
     Text(String),
     /// Keys in the order of the document, duplicates included.
     Mapping(Vec<(Node, Node)>),
-    /// A list; no setting is one, so only its presence is of interest.
+    /// A list. No setting is a list, so its entries are not kept.
     Sequence,
 }
 
 impl Kind {
-    /// What an operator would call it.
+    /// The kind in words for the operator.
     pub(crate) fn noun(&self) -> &'static str {
         match self {
             Kind::Null => "nothing",
@@ -45,7 +45,7 @@ impl Kind {
     }
 }
 
-/// Why the text is no configuration at all.
+/// Why the text is not a configuration.
 #[derive(Debug)]
 pub(crate) struct Unreadable {
     pub(crate) line: usize,
@@ -53,13 +53,13 @@ pub(crate) struct Unreadable {
     pub(crate) remedy: &'static str,
 }
 
-/// A collection that is still being read.
+/// A collection that is not complete yet.
 struct Open {
     node: Node,
     key: Option<Node>,
 }
 
-/// Reads one document. An empty one is an empty mapping.
+/// Reads one document. An empty one counts as an empty mapping.
 pub(crate) fn read(text: &str) -> Result<Node, Unreadable> {
     let mut open: Vec<Open> = Vec::new();
     let mut root = None;

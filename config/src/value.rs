@@ -1,8 +1,8 @@
-//! The values an operator writes, from text and back: durations, sizes, addresses, names, URLs, log
-//! levels.
+//! The values that an operator writes, from text and back: durations, sizes, addresses, names,
+//! URLs, log levels.
 //!
-//! Each parser accepts one spelling and says of everything else what is wrong and what to write.
-//! Units are never left out, since `30` means seconds to one reader and milliseconds to the next.
+//! Each parser accepts one spelling. For anything else it says what is wrong and what to write.
+//! Units are required, because `30` means seconds to one reader and milliseconds to another.
 
 use std::{
     net::{Ipv6Addr, SocketAddr},
@@ -12,7 +12,7 @@ use std::{
 
 use rules::words::names::ProjectName;
 
-/// Why a text is not the value that is wanted: the problem, and the remedy.
+/// Why a text is not a valid value: the problem and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) problem: String,
@@ -29,7 +29,7 @@ const DURATION_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000)
 const SIZE_UNITS: [(&str, u64); 4] =
     [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
-/// `700ms`, `2s`, `5m`, `1h`: whole numbers and one unit.
+/// `700ms`, `2s`, `5m`, `1h`: a whole number and one unit.
 pub(crate) fn duration(text: &str, example: Duration) -> Result<Duration, Fault> {
     match amount(text, &DURATION_UNITS) {
         Some(milliseconds) => Ok(Duration::from_millis(milliseconds)),
@@ -43,7 +43,7 @@ pub(crate) fn duration(text: &str, example: Duration) -> Result<Duration, Fault>
     }
 }
 
-/// `512KiB`, `4MiB`: whole numbers and one binary unit.
+/// `512KiB`, `4MiB`: a whole number and one binary unit.
 pub(crate) fn size(text: &str, example: u64) -> Result<u64, Fault> {
     amount(text, &SIZE_UNITS).ok_or_else(|| {
         let remedy =
@@ -58,7 +58,7 @@ fn amount(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(*factor)
 }
 
-/// The shortest spelling that [`duration`] reads back; less than a millisecond is dropped.
+/// The shortest spelling that [`duration`] reads back. Fractions of a millisecond are dropped.
 pub(crate) fn written_duration(duration: Duration) -> String {
     written_amount(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), &DURATION_UNITS, "0s")
 }
@@ -95,8 +95,8 @@ pub(crate) fn count(text: &str, example: u64) -> Result<u64, Fault> {
     })
 }
 
-/// The name of a node or a region: 1 to 63 of `a-z`, `0-9` and `-`, with no hyphen at either end (a
-/// DNS label, since names end up in host names and certificates).
+/// The name of a node or a region: 1 to 63 of `a-z`, `0-9` and `-`, with no hyphen at either end.
+/// It is a DNS label, because names become part of host names and certificates.
 pub(crate) fn name(text: &str, example: &str) -> Result<String, Fault> {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     if !(1..=63).contains(&text.len())
@@ -112,7 +112,7 @@ pub(crate) fn name(text: &str, example: &str) -> Result<String, Fault> {
     Ok(text.to_owned())
 }
 
-/// `https://registry.example.com`: scheme, host and perhaps a port, nothing after them.
+/// `https://registry.example.com`: a scheme, a host and an optional port, with nothing after them.
 pub(crate) fn origin(text: &str) -> Result<String, Fault> {
     const EXAMPLE: &str = "https://registry.example.com";
     let fault =
@@ -137,7 +137,8 @@ pub(crate) fn origin(text: &str) -> Result<String, Fault> {
     Ok(text.to_owned())
 }
 
-/// `docker.io`, `registry.example.com:5000`: a registry as images name it, in lower case.
+/// `docker.io`, `registry.example.com:5000`: a registry as written in names of images, in lower
+/// case.
 pub(crate) fn registry(text: &str) -> Result<String, Fault> {
     if text.bytes().any(|b| b.is_ascii_uppercase()) || !is_authority(text) {
         let remedy = "write a host and perhaps a port in lower case, e.g. docker.io or registry.example.com:5000";
@@ -146,7 +147,7 @@ pub(crate) fn registry(text: &str) -> Result<String, Fault> {
     Ok(text.to_owned())
 }
 
-/// Registries with commas between them.
+/// Registries, separated by commas.
 pub(crate) fn registries(text: &str) -> Result<Vec<String>, Fault> {
     text.split(',').map(|one| registry(one.trim())).collect()
 }
@@ -172,7 +173,8 @@ pub(crate) fn project(text: &str) -> Result<ProjectName, Fault> {
     })
 }
 
-/// `host`, `host:port`, `10.0.0.11:5000` or `[2001:db8::11]:5000`, with a port that can be dialled.
+/// `host`, `host:port`, `10.0.0.11:5000` or `[2001:db8::11]:5000`, with a port to which clients can
+/// connect.
 fn is_authority(authority: &str) -> bool {
     if let Some(rest) = authority.strip_prefix('[') {
         let bare = rest.strip_suffix(']').is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok());
@@ -189,8 +191,8 @@ fn is_authority(authority: &str) -> bool {
 }
 
 /// A level (`info`) or `tracing` filter directives (`info,mesh::ledger=debug`). Every directive
-/// carries its level: a bare word that is no level would be taken for a target, which is how
-/// `verbose` comes to mean silence.
+/// must contain a level: a bare word that is not a level would be taken for a target, so `verbose`
+/// would silence the log.
 pub(crate) fn log_level(text: &str) -> Result<String, Fault> {
     for directive in split_outside_braces(text) {
         let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level).trim();
@@ -219,7 +221,7 @@ fn split_outside_braces(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// One of a few words.
+/// One of several words.
 pub(crate) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, Fault> {
     choices.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning).ok_or_else(|| {
         let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
@@ -230,7 +232,7 @@ pub(crate) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, Fa
     })
 }
 
-/// A path of at least one character, with nothing unprintable in it.
+/// A path of at least one character, without unprintable characters.
 pub(crate) fn path(text: &str, example: &str) -> Result<PathBuf, Fault> {
     if text.is_empty() || text.chars().any(char::is_control) {
         return Err(Fault::new(format!("{text:?} is not a path"), format!("write e.g. {example}")));
@@ -238,7 +240,7 @@ pub(crate) fn path(text: &str, example: &str) -> Result<PathBuf, Fault> {
     Ok(text.into())
 }
 
-/// A YAML scalar that reads back as `text`: plain where that is safe, else in double quotes.
+/// A YAML scalar that reads back as `text`: plain if that is safe, otherwise in double quotes.
 pub(crate) fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-');
     let first = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/');

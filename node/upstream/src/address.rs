@@ -1,10 +1,10 @@
-//! Where an upstream is, what its repositories are called there, and which addresses a node may
-//! connect to on its behalf.
+//! The address of an upstream, the names of its repositories there, and the addresses that a node
+//! may connect to for it.
 //!
-//! Who configures an upstream, and every upstream that redirects, makes this node connect to an
-//! address of their choice, from inside the operator's network. So every address is checked after
-//! the name is resolved, and the connection goes to the address that was checked: a name that
-//! resolves to something else a moment later (DNS rebinding) gains nothing.
+//! A user who configures an upstream, and any upstream that redirects, makes this node connect to
+//! an address of their choice from inside the operator's network. So every address is checked after
+//! the name was resolved, and the connection goes to the checked address. A name that resolves to
+//! another address a moment later (DNS rebinding) has no effect.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,10 +15,10 @@ use http::{Uri, uri};
 use rules::proxies::mirror::{DOCKER_HUB, DOCKER_HUB_NAMES};
 use rules::words::names::{BadName, ProjectName, RepositoryName};
 
-/// Where Docker Hub's registry is.
+/// The host of Docker Hub's registry.
 const HUB_REGISTRY: &str = "registry-1.docker.io";
 
-/// Where an upstream is: `https://host[:port][/prefix]`, its API being at `/prefix/v2/`.
+/// The address of an upstream: `https://host[:port][/prefix]`, with its API at `/prefix/v2/`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint {
     scheme: Scheme,
@@ -27,29 +27,29 @@ pub struct Endpoint {
     hub: bool,
 }
 
-/// Why a text is not an upstream's address.
+/// Why a text is not the address of an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadEndpoint {
-    /// Not a URL at all.
+    /// It is not a URL.
     #[error("an upstream is written https://host[:port][/path]")]
     Form,
-    /// Another protocol.
-    #[error("an upstream is reached by http or https")]
+    /// It uses another protocol.
+    #[error("an upstream's URL must begin with http:// or https://")]
     Scheme,
-    /// A name or password in the URL would end up in logs.
+    /// It contains a user name or password, which would end up in logs.
     #[error(
-        "an upstream's URL holds no user name and no password; credentials are given apart from it"
+        "an upstream's URL must not contain a user name or a password; give the credentials separately"
     )]
     Credentials,
-    /// Something after the path.
-    #[error("an upstream's URL has no query")]
+    /// It has a query.
+    #[error("an upstream's URL must not have a query")]
     Query,
 }
 
 impl FromStr for Endpoint {
     type Err = BadEndpoint;
 
-    /// Reads a URL, or a host alone, which means https. All names of Docker Hub mean its registry.
+    /// Parses a URL, or only a host, which means https. All names of Docker Hub mean its registry.
     fn from_str(text: &str) -> Result<Self, BadEndpoint> {
         let text = text.trim();
         let whole = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
@@ -66,8 +66,8 @@ impl FromStr for Endpoint {
         if path.as_ref().is_some_and(|p| p.query().is_some()) {
             return Err(BadEndpoint::Query);
         }
-        // no repository's name has it, and some of it is blank: such a path would not be read again
-        // as it was written
+        // such characters are in no repository's name, and some of them are blank, so the path
+        // would not parse again
         if path.as_ref().is_some_and(|p| !p.path().is_ascii()) {
             return Err(BadEndpoint::Form);
         }
@@ -99,23 +99,23 @@ impl Endpoint {
         self.hub
     }
 
-    /// Whether it is reached by https.
+    /// Whether it uses https.
     pub fn is_secure(&self) -> bool {
         self.scheme == Scheme::HTTPS
     }
 
-    /// Whether `other` is the same server: scheme, host and port, whatever the path.
+    /// Whether `other` is the same server: the same scheme, host and port, with any path.
     pub fn is_at(&self, other: &Endpoint) -> bool {
         self.scheme == other.scheme && self.authority == other.authority
     }
 
-    /// `host[:port]`, the port only where it is not the scheme's own.
+    /// `host[:port]`; the port is left out if it is the scheme's default.
     pub fn authority(&self) -> &str {
         self.authority.as_str()
     }
 
-    /// The registry that images name (`docker.io`, `host[:port]`), if this is the whole of it: with
-    /// a prefix it is a part of one.
+    /// The registry's name in images (`docker.io`, `host[:port]`), if this is the whole registry:
+    /// with a prefix it is only a part.
     pub fn registry(&self) -> Option<String> {
         match (self.hub, self.prefix.as_str()) {
             (true, _) => Some(DOCKER_HUB.to_owned()),
@@ -124,8 +124,8 @@ impl Endpoint {
         }
     }
 
-    /// What `repository` is called there: one-part names of Docker Hub are in `library/`. An
-    /// upstream's repository may have one part.
+    /// The name of `repository` at the upstream: names with one part are in `library/` at Docker
+    /// Hub. At other upstreams a repository's name may have one part.
     pub fn repository(&self, repository: &str) -> Result<String, BadName> {
         if repository.contains('/') {
             repository.parse::<RepositoryName>()?;
@@ -135,7 +135,7 @@ impl Endpoint {
         Ok(if self.hub { format!("library/{repository}") } else { repository.to_owned() })
     }
 
-    /// The URL of `/v2/{path}`; `path` is made of checked names.
+    /// The URL of `/v2/{path}`; `path` consists of checked names.
     pub(super) fn url(&self, path: &str) -> Result<Uri, http::Error> {
         uri::Builder::new()
             .scheme(self.scheme.clone())
@@ -144,7 +144,7 @@ impl Endpoint {
             .build()
     }
 
-    /// Whether `url` is at this very server: the same scheme, host and port.
+    /// Whether `url` is at this server: the same scheme, host and port.
     pub(super) fn serves(&self, url: &Uri) -> bool {
         let port = self.authority.port_u16().unwrap_or(default_port(&self.scheme));
         url.scheme() == Some(&self.scheme)
@@ -165,38 +165,38 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// The port of a URL that names none.
+/// The default port of a scheme.
 pub(super) fn default_port(scheme: &Scheme) -> u16 {
     if *scheme == Scheme::HTTP { 80 } else { 443 }
 }
 
-/// Whether the port, if there is one, is a number that `Uri` understood: it takes `host:99999` and
-/// then says that there is no port.
+/// Whether the port, if there is one, is a valid number: `Uri` accepts `host:99999` and then
+/// reports no port.
 pub(super) fn is_port_readable(authority: &Authority) -> bool {
     authority.port_u16().is_some() || authority.as_str().ends_with(authority.host())
 }
 
-/// Which addresses may be connected to on behalf of an upstream.
+/// The addresses that may be connected to for an upstream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AddressRule {
     /// Private networks: RFC 1918, carrier-grade NAT, unique-local, link-local.
     pub allow_private: bool,
-    /// This machine: for `atoll up` and tests.
+    /// This machine, for `atoll up` and tests.
     pub allow_loopback: bool,
 }
 
-/// What an address is, as far as this rule cares.
+/// The kinds of address that the rule distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reach {
     Public,
     Private,
     Loopback,
-    /// Cloud metadata, multicast, reserved: no registry is there, whatever the operator allows.
+    /// Cloud metadata, multicast, reserved: never allowed, because no registry is there.
     Never,
 }
 
 impl AddressRule {
-    /// Whether `address`, which a name resolved to, may be connected to.
+    /// Whether `address`, to which a name was resolved, may be connected to.
     pub fn permits(self, address: IpAddr) -> bool {
         match reach(address) {
             Reach::Public => true,
@@ -214,7 +214,8 @@ fn reach(address: IpAddr) -> Reach {
     }
 }
 
-/// The IANA registry of special-purpose addresses, and where clouds answer with credentials.
+/// By the IANA registry of special-purpose addresses, and the addresses where clouds give out
+/// credentials.
 fn reach_v4(address: Ipv4Addr) -> Reach {
     match address.octets() {
         [127, ..] => Reach::Loopback,
@@ -237,7 +238,7 @@ fn reach_v4(address: Ipv4Addr) -> Reach {
     }
 }
 
-/// Only 2000::/3 is the public internet; forms that carry an IPv4 address are judged by that.
+/// Only 2000::/3 is the public internet. Addresses that contain an IPv4 address are judged by that.
 fn reach_v6(address: Ipv6Addr) -> Reach {
     let segments = address.segments();
     let inner = |high: u16, low: u16| {

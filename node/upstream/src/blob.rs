@@ -1,5 +1,5 @@
-//! A blob that is arriving from an upstream. Its bytes are counted here and not hashed: whoever
-//! keeps them checks the digest of the whole.
+//! A blob that arrives from an upstream. Its bytes are counted here and not hashed: whoever stores
+//! them checks the digest of the whole.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::UpstreamError;
 
 /// A blob from some byte on.
 pub struct BlobStream {
-    /// The whole blob's length.
+    /// The length of the whole blob in bytes.
     pub size: u64,
     body: Option<Incoming>,
     first: Option<Bytes>,
@@ -22,20 +22,20 @@ pub struct BlobStream {
     stall: Duration,
 }
 
-/// How an answer to a question for a blob begins.
+/// The beginning of an answer to a request for a blob.
 pub(super) enum Beginning {
-    /// Bytes, and how many there will be.
+    /// Bytes, with their number known.
     Stream(BlobStream),
-    /// Bytes without end, so far.
+    /// Bytes, with their number unknown.
     Unmeasured(Unmeasured),
 }
 
-/// All bytes of a blob whose length nobody tells.
+/// All bytes of a blob whose length the upstream does not say.
 pub(super) struct Unmeasured(BlobStream);
 
 impl Unmeasured {
-    /// How many bytes come until the end, if they are those of `digest`: a page that says 200 has
-    /// no length either.
+    /// Reads to the end and returns the number of bytes, if they have this digest: an error page
+    /// with status 200 has no length either.
     pub(super) async fn length(mut self, digest: &Digest) -> Result<u64, UpstreamError> {
         let (mut length, mut hasher) = (0, Hasher::new(digest.algorithm()));
         while let Some(bytes) = self.0.arrived().await? {
@@ -62,9 +62,9 @@ impl std::fmt::Debug for BlobStream {
 
 impl BlobStream {
     /// Takes an answer of 200, 206 or 416 to a request for the bytes from `offset` on, and waits
-    /// for the first bytes. An upstream that does not know ranges sends the whole; what is before
-    /// `offset` is then read and dropped. `length` is the blob's, where the answer does not tell
-    /// it.
+    /// for the first bytes. An upstream without support for ranges sends the whole blob; the bytes
+    /// before `offset` are then read and dropped. `length` is the blob's length, in case the answer
+    /// does not say it.
     pub(super) async fn begin(
         status: StatusCode,
         headers: &HeaderMap,
@@ -124,14 +124,14 @@ impl BlobStream {
         Ok(Beginning::Stream(stream))
     }
 
-    /// How far it has been read: where to ask again from when it breaks off.
+    /// The number of bytes read so far, from which to continue if the stream breaks off.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// The next bytes; `None` at the end, when all of `size` have come. One that breaks off or
-    /// stands still for longer than the terms allow is [`UpstreamError::Unreachable`], as is
-    /// everything that is asked of it afterwards.
+    /// The next bytes; `None` at the end, when all of `size` have come. If the stream breaks off,
+    /// or makes no progress for longer than the terms allow, this call and all later ones return
+    /// [`UpstreamError::Unreachable`].
     pub async fn next(&mut self) -> Result<Option<Bytes>, UpstreamError> {
         loop {
             let Some(mut bytes) = self.arrived().await? else {
@@ -165,9 +165,10 @@ impl BlobStream {
         }
         let arrived = match tokio::time::timeout(self.stall, self.frame()).await {
             Ok(arrived) => arrived,
-            Err(_) => {
-                Err(UpstreamError::unreachable(format!("a blob stood still at {}", self.position)))
-            }
+            Err(_) => Err(UpstreamError::unreachable(format!(
+                "a blob made no progress at byte {}",
+                self.position
+            ))),
         };
         if arrived.is_err() {
             self.body = None;

@@ -1,11 +1,12 @@
-//! When to leave an upstream alone, and how long its answers are good for. Three pieces that
-//! neither know a socket nor a clock:
+//! When to pause requests to an upstream, and how long its answers are used. There are three parts,
+//! without sockets or clocks:
 //!
-//! - [`retry_after`] reads how long an upstream asks to be left alone.
-//! - [`Gate`] keeps to it. One per upstream, asked before every request by
-//!   [`Upstream`](super::Upstream) itself.
-//! - [`Answers`] remembers which digest a tag had, and what was missing, so that most pulls ask the
-//!   upstream nothing. It is the caller's: the project's primary has one for the whole mesh.
+//! - [`retry_after`] parses how long an upstream asks to wait.
+//! - [`Gate`] keeps such pauses. There is one for each upstream, and [`Upstream`](super::Upstream)
+//!   asks it before every request.
+//! - [`Answers`] remembers the digests of tags, and what was missing, so that most pulls need no
+//!   request to the upstream. It belongs to the caller: the project's primary has one for the whole
+//!   mesh.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,13 +16,13 @@ use rules::words::moment::{Moment, Timestamp};
 
 use super::Resolved;
 
-/// The first pause after a limit without a `Retry-After`; it doubles with each one that follows.
+/// The first pause after a limit without a `Retry-After`. It doubles with each further limit.
 const PAUSE: Duration = Duration::from_secs(5);
-/// No pause is longer: a wrong or hostile `Retry-After` must not close an upstream for good.
+/// The maximum pause: a wrong or hostile `Retry-After` must not close an upstream for good.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// How long a `Retry-After` asks to wait: seconds, or an HTTP date, which is compared with the
-/// upstream's own `Date` where there is one.
+/// How long a `Retry-After` asks to wait. It is a number of seconds, or an HTTP date, which is
+/// compared with the upstream's own `Date` if there is one.
 pub fn retry_after(value: &str, date: Option<&str>, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
@@ -38,17 +39,17 @@ pub fn retry_after(value: &str, date: Option<&str>, now: Timestamp) -> Option<Du
     Some(Duration::from_millis(at(value)?.saturating_sub(now)).min(LONGEST))
 }
 
-/// What is asked of an upstream, as far as its limits tell it apart.
+/// The kinds of requests that limits distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// A manifest: what Docker Hub and its like count.
+    /// A manifest, which Docker Hub and similar registries count.
     Manifest,
-    /// A blob: part of a pull that has begun.
+    /// A blob, as part of a pull that has begun.
     Blob,
 }
 
 /// Whether an upstream may be asked. A limit on manifests leaves blobs open: registries count
-/// manifests, and a client that was given a manifest has to get its blobs, or its pull fails.
+/// manifests, and a client that has a manifest must get its blobs, or its pull fails.
 #[derive(Debug, Default)]
 pub struct Gate {
     manifests: Option<Moment>,
@@ -57,7 +58,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Whether `ask` may be asked now; otherwise, when.
+    /// Whether `ask` may be asked now; otherwise the error says when.
     pub fn admit(&self, now: Moment, ask: Ask) -> Result<(), Moment> {
         let closed = match ask {
             Ask::Manifest => self.manifests,
@@ -69,20 +70,20 @@ impl Gate {
         }
     }
 
-    /// For how long it may not be asked about everything; zero if it may.
+    /// How long nothing may be asked; zero if something may.
     pub fn closed_for(&self, now: Moment) -> Duration {
         self.manifests.map_or(Duration::ZERO, |until| until.since(now))
     }
 
-    /// The upstream asked for a pause, for `ask` alone if it is a manifest and for everything
-    /// otherwise (a blob, a login, a 503: `None`). Returns until when it will not be asked.
+    /// The upstream asked for a pause: for manifests only if `ask` is a manifest, otherwise for
+    /// everything (a blob; or `None`, for a login or a 503). Returns when the pause ends.
     pub fn handle_limit(
         &mut self,
         now: Moment,
         ask: Option<Ask>,
         wait: Option<Duration>,
     ) -> Moment {
-        // of many requests that were under way when the limit came, the first alone counts
+        // of all requests that were under way when the limit came, only the first counts
         if self.admit(now, Ask::Manifest).is_ok() {
             self.in_a_row = self.in_a_row.saturating_add(1);
         }
@@ -96,7 +97,7 @@ impl Gate {
         until
     }
 
-    /// The upstream answered `ask`. Blobs that go on through a limit on manifests say nothing about
+    /// The upstream answered `ask`. Answers to blobs during a limit on manifests say nothing about
     /// manifests.
     pub fn handle_answer(&mut self, ask: Ask) {
         if ask == Ask::Manifest {
@@ -105,34 +106,34 @@ impl Gate {
     }
 }
 
-/// How long answers are good for.
+/// How long answers are used.
 #[derive(Clone, Copy, Debug)]
 pub struct AnswerTerms {
-    /// A tag's digest, before the upstream is asked again.
+    /// How long a tag's digest is used before the upstream is asked again.
     pub found: Duration,
-    /// That there is no such thing, or that it is denied.
+    /// How long it is remembered that something is missing or denied.
     pub missing: Duration,
-    /// After a failure, before the next attempt: a dead upstream must not cost every pull its
-    /// deadline.
+    /// The time between a failure and the next attempt: a dead upstream must not cost every pull
+    /// its deadline.
     pub retry: Duration,
-    /// So many answers are remembered.
+    /// The maximum number of answers that are remembered.
     pub most: usize,
 }
 
-/// What to do about a question.
+/// How to answer a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Answer with this; the upstream need not be asked.
+    /// With this; the upstream need not be asked.
     Fresh(Resolved),
     /// It was missing a moment ago.
     Missing,
-    /// It was denied a moment ago, in these words.
+    /// It was denied a moment ago, for this reason.
     Denied(Arc<str>),
-    /// The upstream failed a moment ago: answer with this, and say that it is old.
+    /// With this, marked as old, because the upstream failed a moment ago.
     Stale(Resolved),
-    /// Ask the upstream. `known` is what to fall back on if that fails.
+    /// Ask the upstream. `known` is the answer in case that fails.
     Ask {
-        /// What was known last.
+        /// The last known answer.
         known: Option<Resolved>,
     },
 }
@@ -144,7 +145,7 @@ enum Said {
     Denied(Arc<str>),
 }
 
-/// What an upstream answered lately.
+/// An upstream's recent answers.
 #[derive(Debug)]
 pub struct Answers {
     terms: AnswerTerms,
@@ -159,12 +160,12 @@ struct Known {
 }
 
 impl Answers {
-    /// Nothing yet.
+    /// No answers yet.
     pub fn new(terms: AnswerTerms) -> Self {
         Answers { terms, known: HashMap::new() }
     }
 
-    /// What to do about `reference`, a tag or a digest, in `repository`.
+    /// How to answer a question about `reference`, a tag or a digest, in `repository`.
     pub fn decide(&self, now: Moment, repository: &str, reference: &str) -> Decision {
         let Some(known) = self.known.get(&(repository.to_owned(), reference.to_owned())) else {
             return Decision::Ask { known: None };
@@ -184,7 +185,7 @@ impl Answers {
         }
     }
 
-    /// The upstream answered: with a digest, or that there is none.
+    /// The upstream answered with a digest, or that there is none.
     pub fn handle_answer(
         &mut self,
         now: Moment,
@@ -195,9 +196,9 @@ impl Answers {
         self.remember(now, repository, reference, answer.map_or(Said::Missing, Said::Found));
     }
 
-    /// The upstream denies access, as some registries do to what does not exist: that is remembered
-    /// as long, and replaces what was known. Not for what is cached and serves on: see
-    /// [`Answers::handle_failure`].
+    /// The upstream denied access, as some registries do for things that do not exist. This is
+    /// remembered as long as a miss, and replaces the known answer. If cached content is still
+    /// served, call [`Answers::handle_failure`] instead.
     pub fn handle_denial(&mut self, now: Moment, repository: &str, reference: &str, why: Arc<str>) {
         self.remember(now, repository, reference, Said::Denied(why));
     }
@@ -210,19 +211,19 @@ impl Answers {
         self.known.insert(key, Known { answer, at: now, failed: None });
     }
 
-    /// The upstream failed: what is known serves on, as stale once its time is over.
+    /// The upstream failed. The known answer is still used, as stale after its time.
     pub fn handle_failure(&mut self, now: Moment, repository: &str, reference: &str) {
         if let Some(known) = self.known.get_mut(&(repository.to_owned(), reference.to_owned())) {
             known.failed = Some(now);
         }
     }
 
-    /// Nothing is remembered any more.
+    /// Forgets all answers.
     pub fn forget_all(&mut self) {
         self.known.clear();
     }
 
-    /// Makes room: misses whose time is over go first, then the oldest quarter.
+    /// Makes room: removes expired misses first, then the oldest quarter.
     fn forget(&mut self, now: Moment) {
         let missing = self.terms.missing;
         self.known.retain(|_, known| {

@@ -1,25 +1,25 @@
-//! What a registry wants to see before it answers: the `WWW-Authenticate` header (RFC 9110 section
-//! 11.6.1), which carries one or several challenges, each a scheme with parameters, all separated
-//! by the same comma.
+//! Parses the `WWW-Authenticate` header (RFC 9110 section 11.6.1), with which a registry asks for
+//! credentials. It contains one or several challenges, each a scheme with parameters, all separated
+//! by commas.
 
-/// What would let a request through.
+/// A way to authenticate a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Challenge {
-    /// A token from the service at `realm`.
+    /// With a token from the service at `realm`.
     Bearer {
         /// The token service's URL.
         realm: String,
-        /// What the registry calls itself there.
+        /// The registry's name there.
         service: Option<String>,
-        /// What the token must allow, for example `repository:library/alpine:pull`.
+        /// What the token must grant, for example `repository:library/alpine:pull`.
         scope: Option<String>,
     },
-    /// A name and a password with every request.
+    /// With a user name and a password in every request.
     Basic,
 }
 
-/// Reads all `WWW-Authenticate` headers of an answer. Schemes that this client cannot answer, and
-/// what cannot be read, are left out.
+/// Parses all `WWW-Authenticate` headers of an answer. Unsupported schemes and malformed challenges
+/// are left out.
 pub fn parse<'a>(headers: impl IntoIterator<Item = &'a str>) -> Vec<Challenge> {
     headers.into_iter().flat_map(parse_one).collect()
 }
@@ -32,7 +32,7 @@ fn parse_one(header: &str) -> Vec<Challenge> {
         reader.skip(|c| c == ',' || c.is_ascii_whitespace());
         let word = reader.word();
         if word.is_empty() {
-            // the end, or something that no challenge begins with
+            // the end, or something that cannot begin a challenge
             break;
         }
         reader.skip(|c| c.is_ascii_whitespace());
@@ -84,8 +84,8 @@ impl<'a> Reader<'a> {
         self.rest = self.rest.trim_start_matches(what);
     }
 
-    /// A token; or a token68 (`Negotiate YII=`), whose scheme is none that can be answered, so that
-    /// it need not be told from a token.
+    /// A token, or a token68 (`Negotiate YII=`). No scheme with a token68 is supported, so the two
+    /// need not be distinguished.
     fn word(&mut self) -> &'a str {
         let end =
             self.rest.find(|c: char| c == ',' || c == '=' || c == '"' || c.is_ascii_whitespace());
@@ -94,12 +94,12 @@ impl<'a> Reader<'a> {
         word
     }
 
-    /// The value after `=`, if that is what comes next.
+    /// The value after `=`, if that is next.
     fn value(&mut self) -> Option<String> {
         self.rest = self.rest.strip_prefix('=')?;
         self.skip(|c| c.is_ascii_whitespace());
         let Some(quoted) = self.rest.strip_prefix('"') else {
-            // not quoted, and lenient: some registries write URLs and scopes without quotes
+            // unquoted, and parsed leniently: some registries write URLs and scopes without quotes
             let end = self
                 .rest
                 .find(|c: char| c == ',' || c.is_ascii_whitespace())
@@ -120,7 +120,7 @@ impl<'a> Reader<'a> {
                 plain => value.push(plain),
             }
         }
-        // never closed: what there is, is the value
+        // no closing quote: the value is the rest
         self.rest = "";
         Some(value)
     }

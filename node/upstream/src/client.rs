@@ -1,8 +1,8 @@
-//! What is asked of an upstream: which digest a tag has, a manifest, a blob.
+//! The questions to an upstream: the digest of a tag, a manifest, a blob.
 //!
-//! Every question has a deadline to the first byte, logins and redirects included; every body has
-//! one between two bytes. One question is at most two rounds (the second with a new token) of at
-//! most six requests (five redirects).
+//! Every question has a deadline to the first byte, including logins and redirects, and every body
+//! has a maximum time between two bytes. A question has at most two rounds (the second with a new
+//! token) of at most six requests each (five redirects).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ use super::headers::{USER_AGENT, text, wait_of};
 use super::login::{Credentials, Login, Pass};
 use super::{UpstreamError, redirect};
 
-/// All kinds of manifests that the mesh keeps.
+/// The media types of manifests that the mesh can store.
 const MANIFESTS: [&str; 4] = [
     media_type::OCI_INDEX,
     media_type::OCI_MANIFEST,
@@ -41,48 +41,47 @@ const MANIFESTS: [&str; 4] = [
 ];
 const CONTENT_DIGEST: &str = "docker-content-digest";
 const FILTERS_APPLIED: &str = "oci-filters-applied";
-/// So many redirects are followed.
+/// The maximum number of redirects that are followed.
 const REDIRECTS: usize = 5;
-/// Of an answer that is not wanted, so much is read for its message and to keep the connection, and
-/// for so long.
+/// How much of an unwanted answer is read, for its message and to keep the connection, and for how
+/// long.
 const UNWANTED: usize = 8 << 10;
 const UNWANTED_WAIT: Duration = Duration::from_millis(250);
 
-/// What an upstream may take of a node's time and memory.
+/// Limits on the time and memory that an upstream may use.
 #[derive(Clone, Copy, Debug)]
 pub struct UpstreamTerms {
-    /// How long an answer may take to begin.
+    /// The maximum time until an answer begins.
     pub first_byte: Duration,
-    /// How long a body may stand still.
+    /// The maximum time between two bytes of a body.
     pub stall: Duration,
-    /// How long a question about a manifest may take until its answer begins, and a login. It may
-    /// be longer than a client waits: the question then goes on in the background.
+    /// The maximum time until a question about a manifest is answered, or a login. It may be longer
+    /// than a client waits: the question then continues in the background.
     pub question: Duration,
-    /// The largest manifest that is taken, in bytes.
+    /// The maximum size of a manifest in bytes.
     pub max_manifest: u64,
 }
 
-/// What an upstream is.
+/// The settings of an upstream.
 pub struct UpstreamSettings {
-    /// Where it is.
+    /// Its address.
     pub endpoint: Endpoint,
-    /// Who asks, if not just anyone.
+    /// The credentials; `None` for anonymous requests.
     pub credentials: Option<Credentials>,
-    /// Whose certificates are believed.
+    /// The certificates that are trusted.
     pub trust: Trust,
-    /// Which addresses may be connected to.
+    /// The addresses that may be connected to.
     pub rule: AddressRule,
-    /// What it may take.
+    /// Limits on time and memory.
     pub terms: UpstreamTerms,
-    /// Is told how long the upstream asked to be left alone, and whether blobs are meant, too.
+    /// Called when the upstream asks for a pause.
     pub on_limit: OnLimit,
 }
 
-/// Hears of a limit: whether it is one on everything or on manifests only, and how long it lasts.
+/// Called with a limit: whether it is for everything or for manifests only, and how long it lasts.
 pub type OnLimit = Arc<dyn Fn(bool, Duration) + Send + Sync>;
 
-/// A registry that is asked for content. It keeps connections, tokens, and whether it may be asked
-/// at all; share one per upstream.
+/// A client of one registry. It keeps connections, tokens and pauses; share one per upstream.
 pub struct Upstream {
     endpoint: Endpoint,
     connections: Connections,
@@ -93,17 +92,17 @@ pub struct Upstream {
     on_limit: OnLimit,
 }
 
-/// How an upstream is doing, as far as this node knows.
+/// The state of an upstream, as far as this node knows.
 #[derive(Clone, Debug, Default)]
 pub struct UpstreamStanding {
-    /// For how long it is not asked about everything, as it wants it; zero if it is.
+    /// How much longer nothing is asked of it, because it wants a pause; zero if there is none.
     pub paused: Duration,
-    /// How it failed last, and how long ago. That it lacks something is no failure, nor that it was
-    /// not asked for a pause's sake.
+    /// The last failure, and how long ago it was. A missing object is not a failure, and neither is
+    /// a question that was not asked because of a pause.
     pub failed: Option<(String, Duration)>,
 }
 
-/// What a tag or digest stands for.
+/// What a tag or digest names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
     /// The manifest's digest.
@@ -119,13 +118,13 @@ pub struct Resolved {
 pub struct FetchedManifest {
     /// Its media type.
     pub media_type: String,
-    /// Its digest, which the bytes have.
+    /// Its digest, which was checked against the bytes.
     pub digest: Digest,
     /// Its bytes.
     pub bytes: Bytes,
 }
 
-/// A question on its way.
+/// A question that is being asked.
 struct Question {
     method: Method,
     ask: Ask,
@@ -136,13 +135,13 @@ struct Question {
 
 struct UpstreamAnswer {
     response: Response<Incoming>,
-    /// The upstream itself answered, not a host it redirected to.
+    /// Whether the upstream itself answered, and not a host that it redirected to.
     own: bool,
 }
 
 impl Upstream {
-    /// An upstream that has not been asked anything. Its connections and logins are tasks of
-    /// `tasks`, and end with it.
+    /// A client that has not asked anything yet. Its connections and logins are tasks of `tasks`,
+    /// and end with them.
     pub fn new(settings: UpstreamSettings, tasks: Tasks) -> Self {
         let UpstreamSettings { endpoint, credentials, trust, rule, terms, on_limit } = settings;
         let connections =
@@ -165,28 +164,29 @@ impl Upstream {
         }
     }
 
-    /// Where it is.
+    /// The upstream's address.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// How it is doing.
+    /// The upstream's state.
     pub fn standing(&self) -> UpstreamStanding {
         let now = clock::now();
         let failed = self.failed.lock().clone().map(|(error, at)| (error, now.since(at)));
         UpstreamStanding { paused: self.gate.lock().closed_for(now), failed }
     }
 
-    /// It failed: remembered for [`Upstream::standing`].
+    /// Records a failure for [`Upstream::standing`].
     pub fn note_failure(&self, error: &UpstreamError) {
-        // a limit was noted when it was heard; who is refused for its sake has not asked
+        // a limit was recorded when it was received; a question that is refused because of it was
+        // not asked
         if !matches!(error, UpstreamError::NotFound | UpstreamError::Limited { .. }) {
             *self.failed.lock() = Some((error.to_string(), clock::now()));
         }
     }
 
-    /// Which manifest `reference`, a tag or a digest, stands for. Costs a HEAD, which Docker Hub
-    /// does not count as a pull; a GET where that does not tell.
+    /// Resolves `reference`, a tag or a digest, to a manifest. Uses a HEAD, which Docker Hub does
+    /// not count as a pull, or a GET if the answer to HEAD is not sufficient.
     pub async fn resolve(
         &self,
         repository: &str,
@@ -217,11 +217,11 @@ impl Upstream {
         }
     }
 
-    /// The manifest that `reference`, a tag or a digest, stands for. What is asked for by digest
-    /// has that digest; what is asked for by tag has the digest that the upstream says, or its
-    /// sha256 where it says none. What is no manifest of a kind that the mesh keeps is
-    /// [`UpstreamError::Unusable`], and a page for people [`UpstreamError::Bad`], whatever the
-    /// status says.
+    /// Fetches the manifest that `reference`, a tag or a digest, names. If asked for by digest, its
+    /// bytes have that digest. If asked for by tag, they have the digest that the upstream says, or
+    /// the result has their sha256 if it says none. A manifest of a kind that the mesh cannot store
+    /// is [`UpstreamError::Unusable`], and an HTML page is [`UpstreamError::Bad`], whatever the
+    /// status is.
     pub async fn manifest(
         &self,
         repository: &str,
@@ -263,9 +263,8 @@ impl Upstream {
         Ok(FetchedManifest { media_type, digest, bytes })
     }
 
-    /// The index of what refers to `subject`, as the upstream has it; `query` is the client's.
-    /// [`UpstreamError::NotFound`] or [`UpstreamError::Bad`] from an upstream that knows no such
-    /// question.
+    /// The upstream's index of the manifests that refer to `subject`; `query` is the client's. An
+    /// upstream without this API gives [`UpstreamError::NotFound`] or [`UpstreamError::Bad`].
     pub async fn referrers(
         &self,
         repository: &str,
@@ -300,7 +299,7 @@ impl Upstream {
         let collect = Limited::new(body, limit).collect();
         let collected = tokio::time::timeout(self.terms.stall, collect)
             .await
-            .map_err(|_| UpstreamError::unreachable("a manifest stood still"))?;
+            .map_err(|_| UpstreamError::unreachable("a manifest made no progress"))?;
         match collected {
             Ok(collected) => Ok(collected.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => {
@@ -312,8 +311,8 @@ impl Upstream {
         }
     }
 
-    /// The blob `digest` from byte `offset` on, its first bytes being here. The bytes are not
-    /// checked against the digest: the store does that.
+    /// The blob `digest` from byte `offset` on, once its first bytes have arrived. The bytes are
+    /// not checked against the digest: the store does that.
     pub async fn blob(
         &self,
         repository: &str,
@@ -362,8 +361,8 @@ impl Upstream {
         };
         match begin(None).await? {
             Beginning::Stream(stream) => Ok(stream),
-            // whoever follows the stream must know when it is whole, and not every upstream says
-            // how long a blob is
+            // followers of the stream must know when it is complete, and not every upstream says a
+            // blob's length
             Beginning::Unmeasured(unmeasured) => {
                 let length = match self.length(repository, digest).await {
                     Some(length) => length,
@@ -382,7 +381,7 @@ impl Upstream {
         }
     }
 
-    /// The length of a blob by the answer to a HEAD, if that tells.
+    /// The length of a blob from the answer to a HEAD, if that has it.
     async fn length(&self, repository: &str, digest: &Digest) -> Option<u64> {
         let path = format!("blobs/{digest}");
         let question =
@@ -393,10 +392,11 @@ impl Upstream {
         (answer.response.status().is_success() && length > 0).then_some(length)
     }
 
-    /// Whether the repository says that it has the blob, without its bytes. To redirect is not to
-    /// have: some registries send every question on to where the answer is. A no is no proof: a
-    /// cache may not have it yet, and give it to who asks for its bytes ([`Upstream::gives_blob`]).
-    /// Waits as long as a question about a manifest may.
+    /// Whether the repository says that it has the blob, without fetching it. A redirect does not
+    /// count, because some registries redirect every request to where the answer is. A "no" is no
+    /// proof: an upstream that is itself a cache may not have the blob yet, and give it when asked
+    /// for the bytes ([`Upstream::gives_blob`]). The deadline is that of a question about a
+    /// manifest.
     pub async fn has_blob(&self, repository: &str, digest: &Digest) -> Result<bool, UpstreamError> {
         let question = self.question(
             Method::HEAD,
@@ -427,8 +427,8 @@ impl Upstream {
         }
     }
 
-    /// Whether the repository gives the blob: all of its bytes are read, and have its digest.
-    /// Nothing less proves it.
+    /// Whether the repository gives the blob: all bytes are read, and must have its digest. Nothing
+    /// less proves it.
     pub async fn gives_blob(
         &self,
         repository: &str,
@@ -474,7 +474,7 @@ impl Upstream {
         if reference.parse::<Digest>().is_err() {
             reference.parse::<Tag>().map_err(UpstreamError::bad)?;
         }
-        // one line: a few registries read the first header alone
+        // one line, because a few registries read only the first header
         let accept = HeaderValue::try_from(MANIFESTS.join(", ")).map_err(UpstreamError::bad)?;
         let headers = HeaderMap::from_iter([(header::ACCEPT, accept)]);
         self.question(method, Ask::Manifest, repository, &format!("manifests/{reference}"), headers)
@@ -493,7 +493,7 @@ impl Upstream {
         Ok(Question { method, ask, repository, url, headers })
     }
 
-    /// Asks, and once more with a new token or password if the one at hand is refused.
+    /// Asks, and asks again with a new token or password if the present one is refused.
     async fn ask(&self, question: Question) -> Result<UpstreamAnswer, UpstreamError> {
         self.gate
             .lock()
@@ -521,7 +521,7 @@ impl Upstream {
         self.follow(&question, Some(&renewed)).await
     }
 
-    /// A limit on logins is one on everything.
+    /// Treats a limit on logins as a limit on everything.
     fn heed(&self, error: UpstreamError) -> UpstreamError {
         if let UpstreamError::Limited { until } = error {
             self.close(None, Some(until.since(clock::now())));
@@ -529,7 +529,7 @@ impl Upstream {
         error
     }
 
-    /// The upstream asked to be left alone: here, and by everyone who is told.
+    /// The upstream asked for a pause. Records it here, and reports it to the other nodes.
     fn close(&self, ask: Option<Ask>, wait: Option<Duration>) -> Moment {
         let now = clock::now();
         let (until, news) = self.pause(now, ask, wait);
@@ -548,7 +548,7 @@ impl Upstream {
         until
     }
 
-    /// Another node heard that the upstream wants to be left alone: the mesh shares what it is
+    /// Another node has heard that the upstream wants a pause. The whole mesh shares what it is
     /// allowed.
     pub fn spare(&self, everything: bool, wait: Duration) {
         let ask = if everything { None } else { Some(Ask::Manifest) };
@@ -562,7 +562,7 @@ impl Upstream {
         }
     }
 
-    /// Until when `ask` waits now, and whether it could be asked until now.
+    /// When `ask` may be asked again, and whether it could be asked until now.
     pub(super) fn pause(
         &self,
         now: Moment,
@@ -570,13 +570,13 @@ impl Upstream {
         wait: Option<Duration>,
     ) -> (Moment, bool) {
         let mut gate = self.gate.lock();
-        // whatever closes blobs closes everything
+        // a pause for blobs is a pause for everything
         let open = gate.admit(now, ask.unwrap_or(Ask::Blob)).is_ok();
         (gate.handle_limit(now, ask, wait), open)
     }
 
-    /// Sends `question`, and again to wherever it is redirected. `pass` goes to the upstream alone,
-    /// and not even there once another host had a say in the URL.
+    /// Sends `question`, and follows redirects. `pass` is sent to the upstream only, and not even
+    /// there after another host has determined the URL.
     async fn follow(
         &self,
         question: &Question,
@@ -599,7 +599,7 @@ impl Upstream {
                 response.headers().get(header::LOCATION).map(|value| value.as_bytes().to_vec());
             drop(read_unwanted(response.into_body()).await);
             let next = redirect::follow(&url, &location.unwrap_or_default())
-                .ok_or_else(|| UpstreamError::bad("it redirects to what is no URL"))?;
+                .ok_or_else(|| UpstreamError::bad("it redirects to something that is not a URL"))?;
             if url.scheme() == Some(&Scheme::HTTPS) && next.scheme() != Some(&Scheme::HTTPS) {
                 return Err(UpstreamError::Refused("it redirects from https to http".into()));
             }
@@ -611,7 +611,7 @@ impl Upstream {
         Err(UpstreamError::bad(format!("it redirects more than {REDIRECTS} times")))
     }
 
-    /// What an answer that is not the wanted one means.
+    /// The error for an unexpected answer.
     async fn refusal(&self, ask: Ask, answer: UpstreamAnswer) -> UpstreamError {
         let UpstreamAnswer { response, own } = answer;
         let (head, body) = response.into_parts();
@@ -620,7 +620,7 @@ impl Upstream {
         let said = if said.is_empty() { status.to_string() } else { format!("{status}: {said}") };
         let limit = |ask| {
             let now = clock::now();
-            // a host that was redirected to is not the upstream: it closes nothing
+            // a host that was redirected to is not the upstream, so its limit causes no pause
             let until = if own {
                 self.close(ask, wait)
             } else {
@@ -634,8 +634,7 @@ impl Upstream {
             429 => limit(Some(ask)),
             503 if wait.is_some() => limit(None),
             500.. => UpstreamError::unreachable(said),
-            // a signed URL that is refused was signed for too short a time: another try gets
-            // another URL
+            // a signed URL that is refused has most likely expired; another try gets a new URL
             _ if !own => {
                 UpstreamError::unreachable(format!("the host it redirects to answered {said}"))
             }
@@ -667,7 +666,7 @@ impl Question {
     }
 }
 
-/// What a limit that was heard about `ask` keeps from being asked.
+/// The requests that a limit heard for `ask` stops.
 fn affected(ask: Option<Ask>) -> &'static str {
     if ask == Some(Ask::Manifest) { "manifests" } else { "everything" }
 }
@@ -676,12 +675,13 @@ fn digest(headers: &HeaderMap) -> Option<Digest> {
     text(headers, CONTENT_DIGEST)?.trim().parse().ok()
 }
 
-/// The media type of a manifest that came as `said`: what itself says where nobody else does. An
-/// error if it is none that can be kept.
+/// The media type of a manifest that came as `said`. If the header has none, the manifest's own
+/// type is used. Fails if the mesh cannot store this kind.
 fn keepable(said: Option<String>, bytes: &[u8]) -> Result<String, UpstreamError> {
     let what = said.clone().unwrap_or_default();
     let manifest = Manifest::read_served(&what, bytes).map_err(|error| {
-        // a gateway's page that says 200, for one: the registry behind it may be well again soon
+        // for example a gateway's page with status 200: the registry behind it may be well again
+        // soon
         if what == "text/html" || matches!(error, BadManifest::Json(_)) {
             return UpstreamError::bad(error);
         }
@@ -697,8 +697,8 @@ fn kind(headers: &HeaderMap) -> Option<String> {
     (!value.is_empty()).then(|| value.to_ascii_lowercase())
 }
 
-/// The query of the page that `Link` names as the next. Its path is of no interest: it is another
-/// page of the same list.
+/// The query of the next page according to `Link`. The path is ignored: it is another page of the
+/// same list.
 fn next_page(headers: &HeaderMap) -> Option<String> {
     let (link, relation) = text(headers, header::LINK)?.split_once('>')?;
     let (_, query) = link.split_once('?')?;
@@ -714,8 +714,8 @@ fn expect(reference: &str, digest: &Digest) -> Result<(), UpstreamError> {
     }
 }
 
-/// Reads the body of an answer that is not wanted, if it is short and at hand, so that the
-/// connection can serve again.
+/// Reads the body of an unwanted answer, if it is short and arrives at once, so that the connection
+/// can be used again.
 async fn read_unwanted(body: Incoming) -> Bytes {
     if body.is_end_stream() || body.size_hint().lower() > UNWANTED as u64 {
         return Bytes::new();
@@ -726,7 +726,7 @@ async fn read_unwanted(body: Incoming) -> Bytes {
     }
 }
 
-/// The message of a registry's error, short enough for a log line.
+/// The message in a registry's error, shortened for a log line.
 fn message(body: &[u8]) -> String {
     let Ok(body) = serde_json::from_slice::<Value>(body) else { return String::new() };
     let error = &body["errors"][0];

@@ -1,6 +1,6 @@
-//! Connections to upstreams: the name is resolved, each address is checked, and the connection goes
-//! to an address that was; TLS on top of it; kept for the next request. The check is made for every
-//! host that an upstream redirects to and for token services, too.
+//! Connections to upstreams. The name is resolved, each address is checked, and the connection goes
+//! to a checked address, with TLS, and is kept for later requests. The same check applies to every
+//! host that an upstream redirects to, and to token services.
 
 use std::error::Error;
 use std::future::Future;
@@ -33,31 +33,31 @@ use tokio_rustls::client::TlsStream;
 use super::address::default_port;
 use super::{AddressRule, UpstreamError};
 
-/// A connection that nobody uses is closed after this: earlier than load balancers do it, which is
-/// a minute.
+/// How long an unused connection is kept. Load balancers close them after about a minute, so this
+/// is shorter.
 const IDLE: Duration = Duration::from_secs(30);
-/// So many connections that nobody uses are kept to each host.
+/// The maximum number of unused connections that are kept to each host.
 const IDLE_CONNECTIONS: usize = 16;
-/// When an address has not answered for so long, the next one is tried as well.
+/// How long an address may take to answer before the next one is tried as well.
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// Whose certificates are believed.
+/// The certificates that are trusted.
 #[derive(Clone)]
 pub struct Trust(Arc<rustls::ClientConfig>);
 
-/// Why certificates cannot be trusted as told.
+/// Why the given certificates cannot be trusted.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the upstream's CA certificates cannot be used: {0}")]
 pub struct BadTrust(String);
 
 impl Trust {
-    /// The public authorities (Mozilla's list). Make one and share it: it also remembers TLS
-    /// sessions.
+    /// Trusts the public authorities (Mozilla's list). Create one and share it, because it also
+    /// remembers TLS sessions.
     pub fn public() -> Result<Self, BadTrust> {
         Trust::with_authorities(&[])
     }
 
-    /// The public authorities, and those in `pem`.
+    /// Trusts the public authorities, and those in `pem`.
     pub fn with_authorities(pem: &[u8]) -> Result<Self, BadTrust> {
         let bad = |error: &dyn std::fmt::Display| BadTrust(error.to_string());
         let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
@@ -76,16 +76,16 @@ impl Trust {
     }
 }
 
-/// The connections of one upstream, and of the hosts it leads to.
+/// The connections to one upstream, and to the hosts that it redirects to.
 #[derive(Clone)]
 pub(super) struct Connections {
     client: Client<Connector, Full<Bytes>>,
-    /// Keeps no connection, so each of its requests has a fresh one.
+    /// Keeps no connections, so each of its requests has a new one.
     fresh: Client<Connector, Full<Bytes>>,
     registry: Arc<str>,
 }
 
-/// A request in the metrics: counted when it has been answered or given up, whoever gave it up.
+/// Counts a request in the metrics when it was answered or given up, for whatever reason.
 struct Counted {
     registry: Arc<str>,
     status: &'static str,
@@ -98,7 +98,7 @@ impl Drop for Counted {
     }
 }
 
-/// A status' class; 429 is one of its own, since it is what an upstream's limit looks like.
+/// The class of a status. 429 has its own class, because it shows an upstream's limit.
 fn class(status: StatusCode) -> &'static str {
     match status.as_u16() {
         429 => "429",
@@ -111,8 +111,8 @@ fn class(status: StatusCode) -> &'static str {
 }
 
 impl Connections {
-    /// None yet. A connection must be open within `deadline`. What is asked is counted as asked of
-    /// `registry`, wherever that leads.
+    /// No connections yet. A connection must be open within `deadline`. Requests are counted for
+    /// `registry`, wherever they lead.
     pub(super) fn new(
         registry: &str,
         rule: AddressRule,
@@ -133,9 +133,9 @@ impl Connections {
     }
 
     /// Sends `request`, whose URL is absolute, and waits for the head of the answer. The caller
-    /// sets the deadline. A GET or HEAD that is not answered because the connection ended is sent
-    /// once more on a fresh one (RFC 9112 section 9.3.1): a server may close a kept connection just
-    /// when the next request comes.
+    /// sets the deadline. If a GET or HEAD is not answered because the connection ended, it is sent
+    /// once more on a new connection (RFC 9112 section 9.3.1): a server may close a kept connection
+    /// just when the next request comes.
     pub(super) async fn send(
         &self,
         request: Request<Full<Bytes>>,
@@ -173,7 +173,7 @@ impl Connections {
     }
 }
 
-/// Whether a connection that was open ended before the head of an answer had come.
+/// Whether an open connection ended before the head of an answer had come.
 fn ended(error: &hyper_util::client::legacy::Error) -> bool {
     if error.is_connect() {
         return false;
@@ -233,7 +233,7 @@ impl tower_service::Service<Uri> for Connector {
             match tokio::time::timeout(connector.deadline, connector.connect(&url, host)).await {
                 Ok(result) => result.map(TokioIo::new),
                 Err(_) => Err(UpstreamError::unreachable(format!(
-                    "{host} did not take a connection in time"
+                    "{host} did not accept a connection in time"
                 ))),
             }
         })
@@ -255,7 +255,7 @@ impl Connector {
         Ok(Socket::Tls(Box::new(self.tls.connect(name, stream).await.map_err(failed)?)))
     }
 
-    /// What `host` resolves to and may be connected to.
+    /// The addresses of `host` that may be connected to.
     async fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, UpstreamError> {
         let resolved: Vec<SocketAddr> = match host.parse::<IpAddr>() {
             Ok(address) => vec![SocketAddr::new(address, port)],
@@ -280,8 +280,8 @@ impl Connector {
     }
 }
 
-/// The resolver's order, but with the other family in second place: where IPv6 is broken, that
-/// costs [`STAGGER`] and not the deadline.
+/// The resolver's order, with the first address of the other family moved to second place. If IPv6
+/// does not work, this costs [`STAGGER`] and not the deadline.
 fn alternating(mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     if let Some(other) = addresses.iter().position(|a| a.is_ipv6() != first_is_v6) {
@@ -290,7 +290,7 @@ fn alternating(mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     addresses
 }
 
-/// Connects to whichever address answers first; each gets a head start over the next.
+/// Connects to the address that answers first. Each address has a head start over the next.
 async fn open(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     let mut waiting = addresses.into_iter();
     let mut attempts: FuturesUnordered<_> =

@@ -1,6 +1,6 @@
-//! Amazon ECR: its registries take passwords that live twelve hours; an AWS access key is exchanged
-//! for one at ECR's API. What is decided here needs no socket and no clock: [`super::login`] sends
-//! what [`AccessKey::request`] makes and shows the password that [`AccessKey::read`] finds.
+//! Amazon ECR. Its registries accept passwords that are valid for twelve hours; ECR's API exchanges
+//! an AWS access key for one. This module needs no socket and no clock: [`super::login`] sends the
+//! requests of [`AccessKey::request`], and uses the password that [`AccessKey::read`] finds.
 
 use std::fmt;
 use std::time::Duration;
@@ -21,28 +21,29 @@ use super::headers::USER_AGENT;
 use super::password::{PAUSE, Password};
 use super::sigv4::{self, Scope, Signing};
 
-/// Harbor's word for a registry at Amazon ECR.
+/// Harbor's name for the kind of Amazon ECR.
 const KIND: &str = "aws-ecr";
-/// The user of every password of ECR's.
+/// The user name of all of ECR's passwords.
 const USER: &str = "AWS";
 const DOMAINS: [&str; 2] = [".amazonaws.com", ".amazonaws.com.cn"];
 const JSON: &str = "application/x-amz-json-1.1";
 const TARGET: &str = "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken";
 const BODY: &str = "{}";
-/// No password is used for longer, whatever this machine's clock says of its end.
+/// The maximum time in seconds that a password is used, whatever this machine's clock says about
+/// its expiry.
 const LONGEST: f64 = 12.0 * 3600.0;
-/// A password is replaced so long before its end: AWS accepts a clock that is five minutes off, and
-/// so much later the end may seem to be.
+/// How many seconds before its expiry a password is replaced. AWS accepts clocks that are five
+/// minutes wrong, so the expiry may seem later by as much.
 const EARLY: f64 = 600.0;
 
-/// Where passwords for a registry are asked for.
+/// The API that gives out passwords for a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Api {
     pub(super) url: Uri,
     pub(super) region: String,
 }
 
-/// Why an access key is of no use where the registry is said to be.
+/// Why an access key cannot be used for a registry at this address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a registry of type aws-ecr whose credential is an AWS access key is written https://ACCOUNT.dkr.ecr.REGION.amazonaws.com (or dkr.ecr-fips, or \
@@ -50,8 +51,8 @@ pub struct Api {
 )]
 pub struct NotEcr;
 
-/// Where the credentials of a registry of Harbor's `kind` at `endpoint` are exchanged for a
-/// password, `user` being their first half; `None` if they are shown as they are.
+/// The API that exchanges the credentials of a registry of Harbor's `kind` at `endpoint` for a
+/// password. `user` is the first part of the credentials. `None` if they are sent as they are.
 pub fn api(kind: &str, endpoint: &Endpoint, user: &str) -> Result<Option<Api>, NotEcr> {
     if kind != KIND || user == USER {
         return Ok(None);
@@ -60,7 +61,7 @@ pub fn api(kind: &str, endpoint: &Endpoint, user: &str) -> Result<Option<Api>, N
     host.and_then(|host| Place::parse(&host)?.api()).map(Some).ok_or(NotEcr)
 }
 
-/// What the name of a registry's host says.
+/// The parts of the name of a registry's host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place<'a> {
     account: &'a str,
@@ -102,7 +103,7 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// An AWS access key, and where it is exchanged for passwords. The secret is sent nowhere.
+/// An AWS access key, and the API that exchanges it for passwords. The secret is never sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessKey {
     /// The access key id.
@@ -114,7 +115,7 @@ pub struct AccessKey {
 }
 
 impl AccessKey {
-    /// Asks for a password. AWS takes it within five minutes of `at`.
+    /// The request for a password. AWS accepts it within five minutes of `at`.
     pub(super) fn request(&self, at: Timestamp) -> Result<Request<Full<Bytes>>, UpstreamError> {
         let host = self.api.url.authority().map_or("", Authority::as_str);
         let stamp = sigv4::stamp(at);
@@ -147,8 +148,8 @@ impl AccessKey {
             .map_err(UpstreamError::bad)
     }
 
-    /// The password in an answer to what was asked at `at`, and for how long from then on to use
-    /// it. `wait` is for how long the answer wants the API left alone, and `now` is when it came.
+    /// The password in an answer to the request made at `at`, and how long after `at` to use it.
+    /// `wait` is the pause that the answer asks for, and `now` is when it came.
     pub(super) fn read(
         &self,
         (status, wait): (StatusCode, Option<Duration>),
@@ -181,14 +182,14 @@ impl AccessKey {
 }
 
 impl fmt::Display for AccessKey {
-    /// The API, for messages.
+    /// Names the API, for messages.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Amazon ECR's API in {}", self.api.region)
     }
 }
 
-/// `authorizationToken` is `AWS:password`, in base64; `expiresAt` counts seconds since 1970, with a
-/// fraction.
+/// Parses `authorizationToken`, which is `AWS:password` in base64, and `expiresAt`, which is in
+/// seconds since 1970 with a fraction.
 fn password(answer: &Value, at: Timestamp) -> Option<(Password, Duration)> {
     let data = &answer["authorizationData"][0];
     let token = BASE64_STANDARD.decode(data["authorizationToken"].as_str()?).ok()?;
@@ -199,7 +200,7 @@ fn password(answer: &Value, at: Timestamp) -> Option<(Password, Duration)> {
         .then(|| (Password { user: user.to_owned(), password: password.into() }, life))
 }
 
-/// What AWS says of an error.
+/// AWS's description of an error.
 struct Reason {
     kind: String,
     message: String,

@@ -1,4 +1,4 @@
-//! Headers that more than one question sends or reads.
+//! Headers that several questions send or read.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use http::{HeaderMap, header};
 
 use super::budget::retry_after;
 
-/// What this client calls itself.
+/// The name of this client.
 pub(super) const USER_AGENT: &str = concat!("atoll/", env!("CARGO_PKG_VERSION"));
 
-/// A header, if it is there and text.
+/// A header, if it is present and text.
 pub(super) fn text(headers: &HeaderMap, name: impl header::AsHeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }

@@ -1,5 +1,5 @@
-//! Other registries, as a client sees them: Docker Hub, GHCR, Quay, Amazon ECR, a plain OCI
-//! registry, a Harbor, another Atoll.
+//! A client for other registries: Docker Hub, GHCR, Quay, Amazon ECR, a plain OCI registry, a
+//! Harbor, another Atoll.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -14,10 +14,11 @@
 //! | [`blob`] | a blob that is arriving |
 //! | [`budget`] | when to leave an upstream alone, and how long its answers are good for |
 //!
-//! What an upstream sends is never rewritten, only checked. Nothing here is remembered over a
-//! restart, nothing is retried but what a token's renewal asks for: whoever asks decides whether an
-//! older answer will do. Credentials go to the upstream and to the token service it names, and
-//! never to the host that a redirect leads to; the secret of an access key goes nowhere.
+//! What an upstream sends is checked, and never rewritten. Nothing is remembered over a restart.
+//! Only the renewal of a token and a connection that ended cause a retry: the caller decides
+//! whether an older answer is good enough. Credentials are sent to the upstream and to the token
+//! service that it names, and never to a host that it redirects to. The secret of an access key is
+//! never sent.
 
 pub mod address;
 pub mod blob;
@@ -46,57 +47,58 @@ pub use ecr::AccessKey;
 pub use login::Credentials;
 pub use password::Password;
 
-/// Why an upstream could not give what was asked, by what can be done about it. The [`Upstream`]
-/// stays usable after every one of them.
+/// Why an upstream could not give what was asked for, by what can be done about it. The
+/// [`Upstream`] can be used again after every one of them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UpstreamError {
-    /// It answered, and has no such thing. Worth remembering for a while ([`budget::Answers`]);
-    /// asking again soon is a waste.
+    /// It answered that it does not have it. This should be remembered for a while
+    /// ([`budget::Answers`]), because asking again soon is useless.
     #[error("the upstream does not have it")]
     NotFound,
-    /// It wants other credentials, or any. Some registries (Docker Hub, GHCR) say this of what does
-    /// not exist, too. Nothing will change until an operator or the upstream's owner acts; a
+    /// It wants other credentials, or any. Some registries (Docker Hub, GHCR) also say this for
+    /// things that do not exist. Nothing changes until an operator or the upstream's owner acts. A
     /// refused login is not tried again for some seconds.
     #[error("the upstream denies access: {0}")]
     Denied(Arc<str>),
-    /// It asked for a pause. Until then every question of that kind is answered with this error and
-    /// does not reach the upstream.
+    /// It asked for a pause. Until the pause ends, every question of that kind gets this error
+    /// without a request.
     #[error("the upstream limits requests, and is not asked for another {} s", seconds_until(*until))]
     Limited {
         /// When it may be asked again.
         until: Moment,
     },
-    /// It did not answer, not in time, or not as a registry that is well; a body broke off or stood
-    /// still. An older answer may be served; a blob can be asked for again from the byte reached.
+    /// It did not answer, or not in time, or with an error of its own; or a body broke off or made
+    /// no progress. An older answer may be served. A blob can be asked for again from the byte that
+    /// was reached.
     #[error("the upstream cannot be reached: {0}")]
     Unreachable(Arc<str>),
-    /// It is at an address that this node must not connect to, or led to one, or from https to
-    /// http. Nothing was sent there. Only the operator can change that.
+    /// It is at an address that this node must not connect to, or it redirected to one, or from
+    /// https to http. Nothing was sent there. Only the operator can change this.
     #[error("the upstream's address is refused: {0}")]
     Refused(Arc<str>),
-    /// It answered well, and what it has there is nothing that this mesh can keep: a manifest of
-    /// schema 1, of another kind, or one that is too long. That will not change before somebody
-    /// there puts something else in its place.
+    /// It answered, and its content is something that this mesh cannot store: a manifest of schema
+    /// 1, one of another kind, or one that is too long. This does not change until its owner
+    /// replaces the content.
     #[error("what the upstream has there cannot be cached: {0}")]
     Unusable(Arc<str>),
-    /// What was asked is malformed, or what came is: wrong digest, wrong length, wrong form.
-    /// Nothing of it may be kept.
+    /// The question or the answer is malformed: wrong digest, wrong length, wrong form. Nothing of
+    /// it may be stored.
     #[error("the upstream's answer cannot be used: {0}")]
     Bad(Arc<str>),
 }
 
-/// Begun seconds from now on.
+/// The number of seconds from now until `until`, rounded up.
 fn seconds_until(until: Moment) -> u64 {
     until.since(ground::clock::now()).as_millis().div_ceil(1000) as u64
 }
 
 impl UpstreamError {
-    /// That it cannot be reached, or could not be asked, and why.
+    /// The error that it cannot be reached, or could not be asked, with the reason.
     pub fn unreachable(why: impl std::fmt::Display) -> Self {
         UpstreamError::Unreachable(why.to_string().into())
     }
 
-    /// That what was asked or what came is malformed, and why.
+    /// The error that the question or the answer is malformed, with the reason.
     pub fn bad(why: impl std::fmt::Display) -> Self {
         UpstreamError::Bad(why.to_string().into())
     }

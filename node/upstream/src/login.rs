@@ -1,7 +1,7 @@
-//! What this node shows an upstream: nothing until it is challenged, then a password or a token. A
-//! token, or a password for an access key, is fetched by one request however many wait for it, used
-//! until it expires, and replaced once when the upstream refuses it before that. Many pulls, one
-//! login: upstreams limit logins as they limit pulls.
+//! The credentials that this node sends to an upstream: none until it is challenged, then a
+//! password or a token. A token, or a password for an access key, is fetched by one request for all
+//! that wait for it, used until it expires, and replaced once if the upstream refuses it before
+//! that. So many pulls need one login: upstreams limit logins just as they limit pulls.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,32 +29,32 @@ use super::headers::{USER_AGENT, wait_of};
 use super::password::{PAUSE, Password};
 use super::{UpstreamError, redirect};
 
-/// A token service's answer may have this many bytes; tokens with many groups in them are long.
+/// The maximum size of a token service's answer in bytes. Tokens that contain many groups are long.
 const ANSWER: usize = 256 << 10;
-/// A token that says nothing of its life lives this long, and none is taken to live shorter (the
-/// distribution project's token protocol).
+/// The lifetime in seconds of a token that does not state one, and the minimum lifetime that is
+/// assumed (the distribution project's token protocol).
 const SHORTEST: u64 = 60;
-/// None is used for longer.
+/// The maximum time in seconds that a token is used.
 const LONGEST: u64 = 3600;
-/// A refused login is not tried again for this long.
+/// How long a refused login is not tried again.
 const REFUSED: Duration = Duration::from_secs(10);
-/// So many tokens are kept, about.
+/// The approximate maximum number of tokens that are kept.
 const TOKENS: usize = 4096;
-/// A password for an access key that is refused so early was not too old.
+/// If a password for an access key is refused within this time, the reason is not its age.
 const FRESH: Duration = Duration::from_secs(300);
-/// The slot of a password that is good for all of the upstream; no scope is empty.
+/// The slot of a password, which is valid for the whole upstream. No scope is an empty string.
 const EVERYTHING: &str = "";
 
-/// Who asks an upstream.
+/// The credentials for an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credentials {
-    /// Shown as they are when the upstream or its token service asks.
+    /// Sent as they are when the upstream or its token service asks.
     Password(Password),
-    /// Exchanged for a password, which is shown.
+    /// Exchanged for a password, which is sent.
     AccessKey(AccessKey),
 }
 
-/// What a request shows.
+/// The credentials in a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pass {
     /// The `Authorization` header.
@@ -64,8 +64,8 @@ pub(super) struct Pass {
 impl Pass {
     fn new(scheme: &str, value: &str) -> Result<Self, UpstreamError> {
         let header = HeaderValue::try_from(format!("{scheme} {value}"));
-        let mut header = header
-            .map_err(|_| UpstreamError::bad("the token is not one that a header can carry"))?;
+        let mut header =
+            header.map_err(|_| UpstreamError::bad("the token cannot be sent in a header"))?;
         header.set_sensitive(true);
         Ok(Pass { header })
     }
@@ -84,7 +84,7 @@ pub(super) struct Login {
 struct Inner {
     connections: Connections,
     credentials: Option<Credentials>,
-    /// The upstream is reached by https, so its token service must be.
+    /// Whether the upstream uses https, so that its token service must, too.
     secure: bool,
     deadline: Duration,
     tasks: Tasks,
@@ -97,7 +97,7 @@ struct Memory {
     slots: HashMap<String, Slot>,
 }
 
-/// How the upstream lets anyone in, as its last challenge said.
+/// How the upstream authenticates clients, according to its last challenge.
 #[derive(Clone, Default)]
 enum LoginWay {
     #[default]
@@ -113,7 +113,7 @@ struct Service {
 }
 
 impl Service {
-    /// Where a token for `scope` is asked for.
+    /// The URL to ask for a token with `scope`.
     fn url(&self, scope: &str) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         if let Some(name) = &self.name {
@@ -124,13 +124,13 @@ impl Service {
     }
 }
 
-/// What has to be fetched before a request can be made.
+/// The credentials to fetch before a request can be made.
 enum Errand {
     Token { service: Service, scope: String },
     Password(AccessKey),
 }
 
-/// What was fetched, by the scope that its request is about.
+/// Fetched credentials, by the scope of the request that they are for.
 enum Slot {
     Ready { pass: Pass, asked: Moment, until: Moment },
     Refused { error: UpstreamError, until: Moment },
@@ -153,8 +153,8 @@ impl Login {
         }
     }
 
-    /// What to show with a request for `repository`, as far as it is known what the upstream wants
-    /// to see.
+    /// The credentials for a request for `repository`, as far as it is known what the upstream
+    /// wants.
     pub(super) async fn pass(&self, repository: &str) -> Result<Option<Pass>, UpstreamError> {
         // known without a challenge
         if let Some(Credentials::AccessKey(key)) = &self.inner.credentials {
@@ -173,22 +173,22 @@ impl Login {
         }
     }
 
-    /// Whether an answer 403 to `used` may mean that its time is over, as it does at ECR, and not
-    /// that it allows too little. That is not thought of a fresh one: what is forbidden would cost
-    /// an exchange each time.
+    /// Whether a 403 to `used` may mean that it has expired, as at ECR, and not that it grants too
+    /// little. This is not assumed of a fresh one: otherwise each forbidden request would cost an
+    /// exchange.
     pub(super) fn is_doubtful(&self, used: Option<&Pass>) -> bool {
         let Some(Credentials::AccessKey(_)) = &self.inner.credentials else { return false };
         match self.inner.memory.lock().slots.get(EVERYTHING) {
             Some(Slot::Ready { pass, asked, .. }) if used == Some(pass) => {
                 clock::now().since(*asked) >= FRESH
             }
-            // it has been replaced since, or is being so
+            // it was replaced meanwhile, or is being replaced
             _ => true,
         }
     }
 
-    /// What to show instead of `used`, which was answered 401 with `challenges`, or 403 when it
-    /// [was doubtful](Login::is_doubtful).
+    /// The credentials to send instead of `used`, which was answered with 401 and `challenges`, or
+    /// with 403 if it [was doubtful](Login::is_doubtful).
     pub(super) async fn renew(
         &self,
         repository: &str,
@@ -196,7 +196,8 @@ impl Login {
         challenges: Vec<Challenge>,
     ) -> Result<Pass, UpstreamError> {
         let denied = |why: &str| UpstreamError::Denied(why.into());
-        // such a registry never names a token service, so whoever does is not shown the password
+        // such a registry never names a token service, so a server that does is not sent the
+        // password
         let password = match &self.inner.credentials {
             Some(Credentials::AccessKey(key)) => return self.exchanged(key, used).await,
             Some(Credentials::Password(password)) => Some(password),
@@ -214,8 +215,8 @@ impl Login {
             return self.fetched(own, Errand::Token { service, scope }, used).await;
         }
         let basic = challenges.contains(&Challenge::Basic);
-        // a token may end before its time, and not every registry, nor what stands before it, says
-        // again then where the next one comes from
+        // A token may become invalid before it expires. Not every registry, or proxy in front of
+        // it, then repeats where to get the next one.
         let known = self.inner.memory.lock().way.clone();
         if let LoginWay::Bearer(service) = known
             && !(basic && password.is_some())
@@ -224,7 +225,7 @@ impl Login {
             return self.fetched(scope.clone(), Errand::Token { service, scope }, used).await;
         }
         if !basic {
-            return Err(denied("it wants a login of a kind that this client does not have"));
+            return Err(denied("it wants a kind of login that this client does not support"));
         }
         let pass =
             Pass::basic(password.ok_or_else(|| denied("it wants a user name and a password"))?)?;
@@ -237,14 +238,14 @@ impl Login {
 
     fn realm(&self, realm: &str) -> Result<Uri, UpstreamError> {
         let unreadable = || UpstreamError::bad("its token service's URL cannot be read");
-        // the same rules as for a redirect; an absolute URL owes nothing to its base
+        // the same rules as for a redirect; an absolute URL does not depend on the base
         let url = realm.contains("://").then(|| {
             redirect::follow(&Uri::from_static("https://none.invalid/"), realm.as_bytes())
         });
         let url = url.flatten().ok_or_else(unreadable)?;
         if self.inner.secure && url.scheme() != Some(&Scheme::HTTPS) {
             return Err(UpstreamError::Refused(
-                "its token service is reached by http, and it by https".into(),
+                "its token service uses http, although the registry uses https".into(),
             ));
         }
         Ok(url)
@@ -254,8 +255,8 @@ impl Login {
         self.fetched(EVERYTHING.to_owned(), Errand::Password(key.clone()), used).await
     }
 
-    /// What is good for `key`, other than `used`: what is at hand, what is on its way, or what
-    /// `errand` fetches now.
+    /// Credentials for `key` other than `used`: those at hand, those that are being fetched, or
+    /// those that `errand` fetches now.
     async fn fetched(
         &self,
         key: String,
@@ -283,8 +284,8 @@ impl Login {
             }
         };
         flying.await.unwrap_or_else(|_| {
-            // the task was dropped: the node is stopping, or it panicked, and must not be waited
-            // for again
+            // the task was dropped (the node is stopping) or panicked, and must not be waited for
+            // again
             self.inner.memory.lock().slots.remove(&key);
             Err(UpstreamError::unreachable("the login was broken off"))
         })
@@ -347,7 +348,7 @@ impl Inner {
         let _ = sender.send(result.map(|(pass, _)| pass));
     }
 
-    /// Asks the token service; returns the token, and for how long to use it.
+    /// Asks the token service. Returns the token, and how long to use it.
     async fn ask(&self, service: Service, scope: &str) -> Result<(Pass, Duration), UpstreamError> {
         let mut request = Request::get(service.url(scope))
             .header(header::USER_AGENT, USER_AGENT)
@@ -386,7 +387,7 @@ impl Inner {
         read(&body)
     }
 
-    /// Asks ECR's API; returns what to show, and for how long.
+    /// Asks ECR's API. Returns the credentials to send, and how long to use them.
     async fn exchange(&self, key: &AccessKey) -> Result<(Pass, Duration), UpstreamError> {
         let at = clock::timestamp();
         let response = self.connections.send(key.request(at)?).await?;
@@ -400,7 +401,7 @@ impl Inner {
     }
 }
 
-/// Reads a token service's answer. Some write `token`, some `access_token`, some both.
+/// Parses a token service's answer. Some services write `token`, some `access_token`, some both.
 fn read(body: &[u8]) -> Result<(Pass, Duration), UpstreamError> {
     let answer: Value = serde_json::from_slice(body)
         .map_err(|_| UpstreamError::bad("its token service's answer is not JSON"))?;

@@ -1,14 +1,14 @@
-//! A name and a password at an upstream.
+//! A user name and a password for an upstream.
 
 use std::time::Duration;
 
 use rules::words::secret::Secret;
 
-/// The pause after a limit that does not say how long.
+/// The pause after a limit that does not say how long it lasts.
 pub(super) const PAUSE: Duration = Duration::from_secs(5);
 
-/// A user's name and password, or a robot's, at an upstream. Cloud registries take a token as
-/// password (`AWS`, `_json_key`, `oauth2accesstoken`).
+/// The name and password of a user or a robot account at an upstream. Cloud registries accept a
+/// token as password (`AWS`, `_json_key`, `oauth2accesstoken`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Password {
     /// The name.

@@ -1,14 +1,13 @@
-//! Where a `Location` leads (RFC 9110 section 10.2.2). Storage services write what `http::Uri` does
-//! not read, such as spaces and braces in signed queries: those bytes are percent-encoded, nothing
-//! else is changed.
+//! Resolves a `Location` (RFC 9110 section 10.2.2). Storage services send characters that
+//! `http::Uri` does not accept, such as spaces and braces in signed queries. Those are
+//! percent-encoded; nothing else is changed.
 
 use http::Uri;
 use http::uri::Scheme;
 
 use super::address::is_port_readable;
 
-/// The URL that `location`, in an answer from `base`, means; `None` if it is none that can be
-/// followed.
+/// The URL that `location` means in an answer from `base`; `None` if it cannot be followed.
 pub fn follow(base: &Uri, location: &[u8]) -> Option<Uri> {
     let location = written(location.trim_ascii());
     let location = location.split('#').next().filter(|l| !l.is_empty())?;
@@ -36,7 +35,7 @@ pub fn follow(base: &Uri, location: &[u8]) -> Option<Uri> {
     (followable && whole).then_some(url)
 }
 
-/// `location` with the bytes encoded that a URL may not hold.
+/// `location` with percent-encoding for the bytes that a URL must not contain.
 fn written(location: &[u8]) -> String {
     let mut text = String::with_capacity(location.len());
     for byte in location {

@@ -1,5 +1,5 @@
-//! AWS Signature Version 4: who holds a secret signs a request with it, and the secret never
-//! leaves. Pure: the time is an argument.
+//! AWS Signature Version 4: a request is signed with a secret, which is never sent. Pure: the time
+//! is an argument.
 
 use aws_lc_rs::hmac;
 use rules::words::digest::Digest;
@@ -7,7 +7,7 @@ use rules::words::moment::Timestamp;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
-/// A request as it is signed. What is sent must be this, byte for byte.
+/// A request to be signed. The request that is sent must be the same, byte for byte.
 pub(super) struct Signing<'a> {
     /// `POST`, `GET`, ...
     pub(super) method: &'a str,
@@ -15,14 +15,14 @@ pub(super) struct Signing<'a> {
     pub(super) path: &'a str,
     /// Percent-encoded and sorted; empty if there is none.
     pub(super) query: &'a str,
-    /// The headers that are signed, `host` among them, in any order: lower-case names, values
-    /// without needless spaces. `x-amz-date` is added.
+    /// The headers to sign, including `host`, in any order: lower-case names, and values without
+    /// extra spaces. `x-amz-date` is added.
     pub(super) headers: &'a [(&'a str, &'a str)],
-    /// All of it.
+    /// The whole body.
     pub(super) body: &'a [u8],
 }
 
-/// What a signature is good for.
+/// What a signature is valid for.
 pub(super) struct Scope<'a> {
     /// For example `eu-west-1`.
     pub(super) region: &'a str,
@@ -30,14 +30,14 @@ pub(super) struct Scope<'a> {
     pub(super) service: &'a str,
 }
 
-/// `at` as AWS writes it in `x-amz-date`: `20150830T123600Z`. It takes what is at most five minutes
-/// off.
+/// `at` in the format of `x-amz-date`: `20150830T123600Z`. AWS accepts a time that is at most five
+/// minutes off.
 pub(super) fn stamp(at: Timestamp) -> String {
     at.to_string().replace(['-', ':'], "")
 }
 
-/// The `Authorization` header with which `request` is sent, beside `x-amz-date: {stamp}`. `id` and
-/// `secret` are an access key.
+/// The `Authorization` header for `request`, to be sent together with `x-amz-date: {stamp}`. `id`
+/// and `secret` are an access key.
 pub(super) fn authorization(
     id: &str,
     secret: &str,
@@ -69,7 +69,7 @@ impl Signing<'_> {
     }
 }
 
-/// The secret, narrowed to a day, a region and a service.
+/// The signing key: the secret, limited to a day, a region and a service.
 fn signing_key(secret: &str, date: &str, scope: &Scope<'_>) -> Vec<u8> {
     let day = mac(format!("AWS4{secret}").as_bytes(), date);
     let region = mac(&day, scope.region);

@@ -38,7 +38,7 @@ pub(super) struct Puller<'a> {
 pub(super) struct Pulled {
     /// The digest of the tag.
     pub(super) digest: Digest,
-    /// The bytes of all manifests and blobs.
+    /// The size of all manifests and blobs in bytes.
     pub(super) bytes: u64,
     /// The longest wait for a blob's first byte.
     pub(super) first_byte: Duration,

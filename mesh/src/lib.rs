@@ -3,13 +3,13 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`identity`] | the mesh's CA, a node's certificate, and how one is given out |
-//! | [`secrets`] | what the ledger keeps sealed |
+//! | [`identity`] | the mesh's CA, and nodes' certificates and how they are issued |
+//! | [`secrets`] | secrets that the ledger keeps sealed |
 //! | [`links`] | QUIC connections to peers, bound to their certificates |
 //! | [`members`] | drives the gossip; keeps the roster |
-//! | [`ledger`] | the replicated log and its records; alone imports the consensus library |
+//! | [`ledger`] | the replicated log and its records; the only user of the consensus library |
 //! | [`transfer`] | blobs between nodes: fetches and copies, as streams |
-//! | [`service`] | what a node does when a peer asks: the mesh's own affairs; the rest goes to the rooms above |
+//! | [`service`] | answers peers about the mesh, and passes other requests to the rooms above |
 //!
 //! Deliberately absent: HTTP, anything about registries, and where blobs are stored (the node
 //! passes that in).

@@ -7,7 +7,7 @@
 //! | [`oci`] | the registry's verbs under `/v2/`, and `/service/token` |
 //! | [`harbor`] | projects and registries in Harbor's manner, under `/api/v2.0/` |
 //! | [`atoll`] | the state of the mesh, under `/api/atoll/v1/` |
-//! | [`peers`] | what this node does when another asks |
+//! | [`peers`] | answers requests of other nodes |
 //! | [`start`] | builds the rooms and joins them; the only place that does |
 //! | [`cli`] | the command line |
 //!

@@ -2,7 +2,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`clock`] | the only place that asks the time |
+//! | [`clock`] | the only place that reads the clocks |
 //! | [`supervise`] | the only place that starts tasks; one way to stop them |
 //! | [`grouped`] | a redb file whose writes share fsyncs |
 //!

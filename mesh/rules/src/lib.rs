@@ -6,12 +6,12 @@
 //!
 //! | room | what it holds |
 //! |---|---|
-//! | [`words`] | what is parsed once and cannot be wrong afterwards: names, digests, moments, manifests |
-//! | [`blobs`] | whom to fetch a blob from, what to believe, how fast, and what may be evicted |
-//! | [`proxies`] | what of its upstream a project caches, and which repository a request means that names another registry |
+//! | [`words`] | values that are parsed once: names, digests, moments, manifests |
+//! | [`blobs`] | where to fetch a blob from, what to believe, how fast, what to evict |
+//! | [`proxies`] | what a project caches, and which repository a mirror's request means |
 //! | [`ledger`] | records, the commands that change them, read leases, feature levels |
-//! | [`members`] | who is alive, who leads what, who votes, who comes in |
-//! | [`people`] | who may do what |
+//! | [`members`] | which nodes are alive, are primaries, vote, and are admitted |
+//! | [`people`] | what each identity may do |
 //! | [`wire`] | messages between nodes |
 //! | [`edges`] | what an edge may answer from what it has kept |
 //!

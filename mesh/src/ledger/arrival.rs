@@ -193,7 +193,7 @@ mod tests {
     use crate::ledger::types::Membership;
     use crate::links::{self, CongestionControl};
 
-    /// A snapshot's bytes and what is said of them.
+    /// A snapshot's header, bytes and path.
     async fn snapshot(folder: &Path) -> (Header, Vec<u8>, PathBuf) {
         let store = Store::open(&folder.join("ledger.redb")).unwrap();
         let mut machine = StateMachine::open(store, folder).unwrap();
@@ -261,8 +261,8 @@ mod tests {
                 .map(|arrived| std::fs::read(arrived.path()).unwrap())
         };
 
-        // all of its bytes but the last come, and then nothing more: the one who waits for the rest
-        // is dropped
+        // all bytes but the last arrive, and then no more; the future that waits for the rest is
+        // dropped
         let (stream, _answers) = dialled.open_bi().await.unwrap();
         let (rest, file) = tokio::io::duplex(bytes.len());
         let (mut rest, given_up) = (

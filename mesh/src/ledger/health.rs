@@ -83,7 +83,7 @@ async fn watch(ledger: Arc<Ledger>, store: Store) {
         if due {
             // the consensus may wait for the disk, and the watch must not wait with it
             match tokio::time::timeout(LOOK, ledger.hand_over()).await {
-                Ok(false) => {} // there is nobody to take it
+                Ok(false) => {} // no other voter can take it
                 Ok(true) | Err(_) => asked = Some(clock::now()),
             }
         }
@@ -92,7 +92,7 @@ async fn watch(ledger: Arc<Ledger>, store: Store) {
 
 impl Ledger {
     fn end(&self, reason: &str) {
-        error!(reason, "the ledger has stopped on this node, most likely for its disk");
+        error!(reason, "the ledger has stopped on this node, most likely because of its disk");
         self.ended.send_replace(Some(reason.to_owned()));
     }
 

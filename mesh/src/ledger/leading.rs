@@ -112,7 +112,10 @@ impl Ledger {
         let ids = |voters: &BTreeSet<NodeId>| voters.iter().map(|n| n.0).collect::<BTreeSet<u64>>();
         let change = match &step {
             VoterStep::Finish(voters) => {
-                info!(?voters, "a change of the ledger's voters was cut: it is finished");
+                info!(
+                    ?voters,
+                    "a change of the ledger's voters was interrupted; it is finished now"
+                );
                 ChangeMembers::ReplaceAllVoters(ids(voters))
             }
             VoterStep::Vote(voters) => {

@@ -122,7 +122,7 @@ pub(super) async fn renew(ledger: &Ledger, send: &mut SendStream) -> Result<(), 
     let applied = ledger.applied_now();
     let mut down = ledger.members.down();
     if ledger.is_doubtful() {
-        down.insert(ledger.me); // its own word
+        down.insert(ledger.me); // as its own report
     }
     write_message(send, &FromHolder::Renew { request, applied, down }).await
 }

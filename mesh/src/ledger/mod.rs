@@ -7,11 +7,11 @@
 //! | `log` | log and vote |
 //! | `state` | applied records, snapshots |
 //! | `network` | the consensus's messages over the links |
-//! | `arrival` | snapshots on their way: sent whole or broken off, received under a name of their own, checked |
+//! | `arrival` | snapshots on their way: sent completely or reset, and checked on arrival |
 //! | [`reading`] | reads that are never stale, by lease or by asking the leader |
 //! | `leases` | runs the lease machines of `rules::ledger::lease` |
-//! | `health` | whether this node's ledger can write: gives up what others could do, and ends |
-//! | `leading` | what only the leader does: membership, failover |
+//! | `health` | whether this node's ledger can write; if not, it hands its tasks over, and ends |
+//! | `leading` | the leader's tasks: membership, failover |
 //!
 //! A command is acknowledged when it is *released*: committed, and applied by every node that may
 //! answer reads.

@@ -205,7 +205,7 @@ async fn connection<S: Service>(
     };
     let Some(shown) = shown_by(&connection) else {
         if let Err(error) = stranger(&connection, &*service).await {
-            debug!(%error, "a stranger was sent away");
+            debug!(%error, "a stranger was refused");
         }
         connection.close(0u32.into(), b"");
         return;

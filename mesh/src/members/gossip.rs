@@ -254,7 +254,10 @@ impl Driver {
         if beaten <= me.incarnation {
             return;
         }
-        warn!(beaten, "others speak of a later start of this node than there was; going above it");
+        warn!(
+            beaten,
+            "other nodes mention a later start of this node than there was; going above it"
+        );
         self.kept.incarnation = beaten + 1;
         self.keep();
         if let Err(error) =

@@ -2,8 +2,8 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | `gossip` | replicas among themselves: SWIM, by foca, over the links' datagrams |
-//! | `edges` | edges: they say that they are there, and replicas tell them who is up |
+//! | `gossip` | the replicas' gossip: SWIM, by foca, over the links' datagrams |
+//! | `edges` | edges: they report to replicas, and hear from them which nodes are up |
 //!
 //! The records decide who is a member and where it listens; the gossip only says who answers.
 //! Addresses are kept on disk, so that a restarted node finds the others.

@@ -60,7 +60,7 @@ impl<R: Rooms> MeshService<R> {
         record: NodeRecord,
     ) -> Answer {
         if record.id != from {
-            return Answer::Refused("a node may only tell of itself".into());
+            return Answer::Refused("a node may only report on itself".into());
         }
         if let Err(reason) = record.check() {
             return Answer::Refused(reason.into());
@@ -71,7 +71,7 @@ impl<R: Rooms> MeshService<R> {
         }
         if !self.may_introduce(from) {
             return Answer::Refused(
-                "this node told of itself a moment ago; ask again later".into(),
+                "this node reported on itself a moment ago; try again later".into(),
             );
         }
         let command = Command::MoveNode { node: record };

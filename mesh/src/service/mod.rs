@@ -129,9 +129,9 @@ impl<R: Rooms> Service for MeshService<R> {
     async fn join(&self, request: JoinRequest) -> Answer {
         match &self.ledger {
             Some(ledger) => self.let_in(ledger, request).await,
-            None => {
-                Answer::Refused("this node is an edge, which lets nobody in; ask a replica".into())
-            }
+            None => Answer::Refused(
+                "this node is an edge, which cannot admit nodes; ask a replica".into(),
+            ),
         }
     }
 

@@ -3,14 +3,14 @@
 //!
 //! | room | what it does |
 //! |---|---|
-//! | [`view`] | the one door to the ledger: its records as this node reads them, and the other nodes |
-//! | [`upstreams`] | which client speaks to which upstream |
-//! | [`blobs`] | blobs on their way: flights, copies, to peers |
+//! | [`view`] | the ledger's records as this node reads them, and the other nodes |
+//! | [`upstreams`] | the clients for the upstreams |
+//! | [`blobs`] | blobs on their way: flights, copies, sending to peers |
 //! | [`writes`] | a project's writes: to its primary, and there into the ledger |
 //! | [`pushes`] | uploads |
 //! | [`proxies`] | projects that cache other registries |
-//! | [`people`] | who is asking, and what they may do |
-//! | [`jobs`] | work that nobody waits for |
+//! | [`people`] | authentication and authorization |
+//! | [`jobs`] | background work |
 //!
 //! A room uses those above it, and nothing below (`tests/scenarios/arrows.rs` has the table).
 //! Deliberately absent: HTTP statuses, headers, paths, settings. The faces in the crate `node` turn

@@ -392,7 +392,7 @@ mod tests {
             (json!({"credential_type": "oauth"}), "oauth"),
             (json!({"insecure": true}), "upstreams.ca"),
             (json!({"type": "aws-ecr"}), "amazonaws"),
-            // to whatever is there the secret that is known would be shown
+            // the known secret would be sent to another server
             (json!({"url": "https://evil.example"}), "access_secret"),
             (json!({"url": "http://example.com"}), "access_secret"),
             (json!({"url": "https://example.com:8443"}), "access_secret"),

@@ -191,7 +191,7 @@ mod tests {
             socket.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
             let mut first = [0; 1];
             socket.read_exact(&mut first).unwrap();
-            // bytes that nobody reads make a careless close a reset
+            // with unread bytes, a plain close would send a reset
             socket.write_all(&[b'x'; 100_000]).unwrap();
             let mut rest = Vec::new();
             socket.read_to_end(&mut rest).map(|_| rest)

@@ -95,7 +95,7 @@ mod tests {
     use super::*;
     use tokio::io::AsyncWriteExt;
 
-    /// Takes everything, and keeps how much each write was.
+    /// Accepts everything, and records the size of each write.
     struct Sizes(Vec<usize>);
 
     impl AsyncWrite for Sizes {
@@ -132,7 +132,7 @@ mod tests {
             300 + (200 << 10) - small,
             "and what is left goes as it came"
         );
-        // after a rest it is like a fresh one
+        // after a pause the connection counts as fresh
         stream.written = Moment::from_micros(0);
         stream.stream.0.clear();
         stream.write_all(&vec![0; 2 * SMALL]).await.unwrap();

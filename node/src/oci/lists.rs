@@ -265,7 +265,7 @@ mod tests {
             }
         }
         assert_eq!(came, all.iter().map(|r| r.digest.to_string()).collect::<Vec<_>>());
-        // one that is too large alone comes all the same, and so does what is behind it
+        // an entry that is too large by itself is listed, and so are those after it
         let (page, next) = page_of_referrers(all.clone().into_iter(), 1);
         assert_eq!((page.len(), next), (1, Some(all[0].digest)));
     }

@@ -3,12 +3,12 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`rooms`] | builds the rooms, in reading order |
-//! | [`terms`] | what the settings mean for each room |
+//! | [`terms`] | converts the settings into terms for each room |
 //! | [`serving`] | from a request to its answer; joins HTTP to the faces |
-//! | [`chores`] | what a node does by itself |
-//! | [`birth`] | what a new mesh begins with |
+//! | [`chores`] | background tasks of a node |
+//! | [`birth`] | the initial contents of a new mesh |
 //! | [`certificate`] | this node's certificate, renewed in time |
-//! | [`lock`], [`private`] | the data folder is one process's, and its user's |
+//! | [`lock`], [`private`] | the data folder is for one process only, and private to its user |
 //! | [`observe`] | logs and metrics |
 
 pub mod birth;

@@ -102,7 +102,7 @@ impl Ingest {
     /// block, and returns the ingest.
     pub async fn write_groups(mut self, groups: Vec<Checked>) -> io::Result<Self> {
         if groups.is_empty() {
-            return Ok(self); // a part of a group has come, and whoever waits for it need not wait for a thread
+            return Ok(self); // only a part of a group has come: no need for a thread
         }
         let written = blocking(move || {
             for group in groups {

@@ -40,7 +40,7 @@ impl Store {
             _ => Ok(()),
         };
         if let Err(error) = write() {
-            warn!(%digest, %error, "the list of a blob's groups could not be written; it will be made anew");
+            warn!(%digest, %error, "the list of a blob's groups could not be written; it will be computed again");
         }
     }
 
@@ -104,7 +104,7 @@ impl Store {
             Ok(list) => {
                 let groups = Groups::from_list(&list, held.content, held.size);
                 if groups.is_err() {
-                    warn!(%digest, "the list of a blob's groups is damaged; it is made anew");
+                    warn!(%digest, "the list of a blob's groups is damaged; it is computed again");
                 }
                 Ok(groups.ok())
             }
@@ -138,7 +138,7 @@ impl Store {
             .filter(|_| content == held.content);
         if groups.is_some() {
             self.keep_outboard(&digest, &list);
-            info!(%digest, "the list of a blob's groups was made anew");
+            info!(%digest, "the list of a blob's groups was computed again");
         }
         Ok(groups.ok_or(Damaged))
     }

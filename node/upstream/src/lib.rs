@@ -3,16 +3,16 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`address`] | where an upstream is, what its repositories are called there, which addresses may be connected to |
-//! | [`challenge`] | what an upstream says it wants to see: the `WWW-Authenticate` header |
-//! | [`login`] | one cached token per scope, fetched by one request however many ask |
+//! | [`address`] | an upstream's address and its repositories' names; permitted addresses |
+//! | [`challenge`] | the `WWW-Authenticate` header, which says what credentials are needed |
+//! | [`login`] | one cached token per scope, fetched by one request for all that wait for it |
 //! | [`ecr`] | Amazon ECR, where an access key is exchanged for a password |
 //! | `sigv4` | AWS's signatures |
 //! | [`connect`] | connections: names resolved, addresses checked, TLS, a pool |
 //! | [`redirect`] | where a `Location` leads |
-//! | [`client`] | what is asked of an upstream: which digest a tag has, a manifest, a blob |
+//! | [`client`] | questions: the digest of a tag, a manifest, a blob |
 //! | [`blob`] | a blob that is arriving |
-//! | [`budget`] | when to leave an upstream alone, and how long its answers are good for |
+//! | [`budget`] | when to pause requests, and how long answers are used |
 //!
 //! What an upstream sends is checked, and never rewritten. Nothing is remembered over a restart.
 //! Only the renewal of a token and a connection that ended cause a retry: the caller decides

@@ -419,7 +419,7 @@ mod tests {
     use super::*;
 
     impl Login {
-        /// As if everything that is at hand had been asked for `by` earlier.
+        /// Ages all fetched credentials by `by`.
         pub(crate) fn age(&self, by: Duration) {
             for slot in self.inner.memory.lock().slots.values_mut() {
                 if let Slot::Ready { asked, .. } = slot {

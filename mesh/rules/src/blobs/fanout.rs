@@ -185,7 +185,7 @@ mod tests {
         #[test]
         fn nobody_follows_itself_or_a_ring_and_few_are_served_here(asks in proptest::collection::vec((0u8..40, 0u8..10), 1..200)) {
             let mut fanout = Fanout::default();
-            // whom each follows now; who is not in it is served here
+            // the node that each follower follows now; one that is missing is served here
             let mut follows: BTreeMap<u8, u8> = BTreeMap::new();
             for (follower, what) in asks {
                 follows.remove(&follower);

@@ -1,4 +1,4 @@
-//! What a node holds of a blob.
+//! What a node has of a blob.
 
 use serde::{Deserialize, Serialize};
 

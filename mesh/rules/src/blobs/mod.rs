@@ -2,12 +2,12 @@
 //!
 //! | module | what it decides |
 //! |---|---|
-//! | [`holding`] | what a node holds of a blob |
-//! | [`flight`] | whom to fetch a blob from next, what to believe, and when to give up |
-//! | [`groups`], [`reputation`] | ranges that are checked as they arrive; peers that were caught sending wrong ones |
-//! | [`fanout`] | who passes a blob on to whom, when many want it at once |
-//! | [`pacing`], [`congestion`] | how many bytes a second, and for what first; what may be in flight on a link |
-//! | [`cache`] | which cached blobs go when the budget is full |
+//! | [`holding`] | what a node has of a blob |
+//! | [`flight`] | which source to ask next, what to believe, and when to give up |
+//! | [`groups`], [`reputation`] | checks of ranges as they arrive; peers that sent wrong ones |
+//! | [`fanout`] | which node passes a blob on to which, when many want it at once |
+//! | [`pacing`], [`congestion`] | caps and which class goes first; how much may be in flight |
+//! | [`cache`] | which cached blobs are evicted when the budget is full |
 
 pub mod cache;
 pub mod congestion;

@@ -2,10 +2,10 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`records`] | keys, values, and the seam to whatever stores them |
+//! | [`records`] | keys, values, and the traits for whatever stores them |
 //! | [`command`], [`apply`] | what may change the ledger, and the one function that changes it |
-//! | [`change`] | a project's write, before its primary has fenced it |
-//! | [`lease`] | read leases: when a replica may answer from its own state, when a write is released |
+//! | [`change`] | a project's write, before its primary has added the epoch |
+//! | [`lease`] | read leases: when a replica may answer by itself, when a write is released |
 //! | [`level`] | which formats all replicas have agreed to use |
 //! | [`health`] | whether a node's ledger can write |
 

@@ -52,7 +52,7 @@ pub enum Standing {
 /// What a peer may do that shows `shown`, given what is `known` of it.
 pub fn standing(shown: &Shown, known: &Known) -> Standing {
     if known.removed {
-        return Standing::Nobody("this node was taken out of the mesh");
+        return Standing::Nobody("this node was removed from the mesh");
     }
     if shown.expired || (shown.role.is_none() && known.level >= Level::ROLES) {
         return match known.role {
@@ -303,7 +303,7 @@ mod tests {
         assert!(nobody(standing(&shown(None, false), &known(None, roles))));
         let newcomer = Known { nothing_known: true, ..known(None, first) };
         assert_eq!(standing(&shown(None, false), &newcomer), Standing::Replica);
-        // who was taken out is nobody, whatever is shown
+        // a removed node may do nothing, whatever it shows
         for role in [None, Some(Edge), Some(Replica)] {
             for expired in [false, true] {
                 let removed = Known { removed: true, ..known(role, first) };
@@ -341,12 +341,12 @@ mod tests {
             DoorkeeperTerms { strangers: 8, strangers_of_one: 4, ..DoorkeeperTerms::default() };
         let mut door = Doorkeeper::new(terms);
         let now = Moment::from_micros(0);
-        // strangers from three places take all that there is for them
+        // strangers from three addresses take all places for strangers
         let strangers = (10..13)
             .flat_map(|n| [n; 4])
             .filter(|n| door.handle_knock(now, address(*n), false, true) == Knock::Admit);
         assert_eq!(strangers.count(), 8);
-        // which keeps no member out
+        // members are not affected
         assert_eq!(door.handle_knock(now, address(1), true, false), Knock::Admit);
         assert_eq!(door.handle_knock(now, address(1), true, false), Knock::Admit);
         assert_eq!(

@@ -2,11 +2,11 @@
 //!
 //! | module | what it decides |
 //! |---|---|
-//! | [`roster`], [`presence`] | who is alive in whose view; which edges are up |
-//! | [`placement`] | which nodes hold, fetch |
+//! | [`roster`], [`presence`] | which nodes are alive, as one node sees it; which edges are up |
+//! | [`placement`] | which nodes hold and fetch blobs |
 //! | [`failover`] | when a project gets another primary |
 //! | [`voters`] | which nodes vote, and the next step towards that |
-//! | [`door`] | who comes in through the mesh's port, and how far |
+//! | [`door`] | which peers may come in through the mesh's port, and what they may do |
 
 pub mod door;
 pub mod failover;

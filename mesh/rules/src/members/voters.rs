@@ -196,8 +196,7 @@ mod tests {
     }
 
     impl World {
-        /// Node `n` stands in the region of its place in `regions`; node 1 leads; all are well and
-        /// follow.
+        /// Node `n` is in the n-th of `regions`; node 1 leads; all nodes are well and follow.
         fn new(regions: &[&str], voters: &[u64]) -> Self {
             let node = |(n, region): (usize, &&str)| NodeRecord {
                 id: NodeId(n as u64 + 1),
@@ -241,7 +240,7 @@ mod tests {
             }
         }
 
-        /// Lets so many seconds pass, a step each; whether anything was done.
+        /// Lets `seconds` pass, one step each. Returns whether anything was done.
         fn pass(&mut self, seconds: u64) -> bool {
             let mut any = false;
             for _ in 0..seconds {
@@ -369,9 +368,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever dies and comes back: no step without live majorities, no new voter that is dead
-        /// or behind, never fewer live voters; and when it stops, nothing changes any more after a
-        /// while, and every voter is live if there are enough who are.
+        /// Whichever nodes die and come back: there is no step without live majorities, no new
+        /// voter that is dead or behind, and never fewer live voters. When nodes stop dying,
+        /// nothing changes any more after a while, and every voter is live if enough nodes are.
         #[test]
         fn voters_heal_and_do_not_flap(
             regions in proptest::collection::vec(0usize..6, 1..9),

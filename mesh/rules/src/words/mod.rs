@@ -5,7 +5,7 @@
 //! | [`digest`], [`names`] | names of bytes, and of everything else |
 //! | [`secret`] | passwords, tokens and keys, which are not printed |
 //! | [`moment`] | monotonic moments, wall-clock timestamps |
-//! | [`manifest`], [`platform`] | what a manifest refers to, and for which platforms the manifests of an index are |
+//! | [`manifest`], [`platform`] | what a manifest refers to; the platforms of an index |
 
 pub mod digest;
 pub mod manifest;

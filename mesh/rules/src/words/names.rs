@@ -165,7 +165,7 @@ fn check_tag(text: &str) -> Result<(), BadName> {
             Ok(())
         }
         _ => Err(bad(
-            "a tag has 1 to 128 letters, digits, '_', '.', '-', and does not start with '.' or '-'",
+            "a tag is 1 to 128 letters, digits, '_', '.', '-', and does not start with '.' or '-'",
         )),
     }
 }

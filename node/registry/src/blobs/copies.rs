@@ -211,7 +211,7 @@ impl Copies {
         ingest = ingest.write_all(batch).await.map_err(|e| broken(&e))?;
         let held = self.store.seal(ingest, digest, Some((&repository, self.grant))).await;
         if let Err(error) = &held {
-            info!(%digest, %from, %error, "a copied upload is not what it was called");
+            info!(%digest, %from, %error, "a copied upload does not have the digest that it was sent with");
         }
         copy.answer(held.map_err(|e| e.to_string())).await
     }

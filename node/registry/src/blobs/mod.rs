@@ -2,12 +2,12 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`flights`] | in: one flight per digest, however many ask |
-//! | [`outgoing`] | to peers, and which of them passes a blob on |
+//! | [`flights`] | to this node: one flight per digest, for all requests that want it |
+//! | [`outgoing`] | to peers, and which of them pass a blob on |
 //! | [`copies`] | uploads, copied to other regions while they arrive |
-//! | [`pacing`] | how fast blobs go towards a region |
-//! | [`transfers`] | what moves now, for people |
-//! | [`liars`], [`rechecks`] | peers that were caught sending wrong bytes; own copies that peers complain of |
+//! | [`pacing`] | caps on what is sent to a region |
+//! | [`transfers`] | transfers that are under way, for people to see |
+//! | [`liars`], [`rechecks`] | peers that sent wrong bytes; checks of own copies |
 
 pub mod copies;
 pub mod flights;

@@ -80,7 +80,7 @@ impl Rechecks {
         match self.store.is_sound(&digest).await {
             Ok(true) => {
                 self.store.note_sound(&digest);
-                info!(%digest, "somebody complained of a blob that is sound here");
+                info!(%digest, "a peer complained about a blob that is sound here");
             }
             Ok(false) => {
                 error!(%digest, "a blob in data_dir is damaged: look at this node's disk; the blob is replaced by another node's copy");

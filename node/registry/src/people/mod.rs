@@ -46,7 +46,7 @@ pub enum AccessError {
     Wrong,
     /// The token is valid, but not for this. Another one with this scope may be (RFC 6750 section
     /// 3.1).
-    #[error("the token is not good for this")]
+    #[error("the token is not valid for this")]
     Scope(NeededScope),
     /// The identity may not do this, with whatever credentials.
     #[error("{0}")]

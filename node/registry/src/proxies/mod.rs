@@ -2,9 +2,9 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`resolving`] | what a tag or digest means upstream, asked once for the whole mesh |
-//! | [`confirming`] | whether the upstream has a blob that is in the mesh for another's sake |
-//! | [`mirrors`] | which repository a request means that names another registry |
+//! | [`resolving`] | resolves tags and digests at the upstream, once for the whole mesh |
+//! | [`confirming`] | confirms that the upstream has a blob of another project |
+//! | [`mirrors`] | finds the repository for a request that names another registry |
 
 pub mod confirming;
 pub mod mirrors;

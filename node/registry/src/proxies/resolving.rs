@@ -524,8 +524,8 @@ impl Proxies {
         warn!(%repository, %reference, %error, cached = kept.is_some(), "the upstream could not be asked");
         match (kept, error) {
             (Some(digest), _) => Resolution::Stale(digest, error.to_string()),
-            // waiting does not help: somebody has to change something first, and clients show the
-            // reason
+            // waiting does not help: an operator or the upstream's owner has to act first, and
+            // clients show the reason
             (None, UpstreamError::Denied(_)) => Resolution::Denied(format!("{error} ({DENIED})")),
             (None, UpstreamError::Unusable(_) | UpstreamError::Refused(_)) => {
                 Resolution::Denied(error.to_string())

@@ -7,6 +7,7 @@ use rules::words::digest::{BadDigest, Digest};
 use serde_json::{Value, json};
 
 use registry::people::AccessError;
+use registry::pulls::PullError;
 use registry::pushes::sessions::UploadError;
 
 use super::Payload;
@@ -237,6 +238,20 @@ impl From<StoreError> for Failure {
             StoreError::Disk(_) | StoreError::Index(_) => {
                 Failure::new(Code::Internal, error.to_string())
             }
+        }
+    }
+}
+
+impl From<PullError> for Failure {
+    fn from(error: PullError) -> Self {
+        match error {
+            // clients show the reason of a 404, and hide that of a 503
+            PullError::Unknown(_) | PullError::Denied { .. } => {
+                Failure::new(Code::BlobUnknown, error.to_string())
+            }
+            PullError::Unavailable(reason) => Failure::new(Code::Unavailable, reason),
+            PullError::Flight(error) => error.into(),
+            PullError::Store(error) => error.into(),
         }
     }
 }

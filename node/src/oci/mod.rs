@@ -12,9 +12,8 @@ use std::time::Duration;
 
 use http::{Method, Response, StatusCode};
 use registry::blobs::flights::Flights;
-use registry::blobs::rechecks::Rechecks;
-use registry::proxies::confirming::Confirming;
 use registry::proxies::resolving::Proxies;
+use registry::pulls::Pulls;
 use registry::pushes::sessions::Sessions;
 use registry::upstreams::Upstreams;
 use registry::view::neighbours::Neighbours;
@@ -33,10 +32,6 @@ use crate::http::{Code, Failure, Payload};
 /// How patient the verbs are, and how much they take; see the settings of the same names.
 #[derive(Clone, Copy, Debug)]
 pub struct OciTerms {
-    /// Until the first byte.
-    pub first_byte: Duration,
-    /// Between two bytes.
-    pub stall: Duration,
     /// Until copies of uploads are waited for no longer.
     pub replicate: Duration,
     /// How long a grant lasts.
@@ -51,8 +46,8 @@ pub struct Registry {
     pub door: Arc<Door>,
     /// Bytes that are here.
     pub store: Arc<Store>,
-    /// What becomes of blobs that the disk does not give.
-    pub rechecks: Arc<Rechecks>,
+    /// Blobs of repositories.
+    pub pulls: Arc<Pulls>,
     /// Bytes that are on their way.
     pub flights: Arc<Flights>,
     /// Commits.
@@ -61,8 +56,6 @@ pub struct Registry {
     pub sessions: Arc<Sessions>,
     /// What upstreams mean.
     pub proxies: Arc<Proxies>,
-    /// Whether they have what is here for another's sake.
-    pub confirming: Arc<Confirming>,
     /// Upstreams.
     pub upstreams: Arc<Upstreams>,
     /// The other nodes.

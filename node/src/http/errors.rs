@@ -3,10 +3,11 @@
 
 use http::{HeaderValue, Response, StatusCode, header};
 use rules::ledger::records::RecordError;
+use rules::people::access::RegistryScope;
 use rules::words::digest::{BadDigest, Digest};
 use serde_json::{Value, json};
 
-use registry::people::AccessError;
+use registry::people::{AccessError, NeededScope};
 use registry::pulls::PullError;
 use registry::pushes::sessions::UploadError;
 
@@ -196,6 +197,9 @@ impl From<ReadError> for Failure {
 impl From<AccessError> for Failure {
     fn from(error: AccessError) -> Self {
         match &error {
+            AccessError::Missing(Some(NeededScope::Registry(RegistryScope::Api))) => {
+                Failure::new(Code::Unauthorized, "credentials of an administrator are needed")
+            }
             AccessError::Missing(_) | AccessError::Wrong | AccessError::Scope(_) => Failure::new(
                 Code::Unauthorized,
                 "credentials are needed, or those given are not right",

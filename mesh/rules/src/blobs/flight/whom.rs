@@ -16,7 +16,7 @@ pub(super) struct Whom<N> {
     shunned: Vec<Source<N>>,
     /// Those of them whose only lie was a wrong group, and where that group begins.
     damaged: Vec<(Source<N>, u64)>,
-    /// Who fell silent since the last byte, after the flight had begun.
+    /// Who fell silent after the flight had begun, and was not asked again since.
     stalled: Vec<Source<N>>,
     /// Nodes that have sent the flight on to another node, and those they named. They send the blob
     /// themselves when they are asked.
@@ -75,7 +75,6 @@ impl<N: Copy + Ord> Whom<N> {
     /// Bytes came: all sources have their tries again.
     pub(super) fn handle_growth(&mut self) {
         self.fruitless = 0;
-        self.stalled.clear();
     }
 
     /// The present source gave nothing more: the next is asked.
@@ -95,7 +94,9 @@ impl<N: Copy + Ord> Whom<N> {
 
     /// `source` had begun and fell silent.
     pub(super) fn note_stalled(&mut self, source: Source<N>) {
-        self.stalled.push(source);
+        if !self.stalled.iter().any(|stalled| stalled.is(&source)) {
+            self.stalled.push(source);
+        }
     }
 
     /// `source` lied.

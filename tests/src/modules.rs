@@ -84,6 +84,9 @@ pub fn used(module: &Module, text: &str) -> Vec<Module> {
         if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':' || c == '$') {
             continue;
         }
+        if rest.starts_with("crate as ") {
+            found.push(vec!["*".to_owned()]);
+        }
         if rest.starts_with("crate::") || rest.starts_with("super::") || rest.starts_with("self::")
         {
             let mut paths = Vec::new();
@@ -99,8 +102,9 @@ fn tree(text: &str, prefix: &mut Vec<String>, paths: &mut Vec<Vec<String>>) -> u
     let depth = prefix.len();
     let mut at = 0;
     loop {
-        let word: String =
-            text[at..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        at += if text[at..].starts_with("r#") { 2 } else { 0 };
+        let is_word = |c: &char| c.is_alphanumeric() || matches!(c, '_' | '*');
+        let word: String = text[at..].chars().take_while(is_word).collect();
         at += word.len();
         if !word.is_empty() {
             prefix.push(word);
@@ -150,7 +154,8 @@ fn absolute(module: &Module, path: Vec<String>) -> Module {
         words.next();
     }
     base.extend(words);
-    base
+    // the crate itself, under another name
+    if base == ["self"] { vec!["*".to_owned()] } else { base }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! | [`proxies`] | projects that cache other registries |
 //! | [`people`] | authentication and authorization |
 //! | [`jobs`] | background work |
+//! | [`pulls`] | pulls of blobs: whether a blob may be shown, is here, or which flight brings it |
 //!
 //! A room uses those above it, and nothing below (`tests/scenarios/arrows.rs` has the table).
 //! Deliberately absent: HTTP statuses, headers, paths, settings. The faces in the crate `node` turn
@@ -22,6 +23,7 @@ pub mod blobs;
 pub mod jobs;
 pub mod people;
 pub mod proxies;
+pub mod pulls;
 pub mod pushes;
 pub mod upstreams;
 pub mod view;

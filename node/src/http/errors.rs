@@ -3,10 +3,12 @@
 
 use http::{HeaderValue, Response, StatusCode, header};
 use rules::ledger::records::RecordError;
+use rules::people::access::RegistryScope;
 use rules::words::digest::{BadDigest, Digest};
 use serde_json::{Value, json};
 
-use registry::people::AccessError;
+use registry::people::{AccessError, NeededScope};
+use registry::pulls::PullError;
 use registry::pushes::sessions::UploadError;
 
 use super::Payload;
@@ -196,6 +198,9 @@ impl From<ReadError> for Failure {
 impl From<AccessError> for Failure {
     fn from(error: AccessError) -> Self {
         match &error {
+            AccessError::Missing(Some(NeededScope::Registry(RegistryScope::Api))) => {
+                Failure::new(Code::Unauthorized, "credentials of an administrator are needed")
+            }
             AccessError::Missing(_) | AccessError::Wrong | AccessError::Scope(_) => Failure::new(
                 Code::Unauthorized,
                 "credentials are needed, or those given are not right",
@@ -238,6 +243,20 @@ impl From<StoreError> for Failure {
             StoreError::Disk(_) | StoreError::Index(_) => {
                 Failure::new(Code::Internal, error.to_string())
             }
+        }
+    }
+}
+
+impl From<PullError> for Failure {
+    fn from(error: PullError) -> Self {
+        match error {
+            // clients show the reason of a 404, and hide that of a 503
+            PullError::Unknown(_) | PullError::Denied { .. } => {
+                Failure::new(Code::BlobUnknown, error.to_string())
+            }
+            PullError::Unavailable(reason) => Failure::new(Code::Unavailable, reason),
+            PullError::Flight(error) => error.into(),
+            PullError::Store(error) => error.into(),
         }
     }
 }

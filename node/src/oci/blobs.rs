@@ -2,7 +2,6 @@
 //! that no manifest refers to.
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
-use rules::blobs::pacing::Class;
 use rules::ledger::records::{BlobRecord, Look, key};
 use rules::people::access::Action;
 use rules::wire::questions::Revoke;
@@ -19,19 +18,15 @@ use crate::http::door::Admitted;
 use crate::http::range::{Ranges, wanted};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Parts, Payload, Piece};
-use registry::blobs::flights::{Begun, FlightError, Sources};
+use registry::pulls::{Bytes, Known, PullError};
 use registry::view::Freshness;
 use store::FileBody;
-use upstream::UpstreamError;
 
 /// How long other nodes may take to revoke a grant.
 const REVOKE: Duration = Duration::from_secs(2);
 
 /// The media type of a blob: the registry does not know its content.
 const OCTETS: &str = "application/octet-stream";
-
-/// Makes the body of a range of a blob.
-type Cut = Box<dyn Fn(Range<u64>) -> FileBody + Send>;
 
 impl Registry {
     pub(super) async fn get_blob(
@@ -49,40 +44,19 @@ impl Registry {
         let Admitted { caller, project, freshness, found: (linked, record) } = admitted.await?;
         let proxied = project.upstream.is_some();
         if proxied && !self.upstreams.admits(&project, &repository) {
-            return Err(unknown(&digest));
+            return Err(PullError::Unknown(digest).into());
         }
         if proxied && let Some(elsewhere) = self.upstreams.canonical(&repository) {
             return Ok(moved(&request.place(&elsewhere, &format!("blobs/{digest}"))));
         }
-        if !linked && !self.store.granted(&digest, &repository)? {
-            // a proxy's clients may have the manifest from another mirror; but a blob may be in the
-            // mesh only for another project, so the upstream must confirm that this repository has
-            // it
-            if !proxied {
-                return Err(unknown(&digest));
-            }
-            match self.confirming.confirms(&repository, &digest).await {
-                Ok(true) => self.store.grant(digest, &repository, self.terms.grant).await?,
-                Ok(false) => return Err(unknown(&digest)),
-                // waiting does not help, and clients show the reason of a 404
-                Err(
-                    error @ (UpstreamError::Denied(_)
-                    | UpstreamError::Refused(_)
-                    | UpstreamError::Unusable(_)),
-                ) => {
-                    return Err(Failure::new(
-                        Code::BlobUnknown,
-                        format!("{digest} of {repository}: {error}"),
-                    ));
-                }
-                Err(error) => return Err(Failure::new(Code::Unavailable, error.to_string())),
-            }
-        }
+        let size = record.map(|record| record.size);
+        let known = Known { digest, repository: &repository, linked, proxied, size };
+        self.pulls.check_readable(&known).await?;
         // a client that asks before a push, and hears that the blob is here, does not send it; so
         // it must stay until its manifest can have come
         let pushes = || self.door.may(&caller, Action::Push, &repository, Some(&project));
         if request.method == Method::HEAD && !proxied && !self.neighbours.is_edge() && pushes() {
-            self.store.grant(digest, &repository, self.terms.grant).await?;
+            self.pulls.keep_readable(&known).await?;
         }
         let verdict = conditional::verdict(&request.head.headers, &digest.to_string());
         if verdict == Condition::Failed {
@@ -93,8 +67,6 @@ impl Registry {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             return Ok(response);
         }
-        let opened = self.store.open_sound(&digest).await?;
-        let known_size = opened.as_ref().map(|b| b.size).or(record.map(|r| r.size));
         // a range has no meaning for a HEAD (RFC 9110 section 14.2)
         let ranged = verdict == Condition::Go && request.method == Method::GET;
         let range = request.header(&header::RANGE).filter(|_| ranged);
@@ -103,51 +75,13 @@ impl Registry {
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(OCTETS));
         response.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
 
-        // a client that asks before a push must learn that the bytes are wanted if the copy here is
-        // damaged
-        let damaged = self.store.is_damaged(&digest);
-        if let (&Method::HEAD, Some(size), false) = (&request.method, known_size, damaged) {
+        let at_hand = self.pulls.at_hand(&known).await?;
+        let only_asked = request.method == Method::HEAD;
+        if let (true, Some(size)) = (only_asked, at_hand.size()) {
             response.headers_mut().insert(header::CONTENT_LENGTH, size.into());
             return Ok(response);
         }
-        let sent = metrics::counter!("atoll_blob_bytes_served_total");
-        let (size, cut): (u64, Cut) = match opened {
-            Some(blob) => {
-                let (rechecks, buffers) = (self.rechecks.clone(), self.store.buffers().clone());
-                let cut = move |part| {
-                    let rechecks = rechecks.clone();
-                    let body = FileBody::whole(blob.file.clone(), part, &buffers);
-                    body.or_unreadable(move || rechecks.unreadable(digest)).counted(sent.clone())
-                };
-                (blob.size, Box::new(cut))
-            }
-            None => {
-                metrics::counter!("atoll_blob_misses_total").increment(1);
-                let sources = Sources::Find { via: proxied.then(|| repository.clone()) };
-                let flight = self.flights.join(digest, sources, Class::Pull);
-                let Begun { size, file, following, .. } = match flight
-                    .begun(digest, self.terms.first_byte)
-                    .await
-                {
-                    // a manifest here refers to it, so it may come back; with a 404 a client would
-                    // give up for good
-                    Err(error @ FlightError::Missing(_)) if linked => {
-                        return Err(Failure::new(Code::Unavailable, error.to_string()));
-                    }
-                    Err(FlightError::NoSource(_)) if damaged && request.method == Method::HEAD => {
-                        return Err(unknown(&digest));
-                    }
-                    begun => begun?,
-                };
-                let (buffers, stall) = (self.store.buffers().clone(), self.terms.stall);
-                let cut = move |part| {
-                    let body =
-                        FileBody::arriving(file.clone(), part, &buffers, following.clone(), stall);
-                    body.counted(sent.clone())
-                };
-                (size, Box::new(cut))
-            }
-        };
+        let Bytes { size, cut } = self.pulls.bytes(&known, at_hand, only_asked).await?;
         let payload = match wanted(range, size) {
             Ranges::Whole => Payload::File(Box::new(cut(0..size))),
             Ranges::Part(part) => {
@@ -201,12 +135,12 @@ impl Registry {
         for answered in futures::future::join_all(asked).await {
             revoked |= matches!(answered, Ok(true));
         }
-        if revoked { Ok(answer(StatusCode::ACCEPTED)) } else { Err(unknown(&digest)) }
+        if revoked {
+            Ok(answer(StatusCode::ACCEPTED))
+        } else {
+            Err(PullError::Unknown(digest).into())
+        }
     }
-}
-
-fn unknown(digest: &Digest) -> Failure {
-    Failure::new(Code::BlobUnknown, format!("this repository has no blob {digest}"))
 }
 
 /// The headers of every answer about a blob.

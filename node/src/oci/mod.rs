@@ -12,9 +12,8 @@ use std::time::Duration;
 
 use http::{Method, Response, StatusCode};
 use registry::blobs::flights::Flights;
-use registry::blobs::rechecks::Rechecks;
-use registry::proxies::confirming::Confirming;
 use registry::proxies::resolving::Proxies;
+use registry::pulls::Pulls;
 use registry::pushes::sessions::Sessions;
 use registry::upstreams::Upstreams;
 use registry::view::neighbours::Neighbours;
@@ -33,10 +32,6 @@ use crate::http::{Code, Failure, Payload};
 /// Deadlines and limits of the verbs; see the settings of the same names.
 #[derive(Clone, Copy, Debug)]
 pub struct OciTerms {
-    /// The maximum time to the first byte.
-    pub first_byte: Duration,
-    /// The maximum time between two bytes.
-    pub stall: Duration,
     /// The maximum time to wait for copies of uploads.
     pub replicate: Duration,
     /// How long a grant lasts.
@@ -51,8 +46,8 @@ pub struct Registry {
     pub door: Arc<Door>,
     /// The blobs of this node.
     pub store: Arc<Store>,
-    /// Checks of blobs that the disk cannot read.
-    pub rechecks: Arc<Rechecks>,
+    /// Pulls of blobs.
+    pub pulls: Arc<Pulls>,
     /// The blobs that are on their way.
     pub flights: Arc<Flights>,
     /// Commits writes.
@@ -61,8 +56,6 @@ pub struct Registry {
     pub sessions: Arc<Sessions>,
     /// Resolves references at upstreams.
     pub proxies: Arc<Proxies>,
-    /// Confirms that an upstream has a blob that is here for another project.
-    pub confirming: Arc<Confirming>,
     /// Upstreams.
     pub upstreams: Arc<Upstreams>,
     /// The other nodes.

@@ -20,6 +20,7 @@ use registry::people::Access;
 use registry::proxies::confirming::Confirming;
 use registry::proxies::mirrors::Mirrors;
 use registry::proxies::resolving::{Proxies, ProxyTerms};
+use registry::pulls::Pulls;
 use registry::pushes::sessions::Sessions;
 use registry::upstreams::Upstreams;
 use registry::view::neighbours::Neighbours;
@@ -96,7 +97,7 @@ pub(super) struct Rooms {
     blobs: Blobs,
     writes: Arc<Writes>,
     sessions: Arc<Sessions>,
-    confirming: Arc<Confirming>,
+    pulls: Arc<Pulls>,
     proxies: Arc<Proxies>,
     mirrors: Arc<Mirrors>,
     preheats: Arc<Preheats>,
@@ -110,7 +111,7 @@ impl Rooms {
         let records = &neighbours.records;
         let secrets = Arc::new(Secrets::of(&identity.authority));
         let blobs = Blobs::build(on, &secrets)?;
-        let Blobs { upstreams, flights, copies, .. } = &blobs;
+        let Blobs { upstreams, flights, copies, rechecks, .. } = &blobs;
         let writes = Writes::new(
             neighbours.clone(),
             store.clone(),
@@ -142,18 +143,15 @@ impl Rooms {
             mirrors.clone(),
             tasks.clone(),
         );
+        let pulls = Pulls::new(
+            store.clone(),
+            flights.clone(),
+            rechecks.clone(),
+            confirming.clone(),
+            terms::pulls(settings),
+        );
         let access = Access::new(records.clone(), secrets.clone(), mirrors.clone());
-        Ok(Rooms {
-            secrets,
-            blobs,
-            writes,
-            sessions,
-            confirming,
-            proxies,
-            mirrors,
-            preheats,
-            access,
-        })
+        Ok(Rooms { secrets, blobs, writes, sessions, pulls, proxies, mirrors, preheats, access })
     }
 
     /// Open uploads.
@@ -201,19 +199,18 @@ impl Rooms {
     ) -> Serving {
         let Foundation { settings, neighbours, store, .. } = on;
         let records = &neighbours.records;
-        let Blobs { transfers, liars, upstreams, flights, rechecks, .. } = &self.blobs;
+        let Blobs { transfers, liars, upstreams, flights, .. } = &self.blobs;
         let door_terms = terms::door(settings, tls);
         let door =
             Door::new(self.access.clone(), records.clone(), self.mirrors.clone(), door_terms);
         let registry = Registry {
             door: door.clone(),
             store: store.clone(),
-            rechecks: rechecks.clone(),
+            pulls: self.pulls.clone(),
             flights: flights.clone(),
             writes: self.writes.clone(),
             sessions: self.sessions.clone(),
             proxies: self.proxies.clone(),
-            confirming: self.confirming.clone(),
             upstreams: upstreams.clone(),
             neighbours: neighbours.clone(),
             terms: terms::oci(settings),

@@ -11,6 +11,7 @@ use mesh::members::MembersTerms;
 use mesh::transfer::TransferTerms;
 use registry::blobs::outgoing::OutgoingTerms;
 use registry::proxies::resolving;
+use registry::pulls::PullTerms;
 use registry::upstreams::UpstreamsTerms;
 use registry::writes::WriteTerms;
 use rules::ledger::lease::LeaseTerms;
@@ -134,10 +135,16 @@ pub(super) fn door(settings: &Settings, tls: bool) -> DoorTerms {
     }
 }
 
-pub(super) fn oci(settings: &Settings) -> OciTerms {
-    OciTerms {
+pub(super) fn pulls(settings: &Settings) -> PullTerms {
+    PullTerms {
         first_byte: settings.deadlines.first_byte,
         stall: settings.deadlines.stall,
+        grant: settings.uploads.expire_after,
+    }
+}
+
+pub(super) fn oci(settings: &Settings) -> OciTerms {
+    OciTerms {
         replicate: settings.deadlines.replicate,
         grant: settings.uploads.expire_after,
         max_manifest: settings.uploads.max_manifest,

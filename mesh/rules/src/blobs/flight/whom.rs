@@ -16,7 +16,7 @@ pub(super) struct Whom<N> {
     shunned: Vec<Source<N>>,
     /// Shunned sources whose only lie was a wrong group, and the byte where that group begins.
     damaged: Vec<(Source<N>, u64)>,
-    /// Sources that fell silent since the last byte, after the flight had begun.
+    /// Sources that fell silent after the flight had begun, and were not asked again since.
     stalled: Vec<Source<N>>,
     /// Nodes that referred the flight to another node, and the nodes that they named. These must
     /// send the blob themselves.
@@ -76,7 +76,6 @@ impl<N: Copy + Ord> Whom<N> {
     /// Bytes arrived, so earlier requests without result are forgiven.
     pub(super) fn handle_growth(&mut self) {
         self.fruitless = 0;
-        self.stalled.clear();
     }
 
     /// The current source gives nothing more. Moves to the next.
@@ -96,7 +95,9 @@ impl<N: Copy + Ord> Whom<N> {
 
     /// `source` had begun and then fell silent.
     pub(super) fn note_stalled(&mut self, source: Source<N>) {
-        self.stalled.push(source);
+        if !self.stalled.iter().any(|stalled| stalled.is(&source)) {
+            self.stalled.push(source);
+        }
     }
 
     /// `source` lied.

@@ -1,0 +1,198 @@
+//! Pulls of blobs: whether a repository may show a blob, whether it is here, and which flight brings
+//! it.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rules::blobs::pacing::Class;
+use rules::words::digest::Digest;
+use rules::words::names::RepositoryName;
+use store::{FileBody, OpenBlob, Store, StoreError};
+use upstream::UpstreamError;
+
+use crate::blobs::flights::{Begun, FlightError, Flights, Sources};
+use crate::blobs::rechecks::Rechecks;
+use crate::proxies::confirming::Confirming;
+
+/// Deadlines of pulls; see the settings of the same names.
+#[derive(Clone, Copy, Debug)]
+pub struct PullTerms {
+    /// The maximum time to the first byte of a blob that is not here.
+    pub first_byte: Duration,
+    /// The maximum time between two bytes of it.
+    pub stall: Duration,
+    /// How long a blob stays readable if no manifest refers to it.
+    pub grant: Duration,
+}
+
+/// Why a blob cannot be pulled, by what the client can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    /// The repository does not have it.
+    #[error("this repository has no blob {0}")]
+    Unknown(Digest),
+    /// The upstream refuses it, and waiting does not help.
+    #[error("{digest} of {repository}: {why}")]
+    Denied {
+        /// The blob.
+        digest: Digest,
+        /// The repository.
+        repository: RepositoryName,
+        /// The upstream's reason.
+        why: UpstreamError,
+    },
+    /// It cannot be had now. The client should try again.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The flight for it has failed.
+    #[error(transparent)]
+    Flight(#[from] FlightError),
+    /// A fault of this node.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What the records say about a blob in a repository.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// Its digest.
+    pub digest: Digest,
+    /// The repository of the request.
+    pub repository: &'a RepositoryName,
+    /// Whether a manifest of the repository refers to it.
+    pub linked: bool,
+    /// Whether the repository is cached from an upstream.
+    pub proxied: bool,
+    /// Its length according to the records.
+    pub size: Option<u64>,
+}
+
+/// What this node has of a blob.
+pub struct AtHand {
+    opened: Option<OpenBlob>,
+    recorded: Option<u64>,
+    damaged: bool,
+}
+
+impl AtHand {
+    /// Its length in bytes, if that is known without a fetch. `None` if the bytes here are damaged:
+    /// a client that asks before a push must learn that the bytes are wanted.
+    pub fn size(&self) -> Option<u64> {
+        let known = self.opened.as_ref().map(|blob| blob.size).or(self.recorded);
+        known.filter(|_| !self.damaged)
+    }
+}
+
+/// The bytes of a blob, here or arriving.
+pub struct Bytes {
+    /// Their number.
+    pub size: u64,
+    /// Makes the body of a range of them.
+    pub cut: Box<dyn Fn(Range<u64>) -> FileBody + Send>,
+}
+
+/// Serves blobs of repositories.
+pub struct Pulls {
+    store: Arc<Store>,
+    flights: Arc<Flights>,
+    rechecks: Arc<Rechecks>,
+    confirming: Arc<Confirming>,
+    terms: PullTerms,
+}
+
+impl Pulls {
+    /// Creates the room.
+    pub fn new(
+        store: Arc<Store>,
+        flights: Arc<Flights>,
+        rechecks: Arc<Rechecks>,
+        confirming: Arc<Confirming>,
+        terms: PullTerms,
+    ) -> Arc<Self> {
+        Arc::new(Pulls { store, flights, rechecks, confirming, terms })
+    }
+
+    /// Whether the repository may show the blob: a manifest of it refers to the blob, or it was
+    /// uploaded or mounted there lately, or the upstream has just said that it has it there.
+    ///
+    /// A proxy's clients may have the manifest from another mirror. But a blob may be in the mesh
+    /// only for another project, so the upstream must confirm that this repository has it.
+    pub async fn check_readable(&self, known: &Known<'_>) -> Result<(), PullError> {
+        let Known { digest, repository, linked, proxied, .. } = *known;
+        if linked || self.store.granted(&digest, repository)? {
+            return Ok(());
+        }
+        if !proxied {
+            return Err(PullError::Unknown(digest));
+        }
+        match self.confirming.confirms(repository, &digest).await {
+            Ok(true) => self.keep_readable(known).await,
+            Ok(false) => Err(PullError::Unknown(digest)),
+            Err(
+                why @ (UpstreamError::Denied(_)
+                | UpstreamError::Refused(_)
+                | UpstreamError::Unusable(_)),
+            ) => Err(PullError::Denied { digest, repository: repository.clone(), why }),
+            Err(error) => Err(PullError::Unavailable(error.to_string())),
+        }
+    }
+
+    /// Keeps the blob readable in its repository for a while, whatever is deleted meanwhile: a
+    /// client that has heard, before a push, that the blob is here does not send it.
+    pub async fn keep_readable(&self, known: &Known<'_>) -> Result<(), PullError> {
+        Ok(self.store.grant(known.digest, known.repository, self.terms.grant).await?)
+    }
+
+    /// What this node has of the blob. Nothing is fetched.
+    pub async fn at_hand(&self, known: &Known<'_>) -> Result<AtHand, PullError> {
+        let opened = self.store.open_sound(&known.digest).await?;
+        let damaged = self.store.is_damaged(&known.digest);
+        Ok(AtHand { opened, recorded: known.size, damaged })
+    }
+
+    /// The blob's bytes: from this node, or from the flight that brings it, which is started if
+    /// there is none. `only_asked` means that the client only wants to know whether the blob is
+    /// here (HEAD).
+    pub async fn bytes(
+        &self,
+        known: &Known<'_>,
+        at_hand: AtHand,
+        only_asked: bool,
+    ) -> Result<Bytes, PullError> {
+        let digest = known.digest;
+        let buffers = self.store.buffers().clone();
+        let sent = metrics::counter!("atoll_blob_bytes_served_total");
+        if let Some(blob) = at_hand.opened {
+            let rechecks = self.rechecks.clone();
+            let size = blob.size;
+            let cut = move |part| {
+                let rechecks = rechecks.clone();
+                let body = FileBody::whole(blob.file.clone(), part, &buffers);
+                body.or_unreadable(move || rechecks.unreadable(digest)).counted(sent.clone())
+            };
+            return Ok(Bytes { size, cut: Box::new(cut) });
+        }
+        metrics::counter!("atoll_blob_misses_total").increment(1);
+        let sources = Sources::Find { via: known.proxied.then(|| known.repository.clone()) };
+        let flight = self.flights.join(digest, sources, Class::Pull);
+        let begun = match flight.begun(digest, self.terms.first_byte).await {
+            // a manifest here refers to it, so it may come back; with a 404 a client would give up
+            // for good
+            Err(error @ FlightError::Missing(_)) if known.linked => {
+                return Err(PullError::Unavailable(error.to_string()));
+            }
+            Err(FlightError::NoSource(_)) if at_hand.damaged && only_asked => {
+                return Err(PullError::Unknown(digest));
+            }
+            begun => begun?,
+        };
+        let Begun { size, file, following, .. } = begun;
+        let stall = self.terms.stall;
+        let cut = move |part| {
+            let body = FileBody::arriving(file.clone(), part, &buffers, following.clone(), stall);
+            body.counted(sent.clone())
+        };
+        Ok(Bytes { size, cut: Box::new(cut) })
+    }
+}

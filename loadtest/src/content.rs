@@ -28,7 +28,7 @@ impl Blob {
         Blob { digest: Digest::sha256(&bytes), bytes }
     }
 
-    /// So many random bytes.
+    /// This many random bytes.
     pub(crate) fn random(length: usize) -> Self {
         let mut bytes = vec![0; length];
         rand::fill(&mut bytes[..]);

@@ -1,8 +1,8 @@
 //! The CPU time of server processes, as the scheduler counts it.
 //!
-//! `/proc/PID/task/*/schedstat` tells each thread's time in nanoseconds, but forgets threads that
-//! have ended; `/proc/PID/stat` forgets nobody, but counts in steps of 10 ms. So the fine figure
-//! counts unless the coarse one proves that something is missing.
+//! `/proc/PID/task/*/schedstat` has each thread's time in nanoseconds, but not that of threads that
+//! have ended. `/proc/PID/stat` includes those, but counts in steps of 10 ms. So the fine value is
+//! used unless the coarse one proves that something is missing.
 
 use std::collections::BTreeMap;
 use std::fs;

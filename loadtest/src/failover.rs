@@ -1,4 +1,4 @@
-//! `loadtest failover`: `kill -9` of a project's primary, and how long until somebody else
+//! `loadtest failover`: `kill -9` of a project's primary, and the time until another node
 //! acknowledges a push.
 //!
 //! While the primary is dead, clients at the other regions pull an image that those hold. An

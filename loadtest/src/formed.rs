@@ -183,8 +183,7 @@ impl Formed {
         .map(drop)
     }
 
-    /// A client of one node beside another one: in that one's namespace, asked by nobody in
-    /// particular.
+    /// An anonymous client at one node, in the namespace of another node.
     pub(crate) fn client(&self, beside: usize, to: usize) -> Client {
         self.target(beside, to).client()
     }
@@ -194,7 +193,7 @@ impl Formed {
         self.target(at, at).basic("admin", self.password.expose()).client()
     }
 
-    /// A node's address for a client beside another node, asked by nobody in particular.
+    /// A node's address for an anonymous client beside another node.
     pub(crate) fn target(&self, beside: usize, to: usize) -> Target {
         Target::at(&format!("{}:5000", address(to)))
             .inside(&self.network.namespace(beside))

@@ -68,7 +68,7 @@ impl Against {
 /// A ratio to keep and one to reach.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Goal {
-    /// What must hold.
+    /// A condition that must hold.
     pub(crate) floor: f64,
     /// Where we are going.
     pub(crate) goal: f64,

@@ -1,4 +1,4 @@
-//! `loadtest idle`: what a mesh costs that nobody asks for anything.
+//! `loadtest idle`: what a mesh costs that gets no requests.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -68,7 +68,7 @@ impl Idle {
     }
 }
 
-/// Sleeps, unless somebody asks for the end.
+/// Sleeps, unless the run is asked to end.
 fn wait(time: Duration) -> Result<()> {
     let end = Instant::now() + time;
     while Instant::now() < end {

@@ -58,7 +58,7 @@ enum What {
     Cold(cold::Cold),
     /// Kills primaries and times the next acknowledged push
     Failover(failover::Failover),
-    /// Processor and memory of a mesh that nobody uses
+    /// Processor and memory of a mesh without requests
     Idle(idle::Idle),
     /// What many cold clients of a pull-through cache cost its upstream; needs root
     Proxy(proxy::Proxy),

@@ -221,7 +221,7 @@ impl Node {
         })
     }
 
-    /// Its address, asked by nobody in particular.
+    /// Its address, for anonymous clients.
     pub(crate) fn anonymous(&self) -> Target {
         self.target.clone()
     }

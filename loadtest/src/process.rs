@@ -87,8 +87,8 @@ pub(crate) fn signal(pid: u32, what: Signal) {
     }
 }
 
-/// Whether the process runs (a zombie does not) and `word` stands on its command line: a pid is
-/// soon somebody else's.
+/// Whether the process runs (a zombie does not) and `word` is on its command line: a pid may soon
+/// belong to another process.
 pub(crate) fn lives(pid: u32, word: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
@@ -141,7 +141,7 @@ pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// A port of loopback that nobody uses at the moment.
+/// A port of loopback that is not in use.
 pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

@@ -1,5 +1,5 @@
-//! Ctrl-C and SIGTERM end a run early but in order: whoever works asks [`check`] now and then, and
-//! the guards end what was started.
+//! Ctrl-C and SIGTERM end a run early but in order: each worker calls [`check`] now and then, and
+//! guards end what was started.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -25,7 +25,7 @@ pub(crate) fn listen() -> Result<()> {
     Ok(())
 }
 
-/// Fails once somebody has asked for the end.
+/// Fails once the run was asked to end.
 pub(crate) fn check() -> Result<()> {
     ensure!(!ASKED.load(Ordering::Relaxed), "stopped by a signal");
     Ok(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// How much of the machine a promise needs while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Weight {
-    /// So many slots.
+    /// The number of slots.
     Slots(usize),
     /// All of them: nothing else runs beside it.
     Alone,

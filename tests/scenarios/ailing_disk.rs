@@ -1,5 +1,5 @@
-//! A node whose disk hangs or fails keeps nobody from pushing, and it ends, so that a supervisor
-//! starts it.
+//! A node whose disk hangs or fails does not stop pushes, and it ends, so that a supervisor
+//! restarts it.
 //!
 //! Such a node still gossips, answers probes and accepts connections; only what it is for it cannot
 //! do. It leads the ledger here, so that until others take over nothing goes through. What counts

@@ -1,8 +1,8 @@
 //! A region that lacks a blob streams it from one that has it: once, however many ask, and before
 //! the last byte has arrived.
 //!
-//! Who asks sees right bytes or an honest error. A source that dies in the middle is replaced by
-//! another from the byte that was reached; when nobody alive holds the blob, the answer is 503 and
+//! A client gets right bytes or an honest error. A source that dies in the middle is replaced by
+//! another, from the byte that was reached. If no live node holds the blob, the answer is 503 and
 //! never 404, because clients believe a 404 for good.
 
 use std::time::Duration;
@@ -106,7 +106,7 @@ fn the_first_byte_is_served_before_the_last_has_arrived() {
     assert_eq!(total, Some(layer.bytes.len() as u64), "{moving}");
     assert!(bytes < total, "the client's first bytes came with the last: {moving}");
     assert_eq!(moving["peer"], "us-east-1", "{moving}");
-    // whoever asks later follows the same transfer, from any byte on
+    // a later request follows the same transfer, from any byte on
     let late = mesh.repository(1, "alone/slow");
     std::thread::scope(|beside| {
         beside.spawn(move || late.read_from(layer, 7 * MIB, true));

@@ -1,8 +1,8 @@
 //! An upload is copied to a second region while it arrives, not after: so an acknowledged push
 //! survives the node that took it.
 //!
-//! Half an upload, which nobody has named yet, is already on its way elsewhere. When the push is
-//! acknowledged and the node that took it dies in the same moment, every byte is there without it.
+//! Half an upload, which has no digest yet, is already on its way to another region. If the node
+//! that received it dies at the moment of the acknowledgement, every byte is there without it.
 
 use http::Method;
 use tests::image::Image;

@@ -1,5 +1,5 @@
-//! Who is no member costs the mesh nothing, and who is one can do what its role allows and speak
-//! for itself only: strangers, edges, nodes that were taken out, thieves of a disk.
+//! A peer that is not a member costs the mesh nothing. A member can do what its role allows, and
+//! speak only for itself. The peers: strangers, edges, removed nodes, thieves of a disk.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -286,7 +286,7 @@ fn a_node_that_was_taken_out_is_not_heard_in_any_channel() {
     assert!(!intruder.ask(&open, &Ask::Build).is_refusal());
     let removed = mesh.client(0).ask(Method::DELETE, "/api/atoll/v1/nodes/edge").send();
     assert_eq!(removed.unwrap_or_else(|none| panic!("{none}")).status, 204);
-    // the connection that is open is good for nothing any more, and a new one is not let in
+    // the open connection is no longer of any use, and a new one is refused
     let request = Candidate::again(&identity).expect("a request").request;
     for ask in
         [Ask::Build, Ask::Present, Ask::Look(vec![]), Ask::Renew { certificate_request: request }]
@@ -417,7 +417,7 @@ fn what_a_node_keeps_is_for_its_own_user() {
         ledger.windows(8).any(|part| part == b"sealed1."),
         "the key that signs tokens is sealed"
     );
-    // opened by somebody, it is closed again at the next start
+    // opened by another process, it is closed again at the next start
     mesh.members()[0].stop(rustix::process::Signal::TERM);
     let open = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(mesh.members()[0].data(), open).expect("our folder");
@@ -426,7 +426,7 @@ fn what_a_node_keeps_is_for_its_own_user() {
     all_private(&mesh.members()[0].data());
 }
 
-/// Nobody else can read anything below `folder`, nor look into it.
+/// Other users can read nothing below `folder`, nor list it.
 fn all_private(folder: &std::path::Path) {
     use std::os::unix::fs::PermissionsExt as _;
     let mut left = vec![folder.to_owned()];
@@ -649,7 +649,7 @@ fn a_page_of_another_site_writes_nothing_with_the_password_that_a_browser_keeps(
         404
     );
     assert_eq!(post(&[json, ("origin", &own), ("sec-fetch-site", "same-origin")]).0, 201);
-    // beside the API nobody is asked for a password that a browser would keep
+    // outside the API there is no challenge after which a browser would keep a password
     for (path, kept) in [("/api/v2.0/projects", true), ("/v2/_catalog", false), ("/v2/", false)] {
         let answer = mesh.members()[0].anyone().get(path).unwrap_or_else(|none| panic!("{none}"));
         let challenge = answer.header("www-authenticate").unwrap_or_default().to_owned();

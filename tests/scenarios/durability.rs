@@ -1,5 +1,5 @@
-//! A push that cannot be kept in as many regions as its project asks for is refused, in words,
-//! until somebody asks for less.
+//! A push that cannot be stored in as many regions as its project requires is refused with a
+//! reason, until the project requires fewer.
 //!
 //! Three voters, two of them in one region: when the other region is lost there still is a
 //! majority, so that only durability stands in the way of a push. What was acknowledged before is
@@ -73,7 +73,7 @@ fn a_lost_region_stops_pushes_until_somebody_asks_for_less() {
         mesh.repository(0, "demo/kept").push(&last, "last")
     });
 
-    // nobody pulled this one in b: that it is there is the acknowledgement's doing
+    // this image was not pulled in b: the acknowledgement alone has brought it there
     for at in 0..2 {
         mesh.members()[at].stop(Signal::KILL);
     }
@@ -148,7 +148,7 @@ fn a_push_that_takes_longer_than_an_upload_may_rest_is_taken() {
         .put_manifest("1", &image)
         .unwrap_or_else(|no| panic!("after three times expire_after: {no}"));
     mesh.repository(2, "demo/slow").pull("1").unwrap_or_else(|no| panic!("{no}"));
-    // what nobody pushes on with is forgotten all the same
+    // grants of a push that does not continue expire all the same
     let orphan = tests::image::Image::random(&[1000]);
     repository.upload(&orphan.blobs[0]).unwrap_or_else(|no| panic!("{no}"));
     wait::until("the blob is not readable any more", || {

@@ -153,8 +153,8 @@ fn what_may_be_seen_is_decided_by_the_mesh() {
             .to_owned()
     };
     let private = token_of(&mesh.client(edge), "team/app:pull");
-    // what an edge signs for the anonymous nobody else can check: it does no harm, and opens
-    // nothing
+    // an edge's own token for anonymous clients can be checked by no other node: it does no harm,
+    // and grants nothing
     let strange = token_of(&mesh.members()[edge].anyone(), "demo/app:pull");
     for at in [other, 1] {
         let anyone = mesh.members()[at].anyone();
@@ -191,7 +191,7 @@ fn what_may_be_seen_is_decided_by_the_mesh() {
             format!("public is {public}, and the edge answers {answer}")
         });
     }
-    // one token for two edges lets in two
+    // one token for two edges admits two
     let token = mesh.members()[0].invite_many("edge", 2);
     for (name, welcome) in [("third", true), ("fourth", true), ("fifth", false)] {
         let joins = mesh.prepare(name, "us-west-2", "role: edge\n").join(&token);
@@ -221,7 +221,7 @@ fn while_the_ledger_has_no_leader_an_edge_has_what_it_was_never_asked_for() {
         (0..3).find(|at| mesh.status(*at).is_ok_and(|status| status["lease"]["state"] == "leader"))
     });
     mesh.members()[leader].stop(Signal::KILL);
-    // nobody knows yet that it is dead: the others wait for its word, and then answer with what
+    // no node knows yet that it is dead: the others wait for its answer, and then answer with what
     // they have
     let found =
         Repository::new(&mesh.members()[edge].anyone().patient_for(SOON), "demo/app").pull("1");
@@ -250,7 +250,7 @@ fn cut_off_from_everything_it_serves_what_it_has_and_says_how_old_it_is() {
         footprint::holds(&mesh.members()[edge].data(), &mesh.status(edge).ok()?, &open.blobs)
             .then_some(())
     });
-    // a token that somebody made up: the replicas are asked once, and what they said is remembered
+    // a made-up token: the replicas are asked once, and their answer is remembered
     let forger = mesh.members()[edge]
         .anyone()
         .bearer("eyJhbGciOiJIUzI1NiJ9.e30.bm9ib2R5J3M")

@@ -43,14 +43,14 @@ const CENTRAL: usize = 2;
 /// What fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
-    /// The upstream, whoever asks it for whatever; another region has the image, or nobody.
+    /// The upstream, for every request; another region has the image, or none has.
     Upstream { is: Manner, held: bool },
     /// The upstream's blobs.
     Blobs(Spoiling),
     /// The link of the region that sends, in the middle of a blob, for good; a third region has the
     /// blob.
     LinkCut,
-    /// The same for six seconds, and nobody else has the blob.
+    /// The same for six seconds, and no other node has the blob.
     LinkGone,
     /// The link of the region that receives is narrow.
     LinkNarrow,
@@ -68,7 +68,7 @@ enum Fault {
     EdgeAlone { held: bool },
 }
 
-/// What must come of a pull.
+/// The required result of a pull.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expected {
     Pulled,
@@ -194,7 +194,7 @@ impl Fault {
             }
             // it depends on how much of the wrong answer the client has seen
             Self::Blobs(Spoiling::FlipOnce) if who.is_some() => Expected::Either,
-            // nobody has the rest for a while, and some do not ask again
+            // no node has the rest for a while, and some clients do not ask again
             Self::LinkGone => Expected::Either,
             // they do not go on with a blob at another host
             Self::EdgeKilledAmid if who.is_some() => Expected::Either,

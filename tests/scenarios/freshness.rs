@@ -1,4 +1,4 @@
-//! What anyone was told is stored, every later pull in every region sees.
+//! After any client was told that a push is stored, every later pull in every region sees it.
 //!
 //! Replicas answer tags from their own state under a read lease, without asking anyone. That is
 //! only right if a push is not acknowledged before every holder of a lease has applied it, and if a

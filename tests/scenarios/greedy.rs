@@ -1,8 +1,9 @@
-//! Requests that are too large, too slow or cut off hold up nobody and leave nothing behind.
+//! Requests that are too large, too slow or cut off delay no other request and leave nothing
+//! behind.
 //!
-//! A node is a disk and some sockets, and whoever may open a connection can try to keep both. So
-//! every body has a limit or a watchdog, every header a deadline, and an upload that was given up
-//! takes its bytes along, on every node that had some.
+//! A node is a disk and some sockets, and any client that may open a connection can try to occupy
+//! both. So every body has a limit or a watchdog, every header has a deadline, and an upload that
+//! was given up is removed with its bytes, on every node that had some.
 
 use std::io::Write as _;
 use std::net::Shutdown;

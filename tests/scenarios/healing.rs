@@ -29,7 +29,7 @@ fn a_voter_that_is_gone_for_good_is_replaced_and_the_next_loss_is_survived() {
     wait::until_ok("a push", || mesh.repository(0, "demo/heal").push(&image, "0"));
     let mut dead = BTreeSet::new();
     for round in 1..=2 {
-        // the first one that votes, whoever leads
+        // the first voter, whichever node leads
         let voting = voters(&mesh, &dead);
         let victim = (0..SITES.len())
             .find(|at| !dead.contains(at) && voting.contains(SITES[*at].0))

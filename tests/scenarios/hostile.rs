@@ -56,8 +56,8 @@ fn hostile_input_is_refused_in_words_and_leaves_nothing_behind() {
     }
 }
 
-/// Nobody hostile, but what other registries' users, caches and clients send: it is taken, or
-/// refused in the way that makes them go on or stop.
+/// Not hostile requests, but those of other registries' users, caches and clients: they are
+/// accepted, or refused in the way that makes the client continue or stop.
 #[test]
 fn what_other_registries_take_is_taken_here() {
     let mesh = Mesh::up_with(3, &[("uploads.expire_after", "10s")]);
@@ -98,7 +98,8 @@ fn lost_connections(wrong: &Complaints, repository: &Repository) {
         });
         (state.status != 204 || state.header("range") == Some("0-399")).then_some(())
     });
-    // the successor may pause for longer than it took to take the upload over: nobody else wants it
+    // the successor may pause for longer than it took to take the upload over, because no other
+    // request wants it
     let mut next = std::net::TcpStream::connect(client.authority()).expect("the node listens");
     let head = format!(
         "PATCH {place} HTTP/1.1\r\nhost: {}\r\nauthorization: {}\r\ncontent-range: 400-999\r\ncontent-length: 600\r\nconnection: close\r\n\r\n",
@@ -155,8 +156,8 @@ fn promises_of_a_head(wrong: &Complaints, repository: &Repository) {
     });
 }
 
-/// What was uploaded and is named stays, whatever its media type says, on every node and after the
-/// upload's time.
+/// A blob that was uploaded and is named by a manifest stays, whatever its media type says, on
+/// every node and after the upload's time.
 fn kept_when_named(wrong: &Complaints, mesh: &Mesh, repository: &Repository) {
     let (listed, foreign, config, unnamed) =
         (Blob::random(20_000), Blob::random(20_000), Blob::random(100), Blob::random(100));

@@ -1,10 +1,10 @@
 //! `kill -9` of a project's primary in the middle of a push loses nothing that was acknowledged,
-//! and stops nobody from pulling.
+//! and stops no pull.
 //!
-//! The one who pushes sees an error or a success. A success is kept: by every node, for ever, also
-//! by the killed one when it is back. An error may mean anything, but it means the same everywhere.
-//! Who pulls what a region holds notices nothing. And soon somebody else is primary, so that a push
-//! goes through again without anyone's help.
+//! The client that pushes sees an error or a success. After a success every node keeps the image
+//! for ever, also the killed node when it is back. An error may mean anything, but it means the
+//! same everywhere. Pulls of what a region holds are not affected. Soon another node is primary, so
+//! a push succeeds again without help.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,8 +1,8 @@
-//! A node whose disk has turned bad sends wrong bytes to nobody: each group of 64 KiB is checked by
-//! whoever receives it, the rest comes from another node, and the liar is named.
+//! A node whose disk has gone bad does no harm with its wrong bytes: each receiver checks each
+//! group of 64 KiB, the rest comes from another node, and the liar is named.
 //!
-//! The node that serves from its disk does not look: it would cost every pull a hash. Who receives,
-//! looks.
+//! The node that serves from its disk does not check: this would cost every pull a hash. The
+//! receiver checks.
 
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;

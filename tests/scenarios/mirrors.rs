@@ -80,8 +80,8 @@ fn fill(upstream: &Upstream, layout: &str, name: &str) -> String {
     place.resolve("1").unwrap_or_else(|no| panic!("{no}")).digest
 }
 
-/// The blobs that a registry gave, each of which it must have been asked for once, and by nobody
-/// but the mesh. (It may be asked whether it has one that another gave.)
+/// The blobs that a registry gave. Each must have been requested once, and only by the mesh. (It
+/// may be asked whether it has a blob that another registry gave.)
 fn once(upstream: &Upstream) -> usize {
     let asked = upstream.asked_for_content();
     let past = asked
@@ -165,7 +165,7 @@ fn however_the_registry_is_named_its_content_comes_and_no_other() {
                 wrong.unless(answer.body == blob.bytes, || format!("{named}, a blob: {answer}"));
             }
         }
-        // what nobody caches is not here, and neither is what another registry has
+        // what no project caches is not here, and neither is what another registry has
         let unknown = client.get("/v2/library/app/manifests/1?ns=ghcr.io");
         let says = unknown
             .as_ref()

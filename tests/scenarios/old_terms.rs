@@ -1,12 +1,12 @@
 //! A leader of the ledger that is killed and back at once never leads in its old term: what its
 //! disk had not yet been given, others have promised.
 //!
-//! Nine writers, disks that take up to 80 ms for each `fsync`, and every two seconds `kill -9` of
-//! whoever leads, back within 0.3 s. Led it on in its old term, it would give entries of its own
-//! the places of entries that its followers hold and have acknowledged, and from then on the
-//! replicas would differ, each of them sure of itself. So in the end: every acknowledged write is
-//! there, all nodes have the same tags at the same place of the log, and no term was led by two
-//! processes.
+//! Nine writers, disks that take up to 80 ms for each `fsync`, and every two seconds a `kill -9` of
+//! the leader, which is back within 0.3 s. If it led on in its old term, it would give entries of
+//! its own the places of entries that its followers hold and have acknowledged, and the replicas
+//! would differ from then on without noticing. So in the end every acknowledged write must be
+//! there, all nodes must have the same tags at the same place of the log, and no term may have been
+//! led by two processes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -109,7 +109,7 @@ fn tags(mesh: &Mesh, at: usize) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Who led in which term, by what the nodes have said.
+/// Which node led in which term, according to the nodes.
 #[derive(Default)]
 struct Terms {
     /// How much of a node's log has been read.

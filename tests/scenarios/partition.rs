@@ -1,9 +1,9 @@
 //! A node cut off from the majority serves what it holds and says that it may be stale; it takes no
 //! push. The majority goes on. After the cut is healed they agree.
 //!
-//! Three nodes are formed over a network of namespaces with `init`, `invite` and `join`, then one
-//! is unplugged: first one that is nobody in particular, then the primary itself, which has to find
-//! out that it no longer is.
+//! Three nodes are formed over a network of namespaces with `init`, `invite` and `join`. Then one
+//! is unplugged: first a node without a special role, then the primary itself, which has to find
+//! out that it is no longer the primary.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What was preheated is in the regions named before anyone asks, fetched from its upstream once,
-//! and stays when upstream and first node go.
+//! A preheated image is in the requested regions before any client there asks, was fetched from its
+//! upstream once, and stays when the upstream and the first node are gone.
 //!
 //! The order names its images as people do, belongs to the node that took it, and says what it
 //! lacks by name.

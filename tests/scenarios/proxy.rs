@@ -1,7 +1,7 @@
 //! A proxy project is its upstream, byte for byte, at every node, asked once however many ask, and
 //! as fresh as the settings say.
 //!
-//! What was fetched is never rewritten, not even an index whose children nobody has pulled.
+//! What was fetched is never rewritten, not even an index whose children were not pulled.
 
 use std::time::Duration;
 
@@ -314,8 +314,7 @@ fn same(wrong: &Complaints, client: &Client, path: &str, kind: &str, object: &Bl
     }
 }
 
-/// The image's manifest with other white space, fields in another order, and fields that nobody
-/// knows.
+/// The image's manifest with other white space, fields in another order, and unknown fields.
 fn odd_manifest(image: &Image) -> Blob {
     let told: Value = serde_json::from_slice(&image.manifest.bytes).expect("a manifest is JSON");
     let text = format!(

@@ -123,7 +123,7 @@ fn an_upstream_that_breaks_off_is_asked_for_the_rest() {
         "not from where it broke off: {asked:?}"
     );
 
-    // when nobody has the rest, the client must see that it is not the whole
+    // when no node has the rest, the client must see that the answer is incomplete
     upstream.cut(3 * MIB, Manner::Answer(500));
     let client = mesh.anyone(2).patient_for(Duration::from_secs(120));
     let coming = client.ask(Method::GET, &format!("/v2/hub/torn/blobs/{}", lost.digest)).open();
@@ -293,7 +293,7 @@ fn a_limit_that_one_node_hears_is_kept_by_all_of_them() {
     let first = any_answer(&mesh.anyone(0), "/v2/hub-0/app/manifests/1");
     assert_eq!(first.status, 503, "{first}");
     upstream.behave(Manner::Answer(429));
-    // the door says `Retry-After: 1`: within that second nobody else may come
+    // the door says `Retry-After: 1`: within that second no other request may come
     wait::until("a node has heard of the limit and told the others, and none of them asks", || {
         upstream.forget();
         let limited = any_answer(&mesh.anyone(0), "/v2/hub-0/app/manifests/1");
@@ -309,7 +309,7 @@ fn a_limit_that_one_node_hears_is_kept_by_all_of_them() {
         }
         upstream.asked_for_content().is_empty().then_some(())
     });
-    // whoever heard it says so to people, everyone names the upstream
+    // the node that heard it tells people, and all nodes name the upstream
     let heard = (0..3).filter(|at| {
         let status = mesh.status(*at).unwrap_or_else(|none| panic!("{none}"));
         let told = &status["upstreams"][0];
@@ -344,8 +344,8 @@ fn without_the_primary_the_others_ask_the_upstream_themselves() {
         }
         let at =
             |at: usize| Repository::new(&mesh.anyone(at).patient_for(SOON), &format!("hub/{name}"));
-        // a busy machine may take longer than a client is let wait for what nobody has asked for
-        // yet
+        // on a busy machine, content that was never requested may take longer than a client may
+        // wait
         let pulled = |node: usize, tag: &str| {
             wait::until_ok(&format!("{tag} is pulled at {node}"), || at(node).pull(tag))
         };
@@ -354,7 +354,7 @@ fn without_the_primary_the_others_ask_the_upstream_themselves() {
         }
         pulled(victim, "lonely");
         mesh.kill(victim);
-        // at once, while it still counts as alive, and again when somebody else is primary
+        // at once, while it still counts as alive, and again when another node is primary
         for time in ["at once", "after that"] {
             for node in (0..6).filter(|node| *node != victim) {
                 for (image, tag) in [(&kept, "kept"), (&cold, "cold"), (&lonely, "lonely")] {

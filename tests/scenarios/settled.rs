@@ -1,5 +1,5 @@
-//! Nodes restarted one after the other, as for an upgrade, cost nobody a pull and lose nothing that
-//! was acknowledged.
+//! Nodes that are restarted one after the other, as for an upgrade, fail no pull and lose nothing
+//! that was acknowledged.
 //!
 //! SIGTERM is not a crash: what is under way on that node ends well, and the others take its work
 //! over. A push may have to be tried again; a pull through a node that runs may not.

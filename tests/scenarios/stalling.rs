@@ -1,6 +1,6 @@
-//! A source that stands still in the middle of a blob is replaced while the client's answer goes
-//! on; where nobody can go on, the answer ends short and is not reset; and a client that reads
-//! slowly holds nobody up.
+//! A source that stalls in the middle of a blob is replaced while the client's answer continues. If
+//! no source can continue, the answer ends short and is not reset. A client that reads slowly
+//! delays no other client.
 //!
 //! containerd asks for the rest of a short answer at once, and gives the whole pull up after a
 //! reset.

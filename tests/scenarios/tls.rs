@@ -293,7 +293,7 @@ fn behind_https_a_source_that_dies_in_mid_blob_is_replaced_and_a_short_answer_en
     mesh.members()[source].serve();
     mesh.members()[source].wait_ready();
 
-    // where nobody can go on: curl's error 18 is a body that ended too soon, 56 a reset
+    // if no source can continue: curl's error 18 is a body that ended too soon, 56 a reset
     let image = Image::random(&[16 << 20]);
     let layer = &image.blobs[1];
     std::fs::remove_file(&got).expect("what curl wrote");
@@ -343,7 +343,7 @@ fn plain_http_on_a_tls_port_ends_at_once_and_harms_nobody() {
     }
     let said = shore.curl(&[&format!("http://{}/v2/", shore.authority())]);
     assert!(!said.success, "plain http is answered: {said:?}");
-    // handshakes that are begun and left hold up nobody
+    // handshakes that are begun and abandoned delay no other client
     let idle: Vec<_> =
         (0..64).map(|_| wire::connect(shore.authority(), Duration::from_secs(90))).collect();
     shore.curled(&["--fail", &shore.url("/readyz")]);

@@ -1,4 +1,4 @@
-//! Certificates of a CA that nobody knows but those who are told.
+//! Certificates of a CA that only those who are told of it trust.
 
 use std::path::Path;
 

@@ -96,7 +96,7 @@ impl Docker {
         own.unwrap_or_else(|| panic!("docker knows no digest of {name}: {digests}")).to_owned()
     }
 
-    /// `docker ...`, to be run by somebody else.
+    /// `docker ...`, to be run by the caller.
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = packaged("docker", "docker.io");
@@ -199,7 +199,7 @@ impl Containerd {
         word.unwrap_or_else(|| panic!("ctr lists no digest: {listed}")).to_owned()
     }
 
-    /// `ctr ...`, to be run by somebody else.
+    /// `ctr ...`, to be run by the caller.
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = packaged("ctr", "containerd");
@@ -264,7 +264,7 @@ impl Podman {
         self.run(&["image", "inspect", "--format", "{{.Digest}}", name])
     }
 
-    /// `podman pull ...` of an image, to be run by somebody else.
+    /// `podman pull ...` of an image, to be run by the caller.
     #[must_use]
     pub fn pulling(&self, name: &str) -> Command {
         let mut command = self.command();

@@ -118,8 +118,8 @@ impl Formed {
     }
 }
 
-/// A place on loopback that nobody has: an address of its own, so that no other node's ports or
-/// connections are in its way.
+/// An unused place on loopback: an address of its own, so that ports and connections of other nodes
+/// do not interfere.
 ///
 /// # Panics
 /// When there is none.

@@ -297,7 +297,7 @@ fn follow(
                 sender.send_request(request).await.map_err(|error| Unanswered::from(&error))?;
             let (head, mut body) = answer.into_parts();
             let mut next = Piece::Head(head.status.as_u16(), head.headers);
-            // nobody takes it any more: hang up
+            // the receiver is gone: hang up
             while to.send(Ok(next)).is_ok() {
                 match body.frame().await {
                     None => break,
@@ -399,7 +399,7 @@ impl fmt::Display for Answer {
     }
 }
 
-/// No answer came: the connection was refused or cut, or nobody said anything for too long.
+/// No answer came: the connection was refused or cut, or nothing arrived for too long.
 #[derive(Clone, Debug)]
 pub struct Unanswered(String);
 

@@ -24,7 +24,7 @@ pub fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
-/// Bytes that nobody has seen before.
+/// Fresh random bytes.
 #[must_use]
 pub fn random_bytes(size: usize) -> Bytes {
     let mut bytes = vec![0; size];
@@ -61,7 +61,7 @@ impl Blob {
         data.join("blobs/sha256").join(&self.hex()[..2]).join(self.hex())
     }
 
-    /// A blob nobody has seen before.
+    /// A fresh random blob.
     #[must_use]
     pub fn random(size: usize) -> Self {
         Self::of(random_bytes(size))

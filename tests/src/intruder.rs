@@ -20,17 +20,18 @@ use rustls::{DigitallySignedStruct, SignatureScheme};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 
-/// How long a node may take to answer, or to send the intruder away. Nobody should need it.
+/// How long a node may take to answer, or to refuse the intruder. A test should never need all of
+/// it.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// Somebody with an own UDP port, and perhaps a certificate.
+/// A peer with its own UDP port, and perhaps a certificate.
 pub struct Intruder {
     runtime: Runtime,
     endpoint: Endpoint,
     config: quinn::ClientConfig,
 }
 
-/// What came of saying something.
+/// The result of sending something.
 #[derive(Debug)]
 pub enum Outcome {
     /// An answer, which may be a refusal in words.
@@ -147,7 +148,7 @@ impl Intruder {
         let said = async {
             let (mut send, mut receive) = connection.open_bi().await.map_err(|e| e.to_string())?;
             let length = u32::try_from(length).map_err(|e| e.to_string())?;
-            // whoever is refused early does not read to the end
+            // a peer that is refused early does not read to the end
             let _ = send.write_all(&length.to_be_bytes()).await;
             let _ = send.write_all(body).await;
             let _ = send.finish();

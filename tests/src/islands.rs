@@ -128,7 +128,7 @@ impl Islands {
         self.nodes[at].anyone().basic("admin", &self.password)
     }
 
-    /// Nobody in particular, at a node.
+    /// An anonymous client at a node.
     #[must_use]
     pub fn anyone(&self, at: usize) -> Client {
         self.nodes[at].anyone()

@@ -233,7 +233,7 @@ impl Member {
         });
     }
 
-    /// Nobody in particular, at this node.
+    /// An anonymous client at this node.
     #[must_use]
     pub fn anyone(&self) -> Client {
         let client = Client::of(&format!("http://{}", self.place.http));

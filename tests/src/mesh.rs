@@ -1,7 +1,7 @@
 //! `atoll up` as a stranger runs it, and what one can do to its nodes.
 //!
-//! `up` starts every node as a child and writes `mesh.json`; a node that dies stays down until
-//! somebody starts it again with the arguments found there. Here that somebody is [`Mesh::start`].
+//! `up` starts every node as a child and writes `mesh.json`. A node that dies stays down until it
+//! is started again with the arguments in that file, which [`Mesh::start`] does here.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -192,7 +192,7 @@ impl Mesh {
         Client::of(&self.nodes[at].url).basic(&self.admin.0, &self.admin.1)
     }
 
-    /// Nobody in particular, at a node.
+    /// An anonymous client at a node.
     #[must_use]
     pub fn anyone(&self, at: usize) -> Client {
         Client::of(&self.nodes[at].url)
@@ -345,7 +345,7 @@ impl Mesh {
         process::tail(&log(&self.nodes[at]), 60)
     }
 
-    /// `atoll ...` to its end, as somebody on this machine would run it.
+    /// Runs `atoll ...` to its end, as a user of this machine would.
     pub fn atoll(&self, arguments: &[&str]) -> Finished {
         process::finish(Command::new(tools::atoll()).args(arguments).current_dir(&self.folder))
     }

@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use crate::daemons::{Containerd, Docker, Podman};
 use crate::{cri, process, tools};
 
-/// What every client but dockerd calls the mesh; dockerd's mirrors are Docker Hub's, so it says no
-/// name.
+/// The name by which all clients but dockerd call the mesh. dockerd's mirrors are for Docker Hub
+/// only, so it sends no name.
 pub const REGISTRY: &str = "registry.test";
 
 /// A client.
@@ -51,7 +51,7 @@ impl fmt::Display for Who {
     }
 }
 
-/// What came of a pull.
+/// The result of a pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The client says that it has the image. All of them check digests.

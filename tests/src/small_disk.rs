@@ -28,7 +28,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // whoever still has files there ends with the mesh
+        // processes that still have open files there end with the mesh
         process::finish(tools::packaged("umount", "mount").arg("--lazy").arg(&self.0));
     }
 }

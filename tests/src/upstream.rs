@@ -1,8 +1,7 @@
 //! Another registry: Debian's `docker-registry` on loopback, and in front of it a door that counts
 //! who asks for what and that can be told to fail.
 //!
-//! What is pushed to it goes to the registry itself. Who pulls as the mesh does goes through the
-//! door.
+//! Pushes go to the registry itself. Pulls of the mesh go through the door.
 
 mod door;
 
@@ -27,7 +26,7 @@ pub struct Upstream {
     url: String,
     registry: String,
     door: Arc<Door>,
-    // in this order: nobody asks a registry that is gone
+    // in this order, so that a registry that is gone is not asked
     _runtime: tokio::runtime::Runtime,
     _process: Running,
     _folder: TempDir,
@@ -130,13 +129,13 @@ impl Upstream {
         self.rules().thinking = time;
     }
 
-    /// From now on only who has this name and password is let in.
+    /// From now on only this name and password are accepted.
     pub fn demand(&self, user: &str, password: &str) {
         let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
         self.rules().authorization = Some(format!("Basic {pair}"));
     }
 
-    /// What was asked of it, in the order it came.
+    /// The requests that it received, in order.
     #[must_use]
     pub fn asked(&self) -> Vec<Asked> {
         self.rules().asked.clone()

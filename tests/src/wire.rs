@@ -13,7 +13,7 @@ use crate::http::Answer;
 /// Opens a connection that reads and writes with `patience`.
 ///
 /// # Panics
-/// When nobody listens.
+/// When nothing listens.
 #[must_use]
 pub fn connect(authority: &str, patience: Duration) -> TcpStream {
     let socket =

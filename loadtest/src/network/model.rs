@@ -56,7 +56,7 @@ impl Traffic {
         Traffic { nodes: vec![vec![0; nodes]; nodes], regions: vec![vec![0; regions]; regions] }
     }
 
-    /// What came into a region from all others since an earlier reading.
+    /// The bytes that came into a region from all others since an earlier reading.
     pub(crate) fn came_into(&self, region: usize, before: &Traffic) -> u64 {
         let came = |traffic: &Traffic| traffic.regions.iter().map(|from| from[region]).sum::<u64>();
         came(self) - came(before)

@@ -83,7 +83,7 @@ impl Peer {
         self.writes.clone()
     }
 
-    /// Its processes; none if somebody else runs it.
+    /// Its processes; none if it was started elsewhere.
     pub(crate) fn pids(&self) -> Vec<u32> {
         match &self.host {
             Host::Mesh(mesh) => mesh.pids(),
@@ -170,7 +170,7 @@ pub(crate) fn other(named: &Named) -> Result<Peer> {
     peer.with_context(|| named.name.clone())
 }
 
-/// A registry that somebody else runs: its CPU time stays unknown.
+/// A registry that was started elsewhere: its CPU time is unknown.
 fn elsewhere(name: &str, url: &str) -> Result<Peer> {
     let target = Target::of_url(url)?;
     let answer = target.client().get("/v2/")?;

@@ -400,7 +400,7 @@ fn client(
         came.extend_from_slice(piece);
     };
     let answer = target.client().send(&request, &mut Sink::Look(&mut take))?;
-    // whoever does not do ranges on a miss sends everything
+    // a server without ranges on a miss sends everything
     let wanted = match answer.status {
         206 => &layer.bytes[from..],
         200 => &layer.bytes[..],

@@ -18,7 +18,7 @@ use crate::network;
 /// Bytes are counted in pieces of this size, when the socket has taken them.
 const PIECE: usize = 64 << 10;
 
-/// What was asked for one blob.
+/// The requests for one blob.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Asked {
     /// GETs of it or of a part of it.
@@ -91,7 +91,7 @@ impl Upstream {
         layer
     }
 
-    /// What was asked for a blob so far.
+    /// The requests for a blob so far.
     pub(super) fn asked(&self, digest: &Digest) -> Asked {
         self.shelf.content().asked.get(digest).copied().unwrap_or_default()
     }

@@ -124,7 +124,7 @@ pub(super) fn regions(
     Ok(())
 }
 
-/// Who is killed while the blob comes.
+/// The node that is killed while the blob arrives.
 #[derive(Clone, Copy, Debug)]
 enum Victim {
     /// Of a region's nodes one that gets it from another of them.

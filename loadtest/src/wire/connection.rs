@@ -12,7 +12,7 @@ use super::{Answer, Sink, Target};
 /// cache.
 const BUFFER: usize = 256 << 10;
 
-/// An open connection and the bytes read from it that nobody has looked at yet.
+/// An open connection, and the bytes read from it that were not used yet.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: Stream,
@@ -139,8 +139,8 @@ impl Connection {
         }
     }
 
-    /// Reads once. What is unread moves to the front first, so there is always room: nobody leaves
-    /// more than [`head::LONGEST`] bytes unread and asks for more.
+    /// Reads once. Unread bytes are moved to the front first, so there is always room: no caller
+    /// leaves more than [`head::LONGEST`] bytes unread and asks for more.
     fn fill(&mut self) -> io::Result<()> {
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);

@@ -42,7 +42,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// The server at `host:port`, asked by nobody in particular.
+    /// The server at `host:port`, for anonymous requests.
     pub(crate) fn at(host: &str) -> Self {
         Target { host: host.to_owned(), authorization: None, network: None, tls: None }
     }
@@ -145,7 +145,7 @@ pub(crate) enum Sink<'a> {
     Keep(&'a mut Vec<u8>),
     /// Through a hash.
     Hash(&'a mut Hasher),
-    /// To whoever looks at the pieces as they come, and may take its time.
+    /// For a caller that handles the pieces as they come, at its own pace.
     Look(&'a mut dyn FnMut(&[u8])),
 }
 
@@ -171,7 +171,7 @@ impl Sink<'_> {
     }
 }
 
-/// What came back, whole.
+/// The whole answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     /// The status code.

@@ -2,10 +2,10 @@
 //! edges, and a region of edges alone.
 //!
 //! Every node runs the real rules (`placement`, `Flight`, `Fanout`, `Reputation`); links, time and
-//! trouble are made up. What is checked: everyone who lives gets the right bytes, each region
-//! fetches them over the WAN once, nobody carries many copies, and it takes not much longer than
-//! for a few. With a tenth of the nodes dying meanwhile and some sending wrong bytes, everyone who
-//! lives still gets the right ones, and only liars are called liars.
+//! faults are simulated. The checks: every surviving node gets the right bytes, each region fetches
+//! them over the WAN once, no node sends many copies, and it takes little longer than for a few
+//! nodes. With a tenth of the nodes dying meanwhile and some sending wrong bytes, every surviving
+//! node still gets the right ones, and only liars are called liars.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -44,11 +44,11 @@ struct Coming {
     flight: Flight<usize>,
     bytes: Vec<u8>,
     from: Option<From>,
-    /// Nobody is asked before this tick.
+    /// No source is asked before this tick.
     pause: u64,
 }
 
-/// Whom a node receives from now.
+/// The node from which a node receives now.
 struct From {
     node: usize,
     claimed: bool,
@@ -71,7 +71,7 @@ struct Node {
     reputation: Reputation<usize>,
     turn: usize,
     sent: usize,
-    /// So many were served at the same time.
+    /// The maximum number that was served at the same time.
     served: usize,
     received_far: usize,
     done_at: Option<u64>,
@@ -138,7 +138,7 @@ impl World {
         Moment::from_micros(1 + self.now * TICK)
     }
 
-    /// Whom the gossip takes for alive.
+    /// The nodes that the gossip takes for alive.
     fn seems_alive(&self, node: usize) -> bool {
         self.nodes[node].alive || self.now < self.nodes[node].died + NOTICED
     }
@@ -182,7 +182,7 @@ impl World {
         }
     }
 
-    /// A node that receives from nobody does what its flight says.
+    /// A node that receives nothing does what its flight says.
     fn go_on(&mut self, me: usize) {
         let (now, moment) = (self.now, self.moment());
         if self.nodes[me]
@@ -255,7 +255,7 @@ impl World {
         self.nodes[me].coming.as_mut().unwrap().from = Some(from);
     }
 
-    /// How many a node is behind whoever holds the blob.
+    /// The number of nodes between a node and one that holds the blob.
     fn behind(&self, mut node: usize) -> u64 {
         for behind in 0..64 {
             match self.nodes[node].coming.as_ref().and_then(|c| c.from.as_ref()) {

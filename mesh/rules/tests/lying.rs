@@ -1,6 +1,6 @@
 //! Flights among sources that lie, cut short, break off, pause, vanish and name one another, over
-//! many seeds. No wrong byte is delivered, every flight ends, the blob arrives wherever somebody
-//! honest stays, and only liars are called liars.
+//! many seeds. No wrong byte is delivered, every flight ends, the blob arrives if an honest source
+//! remains, and only liars are called liars.
 //!
 //! `Flight` decides everything. What is made up here is what sources do, who says that he holds the
 //! blob, and what time it is.
@@ -219,8 +219,8 @@ struct Flown {
     delivered: Vec<u8>,
     /// Why not, if it did not arrive.
     arrived: Result<(), GivenUp>,
-    /// Bytes that were handed on unchecked, of a flight that began again: nobody has received the
-    /// whole of them.
+    /// Bytes that were passed on unchecked, of a flight that started again: no client has received
+    /// the whole of them.
     unchecked_wrong: bool,
     caught: Vec<(usize, Lie)>,
     /// An upstream said that it does not have the blob.
@@ -236,7 +236,7 @@ struct World<'a> {
     manners: &'a [Manner],
     truth: &'a [u8],
     now: Moment,
-    /// Who does not say at once that he holds the blob.
+    /// The nodes that do not say at once that they hold the blob.
     slow: Vec<bool>,
     /// Since when those say nothing that pause or have vanished.
     quiet: Vec<Option<Moment>>,
@@ -310,7 +310,8 @@ impl<'a> World<'a> {
         answer
     }
 
-    /// Who says that he holds the blob; if nobody does, those that may fetch it themselves.
+    /// The nodes that say that they hold the blob; if there are none, those that may fetch it
+    /// themselves.
     fn look(&mut self, hurry: Hurry) -> Vec<Source<usize>> {
         self.now = self.now + Duration::from_millis(if hurry == Hurry::All { 1000 } else { 5 });
         let mut found: Vec<usize> = (0..self.manners.len()).collect();

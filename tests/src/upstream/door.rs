@@ -29,10 +29,10 @@ const SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1+prettyjw
 pub enum Manner {
     /// Hands everything to the registry.
     Honest,
-    /// Nobody listens; connections that were open are gone.
+    /// Nothing listens; open connections are gone.
     Refuse,
-    /// Nobody answers who wants to connect: the kernel drops what comes, as a firewall does.
-    /// Connections that were open are gone.
+    /// Connections are not answered: the kernel drops the packets, as a firewall does. Open
+    /// connections are gone.
     Swallow,
     /// Answers this status, 429 with `Retry-After: 1`.
     Answer(u16),
@@ -49,7 +49,7 @@ pub enum Manner {
 }
 
 impl Manner {
-    /// Whether somebody who connects is let in.
+    /// Whether a client may connect.
     #[must_use]
     pub fn is_open(self) -> bool {
         !matches!(self, Self::Refuse | Self::Swallow)
@@ -68,7 +68,7 @@ pub enum Spoiling {
     FlipOnce,
     /// Every answer for a blob has one wrong bit, and the right length.
     FlipAlways,
-    /// So many bytes a second for each answer.
+    /// The maximum number of bytes per second for each answer.
     Slow(usize),
 }
 
@@ -120,7 +120,7 @@ pub(super) struct Rules {
     pub(super) seen: HashSet<String>,
 }
 
-/// What becomes of one body.
+/// What happened to one body.
 #[derive(Clone, Copy, Debug, Default)]
 struct Fate {
     /// It ends after so many bytes, and the door goes on in this manner, if it changes.

@@ -247,8 +247,8 @@ impl Consensus {
     pub(crate) fn handle(&mut self, now: u64, from: NodeId, message: Message) -> Outbox {
         match message {
             Message::Vote { term, last, pre } => {
-                // sticky: whoever hears a leader, or may have heard one before a restart, votes for
-                // nobody else
+                // sticky: a node that hears a leader, or may have heard one before a restart, votes
+                // for no other node
                 let heard_lately = now < self.heard + ELECTION_MIN && self.leader.is_some();
                 let content = self.role == Role::Leader || heard_lately || now < self.wary_until;
                 let unvoted = match self.voted {

@@ -10,7 +10,7 @@ use crate::consensus::LogEntry;
 
 #[derive(Default)]
 pub(crate) struct History {
-    /// What was applied under an index by whoever applied it first.
+    /// What was applied under each index by the first node that applied it.
     entries: BTreeMap<u64, LogEntry>,
     /// Which process led in a term: the node, and how often it had been restarted.
     leaders: BTreeMap<u64, (NodeId, u64)>,

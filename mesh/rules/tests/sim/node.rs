@@ -29,7 +29,7 @@ pub(crate) enum Broken {
     Nothing,
     /// New leaders do not wait for older leases.
     HastyLeaders,
-    /// Leaders release what they have applied, whoever holds a lease.
+    /// Leaders release what they have applied, regardless of lease holders.
     ForgetfulLeaders,
     /// Readers show what is not released.
     EagerReaders,
@@ -55,8 +55,7 @@ pub(crate) enum Talk {
 
 struct Waiting {
     revision: u64,
-    /// What came of it, once it is applied here: another leader may tell of its release before
-    /// that.
+    /// The result, once it is applied here: another leader may report its release before that.
     outcome: Option<Outcome>,
     envelope: Envelope,
     client: usize,

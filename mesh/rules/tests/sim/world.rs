@@ -402,7 +402,7 @@ impl World {
         }
     }
 
-    /// Whoever leads dies and is back before anybody has missed it, as a supervisor has it.
+    /// The leader dies and is back before any node has missed it, as with a supervisor.
     fn bounce_leader(&mut self) {
         let leads = |i: &usize| self.runs(*i) && self.nodes[*i].consensus.role == Role::Leader;
         let Some(i) = (0..self.nodes.len()).find(leads) else { return };

@@ -92,7 +92,7 @@ pub enum LedgerError {
     Storage {
         /// Where it is.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         reason: String,
     },
     /// The consensus refused.

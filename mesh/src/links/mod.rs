@@ -117,7 +117,7 @@ type Turn = Arc<tokio::sync::Mutex<()>>;
 /// The number of streams that may be opened before it is known who dials. It is more than the one
 /// stream that a stranger may use, because a member sends its first questions all at once.
 const STRANGERS_STREAMS: u32 = 16;
-/// The number of bytes that may be in flight before that.
+/// The number of bytes that may be in flight from the peer before that.
 const STRANGERS_WINDOW: u32 = 256 << 10;
 
 /// The reason with which a node that stops closes its connections.

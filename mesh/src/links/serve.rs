@@ -79,7 +79,7 @@ const OF_REPLICA: usize = 2 * LARGEST;
 const OF_EDGE: usize = 4 << 20;
 
 /// The number of streams that a peer may have open, and the number of bytes that may be in flight
-/// to it, once it is known.
+/// from it (the receive window), once it is known.
 struct Room {
     streams: u32,
     window: u32,

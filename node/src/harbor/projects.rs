@@ -145,8 +145,8 @@ impl Harbor {
             let by_number =
                 number.map(|n| records.project_numbered(ProjectId(n))).transpose()?.flatten();
             Ok(match (by_number, by_name) {
-                // as in Harbor, digits are a number; numbers are never reused, so a name must not
-                // be changed in place of a project that no longer exists
+                // as in Harbor, digits are a number; the client may mean a deleted project by it,
+                // and a project with that name must not be changed in its place
                 (None, Some(by_name)) if changes && number.is_some() => Err(by_name.name),
                 (by_number, by_name) => Ok(by_number.or(by_name)),
             })

@@ -125,8 +125,8 @@ impl Index {
     }
 
     /// The blob is held from now on. `cached` (the time of its last use) makes it a cached one,
-    /// unless it is kept for good already, or was until it was lost. `noted` is called with the
-    /// result, in the order of the writes.
+    /// unless it is kept for good already, or was until it was lost. `noted` is called with whether
+    /// it is cached, in the order of the writes.
     pub(super) async fn hold(
         &self,
         digest: Digest,

@@ -58,7 +58,7 @@ impl Room {
         free >= bytes + reserve(all)
     }
 
-    /// Waits, blocking, until `bytes` more can be written without the reserve.
+    /// Blocks until `bytes` more can be written without the reserve.
     ///
     /// # Errors
     /// [`io::ErrorKind::StorageFull`] if this is not possible even after every cached blob that is

@@ -5,10 +5,10 @@
 //! second, and so on. In this chain each node sends what it receives while the rest still arrives,
 //! so a link that carries one copy per second serves the whole chain in little more than a second.
 //! A chain has at most [`DEPTH`] members, because each step may break and adds a little to the time
-//! of the first byte. The next chain begins at the first member, in the order of the chains, at
-//! which no chain begins yet. So no node sends more than two copies, and a thousand followers need
-//! chains four deep. A chain stays within one group of followers (a region), so none of its steps
-//! is longer than the way from this node.
+//! of the first byte. The next chain begins at the first member of the earlier chains at which no
+//! chain begins yet. So no node sends more than two copies, and a thousand followers need chains
+//! four deep. A chain stays within one group of followers (a region), so none of its steps is
+//! longer than the way from this node.
 
 use std::collections::BTreeMap;
 

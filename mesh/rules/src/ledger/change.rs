@@ -35,16 +35,16 @@ pub enum Change {
     },
     /// Removes a tag; the manifest stays.
     DeleteTag {
-        /// Where.
+        /// The repository.
         repository: RepositoryName,
-        /// Which.
+        /// The tag.
         tag: Tag,
     },
     /// Removes a manifest and every tag that names it.
     DeleteManifest {
-        /// Where.
+        /// The repository.
         repository: RepositoryName,
-        /// Which.
+        /// The digest.
         digest: Digest,
     },
 }

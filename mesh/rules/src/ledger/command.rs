@@ -67,7 +67,7 @@ pub enum Command {
     },
     /// Removes an edge from the mesh. It is no longer a member, and its name becomes free.
     RemoveNode {
-        /// Which.
+        /// The edge.
         id: NodeId,
     },
     /// Changes the address and other details of a known node.
@@ -115,7 +115,7 @@ pub enum Command {
     },
     /// Forgets an upstream that no project caches.
     DeleteUpstream {
-        /// Which.
+        /// The upstream.
         id: UpstreamId,
     },
     /// Changes a project's settings.
@@ -155,9 +155,9 @@ pub enum Command {
     PutManifest {
         /// The epoch this was decided under.
         epoch: Epoch,
-        /// Where.
+        /// The repository.
         repository: RepositoryName,
-        /// Its name.
+        /// Its digest.
         digest: Digest,
         /// As received.
         media_type: String,
@@ -176,18 +176,18 @@ pub enum Command {
     DeleteTag {
         /// The epoch this was decided under.
         epoch: Epoch,
-        /// Where.
+        /// The repository.
         repository: RepositoryName,
-        /// Which.
+        /// The tag.
         tag: Tag,
     },
     /// Removes a manifest and every tag that names it.
     DeleteManifest {
         /// The epoch this was decided under.
         epoch: Epoch,
-        /// Where.
+        /// The repository.
         repository: RepositoryName,
-        /// Which.
+        /// The digest.
         digest: Digest,
     },
     /// Raises the mesh's feature level, see [`crate::ledger::level`].

@@ -206,7 +206,8 @@ impl Holder {
         self.next_request
     }
 
-    /// A grant arrived. It is ignored if its request is older than a lease's length.
+    /// A grant arrived. It is ignored unless it answers a request that was made within a lease's
+    /// length.
     pub fn handle_grant(&mut self, grant: Grant) {
         self.released = self.released.max(grant.released);
         if let Some(asked) = self.asked.remove(&grant.request) {

@@ -118,7 +118,7 @@ pub struct ManifestRecord {
 /// What the ledger knows of a blob's bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobDescriptor {
-    /// Its name.
+    /// Its digest.
     pub digest: Digest,
     /// Its length in bytes.
     pub size: u64,

@@ -51,7 +51,7 @@ pub enum Ask {
     },
     /// Fetch this blob from one of `sources` and answer once it is held.
     Replicate {
-        /// Its name.
+        /// Its digest.
         digest: Digest,
         /// The nodes that hold it.
         sources: Vec<NodeId>,
@@ -95,7 +95,7 @@ pub enum Ask {
     Join(JoinRequest),
     /// Fetch this blob from a node that holds it, or from the upstream, and answer once it is held.
     Preheat {
-        /// Its name.
+        /// Its digest.
         digest: Digest,
         /// The proxy repository whose upstream has it, if there is one.
         via: Option<RepositoryName>,

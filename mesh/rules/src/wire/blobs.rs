@@ -14,7 +14,7 @@ pub const MAX_HAVE: usize = 20_000;
 pub enum Bulk {
     /// Send me this blob from `offset`.
     Fetch {
-        /// Its name.
+        /// Its digest.
         digest: Digest,
         /// First byte wanted.
         offset: u64,

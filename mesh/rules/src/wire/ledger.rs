@@ -48,7 +48,7 @@ pub struct Write {
 pub enum WriteKind {
     /// Store a manifest and move tags to it.
     PutManifest {
-        /// Where.
+        /// The repository.
         repository: RepositoryName,
         /// Its digest; already checked by the node that received it.
         digest: Digest,

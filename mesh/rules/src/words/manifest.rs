@@ -60,7 +60,7 @@ pub enum BadManifest {
 /// A blob as a manifest describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlobReference {
-    /// Its name.
+    /// Its digest.
     pub digest: Digest,
     /// Its length according to the manifest.
     pub size: u64,
@@ -70,7 +70,7 @@ pub struct BlobReference {
 /// `image-index.md`: an unknown one must not be an error), so the repository's contents decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// Its name.
+    /// Its digest.
     pub digest: Digest,
     /// Its length according to the index.
     pub size: u64,

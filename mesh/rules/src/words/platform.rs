@@ -20,7 +20,7 @@ fn listed<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Liste
 /// One manifest of an index.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Listed {
-    /// Its name.
+    /// Its digest.
     pub digest: Digest,
     /// Its platform; artifacts have none.
     pub platform: Option<Platform>,

@@ -37,8 +37,7 @@ const CHECKS: usize = 2;
 /// Why a request is not allowed, by what the client can do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AccessError {
-    /// Credentials are needed, and the request has none. The header names the scope that a token
-    /// needs.
+    /// Credentials are needed, and the request has none. A token would need this scope.
     #[error("credentials are needed")]
     Missing(Option<NeededScope>),
     /// The credentials are wrong, or cannot be read.

@@ -76,7 +76,7 @@ impl Bucket {
     }
 
     /// The maximum number of bytes that may be taken at once: what a tenth of a second may send,
-    /// within [`PIECE`].
+    /// but 4 to 256 KiB.
     pub fn piece(&self) -> u64 {
         (self.rate / 10).clamp(PIECE.0, PIECE.1)
     }

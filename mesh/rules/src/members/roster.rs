@@ -70,7 +70,7 @@ impl Roster {
         self.with(Standing::Up)
     }
 
-    /// The members that are down: declared down by the gossip, or not met for [`ABSENT`].
+    /// The members that are down: declared down by the gossip, or not met for ten seconds.
     pub fn down(&self, now: Moment) -> BTreeSet<NodeId> {
         let absent = self
             .awaited

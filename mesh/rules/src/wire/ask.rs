@@ -13,7 +13,7 @@ use super::joining::{JoinGrant, JoinRequest};
 use super::ledger::{NoLedger, Proposed, Write, WriteError};
 use super::looking::{Found, Lookup};
 use super::people::{Credentials, Verdict};
-use super::proxies::{Referring, Resolution};
+use super::proxies::{Listing, Referring, Resolution};
 use crate::blobs::holding::{Held, Stock};
 use crate::ledger::command::{Envelope, Outcome};
 use crate::ledger::level::Build;
@@ -130,6 +130,13 @@ pub enum Ask {
     Announce(BTreeSet<NodeId>),
     /// Which build do you run, and which feature level has the mesh?
     Build,
+    /// To the primary of a proxy project: which tags has this repository upstream?
+    Tags {
+        /// Where.
+        repository: RepositoryName,
+        /// The client's query: a page.
+        query: String,
+    },
 }
 
 impl Ask {
@@ -139,7 +146,7 @@ impl Ask {
             Ask::Have { digests, .. } => SMALL + digests.len().min(MAX_HAVE) * 64,
             Ask::Look(_) => LARGEST,
             Ask::Join(_) | Ask::Present => 8 << 20,
-            Ask::Referrers { .. } => 16 << 20,
+            Ask::Referrers { .. } | Ask::Tags { .. } => 16 << 20,
             _ => 1 << 20,
         }
     }
@@ -200,4 +207,6 @@ pub enum Answer {
     Announced,
     /// See [`Ask::Build`].
     Build(Build),
+    /// See [`Ask::Tags`].
+    Tags(Listing),
 }

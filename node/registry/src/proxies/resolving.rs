@@ -23,7 +23,8 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::confirming::Confirming;
-use super::{UPSTREAM, slow};
+use super::listing::Lists;
+use super::{DENIED, PRIMARY, ProxyTerms, RETRY, UPSTREAM, slow};
 use crate::upstreams::Upstreams;
 use crate::view::Records;
 use crate::view::neighbours::Neighbours;
@@ -31,22 +32,14 @@ use crate::writes::Writes;
 use upstream::budget::{AnswerTerms, Answers, Decision};
 use upstream::{FetchedManifest, Resolved, UpstreamError};
 
-/// What an upstream's 401 or 403 means: some registries say it of what does not exist.
-const DENIED: &str = "it is not there, or the registry's credential may not see it";
-
 /// So many answers of upstreams are remembered.
 const REMEMBERED: usize = 20_000;
-/// After a failure an upstream is not asked about the same thing for this long.
-const RETRY: Duration = Duration::from_secs(5);
 /// How long that question may go on, each step of it: some registries take many seconds for what
 /// they have not had asked for lately. An upstream that says nothing must end some time, since who
 /// asks for the same waits for it.
 pub const QUESTION: Duration = Duration::from_secs(15);
 /// Who has waited so long for another's question has time for one of its own.
 const HANGS: Duration = Duration::from_millis(1100);
-/// How long the primary may take; with [`UPSTREAM`] once more after it, a client has its answer
-/// within five seconds.
-const PRIMARY: Duration = Duration::from_millis(2500);
 
 /// What a node that got nothing from the primary got from the upstream itself, or the primary's
 /// answer.
@@ -79,15 +72,6 @@ impl Turns {
 
 type Turn = Arc<Turns>;
 
-/// How long what upstreams say is good for; see the settings of the same names.
-#[derive(Clone, Copy, Debug)]
-pub struct ProxyTerms {
-    /// How long a resolved tag counts as fresh.
-    pub fresh_for: Duration,
-    /// How long a 404 is remembered.
-    pub missing_for: Duration,
-}
-
 /// What is remembered of upstreams' answers.
 struct Remembered {
     answers: Answers,
@@ -102,6 +86,7 @@ pub struct Proxies {
     writes: Arc<Writes>,
     upstreams: Arc<Upstreams>,
     confirming: Arc<Confirming>,
+    lists: Arc<Lists>,
     tasks: Tasks,
     answers: Mutex<Remembered>,
     turns: Mutex<HashMap<(RepositoryName, String), Turn>>,
@@ -125,7 +110,9 @@ impl Proxies {
         };
         let answers =
             Remembered { answers: Answers::new(freshness), replaced: upstreams.replaced() };
+        let lists = Lists::new(neighbours.clone(), upstreams.clone(), terms, tasks.clone());
         Arc::new(Proxies {
+            lists,
             records: neighbours.records.clone(),
             neighbours,
             writes,
@@ -140,6 +127,11 @@ impl Proxies {
     /// The clients that upstreams are asked with.
     pub fn upstreams(&self) -> &Upstreams {
         &self.upstreams
+    }
+
+    /// Lists of tags.
+    pub fn lists(&self) -> &Arc<Lists> {
+        &self.lists
     }
 
     /// What is remembered; nothing of what an upstream said before it was changed.

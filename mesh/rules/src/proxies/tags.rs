@@ -7,18 +7,21 @@ use std::time::Duration;
 use crate::words::moment::Moment;
 use crate::words::names::Tag;
 
-/// At most `limit` of `tags`, in their order, and after which tag the next page begins if there are
-/// more. Some registries ignore `n` or `last` and give the whole list each time: if the list
-/// contains `last`, the page begins behind it (distribution-spec: a page does not contain `last`).
+/// At most `limit` of `tags`, and after which tag the next page begins if there are more. Some
+/// registries ignore `n` or `last` and give the whole list each time, each time in another order:
+/// then the page is one of the list in lexical order (distribution-spec), behind `last`. They are
+/// known by more than `limit` tags, or by `last` itself, which no page may contain. Any other list
+/// stays as it came.
 pub fn page(mut tags: Vec<Tag>, limit: usize, last: Option<&str>) -> (Vec<Tag>, Option<Tag>) {
-    if let Some(at) = last.and_then(|last| tags.iter().position(|tag| tag.as_str() == last)) {
-        tags.drain(..=at);
-    }
-    if tags.len() <= limit {
+    let last = last.filter(|last| tags.iter().any(|tag| tag.as_str() == *last));
+    if tags.len() <= limit && last.is_none() {
         return (tags, None);
     }
+    tags.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+    tags.retain(|tag| last.is_none_or(|last| tag.as_str() > last));
+    let more = tags.len() > limit;
     tags.truncate(limit);
-    let next = tags.last().cloned();
+    let next = tags.last().filter(|_| more).cloned();
     (tags, next)
 }
 
@@ -109,6 +112,11 @@ mod tests {
         // the upstream began behind it, or `last` is a word of its own
         assert_eq!(page(all(), 2, Some("0")).0, tags(&["a", "b"]));
         assert_eq!(page(all(), 0, None), (tags(&[]), None));
+        // in another order each time, of which nothing may be lost
+        let b = Some("b".parse().unwrap());
+        assert_eq!(page(tags(&["c", "b", "a"]), 2, None), (tags(&["a", "b"]), b));
+        assert_eq!(page(tags(&["b", "c", "a"]), 2, Some("b")), (tags(&["c"]), None));
+        assert_eq!(page(tags(&["c", "a"]), 2, None), (tags(&["c", "a"]), None), "as it came");
     }
 
     #[test]
@@ -153,12 +161,15 @@ mod tests {
 
         #[test]
         fn pages_of_a_whole_list_make_up_the_list(
-            names in proptest::collection::btree_set("[a-z]{1,3}", 0..30), limit in 1usize..9
+            names in proptest::collection::btree_set("[a-z]{1,3}", 0..30), limit in 1usize..9,
+            turn in 0usize..30
         ) {
             let all: Vec<Tag> = names.iter().map(|name| name.parse().unwrap()).collect();
             let (mut came, mut last) = (Vec::new(), None::<Tag>);
             loop {
-                let (tags, next) = page(all.clone(), limit, last.as_ref().map(Tag::as_str));
+                let mut whole = all.clone();
+                whole.rotate_left((turn * came.len()) % all.len().max(1));
+                let (tags, next) = page(whole, limit, last.as_ref().map(Tag::as_str));
                 prop_assert!(tags.len() <= limit);
                 came.extend(tags);
                 match next {

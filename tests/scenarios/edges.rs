@@ -73,6 +73,10 @@ fn an_edge_serves_what_the_mesh_has_as_fresh_as_the_mesh() {
         wrong.unless(told, || {
             format!("what refers to an image of {repository}, at the edge: {about}")
         });
+        let list = client.get(&format!("/v2/{repository}/tags/list"));
+        let list = list.unwrap_or_else(|none| panic!("{none}")).json();
+        let all = serde_json::json!({"name": repository, "tags": ["image", "latest", "signature"]});
+        wrong.unless(list == all, || format!("the tags at the edge: {list}"));
     }
 
     // it is asked to take nothing, and takes nothing

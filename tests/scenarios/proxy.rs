@@ -9,10 +9,12 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::{Value, json};
 use tests::complaints::Complaints;
-use tests::http::Client;
+use tests::http::{Answer, Client};
 use tests::image::{ANY_KIND, Blob, DOCKER, DOCKER_LIST, INDEX, Image, MANIFEST};
 use tests::mesh::{Mesh, UNHURRIED};
-use tests::proxies::{ALWAYS_ASK, create_proxy, make_project, make_registry, manifest, warned};
+use tests::proxies::{
+    ALWAYS_ASK, PROJECTS, create_proxy, make, make_project, make_registry, manifest, warned,
+};
 use tests::repository::Repository;
 use tests::upstream::{Manner, Upstream};
 use tests::{rounds, wait};
@@ -71,6 +73,90 @@ fn referrers_are_those_that_the_upstream_has_or_clients_are_sent_to_its_tags() {
     upstream.behave(Manner::Refuse);
     let unasked = mesh.anyone(1).get(&format!("/v2/hub/team/app/referrers/{}", signature.digest()));
     wrong.unless_refused("an upstream that cannot be asked", unasked, &[503], &[]);
+}
+
+#[test]
+fn lists_of_tags_are_the_upstreams_asked_once_and_what_was_pulled_if_it_cannot_be_asked() {
+    // the machine may be busy for longer than answers are remembered by default
+    let long = [("upstreams.fresh_for", "1h"), ("upstreams.missing_for", "1h")];
+    let (mesh, upstream) = (Mesh::up_with(3, &long), Upstream::start());
+    let wrong = Complaints::default();
+    let (image, all) = (Image::tiny(), ["0.1", "0.2", "0.3", "1.0", "latest"]);
+    // Debian's registry gives each list whole; this mesh has pages, and is an upstream like others
+    for there in [upstream.repository("team/app"), mesh.repository(0, "demo/app")] {
+        for tag in all {
+            there.push(&image, tag).unwrap_or_else(|no| panic!("{no}"));
+        }
+    }
+    let registry = make_registry(&mesh.client(0), &upstream);
+    make_project(&mesh.client(0), "hub", &registry);
+    let few = json!({"project_name": "few", "registry_id": registry,
+        "metadata": {"public": "true", "proxy_cache_filter_pattern": "library/*"}});
+    make(&mesh.client(0), PROJECTS, &few);
+    create_proxy(&mesh.client(0), "self", "docker-registry", &mesh.nodes()[0].url, true);
+
+    // nothing of it was pulled, and many want to know at once
+    let path = "/v2/hub/team/app/tags/list";
+    let asking: Vec<_> = [0, 1, 2, 0, 1, 2]
+        .into_iter()
+        .map(|at| {
+            let client = mesh.anyone(at);
+            std::thread::spawn(move || (at, client.get(path)))
+        })
+        .collect();
+    for one in asking {
+        let (at, list) = one.join().expect("a thread");
+        let list = list.unwrap_or_else(|none| panic!("{path} at {at}: {none}"));
+        let whole = list.json()["name"] == "hub/team/app" && sorted(&list) == all;
+        wrong.unless(whole && !warned(&list), || format!("{path} at {at}: {list}"));
+    }
+    let asked = upstream.asked_for(&Method::GET, "tags/list").len();
+    wrong.unless(asked == 1, || format!("the upstream was asked {asked} times for one list"));
+    for at in 0..3 {
+        let client = mesh.anyone(at);
+        for repository in ["hub/team/app", "self/demo/app"] {
+            let (mut next, mut came) =
+                (Some(format!("/v2/{repository}/tags/list?n=2")), Vec::<Value>::new());
+            while let Some(path) = next.take() {
+                let page = client.get(&path).unwrap_or_else(|none| panic!("{path}: {none}"));
+                let tags = page.json()["tags"].as_array().cloned().unwrap_or_default();
+                let within = path.starts_with(&format!("/v2/{repository}/tags/list?"));
+                let right = page.status == 200 && within && !tags.is_empty() && tags.len() <= 2;
+                wrong.unless(right, || format!("{path} at {at}: {page}"));
+                came.extend(tags);
+                let link = page.header("link").and_then(|link| link.strip_prefix('<'));
+                let link = link.and_then(|link| link.split_once('>')).map(|(to, _)| to.to_owned());
+                next = link.filter(|_| right);
+            }
+            wrong.unless(came == all, || format!("pages of {repository} at {at}: {came:?}"));
+        }
+        for nowhere in ["hub/team/none", "few/team/app"] {
+            let list = client.get(&format!("/v2/{nowhere}/tags/list"));
+            wrong.unless_refused(nowhere, list, &[404], &["NAME_UNKNOWN"]);
+        }
+    }
+    let through_few = upstream.asked_for(&Method::GET, "tags/list").len();
+    let expected = 1 + 3 + 1; // the whole list, its pages by two, and that there is none
+    wrong.unless(through_few == expected, || {
+        format!("{through_few} questions instead of {expected}")
+    });
+
+    // pages that nobody has asked for yet
+    assert_eq!(manifest(&mesh.anyone(1), "team/app", "0.2").status, 200);
+    upstream.behave(Manner::Refuse);
+    for at in 0..3 {
+        let list = |query: &str| mesh.anyone(at).get(&format!("{path}{query}"));
+        let remembered = list("").unwrap_or_else(|none| panic!("{none}"));
+        let whole = sorted(&remembered) == all;
+        wrong.unless(whole && !warned(&remembered), || format!("remembered at {at}: {remembered}"));
+        let pulled = list("?n=7").unwrap_or_else(|none| panic!("{none}"));
+        let right = pulled.json()["tags"] == json!(["0.2"]) && warned(&pulled);
+        wrong.unless(right, || format!("what was pulled, at {at}: {pulled}"));
+        let other = mesh.anyone(at).get("/v2/hub/team/other/tags/list");
+        wrong.unless_refused("nothing was pulled", other, &[503], &[]);
+        // a page in words of the upstream's own is none of what was pulled
+        wrong.unless_refused("a page of its own", list("?next_page=x"), &[503], &[]);
+    }
 }
 
 #[test]
@@ -314,7 +400,17 @@ fn same(wrong: &Complaints, client: &Client, path: &str, kind: &str, object: &Bl
     }
 }
 
-/// The image's manifest with other white space, fields in another order, and unknown fields.
+/// The tags of a list: Debian's registry gives them in any order.
+fn sorted(list: &Answer) -> Vec<String> {
+    let tags = list.json()["tags"].as_array().cloned().unwrap_or_default();
+    let mut tags: Vec<String> =
+        tags.iter().filter_map(|tag| tag.as_str().map(str::to_owned)).collect();
+    tags.sort_unstable();
+    tags
+}
+
+/// The image's manifest with other white space, fields in another order, and fields that nobody
+/// knows.
 fn odd_manifest(image: &Image) -> Blob {
     let told: Value = serde_json::from_slice(&image.manifest.bytes).expect("a manifest is JSON");
     let text = format!(

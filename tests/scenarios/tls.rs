@@ -15,7 +15,7 @@ use tests::formed::{Formed, loopback};
 use tests::image::{Blob, Image, MANIFEST, digest};
 use tests::member::Member;
 use tests::mesh::Mesh;
-use tests::process::{self, Finished};
+use tests::process::{self, Finished, Running};
 use tests::proxies::create_proxy;
 use tests::repository::{Repository, create_project};
 use tests::{tools, wait, wire};
@@ -395,6 +395,57 @@ fn a_certificate_that_cannot_be_used_is_named_at_the_start() {
 }
 
 /// An image as a folder (OCI image layout) that clients can push.
+#[test]
+fn up_waits_for_nodes_that_speak_https_and_its_lines_lead_to_them() {
+    let folder = TempDir::with_prefix("atoll-up-tls-").expect("a temporary folder");
+    let data = folder.path().join("data");
+    let mesh = Mesh::up_in(&data, 3);
+    assert!(mesh.stop(Signal::INT).0, "Ctrl-C is a normal end");
+    // a CA that nobody trusts, and a certificate for a name that leads nowhere: what counts is that
+    // each node shows what its settings name
+    certify(folder.path(), "192.0.2.1");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let tls = format!("  tls: {{certificate: {}, key: {}}}", at("node.crt"), at("node.key"));
+    for node in mesh.nodes() {
+        let file = node.data.join("node.yaml");
+        let settings = std::fs::read_to_string(&file).expect("settings");
+        let changed = |line| match line {
+            "  tls: null" => tls.as_str(),
+            line if line.starts_with("  public_url: ") => {
+                "  public_url: https://registry.invalid:8443"
+            }
+            line => line,
+        };
+        let lines: Vec<&str> = settings.lines().map(changed).collect();
+        std::fs::write(&file, lines.join("\n")).expect("settings");
+    }
+    drop(mesh);
+    let mut command = Command::new(tools::atoll());
+    let mut up =
+        Running::start(command.arg("up").arg("--data").arg(&data), &folder.path().join("up.log"));
+    wait::until("`up` says what happens", || {
+        assert!(up.ended().is_none(), "it ended:\n{}", up.last_words());
+        // not before it knows that all nodes are ready, or has waited for them in vain
+        up.last_words().contains("What happens").then_some(())
+    });
+    let said = up.last_words();
+    assert!(!said.contains("nodes are ready"), "{said}");
+    assert!(said.contains(" registry.invalid:8443/demo/IMAGE"), "{said}");
+    wait::until("`up` sees into its nodes", || {
+        up.last_words().contains("leads the ledger").then_some(())
+    });
+    let status =
+        process::finish(Command::new(tools::atoll()).arg("status").arg("--data").arg(&data));
+    assert!(status.success && status.out.contains("us-west-2"), "{status:?}");
+    // another certificate is none of theirs
+    certify(folder.path(), "192.0.2.1");
+    let stranger =
+        process::finish(Command::new(tools::atoll()).arg("status").arg("--data").arg(&data));
+    assert!(!stranger.success && stranger.err.contains("http.tls.certificate"), "{stranger:?}");
+    let ended = up.stop(Signal::INT, wait::PATIENCE);
+    assert!(ended.is_some_and(|how| how.success()), "{ended:?}\n{}", up.last_words());
+}
+
 fn write_layout(folder: &Path, image: &Image) {
     let blobs = folder.join("blobs/sha256");
     std::fs::create_dir_all(&blobs).expect("a folder");

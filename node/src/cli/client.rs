@@ -15,8 +15,11 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rules::words::secret::Secret;
+use rustls::DigitallySignedStruct;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -32,6 +35,8 @@ pub(super) struct Client {
     /// The value of `Authorization`.
     credentials: Option<Secret>,
     authority: Option<Vec<u8>>,
+    /// The only certificate that is believed, if there is one.
+    pinned: Option<CertificateDer<'static>>,
 }
 
 impl Client {
@@ -57,7 +62,19 @@ impl Client {
             |path: &Path, e: io::Error| io::Error::other(format!("--ca {}: {e}", path.display()));
         let authority =
             authority.map(|path| std::fs::read(path).map_err(|e| unread(path, e))).transpose()?;
-        Ok(Client { url, credentials, authority })
+        Ok(Client { url, credentials, authority, pinned: None })
+    }
+
+    /// The same client, which believes the first certificate in the file `certificate` and no other
+    /// one: for a node whose settings are at hand. The certificate's CA, names and dates do not
+    /// matter. An error if the file has no certificate.
+    pub(super) fn pinned(mut self, certificate: &Path) -> io::Result<Self> {
+        let read = CertificateDer::from_pem_file(certificate);
+        self.pinned = Some(read.map_err(|e| {
+            let file = certificate.display();
+            io::Error::other(format!("the node's http.tls.certificate {file}: {e}"))
+        })?);
+        Ok(self)
     }
 
     /// The URL that it asks.
@@ -107,18 +124,24 @@ impl Client {
     }
 
     fn connector(&self) -> io::Result<tokio_rustls::TlsConnector> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?;
+        if let Some(certificate) = self.pinned.clone() {
+            let config = config
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Pinned { certificate, provider }))
+                .with_no_client_auth();
+            return Ok(Arc::new(config).into());
+        }
         let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         for certificate in
             CertificateDer::pem_slice_iter(self.authority.as_deref().unwrap_or_default())
         {
             roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
         }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config = config.with_root_certificates(roots).with_no_client_auth();
         Ok(Arc::new(config).into())
     }
 
@@ -158,6 +181,54 @@ impl Client {
         let (head, body) = response.into_parts();
         let connection = (!ended).then_some(connection);
         Ok(ApiAnswer { status: head.status, headers: head.headers, body, connection })
+    }
+}
+
+/// Believes one certificate, from whoever proves to have its key.
+#[derive(Debug)]
+struct Pinned {
+    certificate: CertificateDer<'static>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        _chain: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if *shown == self.certificate {
+            return Ok(ServerCertVerified::assertion());
+        }
+        let why = "the node shows another certificate than the one in its http.tls.certificate";
+        Err(rustls::Error::General(why.into()))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

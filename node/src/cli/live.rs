@@ -12,8 +12,6 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::client::Client;
-use super::init::ADMINISTRATOR;
 use super::world::{LocalMesh, LocalNode};
 
 /// The signals that people send to end a process (HUP, INT, KILL, TERM). Other signals mean a
@@ -88,7 +86,8 @@ async fn wait_until_ready(world: &mut LocalMesh) -> io::Result<()> {
         let mut ready = 0;
         let running = world.nodes.iter().filter(|node| node.child.is_some());
         for node in running.clone() {
-            let client = Client::new(&node.url, None, None)?;
+            // a certificate that is just being replaced cannot be read: later, then
+            let Ok(client) = node.client(None) else { continue };
             ready +=
                 usize::from(client.request("/readyz").await.is_ok_and(|(status, _)| status == 200));
         }
@@ -134,7 +133,7 @@ async fn watch(world: &mut LocalMesh, keys: bool) -> io::Result<()> {
 async fn status(world: &LocalMesh, i: usize) -> Option<Value> {
     let node = &world.nodes[i];
     let file = world.password_file();
-    let client = Client::new(&node.url, Some((ADMINISTRATOR, &file)), None).ok()?;
+    let client = node.client(Some(&file)).ok()?;
     let asked = client.get("/api/atoll/v1/status?copies=false");
     tokio::time::timeout(Duration::from_secs(1), asked).await.ok()?.ok()
 }

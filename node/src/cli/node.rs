@@ -34,26 +34,50 @@ impl Node {
     /// A client for the node that was named, or for the first one of the mesh that `atoll up`
     /// started.
     pub(super) fn client(&self) -> io::Result<Client> {
-        let (url, password_file) = match (&self.url, &self.password_file) {
-            (Some(url), Some(file)) => (url.clone(), file.clone()),
-            (url, file) => {
-                let (first, kept) = from_up(&self.data).map_err(|error| match (url, file) {
-                    (Some(_), None) => {
-                        io::Error::other(format!("--password-file is missing, and {error}"))
-                    }
-                    (None, Some(_)) => io::Error::other(format!("--url is missing, and {error}")),
-                    _ => error,
-                })?;
-                (url.clone().unwrap_or(first), file.clone().unwrap_or(kept))
-            }
+        let client = |url: &str, password_file: &Path| {
+            Client::new(url, Some((&self.user, password_file)), self.ca.as_deref())
         };
-        Client::new(&url, Some((&self.user, &password_file)), self.ca.as_deref())
+        let found = || {
+            from_up(&self.data).map_err(|error| match (&self.url, &self.password_file) {
+                (Some(_), None) => {
+                    io::Error::other(format!("--password-file is missing, and {error}"))
+                }
+                (None, Some(_)) => io::Error::other(format!("--url is missing, and {error}")),
+                _ => error,
+            })
+        };
+        match (&self.url, &self.password_file) {
+            (Some(url), Some(file)) => client(url, file),
+            (Some(url), None) => client(url, &found()?.password_file),
+            (None, file) => {
+                let found = found()?;
+                let file = file.as_ref().unwrap_or(&found.password_file);
+                let client = client(&found.local_url, file)?;
+                match found.certificate.filter(|_| self.ca.is_none()) {
+                    Some(certificate) => client.pinned(&certificate),
+                    None => Ok(client),
+                }
+            }
+        }
     }
 }
 
-/// The first node that answers in the mesh that `atoll up` started in `data`, and the file with the
-/// administrator's password.
-pub(super) fn from_up(data: &Path) -> io::Result<(String, PathBuf)> {
+/// A node of the mesh that `atoll up` started, as `mesh.json` has it.
+#[derive(Debug, PartialEq)]
+pub(super) struct FoundNode {
+    /// Its URL for clients.
+    pub(super) url: String,
+    /// Where it listens on this machine.
+    local_url: String,
+    /// Its certificate, if it speaks https.
+    certificate: Option<PathBuf>,
+    /// The file with the administrator's password.
+    password_file: PathBuf,
+}
+
+/// The first node that answers of the mesh that `atoll up` started in `data`; the first of all if
+/// none answers.
+pub(super) fn from_up(data: &Path) -> io::Result<FoundNode> {
     let path = data.join("mesh.json");
     let missing = |e: &dyn std::fmt::Display| {
         io::Error::other(format!(
@@ -64,19 +88,27 @@ pub(super) fn from_up(data: &Path) -> io::Result<(String, PathBuf)> {
     let text = std::fs::read_to_string(&path).map_err(|e| missing(&e))?;
     let mesh: Value = serde_json::from_str(&text).map_err(|e| missing(&e))?;
     let nodes = mesh["nodes"].as_array().map_or(&[][..], Vec::as_slice);
-    let urls: Vec<&str> = nodes.iter().filter_map(|node| node["url"].as_str()).collect();
-    let url = urls.iter().find(|url| answers(url)).or(urls.first());
-    match (url, mesh["admin"]["password_file"].as_str()) {
-        (Some(url), Some(file)) => Ok(((*url).into(), file.into())),
-        _ => Err(missing(&"not written by this version")),
+    let node = |node: &Value| {
+        let url = node["url"].as_str()?.to_owned();
+        // a mesh that an earlier build has started does not say where else it listens
+        let local_url = node["local_url"].as_str().unwrap_or(&url).to_owned();
+        let certificate = node["certificate"].as_str().map(PathBuf::from);
+        let password_file = mesh["admin"]["password_file"].as_str()?.into();
+        Some(FoundNode { url, local_url, certificate, password_file })
+    };
+    let mut found: Vec<FoundNode> = nodes.iter().filter_map(node).collect();
+    if found.is_empty() {
+        return Err(missing(&"not written by this version"));
     }
+    let alive = found.iter().position(|node| answers(&node.local_url)).unwrap_or(0);
+    Ok(found.swap_remove(alive))
 }
 
 /// Whether connections are accepted there. A user who has just lost a node wants to hear about it
 /// from another one.
 fn answers(url: &str) -> bool {
     let address =
-        url.strip_prefix("http://").and_then(|rest| rest.trim_end_matches('/').parse().ok());
+        url.split_once("://").and_then(|(_, rest)| rest.trim_end_matches('/').parse().ok());
     address.is_some_and(|address| {
         TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_ok()
     })
@@ -97,11 +129,26 @@ mod tests {
         let [dead, alive] =
             [&gone, &there].map(|listener| format!("http://{}", listener.local_addr().unwrap()));
         drop(gone);
-        let mesh = json!({"nodes": [{"url": dead}, {"url": alive}], "admin": {"password_file": "/secret"}});
-        std::fs::write(folder.path().join("mesh.json"), mesh.to_string()).unwrap();
-        assert_eq!(from_up(folder.path()).unwrap(), (alive, PathBuf::from("/secret")));
+        let secure = alive.replace("http:", "https:");
+        let found = |url: &str, local_url: &str, certificate: Option<&str>| FoundNode {
+            url: url.into(),
+            local_url: local_url.into(),
+            certificate: certificate.map(PathBuf::from),
+            password_file: "/secret".into(),
+        };
+        let write = |second: Value| {
+            let mesh =
+                json!({"nodes": [{"url": dead}, second], "admin": {"password_file": "/secret"}});
+            std::fs::write(folder.path().join("mesh.json"), mesh.to_string()).unwrap();
+        };
+        write(json!({"url": alive}));
+        assert_eq!(from_up(folder.path()).unwrap(), found(&alive, &alive, None));
+        // clients may know it by a name that leads elsewhere
+        let named = "https://registry.example";
+        write(json!({"url": named, "local_url": secure, "certificate": "/node.crt"}));
+        assert_eq!(from_up(folder.path()).unwrap(), found(named, &secure, Some("/node.crt")));
         drop(there);
-        assert_eq!(from_up(folder.path()).unwrap().0, dead);
+        assert_eq!(from_up(folder.path()).unwrap(), found(&dead, &dead, None));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -14,6 +14,7 @@ use rules::ledger::records::{NodeRecord, Role};
 use rules::words::secret::Secret;
 use serde_json::{Value, json};
 
+use super::client::Client;
 use super::init::{ADMINISTRATOR, FIRST_PROJECT, issue, new_birth, new_password};
 use super::status::table;
 use crate::start::{identity_folder, node_record, public_url};
@@ -50,12 +51,56 @@ pub(super) struct LocalNode {
     pub(super) region: String,
     pub(super) role: Role,
     pub(super) url: String,
+    /// Where it listens on this machine: `url` may lead elsewhere (`http.public_url`).
+    pub(super) local_url: String,
+    /// Its `http.tls.certificate`, if it speaks https.
+    pub(super) certificate: Option<PathBuf>,
     pub(super) folder: PathBuf,
     pub(super) child: Option<Child>,
     pub(super) pid: u32,
 }
 
-/// The mesh that `up` runs.
+impl LocalNode {
+    /// A node that these settings describe; it does not run yet.
+    fn of(settings: Settings, folder: PathBuf) -> io::Result<Self> {
+        let tls = settings.http.tls.as_ref();
+        let certificate = tls.map(|tls| std::path::absolute(&tls.certificate)).transpose()?;
+        Ok(LocalNode {
+            url: public_url(&settings),
+            local_url: local_url(settings.http.listen, certificate.is_some()),
+            certificate,
+            name: settings.name,
+            region: settings.region,
+            role: settings.role,
+            folder,
+            child: None,
+            pid: 0,
+        })
+    }
+
+    /// Ready to ask it where it listens, as the administrator if the file with the password is
+    /// given. Over https only the node's own certificate is believed.
+    pub(super) fn client(&self, password: Option<&Path>) -> io::Result<Client> {
+        let user = password.map(|file| (ADMINISTRATOR, file));
+        let client = Client::new(&self.local_url, user, None)?;
+        match &self.certificate {
+            Some(certificate) => client.pinned(certificate),
+            None => Ok(client),
+        }
+    }
+}
+
+/// The URL at which this machine reaches a node that listens at `listen`.
+fn local_url(mut listen: SocketAddr, tls: bool) -> String {
+    match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => listen.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => listen.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    format!("{}://{listen}", if tls { "https" } else { "http" })
+}
+
+/// The whole of it.
 pub(super) struct LocalMesh {
     pub(super) data: PathBuf,
     pub(super) nodes: Vec<LocalNode>,
@@ -74,10 +119,8 @@ pub(super) fn find_nodes(data: &Path) -> io::Result<Option<Vec<LocalNode>>> {
             continue;
         }
         let settings = super::load(&config)?;
-        let url = public_url(&settings);
-        let (name, region, role) = (settings.name, settings.region, settings.role);
-        let node = LocalNode { name, region, role, url, folder, child: None, pid: 0 };
-        found.push((settings.http.listen, node));
+        let listen = settings.http.listen;
+        found.push((listen, LocalNode::of(settings, folder)?));
     }
     if found.is_empty() {
         return Ok(None);
@@ -106,8 +149,9 @@ impl LocalMesh {
             );
             return Err(io::Error::other(message));
         }
-        let port =
-            |node: &LocalNode| node.url.rsplit(':').next().and_then(|p| p.parse::<u16>().ok());
+        let port = |node: &LocalNode| {
+            node.local_url.rsplit(':').next().and_then(|p| p.parse::<u16>().ok())
+        };
         if let Some(wanted) =
             wanted.port.filter(|p| *p != 0 && nodes.iter().any(|n| port(n) != Some(*p)))
         {
@@ -137,7 +181,7 @@ impl LocalMesh {
             let folder = data.join(&name);
             let ip = IpAddr::V4(Ipv4Addr::new(127, 0, 0, i as u8 + 1));
             let mut settings = Settings::new(&folder, region);
-            settings.name = name.clone();
+            settings.name = name;
             settings.role = role;
             settings.http.listen = SocketAddr::new(ip, free_port(ip, port)?);
             settings.mesh.listen = SocketAddr::new(ip, settings.http.listen.port());
@@ -153,15 +197,7 @@ impl LocalMesh {
             if usize::from(i) < REGIONS.len() {
                 voters.push(record.clone());
             }
-            nodes.push(LocalNode {
-                name,
-                region: region.into(),
-                role,
-                url: record.url.clone(),
-                folder,
-                child: None,
-                pid: 0,
-            });
+            nodes.push(LocalNode::of(settings, folder)?);
             records.push(record);
         }
         for (node, record) in nodes.iter().zip(&records) {
@@ -202,8 +238,8 @@ impl LocalMesh {
             .iter()
             .map(|n| {
                 json!({
-                    "name": n.name, "region": n.region, "role": n.role.name(), "url": n.url, "pid": n.pid,
-                    "data_dir": n.folder, "start": self.start_line(n),
+                    "name": n.name, "region": n.region, "role": n.role.name(), "url": n.url, "local_url": n.local_url,
+                    "certificate": n.certificate, "pid": n.pid, "data_dir": n.folder, "start": self.start_line(n),
                 })
             })
             .collect();
@@ -309,7 +345,8 @@ impl LocalMesh {
         let mut out =
             table(&["NODE", "REGION", "ROLE", "URL", "PID"], self.nodes.iter().map(row).collect());
         let host = |i: usize| {
-            self.nodes[i % self.nodes.len()].url.trim_start_matches("http://").to_owned()
+            let url = &self.nodes[i % self.nodes.len()].url;
+            url.split_once("://").map_or(url.as_str(), |(_, host)| host).to_owned()
         };
         let (first, second) = (host(0), host(1));
         let file = self.password_file().display().to_string();

@@ -7,7 +7,8 @@ use rules::ledger::records::tags_page;
 use rules::ledger::records::{Look, key};
 use rules::people::access::Action;
 use rules::people::access::RegistryScope;
-use rules::wire::{ReferrersPage, Referring};
+use rules::proxies::tags;
+use rules::wire::{Listing, ReferrersPage, Referring, TagsPage};
 use rules::words::digest::Digest;
 use rules::words::manifest::{Referrer, media_type};
 use rules::words::names::{RepositoryName, Tag};
@@ -29,25 +30,51 @@ impl Registry {
         repository: RepositoryName,
     ) -> Result<Response<Payload>, Failure> {
         let limit = request.page_size()?.unwrap_or(PAGE).min(PAGE);
+        // an upstream's may be a word of its own
         let last = request.query("last").map(str::parse::<Tag>).transpose();
-        let last = last.map_err(|e| Failure::new(Code::TagInvalid, e.to_string()))?;
+        let after = last.as_ref().ok().and_then(Option::as_ref);
         let admitted = self.door.admit(&request, Action::Pull, &repository, |records, _| {
             let exists = records.get(&key::repository(&repository))?.is_some();
-            Ok((exists, tags_page(records, &repository, last.as_ref(), limit + 1)?))
+            Ok((exists, tags_page(records, &repository, after, limit + 1)?))
         });
         let Admitted { project, freshness, found: (exists, mut tags), .. } = admitted.await?;
-        let proxied = project.upstream.is_some();
-        if proxied && !self.upstreams.admits(&project, &repository) {
-            let message =
-                format!("project {} does not cache {repository} (its patterns)", project.name);
-            return Err(Failure::new(Code::NameUnknown, message));
-        }
-        if !exists {
-            if proxied && let Some(elsewhere) = self.upstreams.canonical(&repository) {
+        let mut unasked = false;
+        if project.upstream.is_some() {
+            if !self.upstreams.admits(&project, &repository) {
+                let message =
+                    format!("project {} does not cache {repository} (its patterns)", project.name);
+                return Err(Failure::new(Code::NameUnknown, message));
+            }
+            if let Some(elsewhere) = self.upstreams.canonical(&repository) {
                 let query =
                     request.head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
                 return Ok(moved(&format!("/v2/{}/tags/list{query}", request.name_of(&elsewhere))));
             }
+            let query = query_for_upstream(&request);
+            // what was pulled is no page of a list that is paged in words of the upstream's own
+            let recorded = (!tags.is_empty() || exists && after.is_some())
+                && last.is_ok()
+                && form_urlencoded::parse(query.as_bytes())
+                    .all(|(name, _)| name == "n" || name == "last");
+            match self.proxies.lists().tags(&project, &repository, &query).await {
+                Listing::Page(page) => return Ok(show_tags(&request, &repository, page, limit)),
+                Listing::Missing if !(recorded && project.proxy.local_on_not_found) => {
+                    let message = format!("the upstream has no repository {repository}");
+                    return Err(Failure::new(Code::NameUnknown, message));
+                }
+                Listing::Denied(why) if !recorded => {
+                    let message = format!("the tags of {repository}: {why}");
+                    return Err(Failure::new(Code::NameUnknown, message));
+                }
+                Listing::Failed(why) if !recorded => {
+                    return Err(Failure::new(Code::Unavailable, why));
+                }
+                // the tags that were pulled
+                Listing::Missing | Listing::Denied(_) | Listing::Failed(_) => unasked = true,
+            }
+        }
+        last.map_err(|e| Failure::new(Code::TagInvalid, e.to_string()))?;
+        if !exists {
             return Err(Failure::new(
                 Code::NameUnknown,
                 format!("there is no repository {repository}"),
@@ -65,6 +92,9 @@ impl Registry {
             set(&mut response, "link", format!("<{next}>; rel=\"next\""));
         }
         mark(&mut response, freshness);
+        if unasked {
+            set(&mut response, "warning", UNASKED);
+        }
         Ok(response)
     }
 
@@ -194,7 +224,24 @@ fn page_of_referrers(
     (listed, None)
 }
 
-/// A page of an upstream's list, as it came. The link to the next page leads to this node.
+/// A page of an upstream's tags, no longer than the client wants it; the next one is here, too.
+fn show_tags(
+    request: &Request,
+    repository: &RepositoryName,
+    page: TagsPage,
+    limit: usize,
+) -> Response<Payload> {
+    let (tags, cut) = tags::page(page.tags, limit, request.query("last"));
+    let body = json!({"name": request.name_of(repository), "tags": tags});
+    let mut response = json_answer(StatusCode::OK, &body);
+    if let Some(query) = cut.map(|last| format!("n={limit}&last={last}")).or(page.next) {
+        let next = request.place(repository, &format!("tags/list?{query}"));
+        set(&mut response, "link", format!("<{next}>; rel=\"next\""));
+    }
+    response
+}
+
+/// A page of an upstream's list, as it came; the next one is here, too.
 fn show_page(
     request: &Request,
     repository: &RepositoryName,

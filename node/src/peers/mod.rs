@@ -91,6 +91,9 @@ impl Rooms for Peers {
             Ask::Referrers { repository, subject, query } => {
                 Answer::Referring(self.proxies.referrers_here(&repository, &subject, &query).await)
             }
+            Ask::Tags { repository, query } => {
+                Answer::Tags(self.proxies.lists().tags_here(&repository, &query).await)
+            }
             Ask::Revoke { repository, digest } => {
                 match self.store.revoke(digest, &repository).await {
                     Ok(revoked) => Answer::Revoked(revoked),

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, h
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use parking_lot::Mutex;
-use rules::wire::ReferrersPage;
+use rules::wire::{ReferrersPage, TagsPage};
 use rules::words::digest::{Digest, Hasher};
 use rules::words::manifest::{BadManifest, Manifest, media_type};
 use rules::words::moment::Moment;
@@ -292,6 +292,24 @@ impl Upstream {
             })?;
         let filtered = text(&head.headers, FILTERS_APPLIED).map(str::to_owned);
         Ok(ReferrersPage { index: bytes.to_vec(), filtered, next: next_page(&head.headers) })
+    }
+
+    /// A page of the repository's tags; `query` is the client's. Names that are no tags are left
+    /// out: nobody could ask for them. [`UpstreamError::Bad`] if what comes is no list of tags.
+    pub async fn tags(&self, repository: &str, query: &str) -> Result<TagsPage, UpstreamError> {
+        let accept = (header::ACCEPT, HeaderValue::from_static("application/json"));
+        let joint = if query.is_empty() { "" } else { "?" };
+        let path = format!("tags/list{joint}{query}");
+        let headers = HeaderMap::from_iter([accept]);
+        let question = self.question(Method::GET, Ask::Manifest, repository, &path, headers)?;
+        let answer = self.within(self.terms.question, self.ask(question)).await?;
+        if answer.response.status() != StatusCode::OK {
+            return Err(self.refusal(Ask::Manifest, answer).await);
+        }
+        let (head, body) = answer.response.into_parts();
+        let read = self.whole(body).await.and_then(|bytes| read_tags(&bytes));
+        let tags = read.inspect_err(|error| self.note_failure(error))?;
+        Ok(TagsPage { tags, next: next_page(&head.headers) })
     }
 
     async fn whole(&self, body: Incoming) -> Result<Bytes, UpstreamError> {
@@ -697,8 +715,20 @@ fn kind(headers: &HeaderMap) -> Option<String> {
     (!value.is_empty()).then(|| value.to_ascii_lowercase())
 }
 
-/// The query of the next page according to `Link`. The path is ignored: it is another page of the
-/// same list.
+/// The tags of a list (distribution-spec: `tags`). Registries in Go write `null` for none.
+fn read_tags(bytes: &[u8]) -> Result<Vec<Tag>, UpstreamError> {
+    let mut list: Value = serde_json::from_slice(bytes).map_err(UpstreamError::bad)?;
+    match list.get_mut("tags").map(Value::take) {
+        Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Array(tags)) => {
+            Ok(tags.iter().filter_map(|tag| tag.as_str()?.parse().ok()).collect())
+        }
+        _ => Err(UpstreamError::bad("what came is no list of tags")),
+    }
+}
+
+/// The query of the page that `Link` names as the next. Its path is of no interest: it is another
+/// page of the same list.
 fn next_page(headers: &HeaderMap) -> Option<String> {
     let (link, relation) = text(headers, header::LINK)?.split_once('>')?;
     let (_, query) = link.split_once('?')?;

@@ -2,3 +2,4 @@
 
 pub mod mirror;
 pub mod proxy;
+pub mod tags;

@@ -14,7 +14,7 @@ use super::joining::{JoinGrant, JoinRequest};
 use super::ledger::{NoLedger, Proposed, Write, WriteError};
 use super::looking::{Found, Lookup};
 use super::people::{Credentials, Verdict};
-use super::proxies::{Referring, Resolution};
+use super::proxies::{Listing, Referring, Resolution};
 use crate::blobs::holding::{Held, Stock};
 use crate::ledger::command::{Envelope, Outcome};
 use crate::ledger::level::Build;
@@ -133,6 +133,13 @@ pub enum Ask {
     Announce(BTreeSet<NodeId>),
     /// Which build do you run, and what is the mesh's feature level?
     Build,
+    /// To the primary of a proxy project: which tags has this repository upstream?
+    Tags {
+        /// Where.
+        repository: RepositoryName,
+        /// The client's query: a page.
+        query: String,
+    },
 }
 
 impl Ask {
@@ -142,7 +149,7 @@ impl Ask {
             Ask::Have { digests, .. } => SMALL + digests.len().min(MAX_HAVE) * 64,
             Ask::Look(_) => LARGEST,
             Ask::Join(_) | Ask::Present => 8 << 20,
-            Ask::Referrers { .. } => 16 << 20,
+            Ask::Referrers { .. } | Ask::Tags { .. } => 16 << 20,
             _ => 1 << 20,
         }
     }
@@ -203,4 +210,6 @@ pub enum Answer {
     Announced,
     /// See [`Ask::Build`].
     Build(Build),
+    /// See [`Ask::Tags`].
+    Tags(Listing),
 }

@@ -65,6 +65,7 @@ const KINDS: &[(u8, u8, &str, bool, usize)] = &[
     (0, 18, "Present", true, SMALL),
     (0, 19, "Announce", false, 1 << 20),
     (0, 20, "Build", true, SMALL),
+    (0, 21, "Tags", true, SMALL),
     (1, 0, "Lease", false, SMALL),
     (2, 0, "Fetch", true, SMALL),
     (2, 1, "Copy", false, SMALL),

@@ -24,7 +24,7 @@ pub use kinds::{Kind, NotRead, Open, decode_join, edges_answer};
 pub use ledger::{FromGranter, FromHolder, NoLedger, Proposed, Write, WriteError, WriteKind};
 pub use looking::{Found, Lookup, MAX_QUESTIONS, Query};
 pub use people::{Credentials, Verdict};
-pub use proxies::{ReferrersPage, Referring, Resolution};
+pub use proxies::{Listing, ReferrersPage, Referring, Resolution, TagsPage};
 
 /// The version of the protocol.
 pub const VERSION: u8 = 3;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::words::digest::Digest;
+use crate::words::names::Tag;
 
 /// What a reference into a proxy project names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +45,28 @@ pub struct ReferrersPage {
     pub index: Vec<u8>,
     /// The filters that the upstream says it has applied.
     pub filtered: Option<String>,
+    /// The query of the next page, if there is one.
+    pub next: Option<String>,
+}
+
+/// What an upstream says of the tags of a repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Listing {
+    /// These, on this page.
+    Page(TagsPage),
+    /// It has no such repository.
+    Missing,
+    /// It does not show them, and waiting does not help. A sentence for the client.
+    Denied(String),
+    /// It could not be asked, and why.
+    Failed(String),
+}
+
+/// One page of an upstream's list of tags.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagsPage {
+    /// The tags, in the upstream's order.
+    pub tags: Vec<Tag>,
     /// The query of the next page, if there is one.
     pub next: Option<String>,
 }

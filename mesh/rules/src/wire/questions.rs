@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Answer, Ask, Credentials, Found, Lookup, NoLedger, Proposed, Referring, Resolution, Verdict,
-    WriteError,
+    Answer, Ask, Credentials, Found, Listing, Lookup, NoLedger, Proposed, Referring, Resolution,
+    Verdict, WriteError,
 };
 use crate::blobs::holding::{Held, Stock};
 use crate::ledger::command::{Envelope, Outcome};
@@ -88,3 +88,5 @@ question!(Renew { certificate_request: String } -> Result<String, String>,
 question!(Present {} -> (BTreeSet<NodeId>, BTreeSet<NodeId>), Ask::Present, Answer::Present { up, down } => (up, down));
 question!(Announce { edges: BTreeSet<NodeId> } -> (), Ask::Announce(edges), Answer::Announced => ());
 question!(Build {} -> level::Build, Ask::Build, Answer::Build(build) => build);
+question!(Tags { repository: RepositoryName, query: String } -> Listing,
+    Ask::Tags { repository, query }, Answer::Tags(listing) => listing);

@@ -22,7 +22,8 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::confirming::Confirming;
-use super::{UPSTREAM, slow};
+use super::listing::Lists;
+use super::{DENIED, PRIMARY, ProxyTerms, RETRY, UPSTREAM, slow};
 use crate::upstreams::Upstreams;
 use crate::view::Records;
 use crate::view::neighbours::Neighbours;
@@ -30,23 +31,15 @@ use crate::writes::Writes;
 use upstream::budget::{AnswerTerms, Answers, Decision};
 use upstream::{FetchedManifest, Resolved, UpstreamError};
 
-/// What an upstream's 401 or 403 means. Some registries also send it for things that do not exist.
-const DENIED: &str = "it is not there, or the registry's credential may not see it";
-
-/// The maximum number of upstream answers that are remembered.
+/// So many answers of upstreams are remembered.
 const REMEMBERED: usize = 20_000;
-/// How long an upstream is not asked about the same thing again after a failure.
-const RETRY: Duration = Duration::from_secs(5);
-/// The deadline for each step of a question to an upstream. Some registries need many seconds for
-/// content that nobody has asked for lately. There must be a limit, because others who ask for the
-/// same thing wait for this question.
+/// How long that question may go on, each step of it: some registries take many seconds for what
+/// they have not had asked for lately. An upstream that says nothing must end some time, since who
+/// asks for the same waits for it.
 pub const QUESTION: Duration = Duration::from_secs(15);
 /// How long a client waits for another client's question. After that it still has time for a
 /// question of its own.
 const HANGS: Duration = Duration::from_millis(1100);
-/// How long the primary may take. With [`UPSTREAM`] once more after it, a client has its answer
-/// within five seconds.
-const PRIMARY: Duration = Duration::from_millis(2500);
 
 /// The primary's answer, or what this node got from the upstream itself because the primary gave
 /// none.
@@ -79,16 +72,7 @@ impl Turns {
 
 type Turn = Arc<Turns>;
 
-/// How long answers of upstreams are used; see the settings of the same names.
-#[derive(Clone, Copy, Debug)]
-pub struct ProxyTerms {
-    /// How long a resolved tag counts as fresh.
-    pub fresh_for: Duration,
-    /// How long a 404 is remembered.
-    pub missing_for: Duration,
-}
-
-/// The upstream answers that are remembered.
+/// What is remembered of upstreams' answers.
 struct Remembered {
     answers: Answers,
     /// The value of [`Upstreams::replaced`] at the time of the answers.
@@ -102,6 +86,7 @@ pub struct Proxies {
     writes: Arc<Writes>,
     upstreams: Arc<Upstreams>,
     confirming: Arc<Confirming>,
+    lists: Arc<Lists>,
     tasks: Tasks,
     answers: Mutex<Remembered>,
     turns: Mutex<HashMap<(RepositoryName, String), Turn>>,
@@ -125,7 +110,9 @@ impl Proxies {
         };
         let answers =
             Remembered { answers: Answers::new(freshness), replaced: upstreams.replaced() };
+        let lists = Lists::new(neighbours.clone(), upstreams.clone(), terms, tasks.clone());
         Arc::new(Proxies {
+            lists,
             records: neighbours.records.clone(),
             neighbours,
             writes,
@@ -142,8 +129,12 @@ impl Proxies {
         &self.upstreams
     }
 
-    /// The answers that are remembered. Answers from before an upstream was changed are dropped
-    /// first.
+    /// Lists of tags.
+    pub fn lists(&self) -> &Arc<Lists> {
+        &self.lists
+    }
+
+    /// What is remembered; nothing of what an upstream said before it was changed.
     fn answers(&self) -> MappedMutexGuard<'_, Answers> {
         let mut remembered = self.answers.lock();
         let replaced = self.upstreams.replaced();

@@ -61,7 +61,7 @@ impl Asking {
     fn url(&self) -> io::Result<String> {
         let url = match &self.url {
             Some(url) => url.clone(),
-            None => super::node::from_up(&self.data)?.0,
+            None => super::node::from_up(&self.data)?.url,
         };
         Ok(url.trim_end_matches('/').to_owned())
     }

@@ -61,6 +61,7 @@ fn one_of_each() -> Vec<(&'static str, Open)> {
         ("Present", Ask::Present),
         ("Announce", Ask::Announce([NodeId(1)].into())),
         ("Build", Ask::Build),
+        ("Tags", Ask::Tags { repository: repository.clone(), query: String::new() }),
     ];
     let fetch = Bulk::Fetch {
         digest,

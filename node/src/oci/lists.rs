@@ -29,7 +29,9 @@ impl Registry {
         request: Request,
         repository: RepositoryName,
     ) -> Result<Response<Payload>, Failure> {
-        let limit = request.page_size()?.unwrap_or(PAGE).min(PAGE);
+        // what is wrong with them is told to callers who may know of the repository
+        let size = request.page_size();
+        let limit = size.as_ref().ok().copied().flatten().unwrap_or(PAGE).min(PAGE);
         // an upstream's may be a word of its own
         let last = request.query("last").map(str::parse::<Tag>).transpose();
         let after = last.as_ref().ok().and_then(Option::as_ref);
@@ -38,6 +40,7 @@ impl Registry {
             Ok((exists, tags_page(records, &repository, after, limit + 1)?))
         });
         let Admitted { project, freshness, found: (exists, mut tags), .. } = admitted.await?;
+        size?;
         let mut unasked = false;
         if project.upstream.is_some() {
             if !self.upstreams.admits(&project, &repository) {

@@ -6,7 +6,7 @@
 //! process ends: see [`Ledger::ended`].
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
@@ -37,15 +37,67 @@ const NOTICE: Duration = Duration::from_millis(500);
 /// The time between two attempts to hand leadership over.
 const HAND_OVER: Duration = Duration::from_secs(2);
 
+/// How long no task of the process may run. A hanging disk can take every thread that runs tasks:
+/// then the watch itself stands still.
+const STUCK: DiskTerms = DiskTerms { hung: Duration::from_secs(15), ..TERMS };
+
 pub(super) fn start(ledger: &Arc<Ledger>, store: Store, tasks: &Tasks) {
-    tasks.spawn("ledger.health", watch(ledger.clone(), store));
+    let pulse = Pulse::default();
+    watch_pulse(pulse.0.clone());
+    tasks.spawn("ledger.health", watch(ledger.clone(), store, pulse));
 }
 
-async fn watch(ledger: Arc<Ledger>, store: Store) {
+/// Shows that tasks run: it counts on for as long as the watch looks, and ends with it.
+#[derive(Default)]
+struct Pulse(Arc<AtomicU64>);
+
+impl Pulse {
+    const ENDED: u64 = u64::MAX;
+
+    fn beat(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Pulse {
+    fn drop(&mut self) {
+        self.0.store(Pulse::ENDED, Ordering::SeqCst);
+    }
+}
+
+/// Ends the process when its pulse has stopped. This is a thread of its own, because no task would
+/// run to see it.
+fn watch_pulse(pulse: Arc<AtomicU64>) {
+    let look = move || {
+        let mut watch = DiskWatch::new(STUCK);
+        loop {
+            std::thread::sleep(TERMS.look / 2);
+            let beats = pulse.load(Ordering::SeqCst);
+            if beats == Pulse::ENDED {
+                return;
+            }
+            if watch.handle_look(clock::now(), Some(beats)) == Disk::Hung {
+                let seconds = STUCK.hung.as_secs();
+                error!(
+                    "this node ends: no task of it has run for {seconds} s, most likely because \
+                     a write has not come back. Repair the disk and start the node again"
+                );
+                // no drain and no destructors: each may wait for the disk
+                std::process::exit(1);
+            }
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("health".into()).spawn(look) {
+        warn!(%error, "nothing watches whether the tasks of this node run");
+    }
+}
+
+async fn watch(ledger: Arc<Ledger>, store: Store, pulse: Pulse) {
     let mut disk = DiskWatch::new(TERMS);
     let mut asked = None;
     loop {
         tokio::time::sleep(LOOK).await;
+        pulse.beat();
         let state = ledger.raft.metrics().borrow_watched().running_state.clone();
         match state {
             Ok(()) => {}

@@ -13,9 +13,9 @@ use rules::members::presence::{ANNOUNCED_EVERY, EVERY, Presence};
 use rules::members::roster::{Event, Standing};
 use rules::wire::questions::{Announce, Present};
 use rules::words::names::NodeId;
-use tracing::{debug, warn};
+use tracing::debug;
 
-use super::{SavedRoster, Seen};
+use super::{RosterFile, SavedRoster, Seen};
 use crate::links::{LinkError, Links};
 use ground::clock;
 use ground::supervise::Tasks;
@@ -78,7 +78,7 @@ fn announce(links: &Arc<Links>, seen: &Seen, own: &BTreeSet<NodeId>, tasks: &Tas
 /// The replicas that an edge may ask which nodes are up.
 pub(super) struct Candidates {
     links: Arc<Links>,
-    path: PathBuf,
+    file: RosterFile,
     replicas: Mutex<BTreeMap<NodeId, SocketAddr>>,
 }
 
@@ -93,14 +93,7 @@ impl Candidates {
             replicas.iter().map(|(id, address)| (*id, *address)).collect()
         };
         self.links.know(node, address);
-        let written = postcard::to_stdvec(&SavedRoster { incarnation: 0, members })
-            .map_err(|e| e.to_string())
-            .and_then(|bytes| {
-                crate::identity::write_private(&self.path, &bytes).map_err(|e| e.to_string())
-            });
-        if let Err(error) = written {
-            warn!(%error, "the roster cannot be kept over a restart");
-        }
+        self.file.save(&SavedRoster { incarnation: 0, members });
     }
 
     /// All replicas, the nearest that is up first.
@@ -129,7 +122,8 @@ pub(super) fn start(
     tasks: &Tasks,
 ) -> Arc<Candidates> {
     let replicas = Mutex::new(known.into_iter().collect());
-    let candidates = Arc::new(Candidates { links: links.clone(), path, replicas });
+    let candidates =
+        Arc::new(Candidates { links: links.clone(), file: RosterFile::new(path), replicas });
     let asked = candidates.clone();
     tasks.spawn("members.present", async move {
         loop {

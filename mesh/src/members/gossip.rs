@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use super::{MembersTerms, SavedRoster, Seen};
+use super::{MembersTerms, RosterFile, SavedRoster, Seen};
 use crate::links::Links;
 use ground::clock;
 use ground::supervise::Tasks;
@@ -101,7 +101,7 @@ pub(super) fn start(
         seen,
         beaten,
         timers,
-        path,
+        file: RosterFile::new(path),
         kept: SavedRoster { incarnation, ..kept },
         dialling: Arc::default(),
         tasks: tasks.clone(),
@@ -206,7 +206,7 @@ struct Driver {
     seen: Seen,
     beaten: Arc<AtomicU64>,
     timers: mpsc::UnboundedSender<(Moment, Timer<Member>)>,
-    path: PathBuf,
+    file: RosterFile,
     kept: SavedRoster,
     dialling: Arc<Mutex<HashSet<NodeId>>>,
     tasks: Tasks,
@@ -336,13 +336,7 @@ impl Driver {
     }
 
     fn keep(&self) {
-        let written =
-            postcard::to_stdvec(&self.kept).map_err(|e| e.to_string()).and_then(|bytes| {
-                crate::identity::write_private(&self.path, &bytes).map_err(|e| e.to_string())
-            });
-        if let Err(error) = written {
-            warn!(%error, "the roster cannot be kept over a restart");
-        }
+        self.file.save(&self.kept);
     }
 }
 

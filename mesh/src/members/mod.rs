@@ -13,7 +13,7 @@ mod gossip;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,12 +26,12 @@ use rules::words::moment::Moment;
 use rules::words::names::NodeId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::links::Links;
 use gossip::Input;
 use ground::clock;
-use ground::supervise::Tasks;
+use ground::supervise::{Tasks, blocking};
 
 /// Settings of the gossip; see the settings of the same names.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +49,36 @@ pub struct MembersTerms {
 struct SavedRoster {
     incarnation: u64,
     members: Vec<(NodeId, SocketAddr)>,
+}
+
+/// Where the roster is kept over restarts. It is written on a thread that may block: a disk that
+/// hangs must not stop the gossip.
+struct RosterFile {
+    path: PathBuf,
+    next: Arc<Mutex<Option<Vec<u8>>>>,
+    writing: Arc<Mutex<()>>,
+}
+
+impl RosterFile {
+    fn new(path: PathBuf) -> Self {
+        RosterFile { path, next: Arc::default(), writing: Arc::default() }
+    }
+
+    /// Saves `roster` soon. What is saved later replaces it, also if that is written first.
+    fn save(&self, roster: &SavedRoster) {
+        match postcard::to_stdvec(roster) {
+            Ok(bytes) => *self.next.lock() = Some(bytes),
+            Err(error) => return warn!(%error, "the roster cannot be kept over a restart"),
+        }
+        let (path, next, writing) = (self.path.clone(), self.next.clone(), self.writing.clone());
+        blocking(move || {
+            let _alone = writing.lock();
+            let Some(bytes) = next.lock().take() else { return };
+            if let Err(error) = crate::identity::write_private(&path, &bytes) {
+                warn!(%error, "the roster cannot be kept over a restart");
+            }
+        });
+    }
 }
 
 /// Saves what a node that has just joined knows of the others, for its first start.

@@ -1,0 +1,146 @@
+//! Blobs: from where they broke off, over redirects, with and without a length.
+
+use super::*;
+
+#[tokio::test]
+async fn only_its_bytes_prove_a_blob_that_a_head_denies() {
+    let [right, wrong, gone] = [CONTENT, b"other".as_slice(), b"gone"].map(Digest::sha256);
+    let stage = Stage::open(move |seen| match &seen.method {
+        &http::Method::HEAD => answer(404, &[], ""),
+        _ if seen.path.ends_with(&gone.to_string()) => answer(404, &[], ""),
+        _ => answer(200, &[], CONTENT),
+    })
+    .await;
+    let upstream = stage.upstream();
+    for digest in [right, wrong, gone] {
+        assert_eq!(upstream.has_blob("a", &digest).await, Ok(false));
+    }
+    assert_eq!(upstream.gives_blob("a", &right).await, Ok(true));
+    assert_eq!(upstream.gives_blob("a", &gone).await, Ok(false));
+    assert!(matches!(upstream.gives_blob("a", &wrong).await, Err(UpstreamError::Bad(_))));
+}
+
+#[tokio::test]
+async fn a_blob_comes_whole_over_a_redirect_and_another_host_sees_no_credentials() {
+    let cdn = Stage::open(|_| answer(200, &[], CONTENT)).await;
+    // the same machine by another port: another host in all that matters
+    let there = format!("http://{}/signed?sig=a%2Fb&f={{x}}", cdn.address);
+    let stage = Stage::open(move |seen| match seen.header("authorization") {
+        None => answer(401, &[("www-authenticate", "Basic realm=\"r\"")], ""),
+        Some(_) => answer(307, &[("location", &there)], "moved"),
+    })
+    .await;
+    let mut settings = stage.settings();
+    settings.credentials = robot();
+    let upstream = Upstream::new(settings, stage.tasks.clone());
+    let stream = upstream.blob("a/b", &Digest::sha256(CONTENT), 0).await.unwrap();
+    assert_eq!(stream.size, 10);
+    assert_eq!(rest(stream).await.unwrap(), CONTENT);
+    let [seen] = &cdn.seen()[..] else { panic!("{:?}", cdn.seen()) };
+    assert_eq!((seen.header("authorization"), seen.query.as_str()), (None, "sig=a%2Fb&f=%7Bx%7D"));
+    assert_eq!(seen.header("host"), Some(cdn.address.to_string().as_str()));
+    assert_eq!(stage.connections(), 1, "the connection outlives a 401 and a redirect");
+}
+
+#[tokio::test]
+async fn who_redirects_a_question_about_a_blob_has_not_answered_it() {
+    let [here, signed, gone] = [b"here".as_slice(), b"signed", b"gone"].map(Digest::sha256);
+    let elsewhere = Stage::open(move |seen| match &seen.method {
+        _ if seen.path.ends_with(&gone.to_string()) => answer(404, &[], ""),
+        &http::Method::HEAD if seen.path.ends_with(&signed.to_string()) => answer(403, &[], ""),
+        _ => answer(200, &[], CONTENT),
+    })
+    .await;
+    let address = elsewhere.address;
+    // every question is sent on, as registry.k8s.io does it
+    let stage = Stage::open(move |seen| {
+        answer(307, &[("location", &format!("http://{address}{}", seen.path))], "")
+    })
+    .await;
+    let upstream = stage.upstream();
+    for (digest, has) in [(here, true), (signed, true), (gone, false)] {
+        assert_eq!(upstream.has_blob("library/alpine", &digest).await, Ok(has), "{digest}");
+    }
+}
+
+#[tokio::test]
+async fn a_blob_goes_on_from_where_it_broke_off() {
+    let stage = Stage::open(|seen| match seen.header("range") {
+        None => unfinished(10, b"0123", false),
+        Some("bytes=4-") => answer(206, &[("content-range", "bytes 4-9/10")], &b"456789"[..]),
+        Some("bytes=10-") => answer(416, &[("content-range", "bytes */10")], ""),
+        Some(_) => answer(206, &[("content-range", "bytes 3-9/10")], &b"3456789"[..]),
+    })
+    .await;
+    let upstream = stage.upstream();
+    let digest = Digest::sha256(CONTENT);
+    let mut stream = upstream.blob("a", &digest, 0).await.unwrap();
+    let mut all = stream.next().await.unwrap().unwrap().to_vec();
+    assert!(matches!(stream.next().await, Err(UpstreamError::Unreachable(_))));
+    assert!(stream.next().await.is_err(), "what broke off never ends well");
+    assert_eq!((stream.position(), stream.size), (4, 10));
+    let stream = upstream.blob("a", &digest, stream.position()).await.unwrap();
+    assert_eq!(stream.size, 10);
+    all.extend(rest(stream).await.unwrap());
+    assert_eq!(all, CONTENT);
+    assert_eq!(rest(upstream.blob("a", &digest, 10).await.unwrap()).await.unwrap(), b"");
+    assert!(
+        matches!(upstream.blob("a", &digest, 7).await, Err(UpstreamError::Bad(_))),
+        "another range than asked for"
+    );
+}
+
+#[tokio::test]
+async fn an_upstream_without_ranges_is_read_over_what_is_there_already() {
+    let stage = Stage::open(|_| answer(200, &[], CONTENT)).await;
+    let upstream = stage.upstream();
+    let digest = Digest::sha256(CONTENT);
+    let stream = upstream.blob("a", &digest, 7).await.unwrap();
+    assert_eq!((stream.size, stream.position()), (10, 7));
+    assert_eq!(rest(stream).await.unwrap(), b"789");
+    assert_eq!(rest(upstream.blob("a", &digest, 10).await.unwrap()).await.unwrap(), b"");
+    assert!(matches!(upstream.blob("a", &digest, 11).await, Err(UpstreamError::Bad(_))));
+}
+
+#[tokio::test]
+async fn an_empty_blob_ends_at_once() {
+    let stage = Stage::open(|_| answer(200, &[], "")).await;
+    let stream = stage.upstream().blob("a", &Digest::sha256(b""), 0).await.unwrap();
+    assert_eq!((stream.size, rest(stream).await.unwrap()), (0, Vec::new()));
+}
+
+#[tokio::test]
+async fn a_blob_in_another_encoding_is_refused() {
+    let stage = Stage::open(|_| answer(200, &[("content-encoding", "gzip")], CONTENT)).await;
+    let result = stage.upstream().blob("a/zipped/b", &Digest::sha256(CONTENT), 0).await;
+    assert!(matches!(result, Err(UpstreamError::Bad(_))), "{result:?}");
+}
+
+#[tokio::test]
+async fn a_blob_comes_whole_though_its_length_does_not_come_with_it() {
+    for head_tells in [true, false] {
+        let stage = Stage::open(move |seen| match seen.method {
+            http::Method::HEAD if head_tells => answer(200, &[("content-length", "10")], ""),
+            http::Method::HEAD => answer(405, &[], ""),
+            _ => stage::unmeasured(CONTENT),
+        })
+        .await;
+        for offset in [0, 4] {
+            let stream =
+                stage.upstream().blob("a", &Digest::sha256(CONTENT), offset).await.unwrap();
+            assert_eq!(stream.size, 10, "{head_tells}");
+            assert_eq!(rest(stream).await.unwrap(), &CONTENT[offset as usize..]);
+        }
+    }
+    let page = Stage::open(|_| stage::unmeasured(b"<html>We are back soon.</html>")).await;
+    let result = page.upstream().blob("a", &Digest::sha256(CONTENT), 0).await;
+    assert!(matches!(result, Err(UpstreamError::Bad(_))), "{result:?}");
+    let broken = Stage::open(|_| {
+        let mut response = unfinished(0, CONTENT, false);
+        response.headers_mut().remove("content-length");
+        response
+    })
+    .await;
+    let result = broken.upstream().blob("a", &Digest::sha256(CONTENT), 0).await;
+    assert!(matches!(result, Err(UpstreamError::Unreachable(_))), "{result:?}");
+}

@@ -43,7 +43,15 @@ const STUCK: DiskTerms = DiskTerms { hung: Duration::from_secs(15), ..TERMS };
 
 pub(super) fn start(ledger: &Arc<Ledger>, store: Store, tasks: &Tasks) {
     let pulse = Pulse::default();
-    watch_pulse(pulse.0.clone());
+    watch_pulse(pulse.0.clone(), STUCK, || {
+        let seconds = STUCK.hung.as_secs();
+        error!(
+            "this node ends: no task of it has run for {seconds} s, most likely because a write \
+             has not come back. Repair the disk and start the node again"
+        );
+        // no drain and no destructors: each may wait for the disk
+        std::process::exit(1);
+    });
     tasks.spawn("ledger.health", watch(ledger.clone(), store, pulse));
 }
 
@@ -65,25 +73,19 @@ impl Drop for Pulse {
     }
 }
 
-/// Ends the process when its pulse has stopped. This is a thread of its own, because no task would
-/// run to see it.
-fn watch_pulse(pulse: Arc<AtomicU64>) {
+/// Calls `stopped` when the pulse has stood still for `terms.hung`. This is a thread of its own,
+/// because no task would run to see it.
+fn watch_pulse(pulse: Arc<AtomicU64>, terms: DiskTerms, stopped: impl FnOnce() + Send + 'static) {
     let look = move || {
-        let mut watch = DiskWatch::new(STUCK);
+        let mut watch = DiskWatch::new(terms);
         loop {
-            std::thread::sleep(TERMS.look / 2);
+            std::thread::sleep(terms.look / 2);
             let beats = pulse.load(Ordering::SeqCst);
             if beats == Pulse::ENDED {
                 return;
             }
             if watch.handle_look(clock::now(), Some(beats)) == Disk::Hung {
-                let seconds = STUCK.hung.as_secs();
-                error!(
-                    "this node ends: no task of it has run for {seconds} s, most likely because \
-                     a write has not come back. Repair the disk and start the node again"
-                );
-                // no drain and no destructors: each may wait for the disk
-                std::process::exit(1);
+                return stopped();
             }
         }
     };
@@ -177,5 +179,31 @@ impl Ledger {
             Ok(reason) => reason.clone().unwrap_or_default(),
             Err(_) => std::future::pending().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{RecvTimeoutError, channel};
+
+    use super::*;
+
+    /// Longer than anything here takes.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_process_in_which_no_task_runs_is_noticed_and_one_that_ends_is_let_go() {
+        let moment = Duration::from_millis(50);
+        let terms = DiskTerms { slow: moment, hung: moment * 4, look: moment };
+        let (told, hears) = channel();
+        let frozen = Pulse::default();
+        watch_pulse(frozen.0.clone(), terms, move || told.send(()).unwrap());
+        assert_eq!(hears.recv_timeout(PATIENCE), Ok(()), "the pulse never beat");
+        let (told, hears) = channel::<()>();
+        let ended = Pulse::default();
+        watch_pulse(ended.0.clone(), terms, move || told.send(()).unwrap());
+        drop(ended);
+        // the thread has let its end go without a word
+        assert_eq!(hears.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
     }
 }

@@ -21,6 +21,14 @@ pub enum Query {
     },
 }
 
+impl Query {
+    /// The arguments of [`crate::ledger::records::ReadRecords::scan`] as a query.
+    pub fn scan(prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Self {
+        let after = after.map(<[u8]>::to_vec);
+        Query::Scan { prefix: prefix.to_vec(), after, limit: limit as u64 }
+    }
+}
+
 /// A query of an edge that may already have an older answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lookup {

@@ -15,12 +15,15 @@ use tokio::sync::watch;
 use tracing::warn;
 use upstream::{Upstream, UpstreamError};
 
-use super::{DENIED, PRIMARY, ProxyTerms, RETRY, UPSTREAM, slow};
+use super::{DENIED, PRIMARY, ProxyTerms, RETRY, Remembered, UPSTREAM, slow};
 use crate::upstreams::Upstreams;
 use crate::view::Records;
 use crate::view::neighbours::Neighbours;
 
-/// So many bytes of lists are remembered.
+/// The maximum number of questions to upstreams at a time. They go on without their clients, who
+/// can make up as many as they like (`?x=1`, `?x=2`).
+const AT_A_TIME: usize = 256;
+/// The maximum number of bytes of lists that are remembered.
 const REMEMBERED: usize = 16 << 20;
 /// What a list costs beside its tags.
 const OVERHEAD: usize = 256;
@@ -31,12 +34,6 @@ type Question = (UpstreamId, String, String);
 /// The answer to a question that is under way; `None` until it is there.
 type UnderWay = watch::Receiver<Option<Listing>>;
 
-struct Remembered {
-    lists: RecentAnswers<Question, Listing>,
-    /// [`Upstreams::replaced`] when they were given.
-    replaced: u64,
-}
-
 /// The lists of upstreams, as this node finds out.
 pub struct Lists {
     neighbours: Arc<Neighbours>,
@@ -44,7 +41,7 @@ pub struct Lists {
     upstreams: Arc<Upstreams>,
     terms: ProxyTerms,
     tasks: Tasks,
-    remembered: Mutex<Remembered>,
+    remembered: Remembered<RecentAnswers<Question, Listing>>,
     under_way: Mutex<HashMap<Question, UnderWay>>,
 }
 
@@ -56,15 +53,14 @@ impl Lists {
         terms: ProxyTerms,
         tasks: Tasks,
     ) -> Arc<Self> {
-        let remembered =
-            Remembered { lists: RecentAnswers::new(REMEMBERED), replaced: upstreams.replaced() };
+        let remembered = Remembered::new(upstreams.clone(), RecentAnswers::new(REMEMBERED));
         Arc::new(Lists {
             records: neighbours.records.clone(),
             neighbours,
             upstreams,
             terms,
             tasks,
-            remembered: Mutex::new(remembered),
+            remembered,
             under_way: Mutex::default(),
         })
     }
@@ -99,10 +95,12 @@ impl Lists {
             Ok(None) => return Listing::Missing,
             Err(error) => return listing(error),
         };
-        if let Some(listing) = self.remembered(&question) {
-            return listing;
+        if let Some(listing) = self.remembered.lock().get(clock::now(), &question) {
+            return listing.clone();
         }
-        let mut answer = self.answer_to(question, upstream);
+        let Some(mut answer) = self.answer_to(question, upstream) else {
+            return Listing::Failed("many lists are being asked for; ask again".into());
+        };
         match tokio::time::timeout(UPSTREAM, answer.wait_for(Option::is_some)).await {
             Ok(Ok(answer)) => answer.clone().unwrap_or(Listing::Missing),
             Ok(Err(_)) => Listing::Failed("the node is stopping".into()),
@@ -125,23 +123,21 @@ impl Lists {
         Ok(id.map(|id| ((id, there, query.to_owned()), upstream)))
     }
 
-    fn remembered(&self, question: &Question) -> Option<Listing> {
-        let mut remembered = self.remembered.lock();
-        let replaced = self.upstreams.replaced();
-        if std::mem::replace(&mut remembered.replaced, replaced) != replaced {
-            remembered.lists.forget_all();
-        }
-        remembered.lists.get(clock::now(), question).cloned()
-    }
-
-    /// Asks the upstream, if nobody does so already.
-    fn answer_to(self: &Arc<Self>, question: Question, upstream: Arc<Upstream>) -> UnderWay {
+    /// Asks the upstream, if nobody does so already; `None` while as many are asked as may be.
+    fn answer_to(
+        self: &Arc<Self>,
+        question: Question,
+        upstream: Arc<Upstream>,
+    ) -> Option<UnderWay> {
         let (answer, heard) = watch::channel(None);
         {
             let mut under_way = self.under_way.lock();
             // one that ended without an answer was cut off
             if let Some(answer) = under_way.get(&question).filter(|a| a.has_changed().is_ok()) {
-                return answer.clone();
+                return Some(answer.clone());
+            }
+            if under_way.len() >= AT_A_TIME {
+                return None;
             }
             under_way.insert(question.clone(), heard.clone());
         }
@@ -157,7 +153,7 @@ impl Lists {
             lists.under_way.lock().remove(&question);
             answer.send_replace(Some(told));
         });
-        heard
+        Some(heard)
     }
 
     fn remember(&self, question: &Question, listing: &Listing) {
@@ -170,8 +166,8 @@ impl Lists {
             Listing::Failed(_) => (0, RETRY),
         };
         let size = OVERHEAD + question.1.len() + question.2.len() + size;
-        let mut remembered = self.remembered.lock();
-        remembered.lists.remember(clock::now(), question.clone(), listing.clone(), size, time);
+        let (now, question, listing) = (clock::now(), question.clone(), listing.clone());
+        self.remembered.lock().remember(now, question, listing, size, time);
     }
 }
 

@@ -12,9 +12,15 @@ pub mod listing;
 pub mod mirrors;
 pub mod resolving;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
+use rules::proxies::tags::RecentAnswers;
 use upstream::UpstreamError;
+use upstream::budget::Answers;
+
+use crate::upstreams::Upstreams;
 
 /// How long an upstream may take before cached content is served. The question continues, so that a
 /// slow answer is there for the next client.
@@ -34,6 +40,47 @@ pub struct ProxyTerms {
     pub fresh_for: Duration,
     /// How long a 404 is remembered.
     pub missing_for: Duration,
+}
+
+/// What is remembered of upstreams' answers. When a registry's record changes, nothing that was
+/// remembered counts: another address said it, or it was said to somebody else.
+struct Remembered<T> {
+    upstreams: Arc<Upstreams>,
+    /// With the value of [`Upstreams::replaced`] at the time of the answers.
+    said: Mutex<(T, u64)>,
+}
+
+impl<T: Forgets> Remembered<T> {
+    fn new(upstreams: Arc<Upstreams>, nothing: T) -> Self {
+        let said = Mutex::new((nothing, upstreams.replaced()));
+        Remembered { upstreams, said }
+    }
+
+    fn lock(&self) -> MappedMutexGuard<'_, T> {
+        let mut said = self.said.lock();
+        let replaced = self.upstreams.replaced();
+        if std::mem::replace(&mut said.1, replaced) != replaced {
+            said.0.forget_all();
+        }
+        MutexGuard::map(said, |said| &mut said.0)
+    }
+}
+
+/// A memory that can be emptied.
+trait Forgets {
+    fn forget_all(&mut self);
+}
+
+impl Forgets for Answers {
+    fn forget_all(&mut self) {
+        Answers::forget_all(self);
+    }
+}
+
+impl<K: Clone + Eq + std::hash::Hash, V> Forgets for RecentAnswers<K, V> {
+    fn forget_all(&mut self) {
+        RecentAnswers::forget_all(self);
+    }
 }
 
 fn slow() -> UpstreamError {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ground::clock;
 use ground::supervise::Tasks;
-use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rules::ledger::records::{Look, Project, RecordError};
 use rules::wire::{Referring, Resolution, WriteError, questions};
 use rules::words::digest::Digest;
@@ -23,7 +23,7 @@ use tracing::{info, warn};
 
 use super::confirming::Confirming;
 use super::listing::Lists;
-use super::{DENIED, PRIMARY, ProxyTerms, RETRY, UPSTREAM, slow};
+use super::{DENIED, PRIMARY, ProxyTerms, RETRY, Remembered, UPSTREAM, slow};
 use crate::upstreams::Upstreams;
 use crate::view::Records;
 use crate::view::neighbours::Neighbours;
@@ -31,7 +31,7 @@ use crate::writes::Writes;
 use upstream::budget::{AnswerTerms, Answers, Decision};
 use upstream::{FetchedManifest, Resolved, UpstreamError};
 
-/// So many answers of upstreams are remembered.
+/// The maximum number of answers of upstreams that are remembered.
 const REMEMBERED: usize = 20_000;
 /// How long that question may go on, each step of it: some registries take many seconds for what
 /// they have not had asked for lately. An upstream that says nothing must end some time, since who
@@ -72,13 +72,6 @@ impl Turns {
 
 type Turn = Arc<Turns>;
 
-/// What is remembered of upstreams' answers.
-struct Remembered {
-    answers: Answers,
-    /// The value of [`Upstreams::replaced`] at the time of the answers.
-    replaced: u64,
-}
-
 /// Resolves references at upstreams.
 pub struct Proxies {
     neighbours: Arc<Neighbours>,
@@ -88,7 +81,7 @@ pub struct Proxies {
     confirming: Arc<Confirming>,
     lists: Arc<Lists>,
     tasks: Tasks,
-    answers: Mutex<Remembered>,
+    answers: Remembered<Answers>,
     turns: Mutex<HashMap<(RepositoryName, String), Turn>>,
 }
 
@@ -108,8 +101,7 @@ impl Proxies {
             retry: RETRY,
             most: REMEMBERED,
         };
-        let answers =
-            Remembered { answers: Answers::new(freshness), replaced: upstreams.replaced() };
+        let answers = Remembered::new(upstreams.clone(), Answers::new(freshness));
         let lists = Lists::new(neighbours.clone(), upstreams.clone(), terms, tasks.clone());
         Arc::new(Proxies {
             lists,
@@ -119,7 +111,7 @@ impl Proxies {
             upstreams,
             confirming,
             tasks,
-            answers: Mutex::new(answers),
+            answers,
             turns: Mutex::default(),
         })
     }
@@ -132,16 +124,6 @@ impl Proxies {
     /// Lists of tags.
     pub fn lists(&self) -> &Arc<Lists> {
         &self.lists
-    }
-
-    /// What is remembered; nothing of what an upstream said before it was changed.
-    fn answers(&self) -> MappedMutexGuard<'_, Answers> {
-        let mut remembered = self.answers.lock();
-        let replaced = self.upstreams.replaced();
-        if std::mem::replace(&mut remembered.replaced, replaced) != replaced {
-            remembered.answers.forget_all();
-        }
-        MutexGuard::map(remembered, |remembered| &mut remembered.answers)
     }
 
     /// The manifests that refer to `subject` at the upstream. This node asks each time, because
@@ -303,7 +285,7 @@ impl Proxies {
             Err(_) if self.cut_off() => Resolution::Unrecorded,
             Err(_) => {
                 // later clients need not wait as long for what is cached
-                self.answers().handle_failure(
+                self.answers.lock().handle_failure(
                     clock::now(),
                     repository.as_str(),
                     &reference.to_string(),
@@ -350,7 +332,7 @@ impl Proxies {
         // this notices a changed registry, after which no answer is remembered
         let _ = self.upstreams.of(repository);
         let decision =
-            self.answers().decide(clock::now(), repository.as_str(), &reference.to_string());
+            self.answers.lock().decide(clock::now(), repository.as_str(), &reference.to_string());
         match decision {
             Decision::Missing => Some(self.gone(repository, reference)),
             Decision::Denied(why) => Some(match self.kept(repository, reference) {
@@ -380,7 +362,7 @@ impl Proxies {
         match self.ask_upstream(repository, reference, written).await {
             Ok(Ok(resolved)) => {
                 let digest = resolved.digest;
-                self.answers().handle_answer(
+                self.answers.lock().handle_answer(
                     clock::now(),
                     repository.as_str(),
                     written,
@@ -397,12 +379,12 @@ impl Proxies {
                 "what the upstream has could not be recorded: {error:?}"
             )),
             Err(UpstreamError::NotFound) => {
-                self.answers().handle_answer(clock::now(), repository.as_str(), written, None);
+                self.answers.lock().handle_answer(clock::now(), repository.as_str(), written, None);
                 self.gone(repository, reference)
             }
             Err(error) => {
                 let resolution = self.fall_back(repository, reference, &error);
-                let mut answers = self.answers();
+                let mut answers = self.answers.lock();
                 match &resolution {
                     Resolution::Denied(why) => {
                         answers.handle_denial(

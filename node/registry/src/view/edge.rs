@@ -416,11 +416,7 @@ impl ReadRecords for Reading<'_> {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Pair>, RecordError> {
-        let query = Query::Scan {
-            prefix: prefix.to_vec(),
-            after: after.map(<[u8]>::to_vec),
-            limit: limit as u64,
-        };
+        let query = Query::scan(prefix, after, limit);
         Ok(self.find(query).map(|found| pairs_of(&found)).unwrap_or_default())
     }
 }
@@ -439,11 +435,7 @@ impl ReadRecords for KeptView {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Pair>, RecordError> {
-        let query = Query::Scan {
-            prefix: prefix.to_vec(),
-            after: after.map(<[u8]>::to_vec),
-            limit: limit as u64,
-        };
+        let query = Query::scan(prefix, after, limit);
         Ok(self.0.kept.get(&query).map(|answer| pairs_of(&answer.found)).unwrap_or_default())
     }
 }

@@ -71,6 +71,8 @@ impl From<Invited> for Role {
 #[derive(clap::Args)]
 pub(super) struct Join {
     /// The token that `atoll invite` printed.
+    // the end of a token that was copied in part may begin with a hyphen; it is no flag
+    #[arg(allow_hyphen_values = true)]
     token: Secret,
     /// The settings of the node that joins.
     #[arg(long, value_name = "node.yaml")]

@@ -5,10 +5,11 @@ use std::process::Command;
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
+use tests::formed::Formed;
 use tests::image::Image;
 use tests::mesh::Mesh;
 use tests::process::Running;
-use tests::{process, tools, wait};
+use tests::{metrics, process, tools, wait};
 
 #[test]
 fn ctrl_c_leaves_no_process_and_a_second_start_finds_everything() {
@@ -91,6 +92,35 @@ fn a_node_started_while_its_predecessor_still_runs_waits_for_its_end() {
     });
     let found = mesh.repository(2, "demo/heir").pull("1").unwrap_or_else(|no| panic!("{no}"));
     assert_eq!(found.digest, image.digest());
+}
+
+/// A write is acknowledged when no replica can show the state before it: each replica with a read
+/// lease has applied it, or its lease is over. A minute of lease makes the difference plain.
+#[test]
+fn a_replica_that_is_stopped_gives_its_read_lease_back() {
+    let sites = [("one", "a"), ("two", "b"), ("three", "c")];
+    let mesh = Formed::of(&sites, "lease: {duration: 60s}");
+    let image = Image::random(&[10 << 10]);
+    let pushed = mesh.repository(0, "demo/leases").push(&image, "1");
+    pushed.unwrap_or_else(|no| panic!("{no}"));
+    let status = mesh.status(0).unwrap_or_else(|no| panic!("{no}"));
+    let named = |what: &Value| sites.iter().position(|site| what == site.0).expect("a node");
+    let leader = named(&status["leader"]["name"]);
+    let projects = status["projects"].as_array().expect("projects");
+    let demo = projects.iter().find(|project| project["name"] == "demo").expect("the project");
+    let primary = named(&demo["primary"]);
+    let leaves = (0..3).find(|at| *at != leader && *at != primary).expect("a third node");
+    wait::until("the one that leaves has a lease", || {
+        (metrics::value(&mesh.client(leaves), "atoll_read_lease") == 1).then_some(())
+    });
+    mesh.members()[leaves].stop(Signal::TERM);
+    // if the lease still counted, this would wait for the rest of the minute, and be refused
+    let client = mesh.repository(leader, "demo/leases");
+    client.put_manifest("2", &image).unwrap_or_else(|no| panic!("{no}"));
+    mesh.members()[leaves].serve();
+    mesh.members()[leaves].wait_ready();
+    let found = mesh.repository(leaves, "demo/leases").pull("2");
+    assert_eq!(found.unwrap_or_else(|no| panic!("{no}")).digest, image.digest());
 }
 
 #[test]

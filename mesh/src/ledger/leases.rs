@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use openraft::Instant;
 use openraft::async_runtime::WatchReceiver;
 use quinn::{RecvStream, SendStream};
@@ -39,6 +40,9 @@ type Acked = openraft::TokioInstant;
 /// little.
 const SUSPEND: Duration = Duration::from_millis(20);
 
+/// The time between two looks at whether a holder is slow.
+const RECALL_LOOK: Duration = Duration::from_millis(100);
+
 pub(super) fn start(ledger: &Arc<Ledger>, tasks: &Tasks) {
     tasks.spawn("ledger.holder", hold(ledger.clone()));
     tasks.spawn("ledger.granter", grant(ledger.clone()));
@@ -46,7 +50,8 @@ pub(super) fn start(ledger: &Arc<Ledger>, tasks: &Tasks) {
 
 /// As a replica: keeps a lease stream to the current leader.
 async fn hold(ledger: Arc<Ledger>) {
-    loop {
+    let stopping = ledger.stopping.subscribe();
+    while !*stopping.borrow() {
         match ledger.leader() {
             Some(leader) if leader != ledger.me => {
                 if let Err(error) = hold_from(&ledger, leader).await {
@@ -75,6 +80,7 @@ async fn hold_from(ledger: &Ledger, leader: NodeId) -> Result<(), LinkError> {
     let writer = async {
         let mut applied = ledger.applied.clone();
         let mut roster = ledger.members.changes();
+        let mut stopping = ledger.stopping.subscribe();
         let mut renewals = tokio::time::interval(ledger.terms.renew_every);
         renewals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -84,6 +90,9 @@ async fn hold_from(ledger: &Ledger, leader: NodeId) -> Result<(), LinkError> {
                         return Ok(());
                     }
                     renew(ledger, &mut send).await?;
+                }
+                () = stopping.wait_for(|stops| *stops).map(|_| ()) => {
+                    return give_back(ledger, &mut send).await;
                 }
                 _ = roster.changed() => renew(ledger, &mut send).await?,
                 changed = applied.changed() => {
@@ -103,6 +112,11 @@ async fn hold_from(ledger: &Ledger, leader: NodeId) -> Result<(), LinkError> {
                         ledger.note_released(released);
                     }
                     Some(FromGranter::NoGrant) => {}
+                    Some(FromGranter::Recall) => {
+                        debug!(%leader, "this node is slow, and gives its read lease back");
+                        metrics::counter!("atoll_lease_recalls_total").increment(1);
+                        give_back(ledger, &mut send).await?;
+                    }
                     None => return Ok(()),
                 },
             }
@@ -125,6 +139,12 @@ pub(super) async fn renew(ledger: &Ledger, send: &mut SendStream) -> Result<(), 
         down.insert(ledger.me); // as its own report
     }
     write_message(send, &FromHolder::Renew { request, applied, down }).await
+}
+
+/// Gives the lease back, so that no write waits for this node.
+async fn give_back(ledger: &Ledger, send: &mut SendStream) -> Result<(), LinkError> {
+    let request = ledger.holder.lock().give_back();
+    write_message(send, &FromHolder::Return(request)).await
 }
 
 /// As the leader: keeps the granter informed, and tells all replicas what is released.
@@ -226,17 +246,23 @@ impl Ledger {
     /// Serves a replica's lease stream until it ends.
     pub async fn serve_lease(&self, from: NodeId, mut send: SendStream, mut receive: RecvStream) {
         let (messages, mut incoming) = tokio::sync::mpsc::channel(64);
-        let reader = async {
+        let reader = async move {
             while let Ok(message) = read_message::<FromHolder>(&mut receive).await {
                 if messages.send(message).await.is_err() {
                     return;
                 }
             }
+            // the writer still reads what has arrived, such as a lease that goes back, and ends
+            drop(messages);
+            std::future::pending().await
         };
         let writer = async {
             let mut released: watch::Receiver<Revision> = self.released.subscribe();
+            let mut looks = tokio::time::interval(RECALL_LOOK);
+            looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 let answer = tokio::select! {
+                    _ = looks.tick() => self.recalls(from).then_some(FromGranter::Recall),
                     message = incoming.recv() => match message {
                         Some(message) => self.handle_holder(from, message),
                         None => return,
@@ -261,6 +287,11 @@ impl Ledger {
         }
     }
 
+    fn recalls(&self, from: NodeId) -> bool {
+        let now = clock::now();
+        self.term.lock().as_mut().is_some_and(|term| term.granter.recalls(now, from))
+    }
+
     fn handle_holder(&self, from: NodeId, message: FromHolder) -> Option<FromGranter> {
         let now = clock::now();
         self.update_term();
@@ -279,6 +310,10 @@ impl Ledger {
             }
             FromHolder::Applied(applied) => {
                 term.granter.handle_report(from, applied);
+                None
+            }
+            FromHolder::Return(request) => {
+                term.granter.handle_return(from, request);
                 None
             }
         };

@@ -122,6 +122,8 @@ pub struct Ledger {
     /// Whether the disk is so slow that other nodes should take over this node's tasks.
     doubtful: std::sync::atomic::AtomicBool,
     ended: watch::Sender<Option<String>>,
+    /// Whether this node stops. Its lease then goes back to the leader, and it asks for no other.
+    stopping: watch::Sender<bool>,
     born_here: std::sync::atomic::AtomicBool,
     wary_until: rules::words::moment::Moment,
 }
@@ -240,6 +242,7 @@ impl Ledger {
             handed_over: 0.into(),
             doubtful: false.into(),
             ended: watch::Sender::new(None),
+            stopping: watch::Sender::new(false),
             born_here: false.into(),
             wary_until,
         });
@@ -495,8 +498,10 @@ impl Ledger {
         self.lease_state() != LeaseState::None
     }
 
-    /// Hands leadership over, if this node has it, and stops participating.
+    /// Gives the read lease back, hands leadership over, if this node has it, and stops
+    /// participating. Call this when no request is open any more.
     pub async fn shut_down(&self) {
+        self.stopping.send_replace(true);
         if self.hand_over().await {
             for _ in 0..20 {
                 if !self.raft.is_leader() {

@@ -78,12 +78,22 @@ impl Ledger {
         read: impl Fn(&Reading) -> Result<T, RecordError>,
     ) -> Result<(T, Freshness), RecordError> {
         let mut freshness = Freshness::Fresh;
-        if self.lease_state() == LeaseState::None && !self.catch_up().await {
+        let mut leased = self.lease_state() != LeaseState::None;
+        if !leased && !self.catch_up().await {
             freshness = Freshness::Stale;
         }
         let end = clock::now() + RELEASE;
         loop {
             let (value, needs) = self.read_here(&read)?;
+            // The lease has to cover the moment at which the records were read. It may have ended
+            // since it was looked at, or gone back to the leader.
+            if leased && self.lease_state() == LeaseState::None {
+                leased = false;
+                if self.catch_up().await {
+                    continue;
+                }
+                freshness = Freshness::Stale;
+            }
             let Some(needed) = needs.filter(|_| freshness == Freshness::Fresh) else {
                 return Ok((value, freshness));
             };

@@ -184,6 +184,10 @@ fn describe() {
         "atoll_ledger_snapshots_broken_total",
         "snapshots of the ledger that did not arrive completely and were sent again"
     );
+    describe_counter!(
+        "atoll_lease_recalls_total",
+        "times that this node gave its read lease back because writes had to wait for it"
+    );
     describe_counter!("atoll_task_panics_total", "tasks that panicked, by task; never expected");
     describe_counter!(
         "atoll_blobs_damaged_total",

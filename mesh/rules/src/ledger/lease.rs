@@ -53,13 +53,35 @@ pub struct Granter {
     released: Revision,
     holders: BTreeMap<NodeId, HolderBook>,
     targets: BTreeMap<NodeId, Revision>,
+    recalled: BTreeMap<NodeId, Moment>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct HolderBook {
+    /// The last request of this holder, whether it was granted or not.
+    request: u64,
     ends: Moment,
     applied: Revision,
+    /// What the holder has not applied yet, and since when that is waited for.
+    awaited: Option<(Revision, Moment)>,
 }
+
+impl HolderBook {
+    fn note_applied(&mut self, applied: Revision) {
+        self.applied = self.applied.max(applied);
+        if self.awaited.is_some_and(|(revision, _)| self.applied >= revision) {
+            self.awaited = None;
+        }
+    }
+}
+
+/// How long writes wait for one holder before its lease is asked back. A commit on a slow but
+/// working disk, behind the longest way between two regions, takes less.
+const PATIENCE: Duration = Duration::from_millis(600);
+
+/// How long a node whose lease was asked back gets no other: a disk that was slow once will most
+/// likely be slow again.
+const SITS_OUT: Duration = Duration::from_secs(10);
 
 impl Granter {
     /// Begins a term at `now`. Leases of earlier terms may still run, so nothing is released until
@@ -75,6 +97,7 @@ impl Granter {
             released: Revision(0),
             holders: BTreeMap::new(),
             targets: BTreeMap::new(),
+            recalled: BTreeMap::new(),
         }
     }
 
@@ -117,7 +140,7 @@ impl Granter {
     /// replica keeps up: it must have applied what this leader had applied at the replica's
     /// previous request. At its first request it must have applied everything. So a replica that
     /// falls behind delays writers for one lease only, however often it asks, and one that is still
-    /// catching up does not delay them.
+    /// catching up does not delay them. After a recall it gets none for a while.
     pub fn handle_renewal(
         &mut self,
         now: Moment,
@@ -126,14 +149,18 @@ impl Granter {
         applied: Revision,
     ) -> Option<Grant> {
         if let Some(book) = self.holders.get_mut(&node) {
-            book.applied = book.applied.max(applied);
+            book.note_applied(applied);
+            book.request = request;
         }
         let target = self.targets.insert(node, self.applied).unwrap_or(self.applied);
-        if !self.may_lead(now) || applied < target {
+        self.recalled.retain(|_, at| now.since(*at) < SITS_OUT);
+        let sits_out = self.recalled.contains_key(&node);
+        if !self.may_lead(now) || applied < target || sits_out {
             return None;
         }
         let ends = now + self.terms.as_leader_counts();
-        let book = self.holders.entry(node).or_insert(HolderBook { ends, applied });
+        let book = HolderBook { request, ends, applied, awaited: None };
+        let book = self.holders.entry(node).or_insert(book);
         book.ends = book.ends.max(ends);
         Some(Grant { request, must_apply: self.applied, released: self.released })
     }
@@ -141,8 +168,28 @@ impl Granter {
     /// A replica has applied `applied`. It does not ask for a longer lease.
     pub fn handle_report(&mut self, node: NodeId, applied: Revision) {
         if let Some(book) = self.holders.get_mut(&node) {
-            book.applied = book.applied.max(applied);
+            book.note_applied(applied);
         }
+    }
+
+    /// A replica gives its lease back, and has made `request` as its last one. It reads nothing by
+    /// a lease any more, so no write waits for it. A message of an earlier process of the same
+    /// replica names another request and is ignored.
+    pub fn handle_return(&mut self, node: NodeId, request: u64) {
+        if self.holders.get(&node).is_some_and(|book| book.request == request) {
+            self.holders.remove(&node);
+        }
+    }
+
+    /// Whether writes have waited for this holder for so long that its lease should be asked back.
+    /// It says so once for each recall. Until the holder answers, its lease counts.
+    pub fn recalls(&mut self, now: Moment, node: NodeId) -> bool {
+        let Some(book) = self.holders.get_mut(&node) else { return false };
+        if book.applied < self.applied && book.awaited.is_none() {
+            book.awaited = Some((self.applied, now));
+        }
+        let slow = book.awaited.is_some_and(|(_, since)| now.since(since) >= PATIENCE);
+        slow && self.recalled.insert(node, now).is_none_or(|at| now.since(at) >= SITS_OUT)
     }
 
     /// The revision that is released at `now`. It never goes back.
@@ -176,7 +223,7 @@ impl Granter {
 #[derive(Clone, Debug)]
 pub struct Holder {
     terms: LeaseTerms,
-    next_request: u64,
+    last_request: u64,
     asked: BTreeMap<u64, Moment>,
     ends: Moment,
     must_apply: Revision,
@@ -188,7 +235,7 @@ impl Holder {
     pub fn new(terms: LeaseTerms) -> Self {
         Holder {
             terms,
-            next_request: 0,
+            last_request: 0,
             asked: BTreeMap::new(),
             ends: Moment::from_micros(0),
             must_apply: Revision(0),
@@ -197,13 +244,23 @@ impl Holder {
     }
 
     /// Starts a renewal at `now`. Returns the number of the request, to be sent with the revision
-    /// that the replica has applied.
+    /// that the replica has applied. The numbers grow with the clock, so that a process that starts
+    /// again uses none of those before.
     pub fn ask(&mut self, now: Moment) -> u64 {
         let expired = now - self.terms.duration;
         self.asked.retain(|_, at| *at > expired);
-        self.next_request += 1;
-        self.asked.insert(self.next_request, now);
-        self.next_request
+        self.last_request = (self.last_request + 1).max(now.as_micros());
+        self.asked.insert(self.last_request, now);
+        self.last_request
+    }
+
+    /// Gives the lease back: from now on this replica may not read by it, and grants that are still
+    /// on their way count for nothing. Returns the number of the last request, which the leader
+    /// must be told.
+    pub fn give_back(&mut self) -> u64 {
+        self.asked.clear();
+        self.ends = Moment::from_micros(0);
+        self.last_request
     }
 
     /// A grant arrived. It is ignored unless it answers a request that was made within a lease's
@@ -396,6 +453,57 @@ mod tests {
         assert!(!holder.may_read(at(2000), Revision(7)));
         holder.handle_grant(Grant { request, must_apply: Revision(7), released: Revision(7) });
         assert!(!holder.may_read(at(2000), Revision(7)), "one request gives one lease");
+    }
+
+    #[test]
+    fn a_lease_that_is_given_back_holds_up_no_write_and_opens_no_read() {
+        let (mut granter, mut holder) = (leader(), Holder::new(TERMS));
+        let mut renew = |granter: &mut Granter, ms| {
+            let request = holder.ask(at(ms));
+            granter.handle_renewal(at(ms), NodeId(2), request, Revision(1)).unwrap()
+        };
+        let grant = renew(&mut granter, 0);
+        let late = renew(&mut granter, 1);
+        holder.handle_grant(grant);
+        assert!(holder.may_read(at(2), Revision(1)));
+        let request = holder.give_back();
+        assert!(!holder.may_read(at(2), Revision(1)));
+        holder.handle_grant(late);
+        assert!(!holder.may_read(at(3), Revision(1)), "it was on its way when the lease went back");
+        granter.handle_applied(Revision(2));
+        granter.handle_return(NodeId(2), request - 1);
+        assert_eq!(granter.released(at(10)), Revision(1), "the word of an earlier process");
+        granter.handle_return(NodeId(2), request);
+        assert_eq!(granter.released(at(10)), Revision(2));
+    }
+
+    #[test]
+    fn a_process_that_starts_again_makes_no_request_of_the_one_before() {
+        let mut before = Holder::new(TERMS);
+        let last = (0..100).map(|_| before.ask(at(0))).last().unwrap();
+        assert!(Holder::new(TERMS).ask(at(1)) > last);
+    }
+
+    #[test]
+    fn a_holder_that_is_slow_is_asked_once_for_its_lease_and_then_sits_out() {
+        let mut granter = leader();
+        assert!(!granter.recalls(at(0), NodeId(2)), "it holds none");
+        granter.handle_renewal(at(0), NodeId(2), 1, Revision(1)).unwrap();
+        granter.handle_applied(Revision(2));
+        assert!(!granter.recalls(at(10), NodeId(2)));
+        granter.handle_applied(Revision(9));
+        granter.handle_report(NodeId(2), Revision(2));
+        assert!(!granter.recalls(at(650), NodeId(2)), "it keeps up, as writes go on");
+        assert!(!granter.recalls(at(1240), NodeId(2)));
+        assert!(granter.recalls(at(1260), NodeId(2)));
+        assert!(!granter.recalls(at(1300), NodeId(2)), "it was asked already");
+        assert_eq!(granter.released(at(1300)), Revision(2), "its lease counts until it answers");
+        granter.handle_return(NodeId(2), 1);
+        assert_eq!(granter.released(at(1300)), Revision(9));
+        for ms in [1500, 5000, 11_000] {
+            assert!(granter.handle_renewal(at(ms), NodeId(2), ms, Revision(9)).is_none());
+        }
+        assert!(granter.handle_renewal(at(11_300), NodeId(2), 12, Revision(9)).is_some());
     }
 
     #[test]

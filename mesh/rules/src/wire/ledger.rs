@@ -106,6 +106,8 @@ pub enum FromHolder {
     },
     /// I have applied up to here.
     Applied(Revision),
+    /// I give my lease back. My last request had this number.
+    Return(u64),
 }
 
 /// What the leader sends on the lease stream.
@@ -117,4 +119,6 @@ pub enum FromGranter {
     NoGrant,
     /// Everything up to here is released.
     Released(Revision),
+    /// Give your lease back: writes have to wait for you.
+    Recall,
 }

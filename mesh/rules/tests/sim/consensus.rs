@@ -350,7 +350,10 @@ impl Consensus {
         matched.push(self.synced);
         matched.sort_unstable_by(|a, b| b.cmp(a));
         let index = matched[self.majority() - 1];
-        if index > self.commit && self.log[index as usize - 1].term == self.term {
+        // Two leaders of one term, as a broken rule makes them, may have been told of more entries
+        // than this one has. What follows from that is the checker's to see.
+        let of_this_term = |entry: &LogEntry| entry.term == self.term;
+        if index > self.commit && self.log.get(index as usize - 1).is_some_and(of_this_term) {
             self.commit = index;
             // followers learn of it at once, as the real one tells them
             return self.replicate(now);

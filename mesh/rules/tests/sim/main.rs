@@ -94,6 +94,7 @@ fn broken_rules_are_caught_and_whole_ones_are_not() {
         Broken::HastyLeaders,
         Broken::ForgetfulLeaders,
         Broken::EagerReaders,
+        Broken::GreedyHolders,
         Broken::RestoredLeaders,
     ] {
         let seen = caught(broken, 200);

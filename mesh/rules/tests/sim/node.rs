@@ -17,6 +17,7 @@ use crate::consensus::{self, Consensus, Outbox, Role};
 use crate::history::History;
 
 const RENEW: u64 = 500;
+const STOPPING: u64 = 5000;
 const PROBE: u64 = 700;
 const SUSPECT: u64 = 2500;
 const LOOK: u64 = 200;
@@ -33,6 +34,8 @@ pub(crate) enum Broken {
     ForgetfulLeaders,
     /// Readers show what is not released.
     EagerReaders,
+    /// Nodes go on reading by a lease that they have given back.
+    GreedyHolders,
     /// A leader that restarts leads on in its old term, and any entry of that term opens it.
     RestoredLeaders,
 }
@@ -335,6 +338,11 @@ impl Node {
                 mail.push((*peer, Talk::Granter(FromGranter::Released(released))));
             }
         }
+        for peer in self.seen.keys() {
+            if granter.recalls(moment(now), *peer) {
+                mail.push((*peer, Talk::Granter(FromGranter::Recall)));
+            }
+        }
         if now < self.next_look || !granter.may_lead(moment(now)) {
             return;
         }
@@ -390,6 +398,7 @@ impl Node {
                     }
                     FromGranter::Released(released) => self.note_released(released),
                     FromGranter::NoGrant => {}
+                    FromGranter::Recall => return self.give_back(from),
                 }
                 Vec::new()
             }
@@ -447,6 +456,24 @@ impl Node {
         }
     }
 
+    fn give_back(&mut self, leader: NodeId) -> Mail {
+        let request = match self.broken {
+            Broken::GreedyHolders => self.holder.clone().give_back(),
+            _ => self.holder.give_back(),
+        };
+        vec![(leader, Talk::Holder(FromHolder::Return(request)))]
+    }
+
+    /// The node is about to stop: it gives its lease back and asks for none, while its readers go
+    /// on for a while.
+    pub(crate) fn give_up_lease(&mut self, now: u64) -> Mail {
+        self.next_renewal = now + STOPPING;
+        match self.consensus.leader.filter(|leader| *leader != self.id) {
+            Some(leader) => self.give_back(leader),
+            None => Vec::new(),
+        }
+    }
+
     fn handle_holder(&mut self, now: u64, from: NodeId, message: FromHolder) -> Mail {
         let Some((_, granter, failover)) = &mut self.granter else { return Vec::new() };
         match message {
@@ -457,6 +484,10 @@ impl Node {
             }
             FromHolder::Applied(applied) => {
                 granter.handle_report(from, applied);
+                Vec::new()
+            }
+            FromHolder::Return(request) => {
+                granter.handle_return(from, request);
                 Vec::new()
             }
         }

@@ -382,7 +382,7 @@ impl World {
     fn fault(&mut self) {
         let count = self.nodes.len() as u64;
         let i = self.dice.below(count) as usize;
-        match self.dice.below(11) {
+        match self.dice.below(12) {
             0 | 1 => self.kill(i),
             9 | 10 => self.bounce_leader(),
             2 | 3 => (0..self.nodes.len()).for_each(|i| self.revive(i)),
@@ -398,7 +398,14 @@ impl World {
                 let j = self.dice.below(count) as usize;
                 self.cut.insert((i, j));
             }
-            _ => self.cut.clear(),
+            8 => self.cut.clear(),
+            _ => {
+                if self.runs(i) {
+                    let now = self.clock(i);
+                    let mail = self.nodes[i].give_up_lease(now);
+                    self.send(i, mail);
+                }
+            }
         }
     }
 

@@ -203,6 +203,32 @@ fn whoever_kept_a_blob_and_lost_it_or_falls_silent_costs_a_cold_pull_only_time()
     }
 }
 
+/// A node may be silent for a moment: its machine is suspended or overloaded, its links lose
+/// everything. If it alone has a blob, who asks waits until it answers or counts as down.
+#[test]
+fn the_only_holder_is_waited_for_while_it_may_be_alive() {
+    let mesh = Mesh::up_with(3, &[("roster.suspect_to_down", "20s")]);
+    mesh.create_project("alone", true, 1);
+    for round in 0..tests::rounds(3) {
+        let image = Image::random(&[100 << 10]);
+        let tag = round.to_string();
+        let pushed = mesh.repository(0, "alone/late").push(&image, &tag);
+        pushed.unwrap_or_else(|no| panic!("{no}"));
+        mesh.nodes()[0].pause();
+        let pulled = std::thread::scope(|beside| {
+            let pull =
+                beside.spawn(|| mesh.repository(1, "alone/late").blob(&image.blobs[1].digest));
+            // longer than a node may take to say what it holds
+            std::thread::sleep(Duration::from_secs(2));
+            mesh.nodes()[0].wake();
+            pull.join().expect("a pull")
+        });
+        let bytes = pulled.unwrap_or_else(|no| panic!("round {round}: {no}"));
+        assert!(bytes == image.blobs[1].bytes, "round {round}: wrong bytes");
+        mesh.wait_ready(0);
+    }
+}
+
 #[test]
 fn what_nobody_alive_holds_is_unavailable_and_not_unknown() {
     let mesh = Mesh::up(3);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::{FutureExt, join_all};
 use futures::stream::{FuturesUnordered, StreamExt};
-use mesh::links::Links;
+use mesh::links::{LinkError, Links};
 use mesh::members::Members;
 use rules::blobs::flight::Hurry;
 use rules::blobs::holding::Stock;
@@ -40,6 +40,11 @@ const EDGES_ASKED: usize = 8;
 const GRACE: Duration = Duration::from_millis(5);
 /// How long nodes may take to say what they hold.
 const HAVE: Duration = Duration::from_millis(1000);
+/// How long nodes that have not said what they hold are waited for if no other holds a blob. Nodes
+/// that have died are known to be down before this is over, and then nobody waits for them.
+const LAST: Duration = Duration::from_secs(10);
+/// The time between two questions to a node that did not answer.
+const AGAIN: Duration = Duration::from_millis(100);
 
 impl Neighbours {
     /// All members, alive or not. Empty until this node has learnt of any.
@@ -153,6 +158,36 @@ impl Neighbours {
             (!near, self.links.round_trip(*node).unwrap_or(Duration::MAX), *node)
         });
         holders
+    }
+
+    /// A replica that says that it holds `digest`, however late. Waits for those that are silent
+    /// until they have answered or are known to be down: when nobody else holds the blob, a late
+    /// answer is better than none.
+    pub async fn late_holder(&self, digest: Digest) -> Option<NodeId> {
+        let others = self.alive().into_iter().map(|c| c.id).filter(|id| *id != self.me);
+        let mut says: FuturesUnordered<_> =
+            others.map(|node| async move { self.says_late(node, digest).await }).collect();
+        let first = async {
+            while let Some(holder) = says.next().await {
+                if holder.is_some() {
+                    return holder;
+                }
+            }
+            None
+        };
+        tokio::time::timeout(LAST, first).await.ok().flatten()
+    }
+
+    async fn says_late(&self, node: NodeId, digest: Digest) -> Option<NodeId> {
+        loop {
+            let question = Have { digests: vec![digest], repository: None };
+            match self.links.ask(node, question, HAVE).await {
+                Ok(stock) => return stock.first()?.held.as_ref().map(|_| node),
+                Err(LinkError::Refused(_)) => return None,
+                Err(_) if self.members.down().contains(&node) => return None,
+                Err(_) => tokio::time::sleep(AGAIN).await,
+            }
+        }
     }
 
     /// The nodes to ask for a blob, given the nodes that kept it when it was pushed, without asking

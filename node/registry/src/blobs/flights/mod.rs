@@ -230,8 +230,11 @@ impl Flights {
         sources: &Sources,
         hurry: Hurry,
     ) -> Vec<Source<NodeId>> {
-        let holders =
+        let mut holders =
             self.neighbours.holders(digest, hurry, |node| !self.liars.demoted(node)).await;
+        if holders.is_empty() && sources.via().is_none() {
+            holders.extend(self.neighbours.late_holder(digest).await);
+        }
         let mut found: Vec<Source<NodeId>> =
             holders.into_iter().map(|node| Source::Peer { node, fill: false }).collect();
         self.liars.order(&mut found, Source::peer);

@@ -9,15 +9,20 @@
 //! led by two processes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rand::RngExt as _;
+use redb::{Database, TableDefinition};
+use rustix::process::Signal;
 use tests::disk::Disk;
+use tests::formed::Formed;
 use tests::image::Image;
+use tests::member::Member;
 use tests::mesh::Mesh;
-use tests::{rounds, wait};
+use tests::{metrics, rounds, wait};
 
 const REPOSITORY: &str = "demo/terms";
 
@@ -153,4 +158,80 @@ impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+/// Replicas that a fault has made differ find out by themselves. The fault is made by hand, as an
+/// earlier build could have left it: a record is taken out of a stopped node's ledger.
+#[test]
+fn replicas_whose_records_differ_find_out_and_agree_again() {
+    let sites = [("one", "a"), ("two", "b"), ("three", "c")];
+    let mesh = Formed::of(&sites, "");
+    let image = Image::tiny();
+    let tags = ["first", "second", "third"];
+    for tag in tags {
+        mesh.repository(0, REPOSITORY).push(&image, tag).unwrap_or_else(|no| panic!("{no}"));
+    }
+
+    // one of three: it takes what the others have
+    let odd = &mesh.members()[2];
+    odd.stop(Signal::TERM);
+    forget_tag(&odd.data(), "second");
+    odd.serve();
+    odd.wait_ready();
+    wait::until("the odd one has noticed", || {
+        (metrics::value(&mesh.client(2), "atoll_ledger_differed_total") > 0).then_some(())
+    });
+    wait::until_ok("the odd one has the tag again", || {
+        mesh.repository(2, REPOSITORY).resolve("second").map(|_| ())
+    });
+    agree(&mesh);
+
+    // all three differ, so no majority says what is right: they agree all the same
+    mesh.members().iter().for_each(|member| {
+        member.stop(Signal::TERM);
+    });
+    forget_tag(&mesh.members()[0].data(), "first");
+    forget_tag(&mesh.members()[1].data(), "second");
+    mesh.members().iter().for_each(Member::serve);
+    mesh.members().iter().for_each(Member::wait_ready);
+    agree(&mesh);
+    for tag in tags {
+        let at = |at: usize| mesh.repository(at, REPOSITORY).resolve(tag).is_ok();
+        assert_eq!([at(1), at(2)], [at(0); 2], "{tag}");
+    }
+    // and a write goes through as ever
+    mesh.repository(1, REPOSITORY).push(&image, "fourth").unwrap_or_else(|no| panic!("{no}"));
+}
+
+/// Waits until all nodes have one fingerprint at one revision, and know it.
+fn agree(mesh: &Formed) {
+    wait::until_ok("all replicas have the same records", || {
+        let records = (0..3)
+            .map(|at| mesh.status(at).map(|status| status["ledger"]["records"].clone()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let same = records.iter().all(|of| {
+            of["same"] == true
+                && of["differ_from"].as_array().is_some_and(Vec::is_empty)
+                && of["revision"] == records[0]["revision"]
+                && of["fingerprint"] == records[0]["fingerprint"]
+        });
+        if same { Ok(()) } else { Err(format!("{records:?}")) }
+    });
+}
+
+/// Takes a tag out of the ledger of a node that is stopped.
+fn forget_tag(data: &Path, tag: &str) {
+    const STATE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("state-1");
+    const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta-1");
+    let file = data.join("ledger/ledger.redb");
+    let database = Database::open(&file).unwrap_or_else(|no| panic!("{}: {no}", file.display()));
+    let write = database.begin_write().expect("a transaction");
+    let key = format!("t{REPOSITORY}\0{tag}");
+    let gone = write
+        .open_table(STATE)
+        .map(|mut table| table.remove(key.as_bytes()).expect("a record").is_some());
+    assert!(gone.expect("the records"), "{tag} was there");
+    // builds before did not keep it
+    write.open_table(META).expect("the meta table").remove("fingerprint").expect("a record");
+    write.commit().expect("a commit");
 }

@@ -111,9 +111,9 @@ async fn watch(ledger: Arc<Ledger>, store: Store, pulse: Pulse) {
             return ledger
                 .end(&format!("a write has not come back for {} s", TERMS.hung.as_secs()));
         }
-        let doubtful = looks == Disk::Slow;
-        if ledger.doubtful.swap(doubtful, Ordering::SeqCst) != doubtful {
-            match doubtful {
+        let slow = looks == Disk::Slow;
+        if ledger.doubtful.swap(slow, Ordering::SeqCst) != slow {
+            match slow {
                 true => {
                     metrics::counter!("atoll_ledger_slow_disk_total").increment(1);
                     warn!(
@@ -128,6 +128,7 @@ async fn watch(ledger: Arc<Ledger>, store: Store, pulse: Pulse) {
             asked = None;
             continue;
         }
+        let doubtful = ledger.is_doubtful();
         if doubtful {
             ledger.give_notice().await;
         }
@@ -166,9 +167,10 @@ impl Ledger {
         futures::future::join_all(notices).await;
     }
 
-    /// Whether this node doubts that it can write.
+    /// Whether other nodes should do this node's tasks: its disk may not write, or its records are
+    /// wrong.
     pub(super) fn is_doubtful(&self) -> bool {
-        self.doubtful.load(Ordering::SeqCst)
+        self.doubtful.load(Ordering::SeqCst) || self.differs()
     }
 
     /// Completes when the ledger has stopped for good, with the reason. The process should then

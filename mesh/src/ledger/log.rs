@@ -48,7 +48,7 @@ impl Log {
     }
 
     /// Entries of `range`, until `enough` returns true; at least one if the range is not empty.
-    fn entries<R: RangeBounds<u64> + Clone>(
+    pub(super) fn entries<R: RangeBounds<u64> + Clone>(
         &self,
         range: R,
         mut enough: impl FnMut(usize) -> bool,

@@ -11,12 +11,14 @@
 //! | [`reading`] | reads that are never stale, by lease or by asking the leader |
 //! | `leases` | runs the lease machines of `rules::ledger::lease` |
 //! | `health` | whether this node's ledger can write; if not, it hands its tasks over, and ends |
+//! | `comparing` | whether the records are those of the other replicas; if not, it takes theirs |
 //! | `leading` | the leader's tasks: membership, failover |
 //!
 //! A command is acknowledged when it is *released*: committed, and applied by every node that may
 //! answer reads.
 
 mod arrival;
+mod comparing;
 mod database;
 mod health;
 mod leading;
@@ -40,6 +42,7 @@ use openraft::impls::BasicNode;
 use parking_lot::Mutex;
 use quinn::{RecvStream, SendStream};
 use rules::ledger::command::{Command, Envelope};
+use rules::ledger::fingerprint::Fingerprint;
 use rules::ledger::lease::{Holder, LeaseTerms, Unreleased};
 use rules::ledger::records::{Look, RecordError};
 use rules::members::failover::FailoverTerms;
@@ -52,6 +55,7 @@ use tracing::{info, warn};
 
 use crate::links::{LinkError, Links};
 use crate::members::Members;
+pub use comparing::Comparison;
 use ground::clock;
 use ground::supervise::Tasks;
 use leases::Term;
@@ -124,6 +128,10 @@ pub struct Ledger {
     ended: watch::Sender<Option<String>>,
     /// Whether this node stops. Its lease then goes back to the leader, and it asks for no other.
     stopping: watch::Sender<bool>,
+    /// Whether this node's records are known to be wrong.
+    differs: std::sync::atomic::AtomicBool,
+    comparison: Mutex<Comparison>,
+    sending_records: tokio::sync::Mutex<()>,
     born_here: std::sync::atomic::AtomicBool,
     wary_until: rules::words::moment::Moment,
 }
@@ -149,6 +157,10 @@ pub struct LedgerStatus {
     pub learners: BTreeSet<NodeId>,
     /// How this node answers reads.
     pub lease: LeaseState,
+    /// How its records compare with the other replicas'.
+    pub comparison: Comparison,
+    /// The fingerprint of its records, and the revision that it belongs to.
+    pub fingerprint: (Revision, Fingerprint),
 }
 
 /// How a node answers reads.
@@ -243,6 +255,9 @@ impl Ledger {
             doubtful: false.into(),
             ended: watch::Sender::new(None),
             stopping: watch::Sender::new(false),
+            differs: false.into(),
+            comparison: Mutex::default(),
+            sending_records: tokio::sync::Mutex::new(()),
             born_here: false.into(),
             wary_until,
         });
@@ -250,6 +265,7 @@ impl Ledger {
         leases::start(&ledger, tasks);
         leading::start(&ledger, tasks);
         health::start(&ledger, store, tasks);
+        comparing::start(&ledger, tasks);
         Ok(ledger)
     }
 
@@ -335,6 +351,8 @@ impl Ledger {
                 .collect(),
             voters,
             lease,
+            comparison: self.comparison.lock().clone(),
+            fingerprint: self.machine.newest_fingerprint(),
         }
     }
 
@@ -385,6 +403,10 @@ impl Ledger {
         envelope: Envelope,
         deadline: Duration,
     ) -> Result<Proposed, NoLedger> {
+        if self.differs() {
+            // it would answer from wrong records whether the command took effect
+            return Err(NoLedger::NotLeader(None));
+        }
         let end = clock::now() + deadline;
         let name = envelope.command.name();
         let level = self

@@ -25,7 +25,8 @@ use ground::clock;
 pub enum Freshness {
     /// Linearizable.
     Fresh,
-    /// From this node's own records, because no leader could be reached.
+    /// From this node's own records, because no leader could be reached, or because these records
+    /// are known to be wrong.
     Stale,
 }
 
@@ -64,6 +65,9 @@ const GIVE_UP: Duration = Duration::from_secs(3);
 impl Ledger {
     /// How this node answers reads now.
     pub fn lease_state(&self) -> LeaseState {
+        if self.differs() {
+            return LeaseState::None;
+        }
         let now = clock::now();
         if self.term.lock().as_ref().is_some_and(|term| term.granter.may_lead(now)) {
             return LeaseState::Leader;
@@ -135,7 +139,7 @@ impl Ledger {
 
     /// Asks the leader which revision this node must have applied, and waits until it has.
     async fn catch_up(&self) -> bool {
-        if clock::now() < *self.unreachable_until.lock() {
+        if self.differs() || clock::now() < *self.unreachable_until.lock() {
             return false;
         }
         let caught = tokio::time::timeout(ASK, self.catch_up_patiently()).await.unwrap_or(false);

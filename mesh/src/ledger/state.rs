@@ -3,6 +3,7 @@
 //!
 //! Changes are recorded in [`Unreleased`] before they become visible to readers, never after.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::ops::Bound;
@@ -16,6 +17,7 @@ use parking_lot::Mutex;
 use redb::{Durability, ReadableDatabase, ReadableTable, Table};
 use rules::ledger::apply::apply;
 use rules::ledger::command::Outcome;
+use rules::ledger::fingerprint::Fingerprint;
 use rules::ledger::lease::Unreleased;
 use rules::ledger::records::{Pair, ReadRecords, RecordError, Tracked, WriteRecords};
 use rules::words::digest::{Algorithm, Hasher};
@@ -23,6 +25,7 @@ use rules::words::names::Revision;
 use tokio::sync::watch;
 
 use super::database::{META, STATE, Store, decode, encode, other};
+use super::log::Log;
 use super::types::{Consensus, LogEntry, LogId, Membership, Snapshot, SnapshotMeta};
 use ground::supervise::blocking;
 
@@ -36,6 +39,102 @@ pub(super) struct StateMachine {
     folder: PathBuf,
     unreleased: Arc<Mutex<Unreleased>>,
     applied: watch::Sender<Revision>,
+    fingerprints: Arc<Mutex<Fingerprints>>,
+}
+
+/// The fingerprints of the records after each of the last entries, the newest last. Never empty.
+struct Fingerprints(VecDeque<(Revision, Fingerprint)>);
+
+impl Fingerprints {
+    /// The number that is kept: those of several seconds of the busiest ledger.
+    const KEPT: usize = 16_384;
+
+    fn begin(at: Revision, fingerprint: Fingerprint) -> Self {
+        Fingerprints([(at, fingerprint)].into())
+    }
+
+    fn newest(&self) -> (Revision, Fingerprint) {
+        self.0.back().copied().unwrap_or_default()
+    }
+
+    fn extend(&mut self, newer: Vec<(Revision, Fingerprint)>) {
+        self.0.extend(newer);
+        let surplus = self.0.len().saturating_sub(Self::KEPT);
+        self.0.drain(..surplus);
+    }
+
+    fn at(&self, revision: Revision) -> Option<Fingerprint> {
+        let place = self.0.binary_search_by_key(&revision, |(at, _)| *at).ok()?;
+        Some(self.0[place].1)
+    }
+}
+
+/// What changed when a node's records were replaced by those of another.
+#[derive(Debug, Default)]
+pub(super) struct Replaced {
+    /// The number of records that only this node had.
+    pub(super) only_here: u64,
+    /// The number of records that only the other had.
+    pub(super) only_there: u64,
+    /// The number of records that both had, with different values.
+    pub(super) changed: u64,
+    /// The keys of some of them, for people.
+    pub(super) examples: Vec<String>,
+}
+
+impl Replaced {
+    /// The number of keys that are named.
+    const EXAMPLES: usize = 20;
+
+    fn name(&mut self, key: &[u8]) {
+        if self.examples.len() < Self::EXAMPLES {
+            self.examples.push(key.escape_ascii().to_string());
+        }
+    }
+
+    /// Removes the records between two keys of the other node.
+    fn forget_between(
+        &mut self,
+        records: &mut StateTable<'_>,
+        after: Option<&[u8]>,
+        before: Option<&[u8]>,
+    ) -> io::Result<()> {
+        let bounds: (Bound<&[u8]>, Bound<&[u8]>) = (
+            after.map_or(Bound::Unbounded, Bound::Excluded),
+            before.map_or(Bound::Unbounded, Bound::Excluded),
+        );
+        let mut keys = BTreeSet::new();
+        for pair in records.table.range::<&[u8]>(bounds).map_err(other)? {
+            keys.insert(pair.map_err(other)?.0.value().to_vec());
+        }
+        for key in keys {
+            self.only_here += 1;
+            self.name(&key);
+            records.table.remove(key.as_slice()).map_err(other)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a record of the other node.
+    fn take_over(
+        &mut self,
+        records: &mut StateTable<'_>,
+        key: &[u8],
+        value: &[u8],
+    ) -> io::Result<()> {
+        let before = records.table.get(key).map_err(other)?.map(|held| held.value() == value);
+        match before {
+            Some(true) => {}
+            Some(false) => self.changed += 1,
+            None => self.only_there += 1,
+        }
+        if before != Some(true) {
+            self.name(key);
+            records.table.insert(key, value).map_err(other)?;
+        }
+        records.fingerprint.add(key, value);
+        Ok(())
+    }
 }
 
 type Applied = (Option<LogId>, Membership);
@@ -46,7 +145,14 @@ const MAGIC: &[u8; 8] = b"atolls1\n";
 impl StateMachine {
     pub(super) fn open(store: Store, folder: &Path) -> io::Result<Self> {
         let applied = revision_of(&store.meta::<Applied>("applied")?.unwrap_or_default());
+        // an earlier build does not keep the fingerprint up to date
+        let kept = store.meta::<(Revision, Fingerprint)>("fingerprint")?;
+        let fingerprint = match kept {
+            Some((at, fingerprint)) if at == applied => fingerprint,
+            _ => fingerprint_of(&store)?,
+        };
         Ok(StateMachine {
+            fingerprints: Arc::new(Mutex::new(Fingerprints::begin(applied, fingerprint))),
             store,
             folder: folder.into(),
             unreleased: Arc::new(Mutex::new(Unreleased::after_restart(applied))),
@@ -62,6 +168,16 @@ impl StateMachine {
         self.applied.subscribe()
     }
 
+    /// The fingerprint of the records as they were at `revision`, if that is known here.
+    pub(super) fn fingerprint(&self, revision: Revision) -> Option<Fingerprint> {
+        self.fingerprints.lock().at(revision)
+    }
+
+    /// What this node has applied, and the fingerprint of its records.
+    pub(super) fn newest_fingerprint(&self) -> (Revision, Fingerprint) {
+        self.fingerprints.lock().newest()
+    }
+
     /// A consistent view of the present records.
     pub(super) fn view(&self) -> Result<View, RecordError> {
         let read = self.store.database().begin_read().map_err(record_error)?;
@@ -74,16 +190,20 @@ impl StateMachine {
         write.set_durability(Durability::None).map_err(other)?;
         let mut outcomes = Vec::with_capacity(entries.len());
         let mut revision = None;
+        let mut fingerprints = Vec::with_capacity(entries.len());
         {
             let mut meta = write.open_table(META).map_err(other)?;
             let mut applied: Applied = match meta.get("applied").map_err(other)? {
                 Some(value) => decode(value.value())?,
                 None => Applied::default(),
             };
-            let mut records = StateTable(write.open_table(STATE).map_err(other)?);
+            let (_, fingerprint) = self.newest_fingerprint();
+            let mut records =
+                StateTable { table: write.open_table(STATE).map_err(other)?, fingerprint };
             for entry in entries {
+                let at = Revision(entry.log_id.index);
                 applied.0 = Some(entry.log_id);
-                revision = Some(Revision(entry.log_id.index));
+                revision = Some(at);
                 outcomes.push(match entry.payload {
                     EntryPayload::Blank => None,
                     EntryPayload::Membership(membership) => {
@@ -91,7 +211,6 @@ impl StateMachine {
                         None
                     }
                     EntryPayload::Normal(command) => {
-                        let at = Revision(entry.log_id.index);
                         let mut tracked = Tracked::new(&mut records);
                         let outcome = apply(&mut tracked, at, &command.0).map_err(other)?;
                         let changed = std::mem::take(&mut tracked.changed);
@@ -99,10 +218,15 @@ impl StateMachine {
                         Some(outcome)
                     }
                 });
+                fingerprints.push((at, records.fingerprint));
             }
             meta.insert("applied", encode(&applied)?.as_slice()).map_err(other)?;
+            if let Some(newest) = fingerprints.last() {
+                meta.insert("fingerprint", encode(newest)?.as_slice()).map_err(other)?;
+            }
         }
         write.commit().map_err(other)?;
+        self.fingerprints.lock().extend(fingerprints);
         if let Some(revision) = revision {
             self.applied.send_replace(revision);
         }
@@ -110,6 +234,11 @@ impl StateMachine {
     }
 
     fn write_snapshot(&self) -> io::Result<Snapshot> {
+        self.write_snapshot_as("snapshot.partial", FILE)
+    }
+
+    /// Writes the present state into the file `partial`, which becomes `name` when it is complete.
+    fn write_snapshot_as(&self, partial: &str, name: &str) -> io::Result<Snapshot> {
         let read = self.store.database().begin_read().map_err(other)?;
         let (last_log_id, last_membership) =
             match read.open_table(META).map_err(other)?.get("applied").map_err(other)? {
@@ -117,7 +246,7 @@ impl StateMachine {
                 None => Applied::default(),
             };
         let meta = SnapshotMeta { last_log_id, last_membership };
-        let partial = self.folder.join("snapshot.partial");
+        let partial = self.folder.join(partial);
         let mut file = Hashed::new(BufWriter::new(File::create(&partial)?));
         file.write_all(MAGIC)?;
         write_block(&mut file, &encode(&meta)?)?;
@@ -128,9 +257,82 @@ impl StateMachine {
         }
         let file = file.finish()?.into_inner().map_err(other)?;
         file.sync_all()?;
-        let path = self.folder.join(FILE);
+        let path = self.folder.join(name);
         std::fs::rename(&partial, &path)?;
         Ok(Snapshot { meta, snapshot: path })
+    }
+
+    /// Writes the present state into a file of its own, for another node.
+    pub(super) async fn state_for_another(&self, name: String) -> io::Result<PathBuf> {
+        let machine = self.clone();
+        let written =
+            blocking(move || machine.write_snapshot_as(&format!("{name}.partial"), &name));
+        Ok(written.await.map_err(other)??.snapshot)
+    }
+
+    /// Replaces the records by another node's, from the state in `path`, and applies to them the
+    /// entries that this node has applied since. `None` if this node has not applied as much yet.
+    /// After an error nothing has changed.
+    pub(super) async fn rebuild(&self, log: Log, path: PathBuf) -> io::Result<Option<Replaced>> {
+        let machine = self.clone();
+        blocking(move || machine.rebuild_here(&log, &path)).await.map_err(other)?
+    }
+
+    fn rebuild_here(&self, log: &Log, path: &Path) -> io::Result<Option<Replaced>> {
+        check_snapshot(path)?;
+        let mut file = BufReader::new(File::open(path)?);
+        let mut left =
+            file.get_ref().metadata()?.len().saturating_sub(HASH_BYTES + MAGIC.len() as u64);
+        file.read_exact(&mut [0; MAGIC.len()])?;
+        let meta: SnapshotMeta = decode(&read_block(&mut file, &mut left)?)?;
+        let from = meta.last_log_id.map_or(0, |id| id.index);
+        let turn = self.store.turn();
+        let applied = revision_of(&self.store.meta::<Applied>("applied")?.unwrap_or_default());
+        if applied.0 < from {
+            return Ok(None);
+        }
+        let entries = log.entries(from + 1..applied.0 + 1, |_| false)?;
+        if entries.len() as u64 != applied.0 - from {
+            return Err(other("the log does not reach back to the other node's state"));
+        }
+        let write = self.store.database().begin_write().map_err(other)?;
+        turn.may_take_long();
+        let mut replaced = Replaced::default();
+        let newest;
+        {
+            let table = write.open_table(STATE).map_err(other)?;
+            let mut records = StateTable { table, fingerprint: Fingerprint::default() };
+            // both are in the order of their keys: what this node has between two of the other's
+            // keys is only here
+            let mut after: Option<Vec<u8>> = None;
+            while left > 0 {
+                let key = read_block(&mut file, &mut left)?;
+                let value = read_block(&mut file, &mut left)?;
+                replaced.forget_between(&mut records, after.as_deref(), Some(&key))?;
+                replaced.take_over(&mut records, &key, &value)?;
+                after = Some(key);
+            }
+            replaced.forget_between(&mut records, after.as_deref(), None)?;
+            for entry in entries {
+                if let EntryPayload::Normal(command) = entry.payload {
+                    apply(&mut records, Revision(entry.log_id.index), &command.0).map_err(other)?;
+                }
+            }
+            newest = (applied, records.fingerprint);
+            write
+                .open_table(META)
+                .map_err(other)?
+                .insert("fingerprint", encode(&newest)?.as_slice())
+                .map_err(other)?;
+        }
+        self.unreleased.lock().note_all(applied);
+        write.commit().map_err(other)?;
+        *self.fingerprints.lock() = Fingerprints::begin(newest.0, newest.1);
+        self.applied.send_replace(applied);
+        drop(turn);
+        // the file for followers had this node's old records
+        self.write_snapshot()?;
+        Ok(Some(replaced))
     }
 
     fn install(&self, meta: &SnapshotMeta, path: &Path) -> io::Result<()> {
@@ -144,23 +346,25 @@ impl StateMachine {
         let turn = self.store.turn();
         let write = self.store.database().begin_write().map_err(other)?;
         turn.may_take_long();
+        let mut fingerprint = Fingerprint::default();
         {
             let mut table = write.open_table(STATE).map_err(other)?;
             table.retain(|_, _| false).map_err(other)?;
             while left > 0 {
                 let key = read_block(&mut file, &mut left)?;
                 let value = read_block(&mut file, &mut left)?;
+                fingerprint.add(&key, &value);
                 table.insert(key.as_slice(), value.as_slice()).map_err(other)?;
             }
             let applied: Applied = (meta.last_log_id, meta.last_membership.clone());
-            write
-                .open_table(META)
-                .map_err(other)?
-                .insert("applied", encode(&applied)?.as_slice())
-                .map_err(other)?;
+            let mut table = write.open_table(META).map_err(other)?;
+            table.insert("applied", encode(&applied)?.as_slice()).map_err(other)?;
+            let newest = encode(&(revision, fingerprint))?;
+            table.insert("fingerprint", newest.as_slice()).map_err(other)?;
         }
         self.unreleased.lock().note_all(revision);
         write.commit().map_err(other)?;
+        *self.fingerprints.lock() = Fingerprints::begin(revision, fingerprint);
         let own = self.folder.join(FILE);
         if path != own {
             std::fs::rename(path, own)?;
@@ -198,11 +402,15 @@ impl ReadRecords for View {
     }
 }
 
-struct StateTable<'txn>(Table<'txn, &'static [u8], &'static [u8]>);
+/// The records in a transaction, and their fingerprint.
+struct StateTable<'txn> {
+    table: Table<'txn, &'static [u8], &'static [u8]>,
+    fingerprint: Fingerprint,
+}
 
 impl ReadRecords for StateTable<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RecordError> {
-        Ok(self.0.get(key).map_err(record_error)?.map(|v| v.value().to_vec()))
+        Ok(self.table.get(key).map_err(record_error)?.map(|v| v.value().to_vec()))
     }
 
     fn scan(
@@ -211,20 +419,36 @@ impl ReadRecords for StateTable<'_> {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Pair>, RecordError> {
-        scan(&self.0, prefix, after, limit)
+        scan(&self.table, prefix, after, limit)
     }
 }
 
 impl WriteRecords for StateTable<'_> {
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), RecordError> {
-        self.0.insert(key, value).map_err(record_error)?;
+        if let Some(before) = self.table.insert(key, value).map_err(record_error)? {
+            self.fingerprint.take(key, before.value());
+        }
+        self.fingerprint.add(key, value);
         Ok(())
     }
 
     fn remove(&mut self, key: &[u8]) -> Result<(), RecordError> {
-        self.0.remove(key).map_err(record_error)?;
+        if let Some(before) = self.table.remove(key).map_err(record_error)? {
+            self.fingerprint.take(key, before.value());
+        }
         Ok(())
     }
+}
+
+/// The fingerprint of all records, read one by one.
+fn fingerprint_of(store: &Store) -> io::Result<Fingerprint> {
+    let read = store.database().begin_read().map_err(other)?;
+    let mut fingerprint = Fingerprint::default();
+    for pair in read.open_table(STATE).map_err(other)?.iter().map_err(other)? {
+        let (key, value) = pair.map_err(other)?;
+        fingerprint.add(key.value(), value.value());
+    }
+    Ok(fingerprint)
 }
 
 fn scan(
@@ -398,5 +622,134 @@ pub(super) fn check_snapshot(path: &Path) -> io::Result<()> {
         Ok(())
     } else {
         Err(other("the snapshot's hash does not match"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rules::ledger::command::{Command, Envelope};
+    use rules::words::moment::Timestamp;
+    use rules::words::names::{NodeId, OperationId};
+
+    use super::super::types::Entry;
+    use super::*;
+
+    struct Replica {
+        _folder: tempfile::TempDir,
+        log: Log,
+        machine: StateMachine,
+    }
+
+    impl Replica {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let store = Store::open(&folder.path().join("ledger.redb")).unwrap();
+            let log = Log::open(store.clone()).unwrap();
+            let machine = StateMachine::open(store, folder.path()).unwrap();
+            Replica { _folder: folder, log, machine }
+        }
+
+        /// Appends and applies an entry that every replica gets.
+        fn apply(&self, index: u64) {
+            let command = Command::RemoveNode { id: NodeId(index) };
+            let operation = OperationId(u128::from(index));
+            let envelope = Envelope { operation, at: Timestamp(index), command };
+            let log_id = openraft::testing::log_id::<Consensus>(1, 1, index);
+            let entry = LogEntry { log_id, payload: EntryPayload::Normal(Entry(envelope)) };
+            let bytes = encode(&entry).unwrap();
+            let write = self.machine.store.database().begin_write().unwrap();
+            write
+                .open_table(super::super::database::LOG)
+                .unwrap()
+                .insert(index, bytes.as_slice())
+                .unwrap();
+            write.commit().unwrap();
+            self.machine.apply_batch(vec![entry]).unwrap();
+        }
+
+        /// Changes the records as a fault would: nothing notes it.
+        fn spoil(&self, change: impl FnOnce(&mut Table<'_, &'static [u8], &'static [u8]>)) -> Self {
+            let write = self.machine.store.database().begin_write().unwrap();
+            change(&mut write.open_table(STATE).unwrap());
+            write.open_table(META).unwrap().remove("fingerprint").unwrap();
+            write.commit().unwrap();
+            let (store, folder) = (self.machine.store.clone(), self.machine.folder.clone());
+            let machine = StateMachine::open(store, &folder).unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            Replica { _folder: folder, log: self.log.clone(), machine }
+        }
+
+        fn records(&self) -> Vec<Pair> {
+            self.machine.view().unwrap().scan(b"", None, usize::MAX).unwrap()
+        }
+    }
+
+    #[test]
+    fn the_fingerprint_is_that_of_all_records_however_it_came_about() {
+        let (one, two) = (Replica::new(), Replica::new());
+        for index in 1..=20 {
+            one.apply(index);
+            two.apply(index);
+        }
+        let newest = one.machine.newest_fingerprint();
+        assert_eq!(newest, two.machine.newest_fingerprint());
+        assert_eq!(newest.0, Revision(20));
+        assert_eq!(newest.1, fingerprint_of(&one.machine.store).unwrap());
+        assert_ne!(one.machine.fingerprint(Revision(19)), Some(newest.1));
+        assert_eq!(
+            one.machine.fingerprint(Revision(19)),
+            two.machine.fingerprint(Revision(19)),
+            "of entries before, too"
+        );
+        assert_eq!(one.machine.fingerprint(Revision(21)), None);
+        let again = StateMachine::open(one.machine.store.clone(), &one.machine.folder).unwrap();
+        assert_eq!(again.newest_fingerprint(), newest, "after a restart");
+        let snapshot = one.machine.write_snapshot().unwrap();
+        let three = Replica::new();
+        three.machine.install(&snapshot.meta, &snapshot.snapshot).unwrap();
+        assert_eq!(three.machine.newest_fingerprint(), newest, "from a snapshot");
+    }
+
+    #[tokio::test]
+    async fn records_that_differ_become_those_of_the_other_and_what_came_since_is_applied() {
+        let (right, wrong) = (Replica::new(), Replica::new());
+        for index in 1..=10 {
+            right.apply(index);
+            wrong.apply(index);
+        }
+        let wrong = wrong.spoil(|table| {
+            let first = table.first().unwrap().unwrap().0.value().to_vec();
+            let last = table.last().unwrap().unwrap().0.value().to_vec();
+            table.remove(first.as_slice()).unwrap();
+            table.insert(last.as_slice(), [1, 2, 3].as_slice()).unwrap();
+            table.insert([0].as_slice(), [4].as_slice()).unwrap();
+            table.insert([255].as_slice(), [4].as_slice()).unwrap();
+        });
+        assert_ne!(wrong.machine.newest_fingerprint(), right.machine.newest_fingerprint());
+        let state = right.machine.state_for_another("records".into()).await.unwrap();
+        for index in 11..=15 {
+            right.apply(index);
+            wrong.apply(index);
+        }
+        let replaced =
+            wrong.machine.rebuild(wrong.log.clone(), state.clone()).await.unwrap().unwrap();
+        // the five entries that came since were taken back, too, and applied again
+        assert!(replaced.only_here >= 2 && replaced.only_there >= 1 && replaced.changed >= 1);
+        assert_eq!(wrong.records(), right.records());
+        assert_eq!(wrong.machine.newest_fingerprint(), right.machine.newest_fingerprint());
+        right.apply(16);
+        wrong.apply(16);
+        assert_eq!(wrong.machine.newest_fingerprint(), right.machine.newest_fingerprint());
+
+        // a state that is newer than what a node has applied is not taken yet
+        let behind = Replica::new();
+        behind.apply(1);
+        let before = behind.records();
+        assert!(behind.machine.rebuild(behind.log.clone(), state.clone()).await.unwrap().is_none());
+        // nor one that is cut off
+        let bytes = std::fs::read(&state).unwrap();
+        std::fs::write(&state, &bytes[..bytes.len() - 1]).unwrap();
+        behind.machine.rebuild(behind.log.clone(), state).await.unwrap_err();
+        assert_eq!(behind.records(), before);
     }
 }

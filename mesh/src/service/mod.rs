@@ -118,6 +118,7 @@ impl<R: Rooms> Service for MeshService<R> {
                 Answer::Renewed(self.renew(ledger, from.node, &certificate_request))
             }
             Ask::Present => self.present(ledger, from.node),
+            Ask::Fingerprint(at) => Answer::Fingerprint(ledger.fingerprint(at)),
             Ask::Announce(edges) => {
                 self.members.handle_announced(from.node, edges);
                 Answer::Announced
@@ -154,7 +155,8 @@ impl<R: Rooms> Service for MeshService<R> {
             (Bulk::Snapshot(header), Some(ledger)) => {
                 ledger.receive_snapshot(&header, send, receive).await
             }
-            (Bulk::Copy { .. } | Bulk::Snapshot(_), None) => {
+            (Bulk::Records, Some(ledger)) => ledger.send_records(send).await,
+            (Bulk::Copy { .. } | Bulk::Snapshot(_) | Bulk::Records, None) => {
                 warn!(%from, "a stream for replicas only was refused");
                 return;
             }

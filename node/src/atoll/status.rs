@@ -87,6 +87,13 @@ impl Atoll {
                 "term": ledger.term,
                 "voters": names(&ledger.voters),
                 "learners": names(&ledger.learners),
+                "records": {
+                    "revision": ledger.fingerprint.0.0,
+                    "fingerprint": ledger.fingerprint.1.to_string(),
+                    "compared_at": ledger.comparison.at.map(|at| at.0),
+                    "same": ledger.comparison.same,
+                    "differ_from": names(&ledger.comparison.others),
+                },
             })),
             "edge": self.show_edge(),
             "cache": self.show_cache(),

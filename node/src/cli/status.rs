@@ -88,6 +88,14 @@ fn tables(status: &Value) -> String {
             .collect::<Vec<_>>()
             .join(", "),
     );
+    let differ = status["ledger"]["records"]["differ_from"].as_array().unwrap_or(&empty);
+    if !differ.is_empty() {
+        out.push_str(&format!(
+            "the records of this node and of {} differ; whoever has others than most voters takes theirs, \
+             see the logs\n\n",
+            differ.iter().map(text).collect::<Vec<_>>().join(", "),
+        ));
+    }
     let nodes = rows("nodes")
         .iter()
         .map(|n| ["name", "region", "role", "state", "url"].map(|k| text(&n[k])).to_vec())

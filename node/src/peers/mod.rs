@@ -112,6 +112,7 @@ impl Rooms for Peers {
             | Ask::Join(_)
             | Ask::Renew { .. }
             | Ask::Present
+            | Ask::Fingerprint(_)
             | Ask::Announce(_) => Answer::Refused("this question is the mesh's".into()),
         }
     }

@@ -188,6 +188,10 @@ fn describe() {
         "atoll_lease_recalls_total",
         "times that this node gave its read lease back because writes had to wait for it"
     );
+    describe_counter!(
+        "atoll_ledger_differed_total",
+        "times that this node's records were not those of the other replicas, and it took theirs"
+    );
     describe_counter!("atoll_task_panics_total", "tasks that panicked, by task; never expected");
     describe_counter!(
         "atoll_blobs_damaged_total",

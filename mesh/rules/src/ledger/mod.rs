@@ -7,11 +7,13 @@
 //! | [`change`] | a project's write, before its primary has added the epoch |
 //! | [`lease`] | read leases: when a replica may answer by itself, when a write is released |
 //! | [`level`] | which formats all replicas have agreed to use |
+//! | [`fingerprint`] | whether replicas have the same records |
 //! | [`health`] | whether a node's ledger can write |
 
 pub mod apply;
 pub mod change;
 pub mod command;
+pub mod fingerprint;
 pub mod health;
 pub mod lease;
 pub mod level;

@@ -17,6 +17,7 @@ use super::people::{Credentials, Verdict};
 use super::proxies::{Listing, Referring, Resolution};
 use crate::blobs::holding::{Held, Stock};
 use crate::ledger::command::{Envelope, Outcome};
+use crate::ledger::fingerprint::Fingerprint;
 use crate::ledger::level::Build;
 use crate::ledger::records::NodeRecord;
 use crate::people::access::Scope;
@@ -140,6 +141,8 @@ pub enum Ask {
         /// The client's query: a page.
         query: String,
     },
+    /// What is the fingerprint of your records as they were at this revision?
+    Fingerprint(Revision),
 }
 
 impl Ask {
@@ -212,4 +215,7 @@ pub enum Answer {
     Build(Build),
     /// See [`Ask::Tags`].
     Tags(Listing),
+    /// See [`Ask::Fingerprint`]; `None` if the node has not applied that much, or has applied it
+    /// too long ago.
+    Fingerprint(Option<Fingerprint>),
 }

@@ -38,6 +38,8 @@ pub enum Bulk {
     },
     /// A snapshot of the ledger: the consensus's header, then the file.
     Snapshot(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// Send me the ledger's records as you have them: a snapshot, as an answer.
+    Records,
 }
 
 /// The answer to [`Bulk::Fetch`], before the bytes.

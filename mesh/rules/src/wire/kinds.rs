@@ -66,10 +66,12 @@ const KINDS: &[(u8, u8, &str, bool, usize)] = &[
     (0, 19, "Announce", false, 1 << 20),
     (0, 20, "Build", true, SMALL),
     (0, 21, "Tags", true, SMALL),
+    (0, 22, "Fingerprint", false, SMALL),
     (1, 0, "Lease", false, SMALL),
     (2, 0, "Fetch", true, SMALL),
     (2, 1, "Copy", false, SMALL),
     (2, 2, "Snapshot", false, 1 << 20),
+    (2, 3, "Records", false, SMALL),
 ];
 
 /// The numbers of [`Open::Ask`], [`Ask::Renew`] and [`Ask::Join`].

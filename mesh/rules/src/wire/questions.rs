@@ -8,8 +8,8 @@ use super::{
 };
 use crate::blobs::holding::{Held, Stock};
 use crate::ledger::command::{Envelope, Outcome};
-use crate::ledger::level;
 use crate::ledger::records::NodeRecord;
+use crate::ledger::{fingerprint, level};
 use crate::people::access::Scope;
 use crate::words::digest::Digest;
 use crate::words::names::{NodeId, RepositoryName, Revision, UpstreamId};
@@ -90,3 +90,5 @@ question!(Announce { edges: BTreeSet<NodeId> } -> (), Ask::Announce(edges), Answ
 question!(Build {} -> level::Build, Ask::Build, Answer::Build(build) => build);
 question!(Tags { repository: RepositoryName, query: String } -> Listing,
     Ask::Tags { repository, query }, Answer::Tags(listing) => listing);
+question!(Fingerprint { at: Revision } -> Option<fingerprint::Fingerprint>,
+    Ask::Fingerprint(at), Answer::Fingerprint(fingerprint) => fingerprint);

@@ -9,7 +9,7 @@ use crate::ledger::change::Change;
 use crate::ledger::records::NodeRecord;
 use crate::members::door::Standing;
 use crate::words::digest::Digest;
-use crate::words::names::{NodeId, OperationId, RepositoryName, UpstreamId};
+use crate::words::names::{NodeId, OperationId, RepositoryName, Revision, UpstreamId};
 
 #[test]
 fn another_version_is_told_apart_from_noise() {
@@ -62,6 +62,7 @@ fn one_of_each() -> Vec<(&'static str, Open)> {
         ("Announce", Ask::Announce([NodeId(1)].into())),
         ("Build", Ask::Build),
         ("Tags", Ask::Tags { repository: repository.clone(), query: String::new() }),
+        ("Fingerprint", Ask::Fingerprint(Revision(1))),
     ];
     let fetch = Bulk::Fetch {
         digest,
@@ -77,6 +78,7 @@ fn one_of_each() -> Vec<(&'static str, Open)> {
         ("Fetch", Open::Bulk(fetch)),
         ("Copy", Open::Bulk(Bulk::Copy { repository })),
         ("Snapshot", Open::Bulk(Bulk::Snapshot(vec![]))),
+        ("Records", Open::Bulk(Bulk::Records)),
     ];
     asks.into_iter().map(|(name, ask)| (name, Open::Ask(ask))).chain(streams).collect()
 }

@@ -29,6 +29,7 @@ mod power_loss;
 mod preheat;
 mod proxy;
 mod proxy_failing;
+mod questions;
 mod registries;
 mod settled;
 mod snapshot;

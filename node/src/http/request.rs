@@ -1,6 +1,7 @@
 //! Reads requests: headers, queries, and bodies, which must make progress.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,6 +14,7 @@ use registry::view::neighbours::Neighbours;
 use rules::words::names::RepositoryName;
 
 use super::errors::{Code, Failure};
+use super::listen::ClientAddress;
 
 /// A request whose head was read.
 pub struct Request {
@@ -22,6 +24,8 @@ pub struct Request {
     pub head: Parts,
     /// Its body, which is still to come.
     pub body: Arrival,
+    /// The address from which it came.
+    pub client: IpAddr,
     query: HashMap<String, String>,
     tags: Vec<String>,
     written: Option<NamedRepository>,
@@ -37,6 +41,8 @@ impl Request {
     /// Takes a request over. Its body may make no progress for at most `stall`.
     pub fn new(request: hyper::Request<Incoming>, stall: Duration) -> Self {
         let (head, body) = request.into_parts();
+        let client = head.extensions.get::<ClientAddress>().map(|client| client.0);
+        let client = client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let mut query = HashMap::new();
         let mut tags = Vec::new();
         let pairs = form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes());
@@ -50,6 +56,7 @@ impl Request {
             method: head.method.clone(),
             head,
             body: Arrival { body, stall },
+            client,
             query,
             tags,
             written: None,

@@ -15,6 +15,7 @@ mod faults;
 mod fleet;
 mod freshness;
 mod greedy;
+mod guesses;
 mod healing;
 mod hostile;
 mod joining;

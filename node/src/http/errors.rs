@@ -211,6 +211,8 @@ impl From<AccessError> for Failure {
                 "credentials are needed, or those given are not right",
             ),
             AccessError::Denied(reason) => Failure::new(Code::Denied, reason.clone()),
+            AccessError::TooMany(wait) => Failure::new(Code::TooManyRequests, error.to_string())
+                .header(header::RETRY_AFTER, (wait.as_secs() + 1).to_string()),
             AccessError::Unchecked(reason) => Failure::new(Code::Unavailable, reason.clone()),
             AccessError::Internal(reason) => Failure::new(Code::Internal, reason.clone()),
         }

@@ -11,6 +11,8 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use registry::pushes::receiving::{NotReceived, NotSealed, Pieces};
 use registry::view::neighbours::Neighbours;
+use rules::people::guesses::Origin;
+use rules::proxies::budget::client_of;
 use rules::words::names::RepositoryName;
 
 use super::errors::{Code, Failure};
@@ -98,6 +100,11 @@ impl Request {
     /// Every `tag` parameter (distribution-spec end-7b).
     pub fn tags(&self) -> &[String] {
         &self.tags
+    }
+
+    /// From where it came, for what is counted of passwords.
+    pub fn origin(&self) -> Origin {
+        Origin::Client(client_of(self.client))
     }
 
     /// A header, if it is text.

@@ -78,6 +78,10 @@ fn describe() {
         "fetches that were given up because nobody waited for them"
     );
     describe_counter!(
+        "atoll_logins_throttled_total",
+        "passwords that were not checked (429) because too many wrong ones had come"
+    );
+    describe_counter!(
         "atoll_upstream_questions_refused_total",
         "requests refused (429) because their client used up its budget (upstreams.questions)"
     );

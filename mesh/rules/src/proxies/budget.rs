@@ -63,6 +63,14 @@ impl<K: Clone + Eq + Hash> Budgets<K> {
         Ok(())
     }
 
+    /// `client` gets back what it took last.
+    pub fn give_back(&mut self, client: &K) {
+        let interval = self.interval();
+        if let Some(whole_at) = self.spent.get_mut(client) {
+            *whole_at = *whole_at - interval;
+        }
+    }
+
     /// Makes room: those whose burst is whole, and if there are none, the one whose burst is whole
     /// first.
     fn forget(&mut self, now: Moment) {

@@ -205,6 +205,8 @@ impl KeptAnswers {
     /// Removes answers that are older than `oldest`, and, if there are nearly as many as there may
     /// be, the oldest tenth. They are removed a piece at a time.
     pub(super) async fn prune(&self, oldest: Timestamp) -> std::io::Result<()> {
+        // what is queued is on disk after this
+        self.disk.write(|_| Ok(())).await?;
         let victims = self.victims(oldest).map_err(std::io::Error::other)?;
         for piece in victims.chunks(PIECE) {
             let keys = piece.to_vec();

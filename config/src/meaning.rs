@@ -71,6 +71,8 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     upstreams.flag("allow_loopback", &mut s.upstreams.allow_loopback);
     upstreams.duration("fresh_for", &mut s.upstreams.fresh_for, Duration::ZERO..=hours(24));
     upstreams.duration("missing_for", &mut s.upstreams.missing_for, Duration::ZERO..=hours(1));
+    upstreams.count("questions", &mut s.upstreams.questions, 0..=1_000_000);
+    upstreams.count("questions_per_minute", &mut s.upstreams.questions_per_minute, 1..=1_000_000);
     s.upstreams.ca = upstreams.optional("ca", |t| value::path(t, "/etc/atoll/upstreams-ca.pem"));
 
     top.section("cache").limit("budget", &mut s.cache.budget, (16 << 20)..=(1 << 60));

@@ -67,6 +67,8 @@ upstreams:
   allow_loopback: {allow_loopback}
   fresh_for: {fresh_for}
   missing_for: {missing_for}
+  questions: {questions}
+  questions_per_minute: {questions_per_minute}
   ca: {ca}
 cache:
   budget: {budget}
@@ -123,6 +125,8 @@ drain: {drain}
         allow_loopback = s.upstreams.allow_loopback,
         fresh_for = written_duration(s.upstreams.fresh_for),
         missing_for = written_duration(s.upstreams.missing_for),
+        questions = s.upstreams.questions,
+        questions_per_minute = s.upstreams.questions_per_minute,
         ca = or_null(s.upstreams.ca.as_deref().map(path)),
         budget = or_null(s.cache.budget.map(written_size)),
         access_age = written_duration(s.edge.access_age),

@@ -262,6 +262,11 @@ pub struct Upstreams {
     /// How long it is remembered that the upstream does not have something; zero means not at all;
     /// default 10s.
     pub missing_for: Duration,
+    /// How many questions about what the mesh does not have one client address may cause at once,
+    /// for each project; 0 means that they are not counted; default 600.
+    pub questions: u32,
+    /// How many more it may cause in each minute; default 120.
+    pub questions_per_minute: u32,
     /// A PEM file of authorities that are trusted in addition to the public ones; default none.
     pub ca: Option<PathBuf>,
 }
@@ -273,6 +278,8 @@ impl Default for Upstreams {
             allow_loopback: false,
             fresh_for: Duration::from_secs(60),
             missing_for: Duration::from_secs(10),
+            questions: 600,
+            questions_per_minute: 120,
             ca: None,
         }
     }

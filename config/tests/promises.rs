@@ -466,6 +466,8 @@ prop_compose! {
         s.upstreams.allow_loopback = loopback;
         s.upstreams.fresh_for = fresh;
         s.upstreams.missing_for = missing;
+        s.upstreams.questions = open;
+        s.upstreams.questions_per_minute = open;
         s.upstreams.ca = ca.map(Into::into);
         s.cache.budget = budget;
         if let Some((access_age, alone_for, upstream_fallback)) = edge {

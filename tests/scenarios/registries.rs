@@ -14,7 +14,7 @@ use tests::proxies::{
     PROJECTS, REGISTRIES, ask_manifest, id_of, make, make_project, make_registry, manifest,
 };
 use tests::repository::Repository;
-use tests::upstream::Upstream;
+use tests::upstream::{Manner, Upstream};
 use tests::wait;
 
 #[test]
@@ -541,6 +541,63 @@ fn an_upstreams_manifest_opens_no_blob_that_the_upstream_does_not_have() {
             there.pull("1").unwrap_or_else(|no| panic!("{name} at {at}: {no}"));
         }
     }
+}
+
+#[test]
+fn neither_a_digest_nor_a_status_opens_a_blob_of_another_project() {
+    let (mesh, upstream, wrong) = (Mesh::up(3), Upstream::start(), Complaints::default());
+    make_project(&mesh.client(0), "hub", &make_registry(&mesh.client(0), &upstream));
+    mesh.create_project("secret", false, 2);
+    // a small blob is shown whole, and a long one in samples; and what was deleted is no more open
+    // than what is used
+    let (used, deleted) = (Image::random(&[512, 3 << 20]), Image::random(&[512, 3 << 20]));
+    for (name, image) in [("used", &used), ("deleted", &deleted)] {
+        let there = mesh.repository(0, &format!("secret/{name}"));
+        there.push(image, "1").unwrap_or_else(|no| panic!("{name}: {no}"));
+    }
+    let there = mesh.repository(0, "secret/deleted");
+    let gone =
+        there.client().ask(Method::DELETE, &there.path(&format!("manifests/{}", deleted.digest())));
+    assert!(gone.send().is_ok_and(|answer| answer.status == 202), "it is deleted");
+    let liars = [("invents", Manner::InventsBlobs), ("hollow", Manner::HollowBlobs)];
+    for (name, _) in liars {
+        let there = upstream.repository(name);
+        there.push(&used, "used").unwrap_or_else(|no| panic!("{no}"));
+        there.push(&deleted, "deleted").unwrap_or_else(|no| panic!("{no}"));
+    }
+    upstream.repository("fair").push(&used, "1").unwrap_or_else(|no| panic!("{no}"));
+    for (name, manner) in liars {
+        upstream.behave(manner);
+        for at in 0..3 {
+            let anyone = mesh.anyone(at).patient_for(std::time::Duration::from_secs(60));
+            for (tag, image) in [("used", &used), ("deleted", &deleted)] {
+                let named = manifest(&anyone, name, tag);
+                wrong.unless(named.status == 200, || format!("{name}:{tag} at {at}: {named}"));
+                for (number, blob) in image.blobs.iter().enumerate() {
+                    let path = format!("/v2/hub/{name}/blobs/{}", blob.digest);
+                    for method in [Method::HEAD, Method::GET] {
+                        let answer = anyone.ask(method.clone(), &path).send();
+                        let answer = answer.unwrap_or_else(|none| panic!("{path} at {at}: {none}"));
+                        wrong.unless(matches!(answer.status, 404 | 503), || {
+                            format!("{method} blob {number} of {name}:{tag} at {at}: {answer}")
+                        });
+                    }
+                }
+            }
+        }
+    }
+    // who shows it may have it, and what it shows is a part that nobody can foresee
+    upstream.behave(Manner::Honest);
+    upstream.forget();
+    for at in 0..3 {
+        let there = Repository::new(&mesh.anyone(at), "hub/fair");
+        there.pull("1").unwrap_or_else(|no| panic!("at {at}: {no}"));
+    }
+    let long = format!("blobs/{}", used.blobs[2].digest);
+    let shown = upstream.asked_for(&Method::GET, &long);
+    let sent: usize = shown.iter().map(|asked| asked.sent).sum();
+    wrong.unless((1..2 << 20).contains(&sent), || format!("{sent} bytes were sent: {shown:?}"));
+    wrong.unless(shown.iter().all(|asked| asked.range.is_some()), || format!("{shown:?}"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rules::blobs::flight::{
-    AGAIN, Bound, Claim, First, Flight, GivenUp, Hurry, Judgement, Request, Source, Step,
+    AGAIN, Bound, Claim, DESERTED, First, Flight, GivenUp, Hurry, Judgement, Request, Source, Step,
 };
 use rules::blobs::groups::{GROUP, GroupHasher};
 use rules::blobs::reputation::{Lie, Reputation};
@@ -240,6 +240,8 @@ struct World<'a> {
     slow: Vec<bool>,
     /// Since when those say nothing that pause or have vanished.
     quiet: Vec<Option<Moment>>,
+    /// When the only client goes away.
+    leaves: Option<Moment>,
 }
 
 impl<'a> World<'a> {
@@ -251,7 +253,13 @@ impl<'a> World<'a> {
             now: Moment::from_micros(1),
             slow,
             quiet: vec![None; manners.len()],
+            leaves: None,
         }
+    }
+
+    /// Whether a client waits for the blob now.
+    fn is_waited_for(&self) -> bool {
+        self.leaves.is_none_or(|leaves| self.now < leaves)
     }
 
     fn source(&self, node: usize) -> Source<usize> {
@@ -359,6 +367,7 @@ fn fly(world: &mut World<'_>, first: First<usize>, bound: Option<Bound>, dice: &
     };
     let mut grew = world.now;
     for _ in 0..2000 {
+        flight.handle_waiting(world.now, world.is_waited_for());
         let request = match flight.step(world.now, |node| world.is_down(node)) {
             Step::Ask(request) => request,
             Step::Look(hurry) => {
@@ -520,6 +529,7 @@ fn no_wrong_byte_is_delivered_and_every_flight_ends() {
                 *seen.entry("wrong bytes").or_default() += 1;
                 assert!(flown.unchecked_wrong, "{}", said());
             }
+            Err(GivenUp::Deserted) => panic!("a client waits: {}", said()),
         }
         let arrived = flown.arrived.is_ok();
         let relay_wrong = manners.iter().filter(|m| matches!(m, Manner::FillsWrong(_))).count();
@@ -559,6 +569,46 @@ fn no_wrong_byte_is_delivered_and_every_flight_ends() {
             "the seeds do not try {what}: {seen:?}"
         );
     }
+}
+
+#[test]
+fn a_flight_whose_client_has_gone_ends_soon_and_keeps_what_was_nearly_done() {
+    let (mut deserted, mut kept) = (0, 0);
+    for seed in 0..SEEDS {
+        let mut dice = Dice::new(seed ^ 0xde5e);
+        let size = dice.between(1, 5 * GROUP as u64) as usize;
+        let truth = bytes(&mut dice, size);
+        let count = dice.between(1, 4);
+        let manners: Vec<Manner> = (0..count).map(|_| manner(&mut dice, size)).collect();
+        let mut world = World::new(&manners, &truth, &mut dice);
+        let leaves = world.now + Duration::from_millis(dice.below(20_000));
+        world.leaves = Some(leaves);
+        let first = first(&world, &mut dice);
+        let flown = fly(&mut world, first, None, &mut dice);
+        // silences until it is noticed and before the end, and some questions
+        let long = world.now.since(leaves) > DESERTED + STALL * 3;
+        match flown.arrived {
+            Err(GivenUp::Deserted) => {
+                deserted += 1;
+                assert!(world.now.since(leaves) >= DESERTED, "seed {seed}: a client waited");
+                let nearly = flown.delivered.len() >= size - size / 4;
+                assert!(!nearly, "seed {seed}: {} of {size} bytes", flown.delivered.len());
+                // nearly done, found wrong, and begun again: only then it was deserted
+                assert!(
+                    !long || flown.unchecked_wrong,
+                    "seed {seed}: it went on for {:?}",
+                    world.now.since(leaves)
+                );
+            }
+            _ if long => {
+                let nearly = flown.delivered.len() >= size - size / 4 || flown.unchecked_wrong;
+                assert!(nearly, "seed {seed}: {} of {size} bytes", flown.delivered.len());
+                kept += 1;
+            }
+            _ => {}
+        }
+    }
+    assert!(deserted > 50 && kept > 5, "{deserted} ended, {kept} went on");
 }
 
 #[test]

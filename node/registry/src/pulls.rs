@@ -1,19 +1,23 @@
 //! Pulls of blobs: whether a repository may show a blob, whether it is here, and which flight brings
 //! it.
 
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ground::supervise::Tasks;
 use rules::blobs::pacing::Class;
 use rules::words::digest::Digest;
 use rules::words::names::RepositoryName;
 use store::{FileBody, OpenBlob, Store, StoreError};
+use tracing::warn;
 use upstream::UpstreamError;
 
-use crate::blobs::flights::{Begun, FlightError, Flights, Sources};
+use crate::blobs::flights::{Arriving, Begun, FlightError, Flights, Sources};
 use crate::blobs::rechecks::Rechecks;
-use crate::proxies::confirming::Confirming;
+use crate::proxies::confirming::{Confirmed, Confirming};
+use crate::proxies::questions::{Questions, TooManyQuestions};
 
 /// Deadlines of pulls; see the settings of the same names.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +36,9 @@ pub enum PullError {
     /// The repository does not have it.
     #[error("this repository has no blob {0}")]
     Unknown(Digest),
+    /// The client has used up its budget of questions to the upstream.
+    #[error(transparent)]
+    TooManyQuestions(#[from] TooManyQuestions),
     /// The upstream refuses it, and waiting does not help.
     #[error("{digest} of {repository}: {why}")]
     Denied {
@@ -66,6 +73,17 @@ pub struct Known<'a> {
     pub proxied: bool,
     /// Its length according to the records.
     pub size: Option<u64>,
+    /// The address of the client that asks.
+    pub client: IpAddr,
+}
+
+/// Where a blob that may be read comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readable {
+    /// From this node or another one, or from the upstream.
+    Here,
+    /// From the upstream: no node has it. Once its bytes are here it can be read from here.
+    OnlyUpstream,
 }
 
 /// What this node has of a blob.
@@ -98,7 +116,9 @@ pub struct Pulls {
     flights: Arc<Flights>,
     rechecks: Arc<Rechecks>,
     confirming: Arc<Confirming>,
+    questions: Arc<Questions>,
     terms: PullTerms,
+    tasks: Tasks,
 }
 
 impl Pulls {
@@ -108,27 +128,38 @@ impl Pulls {
         flights: Arc<Flights>,
         rechecks: Arc<Rechecks>,
         confirming: Arc<Confirming>,
+        questions: Arc<Questions>,
         terms: PullTerms,
+        tasks: Tasks,
     ) -> Arc<Self> {
-        Arc::new(Pulls { store, flights, rechecks, confirming, terms })
+        Arc::new(Pulls { store, flights, rechecks, confirming, questions, terms, tasks })
     }
 
     /// Whether the repository may show the blob: a manifest of it refers to the blob, or it was
-    /// uploaded or mounted there lately, or the upstream has just said that it has it there.
+    /// uploaded or mounted there lately, or the upstream has shown it just now, or only the upstream
+    /// has it.
     ///
     /// A proxy's clients may have the manifest from another mirror. But a blob may be in the mesh
-    /// only for another project, so the upstream must confirm that this repository has it.
-    pub async fn check_readable(&self, known: &Known<'_>) -> Result<(), PullError> {
+    /// only for another project, so the upstream must show that this repository has it.
+    pub async fn check_readable(&self, known: &Known<'_>) -> Result<Readable, PullError> {
         let Known { digest, repository, linked, proxied, .. } = *known;
         if linked || self.store.granted(&digest, repository)? {
-            return Ok(());
+            return Ok(Readable::Here);
         }
         if !proxied {
             return Err(PullError::Unknown(digest));
         }
+        if self.confirming.is_denied(repository, &digest) {
+            return Err(PullError::Unknown(digest));
+        }
+        self.questions.ask(known.client, &repository.project())?;
         match self.confirming.confirms(repository, &digest).await {
-            Ok(true) => self.keep_readable(known).await,
-            Ok(false) => Err(PullError::Unknown(digest)),
+            Ok(Confirmed::Shown) => {
+                self.keep_readable(known).await?;
+                Ok(Readable::Here)
+            }
+            Ok(Confirmed::Absent) => Ok(Readable::OnlyUpstream),
+            Ok(Confirmed::Denied) => Err(PullError::Unknown(digest)),
             Err(
                 why @ (UpstreamError::Denied(_)
                 | UpstreamError::Refused(_)
@@ -144,6 +175,19 @@ impl Pulls {
         Ok(self.store.grant(known.digest, known.repository, self.terms.grant).await?)
     }
 
+    /// Keeps the blob readable in its repository for a while once the upstream has given all of it.
+    fn keep_readable_once_here(&self, known: &Known<'_>, flight: Arc<Arriving>) {
+        let (store, grant) = (self.store.clone(), self.terms.grant);
+        let (digest, repository) = (known.digest, known.repository.clone());
+        self.tasks.spawn("pull.grant", async move {
+            if flight.finished().await.is_ok()
+                && let Err(error) = store.grant(digest, &repository, grant).await
+            {
+                warn!(%digest, %repository, %error, "a blob from an upstream is not readable yet");
+            }
+        });
+    }
+
     /// What this node has of the blob. Nothing is fetched.
     pub async fn at_hand(&self, known: &Known<'_>) -> Result<AtHand, PullError> {
         let opened = self.store.open_sound(&known.digest).await?;
@@ -157,6 +201,7 @@ impl Pulls {
     pub async fn bytes(
         &self,
         known: &Known<'_>,
+        readable: Readable,
         at_hand: AtHand,
         only_asked: bool,
     ) -> Result<Bytes, PullError> {
@@ -176,6 +221,9 @@ impl Pulls {
         metrics::counter!("atoll_blob_misses_total").increment(1);
         let sources = Sources::Find { via: known.proxied.then(|| known.repository.clone()) };
         let flight = self.flights.join(digest, sources, Class::Pull);
+        if readable == Readable::OnlyUpstream {
+            self.keep_readable_once_here(known, flight.clone());
+        }
         let begun = match flight.begun(digest, self.terms.first_byte).await {
             // a manifest here refers to it, so it may come back; with a 404 a client would give up
             // for good

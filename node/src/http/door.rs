@@ -62,7 +62,9 @@ impl Door {
     pub async fn caller(&self, request: &Request) -> Result<Caller, Failure> {
         let presented = Presented::read(request.header(&header::AUTHORIZATION));
         let reads = matches!(request.method, Method::GET | Method::HEAD);
-        self.access.caller(presented, reads).await.map_err(|error| self.refuse(request, error))
+        let origin = request.origin();
+        let caller = self.access.caller(presented, origin, reads).await;
+        caller.map_err(|error| self.refuse(request, error))
     }
 
     /// Admits `request` if its caller may do `action` in `repository`, and then runs `read` in the
@@ -170,7 +172,10 @@ impl Door {
             AccessError::Scope(needed) => self
                 .challenge(request, &[("scope", &needed.scope()), ("error", "insufficient_scope")]),
             AccessError::Missing(None) | AccessError::Wrong => self.challenge(request, &[]),
-            AccessError::Denied(_) | AccessError::Unchecked(_) | AccessError::Internal(_) => {
+            AccessError::Denied(_)
+            | AccessError::TooMany(_)
+            | AccessError::Unchecked(_)
+            | AccessError::Internal(_) => {
                 return error.into();
             }
         };

@@ -8,6 +8,7 @@ use rules::words::digest::{BadDigest, Digest};
 use serde_json::{Value, json};
 
 use registry::people::{AccessError, NeededScope};
+use registry::proxies::questions::TooManyQuestions;
 use registry::pulls::PullError;
 use registry::pushes::sessions::UploadError;
 
@@ -174,7 +175,11 @@ impl Failure {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         for (name, value) in self.headers {
-            headers.append(name, value);
+            if name == header::RETRY_AFTER {
+                headers.insert(name, value);
+            } else {
+                headers.append(name, value);
+            }
         }
         response
     }
@@ -206,6 +211,8 @@ impl From<AccessError> for Failure {
                 "credentials are needed, or those given are not right",
             ),
             AccessError::Denied(reason) => Failure::new(Code::Denied, reason.clone()),
+            AccessError::TooMany(wait) => Failure::new(Code::TooManyRequests, error.to_string())
+                .header(header::RETRY_AFTER, (wait.as_secs() + 1).to_string()),
             AccessError::Unchecked(reason) => Failure::new(Code::Unavailable, reason.clone()),
             AccessError::Internal(reason) => Failure::new(Code::Internal, reason.clone()),
         }
@@ -255,9 +262,18 @@ impl From<PullError> for Failure {
                 Failure::new(Code::BlobUnknown, error.to_string())
             }
             PullError::Unavailable(reason) => Failure::new(Code::Unavailable, reason),
+            PullError::TooManyQuestions(error) => error.into(),
             PullError::Flight(error) => error.into(),
             PullError::Store(error) => error.into(),
         }
+    }
+}
+
+impl From<TooManyQuestions> for Failure {
+    fn from(error: TooManyQuestions) -> Self {
+        let seconds = error.after.as_secs() + 1;
+        Failure::new(Code::TooManyRequests, error.to_string())
+            .header(header::RETRY_AFTER, seconds.to_string())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,12 +106,13 @@ where
         let _ = stream.set_nodelay(true);
         let (handle, tls, inner) = (handle.clone(), listener.tls.clone(), tasks.clone());
         tasks.spawn_draining("http.connection", async move {
+            let client = ClientAddress(peer.ip());
             match tls {
-                None => connection(Patient::new(stream, stall), handle, inner).await,
+                None => connection(Patient::new(stream, stall), client, handle, inner).await,
                 Some(tls) => match tokio::time::timeout(HEAD, tls.accept(stream)).await {
                     Ok(Ok(stream)) => {
-                        connection(Patient::new(SmallFirst::new(stream), stall), handle, inner)
-                            .await;
+                        let stream = Patient::new(SmallFirst::new(stream), stall);
+                        connection(stream, client, handle, inner).await;
                     }
                     Ok(Err(error)) => debug!(client = %peer, %error, "TLS handshake failed"),
                     Err(_) => debug!(client = %peer, "TLS handshake took too long"),
@@ -121,13 +122,18 @@ where
     }
 }
 
-async fn connection<S, H, F>(stream: S, handle: H, tasks: Tasks)
+/// The address from which a request came: an extension of each request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ClientAddress(pub(super) IpAddr);
+
+async fn connection<S, H, F>(stream: S, client: ClientAddress, handle: H, tasks: Tasks)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Fn(hyper::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Payload>> + Send + 'static,
 {
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(client);
         let response = handle(request);
         async move { Ok::<_, std::convert::Infallible>(response.await) }
     });

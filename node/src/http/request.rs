@@ -1,6 +1,7 @@
 //! Reads requests: headers, queries, and bodies, which must make progress.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -10,9 +11,12 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use registry::pushes::receiving::{NotReceived, NotSealed, Pieces};
 use registry::view::neighbours::Neighbours;
+use rules::people::guesses::Origin;
+use rules::proxies::budget::client_of;
 use rules::words::names::RepositoryName;
 
 use super::errors::{Code, Failure};
+use super::listen::ClientAddress;
 
 /// A request whose head was read.
 pub struct Request {
@@ -22,6 +26,8 @@ pub struct Request {
     pub head: Parts,
     /// Its body, which is still to come.
     pub body: Arrival,
+    /// The address from which it came.
+    pub client: IpAddr,
     query: HashMap<String, String>,
     tags: Vec<String>,
     written: Option<NamedRepository>,
@@ -37,6 +43,8 @@ impl Request {
     /// Takes a request over. Its body may make no progress for at most `stall`.
     pub fn new(request: hyper::Request<Incoming>, stall: Duration) -> Self {
         let (head, body) = request.into_parts();
+        let client = head.extensions.get::<ClientAddress>().map(|client| client.0);
+        let client = client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let mut query = HashMap::new();
         let mut tags = Vec::new();
         let pairs = form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes());
@@ -50,6 +58,7 @@ impl Request {
             method: head.method.clone(),
             head,
             body: Arrival { body, stall },
+            client,
             query,
             tags,
             written: None,
@@ -91,6 +100,11 @@ impl Request {
     /// Every `tag` parameter (distribution-spec end-7b).
     pub fn tags(&self) -> &[String] {
         &self.tags
+    }
+
+    /// From where it came, for what is counted of passwords.
+    pub fn origin(&self) -> Origin {
+        Origin::Client(client_of(self.client))
     }
 
     /// A header, if it is text.

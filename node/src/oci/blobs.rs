@@ -50,8 +50,9 @@ impl Registry {
             return Ok(moved(&request.place(&elsewhere, &format!("blobs/{digest}"))));
         }
         let size = record.map(|record| record.size);
-        let known = Known { digest, repository: &repository, linked, proxied, size };
-        self.pulls.check_readable(&known).await?;
+        let client = request.client;
+        let known = Known { digest, repository: &repository, linked, proxied, size, client };
+        let readable = self.pulls.check_readable(&known).await?;
         // a client that asks before a push, and hears that the blob is here, does not send it; so
         // it must stay until its manifest can have come
         let pushes = || self.door.may(&caller, Action::Push, &repository, Some(&project));
@@ -81,7 +82,7 @@ impl Registry {
             response.headers_mut().insert(header::CONTENT_LENGTH, size.into());
             return Ok(response);
         }
-        let Bytes { size, cut } = self.pulls.bytes(&known, at_hand, only_asked).await?;
+        let Bytes { size, cut } = self.pulls.bytes(&known, readable, at_hand, only_asked).await?;
         let payload = match wanted(range, size) {
             Ranges::Whole => Payload::File(Box::new(cut(0..size))),
             Ranges::Part(part) => {

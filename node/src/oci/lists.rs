@@ -53,6 +53,7 @@ impl Registry {
                     request.head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
                 return Ok(moved(&format!("/v2/{}/tags/list{query}", request.name_of(&elsewhere))));
             }
+            self.questions.ask(request.client, &project.name)?;
             let query = query_for_upstream(&request);
             // what was pulled is no page of a list that is paged in words of the upstream's own
             let recorded = (!tags.is_empty() || exists && after.is_some())
@@ -154,6 +155,7 @@ impl Registry {
             if let Some(elsewhere) = self.upstreams.canonical(&repository) {
                 return Ok(moved(&request.place(&elsewhere, &page_of(&subject, &query))));
             }
+            self.questions.ask(request.client, &project.name)?;
             match self.proxies.referrers(&project, &repository, &subject, &query).await {
                 Referring::Page(page) => {
                     return Ok(show_page(&request, &repository, &subject, page));

@@ -42,6 +42,9 @@ impl Registry {
                     format!("project {} does not cache {repository} (its patterns)", project.name);
                 return Err(Failure::new(Code::ManifestUnknown, message));
             }
+            if found.is_none() {
+                self.questions.ask(request.client, &project.name)?;
+            }
             let known = matches!(reference, Reference::Digest(_)).then_some(found).flatten();
             return match known {
                 Some((digest, manifest)) => {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use http::{Method, Response, StatusCode};
 use registry::blobs::flights::Flights;
+use registry::proxies::questions::Questions;
 use registry::proxies::resolving::Proxies;
 use registry::pulls::Pulls;
 use registry::pushes::sessions::Sessions;
@@ -58,6 +59,8 @@ pub struct Registry {
     pub proxies: Arc<Proxies>,
     /// Upstreams.
     pub upstreams: Arc<Upstreams>,
+    /// How many questions to upstreams each client may cause.
+    pub questions: Arc<Questions>,
     /// The other nodes.
     pub neighbours: Arc<Neighbours>,
     /// Deadlines and limits.

@@ -53,12 +53,11 @@ pub async fn answer_token(
         },
     };
     let issued =
-        access.issue(asked, credentials, request.header(&header::HOST)).await.map_err(|error| {
-            match error {
-                AccessError::Wrong => wrong(),
-                error => error.into(),
-            }
-        })?;
+        access.issue(asked, credentials, request.origin(), request.header(&header::HOST)).await;
+    let issued = issued.map_err(|error| match error {
+        AccessError::Wrong => wrong(),
+        error => error.into(),
+    })?;
     let body = json!({
         "token": issued.token.expose(),
         "access_token": issued.token.expose(),

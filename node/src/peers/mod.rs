@@ -52,7 +52,7 @@ pub struct Peers {
 }
 
 impl Rooms for Peers {
-    async fn answer(&self, _from: Guest, ask: Ask) -> Answer {
+    async fn answer(&self, from: Guest, ask: Ask) -> Answer {
         let Some(ledger) = self.neighbours.records.ledger() else {
             return self.answer_as_edge(ask);
         };
@@ -68,12 +68,14 @@ impl Rooms for Peers {
                 Ok((found, fresh)) => Answer::Look(found, fresh),
                 Err(reason) => Answer::Refused(reason),
             },
-            Ask::Identify(credentials) => match self.access.identify(credentials).await {
-                Ok(verdict) => Answer::Identified(verdict),
-                Err(_) => Answer::Refused("the credentials could not be checked".into()),
-            },
+            Ask::Identify(credentials) => {
+                match self.access.identify(from.node, credentials).await {
+                    Ok(verdict) => Answer::Identified(verdict),
+                    Err(_) => Answer::Refused("the credentials could not be checked".into()),
+                }
+            }
             Ask::Token { name, password, scopes } => {
-                match self.access.token_for(&name, &password, &scopes).await {
+                match self.access.token_for(from.node, &name, &password, &scopes).await {
                     Ok(signed) => Answer::Token(signed),
                     Err(_) => Answer::Refused("the token could not be signed".into()),
                 }

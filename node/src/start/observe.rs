@@ -74,6 +74,18 @@ fn describe() {
     );
     describe_counter!("atoll_flights_failed_total", "fetches that found no source or broke off");
     describe_counter!(
+        "atoll_flights_deserted_total",
+        "fetches that were given up because nobody waited for them"
+    );
+    describe_counter!(
+        "atoll_logins_throttled_total",
+        "passwords that were not checked (429) because too many wrong ones had come"
+    );
+    describe_counter!(
+        "atoll_upstream_questions_refused_total",
+        "requests refused (429) because their client used up its budget (upstreams.questions)"
+    );
+    describe_counter!(
         "atoll_flights_wrong_bytes_total",
         "fetched blobs that did not hash to their name"
     );

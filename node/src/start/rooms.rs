@@ -20,6 +20,7 @@ use registry::people::Access;
 use registry::proxies::ProxyTerms;
 use registry::proxies::confirming::Confirming;
 use registry::proxies::mirrors::Mirrors;
+use registry::proxies::questions::Questions;
 use registry::proxies::resolving::Proxies;
 use registry::pulls::Pulls;
 use registry::pushes::sessions::Sessions;
@@ -101,6 +102,7 @@ pub(super) struct Rooms {
     pulls: Arc<Pulls>,
     proxies: Arc<Proxies>,
     mirrors: Arc<Mirrors>,
+    questions: Arc<Questions>,
     preheats: Arc<Preheats>,
     access: Arc<Access>,
 }
@@ -122,7 +124,14 @@ impl Rooms {
         let (max_open, expire_after) =
             (settings.uploads.max_open as usize, settings.uploads.expire_after);
         let sessions = Sessions::new(store.clone(), copies.clone(), max_open, expire_after);
-        let confirming = Confirming::new(records.clone(), upstreams.clone(), tasks.clone());
+        let confirming = Confirming::new(
+            neighbours.clone(),
+            store.clone(),
+            upstreams.clone(),
+            terms::transfer(settings),
+            settings.upstreams.missing_for,
+            tasks.clone(),
+        );
         let proxy_terms = ProxyTerms {
             fresh_for: settings.upstreams.fresh_for,
             missing_for: settings.upstreams.missing_for,
@@ -144,15 +153,29 @@ impl Rooms {
             mirrors.clone(),
             tasks.clone(),
         );
+        let questions = Arc::new(Questions::new(terms::questions(settings)));
         let pulls = Pulls::new(
             store.clone(),
             flights.clone(),
             rechecks.clone(),
             confirming.clone(),
+            questions.clone(),
             terms::pulls(settings),
+            tasks.clone(),
         );
         let access = Access::new(records.clone(), secrets.clone(), mirrors.clone());
-        Ok(Rooms { secrets, blobs, writes, sessions, pulls, proxies, mirrors, preheats, access })
+        Ok(Rooms {
+            secrets,
+            blobs,
+            writes,
+            sessions,
+            pulls,
+            proxies,
+            mirrors,
+            questions,
+            preheats,
+            access,
+        })
     }
 
     /// Open uploads.
@@ -213,6 +236,7 @@ impl Rooms {
             sessions: self.sessions.clone(),
             proxies: self.proxies.clone(),
             upstreams: upstreams.clone(),
+            questions: self.questions.clone(),
             neighbours: neighbours.clone(),
             terms: terms::oci(settings),
         };

@@ -18,6 +18,7 @@ use rules::ledger::lease::LeaseTerms;
 use rules::ledger::records::Role;
 use rules::members::failover::FailoverTerms;
 use rules::members::voters::VoterTerms;
+use rules::proxies::budget::BudgetTerms;
 use rules::proxies::mirror::MirrorRules;
 use rules::words::names::{BadName, Region};
 use upstream::{AddressRule, Trust, UpstreamTerms};
@@ -105,6 +106,12 @@ pub(super) fn upstreams(settings: &Settings) -> io::Result<UpstreamsTerms> {
             max_manifest: settings.uploads.max_manifest,
         },
     })
+}
+
+/// What each client may cause.
+pub(super) fn questions(settings: &Settings) -> BudgetTerms {
+    let upstreams = &settings.upstreams;
+    BudgetTerms { burst: upstreams.questions, per_minute: upstreams.questions_per_minute }
 }
 
 /// The public authorities, and those in the file that `upstreams.ca` names.

@@ -68,6 +68,12 @@ impl Ingest {
         self.written
     }
 
+    /// Reserves room on the disk for all `size` bytes that will have been written in the end. This
+    /// blocks while cached blobs are evicted.
+    pub(super) fn reserve(&mut self, size: u64) -> io::Result<()> {
+        self.taken.reserve(size.saturating_sub(self.written))
+    }
+
     /// The file, for readers that follow what arrives.
     pub fn file(&self) -> Arc<File> {
         self.file.clone()

@@ -330,6 +330,21 @@ impl Store {
         self.evict(|| self.eviction.missing(room).max(on_disk())).await
     }
 
+    /// Reserves room on the disk for all `size` bytes of a blob before they come, and evicts cached
+    /// blobs for them. So a blob that begins to arrive does not stop half way because of others.
+    ///
+    /// # Errors
+    /// [`StorageFull`](std::io::ErrorKind::StorageFull) if the disk has no room for all of it.
+    /// Nothing was reserved, and the ingest is gone.
+    pub async fn reserve(&self, mut ingest: Ingest, size: u64) -> Result<Ingest, StoreError> {
+        let more = size.saturating_sub(ingest.written());
+        if self.room.missing(more) > 0 {
+            self.evict(|| self.room.missing(more)).await?;
+        }
+        let reserved = blocking(move || ingest.reserve(size).map(|()| ingest));
+        Ok(reserved.await.map_err(|e| StoreError::Index(e.to_string()))??)
+    }
+
     /// Evicts cached blobs whenever something arrives (an upload, a copy, a blob to keep) and the
     /// disk has less free space than it should have. Runs as long as the node. The budget does not
     /// matter here.
@@ -566,6 +581,26 @@ mod tests {
         assert!(
             store.held(&third).unwrap().is_some() && !store.stock(&third, None).unwrap().cached
         );
+    }
+
+    #[tokio::test]
+    async fn room_that_was_reserved_is_not_reserved_again_until_it_is_given_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), None).unwrap();
+        let (free, all) = store.room.free().unwrap();
+        let ingest = || store.ingest(Algorithm::Sha256).unwrap();
+        let full = |result: Result<Ingest, StoreError>| matches!(result, Err(StoreError::Disk(e)) if e.kind() == std::io::ErrorKind::StorageFull);
+        // larger than the disk, as somebody may say that a blob is
+        assert!(full(store.reserve(ingest(), u64::MAX).await));
+        assert!(full(store.reserve(ingest(), all + 1).await));
+        let most = free / 3 * 2;
+        let first = store.reserve(ingest(), most).await.unwrap();
+        assert!(full(store.reserve(ingest(), most).await), "it is promised to another");
+        assert!(store.reserve(ingest(), 1000).await.is_ok(), "what is left is for others");
+        drop(first);
+        let mut second = store.reserve(ingest(), most).await.unwrap();
+        second.write(&[1; 1000]).unwrap();
+        assert!(store.reserve(second, most).await.is_ok(), "it has its room already");
     }
 
     #[tokio::test]

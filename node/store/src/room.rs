@@ -36,9 +36,12 @@ impl Room {
         Some((disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize))
     }
 
-    /// How many bytes of cached blobs must be evicted for `room` more.
+    /// How many bytes of cached blobs must be evicted for `room` more, beside those that were
+    /// promised.
     pub(super) fn missing(&self, room: u64) -> u64 {
-        self.free().map_or(0, |(free, all)| missing_on_disk(free, all, room))
+        let promised = self.promised.load(Ordering::Relaxed);
+        self.free()
+            .map_or(0, |(free, all)| missing_on_disk(free.saturating_sub(promised), all, room))
     }
 
     /// Completes when an arrival has found less free space than there should be.
@@ -55,7 +58,7 @@ impl Room {
             return true;
         }
         self.wanted.notify_one();
-        free >= bytes + reserve(all)
+        free >= bytes.saturating_add(reserve(all))
     }
 
     /// Blocks until `bytes` more can be written without the reserve.
@@ -108,6 +111,24 @@ impl Taken {
             self.left = promised;
         }
         self.give_back(length);
+        Ok(())
+    }
+
+    /// `length` bytes will be written, in pieces. Blocks until there is room for all of them.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::StorageFull`] if there is none even after evictions.
+    pub(super) fn reserve(&mut self, length: u64) -> io::Result<()> {
+        if length > self.left {
+            let more = length - self.left;
+            if self.room.free().is_some_and(|(_, all)| all > 0 && more > all) {
+                let why = format!("a blob of {length} bytes is larger than the disk of data_dir");
+                return Err(io::Error::new(io::ErrorKind::StorageFull, why));
+            }
+            self.room.wait_for(more)?;
+            self.room.promised.fetch_add(more, Ordering::Relaxed);
+            self.left = length;
+        }
         Ok(())
     }
 

@@ -124,6 +124,15 @@ impl BlobStream {
         Ok(Beginning::Stream(stream))
     }
 
+    /// The first byte that an answer of 206 brings.
+    pub(super) fn first_of(headers: &HeaderMap) -> Option<u64> {
+        let text = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
+        match ContentRange::parse(text)? {
+            ContentRange::Part { first, .. } => Some(first),
+            ContentRange::None { .. } => None,
+        }
+    }
+
     /// The number of bytes read so far, from which to continue if the stream breaks off.
     pub fn position(&self) -> u64 {
         self.position

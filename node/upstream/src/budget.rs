@@ -116,7 +116,8 @@ pub struct AnswerTerms {
     /// The time between a failure and the next attempt: a dead upstream must not cost every pull
     /// its deadline.
     pub retry: Duration,
-    /// The maximum number of answers that are remembered.
+    /// The maximum number of answers that are remembered for each project, so that questions about
+    /// one do not push out what is known of another.
     pub most: usize,
 }
 
@@ -149,7 +150,8 @@ enum Said {
 #[derive(Debug)]
 pub struct Answers {
     terms: AnswerTerms,
-    known: HashMap<(String, String), Known>,
+    /// By project, then by repository and reference.
+    known: HashMap<String, HashMap<(String, String), Known>>,
 }
 
 #[derive(Debug)]
@@ -167,7 +169,9 @@ impl Answers {
 
     /// How to answer a question about `reference`, a tag or a digest, in `repository`.
     pub fn decide(&self, now: Moment, repository: &str, reference: &str) -> Decision {
-        let Some(known) = self.known.get(&(repository.to_owned(), reference.to_owned())) else {
+        let known = self.known.get(project_of(repository));
+        let key = (repository.to_owned(), reference.to_owned());
+        let Some(known) = known.and_then(|known| known.get(&key)) else {
             return Decision::Ask { known: None };
         };
         let age = now.since(known.at);
@@ -205,15 +209,18 @@ impl Answers {
 
     fn remember(&mut self, now: Moment, repository: &str, reference: &str, answer: Said) {
         let key = (repository.to_owned(), reference.to_owned());
-        if self.known.len() >= self.terms.most && !self.known.contains_key(&key) {
-            self.forget(now);
+        let known = self.known.entry(project_of(repository).to_owned()).or_default();
+        if known.len() >= self.terms.most && !known.contains_key(&key) {
+            forget(known, now, self.terms);
         }
-        self.known.insert(key, Known { answer, at: now, failed: None });
+        known.insert(key, Known { answer, at: now, failed: None });
     }
 
     /// The upstream failed. The known answer is still used, as stale after its time.
     pub fn handle_failure(&mut self, now: Moment, repository: &str, reference: &str) {
-        if let Some(known) = self.known.get_mut(&(repository.to_owned(), reference.to_owned())) {
+        let known = self.known.get_mut(project_of(repository));
+        let key = (repository.to_owned(), reference.to_owned());
+        if let Some(known) = known.and_then(|known| known.get_mut(&key)) {
             known.failed = Some(now);
         }
     }
@@ -222,21 +229,25 @@ impl Answers {
     pub fn forget_all(&mut self) {
         self.known.clear();
     }
+}
 
-    /// Makes room: removes expired misses first, then the oldest quarter.
-    fn forget(&mut self, now: Moment) {
-        let missing = self.terms.missing;
-        self.known.retain(|_, known| {
-            matches!(known.answer, Said::Found(_)) || now.since(known.at) < missing
-        });
-        if self.known.len() < self.terms.most {
-            return;
-        }
-        let mut ages: Vec<_> = self.known.values().map(|known| known.at).collect();
-        ages.sort_unstable();
-        let oldest = ages.get(ages.len() / 4).copied().unwrap_or(now);
-        self.known.retain(|_, known| known.at > oldest);
+/// The project of a repository: the part before the first `/`.
+fn project_of(repository: &str) -> &str {
+    repository.split('/').next().unwrap_or_default()
+}
+
+/// Makes room: removes expired misses first, then the oldest quarter.
+fn forget(known: &mut HashMap<(String, String), Known>, now: Moment, terms: AnswerTerms) {
+    known.retain(|_, known| {
+        matches!(known.answer, Said::Found(_)) || now.since(known.at) < terms.missing
+    });
+    if known.len() < terms.most {
+        return;
     }
+    let mut ages: Vec<_> = known.values().map(|known| known.at).collect();
+    ages.sort_unstable();
+    let oldest = ages.get(ages.len() / 4).copied().unwrap_or(now);
+    known.retain(|_, known| known.at > oldest);
 }
 
 #[cfg(test)]
@@ -368,10 +379,13 @@ mod tests {
         fn memory_is_bounded_and_the_newest_answer_is_in_it(tags in proptest::collection::vec((0u32..40, 0u64..5, any::<bool>()), 1..80)) {
             let mut answers = Answers::new(TERMS);
             let mut now = 0;
+            answers.handle_answer(at(0), "quiet/a", "1", Some(resolved("y")));
             for (tag, step, found) in tags {
                 now += step;
                 answers.handle_answer(at(now), "a", &tag.to_string(), found.then(|| resolved("x")));
-                prop_assert!(answers.known.len() <= TERMS.most);
+                prop_assert!(answers.known["a"].len() <= TERMS.most);
+                let other = answers.decide(at(0), "quiet/a", "1");
+                prop_assert_eq!(other, Decision::Fresh(resolved("y")), "another project's");
                 let asks = matches!(answers.decide(at(now), "a", &tag.to_string()), Decision::Ask { .. });
                 prop_assert!(!asks);
             }

@@ -40,7 +40,7 @@ use rules::words::moment::Moment;
 pub use address::{AddressRule, Endpoint};
 pub use blob::BlobStream;
 pub use client::{
-    FetchedManifest, Resolved, Upstream, UpstreamSettings, UpstreamStanding, UpstreamTerms,
+    FetchedManifest, Resolved, Sample, Upstream, UpstreamSettings, UpstreamStanding, UpstreamTerms,
 };
 pub use connect::Trust;
 pub use ecr::AccessKey;

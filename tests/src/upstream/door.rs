@@ -46,6 +46,11 @@ pub enum Manner {
     /// Says that it has no blob, and gives it to who asks for its bytes, as a cache before another
     /// cache does.
     DeniesBlobs,
+    /// Says of every blob that it has it, and gives other bytes for it: as many as were asked for,
+    /// from where they were asked for.
+    InventsBlobs,
+    /// Says of every blob that it has it, and gives nothing.
+    HollowBlobs,
 }
 
 impl Manner {
@@ -279,7 +284,15 @@ async fn answer(
         {
             Ok(refusal(404))
         }
-        Manner::Honest | Manner::Schema1 | Manner::DeniesBlobs => {
+        Manner::InventsBlobs if request.uri().path().contains("/blobs/") => Ok(invented(&request)),
+        Manner::HollowBlobs if request.uri().path().contains("/blobs/") => {
+            Ok(Response::new(Passing(None)))
+        }
+        Manner::Honest
+        | Manner::Schema1
+        | Manner::DeniesBlobs
+        | Manner::InventsBlobs
+        | Manner::HollowBlobs => {
             Ok(pass_on(&door, end, request, number).await.unwrap_or_else(|_| refusal(502)))
         }
     }
@@ -309,6 +322,30 @@ fn text(kind: &'static str, body: &'static str) -> Response<Passing> {
     to.try_send(Ok(Frame::data(body.into()))).expect("room for one piece");
     let mut response = Response::new(Passing(Some(pieces)));
     response.headers_mut().insert("content-type", kind.parse().expect("a header"));
+    response
+}
+
+/// 200 for a HEAD, 206 with made-up bytes for a range that has an end, and 200 with some for the
+/// rest.
+fn invented(request: &Request<Incoming>) -> Response<Passing> {
+    if request.method() == Method::HEAD {
+        return Response::new(Passing(None));
+    }
+    let range = request.headers().get("range").and_then(|range| range.to_str().ok());
+    let range = range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+    let range = range.and_then(|(first, last)| {
+        Some((first.parse::<usize>().ok()?, last.parse::<usize>().ok()?))
+    });
+    let length = range.map_or(1000, |(first, last)| last - first + 1);
+    let (to, pieces) = mpsc::channel(1);
+    to.try_send(Ok(Frame::data(vec![0x55; length].into()))).expect("room for one piece");
+    let mut response = Response::new(Passing(Some(pieces)));
+    response.headers_mut().insert("content-length", length.into());
+    if let Some((first, last)) = range {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        let told = format!("bytes {first}-{last}/*").parse().expect("a header");
+        response.headers_mut().insert("content-range", told);
+    }
     response
 }
 

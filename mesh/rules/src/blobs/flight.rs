@@ -16,6 +16,9 @@
 //!    does so for as long as a client would wait.
 //! 4. It gives up.
 //!
+//! A flight that nobody has waited for during [`DESERTED`] is given up, too, unless three quarters of
+//! its bytes are here. Otherwise clients that come and go could have a node fetch without end.
+//!
 //! Once the list of the blob's groups is known, only whole checked groups count as arrived,
 //! whichever source sends them. A source that is caught lying is not asked again in this flight.
 //! Without a list (the first source is itself still filling from an upstream) bytes count as they
@@ -35,6 +38,10 @@ use whom::Whom;
 
 /// How long to wait before sources that fell silent are asked again.
 pub const AGAIN: Duration = Duration::from_millis(200);
+
+/// How long a flight goes on that nobody waits for. Clients that lose a connection come back within
+/// this time, and then continue where they were.
+pub const DESERTED: Duration = Duration::from_secs(10);
 
 /// Where a blob's bytes may come from. `N` names a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +114,8 @@ pub struct Flight<N> {
     /// The upstream says that it does not have the blob.
     missing_upstream: bool,
     wrong: Wrong,
+    /// Since when nobody waits for it.
+    deserted: Option<Moment>,
 }
 
 /// How often the digest was wrong.
@@ -187,6 +196,8 @@ pub enum GivenUp {
     MissingUpstream,
     /// The digest of what arrived was wrong, and no source gives other bytes.
     WrongBytes,
+    /// Nobody waits for the blob any more.
+    Deserted,
 }
 
 /// What to do next.
@@ -225,7 +236,22 @@ impl<N: Copy + Ord> Flight<N> {
             begun: false,
             missing_upstream: false,
             wrong: Wrong::Never,
+            deserted: None,
         }
+    }
+
+    /// Whether somebody waits for the blob now. Say so now and then; a flight that was never told
+    /// is waited for.
+    pub fn handle_waiting(&mut self, now: Moment, waited_for: bool) {
+        self.deserted = if waited_for { None } else { self.deserted.or(Some(now)) };
+    }
+
+    /// Whether the flight is to end because nobody has waited for it for a while, and it is not
+    /// nearly done.
+    pub fn is_deserted(&self, now: Moment) -> bool {
+        let long = self.deserted.is_some_and(|since| now.since(since) >= DESERTED);
+        let nearly_done = self.size.is_some_and(|size| self.offset >= size - size / 4);
+        long && !nearly_done
     }
 
     /// What to do next. `down` says whether a node is known to be down.
@@ -235,6 +261,9 @@ impl<N: Copy + Ord> Flight<N> {
         }
         if self.is_whole() {
             return Step::Check;
+        }
+        if self.is_deserted(now) {
+            return Step::GiveUp(GivenUp::Deserted);
         }
         if self.whom.present().is_none() {
             if let Some(hurry) = self.whom.hurry(self.offset) {

@@ -5,6 +5,7 @@
 //! | [`holding`] | what a node has of a blob |
 //! | [`flight`] | which source to ask next, what to believe, and when to give up |
 //! | [`groups`], [`reputation`] | checks of ranges as they arrive; peers that sent wrong ones |
+//! | [`proof`] | what an upstream must show of a blob before it may be read as its own |
 //! | [`fanout`] | which node passes a blob on to which, when many want it at once |
 //! | [`pacing`], [`congestion`] | caps and which class goes first; how much may be in flight |
 //! | [`cache`] | which cached blobs are evicted when the budget is full |
@@ -16,4 +17,5 @@ pub mod flight;
 pub mod groups;
 pub mod holding;
 pub mod pacing;
+pub mod proof;
 pub mod reputation;

@@ -1,3 +1,4 @@
 //! People and their permissions.
 
 pub mod access;
+pub mod guesses;

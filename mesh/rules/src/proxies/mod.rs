@@ -1,5 +1,7 @@
 //! Other registries: what is cached of them, and what a request means that names one of them.
 
+pub mod budget;
+pub mod denials;
 pub mod mirror;
 pub mod proxy;
 pub mod tags;

@@ -5,24 +5,27 @@ mod tokens;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use argon2::{Argon2, PasswordHasher, PasswordVerifier};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use ground::clock;
 use ground::supervise::blocking;
 use mesh::secrets::Secrets;
 use parking_lot::Mutex;
 use rules::ledger::records::{Look, Project, User, key};
 use rules::people::access::{Action, Identity, RegistryScope, allowed};
+use rules::people::guesses::{Guesses, Line, Origin};
 use rules::wire::{Credentials, Verdict};
 use rules::words::digest::Digest;
-use rules::words::names::RepositoryName;
+use rules::words::names::{NodeId, RepositoryName};
 use rules::words::secret::Secret;
 
 use tokio::sync::Semaphore;
 
 use crate::proxies::mirrors::Mirrors;
-use crate::view::{ReadError, Records};
+use crate::view::{EdgeRecords, ReadError, Records};
 
 use tokens::TokenReach;
 
@@ -31,8 +34,8 @@ pub use tokens::{Issued, SERVICE, TokenRequest};
 /// The maximum number of checked passwords that are remembered.
 const REMEMBERED: usize = 1024;
 
-/// The maximum number of passwords that are checked at a time.
-const CHECKS: usize = 2;
+/// The maximum number of passwords that are checked at a time, for each [`Line`].
+const CHECKS: [(Line, usize); 3] = [(Line::Familiar, 2), (Line::Unfamiliar, 1), (Line::Edges, 1)];
 
 /// Why a request is not allowed, by what the client can do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +53,10 @@ pub enum AccessError {
     /// The identity may not do this, with whatever credentials.
     #[error("{0}")]
     Denied(String),
+    /// Too many wrong passwords came from there, or for this account. It may be tried again after
+    /// this time.
+    #[error("too many wrong passwords; try again in {} s", .0.as_secs() + 1)]
+    TooMany(Duration),
     /// The credentials cannot be checked now. The client should try again.
     #[error("{0}")]
     Unchecked(String),
@@ -142,7 +149,8 @@ pub struct Access {
     edge_secret: [u8; 32],
     mirrors: Arc<Mirrors>,
     proven: Mutex<HashMap<Digest, Identity>>,
-    checking: Semaphore,
+    guesses: Mutex<Guesses>,
+    lines: HashMap<Line, Semaphore>,
 }
 
 /// The authenticated caller of a request, and how it was authenticated.
@@ -184,14 +192,16 @@ impl Caller {
 impl Access {
     /// No passwords are remembered yet.
     pub fn new(records: Records, secrets: Arc<Secrets>, mirrors: Arc<Mirrors>) -> Arc<Self> {
-        let (proven, checking) = (Mutex::default(), Semaphore::new(CHECKS));
+        let (proven, guesses) = (Mutex::default(), Mutex::default());
+        let lines = CHECKS.into_iter().map(|(line, most)| (line, Semaphore::new(most))).collect();
         Arc::new(Access {
             records,
             secrets,
             edge_secret: rand::random(),
             mirrors,
             proven,
-            checking,
+            guesses,
+            lines,
         })
     }
 
@@ -200,14 +210,19 @@ impl Access {
     /// request only `reads` and shows a token that has expired, or that another edge signed, the
     /// caller may read what everybody may. Clients reuse a token for minutes, at whatever node a
     /// name leads them to.
-    pub async fn caller(&self, presented: Presented, reads: bool) -> Result<Caller, AccessError> {
+    pub async fn caller(
+        &self,
+        presented: Presented,
+        origin: Origin,
+        reads: bool,
+    ) -> Result<Caller, AccessError> {
         let anonymous =
             Caller { identity: Identity::Anonymous, reach: None, presented: false, refused: false };
         match presented {
             Presented::Nothing => Ok(anonymous),
             Presented::Password(name, password) => {
-                let identity =
-                    self.check_password(&name, &password).await?.ok_or(AccessError::Wrong)?;
+                let identity = self.check_password(&name, &password, origin).await?;
+                let identity = identity.ok_or(AccessError::Wrong)?;
                 Ok(Caller { identity, presented: true, ..anonymous })
             }
             Presented::Token(token) => match self.check_token(&token).await {
@@ -222,11 +237,17 @@ impl Access {
         }
     }
 
-    /// The identity and scopes behind these credentials. A replica answers this for an edge.
-    pub async fn identify(&self, credentials: Credentials) -> Result<Option<Verdict>, AccessError> {
+    /// The identity and scopes behind these credentials. A replica answers this for the edge
+    /// `from`.
+    pub async fn identify(
+        &self,
+        from: NodeId,
+        credentials: Credentials,
+    ) -> Result<Option<Verdict>, AccessError> {
+        let from = Origin::Edge(from);
         Ok(match credentials {
             Credentials::Basic(name, password) => {
-                self.check_password(&name, &password).await?.map(|who| (who, None))
+                self.check_password(&name, &password, from).await?.map(|who| (who, None))
             }
             Credentials::Token(token) => {
                 self.check_token(&token).await?.map(|(who, reach)| (who, Some(reach.repositories)))
@@ -236,15 +257,16 @@ impl Access {
 
     /// The identity behind a name and a password; `None` if they are wrong. A password that was
     /// right is remembered by its hash, together with the record it was checked against, so that a
-    /// changed password takes effect at once.
+    /// changed password takes effect at once, and costs nothing. How many others are checked
+    /// depends on the `origin` and on the account ([`Guesses`]).
     pub async fn check_password(
         &self,
         name: &str,
         password: &Secret,
+        origin: Origin,
     ) -> Result<Option<Identity>, AccessError> {
         if let Records::Edge(edge) = &self.records {
-            let verdict = edge.identify(Credentials::Basic(name.into(), password.clone())).await?;
-            return Ok(verdict.map(|(identity, _)| identity));
+            return self.check_at_edge(edge, name, password, origin).await;
         }
         let read = self
             .records
@@ -259,13 +281,20 @@ impl Access {
         }
         // argon2 takes tens of milliseconds and megabytes on purpose: guesses must queue, and not
         // use up the machine
-        let _turn =
-            self.checking.acquire().await.map_err(|e| AccessError::Internal(e.to_string()))?;
+        let line = self.begin(origin, name)?;
+        let turn = match self.lines.get(&line) {
+            Some(line) => {
+                Some(line.acquire().await.map_err(|e| AccessError::Internal(e.to_string()))?)
+            }
+            None => None,
+        };
         let right = blocking(move || verify(&password, &hash)).await;
+        drop(turn);
         if !right.unwrap_or(false) || !user.administrator {
             metrics::counter!("atoll_logins_refused_total").increment(1);
             return Ok(None);
         }
+        self.guesses.lock().handle_right(origin, name);
         let identity = Identity::Administrator(name.to_owned());
         let mut proven = self.proven.lock();
         if proven.len() >= REMEMBERED {
@@ -273,6 +302,38 @@ impl Access {
         }
         proven.insert(proof, identity.clone());
         Ok(Some(identity))
+    }
+
+    /// A password is about to be checked.
+    fn begin(&self, origin: Origin, name: &str) -> Result<Line, AccessError> {
+        self.guesses.lock().begin(clock::now(), origin, name).map_err(|wait| {
+            metrics::counter!("atoll_logins_throttled_total").increment(1);
+            AccessError::TooMany(wait)
+        })
+    }
+
+    /// A replica checks the password. What it said lately is used again, and costs nothing.
+    async fn check_at_edge(
+        &self,
+        edge: &EdgeRecords,
+        name: &str,
+        password: &Secret,
+        origin: Origin,
+    ) -> Result<Option<Identity>, AccessError> {
+        let credentials = Credentials::Basic(name.into(), password.clone());
+        let counted = !edge.knows(&credentials);
+        if counted {
+            self.begin(origin, name)?;
+        }
+        let verdict = edge.identify(credentials).await;
+        if counted {
+            match &verdict {
+                Ok(Some(_)) => self.guesses.lock().handle_right(origin, name),
+                Ok(None) => {}
+                Err(_) => self.guesses.lock().handle_unproven(origin, name),
+            }
+        }
+        Ok(verdict?.map(|(identity, _)| identity))
     }
 
     /// Whether `caller` may do `action` in `repository`, whose project (if it exists) is `project`.

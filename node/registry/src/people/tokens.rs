@@ -9,9 +9,11 @@ use ground::clock;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use rules::ledger::records::{Look, MeshRecord, key};
 use rules::people::access::{Action, Identity, RegistryScope, Scope, allowed};
+use rules::people::guesses::Origin;
 use rules::proxies::mirror::Asked;
 use rules::wire::{Credentials, Verdict};
 use rules::words::moment::Timestamp;
+use rules::words::names::NodeId;
 use rules::words::secret::Secret;
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +89,7 @@ impl Access {
         &self,
         request: TokenRequest,
         credentials: Option<(String, Secret)>,
+        origin: Origin,
         host: Option<&str>,
     ) -> Result<Issued, AccessError> {
         let TokenRequest { repositories, registry } = request;
@@ -96,8 +99,8 @@ impl Access {
         let token = match credentials {
             None => self.sign(&Identity::Anonymous, &scopes, &[], now).await?.0,
             Some((name, password)) => {
-                let identity =
-                    self.check_password(&name, &password).await?.ok_or(AccessError::Wrong)?;
+                let identity = self.check_password(&name, &password, origin).await?;
+                let identity = identity.ok_or(AccessError::Wrong)?;
                 // a token signed by a replica is valid everywhere; an edge signs its own only if no
                 // replica answers
                 let signed = match &self.records {
@@ -121,11 +124,13 @@ impl Access {
     /// token and what it grants; `None` if the name or the password is wrong.
     pub async fn token_for(
         &self,
+        from: NodeId,
         name: &str,
         password: &Secret,
         scopes: &[Scope],
     ) -> Result<Option<(Secret, Verdict)>, AccessError> {
-        let Some(identity) = self.check_password(name, password).await? else { return Ok(None) };
+        let checked = self.check_password(name, password, Origin::Edge(from)).await?;
+        let Some(identity) = checked else { return Ok(None) };
         let (token, granted) = self.sign(&identity, scopes, &[], clock::timestamp()).await?;
         Ok(Some((token, (identity, Some(granted)))))
     }

@@ -4,18 +4,21 @@
 //! |---|---|
 //! | [`listing`] | which tags an upstream's repository has, asked once for the whole mesh |
 //! | [`resolving`] | what a tag or digest means upstream, asked once for the whole mesh |
-//! | [`confirming`] | whether the upstream has a blob that is in the mesh for another's sake |
+//! | [`confirming`] | makes the upstream show a blob that is in the mesh for another's sake |
+//! | [`questions`] | how many questions to upstreams each client may cause |
 //! | [`mirrors`] | which repository a request means that names another registry |
 
 pub mod confirming;
 pub mod listing;
 pub mod mirrors;
+pub mod questions;
 pub mod resolving;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
+use rules::proxies::denials::Denials;
 use rules::proxies::tags::RecentAnswers;
 use upstream::UpstreamError;
 use upstream::budget::Answers;
@@ -74,6 +77,12 @@ trait Forgets {
 impl Forgets for Answers {
     fn forget_all(&mut self) {
         Answers::forget_all(self);
+    }
+}
+
+impl<K: Clone + Eq + std::hash::Hash> Forgets for Denials<K> {
+    fn forget_all(&mut self) {
+        Denials::forget_all(self);
     }
 }
 

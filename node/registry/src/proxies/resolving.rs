@@ -13,13 +13,13 @@ use std::time::Duration;
 use ground::clock;
 use ground::supervise::Tasks;
 use parking_lot::Mutex;
-use rules::ledger::records::{Look, Project, RecordError};
+use rules::ledger::records::{Look, ManifestRecord, Project, RecordError};
 use rules::wire::{Referring, Resolution, WriteError, questions};
 use rules::words::digest::Digest;
 use rules::words::manifest::Manifest;
 use rules::words::names::{Reference, RepositoryName};
-use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tokio::sync::{Semaphore, oneshot};
+use tracing::{debug, info, warn};
 
 use super::confirming::Confirming;
 use super::listing::Lists;
@@ -31,12 +31,23 @@ use crate::writes::Writes;
 use upstream::budget::{AnswerTerms, Answers, Decision};
 use upstream::{FetchedManifest, Resolved, UpstreamError};
 
-/// The maximum number of answers of upstreams that are remembered.
-const REMEMBERED: usize = 20_000;
+/// The maximum number of answers of upstreams that are remembered for each project.
+const REMEMBERED: usize = 10_000;
 /// How long that question may go on, each step of it: some registries take many seconds for what
 /// they have not had asked for lately. An upstream that says nothing must end some time, since who
 /// asks for the same waits for it.
 pub const QUESTION: Duration = Duration::from_secs(15);
+/// After which times it is tried again to confirm blobs that were not in the mesh when the manifest
+/// that names them was recorded. A pull brings them within seconds or minutes.
+const LATER: [Duration; 4] = [
+    Duration::from_secs(2),
+    Duration::from_secs(10),
+    Duration::from_secs(60),
+    Duration::from_secs(600),
+];
+/// The maximum number of manifests for which this is tried at a time. Others wait until their tag
+/// is resolved again.
+const CONFIRMED_LATER: usize = 256;
 /// How long a client waits for another client's question. After that it still has time for a
 /// question of its own.
 const HANGS: Duration = Duration::from_millis(1100);
@@ -83,6 +94,8 @@ pub struct Proxies {
     tasks: Tasks,
     answers: Remembered<Answers>,
     turns: Mutex<HashMap<(RepositoryName, String), Turn>>,
+    /// Places for manifests that are confirmed later.
+    later: Arc<Semaphore>,
 }
 
 impl Proxies {
@@ -113,6 +126,7 @@ impl Proxies {
             tasks,
             answers,
             turns: Mutex::default(),
+            later: Arc::new(Semaphore::new(CONFIRMED_LATER)),
         })
     }
 
@@ -298,7 +312,7 @@ impl Proxies {
     /// Asks one question at a time about one thing. If `asker` goes away, a question that was begun
     /// continues, but none is begun.
     async fn resolve_to_the_end(
-        &self,
+        self: &Arc<Self>,
         repository: &RepositoryName,
         reference: &Reference,
         asker: &mut oneshot::Sender<Resolution>,
@@ -350,7 +364,7 @@ impl Proxies {
     }
 
     async fn resolve_in_turn(
-        &self,
+        self: &Arc<Self>,
         repository: &RepositoryName,
         reference: &Reference,
         written: &str,
@@ -404,7 +418,7 @@ impl Proxies {
     /// Asks what `reference` is, fetches the manifest if the ledger lacks it, and records what has
     /// changed.
     async fn ask_upstream(
-        &self,
+        self: &Arc<Self>,
         repository: &RepositoryName,
         reference: &Reference,
         written: &str,
@@ -429,19 +443,19 @@ impl Proxies {
             Reference::Tag(tag) => Some(tag.clone()),
             Reference::Digest(_) => None,
         };
-        let known = {
+        let (known, tagged) = {
             let read = |e: RecordError| UpstreamError::Unreachable(e.to_string().into());
             let view = self.records.view().map_err(read)?;
             let tagged =
                 tag.as_ref().map(|t| view.tag(repository, t)).transpose().map_err(read)?.flatten();
             let manifest = view.manifest(repository, &resolved.digest).map_err(read)?;
-            if manifest.is_some()
-                && (tag.is_none() || tagged.is_some_and(|t| t.digest == resolved.digest))
-            {
+            let tagged = tag.is_none() || tagged.is_some_and(|t| t.digest == resolved.digest);
+            if tagged && manifest.as_ref().is_some_and(|manifest| !Self::misses(manifest)) {
                 return Ok(Ok(resolved));
             }
-            manifest
+            (manifest, tagged)
         };
+        let recorded = known.is_some() && tagged;
         let (media_type, bytes) = match known {
             Some(manifest) => (manifest.media_type, manifest.bytes),
             None => {
@@ -453,8 +467,21 @@ impl Proxies {
             }
         };
         let manifest = Manifest::read_served(&media_type, &bytes).map_err(UpstreamError::bad)?;
+        let unlinked =
+            self.confirming.unlinked(repository, &manifest).map_err(UpstreamError::bad)?;
         let unconfirmed =
-            self.confirming.unconfirmed(repository, &upstream, &there, &manifest).await?;
+            match self.confirming.unconfirmed(repository, &upstream, &there, &manifest).await {
+                Ok(unconfirmed) => unconfirmed,
+                // only more of it could have been linked
+                Err(_) if recorded => return Ok(Ok(resolved)),
+                Err(error) => return Err(error),
+            };
+        if unconfirmed.pending && !recorded {
+            self.confirm_later(repository, resolved.digest);
+        }
+        if recorded && unlinked.is_subset(&unconfirmed.blobs) {
+            return Ok(Ok(resolved));
+        }
         let put = self
             .writes
             .put_cached(
@@ -464,11 +491,71 @@ impl Proxies {
                 bytes,
                 &manifest,
                 tag,
-                &unconfirmed,
+                &unconfirmed.blobs,
             )
             .await;
         info!(%repository, reference = written, digest = %resolved.digest, ok = put.is_ok(), "upstream resolved");
         Ok(put.map(|()| resolved))
+    }
+
+    /// Whether blobs of a recorded manifest are not linked: the upstream had not shown them.
+    fn misses(known: &ManifestRecord) -> bool {
+        Manifest::read_served(&known.media_type, &known.bytes)
+            .is_ok_and(|manifest| manifest.blobs.iter().any(|b| !known.blobs.contains(&b.digest)))
+    }
+
+    /// Links blobs of a manifest that could not be confirmed when it was recorded, once a pull has
+    /// brought them into the mesh, so that they can be served when the upstream fails.
+    fn confirm_later(self: &Arc<Self>, repository: &RepositoryName, digest: Digest) {
+        let Ok(place) = self.later.clone().try_acquire_owned() else { return };
+        let (proxies, repository) = (self.clone(), repository.clone());
+        self.tasks.spawn("proxy.confirm", async move {
+            let _place = place;
+            for wait in LATER {
+                tokio::time::sleep(wait).await;
+                match proxies.confirm_now(&repository, digest).await {
+                    Ok(true) => return,
+                    Ok(false) => {}
+                    Err(error) => debug!(%repository, %digest, %error, "not confirmed yet"),
+                }
+            }
+        });
+    }
+
+    /// Links what is confirmed now of a recorded manifest. Whether nothing is pending any more.
+    async fn confirm_now(
+        &self,
+        repository: &RepositoryName,
+        digest: Digest,
+    ) -> Result<bool, UpstreamError> {
+        let known = self.records.view().and_then(|view| view.manifest(repository, &digest));
+        let Some(known) = known.map_err(UpstreamError::bad)? else { return Ok(true) };
+        let Some((upstream, there)) = self.upstreams.admitted(repository)? else { return Ok(true) };
+        let manifest =
+            Manifest::read_served(&known.media_type, &known.bytes).map_err(UpstreamError::bad)?;
+        let unlinked =
+            self.confirming.unlinked(repository, &manifest).map_err(UpstreamError::bad)?;
+        let unconfirmed =
+            self.confirming.unconfirmed(repository, &upstream, &there, &manifest).await?;
+        if !unlinked.is_subset(&unconfirmed.blobs) {
+            let ManifestRecord { media_type, bytes, .. } = known;
+            let put = self.writes.put_cached(
+                repository,
+                digest,
+                media_type,
+                bytes,
+                &manifest,
+                None,
+                &unconfirmed.blobs,
+            );
+            match put.await {
+                Ok(()) => {}
+                // the next primary does it when it resolves the tag again
+                Err(WriteError::NotPrimary) => return Ok(true),
+                Err(error) => return Err(UpstreamError::bad(format!("{error:?}"))),
+            }
+        }
+        Ok(!unconfirmed.pending)
     }
 
     /// The answer if the upstream does not have it (any more): that it is missing, or what is

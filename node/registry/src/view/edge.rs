@@ -256,6 +256,16 @@ impl EdgeRecords {
     }
 
     async fn ask_replicas<Q: Question + Clone>(&self, question: Q) -> Option<Q::Answer> {
+        let answer = self.first_answer(question).await;
+        if answer.is_none() {
+            *self.unreachable_until.lock() = clock::now() + GIVE_UP;
+        }
+        answer
+    }
+
+    /// The answer of the first replica that gives one. That there is none does not mean that this
+    /// edge is cut off: a replica takes its time for passwords, and refuses to check many.
+    async fn first_answer<Q: Question + Clone>(&self, question: Q) -> Option<Q::Answer> {
         let end = clock::now() + SEEK;
         for replica in self.replicas() {
             if clock::now() >= end {
@@ -270,8 +280,17 @@ impl EdgeRecords {
                 Err(error) => debug!(%replica, %error, "a replica did not answer"),
             }
         }
-        *self.unreachable_until.lock() = clock::now() + GIVE_UP;
         None
+    }
+
+    /// Whether these credentials are no guess: they were right when they were checked last, or a
+    /// verdict on them is kept, so that no replica is asked.
+    pub fn knows(&self, credentials: &Credentials) -> bool {
+        let proof = blake3::hash(&wire::encode(credentials));
+        let kept = self.verdicts.lock().get(&proof).cloned();
+        kept.is_some_and(|(at, verdict)| {
+            verdict.is_some() || clock::now().since(at) <= self.terms.access_age
+        })
     }
 
     /// The identity behind these credentials. The verdict of the mesh may be as old as
@@ -289,7 +308,7 @@ impl EdgeRecords {
         let answer = if self.cut_off() {
             None
         } else {
-            self.ask_replicas(questions::Identify { credentials }).await
+            self.first_answer(questions::Identify { credentials }).await
         };
         match (answer, kept, age) {
             (Some(verdict), _, _) => {
@@ -326,7 +345,7 @@ impl EdgeRecords {
         }
         let at = clock::now();
         let (token, verdict) =
-            self.ask_replicas(questions::Token { name, password, scopes }).await??;
+            self.first_answer(questions::Token { name, password, scopes }).await??;
         let proof = blake3::hash(&wire::encode(&Credentials::Token(token.clone())));
         self.keep_verdict(proof, at, Some(verdict));
         Some(token)

@@ -1,8 +1,13 @@
 //! The ledger records that an edge has kept, also over restarts.
+//!
+//! Anybody can ask for what does not exist, under as many names as they like. So an answer that
+//! there is nothing, and a page of a list that begins where the client says, are kept in memory
+//! only, and only so many of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ground::grouped::Grouped;
@@ -19,8 +24,14 @@ const CACHE: usize = 4 << 20;
 /// The approximate maximum size in bytes of the answers in memory. When it is exceeded, all of them
 /// are dropped and read from disk again.
 const MEMORY: usize = 8 << 20;
-/// The maximum number of answers on disk. Beyond it the oldest are removed.
+/// The maximum number of answers on disk. Beyond it new ones stay in memory, until the oldest were
+/// removed.
 const MOST: u64 = 200_000;
+/// The maximum number of answers that are in memory only.
+const PASSING: usize = 10_000;
+/// The number of answers that are removed from disk at a time, so that other writes need not wait
+/// long.
+const PIECE: usize = 1_000;
 /// After this time an unchanged answer is written again, so that its age is right after a restart.
 const REWRITE: Duration = Duration::from_secs(10);
 
@@ -40,10 +51,50 @@ struct Memory {
     bytes: usize,
 }
 
+/// Answers that are in memory only. The oldest makes room.
+#[derive(Default)]
+struct Passing {
+    answers: HashMap<Query, KeptAnswer>,
+    order: VecDeque<Query>,
+}
+
+impl Passing {
+    fn put(&mut self, query: Query, answer: KeptAnswer) {
+        if self.answers.insert(query.clone(), answer).is_none() {
+            self.order.push_back(query);
+        }
+        if self.order.len() > PASSING
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.answers.remove(&oldest);
+        }
+    }
+
+    fn remove(&mut self, query: &Query) {
+        if self.answers.remove(query).is_some() {
+            self.order.retain(|other| other != query);
+        }
+    }
+}
+
+/// Whether an answer is worth a place on disk. A stranger can make any number of the others.
+fn lasts(query: &Query, found: &Found) -> bool {
+    let something = match found {
+        Found::Value(value) => value.is_some(),
+        Found::Pairs(pairs) => !pairs.is_empty(),
+        Found::Same => false,
+    };
+    something && !matches!(query, Query::Scan { after: Some(_), .. })
+}
+
 /// The answers.
 pub(super) struct KeptAnswers {
     disk: Grouped,
     memory: Mutex<Memory>,
+    passing: Mutex<Passing>,
+    /// The number of answers on disk, with those that are about to be written.
+    on_disk: Arc<AtomicU64>,
+    most: u64,
 }
 
 fn size_of(found: &Found) -> usize {
@@ -60,13 +111,17 @@ impl KeptAnswers {
             write.open_table(KEPT)?;
             Ok(())
         })?;
-        Ok(KeptAnswers { disk, memory: Mutex::default() })
+        let (memory, passing) = (Mutex::default(), Mutex::default());
+        let kept = KeptAnswers { disk, memory, passing, on_disk: Arc::default(), most: MOST };
+        kept.on_disk.store(kept.count(), Ordering::Relaxed);
+        Ok(kept)
     }
 
     /// The kept answer to `query`, however old.
     pub(super) fn get(&self, query: &Query) -> Option<KeptAnswer> {
         let in_memory = self.memory.lock().answers.get(query).cloned();
-        in_memory.or_else(|| {
+        let passing = || self.passing.lock().answers.get(query).cloned();
+        in_memory.or_else(passing).or_else(|| {
             let answer = self.read(query).unwrap_or_else(|error| {
                 warn!(error, "what this edge has kept cannot be read");
                 None
@@ -104,6 +159,7 @@ impl KeptAnswers {
     /// disk soon. An edge that crashes before that asks again.
     pub(super) fn put(&self, query: Query, at: Timestamp, found: Option<Arc<Found>>) {
         let before = self.get(&query);
+        let known = before.is_some();
         let Some(found) = found.or_else(|| before.as_ref().map(|b| b.found.clone())) else {
             return;
         };
@@ -111,9 +167,21 @@ impl KeptAnswers {
         let written = before.filter(|_| same).map_or(Timestamp(0), |b| b.written);
         let lately = written.0 + REWRITE.as_millis() as u64 > at.0;
         let written = if lately { written } else { at };
-        self.remember(query.clone(), KeptAnswer { at, found: found.clone(), written });
+        let answer = KeptAnswer { at, found: found.clone(), written };
+        let stays = lasts(&query, &found);
+        // what was there and is gone now replaces what is on disk: that must not come back
+        let replaces = known && !self.passing.lock().answers.contains_key(&query);
+        if !replaces && (!stays || self.on_disk.load(Ordering::Relaxed) >= self.most) {
+            self.passing.lock().put(query, KeptAnswer { written: Timestamp(0), ..answer });
+            return;
+        }
+        self.passing.lock().remove(&query);
+        self.remember(query.clone(), answer);
         if lately {
             return;
+        }
+        if !replaces {
+            self.on_disk.fetch_add(1, Ordering::Relaxed);
         }
         let (key, value) = match (postcard::to_stdvec(&query), postcard::to_stdvec(&(at, &*found)))
         {
@@ -134,28 +202,50 @@ impl KeptAnswers {
         }
     }
 
-    /// Removes answers that are older than `oldest`, and the oldest ones beyond the maximum number.
+    /// Removes answers that are older than `oldest`, and, if there are nearly as many as there may
+    /// be, the oldest tenth. They are removed a piece at a time.
     pub(super) async fn prune(&self, oldest: Timestamp) -> std::io::Result<()> {
-        self.disk
-            .write(move |write| {
-                let mut kept = write.open_table(KEPT)?;
-                let mut all = Vec::new();
-                for pair in kept.iter()? {
-                    let (key, value) = pair?;
-                    let at = postcard::take_from_bytes::<Timestamp>(value.value())
-                        .map_or(Timestamp(0), |(at, _)| at);
-                    all.push((at, key.value().to_vec()));
-                }
-                all.sort();
-                let too_many = kept.len()?.saturating_sub(MOST) as usize;
-                for (i, (at, key)) in all.into_iter().enumerate() {
-                    if i < too_many || at < oldest {
+        // what is queued is on disk after this
+        self.disk.write(|_| Ok(())).await?;
+        let victims = self.victims(oldest).map_err(std::io::Error::other)?;
+        for piece in victims.chunks(PIECE) {
+            let keys = piece.to_vec();
+            self.disk
+                .write(move |write| {
+                    let mut kept = write.open_table(KEPT)?;
+                    for key in &keys {
                         kept.remove(key.as_slice())?;
                     }
-                }
-                Ok(())
-            })
-            .await
+                    Ok(())
+                })
+                .await?;
+        }
+        self.on_disk.store(self.count(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The keys of the answers to remove. Reading them keeps no writer waiting.
+    fn victims(&self, oldest: Timestamp) -> Result<Vec<Vec<u8>>, redb::Error> {
+        let read = self.disk.database().begin_read()?;
+        let kept = read.open_table(KEPT)?;
+        let mut ages = Vec::new();
+        for pair in kept.iter()? {
+            ages.push(age_of(pair?.1.value()));
+        }
+        ages.sort_unstable();
+        let enough = self.most - self.most / 10;
+        let too_many = (ages.len() as u64).saturating_sub(enough) as usize;
+        // those that came at the same time stay or go together
+        let youngest = too_many.checked_sub(1).and_then(|last| ages.get(last)).copied();
+        let mut victims = Vec::new();
+        for pair in kept.iter()? {
+            let (key, value) = pair?;
+            let at = age_of(value.value());
+            if at < oldest || youngest.is_some_and(|youngest| at <= youngest) {
+                victims.push(key.value().to_vec());
+            }
+        }
+        Ok(victims)
     }
 
     /// The number of kept answers.
@@ -166,6 +256,11 @@ impl KeptAnswers {
         };
         count().unwrap_or(0)
     }
+}
+
+/// When a kept answer was right.
+fn age_of(value: &[u8]) -> Timestamp {
+    postcard::take_from_bytes::<Timestamp>(value).map_or(Timestamp(0), |(at, _)| at)
 }
 
 #[cfg(test)]
@@ -204,5 +299,67 @@ mod tests {
         kept.prune(Timestamp(60_000)).await.unwrap();
         assert_eq!(kept.count(), 1);
         assert!(kept.read(&query(1)).unwrap().is_none());
+    }
+
+    fn nothing() -> Arc<Found> {
+        Arc::new(Found::Value(None))
+    }
+
+    #[tokio::test]
+    async fn what_does_not_exist_takes_a_bounded_place_in_memory_and_none_on_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kept.redb");
+        let kept = KeptAnswers::open(&path).unwrap();
+        kept.put(query(1), Timestamp(50_000), Some(found("a")));
+        let name = |n: usize| Query::Key(format!("m{n}").into_bytes());
+        for n in 0..PASSING + 500 {
+            kept.put(name(n), Timestamp(50_000), Some(nothing()));
+            // a page that begins where the client says
+            let after = format!("{n}");
+            let page = Query::scan(b"t", Some(after.as_bytes()), 10);
+            let pairs = vec![(vec![1].into(), vec![2].into())];
+            kept.put(page, Timestamp(50_000), Some(Arc::new(Found::Pairs(pairs))));
+        }
+        assert_eq!(kept.passing.lock().answers.len(), PASSING);
+        assert_eq!(kept.passing.lock().order.len(), PASSING);
+        assert!(kept.get(&name(PASSING + 499)).is_some_and(|answer| answer.found == nothing()));
+        assert_eq!(kept.get(&query(1)).unwrap().found, found("a"), "what exists stays");
+        drop(kept);
+        let kept = KeptAnswers::open(&path).unwrap();
+        assert_eq!(kept.count(), 1, "only what exists is on disk");
+    }
+
+    #[tokio::test]
+    async fn what_is_gone_does_not_come_back_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kept.redb");
+        let kept = KeptAnswers::open(&path).unwrap();
+        kept.put(query(1), Timestamp(50_000), Some(found("a")));
+        kept.put(query(1), Timestamp(90_000), Some(nothing()));
+        kept.put(query(2), Timestamp(50_000), Some(nothing()));
+        kept.put(query(2), Timestamp(90_000), Some(found("b")));
+        assert_eq!(kept.get(&query(2)).unwrap().found, found("b"), "and what is new is there");
+        drop(kept);
+        let kept = KeptAnswers::open(&path).unwrap();
+        assert_eq!(kept.get(&query(1)).unwrap().found, nothing());
+        assert_eq!(kept.get(&query(2)).unwrap().found, found("b"));
+    }
+
+    #[tokio::test]
+    async fn no_more_than_the_maximum_is_on_disk_at_any_time_and_the_oldest_make_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut kept = KeptAnswers::open(&folder.path().join("kept.redb")).unwrap();
+        kept.most = 50;
+        for n in 0..80 {
+            kept.put(query(n), Timestamp(50_000 + u64::from(n)), Some(found("a")));
+        }
+        kept.prune(Timestamp(0)).await.unwrap();
+        assert_eq!(kept.count(), 45, "fifty were written, and five make room");
+        assert!(kept.read(&query(4)).unwrap().is_none(), "the oldest");
+        assert!(kept.read(&query(5)).unwrap().is_some());
+        assert!(kept.get(&query(79)).is_some(), "what found no room is in memory");
+        kept.put(query(79), Timestamp(99_000), Some(found("b")));
+        kept.prune(Timestamp(0)).await.unwrap();
+        assert!(kept.read(&query(79)).unwrap().is_some(), "and on disk when there is room");
     }
 }

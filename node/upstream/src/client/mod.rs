@@ -33,6 +33,8 @@ use crate::headers::{USER_AGENT, text, wait_of};
 use crate::login::{Credentials, Login, Pass};
 use crate::{UpstreamError, redirect};
 
+pub use blobs::Sample;
+
 /// The maximum number of redirects that are followed.
 const REDIRECTS: usize = 5;
 /// How much of an unwanted answer is read, for its message and to keep the connection, and for how

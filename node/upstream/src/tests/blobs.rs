@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn only_its_bytes_prove_a_blob_that_a_head_denies() {
+async fn only_all_bytes_with_its_digest_are_a_blob_whatever_a_head_says() {
     let [right, wrong, gone] = [CONTENT, b"other".as_slice(), b"gone"].map(Digest::sha256);
     let stage = Stage::open(move |seen| match &seen.method {
         &http::Method::HEAD => answer(404, &[], ""),
@@ -12,12 +12,41 @@ async fn only_its_bytes_prove_a_blob_that_a_head_denies() {
     })
     .await;
     let upstream = stage.upstream();
-    for digest in [right, wrong, gone] {
-        assert_eq!(upstream.has_blob("a", &digest).await, Ok(false));
+    for (digest, gives) in [(right, true), (wrong, false), (gone, false)] {
+        assert_eq!(upstream.gives_blob("a", &digest).await, Ok(gives));
     }
-    assert_eq!(upstream.gives_blob("a", &right).await, Ok(true));
-    assert_eq!(upstream.gives_blob("a", &gone).await, Ok(false));
-    assert!(matches!(upstream.gives_blob("a", &wrong).await, Err(UpstreamError::Bad(_))));
+}
+
+#[tokio::test]
+async fn a_sample_is_the_bytes_of_its_range_and_no_status_counts_as_one() {
+    let asked = b"asked".as_slice();
+    let digest = Digest::sha256(asked);
+    let bytes = |bytes: &'static [u8]| Ok(Sample::Bytes(Bytes::from_static(bytes)));
+    let stage = Stage::open(|seen| match seen.header("range") {
+        Some("bytes=2-4") => answer(206, &[("content-range", "bytes 2-4/10")], "234"),
+        Some("bytes=5-6") => answer(206, &[("content-range", "bytes 0-1/10")], "01"),
+        Some("bytes=6-7") => answer(206, &[("content-range", "bytes 6-9/10")], "6789"),
+        Some("bytes=7-8") => answer(206, &[], "78"),
+        Some("bytes=8-8") => answer(404, &[], ""),
+        Some("bytes=9-9") => answer(200, &[("content-type", "text/html; charset=utf-8")], "<p>"),
+        Some("bytes=0-0") => answer(416, &[("content-range", "bytes */0")], ""),
+        // it knows no ranges
+        _ => answer(200, &[], CONTENT),
+    })
+    .await;
+    let upstream = stage.upstream();
+    let sample = async |range| upstream.sample("a", &digest, range).await;
+    assert_eq!(sample(2..5).await, bytes(b"234"));
+    for range in [5..7, 6..8, 7..9, 9..10] {
+        let told = sample(range.clone()).await;
+        assert!(matches!(told, Err(UpstreamError::Bad(_))), "{range:?}: {told:?}");
+    }
+    assert_eq!(sample(8..9).await, Err(UpstreamError::NotFound));
+    assert_eq!(sample(0..10).await, bytes(CONTENT), "asked for whole, and given whole");
+    for range in [0..0, 0..5, 3..6] {
+        assert_eq!(sample(range.clone()).await, Ok(Sample::Unanswered), "{range:?}");
+    }
+    assert!(stage.seen().iter().all(|seen| seen.method == http::Method::GET));
 }
 
 #[tokio::test]
@@ -44,11 +73,10 @@ async fn a_blob_comes_whole_over_a_redirect_and_another_host_sees_no_credentials
 
 #[tokio::test]
 async fn who_redirects_a_question_about_a_blob_has_not_answered_it() {
-    let [here, signed, gone] = [b"here".as_slice(), b"signed", b"gone"].map(Digest::sha256);
-    let elsewhere = Stage::open(move |seen| match &seen.method {
-        _ if seen.path.ends_with(&gone.to_string()) => answer(404, &[], ""),
-        &http::Method::HEAD if seen.path.ends_with(&signed.to_string()) => answer(403, &[], ""),
-        _ => answer(200, &[], CONTENT),
+    let [here, gone] = [b"here".as_slice(), b"gone"].map(Digest::sha256);
+    let elsewhere = Stage::open(move |seen| match seen.path.ends_with(&gone.to_string()) {
+        true => answer(404, &[], ""),
+        false => answer(206, &[("content-range", "bytes 0-4/10")], "01234"),
     })
     .await;
     let address = elsewhere.address;
@@ -58,9 +86,10 @@ async fn who_redirects_a_question_about_a_blob_has_not_answered_it() {
     })
     .await;
     let upstream = stage.upstream();
-    for (digest, has) in [(here, true), (signed, true), (gone, false)] {
-        assert_eq!(upstream.has_blob("library/alpine", &digest).await, Ok(has), "{digest}");
-    }
+    let shown = upstream.sample("library/alpine", &here, 0..5).await;
+    assert_eq!(shown, Ok(Sample::Bytes(Bytes::from_static(b"01234"))));
+    let denied = upstream.sample("library/alpine", &gone, 0..5).await;
+    assert_eq!(denied, Err(UpstreamError::NotFound));
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 use super::budget::Ask;
-use super::{AddressRule, BlobStream, Resolved, Trust, Upstream, UpstreamError};
+use super::{AddressRule, BlobStream, Resolved, Sample, Trust, Upstream, UpstreamError};
 use stage::{Stage, answer, robot, settings, unfinished};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -228,7 +228,7 @@ async fn a_kept_connection_that_ends_as_it_is_used_again_costs_nobody_an_answer(
         let upstream = Upstream::new(settings(&format!("http://{address}")), tasks.clone());
         for _ in 0..10 {
             upstream.manifest("a", "1").await.unwrap();
-            assert_eq!(upstream.has_blob("a", &Digest::sha256(EMPTY.as_bytes())).await, Ok(true));
+            assert_eq!(upstream.gives_blob("a", &Digest::sha256(EMPTY.as_bytes())).await, Ok(true));
         }
     }
     let tasks = Tasks::new();

@@ -65,6 +65,40 @@ fn bound(claim: &Claim) -> Option<Bound> {
 }
 
 #[test]
+fn a_flight_that_nobody_waits_for_ends_unless_it_is_nearly_done() {
+    let given_up = Step::GiveUp(GivenUp::Deserted);
+    for (arrived, goes_on) in [(0, false), (74, false), (75, true), (99, true)] {
+        let mut flight = flight(&[1, 2], None);
+        assert_eq!(flight.handle_claim(&unknown(100)), Judgement::Believed);
+        flight.handle_unchecked(at(0), arrived).unwrap();
+        flight.handle_waiting(at(1), false);
+        flight.handle_waiting(at(9), false);
+        assert!(!flight.is_deserted(at(10)), "not yet, after {arrived}");
+        assert!(matches!(step(&mut flight, 10), Step::Ask(_)));
+        assert_eq!(flight.is_deserted(at(11)), !goes_on, "after {arrived}");
+        assert_eq!(step(&mut flight, 11) == given_up, !goes_on, "after {arrived}");
+    }
+    // before it has begun, too
+    let mut nothing_yet = flight(&[1], None);
+    nothing_yet.handle_waiting(at(0), false);
+    assert_eq!(step(&mut nothing_yet, 10), given_up);
+    // who comes back in time finds it, and one that was never told is waited for
+    let mut returned = flight(&[1], None);
+    returned.handle_waiting(at(0), false);
+    returned.handle_waiting(at(9), true);
+    returned.handle_waiting(at(12), false);
+    assert!(matches!(step(&mut returned, 21), Step::Ask(_)));
+    assert_eq!(step(&mut returned, 22), given_up);
+    assert!(matches!(step(&mut flight(&[1], None), 10_000), Step::Ask(_)));
+    // all is here: it is checked, and kept
+    let mut whole = flight(&[1], None);
+    assert_eq!(whole.handle_claim(&unknown(4)), Judgement::Believed);
+    whole.handle_waiting(at(0), false);
+    whole.handle_unchecked(at(0), 4).unwrap();
+    assert_eq!(step(&mut whole, 99), Step::Check);
+}
+
+#[test]
 fn a_source_that_breaks_off_is_replaced_from_the_exact_byte() {
     let mut flight = flight(&[1, 2], None);
     assert_eq!(asks(&mut flight), (1, 0));

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rules::blobs::groups::Groups;
@@ -33,6 +34,8 @@ pub struct Begun {
 pub struct Arriving {
     /// The most urgent purpose for which it is wanted.
     class: watch::Sender<Class>,
+    /// Whether the mesh itself wants it (a copy, a preheat), whoever waits for it.
+    mesh_wants: AtomicBool,
     pub(super) begun: watch::Sender<Option<Begun>>,
     pub(super) done: watch::Sender<Option<Result<Held, FlightError>>>,
 }
@@ -42,6 +45,7 @@ impl Arriving {
     pub(super) fn new(class: Class) -> Self {
         Arriving {
             class: watch::Sender::new(class),
+            mesh_wants: AtomicBool::new(class != Class::Pull),
             begun: watch::Sender::new(None),
             done: watch::Sender::new(None),
         }
@@ -50,11 +54,25 @@ impl Arriving {
     /// The blob is wanted for `class`. If this is more urgent than before, its source is asked
     /// again for the new class, from the byte that was reached.
     pub fn raise(&self, class: Class) {
+        if class != Class::Pull {
+            self.mesh_wants.store(true, Ordering::Relaxed);
+        }
         self.class.send_if_modified(|now| {
             let more = class < *now;
             *now = class.min(*now);
             more
         });
+    }
+
+    /// Whether the mesh itself wants the blob, or a client or another node waits for it or reads it
+    /// now. `landing` is where it arrives.
+    pub(super) fn is_waited_for(&self, landing: &Landing) -> bool {
+        // what is shown holds one end of `allowed` itself
+        let shown = usize::from(self.begun.borrow().is_some());
+        self.mesh_wants.load(Ordering::Relaxed)
+            || self.begun.receiver_count() > 0
+            || self.done.receiver_count() > 0
+            || landing.allowed.receiver_count() > shown
     }
 
     /// The purpose for which it is wanted.

@@ -30,7 +30,9 @@ impl Flights {
         let mut wrong = FlightError::NoSource(digest);
         loop {
             let down = |node| self.neighbours.members.down().contains(&node);
-            match fetching.flight.step(clock::now(), down) {
+            let now = clock::now();
+            fetching.flight.handle_waiting(now, arriving.is_waited_for(&landing));
+            match fetching.flight.step(now, down) {
                 Step::Ask(request) => {
                     landing = self.ask(&mut fetching, request, landing, arriving).await?
                 }
@@ -54,6 +56,10 @@ impl Flights {
                 Step::GiveUp(GivenUp::Nobody) => return Err(FlightError::NoSource(digest)),
                 Step::GiveUp(GivenUp::MissingUpstream) => return Err(FlightError::Missing(digest)),
                 Step::GiveUp(GivenUp::WrongBytes) => return Err(wrong),
+                Step::GiveUp(GivenUp::Deserted) => {
+                    metrics::counter!("atoll_flights_deserted_total").increment(1);
+                    return Err(FlightError::Deserted(digest));
+                }
             }
         }
     }

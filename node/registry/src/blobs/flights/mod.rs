@@ -55,6 +55,9 @@ pub enum FlightError {
     /// It did not begin to arrive in time.
     #[error("{0} did not begin to arrive in time")]
     Slow(Digest),
+    /// Nobody waited for it any more, so it was given up.
+    #[error("nobody waited for {0} any more; ask again")]
+    Deserted(Digest),
     /// It began to arrive and broke off.
     #[error("{0}")]
     Broken(Arc<str>),

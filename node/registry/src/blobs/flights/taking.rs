@@ -119,10 +119,11 @@ impl Flights {
             }
         }
         drop(claim);
-        landing.show(arriving, size, fetching.flight.groups().cloned(), incoming.behind());
         if fetching.cached {
             self.make_room(size);
         }
+        landing.ingest = self.store.reserve(landing.ingest, size).await.map_err(store_error)?;
+        landing.show(arriving, size, fetching.flight.groups().cloned(), incoming.behind());
         let peer = source.peer().unwrap_or(self.neighbours.me);
         let shown = fetching
             .shown
@@ -146,6 +147,12 @@ impl Flights {
             let _ = landing
                 .allowed
                 .send_replace(Ok(landing.ingest.written().min(size.saturating_sub(WITHHELD))));
+            let now = clock::now();
+            fetching.flight.handle_waiting(now, arriving.is_waited_for(&landing));
+            if judged.is_ok() && fetching.flight.is_deserted(now) {
+                debug!(%digest, at = landing.ingest.written(), "nobody waits for a blob any more");
+                return Ok(landing);
+            }
             let ended = match then {
                 _ if judged.is_err() => judged,
                 Then::More => continue,
@@ -168,8 +175,8 @@ impl Flights {
         Ok(landing)
     }
 
-    /// Makes room for a blob that will be cached, while it already arrives: eviction waits for the
-    /// disk, and otherwise the client would wait for eviction.
+    /// Makes room in the budget for a blob that will be cached, while it already arrives. The budget
+    /// may be exceeded for a moment, and otherwise the client would wait for the evictions.
     fn make_room(&self, size: u64) {
         let store = self.store.clone();
         self.tasks.spawn("flight.room", async move {

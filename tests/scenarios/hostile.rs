@@ -76,6 +76,7 @@ fn what_other_registries_take_is_taken_here() {
     kept_when_named(&wrong, &mesh, &repository);
     hints_and_empty_parameters(&wrong, &repository, &image);
     conditions(&wrong, &mesh, &image);
+    conditional_writes(&wrong, &mesh);
     ranges(&wrong, &mesh, &image.blobs[1]);
     heads(&wrong, &mesh, &image);
     first_mistakes(&wrong, &mesh, &image);

@@ -319,3 +319,89 @@ pub(super) fn manifests_that_are_none(wrong: &Complaints, repository: &Repositor
     let get = repository.client().get(&repository.path("manifests/bad"));
     wrong.unless_refused("a tag that was never accepted", get, &[404], &["MANIFEST_UNKNOWN"]);
 }
+
+/// A write happens only if its tag or digest is what the writer expects: of writers at several
+/// nodes that expect the same, one wins, and the others hear 412.
+pub(super) fn conditional_writes(wrong: &Complaints, mesh: &Mesh) {
+    let at = |node: usize| mesh.repository(node % 3, "demo/contest");
+    let images: Vec<Image> = (0..6).map(|_| Image::tiny()).collect();
+    for image in &images {
+        // blobs and manifests are there: what is left to do is to move the tag
+        at(0).push(image, image.digest()).unwrap_or_else(|no| panic!("{no}"));
+    }
+    let put = |node: usize, reference: &str, image: &Image, conditions: &[(&str, &str)]| {
+        let place = at(node).path(&format!("manifests/{reference}"));
+        let client = mesh.client(node % 3);
+        let mut put = client.ask(Method::PUT, &place).header("content-type", MANIFEST);
+        for (name, value) in conditions {
+            put = put.header(name, value);
+        }
+        put.body(image.manifest.bytes.clone()).send()
+    };
+    let named = || {
+        let found: std::collections::BTreeSet<String> = (0..3)
+            .map(|node| at(node).resolve("latest").unwrap_or_else(|no| panic!("{no}")).digest)
+            .collect();
+        wrong.unless(found.len() == 1, || format!("the nodes name different ones: {found:?}"));
+        found.into_iter().next().unwrap_or_default()
+    };
+    // the first round creates the tag, each other one moves it
+    let mut condition = ("if-none-match", "*".to_owned());
+    for round in 0..4 {
+        let answers: Vec<_> = std::thread::scope(|beside| {
+            let writers: Vec<_> = images
+                .iter()
+                .enumerate()
+                .map(|(n, image)| {
+                    let (put, (name, value)) = (&put, &condition);
+                    beside.spawn(move || put(n, "latest", image, &[(*name, value.as_str())]))
+                })
+                .collect();
+            writers.into_iter().map(|w| w.join().expect("a writer does not panic")).collect()
+        });
+        let mut won = Vec::new();
+        for (answer, image) in answers.into_iter().zip(&images) {
+            match answer {
+                Ok(answer) if answer.status == 201 => won.push(image.digest()),
+                other => {
+                    let what = format!("round {round}, a loser");
+                    wrong.unless_refused(&what, other, &[412], &["PRECONDITION"]);
+                }
+            }
+        }
+        let now = named();
+        wrong.unless(won == [now.as_str()], || format!("round {round}: {won:?} won, {now} stays"));
+        condition = ("if-match", format!("\"{now}\""));
+    }
+    let now = named();
+    let other = images.iter().find(|image| image.digest() != now).expect("there are six");
+    let quoted = format!("\"{now}\"");
+    for conditions in [
+        [("if-match", "\"sha256:short\"")].as_slice(),
+        &[("if-match", &format!("W/{quoted}"))],
+        &[("if-none-match", &quoted)],
+        &[("if-match", "*"), ("if-none-match", "*")],
+    ] {
+        let answer = put(1, "latest", other, conditions);
+        wrong.unless_refused(&format!("{conditions:?}"), answer, &[412], &["PRECONDITION"]);
+    }
+    let again = put(1, other.digest(), other, &[("if-none-match", "*")]);
+    wrong.unless_refused("a manifest that is there", again, &[412], &["PRECONDITION"]);
+    let lost = put(1, "none", other, &[("if-match", "*")]);
+    wrong.unless_refused("a tag that is not there", lost, &[412], &["PRECONDITION"]);
+    let delete = |reference: &str, tag: &str| {
+        let place = at(2).path(&format!("manifests/{reference}"));
+        mesh.client(2).ask(Method::DELETE, &place).header("if-match", tag).send()
+    };
+    let refused = delete("latest", &format!("\"{}\"", other.digest()));
+    wrong.unless_refused("a delete of something else", refused, &[412], &["PRECONDITION"]);
+    wrong.unless_refused("a delete of nothing", delete("none", "*"), &[404], &["MANIFEST_UNKNOWN"]);
+    wrong.unless(named() == now, || "a refused write had an effect".to_owned());
+    let deleted = delete("latest", &quoted).unwrap_or_else(|none| panic!("{none}"));
+    wrong.unless(deleted.status == 202, || format!("a delete of what is expected: {deleted}"));
+    // who may not write learns nothing
+    let stranger = mesh.anyone(1);
+    let place = at(1).path("manifests/latest");
+    let answer = stranger.ask(Method::PUT, &place).header("if-match", "*").send();
+    wrong.unless_refused("a stranger", answer, &[401], &["UNAUTHORIZED"]);
+}

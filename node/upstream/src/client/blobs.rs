@@ -111,7 +111,7 @@ impl Upstream {
         {
             return Err(UpstreamError::bad("it answers with a page for people"));
         }
-        let speechless = matches!(status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED)
+        let speechless = super::knows_no_head(status)
             // storage services sign a URL for one method
             || (!answer.own && status.is_client_error());
         let has = match status {

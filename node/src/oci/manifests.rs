@@ -195,7 +195,7 @@ impl Registry {
             tags,
         };
         let kind = match conditional::precondition(&request.head.headers, &reference) {
-            Some(precondition) => WriteKind::PutManifestIf(precondition, pushed),
+            Some(precondition) => WriteKind::PutManifestIf(Box::new(precondition), pushed),
             None => WriteKind::PutManifest(pushed),
         };
         self.writes.commit(&repository.project(), kind).await?;
@@ -222,9 +222,10 @@ impl Registry {
         self.door.admit(&request, Action::Delete, &repository, |_, _| Ok(())).await?;
         let precondition = conditional::precondition(&request.head.headers, &reference);
         let change = match (precondition, &reference) {
-            (Some(precondition), _) => {
-                Change::DeleteIf { repository: repository.clone(), precondition }
-            }
+            (Some(precondition), _) => Change::DeleteIf {
+                repository: repository.clone(),
+                precondition: Box::new(precondition),
+            },
             (None, Reference::Tag(tag)) => {
                 Change::DeleteTag { repository: repository.clone(), tag: tag.clone() }
             }

@@ -54,7 +54,7 @@ pub enum Change {
         /// The repository.
         repository: RepositoryName,
         /// What to remove, and when.
-        precondition: Precondition,
+        precondition: Box<Precondition>,
     },
 }
 
@@ -151,11 +151,11 @@ mod tests {
             Change::DeleteManifest { repository: repository.clone(), digest: Digest::sha256(b"x") },
             Change::DeleteIf {
                 repository,
-                precondition: Precondition {
+                precondition: Box::new(Precondition {
                     of: Reference::Tag("1".parse().unwrap()),
                     is: Some(Named::Anything),
                     is_not: None,
-                },
+                }),
             },
         ]
     }

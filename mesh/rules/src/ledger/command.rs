@@ -181,7 +181,7 @@ pub enum Command {
         token_secret: Secret<Vec<u8>>,
     },
     /// As `PutManifest`, if the precondition holds.
-    PutManifestIf(Precondition, NewManifest),
+    PutManifestIf(Box<Precondition>, NewManifest),
     /// Removes the tag or manifest that the precondition is about, if the precondition holds.
     DeleteIf {
         /// The epoch this was decided under.
@@ -189,7 +189,7 @@ pub enum Command {
         /// The repository.
         repository: RepositoryName,
         /// What to remove, and when.
-        precondition: Precondition,
+        precondition: Box<Precondition>,
     },
 }
 

@@ -53,7 +53,7 @@ pub enum WriteKind {
     /// A write for which the primary only adds its epoch.
     Fenced(Change),
     /// As `PutManifest`, if the precondition holds.
-    PutManifestIf(Precondition, Pushed),
+    PutManifestIf(Box<Precondition>, Pushed),
 }
 
 /// A manifest as a client pushed it.

@@ -493,7 +493,9 @@ impl Node {
         }
         let command = match expects.filter(|_| !early) {
             None => Command::PutManifest(put(project.epoch, value)),
-            Some(expected) => Command::PutManifestIf(names(expected), put(project.epoch, value)),
+            Some(expected) => {
+                Command::PutManifestIf(Box::new(names(expected)), put(project.epoch, value))
+            }
         };
         let envelope = Envelope { operation, at: Timestamp(value), command };
         match self.consensus.leader {

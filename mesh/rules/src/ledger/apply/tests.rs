@@ -137,7 +137,8 @@ fn put_if(epoch: Epoch, manifest: u8, is: Option<Digest>) -> Command {
         None => (None, Some(Named::Anything)),
     };
     let of = Reference::Tag("t".parse().unwrap());
-    Command::PutManifestIf(Precondition { of, is, is_not }, new(epoch, manifest, "t", &[manifest]))
+    let precondition = Box::new(Precondition { of, is, is_not });
+    Command::PutManifestIf(precondition, new(epoch, manifest, "t", &[manifest]))
 }
 
 #[test]
@@ -195,7 +196,7 @@ fn a_conditional_delete_removes_what_is_as_expected_and_nothing_else() {
     let delete = |of: Reference, is: Digest| Command::DeleteIf {
         epoch: e,
         repository: "demo/a".parse().unwrap(),
-        precondition: Precondition { of, is: Some(Named::These(vec![is])), is_not: None },
+        precondition: Box::new(Precondition { of, is: Some(Named::These(vec![is])), is_not: None }),
     };
     let tag = |name: &str| Reference::Tag(name.parse().unwrap());
     let other = Digest::sha256(b"another");

@@ -11,7 +11,7 @@ use std::process::Command;
 use base64::Engine as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tests::daemons::{Containerd, Docker};
+use tests::daemons::{Containerd, Docker, Podman};
 use tests::mesh::Mesh;
 use tests::{process, tools};
 
@@ -212,6 +212,47 @@ fn containerd_pushes_and_the_others_pull_it_elsewhere() {
     assert_eq!(docker.pull(&shore.name(1, "ctr:1")), digest);
     // these layers are not compressed, which crane's validation does not expect
     assert_eq!(shore.crane(&["digest", &shore.name(1, "ctr:1")]), digest);
+}
+
+#[test]
+fn podman_and_buildah_push_and_the_others_pull_it_elsewhere() {
+    let shore = Shore::new();
+    let containerd = Containerd::start();
+    let registries: String = (0..3)
+        .map(|at| {
+            let node = shore.mesh.client(at).authority().to_owned();
+            format!("[[registry]]\nlocation = \"{node}\"\ninsecure = true\n")
+        })
+        .collect();
+    let conf = shore.folder.path().join("registries.conf");
+    std::fs::write(&conf, registries).expect("a file");
+    let podman = Podman::with_registries(&conf);
+    let (user, password) = shore.mesh.admin();
+    let credentials = format!("{user}:{password}");
+    let tar = shore.images.join("docker/app.tar").display().to_string();
+
+    let loaded = podman.run(&["load", "-q", "-i", &tar]);
+    let (_, loaded) = loaded.trim().rsplit_once(' ').expect("podman says what it calls the image");
+    let pushed = shore.name(0, "podman:1");
+    podman.run(&["push", "-q", "--creds", &credentials, loaded, &pushed]);
+    let digest = shore.digest("podman", "1");
+    assert_eq!(ctr_pulls(&containerd, &shore.name(1, "podman:1")), digest);
+    assert_eq!(shore.skopeo_pulls(&shore.name(2, "podman:1")), digest);
+    // everything that podman has of it, so that the layers have to come again
+    podman.run(&["rmi", "-a", "-f"]);
+    assert_eq!(podman.pull(&shore.name(2, "podman:1")), digest);
+
+    let container = podman.buildah(&["from", "-q", "scratch"]);
+    let container = container.trim();
+    podman.buildah(&["copy", "-q", container, &conf.display().to_string(), "/etc/"]);
+    podman.buildah(&["config", "--cmd", "/nothing", container]);
+    podman.buildah(&["commit", "-q", container, "built"]);
+    let built = format!("docker://{}", shore.name(1, "buildah:1"));
+    podman.buildah(&["push", "-q", "--creds", &credentials, "built", &built]);
+    let digest = shore.digest("buildah", "1");
+    assert_eq!(ctr_pulls(&containerd, &shore.name(2, "buildah:1")), digest);
+    podman.run(&["rmi", "-a", "-f"]);
+    assert_eq!(podman.pull(&shore.name(0, "buildah:1")), digest);
 }
 
 #[test]

@@ -76,6 +76,8 @@ fn what_other_registries_take_is_taken_here() {
     kept_when_named(&wrong, &mesh, &repository);
     hints_and_empty_parameters(&wrong, &repository, &image);
     conditions(&wrong, &mesh, &image);
+    conditional_writes(&wrong, &mesh);
+    written_otherwise(&wrong, &repository, &image);
     ranges(&wrong, &mesh, &image.blobs[1]);
     heads(&wrong, &mesh, &image);
     first_mistakes(&wrong, &mesh, &image);
@@ -107,7 +109,7 @@ fn first_mistakes(wrong: &Complaints, mesh: &Mesh, image: &Image) {
         (Method::GET, "/v2/demo/guests/blobs/uploads/".to_owned(), "POST"),
         (Method::DELETE, format!("/v2/demo/guests/blobs/{blob}"), "GET, HEAD"),
         (Method::DELETE, "/api/v2.0/projects".to_owned(), "GET, HEAD, POST"),
-        (Method::PUT, "/service/token".to_owned(), "GET, POST"),
+        (Method::PUT, "/service/token".to_owned(), "GET, HEAD, POST"),
         (Method::DELETE, "/v2/".to_owned(), "GET, HEAD"),
     ] {
         let answer = client

@@ -94,6 +94,9 @@ fn lists_of_tags_are_the_upstreams_asked_once_and_what_was_pulled_if_it_cannot_b
         "metadata": {"public": "true", "proxy_cache_filter_pattern": "library/*"}});
     make(&mesh.client(0), PROJECTS, &few);
     create_proxy(&mesh.client(0), "self", "docker-registry", &mesh.nodes()[0].url, true);
+    let kept = json!({"project_name": "kept", "registry_id": registry,
+        "metadata": {"public": "true", "proxy_cache_local_on_not_found": "true"}});
+    make(&mesh.client(0), PROJECTS, &kept);
 
     // nothing of it was pulled, and many want to know at once
     let path = "/v2/hub/team/app/tags/list";
@@ -156,6 +159,20 @@ fn lists_of_tags_are_the_upstreams_asked_once_and_what_was_pulled_if_it_cannot_b
         wrong.unless_refused("nothing was pulled", other, &[503], &[]);
         // a page in words of the upstream's own is none of what was pulled
         wrong.unless_refused("a page of its own", list("?next_page=x"), &[503], &[]);
+    }
+
+    // the upstream has deleted the repository
+    upstream.behave(Manner::Honest);
+    let pulled = mesh.anyone(1).get("/v2/kept/team/app/manifests/0.3");
+    assert_eq!(pulled.map(|answer| answer.status).ok(), Some(200));
+    upstream.behave(Manner::Answer(404));
+    for at in 0..3 {
+        let list =
+            |project: &str| mesh.anyone(at).get(&format!("/v2/{project}/team/app/tags/list?n=6"));
+        let left = list("kept").unwrap_or_else(|none| panic!("{none}"));
+        let right = left.json()["tags"] == json!(["0.3"]) && warned(&left);
+        wrong.unless(right, || format!("what was pulled and is kept, at {at}: {left}"));
+        wrong.unless_refused("what is not kept", list("hub"), &[404], &["NAME_UNKNOWN"]);
     }
 }
 

@@ -233,7 +233,7 @@ impl Drop for Containerd {
     }
 }
 
-/// podman with a storage of its own. It has no daemon.
+/// podman and buildah with a storage of their own. They have no daemon.
 #[derive(Debug)]
 pub struct Podman {
     folder: TempDir,
@@ -275,8 +275,26 @@ impl Podman {
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> String {
+    /// `podman ...`, which must succeed; what it prints.
+    ///
+    /// # Panics
+    /// When it does not succeed.
+    pub fn run(&self, arguments: &[&str]) -> String {
         process::succeed(self.command().args(arguments))
+    }
+
+    /// `buildah ...` with the same storage, which must succeed; what it prints.
+    ///
+    /// # Panics
+    /// When it does not succeed.
+    pub fn buildah(&self, arguments: &[&str]) -> String {
+        let at = |name: &str| self.folder.path().join(name);
+        let mut command = packaged("buildah", "buildah");
+        command.arg("--root").arg(at("root")).arg("--runroot").arg(at("run"));
+        command.args(["--storage-driver", "vfs"]);
+        command.env("CONTAINERS_REGISTRIES_CONF", at("registries.conf"));
+        command.env("BUILDAH_ISOLATION", "chroot");
+        process::succeed(command.args(arguments))
     }
 
     fn command(&self) -> Command {

@@ -190,6 +190,7 @@ impl Harbor {
             proxy: asked.proxy,
             metadata: asked.metadata,
         };
+        self.writes.check_level(command.level())?;
         let proposed =
             self.records.propose(OperationId(rand::random()), command, self.terms.commit).await;
         let proposed = proposed.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))?;

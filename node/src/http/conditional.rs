@@ -1,8 +1,11 @@
 //! Conditional requests (RFC 9110 section 13): evaluates the conditions of a GET or HEAD for an
-//! entity tag. Call this only after it is known that the caller may read the content. Nothing here
-//! has a date, so only entity tags are compared.
+//! entity tag, and reads those of a write, which the ledger evaluates. Call this only after it is
+//! known that the caller may read or write the content. Nothing here has a date, so only entity
+//! tags are compared.
 
 use http::{HeaderMap, HeaderName, header};
+use rules::ledger::precondition::{Named, Precondition};
+use rules::words::names::Reference;
 
 /// How to answer a conditional GET or HEAD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +41,26 @@ pub fn verdict(headers: &HeaderMap, etag: &str) -> Condition {
     }
 }
 
+/// The conditions of a write in `headers`, about what `of` names; `None` if there are none.
+pub fn precondition(headers: &HeaderMap, of: &Reference) -> Option<Precondition> {
+    let is = named(headers, header::IF_MATCH, Weak::Never);
+    let is_not = named(headers, header::IF_NONE_MATCH, Weak::Matches);
+    (is.is_some() || is_not.is_some()).then(|| Precondition { of: of.clone(), is, is_not })
+}
+
+/// What the header `name` lists; `None` if there is no such header. A tag that is not a digest is
+/// the tag of nothing.
+fn named(headers: &HeaderMap, name: HeaderName, weak: Weak) -> Option<Named> {
+    let lists: Vec<&str> =
+        headers.get_all(&name).iter().filter_map(|value| value.to_str().ok()).collect();
+    if lists.iter().any(|list| list.trim() == "*") {
+        return Some(Named::Anything);
+    }
+    let tags = lists.iter().flat_map(|list| Tags(list)).filter(|tag| tag.may_match(weak));
+    let digests = tags.filter_map(|tag| tag.opaque.parse().ok()).collect();
+    headers.contains_key(&name).then_some(Named::These(digests))
+}
+
 /// Whether weak tags of the client may match.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Weak {
@@ -56,16 +79,33 @@ fn listed(headers: &HeaderMap, name: HeaderName, etag: &str, weak: Weak) -> bool
 }
 
 fn has(list: &str, etag: &str, weak: Weak) -> bool {
-    let mut rest = list.trim();
-    if rest == "*" {
-        return true;
+    list.trim() == "*" || Tags(list).any(|tag| tag.opaque == etag && tag.may_match(weak))
+}
+
+/// An entity tag, without its quotes.
+struct EntityTag<'a> {
+    weak: bool,
+    opaque: &'a str,
+}
+
+impl EntityTag<'_> {
+    fn may_match(&self, weak: Weak) -> bool {
+        !self.weak || weak == Weak::Matches
     }
-    loop {
-        rest = rest.trim_start_matches([',', ' ', '\t']);
+}
+
+/// The entity tags in what is left of a list.
+struct Tags<'a>(&'a str);
+
+impl<'a> Iterator for Tags<'a> {
+    type Item = EntityTag<'a>;
+
+    fn next(&mut self) -> Option<EntityTag<'a>> {
+        let rest = self.0.trim_start_matches([',', ' ', '\t']).trim_end();
         if rest.is_empty() {
-            return false;
+            return None;
         }
-        let (is_weak, tag) = match rest.strip_prefix("W/") {
+        let (weak, tag) = match rest.strip_prefix("W/") {
             Some(tag) => (true, tag),
             None => (false, rest),
         };
@@ -74,10 +114,8 @@ fn has(list: &str, etag: &str, weak: Weak) -> bool {
             Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
             None => tag.split_at(tag.find(',').unwrap_or(tag.len())),
         };
-        if tag.trim() == etag && (!is_weak || weak == Weak::Matches) {
-            return true;
-        }
-        rest = after;
+        self.0 = after;
+        Some(EntityTag { weak, opaque: tag.trim() })
     }
 }
 
@@ -85,6 +123,7 @@ fn has(list: &str, etag: &str, weak: Weak) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rules::words::digest::{Algorithm, Digest};
 
     fn given(pairs: &[(HeaderName, &str)]) -> Condition {
         verdict(
@@ -138,6 +177,33 @@ mod tests {
         lines.append(header::IF_NONE_MATCH, "\"x\"".parse().unwrap());
         lines.append(header::IF_NONE_MATCH, "\"a:b\"".parse().unwrap());
         assert_eq!(verdict(&lines, "a:b"), Condition::NotModified, "a list may have several lines");
+    }
+
+    #[test]
+    fn a_writes_conditions_are_the_digests_that_it_lists() {
+        let digest = Digest::sha256(b"x");
+        let other = Digest::of(Algorithm::Sha512, b"x");
+        let of = Reference::Tag("latest".parse().unwrap());
+        let read = |pairs: &[(HeaderName, &str)]| {
+            let pairs = pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap()));
+            precondition(&pairs.collect(), &of).map(|found| (found.is, found.is_not))
+        };
+        let these = |digests: &[Digest]| Some(Named::These(digests.to_vec()));
+        assert_eq!(read(&[(header::IF_RANGE, "\"x\"")]), None);
+        for (list, strong, weak) in [
+            ("*", Some(Named::Anything), Some(Named::Anything)),
+            (" * ", Some(Named::Anything), Some(Named::Anything)),
+            ("", these(&[]), these(&[])),
+            ("\"what\"", these(&[]), these(&[])),
+            (&format!("\"{digest}\""), these(&[digest]), these(&[digest])),
+            (&digest.to_string(), these(&[digest]), these(&[digest])),
+            (&format!("W/\"{digest}\", \"{other}\""), these(&[other]), these(&[digest, other])),
+        ] {
+            assert_eq!(read(&[(header::IF_MATCH, list)]), Some((strong.clone(), None)), "{list}");
+            assert_eq!(read(&[(header::IF_NONE_MATCH, list)]), Some((None, weak)), "{list}");
+            let both = [(header::IF_MATCH, list), (header::IF_NONE_MATCH, "*")];
+            assert_eq!(read(&both), Some((strong, Some(Named::Anything))), "{list}");
+        }
     }
 
     proptest! {

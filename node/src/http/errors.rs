@@ -337,8 +337,66 @@ impl From<Refusal> for Failure {
                     .detail(names(&digests))
             }
             Refusal::Invalid(reason) => Failure::new(Code::ManifestInvalid, reason),
+            Refusal::Precondition => Failure::new(
+                Code::Precondition,
+                "it is not what If-Match or If-None-Match of the request asks for; nothing was changed",
+            ),
+            // clients show the reason of a 403, and do not try again
+            Refusal::Level { .. } => Failure::new(Code::Denied, refusal.to_string()),
             Refusal::Unavailable(reason) => Failure::new(Code::Unavailable, reason),
             Refusal::Records(error) => error.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rules::ledger::level::Level;
+
+    /// What passes is 503, so that clients come again. What stays until somebody acts is not:
+    /// clients hide the reason of a 503. docs/api.md says what each 503 waits for.
+    #[test]
+    fn only_what_passes_is_told_as_unavailable() {
+        let (digest, why) = (Digest::sha256(b"x"), || "a reason".to_owned());
+        let unsupported = Refusal::Level { needs: Level::CONDITIONS, has: Level::ROLES };
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let table: Vec<(u16, Failure)> = vec![
+            (404, Refusal::NotFound.into()),
+            (409, Refusal::Exists.into()),
+            (409, Refusal::Conflict(why()).into()),
+            (404, Refusal::BlobsUnknown(vec![digest]).into()),
+            (404, Refusal::ManifestsUnknown(vec![digest]).into()),
+            (400, Refusal::Invalid(why()).into()),
+            (412, Refusal::Precondition.into()),
+            (403, unsupported.into()),
+            (503, Refusal::Unavailable(why()).into()),
+            (503, ReadError::CutOff.into()),
+            (403, AccessError::Denied(why()).into()),
+            (503, AccessError::Unchecked(why()).into()),
+            (404, PullError::Unknown(digest).into()),
+            (503, PullError::Unavailable(why()).into()),
+            (404, FlightError::Missing(digest).into()),
+            (503, FlightError::NoSource(digest).into()),
+            (503, FlightError::Slow(digest).into()),
+            (503, FlightError::Broken(why().into()).into()),
+            (503, StoreError::Disk(full).into()),
+            (500, StoreError::Disk(std::io::ErrorKind::NotFound.into()).into()),
+        ];
+        for (status, failure) in table {
+            let said = format!("{failure:?}");
+            let response = failure.response();
+            assert_eq!(response.status(), status, "{said}");
+            assert_eq!(response.headers().contains_key("retry-after"), status == 503, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_feature_that_the_mesh_has_not_agreed_on_is_refused_with_the_command_that_helps() {
+        let refusal = Refusal::Level { needs: Level::CONDITIONS, has: Level::ROLES };
+        let said = refusal.to_string();
+        for word in ["feature level 3", "has 2", "atoll level --raise"] {
+            assert!(said.contains(word), "{said}");
         }
     }
 }

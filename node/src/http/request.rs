@@ -136,10 +136,13 @@ impl Request {
         Err(Failure::new(Code::Unsupported, message).closing_unless_read(self))
     }
 
-    /// The parameter `n` of a paged list. Fails if it is not a number.
+    /// The parameter `n` of a paged list, however large. Fails if it is not a number.
     pub fn page_size(&self) -> Result<Option<usize>, Failure> {
         let Some(text) = self.query("n") else { return Ok(None) };
-        text.parse().map(Some).map_err(|_| Failure::new(Code::BadRequest, "n must be a number"))
+        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(Failure::new(Code::BadRequest, "n must be a number"));
+        }
+        Ok(Some(text.parse().unwrap_or(usize::MAX)))
     }
 }
 

@@ -85,7 +85,7 @@ impl Route {
     pub fn methods(&self, at_edge: bool) -> &'static str {
         match self {
             Route::Base => "GET, HEAD",
-            Route::Token => "GET, POST",
+            Route::Token => "GET, HEAD, POST",
             _ if at_edge => "GET, HEAD",
             Route::Uploads(..) => "POST",
             Route::Upload(..) => "GET, HEAD, PATCH, PUT, DELETE",

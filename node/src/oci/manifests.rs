@@ -5,7 +5,7 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 use rules::ledger::change::Change;
 use rules::ledger::records::{Look, ManifestRecord, Project};
 use rules::people::access::Action;
-use rules::wire::{Resolution, WriteKind};
+use rules::wire::{Pushed, Resolution, WriteKind};
 use rules::words::digest::Digest;
 use rules::words::manifest::Manifest;
 use rules::words::names::{Reference, RepositoryName, Tag};
@@ -190,12 +190,16 @@ impl Registry {
         self.sessions
             .settled(manifest.all_blobs().map(|blob| blob.digest), self.terms.replicate)
             .await;
-        let kind = WriteKind::PutManifest {
+        let pushed = Pushed {
             repository: repository.clone(),
             digest,
             media_type: manifest.media_type,
             bytes: bytes.to_vec(),
             tags,
+        };
+        let kind = match conditional::precondition(&request.head.headers, &reference) {
+            Some(precondition) => WriteKind::PutManifestIf(Box::new(precondition), pushed),
+            None => WriteKind::PutManifest(pushed),
         };
         self.writes.commit(&repository.project(), kind).await?;
         let mut response = answer(StatusCode::CREATED);
@@ -219,11 +223,16 @@ impl Registry {
         reference: Reference,
     ) -> Result<Response<Payload>, Failure> {
         self.door.admit(&request, Action::Delete, &repository, |_, _| Ok(())).await?;
-        let change = match &reference {
-            Reference::Tag(tag) => {
+        let precondition = conditional::precondition(&request.head.headers, &reference);
+        let change = match (precondition, &reference) {
+            (Some(precondition), _) => Change::DeleteIf {
+                repository: repository.clone(),
+                precondition: Box::new(precondition),
+            },
+            (None, Reference::Tag(tag)) => {
                 Change::DeleteTag { repository: repository.clone(), tag: tag.clone() }
             }
-            Reference::Digest(digest) => {
+            (None, Reference::Digest(digest)) => {
                 Change::DeleteManifest { repository: repository.clone(), digest: *digest }
             }
         };

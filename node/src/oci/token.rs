@@ -19,7 +19,7 @@ pub async fn answer_token(
     mut request: Request,
 ) -> Result<Response<Payload>, Failure> {
     let (asked, credentials) = match request.method {
-        Method::GET => {
+        Method::GET | Method::HEAD => {
             (TokenRequest::read(request.head.uri.query().unwrap_or_default().as_bytes()), None)
         }
         Method::POST => {

@@ -248,7 +248,11 @@ impl Registry {
 /// Checks that a chunk begins where the last one ended (distribution-spec "Pushing a blob in
 /// chunks"), and that its length is as announced.
 fn check_range(request: &Request, written: u64, upload: &Upload) -> Result<(), Failure> {
-    let Some(range) = request.header(&header::CONTENT_RANGE) else { return Ok(()) };
+    let Some(range) =
+        request.header(&header::CONTENT_RANGE).filter(|range| !range.trim().is_empty())
+    else {
+        return Ok(());
+    };
     let out_of_order = |message: String| {
         Failure::new(Code::RangeInvalid, message)
             .header(header::RANGE, format!("0-{}", written.saturating_sub(1)))

@@ -76,6 +76,9 @@ impl Trust {
     }
 }
 
+/// The maximum number of headers in an answer. Every proxy on the way adds some.
+const MAX_HEADERS: usize = 1000;
+
 /// The connections to one upstream, and to the hosts that it redirects to.
 #[derive(Clone)]
 pub(super) struct Connections {
@@ -122,9 +125,11 @@ impl Connections {
     ) -> Self {
         let connector = Connector { rule, tls: trust.0.into(), deadline };
         let fresh = Client::builder(Supervised(tasks.clone()))
+            .http1_max_headers(MAX_HEADERS)
             .pool_max_idle_per_host(0)
             .build(connector.clone());
         let client = Client::builder(Supervised(tasks))
+            .http1_max_headers(MAX_HEADERS)
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)

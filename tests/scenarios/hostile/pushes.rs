@@ -95,6 +95,37 @@ pub(super) fn kept_when_named(wrong: &Complaints, mesh: &Mesh, repository: &Repo
     everywhere().for_each(|missing| wrong.add(format!("afterwards, {missing}")));
 }
 
+/// What a client writes in another way than most do, and every other registry reads.
+pub(super) fn written_otherwise(wrong: &Complaints, repository: &Repository, image: &Image) {
+    let text = String::from_utf8_lossy(&image.manifest.bytes).into_owned();
+    let twice = text.replacen('{', "{\"schemaVersion\":2,\"annotations\":{},", 1);
+    let half = text.replacen('{', "{\"annotations\":{\"a\":\"\\ud800\"},", 1);
+    for (tag, kind, text) in [
+        ("twice", MANIFEST.to_owned(), twice),
+        ("half", MANIFEST.to_owned(), half),
+        ("upper", MANIFEST.to_uppercase(), text),
+    ] {
+        let bytes = Bytes::from(text);
+        let put = repository.put_bytes(tag, &kind, bytes.clone());
+        wrong.unless(put.is_ok(), || {
+            format!("{tag}: {}", put.err().map(|no| no.to_string()).unwrap_or_default())
+        });
+        let path = repository.path(&format!("manifests/{tag}"));
+        let got = repository.client().get(&path).unwrap_or_else(|none| panic!("{tag}: {none}"));
+        let same = got.body == bytes && got.header("content-type") == Some(MANIFEST);
+        wrong.unless(same, || format!("{tag} did not come as it was put: {got}"));
+    }
+    let blob = Blob::random(100);
+    let place = repository.open_upload().unwrap_or_else(|no| panic!("{no}"));
+    let patch = repository.client().ask(Method::PATCH, &place).header("content-range", "");
+    let patched = patch.body(blob.bytes.clone()).send().unwrap_or_else(|none| panic!("{none}"));
+    wrong.unless(patched.status == 202, || format!("an empty Content-Range: {patched}"));
+    let token = "/service/token?service=atoll&scope=repository:demo/guests:pull";
+    let head = repository.client().ask(Method::HEAD, token).send();
+    let head = head.unwrap_or_else(|none| panic!("{none}"));
+    wrong.unless(head.status == 200, || format!("HEAD of {token}: {head}"));
+}
+
 /// A hint that cannot be followed is no error, and an empty parameter is one that was not given.
 pub(super) fn hints_and_empty_parameters(
     wrong: &Complaints,
@@ -318,4 +349,94 @@ pub(super) fn manifests_that_are_none(wrong: &Complaints, repository: &Repositor
     );
     let get = repository.client().get(&repository.path("manifests/bad"));
     wrong.unless_refused("a tag that was never accepted", get, &[404], &["MANIFEST_UNKNOWN"]);
+}
+
+/// A write happens only if its tag or digest is what the writer expects: of writers at several
+/// nodes that expect the same, one wins, and the others hear 412.
+pub(super) fn conditional_writes(wrong: &Complaints, mesh: &Mesh) {
+    let at = |node: usize| mesh.repository(node % 3, "demo/contest");
+    let images: Vec<Image> = (0..6).map(|_| Image::tiny()).collect();
+    for image in &images {
+        // blobs and manifests are there: what is left to do is to move the tag
+        at(0).push(image, image.digest()).unwrap_or_else(|no| panic!("{no}"));
+    }
+    let put = |node: usize, reference: &str, image: &Image, conditions: &[(&str, &str)]| {
+        let place = at(node).path(&format!("manifests/{reference}"));
+        let client = mesh.client(node % 3);
+        let mut put = client.ask(Method::PUT, &place).header("content-type", MANIFEST);
+        for (name, value) in conditions {
+            put = put.header(name, value);
+        }
+        put.body(image.manifest.bytes.clone()).send()
+    };
+    let named = || {
+        let found: std::collections::BTreeSet<String> = (0..3)
+            .map(|node| at(node).resolve("latest").unwrap_or_else(|no| panic!("{no}")).digest)
+            .collect();
+        wrong.unless(found.len() == 1, || format!("the nodes name different ones: {found:?}"));
+        found.into_iter().next().unwrap_or_default()
+    };
+    // the first round creates the tag, each other one moves it
+    let mut condition = ("if-none-match", "*".to_owned());
+    let mut before = String::new();
+    for round in 0..4 {
+        // to write what is there already changes nothing for the others
+        let images: Vec<_> = images.iter().filter(|image| image.digest() != before).collect();
+        let answers: Vec<_> = std::thread::scope(|beside| {
+            let writers: Vec<_> = images
+                .iter()
+                .enumerate()
+                .map(|(n, image)| {
+                    let (put, (name, value)) = (&put, &condition);
+                    beside.spawn(move || put(n, "latest", image, &[(*name, value.as_str())]))
+                })
+                .collect();
+            writers.into_iter().map(|w| w.join().expect("a writer does not panic")).collect()
+        });
+        let mut won = Vec::new();
+        for (answer, image) in answers.into_iter().zip(&images) {
+            match answer {
+                Ok(answer) if answer.status == 201 => won.push(image.digest()),
+                other => {
+                    let what = format!("round {round}, a loser");
+                    wrong.unless_refused(&what, other, &[412], &["PRECONDITION"]);
+                }
+            }
+        }
+        let now = named();
+        wrong.unless(won == [now.as_str()], || format!("round {round}: {won:?} won, {now} stays"));
+        condition = ("if-match", format!("\"{now}\""));
+        before = now;
+    }
+    let now = named();
+    let other = images.iter().find(|image| image.digest() != now).expect("there are six");
+    let quoted = format!("\"{now}\"");
+    for conditions in [
+        [("if-match", "\"sha256:short\"")].as_slice(),
+        &[("if-match", &format!("W/{quoted}"))],
+        &[("if-none-match", &quoted)],
+        &[("if-match", "*"), ("if-none-match", "*")],
+    ] {
+        let answer = put(1, "latest", other, conditions);
+        wrong.unless_refused(&format!("{conditions:?}"), answer, &[412], &["PRECONDITION"]);
+    }
+    let again = put(1, other.digest(), other, &[("if-none-match", "*")]);
+    wrong.unless_refused("a manifest that is there", again, &[412], &["PRECONDITION"]);
+    let lost = put(1, "none", other, &[("if-match", "*")]);
+    wrong.unless_refused("a tag that is not there", lost, &[412], &["PRECONDITION"]);
+    let delete = |reference: &str, tag: &str| {
+        let place = at(2).path(&format!("manifests/{reference}"));
+        mesh.client(2).ask(Method::DELETE, &place).header("if-match", tag).send()
+    };
+    let refused = delete("latest", &format!("\"{}\"", other.digest()));
+    wrong.unless_refused("a delete of something else", refused, &[412], &["PRECONDITION"]);
+    wrong.unless_refused("a delete of nothing", delete("none", "*"), &[404], &["MANIFEST_UNKNOWN"]);
+    wrong.unless(named() == now, || "a refused write had an effect".to_owned());
+    let deleted = delete("latest", &quoted).unwrap_or_else(|none| panic!("{none}"));
+    wrong.unless(deleted.status == 202, || format!("a delete of what is expected: {deleted}"));
+    // who may not write learns nothing
+    let stranger = mesh.anyone(1);
+    let place = at(1).path("manifests/latest");
+    let answer = stranger.ask(Method::PUT, &place).header("if-match", "*").send();
+    wrong.unless_refused("a stranger", answer, &[401], &["UNAUTHORIZED"]);
 }

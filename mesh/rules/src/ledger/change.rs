@@ -7,6 +7,8 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ledger::command::Command;
+use crate::ledger::level::Level;
+use crate::ledger::precondition::Precondition;
 use crate::proxies::proxy::ProxyChange;
 use crate::words::digest::Digest;
 use crate::words::names::{Epoch, ProjectName, RepositoryName, Tag};
@@ -47,6 +49,13 @@ pub enum Change {
         /// The digest.
         digest: Digest,
     },
+    /// Removes the tag or manifest that the precondition is about, if it holds.
+    DeleteIf {
+        /// The repository.
+        repository: RepositoryName,
+        /// What to remove, and when.
+        precondition: Box<Precondition>,
+    },
 }
 
 impl Change {
@@ -54,10 +63,15 @@ impl Change {
     pub fn project(&self) -> ProjectName {
         match self {
             Change::Configure { name, .. } | Change::Delete { name } => name.clone(),
-            Change::DeleteTag { repository, .. } | Change::DeleteManifest { repository, .. } => {
-                repository.project()
-            }
+            Change::DeleteTag { repository, .. }
+            | Change::DeleteManifest { repository, .. }
+            | Change::DeleteIf { repository, .. } => repository.project(),
         }
+    }
+
+    /// The minimum feature level of the mesh, see [`Command::level`].
+    pub fn level(&self) -> Level {
+        self.clone().under(Epoch::FIRST).level()
     }
 
     /// The command that carries `epoch`.
@@ -70,6 +84,9 @@ impl Change {
             Change::DeleteTag { repository, tag } => Command::DeleteTag { epoch, repository, tag },
             Change::DeleteManifest { repository, digest } => {
                 Command::DeleteManifest { epoch, repository, digest }
+            }
+            Change::DeleteIf { repository, precondition } => {
+                Command::DeleteIf { epoch, repository, precondition }
             }
         }
     }
@@ -84,6 +101,9 @@ impl Change {
             Command::DeleteTag { repository, tag, .. } => Change::DeleteTag { repository, tag },
             Command::DeleteManifest { repository, digest, .. } => {
                 Change::DeleteManifest { repository, digest }
+            }
+            Command::DeleteIf { repository, precondition, .. } => {
+                Change::DeleteIf { repository, precondition }
             }
             _ => return None,
         })
@@ -110,7 +130,8 @@ impl<'de> Deserialize<'de> for Change {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::words::names::NodeId;
+    use crate::ledger::precondition::Named;
+    use crate::words::names::{NodeId, Reference};
 
     fn all() -> Vec<Change> {
         let (name, repository): (ProjectName, RepositoryName) =
@@ -127,7 +148,15 @@ mod tests {
             },
             Change::Delete { name },
             Change::DeleteTag { repository: repository.clone(), tag: "1".parse().unwrap() },
-            Change::DeleteManifest { repository, digest: Digest::sha256(b"x") },
+            Change::DeleteManifest { repository: repository.clone(), digest: Digest::sha256(b"x") },
+            Change::DeleteIf {
+                repository,
+                precondition: Box::new(Precondition {
+                    of: Reference::Tag("1".parse().unwrap()),
+                    is: Some(Named::Anything),
+                    is_not: None,
+                }),
+            },
         ]
     }
 

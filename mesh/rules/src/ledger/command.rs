@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::level::Level;
+use crate::ledger::precondition::Precondition;
 use crate::ledger::records::{BlobDescriptor, NodeRecord, Role, UpstreamRecord, User};
 use crate::proxies::proxy::ProxyChange;
 use crate::words::digest::Digest;
 use crate::words::manifest::Referrer;
 use crate::words::moment::Timestamp;
 use crate::words::names::{
-    Epoch, NodeId, OperationId, ProjectName, RepositoryName, Tag, UpstreamId,
+    Epoch, NodeId, OperationId, ProjectName, Reference, RepositoryName, Tag, UpstreamId,
 };
 use crate::words::secret::Secret;
 
@@ -152,26 +153,7 @@ pub enum Command {
         expect_epoch: Epoch,
     },
     /// Stores a manifest and moves tags to it.
-    PutManifest {
-        /// The epoch this was decided under.
-        epoch: Epoch,
-        /// The repository.
-        repository: RepositoryName,
-        /// Its digest.
-        digest: Digest,
-        /// As received.
-        media_type: String,
-        /// As received.
-        #[serde(with = "serde_bytes")]
-        bytes: Vec<u8>,
-        /// The tags to move to it.
-        tags: Vec<Tag>,
-        /// The blobs it refers to. Either they were checked to be held in as many regions as
-        /// `durability` requires, or they are known only from an upstream.
-        blobs: Vec<BlobDescriptor>,
-        /// The manifest that it is about, and its entry in that manifest's list of referrers.
-        subject: Option<Box<(Digest, Referrer)>>,
-    },
+    PutManifest(NewManifest),
     /// Removes a tag; the manifest stays.
     DeleteTag {
         /// The epoch this was decided under.
@@ -198,6 +180,46 @@ pub enum Command {
         /// unsealed.
         token_secret: Secret<Vec<u8>>,
     },
+    /// As `PutManifest`, if the precondition holds.
+    PutManifestIf(Box<Precondition>, NewManifest),
+    /// Removes the tag or manifest that the precondition is about, if the precondition holds.
+    DeleteIf {
+        /// The epoch this was decided under.
+        epoch: Epoch,
+        /// The repository.
+        repository: RepositoryName,
+        /// What to remove, and when.
+        precondition: Box<Precondition>,
+    },
+}
+
+/// A manifest to be stored, and the tags that move to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewManifest {
+    /// The epoch this was decided under.
+    pub epoch: Epoch,
+    /// The repository.
+    pub repository: RepositoryName,
+    /// Its digest.
+    pub digest: Digest,
+    /// As received.
+    pub media_type: String,
+    /// As received.
+    #[serde(with = "serde_bytes")]
+    pub bytes: Vec<u8>,
+    /// The tags to move to it.
+    pub tags: Vec<Tag>,
+    /// The blobs it refers to. Either they were checked to be held in as many regions as
+    /// `durability` requires, or they are known only from an upstream.
+    pub blobs: Vec<BlobDescriptor>,
+    /// The manifest that it is about, and its entry in that manifest's list of referrers.
+    pub subject: Option<Box<(Digest, Referrer)>>,
+}
+
+/// The minimum feature level at which a name with a part of this length may be recorded: a replica
+/// below it could not decode the name.
+pub(crate) fn level_of_part(longest: usize) -> Level {
+    if longest > OLD_PART { Level::ROLES } else { Level::FIRST }
 }
 
 impl Command {
@@ -205,12 +227,12 @@ impl Command {
     /// the entry. `RaiseLevel` itself is proposed only after every replica has said that it
     /// supports it.
     pub fn level(&self) -> Level {
-        let longest = match self {
-            Command::CreateProject { name, .. } => name.longest_part(),
-            Command::PutManifest { repository, .. } => repository.longest_part(),
-            _ => 0,
-        };
-        if longest > OLD_PART { Level::ROLES } else { Level::FIRST }
+        match self {
+            Command::CreateProject { name, .. } => level_of_part(name.longest_part()),
+            Command::PutManifest(new) => level_of_part(new.repository.longest_part()),
+            Command::PutManifestIf(..) | Command::DeleteIf { .. } => Level::CONDITIONS,
+            _ => Level::FIRST,
+        }
     }
 
     /// The project of a project's write, and the epoch that the write was decided under. Under any
@@ -222,11 +244,12 @@ impl Command {
             Command::AssignPrimary { project, expect_epoch, .. } => {
                 Some((project.clone(), *expect_epoch))
             }
-            Command::PutManifest { epoch, repository, .. }
-            | Command::DeleteTag { epoch, repository, .. }
-            | Command::DeleteManifest { epoch, repository, .. } => {
-                Some((repository.project(), *epoch))
+            Command::PutManifest(new) | Command::PutManifestIf(_, new) => {
+                Some((new.repository.project(), new.epoch))
             }
+            Command::DeleteTag { epoch, repository, .. }
+            | Command::DeleteManifest { epoch, repository, .. }
+            | Command::DeleteIf { epoch, repository, .. } => Some((repository.project(), *epoch)),
             Command::FormMesh { .. }
             | Command::Invite { .. }
             | Command::Join { .. }
@@ -255,9 +278,13 @@ impl Command {
             Command::ConfigureProject { .. } => "configure_project",
             Command::DeleteProject { .. } => "delete_project",
             Command::AssignPrimary { .. } => "assign_primary",
-            Command::PutManifest { .. } => "put_manifest",
+            Command::PutManifest(_) | Command::PutManifestIf(..) => "put_manifest",
             Command::DeleteTag { .. } => "delete_tag",
             Command::DeleteManifest { .. } => "delete_manifest",
+            Command::DeleteIf { precondition, .. } => match precondition.of {
+                Reference::Tag(_) => "delete_tag",
+                Reference::Digest(_) => "delete_manifest",
+            },
             Command::RaiseLevel { .. } => "raise_level",
         }
     }
@@ -282,4 +309,6 @@ pub enum Outcome {
     Exists,
     /// A sentence for the caller.
     Refused(String),
+    /// The write's precondition does not hold.
+    PreconditionFailed,
 }

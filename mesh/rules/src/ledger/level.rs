@@ -21,8 +21,10 @@ impl Level {
     /// checked; an operation keeps its id when its project's primary changes; a part of a name may
     /// be longer than 128 characters.
     pub const ROLES: Level = Level(2);
+    /// From this level on a write may carry a precondition (`If-Match`, `If-None-Match`).
+    pub const CONDITIONS: Level = Level(3);
     /// The highest level that this build supports.
-    pub const NEWEST: Level = Level::ROLES;
+    pub const NEWEST: Level = Level::CONDITIONS;
 }
 
 impl std::fmt::Display for Level {
@@ -99,10 +101,10 @@ mod tests {
                 .map(|(i, b)| (format!("node-{i}"), b.clone()))
                 .collect::<Vec<_>>()
         };
-        assert_eq!(next(Level::FIRST, &named(&[build(2), build(2)])), Ok(Level(2)));
+        assert_eq!(next(Level::FIRST, &named(&[build(2), build(3)])), Ok(Level(2)));
         assert_eq!(
-            next(Level::FIRST, &named(&[build(2), build(9)])),
-            Ok(Level(2)),
+            next(Level::FIRST, &named(&[build(3), build(9)])),
+            Ok(Level(3)),
             "no further than this build knows"
         );
         let behind = |names: &str| Err(NotRaised::Behind(Level(2), names.into()));

@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::change::Change;
-use crate::ledger::command::Outcome;
+use crate::ledger::command::{Outcome, level_of_part};
 use crate::ledger::lease::Grant;
+use crate::ledger::level::Level;
+use crate::ledger::precondition::Precondition;
 use crate::words::digest::Digest;
 use crate::words::names::{NodeId, OperationId, RepositoryName, Revision, Tag};
 
@@ -47,21 +49,39 @@ pub struct Write {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WriteKind {
     /// Store a manifest and move tags to it.
-    PutManifest {
-        /// The repository.
-        repository: RepositoryName,
-        /// Its digest; already checked by the node that received it.
-        digest: Digest,
-        /// The effective media type, never empty.
-        media_type: String,
-        /// As received.
-        #[serde(with = "serde_bytes")]
-        bytes: Vec<u8>,
-        /// The tags to move.
-        tags: Vec<Tag>,
-    },
+    PutManifest(Pushed),
     /// A write for which the primary only adds its epoch.
     Fenced(Change),
+    /// As `PutManifest`, if the precondition holds.
+    PutManifestIf(Box<Precondition>, Pushed),
+}
+
+/// A manifest as a client pushed it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pushed {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// Its digest; already checked by the node that received it.
+    pub digest: Digest,
+    /// The effective media type, never empty.
+    pub media_type: String,
+    /// As received.
+    #[serde(with = "serde_bytes")]
+    pub bytes: Vec<u8>,
+    /// The tags to move.
+    pub tags: Vec<Tag>,
+}
+
+impl WriteKind {
+    /// The minimum feature level of the mesh: below it, some replica could not decode the write or
+    /// its entry.
+    pub fn level(&self) -> Level {
+        match self {
+            WriteKind::PutManifest(pushed) => level_of_part(pushed.repository.longest_part()),
+            WriteKind::Fenced(change) => change.level(),
+            WriteKind::PutManifestIf(..) => Level::CONDITIONS,
+        }
+    }
 }
 
 /// Why a primary did not commit a write.

@@ -21,7 +21,9 @@ pub use blobs::{Bulk, CopyEnd, Fetched, MAX_HAVE};
 pub use frames::{HEAD, LARGEST, SMALL};
 pub use joining::{JoinGrant, JoinRequest, SECRET};
 pub use kinds::{Kind, NotRead, Open, decode_join, edges_answer};
-pub use ledger::{FromGranter, FromHolder, NoLedger, Proposed, Write, WriteError, WriteKind};
+pub use ledger::{
+    FromGranter, FromHolder, NoLedger, Proposed, Pushed, Write, WriteError, WriteKind,
+};
 pub use looking::{Found, Lookup, MAX_QUESTIONS, Query};
 pub use people::{Credentials, Verdict};
 pub use proxies::{Listing, ReferrersPage, Referring, Resolution, TagsPage};

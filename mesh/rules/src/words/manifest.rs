@@ -5,7 +5,9 @@
 //! fields are allowed and ignored.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Formatter};
 
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::words::digest::Digest;
@@ -106,37 +108,109 @@ pub struct Manifest {
     pub annotations: BTreeMap<String, String>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// A manifest as Go's clients and registries read it: of a field that is written twice, the last
+/// counts; and a text need not be valid Unicode.
+#[derive(Default)]
 struct ManifestJson {
     schema_version: Option<u32>,
-    media_type: Option<String>,
+    media_type: Option<Text>,
     config: Option<WrittenDescriptor>,
     layers: Option<Vec<WrittenDescriptor>>,
     /// The outer `Option` says whether the field is present. Go writes an empty list as `null`.
-    #[serde(default, deserialize_with = "written")]
     manifests: Option<Option<Vec<WrittenDescriptor>>>,
     subject: Option<WrittenDescriptor>,
-    artifact_type: Option<String>,
+    artifact_type: Option<Text>,
     /// Go reads `null` as an empty string.
-    annotations: Option<BTreeMap<String, Option<String>>>,
+    annotations: Option<BTreeMap<Text, Option<Text>>>,
 }
 
-/// Tells a field that is `null` from one that is absent.
-fn written<'de, T, D>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
-where
-    T: Deserialize<'de>,
-    D: serde::Deserializer<'de>,
-{
-    Option::deserialize(deserializer).map(Some)
+impl<'de> Deserialize<'de> for ManifestJson {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = ManifestJson;
+
+            fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
+                f.write_str("a manifest")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ManifestJson, A::Error> {
+                let mut written = ManifestJson::default();
+                while let Some(Text(name)) = map.next_key()? {
+                    match name.as_str() {
+                        "schemaVersion" => written.schema_version = map.next_value()?,
+                        "mediaType" => written.media_type = map.next_value()?,
+                        "config" => written.config = map.next_value()?,
+                        "layers" => written.layers = map.next_value()?,
+                        "manifests" => written.manifests = Some(map.next_value()?),
+                        "subject" => written.subject = map.next_value()?,
+                        "artifactType" => written.artifact_type = map.next_value()?,
+                        "annotations" => written.annotations = map.next_value()?,
+                        _ => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                Ok(written)
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct WrittenDescriptor {
-    media_type: Option<String>,
+    media_type: Option<Text>,
     digest: Digest,
     size: u64,
+}
+
+impl<'de> Deserialize<'de> for WrittenDescriptor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = WrittenDescriptor;
+
+            fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
+                f.write_str("a descriptor")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let (mut media_type, mut digest, mut size) = (None, None, None);
+                while let Some(Text(name)) = map.next_key()? {
+                    match name.as_str() {
+                        "mediaType" => media_type = map.next_value()?,
+                        "digest" => digest = Some(map.next_value()?),
+                        "size" => size = Some(map.next_value()?),
+                        _ => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                let digest = digest.ok_or_else(|| A::Error::missing_field("digest"))?;
+                let size = size.ok_or_else(|| A::Error::missing_field("size"))?;
+                Ok(WrittenDescriptor { media_type, digest, size })
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+/// A text. What is not valid Unicode in it (half a surrogate pair) is replaced, as Go does.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Text(String);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Text;
+
+            fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
+                f.write_str("a text")
+            }
+
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Text, E> {
+                Ok(Text(String::from_utf8_lossy(bytes).into_owned()))
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
+    }
 }
 
 /// Layers that a registry does not have to hold (image-spec `layer.md`, deprecated; Docker's
@@ -148,7 +222,7 @@ fn nondistributable(media_type: &str) -> bool {
 
 impl WrittenDescriptor {
     fn kind(&self) -> &str {
-        self.media_type.as_deref().unwrap_or_default()
+        self.media_type.as_ref().map_or("", |kind| &kind.0)
     }
 
     fn reference(&self) -> BlobReference {
@@ -208,18 +282,24 @@ impl Manifest {
         if written.schema_version != Some(2) {
             return Err(BadManifest::Schema);
         }
-        let media_type = match (content_type, &written.media_type) {
-            ("", Some(body)) => body.clone(),
+        let media_type = match (content_type, written.media_type.map(|text| text.0)) {
+            ("", Some(body)) => body,
             ("", None) if written.manifests.is_some() => media_type::OCI_INDEX.into(),
             ("", None) => media_type::OCI_MANIFEST.into(),
             (header, None) => header.into(),
-            (header, Some(body)) if header == body || contradictions == Contradictions::Taken => {
+            // media types have no case (RFC 9110 section 8.3.1)
+            (header, Some(body))
+                if header.eq_ignore_ascii_case(&body)
+                    || contradictions == Contradictions::Taken =>
+            {
                 header.into()
             }
             (header, Some(body)) => {
-                return Err(BadManifest::Disagree { header: header.into(), body: body.clone() });
+                return Err(BadManifest::Disagree { header: header.into(), body });
             }
         };
+        let lower = media_type.to_ascii_lowercase();
+        let media_type = if is_manifest(&lower) { lower } else { media_type };
         let is_index = match media_type.as_str() {
             media_type::OCI_INDEX | media_type::DOCKER_LIST => true,
             media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST => false,
@@ -241,7 +321,7 @@ impl Manifest {
                 .config
                 .ok_or_else(|| BadManifest::Json("an image needs 'config'".into()))?;
             blobs.push(config.reference());
-            config_type = config.media_type.filter(|t| !t.is_empty());
+            config_type = config.media_type.filter(|t| !t.0.is_empty());
             for layer in written.layers.unwrap_or_default() {
                 let kind = if nondistributable(layer.kind()) { &mut optional } else { &mut blobs };
                 kind.push(layer.reference());
@@ -270,8 +350,14 @@ impl Manifest {
             optional,
             children,
             subject: written.subject.map(|d| d.digest),
-            artifact_type: written.artifact_type.filter(|t| !t.is_empty()).or(config_type),
-            annotations: texts.map(|(name, text)| (name, text.unwrap_or_default())).collect(),
+            artifact_type: written
+                .artifact_type
+                .filter(|t| !t.0.is_empty())
+                .or(config_type)
+                .map(|t| t.0),
+            annotations: texts
+                .map(|(name, text)| (name.0, text.map(|text| text.0).unwrap_or_default()))
+                .collect(),
         })
     }
 }
@@ -313,6 +399,53 @@ mod tests {
         assert_eq!(manifest.blobs.len(), 2);
         assert_eq!(manifest.artifact_type.as_deref(), Some("x/y"));
         assert_eq!(manifest.optional, [], "the config is held in any case");
+    }
+
+    #[test]
+    fn what_gos_programs_read_is_read() {
+        let (c, l) = (digest(1), digest(2));
+        let read = |before: &str, after: &str| {
+            let text = format!(
+                r#"{{{before}"schemaVersion":2,"mediaType":"{m}",
+                "config":{{"size":1,"mediaType":"a/b","digest":"{c}","mediaType":"x/y"}},
+                "layers":[{{"digest":"{l}","size":7,"size":2}}]{after}}}"#,
+                m = media_type::OCI_MANIFEST
+            );
+            Manifest::parse(media_type::OCI_MANIFEST, text.as_bytes())
+        };
+        let plain = read("", "").unwrap();
+        assert_eq!(plain.artifact_type.as_deref(), Some("x/y"), "the last one counts");
+        assert!(plain.blobs.contains(&BlobReference { digest: l, size: 2 }));
+        let nested = format!(r#","x":{}{}"#, "[".repeat(500), "]".repeat(500));
+        for (before, after) in [
+            (r#""schemaVersion":1,"#, ""),
+            (r#""layers":[],"manifests":null,"mediaType":"","#, ""),
+            ("", r#","annotations":null,"subject":null,"artifactType":null"#),
+            ("", r#","x":1e999,"y":18446744073709551616,"z":"\ud800""#),
+            ("", nested.as_str()),
+        ] {
+            assert_eq!(read(before, after).unwrap(), plain, "{before} {after}");
+        }
+        let texts =
+            read("", r#","annotations":{"a":"b"},"annotations":{"a":"\ud800c","\udc00":null}"#);
+        let texts = texts.unwrap().annotations;
+        assert_eq!(texts.len(), 2);
+        assert!(texts["a"].starts_with('\u{fffd}') && texts["a"].ends_with('c'), "{texts:?}");
+        for wrong in [r#","annotations":{"a":1}"#, r#","config":{}"#, r#","layers":[7]"#] {
+            assert!(matches!(read("", wrong), Err(BadManifest::Json(_))), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn media_types_have_no_case() {
+        let text = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[]}}"#,
+            media_type::OCI_INDEX.to_uppercase()
+        );
+        for outside in [media_type::OCI_INDEX, &media_type::OCI_INDEX.to_uppercase(), ""] {
+            let read = Manifest::parse(outside, text.as_bytes()).unwrap();
+            assert_eq!(read.media_type, media_type::OCI_INDEX, "{outside}");
+        }
     }
 
     #[test]

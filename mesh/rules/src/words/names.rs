@@ -197,7 +197,7 @@ impl RepositoryName {
 }
 
 /// How a client refers to a manifest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reference {
     /// By a tag, which can move.
     Tag(Tag),

@@ -2,7 +2,7 @@
 //! writes. Linearizable means that whatever began after something ended shows that or something
 //! later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rules::words::names::NodeId;
 
@@ -19,6 +19,10 @@ pub(crate) struct History {
     /// The latest revision that anyone has seen or been promised.
     shown: u64,
     acknowledged: Vec<u64>,
+    /// Of conditional writes: the value that each may replace.
+    expected: BTreeMap<u64, u64>,
+    /// The writes that were told that their precondition does not hold.
+    lost: BTreeSet<u64>,
     fresh_reads: u64,
     violation: Option<String>,
 }
@@ -39,8 +43,33 @@ impl History {
         }
     }
 
-    /// Entry `revision` set the register to `value`.
-    pub(crate) fn note_applied(&mut self, revision: u64, value: u64) {
+    /// The write of `value` may replace `expected` only.
+    pub(crate) fn expect(&mut self, value: u64, expected: u64) {
+        self.expected.insert(value, expected);
+    }
+
+    /// What the write of `value` may replace, if it is conditional.
+    pub(crate) fn expected(&self, value: u64) -> Option<u64> {
+        self.expected.get(&value).copied()
+    }
+
+    /// The writer of `value` is told that its precondition does not hold: it may never take effect.
+    pub(crate) fn lose(&mut self, value: u64) {
+        if let Some(rank) = self.ranks.get(&value) {
+            self.violate(format!("write {value} was called lost and took effect at {rank}"));
+        }
+        self.lost.insert(value);
+    }
+
+    /// Entry `revision` set the register to `value`; it had been `before`.
+    pub(crate) fn note_applied(&mut self, revision: u64, value: u64, before: Option<u64>) {
+        let expected = self.expected(value);
+        if expected.is_some() && before != expected {
+            self.violate(format!("write {value} expected {expected:?} and replaced {before:?}"));
+        }
+        if self.lost.contains(&value) {
+            self.violate(format!("write {value} took effect after it was called lost"));
+        }
         let first = *self.ranks.entry(value).or_insert(revision);
         if first != revision {
             self.violate(format!("write {value} took effect at {first} and again at {revision}"));
@@ -90,6 +119,12 @@ impl History {
 
     pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged.len() as u64
+    }
+
+    /// The conditional writes that won, and those that lost.
+    pub(crate) fn contests(&self) -> (u64, u64) {
+        let won = self.acknowledged.iter().filter(|value| self.expected.contains_key(value));
+        (won.count() as u64, self.lost.len() as u64)
     }
 
     pub(crate) fn acknowledged_values(&self) -> &[u64] {

@@ -7,8 +7,9 @@
 //! and woken, clocks that run at different rates. The consensus is a small Raft with pre-vote and
 //! leader stickiness (`consensus`), because the rules lean on what it promises.
 //!
-//! What is checked (`history`): acknowledged writes and fresh reads are linearizable; every node
-//! applies the same entries to the same records; no two processes lead in one term; no write is
+//! What is checked (`history`): acknowledged writes and fresh reads are linearizable; a conditional
+//! write replaces only what its writer expected, and one that was told it lost never takes effect;
+//! every node applies the same entries to the same records; no two processes lead in one term; no write is
 //! committed under two primaries; nothing acknowledged is lost; and once the faults end, the mesh
 //! commits again and every project goes home.
 
@@ -43,7 +44,7 @@ fn run(seed: u64) {
 #[test]
 fn a_thousand_seeds_of_trouble_keep_every_promise() {
     let total = number("ATOLL_SIM_SEEDS", 1000);
-    let (mut acknowledged, mut reads, mut moves) = (0, 0, 0);
+    let (mut acknowledged, mut reads, mut moves, mut won, mut lost) = (0, 0, 0, 0, 0);
     for seed in 0..total {
         let mut world = World::new(seed, Faults::All);
         world.run_troubled(25);
@@ -52,13 +53,16 @@ fn a_thousand_seeds_of_trouble_keep_every_promise() {
         acknowledged += world.history.acknowledged();
         reads += world.history.fresh_reads();
         moves += world.moves();
+        let contests = world.history.contests();
+        (won, lost) = (won + contests.0, lost + contests.1);
     }
     // a simulator in which nothing happens proves nothing
     assert!(acknowledged > total * 10, "only {acknowledged} writes were acknowledged");
     assert!(reads > total * 20, "only {reads} fresh reads");
     assert!(moves > total / 4, "projects moved only {moves} times");
+    assert!(won > total && lost > total, "of the conditional writes {won} won and {lost} lost");
     println!(
-        "{total} seeds: {acknowledged} writes acknowledged, {reads} fresh reads, {moves} failovers"
+        "{total} seeds: {acknowledged} writes acknowledged, {reads} fresh reads, {moves} failovers; {won} conditional writes won, {lost} lost"
     );
 }
 
@@ -96,6 +100,7 @@ fn broken_rules_are_caught_and_whole_ones_are_not() {
         Broken::EagerReaders,
         Broken::GreedyHolders,
         Broken::RestoredLeaders,
+        Broken::EarlyJudges,
     ] {
         let seen = caught(broken, 200);
         println!("{broken:?}: {seen} of 200 seeds show it");

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rules::ledger::apply::apply;
-use rules::ledger::command::{Command, Envelope, Outcome};
+use rules::ledger::command::{Command, Envelope, NewManifest, Outcome};
 use rules::ledger::lease::{Granter, Holder, LeaseTerms, Touched, Unreleased};
+use rules::ledger::precondition::{Named, Precondition};
 use rules::ledger::records::{Look, MemoryRecords, Project, Tracked, key};
 use rules::members::failover::{Failover, FailoverTerms, Situation};
 use rules::members::roster::{Event, Roster};
 use rules::wire::{FromGranter, FromHolder};
+use rules::words::digest::Digest;
 use rules::words::moment::{Moment, Timestamp};
-use rules::words::names::{Epoch, NodeId, OperationId, Revision};
+use rules::words::names::{Epoch, NodeId, OperationId, Reference, Revision};
 
 use crate::consensus::{self, Consensus, Outbox, Role};
 use crate::history::History;
@@ -38,6 +40,9 @@ pub(crate) enum Broken {
     GreedyHolders,
     /// A leader that restarts leads on in its old term, and any entry of that term opens it.
     RestoredLeaders,
+    /// A primary judges a write's precondition by what it has applied, and not the ledger where
+    /// the write is applied.
+    EarlyJudges,
 }
 
 /// What one node tells another.
@@ -48,7 +53,7 @@ pub(crate) enum Talk {
     Granter(FromGranter),
     Probe,
     Probed,
-    Write { client: usize, operation: OperationId, value: u64 },
+    Write { client: usize, operation: OperationId, value: u64, expects: Option<u64> },
     Written { client: usize, operation: OperationId, result: Result<Outcome, ()> },
     Propose { envelope: Envelope, client: usize, via: NodeId },
     Proposed { client: usize, operation: OperationId, via: NodeId, outcome: Outcome },
@@ -228,13 +233,14 @@ impl Node {
         let outcome = apply(&mut tracked, Revision(index), &envelope).unwrap();
         let changed = std::mem::take(&mut tracked.changed);
         self.unreleased.note(Revision(index), changed);
-        if let Command::PutManifest { epoch, .. } = &envelope.command {
+        if let Command::PutManifest(new) | Command::PutManifestIf(_, new) = &envelope.command {
             let project = project_of(&self.records);
             if value_of(&self.records) != before {
-                history.note_applied(index, envelope.at.0);
-                if project.is_none_or(|p| p.epoch != *epoch) {
+                history.note_applied(index, envelope.at.0, before);
+                if project.is_none_or(|p| p.epoch != new.epoch) {
                     history.violate(format!(
-                        "entry {index} was committed under epoch {epoch:?}, not the project's"
+                        "entry {index} was committed under epoch {:?}, not the project's",
+                        new.epoch
                     ));
                 }
             }
@@ -402,8 +408,8 @@ impl Node {
                 }
                 Vec::new()
             }
-            Talk::Write { client, operation, value } => {
-                self.take_write(now, from, client, operation, value)
+            Talk::Write { client, operation, value, expects } => {
+                self.take_write(now, from, client, operation, value, expects)
             }
             Talk::Written { client, operation, result } => {
                 replies.push((client, operation, result));
@@ -493,7 +499,8 @@ impl Node {
         }
     }
 
-    /// A client's write at this node: to the project's primary, or to the leader if this is it.
+    /// A client's write at this node: to the project's primary, or to the leader if this is it. If
+    /// the client `expects` a value, the write may replace that value only.
     pub(crate) fn take_write(
         &mut self,
         now: u64,
@@ -501,16 +508,27 @@ impl Node {
         client: usize,
         operation: OperationId,
         value: u64,
+        expects: Option<u64>,
     ) -> Mail {
         let Some(project) = project_of(&self.records) else { return Vec::new() };
         if project.primary != self.id {
             return match from == self.id {
-                true => vec![(project.primary, Talk::Write { client, operation, value })],
+                true => vec![(project.primary, Talk::Write { client, operation, value, expects })],
                 false => vec![(from, Talk::Written { client, operation, result: Err(()) })],
             };
         }
-        let envelope =
-            Envelope { operation, at: Timestamp(value), command: put(project.epoch, value) };
+        let early = self.broken == Broken::EarlyJudges;
+        if early && expects.is_some() && expects != value_of(&self.records) {
+            let result = Ok(Outcome::PreconditionFailed);
+            return vec![(from, Talk::Written { client, operation, result })];
+        }
+        let command = match expects.filter(|_| !early) {
+            None => Command::PutManifest(put(project.epoch, value)),
+            Some(expected) => {
+                Command::PutManifestIf(Box::new(names(expected)), put(project.epoch, value))
+            }
+        };
+        let envelope = Envelope { operation, at: Timestamp(value), command };
         match self.consensus.leader {
             Some(leader) if leader == self.id => {
                 self.take_proposal(now, self.id, envelope, client, from)
@@ -624,15 +642,24 @@ impl Node {
     }
 }
 
-pub(crate) fn put(epoch: Epoch, value: u64) -> Command {
-    Command::PutManifest {
+fn put(epoch: Epoch, value: u64) -> NewManifest {
+    NewManifest {
         epoch,
         repository: "demo/app".parse().unwrap(),
-        digest: rules::words::digest::Digest::sha256(&value.to_be_bytes()),
+        digest: Digest::sha256(&value.to_be_bytes()),
         media_type: "m".into(),
         bytes: value.to_be_bytes().to_vec(),
         tags: vec!["latest".parse().unwrap()],
         blobs: Vec::new(),
         subject: None,
+    }
+}
+
+/// The precondition that the register has this value.
+fn names(value: u64) -> Precondition {
+    Precondition {
+        of: Reference::Tag("latest".parse().unwrap()),
+        is: Some(Named::These(vec![Digest::sha256(&value.to_be_bytes())])),
+        is_not: None,
     }
 }

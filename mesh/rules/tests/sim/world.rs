@@ -334,6 +334,10 @@ impl World {
                     self.history.acknowledge(value, floor);
                     self.clients[client].write = None;
                 }
+                Ok(Outcome::PreconditionFailed) => {
+                    self.history.lose(value);
+                    self.clients[client].write = None;
+                }
                 // nothing was committed under this id: the next try is another operation
                 Ok(_) => {
                     let again = OperationId(self.dice.next() as u128 | 1 << 90);
@@ -360,6 +364,12 @@ impl World {
         match self.clients[i].write {
             None => {
                 self.values += 1;
+                // every third write goes by what was acknowledged last; by now there may be another
+                if let Some(last) = self.history.acknowledged_values().last().copied()
+                    && self.values.is_multiple_of(3)
+                {
+                    self.history.expect(self.values, last);
+                }
                 let operation = OperationId(self.dice.next() as u128 | 1 << 90);
                 self.clients[i].write =
                     Some((operation, self.values, self.history.floor(), self.now));
@@ -373,7 +383,8 @@ impl World {
         }
         if let (Some((operation, value, _, _)), true) = (self.clients[i].write, self.runs(node)) {
             let (now, id) = (self.clock(node), self.nodes[node].id);
-            let mail = self.nodes[node].take_write(now, id, i, operation, value);
+            let expects = self.history.expected(value);
+            let mail = self.nodes[node].take_write(now, id, i, operation, value, expects);
             self.send(node, mail);
             self.settle(node);
         }

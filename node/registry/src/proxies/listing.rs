@@ -32,7 +32,37 @@ const OVERHEAD: usize = 256;
 type Question = (UpstreamId, String, String);
 
 /// The answer to a question that is under way; `None` until it is there.
-type UnderWay = watch::Receiver<Option<Listing>>;
+type Heard = watch::Receiver<Option<Listing>>;
+
+/// The questions that are under way, at most [`AT_A_TIME`].
+#[derive(Default)]
+struct UnderWay(HashMap<Question, Heard>);
+
+impl UnderWay {
+    /// Where the answer to `question` will be. With the end to put it into, if nobody asks yet: the
+    /// caller has to. `None` while as many are asked as may be.
+    fn join(
+        &mut self,
+        question: &Question,
+    ) -> Option<(Heard, Option<watch::Sender<Option<Listing>>>)> {
+        let known = self.0.get(question);
+        // one that ended without an answer was cut off
+        if let Some(heard) = known.filter(|heard| heard.has_changed().is_ok()) {
+            return Some((heard.clone(), None));
+        }
+        if known.is_none() && self.0.len() >= AT_A_TIME {
+            return None;
+        }
+        let (answer, heard) = watch::channel(None);
+        self.0.insert(question.clone(), heard.clone());
+        Some((heard, Some(answer)))
+    }
+
+    /// Nobody asks `question` any more.
+    fn leave(&mut self, question: &Question) {
+        self.0.remove(question);
+    }
+}
 
 /// The lists of upstreams, as this node finds out.
 pub struct Lists {
@@ -42,7 +72,7 @@ pub struct Lists {
     terms: ProxyTerms,
     tasks: Tasks,
     remembered: Remembered<RecentAnswers<Question, Listing>>,
-    under_way: Mutex<HashMap<Question, UnderWay>>,
+    under_way: Mutex<UnderWay>,
 }
 
 impl Lists {
@@ -124,23 +154,9 @@ impl Lists {
     }
 
     /// Asks the upstream, if nobody does so already; `None` while as many are asked as may be.
-    fn answer_to(
-        self: &Arc<Self>,
-        question: Question,
-        upstream: Arc<Upstream>,
-    ) -> Option<UnderWay> {
-        let (answer, heard) = watch::channel(None);
-        {
-            let mut under_way = self.under_way.lock();
-            // one that ended without an answer was cut off
-            if let Some(answer) = under_way.get(&question).filter(|a| a.has_changed().is_ok()) {
-                return Some(answer.clone());
-            }
-            if under_way.len() >= AT_A_TIME {
-                return None;
-            }
-            under_way.insert(question.clone(), heard.clone());
-        }
+    fn answer_to(self: &Arc<Self>, question: Question, upstream: Arc<Upstream>) -> Option<Heard> {
+        let (heard, unasked) = self.under_way.lock().join(&question)?;
+        let Some(answer) = unasked else { return Some(heard) };
         let lists = self.clone();
         self.tasks.spawn("proxy.tags", async move {
             let (_, there, query) = &question;
@@ -150,7 +166,7 @@ impl Lists {
                 warn!(registry, repository = there, error, "the upstream gave no list of tags");
             }
             lists.remember(&question, &told);
-            lists.under_way.lock().remove(&question);
+            lists.under_way.lock().leave(&question);
             answer.send_replace(Some(told));
         });
         Some(heard)
@@ -180,5 +196,34 @@ fn listing(error: UpstreamError) -> Listing {
             Listing::Denied(error.to_string())
         }
         error => Listing::Failed(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_asked_once_and_only_so_many_at_a_time() {
+        let question = |n: usize| (UpstreamId(1), "team/app".to_owned(), format!("x={n}"));
+        let mut under_way = UnderWay::default();
+        let mut asked = Vec::new();
+        for n in 0..AT_A_TIME {
+            let (_, unasked) = under_way.join(&question(n)).expect("there is room");
+            asked.push(unasked.expect("nobody asks it yet"));
+        }
+        assert!(under_way.join(&question(AT_A_TIME)).is_none(), "one too many");
+        // those that are under way are joined, also now
+        let (heard, unasked) = under_way.join(&question(7)).expect("it is under way");
+        assert!(unasked.is_none(), "it is asked already");
+        asked[7].send_replace(Some(Listing::Missing));
+        assert!(matches!(*heard.borrow(), Some(Listing::Missing)));
+        // whoever asked it is gone: the next one asks
+        drop(asked.pop());
+        let last = under_way.join(&question(AT_A_TIME - 1)).expect("it has its place");
+        assert!(last.1.is_some(), "nobody asks it any more");
+        assert!(under_way.join(&question(AT_A_TIME)).is_none(), "still one too many");
+        under_way.leave(&question(0));
+        assert!(under_way.join(&question(AT_A_TIME)).is_some(), "one place is free");
     }
 }

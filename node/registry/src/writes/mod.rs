@@ -59,6 +59,20 @@ pub enum Refusal {
     /// The manifest's bytes are invalid.
     #[error("{0}")]
     Invalid(String),
+    /// The write's precondition does not hold. Nothing was changed.
+    #[error("the precondition does not hold")]
+    Precondition,
+    /// The mesh has the feature level `has`, and some replica may not understand this write before
+    /// it is `needs`.
+    #[error(
+        "this needs feature level {needs} and the mesh has {has}: when every replica runs a build that supports it, run `atoll level --raise`"
+    )]
+    Level {
+        /// What the write needs.
+        needs: Level,
+        /// What the mesh has.
+        has: Level,
+    },
     /// It is not possible now, and nothing was acknowledged; the client should try again.
     #[error("{0}")]
     Unavailable(String),
@@ -103,9 +117,16 @@ impl Writes {
         Ok(())
     }
 
+    /// Refuses a write that needs a higher feature level than the mesh has: to wait does not help.
+    pub fn check_level(&self, needs: Level) -> Result<(), Refusal> {
+        let has = self.records.view()?.level()?;
+        if needs > has { Err(Refusal::Level { needs, has }) } else { Ok(()) }
+    }
+
     /// Commits a write of `project`, wherever its primary is.
     pub async fn commit(&self, project: &ProjectName, kind: WriteKind) -> Result<Outcome, Refusal> {
         self.ready().await?;
+        self.check_level(kind.level())?;
         let mut write = Write { operation: OperationId(rand::random()), kind };
         let end = clock::now() + self.terms.commit;
         let mut last = String::from("the project's primary did not answer");
@@ -205,6 +226,7 @@ pub fn settle(outcome: Outcome) -> Result<Outcome, Refusal> {
         Outcome::NotFound => Err(Refusal::NotFound),
         Outcome::Exists => Err(Refusal::Exists),
         Outcome::Refused(reason) => Err(Refusal::Conflict(reason)),
+        Outcome::PreconditionFailed => Err(Refusal::Precondition),
         Outcome::StaleEpoch { .. } => {
             Err(Refusal::Unavailable("the project's primary has just changed".into()))
         }

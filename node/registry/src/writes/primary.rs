@@ -8,11 +8,11 @@ use futures::StreamExt;
 use ground::clock;
 use rules::blobs::holding::Held;
 use rules::blobs::reputation;
-use rules::ledger::command::{Command, Outcome};
+use rules::ledger::command::{Command, NewManifest, Outcome};
 use rules::ledger::records::{BlobDescriptor, BlobRecord, Look, Project, Role, key};
 use rules::members::placement;
 use rules::wire::questions::Replicate;
-use rules::wire::{NoLedger, Write, WriteError, WriteKind};
+use rules::wire::{NoLedger, Pushed, Write, WriteError, WriteKind};
 use rules::words::digest::Digest;
 use rules::words::manifest::{BlobReference, Manifest, Referrer};
 use rules::words::names::{NodeId, OperationId, ProjectName, Region, RepositoryName, Tag};
@@ -27,35 +27,39 @@ impl Writes {
     /// As the project's primary: checks and commits a write.
     pub async fn commit_here(&self, write: Write) -> Result<Outcome, WriteError> {
         match write.kind {
-            WriteKind::PutManifest { repository, digest, media_type, bytes, tags } => {
-                let project = self.primary_of(&repository.project())?;
-                if Digest::of(digest.algorithm(), &bytes) != digest {
-                    return Err(WriteError::Invalid(
-                        "the manifest's bytes are not what its digest says".into(),
-                    ));
-                }
-                let manifest = Manifest::parse(&media_type, &bytes)
-                    .map_err(|e| WriteError::Invalid(e.to_string()))?;
-                let blobs = self.check_manifest(&project, &repository, &manifest).await?;
-                let subject = referrer_of(&manifest, digest, &media_type, bytes.len());
-                let epoch = project.epoch;
-                let command = Command::PutManifest {
-                    epoch,
-                    repository,
-                    digest,
-                    media_type,
-                    bytes,
-                    tags,
-                    blobs,
-                    subject,
-                };
-                self.propose(write.operation, command).await
+            WriteKind::PutManifest(pushed) => {
+                let new = self.checked(pushed).await?;
+                self.propose(write.operation, Command::PutManifest(new)).await
+            }
+            WriteKind::PutManifestIf(precondition, pushed) => {
+                // Only the ledger judges the precondition: it knows whether this operation has
+                // moved the tag already.
+                let new = self.checked(pushed).await?;
+                self.propose(write.operation, Command::PutManifestIf(precondition, new)).await
             }
             WriteKind::Fenced(change) => {
                 let epoch = self.primary_of(&change.project())?.epoch;
                 self.propose(write.operation, change.under(epoch)).await
             }
         }
+    }
+
+    /// What is to be committed of a push: it is what its digest says, and its blobs are held in
+    /// enough regions.
+    async fn checked(&self, pushed: Pushed) -> Result<NewManifest, WriteError> {
+        let Pushed { repository, digest, media_type, bytes, tags } = pushed;
+        let project = self.primary_of(&repository.project())?;
+        if Digest::of(digest.algorithm(), &bytes) != digest {
+            return Err(WriteError::Invalid(
+                "the manifest's bytes are not what its digest says".into(),
+            ));
+        }
+        let manifest =
+            Manifest::parse(&media_type, &bytes).map_err(|e| WriteError::Invalid(e.to_string()))?;
+        let blobs = self.check_manifest(&project, &repository, &manifest).await?;
+        let subject = referrer_of(&manifest, digest, &media_type, bytes.len());
+        let epoch = project.epoch;
+        Ok(NewManifest { epoch, repository, digest, media_type, bytes, tags, blobs, subject })
     }
 
     /// As the primary of a proxy project: records a manifest of its upstream. `bytes` is what
@@ -85,7 +89,7 @@ impl Writes {
         let confirmed = manifest.blobs.iter().filter(|blob| !unconfirmed.contains(&blob.digest));
         let blobs = confirmed.map(describe).collect();
         let subject = referrer_of(manifest, digest, &media_type, bytes.len());
-        let command = Command::PutManifest {
+        let new = NewManifest {
             epoch,
             repository: repository.clone(),
             digest,
@@ -95,7 +99,8 @@ impl Writes {
             blobs,
             subject,
         };
-        self.propose(OperationId(rand::random()), command).await.map(|_| ())
+        let operation = OperationId(rand::random());
+        self.propose(operation, Command::PutManifest(new)).await.map(|_| ())
     }
 
     fn primary_of(&self, name: &ProjectName) -> Result<Project, WriteError> {

@@ -48,7 +48,33 @@ impl Upstream {
 
     /// A page of the repository's tags; `query` is the client's. Names that are no tags are left
     /// out: nobody could ask for them. [`UpstreamError::Bad`] if what comes is no list of tags.
+    ///
+    /// An upstream may give all tags at once, however many there are. If that is more than a
+    /// manifest may have, a page of it is asked for: the client gets that, and `next` for the rest.
     pub async fn tags(&self, repository: &str, query: &str) -> Result<TagsPage, UpstreamError> {
+        let most = (self.terms.max_manifest / NAME).clamp(1, SMALLER);
+        let mut asked = Asked::read(query);
+        let mut page = self.page_of_tags(repository, query).await;
+        if let (Err(UpstreamError::Unusable(_)), Some(whole)) = (&page, &mut asked)
+            && whole.n.is_none_or(|n| n > most)
+        {
+            whole.n = Some(most);
+            page = self.page_of_tags(repository, &whole.query()).await;
+        }
+        let Page { tags, came, last, mut next } =
+            page.inspect_err(|error| self.note_failure(error))?;
+        if let Some(Asked { n: Some(n), last: before }) = asked
+            && next.is_none()
+            && (n, came) == (most, most)
+            && last != before
+        {
+            // some upstreams do not say that there is more
+            next = last.map(|last| Asked { n: Some(n), last: Some(last) }.query());
+        }
+        Ok(TagsPage { tags, next })
+    }
+
+    async fn page_of_tags(&self, repository: &str, query: &str) -> Result<Page, UpstreamError> {
         let accept = (header::ACCEPT, HeaderValue::from_static("application/json"));
         let joint = if query.is_empty() { "" } else { "?" };
         let path = format!("tags/list{joint}{query}");
@@ -59,20 +85,68 @@ impl Upstream {
             return Err(self.refusal(Ask::Manifest, answer).await);
         }
         let (head, body) = answer.response.into_parts();
-        let read = self.whole(body, "a list of tags").await.and_then(|bytes| read_tags(&bytes));
-        let tags = read.inspect_err(|error| self.note_failure(error))?;
-        Ok(TagsPage { tags, next: next_page(&head.headers) })
+        let bytes = self.whole(body, "a list of tags").await?;
+        let names = read_names(&bytes)?;
+        Ok(Page {
+            tags: names.iter().filter_map(|name| name.as_str()?.parse().ok()).collect(),
+            came: names.len() as u64,
+            last: names.last().and_then(Value::as_str).map(str::to_owned),
+            next: next_page(&head.headers),
+        })
     }
 }
 
-/// The tags of a list (distribution-spec: `tags`). Registries in Go write `null` for none.
-fn read_tags(bytes: &[u8]) -> Result<Vec<Tag>, UpstreamError> {
+/// A page of tags as it came.
+struct Page {
+    tags: Vec<Tag>,
+    /// The number of names that came, tags or not.
+    came: u64,
+    last: Option<String>,
+    /// The query of the next page, if the upstream names one.
+    next: Option<String>,
+}
+
+/// What a name costs in a list, at most: 128 characters, quotes, a comma, and the list around it.
+const NAME: u64 = 512;
+/// The number of names in a page that is asked for because all of them are too much. Some upstreams
+/// refuse larger pages.
+const SMALLER: u64 = 1000;
+
+/// A query in the specification's words.
+struct Asked {
+    n: Option<u64>,
+    last: Option<String>,
+}
+
+impl Asked {
+    /// `None` for a query in an upstream's own words.
+    fn read(query: &str) -> Option<Self> {
+        let mut asked = Asked { n: None, last: None };
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "n" => asked.n = Some(value.parse().ok()?),
+                "last" => asked.last = Some(value.into_owned()),
+                _ => return None,
+            }
+        }
+        Some(asked)
+    }
+
+    fn query(&self) -> String {
+        let n = self.n.map(|n| ("n", n.to_string()));
+        let last = self.last.clone().map(|last| ("last", last));
+        form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(n.into_iter().chain(last))
+            .finish()
+    }
+}
+
+/// The names in a list (distribution-spec: `tags`). Registries in Go write `null` for none.
+fn read_names(bytes: &[u8]) -> Result<Vec<Value>, UpstreamError> {
     let mut list: Value = serde_json::from_slice(bytes).map_err(UpstreamError::bad)?;
     match list.get_mut("tags").map(Value::take) {
         Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(tags)) => {
-            Ok(tags.iter().filter_map(|tag| tag.as_str()?.parse().ok()).collect())
-        }
+        Some(Value::Array(names)) => Ok(names),
         _ => Err(UpstreamError::bad("what came is no list of tags")),
     }
 }

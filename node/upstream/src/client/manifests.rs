@@ -30,7 +30,7 @@ impl Upstream {
         let question = self.manifest_question(Method::HEAD, repository, reference)?;
         let answer = self.within(self.terms.question, self.ask(question)).await?;
         let status = answer.response.status();
-        let speechless = matches!(status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED)
+        let speechless = super::knows_no_head(status)
             // storage services sign a URL for one method
             || (!answer.own && status.is_client_error());
         if !status.is_success() && !speechless {
@@ -94,7 +94,7 @@ impl Upstream {
                 )));
             }
         };
-        let media_type = keepable(kind(&head.headers), &bytes)?;
+        let media_type = keepable(kind(&head.headers), &bytes, said.is_some())?;
         Ok(FetchedManifest { media_type, digest, bytes })
     }
 
@@ -119,13 +119,14 @@ fn digest(headers: &HeaderMap) -> Option<Digest> {
 }
 
 /// The media type of a manifest that came as `said`. If the header has none, the manifest's own
-/// type is used. Fails if the mesh cannot store this kind.
-fn keepable(said: Option<String>, bytes: &[u8]) -> Result<String, UpstreamError> {
+/// type is used. Fails if the mesh cannot store this kind. `proven` bytes have the digest that was
+/// asked for, or that the upstream has named.
+fn keepable(said: Option<String>, bytes: &[u8], proven: bool) -> Result<String, UpstreamError> {
     let what = said.clone().unwrap_or_default();
     let manifest = Manifest::read_served(&what, bytes).map_err(|error| {
         // for example a gateway's page with status 200: the registry behind it may be well again
         // soon
-        if what == "text/html" || matches!(error, BadManifest::Json(_)) {
+        if what == "text/html" || (matches!(error, BadManifest::Json(_)) && !proven) {
             return UpstreamError::bad(error);
         }
         let came = said.as_deref().unwrap_or("without a media type");

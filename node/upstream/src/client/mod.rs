@@ -397,6 +397,12 @@ impl Question {
     }
 }
 
+/// Whether an answer to a HEAD says nothing of what a GET would get: 405, 501, or what some gateways
+/// say to every HEAD.
+fn knows_no_head(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 400 | 403 | 405 | 406 | 411 | 415 | 422 | 501)
+}
+
 /// The requests that a limit heard for `ask` stops.
 fn affected(ask: Option<Ask>) -> &'static str {
     if ask == Some(Ask::Manifest) { "manifests" } else { "everything" }

@@ -84,3 +84,53 @@ async fn tags_come_page_by_page_and_only_a_list_is_one() {
         assert!(matches!(refused, Err(UpstreamError::Bad(_))), "{no_list}: {refused:?}");
     }
 }
+
+#[tokio::test]
+async fn a_list_that_is_longer_than_a_manifest_may_be_is_asked_for_page_by_page() {
+    // more than 1 MiB together
+    let all: Vec<String> = (0..20_000).map(|n| format!("{n:0>100}")).collect();
+    let stage = Stage::open(move |seen| {
+        let asked: std::collections::HashMap<_, _> =
+            form_urlencoded::parse(seen.query.as_bytes()).into_owned().collect();
+        let kind = seen.path.split('/').nth(2).unwrap();
+        let after = asked.get("last").map_or(0, |last| all.partition_point(|tag| tag <= last));
+        let n =
+            asked.get("n").filter(|_| kind != "whole").map_or(all.len(), |n| n.parse().unwrap());
+        let page = &all[after..all.len().min(after + n)];
+        let body = serde_json::json!({"tags": page}).to_string();
+        match page.last() {
+            Some(last) if kind == "linked" && after + n < all.len() => {
+                let next = format!("</v2/linked/app/tags/list?own={n}&last={last}>; rel=\"next\"");
+                answer(200, &[("link", &next)], body)
+            }
+            _ => answer(200, &[], body),
+        }
+    })
+    .await;
+    let upstream = stage.upstream();
+    let first = upstream.tags("linked/app", "").await.unwrap();
+    assert_eq!(first.tags.len(), 1000);
+    let last = format!("{:0>100}", 999);
+    assert_eq!(first.next, Some(format!("own=1000&last={last}")), "the upstream's own word");
+    // an upstream that says nothing of the next page
+    let mut query = "n=15000".to_owned();
+    let mut came = Vec::new();
+    loop {
+        let page = upstream.tags("silent/app", &query).await.unwrap();
+        came.extend(page.tags);
+        match page.next {
+            Some(next) => query = next,
+            None => break,
+        }
+    }
+    assert_eq!(came.len(), 20_000);
+    assert!(came.is_sorted(), "no tag came twice");
+    // pages that cannot be made smaller
+    for (repository, query) in [("whole/app", ""), ("whole/app", "n=1000"), ("silent/app", "x=1")] {
+        let refused = upstream.tags(repository, query).await;
+        let unusable = matches!(refused, Err(UpstreamError::Unusable(_)));
+        assert!(unusable, "{repository}?{query}: {refused:?}");
+    }
+    let questions = stage.seen().iter().filter(|seen| seen.path.contains("whole/app")).count();
+    assert_eq!(questions, 3, "once with n after the whole, never again with the same n");
+}

@@ -68,7 +68,9 @@ async fn a_tag_is_resolved_by_one_head_that_accepts_every_kind_of_manifest() {
 
 #[tokio::test]
 async fn where_head_does_not_tell_get_does() {
-    for (status, headers) in [(405, vec![]), (200, vec![("content-type", INDEX)])] {
+    for (status, headers) in
+        [(405, vec![]), (400, vec![]), (403, vec![]), (200, vec![("content-type", INDEX)])]
+    {
         let stage = Stage::open(move |seen| match seen.method.as_str() {
             "HEAD" => answer(status, &headers, ""),
             _ => answer(200, &[("content-type", INDEX)], EMPTY),
@@ -80,6 +82,38 @@ async fn where_head_does_not_tell_get_does() {
             (Digest::sha256(EMPTY.as_bytes()), INDEX)
         );
     }
+}
+
+#[tokio::test]
+async fn who_is_denied_head_and_get_is_denied() {
+    let denied = Stage::open(|_| answer(403, &[], "")).await;
+    let resolved = denied.upstream().resolve("a/b", "1").await;
+    assert!(matches!(resolved, Err(UpstreamError::Denied(_))), "{resolved:?}");
+}
+
+#[tokio::test]
+async fn an_answer_may_have_hundreds_of_headers() {
+    let stage = Stage::open(|_| {
+        let names: Vec<String> = (0..500).map(|n| format!("x-{n}")).collect();
+        let mut headers: Vec<(&str, &str)> =
+            names.iter().map(|name| (name.as_str(), "v")).collect();
+        headers.push(("content-type", INDEX));
+        answer(200, &headers, EMPTY)
+    })
+    .await;
+    assert_eq!(&stage.upstream().manifest("a/b", "1").await.unwrap().bytes[..], EMPTY.as_bytes());
+}
+
+#[tokio::test]
+async fn what_is_no_manifest_though_its_digest_is_right_cannot_be_cached() {
+    let digest = Digest::sha256(b"{\"schemaVersion\":");
+    let stage =
+        Stage::open(|_| answer(200, &[("content-type", INDEX)], "{\"schemaVersion\":")).await;
+    let upstream = stage.upstream();
+    let by_digest = upstream.manifest("a/b", &digest.to_string()).await;
+    assert!(matches!(by_digest, Err(UpstreamError::Unusable(_))), "{by_digest:?}");
+    let by_tag = upstream.manifest("a/b", "1").await;
+    assert!(matches!(by_tag, Err(UpstreamError::Bad(_))), "perhaps a gateway: {by_tag:?}");
 }
 
 #[tokio::test]
@@ -161,8 +195,8 @@ async fn what_clients_take_goes_through_as_it_came() {
     let stage = Stage::open(move |_| answer(200, &[("content-type", image)], EMPTY)).await;
     let other = stage.upstream().manifest("a", &digest.to_string()).await;
     assert!(
-        matches!(other, Err(UpstreamError::Bad(_))),
-        "an image without a config is none: {other:?}"
+        matches!(other, Err(UpstreamError::Unusable(_))),
+        "an image without a config is none, and stays so: {other:?}"
     );
 }
 

@@ -1,32 +1,75 @@
 //! Manifests and tags: put, deleted, and the blobs that they link.
 
-use crate::ledger::command::Outcome;
+use crate::ledger::command::{NewManifest, Outcome};
+use crate::ledger::precondition::Precondition;
 use crate::ledger::records::{
-    BlobDescriptor, BlobRecord, Look, ManifestRecord, RecordError, Repository, TagRecord,
-    WriteRecords, encode, key,
+    BlobRecord, Look, ManifestRecord, RecordError, Repository, TagRecord, WriteRecords, encode, key,
 };
 use crate::words::digest::Digest;
-use crate::words::manifest::Referrer;
 use crate::words::moment::Timestamp;
-use crate::words::names::{RepositoryName, Tag};
+use crate::words::names::{Reference, RepositoryName, Tag};
 
+/// What a reference names now.
+fn named<R: WriteRecords>(
+    records: &R,
+    repository: &RepositoryName,
+    reference: &Reference,
+) -> Result<Option<Digest>, RecordError> {
+    Ok(match reference {
+        Reference::Tag(tag) => records.tag(repository, tag)?.map(|tag| tag.digest),
+        Reference::Digest(digest) => records.manifest(repository, digest)?.map(|_| *digest),
+    })
+}
+
+/// Stores a manifest and moves its tags, if the precondition holds.
+pub(super) fn put_if<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    precondition: &Precondition,
+    new: &NewManifest,
+) -> Result<Outcome, RecordError> {
+    let current = named(records, &new.repository, &precondition.of)?;
+    if !precondition.holds(current.as_ref()) {
+        return Ok(Outcome::PreconditionFailed);
+    }
+    put(records, at, new)
+}
+
+/// Stores a manifest and moves its tags to it.
 pub(super) fn put<R: WriteRecords>(
     records: &mut R,
     at: Timestamp,
-    repository: &RepositoryName,
-    digest: &Digest,
-    mut manifest: ManifestRecord,
-    blobs: &[BlobDescriptor],
-    subject: Option<&(Digest, Referrer)>,
+    new: &NewManifest,
+) -> Result<Outcome, RecordError> {
+    store(records, at, new)?;
+    for tag in &new.tags {
+        let record = TagRecord { digest: new.digest, pushed: at };
+        records.put(&key::tag(&new.repository, tag), &encode(&record)?)?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn store<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    new: &NewManifest,
 ) -> Result<(), RecordError> {
+    let NewManifest { repository, digest, blobs, .. } = new;
+    let mut manifest = ManifestRecord {
+        media_type: new.media_type.clone(),
+        bytes: new.bytes.clone(),
+        blobs: blobs.iter().map(|b| b.digest).collect(),
+        subject: new.subject.as_ref().map(|pair| pair.0),
+        pushed: at,
+    };
     let place = key::manifest(repository, digest);
     let known = records.record::<ManifestRecord>(&place)?;
     let linked = known.as_ref().map_or(&[][..], |known| &known.blobs);
-    let new = |blob: &Digest| !linked.contains(blob);
+    let unlinked = |blob: &Digest| !linked.contains(blob);
     // blobs that are linked stay linked; the upstream may by now have shown blobs that it did not
     // show at first
     manifest.blobs =
-        linked.iter().chain(manifest.blobs.iter().filter(|blob| new(blob))).copied().collect();
+        linked.iter().chain(manifest.blobs.iter().filter(|blob| unlinked(blob))).copied().collect();
     records.put(&place, &encode(&manifest)?)?;
     if known.is_none() {
         let repository_key = key::repository(repository);
@@ -36,7 +79,7 @@ pub(super) fn put<R: WriteRecords>(
         repository_record.manifests += 1;
         records.put(&repository_key, &encode(&repository_record)?)?;
     }
-    for blob in blobs.iter().filter(|blob| new(&blob.digest)) {
+    for blob in blobs.iter().filter(|blob| unlinked(&blob.digest)) {
         let link = key::link(repository, &blob.digest);
         let links = records.record::<u64>(&link)?.unwrap_or(0);
         records.put(&link, &encode(&(links + 1))?)?;
@@ -62,27 +105,28 @@ pub(super) fn put<R: WriteRecords>(
             records.put(&blob_key, &encode(&record)?)?;
         }
     }
-    if let Some((subject, referrer)) = subject {
+    if let Some((subject, referrer)) = new.subject.as_deref() {
         records.put(&key::referrer(repository, subject, digest), &encode(referrer)?)?;
     }
     Ok(())
 }
 
-/// Moves tags to a manifest.
-pub(super) fn tag<R: WriteRecords>(
+/// Removes what the precondition is about, if there is such a thing and the precondition holds.
+pub(super) fn delete_if<R: WriteRecords>(
     records: &mut R,
-    at: Timestamp,
     repository: &RepositoryName,
-    digest: &Digest,
-    tags: &[Tag],
+    precondition: &Precondition,
 ) -> Result<Outcome, RecordError> {
-    for tag in tags {
-        records.put(
-            &key::tag(repository, tag),
-            &encode(&TagRecord { digest: *digest, pushed: at })?,
-        )?;
+    let Some(current) = named(records, repository, &precondition.of)? else {
+        return Ok(Outcome::NotFound);
+    };
+    if !precondition.holds(Some(&current)) {
+        return Ok(Outcome::PreconditionFailed);
     }
-    Ok(Outcome::Done)
+    match &precondition.of {
+        Reference::Tag(tag) => delete_tag(records, repository, tag),
+        Reference::Digest(digest) => delete(records, repository, digest),
+    }
 }
 
 /// Removes a tag; the manifest stays.

@@ -9,7 +9,7 @@ mod upstreams;
 use crate::ledger::command::{Command, Envelope, Outcome};
 use crate::ledger::level::Level;
 use crate::ledger::records::{
-    Look, ManifestRecord, Project, RecordError, UpstreamRecord, WriteRecords, decode, encode, key,
+    Look, Project, RecordError, UpstreamRecord, WriteRecords, decode, encode, key,
 };
 use crate::words::moment::Timestamp;
 use crate::words::names::{OperationId, Revision};
@@ -120,28 +120,9 @@ fn perform<R: WriteRecords>(
         }
         (Command::ChangeUpstream { was, becomes }, _) => upstreams::change(records, was, becomes),
         (Command::DeleteUpstream { id }, _) => upstreams::delete(records, *id),
-        (
-            Command::PutManifest {
-                repository,
-                digest,
-                media_type,
-                bytes,
-                tags,
-                blobs,
-                subject,
-                ..
-            },
-            Some(_),
-        ) => {
-            let manifest = ManifestRecord {
-                media_type: media_type.clone(),
-                bytes: bytes.clone(),
-                blobs: blobs.iter().map(|b| b.digest).collect(),
-                subject: subject.as_ref().map(|pair| pair.0),
-                pushed: at,
-            };
-            manifests::put(records, at, repository, digest, manifest, blobs, subject.as_deref())?;
-            manifests::tag(records, at, repository, digest, tags)
+        (Command::PutManifest(new), Some(_)) => manifests::put(records, at, new),
+        (Command::PutManifestIf(precondition, new), Some(_)) => {
+            manifests::put_if(records, at, precondition, new)
         }
         (Command::DeleteTag { repository, tag, .. }, Some(_)) => {
             manifests::delete_tag(records, repository, tag)
@@ -149,13 +130,18 @@ fn perform<R: WriteRecords>(
         (Command::DeleteManifest { repository, digest, .. }, Some(_)) => {
             manifests::delete(records, repository, digest)
         }
+        (Command::DeleteIf { repository, precondition, .. }, Some(_)) => {
+            manifests::delete_if(records, repository, precondition)
+        }
         (
             Command::ConfigureProject { .. }
             | Command::DeleteProject { .. }
             | Command::AssignPrimary { .. }
-            | Command::PutManifest { .. }
+            | Command::PutManifest(_)
+            | Command::PutManifestIf(..)
             | Command::DeleteTag { .. }
-            | Command::DeleteManifest { .. },
+            | Command::DeleteManifest { .. }
+            | Command::DeleteIf { .. },
             None,
         ) => Ok(Outcome::NotFound),
     }

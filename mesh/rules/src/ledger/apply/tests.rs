@@ -3,13 +3,15 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::ledger::command::NewManifest;
+use crate::ledger::precondition::{Named, Precondition};
 use crate::ledger::records::{
-    BlobDescriptor, BlobRecord, MemoryRecords, MeshRecord, NodeRecord, ReadRecords, Role,
-    TagRecord, User, tags_page,
+    BlobDescriptor, BlobRecord, ManifestRecord, MemoryRecords, MeshRecord, NodeRecord, ReadRecords,
+    Role, TagRecord, User, tags_page,
 };
 use crate::proxies::proxy::ProxyChange;
 use crate::words::digest::{ContentHash, Digest};
-use crate::words::names::{Epoch, NodeId, ProjectId, RepositoryName, UpstreamId};
+use crate::words::names::{Epoch, NodeId, ProjectId, Reference, RepositoryName, UpstreamId};
 
 struct Ledger {
     records: MemoryRecords,
@@ -74,7 +76,7 @@ fn put(epoch: Epoch, manifest: u8, tag: &str, blobs: &[u8]) -> Command {
         content: Some(ContentHash::of(&[*n])),
         kept_by: Vec::new(),
     };
-    Command::PutManifest {
+    Command::PutManifest(NewManifest {
         epoch,
         repository: "demo/a".parse().unwrap(),
         digest: Digest::sha256(&[manifest, 0]),
@@ -83,6 +85,14 @@ fn put(epoch: Epoch, manifest: u8, tag: &str, blobs: &[u8]) -> Command {
         tags: vec![tag.parse().unwrap()],
         blobs: blobs.iter().map(describe).collect(),
         subject: None,
+    })
+}
+
+/// What a [`put`] stores.
+fn new(epoch: Epoch, manifest: u8, tag: &str, blobs: &[u8]) -> NewManifest {
+    match put(epoch, manifest, tag, blobs) {
+        Command::PutManifest(new) => new,
+        _ => unreachable!("it is one"),
     }
 }
 
@@ -115,6 +125,92 @@ fn the_same_operation_twice_is_applied_once() {
     }
 }
 
+fn digest_of(ledger: &Ledger, tag: &str) -> Option<Digest> {
+    let found = ledger.records.tag(&"demo/a".parse().unwrap(), &tag.parse().unwrap()).unwrap();
+    found.map(|tag| tag.digest)
+}
+
+/// A write of the tag `t` that expects it to name `is`.
+fn put_if(epoch: Epoch, manifest: u8, is: Option<Digest>) -> Command {
+    let (is, is_not) = match is {
+        Some(digest) => (Some(Named::These(vec![digest])), None),
+        None => (None, Some(Named::Anything)),
+    };
+    let of = Reference::Tag("t".parse().unwrap());
+    let precondition = Box::new(Precondition { of, is, is_not });
+    Command::PutManifestIf(precondition, new(epoch, manifest, "t", &[manifest]))
+}
+
+#[test]
+fn of_two_writers_that_expect_the_same_one_wins() {
+    let mut ledger = Ledger::new();
+    let e = ledger.epoch();
+    let named = |manifest: u8| Some(new(e, manifest, "t", &[]).digest);
+    assert_eq!(ledger.run(put_if(e, 1, named(9))), Outcome::PreconditionFailed, "no tag yet");
+    assert_eq!(ledger.run(put_if(e, 1, None)), Outcome::Done);
+    let before = ledger.records.clone();
+    let lost = |outcome| assert_eq!(outcome, Outcome::PreconditionFailed);
+    lost(ledger.run(put_if(e, 2, None)));
+    let linked = ledger.records.linked(&"demo/a".parse().unwrap(), &Digest::sha256(&[2]));
+    assert!(!linked.unwrap(), "nothing of it was stored");
+    assert_eq!(digest_of(&ledger, "t"), digest_of(&Ledger { records: before, revision: 0 }, "t"));
+    assert_eq!(ledger.run(put_if(e, 2, named(1))), Outcome::Done);
+    lost(ledger.run(put_if(e, 3, named(1))));
+    assert_eq!(digest_of(&ledger, "t"), named(2));
+    // a fence comes first: the write is decided anew under the epoch that holds
+    let stale = ledger.run(put_if(e.next(), 3, named(2)));
+    assert_eq!(stale, Outcome::StaleEpoch { current: e });
+}
+
+#[test]
+fn a_conditional_write_that_is_sent_again_has_its_first_outcome() {
+    let mut ledger = Ledger::new();
+    ledger.run(raise(Level::NEWEST));
+    let e = ledger.epoch();
+    ledger.run(put(e, 1, "t", &[1]));
+    let named = |manifest: u8| Some(new(e, manifest, "t", &[]).digest);
+    let mut run = |operation, command| {
+        ledger.revision += 1;
+        let operation = OperationId(operation);
+        let envelope = Envelope { operation, at: Timestamp(ledger.revision), command };
+        let outcome = apply(&mut ledger.records, Revision(ledger.revision), &envelope).unwrap();
+        (outcome, digest_of(&ledger, "t"))
+    };
+    for _ in 0..2 {
+        assert_eq!(run(77, put_if(e, 2, named(1))), (Outcome::Done, named(2)));
+    }
+    let lost = (Outcome::PreconditionFailed, named(2));
+    assert_eq!(run(78, put_if(e, 3, named(1))), lost);
+    // the tag is again what the loser expected
+    assert_eq!(run(79, put_if(e, 1, named(2))), (Outcome::Done, named(1)));
+    assert_eq!(run(78, put_if(e, 3, named(1))), (Outcome::PreconditionFailed, named(1)));
+    assert_eq!(run(77, put_if(e, 2, named(1))), (Outcome::Done, named(1)));
+}
+
+#[test]
+fn a_conditional_delete_removes_what_is_as_expected_and_nothing_else() {
+    let mut ledger = Ledger::new();
+    let e = ledger.epoch();
+    ledger.run(put(e, 1, "t", &[1]));
+    let first = new(e, 1, "t", &[]).digest;
+    let delete = |of: Reference, is: Digest| Command::DeleteIf {
+        epoch: e,
+        repository: "demo/a".parse().unwrap(),
+        precondition: Box::new(Precondition { of, is: Some(Named::These(vec![is])), is_not: None }),
+    };
+    let tag = |name: &str| Reference::Tag(name.parse().unwrap());
+    let other = Digest::sha256(b"another");
+    assert_eq!(ledger.run(delete(tag("t"), other)), Outcome::PreconditionFailed);
+    assert_eq!(digest_of(&ledger, "t"), Some(first));
+    assert_eq!(ledger.run(delete(tag("nowhere"), first)), Outcome::NotFound);
+    assert_eq!(ledger.run(delete(tag("t"), first)), Outcome::Done);
+    assert_eq!(digest_of(&ledger, "t"), None);
+    let by_digest = || Reference::Digest(first);
+    assert_eq!(ledger.run(delete(by_digest(), other)), Outcome::PreconditionFailed);
+    assert_eq!(ledger.run(delete(by_digest(), first)), Outcome::Done);
+    assert_eq!(ledger.run(delete(by_digest(), first)), Outcome::NotFound);
+}
+
 #[test]
 fn what_only_an_upstream_said_of_a_blob_gives_way_to_who_has_hashed_it() {
     let mut ledger = Ledger::new();
@@ -127,31 +223,15 @@ fn what_only_an_upstream_said_of_a_blob_gives_way_to_who_has_hashed_it() {
             .unwrap();
         (record.size, record.content, record.repositories)
     };
-    let with = |command: Command, name: &str, size: u64, content: Option<ContentHash>| match command
-    {
-        Command::PutManifest {
-            epoch, digest, media_type, bytes, tags, subject, mut blobs, ..
-        } => {
-            (blobs[0].size, blobs[0].content) = (size, content);
-            let repository = name.parse().unwrap();
-            Command::PutManifest {
-                epoch,
-                repository,
-                digest,
-                media_type,
-                bytes,
-                tags,
-                blobs,
-                subject,
-            }
-        }
-        other => other,
+    let with = |mut new: NewManifest, name: &str, size: u64, content: Option<ContentHash>| {
+        (new.blobs[0].size, new.blobs[0].content) = (size, content);
+        Command::PutManifest(NewManifest { repository: name.parse().unwrap(), ..new })
     };
-    ledger.run(with(put(e, 1, "t", &[7]), "demo/cached", 99, None));
+    ledger.run(with(new(e, 1, "t", &[7]), "demo/cached", 99, None));
     assert_eq!(blob(&ledger), (99, None, 1));
     ledger.run(put(e, 2, "t", &[7]));
     assert_eq!(blob(&ledger), (1, Some(ContentHash::of(&[7])), 2));
-    ledger.run(with(put(e, 3, "t", &[7]), "demo/cached-too", 99, None));
+    ledger.run(with(new(e, 3, "t", &[7]), "demo/cached-too", 99, None));
     assert_eq!(blob(&ledger), (1, Some(ContentHash::of(&[7])), 3), "and not the other way round");
 }
 
@@ -363,21 +443,11 @@ fn a_cache_goes_with_what_it_has_a_part_at_a_time_and_another_project_does_not()
     let before = ledger.records.clone();
     let manifests = EMPTIED_AT_ONCE as u32 / 2 + 10;
     for n in 0..manifests {
-        let Command::PutManifest { epoch, media_type, bytes, blobs, .. } =
-            put(Epoch::FIRST, 1, "x", &[1, 3])
-        else {
-            unreachable!()
-        };
-        let done = ledger.run(Command::PutManifest {
-            epoch,
+        let done = ledger.run(Command::PutManifest(NewManifest {
             repository: format!("hub/{}", n % 3).parse().unwrap(),
             digest: Digest::sha256(&n.to_be_bytes()),
-            media_type,
-            bytes,
-            tags: vec![format!("t{n}").parse().unwrap()],
-            blobs,
-            subject: None,
-        });
+            ..new(Epoch::FIRST, 1, &format!("t{n}"), &[1, 3])
+        }));
         assert_eq!(done, Outcome::Done);
     }
     assert_eq!(ledger.run(delete("hub", Epoch::FIRST)), Outcome::Unfinished);
@@ -498,27 +568,15 @@ proptest! {
 #[test]
 fn what_builds_of_the_first_level_cannot_read_is_not_proposed_before_the_level_of_roles() {
     let at = |name: &str| {
-        let Command::PutManifest { epoch, digest, media_type, bytes, tags, blobs, subject, .. } =
-            put(Epoch::FIRST, 1, "t", &[])
-        else {
-            unreachable!("it is one")
-        };
-        Command::PutManifest {
-            epoch,
-            repository: name.parse().unwrap(),
-            digest,
-            media_type,
-            bytes,
-            tags,
-            blobs,
-            subject,
-        }
+        let repository = name.parse().unwrap();
+        Command::PutManifest(NewManifest { repository, ..new(Epoch::FIRST, 1, "t", &[]) })
     };
     let (fits, long) = ("a".repeat(128), "a".repeat(129));
     assert_eq!(create(&fits).level(), Level::FIRST);
     assert_eq!(create(&long).level(), Level::ROLES);
     assert_eq!(at(&format!("demo/{fits}/b")).level(), Level::FIRST);
     assert_eq!(at(&format!("demo/{long}")).level(), Level::ROLES);
+    assert_eq!(put_if(Epoch::FIRST, 1, None).level(), Level::CONDITIONS);
 }
 
 fn raise(level: Level) -> Command {

@@ -13,7 +13,7 @@ use tests::certificates::certify;
 use tests::complaints::Complaints;
 use tests::formed::{Formed, loopback};
 use tests::image::{Blob, Image, MANIFEST, digest};
-use tests::member::Member;
+use tests::member::{self, Member};
 use tests::mesh::Mesh;
 use tests::process::{self, Finished, Running};
 use tests::proxies::create_proxy;
@@ -294,7 +294,7 @@ fn behind_https_a_source_that_dies_in_mid_blob_is_replaced_and_a_short_answer_en
     mesh.members()[source].wait_ready();
 
     // if no source can continue: curl's error 18 is a body that ended too soon, 56 a reset
-    let image = Image::random(&[16 << 20]);
+    let image = Image::random(&[64 << 20]);
     let layer = &image.blobs[1];
     std::fs::remove_file(&got).expect("what curl wrote");
     wait::until_ok("an image is pushed", || mesh.repository(0, "alone/torn").push(&image, "1"));
@@ -320,8 +320,7 @@ fn is_begun(file: &Path) -> bool {
 /// The replica that is sending a blob to the edge.
 fn sending(mesh: &Formed, blob: &Blob) -> Option<usize> {
     (0..3).find(|at| {
-        let transfers =
-            mesh.status(*at).ok().and_then(|status| status["transfers"].as_array().cloned());
+        let transfers = member::transfers(&mesh.client(*at));
         let is_it = |one: &Value| {
             one["direction"] == "out"
                 && one["digest"] == blob.digest.as_str()

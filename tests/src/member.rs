@@ -319,6 +319,20 @@ impl Drop for Member {
     }
 }
 
+/// The blobs that a node is sending or receiving. Unlike [`status`], this asks no other node, so
+/// that on a busy machine a transfer is not over before it is seen.
+///
+/// # Errors
+/// When it does not say.
+pub fn transfers(client: &Client) -> Result<Vec<Value>, String> {
+    let answer =
+        client.get("/api/atoll/v1/status?copies=false").map_err(|none| none.to_string())?;
+    match answer.json()["transfers"].as_array() {
+        Some(transfers) => Ok(transfers.clone()),
+        None => Err(answer.to_string()),
+    }
+}
+
 /// What a node says about the mesh to its administrator.
 ///
 /// # Errors

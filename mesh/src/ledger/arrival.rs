@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 
 use super::database::other;
-use super::state::{HASH_BYTES, snapshot_meta};
+use super::snapshot::{HASH_BYTES, snapshot_meta};
 use super::types::{SnapshotMeta, Vote};
 use ground::supervise::blocking;
 

@@ -6,6 +6,7 @@
 //! | `database` | the one redb file and its group-committing writer |
 //! | `log` | log and vote |
 //! | `state` | applied records, snapshots |
+//! | `snapshot` | the file of a snapshot |
 //! | `network` | the consensus's messages over the links |
 //! | `arrival` | snapshots on their way: sent completely or reset, and checked on arrival |
 //! | [`reading`] | reads that are never stale, by lease or by asking the leader |
@@ -26,6 +27,7 @@ mod leases;
 mod log;
 mod network;
 pub mod reading;
+mod snapshot;
 mod state;
 mod types;
 

@@ -20,12 +20,14 @@ use rules::ledger::command::Outcome;
 use rules::ledger::fingerprint::Fingerprint;
 use rules::ledger::lease::Unreleased;
 use rules::ledger::records::{Pair, ReadRecords, RecordError, Tracked, WriteRecords};
-use rules::words::digest::{Algorithm, Hasher};
 use rules::words::names::Revision;
 use tokio::sync::watch;
 
 use super::database::{META, STATE, Store, decode, encode, other};
 use super::log::Log;
+use super::snapshot::{
+    HASH_BYTES, Hashed, MAGIC, check_snapshot, read_block, snapshot_meta, write_block,
+};
 use super::types::{Consensus, LogEntry, LogId, Membership, Snapshot, SnapshotMeta};
 use ground::supervise::blocking;
 
@@ -140,7 +142,6 @@ impl Replaced {
 type Applied = (Option<LogId>, Membership);
 
 const FILE: &str = "snapshot";
-const MAGIC: &[u8; 8] = b"atolls1\n";
 
 impl StateMachine {
     pub(super) fn open(store: Store, folder: &Path) -> io::Result<Self> {
@@ -537,219 +538,5 @@ impl RaftSnapshotBuilder<Consensus> for StateMachine {
     }
 }
 
-/// Reads the description in a snapshot's file.
-pub(super) fn snapshot_meta(file: &mut File) -> io::Result<SnapshotMeta> {
-    let mut left = file.metadata()?.len();
-    let mut reader = BufReader::new(file);
-    reader.read_exact(&mut [0; MAGIC.len()])?;
-    decode(&read_block(&mut reader, &mut left)?)
-}
-
-/// The length of the hash at the end of a snapshot's file. It is the SHA-256 of everything before
-/// it.
-pub(super) const HASH_BYTES: u64 = 32;
-
-/// Hashes what is written through it, and writes the hash at the end.
-struct Hashed<W> {
-    inner: W,
-    hasher: Hasher,
-}
-
-impl<W: Write> Hashed<W> {
-    fn new(inner: W) -> Self {
-        Hashed { inner, hasher: Hasher::new(Algorithm::Sha256) }
-    }
-
-    fn finish(mut self) -> io::Result<W> {
-        self.inner.write_all(self.hasher.finish().as_bytes())?;
-        Ok(self.inner)
-    }
-}
-
-impl<W: Write> Write for Hashed<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-fn write_block(file: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
-    let length = u32::try_from(bytes.len()).map_err(other)?;
-    file.write_all(&length.to_be_bytes())?;
-    file.write_all(bytes)
-}
-
-fn read_block(file: &mut impl Read, left: &mut u64) -> io::Result<Vec<u8>> {
-    let mut length = [0; 4];
-    file.read_exact(&mut length)?;
-    let length = u64::from(u32::from_be_bytes(length));
-    *left = left.checked_sub(4 + length).ok_or_else(|| other("the snapshot is cut off"))?;
-    let mut bytes = vec![0; length as usize];
-    file.read_exact(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// Fails if the file is not complete.
-pub(super) fn check_snapshot(path: &Path) -> io::Result<()> {
-    let mut file = File::open(path)?;
-    let body = file
-        .metadata()?
-        .len()
-        .checked_sub(HASH_BYTES)
-        .ok_or_else(|| other("the snapshot is cut off"))?;
-    let mut hasher = Hasher::new(Algorithm::Sha256);
-    let mut reader = BufReader::with_capacity(1 << 16, (&mut file).take(body));
-    let mut chunk = vec![0; 1 << 16];
-    let mut first = true;
-    loop {
-        let n = reader.read(&mut chunk)?;
-        if n == 0 {
-            break;
-        }
-        if std::mem::take(&mut first) && !chunk.starts_with(MAGIC) {
-            return Err(other("not a snapshot of this version"));
-        }
-        hasher.update(&chunk[..n]);
-    }
-    let mut hash = [0; HASH_BYTES as usize];
-    file.read_exact(&mut hash)?;
-    if hasher.finish().as_bytes() == hash {
-        Ok(())
-    } else {
-        Err(other("the snapshot's hash does not match"))
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use rules::ledger::command::{Command, Envelope};
-    use rules::words::moment::Timestamp;
-    use rules::words::names::{NodeId, OperationId};
-
-    use super::super::types::Entry;
-    use super::*;
-
-    struct Replica {
-        _folder: tempfile::TempDir,
-        log: Log,
-        machine: StateMachine,
-    }
-
-    impl Replica {
-        fn new() -> Self {
-            let folder = tempfile::tempdir().unwrap();
-            let store = Store::open(&folder.path().join("ledger.redb")).unwrap();
-            let log = Log::open(store.clone()).unwrap();
-            let machine = StateMachine::open(store, folder.path()).unwrap();
-            Replica { _folder: folder, log, machine }
-        }
-
-        /// Appends and applies an entry that every replica gets.
-        fn apply(&self, index: u64) {
-            let command = Command::RemoveNode { id: NodeId(index) };
-            let operation = OperationId(u128::from(index));
-            let envelope = Envelope { operation, at: Timestamp(index), command };
-            let log_id = openraft::testing::log_id::<Consensus>(1, 1, index);
-            let entry = LogEntry { log_id, payload: EntryPayload::Normal(Entry(envelope)) };
-            let bytes = encode(&entry).unwrap();
-            let write = self.machine.store.database().begin_write().unwrap();
-            write
-                .open_table(super::super::database::LOG)
-                .unwrap()
-                .insert(index, bytes.as_slice())
-                .unwrap();
-            write.commit().unwrap();
-            self.machine.apply_batch(vec![entry]).unwrap();
-        }
-
-        /// Changes the records as a fault would: nothing notes it.
-        fn spoil(&self, change: impl FnOnce(&mut Table<'_, &'static [u8], &'static [u8]>)) -> Self {
-            let write = self.machine.store.database().begin_write().unwrap();
-            change(&mut write.open_table(STATE).unwrap());
-            write.open_table(META).unwrap().remove("fingerprint").unwrap();
-            write.commit().unwrap();
-            let (store, folder) = (self.machine.store.clone(), self.machine.folder.clone());
-            let machine = StateMachine::open(store, &folder).unwrap();
-            let folder = tempfile::tempdir().unwrap();
-            Replica { _folder: folder, log: self.log.clone(), machine }
-        }
-
-        fn records(&self) -> Vec<Pair> {
-            self.machine.view().unwrap().scan(b"", None, usize::MAX).unwrap()
-        }
-    }
-
-    #[test]
-    fn the_fingerprint_is_that_of_all_records_however_it_came_about() {
-        let (one, two) = (Replica::new(), Replica::new());
-        for index in 1..=20 {
-            one.apply(index);
-            two.apply(index);
-        }
-        let newest = one.machine.newest_fingerprint();
-        assert_eq!(newest, two.machine.newest_fingerprint());
-        assert_eq!(newest.0, Revision(20));
-        assert_eq!(newest.1, fingerprint_of(&one.machine.store).unwrap());
-        assert_ne!(one.machine.fingerprint(Revision(19)), Some(newest.1));
-        assert_eq!(
-            one.machine.fingerprint(Revision(19)),
-            two.machine.fingerprint(Revision(19)),
-            "of entries before, too"
-        );
-        assert_eq!(one.machine.fingerprint(Revision(21)), None);
-        let again = StateMachine::open(one.machine.store.clone(), &one.machine.folder).unwrap();
-        assert_eq!(again.newest_fingerprint(), newest, "after a restart");
-        let snapshot = one.machine.write_snapshot().unwrap();
-        let three = Replica::new();
-        three.machine.install(&snapshot.meta, &snapshot.snapshot).unwrap();
-        assert_eq!(three.machine.newest_fingerprint(), newest, "from a snapshot");
-    }
-
-    #[tokio::test]
-    async fn records_that_differ_become_those_of_the_other_and_what_came_since_is_applied() {
-        let (right, wrong) = (Replica::new(), Replica::new());
-        for index in 1..=10 {
-            right.apply(index);
-            wrong.apply(index);
-        }
-        let wrong = wrong.spoil(|table| {
-            let first = table.first().unwrap().unwrap().0.value().to_vec();
-            let last = table.last().unwrap().unwrap().0.value().to_vec();
-            table.remove(first.as_slice()).unwrap();
-            table.insert(last.as_slice(), [1, 2, 3].as_slice()).unwrap();
-            table.insert([0].as_slice(), [4].as_slice()).unwrap();
-            table.insert([255].as_slice(), [4].as_slice()).unwrap();
-        });
-        assert_ne!(wrong.machine.newest_fingerprint(), right.machine.newest_fingerprint());
-        let state = right.machine.state_for_another("records".into()).await.unwrap();
-        for index in 11..=15 {
-            right.apply(index);
-            wrong.apply(index);
-        }
-        let replaced =
-            wrong.machine.rebuild(wrong.log.clone(), state.clone()).await.unwrap().unwrap();
-        // the five entries that came since were taken back, too, and applied again
-        assert!(replaced.only_here >= 2 && replaced.only_there >= 1 && replaced.changed >= 1);
-        assert_eq!(wrong.records(), right.records());
-        assert_eq!(wrong.machine.newest_fingerprint(), right.machine.newest_fingerprint());
-        right.apply(16);
-        wrong.apply(16);
-        assert_eq!(wrong.machine.newest_fingerprint(), right.machine.newest_fingerprint());
-
-        // a state that is newer than what a node has applied is not taken yet
-        let behind = Replica::new();
-        behind.apply(1);
-        let before = behind.records();
-        assert!(behind.machine.rebuild(behind.log.clone(), state.clone()).await.unwrap().is_none());
-        // nor one that is cut off
-        let bytes = std::fs::read(&state).unwrap();
-        std::fs::write(&state, &bytes[..bytes.len() - 1]).unwrap();
-        behind.machine.rebuild(behind.log.clone(), state).await.unwrap_err();
-        assert_eq!(behind.records(), before);
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use rules::ledger::change::Change;
-use rules::ledger::command::{Command, Outcome};
+use rules::ledger::command::{Command, NewProject, Outcome};
 use rules::ledger::records::{Look, Project, ReadRecords};
 use rules::members::placement::{self, Candidate};
 use rules::proxies::proxy::{ProxyChange, ProxyRules, patterns};
@@ -181,7 +181,7 @@ impl Harbor {
         }
         let home = placement::primary(&name, &self.neighbours.region, &alive, &load)
             .unwrap_or(self.neighbours.me);
-        let command = Command::CreateProject {
+        let command = Command::CreateProject(NewProject {
             name: name.clone(),
             public: asked.public.unwrap_or(false),
             durability: asked.durability.unwrap_or(self.durability),
@@ -189,7 +189,7 @@ impl Harbor {
             upstream,
             proxy: asked.proxy,
             metadata: asked.metadata,
-        };
+        });
         self.writes.check_level(command.level())?;
         let proposed =
             self.records.propose(OperationId(rand::random()), command, self.terms.commit).await;

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use mesh::identity::write_private;
-use rules::ledger::command::Command;
+use rules::ledger::command::{Command, NewProject};
 use rules::ledger::level::Level;
 use rules::ledger::records::{NodeRecord, User};
 use rules::proxies::proxy::ProxyChange;
@@ -80,7 +80,7 @@ impl Birth {
         let raise = Command::RaiseLevel { level: Level::NEWEST, token_secret: Secret::default() };
         let mut commands = vec![(forms, form), (raises, raise)];
         if let Some(home) = self.nodes.first() {
-            let create = Command::CreateProject {
+            let create = Command::CreateProject(NewProject {
                 name: self.project.clone(),
                 public: true,
                 durability: self.durability,
@@ -88,7 +88,7 @@ impl Birth {
                 upstream: None,
                 proxy: ProxyChange::default(),
                 metadata: Default::default(),
-            };
+            });
             commands.push((creates, create));
         }
         commands

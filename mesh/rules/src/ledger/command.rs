@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::level::Level;
+use crate::ledger::people::PeopleChange;
 use crate::ledger::precondition::Precondition;
 use crate::ledger::records::{BlobDescriptor, NodeRecord, Role, UpstreamRecord, User};
 use crate::proxies::proxy::ProxyChange;
@@ -14,7 +15,7 @@ use crate::words::digest::Digest;
 use crate::words::manifest::Referrer;
 use crate::words::moment::Timestamp;
 use crate::words::names::{
-    Epoch, NodeId, OperationId, ProjectName, Reference, RepositoryName, Tag, UpstreamId,
+    Epoch, NodeId, OperationId, ProjectName, Reference, RepositoryName, Tag, UpstreamId, UserId,
 };
 use crate::words::secret::Secret;
 
@@ -77,22 +78,7 @@ pub enum Command {
         node: NodeRecord,
     },
     /// Creates a project with its first primary, under the first epoch.
-    CreateProject {
-        /// Its name.
-        name: ProjectName,
-        /// Whether anyone may pull.
-        public: bool,
-        /// In how many regions blobs must be durable.
-        durability: u32,
-        /// Its home and first primary.
-        home: NodeId,
-        /// The upstream that it caches, if it is a proxy.
-        upstream: Option<UpstreamId>,
-        /// What it caches of the upstream.
-        proxy: ProxyChange,
-        /// Other metadata, see [`Project::metadata`](crate::ledger::records::Project::metadata).
-        metadata: BTreeMap<String, String>,
-    },
+    CreateProject(NewProject),
     /// Records an upstream under the next number.
     CreateUpstream {
         /// Its name for people; names are unique.
@@ -191,6 +177,34 @@ pub enum Command {
         /// What to remove, and when.
         precondition: Box<Precondition>,
     },
+    /// Changes users, robots, members, or the keys that tokens are signed with.
+    People(Box<PeopleChange>),
+    /// As `CreateProject`, with a user as the project's admin.
+    CreateOwnedProject {
+        /// The user.
+        owner: UserId,
+        /// The project.
+        project: Box<NewProject>,
+    },
+}
+
+/// A project to be created; the what [`Command::CreateProject`] says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewProject {
+    /// Its name.
+    pub name: ProjectName,
+    /// Whether anyone may pull.
+    pub public: bool,
+    /// In how many regions blobs must be durable.
+    pub durability: u32,
+    /// Its home and first primary.
+    pub home: NodeId,
+    /// The upstream that it caches, if it is a proxy.
+    pub upstream: Option<UpstreamId>,
+    /// What it caches of the upstream.
+    pub proxy: ProxyChange,
+    /// Other metadata.
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// A manifest to be stored, and the tags that move to it.
@@ -228,9 +242,11 @@ impl Command {
     /// supports it.
     pub fn level(&self) -> Level {
         match self {
-            Command::CreateProject { name, .. } => level_of_part(name.longest_part()),
+            Command::CreateProject(new) => level_of_part(new.name.longest_part()),
             Command::PutManifest(new) => level_of_part(new.repository.longest_part()),
             Command::PutManifestIf(..) | Command::DeleteIf { .. } => Level::CONDITIONS,
+            Command::People(change) => change.level(),
+            Command::CreateOwnedProject { .. } => Level::PEOPLE,
             _ => Level::FIRST,
         }
     }
@@ -255,11 +271,13 @@ impl Command {
             | Command::Join { .. }
             | Command::RemoveNode { .. }
             | Command::MoveNode { .. }
-            | Command::CreateProject { .. }
+            | Command::CreateProject(_)
+            | Command::CreateOwnedProject { .. }
             | Command::CreateUpstream { .. }
             | Command::ChangeUpstream { .. }
             | Command::DeleteUpstream { .. }
-            | Command::RaiseLevel { .. } => None,
+            | Command::RaiseLevel { .. }
+            | Command::People(_) => None,
         }
     }
 
@@ -271,7 +289,7 @@ impl Command {
             Command::RemoveNode { .. } => "remove_node",
             Command::Join { .. } => "join",
             Command::MoveNode { .. } => "move_node",
-            Command::CreateProject { .. } => "create_project",
+            Command::CreateProject(_) | Command::CreateOwnedProject { .. } => "create_project",
             Command::CreateUpstream { .. } => "create_upstream",
             Command::ChangeUpstream { .. } => "change_upstream",
             Command::DeleteUpstream { .. } => "delete_upstream",
@@ -286,6 +304,7 @@ impl Command {
                 Reference::Digest(_) => "delete_manifest",
             },
             Command::RaiseLevel { .. } => "raise_level",
+            Command::People(change) => change.name(),
         }
     }
 }

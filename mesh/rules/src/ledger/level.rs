@@ -23,8 +23,10 @@ impl Level {
     pub const ROLES: Level = Level(2);
     /// From this level on a write may carry a precondition (`If-Match`, `If-None-Match`).
     pub const CONDITIONS: Level = Level(3);
+    /// From this level on there are users with roles, robots, and keys to sign tokens with.
+    pub const PEOPLE: Level = Level(5);
     /// The highest level that this build supports.
-    pub const NEWEST: Level = Level::CONDITIONS;
+    pub const NEWEST: Level = Level::PEOPLE;
 }
 
 impl std::fmt::Display for Level {

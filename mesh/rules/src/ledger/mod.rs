@@ -6,6 +6,7 @@
 //! | [`command`], [`apply`] | what may change the ledger, and the one function that changes it |
 //! | [`change`] | a project's write, before its primary has added the epoch |
 //! | [`precondition`] | what a writer expects before its write |
+//! | [`people`] | users, robots, members, keys of tokens: records and changes |
 //! | [`lease`] | read leases: when a replica may answer by itself, when a write is released |
 //! | [`level`] | which formats all replicas have agreed to use |
 //! | [`fingerprint`] | whether replicas have the same records |
@@ -18,5 +19,6 @@ pub mod fingerprint;
 pub mod health;
 pub mod lease;
 pub mod level;
+pub mod people;
 pub mod precondition;
 pub mod records;

@@ -19,7 +19,7 @@ use crate::words::manifest::Referrer;
 use crate::words::moment::Timestamp;
 use crate::words::names::{
     Epoch, NodeId, NodeName, OperationId, ProjectId, ProjectName, Region, RepositoryName, Revision,
-    Tag, UpstreamId,
+    RobotId, Tag, UpstreamId, UserId, UserName,
 };
 use crate::words::secret::Secret;
 
@@ -204,7 +204,8 @@ impl NodeRecord {
     }
 }
 
-/// A user who may sign in.
+/// A user who may sign in, in a mesh below the level [`Level::PEOPLE`]. At that level it becomes an
+/// [`Account`](crate::ledger::people::Account).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// The password's argon2id hash, in PHC format.
@@ -372,9 +373,81 @@ pub mod key {
     pub fn upstreams() -> Vec<u8> {
         make(b's', &[])
     }
-    /// A user.
+    /// A user of a mesh below the level [`Level::PEOPLE`](crate::ledger::level::Level::PEOPLE).
     pub fn user(name: &str) -> Vec<u8> {
         make(b'u', &[name.as_bytes()])
+    }
+    /// All such users.
+    pub fn users() -> Vec<u8> {
+        make(b'u', &[])
+    }
+    /// An account.
+    pub fn account(id: UserId) -> Vec<u8> {
+        make(b'A', &[&id.0.to_be_bytes()])
+    }
+    /// All accounts.
+    pub fn accounts() -> Vec<u8> {
+        make(b'A', &[])
+    }
+    /// The number of the account with this name.
+    pub fn user_name(name: &UserName) -> Vec<u8> {
+        make(b'N', &[name.as_str().as_bytes()])
+    }
+    /// The number that the last new account, robot or membership got.
+    pub fn last_of_people() -> Vec<u8> {
+        make(b'c', &[b"A"])
+    }
+    /// A user's membership in a project.
+    pub fn member(project: ProjectId, user: UserId) -> Vec<u8> {
+        make(b'M', &[&project.0.to_be_bytes(), &user.0.to_be_bytes()])
+    }
+    /// All members of a project.
+    pub fn members(project: ProjectId) -> Vec<u8> {
+        make(b'M', &[&project.0.to_be_bytes()])
+    }
+    /// That a user is a member of a project.
+    pub fn membership(user: UserId, project: ProjectId) -> Vec<u8> {
+        make(b'J', &[&user.0.to_be_bytes(), &project.0.to_be_bytes()])
+    }
+    /// All projects that a user is a member of.
+    pub fn memberships(user: UserId) -> Vec<u8> {
+        make(b'J', &[&user.0.to_be_bytes()])
+    }
+    /// The project at the end of a key of [`membership`].
+    pub fn project_of_membership(key: &[u8]) -> Option<ProjectId> {
+        key.get(9..)?.try_into().ok().map(|id| ProjectId(u64::from_be_bytes(id)))
+    }
+    /// A robot.
+    pub fn robot(id: RobotId) -> Vec<u8> {
+        make(b'R', &[&id.0.to_be_bytes()])
+    }
+    /// All robots.
+    pub fn robots() -> Vec<u8> {
+        make(b'R', &[])
+    }
+    /// The number of the robot with this name, without the prefix.
+    pub fn robot_name(login: &str) -> Vec<u8> {
+        make(b'S', &[login.as_bytes()])
+    }
+    /// The numbers of all robots of a project.
+    pub fn robot_names_of(project: &ProjectName) -> Vec<u8> {
+        make(b'S', &[project.as_str().as_bytes(), b"+"])
+    }
+    /// A key that tokens are signed with.
+    pub fn token_key(number: u64) -> Vec<u8> {
+        make(b'K', &[&number.to_be_bytes()])
+    }
+    /// All of them.
+    pub fn token_keys() -> Vec<u8> {
+        make(b'K', &[])
+    }
+    /// How often people's records were changed.
+    pub fn people_version() -> Vec<u8> {
+        make(b'V', &[])
+    }
+    /// Whether a key is one of people's records.
+    pub fn is_of_people(key: &[u8]) -> bool {
+        matches!(key.first(), Some(b'A' | b'N' | b'M' | b'J' | b'R' | b'S'))
     }
     /// A node.
     pub fn node(id: NodeId) -> Vec<u8> {

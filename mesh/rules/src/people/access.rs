@@ -1,11 +1,19 @@
-//! Which identity may do what. There are one administrator and anonymous pulls of public projects.
-//! Roles and robot accounts will build on [`Identity`] later.
+//! Which identity may do what.
+//!
+//! What a client shows (a password, a token) names a [`Principal`]. For each request, the records
+//! say which [`Identity`] that is now, and what it may do: whoever was deleted, disabled or removed
+//! from a project may nothing from that moment on, whatever their token says. A token's scopes only
+//! narrow this.
 
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::records::Project;
+use super::roles::{public_may, role_may};
+use crate::ledger::people::{Grant, LookForPeople, Space};
+use crate::ledger::records::{Look, Project, ReadRecords, RecordError, User, key};
 use crate::proxies::mirror::without_colon;
-use crate::words::names::{ProjectName, RepositoryName};
+use crate::words::moment::Timestamp;
+use crate::words::names::{ProjectId, ProjectName, RepositoryName, RobotId, UserId, UserName};
+use crate::words::roles::{Operation, Permission, ProjectRole, Resource};
 
 /// The authenticated identity behind a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +22,32 @@ pub enum Identity {
     Anonymous,
     /// An administrator, who may do everything.
     Administrator(String),
+    /// Another user.
+    User(SignedIn),
+    /// A robot.
+    Robot(Box<RobotIdentity>),
+}
+
+/// A user who is no administrator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedIn {
+    /// Their number.
+    pub id: UserId,
+    /// Their name.
+    pub name: UserName,
+}
+
+/// A robot, with what it may do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RobotIdentity {
+    /// Its number.
+    pub id: RobotId,
+    /// Its name, with the prefix.
+    pub name: String,
+    /// The project that it belongs to.
+    pub project: Option<ProjectId>,
+    /// What it may do.
+    pub grants: Vec<Grant>,
 }
 
 impl Identity {
@@ -22,8 +56,135 @@ impl Identity {
         match self {
             Identity::Anonymous => "anonymous",
             Identity::Administrator(name) => name,
+            Identity::User(user) => user.name.as_str(),
+            Identity::Robot(robot) => &robot.name,
         }
     }
+
+    /// Whether they may do everything.
+    pub fn is_administrator(&self) -> bool {
+        matches!(self, Identity::Administrator(_))
+    }
+
+    /// Whether they may do this in the registry as a whole.
+    pub fn may_in_system(&self, permission: Permission) -> bool {
+        match self {
+            Identity::Administrator(_) => true,
+            Identity::Robot(robot) => grants(robot, permission, |space| space == Space::System),
+            Identity::Anonymous | Identity::User(_) => false,
+        }
+    }
+
+    /// Whether they may do this in `project`, according to `records`.
+    pub fn may<R: ReadRecords + ?Sized>(
+        &self,
+        records: &R,
+        permission: Permission,
+        project: &Project,
+    ) -> Result<bool, RecordError> {
+        if project.public && public_may(permission) {
+            return Ok(true);
+        }
+        Ok(match self {
+            Identity::Anonymous => false,
+            Identity::Administrator(_) => true,
+            Identity::User(user) => {
+                let role = records.role(project, user.id)?;
+                role.is_some_and(|role| role_may(role, permission))
+            }
+            Identity::Robot(robot) => grants(robot, permission, |space| {
+                space == Space::Project(project.id) || space == Space::AllProjects
+            }),
+        })
+    }
+
+    /// Their role in `project`, if they are a member.
+    pub fn role<R: ReadRecords + ?Sized>(
+        &self,
+        records: &R,
+        project: &Project,
+    ) -> Result<Option<ProjectRole>, RecordError> {
+        match self {
+            Identity::User(user) => records.role(project, user.id),
+            _ => Ok(None),
+        }
+    }
+}
+
+fn grants(robot: &RobotIdentity, permission: Permission, there: impl Fn(Space) -> bool) -> bool {
+    robot.grants.iter().any(|grant| there(grant.space) && grant.permissions.contains(&permission))
+}
+
+/// Who shows a token or was shown by a password: a number that is never reused, and the generation
+/// of what they showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Principal {
+    /// A user.
+    User {
+        /// Which.
+        id: UserId,
+        /// See [`Account::generation`](crate::ledger::people::Account::generation).
+        generation: u64,
+    },
+    /// A robot.
+    Robot {
+        /// Which.
+        id: RobotId,
+        /// See [`Robot::generation`](crate::ledger::people::Robot::generation).
+        generation: u64,
+    },
+}
+
+impl Principal {
+    /// The identity that this is now; `None` if it is gone, disabled or expired, or if what was
+    /// shown is no longer valid. `prefix` is that of robots' names.
+    pub fn identity<R: ReadRecords + ?Sized>(
+        self,
+        records: &R,
+        now: Timestamp,
+        prefix: &str,
+    ) -> Result<Option<Identity>, RecordError> {
+        Ok(match self {
+            Principal::User { id, generation } => records
+                .account(id)?
+                .filter(|account| account.generation == generation && !account.disabled)
+                .map(|account| match account.administrator {
+                    true => Identity::Administrator(account.name.to_string()),
+                    false => Identity::User(SignedIn { id, name: account.name }),
+                }),
+            Principal::Robot { id, generation } => records
+                .robot(id)?
+                .filter(|robot| robot.generation == generation && !robot.disabled)
+                .filter(|robot| robot.expires.is_none_or(|end| now < end))
+                .map(|robot| {
+                    let name = format!("{prefix}{}", robot.login());
+                    let project = robot.project.map(|(id, _)| id);
+                    Identity::Robot(Box::new(RobotIdentity {
+                        id,
+                        name,
+                        project,
+                        grants: robot.grants,
+                    }))
+                }),
+        })
+    }
+}
+
+/// The administrator with this name in a mesh below the level
+/// [`PEOPLE`](crate::ledger::level::Level::PEOPLE), and whoever of that name became an account: for
+/// a token that only names them.
+pub fn named_administrator<R: ReadRecords + ?Sized>(
+    records: &R,
+    name: &str,
+) -> Result<Option<Identity>, RecordError> {
+    let old = records.record::<User>(&key::user(name))?.map(|user| user.administrator);
+    let is = match (old, name.parse::<UserName>()) {
+        (None, Ok(name)) => {
+            records.account_named(&name)?.map(|account| account.administrator && !account.disabled)
+        }
+        (old, _) => old,
+    };
+    Ok((is == Some(true)).then(|| Identity::Administrator(name.to_owned())))
 }
 
 /// An action, in the terms of token scopes.
@@ -48,12 +209,29 @@ impl Action {
     }
 }
 
+impl Action {
+    /// The permission in a project that it needs (Harbor's `src/server/middleware/v2auth`).
+    pub fn permission(self) -> Permission {
+        let operation = match self {
+            Action::Pull => Operation::Pull,
+            Action::Push => Operation::Push,
+            Action::Delete => Operation::Delete,
+        };
+        Permission::new(Resource::Repository, operation)
+    }
+}
+
 /// Whether `identity` may do `action` in `project`. `None` stands for a project that does not
 /// exist; only an administrator is told so.
-pub fn allowed(identity: &Identity, action: Action, project: Option<&Project>) -> bool {
-    match identity {
-        Identity::Administrator(_) => true,
-        Identity::Anonymous => action == Action::Pull && project.is_some_and(|p| p.public),
+pub fn allowed<R: ReadRecords + ?Sized>(
+    records: &R,
+    identity: &Identity,
+    action: Action,
+    project: Option<&Project>,
+) -> Result<bool, RecordError> {
+    match project {
+        Some(project) => identity.may(records, action.permission(), project),
+        None => Ok(identity.is_administrator()),
     }
 }
 
@@ -106,7 +284,7 @@ impl Scope {
     }
 }
 
-/// A scope for the registry as a whole: `registry:catalog:*`. Only administrators get one.
+/// A scope for the registry as a whole: `registry:catalog:*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RegistryScope {
@@ -138,7 +316,13 @@ fn is_class(class: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::ledger::people::{Account, Member};
+    use crate::ledger::records::{MemoryRecords, WriteRecords, encode};
+    use crate::proxies::proxy::ProxyRules;
+    use crate::words::names::{Epoch, MemberId, NodeId};
 
     #[test]
     fn a_scope_may_have_a_class_and_a_port() {
@@ -188,11 +372,119 @@ mod tests {
         }
     }
 
+    fn project(id: u64, public: bool) -> Project {
+        Project {
+            id: ProjectId(id),
+            name: format!("p{id}").parse().unwrap(),
+            public,
+            durability: 1,
+            home: NodeId(1),
+            primary: NodeId(1),
+            epoch: Epoch::FIRST,
+            created: Timestamp(0),
+            upstream: None,
+            proxy: ProxyRules::default(),
+            metadata: BTreeMap::new(),
+        }
+    }
+
+    fn user(id: u64) -> Identity {
+        Identity::User(SignedIn { id: UserId(id), name: format!("u{id}").parse().unwrap() })
+    }
+
     #[test]
     fn nobody_writes_without_credentials() {
-        for action in [Action::Push, Action::Delete] {
-            assert!(!allowed(&Identity::Anonymous, action, None));
+        let records = MemoryRecords::default();
+        let may = |identity: &Identity, action, project: Option<&Project>| {
+            allowed(&records, identity, action, project).unwrap()
+        };
+        let (open, closed) = (project(1, true), project(2, false));
+        for who in [Identity::Anonymous, user(7)] {
+            for action in [Action::Push, Action::Delete] {
+                assert!(!may(&who, action, None) && !may(&who, action, Some(&open)));
+            }
+            assert!(!may(&who, Action::Pull, None) && !may(&who, Action::Pull, Some(&closed)));
+            assert!(may(&who, Action::Pull, Some(&open)));
         }
-        assert!(!allowed(&Identity::Anonymous, Action::Pull, None));
+        let administrator = Identity::Administrator("admin".into());
+        assert!(may(&administrator, Action::Delete, None));
+    }
+
+    #[test]
+    fn a_member_may_what_the_role_may_in_that_project_only() {
+        let mut records = MemoryRecords::default();
+        let member =
+            |role| Member { id: MemberId(1), user: UserId(7), role, created: Timestamp(0) };
+        for role in ProjectRole::ALL {
+            let place = key::member(ProjectId(2), UserId(7));
+            records.put(&place, &encode(&member(role)).unwrap()).unwrap();
+            for action in [Action::Pull, Action::Push, Action::Delete] {
+                let may = |who: &Identity, id| {
+                    allowed(&records, who, action, Some(&project(id, false))).unwrap()
+                };
+                assert_eq!(may(&user(7), 2), role_may(role, action.permission()));
+                assert!(!may(&user(7), 3) && !may(&user(8), 2));
+            }
+        }
+    }
+
+    #[test]
+    fn a_robot_may_what_it_was_granted_where_it_was_granted() {
+        let records = MemoryRecords::default();
+        let push = Action::Push.permission();
+        let robot = |space| {
+            Identity::Robot(Box::new(RobotIdentity {
+                id: RobotId(1),
+                name: "robot$x".into(),
+                project: None,
+                grants: vec![Grant { space, permissions: vec![push] }],
+            }))
+        };
+        let may = |who: &Identity, id| who.may(&records, push, &project(id, false)).unwrap();
+        let (one, all, system) =
+            (robot(Space::Project(ProjectId(2))), robot(Space::AllProjects), robot(Space::System));
+        assert!(may(&one, 2) && !may(&one, 3) && may(&all, 2) && may(&all, 3));
+        assert!(!may(&system, 2) && system.may_in_system(push) && !all.may_in_system(push));
+        let pull = Action::Pull.permission();
+        assert!(
+            !one.may(&records, pull, &project(2, false)).unwrap(),
+            "nothing it was not granted"
+        );
+        assert!(one.may(&records, pull, &project(3, true)).unwrap(), "what everybody may");
+    }
+
+    #[test]
+    fn what_was_shown_counts_until_the_records_change() {
+        let mut records = MemoryRecords::default();
+        let account = Account {
+            id: UserId(7),
+            name: "ann".parse().unwrap(),
+            email: String::new(),
+            real_name: String::new(),
+            comment: String::new(),
+            password_hash: "hash".into(),
+            administrator: false,
+            disabled: false,
+            generation: 3,
+            created: Timestamp(0),
+            updated: Timestamp(0),
+        };
+        let shown = Principal::User { id: UserId(7), generation: 3 };
+        let mut now = |account: &Account| {
+            records.put(&key::account(UserId(7)), &encode(account).unwrap()).unwrap();
+            shown.identity(&records, Timestamp(5), "robot$").unwrap()
+        };
+        let ann = Identity::User(SignedIn { id: UserId(7), name: "ann".parse().unwrap() });
+        assert_eq!(now(&account), Some(ann));
+        assert_eq!(now(&Account { disabled: true, ..account.clone() }), None);
+        assert_eq!(now(&Account { generation: 4, ..account.clone() }), None);
+        let leads = now(&Account { administrator: true, ..account });
+        assert_eq!(leads, Some(Identity::Administrator("ann".into())));
+        assert_eq!(
+            Principal::User { id: UserId(8), generation: 3 }
+                .identity(&records, Timestamp(5), "robot$")
+                .unwrap(),
+            None
+        );
     }
 }

@@ -1,4 +1,19 @@
 //! People and their permissions.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`access`] | identities, scopes of tokens, and who may do what |
+//! | [`roles`] | what each role may do in a project |
+//! | [`doors`] | what each route of the API needs |
+//! | [`robots`] | what a robot may be granted, and its secret |
+//! | [`passwords`] | which passwords are accepted |
+//! | [`keys`] | which key signs tokens, and when there is a new one |
+//! | [`guesses`] | who may have a password checked now |
 
 pub mod access;
+pub mod doors;
 pub mod guesses;
+pub mod keys;
+pub mod passwords;
+pub mod robots;
+pub mod roles;

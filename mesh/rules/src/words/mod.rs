@@ -5,6 +5,7 @@
 //! | [`digest`], [`names`] | names of bytes, and of everything else |
 //! | [`secret`] | passwords, tokens and keys, which are not printed |
 //! | [`moment`] | monotonic moments, wall-clock timestamps |
+//! | [`roles`] | the words of permissions, and the roles in a project |
 //! | [`manifest`], [`platform`] | what a manifest refers to; the platforms of an index |
 
 pub mod digest;
@@ -12,4 +13,5 @@ pub mod manifest;
 pub mod moment;
 pub mod names;
 pub mod platform;
+pub mod roles;
 pub mod secret;

@@ -89,6 +89,17 @@ checked_name!(
     check_label
 );
 
+checked_name!(
+    /// A user's name, with which they sign in.
+    UserName,
+    check_user
+);
+checked_name!(
+    /// A robot's name, without the prefix and without its project.
+    RobotName,
+    check_robot
+);
+
 impl ProjectName {
     /// The length of its longest part. A project's name has only one part.
     pub fn longest_part(&self) -> usize {
@@ -101,6 +112,38 @@ impl RepositoryName {
     pub fn longest_part(&self) -> usize {
         self.as_str().split('/').map(str::len).max().unwrap_or(0)
     }
+}
+
+/// Harbor's rule (`src/server/v2.0/handler/user.go`), and no colon: a password's header
+/// (RFC 7617) ends a name with it. A robot's name has a `$`, so no user looks like one.
+fn check_user(text: &str) -> Result<(), BadName> {
+    if text.is_empty() || text.len() > 255 {
+        return Err(bad("a user's name has 1 to 255 bytes"));
+    }
+    if text.trim() != text || text.chars().any(|c| c.is_control() || ",\"~#$%:".contains(c)) {
+        return Err(bad(
+            "a user's name has no space at its ends, no control character and none of , \" ~ # $ % :",
+        ));
+    }
+    if text == "anonymous" {
+        return Err(bad("'anonymous' is what clients without a name are called"));
+    }
+    Ok(())
+}
+
+/// Harbor's rule (`src/server/v2.0/handler/robot.go`).
+fn check_robot(text: &str) -> Result<(), BadName> {
+    if text.len() > 128 {
+        return Err(bad("a robot's name has at most 128 characters"));
+    }
+    let joined = |c: char| ['.', '_', '-'].contains(&c);
+    let fits = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+    };
+    if text.split(joined).all(fits) {
+        return Ok(());
+    }
+    Err(bad("a robot's name is lower-case letters and digits, joined by '.', '_' or '-'"))
 }
 
 /// One path component: `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`.
@@ -286,6 +329,18 @@ impl fmt::Display for UpstreamId {
         self.0.fmt(f)
     }
 }
+
+/// A user's number in Harbor's API. Numbers are never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct UserId(pub u64);
+
+/// A robot's number in Harbor's API. Numbers are never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RobotId(pub u64);
+
+/// The number of a membership in Harbor's API. Numbers are never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MemberId(pub u64);
 
 /// The number of a primary's term for one project. It only grows.
 #[derive(

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::time::Duration;
 
-use rules::ledger::command::{Command, Envelope, Outcome};
+use rules::ledger::command::{Command, Envelope, NewProject, Outcome};
 use rules::ledger::lease::LeaseTerms;
 use rules::ledger::records::{self, NodeRecord, User};
 use rules::proxies::proxy::ProxyChange;
@@ -164,7 +164,7 @@ impl World {
                 administrator: ("admin".into(), user),
                 nodes,
             },
-            Command::CreateProject {
+            Command::CreateProject(NewProject {
                 name: "demo".parse().unwrap(),
                 public: true,
                 durability: 1,
@@ -172,7 +172,7 @@ impl World {
                 upstream: None,
                 proxy: ProxyChange::default(),
                 metadata: Default::default(),
-            },
+            }),
         ];
         for (i, command) in commands.into_iter().enumerate() {
             let operation = OperationId(i as u128 + 1);

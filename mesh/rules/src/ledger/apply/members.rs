@@ -1,5 +1,6 @@
 //! The mesh, its nodes, and its feature level.
 
+use super::people;
 use crate::ledger::command::Outcome;
 use crate::ledger::level::Level;
 use crate::ledger::records::{
@@ -131,6 +132,7 @@ pub(super) fn change<R: WriteRecords>(
 
 pub(super) fn raise_level<R: WriteRecords>(
     records: &mut R,
+    at: Timestamp,
     level: Level,
     token_secret: &Secret<Vec<u8>>,
 ) -> Result<Outcome, RecordError> {
@@ -146,6 +148,9 @@ pub(super) fn raise_level<R: WriteRecords>(
         return Ok(Outcome::NotFound);
     };
     records.put(&key::level(), &encode(&level)?)?;
+    if current < Level::PEOPLE && level >= Level::PEOPLE {
+        people::take_over_users(records, at)?;
+    }
     if current < Level::ROLES && !token_secret.expose().is_empty() {
         records.put(
             &key::mesh(),

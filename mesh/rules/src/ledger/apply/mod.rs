@@ -3,18 +3,23 @@
 
 mod manifests;
 mod members;
+mod people;
 mod projects;
 mod upstreams;
 
 use crate::ledger::command::{Command, Envelope, Outcome};
 use crate::ledger::level::Level;
+use crate::ledger::people::LookForPeople;
 use crate::ledger::records::{
     Look, Project, RecordError, UpstreamRecord, WriteRecords, decode, encode, key,
 };
 use crate::words::moment::Timestamp;
 use crate::words::names::{OperationId, Revision};
 
-pub use projects::EMPTIED_AT_ONCE;
+/// The maximum number of records that one entry removes of what it empties: tags and manifests of a
+/// cache, members and robots of a project. Applying an entry delays all others, while read leases
+/// run out.
+pub const EMPTIED_AT_ONCE: usize = 500;
 
 /// The number of operations whose answers are kept for retries.
 pub const REMEMBERED_OPERATIONS: u64 = 8192;
@@ -79,17 +84,18 @@ fn perform<R: WriteRecords>(
         (Command::RemoveNode { id }, _) => members::remove(records, at, *id),
         (Command::MoveNode { node }, _) => members::change(records, node),
         (Command::RaiseLevel { level, token_secret }, _) => {
-            members::raise_level(records, *level, token_secret)
+            members::raise_level(records, at, *level, token_secret)
         }
-        (
-            Command::CreateProject { name, public, durability, home, upstream, proxy, metadata },
-            _,
-        ) => {
-            let (name, metadata) = (name.clone(), metadata.clone());
-            let (public, durability, home, upstream) = (*public, *durability, *home, *upstream);
-            let new =
-                projects::NewProject { name, public, durability, home, upstream, proxy, metadata };
-            projects::create(records, at, new)
+        (Command::CreateProject(new), _) => projects::create(records, at, new),
+        (Command::CreateOwnedProject { owner, project }, _) => {
+            if records.account(*owner)?.is_none() {
+                return Ok(Outcome::Refused("the project's owner is no user any more".into()));
+            }
+            let outcome = projects::create(records, at, project)?;
+            if outcome == Outcome::Done {
+                people::own(records, at, &project.name, *owner)?;
+            }
+            Ok(outcome)
         }
         (Command::ConfigureProject { public, durability, proxy, metadata, .. }, Some(project)) => {
             let changed = Project {
@@ -106,6 +112,7 @@ fn perform<R: WriteRecords>(
         (Command::AssignPrimary { node, .. }, Some(project)) => {
             projects::assign(records, project, *node)
         }
+        (Command::People(change), _) => people::change(records, at, change),
         (Command::CreateUpstream { name, kind, url, description, credentials }, _) => {
             let record = |id| UpstreamRecord {
                 id,

@@ -1,35 +1,18 @@
 //! Projects: created, emptied, deleted, and given to another primary.
 
-use std::collections::BTreeMap;
-
-use super::next_number;
-use crate::ledger::command::Outcome;
+use super::{EMPTIED_AT_ONCE, next_number, people};
+use crate::ledger::command::{NewProject, Outcome};
 use crate::ledger::records::{Look, Project, RecordError, WriteRecords, encode, key};
-use crate::proxies::proxy::{ProxyChange, ProxyRules};
+use crate::proxies::proxy::ProxyRules;
 use crate::words::moment::Timestamp;
-use crate::words::names::{Epoch, NodeId, ProjectId, ProjectName, RepositoryName, UpstreamId};
-
-/// The maximum number of tags and manifests of a cache that one entry removes. Applying an entry
-/// delays all others, while read leases run out.
-pub const EMPTIED_AT_ONCE: usize = 500;
-
-/// A project to create.
-pub(super) struct NewProject<'a> {
-    pub(super) name: ProjectName,
-    pub(super) public: bool,
-    pub(super) durability: u32,
-    pub(super) home: NodeId,
-    pub(super) upstream: Option<UpstreamId>,
-    pub(super) proxy: &'a ProxyChange,
-    pub(super) metadata: BTreeMap<String, String>,
-}
+use crate::words::names::{Epoch, NodeId, ProjectId, ProjectName, RepositoryName};
 
 pub(super) fn create<R: WriteRecords>(
     records: &mut R,
     at: Timestamp,
-    new: NewProject<'_>,
+    new: &NewProject,
 ) -> Result<Outcome, RecordError> {
-    let NewProject { name, public, durability, home, upstream, proxy, metadata } = new;
+    let NewProject { name, public, durability, home, upstream, proxy, metadata } = new.clone();
     if records.project(&name)?.is_some() {
         return Ok(Outcome::Exists);
     }
@@ -48,7 +31,7 @@ pub(super) fn create<R: WriteRecords>(
         epoch: Epoch::FIRST,
         created: at,
         upstream,
-        proxy: ProxyRules::default().changed(proxy),
+        proxy: ProxyRules::default().changed(&proxy),
         metadata,
     };
     records.put(&key::project(&project.name), &encode(&project)?)?;
@@ -72,6 +55,9 @@ pub(super) fn delete<R: WriteRecords>(
                 "project {name} still has repositories; delete them first"
             )),
         });
+    }
+    if people::leave_project(records, project, EMPTIED_AT_ONCE)? {
+        return Ok(Outcome::Unfinished);
     }
     records.remove(&key::project(name))?;
     Ok(Outcome::Done)

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::ledger::command::NewManifest;
+use crate::ledger::command::{NewManifest, NewProject};
 use crate::ledger::precondition::{Named, Precondition};
 use crate::ledger::records::{
     BlobDescriptor, BlobRecord, ManifestRecord, MemoryRecords, MeshRecord, NodeRecord, ReadRecords,
@@ -58,7 +58,7 @@ fn node(n: u64) -> NodeRecord {
 }
 
 fn create(name: &str) -> Command {
-    Command::CreateProject {
+    Command::CreateProject(NewProject {
         name: name.parse().unwrap(),
         public: true,
         durability: 2,
@@ -66,7 +66,7 @@ fn create(name: &str) -> Command {
         upstream: None,
         proxy: ProxyChange::default(),
         metadata: BTreeMap::new(),
-    }
+    })
 }
 
 fn put(epoch: Epoch, manifest: u8, tag: &str, blobs: &[u8]) -> Command {
@@ -353,14 +353,16 @@ fn an_upstream_in_use_is_not_forgotten_and_names_are_not_shared() {
         description: String::new(),
         credentials: None,
     };
-    let proxy = |id| Command::CreateProject {
-        name: "hub".parse().unwrap(),
-        public: true,
-        durability: 1,
-        home: NodeId(1),
-        upstream: Some(UpstreamId(id)),
-        proxy: ProxyChange::default(),
-        metadata: BTreeMap::new(),
+    let proxy = |id| {
+        Command::CreateProject(NewProject {
+            name: "hub".parse().unwrap(),
+            public: true,
+            durability: 1,
+            home: NodeId(1),
+            upstream: Some(UpstreamId(id)),
+            proxy: ProxyChange::default(),
+            metadata: BTreeMap::new(),
+        })
     };
     assert_eq!(ledger.run(proxy(1)), Outcome::NotFound);
     assert_eq!(ledger.run(upstream("a")), Outcome::Done);
@@ -434,9 +436,25 @@ fn a_cache_goes_with_what_it_has_a_part_at_a_time_and_another_project_does_not()
         credentials: None,
     });
     ledger.run(match create("hub") {
-        Command::CreateProject { name, public, durability, home, proxy, metadata, .. } => {
+        Command::CreateProject(NewProject {
+            name,
+            public,
+            durability,
+            home,
+            proxy,
+            metadata,
+            ..
+        }) => {
             let upstream = Some(UpstreamId(1));
-            Command::CreateProject { name, public, durability, home, proxy, metadata, upstream }
+            Command::CreateProject(NewProject {
+                name,
+                public,
+                durability,
+                home,
+                proxy,
+                metadata,
+                upstream,
+            })
         }
         other => other,
     });

@@ -1,0 +1,343 @@
+//! Users, robots, members, and the keys that tokens are signed with: their records, and the changes
+//! of them. They exist from the feature level [`Level::PEOPLE`] on; before that there is one
+//! [`User`](super::records::User).
+
+use serde::{Deserialize, Serialize};
+
+use super::level::Level;
+use super::records::{Look, Project, RecordError, key};
+use crate::words::moment::Timestamp;
+use crate::words::names::{MemberId, ProjectId, ProjectName, RobotId, RobotName, UserId, UserName};
+use crate::words::roles::{Permission, ProjectRole};
+use crate::words::secret::Secret;
+
+/// A user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Its number.
+    pub id: UserId,
+    /// The name with which they sign in. It never changes.
+    pub name: UserName,
+    /// For people.
+    pub email: String,
+    /// For people.
+    pub real_name: String,
+    /// For people.
+    pub comment: String,
+    /// The password's argon2id hash, in PHC format. An edge is told none.
+    pub password_hash: Secret,
+    /// Whether they may do everything.
+    pub administrator: bool,
+    /// Whether they may do nothing, not even what everybody may.
+    pub disabled: bool,
+    /// Grows when the password changes, or when they are disabled. A token of an earlier generation
+    /// is not valid.
+    pub generation: u64,
+    /// When it was created.
+    pub created: Timestamp,
+    /// When it was last changed.
+    pub updated: Timestamp,
+}
+
+/// A user's role in a project.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The membership's number.
+    pub id: MemberId,
+    /// Who.
+    pub user: UserId,
+    /// As what.
+    pub role: ProjectRole,
+    /// Since when.
+    pub created: Timestamp,
+}
+
+/// Where the permissions of a [`Grant`] hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Space {
+    /// In the registry as a whole.
+    System,
+    /// In this project.
+    Project(ProjectId),
+    /// In every project.
+    AllProjects,
+}
+
+/// What a robot may do somewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// Where.
+    pub space: Space,
+    /// What.
+    pub permissions: Vec<Permission>,
+}
+
+/// A robot: an account for programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Robot {
+    /// Its number.
+    pub id: RobotId,
+    /// Its name, without prefix and project.
+    pub name: RobotName,
+    /// The project that it belongs to; `None` for a robot of the system.
+    pub project: Option<(ProjectId, ProjectName)>,
+    /// For people.
+    pub description: String,
+    /// The keyed hash of its secret. An edge is told none.
+    pub secret_hash: Secret<Vec<u8>>,
+    /// When it expires; `None` for never.
+    pub expires: Option<Timestamp>,
+    /// For how many days it was made; -1 for ever.
+    pub days: i64,
+    /// Whether it may do nothing.
+    pub disabled: bool,
+    /// What it may do.
+    pub grants: Vec<Grant>,
+    /// Grows when its secret changes. A token of an earlier generation is not valid.
+    pub generation: u64,
+    /// When it was created.
+    pub created: Timestamp,
+    /// When it was last changed.
+    pub updated: Timestamp,
+}
+
+impl Robot {
+    /// Its name without the prefix: `project+name`, or `name` for a robot of the system.
+    pub fn login(&self) -> String {
+        robot_login(self.project.as_ref().map(|(_, name)| name), &self.name)
+    }
+}
+
+/// The name of a robot without the prefix.
+pub fn robot_login(project: Option<&ProjectName>, name: &RobotName) -> String {
+    match project {
+        Some(project) => format!("{project}+{name}"),
+        None => name.to_string(),
+    }
+}
+
+/// A key that tokens are signed with (Ed25519).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenKey {
+    /// Its number, which is also its `kid` in a token.
+    pub number: u64,
+    /// The public key, raw.
+    pub public: Vec<u8>,
+    /// The private key (PKCS #8), sealed. An edge is told none.
+    pub sealed: Secret,
+    /// When it was created.
+    pub created: Timestamp,
+}
+
+/// A change of users, robots, members or keys. A variant's position is its number in the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeopleChange {
+    /// Creates a user.
+    CreateUser {
+        /// With this name.
+        name: UserName,
+        /// For people.
+        email: String,
+        /// For people.
+        real_name: String,
+        /// For people.
+        comment: String,
+        /// See [`Account::password_hash`].
+        password_hash: Secret,
+        /// Whether they may do everything.
+        administrator: bool,
+    },
+    /// Changes what is given.
+    ChangeUser {
+        /// Whom.
+        id: UserId,
+        /// New address.
+        email: Option<String>,
+        /// New name for people.
+        real_name: Option<String>,
+        /// New comment.
+        comment: Option<String>,
+        /// Whether they may do everything.
+        administrator: Option<bool>,
+        /// Whether they may do nothing.
+        disabled: Option<bool>,
+    },
+    /// Sets a password.
+    SetPassword {
+        /// Whose.
+        id: UserId,
+        /// The new hash.
+        password_hash: Secret,
+        /// If given: only if the account still has this generation.
+        generation: Option<u64>,
+    },
+    /// Forgets a user and their memberships.
+    DeleteUser {
+        /// Whom.
+        id: UserId,
+    },
+    /// Makes a user a member of a project.
+    AddMember {
+        /// Of this one.
+        project: ProjectName,
+        /// Whom.
+        user: UserId,
+        /// As what.
+        role: ProjectRole,
+    },
+    /// Gives a member another role.
+    ChangeMember {
+        /// In this project.
+        project: ProjectName,
+        /// Which membership.
+        id: MemberId,
+        /// The new role.
+        role: ProjectRole,
+    },
+    /// Ends a membership.
+    RemoveMember {
+        /// In this project.
+        project: ProjectName,
+        /// Which.
+        id: MemberId,
+    },
+    /// Creates a robot.
+    CreateRobot {
+        /// With this name.
+        name: RobotName,
+        /// In this project, or in the system.
+        project: Option<ProjectName>,
+        /// What it is and may do.
+        terms: RobotTerms,
+        /// See [`Robot::secret_hash`].
+        secret_hash: Secret<Vec<u8>>,
+    },
+    /// Changes what a robot is and may do.
+    ChangeRobot {
+        /// Which.
+        id: RobotId,
+        /// From now on.
+        terms: RobotTerms,
+    },
+    /// Gives a robot another secret.
+    SetRobotSecret {
+        /// Which.
+        id: RobotId,
+        /// The new hash.
+        secret_hash: Secret<Vec<u8>>,
+    },
+    /// Forgets a robot.
+    DeleteRobot {
+        /// Which.
+        id: RobotId,
+    },
+    /// Adds a key to sign tokens with. Keys that nobody needs any more are forgotten.
+    AddTokenKey {
+        /// The number of the newest key when this was decided; 0 if there was none. Otherwise two
+        /// nodes would add one each.
+        after: u64,
+        /// See [`TokenKey::public`].
+        public: Vec<u8>,
+        /// See [`TokenKey::sealed`].
+        sealed: Secret,
+        /// Keys with a number below this are forgotten.
+        forget_below: u64,
+    },
+}
+
+/// What of a robot can be changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RobotTerms {
+    /// See [`Robot::description`].
+    pub description: String,
+    /// See [`Robot::expires`].
+    pub expires: Option<Timestamp>,
+    /// See [`Robot::days`].
+    pub days: i64,
+    /// See [`Robot::disabled`].
+    pub disabled: bool,
+    /// See [`Robot::grants`].
+    pub grants: Vec<Grant>,
+}
+
+impl PeopleChange {
+    /// A word for logs and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            PeopleChange::CreateUser { .. } => "create_user",
+            PeopleChange::ChangeUser { .. } => "change_user",
+            PeopleChange::SetPassword { .. } => "set_password",
+            PeopleChange::DeleteUser { .. } => "delete_user",
+            PeopleChange::AddMember { .. } => "add_member",
+            PeopleChange::ChangeMember { .. } => "change_member",
+            PeopleChange::RemoveMember { .. } => "remove_member",
+            PeopleChange::CreateRobot { .. } => "create_robot",
+            PeopleChange::ChangeRobot { .. } => "change_robot",
+            PeopleChange::SetRobotSecret { .. } => "set_robot_secret",
+            PeopleChange::DeleteRobot { .. } => "delete_robot",
+            PeopleChange::AddTokenKey { .. } => "add_token_key",
+        }
+    }
+
+    /// The minimum feature level, see [`Command::level`](super::command::Command::level).
+    pub fn level(&self) -> Level {
+        Level::PEOPLE
+    }
+}
+
+/// Typed reading of people's records.
+pub trait LookForPeople: Look {
+    /// The user with this number.
+    fn account(&self, id: UserId) -> Result<Option<Account>, RecordError> {
+        self.record(&key::account(id))
+    }
+    /// The user with this name.
+    fn account_named(&self, name: &UserName) -> Result<Option<Account>, RecordError> {
+        match self.record::<UserId>(&key::user_name(name))? {
+            Some(id) => self.account(id),
+            None => Ok(None),
+        }
+    }
+    /// All users, by number.
+    fn accounts(&self) -> Result<Vec<Account>, RecordError> {
+        Ok(self.records(&key::accounts())?.into_iter().map(|(_, v)| v).collect())
+    }
+    /// The membership of a user in a project.
+    fn member(&self, project: ProjectId, user: UserId) -> Result<Option<Member>, RecordError> {
+        self.record(&key::member(project, user))
+    }
+    /// All members of a project.
+    fn members(&self, project: ProjectId) -> Result<Vec<Member>, RecordError> {
+        Ok(self.records(&key::members(project))?.into_iter().map(|(_, v)| v).collect())
+    }
+    /// The robot with this number.
+    fn robot(&self, id: RobotId) -> Result<Option<Robot>, RecordError> {
+        self.record(&key::robot(id))
+    }
+    /// The robot with this name (without the prefix, see [`Robot::login`]).
+    fn robot_named(&self, login: &str) -> Result<Option<Robot>, RecordError> {
+        match self.record::<RobotId>(&key::robot_name(login))? {
+            Some(id) => self.robot(id),
+            None => Ok(None),
+        }
+    }
+    /// All robots, by number.
+    fn robots(&self) -> Result<Vec<Robot>, RecordError> {
+        Ok(self.records(&key::robots())?.into_iter().map(|(_, v)| v).collect())
+    }
+    /// All keys that tokens are signed with, by number.
+    fn token_keys(&self) -> Result<Vec<TokenKey>, RecordError> {
+        Ok(self.records(&key::token_keys())?.into_iter().map(|(_, v)| v).collect())
+    }
+    /// How often people's records were changed. An edge looks at this to know when what it has kept
+    /// of them is old.
+    fn people_version(&self) -> Result<u64, RecordError> {
+        Ok(self.record(&key::people_version())?.unwrap_or(0))
+    }
+    /// The role of a user in a project.
+    fn role(&self, project: &Project, user: UserId) -> Result<Option<ProjectRole>, RecordError> {
+        Ok(self.member(project.id, user)?.map(|member| member.role))
+    }
+}
+
+impl<R: Look + ?Sized> LookForPeople for R {}

@@ -1,0 +1,173 @@
+//! What each route needs: the one table of who may do what over HTTP. The node asks it for each
+//! request of the API, and a test walks it against a running mesh.
+
+use crate::words::roles::{Operation, Permission, Resource};
+
+use Operation::{Create, Delete, List, Pull, Push, Read, Update};
+
+/// What a caller needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing. The answer shows only what the caller may see.
+    Nothing,
+    /// Some valid credentials.
+    Credentials,
+    /// To be a user or an administrator: robots have no account.
+    Account,
+    /// A permission in the registry as a whole.
+    System(Permission),
+    /// A permission in the project of the path.
+    Project(Permission),
+    /// To be the user that the path names, or a permission in the registry as a whole.
+    Own(Permission),
+    /// A permission in the system, or, for a robot of a project, in that project.
+    Robot(Permission),
+    /// To be allowed to create projects (`people.project_creation`).
+    NewProject,
+}
+
+/// A route and a method, and what they need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The path, with the names of its variable parts in braces.
+    pub path: &'static str,
+    /// The methods. GET stands for HEAD, too.
+    pub methods: &'static [&'static str],
+    /// What they need.
+    pub need: Need,
+}
+
+const fn system(resource: Resource, operation: Operation) -> Need {
+    Need::System(Permission::new(resource, operation))
+}
+
+const fn project(resource: Resource, operation: Operation) -> Need {
+    Need::Project(Permission::new(resource, operation))
+}
+
+const fn row(path: &'static str, methods: &'static [&'static str], need: Need) -> Row {
+    Row { path, methods, need }
+}
+
+/// The table.
+pub const DOORS: &[Row] = &[
+    row("/v2/", &["GET"], Need::Credentials),
+    row("/v2/_catalog", &["GET"], system(Resource::Catalog, Read)),
+    row("/v2/{repository}/blobs/{digest}", &["GET"], project(Resource::Repository, Pull)),
+    row("/v2/{repository}/blobs/{digest}", &["DELETE"], project(Resource::Repository, Delete)),
+    row("/v2/{repository}/blobs/uploads/", &["POST"], project(Resource::Repository, Push)),
+    row(
+        "/v2/{repository}/blobs/uploads/{id}",
+        &["GET", "PATCH", "PUT", "DELETE"],
+        project(Resource::Repository, Push),
+    ),
+    row("/v2/{repository}/manifests/{reference}", &["GET"], project(Resource::Repository, Pull)),
+    row("/v2/{repository}/manifests/{reference}", &["PUT"], project(Resource::Repository, Push)),
+    row(
+        "/v2/{repository}/manifests/{reference}",
+        &["DELETE"],
+        project(Resource::Repository, Delete),
+    ),
+    row("/v2/{repository}/tags/list", &["GET"], project(Resource::Repository, Pull)),
+    row("/v2/{repository}/referrers/{digest}", &["GET"], project(Resource::Repository, Pull)),
+    row("/api/v2.0/projects", &["GET"], Need::Nothing),
+    row("/api/v2.0/projects", &["POST"], Need::NewProject),
+    row("/api/v2.0/projects/{project}", &["GET"], project(Resource::Project, Read)),
+    row("/api/v2.0/projects/{project}", &["PUT"], project(Resource::Project, Update)),
+    row("/api/v2.0/projects/{project}", &["DELETE"], project(Resource::Project, Delete)),
+    row("/api/v2.0/projects/{project}/members", &["GET"], project(Resource::Member, List)),
+    row("/api/v2.0/projects/{project}/members", &["POST"], project(Resource::Member, Create)),
+    row("/api/v2.0/projects/{project}/members/{id}", &["GET"], project(Resource::Member, Read)),
+    row("/api/v2.0/projects/{project}/members/{id}", &["PUT"], project(Resource::Member, Update)),
+    row(
+        "/api/v2.0/projects/{project}/members/{id}",
+        &["DELETE"],
+        project(Resource::Member, Delete),
+    ),
+    row("/api/v2.0/registries", &["GET"], system(Resource::Registry, List)),
+    row("/api/v2.0/registries", &["POST"], system(Resource::Registry, Create)),
+    row("/api/v2.0/registries/{id}", &["GET"], system(Resource::Registry, Read)),
+    row("/api/v2.0/registries/{id}", &["PUT"], system(Resource::Registry, Update)),
+    row("/api/v2.0/registries/{id}", &["DELETE"], system(Resource::Registry, Delete)),
+    row("/api/v2.0/users", &["GET"], system(Resource::User, List)),
+    row("/api/v2.0/users", &["POST"], system(Resource::User, Create)),
+    row("/api/v2.0/users/current", &["GET"], Need::Account),
+    row("/api/v2.0/users/search", &["GET"], Need::Account),
+    row("/api/v2.0/users/{user}", &["GET"], Need::Own(Permission::new(Resource::User, Read))),
+    row("/api/v2.0/users/{user}", &["PUT"], Need::Own(Permission::new(Resource::User, Update))),
+    row("/api/v2.0/users/{user}", &["DELETE"], system(Resource::User, Delete)),
+    // Harbor has none for these two: whoever may do them could become an administrator
+    row("/api/v2.0/users/{user}/sysadmin", &["PUT"], Need::System(ADMINISTER)),
+    row("/api/v2.0/users/{user}/password", &["PUT"], Need::Own(ADMINISTER)),
+    row("/api/v2.0/robots", &["GET"], Need::Robot(Permission::new(Resource::Robot, List))),
+    row("/api/v2.0/robots", &["POST"], Need::Robot(Permission::new(Resource::Robot, Create))),
+    row("/api/v2.0/robots/{id}", &["GET"], Need::Robot(Permission::new(Resource::Robot, Read))),
+    row(
+        "/api/v2.0/robots/{id}",
+        &["PUT", "PATCH"],
+        Need::Robot(Permission::new(Resource::Robot, Update)),
+    ),
+    row(
+        "/api/v2.0/robots/{id}",
+        &["DELETE"],
+        Need::Robot(Permission::new(Resource::Robot, Delete)),
+    ),
+    row("/api/v2.0/permissions", &["GET"], Need::Account),
+    row("/api/atoll/v1/status", &["GET"], system(Resource::Node, Read)),
+    row("/api/atoll/v1/level", &["GET"], system(Resource::Node, Read)),
+    row("/api/atoll/v1/level", &["POST"], Need::System(ADMINISTER)),
+    row("/api/atoll/v1/mirrors", &["GET"], Need::Nothing),
+    row("/api/atoll/v1/nodes/{node}", &["DELETE"], system(Resource::Node, Delete)),
+    row("/api/atoll/v1/preheats", &["GET"], system(Resource::PreheatInstance, List)),
+    row("/api/atoll/v1/preheats", &["POST"], system(Resource::PreheatInstance, Create)),
+    row("/api/atoll/v1/preheats/{id}", &["GET"], system(Resource::PreheatInstance, Read)),
+    row("/api/atoll/v1/preheats/{id}", &["DELETE"], system(Resource::PreheatInstance, Delete)),
+];
+
+/// What only administrators have: no robot can be granted it.
+const ADMINISTER: Permission = Permission::new(Resource::User, Operation::Operate);
+
+/// What `method` on `path` (as in the table) needs; `None` if it is not supported there.
+pub fn need(path: &str, method: &str) -> Option<Need> {
+    let method = if method == "HEAD" { "GET" } else { method };
+    let row = DOORS.iter().find(|row| row.path == path && row.methods.contains(&method));
+    row.map(|row| row.need)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::people::access::Action;
+    use crate::people::roles::{is_of_project, is_of_system};
+
+    #[test]
+    fn each_row_needs_what_can_be_had() {
+        for row in DOORS {
+            match row.need {
+                Need::Project(permission) => assert!(is_of_project(permission), "{row:?}"),
+                Need::Robot(permission) => assert!(is_of_project(permission), "{row:?}"),
+                Need::System(ADMINISTER) | Need::Own(ADMINISTER) => {}
+                Need::System(permission) | Need::Own(permission) => {
+                    assert!(is_of_system(permission), "{row:?}");
+                }
+                Need::Nothing | Need::Credentials | Need::Account | Need::NewProject => {}
+            }
+            for method in row.methods {
+                assert_eq!(need(row.path, method), Some(row.need), "one row for each");
+            }
+        }
+        assert!(!is_of_system(ADMINISTER) && !is_of_project(ADMINISTER));
+        assert_eq!(need("/api/v2.0/projects", "HEAD"), Some(Need::Nothing));
+        assert_eq!(need("/api/v2.0/projects", "PATCH"), None);
+    }
+
+    #[test]
+    fn what_tokens_name_is_what_the_table_names() {
+        let manifests = |method| need("/v2/{repository}/manifests/{reference}", method);
+        for (method, action) in
+            [("GET", Action::Pull), ("PUT", Action::Push), ("DELETE", Action::Delete)]
+        {
+            assert_eq!(manifests(method), Some(Need::Project(action.permission())));
+        }
+    }
+}

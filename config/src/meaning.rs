@@ -7,7 +7,10 @@ use rules::ledger::records::Role;
 
 use crate::{
     document::{Document, Section},
-    settings::{CongestionControl, Edge, LogFormat, Settings, StaleReads, Tls, default_name},
+    settings::{
+        CongestionControl, Edge, LogFormat, ProjectCreation, Settings, StaleReads, Tls,
+        default_name,
+    },
     tree::Node,
     value::{self, Fault, written_duration},
 };
@@ -20,6 +23,9 @@ pub(crate) const CONGESTION: [(&str, CongestionControl); 2] =
     [("delivery", CongestionControl::Delivery), ("cubic", CongestionControl::Cubic)];
 /// The spelling of each [`Role`].
 pub(crate) const ROLES: [(&str, Role); 2] = [("replica", Role::Replica), ("edge", Role::Edge)];
+/// The spelling of each [`ProjectCreation`].
+pub(crate) const PROJECT_CREATION: [(&str, ProjectCreation); 2] =
+    [("everyone", ProjectCreation::Everyone), ("administrators", ProjectCreation::Administrators)];
 /// The spelling of each [`LogFormat`].
 pub(crate) const LOG_FORMATS: [(&str, LogFormat); 2] =
     [("human", LogFormat::Human), ("json", LogFormat::Json)];
@@ -60,6 +66,14 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     );
 
     top.section("projects").count("durability", &mut s.projects.durability, 1..=5);
+
+    let mut people = top.section("people");
+    people.read("robot_prefix", &mut s.people.robot_prefix, value::robot_prefix);
+    people.read("project_creation", &mut s.people.project_creation, |t| {
+        value::choice(t, &PROJECT_CREATION)
+    });
+    people.duration("token_lifetime", &mut s.people.token_lifetime, secs(60)..=hours(24));
+    people.duration("refresh_lifetime", &mut s.people.refresh_lifetime, hours(1)..=hours(8760));
 
     let mut uploads = top.section("uploads");
     uploads.duration("expire_after", &mut s.uploads.expire_after, secs(1)..=hours(720));
@@ -115,6 +129,7 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
 fn http(http: &mut Section<'_>, s: &mut Settings) {
     http.read("listen", &mut s.http.listen, |t| value::address(t, "0.0.0.0:5000"));
     s.http.public_url = http.optional("public_url", value::origin);
+    s.http.trusted_proxies = http.optional("trusted_proxies", value::networks).unwrap_or_default();
     if let Some(mut tls) = http.optional_section("tls") {
         let certificate = tls.required("certificate", "/etc/atoll/tls.crt", |t| {
             value::path(t, "/etc/atoll/tls.crt")

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, path::Path};
 
 use crate::{
-    meaning::{CONGESTION, LOG_FORMATS, ROLES, STALE_READS},
+    meaning::{CONGESTION, LOG_FORMATS, PROJECT_CREATION, ROLES, STALE_READS},
     settings::Settings,
     value::{quoted, written_duration, written_size},
 };
@@ -37,6 +37,7 @@ http:
   listen: {http_listen}
   public_url: {public_url}
   tls:{tls}
+  trusted_proxies: {trusted_proxies}
 mesh:
   listen: {mesh_listen}
   advertise: {advertise}
@@ -58,6 +59,11 @@ failover:
   replace_voter_after: {replace_voter_after}
 projects:
   durability: {durability}
+people:
+  robot_prefix: {robot_prefix}
+  project_creation: {project_creation}
+  token_lifetime: {token_lifetime}
+  refresh_lifetime: {refresh_lifetime}
 uploads:
   expire_after: {expire_after}
   max_manifest: {max_manifest}
@@ -103,6 +109,11 @@ drain: {drain}
         role = word(&ROLES, s.role),
         http_listen = address(s.http.listen),
         public_url = or_null(s.http.public_url.as_deref().map(quoted)),
+        trusted_proxies = or_null(
+            Some(s.http.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>())
+                .filter(|networks| !networks.is_empty())
+                .map(|networks| quoted(&networks.join(", ")))
+        ),
         mesh_listen = address(s.mesh.listen),
         advertise = or_null(s.mesh.advertise.map(address)),
         probe_period = written_duration(s.roster.probe_period),
@@ -118,6 +129,10 @@ drain: {drain}
         return_after = written_duration(s.failover.return_after),
         replace_voter_after = written_duration(s.failover.replace_voter_after),
         durability = s.projects.durability,
+        robot_prefix = quoted(&s.people.robot_prefix),
+        project_creation = word(&PROJECT_CREATION, s.people.project_creation),
+        token_lifetime = written_duration(s.people.token_lifetime),
+        refresh_lifetime = written_duration(s.people.refresh_lifetime),
         expire_after = written_duration(s.uploads.expire_after),
         max_manifest = written_size(s.uploads.max_manifest),
         max_open = s.uploads.max_open,

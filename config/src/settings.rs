@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 use rules::ledger::records::Role;
 use rules::words::names::ProjectName;
+use rules::words::network::Network;
 
 /// All settings of one node.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +35,8 @@ pub struct Settings {
     pub failover: Failover,
     /// Defaults of new projects.
     pub projects: Projects,
+    /// Users, robots and tokens.
+    pub people: People,
     /// Limits on what clients push.
     pub uploads: Uploads,
     /// How the node asks upstreams.
@@ -73,6 +76,7 @@ impl Settings {
             lease: Lease::default(),
             failover: Failover::default(),
             projects: Projects::default(),
+            people: People::default(),
             uploads: Uploads::default(),
             upstreams: Upstreams::default(),
             cache: Cache::default(),
@@ -102,11 +106,18 @@ pub struct Http {
     pub public_url: Option<String>,
     /// The certificate for HTTPS; default none: plain HTTP.
     pub tls: Option<Tls>,
+    /// The proxies whose `X-Forwarded-For` is believed; default none.
+    pub trusted_proxies: Vec<Network>,
 }
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([0, 0, 0, 0], 5000)), public_url: None, tls: None }
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 5000)),
+            public_url: None,
+            tls: None,
+            trusted_proxies: Vec::new(),
+        }
     }
 }
 
@@ -231,6 +242,39 @@ impl Default for Projects {
     fn default() -> Self {
         Self { durability: 2 }
     }
+}
+
+/// Users, robots and tokens. Use the same values on every node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct People {
+    /// What robots' names begin with; default `robot$`.
+    pub robot_prefix: String,
+    /// Who may create projects; default [`ProjectCreation::Everyone`].
+    pub project_creation: ProjectCreation,
+    /// How long a token is valid; default 5m.
+    pub token_lifetime: Duration,
+    /// How long a refresh token is valid; default 720h.
+    pub refresh_lifetime: Duration,
+}
+
+impl Default for People {
+    fn default() -> Self {
+        Self {
+            robot_prefix: "robot$".to_owned(),
+            project_creation: ProjectCreation::Everyone,
+            token_lifetime: Duration::from_secs(300),
+            refresh_lifetime: Duration::from_secs(720 * 3600),
+        }
+    }
+}
+
+/// Who may create projects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProjectCreation {
+    /// Every user, who becomes the project's admin.
+    Everyone,
+    /// Administrators only.
+    Administrators,
 }
 
 /// Limits on what clients push.

@@ -11,6 +11,7 @@ use std::{
 };
 
 use rules::words::names::ProjectName;
+use rules::words::network::Network;
 
 /// Why a text is not a valid value: the problem and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,6 +151,30 @@ pub(crate) fn registry(text: &str) -> Result<String, Fault> {
 /// Registries, separated by commas.
 pub(crate) fn registries(text: &str) -> Result<Vec<String>, Fault> {
     text.split(',').map(|one| registry(one.trim())).collect()
+}
+
+/// Networks, separated by commas.
+pub(crate) fn networks(text: &str) -> Result<Vec<Network>, Fault> {
+    let one = |text: &str| {
+        text.parse().map_err(|_| {
+            let problem = format!("'{text}' is neither an IP address nor a network");
+            Fault::new(problem, "write e.g. 10.0.0.0/8, 192.168.1.5")
+        })
+    };
+    text.split(',').map(|text| one(text.trim())).collect()
+}
+
+/// What robots' names begin with. It has a sign that no user's name has, so no user looks like a
+/// robot.
+pub(crate) fn robot_prefix(text: &str) -> Result<String, Fault> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "$#~_-.@".contains(c);
+    if (1..=32).contains(&text.len()) && text.chars().all(fits) && text.contains(['$', '#', '~']) {
+        return Ok(text.to_owned());
+    }
+    Err(Fault::new(
+        format!("'{text}' could be the beginning of a user's name"),
+        "use 1 to 32 letters, digits and signs, among them $, # or ~, e.g. robot$",
+    ))
 }
 
 /// `mirror.example.com`: a domain, in lower case and without a port.

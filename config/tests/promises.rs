@@ -4,8 +4,8 @@
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
 use config::{
-    CongestionControl, Edge, LogFormat, Mirrors, Mistakes, REFERENCE, Settings, StaleReads, Tls,
-    load, parse, render,
+    CongestionControl, Edge, LogFormat, Mirrors, Mistakes, ProjectCreation, REFERENCE, Settings,
+    StaleReads, Tls, load, parse, render,
 };
 use proptest::prelude::*;
 use rules::ledger::records::Role;
@@ -459,6 +459,13 @@ prop_compose! {
         s.failover.return_after = back;
         s.failover.replace_voter_after = back.max(Duration::from_secs(1));
         s.projects.durability = durability;
+        s.people.token_lifetime = expire.clamp(Duration::from_secs(60), Duration::from_secs(86_400));
+        s.people.refresh_lifetime = expire.max(Duration::from_secs(3600));
+        s.people.robot_prefix = if json { "bot#".to_owned() } else { "robot$".to_owned() };
+        if refuse {
+            s.people.project_creation = ProjectCreation::Administrators;
+            s.http.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()];
+        }
         s.uploads.expire_after = expire;
         s.uploads.max_manifest = manifest;
         s.uploads.max_open = open;

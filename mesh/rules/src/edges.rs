@@ -47,6 +47,8 @@ pub struct Remembered {
     /// Whether the answer was a record. If there was none, a replica is asked each time, so that
     /// what was just pushed is found.
     pub something: bool,
+    /// Whether the answer is about people, and people's records have changed since.
+    pub superseded: bool,
 }
 
 /// How to answer `query`. `kept` is the kept answer, if there is one; `alone` means that no replica
@@ -54,7 +56,10 @@ pub struct Remembered {
 pub fn usable(query: &Query, kept: Option<Remembered>, alone: bool, terms: &EdgeTerms) -> Use {
     match (kept, alone) {
         (Some(kept), _)
-            if kept.something && kept.age <= terms.access_age && !always_asked(query) =>
+            if kept.something
+                && !kept.superseded
+                && kept.age <= terms.access_age
+                && !always_asked(query) =>
         {
             Use::Remembered
         }
@@ -64,20 +69,26 @@ pub fn usable(query: &Query, kept: Option<Remembered>, alone: bool, terms: &Edge
     }
 }
 
-/// Whether an edge may read records of the table that `query` is about. Users, invitations and the
-/// mesh's own record hold secrets.
+/// Whether an edge may read records of the table that `query` is about. The mesh's own record,
+/// invitations and users of before accounts hold secrets. Accounts, robots and members are told one
+/// by one, to whom knows their number, and without secrets.
 pub fn may_look(query: &Query) -> bool {
-    let table = match query {
-        Query::Key(key) => key.first(),
-        Query::Scan { prefix, .. } => prefix.first(),
-    };
-    matches!(table, Some(b'p' | b'y' | b't' | b'm' | b'l' | b'b' | b'r' | b's' | b'n'))
+    match query {
+        Query::Key(key) => matches!(key.first(), Some(b'A' | b'M' | b'R')) || is_open(key),
+        Query::Scan { prefix, .. } => is_open(prefix),
+    }
+}
+
+fn is_open(key: &[u8]) -> bool {
+    let open = [b'p', b'y', b't', b'm', b'l', b'b', b'r', b's', b'n', b'K', b'V'];
+    key.first().is_some_and(|table| open.contains(table))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ledger::records::key;
+    use crate::words::names::{ProjectId, RobotId, UserId};
     use proptest::prelude::*;
 
     const TERMS: EdgeTerms =
@@ -92,7 +103,7 @@ mod tests {
     }
 
     fn aged(seconds: u64) -> Option<Remembered> {
-        Some(Remembered { age: Duration::from_secs(seconds), something: true })
+        Some(Remembered { age: Duration::from_secs(seconds), something: true, superseded: false })
     }
 
     #[test]
@@ -102,7 +113,7 @@ mod tests {
         assert_eq!(usable(&project(), second, false, &TERMS), Use::Remembered);
         assert_eq!(usable(&project(), aged(31), false, &TERMS), Use::Ask);
         assert_eq!(usable(&project(), None, false, &TERMS), Use::Ask);
-        let nothing = Some(Remembered { age: Duration::ZERO, something: false });
+        let nothing = Some(Remembered { age: Duration::ZERO, something: false, superseded: false });
         assert_eq!(usable(&project(), nothing, false, &TERMS), Use::Ask);
         assert_eq!(usable(&project(), nothing, true, &TERMS), Use::Aged(Duration::ZERO));
     }
@@ -113,6 +124,32 @@ mod tests {
         assert_eq!(usable(&tag(), aged(100), true, &TERMS), Use::Aged(age));
         assert_eq!(usable(&tag(), aged(3601), true, &TERMS), Use::CutOff);
         assert_eq!(usable(&tag(), None, true, &TERMS), Use::CutOff);
+    }
+
+    #[test]
+    fn what_was_kept_of_people_before_a_change_is_asked_for_again_while_somebody_answers() {
+        let account = Query::Key(key::account(UserId(7)));
+        let kept = |superseded| {
+            Some(Remembered { age: Duration::from_secs(1), something: true, superseded })
+        };
+        assert_eq!(usable(&account, kept(false), false, &TERMS), Use::Remembered);
+        assert_eq!(usable(&account, kept(true), false, &TERMS), Use::Ask);
+        let alone = usable(&account, kept(true), true, &TERMS);
+        assert_eq!(alone, Use::Aged(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn people_are_told_one_by_one() {
+        let (user, project) = (UserId(7), ProjectId(3));
+        let one = [key::account(user), key::robot(RobotId(7)), key::member(project, user)];
+        for place in one {
+            assert!(may_look(&Query::Key(place.clone())));
+            assert!(!may_look(&Query::scan(&place[..1], None, 1)), "nobody lists them");
+        }
+        assert!(may_look(&Query::scan(&key::token_keys(), None, 9)));
+        for place in [key::user_name(&"ann".parse().unwrap()), key::robot_name("ci")] {
+            assert!(!may_look(&Query::Key(place)));
+        }
     }
 
     #[test]

@@ -307,6 +307,11 @@ impl Ledger {
         self.raft.metrics().borrow_watched().current_leader.map(NodeId)
     }
 
+    /// Whether this node is the leader, as it knows.
+    pub fn leads(&self) -> bool {
+        self.leader() == Some(self.me)
+    }
+
     /// Waits until the leader is another one than at the time of the call, but at most `patience`.
     async fn leader_changes(&self, patience: Duration) {
         let before = self.leader();

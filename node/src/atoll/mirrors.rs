@@ -4,7 +4,6 @@
 use http::{Response, StatusCode};
 use rules::ledger::records::Look;
 use rules::members::roster::Standing;
-use rules::people::access::Identity;
 use rules::proxies::mirror::registry;
 use serde_json::{Value, json};
 
@@ -18,7 +17,7 @@ impl Atoll {
     /// The nodes, the nearest (as seen from here) first, and the mirrored registries. Private ones
     /// are shown to administrators only.
     pub(super) async fn show_mirrors(&self, caller: &Caller) -> Result<Response<Payload>, Failure> {
-        let all = matches!(caller.identity, Identity::Administrator(_));
+        let all = caller.identity.is_administrator();
         let me = self.neighbours.me;
         let mut nodes = self.neighbours.nodes();
         nodes.sort_by_cached_key(|node| {

@@ -20,6 +20,7 @@ use registry::view::Records;
 use registry::view::neighbours::Neighbours;
 use registry::writes::{WriteTerms, Writes};
 use rules::people::access::RegistryScope;
+use rules::people::doors::{self, Need};
 use store::Store;
 
 use crate::http::door::Door;
@@ -63,13 +64,22 @@ impl Atoll {
         request: Request,
     ) -> Result<Response<Payload>, Failure> {
         self.door.check_origin(&request)?;
-        if let (&Method::GET | &Method::HEAD, Route::Mirrors) = (&request.method, &route) {
-            let caller = self.door.caller(&request).await?;
-            return self.show_mirrors(&caller).await;
-        }
-        self.door.admit_administrator(&request, RegistryScope::Api).await?;
+        let method = request.method.as_str();
+        let caller = match doors::need(route.pattern(), method) {
+            Some(Need::Nothing) => self.door.caller(&request).await?,
+            Some(Need::System(permission)) => {
+                self.door.admit_system(&request, permission, RegistryScope::Api).await?
+            }
+            _ => {
+                self.door.admit_signed_in(&request).await?;
+                request.changes_nothing_at(&self.neighbours)?;
+                let message = format!("{} is not supported here", request.method);
+                return Err(Failure::new(Code::Unsupported, message));
+            }
+        };
         request.changes_nothing_at(&self.neighbours)?;
         match (&request.method, route) {
+            (&Method::GET | &Method::HEAD, Route::Mirrors) => self.show_mirrors(&caller).await,
             (&Method::GET | &Method::HEAD, Route::Status) => {
                 self.status(request.query("copies") != Some("false")).await
             }

@@ -19,12 +19,65 @@ pub(super) struct PageRequest {
     /// 0 means all.
     size: usize,
     name: String,
+    /// The conditions in `q`.
+    conditions: Vec<(String, Wanted)>,
+}
+
+/// What a field must be.
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    /// This.
+    Is(String),
+    /// A text that has this in it.
+    Has(String),
+}
+
+/// Parses Harbor's `q`: conditions, separated by commas, `field=value` or `field=~part`. Its other
+/// forms (ranges and lists) are not supported.
+fn conditions(q: &str) -> Result<Vec<(String, Wanted)>, Failure> {
+    let one = |text: &str| {
+        let (field, value) = text.split_once('=')?;
+        let wanted = match value.strip_prefix('~') {
+            Some(part) => Wanted::Has(part.to_owned()),
+            None if value.starts_with(['[', '{', '(']) => return None,
+            None => Wanted::Is(value.to_owned()),
+        };
+        Some((field.trim().to_lowercase(), wanted))
+    };
+    let all = q.split(',').filter(|text| !text.trim().is_empty());
+    all.map(|text| {
+        let message = || format!("q: '{text}' is not field=value or field=~part");
+        one(text).ok_or_else(|| Failure::new(Code::BadRequest, message()))
+    })
+    .collect()
 }
 
 impl PageRequest {
     /// Parses `page` (from 1), `page_size` and `name`.
     pub(super) fn read(request: &Request) -> Result<Self, Failure> {
-        Self::of(request.query("page"), request.query("page_size"), request.query("name"))
+        let page =
+            Self::of(request.query("page"), request.query("page_size"), request.query("name"))?;
+        Ok(PageRequest { conditions: conditions(request.query("q").unwrap_or_default())?, ..page })
+    }
+
+    /// The value that `q` wants this field to have, if it wants one.
+    pub(super) fn wants(&self, field: &str) -> Option<&str> {
+        let named = self.conditions.iter().find(|(name, _)| name == field);
+        named.and_then(|(_, wanted)| match wanted {
+            Wanted::Is(value) => Some(value.as_str()),
+            Wanted::Has(_) => None,
+        })
+    }
+
+    /// Whether an entry is wanted, whose fields these are. A condition on another field is not met.
+    pub(super) fn admits(&self, fields: &[(&str, &str)]) -> bool {
+        self.conditions.iter().all(|(name, wanted)| {
+            let field = fields.iter().find(|(field, _)| field == name);
+            field.is_some_and(|(_, value)| match wanted {
+                Wanted::Is(all) => value == all,
+                Wanted::Has(part) => value.contains(part.as_str()),
+            })
+        })
     }
 
     fn of(page: Option<&str>, size: Option<&str>, name: Option<&str>) -> Result<Self, Failure> {
@@ -42,6 +95,7 @@ impl PageRequest {
             page: number("page", page, 1, 1, usize::MAX)?,
             size: number("page_size", size, PAGE, 0, LARGEST)?,
             name: name.unwrap_or_default().to_owned(),
+            conditions: Vec::new(),
         })
     }
 
@@ -71,6 +125,23 @@ impl PageRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn q_is_read_as_harbor_writes_it() {
+        let admits = |q: &str, name: &str| {
+            let page = PageRequest::of(None, None, None).unwrap();
+            let conditions = conditions(q).unwrap();
+            PageRequest { conditions, ..page }.admits(&[("username", name), ("level", "system")])
+        };
+        assert!(
+            admits("", "ann") && admits("username=ann", "ann") && !admits("username=an", "ann")
+        );
+        assert!(admits("username=~n", "ann") && admits("Level=system,username=~a", "ann"));
+        assert!(!admits("Level=project", "ann") && !admits("shoe=9", "ann"));
+        for bad in ["username", "n=[1~2]", "n={a b}", "n=(a b)"] {
+            assert_eq!(conditions(bad).unwrap_err().status(), StatusCode::BAD_REQUEST, "{bad}");
+        }
+    }
 
     #[test]
     fn whoever_asks_page_after_page_comes_to_an_end() {

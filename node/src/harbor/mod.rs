@@ -1,29 +1,56 @@
-//! The part of Harbor's API for projects and registries (its `api/v2.0/swagger.yaml`), as Harbor's
-//! clients use it. For administrators.
+//! The part of Harbor's API for projects, registries and people (its `api/v2.0/swagger.yaml`), as
+//! Harbor's clients use it.
 
 mod lists;
+mod members;
 mod metadata;
 mod projects;
 mod registries;
+mod robots;
+mod users;
 
 use std::sync::Arc;
 
-use http::{Method, Response};
+use http::{HeaderName, Method, Response};
 use mesh::secrets::Secrets;
+use registry::people::{Access, Caller};
 use registry::view::Records;
 use registry::view::neighbours::Neighbours;
-use registry::writes::{WriteTerms, Writes};
-use rules::people::access::RegistryScope;
+use registry::writes::{Refusal, WriteTerms, Writes, settle};
+use rules::ledger::command::{Command, Outcome};
+use rules::ledger::people::PeopleChange;
+use rules::ledger::records::{Look, Project, ReadRecords};
+use rules::people::access::{Identity, RegistryScope};
+use rules::people::doors::{self, Need};
+use rules::words::names::{OperationId, ProjectId, ProjectName};
+use rules::words::roles::{Operation, Permission, Resource};
+use serde::de::DeserializeOwned;
 
 use crate::http::door::Door;
 use crate::http::request::Request;
 use crate::http::route::Route;
 use crate::http::{Code, Failure, Payload};
 
+/// The maximum size of a request's body in bytes.
+const BODY: u64 = 64 << 10;
+/// With this header a client says that a project in a path is a name.
+const IS_NAME: HeaderName = HeaderName::from_static("x-is-resource-name");
+
+/// Who may create projects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProjectCreation {
+    /// Every user. They become its admin.
+    Everyone,
+    /// Administrators, and robots with the permission.
+    Administrators,
+}
+
 /// The rooms that Harbor's API uses.
 pub struct Harbor {
     /// Authorization.
     pub door: Arc<Door>,
+    /// Passwords.
+    pub access: Arc<Access>,
     /// The ledger's records.
     pub records: Records,
     /// The other nodes.
@@ -34,6 +61,8 @@ pub struct Harbor {
     pub secrets: Arc<Secrets>,
     /// The default `durability` of new projects.
     pub durability: u32,
+    /// Who may create projects.
+    pub project_creation: ProjectCreation,
     /// Deadlines of writes.
     pub terms: WriteTerms,
 }
@@ -46,8 +75,91 @@ impl Harbor {
         request: Request,
     ) -> Result<Response<Payload>, Failure> {
         self.door.check_origin(&request)?;
-        self.door.admit_administrator(&request, RegistryScope::Api).await?;
+        let Some(need) = doors::need(route.pattern(), request.method.as_str()) else {
+            self.door.admit_signed_in(&request).await?;
+            request.changes_nothing_at(&self.neighbours)?;
+            let message = format!("{} is not supported here", request.method);
+            return Err(Failure::new(Code::Unsupported, message));
+        };
+        let caller = self.admit(&request, need).await?;
         request.changes_nothing_at(&self.neighbours)?;
+        let named = match &route {
+            Route::Project(name) | Route::Members(name) | Route::Member(name, _) => Some(name),
+            _ => None,
+        };
+        match (named, need) {
+            (Some(name), Need::Project(permission)) => {
+                let project = self.project(&request, &caller, permission, name).await?;
+                self.answer_in_project(route, request, caller, project).await
+            }
+            _ => self.answer_in_system(route, request, caller).await,
+        }
+    }
+
+    /// The caller, if they have what `need` says, as far as that does not depend on what the path
+    /// or the body names.
+    async fn admit(&self, request: &Request, need: Need) -> Result<Caller, Failure> {
+        match need {
+            Need::System(permission) => {
+                self.door.admit_system(request, permission, RegistryScope::Api).await
+            }
+            Need::Nothing | Need::Project(_) => self.door.caller(request).await,
+            Need::Credentials | Need::Own(_) | Need::Robot(_) => {
+                self.door.admit_signed_in(request).await
+            }
+            Need::Account => {
+                let caller = self.door.admit_signed_in(request).await?;
+                match caller.identity {
+                    Identity::Robot(_) => Err(Failure::new(Code::Denied, "a robot has no account")),
+                    _ => Ok(caller),
+                }
+            }
+            Need::NewProject => {
+                let caller = self.door.admit_signed_in(request).await?;
+                let create = Permission::new(Resource::Project, Operation::Create);
+                let may = caller.identity.may_in_system(create)
+                    || self.project_creation == ProjectCreation::Everyone
+                        && matches!(caller.identity, Identity::User(_));
+                if may {
+                    return Ok(caller);
+                }
+                let message = format!(
+                    "{} may not create projects (people.project_creation)",
+                    caller.identity.name()
+                );
+                Err(Failure::new(Code::Denied, message))
+            }
+        }
+    }
+
+    async fn answer_in_project(
+        &self,
+        route: Route,
+        request: Request,
+        caller: Caller,
+        project: Project,
+    ) -> Result<Response<Payload>, Failure> {
+        match (&request.method, route) {
+            (&Method::PUT, Route::Project(_)) => self.configure_project(request, project).await,
+            (&Method::DELETE, Route::Project(_)) => self.delete_project(project).await,
+            (_, Route::Project(_)) => self.show_project(&caller, project).await,
+            (&Method::POST, Route::Members(_)) => self.add_member(request, project).await,
+            (_, Route::Members(_)) => self.list_members(&request, project).await,
+            (&Method::PUT, Route::Member(_, id)) => self.change_member(request, project, id).await,
+            (&Method::DELETE, Route::Member(_, id)) => self.remove_member(project, id).await,
+            (_, Route::Member(_, id)) => self.show_member(project, id).await,
+            (method, _) => {
+                Err(Failure::new(Code::Unsupported, format!("{method} is not supported here")))
+            }
+        }
+    }
+
+    async fn answer_in_system(
+        &self,
+        route: Route,
+        request: Request,
+        caller: Caller,
+    ) -> Result<Response<Payload>, Failure> {
         match (&request.method, route) {
             (&Method::GET | &Method::HEAD, Route::Registries) => {
                 self.list_registries(&request).await
@@ -56,16 +168,139 @@ impl Harbor {
             (&Method::GET | &Method::HEAD, Route::Registry(id)) => self.show_registry(id).await,
             (&Method::PUT, Route::Registry(id)) => self.change_registry(request, id).await,
             (&Method::DELETE, Route::Registry(id)) => self.delete_registry(id).await,
-            (&Method::GET | &Method::HEAD, Route::Projects) => self.list_projects(&request).await,
-            (&Method::POST, Route::Projects) => self.create_project(request).await,
-            (&Method::GET | &Method::HEAD, Route::Project(name)) => {
-                self.show_project(&request, name).await
+            (&Method::GET | &Method::HEAD, Route::Projects) => {
+                self.list_projects(&request, &caller).await
             }
-            (&Method::PUT, Route::Project(name)) => self.configure_project(request, name).await,
-            (&Method::DELETE, Route::Project(name)) => self.delete_project(&request, name).await,
+            (&Method::POST, Route::Projects) => self.create_project(request, &caller).await,
+            (&Method::GET | &Method::HEAD, Route::Users) => self.list_users(&request).await,
+            (&Method::POST, Route::Users) => self.create_user(request).await,
+            (&Method::GET | &Method::HEAD, Route::CurrentUser) => {
+                self.show_current_user(&caller).await
+            }
+            (&Method::GET | &Method::HEAD, Route::UserSearch) => self.search_users(&request).await,
+            (&Method::GET | &Method::HEAD, Route::User(id)) => self.show_user(&caller, id).await,
+            (&Method::PUT, Route::User(id)) => self.change_user(request, &caller, id).await,
+            (&Method::DELETE, Route::User(id)) => self.delete_user(id).await,
+            (&Method::PUT, Route::UserAdministers(id)) => self.set_administrator(request, id).await,
+            (&Method::PUT, Route::UserPassword(id)) => {
+                self.set_password(request, &caller, id).await
+            }
+            (&Method::GET | &Method::HEAD, Route::Robots) => {
+                self.list_robots(&request, &caller).await
+            }
+            (&Method::POST, Route::Robots) => self.create_robot(request, &caller).await,
+            (&Method::GET | &Method::HEAD, Route::Robot(id)) => {
+                self.show_robot(&request, &caller, id).await
+            }
+            (&Method::PUT, Route::Robot(id)) => self.change_robot(request, &caller, id).await,
+            (&Method::PATCH, Route::Robot(id)) => {
+                self.refresh_robot_secret(request, &caller, id).await
+            }
+            (&Method::DELETE, Route::Robot(id)) => self.delete_robot(&request, &caller, id).await,
+            (&Method::GET | &Method::HEAD, Route::Permissions) => Ok(robots::show_permissions()),
             (method, _) => {
                 Err(Failure::new(Code::Unsupported, format!("{method} is not supported here")))
             }
         }
     }
+
+    /// The project that a path names, if the caller has `permission` in it. Digits are a project's
+    /// number if there is one, unless the client says that it sends names (Harbor's
+    /// `X-Is-Resource-Name`).
+    async fn project(
+        &self,
+        request: &Request,
+        caller: &Caller,
+        permission: Permission,
+        written: &ProjectName,
+    ) -> Result<Project, Failure> {
+        let named =
+            request.header(&IS_NAME).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let number = written
+            .as_str()
+            .parse()
+            .ok()
+            .filter(|n: &u64| !named && n.to_string() == written.as_str());
+        let changes = !matches!(request.method, Method::GET | Method::HEAD);
+        let look = |records: &dyn ReadRecords| {
+            let by_name = records.project(written)?;
+            let by_number =
+                number.map(|n| records.project_numbered(ProjectId(n))).transpose()?.flatten();
+            Ok(match (by_number, by_name) {
+                // as in Harbor, digits are a number; the client may mean a deleted project by it,
+                // and a project with that name must not be changed in its place
+                (None, Some(by_name)) if changes && number.is_some() => Err(by_name),
+                (by_number, by_name) => Ok(by_number.or(by_name)),
+            })
+        };
+        let (found, _) = self.records.read(|records| look(records)).await?;
+        match found {
+            Ok(Some(project)) => {
+                self.door.admit_to_project(request, caller, permission, &project).await?;
+                Ok(project)
+            }
+            Ok(None) => {
+                // only who may see every project is told that there is none
+                self.door.admit_signed_in(request).await?;
+                Err(match caller.identity.is_administrator() {
+                    true => missing(written),
+                    false => self.door.denied(caller, permission, written),
+                })
+            }
+            Err(by_name) => {
+                self.door.admit_to_project(request, caller, permission, &by_name).await?;
+                let message = format!(
+                    "{} is a project's name and may be a number: send X-Is-Resource-Name: true for the name",
+                    by_name.name
+                );
+                Err(Failure::new(Code::Conflict, message))
+            }
+        }
+    }
+
+    /// Commits a command that needs no project's primary. What its object is called is said in
+    /// answers about it.
+    async fn propose(&self, command: Command, object: &str) -> Result<Outcome, Failure> {
+        self.writes.ready().await?;
+        self.writes.check_level(command.level())?;
+        let proposed =
+            self.records.propose(OperationId(rand::random()), command, self.terms.commit).await;
+        let proposed = proposed.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))?;
+        settle(proposed.outcome).map_err(|refusal| match refusal {
+            Refusal::NotFound => Failure::new(Code::NotFound, format!("there is no {object}")),
+            Refusal::Exists => Failure::new(Code::Conflict, format!("there is a {object} already")),
+            Refusal::Conflict(reason) => Failure::new(Code::Precondition, reason),
+            other => other.into(),
+        })
+    }
+
+    /// Commits a change of people.
+    async fn change_people(&self, change: PeopleChange, object: &str) -> Result<(), Failure> {
+        let command = Command::People(Box::new(change));
+        while self.propose(command.clone(), object).await? == Outcome::Unfinished {}
+        Ok(())
+    }
+}
+
+/// The body of a request.
+async fn body<T: DeserializeOwned>(request: &mut Request) -> Result<T, Failure> {
+    let bytes = request.body.whole(BODY).await?;
+    serde_json::from_slice(&bytes).map_err(|e| bad(format!("the body: {e}")))
+}
+
+fn bad(reason: impl Into<String>) -> Failure {
+    Failure::new(Code::BadRequest, reason)
+}
+
+fn missing(name: &ProjectName) -> Failure {
+    Failure::new(Code::NameUnknown, format!("there is no project {name}"))
+}
+
+/// 201 with the place of what was created.
+fn created(place: Option<String>) -> Response<Payload> {
+    let mut response = crate::http::answer::answer(http::StatusCode::CREATED);
+    if let Some(place) = place {
+        crate::http::answer::set(&mut response, "location", place);
+    }
+    response
 }

@@ -3,30 +3,29 @@
 
 use std::collections::BTreeMap;
 
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderName, Response, StatusCode};
+use registry::people::Caller;
 use rules::ledger::change::Change;
 use rules::ledger::command::{Command, NewProject, Outcome};
 use rules::ledger::records::{Look, Project, ReadRecords};
 use rules::members::placement::{self, Candidate};
+use rules::people::access::{Identity, RegistryScope};
 use rules::proxies::proxy::{ProxyChange, ProxyRules, patterns};
 use rules::wire::WriteKind;
-use rules::words::names::{OperationId, ProjectId, ProjectName, UpstreamId};
+use rules::words::names::{ProjectName, UpstreamId};
+use rules::words::roles::{Operation, Permission, ProjectRole, Resource};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Harbor;
 use super::lists::PageRequest;
 use super::metadata::kept;
+use super::{Harbor, bad, body, created, missing};
 use crate::http::answer::json_answer;
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
-use registry::writes::{Refusal, settle};
+use registry::writes::Refusal;
 
-/// The maximum size of a request's body in bytes.
-const BODY: u64 = 64 << 10;
-/// With these headers a client says that the last part of a path is a name, and that it wants a
-/// name in `Location`.
-const IS_NAME: HeaderName = HeaderName::from_static("x-is-resource-name");
+/// With this header a client says that it wants a name in `Location`.
 const NAME_IN_LOCATION: HeaderName = HeaderName::from_static("x-resource-name-in-location");
 /// The values that `durability` may have.
 const DURABILITY: std::ops::RangeInclusive<u32> = 1..=5;
@@ -78,12 +77,6 @@ fn list(name: &str, text: Option<&str>) -> Result<Option<Vec<String>>, Failure> 
 }
 
 impl ProjectBody {
-    async fn read(request: &mut Request) -> Result<Self, Failure> {
-        let bytes = request.body.whole(BODY).await?;
-        serde_json::from_slice(&bytes)
-            .map_err(|e| Failure::new(Code::BadRequest, format!("the body: {e}")))
-    }
-
     fn asked(&self) -> Result<CheckedProject, Failure> {
         let metadata = &self.metadata;
         let public = flag("public", metadata.public.as_deref())?.or(self.public);
@@ -111,77 +104,82 @@ impl ProjectBody {
 }
 
 impl Harbor {
+    /// The projects that the caller may see: public ones, and those that they are a member of.
     pub(super) async fn list_projects(
         &self,
         request: &Request,
+        caller: &Caller,
     ) -> Result<Response<Payload>, Failure> {
         let wanted = PageRequest::read(request)?;
-        let (projects, _) = self.records.read(|records| records.projects()).await?;
-        Ok(wanted.answer(&projects, |project| project.name.as_str(), |project| self.show(project)))
+        let public = flag("public", request.query("public"))?;
+        // with a token that is not for the API, a caller sees what everybody may
+        let caller = match self.access.signed_in(caller, RegistryScope::Api) {
+            Ok(()) => caller.identity.clone(),
+            Err(_) => Identity::Anonymous,
+        };
+        let see = Permission::new(Resource::Project, Operation::Read);
+        let look = |records: &dyn ReadRecords| {
+            let mut seen = Vec::new();
+            for project in records.projects()? {
+                if public.is_none_or(|public| public == project.public)
+                    && caller.may(records, see, &project)?
+                {
+                    let role = caller.role(records, &project)?;
+                    seen.push((project, role));
+                }
+            }
+            Ok(seen)
+        };
+        let (projects, _) = self.records.read(|records| look(records)).await?;
+        let fits = |(project, _): &(Project, Option<ProjectRole>)| {
+            wanted.admits(&[
+                ("name", project.name.as_str()),
+                ("project_id", &project.id.to_string()),
+                ("public", if project.public { "true" } else { "false" }),
+            ])
+        };
+        let projects: Vec<_> = projects.into_iter().filter(fits).collect();
+        Ok(wanted.answer(
+            &projects,
+            |(project, _)| project.name.as_str(),
+            |(project, role)| self.show_in(project, *role),
+        ))
     }
 
     pub(super) async fn show_project(
         &self,
-        request: &Request,
-        written: ProjectName,
+        caller: &Caller,
+        project: Project,
     ) -> Result<Response<Payload>, Failure> {
-        let project = self.project(request, &written).await?;
-        Ok(json_answer(StatusCode::OK, &self.show(&project)))
+        let (role, _) =
+            self.records.read(|records| caller.identity.role(records, &project)).await?;
+        Ok(json_answer(StatusCode::OK, &self.show_in(&project, role)))
     }
 
-    /// The project that a path names. Digits are a project's number if there is one, unless the
-    /// client says that it sends names (Harbor's `X-Is-Resource-Name`).
-    async fn project(&self, request: &Request, written: &ProjectName) -> Result<Project, Failure> {
-        let named =
-            request.header(&IS_NAME).is_some_and(|value| value.eq_ignore_ascii_case("true"));
-        let number = written
-            .as_str()
-            .parse()
-            .ok()
-            .filter(|n: &u64| !named && n.to_string() == written.as_str());
-        let changes = !matches!(request.method, Method::GET | Method::HEAD);
-        let look = |records: &dyn ReadRecords| {
-            let by_name = records.project(written)?;
-            let by_number =
-                number.map(|n| records.project_numbered(ProjectId(n))).transpose()?.flatten();
-            Ok(match (by_number, by_name) {
-                // as in Harbor, digits are a number; the client may mean a deleted project by it,
-                // and a project with that name must not be changed in its place
-                (None, Some(by_name)) if changes && number.is_some() => Err(by_name.name),
-                (by_number, by_name) => Ok(by_number.or(by_name)),
-            })
-        };
-        let (project, _) = self.records.read(|records| look(records)).await?;
-        let unclear = |name: ProjectName| {
-            let message = format!(
-                "{name} is a project's name and may be a number: send X-Is-Resource-Name: true for the name"
-            );
-            Failure::new(Code::Conflict, message)
-        };
-        project.map_err(unclear)?.ok_or_else(|| missing(written))
-    }
-
+    /// Creates a project. A user who creates it becomes its admin.
     pub(super) async fn create_project(
         &self,
         mut request: Request,
+        caller: &Caller,
     ) -> Result<Response<Payload>, Failure> {
-        let written = ProjectBody::read(&mut request).await?;
+        let written: ProjectBody = body(&mut request).await?;
         let name = written.project_name.as_deref().unwrap_or_default();
-        let name: ProjectName = name.parse().map_err(|e: rules::words::names::BadName| {
-            Failure::new(Code::BadRequest, format!("project_name: {e}"))
-        })?;
+        let name: ProjectName = name.parse().map_err(|e| bad(format!("project_name: {e}")))?;
         let asked = written.asked()?;
         // Harbor's clients send 0 or null for a project without an upstream
         let upstream = written.registry_id.filter(|id| *id != 0).map(UpstreamId);
-        self.writes.ready().await?;
-        let alive: Vec<Candidate> = self.neighbours.alive();
+        if upstream.is_some() && !caller.identity.is_administrator() {
+            let message = "only an administrator may create a project that caches another registry";
+            return Err(Failure::new(Code::Denied, message));
+        }
         let mut load = BTreeMap::new();
         for project in self.records.view()?.projects()? {
             *load.entry(project.home).or_insert(0) += 1;
         }
+        let alive: Vec<Candidate> = self.neighbours.alive();
         let home = placement::primary(&name, &self.neighbours.region, &alive, &load)
             .unwrap_or(self.neighbours.me);
-        let command = Command::CreateProject(NewProject {
+        let new = NewProject {
             name: name.clone(),
             public: asked.public.unwrap_or(false),
             durability: asked.durability.unwrap_or(self.durability),
@@ -189,58 +187,44 @@ impl Harbor {
             upstream,
             proxy: asked.proxy,
             metadata: asked.metadata,
-        });
-        self.writes.check_level(command.level())?;
-        let proposed =
-            self.records.propose(OperationId(rand::random()), command, self.terms.commit).await;
-        let proposed = proposed.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))?;
-        match settle(proposed.outcome) {
-            Ok(_) => {}
-            Err(Refusal::Exists) => {
-                return Err(Failure::new(Code::Conflict, format!("project {name} exists already")));
+        };
+        let command = match &caller.identity {
+            Identity::User(user) => {
+                Command::CreateOwnedProject { owner: user.id, project: Box::new(new) }
             }
-            Err(Refusal::NotFound) => {
-                return Err(Failure::new(
-                    Code::BadRequest,
-                    "there is no registry with this registry_id",
-                ));
-            }
-            Err(refusal) => return Err(refusal.into()),
-        }
+            _ => Command::CreateProject(new),
+        };
+        self.propose(command, &format!("project {name}")).await.map_err(|failure| match failure
+            .status()
+        {
+            StatusCode::NOT_FOUND => bad("there is no registry with this registry_id"),
+            _ => failure,
+        })?;
         let by_name = request
             .header(&NAME_IN_LOCATION)
             .is_some_and(|value| value.eq_ignore_ascii_case("true"));
         let (made, _) = self.records.read(|records| records.project(&name)).await?;
         let place = made.map(|made| if by_name { name.to_string() } else { made.id.to_string() });
-        let mut response = Response::new(Payload::empty());
-        *response.status_mut() = StatusCode::CREATED;
-        if let Some(place) = place
-            && let Ok(location) = HeaderValue::from_str(&format!("/api/v2.0/projects/{place}"))
-        {
-            response.headers_mut().insert(header::LOCATION, location);
-        }
-        Ok(response)
+        Ok(created(place.map(|place| format!("/api/v2.0/projects/{place}"))))
     }
 
     pub(super) async fn configure_project(
         &self,
         mut request: Request,
-        written: ProjectName,
+        project: Project,
     ) -> Result<Response<Payload>, Failure> {
         let CheckedProject { public, durability, proxy, metadata } =
-            ProjectBody::read(&mut request).await?.asked()?;
-        let name = self.project(&request, &written).await?.name;
+            body::<ProjectBody>(&mut request).await?.asked()?;
+        let name = project.name;
         self.commit(Change::Configure { name, public, durability, proxy, metadata }).await?;
         Ok(Response::new(Payload::empty()))
     }
 
     pub(super) async fn delete_project(
         &self,
-        request: &Request,
-        written: ProjectName,
+        project: Project,
     ) -> Result<Response<Payload>, Failure> {
-        let name = self.project(request, &written).await?.name;
-        let change = Change::Delete { name };
+        let change = Change::Delete { name: project.name };
         // a large cache is deleted in parts; if this breaks off, the next DELETE finishes it
         while self.commit(change.clone()).await? == Outcome::Unfinished {}
         Ok(Response::new(Payload::empty()))
@@ -257,7 +241,7 @@ impl Harbor {
         }
     }
 
-    fn show(&self, project: &Project) -> Value {
+    fn show_in(&self, project: &Project, role: Option<ProjectRole>) -> Value {
         let mut metadata = json!({
             "public": project.public.to_string(),
             "durability": project.durability.to_string(),
@@ -280,10 +264,8 @@ impl Harbor {
             "primary": self.neighbours.name_of(project.primary),
             "home": self.neighbours.name_of(project.home),
             "epoch": project.epoch.get(),
+            "current_user_role_id": role.map_or(0, ProjectRole::number),
+            "current_user_role_ids": role.map(ProjectRole::number).into_iter().collect::<Vec<_>>(),
         })
     }
-}
-
-fn missing(name: &ProjectName) -> Failure {
-    Failure::new(Code::NameUnknown, format!("there is no project {name}"))
 }

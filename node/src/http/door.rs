@@ -8,8 +8,9 @@ use registry::people::{Access, AccessError, Caller, NeededScope, Presented, SERV
 use registry::proxies::mirrors::Mirrors;
 use registry::view::{Freshness, Records};
 use rules::ledger::records::{Look, Project, ReadRecords, RecordError};
-use rules::people::access::{Action, RegistryScope};
-use rules::words::names::RepositoryName;
+use rules::people::access::{Action, Identity, RegistryScope};
+use rules::words::names::{ProjectName, RepositoryName};
+use rules::words::roles::Permission;
 
 use super::errors::{Code, Failure};
 use super::origin;
@@ -81,8 +82,9 @@ impl Door {
         let (admitted, freshness) = self
             .read(|records| {
                 let project = records.project(&repository.project())?;
+                let project_of = project.as_ref();
                 if let Err(error) =
-                    self.access.authorize(&caller, action, repository, project.as_ref())
+                    self.access.authorize(records, &caller, action, repository, project_of)?
                 {
                     return Ok(Err(error));
                 }
@@ -104,26 +106,84 @@ impl Door {
         }
     }
 
-    /// Whether an admitted caller may also do something else.
-    pub fn may(
+    /// Whether an admitted caller may also do something else, in this or another repository.
+    pub async fn may(
         &self,
         caller: &Caller,
         action: Action,
         repository: &RepositoryName,
-        project: Option<&Project>,
-    ) -> bool {
-        project.is_some() && self.access.authorize(caller, action, repository, project).is_ok()
+    ) -> Result<bool, Failure> {
+        let (may, _) =
+            self.read(|records| self.may_in(records, caller, action, repository)).await?;
+        Ok(may)
     }
 
-    /// Admits `request` if its caller is an administrator and may use `what`.
-    pub async fn admit_administrator(
+    /// As [`Door::may`], in a view that was already read.
+    pub fn may_in(
+        &self,
+        records: &dyn ReadRecords,
+        caller: &Caller,
+        action: Action,
+        repository: &RepositoryName,
+    ) -> Result<bool, RecordError> {
+        let Some(project) = records.project(&repository.project())? else { return Ok(false) };
+        let may = self.access.authorize(records, caller, action, repository, Some(&project))?;
+        Ok(may.is_ok())
+    }
+
+    /// Admits `request` if its caller has `permission` in the registry as a whole, and may use it
+    /// for `what`.
+    pub async fn admit_system(
         &self,
         request: &Request,
+        permission: Permission,
         what: RegistryScope,
     ) -> Result<Caller, Failure> {
         let caller = self.caller(request).await?;
-        self.access.administrator(&caller, what).map_err(|error| self.refuse(request, error))?;
+        let admitted = self.access.in_system(&caller, permission, what);
+        admitted.map_err(|error| self.refuse(request, error))?;
         Ok(caller)
+    }
+
+    /// Admits `request` to the API if its caller is somebody: a user, an administrator or a robot.
+    pub async fn admit_signed_in(&self, request: &Request) -> Result<Caller, Failure> {
+        let caller = self.caller(request).await?;
+        let admitted = self.access.signed_in(&caller, RegistryScope::Api);
+        admitted.map_err(|error| self.refuse(request, error))?;
+        Ok(caller)
+    }
+
+    /// Whether an API's caller has `permission` in `project`. The error is the answer for a caller
+    /// who has not.
+    pub async fn admit_to_project(
+        &self,
+        request: &Request,
+        caller: &Caller,
+        permission: Permission,
+        project: &Project,
+    ) -> Result<(), Failure> {
+        let (may, _) =
+            self.read(|records| caller.identity.may(records, permission, project)).await?;
+        // what everybody may needs neither an account nor a scope
+        if !(may && caller.identity == Identity::Anonymous && !caller.has_presented()) {
+            let signed_in = self.access.signed_in(caller, RegistryScope::Api);
+            signed_in.map_err(|error| self.refuse(request, error))?;
+        }
+        if may { Ok(()) } else { Err(self.denied(caller, permission, &project.name)) }
+    }
+
+    /// The answer to a caller who does not have `permission` in `project`, whether it exists or
+    /// not.
+    pub fn denied(
+        &self,
+        caller: &Caller,
+        permission: Permission,
+        project: &ProjectName,
+    ) -> Failure {
+        let name = caller.identity.name();
+        let message =
+            format!("project {project} does not exist, or {name} may not {permission} in it");
+        Failure::new(Code::Denied, message)
     }
 
     /// Admits a request to `/v2/` only with credentials: this is how clients find out where to get

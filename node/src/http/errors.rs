@@ -42,6 +42,8 @@ pub enum Code {
     NameInvalid,
     /// No such repository or project.
     NameUnknown,
+    /// No such user, robot or member.
+    NotFound,
     /// The length is not as announced.
     SizeInvalid,
     /// The tag is malformed.
@@ -86,6 +88,7 @@ impl Code {
             Code::ManifestUnknown => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
             Code::NameInvalid => (StatusCode::BAD_REQUEST, "NAME_INVALID"),
             Code::NameUnknown => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
+            Code::NotFound => (StatusCode::NOT_FOUND, "NOT_FOUND"),
             Code::SizeInvalid => (StatusCode::BAD_REQUEST, "SIZE_INVALID"),
             Code::TagInvalid => (StatusCode::BAD_REQUEST, "TAG_INVALID"),
             Code::RangeInvalid => (StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID"),
@@ -204,7 +207,7 @@ impl From<AccessError> for Failure {
     fn from(error: AccessError) -> Self {
         match &error {
             AccessError::Missing(Some(NeededScope::Registry(RegistryScope::Api))) => {
-                Failure::new(Code::Unauthorized, "credentials of an administrator are needed")
+                Failure::new(Code::Unauthorized, "credentials of a user or a robot are needed")
             }
             AccessError::Missing(_) | AccessError::Wrong | AccessError::Scope(_) => Failure::new(
                 Code::Unauthorized,

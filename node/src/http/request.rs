@@ -14,6 +14,7 @@ use registry::view::neighbours::Neighbours;
 use rules::people::guesses::Origin;
 use rules::proxies::budget::client_of;
 use rules::words::names::RepositoryName;
+use rules::words::network::{Network, client_behind};
 
 use super::errors::{Code, Failure};
 use super::listen::ClientAddress;
@@ -26,7 +27,7 @@ pub struct Request {
     pub head: Parts,
     /// Its body, which is still to come.
     pub body: Arrival,
-    /// The address from which it came.
+    /// The address from which it came, or that a trusted proxy names.
     pub client: IpAddr,
     query: HashMap<String, String>,
     tags: Vec<String>,
@@ -40,11 +41,19 @@ struct NamedRepository {
 }
 
 impl Request {
-    /// Takes a request over. Its body may make no progress for at most `stall`.
-    pub fn new(request: hyper::Request<Incoming>, stall: Duration) -> Self {
+    /// Takes a request over. Its body may make no progress for at most `stall`. What proxies that
+    /// are `trusted` say of the client is believed.
+    pub fn new(request: hyper::Request<Incoming>, stall: Duration, trusted: &[Network]) -> Self {
         let (head, body) = request.into_parts();
         let client = head.extensions.get::<ClientAddress>().map(|client| client.0);
-        let client = client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let peer = client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let forwarded: Vec<&str> = head
+            .headers
+            .get_all("x-forwarded-for")
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .collect();
+        let client = client_behind(trusted, peer, &forwarded);
         let mut query = HashMap::new();
         let mut tags = Vec::new();
         let pairs = form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes());

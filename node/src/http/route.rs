@@ -3,7 +3,9 @@
 //! of this mesh caches.
 
 use rules::words::digest::Digest;
-use rules::words::names::{ProjectName, Reference, RepositoryName, UpstreamId};
+use rules::words::names::{
+    MemberId, ProjectName, Reference, RepositoryName, RobotId, UpstreamId, UserId,
+};
 
 use super::errors::{Code, Failure};
 
@@ -32,6 +34,28 @@ pub enum Route {
     Projects,
     /// `/api/v2.0/projects/NAME`, or a project's number
     Project(ProjectName),
+    /// `/api/v2.0/projects/NAME/members`
+    Members(ProjectName),
+    /// `/api/v2.0/projects/NAME/members/ID`
+    Member(ProjectName, MemberId),
+    /// `/api/v2.0/users`
+    Users,
+    /// `/api/v2.0/users/current`
+    CurrentUser,
+    /// `/api/v2.0/users/search`
+    UserSearch,
+    /// `/api/v2.0/users/ID`
+    User(UserId),
+    /// `/api/v2.0/users/ID/sysadmin`
+    UserAdministers(UserId),
+    /// `/api/v2.0/users/ID/password`
+    UserPassword(UserId),
+    /// `/api/v2.0/robots`
+    Robots,
+    /// `/api/v2.0/robots/ID`
+    Robot(RobotId),
+    /// `/api/v2.0/permissions`
+    Permissions,
     /// `/api/v2.0/registries`
     Registries,
     /// `/api/v2.0/registries/ID`
@@ -69,6 +93,15 @@ impl Route {
             Route::Tags(..) => "tags",
             Route::Referrers(..) => "referrers",
             Route::Projects | Route::Project(..) => "projects",
+            Route::Members(_) | Route::Member(..) => "members",
+            Route::Users
+            | Route::CurrentUser
+            | Route::UserSearch
+            | Route::User(_)
+            | Route::UserAdministers(_)
+            | Route::UserPassword(_) => "users",
+            Route::Robots | Route::Robot(_) => "robots",
+            Route::Permissions => "permissions",
             Route::Registries | Route::Registry(..) => "registries",
             Route::Status => "status",
             Route::Level => "level",
@@ -77,6 +110,46 @@ impl Route {
             Route::Preheats | Route::Preheat(_) => "preheats",
             Route::Metrics => "metrics",
             Route::Health | Route::Ready => "health",
+        }
+    }
+
+    /// The path with names in braces for its variable parts, as in the table of what each route
+    /// needs ([`rules::people::doors`]).
+    pub fn pattern(&self) -> &'static str {
+        match self {
+            Route::Base => "/v2/",
+            Route::Catalog => "/v2/_catalog",
+            Route::Token => "/service/token",
+            Route::Blob(..) => "/v2/{repository}/blobs/{digest}",
+            Route::Uploads(_) => "/v2/{repository}/blobs/uploads/",
+            Route::Upload(..) => "/v2/{repository}/blobs/uploads/{id}",
+            Route::Manifest(..) => "/v2/{repository}/manifests/{reference}",
+            Route::Tags(_) => "/v2/{repository}/tags/list",
+            Route::Referrers(..) => "/v2/{repository}/referrers/{digest}",
+            Route::Projects => "/api/v2.0/projects",
+            Route::Project(_) => "/api/v2.0/projects/{project}",
+            Route::Members(_) => "/api/v2.0/projects/{project}/members",
+            Route::Member(..) => "/api/v2.0/projects/{project}/members/{id}",
+            Route::Users => "/api/v2.0/users",
+            Route::CurrentUser => "/api/v2.0/users/current",
+            Route::UserSearch => "/api/v2.0/users/search",
+            Route::User(_) => "/api/v2.0/users/{user}",
+            Route::UserAdministers(_) => "/api/v2.0/users/{user}/sysadmin",
+            Route::UserPassword(_) => "/api/v2.0/users/{user}/password",
+            Route::Robots => "/api/v2.0/robots",
+            Route::Robot(_) => "/api/v2.0/robots/{id}",
+            Route::Permissions => "/api/v2.0/permissions",
+            Route::Registries => "/api/v2.0/registries",
+            Route::Registry(_) => "/api/v2.0/registries/{id}",
+            Route::Status => "/api/atoll/v1/status",
+            Route::Level => "/api/atoll/v1/level",
+            Route::Mirrors => "/api/atoll/v1/mirrors",
+            Route::Preheats => "/api/atoll/v1/preheats",
+            Route::Node(_) => "/api/atoll/v1/nodes/{node}",
+            Route::Preheat(_) => "/api/atoll/v1/preheats/{id}",
+            Route::Metrics => "/metrics",
+            Route::Health => "/healthz",
+            Route::Ready => "/readyz",
         }
     }
 
@@ -91,14 +164,25 @@ impl Route {
             Route::Upload(..) => "GET, HEAD, PATCH, PUT, DELETE",
             Route::Manifest(..) => "GET, HEAD, PUT, DELETE",
             Route::Blob(..) => "GET, HEAD, DELETE",
-            Route::Projects | Route::Registries => "GET, HEAD, POST",
+            Route::Projects
+            | Route::Registries
+            | Route::Members(_)
+            | Route::Users
+            | Route::Robots => "GET, HEAD, POST",
             Route::Preheats | Route::Level => "GET, HEAD, POST",
             Route::Preheat(_) => "GET, HEAD, DELETE",
-            Route::Project(_) | Route::Registry(_) => "GET, HEAD, PUT, DELETE",
+            Route::Project(_) | Route::Registry(_) | Route::Member(..) | Route::User(_) => {
+                "GET, HEAD, PUT, DELETE"
+            }
+            Route::Robot(_) => "GET, HEAD, PUT, PATCH, DELETE",
+            Route::UserAdministers(_) | Route::UserPassword(_) => "PUT",
             Route::Node(_) => "DELETE",
             Route::Catalog
             | Route::Tags(..)
             | Route::Referrers(..)
+            | Route::CurrentUser
+            | Route::UserSearch
+            | Route::Permissions
             | Route::Status
             | Route::Mirrors
             | Route::Metrics
@@ -119,6 +203,11 @@ impl Route {
             "/service/token" => return Ok(Route::Token),
             "/api/v2.0/projects" => return Ok(Route::Projects),
             "/api/v2.0/registries" => return Ok(Route::Registries),
+            "/api/v2.0/users" => return Ok(Route::Users),
+            "/api/v2.0/users/current" => return Ok(Route::CurrentUser),
+            "/api/v2.0/users/search" => return Ok(Route::UserSearch),
+            "/api/v2.0/robots" => return Ok(Route::Robots),
+            "/api/v2.0/permissions" => return Ok(Route::Permissions),
             "/api/atoll/v1/status" => return Ok(Route::Status),
             "/api/atoll/v1/level" => return Ok(Route::Level),
             "/api/atoll/v1/mirrors" => return Ok(Route::Mirrors),
@@ -128,8 +217,21 @@ impl Route {
             "/readyz" => return Ok(Route::Ready),
             _ => {}
         }
-        if let Some(name) = path.strip_prefix("/api/v2.0/projects/") {
-            return Ok(Route::Project(name.parse().map_err(name_invalid)?));
+        if let Some(rest) = path.strip_prefix("/api/v2.0/projects/") {
+            return of_project(rest);
+        }
+        if let Some(rest) = path.strip_prefix("/api/v2.0/users/") {
+            let (id, what) = rest.split_once('/').unwrap_or((rest, ""));
+            let id = id.parse().map(UserId).map_err(|_| not_found())?;
+            return match what {
+                "" if !rest.contains('/') => Ok(Route::User(id)),
+                "sysadmin" => Ok(Route::UserAdministers(id)),
+                "password" => Ok(Route::UserPassword(id)),
+                _ => Err(not_found()),
+            };
+        }
+        if let Some(id) = path.strip_prefix("/api/v2.0/robots/") {
+            return id.parse().map(|id| Route::Robot(RobotId(id))).map_err(|_| not_found());
         }
         if let Some(id) = path.strip_prefix("/api/v2.0/registries/") {
             return id.parse().map(|id| Route::Registry(UpstreamId(id))).map_err(|_| not_found());
@@ -179,6 +281,20 @@ impl Route {
             return Ok(Route::Referrers(meant(name)?, decode(last).parse()?));
         }
         Err(not_found())
+    }
+}
+
+/// What follows `/api/v2.0/projects/`.
+fn of_project(rest: &str) -> Result<Route, Failure> {
+    let (name, what) = rest.split_once('/').unwrap_or((rest, ""));
+    let name: ProjectName = name.parse().map_err(name_invalid)?;
+    match what.split_once('/') {
+        None if !rest.contains('/') => Ok(Route::Project(name)),
+        None if what == "members" => Ok(Route::Members(name)),
+        Some(("members", id)) => {
+            id.parse().map(|id| Route::Member(name, MemberId(id))).map_err(|_| not_found())
+        }
+        _ => Err(not_found()),
     }
 }
 
@@ -232,6 +348,77 @@ mod tests {
             parse("/v2/demo/blobs/manifests/manifests/v1").unwrap(),
             Route::Manifest(nested, "v1".parse().unwrap())
         );
+    }
+
+    #[test]
+    fn paths_of_people_are_harbors() {
+        let p: ProjectName = "p".parse().unwrap();
+        for (path, route) in [
+            ("projects/p", Route::Project(p.clone())),
+            ("projects/p/members", Route::Members(p.clone())),
+            ("projects/p/members/7", Route::Member(p, MemberId(7))),
+            ("users/current", Route::CurrentUser),
+            ("users/7", Route::User(UserId(7))),
+            ("users/7/sysadmin", Route::UserAdministers(UserId(7))),
+            ("users/7/password", Route::UserPassword(UserId(7))),
+            ("robots/7", Route::Robot(RobotId(7))),
+        ] {
+            assert_eq!(parse(&format!("/api/v2.0/{path}")).unwrap(), route);
+        }
+        for path in ["users/ann", "users/7/", "users/7/x", "robots/", "projects/p/x", "projects/p/"]
+        {
+            assert_eq!(parse(&format!("/api/v2.0/{path}")).unwrap_err().status(), 404, "{path}");
+        }
+    }
+
+    #[test]
+    fn every_method_that_is_offered_has_a_row_in_the_table_of_needs() {
+        let name: RepositoryName = "demo/a".parse().unwrap();
+        let (digest, p): (Digest, ProjectName) = (DIGEST.parse().unwrap(), "p".parse().unwrap());
+        let tag: Reference = "v1".parse().unwrap();
+        let all = [
+            Route::Base,
+            Route::Catalog,
+            Route::Blob(name.clone(), digest),
+            Route::Uploads(name.clone()),
+            Route::Upload(name.clone(), "a".into()),
+            Route::Manifest(name.clone(), tag),
+            Route::Tags(name.clone()),
+            Route::Referrers(name, digest),
+            Route::Projects,
+            Route::Project(p.clone()),
+            Route::Members(p.clone()),
+            Route::Member(p, MemberId(1)),
+            Route::Users,
+            Route::CurrentUser,
+            Route::UserSearch,
+            Route::User(UserId(1)),
+            Route::UserAdministers(UserId(1)),
+            Route::UserPassword(UserId(1)),
+            Route::Robots,
+            Route::Robot(RobotId(1)),
+            Route::Permissions,
+            Route::Registries,
+            Route::Registry(UpstreamId(1)),
+            Route::Status,
+            Route::Level,
+            Route::Mirrors,
+            Route::Preheats,
+            Route::Node("a".into()),
+            Route::Preheat(1),
+        ];
+        for route in &all {
+            for method in route.methods(false).split(", ") {
+                let need = rules::people::doors::need(route.pattern(), method);
+                assert!(need.is_some(), "{method} {}", route.pattern());
+            }
+        }
+        for row in rules::people::doors::DOORS {
+            let route = all.iter().find(|route| route.pattern() == row.path);
+            let offered: Vec<_> =
+                route.map(|route| route.methods(false).split(", ").collect()).unwrap_or_default();
+            assert!(row.methods.iter().all(|method| offered.contains(method)), "{row:?}");
+        }
     }
 
     #[test]

@@ -55,8 +55,11 @@ impl Registry {
         let readable = self.pulls.check_readable(&known).await?;
         // a client that asks before a push, and hears that the blob is here, does not send it; so
         // it must stay until its manifest can have come
-        let pushes = || self.door.may(&caller, Action::Push, &repository, Some(&project));
-        if request.method == Method::HEAD && !proxied && !self.neighbours.is_edge() && pushes() {
+        if request.method == Method::HEAD
+            && !proxied
+            && !self.neighbours.is_edge()
+            && self.door.may(&caller, Action::Push, &repository).await?
+        {
             self.pulls.keep_readable(&known).await?;
         }
         let verdict = conditional::verdict(&request.head.headers, &digest.to_string());

@@ -19,6 +19,7 @@ use crate::http::answer::{answer, json_answer, mark, moved, set};
 use crate::http::door::Admitted;
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
+use registry::people::CATALOG;
 
 /// The maximum number of entries on a page.
 const PAGE: usize = 10_000;
@@ -103,7 +104,7 @@ impl Registry {
     }
 
     pub(super) async fn catalog(&self, request: Request) -> Result<Response<Payload>, Failure> {
-        self.door.admit_administrator(&request, RegistryScope::Catalog).await?;
+        self.door.admit_system(&request, CATALOG, RegistryScope::Catalog).await?;
         let limit = request.page_size()?.unwrap_or(PAGE).min(PAGE);
         let last = request.query("last").map(str::parse::<RepositoryName>).transpose();
         let last = last.map_err(|e| Failure::new(Code::NameInvalid, e.to_string()))?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{Method, Response, StatusCode, header};
-use registry::people::{Access, AccessError, Presented, TokenRequest};
+use registry::people::{Access, AccessError, Presented, TokenProof, TokenRequest};
 use serde_json::json;
 
 use crate::http::answer::{json_answer, set};
@@ -18,7 +18,7 @@ pub async fn answer_token(
     access: &Arc<Access>,
     mut request: Request,
 ) -> Result<Response<Payload>, Failure> {
-    let (asked, credentials) = match request.method {
+    let (asked, shown) = match request.method {
         Method::GET | Method::HEAD => {
             (TokenRequest::read(request.head.uri.query().unwrap_or_default().as_bytes()), None)
         }
@@ -27,43 +27,47 @@ pub async fn answer_token(
             let field = |name: &str| {
                 form_urlencoded::parse(&form).find(|(n, _)| n == name).map(|(_, v)| v.into_owned())
             };
-            match field("grant_type").as_deref() {
-                Some("password") => {}
-                Some("refresh_token") => {
-                    let message = "refresh tokens are not issued; use the password";
-                    return Err(Failure::new(Code::Unauthorized, message));
+            let secret = |name: &str| field(name).unwrap_or_default().into();
+            let shown = match field("grant_type").as_deref() {
+                Some("password") => {
+                    TokenProof::Password(field("username").unwrap_or_default(), secret("password"))
                 }
-                _ => return Err(Failure::new(Code::BadRequest, "grant_type must be password")),
-            }
-            let credentials = (
-                field("username").unwrap_or_default(),
-                field("password").unwrap_or_default().into(),
-            );
-            (TokenRequest::read(&form), Some(credentials))
+                Some("refresh_token") => TokenProof::Refresh(secret("refresh_token")),
+                _ => {
+                    let message = "grant_type must be password or refresh_token";
+                    return Err(Failure::new(Code::BadRequest, message));
+                }
+            };
+            (TokenRequest::read(&form), Some(shown))
         }
         _ => return Err(Failure::new(Code::Unsupported, "use GET or POST to request a token")),
     };
-    let wrong = || Failure::new(Code::Unauthorized, "the user name or the password is not right");
-    let credentials = match (credentials, request.header(&header::AUTHORIZATION)) {
-        (Some(credentials), _) => Some(credentials),
-        (None, None) => None,
+    let wrong = |what| Failure::new(Code::Unauthorized, format!("the {what} is not right"));
+    let password = "user name or the password";
+    let shown = match (shown, request.header(&header::AUTHORIZATION)) {
+        (Some(shown), _) => shown,
+        (None, None) => TokenProof::Nothing,
         (None, Some(written)) => match Presented::read(Some(written)) {
-            Presented::Password(name, password) => Some((name, password)),
-            _ => return Err(wrong()),
+            Presented::Password(name, password) => TokenProof::Password(name, password),
+            _ => return Err(wrong(password)),
         },
     };
-    let issued =
-        access.issue(asked, credentials, request.origin(), request.header(&header::HOST)).await;
+    let refreshes = matches!(shown, TokenProof::Refresh(_));
+    let issued = access.issue(asked, shown, request.origin(), request.header(&header::HOST)).await;
     let issued = issued.map_err(|error| match error {
-        AccessError::Wrong => wrong(),
+        AccessError::Wrong if refreshes => wrong("refresh token"),
+        AccessError::Wrong => wrong(password),
         error => error.into(),
     })?;
-    let body = json!({
+    let mut body = json!({
         "token": issued.token.expose(),
         "access_token": issued.token.expose(),
         "expires_in": issued.lasts.as_secs(),
         "issued_at": issued.at.to_string(),
     });
+    if let Some(refresh) = issued.refresh {
+        body["refresh_token"] = refresh.into_exposed().into();
+    }
     let mut response = json_answer(StatusCode::OK, &body);
     set(&mut response, "cache-control", "no-store");
     Ok(response)

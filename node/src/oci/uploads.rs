@@ -153,23 +153,21 @@ impl Registry {
             return Ok(false);
         };
         let caller = self.door.caller(request).await?;
-        let ((project, linked, known), _) = self
+        let ((linked, known), _) = self
             .door
             .read(|records| {
-                let project =
-                    from.as_ref().map(|f| records.project(&f.project())).transpose()?.flatten();
                 let linked =
                     from.as_ref().map(|f| records.linked(f, &digest)).transpose()?.unwrap_or(false);
                 let known = records
                     .record::<BlobRecord>(&key::blob(&digest))?
                     .is_some_and(|b| b.repositories > 0);
-                Ok((project, linked, known))
+                Ok((linked, known))
             })
             .await?;
         let readable = match &from {
             Some(from) => {
                 let there = linked || self.store.granted(&digest, from)?;
-                there && self.door.may(&caller, Action::Pull, from, project.as_ref())
+                there && self.door.may(&caller, Action::Pull, from).await?
             }
             // without a source: an administrator may read every repository, so it is enough that
             // any repository has the blob
@@ -208,7 +206,13 @@ impl Registry {
                 let siblings =
                     siblings.iter().filter_map(|(place, _)| key::name_of(place).parse().ok());
                 let mut linked = false;
-                let repositories: Vec<RepositoryName> = siblings.chain(caller.pullable()).collect();
+                let mut repositories: Vec<RepositoryName> = siblings.collect();
+                for named in caller.pullable() {
+                    // what the token names may have been taken away since
+                    if self.door.may_in(records, caller, Action::Pull, &named)? {
+                        repositories.push(named);
+                    }
+                }
                 for repository in &repositories {
                     linked = linked || records.linked(repository, digest)?;
                 }

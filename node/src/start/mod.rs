@@ -200,6 +200,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         "certificate",
         certificate::keep(neighbours.clone(), identity.clone(), settings.role, keys),
     );
+    inner.spawn("token-keys", rooms.access().clone().keep_keys());
     inner.spawn("introduce", chores::introduce(neighbours, record));
     let making_room = store.clone();
     inner.spawn("room", async move { making_room.keep_room().await });

@@ -163,7 +163,8 @@ impl Rooms {
             terms::pulls(settings),
             tasks.clone(),
         );
-        let access = Access::new(records.clone(), secrets.clone(), mirrors.clone());
+        let access =
+            Access::new(records.clone(), secrets.clone(), mirrors.clone(), terms::access(settings));
         Ok(Rooms {
             secrets,
             blobs,
@@ -176,6 +177,11 @@ impl Rooms {
             preheats,
             access,
         })
+    }
+
+    /// Who may do what.
+    pub(super) fn access(&self) -> &Arc<Access> {
+        &self.access
     }
 
     /// Open uploads.
@@ -246,7 +252,9 @@ impl Rooms {
             neighbours: neighbours.clone(),
             writes: self.writes.clone(),
             secrets: self.secrets.clone(),
+            access: self.access.clone(),
             durability: settings.projects.durability,
+            project_creation: terms::project_creation(settings),
             terms: terms::writes(settings),
         };
         let atoll = Atoll {
@@ -272,6 +280,7 @@ impl Rooms {
             records: records.clone(),
             metrics,
             stall: settings.deadlines.stall,
+            trusted_proxies: settings.http.trusted_proxies.clone(),
         }
     }
 }

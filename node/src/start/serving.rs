@@ -21,6 +21,7 @@ use crate::oci::token::answer_token;
 use registry::people::Access;
 use registry::proxies::mirrors::Mirrors;
 use registry::view::{EdgeRecords, Records};
+use rules::words::network::Network;
 
 /// An answer that takes longer than this, including its body, is logged.
 const SLOW: Duration = Duration::from_secs(10);
@@ -43,6 +44,8 @@ pub struct Serving {
     pub metrics: PrometheusHandle,
     /// How long a request's body may make no progress.
     pub stall: Duration,
+    /// The proxies that are believed about the addresses of clients.
+    pub trusted_proxies: Vec<Network>,
 }
 
 impl Serving {
@@ -52,7 +55,7 @@ impl Serving {
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
         let span = info_span!("http.request", %method, path);
-        let mut request = Request::new(request, self.stall);
+        let mut request = Request::new(request, self.stall, &self.trusted_proxies);
         let route = self.route(&path, &mut request);
         let personal = request.header(&header::AUTHORIZATION).is_some();
         let word = route.as_ref().map_or("unknown", |r| r.word());
@@ -108,9 +111,21 @@ impl Serving {
     async fn dispatch(&self, route: Route, request: Request) -> Result<Response<Payload>, Failure> {
         match route {
             Route::Token => answer_token(&self.access, request).await,
-            Route::Projects | Route::Project(_) | Route::Registries | Route::Registry(_) => {
-                self.harbor.answer(route, request).await
-            }
+            Route::Projects
+            | Route::Project(_)
+            | Route::Members(_)
+            | Route::Member(..)
+            | Route::Users
+            | Route::CurrentUser
+            | Route::UserSearch
+            | Route::User(_)
+            | Route::UserAdministers(_)
+            | Route::UserPassword(_)
+            | Route::Robots
+            | Route::Robot(_)
+            | Route::Permissions
+            | Route::Registries
+            | Route::Registry(_) => self.harbor.answer(route, request).await,
             Route::Status
             | Route::Level
             | Route::Mirrors

@@ -10,6 +10,7 @@ use mesh::links;
 use mesh::members::MembersTerms;
 use mesh::transfer::TransferTerms;
 use registry::blobs::outgoing::OutgoingTerms;
+use registry::people::AccessTerms;
 use registry::proxies::resolving;
 use registry::pulls::PullTerms;
 use registry::upstreams::UpstreamsTerms;
@@ -23,6 +24,7 @@ use rules::proxies::mirror::MirrorRules;
 use rules::words::names::{BadName, Region};
 use upstream::{AddressRule, Trust, UpstreamTerms};
 
+use crate::harbor::ProjectCreation;
 use crate::http::door::DoorTerms;
 use crate::oci::OciTerms;
 
@@ -37,6 +39,21 @@ pub(super) fn congestion(settings: &Settings) -> links::CongestionControl {
     match settings.links.congestion {
         CongestionControl::Delivery => links::CongestionControl::Delivery,
         CongestionControl::Cubic => links::CongestionControl::Cubic,
+    }
+}
+
+pub(super) fn access(settings: &Settings) -> AccessTerms {
+    AccessTerms {
+        robot_prefix: settings.people.robot_prefix.clone(),
+        token_lifetime: settings.people.token_lifetime,
+        refresh_lifetime: settings.people.refresh_lifetime,
+    }
+}
+
+pub(super) fn project_creation(settings: &Settings) -> ProjectCreation {
+    match settings.people.project_creation {
+        config::ProjectCreation::Everyone => ProjectCreation::Everyone,
+        config::ProjectCreation::Administrators => ProjectCreation::Administrators,
     }
 }
 

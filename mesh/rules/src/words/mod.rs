@@ -5,6 +5,7 @@
 //! | [`digest`], [`names`] | names of bytes, and of everything else |
 //! | [`secret`] | passwords, tokens and keys, which are not printed |
 //! | [`moment`] | monotonic moments, wall-clock timestamps |
+//! | [`network`] | networks of IP addresses, and the client behind a proxy |
 //! | [`roles`] | the words of permissions, and the roles in a project |
 //! | [`manifest`], [`platform`] | what a manifest refers to; the platforms of an index |
 
@@ -12,6 +13,7 @@ pub mod digest;
 pub mod manifest;
 pub mod moment;
 pub mod names;
+pub mod network;
 pub mod platform;
 pub mod roles;
 pub mod secret;

@@ -1,41 +1,42 @@
-//! Authentication and authorization: passwords or tokens of this mesh, checked on any node against
-//! the ledger's records.
+//! Authentication and authorization: passwords, secrets of robots and tokens of this mesh, checked
+//! on any node against the ledger's records.
+//!
+//! What a client shows names a [`Principal`]. Each request asks the records who that is now, so a
+//! change holds at once, whatever was shown before.
 
+mod credentials;
+mod renewing;
+mod signing;
 mod tokens;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use argon2::{Argon2, PasswordHasher, PasswordVerifier};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use ground::clock;
-use ground::supervise::blocking;
 use mesh::secrets::Secrets;
 use parking_lot::Mutex;
-use rules::ledger::records::{Look, Project, User, key};
-use rules::people::access::{Action, Identity, RegistryScope, allowed};
+use rules::ledger::records::{Project, ReadRecords, RecordError};
+use rules::people::access::{Action, Identity, RegistryScope, Scope, allowed};
 use rules::people::guesses::{Guesses, Line, Origin};
 use rules::wire::{Credentials, Verdict};
 use rules::words::digest::Digest;
 use rules::words::names::{NodeId, RepositoryName};
+use rules::words::roles::{Operation, Permission, Resource};
 use rules::words::secret::Secret;
 
 use tokio::sync::Semaphore;
 
 use crate::proxies::mirrors::Mirrors;
-use crate::view::{EdgeRecords, ReadError, Records};
+use crate::view::{ReadError, Records};
 
+use credentials::{CHECKS, Shown};
+use signing::Signing;
 use tokens::TokenReach;
 
-pub use tokens::{Issued, SERVICE, TokenRequest};
-
-/// The maximum number of checked passwords that are remembered.
-const REMEMBERED: usize = 1024;
-
-/// The maximum number of passwords that are checked at a time, for each [`Line`].
-const CHECKS: [(Line, usize); 3] = [(Line::Familiar, 2), (Line::Unfamiliar, 1), (Line::Edges, 1)];
+pub use credentials::hash_password;
+pub use tokens::{Issued, SERVICE, TokenProof, TokenRequest};
 
 /// Why a request is not allowed, by what the client can do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -139,16 +140,26 @@ fn decode_basic(value: &str) -> Option<(String, Secret)> {
     text.split_once(':').map(|(name, password)| (name.to_owned(), password.into()))
 }
 
+/// Settings of [`Access`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessTerms {
+    /// What robots' names begin with.
+    pub robot_prefix: String,
+    /// How long a token is valid.
+    pub token_lifetime: Duration,
+    /// How long a refresh token is valid.
+    pub refresh_lifetime: Duration,
+}
+
 /// Checks credentials and permissions.
 pub struct Access {
     records: Records,
-    /// Opens the sealed secret that tokens are signed with.
+    /// Opens the sealed keys that tokens are signed with, and hashes secrets of robots.
     secrets: Arc<Secrets>,
-    /// The secret with which an edge signs its own tokens. They are valid at this edge only, until
-    /// it stops.
-    edge_secret: [u8; 32],
+    signing: Signing,
     mirrors: Arc<Mirrors>,
-    proven: Mutex<HashMap<Digest, Identity>>,
+    terms: AccessTerms,
+    proven: Mutex<HashMap<Digest, Shown>>,
     guesses: Mutex<Guesses>,
     lines: HashMap<Line, Semaphore>,
 }
@@ -176,10 +187,11 @@ impl Caller {
     /// Whether this caller may read every repository: only an administrator with a password. With a
     /// token, a caller may read what its scopes name.
     pub fn may_read_all(&self) -> bool {
-        self.reach.is_none() && matches!(self.identity, Identity::Administrator(_))
+        self.reach.is_none() && self.identity.is_administrator()
     }
 
-    /// The repositories from which this caller's token allows pulls; empty without a token.
+    /// The repositories from which this caller's token allows pulls; empty without a token. Whether
+    /// the caller still may pull there is another question ([`Access::authorize`]).
     pub fn pullable(&self) -> Vec<RepositoryName> {
         let scopes = self.reach.iter().flat_map(|reach| &reach.repositories);
         scopes
@@ -191,18 +203,21 @@ impl Caller {
 
 impl Access {
     /// No passwords are remembered yet.
-    pub fn new(records: Records, secrets: Arc<Secrets>, mirrors: Arc<Mirrors>) -> Arc<Self> {
+    pub fn new(
+        records: Records,
+        secrets: Arc<Secrets>,
+        mirrors: Arc<Mirrors>,
+        terms: AccessTerms,
+    ) -> Arc<Self> {
         let (proven, guesses) = (Mutex::default(), Mutex::default());
         let lines = CHECKS.into_iter().map(|(line, most)| (line, Semaphore::new(most))).collect();
-        Arc::new(Access {
-            records,
-            secrets,
-            edge_secret: rand::random(),
-            mirrors,
-            proven,
-            guesses,
-            lines,
-        })
+        let signing = Signing::default();
+        Arc::new(Access { records, secrets, signing, mirrors, terms, proven, guesses, lines })
+    }
+
+    /// The prefix of robots' names.
+    pub fn robot_prefix(&self) -> &str {
+        &self.terms.robot_prefix
     }
 
     /// The caller that has shown `presented`. Without credentials the caller is anonymous. Wrong
@@ -221,8 +236,8 @@ impl Access {
         match presented {
             Presented::Nothing => Ok(anonymous),
             Presented::Password(name, password) => {
-                let identity = self.check_password(&name, &password, origin).await?;
-                let identity = identity.ok_or(AccessError::Wrong)?;
+                let checked = self.check_password(&name, &password, origin).await?;
+                let (identity, _) = checked.ok_or(AccessError::Wrong)?;
                 Ok(Caller { identity, presented: true, ..anonymous })
             }
             Presented::Token(token) => match self.check_token(&token).await {
@@ -247,7 +262,7 @@ impl Access {
         let from = Origin::Edge(from);
         Ok(match credentials {
             Credentials::Basic(name, password) => {
-                self.check_password(&name, &password, from).await?.map(|who| (who, None))
+                self.check_password(&name, &password, from).await?.map(|(who, _)| (who, None))
             }
             Credentials::Token(token) => {
                 self.check_token(&token).await?.map(|(who, reach)| (who, Some(reach.repositories)))
@@ -255,127 +270,64 @@ impl Access {
         })
     }
 
-    /// The identity behind a name and a password; `None` if they are wrong. A password that was
-    /// right is remembered by its hash, together with the record it was checked against, so that a
-    /// changed password takes effect at once, and costs nothing. How many others are checked
-    /// depends on the `origin` and on the account ([`Guesses`]).
-    pub async fn check_password(
-        &self,
-        name: &str,
-        password: &Secret,
-        origin: Origin,
-    ) -> Result<Option<Identity>, AccessError> {
-        if let Records::Edge(edge) = &self.records {
-            return self.check_at_edge(edge, name, password, origin).await;
-        }
-        let read = self
-            .records
-            .read(|r| Ok((r.record::<User>(&key::user(name))?, r.get(&key::mesh())?.is_some())));
-        let ((user, mesh_known), _) = read.await?;
-        let Some(user) = user else { return if mesh_known { Ok(None) } else { Err(not_yet()) } };
-        let (hash, password) = (user.password_hash, password.clone());
-        let proof =
-            Digest::sha256(format!("{name}\0{}\0{}", password.expose(), hash.expose()).as_bytes());
-        if let Some(identity) = self.proven.lock().get(&proof) {
-            return Ok(Some(identity.clone()));
-        }
-        // argon2 takes tens of milliseconds and megabytes on purpose: guesses must queue, and not
-        // use up the machine
-        let line = self.begin(origin, name)?;
-        let turn = match self.lines.get(&line) {
-            Some(line) => {
-                Some(line.acquire().await.map_err(|e| AccessError::Internal(e.to_string()))?)
-            }
-            None => None,
-        };
-        let right = blocking(move || verify(&password, &hash)).await;
-        drop(turn);
-        if !right.unwrap_or(false) || !user.administrator {
-            metrics::counter!("atoll_logins_refused_total").increment(1);
-            return Ok(None);
-        }
-        self.guesses.lock().handle_right(origin, name);
-        let identity = Identity::Administrator(name.to_owned());
-        let mut proven = self.proven.lock();
-        if proven.len() >= REMEMBERED {
-            proven.clear();
-        }
-        proven.insert(proof, identity.clone());
-        Ok(Some(identity))
-    }
-
-    /// A password is about to be checked.
-    fn begin(&self, origin: Origin, name: &str) -> Result<Line, AccessError> {
-        self.guesses.lock().begin(clock::now(), origin, name).map_err(|wait| {
-            metrics::counter!("atoll_logins_throttled_total").increment(1);
-            AccessError::TooMany(wait)
-        })
-    }
-
-    /// A replica checks the password. What it said lately is used again, and costs nothing.
-    async fn check_at_edge(
-        &self,
-        edge: &EdgeRecords,
-        name: &str,
-        password: &Secret,
-        origin: Origin,
-    ) -> Result<Option<Identity>, AccessError> {
-        let credentials = Credentials::Basic(name.into(), password.clone());
-        let counted = !edge.knows(&credentials);
-        if counted {
-            self.begin(origin, name)?;
-        }
-        let verdict = edge.identify(credentials).await;
-        if counted {
-            match &verdict {
-                Ok(Some(_)) => self.guesses.lock().handle_right(origin, name),
-                Ok(None) => {}
-                Err(_) => self.guesses.lock().handle_unproven(origin, name),
-            }
-        }
-        Ok(verdict?.map(|(identity, _)| identity))
-    }
-
-    /// Whether `caller` may do `action` in `repository`, whose project (if it exists) is `project`.
+    /// Whether `caller` may do `action` in `repository`, whose project (if it exists) is `project`
+    /// in `records`.
     pub fn authorize(
         &self,
+        records: &dyn ReadRecords,
         caller: &Caller,
         action: Action,
         repository: &RepositoryName,
         project: Option<&Project>,
-    ) -> Result<(), AccessError> {
+    ) -> Result<Result<(), AccessError>, RecordError> {
         let in_scope = caller.reach.as_ref().is_none_or(|reach| {
-            reach
-                .repositories
-                .iter()
-                .any(|s| s.repository == *repository && s.actions.contains(&action))
+            let names = |s: &Scope| s.repository == *repository && s.actions.contains(&action);
+            reach.repositories.iter().any(names)
         });
         let public_pull = action == Action::Pull && project.is_some_and(|p| p.public);
-        if allowed(&caller.identity, action, project) && (in_scope || public_pull) {
-            return Ok(());
+        if (in_scope || public_pull) && allowed(records, &caller.identity, action, project)? {
+            return Ok(Ok(()));
         }
         let scope = || NeededScope::Repository(repository.clone(), action);
-        match &caller.identity {
-            _ if !in_scope => Err(AccessError::Scope(scope())),
-            Identity::Anonymous => Err(AccessError::Missing(Some(scope()))),
-            Identity::Administrator(name) => {
-                Err(AccessError::Denied(format!("{name} may not {} here", action.name())))
+        Ok(Err(match &caller.identity {
+            _ if !in_scope => AccessError::Scope(scope()),
+            Identity::Anonymous => AccessError::Missing(Some(scope())),
+            who => AccessError::Denied(format!("{} may not {} here", who.name(), action.name())),
+        }))
+    }
+
+    /// Whether `caller` may use the API at all, with an account or as a robot. With a token, only
+    /// if it has the scope for it.
+    pub fn signed_in(&self, caller: &Caller, what: RegistryScope) -> Result<(), AccessError> {
+        let in_scope = caller.reach.as_ref().is_none_or(|reach| reach.registry.contains(&what));
+        match (&caller.identity, caller.refused) {
+            (Identity::Anonymous, false) if !caller.presented => {
+                Err(AccessError::Missing(Some(NeededScope::Registry(what))))
             }
+            (Identity::Anonymous, true) => Err(AccessError::Wrong),
+            _ if in_scope => Ok(()),
+            _ => Err(AccessError::Scope(NeededScope::Registry(what))),
         }
     }
 
-    /// Whether `caller` is an administrator and may use `what`. With a token, only if it has a
-    /// scope for it.
-    pub fn administrator(&self, caller: &Caller, what: RegistryScope) -> Result<(), AccessError> {
-        let in_scope = caller.reach.as_ref().is_none_or(|reach| reach.registry.contains(&what));
-        match (&caller.identity, caller.presented || caller.refused) {
-            (Identity::Administrator(_), _) if in_scope => Ok(()),
-            (Identity::Administrator(_), _) => Err(AccessError::Scope(NeededScope::Registry(what))),
-            (_, false) => Err(AccessError::Missing(Some(NeededScope::Registry(what)))),
-            (_, true) => Err(AccessError::Wrong),
+    /// Whether `caller` has `permission` in the registry as a whole, and may use it for `what`.
+    pub fn in_system(
+        &self,
+        caller: &Caller,
+        permission: Permission,
+        what: RegistryScope,
+    ) -> Result<(), AccessError> {
+        self.signed_in(caller, what)?;
+        if caller.identity.may_in_system(permission) {
+            return Ok(());
         }
+        let name = caller.identity.name();
+        Err(AccessError::Denied(format!("{name} may not {permission} in this registry")))
     }
 }
+
+/// What the list of all repositories needs.
+pub const CATALOG: Permission = Permission::new(Resource::Catalog, Operation::Read);
 
 /// A node that starts, or has just joined, does not know any users yet. This must not look like a
 /// wrong password, with which clients do not try again.
@@ -385,29 +337,9 @@ fn not_yet() -> AccessError {
     )
 }
 
-fn verify(password: &Secret, hash: &Secret) -> bool {
-    Argon2::default().verify_password(password.expose().as_bytes(), hash.expose().as_str()).is_ok()
-}
-
-/// Computes the stored form of a password.
-pub fn hash_password(password: &Secret) -> Result<Secret, String> {
-    let salt: [u8; 16] = rand::random();
-    let hash: argon2::PasswordHash = Argon2::default()
-        .hash_password_with_salt(password.expose().as_bytes(), &salt)
-        .map_err(|e| e.to_string())?;
-    Ok(hash.to_string().into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_password_checks_against_its_own_hash_only() {
-        let hash = hash_password(&"secret".into()).unwrap();
-        assert!(verify(&"secret".into(), &hash));
-        assert!(!verify(&"other".into(), &hash));
-    }
 
     #[test]
     fn what_a_client_shows_is_not_printed() {
@@ -422,6 +354,7 @@ mod tests {
         }
         let issued = Issued {
             token: "hidden-word".into(),
+            refresh: Some("hidden-word".into()),
             at: Default::default(),
             lasts: Default::default(),
         };

@@ -17,6 +17,7 @@ use mesh::links::Links;
 use mesh::members::{Members, kept_seeds};
 use parking_lot::Mutex;
 use rules::edges::{EdgeTerms, Use, usable};
+use rules::ledger::people::LookForPeople;
 use rules::ledger::records::{Look, NodeRecord, Pair, ReadRecords, RecordError, Role, key};
 use rules::people::access::Scope;
 use rules::wire::questions::{self, Question};
@@ -58,6 +59,16 @@ pub struct EdgeRecords {
     heard: Mutex<Option<Moment>>,
     unreachable_until: Mutex<Moment>,
     verdicts: Mutex<HashMap<blake3::Hash, (Moment, Option<Verdict>)>>,
+    people: Mutex<People>,
+}
+
+/// What this edge knows of changes of people's records.
+#[derive(Default)]
+struct People {
+    /// How often they were changed, when a replica said so last.
+    version: u64,
+    /// When this edge heard of that version first. What was kept of people before may be wrong.
+    since: Timestamp,
 }
 
 /// What `status` shows about an edge.
@@ -91,6 +102,7 @@ impl EdgeRecords {
             heard: Mutex::new(None),
             unreachable_until: Mutex::new(Moment::from_micros(0)),
             verdicts: Mutex::default(),
+            people: Mutex::default(),
         });
         for node in edge.view().nodes().unwrap_or_default() {
             edge.links.know(node.id, node.address);
@@ -351,6 +363,22 @@ impl EdgeRecords {
         Some(token)
     }
 
+    /// People's records may have changed: what was kept of them before is asked for again.
+    fn handle_people(self: &Arc<Self>) {
+        let version = self.view().people_version().unwrap_or_default();
+        let mut people = self.people.lock();
+        if people.version != version {
+            *people = People { version, since: clock::timestamp() };
+            drop(people);
+            self.verdicts.lock().clear();
+        }
+    }
+
+    /// Whether an answer to `query` of this time is about people, whose records have changed since.
+    fn is_superseded(&self, query: &Query, at: Timestamp) -> bool {
+        matches!(query, Query::Key(key) if key::is_of_people(key)) && at <= self.people.lock().since
+    }
+
     /// Tells the mesh this edge's new record.
     pub async fn introduce(&self, record: NodeRecord) -> bool {
         self.ask_replicas(questions::Introduce { record }).await.is_some()
@@ -378,9 +406,18 @@ fn whole(prefix: Vec<u8>) -> Query {
     Query::Scan { prefix, after: None, limit: u64::MAX }
 }
 
-/// The tables that an edge always has: nodes, projects, upstreams.
+/// The tables that an edge always has: nodes, projects, upstreams; and of people the keys that
+/// tokens are signed with, and how often their records were changed.
 fn small_tables() -> Vec<Query> {
+    tables_of_mesh().into_iter().chain(tables_of_people()).collect()
+}
+
+fn tables_of_mesh() -> Vec<Query> {
     [key::nodes(), key::projects(), key::upstreams()].map(whole).into()
+}
+
+fn tables_of_people() -> Vec<Query> {
+    [key::token_keys(), key::people_version()].map(whole).into()
 }
 
 /// One run of a reader.
@@ -405,6 +442,7 @@ impl Reading<'_> {
         let known = kept.as_ref().map(|(at, found)| rules::edges::Remembered {
             age: Duration::from_millis(self.now.0.saturating_sub(at.0)),
             something: **found != Found::Value(None),
+            superseded: self.edge.is_superseded(&query, *at),
         });
         match usable(&query, known, self.alone, &self.edge.terms) {
             Use::Remembered => kept.map(|(_, found)| found),
@@ -465,7 +503,11 @@ async fn follow(edge: Arc<EdgeRecords>) {
     let mut alone = false;
     loop {
         let was_alone = alone;
-        alone = edge.ask(small_tables()).await.is_none();
+        alone = edge.ask(tables_of_mesh()).await.is_none();
+        // on its own, because a replica of an earlier build refuses it
+        if !alone && edge.ask(tables_of_people()).await.is_some() {
+            edge.handle_people();
+        }
         if alone != was_alone {
             if alone {
                 warn!("no replica of the mesh can be reached: this edge serves what it has kept");

@@ -2,8 +2,10 @@
 
 use mesh::ledger::{Freshness, Ledger};
 use rules::edges::may_look;
+use rules::ledger::people::{Account, Robot, TokenKey};
 use rules::ledger::records::{ReadRecords, RecordError, UpstreamRecord, decode, encode};
 use rules::wire::{Found, Lookup, MAX_QUESTIONS, Query};
+use rules::words::secret::Secret;
 use serde_bytes::ByteBuf;
 
 /// The maximum number of pairs in an answer to a scan.
@@ -49,14 +51,31 @@ fn find(records: &impl ReadRecords, query: &Query) -> Result<Found, RecordError>
     }
 }
 
-/// Removes an upstream's credentials, which only replicas may have.
+/// Removes what only replicas may have: credentials of upstreams, hashes of passwords and secrets,
+/// private keys; and what an edge has no use for, like addresses of people.
 fn without_secrets(key: &[u8], value: Vec<u8>) -> Result<Vec<u8>, RecordError> {
-    let upstreams = rules::ledger::records::key::upstreams();
-    if !key.starts_with(&upstreams) {
-        return Ok(value);
+    match key.first() {
+        Some(b's') => {
+            let record: UpstreamRecord = decode(&value)?;
+            encode(&UpstreamRecord { credentials: None, ..record })
+        }
+        Some(b'A') => {
+            let account: Account = decode(&value)?;
+            let (email, real_name, comment) = Default::default();
+            let password_hash = Secret::default();
+            encode(&Account { password_hash, email, real_name, comment, ..account })
+        }
+        Some(b'R') => {
+            let robot: Robot = decode(&value)?;
+            let (secret_hash, description) = Default::default();
+            encode(&Robot { secret_hash, description, ..robot })
+        }
+        Some(b'K') => {
+            let key: TokenKey = decode(&value)?;
+            encode(&TokenKey { sealed: Secret::default(), ..key })
+        }
+        _ => Ok(value),
     }
-    let record: UpstreamRecord = decode(&value)?;
-    encode(&UpstreamRecord { credentials: None, ..record })
 }
 
 /// The value in an answer of [`look`].
@@ -80,7 +99,54 @@ mod tests {
     use super::*;
     use rules::ledger::records::{Look, MemoryRecords, WriteRecords, key};
     use rules::words::moment::Timestamp;
-    use rules::words::names::UpstreamId;
+    use rules::words::names::{RobotId, UpstreamId, UserId};
+
+    #[test]
+    fn what_signs_and_what_proves_who_somebody_is_is_not_told() {
+        let mut records = MemoryRecords::default();
+        let hidden = || String::from("hidden-word");
+        let account = Account {
+            id: UserId(1),
+            name: "ann".parse().unwrap(),
+            email: hidden(),
+            real_name: hidden(),
+            comment: hidden(),
+            password_hash: hidden().into(),
+            administrator: false,
+            disabled: false,
+            generation: 1,
+            created: Timestamp(1),
+            updated: Timestamp(1),
+        };
+        let robot = Robot {
+            id: RobotId(2),
+            name: "ci".parse().unwrap(),
+            project: None,
+            description: hidden(),
+            secret_hash: hidden().into_bytes().into(),
+            expires: None,
+            days: -1,
+            disabled: false,
+            grants: Vec::new(),
+            generation: 1,
+            created: Timestamp(1),
+            updated: Timestamp(1),
+        };
+        let signs =
+            TokenKey { number: 3, public: vec![1], sealed: hidden().into(), created: Timestamp(1) };
+        let places = [key::account(UserId(1)), key::robot(RobotId(2)), key::token_key(3)];
+        let values = [encode(&account), encode(&robot), encode(&signs)].map(Result::unwrap);
+        for (place, value) in places.iter().zip(values) {
+            records.put(place, &value).unwrap();
+            let one = find(&records, &Query::Key(place.clone())).unwrap();
+            let text = String::from_utf8_lossy(&value_of(&one).unwrap()).into_owned();
+            assert!(!text.contains("hidden"), "{text}");
+        }
+        let all = Query::Scan { prefix: key::token_keys(), after: None, limit: 9 };
+        let all = pairs_of(&find(&records, &all).unwrap());
+        assert!(!String::from_utf8_lossy(&all[0].1).contains("hidden"));
+        assert_eq!(decode::<TokenKey>(&all[0].1).unwrap().public, [1]);
+    }
 
     #[test]
     fn an_upstreams_credentials_are_not_told() {

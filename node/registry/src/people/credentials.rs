@@ -1,0 +1,256 @@
+//! Passwords of users and secrets of robots.
+
+use argon2::{Argon2, PasswordHasher, PasswordVerifier};
+use ground::clock;
+use ground::supervise::blocking;
+use rules::ledger::people::LookForPeople;
+use rules::ledger::records::{Look, ReadRecords, RecordError, User, key};
+use rules::people::access::{Identity, Principal, named_administrator};
+use rules::people::guesses::{Line, Origin};
+use rules::people::robots::login_of;
+use rules::wire::Credentials;
+use rules::words::digest::Digest;
+use rules::words::names::UserName;
+use rules::words::secret::Secret;
+
+use super::{Access, AccessError, not_yet};
+use crate::view::{EdgeRecords, Records};
+
+/// The maximum number of checked passwords that are remembered.
+const REMEMBERED: usize = 1024;
+
+/// The maximum number of passwords that are checked at a time, for each [`Line`].
+pub(super) const CHECKS: [(Line, usize); 3] =
+    [(Line::Familiar, 2), (Line::Unfamiliar, 1), (Line::Edges, 1)];
+
+/// The argon2id hash of a word that nobody knows. A name that does not exist is checked against it,
+/// so that it takes as long as one that does.
+const NOBODYS: &str = "$argon2id$v=19$m=19456,t=2,p=1$b2YgYSB3b3JkIHRoYXQgbm9ib2R5$OUqYTOdqYYCtzPyNK7e7aq3GXs2JrTnn6oqbvdjmY0o";
+
+/// Whom right credentials name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// An account or a robot.
+    Principal(Principal),
+    /// The administrator of a mesh that has no accounts yet.
+    Named(String),
+}
+
+impl Shown {
+    /// Who that is now, according to `records`; `None` if it is nobody any more.
+    pub(super) fn identity(
+        &self,
+        records: &dyn ReadRecords,
+        prefix: &str,
+    ) -> Result<Option<Identity>, RecordError> {
+        match self {
+            Shown::Principal(who) => who.identity(records, clock::timestamp(), prefix),
+            Shown::Named(name) => named_administrator(records, name),
+        }
+    }
+}
+
+/// What a password is compared with.
+#[derive(Clone)]
+enum Kept {
+    /// The hash of a user's password.
+    Password(Secret),
+    /// The keyed hash of a robot's secret.
+    Robot(Secret<Vec<u8>>),
+}
+
+/// The account behind a name, and what its password is compared with.
+struct Candidate {
+    kept: Kept,
+    shown: Option<Shown>,
+    /// Who that is; `None` if it may not sign in, even with the right password.
+    identity: Option<Identity>,
+}
+
+impl Access {
+    /// The identity behind a name and a password, and what it can be named by; `None` if they are
+    /// wrong. A password that was right is remembered by its hash, together with the record it was
+    /// checked against, so that a changed password takes effect at once, and costs nothing. How
+    /// many others are checked depends on the `origin` and on the account
+    /// ([`Guesses`](rules::people::guesses::Guesses)).
+    pub(super) async fn check_password(
+        &self,
+        name: &str,
+        password: &Secret,
+        origin: Origin,
+    ) -> Result<Option<(Identity, Option<Shown>)>, AccessError> {
+        if let Records::Edge(edge) = &self.records {
+            let told = self.check_at_edge(edge, name, password, origin).await?;
+            return Ok(told.map(|identity| (identity, None)));
+        }
+        let found = self.records.read(|records| self.candidate(records, name)).await?.0;
+        let Some(Candidate { kept, shown, identity }) = found else { return Err(not_yet()) };
+        let proof = proof(name, password, &kept);
+        if let Some(shown) = self.proven.lock().get(&proof).cloned() {
+            return Ok(identity.map(|identity| (identity, Some(shown))));
+        }
+        let line = self.begin(origin, name)?;
+        let right = match kept {
+            Kept::Robot(hash) => self
+                .secrets
+                .is_hash_of(&hash, password)
+                .map_err(|e| AccessError::Internal(e.to_string()))?,
+            // argon2 takes tens of milliseconds and megabytes on purpose: guesses must queue, and
+            // not use up the machine
+            Kept::Password(hash) => {
+                let turn = match self.lines.get(&line) {
+                    Some(line) => {
+                        let turn = line.acquire().await;
+                        Some(turn.map_err(|e| AccessError::Internal(e.to_string()))?)
+                    }
+                    None => None,
+                };
+                let password = password.clone();
+                let right = blocking(move || verify(&password, &hash)).await;
+                drop(turn);
+                right.unwrap_or(false)
+            }
+        };
+        let (true, Some(shown)) = (right, shown) else {
+            metrics::counter!("atoll_logins_refused_total").increment(1);
+            return Ok(None);
+        };
+        self.guesses.lock().handle_right(origin, name);
+        let mut proven = self.proven.lock();
+        if proven.len() >= REMEMBERED {
+            proven.clear();
+        }
+        proven.insert(proof, shown.clone());
+        Ok(identity.map(|identity| (identity, Some(shown))))
+    }
+
+    /// Whether this password is right now, for a caller who changes it. It counts as a try.
+    pub async fn proves(
+        &self,
+        name: &str,
+        password: &Secret,
+        origin: Origin,
+    ) -> Result<bool, AccessError> {
+        Ok(self.check_password(name, password, origin).await?.is_some())
+    }
+
+    /// The account that `name` signs in to; `None` if this node knows no accounts yet.
+    fn candidate(
+        &self,
+        records: &dyn ReadRecords,
+        name: &str,
+    ) -> Result<Option<Candidate>, RecordError> {
+        let prefix = &self.terms.robot_prefix;
+        let nobody = || Kept::Password(NOBODYS.into());
+        let (kept, shown) = if let Some(login) = login_of(name, prefix) {
+            match records.robot_named(login)? {
+                Some(robot) => {
+                    let who = Principal::Robot { id: robot.id, generation: robot.generation };
+                    (Kept::Robot(robot.secret_hash), Some(Shown::Principal(who)))
+                }
+                None => (Kept::Robot(Secret::default()), None),
+            }
+        } else {
+            let account = match name.parse::<UserName>() {
+                Ok(name) => records.account_named(&name)?,
+                Err(_) => None,
+            };
+            match (account, records.record::<User>(&key::user(name))?) {
+                (Some(account), _) => {
+                    let who = Principal::User { id: account.id, generation: account.generation };
+                    (Kept::Password(account.password_hash), Some(Shown::Principal(who)))
+                }
+                (None, Some(user)) => {
+                    (Kept::Password(user.password_hash), Some(Shown::Named(name.to_owned())))
+                }
+                (None, None) => (nobody(), None),
+            }
+        };
+        if shown.is_none() && records.get(&key::mesh())?.is_none() {
+            return Ok(None);
+        }
+        let identity = match &shown {
+            Some(shown) => shown.identity(records, prefix)?,
+            None => None,
+        };
+        Ok(Some(Candidate { kept, shown, identity }))
+    }
+
+    /// A password is about to be checked.
+    fn begin(&self, origin: Origin, name: &str) -> Result<Line, AccessError> {
+        self.guesses.lock().begin(clock::now(), origin, name).map_err(|wait| {
+            metrics::counter!("atoll_logins_throttled_total").increment(1);
+            AccessError::TooMany(wait)
+        })
+    }
+
+    /// A replica checks the password. What it said lately is used again, and costs nothing.
+    async fn check_at_edge(
+        &self,
+        edge: &EdgeRecords,
+        name: &str,
+        password: &Secret,
+        origin: Origin,
+    ) -> Result<Option<Identity>, AccessError> {
+        let credentials = Credentials::Basic(name.into(), password.clone());
+        let counted = !edge.knows(&credentials);
+        if counted {
+            self.begin(origin, name)?;
+        }
+        let verdict = edge.identify(credentials).await;
+        if counted {
+            match &verdict {
+                Ok(Some(_)) => self.guesses.lock().handle_right(origin, name),
+                Ok(None) => {}
+                Err(_) => self.guesses.lock().handle_unproven(origin, name),
+            }
+        }
+        Ok(verdict?.map(|(identity, _)| identity))
+    }
+}
+
+/// What is remembered of a right password: a hash of it, with what it was compared with.
+fn proof(name: &str, password: &Secret, kept: &Kept) -> Digest {
+    let kept: &[u8] = match kept {
+        Kept::Password(hash) => hash.expose().as_bytes(),
+        Kept::Robot(hash) => hash.expose(),
+    };
+    let shown = [name.as_bytes(), b"\0", password.expose().as_bytes(), b"\0", kept];
+    Digest::sha256(&shown.concat())
+}
+
+fn verify(password: &Secret, hash: &Secret) -> bool {
+    Argon2::default().verify_password(password.expose().as_bytes(), hash.expose().as_str()).is_ok()
+}
+
+/// Computes the stored form of a password.
+pub fn hash_password(password: &Secret) -> Result<Secret, String> {
+    let salt: [u8; 16] = rand::random();
+    let hash: argon2::PasswordHash = Argon2::default()
+        .hash_password_with_salt(password.expose().as_bytes(), &salt)
+        .map_err(|e| e.to_string())?;
+    Ok(hash.to_string().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_checks_against_its_own_hash_only() {
+        let hash = hash_password(&"secret".into()).unwrap();
+        assert!(verify(&"secret".into(), &hash));
+        assert!(!verify(&"other".into(), &hash));
+    }
+
+    #[test]
+    fn nobodys_hash_costs_what_a_real_one_costs() {
+        let costs = |hash: &str| hash.split('$').take(4).map(str::to_owned).collect::<Vec<_>>();
+        let real = hash_password(&"secret".into()).unwrap();
+        assert_eq!(costs(NOBODYS), costs(real.expose()));
+        // it can be read: one that cannot would be refused at once
+        let parsed: Result<argon2::PasswordHash, _> = NOBODYS.parse();
+        assert!(parsed.is_ok());
+        assert!(!verify(&String::new().into(), &NOBODYS.into()));
+    }
+}

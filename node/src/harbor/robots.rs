@@ -1,0 +1,446 @@
+//! `/api/v2.0/robots`: accounts for programs, with Harbor's schemas and statuses. A secret is shown
+//! once, in the answer to the request that made it.
+
+use ground::clock;
+use http::{Response, StatusCode};
+use rand::seq::{IndexedRandom, SliceRandom};
+use registry::people::Caller;
+use rules::ledger::people::{Grant, LookForPeople, PeopleChange, Robot, RobotTerms, Space};
+use rules::ledger::records::{Look, Project, ReadRecords};
+use rules::people::doors::{self, Need};
+use rules::people::robots::{check_grants, not_theirs};
+use rules::people::roles::grantable;
+use rules::people::{access::RegistryScope, passwords};
+use rules::words::moment::Timestamp;
+use rules::words::names::{ProjectId, ProjectName, RobotId, RobotName};
+use rules::words::roles::Permission;
+use rules::words::secret::Secret;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::lists::PageRequest;
+use super::{Harbor, bad, body};
+use crate::http::answer::{answer, json_answer, set};
+use crate::http::request::Request;
+use crate::http::{Code, Failure, Payload};
+
+/// The maximum length of a description in bytes.
+const DESCRIPTION: usize = 1024;
+/// The length of a secret that is made here.
+const SECRET: usize = 32;
+/// The longest duration in days: a hundred years.
+const LONGEST: i64 = 36_500;
+const DAY: u64 = 24 * 3600 * 1000;
+
+#[derive(Deserialize)]
+struct RobotBody {
+    name: String,
+    #[serde(default)]
+    description: String,
+    level: String,
+    duration: Option<i64>,
+    #[serde(default)]
+    disable: bool,
+    secret: Option<Secret>,
+    #[serde(default)]
+    permissions: Vec<GrantBody>,
+}
+
+#[derive(Deserialize)]
+struct GrantBody {
+    kind: String,
+    namespace: String,
+    #[serde(default)]
+    access: Vec<AccessBody>,
+}
+
+#[derive(Deserialize)]
+struct AccessBody {
+    resource: String,
+    action: String,
+    #[serde(default)]
+    effect: String,
+}
+
+#[derive(Deserialize, Default)]
+struct SecretBody {
+    #[serde(default)]
+    secret: Secret,
+}
+
+/// What a request says about a robot, checked.
+struct Asked {
+    project: Option<Project>,
+    terms: RobotTerms,
+}
+
+/// A secret that fits the rule for secrets.
+fn new_secret() -> Secret {
+    const KINDS: [&[u8]; 3] =
+        [b"ABCDEFGHJKLMNPQRSTUVWXYZ", b"abcdefghijkmnopqrstuvwxyz", b"23456789"];
+    let all = KINDS.concat();
+    let mut rng = rand::rng();
+    let mut letters: Vec<u8> =
+        KINDS.iter().filter_map(|kind| kind.choose(&mut rng)).copied().collect();
+    letters.extend((letters.len()..SECRET).filter_map(|_| all.choose(&mut rng)));
+    letters.shuffle(&mut rng);
+    String::from_utf8_lossy(&letters).into_owned().into()
+}
+
+fn permission(written: &AccessBody) -> Result<Permission, Failure> {
+    let AccessBody { resource, action, effect } = written;
+    if !matches!(effect.as_str(), "" | "allow") {
+        return Err(bad(format!("permissions: effect '{effect}' is not supported, only 'allow'")));
+    }
+    let unknown = |what, word: &str| {
+        bad(format!("permissions: there is no {what} '{word}'; see GET /api/v2.0/permissions"))
+    };
+    Ok(Permission::new(
+        resource.parse().map_err(|_| unknown("resource", resource))?,
+        action.parse().map_err(|_| unknown("action", action))?,
+    ))
+}
+
+impl Harbor {
+    /// What `written` asks for. The second result is the name.
+    async fn asked(&self, written: &RobotBody, before: Option<&Robot>) -> Result<Asked, Failure> {
+        if written.description.len() > DESCRIPTION {
+            return Err(bad(format!("description has at most {DESCRIPTION} bytes")));
+        }
+        let days = written.duration.or(before.map(|robot| robot.days)).unwrap_or(30);
+        if days != -1 && !(1..=LONGEST).contains(&days) {
+            let message = format!("duration is a number of days from 1 to {LONGEST}, or -1");
+            return Err(bad(message));
+        }
+        let from = before.map_or_else(clock::timestamp, |robot| robot.created);
+        let expires = match before {
+            // as in Harbor, a duration counts from the creation
+            Some(robot) if robot.days == days => robot.expires,
+            _ => u64::try_from(days).ok().map(|days| Timestamp(from.0 + days * DAY)),
+        };
+        let of_project = match written.level.as_str() {
+            "project" => true,
+            "system" => false,
+            _ => return Err(bad("level is \"project\" or \"system\"")),
+        };
+        let mut grants = Vec::new();
+        let mut project = None;
+        for grant in &written.permissions {
+            let space = match (grant.kind.as_str(), grant.namespace.as_str()) {
+                ("system", "/") => Space::System,
+                ("system", _) => {
+                    return Err(bad("permissions: the namespace of a system is \"/\""));
+                }
+                ("project", "*") => Space::AllProjects,
+                ("project", name) => {
+                    let name: ProjectName =
+                        name.parse().map_err(|e| bad(format!("permissions: namespace: {e}")))?;
+                    let (found, _) = self.records.read(|r| r.project(&name)).await?;
+                    let message = format!("permissions: there is no project {name}");
+                    let found = found.ok_or_else(|| Failure::new(Code::NotFound, message))?;
+                    let space = Space::Project(found.id);
+                    project = project.or(Some(found));
+                    space
+                }
+                _ => return Err(bad("permissions: kind is \"project\" or \"system\"")),
+            };
+            let permissions = grant.access.iter().map(permission).collect::<Result<_, _>>()?;
+            grants.push(Grant { space, permissions });
+        }
+        let project = match (of_project, before) {
+            (false, _) => None,
+            (true, _) if project.is_some() => project,
+            (true, _) => {
+                let message = "permissions: a robot of a project names it as the namespace";
+                return Err(bad(message));
+            }
+        };
+        check_grants(project.as_ref().map(|project| project.id), &grants)
+            .map_err(|e| bad(e.to_string()))?;
+        let (description, disabled) = (written.description.clone(), written.disable);
+        Ok(Asked { project, terms: RobotTerms { description, expires, days, disabled, grants } })
+    }
+
+    /// Refuses a caller who does not have what they would give away.
+    async fn check_theirs(&self, caller: &Caller, grants: &[Grant]) -> Result<(), Failure> {
+        let look = |records: &dyn ReadRecords| {
+            let projects = records.projects()?;
+            let find = |id: ProjectId| Ok(projects.iter().find(|p| p.id == id).cloned());
+            not_theirs(records, &caller.identity, grants, find)
+        };
+        match self.records.read(look).await?.0 {
+            None => Ok(()),
+            Some(permission) => {
+                let name = caller.identity.name();
+                let message = format!("{name} may not {permission} there, so no robot gets that");
+                Err(Failure::new(Code::Denied, message))
+            }
+        }
+    }
+
+    /// Admits a caller to the robots of a project, or of the system.
+    async fn admit_to_robots(
+        &self,
+        request: &Request,
+        caller: &Caller,
+        project: Option<&Project>,
+    ) -> Result<(), Failure> {
+        let path = match request.head.uri.path().trim_start_matches("/api/v2.0/robots") {
+            "" => "/api/v2.0/robots",
+            _ => "/api/v2.0/robots/{id}",
+        };
+        let Some(Need::Robot(permission)) = doors::need(path, request.method.as_str()) else {
+            return Err(Failure::new(Code::Internal, "a route of robots has no row in the table"));
+        };
+        match project {
+            Some(project) => self.door.admit_to_project(request, caller, permission, project).await,
+            None => {
+                self.door.admit_system(request, permission, RegistryScope::Api).await.map(|_| ())
+            }
+        }
+    }
+
+    /// The robot with this number, if the caller may do this to it.
+    async fn their_robot(
+        &self,
+        request: &Request,
+        caller: &Caller,
+        id: RobotId,
+    ) -> Result<Robot, Failure> {
+        let look = |records: &dyn ReadRecords| {
+            let Some(robot) = records.robot(id)? else { return Ok(None) };
+            let project = match &robot.project {
+                Some((_, name)) => records.project(name)?,
+                None => None,
+            };
+            Ok(Some((robot, project)))
+        };
+        let (found, _) = self.records.read(look).await?;
+        let Some((robot, project)) = found else {
+            // only who may see all robots is told that there is none
+            self.admit_to_robots(request, caller, None).await?;
+            return Err(Failure::new(Code::NotFound, format!("there is no robot {}", id.0)));
+        };
+        self.admit_to_robots(request, caller, project.as_ref()).await?;
+        Ok(robot)
+    }
+
+    pub(super) async fn list_robots(
+        &self,
+        request: &Request,
+        caller: &Caller,
+    ) -> Result<Response<Payload>, Failure> {
+        let wanted = PageRequest::read(request)?;
+        let project = match (wanted.wants("level"), wanted.wants("projectid")) {
+            (None | Some("system"), None) => None,
+            (None | Some("project"), Some(id)) => {
+                let id = id.parse().map_err(|_| bad("q: ProjectID is a number"))?;
+                let (found, _) = self.records.read(|r| r.project_numbered(ProjectId(id))).await?;
+                match found {
+                    Some(project) => Some(project),
+                    None => {
+                        self.admit_to_robots(request, caller, None).await?;
+                        return Err(Failure::new(
+                            Code::NotFound,
+                            format!("there is no project {id}"),
+                        ));
+                    }
+                }
+            }
+            _ => return Err(bad("q: Level=system, or Level=project,ProjectID=NUMBER")),
+        };
+        self.admit_to_robots(request, caller, project.as_ref()).await?;
+        let (robots, _) = self.records.read(|records| records.robots()).await?;
+        let of = project.as_ref().map(|project| project.id);
+        let level = if of.is_some() { "project" } else { "system" };
+        let number = of.map(|id| id.to_string()).unwrap_or_default();
+        let fits = |robot: &Robot| {
+            robot.project.as_ref().map(|(id, _)| *id) == of
+                && wanted.admits(&[
+                    ("level", level),
+                    ("projectid", &number),
+                    ("name", robot.name.as_str()),
+                ])
+        };
+        let robots: Vec<Robot> = robots.into_iter().filter(fits).collect();
+        let (projects, _) = self.records.read(|records| records.projects()).await?;
+        Ok(wanted.answer(&robots, |robot| robot.name.as_str(), |robot| self.show(robot, &projects)))
+    }
+
+    pub(super) async fn show_robot(
+        &self,
+        request: &Request,
+        caller: &Caller,
+        id: RobotId,
+    ) -> Result<Response<Payload>, Failure> {
+        let robot = self.their_robot(request, caller, id).await?;
+        let (projects, _) = self.records.read(|records| records.projects()).await?;
+        Ok(json_answer(StatusCode::OK, &self.show(&robot, &projects)))
+    }
+
+    pub(super) async fn create_robot(
+        &self,
+        mut request: Request,
+        caller: &Caller,
+    ) -> Result<Response<Payload>, Failure> {
+        let written: RobotBody = body(&mut request).await?;
+        let name: RobotName = written.name.parse().map_err(|e| bad(format!("name: {e}")))?;
+        let Asked { project, terms } = self.asked(&written, None).await?;
+        self.admit_to_robots(&request, caller, project.as_ref()).await?;
+        self.check_theirs(caller, &terms.grants).await?;
+        let secret = match written.secret.filter(|secret| !secret.expose().is_empty()) {
+            Some(secret) => {
+                passwords::check(secret.expose()).map_err(|e| bad(format!("secret: {e}")))?;
+                secret
+            }
+            None => new_secret(),
+        };
+        let expires = terms.expires;
+        let project = project.map(|project| project.name);
+        let login = rules::ledger::people::robot_login(project.as_ref(), &name);
+        let change =
+            PeopleChange::CreateRobot { name, project, terms, secret_hash: self.hashed(&secret)? };
+        self.change_people(change, &format!("robot {login}")).await?;
+        let (made, _) = self.records.read(|records| records.robot_named(&login)).await?;
+        let made = made.ok_or_else(|| {
+            Failure::new(Code::Unavailable, "the robot was created and is gone again")
+        })?;
+        let shown = json!({
+            "id": made.id.0,
+            "name": format!("{}{login}", self.access.robot_prefix()),
+            "secret": secret.expose(),
+            "creation_time": made.created.to_string(),
+            "expires_at": expires_at(expires),
+        });
+        let mut response = json_answer(StatusCode::CREATED, &shown);
+        set(&mut response, "location", format!("/api/v2.0/robots/{}", made.id.0));
+        set(&mut response, "cache-control", "no-store");
+        Ok(response)
+    }
+
+    pub(super) async fn change_robot(
+        &self,
+        mut request: Request,
+        caller: &Caller,
+        id: RobotId,
+    ) -> Result<Response<Payload>, Failure> {
+        let written: RobotBody = body(&mut request).await?;
+        let robot = self.their_robot(&request, caller, id).await?;
+        let full = format!("{}{}", self.access.robot_prefix(), robot.login());
+        if written.name != full && written.name != robot.name.as_str() {
+            return Err(bad(format!("name: a robot keeps its name, {full}")));
+        }
+        let Asked { project, terms } = self.asked(&written, Some(&robot)).await?;
+        if project.map(|project| project.id) != robot.project.as_ref().map(|(id, _)| *id) {
+            return Err(bad("level: a robot stays in its project, or in the system"));
+        }
+        self.check_theirs(caller, &terms.grants).await?;
+        let change = PeopleChange::ChangeRobot { id, terms };
+        self.change_people(change, &format!("robot {}", id.0)).await?;
+        Ok(answer(StatusCode::OK))
+    }
+
+    /// Gives a robot a new secret. The old one, and tokens of it, are refused from then on.
+    pub(super) async fn refresh_robot_secret(
+        &self,
+        mut request: Request,
+        caller: &Caller,
+        id: RobotId,
+    ) -> Result<Response<Payload>, Failure> {
+        let SecretBody { secret } = body(&mut request).await?;
+        let robot = self.their_robot(&request, caller, id).await?;
+        // whoever has the secret can do what the robot can
+        self.check_theirs(caller, &robot.grants).await?;
+        let made = secret.expose().is_empty();
+        let secret = if made { new_secret() } else { secret };
+        passwords::check(secret.expose()).map_err(|e| bad(format!("secret: {e}")))?;
+        let change = PeopleChange::SetRobotSecret { id, secret_hash: self.hashed(&secret)? };
+        self.change_people(change, &format!("robot {}", id.0)).await?;
+        let shown = if made { json!({"secret": secret.expose()}) } else { json!({}) };
+        let mut response = json_answer(StatusCode::OK, &shown);
+        set(&mut response, "cache-control", "no-store");
+        Ok(response)
+    }
+
+    pub(super) async fn delete_robot(
+        &self,
+        request: &Request,
+        caller: &Caller,
+        id: RobotId,
+    ) -> Result<Response<Payload>, Failure> {
+        self.their_robot(request, caller, id).await?;
+        self.change_people(PeopleChange::DeleteRobot { id }, &format!("robot {}", id.0)).await?;
+        Ok(answer(StatusCode::OK))
+    }
+
+    fn hashed(&self, secret: &Secret) -> Result<Secret<Vec<u8>>, Failure> {
+        self.secrets.hash(secret).map_err(|e| Failure::new(Code::Internal, e.to_string()))
+    }
+
+    fn show(&self, robot: &Robot, projects: &[Project]) -> Value {
+        let namespace = |space: Space| match space {
+            Space::System => ("system", "/".to_owned()),
+            Space::AllProjects => ("project", "*".to_owned()),
+            Space::Project(id) => {
+                let project = projects.iter().find(|project| project.id == id);
+                // a project that was deleted since; its number is not used again
+                let name = project.map_or_else(|| format!("#{id}"), |p| p.name.to_string());
+                ("project", name)
+            }
+        };
+        let permissions: Vec<Value> = robot
+            .grants
+            .iter()
+            .map(|grant| {
+                let (kind, namespace) = namespace(grant.space);
+                let access: Vec<Value> = grant.permissions.iter().map(show_permission).collect();
+                json!({"kind": kind, "namespace": namespace, "access": access})
+            })
+            .collect();
+        json!({
+            "id": robot.id.0,
+            "name": format!("{}{}", self.access.robot_prefix(), robot.login()),
+            "description": robot.description,
+            "level": if robot.project.is_some() { "project" } else { "system" },
+            "duration": robot.days,
+            "disable": robot.disabled,
+            "editable": true,
+            "expires_at": expires_at(robot.expires),
+            "permissions": permissions,
+            "creation_time": robot.created.to_string(),
+            "update_time": robot.updated.to_string(),
+        })
+    }
+}
+
+/// As Harbor says it: in seconds, -1 for never.
+fn expires_at(expires: Option<Timestamp>) -> i64 {
+    expires.and_then(|at| i64::try_from(at.0 / 1000).ok()).unwrap_or(-1)
+}
+
+fn show_permission(permission: &Permission) -> Value {
+    json!({"resource": permission.resource.word(), "action": permission.operation.word()})
+}
+
+/// What can be granted to robots.
+pub(super) fn show_permissions() -> Response<Payload> {
+    let (system, project) = grantable();
+    let show = |all: Vec<Permission>| all.iter().map(show_permission).collect::<Vec<Value>>();
+    json_answer(StatusCode::OK, &json!({"system": show(system), "project": show(project)}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_that_is_made_here_is_accepted_and_new_each_time() {
+        let secrets: Vec<Secret> = (0..1000).map(|_| new_secret()).collect();
+        for secret in &secrets {
+            assert_eq!(passwords::check(secret.expose()), Ok(()));
+            assert_eq!(secret.expose().len(), SECRET);
+        }
+        let different: std::collections::BTreeSet<_> = secrets.iter().map(Secret::expose).collect();
+        assert_eq!(different.len(), secrets.len());
+    }
+}

@@ -1,0 +1,281 @@
+//! `/api/v2.0/users`: users, with Harbor's schemas and statuses. `disabled` is Atoll's own.
+
+use ground::supervise::blocking;
+use http::{Response, StatusCode};
+use registry::people::{Caller, hash_password};
+use rules::ledger::people::{Account, LookForPeople, PeopleChange};
+use rules::people::access::Identity;
+use rules::people::passwords;
+use rules::words::names::{UserId, UserName};
+use rules::words::roles::{Operation, Permission, Resource};
+use rules::words::secret::Secret;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::lists::PageRequest;
+use super::{Harbor, bad, body, created};
+use crate::http::answer::{answer, json_answer};
+use crate::http::request::Request;
+use crate::http::{Code, Failure, Payload};
+
+/// The maximum length of what is only for people, in bytes.
+const LONGEST: usize = 255;
+
+#[derive(Deserialize)]
+struct NewUser {
+    username: String,
+    password: Secret,
+    #[serde(default)]
+    email: String,
+    #[serde(default)]
+    realname: String,
+    #[serde(default)]
+    comment: String,
+}
+
+#[derive(Deserialize)]
+struct ChangedUser {
+    email: Option<String>,
+    realname: Option<String>,
+    comment: Option<String>,
+    disabled: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Administers {
+    sysadmin_flag: bool,
+}
+
+#[derive(Deserialize)]
+struct NewPassword {
+    old_password: Option<Secret>,
+    new_password: Secret,
+}
+
+/// Checks what is only for people.
+fn check(name: &str, text: &str) -> Result<(), Failure> {
+    if text.len() > LONGEST || text.chars().any(char::is_control) {
+        return Err(bad(format!("{name} has at most {LONGEST} bytes, and no control characters")));
+    }
+    if name == "email" && !text.is_empty() && !text.contains('@') {
+        return Err(bad("email is an address with an '@', or empty"));
+    }
+    Ok(())
+}
+
+fn checked(password: &Secret, field: &str) -> Result<(), Failure> {
+    passwords::check(password.expose()).map_err(|e| bad(format!("{field}: {e}")))
+}
+
+/// The stored form, computed where it may take its time.
+async fn hashed(password: Secret) -> Result<Secret, Failure> {
+    let fault = |why: String| Failure::new(Code::Internal, format!("a password's hash: {why}"));
+    let hash = blocking(move || hash_password(&password)).await;
+    hash.map_err(|e| fault(e.to_string()))?.map_err(fault)
+}
+
+fn no_user(id: UserId) -> Failure {
+    Failure::new(Code::NotFound, format!("there is no user {}", id.0))
+}
+
+impl Harbor {
+    pub(super) async fn list_users(&self, request: &Request) -> Result<Response<Payload>, Failure> {
+        let wanted = PageRequest::read(request)?;
+        let (accounts, _) = self.records.read(|records| records.accounts()).await?;
+        let fits = |account: &Account| {
+            wanted.admits(&[
+                ("username", account.name.as_str()),
+                ("email", &account.email),
+                ("user_id", &account.id.0.to_string()),
+            ])
+        };
+        let accounts: Vec<Account> = accounts.into_iter().filter(fits).collect();
+        Ok(wanted.answer(&accounts, |account| account.name.as_str(), show))
+    }
+
+    pub(super) async fn search_users(
+        &self,
+        request: &Request,
+    ) -> Result<Response<Payload>, Failure> {
+        let part = request.query("username").unwrap_or_default();
+        if part.is_empty() {
+            return Err(bad("username is needed: a part of the name"));
+        }
+        let wanted = PageRequest::read(request)?;
+        let (accounts, _) = self.records.read(|records| records.accounts()).await?;
+        let fits = |account: &Account| account.name.as_str().contains(part);
+        let accounts: Vec<Account> = accounts.into_iter().filter(fits).collect();
+        let show =
+            |account: &Account| json!({"user_id": account.id.0, "username": account.name.as_str()});
+        Ok(wanted.answer(&accounts, |account| account.name.as_str(), show))
+    }
+
+    pub(super) async fn create_user(
+        &self,
+        mut request: Request,
+    ) -> Result<Response<Payload>, Failure> {
+        let NewUser { username, password, email, realname, comment } = body(&mut request).await?;
+        let name: UserName = username.parse().map_err(|e| bad(format!("username: {e}")))?;
+        checked(&password, "password")?;
+        check("email", &email)?;
+        check("realname", &realname)?;
+        check("comment", &comment)?;
+        let change = PeopleChange::CreateUser {
+            name: name.clone(),
+            email,
+            real_name: realname,
+            comment,
+            password_hash: hashed(password).await?,
+            administrator: false,
+        };
+        self.change_people(change, &format!("user {name}")).await?;
+        let (made, _) = self.records.read(|records| records.account_named(&name)).await?;
+        Ok(created(made.map(|made| format!("/api/v2.0/users/{}", made.id.0))))
+    }
+
+    pub(super) async fn show_current_user(
+        &self,
+        caller: &Caller,
+    ) -> Result<Response<Payload>, Failure> {
+        let account = self.own(caller).await?;
+        let account =
+            account.ok_or_else(|| Failure::new(Code::NotFound, "this user has no account"))?;
+        Ok(json_answer(StatusCode::OK, &show(&account)))
+    }
+
+    pub(super) async fn show_user(
+        &self,
+        caller: &Caller,
+        id: UserId,
+    ) -> Result<Response<Payload>, Failure> {
+        let account = self.theirs(caller, id, Operation::Read).await?;
+        Ok(json_answer(StatusCode::OK, &show(&account)))
+    }
+
+    pub(super) async fn change_user(
+        &self,
+        mut request: Request,
+        caller: &Caller,
+        id: UserId,
+    ) -> Result<Response<Payload>, Failure> {
+        let ChangedUser { email, realname, comment, disabled } = body(&mut request).await?;
+        self.theirs(caller, id, Operation::Update).await?;
+        let update = Permission::new(Resource::User, Operation::Update);
+        if disabled.is_some() && !caller.identity.may_in_system(update) {
+            let message = format!("{} may not disable users", caller.identity.name());
+            return Err(Failure::new(Code::Denied, message));
+        }
+        for (name, text) in [("email", &email), ("realname", &realname), ("comment", &comment)] {
+            check(name, text.as_deref().unwrap_or_default())?;
+        }
+        let real_name = realname;
+        let administrator = None;
+        let change =
+            PeopleChange::ChangeUser { id, email, real_name, comment, administrator, disabled };
+        self.change_people(change, &format!("user {}", id.0)).await?;
+        Ok(answer(StatusCode::OK))
+    }
+
+    pub(super) async fn delete_user(&self, id: UserId) -> Result<Response<Payload>, Failure> {
+        self.change_people(PeopleChange::DeleteUser { id }, &format!("user {}", id.0)).await?;
+        Ok(answer(StatusCode::OK))
+    }
+
+    pub(super) async fn set_administrator(
+        &self,
+        mut request: Request,
+        id: UserId,
+    ) -> Result<Response<Payload>, Failure> {
+        let Administers { sysadmin_flag } = body(&mut request).await?;
+        let change = PeopleChange::ChangeUser {
+            id,
+            email: None,
+            real_name: None,
+            comment: None,
+            administrator: Some(sysadmin_flag),
+            disabled: None,
+        };
+        self.change_people(change, &format!("user {}", id.0)).await?;
+        Ok(answer(StatusCode::OK))
+    }
+
+    /// Who changes their own password must know the old one, administrators too: a browser may have
+    /// been left alone.
+    pub(super) async fn set_password(
+        &self,
+        mut request: Request,
+        caller: &Caller,
+        id: UserId,
+    ) -> Result<Response<Payload>, Failure> {
+        let NewPassword { old_password, new_password } = body(&mut request).await?;
+        let account = self.theirs(caller, id, Operation::Operate).await?;
+        checked(&new_password, "new_password")?;
+        if self.own(caller).await?.is_some_and(|own| own.id == id) {
+            let old = old_password.unwrap_or_default();
+            if !self.access.proves(account.name.as_str(), &old, request.origin()).await? {
+                return Err(Failure::new(Code::Denied, "old_password is not right"));
+            }
+            if old == new_password {
+                return Err(bad("new_password is the old one"));
+            }
+        }
+        let change = PeopleChange::SetPassword {
+            id,
+            password_hash: hashed(new_password).await?,
+            generation: Some(account.generation),
+        };
+        self.change_people(change, &format!("user {}", id.0)).await?;
+        tracing::info!(user = %account.name, by = caller.identity.name(), "a password was changed");
+        Ok(answer(StatusCode::OK))
+    }
+
+    /// The caller's own account; `None` for a robot.
+    async fn own(&self, caller: &Caller) -> Result<Option<Account>, Failure> {
+        let find = |records: &dyn rules::ledger::records::ReadRecords| match &caller.identity {
+            Identity::User(user) => records.account(user.id),
+            Identity::Administrator(name) => match name.parse::<UserName>() {
+                Ok(name) => records.account_named(&name),
+                Err(_) => Ok(None),
+            },
+            Identity::Anonymous | Identity::Robot(_) => Ok(None),
+        };
+        Ok(self.records.read(find).await?.0)
+    }
+
+    /// The account with this number, if it is the caller's own or they may do `operation` to all
+    /// users.
+    async fn theirs(
+        &self,
+        caller: &Caller,
+        id: UserId,
+        operation: Operation,
+    ) -> Result<Account, Failure> {
+        let permission = Permission::new(Resource::User, operation);
+        let (account, _) = self.records.read(|records| records.account(id)).await?;
+        if caller.identity.may_in_system(permission) {
+            return account.ok_or_else(|| no_user(id));
+        }
+        match (&caller.identity, account) {
+            (Identity::User(own), Some(account)) if own.id == id => Ok(account),
+            (who, _) => {
+                let message = format!("{} may not {permission} {}", who.name(), id.0);
+                Err(Failure::new(Code::Denied, message))
+            }
+        }
+    }
+}
+
+fn show(account: &Account) -> Value {
+    json!({
+        "user_id": account.id.0,
+        "username": account.name.as_str(),
+        "email": account.email,
+        "realname": account.real_name,
+        "comment": account.comment,
+        "sysadmin_flag": account.administrator,
+        "admin_role_in_auth": false,
+        "disabled": account.disabled,
+        "creation_time": account.created.to_string(),
+        "update_time": account.updated.to_string(),
+    })
+}

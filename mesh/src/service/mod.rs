@@ -109,6 +109,9 @@ impl<R: Rooms> Service for MeshService<R> {
         match ask {
             Ask::Raft { kind, body } => ledger.answer_raft(kind, &body).await,
             Ask::Propose(envelope) => {
+                if envelope.command.name() == "recover_password" {
+                    tracing::warn!(from = %from.node, "a password is set from the disk of a replica");
+                }
                 Answer::Proposed(ledger.propose_here(envelope, self.terms.commit).await)
             }
             Ask::ReadIndex => Answer::ReadIndex(ledger.read_index(READ_INDEX).await),

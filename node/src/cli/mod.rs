@@ -6,6 +6,8 @@ mod level;
 mod live;
 mod mirror;
 mod node;
+mod own;
+mod password;
 mod preheat;
 mod remove;
 mod serve;
@@ -39,6 +41,8 @@ enum Verb {
     Invite(token::Invite),
     /// Join a mesh with a token from `atoll invite`.
     Join(token::Join),
+    /// Set a user's password from the disk of a replica, if the administrator's is lost.
+    Password(password::Password),
     /// Remove an edge from the mesh that is gone for good.
     Remove(remove::Remove),
     /// Show the mesh's feature level and each node's build, or raise the level after an upgrade.
@@ -67,6 +71,7 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Init(configured) => init::run(&configured.config),
         Verb::Invite(invite) => token::invite(&invite),
         Verb::Join(join) => token::join(&join),
+        Verb::Password(password) => password::run(&password),
         Verb::Remove(remove) => remove::run(&remove),
         Verb::Level(command) => level::run(&command),
         Verb::Status(status) => status::run(&status),

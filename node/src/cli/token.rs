@@ -10,21 +10,21 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use ground::clock;
 use mesh::identity::{Authority, Candidate, Identity, fingerprint, new_node_id};
-use mesh::links::{CongestionControl, Demand, Links, ask_to_join};
-use mesh::members::{keep_seeds, kept_seeds};
-use rules::ledger::command::{Command, Envelope, Outcome};
+use mesh::links::{Demand, ask_to_join};
+use mesh::members::keep_seeds;
+use rules::ledger::command::Command;
 use rules::ledger::level::Level;
 use rules::ledger::records::Role;
-use rules::wire::{JoinRequest, NoLedger, questions};
+use rules::wire::JoinRequest;
 use rules::words::digest::Digest;
 use rules::words::moment::Timestamp;
-use rules::words::names::{NodeId, OperationId};
 use rules::words::secret::Secret;
 use serde::{Deserialize, Serialize};
 
 use super::init::refuse_existing;
+use super::own::Reached;
 use crate::start::private;
-use crate::start::{identity_folder, mesh_address, node_record};
+use crate::start::{identity_folder, node_record};
 
 /// The prefix of a token of a mesh that may have certificates without roles.
 const PREFIX: &str = "atoll1.";
@@ -125,9 +125,6 @@ pub(super) fn invite(invite: &Invite) -> io::Result<()> {
             "--nodes is for edges: a replica is trusted with everything, and needs a token of its own",
         ));
     }
-    let own = mesh_address(&settings);
-    let mut members = kept_seeds(&settings.data_dir);
-    members.push((identity.node, own));
     let secret: [u8; 32] = rand::random();
     let expires = Timestamp(clock::timestamp().0 + invite.minutes * 60_000);
     let command = Command::Invite {
@@ -136,20 +133,8 @@ pub(super) fn invite(invite: &Invite) -> io::Result<()> {
         role: invite.role.into(),
         nodes: invite.nodes,
     };
-    let level = super::small_runtime()?.block_on(async {
-        let any: SocketAddr =
-            if own.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
-        let links =
-            Links::open(&identity, any, CongestionControl::default()).map_err(io::Error::other)?;
-        for (node, address) in &members {
-            links.know(*node, *address);
-        }
-        propose(&links, identity.node, command).await?;
-        let build = links.ask(identity.node, questions::Build {}, PATIENCE).await;
-        let silent =
-            |e| io::Error::other(format!("this node does not say which build it runs: {e}"));
-        build.map(|build| build.level).map_err(silent)
-    })?;
+    let Reached { members, level } =
+        super::own::propose(&settings, &identity, command, "no invitation could be issued")?;
     let mut addresses: Vec<SocketAddr> = members.into_iter().map(|(_, a)| a).rev().collect();
     addresses.dedup();
     let token = Token {
@@ -165,40 +150,6 @@ pub(super) fn invite(invite: &Invite) -> io::Result<()> {
     };
     eprintln!("It admits {many} until {expires}:  atoll join TOKEN --config node.yaml");
     Ok(())
-}
-
-/// Proposes to the node itself, and to the leader that it names.
-async fn propose(links: &Links, node: NodeId, command: Command) -> io::Result<()> {
-    let envelope =
-        Envelope { operation: OperationId(rand::random()), at: clock::timestamp(), command };
-    let end = clock::now() + PATIENCE;
-    let mut ask = node;
-    loop {
-        let question = questions::Propose { envelope: envelope.clone() };
-        let reason = match links.ask(ask, question, Duration::from_secs(4)).await {
-            Ok(Ok(proposed)) if proposed.outcome == Outcome::Done => return Ok(()),
-            Ok(Ok(proposed)) => {
-                return Err(io::Error::other(format!(
-                    "the ledger answered {:?}",
-                    proposed.outcome
-                )));
-            }
-            Ok(Err(NoLedger::NotLeader(Some(leader)))) if leader != ask => {
-                ask = leader;
-                continue;
-            }
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
-        };
-        if clock::now() >= end {
-            let message = format!(
-                "no invitation could be issued: {reason}; is `atoll serve` running with these settings?"
-            );
-            return Err(io::Error::other(message));
-        }
-        ask = node;
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
 }
 
 /// Asks the members in the token, one after the other, to admit this node.

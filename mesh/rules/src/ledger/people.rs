@@ -243,6 +243,13 @@ pub enum PeopleChange {
         /// Keys with a number below this are forgotten.
         forget_below: u64,
     },
+    /// Sets the password of the user with this name, from the disk of a replica.
+    RecoverPassword {
+        /// Whose.
+        name: UserName,
+        /// The new hash.
+        password_hash: Secret,
+    },
 }
 
 /// What of a robot can be changed.
@@ -276,6 +283,7 @@ impl PeopleChange {
             PeopleChange::SetRobotSecret { .. } => "set_robot_secret",
             PeopleChange::DeleteRobot { .. } => "delete_robot",
             PeopleChange::AddTokenKey { .. } => "add_token_key",
+            PeopleChange::RecoverPassword { .. } => "recover_password",
         }
     }
 

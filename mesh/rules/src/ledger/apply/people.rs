@@ -89,6 +89,15 @@ fn perform<R: WriteRecords>(
             records.put(&key::account(*id), &encode(&account)?)?;
             Ok(Outcome::Done)
         }
+        PeopleChange::RecoverPassword { name, password_hash } => {
+            let Some(account) = records.account_named(name)? else { return Ok(Outcome::NotFound) };
+            let change = PeopleChange::SetPassword {
+                id: account.id,
+                password_hash: password_hash.clone(),
+                generation: None,
+            };
+            perform(records, at, &change)
+        }
         PeopleChange::DeleteUser { id } => delete_user(records, *id),
         PeopleChange::AddMember { project, user, role } => {
             let Some(project) = records.project(project)? else { return Ok(Outcome::NotFound) };

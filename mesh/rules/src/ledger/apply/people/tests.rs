@@ -164,6 +164,12 @@ fn what_was_shown_before_a_password_changed_is_of_an_earlier_generation() {
     assert!(matches!(ledger.change(set(Some(1))), Outcome::Refused(_)), "somebody was faster");
     assert_eq!((ledger.change(set(None)), generation(&ledger)), (Outcome::Done, 3));
     assert_eq!((ledger.change(disable(ann)), generation(&ledger)), (Outcome::Done, 4));
+    let recover = |name: &str| PeopleChange::RecoverPassword {
+        name: name.parse().unwrap(),
+        password_hash: "third".into(),
+    };
+    assert_eq!((ledger.change(recover("ann")), generation(&ledger)), (Outcome::Done, 5));
+    assert_eq!(ledger.change(recover("bob")), Outcome::NotFound);
 }
 
 #[test]

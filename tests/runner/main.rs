@@ -46,6 +46,7 @@ const EXPECTED: &[(&str, Weight, u64)] = &[
     ("mirrors::containerd", Weight::Slots(2), 30),
     ("mirrors::podman", Weight::Slots(2), 30),
     ("conformance::", Weight::Slots(2), 10),
+    ("people::everybody", Weight::Slots(2), 35),
     // it measures memory
     ("doors::a_stranger_costs", Weight::Alone, 10),
 ];

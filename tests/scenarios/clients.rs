@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::daemons::{Containerd, Docker, Podman};
 use tests::mesh::Mesh;
-use tests::{process, tools};
+use tests::{people, process, tools};
 
 /// A mesh, and the clients' files.
 struct Shore {
@@ -27,13 +27,21 @@ impl Shore {
         let images = tools::images();
         let mesh = Mesh::up(3);
         let folder = TempDir::with_prefix("atoll-shore-").expect("a temporary folder");
-        let (user, password) = mesh.admin();
+        let shore = Self { images, mesh, folder };
+        let (user, password) = shore.mesh.admin();
+        shore.sign_in(user, password);
+        shore
+    }
+
+    /// From now on the clients that read a file with credentials are somebody else.
+    fn sign_in(&self, user: &str, password: &str) {
         let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
-        let known = |at: usize| (mesh.client(at).authority().to_owned(), json!({"auth": pair}));
-        let auths: serde_json::Map<String, Value> = (0..mesh.nodes().len()).map(known).collect();
-        std::fs::write(folder.path().join("config.json"), json!({"auths": auths}).to_string())
-            .expect("a file");
-        Self { images, mesh, folder }
+        let known =
+            |at: usize| (self.mesh.client(at).authority().to_owned(), json!({"auth": pair}));
+        let auths: serde_json::Map<String, Value> =
+            (0..self.mesh.nodes().len()).map(known).collect();
+        let file = self.folder.path().join("config.json");
+        std::fs::write(file, json!({"auths": auths}).to_string()).expect("a file");
     }
 
     /// What a client calls a repository of project `demo` at a node.
@@ -323,6 +331,78 @@ fn crane_and_oras_push_images_artifacts_and_charts_and_find_them_elsewhere() {
             "at {at}: {chart}"
         );
     }
+}
+
+/// A user and a robot push into a private project and pull from it elsewhere, with every client
+/// that has a way of its own to sign in.
+#[test]
+fn a_user_and_a_robot_sign_in_with_every_client() {
+    let shore = Shore::new();
+    let (docker, containerd) = (Docker::start(), Containerd::start());
+    let registries: String = (0..3)
+        .map(|at| {
+            let node = shore.mesh.client(at).authority().to_owned();
+            format!("[[registry]]\nlocation = \"{node}\"\ninsecure = true\n")
+        })
+        .collect();
+    let conf = shore.folder.path().join("registries.conf");
+    std::fs::write(&conf, registries).expect("a file");
+    let podman = Podman::with_registries(&conf);
+    let admin = shore.mesh.client(0);
+    shore.mesh.create_project("team", false, 1);
+    people::create_user(&admin, "ann");
+    people::add_member(&admin, "team", "ann", 2);
+    let robot = people::create_robot(&admin, &people::robot_of("team", "ci", &["pull", "push"]));
+    let name = |at: usize, tag: &str| format!("{}/team/{tag}", shore.mesh.client(at).authority());
+    docker.run(&["load", "-q", "-i", &shore.images.join("docker/tiny.tar").display().to_string()]);
+    let loaded = docker.run(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    let loaded = loaded.lines().next().expect("docker loaded an image").to_owned();
+    for (user, secret) in [("ann", people::PASSWORD), (&robot.name, &robot.secret)] {
+        let who = if user == "ann" { "ann" } else { "robot" };
+        shore.sign_in(user, secret);
+        let of = |client: &str| format!("{client}:{who}");
+        for at in [0, 1] {
+            docker.login(shore.mesh.client(at).authority(), user, secret);
+        }
+        let (here, there) = (name(0, &of("docker")), name(1, &of("docker")));
+        docker.run(&["tag", &loaded, &here]);
+        docker.run(&["push", "-q", &here]);
+        docker.run(&["rmi", "-f", &here]);
+        docker.pull(&there);
+
+        let layout = shore.layout("tiny");
+        shore.skopeo_pushes(&format!("oci:{layout}:1"), &name(1, &of("skopeo")));
+        let digest = shore.skopeo_pulls(&name(2, &of("skopeo")));
+        assert_eq!(shore.crane(&["digest", &name(0, &of("skopeo"))]), digest);
+        shore.crane(&["copy", &name(0, &of("skopeo")), &name(2, &of("crane"))]);
+        assert_eq!(shore.crane_pulls(&name(1, &of("crane"))), digest);
+        let config = shore.folder.path().join("config.json").display().to_string();
+        let copy = ["cp", "--from-oci-layout", "--to-plain-http", "--to-registry-config", &config];
+        let chart = [shore.layout("chart").add(":0.1.0"), name(0, &of("oras"))];
+        shore.oras(&[&copy[..], &[&chart[0], &chart[1]]].concat());
+
+        let both = format!("{user}:{secret}");
+        let signed = ["--plain-http", "--user", &both];
+        assert_eq!(containerd.pull(&signed, &name(2, &of("skopeo"))), digest);
+        let pushed = name(1, &of("containerd"));
+        containerd.run(&["images", "tag", &name(2, &of("skopeo")), &pushed]);
+        containerd.run(&[&["images", "push"], &signed[..], &[&pushed]].concat());
+        assert_eq!(shore.crane(&["digest", &name(2, &of("containerd"))]), digest);
+
+        for at in [0, 2] {
+            let node = shore.mesh.client(at).authority().to_owned();
+            podman.run(&["login", "-u", user, "-p", secret, &node]);
+        }
+        assert_eq!(podman.pull(&name(0, &of("skopeo"))), digest);
+        let pushed = name(2, &of("podman"));
+        podman.run(&["push", "-q", &name(0, &of("skopeo")), &pushed]);
+        podman.run(&["rmi", "-a", "-f"]);
+        podman.pull(&name(0, &of("podman")));
+    }
+    // nobody else pulls any of it
+    assert!(
+        shore.mesh.anyone(1).get("/v2/team/docker/manifests/ann").is_ok_and(|a| a.status == 401)
+    );
 }
 
 /// `LAYOUT:TAG`, with the tag of a reference.

@@ -26,6 +26,7 @@ mod mirrors;
 mod old_terms;
 mod pacing;
 mod partition;
+mod people;
 mod power_loss;
 mod preheat;
 mod proxy;

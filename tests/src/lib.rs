@@ -42,6 +42,7 @@ pub mod member;
 pub mod mesh;
 pub mod metrics;
 pub mod modules;
+pub mod people;
 pub mod process;
 pub mod proxies;
 pub mod pullers;

@@ -297,7 +297,9 @@ impl Member {
         process::tail(&self.log(), 60)
     }
 
-    fn config(&self) -> PathBuf {
+    /// The file with its settings.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
         self.folder.join(format!("{}.yaml", self.name))
     }
 

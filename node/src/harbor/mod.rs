@@ -83,6 +83,10 @@ impl Harbor {
         };
         let caller = self.admit(&request, need).await?;
         request.changes_nothing_at(&self.neighbours)?;
+        if self.neighbours.is_edge() && route.is_about_people() {
+            let message = "this node is an edge, which does not know all users; ask a replica";
+            return Err(Failure::new(Code::Unsupported, message));
+        }
         let named = match &route {
             Route::Project(name) | Route::Members(name) | Route::Member(name, _) => Some(name),
             _ => None,

@@ -324,8 +324,8 @@ impl Harbor {
         caller: &Caller,
         id: RobotId,
     ) -> Result<Response<Payload>, Failure> {
-        let written: RobotBody = body(&mut request).await?;
         let robot = self.their_robot(&request, caller, id).await?;
+        let written: RobotBody = body(&mut request).await?;
         let full = format!("{}{}", self.access.robot_prefix(), robot.login());
         if written.name != full && written.name != robot.name.as_str() {
             return Err(bad(format!("name: a robot keeps its name, {full}")));
@@ -347,8 +347,8 @@ impl Harbor {
         caller: &Caller,
         id: RobotId,
     ) -> Result<Response<Payload>, Failure> {
-        let SecretBody { secret } = body(&mut request).await?;
         let robot = self.their_robot(&request, caller, id).await?;
+        let SecretBody { secret } = body(&mut request).await?;
         // whoever has the secret can do what the robot can
         self.check_theirs(caller, &robot.grants).await?;
         let made = secret.expose().is_empty();

@@ -158,8 +158,8 @@ impl Harbor {
         caller: &Caller,
         id: UserId,
     ) -> Result<Response<Payload>, Failure> {
-        let ChangedUser { email, realname, comment, disabled } = body(&mut request).await?;
         self.theirs(caller, id, Operation::Update).await?;
+        let ChangedUser { email, realname, comment, disabled } = body(&mut request).await?;
         let update = Permission::new(Resource::User, Operation::Update);
         if disabled.is_some() && !caller.identity.may_in_system(update) {
             let message = format!("{} may not disable users", caller.identity.name());
@@ -207,8 +207,8 @@ impl Harbor {
         caller: &Caller,
         id: UserId,
     ) -> Result<Response<Payload>, Failure> {
-        let NewPassword { old_password, new_password } = body(&mut request).await?;
         let account = self.theirs(caller, id, Operation::Operate).await?;
+        let NewPassword { old_password, new_password } = body(&mut request).await?;
         checked(&new_password, "new_password")?;
         if self.own(caller).await?.is_some_and(|own| own.id == id) {
             let old = old_password.unwrap_or_default();

@@ -8,7 +8,8 @@ use registry::people::{Access, AccessError, Caller, NeededScope, Presented, SERV
 use registry::proxies::mirrors::Mirrors;
 use registry::view::{Freshness, Records};
 use rules::ledger::records::{Look, Project, ReadRecords, RecordError};
-use rules::people::access::{Action, Identity, RegistryScope};
+use rules::people::access::{Action, RegistryScope};
+use rules::people::roles::public_may;
 use rules::words::names::{ProjectName, RepositoryName};
 use rules::words::roles::Permission;
 
@@ -165,10 +166,11 @@ impl Door {
         let (may, _) =
             self.read(|records| caller.identity.may(records, permission, project)).await?;
         // what everybody may needs neither an account nor a scope
-        if !(may && caller.identity == Identity::Anonymous && !caller.has_presented()) {
-            let signed_in = self.access.signed_in(caller, RegistryScope::Api);
-            signed_in.map_err(|error| self.refuse(request, error))?;
+        if project.public && public_may(permission) {
+            return Ok(());
         }
+        let signed_in = self.access.signed_in(caller, RegistryScope::Api);
+        signed_in.map_err(|error| self.refuse(request, error))?;
         if may { Ok(()) } else { Err(self.denied(caller, permission, &project.name)) }
     }
 

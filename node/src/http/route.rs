@@ -159,6 +159,7 @@ impl Route {
         match self {
             Route::Base => "GET, HEAD",
             Route::Token => "GET, HEAD, POST",
+            _ if at_edge && self.is_about_people() => "",
             _ if at_edge => "GET, HEAD",
             Route::Uploads(..) => "POST",
             Route::Upload(..) => "GET, HEAD, PATCH, PUT, DELETE",
@@ -189,6 +190,24 @@ impl Route {
             | Route::Health
             | Route::Ready => "GET, HEAD",
         }
+    }
+
+    /// Whether it lists or shows people. An edge is told of them one by one, and answers none of
+    /// these.
+    pub fn is_about_people(&self) -> bool {
+        matches!(
+            self,
+            Route::Members(_)
+                | Route::Member(..)
+                | Route::Users
+                | Route::CurrentUser
+                | Route::UserSearch
+                | Route::User(_)
+                | Route::UserAdministers(_)
+                | Route::UserPassword(_)
+                | Route::Robots
+                | Route::Robot(_)
+        )
     }
 
     /// Parses a path. `meant` says which repository a name in it means. Names never need

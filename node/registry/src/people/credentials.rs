@@ -86,8 +86,8 @@ impl Access {
         let found = self.records.read(|records| self.candidate(records, name)).await?.0;
         let Some(Candidate { kept, shown, identity }) = found else { return Err(not_yet()) };
         let proof = proof(name, password, &kept);
-        if let Some(shown) = self.proven.lock().get(&proof).cloned() {
-            return Ok(identity.map(|identity| (identity, Some(shown))));
+        if self.proven.lock().contains(&proof) {
+            return Ok(identity.map(|identity| (identity, shown)));
         }
         let line = self.begin(origin, name)?;
         let right = match kept {
@@ -120,7 +120,7 @@ impl Access {
         if proven.len() >= REMEMBERED {
             proven.clear();
         }
-        proven.insert(proof, shown.clone());
+        proven.insert(proof);
         Ok(identity.map(|identity| (identity, Some(shown))))
     }
 

@@ -9,7 +9,7 @@ mod renewing;
 mod signing;
 mod tokens;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,12 +31,13 @@ use tokio::sync::Semaphore;
 use crate::proxies::mirrors::Mirrors;
 use crate::view::{ReadError, Records};
 
-use credentials::{CHECKS, Shown};
+use credentials::CHECKS;
 use signing::Signing;
 use tokens::TokenReach;
 
 pub use credentials::hash_password;
-pub use tokens::{Issued, SERVICE, TokenProof, TokenRequest};
+pub use signing::SERVICE;
+pub use tokens::{Issued, TokenProof, TokenRequest};
 
 /// Why a request is not allowed, by what the client can do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -159,7 +160,8 @@ pub struct Access {
     signing: Signing,
     mirrors: Arc<Mirrors>,
     terms: AccessTerms,
-    proven: Mutex<HashMap<Digest, Shown>>,
+    /// Right passwords that were checked lately, see [`Access::check_password`].
+    proven: Mutex<HashSet<Digest>>,
     guesses: Mutex<Guesses>,
     lines: HashMap<Line, Semaphore>,
 }

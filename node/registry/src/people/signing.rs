@@ -18,7 +18,8 @@ use rules::words::moment::Timestamp;
 use rules::words::secret::Secret;
 use serde::{Deserialize, Serialize};
 
-use super::tokens::SERVICE;
+/// The name of this registry in challenges and tokens.
+pub const SERVICE: &str = "atoll";
 
 /// The audience of a token that gets others. It opens nothing by itself.
 const REFRESH: &str = "atoll:refresh";

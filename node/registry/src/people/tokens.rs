@@ -20,9 +20,6 @@ use super::signing::{Claims, Purpose};
 use super::{Access, AccessError, CATALOG, not_yet};
 use crate::view::{EdgeRecords, Records};
 
-/// The name of this registry in challenges.
-pub const SERVICE: &str = "atoll";
-
 /// The scopes that a token grants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct TokenReach {
@@ -334,7 +331,10 @@ impl Access {
         }
         let (keys, _) = self.records.read(|records| records.token_keys()).await?;
         let most = self.terms.token_lifetime;
-        if let Some(claims) = self.signing.read_in_mesh(token, Purpose::Access, &keys, None, most) {
+        let claims = self.signing.read_in_mesh(token, Purpose::Access, &keys, None, most);
+        let known =
+            |claims: &Claims| claims.who.is_some() || claims.sub == Identity::Anonymous.name();
+        if let Some(claims) = claims.filter(known) {
             let identity = self.identity_of(&claims).await?;
             return Ok(identity.map(|identity| (identity, reach_of(claims))));
         }

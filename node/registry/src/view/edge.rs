@@ -63,12 +63,11 @@ pub struct EdgeRecords {
 }
 
 /// What this edge knows of changes of people's records.
-#[derive(Default)]
 struct People {
     /// How often they were changed, when a replica said so last.
     version: u64,
     /// When this edge heard of that version first. What was kept of people before may be wrong.
-    since: Timestamp,
+    since: (Timestamp, Moment),
 }
 
 /// What `status` shows about an edge.
@@ -102,7 +101,10 @@ impl EdgeRecords {
             heard: Mutex::new(None),
             unreachable_until: Mutex::new(Moment::from_micros(0)),
             verdicts: Mutex::default(),
-            people: Mutex::default(),
+            people: Mutex::new(People {
+                version: 0,
+                since: (Timestamp(0), Moment::from_micros(0)),
+            }),
         });
         for node in edge.view().nodes().unwrap_or_default() {
             edge.links.know(node.id, node.address);
@@ -195,8 +197,18 @@ impl EdgeRecords {
         own.into_iter().chain(of_table).max_by_key(|(at, _)| *at)
     }
 
-    /// Asks the nearest replica that answers, and keeps the answer. `None` if no replica answers.
+    /// Asks the nearest replica that answers, and keeps the answer. `None` if no replica answers;
+    /// this edge then takes itself for cut off for a while.
     async fn ask(&self, queries: Vec<Query>) -> Option<(Vec<(Query, Arc<Found>)>, bool)> {
+        let answer = self.ask_quietly(queries).await;
+        if answer.is_none() {
+            *self.unreachable_until.lock() = clock::now() + GIVE_UP;
+        }
+        answer
+    }
+
+    /// As [`EdgeRecords::ask`], but that there is no answer means nothing else.
+    async fn ask_quietly(&self, queries: Vec<Query>) -> Option<(Vec<(Query, Arc<Found>)>, bool)> {
         let mut all = Vec::new();
         let mut sure = true;
         for queries in queries.chunks(MAX_QUESTIONS) {
@@ -208,7 +220,7 @@ impl EdgeRecords {
             });
             let at = clock::timestamp();
             let (answers, fresh) =
-                self.ask_replicas(questions::Look { lookups: lookups.collect() }).await?;
+                self.first_answer(questions::Look { lookups: lookups.collect() }).await?;
             if answers.len() != queries.len() {
                 return None;
             }
@@ -300,9 +312,7 @@ impl EdgeRecords {
     pub fn knows(&self, credentials: &Credentials) -> bool {
         let proof = blake3::hash(&wire::encode(credentials));
         let kept = self.verdicts.lock().get(&proof).cloned();
-        kept.is_some_and(|(at, verdict)| {
-            verdict.is_some() || clock::now().since(at) <= self.terms.access_age
-        })
+        kept.is_some_and(|(at, verdict)| verdict.is_some() || self.remembered(at))
     }
 
     /// The identity behind these credentials. The verdict of the mesh may be as old as
@@ -311,8 +321,8 @@ impl EdgeRecords {
         let proof = blake3::hash(&wire::encode(&credentials));
         let kept = self.verdicts.lock().get(&proof).cloned();
         let age = kept.as_ref().map(|(at, _)| clock::now().since(*at));
-        if let (Some((_, verdict)), Some(age)) = (&kept, age)
-            && age <= self.terms.access_age
+        if let Some((at, verdict)) = &kept
+            && self.remembered(*at)
         {
             return Ok(verdict.clone());
         }
@@ -330,6 +340,12 @@ impl EdgeRecords {
             (_, Some((_, verdict)), Some(age)) if age <= self.terms.alone_for => Ok(verdict),
             _ => Err(ReadError::CutOff),
         }
+    }
+
+    /// Whether a verdict of this moment counts without asking: it is not too old, and people's
+    /// records have not changed since.
+    fn remembered(&self, at: Moment) -> bool {
+        clock::now().since(at) <= self.terms.access_age && at > self.people.lock().since.1
     }
 
     fn keep_verdict(&self, proof: blake3::Hash, at: Moment, verdict: Option<Verdict>) {
@@ -368,15 +384,14 @@ impl EdgeRecords {
         let version = self.view().people_version().unwrap_or_default();
         let mut people = self.people.lock();
         if people.version != version {
-            *people = People { version, since: clock::timestamp() };
-            drop(people);
-            self.verdicts.lock().clear();
+            *people = People { version, since: (clock::timestamp(), clock::now()) };
         }
     }
 
     /// Whether an answer to `query` of this time is about people, whose records have changed since.
     fn is_superseded(&self, query: &Query, at: Timestamp) -> bool {
-        matches!(query, Query::Key(key) if key::is_of_people(key)) && at <= self.people.lock().since
+        matches!(query, Query::Key(key) if key::is_of_people(key))
+            && at <= self.people.lock().since.0
     }
 
     /// Tells the mesh this edge's new record.
@@ -505,7 +520,7 @@ async fn follow(edge: Arc<EdgeRecords>) {
         let was_alone = alone;
         alone = edge.ask(tables_of_mesh()).await.is_none();
         // on its own, because a replica of an earlier build refuses it
-        if !alone && edge.ask(tables_of_people()).await.is_some() {
+        if !alone && edge.ask_quietly(tables_of_people()).await.is_some() {
             edge.handle_people();
         }
         if alone != was_alone {

@@ -1,0 +1,558 @@
+//! Who may do what: users, roles and robots may what the table says, at every node and in whatever
+//! way they sign in; and what was taken away is gone everywhere once that was answered.
+
+use http::Method;
+use rules::people::doors::{DOORS, Need};
+use rules::people::roles::{public_may, role_may};
+use rules::words::roles::{Operation, Permission, ProjectRole, Resource};
+use serde_json::json;
+use tests::formed::Formed;
+use tests::http::{Answer, Client};
+use tests::image::{Image, MANIFEST, digest};
+use tests::people::{
+    PASSWORD, add_member, create_robot, create_user, must, number, robot_of, token_answer,
+    with_token,
+};
+use tests::repository::Repository;
+use tests::{process, wait};
+
+const SITES: [(&str, &str); 3] = [("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-1")];
+
+/// Who asks.
+#[derive(Clone, Debug)]
+enum Who {
+    Anonymous,
+    Administrator,
+    /// A user who is no member.
+    Stranger,
+    Member(ProjectRole),
+    /// A robot of the project with these actions on repositories.
+    Robot(&'static [Operation]),
+}
+
+impl Who {
+    fn all() -> Vec<Who> {
+        let mut all = vec![Who::Anonymous, Who::Administrator, Who::Stranger];
+        all.extend(ProjectRole::ALL.map(Who::Member));
+        all.push(Who::Robot(&[Operation::Pull]));
+        all.push(Who::Robot(&[Operation::Pull, Operation::Push]));
+        all
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Who::Anonymous => String::new(),
+            Who::Administrator => "admin".into(),
+            Who::Stranger => "stranger".into(),
+            Who::Member(role) => role.name().to_lowercase(),
+            Who::Robot(operations) => format!("bot{}", operations.len()),
+        }
+    }
+
+    fn is_user(&self) -> bool {
+        matches!(self, Who::Administrator | Who::Stranger | Who::Member(_))
+    }
+
+    /// What the table says.
+    fn may(&self, need: Need, public: bool, own: bool) -> bool {
+        let in_project = |permission: Permission| {
+            let everybody = public && public_may(permission);
+            everybody
+                || match self {
+                    Who::Administrator => true,
+                    Who::Anonymous | Who::Stranger => false,
+                    Who::Member(role) => role_may(*role, permission),
+                    Who::Robot(operations) => {
+                        permission.resource == Resource::Repository
+                            && operations.contains(&permission.operation)
+                    }
+                }
+        };
+        match need {
+            Need::Nothing => true,
+            Need::Credentials => !matches!(self, Who::Anonymous),
+            Need::Account => self.is_user(),
+            Need::System(_) => matches!(self, Who::Administrator),
+            Need::Project(permission) | Need::Robot(permission) => in_project(permission),
+            Need::Own(_) => matches!(self, Who::Administrator) || (own && self.is_user()),
+            Need::NewProject => self.is_user(),
+        }
+    }
+}
+
+/// The mesh of the walk: three replicas, an edge, and in each project a member of every role.
+struct Town {
+    mesh: Formed,
+    edge: usize,
+    secrets: Vec<(String, String, String)>,
+    own: Vec<(String, u64)>,
+}
+
+impl Town {
+    fn new() -> Self {
+        let mut mesh = Formed::of(&SITES, "");
+        let edge = mesh.add_edge("edge", "us-east-1", "");
+        mesh.members()[edge].wait_ready();
+        let admin = mesh.client(0);
+        let mut own = vec![("admin".to_owned(), 1)];
+        let users: Vec<String> =
+            Who::all().iter().filter(|who| who.is_user()).map(Who::name).collect();
+        for user in users.iter().filter(|user| *user != "admin") {
+            own.push((user.clone(), create_user(&admin, user)));
+        }
+        let mut secrets = Vec::new();
+        for (project, public) in [("open", true), ("closed", false)] {
+            tests::repository::create_project(&admin, project, public, 1);
+            for role in ProjectRole::ALL {
+                add_member(&admin, project, &role.name().to_lowercase(), role.number());
+            }
+            for who in Who::all() {
+                if let Who::Robot(operations) = who {
+                    let actions: Vec<&str> = operations.iter().map(|o| o.word()).collect();
+                    let what = robot_of(project, &who.name(), &actions);
+                    let robot = create_robot(&admin, &what);
+                    secrets.push((format!("{project}+{}", who.name()), robot.name, robot.secret));
+                }
+            }
+            let there = Repository::new(&admin, &format!("{project}/app"));
+            there.push(&Image::tiny(), "1").unwrap_or_else(|no| panic!("{no}"));
+        }
+        Town { mesh, edge, secrets, own }
+    }
+
+    fn client(&self, who: &Who, project: &str, at: usize) -> Client {
+        let node = self.mesh.members()[at].anyone();
+        match who {
+            Who::Anonymous => node,
+            Who::Administrator => self.mesh.client(at),
+            Who::Stranger | Who::Member(_) => node.basic(&who.name(), PASSWORD),
+            Who::Robot(_) => {
+                let key = format!("{project}+{}", who.name());
+                let (_, name, secret) =
+                    self.secrets.iter().find(|(k, ..)| *k == key).expect("each robot is known");
+                node.basic(name, secret)
+            }
+        }
+    }
+
+    /// A request for a row of the table that does no harm if it is admitted.
+    fn ask(&self, client: &Client, who: &Who, row: &str, method: &str, project: &str) -> Answer {
+        let admin = self.mesh.client(0);
+        let nowhere = digest(b"nothing that was ever pushed");
+        let own = self.own.iter().find(|(name, _)| *name == who.name()).map_or(1, |(_, id)| *id);
+        // what a method destroys must not be there, or be made for it
+        let (user, robot) = match method {
+            "DELETE" => (999_999, {
+                let what = robot_of(project, "passing", &["pull"]);
+                let made = admin.send_json(Method::POST, "/api/v2.0/robots", &what);
+                let made = made.unwrap_or_else(|none| panic!("{none}"));
+                if made.status == 201 { number(&made) } else { self.robot(project, "passing") }
+            }),
+            _ => (own, self.robot(project, "bot1")),
+        };
+        let number =
+            must(&admin, Method::GET, &format!("/api/v2.0/projects/{project}"), &json!({}), 200);
+        let path = row
+            .replace("{repository}", &format!("{project}/app"))
+            .replace("{digest}", &nowhere)
+            .replace("{reference}", if method == "GET" { "1" } else { &nowhere })
+            .replace("{project}", project)
+            .replace("{user}", &user.to_string())
+            .replace("{node}", "nobody");
+        let path = match row {
+            "/api/v2.0/robots/{id}" => path.replace("{id}", &robot.to_string()),
+            "/api/v2.0/robots" if method == "GET" => {
+                format!("{path}?q=Level=project,ProjectID={}", number.json()["project_id"])
+            }
+            "/api/v2.0/users/search" => format!("{path}?username=a"),
+            _ => path.replace("{id}", "999999"),
+        };
+        let body = match (row, method) {
+            ("/api/v2.0/robots", "POST") => robot_of(project, "made", &["pull"]).to_string(),
+            _ => "no json".to_owned(),
+        };
+        let method: Method = method.parse().expect("a method");
+        let content = if row.starts_with("/v2/") { MANIFEST } else { "application/json" };
+        let mut ask = client.ask(method.clone(), &path).header("content-type", content);
+        if !matches!(method, Method::GET | Method::HEAD | Method::DELETE) {
+            ask = ask.body(body);
+        }
+        ask.send().unwrap_or_else(|none| panic!("{method} {path} as {who:?}: {none}"))
+    }
+
+    fn robot(&self, project: &str, name: &str) -> u64 {
+        let admin = self.mesh.client(0);
+        let shown =
+            must(&admin, Method::GET, &format!("/api/v2.0/projects/{project}"), &json!({}), 200);
+        let path =
+            format!("/api/v2.0/robots?q=Level=project,ProjectID={}", shown.json()["project_id"]);
+        let all = must(&admin, Method::GET, &path, &json!({}), 200).json();
+        let full = format!("robot${project}+{name}");
+        let found =
+            all.as_array().and_then(|all| all.iter().find(|one| one["name"] == full.as_str()));
+        found.and_then(|one| one["id"].as_u64()).expect("a robot of that name")
+    }
+}
+
+/// The scopes of a token that is as good as the password.
+fn scopes(project: &str) -> Vec<String> {
+    vec![
+        format!("repository:{project}/app:pull,push,delete"),
+        "registry:catalog:*".to_owned(),
+        "registry:api:*".to_owned(),
+    ]
+}
+
+#[test]
+fn everybody_may_what_the_table_says_at_every_node() {
+    let town = Town::new();
+    let mut wrong = Vec::new();
+    let mut tried = 0;
+    for (project, public) in [("open", true), ("closed", false)] {
+        for who in Who::all() {
+            for at in [1, town.edge] {
+                let password = town.client(&who, project, at);
+                // the edge's token is asked of a replica, as a client of both would have it
+                let wanted = scopes(project);
+                let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+                let token = with_token(&town.client(&who, project, 2), &wanted);
+                let bearer = token.credentials().and_then(|all| all.strip_prefix("Bearer "));
+                let bearer = bearer.expect("a token").to_owned();
+                let token = town.mesh.members()[at].anyone().bearer(&bearer);
+                for (way, client) in [("a password", &password), ("a token", &token)] {
+                    for row in DOORS {
+                        for method in row.methods {
+                            if at == town.edge && !at_edges(row.path, method) {
+                                continue;
+                            }
+                            let anonymous = matches!(who, Who::Anonymous);
+                            // a token for anonymous clients is a valid credential
+                            let shown = row.need == Need::Credentials && way == "a token";
+                            // what destroys a user is tried on one that does not exist
+                            let own = *method != "DELETE";
+                            let may = who.may(row.need, public, own) || (shown && anonymous);
+                            let answer = town.ask(client, &who, row.path, method, project);
+                            tried += 1;
+                            let admitted = !matches!(answer.status, 401 | 403);
+                            if admitted != may || answer.status >= 500 {
+                                wrong.push(format!(
+                                    "{who:?} with {way} at node {at}, {method} {} in {project}: {} \
+                                     instead of {}",
+                                    row.path,
+                                    answer.status,
+                                    if may { "admitted" } else { "refused" },
+                                ));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(tried > 2_000, "only {tried} were tried");
+    assert!(wrong.is_empty(), "{} of {tried}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Whether an edge answers this: it changes nothing, and does not know all people.
+fn at_edges(path: &str, method: &str) -> bool {
+    let about_people = ["/users", "/robots", "/members"].iter().any(|word| path.contains(word));
+    method == "GET" && !about_people
+}
+
+/// What a client gets that reads a tag's manifest.
+fn reads(client: &Client, repository: &str) -> u16 {
+    let ask = client.ask(Method::GET, &format!("/v2/{repository}/manifests/1"));
+    let answer = ask.header("accept", MANIFEST).send();
+    answer.unwrap_or_else(|none| panic!("{repository}: {none}")).status
+}
+
+#[test]
+fn what_was_taken_away_is_gone_in_every_region_with_a_token_too() {
+    let mut mesh = Formed::of(&SITES, "");
+    let edge = mesh.add_edge("edge", "us-east-1", "edge: {access_age: 1h}\n");
+    mesh.members()[edge].wait_ready();
+    let admin = mesh.client(0);
+    tests::repository::create_project(&admin, "p", false, 1);
+    let app = Repository::new(&admin, "p/app");
+    app.push(&Image::tiny(), "1").unwrap_or_else(|no| panic!("{no}"));
+    let scope = "repository:p/app:pull";
+    // with a token of another node, shown at each node
+    let everywhere = |name: &str, secret: &str| -> Vec<Client> {
+        let from = mesh.members()[1].anyone().basic(name, secret);
+        let token = with_token(&from, &[scope]);
+        let bearer = token.credentials().and_then(|all| all.strip_prefix("Bearer ")).expect("one");
+        let mut all: Vec<Client> =
+            mesh.members().iter().map(|node| node.anyone().bearer(bearer)).collect();
+        all.extend(mesh.members().iter().map(|node| node.anyone().basic(name, secret)));
+        for (n, client) in all.iter().enumerate() {
+            let at = n % mesh.members().len();
+            if at == edge {
+                // it hears by itself of what is allowed again, too
+                wait::until("the edge knows", || (reads(client, "p/app") == 200).then_some(()));
+            }
+            let words = || mesh.members()[at].last_words();
+            assert_eq!(reads(client, "p/app"), 200, "{name} at {at}: {}", words());
+        }
+        all
+    };
+    let gone = |all: &[Client], what: &str| {
+        for client in
+            all.iter().filter(|c| c.authority() != mesh.members()[edge].anyone().authority())
+        {
+            let status = reads(client, "p/app");
+            assert!(matches!(status, 401 | 403), "{what}: {status} at {}", client.authority());
+        }
+        // an edge hears of it by itself; what it has kept for an hour does not count
+        for client in
+            all.iter().filter(|c| c.authority() == mesh.members()[edge].anyone().authority())
+        {
+            wait::until("the edge knows", || {
+                matches!(reads(client, "p/app"), 401 | 403).then_some(())
+            });
+        }
+    };
+    let ann = create_user(&admin, "ann");
+    let member = add_member(&admin, "p", "ann", 3);
+    let before = everywhere("ann", PASSWORD);
+    must(
+        &admin,
+        Method::DELETE,
+        &format!("/api/v2.0/projects/p/members/{member}"),
+        &json!({}),
+        200,
+    );
+    gone(&before, "a member was removed");
+
+    add_member(&admin, "p", "ann", 3);
+    let before = everywhere("ann", PASSWORD);
+    let path = format!("/api/v2.0/users/{ann}/password");
+    must(&admin, Method::PUT, &path, &json!({"new_password": "An0ther-word"}), 200);
+    gone(&before, "a password was changed");
+
+    let before = everywhere("ann", "An0ther-word");
+    must(&admin, Method::PUT, &format!("/api/v2.0/users/{ann}"), &json!({"disabled": true}), 200);
+    gone(&before, "a user was disabled");
+    must(&admin, Method::PUT, &format!("/api/v2.0/users/{ann}"), &json!({"disabled": false}), 200);
+    let before = everywhere("ann", "An0ther-word");
+    must(&admin, Method::DELETE, &format!("/api/v2.0/users/{ann}"), &json!({}), 200);
+    gone(&before, "a user was deleted");
+
+    let robot = create_robot(&admin, &robot_of("p", "ci", &["pull"]));
+    let before = everywhere(&robot.name, &robot.secret);
+    let path = format!("/api/v2.0/robots/{}", robot.id);
+    let refreshed = must(&admin, Method::PATCH, &path, &json!({"secret": ""}), 200).json();
+    gone(&before, "a robot's secret was refreshed");
+    let secret = refreshed["secret"].as_str().expect("the new secret").to_owned();
+    let before = everywhere(&robot.name, &secret);
+    let mut disabled = robot_of("p", &robot.name, &["pull"]);
+    disabled["disable"] = true.into();
+    must(&admin, Method::PUT, &path, &disabled, 200);
+    gone(&before, "a robot was disabled");
+    must(&admin, Method::PUT, &path, &robot_of("p", &robot.name, &["pull"]), 200);
+    let before = everywhere(&robot.name, &secret);
+    must(&admin, Method::DELETE, &path, &json!({}), 200);
+    gone(&before, "a robot was deleted");
+}
+
+#[test]
+fn a_user_lives_in_harbors_api() {
+    let mesh = Formed::of(&SITES[..1], "");
+    let admin = mesh.client(0);
+    let anyone = mesh.members()[0].anyone();
+    let ann = create_user(&admin, "ann");
+    let twice = json!({"username": "ann", "password": PASSWORD});
+    must(&admin, Method::POST, "/api/v2.0/users", &twice, 409);
+    for (bad, why) in [
+        (json!({"username": "a:b", "password": PASSWORD}), "username"),
+        (json!({"username": "robot$x", "password": PASSWORD}), "username"),
+        (json!({"username": "bob", "password": "short"}), "password"),
+        (json!({"username": "bob", "password": PASSWORD, "email": "no"}), "email"),
+    ] {
+        let refused = must(&admin, Method::POST, "/api/v2.0/users", &bad, 400);
+        assert!(refused.envelope().is_some_and(|(_, text)| text.contains(why)), "{refused}");
+    }
+    let own = anyone.clone().basic("ann", PASSWORD);
+    let shown = must(&own, Method::GET, "/api/v2.0/users/current", &json!({}), 200).json();
+    assert_eq!((&shown["user_id"], &shown["sysadmin_flag"]), (&json!(ann), &json!(false)));
+    assert!(!shown.to_string().contains("argon2"), "{shown}");
+    let found = must(&admin, Method::GET, "/api/v2.0/users?q=username=~nn", &json!({}), 200);
+    assert_eq!(found.header("x-total-count"), Some("1"));
+    // their own password, with the old one only
+    let path = format!("/api/v2.0/users/{ann}/password");
+    let new = json!({"old_password": "Wr0ng-word", "new_password": "An0ther-word"});
+    must(&own, Method::PUT, &path, &new, 403);
+    let new = json!({"old_password": PASSWORD, "new_password": "An0ther-word"});
+    must(&own, Method::PUT, &path, &new, 200);
+    must(&own, Method::GET, "/api/v2.0/users/current", &json!({}), 401);
+    let own = anyone.clone().basic("ann", "An0ther-word");
+    // they become an administrator and the first one may go; the last one may not
+    must(&own, Method::PUT, "/api/v2.0/users/1/sysadmin", &json!({"sysadmin_flag": true}), 403);
+    let place = format!("/api/v2.0/users/{ann}/sysadmin");
+    must(&admin, Method::PUT, &place, &json!({"sysadmin_flag": true}), 200);
+    must(&own, Method::DELETE, "/api/v2.0/users/1", &json!({}), 200);
+    let refused = must(&own, Method::PUT, &place, &json!({"sysadmin_flag": false}), 412);
+    assert!(refused.envelope().is_some_and(|(_, text)| text.contains("last administrator")));
+    must(&own, Method::DELETE, &format!("/api/v2.0/users/{ann}"), &json!({}), 412);
+    must(&own, Method::DELETE, "/api/v2.0/users/999", &json!({}), 404);
+}
+
+#[test]
+fn who_creates_a_project_is_its_admin_and_lets_others_in() {
+    let mesh = Formed::of(&SITES[..1], "");
+    let admin = mesh.client(0);
+    let user = |name: &str| mesh.members()[0].anyone().basic(name, PASSWORD);
+    for name in ["ann", "bob"] {
+        create_user(&admin, name);
+    }
+    let (ann, bob) = (user("ann"), user("bob"));
+    must(&ann, Method::POST, "/api/v2.0/projects", &json!({"project_name": "team"}), 201);
+    let names = |client: &Client| -> Vec<String> {
+        let all = must(client, Method::GET, "/api/v2.0/projects", &json!({}), 200).json();
+        let names = all.as_array().expect("a list").iter();
+        names.map(|one| one["name"].as_str().expect("a name").to_owned()).collect()
+    };
+    assert_eq!(
+        (names(&ann), names(&bob)),
+        (vec!["demo".into(), "team".into()], vec!["demo".into()])
+    );
+    assert_eq!(names(&mesh.members()[0].anyone()), ["demo"]);
+    let team = Repository::new(&ann, "team/app");
+    team.push(&Image::tiny(), "1").unwrap_or_else(|no| panic!("{no}"));
+    assert_eq!(reads(&bob, "team/app"), 403);
+    let id = add_member(&ann, "team", "bob", 3);
+    assert_eq!(reads(&bob, "team/app"), 200);
+    assert!(Repository::new(&bob, "team/app").push(&Image::tiny(), "2").is_err(), "a guest");
+    let place = format!("/api/v2.0/projects/team/members/{id}");
+    must(&bob, Method::PUT, &place, &json!({"role_id": 1}), 403);
+    must(&ann, Method::PUT, &place, &json!({"role_id": 9}), 400);
+    must(&ann, Method::PUT, &place, &json!({"role_id": 2}), 200);
+    let pushed = Repository::new(&bob, "team/app").push(&Image::tiny(), "2");
+    pushed.unwrap_or_else(|no| panic!("a developer: {no}"));
+    let again = json!({"role_id": 2, "member_user": {"username": "bob"}});
+    must(&ann, Method::POST, "/api/v2.0/projects/team/members", &again, 409);
+    let nobody = json!({"role_id": 2, "member_user": {"username": "eve"}});
+    must(&ann, Method::POST, "/api/v2.0/projects/team/members", &nobody, 404);
+    let shown = must(&bob, Method::GET, "/api/v2.0/projects/team/members", &json!({}), 200).json();
+    let roles: Vec<_> = shown.as_array().expect("a list").iter().map(|m| &m["role_name"]).collect();
+    assert_eq!(roles, ["projectAdmin", "developer"]);
+}
+
+#[test]
+fn a_robot_gets_no_more_than_whoever_makes_it_has() {
+    let mesh = Formed::of(&SITES[..1], "");
+    let admin = mesh.client(0);
+    let node = mesh.members()[0].anyone();
+    for project in ["p", "q"] {
+        tests::repository::create_project(&admin, project, false, 1);
+    }
+    create_user(&admin, "ann");
+    add_member(&admin, "p", "ann", 1);
+    let ann = node.clone().basic("ann", PASSWORD);
+    let made = create_robot(&ann, &robot_of("p", "ci", &["pull", "push"]));
+    assert_eq!(made.name, "robot$p+ci");
+    must(&ann, Method::POST, "/api/v2.0/robots", &robot_of("p", "ci", &["pull"]), 409);
+    must(&ann, Method::POST, "/api/v2.0/robots", &robot_of("q", "ci", &["pull"]), 403);
+    let system = json!({"name": "all", "level": "system", "duration": -1, "permissions": [
+        {"kind": "project", "namespace": "*", "access": [{"resource": "repository", "action": "pull"}]},
+        {"kind": "system", "namespace": "/", "access": [{"resource": "catalog", "action": "read"}]}]});
+    must(&ann, Method::POST, "/api/v2.0/robots", &system, 403);
+    let all = create_robot(&admin, &system);
+    for (bad, why) in [
+        (robot_of("p", "Ci", &["pull"]), "name"),
+        (robot_of("p", "x", &["push"]), "push"),
+        (robot_of("p", "x", &["fly"]), "fly"),
+        (robot_of("p", "x", &[]), "permission"),
+        (json!({"name": "x", "level": "world", "permissions": []}), "level"),
+        (json!({"name": "x", "level": "project", "duration": 0, "permissions": []}), "duration"),
+    ] {
+        let refused = must(&admin, Method::POST, "/api/v2.0/robots", &bad, 400);
+        assert!(refused.envelope().is_some_and(|(_, text)| text.contains(why)), "{refused}");
+    }
+    // a robot of the system pulls everywhere, and lists what there is, and no more
+    let robot = node.clone().basic(&all.name, &all.secret);
+    let ci = node.clone().basic(&made.name, &made.secret);
+    Repository::new(&ci, "p/app").push(&Image::tiny(), "1").unwrap_or_else(|no| panic!("{no}"));
+    assert!(Repository::new(&ci, "q/app").push(&Image::tiny(), "1").is_err());
+    assert_eq!(
+        (reads(&robot, "p/app"), robot.get("/v2/_catalog").map(|a| a.status).ok()),
+        (200, Some(200))
+    );
+    assert!(Repository::new(&robot, "p/app").push(&Image::tiny(), "2").is_err());
+    must(&robot, Method::GET, "/api/v2.0/users", &json!({}), 403);
+    must(&robot, Method::GET, "/api/v2.0/users/current", &json!({}), 403);
+    // what is not shown again, and what expires
+    let shown = must(&admin, Method::GET, &format!("/api/v2.0/robots/{}", all.id), &json!({}), 200);
+    assert!(!shown.to_string().contains(&all.secret), "{shown}");
+    assert_eq!(shown.json()["expires_at"], -1);
+    let of_p = must(&ann, Method::GET, &format!("/api/v2.0/robots/{}", made.id), &json!({}), 200);
+    let (from, until) = (&of_p.json()["creation_time"], of_p.json()["expires_at"].as_i64());
+    assert!(until.is_some_and(|until| until > 1_795_000_000), "{from} {until:?}");
+    must(&ann, Method::GET, &format!("/api/v2.0/robots/{}", all.id), &json!({}), 403);
+}
+
+#[test]
+fn a_refresh_token_gets_tokens_until_the_password_changes() {
+    let mesh = Formed::of(&SITES, "");
+    let admin = mesh.client(0);
+    tests::repository::create_project(&admin, "p", false, 1);
+    let app = Repository::new(&admin, "p/app");
+    app.push(&Image::tiny(), "1").unwrap_or_else(|no| panic!("{no}"));
+    let ann = create_user(&admin, "ann");
+    add_member(&admin, "p", "ann", 3);
+    let own = mesh.members()[1].anyone().basic("ann", PASSWORD);
+    let answer = own.get("/service/token?service=atoll&offline_token=true&client_id=docker");
+    let answer = answer.unwrap_or_else(|none| panic!("{none}")).json();
+    let refresh = answer["refresh_token"].as_str().expect("a refresh token").to_owned();
+    assert!(token_answer(&own, &[]).json().get("refresh_token").is_none(), "nobody asked");
+    // it opens nothing by itself, and gets tokens at every node
+    assert!(matches!(reads(&mesh.members()[0].anyone().bearer(&refresh), "p/app"), 401 | 403));
+    let form = format!(
+        "grant_type=refresh_token&service=atoll&client_id=docker&scope=repository:p/app:pull&refresh_token={refresh}"
+    );
+    let post = |at: usize| {
+        let ask = mesh.members()[at].anyone().ask(Method::POST, "/service/token");
+        let ask = ask.header("content-type", "application/x-www-form-urlencoded");
+        ask.body(form.clone()).send().unwrap_or_else(|none| panic!("{none}"))
+    };
+    for at in 0..3 {
+        let answer = post(at);
+        assert_eq!(answer.status, 200, "{answer}");
+        let token = answer.json()["access_token"].as_str().expect("a token").to_owned();
+        assert_eq!(reads(&mesh.members()[2 - at].anyone().bearer(&token), "p/app"), 200);
+    }
+    let path = format!("/api/v2.0/users/{ann}/password");
+    must(&admin, Method::PUT, &path, &json!({"new_password": "An0ther-word"}), 200);
+    assert_eq!([0, 1, 2].map(|at| post(at).status), [401; 3]);
+}
+
+#[test]
+fn a_lost_password_is_set_from_the_disk_of_a_replica() {
+    let mesh = Formed::of(&SITES, "");
+    let status = |at: usize, password: &str| {
+        let client = mesh.members()[at].anyone().basic("admin", password);
+        client.get("/api/v2.0/users/current").unwrap_or_else(|none| panic!("{none}")).status
+    };
+    assert_eq!(status(1, mesh.password()), 200);
+    let set = |arguments: &[&str]| {
+        let member = &mesh.members()[2];
+        let mut command = member.atoll("password");
+        command.args(arguments).arg("--config").arg(member.config());
+        process::finish(&mut command)
+    };
+    let said = set(&[]);
+    assert!(said.success, "{}", said.err);
+    let new = said.out;
+    let new = new.trim();
+    assert_eq!([0, 1, 2].map(|at| status(at, new)), [200; 3]);
+    assert_eq!([0, 1, 2].map(|at| status(at, mesh.password())), [401; 3]);
+    let file = mesh.folder().join("new-password");
+    std::fs::write(&file, "weak\n").expect("a file");
+    let path = file.display().to_string();
+    let refused = set(&["--password-file", &path]);
+    assert!(!refused.success && refused.err.contains("8 to 128 characters"), "{}", refused.err);
+    std::fs::write(&file, "Str0nger-word\n").expect("a file");
+    assert!(set(&["admin", "--password-file", &path]).success);
+    assert_eq!(status(0, "Str0nger-word"), 200);
+    let refused = set(&["nobody"]);
+    assert!(!refused.success && refused.err.contains("of nobody was not set"), "{}", refused.err);
+}

@@ -1,0 +1,98 @@
+//! Users, robots and tokens, made over the API.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::http::{Answer, Client};
+
+/// A password that every user of a scenario has.
+pub const PASSWORD: &str = "Passw0rd-of-a-test";
+
+/// Sends JSON; the answer must have this status.
+///
+/// # Panics
+/// When it has another one, or none comes.
+pub fn must(client: &Client, method: Method, path: &str, value: &Value, status: u16) -> Answer {
+    let answer = client.send_json(method.clone(), path, value);
+    let answer = answer.unwrap_or_else(|none| panic!("{method} {path}: {none}"));
+    assert_eq!(answer.status, status, "{method} {path}: {answer}");
+    answer
+}
+
+/// The number at the end of an answer's `Location`.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn number(answer: &Answer) -> u64 {
+    let place = answer.header("location").expect("what was created has a place");
+    place.rsplit('/').next().and_then(|id| id.parse().ok()).expect("a place ends with a number")
+}
+
+/// Creates a user with [`PASSWORD`]; the user's number.
+pub fn create_user(administrator: &Client, name: &str) -> u64 {
+    let what = json!({"username": name, "password": PASSWORD, "email": format!("{name}@example.com"),
+        "realname": name});
+    number(&must(administrator, Method::POST, "/api/v2.0/users", &what, 201))
+}
+
+/// Makes a user a member of a project with a role (Harbor's number); the membership's number.
+pub fn add_member(administrator: &Client, project: &str, user: &str, role: u64) -> u64 {
+    let path = format!("/api/v2.0/projects/{project}/members");
+    let what = json!({"role_id": role, "member_user": {"username": user}});
+    number(&must(administrator, Method::POST, &path, &what, 201))
+}
+
+/// A robot: its number, its name with the prefix, and its secret.
+#[derive(Clone, Debug)]
+pub struct Robot {
+    /// Its number.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// Its secret.
+    pub secret: String,
+}
+
+/// The request for a robot of a project with these actions on its repositories.
+#[must_use]
+pub fn robot_of(project: &str, name: &str, actions: &[&str]) -> Value {
+    let access: Vec<Value> =
+        actions.iter().map(|action| json!({"resource": "repository", "action": action})).collect();
+    json!({"name": name, "level": "project", "duration": 7,
+        "permissions": [{"kind": "project", "namespace": project, "access": access}]})
+}
+
+/// Creates a robot.
+pub fn create_robot(administrator: &Client, what: &Value) -> Robot {
+    let made = must(administrator, Method::POST, "/api/v2.0/robots", what, 201).json();
+    let text = |field: &str| made[field].as_str().expect("a robot has one").to_owned();
+    Robot {
+        id: made["id"].as_u64().expect("a robot has a number"),
+        name: text("name"),
+        secret: text("secret"),
+    }
+}
+
+/// What `/service/token` answers to this client, for these scopes.
+///
+/// # Panics
+/// When no answer comes.
+#[must_use]
+pub fn token_answer(client: &Client, scopes: &[&str]) -> Answer {
+    let scopes: String = scopes.iter().map(|scope| format!("&scope={scope}")).collect();
+    let answer = client.get(&format!("/service/token?service=atoll{scopes}"));
+    answer.unwrap_or_else(|none| panic!("a token: {none}"))
+}
+
+/// The same client with a token for these scopes instead of a password.
+///
+/// # Panics
+/// When it gets none.
+#[must_use]
+pub fn with_token(client: &Client, scopes: &[&str]) -> Client {
+    let answer = token_answer(client, scopes);
+    assert_eq!(answer.status, 200, "a token: {answer}");
+    let token = answer.json()["token"].as_str().expect("an answer with a token").to_owned();
+    client.clone().bearer(&token)
+}

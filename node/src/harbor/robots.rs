@@ -13,7 +13,7 @@ use rules::people::roles::grantable;
 use rules::people::{access::RegistryScope, passwords};
 use rules::words::moment::Timestamp;
 use rules::words::names::{ProjectId, ProjectName, RobotId, RobotName};
-use rules::words::roles::Permission;
+use rules::words::roles::{Operation, Permission, Resource};
 use rules::words::secret::Secret;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -102,8 +102,13 @@ fn permission(written: &AccessBody) -> Result<Permission, Failure> {
 }
 
 impl Harbor {
-    /// What `written` asks for. The second result is the name.
-    async fn asked(&self, written: &RobotBody, before: Option<&Robot>) -> Result<Asked, Failure> {
+    /// What `written` asks for.
+    async fn asked(
+        &self,
+        caller: &Caller,
+        written: &RobotBody,
+        before: Option<&Robot>,
+    ) -> Result<Asked, Failure> {
         if written.description.len() > DESCRIPTION {
             return Err(bad(format!("description has at most {DESCRIPTION} bytes")));
         }
@@ -136,8 +141,17 @@ impl Harbor {
                     let name: ProjectName =
                         name.parse().map_err(|e| bad(format!("permissions: namespace: {e}")))?;
                     let (found, _) = self.records.read(|r| r.project(&name)).await?;
-                    let message = format!("permissions: there is no project {name}");
-                    let found = found.ok_or_else(|| Failure::new(Code::NotFound, message))?;
+                    // only an administrator is told that there is none
+                    let found = found.ok_or_else(|| match caller.identity.is_administrator() {
+                        true => {
+                            let message = format!("permissions: there is no project {name}");
+                            Failure::new(Code::NotFound, message)
+                        }
+                        false => {
+                            let create = Permission::new(Resource::Robot, Operation::Create);
+                            self.door.denied(caller, create, &name)
+                        }
+                    })?;
                     let space = Space::Project(found.id);
                     project = project.or(Some(found));
                     space
@@ -285,7 +299,7 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let written: RobotBody = body(&mut request).await?;
         let name: RobotName = written.name.parse().map_err(|e| bad(format!("name: {e}")))?;
-        let Asked { project, terms } = self.asked(&written, None).await?;
+        let Asked { project, terms } = self.asked(caller, &written, None).await?;
         self.admit_to_robots(&request, caller, project.as_ref()).await?;
         self.check_theirs(caller, &terms.grants).await?;
         let secret = match written.secret.filter(|secret| !secret.expose().is_empty()) {
@@ -330,7 +344,7 @@ impl Harbor {
         if written.name != full && written.name != robot.name.as_str() {
             return Err(bad(format!("name: a robot keeps its name, {full}")));
         }
-        let Asked { project, terms } = self.asked(&written, Some(&robot)).await?;
+        let Asked { project, terms } = self.asked(caller, &written, Some(&robot)).await?;
         if project.map(|project| project.id) != robot.project.as_ref().map(|(id, _)| *id) {
             return Err(bad("level: a robot stays in its project, or in the system"));
         }

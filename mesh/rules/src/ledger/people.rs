@@ -2,12 +2,16 @@
 //! of them. They exist from the feature level [`Level::PEOPLE`] on; before that there is one
 //! [`User`](super::records::User).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::level::Level;
 use super::records::{Look, Project, RecordError, key};
 use crate::words::moment::Timestamp;
-use crate::words::names::{MemberId, ProjectId, ProjectName, RobotId, RobotName, UserId, UserName};
+use crate::words::names::{
+    MemberId, ProjectId, ProjectName, RobotId, RobotName, TrustId, UserId, UserName,
+};
 use crate::words::roles::{Permission, ProjectRole};
 use crate::words::secret::Secret;
 
@@ -129,6 +133,34 @@ pub struct TokenKey {
     pub created: Timestamp,
 }
 
+/// That whoever shows a token of an issuer is a robot: a CI job, or a service account of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustRule {
+    /// Its number.
+    pub id: TrustId,
+    /// The robot.
+    pub robot: RobotId,
+    /// What the token and its owner must be.
+    pub terms: TrustTerms,
+    /// The issuer's public keys: a JWK Set (RFC 7517 section 5), as it was given.
+    pub keys: String,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// What a token must say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustTerms {
+    /// `iss`, exactly.
+    pub issuer: String,
+    /// One of `aud`, exactly.
+    pub audience: String,
+    /// `sub`; `*` stands for any text.
+    pub subject: String,
+    /// Other claims, by name; `*` stands for any text.
+    pub claims: BTreeMap<String, String>,
+}
+
 /// A change of users, robots, members or keys. A variant's position is its number in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeopleChange {
@@ -243,6 +275,31 @@ pub enum PeopleChange {
         /// Keys with a number below this are forgotten.
         forget_below: u64,
     },
+    /// Trusts tokens of an issuer.
+    AddTrust {
+        /// Who shows one is this robot.
+        robot: RobotId,
+        /// What it must say.
+        terms: TrustTerms,
+        /// See [`TrustRule::keys`].
+        keys: String,
+    },
+    /// Replaces the issuer's keys.
+    SetTrustKeys {
+        /// Of this robot.
+        robot: RobotId,
+        /// Which rule.
+        id: TrustId,
+        /// See [`TrustRule::keys`].
+        keys: String,
+    },
+    /// Trusts these tokens no more.
+    RemoveTrust {
+        /// Of this robot.
+        robot: RobotId,
+        /// Which rule.
+        id: TrustId,
+    },
     /// Sets the password of the user with this name, from the disk of a replica.
     RecoverPassword {
         /// Whose.
@@ -283,6 +340,9 @@ impl PeopleChange {
             PeopleChange::SetRobotSecret { .. } => "set_robot_secret",
             PeopleChange::DeleteRobot { .. } => "delete_robot",
             PeopleChange::AddTokenKey { .. } => "add_token_key",
+            PeopleChange::AddTrust { .. } => "add_trust",
+            PeopleChange::SetTrustKeys { .. } => "set_trust_keys",
+            PeopleChange::RemoveTrust { .. } => "remove_trust",
             PeopleChange::RecoverPassword { .. } => "recover_password",
         }
     }
@@ -332,6 +392,20 @@ pub trait LookForPeople: Look {
     /// All robots, by number.
     fn robots(&self) -> Result<Vec<Robot>, RecordError> {
         Ok(self.records(&key::robots())?.into_iter().map(|(_, v)| v).collect())
+    }
+    /// The rules of a robot.
+    fn trusts_of(&self, robot: RobotId) -> Result<Vec<TrustRule>, RecordError> {
+        let mut rules = Vec::new();
+        for (place, issuer) in self.records::<String>(&key::trusts_of(robot))? {
+            let Some(id) = key::trust_of(&place) else { continue };
+            rules.extend(self.record(&key::trust(&issuer, robot, id))?);
+        }
+        Ok(rules)
+    }
+    /// The rules about an issuer.
+    fn trusts_in(&self, issuer: &str) -> Result<Vec<TrustRule>, RecordError> {
+        let rules = self.records::<TrustRule>(&key::trusts_in(issuer))?;
+        Ok(rules.into_iter().map(|(_, v)| v).filter(|rule| rule.terms.issuer == issuer).collect())
     }
     /// All keys that tokens are signed with, by number.
     fn token_keys(&self) -> Result<Vec<TokenKey>, RecordError> {

@@ -19,7 +19,7 @@ use crate::words::manifest::Referrer;
 use crate::words::moment::Timestamp;
 use crate::words::names::{
     Epoch, NodeId, NodeName, OperationId, ProjectId, ProjectName, Region, RepositoryName, Revision,
-    RobotId, Tag, UpstreamId, UserId, UserName,
+    RobotId, Tag, TrustId, UpstreamId, UserId, UserName,
 };
 use crate::words::secret::Secret;
 
@@ -433,6 +433,27 @@ pub mod key {
     pub fn robot_names_of(project: &ProjectName) -> Vec<u8> {
         make(b'S', &[project.as_str().as_bytes(), b"+"])
     }
+    /// A trust rule, by its issuer.
+    pub fn trust(issuer: &str, robot: RobotId, id: TrustId) -> Vec<u8> {
+        let issuer = Digest::sha256(issuer.as_bytes()).to_key();
+        make(b'W', &[&issuer, &robot.0.to_be_bytes(), &id.0.to_be_bytes()])
+    }
+    /// All rules about an issuer.
+    pub fn trusts_in(issuer: &str) -> Vec<u8> {
+        make(b'W', &[&Digest::sha256(issuer.as_bytes()).to_key()])
+    }
+    /// The issuer of a rule of a robot.
+    pub fn trust_place(robot: RobotId, id: TrustId) -> Vec<u8> {
+        make(b'Y', &[&robot.0.to_be_bytes(), &id.0.to_be_bytes()])
+    }
+    /// The issuers of all rules of a robot.
+    pub fn trusts_of(robot: RobotId) -> Vec<u8> {
+        make(b'Y', &[&robot.0.to_be_bytes()])
+    }
+    /// The rule of a key of [`trust_place`].
+    pub fn trust_of(key: &[u8]) -> Option<TrustId> {
+        key.get(9..)?.try_into().ok().map(|id| TrustId(u64::from_be_bytes(id)))
+    }
     /// A key that tokens are signed with.
     pub fn token_key(number: u64) -> Vec<u8> {
         make(b'K', &[&number.to_be_bytes()])
@@ -447,7 +468,7 @@ pub mod key {
     }
     /// Whether a key is one of people's records.
     pub fn is_of_people(key: &[u8]) -> bool {
-        matches!(key.first(), Some(b'A' | b'N' | b'M' | b'J' | b'R' | b'S'))
+        matches!(key.first(), Some(b'A' | b'N' | b'M' | b'J' | b'R' | b'S' | b'W' | b'Y'))
     }
     /// A node.
     pub fn node(id: NodeId) -> Vec<u8> {

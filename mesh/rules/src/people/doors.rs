@@ -112,6 +112,21 @@ pub const DOORS: &[Row] = &[
         &["DELETE"],
         Need::Robot(Permission::new(Resource::Robot, Delete)),
     ),
+    row(
+        "/api/v2.0/robots/{id}/trusts",
+        &["GET"],
+        Need::Robot(Permission::new(Resource::Robot, Read)),
+    ),
+    row(
+        "/api/v2.0/robots/{id}/trusts",
+        &["POST"],
+        Need::Robot(Permission::new(Resource::Robot, Update)),
+    ),
+    row(
+        "/api/v2.0/robots/{id}/trusts/{trust}",
+        &["PUT", "DELETE"],
+        Need::Robot(Permission::new(Resource::Robot, Update)),
+    ),
     row("/api/v2.0/permissions", &["GET"], Need::Account),
     row("/api/atoll/v1/status", &["GET"], system(Resource::Node, Read)),
     row("/api/atoll/v1/level", &["GET"], system(Resource::Node, Read)),

@@ -8,6 +8,7 @@
 //! | [`robots`] | what a robot may be granted, and its secret |
 //! | [`passwords`] | which passwords are accepted |
 //! | [`keys`] | which key signs tokens, and when there is a new one |
+//! | [`trusts`] | whose tokens of other issuers are accepted |
 //! | [`guesses`] | who may have a password checked now |
 
 pub mod access;
@@ -17,3 +18,4 @@ pub mod keys;
 pub mod passwords;
 pub mod robots;
 pub mod roles;
+pub mod trusts;

@@ -3,13 +3,19 @@
 use super::{EMPTIED_AT_ONCE, next_number};
 use crate::ledger::command::Outcome;
 use crate::ledger::people::{
-    Account, LookForPeople, Member, PeopleChange, Robot, RobotTerms, TokenKey, robot_login,
+    Account, LookForPeople, Member, PeopleChange, Robot, RobotTerms, TokenKey, TrustRule,
+    robot_login,
 };
 use crate::ledger::records::{Look, Project, RecordError, User, WriteRecords, decode, encode, key};
 use crate::words::moment::Timestamp;
-use crate::words::names::{MemberId, ProjectId, ProjectName, RobotId, RobotName, UserId, UserName};
+use crate::words::names::{
+    MemberId, ProjectId, ProjectName, RobotId, RobotName, TrustId, UserId, UserName,
+};
 use crate::words::roles::ProjectRole;
 use crate::words::secret::Secret;
+
+/// The maximum number of trust rules of a robot.
+const MOST_TRUSTS: usize = 20;
 
 const LAST_ADMINISTRATOR: &str =
     "they are the last administrator; make somebody else an administrator first";
@@ -140,7 +146,39 @@ fn perform<R: WriteRecords>(
         PeopleChange::DeleteRobot { id } => {
             let Some(robot) = records.robot(*id)? else { return Ok(Outcome::NotFound) };
             records.remove(&key::robot_name(&robot.login()))?;
-            records.remove(&key::robot(*id))?;
+            forget_robot(records, *id)?;
+            Ok(Outcome::Done)
+        }
+        PeopleChange::AddTrust { robot, terms, keys } => {
+            if records.robot(*robot)?.is_none() {
+                return Ok(Outcome::NotFound);
+            }
+            let rules = records.trusts_of(*robot)?;
+            if rules.iter().any(|rule| rule.terms == *terms) {
+                return Ok(Outcome::Exists);
+            }
+            if rules.len() >= MOST_TRUSTS {
+                let reason = format!("a robot has at most {MOST_TRUSTS} trust rules");
+                return Ok(Outcome::Refused(reason));
+            }
+            let id = TrustId(next_number(records, &key::last_of_people())?);
+            let (robot, terms, keys) = (*robot, terms.clone(), keys.clone());
+            let rule = TrustRule { id, robot, terms, keys, created: at };
+            let issuer = &rule.terms.issuer;
+            records.put(&key::trust_place(robot, id), &encode(issuer)?)?;
+            records.put(&key::trust(issuer, robot, id), &encode(&rule)?)?;
+            Ok(Outcome::Done)
+        }
+        PeopleChange::SetTrustKeys { robot, id, keys } => {
+            let Some(rule) = trust(records, *robot, *id)? else { return Ok(Outcome::NotFound) };
+            let place = key::trust(&rule.terms.issuer, *robot, *id);
+            records.put(&place, &encode(&TrustRule { keys: keys.clone(), ..rule })?)?;
+            Ok(Outcome::Done)
+        }
+        PeopleChange::RemoveTrust { robot, id } => {
+            let Some(rule) = trust(records, *robot, *id)? else { return Ok(Outcome::NotFound) };
+            records.remove(&key::trust(&rule.terms.issuer, *robot, *id))?;
+            records.remove(&key::trust_place(*robot, *id))?;
             Ok(Outcome::Done)
         }
         PeopleChange::AddTokenKey { after, public, sealed, forget_below } => {
@@ -281,6 +319,23 @@ fn remove_member<R: WriteRecords>(
     records.remove(&key::membership(user, project))
 }
 
+fn trust<R: WriteRecords>(
+    records: &R,
+    robot: RobotId,
+    id: TrustId,
+) -> Result<Option<TrustRule>, RecordError> {
+    Ok(records.trusts_of(robot)?.into_iter().find(|rule| rule.id == id))
+}
+
+/// Removes a robot's record and its trust rules. Its name is removed by the caller.
+fn forget_robot<R: WriteRecords>(records: &mut R, id: RobotId) -> Result<(), RecordError> {
+    for rule in records.trusts_of(id)? {
+        records.remove(&key::trust(&rule.terms.issuer, id, rule.id))?;
+        records.remove(&key::trust_place(id, rule.id))?;
+    }
+    records.remove(&key::robot(id))
+}
+
 fn create_robot<R: WriteRecords>(
     records: &mut R,
     at: Timestamp,
@@ -334,7 +389,7 @@ pub(super) fn leave_project<R: WriteRecords>(
     let left = most - members.len();
     let robots = records.scan(&key::robot_names_of(&project.name), None, left)?;
     for (place, value) in &robots {
-        records.remove(&key::robot(decode::<RobotId>(value)?))?;
+        forget_robot(records, decode::<RobotId>(value)?)?;
         records.remove(place)?;
     }
     if !members.is_empty() || !robots.is_empty() {

@@ -1,7 +1,7 @@
 use crate::ledger::apply::{EMPTIED_AT_ONCE, apply};
 use crate::ledger::command::{Command, Envelope, NewProject, Outcome};
 use crate::ledger::level::Level;
-use crate::ledger::people::{Grant, LookForPeople, PeopleChange, RobotTerms, Space};
+use crate::ledger::people::{Grant, LookForPeople, PeopleChange, RobotTerms, Space, TrustTerms};
 use crate::ledger::records::{Look, MemoryRecords, User, encode, key};
 use crate::proxies::proxy::ProxyChange;
 use crate::words::moment::Timestamp;
@@ -250,10 +250,33 @@ fn a_robot_keeps_its_number_and_its_secret_makes_a_generation() {
         grants: vec![],
     };
     assert_eq!(ledger.change(PeopleChange::ChangeRobot { id: made.id, terms }), Outcome::Done);
+    let trust = |subject: &str| PeopleChange::AddTrust {
+        robot: made.id,
+        terms: TrustTerms {
+            issuer: "https://issuer".into(),
+            audience: "atoll".into(),
+            subject: subject.into(),
+            claims: Default::default(),
+        },
+        keys: "{}".into(),
+    };
+    assert_eq!(ledger.change(trust("a")), Outcome::Done);
+    assert_eq!(ledger.change(trust("a")), Outcome::Exists);
+    assert_eq!(ledger.change(trust("b")), Outcome::Done);
+    let rules = ledger.records.trusts_in("https://issuer").unwrap();
+    assert_eq!(rules, ledger.records.trusts_of(made.id).unwrap());
+    assert_eq!(ledger.records.trusts_in("https://other").unwrap(), []);
+    let (robot, id) = (made.id, rules[0].id);
+    let rotate = PeopleChange::SetTrustKeys { robot, id, keys: "new".into() };
+    assert_eq!(ledger.change(rotate), Outcome::Done);
+    assert_eq!(ledger.records.trusts_in("https://issuer").unwrap()[0].keys, "new");
+    assert_eq!(ledger.change(PeopleChange::RemoveTrust { robot, id }), Outcome::Done);
+    assert_eq!(ledger.change(PeopleChange::RemoveTrust { robot, id }), Outcome::NotFound);
     let now = ledger.records.robot(made.id).unwrap().unwrap();
     assert_eq!((now.generation, now.disabled, now.description.as_str()), (2, true, "new"));
     assert_eq!(ledger.change(PeopleChange::DeleteRobot { id: made.id }), Outcome::Done);
     assert_eq!(ledger.records.robot_named("ci").unwrap(), None);
+    assert_eq!(ledger.records.trusts_in("https://issuer").unwrap(), [], "its rules go with it");
 }
 
 #[test]

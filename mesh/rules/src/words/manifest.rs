@@ -376,11 +376,7 @@ impl Manifest {
             ("", None) => media_type::OCI_MANIFEST.into(),
             (header, None) => header.into(),
             // media types have no case (RFC 9110 section 8.3.1)
-            (header, Some(body))
-                if header.eq_ignore_ascii_case(&body) || taken =>
-            {
-                header.into()
-            }
+            (header, Some(body)) if header.eq_ignore_ascii_case(&body) || taken => header.into(),
             (header, Some(body)) => {
                 return Err(BadManifest::Disagree { header: header.into(), body });
             }

@@ -1,6 +1,6 @@
 //! Questions about lists: referrers and tags, page by page.
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use rules::wire::{ReferrersPage, TagsPage};
 use rules::words::digest::Digest;
 use rules::words::manifest::{Manifest, media_type};
@@ -31,11 +31,12 @@ impl Upstream {
         let path = format!("referrers/{subject}{joint}{query}");
         let question = self.question(Method::GET, Ask::Manifest, repository, &path, headers)?;
         let answer = self.within(self.terms.first_byte, self.ask(question)).await?;
-        if answer.response.status() != StatusCode::OK {
+        if !answer.response.status().is_success() {
             return Err(self.refusal(Ask::Manifest, answer).await);
         }
         let (head, body) = answer.response.into_parts();
-        let bytes = self.whole(body, "a list of referrers").await?;
+        let came = self.whole(body, "a list of referrers").await?;
+        let bytes = self.decoded(&head.headers, &came)?.unwrap_or(came);
         Manifest::parse(&kind(&head.headers).unwrap_or_default(), &bytes)
             .map_err(UpstreamError::bad)
             .and_then(|index| match index.media_type.as_str() {
@@ -81,11 +82,12 @@ impl Upstream {
         let headers = HeaderMap::from_iter([accept]);
         let question = self.question(Method::GET, Ask::Manifest, repository, &path, headers)?;
         let answer = self.within(self.terms.question, self.ask(question)).await?;
-        if answer.response.status() != StatusCode::OK {
+        if !answer.response.status().is_success() {
             return Err(self.refusal(Ask::Manifest, answer).await);
         }
         let (head, body) = answer.response.into_parts();
-        let bytes = self.whole(body, "a list of tags").await?;
+        let came = self.whole(body, "a list of tags").await?;
+        let bytes = self.decoded(&head.headers, &came)?.unwrap_or(came);
         let names = read_names(&bytes)?;
         Ok(Page {
             tags: names.iter().filter_map(|name| name.as_str()?.parse().ok()).collect(),

@@ -2,6 +2,9 @@
 //! decides which repository a name means: it may be a repository of another registry that a project
 //! of this mesh caches.
 
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
 use rules::words::digest::Digest;
 use rules::words::names::{ProjectName, Reference, RepositoryName, UpstreamId};
 
@@ -107,14 +110,16 @@ impl Route {
         }
     }
 
-    /// Parses a path. `meant` says which repository a name in it means. Names never need
-    /// percent-encoding, so a `%` in a name makes it invalid.
+    /// Parses a path. `meant` says which repository a name in it means. As most registries do, this
+    /// takes a path with a slash at its end, with a slash twice, or with characters that are
+    /// encoded as `%XX` for the plain path.
     pub fn parse(
         path: &str,
         meant: impl Fn(&str) -> Result<RepositoryName, Failure>,
     ) -> Result<Route, Failure> {
+        let path = &*plain(path);
         match path {
-            "/v2" | "/v2/" => return Ok(Route::Base),
+            "/v2" => return Ok(Route::Base),
             "/v2/_catalog" => return Ok(Route::Catalog),
             "/service/token" => return Ok(Route::Token),
             "/api/v2.0/projects" => return Ok(Route::Projects),
@@ -144,9 +149,7 @@ impl Route {
         if let Some(name) = rest.strip_suffix("/tags/list") {
             return Ok(Route::Tags(meant(name)?));
         }
-        if let Some(name) =
-            rest.strip_suffix("/blobs/uploads/").or_else(|| rest.strip_suffix("/blobs/uploads"))
-        {
+        if let Some(name) = rest.strip_suffix("/blobs/uploads") {
             return Ok(Route::Uploads(meant(name)?));
         }
         // the last two parts decide; a repository's name may itself contain parts called `blobs` or
@@ -164,11 +167,10 @@ impl Route {
             };
         }
         if let Some(name) = front.strip_suffix("/blobs") {
-            return Ok(Route::Blob(meant(name)?, decode(last).parse()?));
+            return Ok(Route::Blob(meant(name)?, last.parse()?));
         }
         if let Some(name) = front.strip_suffix("/manifests") {
             let name = meant(name)?;
-            let last = decode(last);
             let code = if last.contains(':') { Code::DigestInvalid } else { Code::TagInvalid };
             let reference = last
                 .parse()
@@ -176,15 +178,22 @@ impl Route {
             return Ok(Route::Manifest(name, reference));
         }
         if let Some(name) = front.strip_suffix("/referrers") {
-            return Ok(Route::Referrers(meant(name)?, decode(last).parse()?));
+            return Ok(Route::Referrers(meant(name)?, last.parse()?));
         }
         Err(not_found())
     }
 }
 
-/// Some clients encode the colon of a digest.
-fn decode(part: &str) -> String {
-    part.replace("%3A", ":").replace("%3a", ":")
+/// The path without encoded characters, empty parts, and a slash at its end. Some clients encode the
+/// colon of a digest, or the slashes of a name, and Go's servers read a path decoded. Some proxies
+/// add a slash. What is not UTF-8 stays as it is, and is no name.
+fn plain(path: &str) -> Cow<'_, str> {
+    let decoded = percent_decode_str(path).decode_utf8().unwrap_or(Cow::Borrowed(path));
+    if !decoded.contains("//") && !decoded.ends_with('/') {
+        return decoded;
+    }
+    let parts = decoded.split('/').filter(|part| !part.is_empty());
+    parts.fold(String::new(), |path, part| path + "/" + part).into()
 }
 
 fn name_invalid(error: rules::words::names::BadName) -> Failure {
@@ -235,12 +244,51 @@ mod tests {
     }
 
     #[test]
+    fn a_path_may_be_written_in_several_ways() {
+        let blob = format!("/v2/demo/a/blobs/{DIGEST}");
+        for (plain, others) in [
+            ("/v2/", &["/v2", "//v2//", "/v2//"][..]),
+            ("/v2/_catalog", &["/v2/_catalog/", "/v2//_catalog", "/v2/%5fcatalog"]),
+            (
+                "/v2/demo/a/tags/list",
+                &["/v2/demo/a/tags/list/", "/v2/demo//a/tags//list", "/v2/demo%2Fa/tags/list"],
+            ),
+            (
+                "/v2/demo/a/manifests/1.0",
+                &["/v2/demo/a/manifests/1.0/", "//v2/demo/a/manifests/1%2e0"],
+            ),
+            (
+                "/v2/demo/a/blobs/uploads/",
+                &["/v2/demo/a/blobs/uploads", "/v2/demo/a/blobs/uploads//"],
+            ),
+            ("/v2/demo/a/blobs/uploads/ab", &["/v2/demo/a/blobs/uploads/ab/"]),
+            (
+                &blob,
+                &[&format!("{blob}/"), &blob.replace(':', "%3A"), &blob.replace("/a/", "//a/")],
+            ),
+            ("/service/token", &["/service/token/"]),
+            ("/api/v2.0/projects", &["/api/v2.0/projects/"]),
+            ("/healthz", &["/healthz/"]),
+        ] {
+            for other in others {
+                assert_eq!(parse(other).unwrap(), parse(plain).unwrap(), "{other}");
+            }
+        }
+        for nothing in ["/", "//", "/v2/demo/a/manifests/", "/v2/tags/list/"] {
+            assert_eq!(parse(nothing).unwrap_err().status(), 404, "{nothing}");
+        }
+    }
+
+    #[test]
     fn tricks_in_paths_are_refused() {
         for path in [
             "/v2/../etc/manifests/x",
             "/v2/demo/%2e%2e/manifests/x",
             "/v2/Demo/a/manifests/x",
-            "/v2//a/manifests/x",
+            "/v2/demo/a%2F..%2Fb/manifests/x",
+            "/v2/demo/a%00b/manifests/x",
+            "/v2/demo/a%ff/manifests/x",
+            "/v2/demo/a%252Fb/manifests/x",
         ] {
             assert_eq!(parse(path).unwrap_err().status(), 400, "{path}");
         }

@@ -299,7 +299,7 @@ pub(super) fn manifests_that_are_none(wrong: &Complaints, repository: &Repositor
         changed[field] = value;
         Bytes::from(changed.to_string())
     };
-    let invalid: [(&str, Bytes); 9] = [
+    let invalid: [(&str, Bytes); 12] = [
         ("no JSON", Bytes::from_static(b"{\"schemaVersion\":2")),
         ("nothing", Bytes::new()),
         ("a list", Bytes::from_static(b"[]")),
@@ -314,6 +314,12 @@ pub(super) fn manifests_that_are_none(wrong: &Complaints, repository: &Repositor
                 json!([{"mediaType": "a/b", "digest": known.blobs[1].digest, "size": -1}]),
             ),
         ),
+        (
+            "a layer without a size",
+            with("layers", json!([{"mediaType": "a/b", "digest": known.blobs[1].digest}])),
+        ),
+        ("a config without a digest", with("config", json!({"mediaType": "a/b", "size": 1}))),
+        ("a byte order mark", Bytes::from(format!("\u{feff}{good}"))),
         (
             "another type inside than outside",
             with("mediaType", json!("application/vnd.oci.image.index.v1+json")),

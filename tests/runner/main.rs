@@ -45,6 +45,7 @@ const EXPECTED: &[(&str, Weight, u64)] = &[
     ("clients::", Weight::Slots(2), 30),
     ("mirrors::containerd", Weight::Slots(2), 30),
     ("mirrors::podman", Weight::Slots(2), 30),
+    ("newer::", Weight::Slots(2), 30),
     ("conformance::", Weight::Slots(2), 10),
     // it measures memory
     ("doors::a_stranger_costs", Weight::Alone, 10),

@@ -39,7 +39,7 @@ pub(super) enum Beginning {
 pub(super) struct Measured {
     /// Its length in bytes.
     pub(super) length: u64,
-    /// Whether it is what comes as gzip, decoded.
+    /// Whether it is what comes encoded, decoded.
     pub(super) decoded: bool,
 }
 
@@ -73,15 +73,15 @@ impl Unmeasured {
     pub(super) async fn measure(mut self, digest: &Digest) -> Result<Measured, UpstreamError> {
         let candidate = || Candidate { length: 0, hasher: Hasher::new(digest.algorithm()) };
         let (mut came, mut meant) = (candidate(), candidate());
-        let mut decoder = (self.coding == Coding::Gzip).then(Decoder::new);
+        let mut decoder = Decoder::of(self.coding);
         while let Some(bytes) = self.all.arrived().await? {
             came.update(&bytes);
-            if let Some(gzip) = &mut decoder {
-                gzip.arrived(bytes);
-                let mut piece = gzip.piece();
+            if let Some(encoded) = &mut decoder {
+                encoded.arrived(bytes);
+                let mut piece = encoded.piece();
                 while let Ok(Some(bytes)) = &piece {
                     meant.update(bytes);
-                    piece = gzip.piece();
+                    piece = encoded.piece();
                 }
                 if piece.is_err() {
                     decoder = None;
@@ -166,8 +166,8 @@ impl BlobStream {
                     let all = stream(u64::MAX, Some(body), 0, 0);
                     return Ok(Beginning::Unmeasured(Unmeasured { all, coding }));
                 };
-                let decoded = coding == Coding::Gzip && known.is_some_and(|known| known.decoded);
-                decoder = decoded.then(Decoder::new);
+                let decoded = known.is_some_and(|known| known.decoded);
+                decoder = if decoded { Decoder::of(coding) } else { None };
                 (size, offset)
             }
             (status, _) => {

@@ -5,7 +5,7 @@
 use std::io::Write;
 
 use bytes::{Buf, Bytes};
-use flate2::write::MultiGzDecoder;
+use flate2::write::{MultiGzDecoder, ZlibDecoder};
 use http::{HeaderMap, header};
 
 use super::UpstreamError;
@@ -22,6 +22,8 @@ pub(super) enum Coding {
     Identity,
     /// As gzip.
     Gzip,
+    /// In zlib's format.
+    Deflate,
     /// In a way that this client does not read. The bytes may still be what was asked for.
     Unknown,
 }
@@ -35,20 +37,31 @@ pub(super) fn coding(headers: &HeaderMap) -> Coding {
     match name.to_ascii_lowercase().as_str() {
         "" | "identity" => Coding::Identity,
         "gzip" | "x-gzip" => Coding::Gzip,
+        "deflate" => Coding::Deflate,
         _ => Coding::Unknown,
     }
 }
 
-/// Decodes gzip piece by piece.
+/// Decodes piece by piece.
 pub(super) struct Decoder {
-    decoder: MultiGzDecoder<Vec<u8>>,
+    kind: Kind,
     encoded: Bytes,
 }
 
+enum Kind {
+    Gzip(MultiGzDecoder<Vec<u8>>),
+    Deflate(ZlibDecoder<Vec<u8>>),
+}
+
 impl Decoder {
-    /// Nothing was decoded yet.
-    pub(super) fn new() -> Self {
-        Decoder { decoder: MultiGzDecoder::new(Vec::new()), encoded: Bytes::new() }
+    /// Nothing was decoded yet. `None` if there is nothing to decode, or nobody can.
+    pub(super) fn of(coding: Coding) -> Option<Self> {
+        let kind = match coding {
+            Coding::Identity | Coding::Unknown => return None,
+            Coding::Gzip => Kind::Gzip(MultiGzDecoder::new(Vec::new())),
+            Coding::Deflate => Kind::Deflate(ZlibDecoder::new(Vec::new())),
+        };
+        Some(Decoder { kind, encoded: Bytes::new() })
     }
 
     /// These bytes arrived. Call [`Decoder::piece`] until it has no more.
@@ -60,7 +73,12 @@ impl Decoder {
     pub(super) fn piece(&mut self) -> Result<Option<Bytes>, UpstreamError> {
         while !self.encoded.is_empty() {
             let most = self.encoded.len().min(PIECE);
-            self.decoder.write_all(&self.encoded[..most]).map_err(undecodable)?;
+            let piece = &self.encoded[..most];
+            let written = match &mut self.kind {
+                Kind::Gzip(decoder) => decoder.write_all(piece),
+                Kind::Deflate(decoder) => decoder.write_all(piece),
+            };
+            written.map_err(undecodable)?;
             self.encoded.advance(most);
             if let Some(bytes) = self.taken() {
                 return Ok(Some(bytes));
@@ -71,27 +89,37 @@ impl Decoder {
 
     /// The last decoded bytes. Fails if the encoded bytes were not whole.
     pub(super) fn end(&mut self) -> Result<Option<Bytes>, UpstreamError> {
-        self.decoder.try_finish().map_err(undecodable)?;
+        let ended = match &mut self.kind {
+            Kind::Gzip(decoder) => decoder.try_finish(),
+            Kind::Deflate(decoder) => decoder.try_finish(),
+        };
+        ended.map_err(undecodable)?;
         Ok(self.taken())
     }
 
     fn taken(&mut self) -> Option<Bytes> {
-        let bytes = std::mem::take(self.decoder.get_mut());
+        let bytes = std::mem::take(match &mut self.kind {
+            Kind::Gzip(decoder) => decoder.get_mut(),
+            Kind::Deflate(decoder) => decoder.get_mut(),
+        });
         (!bytes.is_empty()).then(|| bytes.into())
     }
 }
 
-/// The whole of `encoded`, decoded, if the headers say that it is gzip. Fails if it is not, or if it
-/// has more than `limit` bytes.
+/// The whole of `encoded`, decoded, if the headers say that it is encoded and it does not begin as
+/// JSON does: some servers say so of plain bytes. Fails if it cannot be decoded, or has more than
+/// `limit` bytes then.
 pub(super) fn decoded(
     headers: &HeaderMap,
     encoded: &Bytes,
     limit: usize,
 ) -> Result<Option<Bytes>, UpstreamError> {
-    if coding(headers) != Coding::Gzip {
+    // neither gzip nor zlib begins like this
+    if encoded.trim_ascii_start().starts_with(b"{") {
         return Ok(None);
     }
-    let (mut decoder, mut all) = (Decoder::new(), Vec::new());
+    let Some(mut decoder) = Decoder::of(coding(headers)) else { return Ok(None) };
+    let mut all = Vec::new();
     decoder.arrived(encoded.clone());
     loop {
         let (bytes, last) = match decoder.piece()? {
@@ -110,7 +138,7 @@ pub(super) fn decoded(
 }
 
 fn undecodable(error: std::io::Error) -> UpstreamError {
-    UpstreamError::bad(format!("what came as gzip cannot be decoded: {error}"))
+    UpstreamError::bad(format!("what came encoded cannot be decoded: {error}"))
 }
 
 #[cfg(test)]
@@ -131,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn only_gzip_is_decoded_and_only_up_to_its_limit() {
+    fn what_is_encoded_is_decoded_up_to_its_limit_and_plain_text_is_left() {
         let text = b"{}".repeat(50_000);
         let encoded = Bytes::from(gzip(&text));
         let read = |name: &str, limit| decoded(&named(name), &encoded, limit);
@@ -144,6 +172,14 @@ mod tests {
         assert!(matches!(read("gzip", text.len() - 1), Err(UpstreamError::Unusable(_))));
         let torn = encoded.slice(..encoded.len() - 9);
         assert!(matches!(decoded(&named("gzip"), &torn, 1 << 20), Err(UpstreamError::Bad(_))));
+        for name in ["gzip", "deflate"] {
+            let plain = Bytes::from_static(b" {}");
+            assert_eq!(decoded(&named(name), &plain, 9), Ok(None), "{name}");
+        }
+        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), Compression::default());
+        zlib.write_all(&text).unwrap();
+        let zlib = Bytes::from(zlib.finish().unwrap());
+        assert_eq!(decoded(&named("deflate"), &zlib, text.len()).unwrap().unwrap(), text);
         let twice = Bytes::from([gzip(b"a"), gzip(b"b")].concat());
         assert_eq!(decoded(&named("gzip"), &twice, 9).unwrap().unwrap(), "ab");
     }
@@ -151,7 +187,9 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = decoded(&named("gzip"), &Bytes::from(bytes), 1000);
+            for name in ["gzip", "deflate"] {
+                let _ = decoded(&named(name), &Bytes::from(bytes.clone()), 1000);
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use rules::words::names::Tag;
 
 use tracing::warn;
 
-use super::{FetchedManifest, Question, Resolved, Upstream, kind};
+use super::{FetchedManifest, Question, Resolved, Upstream, UpstreamAnswer, kind};
 use crate::UpstreamError;
 use crate::budget::Ask;
 use crate::coding::{Coding, coding};
@@ -38,7 +38,7 @@ impl Upstream {
             // storage services sign a URL for one method
             || (!answer.own && status.is_client_error());
         if !status.is_success() && !speechless {
-            return Err(self.refusal(Ask::Manifest, answer).await);
+            return Err(self.no_manifest(answer).await);
         }
         let headers = answer.response.headers();
         let length = text(headers, header::CONTENT_LENGTH)
@@ -77,7 +77,7 @@ impl Upstream {
         let answer = self.within(self.terms.question, self.ask(question)).await?;
         // any success: the bytes decide, and a gateway may answer 203
         if !answer.response.status().is_success() {
-            return Err(self.refusal(Ask::Manifest, answer).await);
+            return Err(self.no_manifest(answer).await);
         }
         let (head, body) = answer.response.into_parts();
         let came = self.whole(body, "a manifest").await?;
@@ -106,6 +106,20 @@ impl Upstream {
         }
         let digest = actual;
         Ok(FetchedManifest { media_type, digest, bytes })
+    }
+
+    /// The error for an answer without a manifest. A status that says that the question itself is
+    /// refused does not pass by waiting.
+    async fn no_manifest(&self, answer: UpstreamAnswer) -> UpstreamError {
+        let (status, own) = (answer.response.status(), answer.own);
+        // too slow, at the wrong server, too early (RFC 9110 section 15.5, RFC 8470)
+        let passes = matches!(status.as_u16(), 408 | 421 | 425);
+        match self.refusal(Ask::Manifest, answer).await {
+            UpstreamError::Bad(why) if own && status.is_client_error() && !passes => {
+                UpstreamError::Unusable(why)
+            }
+            error => error,
+        }
     }
 
     fn manifest_question(

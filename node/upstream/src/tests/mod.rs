@@ -138,14 +138,18 @@ async fn bytes_decide_and_what_a_header_says_does_not() {
 async fn what_a_gateway_does_to_an_answer_hides_no_manifest_and_no_list() {
     let digest = Digest::sha256(EMPTY.as_bytes());
     let tags = r#"{"name":"a","tags":["1"]}"#;
-    for (status, coding) in [(203, ""), (201, ""), (200, "gzip"), (203, "x-gzip"), (200, "br")] {
+    for (status, coding) in
+        [(203, ""), (201, ""), (200, "gzip"), (203, "x-gzip"), (200, "deflate"), (200, "br")]
+    {
         let stage = Stage::open(move |seen| {
             let (text, kind) = match seen.path.ends_with("tags/list") {
                 true => (tags, "application/json"),
                 false => (EMPTY, INDEX),
             };
-            let gzip = coding.contains("gzip");
-            let bytes = if gzip { stage::gzip(text.as_bytes()) } else { text.into() };
+            let bytes = match coding {
+                "gzip" | "x-gzip" => stage::gzip(text.as_bytes()),
+                _ => text.into(),
+            };
             let length = bytes.len().to_string();
             let mut headers = vec![("content-type", kind), ("content-length", length.as_str())];
             headers.extend((!coding.is_empty()).then_some(("content-encoding", coding)));
@@ -383,7 +387,8 @@ async fn what_is_missing_denied_or_broken_is_told_apart() {
             "theirs" => answer(403, &[], denied),
             "ill" => answer(500, &[], ""),
             "down" => answer(503, &[], ""),
-            _ => answer(400, &[], ""),
+            "early" => answer(425, &[], ""),
+            _ => answer(400, &[], r#"{"errors":[{"code":"NAME_INVALID"}]}"#),
         }
     })
     .await;
@@ -393,7 +398,10 @@ async fn what_is_missing_denied_or_broken_is_told_apart() {
     assert_eq!(manifest("theirs").await, UpstreamError::Denied("403 Forbidden: not you".into()));
     assert!(matches!(manifest("ill").await, UpstreamError::Unreachable(_)));
     assert!(matches!(manifest("down").await, UpstreamError::Unreachable(_)));
-    assert!(matches!(manifest("odd").await, UpstreamError::Bad(_)));
+    assert!(matches!(manifest("early").await, UpstreamError::Bad(_)));
+    let refused = manifest("odd").await;
+    let said = matches!(&refused, UpstreamError::Unusable(why) if why.contains("NAME_INVALID"));
+    assert!(said, "waiting does not help: {refused:?}");
     assert_eq!(
         stage.upstream().blob("gone", &Digest::sha256(b""), 0).await.unwrap_err(),
         UpstreamError::NotFound

@@ -111,13 +111,15 @@ impl Route {
     }
 
     /// Parses a path. `meant` says which repository a name in it means. As most registries do, this
-    /// takes a path with a slash at its end, with a slash twice, or with characters that are
-    /// encoded as `%XX` for the plain path.
+    /// takes a path with a slash at its end, or with characters that are encoded as `%XX`, for the
+    /// plain path. A slash twice is one only if nothing is to be written: what a write names must
+    /// not be guessed.
     pub fn parse(
         path: &str,
+        writes: bool,
         meant: impl Fn(&str) -> Result<RepositoryName, Failure>,
     ) -> Result<Route, Failure> {
-        let path = &*plain(path);
+        let path = &*plain(path, writes);
         match path {
             "/v2" => return Ok(Route::Base),
             "/v2/_catalog" => return Ok(Route::Catalog),
@@ -184,12 +186,15 @@ impl Route {
     }
 }
 
-/// The path without encoded characters, empty parts, and a slash at its end. Some clients encode the
+/// The path without encoded characters, slashes at its end, and, unless it `writes`, empty parts. Some clients encode the
 /// colon of a digest, or the slashes of a name, and Go's servers read a path decoded. Some proxies
 /// add a slash. What is not UTF-8 stays as it is, and is no name.
-fn plain(path: &str) -> Cow<'_, str> {
+fn plain(path: &str, writes: bool) -> Cow<'_, str> {
     let decoded = percent_decode_str(path).decode_utf8().unwrap_or(Cow::Borrowed(path));
-    if !decoded.contains("//") && !decoded.ends_with('/') {
+    if writes && decoded.ends_with('/') {
+        return decoded.trim_end_matches('/').to_owned().into();
+    }
+    if writes || !decoded.contains("//") && !decoded.ends_with('/') {
         return decoded;
     }
     let parts = decoded.split('/').filter(|part| !part.is_empty());
@@ -214,7 +219,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn parse(path: &str) -> Result<Route, Failure> {
-        Route::parse(path, |name| name.parse().map_err(name_invalid))
+        Route::parse(path, false, |name| name.parse().map_err(name_invalid))
+    }
+
+    fn parse_write(path: &str) -> Result<Route, Failure> {
+        Route::parse(path, true, |name| name.parse().map_err(name_invalid))
     }
 
     const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -273,6 +282,14 @@ mod tests {
             for other in others {
                 assert_eq!(parse(other).unwrap(), parse(plain).unwrap(), "{other}");
             }
+        }
+        for written in ["/v2/demo/a/manifests/1/", "/v2/demo%2Fa/manifests/1//"] {
+            let plain = parse("/v2/demo/a/manifests/1").unwrap();
+            assert_eq!(parse_write(written).unwrap(), plain, "{written}");
+        }
+        for guess in ["/v2/demo//a/manifests/1", "/v2//demo/a/manifests/1", "/v2/demo//manifests/1"]
+        {
+            assert_eq!(parse_write(guess).unwrap_err().status(), 400, "{guess}");
         }
         for nothing in ["/", "//", "/v2/demo/a/manifests/", "/v2/tags/list/"] {
             assert_eq!(parse(nothing).unwrap_err().status(), 404, "{nothing}");

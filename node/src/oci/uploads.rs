@@ -258,9 +258,7 @@ fn check_range(request: &Request, written: u64, upload: &Upload) -> Result<(), F
             .header(header::RANGE, format!("0-{}", written.saturating_sub(1)))
             .header(header::LOCATION, upload_path(&upload.ticket.repository, &upload.ticket.id))
     };
-    // some clients write it as in a `Range`
-    let spec = range.trim().strip_prefix("bytes").unwrap_or(range);
-    let spec = spec.trim_start_matches(['=', ' ']).trim();
+    let spec = range.trim().strip_prefix("bytes ").unwrap_or(range).trim();
     let spec = spec.split('/').next().unwrap_or(spec);
     let parsed = spec
         .split_once('-')

@@ -94,7 +94,7 @@ impl Serving {
         let meant = RefCell::new(None);
         let (ns, host) = (request.query("ns"), request.header(&header::HOST));
         let writes = !matches!(request.method, Method::GET | Method::HEAD);
-        let route = Route::parse(path, |written| {
+        let route = Route::parse(path, writes, |written| {
             let repository = self.mirrors.meant(&Asked { ns, host, written, writes })?;
             *meant.borrow_mut() = Some((written.to_owned(), repository.clone()));
             Ok(repository)

@@ -120,7 +120,7 @@ pub(super) fn written_otherwise(wrong: &Complaints, repository: &Repository, ima
     let patch = repository.client().ask(Method::PATCH, &place).header("content-range", "");
     let patched = patch.body(blob.bytes.clone()).send().unwrap_or_else(|none| panic!("{none}"));
     wrong.unless(patched.status == 202, || format!("an empty Content-Range: {patched}"));
-    for range in ["bytes 0-99/100", "bytes=0-99", "0-99"] {
+    for range in ["bytes 0-99/100", "bytes 0-99/*", "0-99"] {
         let place = repository.open_upload().unwrap_or_else(|no| panic!("{no}"));
         let patch = repository.client().ask(Method::PATCH, &place).header("content-range", range);
         let patched = patch.body(blob.bytes.clone()).send();

@@ -45,6 +45,7 @@ const EXPECTED: &[(&str, Weight, u64)] = &[
     ("clients::", Weight::Slots(2), 30),
     ("mirrors::containerd", Weight::Slots(2), 30),
     ("mirrors::podman", Weight::Slots(2), 30),
+    ("newer::", Weight::Slots(2), 30),
     ("conformance::", Weight::Slots(2), 10),
     ("people::everybody", Weight::Slots(2), 35),
     // it measures memory

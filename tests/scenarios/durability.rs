@@ -5,6 +5,7 @@
 //! majority, so that only durability stands in the way of a push. What was acknowledged before is
 //! really there twice: the region that comes back alone has it.
 
+use http::Method;
 use rustix::process::Signal;
 use tests::formed::Formed;
 use tests::image::Image;
@@ -82,6 +83,54 @@ fn a_lost_region_stops_pushes_until_somebody_asks_for_less() {
         let found =
             wait::until_ok("the other region serves what was acknowledged", || alone.pull(tag));
         assert_eq!(found.digest, image.digest(), "{tag}");
+    }
+}
+
+/// What every node has lost is told as gone, so that nobody waits for it and the next push sends
+/// it; but only when all nodes have been heard.
+#[test]
+fn a_blob_that_every_node_has_lost_is_gone_until_it_is_pushed_again() {
+    let mesh = Formed::of(&[("a-1", "a"), ("b-1", "b"), ("c-1", "c")], "");
+    let (image, other) = (Image::random(&[300 << 10]), Image::random(&[200 << 10]));
+    for (image, tag) in [(&image, "1"), (&other, "2")] {
+        mesh.repository(0, "demo/lost").push(image, tag).unwrap_or_else(|no| panic!("{no}"));
+    }
+    let layer = &image.blobs[1];
+    let path = format!("/v2/demo/lost/blobs/{}", layer.digest);
+    let lose = |at: usize| {
+        let _ = std::fs::remove_file(layer.file(&mesh.members()[at].data()));
+    };
+    let answered = |at: usize, method: Method| {
+        let client = mesh.repository(at, "demo/lost").client().clone();
+        client.ask(method, &path).send().unwrap_or_else(|none| panic!("{none}"))
+    };
+    (0..3).for_each(lose);
+    mesh.members()[2].stop(Signal::KILL);
+    for at in [0, 1, 0] {
+        // the one that is not heard may have it
+        let answer = answered(at, Method::GET);
+        assert_eq!(answer.status, 503, "at {at}: {answer}");
+    }
+    mesh.members()[2].serve();
+    mesh.members()[2].wait_ready();
+    for at in 0..3 {
+        wait::until_ok("it is told as gone", || {
+            let answer = answered(at, Method::GET);
+            let gone = answer.status == 404
+                && answer.envelope().is_some_and(|(code, _)| code == "BLOB_UNKNOWN");
+            if gone { Ok(()) } else { Err(format!("at {at}: {answer}")) }
+        });
+        let head = answered(at, Method::HEAD);
+        assert_eq!(head.status, 404, "HEAD and GET say the same, at {at}: {head}");
+    }
+    // a client that asks first, as all do, sends what is missing
+    wait::until_ok("a push mends it", || mesh.repository(1, "demo/lost").push(&image, "1"));
+    for at in 0..3 {
+        for (image, tag) in [(&image, "1"), (&other, "2")] {
+            let found =
+                wait::until_ok("all of it is back", || mesh.repository(at, "demo/lost").pull(tag));
+            assert_eq!(found.digest, image.digest(), "{tag} at {at}");
+        }
     }
 }
 

@@ -141,6 +141,8 @@ impl Fault {
             Manner::Schema1 => "manifests of schema 1".to_owned(),
             Manner::DeniesBlobs => "HEAD denies every blob".to_owned(),
             Manner::InventsBlobs => "it invents bytes for every blob".to_owned(),
+            Manner::Gateway => "a gateway that compresses everything".to_owned(),
+            Manner::Sloppy => "an index with a mark and without sizes".to_owned(),
             Manner::HollowBlobs => "it says that it has every blob, and gives none".to_owned(),
         };
         let whose = |held| if held { "held in another region" } else { "held nowhere" };

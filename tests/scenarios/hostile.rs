@@ -78,6 +78,7 @@ fn what_other_registries_take_is_taken_here() {
     conditions(&wrong, &mesh, &image);
     conditional_writes(&wrong, &mesh);
     written_otherwise(&wrong, &repository, &image);
+    paths(&wrong, &mesh, &image);
     ranges(&wrong, &mesh, &image.blobs[1]);
     heads(&wrong, &mesh, &image);
     first_mistakes(&wrong, &mesh, &image);

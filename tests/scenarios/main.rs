@@ -23,6 +23,7 @@ mod kill_primary;
 mod lifecycle;
 mod lying;
 mod mirrors;
+mod newer;
 mod old_terms;
 mod pacing;
 mod partition;

@@ -16,7 +16,7 @@ use tests::proxies::{
     ALWAYS_ASK, PROJECTS, create_proxy, make, make_project, make_registry, manifest, warned,
 };
 use tests::repository::Repository;
-use tests::upstream::{Manner, Upstream};
+use tests::upstream::{Manner, SLOPPY, Upstream};
 use tests::{rounds, wait};
 
 const MIB: usize = 1 << 20;
@@ -389,6 +389,48 @@ fn what_an_upstream_said_is_believed_for_as_long_as_the_settings_say() {
 
 /// Complains unless an object is there as the upstream has it: bytes, digest and kind, for GET and
 /// HEAD.
+/// What a gateway between the two does to an answer takes nothing away: bytes are served under the
+/// digest that they have.
+#[test]
+fn what_a_gateway_compresses_and_misnames_comes_through_as_it_was() {
+    let (mesh, upstream, wrong) = (Mesh::up(3), Upstream::start(), Complaints::default());
+    let image = Image::random(&[3 << 20, 512]);
+    upstream.repository("app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    make_project(&mesh.client(0), "hub", &make_registry(&mesh.client(0), &upstream));
+    upstream.behave(Manner::Gateway);
+    for at in 0..3 {
+        let there = Repository::new(&mesh.anyone(at), "hub/app");
+        for reference in ["1", image.digest()] {
+            same(
+                &wrong,
+                &mesh.anyone(at),
+                &format!("app/manifests/{reference}"),
+                MANIFEST,
+                &image.manifest,
+            );
+            let pulled = there.pull(reference).map(|found| found.digest);
+            wrong.unless(pulled.as_deref().is_ok_and(|digest| digest == image.digest()), || {
+                format!("{reference} at {at}: {pulled:?}")
+            });
+        }
+    }
+}
+
+/// What a registry may write that no client minds goes through as it is.
+#[test]
+fn a_manifest_with_a_mark_and_without_sizes_comes_through() {
+    let (mesh, upstream, wrong) = (Mesh::up(3), Upstream::start(), Complaints::default());
+    let sloppy = Blob::of(SLOPPY);
+    make_project(&mesh.client(0), "hub", &make_registry(&mesh.client(0), &upstream));
+    upstream.behave(Manner::Sloppy);
+    for at in 0..3 {
+        for reference in ["sloppy", &sloppy.digest] {
+            let path = format!("app/manifests/{reference}");
+            same(&wrong, &mesh.anyone(at), &path, INDEX, &sloppy);
+        }
+    }
+}
+
 fn same(wrong: &Complaints, client: &Client, path: &str, kind: &str, object: &Blob) {
     for method in [Method::GET, Method::HEAD] {
         let what = format!("{method} {path} at {}", client.authority());

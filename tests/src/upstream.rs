@@ -17,7 +17,7 @@ use crate::http::Client;
 use crate::process::Running;
 use crate::repository::Repository;
 use crate::{tools, wait};
-pub use door::{Asked, Ending, Manner, Spoiling};
+pub use door::{Asked, Ending, Manner, SLOPPY, Spoiling};
 use door::{Door, Rules};
 
 /// A registry that is not of the mesh. Dropping it ends it.

@@ -195,6 +195,21 @@ impl Pulls {
         Ok(AtHand { opened, recorded: known.size, damaged })
     }
 
+    /// For a client that only asks whether the blob is here (HEAD): fails if a GET would find that
+    /// every replica has lost it. A client that asks before a push then sends it. Costs nothing if
+    /// the blob is held here.
+    pub async fn check_somewhere(
+        &self,
+        known: &Known<'_>,
+        at_hand: &AtHand,
+    ) -> Result<(), PullError> {
+        let elsewhere = at_hand.opened.is_none() && known.linked && !known.proxied;
+        if elsewhere && self.flights.is_lost(known.digest).await {
+            return Err(FlightError::Lost(known.digest).into());
+        }
+        Ok(())
+    }
+
     /// The blob's bytes: from this node, or from the flight that brings it, which is started if
     /// there is none. `only_asked` means that the client only wants to know whether the blob is
     /// here (HEAD).
@@ -225,9 +240,13 @@ impl Pulls {
             self.keep_readable_once_here(known, flight.clone());
         }
         let begun = match flight.begun(digest, self.terms.first_byte).await {
-            // a manifest here refers to it, so it may come back; with a 404 a client would give up
-            // for good
+            // a manifest here refers to it, so it may come back with a node that was not heard;
+            // with a 404 a client would give up for good
             Err(error @ FlightError::Missing(_)) if known.linked => {
+                return Err(PullError::Unavailable(error.to_string()));
+            }
+            // the flight was of a project without an upstream, and this one has one
+            Err(error @ FlightError::Lost(_)) if known.proxied => {
                 return Err(PullError::Unavailable(error.to_string()));
             }
             Err(FlightError::NoSource(_)) if at_hand.damaged && only_asked => {

@@ -7,6 +7,7 @@ mod metadata;
 mod projects;
 mod registries;
 mod robots;
+mod trusts;
 mod users;
 
 use std::sync::Arc;
@@ -201,6 +202,16 @@ impl Harbor {
                 self.refresh_robot_secret(request, &caller, id).await
             }
             (&Method::DELETE, Route::Robot(id)) => self.delete_robot(&request, &caller, id).await,
+            (&Method::GET | &Method::HEAD, Route::Trusts(id)) => {
+                self.list_trusts(&request, &caller, id).await
+            }
+            (&Method::POST, Route::Trusts(id)) => self.add_trust(request, &caller, id).await,
+            (&Method::PUT, Route::Trust(id, trust)) => {
+                self.set_trust_keys(request, &caller, id, trust).await
+            }
+            (&Method::DELETE, Route::Trust(id, trust)) => {
+                self.remove_trust(&request, &caller, id, trust).await
+            }
             (&Method::GET | &Method::HEAD, Route::Permissions) => Ok(robots::show_permissions()),
             (method, _) => {
                 Err(Failure::new(Code::Unsupported, format!("{method} is not supported here")))

@@ -24,6 +24,10 @@ use crate::http::answer::{answer, json_answer, set};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 
+/// The paths, as in the table of what each route needs.
+const ROBOTS: &str = "/api/v2.0/robots";
+const ROBOT: &str = "/api/v2.0/robots/{id}";
+
 /// The maximum length of a description in bytes.
 const DESCRIPTION: usize = 1024;
 /// The length of a secret that is made here.
@@ -176,7 +180,11 @@ impl Harbor {
     }
 
     /// Refuses a caller who does not have what they would give away.
-    async fn check_theirs(&self, caller: &Caller, grants: &[Grant]) -> Result<(), Failure> {
+    pub(super) async fn check_theirs(
+        &self,
+        caller: &Caller,
+        grants: &[Grant],
+    ) -> Result<(), Failure> {
         let look = |records: &dyn ReadRecords| {
             let projects = records.projects()?;
             let find = |id: ProjectId| Ok(projects.iter().find(|p| p.id == id).cloned());
@@ -192,17 +200,14 @@ impl Harbor {
         }
     }
 
-    /// Admits a caller to the robots of a project, or of the system.
+    /// Admits a caller to the robots of a project, or of the system, as the table says for `path`.
     async fn admit_to_robots(
         &self,
         request: &Request,
         caller: &Caller,
+        path: &str,
         project: Option<&Project>,
     ) -> Result<(), Failure> {
-        let path = match request.head.uri.path().trim_start_matches("/api/v2.0/robots") {
-            "" => "/api/v2.0/robots",
-            _ => "/api/v2.0/robots/{id}",
-        };
         let Some(Need::Robot(permission)) = doors::need(path, request.method.as_str()) else {
             return Err(Failure::new(Code::Internal, "a route of robots has no row in the table"));
         };
@@ -214,11 +219,12 @@ impl Harbor {
         }
     }
 
-    /// The robot with this number, if the caller may do this to it.
-    async fn their_robot(
+    /// The robot with this number, if the caller may do to it what the table says for `path`.
+    pub(super) async fn their_robot(
         &self,
         request: &Request,
         caller: &Caller,
+        path: &str,
         id: RobotId,
     ) -> Result<Robot, Failure> {
         let look = |records: &dyn ReadRecords| {
@@ -232,10 +238,10 @@ impl Harbor {
         let (found, _) = self.records.read(look).await?;
         let Some((robot, project)) = found else {
             // only who may see all robots is told that there is none
-            self.admit_to_robots(request, caller, None).await?;
+            self.admit_to_robots(request, caller, path, None).await?;
             return Err(Failure::new(Code::NotFound, format!("there is no robot {}", id.0)));
         };
-        self.admit_to_robots(request, caller, project.as_ref()).await?;
+        self.admit_to_robots(request, caller, path, project.as_ref()).await?;
         Ok(robot)
     }
 
@@ -253,7 +259,7 @@ impl Harbor {
                 match found {
                     Some(project) => Some(project),
                     None => {
-                        self.admit_to_robots(request, caller, None).await?;
+                        self.admit_to_robots(request, caller, ROBOTS, None).await?;
                         return Err(Failure::new(
                             Code::NotFound,
                             format!("there is no project {id}"),
@@ -263,7 +269,7 @@ impl Harbor {
             }
             _ => return Err(bad("q: Level=system, or Level=project,ProjectID=NUMBER")),
         };
-        self.admit_to_robots(request, caller, project.as_ref()).await?;
+        self.admit_to_robots(request, caller, ROBOTS, project.as_ref()).await?;
         let (robots, _) = self.records.read(|records| records.robots()).await?;
         let of = project.as_ref().map(|project| project.id);
         let level = if of.is_some() { "project" } else { "system" };
@@ -287,7 +293,7 @@ impl Harbor {
         caller: &Caller,
         id: RobotId,
     ) -> Result<Response<Payload>, Failure> {
-        let robot = self.their_robot(request, caller, id).await?;
+        let robot = self.their_robot(request, caller, ROBOT, id).await?;
         let (projects, _) = self.records.read(|records| records.projects()).await?;
         Ok(json_answer(StatusCode::OK, &self.show(&robot, &projects)))
     }
@@ -300,7 +306,7 @@ impl Harbor {
         let written: RobotBody = body(&mut request).await?;
         let name: RobotName = written.name.parse().map_err(|e| bad(format!("name: {e}")))?;
         let Asked { project, terms } = self.asked(caller, &written, None).await?;
-        self.admit_to_robots(&request, caller, project.as_ref()).await?;
+        self.admit_to_robots(&request, caller, ROBOTS, project.as_ref()).await?;
         self.check_theirs(caller, &terms.grants).await?;
         let secret = match written.secret.filter(|secret| !secret.expose().is_empty()) {
             Some(secret) => {
@@ -338,7 +344,7 @@ impl Harbor {
         caller: &Caller,
         id: RobotId,
     ) -> Result<Response<Payload>, Failure> {
-        let robot = self.their_robot(&request, caller, id).await?;
+        let robot = self.their_robot(&request, caller, ROBOT, id).await?;
         let written: RobotBody = body(&mut request).await?;
         let full = format!("{}{}", self.access.robot_prefix(), robot.login());
         if written.name != full && written.name != robot.name.as_str() {
@@ -361,7 +367,7 @@ impl Harbor {
         caller: &Caller,
         id: RobotId,
     ) -> Result<Response<Payload>, Failure> {
-        let robot = self.their_robot(&request, caller, id).await?;
+        let robot = self.their_robot(&request, caller, ROBOT, id).await?;
         let SecretBody { secret } = body(&mut request).await?;
         // whoever has the secret can do what the robot can
         self.check_theirs(caller, &robot.grants).await?;
@@ -382,7 +388,7 @@ impl Harbor {
         caller: &Caller,
         id: RobotId,
     ) -> Result<Response<Payload>, Failure> {
-        self.their_robot(request, caller, id).await?;
+        self.their_robot(request, caller, ROBOT, id).await?;
         self.change_people(PeopleChange::DeleteRobot { id }, &format!("robot {}", id.0)).await?;
         Ok(answer(StatusCode::OK))
     }

@@ -281,16 +281,18 @@ impl From<TooManyQuestions> for Failure {
 }
 
 impl From<FlightError> for Failure {
-    /// A known blob that cannot be had now is never "not found", because clients would give up on
-    /// it.
+    /// A known blob that may come back is never "not found", because clients would give up on it.
     fn from(error: FlightError) -> Self {
-        if let FlightError::Missing(digest) = error {
-            return Failure::new(
-                Code::BlobUnknown,
-                format!("neither the mesh nor the upstream has {digest}"),
-            );
-        }
-        Failure::new(Code::Unavailable, error.to_string())
+        let code = match &error {
+            FlightError::Missing(_) | FlightError::Lost(_) | FlightError::Gone(_) => {
+                Code::BlobUnknown
+            }
+            FlightError::NoSource(_)
+            | FlightError::Slow(_)
+            | FlightError::Deserted(_)
+            | FlightError::Broken(_) => Code::Unavailable,
+        };
+        Failure::new(code, error.to_string())
     }
 }
 
@@ -380,6 +382,8 @@ mod tests {
             (404, PullError::Unknown(digest).into()),
             (503, PullError::Unavailable(why()).into()),
             (404, FlightError::Missing(digest).into()),
+            (404, FlightError::Lost(digest).into()),
+            (404, FlightError::Gone(digest).into()),
             (503, FlightError::NoSource(digest).into()),
             (503, FlightError::Slow(digest).into()),
             (503, FlightError::Broken(why().into()).into()),

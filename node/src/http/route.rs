@@ -2,9 +2,12 @@
 //! decides which repository a name means: it may be a repository of another registry that a project
 //! of this mesh caches.
 
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
 use rules::words::digest::Digest;
 use rules::words::names::{
-    MemberId, ProjectName, Reference, RepositoryName, RobotId, UpstreamId, UserId,
+    MemberId, ProjectName, Reference, RepositoryName, RobotId, TrustId, UpstreamId, UserId,
 };
 
 use super::errors::{Code, Failure};
@@ -54,6 +57,10 @@ pub enum Route {
     Robots,
     /// `/api/v2.0/robots/ID`
     Robot(RobotId),
+    /// `/api/v2.0/robots/ID/trusts`
+    Trusts(RobotId),
+    /// `/api/v2.0/robots/ID/trusts/ID`
+    Trust(RobotId, TrustId),
     /// `/api/v2.0/permissions`
     Permissions,
     /// `/api/v2.0/registries`
@@ -100,7 +107,7 @@ impl Route {
             | Route::User(_)
             | Route::UserAdministers(_)
             | Route::UserPassword(_) => "users",
-            Route::Robots | Route::Robot(_) => "robots",
+            Route::Robots | Route::Robot(_) | Route::Trusts(_) | Route::Trust(..) => "robots",
             Route::Permissions => "permissions",
             Route::Registries | Route::Registry(..) => "registries",
             Route::Status => "status",
@@ -138,6 +145,8 @@ impl Route {
             Route::UserPassword(_) => "/api/v2.0/users/{user}/password",
             Route::Robots => "/api/v2.0/robots",
             Route::Robot(_) => "/api/v2.0/robots/{id}",
+            Route::Trusts(_) => "/api/v2.0/robots/{id}/trusts",
+            Route::Trust(..) => "/api/v2.0/robots/{id}/trusts/{trust}",
             Route::Permissions => "/api/v2.0/permissions",
             Route::Registries => "/api/v2.0/registries",
             Route::Registry(_) => "/api/v2.0/registries/{id}",
@@ -169,13 +178,15 @@ impl Route {
             | Route::Registries
             | Route::Members(_)
             | Route::Users
-            | Route::Robots => "GET, HEAD, POST",
+            | Route::Robots
+            | Route::Trusts(_) => "GET, HEAD, POST",
             Route::Preheats | Route::Level => "GET, HEAD, POST",
             Route::Preheat(_) => "GET, HEAD, DELETE",
             Route::Project(_) | Route::Registry(_) | Route::Member(..) | Route::User(_) => {
                 "GET, HEAD, PUT, DELETE"
             }
             Route::Robot(_) => "GET, HEAD, PUT, PATCH, DELETE",
+            Route::Trust(..) => "PUT, DELETE",
             Route::UserAdministers(_) | Route::UserPassword(_) => "PUT",
             Route::Node(_) => "DELETE",
             Route::Catalog
@@ -207,17 +218,23 @@ impl Route {
                 | Route::UserPassword(_)
                 | Route::Robots
                 | Route::Robot(_)
+                | Route::Trusts(_)
+                | Route::Trust(..)
         )
     }
 
-    /// Parses a path. `meant` says which repository a name in it means. Names never need
-    /// percent-encoding, so a `%` in a name makes it invalid.
+    /// Parses a path. `meant` says which repository a name in it means. As most registries do, this
+    /// takes a path with a slash at its end, or with characters that are encoded as `%XX`, for the
+    /// plain path. A slash twice is one only if nothing is to be written: what a write names must
+    /// not be guessed.
     pub fn parse(
         path: &str,
+        writes: bool,
         meant: impl Fn(&str) -> Result<RepositoryName, Failure>,
     ) -> Result<Route, Failure> {
+        let path = &*plain(path, writes);
         match path {
-            "/v2" | "/v2/" => return Ok(Route::Base),
+            "/v2" => return Ok(Route::Base),
             "/v2/_catalog" => return Ok(Route::Catalog),
             "/service/token" => return Ok(Route::Token),
             "/api/v2.0/projects" => return Ok(Route::Projects),
@@ -249,8 +266,8 @@ impl Route {
                 _ => Err(not_found()),
             };
         }
-        if let Some(id) = path.strip_prefix("/api/v2.0/robots/") {
-            return id.parse().map(|id| Route::Robot(RobotId(id))).map_err(|_| not_found());
+        if let Some(rest) = path.strip_prefix("/api/v2.0/robots/") {
+            return of_robot(rest).ok_or_else(not_found);
         }
         if let Some(id) = path.strip_prefix("/api/v2.0/registries/") {
             return id.parse().map(|id| Route::Registry(UpstreamId(id))).map_err(|_| not_found());
@@ -265,9 +282,7 @@ impl Route {
         if let Some(name) = rest.strip_suffix("/tags/list") {
             return Ok(Route::Tags(meant(name)?));
         }
-        if let Some(name) =
-            rest.strip_suffix("/blobs/uploads/").or_else(|| rest.strip_suffix("/blobs/uploads"))
-        {
+        if let Some(name) = rest.strip_suffix("/blobs/uploads") {
             return Ok(Route::Uploads(meant(name)?));
         }
         // the last two parts decide; a repository's name may itself contain parts called `blobs` or
@@ -285,11 +300,10 @@ impl Route {
             };
         }
         if let Some(name) = front.strip_suffix("/blobs") {
-            return Ok(Route::Blob(meant(name)?, decode(last).parse()?));
+            return Ok(Route::Blob(meant(name)?, last.parse()?));
         }
         if let Some(name) = front.strip_suffix("/manifests") {
             let name = meant(name)?;
-            let last = decode(last);
             let code = if last.contains(':') { Code::DigestInvalid } else { Code::TagInvalid };
             let reference = last
                 .parse()
@@ -297,9 +311,23 @@ impl Route {
             return Ok(Route::Manifest(name, reference));
         }
         if let Some(name) = front.strip_suffix("/referrers") {
-            return Ok(Route::Referrers(meant(name)?, decode(last).parse()?));
+            return Ok(Route::Referrers(meant(name)?, last.parse()?));
         }
         Err(not_found())
+    }
+}
+
+/// What follows `/api/v2.0/robots/`.
+fn of_robot(rest: &str) -> Option<Route> {
+    let mut parts = rest.split('/');
+    let id = RobotId(parts.next()?.parse().ok()?);
+    match (parts.next(), parts.next(), parts.next()) {
+        (None, ..) => Some(Route::Robot(id)),
+        (Some("trusts"), None, _) => Some(Route::Trusts(id)),
+        (Some("trusts"), Some(trust), None) => {
+            trust.parse().ok().map(|trust| Route::Trust(id, TrustId(trust)))
+        }
+        _ => None,
     }
 }
 
@@ -317,9 +345,19 @@ fn of_project(rest: &str) -> Result<Route, Failure> {
     }
 }
 
-/// Some clients encode the colon of a digest.
-fn decode(part: &str) -> String {
-    part.replace("%3A", ":").replace("%3a", ":")
+/// The path without encoded characters, slashes at its end, and, unless it `writes`, empty parts.
+/// Some clients encode the colon of a digest, or the slashes of a name, and Go's servers read a path
+/// decoded. Some proxies add a slash. What is not UTF-8 stays as it is, and is no name.
+fn plain(path: &str, writes: bool) -> Cow<'_, str> {
+    let decoded = percent_decode_str(path).decode_utf8().unwrap_or(Cow::Borrowed(path));
+    if writes && decoded.ends_with('/') {
+        return decoded.trim_end_matches('/').to_owned().into();
+    }
+    if writes || !decoded.contains("//") && !decoded.ends_with('/') {
+        return decoded;
+    }
+    let parts = decoded.split('/').filter(|part| !part.is_empty());
+    parts.fold(String::new(), |path, part| path + "/" + part).into()
 }
 
 fn name_invalid(error: rules::words::names::BadName) -> Failure {
@@ -340,7 +378,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn parse(path: &str) -> Result<Route, Failure> {
-        Route::parse(path, |name| name.parse().map_err(name_invalid))
+        Route::parse(path, false, |name| name.parse().map_err(name_invalid))
+    }
+
+    fn parse_write(path: &str) -> Result<Route, Failure> {
+        Route::parse(path, true, |name| name.parse().map_err(name_invalid))
     }
 
     const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -381,11 +423,12 @@ mod tests {
             ("users/7/sysadmin", Route::UserAdministers(UserId(7))),
             ("users/7/password", Route::UserPassword(UserId(7))),
             ("robots/7", Route::Robot(RobotId(7))),
+            ("robots/7/trusts", Route::Trusts(RobotId(7))),
+            ("robots/7/trusts/8", Route::Trust(RobotId(7), TrustId(8))),
         ] {
             assert_eq!(parse(&format!("/api/v2.0/{path}")).unwrap(), route);
         }
-        for path in ["users/ann", "users/7/", "users/7/x", "robots/", "projects/p/x", "projects/p/"]
-        {
+        for path in ["users/ann", "users/7/x", "robots/x", "projects/p/x", "projects/p/members/x"] {
             assert_eq!(parse(&format!("/api/v2.0/{path}")).unwrap_err().status(), 404, "{path}");
         }
     }
@@ -416,6 +459,8 @@ mod tests {
             Route::UserPassword(UserId(1)),
             Route::Robots,
             Route::Robot(RobotId(1)),
+            Route::Trusts(RobotId(1)),
+            Route::Trust(RobotId(1), TrustId(2)),
             Route::Permissions,
             Route::Registries,
             Route::Registry(UpstreamId(1)),
@@ -441,12 +486,59 @@ mod tests {
     }
 
     #[test]
+    fn a_path_may_be_written_in_several_ways() {
+        let blob = format!("/v2/demo/a/blobs/{DIGEST}");
+        for (plain, others) in [
+            ("/v2/", &["/v2", "//v2//", "/v2//"][..]),
+            ("/v2/_catalog", &["/v2/_catalog/", "/v2//_catalog", "/v2/%5fcatalog"]),
+            (
+                "/v2/demo/a/tags/list",
+                &["/v2/demo/a/tags/list/", "/v2/demo//a/tags//list", "/v2/demo%2Fa/tags/list"],
+            ),
+            (
+                "/v2/demo/a/manifests/1.0",
+                &["/v2/demo/a/manifests/1.0/", "//v2/demo/a/manifests/1%2e0"],
+            ),
+            (
+                "/v2/demo/a/blobs/uploads/",
+                &["/v2/demo/a/blobs/uploads", "/v2/demo/a/blobs/uploads//"],
+            ),
+            ("/v2/demo/a/blobs/uploads/ab", &["/v2/demo/a/blobs/uploads/ab/"]),
+            (
+                &blob,
+                &[&format!("{blob}/"), &blob.replace(':', "%3A"), &blob.replace("/a/", "//a/")],
+            ),
+            ("/service/token", &["/service/token/"]),
+            ("/api/v2.0/projects", &["/api/v2.0/projects/"]),
+            ("/healthz", &["/healthz/"]),
+        ] {
+            for other in others {
+                assert_eq!(parse(other).unwrap(), parse(plain).unwrap(), "{other}");
+            }
+        }
+        for written in ["/v2/demo/a/manifests/1/", "/v2/demo%2Fa/manifests/1//"] {
+            let plain = parse("/v2/demo/a/manifests/1").unwrap();
+            assert_eq!(parse_write(written).unwrap(), plain, "{written}");
+        }
+        for guess in ["/v2/demo//a/manifests/1", "/v2//demo/a/manifests/1", "/v2/demo//manifests/1"]
+        {
+            assert_eq!(parse_write(guess).unwrap_err().status(), 400, "{guess}");
+        }
+        for nothing in ["/", "//", "/v2/demo/a/manifests/", "/v2/tags/list/"] {
+            assert_eq!(parse(nothing).unwrap_err().status(), 404, "{nothing}");
+        }
+    }
+
+    #[test]
     fn tricks_in_paths_are_refused() {
         for path in [
             "/v2/../etc/manifests/x",
             "/v2/demo/%2e%2e/manifests/x",
             "/v2/Demo/a/manifests/x",
-            "/v2//a/manifests/x",
+            "/v2/demo/a%2F..%2Fb/manifests/x",
+            "/v2/demo/a%00b/manifests/x",
+            "/v2/demo/a%ff/manifests/x",
+            "/v2/demo/a%252Fb/manifests/x",
         ] {
             assert_eq!(parse(path).unwrap_err().status(), 400, "{path}");
         }

@@ -97,7 +97,7 @@ impl Serving {
         let meant = RefCell::new(None);
         let (ns, host) = (request.query("ns"), request.header(&header::HOST));
         let writes = !matches!(request.method, Method::GET | Method::HEAD);
-        let route = Route::parse(path, |written| {
+        let route = Route::parse(path, writes, |written| {
             let repository = self.mirrors.meant(&Asked { ns, host, written, writes })?;
             *meant.borrow_mut() = Some((written.to_owned(), repository.clone()));
             Ok(repository)
@@ -123,6 +123,8 @@ impl Serving {
             | Route::UserPassword(_)
             | Route::Robots
             | Route::Robot(_)
+            | Route::Trusts(_)
+            | Route::Trust(..)
             | Route::Permissions
             | Route::Registries
             | Route::Registry(_) => self.harbor.answer(route, request).await,

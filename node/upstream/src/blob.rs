@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use rules::words::digest::{Digest, Hasher};
 
 use super::UpstreamError;
+use crate::coding::{Coding, Decoder, coding};
 
 /// A blob from some byte on.
 pub struct BlobStream {
@@ -20,6 +21,7 @@ pub struct BlobStream {
     skip: u64,
     position: u64,
     stall: Duration,
+    decoder: Option<Decoder>,
 }
 
 /// The beginning of an answer to a request for a blob.
@@ -28,26 +30,77 @@ pub(super) enum Beginning {
     Stream(BlobStream),
     /// Bytes, with their number unknown.
     Unmeasured(Unmeasured),
+    /// A part of encoded bytes, which is of no use: the whole blob has to be asked for.
+    EncodedPart,
 }
 
-/// All bytes of a blob whose length the upstream does not say.
-pub(super) struct Unmeasured(BlobStream);
+/// What is known of a blob before its bytes come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Measured {
+    /// Its length in bytes.
+    pub(super) length: u64,
+    /// Whether it is what comes encoded, decoded.
+    pub(super) decoded: bool,
+}
+
+/// All bytes of a blob whose length the upstream does not say, or that come encoded.
+pub(super) struct Unmeasured {
+    all: BlobStream,
+    coding: Coding,
+}
+
+/// Bytes that may be the blob.
+struct Candidate {
+    length: u64,
+    hasher: Hasher,
+}
+
+impl Candidate {
+    fn update(&mut self, bytes: &[u8]) {
+        self.length += bytes.len() as u64;
+        self.hasher.update(bytes);
+    }
+}
 
 impl Unmeasured {
-    /// Reads to the end and returns the number of bytes, if they have this digest: an error page
-    /// with status 200 has no length either.
-    pub(super) async fn length(mut self, digest: &Digest) -> Result<u64, UpstreamError> {
-        let (mut length, mut hasher) = (0, Hasher::new(digest.algorithm()));
-        while let Some(bytes) = self.0.arrived().await? {
-            length += bytes.len() as u64;
-            hasher.update(&bytes);
+    /// Whether the bytes are the blob's as they are, so that any answer that has a length has its.
+    pub(super) fn is_plain(&self) -> bool {
+        self.coding == Coding::Identity
+    }
+
+    /// Reads to the end and returns what the blob is, if the bytes, as they came or decoded, have
+    /// this digest: an error page with status 200 has no length either.
+    pub(super) async fn measure(mut self, digest: &Digest) -> Result<Measured, UpstreamError> {
+        let candidate = || Candidate { length: 0, hasher: Hasher::new(digest.algorithm()) };
+        let (mut came, mut meant) = (candidate(), candidate());
+        let mut decoder = Decoder::of(self.coding);
+        while let Some(bytes) = self.all.arrived().await? {
+            came.update(&bytes);
+            if let Some(encoded) = &mut decoder {
+                encoded.arrived(bytes);
+                let mut piece = encoded.piece();
+                while let Ok(Some(bytes)) = &piece {
+                    meant.update(bytes);
+                    piece = encoded.piece();
+                }
+                if piece.is_err() {
+                    decoder = None;
+                }
+            }
         }
-        match hasher.finish() {
-            actual if actual == *digest => Ok(length),
-            actual => Err(UpstreamError::bad(format!(
-                "{digest} was asked for, the bytes that came hash to {actual}"
-            ))),
+        if let Some(Ok(Some(last))) = decoder.as_mut().map(Decoder::end) {
+            meant.update(&last);
         }
+        let actual = came.hasher.finish();
+        if actual == *digest {
+            return Ok(Measured { length: came.length, decoded: false });
+        }
+        if decoder.is_some() && meant.hasher.finish() == *digest {
+            return Ok(Measured { length: meant.length, decoded: true });
+        }
+        Err(UpstreamError::bad(format!(
+            "{digest} was asked for, the bytes that came hash to {actual}"
+        )))
     }
 }
 
@@ -61,25 +114,36 @@ impl std::fmt::Debug for BlobStream {
 }
 
 impl BlobStream {
-    /// Takes an answer of 200, 206 or 416 to a request for the bytes from `offset` on, and waits
-    /// for the first bytes. An upstream without support for ranges sends the whole blob; the bytes
-    /// before `offset` are then read and dropped. `length` is the blob's length, in case the answer
-    /// does not say it.
+    /// Takes an answer of 2xx or 416 to a request for the bytes from `offset` on, and waits for the
+    /// first bytes. An upstream without support for ranges, or one that was not asked for a range,
+    /// sends the whole blob; the bytes before `offset` are then read and dropped. `known` is what
+    /// is known of the blob, in case the answer does not say it. `whole` says that no range was
+    /// asked for.
     pub(super) async fn begin(
         status: StatusCode,
         headers: &HeaderMap,
         body: Incoming,
         offset: u64,
-        length: Option<u64>,
+        known: Option<Measured>,
+        whole: bool,
         stall: Duration,
     ) -> Result<Beginning, UpstreamError> {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        if text(header::CONTENT_ENCODING)
-            .is_some_and(|encoding| !encoding.trim().eq_ignore_ascii_case("identity"))
-        {
-            return Err(UpstreamError::bad("a blob came in an encoding that was not asked for"));
-        }
         let range = text(header::CONTENT_RANGE).and_then(ContentRange::parse);
+        let coding = coding(headers);
+        if coding != Coding::Identity && status == StatusCode::PARTIAL_CONTENT {
+            return Ok(Beginning::EncodedPart);
+        }
+        let stream = |size, body: Option<Incoming>, skip, position| BlobStream {
+            size,
+            body,
+            first: None,
+            skip,
+            position,
+            stall,
+            decoder: None,
+        };
+        let mut decoder = None;
         let (size, skip) = match (status, range) {
             (StatusCode::PARTIAL_CONTENT, Some(ContentRange::Part { first, last, size }))
                 if first == offset =>
@@ -89,24 +153,21 @@ impl BlobStream {
             (StatusCode::RANGE_NOT_SATISFIABLE, Some(ContentRange::None { size }))
                 if size == offset =>
             {
-                let nothing =
-                    BlobStream { size, body: None, first: None, skip: 0, position: size, stall };
-                return Ok(Beginning::Stream(nothing));
+                return Ok(Beginning::Stream(stream(size, None, 0, size)));
             }
-            (StatusCode::OK, _) => {
+            // a gateway may call what it passes on 203 (RFC 9110 section 15.3.4); the digest decides
+            (status, _)
+                if status.is_success() && (status != StatusCode::PARTIAL_CONTENT || whole) =>
+            {
                 let told = text(header::CONTENT_LENGTH)
-                    .and_then(|length| length.trim().parse::<u64>().ok());
-                let Some(size) = told.or(length) else {
-                    let all = BlobStream {
-                        size: u64::MAX,
-                        body: Some(body),
-                        first: None,
-                        skip: 0,
-                        position: 0,
-                        stall,
-                    };
-                    return Ok(Beginning::Unmeasured(Unmeasured(all)));
+                    .and_then(|length| length.trim().parse::<u64>().ok())
+                    .filter(|_| coding == Coding::Identity);
+                let Some(size) = told.or(known.map(|known| known.length)) else {
+                    let all = stream(u64::MAX, Some(body), 0, 0);
+                    return Ok(Beginning::Unmeasured(Unmeasured { all, coding }));
                 };
+                let decoded = known.is_some_and(|known| known.decoded);
+                decoder = if decoded { Decoder::of(coding) } else { None };
                 (size, offset)
             }
             (status, _) => {
@@ -118,8 +179,8 @@ impl BlobStream {
         if skip > size {
             return Err(UpstreamError::bad(format!("a blob of {size} bytes has none at {offset}")));
         }
-        let mut stream =
-            BlobStream { size, body: Some(body), first: None, skip, position: offset, stall };
+        let mut stream = stream(size, Some(body), skip, offset);
+        stream.decoder = decoder;
         stream.first = stream.frame().await?;
         Ok(Beginning::Stream(stream))
     }
@@ -188,14 +249,27 @@ impl BlobStream {
     async fn frame(&mut self) -> Result<Option<Bytes>, UpstreamError> {
         let Some(body) = &mut self.body else { return Ok(None) };
         loop {
+            if let Some(decoder) = &mut self.decoder
+                && let Some(bytes) = decoder.piece()?
+            {
+                return Ok(Some(bytes));
+            }
             match body.frame().await {
-                None => return Ok(None),
+                None => {
+                    return match self.decoder.take() {
+                        Some(mut decoder) => decoder.end(),
+                        None => Ok(None),
+                    };
+                }
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(bytes) if bytes.is_empty() => {}
                     Ok(bytes) => {
                         metrics::counter!("atoll_upstream_bytes_received_total")
                             .increment(bytes.len() as u64);
-                        return Ok(Some(bytes));
+                        match &mut self.decoder {
+                            Some(decoder) => decoder.arrived(bytes),
+                            None => return Ok(Some(bytes)),
+                        }
                     }
                     // trailers
                     Err(_) => {}

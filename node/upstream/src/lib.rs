@@ -10,6 +10,7 @@
 //! | `sigv4` | AWS's signatures |
 //! | [`connect`] | connections: names resolved, addresses checked, TLS, a pool |
 //! | [`redirect`] | where a `Location` leads |
+//! | `coding` | what bytes are that came compressed though nobody asked |
 //! | [`client`] | questions: the digest of a tag, a manifest, a blob |
 //! | [`blob`] | a blob that is arriving |
 //! | [`budget`] | when to pause requests, and how long answers are used |
@@ -25,6 +26,7 @@ pub mod blob;
 pub mod budget;
 pub mod challenge;
 pub mod client;
+mod coding;
 pub mod connect;
 pub mod ecr;
 mod headers;

@@ -23,6 +23,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::challenge::Challenge;
+use super::coding;
 use super::connect::Connections;
 use super::ecr::AccessKey;
 use super::headers::{USER_AGENT, wait_of};
@@ -359,9 +360,10 @@ impl Inner {
         }
         let request = request.body(Full::<Bytes>::default()).map_err(UpstreamError::bad)?;
         let response = self.connections.send(request).await?;
-        let (status, wait) = (response.status(), wait_of(response.headers()));
+        let (head, body) = response.into_parts();
+        let (status, wait) = (head.status, wait_of(&head.headers));
         match status {
-            StatusCode::OK => {}
+            status if status.is_success() => {}
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 return Err(UpstreamError::Denied("its token service refused the login".into()));
             }
@@ -380,11 +382,11 @@ impl Inner {
                 return Err(UpstreamError::bad(format!("its token service answered {status}")));
             }
         }
-        let body = Limited::new(response.into_body(), ANSWER).collect().await;
-        let body = body
+        let came = Limited::new(body, ANSWER).collect().await;
+        let came = came
             .map_err(|e| UpstreamError::unreachable(format!("its token service broke off: {e}")))?
             .to_bytes();
-        read(&body)
+        read(&coding::decoded(&head.headers, &came, ANSWER)?.unwrap_or(came))
     }
 
     /// Asks ECR's API. Returns the credentials to send, and how long to use them.

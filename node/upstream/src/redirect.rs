@@ -24,7 +24,8 @@ pub fn follow(base: &Uri, location: &[u8]) -> Option<Uri> {
         format!("{origin}{}{location}", base.path())
     } else {
         let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
-        format!("{origin}{folder}/{location}")
+        let (path, query) = location.split_at(location.find('?').unwrap_or(location.len()));
+        format!("{origin}{}{query}", without_dots(&format!("{folder}/{path}")))
     };
     let url: Uri = whole.parse().ok()?;
     let followable = url.scheme() == Some(&Scheme::HTTP) || url.scheme() == Some(&Scheme::HTTPS);
@@ -33,6 +34,22 @@ pub fn follow(base: &Uri, location: &[u8]) -> Option<Uri> {
         && !authority.host().is_empty()
         && !authority.as_str().contains('@');
     (followable && whole).then_some(url)
+}
+
+/// The path that a relative one leads to (RFC 3986 section 5.2.4). Above the root is the root.
+fn without_dots(path: &str) -> String {
+    let mut parts = Vec::new();
+    for part in path.split('/').skip(1) {
+        match part {
+            "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    if path.ends_with("/.") || path.ends_with("/..") {
+        parts.push("");
+    }
+    format!("/{}", parts.join("/"))
 }
 
 /// `location` with percent-encoding for the bytes that a URL must not contain.
@@ -67,6 +84,11 @@ mod tests {
             ("/v2/b", "https://r.example:8443/v2/b"),
             ("?z=https://x", "https://r.example:8443/v2/a/blobs/x?z=https://x"),
             ("y", "https://r.example:8443/v2/a/blobs/y"),
+            ("./y?../z", "https://r.example:8443/v2/a/blobs/y?../z"),
+            ("../../cdn/y?z=a/..", "https://r.example:8443/v2/cdn/y?z=a/.."),
+            ("../../../../../y", "https://r.example:8443/y"),
+            ("..", "https://r.example:8443/v2/a/"),
+            ("y//z/", "https://r.example:8443/v2/a/blobs/y//z/"),
             (
                 " https://cdn.example/a b?f={\"é\"}#part ",
                 "https://cdn.example/a%20b?f=%7B%22%C3%A9%22%7D",

@@ -120,6 +120,13 @@ pub(super) fn written_otherwise(wrong: &Complaints, repository: &Repository, ima
     let patch = repository.client().ask(Method::PATCH, &place).header("content-range", "");
     let patched = patch.body(blob.bytes.clone()).send().unwrap_or_else(|none| panic!("{none}"));
     wrong.unless(patched.status == 202, || format!("an empty Content-Range: {patched}"));
+    for range in ["bytes 0-99/100", "bytes 0-99/*", "0-99"] {
+        let place = repository.open_upload().unwrap_or_else(|no| panic!("{no}"));
+        let patch = repository.client().ask(Method::PATCH, &place).header("content-range", range);
+        let patched = patch.body(blob.bytes.clone()).send();
+        let patched = patched.unwrap_or_else(|none| panic!("{none}"));
+        wrong.unless(patched.status == 202, || format!("Content-Range {range}: {patched}"));
+    }
     let token = "/service/token?service=atoll&scope=repository:demo/guests:pull";
     let head = repository.client().ask(Method::HEAD, token).send();
     let head = head.unwrap_or_else(|none| panic!("{none}"));
@@ -299,7 +306,7 @@ pub(super) fn manifests_that_are_none(wrong: &Complaints, repository: &Repositor
         changed[field] = value;
         Bytes::from(changed.to_string())
     };
-    let invalid: [(&str, Bytes); 9] = [
+    let invalid: [(&str, Bytes); 12] = [
         ("no JSON", Bytes::from_static(b"{\"schemaVersion\":2")),
         ("nothing", Bytes::new()),
         ("a list", Bytes::from_static(b"[]")),
@@ -314,6 +321,12 @@ pub(super) fn manifests_that_are_none(wrong: &Complaints, repository: &Repositor
                 json!([{"mediaType": "a/b", "digest": known.blobs[1].digest, "size": -1}]),
             ),
         ),
+        (
+            "a layer without a size",
+            with("layers", json!([{"mediaType": "a/b", "digest": known.blobs[1].digest}])),
+        ),
+        ("a config without a digest", with("config", json!({"mediaType": "a/b", "size": 1}))),
+        ("a byte order mark", Bytes::from(format!("\u{feff}{good}"))),
         (
             "another type inside than outside",
             with("mediaType", json!("application/vnd.oci.image.index.v1+json")),

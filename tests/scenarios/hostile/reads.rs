@@ -206,3 +206,61 @@ pub(super) fn heads(wrong: &Complaints, mesh: &Mesh, image: &Image) {
         }
     }
 }
+
+/// The ways in which clients and proxies write a path.
+pub(super) fn paths(wrong: &Complaints, mesh: &Mesh, image: &Image) {
+    let (manifest, blob) = (image.digest(), &image.blobs[1].digest);
+    for (plain, others) in [
+        ("/v2/", vec!["/v2".to_owned(), "/v2//".to_owned()]),
+        ("/v2/_catalog", vec!["/v2/_catalog/".to_owned()]),
+        (
+            "/v2/demo/guests/tags/list",
+            [
+                "/v2/demo/guests/tags/list/",
+                "/v2/demo%2Fguests/tags/list",
+                "//v2/demo/guests/tags/list",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+        ),
+        (
+            "/v2/demo/guests/manifests/1",
+            vec![
+                "/v2/demo//guests/manifests/1/".to_owned(),
+                format!("/v2/demo/guests/manifests/{manifest}/"),
+            ],
+        ),
+        (
+            &format!("/v2/demo/guests/blobs/{blob}"),
+            vec![
+                format!("/v2/demo/guests/blobs/{blob}/"),
+                format!("/v2/demo/guests/blobs/{}", blob.replace(':', "%3a")),
+            ],
+        ),
+    ] {
+        for method in [Method::GET, Method::HEAD] {
+            let ask = |path: &str| {
+                let answer = mesh.client(1).ask(method.clone(), path).send();
+                answer.unwrap_or_else(|none| panic!("{method} {path}: {none}"))
+            };
+            let expected = ask(plain);
+            for other in &others {
+                let answer = ask(other);
+                let same = answer.status == 200
+                    && expected.status == 200
+                    && answer.body == expected.body
+                    && answer.header("etag") == expected.header("etag");
+                wrong.unless(same, || format!("{method} {other}: {answer}; {plain}: {expected}"));
+            }
+        }
+    }
+    // what a write names is not guessed
+    let small = Blob::random(9);
+    for (place, status) in
+        [("/v2/demo%2Fguests/blobs/uploads//", 201), ("/v2/demo//guests/blobs/uploads/", 400)]
+    {
+        let post = mesh.client(1).ask(Method::POST, &format!("{place}?digest={}", small.digest));
+        let put = post.body(small.bytes.clone()).send().unwrap_or_else(|none| panic!("{none}"));
+        wrong.unless(put.status == status, || format!("POST {place}: {put}"));
+    }
+}

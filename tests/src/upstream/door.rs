@@ -51,7 +51,16 @@ pub enum Manner {
     InventsBlobs,
     /// Says of every blob that it has it, and gives nothing.
     HollowBlobs,
+    /// Compresses every answer and calls it 203, as some gateways do, and says of manifests that
+    /// they have another digest than they have.
+    Gateway,
+    /// Answers questions about manifests with [`SLOPPY`].
+    Sloppy,
 }
+
+/// An index that begins with a byte order mark and says no size of what it lists. Registries refuse
+/// it, and some clients take it.
+pub const SLOPPY: &str = "\u{feff}{\"schemaVersion\":2,\"manifests\":[{\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\",\"digest\":\"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"}]}";
 
 impl Manner {
     /// Whether a client may connect.
@@ -279,6 +288,14 @@ async fn answer(
         Manner::Schema1 if request.uri().path().contains("/manifests/") => {
             Ok(text(SCHEMA_1, "{\"schemaVersion\":1}"))
         }
+        Manner::Sloppy if request.uri().path().contains("/manifests/") => {
+            Ok(text(crate::image::INDEX, SLOPPY))
+        }
+        Manner::Gateway => {
+            let manifest = request.uri().path().contains("/manifests/");
+            let passed = pass_on(&door, end, request, number).await;
+            Ok(compressed(passed.unwrap_or_else(|_| refusal(502)), manifest).await)
+        }
         Manner::DeniesBlobs
             if request.method() == Method::HEAD && request.uri().path().contains("/blobs/") =>
         {
@@ -290,6 +307,7 @@ async fn answer(
         }
         Manner::Honest
         | Manner::Schema1
+        | Manner::Sloppy
         | Manner::DeniesBlobs
         | Manner::InventsBlobs
         | Manner::HollowBlobs => {
@@ -323,6 +341,27 @@ fn text(kind: &'static str, body: &'static str) -> Response<Passing> {
     let mut response = Response::new(Passing(Some(pieces)));
     response.headers_mut().insert("content-type", kind.parse().expect("a header"));
     response
+}
+
+/// What [`Manner::Gateway`] makes of an answer.
+async fn compressed(response: Response<Passing>, manifest: bool) -> Response<Passing> {
+    let (mut head, body) = response.into_parts();
+    let came = body.collect().await.map(|whole| whole.to_bytes()).unwrap_or_default();
+    if !head.status.is_success() {
+        return Response::from_parts(head, Passing(None));
+    }
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let written = std::io::Write::write_all(&mut gzip, &came).and_then(|()| gzip.finish());
+    let (to, pieces) = mpsc::channel(1);
+    to.try_send(Ok(Frame::data(written.expect("memory").into()))).expect("room for one piece");
+    head.status = StatusCode::NON_AUTHORITATIVE_INFORMATION;
+    head.headers.remove("content-length");
+    head.headers.insert("content-encoding", "gzip".parse().expect("a header"));
+    if manifest {
+        let other = format!("sha256:{}", "0".repeat(64)).parse().expect("a header");
+        head.headers.insert("docker-content-digest", other);
+    }
+    Response::from_parts(head, Passing(Some(pieces)))
 }
 
 /// 200 for a HEAD, 206 with made-up bytes for a range that has an end, and 200 with some for the

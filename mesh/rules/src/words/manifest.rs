@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Formatter};
 
-use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::words::digest::Digest;
@@ -54,9 +54,20 @@ pub enum BadManifest {
     /// `schemaVersion` is missing or not 2.
     #[error("schemaVersion must be 2")]
     Schema,
-    /// One blob is described with two sizes, or with a negative one.
+    /// One blob is described with two sizes.
     #[error("the manifest describes {0} with two different sizes")]
     Sizes(Digest),
+    /// A descriptor has no usable digest or size (image-spec `descriptor.md`: both are required).
+    #[error("the manifest's {place}: {problem}")]
+    Descriptor {
+        /// Where in the manifest it is, such as `layers[3]`.
+        place: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The bytes begin with a byte order mark (RFC 8259 section 8.1).
+    #[error("the manifest begins with a byte order mark, which JSON may not; push it without")]
+    ByteOrderMark,
 }
 
 /// A blob as a manifest describes it.
@@ -156,10 +167,11 @@ impl<'de> Deserialize<'de> for ManifestJson {
     }
 }
 
+/// A descriptor. What is wrong with it is said later, together with its place in the manifest.
 struct WrittenDescriptor {
     media_type: Option<Text>,
-    digest: Digest,
-    size: u64,
+    digest: Option<Text>,
+    size: Size,
 }
 
 impl<'de> Deserialize<'de> for WrittenDescriptor {
@@ -173,21 +185,73 @@ impl<'de> Deserialize<'de> for WrittenDescriptor {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let (mut media_type, mut digest, mut size) = (None, None, None);
+                let (mut media_type, mut digest, mut size) = (None, None, Size::Missing);
                 while let Some(Text(name)) = map.next_key()? {
                     match name.as_str() {
                         "mediaType" => media_type = map.next_value()?,
-                        "digest" => digest = Some(map.next_value()?),
-                        "size" => size = Some(map.next_value()?),
+                        "digest" => digest = map.next_value::<Option<Text>>()?.or(digest),
+                        "size" => match map.next_value()? {
+                            // Go leaves a field as it is when it reads `null`
+                            Size::Missing => {}
+                            written => size = written,
+                        },
                         _ => drop(map.next_value::<IgnoredAny>()?),
                     }
                 }
-                let digest = digest.ok_or_else(|| A::Error::missing_field("digest"))?;
-                let size = size.ok_or_else(|| A::Error::missing_field("size"))?;
                 Ok(WrittenDescriptor { media_type, digest, size })
             }
         }
         deserializer.deserialize_map(Fields)
+    }
+}
+
+/// A descriptor's `size` as it was written.
+enum Size {
+    Missing,
+    Bytes(u64),
+    Unusable(String),
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Number;
+        impl Visitor<'_> for Number {
+            type Value = Size;
+
+            fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
+                f.write_str("a number of bytes")
+            }
+
+            fn visit_unit<E: serde::de::Error>(self) -> Result<Size, E> {
+                Ok(Size::Missing)
+            }
+
+            // image-spec `descriptor.md`: an int64
+            fn visit_u64<E: serde::de::Error>(self, bytes: u64) -> Result<Size, E> {
+                Ok(match i64::try_from(bytes) {
+                    Ok(_) => Size::Bytes(bytes),
+                    Err(_) => Size::Unusable(bytes.to_string()),
+                })
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, bytes: i64) -> Result<Size, E> {
+                Ok(u64::try_from(bytes)
+                    .map_or_else(|_| Size::Unusable(bytes.to_string()), Size::Bytes))
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, bytes: f64) -> Result<Size, E> {
+                Ok(Size::Unusable(bytes.to_string()))
+            }
+
+            fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<Size, E> {
+                Ok(Size::Unusable("a text".into()))
+            }
+
+            fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<Size, E> {
+                Ok(Size::Unusable("a truth value".into()))
+            }
+        }
+        deserializer.deserialize_any(Number)
     }
 }
 
@@ -225,8 +289,24 @@ impl WrittenDescriptor {
         self.media_type.as_ref().map_or("", |kind| &kind.0)
     }
 
-    fn reference(&self) -> BlobReference {
-        BlobReference { digest: self.digest, size: self.size }
+    /// The descriptor, which is at `place` of its manifest.
+    fn reference(&self, place: impl Fn() -> String) -> Result<BlobReference, BadManifest> {
+        let wrong = |problem: String| BadManifest::Descriptor { place: place(), problem };
+        let digest = self.digest(&place)?;
+        match &self.size {
+            Size::Bytes(size) => Ok(BlobReference { digest, size: *size }),
+            Size::Missing => Err(wrong("it has no size".into())),
+            Size::Unusable(what) => Err(wrong(format!(
+                "its size is {what}, and must be a whole number from 0 to {}",
+                i64::MAX
+            ))),
+        }
+    }
+
+    fn digest(&self, place: impl Fn() -> String) -> Result<Digest, BadManifest> {
+        let wrong = |problem: String| BadManifest::Descriptor { place: place(), problem };
+        let written = self.digest.as_ref().ok_or_else(|| wrong("it has no digest".into()))?;
+        written.0.parse().map_err(|e| wrong(format!("its digest '{}': {e}", written.0)))
     }
 }
 
@@ -266,8 +346,10 @@ impl Manifest {
     }
 
     /// Parses `bytes` that another registry serves as `content_type`. A cache passes on what it
-    /// gets, so it is no error if the media type inside differs from the one outside, or if a blob
-    /// is described with two sizes.
+    /// gets, so it is no error if the media type inside differs from the one outside, if a blob is
+    /// described with two sizes, or if the bytes begin with a byte order mark. Blobs whose
+    /// descriptor has no usable digest or size are left out: nothing true could be recorded of
+    /// them. An entry of an index without a usable size has the size 0.
     pub fn read_served(content_type: &str, bytes: &[u8]) -> Result<Self, BadManifest> {
         Manifest::read(content_type, bytes, Contradictions::Taken)
     }
@@ -277,6 +359,12 @@ impl Manifest {
         bytes: &[u8],
         contradictions: Contradictions,
     ) -> Result<Self, BadManifest> {
+        let taken = contradictions == Contradictions::Taken;
+        let bytes = match bytes.strip_prefix("\u{feff}".as_bytes()) {
+            Some(unmarked) if taken => unmarked,
+            Some(_) => return Err(BadManifest::ByteOrderMark),
+            None => bytes,
+        };
         let written: ManifestJson =
             serde_json::from_slice(bytes).map_err(|e| BadManifest::Json(e.to_string()))?;
         if written.schema_version != Some(2) {
@@ -288,12 +376,7 @@ impl Manifest {
             ("", None) => media_type::OCI_MANIFEST.into(),
             (header, None) => header.into(),
             // media types have no case (RFC 9110 section 8.3.1)
-            (header, Some(body))
-                if header.eq_ignore_ascii_case(&body)
-                    || contradictions == Contradictions::Taken =>
-            {
-                header.into()
-            }
+            (header, Some(body)) if header.eq_ignore_ascii_case(&body) || taken => header.into(),
             (header, Some(body)) => {
                 return Err(BadManifest::Disagree { header: header.into(), body });
             }
@@ -311,20 +394,33 @@ impl Manifest {
             let listed = written
                 .manifests
                 .ok_or_else(|| BadManifest::Json("an index needs 'manifests'".into()))?;
-            children.extend(listed.unwrap_or_default().iter().map(|listed| Listed {
-                digest: listed.digest,
-                size: listed.size,
-                manifest: is_manifest(listed.kind()),
-            }));
+            for (number, listed) in listed.unwrap_or_default().iter().enumerate() {
+                let place = || format!("manifests[{number}]");
+                let entry = match listed.reference(place) {
+                    Err(_) if taken => match listed.digest(place) {
+                        Ok(digest) => BlobReference { digest, size: 0 },
+                        Err(_) => continue,
+                    },
+                    entry => entry?,
+                };
+                let BlobReference { digest, size } = entry;
+                children.push(Listed { digest, size, manifest: is_manifest(listed.kind()) });
+            }
         } else {
             let config = written
                 .config
                 .ok_or_else(|| BadManifest::Json("an image needs 'config'".into()))?;
-            blobs.push(config.reference());
+            match config.reference(|| "config".into()) {
+                Err(_) if taken => {}
+                reference => blobs.push(reference?),
+            }
             config_type = config.media_type.filter(|t| !t.0.is_empty());
-            for layer in written.layers.unwrap_or_default() {
+            for (number, layer) in written.layers.unwrap_or_default().iter().enumerate() {
                 let kind = if nondistributable(layer.kind()) { &mut optional } else { &mut blobs };
-                kind.push(layer.reference());
+                match layer.reference(|| format!("layers[{number}]")) {
+                    Err(_) if taken => {}
+                    reference => kind.push(reference?),
+                }
             }
         }
         if blobs.len() + optional.len() + children.len() > MAX_REFERENCES {
@@ -332,9 +428,7 @@ impl Manifest {
         }
         for blobs in [&mut blobs, &mut optional] {
             match distinct(blobs) {
-                Err(_) if contradictions == Contradictions::Taken => {
-                    blobs.dedup_by_key(|blob| blob.digest)
-                }
+                Err(_) if taken => blobs.dedup_by_key(|blob| blob.digest),
                 result => result?,
             }
         }
@@ -343,13 +437,18 @@ impl Manifest {
             .retain(|layer| blobs.binary_search_by_key(&layer.digest, |blob| blob.digest).is_err());
         children.sort_by_key(|c| (c.digest, c.size, c.manifest));
         children.dedup();
+        let subject = match &written.subject {
+            Some(subject) if taken => subject.digest(|| "subject".into()).ok(),
+            Some(subject) => Some(subject.reference(|| "subject".into())?.digest),
+            None => None,
+        };
         let texts = written.annotations.unwrap_or_default().into_iter();
         Ok(Manifest {
             media_type,
             blobs,
             optional,
             children,
-            subject: written.subject.map(|d| d.digest),
+            subject,
             artifact_type: written
                 .artifact_type
                 .filter(|t| !t.0.is_empty())
@@ -431,7 +530,7 @@ mod tests {
         let texts = texts.unwrap().annotations;
         assert_eq!(texts.len(), 2);
         assert!(texts["a"].starts_with('\u{fffd}') && texts["a"].ends_with('c'), "{texts:?}");
-        for wrong in [r#","annotations":{"a":1}"#, r#","config":{}"#, r#","layers":[7]"#] {
+        for wrong in [r#","annotations":{"a":1}"#, r#","layers":[7]"#] {
             assert!(matches!(read("", wrong), Err(BadManifest::Json(_))), "{wrong}");
         }
     }
@@ -556,6 +655,65 @@ mod tests {
         assert!(
             Manifest::parse(media_type::OCI_INDEX, other.as_bytes()).unwrap().children.is_empty()
         );
+    }
+
+    /// Every way to write a descriptor's size, at every place of a descriptor.
+    #[test]
+    fn a_descriptor_without_a_usable_size_or_digest_is_refused_by_its_place() {
+        let (c, l) = (digest(1), digest(2));
+        let (image, index) = (media_type::OCI_MANIFEST, media_type::OCI_INDEX);
+        let good = format!(r#"{{"digest":"{c}","size":1}}"#);
+        let texts = [
+            ("config", image, r#""config":@"#.to_owned()),
+            ("layers[1]", image, format!(r#""config":{good},"layers":[{good},@]"#)),
+            ("manifests[1]", index, format!(r#""manifests":[{good},@]"#)),
+            ("subject", index, r#""manifests":[],"subject":@"#.to_owned()),
+        ];
+        let sizes = [
+            ("", "no size"),
+            (r#","size":null"#, "no size"),
+            (r#","size":-1"#, "-1"),
+            (r#","size":1.5"#, "1.5"),
+            (r#","size":9223372036854775808"#, "9223372036854775808"),
+            (r#","size":1e30"#, "whole number"),
+            (r#","size":"1""#, "a text"),
+        ];
+        let mut wrongs: Vec<(String, &str)> = sizes
+            .iter()
+            .map(|(size, said)| (format!(r#"{{"digest":"{l}"{size}}}"#), *said))
+            .collect();
+        wrongs.push((r#"{"size":1}"#.into(), "no digest"));
+        wrongs.push((r#"{"digest":"md5:00","size":1}"#.into(), "md5:00"));
+        for (place, kind, text) in &texts {
+            for (descriptor, said) in &wrongs {
+                let text = format!(r#"{{"schemaVersion":2,{}}}"#, text.replace('@', descriptor));
+                let refused = Manifest::parse(kind, text.as_bytes()).unwrap_err().to_string();
+                assert!(refused.contains(place) && refused.contains(said), "{text}: {refused}");
+                let served = Manifest::read_served(kind, text.as_bytes()).unwrap();
+                let told = served.all_blobs().chain(served.children.iter().map(Listed::as_blob));
+                for blob in told {
+                    let known = if blob.digest == c { 1 } else { 0 };
+                    assert_eq!(blob.size, known, "nothing is invented: {text}");
+                }
+                assert!(served.blobs.iter().all(|blob| blob.digest == c), "{text}");
+            }
+            let whole = r#"{"size":9223372036854775807,"size":null,"digest":"X"}"#;
+            let whole = whole.replace('X', &l.to_string());
+            let text = format!(r#"{{"schemaVersion":2,{}}}"#, text.replace('@', &whole));
+            Manifest::parse(kind, text.as_bytes()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_refused_from_clients_and_taken_from_registries() {
+        let text = "\u{feff}{\"schemaVersion\":2,\"manifests\":[]}";
+        assert_eq!(
+            Manifest::parse(media_type::OCI_INDEX, text.as_bytes()),
+            Err(BadManifest::ByteOrderMark)
+        );
+        assert!(Manifest::read_served(media_type::OCI_INDEX, text.as_bytes()).is_ok());
+        let twice = format!("\u{feff}{text}");
+        assert!(Manifest::read_served(media_type::OCI_INDEX, twice.as_bytes()).is_err());
     }
 
     proptest! {

@@ -8,6 +8,7 @@ mod credentials;
 mod renewing;
 mod signing;
 mod tokens;
+mod workloads;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use tokens::TokenReach;
 pub use credentials::hash_password;
 pub use signing::SERVICE;
 pub use tokens::{Issued, TokenProof, TokenRequest};
+pub use workloads::check_keys;
 
 /// Why a request is not allowed, by what the client can do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -117,12 +119,19 @@ pub enum Presented {
 }
 
 impl Presented {
-    /// Parses an `Authorization` header (RFC 7617, RFC 6750).
+    /// Parses an `Authorization` header (RFC 7617, RFC 6750). Some clients that have no credentials
+    /// send an empty header, an empty token, or an empty name with an empty password.
     pub fn read(authorization: Option<&str>) -> Self {
-        let Some(written) = authorization else { return Presented::Nothing };
+        let written = authorization.unwrap_or_default().trim();
         match written.split_once(' ') {
+            None if ["", "basic", "bearer"].iter().any(|w| written.eq_ignore_ascii_case(w)) => {
+                Presented::Nothing
+            }
             Some((scheme, value)) if scheme.eq_ignore_ascii_case("basic") => {
                 match decode_basic(value) {
+                    Some((name, password)) if name.is_empty() && password.expose().is_empty() => {
+                        Presented::Nothing
+                    }
                     Some((name, password)) => Presented::Password(name, password),
                     None => Presented::Unreadable,
                 }
@@ -342,6 +351,21 @@ fn not_yet() -> AccessError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_that_are_empty_are_none() {
+        let nobody = format!("Basic {}", BASE64_STANDARD.encode(":"));
+        for empty in ["", " ", "Basic", "bearer ", &nobody] {
+            let read = Presented::read(Some(empty));
+            assert!(matches!(read, Presented::Nothing), "{empty:?}: {read:?}");
+        }
+        let half = format!("Basic {}", BASE64_STANDARD.encode("admin:"));
+        assert!(matches!(Presented::read(Some(&half)), Presented::Password(..)));
+        for other in ["Basic !", "Digest x", "nonsense"] {
+            let read = Presented::read(Some(other));
+            assert!(matches!(read, Presented::Unreadable), "{other:?}: {read:?}");
+        }
+    }
 
     #[test]
     fn what_a_client_shows_is_not_printed() {

@@ -29,7 +29,7 @@ use crate::view::Records;
 use crate::view::neighbours::Neighbours;
 use crate::writes::Writes;
 use upstream::budget::{AnswerTerms, Answers, Decision};
-use upstream::{FetchedManifest, Resolved, UpstreamError};
+use upstream::{FetchedManifest, Resolved, Upstream, UpstreamError};
 
 /// The maximum number of answers of upstreams that are remembered for each project.
 const REMEMBERED: usize = 10_000;
@@ -426,45 +426,43 @@ impl Proxies {
         let Some((upstream, there)) = self.upstreams.admitted(repository)? else {
             return Err(UpstreamError::NotFound);
         };
-        let (resolved, mut fetched) = match reference {
+        let (mut resolved, mut fetched) = match reference {
             Reference::Tag(_) => (upstream.resolve(&there, written).await?, None),
             Reference::Digest(_) => {
                 let fetched = upstream.manifest(&there, written).await?;
-                let size = fetched.bytes.len() as u64;
-                let resolved = Resolved {
-                    digest: fetched.digest,
-                    media_type: fetched.media_type.clone(),
-                    size,
-                };
-                (resolved, Some(fetched))
+                (fetched.resolved(), Some(fetched))
             }
         };
         let tag = match reference {
             Reference::Tag(tag) => Some(tag.clone()),
             Reference::Digest(_) => None,
         };
-        let (known, tagged) = {
-            let read = |e: RecordError| UpstreamError::Unreachable(e.to_string().into());
-            let view = self.records.view().map_err(read)?;
-            let tagged =
-                tag.as_ref().map(|t| view.tag(repository, t)).transpose().map_err(read)?.flatten();
-            let manifest = view.manifest(repository, &resolved.digest).map_err(read)?;
-            let tagged = tag.is_none() || tagged.is_some_and(|t| t.digest == resolved.digest);
-            if tagged && manifest.as_ref().is_some_and(|manifest| !Self::misses(manifest)) {
-                return Ok(Ok(resolved));
-            }
-            (manifest, tagged)
+        let recorded_as = |digest: &Digest| -> Result<_, RecordError> {
+            let view = self.records.view()?;
+            let tagged = tag.as_ref().map(|tag| view.tag(repository, tag)).transpose()?.flatten();
+            let tagged = tag.is_none() || tagged.is_some_and(|tag| tag.digest == *digest);
+            Ok((view.manifest(repository, digest)?, tagged))
         };
-        let recorded = known.is_some() && tagged;
-        let (media_type, bytes) = match known {
-            Some(manifest) => (manifest.media_type, manifest.bytes),
-            None => {
-                let fetched = match fetched.take() {
-                    Some(fetched) => fetched,
-                    None => upstream.manifest(&there, &resolved.digest.to_string()).await?,
-                };
-                (fetched.media_type, fetched.bytes.to_vec())
+        let recorded_as = |digest: &Digest| {
+            recorded_as(digest).map_err(|e| UpstreamError::Unreachable(e.to_string().into()))
+        };
+        let (mut known, mut tagged) = recorded_as(&resolved.digest)?;
+        if known.is_none() && fetched.is_none() {
+            let came = manifest_of(&upstream, &there, written, &resolved.digest).await?;
+            if came.digest != resolved.digest {
+                resolved = came.resolved();
+                (known, tagged) = recorded_as(&resolved.digest)?;
             }
+            fetched = Some(came);
+        }
+        if tagged && known.as_ref().is_some_and(|manifest| !Self::misses(manifest)) {
+            return Ok(Ok(resolved));
+        }
+        let recorded = known.is_some() && tagged;
+        let (media_type, bytes) = match (known, fetched) {
+            (Some(manifest), _) => (manifest.media_type, manifest.bytes),
+            (None, Some(fetched)) => (fetched.media_type, fetched.bytes.to_vec()),
+            (None, None) => return Err(UpstreamError::NotFound),
         };
         let manifest = Manifest::read_served(&media_type, &bytes).map_err(UpstreamError::bad)?;
         let unlinked =
@@ -611,5 +609,20 @@ impl Proxies {
             .view()
             .and_then(|view| view.manifest(repository, digest))
             .is_ok_and(|m| m.is_some())
+    }
+}
+
+/// The manifest that the upstream's `tag` is, which is `told` according to the answer to a HEAD. If
+/// the upstream does not give that, the tag is whatever the upstream gives for it: the answer to a
+/// HEAD may be wrong, or the tag may have moved since.
+async fn manifest_of(
+    upstream: &Upstream,
+    there: &str,
+    tag: &str,
+    told: &Digest,
+) -> Result<FetchedManifest, UpstreamError> {
+    match upstream.manifest(there, &told.to_string()).await {
+        Err(UpstreamError::NotFound | UpstreamError::Bad(_)) => upstream.manifest(there, tag).await,
+        fetched => fetched,
     }
 }

@@ -178,6 +178,26 @@ impl Neighbours {
         tokio::time::timeout(LAST, first).await.ok().flatten()
     }
 
+    /// Whether every other replica of the mesh, up or not, says that it does not hold `digest`. False
+    /// as soon as one does not say so, and at a node that may not know of all replicas.
+    pub async fn denied_by_all(&self, digest: Digest) -> bool {
+        let nodes = self.nodes();
+        if nodes.is_empty() || (self.records.ledger().is_some() && !self.records.connected()) {
+            return false;
+        }
+        let replicas = nodes.into_iter().filter(|n| n.role == Role::Replica && n.id != self.me);
+        let question = Have { digests: vec![digest], repository: None };
+        let mut answers: FuturesUnordered<_> =
+            replicas.map(|node| self.links.ask(node.id, question.clone(), HAVE)).collect();
+        while let Some(answer) = answers.next().await {
+            let denied = answer.is_ok_and(|stock| stock.first().is_some_and(|s| s.held.is_none()));
+            if !denied {
+                return false;
+            }
+        }
+        true
+    }
+
     async fn says_late(&self, node: NodeId, digest: Digest) -> Option<NodeId> {
         loop {
             let question = Have { digests: vec![digest], repository: None };

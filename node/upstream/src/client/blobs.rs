@@ -11,8 +11,9 @@ use tracing::warn;
 
 use super::Upstream;
 use crate::UpstreamError;
-use crate::blob::{Beginning, BlobStream};
+use crate::blob::{Beginning, BlobStream, Measured};
 use crate::budget::Ask;
+use crate::coding::{Coding, coding};
 use crate::headers::text;
 
 /// A part of a blob.
@@ -34,65 +35,52 @@ impl Upstream {
         digest: &Digest,
         offset: u64,
     ) -> Result<BlobStream, UpstreamError> {
-        let mut headers = HeaderMap::new();
-        if offset > 0 {
-            headers.insert(
-                header::RANGE,
-                HeaderValue::try_from(format!("bytes={offset}-")).map_err(UpstreamError::bad)?,
-            );
-        }
-        let question = || {
-            self.question(
-                Method::GET,
-                Ask::Blob,
-                repository,
-                &format!("blobs/{digest}"),
-                headers.clone(),
-            )
-        };
-        let begin = async |length| {
-            let question = question()?;
+        let path = format!("blobs/{digest}");
+        let begin = async |known, from| {
+            let mut headers = HeaderMap::new();
+            if from > 0 {
+                let range = HeaderValue::try_from(format!("bytes={from}-"));
+                headers.insert(header::RANGE, range.map_err(UpstreamError::bad)?);
+            }
+            let question = self.question(Method::GET, Ask::Blob, repository, &path, headers)?;
             self.within(self.terms.first_byte, async {
                 let answer = self.ask(question).await?;
-                match answer.response.status() {
-                    status @ (StatusCode::OK
-                    | StatusCode::PARTIAL_CONTENT
-                    | StatusCode::RANGE_NOT_SATISFIABLE) => {
-                        let (head, body) = answer.response.into_parts();
-                        BlobStream::begin(
-                            status,
-                            &head.headers,
-                            body,
-                            offset,
-                            length,
-                            self.terms.stall,
-                        )
-                        .await
-                    }
-                    _ => Err(self.refusal(Ask::Blob, answer).await),
+                let status = answer.response.status();
+                if !status.is_success() && status != StatusCode::RANGE_NOT_SATISFIABLE {
+                    return Err(self.refusal(Ask::Blob, answer).await);
                 }
+                let (head, body) = answer.response.into_parts();
+                let (headers, stall) = (&head.headers, self.terms.stall);
+                let whole = from == 0;
+                BlobStream::begin(status, headers, body, offset, known, whole, stall).await
             })
             .await
         };
-        match begin(None).await? {
-            Beginning::Stream(stream) => Ok(stream),
-            // followers of the stream must know when it is complete, and not every upstream says a
-            // blob's length
-            Beginning::Unmeasured(unmeasured) => {
-                let length = match self.length(repository, digest).await {
-                    Some(length) => length,
-                    None => unmeasured
-                        .length(digest)
-                        .await
-                        .inspect_err(|error| self.note_failure(error))?,
-                };
-                match begin(Some(length)).await? {
-                    Beginning::Stream(stream) => Ok(stream),
-                    Beginning::Unmeasured(_) => {
-                        Err(UpstreamError::bad("a blob came without its length"))
-                    }
-                }
+        let unmeasured = match begin(None, offset).await? {
+            Beginning::Stream(stream) => return Ok(stream),
+            Beginning::Unmeasured(unmeasured) => unmeasured,
+            Beginning::EncodedPart => match begin(None, 0).await? {
+                Beginning::Stream(stream) => return Ok(stream),
+                Beginning::Unmeasured(unmeasured) => unmeasured,
+                Beginning::EncodedPart => return Err(unasked()),
+            },
+        };
+        // followers of the stream must know when it is complete, and not every upstream says a
+        // blob's length
+        let told = match unmeasured.is_plain() {
+            true => self.length(repository, digest).await,
+            false => None,
+        };
+        let known = match told {
+            Some(length) => Measured { length, decoded: false },
+            None => {
+                let measured = unmeasured.measure(digest).await;
+                measured.inspect_err(|error| self.note_failure(error))?
             }
+        };
+        match begin(Some(known), 0).await? {
+            Beginning::Stream(stream) => Ok(stream),
+            Beginning::Unmeasured(_) | Beginning::EncodedPart => Err(unasked()),
         }
     }
 
@@ -102,8 +90,11 @@ impl Upstream {
         let question =
             self.question(Method::HEAD, Ask::Blob, repository, &path, HeaderMap::new()).ok()?;
         let answer = self.within(self.terms.first_byte, self.ask(question)).await.ok()?;
-        let length =
-            text(answer.response.headers(), header::CONTENT_LENGTH)?.trim().parse().ok()?;
+        let headers = answer.response.headers();
+        if coding(headers) != Coding::Identity {
+            return None;
+        }
+        let length = text(headers, header::CONTENT_LENGTH)?.trim().parse().ok()?;
         (answer.response.status().is_success() && length > 0).then_some(length)
     }
 
@@ -126,6 +117,9 @@ impl Upstream {
         let answer = self.within(self.terms.question, self.ask(question)).await?;
         let status = answer.response.status();
         let length = range.end - range.start;
+        if status.is_success() && coding(answer.response.headers()) != Coding::Identity {
+            return Ok(Sample::Unanswered);
+        }
         match status {
             StatusCode::PARTIAL_CONTENT => {
                 if BlobStream::first_of(answer.response.headers()) != Some(range.start) {
@@ -133,7 +127,7 @@ impl Upstream {
                     return Err(UpstreamError::bad(why));
                 }
             }
-            StatusCode::OK => {
+            status if status.is_success() => {
                 let headers = answer.response.headers();
                 let kind = headers.get(header::CONTENT_TYPE);
                 if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/html")) {
@@ -183,4 +177,8 @@ impl Upstream {
         }
         Ok(actual == *digest)
     }
+}
+
+fn unasked() -> UpstreamError {
+    UpstreamError::bad("a blob came without its length, or a part of it that was not asked for")
 }

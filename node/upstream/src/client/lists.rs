@@ -1,6 +1,6 @@
 //! Questions about lists: referrers and tags, page by page.
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use rules::wire::{ReferrersPage, TagsPage};
 use rules::words::digest::Digest;
 use rules::words::manifest::{Manifest, media_type};
@@ -31,11 +31,12 @@ impl Upstream {
         let path = format!("referrers/{subject}{joint}{query}");
         let question = self.question(Method::GET, Ask::Manifest, repository, &path, headers)?;
         let answer = self.within(self.terms.first_byte, self.ask(question)).await?;
-        if answer.response.status() != StatusCode::OK {
+        if !answer.response.status().is_success() {
             return Err(self.refusal(Ask::Manifest, answer).await);
         }
         let (head, body) = answer.response.into_parts();
-        let bytes = self.whole(body, "a list of referrers").await?;
+        let came = self.whole(body, "a list of referrers").await?;
+        let bytes = self.decoded(&head.headers, &came)?.unwrap_or(came);
         Manifest::parse(&kind(&head.headers).unwrap_or_default(), &bytes)
             .map_err(UpstreamError::bad)
             .and_then(|index| match index.media_type.as_str() {
@@ -81,11 +82,12 @@ impl Upstream {
         let headers = HeaderMap::from_iter([accept]);
         let question = self.question(Method::GET, Ask::Manifest, repository, &path, headers)?;
         let answer = self.within(self.terms.question, self.ask(question)).await?;
-        if answer.response.status() != StatusCode::OK {
+        if !answer.response.status().is_success() {
             return Err(self.refusal(Ask::Manifest, answer).await);
         }
         let (head, body) = answer.response.into_parts();
-        let bytes = self.whole(body, "a list of tags").await?;
+        let came = self.whole(body, "a list of tags").await?;
+        let bytes = self.decoded(&head.headers, &came)?.unwrap_or(came);
         let names = read_names(&bytes)?;
         Ok(Page {
             tags: names.iter().filter_map(|name| name.as_str()?.parse().ok()).collect(),
@@ -143,6 +145,7 @@ impl Asked {
 
 /// The names in a list (distribution-spec: `tags`). Registries in Go write `null` for none.
 fn read_names(bytes: &[u8]) -> Result<Vec<Value>, UpstreamError> {
+    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     let mut list: Value = serde_json::from_slice(bytes).map_err(UpstreamError::bad)?;
     match list.get_mut("tags").map(Value::take) {
         Some(Value::Null) => Ok(Vec::new()),
@@ -154,7 +157,34 @@ fn read_names(bytes: &[u8]) -> Result<Vec<Value>, UpstreamError> {
 /// The query of the page that `Link` names as the next. Its path is of no interest: it is another
 /// page of the same list.
 fn next_page(headers: &HeaderMap) -> Option<String> {
-    let (link, relation) = text(headers, header::LINK)?.split_once('>')?;
-    let (_, query) = link.split_once('?')?;
-    relation.contains("next").then(|| query.to_owned())
+    let links = headers.get_all(header::LINK).iter().filter_map(|links| links.to_str().ok());
+    // what follows a `<` is a link, up to its `>`, and then what it is, up to the next link
+    let links = links.flat_map(|links| links.split('<').skip(1));
+    let next = links.filter_map(|link| link.split_once('>')).find(|(_, is)| is.contains("next"));
+    let (_, query) = next?.0.split_once('?')?;
+    Some(query.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_found_among_several_links() {
+        let read = |lines: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(header::LINK, line.parse().unwrap());
+            }
+            next_page(&headers)
+        };
+        let next = Some("last=b".to_owned());
+        assert_eq!(read(&["</v2/a/tags/list?last=b>; rel=\"next\""]), next);
+        assert_eq!(read(&["<http://x/y?last=b>;rel=next"]), next);
+        assert_eq!(read(&["</l?last=a>; rel=\"prev\", </l?last=b>; rel=\"next\""]), next);
+        assert_eq!(read(&["</l?last=a>; rel=\"prev\"", "</l?last=b>; rel=\"next\""]), next);
+        for none in [&[][..], &[""], &["</l?last=a>; rel=\"prev\""], &["</l>; rel=\"next\""]] {
+            assert_eq!(read(none), None, "{none:?}");
+        }
+    }
 }

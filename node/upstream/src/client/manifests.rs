@@ -1,13 +1,17 @@
 //! Questions about tags and manifests.
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, header};
 use rules::words::digest::Digest;
 use rules::words::manifest::{BadManifest, Manifest, media_type};
 use rules::words::names::Tag;
 
-use super::{FetchedManifest, Question, Resolved, Upstream, kind};
+use tracing::warn;
+
+use super::{FetchedManifest, Question, Resolved, Upstream, UpstreamAnswer, kind};
 use crate::UpstreamError;
 use crate::budget::Ask;
+use crate::coding::{Coding, coding};
 use crate::headers::text;
 
 /// The media types of manifests that the mesh can store.
@@ -34,27 +38,26 @@ impl Upstream {
             // storage services sign a URL for one method
             || (!answer.own && status.is_client_error());
         if !status.is_success() && !speechless {
-            return Err(self.refusal(Ask::Manifest, answer).await);
+            return Err(self.no_manifest(answer).await);
         }
         let headers = answer.response.headers();
         let length = text(headers, header::CONTENT_LENGTH)
-            .and_then(|length| length.trim().parse::<u64>().ok());
-        match (digest(headers), kind(headers), length.filter(|length| *length > 0)) {
-            (Some(digest), Some(media_type), Some(size)) if status.is_success() => {
-                expect(reference, &digest)?;
+            .and_then(|length| length.trim().parse::<u64>().ok())
+            .filter(|length| *length > 0 && coding(headers) == Coding::Identity);
+        let asked = reference.parse::<Digest>().ok();
+        match (digest(headers), kind(headers), length) {
+            (Some(digest), Some(media_type), Some(size))
+                if status.is_success() && asked.is_none_or(|asked| asked == digest) =>
+            {
                 Ok(Resolved { digest, media_type, size })
             }
-            _ => {
-                let fetched = self.manifest(repository, reference).await?;
-                let size = fetched.bytes.len() as u64;
-                Ok(Resolved { digest: fetched.digest, media_type: fetched.media_type, size })
-            }
+            _ => Ok(self.manifest(repository, reference).await?.resolved()),
         }
     }
 
     /// Fetches the manifest that `reference`, a tag or a digest, names. If asked for by digest, its
-    /// bytes have that digest. If asked for by tag, they have the digest that the upstream says, or
-    /// the result has their sha256 if it says none. A manifest of a kind that the mesh cannot store
+    /// bytes have that digest. If asked for by tag, they have the digest that the upstream says; if
+    /// it says none, or one that the bytes do not have, the result has their sha256. A manifest of a kind that the mesh cannot store
     /// is [`UpstreamError::Unusable`], and an HTML page is [`UpstreamError::Bad`], whatever the
     /// status is.
     pub async fn manifest(
@@ -72,30 +75,51 @@ impl Upstream {
     ) -> Result<FetchedManifest, UpstreamError> {
         let question = self.manifest_question(Method::GET, repository, reference)?;
         let answer = self.within(self.terms.question, self.ask(question)).await?;
-        if answer.response.status() != StatusCode::OK {
-            return Err(self.refusal(Ask::Manifest, answer).await);
+        // any success: the bytes decide, and a gateway may answer 203
+        if !answer.response.status().is_success() {
+            return Err(self.no_manifest(answer).await);
         }
         let (head, body) = answer.response.into_parts();
-        if text(&head.headers, header::CONTENT_ENCODING)
-            .is_some_and(|e| !e.trim().eq_ignore_ascii_case("identity"))
-        {
-            return Err(UpstreamError::bad(
-                "a manifest came in an encoding that was not asked for",
-            ));
-        }
-        let bytes = self.whole(body, "a manifest").await?;
-        let said = reference.parse::<Digest>().ok().or_else(|| digest(&head.headers));
-        let digest = match said {
-            None => Digest::sha256(&bytes),
-            Some(said) if Digest::of(said.algorithm(), &bytes) == said => said,
-            Some(said) => {
-                return Err(UpstreamError::bad(format!(
-                    "the manifest's bytes do not hash to {said}"
-                )));
-            }
+        let came = self.whole(body, "a manifest").await?;
+        let asked = reference.parse::<Digest>().ok();
+        let said = asked.or_else(|| digest(&head.headers));
+        let has = |bytes: &Bytes, said: Digest| Digest::of(said.algorithm(), bytes) == said;
+        // what has the digest needs no decoding, whatever it is said to be encoded in
+        let bytes = match said {
+            Some(said) if has(&came, said) => came,
+            _ => self.decoded(&head.headers, &came)?.unwrap_or(came),
         };
-        let media_type = keepable(kind(&head.headers), &bytes, said.is_some())?;
+        let proven = said.is_some_and(|said| has(&bytes, said));
+        if let Some(asked) = asked
+            && !proven
+        {
+            let why = format!("the manifest's bytes do not hash to {asked}");
+            return Err(UpstreamError::bad(why));
+        }
+        let actual = said.filter(|_| proven).unwrap_or_else(|| Digest::sha256(&bytes));
+        let media_type = keepable(kind(&head.headers), &bytes, proven)?;
+        if let Some(said) = said
+            && !proven
+        {
+            let registry = self.endpoint.authority();
+            warn!(registry, repository, reference, %said, %actual, "the upstream says that a tag is another manifest than the one that it gives");
+        }
+        let digest = actual;
         Ok(FetchedManifest { media_type, digest, bytes })
+    }
+
+    /// The error for an answer without a manifest. A status that says that the question itself is
+    /// refused does not pass by waiting.
+    async fn no_manifest(&self, answer: UpstreamAnswer) -> UpstreamError {
+        let (status, own) = (answer.response.status(), answer.own);
+        // too slow, at the wrong server, too early (RFC 9110 section 15.5, RFC 8470)
+        let passes = matches!(status.as_u16(), 408 | 421 | 425);
+        match self.refusal(Ask::Manifest, answer).await {
+            UpstreamError::Bad(why) if own && status.is_client_error() && !passes => {
+                UpstreamError::Unusable(why)
+            }
+            error => error,
+        }
     }
 
     fn manifest_question(
@@ -133,13 +157,4 @@ fn keepable(said: Option<String>, bytes: &[u8], proven: bool) -> Result<String, 
         UpstreamError::Unusable(format!("a manifest came as {came}: {error}").into())
     })?;
     Ok(said.unwrap_or(manifest.media_type))
-}
-
-fn expect(reference: &str, digest: &Digest) -> Result<(), UpstreamError> {
-    match reference.parse::<Digest>() {
-        Ok(asked) if asked != *digest => {
-            Err(UpstreamError::bad(format!("{asked} was asked for, {digest} came")))
-        }
-        _ => Ok(()),
-    }
 }

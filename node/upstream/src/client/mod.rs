@@ -28,6 +28,7 @@ use tracing::{info, warn};
 use crate::address::{AddressRule, Endpoint};
 use crate::budget::{Ask, Gate};
 use crate::challenge;
+use crate::coding;
 use crate::connect::{Connections, Trust};
 use crate::headers::{USER_AGENT, text, wait_of};
 use crate::login::{Credentials, Login, Pass};
@@ -118,6 +119,14 @@ pub struct FetchedManifest {
     pub bytes: Bytes,
 }
 
+impl FetchedManifest {
+    /// What it is, without its bytes.
+    pub fn resolved(&self) -> Resolved {
+        let size = self.bytes.len() as u64;
+        Resolved { digest: self.digest, media_type: self.media_type.clone(), size }
+    }
+}
+
 /// A question that is being asked.
 struct Question {
     method: Method,
@@ -194,6 +203,13 @@ impl Upstream {
             }
             Err(error) => Err(UpstreamError::unreachable(format!("{what} broke off: {error}"))),
         }
+    }
+
+    /// What [`Upstream::whole`] gave, without the encoding that `headers` name; `None` if they name
+    /// none that can be read.
+    fn decoded(&self, headers: &HeaderMap, came: &Bytes) -> Result<Option<Bytes>, UpstreamError> {
+        let limit = usize::try_from(self.terms.max_manifest).unwrap_or(usize::MAX);
+        coding::decoded(headers, came, limit)
     }
 
     async fn within<T>(

@@ -138,11 +138,61 @@ async fn an_empty_blob_ends_at_once() {
     assert_eq!((stream.size, rest(stream).await.unwrap()), (0, Vec::new()));
 }
 
+/// A blob that is a gzip file is often called encoded, and some gateways compress what is not. The
+/// digest says which it is.
 #[tokio::test]
-async fn a_blob_in_another_encoding_is_refused() {
-    let stage = Stage::open(|_| answer(200, &[("content-encoding", "gzip")], CONTENT)).await;
-    let result = stage.upstream().blob("a/zipped/b", &Digest::sha256(CONTENT), 0).await;
-    assert!(matches!(result, Err(UpstreamError::Bad(_))), "{result:?}");
+async fn the_digest_decides_whether_a_blob_that_comes_encoded_is_to_be_decoded() {
+    let text: &[u8] = &b"0123456789abcdef".repeat(10_000);
+    let file = stage::gzip(text);
+    for (status, ranges, coding) in
+        [(200, false, "gzip"), (203, false, "gzip"), (200, true, "gzip"), (200, false, "br")]
+    {
+        let all = Bytes::from(file.clone());
+        let stage = Stage::open(move |seen| match seen.header("range") {
+            Some(_) if ranges => {
+                let range = format!("bytes 3-{}/{}", all.len() - 1, all.len());
+                let headers = [("content-encoding", coding), ("content-range", range.as_str())];
+                answer(206, &headers, all.slice(3..))
+            }
+            _ => answer(status, &[("content-encoding", coding)], all.clone()),
+        })
+        .await;
+        let upstream = stage.upstream();
+        for (meant, decoded) in [(&file[..], false), (text, true)] {
+            let (digest, what) =
+                (Digest::sha256(meant), format!("{status} {ranges} {coding} {decoded}"));
+            for offset in [0, 3, meant.len() as u64] {
+                let stream = upstream.blob("a", &digest, offset).await;
+                if decoded && coding == "br" {
+                    assert!(matches!(stream, Err(UpstreamError::Bad(_))), "{what}: {stream:?}");
+                    continue;
+                }
+                let stream = stream.unwrap_or_else(|e| panic!("{what} from {offset}: {e}"));
+                assert_eq!(stream.size, meant.len() as u64, "{what}");
+                let came = rest(stream).await.unwrap();
+                assert!(came == meant[offset as usize..], "{what} from {offset}");
+            }
+            if !(decoded && coding == "br") {
+                assert_eq!(upstream.gives_blob("a", &digest).await, Ok(true), "{what}");
+                assert_eq!(upstream.sample("a", &digest, 0..1).await, Ok(Sample::Unanswered));
+            }
+        }
+        let neither = upstream.blob("a", &Digest::sha256(b"neither"), 0).await;
+        assert!(matches!(neither, Err(UpstreamError::Bad(_))), "{neither:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_blob_may_come_with_any_status_that_says_success() {
+    let digest = Digest::sha256(CONTENT);
+    for status in [201, 203, 206, 226] {
+        let stage = Stage::open(move |_| answer(status, &[], CONTENT)).await;
+        let stream = stage.upstream().blob("a", &digest, 0).await;
+        assert_eq!(rest(stream.unwrap()).await.unwrap(), CONTENT, "{status}");
+    }
+    let empty = Stage::open(|_| answer(204, &[], "")).await;
+    let none = empty.upstream().blob("a", &digest, 0).await;
+    assert!(matches!(none, Err(UpstreamError::Bad(_))), "{none:?}");
 }
 
 #[tokio::test]

@@ -117,22 +117,57 @@ async fn what_is_no_manifest_though_its_digest_is_right_cannot_be_cached() {
 }
 
 #[tokio::test]
-async fn wrong_bytes_are_refused_by_digest_and_by_tag() {
+async fn bytes_decide_and_what_a_header_says_does_not() {
     let (right, wrong) = (Digest::sha256(EMPTY.as_bytes()), Digest::sha256(b"[]"));
     let stage = Stage::open(move |_| manifest(EMPTY, &wrong.to_string())).await;
     let upstream = stage.upstream();
     assert!(matches!(upstream.manifest("a", &wrong.to_string()).await, Err(UpstreamError::Bad(_))));
-    assert!(
-        matches!(upstream.manifest("a", "1").await, Err(UpstreamError::Bad(_))),
-        "the header lies"
-    );
-    assert!(matches!(upstream.resolve("a", &right.to_string()).await, Err(UpstreamError::Bad(_))));
+    let by_tag = upstream.manifest("a", "1").await.unwrap();
+    assert_eq!((by_tag.digest, &by_tag.bytes[..]), (right, EMPTY.as_bytes()));
+    assert_eq!(upstream.resolve("a", &right.to_string()).await.unwrap().digest, right);
     // asked for by digest, the bytes decide, not the header
     let fetched = upstream.manifest("a", &right.to_string()).await.unwrap();
     assert_eq!(
         (fetched.digest, &fetched.bytes[..], fetched.media_type.as_str()),
         (right, EMPTY.as_bytes(), INDEX)
     );
+}
+
+/// What a gateway between the two makes of an answer: another status, or gzip that nobody asked for.
+#[tokio::test]
+async fn what_a_gateway_does_to_an_answer_hides_no_manifest_and_no_list() {
+    let digest = Digest::sha256(EMPTY.as_bytes());
+    let tags = r#"{"name":"a","tags":["1"]}"#;
+    for (status, coding) in
+        [(203, ""), (201, ""), (200, "gzip"), (203, "x-gzip"), (200, "deflate"), (200, "br")]
+    {
+        let stage = Stage::open(move |seen| {
+            let (text, kind) = match seen.path.ends_with("tags/list") {
+                true => (tags, "application/json"),
+                false => (EMPTY, INDEX),
+            };
+            let bytes = match coding {
+                "gzip" | "x-gzip" => stage::gzip(text.as_bytes()),
+                _ => text.into(),
+            };
+            let length = bytes.len().to_string();
+            let mut headers = vec![("content-type", kind), ("content-length", length.as_str())];
+            headers.extend((!coding.is_empty()).then_some(("content-encoding", coding)));
+            let digest = digest.to_string();
+            headers.push(("docker-content-digest", digest.as_str()));
+            answer(status, &headers, if seen.method == "HEAD" { Vec::new() } else { bytes })
+        })
+        .await;
+        let (upstream, what) = (stage.upstream(), format!("{status} {coding}"));
+        for reference in ["1", &digest.to_string()] {
+            let fetched = upstream.manifest("a", reference).await;
+            let fetched = fetched.unwrap_or_else(|e| panic!("{what}, {reference}: {e}"));
+            assert_eq!((fetched.digest, &fetched.bytes[..]), (digest, EMPTY.as_bytes()), "{what}");
+            let resolved = upstream.resolve("a", reference).await.unwrap();
+            assert_eq!((resolved.digest, resolved.size), (digest, EMPTY.len() as u64), "{what}");
+        }
+        assert_eq!(upstream.tags("a", "").await.unwrap().tags.len(), 1, "{what}");
+    }
 }
 
 #[tokio::test]
@@ -352,7 +387,8 @@ async fn what_is_missing_denied_or_broken_is_told_apart() {
             "theirs" => answer(403, &[], denied),
             "ill" => answer(500, &[], ""),
             "down" => answer(503, &[], ""),
-            _ => answer(400, &[], ""),
+            "early" => answer(425, &[], ""),
+            _ => answer(400, &[], r#"{"errors":[{"code":"NAME_INVALID"}]}"#),
         }
     })
     .await;
@@ -362,7 +398,10 @@ async fn what_is_missing_denied_or_broken_is_told_apart() {
     assert_eq!(manifest("theirs").await, UpstreamError::Denied("403 Forbidden: not you".into()));
     assert!(matches!(manifest("ill").await, UpstreamError::Unreachable(_)));
     assert!(matches!(manifest("down").await, UpstreamError::Unreachable(_)));
-    assert!(matches!(manifest("odd").await, UpstreamError::Bad(_)));
+    assert!(matches!(manifest("early").await, UpstreamError::Bad(_)));
+    let refused = manifest("odd").await;
+    let said = matches!(&refused, UpstreamError::Unusable(why) if why.contains("NAME_INVALID"));
+    assert!(said, "waiting does not help: {refused:?}");
     assert_eq!(
         stage.upstream().blob("gone", &Digest::sha256(b""), 0).await.unwrap_err(),
         UpstreamError::NotFound

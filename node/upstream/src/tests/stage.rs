@@ -166,6 +166,13 @@ pub(super) fn answer(
     response
 }
 
+/// `bytes` as a gzip file.
+pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut encoder, bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
 /// Answers 200 with a whole body whose length is not told.
 pub(super) fn unmeasured(all: &'static [u8]) -> Response<Body> {
     let pieces = futures::stream::iter([Ok(Frame::data(Bytes::from_static(all)))]);

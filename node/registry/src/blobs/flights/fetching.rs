@@ -53,8 +53,9 @@ impl Flights {
                     }
                     Err(error) => return Err(store_error(error)),
                 },
-                Step::GiveUp(GivenUp::Nobody) => return Err(FlightError::NoSource(digest)),
-                Step::GiveUp(GivenUp::MissingUpstream) => return Err(FlightError::Missing(digest)),
+                Step::GiveUp(why @ (GivenUp::Nobody | GivenUp::MissingUpstream)) => {
+                    return Err(self.nobody(digest, &sources, why).await);
+                }
                 Step::GiveUp(GivenUp::WrongBytes) => return Err(wrong),
                 Step::GiveUp(GivenUp::Deserted) => {
                     metrics::counter!("atoll_flights_deserted_total").increment(1);

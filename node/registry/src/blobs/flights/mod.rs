@@ -25,7 +25,7 @@ use std::time::Duration;
 use ground::supervise::Tasks;
 use mesh::transfer::TransferTerms;
 use parking_lot::Mutex;
-use rules::blobs::flight::{First, Hurry, Source};
+use rules::blobs::flight::{First, GivenUp, Hurry, Source};
 use rules::blobs::holding::Held;
 use rules::blobs::pacing::Class;
 use rules::members::placement;
@@ -52,6 +52,13 @@ pub enum FlightError {
     /// No node has it, and its upstream does not have it either.
     #[error("neither the mesh nor the upstream has {0}")]
     Missing(Digest),
+    /// Every replica has said that it does not hold it, and no upstream can bring it: only a push
+    /// can.
+    #[error("no node of the mesh holds {0} any more; push its image again")]
+    Lost(Digest),
+    /// Every replica has said that it does not hold it, and its upstream does not have it either.
+    #[error("neither any node of the mesh nor the upstream has {0} any more")]
+    Gone(Digest),
     /// It did not begin to arrive in time.
     #[error("{0} did not begin to arrive in time")]
     Slow(Digest),
@@ -181,6 +188,29 @@ impl Flights {
             self.store.grant(digest, repository, lasts).await.map_err(|e| e.to_string())?;
         }
         Ok(held)
+    }
+
+    /// Whether no replica, this node included, holds `digest`. False if it cannot be known now.
+    pub async fn is_lost(&self, digest: Digest) -> bool {
+        self.store.held(&digest).is_ok_and(|held| held.is_none())
+            && self.neighbours.denied_by_all(digest).await
+    }
+
+    /// The error if nobody gives the blob.
+    async fn nobody(&self, digest: Digest, sources: &Sources, given_up: GivenUp) -> FlightError {
+        let missing = given_up == GivenUp::MissingUpstream;
+        let error =
+            if missing { FlightError::Missing(digest) } else { FlightError::NoSource(digest) };
+        match sources {
+            // an upstream that failed may bring it later
+            Sources::Find { via: Some(_) } | Sources::Holders { via: Some(_) } if !missing => error,
+            Sources::Told(_) => error,
+            Sources::Find { .. } | Sources::Holders { .. } => match self.is_lost(digest).await {
+                true if missing => FlightError::Gone(digest),
+                true => FlightError::Lost(digest),
+                false => error,
+            },
+        }
     }
 
     /// The sources to ask first, with peers that lied lately at the end.

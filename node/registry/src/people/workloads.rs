@@ -1,0 +1,267 @@
+//! Tokens of other issuers, by which a workload shows who it is: a CI job, or a service account of a
+//! cluster. A trust rule says which of them are accepted, and as which robot.
+
+use std::collections::BTreeMap;
+
+use ground::clock;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use rules::ledger::people::{LookForPeople, TrustRule};
+use rules::ledger::records::{ReadRecords, RecordError, key};
+use rules::people::access::{Identity, Principal};
+use rules::people::trusts::{LONGEST_KEYS, LONGEST_TOKEN, matches};
+use rules::words::secret::Secret;
+use serde_json::Value;
+
+use super::credentials::Shown;
+use super::{Access, AccessError, not_yet};
+
+type Claims = BTreeMap<String, Value>;
+
+/// How much the issuer's clock may differ, in seconds.
+const LEEWAY: u64 = 60;
+
+/// The smallest RSA key that is accepted, in bytes.
+const LEAST_RSA: usize = 256;
+
+impl Access {
+    /// The robot that the owner of this token is; `None` if no rule accepts it. The rules are those
+    /// of this moment, and so is the robot.
+    pub(super) async fn check_workload(
+        &self,
+        token: &Secret,
+    ) -> Result<Option<(Identity, Option<Shown>)>, AccessError> {
+        let Some((issuer, claims)) = unchecked(token) else { return Ok(None) };
+        let look = |records: &dyn ReadRecords| {
+            Ok((records.get(&key::mesh())?.is_some(), records.trusts_in(&issuer)?))
+        };
+        let ((mesh_known, rules), _) = self.records.read(|records| look(records)).await?;
+        if !mesh_known {
+            return Err(not_yet());
+        }
+        // what no rule means costs no signature
+        for rule in rules.iter().filter(|rule| matches(&rule.terms, &claims)) {
+            if accepts(rule, token) {
+                let (found, _) = self.records.read(|records| self.robot(records, rule)).await?;
+                if found.is_some() {
+                    return Ok(found);
+                }
+            }
+        }
+        metrics::counter!("atoll_logins_refused_total").increment(1);
+        Ok(None)
+    }
+
+    /// The robot of a rule, if it may do anything now.
+    fn robot(
+        &self,
+        records: &dyn ReadRecords,
+        rule: &TrustRule,
+    ) -> Result<Option<(Identity, Option<Shown>)>, RecordError> {
+        let Some(robot) = records.robot(rule.robot)? else { return Ok(None) };
+        let who = Principal::Robot { id: robot.id, generation: robot.generation };
+        let identity = who.identity(records, clock::timestamp(), &self.terms.robot_prefix)?;
+        Ok(identity.map(|identity| (identity, Some(Shown::Principal(who)))))
+    }
+}
+
+/// The issuer that a token names, and all that it claims, before anything of it was checked.
+fn unchecked(token: &Secret) -> Option<(String, Claims)> {
+    if token.expose().len() > LONGEST_TOKEN {
+        return None;
+    }
+    let read = jsonwebtoken::dangerous::insecure_decode_claims::<Claims>(token.expose().as_bytes());
+    let claims = read.ok()?;
+    let issuer = claims.get("iss")?.as_str()?.to_owned();
+    Some((issuer, claims))
+}
+
+/// Whether the rule's issuer signed the token, it has not expired, and it is meant by the rule. The
+/// algorithm is the key's, and never a secret's: a public key is no secret.
+fn accepts(rule: &TrustRule, token: &Secret) -> bool {
+    let Ok(header) = jsonwebtoken::decode_header(token.expose().as_bytes()) else { return false };
+    let Ok(keys) = serde_json::from_str::<JwkSet>(&rule.keys) else { return false };
+    let named = |jwk: &&Jwk| match (&header.kid, &jwk.common.key_id) {
+        (Some(wanted), Some(has)) => wanted == has,
+        _ => true,
+    };
+    let fits = |jwk: &&Jwk| algorithms(jwk).contains(&header.alg);
+    keys.keys.iter().filter(named).filter(fits).any(|jwk| {
+        let Ok(key) = DecodingKey::from_jwk(jwk) else { return false };
+        let mut validation = Validation::new(header.alg);
+        validation.leeway = LEEWAY;
+        validation.validate_nbf = true;
+        // the audience is the rule's matter
+        validation.validate_aud = false;
+        validation.set_required_spec_claims(&["exp", "iss", "sub"]);
+        let read = jsonwebtoken::decode::<Claims>(token.expose().as_bytes(), &key, &validation);
+        read.is_ok_and(|read| matches(&rule.terms, &read.claims))
+    })
+}
+
+/// What a key may have signed with. Keys that are secrets, or too small, have signed nothing.
+fn algorithms(jwk: &Jwk) -> Vec<Algorithm> {
+    let all = match &jwk.algorithm {
+        AlgorithmParameters::RSA(rsa) if rsa.n.len() * 3 / 4 < LEAST_RSA => vec![],
+        AlgorithmParameters::RSA(_) => vec![
+            Algorithm::RS256,
+            Algorithm::RS384,
+            Algorithm::RS512,
+            Algorithm::PS256,
+            Algorithm::PS384,
+            Algorithm::PS512,
+        ],
+        AlgorithmParameters::EllipticCurve(curve) => match curve.curve {
+            EllipticCurve::P256 => vec![Algorithm::ES256],
+            EllipticCurve::P384 => vec![Algorithm::ES384],
+            _ => vec![],
+        },
+        AlgorithmParameters::OctetKeyPair(pair) => match pair.curve {
+            EllipticCurve::Ed25519 => vec![Algorithm::EdDSA],
+            _ => vec![],
+        },
+        _ => vec![],
+    };
+    // a key that says what it is for has signed with nothing else
+    match jwk.common.key_algorithm {
+        Some(only) => {
+            all.into_iter().filter(|one| format!("{one:?}") == only.to_string()).collect()
+        }
+        None => all,
+    }
+}
+
+/// Checks an issuer's keys, a JWK Set. The error is a sentence.
+pub fn check_keys(keys: &str) -> Result<(), String> {
+    if keys.len() > LONGEST_KEYS {
+        return Err(format!("keys have at most {LONGEST_KEYS} bytes"));
+    }
+    let set: JwkSet =
+        serde_json::from_str(keys).map_err(|e| format!("keys are no JWK Set: {e}"))?;
+    let usable = |jwk: &Jwk| !algorithms(jwk).is_empty() && DecodingKey::from_jwk(jwk).is_ok();
+    if !set.keys.iter().any(usable) {
+        return Err(
+            "keys hold no public key that is used: RSA with 2048 bits or more, P-256, P-384 or Ed25519"
+                .into(),
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+    use base64::Engine;
+    use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+    use jsonwebtoken::{EncodingKey, Header};
+    use rules::ledger::people::TrustTerms;
+    use rules::words::moment::Timestamp;
+    use rules::words::names::{RobotId, TrustId};
+    use serde_json::json;
+
+    const ISSUER: &str = "https://issuer.example";
+
+    struct Issuer {
+        key: EncodingKey,
+        jwk: Value,
+    }
+
+    impl Issuer {
+        fn new(kid: &str) -> Self {
+            let pair = Ed25519KeyPair::generate().unwrap();
+            let x = BASE64_URL_SAFE_NO_PAD.encode(pair.public_key().as_ref());
+            Issuer {
+                key: EncodingKey::from_ed_der(pair.to_pkcs8().unwrap().as_ref()),
+                jwk: json!({"kty": "OKP", "crv": "Ed25519", "x": x, "kid": kid, "alg": "EdDSA"}),
+            }
+        }
+
+        fn sign(&self, kid: &str, claims: &Value) -> Secret {
+            let mut header = Header::new(Algorithm::EdDSA);
+            header.kid = Some(kid.into());
+            jsonwebtoken::encode(&header, claims, &self.key).unwrap().into()
+        }
+    }
+
+    fn rule(keys: Value) -> TrustRule {
+        TrustRule {
+            id: TrustId(1),
+            robot: RobotId(2),
+            terms: TrustTerms {
+                issuer: ISSUER.into(),
+                audience: "atoll".into(),
+                subject: "job:*".into(),
+                claims: BTreeMap::new(),
+            },
+            keys: keys.to_string(),
+            created: Timestamp(0),
+        }
+    }
+
+    fn claims(lasts: i64) -> Value {
+        let now = (clock::timestamp().0 / 1000) as i64;
+        json!({"iss": ISSUER, "aud": "atoll", "sub": "job:7", "exp": now + lasts})
+    }
+
+    #[test]
+    fn a_token_is_accepted_by_the_key_that_signed_it_while_it_lasts() {
+        let (issuer, other) = (Issuer::new("a"), Issuer::new("b"));
+        let rule = rule(json!({"keys": [other.jwk, issuer.jwk]}));
+        assert!(accepts(&rule, &issuer.sign("a", &claims(300))));
+        assert!(!accepts(&rule, &issuer.sign("b", &claims(300))), "another key's name");
+        assert!(!accepts(&rule, &issuer.sign("a", &claims(-120))), "expired");
+        assert!(!accepts(&rule, &Issuer::new("a").sign("a", &claims(300))), "a stranger's key");
+        let mut elsewhere = claims(300);
+        elsewhere["aud"] = "somebody else".into();
+        assert!(!accepts(&rule, &issuer.sign("a", &elsewhere)));
+        let mut endless = claims(300);
+        endless.as_object_mut().unwrap().remove("exp");
+        assert!(!accepts(&rule, &issuer.sign("a", &endless)), "a token must end");
+        let mut early = claims(300);
+        early["nbf"] = json!(claims(200)["exp"]);
+        assert!(!accepts(&rule, &issuer.sign("a", &early)), "not yet");
+    }
+
+    #[test]
+    fn a_public_key_is_not_taken_for_a_secret() {
+        let issuer = Issuer::new("a");
+        let x = BASE64_URL_SAFE_NO_PAD.decode(issuer.jwk["x"].as_str().unwrap()).unwrap();
+        let mut header = Header::new(Algorithm::HS256);
+        header.kid = Some("a".into());
+        let secret = EncodingKey::from_secret(&x);
+        let forged: Secret = jsonwebtoken::encode(&header, &claims(300), &secret).unwrap().into();
+        assert!(!accepts(&rule(json!({"keys": [issuer.jwk]})), &forged));
+        // nor is a secret in a set used at all
+        let k = BASE64_URL_SAFE_NO_PAD.encode(&x);
+        let octets = json!({"keys": [{"kty": "oct", "k": k, "kid": "a"}]});
+        assert!(!accepts(&rule(octets.clone()), &forged));
+        assert!(check_keys(&octets.to_string()).is_err());
+    }
+
+    #[test]
+    fn keys_are_checked_when_they_are_given() {
+        let issuer = Issuer::new("a");
+        assert_eq!(check_keys(&json!({"keys": [issuer.jwk]}).to_string()), Ok(()));
+        for bad in [
+            "",
+            "[]",
+            "{}",
+            r#"{"keys": []}"#,
+            r#"{"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB"}]}"#,
+        ] {
+            assert!(check_keys(bad).is_err(), "{bad}");
+        }
+        assert!(check_keys(&" ".repeat(LONGEST_KEYS + 1)).is_err());
+    }
+
+    #[test]
+    fn what_is_no_token_names_no_issuer() {
+        for text in ["", "a.b.c", "e30.e30.", &"x".repeat(LONGEST_TOKEN + 1)] {
+            assert_eq!(unchecked(&text.into()), None, "{}", text.len());
+        }
+        let issuer = Issuer::new("a");
+        let (named, said) = unchecked(&issuer.sign("a", &claims(1))).unwrap();
+        assert_eq!((named.as_str(), said["sub"].as_str()), (ISSUER, Some("job:7")));
+    }
+}

@@ -1,0 +1,119 @@
+//! `/api/v2.0/robots/ID/trusts`: tokens of other issuers, whose owners are that robot. This is
+//! Atoll's own.
+
+use std::collections::BTreeMap;
+
+use http::{Response, StatusCode};
+use registry::people::{Caller, check_keys};
+use rules::ledger::people::{LookForPeople, PeopleChange, TrustRule, TrustTerms};
+use rules::people::trusts;
+use rules::words::names::{RobotId, TrustId};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Harbor, bad, body, created};
+use crate::http::answer::{answer, json_answer};
+use crate::http::request::Request;
+use crate::http::{Failure, Payload};
+
+/// The paths, as in the table of what each route needs.
+const TRUSTS: &str = "/api/v2.0/robots/{id}/trusts";
+const TRUST: &str = "/api/v2.0/robots/{id}/trusts/{trust}";
+
+#[derive(Deserialize)]
+struct TrustBody {
+    issuer: String,
+    audience: String,
+    subject: String,
+    #[serde(default)]
+    claims: BTreeMap<String, String>,
+    keys: Value,
+}
+
+#[derive(Deserialize)]
+struct KeysBody {
+    keys: Value,
+}
+
+fn checked(keys: &Value) -> Result<String, Failure> {
+    let keys = keys.to_string();
+    check_keys(&keys).map_err(bad)?;
+    Ok(keys)
+}
+
+impl Harbor {
+    pub(super) async fn list_trusts(
+        &self,
+        request: &Request,
+        caller: &Caller,
+        robot: RobotId,
+    ) -> Result<Response<Payload>, Failure> {
+        self.their_robot(request, caller, TRUSTS, robot).await?;
+        let (rules, _) = self.records.read(|records| records.trusts_of(robot)).await?;
+        let shown: Vec<Value> = rules.iter().map(show).collect();
+        Ok(json_answer(StatusCode::OK, &json!(shown)))
+    }
+
+    pub(super) async fn add_trust(
+        &self,
+        mut request: Request,
+        caller: &Caller,
+        robot: RobotId,
+    ) -> Result<Response<Payload>, Failure> {
+        let found = self.their_robot(&request, caller, TRUSTS, robot).await?;
+        // whoever makes such tokens can do what the robot can
+        self.check_theirs(caller, &found.grants).await?;
+        let TrustBody { issuer, audience, subject, claims, keys } = body(&mut request).await?;
+        let terms = TrustTerms { issuer, audience, subject, claims };
+        trusts::check(&terms).map_err(|e| bad(e.to_string()))?;
+        let keys = checked(&keys)?;
+        let change = PeopleChange::AddTrust { robot, terms: terms.clone(), keys };
+        self.change_people(change, "trust rule of this robot with these terms").await?;
+        let (rules, _) = self.records.read(|records| records.trusts_of(robot)).await?;
+        let made = rules.into_iter().find(|rule| rule.terms == terms);
+        let place = |rule: TrustRule| format!("/api/v2.0/robots/{}/trusts/{}", robot.0, rule.id.0);
+        Ok(created(made.map(place)))
+    }
+
+    /// Replaces the issuer's keys, when it has others.
+    pub(super) async fn set_trust_keys(
+        &self,
+        mut request: Request,
+        caller: &Caller,
+        robot: RobotId,
+        id: TrustId,
+    ) -> Result<Response<Payload>, Failure> {
+        let found = self.their_robot(&request, caller, TRUST, robot).await?;
+        self.check_theirs(caller, &found.grants).await?;
+        let KeysBody { keys } = body(&mut request).await?;
+        let change = PeopleChange::SetTrustKeys { robot, id, keys: checked(&keys)? };
+        self.change_people(change, &format!("trust rule {}", id.0)).await?;
+        Ok(answer(StatusCode::OK))
+    }
+
+    pub(super) async fn remove_trust(
+        &self,
+        request: &Request,
+        caller: &Caller,
+        robot: RobotId,
+        id: TrustId,
+    ) -> Result<Response<Payload>, Failure> {
+        self.their_robot(request, caller, TRUST, robot).await?;
+        let change = PeopleChange::RemoveTrust { robot, id };
+        self.change_people(change, &format!("trust rule {}", id.0)).await?;
+        Ok(answer(StatusCode::OK))
+    }
+}
+
+fn show(rule: &TrustRule) -> Value {
+    let TrustTerms { issuer, audience, subject, claims } = &rule.terms;
+    json!({
+        "id": rule.id.0,
+        "issuer": issuer,
+        "audience": audience,
+        "subject": subject,
+        "claims": claims,
+        "keys": serde_json::from_str::<Value>(&rule.keys).unwrap_or_default(),
+        "creation_time": rule.created.to_string(),
+    })
+}

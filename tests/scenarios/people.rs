@@ -10,7 +10,7 @@ use tests::formed::Formed;
 use tests::http::{Answer, Client};
 use tests::image::{Image, MANIFEST, digest};
 use tests::people::{
-    PASSWORD, add_member, create_robot, create_user, must, number, robot_of, token_answer,
+    Issuer, PASSWORD, add_member, create_robot, create_user, must, number, robot_of, token_answer,
     with_token,
 };
 use tests::repository::Repository;
@@ -159,8 +159,11 @@ impl Town {
             .replace("{project}", project)
             .replace("{user}", &user.to_string())
             .replace("{node}", "nobody");
+        let path = path.replace("{trust}", "999999");
         let path = match row {
-            "/api/v2.0/robots/{id}" => path.replace("{id}", &robot.to_string()),
+            _ if row.starts_with("/api/v2.0/robots/{id}") => {
+                path.replace("{id}", &robot.to_string())
+            }
             "/api/v2.0/robots" if method == "GET" => {
                 format!("{path}?q=Level=project,ProjectID={}", number.json()["project_id"])
             }
@@ -555,4 +558,79 @@ fn a_lost_password_is_set_from_the_disk_of_a_replica() {
     assert_eq!(status(0, "Str0nger-word"), 200);
     let refused = set(&["nobody"]);
     assert!(!refused.success && refused.err.contains("of nobody was not set"), "{}", refused.err);
+}
+
+#[test]
+fn a_workload_signs_in_with_its_issuers_token_and_no_secret() {
+    let mut mesh = Formed::of(&SITES, "");
+    let edge = mesh.add_edge("edge", "us-east-1", "");
+    mesh.members()[edge].wait_ready();
+    let admin = mesh.client(0);
+    tests::repository::create_project(&admin, "p", false, 1);
+    let app = Repository::new(&admin, "p/app");
+    app.push(&Image::tiny(), "1").unwrap_or_else(|no| panic!("{no}"));
+    let robot = create_robot(&admin, &robot_of("p", "cluster", &["pull"]));
+    let issuer = Issuer::new("https://kubernetes.default.svc.cluster.local");
+    let path = format!("/api/v2.0/robots/{}/trusts", robot.id);
+    let rule = json!({"issuer": issuer.name, "audience": "atoll",
+        "subject": "system:serviceaccount:prod:*", "keys": issuer.keys()});
+    let made = must(&admin, Method::POST, &path, &rule, 201);
+    must(&admin, Method::POST, &path, &rule, 409);
+    for (field, bad) in [("issuer", json!("kube")), ("subject", json!("*")), ("keys", json!({}))] {
+        let mut other = rule.clone();
+        other[field] = bad;
+        must(&admin, Method::POST, &path, &other, 400);
+    }
+    create_user(&admin, "ann");
+    add_member(&admin, "p", "ann", 2);
+    let ann = mesh.members()[0].anyone().basic("ann", PASSWORD);
+    must(&ann, Method::POST, &path, &rule, 403);
+
+    let pod = issuer.token("system:serviceaccount:prod:web", "atoll");
+    let status = |at: usize, token: &str| {
+        let client = mesh.members()[at].anyone().basic("$workload", token);
+        let basic = reads(&client, "p/app");
+        let token = token_answer(&client, &["repository:p/app:pull"]);
+        if token.status != 200 {
+            assert_eq!(token.status, 401, "{token}");
+            return basic;
+        }
+        let token = token.json()["token"].as_str().expect("a token").to_owned();
+        assert_eq!(reads(&mesh.members()[at].anyone().bearer(&token), "p/app"), basic);
+        basic
+    };
+    for at in 0..=edge {
+        assert_eq!(status(at, &pod), 200, "at {at}");
+        let other = issuer.token("system:serviceaccount:test:web", "atoll");
+        let elsewhere = issuer.token("system:serviceaccount:prod:web", "vault");
+        let forged = Issuer::new(&issuer.name).token("system:serviceaccount:prod:web", "atoll");
+        assert_eq!([other, elsewhere, forged].map(|token| status(at, &token)), [401; 3], "at {at}");
+    }
+    // it may what the robot may
+    let client = mesh.members()[1].anyone().basic("$workload", &pod);
+    assert!(Repository::new(&client, "p/app").push(&Image::tiny(), "2").is_err());
+
+    // the kubelet asks for credentials, and pulls with what it gets
+    let image = format!("{}/p/app:1", mesh.members()[2].anyone().authority());
+    let request = json!({"apiVersion": "credentialprovider.kubelet.k8s.io/v1",
+        "kind": "CredentialProviderRequest", "image": image, "serviceAccountToken": pod});
+    let file = mesh.folder().join("request");
+    std::fs::write(&file, request.to_string()).expect("a file");
+    let mut provider = mesh.members()[2].atoll("credential-provider");
+    let said = process::succeed(provider.stdin(std::fs::File::open(&file).expect("the file")));
+    let said: serde_json::Value = serde_json::from_str(&said).expect("an answer is JSON");
+    let auth = &said["auth"][mesh.members()[2].anyone().authority()];
+    let text = |field: &str| auth[field].as_str().expect("credentials").to_owned();
+    let client = mesh.members()[2].anyone().basic(&text("username"), &text("password"));
+    assert_eq!(reads(&client, "p/app"), 200);
+
+    // the issuer has other keys; then the rule goes
+    let rotated = Issuer::new(&issuer.name);
+    let new = rotated.token("system:serviceaccount:prod:web", "atoll");
+    let place = format!("{path}/{}", number(&made));
+    must(&admin, Method::PUT, &place, &json!({"keys": rotated.keys()}), 200);
+    assert_eq!((status(1, &new), status(1, &pod)), (200, 401));
+    must(&admin, Method::DELETE, &place, &json!({}), 200);
+    assert_eq!([0, 1, 2].map(|at| status(at, &new)), [401; 3]);
+    wait::until("the edge knows", || (status(edge, &new) == 401).then_some(()));
 }

@@ -1,5 +1,10 @@
 //! Users, robots and tokens, made over the API.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use base64::Engine as _;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -95,4 +100,54 @@ pub fn with_token(client: &Client, scopes: &[&str]) -> Client {
     assert_eq!(answer.status, 200, "a token: {answer}");
     let token = answer.json()["token"].as_str().expect("an answer with a token").to_owned();
     client.clone().bearer(&token)
+}
+
+/// Somebody else who signs tokens, as a cluster or a CI does (ES256).
+pub struct Issuer {
+    /// Its name in tokens.
+    pub name: String,
+    key: EcdsaKeyPair,
+}
+
+impl Issuer {
+    /// With a new key.
+    ///
+    /// # Panics
+    /// When no key can be made.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a new key");
+        Self { name: name.to_owned(), key }
+    }
+
+    /// Its public keys, as a JWK Set.
+    #[must_use]
+    pub fn keys(&self) -> Value {
+        let point = self.key.public_key().as_ref();
+        let (x, y) = (encoded(&point[1..33]), encoded(&point[33..65]));
+        json!({"keys": [{"kty": "EC", "crv": "P-256", "use": "sig", "kid": "1", "x": x, "y": y}]})
+    }
+
+    /// A token for five minutes.
+    ///
+    /// # Panics
+    /// When it cannot be signed.
+    #[must_use]
+    pub fn token(&self, subject: &str, audience: &str) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+        let head = json!({"alg": "ES256", "typ": "JWT", "kid": "1"});
+        let body = json!({"iss": self.name, "sub": subject, "aud": [audience],
+            "iat": now, "nbf": now, "exp": now + 300});
+        let text = format!(
+            "{}.{}",
+            encoded(head.to_string().as_bytes()),
+            encoded(body.to_string().as_bytes())
+        );
+        let signed = self.key.sign(&SystemRandom::new(), text.as_bytes()).expect("a signature");
+        format!("{text}.{}", encoded(signed.as_ref()))
+    }
+}
+
+fn encoded(bytes: &[u8]) -> String {
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
 }

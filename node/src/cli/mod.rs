@@ -1,6 +1,7 @@
 //! The command line.
 
 mod client;
+mod credential_provider;
 mod init;
 mod level;
 mod live;
@@ -41,6 +42,8 @@ enum Verb {
     Invite(token::Invite),
     /// Join a mesh with a token from `atoll invite`.
     Join(token::Join),
+    /// Give the kubelet credentials for images, as its image credential provider.
+    CredentialProvider,
     /// Set a user's password from the disk of a replica, if the administrator's is lost.
     Password(password::Password),
     /// Remove an edge from the mesh that is gone for good.
@@ -71,6 +74,7 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Init(configured) => init::run(&configured.config),
         Verb::Invite(invite) => token::invite(&invite),
         Verb::Join(join) => token::join(&join),
+        Verb::CredentialProvider => credential_provider::run(),
         Verb::Password(password) => password::run(&password),
         Verb::Remove(remove) => remove::run(&remove),
         Verb::Level(command) => level::run(&command),

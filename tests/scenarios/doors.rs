@@ -650,7 +650,7 @@ fn a_page_of_another_site_writes_nothing_with_the_password_that_a_browser_keeps(
     );
     assert_eq!(post(&[json, ("origin", &own), ("sec-fetch-site", "same-origin")]).0, 201);
     // outside the API there is no challenge after which a browser would keep a password
-    for (path, kept) in [("/api/v2.0/projects", true), ("/v2/_catalog", false), ("/v2/", false)] {
+    for (path, kept) in [("/api/v2.0/registries", true), ("/v2/_catalog", false), ("/v2/", false)] {
         let answer = mesh.members()[0].anyone().get(path).unwrap_or_else(|none| panic!("{none}"));
         let challenge = answer.header("www-authenticate").unwrap_or_default().to_owned();
         assert_eq!(

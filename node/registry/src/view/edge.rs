@@ -379,6 +379,11 @@ impl EdgeRecords {
         Some(token)
     }
 
+    /// How often people's records were changed, as far as this edge has heard.
+    pub fn people_version(&self) -> u64 {
+        self.people.lock().version
+    }
+
     /// People's records may have changed: what was kept of them before is asked for again.
     fn handle_people(self: &Arc<Self>) {
         let version = self.view().people_version().unwrap_or_default();

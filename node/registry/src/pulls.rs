@@ -18,6 +18,7 @@ use crate::blobs::flights::{Arriving, Begun, FlightError, Flights, Sources};
 use crate::blobs::rechecks::Rechecks;
 use crate::proxies::confirming::{Confirmed, Confirming};
 use crate::proxies::questions::{Questions, TooManyQuestions};
+use crate::view::caches::Caches;
 
 /// Deadlines of pulls; see the settings of the same names.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +83,8 @@ pub struct Known<'a> {
 pub enum Readable {
     /// From this node or another one, or from the upstream.
     Here,
+    /// The same. A manifest that another node has cached refers to it.
+    LinkedElsewhere,
     /// From the upstream: no node has it. Once its bytes are here it can be read from here.
     OnlyUpstream,
 }
@@ -115,6 +118,7 @@ pub struct Pulls {
     store: Arc<Store>,
     flights: Arc<Flights>,
     rechecks: Arc<Rechecks>,
+    caches: Arc<Caches>,
     confirming: Arc<Confirming>,
     questions: Arc<Questions>,
     terms: PullTerms,
@@ -127,12 +131,13 @@ impl Pulls {
         store: Arc<Store>,
         flights: Arc<Flights>,
         rechecks: Arc<Rechecks>,
+        caches: Arc<Caches>,
         confirming: Arc<Confirming>,
         questions: Arc<Questions>,
         terms: PullTerms,
         tasks: Tasks,
     ) -> Arc<Self> {
-        Arc::new(Pulls { store, flights, rechecks, confirming, questions, terms, tasks })
+        Arc::new(Pulls { store, flights, rechecks, caches, confirming, questions, terms, tasks })
     }
 
     /// Whether the repository may show the blob: a manifest of it refers to the blob, or it was
@@ -148,6 +153,11 @@ impl Pulls {
         }
         if !proxied {
             return Err(PullError::Unknown(digest));
+        }
+        if self.caches.links(repository, &digest).await {
+            // the client has its manifest from another node, and asks here for the other blobs, too
+            self.keep_readable(known).await?;
+            return Ok(Readable::LinkedElsewhere);
         }
         if self.confirming.is_denied(repository, &digest) {
             return Err(PullError::Unknown(digest));
@@ -227,7 +237,9 @@ impl Pulls {
         let begun = match flight.begun(digest, self.terms.first_byte).await {
             // a manifest here refers to it, so it may come back; with a 404 a client would give up
             // for good
-            Err(error @ FlightError::Missing(_)) if known.linked => {
+            Err(error @ FlightError::Missing(_))
+                if known.linked || readable == Readable::LinkedElsewhere =>
+            {
                 return Err(PullError::Unavailable(error.to_string()));
             }
             Err(FlightError::NoSource(_)) if at_hand.damaged && only_asked => {

@@ -191,6 +191,14 @@ pub enum Command {
         /// What to remove, and when.
         precondition: Box<Precondition>,
     },
+    /// Removes what the ledger has recorded of a proxy project's content, a limited number of
+    /// records at a time, see [`Outcome::Unfinished`]. The project stays.
+    EmptyCache {
+        /// The project.
+        project: ProjectName,
+        /// The epoch this was decided under.
+        epoch: Epoch,
+    },
 }
 
 /// A manifest to be stored, and the tags that move to it.
@@ -231,6 +239,7 @@ impl Command {
             Command::CreateProject { name, .. } => level_of_part(name.longest_part()),
             Command::PutManifest(new) => level_of_part(new.repository.longest_part()),
             Command::PutManifestIf(..) | Command::DeleteIf { .. } => Level::CONDITIONS,
+            Command::EmptyCache { .. } => Level::CACHES,
             _ => Level::FIRST,
         }
     }
@@ -241,9 +250,8 @@ impl Command {
         match self {
             Command::ConfigureProject { name, epoch, .. }
             | Command::DeleteProject { name, epoch } => Some((name.clone(), *epoch)),
-            Command::AssignPrimary { project, expect_epoch, .. } => {
-                Some((project.clone(), *expect_epoch))
-            }
+            Command::AssignPrimary { project, expect_epoch: epoch, .. }
+            | Command::EmptyCache { project, epoch } => Some((project.clone(), *epoch)),
             Command::PutManifest(new) | Command::PutManifestIf(_, new) => {
                 Some((new.repository.project(), new.epoch))
             }
@@ -286,6 +294,7 @@ impl Command {
                 Reference::Digest(_) => "delete_manifest",
             },
             Command::RaiseLevel { .. } => "raise_level",
+            Command::EmptyCache { .. } => "empty_cache",
         }
     }
 }

@@ -23,8 +23,11 @@ impl Level {
     pub const ROLES: Level = Level(2);
     /// From this level on a write may carry a precondition (`If-Match`, `If-None-Match`).
     pub const CONDITIONS: Level = Level(3);
+    /// From this level on the ledger does not record what proxy projects cache. What it has of that
+    /// is taken over by the nodes' caches ([`crate::ledger::cached`]) and removed.
+    pub const CACHES: Level = Level(4);
     /// The highest level that this build supports.
-    pub const NEWEST: Level = Level::CONDITIONS;
+    pub const NEWEST: Level = Level::CACHES;
 }
 
 impl std::fmt::Display for Level {

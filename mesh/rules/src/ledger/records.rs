@@ -45,6 +45,21 @@ pub trait ReadRecords {
     ) -> Result<Vec<Pair>, RecordError>;
 }
 
+impl<R: ReadRecords + ?Sized> ReadRecords for &R {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RecordError> {
+        (**self).get(key)
+    }
+
+    fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Pair>, RecordError> {
+        (**self).scan(prefix, after, limit)
+    }
+}
+
 /// Writes the map. All writes of one command are atomic.
 pub trait WriteRecords: ReadRecords {
     /// Sets `key`.
@@ -413,6 +428,12 @@ pub mod key {
         make(b'q', &[])
     }
 
+    /// The repository of a tag's, manifest's or link's key, and what follows its name.
+    pub fn in_repository(key: &[u8]) -> Option<(RepositoryName, &[u8])> {
+        let end = key.iter().position(|b| *b == 0)?;
+        let name = std::str::from_utf8(key.get(1..end)?).ok()?;
+        Some((name.parse().ok()?, &key[end + 1..]))
+    }
     /// The digest at the end of a link's or a manifest's key.
     pub fn digest_of(key: &[u8]) -> Option<Digest> {
         let end = key.iter().position(|b| *b == 0)?;

@@ -105,7 +105,7 @@ impl Access {
                 // replica answers
                 let signed = match &self.records {
                     Records::Edge(edge) => edge.token(name, password, scopes.clone()).await,
-                    Records::Ledger(_) => None,
+                    Records::Ledger(..) => None,
                 };
                 match signed {
                     Some(token) => token,
@@ -245,7 +245,7 @@ impl Access {
     fn token_key(&self, kept: &Secret<Vec<u8>>) -> Result<Secret<Vec<u8>>, AccessError> {
         match &self.records {
             Records::Edge(_) => Ok(kept.clone()),
-            Records::Ledger(_) => {
+            Records::Ledger(..) => {
                 self.secrets.token_key(kept).map_err(|e| AccessError::Internal(e.to_string()))
             }
         }

@@ -1,6 +1,7 @@
 //! Manifests and tags: put, deleted, and the blobs that they link.
 
 use crate::ledger::command::{NewManifest, Outcome};
+use crate::ledger::level::Level;
 use crate::ledger::precondition::Precondition;
 use crate::ledger::records::{
     BlobRecord, Look, ManifestRecord, RecordError, Repository, TagRecord, WriteRecords, encode, key,
@@ -36,7 +37,7 @@ pub(super) fn put_if<R: WriteRecords>(
 }
 
 /// Stores a manifest and moves its tags to it.
-pub(super) fn put<R: WriteRecords>(
+pub(in crate::ledger) fn put<R: WriteRecords>(
     records: &mut R,
     at: Timestamp,
     new: &NewManifest,
@@ -130,7 +131,7 @@ pub(super) fn delete_if<R: WriteRecords>(
 }
 
 /// Removes a tag; the manifest stays.
-pub(super) fn delete_tag<R: WriteRecords>(
+pub(in crate::ledger) fn delete_tag<R: WriteRecords>(
     records: &mut R,
     repository: &RepositoryName,
     tag: &Tag,
@@ -142,7 +143,8 @@ pub(super) fn delete_tag<R: WriteRecords>(
     Ok(Outcome::Done)
 }
 
-pub(super) fn delete<R: WriteRecords>(
+/// Removes a manifest, the tags that name it, and its links.
+pub(in crate::ledger) fn delete<R: WriteRecords>(
     records: &mut R,
     repository: &RepositoryName,
     digest: &Digest,
@@ -165,7 +167,13 @@ pub(super) fn delete<R: WriteRecords>(
                 let blob_key = key::blob(blob);
                 if let Some(mut record) = records.record::<BlobRecord>(&blob_key)? {
                     record.repositories = record.repositories.saturating_sub(1);
-                    records.put(&blob_key, &encode(&record)?)?;
+                    // nothing is known of a blob that only an upstream has described
+                    let nothing = record.repositories == 0 && record.content.is_none();
+                    if nothing && records.level()? >= Level::CACHES {
+                        records.remove(&blob_key)?;
+                    } else {
+                        records.put(&blob_key, &encode(&record)?)?;
+                    }
                 }
             }
         }

@@ -694,3 +694,102 @@ fn an_operation_keeps_its_id_through_a_change_of_primary_and_takes_effect_once()
         ledger.records.tag(&"demo/a".parse().unwrap(), &"t".parse().unwrap()).unwrap().is_some()
     );
 }
+
+/// A ledger at the level before caches, with a proxy project `hub` that has `manifests` manifests, each with
+/// a tag, a layer of its own and one that all have.
+fn with_recorded_cache(manifests: u32) -> Ledger {
+    let mut ledger = Ledger::new();
+    ledger.run(raise(Level::CONDITIONS));
+    let upstream = Command::CreateUpstream {
+        name: "a".into(),
+        kind: "docker-registry".into(),
+        url: "https://example.com".into(),
+        description: String::new(),
+        credentials: None,
+    };
+    assert_eq!(ledger.run(upstream), Outcome::Done);
+    let Command::CreateProject { public, durability, home, proxy, metadata, .. } = create("hub")
+    else {
+        unreachable!("it is one")
+    };
+    let (name, upstream) = ("hub".parse().unwrap(), Some(UpstreamId(1)));
+    let project =
+        Command::CreateProject { name, public, durability, home, upstream, proxy, metadata };
+    assert_eq!(ledger.run(project), Outcome::Done);
+    for n in 0..manifests {
+        assert_eq!(ledger.run(cached(n)), Outcome::Done);
+    }
+    ledger
+}
+
+/// What a primary recorded of an upstream before there were caches.
+fn cached(n: u32) -> Command {
+    let only_described =
+        |digest| BlobDescriptor { digest, size: 1, content: None, kept_by: vec![] };
+    let blobs = [Digest::sha256(&n.to_be_bytes()), Digest::sha256(b"common")];
+    Command::PutManifest(NewManifest {
+        repository: format!("hub/r{}", n % 3).parse().unwrap(),
+        digest: Digest::sha256(&[&n.to_be_bytes()[..], b"m"].concat()),
+        blobs: blobs.into_iter().map(only_described).collect(),
+        tags: vec![format!("t{n}").parse().unwrap()],
+        ..new(Epoch::FIRST, 1, "t", &[])
+    })
+}
+
+fn empty_cache(epoch: Epoch) -> Command {
+    Command::EmptyCache { project: "hub".parse().unwrap(), epoch }
+}
+
+#[test]
+fn the_ledger_records_no_cached_content_from_the_level_of_caches_on() {
+    let mut ledger = with_recorded_cache(1);
+    ledger.run(raise(Level::CACHES));
+    let before = ledger.records.clone();
+    let about = |records: &MemoryRecords| {
+        let of = |table: u8| records.scan(&[table], None, 99).unwrap();
+        b"tmlbry".map(of)
+    };
+    assert!(matches!(ledger.run(cached(7)), Outcome::Refused(_)));
+    let Command::PutManifest(new) = cached(8) else { unreachable!("it is one") };
+    let of = Reference::Digest(new.digest);
+    let none = Box::new(Precondition { of, is: None, is_not: Some(Named::Anything) });
+    assert!(matches!(ledger.run(Command::PutManifestIf(none, new)), Outcome::Refused(_)));
+    assert_eq!(about(&ledger.records), about(&before));
+    let epoch = ledger.epoch();
+    assert_eq!(ledger.run(put(epoch, 1, "t", &[1])), Outcome::Done, "another project's");
+}
+
+#[test]
+fn recorded_caches_are_emptied_in_bounded_pieces_and_leave_nothing_behind() {
+    let many = EMPTIED_AT_ONCE as u32;
+    let mut ledger = with_recorded_cache(many);
+    let epoch = ledger.epoch();
+    // a blob that somebody has pushed, too
+    let mut pushed = new(epoch, 1, "t", &[7]);
+    pushed.blobs[0].digest = Digest::sha256(b"common");
+    assert_eq!(ledger.run(Command::PutManifest(pushed)), Outcome::Done);
+    assert_eq!(empty_cache(Epoch::FIRST).level(), Level::CACHES);
+    ledger.run(raise(Level::CACHES));
+    let stale = ledger.run(empty_cache(Epoch::FIRST.next()));
+    assert_eq!(stale, Outcome::StaleEpoch { current: Epoch::FIRST });
+    let left = |ledger: &Ledger| {
+        let count = |prefix: &[u8]| ledger.records.scan(prefix, None, usize::MAX).unwrap().len();
+        count(b"thub") + count(b"mhub")
+    };
+    for round in 0..2 {
+        let before = left(&ledger);
+        let outcome = ledger.run(empty_cache(Epoch::FIRST));
+        assert_eq!(outcome, [Outcome::Unfinished, Outcome::Done][round]);
+        assert_eq!(before - left(&ledger), EMPTIED_AT_ONCE);
+    }
+    let table = |table: &[u8]| ledger.records.scan(table, None, usize::MAX).unwrap();
+    for kept in [b"t", b"m", b"l", b"y"] {
+        assert_eq!(table(kept).len(), 1, "only what is in the other project");
+    }
+    let blobs = table(b"b");
+    assert_eq!(blobs.len(), 1, "what only an upstream described is gone");
+    let record: BlobRecord = decode(&blobs[0].1).unwrap();
+    assert_eq!((record.repositories, record.content), (1, Some(ContentHash::of(&[7]))));
+    assert!(ledger.records.project(&"hub".parse().unwrap()).unwrap().is_some());
+    assert_eq!(ledger.run(empty_cache(Epoch::FIRST)), Outcome::Done);
+}

@@ -161,21 +161,24 @@ impl Preheats {
             if attempt > 0 {
                 tokio::time::sleep(AGAIN).await;
             }
-            match proxies.resolve(project, repository, reference).await {
-                Resolving::Mesh(Resolution::Fresh(digest) | Resolution::Stale(digest, _)) => {
+            let resolution = match proxies.resolve(project, repository, reference).await {
+                Resolving::Direct(_) => None,
+                Resolving::Mesh(answered) => Some(answered.resolution),
+            };
+            match resolution {
+                Some(Resolution::Fresh(digest) | Resolution::Stale(digest, _)) => {
                     return Ok(digest);
                 }
-                Resolving::Mesh(Resolution::Missing) => {
+                Some(Resolution::Missing) => {
                     return Err(format!(
                         "neither repository {repository} nor its upstream has {reference}"
                     ));
                 }
-                Resolving::Mesh(Resolution::Denied(why)) => {
+                Some(Resolution::Denied(why)) => {
                     return Err(format!("{reference} of {repository}: {why}"));
                 }
-                Resolving::Mesh(Resolution::Failed(reason)) => last = reason,
-                Resolving::Mesh(Resolution::NotPrimary | Resolution::Unrecorded)
-                | Resolving::Direct(_) => {
+                Some(Resolution::Failed(reason)) => last = reason,
+                Some(Resolution::NotPrimary | Resolution::Unrecorded) | None => {
                     last =
                         "the project's primary cannot be reached, or cannot record anything".into();
                 }

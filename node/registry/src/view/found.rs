@@ -1,0 +1,92 @@
+//! Answers to queries of records: how they are found, without secrets, and read.
+
+use rules::ledger::records::{ReadRecords, RecordError, UpstreamRecord, decode, encode};
+use rules::wire::{Found, Query};
+use serde_bytes::ByteBuf;
+
+/// The maximum number of pairs in an answer to a scan.
+pub(super) const MOST: u64 = 10_000;
+
+/// The answer to `query` from `records`.
+pub(super) fn find<R: ReadRecords + ?Sized>(
+    records: &R,
+    query: &Query,
+) -> Result<Found, RecordError> {
+    match query {
+        Query::Key(key) => {
+            let value = records.get(key)?.map(|value| without_secrets(key, value)).transpose()?;
+            Ok(Found::Value(value.map(ByteBuf::from)))
+        }
+        Query::Scan { prefix, after, limit } => {
+            let limit = usize::try_from((*limit).min(MOST)).unwrap_or(usize::MAX);
+            let pairs = records.scan(prefix, after.as_deref(), limit)?;
+            let pairs = pairs.into_iter().map(|(key, value)| {
+                let value = without_secrets(&key, value)?;
+                Ok((ByteBuf::from(key), ByteBuf::from(value)))
+            });
+            Ok(Found::Pairs(pairs.collect::<Result<_, RecordError>>()?))
+        }
+    }
+}
+
+/// Removes an upstream's credentials, which only replicas may have.
+fn without_secrets(key: &[u8], value: Vec<u8>) -> Result<Vec<u8>, RecordError> {
+    let upstreams = rules::ledger::records::key::upstreams();
+    if !key.starts_with(&upstreams) {
+        return Ok(value);
+    }
+    let record: UpstreamRecord = decode(&value)?;
+    encode(&UpstreamRecord { credentials: None, ..record })
+}
+
+/// The value in an answer.
+pub(super) fn value_of(found: &Found) -> Option<Vec<u8>> {
+    match found {
+        Found::Value(value) => value.as_ref().map(|v| v.to_vec()),
+        Found::Pairs(_) | Found::Same => None,
+    }
+}
+
+/// The pairs in an answer to a scan.
+pub(super) fn pairs_of(found: &Found) -> Vec<rules::ledger::records::Pair> {
+    match found {
+        Found::Pairs(pairs) => pairs.iter().map(|(k, v)| (k.to_vec(), v.to_vec())).collect(),
+        Found::Value(_) | Found::Same => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rules::ledger::records::{Look, MemoryRecords, WriteRecords, key};
+    use rules::words::moment::Timestamp;
+    use rules::words::names::UpstreamId;
+
+    #[test]
+    fn an_upstreams_credentials_are_not_told() {
+        let mut records = MemoryRecords::default();
+        let upstream = UpstreamRecord {
+            id: UpstreamId(1),
+            name: "hub".into(),
+            kind: "docker-hub".into(),
+            url: "https://hub.docker.com".into(),
+            description: String::new(),
+            credentials: Some(("user".into(), "hidden-word".into())),
+            created: Timestamp(1),
+        };
+        records.put(&key::upstream(UpstreamId(1)), &encode(&upstream).unwrap()).unwrap();
+        let one = find(&records, &Query::Key(key::upstream(UpstreamId(1)))).unwrap();
+        let all = find(&records, &Query::Scan { prefix: key::upstreams(), after: None, limit: 9 })
+            .unwrap();
+        for found in [&one, &all] {
+            let text = format!("{:?}", rules::wire::encode(found));
+            let hidden = format!("{:?}", b"hidden-word");
+            assert!(!text.contains(hidden.trim_matches(['[', ']'])));
+        }
+        let told: UpstreamRecord = decode(&value_of(&one).unwrap()).unwrap();
+        assert_eq!(told, UpstreamRecord { credentials: None, ..upstream });
+        assert_eq!(pairs_of(&all).len(), 1);
+        // what records() does with the pairs is what it does with a ledger's
+        assert_eq!(records.upstreams().unwrap().len(), 1);
+    }
+}

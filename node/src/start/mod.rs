@@ -212,7 +212,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         chores::keep_grants(store.clone(), sessions.clone(), copies, expire_after),
     );
     inner.spawn("sweep", chores::sweep(store, sessions, records.clone()));
-    rooms.start_moving(&foundation);
+    rooms.start_upgrading(&foundation);
     info!(node = %identity.node, name = settings.name, role = settings.role.name(), region = settings.region, %address, "serving");
     let ledger = records.ledger().cloned();
     Ok(Running { links, members, ledger, inner, http: clients, drain: settings.drain, _lock: lock })

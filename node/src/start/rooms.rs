@@ -28,7 +28,7 @@ use registry::pushes::sessions::Sessions;
 use registry::upstreams::Upstreams;
 use registry::view::caches::Caches;
 use registry::view::neighbours::Neighbours;
-use registry::writes::Writes;
+use registry::writes::{Writes, indexing};
 use store::Store;
 
 use super::serving::Serving;
@@ -184,10 +184,11 @@ impl Rooms {
         })
     }
 
-    /// Begins to move what is cached out of the ledger.
-    pub(super) fn start_moving(&self, on: &Foundation<'_>) {
+    /// Begins to bring records of an earlier feature level into the form of this one.
+    pub(super) fn start_upgrading(&self, on: &Foundation<'_>) {
         let caches = self.proxies.caches().clone();
         moving::start(on.neighbours.clone(), caches, self.writes.clone(), &on.tasks);
+        indexing::start(self.writes.clone(), &on.tasks);
     }
 
     /// Open uploads.

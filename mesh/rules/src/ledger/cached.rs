@@ -6,8 +6,8 @@
 //! [`Origin`]. A project that is made anew under an old name, or whose upstream has moved, has
 //! another origin, and nothing is cached under that yet.
 //!
-//! The records of blobs are those of the whole node, not of one project: they count the
-//! repositories that refer to a blob, whichever they are.
+//! The records of blobs, and of manifests' bytes, are those of the whole node, not of one project:
+//! they count the repositories that refer to them, whichever they are.
 
 use std::collections::BTreeSet;
 
@@ -35,7 +35,7 @@ pub struct Origin([u8; 16]);
 impl Origin {
     /// The length of an origin in bytes.
     pub const LENGTH: usize = 16;
-    /// Where the records of blobs are, which belong to no project.
+    /// Where the records of blobs and of manifests' bytes are, which belong to no project.
     pub const WHOLE_NODE: Origin = Origin([0; 16]);
 
     /// The origin of `project`, which caches `upstream`. The credentials are no part of it: a new
@@ -90,8 +90,8 @@ impl Origin {
 pub enum Owner {
     /// Of this project's content.
     Project(ProjectName),
-    /// Of a blob.
-    Blob,
+    /// Of a blob, or of a manifest's bytes.
+    Content,
     /// The repositories of all projects.
     AllProjects,
     /// Nothing that is cached.
@@ -103,9 +103,9 @@ impl Owner {
     pub fn of(key: &[u8]) -> Self {
         let Some((table, name)) = key.split_first() else { return Owner::Other };
         match table {
-            b'b' if !name.is_empty() => Owner::Blob,
+            b'b' | b'd' if !name.is_empty() => Owner::Content,
             b'y' if name.is_empty() => Owner::AllProjects,
-            b'y' | b't' | b'm' | b'l' | b'r' => {
+            b'y' | b't' | b'm' | b'l' | b'r' | b'w' | b'z' => {
                 let Some(end) = name.iter().position(|b| *b == b'/') else { return Owner::Other };
                 let name = std::str::from_utf8(&name[..end]).ok();
                 let name = name.and_then(|name| name.parse().ok());
@@ -213,7 +213,7 @@ struct Within<'a, R> {
 
 /// A record's key in a cache.
 fn place(origin: Origin, key: &[u8]) -> Vec<u8> {
-    let origin = if Owner::of(key) == Owner::Blob { Origin::WHOLE_NODE } else { origin };
+    let origin = if Owner::of(key) == Owner::Content { Origin::WHOLE_NODE } else { origin };
     [origin.as_bytes(), key].concat()
 }
 
@@ -301,7 +301,7 @@ pub fn keep_tag<R: WriteRecords>(
     new: &TagRecord,
 ) -> Result<(), RecordError> {
     if is_news(cache, origin, repository, tag, new)? {
-        cache.put(&place(origin, &key::tag(repository, tag)), &encode(new)?)?;
+        manifests::set_tag(&mut Within { cache, origin }, repository, tag, new)?;
     }
     Ok(())
 }
@@ -363,11 +363,12 @@ impl<L: ReadRecords, C: ReadRecords> ReadRecords for WithCached<L, C> {
                     (cached, recorded) => Ok(cached.or(recorded)),
                 }
             }
-            Owner::Blob => {
+            Owner::Content => {
                 let referred = |record: &[u8]| {
                     decode::<BlobRecord>(record).is_ok_and(|record| record.repositories > 0)
                 };
-                if recorded.as_deref().is_some_and(referred) {
+                let is_blob = key.first() == Some(&b'b');
+                if recorded.as_deref().is_some_and(|record| !is_blob || referred(record)) {
                     return Ok(recorded);
                 }
                 Ok(get_within(&self.cache, Origin::WHOLE_NODE, key)?.or(recorded))
@@ -390,7 +391,7 @@ impl<L: ReadRecords, C: ReadRecords> ReadRecords for WithCached<L, C> {
             Owner::AllProjects => {
                 Origin::all(&self.ledger)?.into_iter().map(|(_, origin)| origin).collect()
             }
-            Owner::Blob | Owner::Other => Vec::new(),
+            Owner::Content | Owner::Other => Vec::new(),
         };
         let mut all = recorded;
         for origin in origins {

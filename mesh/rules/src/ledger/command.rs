@@ -199,6 +199,14 @@ pub enum Command {
         /// The epoch this was decided under.
         epoch: Epoch,
     },
+    /// Puts tags of a repository that were set below the level of caches into the index of tags by
+    /// their manifests, a limited number at a time, see [`Outcome::Unfinished`].
+    IndexTags {
+        /// The epoch this was decided under.
+        epoch: Epoch,
+        /// The repository.
+        repository: RepositoryName,
+    },
 }
 
 /// A manifest to be stored, and the tags that move to it.
@@ -239,7 +247,7 @@ impl Command {
             Command::CreateProject { name, .. } => level_of_part(name.longest_part()),
             Command::PutManifest(new) => level_of_part(new.repository.longest_part()),
             Command::PutManifestIf(..) | Command::DeleteIf { .. } => Level::CONDITIONS,
-            Command::EmptyCache { .. } => Level::CACHES,
+            Command::EmptyCache { .. } | Command::IndexTags { .. } => Level::CACHES,
             _ => Level::FIRST,
         }
     }
@@ -257,7 +265,8 @@ impl Command {
             }
             Command::DeleteTag { epoch, repository, .. }
             | Command::DeleteManifest { epoch, repository, .. }
-            | Command::DeleteIf { epoch, repository, .. } => Some((repository.project(), *epoch)),
+            | Command::DeleteIf { epoch, repository, .. }
+            | Command::IndexTags { epoch, repository } => Some((repository.project(), *epoch)),
             Command::FormMesh { .. }
             | Command::Invite { .. }
             | Command::Join { .. }
@@ -295,6 +304,7 @@ impl Command {
             },
             Command::RaiseLevel { .. } => "raise_level",
             Command::EmptyCache { .. } => "empty_cache",
+            Command::IndexTags { .. } => "index_tags",
         }
     }
 }

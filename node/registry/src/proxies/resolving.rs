@@ -809,10 +809,7 @@ impl Proxies {
     }
 
     fn cached(&self, repository: &RepositoryName, digest: &Digest) -> bool {
-        self.records
-            .view()
-            .and_then(|view| view.manifest(repository, digest))
-            .is_ok_and(|m| m.is_some())
+        self.records.view().and_then(|view| view.has_manifest(repository, digest)).unwrap_or(false)
     }
 }
 

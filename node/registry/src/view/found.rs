@@ -1,7 +1,9 @@
 //! Answers to queries of records: how they are found, without secrets, and read.
 
-use rules::ledger::records::{ReadRecords, RecordError, UpstreamRecord, decode, encode};
+use rules::ledger::records::{Look, ReadRecords, RecordError, UpstreamRecord, decode, encode, key};
 use rules::wire::{Found, Query};
+use rules::words::digest::Digest;
+use rules::words::names::RepositoryName;
 use serde_bytes::ByteBuf;
 
 /// The maximum number of pairs in an answer to a scan.
@@ -14,7 +16,14 @@ pub(super) fn find<R: ReadRecords + ?Sized>(
 ) -> Result<Found, RecordError> {
     match query {
         Query::Key(key) => {
-            let value = records.get(key)?.map(|value| without_secrets(key, value)).transpose()?;
+            let value = match manifest_at(key) {
+                // with its bytes, which have a record of their own
+                Some((repository, digest)) => records
+                    .manifest(&repository, &digest)?
+                    .map(|manifest| encode(&manifest))
+                    .transpose()?,
+                None => records.get(key)?.map(|value| without_secrets(key, value)).transpose()?,
+            };
             Ok(Found::Value(value.map(ByteBuf::from)))
         }
         Query::Scan { prefix, after, limit } => {
@@ -29,9 +38,15 @@ pub(super) fn find<R: ReadRecords + ?Sized>(
     }
 }
 
+/// The manifest whose record is under `key`.
+fn manifest_at(key: &[u8]) -> Option<(RepositoryName, Digest)> {
+    let (repository, digest) = key::in_repository(key).filter(|_| key.first() == Some(&b'm'))?;
+    Some((repository, Digest::from_key(digest).ok()?))
+}
+
 /// Removes an upstream's credentials, which only replicas may have.
 fn without_secrets(key: &[u8], value: Vec<u8>) -> Result<Vec<u8>, RecordError> {
-    let upstreams = rules::ledger::records::key::upstreams();
+    let upstreams = key::upstreams();
     if !key.starts_with(&upstreams) {
         return Ok(value);
     }
@@ -58,7 +73,7 @@ pub(super) fn pairs_of(found: &Found) -> Vec<rules::ledger::records::Pair> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rules::ledger::records::{Look, MemoryRecords, WriteRecords, key};
+    use rules::ledger::records::{MemoryRecords, WriteRecords};
     use rules::words::moment::Timestamp;
     use rules::words::names::UpstreamId;
 

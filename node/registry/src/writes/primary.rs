@@ -112,6 +112,17 @@ impl Writes {
         self.propose(OperationId(rand::random()), command).await
     }
 
+    /// As a project's primary: puts a part of the tags that were set below the level of caches into
+    /// the index of tags by their manifests.
+    pub(super) async fn index_tags(
+        &self,
+        repository: &RepositoryName,
+    ) -> Result<Outcome, WriteError> {
+        let epoch = self.primary_of(&repository.project())?.epoch;
+        let command = Command::IndexTags { epoch, repository: repository.clone() };
+        self.propose(OperationId(rand::random()), command).await
+    }
+
     fn primary_of(&self, name: &ProjectName) -> Result<Project, WriteError> {
         let project = self.records.view().and_then(|view| view.project(name));
         match project {
@@ -160,8 +171,7 @@ impl Writes {
         {
             let view = self.records.view().map_err(|e| storage(&e))?;
             for child in &manifest.children {
-                let here =
-                    view.manifest(repository, &child.digest).map_err(|e| storage(&e))?.is_some();
+                let here = view.has_manifest(repository, &child.digest).map_err(|e| storage(&e))?;
                 if !here || !child.manifest {
                     let by = match (here, child.manifest) {
                         (true, _) => Needed::IfHere,

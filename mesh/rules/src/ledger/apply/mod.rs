@@ -133,6 +133,10 @@ fn perform<R: WriteRecords>(
             manifests::put_if(records, at, precondition, new)
         }
         (Command::EmptyCache { .. }, Some(project)) => projects::empty_cache(records, &project),
+        (Command::IndexTags { repository, .. }, Some(_)) => {
+            let whole = manifests::index_tags(records, repository, EMPTIED_AT_ONCE)?;
+            Ok(if whole { Outcome::Done } else { Outcome::Unfinished })
+        }
         (Command::DeleteTag { repository, tag, .. }, Some(_)) => {
             manifests::delete_tag(records, repository, tag)
         }
@@ -151,7 +155,8 @@ fn perform<R: WriteRecords>(
             | Command::DeleteTag { .. }
             | Command::DeleteManifest { .. }
             | Command::DeleteIf { .. }
-            | Command::EmptyCache { .. },
+            | Command::EmptyCache { .. }
+            | Command::IndexTags { .. },
             None,
         ) => Ok(Outcome::NotFound),
     }

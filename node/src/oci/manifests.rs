@@ -42,17 +42,18 @@ impl Registry {
                     format!("project {} does not cache {repository} (its patterns)", project.name);
                 return Err(Failure::new(Code::ManifestUnknown, message));
             }
-            let counted = found.is_none();
-            if counted {
+            if found.is_none() {
                 self.questions.ask(request.client, &project.name)?;
             }
-            let known = matches!(reference, Reference::Digest(_)).then_some(found).flatten();
-            return match known {
-                Some((digest, manifest)) => {
+            return match (&reference, found) {
+                (Reference::Digest(_), Some((digest, manifest))) => {
                     self.proxies.caches().touch(&repository, &digest);
                     self.show_manifest(&request, &digest, manifest, freshness)
                 }
-                None => self.get_proxied(request, &project, repository, reference, counted).await,
+                (_, found) => {
+                    let known = (found, freshness);
+                    self.get_proxied(request, &project, repository, reference, known).await
+                }
             };
         }
         let Some((digest, manifest)) = found else {
@@ -81,14 +82,15 @@ impl Registry {
     }
 
     /// A manifest of a proxy project. The upstream decides what the reference names; what is cached
-    /// is served if the upstream fails. `counted` says that this was counted as a question.
+    /// is served if the upstream fails. `known` is what the records have for the reference; without
+    /// it, this was counted as a question.
     async fn get_proxied(
         &self,
         request: Request,
         project: &Project,
         repository: RepositoryName,
         reference: Reference,
-        counted: bool,
+        (known, freshness): (Option<(Digest, ManifestRecord)>, Freshness),
     ) -> Result<Response<Payload>, Failure> {
         if let Some(elsewhere) = self.upstreams.canonical(&repository) {
             return Ok(moved(&request.place(&elsewhere, &format!("manifests/{reference}"))));
@@ -112,7 +114,7 @@ impl Registry {
             }
             Resolving::Mesh(answered) => answered,
         };
-        if counted && answered.known {
+        if known.is_none() && answered.known {
             self.questions.give_back(request.client, &project.name);
         }
         let (digest, stale) = match answered.resolution {
@@ -125,7 +127,14 @@ impl Registry {
                     format!("{reference} of {repository}: {why}"),
                 ));
             }
-            Resolution::Failed(reason) => return Err(Failure::new(Code::Unavailable, reason)),
+            Resolution::Failed(reason) => {
+                let Some((digest, manifest)) = known else {
+                    return Err(Failure::new(Code::Unavailable, reason));
+                };
+                let mut response = self.show_manifest(&request, &digest, manifest, freshness)?;
+                set(&mut response, "warning", UNASKED);
+                return Ok(response);
+            }
             Resolution::NotPrimary | Resolution::Unrecorded => {
                 return Err(Failure::new(
                     Code::Unavailable,
@@ -141,7 +150,10 @@ impl Registry {
             records.manifest(&repository, &digest)
         });
         let (recorded, freshness) = read.await?;
-        let manifest = answered.manifest.or(recorded).ok_or_else(missing)?;
+        // it was cached a moment ago, at the project's primary
+        let lost =
+            || Failure::new(Code::Unavailable, "the manifest cannot be had right now; try again");
+        let manifest = answered.manifest.or(recorded).ok_or_else(lost)?;
         self.proxies.caches().touch(&repository, &digest);
         let mut response = self.show_manifest(&request, &digest, manifest, freshness)?;
         if stale {

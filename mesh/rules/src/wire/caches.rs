@@ -6,7 +6,7 @@ use super::looking::{Found, Query};
 use super::proxies::Resolution;
 use crate::ledger::records::{ManifestRecord, TagRecord};
 use crate::words::digest::Digest;
-use crate::words::names::{ProjectName, Reference, RepositoryName};
+use crate::words::names::{ProjectName, Reference, RepositoryName, Tag};
 
 /// A question about what a replica has cached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,15 @@ pub enum CacheAsk {
     },
     /// Has your cache taken over what the ledger has recorded of this project's content?
     Moved(ProjectName),
+    /// Take these manifests from a replica that has cached them.
+    Take {
+        /// The repository.
+        repository: RepositoryName,
+        /// The manifests, at most [`MAX_HAVE`](super::MAX_HAVE).
+        manifests: Vec<Digest>,
+        /// What a tag of the repository names.
+        tag: Option<(Tag, TagRecord)>,
+    },
 }
 
 /// The answer to the [`CacheAsk`] of the same name.
@@ -57,4 +66,6 @@ pub enum CacheAnswer {
     Forgot(bool),
     /// See [`CacheAsk::Moved`].
     Moved(bool),
+    /// See [`CacheAsk::Take`]: whether all of them are cached now.
+    Taken(bool),
 }

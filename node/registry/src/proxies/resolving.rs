@@ -53,6 +53,8 @@ const LATER: [Duration; 4] = [
 /// The maximum number of manifests for which this is tried at a time. Others wait until their tag
 /// is resolved again.
 const CONFIRMED_LATER: usize = 256;
+/// How long a replica may be behind the entry of the ledger that raised the feature level.
+const LEVEL: Duration = Duration::from_millis(1000);
 /// After this time without an answer of the upstream other nodes are asked for what they have.
 const ELSEWHERE: Duration = Duration::from_millis(1000);
 /// How long a client waits for another client's question. After that it still has time for a
@@ -281,7 +283,9 @@ impl Proxies {
                 repository: repository.clone(),
                 reference: reference.to_string(),
             };
-            return links.ask(project.primary, ask, PRIMARY).await.ok().map(Answered::from);
+            let resolution = links.ask(project.primary, ask, PRIMARY).await.ok()?;
+            self.catch_up(repository, &resolution).await;
+            return Some(resolution.into());
         }
         let ask = CacheAsk::Resolve {
             repository: repository.clone(),
@@ -314,6 +318,24 @@ impl Proxies {
             }
         }
         Some(Answered { resolution, manifest, known })
+    }
+
+    /// The primary may have cached what it named, because the mesh has the feature level of caches
+    /// and this replica does not know it yet. Then this replica learns it, and takes the manifest.
+    async fn catch_up(&self, repository: &RepositoryName, resolution: &Resolution) {
+        let (Resolution::Fresh(digest) | Resolution::Stale(digest, _)) = resolution else { return };
+        let end = clock::now() + LEVEL;
+        while !self.neighbours.is_edge() && !self.cached(repository, digest) {
+            if self.caches.are_used() {
+                self.caches.manifest(repository, digest, false).await;
+                return;
+            }
+            let left = end.since(clock::now());
+            if left.is_zero() {
+                return;
+            }
+            self.records.applied_more(left).await;
+        }
     }
 
     /// As the project's primary: the answer for another replica.
@@ -397,9 +419,6 @@ impl Proxies {
         repository: &RepositoryName,
         reference: &Reference,
     ) -> Resolution {
-        if self.caches.are_used() && !self.is_primary(repository) {
-            return Resolution::NotPrimary;
-        }
         if let Some(resolution) = self.remembered(repository, reference).await {
             return resolution;
         }
@@ -449,11 +468,6 @@ impl Proxies {
                 )
             }
         }
-    }
-
-    fn is_primary(&self, repository: &RepositoryName) -> bool {
-        let project = self.records.view().and_then(|view| view.project(&repository.project()));
-        project.is_ok_and(|project| project.is_some_and(|p| p.primary == self.neighbours.me))
     }
 
     /// Asks one question at a time about one thing. If `asker` goes away, a question that was begun

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -36,9 +37,14 @@ const ALL: Duration = Duration::from_millis(1000);
 /// How long a node may take to forget something, or to say what it has taken over.
 const TOLD: Duration = Duration::from_secs(3);
 
+/// How long a node may take to take manifests from others.
+const TAKE: Duration = Duration::from_secs(60);
+
 /// The caches of the mesh, as this node reaches them.
 pub struct Caches {
     neighbours: Arc<Neighbours>,
+    /// Whether the mesh was seen to have the feature level of caches, which it then has for good.
+    seen: AtomicBool,
     /// The projects whose recorded content this node's cache has taken over since the start.
     moved: Mutex<BTreeSet<ProjectId>>,
 }
@@ -46,7 +52,7 @@ pub struct Caches {
 impl Caches {
     /// Nothing was asked yet.
     pub fn new(neighbours: Arc<Neighbours>) -> Arc<Self> {
-        Arc::new(Caches { neighbours, moved: Mutex::default() })
+        Arc::new(Caches { neighbours, seen: AtomicBool::new(false), moved: Mutex::default() })
     }
 
     fn records(&self) -> &Records {
@@ -56,8 +62,14 @@ impl Caches {
     /// Whether what is cached is here, and not in the ledger: this node is a replica, and the mesh
     /// has the feature level for it.
     pub fn are_used(&self) -> bool {
-        let level = || self.records().view().and_then(|view| view.level());
-        self.records().cached().is_some() && level().is_ok_and(|level| level >= Level::CACHES)
+        let Some(ledger) = self.records().ledger() else { return false };
+        if self.seen.load(Ordering::Relaxed) {
+            return true;
+        }
+        let level = ledger.view().and_then(|view| view.level());
+        let used = level.is_ok_and(|level| level >= Level::CACHES);
+        self.seen.fetch_or(used, Ordering::Relaxed);
+        used
     }
 
     /// This node's cache, and the origin of `project` in it.
@@ -234,6 +246,39 @@ impl Caches {
         }
     }
 
+    /// Lets `node` cache manifests that this node has, and note what a tag names.
+    pub async fn let_take(
+        &self,
+        node: NodeId,
+        repository: &RepositoryName,
+        manifests: &[Digest],
+        tag: Option<(Tag, TagRecord)>,
+    ) -> Result<(), String> {
+        let (repository, manifests) = (repository.clone(), manifests.to_vec());
+        let ask = CacheAsk::Take { repository, manifests, tag };
+        match self.neighbours.links.ask(node, questions::Cached { ask }, TAKE).await {
+            Ok(CacheAnswer::Taken(true)) => Ok(()),
+            Ok(_) => Err("it could not cache all manifests".into()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    async fn take_here(
+        &self,
+        repository: &RepositoryName,
+        manifests: &[Digest],
+        tag: Option<(Tag, TagRecord)>,
+    ) -> bool {
+        let mut all = manifests.len() <= MAX_HAVE;
+        for digest in manifests.iter().take(MAX_HAVE) {
+            all &= self.manifest(repository, digest, false).await.is_some();
+        }
+        if let Some((tag, said)) = tag {
+            self.keep_tag(repository, &tag, said).await;
+        }
+        all
+    }
+
     /// This node's cache has taken over what the ledger has recorded of a project's content.
     pub fn note_moved(&self, project: ProjectId) {
         self.moved.lock().insert(project);
@@ -262,6 +307,9 @@ impl Caches {
             CacheAsk::Refers(digests) => CacheAnswer::Refers(self.refer_here(&digests)?),
             CacheAsk::Forget { repository, reference } => {
                 CacheAnswer::Forgot(self.forget_here(&repository, &reference).await)
+            }
+            CacheAsk::Take { repository, manifests, tag } => {
+                CacheAnswer::Taken(self.take_here(&repository, &manifests, tag).await)
             }
             CacheAsk::Moved(project) => {
                 let project = self.records().view()?.project(&project)?;

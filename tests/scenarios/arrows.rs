@@ -67,7 +67,7 @@ const ROOMS: [Rooms; 4] = [
             ("proxies", &["view", "upstreams", "writes"]),
             ("people", &["view", "proxies"]),
             ("jobs", &["view", "blobs", "proxies"]),
-            ("pulls", &["view", "blobs", "proxies"]),
+            ("pulls", &["blobs", "proxies"]),
         ],
     ),
     (

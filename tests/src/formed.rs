@@ -34,7 +34,7 @@ impl Formed {
     /// When the mesh does not form.
     #[must_use]
     pub fn of(sites: &[(&str, &str)], more: &str) -> Self {
-        Self::formed(sites, more, Member::init)
+        Self::begin(sites, more, Member::init)
     }
 
     /// The same, of nodes that begin at a feature level, as a mesh of an earlier build had it.
@@ -43,10 +43,10 @@ impl Formed {
     /// When the mesh does not form.
     #[must_use]
     pub fn at_level(sites: &[(&str, &str)], more: &str, level: u32) -> Self {
-        Self::formed(sites, more, |first| first.init_at(level))
+        Self::begin(sites, more, |first| first.init_at(level))
     }
 
-    fn formed(sites: &[(&str, &str)], more: &str, init: impl Fn(&Member) -> String) -> Self {
+    fn begin(sites: &[(&str, &str)], more: &str, init: impl Fn(&Member) -> String) -> Self {
         let machine = crate::whole_machine();
         let folder = TempDir::with_prefix("atoll-formed-").expect("a temporary folder");
         let mut formed =

@@ -18,7 +18,6 @@ use crate::blobs::flights::{Arriving, Begun, FlightError, Flights, Sources};
 use crate::blobs::rechecks::Rechecks;
 use crate::proxies::confirming::{Confirmed, Confirming};
 use crate::proxies::questions::{Questions, TooManyQuestions};
-use crate::view::caches::Caches;
 
 /// Deadlines of pulls; see the settings of the same names.
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +117,6 @@ pub struct Pulls {
     store: Arc<Store>,
     flights: Arc<Flights>,
     rechecks: Arc<Rechecks>,
-    caches: Arc<Caches>,
     confirming: Arc<Confirming>,
     questions: Arc<Questions>,
     terms: PullTerms,
@@ -131,13 +129,12 @@ impl Pulls {
         store: Arc<Store>,
         flights: Arc<Flights>,
         rechecks: Arc<Rechecks>,
-        caches: Arc<Caches>,
         confirming: Arc<Confirming>,
         questions: Arc<Questions>,
         terms: PullTerms,
         tasks: Tasks,
     ) -> Arc<Self> {
-        Arc::new(Pulls { store, flights, rechecks, caches, confirming, questions, terms, tasks })
+        Arc::new(Pulls { store, flights, rechecks, confirming, questions, terms, tasks })
     }
 
     /// Whether the repository may show the blob: a manifest of it refers to the blob, or it was
@@ -154,7 +151,7 @@ impl Pulls {
         if !proxied {
             return Err(PullError::Unknown(digest));
         }
-        if self.caches.links(repository, &digest).await {
+        if self.confirming.caches().links(repository, &digest).await {
             // the client has its manifest from another node, and asks here for the other blobs, too
             self.keep_readable(known).await?;
             return Ok(Readable::LinkedElsewhere);

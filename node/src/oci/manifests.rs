@@ -108,7 +108,7 @@ impl Registry {
                 set(
                     &mut response,
                     "warning",
-                    "199 atoll \"asked the upstream directly: the project's primary cannot be reached, or cannot record what it says\"",
+                    "199 atoll \"asked the upstream directly: the project's primary cannot be reached\"",
                 );
                 return Ok(response);
             }

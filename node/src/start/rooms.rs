@@ -163,7 +163,6 @@ impl Rooms {
             store.clone(),
             flights.clone(),
             rechecks.clone(),
-            caches,
             confirming.clone(),
             questions.clone(),
             terms::pulls(settings),

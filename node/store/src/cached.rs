@@ -36,6 +36,9 @@ const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
 /// A manifest's origin and place.
 type Place = (Origin, Vec<u8>);
 
+/// A manifest, and what tags that named it are known to name, and when.
+pub type Tagged = (CachedManifest, Vec<(Tag, TagRecord)>);
+
 /// The records that this replica has cached.
 pub struct CachedRecords {
     file: Grouped,
@@ -143,13 +146,14 @@ impl CachedRecords {
     pub async fn keep(
         &self,
         origin: Origin,
-        manifests: Vec<(RepositoryName, CachedManifest, Vec<(Tag, TagRecord)>)>,
+        manifests: Vec<Tagged>,
         used: impl Fn(&CachedManifest) -> Timestamp + Send + 'static,
     ) -> Result<(), StoreError> {
         let kept = self
             .write(move |to| {
                 let mut kept = Vec::with_capacity(manifests.len());
-                for (repository, manifest, tags) in &manifests {
+                for (manifest, tags) in &manifests {
+                    let repository = manifest.repository();
                     cached::keep(&mut to.records, origin, manifest).map_err(storage)?;
                     for (tag, said) in tags {
                         cached::keep_tag(&mut to.records, origin, repository, tag, said)
@@ -413,7 +417,11 @@ mod tests {
     }
 
     fn manifest(n: u32) -> (Digest, CachedManifest) {
-        let bytes = format!(r#"{{"schemaVersion":2,"annotations":{{"n":"{n}"}}}}"#).into_bytes();
+        let config = Digest::sha256(b"config");
+        let bytes = format!(
+            r#"{{"schemaVersion":2,"config":{{"mediaType":"c","digest":"{config}","size":7}},"layers":[],"annotations":{{"n":"{n}"}}}}"#
+        );
+        let bytes = bytes.into_bytes();
         let digest = Digest::sha256(&bytes);
         let media_type = "application/vnd.oci.image.manifest.v1+json".into();
         let pushed = Timestamp(u64::from(n));
@@ -425,7 +433,7 @@ mod tests {
         let (digest, manifest) = manifest(n);
         let said = TagRecord { digest, pushed: Timestamp(used) };
         let tags = vec![(format!("t{n}").parse().unwrap(), said)];
-        let kept = vec![(repository(), manifest, tags)];
+        let kept = vec![(manifest, tags)];
         cached.keep(origin, kept, move |_| Timestamp(used)).await.unwrap();
         digest
     }
@@ -495,7 +503,7 @@ mod tests {
             let (digest, manifest) = manifest(n);
             let said = TagRecord { digest, pushed: Timestamp(now) };
             let tags = vec![("latest".parse().unwrap(), said)];
-            let kept = vec![(repository(), manifest, tags)];
+            let kept = vec![(manifest, tags)];
             cached.keep(origin(1), kept, move |_| Timestamp(now)).await.unwrap();
         }
         let other = keep(&cached, origin(2), 1, now).await;

@@ -33,7 +33,7 @@ use rules::words::moment::Timestamp;
 use rules::words::names::{ProjectName, RepositoryName};
 
 pub use body::{Buffers, FileBody, Following};
-pub use cached::{CachedRecords, CachedView};
+pub use cached::{CachedRecords, CachedView, Tagged};
 use eviction::Eviction;
 use index::Index;
 pub use ingest::Ingest;

@@ -27,6 +27,10 @@ use crate::words::names::{Epoch, ProjectName, Reference, RepositoryName, Tag};
 /// the newer one counts, so the time must not be much older than the upstream's last word.
 const REWRITE: u64 = 60_000;
 
+/// The maximum number of tags of one cached manifest that are known. Anybody may ask for as many as
+/// the upstream has.
+pub const TAGS: usize = 500;
+
 /// A proxy project's content, as long as the project is the same and its upstream is at the same
 /// place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -133,7 +137,7 @@ pub fn merged(cached: Vec<Pair>, recorded: Vec<Pair>, limit: usize) -> Vec<Pair>
 /// manifest only once.
 pub fn newest_first(said: impl IntoIterator<Item = TagRecord>) -> Vec<TagRecord> {
     let mut said: Vec<TagRecord> = said.into_iter().collect();
-    said.sort_by(|a, b| b.pushed.cmp(&a.pushed));
+    said.sort_by_key(|said| std::cmp::Reverse(said.pushed));
     let mut seen = BTreeSet::new();
     said.retain(|said| seen.insert(said.digest));
     said
@@ -182,6 +186,11 @@ impl CachedManifest {
             subject,
         };
         Ok(CachedManifest { new, fetched: pushed })
+    }
+
+    /// Its repository.
+    pub fn repository(&self) -> &RepositoryName {
+        &self.new.repository
     }
 
     /// The place of its record in a cache.
@@ -292,7 +301,8 @@ pub fn is_news<R: ReadRecords>(
     Ok(replaces(new, known.as_ref()))
 }
 
-/// Notes what a tag names, if [`is_news`] says so.
+/// Notes what a tag names, if [`is_news`] says so. If the manifest has [`TAGS`] tags already, the one
+/// is forgotten of which the upstream has spoken least lately.
 pub fn keep_tag<R: WriteRecords>(
     cache: &mut R,
     origin: Origin,
@@ -300,10 +310,29 @@ pub fn keep_tag<R: WriteRecords>(
     tag: &Tag,
     new: &TagRecord,
 ) -> Result<(), RecordError> {
-    if is_news(cache, origin, repository, tag, new)? {
-        manifests::set_tag(&mut Within { cache, origin }, repository, tag, new)?;
+    if !is_news(cache, origin, repository, tag, new)? {
+        return Ok(());
     }
-    Ok(())
+    let mut records = Within { cache, origin };
+    let named = key::all_named(repository, &new.digest);
+    let others = records.scan(&named, None, TAGS)?;
+    if others.len() >= TAGS {
+        let mut oldest = None;
+        for (place, _) in &others {
+            let name = place.get(named.len()..).unwrap_or_default();
+            let other = [&key::tags(repository), name].concat();
+            let Some(record) = records.record::<TagRecord>(&other)? else { continue };
+            if oldest.as_ref().is_none_or(|(pushed, _)| record.pushed < *pushed) {
+                oldest = Some((record.pushed, key::tag_of(&other)));
+            }
+        }
+        if let Some(oldest) = oldest.and_then(|(_, name)| name.parse().ok())
+            && oldest != *tag
+        {
+            manifests::delete_tag(&mut records, repository, &oldest)?;
+        }
+    }
+    manifests::set_tag(&mut records, repository, tag, new)
 }
 
 /// Forgets a tag, or a manifest with the tags that name it. Returns whether there was one.

@@ -39,12 +39,12 @@ pub struct Shelf<P, K> {
 
 #[derive(Clone, Debug)]
 struct OfProject<K> {
-    known: HashMap<K, Item>,
+    known: HashMap<K, OnShelf>,
     order: BTreeSet<(Timestamp, K)>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Item {
+struct OnShelf {
     size: u64,
     used: Timestamp,
 }
@@ -72,7 +72,7 @@ impl<P: Clone + Eq + Hash + Ord, K: Clone + Eq + Hash + Ord> Shelf<P, K> {
         let new = || OfProject { known: HashMap::new(), order: BTreeSet::new() };
         let of = self.projects.entry(project).or_insert_with(new);
         of.order.insert((used, place.clone()));
-        of.known.insert(place, Item { size, used });
+        of.known.insert(place, OnShelf { size, used });
         self.bytes += size;
     }
 

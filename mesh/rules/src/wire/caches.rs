@@ -48,16 +48,7 @@ pub enum CacheAsk {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CacheAnswer {
     /// See [`CacheAsk::Resolve`].
-    Resolve {
-        /// What the reference names.
-        resolution: Resolution,
-        /// The manifest that it names, unless the asker has it.
-        manifest: Option<ManifestRecord>,
-        /// What the primary knows of the tag, if it is one.
-        tag: Option<TagRecord>,
-        /// Whether the primary had it cached before it was asked.
-        known: bool,
-    },
+    Resolve(Box<CacheResolution>),
     /// See [`CacheAsk::Find`]; one entry for each question.
     Find(Vec<Found>),
     /// See [`CacheAsk::Refers`]; one entry for each blob.
@@ -68,4 +59,17 @@ pub enum CacheAnswer {
     Moved(bool),
     /// See [`CacheAsk::Take`]: whether all of them are cached now.
     Taken(bool),
+}
+
+/// What the project's primary says of a tag or digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheResolution {
+    /// What it names.
+    pub resolution: Resolution,
+    /// The manifest that it names, unless the asker has it.
+    pub manifest: Option<ManifestRecord>,
+    /// What the primary knows of the tag, if it is one.
+    pub tag: Option<TagRecord>,
+    /// Whether the primary had it cached before it was asked.
+    pub known: bool,
 }

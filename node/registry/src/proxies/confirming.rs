@@ -153,6 +153,11 @@ impl Confirming {
         })
     }
 
+    /// What the mesh has cached.
+    pub fn caches(&self) -> &Arc<Caches> {
+        &self.caches
+    }
+
     /// Whether the upstream denied the blob a moment ago, so that it is not asked now.
     pub fn is_denied(&self, repository: &RepositoryName, digest: &Digest) -> bool {
         let what = (repository.clone(), *digest);

@@ -17,6 +17,7 @@ use rules::ledger::records::{
 };
 use rules::words::digest::Digest;
 use rules::words::names::{RepositoryName, Tag};
+use store::Tagged;
 use tracing::{info, warn};
 
 use crate::view::caches::Caches;
@@ -25,6 +26,8 @@ use crate::writes::Writes;
 
 /// The time between two looks at what the ledger still has.
 const LOOK: Duration = Duration::from_secs(2);
+/// The same when it had nothing more. From then on nothing comes to it.
+const REST: Duration = Duration::from_secs(60);
 /// The number of manifests, and of tags, that are taken over at a time. Manifests may be large.
 const PIECE: usize = 50;
 /// The time between two commands that empty the ledger: other entries come first.
@@ -48,11 +51,13 @@ pub fn start(neighbours: Arc<Neighbours>, caches: Arc<Caches>, writes: Arc<Write
     }
     let moving = Moving { neighbours, caches, writes };
     tasks.spawn("proxy.move", async move {
+        let mut left = true;
         loop {
-            tokio::time::sleep(LOOK).await;
-            if let Err(error) = moving.look().await {
+            tokio::time::sleep(if left { LOOK } else { REST }).await;
+            left = moving.look().await.unwrap_or_else(|error| {
                 warn!(%error, "what is cached could not be moved out of the ledger yet; it is tried again");
-            }
+                true
+            });
         }
     });
 }
@@ -64,10 +69,12 @@ struct Moving {
 }
 
 impl Moving {
-    async fn look(&self) -> Result<(), NotMoved> {
-        let Some(ledger) = self.neighbours.records.ledger() else { return Ok(()) };
-        if !self.caches.are_used() {
-            return Ok(());
+    /// Whether the ledger has, or may come to have, something to move.
+    async fn look(&self) -> Result<bool, NotMoved> {
+        let Some(ledger) = self.neighbours.records.ledger() else { return Ok(false) };
+        let mut left = !self.caches.are_used() || ledger.view()?.get(&key::mesh())?.is_none();
+        if left {
+            return Ok(true);
         }
         for project in ledger.view()?.projects()? {
             if project.upstream.is_none() {
@@ -75,6 +82,7 @@ impl Moving {
             }
             let recorded =
                 !ledger.view()?.scan(&key::repositories_of(&project.name), None, 1)?.is_empty();
+            left |= recorded;
             if !self.caches.has_moved(project.id) {
                 if recorded {
                     let manifests = self.take_over(&project).await?;
@@ -87,7 +95,7 @@ impl Moving {
                 self.empty(&project).await?;
             }
         }
-        Ok(())
+        Ok(left)
     }
 
     /// Copies everything that the ledger has of a project's content into this node's cache. Returns
@@ -153,12 +161,9 @@ impl Moving {
 }
 
 /// A recorded manifest as it is cached; `None` if this build cannot read it.
-fn manifest_of(
-    repository: &RepositoryName,
-    (place, value): &(Vec<u8>, Vec<u8>),
-) -> Option<(RepositoryName, CachedManifest, Vec<(Tag, TagRecord)>)> {
+fn manifest_of(repository: &RepositoryName, (place, value): &(Vec<u8>, Vec<u8>)) -> Option<Tagged> {
     let digest: Digest = key::digest_of(place)?;
     let record = decode::<ManifestRecord>(value).ok()?;
     let manifest = CachedManifest::of(repository, digest, record).ok()?;
-    Some((repository.clone(), manifest, Vec::new()))
+    Some((manifest, Vec::new()))
 }

@@ -18,7 +18,9 @@ use ground::supervise::Tasks;
 use parking_lot::Mutex;
 use rules::ledger::command::Outcome;
 use rules::ledger::records::{Look, ManifestRecord, Project, RecordError, TagRecord};
-use rules::wire::{CacheAnswer, CacheAsk, Referring, Resolution, WriteError, questions};
+use rules::wire::{
+    CacheAnswer, CacheAsk, CacheResolution, Referring, Resolution, WriteError, questions,
+};
 use rules::words::digest::Digest;
 use rules::words::manifest::Manifest;
 use rules::words::names::{Reference, RepositoryName, Tag};
@@ -293,7 +295,8 @@ impl Proxies {
             has: self.known(repository, reference),
         };
         let answer = links.ask(project.primary, questions::Cached { ask }, PRIMARY).await.ok()?;
-        let CacheAnswer::Resolve { resolution, manifest, tag, known } = answer else { return None };
+        let CacheAnswer::Resolve(named) = answer else { return None };
+        let CacheResolution { resolution, manifest, tag, known } = *named;
         let (Resolution::Fresh(digest) | Resolution::Stale(digest, _)) = &resolution else {
             return Some(Answered { resolution, manifest: None, known });
         };
@@ -360,7 +363,7 @@ impl Proxies {
                 tag = view.tag(repository, name).ok().flatten();
             }
         }
-        CacheAnswer::Resolve { resolution, manifest, tag, known }
+        CacheAnswer::Resolve(Box::new(CacheResolution { resolution, manifest, tag, known }))
     }
 
     /// The manifest for `reference` among this node's records, however old.
@@ -390,26 +393,50 @@ impl Proxies {
             return Resolving::Mesh(self.fall_back(repository, reference, &error).await.into());
         }
         metrics::counter!("atoll_proxy_direct_total").increment(1);
-        let error = match self.upstreams.of(repository) {
-            Ok(Some((upstream, there))) => {
-                let written = reference.to_string();
-                match tokio::time::timeout(UPSTREAM, upstream.manifest(&there, &written)).await {
-                    Ok(Ok(fetched)) => return Resolving::Direct(fetched),
-                    Ok(Err(error)) => error,
-                    Err(_) => {
-                        upstream.note_failure(&slow());
-                        slow()
-                    }
-                }
+        // what other nodes have is looked for at the same time: clients wait for both
+        let kept = async {
+            let kept = tokio::time::timeout(UPSTREAM, self.kept(repository, reference)).await;
+            kept.ok().flatten()
+        };
+        let asked = self.ask_directly(repository, reference);
+        tokio::pin!(kept, asked);
+        let mut found = None;
+        let error = loop {
+            tokio::select! {
+                asked = &mut asked => match asked {
+                    Ok(fetched) => return Resolving::Direct(fetched),
+                    Err(error) => break error,
+                },
+                kept = &mut kept, if found.is_none() => found = Some(kept),
             }
-            Ok(None) => UpstreamError::NotFound,
-            Err(error) => error,
+        };
+        let kept = match found {
+            Some(kept) => kept,
+            None => kept.await,
         };
         let resolution = match error {
             UpstreamError::NotFound => Resolution::Missing,
-            error => self.fall_back(repository, reference, &error).await,
+            error => self.answer_without(repository, reference, &error, kept),
         };
         Resolving::Mesh(resolution.into())
+    }
+
+    async fn ask_directly(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<FetchedManifest, UpstreamError> {
+        let Some((upstream, there)) = self.upstreams.of(repository)? else {
+            return Err(UpstreamError::NotFound);
+        };
+        let written = reference.to_string();
+        match tokio::time::timeout(UPSTREAM, upstream.manifest(&there, &written)).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                upstream.note_failure(&slow());
+                Err(slow())
+            }
+        }
     }
 
     /// As the project's primary: resolves `reference` at the upstream. One question is asked for
@@ -663,7 +690,7 @@ impl Proxies {
         if recorded && unlinked.is_subset(&unconfirmed.blobs) {
             return Ok(Ok(resolved));
         }
-        let found = Found { digest: resolved.digest, media_type, bytes, manifest, tag };
+        let found = UpstreamManifest { digest: resolved.digest, media_type, bytes, manifest, tag };
         let put = self.record(repository, found, &unconfirmed.blobs).await;
         info!(%repository, reference = written, digest = %resolved.digest, ok = put.is_ok(), "upstream resolved");
         Ok(put.map(|()| resolved))
@@ -674,10 +701,10 @@ impl Proxies {
     async fn record(
         &self,
         repository: &RepositoryName,
-        found: Found,
+        found: UpstreamManifest,
         unconfirmed: &BTreeSet<Digest>,
     ) -> Result<(), WriteError> {
-        let Found { digest, media_type, bytes, manifest, tag } = found;
+        let UpstreamManifest { digest, media_type, bytes, manifest, tag } = found;
         if !self.caches.are_used() {
             let put = self.writes.put_cached(
                 repository,
@@ -748,7 +775,7 @@ impl Proxies {
             self.confirming.unconfirmed(repository, &upstream, &there, &manifest).await?;
         if !unlinked.is_subset(&unconfirmed.blobs) {
             let ManifestRecord { media_type, bytes, .. } = known;
-            let found = Found { digest, media_type, bytes, manifest, tag: None };
+            let found = UpstreamManifest { digest, media_type, bytes, manifest, tag: None };
             match self.record(repository, found, &unconfirmed.blobs).await {
                 Ok(()) => {}
                 // the next primary does it when it resolves the tag again
@@ -828,7 +855,7 @@ impl Proxies {
 }
 
 /// A manifest of an upstream.
-struct Found {
+struct UpstreamManifest {
     digest: Digest,
     media_type: String,
     bytes: Vec<u8>,

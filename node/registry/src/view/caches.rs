@@ -94,7 +94,7 @@ impl Caches {
             Ok(manifest) => manifest,
             Err(error) => return warn!(%repository, %digest, %error, "it is not cached"),
         };
-        let kept = vec![(repository.clone(), manifest, tag.into_iter().collect())];
+        let kept = vec![(manifest, tag.into_iter().collect())];
         if let Err(error) = cached.keep(origin, kept, move |_| now).await {
             warn!(%repository, %digest, %error, "a manifest could not be cached");
         }

@@ -19,7 +19,7 @@ use tracing::{debug, info};
 use super::Writes;
 
 /// The time between two looks for projects that this node has become the primary of.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(30);
 /// The time between two commands: other entries come first.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The number of repositories that are read at a time.

@@ -179,6 +179,31 @@ fn a_tag_that_names_the_same_is_written_again_only_now_and_then() {
 }
 
 #[test]
+fn however_many_tags_name_a_manifest_a_bounded_number_is_known() {
+    let (ledger, mut cache) = (ledger(), MemoryRecords::default());
+    let (of, repository) = (origin(&ledger, "hub"), named("hub/a"));
+    keep_one(&mut cache, of, "hub/a", 1, "first");
+    let digest = record(1, 5).0;
+    let mut say = |tag: &str, at: usize| {
+        let said = TagRecord { digest, pushed: Timestamp(2_000 + at as u64) };
+        keep_tag(&mut cache, of, &repository, &tag.parse().unwrap(), &said).unwrap();
+    };
+    for n in 0..TAGS + 20 {
+        say(&format!("t{n}"), n);
+        if n == 100 {
+            // the upstream says again that it is so
+            say("first", 100_000);
+        }
+    }
+    let both = WithCached { ledger, cache };
+    let known = tags_page(&both, &repository, None, usize::MAX).unwrap();
+    assert_eq!(known.len(), TAGS);
+    for (tag, there) in [("first", true), ("t20", false), ("t21", true), ("t519", true)] {
+        assert_eq!(known.contains(&tag.to_owned()), there, "{tag}");
+    }
+}
+
+#[test]
 fn the_place_of_a_manifest_says_which_it_is() {
     let ledger = ledger();
     let (of, repository, digest) = (origin(&ledger, "hub"), named("hub/a/b"), blob(1));

@@ -184,8 +184,7 @@ impl Preheats {
                 }
                 Some(Resolution::Failed(reason)) => last = reason,
                 Some(Resolution::NotPrimary | Resolution::Unrecorded) | None => {
-                    last =
-                        "the project's primary cannot be reached, or cannot record anything".into();
+                    last = "the project's primary cannot be reached".into();
                 }
             }
         }

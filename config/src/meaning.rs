@@ -89,7 +89,9 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     upstreams.count("questions_per_minute", &mut s.upstreams.questions_per_minute, 1..=1_000_000);
     s.upstreams.ca = upstreams.optional("ca", |t| value::path(t, "/etc/atoll/upstreams-ca.pem"));
 
-    top.section("cache").limit("budget", &mut s.cache.budget, (16 << 20)..=(1 << 60));
+    let mut cache = top.section("cache");
+    cache.limit("budget", &mut s.cache.budget, (16 << 20)..=(1 << 60));
+    cache.count("manifests", &mut s.cache.manifests, 10..=1_000_000);
 
     let mut edge = top.section("edge");
     edge.duration("access_age", &mut s.edge.access_age, Duration::ZERO..=hours(24));

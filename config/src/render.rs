@@ -78,6 +78,7 @@ upstreams:
   ca: {ca}
 cache:
   budget: {budget}
+  manifests: {manifests}
 edge:
   access_age: {access_age}
   alone_for: {alone_for}
@@ -144,6 +145,7 @@ drain: {drain}
         questions_per_minute = s.upstreams.questions_per_minute,
         ca = or_null(s.upstreams.ca.as_deref().map(path)),
         budget = or_null(s.cache.budget.map(written_size)),
+        manifests = s.cache.manifests,
         access_age = written_duration(s.edge.access_age),
         alone_for = written_duration(s.edge.alone_for),
         upstream_fallback = s.edge.upstream_fallback,

@@ -329,17 +329,19 @@ impl Default for Upstreams {
     }
 }
 
-/// Blobs that the node has fetched for a pull and that other nodes hold for good. The node evicts
-/// the least recently used.
+/// Blobs that the node has fetched for a pull and that other nodes hold for good, and manifests of
+/// proxy projects. The node evicts the least recently used.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cache {
     /// How many bytes of them the node keeps; default 50GiB; `None` means no limit.
     pub budget: Option<u64>,
+    /// How many manifests of each proxy project a replica caches; default 10,000.
+    pub manifests: u32,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { budget: Some(50 << 30) }
+        Self { budget: Some(50 << 30), manifests: 10_000 }
     }
 }
 

@@ -477,6 +477,7 @@ prop_compose! {
         s.upstreams.questions_per_minute = open;
         s.upstreams.ca = ca.map(Into::into);
         s.cache.budget = budget;
+        s.cache.manifests = open.max(10);
         if let Some((access_age, alone_for, upstream_fallback)) = edge {
             s.role = Role::Edge;
             s.edge = Edge { access_age, alone_for, upstream_fallback };

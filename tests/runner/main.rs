@@ -36,6 +36,7 @@ const EXPECTED: &[(&str, Weight, u64)] = &[
     ("kill_primary::", Weight::Slots(1), 130),
     // 42 nodes
     ("fleet::", Weight::Alone, 60),
+    ("caches::what_earlier", Weight::Slots(1), 30),
     ("proxy_failing::a_failing", Weight::Slots(1), 65),
     ("proxy_failing::without", Weight::Slots(1), 55),
     ("freshness::a_replica_that_slept", Weight::Slots(1), 45),

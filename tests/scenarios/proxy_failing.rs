@@ -3,8 +3,7 @@
 //!
 //! A body that breaks off is gone on with, a limit that one node hears is kept by all, what is gone
 //! upstream stays if the project says so. And no node of the mesh is needed for it: without the
-//! project's primary, or without a majority that could record what it hears, the others ask the
-//! upstream themselves.
+//! project's primary the others ask the upstream themselves, and a primary needs no majority for it.
 
 use std::time::Duration;
 
@@ -384,7 +383,7 @@ fn without_the_primary_the_others_ask_the_upstream_themselves() {
 }
 
 #[test]
-fn a_primary_without_a_majority_hands_on_what_the_upstream_says() {
+fn a_primary_without_a_majority_hands_on_what_the_upstream_says_and_caches_it() {
     let (mesh, upstream) = (Mesh::up_with(3, &ALWAYS_ASK), Upstream::start());
     make_project(&mesh.client(0), "hub", &make_registry(&mesh.client(0), &upstream));
     let primary = mesh.primary_of("hub");
@@ -408,14 +407,17 @@ fn a_primary_without_a_majority_hands_on_what_the_upstream_says() {
             warned(&manifest(&client, "app", kept.digest())).then_some(())
         });
     }
-    let cold = manifest(&client, "app", "cold");
-    let direct =
-        cold.headers.get("warning").is_some_and(|value| value.as_bytes().starts_with(b"199"));
-    assert!(cold.status == 200 && direct, "{cold}: {:?}", cold.headers);
+    let late = Image::tiny();
+    upstream.repository("app").push(&late, "late").unwrap_or_else(|no| panic!("{no}"));
+    let fresh = manifest(&client, "app", "late");
+    assert!(fresh.body == late.manifest.bytes && warned(&fresh), "{fresh}: {:?}", fresh.headers);
     upstream.behave(Manner::Page);
-    let stale = manifest(&client, "app", "kept");
-    assert!(stale.body == kept.manifest.bytes && warned(&stale), "{stale}: {:?}", stale.headers);
-    let absent = manifest(&client, "app", "cold");
+    for (image, tag) in [(&kept, "kept"), (&cold, "cold"), (&late, "late")] {
+        let stale = manifest(&client, "app", tag);
+        let right = stale.body == image.manifest.bytes && warned(&stale);
+        assert!(right, "{tag}: {stale}: {:?}", stale.headers);
+    }
+    let absent = manifest(&client, "app", "absent");
     assert_eq!(absent.status, 503, "{absent}");
 }
 

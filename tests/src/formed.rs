@@ -34,6 +34,19 @@ impl Formed {
     /// When the mesh does not form.
     #[must_use]
     pub fn of(sites: &[(&str, &str)], more: &str) -> Self {
+        Self::begin(sites, more, Member::init)
+    }
+
+    /// The same, of nodes that begin at a feature level, as a mesh of an earlier build had it.
+    ///
+    /// # Panics
+    /// When the mesh does not form.
+    #[must_use]
+    pub fn at_level(sites: &[(&str, &str)], more: &str, level: u32) -> Self {
+        Self::begin(sites, more, |first| first.init_at(level))
+    }
+
+    fn begin(sites: &[(&str, &str)], more: &str, init: impl Fn(&Member) -> String) -> Self {
         let machine = crate::whole_machine();
         let folder = TempDir::with_prefix("atoll-formed-").expect("a temporary folder");
         let mut formed =
@@ -41,7 +54,7 @@ impl Formed {
         for (name, region) in sites {
             let member = formed.prepare(name, region, more);
             if formed.members.is_empty() {
-                formed.password = member.init();
+                formed.password = init(&member);
             } else {
                 member.must_join(&formed.members[0].invite());
             }

@@ -74,7 +74,19 @@ impl Member {
     /// # Panics
     /// When that fails.
     pub fn init(&self) -> String {
-        process::succeed(self.atoll("init").arg("--config").arg(self.config()));
+        self.init_with(&[])
+    }
+
+    /// The same, of a mesh that begins at this feature level.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn init_at(&self, level: u32) -> String {
+        self.init_with(&["--level", &level.to_string()])
+    }
+
+    fn init_with(&self, arguments: &[&str]) -> String {
+        process::succeed(self.atoll("init").args(arguments).arg("--config").arg(self.config()));
         let file = self.data().join("admin-password");
         let password = std::fs::read_to_string(&file)
             .unwrap_or_else(|error| panic!("{}: {error}", file.display()));

@@ -15,12 +15,12 @@ use rules::blobs::pacing::Class;
 use rules::members::door::Standing;
 use rules::people::access::{Action, Identity, Scope};
 use rules::wire::{
-    Answer, Ask, Bulk, CopyEnd, Credentials, Fetched, Found, FromGranter, FromHolder, HEAD, Kind,
-    Listing, Lookup, Open, Query, ReferrersPage, Referring, Resolution, SMALL, TagsPage, decode,
-    decode_join, encode,
+    Answer, Ask, Bulk, CacheAnswer, CacheAsk, CopyEnd, Credentials, Fetched, Found, FromGranter,
+    FromHolder, HEAD, Kind, Listing, Lookup, Open, Query, ReferrersPage, Referring, Resolution,
+    SMALL, TagsPage, decode, decode_join, encode,
 };
 use rules::words::digest::{ContentHash, Digest};
-use rules::words::names::{NodeId, RepositoryName, Revision};
+use rules::words::names::{NodeId, Reference, RepositoryName, Revision};
 
 #[path = "sim/dice.rs"]
 mod dice;
@@ -108,6 +108,12 @@ fn questions() -> Vec<Vec<u8>> {
         Ask::Token { name: "admin".into(), password: "password".into(), scopes: vec![scope; 20] },
         Ask::Announce((0..50).map(NodeId).collect()),
         Ask::Resolve { repository: repository(), reference: "latest".into() },
+        Ask::Cached(CacheAsk::Find((0..30).map(|n| lookups(n).query).collect())),
+        Ask::Cached(CacheAsk::Resolve {
+            repository: repository(),
+            reference: Reference::Tag("latest".parse().unwrap()),
+            has: Some(digest(1)),
+        }),
         Ask::Renew { certificate_request: "request".repeat(20) },
     ];
     let streams = vec![
@@ -149,6 +155,8 @@ fn answers() -> Vec<Vec<u8>> {
         Answer::Present { up: nodes.clone(), down: nodes },
         Answer::Refused("no".repeat(100)),
         Answer::Replicated(Ok(held)),
+        Answer::Cached(CacheAnswer::Refers(vec![true; 40])),
+        Answer::Cached(CacheAnswer::Find(vec![Found::Value(None), Found::Pairs(vec![pair(); 20])])),
     ];
     answers.iter().map(encode).collect()
 }

@@ -82,6 +82,8 @@ pub struct Known<'a> {
 pub enum Readable {
     /// From this node or another one, or from the upstream.
     Here,
+    /// The same. A manifest that another node has cached refers to it.
+    LinkedElsewhere,
     /// From the upstream: no node has it. Once its bytes are here it can be read from here.
     OnlyUpstream,
 }
@@ -148,6 +150,11 @@ impl Pulls {
         }
         if !proxied {
             return Err(PullError::Unknown(digest));
+        }
+        if self.confirming.caches().links(repository, &digest).await {
+            // the client has its manifest from another node, and asks here for the other blobs, too
+            self.keep_readable(known).await?;
+            return Ok(Readable::LinkedElsewhere);
         }
         if self.confirming.is_denied(repository, &digest) {
             return Err(PullError::Unknown(digest));
@@ -242,7 +249,9 @@ impl Pulls {
         let begun = match flight.begun(digest, self.terms.first_byte).await {
             // a manifest here refers to it, so it may come back with a node that was not heard;
             // with a 404 a client would give up for good
-            Err(error @ FlightError::Missing(_)) if known.linked => {
+            Err(error @ FlightError::Missing(_))
+                if known.linked || readable == Readable::LinkedElsewhere =>
+            {
                 return Err(PullError::Unavailable(error.to_string()));
             }
             // the flight was of a project without an upstream, and this one has one

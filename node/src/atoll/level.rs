@@ -6,7 +6,7 @@ use futures::future::join_all;
 use http::{Response, StatusCode};
 use rules::ledger::command::{Command, Outcome};
 use rules::ledger::level::{self, Build, Level};
-use rules::ledger::records::{Look, NodeRecord, Role};
+use rules::ledger::records::{Look, NodeRecord, ReadRecords, Role, key};
 use rules::wire::questions;
 use rules::words::names::OperationId;
 use serde_json::json;
@@ -37,8 +37,13 @@ impl Atoll {
             })
             .collect();
         let own = env!("CARGO_PKG_VERSION");
-        let shown =
-            json!({"level": level.0, "version": own, "supports": Level::NEWEST.0, "nodes": builds});
+        let shown = json!({
+            "level": level.0,
+            "version": own,
+            "supports": Level::NEWEST.0,
+            "nodes": builds,
+            "moving": self.moving(level)?,
+        });
         Ok(json_answer(StatusCode::OK, &shown))
     }
 
@@ -66,6 +71,21 @@ impl Atoll {
             }
             other => Err(Failure::new(Code::Internal, format!("the ledger answered {other:?}"))),
         }
+    }
+
+    /// The projects whose cached content is still to be moved out of the ledger.
+    fn moving(&self, level: Level) -> Result<Vec<String>, Failure> {
+        let Some(ledger) = self.records.ledger().filter(|_| level >= Level::CACHES) else {
+            return Ok(Vec::new());
+        };
+        let view = ledger.view()?;
+        let mut moving = Vec::new();
+        for project in view.projects()?.into_iter().filter(|project| project.upstream.is_some()) {
+            if !view.scan(&key::repositories_of(&project.name), None, 1)?.is_empty() {
+                moving.push(project.name.to_string());
+            }
+        }
+        Ok(moving)
     }
 
     fn level(&self) -> Result<Level, Failure> {

@@ -128,7 +128,14 @@ impl Atoll {
 
     fn show_cache(&self) -> Value {
         let (blobs, bytes, budget) = self.store.cached();
-        json!({"blobs": blobs, "bytes": bytes, "budget": budget})
+        let cached = self.records.cached().map(|cached| cached.totals());
+        json!({
+            "blobs": blobs,
+            "bytes": bytes,
+            "budget": budget,
+            "manifests": cached.map(|(manifests, _)| manifests),
+            "manifest_bytes": cached.map(|(_, bytes)| bytes),
+        })
     }
 
     fn show_node(&self, node: &NodeRecord, leader: Option<NodeId>) -> Value {

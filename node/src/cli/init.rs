@@ -1,11 +1,12 @@
 //! `atoll init`: the first node of a new mesh.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ground::clock;
 use mesh::identity::{Authority, Candidate, Identity, new_node_id, write_private};
 use mesh::secrets::Secrets;
+use rules::ledger::level::Level;
 use rules::ledger::records::{NodeRecord, Role};
 use rules::words::names::{NodeId, OperationId};
 use rules::words::secret::Secret;
@@ -21,8 +22,21 @@ pub(super) const ADMINISTRATOR: &str = "admin";
 /// The project that every new mesh has.
 pub(super) const FIRST_PROJECT: &str = "demo";
 
+/// Arguments of `init`.
+#[derive(clap::Args)]
+pub(super) struct Init {
+    /// The node's settings.
+    #[arg(long, value_name = "node.yaml")]
+    config: PathBuf,
+    /// The feature level that the mesh begins with, if nodes of older builds are to join it. `atoll
+    /// level --raise` raises it later.
+    #[arg(long, value_name = "N", default_value_t = Level::NEWEST.0,
+        value_parser = clap::value_parser!(u32).range(i64::from(Level::ROLES.0)..=i64::from(Level::NEWEST.0)))]
+    level: u32,
+}
+
 /// Creates the CA, the node's identity, the administrator and the birth file.
-pub(super) fn run(config: &Path) -> io::Result<()> {
+pub(super) fn run(Init { config, level }: &Init) -> io::Result<()> {
     let settings = super::load(config)?;
     if settings.role == Role::Edge {
         return Err(io::Error::other(
@@ -37,13 +51,14 @@ pub(super) fn run(config: &Path) -> io::Result<()> {
     let password = new_password();
     private::from_now_on();
     private::folder(&settings.data_dir)?;
-    let birth = new_birth(
+    let mut birth = new_birth(
         &authority,
         &password,
         vec![record.clone()],
         vec![record],
         settings.projects.durability,
     )?;
+    birth.level = Level(*level);
     birth.save(&settings.data_dir)?;
     let password_file = settings.data_dir.join("admin-password");
     write_private(&password_file, password.expose().as_bytes()).map_err(io::Error::other)?;
@@ -105,5 +120,6 @@ pub(super) fn new_birth(
         project: FIRST_PROJECT.parse().map_err(io::Error::other)?,
         durability,
         operations: [(); 3].map(|()| OperationId(rand::random())),
+        level: Level::NEWEST,
     })
 }

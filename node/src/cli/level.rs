@@ -47,6 +47,11 @@ pub(super) fn run(command: &LevelCommand) -> io::Result<()> {
         if lowest > shown["level"].as_u64().unwrap_or(u64::MAX) {
             println!("Every replica supports {lowest}: `atoll level --raise` when no older build is to come back.");
         }
+        let moving = shown["moving"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let moving: Vec<&str> = moving.collect();
+        if !moving.is_empty() {
+            println!("What these projects cache is being moved out of the ledger: {}.", moving.join(", "));
+        }
         Ok(())
     })
 }

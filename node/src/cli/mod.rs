@@ -18,7 +18,6 @@ mod up;
 mod world;
 
 use std::io;
-use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
@@ -37,7 +36,7 @@ enum Verb {
     /// Run one node.
     Serve(serve::Serve),
     /// Form a new mesh, with this node as the first.
-    Init(Configured),
+    Init(init::Init),
     /// Print a token that lets one node join, once.
     Invite(token::Invite),
     /// Join a mesh with a token from `atoll invite`.
@@ -58,20 +57,12 @@ enum Verb {
     Preheat(preheat::Preheat),
 }
 
-/// A command that needs only the node's settings.
-#[derive(clap::Args)]
-struct Configured {
-    /// The node's settings.
-    #[arg(long, value_name = "node.yaml")]
-    config: PathBuf,
-}
-
 /// Runs a command to its end.
 pub fn run(command: Command) -> io::Result<()> {
     match command.verb {
         Verb::Up(up) => up::run(up),
         Verb::Serve(serve) => serve::run(serve),
-        Verb::Init(configured) => init::run(&configured.config),
+        Verb::Init(command) => init::run(&command),
         Verb::Invite(invite) => token::invite(&invite),
         Verb::Join(join) => token::join(&join),
         Verb::CredentialProvider => credential_provider::run(),

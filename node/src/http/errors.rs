@@ -250,7 +250,7 @@ impl From<StoreError> for Failure {
             StoreError::Disk(full) if full.kind() == std::io::ErrorKind::StorageFull => {
                 Failure::new(Code::Unavailable, full.to_string())
             }
-            StoreError::Disk(_) | StoreError::Index(_) => {
+            StoreError::Disk(_) | StoreError::Index(_) | StoreError::Cached(_) => {
                 Failure::new(Code::Internal, error.to_string())
             }
         }

@@ -3,8 +3,7 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use rules::ledger::records::tags_page;
-use rules::ledger::records::{Look, key};
+use rules::ledger::records::{decode, key};
 use rules::people::access::Action;
 use rules::people::access::RegistryScope;
 use rules::proxies::tags;
@@ -36,11 +35,12 @@ impl Registry {
         // an upstream's may be a word of its own
         let last = request.query("last").map(str::parse::<Tag>).transpose();
         let after = last.as_ref().ok().and_then(Option::as_ref);
+        let (all, begin) = (key::tags(&repository), after.map(|tag| key::tag(&repository, tag)));
         let admitted = self.door.admit(&request, Action::Pull, &repository, |records, _| {
             let exists = records.get(&key::repository(&repository))?.is_some();
-            Ok((exists, tags_page(records, &repository, after, limit + 1)?))
+            Ok((exists, records.scan(&all, begin.as_deref(), limit + 1)?))
         });
-        let Admitted { project, freshness, found: (exists, mut tags), .. } = admitted.await?;
+        let Admitted { project, freshness, found: (mut exists, mut tags), .. } = admitted.await?;
         size?;
         let mut unasked = false;
         if project.upstream.is_some() {
@@ -56,13 +56,23 @@ impl Registry {
             }
             self.questions.ask(request.client, &project.name)?;
             let query = query_for_upstream(&request);
-            // what was pulled is no page of a list that is paged in words of the upstream's own
-            let recorded = (!tags.is_empty() || exists && after.is_some())
+            let listing = self.proxies.lists().tags(&project, &repository, &query).await;
+            if let Listing::Page(page) = listing {
+                return Ok(show_tags(&request, &repository, page, limit));
+            }
+            // the tags that were pulled, through whichever node
+            let caches = self.proxies.caches();
+            tags = caches.everywhere(&all, begin.as_deref(), limit + 1, tags).await;
+            if tags.is_empty() && begin.is_some() && !exists {
+                exists = !caches.everywhere(&all, None, 1, Vec::new()).await.is_empty();
+            }
+            exists |= !tags.is_empty();
+            // they are no page of a list that is paged in words of the upstream's own
+            let recorded = (!tags.is_empty() || exists && begin.is_some())
                 && last.is_ok()
                 && form_urlencoded::parse(query.as_bytes())
                     .all(|(name, _)| name == "n" || name == "last");
-            match self.proxies.lists().tags(&project, &repository, &query).await {
-                Listing::Page(page) => return Ok(show_tags(&request, &repository, page, limit)),
+            match listing {
                 Listing::Missing if !(recorded && project.proxy.local_on_not_found) => {
                     let message = format!("the upstream has no repository {repository}");
                     return Err(Failure::new(Code::NameUnknown, message));
@@ -74,8 +84,7 @@ impl Registry {
                 Listing::Failed(why) if !recorded => {
                     return Err(Failure::new(Code::Unavailable, why));
                 }
-                // the tags that were pulled
-                Listing::Missing | Listing::Denied(_) | Listing::Failed(_) => unasked = true,
+                _ => unasked = true,
             }
         }
         last.map_err(|e| Failure::new(Code::TagInvalid, e.to_string()))?;
@@ -86,6 +95,7 @@ impl Registry {
             ));
         }
         let more = tags.len() > limit;
+        let mut tags: Vec<String> = tags.iter().map(|(place, _)| key::tag_of(place)).collect();
         tags.truncate(limit);
         let next = more.then(|| tags.last().cloned()).flatten();
         let mut response = json_answer(
@@ -108,14 +118,13 @@ impl Registry {
         let limit = request.page_size()?.unwrap_or(PAGE).min(PAGE);
         let last = request.query("last").map(str::parse::<RepositoryName>).transpose();
         let last = last.map_err(|e| Failure::new(Code::NameInvalid, e.to_string()))?;
-        let (mut names, freshness) = self
-            .door
-            .read(|records| {
-                let after = last.as_ref().map(key::repository);
-                let pairs = records.scan(&key::repositories(), after.as_deref(), limit + 1)?;
-                Ok(pairs.iter().map(|(k, _)| key::name_of(k)).collect::<Vec<_>>())
-            })
-            .await?;
+        let (all, after) = (key::repositories(), last.as_ref().map(key::repository));
+        let (mine, freshness) =
+            self.door.read(|records| records.scan(&all, after.as_deref(), limit + 1)).await?;
+        // those that were pulled through other nodes, too
+        let caches = self.proxies.caches();
+        let pairs = caches.everywhere(&all, after.as_deref(), limit + 1, mine).await;
+        let mut names: Vec<String> = pairs.iter().map(|(place, _)| key::name_of(place)).collect();
         let more = names.len() > limit;
         names.truncate(limit);
         let next = more.then(|| names.last().cloned()).flatten();
@@ -138,7 +147,7 @@ impl Registry {
         subject: Digest,
     ) -> Result<Response<Payload>, Failure> {
         let admitted = self.door.admit(&request, Action::Pull, &repository, |records, _| {
-            records.referrers(&repository, &subject)
+            records.scan(&key::referrers(&repository, &subject), None, usize::MAX)
         });
         let Admitted { project, freshness, found: mut referrers, .. } = admitted.await?;
         let mut unasked = false;
@@ -164,15 +173,23 @@ impl Registry {
                 Referring::Absent(why) => {
                     return Err(absent(format!("no list of what refers to {subject}: {why}")));
                 }
-                Referring::Failed(why) if referrers.is_empty() => {
-                    return Err(Failure::new(Code::Unavailable, why));
+                // the list is of those that were pulled, through whichever node
+                Referring::Failed(why) => {
+                    let all = key::referrers(&repository, &subject);
+                    let caches = self.proxies.caches();
+                    referrers = caches.everywhere(&all, None, PAGE, referrers).await;
+                    if referrers.is_empty() {
+                        return Err(Failure::new(Code::Unavailable, why));
+                    }
+                    unasked = true;
                 }
-                // the list is of those that were pulled
-                Referring::Failed(_) => unasked = true,
             }
         }
         let filter = request.query("artifactType").map(str::to_owned);
         let last = request.query("last").map(str::parse::<Digest>).transpose()?;
+        let referrers: Result<Vec<Referrer>, _> =
+            referrers.iter().map(|(_, value)| decode(value)).collect();
+        let mut referrers = referrers?;
         referrers.sort_by_key(|referrer| referrer.digest);
         let wanted = |r: &Referrer| filter.is_none() || r.artifact_type == filter;
         let after = |r: &Referrer| last.is_none_or(|last| r.digest > last);

@@ -45,12 +45,15 @@ impl Registry {
             if found.is_none() {
                 self.questions.ask(request.client, &project.name)?;
             }
-            let known = matches!(reference, Reference::Digest(_)).then_some(found).flatten();
-            return match known {
-                Some((digest, manifest)) => {
+            return match (&reference, found) {
+                (Reference::Digest(_), Some((digest, manifest))) => {
+                    self.proxies.caches().touch(&repository, &digest);
                     self.show_manifest(&request, &digest, manifest, freshness)
                 }
-                None => self.get_proxied(request, &project, repository, reference).await,
+                (_, found) => {
+                    let known = (found, freshness);
+                    self.get_proxied(request, &project, repository, reference, known).await
+                }
             };
         }
         let Some((digest, manifest)) = found else {
@@ -79,13 +82,15 @@ impl Registry {
     }
 
     /// A manifest of a proxy project. The upstream decides what the reference names; what is cached
-    /// is served if the upstream fails.
+    /// is served if the upstream fails. `known` is what the records have for the reference; without
+    /// it, this was counted as a question.
     async fn get_proxied(
         &self,
         request: Request,
         project: &Project,
         repository: RepositoryName,
         reference: Reference,
+        (known, freshness): (Option<(Digest, ManifestRecord)>, Freshness),
     ) -> Result<Response<Payload>, Failure> {
         if let Some(elsewhere) = self.upstreams.canonical(&repository) {
             return Ok(moved(&request.place(&elsewhere, &format!("manifests/{reference}"))));
@@ -96,40 +101,61 @@ impl Registry {
             );
             Failure::new(Code::ManifestUnknown, message)
         };
-        let (digest, stale) = match self.proxies.resolve(project, &repository, &reference).await {
+        let answered = match self.proxies.resolve(project, &repository, &reference).await {
             Resolving::Direct(fetched) => {
                 let mut response =
                     show(&request, &fetched.digest, &fetched.media_type, fetched.bytes)?;
                 set(
                     &mut response,
                     "warning",
-                    "199 atoll \"asked the upstream directly: the project's primary cannot be reached, or cannot record what it says\"",
+                    "199 atoll \"asked the upstream directly: the project's primary cannot be reached\"",
                 );
                 return Ok(response);
             }
-            Resolving::Mesh(Resolution::Fresh(digest)) => (digest, false),
-            Resolving::Mesh(Resolution::Stale(digest, _)) => (digest, true),
-            Resolving::Mesh(Resolution::Missing) => return Err(missing()),
-            Resolving::Mesh(Resolution::Denied(why)) => {
+            Resolving::Mesh(answered) => answered,
+        };
+        if known.is_none() && answered.known {
+            self.questions.give_back(request.client, &project.name);
+        }
+        let (digest, stale) = match answered.resolution {
+            Resolution::Fresh(digest) => (digest, false),
+            Resolution::Stale(digest, _) => (digest, true),
+            Resolution::Missing => return Err(missing()),
+            Resolution::Denied(why) => {
                 return Err(Failure::new(
                     Code::ManifestUnknown,
                     format!("{reference} of {repository}: {why}"),
                 ));
             }
-            Resolving::Mesh(Resolution::Failed(reason)) => {
-                return Err(Failure::new(Code::Unavailable, reason));
+            Resolution::Failed(reason) => {
+                let Some((digest, manifest)) = known else {
+                    return Err(Failure::new(Code::Unavailable, reason));
+                };
+                let mut response = self.show_manifest(&request, &digest, manifest, freshness)?;
+                set(&mut response, "warning", UNASKED);
+                return Ok(response);
             }
-            Resolving::Mesh(Resolution::NotPrimary | Resolution::Unrecorded) => {
+            Resolution::NotPrimary | Resolution::Unrecorded => {
                 return Err(Failure::new(
                     Code::Unavailable,
                     "the project's primary has just changed",
                 ));
             }
         };
-        let (manifest, freshness) =
-            self.door.read(|records| records.manifest(&repository, &digest)).await?;
-        let mut response =
-            self.show_manifest(&request, &digest, manifest.ok_or_else(missing)?, freshness)?;
+        // an edge keeps what the tag names along with the manifest
+        let read = self.door.read(|records| {
+            if let Reference::Tag(tag) = &reference {
+                records.tag(&repository, tag)?;
+            }
+            records.manifest(&repository, &digest)
+        });
+        let (recorded, freshness) = read.await?;
+        // it was cached a moment ago, at the project's primary
+        let lost =
+            || Failure::new(Code::Unavailable, "the manifest cannot be had right now; try again");
+        let manifest = answered.manifest.or(recorded).ok_or_else(lost)?;
+        self.proxies.caches().touch(&repository, &digest);
+        let mut response = self.show_manifest(&request, &digest, manifest, freshness)?;
         if stale {
             set(&mut response, "warning", UNASKED);
         }
@@ -222,7 +248,13 @@ impl Registry {
         repository: RepositoryName,
         reference: Reference,
     ) -> Result<Response<Payload>, Failure> {
-        self.door.admit(&request, Action::Delete, &repository, |_, _| Ok(())).await?;
+        let admitted = self.door.admit(&request, Action::Delete, &repository, |records, _| {
+            Ok(match &reference {
+                Reference::Digest(digest) => Some(*digest),
+                Reference::Tag(tag) => records.tag(&repository, tag)?.map(|tag| tag.digest),
+            })
+        });
+        let Admitted { project, found: named, .. } = admitted.await?;
         let precondition = conditional::precondition(&request.head.headers, &reference);
         let change = match (precondition, &reference) {
             (Some(precondition), _) => Change::DeleteIf {
@@ -236,8 +268,18 @@ impl Registry {
                 Change::DeleteManifest { repository: repository.clone(), digest: *digest }
             }
         };
+        let mut forgotten = false;
+        if project.upstream.is_some() && self.proxies.caches().are_used() {
+            if let Some(precondition) = conditional::precondition(&request.head.headers, &reference)
+                && !precondition.holds(named.as_ref())
+            {
+                return Err(Refusal::Precondition.into());
+            }
+            forgotten = self.proxies.caches().forget(&repository, &reference).await;
+        }
         match self.writes.commit(&repository.project(), WriteKind::Fenced(change)).await {
             Ok(_) => Ok(answer(StatusCode::ACCEPTED)),
+            Err(Refusal::NotFound) if forgotten => Ok(answer(StatusCode::ACCEPTED)),
             Err(Refusal::NotFound) => Err(Failure::new(
                 Code::ManifestUnknown,
                 format!("repository {repository} has no manifest {reference}"),

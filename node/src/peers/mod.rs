@@ -20,7 +20,7 @@ use registry::view::neighbours::Neighbours;
 use registry::writes::Writes;
 use rules::ledger::level::{Build, Level};
 use rules::ledger::records::Look;
-use rules::wire::{Answer, Ask, MAX_HAVE};
+use rules::wire::{Answer, Ask, CacheAsk, MAX_HAVE};
 use rules::words::digest::Digest;
 use rules::words::names::{NodeId, RepositoryName};
 use store::Store;
@@ -53,9 +53,9 @@ pub struct Peers {
 
 impl Rooms for Peers {
     async fn answer(&self, from: Guest, ask: Ask) -> Answer {
-        let Some(ledger) = self.neighbours.records.ledger() else {
+        if self.neighbours.is_edge() {
             return self.answer_as_edge(ask);
-        };
+        }
         match ask {
             Ask::Write(write) => Answer::Written(self.writes.commit_here(write).await),
             Ask::Have { digests, repository } => self.have(&digests, repository.as_ref()),
@@ -64,10 +64,14 @@ impl Rooms for Peers {
                 self.proxies.upstreams().spare(upstream, everything, Duration::from_millis(millis));
                 Answer::Spared
             }
-            Ask::Look(lookups) => match look(ledger, &lookups).await {
-                Ok((found, fresh)) => Answer::Look(found, fresh),
-                Err(reason) => Answer::Refused(reason),
-            },
+            Ask::Look(lookups) => {
+                let (records, caches) = (&self.neighbours.records, self.proxies.caches());
+                match look(records, caches, &lookups).await {
+                    Ok((found, fresh)) => Answer::Look(found, fresh),
+                    Err(reason) => Answer::Refused(reason),
+                }
+            }
+            Ask::Cached(ask) => self.cached(ask).await,
             Ask::Identify(credentials) => {
                 match self.access.identify(from.node, credentials).await {
                     Ok(verdict) => Answer::Identified(verdict),
@@ -141,6 +145,17 @@ impl Peers {
             Ask::Recheck(digest) => self.recheck(digest),
             Ask::Build => self.build(),
             _ => Answer::Refused("this node is an edge, which has no ledger; ask a replica".into()),
+        }
+    }
+
+    async fn cached(&self, ask: CacheAsk) -> Answer {
+        if let CacheAsk::Resolve { repository, reference, has } = ask {
+            return Answer::Cached(self.proxies.answer(&repository, &reference, has).await);
+        }
+        match self.proxies.caches().answer(ask).await {
+            Ok(Some(answer)) => Answer::Cached(answer),
+            Ok(None) => Answer::Refused("this question is for a project's primary".into()),
+            Err(error) => Answer::Refused(error.to_string()),
         }
     }
 

@@ -36,6 +36,14 @@ pub struct Birth {
     pub durability: u32,
     /// The operation ids of the commands, so that they are not repeated after a crash.
     pub operations: [OperationId; 3],
+    /// The feature level that it begins with. In the file it follows the rest: earlier builds wrote
+    /// none, and began with their newest.
+    #[serde(skip, default = "newest")]
+    pub level: Level,
+}
+
+fn newest() -> Level {
+    Level::NEWEST
 }
 
 impl Birth {
@@ -45,17 +53,25 @@ impl Birth {
 
     /// Writes it for the node in `data_dir`.
     pub fn save(&self, data_dir: &Path) -> io::Result<()> {
-        let bytes = postcard::to_stdvec(self).map_err(io::Error::other)?;
+        let bytes = postcard::to_stdvec(&(self, self.level)).map_err(io::Error::other)?;
         write_private(&Self::path(data_dir), &bytes).map_err(io::Error::other)
     }
 
     /// Reads it, if this node has to form a mesh and has not done so yet.
     pub fn load(data_dir: &Path) -> io::Result<Option<Self>> {
         match std::fs::read(Self::path(data_dir)) {
-            Ok(bytes) => postcard::from_bytes(&bytes).map(Some).map_err(io::Error::other),
+            Ok(bytes) => Self::read(&bytes).map(Some).map_err(io::Error::other),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self, postcard::Error> {
+        let (birth, rest) = postcard::take_from_bytes::<Birth>(bytes)?;
+        if rest.is_empty() {
+            return Ok(birth);
+        }
+        Ok(Birth { level: postcard::from_bytes(rest)?, ..birth })
     }
 
     /// Removes the file, after the mesh was formed.
@@ -76,8 +92,8 @@ impl Birth {
             nodes: self.nodes.clone(),
         };
         let [forms, creates, raises] = self.operations;
-        // all nodes have the same build, so the level can be raised at once
-        let raise = Command::RaiseLevel { level: Level::NEWEST, token_secret: Secret::default() };
+        // nodes of builds that are older than this level are not to come
+        let raise = Command::RaiseLevel { level: self.level, token_secret: Secret::default() };
         let mut commands = vec![(forms, form), (raises, raise)];
         if let Some(home) = self.nodes.first() {
             let create = Command::CreateProject(NewProject {

@@ -10,11 +10,12 @@ use registry::blobs::copies::Copies;
 use registry::pushes::sessions::Sessions;
 use registry::view::Records;
 use registry::view::neighbours::Neighbours;
+use rules::ledger::cached::Origin;
 use rules::ledger::command::{Command, Outcome};
-use rules::ledger::records::{Look, NodeRecord, key};
+use rules::ledger::records::{Look, NodeRecord, ReadRecords, key};
 use rules::wire::questions::Introduce;
 use rules::words::names::{NodeId, OperationId};
-use store::Store;
+use store::{Store, StoreError};
 use tracing::{debug, info, warn};
 
 use super::birth::Birth;
@@ -79,7 +80,7 @@ pub(super) async fn introduce(neighbours: Arc<Neighbours>, record: NodeRecord) {
 async fn tell(neighbours: &Neighbours, record: &NodeRecord) -> bool {
     match &neighbours.records {
         Records::Edge(edge) => edge.introduce(record.clone()).await,
-        Records::Ledger(ledger) if ledger.connected() => {
+        Records::Ledger(ledger, _) if ledger.connected() => {
             let command = Command::MoveNode { node: record.clone() };
             match ledger.propose(OperationId(rand::random()), command, Duration::from_secs(5)).await
             {
@@ -94,7 +95,7 @@ async fn tell(neighbours: &Neighbours, record: &NodeRecord) -> bool {
                 }
             }
         }
-        Records::Ledger(_) => {
+        Records::Ledger(..) => {
             for other in neighbours.alive().into_iter().filter(|other| other.id != neighbours.me) {
                 let question = Introduce { record: record.clone() };
                 match neighbours.links.ask(other.id, question, Duration::from_secs(5)).await {
@@ -128,7 +129,7 @@ pub(super) async fn keep_grants(
 }
 
 /// Removes uploads, grants and files that are no longer used.
-pub(super) async fn sweep(store: Arc<Store>, sessions: Arc<Sessions>) {
+pub(super) async fn sweep(store: Arc<Store>, sessions: Arc<Sessions>, records: Records) {
     match store.remove_strays().await {
         Ok(0) => {}
         Ok(files) => info!(files, "files of blobs that a crash left behind were removed"),
@@ -143,5 +144,24 @@ pub(super) async fn sweep(store: Arc<Store>, sessions: Arc<Sessions>) {
         if let Err(error) = store.note_uses().await {
             warn!(%error, "the use of cached blobs could not be written down");
         }
+        if let Err(error) = sweep_manifests(&store, &records).await {
+            warn!(%error, "what is cached of manifests could not be swept");
+        }
     }
+}
+
+/// Removes cached manifests that are too many, too old, or of no project any more. What is left
+/// takes its part of the cache's budget.
+async fn sweep_manifests(store: &Store, records: &Records) -> Result<(), StoreError> {
+    let (Some(cached), Some(ledger)) = (records.cached(), records.ledger()) else { return Ok(()) };
+    // a node that does not know its mesh yet knows no projects either
+    let view = ledger.view().map_err(|e| StoreError::Cached(e.to_string()))?;
+    let formed = view.get(&key::mesh()).is_ok_and(|mesh| mesh.is_some());
+    if let Ok(there) = Origin::all(&view)
+        && formed
+    {
+        cached.sweep(there.into_iter().map(|(_, origin)| origin).collect()).await?;
+    }
+    store.share_budget(cached.totals().1);
+    Ok(())
 }

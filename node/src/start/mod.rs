@@ -42,7 +42,7 @@ use rules::edges::EdgeTerms;
 use rules::ledger::level::Level;
 use rules::ledger::records::{Look, NodeRecord, Role};
 use rules::words::names::NodeId;
-use store::Store;
+use store::{CachedRecords, Store};
 use tracing::{info, warn};
 
 use self::birth::Birth;
@@ -137,7 +137,9 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
             let ledger = Ledger::open(&folder, links.clone(), members.clone(), terms, &inner).await;
             let ledger = ledger.map_err(io::Error::other)?;
             supports_level(&ledger)?;
-            Records::Ledger(ledger)
+            let manifests = settings.cache.manifests as usize;
+            let cached = CachedRecords::open(&data_dir, settings.cache.budget, manifests);
+            Records::Ledger(ledger, cached.map_err(io::Error::other)?)
         }
         Role::Edge => {
             let terms = EdgeTerms {
@@ -210,7 +212,8 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         "grants",
         chores::keep_grants(store.clone(), sessions.clone(), copies, expire_after),
     );
-    inner.spawn("sweep", chores::sweep(store, sessions));
+    inner.spawn("sweep", chores::sweep(store, sessions, records.clone()));
+    rooms.start_upgrading(&foundation);
     info!(node = %identity.node, name = settings.name, role = settings.role.name(), region = settings.region, %address, "serving");
     let ledger = records.ledger().cloned();
     Ok(Running { links, members, ledger, inner, http: clients, drain: settings.drain, _lock: lock })

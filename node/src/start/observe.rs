@@ -213,6 +213,13 @@ fn describe() {
     describe_gauge!("atoll_cache_blobs", "blobs that are cached: they may be evicted");
     describe_gauge!("atoll_cache_bytes", "bytes of cached blobs");
     describe_gauge!("atoll_cache_budget_bytes", "cache.budget");
+    describe_gauge!("atoll_cache_manifests", "manifests of proxy projects that are cached here");
+    describe_gauge!("atoll_cache_manifest_bytes", "bytes of cached manifests");
+    describe_counter!("atoll_cache_manifests_evicted_total", "cached manifests evicted");
+    describe_counter!(
+        "atoll_cache_found_elsewhere_total",
+        "records of proxy projects that another replica had cached, and this one had not"
+    );
     describe_gauge!("atoll_disk_free_bytes", "bytes that are free on data_dir's file system");
     describe_counter!(
         "atoll_edge_reads_alone_total",

@@ -20,13 +20,15 @@ use registry::people::Access;
 use registry::proxies::ProxyTerms;
 use registry::proxies::confirming::Confirming;
 use registry::proxies::mirrors::Mirrors;
+use registry::proxies::moving;
 use registry::proxies::questions::Questions;
 use registry::proxies::resolving::Proxies;
 use registry::pulls::Pulls;
 use registry::pushes::sessions::Sessions;
 use registry::upstreams::Upstreams;
+use registry::view::caches::Caches;
 use registry::view::neighbours::Neighbours;
-use registry::writes::Writes;
+use registry::writes::{Writes, indexing};
 use store::Store;
 
 use super::serving::Serving;
@@ -124,8 +126,10 @@ impl Rooms {
         let (max_open, expire_after) =
             (settings.uploads.max_open as usize, settings.uploads.expire_after);
         let sessions = Sessions::new(store.clone(), copies.clone(), max_open, expire_after);
+        let caches = Caches::new(neighbours.clone());
         let confirming = Confirming::new(
             neighbours.clone(),
+            caches.clone(),
             store.clone(),
             upstreams.clone(),
             terms::transfer(settings),
@@ -138,6 +142,7 @@ impl Rooms {
         };
         let proxies = Proxies::new(
             neighbours.clone(),
+            caches.clone(),
             writes.clone(),
             upstreams.clone(),
             confirming.clone(),
@@ -182,6 +187,13 @@ impl Rooms {
     /// Who may do what.
     pub(super) fn access(&self) -> &Arc<Access> {
         &self.access
+    }
+
+    /// Begins to bring records of an earlier feature level into the form of this one.
+    pub(super) fn start_upgrading(&self, on: &Foundation<'_>) {
+        let caches = self.proxies.caches().clone();
+        moving::start(on.neighbours.clone(), caches, self.writes.clone(), &on.tasks);
+        indexing::start(self.writes.clone(), &on.tasks);
     }
 
     /// Open uploads.

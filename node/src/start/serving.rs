@@ -143,7 +143,7 @@ impl Serving {
 
     fn show_metrics(&self) -> Response<Payload> {
         match &self.records {
-            Records::Ledger(ledger) => {
+            Records::Ledger(ledger, _) => {
                 let status = ledger.status();
                 metrics::gauge!("atoll_ledger_applied").set(status.applied.0 as f64);
                 metrics::gauge!("atoll_ledger_released").set(status.released.0 as f64);

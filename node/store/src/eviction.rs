@@ -102,6 +102,11 @@ impl Eviction {
         self.inner.lock().cache.missing(room)
     }
 
+    /// So many bytes of the budget are not for blobs.
+    pub(super) fn share(&self, bytes: u64) {
+        self.inner.lock().cache.share(bytes);
+    }
+
     /// Whether something must be evicted in any case.
     pub(super) fn is_overfull(&self) -> bool {
         self.inner.lock().cache.is_overfull()

@@ -9,6 +9,7 @@
 //! paths or names of files.
 
 mod body;
+mod cached;
 mod eviction;
 mod index;
 mod ingest;
@@ -32,6 +33,7 @@ use rules::words::moment::Timestamp;
 use rules::words::names::{ProjectName, RepositoryName};
 
 pub use body::{Buffers, FileBody, Following};
+pub use cached::{CachedRecords, CachedView, Tagged};
 use eviction::Eviction;
 use index::Index;
 pub use ingest::Ingest;
@@ -50,6 +52,9 @@ pub enum StoreError {
     /// The index failed.
     #[error("the store's index in data_dir failed: {0}")]
     Index(String),
+    /// The database of cached manifests failed.
+    #[error("the cache of manifests in data_dir failed: {0}")]
+    Cached(String),
     /// The bytes do not have the expected digest.
     #[error("the bytes hash to {actual}, not to {expected}")]
     Digest {
@@ -423,6 +428,12 @@ impl Store {
     /// that does not report it.
     pub fn free_on_disk(&self) -> Option<u64> {
         self.room.free().map(|(free, _)| free)
+    }
+
+    /// So many bytes of the budget are taken by something else than blobs. Blobs are evicted for
+    /// them when the next one needs room.
+    pub fn share_budget(&self, bytes: u64) {
+        self.eviction.share(bytes);
     }
 
     /// The number of cached blobs and of their bytes, and the budget.

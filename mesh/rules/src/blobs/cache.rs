@@ -14,6 +14,8 @@ use crate::words::moment::Timestamp;
 pub struct Cache {
     budget: Option<u64>,
     bytes: u64,
+    /// The number of bytes of the budget that something else takes.
+    shared: u64,
     /// The number of blobs that are larger than the budget. They do not count in `bytes`, and are
     /// evicted first.
     oversized: usize,
@@ -33,7 +35,12 @@ impl Cache {
         Cache { budget, ..Cache::default() }
     }
 
-    /// The number of bytes of the budget that are used.
+    /// Something else than blobs takes so many bytes of the budget.
+    pub fn share(&mut self, bytes: u64) {
+        self.shared = bytes;
+    }
+
+    /// The number of bytes of the budget that blobs use.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -105,7 +112,7 @@ impl Cache {
     /// can never fit: evicting everything would not help.
     pub fn missing(&self, room: u64) -> u64 {
         let Some(budget) = self.budget.filter(|budget| room <= *budget) else { return 0 };
-        (self.bytes + room).saturating_sub(budget)
+        (self.bytes + self.shared + room).saturating_sub(budget)
     }
 
     /// The blobs to evict so that `missing` bytes become free: first those larger than the budget,
@@ -171,6 +178,9 @@ mod tests {
         }
         assert_eq!([0, 1, 11, 30, 31].map(|room| cache.missing(room)), [0, 1, 11, 30, 0]);
         assert!(cache.victims(0, |_| false).is_empty());
+        cache.share(4);
+        assert_eq!(cache.missing(0), 4, "what something else takes is missing");
+        cache.share(0);
         cache.touch(&digest(1), Timestamp(9));
         assert_eq!(cache.victims(1, |_| false), [digest(2)]);
         assert_eq!(cache.victims(11, |d| *d == digest(2)), [digest(3), digest(1)]);

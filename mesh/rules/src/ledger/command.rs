@@ -177,6 +177,22 @@ pub enum Command {
         /// What to remove, and when.
         precondition: Box<Precondition>,
     },
+    /// Removes what the ledger has recorded of a proxy project's content, a limited number of
+    /// records at a time, see [`Outcome::Unfinished`]. The project stays.
+    EmptyCache {
+        /// The project.
+        project: ProjectName,
+        /// The epoch this was decided under.
+        epoch: Epoch,
+    },
+    /// Puts tags of a repository that were set below the level of caches into the index of tags by
+    /// their manifests, a limited number at a time, see [`Outcome::Unfinished`].
+    IndexTags {
+        /// The epoch this was decided under.
+        epoch: Epoch,
+        /// The repository.
+        repository: RepositoryName,
+    },
     /// Changes users, robots, members, or the keys that tokens are signed with.
     People(Box<PeopleChange>),
     /// As `CreateProject`, with a user as the project's admin.
@@ -188,7 +204,7 @@ pub enum Command {
     },
 }
 
-/// A project to be created; the what [`Command::CreateProject`] says.
+/// A project to be created.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewProject {
     /// Its name.
@@ -245,6 +261,7 @@ impl Command {
             Command::CreateProject(new) => level_of_part(new.name.longest_part()),
             Command::PutManifest(new) => level_of_part(new.repository.longest_part()),
             Command::PutManifestIf(..) | Command::DeleteIf { .. } => Level::CONDITIONS,
+            Command::EmptyCache { .. } | Command::IndexTags { .. } => Level::CACHES,
             Command::People(change) => change.level(),
             Command::CreateOwnedProject { .. } => Level::PEOPLE,
             _ => Level::FIRST,
@@ -257,15 +274,15 @@ impl Command {
         match self {
             Command::ConfigureProject { name, epoch, .. }
             | Command::DeleteProject { name, epoch } => Some((name.clone(), *epoch)),
-            Command::AssignPrimary { project, expect_epoch, .. } => {
-                Some((project.clone(), *expect_epoch))
-            }
+            Command::AssignPrimary { project, expect_epoch: epoch, .. }
+            | Command::EmptyCache { project, epoch } => Some((project.clone(), *epoch)),
             Command::PutManifest(new) | Command::PutManifestIf(_, new) => {
                 Some((new.repository.project(), new.epoch))
             }
             Command::DeleteTag { epoch, repository, .. }
             | Command::DeleteManifest { epoch, repository, .. }
-            | Command::DeleteIf { epoch, repository, .. } => Some((repository.project(), *epoch)),
+            | Command::DeleteIf { epoch, repository, .. }
+            | Command::IndexTags { epoch, repository } => Some((repository.project(), *epoch)),
             Command::FormMesh { .. }
             | Command::Invite { .. }
             | Command::Join { .. }
@@ -304,6 +321,8 @@ impl Command {
                 Reference::Digest(_) => "delete_manifest",
             },
             Command::RaiseLevel { .. } => "raise_level",
+            Command::EmptyCache { .. } => "empty_cache",
+            Command::IndexTags { .. } => "index_tags",
             Command::People(change) => change.name(),
         }
     }

@@ -23,6 +23,11 @@ impl Level {
     pub const ROLES: Level = Level(2);
     /// From this level on a write may carry a precondition (`If-Match`, `If-None-Match`).
     pub const CONDITIONS: Level = Level(3);
+    /// From this level on the ledger does not record what proxy projects cache. What it has of that
+    /// is taken over by the nodes' caches ([`crate::ledger::cached`]) and removed. Manifests' bytes
+    /// are recorded once for all repositories, and the tags of each manifest are known without
+    /// reading all tags of its repository.
+    pub const CACHES: Level = Level(4);
     /// From this level on there are users with roles, robots, and keys to sign tokens with.
     pub const PEOPLE: Level = Level(5);
     /// The highest level that this build supports.

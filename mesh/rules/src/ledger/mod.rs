@@ -5,6 +5,7 @@
 //! | [`records`] | keys, values, and the traits for whatever stores them |
 //! | [`command`], [`apply`] | what may change the ledger, and the one function that changes it |
 //! | [`change`] | a project's write, before its primary has added the epoch |
+//! | [`cached`] | what proxy projects cache: records of the same form, outside of the ledger |
 //! | [`precondition`] | what a writer expects before its write |
 //! | [`people`] | users, robots, members, keys of tokens: records and changes |
 //! | [`lease`] | read leases: when a replica may answer by itself, when a write is released |
@@ -13,6 +14,7 @@
 //! | [`health`] | whether a node's ledger can write |
 
 pub mod apply;
+pub mod cached;
 pub mod change;
 pub mod command;
 pub mod fingerprint;

@@ -45,6 +45,21 @@ pub trait ReadRecords {
     ) -> Result<Vec<Pair>, RecordError>;
 }
 
+impl<R: ReadRecords + ?Sized> ReadRecords for &R {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RecordError> {
+        (**self).get(key)
+    }
+
+    fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Pair>, RecordError> {
+        (**self).scan(prefix, after, limit)
+    }
+}
+
 /// Writes the map. All writes of one command are atomic.
 pub trait WriteRecords: ReadRecords {
     /// Sets `key`.
@@ -104,15 +119,36 @@ pub struct TagRecord {
 pub struct ManifestRecord {
     /// As received.
     pub media_type: String,
-    /// As received.
+    /// As received. In the map they are empty from the level of caches on, and in a record of their
+    /// own ([`ContentRecord`]); [`Look::manifest`] returns them here.
     #[serde(with = "serde_bytes")]
     pub bytes: Vec<u8>,
     /// The blobs that it links, so that they can be read in this repository.
     pub blobs: Vec<Digest>,
     /// The manifest that it is about.
     pub subject: Option<Digest>,
-    /// When it was pushed.
+    /// When it was pushed. From the level of caches on this stays when the same comes again.
     pub pushed: Timestamp,
+}
+
+/// The bytes of a manifest, once for all repositories that have it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentRecord {
+    /// The number of repositories that have it.
+    pub repositories: u64,
+    /// As received.
+    #[serde(with = "serde_bytes")]
+    pub bytes: Vec<u8>,
+}
+
+/// How far the tags of a repository are indexed by their manifests. A repository without this record
+/// is not indexed at all. Tags that are put from the level of caches on are always in the index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TagIndex {
+    /// Up to this tag.
+    UpTo(Tag),
+    /// Completely.
+    Whole,
 }
 
 /// What the ledger knows of a blob's bytes.
@@ -345,6 +381,24 @@ pub mod key {
     pub fn manifests(repository: &RepositoryName) -> Vec<u8> {
         make(b'm', &[repository.as_str().as_bytes(), b"\0"])
     }
+    /// The bytes of a manifest.
+    pub fn content(digest: &Digest) -> Vec<u8> {
+        make(b'd', &[&digest.to_key()])
+    }
+    /// That a tag names a manifest: the index of tags by their manifests.
+    pub fn named(repository: &RepositoryName, digest: &Digest, tag: &Tag) -> Vec<u8> {
+        let tag = tag.as_str().as_bytes();
+        make(b'w', &[repository.as_str().as_bytes(), b"\0", &digest.to_key(), tag])
+    }
+    /// All tags that name a manifest.
+    pub fn all_named(repository: &RepositoryName, digest: &Digest) -> Vec<u8> {
+        make(b'w', &[repository.as_str().as_bytes(), b"\0", &digest.to_key()])
+    }
+    /// How far the tags of a repository are in that index, see
+    /// [`TagIndex`](super::TagIndex).
+    pub fn tag_index(repository: &RepositoryName) -> Vec<u8> {
+        make(b'z', &[repository.as_str().as_bytes()])
+    }
     /// The number of manifests of a repository that refer to a blob.
     pub fn link(repository: &RepositoryName, digest: &Digest) -> Vec<u8> {
         make(b'l', &[repository.as_str().as_bytes(), b"\0", &digest.to_key()])
@@ -507,6 +561,12 @@ pub mod key {
         make(b'q', &[])
     }
 
+    /// The repository of a tag's, manifest's or link's key, and what follows its name.
+    pub fn in_repository(key: &[u8]) -> Option<(RepositoryName, &[u8])> {
+        let end = key.iter().position(|b| *b == 0)?;
+        let name = std::str::from_utf8(key.get(1..end)?).ok()?;
+        Some((name.parse().ok()?, &key[end + 1..]))
+    }
     /// The digest at the end of a link's or a manifest's key.
     pub fn digest_of(key: &[u8]) -> Option<Digest> {
         let end = key.iter().position(|b| *b == 0)?;
@@ -577,7 +637,23 @@ pub trait Look: ReadRecords {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<ManifestRecord>, RecordError> {
-        self.record(&key::manifest(repository, digest))
+        let Some(manifest) = self.record::<ManifestRecord>(&key::manifest(repository, digest))?
+        else {
+            return Ok(None);
+        };
+        if !manifest.bytes.is_empty() {
+            return Ok(Some(manifest));
+        }
+        let content = self.record::<ContentRecord>(&key::content(digest))?;
+        Ok(content.map(|content| ManifestRecord { bytes: content.bytes, ..manifest }))
+    }
+    /// Whether `repository` has a manifest. Its bytes are not read.
+    fn has_manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<bool, RecordError> {
+        Ok(self.get(&key::manifest(repository, digest))?.is_some())
     }
     /// Whether a manifest of `repository` refers to the blob.
     fn linked(&self, repository: &RepositoryName, digest: &Digest) -> Result<bool, RecordError> {

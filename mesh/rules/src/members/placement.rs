@@ -118,6 +118,15 @@ pub fn primary(
         .map(|c| c.id)
 }
 
+/// Whom `me` asks for something that any replica may have: first the others of its region at once,
+/// then all others at once. No round is empty.
+pub fn rounds(me: NodeId, region: &Region, replicas: &[Candidate]) -> Vec<Vec<NodeId>> {
+    let others = || replicas.iter().filter(|candidate| candidate.id != me);
+    let near = others().filter(|candidate| candidate.region == *region).map(|c| c.id).collect();
+    let far = others().filter(|candidate| candidate.region != *region).map(|c| c.id).collect();
+    [near, far].into_iter().filter(|round: &Vec<NodeId>| !round.is_empty()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +167,18 @@ mod tests {
         assert_eq!(presumed(&[], &alive), None);
         let beside = presumed(&[NodeId(6)], &alive).unwrap();
         assert!(beside.nearer.is_empty(), "nobody is nearer than a neighbour: {beside:?}");
+    }
+
+    #[test]
+    fn the_own_region_is_asked_first_and_all_others_at_once_after_it() {
+        let all: Vec<_> = [node(1, "a"), node(2, "b"), node(3, "a"), node(4, "c")]
+            .iter()
+            .map(Candidate::of)
+            .collect();
+        let of = |me: u64, region: &str| rounds(NodeId(me), &region.parse().unwrap(), &all);
+        assert_eq!(of(1, "a"), [vec![NodeId(3)], vec![NodeId(2), NodeId(4)]]);
+        assert_eq!(of(4, "c"), [vec![NodeId(1), NodeId(2), NodeId(3)]]);
+        assert!(rounds(NodeId(1), &"a".parse().unwrap(), &all[..1]).is_empty());
     }
 
     #[test]

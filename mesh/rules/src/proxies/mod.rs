@@ -4,4 +4,5 @@ pub mod budget;
 pub mod denials;
 pub mod mirror;
 pub mod proxy;
+pub mod shelf;
 pub mod tags;

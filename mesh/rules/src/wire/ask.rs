@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::blobs::MAX_HAVE;
+use super::caches::{CacheAnswer, CacheAsk};
 use super::frames::{LARGEST, SMALL};
 use super::joining::{JoinGrant, JoinRequest};
 use super::ledger::{NoLedger, Proposed, Write, WriteError};
@@ -143,6 +144,8 @@ pub enum Ask {
     },
     /// What is the fingerprint of your records as they were at this revision?
     Fingerprint(Revision),
+    /// From a replica: about what proxy projects cache.
+    Cached(CacheAsk),
 }
 
 impl Ask {
@@ -150,7 +153,7 @@ impl Ask {
     pub fn largest_answer(&self) -> usize {
         match self {
             Ask::Have { digests, .. } => SMALL + digests.len().min(MAX_HAVE) * 64,
-            Ask::Look(_) => LARGEST,
+            Ask::Look(_) | Ask::Cached(_) => LARGEST,
             Ask::Join(_) | Ask::Present => 8 << 20,
             Ask::Referrers { .. } | Ask::Tags { .. } => 16 << 20,
             _ => 1 << 20,
@@ -218,4 +221,6 @@ pub enum Answer {
     /// See [`Ask::Fingerprint`]; `None` if the node has not applied that much, or has applied it
     /// too long ago.
     Fingerprint(Option<Fingerprint>),
+    /// See [`Ask::Cached`].
+    Cached(CacheAnswer),
 }

@@ -5,6 +5,7 @@
 
 mod ask;
 mod blobs;
+mod caches;
 mod frames;
 mod joining;
 mod kinds;
@@ -18,6 +19,7 @@ use serde::Serialize;
 
 pub use ask::{Answer, Ask};
 pub use blobs::{Bulk, CopyEnd, Fetched, MAX_HAVE};
+pub use caches::{CacheAnswer, CacheAsk, CacheResolution};
 pub use frames::{HEAD, LARGEST, SMALL};
 pub use joining::{JoinGrant, JoinRequest, SECRET};
 pub use kinds::{Kind, NotRead, Open, decode_join, edges_answer};

@@ -8,9 +8,9 @@ use crate::words::names::Tag;
 /// What a reference into a proxy project names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Resolution {
-    /// This manifest, which is in the ledger. The upstream said so lately.
+    /// This manifest, which is cached. The upstream said so lately.
     Fresh(Digest),
-    /// This manifest, which is in the ledger. The upstream could not be asked, for this reason.
+    /// This manifest, which is cached. The upstream could not be asked, for this reason.
     Stale(Digest, String),
     /// The upstream does not have it.
     Missing,

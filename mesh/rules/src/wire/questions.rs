@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Answer, Ask, Credentials, Found, Listing, Lookup, NoLedger, Proposed, Referring, Resolution,
-    Verdict, WriteError,
+    Answer, Ask, CacheAnswer, CacheAsk, Credentials, Found, Listing, Lookup, NoLedger, Proposed,
+    Referring, Resolution, Verdict, WriteError,
 };
 use crate::blobs::holding::{Held, Stock};
 use crate::ledger::command::{Envelope, Outcome};
@@ -92,3 +92,4 @@ question!(Tags { repository: RepositoryName, query: String } -> Listing,
     Ask::Tags { repository, query }, Answer::Tags(listing) => listing);
 question!(Fingerprint { at: Revision } -> Option<fingerprint::Fingerprint>,
     Ask::Fingerprint(at), Answer::Fingerprint(fingerprint) => fingerprint);
+question!(Cached { ask: CacheAsk } -> CacheAnswer, Ask::Cached(ask), Answer::Cached(answer) => answer);

@@ -354,6 +354,26 @@ impl Manifest {
         Manifest::read(content_type, bytes, Contradictions::Taken)
     }
 
+    /// Its subject, and its own entry in the subject's list of referrers; `None` if it has no
+    /// subject. `digest`, `media_type` and `size` are its own.
+    pub fn referrer(
+        &self,
+        digest: Digest,
+        media_type: &str,
+        size: usize,
+    ) -> Option<Box<(Digest, Referrer)>> {
+        self.subject.map(|subject| {
+            let referrer = Referrer {
+                digest,
+                media_type: media_type.to_owned(),
+                size: size as u64,
+                artifact_type: self.artifact_type.clone(),
+                annotations: self.annotations.clone(),
+            };
+            Box::new((subject, referrer))
+        })
+    }
+
     fn read(
         content_type: &str,
         bytes: &[u8],

@@ -26,7 +26,7 @@ impl Access {
     /// Looks for as long as the node runs whether a new key is due, and makes it. Ends at once at
     /// an edge.
     pub async fn keep_keys(self: Arc<Self>) {
-        let Records::Ledger(ledger) = &self.records else { return };
+        let Records::Ledger(ledger, _) = &self.records else { return };
         loop {
             let wait = match self.due(ledger) {
                 Ok((due, wait)) => {

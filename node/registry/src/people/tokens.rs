@@ -129,7 +129,7 @@ impl Access {
             return Ok(issued(token, None));
         }
         let refresh = match (&shown, &self.records) {
-            (Some(shown), Records::Ledger(_)) if offline => Some((shown, identity.name())),
+            (Some(shown), Records::Ledger(..)) if offline => Some((shown, identity.name())),
             _ => None,
         };
         let (token, _, granting) = self.sign(&identity, shown.as_ref(), &scopes, &registry).await?;
@@ -180,8 +180,8 @@ impl Access {
         claims.access = granting.repositories.clone();
         claims.registry = registry.iter().copied().filter(may).collect();
         match (&self.records, shown) {
-            (Records::Ledger(_), Some(Shown::Principal(who))) => claims.who = Some(*who),
-            (Records::Ledger(_), _) => {}
+            (Records::Ledger(..), Some(Shown::Principal(who))) => claims.who = Some(*who),
+            (Records::Ledger(..), _) => {}
             (Records::Edge(_), _) if *identity == Identity::Anonymous => {}
             (Records::Edge(_), _) => {
                 claims.told = Some((identity.clone(), granting.people_version));
@@ -194,10 +194,10 @@ impl Access {
     fn sign_claims(&self, claims: &Claims, granting: &Granting) -> Result<Secret, AccessError> {
         let signed = match (&self.records, &granting.shared) {
             (Records::Edge(_), _) => self.signing.at_edge(claims),
-            (Records::Ledger(_), Some(shared)) => {
+            (Records::Ledger(..), Some(shared)) => {
                 self.signing.in_mesh(claims, &granting.keys, shared, &self.secrets)
             }
-            (Records::Ledger(_), None) => return Err(not_yet()),
+            (Records::Ledger(..), None) => return Err(not_yet()),
         };
         signed.map_err(AccessError::Internal)
     }

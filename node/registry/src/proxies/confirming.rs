@@ -32,6 +32,7 @@ use tracing::{debug, warn};
 
 use super::Remembered;
 use crate::upstreams::Upstreams;
+use crate::view::caches::Caches;
 use crate::view::neighbours::Neighbours;
 use upstream::{Sample, Upstream, UpstreamError};
 
@@ -81,7 +82,8 @@ pub(super) struct Unconfirmed {
 struct Whereabouts {
     here: bool,
     others: Vec<NodeId>,
-    /// Whether a manifest of some repository refers to it.
+    /// Whether a manifest of some repository refers to it, in the ledger or in a cache of a replica
+    /// that answers.
     referred: bool,
     /// Its content hash in the ledger.
     content: Option<ContentHash>,
@@ -114,6 +116,7 @@ enum Shown {
 /// Makes upstreams show blobs.
 pub struct Confirming {
     neighbours: Arc<Neighbours>,
+    caches: Arc<Caches>,
     store: Arc<Store>,
     upstreams: Arc<Upstreams>,
     terms: TransferTerms,
@@ -128,6 +131,7 @@ impl Confirming {
     /// Nothing was asked yet. A denial counts for `missing_for`.
     pub fn new(
         neighbours: Arc<Neighbours>,
+        caches: Arc<Caches>,
         store: Arc<Store>,
         upstreams: Arc<Upstreams>,
         terms: TransferTerms,
@@ -138,6 +142,7 @@ impl Confirming {
         let proofs = Proofs::default();
         Arc::new(Confirming {
             neighbours,
+            caches,
             store,
             upstreams,
             terms,
@@ -146,6 +151,11 @@ impl Confirming {
             denials,
             proofs,
         })
+    }
+
+    /// What the mesh has cached.
+    pub fn caches(&self) -> &Arc<Caches> {
+        &self.caches
     }
 
     /// Whether the upstream denied the blob a moment ago, so that it is not asked now.
@@ -323,7 +333,9 @@ impl Confirming {
         if digests.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let have = self.neighbours.have(digests, None).await;
+        let (have, refer) =
+            tokio::join!(self.neighbours.have(digests, None), self.caches.refer(digests));
+        let refer = refer.map_err(UpstreamError::unreachable)?;
         let replicas = self
             .neighbours
             .nodes()
@@ -347,7 +359,7 @@ impl Confirming {
             let place = Whereabouts {
                 here,
                 others,
-                referred: record.is_some(),
+                referred: record.is_some() || refer.get(at).is_some_and(|refer| *refer),
                 content: record.and_then(|record| record.content),
                 all_asked,
             };

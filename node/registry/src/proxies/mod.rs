@@ -6,11 +6,13 @@
 //! | [`resolving`] | what a tag or digest means upstream, asked once for the whole mesh |
 //! | [`confirming`] | makes the upstream show a blob that is in the mesh for another's sake |
 //! | [`questions`] | how many questions to upstreams each client may cause |
+//! | [`moving`] | takes what earlier builds have recorded of it out of the ledger |
 //! | [`mirrors`] | which repository a request means that names another registry |
 
 pub mod confirming;
 pub mod listing;
 pub mod mirrors;
+pub mod moving;
 pub mod questions;
 pub mod resolving;
 

@@ -40,4 +40,10 @@ impl Questions {
             TooManyQuestions { after }
         })
     }
+
+    /// What the client at `address` asked last was no question to the upstream: another node of the
+    /// mesh knew.
+    pub fn give_back(&self, address: IpAddr, project: &ProjectName) {
+        self.0.lock().give_back(&(client_of(address), project.clone()));
+    }
 }

@@ -1,23 +1,29 @@
 //! Resolves tags and digests of proxy projects at the upstream, once for the whole mesh.
 //!
-//! The project's primary asks the upstream, remembers the answer for a while, and records manifests
-//! in the ledger as they came. Bytes and indexes are never rewritten, and an index may list what
-//! was never pulled. Every node reads manifests from the ledger. If the upstream fails, what is
-//! cached is served and marked as old. If the primary cannot be reached, or cannot record because
-//! it has no majority, a node asks the upstream itself and says so; it records nothing of that.
+//! The project's primary asks the upstream, remembers the answer for a while, and caches manifests
+//! as they came. Bytes and indexes are never rewritten, and an index may list what was never
+//! pulled. Each node caches what was pulled through it, and nodes ask each other ([`Caches`]). If
+//! the upstream fails, what is cached is served and marked as old. If the primary cannot be
+//! reached, a node asks the upstream itself and says so; it caches nothing of that.
+//!
+//! Below the feature level of caches the primary records manifests in the ledger instead, and every
+//! node reads them there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ground::clock;
 use ground::supervise::Tasks;
 use parking_lot::Mutex;
-use rules::ledger::records::{Look, ManifestRecord, Project, RecordError};
-use rules::wire::{Referring, Resolution, WriteError, questions};
+use rules::ledger::command::Outcome;
+use rules::ledger::records::{Look, ManifestRecord, Project, RecordError, TagRecord};
+use rules::wire::{
+    CacheAnswer, CacheAsk, CacheResolution, Referring, Resolution, WriteError, questions,
+};
 use rules::words::digest::Digest;
 use rules::words::manifest::Manifest;
-use rules::words::names::{Reference, RepositoryName};
+use rules::words::names::{Reference, RepositoryName, Tag};
 use tokio::sync::{Semaphore, oneshot};
 use tracing::{debug, info, warn};
 
@@ -26,6 +32,7 @@ use super::listing::Lists;
 use super::{DENIED, PRIMARY, ProxyTerms, RETRY, Remembered, UPSTREAM, slow};
 use crate::upstreams::Upstreams;
 use crate::view::Records;
+use crate::view::caches::Caches;
 use crate::view::neighbours::Neighbours;
 use crate::writes::Writes;
 use upstream::budget::{AnswerTerms, Answers, Decision};
@@ -48,6 +55,10 @@ const LATER: [Duration; 4] = [
 /// The maximum number of manifests for which this is tried at a time. Others wait until their tag
 /// is resolved again.
 const CONFIRMED_LATER: usize = 256;
+/// How long a replica may be behind the entry of the ledger that raised the feature level.
+const LEVEL: Duration = Duration::from_millis(1000);
+/// After this time without an answer of the upstream other nodes are asked for what they have.
+const ELSEWHERE: Duration = Duration::from_millis(1000);
 /// How long a client waits for another client's question. After that it still has time for a
 /// question of its own.
 const HANGS: Duration = Duration::from_millis(1100);
@@ -56,9 +67,26 @@ const HANGS: Duration = Duration::from_millis(1100);
 /// none.
 pub enum Resolving {
     /// The primary's answer.
-    Mesh(Resolution),
-    /// Directly from the upstream, and not recorded.
+    Mesh(Answered),
+    /// Directly from the upstream, and not cached.
     Direct(FetchedManifest),
+}
+
+/// What the project's primary says of a reference.
+pub struct Answered {
+    /// What it names.
+    pub resolution: Resolution,
+    /// The manifest that it names, if it came with the answer. Otherwise it is among this node's
+    /// records.
+    pub manifest: Option<ManifestRecord>,
+    /// Whether the primary had it cached already.
+    pub known: bool,
+}
+
+impl From<Resolution> for Answered {
+    fn from(resolution: Resolution) -> Self {
+        Answered { resolution, manifest: None, known: false }
+    }
 }
 
 /// Limits the questions to an upstream about one thing. Normally one is asked at a time. If it
@@ -87,6 +115,7 @@ type Turn = Arc<Turns>;
 pub struct Proxies {
     neighbours: Arc<Neighbours>,
     records: Records,
+    caches: Arc<Caches>,
     writes: Arc<Writes>,
     upstreams: Arc<Upstreams>,
     confirming: Arc<Confirming>,
@@ -102,6 +131,7 @@ impl Proxies {
     /// Nothing was asked yet.
     pub fn new(
         neighbours: Arc<Neighbours>,
+        caches: Arc<Caches>,
         writes: Arc<Writes>,
         upstreams: Arc<Upstreams>,
         confirming: Arc<Confirming>,
@@ -120,6 +150,7 @@ impl Proxies {
             lists,
             records: neighbours.records.clone(),
             neighbours,
+            caches,
             writes,
             upstreams,
             confirming,
@@ -133,6 +164,11 @@ impl Proxies {
     /// The clients for the upstreams.
     pub fn upstreams(&self) -> &Upstreams {
         &self.upstreams
+    }
+
+    /// What the mesh has cached.
+    pub fn caches(&self) -> &Arc<Caches> {
+        &self.caches
     }
 
     /// Lists of tags.
@@ -202,26 +238,22 @@ impl Proxies {
         repository: &RepositoryName,
         reference: &Reference,
     ) -> Resolving {
+        if let Reference::Digest(digest) = reference
+            && self.caches.are_used()
+            && let Some(manifest) = self.caches.manifest(repository, digest, true).await
+        {
+            let (resolution, manifest) = (Resolution::Fresh(*digest), Some(manifest));
+            return Resolving::Mesh(Answered { resolution, manifest, known: true });
+        }
         let mut project = project.clone();
         for _ in 0..2 {
-            let resolution = if project.primary == self.neighbours.me {
-                self.resolve_here(repository, reference).await
-            } else if self.neighbours.members.down().contains(&project.primary) {
+            let Some(answered) = self.ask_primary(&project, repository, reference).await else {
                 break;
-            } else {
-                let ask = questions::Resolve {
-                    repository: repository.clone(),
-                    reference: reference.to_string(),
-                };
-                match self.neighbours.links.ask(project.primary, ask, PRIMARY).await {
-                    Ok(resolution) => resolution,
-                    Err(_) => break,
-                }
             };
-            match resolution {
+            match answered.resolution {
                 Resolution::NotPrimary => {}
                 Resolution::Unrecorded => break,
-                resolution => return Resolving::Mesh(resolution),
+                _ => return Resolving::Mesh(answered),
             }
             match self.records.view().and_then(|view| view.project(&project.name)) {
                 Ok(Some(now)) => project = now,
@@ -231,43 +263,180 @@ impl Proxies {
         self.resolve_alone(repository, reference).await
     }
 
-    /// Whether this replica hears no majority of the ledger, so that no answer of an upstream could
-    /// be recorded.
+    /// The answer of the project's primary; `None` if it gives none. The manifest in it is cached
+    /// here.
+    async fn ask_primary(
+        self: &Arc<Self>,
+        project: &Project,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Option<Answered> {
+        let links = &self.neighbours.links;
+        if project.primary == self.neighbours.me {
+            let known = self.known(repository, reference).is_some();
+            let resolution = self.resolve_here(repository, reference).await;
+            return Some(Answered { resolution, manifest: None, known });
+        }
+        if self.neighbours.members.down().contains(&project.primary) {
+            return None;
+        }
+        if !self.caches.are_used() {
+            let ask = questions::Resolve {
+                repository: repository.clone(),
+                reference: reference.to_string(),
+            };
+            let resolution = links.ask(project.primary, ask, PRIMARY).await.ok()?;
+            self.catch_up(repository, &resolution).await;
+            return Some(resolution.into());
+        }
+        let ask = CacheAsk::Resolve {
+            repository: repository.clone(),
+            reference: reference.clone(),
+            has: self.known(repository, reference),
+        };
+        let answer = links.ask(project.primary, questions::Cached { ask }, PRIMARY).await.ok()?;
+        let CacheAnswer::Resolve(named) = answer else { return None };
+        let CacheResolution { resolution, manifest, tag, known } = *named;
+        let (Resolution::Fresh(digest) | Resolution::Stale(digest, _)) = &resolution else {
+            return Some(Answered { resolution, manifest: None, known });
+        };
+        let said = match (reference, tag) {
+            (Reference::Tag(tag), Some(said)) if said.digest == *digest => {
+                Some((tag.clone(), said))
+            }
+            _ => None,
+        };
+        match &manifest {
+            Some(record) => {
+                if Digest::of(digest.algorithm(), &record.bytes) != *digest {
+                    warn!(primary = %project.primary, %digest, "the project's primary sent other bytes than the manifest's");
+                    return None;
+                }
+                self.caches.keep(repository, *digest, record.clone(), said).await;
+            }
+            None => {
+                if let Some((tag, said)) = said {
+                    self.caches.keep_tag(repository, &tag, said).await;
+                }
+            }
+        }
+        Some(Answered { resolution, manifest, known })
+    }
+
+    /// The primary may have cached what it named, because the mesh has the feature level of caches
+    /// and this replica does not know it yet. Then this replica learns it, and takes the manifest.
+    async fn catch_up(&self, repository: &RepositoryName, resolution: &Resolution) {
+        let (Resolution::Fresh(digest) | Resolution::Stale(digest, _)) = resolution else { return };
+        let end = clock::now() + LEVEL;
+        while !self.neighbours.is_edge() && !self.cached(repository, digest) {
+            if self.caches.are_used() {
+                self.caches.manifest(repository, digest, false).await;
+                return;
+            }
+            let left = end.since(clock::now());
+            if left.is_zero() {
+                return;
+            }
+            self.records.applied_more(left).await;
+        }
+    }
+
+    /// As the project's primary: the answer for another replica.
+    pub async fn answer(
+        self: &Arc<Self>,
+        repository: &RepositoryName,
+        reference: &Reference,
+        has: Option<Digest>,
+    ) -> CacheAnswer {
+        let known = self.known(repository, reference).is_some();
+        let resolution = self.resolve_here(repository, reference).await;
+        let view = self.records.view();
+        let (mut manifest, mut tag) = (None, None);
+        if let (Ok(view), Resolution::Fresh(digest) | Resolution::Stale(digest, _)) =
+            (view, &resolution)
+        {
+            if has != Some(*digest) {
+                manifest = view.manifest(repository, digest).ok().flatten();
+            }
+            self.caches.touch(repository, digest);
+            if let Reference::Tag(name) = reference {
+                tag = view.tag(repository, name).ok().flatten();
+            }
+        }
+        CacheAnswer::Resolve(Box::new(CacheResolution { resolution, manifest, tag, known }))
+    }
+
+    /// The manifest for `reference` among this node's records, however old.
+    fn known(&self, repository: &RepositoryName, reference: &Reference) -> Option<Digest> {
+        let digest = match reference {
+            Reference::Digest(digest) => *digest,
+            Reference::Tag(tag) => {
+                let tag = self.records.view().and_then(|view| view.tag(repository, tag));
+                tag.ok().flatten()?.digest
+            }
+        };
+        self.cached(repository, &digest).then_some(digest)
+    }
+
+    /// Whether answers of an upstream are to be recorded in the ledger, and this replica hears no
+    /// majority of it.
     fn cut_off(&self) -> bool {
-        self.records.ledger().is_some() && !self.records.connected()
+        self.records.ledger().is_some() && !self.records.connected() && !self.caches.are_used()
     }
 
     /// The primary cannot be reached or cannot record, so this node asks the upstream. Nothing is
-    /// recorded. If this fails, the ledger's record is used.
+    /// cached. If this fails, what is cached already is used.
     async fn resolve_alone(&self, repository: &RepositoryName, reference: &Reference) -> Resolving {
         if !self.upstreams.allowed() {
             let why = "this edge has no answer from the project's primary, nor may it ask the upstream itself (edge.upstream_fallback)";
-            return Resolving::Mesh(self.fall_back(
-                repository,
-                reference,
-                &UpstreamError::Unreachable(why.into()),
-            ));
+            let error = UpstreamError::Unreachable(why.into());
+            return Resolving::Mesh(self.fall_back(repository, reference, &error).await.into());
         }
         metrics::counter!("atoll_proxy_direct_total").increment(1);
-        let error = match self.upstreams.of(repository) {
-            Ok(Some((upstream, there))) => {
-                let written = reference.to_string();
-                match tokio::time::timeout(UPSTREAM, upstream.manifest(&there, &written)).await {
-                    Ok(Ok(fetched)) => return Resolving::Direct(fetched),
-                    Ok(Err(error)) => error,
-                    Err(_) => {
-                        upstream.note_failure(&slow());
-                        slow()
-                    }
-                }
-            }
-            Ok(None) => UpstreamError::NotFound,
-            Err(error) => error,
+        // what other nodes have is looked for at the same time: clients wait for both
+        let kept = async {
+            let kept = tokio::time::timeout(UPSTREAM, self.kept(repository, reference)).await;
+            kept.ok().flatten()
         };
-        Resolving::Mesh(match error {
+        let asked = self.ask_directly(repository, reference);
+        tokio::pin!(kept, asked);
+        let mut found = None;
+        let error = loop {
+            tokio::select! {
+                asked = &mut asked => match asked {
+                    Ok(fetched) => return Resolving::Direct(fetched),
+                    Err(error) => break error,
+                },
+                kept = &mut kept, if found.is_none() => found = Some(kept),
+            }
+        };
+        let kept = match found {
+            Some(kept) => kept,
+            None => kept.await,
+        };
+        let resolution = match error {
             UpstreamError::NotFound => Resolution::Missing,
-            error => self.fall_back(repository, reference, &error),
-        })
+            error => self.answer_without(repository, reference, &error, kept),
+        };
+        Resolving::Mesh(resolution.into())
+    }
+
+    async fn ask_directly(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<FetchedManifest, UpstreamError> {
+        let Some((upstream, there)) = self.upstreams.of(repository)? else {
+            return Err(UpstreamError::NotFound);
+        };
+        let written = reference.to_string();
+        match tokio::time::timeout(UPSTREAM, upstream.manifest(&there, &written)).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                upstream.note_failure(&slow());
+                Err(slow())
+            }
+        }
     }
 
     /// As the project's primary: resolves `reference` at the upstream. One question is asked for
@@ -277,7 +446,7 @@ impl Proxies {
         repository: &RepositoryName,
         reference: &Reference,
     ) -> Resolution {
-        if let Some(resolution) = self.remembered(repository, reference) {
+        if let Some(resolution) = self.remembered(repository, reference).await {
             return resolution;
         }
         if self.cut_off() {
@@ -292,19 +461,38 @@ impl Proxies {
                 let _ = answer.send(resolution);
             }
         });
-        match tokio::time::timeout(UPSTREAM, answered).await {
-            Ok(Ok(resolution)) => resolution,
-            Ok(Err(_)) => Resolution::Failed("the node is stopping".into()),
+        let end = clock::now() + UPSTREAM;
+        let silent = async {
+            // what other nodes have is here then
+            if self.caches.are_used() && self.known(repository, reference).is_none() {
+                tokio::time::sleep(ELSEWHERE).await;
+                let left = end.since(clock::now());
+                let _ = tokio::time::timeout(left, self.kept(repository, reference)).await;
+            }
+            tokio::time::sleep(end.since(clock::now())).await;
+        };
+        let answered = tokio::select! {
+            answered = answered => Some(answered),
+            () = silent => None,
+        };
+        match answered {
+            Some(Ok(resolution)) => resolution,
+            Some(Err(_)) => Resolution::Failed("the node is stopping".into()),
             // the upstream may have answered, but the majority was lost meanwhile
-            Err(_) if self.cut_off() => Resolution::Unrecorded,
-            Err(_) => {
+            None if self.cut_off() => Resolution::Unrecorded,
+            None => {
                 // later clients need not wait as long for what is cached
                 self.answers.lock().handle_failure(
                     clock::now(),
                     repository.as_str(),
                     &reference.to_string(),
                 );
-                self.fall_back(repository, reference, &slow())
+                self.answer_without(
+                    repository,
+                    reference,
+                    &slow(),
+                    self.known(repository, reference),
+                )
             }
         }
     }
@@ -337,7 +525,11 @@ impl Proxies {
     }
 
     /// The answer that can be given without asking the upstream.
-    fn remembered(&self, repository: &RepositoryName, reference: &Reference) -> Option<Resolution> {
+    async fn remembered(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Option<Resolution> {
         if let Reference::Digest(digest) = reference
             && self.cached(repository, digest)
         {
@@ -348,8 +540,8 @@ impl Proxies {
         let decision =
             self.answers.lock().decide(clock::now(), repository.as_str(), &reference.to_string());
         match decision {
-            Decision::Missing => Some(self.gone(repository, reference)),
-            Decision::Denied(why) => Some(match self.kept(repository, reference) {
+            Decision::Missing => Some(self.gone(repository, reference).await),
+            Decision::Denied(why) => Some(match self.kept(repository, reference).await {
                 Some(digest) => Resolution::Stale(digest, why.to_string()),
                 None => Resolution::Denied(why.to_string()),
             }),
@@ -370,8 +562,13 @@ impl Proxies {
         written: &str,
     ) -> Resolution {
         // the question before this one may have been the same
-        if let Some(resolution) = self.remembered(repository, reference) {
+        if let Some(resolution) = self.remembered(repository, reference).await {
             return resolution;
+        }
+        if let Reference::Digest(digest) = reference
+            && self.caches.manifest(repository, digest, false).await.is_some()
+        {
+            return Resolution::Fresh(*digest);
         }
         match self.ask_upstream(repository, reference, written).await {
             Ok(Ok(resolved)) => {
@@ -394,10 +591,10 @@ impl Proxies {
             )),
             Err(UpstreamError::NotFound) => {
                 self.answers.lock().handle_answer(clock::now(), repository.as_str(), written, None);
-                self.gone(repository, reference)
+                self.gone(repository, reference).await
             }
             Err(error) => {
-                let resolution = self.fall_back(repository, reference, &error);
+                let resolution = self.fall_back(repository, reference, &error).await;
                 let mut answers = self.answers.lock();
                 match &resolution {
                     Resolution::Denied(why) => {
@@ -415,8 +612,7 @@ impl Proxies {
         }
     }
 
-    /// Asks what `reference` is, fetches the manifest if the ledger lacks it, and records what has
-    /// changed.
+    /// Asks what `reference` is, fetches the manifest if no node has it, and caches what has changed.
     async fn ask_upstream(
         self: &Arc<Self>,
         repository: &RepositoryName,
@@ -447,17 +643,28 @@ impl Proxies {
             recorded_as(digest).map_err(|e| UpstreamError::Unreachable(e.to_string().into()))
         };
         let (mut known, mut tagged) = recorded_as(&resolved.digest)?;
+        let mut elsewhere = None;
         if known.is_none() && fetched.is_none() {
-            let came = manifest_of(&upstream, &there, written, &resolved.digest).await?;
-            if came.digest != resolved.digest {
-                resolved = came.resolved();
-                (known, tagged) = recorded_as(&resolved.digest)?;
+            // another node may have it from the time when it was the primary
+            elsewhere = self.caches.manifest(repository, &resolved.digest, false).await;
+            if elsewhere.is_none() {
+                let came = manifest_of(&upstream, &there, written, &resolved.digest).await?;
+                if came.digest != resolved.digest {
+                    resolved = came.resolved();
+                    (known, tagged) = recorded_as(&resolved.digest)?;
+                }
+                fetched = Some(came);
             }
-            fetched = Some(came);
+        }
+        if let (Some(_), Some(tag), true) = (&known, &tag, self.caches.are_used()) {
+            // the upstream has just said so; of two nodes' records the newer one counts
+            let said = TagRecord { digest: resolved.digest, pushed: clock::timestamp() };
+            self.caches.keep_tag(repository, tag, said).await;
         }
         if tagged && known.as_ref().is_some_and(|manifest| !Self::misses(manifest)) {
             return Ok(Ok(resolved));
         }
+        let known = known.or(elsewhere);
         let recorded = known.is_some() && tagged;
         let (media_type, bytes) = match (known, fetched) {
             (Some(manifest), _) => (manifest.media_type, manifest.bytes),
@@ -480,20 +687,48 @@ impl Proxies {
         if recorded && unlinked.is_subset(&unconfirmed.blobs) {
             return Ok(Ok(resolved));
         }
-        let put = self
-            .writes
-            .put_cached(
-                repository,
-                resolved.digest,
-                media_type,
-                bytes,
-                &manifest,
-                tag,
-                &unconfirmed.blobs,
-            )
-            .await;
+        let found = UpstreamManifest { digest: resolved.digest, media_type, bytes, manifest, tag };
+        let put = self.record(repository, found, &unconfirmed.blobs).await;
         info!(%repository, reference = written, digest = %resolved.digest, ok = put.is_ok(), "upstream resolved");
         Ok(put.map(|()| resolved))
+    }
+
+    /// Caches a manifest of an upstream, without links to the blobs that are `unconfirmed`. Below the
+    /// feature level of caches the ledger records it.
+    async fn record(
+        &self,
+        repository: &RepositoryName,
+        found: UpstreamManifest,
+        unconfirmed: &BTreeSet<Digest>,
+    ) -> Result<(), WriteError> {
+        let UpstreamManifest { digest, media_type, bytes, manifest, tag } = found;
+        if !self.caches.are_used() {
+            let put = self.writes.put_cached(
+                repository,
+                digest,
+                media_type.clone(),
+                bytes.clone(),
+                &manifest,
+                tag.clone(),
+                unconfirmed,
+            );
+            match put.await? {
+                // the level was raised in between
+                Outcome::Refused(_) if self.caches.are_used() => {}
+                Outcome::Refused(reason) => return Err(WriteError::Invalid(reason)),
+                _ => return Ok(()),
+            }
+        }
+        let confirmed = manifest.blobs.iter().map(|blob| blob.digest);
+        let blobs = confirmed.filter(|blob| !unconfirmed.contains(blob)).collect();
+        let pushed = clock::timestamp();
+        let record = ManifestRecord { media_type, bytes, blobs, subject: manifest.subject, pushed };
+        let tag = tag.map(|tag| (tag, TagRecord { digest, pushed }));
+        self.caches.keep(repository, digest, record, tag).await;
+        if self.cached(repository, &digest) {
+            return Ok(());
+        }
+        Err(WriteError::Invalid("this node cannot cache it; see its log".into()))
     }
 
     /// Whether blobs of a recorded manifest are not linked: the upstream had not shown them.
@@ -537,16 +772,8 @@ impl Proxies {
             self.confirming.unconfirmed(repository, &upstream, &there, &manifest).await?;
         if !unlinked.is_subset(&unconfirmed.blobs) {
             let ManifestRecord { media_type, bytes, .. } = known;
-            let put = self.writes.put_cached(
-                repository,
-                digest,
-                media_type,
-                bytes,
-                &manifest,
-                None,
-                &unconfirmed.blobs,
-            );
-            match put.await {
+            let found = UpstreamManifest { digest, media_type, bytes, manifest, tag: None };
+            match self.record(repository, found, &unconfirmed.blobs).await {
                 Ok(()) => {}
                 // the next primary does it when it resolves the tag again
                 Err(WriteError::NotPrimary) => return Ok(true),
@@ -558,12 +785,12 @@ impl Proxies {
 
     /// The answer if the upstream does not have it (any more): that it is missing, or what is
     /// cached, if the project is configured so.
-    fn gone(&self, repository: &RepositoryName, reference: &Reference) -> Resolution {
+    async fn gone(&self, repository: &RepositoryName, reference: &Reference) -> Resolution {
         let project = self.records.view().and_then(|view| view.project(&repository.project()));
         if !project.is_ok_and(|project| project.is_some_and(|p| p.proxy.local_on_not_found)) {
             return Resolution::Missing;
         }
-        match self.fall_back(repository, reference, &UpstreamError::NotFound) {
+        match self.fall_back(repository, reference, &UpstreamError::NotFound).await {
             Resolution::Failed(_) => Resolution::Missing,
             cached => cached,
         }
@@ -571,13 +798,24 @@ impl Proxies {
 
     /// The answer if the upstream fails: what is cached, marked as old; otherwise that it failed or
     /// denied access.
-    fn fall_back(
+    async fn fall_back(
         &self,
         repository: &RepositoryName,
         reference: &Reference,
         error: &UpstreamError,
     ) -> Resolution {
-        let kept = self.kept(repository, reference);
+        let kept = self.kept(repository, reference).await;
+        self.answer_without(repository, reference, error, kept)
+    }
+
+    /// The same, where `kept` is what is cached.
+    fn answer_without(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        error: &UpstreamError,
+        kept: Option<Digest>,
+    ) -> Resolution {
         metrics::counter!("atoll_proxy_stale_total").increment(1);
         warn!(%repository, %reference, %error, cached = kept.is_some(), "the upstream could not be asked");
         match (kept, error) {
@@ -592,23 +830,24 @@ impl Proxies {
         }
     }
 
-    /// The cached manifest for `reference`, however old.
-    fn kept(&self, repository: &RepositoryName, reference: &Reference) -> Option<Digest> {
-        let digest = match reference {
-            Reference::Digest(digest) => Some(*digest),
-            Reference::Tag(tag) => {
-                let tag = self.records.view().and_then(|view| view.tag(repository, tag));
-                tag.ok().flatten().map(|tag| tag.digest)
+    /// The cached manifest for `reference`, however old, which is here then. If several nodes know
+    /// what a tag named, the upstream's last word counts.
+    async fn kept(&self, repository: &RepositoryName, reference: &Reference) -> Option<Digest> {
+        if self.caches.are_used() {
+            match reference {
+                Reference::Digest(digest) => {
+                    self.caches.manifest(repository, digest, false).await?;
+                }
+                Reference::Tag(tag) => {
+                    self.caches.tag(repository, tag).await?;
+                }
             }
-        };
-        digest.filter(|digest| self.cached(repository, digest))
+        }
+        self.known(repository, reference)
     }
 
     fn cached(&self, repository: &RepositoryName, digest: &Digest) -> bool {
-        self.records
-            .view()
-            .and_then(|view| view.manifest(repository, digest))
-            .is_ok_and(|m| m.is_some())
+        self.records.view().and_then(|view| view.has_manifest(repository, digest)).unwrap_or(false)
     }
 }
 
@@ -625,4 +864,15 @@ async fn manifest_of(
         Err(UpstreamError::NotFound | UpstreamError::Bad(_)) => upstream.manifest(there, tag).await,
         fetched => fetched,
     }
+}
+
+/// A manifest of an upstream.
+struct UpstreamManifest {
+    digest: Digest,
+    media_type: String,
+    bytes: Vec<u8>,
+    /// What `bytes` say.
+    manifest: Manifest,
+    /// The tag that names it.
+    tag: Option<Tag>,
 }

@@ -27,8 +27,8 @@ use rules::words::names::{NodeId, Region};
 use rules::words::secret::Secret;
 use tracing::{debug, info, warn};
 
+use super::found::{MOST, pairs_of, value_of};
 use super::kept::KeptAnswers;
-use super::looking::{MOST, pairs_of, value_of};
 use super::{Freshness, ReadError};
 
 /// How long one replica may take (it waits up to a second for a leader that has just died, and then

@@ -1,30 +1,40 @@
-//! A replica's answers to edges: the present records without secrets.
+//! A replica's answers to edges: the present records without secrets, and what is cached of proxy
+//! projects, wherever in the mesh.
 
-use mesh::ledger::{Freshness, Ledger};
 use rules::edges::may_look;
-use rules::ledger::people::{Account, Robot, TokenKey};
-use rules::ledger::records::{ReadRecords, RecordError, UpstreamRecord, decode, encode};
+use rules::ledger::cached::{Origin, Owner};
+use rules::ledger::records::{ReadRecords, encode, key};
 use rules::wire::{Found, Lookup, MAX_QUESTIONS, Query};
-use rules::words::secret::Secret;
+use rules::words::digest::Digest;
 use serde_bytes::ByteBuf;
 
-/// The maximum number of pairs in an answer to a scan.
-pub(super) const MOST: u64 = 10_000;
+use super::caches::Caches;
+use super::found::{MOST, find, pairs_of};
+use super::{Freshness, Records};
 
-/// Answers `questions` from one consistent view. The second value says whether the view is
-/// certainly up to date. Fails for more than [`MAX_QUESTIONS`], and for tables with secrets.
-pub async fn look(ledger: &Ledger, questions: &[Lookup]) -> Result<(Vec<Found>, bool), String> {
+/// Answers `questions` from one consistent view, and from the caches of other nodes. The second
+/// value says whether the view is certainly up to date. Fails for more than [`MAX_QUESTIONS`], and
+/// for tables with secrets.
+pub async fn look(
+    records: &Records,
+    caches: &Caches,
+    questions: &[Lookup],
+) -> Result<(Vec<Found>, bool), String> {
     if questions.len() > MAX_QUESTIONS {
         return Err(format!("more than {MAX_QUESTIONS} questions at once"));
     }
     if !questions.iter().all(|q| may_look(&q.query)) {
         return Err("an edge may not read those records".into());
     }
-    let read = |records: &mesh::ledger::Reading| {
-        questions.iter().map(|q| find(records, &q.query)).collect()
-    };
+    let read =
+        |records: &dyn ReadRecords| questions.iter().map(|q| find(records, &q.query)).collect();
     let (mut found, freshness): (Vec<Found>, Freshness) =
-        ledger.read(read).await.map_err(|e| e.to_string())?;
+        records.read(read).await.map_err(|e| e.to_string())?;
+    if caches.are_used() {
+        for (question, found) in questions.iter().zip(&mut found) {
+            complete(records, caches, questions, &question.query, found).await;
+        }
+    }
     for (found, question) in found.iter_mut().zip(questions) {
         if question.unless.is_some_and(|print| print == found.print()) {
             *found = Found::Same;
@@ -33,146 +43,71 @@ pub async fn look(ledger: &Ledger, questions: &[Lookup]) -> Result<(Vec<Found>, 
     Ok((found, freshness == Freshness::Fresh))
 }
 
-fn find(records: &impl ReadRecords, query: &Query) -> Result<Found, RecordError> {
-    match query {
-        Query::Key(key) => {
-            let value = records.get(key)?.map(|value| without_secrets(key, value)).transpose()?;
-            Ok(Found::Value(value.map(ByteBuf::from)))
-        }
-        Query::Scan { prefix, after, limit } => {
+/// Completes what this node has found with what others have cached. What a tag named is asked of
+/// others only along with a manifest of the repository: before that the upstream is asked, and its
+/// answer counts.
+async fn complete(
+    records: &Records,
+    caches: &Caches,
+    questions: &[Lookup],
+    query: &Query,
+    found: &mut Found,
+) {
+    let place = match query {
+        Query::Key(key) => key,
+        Query::Scan { prefix, .. } => prefix,
+    };
+    let proxied = |project| {
+        let origin = records.view().and_then(|view| Origin::of_project(&*view, project));
+        origin.is_ok_and(|origin| origin.is_some())
+    };
+    let of_all = match Owner::of(place) {
+        Owner::Project(project) if proxied(&project) => false,
+        Owner::AllProjects => true,
+        _ => return,
+    };
+    match (query, &*found) {
+        (Query::Scan { prefix, after, limit }, Found::Pairs(_))
+            if of_all || matches!(prefix.first(), Some(b't' | b'r' | b'y')) =>
+        {
             let limit = usize::try_from((*limit).min(MOST)).unwrap_or(usize::MAX);
-            let pairs = records.scan(prefix, after.as_deref(), limit)?;
-            let pairs = pairs.into_iter().map(|(key, value)| {
-                let value = without_secrets(&key, value)?;
-                Ok((ByteBuf::from(key), ByteBuf::from(value)))
-            });
-            Ok(Found::Pairs(pairs.collect::<Result<_, RecordError>>()?))
+            let mine = pairs_of(found);
+            let all = caches.everywhere(prefix, after.as_deref(), limit, mine).await;
+            let pairs = all.into_iter().map(|(k, v)| (ByteBuf::from(k), ByteBuf::from(v)));
+            *found = Found::Pairs(pairs.collect());
         }
-    }
-}
-
-/// Removes what only replicas may have: credentials of upstreams, hashes of passwords and secrets,
-/// private keys; and what an edge has no use for, like addresses of people.
-fn without_secrets(key: &[u8], value: Vec<u8>) -> Result<Vec<u8>, RecordError> {
-    match key.first() {
-        Some(b's') => {
-            let record: UpstreamRecord = decode(&value)?;
-            encode(&UpstreamRecord { credentials: None, ..record })
+        (Query::Key(key), Found::Value(None)) => {
+            let Some((repository, rest)) = key::in_repository(key) else { return };
+            let record = match key.first() {
+                Some(b'm') => match Digest::from_key(rest) {
+                    Ok(digest) => {
+                        let manifest = caches.manifest(&repository, &digest, false).await;
+                        manifest.and_then(|manifest| encode(&manifest).ok())
+                    }
+                    Err(_) => None,
+                },
+                Some(b'l') => match Digest::from_key(rest) {
+                    Ok(digest) if caches.links(&repository, &digest).await => encode(&1u64).ok(),
+                    _ => None,
+                },
+                Some(b't') => {
+                    let manifests = key::manifests(&repository);
+                    let along = questions.iter().any(
+                        |q| matches!(&q.query, Query::Key(key) if key.starts_with(&manifests)),
+                    );
+                    let tag = std::str::from_utf8(rest).ok().and_then(|tag| tag.parse().ok());
+                    match tag.filter(|_| along) {
+                        Some(tag) => {
+                            let tag = caches.tag(&repository, &tag).await;
+                            tag.and_then(|tag| encode(&tag).ok())
+                        }
+                        None => None,
+                    }
+                }
+                _ => None,
+            };
+            *found = Found::Value(record.map(ByteBuf::from));
         }
-        Some(b'A') => {
-            let account: Account = decode(&value)?;
-            let (email, real_name, comment) = Default::default();
-            let password_hash = Secret::default();
-            encode(&Account { password_hash, email, real_name, comment, ..account })
-        }
-        Some(b'R') => {
-            let robot: Robot = decode(&value)?;
-            let (secret_hash, description) = Default::default();
-            encode(&Robot { secret_hash, description, ..robot })
-        }
-        Some(b'K') => {
-            let key: TokenKey = decode(&value)?;
-            encode(&TokenKey { sealed: Secret::default(), ..key })
-        }
-        _ => Ok(value),
-    }
-}
-
-/// The value in an answer of [`look`].
-pub(super) fn value_of(found: &Found) -> Option<Vec<u8>> {
-    match found {
-        Found::Value(value) => value.as_ref().map(|v| v.to_vec()),
-        Found::Pairs(_) | Found::Same => None,
-    }
-}
-
-/// The pairs in an answer to a scan.
-pub(super) fn pairs_of(found: &Found) -> Vec<rules::ledger::records::Pair> {
-    match found {
-        Found::Pairs(pairs) => pairs.iter().map(|(k, v)| (k.to_vec(), v.to_vec())).collect(),
-        Found::Value(_) | Found::Same => Vec::new(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rules::ledger::records::{Look, MemoryRecords, WriteRecords, key};
-    use rules::words::moment::Timestamp;
-    use rules::words::names::{RobotId, UpstreamId, UserId};
-
-    #[test]
-    fn what_signs_and_what_proves_who_somebody_is_is_not_told() {
-        let mut records = MemoryRecords::default();
-        let hidden = || String::from("hidden-word");
-        let account = Account {
-            id: UserId(1),
-            name: "ann".parse().unwrap(),
-            email: hidden(),
-            real_name: hidden(),
-            comment: hidden(),
-            password_hash: hidden().into(),
-            administrator: false,
-            disabled: false,
-            generation: 1,
-            created: Timestamp(1),
-            updated: Timestamp(1),
-        };
-        let robot = Robot {
-            id: RobotId(2),
-            name: "ci".parse().unwrap(),
-            project: None,
-            description: hidden(),
-            secret_hash: hidden().into_bytes().into(),
-            expires: None,
-            days: -1,
-            disabled: false,
-            grants: Vec::new(),
-            generation: 1,
-            created: Timestamp(1),
-            updated: Timestamp(1),
-        };
-        let signs =
-            TokenKey { number: 3, public: vec![1], sealed: hidden().into(), created: Timestamp(1) };
-        let places = [key::account(UserId(1)), key::robot(RobotId(2)), key::token_key(3)];
-        let values = [encode(&account), encode(&robot), encode(&signs)].map(Result::unwrap);
-        for (place, value) in places.iter().zip(values) {
-            records.put(place, &value).unwrap();
-            let one = find(&records, &Query::Key(place.clone())).unwrap();
-            let text = String::from_utf8_lossy(&value_of(&one).unwrap()).into_owned();
-            assert!(!text.contains("hidden"), "{text}");
-        }
-        let all = Query::Scan { prefix: key::token_keys(), after: None, limit: 9 };
-        let all = pairs_of(&find(&records, &all).unwrap());
-        assert!(!String::from_utf8_lossy(&all[0].1).contains("hidden"));
-        assert_eq!(decode::<TokenKey>(&all[0].1).unwrap().public, [1]);
-    }
-
-    #[test]
-    fn an_upstreams_credentials_are_not_told() {
-        let mut records = MemoryRecords::default();
-        let upstream = UpstreamRecord {
-            id: UpstreamId(1),
-            name: "hub".into(),
-            kind: "docker-hub".into(),
-            url: "https://hub.docker.com".into(),
-            description: String::new(),
-            credentials: Some(("user".into(), "hidden-word".into())),
-            created: Timestamp(1),
-        };
-        records.put(&key::upstream(UpstreamId(1)), &encode(&upstream).unwrap()).unwrap();
-        let one = find(&records, &Query::Key(key::upstream(UpstreamId(1)))).unwrap();
-        let all = find(&records, &Query::Scan { prefix: key::upstreams(), after: None, limit: 9 })
-            .unwrap();
-        for found in [&one, &all] {
-            let text = format!("{:?}", rules::wire::encode(found));
-            let hidden = format!("{:?}", b"hidden-word");
-            assert!(!text.contains(hidden.trim_matches(['[', ']'])));
-        }
-        let told: UpstreamRecord = decode(&value_of(&one).unwrap()).unwrap();
-        assert_eq!(told, UpstreamRecord { credentials: None, ..upstream });
-        assert_eq!(pairs_of(&all).len(), 1);
-        // what records() does with the pairs is what it does with a ledger's
-        assert_eq!(records.upstreams().unwrap().len(), 1);
+        _ => {}
     }
 }

@@ -4,7 +4,9 @@
 //! All reads of records go through here, so the rest of the node does not depend on which of the
 //! two it is.
 
+pub mod caches;
 mod edge;
+mod found;
 mod kept;
 pub mod listed;
 mod looking;
@@ -13,11 +15,13 @@ pub mod neighbours;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh::ledger::{Freshness as LedgerFreshness, Ledger};
+use mesh::ledger::{Freshness as LedgerFreshness, Ledger, Reading};
+use rules::ledger::cached::WithCached;
 use rules::ledger::command::Command;
 use rules::ledger::records::{ReadRecords, RecordError};
 use rules::wire::{NoLedger, Proposed};
 use rules::words::names::OperationId;
+use store::CachedRecords;
 
 pub use edge::{EdgeRecords, EdgeStanding};
 pub use looking::look;
@@ -25,8 +29,8 @@ pub use looking::look;
 /// Where a node's records come from.
 #[derive(Clone)]
 pub enum Records {
-    /// The node takes part in the ledger.
-    Ledger(Arc<Ledger>),
+    /// The node takes part in the ledger, and caches what proxy projects have.
+    Ledger(Arc<Ledger>, Arc<CachedRecords>),
     /// The node is an edge.
     Edge(Arc<EdgeRecords>),
 }
@@ -60,27 +64,43 @@ impl Records {
     /// The ledger, if this node takes part in it.
     pub fn ledger(&self) -> Option<&Arc<Ledger>> {
         match self {
-            Records::Ledger(ledger) => Some(ledger),
+            Records::Ledger(ledger, _) => Some(ledger),
             Records::Edge(_) => None,
         }
     }
 
-    /// The records as this node has them, which may be old. For hints, never for answers.
+    /// What this node has cached of proxy projects apart from blobs, if it is a replica. An edge
+    /// has it among the answers that it keeps.
+    pub fn cached(&self) -> Option<&Arc<CachedRecords>> {
+        match self {
+            Records::Ledger(_, cached) => Some(cached),
+            Records::Edge(_) => None,
+        }
+    }
+
+    /// The records as this node has them, which may be old, with what it has cached. For hints,
+    /// never for answers.
     pub fn view(&self) -> Result<Box<dyn ReadRecords + Send>, RecordError> {
         match self {
-            Records::Ledger(ledger) => Ok(Box::new(ledger.view()?)),
+            Records::Ledger(ledger, cached) => {
+                Ok(Box::new(WithCached { ledger: ledger.view()?, cache: cached.view()? }))
+            }
             Records::Edge(edge) => Ok(Box::new(edge.view())),
         }
     }
 
-    /// Runs `read`, perhaps several times, on records that are fresh, if that is possible.
+    /// Runs `read`, perhaps several times, on records that are fresh, if that is possible. A
+    /// replica's include what it has cached.
     pub async fn read<T>(
         &self,
         read: impl Fn(&dyn ReadRecords) -> Result<T, RecordError>,
     ) -> Result<(T, Freshness), ReadError> {
         match self {
-            Records::Ledger(ledger) => {
-                let (value, freshness) = ledger.read(|reading| read(reading)).await?;
+            Records::Ledger(ledger, cached) => {
+                let with_cached = |reading: &Reading| {
+                    read(&WithCached { ledger: reading, cache: cached.view()? })
+                };
+                let (value, freshness) = ledger.read(with_cached).await?;
                 Ok((
                     value,
                     match freshness {
@@ -96,7 +116,7 @@ impl Records {
     /// Grows whenever the projects, upstreams or nodes in [`Records::view`] may have changed.
     pub fn version(&self) -> u64 {
         match self {
-            Records::Ledger(ledger) => ledger.applied().borrow().0,
+            Records::Ledger(ledger, _) => ledger.applied().borrow().0,
             Records::Edge(edge) => edge.version(),
         }
     }
@@ -115,7 +135,7 @@ impl Records {
         deadline: Duration,
     ) -> Result<Proposed, NoLedger> {
         match self {
-            Records::Ledger(ledger) => ledger.propose(operation, command, deadline).await,
+            Records::Ledger(ledger, _) => ledger.propose(operation, command, deadline).await,
             Records::Edge(_) => Err(NoLedger::NotLeader(None)),
         }
     }
@@ -124,7 +144,7 @@ impl Records {
     /// long.
     pub async fn applied_more(&self, patience: Duration) {
         match self {
-            Records::Ledger(ledger) => {
+            Records::Ledger(ledger, _) => {
                 let mut applied = ledger.applied();
                 let _ = tokio::time::timeout(patience, applied.changed()).await;
             }

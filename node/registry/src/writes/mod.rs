@@ -5,6 +5,7 @@
 //! held and fsynced in as many regions as the project's `durability` requires. Retries keep the
 //! operation id, so a write that reached the ledger twice is applied once.
 
+pub mod indexing;
 mod primary;
 
 use std::sync::Arc;

@@ -14,7 +14,7 @@ use rules::members::placement;
 use rules::wire::questions::Replicate;
 use rules::wire::{NoLedger, Pushed, Write, WriteError, WriteKind};
 use rules::words::digest::Digest;
-use rules::words::manifest::{BlobReference, Manifest, Referrer};
+use rules::words::manifest::{BlobReference, Manifest};
 use rules::words::names::{NodeId, OperationId, ProjectName, Region, RepositoryName, Tag};
 use tracing::info;
 
@@ -57,12 +57,13 @@ impl Writes {
         let manifest =
             Manifest::parse(&media_type, &bytes).map_err(|e| WriteError::Invalid(e.to_string()))?;
         let blobs = self.check_manifest(&project, &repository, &manifest).await?;
-        let subject = referrer_of(&manifest, digest, &media_type, bytes.len());
+        let subject = manifest.referrer(digest, &media_type, bytes.len());
         let epoch = project.epoch;
         Ok(NewManifest { epoch, repository, digest, media_type, bytes, tags, blobs, subject })
     }
 
-    /// As the primary of a proxy project: records a manifest of its upstream. `bytes` is what
+    /// As the primary of a proxy project, below the feature level of caches: records a manifest of
+    /// its upstream. `bytes` is what
     /// `manifest` was parsed from. Its blobs stay at the upstream until they are pulled. Blobs in
     /// `unconfirmed` are not linked in this repository.
     #[expect(
@@ -78,7 +79,7 @@ impl Writes {
         manifest: &Manifest,
         tag: Option<Tag>,
         unconfirmed: &BTreeSet<Digest>,
-    ) -> Result<(), WriteError> {
+    ) -> Result<Outcome, WriteError> {
         let epoch = self.primary_of(&repository.project())?.epoch;
         let describe = |b: &BlobReference| BlobDescriptor {
             digest: b.digest,
@@ -88,7 +89,7 @@ impl Writes {
         };
         let confirmed = manifest.blobs.iter().filter(|blob| !unconfirmed.contains(&blob.digest));
         let blobs = confirmed.map(describe).collect();
-        let subject = referrer_of(manifest, digest, &media_type, bytes.len());
+        let subject = manifest.referrer(digest, &media_type, bytes.len());
         let new = NewManifest {
             epoch,
             repository: repository.clone(),
@@ -100,7 +101,26 @@ impl Writes {
             subject,
         };
         let operation = OperationId(rand::random());
-        self.propose(operation, Command::PutManifest(new)).await.map(|_| ())
+        self.propose(operation, Command::PutManifest(new)).await
+    }
+
+    /// As the primary of a proxy project: removes a part of what the ledger has recorded of its
+    /// content.
+    pub async fn empty_cache(&self, project: &ProjectName) -> Result<Outcome, WriteError> {
+        let epoch = self.primary_of(project)?.epoch;
+        let command = Command::EmptyCache { project: project.clone(), epoch };
+        self.propose(OperationId(rand::random()), command).await
+    }
+
+    /// As a project's primary: puts a part of the tags that were set below the level of caches into
+    /// the index of tags by their manifests.
+    pub(super) async fn index_tags(
+        &self,
+        repository: &RepositoryName,
+    ) -> Result<Outcome, WriteError> {
+        let epoch = self.primary_of(&repository.project())?.epoch;
+        let command = Command::IndexTags { epoch, repository: repository.clone() };
+        self.propose(OperationId(rand::random()), command).await
     }
 
     fn primary_of(&self, name: &ProjectName) -> Result<Project, WriteError> {
@@ -151,8 +171,7 @@ impl Writes {
         {
             let view = self.records.view().map_err(|e| storage(&e))?;
             for child in &manifest.children {
-                let here =
-                    view.manifest(repository, &child.digest).map_err(|e| storage(&e))?.is_some();
+                let here = view.has_manifest(repository, &child.digest).map_err(|e| storage(&e))?;
                 if !here || !child.manifest {
                     let by = match (here, child.manifest) {
                         (true, _) => Needed::IfHere,
@@ -327,23 +346,4 @@ enum Needed {
     Listed,
     /// Nothing: a registry need not hold this layer, or the repository has it as a manifest, too.
     IfHere,
-}
-
-/// The entry of a manifest in its subject's list of referrers.
-fn referrer_of(
-    manifest: &Manifest,
-    digest: Digest,
-    media_type: &str,
-    size: usize,
-) -> Option<Box<(Digest, Referrer)>> {
-    manifest.subject.map(|subject| {
-        let referrer = Referrer {
-            digest,
-            media_type: media_type.to_owned(),
-            size: size as u64,
-            artifact_type: manifest.artifact_type.clone(),
-            annotations: manifest.annotations.clone(),
-        };
-        Box::new((subject, referrer))
-    })
 }

@@ -1,13 +1,17 @@
 //! Manifests and tags: put, deleted, and the blobs that they link.
 
+use std::collections::BTreeSet;
+
 use crate::ledger::command::{NewManifest, Outcome};
+use crate::ledger::level::Level;
 use crate::ledger::precondition::Precondition;
 use crate::ledger::records::{
-    BlobRecord, Look, ManifestRecord, RecordError, Repository, TagRecord, WriteRecords, encode, key,
+    BlobRecord, ContentRecord, Look, ManifestRecord, RecordError, Repository, TagIndex, TagRecord,
+    WriteRecords, decode, encode, key,
 };
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
-use crate::words::names::{Reference, RepositoryName, Tag};
+use crate::words::names::{BadName, Reference, RepositoryName, Tag};
 
 /// What a reference names now.
 fn named<R: WriteRecords>(
@@ -17,7 +21,7 @@ fn named<R: WriteRecords>(
 ) -> Result<Option<Digest>, RecordError> {
     Ok(match reference {
         Reference::Tag(tag) => records.tag(repository, tag)?.map(|tag| tag.digest),
-        Reference::Digest(digest) => records.manifest(repository, digest)?.map(|_| *digest),
+        Reference::Digest(digest) => records.has_manifest(repository, digest)?.then_some(*digest),
     })
 }
 
@@ -36,17 +40,71 @@ pub(super) fn put_if<R: WriteRecords>(
 }
 
 /// Stores a manifest and moves its tags to it.
-pub(super) fn put<R: WriteRecords>(
+pub(in crate::ledger) fn put<R: WriteRecords>(
     records: &mut R,
     at: Timestamp,
     new: &NewManifest,
 ) -> Result<Outcome, RecordError> {
     store(records, at, new)?;
     for tag in &new.tags {
-        let record = TagRecord { digest: new.digest, pushed: at };
-        records.put(&key::tag(&new.repository, tag), &encode(&record)?)?;
+        set_tag(records, &new.repository, tag, &TagRecord { digest: new.digest, pushed: at })?;
     }
     Ok(Outcome::Done)
+}
+
+/// Whether the records have the form that they have from the level of caches on.
+fn is_indexed<R: WriteRecords>(records: &R) -> Result<bool, RecordError> {
+    Ok(records.level()? >= Level::CACHES)
+}
+
+/// Moves a tag, and its entry in the index of tags by their manifests.
+pub(in crate::ledger) fn set_tag<R: WriteRecords>(
+    records: &mut R,
+    repository: &RepositoryName,
+    tag: &Tag,
+    record: &TagRecord,
+) -> Result<(), RecordError> {
+    if is_indexed(records)? {
+        let before = records.tag(repository, tag)?;
+        if let Some(before) = before.filter(|before| before.digest != record.digest) {
+            records.remove(&key::named(repository, &before.digest, tag))?;
+        }
+        records.put(&key::named(repository, &record.digest, tag), &[])?;
+    }
+    records.put(&key::tag(repository, tag), &encode(record)?)
+}
+
+/// Puts the tags of a repository that were set below the level of caches into the index, at most
+/// `most` at a time. Returns whether all are in it.
+pub(super) fn index_tags<R: WriteRecords>(
+    records: &mut R,
+    repository: &RepositoryName,
+    most: usize,
+) -> Result<bool, RecordError> {
+    let place = key::tag_index(repository);
+    if records.get(&key::repository(repository))?.is_none() {
+        return Ok(true);
+    }
+    let after = match records.record::<TagIndex>(&place)? {
+        Some(TagIndex::Whole) => return Ok(true),
+        Some(TagIndex::UpTo(tag)) => Some(key::tag(repository, &tag)),
+        None => None,
+    };
+    let tags = records.scan(&key::tags(repository), after.as_deref(), most)?;
+    let mut last = None;
+    for (tag, record) in &tags {
+        let broken = |e: BadName| RecordError(format!("a tag of {repository}: {e}"));
+        let tag: Tag = key::tag_of(tag).parse().map_err(broken)?;
+        let record: TagRecord = decode(record)?;
+        records.put(&key::named(repository, &record.digest, &tag), &[])?;
+        last = Some(tag);
+    }
+    let index = match last {
+        Some(last) if tags.len() >= most => TagIndex::UpTo(last),
+        _ => TagIndex::Whole,
+    };
+    records.put(&place, &encode(&index)?)?;
+    Ok(index == TagIndex::Whole)
 }
 
 fn store<R: WriteRecords>(
@@ -55,9 +113,10 @@ fn store<R: WriteRecords>(
     new: &NewManifest,
 ) -> Result<(), RecordError> {
     let NewManifest { repository, digest, blobs, .. } = new;
+    let indexed = is_indexed(records)?;
     let mut manifest = ManifestRecord {
         media_type: new.media_type.clone(),
-        bytes: new.bytes.clone(),
+        bytes: if indexed { Vec::new() } else { new.bytes.clone() },
         blobs: blobs.iter().map(|b| b.digest).collect(),
         subject: new.subject.as_ref().map(|pair| pair.0),
         pushed: at,
@@ -65,17 +124,35 @@ fn store<R: WriteRecords>(
     let place = key::manifest(repository, digest);
     let known = records.record::<ManifestRecord>(&place)?;
     let linked = known.as_ref().map_or(&[][..], |known| &known.blobs);
-    let unlinked = |blob: &Digest| !linked.contains(blob);
+    let already: BTreeSet<&Digest> = linked.iter().collect();
+    let unlinked = |blob: &Digest| !already.contains(blob);
     // blobs that are linked stay linked; the upstream may by now have shown blobs that it did not
     // show at first
     manifest.blobs =
         linked.iter().chain(manifest.blobs.iter().filter(|blob| unlinked(blob))).copied().collect();
-    records.put(&place, &encode(&manifest)?)?;
+    if indexed && let Some(known) = &known {
+        manifest.pushed = known.pushed;
+    }
+    if !indexed || known.as_ref() != Some(&manifest) {
+        records.put(&place, &encode(&manifest)?)?;
+    }
+    // one that was recorded with its bytes below this level is counted from now on
+    if indexed && known.as_ref().is_none_or(|known| !known.bytes.is_empty()) {
+        let content = key::content(digest);
+        let shared = records.record::<ContentRecord>(&content)?;
+        let repositories = shared.map_or(0, |shared| shared.repositories) + 1;
+        let shared = ContentRecord { repositories, bytes: new.bytes.clone() };
+        records.put(&content, &encode(&shared)?)?;
+    }
     if known.is_none() {
         let repository_key = key::repository(repository);
-        let mut repository_record = records
-            .record::<Repository>(&repository_key)?
-            .unwrap_or(Repository { created: at, manifests: 0 });
+        let repository_record = records.record::<Repository>(&repository_key)?;
+        if indexed && repository_record.is_none() {
+            // it has no tags yet that could be missing
+            records.put(&key::tag_index(repository), &encode(&TagIndex::Whole)?)?;
+        }
+        let mut repository_record =
+            repository_record.unwrap_or(Repository { created: at, manifests: 0 });
         repository_record.manifests += 1;
         records.put(&repository_key, &encode(&repository_record)?)?;
     }
@@ -130,32 +207,41 @@ pub(super) fn delete_if<R: WriteRecords>(
 }
 
 /// Removes a tag; the manifest stays.
-pub(super) fn delete_tag<R: WriteRecords>(
+pub(in crate::ledger) fn delete_tag<R: WriteRecords>(
     records: &mut R,
     repository: &RepositoryName,
     tag: &Tag,
 ) -> Result<Outcome, RecordError> {
-    if records.tag(repository, tag)?.is_none() {
-        return Ok(Outcome::NotFound);
-    }
+    let Some(record) = records.tag(repository, tag)? else { return Ok(Outcome::NotFound) };
     records.remove(&key::tag(repository, tag))?;
+    if is_indexed(records)? {
+        records.remove(&key::named(repository, &record.digest, tag))?;
+    }
     Ok(Outcome::Done)
 }
 
-pub(super) fn delete<R: WriteRecords>(
+/// Removes a manifest, the tags that name it, and its links.
+pub(in crate::ledger) fn delete<R: WriteRecords>(
     records: &mut R,
     repository: &RepositoryName,
     digest: &Digest,
 ) -> Result<Outcome, RecordError> {
-    let Some(manifest) = records.manifest(repository, digest)? else {
+    let place = key::manifest(repository, digest);
+    let Some(manifest) = records.record::<ManifestRecord>(&place)? else {
         return Ok(Outcome::NotFound);
     };
-    records.remove(&key::manifest(repository, digest))?;
-    for (tag_key, tag) in records.records::<TagRecord>(&key::tags(repository))? {
-        if tag.digest == *digest {
-            records.remove(&tag_key)?;
+    records.remove(&place)?;
+    if manifest.bytes.is_empty() {
+        let content = key::content(digest);
+        match records.record::<ContentRecord>(&content)? {
+            Some(mut shared) if shared.repositories > 1 => {
+                shared.repositories -= 1;
+                records.put(&content, &encode(&shared)?)?;
+            }
+            _ => records.remove(&content)?,
         }
     }
+    untag(records, repository, digest)?;
     for blob in &manifest.blobs {
         let link = key::link(repository, blob);
         match records.record::<u64>(&link)? {
@@ -165,7 +251,13 @@ pub(super) fn delete<R: WriteRecords>(
                 let blob_key = key::blob(blob);
                 if let Some(mut record) = records.record::<BlobRecord>(&blob_key)? {
                     record.repositories = record.repositories.saturating_sub(1);
-                    records.put(&blob_key, &encode(&record)?)?;
+                    // nothing is known of a blob that only an upstream has described
+                    let nothing = record.repositories == 0 && record.content.is_none();
+                    if nothing && records.level()? >= Level::CACHES {
+                        records.remove(&blob_key)?;
+                    } else {
+                        records.put(&blob_key, &encode(&record)?)?;
+                    }
                 }
             }
         }
@@ -179,7 +271,43 @@ pub(super) fn delete<R: WriteRecords>(
             record.manifests -= 1;
             records.put(&repository_key, &encode(&record)?)?;
         }
-        _ => records.remove(&repository_key)?,
+        _ => {
+            records.remove(&repository_key)?;
+            if is_indexed(records)? {
+                records.remove(&key::tag_index(repository))?;
+            }
+        }
     }
     Ok(Outcome::Done)
+}
+
+/// Removes the tags that name a manifest. If not all tags of the repository are in the index, all of
+/// them are read.
+fn untag<R: WriteRecords>(
+    records: &mut R,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<(), RecordError> {
+    let indexed = is_indexed(records)?;
+    let index = records.record::<TagIndex>(&key::tag_index(repository))?;
+    if indexed && index == Some(TagIndex::Whole) {
+        let named = key::all_named(repository, digest);
+        for (place, _) in records.scan(&named, None, usize::MAX)? {
+            let tag = place.get(named.len()..).unwrap_or_default();
+            records.remove(&[&key::tags(repository), tag].concat())?;
+            records.remove(&place)?;
+        }
+        return Ok(());
+    }
+    for (place, tag) in records.records::<TagRecord>(&key::tags(repository))? {
+        if tag.digest == *digest {
+            if indexed {
+                let tag = key::tag_of(&place);
+                let named = key::all_named(repository, digest);
+                records.remove(&[&named, tag.as_bytes()].concat())?;
+            }
+            records.remove(&place)?;
+        }
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! The one function that changes the ledger. It is pure and deterministic: the same records and the
 //! same entry give the same records and the same outcome on every node.
 
-mod manifests;
+pub(in crate::ledger) mod manifests;
 mod members;
 mod people;
 mod projects;
@@ -127,9 +127,22 @@ fn perform<R: WriteRecords>(
         }
         (Command::ChangeUpstream { was, becomes }, _) => upstreams::change(records, was, becomes),
         (Command::DeleteUpstream { id }, _) => upstreams::delete(records, *id),
+        (Command::PutManifest(_) | Command::PutManifestIf(..), Some(project))
+            if project.upstream.is_some() && records.level()? >= Level::CACHES =>
+        {
+            Ok(Outcome::Refused(format!(
+                "project {} caches a registry, and the ledger does not record what is cached",
+                project.name
+            )))
+        }
         (Command::PutManifest(new), Some(_)) => manifests::put(records, at, new),
         (Command::PutManifestIf(precondition, new), Some(_)) => {
             manifests::put_if(records, at, precondition, new)
+        }
+        (Command::EmptyCache { .. }, Some(project)) => projects::empty_cache(records, &project),
+        (Command::IndexTags { repository, .. }, Some(_)) => {
+            let whole = manifests::index_tags(records, repository, EMPTIED_AT_ONCE)?;
+            Ok(if whole { Outcome::Done } else { Outcome::Unfinished })
         }
         (Command::DeleteTag { repository, tag, .. }, Some(_)) => {
             manifests::delete_tag(records, repository, tag)
@@ -148,7 +161,9 @@ fn perform<R: WriteRecords>(
             | Command::PutManifestIf(..)
             | Command::DeleteTag { .. }
             | Command::DeleteManifest { .. }
-            | Command::DeleteIf { .. },
+            | Command::DeleteIf { .. }
+            | Command::EmptyCache { .. }
+            | Command::IndexTags { .. },
             None,
         ) => Ok(Outcome::NotFound),
     }

@@ -63,6 +63,20 @@ pub(super) fn delete<R: WriteRecords>(
     Ok(Outcome::Done)
 }
 
+/// Removes what is recorded of a cache's content, at most [`EMPTIED_AT_ONCE`] records at a time. The
+/// content of a project that is no cache is not touched.
+pub(super) fn empty_cache<R: WriteRecords>(
+    records: &mut R,
+    project: &Project,
+) -> Result<Outcome, RecordError> {
+    if project.upstream.is_none() {
+        return Ok(Outcome::Refused(format!("project {} caches no registry", project.name)));
+    }
+    empty(records, &project.name, EMPTIED_AT_ONCE)?;
+    let left = records.scan(&key::repositories_of(&project.name), None, 1)?;
+    Ok(if left.is_empty() { Outcome::Done } else { Outcome::Unfinished })
+}
+
 /// Gives a project to another primary, under the next epoch.
 pub(super) fn assign<R: WriteRecords>(
     records: &mut R,

@@ -6,8 +6,8 @@ use super::*;
 use crate::ledger::command::{NewManifest, NewProject};
 use crate::ledger::precondition::{Named, Precondition};
 use crate::ledger::records::{
-    BlobDescriptor, BlobRecord, ManifestRecord, MemoryRecords, MeshRecord, NodeRecord, ReadRecords,
-    Role, TagRecord, User, tags_page,
+    BlobDescriptor, BlobRecord, ContentRecord, ManifestRecord, MemoryRecords, MeshRecord,
+    NodeRecord, ReadRecords, Role, TagIndex, TagRecord, User, tags_page,
 };
 use crate::proxies::proxy::ProxyChange;
 use crate::words::digest::{ContentHash, Digest};
@@ -711,4 +711,349 @@ fn an_operation_keeps_its_id_through_a_change_of_primary_and_takes_effect_once()
     assert!(
         ledger.records.tag(&"demo/a".parse().unwrap(), &"t".parse().unwrap()).unwrap().is_some()
     );
+}
+
+/// A ledger at the level before caches, with a proxy project `hub` that has `manifests` manifests,
+/// each with a tag, a layer of its own and one that all have.
+fn with_recorded_cache(manifests: u32) -> Ledger {
+    let mut ledger = Ledger::new();
+    ledger.run(raise(Level::CONDITIONS));
+    let upstream = Command::CreateUpstream {
+        name: "a".into(),
+        kind: "docker-registry".into(),
+        url: "https://example.com".into(),
+        description: String::new(),
+        credentials: None,
+    };
+    assert_eq!(ledger.run(upstream), Outcome::Done);
+    let Command::CreateProject(new) = create("hub") else { unreachable!("it is one") };
+    let project = Command::CreateProject(NewProject { upstream: Some(UpstreamId(1)), ..new });
+    assert_eq!(ledger.run(project), Outcome::Done);
+    for n in 0..manifests {
+        assert_eq!(ledger.run(cached(n)), Outcome::Done);
+    }
+    ledger
+}
+
+/// What a primary recorded of an upstream before there were caches.
+fn cached(n: u32) -> Command {
+    let only_described =
+        |digest| BlobDescriptor { digest, size: 1, content: None, kept_by: vec![] };
+    let blobs = [Digest::sha256(&n.to_be_bytes()), Digest::sha256(b"common")];
+    Command::PutManifest(NewManifest {
+        repository: format!("hub/r{}", n % 3).parse().unwrap(),
+        digest: Digest::sha256(&[&n.to_be_bytes()[..], b"m"].concat()),
+        blobs: blobs.into_iter().map(only_described).collect(),
+        tags: vec![format!("t{n}").parse().unwrap()],
+        ..new(Epoch::FIRST, 1, "t", &[])
+    })
+}
+
+fn empty_cache(epoch: Epoch) -> Command {
+    Command::EmptyCache { project: "hub".parse().unwrap(), epoch }
+}
+
+#[test]
+fn the_ledger_records_no_cached_content_from_the_level_of_caches_on() {
+    let mut ledger = with_recorded_cache(1);
+    ledger.run(raise(Level::CACHES));
+    let before = ledger.records.clone();
+    let about = |records: &MemoryRecords| {
+        let of = |table: u8| records.scan(&[table], None, 99).unwrap();
+        b"tmlbry".map(of)
+    };
+    assert!(matches!(ledger.run(cached(7)), Outcome::Refused(_)));
+    let Command::PutManifest(new) = cached(8) else { unreachable!("it is one") };
+    let of = Reference::Digest(new.digest);
+    let none = Box::new(Precondition { of, is: None, is_not: Some(Named::Anything) });
+    assert!(matches!(ledger.run(Command::PutManifestIf(none, new)), Outcome::Refused(_)));
+    assert_eq!(about(&ledger.records), about(&before));
+    let epoch = ledger.epoch();
+    assert_eq!(ledger.run(put(epoch, 1, "t", &[1])), Outcome::Done, "another project's");
+}
+
+#[test]
+fn recorded_caches_are_emptied_in_bounded_pieces_and_leave_nothing_behind() {
+    let many = EMPTIED_AT_ONCE as u32;
+    let mut ledger = with_recorded_cache(many);
+    let epoch = ledger.epoch();
+    // a blob that somebody has pushed, too
+    let mut pushed = new(epoch, 1, "t", &[7]);
+    pushed.blobs[0].digest = Digest::sha256(b"common");
+    assert_eq!(ledger.run(Command::PutManifest(pushed)), Outcome::Done);
+    assert_eq!(empty_cache(Epoch::FIRST).level(), Level::CACHES);
+    ledger.run(raise(Level::CACHES));
+    let stale = ledger.run(empty_cache(Epoch::FIRST.next()));
+    assert_eq!(stale, Outcome::StaleEpoch { current: Epoch::FIRST });
+    let left = |ledger: &Ledger| {
+        let count = |prefix: &[u8]| ledger.records.scan(prefix, None, usize::MAX).unwrap().len();
+        count(b"thub") + count(b"mhub")
+    };
+    for round in 0..2 {
+        let before = left(&ledger);
+        let outcome = ledger.run(empty_cache(Epoch::FIRST));
+        assert_eq!(outcome, [Outcome::Unfinished, Outcome::Done][round]);
+        assert_eq!(before - left(&ledger), EMPTIED_AT_ONCE);
+    }
+    let table = |table: &[u8]| ledger.records.scan(table, None, usize::MAX).unwrap();
+    for kept in [b"t", b"m", b"l", b"y"] {
+        assert_eq!(table(kept).len(), 1, "only what is in the other project");
+    }
+    let blobs = table(b"b");
+    assert_eq!(blobs.len(), 1, "what only an upstream described is gone");
+    let record: BlobRecord = decode(&blobs[0].1).unwrap();
+    assert_eq!((record.repositories, record.content), (1, Some(ContentHash::of(&[7]))));
+    assert!(ledger.records.project(&"hub".parse().unwrap()).unwrap().is_some());
+    assert_eq!(ledger.run(empty_cache(Epoch::FIRST)), Outcome::Done);
+}
+
+/// Counts the records that are read and written through it.
+struct Counted<'a> {
+    records: &'a mut MemoryRecords,
+    touched: std::cell::Cell<usize>,
+}
+
+impl Counted<'_> {
+    fn count(&self, more: usize) {
+        self.touched.set(self.touched.get() + more);
+    }
+}
+
+impl ReadRecords for Counted<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RecordError> {
+        self.count(1);
+        self.records.get(key)
+    }
+    fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, RecordError> {
+        let pairs = self.records.scan(prefix, after, limit)?;
+        self.count(1 + pairs.len());
+        Ok(pairs)
+    }
+}
+
+impl WriteRecords for Counted<'_> {
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), RecordError> {
+        self.count(1);
+        self.records.put(key, value)
+    }
+    fn remove(&mut self, key: &[u8]) -> Result<(), RecordError> {
+        self.count(1);
+        self.records.remove(key)
+    }
+}
+
+/// The number of records that a command touches.
+fn touched(ledger: &mut Ledger, command: Command) -> usize {
+    ledger.revision += 1;
+    let operation = OperationId(u128::from(ledger.revision) << 64);
+    let envelope = Envelope { operation, at: Timestamp(ledger.revision), command };
+    let mut counted = Counted { records: &mut ledger.records, touched: 0.into() };
+    let outcome = apply(&mut counted, Revision(ledger.revision), &envelope).unwrap();
+    assert_eq!(outcome, Outcome::Done);
+    counted.touched.get()
+}
+
+fn repository() -> RepositoryName {
+    "demo/a".parse().unwrap()
+}
+
+fn delete(epoch: Epoch, manifest: u8) -> Command {
+    let digest = Digest::sha256(&[manifest, 0]);
+    Command::DeleteManifest { epoch, repository: repository(), digest }
+}
+
+#[test]
+fn a_manifest_among_many_tags_is_put_and_deleted_at_the_cost_of_its_own() {
+    let mut ledger = Ledger::new();
+    ledger.run(raise(Level::NEWEST));
+    let e = ledger.epoch();
+    let cost = |ledger: &mut Ledger| {
+        let put = touched(ledger, put(e, 1, "one", &[1]));
+        let again = touched(ledger, self::put(e, 1, "two", &[1]));
+        (put, again, touched(ledger, delete(e, 1)))
+    };
+    ledger.run(put(e, 3, "first", &[3]));
+    let alone = cost(&mut ledger);
+    for n in 0..100_000 {
+        ledger.run(put(e, 2, &format!("t{n}"), &[]));
+    }
+    // five more: by now each command forgets the answer to an old one
+    let among = cost(&mut ledger);
+    assert_eq!(among, (alone.0 + 5, alone.1 + 5, alone.2 + 5), "put, another tag, delete");
+    assert!(alone.0 < 25 && alone.1 < 15 && alone.2 < 30, "{alone:?}");
+    // what names much costs that much
+    let all = touched(&mut ledger, delete(e, 2));
+    assert!((200_000..350_000).contains(&all), "{all}");
+    assert_eq!(tags_page(&ledger.records, &repository(), None, 9).unwrap(), ["first"]);
+}
+
+#[test]
+fn a_large_index_that_gets_another_tag_is_not_written_again() {
+    let mut ledger = Ledger::new();
+    ledger.run(raise(Level::NEWEST));
+    let e = ledger.epoch();
+    let large = |tag: &str, blobs: u32| {
+        let describe = |n: u32| BlobDescriptor {
+            digest: Digest::sha256(&n.to_be_bytes()),
+            size: 1,
+            content: None,
+            kept_by: Vec::new(),
+        };
+        let blobs = (0..blobs).map(describe).collect();
+        Command::PutManifest(NewManifest { blobs, ..new(e, 1, tag, &[]) })
+    };
+    assert!(touched(&mut ledger, large("one", 10_000)) > 10_000);
+    let place = key::manifest(&repository(), &Digest::sha256(&[1, 0]));
+    let before = ledger.records.get(&place).unwrap();
+    assert!(touched(&mut ledger, large("two", 10_000)) < 20);
+    assert_eq!(ledger.records.get(&place).unwrap(), before);
+    let one_more = touched(&mut ledger, large("two", 10_001));
+    assert!(one_more < 25, "one blob more touches {one_more}");
+}
+
+#[test]
+fn the_bytes_of_a_manifest_are_recorded_once_and_as_long_as_a_repository_has_it() {
+    let mut ledger = Ledger::new();
+    let e = ledger.epoch();
+    let at = |name: &str| {
+        let repository = name.parse().unwrap();
+        let mut new = NewManifest { repository, ..new(e, 1, "t", &[1]) };
+        new.bytes = vec![7; 1000];
+        Command::PutManifest(new)
+    };
+    let digest = Digest::sha256(&[1, 0]);
+    let contents = |ledger: &Ledger| {
+        let all = ledger.records.0.values().filter(|value| value.len() >= 1000).count();
+        let shared = ledger.records.record::<ContentRecord>(&key::content(&digest)).unwrap();
+        (all, shared.map_or(0, |shared| shared.repositories))
+    };
+    let reads = |ledger: &Ledger, name: &str| {
+        let manifest = ledger.records.manifest(&name.parse().unwrap(), &digest).unwrap();
+        manifest.map(|manifest| manifest.bytes.len())
+    };
+    // two of an earlier level: with their bytes
+    for name in ["demo/a", "demo/b"] {
+        ledger.run(at(name));
+    }
+    assert_eq!(contents(&ledger), (2, 0));
+    ledger.run(raise(Level::NEWEST));
+    for name in ["demo/c", "demo/d", "demo/d"] {
+        ledger.run(at(name));
+    }
+    assert_eq!(contents(&ledger), (3, 2));
+    ledger.run(at("demo/a"));
+    assert_eq!(contents(&ledger), (2, 3), "what comes again takes part");
+    for name in ["demo/a", "demo/b", "demo/c", "demo/d"] {
+        assert_eq!(reads(&ledger, name), Some(1000), "{name}");
+    }
+    let delete = |name: &str| Command::DeleteManifest {
+        epoch: e,
+        repository: name.parse().unwrap(),
+        digest,
+    };
+    for (name, left) in [("demo/b", (1, 3)), ("demo/c", (1, 2)), ("demo/a", (1, 1))] {
+        assert_eq!(ledger.run(delete(name)), Outcome::Done);
+        assert_eq!((contents(&ledger), reads(&ledger, name)), (left, None), "{name}");
+        assert_eq!(reads(&ledger, "demo/d"), Some(1000));
+    }
+    assert_eq!(ledger.run(delete("demo/d")), Outcome::Done);
+    assert_eq!(contents(&ledger), (0, 0));
+    for table in [b"m", b"d", b"w", b"z", b"t", b"l", b"y"] {
+        let left = ledger.records.scan(table, None, 9).unwrap();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+#[test]
+fn tags_of_an_earlier_level_are_indexed_in_bounded_pieces_and_deleted_meanwhile() {
+    let mut ledger = Ledger::new();
+    let e = ledger.epoch();
+    let many = EMPTIED_AT_ONCE * 2 + 10;
+    for n in 0..many {
+        ledger.run(put(e, (n % 2) as u8, &format!("t{n:05}"), &[]));
+    }
+    ledger.run(raise(Level::NEWEST));
+    let index = || Command::IndexTags { epoch: e, repository: repository() };
+    assert_eq!(index().level(), Level::CACHES);
+    assert_eq!(ledger.run(index()), Outcome::Unfinished);
+    // half of it is indexed: all tags of the manifest go, whether they are in the index or not
+    assert_eq!(ledger.run(delete(e, 0)), Outcome::Done);
+    let odd: Vec<String> = (0..many).filter(|n| n % 2 == 1).map(|n| format!("t{n:05}")).collect();
+    assert_eq!(tags_page(&ledger.records, &repository(), None, many).unwrap(), odd);
+    ledger.run(put(e, 4, "t00001", &[]));
+    let mut rounds = 0;
+    while ledger.run(index()) == Outcome::Unfinished {
+        rounds += 1;
+    }
+    assert!(rounds <= 2, "{rounds}");
+    assert_eq!(ledger.run(index()), Outcome::Done);
+    agree(&ledger.records);
+    assert_eq!(ledger.run(delete(e, 1)), Outcome::Done);
+    assert_eq!(tags_page(&ledger.records, &repository(), None, many).unwrap(), ["t00001"]);
+    let gone = Command::IndexTags { epoch: e, repository: "demo/none".parse().unwrap() };
+    assert_eq!(ledger.run(gone), Outcome::Done);
+    agree(&ledger.records);
+}
+
+/// The index of a repository's tags, where it is whole, has exactly its tags, and bytes are counted as
+/// often as manifests share them.
+fn agree(records: &MemoryRecords) {
+    let repository = repository();
+    let whole = records.record::<TagIndex>(&key::tag_index(&repository)).unwrap();
+    let all = records.records::<TagRecord>(&key::tags(&repository)).unwrap();
+    let expected: Vec<Vec<u8>> = {
+        let place = |(place, tag): &(Vec<u8>, TagRecord)| {
+            let name = key::tag_of(place).parse().unwrap();
+            key::named(&repository, &tag.digest, &name)
+        };
+        let mut places: Vec<_> = all.iter().map(place).collect();
+        places.sort();
+        places
+    };
+    let indexed: Vec<Vec<u8>> =
+        records.scan(b"w", None, usize::MAX).unwrap().into_iter().map(|(key, _)| key).collect();
+    if whole == Some(TagIndex::Whole) {
+        assert_eq!(indexed, expected);
+    } else {
+        assert!(indexed.iter().all(|place| expected.contains(place)), "{indexed:?}");
+    }
+    let manifests = records.records::<ManifestRecord>(&key::manifests(&repository)).unwrap();
+    let sharing = manifests.iter().filter(|(_, manifest)| manifest.bytes.is_empty()).count();
+    let contents = records.records::<ContentRecord>(b"d").unwrap();
+    assert_eq!(contents.len(), sharing);
+    assert!(contents.iter().all(|(_, content)| content.repositories == 1));
+}
+
+proptest! {
+    /// Whenever the level is raised, and however far the tags are indexed: tags name manifests that
+    /// exist, and the index has what it must.
+    #[test]
+    fn records_agree_through_a_raise_of_the_level(
+        steps in proptest::collection::vec((0u8..6, 0u8..4, 0u8..4), 1..60), raised in 0usize..40
+    ) {
+        let mut ledger = Ledger::new();
+        for (at, (kind, n, t)) in steps.into_iter().enumerate() {
+            if at == raised {
+                ledger.run(raise(Level::NEWEST));
+            }
+            let (epoch, repository) = (ledger.epoch(), repository());
+            ledger.run(match kind {
+                0..=2 => put(epoch, n, &format!("t{t}"), &[n, n + 1]),
+                3 => Command::DeleteTag { epoch, repository, tag: format!("t{t}").parse().unwrap() },
+                4 if at > raised => Command::IndexTags { epoch, repository },
+                _ => delete(epoch, n),
+            });
+            let r = &ledger.records;
+            for (_, tag) in r.records::<TagRecord>(&key::tags(&self::repository())).unwrap() {
+                let manifest = r.manifest(&self::repository(), &tag.digest).unwrap();
+                prop_assert!(manifest.is_some_and(|manifest| !manifest.bytes.is_empty()));
+            }
+            agree(r);
+        }
+    }
 }

@@ -63,6 +63,7 @@ fn one_of_each() -> Vec<(&'static str, Open)> {
         ("Build", Ask::Build),
         ("Tags", Ask::Tags { repository: repository.clone(), query: String::new() }),
         ("Fingerprint", Ask::Fingerprint(Revision(1))),
+        ("Cached", Ask::Cached(CacheAsk::Refers(vec![digest]))),
     ];
     let fetch = Bulk::Fetch {
         digest,

@@ -184,13 +184,14 @@ impl Rig {
         let at = folder.path().join("ledger");
         let ledger =
             Ledger::open(&at, links.clone(), members.clone(), ledger_terms, &tasks).await.unwrap();
+        let cached = store::CachedRecords::open(folder.path(), None, 10).unwrap();
         let region = "here".parse().unwrap();
         let neighbours = Arc::new(Neighbours {
             me: links.me(),
             region,
             links,
             members,
-            records: Records::Ledger(ledger),
+            records: Records::Ledger(ledger, cached),
         });
         let store = Store::open(folder.path(), None).unwrap();
         let liars = Arc::new(Liars::new(neighbours.clone(), tasks.clone()));

@@ -1,6 +1,6 @@
 //! The contents of an image: its manifest, the manifests below it, and their blobs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ pub(super) struct Contents {
     pub(super) proxied: bool,
     /// Its manifest.
     pub(super) digest: Digest,
+    /// Its manifest, and those below it.
+    pub(super) manifests: BTreeSet<Digest>,
     /// Its blobs, with their sizes.
     pub(super) blobs: BTreeMap<Digest, u64>,
 }
@@ -56,6 +58,7 @@ impl Preheats {
             .ok_or_else(|| format!("project {} is gone", repository.project()))?;
         let (digest, first) = self.manifest(&project, &repository, reference).await?;
         let mut blobs = BTreeMap::new();
+        let mut manifests = BTreeSet::from([digest]);
         let mut open = vec![(0, first)];
         while let Some((depth, record)) = open.pop() {
             let manifest = Manifest::read_served(&record.media_type, &record.bytes)
@@ -90,10 +93,12 @@ impl Preheats {
                 }
                 let (_, record) =
                     self.manifest(&project, &repository, &Reference::Digest(child.digest)).await?;
+                manifests.insert(child.digest);
                 open.push((depth + 1, record));
             }
         }
-        Ok(Contents { repository, proxied: project.upstream.is_some(), digest, blobs })
+        let proxied = project.upstream.is_some();
+        Ok(Contents { repository, proxied, digest, manifests, blobs })
     }
 
     /// A manifest in the ledger. For a proxy project the upstream is asked first.
@@ -161,23 +166,25 @@ impl Preheats {
             if attempt > 0 {
                 tokio::time::sleep(AGAIN).await;
             }
-            match proxies.resolve(project, repository, reference).await {
-                Resolving::Mesh(Resolution::Fresh(digest) | Resolution::Stale(digest, _)) => {
+            let resolution = match proxies.resolve(project, repository, reference).await {
+                Resolving::Direct(_) => None,
+                Resolving::Mesh(answered) => Some(answered.resolution),
+            };
+            match resolution {
+                Some(Resolution::Fresh(digest) | Resolution::Stale(digest, _)) => {
                     return Ok(digest);
                 }
-                Resolving::Mesh(Resolution::Missing) => {
+                Some(Resolution::Missing) => {
                     return Err(format!(
                         "neither repository {repository} nor its upstream has {reference}"
                     ));
                 }
-                Resolving::Mesh(Resolution::Denied(why)) => {
+                Some(Resolution::Denied(why)) => {
                     return Err(format!("{reference} of {repository}: {why}"));
                 }
-                Resolving::Mesh(Resolution::Failed(reason)) => last = reason,
-                Resolving::Mesh(Resolution::NotPrimary | Resolution::Unrecorded)
-                | Resolving::Direct(_) => {
-                    last =
-                        "the project's primary cannot be reached, or cannot record anything".into();
+                Some(Resolution::Failed(reason)) => last = reason,
+                Some(Resolution::NotPrimary | Resolution::Unrecorded) | None => {
+                    last = "the project's primary cannot be reached".into();
                 }
             }
         }

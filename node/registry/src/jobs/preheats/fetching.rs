@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use rules::blobs::pacing::Class;
+use rules::ledger::records::Look;
 use rules::members::placement;
 use rules::wire::questions;
 use rules::words::digest::Digest;
-use rules::words::names::{NodeId, Region, RepositoryName};
+use rules::words::names::{NodeId, Reference, Region, RepositoryName};
 use tracing::{info, warn};
 
+use super::contents::Contents;
 use super::{Preheats, Shared, State};
 use crate::blobs::flights::Sources;
 
@@ -81,6 +83,9 @@ impl Preheats {
                 }
             }
         }
+        if contents.proxied {
+            self.spread_manifests(shared, at, &contents).await;
+        }
         let via = contents.proxied.then_some(&contents.repository);
         let fetches = missing.into_iter().map(|(number, region, digest, size)| async move {
             if shared.lock().stopped {
@@ -104,6 +109,47 @@ impl Preheats {
                 true if region.blobs.1 < region.blobs.0 => State::Stopped,
                 true => State::Done,
             };
+        }
+    }
+
+    /// Lets the replicas of the regions cache the manifests, too: without them the blobs could not be
+    /// served when this node and the upstream are gone.
+    async fn spread_manifests(&self, shared: &Shared, at: usize, contents: &Contents) {
+        let caches = self.proxies.caches();
+        if !caches.are_used() {
+            return;
+        }
+        let Contents { repository, manifests, .. } = contents;
+        let manifests: Vec<Digest> = manifests.iter().copied().collect();
+        let (regions, tag) = {
+            let preheat = shared.lock();
+            let item = &preheat.items[at];
+            let regions: Vec<Region> = item.regions.iter().map(|r| r.region.clone()).collect();
+            let tag = match &item.reference {
+                Reference::Tag(tag) => Some(tag.clone()),
+                Reference::Digest(_) => None,
+            };
+            (regions, tag)
+        };
+        let said = tag.and_then(|tag| {
+            let view = self.neighbours.records.view().ok()?;
+            let said = view.tag(repository, &tag).ok().flatten()?;
+            Some((tag, said))
+        });
+        let alive = self.neighbours.alive();
+        let others = alive.iter().filter(|c| c.id != self.neighbours.me);
+        let told = others.filter_map(|other| {
+            let number = regions.iter().position(|region| *region == other.region)?;
+            let (manifests, said) = (&manifests, said.clone());
+            Some(async move {
+                (number, other.id, caches.let_take(other.id, repository, manifests, said).await)
+            })
+        });
+        for (number, node, taken) in futures::future::join_all(told).await {
+            if let Err(error) = taken {
+                let error = format!("manifests, at {}: {error}", self.neighbours.name_of(node));
+                shared.lock().items[at].regions[number].errors.push(error);
+            }
         }
     }
 

@@ -1,6 +1,10 @@
 //! Who may do what: users, roles and robots may what the table says, at every node and in whatever
 //! way they sign in; and what was taken away is gone everywhere once that was answered.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
 use http::Method;
 use rules::people::doors::{DOORS, Need};
 use rules::people::roles::{public_may, role_may};
@@ -14,7 +18,7 @@ use tests::people::{
     with_token,
 };
 use tests::repository::Repository;
-use tests::{process, wait};
+use tests::{process, wait, wire};
 
 const SITES: [(&str, &str); 3] = [("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-1")];
 
@@ -357,6 +361,194 @@ fn what_was_taken_away_is_gone_in_every_region_with_a_token_too() {
     gone(&before, "a robot was deleted");
 }
 
+/// A request whose body is still to come. The node has decided that it wants it.
+struct Begun {
+    connection: TcpStream,
+    rest: Vec<u8>,
+}
+
+impl Begun {
+    fn new(client: &Client, head: &str, kind: &str, body: &[u8]) -> Self {
+        let mut connection = wire::connect(client.authority(), Duration::from_secs(60));
+        let credentials = client.credentials().expect("credentials");
+        let text = format!(
+            "{head} HTTP/1.1\r\nHost: {}\r\nAuthorization: {credentials}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n",
+            client.authority(),
+            body.len()
+        );
+        connection.write_all(text.as_bytes()).expect("the head is sent");
+        // a node asks for a body (RFC 9110 section 10.1.1) once it has admitted the request
+        let mut go = [0; 25];
+        connection.read_exact(&mut go).expect("an interim answer");
+        assert_eq!(go, *b"HTTP/1.1 100 Continue\r\n\r\n", "{}", String::from_utf8_lossy(&go));
+        Begun { connection, rest: body.to_vec() }
+    }
+
+    fn json(client: &Client, head: &str, body: &serde_json::Value) -> Self {
+        Begun::new(client, head, "application/json", body.to_string().as_bytes())
+    }
+
+    /// The status of the answer, after the body has come.
+    fn finish(mut self) -> u16 {
+        self.connection.write_all(&self.rest).expect("the body is sent");
+        wire::answer(&mut self.connection).expect("an answer").status
+    }
+}
+
+#[test]
+fn a_request_that_ends_late_does_what_its_sender_may_do_then() {
+    let mesh = Formed::of(&SITES[..1], "");
+    let admin = mesh.client(0);
+    let node = mesh.members()[0].anyone();
+    for user in ["ann", "eve"] {
+        create_user(&admin, user);
+    }
+    let [ann, eve] = ["ann", "eve"].map(|name| node.clone().basic(name, PASSWORD));
+    let project = |by: &Client, name: &str| {
+        let what = json!({"project_name": name});
+        must(by, Method::POST, "/api/v2.0/projects", &what, 201);
+    };
+    let delete = |name: &str| {
+        must(&admin, Method::DELETE, &format!("/api/v2.0/projects/{name}"), &json!({}), 200);
+    };
+    let join = json!({"role_id": 1, "member_user": {"username": "eve"}});
+
+    // a project is deleted, and somebody else makes one of the same name
+    project(&eve, "p");
+    let late = Begun::json(&eve, "POST /api/v2.0/projects/p/members", &join);
+    let robot = Begun::json(&eve, "POST /api/v2.0/robots", &robot_of("p", "late", &["pull"]));
+    let public = json!({"metadata": {"public": "true"}});
+    let opened = Begun::json(&eve, "PUT /api/v2.0/projects/p", &public);
+    delete("p");
+    project(&ann, "p");
+    assert_eq!([late, robot, opened].map(Begun::finish), [403; 3]);
+    let members = must(&ann, Method::GET, "/api/v2.0/projects/p/members", &json!({}), 200);
+    assert_eq!(members.header("x-total-count"), Some("1"));
+
+    // a member is removed
+    let member = add_member(&admin, "p", "eve", 1);
+    let image = Image::tiny();
+    Repository::new(&eve, "p/app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    let token = with_token(&eve, &["repository:p/app:pull,push"]);
+    let pushes = [&eve, &token]
+        .map(|by| Begun::new(by, "PUT /v2/p/app/manifests/late", MANIFEST, &image.manifest.bytes));
+    let back = Begun::json(&eve, "POST /api/v2.0/projects/p/members", &join);
+    let path = format!("/api/v2.0/projects/p/members/{member}");
+    must(&ann, Method::DELETE, &path, &json!({}), 200);
+    for push in pushes {
+        assert!(matches!(push.finish(), 401 | 403), "with a token, a client asks for another");
+    }
+    assert_eq!(back.finish(), 403);
+    assert!(Repository::new(&admin, "p/app").resolve("late").is_err());
+
+    // a password changes
+    let eves = must(&eve, Method::GET, "/api/v2.0/users/current", &json!({}), 200).json();
+    let create = Begun::json(&eve, "POST /api/v2.0/projects", &json!({"project_name": "q"}));
+    let path = format!("/api/v2.0/users/{}/password", eves["user_id"]);
+    must(&admin, Method::PUT, &path, &json!({"new_password": "An0ther-word"}), 200);
+    assert_eq!(create.finish(), 401);
+}
+
+#[test]
+fn who_may_not_see_a_project_does_not_learn_of_it() {
+    let mesh = Formed::of(&SITES[..1], "");
+    let admin = mesh.client(0);
+    tests::repository::create_project(&admin, "merger", false, 1);
+    tests::repository::create_project(&admin, "own", false, 1);
+    let eve = create_user(&admin, "eve");
+    add_member(&admin, "own", "eve", 1);
+    let eve = {
+        assert!(eve > 1);
+        mesh.members()[0].anyone().basic("eve", PASSWORD)
+    };
+    let robot = create_robot(&admin, &robot_of("merger", "ci", &["pull"])).id;
+    let own = create_robot(&eve, &robot_of("own", "ci", &["pull"])).id;
+    let merger = must(&admin, Method::GET, "/api/v2.0/projects/merger", &json!({}), 200).json();
+    let merger = merger["project_id"].as_u64().expect("a number");
+    let said = |method: Method, path: &str, body: &serde_json::Value| {
+        let answer = eve.send_json(method, path, body).unwrap_or_else(|none| panic!("{none}"));
+        (answer.status, answer.envelope().map(|(_, text)| text).unwrap_or_default())
+    };
+    // each with something that there is and something that there is not
+    let system = |name: &str| {
+        let mut what = robot_of(name, "x", &["pull"]);
+        what["level"] = "system".into();
+        what
+    };
+    let two = |name: &str| {
+        let mut what = robot_of("own", "x", &["pull"]);
+        let other = robot_of(name, "x", &["pull"])["permissions"][0].clone();
+        what["permissions"].as_array_mut().expect("a list").push(other);
+        what
+    };
+    let none = json!({});
+    let (post, put, get) = (Method::POST, Method::PUT, Method::GET);
+    let projects = |id: u64| format!("/api/v2.0/projects/{id}");
+    let of = |id: u64| format!("/api/v2.0/robots?q=Level=project,ProjectID={id}");
+    let robots = |id: u64| format!("/api/v2.0/robots/{id}");
+    let all = "/api/v2.0/robots".to_owned();
+    let their = |name: &str| robot_of(name, "robot$own+ci", &["pull"]);
+    for (method, [there, nowhere], [real, unreal]) in [
+        (&get, [projects(merger), projects(999)], [&none, &none]),
+        (&Method::DELETE, [projects(merger), projects(999)], [&none, &none]),
+        (&get, [of(merger), of(999)], [&none, &none]),
+        (&get, [robots(robot), robots(999)], [&none, &none]),
+        (&get, [robots(robot) + "/trusts", robots(999) + "/trusts"], [&none, &none]),
+        (&Method::DELETE, [robots(robot), robots(999)], [&none, &none]),
+        (
+            &post,
+            [all.clone(), all.clone()],
+            [&robot_of("merger", "x", &["pull"]), &robot_of("nothing", "x", &["pull"])],
+        ),
+        (&post, [all.clone(), all.clone()], [&system("merger"), &system("nothing")]),
+        (&post, [all.clone(), all.clone()], [&two("merger"), &two("nothing")]),
+        (&put, [robots(own), robots(own)], [&their("merger"), &their("nothing")]),
+    ] {
+        let (first, second) =
+            (said(method.clone(), &there, real), said(method.clone(), &nowhere, unreal));
+        assert!(matches!(first.0, 400 | 403), "{method} {there}: {first:?}");
+        assert!(!first.1.contains("merger"), "{method} {there}: {first:?}");
+        assert_eq!(
+            first,
+            (second.0, second.1.replace("999", &merger.to_string())),
+            "{method} {there}"
+        );
+    }
+}
+
+#[test]
+fn a_robot_that_manages_users_locks_no_administrator_out() {
+    let mesh = Formed::of(&SITES[..1], "");
+    let admin = mesh.client(0);
+    let second = create_user(&admin, "second");
+    let path = format!("/api/v2.0/users/{second}");
+    must(&admin, Method::PUT, &format!("{path}/sysadmin"), &json!({"sysadmin_flag": true}), 200);
+    let ann = create_user(&admin, "ann");
+    let access: Vec<_> = ["create", "read", "update", "delete", "list"]
+        .map(|action| json!({"resource": "user", "action": action}))
+        .into();
+    let robot = create_robot(
+        &admin,
+        &json!({"name": "hr", "level": "system", "duration": 1,
+        "permissions": [{"kind": "system", "namespace": "/", "access": access}]}),
+    );
+    let robot = mesh.members()[0].anyone().basic(&robot.name, &robot.secret);
+    let off = json!({"disabled": true});
+    must(&robot, Method::PUT, &path, &off, 403);
+    must(&robot, Method::DELETE, &path, &json!({}), 403);
+    must(&robot, Method::PUT, &format!("{path}/sysadmin"), &json!({"sysadmin_flag": false}), 403);
+    must(
+        &robot,
+        Method::PUT,
+        &format!("{path}/password"),
+        &json!({"new_password": "An0ther-word"}),
+        403,
+    );
+    must(&robot, Method::PUT, &format!("/api/v2.0/users/{ann}"), &off, 200);
+    must(&robot, Method::DELETE, &format!("/api/v2.0/users/{ann}"), &json!({}), 200);
+    must(&robot, Method::DELETE, "/api/v2.0/users/999", &json!({}), 404);
+}
+
 #[test]
 fn a_user_lives_in_harbors_api() {
     let mesh = Formed::of(&SITES[..1], "");
@@ -632,7 +824,15 @@ fn a_workload_signs_in_with_its_issuers_token_and_no_secret() {
     let place = format!("{path}/{}", number(&made));
     must(&admin, Method::PUT, &place, &json!({"keys": rotated.keys()}), 200);
     assert_eq!((status(1, &new), status(1, &pod)), (200, 401));
+    // what it was given is good no longer than the rule: no refresh token, and no token
+    let client = mesh.members()[1].anyone().basic("$workload", &new);
+    let asked = "/service/token?offline_token=true&scope=repository:p/app:pull";
+    let given = client.get(asked).unwrap_or_else(|none| panic!("{none}")).json();
+    assert!(given.get("refresh_token").is_none(), "the issuer's token ends before it");
+    let given = given["token"].as_str().expect("a token");
+    assert_eq!(reads(&mesh.members()[2].anyone().bearer(given), "p/app"), 200);
     must(&admin, Method::DELETE, &place, &json!({}), 200);
+    assert!(matches!(reads(&mesh.members()[2].anyone().bearer(given), "p/app"), 401 | 403));
     assert_eq!([0, 1, 2].map(|at| status(at, &new)), [401; 3]);
     wait::until("the edge knows", || (status(edge, &new) == 401).then_some(()));
 }

@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use crate::wire::Query;
+use crate::ledger::records::key;
+use crate::wire::{Found, Query};
 
 /// How long an edge may use what it has kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,19 @@ pub fn may_look(query: &Query) -> bool {
     }
 }
 
+/// What is so as long as no replica has ever answered `query`; `None` if that must be asked. Replicas
+/// of builds without accounts refuse these two, and edges are upgraded before replicas: there are no
+/// keys then, and nothing of people has changed. The edge asks for both by itself all the time.
+pub fn until_told(query: &Query) -> Option<Found> {
+    let of_people = |place: &[u8]| {
+        [key::token_keys(), key::people_version()].iter().any(|t| place.starts_with(t))
+    };
+    match query {
+        Query::Key(place) => of_people(place).then_some(Found::Value(None)),
+        Query::Scan { prefix, .. } => of_people(prefix).then(|| Found::Pairs(Vec::new())),
+    }
+}
+
 fn is_open(key: &[u8]) -> bool {
     let open = [b'p', b'y', b't', b'm', b'l', b'b', b'r', b's', b'n', b'K', b'V'];
     key.first().is_some_and(|table| open.contains(table))
@@ -87,7 +101,6 @@ fn is_open(key: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::records::key;
     use crate::words::names::{ProjectId, RobotId, UserId};
     use proptest::prelude::*;
 
@@ -149,6 +162,18 @@ mod tests {
         assert!(may_look(&Query::scan(&key::token_keys(), None, 9)));
         for place in [key::user_name(&"ann".parse().unwrap()), key::robot_name("ci")] {
             assert!(!may_look(&Query::Key(place)));
+        }
+    }
+
+    #[test]
+    fn a_replica_of_a_build_without_accounts_is_not_asked_for_them() {
+        let keys = Query::scan(&key::token_keys(), None, 9);
+        assert_eq!(until_told(&keys), Some(Found::Pairs(vec![])));
+        for place in [key::people_version(), key::token_key(7)] {
+            assert_eq!(until_told(&Query::Key(place)), Some(Found::Value(None)));
+        }
+        for asked in [tag(), project(), Query::Key(key::account(UserId(7)))] {
+            assert_eq!(until_told(&asked), None);
         }
     }
 

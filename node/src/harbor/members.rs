@@ -106,7 +106,7 @@ impl Harbor {
             (None, Some(_)) => return Err(bad("member_group: there are no groups; name a user")),
             _ => return Err(bad("member_user needs a user_id or a username")),
         };
-        let change = PeopleChange::AddMember { project: project.name.clone(), user, role };
+        let change = PeopleChange::AddMember { project: project.id, user, role };
         let object = format!("member {} of {}", user.0, project.name);
         self.change_people(change, &object).await?;
         let (made, _) = self.records.read(|r| r.member(project.id, user)).await?;
@@ -124,7 +124,7 @@ impl Harbor {
         let ChangedMember { role_id } = body(&mut request).await?;
         let role = role(role_id)?;
         let object = format!("member {} of {}", id.0, project.name);
-        let change = PeopleChange::ChangeMember { project: project.name, id, role };
+        let change = PeopleChange::ChangeMember { project: project.id, id, role };
         self.change_people(change, &object).await?;
         Ok(answer(StatusCode::OK))
     }
@@ -135,8 +135,8 @@ impl Harbor {
         id: MemberId,
     ) -> Result<Response<Payload>, Failure> {
         let object = format!("member {} of {}", id.0, project.name);
-        self.change_people(PeopleChange::RemoveMember { project: project.name, id }, &object)
-            .await?;
+        let change = PeopleChange::RemoveMember { project: project.id, id };
+        self.change_people(change, &object).await?;
         Ok(answer(StatusCode::OK))
     }
 }

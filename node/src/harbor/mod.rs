@@ -73,7 +73,7 @@ impl Harbor {
     pub async fn answer(
         &self,
         route: Route,
-        request: Request,
+        mut request: Request,
     ) -> Result<Response<Payload>, Failure> {
         self.door.check_origin(&request)?;
         let Some(need) = doors::need(route.pattern(), request.method.as_str()) else {
@@ -82,7 +82,7 @@ impl Harbor {
             let message = format!("{} is not supported here", request.method);
             return Err(Failure::new(Code::Unsupported, message));
         };
-        let caller = self.admit(&request, need).await?;
+        let mut caller = self.admit(&request, need).await?;
         request.changes_nothing_at(&self.neighbours)?;
         if self.neighbours.is_edge() && route.is_about_people() {
             let message = "this node is an edge, which does not know all users; ask a replica";
@@ -92,6 +92,14 @@ impl Harbor {
             Route::Project(name) | Route::Members(name) | Route::Member(name, _) => Some(name),
             _ => None,
         };
+        if !matches!(request.method, Method::GET | Method::HEAD) {
+            if let (Some(name), Need::Project(permission)) = (named, need) {
+                self.project(&request, &caller, permission, name).await?;
+            }
+            request.body.hold(BODY).await?;
+            // decided again, now that the request is complete
+            caller = self.admit(&request, need).await?;
+        }
         match (named, need) {
             (Some(name), Need::Project(permission)) => {
                 let project = self.project(&request, &caller, permission, name).await?;
@@ -185,7 +193,7 @@ impl Harbor {
             (&Method::GET | &Method::HEAD, Route::UserSearch) => self.search_users(&request).await,
             (&Method::GET | &Method::HEAD, Route::User(id)) => self.show_user(&caller, id).await,
             (&Method::PUT, Route::User(id)) => self.change_user(request, &caller, id).await,
-            (&Method::DELETE, Route::User(id)) => self.delete_user(id).await,
+            (&Method::DELETE, Route::User(id)) => self.delete_user(&caller, id).await,
             (&Method::PUT, Route::UserAdministers(id)) => self.set_administrator(request, id).await,
             (&Method::PUT, Route::UserPassword(id)) => {
                 self.set_password(request, &caller, id).await
@@ -251,7 +259,7 @@ impl Harbor {
         let (found, _) = self.records.read(|records| look(records)).await?;
         match found {
             Ok(Some(project)) => {
-                self.door.admit_to_project(request, caller, permission, &project).await?;
+                self.door.admit_to_project(request, caller, permission, &project, written).await?;
                 Ok(project)
             }
             Ok(None) => {
@@ -263,7 +271,7 @@ impl Harbor {
                 })
             }
             Err(by_name) => {
-                self.door.admit_to_project(request, caller, permission, &by_name).await?;
+                self.door.admit_to_project(request, caller, permission, &by_name, written).await?;
                 let message = format!(
                     "{} is a project's name and may be a number: send X-Is-Resource-Name: true for the name",
                     by_name.name

@@ -5,10 +5,12 @@ use ground::clock;
 use http::{Response, StatusCode};
 use rand::seq::{IndexedRandom, SliceRandom};
 use registry::people::Caller;
-use rules::ledger::people::{Grant, LookForPeople, PeopleChange, Robot, RobotTerms, Space};
+use rules::ledger::people::{
+    Grant, LookForPeople, PeopleChange, Robot, RobotTerms, Space, robot_login,
+};
 use rules::ledger::records::{Look, Project, ReadRecords};
 use rules::people::doors::{self, Need};
-use rules::people::robots::{check_grants, not_theirs};
+use rules::people::robots::{BadGrant, check_grants, not_theirs};
 use rules::people::roles::grantable;
 use rules::people::{access::RegistryScope, passwords};
 use rules::words::moment::Timestamp;
@@ -70,6 +72,12 @@ struct AccessBody {
 struct SecretBody {
     #[serde(default)]
     secret: Secret,
+}
+
+/// The answer to who may not do this to robots, whether the robot or its project exists or not.
+fn refused(caller: &Caller, permission: Permission) -> Failure {
+    let message = format!("{} may not {permission} there", caller.identity.name());
+    Failure::new(Code::Denied, message)
 }
 
 /// What a request says about a robot, checked.
@@ -144,6 +152,12 @@ impl Harbor {
                 ("project", name) => {
                     let name: ProjectName =
                         name.parse().map_err(|e| bad(format!("permissions: namespace: {e}")))?;
+                    // whether there is another project is not said
+                    let own = project.as_ref().map(|project: &Project| &project.name);
+                    let own = own.or(before.and_then(|robot| Some(&robot.project.as_ref()?.1)));
+                    if of_project && own.is_some_and(|own| *own != name) {
+                        return Err(bad(BadGrant::Elsewhere.to_string()));
+                    }
                     let (found, _) = self.records.read(|r| r.project(&name)).await?;
                     // only an administrator is told that there is none
                     let found = found.ok_or_else(|| match caller.identity.is_administrator() {
@@ -152,8 +166,7 @@ impl Harbor {
                             Failure::new(Code::NotFound, message)
                         }
                         false => {
-                            let create = Permission::new(Resource::Robot, Operation::Create);
-                            self.door.denied(caller, create, &name)
+                            refused(caller, Permission::new(Resource::Robot, Operation::Create))
                         }
                     })?;
                     let space = Space::Project(found.id);
@@ -211,12 +224,19 @@ impl Harbor {
         let Some(Need::Robot(permission)) = doors::need(path, request.method.as_str()) else {
             return Err(Failure::new(Code::Internal, "a route of robots has no row in the table"));
         };
-        match project {
-            Some(project) => self.door.admit_to_project(request, caller, permission, project).await,
+        let admitted = match project {
+            Some(project) => {
+                let called = &project.name;
+                self.door.admit_to_project(request, caller, permission, project, called).await
+            }
             None => {
                 self.door.admit_system(request, permission, RegistryScope::Api).await.map(|_| ())
             }
-        }
+        };
+        admitted.map_err(|failure| match failure.status() {
+            StatusCode::FORBIDDEN => refused(caller, permission),
+            _ => failure,
+        })
     }
 
     /// The robot with this number, if the caller may do to it what the table says for `path`.
@@ -316,8 +336,8 @@ impl Harbor {
             None => new_secret(),
         };
         let expires = terms.expires;
-        let project = project.map(|project| project.name);
-        let login = rules::ledger::people::robot_login(project.as_ref(), &name);
+        let login = robot_login(project.as_ref().map(|project| &project.name), &name);
+        let project = project.map(|project| project.id);
         let change =
             PeopleChange::CreateRobot { name, project, terms, secret_hash: self.hashed(&secret)? };
         self.change_people(change, &format!("robot {login}")).await?;

@@ -74,6 +74,15 @@ async fn hashed(password: Secret) -> Result<Secret, Failure> {
     hash.map_err(|e| fault(e.to_string()))?.map_err(fault)
 }
 
+/// A robot that manages users locks no administrator out.
+fn only_by_administrators(caller: &Caller, account: &Account) -> Result<(), Failure> {
+    if account.administrator && !caller.identity.is_administrator() {
+        let message = "only an administrator disables or deletes an administrator";
+        return Err(Failure::new(Code::Denied, message));
+    }
+    Ok(())
+}
+
 fn no_user(id: UserId) -> Failure {
     Failure::new(Code::NotFound, format!("there is no user {}", id.0))
 }
@@ -158,12 +167,15 @@ impl Harbor {
         caller: &Caller,
         id: UserId,
     ) -> Result<Response<Payload>, Failure> {
-        self.theirs(caller, id, Operation::Update).await?;
+        let account = self.theirs(caller, id, Operation::Update).await?;
         let ChangedUser { email, realname, comment, disabled } = body(&mut request).await?;
         let update = Permission::new(Resource::User, Operation::Update);
         if disabled.is_some() && !caller.identity.may_in_system(update) {
             let message = format!("{} may not disable users", caller.identity.name());
             return Err(Failure::new(Code::Denied, message));
+        }
+        if disabled.is_some() {
+            only_by_administrators(caller, &account)?;
         }
         for (name, text) in [("email", &email), ("realname", &realname), ("comment", &comment)] {
             check(name, text.as_deref().unwrap_or_default())?;
@@ -176,7 +188,13 @@ impl Harbor {
         Ok(answer(StatusCode::OK))
     }
 
-    pub(super) async fn delete_user(&self, id: UserId) -> Result<Response<Payload>, Failure> {
+    pub(super) async fn delete_user(
+        &self,
+        caller: &Caller,
+        id: UserId,
+    ) -> Result<Response<Payload>, Failure> {
+        let account = self.theirs(caller, id, Operation::Delete).await?;
+        only_by_administrators(caller, &account)?;
         self.change_people(PeopleChange::DeleteUser { id }, &format!("user {}", id.0)).await?;
         Ok(answer(StatusCode::OK))
     }

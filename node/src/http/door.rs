@@ -155,13 +155,14 @@ impl Door {
     }
 
     /// Whether an API's caller has `permission` in `project`. The error is the answer for a caller
-    /// who has not.
+    /// who has not; it calls the project as they did, because they may not know its name.
     pub async fn admit_to_project(
         &self,
         request: &Request,
         caller: &Caller,
         permission: Permission,
         project: &Project,
+        called: &ProjectName,
     ) -> Result<(), Failure> {
         let (may, _) =
             self.read(|records| caller.identity.may(records, permission, project)).await?;
@@ -171,7 +172,7 @@ impl Door {
         }
         let signed_in = self.access.signed_in(caller, RegistryScope::Api);
         signed_in.map_err(|error| self.refuse(request, error))?;
-        if may { Ok(()) } else { Err(self.denied(caller, permission, &project.name)) }
+        if may { Ok(()) } else { Err(self.denied(caller, permission, called)) }
     }
 
     /// The answer to a caller who does not have `permission` in `project`, whether it exists or

@@ -66,7 +66,7 @@ impl Request {
         Request {
             method: head.method.clone(),
             head,
-            body: Arrival { body, stall },
+            body: Arrival { body, stall, held: None },
             client,
             query,
             tags,
@@ -159,6 +159,8 @@ impl Request {
 pub struct Arrival {
     body: Incoming,
     stall: Duration,
+    /// The whole body, if it was read before anybody took it.
+    held: Option<Bytes>,
 }
 
 /// Why a body did not arrive completely.
@@ -235,8 +237,19 @@ impl Pieces for Arrival {
 }
 
 impl Arrival {
+    /// Waits for the whole body, of at most `limit` bytes, and keeps it. What is decided after this
+    /// is decided when the request is complete: a client may send a body as slowly as it likes, and
+    /// may have lost a right by then.
+    pub async fn hold(&mut self, limit: u64) -> Result<(), Failure> {
+        self.held = Some(self.whole(limit).await?);
+        Ok(())
+    }
+
     /// The whole body, of at most `limit` bytes. A longer one is not read to its end.
     pub async fn whole(&mut self, limit: u64) -> Result<Bytes, Failure> {
+        if let Some(held) = self.held.take() {
+            return Ok(held);
+        }
         let mut bytes = BytesMut::new();
         while let Some(piece) = self.next().await? {
             if (bytes.len() + piece.len()) as u64 > limit {

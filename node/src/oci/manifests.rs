@@ -185,6 +185,9 @@ impl Registry {
         };
         let mut tags = check.await.map_err(|failure| failure.closing_unless_read(&request))?;
         let bytes = request.body.whole(self.terms.max_manifest).await?;
+        // decided again: a body may come slowly, and its sender may have lost the right by now
+        let admitted = self.door.admit(&request, Action::Push, &repository, |_, _| Ok(())).await?;
+        refuse_proxy(&admitted.project)?;
         let manifest = Manifest::parse(request.content_type(), &bytes)
             .map_err(|e| Failure::new(Code::ManifestInvalid, e.to_string()))?;
         let digest = match &reference {

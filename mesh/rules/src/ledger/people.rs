@@ -97,7 +97,8 @@ pub struct Robot {
     pub disabled: bool,
     /// What it may do.
     pub grants: Vec<Grant>,
-    /// Grows when its secret changes. A token of an earlier generation is not valid.
+    /// Grows when its secret changes, when it is disabled, and when tokens of an issuer are trusted
+    /// no more. A token of an earlier generation is not valid.
     pub generation: u64,
     /// When it was created.
     pub created: Timestamp,
@@ -210,8 +211,8 @@ pub enum PeopleChange {
     },
     /// Makes a user a member of a project.
     AddMember {
-        /// Of this one.
-        project: ProjectName,
+        /// Of this one. A number: a project of the same name may be another one by now.
+        project: ProjectId,
         /// Whom.
         user: UserId,
         /// As what.
@@ -220,7 +221,7 @@ pub enum PeopleChange {
     /// Gives a member another role.
     ChangeMember {
         /// In this project.
-        project: ProjectName,
+        project: ProjectId,
         /// Which membership.
         id: MemberId,
         /// The new role.
@@ -229,7 +230,7 @@ pub enum PeopleChange {
     /// Ends a membership.
     RemoveMember {
         /// In this project.
-        project: ProjectName,
+        project: ProjectId,
         /// Which.
         id: MemberId,
     },
@@ -238,7 +239,7 @@ pub enum PeopleChange {
         /// With this name.
         name: RobotName,
         /// In this project, or in the system.
-        project: Option<ProjectName>,
+        project: Option<ProjectId>,
         /// What it is and may do.
         terms: RobotTerms,
         /// See [`Robot::secret_hash`].
@@ -402,10 +403,13 @@ pub trait LookForPeople: Look {
         }
         Ok(rules)
     }
-    /// The rules about an issuer.
+    /// The rules about an issuer, the oldest first.
     fn trusts_in(&self, issuer: &str) -> Result<Vec<TrustRule>, RecordError> {
         let rules = self.records::<TrustRule>(&key::trusts_in(issuer))?;
-        Ok(rules.into_iter().map(|(_, v)| v).filter(|rule| rule.terms.issuer == issuer).collect())
+        let mut rules: Vec<TrustRule> =
+            rules.into_iter().map(|(_, v)| v).filter(|rule| rule.terms.issuer == issuer).collect();
+        rules.sort_by_key(|rule| rule.id);
+        Ok(rules)
     }
     /// All keys that tokens are signed with, by number.
     fn token_keys(&self) -> Result<Vec<TokenKey>, RecordError> {

@@ -179,9 +179,10 @@ pub fn named_administrator<R: ReadRecords + ?Sized>(
 ) -> Result<Option<Identity>, RecordError> {
     let old = records.record::<User>(&key::user(name))?.map(|user| user.administrator);
     let is = match (old, name.parse::<UserName>()) {
-        (None, Ok(name)) => {
-            records.account_named(&name)?.map(|account| account.administrator && !account.disabled)
-        }
+        // as it became an account: what only names them was shown before a password changed since
+        (None, Ok(name)) => records
+            .account_named(&name)?
+            .map(|account| account.administrator && !account.disabled && account.generation == 1),
         (old, _) => old,
     };
     Ok((is == Some(true)).then(|| Identity::Administrator(name.to_owned())))

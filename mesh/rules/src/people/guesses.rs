@@ -88,6 +88,23 @@ impl Guesses {
         Ok(line)
     }
 
+    /// As [`Guesses::begin`], for the secret of a robot. Secrets are long and random, and names of
+    /// robots are easy to guess, so it counts for the address only: an account's budget would let
+    /// three addresses keep a robot out, and protect nothing.
+    pub fn begin_secret(&mut self, now: Moment, origin: Origin) -> Result<(), Duration> {
+        match origin {
+            Origin::Client(address) => self.addresses.take(now, &address),
+            Origin::Edge(_) => Ok(()),
+        }
+    }
+
+    /// The secret was right, or could not be checked.
+    pub fn handle_secret_unproven(&mut self, origin: Origin) {
+        if let Origin::Client(address) = origin {
+            self.addresses.give_back(&address);
+        }
+    }
+
     /// The password was right, or could not be checked: it was no wrong guess.
     pub fn handle_unproven(&mut self, origin: Origin, account: &str) {
         if let Origin::Client(address) = origin {
@@ -139,6 +156,23 @@ mod tests {
         assert!(guesses.begin(at(0), client(1), "other").is_err(), "whatever the account");
         assert_eq!(guesses.begin(at(0), client(2), "admin"), Ok(Line::Unfamiliar));
         assert_eq!(guesses.begin(at(3), client(1), "admin"), Ok(Line::Unfamiliar), "in time");
+    }
+
+    #[test]
+    fn guesses_keep_no_robot_out_at_other_addresses() {
+        let mut guesses = Guesses::default();
+        for n in 0..1_000 {
+            for _ in 0..OF_ADDRESS.burst {
+                assert_eq!(guesses.begin_secret(at(0), client(n)), Ok(()));
+            }
+            assert!(guesses.begin_secret(at(0), client(n)).is_err(), "whose guesses are counted");
+        }
+        assert_eq!(guesses.begin_secret(at(0), client(1_000)), Ok(()));
+        for _ in 0..1_000 {
+            assert_eq!(guesses.begin_secret(at(0), client(1_001)), Ok(()));
+            guesses.handle_secret_unproven(client(1_001));
+            assert_eq!(guesses.begin_secret(at(0), Origin::Edge(NodeId(7))), Ok(()));
+        }
     }
 
     #[test]

@@ -125,10 +125,27 @@ fn check_user(text: &str) -> Result<(), BadName> {
             "a user's name has no space at its ends, no control character and none of , \" ~ # $ % :",
         ));
     }
+    if text.chars().any(is_invisible) {
+        return Err(bad(
+            "a user's name has no character that cannot be seen: it would look like another",
+        ));
+    }
     if text == "anonymous" {
         return Err(bad("'anonymous' is what clients without a name are called"));
     }
     Ok(())
+}
+
+/// Whether a character is not seen, or changes how those around it are shown: Unicode's
+/// `Default_Ignorable_Code_Point` and the controls of direction, and spaces other than the usual.
+fn is_invisible(c: char) -> bool {
+    let ignorable = matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+        | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}');
+    ignorable || c != ' ' && c.is_whitespace()
 }
 
 /// Harbor's rule (`src/server/v2.0/handler/robot.go`).
@@ -381,6 +398,18 @@ pub struct OperationId(pub u128);
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_users_name_is_what_is_seen() {
+        for good in ["ann", "Ann Lee", "müller", "李雷", "a@b.example"] {
+            assert!(good.parse::<UserName>().is_ok(), "{good}");
+        }
+        for c in
+            ['\u{200b}', '\u{200d}', '\u{202e}', '\u{feff}', '\u{ad}', '\u{a0}', '\u{e0041}', '\n']
+        {
+            assert!(format!("ad{c}min").parse::<UserName>().is_err(), "{:x}", c as u32);
+        }
+    }
 
     #[test]
     fn repositories_follow_the_spec() {

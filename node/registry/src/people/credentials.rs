@@ -119,7 +119,7 @@ impl Access {
             metrics::counter!("atoll_logins_refused_total").increment(1);
             return Ok(None);
         };
-        self.guesses.lock().handle_right(origin, name);
+        self.handle_right(origin, name);
         let mut proven = self.proven.lock();
         if proven.len() >= REMEMBERED {
             proven.clear();
@@ -182,10 +182,35 @@ impl Access {
 
     /// A password is about to be checked.
     fn begin(&self, origin: Origin, name: &str) -> Result<Line, AccessError> {
-        self.guesses.lock().begin(clock::now(), origin, name).map_err(|wait| {
+        let mut guesses = self.guesses.lock();
+        let begun = match self.is_robot(name) {
+            true => guesses.begin_secret(clock::now(), origin).map(|()| Line::Unfamiliar),
+            false => guesses.begin(clock::now(), origin, name),
+        };
+        begun.map_err(|wait| {
             metrics::counter!("atoll_logins_throttled_total").increment(1);
             AccessError::TooMany(wait)
         })
+    }
+
+    fn is_robot(&self, name: &str) -> bool {
+        login_of(name, &self.terms.robot_prefix).is_some()
+    }
+
+    fn handle_right(&self, origin: Origin, name: &str) {
+        let mut guesses = self.guesses.lock();
+        match self.is_robot(name) {
+            true => guesses.handle_secret_unproven(origin),
+            false => guesses.handle_right(origin, name),
+        }
+    }
+
+    fn handle_unproven(&self, origin: Origin, name: &str) {
+        let mut guesses = self.guesses.lock();
+        match self.is_robot(name) {
+            true => guesses.handle_secret_unproven(origin),
+            false => guesses.handle_unproven(origin, name),
+        }
     }
 
     /// A replica checks the password. What it said lately is used again, and costs nothing.
@@ -205,9 +230,9 @@ impl Access {
         let verdict = edge.identify(credentials).await;
         if counted {
             match &verdict {
-                Ok(Some(_)) => self.guesses.lock().handle_right(origin, name),
+                Ok(Some(_)) => self.handle_right(origin, name),
                 Ok(None) => {}
-                Err(_) => self.guesses.lock().handle_unproven(origin, name),
+                Err(_) => self.handle_unproven(origin, name),
             }
         }
         Ok(verdict?.map(|(identity, _)| identity))

@@ -16,7 +16,7 @@ use ground::supervise::Tasks;
 use mesh::links::Links;
 use mesh::members::{Members, kept_seeds};
 use parking_lot::Mutex;
-use rules::edges::{EdgeTerms, Use, usable};
+use rules::edges::{EdgeTerms, Use, until_told, usable};
 use rules::ledger::people::LookForPeople;
 use rules::ledger::records::{Look, NodeRecord, Pair, ReadRecords, RecordError, Role, key};
 use rules::people::access::Scope;
@@ -459,6 +459,11 @@ impl Reading<'_> {
             return Some(found.clone());
         }
         let kept = self.edge.kept_of(&query);
+        if kept.is_none()
+            && let Some(found) = until_told(&query)
+        {
+            return Some(Arc::new(found));
+        }
         let known = kept.as_ref().map(|(at, found)| rules::edges::Remembered {
             age: Duration::from_millis(self.now.0.saturating_sub(at.0)),
             something: **found != Found::Value(None),

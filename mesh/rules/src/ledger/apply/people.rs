@@ -106,32 +106,36 @@ fn perform<R: WriteRecords>(
         }
         PeopleChange::DeleteUser { id } => delete_user(records, *id),
         PeopleChange::AddMember { project, user, role } => {
-            let Some(project) = records.project(project)? else { return Ok(Outcome::NotFound) };
+            let Some(project) = records.project_numbered(*project)? else {
+                return Ok(Outcome::NotFound);
+            };
             add_member(records, at, &project, *user, *role)
         }
         PeopleChange::ChangeMember { project, id, role } => {
-            let Some((project, member)) = member(records, project, *id)? else {
+            let Some(member) = member(records, *project, *id)? else {
                 return Ok(Outcome::NotFound);
             };
             let changed = Member { role: *role, ..member };
-            records.put(&key::member(project, changed.user), &encode(&changed)?)?;
+            records.put(&key::member(*project, changed.user), &encode(&changed)?)?;
             Ok(Outcome::Done)
         }
         PeopleChange::RemoveMember { project, id } => {
-            let Some((project, member)) = member(records, project, *id)? else {
+            let Some(member) = member(records, *project, *id)? else {
                 return Ok(Outcome::NotFound);
             };
-            remove_member(records, project, member.user)?;
+            remove_member(records, *project, member.user)?;
             Ok(Outcome::Done)
         }
         PeopleChange::CreateRobot { name, project, terms, secret_hash } => {
-            create_robot(records, at, name, project.as_ref(), terms, secret_hash)
+            create_robot(records, at, name, *project, terms, secret_hash)
         }
         PeopleChange::ChangeRobot { id, terms } => {
             let Some(robot) = records.robot(*id)? else { return Ok(Outcome::NotFound) };
             let RobotTerms { description, expires, days, disabled, grants } = terms.clone();
-            let changed =
-                Robot { description, expires, days, disabled, grants, updated: at, ..robot };
+            // what was shown before it was disabled is not valid again once it is enabled
+            let generation = robot.generation + u64::from(disabled && !robot.disabled);
+            let terms = Robot { description, expires, days, disabled, grants, ..robot };
+            let changed = Robot { generation, updated: at, ..terms };
             records.put(&key::robot(*id), &encode(&changed)?)?;
             Ok(Outcome::Done)
         }
@@ -179,6 +183,11 @@ fn perform<R: WriteRecords>(
             let Some(rule) = trust(records, *robot, *id)? else { return Ok(Outcome::NotFound) };
             records.remove(&key::trust(&rule.terms.issuer, *robot, *id))?;
             records.remove(&key::trust_place(*robot, *id))?;
+            // a token of ours that was given for one of theirs is not valid any more, either
+            if let Some(mut robot) = records.robot(*robot)? {
+                robot.generation += 1;
+                records.put(&key::robot(robot.id), &encode(&robot)?)?;
+            }
             Ok(Outcome::Done)
         }
         PeopleChange::AddTokenKey { after, public, sealed, forget_below } => {
@@ -302,12 +311,10 @@ fn add_member<R: WriteRecords>(
 
 fn member<R: WriteRecords>(
     records: &R,
-    project: &ProjectName,
+    project: ProjectId,
     id: MemberId,
-) -> Result<Option<(ProjectId, Member)>, RecordError> {
-    let Some(project) = records.project(project)? else { return Ok(None) };
-    let found = records.members(project.id)?.into_iter().find(|member| member.id == id);
-    Ok(found.map(|member| (project.id, member)))
+) -> Result<Option<Member>, RecordError> {
+    Ok(records.members(project)?.into_iter().find(|member| member.id == id))
 }
 
 fn remove_member<R: WriteRecords>(
@@ -340,13 +347,13 @@ fn create_robot<R: WriteRecords>(
     records: &mut R,
     at: Timestamp,
     name: &RobotName,
-    project: Option<&ProjectName>,
+    project: Option<ProjectId>,
     terms: &RobotTerms,
     secret_hash: &Secret<Vec<u8>>,
 ) -> Result<Outcome, RecordError> {
     let project = match project {
         None => None,
-        Some(name) => match records.project(name)? {
+        Some(id) => match records.project_numbered(id)? {
             Some(project) => Some((project.id, project.name)),
             None => return Ok(Outcome::NotFound),
         },

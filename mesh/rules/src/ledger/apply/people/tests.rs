@@ -110,7 +110,7 @@ fn disable(id: UserId) -> PeopleChange {
     }
 }
 
-fn robot(project: Option<ProjectName>) -> PeopleChange {
+fn robot(project: Option<ProjectId>) -> PeopleChange {
     let pull = Permission::new(Resource::Repository, Operation::Pull);
     PeopleChange::CreateRobot {
         name: "ci".parse().unwrap(),
@@ -182,11 +182,11 @@ fn who_creates_a_project_is_its_admin_and_nothing_outlives_it() {
         ledger.records.member(id, user).unwrap().map(|member| member.role)
     };
     assert_eq!(role(&ledger, first, ann), Some(ProjectRole::Admin));
-    let add = |role| PeopleChange::AddMember { project: p(), user: bob, role };
+    let add = |role| PeopleChange::AddMember { project: first, user: bob, role };
     assert_eq!(ledger.change(add(ProjectRole::Guest)), Outcome::Done);
     assert_eq!(ledger.change(add(ProjectRole::Developer)), Outcome::Exists);
-    assert_eq!(ledger.change(robot(Some(p()))), Outcome::Done);
-    assert_eq!(ledger.change(robot(Some(p()))), Outcome::Exists);
+    assert_eq!(ledger.change(robot(Some(first))), Outcome::Done);
+    assert_eq!(ledger.change(robot(Some(first))), Outcome::Exists);
     let version = ledger.records.people_version().unwrap();
     assert_eq!(ledger.delete_project(), Outcome::Done);
     assert!(ledger.records.people_version().unwrap() > version, "edges look again");
@@ -197,6 +197,9 @@ fn who_creates_a_project_is_its_admin_and_nothing_outlives_it() {
         (role(&ledger, second, ann), role(&ledger, second, bob)),
         (None, Some(ProjectRole::Admin))
     );
+    // what was decided about the first one does not happen to the second
+    assert_eq!(ledger.change(add(ProjectRole::Admin)), Outcome::NotFound);
+    assert_eq!(ledger.change(robot(Some(first))), Outcome::NotFound);
 }
 
 #[test]
@@ -206,7 +209,7 @@ fn a_project_with_many_members_is_left_in_parts() {
     let id = ledger.project(ann);
     for n in 0..EMPTIED_AT_ONCE {
         let user = ledger.user(&format!("u{n}"), false);
-        let add = PeopleChange::AddMember { project: p(), user, role: ProjectRole::Guest };
+        let add = PeopleChange::AddMember { project: id, user, role: ProjectRole::Guest };
         assert_eq!(ledger.change(add), Outcome::Done);
     }
     assert_eq!(ledger.delete_project(), Outcome::Unfinished);
@@ -221,11 +224,10 @@ fn a_user_who_is_deleted_leaves_all_projects_and_their_number_is_not_used_again(
     let before = ledger.about_people();
     let ann = ledger.user("ann", false);
     let project = ledger.project(UserId(1));
-    let add = PeopleChange::AddMember { project: p(), user: ann, role: ProjectRole::Guest };
+    let add = PeopleChange::AddMember { project, user: ann, role: ProjectRole::Guest };
     assert_eq!(ledger.change(add), Outcome::Done);
     let id = ledger.records.member(project, ann).unwrap().unwrap().id;
-    let become_developer =
-        PeopleChange::ChangeMember { project: p(), id, role: ProjectRole::Developer };
+    let become_developer = PeopleChange::ChangeMember { project, id, role: ProjectRole::Developer };
     assert_eq!(ledger.change(become_developer.clone()), Outcome::Done);
     assert_eq!(ledger.change(PeopleChange::DeleteUser { id: ann }), Outcome::Done);
     assert_eq!(ledger.change(become_developer), Outcome::NotFound);
@@ -249,7 +251,12 @@ fn a_robot_keeps_its_number_and_its_secret_makes_a_generation() {
         disabled: true,
         grants: vec![],
     };
-    assert_eq!(ledger.change(PeopleChange::ChangeRobot { id: made.id, terms }), Outcome::Done);
+    let generation = |ledger: &Ledger| ledger.records.robot(made.id).unwrap().unwrap().generation;
+    for (disabled, expected) in [(false, 2), (true, 3), (true, 3), (false, 3), (true, 4)] {
+        let terms = RobotTerms { disabled, ..terms.clone() };
+        let change = PeopleChange::ChangeRobot { id: made.id, terms };
+        assert_eq!((ledger.change(change), generation(&ledger)), (Outcome::Done, expected));
+    }
     let trust = |subject: &str| PeopleChange::AddTrust {
         robot: made.id,
         terms: TrustTerms {
@@ -264,6 +271,7 @@ fn a_robot_keeps_its_number_and_its_secret_makes_a_generation() {
     assert_eq!(ledger.change(trust("a")), Outcome::Exists);
     assert_eq!(ledger.change(trust("b")), Outcome::Done);
     let rules = ledger.records.trusts_in("https://issuer").unwrap();
+    assert_eq!(generation(&ledger), 4);
     assert_eq!(rules, ledger.records.trusts_of(made.id).unwrap());
     assert_eq!(ledger.records.trusts_in("https://other").unwrap(), []);
     let (robot, id) = (made.id, rules[0].id);
@@ -273,10 +281,33 @@ fn a_robot_keeps_its_number_and_its_secret_makes_a_generation() {
     assert_eq!(ledger.change(PeopleChange::RemoveTrust { robot, id }), Outcome::Done);
     assert_eq!(ledger.change(PeopleChange::RemoveTrust { robot, id }), Outcome::NotFound);
     let now = ledger.records.robot(made.id).unwrap().unwrap();
-    assert_eq!((now.generation, now.disabled, now.description.as_str()), (2, true, "new"));
+    assert_eq!((now.generation, now.disabled, now.description.as_str()), (5, true, "new"));
     assert_eq!(ledger.change(PeopleChange::DeleteRobot { id: made.id }), Outcome::Done);
     assert_eq!(ledger.records.robot_named("ci").unwrap(), None);
     assert_eq!(ledger.records.trusts_in("https://issuer").unwrap(), [], "its rules go with it");
+}
+
+#[test]
+fn the_oldest_rule_of_an_issuer_comes_first_whatever_robot_it_is_of() {
+    let mut ledger = Ledger::raised();
+    assert_eq!(ledger.change(robot(None)), Outcome::Done);
+    let first = ledger.records.robot_named("ci").unwrap().unwrap().id;
+    let project = ledger.project(UserId(1));
+    assert_eq!(ledger.change(robot(Some(project))), Outcome::Done);
+    let second = ledger.records.robot_named("p+ci").unwrap().unwrap().id;
+    for robot in [second, first] {
+        let terms = TrustTerms {
+            issuer: "https://issuer".into(),
+            audience: "atoll".into(),
+            subject: "job:*".into(),
+            claims: Default::default(),
+        };
+        let add = PeopleChange::AddTrust { robot, terms, keys: "{}".into() };
+        assert_eq!(ledger.change(add), Outcome::Done);
+    }
+    let rules = ledger.records.trusts_in("https://issuer").unwrap();
+    let robots: Vec<_> = rules.iter().map(|rule| rule.robot).collect();
+    assert_eq!(robots, [second, first], "who comes later takes nobody's tokens");
 }
 
 #[test]

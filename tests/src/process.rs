@@ -86,12 +86,17 @@ pub fn signal(pid: u32, what: Signal) {
 #[must_use]
 pub fn lives(pid: u32, word: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    let after = stat.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
+    let fields: Vec<&str> = after.split(' ').collect();
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     // the first thread is a zombie before the others have ended, and until then they hold the
-    // process's files
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
-    let runs = state.is_some_and(|state| state != 'Z' || threads > 1);
+    // process's files; a list of /proc/PID/task may miss some of those that are just ending
+    let threads = fields.get(17).and_then(|threads| threads.parse::<u32>().ok()).unwrap_or(0);
+    let runs = fields.first().is_some_and(|state| match *state {
+        "" => false,
+        "Z" => threads > 1,
+        _ => true,
+    });
     // in the middle of an exec the line is empty for a moment
     runs && (line.is_empty() || String::from_utf8_lossy(&line).contains(word))
 }

@@ -32,8 +32,9 @@ use super::neighbours::Neighbours;
 /// round are asked, or the upstream.
 const ROUND: Duration = Duration::from_millis(500);
 /// How long nodes may take to say what a tag named, or to give their part of a list: the answers of
-/// all of them count.
-const ALL: Duration = Duration::from_millis(1000);
+/// all of them count. A node that has just died is waited for this long, and an edge that asks waits
+/// no longer than 1.5 s for both.
+const ALL: Duration = Duration::from_millis(500);
 /// How long a node may take to forget something, or to say what it has taken over.
 const TOLD: Duration = Duration::from_secs(3);
 

@@ -39,6 +39,9 @@ const SEEK: Duration = Duration::from_millis(2700);
 /// After no replica could be reached, only the task that follows the small tables asks for this
 /// long. Readers use what is kept at once.
 const GIVE_UP: Duration = Duration::from_secs(6);
+/// A replica that did not answer is asked after the others for this long: one that has died is not
+/// known to be down at once, and every question would wait for it first.
+const SILENT: Duration = Duration::from_secs(5);
 /// The time between two looks at the small tables: nodes, projects, upstreams.
 const FOLLOW: Duration = Duration::from_secs(2);
 /// The maximum number of dependent steps of a reader. Our own readers have at most three.
@@ -60,6 +63,8 @@ pub struct EdgeRecords {
     unreachable_until: Mutex<Moment>,
     verdicts: Mutex<HashMap<blake3::Hash, (Moment, Option<Verdict>)>>,
     people: Mutex<People>,
+    /// Replicas that did not answer lately, and when.
+    silent: Mutex<HashMap<NodeId, Moment>>,
 }
 
 /// What this edge knows of changes of people's records.
@@ -101,6 +106,7 @@ impl EdgeRecords {
             heard: Mutex::new(None),
             unreachable_until: Mutex::new(Moment::from_micros(0)),
             verdicts: Mutex::default(),
+            silent: Mutex::default(),
             people: Mutex::new(People {
                 version: 0,
                 since: (Timestamp(0), Moment::from_micros(0)),
@@ -248,23 +254,28 @@ impl EdgeRecords {
         clock::now() < *self.unreachable_until.lock()
     }
 
-    /// The replicas that may answer, the nearest first.
+    /// The replicas that may answer: those that answered last, the nearest first, before others.
     fn replicas(&self) -> Vec<NodeId> {
         let down = self.members.down();
         let nodes: Vec<NodeRecord> = Query::nodes().pairs(&self.kept);
-        let mut replicas: Vec<(bool, Duration, NodeId)> = nodes
+        let now = clock::now();
+        let mut silent = self.silent.lock();
+        silent.retain(|_, since| now.since(*since) < SILENT);
+        let mut replicas: Vec<(bool, bool, Duration, NodeId)> = nodes
             .iter()
             .filter(|n| n.role == Role::Replica && !down.contains(&n.id))
             .map(|n| {
                 (
+                    silent.contains_key(&n.id),
                     n.region != self.region,
                     self.links.round_trip(n.id).unwrap_or(Duration::MAX),
                     n.id,
                 )
             })
             .collect();
+        drop(silent);
         replicas.sort();
-        let mut ids: Vec<NodeId> = replicas.into_iter().map(|(_, _, id)| id).collect();
+        let mut ids: Vec<NodeId> = replicas.into_iter().map(|(_, _, _, id)| id).collect();
         if nodes.is_empty() {
             // just joined: the nodes that the token named, in any order; edges among them refuse at
             // once
@@ -297,11 +308,15 @@ impl EdgeRecords {
             }
             match self.links.ask(replica, question.clone(), ASK).await {
                 Ok(answer) => {
+                    self.silent.lock().remove(&replica);
                     *self.heard.lock() = Some(clock::now());
                     *self.unreachable_until.lock() = Moment::from_micros(0);
                     return Some(answer);
                 }
-                Err(error) => debug!(%replica, %error, "a replica did not answer"),
+                Err(error) => {
+                    debug!(%replica, %error, "a replica did not answer");
+                    self.silent.lock().insert(replica, clock::now());
+                }
             }
         }
         None

@@ -809,8 +809,10 @@ fn a_workload_signs_in_with_its_issuers_token_and_no_secret() {
     let file = mesh.folder().join("request");
     std::fs::write(&file, request.to_string()).expect("a file");
     let mut provider = mesh.members()[2].atoll("credential-provider");
-    let said = process::succeed(provider.stdin(std::fs::File::open(&file).expect("the file")));
-    let said: serde_json::Value = serde_json::from_str(&said).expect("an answer is JSON");
+    let said = provider.stdin(std::fs::File::open(&file).expect("the file")).output();
+    let said = said.expect("atoll runs");
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let said: serde_json::Value = serde_json::from_slice(&said.stdout).expect("an answer is JSON");
     let auth = &said["auth"][mesh.members()[2].anyone().authority()];
     let text = |field: &str| auth[field].as_str().expect("credentials").to_owned();
     let client = mesh.members()[2].anyone().basic(&text("username"), &text("password"));

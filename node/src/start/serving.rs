@@ -113,21 +113,10 @@ impl Serving {
             Route::Token => answer_token(&self.access, request).await,
             Route::Projects
             | Route::Project(_)
-            | Route::Members(_)
-            | Route::Member(..)
-            | Route::Users
-            | Route::CurrentUser
-            | Route::UserSearch
-            | Route::User(_)
-            | Route::UserAdministers(_)
-            | Route::UserPassword(_)
-            | Route::Robots
-            | Route::Robot(_)
-            | Route::Trusts(_)
-            | Route::Trust(..)
             | Route::Permissions
             | Route::Registries
             | Route::Registry(_) => self.harbor.answer(route, request).await,
+            route if route.is_about_people() => self.harbor.answer(route, request).await,
             Route::Status
             | Route::Level
             | Route::Mirrors

@@ -20,9 +20,12 @@ pub struct Denials<K> {
 
 #[derive(Debug)]
 struct OfProject<K> {
-    until: HashMap<K, Moment>,
-    /// In the order in which they came, with the time until which each counted then.
-    order: VecDeque<(K, Moment)>,
+    /// The latest denial of each: its number, and until when it counts.
+    latest: HashMap<K, (u64, Moment)>,
+    /// In the order in which they came. A thing denied twice is here twice; the number tells which
+    /// of the two is the latest, as both may count until the same moment.
+    order: VecDeque<(K, u64, Moment)>,
+    next: u64,
 }
 
 impl<K: Clone + Eq + Hash> Denials<K> {
@@ -36,24 +39,26 @@ impl<K: Clone + Eq + Hash> Denials<K> {
         if time.is_zero() || self.each == 0 {
             return;
         }
-        let new = || OfProject { until: HashMap::new(), order: VecDeque::new() };
+        let new = || OfProject { latest: HashMap::new(), order: VecDeque::new(), next: 0 };
         let of = self.projects.entry(project.clone()).or_insert_with(new);
-        let until = now + time;
-        of.until.insert(what.clone(), until);
-        of.order.push_back((what, until));
-        while of.order.len() > self.each || of.order.front().is_some_and(|(_, end)| *end <= now) {
-            let Some((oldest, until)) = of.order.pop_front() else { break };
+        let (number, until) = (of.next, now + time);
+        of.next += 1;
+        of.latest.insert(what.clone(), (number, until));
+        of.order.push_back((what, number, until));
+        let over = |(_, _, until): &(K, u64, Moment)| *until <= now;
+        while of.order.len() > self.each || of.order.front().is_some_and(over) {
+            let Some((oldest, number, _)) = of.order.pop_front() else { break };
             // it may have been denied again since
-            if of.until.get(&oldest) == Some(&until) {
-                of.until.remove(&oldest);
+            if of.latest.get(&oldest).is_some_and(|(latest, _)| *latest == number) {
+                of.latest.remove(&oldest);
             }
         }
     }
 
     /// Whether the upstream of `project` denied `what` a moment ago.
     pub fn stands(&self, now: Moment, project: &ProjectName, what: &K) -> bool {
-        let until = self.projects.get(project).and_then(|of| of.until.get(what));
-        until.is_some_and(|until| now < *until)
+        let latest = self.projects.get(project).and_then(|of| of.latest.get(what));
+        latest.is_some_and(|(_, until)| now < *until)
     }
 
     /// Forgets all.
@@ -88,6 +93,16 @@ mod tests {
         assert!(!denials.stands(at(8), &hub, &"a"));
     }
 
+    #[test]
+    fn what_is_denied_again_in_the_same_moment_is_not_forgotten_with_its_first_denial() {
+        let hub: ProjectName = "hub".parse().unwrap();
+        let (mut denials, time) = (Denials::new(2), Duration::from_secs(5));
+        for what in ["a", "b", "a"] {
+            denials.remember(at(0), &hub, what, time);
+        }
+        assert!(denials.stands(at(0), &hub, &"a") && denials.stands(at(0), &hub, &"b"));
+    }
+
     proptest! {
         #[test]
         fn one_project_has_a_bounded_part_and_leaves_others_theirs(
@@ -101,7 +116,7 @@ mod tests {
                 denials.remember(at(now), &hub, what, Duration::from_secs(20));
                 prop_assert!(denials.stands(at(now), &hub, &what));
                 let of = &denials.projects[&hub];
-                prop_assert!(of.order.len() <= 8 && of.until.len() <= of.order.len());
+                prop_assert!(of.order.len() <= 8 && of.latest.len() <= of.order.len());
             }
             prop_assert!(denials.stands(at(now), &quiet, &7));
         }

@@ -9,9 +9,12 @@ use quinn::{RecvStream, SendStream};
 use rules::blobs::flight::Claim;
 use rules::blobs::holding::Held;
 use rules::blobs::pacing::Class;
-use rules::wire::{Bulk, CopyEnd, Fetched, LARGEST};
+use rules::blobs::uploads::{RelayedStep, StepDone, UploadRefusal};
+use rules::wire::{BodyEnd, Bulk, CopyEnd, Fetched, LARGEST};
 use rules::words::digest::{ContentHash, Digest};
 use rules::words::names::{NodeId, RepositoryName};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::links::{
     Line, LinkError, Links, begin_frame, finish_message, read_message, write_message,
@@ -201,12 +204,83 @@ impl Drop for Serve {
     }
 }
 
-/// An upload that is copied to a peer while it arrives.
-pub struct CopyOut {
+/// Bytes of an upload on their way to a peer, in pieces with their lengths.
+struct PiecesOut {
     send: SendStream,
     line: Line,
+    stall: Duration,
+}
+
+impl PiecesOut {
+    async fn send(&mut self, bytes: &Bytes) -> Result<(), LinkError> {
+        let write = async {
+            for piece in bytes.chunks(PIECE) {
+                let length = (piece.len() as u32).to_be_bytes();
+                let write = async {
+                    self.send.write_all(&length).await?;
+                    self.send.write_all(piece).await
+                };
+                self.line.write(Class::Copy, write).await?;
+            }
+            Ok::<_, quinn::WriteError>(())
+        };
+        match tokio::time::timeout(self.stall, write).await {
+            Ok(result) => result.map_err(|e| LinkError::Broken(e.to_string())),
+            Err(_) => Err(LinkError::Deadline),
+        }
+    }
+
+    async fn end<T: Serialize>(&mut self, end: &T) -> Result<(), LinkError> {
+        self.send
+            .write_all(&0u32.to_be_bytes())
+            .await
+            .map_err(|e| LinkError::Broken(e.to_string()))?;
+        write_message(&mut self.send, end).await?;
+        let _ = self.send.finish();
+        Ok(())
+    }
+}
+
+/// The next part of what comes in pieces.
+pub enum Piece<T> {
+    /// Bytes of an upload.
+    Bytes(Bytes),
+    /// Their end.
+    End(T),
+}
+
+/// The receiving end of [`PiecesOut`].
+struct PiecesIn {
     receive: RecvStream,
-    terms: TransferTerms,
+    stall: Duration,
+}
+
+impl PiecesIn {
+    async fn next<T: DeserializeOwned>(&mut self) -> Result<Piece<T>, LinkError> {
+        let broken = |e: &dyn std::fmt::Display| LinkError::Broken(e.to_string());
+        let read = async {
+            let mut length = [0; 4];
+            self.receive.read_exact(&mut length).await.map_err(|e| broken(&e))?;
+            match u32::from_be_bytes(length) as usize {
+                0 => Ok(Piece::End(read_message(&mut self.receive).await?)),
+                length if length > PIECE => {
+                    Err(LinkError::Broken(format!("a piece of {length} bytes is too long")))
+                }
+                length => {
+                    let mut piece = vec![0; length];
+                    self.receive.read_exact(&mut piece).await.map_err(|e| broken(&e))?;
+                    Ok(Piece::Bytes(piece.into()))
+                }
+            }
+        };
+        tokio::time::timeout(self.stall, read).await.map_err(|_| LinkError::Deadline)?
+    }
+}
+
+/// An upload that is copied to a peer while it arrives.
+pub struct CopyOut {
+    pieces: PiecesOut,
+    receive: RecvStream,
 }
 
 impl CopyOut {
@@ -220,33 +294,20 @@ impl CopyOut {
         let (send, receive) =
             links.open_bulk(to, Bulk::Copy { repository }, terms.first_byte).await?;
         let _ = send.set_priority(Class::Copy.priority());
-        Ok(CopyOut { send, line: links.line(to), receive, terms })
+        let pieces = PiecesOut { send, line: links.line(to), stall: terms.stall };
+        Ok(CopyOut { pieces, receive })
     }
 
     /// Sends the next bytes of the upload.
     pub async fn send(&mut self, bytes: &Bytes) -> Result<(), LinkError> {
-        let write = async {
-            for piece in bytes.chunks(PIECE) {
-                let length = (piece.len() as u32).to_be_bytes();
-                let write = async {
-                    self.send.write_all(&length).await?;
-                    self.send.write_all(piece).await
-                };
-                self.line.write(Class::Copy, write).await?;
-            }
-            Ok::<_, quinn::WriteError>(())
-        };
-        match tokio::time::timeout(self.terms.stall, write).await {
-            Ok(result) => result.map_err(|e| LinkError::Broken(e.to_string())),
-            Err(_) => Err(LinkError::Deadline),
-        }
+        self.pieces.send(bytes).await
     }
 
     /// Names the digest of the upload. Returns once the peer holds it: hash checked, fsynced.
     pub async fn seal(mut self, digest: Digest) -> Result<Held, LinkError> {
-        let deadline = self.terms.stall;
+        let deadline = self.pieces.stall;
         let end = async {
-            self.end(CopyEnd::Seal(digest)).await?;
+            self.pieces.end(&CopyEnd::Seal(digest)).await?;
             read_message::<Result<Held, String>>(&mut self.receive)
                 .await?
                 .map_err(LinkError::Refused)
@@ -256,67 +317,122 @@ impl CopyOut {
 
     /// Ends the copy early; the peer drops it.
     pub async fn abandon(mut self) {
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.end(CopyEnd::Abandon)).await;
-    }
-
-    async fn end(&mut self, end: CopyEnd) -> Result<(), LinkError> {
-        self.send
-            .write_all(&0u32.to_be_bytes())
-            .await
-            .map_err(|e| LinkError::Broken(e.to_string()))?;
-        write_message(&mut self.send, &end).await?;
-        let _ = self.send.finish();
-        Ok(())
+        let end = self.pieces.end(&CopyEnd::Abandon);
+        let _ = tokio::time::timeout(Duration::from_secs(1), end).await;
     }
 }
 
 /// The receiving end of a copy.
 pub struct CopyIn {
     send: SendStream,
-    receive: RecvStream,
-    stall: Duration,
-}
-
-/// The next part of a copy.
-pub enum CopyPiece {
-    /// Bytes of the upload.
-    Bytes(Bytes),
-    /// Its end.
-    End(CopyEnd),
+    pieces: PiecesIn,
 }
 
 impl CopyIn {
     /// Takes the streams on which a [`Bulk::Copy`] came. `stall` is how long an upload may rest
     /// between two of its requests.
     pub fn new(send: SendStream, receive: RecvStream, stall: Duration) -> Self {
-        CopyIn { send, receive, stall }
+        CopyIn { send, pieces: PiecesIn { receive, stall } }
     }
 
     /// The next piece.
-    pub async fn next(&mut self) -> Result<CopyPiece, LinkError> {
-        let broken = |e: &dyn std::fmt::Display| LinkError::Broken(e.to_string());
-        let read = async {
-            let mut length = [0; 4];
-            self.receive.read_exact(&mut length).await.map_err(|e| broken(&e))?;
-            match u32::from_be_bytes(length) as usize {
-                0 => Ok(CopyPiece::End(read_message(&mut self.receive).await?)),
-                length if length > PIECE => {
-                    Err(LinkError::Broken(format!("a piece of {length} bytes is too long")))
-                }
-                length => {
-                    let mut piece = vec![0; length];
-                    self.receive.read_exact(&mut piece).await.map_err(|e| broken(&e))?;
-                    Ok(CopyPiece::Bytes(piece.into()))
-                }
-            }
-        };
-        tokio::time::timeout(self.stall, read).await.map_err(|_| LinkError::Deadline)?
+    pub async fn next(&mut self) -> Result<Piece<CopyEnd>, LinkError> {
+        self.pieces.next().await
     }
 
     /// Answers a sealed copy.
     pub async fn answer(mut self, result: Result<Held, String>) -> Result<(), LinkError> {
         write_message(&mut self.send, &result).await?;
         let _ = self.send.finish();
+        Ok(())
+    }
+}
+
+/// A client's request that is passed on to the node that has its upload: the way of the body.
+pub struct RelayOut(PiecesOut);
+
+/// The way back of the answer, which may come before all of the body was sent.
+pub struct RelayAnswer {
+    receive: RecvStream,
+    stall: Duration,
+}
+
+/// Passes a step on to the node that has the upload.
+pub async fn relay(
+    links: &Links,
+    step: RelayedStep,
+    terms: TransferTerms,
+) -> Result<(RelayOut, RelayAnswer), LinkError> {
+    let to = step.id.home;
+    let (send, receive) = links.open_bulk(to, Bulk::Upload(step), terms.first_byte).await?;
+    let _ = send.set_priority(Class::Copy.priority());
+    let pieces = PiecesOut { send, line: links.line(to), stall: terms.stall };
+    Ok((RelayOut(pieces), RelayAnswer { receive, stall: terms.stall }))
+}
+
+impl RelayOut {
+    /// Sends the next bytes of the body.
+    pub async fn send(&mut self, bytes: &Bytes) -> Result<(), LinkError> {
+        self.0.send(bytes).await
+    }
+
+    /// Ends the body.
+    pub async fn end(&mut self, end: BodyEnd) -> Result<(), LinkError> {
+        self.0.end(&end).await
+    }
+}
+
+impl RelayAnswer {
+    /// The answer. Waits without a deadline, because the body may take long.
+    pub async fn next(&mut self) -> Result<Result<StepDone, UploadRefusal>, LinkError> {
+        read_message(&mut self.receive).await
+    }
+
+    /// The answer, once all of the body was sent.
+    pub async fn last(&mut self) -> Result<Result<StepDone, UploadRefusal>, LinkError> {
+        let stall = self.stall;
+        tokio::time::timeout(stall, self.next()).await.map_err(|_| LinkError::Deadline)?
+    }
+}
+
+/// The receiving end of a relayed request.
+pub struct RelayIn {
+    send: SendStream,
+    pieces: PiecesIn,
+    ended: bool,
+}
+
+impl RelayIn {
+    /// Takes the streams on which a [`Bulk::Upload`] came. `stall` is the maximum time between two
+    /// pieces of the body. The node that passes it on ends one that its client does not send.
+    pub fn new(send: SendStream, receive: RecvStream, stall: Duration) -> Self {
+        RelayIn { send, pieces: PiecesIn { receive, stall }, ended: false }
+    }
+
+    /// The next bytes of the body; `None` at its end. Fails if it does not come to its end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, LinkError> {
+        if self.ended {
+            return Ok(None);
+        }
+        match self.pieces.next().await? {
+            Piece::Bytes(bytes) => Ok(Some(bytes)),
+            Piece::End(BodyEnd::Whole) => {
+                self.ended = true;
+                Ok(None)
+            }
+            Piece::End(BodyEnd::Broken) => Err(LinkError::Broken("the client broke off".into())),
+        }
+    }
+
+    /// Answers.
+    pub async fn answer(
+        mut self,
+        answer: &Result<StepDone, UploadRefusal>,
+    ) -> Result<(), LinkError> {
+        write_message(&mut self.send, answer).await?;
+        let _ = self.send.finish();
+        // a stream that is dropped unread looks to the sender as if the answer were lost
+        let _ = self.pieces.receive.stop(0u32.into());
         Ok(())
     }
 }

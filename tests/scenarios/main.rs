@@ -3,6 +3,7 @@
 
 mod ailing_disk;
 mod arrows;
+mod balanced;
 mod caches;
 mod clients;
 mod cold_pull;

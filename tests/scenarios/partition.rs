@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use http::Method;
 use tests::image::Image;
 use tests::islands::Islands;
 use tests::mesh::primary;
@@ -51,6 +52,7 @@ fn a_minority_serves_what_it_holds_refuses_pushes_and_agrees_again_when_healed()
             assert_eq!(found.digest, new.digest(), "the majority disagrees at {at}");
         }
         refuses(&mesh, lone, &new);
+        cannot_know(&mesh, lone, &new);
         let found = alone
             .pull("moving")
             .unwrap_or_else(|no| panic!("the lone node holds it and does not serve it: {no}"));
@@ -132,6 +134,28 @@ fn all_see_all(mesh: &Islands) {
             let nodes = mesh.status(at).ok()?["nodes"].as_array()?.clone();
             nodes.iter().all(|node| node["state"] == "up").then_some(())
         });
+    }
+}
+
+/// What the lone node does not have may have been pushed or made elsewhere since. It says so: with a
+/// 404 a kubelet would give up, a client would push again, and Terraform would create a second one.
+fn cannot_know(mesh: &Islands, lone: usize, new: &Image) {
+    let client = mesh.client(lone);
+    for path in [
+        format!("/v2/demo/cut/manifests/{}", new.digest()),
+        "/v2/demo/cut/manifests/unheard".to_owned(),
+        format!("/v2/demo/cut/blobs/{}", new.blobs[1].digest),
+        "/v2/demo/unheard/tags/list".to_owned(),
+        "/v2/unheard/app/manifests/1".to_owned(),
+        "/api/v2.0/projects/unheard".to_owned(),
+        "/api/v2.0/projects".to_owned(),
+        "/api/v2.0/users/4000000".to_owned(),
+    ] {
+        for method in [Method::GET, Method::HEAD] {
+            let answer = client.ask(method, &path).send().unwrap_or_else(|none| panic!("{none}"));
+            assert_eq!(answer.status, 503, "{path}: {answer}");
+            assert!(answer.header("retry-after").is_some(), "{path}: {:?}", answer.headers);
+        }
     }
 }
 

@@ -26,6 +26,7 @@
 //! - [`pulling`] is a client that goes on at the next host, as patient ones do, [`pullers`] are the
 //!   real ones with such hosts.
 
+pub mod balancer;
 pub mod certificates;
 pub mod coast;
 pub mod complaints;

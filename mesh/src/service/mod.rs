@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quinn::{RecvStream, SendStream};
+use rules::blobs::uploads::RelayedStep;
 use rules::ledger::records::{Look, NodeRecord, Role};
 use rules::wire::{Answer, Ask, Bulk, JoinRequest};
 use rules::words::moment::Moment;
@@ -20,7 +21,7 @@ use crate::identity::Authority;
 use crate::ledger::Ledger;
 use crate::links::{Guest, LinkError, Service};
 use crate::members::Members;
-use crate::transfer::{CopyIn, Wanted};
+use crate::transfer::{CopyIn, RelayIn, Wanted};
 
 /// How long a majority may take to say which revision this node must have applied.
 const READ_INDEX: Duration = Duration::from_secs(3);
@@ -42,6 +43,12 @@ pub trait Rooms: Send + Sync + 'static {
         from: NodeId,
         repository: RepositoryName,
         copy: CopyIn,
+    ) -> impl Future<Output = Result<(), LinkError>> + Send;
+    /// Takes a step of an upload of this node, which came to another replica.
+    fn upload(
+        &self,
+        step: RelayedStep,
+        relay: RelayIn,
     ) -> impl Future<Output = Result<(), LinkError>> + Send;
 }
 
@@ -159,7 +166,10 @@ impl<R: Rooms> Service for MeshService<R> {
                 ledger.receive_snapshot(&header, send, receive).await
             }
             (Bulk::Records, Some(ledger)) => ledger.send_records(send).await,
-            (Bulk::Copy { .. } | Bulk::Snapshot(_) | Bulk::Records, None) => {
+            (Bulk::Upload(step), Some(_)) => {
+                self.rooms.upload(step, RelayIn::new(send, receive, self.terms.rest)).await
+            }
+            (Bulk::Copy { .. } | Bulk::Snapshot(_) | Bulk::Records | Bulk::Upload(_), None) => {
                 warn!(%from, "a stream for replicas only was refused");
                 return;
             }

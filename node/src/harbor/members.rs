@@ -68,8 +68,8 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let wanted = PageRequest::read(request)?;
         let part = request.query("entityname").unwrap_or_default();
-        let read = self.records.read(|records| named(records, project.id, |_| true)).await?;
-        let members: Vec<Named> = read.0.into_iter().filter(|m| m.name.contains(part)).collect();
+        let read = self.read(|records| named(records, project.id, |_| true)).await?;
+        let members: Vec<Named> = read.into_iter().filter(|m| m.name.contains(part)).collect();
         Ok(wanted.answer(&members, |one| &one.name, |one| show(project.id, one)))
     }
 
@@ -78,8 +78,8 @@ impl Harbor {
         project: Project,
         id: MemberId,
     ) -> Result<Response<Payload>, Failure> {
-        let read = self.records.read(|records| named(records, project.id, |m| m.id == id)).await?;
-        let found = read.0.first().map(|one| show(project.id, one));
+        let read = self.read(|records| named(records, project.id, |m| m.id == id)).await?;
+        let found = read.first().map(|one| show(project.id, one));
         let found = found.ok_or_else(|| {
             Failure::new(Code::NotFound, format!("{} has no member {}", project.name, id.0))
         })?;
@@ -97,7 +97,7 @@ impl Harbor {
             (Some(MemberUser { user_id: Some(id), .. }), None) if id != 0 => UserId(id),
             (Some(MemberUser { username: Some(name), .. }), None) => {
                 let name: UserName = name.parse().map_err(|e| bad(format!("username: {e}")))?;
-                let (account, _) = self.records.read(|r| r.account_named(&name)).await?;
+                let account = self.read(|r| r.account_named(&name)).await?;
                 let account = account.ok_or_else(|| {
                     Failure::new(Code::NotFound, format!("there is no user {name}"))
                 })?;

@@ -15,12 +15,12 @@ use std::sync::Arc;
 use http::{HeaderName, Method, Response};
 use mesh::secrets::Secrets;
 use registry::people::{Access, Caller};
-use registry::view::Records;
 use registry::view::neighbours::Neighbours;
+use registry::view::{Freshness, Records};
 use registry::writes::{Refusal, WriteTerms, Writes, settle};
 use rules::ledger::command::{Command, Outcome};
 use rules::ledger::people::PeopleChange;
-use rules::ledger::records::{Look, Project, ReadRecords};
+use rules::ledger::records::{Look, Project, ReadRecords, RecordError};
 use rules::people::access::{Identity, RegistryScope};
 use rules::people::doors::{self, Need};
 use rules::words::names::{OperationId, ProjectId, ProjectName};
@@ -227,6 +227,16 @@ impl Harbor {
         }
     }
 
+    /// Reads the records. The API's clients keep what they hear: one that is told that a robot
+    /// does not exist makes another. So a node that may not know what is new gives no answer.
+    async fn read<T>(
+        &self,
+        read: impl Fn(&dyn ReadRecords) -> Result<T, RecordError>,
+    ) -> Result<T, Failure> {
+        let (found, freshness) = self.door.read(read).await?;
+        if freshness == Freshness::Fresh { Ok(found) } else { Err(Failure::outdated(freshness)) }
+    }
+
     /// The project that a path names, if the caller has `permission` in it. Digits are a project's
     /// number if there is one, unless the client says that it sends names (Harbor's
     /// `X-Is-Resource-Name`).
@@ -256,7 +266,7 @@ impl Harbor {
                 (by_number, by_name) => Ok(by_number.or(by_name)),
             })
         };
-        let (found, _) = self.records.read(|records| look(records)).await?;
+        let found = self.read(|records| look(records)).await?;
         match found {
             Ok(Some(project)) => {
                 self.door.admit_to_project(request, caller, permission, &project, written).await?;

@@ -7,7 +7,7 @@ use http::{HeaderName, Response, StatusCode};
 use registry::people::Caller;
 use rules::ledger::change::Change;
 use rules::ledger::command::{Command, NewProject, Outcome};
-use rules::ledger::records::{Look, Project, ReadRecords};
+use rules::ledger::records::{Look, Project, ReadRecords, SPARSE_IMAGES, SPARSE_INDEXES};
 use rules::members::placement::{self, Candidate};
 use rules::people::access::{Identity, RegistryScope};
 use rules::proxies::proxy::{ProxyChange, ProxyRules, patterns};
@@ -46,6 +46,8 @@ struct Metadata {
     proxy_cache_filter_pattern: Option<String>,
     proxy_cache_deny_pattern: Option<String>,
     proxy_cache_local_on_not_found: Option<String>,
+    sparse_indexes: Option<String>,
+    sparse_images: Option<String>,
     #[serde(flatten)]
     rest: BTreeMap<String, Value>,
 }
@@ -99,7 +101,15 @@ impl ProjectBody {
                 metadata.proxy_cache_local_on_not_found.as_deref(),
             )?,
         };
-        Ok(CheckedProject { public, durability, proxy, metadata: kept(&metadata.rest)? })
+        let mut others = kept(&metadata.rest)?;
+        for (name, text) in
+            [(SPARSE_INDEXES, &metadata.sparse_indexes), (SPARSE_IMAGES, &metadata.sparse_images)]
+        {
+            if let Some(allowed) = flag(name, text.as_deref())? {
+                others.insert(name.to_owned(), allowed.to_string());
+            }
+        }
+        Ok(CheckedProject { public, durability, proxy, metadata: others })
     }
 }
 
@@ -130,7 +140,7 @@ impl Harbor {
             }
             Ok(seen)
         };
-        let (projects, _) = self.records.read(|records| look(records)).await?;
+        let projects = self.read(|records| look(records)).await?;
         let fits = |(project, _): &(Project, Option<ProjectRole>)| {
             wanted.admits(&[
                 ("name", project.name.as_str()),
@@ -151,8 +161,7 @@ impl Harbor {
         caller: &Caller,
         project: Project,
     ) -> Result<Response<Payload>, Failure> {
-        let (role, _) =
-            self.records.read(|records| caller.identity.role(records, &project)).await?;
+        let role = self.read(|records| caller.identity.role(records, &project)).await?;
         Ok(json_answer(StatusCode::OK, &self.show_in(&project, role)))
     }
 
@@ -165,7 +174,8 @@ impl Harbor {
         let written: ProjectBody = body(&mut request).await?;
         let name = written.project_name.as_deref().unwrap_or_default();
         let name: ProjectName = name.parse().map_err(|e| bad(format!("project_name: {e}")))?;
-        let asked = written.asked()?;
+        let mut asked = written.asked()?;
+        asked.metadata.entry(SPARSE_INDEXES.to_owned()).or_insert_with(|| "true".to_owned());
         // Harbor's clients send 0 or null for a project without an upstream
         let upstream = written.registry_id.filter(|id| *id != 0).map(UpstreamId);
         if upstream.is_some() && !caller.identity.is_administrator() {

@@ -218,15 +218,13 @@ impl Harbor {
         request: &Request,
     ) -> Result<Response<Payload>, Failure> {
         let wanted = PageRequest::read(request)?;
-        let (upstreams, _) = self.records.read(|records| records.upstreams()).await?;
+        let upstreams = self.read(|records| records.upstreams()).await?;
         Ok(wanted.answer(&upstreams, |upstream| &upstream.name, show))
     }
 
     pub(super) async fn show_registry(&self, id: UpstreamId) -> Result<Response<Payload>, Failure> {
-        let (upstream, _) = self
-            .records
-            .read(|records| records.record::<UpstreamRecord>(&key::upstream(id)))
-            .await?;
+        let upstream =
+            self.read(|records| records.record::<UpstreamRecord>(&key::upstream(id))).await?;
         let upstream = upstream.ok_or_else(|| missing(id))?;
         Ok(json_answer(StatusCode::OK, &show(&upstream)))
     }
@@ -272,10 +270,7 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let change: RegistryChange = read(&mut request).await?;
         self.writes.ready().await?;
-        let (was, _) = self
-            .records
-            .read(|records| records.record::<UpstreamRecord>(&key::upstream(id)))
-            .await?;
+        let was = self.read(|records| records.record::<UpstreamRecord>(&key::upstream(id))).await?;
         let was = was.ok_or_else(|| missing(id))?;
         let becomes = changed(&self.secrets, &was, change)?;
         let name = becomes.name.clone();

@@ -158,7 +158,7 @@ impl Harbor {
                     if of_project && own.is_some_and(|own| *own != name) {
                         return Err(bad(BadGrant::Elsewhere.to_string()));
                     }
-                    let (found, _) = self.records.read(|r| r.project(&name)).await?;
+                    let found = self.read(|r| r.project(&name)).await?;
                     // only an administrator is told that there is none
                     let found = found.ok_or_else(|| match caller.identity.is_administrator() {
                         true => {
@@ -203,7 +203,7 @@ impl Harbor {
             let find = |id: ProjectId| Ok(projects.iter().find(|p| p.id == id).cloned());
             not_theirs(records, &caller.identity, grants, find)
         };
-        match self.records.read(look).await?.0 {
+        match self.read(look).await? {
             None => Ok(()),
             Some(permission) => {
                 let name = caller.identity.name();
@@ -255,7 +255,7 @@ impl Harbor {
             };
             Ok(Some((robot, project)))
         };
-        let (found, _) = self.records.read(look).await?;
+        let found = self.read(look).await?;
         let Some((robot, project)) = found else {
             // only who may see all robots is told that there is none
             self.admit_to_robots(request, caller, path, None).await?;
@@ -275,7 +275,7 @@ impl Harbor {
             (None | Some("system"), None) => None,
             (None | Some("project"), Some(id)) => {
                 let id = id.parse().map_err(|_| bad("q: ProjectID is a number"))?;
-                let (found, _) = self.records.read(|r| r.project_numbered(ProjectId(id))).await?;
+                let found = self.read(|r| r.project_numbered(ProjectId(id))).await?;
                 match found {
                     Some(project) => Some(project),
                     None => {
@@ -290,7 +290,7 @@ impl Harbor {
             _ => return Err(bad("q: Level=system, or Level=project,ProjectID=NUMBER")),
         };
         self.admit_to_robots(request, caller, ROBOTS, project.as_ref()).await?;
-        let (robots, _) = self.records.read(|records| records.robots()).await?;
+        let robots = self.read(|records| records.robots()).await?;
         let of = project.as_ref().map(|project| project.id);
         let level = if of.is_some() { "project" } else { "system" };
         let number = of.map(|id| id.to_string()).unwrap_or_default();
@@ -303,7 +303,7 @@ impl Harbor {
                 ])
         };
         let robots: Vec<Robot> = robots.into_iter().filter(fits).collect();
-        let (projects, _) = self.records.read(|records| records.projects()).await?;
+        let projects = self.read(|records| records.projects()).await?;
         Ok(wanted.answer(&robots, |robot| robot.name.as_str(), |robot| self.show(robot, &projects)))
     }
 
@@ -314,7 +314,7 @@ impl Harbor {
         id: RobotId,
     ) -> Result<Response<Payload>, Failure> {
         let robot = self.their_robot(request, caller, ROBOT, id).await?;
-        let (projects, _) = self.records.read(|records| records.projects()).await?;
+        let projects = self.read(|records| records.projects()).await?;
         Ok(json_answer(StatusCode::OK, &self.show(&robot, &projects)))
     }
 

@@ -49,7 +49,7 @@ impl Harbor {
         robot: RobotId,
     ) -> Result<Response<Payload>, Failure> {
         self.their_robot(request, caller, TRUSTS, robot).await?;
-        let (rules, _) = self.records.read(|records| records.trusts_of(robot)).await?;
+        let rules = self.read(|records| records.trusts_of(robot)).await?;
         let shown: Vec<Value> = rules.iter().map(show).collect();
         Ok(json_answer(StatusCode::OK, &json!(shown)))
     }

@@ -90,7 +90,7 @@ fn no_user(id: UserId) -> Failure {
 impl Harbor {
     pub(super) async fn list_users(&self, request: &Request) -> Result<Response<Payload>, Failure> {
         let wanted = PageRequest::read(request)?;
-        let (accounts, _) = self.records.read(|records| records.accounts()).await?;
+        let accounts = self.read(|records| records.accounts()).await?;
         let fits = |account: &Account| {
             wanted.admits(&[
                 ("username", account.name.as_str()),
@@ -111,7 +111,7 @@ impl Harbor {
             return Err(bad("username is needed: a part of the name"));
         }
         let wanted = PageRequest::read(request)?;
-        let (accounts, _) = self.records.read(|records| records.accounts()).await?;
+        let accounts = self.read(|records| records.accounts()).await?;
         let fits = |account: &Account| account.name.as_str().contains(part);
         let accounts: Vec<Account> = accounts.into_iter().filter(fits).collect();
         let show =
@@ -257,7 +257,7 @@ impl Harbor {
             },
             Identity::Anonymous | Identity::Robot(_) => Ok(None),
         };
-        Ok(self.records.read(find).await?.0)
+        self.read(find).await
     }
 
     /// The account with this number, if it is the caller's own or they may do `operation` to all
@@ -269,7 +269,7 @@ impl Harbor {
         operation: Operation,
     ) -> Result<Account, Failure> {
         let permission = Permission::new(Resource::User, operation);
-        let (account, _) = self.records.read(|records| records.account(id)).await?;
+        let account = self.read(|records| records.account(id)).await?;
         if caller.identity.may_in_system(permission) {
             return account.ok_or_else(|| no_user(id));
         }

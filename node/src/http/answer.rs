@@ -7,8 +7,7 @@ use serde_json::Value;
 use super::Payload;
 
 /// The warning that an answer may be old (RFC 9111 keeps the code in its registry).
-pub const STALE: &str =
-    "110 atoll \"may be stale: this node cannot reach the leader of the ledger\"";
+const STALE: &str = "110 atoll \"may be stale: this node cannot reach the leader of the ledger\"";
 
 /// A response with a status and no body.
 pub fn answer(status: StatusCode) -> Response<Payload> {

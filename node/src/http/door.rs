@@ -101,7 +101,7 @@ impl Door {
                 let message = format!(
                     "project {name} does not exist; create it with POST /api/v2.0/projects"
                 );
-                Err(Failure::new(Code::NameUnknown, message))
+                Err(Failure::new(Code::NameUnknown, message).if_known(freshness))
             }
             Err(error) => Err(self.refuse(request, error)),
         }
@@ -164,7 +164,7 @@ impl Door {
         project: &Project,
         called: &ProjectName,
     ) -> Result<(), Failure> {
-        let (may, _) =
+        let (may, freshness) =
             self.read(|records| caller.identity.may(records, permission, project)).await?;
         // what everybody may needs neither an account nor a scope
         if project.public && public_may(permission) {
@@ -172,7 +172,12 @@ impl Door {
         }
         let signed_in = self.access.signed_in(caller, RegistryScope::Api);
         signed_in.map_err(|error| self.refuse(request, error))?;
-        if may { Ok(()) } else { Err(self.denied(caller, permission, called)) }
+        match (may, freshness) {
+            (true, _) => Ok(()),
+            (false, Freshness::Fresh) => Err(self.denied(caller, permission, called)),
+            // they may have been made a member since
+            (false, _) => Err(Failure::outdated(freshness)),
+        }
     }
 
     /// The answer to a caller who does not have `permission` in `project`, whether it exists or

@@ -2,6 +2,7 @@
 //! return their own errors; only this module turns them into statuses.
 
 use http::{HeaderValue, Response, StatusCode, header};
+use rules::blobs::uploads::UploadRefusal;
 use rules::ledger::records::RecordError;
 use rules::people::access::RegistryScope;
 use rules::words::digest::{BadDigest, Digest};
@@ -10,13 +11,12 @@ use serde_json::{Value, json};
 use registry::people::{AccessError, NeededScope};
 use registry::proxies::questions::TooManyQuestions;
 use registry::pulls::PullError;
-use registry::pushes::sessions::UploadError;
 
 use super::Payload;
 use registry::blobs::flights::FlightError;
 use registry::jobs::preheats::Untaken;
 use registry::proxies::mirrors::NoMirror;
-use registry::view::ReadError;
+use registry::view::{Freshness, ReadError};
 use registry::writes::Refusal;
 use store::StoreError;
 
@@ -130,6 +130,30 @@ impl Failure {
         }
     }
 
+    /// A node cannot say what is so now: its records may be old.
+    pub fn outdated(freshness: Freshness) -> Self {
+        let message = match freshness {
+            Freshness::Aged(_) => ReadError::CutOff.to_string(),
+            Freshness::Fresh | Freshness::Stale => {
+                "this node cannot reach the leader of the ledger, so its records may be old; \
+                 ask another node, or try again"
+                    .to_owned()
+            }
+        };
+        Failure::new(Code::Unavailable, message)
+    }
+
+    /// The same, if records that say "there is none" may be old: what is missing in them may have
+    /// been pushed or made elsewhere since, and with a 404 a client would give up.
+    pub fn if_known(self, freshness: Freshness) -> Self {
+        if freshness == Freshness::Fresh || self.status() != StatusCode::NOT_FOUND {
+            return self;
+        }
+        let now = Failure::outdated(freshness);
+        let message = format!("{}, but {}", self.message, now.message);
+        Failure { message, ..now }
+    }
+
     /// Adds machine-readable detail.
     pub fn detail(mut self, detail: Value) -> Self {
         self.detail = detail;
@@ -222,13 +246,25 @@ impl From<AccessError> for Failure {
     }
 }
 
-impl From<UploadError> for Failure {
-    fn from(error: UploadError) -> Self {
-        match error {
-            UploadError::Unknown => Failure::new(Code::BlobUploadUnknown, error.to_string()),
-            UploadError::Busy => Failure::new(Code::Conflict, error.to_string()),
-            UploadError::TooMany(_) => Failure::new(Code::TooManyRequests, error.to_string()),
-            UploadError::Store(error) => error.into(),
+impl From<UploadRefusal> for Failure {
+    fn from(refusal: UploadRefusal) -> Self {
+        let code = match &refusal {
+            UploadRefusal::Unknown => Code::BlobUploadUnknown,
+            UploadRefusal::Busy | UploadRefusal::TakenOver => Code::Conflict,
+            UploadRefusal::TooMany(_) => Code::TooManyRequests,
+            UploadRefusal::OutOfOrder { .. } => Code::RangeInvalid,
+            UploadRefusal::Length => Code::SizeInvalid,
+            UploadRefusal::Digest { .. } => Code::DigestInvalid,
+            UploadRefusal::BrokenOff => Code::BlobUploadInvalid,
+            UploadRefusal::Unavailable(_) => Code::Unavailable,
+            UploadRefusal::Failed(_) => Code::Internal,
+        };
+        let failure = Failure::new(code, refusal.to_string());
+        match refusal {
+            UploadRefusal::TakenOver => failure.closing(),
+            UploadRefusal::Digest { expected, actual } => failure
+                .detail(json!({"expected": expected.to_string(), "actual": actual.to_string()})),
+            _ => failure,
         }
     }
 }
@@ -338,7 +374,7 @@ impl From<Refusal> for Failure {
             )
             .detail(names(&digests)),
             Refusal::ManifestsUnknown(digests) => {
-                Failure::new(Code::ManifestBlobUnknown, "the index lists manifests that this repository does not have")
+                Failure::new(Code::ManifestBlobUnknown, "the index lists manifests that this repository does not have; push them first, or set metadata.sparse_indexes of the project to \"true\"")
                     .detail(names(&digests))
             }
             Refusal::Invalid(reason) => Failure::new(Code::ManifestInvalid, reason),
@@ -389,6 +425,15 @@ mod tests {
             (503, FlightError::Broken(why().into()).into()),
             (503, StoreError::Disk(full).into()),
             (500, StoreError::Disk(std::io::ErrorKind::NotFound.into()).into()),
+            (404, UploadRefusal::Unknown.into()),
+            (409, UploadRefusal::Busy.into()),
+            (409, UploadRefusal::TakenOver.into()),
+            (416, UploadRefusal::OutOfOrder { message: why(), written: 1 }.into()),
+            (400, UploadRefusal::Length.into()),
+            (400, UploadRefusal::Digest { expected: digest.into(), actual: digest.into() }.into()),
+            (400, UploadRefusal::BrokenOff.into()),
+            (503, UploadRefusal::Unavailable(why()).into()),
+            (500, UploadRefusal::Failed(why()).into()),
         ];
         for (status, failure) in table {
             let said = format!("{failure:?}");

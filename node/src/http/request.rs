@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::{HeaderName, Method, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use registry::pushes::receiving::{NotReceived, NotSealed, Pieces};
+use registry::pushes::receiving::{NotTaken, Pieces};
 use registry::view::neighbours::Neighbours;
 use rules::people::guesses::Origin;
 use rules::proxies::budget::client_of;
@@ -187,22 +187,11 @@ impl From<Interrupted> for Failure {
     }
 }
 
-impl From<NotReceived<Interrupted>> for Failure {
-    fn from(received: NotReceived<Interrupted>) -> Self {
-        match received {
-            NotReceived::Body(interrupted) => interrupted.into(),
-            NotReceived::TakenOver => {
-                Failure::new(Code::Conflict, "another request has taken over this upload").closing()
-            }
-        }
-    }
-}
-
-impl From<NotSealed<Interrupted>> for Failure {
-    fn from(error: NotSealed<Interrupted>) -> Self {
+impl From<NotTaken<Interrupted>> for Failure {
+    fn from(error: NotTaken<Interrupted>) -> Self {
         match error {
-            NotSealed::NotReceived(received) => received.into(),
-            NotSealed::Upload(error) => error.into(),
+            NotTaken::Body(interrupted) => interrupted.into(),
+            NotTaken::Refused(refusal) => refusal.into(),
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::http::door::Admitted;
 use crate::http::range::{Ranges, wanted};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Parts, Payload, Piece};
-use registry::pulls::{Bytes, Known, PullError};
+use registry::pulls::{Bytes, Known, PullError, Readable};
 use registry::view::Freshness;
 use store::FileBody;
 
@@ -51,8 +51,22 @@ impl Registry {
         }
         let size = record.map(|record| record.size);
         let client = request.client;
-        let known = Known { digest, repository: &repository, linked, proxied, size, client };
-        let readable = self.pulls.check_readable(&known).await?;
+        let mut known = Known { digest, repository: &repository, linked, proxied, size, client };
+        let readable = match self.pulls.check_readable(&known).await {
+            Err(PullError::Unknown(digest)) if !proxied => {
+                // only who pushes asks for what no manifest refers to yet
+                let pushes = !self.neighbours.is_edge()
+                    && self.door.may(&caller, Action::Push, &repository).await?;
+                let elsewhere = match pushes {
+                    true => self.neighbours.granted(digest, &repository).await,
+                    false => None,
+                };
+                known.size = elsewhere.map(|held| held.size);
+                elsewhere.map(|_| Readable::Here).ok_or(PullError::Unknown(digest))
+            }
+            readable => readable,
+        };
+        let readable = readable.map_err(|error| Failure::from(error).if_known(freshness))?;
         // a client that asks before a push, and hears that the blob is here, does not send it; so
         // it must stay until its manifest can have come
         if request.method == Method::HEAD

@@ -89,10 +89,8 @@ impl Registry {
         }
         last.map_err(|e| Failure::new(Code::TagInvalid, e.to_string()))?;
         if !exists {
-            return Err(Failure::new(
-                Code::NameUnknown,
-                format!("there is no repository {repository}"),
-            ));
+            let message = format!("there is no repository {repository}");
+            return Err(Failure::new(Code::NameUnknown, message).if_known(freshness));
         }
         let more = tags.len() > limit;
         let mut tags: Vec<String> = tags.iter().map(|(place, _)| key::tag_of(place)).collect();

@@ -11,7 +11,7 @@ use rules::words::manifest::Manifest;
 use rules::words::names::{Reference, RepositoryName, Tag};
 
 use super::{Registry, UNASKED, condition_failed, refuse_proxy};
-use crate::http::answer::{STALE, answer, mark, moved, set};
+use crate::http::answer::{answer, mark, moved, set};
 use crate::http::conditional::{self, Condition};
 use crate::http::door::Admitted;
 use crate::http::request::Request;
@@ -57,14 +57,8 @@ impl Registry {
             };
         }
         let Some((digest, manifest)) = found else {
-            let mut failure = Failure::new(
-                Code::ManifestUnknown,
-                format!("repository {repository} has no manifest {reference}"),
-            );
-            if freshness == Freshness::Stale {
-                failure = failure.header(header::WARNING, STALE);
-            }
-            return Err(failure);
+            let message = format!("repository {repository} has no manifest {reference}");
+            return Err(Failure::new(Code::ManifestUnknown, message).if_known(freshness));
         };
         self.show_manifest(&request, &digest, manifest, freshness)
     }
@@ -216,7 +210,8 @@ impl Registry {
         }
         // copies that began with the uploads end at about this time, and waiting for them is
         // cheaper than copying again
-        self.sessions
+        self.uploads
+            .sessions
             .settled(manifest.all_blobs().map(|blob| blob.digest), self.terms.replicate)
             .await;
         let pushed = Pushed {

@@ -15,7 +15,7 @@ use registry::blobs::flights::Flights;
 use registry::proxies::questions::Questions;
 use registry::proxies::resolving::Proxies;
 use registry::pulls::Pulls;
-use registry::pushes::sessions::Sessions;
+use registry::pushes::relaying::Uploads;
 use registry::upstreams::Upstreams;
 use registry::view::neighbours::Neighbours;
 use registry::writes::Writes;
@@ -53,8 +53,8 @@ pub struct Registry {
     pub flights: Arc<Flights>,
     /// Commits writes.
     pub writes: Arc<Writes>,
-    /// Uploads.
-    pub sessions: Arc<Sessions>,
+    /// The uploads of all nodes.
+    pub uploads: Arc<Uploads>,
     /// Resolves references at upstreams.
     pub proxies: Arc<Proxies>,
     /// Upstreams.

@@ -4,8 +4,9 @@
 use http::{Response, StatusCode, header};
 use registry::blobs::flights::Sources;
 use registry::people::Caller;
-use registry::pushes::sessions::Upload;
+use registry::pushes::receiving::{Becomes, NotTaken};
 use rules::blobs::pacing::Class;
+use rules::blobs::uploads::{Chunk, Place, RelayedStep, Step, StepDone, UploadId, UploadRefusal};
 use rules::ledger::records::{BlobRecord, Look, Project, key};
 use rules::people::access::Action;
 use rules::words::digest::{Algorithm, BadDigest, Digest};
@@ -43,37 +44,38 @@ impl Registry {
         if let Some(digest) = request.query("digest") {
             let digest: Digest =
                 digest.parse().map_err(|e| Failure::from(e).closing_unless_read(&request))?;
-            let upload = self.sessions.begin(&repository, digest.algorithm())?;
-            return self.receive_and_seal(request, upload, digest, &project).await;
+            return self.receive_whole(request, repository, digest, &project).await;
         }
-        let upload = self.sessions.begin(&repository, algorithm)?;
+        let upload = self.uploads.sessions.begin(&repository, algorithm)?;
         let response = accepted(&repository, &upload.ticket.id, 0);
-        self.sessions.put_back(upload);
+        self.uploads.sessions.put_back(upload);
         Ok(response)
+    }
+
+    /// A blob that comes with the request that begins its upload.
+    async fn receive_whole(
+        &self,
+        mut request: Request,
+        repository: RepositoryName,
+        digest: Digest,
+        project: &Project,
+    ) -> Result<Response<Payload>, Failure> {
+        let sessions = &self.uploads.sessions;
+        let upload = sessions.begin(&repository, digest.algorithm())?;
+        let becomes = self.becomes(project);
+        let done = sessions.receive_and_seal(&mut request.body, upload, digest, becomes).await;
+        done.map_err(|e| Failure::from(e).closing_unless_read(&request))?;
+        Ok(created(&repository, &digest))
     }
 
     pub(super) async fn add_to_upload(
         &self,
-        mut request: Request,
+        request: Request,
         repository: RepositoryName,
         id: String,
     ) -> Result<Response<Payload>, Failure> {
-        let project = self.may_push(&request, &repository).await?;
-        let upload = self.sessions.take_over(&repository, &id).await;
-        let upload = upload.map_err(|e| Failure::from(e).closing_unless_read(&request))?;
-        if let Err(failure) = check_range(&request, upload.ingest.written(), &upload) {
-            self.sessions.put_back(upload);
-            return Err(failure.closing_unless_read(&request));
-        }
-        let received = self.sessions.receive(&mut request.body, upload, project.durability).await;
-        let (upload, interrupted) = received.map_err(|e| Failure::from(e).closing())?;
-        let written = upload.ingest.written();
-        self.sessions.put_back(upload);
-        match interrupted {
-            // what arrived is kept: a client may continue from there
-            Some(interrupted) => Err(interrupted.into()),
-            None => Ok(accepted(&repository, &id, written)),
-        }
+        let step = Step::Add(chunk(&request));
+        self.step(request, repository, &id, step).await
     }
 
     pub(super) async fn finish_upload(
@@ -82,20 +84,15 @@ impl Registry {
         repository: RepositoryName,
         id: String,
     ) -> Result<Response<Payload>, Failure> {
-        let project = self.may_push(&request, &repository).await?;
+        self.may_push(&request, &repository).await?;
         let Some(digest) = request.query("digest") else {
             let message = "the upload's PUT needs ?digest=";
             return Err(Failure::new(Code::DigestInvalid, message).closing_unless_read(&request));
         };
         let digest: Digest =
             digest.parse().map_err(|e| Failure::from(e).closing_unless_read(&request))?;
-        let upload = self.sessions.take_over(&repository, &id).await;
-        let upload = upload.map_err(|e| Failure::from(e).closing_unless_read(&request))?;
-        if let Err(failure) = check_range(&request, upload.ingest.written(), &upload) {
-            self.sessions.put_back(upload);
-            return Err(failure.closing_unless_read(&request));
-        }
-        self.receive_and_seal(request, upload, digest, &project).await
+        let step = Step::Finish(chunk(&request), digest);
+        self.step(request, repository, &id, step).await
     }
 
     pub(super) async fn show_upload(
@@ -104,14 +101,7 @@ impl Registry {
         repository: RepositoryName,
         id: String,
     ) -> Result<Response<Payload>, Failure> {
-        self.may_push(&request, &repository).await?;
-        // what another request has received counts only when it gives the upload back; a request
-        // that still receives keeps it
-        if let Ok(upload) = self.sessions.take_over(&repository, &id).await {
-            self.sessions.put_back(upload);
-        }
-        let written = self.sessions.written(&repository, &id)?;
-        let mut response = accepted(&repository, &id, written);
+        let mut response = self.step(request, repository, &id, Step::Show).await?;
         *response.status_mut() = StatusCode::NO_CONTENT;
         Ok(response)
     }
@@ -122,10 +112,44 @@ impl Registry {
         repository: RepositoryName,
         id: String,
     ) -> Result<Response<Payload>, Failure> {
-        self.may_push(&request, &repository).await?;
-        let upload = self.sessions.take_over(&repository, &id).await?;
-        self.sessions.end(&upload.ticket.id);
-        Ok(answer(StatusCode::NO_CONTENT))
+        self.step(request, repository, &id, Step::Cancel).await
+    }
+
+    /// Takes a step of an upload, on whichever node it is, if the caller may push.
+    async fn step(
+        &self,
+        mut request: Request,
+        repository: RepositoryName,
+        id: &str,
+        step: Step,
+    ) -> Result<Response<Payload>, Failure> {
+        let project = self.may_push(&request, &repository).await?;
+        // what is no id was never begun
+        let id: Result<UploadId, _> = id.parse();
+        let id =
+            id.map_err(|_| Failure::from(UploadRefusal::Unknown).closing_unless_read(&request))?;
+        let sealed = match &step {
+            Step::Finish(_, digest) => Some(*digest),
+            Step::Add(_) | Step::Show | Step::Cancel => None,
+        };
+        let step = RelayedStep { repository: repository.clone(), id, step };
+        let taken = self.uploads.step(step, &mut request.body, self.becomes(&project)).await;
+        match (taken, sealed) {
+            (Ok(StepDone::Open(written)), _) => Ok(accepted(&repository, &id, written)),
+            (Ok(StepDone::Blob), Some(digest)) => Ok(created(&repository, &digest)),
+            (Ok(StepDone::Blob | StepDone::GivenUp), _) => Ok(answer(StatusCode::NO_CONTENT)),
+            (Err(NotTaken::Refused(refusal @ UploadRefusal::OutOfOrder { written, .. })), _) => {
+                let failure = Failure::from(refusal)
+                    .header(header::RANGE, format!("0-{}", written.saturating_sub(1)))
+                    .header(header::LOCATION, upload_path(&repository, &id));
+                Err(failure.closing_unless_read(&request))
+            }
+            (Err(why), _) => Err(Failure::from(why).closing_unless_read(&request)),
+        }
+    }
+
+    fn becomes(&self, project: &Project) -> Becomes {
+        Becomes { regions: project.durability, grant: self.terms.grant }
     }
 
     async fn may_push(
@@ -229,72 +253,23 @@ impl Registry {
         }
         Ok(false)
     }
-
-    /// Receives the rest of the body, and makes the upload the blob `digest`.
-    async fn receive_and_seal(
-        &self,
-        mut request: Request,
-        upload: Upload,
-        digest: Digest,
-        project: &Project,
-    ) -> Result<Response<Payload>, Failure> {
-        let repository = upload.ticket.repository.clone();
-        let body = &mut request.body;
-        let sealed = self
-            .sessions
-            .receive_and_seal(body, upload, digest, project.durability, self.terms.grant)
-            .await;
-        sealed.map_err(|e| Failure::from(e).closing_unless_read(&request))?;
-        Ok(created(&repository, &digest))
-    }
 }
 
-/// Checks that a chunk begins where the last one ended (distribution-spec "Pushing a blob in
-/// chunks"), and that its length is as announced.
-fn check_range(request: &Request, written: u64, upload: &Upload) -> Result<(), Failure> {
-    let Some(range) =
-        request.header(&header::CONTENT_RANGE).filter(|range| !range.trim().is_empty())
-    else {
-        return Ok(());
-    };
-    let out_of_order = |message: String| {
-        Failure::new(Code::RangeInvalid, message)
-            .header(header::RANGE, format!("0-{}", written.saturating_sub(1)))
-            .header(header::LOCATION, upload_path(&upload.ticket.repository, &upload.ticket.id))
-    };
-    let spec = range.trim().strip_prefix("bytes ").unwrap_or(range).trim();
-    let spec = spec.split('/').next().unwrap_or(spec);
-    let parsed = spec
-        .split_once('-')
-        .and_then(|(a, b)| Some((a.parse::<u64>().ok()?, b.parse::<u64>().ok()?)));
-    let Some((first, last)) = parsed.filter(|(first, last)| last >= first || *last + 1 == *first)
-    else {
-        return Err(out_of_order(format!(
-            "the Content-Range '{spec}' cannot be read; it is written first-last"
-        )));
-    };
-    if first != written {
-        return Err(out_of_order(format!(
-            "the chunk begins at {first}, but the upload has {written} bytes"
-        )));
-    }
-    match request.content_length() {
-        Some(length) if length != last + 1 - first => {
-            Err(Failure::new(Code::SizeInvalid, "the Content-Length and the Content-Range differ"))
-        }
-        _ => Ok(()),
-    }
+/// The body of a request, as its headers announce it.
+fn chunk(request: &Request) -> Chunk {
+    let range = request.header(&header::CONTENT_RANGE).filter(|range| !range.trim().is_empty());
+    Chunk { place: range.map_or(Place::Next, Place::read), length: request.content_length() }
 }
 
-fn upload_path(repository: &RepositoryName, id: &str) -> String {
+fn upload_path(repository: &RepositoryName, id: &UploadId) -> String {
     format!("/v2/{repository}/blobs/uploads/{id}")
 }
 
-fn accepted(repository: &RepositoryName, id: &str, written: u64) -> Response<Payload> {
+fn accepted(repository: &RepositoryName, id: &UploadId, written: u64) -> Response<Payload> {
     let mut response = answer(StatusCode::ACCEPTED);
     set(&mut response, "location", upload_path(repository, id));
     set(&mut response, "range", format!("0-{}", written.saturating_sub(1)));
-    set(&mut response, "docker-upload-uuid", id);
+    set(&mut response, "docker-upload-uuid", id.to_string());
     response
 }
 

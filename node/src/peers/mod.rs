@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mesh::links::{Guest, LinkError};
 use mesh::service::Rooms;
-use mesh::transfer::{CopyIn, Wanted};
+use mesh::transfer::{CopyIn, RelayIn, Wanted};
 use quinn::SendStream;
 use registry::blobs::copies::Copies;
 use registry::blobs::flights::Flights;
@@ -15,9 +15,11 @@ use registry::blobs::rechecks::Rechecks;
 use registry::jobs::preheats::Preheats;
 use registry::people::Access;
 use registry::proxies::resolving::Proxies;
+use registry::pushes::relaying::Uploads;
 use registry::view::look;
 use registry::view::neighbours::Neighbours;
 use registry::writes::Writes;
+use rules::blobs::uploads::RelayedStep;
 use rules::ledger::level::{Build, Level};
 use rules::ledger::records::Look;
 use rules::wire::{Answer, Ask, CacheAsk, MAX_HAVE};
@@ -39,6 +41,8 @@ pub struct Peers {
     pub outgoing: Outgoing,
     /// Copies of uploads.
     pub copies: Arc<Copies>,
+    /// Uploads.
+    pub uploads: Arc<Uploads>,
     /// Writes of projects whose primary this node is.
     pub writes: Arc<Writes>,
     /// Resolves references of proxy projects whose primary this node is.
@@ -134,6 +138,10 @@ impl Rooms for Peers {
         copy: CopyIn,
     ) -> Result<(), LinkError> {
         self.copies.receive(from, repository, copy).await
+    }
+
+    async fn upload(&self, step: RelayedStep, relay: RelayIn) -> Result<(), LinkError> {
+        self.uploads.receive(step, relay, self.grant).await
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use mesh::identity::write_private;
 use rules::ledger::command::{Command, NewProject};
 use rules::ledger::level::Level;
-use rules::ledger::records::{NodeRecord, User};
+use rules::ledger::records::{NodeRecord, SPARSE_INDEXES, User};
 use rules::proxies::proxy::ProxyChange;
 use rules::words::names::{NodeId, OperationId, ProjectName};
 use rules::words::secret::Secret;
@@ -103,7 +103,7 @@ impl Birth {
                 home: home.id,
                 upstream: None,
                 proxy: ProxyChange::default(),
-                metadata: Default::default(),
+                metadata: [(SPARSE_INDEXES.to_owned(), "true".to_owned())].into(),
             });
             commands.push((creates, create));
         }

@@ -59,6 +59,10 @@ fn describe() {
         "atoll_upload_copies_failed_total",
         "copies of uploads to another region that broke off"
     );
+    describe_counter!(
+        "atoll_uploads_relayed_total",
+        "requests of uploads that were passed on to the node that has the upload"
+    );
     describe_counter!("atoll_uploads_expired_total", "uploads given up after uploads.expire_after");
     describe_counter!(
         "atoll_logins_refused_total",

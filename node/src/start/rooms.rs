@@ -24,6 +24,7 @@ use registry::proxies::moving;
 use registry::proxies::questions::Questions;
 use registry::proxies::resolving::Proxies;
 use registry::pulls::Pulls;
+use registry::pushes::relaying::Uploads;
 use registry::pushes::sessions::Sessions;
 use registry::upstreams::Upstreams;
 use registry::view::caches::Caches;
@@ -100,7 +101,7 @@ pub(super) struct Rooms {
     secrets: Arc<Secrets>,
     blobs: Blobs,
     writes: Arc<Writes>,
-    sessions: Arc<Sessions>,
+    uploads: Arc<Uploads>,
     pulls: Arc<Pulls>,
     proxies: Arc<Proxies>,
     mirrors: Arc<Mirrors>,
@@ -126,6 +127,11 @@ impl Rooms {
         let (max_open, expire_after) =
             (settings.uploads.max_open as usize, settings.uploads.expire_after);
         let sessions = Sessions::new(store.clone(), copies.clone(), max_open, expire_after);
+        let uploads = Arc::new(Uploads {
+            sessions: sessions.map_err(io::Error::other)?,
+            neighbours: neighbours.clone(),
+            terms: terms::transfer(settings),
+        });
         let caches = Caches::new(neighbours.clone());
         let confirming = Confirming::new(
             neighbours.clone(),
@@ -174,7 +180,7 @@ impl Rooms {
             secrets,
             blobs,
             writes,
-            sessions,
+            uploads,
             pulls,
             proxies,
             mirrors,
@@ -198,7 +204,7 @@ impl Rooms {
 
     /// Open uploads.
     pub(super) fn sessions(&self) -> &Arc<Sessions> {
-        &self.sessions
+        &self.uploads.sessions
     }
 
     /// Copies of uploads, to this node and from it.
@@ -224,6 +230,7 @@ impl Rooms {
                 terms::outgoing(settings),
             ),
             copies: copies.clone(),
+            uploads: self.uploads.clone(),
             writes: self.writes.clone(),
             proxies: self.proxies.clone(),
             rechecks: rechecks.clone(),
@@ -251,7 +258,7 @@ impl Rooms {
             pulls: self.pulls.clone(),
             flights: flights.clone(),
             writes: self.writes.clone(),
-            sessions: self.sessions.clone(),
+            uploads: self.uploads.clone(),
             proxies: self.proxies.clone(),
             upstreams: upstreams.clone(),
             questions: self.questions.clone(),

@@ -15,6 +15,7 @@ mod index;
 mod ingest;
 mod outboard;
 mod room;
+mod uploads;
 mod writeback;
 
 use std::collections::HashSet;
@@ -39,6 +40,7 @@ use index::Index;
 pub use ingest::Ingest;
 use ingest::Sealed;
 use room::Room;
+pub use uploads::Rested;
 
 /// The size of the pieces in which a blob is read to check it.
 const PIECE: usize = 1 << 20;
@@ -93,7 +95,7 @@ pub struct OpenBlob {
 }
 
 impl Store {
-    /// Opens the store under `data_dir`, and removes uploads that a crash cut off. Keeps at most
+    /// Opens the store under `data_dir`, and removes fetches that a crash cut off. Keeps at most
     /// `budget` bytes of cached blobs, or all.
     pub fn open(data_dir: &Path, budget: Option<u64>) -> Result<Arc<Self>, StoreError> {
         let folder = data_dir.to_path_buf();
@@ -105,6 +107,7 @@ impl Store {
             fs::remove_dir_all(&arriving)?;
         }
         fs::create_dir_all(&arriving)?;
+        fs::create_dir_all(uploads::folder(&folder))?;
         let index = Index::open(&folder.join("store.redb"))?;
         let eviction = Eviction::new(budget, index.cached()?);
         let (rebuilding, damaged) = (tokio::sync::Mutex::default(), Mutex::default());

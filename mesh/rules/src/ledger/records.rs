@@ -92,8 +92,22 @@ pub struct Project {
     pub upstream: Option<UpstreamId>,
     /// What it caches of its upstream.
     pub proxy: ProxyRules,
-    /// Metadata that is stored and shown, but has no effect.
+    /// Other metadata. It is stored and shown, and has no effect except for [`SPARSE_INDEXES`] and
+    /// [`SPARSE_IMAGES`].
     pub metadata: BTreeMap<String, String>,
+}
+
+/// The key of a project's metadata that lets an index be pushed before the manifests that it lists,
+/// if its value is "true".
+pub const SPARSE_INDEXES: &str = "sparse_indexes";
+/// The same for an image and its layers.
+pub const SPARSE_IMAGES: &str = "sparse_images";
+
+impl Project {
+    /// Whether `key` of its metadata is "true".
+    pub fn is_set(&self, key: &str) -> bool {
+        self.metadata.get(key).is_some_and(|value| value == "true")
+    }
 }
 
 /// A repository's record. It exists while the repository has a manifest.

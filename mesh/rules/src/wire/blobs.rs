@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::blobs::pacing::Class;
+use crate::blobs::uploads::RelayedStep;
 use crate::words::digest::{ContentHash, Digest};
 use crate::words::names::{NodeId, RepositoryName};
 
@@ -40,6 +41,8 @@ pub enum Bulk {
     Snapshot(#[serde(with = "serde_bytes")] Vec<u8>),
     /// Send me the ledger's records as you have them: a snapshot, as an answer.
     Records,
+    /// A client's request came here, and you have its upload. The body follows.
+    Upload(RelayedStep),
 }
 
 /// The answer to [`Bulk::Fetch`], before the bytes.
@@ -71,4 +74,13 @@ pub enum CopyEnd {
     Seal(Digest),
     /// The client broke off or sent something else: drop the copy.
     Abandon,
+}
+
+/// How the body of a relayed request ends, after its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BodyEnd {
+    /// All of it came.
+    Whole,
+    /// The client broke off.
+    Broken,
 }

@@ -73,6 +73,7 @@ const KINDS: &[(u8, u8, &str, bool, usize)] = &[
     (2, 1, "Copy", false, SMALL),
     (2, 2, "Snapshot", false, 1 << 20),
     (2, 3, "Records", false, SMALL),
+    (2, 4, "Upload", false, SMALL),
 ];
 
 /// The numbers of [`Open::Ask`], [`Ask::Renew`] and [`Ask::Join`].

@@ -18,7 +18,7 @@ pub mod questions;
 use serde::Serialize;
 
 pub use ask::{Answer, Ask};
-pub use blobs::{Bulk, CopyEnd, Fetched, MAX_HAVE};
+pub use blobs::{BodyEnd, Bulk, CopyEnd, Fetched, MAX_HAVE};
 pub use caches::{CacheAnswer, CacheAsk, CacheResolution};
 pub use frames::{HEAD, LARGEST, SMALL};
 pub use joining::{JoinGrant, JoinRequest, SECRET};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ground::supervise::Tasks;
 use mesh::links::LinkError;
-use mesh::transfer::{CopyIn, CopyOut, CopyPiece, TransferTerms};
+use mesh::transfer::{CopyIn, CopyOut, Piece, TransferTerms};
 use parking_lot::Mutex;
 use rules::blobs::holding::Held;
 use rules::blobs::pacing::Class;
@@ -190,7 +190,7 @@ impl Copies {
         let (mut batch, mut length) = (Vec::new(), 0);
         let digest = loop {
             match copy.next().await? {
-                CopyPiece::Bytes(bytes) => {
+                Piece::Bytes(bytes) => {
                     metrics::counter!("atoll_link_bytes_received_total")
                         .increment(bytes.len() as u64);
                     shown.advance(bytes.len() as u64);
@@ -204,8 +204,8 @@ impl Copies {
                         length = 0;
                     }
                 }
-                CopyPiece::End(CopyEnd::Seal(digest)) => break digest,
-                CopyPiece::End(CopyEnd::Abandon) => return Ok(()),
+                Piece::End(CopyEnd::Seal(digest)) => break digest,
+                Piece::End(CopyEnd::Abandon) => return Ok(()),
             }
         };
         ingest = ingest.write_all(batch).await.map_err(|e| broken(&e))?;

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rules::blobs::uploads::{Chunk, RelayedStep, Step, StepDone, UploadId, UploadRefusal};
 use rules::words::digest::Digest;
+use rules::words::names::RepositoryName;
 use store::{Ingest, StoreError};
 use tokio::task::JoinHandle;
 
-use super::sessions::{Sessions, Ticket, Upload, UploadError};
+use super::sessions::{Sessions, Ticket, Upload, refusal};
 
 /// Bytes are written in batches of about this size.
 const BATCH: usize = 1 << 20;
@@ -36,32 +38,49 @@ pub enum NotReceived<E> {
     TakenOver,
 }
 
-/// Why an upload did not become a blob. Nothing of it is kept, unless another request has taken it
-/// over.
+/// Why a step of an upload was not taken.
 #[derive(Debug)]
-pub enum NotSealed<E> {
-    /// Its body did not arrive completely.
-    NotReceived(NotReceived<E>),
-    /// This node could not write it, or the digest is wrong.
-    Upload(UploadError),
+pub enum NotTaken<E> {
+    /// The request's body did not arrive completely.
+    Body(E),
+    /// The client is told why.
+    Refused(UploadRefusal),
 }
 
-impl<E> From<UploadError> for NotSealed<E> {
-    fn from(error: UploadError) -> Self {
-        NotSealed::Upload(error)
+impl<E> From<UploadRefusal> for NotTaken<E> {
+    fn from(refusal: UploadRefusal) -> Self {
+        NotTaken::Refused(refusal)
     }
+}
+
+impl<E> From<NotReceived<E>> for NotTaken<E> {
+    fn from(received: NotReceived<E>) -> Self {
+        match received {
+            NotReceived::Body(error) => NotTaken::Body(error),
+            NotReceived::TakenOver => UploadRefusal::TakenOver.into(),
+        }
+    }
+}
+
+/// What an upload becomes.
+#[derive(Clone, Copy, Debug)]
+pub struct Becomes {
+    /// The number of regions that should have the blob.
+    pub regions: u32,
+    /// How long it is granted in its repository.
+    pub grant: Duration,
 }
 
 impl Sessions {
     /// Receives a body. Returns the upload with what arrived, and why that was not everything.
     /// `regions` is the number of regions that should have the blob. If this node fails, the upload
     /// ends.
-    pub async fn receive<B: Pieces>(
+    async fn receive<B: Pieces>(
         &self,
         body: &mut B,
         upload: Upload,
         regions: u32,
-    ) -> Result<(Upload, Option<NotReceived<B::Error>>), UploadError> {
+    ) -> Result<(Upload, Option<NotReceived<B::Error>>), UploadRefusal> {
         let Upload { mut ticket, ingest } = upload;
         let mut writing = Writing::Idle(ingest.into());
         loop {
@@ -83,37 +102,87 @@ impl Sessions {
         }
     }
 
+    /// Takes a step of an upload of this node. A body that is not received is left to the caller.
+    pub async fn step<B: Pieces>(
+        self: &Arc<Self>,
+        RelayedStep { repository, id, step }: &RelayedStep,
+        body: &mut B,
+        becomes: Becomes,
+    ) -> Result<StepDone, NotTaken<B::Error>> {
+        match step {
+            Step::Add(chunk) => {
+                let upload = self.take_for(repository, id, chunk).await?;
+                let (upload, interrupted) = self.receive(body, upload, becomes.regions).await?;
+                let written = upload.ingest.written();
+                // what arrived is kept: a client may continue from there
+                self.put_back(upload);
+                interrupted.map_or(Ok(StepDone::Open(written)), |why| Err(why.into()))
+            }
+            Step::Finish(chunk, digest) => {
+                let upload = self.take_for(repository, id, chunk).await?;
+                self.receive_and_seal(body, upload, *digest, becomes).await
+            }
+            Step::Show => {
+                // what another request has received counts only when it gives the upload back; a
+                // request that still receives keeps it
+                if let Ok(upload) = self.take_over(repository, id).await {
+                    self.put_back(upload);
+                }
+                Ok(StepDone::Open(self.written(repository, id)?))
+            }
+            Step::Cancel => {
+                self.take_over(repository, id).await?;
+                self.end(id);
+                Ok(StepDone::GivenUp)
+            }
+        }
+    }
+
+    async fn take_for(
+        &self,
+        repository: &RepositoryName,
+        id: &UploadId,
+        chunk: &Chunk,
+    ) -> Result<Upload, UploadRefusal> {
+        let upload = self.take_over(repository, id).await?;
+        match chunk.check(upload.ingest.written()) {
+            Ok(()) => Ok(upload),
+            Err(refusal) => {
+                self.put_back(upload);
+                Err(refusal)
+            }
+        }
+    }
+
     /// Receives the rest of a body and makes the upload the blob `digest`: hashed, fsynced, and
-    /// granted in its repository for `grant`. On a failure nothing is kept.
+    /// granted in its repository. On a failure nothing is kept, unless another request has taken
+    /// the upload over.
     pub async fn receive_and_seal<B: Pieces>(
         self: &Arc<Self>,
         body: &mut B,
         upload: Upload,
         digest: Digest,
-        regions: u32,
-        grant: Duration,
-    ) -> Result<(), NotSealed<B::Error>> {
-        let mut ending = Ending { sessions: self.clone(), id: Some(upload.ticket.id.clone()) };
-        let (upload, interrupted) = self.receive(body, upload, regions).await?;
+        becomes: Becomes,
+    ) -> Result<StepDone, NotTaken<B::Error>> {
+        let mut ending = Ending { sessions: self.clone(), id: Some(upload.ticket.id) };
+        let (upload, interrupted) = self.receive(body, upload, becomes.regions).await?;
         if let Some(interrupted) = interrupted {
             if let NotReceived::TakenOver = interrupted {
                 ending.never();
                 self.put_back(upload);
             }
-            return Err(NotSealed::NotReceived(interrupted));
+            return Err(interrupted.into());
         }
         let Upload { mut ticket, ingest } = upload;
         // an empty blob has no first byte that would have started its copies
-        self.begin_copies(&mut ticket, &ingest, regions);
+        self.begin_copies(&mut ticket, &ingest, becomes.regions);
         let Ticket { repository, copying, .. } = ticket;
-        self.store
-            .seal(ingest, digest, Some((&repository, grant)))
-            .await
-            .map_err(UploadError::from)?;
+        let sealed = self.store.seal(ingest, digest, Some((&repository, becomes.grant))).await;
+        sealed.map_err(refusal)?;
         self.seal_copies(digest, copying);
         self.settled([digest], COPY_WAIT).await;
         drop(ending);
-        Ok(())
+        Ok(StepDone::Blob)
     }
 
     /// Waits for a write, and tells the upload's copies how far they may read.
@@ -121,10 +190,10 @@ impl Sessions {
         &self,
         writing: Writing,
         ticket: &mut Ticket,
-    ) -> Result<Ingest, UploadError> {
+    ) -> Result<Ingest, UploadRefusal> {
         let ingest = writing.idle().await.map_err(|error| {
             self.end(&ticket.id);
-            UploadError::Store(StoreError::from(error))
+            refusal(StoreError::from(error))
         })?;
         for copy in &ticket.copying {
             copy.advance(ingest.written());
@@ -175,7 +244,7 @@ async fn next_batch<B: Pieces>(body: &mut B, ticket: &Ticket) -> (Vec<Bytes>, En
 /// Ends an upload when dropped, however its last request ends.
 struct Ending {
     sessions: Arc<Sessions>,
-    id: Option<String>,
+    id: Option<UploadId>,
 }
 
 impl Ending {

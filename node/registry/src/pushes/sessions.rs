@@ -1,5 +1,5 @@
-//! The open uploads of this node. An upload stays on the node that began it, belongs to one
-//! repository, and is written by one request at a time.
+//! The open uploads of this node. An upload's bytes stay on the node that began it, an upload belongs
+//! to one repository, and is written by one request at a time.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use ground::clock;
 use parking_lot::Mutex;
+use rules::blobs::uploads::{UploadId, UploadRefusal};
 use rules::members::placement;
 use rules::words::digest::{Algorithm, Digest};
 use rules::words::moment::Moment;
 use rules::words::names::RepositoryName;
 use tokio::sync::Notify;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::underway::Underway;
 use crate::blobs::copies::{Copies, Copying};
-use store::{Ingest, Store, StoreError};
+use store::{Ingest, Rested, Store, StoreError};
 
 /// After this time without bytes, a request may lose its upload to another request.
 const QUIET: Duration = Duration::from_secs(2);
@@ -25,23 +26,15 @@ const TAKE_OVER: Duration = Duration::from_secs(6);
 /// How often it looks, and repeats that it waits.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Why an upload cannot continue, by what the client can do about it.
-#[derive(Debug, thiserror::Error)]
-pub enum UploadError {
-    /// It is not on this node: it has ended, or was never begun here.
-    #[error(
-        "no such upload on this node; it may have expired, or it was begun on another node (an upload stays with one node)"
-    )]
-    Unknown,
-    /// Another request is writing it, and bytes still arrive.
-    #[error("another request is writing this upload")]
-    Busy,
-    /// The maximum number of uploads is open.
-    #[error("{0} uploads are open on this node, the most that uploads.max_open allows")]
-    TooMany(usize),
-    /// The bytes could not be written, or the digest is wrong.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+/// What the client is told when the store fails.
+pub(super) fn refusal(error: StoreError) -> UploadRefusal {
+    match error {
+        StoreError::Digest { expected, actual } => UploadRefusal::Digest { expected, actual },
+        StoreError::Disk(full) if full.kind() == std::io::ErrorKind::StorageFull => {
+            UploadRefusal::Unavailable(full.to_string())
+        }
+        error => UploadRefusal::Failed(error.to_string()),
+    }
 }
 
 /// All open uploads.
@@ -50,18 +43,26 @@ pub struct Sessions {
     copies: Arc<Copies>,
     max_open: usize,
     expire_after: Duration,
-    open: Mutex<HashMap<String, Session>>,
+    open: Mutex<HashMap<UploadId, Session>>,
     underway: Underway,
 }
 
 struct Session {
     repository: RepositoryName,
     touched: Moment,
-    /// `None` while a request writes it.
-    upload: Option<Upload>,
-    /// Alive while a request holds the upload. A request that is cut off ends its upload.
-    taken: Weak<Hold>,
+    bytes: Bytes,
     written: u64,
+}
+
+/// Where the bytes of an open upload are.
+enum Bytes {
+    /// Here, for the next request.
+    Here(Box<Upload>),
+    /// A request writes them while the hold is alive. A request that is cut off ends its upload: its
+    /// last write may still be under way.
+    Taken(Weak<Hold>),
+    /// On the disk, from before the node was restarted.
+    Rested(Box<Rested>),
 }
 
 /// An upload that a request holds.
@@ -74,8 +75,8 @@ pub struct Upload {
 
 /// Everything about an upload but its bytes.
 pub struct Ticket {
-    /// Its id on this node.
-    pub id: String,
+    /// Its id.
+    pub id: UploadId,
     /// The repository in which it will be granted.
     pub repository: RepositoryName,
     pub(super) copying: Vec<Copying>,
@@ -89,7 +90,22 @@ struct Hold {
     wanted: Notify,
 }
 
+/// What a request gets that asks for an upload.
+enum Taken {
+    Upload(Box<Upload>),
+    /// Its bytes must be read first. The request holds it already.
+    Rested(Box<Rested>, Box<Ticket>),
+    /// Another request has it.
+    Held(Arc<Hold>),
+    Refused(UploadRefusal),
+}
+
 impl Ticket {
+    fn of(id: UploadId, repository: RepositoryName) -> Self {
+        let (copying, claim) = Default::default();
+        Ticket { id, repository, copying, copies_begun: false, claim }
+    }
+
     /// Completes when another request wants the upload and this one has received nothing for
     /// [`QUIET`]. Then this request's client is most likely gone, and the other request is its
     /// successor. Call this again after each piece.
@@ -100,15 +116,24 @@ impl Ticket {
 }
 
 impl Sessions {
-    /// No uploads yet.
+    /// The uploads that were open when the node was stopped, whose files `store` has, and no others.
     pub fn new(
         store: Arc<Store>,
         copies: Arc<Copies>,
         max_open: usize,
         expire_after: Duration,
-    ) -> Arc<Self> {
-        let (open, underway) = Default::default();
-        Arc::new(Sessions { store, copies, max_open, expire_after, open, underway })
+    ) -> Result<Arc<Self>, StoreError> {
+        let rested = store.rested_uploads()?.into_iter().map(|upload| {
+            let session = Session {
+                repository: upload.repository.clone(),
+                touched: clock::now(),
+                written: upload.written,
+                bytes: Bytes::Rested(Box::new(upload.clone())),
+            };
+            (upload.id, session)
+        });
+        let (open, underway) = (Mutex::new(rested.collect()), Underway::default());
+        Ok(Arc::new(Sessions { store, copies, max_open, expire_after, open, underway }))
     }
 
     /// Begins an upload, which the caller's request then holds.
@@ -116,53 +141,23 @@ impl Sessions {
         &self,
         repository: &RepositoryName,
         algorithm: Algorithm,
-    ) -> Result<Upload, UploadError> {
+    ) -> Result<Upload, UploadRefusal> {
         let mut open = self.open.lock();
         if open.len() >= self.max_open {
-            return Err(UploadError::TooMany(open.len()));
+            return Err(UploadRefusal::TooMany(open.len() as u64));
         }
-        let id = format!("{:032x}", rand::random::<u128>());
-        let ingest = self.store.ingest(algorithm)?;
-        let claim = Arc::new(Hold::default());
-        let taken = Arc::downgrade(&claim);
+        let id = UploadId::new(rand::random(), self.copies.neighbours.me);
+        let ingest = self.store.begin_upload(&id, repository, algorithm).map_err(refusal)?;
+        let ticket = Ticket::of(id, repository.clone());
         let session = Session {
             repository: repository.clone(),
             touched: clock::now(),
-            upload: None,
-            taken,
+            bytes: Bytes::Taken(Arc::downgrade(&ticket.claim)),
             written: 0,
         };
-        open.insert(id.clone(), session);
+        open.insert(id, session);
         metrics::gauge!("atoll_uploads_open").set(open.len() as f64);
-        let ticket = Ticket {
-            id,
-            repository: repository.clone(),
-            copying: Vec::new(),
-            copies_begun: false,
-            claim,
-        };
         Ok(Upload { ticket, ingest })
-    }
-
-    /// Takes an upload for the caller's request.
-    pub fn take(&self, repository: &RepositoryName, id: &str) -> Result<Upload, UploadError> {
-        let mut open = self.open.lock();
-        let session =
-            open.get_mut(id).filter(|s| s.repository == *repository).ok_or(UploadError::Unknown)?;
-        session.touched = clock::now();
-        match session.upload.take() {
-            Some(mut upload) => {
-                // a new hold, so that this request does not see who waited for the one before
-                upload.ticket.claim = Arc::default();
-                session.taken = Arc::downgrade(&upload.ticket.claim);
-                Ok(upload)
-            }
-            None if session.taken.strong_count() > 0 => Err(UploadError::Busy),
-            None => {
-                open.remove(id);
-                Err(UploadError::Unknown)
-            }
-        }
     }
 
     /// Takes an upload for the caller's request, if necessary from another request. A client whose
@@ -171,30 +166,74 @@ impl Sessions {
     pub async fn take_over(
         &self,
         repository: &RepositoryName,
-        id: &str,
-    ) -> Result<Upload, UploadError> {
+        id: &UploadId,
+    ) -> Result<Upload, UploadRefusal> {
         let started = clock::now();
         loop {
-            let claim = {
-                let open = self.open.lock();
-                let session =
-                    open.get(id).filter(|s| s.repository == *repository && s.upload.is_none());
-                session.and_then(|session| session.taken.upgrade())
+            let rested = match self.take(repository, id) {
+                Taken::Upload(upload) => return Ok(*upload),
+                Taken::Refused(refusal) => return Err(refusal),
+                Taken::Held(claim) if clock::now().since(started) < TAKE_OVER => {
+                    claim.wanted.notify_one();
+                    None
+                }
+                Taken::Held(_) => return Err(UploadRefusal::Busy),
+                Taken::Rested(rested, ticket) => Some((rested, ticket)),
             };
-            match claim {
-                Some(claim) if clock::now().since(started) < TAKE_OVER => claim.wanted.notify_one(),
-                _ => return self.take(repository, id),
+            if let Some((rested, ticket)) = rested {
+                return match self.store.reopen_upload(&rested).await {
+                    Ok(ingest) => Ok(Upload { ticket: *ticket, ingest }),
+                    Err(error) => {
+                        self.end(id);
+                        Err(refusal(error))
+                    }
+                };
             }
             tokio::time::sleep(LOOK).await;
         }
     }
 
+    fn take(&self, repository: &RepositoryName, id: &UploadId) -> Taken {
+        let mut open = self.open.lock();
+        let Some(session) = open.get_mut(id).filter(|s| s.repository == *repository) else {
+            return Taken::Refused(UploadRefusal::Unknown);
+        };
+        if let Bytes::Taken(hold) = &session.bytes {
+            if let Some(claim) = hold.upgrade() {
+                return Taken::Held(claim);
+            }
+            self.forget(&mut open, id);
+            return Taken::Refused(UploadRefusal::Unknown);
+        }
+        session.touched = clock::now();
+        // a new hold, so that this request does not see who waited for the one before
+        let claim = Arc::default();
+        match std::mem::replace(&mut session.bytes, Bytes::Taken(Arc::downgrade(&claim))) {
+            Bytes::Here(mut upload) => {
+                upload.ticket.claim = claim;
+                Taken::Upload(upload)
+            }
+            Bytes::Rested(rested) => {
+                let ticket = Ticket { claim, ..Ticket::of(*id, repository.clone()) };
+                Taken::Rested(rested, Box::new(ticket))
+            }
+            Bytes::Taken(_) => Taken::Refused(UploadRefusal::Busy),
+        }
+    }
+
     /// The number of bytes that an upload has.
-    pub fn written(&self, repository: &RepositoryName, id: &str) -> Result<u64, UploadError> {
+    pub fn written(
+        &self,
+        repository: &RepositoryName,
+        id: &UploadId,
+    ) -> Result<u64, UploadRefusal> {
         let open = self.open.lock();
-        let session =
-            open.get(id).filter(|s| s.repository == *repository).ok_or(UploadError::Unknown)?;
-        Ok(session.upload.as_ref().map_or(session.written, |u| u.ingest.written()))
+        let session = open.get(id).filter(|s| s.repository == *repository);
+        let session = session.ok_or(UploadRefusal::Unknown)?;
+        Ok(match &session.bytes {
+            Bytes::Here(upload) => upload.ingest.written(),
+            Bytes::Taken(_) | Bytes::Rested(_) => session.written,
+        })
     }
 
     /// Returns an upload, for the next request.
@@ -202,15 +241,21 @@ impl Sessions {
         if let Some(session) = self.open.lock().get_mut(&upload.ticket.id) {
             session.touched = clock::now();
             session.written = upload.ingest.written();
-            session.upload = Some(upload);
+            session.bytes = Bytes::Here(Box::new(upload));
         }
     }
 
     /// Ends an upload: it became a blob, or was given up.
-    pub fn end(&self, id: &str) {
-        let mut open = self.open.lock();
+    pub fn end(&self, id: &UploadId) {
+        self.forget(&mut self.open.lock(), id);
+    }
+
+    fn forget(&self, open: &mut HashMap<UploadId, Session>, id: &UploadId) {
         open.remove(id);
         metrics::gauge!("atoll_uploads_open").set(open.len() as f64);
+        if let Err(error) = self.store.forget_upload(id) {
+            warn!(%id, %error, "what is left of an upload could not be removed");
+        }
     }
 
     /// The repositories of open uploads, so whose pushes continue.
@@ -222,15 +267,18 @@ impl Sessions {
     pub fn expire(&self) {
         let now = clock::now();
         let mut open = self.open.lock();
-        let before = open.len();
-        open.retain(|_, s| match s.upload {
-            Some(_) => now.since(s.touched) < self.expire_after,
-            None => s.taken.strong_count() > 0,
-        });
-        if open.len() < before {
-            info!(count = before - open.len(), "uploads expired");
-            metrics::counter!("atoll_uploads_expired_total")
-                .increment((before - open.len()) as u64);
+        let is_over = |s: &Session| match &s.bytes {
+            Bytes::Here(_) | Bytes::Rested(_) => now.since(s.touched) >= self.expire_after,
+            Bytes::Taken(hold) => hold.strong_count() == 0,
+        };
+        let over: Vec<UploadId> =
+            open.iter().filter(|(_, session)| is_over(session)).map(|(id, _)| *id).collect();
+        for id in &over {
+            self.forget(&mut open, id);
+        }
+        if !over.is_empty() {
+            info!(count = over.len(), "uploads expired");
+            metrics::counter!("atoll_uploads_expired_total").increment(over.len() as u64);
         }
         metrics::gauge!("atoll_uploads_open").set(open.len() as f64);
     }
@@ -242,7 +290,7 @@ impl Sessions {
             return;
         }
         let neighbours = &self.copies.neighbours;
-        let seed = Digest::sha256(ticket.id.as_bytes());
+        let seed = Digest::sha256(ticket.id.to_string().as_bytes());
         let alive = neighbours.alive();
         for target in placement::copy_targets(&seed, &neighbours.region, &alive, regions_wanted) {
             ticket.copying.push(self.copies.begin(ingest, ticket.repository.clone(), target));

@@ -9,7 +9,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use mesh::links::{LinkError, Links};
 use mesh::members::Members;
 use rules::blobs::flight::Hurry;
-use rules::blobs::holding::Stock;
+use rules::blobs::holding::{Held, Stock};
 use rules::ledger::records::{Look, NodeRecord, Role, key};
 use rules::members::placement::{self, Candidate};
 use rules::wire::MAX_HAVE;
@@ -158,6 +158,22 @@ impl Neighbours {
             (!near, self.links.round_trip(*node).unwrap_or(Duration::MAX), *node)
         });
         holders
+    }
+
+    /// What another live replica holds of `digest`, if it was uploaded or mounted there into
+    /// `repository` lately. A client of a load balancer may have sent it there a moment ago.
+    pub async fn granted(&self, digest: Digest, repository: &RepositoryName) -> Option<Held> {
+        let others = self.alive().into_iter().map(|c| c.id).filter(|id| *id != self.me);
+        let question = Have { digests: vec![digest], repository: Some(repository.clone()) };
+        let mut answers: FuturesUnordered<_> =
+            others.map(|node| self.links.ask(node, question.clone(), HAVE)).collect();
+        while let Some(answer) = answers.next().await {
+            let stock = answer.ok().and_then(|stock| stock.first().copied());
+            if let Some(Stock { held: Some(held), granted: true, .. }) = stock {
+                return Some(held);
+            }
+        }
+        None
     }
 
     /// A replica that says that it holds `digest`, however late. Waits for those that are silent

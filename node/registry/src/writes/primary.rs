@@ -9,7 +9,9 @@ use ground::clock;
 use rules::blobs::holding::Held;
 use rules::blobs::reputation;
 use rules::ledger::command::{Command, NewManifest, Outcome};
-use rules::ledger::records::{BlobDescriptor, BlobRecord, Look, Project, Role, key};
+use rules::ledger::records::{
+    BlobDescriptor, BlobRecord, Look, Project, Role, SPARSE_IMAGES, SPARSE_INDEXES, key,
+};
 use rules::members::placement;
 use rules::wire::questions::Replicate;
 use rules::wire::{NoLedger, Pushed, Write, WriteError, WriteKind};
@@ -165,7 +167,9 @@ impl Writes {
             |e: &dyn std::fmt::Display| WriteError::Ledger(NoLedger::Storage(e.to_string()));
         let mut linked = BTreeSet::new();
         let mut known: BTreeMap<Digest, BlobRecord> = BTreeMap::new();
-        let held = manifest.blobs.iter().map(|blob| (*blob, Needed::Held));
+        let sparse_index = project.is_set(SPARSE_INDEXES);
+        let layers = if project.is_set(SPARSE_IMAGES) { Needed::IfHere } else { Needed::Held };
+        let held = manifest.blobs.iter().map(|blob| (*blob, layers));
         let optional = manifest.optional.iter().map(|blob| (*blob, Needed::IfHere));
         let mut wanted: Vec<(BlobReference, Needed)> = held.chain(optional).collect();
         {
@@ -175,6 +179,7 @@ impl Writes {
                 if !here || !child.manifest {
                     let by = match (here, child.manifest) {
                         (true, _) => Needed::IfHere,
+                        (false, true) if sparse_index => Needed::IfHere,
                         (false, true) => Needed::Manifest,
                         (false, false) => Needed::Listed,
                     };
@@ -344,6 +349,7 @@ enum Needed {
     /// It is refused: an index lists it, and it is not a manifest of the repository, so it must be
     /// a blob.
     Listed,
-    /// Nothing: a registry need not hold this layer, or the repository has it as a manifest, too.
+    /// Nothing: a registry need not hold this layer, or the repository has it as a manifest, too, or
+    /// the project takes sparse indexes or images.
     IfHere,
 }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::super::*;
 use super::KINDS;
 use crate::blobs::pacing::Class;
+use crate::blobs::uploads::{RelayedStep, Step, UploadId};
 use crate::ledger::change::Change;
 use crate::ledger::records::NodeRecord;
 use crate::members::door::Standing;
@@ -77,9 +78,17 @@ fn one_of_each() -> Vec<(&'static str, Open)> {
     let streams = vec![
         ("Lease", Open::Lease),
         ("Fetch", Open::Bulk(fetch)),
-        ("Copy", Open::Bulk(Bulk::Copy { repository })),
+        ("Copy", Open::Bulk(Bulk::Copy { repository: repository.clone() })),
         ("Snapshot", Open::Bulk(Bulk::Snapshot(vec![]))),
         ("Records", Open::Bulk(Bulk::Records)),
+        (
+            "Upload",
+            Open::Bulk(Bulk::Upload(RelayedStep {
+                repository,
+                id: UploadId::new(1, NodeId(1)),
+                step: Step::Show,
+            })),
+        ),
     ];
     asks.into_iter().map(|(name, ask)| (name, Open::Ask(ask))).chain(streams).collect()
 }

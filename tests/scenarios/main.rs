@@ -2,6 +2,7 @@
 //! one of them.
 
 mod ailing_disk;
+mod api;
 mod arrows;
 mod balanced;
 mod caches;

@@ -162,7 +162,9 @@ impl Town {
             .replace("{reference}", if method == "GET" { "1" } else { &nowhere })
             .replace("{project}", project)
             .replace("{user}", &user.to_string())
-            .replace("{node}", "nobody");
+            .replace("{node}", "nobody")
+            .replace("{name}", if method == "GET" { "app" } else { "nothing" })
+            .replace("{tag}", "none");
         let path = path.replace("{trust}", "999999");
         let path = match row {
             _ if row.starts_with("/api/v2.0/robots/{id}") => {
@@ -262,7 +264,7 @@ fn everybody_may_what_the_table_says_at_every_node() {
 
 /// Whether an edge answers this: it changes nothing, and does not know all people.
 fn at_edges(path: &str, method: &str) -> bool {
-    let about_people = ["/users", "/robots", "/members"].iter().any(|word| path.contains(word));
+    let about_people = ["/users", "/robots", "/members", "/summary"].iter().any(|word| path.contains(word));
     method == "GET" && !about_people
 }
 

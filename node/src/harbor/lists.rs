@@ -80,6 +80,17 @@ impl PageRequest {
         })
     }
 
+    /// The same for an entry whose fields may have several values: one of them must fit.
+    pub(super) fn admits_one_of(&self, fields: &[(&str, Vec<String>)]) -> bool {
+        self.conditions.iter().all(|(name, wanted)| {
+            let field = fields.iter().find(|(field, _)| field == name);
+            field.is_some_and(|(_, values)| match wanted {
+                Wanted::Is(all) => values.iter().any(|value| value == all),
+                Wanted::Has(part) => values.iter().any(|value| value.contains(part.as_str())),
+            })
+        })
+    }
+
     fn of(page: Option<&str>, size: Option<&str>, name: Option<&str>) -> Result<Self, Failure> {
         let number =
             |name: &str, text: Option<&str>, otherwise: usize, least: usize, most: usize| {

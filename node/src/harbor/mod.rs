@@ -1,12 +1,14 @@
 //! The part of Harbor's API for projects, registries and people (its `api/v2.0/swagger.yaml`), as
 //! Harbor's clients use it.
 
+mod artifacts;
 mod lists;
 mod members;
 mod metadata;
 mod projects;
 mod registries;
 mod robots;
+mod system;
 mod trusts;
 mod users;
 
@@ -89,7 +91,10 @@ impl Harbor {
             return Err(Failure::new(Code::Unsupported, message));
         }
         let named = match &route {
-            Route::Project(name) | Route::Members(name) | Route::Member(name, _) => Some(name),
+            Route::Project(name)
+            | Route::Members(name)
+            | Route::Member(name, _)
+            | Route::Stored(name, _) => Some(name),
             _ => None,
         };
         if !matches!(request.method, Method::GET | Method::HEAD) {
@@ -161,6 +166,9 @@ impl Harbor {
             (&Method::PUT, Route::Member(_, id)) => self.change_member(request, project, id).await,
             (&Method::DELETE, Route::Member(_, id)) => self.remove_member(project, id).await,
             (_, Route::Member(_, id)) => self.show_member(project, id).await,
+            (_, Route::Stored(_, stored)) => {
+                self.answer_about_stored(request, project, stored).await
+            }
             (method, _) => {
                 Err(Failure::new(Code::Unsupported, format!("{method} is not supported here")))
             }
@@ -221,6 +229,16 @@ impl Harbor {
                 self.remove_trust(&request, &caller, id, trust).await
             }
             (&Method::GET | &Method::HEAD, Route::Permissions) => Ok(robots::show_permissions()),
+            (&Method::GET | &Method::HEAD, Route::Repositories) => {
+                self.list_all_repositories(&request, &caller).await
+            }
+            (&Method::GET | &Method::HEAD, Route::Search) => self.search(&request, &caller).await,
+            (&Method::GET | &Method::HEAD, Route::Statistics) => self.statistics(&caller).await,
+            (&Method::GET | &Method::HEAD, Route::Ping) => Ok(system::pong()),
+            (&Method::GET | &Method::HEAD, Route::ApiHealth) => Ok(self.health()),
+            (&Method::GET | &Method::HEAD, Route::SystemInfo) => {
+                Ok(self.system_info(&request, &caller))
+            }
             (method, _) => {
                 Err(Failure::new(Code::Unsupported, format!("{method} is not supported here")))
             }

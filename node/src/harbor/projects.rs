@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use http::{HeaderName, Response, StatusCode};
+use http::{HeaderName, Method, Response, StatusCode};
 use registry::people::Caller;
 use rules::ledger::change::Change;
 use rules::ledger::command::{Command, NewProject, Outcome};
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use super::lists::PageRequest;
 use super::metadata::kept;
 use super::{Harbor, bad, body, created, missing};
-use crate::http::answer::json_answer;
+use crate::http::answer::{answer, json_answer};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 use registry::writes::Refusal;
@@ -114,14 +114,12 @@ impl ProjectBody {
 }
 
 impl Harbor {
-    /// The projects that the caller may see: public ones, and those that they are a member of.
-    pub(super) async fn list_projects(
+    /// The projects that the caller may see: public ones, and those that they are a member of. With
+    /// their role there.
+    pub(super) async fn seen_projects(
         &self,
-        request: &Request,
         caller: &Caller,
-    ) -> Result<Response<Payload>, Failure> {
-        let wanted = PageRequest::read(request)?;
-        let public = flag("public", request.query("public"))?;
+    ) -> Result<Vec<(Project, Option<ProjectRole>)>, Failure> {
         // with a token that is not for the API, a caller sees what everybody may
         let caller = match self.access.signed_in(caller, RegistryScope::Api) {
             Ok(()) => caller.identity.clone(),
@@ -131,16 +129,35 @@ impl Harbor {
         let look = |records: &dyn ReadRecords| {
             let mut seen = Vec::new();
             for project in records.projects()? {
-                if public.is_none_or(|public| public == project.public)
-                    && caller.may(records, see, &project)?
-                {
+                if caller.may(records, see, &project)? {
                     let role = caller.role(records, &project)?;
                     seen.push((project, role));
                 }
             }
             Ok(seen)
         };
-        let projects = self.read(|records| look(records)).await?;
+        self.read(look).await
+    }
+
+    /// The projects that the caller may see.
+    pub(super) async fn list_projects(
+        &self,
+        request: &Request,
+        caller: &Caller,
+    ) -> Result<Response<Payload>, Failure> {
+        let wanted = PageRequest::read(request)?;
+        let public = flag("public", request.query("public"))?;
+        let mut projects = self.seen_projects(caller).await?;
+        // Harbor's clients ask so whether a project exists
+        if let (&Method::HEAD, Some(name)) = (&request.method, request.query("project_name")) {
+            let exists = projects.iter().any(|(project, _)| project.name.as_str() == name);
+            let message = format!("there is no project {name}, or you may not see it");
+            return match exists {
+                true => Ok(answer(StatusCode::OK)),
+                false => Err(Failure::new(Code::NameUnknown, message)),
+            };
+        }
+        projects.retain(|(project, _)| public.is_none_or(|public| public == project.public));
         let fits = |(project, _): &(Project, Option<ProjectRole>)| {
             wanted.admits(&[
                 ("name", project.name.as_str()),
@@ -251,7 +268,7 @@ impl Harbor {
         }
     }
 
-    fn show_in(&self, project: &Project, role: Option<ProjectRole>) -> Value {
+    pub(super) fn show_in(&self, project: &Project, role: Option<ProjectRole>) -> Value {
         let mut metadata = json!({
             "public": project.public.to_string(),
             "durability": project.durability.to_string(),

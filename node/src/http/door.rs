@@ -264,7 +264,7 @@ impl Door {
     }
 
     /// The URL by which the client reached this node: it must get its token from the same place.
-    fn url_of(&self, request: &Request) -> String {
+    pub fn url_of(&self, request: &Request) -> String {
         let host = request.header(&header::HOST);
         let mirror = self.mirrors.rules().by_host(host).is_some();
         let tls = match &self.terms.public_url {

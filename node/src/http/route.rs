@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 use rules::words::digest::Digest;
 use rules::words::names::{
-    MemberId, ProjectName, Reference, RepositoryName, RobotId, TrustId, UpstreamId, UserId,
+    MemberId, ProjectName, Reference, RepositoryName, RobotId, Tag, TrustId, UpstreamId, UserId,
 };
 
 use super::errors::{Code, Failure};
@@ -41,6 +41,21 @@ pub enum Route {
     Members(ProjectName),
     /// `/api/v2.0/projects/NAME/members/ID`
     Member(ProjectName, MemberId),
+    /// `/api/v2.0/projects/NAME/repositories` and what is below, and other views of what a project
+    /// stores
+    Stored(ProjectName, Stored),
+    /// `/api/v2.0/repositories`
+    Repositories,
+    /// `/api/v2.0/search`
+    Search,
+    /// `/api/v2.0/statistics`
+    Statistics,
+    /// `/api/v2.0/ping`
+    Ping,
+    /// `/api/v2.0/health`
+    ApiHealth,
+    /// `/api/v2.0/systeminfo`
+    SystemInfo,
     /// `/api/v2.0/users`
     Users,
     /// `/api/v2.0/users/current`
@@ -87,6 +102,91 @@ pub enum Route {
     Ready,
 }
 
+/// What of a project's stored content a path is about. A repository's name begins with the project
+/// as the path has it, which may be its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// `summary`
+    Summary,
+    /// `_deletable`
+    Deletable,
+    /// `repositories`
+    Repositories,
+    /// `repositories/NAME`
+    Repository(RepositoryName),
+    /// `repositories/NAME/artifacts`
+    Artifacts(RepositoryName),
+    /// `repositories/NAME/artifacts/REFERENCE`
+    Artifact(RepositoryName, Reference),
+    /// `repositories/NAME/artifacts/REFERENCE/tags`
+    Tags(RepositoryName, Reference),
+    /// `repositories/NAME/artifacts/REFERENCE/tags/TAG`
+    Tag(RepositoryName, Reference, Tag),
+}
+
+impl Stored {
+    fn pattern(&self) -> &'static str {
+        match self {
+            Stored::Summary => "/api/v2.0/projects/{project}/summary",
+            Stored::Deletable => "/api/v2.0/projects/{project}/_deletable",
+            Stored::Repositories => "/api/v2.0/projects/{project}/repositories",
+            Stored::Repository(_) => "/api/v2.0/projects/{project}/repositories/{name}",
+            Stored::Artifacts(_) => "/api/v2.0/projects/{project}/repositories/{name}/artifacts",
+            Stored::Artifact(..) => {
+                "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}"
+            }
+            Stored::Tags(..) => {
+                "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/tags"
+            }
+            Stored::Tag(..) => {
+                "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/tags/{tag}"
+            }
+        }
+    }
+
+    fn methods(&self) -> &'static str {
+        match self {
+            Stored::Summary | Stored::Deletable | Stored::Repositories | Stored::Artifacts(_) => {
+                "GET, HEAD"
+            }
+            Stored::Repository(_) | Stored::Artifact(..) => "GET, HEAD, DELETE",
+            Stored::Tags(..) => "GET, HEAD, POST",
+            Stored::Tag(..) => "DELETE",
+        }
+    }
+
+    /// Parses what follows the project's name. Harbor's clients encode the slashes of a name twice
+    /// (`a%252Fb`), and some write them as they are.
+    fn parse(project: &ProjectName, rest: &str) -> Option<Self> {
+        match rest {
+            "summary" => return Some(Stored::Summary),
+            "_deletable" => return Some(Stored::Deletable),
+            "repositories" => return Some(Stored::Repositories),
+            _ => {}
+        }
+        let rest = rest.strip_prefix("repositories/")?;
+        let name = |text: &str| {
+            let decoded = percent_decode_str(text).decode_utf8().ok()?;
+            format!("{project}/{decoded}").parse().ok()
+        };
+        let Some((front, last)) = rest.rsplit_once("/artifacts/") else {
+            return match rest.strip_suffix("/artifacts") {
+                Some(front) => name(front).map(Stored::Artifacts),
+                None => name(rest).map(Stored::Repository),
+            };
+        };
+        let repository = name(front)?;
+        match last.split_once('/') {
+            None => Some(Stored::Artifact(repository, last.parse().ok()?)),
+            Some((reference, "tags")) => Some(Stored::Tags(repository, reference.parse().ok()?)),
+            Some((reference, rest)) => {
+                let tag = rest.strip_prefix("tags/")?;
+                Some(Stored::Tag(repository, reference.parse().ok()?, tag.parse().ok()?))
+            }
+        }
+    }
+}
+
 impl Route {
     /// A word for metrics. There are few of them, and none contains a name.
     pub fn word(&self) -> &'static str {
@@ -101,6 +201,11 @@ impl Route {
             Route::Referrers(..) => "referrers",
             Route::Projects | Route::Project(..) => "projects",
             Route::Members(_) | Route::Member(..) => "members",
+            Route::Stored(..) | Route::Repositories => "repositories",
+            Route::Search => "search",
+            Route::Statistics => "statistics",
+            Route::Ping | Route::ApiHealth => "health",
+            Route::SystemInfo => "systeminfo",
             Route::Users
             | Route::CurrentUser
             | Route::UserSearch
@@ -137,6 +242,13 @@ impl Route {
             Route::Project(_) => "/api/v2.0/projects/{project}",
             Route::Members(_) => "/api/v2.0/projects/{project}/members",
             Route::Member(..) => "/api/v2.0/projects/{project}/members/{id}",
+            Route::Stored(_, stored) => stored.pattern(),
+            Route::Repositories => "/api/v2.0/repositories",
+            Route::Search => "/api/v2.0/search",
+            Route::Statistics => "/api/v2.0/statistics",
+            Route::Ping => "/api/v2.0/ping",
+            Route::ApiHealth => "/api/v2.0/health",
+            Route::SystemInfo => "/api/v2.0/systeminfo",
             Route::Users => "/api/v2.0/users",
             Route::CurrentUser => "/api/v2.0/users/current",
             Route::UserSearch => "/api/v2.0/users/search",
@@ -186,6 +298,7 @@ impl Route {
                 "GET, HEAD, PUT, DELETE"
             }
             Route::Robot(_) => "GET, HEAD, PUT, PATCH, DELETE",
+            Route::Stored(_, stored) => stored.methods(),
             Route::Trust(..) => "PUT, DELETE",
             Route::UserAdministers(_) | Route::UserPassword(_) => "PUT",
             Route::Node(_) => "DELETE",
@@ -195,6 +308,12 @@ impl Route {
             | Route::CurrentUser
             | Route::UserSearch
             | Route::Permissions
+            | Route::Repositories
+            | Route::Search
+            | Route::Statistics
+            | Route::Ping
+            | Route::ApiHealth
+            | Route::SystemInfo
             | Route::Status
             | Route::Mirrors
             | Route::Metrics
@@ -220,6 +339,7 @@ impl Route {
                 | Route::Robot(_)
                 | Route::Trusts(_)
                 | Route::Trust(..)
+                | Route::Stored(_, Stored::Summary)
         )
     }
 
@@ -244,6 +364,12 @@ impl Route {
             "/api/v2.0/users/search" => return Ok(Route::UserSearch),
             "/api/v2.0/robots" => return Ok(Route::Robots),
             "/api/v2.0/permissions" => return Ok(Route::Permissions),
+            "/api/v2.0/repositories" => return Ok(Route::Repositories),
+            "/api/v2.0/search" => return Ok(Route::Search),
+            "/api/v2.0/statistics" => return Ok(Route::Statistics),
+            "/api/v2.0/ping" => return Ok(Route::Ping),
+            "/api/v2.0/health" => return Ok(Route::ApiHealth),
+            "/api/v2.0/systeminfo" => return Ok(Route::SystemInfo),
             "/api/atoll/v1/status" => return Ok(Route::Status),
             "/api/atoll/v1/level" => return Ok(Route::Level),
             "/api/atoll/v1/mirrors" => return Ok(Route::Mirrors),
@@ -341,7 +467,10 @@ fn of_project(rest: &str) -> Result<Route, Failure> {
         Some(("members", id)) => {
             id.parse().map(|id| Route::Member(name, MemberId(id))).map_err(|_| not_found())
         }
-        _ => Err(not_found()),
+        _ => match Stored::parse(&name, what) {
+            Some(stored) => Ok(Route::Stored(name, stored)),
+            None => Err(not_found()),
+        },
     }
 }
 
@@ -369,7 +498,8 @@ fn upload_unknown() -> Failure {
 }
 
 fn not_found() -> Failure {
-    Failure::new(Code::NameUnknown, "no such path; the registry is under /v2/")
+    let message = "no such path; the registry is under /v2/, the API under /api/v2.0/ (docs/api.md)";
+    Failure::new(Code::NameUnknown, message)
 }
 
 #[cfg(test)]
@@ -386,6 +516,33 @@ mod tests {
     }
 
     const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn what_a_project_stores_is_named_with_slashes_encoded_once_twice_or_not() {
+        let stored = |path: &str| match parse(&format!("/api/v2.0/projects/team/{path}")) {
+            Ok(Route::Stored(project, stored)) => {
+                assert_eq!(project.as_str(), "team");
+                Some(stored)
+            }
+            _ => None,
+        };
+        let name: RepositoryName = "team/a/b".parse().unwrap();
+        let (tag, digest): (Reference, Reference) = ("1".parse().unwrap(), DIGEST.parse().unwrap());
+        assert_eq!(stored("repositories"), Some(Stored::Repositories));
+        for written in ["a%252Fb", "a%2Fb", "a/b"] {
+            let of = |rest: &str| stored(&format!("repositories/{written}{rest}"));
+            assert_eq!(of(""), Some(Stored::Repository(name.clone())));
+            assert_eq!(of("/artifacts"), Some(Stored::Artifacts(name.clone())));
+            assert_eq!(of("/artifacts/1"), Some(Stored::Artifact(name.clone(), tag.clone())));
+            let by_digest = of(&format!("/artifacts/{DIGEST}/tags"));
+            assert_eq!(by_digest, Some(Stored::Tags(name.clone(), digest.clone())));
+            let one = Stored::Tag(name.clone(), tag.clone(), "2".parse().unwrap());
+            assert_eq!(of("/artifacts/1/tags/2"), Some(one));
+        }
+        for unknown in ["repositories/A", "repositories/a/artifacts/1/labels", "other", "summary/x"] {
+            assert_eq!(stored(unknown), None, "{unknown}");
+        }
+    }
 
     #[test]
     fn paths_mean_what_the_spec_says() {

@@ -115,7 +115,14 @@ impl Serving {
             | Route::Project(_)
             | Route::Permissions
             | Route::Registries
-            | Route::Registry(_) => self.harbor.answer(route, request).await,
+            | Route::Registry(_)
+            | Route::Stored(..)
+            | Route::Repositories
+            | Route::Search
+            | Route::Statistics
+            | Route::Ping
+            | Route::ApiHealth
+            | Route::SystemInfo => self.harbor.answer(route, request).await,
             route if route.is_about_people() => self.harbor.answer(route, request).await,
             Route::Status
             | Route::Level

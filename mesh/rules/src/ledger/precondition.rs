@@ -37,6 +37,16 @@ impl Named {
 }
 
 impl Precondition {
+    /// That the reference names nothing.
+    pub fn absent(of: Reference) -> Self {
+        Precondition { of, is: None, is_not: Some(Named::Anything) }
+    }
+
+    /// That the reference names this manifest.
+    pub fn names(of: Reference, digest: Digest) -> Self {
+        Precondition { of, is: Some(Named::These(vec![digest])), is_not: None }
+    }
+
     /// Whether the write may happen. `current` is what the reference names now; `None` if it names
     /// nothing.
     pub fn holds(&self, current: Option<&Digest>) -> bool {

@@ -1,0 +1,593 @@
+//! Repositories, artifacts and tags in Harbor's API: what `/v2/` stores, as lists with numbers.
+//!
+//! Harbor's numbers are made here of names and digests, so that every node shows the same ones and
+//! none needs a record.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use http::{Method, Response, StatusCode};
+use rules::ledger::change::Change;
+use rules::ledger::precondition::Precondition;
+use rules::ledger::records::{
+    Look, ManifestRecord, Project, ReadRecords, RecordError, Repository, TagRecord, decode, key,
+};
+use rules::wire::{Pushed, WriteKind};
+use rules::words::digest::Digest;
+use rules::words::moment::Timestamp;
+use rules::words::names::{ProjectName, Reference, RepositoryName, Tag};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::lists::PageRequest;
+use super::{Harbor, body, created};
+use crate::http::answer::{answer, json_answer};
+use crate::http::request::Request;
+use crate::http::route::Stored;
+use crate::http::{Code, Failure, Payload};
+use registry::people::Caller;
+use registry::writes::Refusal;
+
+/// A number for a name: the same at every node, positive, and small enough for JavaScript.
+fn number(name: &str) -> u64 {
+    let hash = Digest::sha256(name.as_bytes()).to_key();
+    let first = hash.iter().skip(1).take(8).fold(0u64, |all, byte| (all << 8) | u64::from(*byte));
+    (first >> 12).max(1)
+}
+
+/// A repository of a project, as its list shows it.
+pub(super) struct Listed {
+    name: RepositoryName,
+    record: Repository,
+}
+
+/// A manifest with its tags.
+struct Artifact {
+    digest: Digest,
+    manifest: ManifestRecord,
+    tags: Vec<(Tag, TagRecord)>,
+}
+
+#[derive(Deserialize)]
+struct NewTag {
+    name: Option<String>,
+}
+
+fn missing(what: &str) -> Failure {
+    Failure::new(Code::NotFound, format!("{what} does not exist"))
+}
+
+/// All repositories of a project.
+pub(super) fn repositories(
+    records: &dyn ReadRecords,
+    project: &ProjectName,
+) -> Result<Vec<Listed>, RecordError> {
+    let mut found = Vec::new();
+    for (place, record) in records.scan(&key::repositories_of(project), None, usize::MAX)? {
+        if let Ok(name) = key::name_of(&place).parse() {
+            found.push(Listed { name, record: decode(&record)? });
+        }
+    }
+    Ok(found)
+}
+
+fn show_repository(project: &Project, one: &Listed) -> Value {
+    json!({
+        "id": number(one.name.as_str()),
+        "project_id": project.id.0,
+        "name": one.name.as_str(),
+        "description": "",
+        "artifact_count": one.record.manifests,
+        "pull_count": 0,
+        "creation_time": one.record.created.to_string(),
+        "update_time": one.record.created.to_string(),
+    })
+}
+
+/// The manifests of a repository with their tags. The bytes are read, too.
+fn artifacts(
+    records: &dyn ReadRecords,
+    repository: &RepositoryName,
+) -> Result<Vec<Artifact>, RecordError> {
+    let mut tags: BTreeMap<Digest, Vec<(Tag, TagRecord)>> = BTreeMap::new();
+    for (place, record) in records.records::<TagRecord>(&key::tags(repository))? {
+        if let Ok(tag) = key::tag_of(&place).parse() {
+            tags.entry(record.digest).or_default().push((tag, record));
+        }
+    }
+    let mut found = Vec::new();
+    for (place, _) in records.scan(&key::manifests(repository), None, usize::MAX)? {
+        let Some(digest) = key::digest_of(&place) else { continue };
+        if let Some(manifest) = records.manifest(repository, &digest)? {
+            let tags = tags.remove(&digest).unwrap_or_default();
+            found.push(Artifact { digest, manifest, tags });
+        }
+    }
+    Ok(found)
+}
+
+impl Artifact {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.manifest.bytes).unwrap_or_default()
+    }
+
+    fn children(&self) -> Vec<String> {
+        let json = self.json();
+        let listed = json["manifests"].as_array().into_iter().flatten();
+        listed.filter_map(|child| child["digest"].as_str().map(str::to_owned)).collect()
+    }
+
+    /// The number of bytes of the manifest and of what it refers to.
+    fn size(&self, json: &Value) -> u64 {
+        let parts = ["layers", "manifests", "fsLayers"].into_iter();
+        let parts = parts.flat_map(|list| json[list].as_array().into_iter().flatten());
+        let sizes = parts.chain([&json["config"]]).filter_map(|part| part["size"].as_u64());
+        sizes.fold(self.manifest.bytes.len() as u64, u64::saturating_add)
+    }
+
+    /// Harbor's word for what it is, from the media type of its configuration.
+    fn kind(json: &Value) -> String {
+        if json["manifests"].is_array() {
+            return "IMAGE".to_owned();
+        }
+        let config = json["config"]["mediaType"].as_str().unwrap_or_default();
+        let artifact = json["artifactType"].as_str().unwrap_or_default();
+        match config {
+            "application/vnd.cncf.helm.config.v1+json" => "CHART".to_owned(),
+            "application/vnd.oci.image.config.v1+json"
+            | "application/vnd.docker.container.image.v1+json"
+                if artifact.is_empty() =>
+            {
+                "IMAGE".to_owned()
+            }
+            _ => {
+                // Harbor's rule: what is between "vnd." and ".config", in capitals
+                let of = if artifact.is_empty() { config } else { artifact };
+                let word = of.strip_prefix("application/vnd.").unwrap_or(of);
+                let word = word.split([';', '+']).next().unwrap_or(word);
+                let word = word.split(".config").next().unwrap_or(word);
+                if word.is_empty() { "UNKNOWN".to_owned() } else { word.to_uppercase() }
+            }
+        }
+    }
+
+    fn show(&self, project: &Project, repository: &RepositoryName) -> Value {
+        let json = self.json();
+        let id = number(&format!("{repository}@{}", self.digest));
+        let repository_id = number(repository.as_str());
+        let references: Vec<Value> = json["manifests"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|child| {
+                let digest = child["digest"].as_str().unwrap_or_default();
+                json!({
+                    "parent_id": id,
+                    "child_id": number(&format!("{repository}@{digest}")),
+                    "child_digest": digest,
+                    "platform": child["platform"],
+                    "annotations": child["annotations"],
+                    "urls": child["urls"],
+                })
+            })
+            .collect();
+        let tags: Vec<Value> =
+            self.tags.iter().map(|(tag, record)| show_tag(repository, id, tag, record)).collect();
+        let annotations = json["annotations"].as_object().cloned().unwrap_or_else(Map::new);
+        json!({
+            "id": id,
+            "type": Self::kind(&json),
+            "media_type": json["config"]["mediaType"].as_str().unwrap_or(&self.manifest.media_type),
+            "manifest_media_type": self.manifest.media_type,
+            "artifact_type": json["artifactType"].as_str()
+                .or_else(|| json["config"]["mediaType"].as_str()).unwrap_or_default(),
+            "project_id": project.id.0,
+            "repository_id": repository_id,
+            "repository_name": repository.as_str(),
+            "digest": self.digest.to_string(),
+            "size": self.size(&json),
+            "push_time": self.manifest.pushed.to_string(),
+            "pull_time": Timestamp(0).to_string(),
+            "annotations": annotations,
+            "references": references,
+            "tags": tags,
+            "labels": [],
+        })
+    }
+}
+
+fn show_tag(repository: &RepositoryName, artifact: u64, tag: &Tag, record: &TagRecord) -> Value {
+    json!({
+        "id": number(&format!("{repository}:{tag}")),
+        "repository_id": number(repository.as_str()),
+        "artifact_id": artifact,
+        "name": tag.as_str(),
+        "push_time": record.pushed.to_string(),
+        "pull_time": Timestamp(0).to_string(),
+        "immutable": false,
+    })
+}
+
+impl Harbor {
+    /// Answers a request about what a project stores.
+    pub(super) async fn answer_about_stored(
+        &self,
+        request: Request,
+        project: Project,
+        stored: Stored,
+    ) -> Result<Response<Payload>, Failure> {
+        // the path may call the project by its number
+        let own = |name: &RepositoryName| -> Result<RepositoryName, Failure> {
+            let rest = name.as_str().split_once('/').map_or("", |(_, rest)| rest);
+            format!("{}/{rest}", project.name)
+                .parse()
+                .map_err(|e| Failure::new(Code::NameInvalid, format!("{e}")))
+        };
+        match (&request.method, stored) {
+            (&Method::DELETE, Stored::Repository(name)) => {
+                self.delete_repository(&own(&name)?).await
+            }
+            (_, Stored::Repositories) => self.list_repositories(&request, &project).await,
+            (_, Stored::Repository(name)) => self.show_repository(&project, &own(&name)?).await,
+            (_, Stored::Artifacts(name)) => {
+                self.list_artifacts(&request, &project, &own(&name)?).await
+            }
+            (&Method::DELETE, Stored::Artifact(name, reference)) => {
+                self.delete_artifact(&own(&name)?, &reference).await
+            }
+            (_, Stored::Artifact(name, reference)) => {
+                let name = own(&name)?;
+                let found = self.artifact(&name, &reference).await?;
+                let mut shown = found.show(&project, &name);
+                if request.query("with_accessory") == Some("true") {
+                    shown["accessories"] = self.accessories(&name, &found).await?;
+                }
+                Ok(json_answer(StatusCode::OK, &shown))
+            }
+            (&Method::POST, Stored::Tags(name, reference)) => {
+                self.add_tag(request, &own(&name)?, &reference).await
+            }
+            (_, Stored::Tags(name, reference)) => {
+                let (wanted, name) = (PageRequest::read(&request)?, own(&name)?);
+                let found = self.artifact(&name, &reference).await?;
+                let id = number(&format!("{name}@{}", found.digest));
+                let fits = |(tag, _): &&(Tag, TagRecord)| wanted.admits(&[("name", tag.as_str())]);
+                let tags: Vec<&(Tag, TagRecord)> = found.tags.iter().filter(fits).collect();
+                let show = |(tag, record): &&(Tag, TagRecord)| show_tag(&name, id, tag, record);
+                Ok(wanted.answer(&tags, |(tag, _)| tag.as_str(), show))
+            }
+            (_, Stored::Tag(name, reference, tag)) => {
+                self.remove_tag(&own(&name)?, &reference, &tag).await
+            }
+            (_, Stored::Summary) => self.summarize(&project).await,
+            (_, Stored::Deletable) => {
+                let found = self.read(|records| repositories(records, &project.name)).await?;
+                let deletable = found.is_empty() || project.upstream.is_some();
+                let message = match deletable {
+                    true => String::new(),
+                    false => format!("the project has {} repositories", found.len()),
+                };
+                let shown = json!({"deletable": deletable, "message": message});
+                Ok(json_answer(StatusCode::OK, &shown))
+            }
+        }
+    }
+
+    async fn list_repositories(
+        &self,
+        request: &Request,
+        project: &Project,
+    ) -> Result<Response<Payload>, Failure> {
+        let wanted = PageRequest::read(request)?;
+        let found = self.read(|records| repositories(records, &project.name)).await?;
+        let fits = |one: &Listed| wanted.admits(&[("name", one.name.as_str())]);
+        let found: Vec<Listed> = found.into_iter().filter(fits).collect();
+        Ok(wanted.answer(&found, |one| one.name.as_str(), |one| show_repository(project, one)))
+    }
+
+    /// The repositories of all projects that the caller may see.
+    pub(super) async fn list_all_repositories(
+        &self,
+        request: &Request,
+        caller: &Caller,
+    ) -> Result<Response<Payload>, Failure> {
+        let wanted = PageRequest::read(request)?;
+        let found = self.seen_repositories(caller).await?;
+        let fits = |(_, one): &(Project, Listed)| wanted.admits(&[("name", one.name.as_str())]);
+        let found: Vec<(Project, Listed)> = found.into_iter().filter(fits).collect();
+        let show = |(project, one): &(Project, Listed)| show_repository(project, one);
+        Ok(wanted.answer(&found, |(_, one)| one.name.as_str(), show))
+    }
+
+    async fn seen_repositories(&self, caller: &Caller) -> Result<Vec<(Project, Listed)>, Failure> {
+        let seen = self.seen_projects(caller).await?;
+        self.read(|records| {
+            let mut all = Vec::new();
+            for (project, _) in &seen {
+                let found = repositories(records, &project.name)?;
+                all.extend(found.into_iter().map(|one| (project.clone(), one)));
+            }
+            Ok(all)
+        })
+        .await
+    }
+
+    /// Projects and repositories with `q` in their names.
+    pub(super) async fn search(
+        &self,
+        request: &Request,
+        caller: &Caller,
+    ) -> Result<Response<Payload>, Failure> {
+        let part = request.query("q").unwrap_or_default();
+        let projects = self.seen_projects(caller).await?;
+        let named = projects.iter().filter(|(project, _)| project.name.as_str().contains(part));
+        let projects: Vec<Value> =
+            named.map(|(project, role)| self.show_in(project, *role)).collect();
+        let found = self.seen_repositories(caller).await?;
+        let named = found.iter().filter(|(_, one)| one.name.as_str().contains(part));
+        let repositories: Vec<Value> = named
+            .map(|(project, one)| {
+                json!({
+                    "project_id": project.id.0,
+                    "project_name": project.name.as_str(),
+                    "project_public": project.public,
+                    "repository_name": one.name.as_str(),
+                    "artifact_count": one.record.manifests,
+                    "pull_count": 0,
+                })
+            })
+            .collect();
+        let shown = json!({"project": projects, "repository": repositories});
+        Ok(json_answer(StatusCode::OK, &shown))
+    }
+
+    /// How many projects and repositories the caller may see.
+    pub(super) async fn statistics(&self, caller: &Caller) -> Result<Response<Payload>, Failure> {
+        let projects = self.seen_projects(caller).await?;
+        let found = self.seen_repositories(caller).await?;
+        let of = |public: bool| {
+            let projects = projects.iter().filter(|(project, _)| project.public == public).count();
+            (projects, found.iter().filter(|(project, _)| project.public == public).count())
+        };
+        let ((public, public_repositories), (private, private_repositories)) = (of(true), of(false));
+        let shown = json!({
+            "public_project_count": public,
+            "public_repo_count": public_repositories,
+            "private_project_count": private,
+            "private_repo_count": private_repositories,
+            "total_project_count": public + private,
+            "total_repo_count": public_repositories + private_repositories,
+        });
+        Ok(json_answer(StatusCode::OK, &shown))
+    }
+
+    async fn show_repository(
+        &self,
+        project: &Project,
+        name: &RepositoryName,
+    ) -> Result<Response<Payload>, Failure> {
+        let record =
+            self.read(|records| records.record::<Repository>(&key::repository(name))).await?;
+        let record = record.ok_or_else(|| missing(&format!("repository {name}")))?;
+        let shown = show_repository(project, &Listed { name: name.clone(), record });
+        Ok(json_answer(StatusCode::OK, &shown))
+    }
+
+    /// Removes all manifests of a repository, one after the other. If this breaks off, the next
+    /// DELETE goes on.
+    async fn delete_repository(&self, name: &RepositoryName) -> Result<Response<Payload>, Failure> {
+        let manifests = self
+            .read(|records| {
+                let found = records.scan(&key::manifests(name), None, usize::MAX)?;
+                Ok(found.iter().filter_map(|(place, _)| key::digest_of(place)).collect::<Vec<_>>())
+            })
+            .await?;
+        if manifests.is_empty() {
+            return Err(missing(&format!("repository {name}")));
+        }
+        for digest in manifests {
+            let change = Change::DeleteManifest { repository: name.clone(), digest };
+            match self.writes.commit(&name.project(), WriteKind::Fenced(change)).await {
+                // somebody else has deleted it
+                Ok(_) | Err(Refusal::NotFound) => {}
+                Err(refusal) => return Err(refusal.into()),
+            }
+        }
+        Ok(answer(StatusCode::OK))
+    }
+
+    /// What has a tag, or is no part of an index and about no other artifact: as Harbor lists them.
+    async fn list_artifacts(
+        &self,
+        request: &Request,
+        project: &Project,
+        name: &RepositoryName,
+    ) -> Result<Response<Payload>, Failure> {
+        let wanted = PageRequest::read(request)?;
+        let mut found = self.read(|records| artifacts(records, name)).await?;
+        if found.is_empty() {
+            return Err(missing(&format!("repository {name}")));
+        }
+        let parts: BTreeSet<String> = found.iter().flat_map(Artifact::children).collect();
+        found.retain(|one| {
+            let stands = one.manifest.subject.is_none() && !parts.contains(&one.digest.to_string());
+            (stands || !one.tags.is_empty())
+                && wanted.admits_one_of(&[
+                    ("digest", vec![one.digest.to_string()]),
+                    ("tags", one.tags.iter().map(|(tag, _)| tag.to_string()).collect()),
+                    ("type", vec![Artifact::kind(&one.json())]),
+                ])
+        });
+        found.sort_by_key(|one| (std::cmp::Reverse(one.manifest.pushed), one.digest));
+        Ok(wanted.answer(&found, |_| "", |one| one.show(project, name)))
+    }
+
+    async fn artifact(
+        &self,
+        name: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Artifact, Failure> {
+        let found = self
+            .read(|records| {
+                let digest = match reference {
+                    Reference::Digest(digest) => Some(*digest),
+                    Reference::Tag(tag) => records.tag(name, tag)?.map(|tag| tag.digest),
+                };
+                let Some(digest) = digest else { return Ok(None) };
+                let Some(manifest) = records.manifest(name, &digest)? else { return Ok(None) };
+                let tags = records.records::<TagRecord>(&key::tags(name))?;
+                let tags = tags.into_iter().filter(|(_, tag)| tag.digest == digest);
+                let tags = tags.filter_map(|(place, tag)| Some((key::tag_of(&place).parse().ok()?, tag)));
+                Ok(Some(Artifact { digest, manifest, tags: tags.collect() }))
+            })
+            .await?;
+        found.ok_or_else(|| missing(&format!("artifact {name}@{reference}")))
+    }
+
+    async fn accessories(&self, name: &RepositoryName, of: &Artifact) -> Result<Value, Failure> {
+        let subject = number(&format!("{name}@{}", of.digest));
+        let referrers = self
+            .read(|records| {
+                let found = records.scan(&key::referrers(name, &of.digest), None, usize::MAX)?;
+                let all = found.iter().map(|(_, value)| decode(value));
+                all.collect::<Result<Vec<rules::words::manifest::Referrer>, _>>()
+            })
+            .await?;
+        let shown: Vec<Value> = referrers
+            .iter()
+            .map(|one| {
+                let id = number(&format!("{name}@{}", one.digest));
+                json!({
+                    "id": id,
+                    "artifact_id": id,
+                    "subject_artifact_id": subject,
+                    "subject_artifact_digest": of.digest.to_string(),
+                    "subject_artifact_repo": name.as_str(),
+                    "digest": one.digest.to_string(),
+                    "size": one.size,
+                    "type": one.artifact_type.as_deref().unwrap_or(&one.media_type),
+                })
+            })
+            .collect();
+        Ok(json!(shown))
+    }
+
+    /// Removes an artifact with all its tags, also if it is named by one of them.
+    async fn delete_artifact(
+        &self,
+        name: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Response<Payload>, Failure> {
+        let digest = self.artifact(name, reference).await?.digest;
+        let change = Change::DeleteManifest { repository: name.clone(), digest };
+        self.change_stored(name, WriteKind::Fenced(change)).await?;
+        Ok(answer(StatusCode::OK))
+    }
+
+    async fn add_tag(
+        &self,
+        mut request: Request,
+        name: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Response<Payload>, Failure> {
+        let NewTag { name: tag } = body(&mut request).await?;
+        let tag: Tag = tag
+            .unwrap_or_default()
+            .parse()
+            .map_err(|e| Failure::new(Code::TagInvalid, format!("name: {e}")))?;
+        let Artifact { digest, manifest, .. } = self.artifact(name, reference).await?;
+        let pushed = Pushed {
+            repository: name.clone(),
+            digest,
+            media_type: manifest.media_type,
+            bytes: manifest.bytes,
+            tags: vec![tag.clone()],
+        };
+        let only_new = Precondition::absent(Reference::Tag(tag.clone()));
+        match self.change_stored(name, WriteKind::PutManifestIf(Box::new(only_new), pushed)).await {
+            Err(failure) if failure.status() == StatusCode::PRECONDITION_FAILED => {
+                Err(Failure::new(Code::Conflict, format!("tag {tag} exists in {name}")))
+            }
+            Err(failure) => Err(failure),
+            Ok(()) => {
+                let rest = name.as_str().split_once('/').map_or("", |(_, rest)| rest);
+                let rest = rest.replace('/', "%252F");
+                let project = name.project();
+                let place = format!(
+                    "/api/v2.0/projects/{project}/repositories/{rest}/artifacts/{reference}/tags/{tag}"
+                );
+                Ok(created(Some(place)))
+            }
+        }
+    }
+
+    /// Takes a tag off the artifact. Another artifact's tag of this name stays.
+    async fn remove_tag(
+        &self,
+        name: &RepositoryName,
+        reference: &Reference,
+        tag: &Tag,
+    ) -> Result<Response<Payload>, Failure> {
+        let digest = self.artifact(name, reference).await?.digest;
+        let precondition = Precondition::names(Reference::Tag(tag.clone()), digest);
+        let change = Change::DeleteIf {
+            repository: name.clone(),
+            precondition: Box::new(precondition),
+        };
+        let no_tag = || missing(&format!("tag {tag} of {name}@{digest}"));
+        match self.change_stored(name, WriteKind::Fenced(change)).await {
+            Err(failure) if failure.status() == StatusCode::PRECONDITION_FAILED => Err(no_tag()),
+            changed => changed.map(|()| answer(StatusCode::OK)),
+        }
+    }
+
+    async fn change_stored(&self, name: &RepositoryName, kind: WriteKind) -> Result<(), Failure> {
+        match self.writes.commit(&name.project(), kind).await {
+            Ok(_) => Ok(()),
+            Err(Refusal::NotFound) => Err(missing(&format!("it, in {name},"))),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    async fn summarize(&self, project: &Project) -> Result<Response<Payload>, Failure> {
+        let (found, members) = self
+            .read(|records| {
+                Ok((repositories(records, &project.name)?, records.members(project.id)?))
+            })
+            .await?;
+        let with = |number: u64| members.iter().filter(|m| m.role.number() == number).count();
+        let shown = json!({
+            "repo_count": found.len(),
+            "project_admin_count": with(1),
+            "developer_count": with(2),
+            "guest_count": with(3),
+            "maintainer_count": with(4),
+            "limited_guest_count": with(5),
+        });
+        Ok(json_answer(StatusCode::OK, &shown))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_the_same_everywhere_and_fit_into_javascripts() {
+        assert_eq!(number("demo/app"), number("demo/app"));
+        assert_ne!(number("demo/app"), number("demo/apq"));
+        for name in ["", "a", "demo/app"] {
+            assert!((1..1 << 53).contains(&number(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_an_artifact_is_is_said_in_harbors_words() {
+        let kind = |json: Value| Artifact::kind(&json);
+        let config = |kind: &str| json!({"config": {"mediaType": kind}});
+        assert_eq!(kind(config("application/vnd.oci.image.config.v1+json")), "IMAGE");
+        assert_eq!(kind(config("application/vnd.cncf.helm.config.v1+json")), "CHART");
+        assert_eq!(kind(json!({"manifests": []})), "IMAGE");
+        assert_eq!(kind(config("application/vnd.wasm.config.v0+json")), "WASM");
+        assert_eq!(kind(json!({})), "UNKNOWN");
+    }
+}

@@ -1,0 +1,65 @@
+//! What Harbor's API says of the registry itself. Clients ask this first, to learn what they talk to.
+
+use http::{HeaderValue, Response, StatusCode, header};
+use registry::people::Caller;
+use rules::people::access::{Identity, RegistryScope};
+use serde_json::json;
+
+use super::Harbor;
+use crate::http::Payload;
+use crate::http::answer::json_answer;
+use crate::http::request::Request;
+
+/// Clients choose their ways by the version of Harbor, so it begins with the one whose API this is.
+const VERSION: &str = concat!("v2.13.1-atoll-", env!("CARGO_PKG_VERSION"));
+
+/// The answer to a ping.
+pub(super) fn pong() -> Response<Payload> {
+    let mut response = Response::new(Payload::full("Pong"));
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, text);
+    response
+}
+
+impl Harbor {
+    /// Whether the parts that Harbor's clients know of are well, at this node.
+    pub(super) fn health(&self) -> Response<Payload> {
+        let words = |well: bool| if well { "healthy" } else { "unhealthy" };
+        // an edge has no part in the ledger
+        let ledger = self.neighbours.is_edge() || self.records.connected();
+        let components = json!([
+            {"name": "core", "status": words(true)},
+            {"name": "database", "status": words(ledger)},
+            {"name": "registry", "status": words(true)},
+        ]);
+        let shown = json!({"status": words(ledger), "components": components});
+        json_answer(StatusCode::OK, &shown)
+    }
+
+    /// What this registry is. Only who is signed in learns its version.
+    pub(super) fn system_info(&self, request: &Request, caller: &Caller) -> Response<Payload> {
+        let mut shown = json!({
+            "auth_mode": "db_auth",
+            "primary_auth_mode": false,
+            "banner_message": "",
+            "self_registration": false,
+        });
+        let is_somebody = !matches!(caller.identity, Identity::Anonymous)
+            && self.access.signed_in(caller, RegistryScope::Api).is_ok();
+        if is_somebody {
+            let host = request.header(&header::HOST).unwrap_or_default();
+            let restriction = match self.project_creation {
+                config::ProjectCreation::Everyone => "everyone",
+                config::ProjectCreation::Administrators => "adminonly",
+            };
+            shown["harbor_version"] = VERSION.into();
+            shown["registry_url"] = host.into();
+            shown["external_url"] = self.door.url_of(request).into();
+            shown["project_creation_restriction"] = restriction.into();
+            shown["has_ca_root"] = false.into();
+            shown["read_only"] = false.into();
+            shown["notification_enable"] = false.into();
+        }
+        json_answer(StatusCode::OK, &shown)
+    }
+}

@@ -1,0 +1,130 @@
+//! Harbor's API about what is stored: repositories, artifacts, tags, and what clients ask first. Each
+//! write is done at one node and read at another.
+
+use http::Method;
+use serde_json::{Value, json};
+use tests::http::{Answer, Client};
+use tests::image::{INDEX, Image, MANIFEST};
+use tests::mesh::Mesh;
+
+fn must(client: &Client, method: Method, path: &str, body: &Value, status: u16) -> Answer {
+    let answer = client.send_json(method.clone(), path, body);
+    let answer = answer.unwrap_or_else(|none| panic!("{method} {path}: {none}"));
+    assert_eq!(answer.status, status, "{method} {path}: {answer}");
+    answer
+}
+
+fn get(client: &Client, path: &str) -> Value {
+    must(client, Method::GET, path, &json!({}), 200).json()
+}
+
+fn words<'a>(list: &'a Value, field: &str) -> Vec<&'a str> {
+    let all = list.as_array().expect("a list").iter();
+    all.map(|one| one[field].as_str().expect("text")).collect()
+}
+
+#[test]
+fn what_is_stored_is_listed_tagged_and_deleted_as_in_harbor() {
+    let mesh = Mesh::up(3);
+    let (one, other) = (mesh.client(0), mesh.client(1));
+    tests::repository::create_project(&one, "team", false, 1);
+    let (first, second) = (Image::random(&[1000]), Image::random(&[2000]));
+    for (name, image, tag) in
+        [("team/app", &first, "1"), ("team/app", &second, "2"), ("team/deep/er", &first, "1")]
+    {
+        mesh.repository(0, name).push(image, tag).unwrap_or_else(|no| panic!("{no}"));
+    }
+    let listed = json!({"mediaType": MANIFEST, "digest": first.digest(),
+        "size": first.manifest.bytes.len(), "platform": {"os": "linux", "architecture": "arm64"}});
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [listed]}).to_string();
+    let put = mesh.repository(0, "team/deep/er").put_bytes("all", INDEX, index.into());
+    put.unwrap_or_else(|no| panic!("{no}"));
+
+    let of = "/api/v2.0/projects/team/repositories";
+    let page = must(&other, Method::GET, &format!("{of}?page_size=1"), &json!({}), 200);
+    assert_eq!(page.header("x-total-count"), Some("2"));
+    assert_eq!(words(&page.json(), "name"), ["team/app"]);
+    assert_eq!(words(&get(&other, &format!("{of}?q=name=~deep")), "name"), ["team/deep/er"]);
+    let shown = get(&other, &format!("{of}/app"));
+    assert_eq!(shown["artifact_count"], 2);
+    let id = get(&one, "/api/v2.0/projects/team")["project_id"].to_string();
+    assert_eq!(get(&other, &format!("/api/v2.0/projects/{id}/repositories/app")), shown);
+    // a slash in the name, as Harbor's clients write it, and as others do
+    for name in ["deep%252Fer", "deep%2Fer", "deep/er"] {
+        let artifacts = get(&other, &format!("{of}/{name}/artifacts"));
+        let all = artifacts.as_array().expect("a list");
+        // the child of the index has a tag of its own
+        assert_eq!(all.len(), 2, "{name}: {artifacts}");
+    }
+    let artifact = get(&other, &format!("{of}/app/artifacts/1"));
+    assert_eq!(artifact["digest"], first.digest());
+    assert_eq!((&artifact["type"], words(&artifact["tags"], "name")), (&json!("IMAGE"), vec!["1"]));
+    assert_eq!(artifact, get(&one, &format!("{of}/app/artifacts/{}", first.digest())));
+    let index = get(&other, &format!("{of}/deep%252Fer/artifacts/all"));
+    assert_eq!(index["references"][0]["platform"]["architecture"], "arm64");
+    let found = get(&other, &format!("{of}/app/artifacts?q=tags=2"));
+    assert_eq!(words(&found, "digest"), [second.digest()]);
+
+    // a tag is made once, and taken off the artifact that has it only
+    let tags = format!("{of}/app/artifacts/{}/tags", first.digest());
+    let made = must(&one, Method::POST, &tags, &json!({"name": "stable"}), 201);
+    let place = made.header("location").expect("a place").to_owned();
+    assert_eq!(words(&get(&other, &tags), "name"), ["1", "stable"]);
+    must(&other, Method::POST, &format!("{of}/app/artifacts/2/tags"), &json!({"name": "stable"}), 409);
+    must(&one, Method::POST, &tags, &json!({"name": "not a tag"}), 400);
+    must(&one, Method::POST, &tags, &json!({}), 400);
+    must(&one, Method::DELETE, &format!("{of}/app/artifacts/2/tags/stable"), &json!({}), 404);
+    must(&other, Method::DELETE, &place, &json!({}), 200);
+    assert_eq!(words(&get(&one, &tags), "name"), ["1"]);
+
+    must(&one, Method::DELETE, &format!("{of}/app/artifacts/2"), &json!({}), 200);
+    must(&other, Method::GET, &format!("{of}/app/artifacts/{}", second.digest()), &json!({}), 404);
+    must(&other, Method::DELETE, &format!("{of}/app/artifacts/2"), &json!({}), 404);
+    let deletable = get(&other, "/api/v2.0/projects/team/_deletable");
+    assert_eq!(deletable["deletable"], false);
+    let summary = get(&other, "/api/v2.0/projects/team/summary");
+    assert_eq!(summary["repo_count"], 2);
+    for name in ["app", "deep%252Fer"] {
+        must(&one, Method::DELETE, &format!("{of}/{name}"), &json!({}), 200);
+        must(&other, Method::DELETE, &format!("{of}/{name}"), &json!({}), 404);
+        must(&other, Method::GET, &format!("{of}/{name}/artifacts"), &json!({}), 404);
+    }
+    assert_eq!(get(&other, "/api/v2.0/projects/team/_deletable")["deletable"], true);
+}
+
+#[test]
+fn clients_learn_what_they_talk_to_and_find_only_what_they_may_see() {
+    let mesh = Mesh::up(3);
+    let (admin, anyone) = (mesh.client(1), mesh.anyone(2));
+    tests::repository::create_project(&admin, "secret", false, 1);
+    for name in ["secret/plan", "demo/plan"] {
+        mesh.repository(0, name).push(&Image::tiny(), "1").unwrap_or_else(|no| panic!("{no}"));
+    }
+    let pong = must(&anyone, Method::GET, "/api/v2.0/ping", &json!({}), 200);
+    assert_eq!(&pong.body[..], b"Pong");
+    assert_eq!(get(&anyone, "/api/v2.0/health")["status"], "healthy");
+    let info = get(&anyone, "/api/v2.0/systeminfo");
+    assert_eq!((&info["auth_mode"], info.get("harbor_version")), (&json!("db_auth"), None));
+    let info = get(&admin, "/api/v2.0/systeminfo");
+    assert!(info["harbor_version"].as_str().is_some_and(|text| text.starts_with("v2.")), "{info}");
+    assert_eq!(info["registry_url"], admin.authority());
+
+    let found = |client: &Client| {
+        let found = get(client, "/api/v2.0/search?q=plan");
+        let all = words(&found["repository"], "repository_name");
+        all.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&admin), ["demo/plan", "secret/plan"]);
+    assert_eq!(found(&anyone), ["demo/plan"]);
+    assert_eq!(words(&get(&anyone, "/api/v2.0/repositories"), "name"), ["demo/plan"]);
+    let counted = |client: &Client| get(client, "/api/v2.0/statistics")["total_repo_count"].clone();
+    assert_eq!((counted(&admin), counted(&anyone)), (json!(2), json!(1)));
+    for (client, name, status) in
+        [(&admin, "secret", 200), (&anyone, "secret", 404), (&admin, "nothing", 404)]
+    {
+        let path = format!("/api/v2.0/projects?project_name={name}");
+        let head = client.ask(Method::HEAD, &path).send().unwrap_or_else(|none| panic!("{none}"));
+        assert_eq!(head.status, status, "{name}: {head}");
+    }
+    must(&anyone, Method::GET, "/api/v2.0/projects/secret/repositories", &json!({}), 401);
+}

@@ -128,3 +128,36 @@ fn clients_learn_what_they_talk_to_and_find_only_what_they_may_see() {
     }
     must(&anyone, Method::GET, "/api/v2.0/projects/secret/repositories", &json!({}), 401);
 }
+
+#[test]
+fn a_body_that_cannot_be_read_names_its_field() {
+    let mesh = Mesh::up(1);
+    let admin = mesh.client(0);
+    let said = |path: &str, body: &Value| {
+        let refused = must(&admin, Method::POST, path, body, 400);
+        refused.envelope().expect("an envelope").1
+    };
+    for (path, body, field) in [
+        ("/api/v2.0/projects", json!({"project_name": 7}), "project_name"),
+        ("/api/v2.0/projects", json!({"project_name": "p", "public": "yes"}), "public"),
+        ("/api/v2.0/projects", json!({"public": true}), "project_name"),
+        ("/api/v2.0/projects/demo/members", json!({"role_id": "1"}), "role_id"),
+        (
+            "/api/v2.0/projects/demo/members",
+            json!({"role_id": 1, "member_user": {"user_id": "1"}}),
+            "member_user.user_id",
+        ),
+        ("/api/v2.0/registries", json!({"name": "a", "url": 1, "type": "docker-registry"}), "url"),
+        ("/api/v2.0/robots", json!({"name": "a", "level": 1}), "level"),
+        ("/api/v2.0/users", json!({"username": ["a"]}), "username"),
+    ] {
+        let said = said(path, &body);
+        assert!(said.contains(field), "{path} {body}: {said}");
+    }
+    for broken in ["", "{", "[]", "{} {}", "nul"] {
+        let ask = admin.ask(Method::POST, "/api/v2.0/projects");
+        let ask = ask.header("content-type", "application/json").body(broken.as_bytes().to_vec());
+        let answer = ask.send().unwrap_or_else(|none| panic!("{none}"));
+        assert_eq!(answer.status, 400, "{broken:?}: {answer}");
+    }
+}

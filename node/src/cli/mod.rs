@@ -23,7 +23,7 @@ use clap::{Parser, Subcommand};
 
 /// A container registry that is a mesh: one binary in every region.
 #[derive(Parser)]
-#[command(name = "atoll", version, about)]
+#[command(name = "atoll", version)]
 pub struct Command {
     #[command(subcommand)]
     verb: Verb,

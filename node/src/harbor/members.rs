@@ -93,21 +93,25 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let NewMember { role_id, member_user, member_group } = body(&mut request).await?;
         let role = role(role_id)?;
-        let user = match (member_user, member_group) {
-            (Some(MemberUser { user_id: Some(id), .. }), None) if id != 0 => UserId(id),
+        let unknown = |who: &dyn std::fmt::Display| {
+            Failure::new(Code::NotFound, format!("there is no user {who}"))
+        };
+        let account = match (member_user, member_group) {
+            (Some(MemberUser { user_id: Some(id), .. }), None) if id != 0 => {
+                let account = self.read(|r| r.account(UserId(id))).await?;
+                account.ok_or_else(|| unknown(&id))?
+            }
             (Some(MemberUser { username: Some(name), .. }), None) => {
                 let name: UserName = name.parse().map_err(|e| bad(format!("username: {e}")))?;
                 let account = self.read(|r| r.account_named(&name)).await?;
-                let account = account.ok_or_else(|| {
-                    Failure::new(Code::NotFound, format!("there is no user {name}"))
-                })?;
-                account.id
+                account.ok_or_else(|| unknown(&name))?
             }
             (None, Some(_)) => return Err(bad("member_group: there are no groups; name a user")),
             _ => return Err(bad("member_user needs a user_id or a username")),
         };
+        let user = account.id;
         let change = PeopleChange::AddMember { project: project.id, user, role };
-        let object = format!("member {} of {}", user.0, project.name);
+        let object = format!("member {} of {}", account.name, project.name);
         self.change_people(change, &object).await?;
         let (made, _) = self.records.read(|r| r.member(project.id, user)).await?;
         let place =

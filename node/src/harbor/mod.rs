@@ -336,7 +336,14 @@ impl Harbor {
 /// The body of a request.
 async fn body<T: DeserializeOwned>(request: &mut Request) -> Result<T, Failure> {
     let bytes = request.body.whole(BODY).await?;
-    serde_json::from_slice(&bytes).map_err(|e| bad(format!("the body: {e}")))
+    let mut json = serde_json::Deserializer::from_slice(&bytes);
+    let read = serde_path_to_error::deserialize(&mut json);
+    let read = read.map_err(|e| match e.path().to_string() {
+        root if root == "." => bad(format!("the body: {}", e.inner())),
+        field => bad(format!("the body: {field}: {}", e.inner())),
+    })?;
+    json.end().map_err(|e| bad(format!("the body: {e}")))?;
+    Ok(read)
 }
 
 fn bad(reason: impl Into<String>) -> Failure {

@@ -8,20 +8,16 @@ use rules::ledger::records::{Look, UpstreamRecord, key};
 use rules::words::names::{OperationId, UpstreamId};
 use rules::words::secret::Secret;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::Harbor;
 use super::lists::PageRequest;
+use super::{Harbor, bad, body};
 use crate::http::answer::json_answer;
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 use registry::upstreams::endpoint;
 use registry::writes::{Refusal, settle};
 use upstream::ecr;
-
-/// The maximum size of a request's body in bytes.
-const BODY: u64 = 64 << 10;
 
 /// The maximum length of a description in bytes.
 const DESCRIPTION: usize = 1024;
@@ -80,10 +76,6 @@ impl RegistryChange {
                 .filter(|secret| secret.expose() != HIDDEN),
         }
     }
-}
-
-fn bad(reason: impl Into<String>) -> Failure {
-    Failure::new(Code::BadRequest, reason)
 }
 
 /// Checks what a registry must satisfy. The error is a sentence.
@@ -233,7 +225,7 @@ impl Harbor {
         &self,
         mut request: Request,
     ) -> Result<Response<Payload>, Failure> {
-        let written: RegistryBody = read(&mut request).await?;
+        let written: RegistryBody = body(&mut request).await?;
         check_secure(written.insecure, &written.url)?;
         let credential = written.credential.unwrap_or_default();
         check_type(&credential)?;
@@ -268,7 +260,7 @@ impl Harbor {
         mut request: Request,
         id: UpstreamId,
     ) -> Result<Response<Payload>, Failure> {
-        let change: RegistryChange = read(&mut request).await?;
+        let change: RegistryChange = body(&mut request).await?;
         self.writes.ready().await?;
         let was = self.read(|records| records.record::<UpstreamRecord>(&key::upstream(id))).await?;
         let was = was.ok_or_else(|| missing(id))?;
@@ -304,11 +296,6 @@ impl Harbor {
         let proposed = proposed.map_err(|e| Refusal::Unavailable(e.to_string()))?;
         settle(proposed.outcome).map(|_| ())
     }
-}
-
-async fn read<T: DeserializeOwned>(request: &mut Request) -> Result<T, Failure> {
-    let bytes = request.body.whole(BODY).await?;
-    serde_json::from_slice(&bytes).map_err(|e| bad(format!("the body: {e}")))
 }
 
 /// If the name is taken, says so.

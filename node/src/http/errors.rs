@@ -233,9 +233,16 @@ impl From<AccessError> for Failure {
             AccessError::Missing(Some(NeededScope::Registry(RegistryScope::Api))) => {
                 Failure::new(Code::Unauthorized, "credentials of a user or a robot are needed")
             }
-            AccessError::Missing(_) | AccessError::Wrong | AccessError::Scope(_) => Failure::new(
+            AccessError::Missing(_) | AccessError::Wrong => Failure::new(
                 Code::Unauthorized,
                 "credentials are needed, or those given are not right",
+            ),
+            AccessError::Scope(needed) => Failure::new(
+                Code::Unauthorized,
+                format!(
+                    "this token is not for {}; if a new one is not either, its owner may not do this",
+                    needed.scope()
+                ),
             ),
             AccessError::Denied(reason) => Failure::new(Code::Denied, reason.clone()),
             AccessError::TooMany(wait) => Failure::new(Code::TooManyRequests, error.to_string())

@@ -60,6 +60,11 @@ struct Asking {
 impl Asking {
     fn url(&self) -> io::Result<String> {
         let url = match &self.url {
+            Some(url) if !url.contains("://") => {
+                return Err(io::Error::other(format!(
+                    "--url {url} does not say how the node is reached: write http://{url} or https://{url}"
+                )));
+            }
             Some(url) => url.clone(),
             None => super::node::from_up(&self.data)?.url,
         };

@@ -76,7 +76,11 @@ impl Puller<'_> {
 impl Pull<'_> {
     async fn run(&mut self) -> Result<Pulled, String> {
         let what = format!("manifests/{}", self.image.reference);
-        let head = self.ask(Method::HEAD, &what).await?;
+        let head = match self.ask(Method::HEAD, &what).await {
+            Ok(head) => head,
+            // a HEAD has no body that could say why
+            Err(status) => return Err(self.ask(Method::GET, &what).await.err().unwrap_or(status)),
+        };
         let told = head
             .header("docker-content-digest")
             .ok_or("the answer to HEAD has no Docker-Content-Digest")?;

@@ -132,6 +132,12 @@ fn http(http: &mut Section<'_>, s: &mut Settings) {
     http.read("listen", &mut s.http.listen, |t| value::address(t, "0.0.0.0:5000"));
     s.http.public_url = http.optional("public_url", value::origin);
     s.http.trusted_proxies = http.optional("trusted_proxies", value::networks).unwrap_or_default();
+    http.count("max_connections", &mut s.http.max_connections, 10..=1_000_000);
+    http.count(
+        "max_connections_per_address",
+        &mut s.http.max_connections_per_address,
+        1..=1_000_000,
+    );
     if let Some(mut tls) = http.optional_section("tls") {
         let certificate = tls.required("certificate", "/etc/atoll/tls.crt", |t| {
             value::path(t, "/etc/atoll/tls.crt")

@@ -38,6 +38,8 @@ http:
   public_url: {public_url}
   tls:{tls}
   trusted_proxies: {trusted_proxies}
+  max_connections: {max_connections}
+  max_connections_per_address: {max_connections_per_address}
 mesh:
   listen: {mesh_listen}
   advertise: {advertise}
@@ -115,6 +117,8 @@ drain: {drain}
                 .filter(|networks| !networks.is_empty())
                 .map(|networks| quoted(&networks.join(", ")))
         ),
+        max_connections = s.http.max_connections,
+        max_connections_per_address = s.http.max_connections_per_address,
         mesh_listen = address(s.mesh.listen),
         advertise = or_null(s.mesh.advertise.map(address)),
         probe_period = written_duration(s.roster.probe_period),

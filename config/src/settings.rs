@@ -108,6 +108,11 @@ pub struct Http {
     pub tls: Option<Tls>,
     /// The proxies whose `X-Forwarded-For` is believed; default none.
     pub trusted_proxies: Vec<Network>,
+    /// Maximum number of connections of clients that are open at a time; default 10000. The system
+    /// may bear fewer (`ulimit -n`).
+    pub max_connections: u32,
+    /// Maximum number of them from one address that is no trusted proxy; default 1000.
+    pub max_connections_per_address: u32,
 }
 
 impl Default for Http {
@@ -117,6 +122,8 @@ impl Default for Http {
             public_url: None,
             tls: None,
             trusted_proxies: Vec::new(),
+            max_connections: 10_000,
+            max_connections_per_address: 1000,
         }
     }
 }

@@ -29,8 +29,8 @@ fn passes_whole(mesh: &Mesh, at: usize, repository: &str, switches: &[(&str, &st
     let count = |what: &str| -> usize {
         let after =
             report.split_once(&format!("{what}=\"")).and_then(|(_, rest)| rest.split_once('"'));
-        if after.is_none() && what == "skipped" {
-            return 0; // the report leaves it out when there is nothing to count
+        if after.is_none() && ["skipped", "disabled"].contains(&what) {
+            return 0; // the report leaves them out when there is nothing to count
         }
         let number = after.and_then(|(number, _)| number.parse().ok());
         number.unwrap_or_else(|| {

@@ -5,7 +5,7 @@ use registry::people::Caller;
 use rules::people::access::{Identity, RegistryScope};
 use serde_json::json;
 
-use super::Harbor;
+use super::{Harbor, ProjectCreation};
 use crate::http::Payload;
 use crate::http::answer::json_answer;
 use crate::http::request::Request;
@@ -49,8 +49,8 @@ impl Harbor {
         if is_somebody {
             let host = request.header(&header::HOST).unwrap_or_default();
             let restriction = match self.project_creation {
-                config::ProjectCreation::Everyone => "everyone",
-                config::ProjectCreation::Administrators => "adminonly",
+                ProjectCreation::Everyone => "everyone",
+                ProjectCreation::Administrators => "adminonly",
             };
             shown["harbor_version"] = VERSION.into();
             shown["registry_url"] = host.into();

@@ -8,7 +8,7 @@ use rules::people::access::RegistryScope;
 use rules::words::digest::{BadDigest, Digest};
 use serde_json::{Value, json};
 
-use registry::people::{AccessError, NeededScope};
+use registry::people::{AccessError, NeededScope, TooManyScopes};
 use registry::proxies::questions::TooManyQuestions;
 use registry::pulls::PullError;
 
@@ -250,6 +250,12 @@ impl From<AccessError> for Failure {
             AccessError::Unchecked(reason) => Failure::new(Code::Unavailable, reason.clone()),
             AccessError::Internal(reason) => Failure::new(Code::Internal, reason.clone()),
         }
+    }
+}
+
+impl From<TooManyScopes> for Failure {
+    fn from(error: TooManyScopes) -> Self {
+        Failure::new(Code::BadRequest, error.to_string())
     }
 }
 

@@ -12,6 +12,9 @@ use http::Response;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use rules::people::crowd::{Crowd, Full};
+use rules::words::network::Network;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -82,13 +85,55 @@ fn acceptor(tls: &Tls) -> io::Result<TlsAcceptor> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Serves connections until the group stops. Gives up clients that read nothing for `stall`. After
+/// How many connections are served at a time, and how long each may rest.
+#[derive(Clone, Debug)]
+pub struct ConnectionTerms {
+    /// How long a client may read nothing.
+    pub stall: Duration,
+    /// The maximum number in all.
+    pub most: usize,
+    /// The maximum number from one address.
+    pub each: usize,
+    /// The addresses behind which there are many clients.
+    pub proxies: Vec<Network>,
+}
+
+/// What a client reads whose connection is one too many.
+const CROWDED: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// A connection that is counted until it is dropped.
+struct Inside {
+    crowd: Arc<Mutex<Crowd>>,
+    address: IpAddr,
+}
+
+impl Inside {
+    fn enter(crowd: &Arc<Mutex<Crowd>>, address: IpAddr, proxy: bool) -> Result<Self, Full> {
+        let mut open = crowd.lock();
+        open.enter(address, proxy)?;
+        metrics::gauge!("atoll_connections_open").set(open.open() as f64);
+        Ok(Inside { crowd: crowd.clone(), address })
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        let mut open = self.crowd.lock();
+        open.leave(self.address);
+        metrics::gauge!("atoll_connections_open").set(open.open() as f64);
+    }
+}
+
+/// Serves connections until the group stops. Gives up clients that read nothing for too long. After
 /// the stop, open requests continue, and their connections close after them.
-pub async fn serve<H, F>(listener: Listener, handle: H, stall: Duration, tasks: Tasks)
+pub async fn serve<H, F>(listener: Listener, handle: H, terms: ConnectionTerms, tasks: Tasks)
 where
     H: Fn(hyper::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Payload>> + Send + 'static,
 {
+    let ConnectionTerms { stall, most, each, proxies } = terms;
+    let crowd = Arc::new(Mutex::new(Crowd::new(most, each)));
     loop {
         let (stream, peer) = tokio::select! {
             () = tasks.stopping() => return,
@@ -103,9 +148,23 @@ where
                 }
             },
         };
+        let proxy = proxies.iter().any(|network| network.contains(peer.ip()));
+        let inside = match Inside::enter(&crowd, peer.ip(), proxy) {
+            Ok(inside) => inside,
+            Err(full) => {
+                metrics::counter!("atoll_connections_refused_total", "full" => full.word())
+                    .increment(1);
+                // the rest of an answer that does not fit at once is not worth a task
+                if listener.tls.is_none() {
+                    let _ = stream.try_write(CROWDED);
+                }
+                continue;
+            }
+        };
         let _ = stream.set_nodelay(true);
         let (handle, tls, inner) = (handle.clone(), listener.tls.clone(), tasks.clone());
         tasks.spawn_draining("http.connection", async move {
+            let _inside = inside;
             let client = ClientAddress(peer.ip());
             match tls {
                 None => connection(Patient::new(stream, stall), client, handle, inner).await,
@@ -190,7 +249,8 @@ mod tests {
         let listener = Listener::bind(([127, 0, 0, 1], 0).into(), None).await.unwrap();
         let (address, tasks) = (listener.address().unwrap(), Tasks::new());
         let handle = |_| async { broken_off() };
-        tasks.spawn_draining("http", serve(listener, handle, HEAD, tasks.clone()));
+        let terms = ConnectionTerms { stall: HEAD, most: 9, each: 9, proxies: Vec::new() };
+        tasks.spawn_draining("http", serve(listener, handle, terms, tasks.clone()));
         let asked = ground::supervise::blocking(move || {
             let mut socket = std::net::TcpStream::connect(address).unwrap();
             socket.set_read_timeout(Some(HEAD)).unwrap();

@@ -15,5 +15,5 @@ pub mod route;
 mod small_first;
 
 pub use errors::{Code, Failure};
-pub use listen::{Listener, serve};
+pub use listen::{ConnectionTerms, Listener, serve};
 pub use payload::{Parts, Payload, Piece};

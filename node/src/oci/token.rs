@@ -20,7 +20,7 @@ pub async fn answer_token(
 ) -> Result<Response<Payload>, Failure> {
     let (asked, shown) = match request.method {
         Method::GET | Method::HEAD => {
-            (TokenRequest::read(request.head.uri.query().unwrap_or_default().as_bytes()), None)
+            (TokenRequest::read(request.head.uri.query().unwrap_or_default().as_bytes())?, None)
         }
         Method::POST => {
             let form = request.body.whole(FORM).await?;
@@ -38,7 +38,7 @@ pub async fn answer_token(
                     return Err(Failure::new(Code::BadRequest, message));
                 }
             };
-            (TokenRequest::read(&form), Some(shown))
+            (TokenRequest::read(&form)?, Some(shown))
         }
         _ => return Err(Failure::new(Code::Unsupported, "use GET or POST to request a token")),
     };

@@ -59,6 +59,11 @@ fn describe() {
         "atoll_upload_copies_failed_total",
         "copies of uploads to another region that broke off"
     );
+    describe_gauge!("atoll_connections_open", "connections of clients that are open");
+    describe_counter!(
+        "atoll_connections_refused_total",
+        "connections that were not served, because too many were open"
+    );
     describe_counter!(
         "atoll_uploads_relayed_total",
         "requests of uploads that were passed on to the node that has the upload"

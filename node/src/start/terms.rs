@@ -19,12 +19,16 @@ use rules::ledger::lease::LeaseTerms;
 use rules::ledger::records::Role;
 use rules::members::failover::FailoverTerms;
 use rules::members::voters::VoterTerms;
+use rules::people::crowd::bearable;
 use rules::proxies::budget::BudgetTerms;
 use rules::proxies::mirror::MirrorRules;
 use rules::words::names::{BadName, Region};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::warn;
 use upstream::{AddressRule, Trust, UpstreamTerms};
 
 use crate::harbor::ProjectCreation;
+use crate::http::ConnectionTerms;
 use crate::http::door::DoorTerms;
 use crate::oci::OciTerms;
 
@@ -172,5 +176,34 @@ pub(super) fn oci(settings: &Settings) -> OciTerms {
         replicate: settings.deadlines.replicate,
         grant: settings.uploads.expire_after,
         max_manifest: settings.uploads.max_manifest,
+    }
+}
+
+/// Open files that are not those of connections: databases, links, blobs that arrive.
+const OTHER_FILES: u64 = 512;
+
+/// How many connections of clients are served. The soft limit of open files is raised to the hard
+/// one; if that is too low for `http.max_connections`, fewer are.
+pub(super) fn connections(settings: &Settings) -> ConnectionTerms {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    let files = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    let wanted = settings.http.max_connections as usize;
+    // no limit at all is written as none
+    let most = bearable(wanted, files.unwrap_or(u64::MAX), OTHER_FILES);
+    if most < wanted {
+        warn!(
+            http.max_connections = wanted,
+            most, "the limit of open files allows fewer connections: raise it (ulimit -n, LimitNOFILE)"
+        );
+    }
+    ConnectionTerms {
+        stall: settings.deadlines.stall,
+        most,
+        each: settings.http.max_connections_per_address as usize,
+        proxies: settings.http.trusted_proxies.clone(),
     }
 }

@@ -9,9 +9,11 @@
 //! | [`passwords`] | which passwords are accepted |
 //! | [`keys`] | which key signs tokens, and when there is a new one |
 //! | [`trusts`] | whose tokens of other issuers are accepted |
+//! | [`crowd`] | how many connections clients may have open |
 //! | [`guesses`] | who may have a password checked now |
 
 pub mod access;
+pub mod crowd;
 pub mod doors;
 pub mod guesses;
 pub mod keys;

@@ -38,7 +38,7 @@ use tokens::TokenReach;
 
 pub use credentials::hash_password;
 pub use signing::SERVICE;
-pub use tokens::{Issued, TokenProof, TokenRequest};
+pub use tokens::{Issued, TokenProof, TokenRequest, TooManyScopes};
 pub use workloads::check_keys;
 
 /// Why a request is not allowed, by what the client can do about it.

@@ -52,13 +52,17 @@ pub enum TokenProof {
 
 impl TokenRequest {
     /// Parses all scopes of a query or form. There may be several parameters, and several scopes in
-    /// one, separated by spaces.
-    pub fn read(encoded: &[u8]) -> Self {
-        let mut request = TokenRequest::default();
+    /// one, separated by spaces. Fails for more than [`SCOPES`] of them: each is looked up.
+    pub fn read(encoded: &[u8]) -> Result<Self, TooManyScopes> {
+        let (mut request, mut scopes) = (TokenRequest::default(), 0);
         for (name, value) in form_urlencoded::parse(encoded) {
             match name.as_ref() {
                 "scope" => {
                     for scope in value.split(' ') {
+                        scopes += 1;
+                        if scopes > SCOPES {
+                            return Err(TooManyScopes);
+                        }
                         request.repositories.extend(Scope::parse(scope));
                         request.registry.extend(RegistryScope::parse(scope));
                     }
@@ -69,9 +73,17 @@ impl TokenRequest {
                 _ => {}
             }
         }
-        request
+        Ok(request)
     }
 }
+
+/// The maximum number of scopes in one request for a token. Clients that mount blobs ask for a few.
+pub const SCOPES: usize = 256;
+
+/// A request for a token has too many scopes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a token has at most {SCOPES} scopes")]
+pub struct TooManyScopes;
 
 /// A token that was issued.
 #[derive(Clone, Debug)]
@@ -367,11 +379,22 @@ mod tests {
     fn two_scopes_may_come_in_two_ways() {
         let two = TokenRequest::read(
             b"service=x&scope=repository%3Ademo%2Fa%3Apull&scope=repository:demo/b:push,pull",
-        );
+        )
+        .unwrap();
         assert_eq!(two.repositories.len(), 2);
         let reach = TokenRequest::read(
             b"scope=repository:demo/a:pull+repository:demo/b:pull+registry:catalog:*",
-        );
+        )
+        .unwrap();
         assert_eq!((reach.repositories.len(), reach.registry), (2, vec![RegistryScope::Catalog]));
+    }
+
+    #[test]
+    fn scopes_are_counted_before_they_are_looked_up() {
+        let scopes = |n: usize| "scope=repository:demo/a:pull&".repeat(n);
+        assert!(TokenRequest::read(scopes(SCOPES).as_bytes()).is_ok());
+        assert_eq!(TokenRequest::read(scopes(SCOPES + 1).as_bytes()), Err(TooManyScopes));
+        let in_one = format!("scope={}", "repository:demo/a:pull+".repeat(SCOPES + 1));
+        assert_eq!(TokenRequest::read(in_one.as_bytes()), Err(TooManyScopes));
     }
 }

@@ -70,7 +70,13 @@ fn what_is_stored_is_listed_tagged_and_deleted_as_in_harbor() {
     let made = must(&one, Method::POST, &tags, &json!({"name": "stable"}), 201);
     let place = made.header("location").expect("a place").to_owned();
     assert_eq!(words(&get(&other, &tags), "name"), ["1", "stable"]);
-    must(&other, Method::POST, &format!("{of}/app/artifacts/2/tags"), &json!({"name": "stable"}), 409);
+    must(
+        &other,
+        Method::POST,
+        &format!("{of}/app/artifacts/2/tags"),
+        &json!({"name": "stable"}),
+        409,
+    );
     must(&one, Method::POST, &tags, &json!({"name": "not a tag"}), 400);
     must(&one, Method::POST, &tags, &json!({}), 400);
     must(&one, Method::DELETE, &format!("{of}/app/artifacts/2/tags/stable"), &json!({}), 404);

@@ -5,8 +5,8 @@
 //! both. So every body has a limit or a watchdog, every header has a deadline, and an upload that
 //! was given up is removed with its bytes, on every node that had some.
 
-use std::io::Write as _;
-use std::net::Shutdown;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use tests::http::Client;
 use tests::image::{Image, MANIFEST, random_bytes};
 use tests::mesh::Mesh;
 use tests::repository::Repository;
-use tests::{footprint, wait, wire};
+use tests::{footprint, metrics, wait, wire};
 
 #[test]
 fn oversized_and_cut_requests_leave_nothing_behind() {
@@ -154,4 +154,35 @@ fn half_closed_uploads(repository: &Repository) {
 
 fn credentials(client: &Client) -> String {
     client.credentials().expect("this client has credentials").to_owned()
+}
+
+/// A client that opens connections and does nothing with them takes no more than its part, and
+/// reads why the next is closed.
+#[test]
+fn one_address_has_a_bounded_number_of_connections() {
+    let mesh = Mesh::up_with(1, &[("http.max_connections_per_address", "20")]);
+    let authority = mesh.client(0).authority().to_owned();
+    let connect = || {
+        let stream = TcpStream::connect(&authority).expect("a connection");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+        stream
+    };
+    let idle: Vec<TcpStream> = wait::until("all places are taken", || {
+        let idle: Vec<TcpStream> = (0..20).map(|_| connect()).collect();
+        // one that was refused is closed by the node
+        let mut one_more = connect();
+        let mut said = String::new();
+        let refused = one_more.read_to_string(&mut said).is_ok();
+        (refused && said.starts_with("HTTP/1.1 503") && said.contains("retry-after"))
+            .then_some(idle)
+    });
+    drop(idle);
+    wait::until("who goes away makes room", || {
+        mesh.anyone(0).get("/healthz").ok().filter(|answer| answer.status == 200)
+    });
+    assert!(metrics::value(&mesh.client(0), "atoll_connections_refused_total") > 0);
+    let scopes = "&scope=repository:demo/a:pull".repeat(300);
+    let many = mesh.anyone(0).get(&format!("/service/token?service=a{scopes}"));
+    let many = many.unwrap_or_else(|none| panic!("{none}"));
+    assert_eq!(many.status, 400, "{many}");
 }

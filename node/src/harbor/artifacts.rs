@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use http::{Method, Response, StatusCode};
 use rules::ledger::change::Change;
+use rules::ledger::people::LookForPeople;
 use rules::ledger::precondition::Precondition;
 use rules::ledger::records::{
     Look, ManifestRecord, Project, ReadRecords, RecordError, Repository, TagRecord, decode, key,
@@ -348,7 +349,8 @@ impl Harbor {
             let projects = projects.iter().filter(|(project, _)| project.public == public).count();
             (projects, found.iter().filter(|(project, _)| project.public == public).count())
         };
-        let ((public, public_repositories), (private, private_repositories)) = (of(true), of(false));
+        let ((public, public_repositories), (private, private_repositories)) =
+            (of(true), of(false));
         let shown = json!({
             "public_project_count": public,
             "public_repo_count": public_repositories,
@@ -436,7 +438,8 @@ impl Harbor {
                 let Some(manifest) = records.manifest(name, &digest)? else { return Ok(None) };
                 let tags = records.records::<TagRecord>(&key::tags(name))?;
                 let tags = tags.into_iter().filter(|(_, tag)| tag.digest == digest);
-                let tags = tags.filter_map(|(place, tag)| Some((key::tag_of(&place).parse().ok()?, tag)));
+                let tags =
+                    tags.filter_map(|(place, tag)| Some((key::tag_of(&place).parse().ok()?, tag)));
                 Ok(Some(Artifact { digest, manifest, tags: tags.collect() }))
             })
             .await?;
@@ -529,10 +532,8 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let digest = self.artifact(name, reference).await?.digest;
         let precondition = Precondition::names(Reference::Tag(tag.clone()), digest);
-        let change = Change::DeleteIf {
-            repository: name.clone(),
-            precondition: Box::new(precondition),
-        };
+        let change =
+            Change::DeleteIf { repository: name.clone(), precondition: Box::new(precondition) };
         let no_tag = || missing(&format!("tag {tag} of {name}@{digest}"));
         match self.change_stored(name, WriteKind::Fenced(change)).await {
             Err(failure) if failure.status() == StatusCode::PRECONDITION_FAILED => Err(no_tag()),

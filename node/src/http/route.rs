@@ -498,7 +498,8 @@ fn upload_unknown() -> Failure {
 }
 
 fn not_found() -> Failure {
-    let message = "no such path; the registry is under /v2/, the API under /api/v2.0/ (docs/api.md)";
+    let message =
+        "no such path; the registry is under /v2/, the API under /api/v2.0/ (docs/api.md)";
     Failure::new(Code::NameUnknown, message)
 }
 
@@ -539,7 +540,8 @@ mod tests {
             let one = Stored::Tag(name.clone(), tag.clone(), "2".parse().unwrap());
             assert_eq!(of("/artifacts/1/tags/2"), Some(one));
         }
-        for unknown in ["repositories/A", "repositories/a/artifacts/1/labels", "other", "summary/x"] {
+        for unknown in ["repositories/A", "repositories/a/artifacts/1/labels", "other", "summary/x"]
+        {
             assert_eq!(stored(unknown), None, "{unknown}");
         }
     }

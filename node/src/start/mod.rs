@@ -191,7 +191,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     };
     clients.spawn_draining(
         "http",
-        http::serve(listener, handle, terms::connections(settings), clients.clone()),
+        http::serve(listener, handle, terms::connections(&settings), clients.clone()),
     );
 
     let keys = identity_folder(&data_dir);

@@ -197,7 +197,8 @@ pub(super) fn connections(settings: &Settings) -> ConnectionTerms {
     if most < wanted {
         warn!(
             http.max_connections = wanted,
-            most, "the limit of open files allows fewer connections: raise it (ulimit -n, LimitNOFILE)"
+            most,
+            "the limit of open files allows fewer connections: raise it (ulimit -n, LimitNOFILE)"
         );
     }
     ConnectionTerms {

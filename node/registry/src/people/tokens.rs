@@ -52,7 +52,7 @@ pub enum TokenProof {
 
 impl TokenRequest {
     /// Parses all scopes of a query or form. There may be several parameters, and several scopes in
-    /// one, separated by spaces. Fails for more than [`SCOPES`] of them: each is looked up.
+    /// one, separated by spaces. Fails if there are too many of them: each is looked up.
     pub fn read(encoded: &[u8]) -> Result<Self, TooManyScopes> {
         let (mut request, mut scopes) = (TokenRequest::default(), 0);
         for (name, value) in form_urlencoded::parse(encoded) {
@@ -78,7 +78,7 @@ impl TokenRequest {
 }
 
 /// The maximum number of scopes in one request for a token. Clients that mount blobs ask for a few.
-pub const SCOPES: usize = 256;
+const SCOPES: usize = 256;
 
 /// A request for a token has too many scopes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

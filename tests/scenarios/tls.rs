@@ -463,3 +463,55 @@ fn write_layout(folder: &Path, image: &Image) {
     )
     .expect("a file");
 }
+
+/// A certificate is renewed by whoever writes its files. It counts for the next connection, and a
+/// download that is under way does not notice.
+#[test]
+fn a_new_certificate_counts_without_a_restart() {
+    let shore = Shore::new();
+    let offer = shore.offer();
+    let trusted = shore.trusted();
+    let push = ["copy", "-q", "--dest-cert-dir", &trusted, "--dest-creds", &offer.pair];
+    let pushed = shore.skopeo(&[&push[..], &[&offer.from, &offer.name]].concat());
+    assert!(pushed.success, "{pushed:?}");
+    let blob = &offer.image.blobs[1];
+    let url = shore.url(&format!("/v2/demo/tls/blobs/{}", blob.digest));
+    let slow = shore.at("slow");
+    std::thread::scope(|beside| {
+        let downloading = beside.spawn(|| {
+            let slow = slow.display().to_string();
+            shore.curled(&["--limit-rate", "100k", "--output", &slow, &url]);
+        });
+        wait::until("the download is under way", || {
+            std::fs::metadata(&slow).ok().filter(|file| file.len() > 0)
+        });
+        // another CA with another certificate for the same address
+        let next = TempDir::with_prefix("atoll-tls-").expect("a temporary folder");
+        let (address, _) = shore.authority().rsplit_once(':').expect("an address and a port");
+        certify(next.path(), address);
+        for name in ["node.key", "node.crt", "ca.crt"] {
+            let old = shore.at(&format!("{name}.old"));
+            std::fs::rename(shore.at(name), old).expect("a file");
+            std::fs::copy(next.path().join(name), shore.at(name)).expect("a file");
+        }
+        shore.node.signal(Signal::HUP);
+        wait::until("the new certificate is shown", || {
+            shore.curl(&["--fail", &shore.url("/readyz")]).success.then_some(())
+        });
+        downloading.join().expect("the download came to its end");
+    });
+    let bytes = std::fs::read(&slow).expect("the download");
+    assert_eq!(digest(&bytes), blob.digest);
+    let old = shore.at("ca.crt.old").display().to_string();
+    let mut command = tools::packaged("curl", "curl");
+    command.args(["--silent", "--cacert", &old, &shore.url("/readyz")]);
+    assert!(!process::finish(&mut command).success, "the old certificate is still shown");
+
+    // what cannot be used changes nothing, and is said
+    std::fs::write(shore.at("node.crt"), "nonsense").expect("a file");
+    shore.node.signal(Signal::HUP);
+    wait::until("the log names it", || {
+        shore.node.last_words().contains("http.tls cannot be used").then_some(())
+    });
+    shore.curled(&["--fail", &shore.url("/readyz")]);
+}

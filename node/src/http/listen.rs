@@ -15,14 +15,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use rules::people::crowd::{Crowd, Full};
 use rules::words::network::Network;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::Payload;
+use super::certificate::Certificate;
 use super::patience::Patient;
 use super::small_first::SmallFirst;
 
@@ -35,6 +34,7 @@ const HEAD_BYTES: usize = 256 << 10;
 pub struct Listener {
     socket: TcpListener,
     tls: Option<TlsAcceptor>,
+    certificate: Option<Arc<Certificate>>,
 }
 
 impl Listener {
@@ -44,8 +44,15 @@ impl Listener {
         let socket = TcpListener::bind(address)
             .await
             .map_err(|e| named(e, &format!("cannot listen on http.listen {address}")))?;
-        let tls = tls.map(acceptor).transpose().map_err(|e| named(e, "http.tls cannot be used"))?;
-        Ok(Listener { socket, tls })
+        let unusable = |e| named(e, "http.tls cannot be used");
+        let certificate = tls.map(Certificate::read).transpose().map_err(unusable)?;
+        let tls = certificate.clone().map(acceptor).transpose().map_err(unusable)?;
+        Ok(Listener { socket, tls, certificate })
+    }
+
+    /// The certificate, if there is one. Its [`Certificate::keep`] is for the caller to run.
+    pub fn certificate(&self) -> Option<&Arc<Certificate>> {
+        self.certificate.as_ref()
     }
 
     /// The address on which it listens.
@@ -59,28 +66,13 @@ impl Listener {
     }
 }
 
-fn acceptor(tls: &Tls) -> io::Result<TlsAcceptor> {
-    let chain = CertificateDer::pem_file_iter(&tls.certificate)
-        .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
-        .map_err(|e| io::Error::other(format!("{}: {e}", tls.certificate.display())))?;
-    if chain.is_empty() {
-        return Err(io::Error::other(format!(
-            "{} holds no certificate (PEM)",
-            tls.certificate.display()
-        )));
-    }
-    let key = PrivateKeyDer::from_pem_file(&tls.key)
-        .map_err(|e| io::Error::other(format!("{}: {e}", tls.key.display())))?;
+fn acceptor(certificate: Arc<Certificate>) -> io::Result<TlsAcceptor> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
         .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|e| {
-            let (certificate, key) = (tls.certificate.display(), tls.key.display());
-            io::Error::other(format!("{certificate} and {key} do not belong together: {e}"))
-        })?;
+        .with_cert_resolver(certificate);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

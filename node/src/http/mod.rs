@@ -2,6 +2,7 @@
 //! the other faces.
 
 pub mod answer;
+mod certificate;
 pub mod conditional;
 pub mod door;
 pub mod errors;

@@ -189,6 +189,9 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         let serving = serving.clone();
         async move { serving.answer(request).await }
     };
+    if let Some(certificate) = listener.certificate() {
+        inner.spawn("http.certificate", certificate.clone().keep());
+    }
     clients.spawn_draining(
         "http",
         http::serve(listener, handle, terms::connections(&settings), clients.clone()),

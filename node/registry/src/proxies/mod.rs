@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`listing`] | which tags an upstream's repository has, asked once for the whole mesh |
 //! | [`resolving`] | what a tag or digest means upstream, asked once for the whole mesh |
+//! | `recording` | keeps what upstreams gave |
 //! | [`confirming`] | makes the upstream show a blob that is in the mesh for another's sake |
 //! | [`questions`] | how many questions to upstreams each client may cause |
 //! | [`moving`] | takes what earlier builds have recorded of it out of the ledger |
@@ -14,6 +15,7 @@ pub mod listing;
 pub mod mirrors;
 pub mod moving;
 pub mod questions;
+mod recording;
 pub mod resolving;
 
 use std::sync::Arc;

@@ -9,26 +9,26 @@
 //! Below the feature level of caches the primary records manifests in the ledger instead, and every
 //! node reads them there.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ground::clock;
 use ground::supervise::Tasks;
 use parking_lot::Mutex;
-use rules::ledger::command::Outcome;
-use rules::ledger::records::{Look, ManifestRecord, Project, RecordError, TagRecord};
+use rules::ledger::records::{Look, ManifestRecord, Project, RecordError};
 use rules::wire::{
     CacheAnswer, CacheAsk, CacheResolution, Referring, Resolution, WriteError, questions,
 };
 use rules::words::digest::Digest;
 use rules::words::manifest::Manifest;
 use rules::words::names::{Reference, RepositoryName, Tag};
-use tokio::sync::{Semaphore, oneshot};
-use tracing::{debug, info, warn};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
 
 use super::confirming::Confirming;
 use super::listing::Lists;
+use super::recording::{Recording, UpstreamManifest};
 use super::{DENIED, PRIMARY, ProxyTerms, RETRY, Remembered, UPSTREAM, slow};
 use crate::upstreams::Upstreams;
 use crate::view::Records;
@@ -44,17 +44,6 @@ const REMEMBERED: usize = 10_000;
 /// they have not had asked for lately. An upstream that says nothing must end some time, since who
 /// asks for the same waits for it.
 pub const QUESTION: Duration = Duration::from_secs(15);
-/// After which times it is tried again to confirm blobs that were not in the mesh when the manifest
-/// that names them was recorded. A pull brings them within seconds or minutes.
-const LATER: [Duration; 4] = [
-    Duration::from_secs(2),
-    Duration::from_secs(10),
-    Duration::from_secs(60),
-    Duration::from_secs(600),
-];
-/// The maximum number of manifests for which this is tried at a time. Others wait until their tag
-/// is resolved again.
-const CONFIRMED_LATER: usize = 256;
 /// How long a replica may be behind the entry of the ledger that raised the feature level.
 const LEVEL: Duration = Duration::from_millis(1000);
 /// After this time without an answer of the upstream other nodes are asked for what they have.
@@ -116,15 +105,13 @@ pub struct Proxies {
     neighbours: Arc<Neighbours>,
     records: Records,
     caches: Arc<Caches>,
-    writes: Arc<Writes>,
     upstreams: Arc<Upstreams>,
     confirming: Arc<Confirming>,
     lists: Arc<Lists>,
     tasks: Tasks,
     answers: Remembered<Answers>,
     turns: Mutex<HashMap<(RepositoryName, String), Turn>>,
-    /// Places for manifests that are confirmed later.
-    later: Arc<Semaphore>,
+    recording: Arc<Recording>,
 }
 
 impl Proxies {
@@ -146,18 +133,25 @@ impl Proxies {
         };
         let answers = Remembered::new(upstreams.clone(), Answers::new(freshness));
         let lists = Lists::new(neighbours.clone(), upstreams.clone(), terms, tasks.clone());
+        let recording = Recording::new(
+            neighbours.records.clone(),
+            caches.clone(),
+            writes,
+            upstreams.clone(),
+            confirming.clone(),
+            tasks.clone(),
+        );
         Arc::new(Proxies {
             lists,
             records: neighbours.records.clone(),
             neighbours,
             caches,
-            writes,
             upstreams,
             confirming,
             tasks,
             answers,
             turns: Mutex::default(),
-            later: Arc::new(Semaphore::new(CONFIRMED_LATER)),
+            recording,
         })
     }
 
@@ -328,7 +322,7 @@ impl Proxies {
     async fn catch_up(&self, repository: &RepositoryName, resolution: &Resolution) {
         let (Resolution::Fresh(digest) | Resolution::Stale(digest, _)) = resolution else { return };
         let end = clock::now() + LEVEL;
-        while !self.neighbours.is_edge() && !self.cached(repository, digest) {
+        while !self.neighbours.is_edge() && !self.recording.cached(repository, digest) {
             if self.caches.are_used() {
                 self.caches.manifest(repository, digest, false).await;
                 return;
@@ -375,7 +369,7 @@ impl Proxies {
                 tag.ok().flatten()?.digest
             }
         };
-        self.cached(repository, &digest).then_some(digest)
+        self.recording.cached(repository, &digest).then_some(digest)
     }
 
     /// Whether answers of an upstream are to be recorded in the ledger, and this replica hears no
@@ -531,7 +525,7 @@ impl Proxies {
         reference: &Reference,
     ) -> Option<Resolution> {
         if let Reference::Digest(digest) = reference
-            && self.cached(repository, digest)
+            && self.recording.cached(repository, digest)
         {
             return Some(Resolution::Fresh(*digest));
         }
@@ -545,10 +539,10 @@ impl Proxies {
                 Some(digest) => Resolution::Stale(digest, why.to_string()),
                 None => Resolution::Denied(why.to_string()),
             }),
-            Decision::Fresh(known) if self.cached(repository, &known.digest) => {
+            Decision::Fresh(known) if self.recording.cached(repository, &known.digest) => {
                 Some(Resolution::Fresh(known.digest))
             }
-            Decision::Stale(known) if self.cached(repository, &known.digest) => {
+            Decision::Stale(known) if self.recording.cached(repository, &known.digest) => {
                 Some(Resolution::Stale(known.digest, "the upstream failed a moment ago".into()))
             }
             Decision::Ask { .. } | Decision::Fresh(_) | Decision::Stale(_) => None,
@@ -661,7 +655,7 @@ impl Proxies {
             let said = TagRecord { digest: resolved.digest, pushed: clock::timestamp() };
             self.caches.keep_tag(repository, tag, said).await;
         }
-        if tagged && known.as_ref().is_some_and(|manifest| !Self::misses(manifest)) {
+        if tagged && known.as_ref().is_some_and(|manifest| !Recording::misses(manifest)) {
             return Ok(Ok(resolved));
         }
         let known = known.or(elsewhere);
@@ -682,105 +676,15 @@ impl Proxies {
                 Err(error) => return Err(error),
             };
         if unconfirmed.pending && !recorded {
-            self.confirm_later(repository, resolved.digest);
+            self.recording.confirm_later(repository, resolved.digest);
         }
         if recorded && unlinked.is_subset(&unconfirmed.blobs) {
             return Ok(Ok(resolved));
         }
         let found = UpstreamManifest { digest: resolved.digest, media_type, bytes, manifest, tag };
-        let put = self.record(repository, found, &unconfirmed.blobs).await;
+        let put = self.recording.record(repository, found, &unconfirmed.blobs).await;
         info!(%repository, reference = written, digest = %resolved.digest, ok = put.is_ok(), "upstream resolved");
         Ok(put.map(|()| resolved))
-    }
-
-    /// Caches a manifest of an upstream, without links to the blobs that are `unconfirmed`. Below the
-    /// feature level of caches the ledger records it.
-    async fn record(
-        &self,
-        repository: &RepositoryName,
-        found: UpstreamManifest,
-        unconfirmed: &BTreeSet<Digest>,
-    ) -> Result<(), WriteError> {
-        let UpstreamManifest { digest, media_type, bytes, manifest, tag } = found;
-        if !self.caches.are_used() {
-            let put = self.writes.put_cached(
-                repository,
-                digest,
-                media_type.clone(),
-                bytes.clone(),
-                &manifest,
-                tag.clone(),
-                unconfirmed,
-            );
-            match put.await? {
-                // the level was raised in between
-                Outcome::Refused(_) if self.caches.are_used() => {}
-                Outcome::Refused(reason) => return Err(WriteError::Invalid(reason)),
-                _ => return Ok(()),
-            }
-        }
-        let confirmed = manifest.blobs.iter().map(|blob| blob.digest);
-        let blobs = confirmed.filter(|blob| !unconfirmed.contains(blob)).collect();
-        let pushed = clock::timestamp();
-        let record = ManifestRecord { media_type, bytes, blobs, subject: manifest.subject, pushed };
-        let tag = tag.map(|tag| (tag, TagRecord { digest, pushed }));
-        self.caches.keep(repository, digest, record, tag).await;
-        if self.cached(repository, &digest) {
-            return Ok(());
-        }
-        Err(WriteError::Invalid("this node cannot cache it; see its log".into()))
-    }
-
-    /// Whether blobs of a recorded manifest are not linked: the upstream had not shown them.
-    fn misses(known: &ManifestRecord) -> bool {
-        Manifest::read_served(&known.media_type, &known.bytes)
-            .is_ok_and(|manifest| manifest.blobs.iter().any(|b| !known.blobs.contains(&b.digest)))
-    }
-
-    /// Links blobs of a manifest that could not be confirmed when it was recorded, once a pull has
-    /// brought them into the mesh, so that they can be served when the upstream fails.
-    fn confirm_later(self: &Arc<Self>, repository: &RepositoryName, digest: Digest) {
-        let Ok(place) = self.later.clone().try_acquire_owned() else { return };
-        let (proxies, repository) = (self.clone(), repository.clone());
-        self.tasks.spawn("proxy.confirm", async move {
-            let _place = place;
-            for wait in LATER {
-                tokio::time::sleep(wait).await;
-                match proxies.confirm_now(&repository, digest).await {
-                    Ok(true) => return,
-                    Ok(false) => {}
-                    Err(error) => debug!(%repository, %digest, %error, "not confirmed yet"),
-                }
-            }
-        });
-    }
-
-    /// Links what is confirmed now of a recorded manifest. Whether nothing is pending any more.
-    async fn confirm_now(
-        &self,
-        repository: &RepositoryName,
-        digest: Digest,
-    ) -> Result<bool, UpstreamError> {
-        let known = self.records.view().and_then(|view| view.manifest(repository, &digest));
-        let Some(known) = known.map_err(UpstreamError::bad)? else { return Ok(true) };
-        let Some((upstream, there)) = self.upstreams.admitted(repository)? else { return Ok(true) };
-        let manifest =
-            Manifest::read_served(&known.media_type, &known.bytes).map_err(UpstreamError::bad)?;
-        let unlinked =
-            self.confirming.unlinked(repository, &manifest).map_err(UpstreamError::bad)?;
-        let unconfirmed =
-            self.confirming.unconfirmed(repository, &upstream, &there, &manifest).await?;
-        if !unlinked.is_subset(&unconfirmed.blobs) {
-            let ManifestRecord { media_type, bytes, .. } = known;
-            let found = UpstreamManifest { digest, media_type, bytes, manifest, tag: None };
-            match self.record(repository, found, &unconfirmed.blobs).await {
-                Ok(()) => {}
-                // the next primary does it when it resolves the tag again
-                Err(WriteError::NotPrimary) => return Ok(true),
-                Err(error) => return Err(UpstreamError::bad(format!("{error:?}"))),
-            }
-        }
-        Ok(!unconfirmed.pending)
     }
 
     /// The answer if the upstream does not have it (any more): that it is missing, or what is
@@ -845,10 +749,6 @@ impl Proxies {
         }
         self.known(repository, reference)
     }
-
-    fn cached(&self, repository: &RepositoryName, digest: &Digest) -> bool {
-        self.records.view().and_then(|view| view.has_manifest(repository, digest)).unwrap_or(false)
-    }
 }
 
 /// The manifest that the upstream's `tag` is, which is `told` according to the answer to a HEAD. If
@@ -864,15 +764,4 @@ async fn manifest_of(
         Err(UpstreamError::NotFound | UpstreamError::Bad(_)) => upstream.manifest(there, tag).await,
         fetched => fetched,
     }
-}
-
-/// A manifest of an upstream.
-struct UpstreamManifest {
-    digest: Digest,
-    media_type: String,
-    bytes: Vec<u8>,
-    /// What `bytes` say.
-    manifest: Manifest,
-    /// The tag that names it.
-    tag: Option<Tag>,
 }

@@ -102,7 +102,9 @@ impl Certificate {
                 () = tokio::time::sleep(LOOK) => {}
             }
             match self.renew() {
-                Ok(true) => info!(certificate = %self.files.certificate.display(), "http.tls has a new certificate"),
+                Ok(true) => {
+                    info!(certificate = %self.files.certificate.display(), "http.tls has a new certificate")
+                }
                 Ok(false) => {}
                 Err(error) if failing => tracing::debug!(%error, "http.tls"),
                 Err(error) => {

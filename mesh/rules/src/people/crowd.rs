@@ -1,8 +1,8 @@
 //! How many connections clients may have open: in all, and from one address, so that no single one
 //! can take all of them.
 
+use core::net::IpAddr;
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 use crate::proxies::budget::client_of;
 

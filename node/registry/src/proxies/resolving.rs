@@ -16,13 +16,13 @@ use std::time::Duration;
 use ground::clock;
 use ground::supervise::Tasks;
 use parking_lot::Mutex;
-use rules::ledger::records::{Look, ManifestRecord, Project, RecordError};
+use rules::ledger::records::{Look, ManifestRecord, Project, RecordError, TagRecord};
 use rules::wire::{
     CacheAnswer, CacheAsk, CacheResolution, Referring, Resolution, WriteError, questions,
 };
 use rules::words::digest::Digest;
 use rules::words::manifest::Manifest;
-use rules::words::names::{Reference, RepositoryName, Tag};
+use rules::words::names::{Reference, RepositoryName};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 

@@ -41,3 +41,4 @@ mod settled;
 mod snapshot;
 mod stalling;
 mod tls;
+mod verbs;

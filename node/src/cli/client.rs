@@ -47,22 +47,32 @@ impl Client {
         user: Option<(&str, &Path)>,
         authority: Option<&Path>,
     ) -> io::Result<Self> {
+        let Some((name, file)) = user else { return Self::anonymous(url, authority) };
+        let password = std::fs::read_to_string(file).map_err(|e| {
+            io::Error::other(format!("--password-file {}: {e}", file.display()))
+        })?;
+        Self::with_password(url, name, &password.trim().to_owned().into(), authority)
+    }
+
+    /// The same with a password.
+    pub(super) fn with_password(
+        url: &str,
+        user: &str,
+        password: &Secret,
+        authority: Option<&Path>,
+    ) -> io::Result<Self> {
+        let encoded = BASE64_STANDARD.encode(format!("{user}:{}", password.expose()));
+        let credentials = Some(format!("Basic {encoded}").into());
+        Ok(Client { credentials, ..Self::anonymous(url, authority)? })
+    }
+
+    fn anonymous(url: &str, authority: Option<&Path>) -> io::Result<Self> {
         let url: Uri = url.parse().map_err(|e| io::Error::other(format!("--url {url}: {e}")))?;
-        let credentials = match user {
-            Some((name, file)) => {
-                let password = std::fs::read_to_string(file).map_err(|e| {
-                    io::Error::other(format!("--password-file {}: {e}", file.display()))
-                })?;
-                let encoded = BASE64_STANDARD.encode(format!("{name}:{}", password.trim()));
-                Some(format!("Basic {encoded}").into())
-            }
-            None => None,
-        };
         let unread =
             |path: &Path, e: io::Error| io::Error::other(format!("--ca {}: {e}", path.display()));
         let authority =
             authority.map(|path| std::fs::read(path).map_err(|e| unread(path, e))).transpose()?;
-        Ok(Client { url, credentials, authority, pinned: None })
+        Ok(Client { url, credentials: None, authority, pinned: None })
     }
 
     /// The same client, which believes the first certificate in the file `certificate` and no other

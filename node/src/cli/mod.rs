@@ -1,6 +1,8 @@
 //! The command line.
 
+mod api;
 mod client;
+mod contexts;
 mod credential_provider;
 mod init;
 mod level;
@@ -49,6 +51,24 @@ enum Verb {
     Remove(remove::Remove),
     /// Show the mesh's feature level and each node's build, or raise the level after an upgrade.
     Level(level::LevelCommand),
+    /// Keep a node's address and credentials for the other commands.
+    Login(contexts::Login),
+    /// Forget them.
+    Logout(contexts::Logout),
+    /// Projects.
+    Project(api::ProjectCommand),
+    /// Members of projects.
+    Member(api::MemberCommand),
+    /// Users.
+    User(api::UserCommand),
+    /// Robots.
+    Robot(api::RobotCommand),
+    /// Repositories.
+    Repo(api::RepositoryCommand),
+    /// What repositories have.
+    Artifact(api::ArtifactCommand),
+    /// Tags.
+    Tag(api::TagCommand),
     /// Show nodes, leader, projects, primaries and copies.
     Status(status::Status),
     /// Make clients use the mesh as a mirror of other registries, and check that it works.
@@ -69,6 +89,15 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Password(password) => password::run(&password),
         Verb::Remove(remove) => remove::run(&remove),
         Verb::Level(command) => level::run(&command),
+        Verb::Login(login) => contexts::login(&login),
+        Verb::Logout(logout) => contexts::logout(&logout),
+        Verb::Project(command) => api::projects(&command),
+        Verb::Member(command) => api::members(&command),
+        Verb::User(command) => api::users(&command),
+        Verb::Robot(command) => api::robots(&command),
+        Verb::Repo(command) => api::repositories(&command),
+        Verb::Artifact(command) => api::artifacts(&command),
+        Verb::Tag(command) => api::tags(&command),
         Verb::Status(status) => status::run(&status),
         Verb::Mirror(mirror) => mirror::run(&mirror),
         Verb::Preheat(preheat) => preheat::run(&preheat),

@@ -8,37 +8,47 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::client::Client;
+use super::contexts::{Context, Contexts};
 
-/// A node, and the administrator's credentials.
+/// A node, and credentials. Without any of these: the mesh of the last `atoll login`; without that,
+/// the one that `atoll up` started in `atoll-data`.
 #[derive(clap::Args)]
 pub(super) struct Node {
-    /// A node's address, http://HOST:PORT. Without it: the first node that answers in the mesh that
-    /// `atoll up` started in --data.
-    #[arg(long)]
+    /// A node's address, http://HOST:PORT.
+    #[arg(long, global = true)]
     url: Option<String>,
-    /// The administrator's name.
-    #[arg(long, default_value = "admin")]
+    /// The user's name.
+    #[arg(long, default_value = "admin", global = true)]
     user: String,
-    /// A file with the administrator's password.
-    #[arg(long)]
+    /// A file with the user's password.
+    #[arg(long, global = true)]
     password_file: Option<PathBuf>,
     /// The CA to trust for an https --url (PEM), in addition to the public ones.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     ca: Option<PathBuf>,
-    /// The folder in which `atoll up` keeps its mesh.
-    #[arg(long, default_value = "atoll-data", value_name = "DIR")]
-    data: PathBuf,
+    /// The folder in which `atoll up` keeps its mesh: its first node that answers is asked.
+    #[arg(long, value_name = "DIR", global = true)]
+    data: Option<PathBuf>,
+    /// The name of a mesh that you have logged in to (`atoll login`).
+    #[arg(long, value_name = "NAME", global = true, conflicts_with_all = ["url", "data"])]
+    context: Option<String>,
 }
+
+/// The folder of `atoll up` without --data.
+const DATA: &str = "atoll-data";
 
 impl Node {
     /// A client for the node that was named, or for the first one of the mesh that `atoll up`
     /// started.
     pub(super) fn client(&self) -> io::Result<Client> {
+        if let Some(context) = self.context()? {
+            return context.client();
+        }
         let client = |url: &str, password_file: &Path| {
             Client::new(url, Some((&self.user, password_file)), self.ca.as_deref())
         };
         let found = || {
-            from_up(&self.data).map_err(|error| match (&self.url, &self.password_file) {
+            from_up(self.data.as_deref().unwrap_or(Path::new(DATA))).map_err(|error| match (&self.url, &self.password_file) {
                 (Some(_), None) => {
                     io::Error::other(format!("--password-file is missing, and {error}"))
                 }
@@ -62,6 +72,29 @@ impl Node {
     }
 }
 
+impl Node {
+    /// The login that is meant: the one that is named, the one for the URL, or the last one.
+    fn context(&self) -> io::Result<Option<Context>> {
+        let named = self.context.as_deref();
+        let silent = self.url.is_none() && self.data.is_none() && self.password_file.is_none();
+        if named.is_none() && !silent && (self.url.is_none() || self.password_file.is_some()) {
+            return Ok(None);
+        }
+        let contexts = Contexts::read()?;
+        let found = match (&self.url, named) {
+            (Some(url), _) => contexts.at(url),
+            (None, name) => contexts.get(name),
+        };
+        match (found, named) {
+            (None, Some(name)) => Err(io::Error::other(format!(
+                "nobody is logged in to {name}; there are: {}",
+                contexts.names()
+            ))),
+            (found, _) => Ok(found.cloned()),
+        }
+    }
+}
+
 /// A node of the mesh that `atoll up` started, as `mesh.json` has it.
 #[derive(Debug, PartialEq)]
 pub(super) struct FoundNode {
@@ -81,7 +114,7 @@ pub(super) fn from_up(data: &Path) -> io::Result<FoundNode> {
     let path = data.join("mesh.json");
     let missing = |e: &dyn std::fmt::Display| {
         io::Error::other(format!(
-            "{}: {e}; give --url and --password-file, or --data DIR of `atoll up`",
+            "{}: {e}; run `atoll login URL`, or give --url and --password-file, or --data DIR of `atoll up`",
             path.display()
         ))
     };

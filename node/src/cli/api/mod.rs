@@ -1,0 +1,150 @@
+//! The verbs for what Harbor's API has: projects, their members, users, robots, and what is stored.
+
+mod people;
+mod projects;
+mod stored;
+
+use std::io;
+
+use bytes::Bytes;
+use clap::ValueEnum;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::client::{Call, Client};
+use super::node::Node;
+use super::status::table;
+
+pub(super) use people::{
+    MemberCommand, RobotCommand, UserCommand, members, run_robot as robots, users,
+};
+pub(super) use projects::{ProjectCommand, run as projects};
+pub(super) use stored::{
+    ArtifactCommand, RepositoryCommand, TagCommand, artifacts, repositories, tags,
+};
+
+/// The largest page that the API gives.
+const PAGE: usize = 100;
+
+/// How the answer is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    #[default]
+    Table,
+    /// As the API has it.
+    Json,
+}
+
+/// The node to ask, and how to print its answer.
+#[derive(clap::Args)]
+pub(super) struct Asking {
+    /// How to print the answer.
+    #[arg(long, value_enum, default_value = "table", global = true)]
+    output: Output,
+    #[command(flatten)]
+    node: Node,
+}
+
+/// The API of a node.
+struct Api {
+    client: Client,
+    output: Output,
+}
+
+/// Runs a verb with the API of the node that was named.
+fn with<F>(asking: &Asking, verb: impl FnOnce(Api) -> F) -> io::Result<()>
+where
+    F: Future<Output = io::Result<()>>,
+{
+    let api = Api { client: asking.node.client()?, output: asking.output };
+    super::small_runtime()?.block_on(verb(api))
+}
+
+impl Api {
+    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> io::Result<Sent> {
+        let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+        let answer = self.client.send(Call { method, body, ..Call::get(path) }).await?;
+        let (status, total) = (answer.status, answer.header("x-total-count").map(str::to_owned));
+        let location = answer.header("location").map(str::to_owned);
+        let bytes = answer.whole().await?;
+        let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        if status.is_success() {
+            let total = total.and_then(|text| text.parse().ok());
+            return Ok(Sent { body, total, location });
+        }
+        let reason = body["errors"][0]["message"].as_str().map(str::to_owned);
+        let reason = reason.unwrap_or_else(|| format!("the node answered {status}"));
+        Err(io::Error::other(match status {
+            StatusCode::UNAUTHORIZED => format!("{reason} (`atoll login` again?)"),
+            _ => reason,
+        }))
+    }
+
+    async fn get(&self, path: &str) -> io::Result<Value> {
+        Ok(self.send(Method::GET, path, None).await?.body)
+    }
+
+    /// All pages of a list.
+    async fn all(&self, path: &str) -> io::Result<Vec<Value>> {
+        let (mut all, mut page) = (Vec::new(), 1);
+        loop {
+            let mark = if path.contains('?') { '&' } else { '?' };
+            let path = format!("{path}{mark}page={page}&page_size={PAGE}");
+            let sent = self.send(Method::GET, &path, None).await?;
+            let list = sent.body.as_array().cloned().unwrap_or_default();
+            let last = list.len() < PAGE;
+            all.extend(list);
+            if last || sent.total.is_some_and(|total: usize| all.len() >= total) {
+                return Ok(all);
+            }
+            page += 1;
+        }
+    }
+
+    /// Prints a list: these fields of each entry in columns, or all of it as JSON.
+    fn print(&self, list: &[Value], columns: &[(&str, &str)]) {
+        if self.output == Output::Json {
+            println!("{:#}", json!(list));
+            return;
+        }
+        let head: Vec<&str> = columns.iter().map(|(head, _)| *head).collect();
+        let rows = list.iter().map(|one| {
+            columns.iter().map(|(_, place)| text(one.pointer(place).unwrap_or(&Value::Null))).collect()
+        });
+        print!("{}", table(&head, rows.collect()));
+    }
+
+    /// Prints one thing, field by field, or all of it as JSON.
+    fn print_one(&self, one: &Value) {
+        if self.output == Output::Json {
+            println!("{one:#}");
+            return;
+        }
+        let fields = one.as_object().into_iter().flatten();
+        let rows = fields.map(|(name, value)| vec![name.clone(), text(value)]).collect();
+        print!("{}", table(&["FIELD", "VALUE"], rows));
+    }
+}
+
+/// The answer to a request.
+struct Sent {
+    body: Value,
+    total: Option<usize>,
+    location: Option<String>,
+}
+
+/// A value for people. What others wrote must not command the terminal.
+fn text(value: &Value) -> String {
+    let plain = match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    plain.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+/// A part of a path or a query, encoded.
+fn part(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}

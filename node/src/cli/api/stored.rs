@@ -1,0 +1,220 @@
+//! `atoll repo`, `atoll artifact` and `atoll tag`.
+
+use std::io;
+
+use clap::Subcommand;
+use http::Method;
+use serde_json::json;
+
+use super::projects::{by_name, path};
+use super::{Api, Asking, with};
+
+/// Arguments of `repo`.
+#[derive(clap::Args)]
+pub(in crate::cli) struct RepositoryCommand {
+    #[command(subcommand)]
+    verb: RepositoryVerb,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+#[derive(Subcommand)]
+enum RepositoryVerb {
+    /// List the repositories of a project, or all that you may see.
+    List {
+        /// The project.
+        project: Option<String>,
+    },
+    /// Delete a repository with everything in it.
+    Delete {
+        /// Its name: PROJECT/NAME.
+        repository: String,
+    },
+}
+
+/// Arguments of `artifact`.
+#[derive(clap::Args)]
+pub(in crate::cli) struct ArtifactCommand {
+    #[command(subcommand)]
+    verb: ArtifactVerb,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+#[derive(Subcommand)]
+enum ArtifactVerb {
+    /// List what a repository has.
+    List {
+        /// Its name: PROJECT/NAME.
+        repository: String,
+    },
+    /// Show one, with what is about it (signatures, SBOMs).
+    Show {
+        /// PROJECT/NAME:TAG or PROJECT/NAME@DIGEST.
+        artifact: String,
+    },
+    /// Delete one with all its tags.
+    Delete {
+        /// PROJECT/NAME:TAG or PROJECT/NAME@DIGEST.
+        artifact: String,
+    },
+}
+
+/// Arguments of `tag`.
+#[derive(clap::Args)]
+pub(in crate::cli) struct TagCommand {
+    #[command(subcommand)]
+    verb: TagVerb,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+#[derive(Subcommand)]
+enum TagVerb {
+    /// List the tags of an artifact.
+    List {
+        /// PROJECT/NAME:TAG or PROJECT/NAME@DIGEST.
+        artifact: String,
+    },
+    /// Give an artifact another tag, which its repository does not have yet.
+    Add {
+        /// PROJECT/NAME:TAG or PROJECT/NAME@DIGEST.
+        artifact: String,
+        /// The new tag.
+        tag: String,
+    },
+    /// Take a tag off; the artifact stays.
+    Delete {
+        /// PROJECT/NAME:TAG.
+        artifact: String,
+    },
+}
+
+/// The path of a repository, by the number of its project.
+async fn repository_path(api: &Api, name: &str) -> io::Result<String> {
+    let (project, rest) = name
+        .split_once('/')
+        .ok_or_else(|| io::Error::other(format!("{name} is not PROJECT/NAME")))?;
+    let project = by_name(api, project).await?;
+    let number = project["project_id"].to_string();
+    Ok(format!("{}/repositories/{}", path(&number), rest.replace('/', "%252F")))
+}
+
+/// A repository and a reference in it.
+fn named(artifact: &str) -> io::Result<(&str, &str)> {
+    let parts = artifact.split_once('@').or_else(|| {
+        // a colon before a slash would be a port
+        artifact.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'))
+    });
+    parts.ok_or_else(|| {
+        io::Error::other(format!("{artifact} is not PROJECT/NAME:TAG or PROJECT/NAME@DIGEST"))
+    })
+}
+
+async fn artifact_path(api: &Api, artifact: &str) -> io::Result<String> {
+    let (repository, reference) = named(artifact)?;
+    Ok(format!("{}/artifacts/{reference}", repository_path(api, repository).await?))
+}
+
+/// Runs `repo`.
+pub(in crate::cli) fn repositories(command: &RepositoryCommand) -> io::Result<()> {
+    with(&command.asking, |api| async move {
+        match &command.verb {
+            RepositoryVerb::List { project } => {
+                let list = match project {
+                    Some(name) => {
+                        let project = by_name(&api, name).await?;
+                        format!("{}/repositories", path(&project["project_id"].to_string()))
+                    }
+                    None => "/api/v2.0/repositories".to_owned(),
+                };
+                let found = api.all(&list).await?;
+                api.print(
+                    &found,
+                    &[("NAME", "/name"), ("ARTIFACTS", "/artifact_count"), ("SINCE", "/creation_time")],
+                );
+            }
+            RepositoryVerb::Delete { repository } => {
+                let path = repository_path(&api, repository).await?;
+                api.send(Method::DELETE, &path, None).await?;
+                println!("repository {repository} is deleted");
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Runs `artifact`.
+pub(in crate::cli) fn artifacts(command: &ArtifactCommand) -> io::Result<()> {
+    with(&command.asking, |api| async move {
+        match &command.verb {
+            ArtifactVerb::List { repository } => {
+                let path = format!("{}/artifacts", repository_path(&api, repository).await?);
+                let mut found = api.all(&path).await?;
+                for one in &mut found {
+                    let tags = one["tags"].as_array().cloned().unwrap_or_default();
+                    let names: Vec<&str> = tags.iter().filter_map(|tag| tag["name"].as_str()).collect();
+                    one["tag_names"] = names.join(",").into();
+                }
+                api.print(
+                    &found,
+                    &[
+                        ("DIGEST", "/digest"),
+                        ("TAGS", "/tag_names"),
+                        ("TYPE", "/type"),
+                        ("BYTES", "/size"),
+                        ("PUSHED", "/push_time"),
+                    ],
+                );
+            }
+            ArtifactVerb::Show { artifact } => {
+                let path = artifact_path(&api, artifact).await?;
+                api.print_one(&api.get(&format!("{path}?with_accessory=true")).await?);
+            }
+            ArtifactVerb::Delete { artifact } => {
+                let path = artifact_path(&api, artifact).await?;
+                api.send(Method::DELETE, &path, None).await?;
+                println!("{artifact} is deleted with all its tags");
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Runs `tag`.
+pub(in crate::cli) fn tags(command: &TagCommand) -> io::Result<()> {
+    with(&command.asking, |api| async move {
+        match &command.verb {
+            TagVerb::List { artifact } => {
+                let path = format!("{}/tags", artifact_path(&api, artifact).await?);
+                api.print(&api.all(&path).await?, &[("TAG", "/name"), ("PUSHED", "/push_time")]);
+            }
+            TagVerb::Add { artifact, tag } => {
+                let path = format!("{}/tags", artifact_path(&api, artifact).await?);
+                api.send(Method::POST, &path, Some(&json!({"name": tag}))).await?;
+                println!("{artifact} is {tag}, too");
+            }
+            TagVerb::Delete { artifact } => {
+                let (_, tag) = named(artifact)?;
+                let path = format!("{}/tags/{tag}", artifact_path(&api, artifact).await?);
+                api.send(Method::DELETE, &path, None).await?;
+                println!("tag {artifact} is gone; its artifact stays");
+            }
+        }
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn artifacts_are_named_as_images_are() {
+        assert_eq!(named("demo/app:1").unwrap(), ("demo/app", "1"));
+        assert_eq!(named("demo/a/b@sha256:ab").unwrap(), ("demo/a/b", "sha256:ab"));
+        for wrong in ["demo/app", "host:5000/demo/app"] {
+            assert!(named(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -471,8 +471,9 @@ fn a_new_certificate_counts_without_a_restart() {
     let shore = Shore::new();
     let offer = shore.offer();
     let trusted = shore.trusted();
-    let push = ["copy", "-q", "--dest-cert-dir", &trusted, "--dest-creds", &offer.pair];
-    let pushed = shore.skopeo(&[&push[..], &[&offer.from, &offer.name]].concat());
+    let push = ["copy", "-q", "--preserve-digests", "--dest-cert-dir", &trusted];
+    let to = ["--dest-creds", &offer.pair, &offer.from, &offer.name];
+    let pushed = shore.skopeo(&[&push[..], &to[..]].concat());
     assert!(pushed.success, "{pushed:?}");
     let blob = &offer.image.blobs[1];
     let url = shore.url(&format!("/v2/demo/tls/blobs/{}", blob.digest));
@@ -480,7 +481,7 @@ fn a_new_certificate_counts_without_a_restart() {
     std::thread::scope(|beside| {
         let downloading = beside.spawn(|| {
             let slow = slow.display().to_string();
-            shore.curled(&["--limit-rate", "100k", "--output", &slow, &url]);
+            shore.curled(&["--fail", "--limit-rate", "100k", "--output", &slow, &url]);
         });
         wait::until("the download is under way", || {
             std::fs::metadata(&slow).ok().filter(|file| file.len() > 0)

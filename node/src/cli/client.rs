@@ -48,9 +48,8 @@ impl Client {
         authority: Option<&Path>,
     ) -> io::Result<Self> {
         let Some((name, file)) = user else { return Self::anonymous(url, authority) };
-        let password = std::fs::read_to_string(file).map_err(|e| {
-            io::Error::other(format!("--password-file {}: {e}", file.display()))
-        })?;
+        let password = std::fs::read_to_string(file)
+            .map_err(|e| io::Error::other(format!("--password-file {}: {e}", file.display())))?;
         Self::with_password(url, name, &password.trim().to_owned().into(), authority)
     }
 

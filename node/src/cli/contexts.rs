@@ -94,8 +94,12 @@ impl Contexts {
             _ => {}
         }
         let text = serde_json::to_string_pretty(self).map_err(io::Error::other)?;
-        let mut opened =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(named)?;
+        let mut opened = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&new)
+            .map_err(named)?;
         opened.write_all(text.as_bytes()).map_err(named)?;
         opened.sync_all().map_err(named)?;
         fs::rename(&new, &file).map_err(named)?;
@@ -139,9 +143,8 @@ pub(super) fn login(login: &Login) -> io::Result<()> {
         return Err(io::Error::other(format!("{url} is not http://HOST:PORT or https://HOST")));
     };
     let password = match &login.password_file {
-        Some(file) => fs::read_to_string(file).map_err(|e| {
-            io::Error::other(format!("--password-file {}: {e}", file.display()))
-        })?,
+        Some(file) => fs::read_to_string(file)
+            .map_err(|e| io::Error::other(format!("--password-file {}: {e}", file.display())))?,
         None => {
             eprintln!("password of {}, then Enter and Ctrl-D:", login.user);
             let mut text = String::new();

@@ -48,12 +48,14 @@ impl Node {
             Client::new(url, Some((&self.user, password_file)), self.ca.as_deref())
         };
         let found = || {
-            from_up(self.data.as_deref().unwrap_or(Path::new(DATA))).map_err(|error| match (&self.url, &self.password_file) {
-                (Some(_), None) => {
-                    io::Error::other(format!("--password-file is missing, and {error}"))
+            from_up(self.data.as_deref().unwrap_or(Path::new(DATA))).map_err(|error| {
+                match (&self.url, &self.password_file) {
+                    (Some(_), None) => {
+                        io::Error::other(format!("--password-file is missing, and {error}"))
+                    }
+                    (None, Some(_)) => io::Error::other(format!("--url is missing, and {error}")),
+                    _ => error,
                 }
-                (None, Some(_)) => io::Error::other(format!("--url is missing, and {error}")),
-                _ => error,
             })
         };
         match (&self.url, &self.password_file) {
@@ -190,7 +192,9 @@ mod tests {
         let asked = |url: Option<&str>, file: Option<&str>| {
             let (url, password_file) = (url.map(str::to_owned), file.map(PathBuf::from));
             let data = nowhere.path().to_owned();
-            let node = Node { url, user: "admin".into(), password_file, ca: None, data };
+            let data = Some(data);
+            let node =
+                Node { url, user: "admin".into(), password_file, ca: None, data, context: None };
             node.client().err().unwrap().to_string()
         };
         assert!(asked(Some("http://localhost:1"), None).starts_with("--password-file is missing"));

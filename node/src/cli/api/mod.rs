@@ -110,7 +110,10 @@ impl Api {
         }
         let head: Vec<&str> = columns.iter().map(|(head, _)| *head).collect();
         let rows = list.iter().map(|one| {
-            columns.iter().map(|(_, place)| text(one.pointer(place).unwrap_or(&Value::Null))).collect()
+            columns
+                .iter()
+                .map(|(_, place)| text(one.pointer(place).unwrap_or(&Value::Null)))
+                .collect()
         });
         print!("{}", table(&head, rows.collect()));
     }
@@ -141,7 +144,10 @@ fn text(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    plain.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+    plain
+        .chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
+        .collect()
 }
 
 /// A part of a path or a query, encoded.

@@ -70,7 +70,9 @@ pub(super) fn path(name: &str) -> String {
 pub(super) async fn by_name(api: &Api, name: &str) -> io::Result<Value> {
     let found = api.all(&format!("/api/v2.0/projects?name={}", part(name))).await?;
     let found = found.into_iter().find(|project| project["name"] == name);
-    found.ok_or_else(|| io::Error::other(format!("there is no project {name}, or you may not see it")))
+    found.ok_or_else(|| {
+        io::Error::other(format!("there is no project {name}, or you may not see it"))
+    })
 }
 
 /// Runs it.
@@ -92,7 +94,8 @@ pub(in crate::cli) fn run(command: &ProjectCommand) -> io::Result<()> {
             }
             Verb::Show { name } => api.print_one(&by_name(&api, name).await?),
             Verb::Create { name, public, durability, registry } => {
-                let mut metadata = Map::from_iter([("public".to_owned(), json!(public.to_string()))]);
+                let mut metadata =
+                    Map::from_iter([("public".to_owned(), json!(public.to_string()))]);
                 if let Some(regions) = durability {
                     metadata.insert("durability".to_owned(), json!(regions.to_string()));
                 }

@@ -131,7 +131,11 @@ pub(in crate::cli) fn repositories(command: &RepositoryCommand) -> io::Result<()
                 let found = api.all(&list).await?;
                 api.print(
                     &found,
-                    &[("NAME", "/name"), ("ARTIFACTS", "/artifact_count"), ("SINCE", "/creation_time")],
+                    &[
+                        ("NAME", "/name"),
+                        ("ARTIFACTS", "/artifact_count"),
+                        ("SINCE", "/creation_time"),
+                    ],
                 );
             }
             RepositoryVerb::Delete { repository } => {
@@ -153,7 +157,8 @@ pub(in crate::cli) fn artifacts(command: &ArtifactCommand) -> io::Result<()> {
                 let mut found = api.all(&path).await?;
                 for one in &mut found {
                     let tags = one["tags"].as_array().cloned().unwrap_or_default();
-                    let names: Vec<&str> = tags.iter().filter_map(|tag| tag["name"].as_str()).collect();
+                    let names: Vec<&str> =
+                        tags.iter().filter_map(|tag| tag["name"].as_str()).collect();
                     one["tag_names"] = names.join(",").into();
                 }
                 api.print(

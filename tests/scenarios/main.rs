@@ -24,6 +24,7 @@ mod kill_primary;
 mod lifecycle;
 mod lying;
 mod mirrors;
+mod narrow;
 mod newer;
 mod old_terms;
 mod pacing;

@@ -80,6 +80,7 @@ fn one_of_each() -> Vec<(&'static str, Open)> {
         ("Copy", Open::Bulk(Bulk::Copy { repository })),
         ("Snapshot", Open::Bulk(Bulk::Snapshot(vec![]))),
         ("Records", Open::Bulk(Bulk::Records)),
+        ("Append", Open::Append),
     ];
     asks.into_iter().map(|(name, ask)| (name, Open::Ask(ask))).chain(streams).collect()
 }

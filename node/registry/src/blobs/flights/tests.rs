@@ -89,6 +89,8 @@ impl Service for Peer {
 
     async fn lease(&self, _: NodeId, _: SendStream, _: RecvStream) {}
 
+    async fn append(&self, _: NodeId, _: SendStream, _: RecvStream) {}
+
     fn left(&self, _: NodeId) {}
 
     async fn bulk(&self, _: Guest, bulk: Bulk, send: SendStream, _: RecvStream) {

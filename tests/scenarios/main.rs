@@ -39,4 +39,5 @@ mod registries;
 mod settled;
 mod snapshot;
 mod stalling;
+mod starting;
 mod tls;

@@ -256,7 +256,9 @@ mod tests {
     #[tokio::test]
     async fn a_message_has_entries_of_a_mebibyte_or_one_larger_entry_on_disk_or_not() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("ledger.redb")).unwrap();
+        let store =
+            Store::open(&folder.path().join("ledger.redb"), &ground::opening::Opening::default())
+                .unwrap();
         let mut log = Log::open(store.clone()).unwrap();
         let sizes = [300 << 10, 300 << 10, 4 << 20, 10, 10, 900 << 10, 900 << 10];
         let messages = [1..3, 3..4, 4..7, 7..8];

@@ -61,6 +61,7 @@ use crate::links::{LinkError, Links};
 use crate::members::Members;
 pub use comparing::Comparison;
 use ground::clock;
+use ground::opening::Opening;
 use ground::supervise::Tasks;
 use leases::Term;
 pub use reading::{Freshness, Reading};
@@ -179,12 +180,13 @@ pub enum LeaseState {
 }
 
 impl Ledger {
-    /// Opens the ledger in `folder` and takes part in it.
+    /// Opens the ledger in `folder` and takes part in it. `opening` says how far it is.
     pub async fn open(
         folder: &Path,
         links: Arc<Links>,
         members: Arc<Members>,
         terms: LedgerTerms,
+        opening: &Opening,
         tasks: &Tasks,
     ) -> Result<Arc<Self>, LedgerError> {
         let storage = |e: &dyn std::fmt::Display| LedgerError::Storage {
@@ -192,7 +194,9 @@ impl Ledger {
             reason: e.to_string(),
         };
         std::fs::create_dir_all(folder).map_err(|e| storage(&e))?;
-        let store = database::Store::open(&folder.join("ledger.redb")).map_err(|e| storage(&e))?;
+        opening.begin("the ledger (ledger/ledger.redb)");
+        let store =
+            database::Store::open(&folder.join("ledger.redb"), opening).map_err(|e| storage(&e))?;
         // a voter with a vote on disk may have made a promise before it restarted
         let promised = store.meta::<types::Vote>("vote").map_err(|e| storage(&e))?.is_some();
         let wary_until = if promised { clock::now() + terms.election_max } else { clock::now() };
@@ -638,7 +642,11 @@ mod tests {
         ) -> Result<(tempfile::TempDir, Log, StateMachine), openraft::StorageError<Consensus>>
         {
             let folder = tempfile::tempdir().unwrap();
-            let store = Store::open(&folder.path().join("ledger.redb")).unwrap();
+            let store = Store::open(
+                &folder.path().join("ledger.redb"),
+                &ground::opening::Opening::default(),
+            )
+            .unwrap();
             let log = Log::open(store.clone()).unwrap();
             let machine = StateMachine::open(store, folder.path()).unwrap();
             Ok((folder, log, machine))

@@ -6,6 +6,7 @@
 //! requests, and answers have the order of the requests. If anything goes wrong, the stream ends,
 //! and the library begins another one from the last entry that was answered.
 
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 use ground::clock;
-use openraft::errors::RPCError;
+use openraft::errors::{RPCError, Unreachable};
 use openraft::network::RPCOption;
 use openraft::network::v2::RaftNetworkV2;
 use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
@@ -24,10 +25,15 @@ use rules::words::moment::Moment;
 use rules::words::names::NodeId;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::network::{APPEND_ENTRIES, Network, Reply, unreachable};
 use super::state::Raft;
 use super::types::Consensus;
 use crate::links::{LinkError, Links, begin_frame, finish_frame, write_frame};
+
+/// How long the answer to a message with entries may take, beside the time that its bytes need.
+pub(super) const APPEND_ENTRIES: Duration = Duration::from_secs(3);
+
+/// An answer on the links. An error is a sentence.
+pub(super) type Reply<T> = Result<T, String>;
 
 /// An answer, as the consensus library takes it.
 pub(super) type Appended = Result<StreamAppendResult<Consensus>, RPCError<Consensus>>;
@@ -40,14 +46,15 @@ const TAKEN: Duration = Duration::from_secs(30);
 
 /// Sends the requests of `input` to `to`. A request without entries that comes before all others
 /// goes by itself: heartbeats are such requests.
-pub(super) fn send<'s, S>(
+pub(super) fn send<'s, N, S>(
     links: Arc<Links>,
     to: NodeId,
-    network: &'s mut Network,
+    network: &'s mut N,
     input: S,
     option: RPCOption,
 ) -> BoxStream<'s, Appended>
 where
+    N: RaftNetworkV2<Consensus>,
     S: Stream<Item = AppendEntriesRequest<Consensus>> + Send + Unpin + 'static,
 {
     let sender = Sender {
@@ -69,13 +76,17 @@ where
     answers.boxed()
 }
 
+pub(super) fn unreachable(error: impl std::fmt::Display) -> Unreachable<Consensus> {
+    Unreachable::new(&io::Error::other(error.to_string()))
+}
+
 /// The answer to a request, with the stream for the next one.
 type Reading = BoxFuture<'static, (RecvStream, Result<Vec<u8>, LinkError>)>;
 
-struct Sender<'s, S> {
+struct Sender<'s, N, S> {
     links: Arc<Links>,
     to: NodeId,
-    network: &'s mut Network,
+    network: &'s mut N,
     /// `None` after its end.
     input: Option<S>,
     option: RPCOption,
@@ -84,8 +95,9 @@ struct Sender<'s, S> {
     under_way: UnderWay,
 }
 
-impl<S> Sender<'_, S>
+impl<N, S> Sender<'_, N, S>
 where
+    N: RaftNetworkV2<Consensus>,
     S: Stream<Item = AppendEntriesRequest<Consensus>> + Send + Unpin + 'static,
 {
     /// The next answer; `None` when there are no more requests.
@@ -95,7 +107,7 @@ where
             if self.input.is_none() && self.under_way.is_empty() {
                 return None;
             }
-            let deadline = self.under_way.deadline(APPEND_ENTRIES);
+            let deadline = self.under_way.deadline(self.patience());
             tokio::select! {
                 (receive, answer) = answered(&mut self.reading) => {
                     self.reading = Some(Box::pin(read(receive)));
@@ -125,6 +137,11 @@ where
                 () = until(deadline) => return failed(&LinkError::Deadline),
             }
         }
+    }
+
+    /// How long an answer may take with what is under way now.
+    fn patience(&self) -> Duration {
+        APPEND_ENTRIES + transfer_time(self.under_way.bytes())
     }
 
     /// Sends a request outside of a stream, and waits for its answer.

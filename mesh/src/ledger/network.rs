@@ -1,14 +1,13 @@
 //! The consensus's messages over the links: questions on the control connection, and snapshots as
 //! file streams on the bulk connection ([`arrival`]).
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, Stream};
-use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError};
 use openraft::impls::BasicNode;
 use openraft::network::v2::RaftNetworkV2;
 use openraft::network::{RPCOption, RaftNetworkFactory, stream_append_sequential};
@@ -23,7 +22,7 @@ use rules::words::names::NodeId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::appending::{self, Appended};
+use super::appending::{self, APPEND_ENTRIES, Appended, Reply, unreachable};
 use super::arrival::{self, Arrivals, Header};
 use super::state::Raft;
 use super::types::{Consensus, Snapshot, Vote};
@@ -34,13 +33,8 @@ const VOTE: u8 = 2;
 const PRE_VOTE: u8 = 3;
 const TRANSFER: u8 = 4;
 
-/// How long the answer to a message with entries may take, beside the time that its bytes need.
-pub(super) const APPEND_ENTRIES: Duration = Duration::from_secs(3);
-
 /// How long a snapshot may take to arrive and be installed.
 const SNAPSHOT: Duration = Duration::from_secs(600);
-
-pub(super) type Reply<T> = Result<T, String>;
 
 /// Creates a [`Network`] for each peer.
 pub(super) struct Factory(pub(super) Arc<Links>);
@@ -60,10 +54,6 @@ impl RaftNetworkFactory<Consensus> for Factory {
 pub(super) struct Network {
     links: Arc<Links>,
     to: NodeId,
-}
-
-pub(super) fn unreachable(error: impl std::fmt::Display) -> Unreachable<Consensus> {
-    Unreachable::new(&io::Error::other(error.to_string()))
 }
 
 impl Network {

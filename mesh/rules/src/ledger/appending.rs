@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::wire::transfer_time;
 use crate::words::moment::Moment;
 
 /// The number of bytes under way from which on no more are sent: what a path of 100 ms at
@@ -53,12 +52,12 @@ impl UnderWay {
         self.sizes.is_empty()
     }
 
-    /// When the oldest request should have been answered: `patience` and the time that the bytes of
-    /// all requests need on a slow path. The time begins again with each answer, so requests that
-    /// wait behind others are not given up while those arrive. `None` if there is no request.
+    /// When the oldest request should have been answered. `patience` is for all of
+    /// [`UnderWay::bytes`], and begins again with each answer, so requests that wait behind others
+    /// are not given up while those arrive. `None` if there is no request.
     pub fn deadline(&self, patience: Duration) -> Option<Moment> {
         let since = self.since.filter(|_| !self.is_empty())?;
-        Some(since + patience + transfer_time(self.bytes))
+        Some(since + patience)
     }
 }
 
@@ -89,18 +88,15 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_waited_for_as_long_as_the_bytes_need_and_longer_after_each_answer() {
+    fn an_answer_is_waited_for_since_the_one_before_and_not_since_its_request() {
         let mut under_way = UnderWay::default();
         assert_eq!(under_way.deadline(PATIENCE), None);
-        // 4 MiB over 8 Mbit/s are 4.2 s: with a deadline of 3 s, no try would ever succeed
         under_way.handle_sent(at(10), 4 << 20);
-        let large = under_way.deadline(PATIENCE).unwrap();
-        assert!(large > at(10) + PATIENCE + Duration::from_millis(4_200));
-        under_way.handle_sent(at(11), 1 << 10);
-        assert!(under_way.deadline(PATIENCE).unwrap() > large, "it came later, and counts too");
+        under_way.handle_sent(at(12), 1 << 10);
+        assert_eq!(under_way.bytes(), (4 << 20) + (1 << 10));
+        assert_eq!(under_way.deadline(PATIENCE), Some(at(13)), "the oldest counts");
         under_way.handle_answer(at(70));
-        let small = under_way.deadline(PATIENCE).unwrap();
-        assert!(small > at(73) && small < at(74), "{small:?}");
+        assert_eq!(under_way.deadline(PATIENCE), Some(at(73)), "it waited behind the large one");
         under_way.handle_answer(at(71));
         assert_eq!((under_way.deadline(PATIENCE), under_way.bytes()), (None, 0));
     }

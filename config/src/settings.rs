@@ -398,7 +398,8 @@ pub struct Deadlines {
     /// Maximum time without a byte from a node that sends a blob, after which another node is
     /// asked; never longer than `stall`; default 1500ms.
     pub source_stall: Duration,
-    /// Maximum time until a write is committed; default 10s.
+    /// Maximum time until a write is committed, beside the time that the bytes of a large manifest
+    /// need on slow links; default 10s.
     pub commit: Duration,
     /// Maximum time until a pushed blob is held in `projects.durability` regions; default 60s.
     pub replicate: Duration,

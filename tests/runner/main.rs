@@ -49,6 +49,8 @@ const EXPECTED: &[(&str, Weight, u64)] = &[
     ("mirrors::podman", Weight::Slots(2), 30),
     ("newer::", Weight::Slots(2), 30),
     ("conformance::", Weight::Slots(2), 10),
+    // two builds of three nodes, twelve restarts under pushes
+    ("rolling::", Weight::Slots(1), 40),
     ("people::everybody", Weight::Slots(2), 35),
     // it measures memory
     ("doors::a_stranger_costs", Weight::Alone, 10),

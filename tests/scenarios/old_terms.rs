@@ -184,7 +184,7 @@ fn replicas_whose_records_differ_find_out_and_agree_again() {
     wait::until_ok("the odd one has the tag again", || {
         mesh.repository(2, REPOSITORY).resolve("second").map(|_| ())
     });
-    agree(&mesh);
+    mesh.agree();
 
     // all three differ, so no majority says what is right: they agree all the same
     mesh.members().iter().for_each(|member| {
@@ -194,29 +194,13 @@ fn replicas_whose_records_differ_find_out_and_agree_again() {
     forget_tag(&mesh.members()[1].data(), "second");
     mesh.members().iter().for_each(Member::serve);
     mesh.members().iter().for_each(Member::wait_ready);
-    agree(&mesh);
+    mesh.agree();
     for tag in tags {
         let at = |at: usize| mesh.repository(at, REPOSITORY).resolve(tag).is_ok();
         assert_eq!([at(1), at(2)], [at(0); 2], "{tag}");
     }
     // and a write goes through as ever
     mesh.repository(1, REPOSITORY).push(&image, "fourth").unwrap_or_else(|no| panic!("{no}"));
-}
-
-/// Waits until all nodes have one fingerprint at one revision, and know it.
-fn agree(mesh: &Formed) {
-    wait::until_ok("all replicas have the same records", || {
-        let records = (0..3)
-            .map(|at| mesh.status(at).map(|status| status["ledger"]["records"].clone()))
-            .collect::<Result<Vec<_>, _>>()?;
-        let same = records.iter().all(|of| {
-            of["same"] == true
-                && of["differ_from"].as_array().is_some_and(Vec::is_empty)
-                && of["revision"] == records[0]["revision"]
-                && of["fingerprint"] == records[0]["fingerprint"]
-        });
-        if same { Ok(()) } else { Err(format!("{records:?}")) }
-    });
 }
 
 /// Takes a tag out of the ledger of a node that is stopped.

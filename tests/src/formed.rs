@@ -34,7 +34,16 @@ impl Formed {
     /// When the mesh does not form.
     #[must_use]
     pub fn of(sites: &[(&str, &str)], more: &str) -> Self {
-        Self::begin(sites, more, Member::init)
+        Self::begin(sites, more, None, Member::init)
+    }
+
+    /// The same, of nodes of another build.
+    ///
+    /// # Panics
+    /// When the mesh does not form.
+    #[must_use]
+    pub fn by(build: &Path, sites: &[(&str, &str)]) -> Self {
+        Self::begin(sites, "", Some(build), Member::init)
     }
 
     /// The same, of nodes that begin at a feature level, as a mesh of an earlier build had it.
@@ -43,16 +52,24 @@ impl Formed {
     /// When the mesh does not form.
     #[must_use]
     pub fn at_level(sites: &[(&str, &str)], more: &str, level: u32) -> Self {
-        Self::begin(sites, more, |first| first.init_at(level))
+        Self::begin(sites, more, None, |first| first.init_at(level))
     }
 
-    fn begin(sites: &[(&str, &str)], more: &str, init: impl Fn(&Member) -> String) -> Self {
+    fn begin(
+        sites: &[(&str, &str)],
+        more: &str,
+        build: Option<&Path>,
+        init: impl Fn(&Member) -> String,
+    ) -> Self {
         let machine = crate::whole_machine();
         let folder = TempDir::with_prefix("atoll-formed-").expect("a temporary folder");
         let mut formed =
             Self { members: Vec::new(), password: String::new(), folder, _machine: machine };
         for (name, region) in sites {
             let member = formed.prepare(name, region, more);
+            if let Some(build) = build {
+                member.is_of(build);
+            }
             if formed.members.is_empty() {
                 formed.password = init(&member);
             } else {
@@ -120,6 +137,25 @@ impl Formed {
     #[must_use]
     pub fn repository(&self, at: usize, name: &str) -> Repository {
         Repository::new(&self.client(at), name)
+    }
+
+    /// Waits until all replicas have one fingerprint at one revision, and know it.
+    ///
+    /// # Panics
+    /// When they do not for too long.
+    pub fn agree(&self) {
+        wait::until_ok("all replicas have the same records", || {
+            let records = (0..self.members.len())
+                .map(|at| self.status(at).map(|status| status["ledger"]["records"].clone()))
+                .collect::<Result<Vec<_>, _>>()?;
+            let same = records.iter().all(|of| {
+                of["same"] == true
+                    && of["differ_from"].as_array().is_some_and(Vec::is_empty)
+                    && of["revision"] == records[0]["revision"]
+                    && of["fingerprint"] == records[0]["fingerprint"]
+            });
+            if same { Ok(()) } else { Err(format!("{records:?}")) }
+        });
     }
 
     /// What a node says about the mesh.

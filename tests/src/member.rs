@@ -35,6 +35,8 @@ pub struct Member {
     pub name: String,
     place: Place,
     folder: PathBuf,
+    /// The `atoll` that it runs, if it is not the one under test.
+    build: Mutex<Option<PathBuf>>,
     running: Mutex<Option<Running>>,
 }
 
@@ -57,6 +59,7 @@ impl Member {
             name: name.to_owned(),
             place,
             folder: folder.to_owned(),
+            build: Mutex::new(None),
             running: Mutex::new(None),
         };
         let text = format!(
@@ -141,6 +144,11 @@ impl Member {
             "{} is not let in ({}):\n{}{}",
             self.name, said.end, said.out, said.err
         );
+    }
+
+    /// It is of another build from its next command on.
+    pub fn is_of(&self, build: &Path) {
+        *self.build.lock().unwrap_or_else(|broken| broken.into_inner()) = Some(build.to_owned());
     }
 
     /// Starts it, for the first time or again.
@@ -290,12 +298,14 @@ impl Member {
     /// `atoll VERB` in its network.
     #[must_use]
     pub fn atoll(&self, verb: &str) -> Command {
+        let build = self.build.lock().unwrap_or_else(|broken| broken.into_inner()).clone();
+        let atoll = build.unwrap_or_else(atoll);
         let mut command = match &self.place.network {
-            None => Command::new(atoll()),
+            None => Command::new(atoll),
             Some(network) => {
                 // it replaces itself by the command, so its pid is the command's
                 let mut command = packaged("nsenter", "util-linux");
-                command.arg(format!("--net={}", network.display())).arg(atoll());
+                command.arg(format!("--net={}", network.display())).arg(atoll);
                 command
             }
         };

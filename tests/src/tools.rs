@@ -35,6 +35,18 @@ pub fn atoll() -> PathBuf {
     bin
 }
 
+/// The `atoll` of the landing before this one, which `tests/previous` names.
+///
+/// # Panics
+/// When it is not built.
+#[must_use]
+pub fn previous_atoll() -> PathBuf {
+    let commit = include_str!("../previous").trim();
+    let bin = cache().join("previous").join(commit);
+    assert!(bin.is_file(), "{} is missing: run tests/run rolling, which builds it", bin.display());
+    bin
+}
+
 /// A program that Debian has.
 ///
 /// # Panics

@@ -7,11 +7,13 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 
 use parking_lot::{Mutex, MutexGuard};
 use redb::{Database, WriteTransaction};
+
+use crate::opening::Opening;
 
 type Job = Box<dyn FnOnce(&WriteTransaction) -> Result<(), redb::Error> + Send>;
 type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
@@ -79,18 +81,29 @@ fn other(error: impl std::fmt::Display) -> io::Error {
 
 impl Grouped {
     /// Opens or creates the file, lets `prepare` create its tables, and starts the writer, a thread
-    /// called `name`. redb repairs what a crash left half written.
+    /// called `name`. redb repairs what a crash left half written, and `opening` says how far that
+    /// is. A file that was closed is compacted. After a crash it is not: the node should serve
+    /// again soon, and repair has read the whole file already.
     pub fn open(
         path: &Path,
         name: &str,
         cache_bytes: usize,
+        opening: &Opening,
         prepare: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
     ) -> io::Result<Self> {
-        let mut database =
-            Database::builder().set_cache_size(cache_bytes).create(path).map_err(other)?;
+        let crashed = Arc::new(AtomicBool::new(false));
+        let (noted, told) = (crashed.clone(), opening.clone());
+        let mut builder = Database::builder();
+        builder.set_cache_size(cache_bytes).set_repair_callback(move |repair| {
+            noted.store(true, Ordering::Relaxed);
+            told.checked(repair.progress());
+        });
+        let mut database = builder.create(path).map_err(other)?;
         // the file does not shrink by itself, and compaction needs exclusive access, which only
         // exists here
-        let _ = database.compact();
+        if !crashed.load(Ordering::Relaxed) {
+            let _ = database.compact();
+        }
         let write = database.begin_write().map_err(other)?;
         prepare(&write).map_err(other)?;
         write.commit().map_err(other)?;
@@ -189,7 +202,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.redb");
         let open = || {
-            Grouped::open(&path, "test", 1 << 20, |w| {
+            Grouped::open(&path, "test", 1 << 20, &Opening::default(), |w| {
                 w.open_table(TABLE).map(|_| ()).map_err(Into::into)
             })
             .unwrap()
@@ -209,11 +222,60 @@ mod tests {
         assert_eq!(read.open_table(TABLE).unwrap().get(49).unwrap().unwrap().value(), 98);
     }
 
+    /// Compaction of a large file takes long, and a node that was killed should be back soon.
+    #[tokio::test]
+    async fn a_file_that_was_not_closed_is_checked_and_not_compacted() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, copy) = (folder.path().join("x.redb"), folder.path().join("copy.redb"));
+        let open = |path: &Path| {
+            let opening = Opening::default();
+            opening.begin("the file");
+            let grouped = Grouped::open(path, "test", 1 << 20, &opening, |w| {
+                w.open_table(TABLE).map(|_| ()).map_err(Into::into)
+            });
+            (grouped.unwrap(), opening.to_string())
+        };
+        let length = |path: &Path| std::fs::metadata(path).unwrap().len();
+        let (grouped, said) = open(&path);
+        assert_eq!(said, "opening the file", "a new file needs no check");
+        let fill = grouped.write(|write| {
+            let mut table = write.open_table(TABLE)?;
+            for n in 0..200_000 {
+                table.insert(n, n)?;
+            }
+            Ok(())
+        });
+        fill.await.unwrap();
+        let empty =
+            grouped.write(|write| Ok(write.open_table(TABLE)?.retain_in(1.., |_, _| false)?));
+        empty.await.unwrap();
+        // as a crash leaves it
+        std::fs::copy(&path, &copy).unwrap();
+        drop(grouped);
+        let large = length(&copy);
+        let (crashed, said) = open(&copy);
+        assert!(length(&copy) >= large, "it was compacted");
+        assert!(said.starts_with("opening the file: ") && said.contains("checked"), "{said}");
+        let (closed, said) = open(&path);
+        assert!(length(&path) < large, "it was closed, and is compacted");
+        assert_eq!(said, "opening the file");
+        for grouped in [crashed, closed] {
+            let read = grouped.database().begin_read().unwrap();
+            assert_eq!(read.open_table(TABLE).unwrap().get(0).unwrap().unwrap().value(), 0);
+        }
+    }
+
     #[tokio::test]
     async fn a_commit_that_is_under_way_is_seen() {
         let folder = tempfile::tempdir().unwrap();
-        let grouped =
-            Grouped::open(&folder.path().join("x.redb"), "test", 1 << 20, |_| Ok(())).unwrap();
+        let grouped = Grouped::open(
+            &folder.path().join("x.redb"),
+            "test",
+            1 << 20,
+            &Opening::default(),
+            |_| Ok(()),
+        )
+        .unwrap();
         assert_eq!(grouped.commit_under_way(), None);
         let (go, gone) = channel::<()>();
         let watched = grouped.clone();

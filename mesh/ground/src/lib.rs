@@ -5,6 +5,7 @@
 //! | [`clock`] | the only place that reads the clocks |
 //! | [`supervise`] | the only place that starts tasks; one way to stop them |
 //! | [`grouped`] | a redb file whose writes share fsyncs |
+//! | [`opening`] | what a node that starts is opening, and how far it is |
 //!
 //! Deliberately absent: sockets, consensus, anything about registries. This crate compiles without
 //! quinn and openraft, so crates that need only a clock do not wait for those.
@@ -13,4 +14,5 @@
 
 pub mod clock;
 pub mod grouped;
+pub mod opening;
 pub mod supervise;

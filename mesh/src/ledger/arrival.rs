@@ -195,7 +195,8 @@ mod tests {
 
     /// A snapshot's header, bytes and path.
     async fn snapshot(folder: &Path) -> (Header, Vec<u8>, PathBuf) {
-        let store = Store::open(&folder.join("ledger.redb")).unwrap();
+        let store =
+            Store::open(&folder.join("ledger.redb"), &ground::opening::Opening::default()).unwrap();
         let mut machine = StateMachine::open(store, folder).unwrap();
         let path = machine.build_snapshot().await.unwrap().snapshot;
         let (header, _) = open(Vote::new(1, 1), &path).await.unwrap();

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use ground::grouped::Grouped;
+use ground::opening::Opening;
 
 /// Log entries by index.
 pub(super) const LOG: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("log-1");
@@ -48,14 +49,14 @@ impl std::ops::Deref for Store {
 
 impl Store {
     /// Opens or creates the file.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, opening: &Opening) -> io::Result<Self> {
         let prepare = |write: &redb::WriteTransaction| {
             write.open_table(LOG)?;
             write.open_table(META)?;
             write.open_table(STATE)?;
             Ok(())
         };
-        Grouped::open(path, "ledger-log", CACHE, prepare).map(Store)
+        Grouped::open(path, "ledger-log", CACHE, opening, prepare).map(Store)
     }
 
     /// Reads a value of the META table.

@@ -15,9 +15,9 @@ use redb::{ReadableDatabase, ReadableTable};
 use super::database::{LOG, META, Store, decode, encode, other};
 use super::types::{Consensus, LogEntry, LogId, Vote};
 
-/// The approximate maximum number of bytes in one message of the consensus, so that a burst of
-/// large manifests does not take longer than a heartbeat.
-const MESSAGE_BYTES: usize = 8 << 20;
+/// The maximum number of bytes of the entries in one message of the consensus. A larger entry has a
+/// message of its own, so entries before it do not wait until it has arrived.
+const MESSAGE_BYTES: usize = 1 << 20;
 
 /// The log of this node.
 #[derive(Clone)]
@@ -28,7 +28,8 @@ pub(super) struct Log {
 
 #[derive(Default)]
 struct Tail {
-    unflushed: BTreeMap<u64, LogEntry>,
+    /// Entries, and the number of bytes of each on disk.
+    unflushed: BTreeMap<u64, (LogEntry, usize)>,
     vote: Option<Vote>,
     /// The newest term in which this process has appended an entry, and the first such entry.
     opened: Option<(u64, u64)>,
@@ -47,15 +48,32 @@ impl Log {
         self.tail.lock().opened.filter(|(of, _)| *of == term).map(|(_, index)| index)
     }
 
-    /// Entries of `range`, until `enough` returns true; at least one if the range is not empty.
+    /// The first entries of `range` that have at most `most` bytes together; at least one if the
+    /// range is not empty.
     pub(super) fn entries<R: RangeBounds<u64> + Clone>(
         &self,
         range: R,
-        mut enough: impl FnMut(usize) -> bool,
+        most: usize,
     ) -> io::Result<Vec<LogEntry>> {
-        let unflushed: Vec<LogEntry> =
-            self.tail.lock().unflushed.range(range.clone()).map(|(_, e)| e.clone()).collect();
-        let first_unflushed = unflushed.first().map(|entry| entry.log_id.index);
+        let mut total = 0;
+        let mut fits = |bytes: usize| {
+            let first = total == 0;
+            total += bytes;
+            first || total <= most
+        };
+        // The tail is read before the file: what is flushed in between is then found twice, and
+        // never missed. Entries of the file come first and use up `most` first, so at most that
+        // much of the tail is needed.
+        let (mut unflushed, mut tail_bytes) = (Vec::new(), 0);
+        for (entry, bytes) in self.tail.lock().unflushed.range(range.clone()).map(|(_, kept)| kept)
+        {
+            if !unflushed.is_empty() && tail_bytes + bytes > most {
+                break;
+            }
+            tail_bytes += bytes;
+            unflushed.push((entry.clone(), *bytes));
+        }
+        let first_unflushed = unflushed.first().map(|(entry, _)| entry.log_id.index);
         let read = self.store.database().begin_read().map_err(other)?;
         let table = read.open_table(LOG).map_err(other)?;
         let mut entries = Vec::new();
@@ -64,12 +82,17 @@ impl Log {
             if first_unflushed.is_some_and(|first| index.value() >= first) {
                 break;
             }
-            entries.push(decode(bytes.value())?);
-            if enough(bytes.value().len()) {
+            if !fits(bytes.value().len()) {
                 return Ok(entries);
             }
+            entries.push(decode(bytes.value())?);
         }
-        entries.extend(unflushed);
+        for (entry, bytes) in unflushed {
+            if !fits(bytes) {
+                break;
+            }
+            entries.push(entry);
+        }
         Ok(entries)
     }
 }
@@ -79,7 +102,7 @@ impl RaftLogReader<Consensus> for Log {
         &mut self,
         range: R,
     ) -> Result<Vec<LogEntry>, io::Error> {
-        self.entries(range, |_| false)
+        self.entries(range, usize::MAX)
     }
 
     async fn limited_get_log_entries(
@@ -87,11 +110,7 @@ impl RaftLogReader<Consensus> for Log {
         start: u64,
         end: u64,
     ) -> Result<Vec<LogEntry>, io::Error> {
-        let mut total = 0;
-        self.entries(start..end, |bytes| {
-            total += bytes;
-            total >= MESSAGE_BYTES
-        })
+        self.entries(start..end, MESSAGE_BYTES)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -110,7 +129,8 @@ impl RaftLogStorage<Consensus> for Log {
             Some((_, bytes)) => Some(decode::<LogEntry>(bytes.value())?.log_id),
             None => None,
         };
-        let last = self.tail.lock().unflushed.last_key_value().map(|(_, e)| e.log_id).or(on_disk);
+        let last =
+            self.tail.lock().unflushed.last_key_value().map(|(_, (e, _))| e.log_id).or(on_disk);
         Ok(LogState { last_purged_log_id: purged, last_log_id: last.or(purged) })
     }
 
@@ -146,12 +166,12 @@ impl RaftLogStorage<Consensus> for Log {
         }
         {
             let mut tail = self.tail.lock();
-            for entry in entries {
+            for (entry, (_, bytes)) in entries.into_iter().zip(&encoded) {
                 let term = entry.log_id.leader_id.term;
                 if tail.opened.is_none_or(|(newest, _)| newest < term) {
                     tail.opened = Some((term, entry.log_id.index));
                 }
-                tail.unflushed.insert(entry.log_id.index, entry);
+                tail.unflushed.insert(entry.log_id.index, (entry, bytes.len()));
             }
         }
         let flushed: Vec<LogId> = encoded.iter().map(|(id, _)| *id).collect();
@@ -168,7 +188,7 @@ impl RaftLogStorage<Consensus> for Log {
                 {
                     let mut tail = tail.lock();
                     for id in flushed {
-                        if tail.unflushed.get(&id.index).is_some_and(|e| e.log_id == id) {
+                        if tail.unflushed.get(&id.index).is_some_and(|(e, _)| e.log_id == id) {
                             tail.unflushed.remove(&id.index);
                         }
                     }
@@ -198,5 +218,72 @@ impl RaftLogStorage<Consensus> for Log {
                 Ok(())
             })
             .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::EntryPayload;
+    use rules::ledger::command::{Command, Envelope, NewManifest};
+    use rules::words::digest::Digest;
+    use rules::words::moment::Timestamp;
+    use rules::words::names::{Epoch, OperationId};
+
+    use super::super::types::Entry;
+    use super::*;
+
+    /// An entry with a manifest of about so many bytes.
+    fn entry(index: u64, bytes: usize) -> LogEntry {
+        let manifest = NewManifest {
+            epoch: Epoch::FIRST,
+            repository: "demo/a".parse().unwrap(),
+            digest: Digest::sha256(b"x"),
+            media_type: String::new(),
+            bytes: vec![0; bytes],
+            tags: vec![],
+            blobs: vec![],
+            subject: None,
+        };
+        let command = Command::PutManifest(manifest);
+        let envelope =
+            Envelope { operation: OperationId(u128::from(index)), at: Timestamp(index), command };
+        let log_id = openraft::testing::log_id::<Consensus>(1, 1, index);
+        LogEntry { log_id, payload: EntryPayload::Normal(Entry(envelope)) }
+    }
+
+    /// Entries that were not on disk yet once did not count: 64 manifests of 4 MiB became one
+    /// message, which was longer than a frame may be.
+    #[tokio::test]
+    async fn a_message_has_entries_of_a_mebibyte_or_one_larger_entry_on_disk_or_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let store =
+            Store::open(&folder.path().join("ledger.redb"), &ground::opening::Opening::default())
+                .unwrap();
+        let mut log = Log::open(store.clone()).unwrap();
+        let sizes = [300 << 10, 300 << 10, 4 << 20, 10, 10, 900 << 10, 900 << 10];
+        let messages = [1..3, 3..4, 4..7, 7..8];
+        let entries: Vec<_> = (1..).zip(sizes).map(|(index, bytes)| entry(index, bytes)).collect();
+        for on_disk in 0..=entries.len() {
+            log.tail.lock().unflushed.clear();
+            let write = store.database().begin_write().unwrap();
+            for (at, entry) in entries.iter().enumerate() {
+                let bytes = encode(entry).unwrap();
+                if at < on_disk {
+                    let mut table = write.open_table(LOG).unwrap();
+                    table.insert(entry.log_id.index, bytes.as_slice()).unwrap();
+                } else {
+                    let kept = (entry.clone(), bytes.len());
+                    log.tail.lock().unflushed.insert(entry.log_id.index, kept);
+                }
+            }
+            write.commit().unwrap();
+            for message in &messages {
+                let read = log.limited_get_log_entries(message.start, 8).await.unwrap();
+                let read: Vec<_> = read.iter().map(|entry| entry.log_id.index).collect();
+                let expected: Vec<_> = message.clone().collect();
+                assert_eq!(read, expected, "{on_disk} are on disk");
+            }
+            assert_eq!(log.try_get_log_entries(1..8).await.unwrap(), entries);
+        }
     }
 }

@@ -8,6 +8,7 @@
 //! | `state` | applied records, snapshots |
 //! | `snapshot` | the file of a snapshot |
 //! | `network` | the consensus's messages over the links |
+//! | `appending` | streams of entries, of which several messages are under way at a time |
 //! | `arrival` | snapshots on their way: sent completely or reset, and checked on arrival |
 //! | [`reading`] | reads that are never stale, by lease or by asking the leader |
 //! | `leases` | runs the lease machines of `rules::ledger::lease` |
@@ -18,6 +19,7 @@
 //! A command is acknowledged when it is *released*: committed, and applied by every node that may
 //! answer reads.
 
+mod appending;
 mod arrival;
 mod comparing;
 mod database;
@@ -50,7 +52,7 @@ use rules::ledger::records::{Look, RecordError};
 use rules::members::failover::FailoverTerms;
 use rules::members::voters::VoterTerms;
 use rules::wire::questions::Propose;
-use rules::wire::{Answer, NoLedger, Proposed};
+use rules::wire::{Answer, NoLedger, Proposed, transfer_time};
 use rules::words::names::{NodeId, OperationId, Revision};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -59,6 +61,7 @@ use crate::links::{LinkError, Links};
 use crate::members::Members;
 pub use comparing::Comparison;
 use ground::clock;
+use ground::opening::Opening;
 use ground::supervise::Tasks;
 use leases::Term;
 pub use reading::{Freshness, Reading};
@@ -177,12 +180,13 @@ pub enum LeaseState {
 }
 
 impl Ledger {
-    /// Opens the ledger in `folder` and takes part in it.
+    /// Opens the ledger in `folder` and takes part in it. `opening` says how far it is.
     pub async fn open(
         folder: &Path,
         links: Arc<Links>,
         members: Arc<Members>,
         terms: LedgerTerms,
+        opening: &Opening,
         tasks: &Tasks,
     ) -> Result<Arc<Self>, LedgerError> {
         let storage = |e: &dyn std::fmt::Display| LedgerError::Storage {
@@ -190,7 +194,9 @@ impl Ledger {
             reason: e.to_string(),
         };
         std::fs::create_dir_all(folder).map_err(|e| storage(&e))?;
-        let store = database::Store::open(&folder.join("ledger.redb")).map_err(|e| storage(&e))?;
+        opening.begin("the ledger (ledger/ledger.redb)");
+        let store =
+            database::Store::open(&folder.join("ledger.redb"), opening).map_err(|e| storage(&e))?;
         // a voter with a vote on disk may have made a promise before it restarted
         let promised = store.meta::<types::Vote>("vote").map_err(|e| storage(&e))?.is_some();
         let wary_until = if promised { clock::now() + terms.election_max } else { clock::now() };
@@ -211,7 +217,7 @@ impl Ledger {
         //   has to wait for others;
         // - `backoff` 200 ms to 1 s: how often a peer that does not answer is tried;
         // - `max_append_entries` 4096: the maximum in one commit, all of which came over the links
-        //   in messages of 64 entries and 8 MiB.
+        //   in messages of at most 64 entries (`log`).
         let config = openraft::Config {
             cluster_name: "atoll".into(),
             heartbeat_interval: millis(terms.heartbeat),
@@ -364,7 +370,8 @@ impl Ledger {
     }
 
     /// Proposes `command`, wherever the leader is, and waits until it is released, for at most
-    /// `deadline`. Retries keep one operation id, so the command is applied at most once. After
+    /// `deadline` and the time that a manifest in it needs on slow paths ([`transfer_time`]).
+    /// Retries keep one operation id, so the command is applied at most once. After
     /// [`NoLedger::NoMajority`] it may still be applied later.
     pub async fn propose(
         &self,
@@ -373,7 +380,7 @@ impl Ledger {
         deadline: Duration,
     ) -> Result<Proposed, NoLedger> {
         let envelope = Envelope { operation, at: clock::timestamp(), command };
-        let end = clock::now() + deadline;
+        let end = clock::now() + deadline + transfer_time(envelope.command.payload());
         let mut hint = None;
         loop {
             let left = end.since(clock::now());
@@ -510,6 +517,16 @@ impl Ledger {
         network::answer(&self.raft, kind, body).await
     }
 
+    /// Appends the entries that the leader sends in a stream, until it ends or one of them cannot be
+    /// appended.
+    pub async fn receive_entries(
+        &self,
+        send: SendStream,
+        receive: RecvStream,
+    ) -> Result<(), LinkError> {
+        appending::receive(&self.raft, send, receive).await
+    }
+
     /// Receives a snapshot.
     pub async fn receive_snapshot(
         &self,
@@ -625,7 +642,11 @@ mod tests {
         ) -> Result<(tempfile::TempDir, Log, StateMachine), openraft::StorageError<Consensus>>
         {
             let folder = tempfile::tempdir().unwrap();
-            let store = Store::open(&folder.path().join("ledger.redb")).unwrap();
+            let store = Store::open(
+                &folder.path().join("ledger.redb"),
+                &ground::opening::Opening::default(),
+            )
+            .unwrap();
             let log = Log::open(store.clone()).unwrap();
             let machine = StateMachine::open(store, folder.path()).unwrap();
             Ok((folder, log, machine))

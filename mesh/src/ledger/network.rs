@@ -1,25 +1,28 @@
 //! The consensus's messages over the links: questions on the control connection, and snapshots as
 //! file streams on the bulk connection ([`arrival`]).
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use futures::future::BoxFuture;
+use futures::stream::{BoxStream, Stream};
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError};
 use openraft::impls::BasicNode;
 use openraft::network::v2::RaftNetworkV2;
-use openraft::network::{RPCOption, RaftNetworkFactory};
+use openraft::network::{RPCOption, RaftNetworkFactory, stream_append_sequential};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use quinn::{RecvStream, SendStream};
+use rules::ledger::level::Level;
 use rules::wire::{Answer, Bulk, questions};
 use rules::words::names::NodeId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::appending::{self, APPEND_ENTRIES, Appended, Reply, unreachable};
 use super::arrival::{self, Arrivals, Header};
 use super::state::Raft;
 use super::types::{Consensus, Snapshot, Vote};
@@ -30,13 +33,8 @@ const VOTE: u8 = 2;
 const PRE_VOTE: u8 = 3;
 const TRANSFER: u8 = 4;
 
-/// How long a message with entries may take: the largest is about 8 MiB.
-const APPEND_ENTRIES: Duration = Duration::from_secs(3);
-
 /// How long a snapshot may take to arrive and be installed.
 const SNAPSHOT: Duration = Duration::from_secs(600);
-
-type Reply<T> = Result<T, String>;
 
 /// Creates a [`Network`] for each peer.
 pub(super) struct Factory(pub(super) Arc<Links>);
@@ -56,10 +54,6 @@ impl RaftNetworkFactory<Consensus> for Factory {
 pub(super) struct Network {
     links: Arc<Links>,
     to: NodeId,
-}
-
-fn unreachable(error: impl std::fmt::Display) -> Unreachable<Consensus> {
-    Unreachable::new(&io::Error::other(error.to_string()))
 }
 
 impl Network {
@@ -114,6 +108,21 @@ impl RaftNetworkV2<Consensus> for Network {
             option.hard_ttl().max(APPEND_ENTRIES)
         };
         self.call(APPEND, &request, deadline).await
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Appended>, RPCError<Consensus>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Consensus>> + Send + Unpin + 'static,
+    {
+        if self.links.known(self.to).level < Level::STREAMS {
+            return stream_append_sequential(self, input, option);
+        }
+        let appended = appending::send(self.links.clone(), self.to, self, input, option);
+        Box::pin(async move { Ok(appended) })
     }
 
     async fn vote(

@@ -55,6 +55,13 @@ pub(super) async fn fill_frame(
     Ok(())
 }
 
+/// Reads the rest of a frame that has begun and has `length` bytes.
+pub async fn finish_frame(receive: &mut RecvStream, length: usize) -> Result<Vec<u8>, LinkError> {
+    let mut body = Vec::new();
+    fill_frame(receive, &mut body, length, STALLED).await?;
+    Ok(body)
+}
+
 /// Reads the rest of a message whose frame has begun.
 pub async fn finish_message<T: DeserializeOwned>(
     receive: &mut RecvStream,

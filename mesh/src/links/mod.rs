@@ -5,10 +5,12 @@
 //! its kind may be ([`serve`]). The dialling side checks the certificate that answers, too:
 //! messages for replicas are not sent to an edge that listens at a replica's address.
 //!
-//! Each peer has two connections, dialled on demand: one for control (consensus, gossip, questions)
-//! and one for bulk (blobs, snapshots). So a blob's flow control and losses do not delay
-//! heartbeats. Every call has its own deadline, because the connection of a killed peer looks open
-//! until its idle timeout.
+//! Each peer has three connections, dialled on demand: one for the consensus and read leases, one
+//! for gossip and all other questions, and one for bulk (blobs, snapshots). So questions that wait
+//! for their answers use up no streams that heartbeats need, and a blob's flow control and losses
+//! delay neither. Every call has its own deadline, because the connection of a killed peer looks
+//! open until its idle timeout. The deadline does not include the time that the bytes of a large
+//! message need ([`wire::transfer_time`]).
 
 mod congestion;
 mod frame;
@@ -32,11 +34,12 @@ use rules::ledger::level::Level;
 use rules::ledger::records::Role;
 use rules::members::door::{Doorkeeper, DoorkeeperTerms, Known, Shown, Standing};
 use rules::wire::questions::Question;
-use rules::wire::{self, Answer, BadMessage, Bulk, Open};
+use rules::wire::{self, Answer, Ask, BadMessage, Bulk, Open};
 use rules::words::names::NodeId;
 
 pub use frame::{
-    begin_frame, finish_message, read_message, read_message_within, write_frame, write_message,
+    begin_frame, finish_frame, finish_message, read_message, read_message_within, write_frame,
+    write_message,
 };
 pub use line::Line;
 pub use serve::{Guest, Service, serve};
@@ -93,9 +96,18 @@ impl LinkError {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Class {
+    Consensus,
     Control,
     Bulk,
 }
+
+impl Class {
+    const ALL: [Class; 3] = [Class::Consensus, Class::Control, Class::Bulk];
+}
+
+/// The priority of streams of the consensus with more than a few packets. Heartbeats, votes and
+/// leases overtake them; other streams have priority 0.
+const LARGE: i32 = -1;
 
 /// All links of this node.
 pub struct Links {
@@ -212,7 +224,7 @@ impl Links {
 
     /// Drops cached connections to `node`, because it has restarted or looks dead.
     pub fn forget_connections(&self, node: NodeId) {
-        for class in [Class::Control, Class::Bulk] {
+        for class in Class::ALL {
             if let Some(connection) = self.connections.lock().remove(&(node, class)) {
                 connection.close(0u32.into(), b"superseded");
             }
@@ -298,11 +310,12 @@ impl Links {
         to: NodeId,
         class: Class,
         open: &Open,
+        body: &[u8],
     ) -> Result<(SendStream, RecvStream), LinkError> {
         let connection = self.connection(to, class).await?;
         let for_edges = match open {
             Open::Ask(ask) => wire::edges_answer(ask),
-            Open::Lease => false,
+            Open::Lease | Open::Append => false,
             Open::Bulk(bulk) => matches!(bulk, Bulk::Fetch { .. }),
         };
         if !for_edges {
@@ -317,11 +330,15 @@ impl Links {
             }
         }
         let (mut send, receive) = connection.open_bi().await.map_err(LinkError::broken)?;
-        write_frame(&mut send, &wire::encode(open)).await?;
+        if class == Class::Consensus && body.len() > wire::SMALL {
+            let _ = send.set_priority(LARGE);
+        }
+        write_frame(&mut send, body).await?;
         Ok((send, receive))
     }
 
-    /// Sends a question to `to`, and waits for the answer for at most `deadline`.
+    /// Sends a question to `to`, and waits for the answer for at most `deadline`. The time that
+    /// question and answer need on a slow path comes on top of it ([`wire::transfer_time`]).
     pub async fn ask<Q: Question>(
         &self,
         to: NodeId,
@@ -330,19 +347,24 @@ impl Links {
     ) -> Result<Q::Answer, LinkError> {
         let ask = question.into_ask();
         let largest = ask.largest_answer();
+        let class = if matches!(ask, Ask::Raft { .. }) { Class::Consensus } else { Class::Control };
         let open = Open::Ask(ask);
-        let exchange = async {
-            let (mut send, mut receive) = self.open_stream(to, Class::Control, &open).await?;
+        let body = wire::encode(&open);
+        let begin = async {
+            let (mut send, mut receive) = self.open_stream(to, class, &open, &body).await?;
             let _ = send.finish();
-            match read_message_within(&mut receive, largest).await? {
-                Answer::Refused(reason) => Err(LinkError::Refused(reason)),
-                answer => Q::read(answer)
-                    .ok_or_else(|| LinkError::broken("the answer is to another question")),
-            }
+            let length = begin_frame(&mut receive, largest).await?;
+            Ok::<_, LinkError>((receive, length))
         };
-        match tokio::time::timeout(deadline, exchange).await {
-            Ok(result) => result,
-            Err(_) => Err(LinkError::Deadline),
+        let patience = deadline + wire::transfer_time(body.len());
+        let (mut receive, length) =
+            tokio::time::timeout(patience, begin).await.map_err(|_| LinkError::Deadline)??;
+        let patience = frame::STALLED.max(deadline) + wire::transfer_time(length);
+        let answer = finish_message(&mut receive, length, frame::STALLED);
+        match tokio::time::timeout(patience, answer).await.map_err(|_| LinkError::Deadline)?? {
+            Answer::Refused(reason) => Err(LinkError::Refused(reason)),
+            answer => Q::read(answer)
+                .ok_or_else(|| LinkError::broken("the answer is to another question")),
         }
     }
 
@@ -352,9 +374,18 @@ impl Links {
         to: NodeId,
         deadline: Duration,
     ) -> Result<(SendStream, RecvStream), LinkError> {
-        tokio::time::timeout(deadline, self.open_stream(to, Class::Control, &Open::Lease))
-            .await
-            .map_err(|_| LinkError::Deadline)?
+        self.open_by(to, Class::Consensus, Open::Lease, deadline).await
+    }
+
+    /// Opens a stream for entries of the ledger's log. Only the leader does.
+    pub async fn open_append(
+        &self,
+        to: NodeId,
+        deadline: Duration,
+    ) -> Result<(SendStream, RecvStream), LinkError> {
+        let (send, receive) = self.open_by(to, Class::Consensus, Open::Append, deadline).await?;
+        let _ = send.set_priority(LARGE);
+        Ok((send, receive))
     }
 
     /// Opens a bulk stream.
@@ -364,7 +395,18 @@ impl Links {
         bulk: Bulk,
         deadline: Duration,
     ) -> Result<(SendStream, RecvStream), LinkError> {
-        tokio::time::timeout(deadline, self.open_stream(to, Class::Bulk, &Open::Bulk(bulk)))
+        self.open_by(to, Class::Bulk, Open::Bulk(bulk), deadline).await
+    }
+
+    async fn open_by(
+        &self,
+        to: NodeId,
+        class: Class,
+        open: Open,
+        deadline: Duration,
+    ) -> Result<(SendStream, RecvStream), LinkError> {
+        let body = wire::encode(&open);
+        tokio::time::timeout(deadline, self.open_stream(to, class, &open, &body))
             .await
             .map_err(|_| LinkError::Deadline)?
     }

@@ -37,6 +37,13 @@ pub trait Service: Send + Sync + 'static {
         send: SendStream,
         receive: RecvStream,
     ) -> impl Future<Output = ()> + Send;
+    /// Appends the entries of the ledger's leader, in the order of its stream, until that ends.
+    fn append(
+        &self,
+        from: NodeId,
+        send: SendStream,
+        receive: RecvStream,
+    ) -> impl Future<Output = ()> + Send;
     /// Serves a bulk stream until it ends.
     fn bulk(
         &self,
@@ -108,9 +115,15 @@ struct Held {
     consensus: Arc<Semaphore>,
     /// Bytes of all other messages that are not small.
     others: Arc<Semaphore>,
-    /// Open streams, whatever the size of their messages.
+    /// Open streams of the consensus and of read leases.
+    consensus_streams: Arc<Semaphore>,
+    /// All other open streams, whatever the size of their messages.
     streams: Arc<Semaphore>,
 }
+
+/// The maximum number of open streams of the consensus from one replica. A leader has a few of
+/// them open: heartbeats, entries, votes and a lease.
+const CONSENSUS_STREAMS: usize = 256;
 
 impl Hall {
     /// Adds a connection of `guest`. If there are too many, the oldest is closed.
@@ -124,6 +137,7 @@ impl Hall {
             held: Held {
                 consensus: permits(bytes),
                 others: permits(bytes),
+                consensus_streams: permits(CONSENSUS_STREAMS),
                 streams: permits(room.streams as usize * 2),
             },
         });
@@ -263,13 +277,11 @@ async fn connection<S: Service>(
             return;
         }
         let guest = Guest { node: shown.node, standing };
-        let Ok(place) = held.streams.clone().acquire_owned().await else { return };
         let (service, held) = (service.clone(), held.clone());
         tasks.spawn("links.stream", async move {
             if let Err(error) = stream(guest, send, receive, &*service, &held).await {
                 debug!(%error, "stream failed");
             }
-            drop(place);
         });
     }
 }
@@ -321,9 +333,16 @@ async fn stream<S: Service>(
             return Ok(());
         }
     };
-    // held as long as the message is in memory
-    let _memory =
-        reserve(if kind.is_consensus() { &held.consensus } else { &held.others }, length).await?;
+    // Both are held as long as the message is in memory. What the consensus waits for is never
+    // taken by other questions, however many of them wait for their answers. The connection reads
+    // on while a stream waits here, because heartbeats of an earlier build are on the same one.
+    let (bytes, streams) = if kind.is_consensus() {
+        (&held.consensus, &held.consensus_streams)
+    } else {
+        (&held.others, &held.streams)
+    };
+    let _place = streams.clone().acquire_owned().await.map_err(LinkError::broken)?;
+    let _memory = reserve(bytes, length).await?;
     fill_frame(&mut receive, &mut body, length, STALLED).await?;
     let open = match wire::decode::<Open>(&body) {
         Ok(open) => open,
@@ -347,6 +366,7 @@ async fn stream<S: Service>(
             let _ = send.finish();
         }
         Open::Lease => service.lease(from.node, send, receive).await,
+        Open::Append => service.append(from.node, send, receive).await,
         Open::Bulk(bulk) => service.bulk(from, bulk, send, receive).await,
     }
     Ok(())
@@ -371,3 +391,6 @@ pub(super) fn shown_by(connection: &Connection) -> Option<Shown> {
     let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     identity::shown(chain.first()?, clock::timestamp())
 }
+
+#[cfg(test)]
+mod tests;

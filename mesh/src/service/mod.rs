@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use quinn::{RecvStream, SendStream};
 use rules::blobs::uploads::RelayedStep;
 use rules::ledger::records::{Look, NodeRecord, Role};
-use rules::wire::{Answer, Ask, Bulk, JoinRequest};
+use rules::wire::{Answer, Ask, Bulk, JoinRequest, transfer_time};
 use rules::words::moment::Moment;
 use rules::words::names::{NodeId, RepositoryName};
 use tracing::{debug, warn};
@@ -119,7 +119,8 @@ impl<R: Rooms> Service for MeshService<R> {
                 if envelope.command.name() == "recover_password" {
                     tracing::warn!(from = %from.node, "a password is set from the disk of a replica");
                 }
-                Answer::Proposed(ledger.propose_here(envelope, self.terms.commit).await)
+                let patience = self.terms.commit + transfer_time(envelope.command.payload());
+                Answer::Proposed(ledger.propose_here(envelope, patience).await)
             }
             Ask::ReadIndex => Answer::ReadIndex(ledger.read_index(READ_INDEX).await),
             Ask::Introduce(record) => self.introduce(ledger, from.node, record).await,
@@ -149,6 +150,14 @@ impl<R: Rooms> Service for MeshService<R> {
     async fn lease(&self, from: NodeId, send: SendStream, receive: RecvStream) {
         if let Some(ledger) = &self.ledger {
             ledger.serve_lease(from, send, receive).await;
+        }
+    }
+
+    async fn append(&self, from: NodeId, send: SendStream, receive: RecvStream) {
+        if let Some(ledger) = &self.ledger
+            && let Err(error) = ledger.receive_entries(send, receive).await
+        {
+            debug!(%from, %error, "a stream of the ledger's entries ended early");
         }
     }
 

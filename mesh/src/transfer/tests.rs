@@ -46,6 +46,8 @@ where
 
     async fn lease(&self, _: NodeId, _: SendStream, _: RecvStream) {}
 
+    async fn append(&self, _: NodeId, _: SendStream, _: RecvStream) {}
+
     async fn datagram(&self, _: NodeId, _: Bytes) {}
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`rooms`] | builds the rooms, in reading order |
 //! | [`terms`] | converts the settings into terms for each room |
+//! | [`front`] | answers while the node opens its files, and after that passes requests to `serving` |
 //! | [`serving`] | from a request to its answer; joins HTTP to the faces |
 //! | [`chores`] | background tasks of a node |
 //! | [`birth`] | the initial contents of a new mesh |
@@ -14,6 +15,7 @@
 pub mod birth;
 pub mod certificate;
 mod chores;
+mod front;
 pub mod lock;
 pub mod observe;
 pub mod private;
@@ -28,6 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::Settings;
+use ground::opening::Opening;
 use ground::supervise::Tasks;
 use mesh::identity::Identity;
 use mesh::ledger::Ledger;
@@ -46,6 +49,7 @@ use store::{CachedRecords, Store};
 use tracing::{info, warn};
 
 use self::birth::Birth;
+use self::front::Front;
 use self::lock::FolderLock;
 use self::rooms::{Foundation, Rooms};
 use crate::http::{self, Listener};
@@ -115,8 +119,24 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     let listener = Listener::bind(settings.http.listen, settings.http.tls.as_ref()).await?;
     let (tls, address) = (listener.is_tls(), listener.address()?);
     let record = node_record(&settings, identity.node).map_err(io::Error::other)?;
-    let store = Store::open(&data_dir, settings.cache.budget).map_err(io::Error::other)?;
     let (inner, clients) = (Tasks::new(), Tasks::new());
+    // Clients get answers from now on. Files are opened on this thread, which runs no tasks.
+    let opening = Opening::default();
+    let front = Arc::new(Front::new(opening.clone()));
+    let answering = front.clone();
+    let handle = move |request| {
+        let front = answering.clone();
+        async move { front.answer(request).await }
+    };
+    if let Some(certificate) = listener.certificate() {
+        inner.spawn("http.certificate", certificate.clone().keep());
+    }
+    clients.spawn_draining(
+        "http",
+        http::serve(listener, handle, terms::connections(&settings), clients.clone()),
+    );
+    let store =
+        Store::open(&data_dir, settings.cache.budget, &opening).map_err(io::Error::other)?;
 
     let links = Links::open(&identity, settings.mesh.listen, terms::congestion(&settings))
         .map_err(io::Error::other)?;
@@ -134,11 +154,13 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         Role::Replica => {
             let folder = data_dir.join("ledger");
             let terms = terms::ledger(&settings);
-            let ledger = Ledger::open(&folder, links.clone(), members.clone(), terms, &inner).await;
+            let ledger =
+                Ledger::open(&folder, links.clone(), members.clone(), terms, &opening, &inner)
+                    .await;
             let ledger = ledger.map_err(io::Error::other)?;
             supports_level(&ledger)?;
             let manifests = settings.cache.manifests as usize;
-            let cached = CachedRecords::open(&data_dir, settings.cache.budget, manifests);
+            let cached = CachedRecords::open(&data_dir, settings.cache.budget, manifests, &opening);
             Records::Ledger(ledger, cached.map_err(io::Error::other)?)
         }
         Role::Edge => {
@@ -153,6 +175,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
                 links.clone(),
                 members.clone(),
                 terms,
+                &opening,
                 &inner,
             )?)
         }
@@ -184,18 +207,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         rooms.peers(&foundation),
     );
     inner.spawn("links", links::serve(links.clone(), service, inner.clone()));
-    let serving = Arc::new(rooms.serving(&foundation, tls, metrics));
-    let handle = move |request| {
-        let serving = serving.clone();
-        async move { serving.answer(request).await }
-    };
-    if let Some(certificate) = listener.certificate() {
-        inner.spawn("http.certificate", certificate.clone().keep());
-    }
-    clients.spawn_draining(
-        "http",
-        http::serve(listener, handle, terms::connections(&settings), clients.clone()),
-    );
+    front.open(rooms.serving(&foundation, tls, metrics));
 
     let keys = identity_folder(&data_dir);
     if let (Some(birth), Some(ledger)) = (birth, records.ledger()) {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ground::clock;
 use ground::grouped::Grouped;
+use ground::opening::Opening;
 use parking_lot::Mutex;
 use redb::{ReadableDatabase, ReadableTable, Table, TableDefinition};
 use rules::ledger::cached::{self, CachedManifest, Origin};
@@ -68,14 +69,20 @@ impl CachedRecords {
         data_dir: &Path,
         budget: Option<u64>,
         each: usize,
+        opening: &Opening,
     ) -> Result<Arc<Self>, StoreError> {
-        Self::open_with(data_dir, ShelfTerms::within(budget, each, UNUSED))
+        opening.begin("the cache of manifests (cached.redb)");
+        Self::open_with(data_dir, ShelfTerms::within(budget, each, UNUSED), opening)
     }
 
-    fn open_with(data_dir: &Path, terms: ShelfTerms) -> Result<Arc<Self>, StoreError> {
+    fn open_with(
+        data_dir: &Path,
+        terms: ShelfTerms,
+        opening: &Opening,
+    ) -> Result<Arc<Self>, StoreError> {
         let path = data_dir.join("cached.redb");
         let open = || {
-            Grouped::open(&path, "store-cached", CACHE, |write| {
+            Grouped::open(&path, "store-cached", CACHE, opening, |write| {
                 write.open_table(RECORDS)?;
                 write.open_table(USED)?;
                 Ok(())
@@ -455,7 +462,9 @@ mod tests {
     async fn what_was_cached_is_there_after_a_restart_with_its_last_use() {
         let folder = tempfile::tempdir().unwrap();
         let now = clock::timestamp().0;
-        let cached = CachedRecords::open(folder.path(), None, 2).unwrap();
+        let cached =
+            CachedRecords::open(folder.path(), None, 2, &ground::opening::Opening::default())
+                .unwrap();
         let first = keep(&cached, origin(1), 1, now).await;
         let second = keep(&cached, origin(1), 2, now + 1).await;
         cached.shelf.lock().touch(
@@ -467,7 +476,9 @@ mod tests {
         cached.used.lock().insert((origin(1), place), Timestamp(now + 5));
         cached.sweep([origin(1)].into()).await.unwrap();
         drop(cached);
-        let cached = CachedRecords::open(folder.path(), None, 2).unwrap();
+        let cached =
+            CachedRecords::open(folder.path(), None, 2, &ground::opening::Opening::default())
+                .unwrap();
         assert_eq!(cached.totals().0, 2);
         let third = keep(&cached, origin(1), 3, now + 2).await;
         let there = [first, second, third].map(|digest| has(&cached, origin(1), &digest));
@@ -477,7 +488,9 @@ mod tests {
     #[tokio::test]
     async fn a_flood_of_one_project_is_bounded_and_leaves_the_others_theirs() {
         let folder = tempfile::tempdir().unwrap();
-        let cached = CachedRecords::open_with(folder.path(), terms(5)).unwrap();
+        let cached =
+            CachedRecords::open_with(folder.path(), terms(5), &ground::opening::Opening::default())
+                .unwrap();
         let quiet = keep(&cached, origin(2), 1000, 1).await;
         let now = clock::timestamp().0;
         // older than anything may be, so it goes with the next eviction
@@ -497,7 +510,12 @@ mod tests {
     #[tokio::test]
     async fn what_belongs_to_no_project_any_more_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
-        let cached = CachedRecords::open_with(folder.path(), terms(1000)).unwrap();
+        let cached = CachedRecords::open_with(
+            folder.path(),
+            terms(1000),
+            &ground::opening::Opening::default(),
+        )
+        .unwrap();
         let now = clock::timestamp().0;
         for n in 0..PIECE as u32 + 7 {
             let (digest, manifest) = manifest(n);
@@ -520,10 +538,22 @@ mod tests {
     async fn a_file_that_cannot_be_read_is_an_empty_cache() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("cached.redb"), b"this is no database").unwrap();
-        let cached = CachedRecords::open(folder.path(), Some(1 << 20), 9).unwrap();
+        let cached = CachedRecords::open(
+            folder.path(),
+            Some(1 << 20),
+            9,
+            &ground::opening::Opening::default(),
+        )
+        .unwrap();
         assert_eq!(all(&cached), 0);
         keep(&cached, origin(1), 1, clock::timestamp().0).await;
         drop(cached);
-        assert_eq!(CachedRecords::open(folder.path(), None, 9).unwrap().totals().0, 1);
+        assert_eq!(
+            CachedRecords::open(folder.path(), None, 9, &ground::opening::Opening::default())
+                .unwrap()
+                .totals()
+                .0,
+            1
+        );
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ground::grouped::Grouped;
+use ground::opening::Opening;
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use rules::blobs::holding::Held;
 use rules::words::digest::{ContentHash, Digest};
@@ -38,7 +39,7 @@ fn grant_key(repository: &RepositoryName, digest: &Digest) -> Vec<u8> {
 }
 
 impl Index {
-    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open(path: &Path, opening: &Opening) -> Result<Self, StoreError> {
         let prepare = |write: &redb::WriteTransaction| {
             write.open_table(HELD)?;
             write.open_table(CACHED)?;
@@ -46,7 +47,7 @@ impl Index {
             write.open_table(GRANTS)?;
             Ok(())
         };
-        let file = Grouped::open(path, "store-index", CACHE, prepare)?;
+        let file = Grouped::open(path, "store-index", CACHE, opening, prepare)?;
         Ok(Index { file, failed: AtomicBool::new(false) })
     }
 

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ground::clock;
+use ground::opening::Opening;
 use ground::supervise::blocking;
 use parking_lot::Mutex;
 use rules::blobs::holding::{Held, Stock};
@@ -97,7 +98,12 @@ pub struct OpenBlob {
 impl Store {
     /// Opens the store under `data_dir`, and removes fetches that a crash cut off. Keeps at most
     /// `budget` bytes of cached blobs, or all.
-    pub fn open(data_dir: &Path, budget: Option<u64>) -> Result<Arc<Self>, StoreError> {
+    pub fn open(
+        data_dir: &Path,
+        budget: Option<u64>,
+        opening: &Opening,
+    ) -> Result<Arc<Self>, StoreError> {
+        opening.begin("the index of blobs (store.redb)");
         let folder = data_dir.to_path_buf();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
             fs::create_dir_all(folder.join("blobs").join(algorithm.name()))?;
@@ -108,7 +114,7 @@ impl Store {
         }
         fs::create_dir_all(&arriving)?;
         fs::create_dir_all(uploads::folder(&folder))?;
-        let index = Index::open(&folder.join("store.redb"))?;
+        let index = Index::open(&folder.join("store.redb"), opening)?;
         let eviction = Eviction::new(budget, index.cached()?);
         let (rebuilding, damaged) = (tokio::sync::Mutex::default(), Mutex::default());
         let room = Arc::new(Room::of(&folder));
@@ -493,7 +499,7 @@ mod tests {
 
     async fn store_with(bytes: &[u8]) -> (tempfile::TempDir, Arc<Store>, Digest) {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), None).unwrap();
+        let store = Store::open(folder.path(), None, &ground::opening::Opening::default()).unwrap();
         let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
         ingest.write(bytes).unwrap();
         let digest = Digest::sha256(bytes);
@@ -505,7 +511,7 @@ mod tests {
     #[tokio::test]
     async fn whether_an_ingest_is_whole_can_be_asked_before_it_is_sealed() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), None).unwrap();
+        let store = Store::open(folder.path(), None, &ground::opening::Opening::default()).unwrap();
         for (bytes, whole) in [(b"hello", true), (b"hullo", false)] {
             let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
             ingest.write(bytes).unwrap();
@@ -527,7 +533,7 @@ mod tests {
     async fn a_sealed_blob_is_held_over_a_restart_and_granted_only_where_it_was_uploaded() {
         let (folder, store, digest) = store_with(b"hello").await;
         drop(store);
-        let store = Store::open(folder.path(), None).unwrap();
+        let store = Store::open(folder.path(), None, &ground::opening::Opening::default()).unwrap();
         let stock = store.stock(&digest, Some(&"demo/a".parse().unwrap())).unwrap();
         assert!(stock.granted);
         assert_eq!(stock.held.unwrap().size, 5);
@@ -539,7 +545,7 @@ mod tests {
     #[tokio::test]
     async fn wrong_bytes_are_not_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), None).unwrap();
+        let store = Store::open(folder.path(), None, &ground::opening::Opening::default()).unwrap();
         let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
         ingest.write(b"hello").unwrap();
         let expected = Digest::sha256(b"other");
@@ -551,7 +557,7 @@ mod tests {
     #[tokio::test]
     async fn a_blob_named_by_sha512_is_checked_by_sha512() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), None).unwrap();
+        let store = Store::open(folder.path(), None, &ground::opening::Opening::default()).unwrap();
         let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
         ingest.write(b"hello").unwrap();
         let digest = Digest::of(Algorithm::Sha512, b"hello");
@@ -570,7 +576,8 @@ mod tests {
     #[tokio::test]
     async fn the_budget_evicts_the_least_recently_used_but_nothing_kept_and_nothing_being_read() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), Some(250)).unwrap();
+        let store =
+            Store::open(folder.path(), Some(250), &ground::opening::Opening::default()).unwrap();
         let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
         ingest.write(&[9; 1000]).unwrap();
         let kept = Digest::sha256(&[9; 1000]);
@@ -600,7 +607,7 @@ mod tests {
     #[tokio::test]
     async fn room_that_was_reserved_is_not_reserved_again_until_it_is_given_back() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), None).unwrap();
+        let store = Store::open(folder.path(), None, &ground::opening::Opening::default()).unwrap();
         let (free, all) = store.room.free().unwrap();
         let ingest = || store.ingest(Algorithm::Sha256).unwrap();
         let full = |result: Result<Ingest, StoreError>| matches!(result, Err(StoreError::Disk(e)) if e.kind() == std::io::ErrorKind::StorageFull);
@@ -620,7 +627,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_cached_is_known_over_a_restart_and_an_upload_makes_it_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), Some(1000)).unwrap();
+        let store =
+            Store::open(folder.path(), Some(1000), &ground::opening::Opening::default()).unwrap();
         let (a, b) = (cache(&store, &[1; 100]).await, cache(&store, &[2; 100]).await);
         store.open_blob(&a).await.unwrap();
         store.note_uses().await.unwrap();
@@ -628,7 +636,8 @@ mod tests {
         ingest.write(&[2; 100]).unwrap();
         store.seal(ingest, b, None).await.unwrap();
         drop(store);
-        let store = Store::open(folder.path(), Some(120)).unwrap();
+        let store =
+            Store::open(folder.path(), Some(120), &ground::opening::Opening::default()).unwrap();
         assert_eq!(store.cached(), (1, 100, Some(120)));
         store.make_room(50).await.unwrap();
         assert!(store.held(&a).unwrap().is_none() && store.held(&b).unwrap().is_some());
@@ -686,7 +695,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_larger_than_the_budget_takes_nothing_elses_place() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), Some(250)).unwrap();
+        let store =
+            Store::open(folder.path(), Some(250), &ground::opening::Opening::default()).unwrap();
         let small = cache(&store, &[1; 100]).await;
         store.make_room(300).await.unwrap();
         let large = cache(&store, &[2; 300]).await;

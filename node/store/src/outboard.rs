@@ -152,7 +152,7 @@ mod tests {
 
     async fn stored(bytes: &[u8]) -> (tempfile::TempDir, Arc<Store>, Digest) {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), None).unwrap();
+        let store = Store::open(folder.path(), None, &ground::opening::Opening::default()).unwrap();
         let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
         ingest.write(bytes).unwrap();
         let digest = Digest::sha256(bytes);

@@ -117,6 +117,7 @@ fn read(path: &Path) -> Option<Rested> {
 mod tests {
     use super::*;
     use bytes::Bytes;
+    use ground::opening::Opening;
     use rules::words::digest::Digest;
     use rules::words::names::NodeId;
 
@@ -131,14 +132,14 @@ mod tests {
         let repository: RepositoryName = "demo/a".parse().unwrap();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
             let bytes = vec![7u8; 300_000];
-            let store = Store::open(folder.path(), None).unwrap();
+            let store = Store::open(folder.path(), None, &Opening::default()).unwrap();
             let ingest = store.begin_upload(&id, &repository, algorithm).unwrap();
             let first = Bytes::copy_from_slice(&bytes[..170_000]);
             drop(ingest.write_all(vec![first]).await.unwrap());
             drop(store.begin_upload(&other, &repository, algorithm).unwrap());
             drop(store);
 
-            let store = Store::open(folder.path(), None).unwrap();
+            let store = Store::open(folder.path(), None, &Opening::default()).unwrap();
             let mut rested = store.rested_uploads().unwrap();
             rested.sort_by_key(|upload| upload.id);
             let of =
@@ -161,7 +162,7 @@ mod tests {
     #[test]
     fn what_a_crash_left_of_an_upload_is_removed() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), None).unwrap();
+        let store = Store::open(folder.path(), None, &Opening::default()).unwrap();
         let id = UploadId::new(1, NodeId(7)).to_string();
         let uploads = folder.path().join("uploads");
         for (name, text) in [

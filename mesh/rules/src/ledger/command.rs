@@ -298,6 +298,15 @@ impl Command {
         }
     }
 
+    /// The number of bytes of the manifest in it, 0 for commands without one. A deadline has to
+    /// grow with it.
+    pub fn payload(&self) -> usize {
+        match self {
+            Command::PutManifest(new) | Command::PutManifestIf(_, new) => new.bytes.len(),
+            _ => 0,
+        }
+    }
+
     /// A word for logs and metrics.
     pub fn name(&self) -> &'static str {
         match self {

@@ -30,8 +30,11 @@ impl Level {
     pub const CACHES: Level = Level(4);
     /// From this level on there are users with roles, robots, and keys to sign tokens with.
     pub const PEOPLE: Level = Level(5);
+    /// From this level on the ledger's leader sends entries in streams, without waiting for the
+    /// answer to each message.
+    pub const STREAMS: Level = Level(6);
     /// The highest level that this build supports.
-    pub const NEWEST: Level = Level::PEOPLE;
+    pub const NEWEST: Level = Level::STREAMS;
 }
 
 impl std::fmt::Display for Level {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`records`] | keys, values, and the traits for whatever stores them |
 //! | [`command`], [`apply`] | what may change the ledger, and the one function that changes it |
+//! | [`appending`] | how much of the log may be under way to a follower |
 //! | [`change`] | a project's write, before its primary has added the epoch |
 //! | [`cached`] | what proxy projects cache: records of the same form, outside of the ledger |
 //! | [`precondition`] | what a writer expects before its write |
@@ -13,6 +14,7 @@
 //! | [`fingerprint`] | whether replicas have the same records |
 //! | [`health`] | whether a node's ledger can write |
 
+pub mod appending;
 pub mod apply;
 pub mod cached;
 pub mod change;

@@ -18,6 +18,10 @@ pub enum Open {
     Lease,
     /// Bytes.
     Bulk(Bulk),
+    /// Entries of the ledger's log, from its leader. Requests of the consensus follow, each in a
+    /// frame of at most [`LARGEST`] bytes. They are answered in the same order, and the leader does
+    /// not wait for an answer before it sends the next.
+    Append,
 }
 
 /// Why a frame is not read further.
@@ -74,10 +78,16 @@ const KINDS: &[(u8, u8, &str, bool, usize)] = &[
     (2, 2, "Snapshot", false, 1 << 20),
     (2, 3, "Records", false, SMALL),
     (2, 4, "Upload", false, SMALL),
+    (3, 0, "Append", false, SMALL),
 ];
 
-/// The numbers of [`Open::Ask`], [`Ask::Renew`] and [`Ask::Join`].
+/// The numbers of [`Open::Ask`], [`Open::Lease`] and [`Open::Append`], and of [`Ask::Renew`] and
+/// [`Ask::Join`].
 const ASK: u8 = 0;
+
+const LEASE: u8 = 1;
+
+const APPEND: u8 = 3;
 
 const RENEW: u8 = 17;
 
@@ -94,7 +104,7 @@ impl Kind {
     /// Reads the head of a frame: its first [`HEAD`] bytes, or all of it if it is shorter.
     pub fn of(head: &[u8]) -> Result<Self, BadMessage> {
         match head {
-            [VERSION, 1, ..] => Ok(Kind { open: 1, kind: 0 }),
+            [VERSION, open @ (1 | 3), ..] => Ok(Kind { open: *open, kind: 0 }),
             [VERSION, open @ (0 | 2), kind, ..] => Ok(Kind { open: *open, kind: *kind }),
             [VERSION, ..] => Err(BadMessage::Malformed("it does not begin like a message".into())),
             [version, ..] => Err(BadMessage::Version(*version)),
@@ -102,9 +112,9 @@ impl Kind {
         }
     }
 
-    /// Whether it is a message of the consensus, which must not wait behind others.
+    /// Whether it is a message of the consensus or a read lease, which must not wait behind others.
     pub fn is_consensus(self) -> bool {
-        (self.open, self.kind) == (ASK, 0)
+        (self.open, self.kind) == (ASK, 0) || matches!(self.open, LEASE | APPEND)
     }
 
     /// Whether a peer with this standing may send a frame of this kind and `length`. Call this

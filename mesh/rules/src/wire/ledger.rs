@@ -82,6 +82,17 @@ impl WriteKind {
             WriteKind::PutManifestIf(..) => Level::CONDITIONS,
         }
     }
+
+    /// The number of bytes of the manifest in it, 0 for writes without one. A deadline has to grow
+    /// with it.
+    pub fn payload(&self) -> usize {
+        match self {
+            WriteKind::PutManifest(pushed) | WriteKind::PutManifestIf(_, pushed) => {
+                pushed.bytes.len()
+            }
+            WriteKind::Fenced(_) => 0,
+        }
+    }
 }
 
 /// Why a primary did not commit a write.

@@ -20,7 +20,7 @@ use serde::Serialize;
 pub use ask::{Answer, Ask};
 pub use blobs::{BodyEnd, Bulk, CopyEnd, Fetched, MAX_HAVE};
 pub use caches::{CacheAnswer, CacheAsk, CacheResolution};
-pub use frames::{HEAD, LARGEST, SMALL};
+pub use frames::{HEAD, LARGEST, SMALL, transfer_time};
 pub use joining::{JoinGrant, JoinRequest, SECRET};
 pub use kinds::{Kind, NotRead, Open, decode_join, edges_answer};
 pub use ledger::{

@@ -16,7 +16,9 @@ struct Replica {
 impl Replica {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("ledger.redb")).unwrap();
+        let store =
+            Store::open(&folder.path().join("ledger.redb"), &ground::opening::Opening::default())
+                .unwrap();
         let log = Log::open(store.clone()).unwrap();
         let machine = StateMachine::open(store, folder.path()).unwrap();
         Replica { _folder: folder, log, machine }

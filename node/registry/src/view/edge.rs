@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ground::clock;
+use ground::opening::Opening;
 use ground::supervise::Tasks;
 use mesh::links::Links;
 use mesh::members::{Members, kept_seeds};
@@ -92,15 +93,17 @@ impl EdgeRecords {
         links: Arc<Links>,
         members: Arc<Members>,
         terms: EdgeTerms,
+        opening: &Opening,
         tasks: &Tasks,
     ) -> std::io::Result<Arc<Self>> {
+        opening.begin("what this edge has kept (kept.redb)");
         let edge = Arc::new(EdgeRecords {
             me: links.me(),
             region,
             links,
             members,
             terms,
-            kept: KeptAnswers::open(&data_dir.join("kept.redb"))?,
+            kept: KeptAnswers::open(&data_dir.join("kept.redb"), opening)?,
             version: AtomicU64::new(1),
             seeds: kept_seeds(data_dir).into_iter().map(|(id, _)| id).collect(),
             heard: Mutex::new(None),

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ground::grouped::Grouped;
+use ground::opening::Opening;
 use parking_lot::Mutex;
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use rules::wire::{Found, Query};
@@ -106,8 +107,8 @@ fn size_of(found: &Found) -> usize {
 }
 
 impl KeptAnswers {
-    pub(super) fn open(path: &Path) -> std::io::Result<Self> {
-        let disk = Grouped::open(path, "kept-records", CACHE, |write| {
+    pub(super) fn open(path: &Path, opening: &Opening) -> std::io::Result<Self> {
+        let disk = Grouped::open(path, "kept-records", CACHE, opening, |write| {
             write.open_table(KEPT)?;
             Ok(())
         })?;
@@ -279,12 +280,12 @@ mod tests {
     async fn what_was_kept_is_there_after_a_restart_with_its_age() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kept.redb");
-        let kept = KeptAnswers::open(&path).unwrap();
+        let kept = KeptAnswers::open(&path, &Opening::default()).unwrap();
         kept.put(query(1), Timestamp(50_000), Some(found("a")));
         kept.put(query(1), Timestamp(90_000), None);
         kept.put(query(2), Timestamp(90_000), None);
         drop(kept);
-        let kept = KeptAnswers::open(&path).unwrap();
+        let kept = KeptAnswers::open(&path, &Opening::default()).unwrap();
         let answer = kept.get(&query(1)).unwrap();
         assert_eq!((answer.at, answer.found), (Timestamp(90_000), found("a")));
         assert!(kept.get(&query(2)).is_none(), "nothing is no answer to confirm");
@@ -293,7 +294,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_too_old_is_forgotten() {
         let folder = tempfile::tempdir().unwrap();
-        let kept = KeptAnswers::open(&folder.path().join("kept.redb")).unwrap();
+        let kept =
+            KeptAnswers::open(&folder.path().join("kept.redb"), &Opening::default()).unwrap();
         kept.put(query(1), Timestamp(50_000), Some(found("a")));
         kept.put(query(2), Timestamp(90_000), Some(found("b")));
         kept.prune(Timestamp(60_000)).await.unwrap();
@@ -309,7 +311,7 @@ mod tests {
     async fn what_does_not_exist_takes_a_bounded_place_in_memory_and_none_on_disk() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kept.redb");
-        let kept = KeptAnswers::open(&path).unwrap();
+        let kept = KeptAnswers::open(&path, &Opening::default()).unwrap();
         kept.put(query(1), Timestamp(50_000), Some(found("a")));
         let name = |n: usize| Query::Key(format!("m{n}").into_bytes());
         for n in 0..PASSING + 500 {
@@ -325,7 +327,7 @@ mod tests {
         assert!(kept.get(&name(PASSING + 499)).is_some_and(|answer| answer.found == nothing()));
         assert_eq!(kept.get(&query(1)).unwrap().found, found("a"), "what exists stays");
         drop(kept);
-        let kept = KeptAnswers::open(&path).unwrap();
+        let kept = KeptAnswers::open(&path, &Opening::default()).unwrap();
         assert_eq!(kept.count(), 1, "only what exists is on disk");
     }
 
@@ -333,14 +335,14 @@ mod tests {
     async fn what_is_gone_does_not_come_back_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kept.redb");
-        let kept = KeptAnswers::open(&path).unwrap();
+        let kept = KeptAnswers::open(&path, &Opening::default()).unwrap();
         kept.put(query(1), Timestamp(50_000), Some(found("a")));
         kept.put(query(1), Timestamp(90_000), Some(nothing()));
         kept.put(query(2), Timestamp(50_000), Some(nothing()));
         kept.put(query(2), Timestamp(90_000), Some(found("b")));
         assert_eq!(kept.get(&query(2)).unwrap().found, found("b"), "and what is new is there");
         drop(kept);
-        let kept = KeptAnswers::open(&path).unwrap();
+        let kept = KeptAnswers::open(&path, &Opening::default()).unwrap();
         assert_eq!(kept.get(&query(1)).unwrap().found, nothing());
         assert_eq!(kept.get(&query(2)).unwrap().found, found("b"));
     }
@@ -348,7 +350,8 @@ mod tests {
     #[tokio::test]
     async fn no_more_than_the_maximum_is_on_disk_at_any_time_and_the_oldest_make_room() {
         let folder = tempfile::tempdir().unwrap();
-        let mut kept = KeptAnswers::open(&folder.path().join("kept.redb")).unwrap();
+        let mut kept =
+            KeptAnswers::open(&folder.path().join("kept.redb"), &Opening::default()).unwrap();
         kept.most = 50;
         for n in 0..80 {
             kept.put(query(n), Timestamp(50_000 + u64::from(n)), Some(found("a")));

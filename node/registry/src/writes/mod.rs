@@ -15,7 +15,7 @@ use ground::clock;
 use rules::ledger::command::Outcome;
 use rules::ledger::level::Level;
 use rules::ledger::records::{Look, Project, RecordError, key};
-use rules::wire::{Write, WriteError, WriteKind, questions};
+use rules::wire::{Write, WriteError, WriteKind, questions, transfer_time};
 use rules::words::digest::Digest;
 use rules::words::names::{OperationId, ProjectName};
 use tracing::debug;
@@ -33,7 +33,8 @@ const AGAIN: Duration = Duration::from_millis(150);
 /// Deadlines of writes.
 #[derive(Clone, Copy, Debug)]
 pub struct WriteTerms {
-    /// Until the write is committed, not counting copies of blobs.
+    /// Until the write is committed, not counting copies of blobs and the time that a large
+    /// manifest needs on slow paths.
     pub commit: Duration,
     /// Until the blobs are copied to enough regions.
     pub replicate: Duration,
@@ -129,7 +130,7 @@ impl Writes {
         self.ready().await?;
         self.check_level(kind.level())?;
         let mut write = Write { operation: OperationId(rand::random()), kind };
-        let end = clock::now() + self.terms.commit;
+        let end = clock::now() + self.terms.commit + transfer_time(write.kind.payload());
         let mut last = String::from("the project's primary did not answer");
         loop {
             let Some(record) = self.records.view()?.project(project)? else {

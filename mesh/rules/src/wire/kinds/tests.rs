@@ -89,6 +89,7 @@ fn one_of_each() -> Vec<(&'static str, Open)> {
                 step: Step::Show,
             })),
         ),
+        ("Append", Open::Append),
     ];
     asks.into_iter().map(|(name, ask)| (name, Open::Ask(ask))).chain(streams).collect()
 }

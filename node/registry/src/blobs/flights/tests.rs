@@ -89,6 +89,8 @@ impl Service for Peer {
 
     async fn lease(&self, _: NodeId, _: SendStream, _: RecvStream) {}
 
+    async fn append(&self, _: NodeId, _: SendStream, _: RecvStream) {}
+
     fn left(&self, _: NodeId) {}
 
     async fn bulk(&self, _: Guest, bulk: Bulk, send: SendStream, _: RecvStream) {
@@ -182,9 +184,23 @@ impl Rig {
             voters: VoterTerms { hold_down: short * 100, settle: short },
         };
         let at = folder.path().join("ledger");
-        let ledger =
-            Ledger::open(&at, links.clone(), members.clone(), ledger_terms, &tasks).await.unwrap();
-        let cached = store::CachedRecords::open(folder.path(), None, 10).unwrap();
+        let ledger = Ledger::open(
+            &at,
+            links.clone(),
+            members.clone(),
+            ledger_terms,
+            &ground::opening::Opening::default(),
+            &tasks,
+        )
+        .await
+        .unwrap();
+        let cached = store::CachedRecords::open(
+            folder.path(),
+            None,
+            10,
+            &ground::opening::Opening::default(),
+        )
+        .unwrap();
         let region = "here".parse().unwrap();
         let neighbours = Arc::new(Neighbours {
             me: links.me(),
@@ -193,7 +209,7 @@ impl Rig {
             members,
             records: Records::Ledger(ledger, cached),
         });
-        let store = Store::open(folder.path(), None).unwrap();
+        let store = Store::open(folder.path(), None, &ground::opening::Opening::default()).unwrap();
         let liars = Arc::new(Liars::new(neighbours.clone(), tasks.clone()));
         let terms = TransferTerms { first_byte: PATIENCE, stall: PATIENCE, source_stall: short };
         let upstreams_terms = UpstreamsTerms {

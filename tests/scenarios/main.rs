@@ -20,6 +20,7 @@ mod guesses;
 mod healing;
 mod hostile;
 mod joining;
+mod keys;
 mod kill_primary;
 mod lifecycle;
 mod lying;

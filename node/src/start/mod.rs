@@ -33,6 +33,8 @@ use mesh::identity::Identity;
 use mesh::ledger::Ledger;
 use mesh::links::{self, Links};
 use mesh::members::Members;
+use mesh::sealing;
+use mesh::secrets::Secrets;
 use mesh::service::{MeshService, ServiceTerms};
 use metrics_exporter_prometheus::PrometheusHandle;
 use registry::view::listed::Listed;
@@ -168,18 +170,21 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     links.judge_by(Arc::new(Listed(records.clone())));
     let foundation = Foundation {
         settings: &settings,
-        identity: &identity,
         neighbours: neighbours.clone(),
         store: store.clone(),
         tasks: inner.clone(),
     };
-    let rooms = Rooms::build(&foundation)?;
+    let secrets = Secrets::load(&identity.authority, &identity_folder(&data_dir));
+    let secrets = Arc::new(secrets.map_err(io::Error::other)?);
+    let rooms = Rooms::build(&foundation, secrets.clone())?;
     let service_terms =
         ServiceTerms { commit: settings.deadlines.commit, rest: settings.uploads.expire_after };
     let service = MeshService::new(
         records.ledger().cloned(),
         members.clone(),
         identity.authority.clone(),
+        secrets.clone(),
+        links.clone(),
         service_terms,
         rooms.peers(&foundation),
     );
@@ -197,6 +202,9 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     let keys = identity_folder(&data_dir);
     if let (Some(birth), Some(ledger)) = (birth, records.ledger()) {
         inner.spawn("birth", chores::be_born(ledger.clone(), birth, data_dir));
+    }
+    if let Some(ledger) = records.ledger() {
+        sealing::start(secrets, ledger.clone(), links.clone(), &inner);
     }
     inner.spawn(
         "certificate",

@@ -30,8 +30,11 @@ impl Level {
     pub const CACHES: Level = Level(4);
     /// From this level on there are users with roles, robots, and keys to sign tokens with.
     pub const PEOPLE: Level = Level(5);
+    /// From this level on secrets in the ledger are sealed under keys of their own, which have
+    /// versions.
+    pub const KEYS: Level = Level(6);
     /// The highest level that this build supports.
-    pub const NEWEST: Level = Level::PEOPLE;
+    pub const NEWEST: Level = Level::KEYS;
 }
 
 impl std::fmt::Display for Level {

@@ -36,6 +36,7 @@ mod proxy;
 mod proxy_failing;
 mod questions;
 mod registries;
+mod removal;
 mod settled;
 mod snapshot;
 mod stalling;

@@ -188,7 +188,7 @@ impl Route {
             Route::Robot(_) => "GET, HEAD, PUT, PATCH, DELETE",
             Route::Trust(..) => "PUT, DELETE",
             Route::UserAdministers(_) | Route::UserPassword(_) => "PUT",
-            Route::Node(_) => "DELETE",
+            Route::Node(_) => "GET, HEAD, DELETE",
             Route::Catalog
             | Route::Tags(..)
             | Route::Referrers(..)

@@ -63,6 +63,15 @@ pub struct Running {
     _lock: FolderLock,
 }
 
+/// Why a node cannot work any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// Its ledger has stopped for good, for this reason.
+    Ledger(String),
+    /// It was removed from the mesh.
+    Removed,
+}
+
 /// How long a predecessor process may take to end in addition to its `drain`.
 const PREDECESSOR: Duration = Duration::from_secs(10);
 
@@ -240,12 +249,18 @@ fn supports_level(ledger: &Ledger) -> io::Result<()> {
 }
 
 impl Running {
-    /// Completes, with the reason, when this node cannot work any more because its ledger has
-    /// stopped for good.
-    pub async fn failed(&self) -> String {
-        match &self.ledger {
-            Some(ledger) => ledger.ended().await,
-            None => std::future::pending().await,
+    /// Completes when this node cannot work any more.
+    pub async fn failed(&self) -> Failed {
+        let ended = async {
+            match &self.ledger {
+                Some(ledger) => ledger.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            reason = ended => Failed::Ledger(reason),
+            // an edge goes on serving what it has, as one that is cut off
+            () = self.links.removed(), if self.ledger.is_some() => Failed::Removed,
         }
     }
 

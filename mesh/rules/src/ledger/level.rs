@@ -31,7 +31,7 @@ impl Level {
     /// From this level on there are users with roles, robots, and keys to sign tokens with.
     pub const PEOPLE: Level = Level(5);
     /// From this level on secrets in the ledger are sealed under keys of their own, which have
-    /// versions.
+    /// versions, and a replica can be removed.
     pub const KEYS: Level = Level(6);
     /// The highest level that this build supports.
     pub const NEWEST: Level = Level::KEYS;

@@ -198,15 +198,14 @@ impl Access {
     }
 
     fn sign_claims(&self, claims: &Claims, granting: &Granting) -> Result<Secret, AccessError> {
-        let signed = match (&self.records, &granting.shared) {
+        match (&self.records, &granting.shared) {
             (Records::Edge(_), _) => self.signing.at_edge(claims).map_err(AccessError::Internal),
             (Records::Ledger(..), Some(shared)) => {
                 let signed = self.signing.in_mesh(claims, &granting.keys, shared, &self.secrets);
                 signed.map_err(AccessError::from)
             }
-            (Records::Ledger(..), None) => return Err(not_yet()),
-        };
-        signed
+            (Records::Ledger(..), None) => Err(not_yet()),
+        }
     }
 
     /// The scopes that `scope` may stand for. A client takes its scope from the challenge, which

@@ -305,7 +305,8 @@ fn public_key(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
     Some(certificate.public_key().raw.to_vec())
 }
 
-/// Writes a file that only its owner may read, completely or not at all.
+/// Writes a file that only its owner may read, completely or not at all. It is on the disk when
+/// this returns.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), IdentityError> {
     let error = |source| IdentityError::File { path: path.into(), source };
     let partial = path.with_extension("partial");
@@ -317,7 +318,12 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), IdentityError> {
         .open(&partial)
         .map_err(error)?;
     file.write_all(content).and_then(|()| file.sync_all()).map_err(error)?;
-    fs::rename(&partial, path).map_err(error)
+    fs::rename(&partial, path).map_err(error)?;
+    // otherwise the new name may be lost with the machine's power
+    match path.parent() {
+        Some(folder) => fs::File::open(folder).and_then(|f| f.sync_all()).map_err(error),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

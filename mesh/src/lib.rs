@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`identity`] | the mesh's CA, and nodes' certificates and how they are issued |
 //! | [`secrets`] | secrets that the ledger keeps sealed |
+//! | [`sealing`] | brings the keys of those secrets to every replica |
 //! | [`links`] | QUIC connections to peers, bound to their certificates |
 //! | [`members`] | drives the gossip; keeps the roster |
 //! | [`ledger`] | the replicated log and its records; the only user of the consensus library |
@@ -20,6 +21,7 @@ pub mod identity;
 pub mod ledger;
 pub mod links;
 pub mod members;
+pub mod sealing;
 pub mod secrets;
 pub mod service;
 pub mod transfer;

@@ -53,7 +53,11 @@ const ROOMS: [Rooms; 4] = [
             ("members", &["identity", "links"]),
             ("ledger", &["links", "members"]),
             ("transfer", &["links"]),
-            ("service", &["identity", "ledger", "links", "members", "transfer"]),
+            ("sealing", &["ledger", "links", "secrets"]),
+            (
+                "service",
+                &["identity", "ledger", "links", "members", "sealing", "secrets", "transfer"],
+            ),
         ],
     ),
     (

@@ -6,8 +6,11 @@ use std::fmt::Debug;
 use rules::ledger::command::Command;
 use rules::ledger::level::Level;
 use rules::ledger::records::{MeshRecord, NodeRecord, Role, User};
+use rules::ledger::sealing::{SealedPlace, SealingChange};
 use rules::people::access::Identity;
-use rules::wire::{Answer, Ask, Credentials, JoinGrant, JoinRequest, Open};
+use rules::wire::{
+    Answer, Ask, Credentials, JoinGrant, JoinRequest, Open, SealingAnswer, SealingAsk,
+};
 use rules::words::moment::Timestamp;
 use rules::words::names::NodeId;
 
@@ -46,7 +49,15 @@ fn what_carries_a_secret_does_not_print_it() {
         nodes: vec![node()],
     };
     let raise = Command::RaiseLevel { level: Level::NEWEST, token_secret: bytes().into() };
-    let all: [&dyn Debug; 11] = [
+    let reseal = Command::Sealing(Box::new(SealingChange::Reseal {
+        place: SealedPlace::TokenSecret,
+        was: bytes().into(),
+        becomes: bytes().into(),
+    }));
+    let all: [&dyn Debug; 14] = [
+        &Ask::Sealing(SealingAsk::Keep { version: 1, key: bytes().into() }),
+        &Answer::Sealing(SealingAnswer::Given(Some(bytes().into()))),
+        &reseal,
         &Credentials::Basic("admin".into(), HIDDEN.into()),
         &Ask::Identify(Credentials::Token(HIDDEN.into())),
         &token,

@@ -13,6 +13,7 @@ use rules::ledger::command::{Command, Outcome};
 use rules::ledger::records::{Look, NodeRecord, RecordError};
 use rules::members::failover::{Assignment, Situation};
 use rules::members::voters::{self, VoterStep};
+use rules::wire::NoLedger;
 use rules::words::names::{NodeId, OperationId};
 use tracing::{info, warn};
 
@@ -27,6 +28,9 @@ const LOOK: Duration = Duration::from_millis(200);
 const MOVES: usize = 256;
 /// How long a change of membership may take. A change that is cut off is finished at the next look.
 const CHANGE: Duration = Duration::from_secs(5);
+/// How long a replica counts as leaving after its removal was last waited for: the caller may ask
+/// again.
+const LEAVING: Duration = Duration::from_secs(2);
 /// The number of entries from which on a replica does not count as caught up.
 const BEHIND: u64 = 50;
 
@@ -48,8 +52,16 @@ pub(super) fn start(ledger: &Arc<Ledger>, tasks: &Tasks) {
 impl Ledger {
     async fn lead(&self) -> Result<(), RecordError> {
         let nodes = self.view()?.nodes()?;
-        self.keep_membership(&nodes).await;
-        let moves = futures::stream::iter(self.failovers(&nodes)?);
+        if !nodes.is_empty() && !nodes.iter().any(|node| node.id == self.me) {
+            // this node was removed: another must lead
+            self.hand_over().await;
+            return Ok(());
+        }
+        let leaving = self.leaving_now();
+        let staying: Vec<NodeRecord> =
+            nodes.into_iter().filter(|node| !leaving.contains(&node.id)).collect();
+        self.keep_membership(&staying).await;
+        let moves = futures::stream::iter(self.failovers(&staying)?);
         moves.for_each_concurrent(MOVES, |assignment| self.assign(assignment)).await;
         Ok(())
     }
@@ -126,6 +138,12 @@ impl Ledger {
                 info!(%node, %address, "the ledger takes the node in as a learner");
                 ChangeMembers::AddNodes([(node.0, BasicNode::new(address))].into())
             }
+            // writes wait for it until then
+            VoterStep::Forget(node) if self.lease_holders().contains(node) => return,
+            VoterStep::Forget(node) => {
+                info!(%node, "the ledger's node leaves: it follows no more");
+                ChangeMembers::RemoveNodes([node.0].into())
+            }
             VoterStep::Move(node, address) => {
                 info!(%node, %address, "the ledger's node has another address");
                 ChangeMembers::SetNodes([(node.0, BasicNode::new(address))].into())
@@ -170,6 +188,55 @@ impl Ledger {
             caught_up: &caught_up,
         };
         term.voters.handle_timeout(now, &situation)
+    }
+
+    /// The nodes that hold a read lease of this leader.
+    fn lease_holders(&self) -> BTreeSet<NodeId> {
+        let now = clock::now();
+        let guard = self.term.lock();
+        let holders = guard.as_ref().map(|term| term.granter.holders(now));
+        holders.unwrap_or_default().into_keys().collect()
+    }
+
+    /// As the leader: lets the replica `node` go, before its removal is proposed. It gets no lease
+    /// any more, its projects move, and it neither votes nor follows when this returns. If that
+    /// cannot be done within `deadline`, the node soon votes and follows again.
+    pub(super) async fn let_go(&self, node: NodeId, deadline: Duration) -> Result<(), NoLedger> {
+        if node == self.me {
+            self.hand_over().await;
+            return Err(NoLedger::NotLeader(None));
+        }
+        let end = clock::now() + deadline;
+        loop {
+            self.leaving.lock().insert(node, clock::now() + LEAVING);
+            if self.is_leader().is_none() {
+                return Err(NoLedger::NotLeader(self.leader().filter(|leader| *leader != self.me)));
+            }
+            if self.has_let_go(node).map_err(|e| NoLedger::Storage(e.to_string()))? {
+                return Ok(());
+            }
+            if clock::now() >= end {
+                return Err(NoLedger::NoMajority);
+            }
+            tokio::time::sleep(LOOK / 2).await;
+        }
+    }
+
+    /// The replicas that are about to be removed.
+    pub(super) fn leaving_now(&self) -> BTreeSet<NodeId> {
+        let now = clock::now();
+        let mut leaving = self.leaving.lock();
+        leaving.retain(|_, until| *until > now);
+        leaving.keys().copied().collect()
+    }
+
+    fn has_let_go(&self, node: NodeId) -> Result<bool, RecordError> {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let settled = metrics.membership_config == metrics.committed_membership_config;
+        let membership = metrics.membership_config.membership();
+        let follows = membership.nodes().any(|(id, _)| *id == node.0);
+        let leads = self.view()?.projects()?.iter().any(|project| project.primary == node);
+        Ok(settled && !follows && !leads)
     }
 
     fn follows_closely(&self, node: NodeId) -> bool {

@@ -287,6 +287,13 @@ impl Ledger {
         }
     }
 
+    /// Whether `node` may get a lease: not if it was removed, or leaves and votes no more. As long
+    /// as it votes, its lease shows that it is live, and the change of voters may need its vote.
+    fn may_hold(&self, node: NodeId) -> bool {
+        let leaves = self.leaving_now().contains(&node) && !self.voters().contains(&node);
+        !leaves && !self.links.known(node).removed
+    }
+
     fn recalls(&self, from: NodeId) -> bool {
         let now = clock::now();
         self.term.lock().as_mut().is_some_and(|term| term.granter.recalls(now, from))
@@ -294,10 +301,15 @@ impl Ledger {
 
     fn handle_holder(&self, from: NodeId, message: FromHolder) -> Option<FromGranter> {
         let now = clock::now();
+        let may_hold = self.may_hold(from);
         self.update_term();
         let mut guard = self.term.lock();
         let Some(term) = guard.as_mut() else { return Some(FromGranter::NoGrant) };
         let answer = match message {
+            FromHolder::Renew { applied, .. } if !may_hold => {
+                term.granter.handle_report(from, applied);
+                Some(FromGranter::NoGrant)
+            }
             FromHolder::Renew { request, applied, down } => {
                 let cannot_write = down.contains(&from);
                 term.failover.handle_view(now, from, down);

@@ -45,10 +45,11 @@ use openraft::errors::{ClientWriteError, RaftError};
 use openraft::impls::BasicNode;
 use parking_lot::Mutex;
 use quinn::{RecvStream, SendStream};
-use rules::ledger::command::{Command, Envelope};
+use rules::ledger::command::{Command, Envelope, Outcome};
 use rules::ledger::fingerprint::Fingerprint;
 use rules::ledger::lease::{Holder, LeaseTerms, Unreleased};
-use rules::ledger::records::{Look, RecordError};
+use rules::ledger::level::Level;
+use rules::ledger::records::{Look, RecordError, Role};
 use rules::members::failover::FailoverTerms;
 use rules::members::voters::VoterTerms;
 use rules::wire::questions::Propose;
@@ -139,6 +140,8 @@ pub struct Ledger {
     sending_records: tokio::sync::Mutex<()>,
     born_here: std::sync::atomic::AtomicBool,
     wary_until: rules::words::moment::Moment,
+    /// As the leader: the replicas that are about to be removed, and until when that counts.
+    leaving: Mutex<BTreeMap<NodeId, rules::words::moment::Moment>>,
 }
 
 /// What `status` shows about the ledger.
@@ -268,6 +271,7 @@ impl Ledger {
             sending_records: tokio::sync::Mutex::new(()),
             born_here: false.into(),
             wary_until,
+            leaving: Mutex::default(),
         });
         ledger.know_nodes();
         leases::start(&ledger, tasks);
@@ -434,6 +438,34 @@ impl Ledger {
             );
             return Err(NoLedger::Storage(reason));
         }
+        let leaving = self.leaving(&envelope.command)?;
+        if let Some(node) = leaving {
+            self.let_go(node, deadline).await?;
+        }
+        let (revision, outcome) = self.write(envelope, end.since(clock::now())).await?;
+        metrics::counter!("atoll_ledger_commands_total", "command" => name).increment(1);
+        self.wait_released(revision, end.since(clock::now())).await?;
+        Ok(Proposed { revision, outcome })
+    }
+
+    /// The replica that a command removes, if it is one.
+    fn leaving(&self, command: &Command) -> Result<Option<NodeId>, NoLedger> {
+        let Command::RemoveNode { id } = command else { return Ok(None) };
+        let storage = |e: RecordError| NoLedger::Storage(e.to_string());
+        let view = self.view().map_err(storage)?;
+        let nodes = view.nodes().map_err(storage)?;
+        // below the level, or as the last one, it is not removed
+        let replicas = nodes.iter().filter(|node| node.role == Role::Replica).count();
+        let known = nodes.iter().any(|node| node.id == *id && node.role == Role::Replica);
+        let goes = known && replicas > 1 && view.level().map_err(storage)? >= Level::KEYS;
+        Ok(goes.then_some(*id))
+    }
+
+    async fn write(
+        &self,
+        envelope: Envelope,
+        deadline: Duration,
+    ) -> Result<(Revision, Outcome), NoLedger> {
         let written =
             match tokio::time::timeout(deadline, self.raft.client_write(Entry(envelope))).await {
                 Err(_) => return Err(NoLedger::NoMajority),
@@ -446,9 +478,7 @@ impl Ledger {
         let revision = Revision(written.log_id.index);
         let outcome =
             written.data.ok_or_else(|| NoLedger::Storage("an entry without an outcome".into()))?;
-        metrics::counter!("atoll_ledger_commands_total", "command" => name).increment(1);
-        self.wait_released(revision, end.since(clock::now())).await?;
-        Ok(Proposed { revision, outcome })
+        Ok((revision, outcome))
     }
 
     /// Waits at the leader until `revision` is released.

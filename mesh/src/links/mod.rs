@@ -32,7 +32,7 @@ use quinn::{
 };
 use rules::ledger::level::Level;
 use rules::ledger::records::Role;
-use rules::members::door::{Doorkeeper, DoorkeeperTerms, Known, Shown, Standing};
+use rules::members::door::{Doorkeeper, DoorkeeperTerms, Known, REMOVED, Shown, Standing};
 use rules::wire::questions::Question;
 use rules::wire::{self, Answer, Ask, BadMessage, Bulk, Open};
 use rules::words::names::NodeId;
@@ -121,6 +121,21 @@ pub struct Links {
     connections: Mutex<HashMap<(NodeId, Class), Connection>>,
     dialling: Mutex<HashMap<(NodeId, Class), Turn>>,
     lines: Mutex<HashMap<NodeId, Line>>,
+    /// Whether a replica has said that this node was removed.
+    removed: tokio::sync::watch::Sender<bool>,
+}
+
+/// Whether the replica at the other end has closed a connection because this node was removed. An
+/// edge is not believed: it knows the present members only, and takes all others for removed.
+fn says_removed(connection: &Connection) -> bool {
+    let of_replica =
+        serve::shown_by(connection).is_some_and(|shown| shown.role == Some(Role::Replica));
+    match connection.close_reason() {
+        Some(ConnectionError::ApplicationClosed(close)) => {
+            of_replica && close.reason == REMOVED.as_bytes()
+        }
+        _ => false,
+    }
 }
 
 /// The right to dial. One task holds it and dials; others wait, and then find the connection.
@@ -158,6 +173,7 @@ impl Links {
             connections: Mutex::default(),
             dialling: Mutex::default(),
             lines: Mutex::default(),
+            removed: tokio::sync::watch::Sender::new(false),
         }))
     }
 
@@ -175,6 +191,13 @@ impl Links {
     /// What the records say about `node`.
     pub fn known(&self, node: NodeId) -> Known {
         self.judge.get().map_or(NO_RECORDS, |judge| judge.known(node))
+    }
+
+    /// Completes when a replica has said that this node was removed from the mesh.
+    pub async fn removed(&self) {
+        if self.removed.subscribe().wait_for(|removed| *removed).await.is_err() {
+            std::future::pending().await
+        }
     }
 
     /// The address of `node` in the records.
@@ -235,7 +258,10 @@ impl Links {
         let mut connections = self.connections.lock();
         match connections.get(&(node, class)) {
             Some(connection) if connection.close_reason().is_none() => Some(connection.clone()),
-            Some(_) => {
+            Some(closed) => {
+                if says_removed(closed) {
+                    self.removed.send_replace(true);
+                }
                 connections.remove(&(node, class));
                 None
             }

@@ -19,8 +19,10 @@ use tracing::{debug, warn};
 
 use crate::identity::Authority;
 use crate::ledger::Ledger;
-use crate::links::{Guest, LinkError, Service};
+use crate::links::{Guest, LinkError, Links, Service};
 use crate::members::Members;
+use crate::sealing;
+use crate::secrets::Secrets;
 use crate::transfer::{CopyIn, RelayIn, Wanted};
 
 /// How long a majority may take to say which revision this node must have applied.
@@ -68,6 +70,9 @@ pub struct MeshService<R> {
     members: Arc<Members>,
     /// Signs the certificates of nodes that join.
     authority: Authority,
+    /// Holds the keys that replicas hand each other.
+    secrets: Arc<Secrets>,
+    links: Arc<Links>,
     terms: ServiceTerms,
     rooms: R,
     /// When each node last reported on itself.
@@ -80,6 +85,8 @@ impl<R: Rooms> MeshService<R> {
         ledger: Option<Arc<Ledger>>,
         members: Arc<Members>,
         authority: Authority,
+        secrets: Arc<Secrets>,
+        links: Arc<Links>,
         terms: ServiceTerms,
         rooms: R,
     ) -> Arc<Self> {
@@ -87,6 +94,8 @@ impl<R: Rooms> MeshService<R> {
             ledger,
             members,
             authority,
+            secrets,
+            links,
             terms,
             rooms,
             introduced: Mutex::default(),
@@ -129,6 +138,7 @@ impl<R: Rooms> Service for MeshService<R> {
                 Answer::Renewed(self.renew(ledger, from.node, &certificate_request))
             }
             Ask::Present => self.present(ledger, from.node),
+            Ask::Sealing(ask) => sealing::answer(&self.secrets, &self.links, from.node, ask).await,
             Ask::Fingerprint(at) => Answer::Fingerprint(ledger.fingerprint(at)),
             Ask::Announce(edges) => {
                 self.members.handle_announced(from.node, edges);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ground::supervise::Tasks;
-use mesh::secrets::Secrets;
+use mesh::secrets::{SecretError, Secrets};
 use parking_lot::Mutex;
 use rules::ledger::records::{Look, Project, RecordError, UpstreamRecord, key};
 use rules::wire::questions::Spare;
@@ -132,7 +132,7 @@ impl Upstreams {
         let clients = self.clients.lock().clone();
         let standing = |record: &UpstreamRecord| {
             let (known, upstream) = clients.get(&record.id)?;
-            same_place(known, record).then(|| upstream.standing())
+            self.same_place(known, record).then(|| upstream.standing())
         };
         let standings: Vec<_> =
             recorded.iter().map(|record| standing(record).unwrap_or_default()).collect();
@@ -153,7 +153,7 @@ impl Upstreams {
     fn client(&self, record: UpstreamRecord) -> Result<Arc<Upstream>, UpstreamError> {
         let mut clients = self.clients.lock();
         if let Some((known, upstream)) = clients.get(&record.id)
-            && same_place(known, &record)
+            && self.same_place(known, &record)
         {
             return Ok(upstream.clone());
         }
@@ -165,17 +165,35 @@ impl Upstreams {
         Ok(upstream)
     }
 
+    /// Whether a change of the record leaves the upstream the same, so that logins and pauses are
+    /// kept. A password that was sealed anew is the same.
+    fn same_place(&self, a: &UpstreamRecord, b: &UpstreamRecord) -> bool {
+        let opened =
+            |record: &UpstreamRecord, sealed: &str| self.secrets.open(&record.name, sealed).ok();
+        let same_login = match (&a.credentials, &b.credentials) {
+            (Some((user, was)), Some((other, sealed))) => {
+                user == other
+                    && (was == sealed
+                        || opened(a, was).is_some_and(|was| Some(was) == opened(b, sealed)))
+            }
+            (was, now) => was == now,
+        };
+        same_login && (&a.kind, &a.url) == (&b.kind, &b.url)
+    }
+
     fn settings_of(&self, record: &UpstreamRecord) -> Result<UpstreamSettings, UpstreamError> {
         let endpoint =
             endpoint(&record.kind, &record.url).map_err(|e| UpstreamError::Refused(e.into()))?;
         let credentials = match &record.credentials {
             None => None,
             Some((user, sealed)) => {
-                let password = self.secrets.open(&record.name, sealed);
-                let refused = |e: &dyn Display| {
-                    UpstreamError::Refused(format!("registry {}: {e}", record.name).into())
-                };
-                let (user, password) = (user.clone(), password.map_err(|e| refused(&e))?);
+                let named = |e: &dyn Display| format!("registry {}: {e}", record.name).into();
+                let refused = |e: &dyn Display| UpstreamError::Refused(named(e));
+                let password = self.secrets.open(&record.name, sealed).map_err(|e| match e {
+                    SecretError::NotHere(_) => UpstreamError::Unreachable(named(&e)),
+                    SecretError::NoKey | SecretError::Damaged => refused(&e),
+                });
+                let (user, password) = (user.clone(), password?);
                 Some(match ecr::api(&record.kind, &endpoint, &user).map_err(|e| refused(&e))? {
                     Some(api) => {
                         Credentials::AccessKey(AccessKey { id: user, secret: password, api })
@@ -209,11 +227,6 @@ async fn tell_limits(neighbours: Arc<Neighbours>, mut heard: mpsc::UnboundedRece
         let told = others.map(|other| neighbours.links.ask(other.id, limit.clone(), TELL));
         futures::future::join_all(told).await;
     }
-}
-
-/// Whether a change of the record leaves the upstream the same, so that logins and pauses are kept.
-fn same_place(a: &UpstreamRecord, b: &UpstreamRecord) -> bool {
-    (&a.kind, &a.url, &a.credentials) == (&b.kind, &b.url, &b.credentials)
 }
 
 /// The endpoint of an upstream of Harbor's `kind`. Harbor writes Docker Hub as

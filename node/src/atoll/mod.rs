@@ -89,7 +89,10 @@ impl Atoll {
             (&Method::POST, Route::Preheats) => self.create_preheat(request).await,
             (&Method::GET | &Method::HEAD, Route::Preheat(id)) => self.show_preheat(id),
             (&Method::DELETE, Route::Preheat(id)) => self.stop_preheat(id),
-            (&Method::DELETE, Route::Node(name)) => self.remove_node(&name).await,
+            (&Method::GET | &Method::HEAD, Route::Node(name)) => self.show_removal(&name).await,
+            (&Method::DELETE, Route::Node(name)) => {
+                self.remove_node(&name, request.query("force") == Some("true")).await
+            }
             (method, _) => {
                 Err(Failure::new(Code::Unsupported, format!("{method} is not supported here")))
             }

@@ -1,17 +1,30 @@
-//! `atoll remove`: removes an edge from the mesh.
+//! `atoll remove`: removes a node from the mesh. For a replica it first says what that costs.
 
-use std::io;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 
+use bytes::Bytes;
+use ground::clock;
 use http::{Method, StatusCode};
+use serde_json::Value;
 
-use super::client::Call;
+use super::client::{Call, Client};
 use super::node::Node;
+
+/// How long to try while the mesh answers that it cannot do it yet.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Arguments of `remove`.
 #[derive(clap::Args)]
 pub(super) struct Remove {
-    /// The edge's name.
+    /// The node's name.
     name: String,
+    /// Remove a replica without asking.
+    #[arg(long)]
+    yes: bool,
+    /// Remove a replica although content would be lost.
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     node: Node,
 }
@@ -21,20 +34,117 @@ pub(super) fn run(remove: &Remove) -> io::Result<()> {
     let client = remove.node.client()?;
     super::small_runtime()?.block_on(async {
         let path = format!("/api/atoll/v1/nodes/{}", remove.name);
-        let answer = client.send(Call { method: Method::DELETE, ..Call::get(&path) }).await?;
-        let status = answer.status;
-        let body = answer.whole().await?;
-        if status != StatusCode::NO_CONTENT {
-            return Err(io::Error::other(format!(
-                "{} stays: {status}: {}",
-                remove.name,
-                String::from_utf8_lossy(&body)
-            )));
+        let costs = client.get(&path).await?;
+        if costs["role"] == "replica" && !is_confirmed(remove, &costs)? {
+            return Err(io::Error::other(format!("{} stays", remove.name)));
         }
+        let query = if remove.force { "?force=true" } else { "" };
+        delete(&client, &remove.name, &format!("{path}{query}")).await?;
         println!(
             "{} is no longer a member. Stop it. It may join again with another invitation and an empty data_dir.",
             remove.name
         );
         Ok(())
     })
+}
+
+/// Says what the removal of a replica costs. An error if it will be refused; whether it is wanted.
+fn is_confirmed(remove: &Remove, costs: &Value) -> io::Result<bool> {
+    print!("{}", told(&remove.name, costs));
+    let refused = if remove.force { &costs["forced"] } else { &costs["refused"] };
+    if let Some(reason) = refused.as_str() {
+        return Err(io::Error::other(format!("{} stays: {reason}", remove.name)));
+    }
+    if remove.yes {
+        return Ok(true);
+    }
+    if !io::stdin().is_terminal() {
+        return Err(io::Error::other(format!("{} stays; confirm with --yes", remove.name)));
+    }
+    print!("Remove {}? [y/N] ", remove.name);
+    io::stdout().flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// What a removal costs, for people.
+fn told(name: &str, costs: &Value) -> String {
+    let mut lines = Vec::new();
+    let primary_of = costs["primary_of"].as_u64().unwrap_or(0);
+    if primary_of > 0 {
+        lines.push(format!("{primary_of} project(s) get another primary."));
+    }
+    let (up, all) = (&costs["voters"]["up"], &costs["voters"]["all"]);
+    lines.push(format!("Of the {all} voters that remain, {up} are up."));
+    let blobs = |list: &Value, what: &str| {
+        let projects = list.as_object().into_iter().flatten();
+        projects.map(|(name, n)| format!("{n} blob(s) of {name} {what}")).collect::<Vec<_>>()
+    };
+    lines.extend(blobs(&costs["lost_blobs"], "are kept by no other replica that answers."));
+    lines.extend(blobs(
+        &costs["short_blobs"],
+        "would be in fewer regions than the project's durability.",
+    ));
+    let silent: Vec<&str> =
+        costs["silent"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if !silent.is_empty() {
+        lines.push(format!("These replicas do not say what they keep: {}.", silent.join(", ")));
+    }
+    let lines: String = lines.iter().map(|line| format!("  {line}\n")).collect();
+    format!("Without {name}:\n{lines}")
+}
+
+async fn delete(client: &Client, name: &str, path: &str) -> io::Result<()> {
+    let end = clock::now() + PATIENCE;
+    let mut tried = false;
+    loop {
+        let answer = client.send(Call { method: Method::DELETE, ..Call::get(path) }).await;
+        let (status, body) = match answer {
+            Ok(answer) => (answer.status, answer.whole().await?),
+            // it may have been done
+            Err(_) if clock::now() < end => (StatusCode::SERVICE_UNAVAILABLE, Bytes::new()),
+            Err(error) => return Err(error),
+        };
+        let gone = tried && status == StatusCode::NOT_FOUND;
+        if status == StatusCode::NO_CONTENT || gone {
+            return Ok(());
+        }
+        if status != StatusCode::SERVICE_UNAVAILABLE || clock::now() >= end {
+            let body = String::from_utf8_lossy(&body);
+            return Err(io::Error::other(format!("{name} stays: {status}: {body}")));
+        }
+        tried = true;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_a_removal_costs_is_told_in_sentences() {
+        let costs = json!({
+            "primary_of": 2,
+            "voters": {"up": 2, "all": 3},
+            "lost_blobs": {"demo": 1},
+            "short_blobs": {"team": 4},
+            "silent": ["three"],
+        });
+        let told = told("two", &costs);
+        for part in [
+            "Without two:",
+            "2 project(s) get another primary.",
+            "Of the 3 voters that remain, 2 are up.",
+            "1 blob(s) of demo are kept by no other replica",
+            "4 blob(s) of team would be in fewer regions",
+            "do not say what they keep: three.",
+        ] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+        let little = json!({"primary_of": 0, "voters": {"up": 2, "all": 2}});
+        assert_eq!(super::told("x", &little).lines().count(), 2);
+    }
 }

@@ -8,7 +8,11 @@ use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
-use crate::start::{self, observe, private};
+use crate::start::{self, Failed, observe, private};
+
+/// The exit status of a node that was removed (EX_CONFIG of sysexits.h): a supervisor should not
+/// start it again.
+const REMOVED: i32 = 78;
 
 /// Arguments of `serve`.
 #[derive(clap::Args)]
@@ -37,12 +41,19 @@ pub(super) fn run(serve: Serve) -> io::Result<()> {
         }
         tokio::select! {
             result = wait_for_a_reason_to_stop(serve.stop_with_stdin) => result?,
-            reason = running.failed() => {
-                error!(reason, data_dir = %data_dir.display(), "this node ends: its ledger cannot write. Repair the disk and start the node again");
-                let _ = std::fs::remove_file(&pid_file);
-                // no drain and no destructors: each may wait for the disk
-                std::process::exit(1);
-            }
+            failed = running.failed() => match failed {
+                Failed::Ledger(reason) => {
+                    error!(reason, data_dir = %data_dir.display(), "this node ends: its ledger cannot write. Repair the disk and start the node again");
+                    let _ = std::fs::remove_file(&pid_file);
+                    // no drain and no destructors: each may wait for the disk
+                    std::process::exit(1);
+                }
+                Failed::Removed => {
+                    error!(data_dir = %data_dir.display(), "this node ends: it was removed from the mesh, and no node talks to it any more. To let it in anew, move its data_dir away and run `atoll join` with another invitation");
+                    let _ = std::fs::remove_file(&pid_file);
+                    std::process::exit(REMOVED);
+                }
+            },
         }
         tokio::select! {
             () = running.stop() => {}

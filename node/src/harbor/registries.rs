@@ -120,8 +120,13 @@ fn check_secure(insecure: bool, url: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn sealing(error: SecretError) -> Failure {
-    Failure::new(Code::Internal, error.to_string())
+/// A key that is still to come is no fault: the client may try again.
+pub(super) fn sealing(error: SecretError) -> Failure {
+    let code = match error {
+        SecretError::NotHere(_) => Code::Unavailable,
+        SecretError::NoKey | SecretError::Damaged => Code::Internal,
+    };
+    Failure::new(code, error.to_string())
 }
 
 /// The record `was` after `change`. Fields that are not given stay. A secret is sealed for its

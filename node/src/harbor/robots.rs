@@ -21,6 +21,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::lists::PageRequest;
+use super::registries::sealing;
 use super::{Harbor, bad, body};
 use crate::http::answer::{answer, json_answer, set};
 use crate::http::request::Request;
@@ -414,7 +415,7 @@ impl Harbor {
     }
 
     fn hashed(&self, secret: &Secret) -> Result<Secret<Vec<u8>>, Failure> {
-        self.secrets.hash(secret).map_err(|e| Failure::new(Code::Internal, e.to_string()))
+        self.secrets.hash(secret).map_err(sealing)
     }
 
     fn show(&self, robot: &Robot, projects: &[Project]) -> Value {

@@ -301,7 +301,7 @@ impl Route {
             Route::Stored(_, stored) => stored.methods(),
             Route::Trust(..) => "PUT, DELETE",
             Route::UserAdministers(_) | Route::UserPassword(_) => "PUT",
-            Route::Node(_) => "DELETE",
+            Route::Node(_) => "GET, HEAD, DELETE",
             Route::Catalog
             | Route::Tags(..)
             | Route::Referrers(..)

@@ -123,6 +123,7 @@ impl Rooms for Peers {
             | Ask::Renew { .. }
             | Ask::Present
             | Ask::Fingerprint(_)
+            | Ask::Sealing(_)
             | Ask::Announce(_) => Answer::Refused("this question is the mesh's".into()),
         }
     }

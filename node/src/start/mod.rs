@@ -36,6 +36,8 @@ use mesh::identity::Identity;
 use mesh::ledger::Ledger;
 use mesh::links::{self, Links};
 use mesh::members::Members;
+use mesh::sealing;
+use mesh::secrets::Secrets;
 use mesh::service::{MeshService, ServiceTerms};
 use metrics_exporter_prometheus::PrometheusHandle;
 use registry::view::listed::Listed;
@@ -63,6 +65,15 @@ pub struct Running {
     http: Tasks,
     drain: Duration,
     _lock: FolderLock,
+}
+
+/// Why a node cannot work any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// Its ledger has stopped for good, for this reason.
+    Ledger(String),
+    /// It was removed from the mesh.
+    Removed,
 }
 
 /// How long a predecessor process may take to end in addition to its `drain`.
@@ -191,18 +202,21 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     links.judge_by(Arc::new(Listed(records.clone())));
     let foundation = Foundation {
         settings: &settings,
-        identity: &identity,
         neighbours: neighbours.clone(),
         store: store.clone(),
         tasks: inner.clone(),
     };
-    let rooms = Rooms::build(&foundation)?;
+    let secrets = Secrets::load(&identity.authority, &identity_folder(&data_dir));
+    let secrets = Arc::new(secrets.map_err(io::Error::other)?);
+    let rooms = Rooms::build(&foundation, secrets.clone())?;
     let service_terms =
         ServiceTerms { commit: settings.deadlines.commit, rest: settings.uploads.expire_after };
     let service = MeshService::new(
         records.ledger().cloned(),
         members.clone(),
         identity.authority.clone(),
+        secrets.clone(),
+        links.clone(),
         service_terms,
         rooms.peers(&foundation),
     );
@@ -212,6 +226,9 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     let keys = identity_folder(&data_dir);
     if let (Some(birth), Some(ledger)) = (birth, records.ledger()) {
         inner.spawn("birth", chores::be_born(ledger.clone(), birth, data_dir));
+    }
+    if let Some(ledger) = records.ledger() {
+        sealing::start(secrets, ledger.clone(), links.clone(), &inner);
     }
     inner.spawn(
         "certificate",
@@ -247,12 +264,18 @@ fn supports_level(ledger: &Ledger) -> io::Result<()> {
 }
 
 impl Running {
-    /// Completes, with the reason, when this node cannot work any more because its ledger has
-    /// stopped for good.
-    pub async fn failed(&self) -> String {
-        match &self.ledger {
-            Some(ledger) => ledger.ended().await,
-            None => std::future::pending().await,
+    /// Completes when this node cannot work any more.
+    pub async fn failed(&self) -> Failed {
+        let ended = async {
+            match &self.ledger {
+                Some(ledger) => ledger.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            reason = ended => Failed::Ledger(reason),
+            // an edge goes on serving what it has, as one that is cut off
+            () = self.links.removed(), if self.ledger.is_some() => Failed::Removed,
         }
     }
 

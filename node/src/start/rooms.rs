@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use config::Settings;
 use ground::supervise::Tasks;
-use mesh::identity::Identity;
 use mesh::secrets::Secrets;
 use metrics_exporter_prometheus::PrometheusHandle;
 use registry::blobs::copies::Copies;
@@ -43,7 +42,6 @@ use crate::peers::Peers;
 /// What the rooms are built on.
 pub(super) struct Foundation<'a> {
     pub(super) settings: &'a Settings,
-    pub(super) identity: &'a Identity,
     pub(super) neighbours: Arc<Neighbours>,
     pub(super) store: Arc<Store>,
     /// The tasks of everything that is not a client's connection.
@@ -112,10 +110,9 @@ pub(super) struct Rooms {
 
 impl Rooms {
     /// Builds them. Nothing is asked of other nodes or upstreams yet.
-    pub(super) fn build(on: &Foundation<'_>) -> io::Result<Self> {
-        let Foundation { settings, identity, neighbours, store, tasks } = on;
+    pub(super) fn build(on: &Foundation<'_>, secrets: Arc<Secrets>) -> io::Result<Self> {
+        let Foundation { settings, neighbours, store, tasks } = on;
         let records = &neighbours.records;
-        let secrets = Arc::new(Secrets::of(&identity.authority));
         let blobs = Blobs::build(on, &secrets)?;
         let Blobs { upstreams, flights, copies, rechecks, .. } = &blobs;
         let writes = Writes::new(

@@ -10,6 +10,7 @@ use crate::ledger::level::Level;
 use crate::ledger::people::PeopleChange;
 use crate::ledger::precondition::Precondition;
 use crate::ledger::records::{BlobDescriptor, NodeRecord, Role, UpstreamRecord, User};
+use crate::ledger::sealing::SealingChange;
 use crate::proxies::proxy::ProxyChange;
 use crate::words::digest::Digest;
 use crate::words::manifest::Referrer;
@@ -202,6 +203,8 @@ pub enum Command {
         /// The project.
         project: Box<NewProject>,
     },
+    /// Changes the keys that seal secrets, or seals a secret anew.
+    Sealing(Box<SealingChange>),
 }
 
 /// A project to be created.
@@ -264,6 +267,7 @@ impl Command {
             Command::EmptyCache { .. } | Command::IndexTags { .. } => Level::CACHES,
             Command::People(change) => change.level(),
             Command::CreateOwnedProject { .. } => Level::PEOPLE,
+            Command::Sealing(_) => Level::KEYS,
             _ => Level::FIRST,
         }
     }
@@ -294,7 +298,8 @@ impl Command {
             | Command::ChangeUpstream { .. }
             | Command::DeleteUpstream { .. }
             | Command::RaiseLevel { .. }
-            | Command::People(_) => None,
+            | Command::People(_)
+            | Command::Sealing(_) => None,
         }
     }
 
@@ -333,6 +338,7 @@ impl Command {
             Command::EmptyCache { .. } => "empty_cache",
             Command::IndexTags { .. } => "index_tags",
             Command::People(change) => change.name(),
+            Command::Sealing(change) => change.name(),
         }
     }
 }

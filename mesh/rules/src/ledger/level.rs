@@ -30,11 +30,14 @@ impl Level {
     pub const CACHES: Level = Level(4);
     /// From this level on there are users with roles, robots, and keys to sign tokens with.
     pub const PEOPLE: Level = Level(5);
+    /// From this level on secrets in the ledger are sealed under keys of their own, which have
+    /// versions, and a replica can be removed.
+    pub const KEYS: Level = Level(6);
     /// From this level on the ledger's leader sends entries in streams, without waiting for the
     /// answer to each message.
     pub const STREAMS: Level = Level(6);
     /// The highest level that this build supports.
-    pub const NEWEST: Level = Level::STREAMS;
+    pub const NEWEST: Level = Level::KEYS;
 }
 
 impl std::fmt::Display for Level {

@@ -9,6 +9,7 @@
 //! | [`cached`] | what proxy projects cache: records of the same form, outside of the ledger |
 //! | [`precondition`] | what a writer expects before its write |
 //! | [`people`] | users, robots, members, keys of tokens: records and changes |
+//! | [`sealing`] | which keys seal the secrets in the records |
 //! | [`lease`] | read leases: when a replica may answer by itself, when a write is released |
 //! | [`level`] | which formats all replicas have agreed to use |
 //! | [`fingerprint`] | whether replicas have the same records |
@@ -26,3 +27,4 @@ pub mod level;
 pub mod people;
 pub mod precondition;
 pub mod records;
+pub mod sealing;

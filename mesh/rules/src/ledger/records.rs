@@ -530,6 +530,10 @@ pub mod key {
     pub fn token_keys() -> Vec<u8> {
         make(b'K', &[])
     }
+    /// The keys that seal secrets in the ledger; see [`SealingKey`](crate::ledger::sealing::SealingKey).
+    pub fn sealing_keys() -> Vec<u8> {
+        make(b'Z', &[])
+    }
     /// How often people's records were changed.
     pub fn people_version() -> Vec<u8> {
         make(b'V', &[])

@@ -49,10 +49,13 @@ pub enum Standing {
     Nobody(&'static str),
 }
 
+/// Why a node that was removed may do nothing. It ends when it is told so by a replica.
+pub const REMOVED: &str = "this node was removed from the mesh";
+
 /// What a peer may do that shows `shown`, given what is `known` of it.
 pub fn standing(shown: &Shown, known: &Known) -> Standing {
     if known.removed {
-        return Standing::Nobody("this node was removed from the mesh");
+        return Standing::Nobody(REMOVED);
     }
     if shown.expired || (shown.role.is_none() && known.level >= Level::ROLES) {
         return match known.role {

@@ -6,12 +6,14 @@
 //! | [`placement`] | which nodes hold and fetch blobs |
 //! | [`failover`] | when a project gets another primary |
 //! | [`voters`] | which nodes vote, and the next step towards that |
+//! | [`removal`] | what the removal of a replica costs |
 //! | [`door`] | which peers may come in through the mesh's port, and what they may do |
 
 pub mod door;
 pub mod failover;
 pub mod placement;
 pub mod presence;
+pub mod removal;
 pub mod roster;
 mod since;
 pub mod voters;

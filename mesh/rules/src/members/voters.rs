@@ -8,6 +8,9 @@
 //! is live (both must agree: Ongaro's thesis, 4.3), and if it does not reduce the number of live
 //! voters. A change that was begun is finished first.
 //!
+//! A node that is no member, or is about to leave, is not in the list of nodes. It votes no more
+//! as soon as the others can do without it, and then follows no more.
+//!
 //! The leader asks after each step. A new leader begins with an empty memory, so it replaces a
 //! voter only after it has itself seen it down for that long.
 
@@ -34,7 +37,7 @@ pub struct VoterTerms {
 pub struct Situation<'a> {
     /// The leader itself.
     pub leader: NodeId,
-    /// All members.
+    /// All members that stay.
     pub nodes: &'a [NodeRecord],
     /// The sets of voters: one, or two while the second replaces the first.
     pub sets: &'a [BTreeSet<NodeId>],
@@ -54,6 +57,8 @@ pub enum VoterStep {
     Finish(BTreeSet<NodeId>),
     /// Let this replica follow the ledger.
     Follow(NodeId, SocketAddr),
+    /// Let this node follow no more: it is no member, or leaves.
+    Forget(NodeId),
     /// Record the new address of this follower.
     Move(NodeId, SocketAddr),
     /// Make this the set of voters.
@@ -99,11 +104,17 @@ impl Voters {
             }
         }
         let current = situation.sets.first()?;
+        let listed = |node: &NodeId| replicas.iter().any(|n| n.id == *node);
+        let strays = situation.followers.keys().filter(|n| !listed(n) && !current.contains(n));
+        if let Some(stray) = strays.copied().find(|n| *n != situation.leader) {
+            return Some(VoterStep::Forget(stray));
+        }
         let wanted = self.wanted(now, situation, &replicas, current);
         let agrees =
             |set: &BTreeSet<NodeId>| set.iter().filter(|n| live(n)).count() > set.len() / 2;
-        let kept =
-            wanted.iter().filter(|n| live(n)).count() >= current.iter().filter(|n| live(n)).count();
+        // one that is no member (any more) is not missed
+        let kept = wanted.iter().filter(|n| live(n)).count()
+            >= current.iter().filter(|n| live(n) && listed(n)).count();
         (wanted != *current && kept && agrees(current) && agrees(&wanted))
             .then_some(VoterStep::Vote(wanted))
     }
@@ -237,6 +248,10 @@ mod tests {
                 VoterStep::Follow(node, address) | VoterStep::Move(node, address) => {
                     self.followers.insert(node, Some(address));
                 }
+                VoterStep::Forget(node) => {
+                    assert!(!self.sets.iter().any(|set| set.contains(&node)), "it still votes");
+                    self.followers.remove(&node);
+                }
             }
         }
 
@@ -329,6 +344,34 @@ mod tests {
         world.pass(3);
         assert_eq!(world.sets, [set(&[1, 2, 3])]);
         assert!(!world.pass(1000));
+    }
+
+    #[test]
+    fn who_leaves_votes_no_more_and_then_follows_no_more() {
+        for dead in [false, true] {
+            let mut world = World::new(&["a", "b", "c", "b"], &[1, 2, 3]);
+            world.pass(5);
+            if dead {
+                world.die(2);
+            }
+            world.nodes.retain(|node| node.id != NodeId(2));
+            world.pass(2);
+            assert_eq!(world.sets, [set(&[1, 3, 4])], "another takes its place");
+            assert!(!world.followers.contains_key(&NodeId(2)));
+            world.nodes.retain(|node| node.id != NodeId(3));
+            world.pass(5);
+            assert_eq!(world.sets, [set(&[1, 4])], "fewer if there is no other");
+            world.nodes.retain(|node| node.id != NodeId(4));
+            world.pass(5);
+            assert_eq!(world.sets, [set(&[1])], "it still had a say in that");
+            let left: Vec<_> = world.followers.keys().copied().collect();
+            assert_eq!(left, [NodeId(1)]);
+        }
+        // without a majority of those before, it keeps its vote
+        let mut world = World::new(&["a", "b"], &[1, 2]);
+        world.die(2);
+        world.nodes.retain(|node| node.id != NodeId(2));
+        assert!(!world.pass(10));
     }
 
     #[test]

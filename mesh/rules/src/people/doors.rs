@@ -182,6 +182,7 @@ pub const DOORS: &[Row] = &[
     row("/api/atoll/v1/level", &["GET"], system(Resource::Node, Read)),
     row("/api/atoll/v1/level", &["POST"], Need::System(ADMINISTER)),
     row("/api/atoll/v1/mirrors", &["GET"], Need::Nothing),
+    row("/api/atoll/v1/nodes/{node}", &["GET"], system(Resource::Node, Read)),
     row("/api/atoll/v1/nodes/{node}", &["DELETE"], system(Resource::Node, Delete)),
     row("/api/atoll/v1/preheats", &["GET"], system(Resource::PreheatInstance, List)),
     row("/api/atoll/v1/preheats", &["POST"], system(Resource::PreheatInstance, Create)),

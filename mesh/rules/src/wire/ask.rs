@@ -16,6 +16,7 @@ use super::ledger::{NoLedger, Proposed, Write, WriteError};
 use super::looking::{Found, Lookup};
 use super::people::{Credentials, Verdict};
 use super::proxies::{Listing, Referring, Resolution};
+use super::sealing::{SealingAnswer, SealingAsk};
 use crate::blobs::holding::{Held, Stock};
 use crate::ledger::command::{Envelope, Outcome};
 use crate::ledger::fingerprint::Fingerprint;
@@ -146,6 +147,8 @@ pub enum Ask {
     Fingerprint(Revision),
     /// From a replica: about what proxy projects cache.
     Cached(CacheAsk),
+    /// From a replica: about keys that seal secrets in the ledger.
+    Sealing(SealingAsk),
 }
 
 impl Ask {
@@ -223,4 +226,6 @@ pub enum Answer {
     Fingerprint(Option<Fingerprint>),
     /// See [`Ask::Cached`].
     Cached(CacheAnswer),
+    /// See [`Ask::Sealing`].
+    Sealing(SealingAnswer),
 }

@@ -14,6 +14,7 @@ mod looking;
 mod people;
 mod proxies;
 pub mod questions;
+mod sealing;
 
 use serde::Serialize;
 
@@ -29,6 +30,7 @@ pub use ledger::{
 pub use looking::{Found, Lookup, MAX_QUESTIONS, Query};
 pub use people::{Credentials, Verdict};
 pub use proxies::{Listing, ReferrersPage, Referring, Resolution, TagsPage};
+pub use sealing::{SealingAnswer, SealingAsk};
 
 /// The version of the protocol.
 pub const VERSION: u8 = 3;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Answer, Ask, CacheAnswer, CacheAsk, Credentials, Found, Listing, Lookup, NoLedger, Proposed,
-    Referring, Resolution, Verdict, WriteError,
+    Referring, Resolution, SealingAnswer, SealingAsk, Verdict, WriteError,
 };
 use crate::blobs::holding::{Held, Stock};
 use crate::ledger::command::{Envelope, Outcome};
@@ -93,3 +93,4 @@ question!(Tags { repository: RepositoryName, query: String } -> Listing,
 question!(Fingerprint { at: Revision } -> Option<fingerprint::Fingerprint>,
     Ask::Fingerprint(at), Answer::Fingerprint(fingerprint) => fingerprint);
 question!(Cached { ask: CacheAsk } -> CacheAnswer, Ask::Cached(ask), Answer::Cached(answer) => answer);
+question!(Sealing { ask: SealingAsk } -> SealingAnswer, Ask::Sealing(ask), Answer::Sealing(answer) => answer);

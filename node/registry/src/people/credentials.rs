@@ -95,10 +95,7 @@ impl Access {
         }
         let line = self.begin(origin, name)?;
         let right = match kept {
-            Kept::Robot(hash) => self
-                .secrets
-                .is_hash_of(&hash, password)
-                .map_err(|e| AccessError::Internal(e.to_string()))?,
+            Kept::Robot(hash) => self.secrets.is_hash_of(&hash, password)?,
             // argon2 takes tens of milliseconds and megabytes on purpose: guesses must queue, and
             // not use up the machine
             Kept::Password(hash) => {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use mesh::secrets::Secrets;
+use mesh::secrets::{SecretError, Secrets};
 use parking_lot::Mutex;
 use rules::ledger::records::{Project, ReadRecords, RecordError};
 use rules::people::access::{Action, Identity, RegistryScope, Scope, allowed};
@@ -67,6 +67,16 @@ pub enum AccessError {
     /// A fault of this node.
     #[error("{0}")]
     Internal(String),
+}
+
+/// A key that is still to come is no fault: the client may try again.
+impl From<SecretError> for AccessError {
+    fn from(error: SecretError) -> Self {
+        match error {
+            SecretError::NotHere(_) => AccessError::Unchecked(error.to_string()),
+            SecretError::NoKey | SecretError::Damaged => AccessError::Internal(error.to_string()),
+        }
+    }
 }
 
 /// The scope that a token needs.

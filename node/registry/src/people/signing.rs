@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ground::clock;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use mesh::secrets::Secrets;
+use mesh::secrets::{SecretError, Secrets};
 use parking_lot::Mutex;
 use rules::ledger::people::TokenKey;
 use rules::people::access::{Identity, Principal, RegistryScope, Scope};
@@ -111,25 +111,27 @@ impl Signing {
         keys: &[TokenKey],
         shared: &Secret<Vec<u8>>,
         secrets: &Secrets,
-    ) -> Result<Secret, String> {
+    ) -> Result<Secret, SecretError> {
         let Some(key) = keys::signing(keys, clock::timestamp()) else {
-            let shared = secrets.token_key(shared).map_err(|e| e.to_string())?;
+            let shared = secrets.token_key(shared)?;
             let key = EncodingKey::from_secret(shared.expose());
-            return encode(claims, Header::new(Algorithm::HS256), &key);
+            return encode(claims, Header::new(Algorithm::HS256), &key)
+                .map_err(|_| SecretError::Damaged);
         };
         let mut opened = self.opened.lock();
         if !opened.contains_key(&key.number) {
-            let private = secrets.signing_key(&key.sealed).map_err(|e| e.to_string())?;
+            let private = secrets.signing_key(&key.sealed)?;
             // there are few keys at a time, and those of long ago are not needed
             if opened.len() >= 16 {
                 opened.clear();
             }
             opened.insert(key.number, EncodingKey::from_ed_der(private.expose()));
         }
-        let signing = opened.get(&key.number).ok_or("the key that signs is gone")?;
+        let signing = opened.get(&key.number).ok_or(SecretError::Damaged)?;
         let mut header = Header::new(Algorithm::EdDSA);
         header.kid = Some(key.number.to_string());
-        encode(claims, header, signing)
+        // a key that signs nothing is none
+        encode(claims, header, signing).map_err(|_| SecretError::Damaged)
     }
 
     /// What a token of this edge says; `None` if it is not one, or has expired.

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use ground::clock;
+use mesh::secrets::SecretError;
 use rules::ledger::people::{LookForPeople, TokenKey};
 use rules::ledger::records::{Look, MeshRecord, ReadRecords, RecordError, key};
 use rules::people::access::{Identity, RegistryScope, Scope, allowed};
@@ -209,14 +210,14 @@ impl Access {
     }
 
     fn sign_claims(&self, claims: &Claims, granting: &Granting) -> Result<Secret, AccessError> {
-        let signed = match (&self.records, &granting.shared) {
-            (Records::Edge(_), _) => self.signing.at_edge(claims),
+        match (&self.records, &granting.shared) {
+            (Records::Edge(_), _) => self.signing.at_edge(claims).map_err(AccessError::Internal),
             (Records::Ledger(..), Some(shared)) => {
-                self.signing.in_mesh(claims, &granting.keys, shared, &self.secrets)
+                let signed = self.signing.in_mesh(claims, &granting.keys, shared, &self.secrets);
+                signed.map_err(AccessError::from)
             }
-            (Records::Ledger(..), None) => return Err(not_yet()),
-        };
-        signed.map_err(AccessError::Internal)
+            (Records::Ledger(..), None) => Err(not_yet()),
+        }
     }
 
     /// The scopes that `scope` may stand for. A client takes its scope from the challenge, which
@@ -312,9 +313,13 @@ impl Access {
         });
         let ((shared, keys), _) = read.await?;
         let shared = shared.ok_or_else(not_yet)?;
-        let shared =
-            self.secrets.token_key(&shared).map_err(|e| AccessError::Internal(e.to_string()))?;
-        Ok(self.signing.read_in_mesh(token, purpose, &keys, Some(&shared), most))
+        let shared = match self.secrets.token_key(&shared) {
+            Ok(shared) => Some(shared),
+            // tokens of today do not need it
+            Err(SecretError::NotHere(_)) if !keys.is_empty() => None,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(self.signing.read_in_mesh(token, purpose, &keys, shared.as_ref(), most))
     }
 
     /// Who a valid token is about, now.

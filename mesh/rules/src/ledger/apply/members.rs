@@ -1,6 +1,6 @@
 //! The mesh, its nodes, and its feature level.
 
-use super::people;
+use super::{people, projects};
 use crate::ledger::command::Outcome;
 use crate::ledger::level::Level;
 use crate::ledger::records::{
@@ -84,7 +84,8 @@ pub(super) fn join<R: WriteRecords>(
     Ok(Outcome::Done)
 }
 
-/// Removes a node, which must be an edge.
+/// Removes a node. Below [`Level::KEYS`] it must be an edge. Its projects get other primaries from
+/// the ledger's leader, which also sees to it that the node votes no more before this is proposed.
 pub(super) fn remove<R: WriteRecords>(
     records: &mut R,
     at: Timestamp,
@@ -92,11 +93,23 @@ pub(super) fn remove<R: WriteRecords>(
 ) -> Result<Outcome, RecordError> {
     match records.record::<NodeRecord>(&key::node(id))? {
         None => Ok(Outcome::NotFound),
-        Some(node) if node.role != Role::Edge => Ok(Outcome::Refused(format!(
-            "{} is a replica, and replicas cannot be removed by command yet; stop it, and the other nodes continue without it",
-            node.name
-        ))),
-        Some(_) => {
+        Some(node) if node.role != Role::Edge && records.level()? < Level::KEYS => {
+            Ok(Outcome::Refused(format!(
+                "{} is a replica, and replicas cannot be removed by command yet; stop it, and the other nodes continue without it",
+                node.name
+            )))
+        }
+        Some(node) => {
+            if node.role == Role::Replica {
+                let others = records.nodes()?;
+                if !others.iter().any(|other| other.role == Role::Replica && other.id != id) {
+                    return Ok(Outcome::Refused(format!(
+                        "{} is the mesh's last replica",
+                        node.name
+                    )));
+                }
+                projects::leave_home(records, id)?;
+            }
             records.remove(&key::node(id))?;
             records.put(&key::removed(id), &encode(&at)?)?;
             Ok(Outcome::Done)

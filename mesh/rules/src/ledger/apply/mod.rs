@@ -5,6 +5,7 @@ pub(in crate::ledger) mod manifests;
 mod members;
 mod people;
 mod projects;
+mod sealing;
 mod upstreams;
 
 use crate::ledger::command::{Command, Envelope, Outcome};
@@ -113,6 +114,7 @@ fn perform<R: WriteRecords>(
             projects::assign(records, project, *node)
         }
         (Command::People(change), _) => people::change(records, at, change),
+        (Command::Sealing(change), _) => sealing::change(records, at, change),
         (Command::CreateUpstream { name, kind, url, description, credentials }, _) => {
             let record = |id| UpstreamRecord {
                 id,

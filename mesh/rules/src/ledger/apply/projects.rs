@@ -2,6 +2,7 @@
 
 use super::{EMPTIED_AT_ONCE, next_number, people};
 use crate::ledger::command::{NewProject, Outcome};
+use crate::ledger::level::Level;
 use crate::ledger::records::{Look, Project, RecordError, WriteRecords, encode, key};
 use crate::proxies::proxy::ProxyRules;
 use crate::words::moment::Timestamp;
@@ -86,10 +87,27 @@ pub(super) fn assign<R: WriteRecords>(
     if records.get(&key::node(node))?.is_none() {
         return Ok(Outcome::Refused(format!("node {node} is not a member")));
     }
+    if records.level()? >= Level::KEYS && records.get(&key::node(project.home))?.is_none() {
+        project.home = node;
+    }
     project.primary = node;
     project.epoch = project.epoch.next();
     records.put(&key::project(&project.name), &encode(&project)?)?;
     Ok(Outcome::Done)
+}
+
+/// `node` leaves the mesh: projects that are at home there are at home with their primary.
+pub(super) fn leave_home<R: WriteRecords>(
+    records: &mut R,
+    node: NodeId,
+) -> Result<(), RecordError> {
+    for project in records.projects()? {
+        if project.home == node && project.primary != node {
+            let moved = Project { home: project.primary, ..project };
+            records.put(&key::project(&moved.name), &encode(&moved)?)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes up to `most` tags and manifests of a project, repository by repository. Tags are removed

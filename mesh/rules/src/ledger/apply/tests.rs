@@ -1057,3 +1057,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_replica_is_removed_from_the_level_on_that_can_and_never_the_last() {
+    let mut ledger = Ledger::new();
+    let remove = |n| Command::RemoveNode { id: NodeId(n) };
+    assert!(matches!(ledger.run(remove(1)), Outcome::Refused(_)), "the level before");
+    let raise = Command::RaiseLevel { level: Level::KEYS, token_secret: Default::default() };
+    assert_eq!(ledger.run(raise), Outcome::Done);
+    let demo = |ledger: &Ledger| ledger.records.project(&"demo".parse().unwrap()).unwrap().unwrap();
+    let move_to = |ledger: &Ledger, n| Command::AssignPrimary {
+        project: "demo".parse().unwrap(),
+        node: NodeId(n),
+        expect_epoch: ledger.epoch(),
+    };
+    // a project that has moved is at home where it is; one that has not, where it moves to
+    let moved = move_to(&ledger, 2);
+    assert_eq!(ledger.run(moved), Outcome::Done);
+    assert_eq!(demo(&ledger).home, NodeId(1));
+    assert_eq!(ledger.run(remove(1)), Outcome::Done);
+    assert_eq!((demo(&ledger).home, demo(&ledger).primary), (NodeId(2), NodeId(2)));
+    assert_eq!(ledger.run(remove(2)), Outcome::Done);
+    let moved = move_to(&ledger, 3);
+    assert_eq!(ledger.run(moved), Outcome::Done);
+    assert_eq!((demo(&ledger).home, demo(&ledger).primary), (NodeId(3), NodeId(3)));
+    assert!(ledger.records.get(&key::removed(NodeId(2))).unwrap().is_some());
+    assert!(matches!(ledger.run(remove(3)), Outcome::Refused(_)), "the last one");
+}

@@ -65,6 +65,7 @@ fn one_of_each() -> Vec<(&'static str, Open)> {
         ("Tags", Ask::Tags { repository: repository.clone(), query: String::new() }),
         ("Fingerprint", Ask::Fingerprint(Revision(1))),
         ("Cached", Ask::Cached(CacheAsk::Refers(vec![digest]))),
+        ("Sealing", Ask::Sealing(SealingAsk::Give(digest))),
     ];
     let fetch = Bulk::Fetch {
         digest,

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::frame::{STALLED, begin_frame, fill_frame};
-use super::{LEAVING, LinkError, Links, write_message};
+use super::{LEAVING, LinkError, Links, write_frame, write_message};
 use crate::identity;
 use ground::clock;
 use ground::supervise::Tasks;
@@ -84,6 +84,9 @@ const OPEN: usize = 16;
 const OF_REPLICA: usize = 2 * LARGEST;
 /// The same for an edge.
 const OF_EDGE: usize = 4 << 20;
+/// The maximum number of bytes of answers that an edge may leave untaken: the largest answer, and
+/// some of what edges usually ask for.
+const ANSWERS_OF_EDGE: usize = LARGEST + (24 << 20);
 
 /// The number of streams that a peer may have open, and the number of bytes that may be in flight
 /// from it (the receive window), once it is known.
@@ -119,6 +122,8 @@ struct Held {
     consensus_streams: Arc<Semaphore>,
     /// All other open streams, whatever the size of their messages.
     streams: Arc<Semaphore>,
+    /// Bytes of answers that are not small and that the peer has not taken yet.
+    answers: Arc<Semaphore>,
 }
 
 /// The maximum number of open streams of the consensus from one replica. A leader has a few of
@@ -139,6 +144,7 @@ impl Hall {
                 others: permits(bytes),
                 consensus_streams: permits(CONSENSUS_STREAMS),
                 streams: permits(room.streams as usize * 2),
+                answers: permits(if is_replica { Semaphore::MAX_PERMITS } else { ANSWERS_OF_EDGE }),
             },
         });
         bounds.connections.retain(|c| c.close_reason().is_none());
@@ -359,8 +365,17 @@ async fn stream<S: Service>(
                 answer = service.answer(from, ask) => answer,
                 _ = send.stopped() => return Ok(()),
             };
-            // a peer that does not read its answer must not keep it in memory here
-            timeout(TAKEN, write_message(&mut send, &answer))
+            let mut encoded = wire::encode(&answer);
+            drop(answer);
+            // a peer that does not read its answers must not keep them in memory here
+            let room = room_for(&held.answers, encoded.len());
+            if room.is_none() {
+                metrics::counter!("atoll_messages_refused_total").increment(1);
+                encoded = wire::encode(&Answer::Refused(
+                    "this node has not taken the large answers of before yet".into(),
+                ));
+            }
+            timeout(TAKEN, write_frame(&mut send, &encoded))
                 .await
                 .map_err(|_| LinkError::Deadline)??;
             let _ = send.finish();
@@ -370,6 +385,16 @@ async fn stream<S: Service>(
         Open::Bulk(bulk) => service.bulk(from, bulk, send, receive).await,
     }
     Ok(())
+}
+
+/// Room for an answer of `length` bytes until the peer has taken it; `None` if there is none. Small
+/// ones do not count, because the number of streams bounds them.
+fn room_for(answers: &Arc<Semaphore>, length: usize) -> Option<Option<OwnedSemaphorePermit>> {
+    if length <= SMALL {
+        return Some(None);
+    }
+    let permits = u32::try_from(length).ok()?;
+    answers.clone().try_acquire_many_owned(permits).ok().map(Some)
 }
 
 /// Waits until the peer's limit allows `length` more bytes. Small messages do not count, because

@@ -81,3 +81,15 @@ async fn questions_that_wait_for_their_answers_hold_up_no_heartbeat() {
     }
     tasks.stop(Duration::ZERO).await;
 }
+
+#[test]
+fn answers_that_are_not_taken_have_a_bound_and_the_largest_fits() {
+    let answers = Arc::new(Semaphore::new(ANSWERS_OF_EDGE));
+    let largest = room_for(&answers, LARGEST).expect("the largest answer");
+    let usual: Vec<_> = (0..24).filter_map(|_| room_for(&answers, 1 << 20)).collect();
+    assert_eq!(usual.len(), 24);
+    assert!(room_for(&answers, SMALL + 1).is_none(), "no more");
+    assert!(room_for(&answers, SMALL).is_some(), "small ones always");
+    drop((largest, usual));
+    assert!(room_for(&answers, LARGEST).is_some(), "what was taken makes room");
+}

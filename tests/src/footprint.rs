@@ -36,12 +36,12 @@ pub fn holds(data: &Path, status: &Value, blobs: &[Blob]) -> bool {
     })
 }
 
-/// Every file of every node but its log and what the ledger keeps: blobs, uploads, whatever else
-/// there is.
+/// Every file of every node but its log, its identity and what the ledger keeps: blobs, uploads,
+/// whatever else there is.
 #[must_use]
 pub fn files(mesh: &Mesh) -> BTreeSet<PathBuf> {
     let all = mesh.nodes().iter().flat_map(|node| walk(&node.data));
-    all.map(|(file, _)| file).filter(|file| !is_ledger_or_log(file)).collect()
+    all.map(|(file, _)| file).filter(|file| !is_of_the_node_itself(file)).collect()
 }
 
 /// The size of everything the nodes keep, logs and ledger included.
@@ -65,11 +65,15 @@ pub fn until_as_before(mesh: &Mesh, before: &BTreeSet<PathBuf>, size: u64) {
     assert!(grown < MUCH, "the data folders have grown by {grown} bytes");
 }
 
-fn is_ledger_or_log(file: &Path) -> bool {
+/// A mesh makes its keys in its own time, so the folder of a node's identity does not count either.
+fn is_of_the_node_itself(file: &Path) -> bool {
     let named = |name: &str| file.extension().is_some_and(|extension| extension == name);
     named("redb")
         || named("log")
-        || file.components().any(|part| part.as_os_str().to_string_lossy().starts_with("ledger"))
+        || file.components().any(|part| {
+            let part = part.as_os_str().to_string_lossy();
+            part.starts_with("ledger") || part == "identity"
+        })
 }
 
 fn walk(folder: &Path) -> Vec<(PathBuf, u64)> {

@@ -88,15 +88,18 @@ impl Client {
 
     /// The URL that it asks.
     pub(super) fn url(&self) -> String {
-        self.url.to_string()
+        self.url.to_string().trim_end_matches('/').to_owned()
     }
 
     /// GETs a JSON document.
     pub(super) async fn get(&self, path: &str) -> io::Result<Value> {
         let (status, body) = self.request(path).await?;
         if status != StatusCode::OK {
-            let message =
-                format!("{}{path} answered {status}: {}", self.url, String::from_utf8_lossy(&body));
+            let message = format!(
+                "{}{path} answered {status}: {}",
+                self.url(),
+                String::from_utf8_lossy(&body)
+            );
             return Err(io::Error::other(message));
         }
         serde_json::from_slice(&body).map_err(io::Error::other)

@@ -21,7 +21,8 @@ mod world;
 
 use std::io;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 /// A container registry that is a mesh: one binary in every region.
 #[derive(Parser)]
@@ -69,6 +70,12 @@ enum Verb {
     Artifact(api::ArtifactCommand),
     /// Tags.
     Tag(api::TagCommand),
+    /// Print what makes a shell complete these commands.
+    Completion {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
     /// Show nodes, leader, projects, primaries and copies.
     Status(status::Status),
     /// Make clients use the mesh as a mirror of other registries, and check that it works.
@@ -98,10 +105,18 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Repo(command) => api::repositories(&command),
         Verb::Artifact(command) => api::artifacts(&command),
         Verb::Tag(command) => api::tags(&command),
+        Verb::Completion { shell } => {
+            complete(shell, &mut io::stdout());
+            Ok(())
+        }
         Verb::Status(status) => status::run(&status),
         Verb::Mirror(mirror) => mirror::run(&mirror),
         Verb::Preheat(preheat) => preheat::run(&preheat),
     }
+}
+
+fn complete(shell: Shell, to: &mut dyn io::Write) {
+    clap_complete::generate(shell, &mut Command::command(), "atoll", &mut { to });
 }
 
 /// The runtime for the short commands.
@@ -112,4 +127,24 @@ fn small_runtime() -> io::Result<tokio::runtime::Runtime> {
 fn load(config: &std::path::Path) -> io::Result<config::Settings> {
     config::load(config)
         .map_err(|mistakes| io::Error::other(format!("the settings cannot be used:\n{mistakes}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_are_sound_and_every_shell_completes_them() {
+        Command::command().debug_assert();
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let mut script = Vec::new();
+            complete(shell, &mut script);
+            let script = String::from_utf8(script).unwrap();
+            for word in ["project", "credential-provider", "--password-file"] {
+                // fish writes options without their dashes
+                let word = word.trim_start_matches('-');
+                assert!(script.contains(word), "{shell}: {word}");
+            }
+        }
+    }
 }

@@ -383,15 +383,15 @@ impl RelayOut {
 }
 
 impl RelayAnswer {
-    /// The answer. Waits without a deadline, because the body may take long.
-    pub async fn next(&mut self) -> Result<Result<StepDone, UploadRefusal>, LinkError> {
-        read_message(&mut self.receive).await
+    /// How long the answer may take once all of the body was sent.
+    pub fn patience(&self) -> Duration {
+        self.stall
     }
 
-    /// The answer, once all of the body was sent.
-    pub async fn last(&mut self) -> Result<Result<StepDone, UploadRefusal>, LinkError> {
-        let stall = self.stall;
-        tokio::time::timeout(stall, self.next()).await.map_err(|_| LinkError::Deadline)?
+    /// The answer. Waits without a deadline, because the body may take long. A part of it is lost if
+    /// this is dropped before it completes.
+    pub async fn read(mut self) -> Result<Result<StepDone, UploadRefusal>, LinkError> {
+        read_message(&mut self.receive).await
     }
 }
 

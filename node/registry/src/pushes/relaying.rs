@@ -2,6 +2,7 @@
 //! another node. The request is passed on to the node that has the upload's bytes, which its id
 //! names, and the answer is passed back.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,11 +49,10 @@ impl Uploads {
             return Err(UploadRefusal::Unknown.into());
         }
         metrics::counter!("atoll_uploads_relayed_total").increment(1);
-        let relayed = tokio::select! {
+        tokio::select! {
             relayed = self.pass_on(step, body) => relayed,
             () = self.neighbours.members.until_down(home) => Err(UploadRefusal::Unknown.into()),
-        };
-        relayed
+        }
     }
 
     async fn pass_on<B: Pieces>(
@@ -68,21 +68,28 @@ impl Uploads {
             ))
         };
         let begun = relay(&self.neighbours.links, step, self.terms).await;
-        let (mut out, mut answer) = begun.map_err(lost)?;
+        let (mut out, answer) = begun.map_err(lost)?;
+        let patience = answer.patience();
+        // one future from the beginning to the end: what it has read must not be lost
+        let mut answer = pin!(answer.read());
         let sent = tokio::select! {
             biased;
             // it may refuse before it has read the body
-            early = answer.next() => return Ok(early.map_err(lost)??),
+            early = &mut answer => return Ok(early.map_err(lost)??),
             sent = send(body, &mut out) => sent,
         };
-        match sent {
-            Ok(()) => Ok(answer.last().await.map_err(lost)??),
+        let broken = match sent {
+            Ok(()) => LinkError::Deadline,
+            // the node may have answered, and does not read further
+            Err(NotSent::Link(error)) => error,
             Err(NotSent::Body(error)) => {
                 let _ = out.end(BodyEnd::Broken).await;
-                Err(NotTaken::Body(error))
+                return Err(NotTaken::Body(error));
             }
-            // the node may have answered, and does not read further
-            Err(NotSent::Link(error)) => Ok(answer.last().await.map_err(|_| lost(error))??),
+        };
+        match tokio::time::timeout(patience, answer).await {
+            Ok(answered) => Ok(answered.map_err(lost)??),
+            Err(_) => Err(lost(broken).into()),
         }
     }
 

@@ -170,26 +170,26 @@ impl Sessions {
     ) -> Result<Upload, UploadRefusal> {
         let started = clock::now();
         loop {
-            let rested = match self.take(repository, id) {
+            match self.take(repository, id) {
                 Taken::Upload(upload) => return Ok(*upload),
                 Taken::Refused(refusal) => return Err(refusal),
+                Taken::Rested(rested, ticket) => return self.reopen(&rested, *ticket).await,
                 Taken::Held(claim) if clock::now().since(started) < TAKE_OVER => {
                     claim.wanted.notify_one();
-                    None
                 }
                 Taken::Held(_) => return Err(UploadRefusal::Busy),
-                Taken::Rested(rested, ticket) => Some((rested, ticket)),
-            };
-            if let Some((rested, ticket)) = rested {
-                return match self.store.reopen_upload(&rested).await {
-                    Ok(ingest) => Ok(Upload { ticket: *ticket, ingest }),
-                    Err(error) => {
-                        self.end(id);
-                        Err(refusal(error))
-                    }
-                };
             }
             tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn reopen(&self, rested: &Rested, ticket: Ticket) -> Result<Upload, UploadRefusal> {
+        match self.store.reopen_upload(rested).await {
+            Ok(ingest) => Ok(Upload { ticket, ingest }),
+            Err(error) => {
+                self.end(&rested.id);
+                Err(refusal(error))
+            }
         }
     }
 

@@ -24,9 +24,13 @@ fn a_node_that_opens_its_files_says_so_and_serves_when_it_has() {
     disk.hang();
     node.serve_on(&disk);
     let get = |path: &str| node.anyone().get(path).map_err(|none| none.to_string());
-    let ready = wait::until_ok("the port answers", || get("/readyz"));
-    assert_eq!(ready.status, 503, "{ready}");
     let starting = "this node is starting: opening the index of blobs (store.redb)";
+    // its first moment is before that: it answers, and has not begun to open anything
+    let ready = wait::until("the port says what is opened", || {
+        let answer = get("/readyz").ok()?;
+        assert_eq!(answer.status, 503, "{answer}");
+        text(&answer).contains(starting).then_some(answer)
+    });
     let health = get("/healthz").unwrap_or_else(|no| panic!("{no}"));
     assert_eq!(health.status, 200, "it is alive, and must not be killed: {health}");
     for answer in [&ready, &health] {

@@ -127,6 +127,100 @@ fn the_only_copy_goes_only_when_that_is_said() {
     ends_as_removed(&mesh, 2);
 }
 
+#[test]
+fn of_two_that_go_at_once_neither_takes_the_last_copy() {
+    let mesh = Formed::of(&FOUR[..3], "projects: {durability: 2}\n");
+    let images: Vec<Image> = (0..12).map(|n| Image::random(&[700 + n])).collect();
+    for (n, image) in images.iter().enumerate() {
+        let pushed = mesh.repository(n % 3, "demo/app").push(image, &format!("t{n}"));
+        pushed.unwrap_or_else(|no| panic!("{n}: {no}"));
+    }
+    let ends: Vec<Finished> = std::thread::scope(|beside| {
+        let both = ["two", "three"].map(|name| {
+            let mesh = &mesh;
+            beside.spawn(move || remove(mesh, 0, name, &["--yes"]))
+        });
+        both.map(|one| one.join().expect("it ends")).into()
+    });
+    for end in ends.iter().filter(|end| !end.success) {
+        let named = end.err.contains("one replica leaves at a time")
+            || end.err.contains("stays: no other replica")
+            || end.err.contains("stays: only");
+        assert!(named, "{}{}", end.out, end.err);
+    }
+    for (n, image) in images.iter().enumerate() {
+        let found =
+            wait::until_ok("it is there", || mesh.repository(0, "demo/app").pull(&format!("t{n}")));
+        assert_eq!(found.digest, image.digest());
+    }
+}
+
+#[test]
+fn what_is_pushed_at_a_replica_that_leaves_stays_or_is_refused() {
+    let mut mesh = Formed::of(&FOUR[..3], "projects: {durability: 1}\n");
+    // nothing is there yet, so nothing holds the node back
+    let (over, acknowledged) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let kept: Vec<(String, Image)> = std::thread::scope(|beside| {
+        let pusher = beside.spawn(|| {
+            let (there, mut kept) = (mesh.repository(1, "demo/app"), Vec::new());
+            for round in 0.. {
+                if over.load(Ordering::SeqCst) {
+                    break;
+                }
+                let (image, tag) = (Image::random(&[900]), format!("p{round}"));
+                if there.push(&image, &tag).is_ok() {
+                    kept.push((tag, image));
+                    acknowledged.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+            kept
+        });
+        wait::until("a push is there", || (acknowledged.load(Ordering::SeqCst) > 0).then_some(()));
+        // what was pushed before is on that node only, and that holds it back
+        let stays = remove(&mesh, 0, "two", &["--yes"]);
+        assert!(!stays.success && stays.err.contains("--force"), "{}{}", stays.out, stays.err);
+        over.store(true, Ordering::SeqCst);
+        pusher.join().expect("it ends")
+    });
+    for (tag, image) in &kept {
+        let found = mesh.repository(2, "demo/app").pull(tag).unwrap_or_else(|no| panic!("{no}"));
+        assert_eq!(found.digest, image.digest());
+    }
+    // a node that nothing holds back, and pushes that begin while it is on its way out
+    let four = mesh.prepare("four", "us-west-2", "projects: {durability: 1}\n");
+    four.must_join(&mesh.members()[0].invite());
+    four.serve();
+    four.wait_ready();
+    mesh.add(four);
+    let (over, tried) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let kept: Vec<(String, Image)> = std::thread::scope(|beside| {
+        let pusher = beside.spawn(|| {
+            let (there, mut kept) = (mesh.repository(3, "demo/late"), Vec::new());
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            while !over.load(Ordering::SeqCst) {
+                let (image, tag) = (Image::random(&[900]), format!("l{}", kept.len()));
+                if there.push(&image, &tag).is_ok() {
+                    kept.push((tag, image));
+                }
+                tried.fetch_add(1, Ordering::SeqCst);
+            }
+            kept
+        });
+        let removed = remove(&mesh, 0, "four", &["--yes"]);
+        let stays = removed.err.contains("stays: no other replica");
+        assert!(removed.success || stays, "{}{}", removed.out, removed.err);
+        wait::until("pushes were tried", || (tried.load(Ordering::SeqCst) > 0).then_some(()));
+        over.store(true, Ordering::SeqCst);
+        pusher.join().expect("it ends")
+    });
+    for (tag, image) in &kept {
+        let found = wait::until_ok("what was acknowledged is there", || {
+            mesh.repository(0, "demo/late").pull(tag)
+        });
+        assert_eq!(found.digest, image.digest(), "{tag}");
+    }
+}
+
 /// `atoll remove NAME`, asked of the node `at`.
 fn remove(mesh: &Formed, at: usize, name: &str, flags: &[&str]) -> Finished {
     let url = format!("http://{}", mesh.members()[at].place().http);

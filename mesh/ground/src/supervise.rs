@@ -83,6 +83,16 @@ where
     tokio::task::spawn_blocking(work)
 }
 
+/// Does `work` here and now, though it takes long. Other tasks go on: the runtime gives this
+/// thread's place to another one meanwhile.
+pub fn at_length<T>(work: impl FnOnce() -> T) -> T {
+    match tokio::runtime::Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        // there are no other threads (a test)
+        _ => work(),
+    }
+}
+
 struct PanicGuard {
     name: &'static str,
     finished: bool,

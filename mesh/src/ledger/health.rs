@@ -46,8 +46,9 @@ pub(super) fn start(ledger: &Arc<Ledger>, store: Store, tasks: &Tasks) {
     watch_pulse(pulse.0.clone(), STUCK, || {
         let seconds = STUCK.hung.as_secs();
         error!(
-            "this node ends: no task of it has run for {seconds} s, most likely because a write \
-             has not come back. Repair the disk and start the node again"
+            "this node ends: no task of it has run for {seconds} s. Most likely reads and \
+             writes do not come back: look at the disk, and at what the processors and the memory \
+             of this machine do"
         );
         // no drain and no destructors: each may wait for the disk
         std::process::exit(1);

@@ -10,6 +10,7 @@ use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::impls::BasicNode;
 use rules::ledger::command::{Command, Outcome};
+use rules::ledger::leaving::{LeavingChange, LookForLeaving};
 use rules::ledger::records::{Look, NodeRecord, RecordError};
 use rules::members::failover::{Assignment, Situation};
 use rules::members::voters::{self, VoterStep};
@@ -61,8 +62,27 @@ impl Ledger {
         let staying: Vec<NodeRecord> =
             nodes.into_iter().filter(|node| !leaving.contains(&node.id)).collect();
         self.keep_membership(&staying).await;
+        self.end_what_was_given_up().await?;
         let moves = futures::stream::iter(self.failovers(&staying)?);
         moves.for_each_concurrent(MOVES, |assignment| self.assign(assignment)).await;
+        Ok(())
+    }
+
+    /// Ends the removal of a replica that nobody goes on with: until then no other may leave, and
+    /// the copies of that replica count for nothing.
+    async fn end_what_was_given_up(&self) -> Result<(), RecordError> {
+        let leaving = self.view()?.leaving()?;
+        let given_up = {
+            let mut guard = self.term.lock();
+            guard.as_mut().and_then(|term| term.given_up.handle_timeout(clock::now(), leaving))
+        };
+        let Some(leaving) = given_up else { return Ok(()) };
+        let command = Command::Leaving(LeavingChange::End(leaving));
+        let operation = OperationId(rand::random());
+        match self.propose(operation, command, Duration::from_secs(3)).await {
+            Ok(_) => info!(node = %leaving.node, "a removal was given up; the node stays"),
+            Err(error) => warn!(node = %leaving.node, %error, "a removal that was given up"),
+        }
         Ok(())
     }
 

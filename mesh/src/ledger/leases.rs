@@ -26,6 +26,7 @@ pub(super) struct Term {
     pub(super) granter: Granter,
     pub(super) failover: rules::members::failover::Failover,
     pub(super) voters: rules::members::voters::Voters,
+    pub(super) given_up: rules::ledger::leaving::GivenUp,
     /// How long the machine had been suspended at the last look, and the last acknowledgement
     /// before its last suspend. The consensus library's clock does not count suspends, so such an
     /// acknowledgement is older than it seems.
@@ -189,6 +190,7 @@ impl Ledger {
                 granter,
                 failover,
                 voters,
+                given_up: rules::ledger::leaving::GivenUp::default(),
                 suspended,
                 acked_before_suspend: None,
             });

@@ -48,6 +48,7 @@ use quinn::{RecvStream, SendStream};
 use rules::ledger::command::{Command, Envelope, Outcome};
 use rules::ledger::fingerprint::Fingerprint;
 use rules::ledger::lease::{Holder, LeaseTerms, Unreleased};
+use rules::ledger::leaving::LeavingChange;
 use rules::ledger::level::Level;
 use rules::ledger::records::{Look, RecordError, Role};
 use rules::members::failover::FailoverTerms;
@@ -450,7 +451,11 @@ impl Ledger {
 
     /// The replica that a command removes, if it is one.
     fn leaving(&self, command: &Command) -> Result<Option<NodeId>, NoLedger> {
-        let Command::RemoveNode { id } = command else { return Ok(None) };
+        let id = match command {
+            Command::RemoveNode { id } => id,
+            Command::Leaving(LeavingChange::Finish(leaving)) => &leaving.node,
+            _ => return Ok(None),
+        };
         let storage = |e: RecordError| NoLedger::Storage(e.to_string());
         let view = self.view().map_err(storage)?;
         let nodes = view.nodes().map_err(storage)?;

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use ground::supervise::at_length;
 use http::{Response, StatusCode};
 use rules::ledger::command::Command;
+use rules::ledger::leaving::{Leaving, LeavingChange};
 use rules::ledger::level::Level;
-use rules::ledger::records::{Look, NodeRecord, Role, key};
+use rules::ledger::records::{Look, NodeRecord, RecordError, Role, key};
 use rules::members::removal::{Consequences, Survey, consequences};
 use rules::words::digest::Digest;
-use rules::words::names::{NodeId, OperationId, ProjectName};
+use rules::words::names::{NodeId, OperationId, ProjectName, Revision};
 use serde_json::json;
 
 use super::Atoll;
@@ -23,7 +25,7 @@ const REMOVAL: Duration = Duration::from_secs(9);
 impl Atoll {
     /// What the mesh would be without the node called `name`.
     pub(super) async fn show_removal(&self, name: &str) -> Result<Response<Payload>, Failure> {
-        let node = self.node_named(name)?;
+        let node = self.node_named(name).await?;
         let primary_of = self.records.view()?.projects()?;
         let primary_of = primary_of.iter().filter(|project| project.primary == node.id).count();
         let mut shown = json!({
@@ -57,55 +59,103 @@ impl Atoll {
         name: &str,
         forced: bool,
     ) -> Result<Response<Payload>, Failure> {
-        let node = self.node_named(name)?;
+        let node = self.node_named(name).await?;
         self.writes.ready().await?;
-        if node.role == Role::Replica {
-            let conflict = |reason: String| Failure::new(Code::Conflict, reason);
+        if node.role == Role::Edge {
+            self.step(name, Command::RemoveNode { id: node.id }).await?;
+        } else {
             if node.id == self.neighbours.me {
-                return Err(conflict(format!("{name} cannot remove itself; ask another replica")));
+                let reason = format!("{name} cannot remove itself; ask another replica");
+                return Err(Failure::new(Code::Conflict, reason));
             }
-            if self.records.view()?.level()? < Level::KEYS {
-                return Err(conflict(format!(
+            if self.records.view()?.level()? < Level::LEAVING {
+                let reason = format!(
                     "{name} stays: to remove a replica, the mesh must have feature level {}; run `atoll level --raise`",
-                    Level::KEYS
-                )));
+                    Level::LEAVING
+                );
+                return Err(Failure::new(Code::Conflict, reason));
             }
-            if let Some(reason) = self.consequences(&node).await?.refusal(forced) {
-                return Err(conflict(format!("{name} stays: {reason}")));
-            }
+            self.remove_replica(&node, forced).await?;
         }
-        let command = Command::RemoveNode { id: node.id };
+        let mut response = Response::new(Payload::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        Ok(response)
+    }
+
+    /// Lets a replica go. What it costs is judged after its copies have ceased to count for writes,
+    /// see [`rules::ledger::leaving`]. If that is too much, it stays.
+    async fn remove_replica(&self, node: &NodeRecord, forced: bool) -> Result<(), Failure> {
+        let name = node.name.as_str();
+        let leaving = Leaving { node: node.id, removal: rand::random() };
+        let begun = self.step(name, Command::Leaving(LeavingChange::Begin(leaving))).await?;
+        let judged = async {
+            self.applied(begun).await?;
+            match self.consequences(node).await?.refusal(forced) {
+                Some(reason) => {
+                    Err(Failure::new(Code::Conflict, format!("{name} stays: {reason}")))
+                }
+                None => Ok(()),
+            }
+        };
+        let gone = match judged.await {
+            Ok(()) => self.step(name, Command::Leaving(LeavingChange::Finish(leaving))).await,
+            Err(failure) => Err(failure),
+        };
+        if let Err(failure) = gone {
+            // if this fails, too, the ledger's leader ends it a minute later
+            let end = Command::Leaving(LeavingChange::End(leaving));
+            let _ = self.records.propose(OperationId(rand::random()), end, REMOVAL).await;
+            return Err(failure);
+        }
+        Ok(())
+    }
+
+    /// Proposes one step, and returns where the ledger has it.
+    async fn step(&self, name: &str, command: Command) -> Result<Revision, Failure> {
         let proposed = self.records.propose(OperationId(rand::random()), command, REMOVAL).await;
         let proposed = proposed.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))?;
         match settle(proposed.outcome) {
-            Ok(_) => {
-                let mut response = Response::new(Payload::empty());
-                *response.status_mut() = StatusCode::NO_CONTENT;
-                Ok(response)
-            }
+            Ok(_) => Ok(proposed.revision),
             Err(Refusal::NotFound) => Err(missing(name)),
             Err(refusal) => Err(refusal.into()),
         }
     }
 
-    fn node_named(&self, name: &str) -> Result<NodeRecord, Failure> {
-        let nodes = self.neighbours.nodes().into_iter();
-        nodes.into_iter().find(|node| node.name.as_str() == name).ok_or_else(|| missing(name))
+    /// Waits until this node has applied `revision`: what it reads then has all that came before.
+    async fn applied(&self, revision: Revision) -> Result<(), Failure> {
+        let Some(ledger) = self.records.ledger() else { return Ok(()) };
+        let mut applied = ledger.applied();
+        let until = applied.wait_for(|applied| *applied >= revision);
+        match tokio::time::timeout(REMOVAL, until).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Failure::new(
+                Code::Unavailable,
+                "this node has not caught up with the ledger; ask another replica".to_owned(),
+            )),
+        }
+    }
+
+    async fn node_named(&self, name: &str) -> Result<NodeRecord, Failure> {
+        let (nodes, freshness) = self.door.read(|records| records.nodes()).await?;
+        let node = nodes.into_iter().find(|node| node.name.as_str() == name);
+        node.ok_or_else(|| missing(name).if_known(freshness))
     }
 
     async fn consequences(&self, node: &NodeRecord) -> Result<Consequences, Failure> {
         let Some(ledger) = self.records.ledger() else {
             return Err(Failure::new(Code::Unavailable, "an edge does not know this".to_owned()));
         };
-        let view = self.records.view()?;
-        let mut projects = Vec::new();
-        // what a proxy project has cached is its upstream's
-        for project in view.projects()?.into_iter().filter(|p| p.upstream.is_none()) {
-            let links = view.scan(&key::links_of(&project.name), None, usize::MAX)?;
-            let blobs = links.iter().filter_map(|(k, _)| key::digest_of(k)).collect();
-            projects.push((project.name, project.durability, blobs));
-        }
-        drop(view);
+        let projects = at_length(|| {
+            let view = self.records.view()?;
+            let mut projects = Vec::new();
+            // what a proxy project has cached is its upstream's
+            for project in view.projects()?.into_iter().filter(|p| p.upstream.is_none()) {
+                let links = view.scan(&key::links_of(&project.name), None, usize::MAX)?;
+                let blobs = links.iter().filter_map(|(k, _)| key::digest_of(k)).collect();
+                projects.push((project.name, project.durability, blobs));
+            }
+            Ok::<_, RecordError>(projects)
+        })?;
         let wanted: BTreeSet<Digest> = projects
             .iter()
             .flat_map(|(_, _, blobs): &(_, _, BTreeSet<_>)| blobs)
@@ -119,17 +169,19 @@ impl Atoll {
         let stocks = self.neighbours.have(&wanted, None).await;
         let mut holdings: BTreeMap<NodeId, BTreeSet<Digest>> =
             stocks.into_iter().map(|(node, stocks)| (node, kept(stocks))).collect();
-        let mine: Result<Vec<_>, _> = wanted.iter().map(|d| self.store.stock(d, None)).collect();
+        let mine: Result<Vec<_>, _> =
+            at_length(|| wanted.iter().map(|d| self.store.stock(d, None)).collect());
         holdings.insert(self.neighbours.me, kept(mine?));
         let live = self.neighbours.alive().into_iter().map(|candidate| candidate.id).collect();
-        Ok(consequences(&Survey {
+        let survey = Survey {
             leaving: node.id,
             nodes: &self.neighbours.nodes(),
             voters: &ledger.status().voters,
             live: &live,
             projects: &projects,
             holdings: &holdings,
-        }))
+        };
+        Ok(at_length(|| consequences(&survey)))
     }
 }
 

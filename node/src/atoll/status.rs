@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ground::clock;
+use ground::supervise::at_length;
 use http::{Response, StatusCode};
 use mesh::ledger::LeaseState;
 use rules::blobs::holding::{Held, Stock};
@@ -162,7 +163,8 @@ impl Atoll {
     }
 
     fn blobs_of(&self, project: &Project) -> Result<BTreeSet<Digest>, Failure> {
-        let links = self.records.view()?.scan(&key::links_of(&project.name), None, usize::MAX)?;
+        let view = self.records.view()?;
+        let links = at_length(|| view.scan(&key::links_of(&project.name), None, usize::MAX))?;
         Ok(links.iter().filter_map(|(k, _)| key::digest_of(k)).collect())
     }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::client::Call;
 use super::node::Node;
-use super::status::table;
+use super::shown::table;
 
 /// Arguments of `level`.
 #[derive(clap::Args)]

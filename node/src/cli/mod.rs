@@ -14,6 +14,7 @@ mod password;
 mod preheat;
 mod remove;
 mod serve;
+mod shown;
 mod status;
 mod token;
 mod up;

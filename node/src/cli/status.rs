@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use serde_json::Value;
 
 use super::node::Node;
+use super::shown::{safe, safe_json, table};
 
 /// Arguments of `status`.
 #[derive(clap::Args)]
@@ -34,7 +35,7 @@ pub(super) fn run(status: &Status) -> io::Result<()> {
     let answer = super::small_runtime()?.block_on(client.get(path))?;
     match status.output {
         Output::Json => {
-            println!("{}", serde_json::to_string_pretty(&answer).map_err(io::Error::other)?)
+            println!("{}", safe_json(&answer))
         }
         Output::Table => print!("{}", tables(&answer)),
     }
@@ -43,7 +44,7 @@ pub(super) fn run(status: &Status) -> io::Result<()> {
 
 fn text(value: &Value) -> String {
     match value {
-        Value::String(s) => s.clone(),
+        Value::String(s) => safe(s),
         Value::Null => "-".into(),
         other => other.to_string(),
     }
@@ -170,26 +171,6 @@ fn transfer(transfer: &Value) -> Vec<String> {
         None => text(&transfer["bytes"]),
     };
     vec![text(&transfer["direction"]), text(&transfer["peer"]), bytes, text(&transfer["digest"])]
-}
-
-/// A table whose columns are as wide as their widest cells.
-pub(super) fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
-    let mut widths: Vec<usize> = head.iter().map(|h| h.len()).collect();
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.len());
-        }
-    }
-    let line = |cells: Vec<&str>| {
-        let padded: Vec<String> =
-            cells.iter().zip(&widths).map(|(c, w)| format!("{c:w$}")).collect();
-        format!("{}\n", padded.join("  ").trim_end())
-    };
-    let mut out = line(head.to_vec());
-    for row in &rows {
-        out.push_str(&line(row.iter().map(String::as_str).collect()));
-    }
-    out
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::init::{ADMINISTRATOR, FIRST_PROJECT, issue, new_birth, new_password};
-use super::status::table;
+use super::shown::table;
 use crate::start::{identity_folder, node_record, public_url};
 
 /// The regions of the local mesh.

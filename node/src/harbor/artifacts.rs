@@ -12,8 +12,9 @@ use rules::ledger::precondition::Precondition;
 use rules::ledger::records::{
     Look, ManifestRecord, Project, ReadRecords, RecordError, Repository, TagRecord, decode, key,
 };
-use rules::wire::{Pushed, WriteKind};
+use rules::wire::WriteKind;
 use rules::words::digest::Digest;
+use rules::words::manifest::media_type;
 use rules::words::moment::Timestamp;
 use rules::words::names::{ProjectName, Reference, RepositoryName, Tag};
 use serde::Deserialize;
@@ -47,6 +48,11 @@ struct Artifact {
     manifest: ManifestRecord,
     tags: Vec<(Tag, TagRecord)>,
 }
+
+/// The number of records that are read at a time.
+const AT_A_TIME: usize = 1_000;
+/// The maximum length of an artifact's annotations or references in a list, in bytes.
+const DETAILS: usize = 64 << 10;
 
 #[derive(Deserialize)]
 struct NewTag {
@@ -84,54 +90,82 @@ fn show_repository(project: &Project, one: &Listed) -> Value {
     })
 }
 
-/// The manifests of a repository with their tags. The bytes are read, too.
-fn artifacts(
-    records: &dyn ReadRecords,
-    repository: &RepositoryName,
-) -> Result<Vec<Artifact>, RecordError> {
-    let mut tags: BTreeMap<Digest, Vec<(Tag, TagRecord)>> = BTreeMap::new();
-    for (place, record) in records.records::<TagRecord>(&key::tags(repository))? {
-        if let Ok(tag) = key::tag_of(&place).parse() {
-            tags.entry(record.digest).or_default().push((tag, record));
-        }
-    }
-    let mut found = Vec::new();
-    for (place, _) in records.scan(&key::manifests(repository), None, usize::MAX)? {
-        let Some(digest) = key::digest_of(&place) else { continue };
-        if let Some(manifest) = records.manifest(repository, &digest)? {
-            let tags = tags.remove(&digest).unwrap_or_default();
-            found.push(Artifact { digest, manifest, tags });
-        }
-    }
-    Ok(found)
+/// What Harbor's API says of a manifest, read out of its bytes. The rest of the bytes is skipped and
+/// not kept.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Said {
+    #[serde(rename = "artifactType")]
+    artifact_type: Option<String>,
+    config: Option<Part>,
+    layers: Option<Vec<Part>>,
+    #[serde(rename = "fsLayers")]
+    fs_layers: Option<Vec<Part>>,
+    manifests: Option<Vec<Child>>,
+    annotations: Option<Map<String, Value>>,
 }
 
-impl Artifact {
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.manifest.bytes).unwrap_or_default()
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Part {
+    #[serde(rename = "mediaType")]
+    media_type: String,
+    size: u64,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Child {
+    digest: String,
+    size: u64,
+    platform: Value,
+    annotations: Value,
+    urls: Value,
+}
+
+/// The digests that an index lists, and nothing else of it.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Listing<'a> {
+    #[serde(borrow)]
+    manifests: Vec<Named<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Named<'a> {
+    #[serde(borrow)]
+    digest: std::borrow::Cow<'a, str>,
+}
+
+impl Said {
+    /// What the bytes say. What an upstream sent may be odd; it is then shown without these details.
+    fn of(bytes: &[u8]) -> Self {
+        serde_json::from_slice(bytes).unwrap_or_default()
     }
 
-    fn children(&self) -> Vec<String> {
-        let json = self.json();
-        let listed = json["manifests"].as_array().into_iter().flatten();
-        listed.filter_map(|child| child["digest"].as_str().map(str::to_owned)).collect()
+    /// The number of bytes of what it refers to.
+    fn size(&self) -> u64 {
+        let parts =
+            self.layers.iter().flatten().chain(self.fs_layers.iter().flatten()).chain(&self.config);
+        let children = self.manifests.iter().flatten().map(|child| child.size);
+        parts.map(|part| part.size).chain(children).fold(0, u64::saturating_add)
     }
 
-    /// The number of bytes of the manifest and of what it refers to.
-    fn size(&self, json: &Value) -> u64 {
-        let parts = ["layers", "manifests", "fsLayers"].into_iter();
-        let parts = parts.flat_map(|list| json[list].as_array().into_iter().flatten());
-        let sizes = parts.chain([&json["config"]]).filter_map(|part| part["size"].as_u64());
-        sizes.fold(self.manifest.bytes.len() as u64, u64::saturating_add)
+    fn config(&self) -> Option<&str> {
+        self.config
+            .as_ref()
+            .map(|config| config.media_type.as_str())
+            .filter(|kind| !kind.is_empty())
     }
 
     /// Harbor's word for what it is, from the media type of its configuration.
-    fn kind(json: &Value) -> String {
-        if json["manifests"].is_array() {
+    fn kind(&self) -> String {
+        if self.manifests.is_some() {
             return "IMAGE".to_owned();
         }
-        let config = json["config"]["mediaType"].as_str().unwrap_or_default();
-        let artifact = json["artifactType"].as_str().unwrap_or_default();
+        let config = self.config().unwrap_or_default();
+        let artifact = self.artifact_type.as_deref().unwrap_or_default();
         match config {
             "application/vnd.cncf.helm.config.v1+json" => "CHART".to_owned(),
             "application/vnd.oci.image.config.v1+json"
@@ -150,45 +184,151 @@ impl Artifact {
             }
         }
     }
+}
+
+/// The tags of a repository, by their manifests.
+fn tags_by_manifest(
+    records: &dyn ReadRecords,
+    repository: &RepositoryName,
+) -> Result<BTreeMap<Digest, Vec<(Tag, TagRecord)>>, RecordError> {
+    let mut tags: BTreeMap<Digest, Vec<(Tag, TagRecord)>> = BTreeMap::new();
+    for (place, record) in records.records::<TagRecord>(&key::tags(repository))? {
+        if let Ok(tag) = key::tag_of(&place).parse() {
+            tags.entry(record.digest).or_default().push((tag, record));
+        }
+    }
+    Ok(tags)
+}
+
+fn is_index(record: &ManifestRecord) -> bool {
+    matches!(record.media_type.as_str(), media_type::OCI_INDEX | media_type::DOCKER_LIST)
+}
+
+/// What an index in `repository` lists, as far as the repository has it.
+fn listed_in(
+    records: &dyn ReadRecords,
+    repository: &RepositoryName,
+    index: &Digest,
+) -> Result<BTreeSet<Digest>, RecordError> {
+    let Some(index) = records.manifest(repository, index)? else { return Ok(BTreeSet::new()) };
+    let listing: Listing<'_> = serde_json::from_slice(&index.bytes).unwrap_or_default();
+    let digests = listing.manifests.iter().filter_map(|child| child.digest.parse().ok());
+    Ok(digests.collect())
+}
+
+/// A page of the artifacts of a repository, newest first, and the number of all. An artifact is what
+/// has a tag, or is no part of an index and about no other artifact: as Harbor lists them. `None`
+/// without any manifest.
+///
+/// The bytes of manifests are read one after the other, and only those of indexes and of what is on
+/// the page.
+fn page_of_artifacts(
+    records: &dyn ReadRecords,
+    project: &Project,
+    repository: &RepositoryName,
+    wanted: &PageRequest,
+) -> Result<Option<(Vec<Value>, usize)>, RecordError> {
+    let mut tags = tags_by_manifest(records, repository)?;
+    let mut found: BTreeMap<Digest, ManifestRecord> = BTreeMap::new();
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let some = records.scan(&key::manifests(repository), after.as_deref(), AT_A_TIME)?;
+        let Some((last, _)) = some.last() else { break };
+        after = Some(last.clone());
+        for (place, record) in some {
+            let Some(digest) = key::digest_of(&place) else { continue };
+            let record: ManifestRecord = decode(&record)?;
+            found.insert(digest, ManifestRecord { bytes: Vec::new(), blobs: Vec::new(), ..record });
+        }
+    }
+    if found.is_empty() {
+        return Ok(None);
+    }
+    let mut parts = BTreeSet::new();
+    for (digest, _) in found.iter().filter(|(_, record)| is_index(record)) {
+        let listed = listed_in(records, repository, digest)?;
+        parts.extend(listed.into_iter().filter(|digest| found.contains_key(digest)));
+    }
+    found.retain(|digest, record| {
+        record.subject.is_none() && !parts.contains(digest) || tags.contains_key(digest)
+    });
+    let mut listed = Vec::new();
+    for (digest, record) in found {
+        let tags = tags.remove(&digest).unwrap_or_default();
+        let mut fields = vec![
+            ("digest", vec![digest.to_string()]),
+            ("tags", tags.iter().map(|(tag, _)| tag.to_string()).collect()),
+        ];
+        if wanted.asks_for("type") {
+            let whole = records.manifest(repository, &digest)?;
+            fields.push(("type", whole.iter().map(|one| Said::of(&one.bytes).kind()).collect()));
+        }
+        if wanted.admits_one_of(&fields) {
+            listed.push((digest, record.pushed, tags));
+        }
+    }
+    listed.sort_by_key(|(digest, pushed, _)| (std::cmp::Reverse(*pushed), *digest));
+    let mut shown = Vec::new();
+    for (digest, _, tags) in wanted.cut_short(&listed) {
+        if let Some(manifest) = records.manifest(repository, digest)? {
+            shown.push(
+                Artifact { digest: *digest, manifest, tags: tags.clone() }
+                    .show_in_list(project, repository),
+            );
+        }
+    }
+    Ok(Some((shown, listed.len())))
+}
+
+impl Artifact {
+    /// As in a list: without details that are long. They are shown with the artifact itself.
+    fn show_in_list(&self, project: &Project, repository: &RepositoryName) -> Value {
+        let mut shown = self.show(project, repository);
+        for (field, empty) in [("annotations", json!({})), ("references", json!([]))] {
+            // a text of JSON is no shorter than what is in it
+            if shown[field].to_string().len() > DETAILS {
+                shown[field] = empty;
+            }
+        }
+        shown
+    }
 
     fn show(&self, project: &Project, repository: &RepositoryName) -> Value {
-        let json = self.json();
+        let said = Said::of(&self.manifest.bytes);
         let id = number(&format!("{repository}@{}", self.digest));
         let repository_id = number(repository.as_str());
-        let references: Vec<Value> = json["manifests"]
-            .as_array()
-            .into_iter()
+        let references: Vec<Value> = said
+            .manifests
+            .iter()
             .flatten()
             .map(|child| {
-                let digest = child["digest"].as_str().unwrap_or_default();
                 json!({
                     "parent_id": id,
-                    "child_id": number(&format!("{repository}@{digest}")),
-                    "child_digest": digest,
-                    "platform": child["platform"],
-                    "annotations": child["annotations"],
-                    "urls": child["urls"],
+                    "child_id": number(&format!("{repository}@{}", child.digest)),
+                    "child_digest": child.digest,
+                    "platform": child.platform,
+                    "annotations": child.annotations,
+                    "urls": child.urls,
                 })
             })
             .collect();
         let tags: Vec<Value> =
             self.tags.iter().map(|(tag, record)| show_tag(repository, id, tag, record)).collect();
-        let annotations = json["annotations"].as_object().cloned().unwrap_or_else(Map::new);
+        let artifact_type = said.artifact_type.as_deref().or(said.config()).unwrap_or_default();
         json!({
             "id": id,
-            "type": Self::kind(&json),
-            "media_type": json["config"]["mediaType"].as_str().unwrap_or(&self.manifest.media_type),
+            "type": said.kind(),
+            "media_type": said.config().unwrap_or(&self.manifest.media_type),
             "manifest_media_type": self.manifest.media_type,
-            "artifact_type": json["artifactType"].as_str()
-                .or_else(|| json["config"]["mediaType"].as_str()).unwrap_or_default(),
+            "artifact_type": artifact_type,
             "project_id": project.id.0,
             "repository_id": repository_id,
             "repository_name": repository.as_str(),
             "digest": self.digest.to_string(),
-            "size": self.size(&json),
+            "size": said.size().saturating_add(self.manifest.bytes.len() as u64),
             "push_time": self.manifest.pushed.to_string(),
             "pull_time": Timestamp(0).to_string(),
-            "annotations": annotations,
+            "annotations": said.annotations.unwrap_or_default(),
             "references": references,
             "tags": tags,
             "labels": [],
@@ -261,7 +401,8 @@ impl Harbor {
             }
             (_, Stored::Summary) => self.summarize(&project).await,
             (_, Stored::Deletable) => {
-                let found = self.read(|records| repositories(records, &project.name)).await?;
+                let found =
+                    self.read_at_length(|records| repositories(records, &project.name)).await?;
                 let deletable = found.is_empty() || project.upstream.is_some();
                 let message = match deletable {
                     true => String::new(),
@@ -279,7 +420,7 @@ impl Harbor {
         project: &Project,
     ) -> Result<Response<Payload>, Failure> {
         let wanted = PageRequest::read(request)?;
-        let found = self.read(|records| repositories(records, &project.name)).await?;
+        let found = self.read_at_length(|records| repositories(records, &project.name)).await?;
         let fits = |one: &Listed| wanted.admits(&[("name", one.name.as_str())]);
         let found: Vec<Listed> = found.into_iter().filter(fits).collect();
         Ok(wanted.answer(&found, |one| one.name.as_str(), |one| show_repository(project, one)))
@@ -301,7 +442,7 @@ impl Harbor {
 
     async fn seen_repositories(&self, caller: &Caller) -> Result<Vec<(Project, Listed)>, Failure> {
         let seen = self.seen_projects(caller).await?;
-        self.read(|records| {
+        self.read_at_length(|records| {
             let mut all = Vec::new();
             for (project, _) in &seen {
                 let found = repositories(records, &project.name)?;
@@ -378,7 +519,7 @@ impl Harbor {
     /// DELETE goes on.
     async fn delete_repository(&self, name: &RepositoryName) -> Result<Response<Payload>, Failure> {
         let manifests = self
-            .read(|records| {
+            .read_at_length(|records| {
                 let found = records.scan(&key::manifests(name), None, usize::MAX)?;
                 Ok(found.iter().filter_map(|(place, _)| key::digest_of(place)).collect::<Vec<_>>())
             })
@@ -397,7 +538,6 @@ impl Harbor {
         Ok(answer(StatusCode::OK))
     }
 
-    /// What has a tag, or is no part of an index and about no other artifact: as Harbor lists them.
     async fn list_artifacts(
         &self,
         request: &Request,
@@ -405,22 +545,11 @@ impl Harbor {
         name: &RepositoryName,
     ) -> Result<Response<Payload>, Failure> {
         let wanted = PageRequest::read(request)?;
-        let mut found = self.read(|records| artifacts(records, name)).await?;
-        if found.is_empty() {
-            return Err(missing(&format!("repository {name}")));
+        let page = |records: &dyn ReadRecords| page_of_artifacts(records, project, name, &wanted);
+        match self.read_at_length(page).await? {
+            Some((shown, total)) => Ok(PageRequest::answer_shown(shown, total)),
+            None => Err(missing(&format!("repository {name}"))),
         }
-        let parts: BTreeSet<String> = found.iter().flat_map(Artifact::children).collect();
-        found.retain(|one| {
-            let stands = one.manifest.subject.is_none() && !parts.contains(&one.digest.to_string());
-            (stands || !one.tags.is_empty())
-                && wanted.admits_one_of(&[
-                    ("digest", vec![one.digest.to_string()]),
-                    ("tags", one.tags.iter().map(|(tag, _)| tag.to_string()).collect()),
-                    ("type", vec![Artifact::kind(&one.json())]),
-                ])
-        });
-        found.sort_by_key(|one| (std::cmp::Reverse(one.manifest.pushed), one.digest));
-        Ok(wanted.answer(&found, |_| "", |one| one.show(project, name)))
     }
 
     async fn artifact(
@@ -429,7 +558,7 @@ impl Harbor {
         reference: &Reference,
     ) -> Result<Artifact, Failure> {
         let found = self
-            .read(|records| {
+            .read_at_length(|records| {
                 let digest = match reference {
                     Reference::Digest(digest) => Some(*digest),
                     Reference::Tag(tag) => records.tag(name, tag)?.map(|tag| tag.digest),
@@ -446,10 +575,27 @@ impl Harbor {
         found.ok_or_else(|| missing(&format!("artifact {name}@{reference}")))
     }
 
+    /// The digest of an artifact. Its manifest is not read.
+    async fn digest_of(
+        &self,
+        name: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Digest, Failure> {
+        let found = self
+            .read(|records| match reference {
+                Reference::Tag(tag) => Ok(records.tag(name, tag)?.map(|tag| tag.digest)),
+                Reference::Digest(digest) => {
+                    Ok(records.has_manifest(name, digest)?.then_some(*digest))
+                }
+            })
+            .await?;
+        found.ok_or_else(|| missing(&format!("artifact {name}@{reference}")))
+    }
+
     async fn accessories(&self, name: &RepositoryName, of: &Artifact) -> Result<Value, Failure> {
         let subject = number(&format!("{name}@{}", of.digest));
         let referrers = self
-            .read(|records| {
+            .read_at_length(|records| {
                 let found = records.scan(&key::referrers(name, &of.digest), None, usize::MAX)?;
                 let all = found.iter().map(|(_, value)| decode(value));
                 all.collect::<Result<Vec<rules::words::manifest::Referrer>, _>>()
@@ -480,7 +626,7 @@ impl Harbor {
         name: &RepositoryName,
         reference: &Reference,
     ) -> Result<Response<Payload>, Failure> {
-        let digest = self.artifact(name, reference).await?.digest;
+        let digest = self.digest_of(name, reference).await?;
         let change = Change::DeleteManifest { repository: name.clone(), digest };
         self.change_stored(name, WriteKind::Fenced(change)).await?;
         Ok(answer(StatusCode::OK))
@@ -497,21 +643,15 @@ impl Harbor {
             .unwrap_or_default()
             .parse()
             .map_err(|e| Failure::new(Code::TagInvalid, format!("name: {e}")))?;
-        let Artifact { digest, manifest, .. } = self.artifact(name, reference).await?;
-        let pushed = Pushed {
-            repository: name.clone(),
-            digest,
-            media_type: manifest.media_type,
-            bytes: manifest.bytes,
-            tags: vec![tag.clone()],
-        };
-        let only_new = Precondition::absent(Reference::Tag(tag.clone()));
-        match self.change_stored(name, WriteKind::PutManifestIf(Box::new(only_new), pushed)).await {
-            Err(failure) if failure.status() == StatusCode::PRECONDITION_FAILED => {
+        let digest = self.digest_of(name, reference).await?;
+        let change = Change::AddTag { repository: name.clone(), digest, tag: tag.clone() };
+        match self.writes.commit(&name.project(), WriteKind::Fenced(change)).await {
+            Err(Refusal::Exists) => {
                 Err(Failure::new(Code::Conflict, format!("tag {tag} exists in {name}")))
             }
-            Err(failure) => Err(failure),
-            Ok(()) => {
+            Err(Refusal::NotFound) => Err(missing(&format!("artifact {name}@{digest}"))),
+            Err(refusal) => Err(refusal.into()),
+            Ok(_) => {
                 let rest = name.as_str().split_once('/').map_or("", |(_, rest)| rest);
                 let rest = rest.replace('/', "%252F");
                 let project = name.project();
@@ -530,7 +670,7 @@ impl Harbor {
         reference: &Reference,
         tag: &Tag,
     ) -> Result<Response<Payload>, Failure> {
-        let digest = self.artifact(name, reference).await?.digest;
+        let digest = self.digest_of(name, reference).await?;
         let precondition = Precondition::names(Reference::Tag(tag.clone()), digest);
         let change =
             Change::DeleteIf { repository: name.clone(), precondition: Box::new(precondition) };
@@ -551,7 +691,7 @@ impl Harbor {
 
     async fn summarize(&self, project: &Project) -> Result<Response<Payload>, Failure> {
         let (found, members) = self
-            .read(|records| {
+            .read_at_length(|records| {
                 Ok((repositories(records, &project.name)?, records.members(project.id)?))
             })
             .await?;
@@ -570,6 +710,12 @@ impl Harbor {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use rules::ledger::records::{ContentRecord, MemoryRecords, WriteRecords, encode};
+    use rules::proxies::proxy::ProxyRules;
+    use rules::words::names::{Epoch, NodeId, ProjectId};
+
     use super::*;
 
     #[test]
@@ -583,12 +729,88 @@ mod tests {
 
     #[test]
     fn what_an_artifact_is_is_said_in_harbors_words() {
-        let kind = |json: Value| Artifact::kind(&json);
+        let kind = |json: Value| Said::of(json.to_string().as_bytes()).kind();
         let config = |kind: &str| json!({"config": {"mediaType": kind}});
         assert_eq!(kind(config("application/vnd.oci.image.config.v1+json")), "IMAGE");
         assert_eq!(kind(config("application/vnd.cncf.helm.config.v1+json")), "CHART");
         assert_eq!(kind(json!({"manifests": []})), "IMAGE");
         assert_eq!(kind(config("application/vnd.wasm.config.v0+json")), "WASM");
         assert_eq!(kind(json!({})), "UNKNOWN");
+    }
+
+    /// Records that count how often the bytes of a manifest are read.
+    struct Counting {
+        records: MemoryRecords,
+        read: Cell<usize>,
+    }
+
+    impl ReadRecords for Counting {
+        fn get(&self, place: &[u8]) -> Result<Option<Vec<u8>>, RecordError> {
+            if place.first() == key::content(&Digest::sha256(b"")).first() {
+                self.read.set(self.read.get() + 1);
+            }
+            self.records.get(place)
+        }
+        fn scan(
+            &self,
+            prefix: &[u8],
+            after: Option<&[u8]>,
+            limit: usize,
+        ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, RecordError> {
+            self.records.scan(prefix, after, limit)
+        }
+    }
+
+    #[test]
+    fn a_list_reads_the_bytes_of_indexes_and_of_what_it_shows() {
+        let repository: RepositoryName = "demo/a".parse().unwrap();
+        let mut records = MemoryRecords::default();
+        let mut put = |media_type: &str, json: Value, pushed: u64| {
+            let bytes = json.to_string().into_bytes();
+            let digest = Digest::sha256(&bytes);
+            let manifest = ManifestRecord {
+                media_type: media_type.to_owned(),
+                bytes: Vec::new(),
+                blobs: Vec::new(),
+                subject: None,
+                pushed: Timestamp(pushed),
+            };
+            let content = ContentRecord { repositories: 1, bytes };
+            records.put(&key::manifest(&repository, &digest), &encode(&manifest).unwrap()).unwrap();
+            records.put(&key::content(&digest), &encode(&content).unwrap()).unwrap();
+            digest
+        };
+        let images: Vec<Digest> = (0..2_500)
+            .map(|n| put(media_type::OCI_MANIFEST, json!({"annotations": {"n": n.to_string()}}), n))
+            .collect();
+        let children: Vec<Value> =
+            images[..900].iter().map(|digest| json!({"digest": digest.to_string()})).collect();
+        put(media_type::OCI_INDEX, json!({"manifests": children}), 5_000);
+        let counting = Counting { records, read: Cell::new(0) };
+        let project = Project {
+            id: ProjectId(1),
+            name: "demo".parse().unwrap(),
+            public: true,
+            durability: 1,
+            home: NodeId(1),
+            primary: NodeId(1),
+            epoch: Epoch::FIRST,
+            created: Timestamp(0),
+            upstream: None,
+            proxy: ProxyRules::default(),
+            metadata: BTreeMap::new(),
+        };
+        let page = |page: &str, size: &str| {
+            let wanted = PageRequest::of(Some(page), Some(size), None).unwrap();
+            page_of_artifacts(&counting, &project, &repository, &wanted).unwrap().unwrap()
+        };
+        let (shown, total) = page("1", "10");
+        assert_eq!((shown.len(), total), (10, 1_601));
+        assert_eq!(shown[0]["references"], json!([]), "long details are with the artifact itself");
+        assert_eq!(shown[1]["annotations"]["n"], "2499");
+        assert_eq!(counting.read.get(), 11);
+        assert_eq!(page("1", "0").0.len(), 100, "never all of them");
+        assert_eq!(page("17", "100").0.len(), 1);
+        assert_eq!(page("18", "100").0.len(), 0);
     }
 }

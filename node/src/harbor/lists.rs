@@ -1,7 +1,7 @@
 //! Lists in Harbor's manner: in pages, and filtered by a part of the name.
 
 use http::{HeaderName, HeaderValue, Response, StatusCode};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::http::answer::json_answer;
 use crate::http::request::Request;
@@ -69,6 +69,11 @@ impl PageRequest {
         })
     }
 
+    /// Whether a condition in `q` is about this field.
+    pub(super) fn asks_for(&self, field: &str) -> bool {
+        self.conditions.iter().any(|(name, _)| name == field)
+    }
+
     /// Whether an entry is wanted, whose fields these are. A condition on another field is not met.
     pub(super) fn admits(&self, fields: &[(&str, &str)]) -> bool {
         self.conditions.iter().all(|(name, wanted)| {
@@ -91,7 +96,11 @@ impl PageRequest {
         })
     }
 
-    fn of(page: Option<&str>, size: Option<&str>, name: Option<&str>) -> Result<Self, Failure> {
+    pub(super) fn of(
+        page: Option<&str>,
+        size: Option<&str>,
+        name: Option<&str>,
+    ) -> Result<Self, Failure> {
         let number =
             |name: &str, text: Option<&str>, otherwise: usize, least: usize, most: usize| {
                 let Some(text) = text else { return Ok(otherwise) };
@@ -118,6 +127,20 @@ impl PageRequest {
         (named.into_iter().skip((self.page - 1).saturating_mul(size)).take(size).collect(), total)
     }
 
+    /// The requested page of entries that are long to show: at most so many as a page may have.
+    pub(super) fn cut_short<'a, T>(&self, all: &'a [T]) -> &'a [T] {
+        let size = if self.size == 0 { LARGEST } else { self.size };
+        let first = (self.page - 1).saturating_mul(size).min(all.len());
+        &all[first..first.saturating_add(size).min(all.len())]
+    }
+
+    /// A page that is shown already, of so many entries in all.
+    pub(super) fn answer_shown(shown: Vec<Value>, total: usize) -> Response<Payload> {
+        let mut response = json_answer(StatusCode::OK, &Value::Array(shown));
+        response.headers_mut().insert(TOTAL, HeaderValue::from(total));
+        response
+    }
+
     /// The page, with the total number in a header.
     pub(super) fn answer<T>(
         &self,
@@ -126,10 +149,7 @@ impl PageRequest {
         show: impl Fn(&T) -> Value,
     ) -> Response<Payload> {
         let (page, total) = self.cut(all, name);
-        let shown: Vec<Value> = page.into_iter().map(show).collect();
-        let mut response = json_answer(StatusCode::OK, &json!(shown));
-        response.headers_mut().insert(TOTAL, HeaderValue::from(total));
-        response
+        Self::answer_shown(page.into_iter().map(show).collect(), total)
     }
 }
 

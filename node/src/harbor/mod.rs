@@ -255,6 +255,15 @@ impl Harbor {
         if freshness == Freshness::Fresh { Ok(found) } else { Err(Failure::outdated(freshness)) }
     }
 
+    /// As [`Harbor::read`], for what grows with the number of projects, repositories or artifacts.
+    async fn read_at_length<T>(
+        &self,
+        read: impl Fn(&dyn ReadRecords) -> Result<T, RecordError>,
+    ) -> Result<T, Failure> {
+        let (found, freshness) = self.door.read_at_length(read).await?;
+        if freshness == Freshness::Fresh { Ok(found) } else { Err(Failure::outdated(freshness)) }
+    }
+
     /// The project that a path names, if the caller has `permission` in it. Digits are a project's
     /// number if there is one, unless the client says that it sends names (Harbor's
     /// `X-Is-Resource-Name`).

@@ -136,7 +136,7 @@ impl Harbor {
             }
             Ok(seen)
         };
-        self.read(look).await
+        self.read_at_length(look).await
     }
 
     /// The projects that the caller may see.

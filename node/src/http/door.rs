@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use ground::supervise::at_length;
 use http::{Method, header};
 use registry::people::{Access, AccessError, Caller, NeededScope, Presented, SERVICE};
 use registry::proxies::mirrors::Mirrors;
@@ -12,6 +13,7 @@ use rules::people::access::{Action, RegistryScope};
 use rules::people::roles::public_may;
 use rules::words::names::{ProjectName, RepositoryName};
 use rules::words::roles::Permission;
+use tokio::sync::Semaphore;
 
 use super::errors::{Code, Failure};
 use super::origin;
@@ -35,6 +37,7 @@ pub struct Door {
     records: Records,
     mirrors: Arc<Mirrors>,
     terms: DoorTerms,
+    long_reads: Semaphore,
 }
 
 /// A request that was admitted, with what was read for it.
@@ -57,7 +60,10 @@ impl Door {
         mirrors: Arc<Mirrors>,
         terms: DoorTerms,
     ) -> Arc<Self> {
-        Arc::new(Door { access, records, mirrors, terms })
+        // half of the processors: the others serve pulls
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let long_reads = Semaphore::new((processors / 2).max(1));
+        Arc::new(Door { access, records, mirrors, terms, long_reads })
     }
 
     /// The caller of `request`.
@@ -224,6 +230,16 @@ impl Door {
             return Err(Failure::new(Code::Unavailable, message));
         }
         Ok((value, freshness))
+    }
+
+    /// As [`Door::read`], for reads that may take long: their number at a time is bounded, and no
+    /// other task waits for them.
+    pub async fn read_at_length<T>(
+        &self,
+        read: impl Fn(&dyn ReadRecords) -> Result<T, RecordError>,
+    ) -> Result<(T, Freshness), Failure> {
+        let _one_of_few = self.long_reads.acquire().await;
+        self.read(|records| at_length(|| read(records))).await
     }
 
     /// The answer to a caller who is not admitted, with the place to get a token if one can help.

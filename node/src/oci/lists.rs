@@ -2,7 +2,9 @@
 //! see.
 
 use bytes::Bytes;
+use ground::supervise::at_length;
 use http::{HeaderValue, Response, StatusCode, header};
+use registry::view::Freshness;
 use rules::ledger::records::{decode, key};
 use rules::people::access::Action;
 use rules::people::access::RegistryScope;
@@ -145,7 +147,7 @@ impl Registry {
         subject: Digest,
     ) -> Result<Response<Payload>, Failure> {
         let admitted = self.door.admit(&request, Action::Pull, &repository, |records, _| {
-            records.scan(&key::referrers(&repository, &subject), None, usize::MAX)
+            at_length(|| records.scan(&key::referrers(&repository, &subject), None, usize::MAX))
         });
         let Admitted { project, freshness, found: mut referrers, .. } = admitted.await?;
         let mut unasked = false;
@@ -182,6 +184,10 @@ impl Registry {
                     unasked = true;
                 }
             }
+        }
+        if referrers.is_empty() && freshness == Freshness::Stale {
+            // a client would take it that nothing is signed
+            return Err(Failure::outdated(freshness));
         }
         let filter = request.query("artifactType").map(str::to_owned);
         let last = request.query("last").map(str::parse::<Digest>).transpose()?;

@@ -56,6 +56,15 @@ pub enum Change {
         /// What to remove, and when.
         precondition: Box<Precondition>,
     },
+    /// Gives a manifest another tag, see [`Command::AddTag`].
+    AddTag {
+        /// The repository.
+        repository: RepositoryName,
+        /// The manifest.
+        digest: Digest,
+        /// The tag.
+        tag: Tag,
+    },
 }
 
 impl Change {
@@ -65,7 +74,8 @@ impl Change {
             Change::Configure { name, .. } | Change::Delete { name } => name.clone(),
             Change::DeleteTag { repository, .. }
             | Change::DeleteManifest { repository, .. }
-            | Change::DeleteIf { repository, .. } => repository.project(),
+            | Change::DeleteIf { repository, .. }
+            | Change::AddTag { repository, .. } => repository.project(),
         }
     }
 
@@ -88,6 +98,9 @@ impl Change {
             Change::DeleteIf { repository, precondition } => {
                 Command::DeleteIf { epoch, repository, precondition }
             }
+            Change::AddTag { repository, digest, tag } => {
+                Command::AddTag { epoch, repository, digest, tag }
+            }
         }
     }
 
@@ -104,6 +117,9 @@ impl Change {
             }
             Command::DeleteIf { repository, precondition, .. } => {
                 Change::DeleteIf { repository, precondition }
+            }
+            Command::AddTag { repository, digest, tag, .. } => {
+                Change::AddTag { repository, digest, tag }
             }
             _ => return None,
         })
@@ -149,6 +165,11 @@ mod tests {
             Change::Delete { name },
             Change::DeleteTag { repository: repository.clone(), tag: "1".parse().unwrap() },
             Change::DeleteManifest { repository: repository.clone(), digest: Digest::sha256(b"x") },
+            Change::AddTag {
+                repository: repository.clone(),
+                digest: Digest::sha256(b"x"),
+                tag: "2".parse().unwrap(),
+            },
             Change::DeleteIf {
                 repository,
                 precondition: Box::new(Precondition {

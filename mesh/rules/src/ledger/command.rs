@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ledger::leaving::LeavingChange;
 use crate::ledger::level::Level;
 use crate::ledger::people::PeopleChange;
 use crate::ledger::precondition::Precondition;
@@ -68,9 +69,10 @@ pub enum Command {
         /// The new member.
         node: NodeRecord,
     },
-    /// Removes an edge from the mesh. It is no longer a member, and its name becomes free.
+    /// Removes a node from the mesh. It is no longer a member, and its name becomes free. From
+    /// [`Level::LEAVING`] on it must be an edge.
     RemoveNode {
-        /// The edge.
+        /// The node.
         id: NodeId,
     },
     /// Changes the address and other details of a known node.
@@ -205,6 +207,19 @@ pub enum Command {
     },
     /// Changes the keys that seal secrets, or seals a secret anew.
     Sealing(Box<SealingChange>),
+    /// A step of a replica's removal.
+    Leaving(LeavingChange),
+    /// Gives a manifest that the repository has another tag, unless there is such a tag.
+    AddTag {
+        /// The epoch this was decided under.
+        epoch: Epoch,
+        /// The repository.
+        repository: RepositoryName,
+        /// The manifest.
+        digest: Digest,
+        /// The tag.
+        tag: Tag,
+    },
 }
 
 /// A project to be created.
@@ -268,6 +283,8 @@ impl Command {
             Command::People(change) => change.level(),
             Command::CreateOwnedProject { .. } => Level::PEOPLE,
             Command::Sealing(_) => Level::KEYS,
+            Command::Leaving(_) => Level::LEAVING,
+            Command::AddTag { .. } => Level::TAGS,
             _ => Level::FIRST,
         }
     }
@@ -286,6 +303,7 @@ impl Command {
             Command::DeleteTag { epoch, repository, .. }
             | Command::DeleteManifest { epoch, repository, .. }
             | Command::DeleteIf { epoch, repository, .. }
+            | Command::AddTag { epoch, repository, .. }
             | Command::IndexTags { epoch, repository } => Some((repository.project(), *epoch)),
             Command::FormMesh { .. }
             | Command::Invite { .. }
@@ -299,7 +317,8 @@ impl Command {
             | Command::DeleteUpstream { .. }
             | Command::RaiseLevel { .. }
             | Command::People(_)
-            | Command::Sealing(_) => None,
+            | Command::Sealing(_)
+            | Command::Leaving(_) => None,
         }
     }
 
@@ -339,6 +358,8 @@ impl Command {
             Command::IndexTags { .. } => "index_tags",
             Command::People(change) => change.name(),
             Command::Sealing(change) => change.name(),
+            Command::Leaving(change) => change.name(),
+            Command::AddTag { .. } => "add_tag",
         }
     }
 }
@@ -364,4 +385,7 @@ pub enum Outcome {
     Refused(String),
     /// The write's precondition does not hold.
     PreconditionFailed,
+    /// The write counts on what this node holds, and it is being removed. What the write refers to
+    /// must be checked anew.
+    Leaving(NodeId),
 }

@@ -36,8 +36,13 @@ impl Level {
     /// From this level on the ledger's leader sends entries in streams, without waiting for the
     /// answer to each message.
     pub const STREAMS: Level = Level(6);
+    /// From this level on the removal of a replica is a record before it is judged, one at a time,
+    /// and a manifest that counts on the copies of that replica is not recorded.
+    pub const LEAVING: Level = Level(7);
+    /// From this level on a tag can be added to a manifest that is there, and to no other.
+    pub const TAGS: Level = Level(7);
     /// The highest level that this build supports.
-    pub const NEWEST: Level = Level::KEYS;
+    pub const NEWEST: Level = Level::LEAVING;
 }
 
 impl std::fmt::Display for Level {

@@ -10,6 +10,7 @@
 //! | [`precondition`] | what a writer expects before its write |
 //! | [`people`] | users, robots, members, keys of tokens: records and changes |
 //! | [`sealing`] | which keys seal the secrets in the records |
+//! | [`leaving`] | the removal of a replica, from the first word to the last |
 //! | [`lease`] | read leases: when a replica may answer by itself, when a write is released |
 //! | [`level`] | which formats all replicas have agreed to use |
 //! | [`fingerprint`] | whether replicas have the same records |
@@ -23,6 +24,7 @@ pub mod command;
 pub mod fingerprint;
 pub mod health;
 pub mod lease;
+pub mod leaving;
 pub mod level;
 pub mod people;
 pub mod precondition;

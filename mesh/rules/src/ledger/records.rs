@@ -347,6 +347,10 @@ pub mod key {
     pub fn mesh() -> Vec<u8> {
         make(b'g', &[])
     }
+    /// The replica that is being removed.
+    pub fn leaving() -> Vec<u8> {
+        make(b'L', &[])
+    }
     /// The mesh's feature level. If absent: [`Level::FIRST`](crate::ledger::level::Level::FIRST).
     pub fn level() -> Vec<u8> {
         make(b'v', &[])

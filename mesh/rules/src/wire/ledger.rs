@@ -120,6 +120,9 @@ pub enum WriteError {
     /// The ledger did not answer. It is unknown whether the write was committed; retry with the
     /// same operation.
     Ledger(NoLedger),
+    /// This node is being removed, and what the write refers to has too few copies without it, or
+    /// was checked before that was known. Nothing was committed.
+    Leaving(NodeId),
 }
 
 /// What a replica sends on its lease stream to the leader.

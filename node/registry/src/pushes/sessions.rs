@@ -194,18 +194,22 @@ impl Sessions {
     }
 
     fn take(&self, repository: &RepositoryName, id: &UploadId) -> Taken {
+        let now = clock::now();
         let mut open = self.open.lock();
         let Some(session) = open.get_mut(id).filter(|s| s.repository == *repository) else {
             return Taken::Refused(UploadRefusal::Unknown);
         };
-        if let Bytes::Taken(hold) = &session.bytes {
-            if let Some(claim) = hold.upgrade() {
-                return Taken::Held(claim);
-            }
-            self.forget(&mut open, id);
+        if let Bytes::Taken(hold) = &session.bytes
+            && let Some(claim) = hold.upgrade()
+        {
+            return Taken::Held(claim);
+        }
+        if self.is_over(session, now) {
+            drop(open);
+            self.end(id);
             return Taken::Refused(UploadRefusal::Unknown);
         }
-        session.touched = clock::now();
+        session.touched = now;
         // a new hold, so that this request does not see who waited for the one before
         let claim = Arc::default();
         match std::mem::replace(&mut session.bytes, Bytes::Taken(Arc::downgrade(&claim))) {
@@ -247,12 +251,17 @@ impl Sessions {
 
     /// Ends an upload: it became a blob, or was given up.
     pub fn end(&self, id: &UploadId) {
-        self.forget(&mut self.open.lock(), id);
+        let (ended, left) = {
+            let mut open = self.open.lock();
+            (open.remove(id), open.len())
+        };
+        metrics::gauge!("atoll_uploads_open").set(left as f64);
+        self.remove_file(id, ended);
     }
 
-    fn forget(&self, open: &mut HashMap<UploadId, Session>, id: &UploadId) {
-        open.remove(id);
-        metrics::gauge!("atoll_uploads_open").set(open.len() as f64);
+    /// Removes what an upload has on disk. A disk may be slow, so nobody holds a lock meanwhile.
+    fn remove_file(&self, id: &UploadId, ended: Option<Session>) {
+        drop(ended);
         if let Err(error) = self.store.forget_upload(id) {
             warn!(%id, %error, "what is left of an upload could not be removed");
         }
@@ -263,24 +272,28 @@ impl Sessions {
         self.open.lock().values().map(|session| session.repository.clone()).collect()
     }
 
+    /// Whether nobody used the upload for too long, or its last request was cut off.
+    fn is_over(&self, session: &Session, now: Moment) -> bool {
+        match &session.bytes {
+            Bytes::Here(_) | Bytes::Rested(_) => now.since(session.touched) >= self.expire_after,
+            Bytes::Taken(hold) => hold.strong_count() == 0,
+        }
+    }
+
     /// Gives up uploads that were not used for too long.
     pub fn expire(&self) {
         let now = clock::now();
-        let mut open = self.open.lock();
-        let is_over = |s: &Session| match &s.bytes {
-            Bytes::Here(_) | Bytes::Rested(_) => now.since(s.touched) >= self.expire_after,
-            Bytes::Taken(hold) => hold.strong_count() == 0,
-        };
-        let over: Vec<UploadId> =
-            open.iter().filter(|(_, session)| is_over(session)).map(|(id, _)| *id).collect();
-        for id in &over {
-            self.forget(&mut open, id);
+        let over: Vec<(UploadId, Session)> =
+            self.open.lock().extract_if(|_, session| self.is_over(session, now)).collect();
+        let count = over.len();
+        for (id, ended) in over {
+            self.remove_file(&id, Some(ended));
         }
-        if !over.is_empty() {
-            info!(count = over.len(), "uploads expired");
-            metrics::counter!("atoll_uploads_expired_total").increment(over.len() as u64);
+        if count > 0 {
+            info!(count, "uploads expired");
+            metrics::counter!("atoll_uploads_expired_total").increment(count as u64);
         }
-        metrics::gauge!("atoll_uploads_open").set(open.len() as f64);
+        metrics::gauge!("atoll_uploads_open").set(self.open.lock().len() as f64);
     }
 
     /// Begins to copy an upload that has its first bytes, to as many other regions as its project

@@ -17,7 +17,7 @@ use rules::ledger::level::Level;
 use rules::ledger::records::{Look, Project, RecordError, key};
 use rules::wire::{Write, WriteError, WriteKind, questions, transfer_time};
 use rules::words::digest::Digest;
-use rules::words::names::{OperationId, ProjectName};
+use rules::words::names::{NodeId, OperationId, ProjectName};
 use tracing::debug;
 
 use crate::blobs::flights::Flights;
@@ -153,6 +153,7 @@ impl Writes {
                     }
                 }
                 Ok(Err(WriteError::Ledger(error))) => last = error.to_string(),
+                Ok(Err(WriteError::Leaving(node))) => last = self.without(node),
                 Ok(Err(WriteError::Unanswered(silent))) => {
                     // they may be restarting; clients do not retry a manifest's PUT
                     let names: Vec<String> =
@@ -169,6 +170,11 @@ impl Writes {
             metrics::counter!("atoll_writes_retried_total").increment(1);
             self.records.applied_more(AGAIN).await;
         }
+    }
+
+    fn without(&self, node: NodeId) -> String {
+        let name = self.neighbours.name_of(node);
+        format!("{name} is being removed, and without it blobs would be in too few regions")
     }
 
     /// The result of `write`, if an earlier attempt committed it without an answer. A project may
@@ -232,6 +238,7 @@ pub fn settle(outcome: Outcome) -> Result<Outcome, Refusal> {
         Outcome::StaleEpoch { .. } => {
             Err(Refusal::Unavailable("the project's primary has just changed".into()))
         }
+        Outcome::Leaving(_) => Err(Refusal::Unavailable("a node is being removed".into())),
     }
 }
 
@@ -249,6 +256,7 @@ fn refusal(project: &ProjectName, error: WriteError) -> Refusal {
         WriteError::NotPrimary => {
             Refusal::Unavailable("the project's primary has just changed".into())
         }
+        WriteError::Leaving(_) => Refusal::Unavailable("a node is being removed".into()),
         WriteError::Ledger(error) => Refusal::Unavailable(error.to_string()),
     }
 }

@@ -9,6 +9,7 @@ use ground::clock;
 use rules::blobs::holding::Held;
 use rules::blobs::reputation;
 use rules::ledger::command::{Command, NewManifest, Outcome};
+use rules::ledger::leaving::LookForLeaving;
 use rules::ledger::records::{
     BlobDescriptor, BlobRecord, Look, Project, Role, SPARSE_IMAGES, SPARSE_INDEXES, key,
 };
@@ -149,6 +150,7 @@ impl Writes {
                     metrics::counter!("atoll_writes_fenced_total").increment(1);
                     Err(WriteError::NotPrimary)
                 }
+                Outcome::Leaving(node) => Err(WriteError::Leaving(node)),
                 outcome => Ok(outcome),
             },
             Err(error) => Err(WriteError::Ledger(error)),
@@ -167,6 +169,7 @@ impl Writes {
             |e: &dyn std::fmt::Display| WriteError::Ledger(NoLedger::Storage(e.to_string()));
         let mut linked = BTreeSet::new();
         let mut known: BTreeMap<Digest, BlobRecord> = BTreeMap::new();
+        let leaving;
         let sparse_index = project.is_set(SPARSE_INDEXES);
         let layers = if project.is_set(SPARSE_IMAGES) { Needed::IfHere } else { Needed::Held };
         let held = manifest.blobs.iter().map(|blob| (*blob, layers));
@@ -174,6 +177,7 @@ impl Writes {
         let mut wanted: Vec<(BlobReference, Needed)> = held.chain(optional).collect();
         {
             let view = self.records.view().map_err(|e| storage(&e))?;
+            leaving = view.leaving().map_err(|e| storage(&e))?.map(|leaving| leaving.node);
             for child in &manifest.children {
                 let here = view.has_manifest(repository, &child.digest).map_err(|e| storage(&e))?;
                 if !here || !child.manifest {
@@ -248,9 +252,10 @@ impl Writes {
                 continue;
             }
             // a copy that may be evicted does not count; its node is asked to keep it, which needs
-            // no transfer
-            let durable =
-                holders.iter().filter(|(n, _)| have.get(n).is_some_and(|stock| !stock[i].cached));
+            // no transfer. Nor does a copy of a node that is being removed.
+            let durable = holders.iter().filter(|(n, _)| {
+                Some(*n) != leaving && have.get(n).is_some_and(|stock| !stock[i].cached)
+            });
             let kept_by: Vec<NodeId> = durable.map(|(n, _)| *n).collect();
             let regions: BTreeSet<Region> =
                 kept_by.iter().filter_map(|n| region_of.get(n).cloned()).collect();
@@ -275,7 +280,12 @@ impl Writes {
                 WriteError::ManifestsUnknown(unlisted)
             });
         }
-        let copied = self.spread(repository, scarce, regions_wanted).await?;
+        let copied = self.spread(repository, scarce, regions_wanted, leaving).await;
+        let copied = match (copied, leaving) {
+            // whether it goes is known soon, and then how many regions there are
+            (Err(WriteError::NotDurable { .. }), Some(node)) => Err(WriteError::Leaving(node)),
+            (copied, _) => copied,
+        }?;
         for descriptor in &mut descriptors {
             descriptor.kept_by.extend(copied.get(&descriptor.digest).into_iter().flatten());
         }
@@ -283,14 +293,16 @@ impl Writes {
     }
 
     /// Copies each scarce blob to live nodes of other regions until `wanted` regions hold it.
-    /// Returns the nodes that keep it in addition.
+    /// Returns the nodes that keep it in addition. The node that is `leaving` may be a source.
     async fn spread(
         &self,
         repository: &RepositoryName,
         scarce: Vec<(Digest, Vec<NodeId>, BTreeSet<Region>)>,
         wanted: usize,
+        leaving: Option<NodeId>,
     ) -> Result<BTreeMap<Digest, Vec<NodeId>>, WriteError> {
-        let alive = self.neighbours.alive();
+        let mut alive = self.neighbours.alive();
+        alive.retain(|candidate| Some(candidate.id) != leaving);
         let end = clock::now() + self.terms.replicate;
         let copies = scarce.into_iter().map(|(digest, holders, mut regions)| {
             let alive = &alive;

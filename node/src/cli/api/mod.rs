@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::client::{Call, Client};
 use super::node::Node;
-use super::status::table;
+use super::shown::{safe, safe_json, table};
 
 pub(super) use people::{
     MemberCommand, RobotCommand, UserCommand, members, run_robot as robots, users,
@@ -105,7 +105,7 @@ impl Api {
     /// Prints a list: these fields of each entry in columns, or all of it as JSON.
     fn print(&self, list: &[Value], columns: &[(&str, &str)]) {
         if self.output == Output::Json {
-            println!("{:#}", json!(list));
+            println!("{}", safe_json(&json!(list)));
             return;
         }
         let head: Vec<&str> = columns.iter().map(|(head, _)| *head).collect();
@@ -121,7 +121,7 @@ impl Api {
     /// Prints one thing, field by field, or all of it as JSON.
     fn print_one(&self, one: &Value) {
         if self.output == Output::Json {
-            println!("{one:#}");
+            println!("{}", safe_json(one));
             return;
         }
         let fields = one.as_object().into_iter().flatten();
@@ -137,17 +137,13 @@ struct Sent {
     location: Option<String>,
 }
 
-/// A value for people. What others wrote must not command the terminal.
+/// A value for people.
 fn text(value: &Value) -> String {
-    let plain = match value {
+    match value {
         Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    plain
-        .chars()
-        .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
-        .collect()
+        Value::String(text) => safe(text),
+        other => safe(&other.to_string()),
+    }
 }
 
 /// A part of a path or a query, encoded.

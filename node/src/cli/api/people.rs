@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::projects::{by_name, path};
 use super::{Api, Asking, part, with};
+use crate::cli::shown::safe_json;
 
 /// Arguments of `member`.
 #[derive(clap::Args)]
@@ -364,7 +365,7 @@ pub(in crate::cli) fn run_robot(command: &RobotCommand) -> io::Result<()> {
 
 fn show_secret(api: &Api, name: &str, made: &Value) {
     if api.output == super::Output::Json {
-        println!("{made:#}");
+        println!("{}", safe_json(made));
     } else {
         println!("{name}\n{}", made["secret"].as_str().unwrap_or_default());
         eprintln!("This secret is not shown again.");

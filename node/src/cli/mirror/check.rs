@@ -10,7 +10,7 @@ use super::image::{Image, Way};
 use super::nodes::{MirrorList, MirrorNode};
 use super::pull::{Pulled, Puller};
 use crate::cli::client::Client;
-use crate::cli::status::table;
+use crate::cli::shown::table;
 
 /// Arguments of `mirror check`.
 #[derive(clap::Args)]

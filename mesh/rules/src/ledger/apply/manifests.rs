@@ -52,6 +52,24 @@ pub(in crate::ledger) fn put<R: WriteRecords>(
     Ok(Outcome::Done)
 }
 
+/// Gives a manifest that is there another tag. A tag that exists stays where it is.
+pub(super) fn add_tag<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    repository: &RepositoryName,
+    digest: &Digest,
+    tag: &Tag,
+) -> Result<Outcome, RecordError> {
+    if !records.has_manifest(repository, digest)? {
+        return Ok(Outcome::NotFound);
+    }
+    if records.tag(repository, tag)?.is_some() {
+        return Ok(Outcome::Exists);
+    }
+    set_tag(records, repository, tag, &TagRecord { digest: *digest, pushed: at })?;
+    Ok(Outcome::Done)
+}
+
 /// Whether the records have the form that they have from the level of caches on.
 fn is_indexed<R: WriteRecords>(records: &R) -> Result<bool, RecordError> {
     Ok(records.level()? >= Level::CACHES)

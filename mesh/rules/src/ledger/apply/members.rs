@@ -1,7 +1,8 @@
 //! The mesh, its nodes, and its feature level.
 
 use super::{people, projects};
-use crate::ledger::command::Outcome;
+use crate::ledger::command::{NewManifest, Outcome};
+use crate::ledger::leaving::{Leaving, LeavingChange, LookForLeaving};
 use crate::ledger::level::Level;
 use crate::ledger::records::{
     Invitation, Look, MeshRecord, NodeRecord, RecordError, Role, User, WriteRecords, encode, key,
@@ -84,37 +85,107 @@ pub(super) fn join<R: WriteRecords>(
     Ok(Outcome::Done)
 }
 
-/// Removes a node. Below [`Level::KEYS`] it must be an edge. Its projects get other primaries from
-/// the ledger's leader, which also sees to it that the node votes no more before this is proposed.
+/// Removes a node. Below [`Level::KEYS`], and from [`Level::LEAVING`] on, it must be an edge. Between
+/// them a replica's projects get other primaries from the ledger's leader, which also sees to it
+/// that the node votes no more before this is proposed.
 pub(super) fn remove<R: WriteRecords>(
     records: &mut R,
     at: Timestamp,
     id: NodeId,
 ) -> Result<Outcome, RecordError> {
-    match records.record::<NodeRecord>(&key::node(id))? {
-        None => Ok(Outcome::NotFound),
-        Some(node) if node.role != Role::Edge && records.level()? < Level::KEYS => {
-            Ok(Outcome::Refused(format!(
-                "{} is a replica, and replicas cannot be removed by command yet; stop it, and the other nodes continue without it",
-                node.name
-            )))
-        }
-        Some(node) => {
-            if node.role == Role::Replica {
-                let others = records.nodes()?;
-                if !others.iter().any(|other| other.role == Role::Replica && other.id != id) {
-                    return Ok(Outcome::Refused(format!(
-                        "{} is the mesh's last replica",
-                        node.name
-                    )));
-                }
-                projects::leave_home(records, id)?;
+    let Some(node) = records.record::<NodeRecord>(&key::node(id))? else {
+        return Ok(Outcome::NotFound);
+    };
+    if node.role == Role::Edge {
+        return take_out(records, at, id);
+    }
+    let level = records.level()?;
+    if level < Level::KEYS {
+        return Ok(Outcome::Refused(format!(
+            "{} is a replica, and replicas cannot be removed by command yet; stop it, and the other nodes continue without it",
+            node.name
+        )));
+    }
+    if level >= Level::LEAVING {
+        return Ok(Outcome::Refused(format!(
+            "{} is a replica; ask a node with the mesh's newest build to remove it",
+            node.name
+        )));
+    }
+    if is_last_replica(records, id)? {
+        return Ok(Outcome::Refused(format!("{} is the mesh's last replica", node.name)));
+    }
+    take_out(records, at, id)
+}
+
+/// A step of the removal of a replica. Before the last one is proposed the ledger's leader gives
+/// the replica's projects other primaries, and sees to it that it votes no more.
+pub(super) fn leave<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    change: &LeavingChange,
+) -> Result<Outcome, RecordError> {
+    let under_way = records.leaving()?;
+    match change {
+        LeavingChange::Begin(leaving) => {
+            let Some(node) = records.record::<NodeRecord>(&key::node(leaving.node))? else {
+                return Ok(Outcome::NotFound);
+            };
+            if let Some(other) = under_way {
+                let name = records.record::<NodeRecord>(&key::node(other.node))?;
+                return Ok(Outcome::Refused(format!(
+                    "{} is being removed, and one replica leaves at a time; try again when that has ended",
+                    name.map_or_else(|| other.node.to_string(), |node| node.name.to_string())
+                )));
             }
-            records.remove(&key::node(id))?;
-            records.put(&key::removed(id), &encode(&at)?)?;
+            if node.role != Role::Replica || is_last_replica(records, leaving.node)? {
+                return Ok(Outcome::Refused(format!("{} is the mesh's last replica", node.name)));
+            }
+            records.put(&key::leaving(), &encode(leaving)?)?;
             Ok(Outcome::Done)
         }
+        LeavingChange::Finish(leaving) if under_way == Some(*leaving) => {
+            records.remove(&key::leaving())?;
+            take_out(records, at, leaving.node)
+        }
+        LeavingChange::End(leaving) if under_way == Some(*leaving) => {
+            records.remove(&key::leaving())?;
+            Ok(Outcome::Done)
+        }
+        LeavingChange::Finish(_) => {
+            Ok(Outcome::Refused("its removal took too long and was given up; try again".into()))
+        }
+        LeavingChange::End(_) => Ok(Outcome::NotFound),
     }
+}
+
+/// The node that is being removed, if the manifest counts on a copy of it.
+pub(super) fn counts_on_leaving<R: WriteRecords>(
+    records: &R,
+    new: &NewManifest,
+) -> Result<Option<NodeId>, RecordError> {
+    let Some(Leaving { node, .. }) = records.leaving()? else { return Ok(None) };
+    Ok(new.blobs.iter().any(|blob| blob.kept_by.contains(&node)).then_some(node))
+}
+
+fn is_last_replica<R: WriteRecords>(records: &R, id: NodeId) -> Result<bool, RecordError> {
+    let others = records.nodes()?;
+    Ok(!others.iter().any(|other| other.role == Role::Replica && other.id != id))
+}
+
+fn take_out<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    id: NodeId,
+) -> Result<Outcome, RecordError> {
+    match records.record::<NodeRecord>(&key::node(id))? {
+        None => return Ok(Outcome::NotFound),
+        Some(node) if node.role == Role::Replica => projects::leave_home(records, id)?,
+        Some(_) => {}
+    }
+    records.remove(&key::node(id))?;
+    records.put(&key::removed(id), &encode(&at)?)?;
+    Ok(Outcome::Done)
 }
 
 /// Changes what a node says of itself; its role stays.

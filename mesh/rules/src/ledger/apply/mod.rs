@@ -26,7 +26,8 @@ pub const EMPTIED_AT_ONCE: usize = 500;
 pub const REMEMBERED_OPERATIONS: u64 = 8192;
 
 /// Applies one entry. An operation that was applied before changes nothing and gets its first
-/// answer again. One that was refused for its epoch counts as not applied.
+/// answer again. One that was refused for its epoch, or for a node that leaves, counts as not
+/// applied.
 pub fn apply<R: WriteRecords>(
     records: &mut R,
     revision: Revision,
@@ -42,6 +43,9 @@ pub fn apply<R: WriteRecords>(
         // keeps its id: with a new one, an operation that did take effect unseen would be applied
         // twice.
         return Ok(outcome);
+    }
+    if matches!(outcome, Outcome::Leaving(_)) {
+        return Ok(outcome); // likewise
     }
     records.put(&operation, &encode(&outcome)?)?;
     records.put(&key::operation_order(revision), &encode(&envelope.operation)?)?;
@@ -74,6 +78,11 @@ fn perform<R: WriteRecords>(
         Ok(project) => project,
         Err(outcome) => return Ok(outcome),
     };
+    if let Command::PutManifest(new) | Command::PutManifestIf(_, new) = command
+        && let Some(node) = members::counts_on_leaving(records, new)?
+    {
+        return Ok(Outcome::Leaving(node));
+    }
     match (command, project) {
         (Command::FormMesh { mesh, token_secret, administrator, nodes }, _) => {
             members::form(records, at, *mesh, token_secret, administrator, nodes)
@@ -83,6 +92,7 @@ fn perform<R: WriteRecords>(
         }
         (Command::Join { secret_hash, node }, _) => members::join(records, at, secret_hash, node),
         (Command::RemoveNode { id }, _) => members::remove(records, at, *id),
+        (Command::Leaving(change), _) => members::leave(records, at, change),
         (Command::MoveNode { node }, _) => members::change(records, node),
         (Command::RaiseLevel { level, token_secret }, _) => {
             members::raise_level(records, at, *level, token_secret)
@@ -129,9 +139,10 @@ fn perform<R: WriteRecords>(
         }
         (Command::ChangeUpstream { was, becomes }, _) => upstreams::change(records, was, becomes),
         (Command::DeleteUpstream { id }, _) => upstreams::delete(records, *id),
-        (Command::PutManifest(_) | Command::PutManifestIf(..), Some(project))
-            if project.upstream.is_some() && records.level()? >= Level::CACHES =>
-        {
+        (
+            Command::PutManifest(_) | Command::PutManifestIf(..) | Command::AddTag { .. },
+            Some(project),
+        ) if project.upstream.is_some() && records.level()? >= Level::CACHES => {
             Ok(Outcome::Refused(format!(
                 "project {} caches a registry, and the ledger does not record what is cached",
                 project.name
@@ -145,6 +156,9 @@ fn perform<R: WriteRecords>(
         (Command::IndexTags { repository, .. }, Some(_)) => {
             let whole = manifests::index_tags(records, repository, EMPTIED_AT_ONCE)?;
             Ok(if whole { Outcome::Done } else { Outcome::Unfinished })
+        }
+        (Command::AddTag { repository, digest, tag, .. }, Some(_)) => {
+            manifests::add_tag(records, at, repository, digest, tag)
         }
         (Command::DeleteTag { repository, tag, .. }, Some(_)) => {
             manifests::delete_tag(records, repository, tag)
@@ -164,6 +178,7 @@ fn perform<R: WriteRecords>(
             | Command::DeleteTag { .. }
             | Command::DeleteManifest { .. }
             | Command::DeleteIf { .. }
+            | Command::AddTag { .. }
             | Command::EmptyCache { .. }
             | Command::IndexTags { .. },
             None,

@@ -13,6 +13,8 @@ use crate::proxies::proxy::ProxyChange;
 use crate::words::digest::{ContentHash, Digest};
 use crate::words::names::{Epoch, NodeId, ProjectId, Reference, RepositoryName, UpstreamId};
 
+mod leaving;
+
 struct Ledger {
     records: MemoryRecords,
     revision: u64,

@@ -1,0 +1,108 @@
+//! A replica leaves: one at a time, and no write counts on it meanwhile.
+
+use super::*;
+use crate::ledger::leaving::{Leaving, LeavingChange, LookForLeaving};
+
+fn of(node: u64, removal: u128) -> Leaving {
+    Leaving { node: NodeId(node), removal }
+}
+
+fn step(change: LeavingChange) -> Command {
+    Command::Leaving(change)
+}
+
+/// A manifest that was checked when these nodes had its blob.
+fn put_kept_by(epoch: Epoch, nodes: &[u64]) -> Command {
+    let mut new = new(epoch, 1, "t", &[1]);
+    new.blobs[0].kept_by = nodes.iter().map(|n| NodeId(*n)).collect();
+    Command::PutManifest(new)
+}
+
+fn at_newest() -> Ledger {
+    let mut ledger = Ledger::new();
+    assert_eq!(ledger.run(raise(Level::NEWEST)), Outcome::Done);
+    ledger
+}
+
+#[test]
+fn of_two_replicas_that_are_to_go_the_second_waits_for_the_first() {
+    let mut ledger = at_newest();
+    assert_eq!(ledger.run(step(LeavingChange::Begin(of(3, 1)))), Outcome::Done);
+    for other in [of(2, 2), of(3, 3)] {
+        let refused = ledger.run(step(LeavingChange::Begin(other)));
+        assert!(matches!(&refused, Outcome::Refused(why) if why.contains("n3")), "{refused:?}");
+        let refused = ledger.run(step(LeavingChange::Finish(other)));
+        assert!(matches!(refused, Outcome::Refused(_)), "it never began");
+        assert_eq!(ledger.run(step(LeavingChange::End(other))), Outcome::NotFound);
+    }
+    assert_eq!(ledger.records.leaving().unwrap(), Some(of(3, 1)));
+    assert_eq!(ledger.run(step(LeavingChange::Finish(of(3, 1)))), Outcome::Done);
+    assert!(ledger.records.get(&key::removed(NodeId(3))).unwrap().is_some());
+    assert_eq!(ledger.run(step(LeavingChange::Begin(of(3, 4)))), Outcome::NotFound, "it is gone");
+    assert_eq!(ledger.run(step(LeavingChange::Begin(of(2, 2)))), Outcome::Done);
+    assert_eq!(ledger.run(step(LeavingChange::Finish(of(2, 2)))), Outcome::Done);
+    let last = ledger.run(step(LeavingChange::Begin(of(1, 5))));
+    assert!(matches!(&last, Outcome::Refused(why) if why.contains("last replica")), "{last:?}");
+}
+
+#[test]
+fn a_removal_that_was_given_up_cannot_be_finished() {
+    let mut ledger = at_newest();
+    assert_eq!(ledger.run(step(LeavingChange::Begin(of(3, 1)))), Outcome::Done);
+    assert_eq!(ledger.run(step(LeavingChange::End(of(3, 1)))), Outcome::Done);
+    let late = ledger.run(step(LeavingChange::Finish(of(3, 1))));
+    assert!(matches!(&late, Outcome::Refused(why) if why.contains("try again")), "{late:?}");
+    assert_eq!(ledger.run(step(LeavingChange::Begin(of(3, 2)))), Outcome::Done);
+    let late = ledger.run(step(LeavingChange::Finish(of(3, 1))));
+    assert!(matches!(late, Outcome::Refused(_)), "another one is under way");
+    assert_eq!(ledger.run(step(LeavingChange::Finish(of(3, 2)))), Outcome::Done);
+}
+
+#[test]
+fn a_replica_goes_in_no_other_way() {
+    let mut ledger = at_newest();
+    let refused = ledger.run(Command::RemoveNode { id: NodeId(3) });
+    assert!(matches!(refused, Outcome::Refused(_)), "{refused:?}");
+}
+
+#[test]
+fn a_manifest_that_counts_on_a_leaving_node_is_checked_anew_and_keeps_its_operation() {
+    let mut ledger = at_newest();
+    let epoch = ledger.epoch();
+    assert_eq!(ledger.run(step(LeavingChange::Begin(of(3, 1)))), Outcome::Done);
+    let mut write = |kept_by: &[u64]| {
+        ledger.revision += 1;
+        let command = put_kept_by(epoch, kept_by);
+        let envelope = Envelope { operation: OperationId(7), at: Timestamp(9), command };
+        apply(&mut ledger.records, Revision(ledger.revision), &envelope).unwrap()
+    };
+    assert_eq!(write(&[2, 3]), Outcome::Leaving(NodeId(3)));
+    assert_eq!(write(&[3]), Outcome::Leaving(NodeId(3)), "nothing is remembered of it");
+    assert_eq!(write(&[2]), Outcome::Done);
+    assert_eq!(write(&[3]), Outcome::Done, "the same operation");
+    assert_eq!(digest_of(&ledger, "t"), Some(Digest::sha256(&[1, 0])));
+    assert_eq!(ledger.run(step(LeavingChange::End(of(3, 1)))), Outcome::Done);
+    assert_eq!(ledger.run(put_kept_by(epoch, &[3])), Outcome::Done, "it stays");
+}
+
+#[test]
+fn a_tag_is_added_to_what_is_there_and_never_brings_back_what_was_deleted() {
+    let mut ledger = at_newest();
+    let epoch = ledger.epoch();
+    let digest = Digest::sha256(&[1, 0]);
+    let add = |tag: &str| Command::AddTag {
+        epoch,
+        repository: repository(),
+        digest,
+        tag: tag.parse().unwrap(),
+    };
+    assert_eq!(ledger.run(add("u")), Outcome::NotFound);
+    assert_eq!(ledger.run(put(epoch, 1, "t", &[1])), Outcome::Done);
+    assert_eq!(ledger.run(add("u")), Outcome::Done);
+    assert_eq!(ledger.run(add("u")), Outcome::Exists);
+    assert_eq!(ledger.run(add("t")), Outcome::Exists);
+    assert_eq!(digest_of(&ledger, "u"), Some(digest));
+    assert_eq!(ledger.run(delete(epoch, 1)), Outcome::Done);
+    assert_eq!(digest_of(&ledger, "u"), None, "both tags went with it");
+    assert_eq!(ledger.run(add("v")), Outcome::NotFound);
+}

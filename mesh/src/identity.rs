@@ -63,15 +63,32 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Creates a new CA.
+    /// Creates the CA of a new mesh.
     pub fn generate() -> Result<Self, IdentityError> {
+        Self::successor(0)
+    }
+
+    /// Creates a CA with this version: 0 is the mesh's first.
+    pub fn successor(version: u64) -> Result<Self, IdentityError> {
         let key = KeyPair::generate().map_err(certificate_error)?;
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name = named("atoll mesh authority");
+        let name = match version {
+            0 => AUTHORITY_NAME.to_owned(),
+            later => format!("{AUTHORITY_NAME} {later}"),
+        };
+        params.distinguished_name = named(&name);
         let certificate = params.self_signed(&key).map_err(certificate_error)?.pem();
         Ok(Authority { certificate, key: key.serialize_pem() })
+    }
+
+    /// Its version, by its name. A certificate names its issuer, so no two CAs of a mesh have one
+    /// name.
+    pub fn version(&self) -> u64 {
+        let der = certificate_der(&self.certificate).ok();
+        let parsed = der.as_ref().and_then(|der| x509_parser::parse_x509_certificate(der).ok());
+        parsed.map_or(0, |(_, certificate)| version_in(certificate.subject()))
     }
 
     /// Signs `request` if it names only the identity `node`. The certificate has this role, and is
@@ -127,6 +144,15 @@ pub const LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 const RENEW_BEFORE: Duration = Duration::from_secs(20 * 24 * 3600);
 /// How long before its signing a certificate becomes valid, for nodes whose clocks are behind.
 const SKEW: Duration = Duration::from_secs(24 * 3600);
+
+/// The common name of a mesh's first CA. That of a later one also has its version.
+const AUTHORITY_NAME: &str = "atoll mesh authority";
+
+fn version_in(name: &x509_parser::x509::X509Name<'_>) -> u64 {
+    let name = name.iter_common_name().next().and_then(|name| name.as_str().ok());
+    let version = name.and_then(|name| name.strip_prefix(AUTHORITY_NAME));
+    version.and_then(|version| version.trim().parse().ok()).unwrap_or(0)
+}
 
 /// The second name in a certificate: the role that its node was admitted with.
 fn role_name(role: Role) -> String {
@@ -190,6 +216,27 @@ pub struct Identity {
     pub authority: Authority,
 }
 
+/// The identity that this process has now. It changes when its certificate is renewed, and when the
+/// mesh has another CA.
+pub struct Own(parking_lot::RwLock<Identity>);
+
+impl Own {
+    /// Begins with this one.
+    pub fn new(identity: Identity) -> std::sync::Arc<Self> {
+        std::sync::Arc::new(Own(parking_lot::RwLock::new(identity)))
+    }
+
+    /// The identity now.
+    pub fn get(&self) -> Identity {
+        self.0.read().clone()
+    }
+
+    /// Replaces it.
+    pub fn set(&self, identity: Identity) {
+        *self.0.write() = identity;
+    }
+}
+
 const FILES: [&str; 5] = ["node-id", "node.crt", "node.key", "authority.crt", "authority.key"];
 
 impl Identity {
@@ -201,6 +248,19 @@ impl Identity {
         let contents =
             [&id, &self.certificate, &self.key, &self.authority.certificate, &self.authority.key];
         for (name, content) in FILES.iter().zip(contents) {
+            write_private(&dir.join(name), content.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Replaces what [`Identity::save`] wrote, under a later CA. If this is cut off, the CA on the
+    /// disk is the one before, so that the node does it again.
+    pub fn save_changed(&self, dir: &Path) -> Result<(), IdentityError> {
+        for (name, content) in [
+            (FILES[1], &self.certificate),
+            (FILES[4], &self.authority.key),
+            (FILES[3], &self.authority.certificate),
+        ] {
             write_private(&dir.join(name), content.as_bytes())?;
         }
         Ok(())
@@ -264,6 +324,17 @@ impl Identity {
         Ok(Identity { certificate: certificate.to_owned(), ..self.clone() })
     }
 
+    /// This identity under another CA, which has signed `certificate` for the same node and key.
+    pub fn under(&self, authority: Authority, certificate: &str) -> Result<Self, IdentityError> {
+        Identity { authority, ..self.clone() }.renewed(certificate)
+    }
+
+    /// The sha256 of the node's public key, as the ledger records it.
+    pub fn pin(&self) -> Result<Digest, IdentityError> {
+        let key = public_key(&certificate_der(&self.certificate)?);
+        key.map(|key| Digest::sha256(&key)).ok_or_else(|| certificate_error("it has no public key"))
+    }
+
     /// The node's key.
     pub fn private_key(&self) -> Result<PrivateKeyDer<'static>, IdentityError> {
         PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(certificate_error)
@@ -297,7 +368,13 @@ pub fn shown(certificate: &CertificateDer<'_>, now: Timestamp) -> Option<Shown> 
         .find_map(|name| roles.into_iter().find(|role| role_name(*role) == name));
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let until = certificate.validity().not_after.timestamp();
-    Some(Shown { node, role, expired: until < (now.0 / 1000).cast_signed() })
+    Some(Shown {
+        node,
+        role,
+        expired: until < (now.0 / 1000).cast_signed(),
+        issuer: version_in(certificate.issuer()),
+        key: Digest::sha256(certificate.public_key().raw),
+    })
 }
 
 fn public_key(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
@@ -342,11 +419,12 @@ mod tests {
     fn a_signed_certificate_names_its_node_and_its_role_and_nothing_else_is_signed() {
         let (authority, now) = (Authority::generate().unwrap(), clock::timestamp());
         for role in [Role::Replica, Role::Edge] {
-            let certificate =
-                certificate_der(&identity(&authority, NodeId(7), role).certificate).unwrap();
+            let identity = identity(&authority, NodeId(7), role);
+            let certificate = certificate_der(&identity.certificate).unwrap();
+            let key = identity.pin().unwrap();
             assert_eq!(
                 shown(&certificate, now),
-                Some(Shown { node: NodeId(7), role: Some(role), expired: false })
+                Some(Shown { node: NodeId(7), role: Some(role), expired: false, issuer: 0, key })
             );
         }
         let candidate = Candidate::generate(NodeId(7)).unwrap();
@@ -385,6 +463,22 @@ mod tests {
         ] {
             assert!(identity.renewed(&wrong).is_err());
         }
+    }
+
+    #[test]
+    fn a_certificate_names_the_authority_that_signed_it_and_the_key_stays_with_another() {
+        let first = Authority::generate().unwrap();
+        let before = identity(&first, NodeId(7), Role::Replica);
+        let second = Authority::successor(1).unwrap();
+        assert_eq!((first.version(), second.version()), (0, 1));
+        let request = Candidate::again(&before).unwrap().request;
+        let now = clock::timestamp();
+        let certificate = second.sign(NodeId(7), Role::Replica, &request, now).unwrap();
+        assert!(before.renewed(&certificate).is_err(), "it is of another authority");
+        let after = before.under(second, &certificate).unwrap();
+        assert_eq!(after.pin().unwrap(), before.pin().unwrap());
+        let shown = shown(&certificate_der(&after.certificate).unwrap(), now).unwrap();
+        assert_eq!((shown.issuer, shown.key), (1, before.pin().unwrap()));
     }
 
     #[test]

@@ -2,7 +2,13 @@
 //!
 //! The leader makes a key, has a majority of the replicas write it to their disks, and only then
 //! proposes to use it. A replica that lacks a key which the ledger names asks the others for it.
-//! Keys travel over links only, to nodes that the ledger lists as replicas.
+//! Keys travel over links only, to nodes that the ledger lists as replicas. A replica gives a key to
+//! another only when it has applied that the key is in use. It has then applied everything before
+//! that, too: which replicas were removed, and by which keys the others are known.
+//!
+//! When a replica was removed whose disk somebody else has ([`Exposed`]), the leader makes newer ones
+//! of everything that this disk has: first a key that seals, then under it an authority and a key
+//! that signs tokens. Each step looks at the ledger only, so the next leader goes on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,16 +17,19 @@ use futures::future::join_all;
 use rules::ledger::command::{Command, Outcome};
 use rules::ledger::level::Level;
 use rules::ledger::people::LookForPeople;
-use rules::ledger::records::{Look, MeshRecord, NodeRecord, RecordError, Role, key};
+use rules::ledger::records::{Look, MeshRecord, NodeRecord, ReadRecords, RecordError, Role, key};
 use rules::ledger::sealing::{LookForKeys, SealedPlace, SealingChange, SealingKey, is_safe};
+use rules::ledger::trust::{Exposed, LookForTrust, TrustChange};
 use rules::wire::{Answer, SealingAnswer, SealingAsk, questions};
 use rules::words::digest::Digest;
 use rules::words::names::{NodeId, OperationId};
+use rules::words::secret::Secret;
 use tracing::{info, warn};
 
+use crate::identity::{Authority, Own};
 use crate::ledger::Ledger;
 use crate::links::Links;
-use crate::secrets::{SIGNING, Secrets, TOKEN_SECRET};
+use crate::secrets::{AUTHORITY, SIGNING, Secrets, TOKEN_SECRET};
 use ground::supervise::{Tasks, blocking};
 
 /// The time between two looks.
@@ -31,8 +40,14 @@ const ASK: Duration = Duration::from_secs(3);
 const COMMIT: Duration = Duration::from_secs(5);
 
 /// Looks for as long as the node runs.
-pub fn start(secrets: Arc<Secrets>, ledger: Arc<Ledger>, links: Arc<Links>, tasks: &Tasks) {
-    let keeper = Keeper { secrets, ledger, links };
+pub fn start(
+    own: Arc<Own>,
+    secrets: Arc<Secrets>,
+    ledger: Arc<Ledger>,
+    links: Arc<Links>,
+    tasks: &Tasks,
+) {
+    let keeper = Keeper { own, secrets, ledger, links };
     tasks.spawn("sealing", async move {
         loop {
             if let Err(error) = keeper.look().await {
@@ -46,6 +61,7 @@ pub fn start(secrets: Arc<Secrets>, ledger: Arc<Ledger>, links: Arc<Links>, task
 /// Answers a replica's question about keys. `from` must be listed as a replica.
 pub(crate) async fn answer(
     secrets: &Arc<Secrets>,
+    ledger: &Ledger,
     links: &Links,
     from: NodeId,
     ask: SealingAsk,
@@ -63,11 +79,29 @@ pub(crate) async fn answer(
                 Err(error) => Answer::Refused(error.to_string()),
             }
         }
-        SealingAsk::Give(check) => Answer::Sealing(SealingAnswer::Given(secrets.give(&check))),
+        SealingAsk::Give(check) => {
+            let used = ledger.view().and_then(|view| view.sealing_keys()).unwrap_or_default();
+            let is_used = used.iter().any(|key| key.check == check);
+            let key = secrets.give(&check).filter(|_| is_used);
+            Answer::Sealing(SealingAnswer::Given(key))
+        }
+    }
+}
+
+/// Has the key of a node recorded.
+pub(crate) async fn pin_node(ledger: &Ledger, node: NodeId, key: Digest) -> Result<(), String> {
+    let command = Command::Trust(Box::new(TrustChange::Pin { node, key }));
+    match ledger.propose(OperationId(rand::random()), command, COMMIT).await {
+        Ok(proposed) if proposed.outcome == Outcome::Exists => {
+            Err(format!("another key is recorded for node {node}"))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
     }
 }
 
 struct Keeper {
+    own: Arc<Own>,
     secrets: Arc<Secrets>,
     ledger: Arc<Ledger>,
     links: Arc<Links>,
@@ -99,10 +133,98 @@ impl Keeper {
         while let Some(lacking) = self.secrets.lacking() {
             self.fetch(&lacking, &others).await?;
         }
+        self.receive_first().await?;
+        if level >= Level::TRUST {
+            self.pin_myself().await?;
+        }
         if !self.ledger.leads() {
             return Ok(());
         }
-        if used.is_empty() { self.begin(&others).await } else { self.reseal().await }
+        let exposed = self.ledger.view().and_then(|view| view.exposed()).map_err(text)?;
+        let newest = used.last().map_or(0, |key| key.version);
+        if newest <= exposed.map_or(0, |exposed| exposed.sealing) {
+            return self.make_key(newest, &others).await;
+        }
+        if let Some(exposed) = exposed {
+            self.succeed(&exposed).await?;
+        }
+        self.reseal().await
+    }
+
+    /// At a replica that joined under a later authority: reads the key of the first one.
+    async fn receive_first(&self) -> Result<(), String> {
+        if !self.secrets.awaits_first() {
+            return Ok(());
+        }
+        let sealed = self.ledger.view().and_then(|view| view.authority_key(0));
+        let Some(sealed) = sealed.map_err(|e| e.to_string())? else { return Ok(()) };
+        let opened = self.secrets.open(AUTHORITY, sealed.expose()).map_err(|e| e.to_string())?;
+        let secrets = self.secrets.clone();
+        let kept =
+            blocking(move || secrets.keep_first(&opened)).await.map_err(|e| e.to_string())?;
+        kept.map_err(|e| e.to_string())
+    }
+
+    /// Has this node's key recorded, by which the others know it from then on.
+    async fn pin_myself(&self) -> Result<(), String> {
+        let me = self.links.me();
+        let (listed, pin) = {
+            let view = self.ledger.view().map_err(|e| e.to_string())?;
+            let listed = view.get(&key::node(me)).map_err(|e| e.to_string())?.is_some();
+            (listed, view.pin(me).map_err(|e| e.to_string())?)
+        };
+        if !listed || pin.is_some() {
+            return Ok(());
+        }
+        let key = self.own.get().pin().map_err(|e| e.to_string())?;
+        pin_node(&self.ledger, me, key).await
+    }
+
+    /// As the leader: makes what must follow on what was exposed, as far as that is not done. The
+    /// newest key that seals is not among it any more.
+    async fn succeed(&self, exposed: &Exposed) -> Result<(), String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let (authorities, tokens) = {
+            let view = self.ledger.view().map_err(|e| text(&e))?;
+            (view.authorities().map_err(|e| text(&e))?, view.token_keys().map_err(|e| text(&e))?)
+        };
+        let newest = authorities.last().map_or(0, |authority| authority.version);
+        if newest <= exposed.authority {
+            let seal = |key: &str| self.secrets.seal(AUTHORITY, key).map(Secret::from);
+            let next = Authority::successor(newest + 1).map_err(|e| text(&e))?;
+            let first = match newest {
+                0 => {
+                    let first = self.own.get().authority;
+                    Some((first.certificate, seal(&first.key).map_err(|e| text(&e))?))
+                }
+                _ => None,
+            };
+            let change = TrustChange::Authority {
+                after: newest,
+                sealed: seal(&next.key).map_err(|e| text(&e))?,
+                certificate: next.certificate,
+                first,
+            };
+            if self.trust(change).await? {
+                info!(version = newest + 1, "the mesh has another authority");
+            }
+        }
+        let newest = tokens.last().map_or(0, |key| key.number);
+        if newest <= exposed.tokens {
+            let new = self.secrets.new_signing_key().map_err(|e| text(&e))?;
+            let secret = self.secrets.new_token_key().map_err(|e| text(&e))?;
+            let (public, sealed) = (new.public, new.sealed);
+            if self.trust(TrustChange::Tokens { after: newest, public, sealed, secret }).await? {
+                info!("tokens of before are not accepted any more");
+            }
+        }
+        Ok(())
+    }
+
+    async fn trust(&self, change: TrustChange) -> Result<bool, String> {
+        let command = Command::Trust(Box::new(change));
+        let proposed = self.ledger.propose(OperationId(rand::random()), command, COMMIT).await;
+        Ok(proposed.map_err(|e| e.to_string())?.outcome == Outcome::Done)
     }
 
     /// Asks the other replicas for a key, until one gives it.
@@ -126,13 +248,14 @@ impl Keeper {
         Ok(())
     }
 
-    /// Makes the mesh's first key.
-    async fn begin(&self, others: &[NodeRecord]) -> Result<(), String> {
+    /// Makes the key that follows on version `newest`, which is 0 if there is none.
+    async fn make_key(&self, newest: u64, others: &[NodeRecord]) -> Result<(), String> {
         let secrets = self.secrets.clone();
-        let offered = blocking(move || secrets.offer(1)).await.map_err(|e| e.to_string())?;
+        let offered =
+            blocking(move || secrets.offer(newest + 1)).await.map_err(|e| e.to_string())?;
         let key = offered.map_err(|e| e.to_string())?;
         let told = others.iter().map(|other| {
-            let ask = SealingAsk::Keep { version: 1, key: key.clone() };
+            let ask = SealingAsk::Keep { version: newest + 1, key: key.clone() };
             self.links.ask(other.id, questions::Sealing { ask }, ASK)
         });
         let told = join_all(told).await;
@@ -145,8 +268,11 @@ impl Keeper {
             ));
         }
         let check = Digest::sha256(key.expose());
-        if self.propose(SealingChange::Use { after: 0, check }).await? {
-            info!("secrets in the ledger are sealed under a key of their own from now on");
+        if self.propose(SealingChange::Use { after: newest, check }).await? {
+            info!(
+                version = newest + 1,
+                "secrets in the ledger are sealed under a new key from now on"
+            );
         }
         Ok(())
     }
@@ -185,6 +311,13 @@ impl Keeper {
         for key in view.token_keys()? {
             let private = key.sealed.into_exposed().into_bytes();
             sealed.push((SealedPlace::TokenKey(key.number), SIGNING.to_owned(), private));
+        }
+        for authority in view.authorities()? {
+            if let Some(private) = view.authority_key(authority.version)? {
+                let private = private.into_exposed().into_bytes();
+                let place = SealedPlace::Authority(authority.version);
+                sealed.push((place, AUTHORITY.to_owned(), private));
+            }
         }
         if let Some(mesh) = view.record::<MeshRecord>(&key::mesh())? {
             let secret = mesh.token_secret.into_exposed();

@@ -4,10 +4,12 @@
 //! ([`rules::ledger::sealing`]). Every replica holds them in its `identity` folder, beside the CA's
 //! key, and no ledger, snapshot or backup contains them. An edge has none, and can open nothing.
 //!
-//! Until the first such key is in use, secrets are sealed under one that is derived from the CA's.
+//! Until the first such key is in use, secrets are sealed under one that is derived from the key of the
+//! mesh's first CA. When another CA follows, that key is kept for what was sealed or hashed under it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
@@ -39,6 +41,10 @@ const VERSIONED_PREFIX: &str = "sealed2.";
 const KEY: usize = 32;
 /// The file with the keys, in the folder of the node's identity.
 const FILE: &str = "sealing.keys";
+/// The file with the key of the mesh's first authority, when another has followed.
+const FIRST_FILE: &str = "first-authority.key";
+/// The place of the key of an authority.
+pub const AUTHORITY: &str = "key of the mesh's authority";
 
 /// Why a text could not be sealed or opened.
 #[derive(Debug, thiserror::Error)]
@@ -145,10 +151,30 @@ impl Ring {
     }
 }
 
+/// What is derived from the key of the mesh's first authority.
+#[derive(Clone)]
+enum First {
+    /// This node is an edge, which has none.
+    Edge,
+    /// This replica joined under a later authority, and has not read it in the ledger yet.
+    Awaited,
+    /// It is here.
+    Here(Arc<Derived>),
+}
+
+impl First {
+    fn of(key: &str) -> Self {
+        match key.trim() {
+            "" => First::Edge,
+            key => Derived::of(key.as_bytes(), PURPOSE, HASHING)
+                .map_or(First::Edge, |derived| First::Here(Arc::new(derived))),
+        }
+    }
+}
+
 /// Seals and opens.
 pub struct Secrets {
-    /// Derived from the CA's key; `None` at an edge.
-    first: Option<Derived>,
+    first: RwLock<First>,
     ring: RwLock<Ring>,
     /// Where the keys are kept. Without it they are in memory only.
     file: Option<PathBuf>,
@@ -160,11 +186,35 @@ impl Secrets {
     /// Uses the key of `authority`. Without one (at an edge), nothing can be sealed or opened. Keys
     /// with versions are kept in memory only.
     pub fn of(authority: &Authority) -> Self {
-        let first = match authority.key.trim() {
-            "" => None,
-            key => Derived::of(key.as_bytes(), PURPOSE, HASHING),
-        };
+        let first = RwLock::new(First::of(&authority.key));
         Secrets { first, ring: RwLock::default(), file: None, writing: Mutex::default() }
+    }
+
+    fn first(&self) -> Result<Arc<Derived>, SecretError> {
+        match self.first.read().clone() {
+            First::Edge => Err(SecretError::NoKey),
+            First::Awaited => Err(SecretError::NotHere(0)),
+            First::Here(derived) => Ok(derived),
+        }
+    }
+
+    fn is_edge(&self) -> bool {
+        matches!(*self.first.read(), First::Edge)
+    }
+
+    /// Whether this replica does not have the key of the mesh's first authority yet.
+    pub fn awaits_first(&self) -> bool {
+        matches!(*self.first.read(), First::Awaited)
+    }
+
+    /// Keeps the key (PEM) of the mesh's first authority: what was sealed or hashed under it can
+    /// then be read, also when another authority has followed. It is on the disk when this returns.
+    pub fn keep_first(&self, key: &Secret) -> Result<(), IdentityError> {
+        if let Some(folder) = self.file.as_ref().and_then(|file| file.parent()) {
+            write_private(&folder.join(FIRST_FILE), key.expose().as_bytes())?;
+        }
+        *self.first.write() = First::of(key.expose());
+        Ok(())
     }
 
     /// The same, with the keys that are kept in `folder`, where new ones are kept, too.
@@ -180,7 +230,19 @@ impl Secrets {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ring::default(),
             Err(source) => return Err(IdentityError::File { path, source }),
         };
-        Ok(Secrets { ring: RwLock::new(ring), file: Some(path), ..Self::of(authority) })
+        let kept = folder.join(FIRST_FILE);
+        let first = match std::fs::read_to_string(&kept) {
+            Ok(key) => First::of(&key),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                match First::of(&authority.key) {
+                    First::Here(_) if authority.version() > 0 => First::Awaited,
+                    first => first,
+                }
+            }
+            Err(source) => return Err(IdentityError::File { path: kept, source }),
+        };
+        let first = RwLock::new(first);
+        Ok(Secrets { first, ring: RwLock::new(ring), file: Some(path), writing: Mutex::default() })
     }
 
     /// The ledger says that these keys are in use. Others that were offered for the same versions
@@ -218,7 +280,7 @@ impl Secrets {
 
     /// Keeps a key. It is on the disk when this returns. Returns its sha256.
     pub fn keep(&self, version: u64, key: Secret<Vec<u8>>) -> Result<Digest, IdentityError> {
-        if self.first.is_none() {
+        if self.is_edge() {
             return Err(IdentityError::Refused("an edge keeps no keys of the mesh".into()));
         }
         let _turn = self.writing.lock();
@@ -250,9 +312,13 @@ impl Secrets {
     /// The keyed hash of a robot's secret. Such a secret is random, so it needs no slow hash; the
     /// key keeps guesses from whoever has only the ledger.
     pub fn hash(&self, secret: &Secret) -> Result<Secret<Vec<u8>>, SecretError> {
-        let first = self.first.as_ref().ok_or(SecretError::NoKey)?;
+        if self.is_edge() {
+            return Err(SecretError::NoKey);
+        }
         let ring = self.ring.read();
-        let Some(newest) = ring.used.last() else { return Ok(first.hash(secret).into()) };
+        let Some(newest) = ring.used.last() else {
+            return Ok(self.first()?.hash(secret).into());
+        };
         let held = ring.held.get(&newest.check).ok_or(SecretError::NotHere(newest.version))?;
         let version = newest.version.to_be_bytes();
         Ok([version.as_slice(), &held.derived.hash(secret)].concat().into())
@@ -260,7 +326,9 @@ impl Secrets {
 
     /// Whether `hash` is that of `secret`. The time that this takes tells nothing of the hash.
     pub fn is_hash_of(&self, hash: &Secret<Vec<u8>>, secret: &Secret) -> Result<bool, SecretError> {
-        let first = self.first.as_ref().ok_or(SecretError::NoKey)?;
+        if self.is_edge() {
+            return Err(SecretError::NoKey);
+        }
         let same = |right: Vec<u8>, kept: &[u8]| {
             aws_lc_rs::constant_time::verify_slices_are_equal(&right, kept).is_ok()
         };
@@ -268,7 +336,7 @@ impl Secrets {
         let Some((version, kept)) =
             kept.split_first_chunk().filter(|(_, rest)| rest.len() == blake3::OUT_LEN)
         else {
-            return Ok(same(first.hash(secret), kept));
+            return Ok(same(self.first()?.hash(secret), kept));
         };
         let version = u64::from_be_bytes(*version);
         let ring = self.ring.read();
@@ -299,10 +367,12 @@ impl Secrets {
     /// Seals `text` for `place`, under the newest key in use. It can only be opened for the same
     /// place.
     pub fn seal(&self, place: &str, text: &str) -> Result<String, SecretError> {
-        let first = self.first.as_ref().ok_or(SecretError::NoKey)?;
+        if self.is_edge() {
+            return Err(SecretError::NoKey);
+        }
         let ring = self.ring.read();
         let Some(newest) = ring.used.last() else {
-            return Ok(format!("{PREFIX}{}", first.seal(place, text)?));
+            return Ok(format!("{PREFIX}{}", self.first()?.seal(place, text)?));
         };
         let held = ring.held.get(&newest.check).ok_or(SecretError::NotHere(newest.version))?;
         let sealed = held.derived.seal(place, text)?;
@@ -329,9 +399,11 @@ impl Secrets {
 
     /// Opens what [`Secrets::seal`] sealed for the same place, under whichever key.
     pub fn open(&self, place: &str, sealed: &str) -> Result<Secret, SecretError> {
-        let first = self.first.as_ref().ok_or(SecretError::NoKey)?;
+        if self.is_edge() {
+            return Err(SecretError::NoKey);
+        }
         if let Some(encoded) = sealed.strip_prefix(PREFIX) {
-            return first.open(place, encoded).ok_or(SecretError::Damaged);
+            return self.first()?.open(place, encoded).ok_or(SecretError::Damaged);
         }
         let (version, encoded) = versioned(sealed).ok_or(SecretError::Damaged)?;
         let ring = self.ring.read();

@@ -45,5 +45,6 @@ mod settled;
 mod snapshot;
 mod stalling;
 mod starting;
+mod thief;
 mod tls;
 mod verbs;

@@ -81,11 +81,12 @@ pub fn may_look(query: &Query) -> bool {
 }
 
 /// What is so as long as no replica has ever answered `query`; `None` if that must be asked. Replicas
-/// of builds without accounts refuse these two, and edges are upgraded before replicas: there are no
-/// keys then, and nothing of people has changed. The edge asks for both by itself all the time.
+/// of builds without these tables refuse them, and edges are upgraded before replicas: there are no
+/// keys then, and nothing of people has changed. The edge asks for them by itself all the time.
 pub fn until_told(query: &Query) -> Option<Found> {
     let of_people = |place: &[u8]| {
-        [key::token_keys(), key::people_version()].iter().any(|t| place.starts_with(t))
+        let tables = [key::token_keys(), key::people_version(), key::pins(), key::authorities()];
+        tables.iter().any(|t| place.starts_with(t))
     };
     match query {
         Query::Key(place) => of_people(place).then_some(Found::Value(None)),
@@ -94,7 +95,7 @@ pub fn until_told(query: &Query) -> Option<Found> {
 }
 
 fn is_open(key: &[u8]) -> bool {
-    let open = [b'p', b'y', b't', b'm', b'l', b'b', b'r', b's', b'n', b'K', b'V'];
+    let open = [b'p', b'y', b't', b'm', b'l', b'b', b'r', b's', b'n', b'K', b'V', b'P', b'C'];
     key.first().is_some_and(|table| open.contains(table))
 }
 

@@ -48,7 +48,6 @@ use quinn::{RecvStream, SendStream};
 use rules::ledger::command::{Command, Envelope, Outcome};
 use rules::ledger::fingerprint::Fingerprint;
 use rules::ledger::lease::{Holder, LeaseTerms, Unreleased};
-use rules::ledger::leaving::LeavingChange;
 use rules::ledger::level::Level;
 use rules::ledger::records::{Look, RecordError, Role};
 use rules::members::failover::FailoverTerms;
@@ -453,7 +452,10 @@ impl Ledger {
     fn leaving(&self, command: &Command) -> Result<Option<NodeId>, NoLedger> {
         let id = match command {
             Command::RemoveNode { id } => id,
-            Command::Leaving(LeavingChange::Finish(leaving)) => &leaving.node,
+            Command::Leaving(change) => match change.removes() {
+                Some(id) => &id.clone(),
+                None => return Ok(None),
+            },
             _ => return Ok(None),
         };
         let storage = |e: RecordError| NoLedger::Storage(e.to_string());

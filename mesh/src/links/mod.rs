@@ -21,7 +21,7 @@ mod tls;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,16 +48,24 @@ pub use tls::{CongestionControl, Demand, ask_to_join};
 use crate::identity::{Identity, IdentityError};
 
 /// What the node's records say about peers.
-pub trait Judge: Send + Sync + 'static {
+pub trait Judge: std::fmt::Debug + Send + Sync + 'static {
     /// What is known of `node` now.
     fn known(&self, node: NodeId) -> Known;
+    /// The certificates (PEM) of the mesh's authorities. Empty until there is a second one.
+    fn authorities(&self) -> Vec<String>;
     /// The address of `node`, if it is listed.
     fn address_of(&self, node: NodeId) -> Option<SocketAddr>;
 }
 
 /// For a process without records, such as `atoll invite`: a certificate counts for what it shows.
-const NO_RECORDS: Known =
-    Known { role: None, removed: false, nothing_known: true, level: Level::FIRST };
+const NO_RECORDS: Known = Known {
+    role: None,
+    removed: false,
+    nothing_known: true,
+    level: Level::FIRST,
+    pin: None,
+    authority: 0,
+};
 
 /// Why a peer did not answer. Unless the variant says otherwise, the peer may have acted on the
 /// request.
@@ -114,7 +122,7 @@ pub struct Links {
     me: NodeId,
     endpoint: Endpoint,
     shows: Mutex<(quinn::ServerConfig, quinn::ClientConfig)>,
-    judge: OnceLock<Arc<dyn Judge>>,
+    judge: tls::JudgeCell,
     door: Arc<Mutex<Doorkeeper>>,
     congestion: CongestionControl,
     addresses: Mutex<HashMap<NodeId, SocketAddr>>,
@@ -160,13 +168,14 @@ impl Links {
         listen: SocketAddr,
         congestion: CongestionControl,
     ) -> Result<Arc<Self>, IdentityError> {
-        let (server, client) = tls::configs(identity)?;
+        let judge = tls::JudgeCell::default();
+        let (server, client) = tls::configs(identity, &judge)?;
         let endpoint = tls::endpoint(identity, server.clone(), listen)?;
         Ok(Arc::new(Links {
             me: identity.node,
             endpoint,
             shows: Mutex::new((server, client)),
-            judge: OnceLock::new(),
+            judge,
             door: Arc::new(Mutex::new(Doorkeeper::new(DoorkeeperTerms::default()))),
             congestion,
             addresses: Mutex::default(),
@@ -215,7 +224,7 @@ impl Links {
     /// continue to their end. Later requests use new connections, because peers on old ones would
     /// still see the old certificate.
     pub fn show(&self, identity: &Identity) -> Result<(), IdentityError> {
-        let (server, client) = tls::configs(identity)?;
+        let (server, client) = tls::configs(identity, &self.judge)?;
         self.endpoint.set_server_config(Some(server.clone()));
         *self.shows.lock() = (server, client);
         self.connections.lock().clear();

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
 use rules::members::door::{Doorkeeper, Knock, Shown, Standing};
 use rules::wire::{self, Answer, Ask, Bulk, HEAD, JoinRequest, Kind, LARGEST, Open, SMALL};
+use rules::words::digest::Digest;
 use rules::words::names::NodeId;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -65,6 +66,8 @@ pub struct Guest {
     pub node: NodeId,
     /// What it may do; never [`Standing::Nobody`].
     pub standing: Standing,
+    /// The sha256 of its public key.
+    pub key: Digest,
 }
 
 /// How long a handshake, and the one message of a stranger, may take.
@@ -238,7 +241,7 @@ async fn connection<S: Service>(
         return;
     }
     drop(place);
-    let guest = Guest { node: shown.node, standing };
+    let guest = Guest { node: shown.node, standing, key: shown.key };
     let room = if standing == Standing::Replica { FOR_REPLICA } else { FOR_EDGE };
     let held = hall.enter(guest, &connection, &room);
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(room.streams));
@@ -282,7 +285,7 @@ async fn connection<S: Service>(
             connection.close(0u32.into(), reason.as_bytes());
             return;
         }
-        let guest = Guest { node: shown.node, standing };
+        let guest = Guest { node: shown.node, standing, key: shown.key };
         let (service, held) = (service.clone(), held.clone());
         tasks.spawn("links.stream", async move {
             if let Err(error) = stream(guest, send, receive, &*service, &held).await {

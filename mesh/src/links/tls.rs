@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -11,11 +11,13 @@ use quinn::{
     VarInt,
 };
 use rules::ledger::records::Role;
+use rules::members::door::counts_unsigned;
 use rules::wire::{Answer, Ask, JoinGrant, JoinRequest, Open};
 use rules::words::digest::Digest;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
@@ -25,7 +27,7 @@ use tracing::warn;
 
 use super::congestion::ByDelivery;
 use super::path::LARGEST;
-use super::{LinkError, read_message_within, write_message};
+use super::{Judge, LinkError, read_message_within, write_message};
 use crate::identity::{Identity, IdentityError, certificate_der, shown};
 
 /// The socket buffer size that is asked for, in bytes: what one stream transfers on a 1 Gbit/s path
@@ -78,31 +80,26 @@ pub enum CongestionControl {
 }
 
 /// The TLS settings of both ends. Transport settings are chosen for each connection: see
-/// [`transport`].
+/// [`transport`]. Certificates are checked against the authorities that `judge` knows, and the one of
+/// `identity`.
 pub(super) fn configs(
     identity: &Identity,
+    judge: &JudgeCell,
 ) -> Result<(quinn::ServerConfig, quinn::ClientConfig), IdentityError> {
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate_der(&identity.authority.certificate)?).map_err(certificate_error)?;
-    let roots = Arc::new(roots);
-    // a node that wants to join has no certificate yet; `serve` accepts nothing else from it
-    let verifier =
-        rustls::server::WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
-            .allow_unauthenticated()
-            .build()
-            .map_err(certificate_error)?;
-    let verifier = Arc::new(ExpiredToo(verifier));
+    let own = certificate_der(&identity.authority.certificate)?;
+    let verifier = Arc::new(ByAuthorityOrKey { own, judge: judge.clone(), provider: provider() });
     let mut server = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(certificate_error)?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(verifier.clone())
         .with_single_cert(identity.chain()?, identity.private_key()?)
         .map_err(certificate_error)?;
     server.alpn_protocols = vec![PROTOCOL.to_vec()];
     let mut client = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(certificate_error)?
-        .with_root_certificates(roots)
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
         .with_client_auth_cert(identity.chain()?, identity.private_key()?)
         .map_err(certificate_error)?;
     client.alpn_protocols = vec![PROTOCOL.to_vec()];
@@ -146,18 +143,58 @@ pub(super) fn endpoint(
     Endpoint::new(config, Some(server), socket.into(), Arc::new(TokioRuntime)).map_err(error)
 }
 
-/// Accepts a certificate that has expired but is otherwise valid: [`super::serve`] sees that it has
-/// expired, and only lets the node renew it.
-#[derive(Debug)]
-struct ExpiredToo(Arc<dyn ClientCertVerifier>);
+/// Where the records' judgement can be had, once there are records.
+pub(super) type JudgeCell = Arc<OnceLock<Arc<dyn Judge>>>;
 
-impl ClientCertVerifier for ExpiredToo {
+/// Checks the certificates of nodes, at both ends of a link.
+///
+/// An authority of the mesh must have signed it, or the node that it names must be known by its key
+/// ([`counts_unsigned`]). An expired one is accepted from who dials: [`super::serve`] sees that, and
+/// lets the node do nothing but renew it.
+#[derive(Debug)]
+struct ByAuthorityOrKey {
+    own: CertificateDer<'static>,
+    judge: JudgeCell,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ByAuthorityOrKey {
+    /// As far as the records know them. The first and the newest may be the same.
+    fn roots(&self) -> Result<Arc<RootCertStore>, rustls::Error> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.own.clone())?;
+        let known = self.judge.get().map(|judge| judge.authorities()).unwrap_or_default();
+        for authority in known.iter().filter_map(|pem| certificate_der(pem).ok()) {
+            if authority != self.own {
+                roots.add(authority)?;
+            }
+        }
+        Ok(Arc::new(roots))
+    }
+
+    /// Whether the certificate's node is known by its key.
+    fn is_known_by_key(&self, certificate: &CertificateDer<'_>) -> bool {
+        let shown = shown(certificate, ground::clock::timestamp());
+        let (Some(judge), Some(shown)) = (self.judge.get(), shown) else { return false };
+        counts_unsigned(&shown, &judge.known(shown.node))
+    }
+
+    fn clients(&self) -> Result<Arc<dyn ClientCertVerifier>, rustls::Error> {
+        WebPkiClientVerifier::builder_with_provider(self.roots()?, self.provider.clone())
+            .allow_unauthenticated()
+            .build()
+            .map_err(|e| rustls::Error::General(e.to_string()))
+    }
+}
+
+impl ClientCertVerifier for ByAuthorityOrKey {
     fn client_auth_mandatory(&self) -> bool {
-        self.0.client_auth_mandatory()
+        // a node that wants to join has no certificate yet; `serve` accepts nothing else from it
+        false
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
+        &[]
     }
 
     fn verify_client_cert(
@@ -166,12 +203,64 @@ impl ClientCertVerifier for ExpiredToo {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        match self.0.verify_client_cert(end_entity, intermediates, now) {
+        let clients = self.clients()?;
+        match clients.verify_client_cert(end_entity, intermediates, now) {
             Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
                 not_after,
                 ..
-            })) => self.0.verify_client_cert(end_entity, intermediates, not_after),
+            })) => clients.verify_client_cert(end_entity, intermediates, not_after),
+            Err(_) if self.is_known_by_key(end_entity) => Ok(ClientCertVerified::assertion()),
             other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("QUIC speaks TLS 1.3".into()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl ServerCertVerifier for ByAuthorityOrKey {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let certificate = rustls::server::ParsedCertificate::try_from(end_entity)?;
+        // the node that was dialled, whoever has signed it
+        rustls::client::verify_server_name(&certificate, server_name)?;
+        let signed = rustls::client::verify_server_cert_signed_by_trust_anchor(
+            &certificate,
+            &*self.roots()?,
+            intermediates,
+            now,
+            self.provider.signature_verification_algorithms.all,
+        );
+        match signed {
+            Err(_) if self.is_known_by_key(end_entity) => Ok(ServerCertVerified::assertion()),
+            Err(error) => Err(error),
+            Ok(()) => Ok(ServerCertVerified::assertion()),
         }
     }
 
@@ -181,7 +270,7 @@ impl ClientCertVerifier for ExpiredToo {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        ClientCertVerifier::verify_tls12_signature(self, message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -190,11 +279,11 @@ impl ClientCertVerifier for ExpiredToo {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        ClientCertVerifier::verify_tls13_signature(self, message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        ClientCertVerifier::supported_verify_schemes(self)
     }
 }
 

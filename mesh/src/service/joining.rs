@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ground::clock;
 use rules::ledger::command::{Command, Outcome};
+use rules::ledger::level::Level;
 use rules::ledger::records::{Invitation, Look, NodeRecord, ReadRecords, Role, key};
 use rules::wire::{Answer, JoinGrant, JoinRequest};
 use rules::words::digest::Digest;
@@ -11,7 +12,9 @@ use rules::words::names::{NodeId, OperationId};
 use tracing::{info, warn};
 
 use super::{MeshService, Rooms};
+use crate::identity::{certificate_der, shown};
 use crate::ledger::Ledger;
+use crate::sealing;
 
 /// The maximum length of a certificate request in bytes.
 const MAX_CERTIFICATE_REQUEST: usize = 8 << 10;
@@ -34,10 +37,24 @@ impl<R: Rooms> MeshService<R> {
         let Ok(Some(record)) = record else {
             return Err("the ledger does not list this node".into());
         };
-        let certificate = self.authority.sign(node, record.role, request, clock::timestamp());
+        let certificate =
+            self.own.get().authority.sign(node, record.role, request, clock::timestamp());
         let certificate = certificate.map_err(|e| e.to_string())?;
         info!(name = %record.name, role = record.role.name(), "a member's certificate was renewed");
         Ok(certificate)
+    }
+
+    /// Has the key of a node that was just let in recorded. If that fails, it is done when the node
+    /// connects.
+    async fn know_new(&self, ledger: &Ledger, node: NodeId, certificate: &str) {
+        let level = ledger.view().and_then(|view| view.level());
+        let shown = certificate_der(certificate).ok().and_then(|c| shown(&c, clock::timestamp()));
+        if let (Ok(level), Some(shown)) = (level, shown)
+            && level >= Level::TRUST
+            && let Err(error) = sealing::pin_node(ledger, node, shown.key).await
+        {
+            warn!(%node, error, "the key of a new node could not be recorded yet");
+        }
     }
 
     /// Whether `node` may cause another ledger entry for what it says of itself: one in
@@ -110,7 +127,8 @@ impl<R: Rooms> MeshService<R> {
                 "a node with this identity is or was a member; join with an empty data_dir".into(),
             ));
         }
-        let certificate = match self.authority.sign(
+        let authority = self.own.get().authority;
+        let certificate = match authority.sign(
             node.id,
             node.role,
             &request.certificate_request,
@@ -123,13 +141,14 @@ impl<R: Rooms> MeshService<R> {
         match ledger.propose(OperationId(rand::random()), command, self.terms.commit).await {
             Ok(proposed) => match proposed.outcome {
                 Outcome::Done => {
+                    self.know_new(ledger, node.id, &certificate).await;
                     info!(name = %node.name, region = %node.region, at = clock::timestamp().0, "a node joined");
                     let nodes = ledger.view().and_then(|view| view.nodes()).unwrap_or_default();
                     Answer::Joined(Ok(JoinGrant {
                         certificate,
-                        authority: self.authority.certificate.clone(),
+                        authority: authority.certificate.clone(),
                         authority_key: (node.role == Role::Replica)
-                            .then(|| self.authority.key.as_str().into()),
+                            .then(|| authority.key.as_str().into()),
                         nodes,
                     }))
                 }

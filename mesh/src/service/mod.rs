@@ -11,13 +11,15 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quinn::{RecvStream, SendStream};
 use rules::blobs::uploads::RelayedStep;
-use rules::ledger::records::{Look, NodeRecord, Role};
+use rules::ledger::level::Level;
+use rules::ledger::records::{Look, NodeRecord, ReadRecords, Role, key};
+use rules::ledger::trust::LookForTrust;
 use rules::wire::{Answer, Ask, Bulk, JoinRequest, transfer_time};
 use rules::words::moment::Moment;
 use rules::words::names::{NodeId, RepositoryName};
 use tracing::{debug, warn};
 
-use crate::identity::Authority;
+use crate::identity::Own;
 use crate::ledger::Ledger;
 use crate::links::{Guest, LinkError, Links, Service};
 use crate::members::Members;
@@ -68,8 +70,8 @@ pub struct MeshService<R> {
     /// `None` at an edge.
     ledger: Option<Arc<Ledger>>,
     members: Arc<Members>,
-    /// Signs the certificates of nodes that join.
-    authority: Authority,
+    /// Has the authority that signs the certificates of nodes that join.
+    own: Arc<Own>,
     /// Holds the keys that replicas hand each other.
     secrets: Arc<Secrets>,
     links: Arc<Links>,
@@ -84,7 +86,7 @@ impl<R: Rooms> MeshService<R> {
     pub fn new(
         ledger: Option<Arc<Ledger>>,
         members: Arc<Members>,
-        authority: Authority,
+        own: Arc<Own>,
         secrets: Arc<Secrets>,
         links: Arc<Links>,
         terms: ServiceTerms,
@@ -93,13 +95,26 @@ impl<R: Rooms> MeshService<R> {
         Arc::new(MeshService {
             ledger,
             members,
-            authority,
+            own,
             secrets,
             links,
             terms,
             rooms,
             introduced: Mutex::default(),
         })
+    }
+
+    /// Has the key of a listed node recorded, if there is none yet.
+    async fn know_key(&self, ledger: &Ledger, guest: Guest) {
+        let unknown = ledger.view().and_then(|view| {
+            let listed = view.get(&key::node(guest.node))?.is_some();
+            Ok(listed && view.level()? >= Level::TRUST && view.pin(guest.node)?.is_none())
+        });
+        if matches!(unknown, Ok(true))
+            && let Err(error) = sealing::pin_node(ledger, guest.node, guest.key).await
+        {
+            debug!(node = %guest.node, error, "the key of a node could not be recorded yet");
+        }
     }
 
     /// `edge` reports that it is up. The answer says which replicas, and which edges of its own
@@ -137,8 +152,13 @@ impl<R: Rooms> Service for MeshService<R> {
             Ask::Renew { certificate_request } => {
                 Answer::Renewed(self.renew(ledger, from.node, &certificate_request))
             }
-            Ask::Present => self.present(ledger, from.node),
-            Ask::Sealing(ask) => sealing::answer(&self.secrets, &self.links, from.node, ask).await,
+            Ask::Present => {
+                self.know_key(ledger, from).await;
+                self.present(ledger, from.node)
+            }
+            Ask::Sealing(ask) => {
+                sealing::answer(&self.secrets, ledger, &self.links, from.node, ask).await
+            }
             Ask::Fingerprint(at) => Answer::Fingerprint(ledger.fingerprint(at)),
             Ask::Announce(edges) => {
                 self.members.handle_announced(from.node, edges);

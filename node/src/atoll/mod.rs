@@ -91,7 +91,8 @@ impl Atoll {
             (&Method::DELETE, Route::Preheat(id)) => self.stop_preheat(id),
             (&Method::GET | &Method::HEAD, Route::Node(name)) => self.show_removal(&name).await,
             (&Method::DELETE, Route::Node(name)) => {
-                self.remove_node(&name, request.query("force") == Some("true")).await
+                let asked = |flag| request.query(flag) == Some("true");
+                self.remove_node(&name, asked("force"), asked("compromised")).await
             }
             (method, _) => {
                 Err(Failure::new(Code::Unsupported, format!("{method} is not supported here")))

@@ -8,11 +8,12 @@ use http::{Response, StatusCode};
 use rules::ledger::command::Command;
 use rules::ledger::leaving::{Leaving, LeavingChange};
 use rules::ledger::level::Level;
+use rules::ledger::people::{Account, Robot};
 use rules::ledger::records::{Look, NodeRecord, RecordError, Role, key};
 use rules::members::removal::{Consequences, Survey, consequences};
 use rules::words::digest::Digest;
 use rules::words::names::{NodeId, OperationId, ProjectName, Revision};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Atoll;
 use crate::http::answer::json_answer;
@@ -53,11 +54,14 @@ impl Atoll {
     }
 
     /// Removes the node called `name`. It may join again with another invitation, as another node.
-    /// A replica must be one that the mesh can do without; `forced` accepts that content is lost.
+    /// A replica must be one that the mesh can do without; `forced` accepts that content is lost. If
+    /// a replica's disk is `exposed`, the mesh makes new keys, and the answer says what people must
+    /// change.
     pub(super) async fn remove_node(
         &self,
         name: &str,
         forced: bool,
+        exposed: bool,
     ) -> Result<Response<Payload>, Failure> {
         let node = self.node_named(name).await?;
         self.writes.ready().await?;
@@ -75,7 +79,10 @@ impl Atoll {
                 );
                 return Err(Failure::new(Code::Conflict, reason));
             }
-            self.remove_replica(&node, forced).await?;
+            self.remove_replica(&node, forced, exposed).await?;
+            if exposed {
+                return Ok(json_answer(StatusCode::OK, &self.what_a_disk_knows().await?));
+            }
         }
         let mut response = Response::new(Payload::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
@@ -84,7 +91,12 @@ impl Atoll {
 
     /// Lets a replica go. What it costs is judged after its copies have ceased to count for writes,
     /// see [`rules::ledger::leaving`]. If that is too much, it stays.
-    async fn remove_replica(&self, node: &NodeRecord, forced: bool) -> Result<(), Failure> {
+    async fn remove_replica(
+        &self,
+        node: &NodeRecord,
+        forced: bool,
+        exposed: bool,
+    ) -> Result<(), Failure> {
         let name = node.name.as_str();
         let leaving = Leaving { node: node.id, removal: rand::random() };
         let begun = self.step(name, Command::Leaving(LeavingChange::Begin(leaving))).await?;
@@ -98,7 +110,13 @@ impl Atoll {
             }
         };
         let gone = match judged.await {
-            Ok(()) => self.step(name, Command::Leaving(LeavingChange::Finish(leaving))).await,
+            Ok(()) => {
+                let finish = match exposed {
+                    true => LeavingChange::FinishExposed(leaving),
+                    false => LeavingChange::Finish(leaving),
+                };
+                self.step(name, Command::Leaving(finish)).await
+            }
             Err(failure) => Err(failure),
         };
         if let Err(failure) = gone {
@@ -108,6 +126,30 @@ impl Atoll {
             return Err(failure);
         }
         Ok(())
+    }
+
+    /// What whoever has the disk of a replica may use elsewhere, or guess at: the mesh cannot change
+    /// it by itself.
+    async fn what_a_disk_knows(&self) -> Result<Value, Failure> {
+        let (known, _) = self
+            .door
+            .read_at_length(|records| {
+                let upstreams = records.upstreams()?.into_iter();
+                let upstreams: Vec<String> =
+                    upstreams.filter(|u| u.credentials.is_some()).map(|u| u.name).collect();
+                let accounts = records.records::<Account>(&key::accounts())?;
+                let users: Vec<String> =
+                    accounts.into_iter().map(|(_, user)| user.name.to_string()).collect();
+                let robots = records.records::<Robot>(&key::robots())?;
+                let named = robots.into_iter().map(|(_, robot)| match robot.project {
+                    Some((_, project)) => format!("{project}+{}", robot.name),
+                    None => robot.name.to_string(),
+                });
+                let robots: Vec<String> = named.collect();
+                Ok(json!({"registries": upstreams, "users": users, "robots": robots}))
+            })
+            .await?;
+        Ok(json!({"change": known}))
     }
 
     /// Proposes one step, and returns where the ledger has it.

@@ -7,7 +7,10 @@ use ground::supervise::at_length;
 use http::{Response, StatusCode};
 use mesh::ledger::LeaseState;
 use rules::blobs::holding::{Held, Stock};
+use rules::ledger::people::LookForPeople;
 use rules::ledger::records::{Look, NodeRecord, Project, key};
+use rules::ledger::sealing::LookForKeys;
+use rules::ledger::trust::LookForTrust;
 use rules::members::roster::Standing;
 use rules::words::digest::Digest;
 use rules::words::names::NodeId;
@@ -96,6 +99,7 @@ impl Atoll {
                     "differ_from": names(&ledger.comparison.others),
                 },
             })),
+            "trust": self.show_trust()?,
             "edge": self.show_edge(),
             "cache": self.show_cache(),
             "nodes": shown_nodes,
@@ -105,6 +109,37 @@ impl Atoll {
             "liars": liars,
         });
         Ok(json_answer(StatusCode::OK, &status))
+    }
+
+    /// The versions of the keys that the mesh uses now, and whether they are newer than what was
+    /// exposed last.
+    fn show_trust(&self) -> Result<Option<Value>, Failure> {
+        if self.neighbours.is_edge() {
+            return Ok(None);
+        }
+        let view = self.records.view()?;
+        let sealing = view.sealing_keys()?.last().map_or(0, |key| key.version);
+        let tokens = view.token_keys()?.last().map_or(0, |key| key.number);
+        let authority = view.authorities()?.last().map_or(0, |authority| authority.version);
+        let exposed = view.exposed()?.map(|exposed| {
+            let replaced = sealing > exposed.sealing
+                && tokens > exposed.tokens
+                && authority > exposed.authority;
+            json!({"node": exposed.node.to_string(), "at": exposed.at.to_string(), "replaced": replaced})
+        });
+        let mut unknown = Vec::new();
+        for node in view.nodes()? {
+            if view.pin(node.id)?.is_none() {
+                unknown.push(node.name.to_string());
+            }
+        }
+        Ok(Some(json!({
+            "unknown_keys": unknown,
+            "sealing_key": sealing,
+            "token_key": tokens,
+            "authority": authority,
+            "exposed": exposed,
+        })))
     }
 
     /// The number of records that an edge has kept, and how long ago it heard from the mesh.

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::client::{Call, Client};
 use super::node::Node;
+use super::shown::safe;
 
 /// How long to try while the mesh answers that it cannot do it yet.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,6 +26,10 @@ pub(super) struct Remove {
     /// Remove a replica although content would be lost.
     #[arg(long)]
     force: bool,
+    /// Somebody else has this replica's disk: the mesh makes new keys, and what people must change is
+    /// listed.
+    #[arg(long)]
+    compromised: bool,
     #[command(flatten)]
     node: Node,
 }
@@ -38,14 +43,64 @@ pub(super) fn run(remove: &Remove) -> io::Result<()> {
         if costs["role"] == "replica" && !is_confirmed(remove, &costs)? {
             return Err(io::Error::other(format!("{} stays", remove.name)));
         }
-        let query = if remove.force { "?force=true" } else { "" };
-        delete(&client, &remove.name, &format!("{path}{query}")).await?;
+        let flags = format!("?force={}&compromised={}", remove.force, remove.compromised);
+        let change = delete(&client, &remove.name, &format!("{path}{flags}")).await?;
         println!(
             "{} is no longer a member. Stop it. It may join again with another invitation and an empty data_dir.",
-            remove.name
+            safe(&remove.name)
         );
-        Ok(())
+        if !remove.compromised {
+            return Ok(());
+        }
+        if costs["role"] == "edge" {
+            println!("{}", OF_AN_EDGE);
+            return Ok(());
+        }
+        print!("{}", to_change(&change));
+        keys_are_replaced(&client).await
     })
+}
+
+/// What an edge's disk gives away.
+const OF_AN_EDGE: &str = "An edge has no keys of the mesh. Change the passwords that passed through it; whoever has its disk has the images that it cached.";
+
+/// What people must change, in sentences.
+fn to_change(answer: &Value) -> String {
+    let names = |list: &str| {
+        let all = answer["change"][list].as_array().into_iter().flatten();
+        all.filter_map(Value::as_str).map(safe).collect::<Vec<_>>()
+    };
+    let mut lines = vec!["The mesh makes new keys. What you must change yourself:".to_owned()];
+    for (list, what) in [
+        ("registries", "credentials of these registries, which the disk has"),
+        ("users", "passwords of these users: the disk has hashes, and weak ones can be guessed"),
+        ("robots", "secrets of these robots, if a client used one at that node"),
+    ] {
+        let names = names(list);
+        if !names.is_empty() {
+            lines.push(format!("  {what}: {}", names.join(", ")));
+        }
+    }
+    lines.push("  whatever else was on that machine".to_owned());
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// Waits until the mesh uses new keys only.
+async fn keys_are_replaced(client: &Client) -> io::Result<()> {
+    let end = clock::now() + PATIENCE;
+    loop {
+        let status = client.get("/api/atoll/v1/status?copies=false").await;
+        if status.is_ok_and(|status| status["trust"]["exposed"]["replaced"] == true) {
+            println!("The mesh has new keys. Nothing that was made with the old ones counts.");
+            return Ok(());
+        }
+        if clock::now() >= end {
+            return Err(io::Error::other(
+                "the removal is done, but the mesh does not have all new keys yet: a majority of the replicas must be up; `atoll status --output json` shows `trust.exposed.replaced`",
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
 }
 
 /// Says what the removal of a replica costs. An error if it will be refused; whether it is wanted.
@@ -95,7 +150,8 @@ fn told(name: &str, costs: &Value) -> String {
     format!("Without {name}:\n{lines}")
 }
 
-async fn delete(client: &Client, name: &str, path: &str) -> io::Result<()> {
+/// Deletes, and returns what the answer says.
+async fn delete(client: &Client, name: &str, path: &str) -> io::Result<Value> {
     let end = clock::now() + PATIENCE;
     let mut tried = false;
     loop {
@@ -107,8 +163,8 @@ async fn delete(client: &Client, name: &str, path: &str) -> io::Result<()> {
             Err(error) => return Err(error),
         };
         let gone = tried && status == StatusCode::NOT_FOUND;
-        if status == StatusCode::NO_CONTENT || gone {
-            return Ok(());
+        if status.is_success() || gone {
+            return Ok(serde_json::from_slice(&body).unwrap_or_default());
         }
         if status != StatusCode::SERVICE_UNAVAILABLE || clock::now() >= end {
             let body = String::from_utf8_lossy(&body);

@@ -7,18 +7,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ground::clock;
-use mesh::identity::{Candidate, Identity, IdentityError};
+use mesh::identity::{Authority, Candidate, Identity, IdentityError, Own};
+use mesh::secrets::{AUTHORITY, Secrets};
 use rules::ledger::records::{Look, NodeRecord, Role, key};
+use rules::ledger::trust::{AuthorityRecord, LookForTrust};
 use rules::wire::questions::Renew;
 use rules::words::names::NodeId;
 use tracing::{info, warn};
 
 use registry::view::neighbours::Neighbours;
 
-/// The time between two checks of the remaining time.
-const LOOK: Duration = Duration::from_secs(3600);
+/// The time between two looks at the remaining time, and at which CA the mesh has.
+const LOOK: Duration = Duration::from_secs(1);
 /// The time between two tries to renew.
-const AGAIN: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_secs(2);
 /// How long a replica may take to sign.
 const ASK: Duration = Duration::from_secs(5);
 
@@ -40,36 +42,51 @@ pub fn renew_at_start(
     Ok(renewed)
 }
 
-/// Renews the certificate whenever it is due, as long as the node runs.
+/// Renews the certificate whenever it is due, and when the mesh has another CA, as long as the node
+/// runs.
 pub async fn keep(
     neighbours: Arc<Neighbours>,
-    mut identity: Identity,
+    own: Arc<Own>,
+    secrets: Arc<Secrets>,
     role: Role,
     folder: PathBuf,
 ) {
     loop {
-        if !identity.due(clock::timestamp()) {
+        let identity = own.get();
+        let newest = neighbours.records.view().and_then(|view| view.authorities());
+        let newest = newest.ok().and_then(|mut authorities| authorities.pop());
+        let later = newest.filter(|newest| newest.version > identity.authority.version());
+        if later.is_none() && !identity.due(clock::timestamp()) {
             tokio::time::sleep(LOOK).await;
             continue;
         }
-        let renewed = match role {
-            Role::Replica if is_listed(&neighbours, identity.node) => {
-                sign_own(&identity).map_err(|e| e.to_string())
+        let renewed = match (role, later) {
+            (Role::Replica, _) if !is_listed(&neighbours, identity.node) => {
+                Err("the ledger does not list this node".into())
             }
-            Role::Replica => Err("the ledger does not list this node".into()),
-            Role::Edge => ask_replicas(&neighbours, &identity).await,
+            (Role::Replica, Some(later)) => adopt(&neighbours, &identity, &secrets, &later),
+            (Role::Replica, None) => sign_own(&identity).map_err(|e| e.to_string()),
+            (Role::Edge, later) => {
+                let certificate = later.map(|later| later.certificate);
+                let certificate = certificate.unwrap_or(identity.authority.certificate.clone());
+                let authority = Authority { certificate, key: String::new() };
+                ask_replicas(&neighbours, &identity, &authority).await
+            }
         };
         let shown = renewed.and_then(|renewed| {
             renewed
-                .save(&folder)
+                .save_changed(&folder)
                 .and_then(|()| neighbours.links.show(&renewed))
                 .map_err(|e| e.to_string())?;
             Ok(renewed)
         });
         match shown {
             Ok(renewed) => {
-                info!("this node's certificate was renewed");
-                identity = renewed;
+                info!(
+                    authority = renewed.authority.version(),
+                    "this node's certificate was renewed"
+                );
+                own.set(renewed);
             }
             Err(error) => {
                 warn!(
@@ -81,6 +98,27 @@ pub async fn keep(
             }
         }
     }
+}
+
+/// At a replica: its identity under another CA of the mesh, whose key the ledger has sealed.
+fn adopt(
+    neighbours: &Neighbours,
+    identity: &Identity,
+    secrets: &Secrets,
+    later: &AuthorityRecord,
+) -> Result<Identity, String> {
+    let sealed = neighbours.records.view().and_then(|view| view.authority_key(later.version));
+    let sealed = sealed.map_err(|e| e.to_string())?.ok_or("the ledger does not have its key")?;
+    let key = secrets.open(AUTHORITY, sealed.expose()).map_err(|e| e.to_string())?;
+    if identity.authority.version() == 0 {
+        // what was hashed under it can only be checked with it
+        let first = identity.authority.key.clone().into();
+        secrets.keep_first(&first).map_err(|e| e.to_string())?;
+    }
+    let authority = Authority { certificate: later.certificate.clone(), key: key.expose().clone() };
+    let request = Candidate::again(identity).map_err(|e| e.to_string())?.request;
+    let certificate = authority.sign(identity.node, Role::Replica, &request, clock::timestamp());
+    identity.under(authority, &certificate.map_err(|e| e.to_string())?).map_err(|e| e.to_string())
 }
 
 fn is_listed(neighbours: &Neighbours, node: NodeId) -> bool {
@@ -96,15 +134,19 @@ fn sign_own(identity: &Identity) -> Result<Identity, IdentityError> {
     identity.renewed(&certificate)
 }
 
-async fn ask_replicas(neighbours: &Neighbours, identity: &Identity) -> Result<Identity, String> {
+async fn ask_replicas(
+    neighbours: &Neighbours,
+    identity: &Identity,
+    authority: &Authority,
+) -> Result<Identity, String> {
     let request = Candidate::again(identity).map_err(|e| e.to_string())?.request;
     let mut last = String::from("no replica is known");
     for replica in neighbours.alive() {
         let ask = Renew { certificate_request: request.clone() };
         last = match neighbours.links.ask(replica.id, ask, ASK).await {
-            Ok(Ok(certificate)) => match identity.renewed(&certificate) {
+            Ok(Ok(certificate)) => match identity.under(authority.clone(), &certificate) {
                 Ok(renewed) => return Ok(renewed),
-                // this replica's clock may be wrong; try another one
+                // this replica's clock may be wrong, or it has another CA still; try another one
                 Err(error) => error.to_string(),
             },
             Ok(Err(reason)) => reason,

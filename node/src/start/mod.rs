@@ -32,7 +32,7 @@ use std::time::Duration;
 use config::Settings;
 use ground::opening::Opening;
 use ground::supervise::Tasks;
-use mesh::identity::Identity;
+use mesh::identity::{Identity, Own};
 use mesh::ledger::Ledger;
 use mesh::links::{self, Links};
 use mesh::members::Members;
@@ -211,10 +211,11 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     let rooms = Rooms::build(&foundation, secrets.clone())?;
     let service_terms =
         ServiceTerms { commit: settings.deadlines.commit, rest: settings.uploads.expire_after };
+    let own = Own::new(identity.clone());
     let service = MeshService::new(
         records.ledger().cloned(),
         members.clone(),
-        identity.authority.clone(),
+        own.clone(),
         secrets.clone(),
         links.clone(),
         service_terms,
@@ -228,11 +229,11 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         inner.spawn("birth", chores::be_born(ledger.clone(), birth, data_dir));
     }
     if let Some(ledger) = records.ledger() {
-        sealing::start(secrets, ledger.clone(), links.clone(), &inner);
+        sealing::start(own.clone(), secrets.clone(), ledger.clone(), links.clone(), &inner);
     }
     inner.spawn(
         "certificate",
-        certificate::keep(neighbours.clone(), identity.clone(), settings.role, keys),
+        certificate::keep(neighbours.clone(), own, secrets, settings.role, keys),
     );
     inner.spawn("token-keys", rooms.access().clone().keep_keys());
     inner.spawn("introduce", chores::introduce(neighbours, record));

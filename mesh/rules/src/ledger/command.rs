@@ -12,6 +12,7 @@ use crate::ledger::people::PeopleChange;
 use crate::ledger::precondition::Precondition;
 use crate::ledger::records::{BlobDescriptor, NodeRecord, Role, UpstreamRecord, User};
 use crate::ledger::sealing::SealingChange;
+use crate::ledger::trust::TrustChange;
 use crate::proxies::proxy::ProxyChange;
 use crate::words::digest::Digest;
 use crate::words::manifest::Referrer;
@@ -209,6 +210,8 @@ pub enum Command {
     Sealing(Box<SealingChange>),
     /// A step of a replica's removal.
     Leaving(LeavingChange),
+    /// Changes whom nodes believe.
+    Trust(Box<TrustChange>),
     /// Gives a manifest that the repository has another tag, unless there is such a tag.
     AddTag {
         /// The epoch this was decided under.
@@ -284,6 +287,7 @@ impl Command {
             Command::CreateOwnedProject { .. } => Level::PEOPLE,
             Command::Sealing(_) => Level::KEYS,
             Command::Leaving(_) => Level::LEAVING,
+            Command::Trust(_) => Level::TRUST,
             Command::AddTag { .. } => Level::TAGS,
             _ => Level::FIRST,
         }
@@ -318,7 +322,8 @@ impl Command {
             | Command::RaiseLevel { .. }
             | Command::People(_)
             | Command::Sealing(_)
-            | Command::Leaving(_) => None,
+            | Command::Leaving(_)
+            | Command::Trust(_) => None,
         }
     }
 
@@ -359,6 +364,7 @@ impl Command {
             Command::People(change) => change.name(),
             Command::Sealing(change) => change.name(),
             Command::Leaving(change) => change.name(),
+            Command::Trust(change) => change.name(),
             Command::AddTag { .. } => "add_tag",
         }
     }

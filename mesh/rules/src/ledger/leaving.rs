@@ -37,6 +37,21 @@ pub enum LeavingChange {
     Finish(Leaving),
     /// Ends it; the replica stays.
     End(Leaving),
+    /// As `Finish`, for a replica whose disk somebody else has: the mesh makes new keys, see
+    /// [`Exposed`](super::trust::Exposed).
+    FinishExposed(Leaving),
+}
+
+impl LeavingChange {
+    /// The replica, if this removes it.
+    pub fn removes(&self) -> Option<NodeId> {
+        match self {
+            LeavingChange::Finish(leaving) | LeavingChange::FinishExposed(leaving) => {
+                Some(leaving.node)
+            }
+            LeavingChange::Begin(_) | LeavingChange::End(_) => None,
+        }
+    }
 }
 
 impl LeavingChange {
@@ -44,7 +59,7 @@ impl LeavingChange {
     pub fn name(&self) -> &'static str {
         match self {
             LeavingChange::Begin(_) => "begin_removal",
-            LeavingChange::Finish(_) => "remove_node",
+            LeavingChange::Finish(_) | LeavingChange::FinishExposed(_) => "remove_node",
             LeavingChange::End(_) => "end_removal",
         }
     }

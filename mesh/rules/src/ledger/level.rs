@@ -39,6 +39,9 @@ impl Level {
     /// From this level on the removal of a replica is a record before it is judged, one at a time,
     /// and a manifest that counts on the copies of that replica is not recorded.
     pub const LEAVING: Level = Level(7);
+    /// From this level on the ledger has the key of each node, and the mesh can have another
+    /// authority.
+    pub const TRUST: Level = Level(7);
     /// From this level on a tag can be added to a manifest that is there, and to no other.
     pub const TAGS: Level = Level(7);
     /// The highest level that this build supports.

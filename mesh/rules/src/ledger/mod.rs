@@ -10,6 +10,7 @@
 //! | [`precondition`] | what a writer expects before its write |
 //! | [`people`] | users, robots, members, keys of tokens: records and changes |
 //! | [`sealing`] | which keys seal the secrets in the records |
+//! | [`trust`] | the key of each node, and the mesh's authorities |
 //! | [`leaving`] | the removal of a replica, from the first word to the last |
 //! | [`lease`] | read leases: when a replica may answer by itself, when a write is released |
 //! | [`level`] | which formats all replicas have agreed to use |
@@ -30,3 +31,4 @@ pub mod people;
 pub mod precondition;
 pub mod records;
 pub mod sealing;
+pub mod trust;

@@ -570,6 +570,34 @@ pub mod key {
     pub fn invitation(secret_hash: &Digest) -> Vec<u8> {
         make(b'i', &[&secret_hash.to_key()])
     }
+    /// All invitations.
+    pub fn invitations() -> Vec<u8> {
+        make(b'i', &[])
+    }
+    /// The recorded key of a node.
+    pub fn pin(id: NodeId) -> Vec<u8> {
+        make(b'P', &[&id.0.to_be_bytes()])
+    }
+    /// The recorded keys of all nodes.
+    pub fn pins() -> Vec<u8> {
+        make(b'P', &[])
+    }
+    /// An authority of the mesh.
+    pub fn authority(version: u64) -> Vec<u8> {
+        make(b'C', &[&version.to_be_bytes()])
+    }
+    /// All authorities of the mesh.
+    pub fn authorities() -> Vec<u8> {
+        make(b'C', &[])
+    }
+    /// The sealed key of an authority.
+    pub fn authority_key(version: u64) -> Vec<u8> {
+        make(b'Q', &[&version.to_be_bytes()])
+    }
+    /// What was exposed last.
+    pub fn exposed() -> Vec<u8> {
+        make(b'X', &[])
+    }
     /// The answer to a command.
     pub fn operation(id: OperationId) -> Vec<u8> {
         make(b'o', &[&id.0.to_be_bytes()])

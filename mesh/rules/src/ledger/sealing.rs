@@ -33,6 +33,8 @@ pub enum SealedPlace {
     TokenKey(u64),
     /// The secret that signed tokens before there were such keys.
     TokenSecret,
+    /// The key of an authority of the mesh.
+    Authority(u64),
 }
 
 /// A change of the keys, or of what they seal. A variant's position is its number in the log.

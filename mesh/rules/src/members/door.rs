@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use crate::ledger::level::Level;
 use crate::ledger::records::Role;
+use crate::words::digest::Digest;
 use crate::words::moment::Moment;
 use crate::words::names::NodeId;
 
-/// What a peer's certificate says. Its signature was already checked against the mesh's CA.
+/// What a peer's certificate says. Its signature was already checked against an authority of the
+/// mesh, or against the key that the ledger has of its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shown {
     /// The node that it was issued to.
@@ -20,6 +22,10 @@ pub struct Shown {
     pub role: Option<Role>,
     /// Whether it has expired.
     pub expired: bool,
+    /// The version of the authority that signed it.
+    pub issuer: u64,
+    /// The sha256 of the public key that it is for.
+    pub key: Digest,
 }
 
 /// What this node's records say of a peer.
@@ -34,6 +40,10 @@ pub struct Known {
     pub nothing_known: bool,
     /// The mesh's feature level.
     pub level: Level,
+    /// The key that the ledger has of it.
+    pub pin: Option<Digest>,
+    /// The version of the newest authority of the mesh.
+    pub authority: u64,
 }
 
 /// What a peer may do.
@@ -56,6 +66,14 @@ pub const REMOVED: &str = "this node was removed from the mesh";
 pub fn standing(shown: &Shown, known: &Known) -> Standing {
     if known.removed {
         return Standing::Nobody(REMOVED);
+    }
+    if known.pin.is_some_and(|key| key != shown.key) {
+        return Standing::Nobody("its key is not the one that the mesh has recorded for this node");
+    }
+    if known.pin.is_none() && shown.issuer < known.authority {
+        return Standing::Nobody(
+            "its certificate is of an authority that the mesh has replaced, and its key is not recorded; it has to join anew",
+        );
     }
     if shown.expired || (shown.role.is_none() && known.level >= Level::ROLES) {
         return match known.role {
@@ -84,6 +102,16 @@ pub fn standing(shown: &Shown, known: &Known) -> Standing {
         Role::Replica => Standing::Replica,
         Role::Edge => Standing::Edge,
     }
+}
+
+/// Whether a certificate counts at the handshake although no authority that this node knows has
+/// signed it: this node lags behind a change of the authority, and hears of it only from replicas
+/// that have a newer certificate already. They are known by their keys.
+pub fn counts_unsigned(shown: &Shown, known: &Known) -> bool {
+    shown.issuer > known.authority
+        && known.pin == Some(shown.key)
+        && known.role == Some(Role::Replica)
+        && !known.removed
 }
 
 /// Limits for handshakes and for connections that are not yet authenticated.
@@ -257,11 +285,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn shown(role: Option<Role>, expired: bool) -> Shown {
-        Shown { node: NodeId(7), role, expired }
+        Shown { node: NodeId(7), role, expired, issuer: 0, key: Digest::sha256(b"own") }
     }
 
     fn known(role: Option<Role>, level: Level) -> Known {
-        Known { role, removed: false, nothing_known: false, level }
+        let (pin, authority) = (None, 0);
+        Known { role, removed: false, nothing_known: false, level, pin, authority }
     }
 
     #[test]
@@ -312,6 +341,48 @@ mod tests {
                 let removed = Known { removed: true, ..known(role, first) };
                 assert!(nobody(standing(&shown(role, expired), &removed)));
             }
+        }
+    }
+
+    #[test]
+    fn a_node_whose_key_is_recorded_is_known_by_it_whoever_signed_its_certificate() {
+        let own = Digest::sha256(b"own");
+        let nobody = |s| matches!(s, Standing::Nobody(_));
+        let listed = known(Some(Role::Replica), Level::NEWEST);
+        let pinned = Known { pin: Some(own), ..listed };
+        let replaced = Known { authority: 1, ..pinned };
+        let old = shown(Some(Role::Replica), false);
+        let forged = Shown { key: Digest::sha256(b"thief"), ..old };
+        for known in [pinned, replaced] {
+            assert_eq!(standing(&old, &known), Standing::Replica);
+            assert!(nobody(standing(&forged, &known)), "who has the authority's key");
+            let forged_anew = Shown { issuer: 1, ..forged };
+            assert!(nobody(standing(&forged_anew, &known)));
+        }
+        // without a recorded key: what the newest authority has signed
+        let unlisted = Known { role: None, authority: 1, ..listed };
+        for known in [unlisted, Known { authority: 1, ..listed }] {
+            assert!(nobody(standing(&old, &known)));
+            assert_eq!(standing(&Shown { issuer: 1, ..old }, &known), Standing::Replica);
+        }
+    }
+
+    #[test]
+    fn a_node_that_lags_behind_believes_replicas_by_their_keys_and_nobody_else() {
+        let own = Digest::sha256(b"own");
+        let pinned = Known { pin: Some(own), ..known(Some(Role::Replica), Level::NEWEST) };
+        let newer = Shown { issuer: 1, ..shown(Some(Role::Replica), false) };
+        assert!(counts_unsigned(&newer, &pinned));
+        for (shown, known) in [
+            (Shown { key: Digest::sha256(b"thief"), ..newer }, pinned),
+            (Shown { issuer: 0, ..newer }, pinned),
+            (newer, Known { pin: None, ..pinned }),
+            (newer, Known { role: Some(Role::Edge), ..pinned }),
+            (newer, Known { role: None, ..pinned }),
+            (newer, Known { removed: true, ..pinned }),
+            (newer, Known { authority: 1, ..pinned }),
+        ] {
+            assert!(!counts_unsigned(&shown, &known), "{shown:?} {known:?}");
         }
     }
 

@@ -444,14 +444,18 @@ fn whole(prefix: Vec<u8>) -> Query {
     Query::Scan { prefix, after: None, limit: u64::MAX }
 }
 
-/// The tables that an edge always has: nodes, projects, upstreams; and of people the keys that
-/// tokens are signed with, and how often their records were changed.
+/// The tables that an edge always has: nodes, projects, upstreams; of people the keys that tokens are
+/// signed with, and how often their records were changed; and whom nodes believe.
 fn small_tables() -> Vec<Query> {
-    tables_of_mesh().into_iter().chain(tables_of_people()).collect()
+    [tables_of_mesh(), tables_of_people(), tables_of_trust()].concat()
 }
 
 fn tables_of_mesh() -> Vec<Query> {
     [key::nodes(), key::projects(), key::upstreams()].map(whole).into()
+}
+
+fn tables_of_trust() -> Vec<Query> {
+    [key::pins(), key::authorities()].map(whole).into()
 }
 
 fn tables_of_people() -> Vec<Query> {
@@ -547,7 +551,10 @@ async fn follow(edge: Arc<EdgeRecords>) {
     loop {
         let was_alone = alone;
         alone = edge.ask(tables_of_mesh()).await.is_none();
-        // on its own, because a replica of an earlier build refuses it
+        // these on their own, because a replica of an earlier build refuses them
+        if !alone {
+            edge.ask_quietly(tables_of_trust()).await;
+        }
         if !alone && edge.ask_quietly(tables_of_people()).await.is_some() {
             edge.handle_people();
         }

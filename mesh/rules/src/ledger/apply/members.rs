@@ -1,12 +1,13 @@
 //! The mesh, its nodes, and its feature level.
 
-use super::{people, projects};
+use super::{people, projects, trust};
 use crate::ledger::command::{NewManifest, Outcome};
 use crate::ledger::leaving::{Leaving, LeavingChange, LookForLeaving};
 use crate::ledger::level::Level;
 use crate::ledger::records::{
     Invitation, Look, MeshRecord, NodeRecord, RecordError, Role, User, WriteRecords, encode, key,
 };
+use crate::ledger::trust::LookForTrust;
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
 use crate::words::names::NodeId;
@@ -148,11 +149,26 @@ pub(super) fn leave<R: WriteRecords>(
             records.remove(&key::leaving())?;
             take_out(records, at, leaving.node)
         }
+        LeavingChange::FinishExposed(leaving) if under_way == Some(*leaving) => {
+            for other in records.nodes()? {
+                let stays = other.role == Role::Replica && other.id != leaving.node;
+                if stays && records.pin(other.id)?.is_none() {
+                    // who has the authority's key could pass for it
+                    return Ok(Outcome::Refused(format!(
+                        "the mesh has not recorded the key of {} yet; start it, and try again",
+                        other.name
+                    )));
+                }
+            }
+            records.remove(&key::leaving())?;
+            trust::expose(records, at, leaving.node)?;
+            take_out(records, at, leaving.node)
+        }
         LeavingChange::End(leaving) if under_way == Some(*leaving) => {
             records.remove(&key::leaving())?;
             Ok(Outcome::Done)
         }
-        LeavingChange::Finish(_) => {
+        LeavingChange::Finish(_) | LeavingChange::FinishExposed(_) => {
             Ok(Outcome::Refused("its removal took too long and was given up; try again".into()))
         }
         LeavingChange::End(_) => Ok(Outcome::NotFound),
@@ -184,6 +200,7 @@ fn take_out<R: WriteRecords>(
         Some(_) => {}
     }
     records.remove(&key::node(id))?;
+    records.remove(&key::pin(id))?;
     records.put(&key::removed(id), &encode(&at)?)?;
     Ok(Outcome::Done)
 }

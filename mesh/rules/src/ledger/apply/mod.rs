@@ -6,6 +6,7 @@ mod members;
 mod people;
 mod projects;
 mod sealing;
+mod trust;
 mod upstreams;
 
 use crate::ledger::command::{Command, Envelope, Outcome};
@@ -93,6 +94,7 @@ fn perform<R: WriteRecords>(
         (Command::Join { secret_hash, node }, _) => members::join(records, at, secret_hash, node),
         (Command::RemoveNode { id }, _) => members::remove(records, at, *id),
         (Command::Leaving(change), _) => members::leave(records, at, change),
+        (Command::Trust(change), _) => trust::change(records, at, change),
         (Command::MoveNode { node }, _) => members::change(records, node),
         (Command::RaiseLevel { level, token_secret }, _) => {
             members::raise_level(records, at, *level, token_secret)

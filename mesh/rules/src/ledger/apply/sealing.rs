@@ -6,6 +6,7 @@ use crate::ledger::records::{
     Look, MeshRecord, RecordError, UpstreamRecord, WriteRecords, encode, key,
 };
 use crate::ledger::sealing::{LookForKeys, SealedPlace, SealingChange, SealingKey};
+use crate::ledger::trust::LookForTrust;
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
 use crate::words::secret::Secret;
@@ -77,6 +78,16 @@ fn reseal<R: WriteRecords>(
             record.token_secret = becomes.clone();
             records.put(&key::mesh(), &encode(&record)?)?;
         }
+        SealedPlace::Authority(version) => match records.authority_key(version)? {
+            None => return Ok(Outcome::NotFound),
+            Some(sealed) if sealed.expose().as_bytes() != was.expose() => {
+                return Ok(Outcome::Exists);
+            }
+            Some(_) => {
+                let sealed: Secret = text(becomes)?.into();
+                records.put(&key::authority_key(version), &encode(&sealed)?)?;
+            }
+        },
     }
     Ok(Outcome::Done)
 }

@@ -14,6 +14,7 @@ use crate::words::digest::{ContentHash, Digest};
 use crate::words::names::{Epoch, NodeId, ProjectId, Reference, RepositoryName, UpstreamId};
 
 mod leaving;
+mod trust;
 
 struct Ledger {
     records: MemoryRecords,

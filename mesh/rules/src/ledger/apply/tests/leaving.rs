@@ -18,7 +18,7 @@ fn put_kept_by(epoch: Epoch, nodes: &[u64]) -> Command {
     Command::PutManifest(new)
 }
 
-fn at_newest() -> Ledger {
+pub(super) fn at_newest() -> Ledger {
     let mut ledger = Ledger::new();
     assert_eq!(ledger.run(raise(Level::NEWEST)), Outcome::Done);
     ledger

@@ -6,6 +6,7 @@ mod api;
 mod arrows;
 mod balanced;
 mod caches;
+mod chosen;
 mod clients;
 mod cold_pull;
 mod conformance;

@@ -4,10 +4,14 @@
 //! all other records may be up to `access_age` old. When no replica can be reached, it uses what it
 //! has kept for up to `alone_for`, and says how old that is.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::ledger::records::key;
+use crate::ledger::cached::Owner;
+use crate::ledger::records::{EDGES, Look, Project, RecordError, key};
+use crate::proxies::proxy::patterns;
 use crate::wire::{Found, Query};
+use crate::words::names::ProjectName;
 
 /// How long an edge may use what it has kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +80,51 @@ pub fn usable(query: &Query, kept: Option<Remembered>, alone: bool, terms: &Edge
 pub fn may_look(query: &Query) -> bool {
     match query {
         Query::Key(key) => matches!(key.first(), Some(b'A' | b'M' | b'R')) || is_open(key),
-        Query::Scan { prefix, .. } => is_open(prefix),
+        // a blob is told to whom knows its digest
+        Query::Scan { prefix, .. } => is_open(prefix) && prefix.first() != Some(&b'b'),
     }
+}
+
+/// Whether the edge with this name may serve the project.
+pub fn may_serve(project: &Project, edge: &str) -> bool {
+    let Some(list) = project.metadata.get(EDGES) else { return true };
+    patterns(list).unwrap_or_default().iter().any(|pattern| fast_glob::glob_match(pattern, edge))
+}
+
+/// Leaves out of an answer to the edge with this name what projects have that it may not serve. The
+/// projects themselves stay: the edge has to tell its clients why.
+pub fn withhold<R: Look + ?Sized>(
+    records: &R,
+    edge: &str,
+    query: &Query,
+    found: &mut Found,
+) -> Result<(), RecordError> {
+    let mut decided: BTreeMap<ProjectName, bool> = BTreeMap::new();
+    let mut may_see = |place: &[u8]| {
+        let Owner::Project(name) = Owner::of(place) else { return Ok(true) };
+        if let Some(decided) = decided.get(&name) {
+            return Ok(*decided);
+        }
+        let may = records.project(&name)?.is_none_or(|project| may_serve(&project, edge));
+        decided.insert(name, may);
+        Ok::<_, RecordError>(may)
+    };
+    match (query, found) {
+        (Query::Key(place), Found::Value(value)) if value.is_some() && !may_see(place)? => {
+            *value = None;
+        }
+        (_, Found::Pairs(pairs)) => {
+            let mut seen = Vec::with_capacity(pairs.len());
+            for pair in pairs.drain(..) {
+                if may_see(&pair.0)? {
+                    seen.push(pair);
+                }
+            }
+            *pairs = seen;
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// What is so as long as no replica has ever answered `query`; `None` if that must be asked. Replicas
@@ -102,7 +149,10 @@ fn is_open(key: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::words::names::{ProjectId, RobotId, UserId};
+    use crate::ledger::records::{MemoryRecords, WriteRecords, encode};
+    use crate::proxies::proxy::ProxyRules;
+    use crate::words::moment::Timestamp;
+    use crate::words::names::{Epoch, NodeId, ProjectId, RobotId, UserId};
     use proptest::prelude::*;
 
     const TERMS: EdgeTerms =
@@ -130,6 +180,58 @@ mod tests {
         let nothing = Some(Remembered { age: Duration::ZERO, something: false, superseded: false });
         assert_eq!(usable(&project(), nothing, false, &TERMS), Use::Ask);
         assert_eq!(usable(&project(), nothing, true, &TERMS), Use::Aged(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_project_chooses_which_edges_may_serve_it_and_others_are_told_nothing_of_what_it_has() {
+        let mut records = MemoryRecords::default();
+        let mut put = |name: &str, edges: Option<&str>| {
+            let metadata = edges.map(|edges| (EDGES.to_owned(), edges.to_owned()));
+            let project = Project {
+                id: ProjectId(1),
+                name: name.parse().unwrap(),
+                public: false,
+                durability: 1,
+                home: NodeId(1),
+                primary: NodeId(1),
+                epoch: Epoch::FIRST,
+                created: Timestamp(0),
+                upstream: None,
+                proxy: ProxyRules::default(),
+                metadata: metadata.into_iter().collect(),
+            };
+            records.put(&key::project(&project.name), &encode(&project).unwrap()).unwrap();
+            project
+        };
+        let open = put("open", None);
+        let shops = put("shops", Some("shop-*, lab"));
+        let none = put("none", Some(""));
+        for (edge, may) in [("shop-7", true), ("lab", true), ("lab-2", false), ("office", false)] {
+            assert_eq!(may_serve(&shops, edge), may, "{edge}");
+            assert!(may_serve(&open, edge) && !may_serve(&none, edge));
+        }
+        let place = |name: &str| key::repository(&name.parse().unwrap());
+        let all = ["none/a", "open/a", "shops/a"].map(place);
+        let answered = |edge: &str, query: &Query, found: Found| {
+            let mut found = found;
+            withhold(&records, edge, query, &mut found).unwrap();
+            found
+        };
+        let pairs = |places: &[&Vec<u8>]| {
+            let pair = |place: &&Vec<u8>| ((*place).clone().into(), vec![1].into());
+            Found::Pairs(places.iter().map(pair).collect())
+        };
+        let scan = Query::scan(&key::repositories(), None, 9);
+        let whole = pairs(&[&all[0], &all[1], &all[2]]);
+        assert_eq!(answered("office", &scan, whole.clone()), pairs(&[&all[1]]));
+        assert_eq!(answered("shop-7", &scan, whole), pairs(&[&all[1], &all[2]]));
+        let value = || Found::Value(Some(vec![1].into()));
+        let one = |place: &Vec<u8>| Query::Key(place.clone());
+        assert_eq!(answered("office", &one(&all[2]), value()), Found::Value(None));
+        assert_eq!(answered("lab", &one(&all[2]), value()), value());
+        assert_eq!(answered("office", &one(&key::project(&shops.name)), value()), value());
+        let blobs = Query::scan(b"b", None, 9);
+        assert!(!may_look(&blobs), "a list of all blobs would tell their digests");
     }
 
     #[test]

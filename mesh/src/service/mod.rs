@@ -37,7 +37,7 @@ pub trait Rooms: Send + Sync + 'static {
     /// Sends a blob to a member.
     fn fetch(
         &self,
-        from: NodeId,
+        from: Guest,
         wanted: Wanted,
         send: SendStream,
     ) -> impl Future<Output = Result<(), LinkError>> + Send;
@@ -192,11 +192,12 @@ impl<R: Rooms> Service for MeshService<R> {
     }
 
     async fn bulk(&self, from: Guest, bulk: Bulk, send: SendStream, receive: RecvStream) {
+        let guest = from;
         let from = from.node;
         let result = match (bulk, &self.ledger) {
             (Bulk::Fetch { digest, offset, fill, via, list, direct, class }, _) => {
                 let wanted = Wanted { digest, offset, fill, via, list, direct, class };
-                self.rooms.fetch(from, wanted, send).await
+                self.rooms.fetch(guest, wanted, send).await
             }
             (Bulk::Copy { repository }, Some(_)) => {
                 self.rooms.copy(from, repository, CopyIn::new(send, receive, self.terms.rest)).await

@@ -297,6 +297,7 @@ impl Harbor {
         match found {
             Ok(Some(project)) => {
                 self.door.admit_to_project(request, caller, permission, &project, written).await?;
+                self.door.check_edge(&project)?;
                 Ok(project)
             }
             Ok(None) => {

@@ -7,7 +7,8 @@ use http::{HeaderName, Method, Response, StatusCode};
 use registry::people::Caller;
 use rules::ledger::change::Change;
 use rules::ledger::command::{Command, NewProject, Outcome};
-use rules::ledger::records::{Look, Project, ReadRecords, SPARSE_IMAGES, SPARSE_INDEXES};
+use rules::ledger::level::Level;
+use rules::ledger::records::{EDGES, Look, Project, ReadRecords, SPARSE_IMAGES, SPARSE_INDEXES};
 use rules::members::placement::{self, Candidate};
 use rules::people::access::{Identity, RegistryScope};
 use rules::proxies::proxy::{ProxyChange, ProxyRules, patterns};
@@ -48,6 +49,7 @@ struct Metadata {
     proxy_cache_local_on_not_found: Option<String>,
     sparse_indexes: Option<String>,
     sparse_images: Option<String>,
+    edges: Option<String>,
     #[serde(flatten)]
     rest: BTreeMap<String, Value>,
 }
@@ -108,6 +110,9 @@ impl ProjectBody {
             if let Some(allowed) = flag(name, text.as_deref())? {
                 others.insert(name.to_owned(), allowed.to_string());
             }
+        }
+        if let Some(edges) = list("edges", metadata.edges.as_deref())? {
+            others.insert(EDGES.to_owned(), edges.join(","));
         }
         Ok(CheckedProject { public, durability, proxy, metadata: others })
     }
@@ -199,6 +204,7 @@ impl Harbor {
             let message = "only an administrator may create a project that caches another registry";
             return Err(Failure::new(Code::Denied, message));
         }
+        self.check_edges_are_kept_out(&asked.metadata)?;
         let mut load = BTreeMap::new();
         for project in self.records.view()?.projects()? {
             *load.entry(project.home).or_insert(0) += 1;
@@ -242,9 +248,18 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let CheckedProject { public, durability, proxy, metadata } =
             body::<ProjectBody>(&mut request).await?.asked()?;
+        self.check_edges_are_kept_out(&metadata)?;
         let name = project.name;
         self.commit(Change::Configure { name, public, durability, proxy, metadata }).await?;
         Ok(Response::new(Payload::empty()))
+    }
+
+    /// Only from a feature level on do all replicas keep edges from what they may not serve.
+    fn check_edges_are_kept_out(&self, metadata: &BTreeMap<String, String>) -> Result<(), Failure> {
+        if metadata.contains_key(EDGES) {
+            self.writes.check_level(Level::EDGES)?;
+        }
+        Ok(())
     }
 
     pub(super) async fn delete_project(

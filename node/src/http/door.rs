@@ -8,6 +8,7 @@ use http::{Method, header};
 use registry::people::{Access, AccessError, Caller, NeededScope, Presented, SERVICE};
 use registry::proxies::mirrors::Mirrors;
 use registry::view::{Freshness, Records};
+use rules::edges;
 use rules::ledger::records::{Look, Project, ReadRecords, RecordError};
 use rules::people::access::{Action, RegistryScope};
 use rules::people::roles::public_may;
@@ -29,6 +30,8 @@ pub struct DoorTerms {
     pub tls: bool,
     /// Whether answers that may be stale are refused (`reads.without_lease: refuse`).
     pub refuse_stale: bool,
+    /// The name of this node, if it is an edge.
+    pub edge: Option<String>,
 }
 
 /// Admits requests.
@@ -101,7 +104,10 @@ impl Door {
             })
             .await?;
         match admitted {
-            Ok(Some((project, found))) => Ok(Admitted { caller, project, freshness, found }),
+            Ok(Some((project, found))) => {
+                self.check_edge(&project)?;
+                Ok(Admitted { caller, project, freshness, found })
+            }
             Ok(None) => {
                 let name = repository.project();
                 let message = format!(
@@ -110,6 +116,23 @@ impl Door {
                 Err(Failure::new(Code::NameUnknown, message).if_known(freshness))
             }
             Err(error) => Err(self.refuse(request, error)),
+        }
+    }
+
+    /// Refuses what a project has at an edge that may not serve it. Call this for callers only who may
+    /// know of the project.
+    pub fn check_edge(&self, project: &Project) -> Result<(), Failure> {
+        match &self.terms.edge {
+            Some(edge) if !edges::may_serve(project, edge) => {
+                let name = &project.name;
+                Err(Failure::new(
+                    Code::Denied,
+                    format!(
+                        "project {name} is not served by this edge, {edge} (the project's `edges`); use another node"
+                    ),
+                ))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -20,8 +20,10 @@ use registry::view::look;
 use registry::view::neighbours::Neighbours;
 use registry::writes::Writes;
 use rules::blobs::uploads::RelayedStep;
+use rules::edges;
 use rules::ledger::level::{Build, Level};
 use rules::ledger::records::Look;
+use rules::members::door::Standing;
 use rules::wire::{Answer, Ask, CacheAsk, MAX_HAVE};
 use rules::words::digest::Digest;
 use rules::words::names::{NodeId, RepositoryName};
@@ -60,6 +62,12 @@ impl Rooms for Peers {
         if self.neighbours.is_edge() {
             return self.answer_as_edge(ask);
         }
+        if let Some(repository) = about(&ask)
+            && !self.may_serve(&from, repository)
+        {
+            let project = repository.project();
+            return Answer::Refused(format!("this edge may not serve project {project}"));
+        }
         match ask {
             Ask::Write(write) => Answer::Written(self.writes.commit_here(write).await),
             Ask::Have { digests, repository } => self.have(&digests, repository.as_ref()),
@@ -70,7 +78,8 @@ impl Rooms for Peers {
             }
             Ask::Look(lookups) => {
                 let (records, caches) = (&self.neighbours.records, self.proxies.caches());
-                match look(records, caches, &lookups).await {
+                let edge = self.neighbours.name_of(from.node);
+                match look(records, caches, &edge, &lookups).await {
                     Ok((found, fresh)) => Answer::Look(found, fresh),
                     Err(reason) => Answer::Refused(reason),
                 }
@@ -128,8 +137,14 @@ impl Rooms for Peers {
         }
     }
 
-    async fn fetch(&self, from: NodeId, wanted: Wanted, send: SendStream) -> Result<(), LinkError> {
-        self.outgoing.serve(from, wanted, send).await
+    async fn fetch(&self, from: Guest, wanted: Wanted, send: SendStream) -> Result<(), LinkError> {
+        if let Some(via) = &wanted.via
+            && !self.may_serve(&from, via)
+        {
+            let project = via.project();
+            return Err(LinkError::Refused(format!("this edge may not serve project {project}")));
+        }
+        self.outgoing.serve(from.node, wanted, send).await
     }
 
     async fn copy(
@@ -146,7 +161,33 @@ impl Rooms for Peers {
     }
 }
 
+/// The repository that a question of an edge is about, if it names one.
+fn about(ask: &Ask) -> Option<&RepositoryName> {
+    match ask {
+        Ask::Have { repository, .. } => repository.as_ref(),
+        Ask::Resolve { repository, .. }
+        | Ask::Referrers { repository, .. }
+        | Ask::Tags { repository, .. } => Some(repository),
+        _ => None,
+    }
+}
+
 impl Peers {
+    /// Whether a peer may have what the repository has: a replica always, an edge if the project
+    /// admits it.
+    fn may_serve(&self, from: &Guest, repository: &RepositoryName) -> bool {
+        if from.standing == Standing::Replica {
+            return true;
+        }
+        let project =
+            self.neighbours.records.view().and_then(|view| view.project(&repository.project()));
+        match project {
+            Ok(Some(project)) => edges::may_serve(&project, &self.neighbours.name_of(from.node)),
+            Ok(None) => true,
+            Err(_) => false,
+        }
+    }
+
     /// The answers of an edge, which only says what it holds.
     fn answer_as_edge(&self, ask: Ask) -> Answer {
         match ask {

@@ -160,6 +160,7 @@ pub(super) fn door(settings: &Settings, tls: bool) -> DoorTerms {
         public_url: settings.http.public_url.clone(),
         tls,
         refuse_stale: settings.reads.without_lease == StaleReads::Refuse,
+        edge: (settings.role == Role::Edge).then(|| settings.name.clone()),
     }
 }
 

@@ -42,6 +42,8 @@ impl Level {
     /// From this level on the ledger has the key of each node, and the mesh can have another
     /// authority.
     pub const TRUST: Level = Level(7);
+    /// From this level on a project may say which edges serve it.
+    pub const EDGES: Level = Level(7);
     /// From this level on a tag can be added to a manifest that is there, and to no other.
     pub const TAGS: Level = Level(7);
     /// The highest level that this build supports.

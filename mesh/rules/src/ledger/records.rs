@@ -92,8 +92,8 @@ pub struct Project {
     pub upstream: Option<UpstreamId>,
     /// What it caches of its upstream.
     pub proxy: ProxyRules,
-    /// Other metadata. It is stored and shown, and has no effect except for [`SPARSE_INDEXES`] and
-    /// [`SPARSE_IMAGES`].
+    /// Other metadata. It is stored and shown, and has no effect except for [`SPARSE_INDEXES`],
+    /// [`SPARSE_IMAGES`] and [`EDGES`].
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -102,6 +102,9 @@ pub struct Project {
 pub const SPARSE_INDEXES: &str = "sparse_indexes";
 /// The same for an image and its layers.
 pub const SPARSE_IMAGES: &str = "sparse_images";
+/// The key of a project's metadata that says which edges may serve it: patterns of their names. If
+/// absent, all may. If empty, none may.
+pub const EDGES: &str = "edges";
 
 impl Project {
     /// Whether `key` of its metadata is "true".

@@ -1,7 +1,7 @@
 //! A replica's answers to edges: the present records without secrets, and what is cached of proxy
 //! projects, wherever in the mesh.
 
-use rules::edges::may_look;
+use rules::edges::{may_look, withhold};
 use rules::ledger::cached::{Origin, Owner};
 use rules::ledger::records::{ReadRecords, encode, key};
 use rules::wire::{Found, Lookup, MAX_QUESTIONS, Query};
@@ -12,12 +12,14 @@ use super::caches::Caches;
 use super::found::{MOST, find, pairs_of};
 use super::{Freshness, Records};
 
-/// Answers `questions` from one consistent view, and from the caches of other nodes. The second
-/// value says whether the view is certainly up to date. Fails for more than [`MAX_QUESTIONS`], and
-/// for tables with secrets.
+/// Answers the `questions` of the edge with this name from one consistent view, and from the caches of
+/// other nodes. The second value says whether the view is certainly up to date. What projects have
+/// that the edge may not serve is left out. Fails for more than [`MAX_QUESTIONS`], and for tables
+/// with secrets.
 pub async fn look(
     records: &Records,
     caches: &Caches,
+    edge: &str,
     questions: &[Lookup],
 ) -> Result<(Vec<Found>, bool), String> {
     if questions.len() > MAX_QUESTIONS {
@@ -35,12 +37,60 @@ pub async fn look(
             complete(records, caches, questions, &question.query, found).await;
         }
     }
+    for (question, found) in questions.iter().zip(&mut found) {
+        keep_to_what_it_may_see(records, caches, edge, &question.query, found).await?;
+    }
     for (found, question) in found.iter_mut().zip(questions) {
         if question.unless.is_some_and(|print| print == found.print()) {
             *found = Found::Same;
         }
     }
     Ok((found, freshness == Freshness::Fresh))
+}
+
+/// Leaves out what the edge may not see. A page that is shorter for that is filled up: a short page
+/// means that the list ends there.
+async fn keep_to_what_it_may_see(
+    records: &Records,
+    caches: &Caches,
+    edge: &str,
+    query: &Query,
+    found: &mut Found,
+) -> Result<(), String> {
+    let withheld = |query: &Query, found: &mut Found| {
+        let view = records.view().map_err(|e| e.to_string())?;
+        withhold(&*view, edge, query, found).map_err(|e| e.to_string())
+    };
+    let (Query::Scan { prefix, limit, .. }, Found::Pairs(pairs)) = (query, &*found) else {
+        return withheld(query, found);
+    };
+    let most = (*limit).min(MOST);
+    let (mut more, mut last) =
+        (pairs.len() as u64 >= most, pairs.last().map(|(place, _)| place.to_vec()));
+    withheld(query, found)?;
+    while let Found::Pairs(pairs) = &mut *found
+        && more
+        && (pairs.len() as u64) < most
+        && let Some(after) = last.take()
+    {
+        let next = Query::Scan { prefix: prefix.clone(), after: Some(after), limit: most };
+        let view = records.view().map_err(|e| e.to_string())?;
+        let mut piece = find(&*view, &next).map_err(|e| e.to_string())?;
+        drop(view);
+        if caches.are_used() {
+            complete(records, caches, &[], &next, &mut piece).await;
+        }
+        if let Found::Pairs(all) = &piece {
+            more = all.len() as u64 >= most;
+            last = all.last().map(|(place, _)| place.to_vec());
+        }
+        withheld(&next, &mut piece)?;
+        if let Found::Pairs(seen) = piece {
+            let room = usize::try_from(most).unwrap_or(usize::MAX) - pairs.len();
+            pairs.extend(seen.into_iter().take(room));
+        }
+    }
+    Ok(())
 }
 
 /// Completes what this node has found with what others have cached. What a tag named is asked of

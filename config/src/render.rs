@@ -40,6 +40,10 @@ http:
   trusted_proxies: {trusted_proxies}
   max_connections: {max_connections}
   max_connections_per_address: {max_connections_per_address}
+  max_streams: {max_streams}
+  max_header_bytes: {max_header_bytes}
+  max_headers: {max_headers}
+  head_timeout: {head_timeout}
 mesh:
   listen: {mesh_listen}
   advertise: {advertise}
@@ -119,6 +123,10 @@ drain: {drain}
         ),
         max_connections = s.http.max_connections,
         max_connections_per_address = s.http.max_connections_per_address,
+        max_streams = s.http.max_streams,
+        max_header_bytes = written_size(s.http.max_header_bytes),
+        max_headers = s.http.max_headers,
+        head_timeout = written_duration(s.http.head_timeout),
         mesh_listen = address(s.mesh.listen),
         advertise = or_null(s.mesh.advertise.map(address)),
         probe_period = written_duration(s.roster.probe_period),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, path::Path};
 
 use crate::{
     meaning::{CONGESTION, LOG_FORMATS, PROJECT_CREATION, ROLES, STALE_READS},
-    settings::Settings,
+    settings::{Settings, Tls},
     value::{quoted, written_duration, written_size},
 };
 
@@ -13,7 +13,11 @@ use crate::{
 pub fn render(settings: &Settings) -> String {
     let s = settings;
     let tls = match &s.http.tls {
-        Some(tls) => {
+        Some(Tls::Mesh { names }) if names.is_empty() => "\n    issuer: mesh".to_owned(),
+        Some(Tls::Mesh { names }) => {
+            format!("\n    issuer: mesh\n    names: {}", quoted(&names.join(", ")))
+        }
+        Some(Tls::Files(tls)) => {
             format!("\n    certificate: {}\n    key: {}", path(&tls.certificate), path(&tls.key))
         }
         None => " null".to_owned(),

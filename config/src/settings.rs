@@ -141,9 +141,22 @@ impl Default for Http {
     }
 }
 
+/// Where the certificate for HTTPS comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Tls {
+    /// The operator's files.
+    Files(TlsFiles),
+    /// The mesh's own CA issues it, for the names and addresses that the settings say and for these
+    /// ones. Only a replica has the CA's key.
+    Mesh {
+        /// Names and addresses in addition; default none.
+        names: Vec<String>,
+    },
+}
+
 /// A certificate and its key, both PEM files. Relative paths start at the working directory.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Tls {
+pub struct TlsFiles {
     /// Certificate chain, the node's own first; required within `tls`.
     pub certificate: PathBuf,
     /// Private key of the certificate; required within `tls`.

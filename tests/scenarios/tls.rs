@@ -1,10 +1,13 @@
 //! With `http.tls` a node speaks https and nothing else: to real clients, and to itself in the
 //! challenges it sends them.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use mesh::identity::Identity;
+use rules::wire::Ask;
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -13,6 +16,7 @@ use tests::complaints::Complaints;
 use tests::daemons::{Containerd, Docker};
 use tests::formed::{Formed, loopback};
 use tests::image::{Blob, Image, digest, write_layout};
+use tests::intruder::{Intruder, stolen};
 use tests::member::{self, Member};
 use tests::mesh::Mesh;
 use tests::process::{self, Finished, Running};
@@ -559,4 +563,55 @@ fn docker_and_containerd_push_and_pull_over_tls() {
     shore.curled(&arguments);
     let more = over_http2() - before;
     assert!((1..40).contains(&more), "{more} connections for 80 requests");
+}
+
+/// The mesh's CA signs what clients see and what nodes see of each other. The one must not open what
+/// the other opens.
+#[test]
+fn a_certificate_of_the_meshs_own_ca_is_trusted_by_clients_and_opens_nothing_in_the_mesh() {
+    let folder = TempDir::with_prefix("atoll-issued-").expect("a temporary folder");
+    let at = folder.path();
+    let place = loopback();
+    let lines = "  tls:\n    issuer: mesh\n    names: registry.example.com\n";
+    let node = Member::new(at, "lone", "a", place.clone(), lines, "");
+    node.init();
+    node.serve();
+    let config = at.join("lone.yaml");
+    let ca = process::succeed(node.atoll("ca").arg("--config").arg(&config));
+    assert!(ca.contains("BEGIN CERTIFICATE") && !ca.contains("PRIVATE"), "{ca}");
+    std::fs::write(at.join("ca.crt"), format!("{ca}\n")).expect("a file");
+    let curl = |arguments: &[&str]| {
+        let mut command = tools::packaged("curl", "curl");
+        command.args(["--silent", "--show-error", "--max-time", "60"]);
+        process::finish(command.args(arguments))
+    };
+    let authority = at.join("ca.crt").display().to_string();
+    let (url, port) = (format!("https://{}/readyz", place.http), place.http.rsplit_once(':'));
+    wait::until_ok("clients that know the CA believe it", || {
+        let said = curl(&["--fail", "--cacert", &authority, &url]);
+        if said.success { Ok(()) } else { Err(format!("{said:?}\n{}", node.last_words())) }
+    });
+    let (address, port) = port.expect("an address and a port");
+    let named = format!("registry.example.com:{port}:{address}");
+    let by_name = format!("https://registry.example.com:{port}/readyz");
+    let said = curl(&["--fail", "--cacert", &authority, "--resolve", &named, &by_name]);
+    assert!(said.success, "{said:?}");
+    let stranger = curl(&["--fail", &url]);
+    assert!(!stranger.success && stranger.err.contains("certificate"), "{stranger:?}");
+    // who has the certificate and its key comes to the mesh's port with them
+    let own = stolen(&node.data());
+    let pem = node.data().join("identity/https.pem");
+    let text = std::fs::read_to_string(&pem).expect("what was issued");
+    let mode = std::fs::metadata(&pem).expect("a file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "only the node may read the key");
+    let door = place.mesh.parse().expect("an address");
+    let asked = |identity: &Identity| {
+        let intruder = Intruder::with(identity);
+        let open = intruder.knock(door).map_err(|no| format!("{no:?}"))?;
+        Ok::<_, String>(intruder.ask(&open, &Ask::Build))
+    };
+    let answered = asked(&own).expect("the node's own certificate opens it");
+    assert!(!answered.is_refusal(), "{answered:?}");
+    let https = Identity { certificate: text.clone(), key: text, ..own };
+    assert!(asked(&https).map_or(true, |said| said.is_refusal()), "HTTPS opens the mesh");
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::Tls;
+use config::TlsFiles;
 use ground::supervise::Tasks;
 use http::Response;
 use hyper::body::Incoming;
@@ -35,7 +35,7 @@ pub struct Listener {
 
 impl Listener {
     /// Binds `address`, and reads the certificate if there is one.
-    pub async fn bind(address: SocketAddr, tls: Option<&Tls>) -> io::Result<Self> {
+    pub async fn bind(address: SocketAddr, tls: Option<&TlsFiles>) -> io::Result<Self> {
         let named = |e: io::Error, what: &str| io::Error::new(e.kind(), format!("{what}: {e}"));
         let socket = TcpListener::bind(address)
             .await

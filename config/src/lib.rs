@@ -31,8 +31,8 @@ pub use mistake::{Mistake, Mistakes};
 pub use render::render;
 pub use settings::{
     Cache, CongestionControl, Deadlines, Edge, Failover, Http, Lease, Ledger, Log, LogFormat, Mesh,
-    Mirrors, People, ProjectCreation, Projects, Reads, Roster, Settings, StaleReads, Tls, Uploads,
-    Upstreams,
+    Mirrors, People, ProjectCreation, Projects, Reads, Roster, Settings, StaleReads, Tls, TlsFiles,
+    Uploads, Upstreams,
 };
 
 /// `reference.yaml`: every setting with its default and a comment. It can be parsed.

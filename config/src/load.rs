@@ -6,7 +6,7 @@ use crate::{
     document::Document,
     meaning,
     mistake::Mistakes,
-    settings::Settings,
+    settings::{Settings, Tls},
     tree::{self, Node},
 };
 
@@ -79,7 +79,7 @@ fn conclude(document: Document, settings: Settings) -> Result<Settings, Mistakes
 }
 
 fn check_files(document: &Document, settings: &Settings) {
-    if let Some(tls) = &settings.http.tls {
+    if let Some(Tls::Files(tls)) = &settings.http.tls {
         for (setting, path) in
             [("http.tls.certificate", &tls.certificate), ("http.tls.key", &tls.key)]
         {

@@ -8,7 +8,7 @@ use rules::ledger::records::Role;
 use crate::{
     document::{Document, Section},
     settings::{
-        CongestionControl, Edge, LogFormat, ProjectCreation, Settings, StaleReads, Tls,
+        CongestionControl, Edge, LogFormat, ProjectCreation, Settings, StaleReads, Tls, TlsFiles,
         default_name,
     },
     tree::Node,
@@ -138,13 +138,24 @@ fn http(http: &mut Section<'_>, s: &mut Settings) {
         &mut s.http.max_connections_per_address,
         1..=1_000_000,
     );
+    http.count("max_streams", &mut s.http.max_streams, 1..=1000);
+    http.size("max_header_bytes", &mut s.http.max_header_bytes, (8 << 10)..=(256 << 10));
+    http.count("max_headers", &mut s.http.max_headers, 20..=1000);
+    http.duration("head_timeout", &mut s.http.head_timeout, secs(1)..=secs(600));
     if let Some(mut tls) = http.optional_section("tls") {
+        let issuer = tls.optional("issuer", |t| value::choice(t, &[("mesh", ())]));
+        if issuer.is_some() {
+            let names = tls.optional("names", value::hosts).unwrap_or_default();
+            s.http.tls = Some(Tls::Mesh { names });
+            return;
+        }
         let certificate = tls.required("certificate", "/etc/atoll/tls.crt", |t| {
             value::path(t, "/etc/atoll/tls.crt")
         });
         let key =
             tls.required("key", "/etc/atoll/tls.key", |t| value::path(t, "/etc/atoll/tls.key"));
-        s.http.tls = certificate.zip(key).map(|(certificate, key)| Tls { certificate, key });
+        let files = certificate.zip(key);
+        s.http.tls = files.map(|(certificate, key)| Tls::Files(TlsFiles { certificate, key }));
     }
 }
 
@@ -187,6 +198,16 @@ fn contradictions(document: &Document, s: &Settings) {
             "mesh.advertise",
             format!("is missing, and mesh.listen ({}) is every interface", s.mesh.listen),
             "set mesh.advertise to the address that other nodes dial, e.g. 10.0.0.11:7946",
+        );
+    }
+    if s.role == Role::Edge
+        && matches!(s.http.tls, Some(Tls::Mesh { .. }))
+        && document.is_sound(&["role", "http.tls.issuer"])
+    {
+        document.mistake(
+            "http.tls.issuer",
+            "is for replicas: an edge does not have the key of the mesh's CA",
+            "write certificate and key in http.tls instead",
         );
     }
     if s.role == Role::Replica {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, path::Path};
 
 use crate::{
     meaning::{CONGESTION, LOG_FORMATS, PROJECT_CREATION, ROLES, STALE_READS},
-    settings::Settings,
+    settings::{Settings, Tls},
     value::{quoted, written_duration, written_size},
 };
 
@@ -13,7 +13,11 @@ use crate::{
 pub fn render(settings: &Settings) -> String {
     let s = settings;
     let tls = match &s.http.tls {
-        Some(tls) => {
+        Some(Tls::Mesh { names }) if names.is_empty() => "\n    issuer: mesh".to_owned(),
+        Some(Tls::Mesh { names }) => {
+            format!("\n    issuer: mesh\n    names: {}", quoted(&names.join(", ")))
+        }
+        Some(Tls::Files(tls)) => {
             format!("\n    certificate: {}\n    key: {}", path(&tls.certificate), path(&tls.key))
         }
         None => " null".to_owned(),
@@ -40,6 +44,10 @@ http:
   trusted_proxies: {trusted_proxies}
   max_connections: {max_connections}
   max_connections_per_address: {max_connections_per_address}
+  max_streams: {max_streams}
+  max_header_bytes: {max_header_bytes}
+  max_headers: {max_headers}
+  head_timeout: {head_timeout}
 mesh:
   listen: {mesh_listen}
   advertise: {advertise}
@@ -119,6 +127,10 @@ drain: {drain}
         ),
         max_connections = s.http.max_connections,
         max_connections_per_address = s.http.max_connections_per_address,
+        max_streams = s.http.max_streams,
+        max_header_bytes = written_size(s.http.max_header_bytes),
+        max_headers = s.http.max_headers,
+        head_timeout = written_duration(s.http.head_timeout),
         mesh_listen = address(s.mesh.listen),
         advertise = or_null(s.mesh.advertise.map(address)),
         probe_period = written_duration(s.roster.probe_period),

@@ -106,13 +106,22 @@ pub struct Http {
     pub public_url: Option<String>,
     /// The certificate for HTTPS; default none: plain HTTP.
     pub tls: Option<Tls>,
-    /// The proxies whose `X-Forwarded-For` is believed; default none.
+    /// The proxies whose `X-Forwarded-For`, `-Proto` and `-Host` are believed; default none.
     pub trusted_proxies: Vec<Network>,
     /// Maximum number of connections of clients that are open at a time; default 10000. The system
     /// may bear fewer (`ulimit -n`).
     pub max_connections: u32,
     /// Maximum number of them from one address that is no trusted proxy; default 1000.
     pub max_connections_per_address: u32,
+    /// Maximum number of open requests of one HTTP/2 connection; default 100.
+    pub max_streams: u32,
+    /// Maximum size of a request's headers in bytes; default 64KiB.
+    pub max_header_bytes: u64,
+    /// Maximum number of a request's headers; default 100.
+    pub max_headers: u32,
+    /// How long a client may take for the TLS handshake or for a request's head, and how long a
+    /// connection may be without a request; default 30s.
+    pub head_timeout: Duration,
 }
 
 impl Default for Http {
@@ -124,13 +133,30 @@ impl Default for Http {
             trusted_proxies: Vec::new(),
             max_connections: 10_000,
             max_connections_per_address: 1000,
+            max_streams: 100,
+            max_header_bytes: 64 << 10,
+            max_headers: 100,
+            head_timeout: Duration::from_secs(30),
         }
     }
 }
 
+/// Where the certificate for HTTPS comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Tls {
+    /// The operator's files.
+    Files(TlsFiles),
+    /// The mesh's own CA issues it, for the names and addresses that the settings say and for these
+    /// ones. Only a replica has the CA's key.
+    Mesh {
+        /// Names and addresses in addition; default none.
+        names: Vec<String>,
+    },
+}
+
 /// A certificate and its key, both PEM files. Relative paths start at the working directory.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Tls {
+pub struct TlsFiles {
     /// Certificate chain, the node's own first; required within `tls`.
     pub certificate: PathBuf,
     /// Private key of the certificate; required within `tls`.

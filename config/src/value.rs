@@ -5,7 +5,7 @@
 //! Units are required, because `30` means seconds to one reader and milliseconds to another.
 
 use std::{
-    net::{Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
@@ -151,6 +151,23 @@ pub(crate) fn registry(text: &str) -> Result<String, Fault> {
 /// Registries, separated by commas.
 pub(crate) fn registries(text: &str) -> Result<Vec<String>, Fault> {
     text.split(',').map(|one| registry(one.trim())).collect()
+}
+
+/// What ends the names of nodes in their certificates of the mesh. A certificate for clients must
+/// not have such a name.
+const NAMES_OF_NODES: &str = ".mesh.atoll";
+
+/// DNS names and IP addresses, separated by commas, that a certificate is for.
+pub(crate) fn hosts(text: &str) -> Result<Vec<String>, Fault> {
+    let one = |text: &str| match text.parse::<IpAddr>() {
+        Ok(address) => Ok(address.to_string()),
+        Err(_) if text.ends_with(NAMES_OF_NODES) => Err(Fault::new(
+            format!("'{text}' is a name that only nodes have among themselves"),
+            "write the name by which clients know this node, e.g. registry.example.com",
+        )),
+        Err(_) => domain(text),
+    };
+    text.split(',').map(|text| one(text.trim())).collect()
 }
 
 /// Networks, separated by commas.

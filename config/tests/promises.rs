@@ -5,7 +5,7 @@ use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
 use config::{
     CongestionControl, Edge, LogFormat, Mirrors, Mistakes, ProjectCreation, REFERENCE, Settings,
-    StaleReads, Tls, load, parse, render,
+    StaleReads, Tls, TlsFiles, load, parse, render,
 };
 use proptest::prelude::*;
 use rules::ledger::records::Role;
@@ -144,6 +144,30 @@ fn a_congestion_control_is_one_of_two() {
         "links: {congestion: bbr}",
         "node.yaml:4: links.congestion: 'bbr' is not a choice here; write delivery or cubic",
     );
+}
+
+#[test]
+fn the_meshs_own_ca_issues_certificates_to_replicas_for_names_of_clients() {
+    let tls = |more: &str, text: &str| {
+        parse("node.yaml", &format!("{LEAST}{more}http:\n  tls: {{{text}}}\n")).map(|s| s.http.tls)
+    };
+    let names = vec!["registry.example.com".to_owned(), "2001:db8::1".into(), "10.0.0.1".into()];
+    assert_eq!(
+        tls("", "issuer: mesh, names: \"registry.example.com, 2001:DB8::1,10.0.0.1\"").unwrap(),
+        Some(Tls::Mesh { names })
+    );
+    assert_eq!(tls("", "issuer: mesh").unwrap(), Some(Tls::Mesh { names: Vec::new() }));
+    for (more, text, setting) in [
+        ("", "issuer: letsencrypt", "http.tls.issuer"),
+        ("role: edge\n", "issuer: mesh", "http.tls.issuer"),
+        ("", "issuer: mesh, names: node-1.mesh.atoll", "http.tls.names"),
+        ("", "issuer: mesh, names: \"a.example:5000\"", "http.tls.names"),
+        ("", "issuer: mesh, key: /etc/atoll/tls.key", "http.tls.key"),
+        ("", "names: a.example, certificate: /a, key: /b", "http.tls.names"),
+    ] {
+        let mistakes = tls(more, text).unwrap_err().0;
+        assert!(mistakes.iter().any(|one| one.setting == setting), "{text}: {mistakes:?}");
+    }
 }
 
 #[test]
@@ -332,7 +356,10 @@ fn load_also_looks_at_the_files_that_are_named() {
     fs::write(path("key"), "").unwrap();
     write("key");
     let settings = load(&path("node.yaml")).unwrap();
-    assert_eq!(settings.http.tls, Some(Tls { certificate: path("crt"), key: path("key") }));
+    assert_eq!(
+        settings.http.tls,
+        Some(Tls::Files(TlsFiles { certificate: path("crt"), key: path("key") }))
+    );
 
     write("nokey");
     fs::write(path("data"), "a file").unwrap();
@@ -443,7 +470,11 @@ prop_compose! {
         s.name = name;
         s.http.listen = if v6 { SocketAddr::from(([0_u16; 8], port)) } else { SocketAddr::from((listen4, port)) };
         s.http.public_url = url;
-        s.http.tls = tls.map(|(certificate, key)| Tls { certificate: certificate.into(), key: key.into() });
+        s.http.tls = match (tls, private) {
+            (Some((certificate, key)), _) => Some(Tls::Files(TlsFiles { certificate: certificate.into(), key: key.into() })),
+            (None, true) if edge.is_none() => Some(Tls::Mesh { names: domain.iter().cloned().collect() }),
+            (None, _) => None,
+        };
         s.mesh.listen = SocketAddr::from((listen4, port));
         s.mesh.advertise = Some(SocketAddr::from(([10, 0, 0, 1], port)));
         s.roster.probe_rtt = rtt;

@@ -9,6 +9,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
@@ -24,6 +25,7 @@ use rules::words::moment::Timestamp;
 use rules::words::names::NodeId;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::extensions::GeneralName;
 
 /// Why an identity could not be created, read or issued.
 #[derive(Debug, thiserror::Error)]
@@ -133,6 +135,76 @@ impl Authority {
         let key = KeyPair::from_pem(&self.key).map_err(certificate_error)?;
         let issuer = Issuer::from_ca_cert_pem(&self.certificate, key).map_err(certificate_error)?;
         Ok(request.signed_by(&issuer).map_err(certificate_error)?.pem())
+    }
+}
+
+/// What ends the names of nodes and roles. A certificate for clients has no such name, so the mesh's
+/// door takes it for nobody's.
+const NAMES_OF_NODES: &str = ".mesh.atoll";
+
+impl Authority {
+    /// A new key with a certificate for HTTPS under these DNS names and IP addresses, valid from
+    /// `now` for [`LIFETIME`]: a PEM text of the certificate, the CA's and the key.
+    ///
+    /// It opens nothing in the mesh: it is for servers only (RFC 5280 section 4.2.1.12), while each
+    /// end of a link checks that the other's certificate is for clients or has a node's name.
+    pub fn issue_https(&self, names: &[String], now: Timestamp) -> Result<String, IdentityError> {
+        if let Some(name) = names.iter().find(|name| format!(".{name}").ends_with(NAMES_OF_NODES)) {
+            let text = format!("{name} is a name that only nodes have among themselves");
+            return Err(IdentityError::Refused(text));
+        }
+        let mut params = CertificateParams::new(names).map_err(certificate_error)?;
+        let at = |millis: u64| (UNIX_EPOCH + Duration::from_millis(millis)).into();
+        params.not_before = at(now.0.saturating_sub(SKEW.as_millis() as u64));
+        params.not_after = at(now.0 + LIFETIME.as_millis() as u64);
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.distinguished_name = named("atoll https");
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate().map_err(certificate_error)?;
+        let signer = KeyPair::from_pem(&self.key).map_err(certificate_error)?;
+        let issuer =
+            Issuer::from_ca_cert_pem(&self.certificate, signer).map_err(certificate_error)?;
+        let certificate = params.signed_by(&key, &issuer).map_err(certificate_error)?.pem();
+        Ok(format!("{certificate}{}{}", self.certificate, key.serialize_pem()))
+    }
+
+    /// Whether there should be a new one instead of `issued`: it expires soon, is for other names or
+    /// of another CA, or cannot be read.
+    pub fn https_due(&self, issued: &str, names: &[String], now: Timestamp) -> bool {
+        let sound = || {
+            let chain: Vec<_> =
+                CertificateDer::pem_slice_iter(issued.as_bytes()).collect::<Result<_, _>>().ok()?;
+            let [own, ca] = chain.as_slice() else { return None };
+            PrivateKeyDer::from_pem_slice(issued.as_bytes()).ok()?;
+            let (_, parsed) = x509_parser::parse_x509_certificate(own).ok()?;
+            let until = parsed.validity().not_after.timestamp();
+            let soon = (now.0 + RENEW_BEFORE.as_millis() as u64) / 1000;
+            let has = parsed.subject_alternative_name().ok()??;
+            let has: Vec<_> = has.value.general_names.iter().map(named_in).collect();
+            let wanted: Vec<_> = names.iter().map(|name| Some(spelled(name))).collect();
+            let of_ca = *ca == certificate_der(&self.certificate).ok()?;
+            Some(of_ca && has == wanted && until > soon.cast_signed())
+        };
+        sound() != Some(true)
+    }
+}
+
+/// An IP address in its usual spelling; another name as it is.
+fn spelled(name: &str) -> String {
+    name.parse::<IpAddr>().map_or_else(|_| name.to_owned(), |address| address.to_string())
+}
+
+/// A name in a certificate, if it is a DNS name or an IP address.
+fn named_in(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => <[u8; 4]>::try_from(*bytes).ok().map(|four| IpAddr::from(four).to_string()),
+            _ => <[u8; 16]>::try_from(*bytes).ok().map(|six| IpAddr::from(six).to_string()),
+        },
+        _ => None,
     }
 }
 
@@ -479,6 +551,28 @@ mod tests {
         assert_eq!(after.pin().unwrap(), before.pin().unwrap());
         let shown = shown(&certificate_der(&after.certificate).unwrap(), now).unwrap();
         assert_eq!((shown.issuer, shown.key), (1, before.pin().unwrap()));
+    }
+
+    #[test]
+    fn a_certificate_for_https_is_renewed_in_time_and_is_no_nodes() {
+        let (authority, now) = (Authority::generate().unwrap(), clock::timestamp());
+        let names = ["registry.example.com".to_owned(), "10.0.0.11".into(), "::1".into()];
+        let issued = authority.issue_https(&names, now).unwrap();
+        let after = |duration: Duration| Timestamp(now.0 + duration.as_millis() as u64);
+        assert!(!authority.https_due(&issued, &names, now));
+        assert!(authority.https_due(&issued, &names[1..], now), "for other names");
+        assert!(authority.https_due(&issued, &names, after(LIFETIME - RENEW_BEFORE + SKEW)));
+        assert!(Authority::generate().unwrap().https_due(&issued, &names, now), "of another CA");
+        assert!(authority.https_due("", &names, now) && authority.https_due("-", &names, now));
+        let certificate = certificate_der(&issued).unwrap();
+        assert_eq!(shown(&certificate, now), None);
+        for name in [NodeId(7).certificate_name(), role_name(Role::Replica), "mesh.atoll".into()] {
+            assert!(authority.issue_https(&[name], now).is_err());
+        }
+        // even with a node's name it would not be for clients
+        let node = NodeId(7);
+        let identity = identity(&authority, node, Role::Replica);
+        assert!(identity.renewed(&issued).is_err());
     }
 
     #[test]

@@ -45,6 +45,7 @@ const EXPECTED: &[(&str, Weight, u64)] = &[
     // dockerd and containerd compress, unpack and hash
     ("clients::", Weight::Slots(2), 30),
     ("balanced::clients", Weight::Slots(2), 30),
+    ("tls::docker", Weight::Slots(2), 30),
     ("mirrors::containerd", Weight::Slots(2), 30),
     ("mirrors::podman", Weight::Slots(2), 30),
     ("newer::", Weight::Slots(2), 30),

@@ -22,6 +22,7 @@ mod greedy;
 mod guesses;
 mod healing;
 mod hostile;
+mod http2;
 mod joining;
 mod keys;
 mod kill_primary;

@@ -1,18 +1,22 @@
 //! With `http.tls` a node speaks https and nothing else: to real clients, and to itself in the
 //! challenges it sends them.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use bytes::Bytes;
+use mesh::identity::Identity;
+use rules::wire::Ask;
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 use tests::certificates::certify;
 use tests::complaints::Complaints;
+use tests::daemons::{Containerd, Docker};
 use tests::formed::{Formed, loopback};
-use tests::image::{Blob, Image, MANIFEST, digest};
+use tests::image::{Blob, Image, digest, write_layout};
+use tests::intruder::{Intruder, stolen};
 use tests::member::{self, Member};
 use tests::mesh::Mesh;
 use tests::process::{self, Finished, Running};
@@ -257,10 +261,11 @@ fn behind_https_a_source_that_dies_in_mid_blob_is_replaced_and_a_short_answer_en
     let image = Image::random(&[32 << 20]);
     let layer = &image.blobs[1];
     let got = shore.at("blob");
-    let fetch = |repository: &str, blob: &Blob| {
+    let fetch_over = |version: &str, repository: &str, blob: &Blob, got: &Path| {
         let url = shore.url(&format!("/v2/{repository}/blobs/{}", blob.digest));
-        shore.curl(&["--fail", "--output", &got.display().to_string(), &url])
+        shore.curl(&[version, "--fail", "--output", &got.display().to_string(), &url])
     };
+    let fetch = |repository, blob| fetch_over("--http1.1", repository, blob, &got);
 
     create_project(&mesh.client(0), "alone", true, 1);
     create_project(&mesh.client(0), "two", true, 2);
@@ -293,7 +298,8 @@ fn behind_https_a_source_that_dies_in_mid_blob_is_replaced_and_a_short_answer_en
     mesh.members()[source].serve();
     mesh.members()[source].wait_ready();
 
-    // if no source can continue: curl's error 18 is a body that ended too soon, 56 a reset
+    // If no source can continue: curl's error 18 is a body that ended too soon, 56 a reset of the
+    // connection, 92 a reset of the stream alone.
     let image = Image::random(&[64 << 20]);
     let layer = &image.blobs[1];
     std::fs::remove_file(&got).expect("what curl wrote");
@@ -301,12 +307,19 @@ fn behind_https_a_source_that_dies_in_mid_blob_is_replaced_and_a_short_answer_en
     wait::until("the edge hears of it", || {
         shore.curl(&["--fail", &shore.url("/v2/alone/torn/manifests/1")]).success.then_some(())
     });
-    let short = std::thread::scope(|beside| {
+    let streamed = shore.at("streamed");
+    let (short, reset) = std::thread::scope(|beside| {
         let curl = beside.spawn(|| fetch("alone/torn", layer));
-        wait::until("curl is in the middle of the blob", || is_begun(&got).then_some(()));
+        let second = beside.spawn(|| fetch_over("--http2", "alone/torn", layer, &streamed));
+        wait::until("both are in the middle of the blob", || {
+            (is_begun(&got) && is_begun(&streamed)).then_some(())
+        });
         mesh.members()[sending(&mesh, layer).expect("curl has not all of it")].stop(Signal::KILL);
-        curl.join().expect("curl is started")
+        (curl.join().expect("curl is started"), second.join().expect("curl is started"))
     });
+    assert!(!reset.success && reset.err.contains("curl: (92)"), "{reset:?}");
+    let part = std::fs::read(&streamed).expect("what curl wrote");
+    assert!(!part.is_empty() && layer.bytes.starts_with(&part), "wrong bytes");
     assert!(!short.success && short.err.contains("curl: (18)"), "{short:?}");
     let part = std::fs::read(&got).expect("what curl wrote");
     assert!(!part.is_empty() && layer.bytes.starts_with(&part), "wrong bytes");
@@ -393,7 +406,6 @@ fn a_certificate_that_cannot_be_used_is_named_at_the_start() {
     }
 }
 
-/// An image as a folder (OCI image layout) that clients can push.
 #[test]
 fn up_waits_for_nodes_that_speak_https_and_its_lines_lead_to_them() {
     let folder = TempDir::with_prefix("atoll-up-tls-").expect("a temporary folder");
@@ -443,25 +455,6 @@ fn up_waits_for_nodes_that_speak_https_and_its_lines_lead_to_them() {
     assert!(!stranger.success && stranger.err.contains("http.tls.certificate"), "{stranger:?}");
     let ended = up.stop(Signal::INT, wait::PATIENCE);
     assert!(ended.is_some_and(|how| how.success()), "{ended:?}\n{}", up.last_words());
-}
-
-fn write_layout(folder: &Path, image: &Image) {
-    let blobs = folder.join("blobs/sha256");
-    std::fs::create_dir_all(&blobs).expect("a folder");
-    let put = |blob: &Blob| {
-        std::fs::write(blobs.join(blob.digest.trim_start_matches("sha256:")), &blob.bytes)
-    };
-    let index = json!({"schemaVersion": 2, "manifests": [
-        {"mediaType": MANIFEST, "digest": image.digest(), "size": image.manifest.bytes.len()}]});
-    for blob in image.blobs.iter().chain([&image.manifest]) {
-        put(blob).expect("a file");
-    }
-    std::fs::write(folder.join("index.json"), index.to_string()).expect("a file");
-    std::fs::write(
-        folder.join("oci-layout"),
-        Bytes::from_static(br#"{"imageLayoutVersion":"1.0.0"}"#),
-    )
-    .expect("a file");
 }
 
 /// A certificate is renewed by whoever writes its files. It counts for the next connection, and a
@@ -515,4 +508,110 @@ fn a_new_certificate_counts_without_a_restart() {
         shore.node.last_words().contains("http.tls cannot be used").then_some(())
     });
     shore.curled(&["--fail", &shore.url("/readyz")]);
+}
+
+/// Go's clients choose HTTP/2 by themselves where it is offered (ALPN), or not: both must work.
+#[test]
+fn docker_and_containerd_push_and_pull_over_tls() {
+    let images = tools::images();
+    let shore = Shore::new();
+    let app = images.join("docker/app.tar").display().to_string();
+    let name = |rest: &str| format!("{}/demo/{rest}", shore.authority());
+    let over_http2 = || {
+        let told = shore.curled(&["--http1.1", &shore.url("/metrics")]);
+        let line =
+            told.lines().find_map(|line| line.strip_prefix("atoll_http2_connections_total "));
+        line.map_or(0, |count| count.parse::<u64>().expect("a number"))
+    };
+    let docker = Docker::start();
+    docker.login(shore.authority(), "admin", &shore.password);
+    docker.run(&["load", "-q", "-i", &app]);
+    docker.run(&["tag", "atoll/app:1", &name("docker:1")]);
+    docker.run(&["push", "-q", &name("docker:1")]);
+    docker.run(&["rmi", "-f", "atoll/app:1", &name("docker:1")]);
+    let pulled = docker.pull(&name("docker:1"));
+    drop(docker);
+
+    // for 127.0.0.0/8 ctr takes plain HTTP, unless a file says otherwise
+    let hosts = shore.at("hosts");
+    let folder = hosts.join(shore.authority());
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let ca = shore.at("ca.crt").display().to_string();
+    let text = format!("[host.\"{}\"]\nca = \"{ca}\"\n", shore.url(""));
+    std::fs::write(folder.join("hosts.toml"), text).expect("a file");
+    let hosts = hosts.display().to_string();
+    let containerd = Containerd::start();
+    let (before, pair) = (over_http2(), format!("admin:{}", shore.password));
+    containerd.run(&["images", "import", &app]);
+    containerd.run(&["images", "tag", "docker.io/atoll/app:1", &name("ctr:1")]);
+    let flags = ["--hosts-dir", &hosts, "--user", &pair];
+    containerd.run(&[&["images", "push"], &flags[..], &[&name("ctr:1")]].concat());
+    containerd.run(&["images", "rm", &name("ctr:1"), "docker.io/atoll/app:1"]);
+    assert!(containerd.pull(&flags, &name("ctr:1")).starts_with("sha256:"));
+    assert!(containerd.pull(&flags, &name("docker:1")) == pulled);
+    println!(
+        "over HTTP/2: {} connections of containerd, of {before} before",
+        over_http2() - before
+    );
+    // many at once over one connection
+    let (before, mut arguments) = (over_http2(), vec!["--http2", "--fail", "--parallel"]);
+    let (got, ready) = (shore.at("many").display().to_string(), shore.url("/readyz"));
+    let manifest = shore.url("/v2/demo/docker/manifests/1");
+    for _ in 0..40 {
+        arguments.extend(["--output", &got, &ready, "--output", &got, &manifest]);
+    }
+    shore.curled(&arguments);
+    let more = over_http2() - before;
+    assert!((1..40).contains(&more), "{more} connections for 80 requests");
+}
+
+/// The mesh's CA signs what clients see and what nodes see of each other. The one must not open what
+/// the other opens.
+#[test]
+fn a_certificate_of_the_meshs_own_ca_is_trusted_by_clients_and_opens_nothing_in_the_mesh() {
+    let folder = TempDir::with_prefix("atoll-issued-").expect("a temporary folder");
+    let at = folder.path();
+    let place = loopback();
+    let lines = "  tls:\n    issuer: mesh\n    names: registry.example.com\n";
+    let node = Member::new(at, "lone", "a", place.clone(), lines, "");
+    node.init();
+    node.serve();
+    let config = at.join("lone.yaml");
+    let ca = process::succeed(node.atoll("ca").arg("--config").arg(&config));
+    assert!(ca.contains("BEGIN CERTIFICATE") && !ca.contains("PRIVATE"), "{ca}");
+    std::fs::write(at.join("ca.crt"), format!("{ca}\n")).expect("a file");
+    let curl = |arguments: &[&str]| {
+        let mut command = tools::packaged("curl", "curl");
+        command.args(["--silent", "--show-error", "--max-time", "60"]);
+        process::finish(command.args(arguments))
+    };
+    let authority = at.join("ca.crt").display().to_string();
+    let (url, port) = (format!("https://{}/readyz", place.http), place.http.rsplit_once(':'));
+    wait::until_ok("clients that know the CA believe it", || {
+        let said = curl(&["--fail", "--cacert", &authority, &url]);
+        if said.success { Ok(()) } else { Err(format!("{said:?}\n{}", node.last_words())) }
+    });
+    let (address, port) = port.expect("an address and a port");
+    let named = format!("registry.example.com:{port}:{address}");
+    let by_name = format!("https://registry.example.com:{port}/readyz");
+    let said = curl(&["--fail", "--cacert", &authority, "--resolve", &named, &by_name]);
+    assert!(said.success, "{said:?}");
+    let stranger = curl(&["--fail", &url]);
+    assert!(!stranger.success && stranger.err.contains("certificate"), "{stranger:?}");
+    // who has the certificate and its key comes to the mesh's port with them
+    let own = stolen(&node.data());
+    let pem = node.data().join("identity/https.pem");
+    let text = std::fs::read_to_string(&pem).expect("what was issued");
+    let mode = std::fs::metadata(&pem).expect("a file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "only the node may read the key");
+    let door = place.mesh.parse().expect("an address");
+    let asked = |identity: &Identity| {
+        let intruder = Intruder::with(identity);
+        let open = intruder.knock(door).map_err(|no| format!("{no:?}"))?;
+        Ok::<_, String>(intruder.ask(&open, &Ask::Build))
+    };
+    let answered = asked(&own).expect("the node's own certificate opens it");
+    assert!(!answered.is_refusal(), "{answered:?}");
+    let https = Identity { certificate: text.clone(), key: text, ..own };
+    assert!(asked(&https).map_or(true, |said| said.is_refusal()), "HTTPS opens the mesh");
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::TcpListener;
+use std::path::Path;
 
 use tempfile::TempDir;
 
@@ -26,6 +27,34 @@ impl Balancer {
     /// When it does not come up; the message holds its last words.
     #[must_use]
     pub fn before(mesh: &Mesh) -> Self {
+        Self::start(mesh, "", "proxy_set_header Host $http_host;")
+    }
+
+    /// Starts it in front of all nodes of `mesh`, and ends TLS there, with the files that
+    /// [`crate::certificates::certify`] wrote into `folder`. To the nodes it comes from
+    /// [`Self::ADDRESS`], and calls them by a name of its own.
+    ///
+    /// # Panics
+    /// When it does not come up; the message holds its last words.
+    #[must_use]
+    pub fn ending_tls_before(mesh: &Mesh, folder: &Path) -> Self {
+        let folder = folder.display();
+        let files =
+            format!("ssl_certificate {folder}/node.crt; ssl_certificate_key {folder}/node.key;");
+        let proxy = format!(
+            "proxy_bind {}; proxy_set_header Host inside.invalid;
+            proxy_set_header X-Forwarded-Host $http_host;
+            proxy_set_header X-Forwarded-Proto $scheme;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;",
+            Self::ADDRESS
+        );
+        Self::start(mesh, &files, &proxy)
+    }
+
+    /// The address from which one that ends TLS comes.
+    pub const ADDRESS: &str = "127.0.0.77";
+
+    fn start(mesh: &Mesh, files: &str, proxy: &str) -> Self {
         let folder = TempDir::with_prefix("atoll-nginx-").expect("a temporary folder");
         // nginx cannot say which port it got; a promise has the network for itself
         let port = TcpListener::bind("127.0.0.1:0").and_then(|taken| taken.local_addr());
@@ -46,11 +75,12 @@ impl Balancer {
                 client_max_body_size 0;
                 upstream mesh {{ {nodes} }}
                 server {{
-                    listen {authority};
+                    listen {authority}{secure};
+                    {files}
                     location / {{
                         proxy_pass http://mesh;
                         proxy_http_version 1.1;
-                        proxy_set_header Host $http_host;
+                        {proxy}
                         proxy_request_buffering off;
                         proxy_buffering off;
                         proxy_read_timeout 900s;
@@ -58,6 +88,7 @@ impl Balancer {
                 }}
             }}",
             folder = folder.path().display(),
+            secure = if files.is_empty() { "" } else { " ssl http2" },
         );
         let file = folder.path().join("nginx.conf");
         std::fs::write(&file, settings).expect("settings can be written");

@@ -154,3 +154,26 @@ fn archive(name: &str, size: usize) -> Vec<u8> {
     all.resize(all.len().next_multiple_of(512) + 1024, 0);
     all
 }
+
+/// Writes an image as a folder (OCI image layout) that clients can push.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn write_layout(folder: &Path, image: &Image) {
+    let blobs = folder.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs).expect("a folder");
+    let put = |blob: &Blob| {
+        std::fs::write(blobs.join(blob.digest.trim_start_matches("sha256:")), &blob.bytes)
+    };
+    let index = json!({"schemaVersion": 2, "manifests": [
+        {"mediaType": MANIFEST, "digest": image.digest(), "size": image.manifest.bytes.len()}]});
+    for blob in image.blobs.iter().chain([&image.manifest]) {
+        put(blob).expect("a file");
+    }
+    std::fs::write(folder.join("index.json"), index.to_string()).expect("a file");
+    std::fs::write(
+        folder.join("oci-layout"),
+        Bytes::from_static(br#"{"imageLayoutVersion":"1.0.0"}"#),
+    )
+    .expect("a file");
+}

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod api;
+mod ca;
 mod client;
 mod contexts;
 mod credential_provider;
@@ -45,6 +46,8 @@ enum Verb {
     Invite(token::Invite),
     /// Join a mesh with a token from `atoll invite`.
     Join(token::Join),
+    /// Print the certificate of the mesh's own CA, for clients that are to trust it.
+    Ca(ca::Ca),
     /// Give the kubelet credentials for images, as its image credential provider.
     CredentialProvider,
     /// Set a user's password from the disk of a replica, if the administrator's is lost.
@@ -93,6 +96,7 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Init(command) => init::run(&command),
         Verb::Invite(invite) => token::invite(&invite),
         Verb::Join(join) => token::join(&join),
+        Verb::Ca(ca) => ca::run(&ca),
         Verb::CredentialProvider => credential_provider::run(),
         Verb::Password(password) => password::run(&password),
         Verb::Remove(remove) => remove::run(&remove),

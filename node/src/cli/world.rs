@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::init::{ADMINISTRATOR, FIRST_PROJECT, issue, new_birth, new_password};
 use super::shown::table;
+use crate::start::https;
 use crate::start::{identity_folder, node_record, public_url};
 
 /// The regions of the local mesh.
@@ -63,8 +64,9 @@ pub(super) struct LocalNode {
 impl LocalNode {
     /// A node that these settings describe; it does not run yet.
     fn of(settings: Settings, folder: PathBuf) -> io::Result<Self> {
-        let tls = settings.http.tls.as_ref();
-        let certificate = tls.map(|tls| std::path::absolute(&tls.certificate)).transpose()?;
+        let tls = https::files(&settings);
+        let certificate =
+            tls.as_ref().map(|tls| std::path::absolute(&tls.certificate)).transpose()?;
         Ok(LocalNode {
             url: public_url(&settings),
             local_url: local_url(settings.http.listen, certificate.is_some()),

@@ -47,7 +47,7 @@ impl Harbor {
         let is_somebody = !matches!(caller.identity, Identity::Anonymous)
             && self.access.signed_in(caller, RegistryScope::Api).is_ok();
         if is_somebody {
-            let host = request.header(&header::HOST).unwrap_or_default();
+            let host = request.host().unwrap_or_default();
             let restriction = match self.project_creation {
                 ProjectCreation::Everyone => "everyone",
                 ProjectCreation::Administrators => "adminonly",

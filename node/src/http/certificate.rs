@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::Tls;
+use config::TlsFiles;
 use parking_lot::{Mutex, RwLock};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_secs(10);
 /// A certificate with its files.
 #[derive(Debug)]
 pub struct Certificate {
-    files: Tls,
+    files: TlsFiles,
     current: RwLock<Arc<CertifiedKey>>,
     /// The bytes of the files when they were last looked at.
     seen: Mutex<Files>,
@@ -33,7 +33,7 @@ struct Files {
 }
 
 impl Files {
-    fn read(from: &Tls) -> io::Result<Self> {
+    fn read(from: &TlsFiles) -> io::Result<Self> {
         let read = |path: &std::path::Path| {
             std::fs::read(path)
                 .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
@@ -41,7 +41,7 @@ impl Files {
         Ok(Files { certificate: read(&from.certificate)?, key: read(&from.key)? })
     }
 
-    fn certified(&self, from: &Tls) -> io::Result<CertifiedKey> {
+    fn certified(&self, from: &TlsFiles) -> io::Result<CertifiedKey> {
         let (certificate, key) = (from.certificate.display(), from.key.display());
         let chain = CertificateDer::pem_slice_iter(&self.certificate)
             .collect::<Result<Vec<_>, _>>()
@@ -60,7 +60,7 @@ impl Files {
 
 impl Certificate {
     /// Reads the files.
-    pub fn read(from: &Tls) -> io::Result<Arc<Self>> {
+    pub fn read(from: &TlsFiles) -> io::Result<Arc<Self>> {
         let files = Files::read(from)?;
         let current = RwLock::new(Arc::new(files.certified(from)?));
         Ok(Arc::new(Certificate { files: from.clone(), current, seen: Mutex::new(files) }))

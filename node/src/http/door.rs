@@ -304,13 +304,13 @@ impl Door {
 
     /// The URL by which the client reached this node: it must get its token from the same place.
     pub fn url_of(&self, request: &Request) -> String {
-        let host = request.header(&header::HOST);
+        let host = request.host();
         let mirror = self.mirrors.rules().by_host(host).is_some();
         let tls = match &self.terms.public_url {
             // the host name of a mirror says which registry's repositories a scope is about
             Some(url) if mirror => url.starts_with("https:"),
             Some(url) => return url.clone(),
-            None => self.terms.tls,
+            None => request.is_https_before_proxy().unwrap_or(self.terms.tls),
         };
         let host = host.unwrap_or("localhost");
         // an invalid Host must not end up in a header

@@ -68,6 +68,8 @@ pub enum Code {
     Precondition,
     /// Larger than this registry accepts.
     TooLarge,
+    /// The request's headers are too many or too long.
+    HeadersTooLarge,
     /// The client was too slow.
     Timeout,
     /// Not possible now.
@@ -101,6 +103,7 @@ impl Code {
             Code::Conflict => (StatusCode::CONFLICT, "CONFLICT"),
             Code::Precondition => (StatusCode::PRECONDITION_FAILED, "PRECONDITION"),
             Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),
+            Code::HeadersTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "BAD_REQUEST"),
             Code::Timeout => (StatusCode::REQUEST_TIMEOUT, "TIMEOUT"),
             Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
             Code::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN"),

@@ -1,4 +1,4 @@
-//! Connections: plain or TLS, kept alive, and closed gracefully when draining.
+//! Connections: which are taken, plain or TLS, and which protocol they speak.
 
 use std::future::Future;
 use std::io;
@@ -6,29 +6,25 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::Tls;
+use config::TlsFiles;
 use ground::supervise::Tasks;
 use http::Response;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use rules::people::crowd::{Crowd, Full};
-use rules::words::network::Network;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::Payload;
+use super::begun::Begun;
 use super::certificate::Certificate;
+use super::connection::{self, ClientAddress, ConnectionTerms};
 use super::patience::Patient;
 use super::small_first::SmallFirst;
 
-/// How long a client may take for the TLS handshake, and for a request's head.
-const HEAD: Duration = Duration::from_secs(30);
-/// The maximum size of a head in bytes. Also the maximum that is read of a body at once.
-const HEAD_BYTES: usize = 256 << 10;
+/// What a client is offered over TLS, the best first (RFC 7301).
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// A bound socket that is not served yet.
 pub struct Listener {
@@ -39,7 +35,7 @@ pub struct Listener {
 
 impl Listener {
     /// Binds `address`, and reads the certificate if there is one.
-    pub async fn bind(address: SocketAddr, tls: Option<&Tls>) -> io::Result<Self> {
+    pub async fn bind(address: SocketAddr, tls: Option<&TlsFiles>) -> io::Result<Self> {
         let named = |e: io::Error, what: &str| io::Error::new(e.kind(), format!("{what}: {e}"));
         let socket = TcpListener::bind(address)
             .await
@@ -73,21 +69,8 @@ fn acceptor(certificate: Arc<Certificate>) -> io::Result<TlsAcceptor> {
         .map_err(io::Error::other)?
         .with_no_client_auth()
         .with_cert_resolver(certificate);
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
     Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
-/// How many connections are served at a time, and how long each may rest.
-#[derive(Clone, Debug)]
-pub struct ConnectionTerms {
-    /// How long a client may read nothing.
-    pub stall: Duration,
-    /// The maximum number in all.
-    pub most: usize,
-    /// The maximum number from one address.
-    pub each: usize,
-    /// The addresses behind which there are many clients.
-    pub proxies: Vec<Network>,
 }
 
 /// What a client reads whose connection is one too many.
@@ -124,8 +107,8 @@ where
     H: Fn(hyper::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Payload>> + Send + 'static,
 {
-    let ConnectionTerms { stall, most, each, proxies } = terms;
-    let crowd = Arc::new(Mutex::new(Crowd::new(most, each)));
+    let terms = Arc::new(terms);
+    let crowd = Arc::new(Mutex::new(Crowd::new(terms.most, terms.each)));
     loop {
         let (stream, peer) = tokio::select! {
             () = tasks.stopping() => return,
@@ -140,7 +123,7 @@ where
                 }
             },
         };
-        let proxy = proxies.iter().any(|network| network.contains(peer.ip()));
+        let proxy = terms.proxies.iter().any(|network| network.contains(peer.ip()));
         let inside = match Inside::enter(&crowd, peer.ip(), proxy) {
             Ok(inside) => inside,
             Err(full) => {
@@ -155,72 +138,62 @@ where
         };
         let _ = stream.set_nodelay(true);
         let (handle, tls, inner) = (handle.clone(), listener.tls.clone(), tasks.clone());
+        let terms = terms.clone();
         tasks.spawn_draining("http.connection", async move {
             let _inside = inside;
-            let client = ClientAddress(peer.ip());
-            match tls {
-                None => connection(Patient::new(stream, stall), client, handle, inner).await,
-                Some(tls) => match tokio::time::timeout(HEAD, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => {
-                        let stream = Patient::new(SmallFirst::new(stream), stall);
-                        connection(stream, client, handle, inner).await;
-                    }
-                    Ok(Err(error)) => debug!(client = %peer, %error, "TLS handshake failed"),
-                    Err(_) => debug!(client = %peer, "TLS handshake took too long"),
-                },
+            if let Err(error) = speak(stream, peer.ip(), tls, handle, &terms, &inner).await {
+                debug!(client = %peer, %error, "a connection ended before its first request");
             }
         });
     }
 }
 
-/// The address from which a request came: an extension of each request.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ClientAddress(pub(super) IpAddr);
-
-async fn connection<S, H, F>(stream: S, client: ClientAddress, handle: H, tasks: Tasks)
+/// Finds out which protocol a connection speaks, and serves it.
+async fn speak<H, F>(
+    stream: TcpStream,
+    client: IpAddr,
+    tls: Option<TlsAcceptor>,
+    handle: H,
+    terms: &ConnectionTerms,
+    tasks: &Tasks,
+) -> io::Result<()>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Fn(hyper::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Payload>> + Send + 'static,
 {
-    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(client);
-        let response = handle(request);
-        async move { Ok::<_, std::convert::Infallible>(response.await) }
-    });
-    // without pipeline_flush, which would make hyper copy every body
-    let mut connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .max_buf_size(HEAD_BYTES)
-        .half_close(false)
-        .serve_connection(TokioIo::new(stream), service);
-    let result = tokio::select! {
-        result = &mut connection => result,
-        () = tasks.stopping() => {
-            std::pin::Pin::new(&mut connection).graceful_shutdown();
-            (&mut connection).await
+    let client = ClientAddress(client);
+    let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+    let Some(tls) = tls else {
+        let begun = Begun::read(stream);
+        let (stream, is_http2) = tokio::time::timeout(terms.head, begun).await.map_err(late)??;
+        let stream = Patient::new(stream, terms.stall);
+        match is_http2 {
+            true => connection::http2(stream, client, handle, terms, tasks).await,
+            false => connection::http1(stream, client, handle, terms, tasks).await,
         }
+        return Ok(());
     };
-    if let Err(error) = result {
-        debug!(%error, "connection ended early");
-        if error.is_user() || error.is_body_write_aborted() {
-            // The body could not be continued. The stream must end with FIN, after which containerd
-            // asks for the rest. Without this the socket might send a reset, after which containerd
-            // gives up the whole pull.
-            let mut stream = connection.into_parts().io.into_inner();
-            let _ = stream.shutdown().await;
-        }
+    let stream = tokio::time::timeout(terms.head, tls.accept(stream)).await.map_err(late)??;
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(PROTOCOLS[0]);
+    let stream = Patient::new(SmallFirst::new(stream), terms.stall);
+    match is_http2 {
+        true => connection::http2(stream, client, handle, terms, tasks).await,
+        false => connection::http1(stream, client, handle, terms, tasks).await,
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Empty};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
     use std::io::{Read, Write};
     use store::{Buffers, FileBody};
     use tokio::sync::watch;
 
+    const HEAD: Duration = Duration::from_secs(30);
     const SENT: usize = 300_000;
 
     /// A blob of a million bytes of which only some arrive before it breaks off.
@@ -236,13 +209,142 @@ mod tests {
         response
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_body_that_breaks_off_ends_with_fin_and_not_with_a_reset() {
+    fn terms(stall: Duration, head: Duration) -> ConnectionTerms {
+        let (header_bytes, headers, streams) = (64 << 10, 100, 100);
+        ConnectionTerms {
+            stall,
+            most: 9,
+            each: 9,
+            proxies: Vec::new(),
+            head,
+            header_bytes,
+            headers,
+            streams,
+        }
+    }
+
+    /// Serves `handle` on a port; its address, and the tasks to stop.
+    async fn served<H, F>(handle: H, terms: ConnectionTerms) -> (SocketAddr, Tasks)
+    where
+        H: Fn(hyper::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Payload>> + Send + 'static,
+    {
         let listener = Listener::bind(([127, 0, 0, 1], 0).into(), None).await.unwrap();
         let (address, tasks) = (listener.address().unwrap(), Tasks::new());
-        let handle = |_| async { broken_off() };
-        let terms = ConnectionTerms { stall: HEAD, most: 9, each: 9, proxies: Vec::new() };
         tasks.spawn_draining("http", serve(listener, handle, terms, tasks.clone()));
+        (address, tasks)
+    }
+
+    type Http2 = hyper::client::conn::http2::SendRequest<Empty<Bytes>>;
+
+    /// A connection that speaks HTTP/2 at once, and the task in which it lives until it is closed.
+    async fn http2(address: SocketAddr, window: u32) -> (Http2, tokio::task::JoinHandle<()>) {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(window)
+            .handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
+        (sender, Tasks::new().spawn("client", async move { drop(connection.await) }))
+    }
+
+    fn get(address: SocketAddr) -> hyper::Request<Empty<Bytes>> {
+        hyper::Request::get(format!("http://{address}/")).body(Empty::new()).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn over_http2_a_body_that_breaks_off_is_a_stream_error_and_its_neighbours_go_on() {
+        let handle = |request: hyper::Request<Incoming>| async move {
+            assert!(request.headers().contains_key("host"), "rooms look for the host there");
+            match request.uri().path() {
+                "/" => broken_off(),
+                _ => Response::new(Payload::full("whole")),
+            }
+        };
+        let (address, tasks) = served(handle, terms(HEAD, HEAD)).await;
+        let (mut client, _) = http2(address, 1 << 20).await;
+        for _ in 0..3 {
+            let mut body = client.send_request(get(address)).await.unwrap().into_body();
+            let (mut arrived, mut ended) = (0, None);
+            while ended.is_none() {
+                match body.frame().await {
+                    Some(Ok(frame)) => arrived += frame.into_data().map_or(0, |data| data.len()),
+                    other => ended = Some(other),
+                }
+            }
+            let ended = ended.flatten();
+            assert!(matches!(ended, Some(Err(_))), "after {arrived} bytes: {ended:?}");
+            assert!(arrived <= SENT, "{arrived}");
+            let mut whole = get(address);
+            *whole.uri_mut() = format!("http://{address}/whole").parse().unwrap();
+            let whole = client.send_request(whole).await.unwrap().into_body().collect().await;
+            assert_eq!(whole.unwrap().to_bytes(), "whole", "on the same connection");
+        }
+        tasks.stop(HEAD).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn over_http2_a_stream_of_which_nothing_is_taken_gives_its_file_back() {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        file.set_len(10_000_000).unwrap();
+        let (told, mut dropped) = tokio::sync::mpsc::unbounded_channel();
+        let handle = move |_| {
+            let body = FileBody::whole(file.clone(), 0..10_000_000, &Buffers::default());
+            let (mut payload, told) = (Payload::File(Box::new(body)), told.clone());
+            payload.at_end(move |bytes| {
+                let _ = told.send(bytes);
+            });
+            async { Response::new(payload) }
+        };
+        let (address, tasks) = served(handle, terms(Duration::from_millis(200), HEAD)).await;
+        let (mut client, _) = http2(address, 70_000).await;
+        let answer = client.send_request(get(address)).await.unwrap();
+        let sent = dropped.recv().await.expect("the body is dropped while its client waits");
+        assert!(sent < 10_000_000, "{sent}");
+        let ended = answer.into_body().collect().await;
+        assert!(ended.is_err(), "a short body must not look whole");
+        tasks.stop(HEAD).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn over_http2_who_rests_or_resets_is_ended_and_who_asks_for_much_is_told_so() {
+        let never = |request: hyper::Request<Incoming>| async move {
+            match request.uri().path() {
+                "/" => std::future::pending().await,
+                _ => Response::new(Payload::full("whole")),
+            }
+        };
+        let (address, tasks) = served(never, terms(HEAD, Duration::from_millis(300))).await;
+        let (client, ended) = http2(address, 1 << 20).await;
+        ended.await.expect("a connection without a request is closed");
+        drop(client);
+        tasks.stop(HEAD).await;
+
+        let (address, tasks) = served(never, terms(HEAD, HEAD)).await;
+        let (mut client, ended) = http2(address, 1 << 20).await;
+        let mut many = get(address);
+        *many.uri_mut() = format!("http://{address}/whole").parse().unwrap();
+        for n in 0..200 {
+            let name = http::HeaderName::try_from(format!("x-{n}")).unwrap();
+            many.headers_mut().insert(name, 1.into());
+        }
+        let refused = client.send_request(many).await.unwrap();
+        assert_eq!(refused.status(), 431);
+        // each is asked and given up, one after another
+        for _ in 0..100_000 {
+            let asked = client.send_request(get(address));
+            if tokio::time::timeout(Duration::from_millis(1), asked).await.is_ok_and(|a| a.is_err())
+            {
+                break;
+            }
+        }
+        ended.await.expect("who only resets is ended");
+        tasks.stop(HEAD).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_body_that_breaks_off_ends_with_fin_and_not_with_a_reset() {
+        let (address, tasks) = served(|_| async { broken_off() }, terms(HEAD, HEAD)).await;
         let asked = ground::supervise::blocking(move || {
             let mut socket = std::net::TcpStream::connect(address).unwrap();
             socket.set_read_timeout(Some(HEAD)).unwrap();

@@ -2,8 +2,10 @@
 //! the other faces.
 
 pub mod answer;
+mod begun;
 mod certificate;
 pub mod conditional;
+mod connection;
 pub mod door;
 pub mod errors;
 mod listen;
@@ -14,7 +16,9 @@ pub mod range;
 pub mod request;
 pub mod route;
 mod small_first;
+mod streams;
 
+pub use connection::ConnectionTerms;
 pub use errors::{Code, Failure};
-pub use listen::{ConnectionTerms, Listener, serve};
+pub use listen::{Listener, serve};
 pub use payload::{Parts, Payload, Piece};

@@ -5,7 +5,7 @@
 //! (`Origin`, RFC 6454; `Sec-Fetch-Site`), which a page cannot forge. And it lets a page of another
 //! site send JSON only if this node agrees first, which it never does.
 
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, Method};
 
 use super::errors::{Code, Failure};
 use super::request::Request;
@@ -16,13 +16,12 @@ pub(super) fn check(request: &Request, public_url: Option<&str>) -> Result<(), F
     if matches!(request.method, Method::GET | Method::HEAD) {
         return Ok(());
     }
-    if is_foreign(&request.head.headers, public_url) {
+    if is_foreign(&request.head.headers, request.host(), public_url) {
         let message = "this was sent by a page of another site, which may not write here";
         return Err(Failure::new(Code::Denied, message).closing_unless_read(request));
     }
-    let bodiless = request.content_length() == Some(0)
-        || !has_any(request, [header::CONTENT_LENGTH, header::TRANSFER_ENCODING]);
-    if !bodiless && !request.content_type().eq_ignore_ascii_case("application/json") {
+    if request.announces_body() && !request.content_type().eq_ignore_ascii_case("application/json")
+    {
         let message =
             "the body must be declared as JSON: send it with `Content-Type: application/json`";
         return Err(Failure::new(Code::MediaType, message).closing_unless_read(request));
@@ -30,21 +29,16 @@ pub(super) fn check(request: &Request, public_url: Option<&str>) -> Result<(), F
     Ok(())
 }
 
-fn has_any<const N: usize>(request: &Request, names: [header::HeaderName; N]) -> bool {
-    names.iter().any(|name| request.head.headers.contains_key(name))
-}
-
 /// Whether these headers show that a browser sends the request for another site's page. Other
 /// clients send neither header.
-fn is_foreign(headers: &HeaderMap, public_url: Option<&str>) -> bool {
+fn is_foreign(headers: &HeaderMap, host: Option<&str>, public_url: Option<&str>) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("unreadable"));
     if text("sec-fetch-site").is_some_and(|site| !matches!(site, "same-origin" | "none")) {
         return true;
     }
     let Some(origin) = text("origin") else { return false };
     let Some((_, origin)) = origin.split_once("://") else { return true };
-    let own =
-        [text("host"), public_url.and_then(|url| url.split_once("://")).map(|(_, rest)| rest)];
+    let own = [host, public_url.and_then(|url| url.split_once("://")).map(|(_, rest)| rest)];
     let own = own.into_iter().flatten().map(|own| own.split('/').next().unwrap_or_default());
     !own.into_iter().any(|own| own.eq_ignore_ascii_case(origin))
 }
@@ -54,11 +48,12 @@ mod tests {
     use super::*;
 
     fn foreign(pairs: &[(&'static str, &str)]) -> bool {
-        let headers = pairs
+        let headers: HeaderMap = pairs
             .iter()
             .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
             .collect();
-        is_foreign(&headers, Some("https://registry.example/"))
+        let host = headers.get("host").map(|host| host.to_str().unwrap());
+        is_foreign(&headers, host, Some("https://registry.example/"))
     }
 
     #[test]

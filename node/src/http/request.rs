@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
-use http::{HeaderName, Method, header};
+use http::{HeaderName, Method, Version, header};
+use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use registry::pushes::receiving::{NotTaken, Pieces};
@@ -14,10 +15,10 @@ use registry::view::neighbours::Neighbours;
 use rules::people::guesses::Origin;
 use rules::proxies::budget::client_of;
 use rules::words::names::RepositoryName;
-use rules::words::network::{Network, client_behind};
+use rules::words::network::{Network, client_behind, is_trusted};
 
+use super::connection::ClientAddress;
 use super::errors::{Code, Failure};
-use super::listen::ClientAddress;
 
 /// A request whose head was read.
 pub struct Request {
@@ -32,6 +33,16 @@ pub struct Request {
     query: HashMap<String, String>,
     tags: Vec<String>,
     written: Option<NamedRepository>,
+    forwarded: Forwarded,
+    announces_body: bool,
+}
+
+/// What a trusted proxy says of the request that it got. Of several proxies the last one counts,
+/// because a client can write the others.
+#[derive(Debug, Default)]
+struct Forwarded {
+    host: Option<String>,
+    https: Option<bool>,
 }
 
 /// A repository's name as the client wrote it, and its name in this mesh.
@@ -45,6 +56,8 @@ impl Request {
     /// are `trusted` say of the client is believed.
     pub fn new(request: hyper::Request<Incoming>, stall: Duration, trusted: &[Network]) -> Self {
         let (head, body) = request.into_parts();
+        let is_http2 = head.version == Version::HTTP_2;
+        let announces_body = !body.is_end_stream();
         let client = head.extensions.get::<ClientAddress>().map(|client| client.0);
         let peer = client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let forwarded: Vec<&str> = head
@@ -54,6 +67,18 @@ impl Request {
             .filter_map(|value| value.to_str().ok())
             .collect();
         let client = client_behind(trusted, peer, &forwarded);
+        let last = |name| {
+            let said = head.headers.get_all(name).iter().next_back()?.to_str().ok()?;
+            let said = said.rsplit(',').next().unwrap_or_default().trim();
+            Some(said.to_owned()).filter(|said| !said.is_empty())
+        };
+        let forwarded = match is_trusted(trusted, peer) {
+            true => Forwarded {
+                host: last("x-forwarded-host"),
+                https: last("x-forwarded-proto").map(|word| word.eq_ignore_ascii_case("https")),
+            },
+            false => Forwarded::default(),
+        };
         let mut query = HashMap::new();
         let mut tags = Vec::new();
         let pairs = form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes());
@@ -66,8 +91,10 @@ impl Request {
         Request {
             method: head.method.clone(),
             head,
-            body: Arrival { body, stall, held: None },
+            body: Arrival { body, is_http2, stall, held: None },
             client,
+            forwarded,
+            announces_body,
             query,
             tags,
             written: None,
@@ -116,6 +143,21 @@ impl Request {
         Origin::Client(client_of(self.client))
     }
 
+    /// The host that the client named, perhaps with a port: in `Host`, or as a trusted proxy says.
+    pub fn host(&self) -> Option<&str> {
+        self.forwarded.host.as_deref().or_else(|| self.header(&header::HOST))
+    }
+
+    /// Whether the client used TLS, if a trusted proxy says so.
+    pub fn is_https_before_proxy(&self) -> Option<bool> {
+        self.forwarded.https
+    }
+
+    /// Whether a body was announced that is not empty. Over HTTP/2 no header need say so.
+    pub fn announces_body(&self) -> bool {
+        self.announces_body
+    }
+
     /// A header, if it is text.
     pub fn header(&self, name: &HeaderName) -> Option<&str> {
         self.head.headers.get(name)?.to_str().ok()
@@ -158,6 +200,7 @@ impl Request {
 /// An arriving body.
 pub struct Arrival {
     body: Incoming,
+    is_http2: bool,
     stall: Duration,
     /// The whole body, if it was read before anybody took it.
     held: Option<Bytes>,
@@ -200,9 +243,7 @@ impl Failure {
     /// Closes the connection if `request` announced a body that was not read, because that may be
     /// long.
     pub fn closing_unless_read(self, request: &Request) -> Self {
-        let announced = request.content_length().is_some_and(|n| n > 0)
-            || request.head.headers.contains_key(header::TRANSFER_ENCODING);
-        if announced { self.closing() } else { self }
+        if request.announces_body() { self.closing() } else { self }
     }
 }
 
@@ -213,6 +254,10 @@ impl Pieces for Arrival {
         loop {
             match tokio::time::timeout(self.stall, self.body.frame()).await {
                 Err(_) => return Err(Interrupted::Stalled),
+                // hyper takes a stream that the client has reset without an error for a whole one
+                Ok(None) if self.is_http2 && !self.body.is_end_stream() => {
+                    return Err(Interrupted::Broken("the stream was reset".to_owned()));
+                }
                 Ok(None) => return Ok(None),
                 Ok(Some(Err(error))) => return Err(Interrupted::Broken(error.to_string())),
                 Ok(Some(Ok(frame))) => {

@@ -53,7 +53,7 @@ pub async fn answer_token(
         },
     };
     let refreshes = matches!(shown, TokenProof::Refresh(_));
-    let issued = access.issue(asked, shown, request.origin(), request.header(&header::HOST)).await;
+    let issued = access.issue(asked, shown, request.origin(), request.host()).await;
     let issued = issued.map_err(|error| match error {
         AccessError::Wrong if refreshes => wrong("refresh token"),
         AccessError::Wrong => wrong(password),

@@ -16,6 +16,7 @@ pub mod birth;
 pub mod certificate;
 mod chores;
 mod front;
+pub mod https;
 pub mod lock;
 pub mod observe;
 pub mod private;
@@ -127,7 +128,11 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     let identity =
         certificate::renew_at_start(identity, settings.role, &identity_folder(&data_dir))?;
     let birth = Birth::load(&data_dir)?;
-    let listener = Listener::bind(settings.http.listen, settings.http.tls.as_ref()).await?;
+    let own = Own::new(identity.clone());
+    let issued = https::Issued::of(&settings, &own);
+    issued.as_ref().map_or(Ok(()), https::Issued::renew)?;
+    let tls = https::files(&settings);
+    let listener = Listener::bind(settings.http.listen, tls.as_ref()).await?;
     let (tls, address) = (listener.is_tls(), listener.address()?);
     let record = node_record(&settings, identity.node).map_err(io::Error::other)?;
     let (inner, clients) = (Tasks::new(), Tasks::new());
@@ -139,6 +144,9 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         let front = answering.clone();
         async move { front.answer(request).await }
     };
+    if let Some(issued) = issued {
+        inner.spawn("https.issued", issued.keep());
+    }
     if let Some(certificate) = listener.certificate() {
         inner.spawn("http.certificate", certificate.clone().keep());
     }
@@ -211,7 +219,6 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     let rooms = Rooms::build(&foundation, secrets.clone())?;
     let service_terms =
         ServiceTerms { commit: settings.deadlines.commit, rest: settings.uploads.expire_after };
-    let own = Own::new(identity.clone());
     let service = MeshService::new(
         records.ledger().cloned(),
         members.clone(),

@@ -64,6 +64,11 @@ fn describe() {
         "atoll_connections_refused_total",
         "connections that were not served, because too many were open"
     );
+    describe_counter!("atoll_http2_connections_total", "connections of clients that spoke HTTP/2");
+    describe_counter!(
+        "atoll_connections_reset_rapidly_total",
+        "HTTP/2 connections that were ended because their client broke off most requests"
+    );
     describe_counter!(
         "atoll_uploads_relayed_total",
         "requests of uploads that were passed on to the node that has the upload"

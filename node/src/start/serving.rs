@@ -95,7 +95,7 @@ impl Serving {
     /// The route of a path, with the repository that it means, if there is one.
     fn route(&self, path: &str, request: &mut Request) -> Result<Route, Failure> {
         let meant = RefCell::new(None);
-        let (ns, host) = (request.query("ns"), request.header(&header::HOST));
+        let (ns, host) = (request.query("ns"), request.host());
         let writes = !matches!(request.method, Method::GET | Method::HEAD);
         let route = Route::parse(path, writes, |written| {
             let repository = self.mirrors.meant(&Asked { ns, host, written, writes })?;

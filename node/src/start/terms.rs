@@ -207,5 +207,9 @@ pub(super) fn connections(settings: &Settings) -> ConnectionTerms {
         most,
         each: settings.http.max_connections_per_address as usize,
         proxies: settings.http.trusted_proxies.clone(),
+        head: settings.http.head_timeout,
+        header_bytes: settings.http.max_header_bytes as usize,
+        headers: settings.http.max_headers as usize,
+        streams: settings.http.max_streams,
     }
 }

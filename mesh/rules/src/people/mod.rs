@@ -10,6 +10,7 @@
 //! | [`keys`] | which key signs tokens, and when there is a new one |
 //! | [`trusts`] | whose tokens of other issuers are accepted |
 //! | [`crowd`] | how many connections clients may have open |
+//! | [`streams`] | when an HTTP/2 connection is ended for its client's requests |
 //! | [`guesses`] | who may have a password checked now |
 
 pub mod access;
@@ -20,4 +21,5 @@ pub mod keys;
 pub mod passwords;
 pub mod robots;
 pub mod roles;
+pub mod streams;
 pub mod trusts;

@@ -56,15 +56,19 @@ impl fmt::Display for Network {
     }
 }
 
+/// Whether `address` is in one of the networks that are `trusted`.
+pub fn is_trusted(trusted: &[Network], address: IpAddr) -> bool {
+    trusted.iter().any(|network| network.contains(address))
+}
+
 /// The client behind a request that came from `peer`, with these values of `X-Forwarded-For`, the
 /// first one first. Only proxies that are `trusted` are believed: each adds the address from which
 /// it got the request at the end, so the client is the last address that no trusted proxy has.
 pub fn client_behind(trusted: &[Network], peer: IpAddr, forwarded: &[&str]) -> IpAddr {
-    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut client = peer.to_canonical();
     let said = forwarded.iter().rev().flat_map(|value| value.rsplit(','));
     for said in said {
-        if !is_trusted(client) {
+        if !is_trusted(trusted, client) {
             break;
         }
         // what is no address was not written by a proxy that is worth its trust

@@ -1,0 +1,254 @@
+//! One connection, from its first byte to its last: HTTP/1.1 or HTTP/2.
+
+use std::future::{Future, ready};
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::time::Duration;
+
+use futures::future::Either;
+use ground::supervise::Tasks;
+use http::{HeaderValue, Response, Version, header};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rules::people::streams::Verdict;
+use rules::words::network::Network;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tracing::debug;
+
+use super::Payload;
+use super::errors::{Code, Failure};
+use super::streams::Connection;
+
+/// The maximum that is read at once of an HTTP/1.1 connection, and so of a head.
+const READ_AT_ONCE: usize = 256 << 10;
+/// How many bytes of bodies a client may send over HTTP/2 before they were read: of one stream, and
+/// of all of a connection. This is what a connection may take of memory.
+const WINDOW: u32 = 1 << 20;
+/// How many bytes of an answer wait in memory for the client, for each stream.
+const WAITING: usize = 128 << 10;
+/// How many streams a client may reset that were not taken up yet, before its connection is ended.
+const RESETS_IN_LINE: usize = 20;
+/// How many streams may end for errors of the client before its connection is ended.
+const ERRORS: usize = 256;
+/// How long the end of a connection may take that has no request any more.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// How many connections are served at a time, and how long each may rest.
+#[derive(Clone, Debug)]
+pub struct ConnectionTerms {
+    /// How long a client may read nothing.
+    pub stall: Duration,
+    /// The maximum number in all.
+    pub most: usize,
+    /// The maximum number from one address.
+    pub each: usize,
+    /// The addresses behind which there are many clients.
+    pub proxies: Vec<Network>,
+    /// How long the TLS handshake or a request's head may take, and how long a connection may be
+    /// without a request.
+    pub head: Duration,
+    /// The maximum size of a request's headers in bytes.
+    pub header_bytes: usize,
+    /// The maximum number of a request's headers.
+    pub headers: usize,
+    /// The maximum number of open requests of one HTTP/2 connection.
+    pub streams: u32,
+}
+
+/// The address from which a request came: an extension of each request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ClientAddress(pub(super) IpAddr);
+
+/// Serves HTTP/1.1 until the connection ends or, after a stop, until its open request has ended.
+pub(super) async fn http1<S, H, F>(
+    stream: S,
+    client: ClientAddress,
+    handle: H,
+    terms: &ConnectionTerms,
+    tasks: &Tasks,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Fn(hyper::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Payload>> + Send + 'static,
+{
+    let most = (terms.headers, terms.header_bytes);
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(client);
+        let response = answered(&handle, request, most);
+        async move { Ok::<_, std::convert::Infallible>(response.await) }
+    });
+    // without pipeline_flush, which would make hyper copy every body
+    let mut connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(terms.head)
+        .max_buf_size(READ_AT_ONCE)
+        .max_headers(terms.headers)
+        .half_close(false)
+        .serve_connection(TokioIo::new(stream), service);
+    let result = tokio::select! {
+        result = &mut connection => result,
+        () = tasks.stopping() => {
+            Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
+        }
+    };
+    if let Err(error) = result {
+        debug!(%error, "connection ended early");
+        if error.is_user() || error.is_body_write_aborted() {
+            // The body could not be continued. The stream must end with FIN, after which containerd
+            // asks for the rest. Without this the socket might send a reset, after which containerd
+            // gives up the whole pull.
+            let mut stream = connection.into_parts().io.into_inner();
+            let _ = stream.shutdown().await;
+        }
+    }
+}
+
+/// Serves HTTP/2 until the connection ends or, after a stop, until its open requests have ended. A
+/// body that cannot be continued ends with a reset of its stream, never with a clean end.
+pub(super) async fn http2<S, H, F>(
+    stream: S,
+    client: ClientAddress,
+    handle: H,
+    terms: &ConnectionTerms,
+    tasks: &Tasks,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Fn(hyper::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Payload>> + Send + 'static,
+{
+    metrics::counter!("atoll_http2_connections_total").increment(1);
+    let streams = Connection::new(terms.head);
+    let most = (terms.headers, terms.header_bytes);
+    let begun = streams.clone();
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(client);
+        name_host(&mut request);
+        let open = begun.begin();
+        let response = answered(&handle, request, most);
+        async move {
+            let mut response = response.await;
+            // HTTP/2 has no header for the end of a connection (RFC 9113 section 8.2.2), and need
+            // not: a body that is not read ends with its stream
+            response.headers_mut().remove(header::CONNECTION);
+            Ok::<_, std::convert::Infallible>(open.answer(response))
+        }
+    });
+    // The table of compressed headers (4 KiB), the size of a frame (16 KiB) and no extended CONNECT
+    // are hyper's defaults. Windows do not adapt, because then they would have no bound.
+    let connection = hyper::server::conn::http2::Builder::new(Spawn(tasks.clone()))
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(terms.streams)
+        .max_header_list_size(terms.header_bytes.try_into().unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(RESETS_IN_LINE)
+        .max_local_error_reset_streams(ERRORS)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_send_buf_size(WAITING)
+        .keep_alive_interval(terms.head)
+        .keep_alive_timeout(terms.head)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let look = (terms.head.min(terms.stall) / 4).max(Duration::from_millis(10));
+    let result = loop {
+        tokio::select! {
+            result = connection.as_mut() => break result,
+            () = tasks.stopping() => {
+                connection.as_mut().graceful_shutdown();
+                break until_ended(connection.as_mut(), &streams, terms, look).await;
+            }
+            () = tokio::time::sleep(look) => streams.give_up_stalled(terms.stall),
+            () = streams.request_broken_off() => {}
+        }
+        match streams.verdict() {
+            Verdict::Stay => {}
+            Verdict::Close => {
+                connection.as_mut().graceful_shutdown();
+                // a request may have come at the last moment
+                break match tokio::time::timeout(FAREWELL, connection.as_mut()).await {
+                    Ok(result) => result,
+                    Err(_) => until_ended(connection.as_mut(), &streams, terms, look).await,
+                };
+            }
+            Verdict::End => {
+                metrics::counter!("atoll_connections_reset_rapidly_total").increment(1);
+                debug!(client = %client.0, "ended: the client breaks off most requests");
+                return;
+            }
+        }
+    };
+    if let Err(error) = result {
+        debug!(%error, "connection ended early");
+    }
+}
+
+/// Waits for the end of a connection that takes no more requests. One whose client does not answer
+/// is ended when its last request has ended and it has rested.
+async fn until_ended<C: Future<Output = hyper::Result<()>>>(
+    mut connection: Pin<&mut C>,
+    streams: &Connection,
+    terms: &ConnectionTerms,
+    look: Duration,
+) -> hyper::Result<()> {
+    loop {
+        tokio::select! {
+            result = connection.as_mut() => return result,
+            () = tokio::time::sleep(look) => streams.give_up_stalled(terms.stall),
+            () = streams.request_broken_off() => {}
+        }
+        if streams.verdict() != Verdict::Stay {
+            return Ok(());
+        }
+    }
+}
+
+/// Answers, unless the request has more headers, or longer ones, than `most` allows.
+fn answered<H, F>(
+    handle: &H,
+    request: hyper::Request<Incoming>,
+    most: (usize, usize),
+) -> impl Future<Output = Response<Payload>> + Send + use<H, F>
+where
+    H: Fn(hyper::Request<Incoming>) -> F,
+    F: Future<Output = Response<Payload>> + Send + 'static,
+{
+    let (count, bytes) = most;
+    let headers = request.headers();
+    // as HTTP/2 counts them (RFC 9113 section 6.5.2)
+    let size: usize =
+        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+    if headers.len() <= count && size <= bytes {
+        return Either::Left(handle(request));
+    }
+    let text = format!(
+        "the request has more than {count} headers or {bytes} bytes of them; see http.max_headers \
+         and http.max_header_bytes"
+    );
+    Either::Right(ready(Failure::new(Code::HeadersTooLarge, text).closing().response()))
+}
+
+/// HTTP/2 names the host beside the path. Everything here looks for it in `Host`.
+fn name_host(request: &mut hyper::Request<Incoming>) {
+    debug_assert_eq!(request.version(), Version::HTTP_2);
+    let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
+    if let Some(host) = authority.and_then(|authority| HeaderValue::try_from(authority).ok()) {
+        request.headers_mut().insert(header::HOST, host);
+    }
+}
+
+/// Starts what hyper starts for a connection: its streams.
+#[derive(Clone)]
+struct Spawn(Tasks);
+
+impl<T> Executor<T> for Spawn
+where
+    T: Future + Send + 'static,
+{
+    fn execute(&self, stream: T) {
+        self.0.spawn_draining("http.stream", async move {
+            stream.await;
+        });
+    }
+}

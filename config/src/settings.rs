@@ -39,6 +39,8 @@ pub struct Settings {
     pub people: People,
     /// Limits on what clients push.
     pub uploads: Uploads,
+    /// Background work.
+    pub jobs: Jobs,
     /// How the node asks upstreams.
     pub upstreams: Upstreams,
     /// How many bytes of cached blobs the node keeps.
@@ -78,6 +80,7 @@ impl Settings {
             projects: Projects::default(),
             people: People::default(),
             uploads: Uploads::default(),
+            jobs: Jobs::default(),
             upstreams: Upstreams::default(),
             cache: Cache::default(),
             edge: Edge::default(),
@@ -298,6 +301,23 @@ pub struct Uploads {
 impl Default for Uploads {
     fn default() -> Self {
         Self { expire_after: Duration::from_secs(3600), max_manifest: 4 << 20, max_open: 1000 }
+    }
+}
+
+/// Background work: preheats.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Jobs {
+    /// Maximum number of jobs that this node carries out at a time; default 8.
+    pub at_a_time: u32,
+    /// How long jobs that have ended are remembered; default 720h.
+    pub keep_for: Duration,
+    /// Maximum number of those of each project; default 500.
+    pub keep: u32,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self { at_a_time: 8, keep_for: Duration::from_secs(720 * 3600), keep: 500 }
     }
 }
 

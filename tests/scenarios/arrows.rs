@@ -70,7 +70,7 @@ const ROOMS: [Rooms; 4] = [
             ("pushes", &["view", "blobs"]),
             ("proxies", &["view", "upstreams", "writes"]),
             ("people", &["view", "proxies"]),
-            ("jobs", &["view", "blobs", "proxies"]),
+            ("jobs", &["view", "blobs", "writes", "proxies"]),
             ("pulls", &["blobs", "proxies"]),
         ],
     ),

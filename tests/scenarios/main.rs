@@ -21,6 +21,7 @@ mod greedy;
 mod guesses;
 mod healing;
 mod hostile;
+mod jobs;
 mod joining;
 mod keys;
 mod kill_primary;

@@ -82,6 +82,8 @@ enum Verb {
     Mirror(mirror::Mirror),
     /// Bring images into regions before clients there pull them.
     Preheat(preheat::Preheat),
+    /// Background work of the mesh, and its schedules.
+    Jobs(api::JobsCommand),
 }
 
 /// Runs a command to its end.
@@ -112,6 +114,7 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Status(status) => status::run(&status),
         Verb::Mirror(mirror) => mirror::run(&mirror),
         Verb::Preheat(preheat) => preheat::run(&preheat),
+        Verb::Jobs(command) => api::jobs(&command),
     }
 }
 

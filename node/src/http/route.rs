@@ -7,7 +7,8 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 use rules::words::digest::Digest;
 use rules::words::names::{
-    MemberId, ProjectName, Reference, RepositoryName, RobotId, Tag, TrustId, UpstreamId, UserId,
+    JobId, MemberId, ProjectName, Reference, RepositoryName, RobotId, Tag, TrustId, UpstreamId,
+    UserId,
 };
 
 use super::errors::{Code, Failure};
@@ -94,6 +95,20 @@ pub enum Route {
     Node(String),
     /// `/api/atoll/v1/preheats/ID`
     Preheat(u64),
+    /// `/api/atoll/v1/jobs`
+    Jobs,
+    /// `/api/atoll/v1/jobs/ID`
+    Job(JobId),
+    /// `/api/atoll/v1/jobs/ID/log`
+    JobLog(JobId),
+    /// `/api/atoll/v1/jobs/ID/stop`
+    JobStop(JobId),
+    /// `/api/atoll/v1/jobs/ID/retry`
+    JobRetry(JobId),
+    /// `/api/atoll/v1/schedules`
+    Schedules,
+    /// `/api/atoll/v1/schedules/PROJECT/NAME`
+    Schedule(ProjectName, String),
     /// `/metrics`
     Metrics,
     /// `/healthz`
@@ -220,6 +235,13 @@ impl Route {
             Route::Mirrors => "mirrors",
             Route::Node(_) => "nodes",
             Route::Preheats | Route::Preheat(_) => "preheats",
+            Route::Jobs
+            | Route::Job(_)
+            | Route::JobLog(_)
+            | Route::JobStop(_)
+            | Route::JobRetry(_)
+            | Route::Schedules
+            | Route::Schedule(..) => "jobs",
             Route::Metrics => "metrics",
             Route::Health | Route::Ready => "health",
         }
@@ -268,6 +290,13 @@ impl Route {
             Route::Preheats => "/api/atoll/v1/preheats",
             Route::Node(_) => "/api/atoll/v1/nodes/{node}",
             Route::Preheat(_) => "/api/atoll/v1/preheats/{id}",
+            Route::Jobs => "/api/atoll/v1/jobs",
+            Route::Job(_) => "/api/atoll/v1/jobs/{id}",
+            Route::JobLog(_) => "/api/atoll/v1/jobs/{id}/log",
+            Route::JobStop(_) => "/api/atoll/v1/jobs/{id}/stop",
+            Route::JobRetry(_) => "/api/atoll/v1/jobs/{id}/retry",
+            Route::Schedules => "/api/atoll/v1/schedules",
+            Route::Schedule(..) => "/api/atoll/v1/schedules/{project}/{name}",
             Route::Metrics => "/metrics",
             Route::Health => "/healthz",
             Route::Ready => "/readyz",
@@ -294,6 +323,8 @@ impl Route {
             | Route::Trusts(_) => "GET, HEAD, POST",
             Route::Preheats | Route::Level => "GET, HEAD, POST",
             Route::Preheat(_) => "GET, HEAD, DELETE",
+            Route::JobStop(_) | Route::JobRetry(_) => "POST",
+            Route::Schedule(..) => "DELETE",
             Route::Project(_) | Route::Registry(_) | Route::Member(..) | Route::User(_) => {
                 "GET, HEAD, PUT, DELETE"
             }
@@ -316,6 +347,10 @@ impl Route {
             | Route::SystemInfo
             | Route::Status
             | Route::Mirrors
+            | Route::Jobs
+            | Route::Job(_)
+            | Route::JobLog(_)
+            | Route::Schedules
             | Route::Metrics
             | Route::Health
             | Route::Ready => "GET, HEAD",
@@ -374,6 +409,8 @@ impl Route {
             "/api/atoll/v1/level" => return Ok(Route::Level),
             "/api/atoll/v1/mirrors" => return Ok(Route::Mirrors),
             "/api/atoll/v1/preheats" => return Ok(Route::Preheats),
+            "/api/atoll/v1/jobs" => return Ok(Route::Jobs),
+            "/api/atoll/v1/schedules" => return Ok(Route::Schedules),
             "/metrics" => return Ok(Route::Metrics),
             "/healthz" => return Ok(Route::Health),
             "/readyz" => return Ok(Route::Ready),
@@ -403,6 +440,14 @@ impl Route {
         }
         if let Some(id) = path.strip_prefix("/api/atoll/v1/preheats/") {
             return u64::from_str_radix(id, 16).map(Route::Preheat).map_err(|_| not_found());
+        }
+        if let Some(rest) = path.strip_prefix("/api/atoll/v1/jobs/") {
+            return of_job(rest).ok_or_else(not_found);
+        }
+        if let Some(rest) = path.strip_prefix("/api/atoll/v1/schedules/") {
+            let (project, name) = rest.split_once('/').ok_or_else(not_found)?;
+            let project = project.parse().map_err(|_| not_found())?;
+            return Ok(Route::Schedule(project, name.to_owned()));
         }
         let rest = path.strip_prefix("/v2/").ok_or_else(not_found)?;
         if let Some(name) = rest.strip_suffix("/tags/list") {
@@ -440,6 +485,19 @@ impl Route {
             return Ok(Route::Referrers(meant(name)?, last.parse()?));
         }
         Err(not_found())
+    }
+}
+
+/// What follows `/api/atoll/v1/jobs/`.
+fn of_job(rest: &str) -> Option<Route> {
+    let (id, what) = rest.split_once('/').unwrap_or((rest, ""));
+    let id = id.parse().ok()?;
+    match what {
+        "" => Some(Route::Job(id)),
+        "log" => Some(Route::JobLog(id)),
+        "stop" => Some(Route::JobStop(id)),
+        "retry" => Some(Route::JobRetry(id)),
+        _ => None,
     }
 }
 
@@ -593,6 +651,28 @@ mod tests {
     }
 
     #[test]
+    fn paths_of_jobs_have_their_number() {
+        for (path, route) in [
+            ("jobs", Route::Jobs),
+            ("jobs/00ff", Route::Job(JobId(255))),
+            ("jobs/00ff/log", Route::JobLog(JobId(255))),
+            ("jobs/00ff/stop", Route::JobStop(JobId(255))),
+            ("jobs/00ff/retry", Route::JobRetry(JobId(255))),
+            ("schedules", Route::Schedules),
+            ("schedules/p/nightly", Route::Schedule("p".parse().unwrap(), "nightly".into())),
+        ] {
+            assert_eq!(parse(&format!("/api/atoll/v1/{path}")).unwrap(), route);
+        }
+        for path in ["jobs/x", "jobs/1/x", "jobs/1/log/2", "schedules/p"] {
+            assert_eq!(
+                parse(&format!("/api/atoll/v1/{path}")).unwrap_err().status(),
+                404,
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
     fn every_method_that_is_offered_has_a_row_in_the_table_of_needs() {
         let name: RepositoryName = "demo/a".parse().unwrap();
         let (digest, p): (Digest, ProjectName) = (DIGEST.parse().unwrap(), "p".parse().unwrap());
@@ -643,6 +723,13 @@ mod tests {
             Route::Preheats,
             Route::Node("a".into()),
             Route::Preheat(1),
+            Route::Jobs,
+            Route::Job(JobId(1)),
+            Route::JobLog(JobId(1)),
+            Route::JobStop(JobId(1)),
+            Route::JobRetry(JobId(1)),
+            Route::Schedules,
+            Route::Schedule("p".parse().unwrap(), "nightly".into()),
         ];
         for route in &all {
             for method in route.methods(false).split(", ") {

@@ -14,7 +14,9 @@ use registry::blobs::outgoing::Outgoing;
 use registry::blobs::pacing::Pacing;
 use registry::blobs::rechecks::Rechecks;
 use registry::blobs::transfers::Transfers;
+use registry::jobs::Work;
 use registry::jobs::preheats::Preheats;
+use registry::jobs::queue::Jobs;
 use registry::people::Access;
 use registry::proxies::ProxyTerms;
 use registry::proxies::confirming::Confirming;
@@ -105,6 +107,7 @@ pub(super) struct Rooms {
     mirrors: Arc<Mirrors>,
     questions: Arc<Questions>,
     preheats: Arc<Preheats>,
+    jobs: Arc<Jobs>,
     access: Arc<Access>,
 }
 
@@ -161,6 +164,8 @@ impl Rooms {
             mirrors.clone(),
             tasks.clone(),
         );
+        let kinds: Vec<Arc<dyn Work>> = vec![preheats.clone()];
+        let jobs = Jobs::new(neighbours.clone(), kinds, terms::jobs(settings), tasks.clone());
         let questions = Arc::new(Questions::new(terms::questions(settings)));
         let pulls = Pulls::new(
             store.clone(),
@@ -183,6 +188,7 @@ impl Rooms {
             mirrors,
             questions,
             preheats,
+            jobs,
             access,
         })
     }
@@ -197,6 +203,11 @@ impl Rooms {
         let caches = self.proxies.caches().clone();
         moving::start(on.neighbours.clone(), caches, self.writes.clone(), &on.tasks);
         indexing::start(self.writes.clone(), &on.tasks);
+    }
+
+    /// Begins background work.
+    pub(super) fn start_jobs(&self) {
+        self.jobs.start();
     }
 
     /// Open uploads.
@@ -232,6 +243,7 @@ impl Rooms {
             proxies: self.proxies.clone(),
             rechecks: rechecks.clone(),
             preheats: self.preheats.clone(),
+            jobs: self.jobs.clone(),
             grant: settings.uploads.expire_after,
         }
     }
@@ -282,6 +294,7 @@ impl Rooms {
             mirrors: self.mirrors.clone(),
             upstreams: upstreams.clone(),
             preheats: self.preheats.clone(),
+            jobs: self.jobs.clone(),
             secrets: self.secrets.clone(),
             transfers: transfers.clone(),
             liars: liars.clone(),

@@ -129,6 +129,13 @@ impl Serving {
             | Route::Mirrors
             | Route::Preheats
             | Route::Preheat(_)
+            | Route::Jobs
+            | Route::Job(_)
+            | Route::JobLog(_)
+            | Route::JobStop(_)
+            | Route::JobRetry(_)
+            | Route::Schedules
+            | Route::Schedule(..)
             | Route::Node(_) => self.atoll.answer(route, request).await,
             Route::Metrics => Ok(self.show_metrics()),
             Route::Health => Ok(Response::new(Payload::full("alive\n"))),

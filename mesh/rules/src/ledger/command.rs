@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ledger::jobs::JobChange;
 use crate::ledger::level::Level;
 use crate::ledger::people::PeopleChange;
 use crate::ledger::precondition::Precondition;
@@ -205,6 +206,8 @@ pub enum Command {
     },
     /// Changes the keys that seal secrets, or seals a secret anew.
     Sealing(Box<SealingChange>),
+    /// Changes jobs or schedules.
+    Job(Box<JobChange>),
 }
 
 /// A project to be created.
@@ -268,6 +271,7 @@ impl Command {
             Command::People(change) => change.level(),
             Command::CreateOwnedProject { .. } => Level::PEOPLE,
             Command::Sealing(_) => Level::KEYS,
+            Command::Job(change) => change.level(),
             _ => Level::FIRST,
         }
     }
@@ -287,6 +291,7 @@ impl Command {
             | Command::DeleteManifest { epoch, repository, .. }
             | Command::DeleteIf { epoch, repository, .. }
             | Command::IndexTags { epoch, repository } => Some((repository.project(), *epoch)),
+            Command::Job(change) => change.fence(),
             Command::FormMesh { .. }
             | Command::Invite { .. }
             | Command::Join { .. }
@@ -339,6 +344,7 @@ impl Command {
             Command::IndexTags { .. } => "index_tags",
             Command::People(change) => change.name(),
             Command::Sealing(change) => change.name(),
+            Command::Job(change) => change.name(),
         }
     }
 }

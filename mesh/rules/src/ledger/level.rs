@@ -36,8 +36,10 @@ impl Level {
     /// From this level on the ledger's leader sends entries in streams, without waiting for the
     /// answer to each message.
     pub const STREAMS: Level = Level(6);
+    /// From this level on jobs are in the ledger, and go on when their node dies.
+    pub const JOBS: Level = Level(7);
     /// The highest level that this build supports.
-    pub const NEWEST: Level = Level::KEYS;
+    pub const NEWEST: Level = Level::JOBS;
 }
 
 impl std::fmt::Display for Level {

@@ -10,6 +10,7 @@
 //! | [`precondition`] | what a writer expects before its write |
 //! | [`people`] | users, robots, members, keys of tokens: records and changes |
 //! | [`sealing`] | which keys seal the secrets in the records |
+//! | [`jobs`] | background work: records, schedules, and what may begin when |
 //! | [`lease`] | read leases: when a replica may answer by itself, when a write is released |
 //! | [`level`] | which formats all replicas have agreed to use |
 //! | [`fingerprint`] | whether replicas have the same records |
@@ -22,6 +23,7 @@ pub mod change;
 pub mod command;
 pub mod fingerprint;
 pub mod health;
+pub mod jobs;
 pub mod lease;
 pub mod level;
 pub mod people;

@@ -1,6 +1,7 @@
 //! The one function that changes the ledger. It is pure and deterministic: the same records and the
 //! same entry give the same records and the same outcome on every node.
 
+mod jobs;
 pub(in crate::ledger) mod manifests;
 mod members;
 mod people;
@@ -115,6 +116,7 @@ fn perform<R: WriteRecords>(
         }
         (Command::People(change), _) => people::change(records, at, change),
         (Command::Sealing(change), _) => sealing::change(records, at, change),
+        (Command::Job(change), project) => jobs::change(records, at, change, project.as_ref()),
         (Command::CreateUpstream { name, kind, url, description, credentials }, _) => {
             let record = |id| UpstreamRecord {
                 id,

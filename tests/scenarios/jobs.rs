@@ -101,7 +101,8 @@ fn holds(mesh: &Mesh, node: usize, digest: &str) -> bool {
 fn a_schedule_makes_jobs_that_can_be_stopped_retried_and_read_at_every_node() {
     let mesh = Mesh::up_with(2, &[("links.caps", "{us-east-1: 256KiB, us-west-2: 256KiB}")]);
     mesh.create_project("team", false, 1);
-    let image = Image::random(&[MIB; 4]);
+    // four blobs are on their way at a time, so most of these are not when it is stopped
+    let image = Image::random(&[MIB / 4; 16]);
     let owner = mesh.primary_of("team");
     let other = 1 - owner;
     let here = mesh.repository(owner, "team/app");
@@ -150,7 +151,7 @@ fn a_schedule_makes_jobs_that_can_be_stopped_retried_and_read_at_every_node() {
     assert!(again.success, "to stop it twice is no mistake: {again:?}");
     says(&["jobs", "retry", &id]);
     let log = says(&["jobs", "log", "--follow", &id]);
-    assert!(log.contains("run 2 began") && log.contains("done: 5 blobs"), "{log}");
+    assert!(log.contains("run 2 began") && log.contains("done: 17 blobs"), "{log}");
     let list = says(&["jobs", "list", "--state", "done"]);
     assert!(list.contains(&id) && list.contains("team/app:1"), "{list}");
     let over = atoll(&["jobs", "retry", &id]);

@@ -38,6 +38,8 @@ impl Level {
     pub const STREAMS: Level = Level(6);
     /// From this level on jobs are in the ledger, and go on when their node dies.
     pub const JOBS: Level = Level(7);
+    /// From this level on the ledger records who changed what.
+    pub const EVENTS: Level = Level(7);
     /// The highest level that this build supports.
     pub const NEWEST: Level = Level::JOBS;
 }

@@ -10,6 +10,7 @@
 //! | [`precondition`] | what a writer expects before its write |
 //! | [`people`] | users, robots, members, keys of tokens: records and changes |
 //! | [`sealing`] | which keys seal the secrets in the records |
+//! | [`events`] | what happened: who changed what |
 //! | [`jobs`] | background work: records, schedules, and what may begin when |
 //! | [`lease`] | read leases: when a replica may answer by itself, when a write is released |
 //! | [`level`] | which formats all replicas have agreed to use |
@@ -21,6 +22,7 @@ pub mod apply;
 pub mod cached;
 pub mod change;
 pub mod command;
+pub mod events;
 pub mod fingerprint;
 pub mod health;
 pub mod jobs;

@@ -27,7 +27,8 @@ pub use jobs::{JobAsk, JobReport, LOG_LINE, LOG_LINES, PROGRESS};
 pub use joining::{JoinGrant, JoinRequest, SECRET};
 pub use kinds::{Kind, NotRead, Open, decode_join, edges_answer};
 pub use ledger::{
-    FromGranter, FromHolder, NoLedger, Proposed, Pushed, Write, WriteError, WriteKind,
+    AuditedWrite, FromGranter, FromHolder, NoLedger, PlainWrite, Proposed, Pushed, Write,
+    WriteError, WriteKind,
 };
 pub use looking::{Found, Lookup, MAX_QUESTIONS, Query};
 pub use people::{Credentials, Verdict};

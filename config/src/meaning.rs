@@ -85,6 +85,11 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     jobs.duration("keep_for", &mut s.jobs.keep_for, hours(1)..=hours(8760));
     jobs.count("keep", &mut s.jobs.keep, 10..=1_000);
 
+    let mut audit = top.section("audit");
+    audit.duration("keep_for", &mut s.audit.keep_for, hours(1)..=hours(87_600));
+    audit.count("keep", &mut s.audit.keep, 100..=200_000);
+    audit.count("pulls", &mut s.audit.pulls, 0..=1_000_000);
+
     let mut upstreams = top.section("upstreams");
     upstreams.flag("allow_private", &mut s.upstreams.allow_private);
     upstreams.flag("allow_loopback", &mut s.upstreams.allow_loopback);

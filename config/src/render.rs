@@ -74,6 +74,10 @@ jobs:
   at_a_time: {at_a_time}
   keep_for: {keep_for}
   keep: {keep}
+audit:
+  keep_for: {events_for}
+  keep: {events}
+  pulls: {pulls}
 upstreams:
   allow_private: {allow_private}
   allow_loopback: {allow_loopback}
@@ -148,6 +152,9 @@ drain: {drain}
         at_a_time = s.jobs.at_a_time,
         keep_for = written_duration(s.jobs.keep_for),
         keep = s.jobs.keep,
+        events_for = written_duration(s.audit.keep_for),
+        events = s.audit.keep,
+        pulls = s.audit.pulls,
         allow_private = s.upstreams.allow_private,
         allow_loopback = s.upstreams.allow_loopback,
         fresh_for = written_duration(s.upstreams.fresh_for),

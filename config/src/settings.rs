@@ -41,6 +41,8 @@ pub struct Settings {
     pub uploads: Uploads,
     /// Background work.
     pub jobs: Jobs,
+    /// The record of what happened.
+    pub audit: Audit,
     /// How the node asks upstreams.
     pub upstreams: Upstreams,
     /// How many bytes of cached blobs the node keeps.
@@ -81,6 +83,7 @@ impl Settings {
             people: People::default(),
             uploads: Uploads::default(),
             jobs: Jobs::default(),
+            audit: Audit::default(),
             upstreams: Upstreams::default(),
             cache: Cache::default(),
             edge: Edge::default(),
@@ -318,6 +321,24 @@ pub struct Jobs {
 impl Default for Jobs {
     fn default() -> Self {
         Self { at_a_time: 8, keep_for: Duration::from_secs(720 * 3600), keep: 500 }
+    }
+}
+
+/// The record of what happened.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Audit {
+    /// How long events are remembered; default 2160h.
+    pub keep_for: Duration,
+    /// Maximum number of changes that are remembered, and of rows that nodes have counted; default
+    /// 50000.
+    pub keep: u32,
+    /// One of so many pulls is recorded; default 100; 0 for none.
+    pub pulls: u32,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { keep_for: Duration::from_secs(2160 * 3600), keep: 50_000, pulls: 100 }
     }
 }
 

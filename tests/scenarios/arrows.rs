@@ -71,6 +71,7 @@ const ROOMS: [Rooms; 4] = [
             ("proxies", &["view", "upstreams", "writes"]),
             ("people", &["view", "proxies"]),
             ("jobs", &["view", "blobs", "writes", "proxies"]),
+            ("events", &["view"]),
             ("pulls", &["blobs", "proxies"]),
         ],
     ),

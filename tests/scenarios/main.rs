@@ -4,6 +4,7 @@
 mod ailing_disk;
 mod api;
 mod arrows;
+mod audit;
 mod balanced;
 mod caches;
 mod clients;

@@ -2,6 +2,7 @@
 //! any replica.
 
 use http::{Response, StatusCode};
+use rules::ledger::events::Actor;
 use rules::ledger::jobs::cron::{self, Cron};
 use rules::ledger::jobs::{Job, LookForJobs, Schedule, Task, key};
 use rules::ledger::records::{Look, ReadRecords, RecordError, decode};
@@ -121,15 +122,23 @@ impl Atoll {
     }
 
     /// Stops a job.
-    pub(super) async fn stop_job(&self, id: JobId) -> Result<Response<Payload>, Failure> {
-        self.jobs.stop(id).await?;
+    pub(super) async fn stop_job(
+        &self,
+        id: JobId,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
+        self.jobs.stop(id, by).await?;
         let job = self.job(id).await?;
         Ok(json_answer(StatusCode::ACCEPTED, &self.show(&job)))
     }
 
     /// Begins a job anew.
-    pub(super) async fn retry_job(&self, id: JobId) -> Result<Response<Payload>, Failure> {
-        self.jobs.retry(id).await?;
+    pub(super) async fn retry_job(
+        &self,
+        id: JobId,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
+        self.jobs.retry(id, by).await?;
         let job = self.job(id).await?;
         Ok(json_answer(StatusCode::ACCEPTED, &self.show(&job)))
     }
@@ -161,6 +170,7 @@ impl Atoll {
         &self,
         body: ScheduleBody,
         task: Task,
+        by: &Actor,
     ) -> Result<Schedule, Failure> {
         let bad = |error: cron::BadCron| Failure::new(Code::BadRequest, error.to_string());
         let cron: Option<Cron> = cron::harbor(&body.kind, &body.cron).map_err(bad)?;
@@ -177,7 +187,7 @@ impl Atoll {
             last: None,
         };
         schedule.check().map_err(|why| Failure::new(Code::BadRequest, why))?;
-        self.jobs.schedule(schedule.clone()).await?;
+        self.jobs.schedule(schedule.clone(), by).await?;
         Ok(schedule)
     }
 

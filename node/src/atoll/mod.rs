@@ -26,7 +26,7 @@ use rules::people::doors::{self, Need};
 use store::Store;
 
 use crate::http::answer::answer;
-use crate::http::door::Door;
+use crate::http::door::{Door, actor};
 use crate::http::request::Request;
 use crate::http::route::Route;
 use crate::http::{Code, Failure, Payload};
@@ -83,30 +83,31 @@ impl Atoll {
             }
         };
         request.changes_nothing_at(&self.neighbours)?;
+        let by = &actor(&caller, &request);
         match (&request.method, route) {
             (&Method::GET | &Method::HEAD, Route::Mirrors) => self.show_mirrors(&caller).await,
             (&Method::GET | &Method::HEAD, Route::Status) => {
                 self.status(request.query("copies") != Some("false")).await
             }
             (&Method::GET | &Method::HEAD, Route::Level) => self.show_level().await,
-            (&Method::POST, Route::Level) => self.raise_level().await,
+            (&Method::POST, Route::Level) => self.raise_level(by).await,
             (&Method::GET | &Method::HEAD, Route::Preheats) => self.list_preheats().await,
-            (&Method::POST, Route::Preheats) => self.create_preheat(request, &caller).await,
+            (&Method::POST, Route::Preheats) => self.create_preheat(request, by).await,
             (&Method::GET | &Method::HEAD, Route::Preheat(id)) => self.show_preheat(id).await,
-            (&Method::DELETE, Route::Preheat(id)) => self.stop_preheat(id).await,
+            (&Method::DELETE, Route::Preheat(id)) => self.stop_preheat(id, by).await,
             (&Method::GET | &Method::HEAD, Route::Jobs) => self.list_jobs(&request).await,
             (&Method::GET | &Method::HEAD, Route::Job(id)) => self.show_job(id).await,
             (&Method::GET | &Method::HEAD, Route::JobLog(id)) => self.show_log(id).await,
-            (&Method::POST, Route::JobStop(id)) => self.stop_job(id).await,
-            (&Method::POST, Route::JobRetry(id)) => self.retry_job(id).await,
+            (&Method::POST, Route::JobStop(id)) => self.stop_job(id, by).await,
+            (&Method::POST, Route::JobRetry(id)) => self.retry_job(id, by).await,
             (&Method::GET | &Method::HEAD, Route::Schedules) => self.list_schedules().await,
             (&Method::DELETE, Route::Schedule(project, name)) => {
-                self.jobs.unschedule(project, name).await?;
+                self.jobs.unschedule(project, name, by).await?;
                 Ok(answer(StatusCode::OK))
             }
             (&Method::GET | &Method::HEAD, Route::Node(name)) => self.show_removal(&name).await,
             (&Method::DELETE, Route::Node(name)) => {
-                self.remove_node(&name, request.query("force") == Some("true")).await
+                self.remove_node(&name, request.query("force") == Some("true"), by).await
             }
             (method, _) => {
                 Err(Failure::new(Code::Unsupported, format!("{method} is not supported here")))

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{Response, StatusCode};
 use rules::ledger::command::Command;
+use rules::ledger::events::Actor;
 use rules::ledger::level::Level;
 use rules::ledger::records::{Look, NodeRecord, Role, key};
 use rules::members::removal::{Consequences, Survey, consequences};
@@ -56,6 +57,7 @@ impl Atoll {
         &self,
         name: &str,
         forced: bool,
+        by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         let node = self.node_named(name)?;
         self.writes.ready().await?;
@@ -75,9 +77,9 @@ impl Atoll {
             }
         }
         let command = Command::RemoveNode { id: node.id };
-        let proposed = self.records.propose(OperationId(rand::random()), command, REMOVAL).await;
-        let proposed = proposed.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))?;
-        match settle(proposed.outcome) {
+        let operation = OperationId(rand::random());
+        let outcome = self.writes.propose(operation, command, by, REMOVAL).await;
+        match settle(outcome.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))?) {
             Ok(_) => {
                 let mut response = Response::new(Payload::empty());
                 *response.status_mut() = StatusCode::NO_CONTENT;

@@ -3,7 +3,7 @@
 
 use http::{Response, StatusCode};
 use registry::jobs::preheats::{Item, KIND, Order, Preheat, Progress, State};
-use registry::people::Caller;
+use rules::ledger::events::Actor;
 use rules::ledger::jobs::{Job, JobState, LookForJobs};
 use rules::words::names::JobId;
 use serde::Deserialize;
@@ -34,7 +34,7 @@ impl Atoll {
     pub(super) async fn create_preheat(
         &self,
         mut request: Request,
-        caller: &Caller,
+        by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         let bytes = request.body.whole(BODY).await?;
         let PreheatBody { images, regions, platforms, schedule } =
@@ -43,8 +43,8 @@ impl Atoll {
         let order = self.preheats.order(&images, &regions, platforms)?;
         let id = match (self.jobs.are_used()?, schedule) {
             (_, Some(schedule)) => {
-                let task = order.task(caller.identity.name())?;
-                let made = self.make_schedule(schedule, task).await?;
+                let task = order.task(&by.name)?;
+                let made = self.make_schedule(schedule, task, by).await?;
                 let shown = json!({
                     "project": made.task.project.as_str(),
                     "schedule": made.name,
@@ -52,7 +52,7 @@ impl Atoll {
                 });
                 return Ok(json_answer(StatusCode::CREATED, &shown));
             }
-            (true, None) => self.jobs.ask(order.task(caller.identity.name())?).await?.0,
+            (true, None) => self.jobs.ask(order.task(&by.name)?, by).await?.0,
             (false, None) => self.preheats.take(&order)?,
         };
         let mut response = json_answer(StatusCode::ACCEPTED, &json!({"id": written(id)}));
@@ -68,13 +68,17 @@ impl Atoll {
         Ok(json_answer(StatusCode::OK, &self.show_preheat_job(&job).await?))
     }
 
-    pub(super) async fn stop_preheat(&self, id: u64) -> Result<Response<Payload>, Failure> {
+    pub(super) async fn stop_preheat(
+        &self,
+        id: u64,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
         if let Some(stopped) = self.preheats.stop(id) {
             return Ok(json_answer(StatusCode::ACCEPTED, &show(&stopped)));
         }
         // to stop what is over changes nothing, as it was before preheats were jobs
         if !self.preheat_job(id).await?.state.is_over() {
-            self.jobs.stop(JobId(id)).await?;
+            self.jobs.stop(JobId(id), by).await?;
         }
         let job = self.preheat_job(id).await?;
         Ok(json_answer(StatusCode::ACCEPTED, &self.show_preheat_job(&job).await?))

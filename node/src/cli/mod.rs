@@ -82,6 +82,8 @@ enum Verb {
     Mirror(mirror::Mirror),
     /// Bring images into regions before clients there pull them.
     Preheat(preheat::Preheat),
+    /// Who changed what, and when.
+    Audit(api::AuditCommand),
     /// Background work of the mesh, and its schedules.
     Jobs(api::JobsCommand),
 }
@@ -114,6 +116,7 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Status(status) => status::run(&status),
         Verb::Mirror(mirror) => mirror::run(&mirror),
         Verb::Preheat(preheat) => preheat::run(&preheat),
+        Verb::Audit(command) => api::audit(&command),
         Verb::Jobs(command) => api::jobs(&command),
     }
 }

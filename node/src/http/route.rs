@@ -79,6 +79,14 @@ pub enum Route {
     Trust(RobotId, TrustId),
     /// `/api/v2.0/permissions`
     Permissions,
+    /// `/api/v2.0/auditlog-exts`
+    AuditLogExts,
+    /// `/api/v2.0/audit-logs`
+    AuditLogs,
+    /// `/api/v2.0/projects/PROJECT/auditlog-exts`
+    ProjectAuditLogExts(ProjectName),
+    /// `/api/v2.0/projects/PROJECT/logs`
+    ProjectLogs(ProjectName),
     /// `/api/v2.0/registries`
     Registries,
     /// `/api/v2.0/registries/ID`
@@ -229,6 +237,10 @@ impl Route {
             | Route::UserPassword(_) => "users",
             Route::Robots | Route::Robot(_) | Route::Trusts(_) | Route::Trust(..) => "robots",
             Route::Permissions => "permissions",
+            Route::AuditLogExts
+            | Route::AuditLogs
+            | Route::ProjectAuditLogExts(_)
+            | Route::ProjectLogs(_) => "audit",
             Route::Registries | Route::Registry(..) => "registries",
             Route::Status => "status",
             Route::Level => "level",
@@ -282,6 +294,10 @@ impl Route {
             Route::Trusts(_) => "/api/v2.0/robots/{id}/trusts",
             Route::Trust(..) => "/api/v2.0/robots/{id}/trusts/{trust}",
             Route::Permissions => "/api/v2.0/permissions",
+            Route::AuditLogExts => "/api/v2.0/auditlog-exts",
+            Route::AuditLogs => "/api/v2.0/audit-logs",
+            Route::ProjectAuditLogExts(_) => "/api/v2.0/projects/{project}/auditlog-exts",
+            Route::ProjectLogs(_) => "/api/v2.0/projects/{project}/logs",
             Route::Registries => "/api/v2.0/registries",
             Route::Registry(_) => "/api/v2.0/registries/{id}",
             Route::Status => "/api/atoll/v1/status",
@@ -339,6 +355,10 @@ impl Route {
             | Route::CurrentUser
             | Route::UserSearch
             | Route::Permissions
+            | Route::AuditLogExts
+            | Route::AuditLogs
+            | Route::ProjectAuditLogExts(_)
+            | Route::ProjectLogs(_)
             | Route::Repositories
             | Route::Search
             | Route::Statistics
@@ -374,6 +394,10 @@ impl Route {
                 | Route::Robot(_)
                 | Route::Trusts(_)
                 | Route::Trust(..)
+                | Route::AuditLogExts
+                | Route::AuditLogs
+                | Route::ProjectAuditLogExts(_)
+                | Route::ProjectLogs(_)
                 | Route::Stored(_, Stored::Summary)
         )
     }
@@ -399,6 +423,8 @@ impl Route {
             "/api/v2.0/users/search" => return Ok(Route::UserSearch),
             "/api/v2.0/robots" => return Ok(Route::Robots),
             "/api/v2.0/permissions" => return Ok(Route::Permissions),
+            "/api/v2.0/auditlog-exts" => return Ok(Route::AuditLogExts),
+            "/api/v2.0/audit-logs" => return Ok(Route::AuditLogs),
             "/api/v2.0/repositories" => return Ok(Route::Repositories),
             "/api/v2.0/search" => return Ok(Route::Search),
             "/api/v2.0/statistics" => return Ok(Route::Statistics),
@@ -522,6 +548,8 @@ fn of_project(rest: &str) -> Result<Route, Failure> {
     match what.split_once('/') {
         None if !rest.contains('/') => Ok(Route::Project(name)),
         None if what == "members" => Ok(Route::Members(name)),
+        None if what == "logs" => Ok(Route::ProjectLogs(name)),
+        None if what == "auditlog-exts" => Ok(Route::ProjectAuditLogExts(name)),
         Some(("members", id)) => {
             id.parse().map(|id| Route::Member(name, MemberId(id))).map_err(|_| not_found())
         }
@@ -634,6 +662,10 @@ mod tests {
         for (path, route) in [
             ("projects/p", Route::Project(p.clone())),
             ("projects/p/members", Route::Members(p.clone())),
+            ("projects/p/logs", Route::ProjectLogs(p.clone())),
+            ("projects/p/auditlog-exts", Route::ProjectAuditLogExts(p.clone())),
+            ("audit-logs", Route::AuditLogs),
+            ("auditlog-exts", Route::AuditLogExts),
             ("projects/p/members/7", Route::Member(p, MemberId(7))),
             ("users/current", Route::CurrentUser),
             ("users/7", Route::User(UserId(7))),
@@ -715,6 +747,10 @@ mod tests {
             Route::Trusts(RobotId(1)),
             Route::Trust(RobotId(1), TrustId(2)),
             Route::Permissions,
+            Route::AuditLogExts,
+            Route::AuditLogs,
+            Route::ProjectAuditLogExts("p".parse().unwrap()),
+            Route::ProjectLogs("p".parse().unwrap()),
             Route::Registries,
             Route::Registry(UpstreamId(1)),
             Route::Status,

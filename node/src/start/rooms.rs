@@ -14,6 +14,7 @@ use registry::blobs::outgoing::Outgoing;
 use registry::blobs::pacing::Pacing;
 use registry::blobs::rechecks::Rechecks;
 use registry::blobs::transfers::Transfers;
+use registry::events::Witness;
 use registry::jobs::Work;
 use registry::jobs::preheats::Preheats;
 use registry::jobs::queue::Jobs;
@@ -108,6 +109,7 @@ pub(super) struct Rooms {
     questions: Arc<Questions>,
     preheats: Arc<Preheats>,
     jobs: Arc<Jobs>,
+    witness: Arc<Witness>,
     access: Arc<Access>,
 }
 
@@ -166,6 +168,7 @@ impl Rooms {
         );
         let kinds: Vec<Arc<dyn Work>> = vec![preheats.clone()];
         let jobs = Jobs::new(neighbours.clone(), kinds, terms::jobs(settings), tasks.clone());
+        let witness = Witness::new(neighbours.clone(), terms::events(settings));
         let questions = Arc::new(Questions::new(terms::questions(settings)));
         let pulls = Pulls::new(
             store.clone(),
@@ -189,6 +192,7 @@ impl Rooms {
             questions,
             preheats,
             jobs,
+            witness,
             access,
         })
     }
@@ -206,8 +210,9 @@ impl Rooms {
     }
 
     /// Begins background work.
-    pub(super) fn start_jobs(&self) {
+    pub(super) fn start_jobs(&self, on: &Foundation<'_>) {
         self.jobs.start();
+        self.witness.start(&on.tasks);
     }
 
     /// Open uploads.
@@ -259,14 +264,20 @@ impl Rooms {
         let records = &neighbours.records;
         let Blobs { transfers, liars, upstreams, flights, .. } = &self.blobs;
         let door_terms = terms::door(settings, tls);
-        let door =
-            Door::new(self.access.clone(), records.clone(), self.mirrors.clone(), door_terms);
+        let door = Door::new(
+            self.access.clone(),
+            records.clone(),
+            self.mirrors.clone(),
+            self.witness.clone(),
+            door_terms,
+        );
         let registry = Registry {
             door: door.clone(),
             store: store.clone(),
             pulls: self.pulls.clone(),
             flights: flights.clone(),
             writes: self.writes.clone(),
+            witness: self.witness.clone(),
             uploads: self.uploads.clone(),
             proxies: self.proxies.clone(),
             upstreams: upstreams.clone(),
@@ -305,6 +316,7 @@ impl Rooms {
             harbor,
             atoll,
             access: self.access.clone(),
+            witness: self.witness.clone(),
             mirrors: self.mirrors.clone(),
             records: records.clone(),
             metrics,

@@ -10,6 +10,7 @@ use mesh::links;
 use mesh::members::MembersTerms;
 use mesh::transfer::TransferTerms;
 use registry::blobs::outgoing::OutgoingTerms;
+use registry::events::EventTerms;
 use registry::jobs::queue::JobTerms;
 use registry::people::AccessTerms;
 use registry::proxies::resolving;
@@ -110,6 +111,15 @@ pub(super) fn outgoing(settings: &Settings) -> OutgoingTerms {
 
 pub(super) fn writes(settings: &Settings) -> WriteTerms {
     WriteTerms { commit: settings.deadlines.commit, replicate: settings.deadlines.replicate }
+}
+
+pub(super) fn events(settings: &Settings) -> EventTerms {
+    EventTerms {
+        keep_for: settings.audit.keep_for,
+        keep: u64::from(settings.audit.keep),
+        pulls: u64::from(settings.audit.pulls),
+        commit: settings.deadlines.commit,
+    }
 }
 
 pub(super) fn jobs(settings: &Settings) -> JobTerms {

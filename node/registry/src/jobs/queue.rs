@@ -9,6 +9,7 @@ use ground::clock;
 use ground::supervise::Tasks;
 use parking_lot::Mutex;
 use rules::ledger::command::{Command, Outcome};
+use rules::ledger::events::Actor;
 use rules::ledger::jobs::queue::{Active, Queue, Step};
 use rules::ledger::jobs::{
     Job, JobChange, JobCounts, JobState, LookForJobs, RunEnd, Schedule, Task, key,
@@ -127,10 +128,10 @@ impl Jobs {
     }
 
     /// Asks for a job, in the ledger. It is begun by the project's primary when there is room.
-    pub async fn ask(&self, task: Task) -> Result<JobId, Refusal> {
+    pub async fn ask(&self, task: Task, by: &Actor) -> Result<JobId, Refusal> {
         loop {
             let id = JobId::new(clock::timestamp(), rand::random());
-            let asked = self.change(JobChange::Ask { id, task: task.clone() }).await;
+            let asked = self.change(JobChange::Ask { id, task: task.clone() }, by).await;
             match asked {
                 // another node has drawn the same number
                 Err(Refusal::Exists) => {}
@@ -140,24 +141,29 @@ impl Jobs {
     }
 
     /// Stops a job: at once if it waits; a run ends as soon as its kind allows.
-    pub async fn stop(&self, id: JobId) -> Result<(), Refusal> {
-        self.change(JobChange::Stop { id }).await
+    pub async fn stop(&self, id: JobId, by: &Actor) -> Result<(), Refusal> {
+        self.change(JobChange::Stop { id }, by).await
     }
 
     /// Begins a job anew that failed or was stopped.
-    pub async fn retry(&self, id: JobId) -> Result<(), Refusal> {
-        self.change(JobChange::Retry { id }).await
+    pub async fn retry(&self, id: JobId, by: &Actor) -> Result<(), Refusal> {
+        self.change(JobChange::Retry { id }, by).await
     }
 
     /// Makes a schedule, or replaces the one of the same name.
-    pub async fn schedule(&self, mut schedule: Schedule) -> Result<(), Refusal> {
+    pub async fn schedule(&self, mut schedule: Schedule, by: &Actor) -> Result<(), Refusal> {
         schedule.next = schedule.following(clock::timestamp());
-        self.change(JobChange::Schedule(Box::new(schedule))).await
+        self.change(JobChange::Schedule(Box::new(schedule)), by).await
     }
 
     /// Removes a schedule. Jobs that it made stay.
-    pub async fn unschedule(&self, project: ProjectName, name: String) -> Result<(), Refusal> {
-        self.change(JobChange::Unschedule { project, name }).await
+    pub async fn unschedule(
+        &self,
+        project: ProjectName,
+        name: String,
+        by: &Actor,
+    ) -> Result<(), Refusal> {
+        self.change(JobChange::Unschedule { project, name }, by).await
     }
 
     /// What the last owner of a job has of its run; `None` if it does not answer or knows nothing,
@@ -183,14 +189,14 @@ impl Jobs {
         report.map(|report| report.read())
     }
 
-    async fn change(&self, change: JobChange) -> Result<(), Refusal> {
+    async fn change(&self, change: JobChange, by: &Actor) -> Result<(), Refusal> {
         let records = &self.neighbours.records;
         let has = records.view()?.level()?;
         if has < Level::JOBS {
             return Err(Refusal::Level { needs: Level::JOBS, has });
         }
         let operation = OperationId(rand::random());
-        let command = Command::Job(Box::new(change));
+        let command = Command::Job(Box::new(change)).audited(by.clone());
         let proposed = records.propose(operation, command, self.terms.commit).await;
         let proposed = proposed.map_err(|e| Refusal::Unavailable(e.to_string()))?;
         settle(proposed.outcome).map(|_| ())

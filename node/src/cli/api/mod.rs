@@ -1,5 +1,6 @@
 //! The verbs for what Harbor's API has: projects, their members, users, robots, and what is stored.
 
+mod audit;
 mod jobs;
 mod people;
 mod projects;
@@ -16,6 +17,7 @@ use super::client::{Call, Client};
 use super::node::Node;
 use super::status::table;
 
+pub(super) use audit::{AuditCommand, audit};
 pub(super) use jobs::{JobsCommand, jobs};
 pub(super) use people::{
     MemberCommand, RobotCommand, UserCommand, members, run_robot as robots, users,

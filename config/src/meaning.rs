@@ -80,6 +80,16 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     uploads.size("max_manifest", &mut s.uploads.max_manifest, (64 << 10)..=(8 << 20));
     uploads.count("max_open", &mut s.uploads.max_open, 1..=100_000);
 
+    let mut jobs = top.section("jobs");
+    jobs.count("at_a_time", &mut s.jobs.at_a_time, 1..=100);
+    jobs.duration("keep_for", &mut s.jobs.keep_for, hours(1)..=hours(8760));
+    jobs.count("keep", &mut s.jobs.keep, 10..=1_000);
+
+    let mut audit = top.section("audit");
+    audit.duration("keep_for", &mut s.audit.keep_for, hours(1)..=hours(87_600));
+    audit.count("keep", &mut s.audit.keep, 100..=200_000);
+    audit.count("pulls", &mut s.audit.pulls, 0..=1_000_000);
+
     let mut upstreams = top.section("upstreams");
     upstreams.flag("allow_private", &mut s.upstreams.allow_private);
     upstreams.flag("allow_loopback", &mut s.upstreams.allow_loopback);

@@ -78,6 +78,14 @@ uploads:
   expire_after: {expire_after}
   max_manifest: {max_manifest}
   max_open: {max_open}
+jobs:
+  at_a_time: {at_a_time}
+  keep_for: {keep_for}
+  keep: {keep}
+audit:
+  keep_for: {events_for}
+  keep: {events}
+  pulls: {pulls}
 upstreams:
   allow_private: {allow_private}
   allow_loopback: {allow_loopback}
@@ -153,6 +161,12 @@ drain: {drain}
         expire_after = written_duration(s.uploads.expire_after),
         max_manifest = written_size(s.uploads.max_manifest),
         max_open = s.uploads.max_open,
+        at_a_time = s.jobs.at_a_time,
+        keep_for = written_duration(s.jobs.keep_for),
+        keep = s.jobs.keep,
+        events_for = written_duration(s.audit.keep_for),
+        events = s.audit.keep,
+        pulls = s.audit.pulls,
         allow_private = s.upstreams.allow_private,
         allow_loopback = s.upstreams.allow_loopback,
         fresh_for = written_duration(s.upstreams.fresh_for),

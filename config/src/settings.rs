@@ -39,6 +39,10 @@ pub struct Settings {
     pub people: People,
     /// Limits on what clients push.
     pub uploads: Uploads,
+    /// Background work.
+    pub jobs: Jobs,
+    /// The record of what happened.
+    pub audit: Audit,
     /// How the node asks upstreams.
     pub upstreams: Upstreams,
     /// How many bytes of cached blobs the node keeps.
@@ -78,6 +82,8 @@ impl Settings {
             projects: Projects::default(),
             people: People::default(),
             uploads: Uploads::default(),
+            jobs: Jobs::default(),
+            audit: Audit::default(),
             upstreams: Upstreams::default(),
             cache: Cache::default(),
             edge: Edge::default(),
@@ -324,6 +330,41 @@ pub struct Uploads {
 impl Default for Uploads {
     fn default() -> Self {
         Self { expire_after: Duration::from_secs(3600), max_manifest: 4 << 20, max_open: 1000 }
+    }
+}
+
+/// Background work: preheats.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Jobs {
+    /// Maximum number of jobs that this node carries out at a time; default 8.
+    pub at_a_time: u32,
+    /// How long jobs that have ended are remembered; default 720h.
+    pub keep_for: Duration,
+    /// Maximum number of those of each project; default 500.
+    pub keep: u32,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self { at_a_time: 8, keep_for: Duration::from_secs(720 * 3600), keep: 500 }
+    }
+}
+
+/// The record of what happened.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Audit {
+    /// How long events are remembered; default 2160h.
+    pub keep_for: Duration,
+    /// Maximum number of changes that are remembered, and of rows that nodes have counted; default
+    /// 50000.
+    pub keep: u32,
+    /// One of so many pulls is recorded; default 100; 0 for none.
+    pub pulls: u32,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { keep_for: Duration::from_secs(2160 * 3600), keep: 50_000, pulls: 100 }
     }
 }
 

@@ -319,8 +319,15 @@ fn a_certificate_counts_for_its_role_and_its_time() {
     mesh.members()[edge].wait_ready();
     let at = mesh_address(&mesh, "one");
     let authority = stolen(&mesh.members()[1].data()).authority;
-    let (edge_id, replica_id, now) =
-        (id_of(&mesh, "edge"), id_of(&mesh, "two"), ground::clock::timestamp());
+    let (of_edge, of_replica) =
+        (stolen(&mesh.members()[edge].data()), stolen(&mesh.members()[1].data()));
+    let now = ground::clock::timestamp();
+    // with the node's own key
+    let signed = |identity: &Identity, role, at| {
+        let request = Candidate::again(identity).expect("a request").request;
+        let certificate = authority.sign(identity.node, role, &request, at).expect("a certificate");
+        Identity { certificate, authority: authority.clone(), ..identity.clone() }
+    };
     let refused = |identity: &Identity, ask: &Ask| {
         let intruder = Intruder::with(identity);
         match intruder.knock(at) {
@@ -328,12 +335,21 @@ fn a_certificate_counts_for_its_role_and_its_time() {
             Ok(connection) => intruder.ask(&connection, ask).is_refusal(),
         }
     };
+    wait::until("the mesh knows its nodes by their keys", || {
+        let unknown = mesh.status(0).ok()?["trust"]["unknown_keys"].as_array()?.len();
+        (unknown == 0).then_some(())
+    });
+    assert!(!refused(&signed(&of_edge, Role::Edge, now), &Ask::Build));
     // not even the CA's key makes an edge of the records a replica, or the other way round
-    assert!(refused(&forged(&authority, edge_id, Role::Replica, now), &Ask::Build));
-    assert!(refused(&forged(&authority, replica_id, Role::Edge, now), &Ask::Build));
+    assert!(refused(&signed(&of_edge, Role::Replica, now), &Ask::Build));
+    assert!(refused(&signed(&of_replica, Role::Edge, now), &Ask::Build));
+    // nor does it make another the node
+    for (identity, role) in [(&of_edge, Role::Edge), (&of_replica, Role::Replica)] {
+        assert!(refused(&forged(&authority, identity.node, role, now), &Ask::Build), "{role:?}");
+    }
     // what has expired renews itself while its node is listed, and does nothing else
     let long_ago = Timestamp(now.0 - 90 * 24 * 3600 * 1000);
-    let expired = forged(&authority, edge_id, Role::Edge, long_ago);
+    let expired = signed(&of_edge, Role::Edge, long_ago);
     for ask in [Ask::Build, Ask::Look(vec![]), Ask::Present] {
         assert!(refused(&expired, &ask), "{ask:?}");
     }

@@ -4,6 +4,7 @@
 mod ailing_disk;
 mod api;
 mod arrows;
+mod audit;
 mod balanced;
 mod caches;
 mod chosen;
@@ -23,6 +24,7 @@ mod guesses;
 mod healing;
 mod hostile;
 mod http2;
+mod jobs;
 mod joining;
 mod keys;
 mod kill_primary;

@@ -174,6 +174,7 @@ impl Town {
                 format!("{path}?q=Level=project,ProjectID={}", number.json()["project_id"])
             }
             "/api/v2.0/users/search" => format!("{path}?username=a"),
+            // numbers of jobs are hexadecimal, so this is one, too
             _ => path.replace("{id}", "999999"),
         };
         let body = match (row, method) {

@@ -450,22 +450,20 @@ impl Ledger {
 
     /// The replica that a command removes, if it is one.
     fn leaving(&self, command: &Command) -> Result<Option<NodeId>, NoLedger> {
-        let id = match command {
-            Command::RemoveNode { id } => id,
-            Command::Leaving(change) => match change.removes() {
-                Some(id) => &id.clone(),
-                None => return Ok(None),
-            },
-            _ => return Ok(None),
+        let id = match command.plain().1 {
+            Command::RemoveNode { id } => Some(*id),
+            Command::Leaving(change) => change.removes(),
+            _ => None,
         };
+        let Some(id) = id else { return Ok(None) };
         let storage = |e: RecordError| NoLedger::Storage(e.to_string());
         let view = self.view().map_err(storage)?;
         let nodes = view.nodes().map_err(storage)?;
         // below the level, or as the last one, it is not removed
         let replicas = nodes.iter().filter(|node| node.role == Role::Replica).count();
-        let known = nodes.iter().any(|node| node.id == *id && node.role == Role::Replica);
+        let known = nodes.iter().any(|node| node.id == id && node.role == Role::Replica);
         let goes = known && replicas > 1 && view.level().map_err(storage)? >= Level::KEYS;
-        Ok(goes.then_some(*id))
+        Ok(goes.then_some(id))
     }
 
     async fn write(

@@ -11,6 +11,7 @@
 //! | [`proxies`] | projects that cache other registries |
 //! | [`people`] | authentication and authorization |
 //! | [`jobs`] | background work |
+//! | [`events`] | what this node sees that is no change: logins, refusals, pulls |
 //! | [`pulls`] | pulls of blobs: whether a blob may be shown, is here, or which flight brings it |
 //!
 //! A room uses those above it, and nothing below (`tests/scenarios/arrows.rs` has the table).
@@ -20,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod blobs;
+pub mod events;
 pub mod jobs;
 pub mod people;
 pub mod proxies;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use http::{Response, StatusCode};
 use rules::ledger::command::{Command, Outcome};
+use rules::ledger::events::Actor;
 use rules::ledger::level::{self, Build, Level};
 use rules::ledger::records::{Look, NodeRecord, ReadRecords, Role, key};
 use rules::wire::questions;
@@ -49,7 +50,7 @@ impl Atoll {
 
     /// Raises the level to the highest that every replica supports. After that, no build below it
     /// can be started in this mesh.
-    pub(super) async fn raise_level(&self) -> Result<Response<Payload>, Failure> {
+    pub(super) async fn raise_level(&self, by: &Actor) -> Result<Response<Payload>, Failure> {
         let current = self.level()?;
         let replicas = self.builds(|node| node.role == Role::Replica).await;
         let replicas: Vec<_> =
@@ -62,9 +63,10 @@ impl Atoll {
             .new_token_key()
             .map_err(|e| Failure::new(Code::Internal, e.to_string()))?;
         let command = Command::RaiseLevel { level, token_secret };
-        let proposed =
-            self.records.propose(OperationId(rand::random()), command, self.terms.commit).await;
-        match proposed.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))?.outcome {
+        // the raise itself is at the level of before, whose replicas cannot read who asked for it
+        let operation = OperationId(rand::random());
+        let outcome = self.writes.propose(operation, command, by, self.terms.commit).await;
+        match outcome.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))? {
             Outcome::Done | Outcome::Exists => {
                 info!(from = current.0, to = level.0, "the mesh's feature level was raised");
                 self.show_level().await

@@ -1,6 +1,7 @@
-//! Atoll's own API: status, feature level, mirrors, preheats, nodes. It is for administrators,
+//! Atoll's own API: status, feature level, mirrors, preheats, jobs, nodes. It is for administrators,
 //! except what clients of mirrors need.
 
+mod jobs;
 mod level;
 mod mirrors;
 mod nodes;
@@ -9,11 +10,12 @@ mod status;
 
 use std::sync::Arc;
 
-use http::{Method, Response};
+use http::{Method, Response, StatusCode};
 use mesh::secrets::Secrets;
 use registry::blobs::liars::Liars;
 use registry::blobs::transfers::Transfers;
 use registry::jobs::preheats::Preheats;
+use registry::jobs::queue::Jobs;
 use registry::proxies::mirrors::Mirrors;
 use registry::upstreams::Upstreams;
 use registry::view::Records;
@@ -23,7 +25,8 @@ use rules::people::access::RegistryScope;
 use rules::people::doors::{self, Need};
 use store::Store;
 
-use crate::http::door::Door;
+use crate::http::answer::answer;
+use crate::http::door::{Door, actor};
 use crate::http::request::Request;
 use crate::http::route::Route;
 use crate::http::{Code, Failure, Payload};
@@ -44,8 +47,10 @@ pub struct Atoll {
     pub mirrors: Arc<Mirrors>,
     /// Other registries.
     pub upstreams: Arc<Upstreams>,
-    /// Preheats of this node.
+    /// Preheats.
     pub preheats: Arc<Preheats>,
+    /// Background work.
+    pub jobs: Arc<Jobs>,
     /// Seals secrets for the ledger.
     pub secrets: Arc<Secrets>,
     /// Transfers that are under way.
@@ -78,21 +83,32 @@ impl Atoll {
             }
         };
         request.changes_nothing_at(&self.neighbours)?;
+        let by = &actor(&caller, &request);
         match (&request.method, route) {
             (&Method::GET | &Method::HEAD, Route::Mirrors) => self.show_mirrors(&caller).await,
             (&Method::GET | &Method::HEAD, Route::Status) => {
                 self.status(request.query("copies") != Some("false")).await
             }
             (&Method::GET | &Method::HEAD, Route::Level) => self.show_level().await,
-            (&Method::POST, Route::Level) => self.raise_level().await,
-            (&Method::GET | &Method::HEAD, Route::Preheats) => Ok(self.list_preheats()),
-            (&Method::POST, Route::Preheats) => self.create_preheat(request).await,
-            (&Method::GET | &Method::HEAD, Route::Preheat(id)) => self.show_preheat(id),
-            (&Method::DELETE, Route::Preheat(id)) => self.stop_preheat(id),
+            (&Method::POST, Route::Level) => self.raise_level(by).await,
+            (&Method::GET | &Method::HEAD, Route::Preheats) => self.list_preheats().await,
+            (&Method::POST, Route::Preheats) => self.create_preheat(request, by).await,
+            (&Method::GET | &Method::HEAD, Route::Preheat(id)) => self.show_preheat(id).await,
+            (&Method::DELETE, Route::Preheat(id)) => self.stop_preheat(id, by).await,
+            (&Method::GET | &Method::HEAD, Route::Jobs) => self.list_jobs(&request).await,
+            (&Method::GET | &Method::HEAD, Route::Job(id)) => self.show_job(id).await,
+            (&Method::GET | &Method::HEAD, Route::JobLog(id)) => self.show_log(id).await,
+            (&Method::POST, Route::JobStop(id)) => self.stop_job(id, by).await,
+            (&Method::POST, Route::JobRetry(id)) => self.retry_job(id, by).await,
+            (&Method::GET | &Method::HEAD, Route::Schedules) => self.list_schedules().await,
+            (&Method::DELETE, Route::Schedule(project, name)) => {
+                self.jobs.unschedule(project, name, by).await?;
+                Ok(answer(StatusCode::OK))
+            }
             (&Method::GET | &Method::HEAD, Route::Node(name)) => self.show_removal(&name).await,
             (&Method::DELETE, Route::Node(name)) => {
                 let asked = |flag| request.query(flag) == Some("true");
-                self.remove_node(&name, asked("force"), asked("compromised")).await
+                self.remove_node(&name, asked("force"), asked("compromised"), by).await
             }
             (method, _) => {
                 Err(Failure::new(Code::Unsupported, format!("{method} is not supported here")))

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ground::supervise::at_length;
 use http::{Response, StatusCode};
 use rules::ledger::command::Command;
+use rules::ledger::events::Actor;
 use rules::ledger::leaving::{Leaving, LeavingChange};
 use rules::ledger::level::Level;
 use rules::ledger::people::{Account, Robot};
@@ -62,11 +63,12 @@ impl Atoll {
         name: &str,
         forced: bool,
         exposed: bool,
+        by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         let node = self.node_named(name).await?;
         self.writes.ready().await?;
         if node.role == Role::Edge {
-            self.step(name, Command::RemoveNode { id: node.id }).await?;
+            self.step(name, Command::RemoveNode { id: node.id }, by).await?;
         } else {
             if node.id == self.neighbours.me {
                 let reason = format!("{name} cannot remove itself; ask another replica");
@@ -79,7 +81,7 @@ impl Atoll {
                 );
                 return Err(Failure::new(Code::Conflict, reason));
             }
-            self.remove_replica(&node, forced, exposed).await?;
+            self.remove_replica(&node, forced, exposed, by).await?;
             if exposed {
                 return Ok(json_answer(StatusCode::OK, &self.what_a_disk_knows().await?));
             }
@@ -96,10 +98,11 @@ impl Atoll {
         node: &NodeRecord,
         forced: bool,
         exposed: bool,
+        by: &Actor,
     ) -> Result<(), Failure> {
         let name = node.name.as_str();
         let leaving = Leaving { node: node.id, removal: rand::random() };
-        let begun = self.step(name, Command::Leaving(LeavingChange::Begin(leaving))).await?;
+        let begun = self.step(name, Command::Leaving(LeavingChange::Begin(leaving)), by).await?;
         let judged = async {
             self.applied(begun).await?;
             match self.consequences(node).await?.refusal(forced) {
@@ -115,7 +118,7 @@ impl Atoll {
                     true => LeavingChange::FinishExposed(leaving),
                     false => LeavingChange::Finish(leaving),
                 };
-                self.step(name, Command::Leaving(finish)).await
+                self.step(name, Command::Leaving(finish), by).await
             }
             Err(failure) => Err(failure),
         };
@@ -153,7 +156,9 @@ impl Atoll {
     }
 
     /// Proposes one step, and returns where the ledger has it.
-    async fn step(&self, name: &str, command: Command) -> Result<Revision, Failure> {
+    async fn step(&self, name: &str, command: Command, by: &Actor) -> Result<Revision, Failure> {
+        let audited = self.records.view()?.level()? >= Level::EVENTS;
+        let command = if audited { command.audited(by.clone()) } else { command };
         let proposed = self.records.propose(OperationId(rand::random()), command, REMOVAL).await;
         let proposed = proposed.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))?;
         match settle(proposed.outcome) {

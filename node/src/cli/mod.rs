@@ -86,6 +86,10 @@ enum Verb {
     Mirror(mirror::Mirror),
     /// Bring images into regions before clients there pull them.
     Preheat(preheat::Preheat),
+    /// Who changed what, and when.
+    Audit(api::AuditCommand),
+    /// Background work of the mesh, and its schedules.
+    Jobs(api::JobsCommand),
 }
 
 /// Runs a command to its end.
@@ -117,6 +121,8 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Status(status) => status::run(&status),
         Verb::Mirror(mirror) => mirror::run(&mirror),
         Verb::Preheat(preheat) => preheat::run(&preheat),
+        Verb::Audit(command) => api::audit(&command),
+        Verb::Jobs(command) => api::jobs(&command),
     }
 }
 

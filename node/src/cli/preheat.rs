@@ -36,11 +36,20 @@ pub(super) struct Preheat {
     /// Without it: all.
     #[arg(long, value_delimiter = ',', value_name = "OS/ARCH,...")]
     platform: Vec<String>,
-    /// Stop the preheat with this number instead, at the node that accepted it. Blobs that are on
-    /// their way still arrive; nothing new is begun.
-    #[arg(long, value_name = "ID", conflicts_with_all = ["images", "regions", "platform"])]
+    /// Do it at these times (UTC) instead of now: cron with 5 or 6 fields, e.g. "0 3 * * *".
+    #[arg(long, value_name = "CRON", requires = "name")]
+    schedule: Option<String>,
+    /// The schedule's name within its project. One of the same name is replaced.
+    #[arg(long, value_name = "NAME", requires = "schedule")]
+    name: Option<String>,
+    /// Begin each time up to so many seconds later.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, requires = "schedule")]
+    spread: u32,
+    /// Stop the preheat with this number instead. Blobs that are on their way still arrive; nothing
+    /// new is begun.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["images", "regions", "platform", "schedule"])]
     stop: Option<String>,
-    /// The node to ask. The preheat belongs to that node.
+    /// The node to ask. Any replica will do.
     #[command(flatten)]
     node: Node,
 }
@@ -51,6 +60,7 @@ pub(super) fn run(preheat: &Preheat) -> io::Result<()> {
     let runtime = super::small_runtime()?;
     match &preheat.stop {
         Some(id) => runtime.block_on(stop(&client, id)),
+        None if preheat.schedule.is_some() => runtime.block_on(schedule(&client, preheat)),
         None => runtime.block_on(follow(&client, preheat)),
     }
 }
@@ -75,8 +85,34 @@ fn refused(status: StatusCode, told: &Value) -> io::Error {
     io::Error::other(reason.unwrap_or_else(|| format!("the node answered {status}")))
 }
 
+/// Makes a schedule of the preheat.
+async fn schedule(client: &Client, preheat: &Preheat) -> io::Result<()> {
+    let mut order = order(preheat);
+    order["schedule"] =
+        json!({"name": preheat.name, "cron": preheat.schedule, "spread": preheat.spread});
+    let call = Call {
+        method: Method::POST,
+        body: Bytes::from(order.to_string()),
+        ..Call::get("/api/atoll/v1/preheats")
+    };
+    let answer = client.send(call).await?;
+    let status = answer.status;
+    let told: Value = serde_json::from_slice(&answer.whole().await?).unwrap_or_default();
+    if status != StatusCode::CREATED {
+        return Err(refused(status, &told));
+    }
+    let text = |name: &str| told[name].as_str().unwrap_or("-").to_owned();
+    println!("schedule {} of project {}: {}", text("schedule"), text("project"), text("cron"));
+    println!("`atoll jobs schedules` shows the next time");
+    Ok(())
+}
+
+fn order(preheat: &Preheat) -> Value {
+    json!({"images": preheat.images, "regions": preheat.regions, "platforms": preheat.platform})
+}
+
 async fn follow(client: &Client, preheat: &Preheat) -> io::Result<()> {
-    let order = json!({"images": preheat.images, "regions": preheat.regions, "platforms": preheat.platform});
+    let order = order(preheat);
     let call = Call {
         method: Method::POST,
         body: Bytes::from(order.to_string()),
@@ -131,7 +167,9 @@ fn lines(told: &Value) -> Vec<((String, String), String)> {
         for region in list(image, "regions") {
             let key = (text(&image["image"]), text(&region["region"]));
             let line = match region["state"].as_str() {
-                Some("resolving") => format!("{} in {}: resolving", key.0, key.1),
+                Some(state) if state == "resolving" || region["blobs"]["wanted"].is_null() => {
+                    format!("{} in {}: {state}", key.0, key.1)
+                }
                 state => format!(
                     "{} in {}: {}, {} of {} blobs, {} of {} bytes",
                     key.0,
@@ -174,7 +212,9 @@ mod tests {
     fn progress_and_errors_name_image_and_region() {
         let told = json!({"state": "failed", "images": [{"image": "hub/a:1", "regions": [
             {"region": "b", "state": "failed", "blobs": {"wanted": 3, "held": 2}, "bytes": {"wanted": 30, "held": 20}, "errors": ["gone"]},
+            {"region": "c", "state": "waiting", "blobs": {"wanted": null, "held": null}, "bytes": {"wanted": null, "held": null}, "errors": []},
         ]}]});
+        assert_eq!(lines(&told)[1].1, "hub/a:1 in c: waiting", "nobody tells how far it is");
         assert_eq!(lines(&told)[0].1, "hub/a:1 in b: failed, 2 of 3 blobs, 20 of 30 bytes");
         assert_eq!(errors(&told), ["hub/a:1 in b: gone"]);
     }

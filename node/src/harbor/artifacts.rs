@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use http::{Method, Response, StatusCode};
 use rules::ledger::change::Change;
+use rules::ledger::events::Actor;
 use rules::ledger::people::LookForPeople;
 use rules::ledger::precondition::Precondition;
 use rules::ledger::records::{
@@ -355,6 +356,7 @@ impl Harbor {
         request: Request,
         project: Project,
         stored: Stored,
+        by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         // the path may call the project by its number
         let own = |name: &RepositoryName| -> Result<RepositoryName, Failure> {
@@ -365,7 +367,7 @@ impl Harbor {
         };
         match (&request.method, stored) {
             (&Method::DELETE, Stored::Repository(name)) => {
-                self.delete_repository(&own(&name)?).await
+                self.delete_repository(&own(&name)?, by).await
             }
             (_, Stored::Repositories) => self.list_repositories(&request, &project).await,
             (_, Stored::Repository(name)) => self.show_repository(&project, &own(&name)?).await,
@@ -373,7 +375,7 @@ impl Harbor {
                 self.list_artifacts(&request, &project, &own(&name)?).await
             }
             (&Method::DELETE, Stored::Artifact(name, reference)) => {
-                self.delete_artifact(&own(&name)?, &reference).await
+                self.delete_artifact(&own(&name)?, &reference, by).await
             }
             (_, Stored::Artifact(name, reference)) => {
                 let name = own(&name)?;
@@ -385,7 +387,7 @@ impl Harbor {
                 Ok(json_answer(StatusCode::OK, &shown))
             }
             (&Method::POST, Stored::Tags(name, reference)) => {
-                self.add_tag(request, &own(&name)?, &reference).await
+                self.add_tag(request, &own(&name)?, &reference, by).await
             }
             (_, Stored::Tags(name, reference)) => {
                 let (wanted, name) = (PageRequest::read(&request)?, own(&name)?);
@@ -397,7 +399,7 @@ impl Harbor {
                 Ok(wanted.answer(&tags, |(tag, _)| tag.as_str(), show))
             }
             (_, Stored::Tag(name, reference, tag)) => {
-                self.remove_tag(&own(&name)?, &reference, &tag).await
+                self.remove_tag(&own(&name)?, &reference, &tag, by).await
             }
             (_, Stored::Summary) => self.summarize(&project).await,
             (_, Stored::Deletable) => {
@@ -517,7 +519,11 @@ impl Harbor {
 
     /// Removes all manifests of a repository, one after the other. If this breaks off, the next
     /// DELETE goes on.
-    async fn delete_repository(&self, name: &RepositoryName) -> Result<Response<Payload>, Failure> {
+    async fn delete_repository(
+        &self,
+        name: &RepositoryName,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
         let manifests = self
             .read_at_length(|records| {
                 let found = records.scan(&key::manifests(name), None, usize::MAX)?;
@@ -529,7 +535,7 @@ impl Harbor {
         }
         for digest in manifests {
             let change = Change::DeleteManifest { repository: name.clone(), digest };
-            match self.writes.commit(&name.project(), WriteKind::Fenced(change)).await {
+            match self.writes.commit(&name.project(), WriteKind::Fenced(change), by).await {
                 // somebody else has deleted it
                 Ok(_) | Err(Refusal::NotFound) => {}
                 Err(refusal) => return Err(refusal.into()),
@@ -625,10 +631,11 @@ impl Harbor {
         &self,
         name: &RepositoryName,
         reference: &Reference,
+        by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         let digest = self.digest_of(name, reference).await?;
         let change = Change::DeleteManifest { repository: name.clone(), digest };
-        self.change_stored(name, WriteKind::Fenced(change)).await?;
+        self.change_stored(name, WriteKind::Fenced(change), by).await?;
         Ok(answer(StatusCode::OK))
     }
 
@@ -637,6 +644,7 @@ impl Harbor {
         mut request: Request,
         name: &RepositoryName,
         reference: &Reference,
+        by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         let NewTag { name: tag } = body(&mut request).await?;
         let tag: Tag = tag
@@ -645,7 +653,7 @@ impl Harbor {
             .map_err(|e| Failure::new(Code::TagInvalid, format!("name: {e}")))?;
         let digest = self.digest_of(name, reference).await?;
         let change = Change::AddTag { repository: name.clone(), digest, tag: tag.clone() };
-        match self.writes.commit(&name.project(), WriteKind::Fenced(change)).await {
+        match self.writes.commit(&name.project(), WriteKind::Fenced(change), by).await {
             Err(Refusal::Exists) => {
                 Err(Failure::new(Code::Conflict, format!("tag {tag} exists in {name}")))
             }
@@ -669,20 +677,26 @@ impl Harbor {
         name: &RepositoryName,
         reference: &Reference,
         tag: &Tag,
+        by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         let digest = self.digest_of(name, reference).await?;
         let precondition = Precondition::names(Reference::Tag(tag.clone()), digest);
         let change =
             Change::DeleteIf { repository: name.clone(), precondition: Box::new(precondition) };
         let no_tag = || missing(&format!("tag {tag} of {name}@{digest}"));
-        match self.change_stored(name, WriteKind::Fenced(change)).await {
+        match self.change_stored(name, WriteKind::Fenced(change), by).await {
             Err(failure) if failure.status() == StatusCode::PRECONDITION_FAILED => Err(no_tag()),
             changed => changed.map(|()| answer(StatusCode::OK)),
         }
     }
 
-    async fn change_stored(&self, name: &RepositoryName, kind: WriteKind) -> Result<(), Failure> {
-        match self.writes.commit(&name.project(), kind).await {
+    async fn change_stored(
+        &self,
+        name: &RepositoryName,
+        kind: WriteKind,
+        by: &Actor,
+    ) -> Result<(), Failure> {
+        match self.writes.commit(&name.project(), kind, by).await {
             Ok(_) => Ok(()),
             Err(Refusal::NotFound) => Err(missing(&format!("it, in {name},"))),
             Err(refusal) => Err(refusal.into()),

@@ -1,6 +1,7 @@
 //! `/api/v2.0/projects/NAME/members`: who is what in a project, with Harbor's schemas and statuses.
 
 use http::{Response, StatusCode};
+use rules::ledger::events::Actor;
 use rules::ledger::people::{LookForPeople, Member, PeopleChange};
 use rules::ledger::records::{Project, ReadRecords, RecordError};
 use rules::words::names::{MemberId, ProjectId, UserId, UserName};
@@ -90,6 +91,7 @@ impl Harbor {
         &self,
         mut request: Request,
         project: Project,
+        by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         let NewMember { role_id, member_user, member_group } = body(&mut request).await?;
         let role = role(role_id)?;
@@ -112,7 +114,7 @@ impl Harbor {
         let user = account.id;
         let change = PeopleChange::AddMember { project: project.id, user, role };
         let object = format!("member {} of {}", account.name, project.name);
-        self.change_people(change, &object).await?;
+        self.change_people(change, &object, by).await?;
         let (made, _) = self.records.read(|r| r.member(project.id, user)).await?;
         let place =
             |made: Member| format!("/api/v2.0/projects/{}/members/{}", project.id, made.id.0);
@@ -124,12 +126,13 @@ impl Harbor {
         mut request: Request,
         project: Project,
         id: MemberId,
+        by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         let ChangedMember { role_id } = body(&mut request).await?;
         let role = role(role_id)?;
         let object = format!("member {} of {}", id.0, project.name);
         let change = PeopleChange::ChangeMember { project: project.id, id, role };
-        self.change_people(change, &object).await?;
+        self.change_people(change, &object, by).await?;
         Ok(answer(StatusCode::OK))
     }
 
@@ -137,10 +140,11 @@ impl Harbor {
         &self,
         project: Project,
         id: MemberId,
+        by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         let object = format!("member {} of {}", id.0, project.name);
         let change = PeopleChange::RemoveMember { project: project.id, id };
-        self.change_people(change, &object).await?;
+        self.change_people(change, &object, by).await?;
         Ok(answer(StatusCode::OK))
     }
 }

@@ -2,6 +2,7 @@
 //! Harbor's clients use it.
 
 mod artifacts;
+mod audit;
 mod lists;
 mod members;
 mod metadata;
@@ -21,6 +22,7 @@ use registry::view::neighbours::Neighbours;
 use registry::view::{Freshness, Records};
 use registry::writes::{Refusal, WriteTerms, Writes, settle};
 use rules::ledger::command::{Command, Outcome};
+use rules::ledger::events::Actor;
 use rules::ledger::people::PeopleChange;
 use rules::ledger::records::{Look, Project, ReadRecords, RecordError};
 use rules::people::access::{Identity, RegistryScope};
@@ -29,7 +31,7 @@ use rules::words::names::{OperationId, ProjectId, ProjectName};
 use rules::words::roles::{Operation, Permission, Resource};
 use serde::de::DeserializeOwned;
 
-use crate::http::door::Door;
+use crate::http::door::{Door, actor};
 use crate::http::request::Request;
 use crate::http::route::Route;
 use crate::http::{Code, Failure, Payload};
@@ -94,6 +96,8 @@ impl Harbor {
             Route::Project(name)
             | Route::Members(name)
             | Route::Member(name, _)
+            | Route::ProjectLogs(name)
+            | Route::ProjectAuditLogExts(name)
             | Route::Stored(name, _) => Some(name),
             _ => None,
         };
@@ -157,17 +161,23 @@ impl Harbor {
         caller: Caller,
         project: Project,
     ) -> Result<Response<Payload>, Failure> {
+        let by = &actor(&caller, &request);
         match (&request.method, route) {
-            (&Method::PUT, Route::Project(_)) => self.configure_project(request, project).await,
-            (&Method::DELETE, Route::Project(_)) => self.delete_project(project).await,
+            (&Method::PUT, Route::Project(_)) => self.configure_project(request, project, by).await,
+            (&Method::DELETE, Route::Project(_)) => self.delete_project(project, by).await,
             (_, Route::Project(_)) => self.show_project(&caller, project).await,
-            (&Method::POST, Route::Members(_)) => self.add_member(request, project).await,
+            (&Method::POST, Route::Members(_)) => self.add_member(request, project, by).await,
             (_, Route::Members(_)) => self.list_members(&request, project).await,
-            (&Method::PUT, Route::Member(_, id)) => self.change_member(request, project, id).await,
-            (&Method::DELETE, Route::Member(_, id)) => self.remove_member(project, id).await,
+            (&Method::PUT, Route::Member(_, id)) => {
+                self.change_member(request, project, id, by).await
+            }
+            (&Method::DELETE, Route::Member(_, id)) => self.remove_member(project, id, by).await,
             (_, Route::Member(_, id)) => self.show_member(project, id).await,
+            (_, Route::ProjectLogs(_) | Route::ProjectAuditLogExts(_)) => {
+                self.list_events(&request, Some(&project)).await
+            }
             (_, Route::Stored(_, stored)) => {
-                self.answer_about_stored(request, project, stored).await
+                self.answer_about_stored(request, project, stored, by).await
             }
             (method, _) => {
                 Err(Failure::new(Code::Unsupported, format!("{method} is not supported here")))
@@ -181,28 +191,31 @@ impl Harbor {
         request: Request,
         caller: Caller,
     ) -> Result<Response<Payload>, Failure> {
+        let by = &actor(&caller, &request);
         match (&request.method, route) {
             (&Method::GET | &Method::HEAD, Route::Registries) => {
                 self.list_registries(&request).await
             }
-            (&Method::POST, Route::Registries) => self.create_registry(request).await,
+            (&Method::POST, Route::Registries) => self.create_registry(request, by).await,
             (&Method::GET | &Method::HEAD, Route::Registry(id)) => self.show_registry(id).await,
-            (&Method::PUT, Route::Registry(id)) => self.change_registry(request, id).await,
-            (&Method::DELETE, Route::Registry(id)) => self.delete_registry(id).await,
+            (&Method::PUT, Route::Registry(id)) => self.change_registry(request, id, by).await,
+            (&Method::DELETE, Route::Registry(id)) => self.delete_registry(id, by).await,
             (&Method::GET | &Method::HEAD, Route::Projects) => {
                 self.list_projects(&request, &caller).await
             }
             (&Method::POST, Route::Projects) => self.create_project(request, &caller).await,
             (&Method::GET | &Method::HEAD, Route::Users) => self.list_users(&request).await,
-            (&Method::POST, Route::Users) => self.create_user(request).await,
+            (&Method::POST, Route::Users) => self.create_user(request, by).await,
             (&Method::GET | &Method::HEAD, Route::CurrentUser) => {
                 self.show_current_user(&caller).await
             }
             (&Method::GET | &Method::HEAD, Route::UserSearch) => self.search_users(&request).await,
             (&Method::GET | &Method::HEAD, Route::User(id)) => self.show_user(&caller, id).await,
             (&Method::PUT, Route::User(id)) => self.change_user(request, &caller, id).await,
-            (&Method::DELETE, Route::User(id)) => self.delete_user(&caller, id).await,
-            (&Method::PUT, Route::UserAdministers(id)) => self.set_administrator(request, id).await,
+            (&Method::DELETE, Route::User(id)) => self.delete_user(&caller, id, by).await,
+            (&Method::PUT, Route::UserAdministers(id)) => {
+                self.set_administrator(request, id, by).await
+            }
             (&Method::PUT, Route::UserPassword(id)) => {
                 self.set_password(request, &caller, id).await
             }
@@ -227,6 +240,9 @@ impl Harbor {
             }
             (&Method::DELETE, Route::Trust(id, trust)) => {
                 self.remove_trust(&request, &caller, id, trust).await
+            }
+            (&Method::GET | &Method::HEAD, Route::AuditLogs | Route::AuditLogExts) => {
+                self.list_events(&request, None).await
             }
             (&Method::GET | &Method::HEAD, Route::Permissions) => Ok(robots::show_permissions()),
             (&Method::GET | &Method::HEAD, Route::Repositories) => {
@@ -321,13 +337,18 @@ impl Harbor {
 
     /// Commits a command that needs no project's primary. What its object is called is said in
     /// answers about it.
-    async fn propose(&self, command: Command, object: &str) -> Result<Outcome, Failure> {
+    async fn propose(
+        &self,
+        command: Command,
+        object: &str,
+        by: &Actor,
+    ) -> Result<Outcome, Failure> {
         self.writes.ready().await?;
         self.writes.check_level(command.level())?;
-        let proposed =
-            self.records.propose(OperationId(rand::random()), command, self.terms.commit).await;
-        let proposed = proposed.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))?;
-        settle(proposed.outcome).map_err(|refusal| match refusal {
+        let operation = OperationId(rand::random());
+        let outcome = self.writes.propose(operation, command, by, self.terms.commit).await;
+        let outcome = outcome.map_err(|e| Failure::new(Code::Unavailable, e.to_string()))?;
+        settle(outcome).map_err(|refusal| match refusal {
             Refusal::NotFound => Failure::new(Code::NotFound, format!("there is no {object}")),
             Refusal::Exists => Failure::new(Code::Conflict, format!("there is a {object} already")),
             Refusal::Conflict(reason) => Failure::new(Code::Precondition, reason),
@@ -336,9 +357,14 @@ impl Harbor {
     }
 
     /// Commits a change of people.
-    async fn change_people(&self, change: PeopleChange, object: &str) -> Result<(), Failure> {
+    async fn change_people(
+        &self,
+        change: PeopleChange,
+        object: &str,
+        by: &Actor,
+    ) -> Result<(), Failure> {
         let command = Command::People(Box::new(change));
-        while self.propose(command.clone(), object).await? == Outcome::Unfinished {}
+        while self.propose(command.clone(), object, by).await? == Outcome::Unfinished {}
         Ok(())
     }
 }

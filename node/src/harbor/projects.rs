@@ -7,6 +7,7 @@ use http::{HeaderName, Method, Response, StatusCode};
 use registry::people::Caller;
 use rules::ledger::change::Change;
 use rules::ledger::command::{Command, NewProject, Outcome};
+use rules::ledger::events::Actor;
 use rules::ledger::level::Level;
 use rules::ledger::records::{EDGES, Look, Project, ReadRecords, SPARSE_IMAGES, SPARSE_INDEXES};
 use rules::members::placement::{self, Candidate};
@@ -22,6 +23,7 @@ use super::lists::PageRequest;
 use super::metadata::kept;
 use super::{Harbor, bad, body, created, missing};
 use crate::http::answer::{answer, json_answer};
+use crate::http::door::actor;
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 use registry::writes::Refusal;
@@ -227,12 +229,12 @@ impl Harbor {
             }
             _ => Command::CreateProject(new),
         };
-        self.propose(command, &format!("project {name}")).await.map_err(|failure| match failure
-            .status()
-        {
-            StatusCode::NOT_FOUND => bad("there is no registry with this registry_id"),
-            _ => failure,
-        })?;
+        self.propose(command, &format!("project {name}"), &actor(caller, &request)).await.map_err(
+            |failure| match failure.status() {
+                StatusCode::NOT_FOUND => bad("there is no registry with this registry_id"),
+                _ => failure,
+            },
+        )?;
         let by_name = request
             .header(&NAME_IN_LOCATION)
             .is_some_and(|value| value.eq_ignore_ascii_case("true"));
@@ -245,12 +247,13 @@ impl Harbor {
         &self,
         mut request: Request,
         project: Project,
+        by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         let CheckedProject { public, durability, proxy, metadata } =
             body::<ProjectBody>(&mut request).await?.asked()?;
         self.check_edges_are_kept_out(&metadata)?;
         let name = project.name;
-        self.commit(Change::Configure { name, public, durability, proxy, metadata }).await?;
+        self.commit(Change::Configure { name, public, durability, proxy, metadata }, by).await?;
         Ok(Response::new(Payload::empty()))
     }
 
@@ -265,17 +268,18 @@ impl Harbor {
     pub(super) async fn delete_project(
         &self,
         project: Project,
+        by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         let change = Change::Delete { name: project.name };
         // a large cache is deleted in parts; if this breaks off, the next DELETE finishes it
-        while self.commit(change.clone()).await? == Outcome::Unfinished {}
+        while self.commit(change.clone(), by).await? == Outcome::Unfinished {}
         Ok(Response::new(Payload::empty()))
     }
 
     /// Commits through the project's primary.
-    async fn commit(&self, change: Change) -> Result<Outcome, Failure> {
+    async fn commit(&self, change: Change, by: &Actor) -> Result<Outcome, Failure> {
         let name = change.project();
-        match self.writes.commit(&name, WriteKind::Fenced(change)).await {
+        match self.writes.commit(&name, WriteKind::Fenced(change), by).await {
             Ok(outcome) => Ok(outcome),
             Err(Refusal::NotFound) => Err(missing(&name)),
             Err(Refusal::Conflict(reason)) => Err(Failure::new(Code::Precondition, reason)),

@@ -4,6 +4,7 @@
 use http::{HeaderValue, Response, StatusCode, header};
 use mesh::secrets::{SecretError, Secrets};
 use rules::ledger::command::Command;
+use rules::ledger::events::Actor;
 use rules::ledger::records::{Look, UpstreamRecord, key};
 use rules::words::names::{OperationId, UpstreamId};
 use rules::words::secret::Secret;
@@ -229,6 +230,7 @@ impl Harbor {
     pub(super) async fn create_registry(
         &self,
         mut request: Request,
+        by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         let written: RegistryBody = body(&mut request).await?;
         check_secure(written.insecure, &written.url)?;
@@ -247,7 +249,7 @@ impl Harbor {
             description: written.description,
             credentials,
         };
-        self.change(command).await.map_err(|refusal| taken(refusal, &written.name))?;
+        self.change(command, by).await.map_err(|refusal| taken(refusal, &written.name))?;
         let (upstreams, _) = self.records.read(|records| records.upstreams()).await?;
         let mut response = Response::new(Payload::empty());
         *response.status_mut() = StatusCode::CREATED;
@@ -264,6 +266,7 @@ impl Harbor {
         &self,
         mut request: Request,
         id: UpstreamId,
+        by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         let change: RegistryChange = body(&mut request).await?;
         self.writes.ready().await?;
@@ -272,7 +275,7 @@ impl Harbor {
         let becomes = changed(&self.secrets, &was, change)?;
         let name = becomes.name.clone();
         match self
-            .change(Command::ChangeUpstream { was: Box::new(was), becomes: Box::new(becomes) })
+            .change(Command::ChangeUpstream { was: Box::new(was), becomes: Box::new(becomes) }, by)
             .await
         {
             Ok(()) => Ok(Response::new(Payload::empty())),
@@ -284,9 +287,10 @@ impl Harbor {
     pub(super) async fn delete_registry(
         &self,
         id: UpstreamId,
+        by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         self.writes.ready().await?;
-        match self.change(Command::DeleteUpstream { id }).await {
+        match self.change(Command::DeleteUpstream { id }, by).await {
             Ok(()) => Ok(Response::new(Payload::empty())),
             Err(Refusal::NotFound) => Err(missing(id)),
             Err(Refusal::Conflict(reason)) => Err(Failure::new(Code::Precondition, reason)),
@@ -295,11 +299,10 @@ impl Harbor {
     }
 
     /// Proposes a command that does not belong to a project.
-    async fn change(&self, command: Command) -> Result<(), Refusal> {
-        let proposed =
-            self.records.propose(OperationId(rand::random()), command, self.terms.commit).await;
-        let proposed = proposed.map_err(|e| Refusal::Unavailable(e.to_string()))?;
-        settle(proposed.outcome).map(|_| ())
+    async fn change(&self, command: Command, by: &Actor) -> Result<(), Refusal> {
+        let operation = OperationId(rand::random());
+        let outcome = self.writes.propose(operation, command, by, self.terms.commit).await;
+        settle(outcome.map_err(|e| Refusal::Unavailable(e.to_string()))?).map(|_| ())
     }
 }
 

@@ -24,6 +24,7 @@ use super::lists::PageRequest;
 use super::registries::sealing;
 use super::{Harbor, bad, body};
 use crate::http::answer::{answer, json_answer, set};
+use crate::http::door::actor;
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 
@@ -341,7 +342,7 @@ impl Harbor {
         let project = project.map(|project| project.id);
         let change =
             PeopleChange::CreateRobot { name, project, terms, secret_hash: self.hashed(&secret)? };
-        self.change_people(change, &format!("robot {login}")).await?;
+        self.change_people(change, &format!("robot {login}"), &actor(caller, &request)).await?;
         let (made, _) = self.records.read(|records| records.robot_named(&login)).await?;
         let made = made.ok_or_else(|| {
             Failure::new(Code::Unavailable, "the robot was created and is gone again")
@@ -377,7 +378,7 @@ impl Harbor {
         }
         self.check_theirs(caller, &terms.grants).await?;
         let change = PeopleChange::ChangeRobot { id, terms };
-        self.change_people(change, &format!("robot {}", id.0)).await?;
+        self.change_people(change, &format!("robot {}", id.0), &actor(caller, &request)).await?;
         Ok(answer(StatusCode::OK))
     }
 
@@ -396,7 +397,7 @@ impl Harbor {
         let secret = if made { new_secret() } else { secret };
         passwords::check(secret.expose()).map_err(|e| bad(format!("secret: {e}")))?;
         let change = PeopleChange::SetRobotSecret { id, secret_hash: self.hashed(&secret)? };
-        self.change_people(change, &format!("robot {}", id.0)).await?;
+        self.change_people(change, &format!("robot {}", id.0), &actor(caller, &request)).await?;
         let shown = if made { json!({"secret": secret.expose()}) } else { json!({}) };
         let mut response = json_answer(StatusCode::OK, &shown);
         set(&mut response, "cache-control", "no-store");
@@ -410,7 +411,12 @@ impl Harbor {
         id: RobotId,
     ) -> Result<Response<Payload>, Failure> {
         self.their_robot(request, caller, ROBOT, id).await?;
-        self.change_people(PeopleChange::DeleteRobot { id }, &format!("robot {}", id.0)).await?;
+        self.change_people(
+            PeopleChange::DeleteRobot { id },
+            &format!("robot {}", id.0),
+            &actor(caller, request),
+        )
+        .await?;
         Ok(answer(StatusCode::OK))
     }
 

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::{Harbor, bad, body, created};
 use crate::http::answer::{answer, json_answer};
+use crate::http::door::actor;
 use crate::http::request::Request;
 use crate::http::{Failure, Payload};
 
@@ -68,7 +69,12 @@ impl Harbor {
         trusts::check(&terms).map_err(|e| bad(e.to_string()))?;
         let keys = checked(&keys)?;
         let change = PeopleChange::AddTrust { robot, terms: terms.clone(), keys };
-        self.change_people(change, "trust rule of this robot with these terms").await?;
+        self.change_people(
+            change,
+            "trust rule of this robot with these terms",
+            &actor(caller, &request),
+        )
+        .await?;
         let (rules, _) = self.records.read(|records| records.trusts_of(robot)).await?;
         let made = rules.into_iter().find(|rule| rule.terms == terms);
         let place = |rule: TrustRule| format!("/api/v2.0/robots/{}/trusts/{}", robot.0, rule.id.0);
@@ -87,7 +93,8 @@ impl Harbor {
         self.check_theirs(caller, &found.grants).await?;
         let KeysBody { keys } = body(&mut request).await?;
         let change = PeopleChange::SetTrustKeys { robot, id, keys: checked(&keys)? };
-        self.change_people(change, &format!("trust rule {}", id.0)).await?;
+        self.change_people(change, &format!("trust rule {}", id.0), &actor(caller, &request))
+            .await?;
         Ok(answer(StatusCode::OK))
     }
 
@@ -100,7 +107,8 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         self.their_robot(request, caller, TRUST, robot).await?;
         let change = PeopleChange::RemoveTrust { robot, id };
-        self.change_people(change, &format!("trust rule {}", id.0)).await?;
+        self.change_people(change, &format!("trust rule {}", id.0), &actor(caller, request))
+            .await?;
         Ok(answer(StatusCode::OK))
     }
 }

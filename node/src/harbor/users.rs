@@ -3,6 +3,7 @@
 use ground::supervise::blocking;
 use http::{Response, StatusCode};
 use registry::people::{Caller, hash_password};
+use rules::ledger::events::Actor;
 use rules::ledger::people::{Account, LookForPeople, PeopleChange};
 use rules::people::access::Identity;
 use rules::people::passwords;
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 use super::lists::PageRequest;
 use super::{Harbor, bad, body, created};
 use crate::http::answer::{answer, json_answer};
+use crate::http::door::actor;
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 
@@ -122,6 +124,7 @@ impl Harbor {
     pub(super) async fn create_user(
         &self,
         mut request: Request,
+        by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         let NewUser { username, password, email, realname, comment } = body(&mut request).await?;
         let name: UserName = username.parse().map_err(|e| bad(format!("username: {e}")))?;
@@ -137,7 +140,7 @@ impl Harbor {
             password_hash: hashed(password).await?,
             administrator: false,
         };
-        self.change_people(change, &format!("user {name}")).await?;
+        self.change_people(change, &format!("user {name}"), by).await?;
         let (made, _) = self.records.read(|records| records.account_named(&name)).await?;
         Ok(created(made.map(|made| format!("/api/v2.0/users/{}", made.id.0))))
     }
@@ -184,7 +187,7 @@ impl Harbor {
         let administrator = None;
         let change =
             PeopleChange::ChangeUser { id, email, real_name, comment, administrator, disabled };
-        self.change_people(change, &format!("user {}", id.0)).await?;
+        self.change_people(change, &format!("user {}", id.0), &actor(caller, &request)).await?;
         Ok(answer(StatusCode::OK))
     }
 
@@ -192,10 +195,11 @@ impl Harbor {
         &self,
         caller: &Caller,
         id: UserId,
+        by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         let account = self.theirs(caller, id, Operation::Delete).await?;
         only_by_administrators(caller, &account)?;
-        self.change_people(PeopleChange::DeleteUser { id }, &format!("user {}", id.0)).await?;
+        self.change_people(PeopleChange::DeleteUser { id }, &format!("user {}", id.0), by).await?;
         Ok(answer(StatusCode::OK))
     }
 
@@ -203,6 +207,7 @@ impl Harbor {
         &self,
         mut request: Request,
         id: UserId,
+        by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
         let Administers { sysadmin_flag } = body(&mut request).await?;
         let change = PeopleChange::ChangeUser {
@@ -213,7 +218,7 @@ impl Harbor {
             administrator: Some(sysadmin_flag),
             disabled: None,
         };
-        self.change_people(change, &format!("user {}", id.0)).await?;
+        self.change_people(change, &format!("user {}", id.0), by).await?;
         Ok(answer(StatusCode::OK))
     }
 
@@ -242,7 +247,7 @@ impl Harbor {
             password_hash: hashed(new_password).await?,
             generation: Some(account.generation),
         };
-        self.change_people(change, &format!("user {}", id.0)).await?;
+        self.change_people(change, &format!("user {}", id.0), &actor(caller, &request)).await?;
         tracing::info!(user = %account.name, by = caller.identity.name(), "a password was changed");
         Ok(answer(StatusCode::OK))
     }

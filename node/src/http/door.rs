@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use ground::supervise::at_length;
 use http::{Method, header};
+use registry::events::Witness;
 use registry::people::{Access, AccessError, Caller, NeededScope, Presented, SERVICE};
 use registry::proxies::mirrors::Mirrors;
 use registry::view::{Freshness, Records};
 use rules::edges;
+use rules::ledger::events::{Actor, Seen};
 use rules::ledger::records::{Look, Project, ReadRecords, RecordError};
 use rules::people::access::{Action, RegistryScope};
 use rules::people::roles::public_may;
@@ -39,8 +41,14 @@ pub struct Door {
     access: Arc<Access>,
     records: Records,
     mirrors: Arc<Mirrors>,
+    witness: Arc<Witness>,
     terms: DoorTerms,
     long_reads: Semaphore,
+}
+
+/// Who asks, for the record of what happened.
+pub fn actor(caller: &Caller, request: &Request) -> Actor {
+    Actor { name: caller.identity.name().to_owned(), address: Some(request.client) }
 }
 
 /// A request that was admitted, with what was read for it.
@@ -61,12 +69,13 @@ impl Door {
         access: Arc<Access>,
         records: Records,
         mirrors: Arc<Mirrors>,
+        witness: Arc<Witness>,
         terms: DoorTerms,
     ) -> Arc<Self> {
         // half of the processors: the others serve pulls
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let long_reads = Semaphore::new((processors / 2).max(1));
-        Arc::new(Door { access, records, mirrors, terms, long_reads })
+        Arc::new(Door { access, records, mirrors, witness, terms, long_reads })
     }
 
     /// The caller of `request`.
@@ -74,8 +83,42 @@ impl Door {
         let presented = Presented::read(request.header(&header::AUTHORIZATION));
         let reads = matches!(request.method, Method::GET | Method::HEAD);
         let origin = request.origin();
+        let name = match &presented {
+            Presented::Password(name, _) => Some(name.clone()),
+            _ => None,
+        };
         let caller = self.access.caller(presented, origin, reads).await;
+        if let (Some(name), Err(AccessError::Wrong)) = (name, &caller) {
+            self.witness.saw_login(Actor { name, address: Some(request.client) }, false);
+        }
         caller.map_err(|error| self.refuse(request, error))
+    }
+
+    /// Who has no right to what they wanted is counted. That a token does not reach so far is no
+    /// refusal if its owner may: clients ask for another token then.
+    fn saw_refused(
+        &self,
+        request: &Request,
+        caller: &Caller,
+        permission: Permission,
+        project: Option<&Project>,
+        resource: String,
+    ) {
+        let may = || {
+            let (view, project) = (self.records.view().ok()?, project?);
+            caller.identity.may(&*view, permission, project).ok()
+        };
+        if !caller.has_presented() || may() == Some(true) {
+            return;
+        }
+        self.witness.saw(Seen {
+            by: actor(caller, request),
+            operation: permission.operation.word(),
+            resource_type: permission.resource.word(),
+            resource,
+            project: project.map(|project| project.name.clone()),
+            refused: Some("denied".into()),
+        });
     }
 
     /// Admits `request` if its caller may do `action` in `repository`, and then runs `read` in the
@@ -115,7 +158,14 @@ impl Door {
                 );
                 Err(Failure::new(Code::NameUnknown, message).if_known(freshness))
             }
-            Err(error) => Err(self.refuse(request, error)),
+            Err(error) => {
+                if matches!(error, AccessError::Denied(_) | AccessError::Scope(_)) {
+                    let project = self.records.view()?.project(&repository.project())?;
+                    let (permission, name) = (action.permission(), repository.to_string());
+                    self.saw_refused(request, &caller, permission, project.as_ref(), name);
+                }
+                Err(self.refuse(request, error))
+            }
         }
     }
 
@@ -171,6 +221,9 @@ impl Door {
     ) -> Result<Caller, Failure> {
         let caller = self.caller(request).await?;
         let admitted = self.access.in_system(&caller, permission, what);
+        if let Err(AccessError::Denied(_)) = &admitted {
+            self.saw_refused(request, &caller, permission, None, String::new());
+        }
         admitted.map_err(|error| self.refuse(request, error))?;
         Ok(caller)
     }
@@ -203,7 +256,11 @@ impl Door {
         signed_in.map_err(|error| self.refuse(request, error))?;
         match (may, freshness) {
             (true, _) => Ok(()),
-            (false, Freshness::Fresh) => Err(self.denied(caller, permission, called)),
+            (false, Freshness::Fresh) => {
+                let name = called.to_string();
+                self.saw_refused(request, caller, permission, Some(project), name);
+                Err(self.denied(caller, permission, called))
+            }
             // they may have been made a member since
             (false, _) => Err(Failure::outdated(freshness)),
         }

@@ -7,7 +7,8 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 use rules::words::digest::Digest;
 use rules::words::names::{
-    MemberId, ProjectName, Reference, RepositoryName, RobotId, Tag, TrustId, UpstreamId, UserId,
+    JobId, MemberId, ProjectName, Reference, RepositoryName, RobotId, Tag, TrustId, UpstreamId,
+    UserId,
 };
 
 use super::errors::{Code, Failure};
@@ -78,6 +79,14 @@ pub enum Route {
     Trust(RobotId, TrustId),
     /// `/api/v2.0/permissions`
     Permissions,
+    /// `/api/v2.0/auditlog-exts`
+    AuditLogExts,
+    /// `/api/v2.0/audit-logs`
+    AuditLogs,
+    /// `/api/v2.0/projects/PROJECT/auditlog-exts`
+    ProjectAuditLogExts(ProjectName),
+    /// `/api/v2.0/projects/PROJECT/logs`
+    ProjectLogs(ProjectName),
     /// `/api/v2.0/registries`
     Registries,
     /// `/api/v2.0/registries/ID`
@@ -94,6 +103,20 @@ pub enum Route {
     Node(String),
     /// `/api/atoll/v1/preheats/ID`
     Preheat(u64),
+    /// `/api/atoll/v1/jobs`
+    Jobs,
+    /// `/api/atoll/v1/jobs/ID`
+    Job(JobId),
+    /// `/api/atoll/v1/jobs/ID/log`
+    JobLog(JobId),
+    /// `/api/atoll/v1/jobs/ID/stop`
+    JobStop(JobId),
+    /// `/api/atoll/v1/jobs/ID/retry`
+    JobRetry(JobId),
+    /// `/api/atoll/v1/schedules`
+    Schedules,
+    /// `/api/atoll/v1/schedules/PROJECT/NAME`
+    Schedule(ProjectName, String),
     /// `/metrics`
     Metrics,
     /// `/healthz`
@@ -214,12 +237,23 @@ impl Route {
             | Route::UserPassword(_) => "users",
             Route::Robots | Route::Robot(_) | Route::Trusts(_) | Route::Trust(..) => "robots",
             Route::Permissions => "permissions",
+            Route::AuditLogExts
+            | Route::AuditLogs
+            | Route::ProjectAuditLogExts(_)
+            | Route::ProjectLogs(_) => "audit",
             Route::Registries | Route::Registry(..) => "registries",
             Route::Status => "status",
             Route::Level => "level",
             Route::Mirrors => "mirrors",
             Route::Node(_) => "nodes",
             Route::Preheats | Route::Preheat(_) => "preheats",
+            Route::Jobs
+            | Route::Job(_)
+            | Route::JobLog(_)
+            | Route::JobStop(_)
+            | Route::JobRetry(_)
+            | Route::Schedules
+            | Route::Schedule(..) => "jobs",
             Route::Metrics => "metrics",
             Route::Health | Route::Ready => "health",
         }
@@ -260,6 +294,10 @@ impl Route {
             Route::Trusts(_) => "/api/v2.0/robots/{id}/trusts",
             Route::Trust(..) => "/api/v2.0/robots/{id}/trusts/{trust}",
             Route::Permissions => "/api/v2.0/permissions",
+            Route::AuditLogExts => "/api/v2.0/auditlog-exts",
+            Route::AuditLogs => "/api/v2.0/audit-logs",
+            Route::ProjectAuditLogExts(_) => "/api/v2.0/projects/{project}/auditlog-exts",
+            Route::ProjectLogs(_) => "/api/v2.0/projects/{project}/logs",
             Route::Registries => "/api/v2.0/registries",
             Route::Registry(_) => "/api/v2.0/registries/{id}",
             Route::Status => "/api/atoll/v1/status",
@@ -268,6 +306,13 @@ impl Route {
             Route::Preheats => "/api/atoll/v1/preheats",
             Route::Node(_) => "/api/atoll/v1/nodes/{node}",
             Route::Preheat(_) => "/api/atoll/v1/preheats/{id}",
+            Route::Jobs => "/api/atoll/v1/jobs",
+            Route::Job(_) => "/api/atoll/v1/jobs/{id}",
+            Route::JobLog(_) => "/api/atoll/v1/jobs/{id}/log",
+            Route::JobStop(_) => "/api/atoll/v1/jobs/{id}/stop",
+            Route::JobRetry(_) => "/api/atoll/v1/jobs/{id}/retry",
+            Route::Schedules => "/api/atoll/v1/schedules",
+            Route::Schedule(..) => "/api/atoll/v1/schedules/{project}/{name}",
             Route::Metrics => "/metrics",
             Route::Health => "/healthz",
             Route::Ready => "/readyz",
@@ -294,6 +339,8 @@ impl Route {
             | Route::Trusts(_) => "GET, HEAD, POST",
             Route::Preheats | Route::Level => "GET, HEAD, POST",
             Route::Preheat(_) => "GET, HEAD, DELETE",
+            Route::JobStop(_) | Route::JobRetry(_) => "POST",
+            Route::Schedule(..) => "DELETE",
             Route::Project(_) | Route::Registry(_) | Route::Member(..) | Route::User(_) => {
                 "GET, HEAD, PUT, DELETE"
             }
@@ -308,6 +355,10 @@ impl Route {
             | Route::CurrentUser
             | Route::UserSearch
             | Route::Permissions
+            | Route::AuditLogExts
+            | Route::AuditLogs
+            | Route::ProjectAuditLogExts(_)
+            | Route::ProjectLogs(_)
             | Route::Repositories
             | Route::Search
             | Route::Statistics
@@ -316,6 +367,10 @@ impl Route {
             | Route::SystemInfo
             | Route::Status
             | Route::Mirrors
+            | Route::Jobs
+            | Route::Job(_)
+            | Route::JobLog(_)
+            | Route::Schedules
             | Route::Metrics
             | Route::Health
             | Route::Ready => "GET, HEAD",
@@ -339,6 +394,10 @@ impl Route {
                 | Route::Robot(_)
                 | Route::Trusts(_)
                 | Route::Trust(..)
+                | Route::AuditLogExts
+                | Route::AuditLogs
+                | Route::ProjectAuditLogExts(_)
+                | Route::ProjectLogs(_)
                 | Route::Stored(_, Stored::Summary)
         )
     }
@@ -364,6 +423,8 @@ impl Route {
             "/api/v2.0/users/search" => return Ok(Route::UserSearch),
             "/api/v2.0/robots" => return Ok(Route::Robots),
             "/api/v2.0/permissions" => return Ok(Route::Permissions),
+            "/api/v2.0/auditlog-exts" => return Ok(Route::AuditLogExts),
+            "/api/v2.0/audit-logs" => return Ok(Route::AuditLogs),
             "/api/v2.0/repositories" => return Ok(Route::Repositories),
             "/api/v2.0/search" => return Ok(Route::Search),
             "/api/v2.0/statistics" => return Ok(Route::Statistics),
@@ -374,6 +435,8 @@ impl Route {
             "/api/atoll/v1/level" => return Ok(Route::Level),
             "/api/atoll/v1/mirrors" => return Ok(Route::Mirrors),
             "/api/atoll/v1/preheats" => return Ok(Route::Preheats),
+            "/api/atoll/v1/jobs" => return Ok(Route::Jobs),
+            "/api/atoll/v1/schedules" => return Ok(Route::Schedules),
             "/metrics" => return Ok(Route::Metrics),
             "/healthz" => return Ok(Route::Health),
             "/readyz" => return Ok(Route::Ready),
@@ -403,6 +466,14 @@ impl Route {
         }
         if let Some(id) = path.strip_prefix("/api/atoll/v1/preheats/") {
             return u64::from_str_radix(id, 16).map(Route::Preheat).map_err(|_| not_found());
+        }
+        if let Some(rest) = path.strip_prefix("/api/atoll/v1/jobs/") {
+            return of_job(rest).ok_or_else(not_found);
+        }
+        if let Some(rest) = path.strip_prefix("/api/atoll/v1/schedules/") {
+            let (project, name) = rest.split_once('/').ok_or_else(not_found)?;
+            let project = project.parse().map_err(|_| not_found())?;
+            return Ok(Route::Schedule(project, name.to_owned()));
         }
         let rest = path.strip_prefix("/v2/").ok_or_else(not_found)?;
         if let Some(name) = rest.strip_suffix("/tags/list") {
@@ -443,6 +514,19 @@ impl Route {
     }
 }
 
+/// What follows `/api/atoll/v1/jobs/`.
+fn of_job(rest: &str) -> Option<Route> {
+    let (id, what) = rest.split_once('/').unwrap_or((rest, ""));
+    let id = id.parse().ok()?;
+    match what {
+        "" => Some(Route::Job(id)),
+        "log" => Some(Route::JobLog(id)),
+        "stop" => Some(Route::JobStop(id)),
+        "retry" => Some(Route::JobRetry(id)),
+        _ => None,
+    }
+}
+
 /// What follows `/api/v2.0/robots/`.
 fn of_robot(rest: &str) -> Option<Route> {
     let mut parts = rest.split('/');
@@ -464,6 +548,8 @@ fn of_project(rest: &str) -> Result<Route, Failure> {
     match what.split_once('/') {
         None if !rest.contains('/') => Ok(Route::Project(name)),
         None if what == "members" => Ok(Route::Members(name)),
+        None if what == "logs" => Ok(Route::ProjectLogs(name)),
+        None if what == "auditlog-exts" => Ok(Route::ProjectAuditLogExts(name)),
         Some(("members", id)) => {
             id.parse().map(|id| Route::Member(name, MemberId(id))).map_err(|_| not_found())
         }
@@ -576,6 +662,10 @@ mod tests {
         for (path, route) in [
             ("projects/p", Route::Project(p.clone())),
             ("projects/p/members", Route::Members(p.clone())),
+            ("projects/p/logs", Route::ProjectLogs(p.clone())),
+            ("projects/p/auditlog-exts", Route::ProjectAuditLogExts(p.clone())),
+            ("audit-logs", Route::AuditLogs),
+            ("auditlog-exts", Route::AuditLogExts),
             ("projects/p/members/7", Route::Member(p, MemberId(7))),
             ("users/current", Route::CurrentUser),
             ("users/7", Route::User(UserId(7))),
@@ -589,6 +679,28 @@ mod tests {
         }
         for path in ["users/ann", "users/7/x", "robots/x", "projects/p/x", "projects/p/members/x"] {
             assert_eq!(parse(&format!("/api/v2.0/{path}")).unwrap_err().status(), 404, "{path}");
+        }
+    }
+
+    #[test]
+    fn paths_of_jobs_have_their_number() {
+        for (path, route) in [
+            ("jobs", Route::Jobs),
+            ("jobs/00ff", Route::Job(JobId(255))),
+            ("jobs/00ff/log", Route::JobLog(JobId(255))),
+            ("jobs/00ff/stop", Route::JobStop(JobId(255))),
+            ("jobs/00ff/retry", Route::JobRetry(JobId(255))),
+            ("schedules", Route::Schedules),
+            ("schedules/p/nightly", Route::Schedule("p".parse().unwrap(), "nightly".into())),
+        ] {
+            assert_eq!(parse(&format!("/api/atoll/v1/{path}")).unwrap(), route);
+        }
+        for path in ["jobs/x", "jobs/1/x", "jobs/1/log/2", "schedules/p"] {
+            assert_eq!(
+                parse(&format!("/api/atoll/v1/{path}")).unwrap_err().status(),
+                404,
+                "{path}"
+            );
         }
     }
 
@@ -635,6 +747,10 @@ mod tests {
             Route::Trusts(RobotId(1)),
             Route::Trust(RobotId(1), TrustId(2)),
             Route::Permissions,
+            Route::AuditLogExts,
+            Route::AuditLogs,
+            Route::ProjectAuditLogExts("p".parse().unwrap()),
+            Route::ProjectLogs("p".parse().unwrap()),
             Route::Registries,
             Route::Registry(UpstreamId(1)),
             Route::Status,
@@ -643,6 +759,13 @@ mod tests {
             Route::Preheats,
             Route::Node("a".into()),
             Route::Preheat(1),
+            Route::Jobs,
+            Route::Job(JobId(1)),
+            Route::JobLog(JobId(1)),
+            Route::JobStop(JobId(1)),
+            Route::JobRetry(JobId(1)),
+            Route::Schedules,
+            Route::Schedule("p".parse().unwrap(), "nightly".into()),
         ];
         for route in &all {
             for method in route.methods(false).split(", ") {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use rules::ledger::change::Change;
+use rules::ledger::events::Actor;
 use rules::ledger::records::{Look, ManifestRecord, Project};
 use rules::people::access::Action;
 use rules::wire::{Pushed, Resolution, WriteKind};
@@ -13,7 +14,7 @@ use rules::words::names::{Reference, RepositoryName, Tag};
 use super::{Registry, UNASKED, condition_failed, refuse_proxy};
 use crate::http::answer::{answer, mark, moved, set};
 use crate::http::conditional::{self, Condition};
-use crate::http::door::Admitted;
+use crate::http::door::{Admitted, actor};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 use registry::proxies::resolving::Resolving;
@@ -35,9 +36,26 @@ impl Registry {
             let Some(digest) = digest else { return Ok(None) };
             Ok(records.manifest(&repository, &digest)?.map(|manifest| (digest, manifest)))
         });
-        let Admitted { project, freshness, found, .. } = admitted.await?;
+        let admitted = admitted.await?;
+        let by = actor(&admitted.caller, &request);
+        let gets = request.method == Method::GET;
+        let answered = self.serve_manifest(request, &repository, &reference, admitted).await;
+        if gets {
+            self.saw_pull(by, &repository, &reference, &answered);
+        }
+        answered
+    }
+
+    async fn serve_manifest(
+        &self,
+        request: Request,
+        repository: &RepositoryName,
+        reference: &Reference,
+        admitted: Admitted<Option<(Digest, ManifestRecord)>>,
+    ) -> Result<Response<Payload>, Failure> {
+        let Admitted { project, freshness, found, .. } = admitted;
         if project.upstream.is_some() {
-            if !self.upstreams.admits(&project, &repository) {
+            if !self.upstreams.admits(&project, repository) {
                 let message =
                     format!("project {} does not cache {repository} (its patterns)", project.name);
                 return Err(Failure::new(Code::ManifestUnknown, message));
@@ -45,14 +63,21 @@ impl Registry {
             if found.is_none() {
                 self.questions.ask(request.client, &project.name)?;
             }
-            return match (&reference, found) {
+            return match (reference, found) {
                 (Reference::Digest(_), Some((digest, manifest))) => {
-                    self.proxies.caches().touch(&repository, &digest);
+                    self.proxies.caches().touch(repository, &digest);
                     self.show_manifest(&request, &digest, manifest, freshness)
                 }
                 (_, found) => {
                     let known = (found, freshness);
-                    self.get_proxied(request, &project, repository, reference, known).await
+                    self.get_proxied(
+                        request,
+                        &project,
+                        repository.clone(),
+                        reference.clone(),
+                        known,
+                    )
+                    .await
                 }
             };
         }
@@ -156,6 +181,20 @@ impl Registry {
         Ok(response)
     }
 
+    /// Counts a pull that was answered with the manifest itself.
+    fn saw_pull(
+        &self,
+        by: Actor,
+        repository: &RepositoryName,
+        reference: &Reference,
+        answered: &Result<Response<Payload>, Failure>,
+    ) {
+        if answered.as_ref().is_ok_and(|answer| answer.status() == StatusCode::OK) {
+            let sign = if matches!(reference, Reference::Tag(_)) { ':' } else { '@' };
+            self.witness.saw_pull(by, repository, &format!("{sign}{reference}"));
+        }
+    }
+
     pub(super) async fn put_manifest(
         &self,
         mut request: Request,
@@ -225,7 +264,8 @@ impl Registry {
             Some(precondition) => WriteKind::PutManifestIf(Box::new(precondition), pushed),
             None => WriteKind::PutManifest(pushed),
         };
-        self.writes.commit(&repository.project(), kind).await?;
+        let by = actor(&admitted.caller, &request);
+        self.writes.commit(&repository.project(), kind, &by).await?;
         let mut response = answer(StatusCode::CREATED);
         set(&mut response, "location", format!("/v2/{repository}/manifests/{digest}"));
         set(&mut response, "docker-content-digest", digest.to_string());
@@ -252,7 +292,8 @@ impl Registry {
                 Reference::Tag(tag) => records.tag(&repository, tag)?.map(|tag| tag.digest),
             })
         });
-        let Admitted { project, found: named, .. } = admitted.await?;
+        let Admitted { caller, project, found: named, .. } = admitted.await?;
+        let by = actor(&caller, &request);
         let precondition = conditional::precondition(&request.head.headers, &reference);
         let change = match (precondition, &reference) {
             (Some(precondition), _) => Change::DeleteIf {
@@ -275,7 +316,7 @@ impl Registry {
             }
             forgotten = self.proxies.caches().forget(&repository, &reference).await;
         }
-        match self.writes.commit(&repository.project(), WriteKind::Fenced(change)).await {
+        match self.writes.commit(&repository.project(), WriteKind::Fenced(change), &by).await {
             Ok(_) => Ok(answer(StatusCode::ACCEPTED)),
             Err(Refusal::NotFound) if forgotten => Ok(answer(StatusCode::ACCEPTED)),
             Err(Refusal::NotFound) => Err(Failure::new(

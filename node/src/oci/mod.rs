@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use http::{Method, Response, StatusCode};
 use registry::blobs::flights::Flights;
+use registry::events::Witness;
 use registry::proxies::questions::Questions;
 use registry::proxies::resolving::Proxies;
 use registry::pulls::Pulls;
@@ -53,6 +54,8 @@ pub struct Registry {
     pub flights: Arc<Flights>,
     /// Commits writes.
     pub writes: Arc<Writes>,
+    /// Counts pulls.
+    pub witness: Arc<Witness>,
     /// The uploads of all nodes.
     pub uploads: Arc<Uploads>,
     /// Resolves references at upstreams.

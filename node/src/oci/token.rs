@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use http::{Method, Response, StatusCode, header};
+use registry::events::Witness;
 use registry::people::{Access, AccessError, Presented, TokenProof, TokenRequest};
+use rules::ledger::events::Actor;
 use serde_json::json;
 
 use crate::http::answer::{json_answer, set};
@@ -16,6 +18,7 @@ const FORM: u64 = 64 << 10;
 /// Answers a token request.
 pub async fn answer_token(
     access: &Arc<Access>,
+    witness: &Witness,
     mut request: Request,
 ) -> Result<Response<Payload>, Failure> {
     let (asked, shown) = match request.method {
@@ -53,7 +56,16 @@ pub async fn answer_token(
         },
     };
     let refreshes = matches!(shown, TokenProof::Refresh(_));
+    let name = match &shown {
+        TokenProof::Password(name, _) => Some(name.clone()),
+        _ => None,
+    };
     let issued = access.issue(asked, shown, request.origin(), request.host()).await;
+    if let Some(name) = name
+        && matches!(issued, Ok(_) | Err(AccessError::Wrong))
+    {
+        witness.saw_login(Actor { name, address: Some(request.client) }, issued.is_ok());
+    }
     let issued = issued.map_err(|error| match error {
         AccessError::Wrong if refreshes => wrong("refresh token"),
         AccessError::Wrong => wrong(password),

@@ -13,6 +13,7 @@ use registry::blobs::flights::Flights;
 use registry::blobs::outgoing::Outgoing;
 use registry::blobs::rechecks::Rechecks;
 use registry::jobs::preheats::Preheats;
+use registry::jobs::queue::Jobs;
 use registry::people::Access;
 use registry::proxies::resolving::Proxies;
 use registry::pushes::relaying::Uploads;
@@ -24,7 +25,7 @@ use rules::edges;
 use rules::ledger::level::{Build, Level};
 use rules::ledger::records::Look;
 use rules::members::door::Standing;
-use rules::wire::{Answer, Ask, CacheAsk, MAX_HAVE};
+use rules::wire::{Answer, Ask, CacheAsk, JobAsk, MAX_HAVE};
 use rules::words::digest::Digest;
 use rules::words::names::{NodeId, RepositoryName};
 use store::Store;
@@ -53,6 +54,8 @@ pub struct Peers {
     pub rechecks: Arc<Rechecks>,
     /// Fetches blobs before clients ask for them.
     pub preheats: Arc<Preheats>,
+    /// The runs of jobs of this node.
+    pub jobs: Arc<Jobs>,
     /// How long a grant lasts.
     pub grant: Duration,
 }
@@ -122,6 +125,7 @@ impl Rooms for Peers {
             Ask::Preheat { digest, via } => {
                 Answer::Preheated(self.preheats.fetch_here(digest, via).await)
             }
+            Ask::Job(JobAsk::Report(id)) => Answer::Job(self.jobs.report_here(id)),
             Ask::Build => self.build(),
             // the mesh answers these itself
             Ask::Raft { .. }

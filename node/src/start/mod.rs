@@ -254,6 +254,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
     );
     inner.spawn("sweep", chores::sweep(store, sessions, records.clone()));
     rooms.start_upgrading(&foundation);
+    rooms.start_jobs(&foundation);
     info!(node = %identity.node, name = settings.name, role = settings.role.name(), region = settings.region, %address, "serving");
     let ledger = records.ledger().cloned();
     Ok(Running { links, members, ledger, inner, http: clients, drain: settings.drain, _lock: lock })

@@ -59,6 +59,12 @@ fn describe() {
         "atoll_upload_copies_failed_total",
         "copies of uploads to another region that broke off"
     );
+    describe_gauge!(
+        "atoll_jobs_waiting",
+        "jobs that wait, of the projects whose primary this node is"
+    );
+    describe_gauge!("atoll_jobs_running", "jobs that run, of those projects");
+    describe_counter!("atoll_job_runs_failed_total", "runs of jobs on this node that failed");
     describe_gauge!("atoll_connections_open", "connections of clients that are open");
     describe_counter!(
         "atoll_connections_refused_total",

@@ -14,7 +14,10 @@ use registry::blobs::outgoing::Outgoing;
 use registry::blobs::pacing::Pacing;
 use registry::blobs::rechecks::Rechecks;
 use registry::blobs::transfers::Transfers;
+use registry::events::Witness;
+use registry::jobs::Work;
 use registry::jobs::preheats::Preheats;
+use registry::jobs::queue::Jobs;
 use registry::people::Access;
 use registry::proxies::ProxyTerms;
 use registry::proxies::confirming::Confirming;
@@ -105,6 +108,8 @@ pub(super) struct Rooms {
     mirrors: Arc<Mirrors>,
     questions: Arc<Questions>,
     preheats: Arc<Preheats>,
+    jobs: Arc<Jobs>,
+    witness: Arc<Witness>,
     access: Arc<Access>,
 }
 
@@ -161,6 +166,9 @@ impl Rooms {
             mirrors.clone(),
             tasks.clone(),
         );
+        let kinds: Vec<Arc<dyn Work>> = vec![preheats.clone()];
+        let jobs = Jobs::new(neighbours.clone(), kinds, terms::jobs(settings), tasks.clone());
+        let witness = Witness::new(neighbours.clone(), terms::events(settings));
         let questions = Arc::new(Questions::new(terms::questions(settings)));
         let pulls = Pulls::new(
             store.clone(),
@@ -183,6 +191,8 @@ impl Rooms {
             mirrors,
             questions,
             preheats,
+            jobs,
+            witness,
             access,
         })
     }
@@ -197,6 +207,12 @@ impl Rooms {
         let caches = self.proxies.caches().clone();
         moving::start(on.neighbours.clone(), caches, self.writes.clone(), &on.tasks);
         indexing::start(self.writes.clone(), &on.tasks);
+    }
+
+    /// Begins background work.
+    pub(super) fn start_jobs(&self, on: &Foundation<'_>) {
+        self.jobs.start();
+        self.witness.start(&on.tasks);
     }
 
     /// Open uploads.
@@ -232,6 +248,7 @@ impl Rooms {
             proxies: self.proxies.clone(),
             rechecks: rechecks.clone(),
             preheats: self.preheats.clone(),
+            jobs: self.jobs.clone(),
             grant: settings.uploads.expire_after,
         }
     }
@@ -247,14 +264,20 @@ impl Rooms {
         let records = &neighbours.records;
         let Blobs { transfers, liars, upstreams, flights, .. } = &self.blobs;
         let door_terms = terms::door(settings, tls);
-        let door =
-            Door::new(self.access.clone(), records.clone(), self.mirrors.clone(), door_terms);
+        let door = Door::new(
+            self.access.clone(),
+            records.clone(),
+            self.mirrors.clone(),
+            self.witness.clone(),
+            door_terms,
+        );
         let registry = Registry {
             door: door.clone(),
             store: store.clone(),
             pulls: self.pulls.clone(),
             flights: flights.clone(),
             writes: self.writes.clone(),
+            witness: self.witness.clone(),
             uploads: self.uploads.clone(),
             proxies: self.proxies.clone(),
             upstreams: upstreams.clone(),
@@ -282,6 +305,7 @@ impl Rooms {
             mirrors: self.mirrors.clone(),
             upstreams: upstreams.clone(),
             preheats: self.preheats.clone(),
+            jobs: self.jobs.clone(),
             secrets: self.secrets.clone(),
             transfers: transfers.clone(),
             liars: liars.clone(),
@@ -292,6 +316,7 @@ impl Rooms {
             harbor,
             atoll,
             access: self.access.clone(),
+            witness: self.witness.clone(),
             mirrors: self.mirrors.clone(),
             records: records.clone(),
             metrics,

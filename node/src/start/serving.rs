@@ -18,6 +18,7 @@ use crate::http::route::Route;
 use crate::http::{Failure, Payload};
 use crate::oci::Registry;
 use crate::oci::token::answer_token;
+use registry::events::Witness;
 use registry::people::Access;
 use registry::proxies::mirrors::Mirrors;
 use registry::view::{EdgeRecords, Records};
@@ -36,6 +37,8 @@ pub struct Serving {
     pub atoll: Atoll,
     /// `/service/token`
     pub access: Arc<Access>,
+    /// Counts logins.
+    pub witness: Arc<Witness>,
     /// Decides which repository a name means.
     pub mirrors: Arc<Mirrors>,
     /// For `/readyz`.
@@ -110,7 +113,7 @@ impl Serving {
 
     async fn dispatch(&self, route: Route, request: Request) -> Result<Response<Payload>, Failure> {
         match route {
-            Route::Token => answer_token(&self.access, request).await,
+            Route::Token => answer_token(&self.access, &self.witness, request).await,
             Route::Projects
             | Route::Project(_)
             | Route::Permissions
@@ -129,6 +132,13 @@ impl Serving {
             | Route::Mirrors
             | Route::Preheats
             | Route::Preheat(_)
+            | Route::Jobs
+            | Route::Job(_)
+            | Route::JobLog(_)
+            | Route::JobStop(_)
+            | Route::JobRetry(_)
+            | Route::Schedules
+            | Route::Schedule(..)
             | Route::Node(_) => self.atoll.answer(route, request).await,
             Route::Metrics => Ok(self.show_metrics()),
             Route::Health => Ok(Response::new(Payload::full("alive\n"))),

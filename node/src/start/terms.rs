@@ -10,6 +10,8 @@ use mesh::links;
 use mesh::members::MembersTerms;
 use mesh::transfer::TransferTerms;
 use registry::blobs::outgoing::OutgoingTerms;
+use registry::events::EventTerms;
+use registry::jobs::queue::JobTerms;
 use registry::people::AccessTerms;
 use registry::proxies::resolving;
 use registry::pulls::PullTerms;
@@ -109,6 +111,24 @@ pub(super) fn outgoing(settings: &Settings) -> OutgoingTerms {
 
 pub(super) fn writes(settings: &Settings) -> WriteTerms {
     WriteTerms { commit: settings.deadlines.commit, replicate: settings.deadlines.replicate }
+}
+
+pub(super) fn events(settings: &Settings) -> EventTerms {
+    EventTerms {
+        keep_for: settings.audit.keep_for,
+        keep: u64::from(settings.audit.keep),
+        pulls: u64::from(settings.audit.pulls),
+        commit: settings.deadlines.commit,
+    }
+}
+
+pub(super) fn jobs(settings: &Settings) -> JobTerms {
+    JobTerms {
+        at_a_time: settings.jobs.at_a_time as usize,
+        keep_for: settings.jobs.keep_for,
+        keep: settings.jobs.keep,
+        commit: settings.deadlines.commit,
+    }
 }
 
 pub(super) fn upstreams(settings: &Settings) -> io::Result<UpstreamsTerms> {

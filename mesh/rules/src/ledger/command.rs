@@ -4,8 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::ledger::events::{Actor, EventsChange};
+use crate::ledger::jobs::JobChange;
 use crate::ledger::leaving::LeavingChange;
 use crate::ledger::level::Level;
 use crate::ledger::people::PeopleChange;
@@ -223,6 +226,55 @@ pub enum Command {
         /// The tag.
         tag: Tag,
     },
+    /// Changes jobs or schedules.
+    Job(Box<JobChange>),
+    /// Another command, with who asked for it. It has the same effect, and leaves an event.
+    Audited(Box<Audited>),
+    /// Changes the record of events.
+    Events(Box<EventsChange>),
+}
+
+/// The number of [`Command::Audited`] in the encoding.
+const AUDITED: u8 = 27;
+
+/// A command with who asked for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audited {
+    /// Who asked for it.
+    pub by: Actor,
+    /// The command.
+    pub command: Inner,
+}
+
+/// A command inside of another. It is encoded as bytes, and is never one that has another inside:
+/// else a short message could be nested so deeply that reading it takes the node down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inner(Box<Command>);
+
+impl Inner {
+    /// The command.
+    pub fn command(&self) -> &Command {
+        &self.0
+    }
+}
+
+impl Serialize for Inner {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes = postcard::to_stdvec(&*self.0).map_err(serde::ser::Error::custom)?;
+        serializer.serialize_bytes(&bytes)
+    }
+}
+
+impl<'de> Deserialize<'de> for Inner {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = serde_bytes::ByteBuf::deserialize(deserializer)?;
+        if bytes.first() == Some(&AUDITED) {
+            return Err(D::Error::custom("a command in a command in a command"));
+        }
+        postcard::from_bytes(&bytes)
+            .map(|command| Inner(Box::new(command)))
+            .map_err(D::Error::custom)
+    }
 }
 
 /// A project to be created.
@@ -274,6 +326,23 @@ pub(crate) fn level_of_part(longest: usize) -> Level {
 }
 
 impl Command {
+    /// This command with who asked for it. One that has that already keeps it.
+    #[must_use]
+    pub fn audited(self, by: Actor) -> Command {
+        match self {
+            audited @ Command::Audited(_) => audited,
+            plain => Command::Audited(Box::new(Audited { by, command: Inner(Box::new(plain)) })),
+        }
+    }
+
+    /// Who asked for it, if that is known, and the command itself.
+    pub fn plain(&self) -> (Option<&Actor>, &Command) {
+        match self {
+            Command::Audited(audited) => (Some(&audited.by), audited.command.command()),
+            plain => (None, plain),
+        }
+    }
+
     /// The minimum feature level at which this may be proposed: a replica below it could not decode
     /// the entry. `RaiseLevel` itself is proposed only after every replica has said that it
     /// supports it.
@@ -289,6 +358,9 @@ impl Command {
             Command::Leaving(_) => Level::LEAVING,
             Command::Trust(_) => Level::TRUST,
             Command::AddTag { .. } => Level::TAGS,
+            Command::Job(change) => change.level(),
+            Command::Events(change) => change.level(),
+            Command::Audited(audited) => Level::EVENTS.max(audited.command.command().level()),
             _ => Level::FIRST,
         }
     }
@@ -309,6 +381,8 @@ impl Command {
             | Command::DeleteIf { epoch, repository, .. }
             | Command::AddTag { epoch, repository, .. }
             | Command::IndexTags { epoch, repository } => Some((repository.project(), *epoch)),
+            Command::Job(change) => change.fence(),
+            Command::Audited(audited) => audited.command.command().fence(),
             Command::FormMesh { .. }
             | Command::Invite { .. }
             | Command::Join { .. }
@@ -324,6 +398,7 @@ impl Command {
             | Command::Sealing(_)
             | Command::Leaving(_)
             | Command::Trust(_) => None,
+            | Command::Events(_) => None,
         }
     }
 
@@ -332,6 +407,7 @@ impl Command {
     pub fn payload(&self) -> usize {
         match self {
             Command::PutManifest(new) | Command::PutManifestIf(_, new) => new.bytes.len(),
+            Command::Audited(audited) => audited.command.command().payload(),
             _ => 0,
         }
     }
@@ -363,9 +439,9 @@ impl Command {
             Command::IndexTags { .. } => "index_tags",
             Command::People(change) => change.name(),
             Command::Sealing(change) => change.name(),
-            Command::Leaving(change) => change.name(),
-            Command::Trust(change) => change.name(),
-            Command::AddTag { .. } => "add_tag",
+            | Command::Leaving(_)
+            | Command::Trust(_)
+            | Command::Events(_) => None,
         }
     }
 }
@@ -394,4 +470,26 @@ pub enum Outcome {
     /// The write counts on what this node holds, and it is being removed. What the write refers to
     /// must be checked anew.
     Leaving(NodeId),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_in_a_command_is_read_and_a_third_is_not() {
+        let by = || Actor { name: "ann".into(), address: None };
+        let plain = Command::RemoveNode { id: NodeId(7) };
+        let audited = plain.clone().audited(by());
+        let bytes = postcard::to_stdvec(&audited).unwrap();
+        assert_eq!(bytes[0], AUDITED, "the number of Command::Audited has changed: say so above");
+        assert_eq!(postcard::from_bytes::<Command>(&bytes).unwrap(), audited);
+        assert_eq!(audited.plain(), (Some(&by()), &plain));
+        assert_eq!((audited.name(), audited.level()), (plain.name(), Level::EVENTS));
+        assert_eq!(audited.clone().audited(Actor::mesh()), audited, "it keeps who asked first");
+        let nested =
+            Command::Audited(Box::new(Audited { by: by(), command: Inner(Box::new(audited)) }));
+        let bytes = postcard::to_stdvec(&nested).unwrap();
+        assert!(postcard::from_bytes::<Command>(&bytes).is_err());
+    }
 }

@@ -46,8 +46,12 @@ impl Level {
     pub const EDGES: Level = Level(7);
     /// From this level on a tag can be added to a manifest that is there, and to no other.
     pub const TAGS: Level = Level(7);
+    /// From this level on jobs are in the ledger, and go on when their node dies.
+    pub const JOBS: Level = Level(7);
+    /// From this level on the ledger records who changed what.
+    pub const EVENTS: Level = Level(7);
     /// The highest level that this build supports.
-    pub const NEWEST: Level = Level::LEAVING;
+    pub const NEWEST: Level = Level::JOBS;
 }
 
 impl std::fmt::Display for Level {

@@ -12,6 +12,8 @@
 //! | [`sealing`] | which keys seal the secrets in the records |
 //! | [`trust`] | the key of each node, and the mesh's authorities |
 //! | [`leaving`] | the removal of a replica, from the first word to the last |
+//! | [`events`] | what happened: who changed what |
+//! | [`jobs`] | background work: records, schedules, and what may begin when |
 //! | [`lease`] | read leases: when a replica may answer by itself, when a write is released |
 //! | [`level`] | which formats all replicas have agreed to use |
 //! | [`fingerprint`] | whether replicas have the same records |
@@ -22,8 +24,10 @@ pub mod apply;
 pub mod cached;
 pub mod change;
 pub mod command;
+pub mod events;
 pub mod fingerprint;
 pub mod health;
+pub mod jobs;
 pub mod lease;
 pub mod leaving;
 pub mod level;

@@ -3,7 +3,7 @@
 
 use crate::words::roles::{Operation, Permission, Resource};
 
-use Operation::{Create, Delete, List, Pull, Push, Read, Update};
+use Operation::{Create, Delete, List, Pull, Push, Read, Stop, Update};
 
 /// What a caller needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,6 +178,10 @@ pub const DOORS: &[Row] = &[
         Need::Robot(Permission::new(Resource::Robot, Update)),
     ),
     row("/api/v2.0/permissions", &["GET"], Need::Account),
+    row("/api/v2.0/auditlog-exts", &["GET"], system(Resource::AuditLog, List)),
+    row("/api/v2.0/audit-logs", &["GET"], system(Resource::AuditLog, List)),
+    row("/api/v2.0/projects/{project}/auditlog-exts", &["GET"], project(Resource::Log, List)),
+    row("/api/v2.0/projects/{project}/logs", &["GET"], project(Resource::Log, List)),
     row("/api/atoll/v1/status", &["GET"], system(Resource::Node, Read)),
     row("/api/atoll/v1/level", &["GET"], system(Resource::Node, Read)),
     row("/api/atoll/v1/level", &["POST"], Need::System(ADMINISTER)),
@@ -188,6 +192,17 @@ pub const DOORS: &[Row] = &[
     row("/api/atoll/v1/preheats", &["POST"], system(Resource::PreheatInstance, Create)),
     row("/api/atoll/v1/preheats/{id}", &["GET"], system(Resource::PreheatInstance, Read)),
     row("/api/atoll/v1/preheats/{id}", &["DELETE"], system(Resource::PreheatInstance, Delete)),
+    row("/api/atoll/v1/jobs", &["GET"], system(Resource::JobserviceMonitor, List)),
+    row("/api/atoll/v1/jobs/{id}", &["GET"], system(Resource::JobserviceMonitor, List)),
+    row("/api/atoll/v1/jobs/{id}/log", &["GET"], system(Resource::JobserviceMonitor, List)),
+    row("/api/atoll/v1/jobs/{id}/stop", &["POST"], system(Resource::JobserviceMonitor, Stop)),
+    row("/api/atoll/v1/jobs/{id}/retry", &["POST"], system(Resource::JobserviceMonitor, Stop)),
+    row("/api/atoll/v1/schedules", &["GET"], system(Resource::JobserviceMonitor, List)),
+    row(
+        "/api/atoll/v1/schedules/{project}/{name}",
+        &["DELETE"],
+        system(Resource::JobserviceMonitor, Stop),
+    ),
 ];
 
 /// What only administrators have: no robot can be granted it.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::blobs::MAX_HAVE;
 use super::caches::{CacheAnswer, CacheAsk};
 use super::frames::{LARGEST, SMALL};
+use super::jobs::{JobAsk, JobReport};
 use super::joining::{JoinGrant, JoinRequest};
 use super::ledger::{NoLedger, Proposed, Write, WriteError};
 use super::looking::{Found, Lookup};
@@ -149,6 +150,8 @@ pub enum Ask {
     Cached(CacheAsk),
     /// From a replica: about keys that seal secrets in the ledger.
     Sealing(SealingAsk),
+    /// From a replica: about a job that you have, or had.
+    Job(JobAsk),
 }
 
 impl Ask {
@@ -228,4 +231,6 @@ pub enum Answer {
     Cached(CacheAnswer),
     /// See [`Ask::Sealing`].
     Sealing(SealingAnswer),
+    /// See [`Ask::Job`]; `None` if the node knows nothing of a run of it.
+    Job(Option<JobReport>),
 }

@@ -73,6 +73,7 @@ const KINDS: &[(u8, u8, &str, bool, usize)] = &[
     (0, 22, "Fingerprint", false, SMALL),
     (0, 23, "Cached", false, SMALL + MAX_HAVE * 72),
     (0, 24, "Sealing", false, SMALL),
+    (0, 25, "Job", false, SMALL),
     (1, 0, "Lease", false, SMALL),
     (2, 0, "Fetch", true, SMALL),
     (2, 1, "Copy", false, SMALL),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ledger::change::Change;
 use crate::ledger::command::{Outcome, level_of_part};
+use crate::ledger::events::Actor;
 use crate::ledger::lease::Grant;
 use crate::ledger::level::Level;
 use crate::ledger::precondition::Precondition;
@@ -54,6 +55,27 @@ pub enum WriteKind {
     Fenced(Change),
     /// As `PutManifest`, if the precondition holds.
     PutManifestIf(Box<Precondition>, Pushed),
+    /// One of the others, with who asked for it.
+    Audited(Box<AuditedWrite>),
+}
+
+/// A write with who asked for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditedWrite {
+    /// Who asked for it.
+    pub by: Actor,
+    /// What to do.
+    pub what: PlainWrite,
+}
+
+/// The kinds of [`WriteKind`] without who asked for them. They are no [`WriteKind`], because a
+/// message must not be nested without end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PlainWrite {
+    /// See [`WriteKind::PutManifest`] and [`WriteKind::PutManifestIf`].
+    Put(Option<Box<Precondition>>, Pushed),
+    /// See [`WriteKind::Fenced`].
+    Fenced(Change),
 }
 
 /// A manifest as a client pushed it.
@@ -73,6 +95,32 @@ pub struct Pushed {
 }
 
 impl WriteKind {
+    /// This write with who asked for it. One that has that already keeps it.
+    #[must_use]
+    pub fn audited(self, by: Actor) -> WriteKind {
+        let what = match self {
+            WriteKind::PutManifest(pushed) => PlainWrite::Put(None, pushed),
+            WriteKind::PutManifestIf(precondition, pushed) => {
+                PlainWrite::Put(Some(precondition), pushed)
+            }
+            WriteKind::Fenced(change) => PlainWrite::Fenced(change),
+            audited @ WriteKind::Audited(_) => return audited,
+        };
+        WriteKind::Audited(Box::new(AuditedWrite { by, what }))
+    }
+
+    /// Who asked for it, if that is known, and the write itself.
+    pub fn plain(self) -> (Option<Actor>, PlainWrite) {
+        match self {
+            WriteKind::PutManifest(pushed) => (None, PlainWrite::Put(None, pushed)),
+            WriteKind::PutManifestIf(precondition, pushed) => {
+                (None, PlainWrite::Put(Some(precondition), pushed))
+            }
+            WriteKind::Fenced(change) => (None, PlainWrite::Fenced(change)),
+            WriteKind::Audited(audited) => (Some(audited.by), audited.what),
+        }
+    }
+
     /// The minimum feature level of the mesh: below it, some replica could not decode the write or
     /// its entry.
     pub fn level(&self) -> Level {
@@ -80,6 +128,7 @@ impl WriteKind {
             WriteKind::PutManifest(pushed) => level_of_part(pushed.repository.longest_part()),
             WriteKind::Fenced(change) => change.level(),
             WriteKind::PutManifestIf(..) => Level::CONDITIONS,
+            WriteKind::Audited(_) => Level::EVENTS,
         }
     }
 
@@ -91,6 +140,10 @@ impl WriteKind {
                 pushed.bytes.len()
             }
             WriteKind::Fenced(_) => 0,
+            WriteKind::Audited(audited) => match &audited.what {
+                PlainWrite::Put(_, pushed) => pushed.bytes.len(),
+                PlainWrite::Fenced(_) => 0,
+            },
         }
     }
 }

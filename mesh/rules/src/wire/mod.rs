@@ -7,6 +7,7 @@ mod ask;
 mod blobs;
 mod caches;
 mod frames;
+mod jobs;
 mod joining;
 mod kinds;
 mod ledger;
@@ -22,10 +23,12 @@ pub use ask::{Answer, Ask};
 pub use blobs::{BodyEnd, Bulk, CopyEnd, Fetched, MAX_HAVE};
 pub use caches::{CacheAnswer, CacheAsk, CacheResolution};
 pub use frames::{HEAD, LARGEST, SMALL, transfer_time};
+pub use jobs::{JobAsk, JobReport, LOG_LINE, LOG_LINES, PROGRESS};
 pub use joining::{JoinGrant, JoinRequest, SECRET};
 pub use kinds::{Kind, NotRead, Open, decode_join, edges_answer};
 pub use ledger::{
-    FromGranter, FromHolder, NoLedger, Proposed, Pushed, Write, WriteError, WriteKind,
+    AuditedWrite, FromGranter, FromHolder, NoLedger, PlainWrite, Proposed, Pushed, Write,
+    WriteError, WriteKind,
 };
 pub use looking::{Found, Lookup, MAX_QUESTIONS, Query};
 pub use people::{Credentials, Verdict};

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Answer, Ask, CacheAnswer, CacheAsk, Credentials, Found, Listing, Lookup, NoLedger, Proposed,
-    Referring, Resolution, SealingAnswer, SealingAsk, Verdict, WriteError,
+    Answer, Ask, CacheAnswer, CacheAsk, Credentials, Found, JobAsk, JobReport, Listing, Lookup,
+    NoLedger, Proposed, Referring, Resolution, SealingAnswer, SealingAsk, Verdict, WriteError,
 };
 use crate::blobs::holding::{Held, Stock};
 use crate::ledger::command::{Envelope, Outcome};
@@ -94,3 +94,4 @@ question!(Fingerprint { at: Revision } -> Option<fingerprint::Fingerprint>,
     Ask::Fingerprint(at), Answer::Fingerprint(fingerprint) => fingerprint);
 question!(Cached { ask: CacheAsk } -> CacheAnswer, Ask::Cached(ask), Answer::Cached(answer) => answer);
 question!(Sealing { ask: SealingAsk } -> SealingAnswer, Ask::Sealing(ask), Answer::Sealing(answer) => answer);
+question!(Job { ask: JobAsk } -> Option<JobReport>, Ask::Job(ask), Answer::Job(report) => report);

@@ -65,8 +65,16 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Howard Hinnant's `civil_from_days`: the proleptic Gregorian date of a day number.
-fn civil_from_days(days: i64) -> (i64, u32, u32) {
+impl Timestamp {
+    /// The time `later` than this one.
+    pub fn after(self, later: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_add(later.as_millis().min(u128::from(u64::MAX)) as u64))
+    }
+}
+
+/// Howard Hinnant's `civil_from_days`: the proleptic Gregorian year, month (1 to 12) and day (1 to
+/// 31) of a number of days since 1970-01-01.
+pub fn civil_from_days(days: i64) -> (i64, u32, u32) {
     let z = days + 719_468;
     let era = z.div_euclid(146_097);
     let doe = z.rem_euclid(146_097);

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::words::digest::Digest;
+use crate::words::moment::Timestamp;
 
 /// Why a text is not a name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -362,6 +363,32 @@ pub struct TrustId(pub u64);
 /// The number of a membership in Harbor's API. Numbers are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MemberId(pub u64);
+
+/// A job's number. It begins with the time at which the job was asked for, so that numbers are in
+/// the order of their jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct JobId(pub u64);
+
+impl JobId {
+    /// The number of a job that is asked for at `at`. `dice` tells apart those of one millisecond.
+    pub fn new(at: Timestamp, dice: u16) -> Self {
+        JobId((at.0 << 16) | u64::from(dice))
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for JobId {
+    type Err = BadName;
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        let number = u64::from_str_radix(text, 16);
+        number.map(JobId).map_err(|_| bad("a job's number is of hexadecimal digits"))
+    }
+}
 
 /// The number of a primary's term for one project. It only grows.
 #[derive(

@@ -12,10 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ground::clock;
-use rules::ledger::command::Outcome;
+use rules::ledger::command::{Command, Outcome};
+use rules::ledger::events::Actor;
 use rules::ledger::level::Level;
 use rules::ledger::records::{Look, Project, RecordError, key};
-use rules::wire::{Write, WriteError, WriteKind, questions, transfer_time};
+use rules::wire::{NoLedger, Write, WriteError, WriteKind, questions, transfer_time};
 use rules::words::digest::Digest;
 use rules::words::names::{NodeId, OperationId, ProjectName};
 use tracing::debug;
@@ -125,10 +126,19 @@ impl Writes {
         if needs > has { Err(Refusal::Level { needs, has }) } else { Ok(()) }
     }
 
-    /// Commits a write of `project`, wherever its primary is.
-    pub async fn commit(&self, project: &ProjectName, kind: WriteKind) -> Result<Outcome, Refusal> {
+    /// Commits a write of `project`, wherever its primary is. `by` is who asked for it.
+    pub async fn commit(
+        &self,
+        project: &ProjectName,
+        kind: WriteKind,
+        by: &Actor,
+    ) -> Result<Outcome, Refusal> {
         self.ready().await?;
         self.check_level(kind.level())?;
+        let kind = match self.records.view()?.level()? >= Level::EVENTS {
+            true => kind.audited(by.clone()),
+            false => kind,
+        };
         let mut write = Write { operation: OperationId(rand::random()), kind };
         let end = clock::now() + self.terms.commit + transfer_time(write.kind.payload());
         let mut last = String::from("the project's primary did not answer");
@@ -175,6 +185,20 @@ impl Writes {
     fn without(&self, node: NodeId) -> String {
         let name = self.neighbours.name_of(node);
         format!("{name} is being removed, and without it blobs would be in too few regions")
+    }
+
+    /// Commits a command that needs no project's primary, as `operation`. `by` is who asked for it.
+    pub async fn propose(
+        &self,
+        operation: OperationId,
+        command: Command,
+        by: &Actor,
+        deadline: Duration,
+    ) -> Result<Outcome, NoLedger> {
+        let level = self.records.view().and_then(|view| view.level());
+        let level = level.map_err(|e| NoLedger::Storage(e.to_string()))?;
+        let command = if level >= Level::EVENTS { command.audited(by.clone()) } else { command };
+        self.records.propose(operation, command, deadline).await.map(|proposed| proposed.outcome)
     }
 
     /// The result of `write`, if an earlier attempt committed it without an answer. A project may

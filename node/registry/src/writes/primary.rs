@@ -15,7 +15,7 @@ use rules::ledger::records::{
 };
 use rules::members::placement;
 use rules::wire::questions::Replicate;
-use rules::wire::{NoLedger, Pushed, Write, WriteError, WriteKind};
+use rules::wire::{NoLedger, PlainWrite, Pushed, Write, WriteError};
 use rules::words::digest::Digest;
 use rules::words::manifest::{BlobReference, Manifest};
 use rules::words::names::{NodeId, OperationId, ProjectName, Region, RepositoryName, Tag};
@@ -29,22 +29,24 @@ const COPIES_AT_A_TIME: usize = 4;
 impl Writes {
     /// As the project's primary: checks and commits a write.
     pub async fn commit_here(&self, write: Write) -> Result<Outcome, WriteError> {
-        match write.kind {
-            WriteKind::PutManifest(pushed) => {
-                let new = self.checked(pushed).await?;
-                self.propose(write.operation, Command::PutManifest(new)).await
+        let (by, what) = write.kind.plain();
+        let command = match what {
+            PlainWrite::Put(None, pushed) => Command::PutManifest(self.checked(pushed).await?),
+            // Only the ledger judges the precondition: it knows whether this operation has moved
+            // the tag already.
+            PlainWrite::Put(Some(precondition), pushed) => {
+                Command::PutManifestIf(precondition, self.checked(pushed).await?)
             }
-            WriteKind::PutManifestIf(precondition, pushed) => {
-                // Only the ledger judges the precondition: it knows whether this operation has
-                // moved the tag already.
-                let new = self.checked(pushed).await?;
-                self.propose(write.operation, Command::PutManifestIf(precondition, new)).await
-            }
-            WriteKind::Fenced(change) => {
+            PlainWrite::Fenced(change) => {
                 let epoch = self.primary_of(&change.project())?.epoch;
-                self.propose(write.operation, change.under(epoch)).await
+                change.under(epoch)
             }
-        }
+        };
+        let command = match by {
+            Some(by) => command.audited(by),
+            None => command,
+        };
+        self.propose_fenced(write.operation, command).await
     }
 
     /// What is to be committed of a push: it is what its digest says, and its blobs are held in
@@ -104,7 +106,7 @@ impl Writes {
             subject,
         };
         let operation = OperationId(rand::random());
-        self.propose(operation, Command::PutManifest(new)).await
+        self.propose_fenced(operation, Command::PutManifest(new)).await
     }
 
     /// As the primary of a proxy project: removes a part of what the ledger has recorded of its
@@ -112,7 +114,7 @@ impl Writes {
     pub async fn empty_cache(&self, project: &ProjectName) -> Result<Outcome, WriteError> {
         let epoch = self.primary_of(project)?.epoch;
         let command = Command::EmptyCache { project: project.clone(), epoch };
-        self.propose(OperationId(rand::random()), command).await
+        self.propose_fenced(OperationId(rand::random()), command).await
     }
 
     /// As a project's primary: puts a part of the tags that were set below the level of caches into
@@ -123,7 +125,7 @@ impl Writes {
     ) -> Result<Outcome, WriteError> {
         let epoch = self.primary_of(&repository.project())?.epoch;
         let command = Command::IndexTags { epoch, repository: repository.clone() };
-        self.propose(OperationId(rand::random()), command).await
+        self.propose_fenced(OperationId(rand::random()), command).await
     }
 
     fn primary_of(&self, name: &ProjectName) -> Result<Project, WriteError> {
@@ -135,7 +137,7 @@ impl Writes {
         }
     }
 
-    async fn propose(
+    async fn propose_fenced(
         &self,
         operation: OperationId,
         command: Command,

@@ -1,5 +1,7 @@
 //! The verbs for what Harbor's API has: projects, their members, users, robots, and what is stored.
 
+mod audit;
+mod jobs;
 mod people;
 mod projects;
 mod stored;
@@ -15,6 +17,8 @@ use super::client::{Call, Client};
 use super::node::Node;
 use super::shown::{safe, safe_json, table};
 
+pub(super) use audit::{AuditCommand, audit};
+pub(super) use jobs::{JobsCommand, jobs};
 pub(super) use people::{
     MemberCommand, RobotCommand, UserCommand, members, run_robot as robots, users,
 };

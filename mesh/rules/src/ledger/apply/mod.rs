@@ -1,6 +1,8 @@
 //! The one function that changes the ledger. It is pure and deterministic: the same records and the
 //! same entry give the same records and the same outcome on every node.
 
+mod events;
+mod jobs;
 pub(in crate::ledger) mod manifests;
 mod members;
 mod people;
@@ -38,7 +40,12 @@ pub fn apply<R: WriteRecords>(
     if let Some(outcome) = records.record::<Outcome>(&operation)? {
         return Ok(outcome);
     }
-    let outcome = perform(records, envelope.at, &envelope.command)?;
+    let (by, command) = envelope.command.plain();
+    let described = events::describe(records, command)?;
+    let outcome = perform(records, envelope.at, command)?;
+    if let Some(described) = described {
+        events::record(records, envelope.at, by, described, &outcome)?;
+    }
     if matches!(outcome, Outcome::StaleEpoch { .. }) && records.level()? >= Level::ROLES {
         // Nothing took effect, and the operation will be decided anew under the next epoch. It
         // keeps its id: with a new one, an operation that did take effect unseen would be applied
@@ -127,6 +134,10 @@ fn perform<R: WriteRecords>(
         }
         (Command::People(change), _) => people::change(records, at, change),
         (Command::Sealing(change), _) => sealing::change(records, at, change),
+        (Command::Job(change), project) => jobs::change(records, at, change, project.as_ref()),
+        (Command::Events(change), _) => events::change(records, change),
+        // it has no other command inside
+        (Command::Audited(audited), _) => perform(records, at, audited.command.command()),
         (Command::CreateUpstream { name, kind, url, description, credentials }, _) => {
             let record = |id| UpstreamRecord {
                 id,

@@ -1,6 +1,6 @@
 //! Projects: created, emptied, deleted, and given to another primary.
 
-use super::{EMPTIED_AT_ONCE, next_number, people};
+use super::{EMPTIED_AT_ONCE, jobs, next_number, people};
 use crate::ledger::command::{NewProject, Outcome};
 use crate::ledger::level::Level;
 use crate::ledger::records::{Look, Project, RecordError, WriteRecords, encode, key};
@@ -58,6 +58,10 @@ pub(super) fn delete<R: WriteRecords>(
         });
     }
     if people::leave_project(records, project, EMPTIED_AT_ONCE)? {
+        return Ok(Outcome::Unfinished);
+    }
+    if records.level()? >= Level::JOBS && jobs::leave_project(records, project.id, EMPTIED_AT_ONCE)?
+    {
         return Ok(Outcome::Unfinished);
     }
     records.remove(&key::project(name))?;

@@ -39,15 +39,31 @@ pub(super) struct Contents {
     pub(super) blobs: BTreeMap<Digest, u64>,
 }
 
+/// Why the contents of an image are unknown: a sentence for the caller.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoContents {
+    /// Something is wrong that no other try mends.
+    #[error("{0}")]
+    Wrong(String),
+    /// It could not be found out now.
+    #[error("{0}")]
+    Unknown(String),
+}
+
+impl From<String> for NoContents {
+    fn from(wrong: String) -> Self {
+        NoContents::Wrong(wrong)
+    }
+}
+
 impl Preheats {
-    /// The contents of `reference`, for `platforms`, or for all platforms if that is empty. An
-    /// error is a sentence for the caller.
+    /// The contents of `reference`, for `platforms`, or for all platforms if that is empty.
     pub(super) async fn contents(
         &self,
         repository: &RepositoryName,
         reference: &Reference,
         platforms: &[String],
-    ) -> Result<Contents, String> {
+    ) -> Result<Contents, NoContents> {
         let unreadable = |e: RecordError| e.to_string();
         let repository =
             self.proxies.upstreams().canonical(repository).unwrap_or_else(|| repository.clone());
@@ -68,17 +84,18 @@ impl Preheats {
                 continue;
             }
             if depth >= DEPTH {
-                return Err(format!("{repository}: indexes lie more than {DEPTH} deep in indexes"));
+                let wrong = format!("{repository}: indexes lie more than {DEPTH} deep in indexes");
+                return Err(wrong.into());
             }
             let index = Index::read(&record.bytes)?;
             let wanted: Vec<&Listed> =
                 index.manifests.iter().filter(|child| child.is_one_of(platforms)).collect();
             if wanted.is_empty() {
                 let all: Vec<String> = index.manifests.iter().map(Listed::words).collect();
-                return Err(format!(
+                return Err(NoContents::Wrong(format!(
                     "the image has none of the platforms wanted; it has {}",
                     all.join(", ")
-                ));
+                )));
             }
             let blob = |digest| {
                 manifest.children.iter().find(|child| child.digest == digest && !child.manifest)
@@ -107,7 +124,7 @@ impl Preheats {
         project: &Project,
         repository: &RepositoryName,
         reference: &Reference,
-    ) -> Result<(Digest, ManifestRecord), String> {
+    ) -> Result<(Digest, ManifestRecord), NoContents> {
         let digest = match reference {
             Reference::Digest(digest) if self.recorded(repository, digest)?.is_some() => *digest,
             _ if project.upstream.is_some() => {
@@ -123,7 +140,7 @@ impl Preheats {
         let record = self.recorded(repository, &digest)?;
         record
             .map(|record| (digest, record))
-            .ok_or_else(|| format!("repository {repository} has no manifest {digest}"))
+            .ok_or_else(|| format!("repository {repository} has no manifest {digest}").into())
     }
 
     fn recorded(
@@ -159,7 +176,7 @@ impl Preheats {
         project: &Project,
         repository: &RepositoryName,
         reference: &Reference,
-    ) -> Result<Digest, String> {
+    ) -> Result<Digest, NoContents> {
         let proxies: &Arc<_> = &self.proxies;
         let mut last = String::new();
         for attempt in 0..TRIES {
@@ -175,12 +192,12 @@ impl Preheats {
                     return Ok(digest);
                 }
                 Some(Resolution::Missing) => {
-                    return Err(format!(
+                    return Err(NoContents::Wrong(format!(
                         "neither repository {repository} nor its upstream has {reference}"
-                    ));
+                    )));
                 }
                 Some(Resolution::Denied(why)) => {
-                    return Err(format!("{reference} of {repository}: {why}"));
+                    return Err(format!("{reference} of {repository}: {why}").into());
                 }
                 Some(Resolution::Failed(reason)) => last = reason,
                 Some(Resolution::NotPrimary | Resolution::Unrecorded) | None => {
@@ -188,6 +205,8 @@ impl Preheats {
                 }
             }
         }
-        Err(format!("what {reference} of {repository} is could not be found out: {last}"))
+        Err(NoContents::Unknown(format!(
+            "what {reference} of {repository} is could not be found out: {last}"
+        )))
     }
 }

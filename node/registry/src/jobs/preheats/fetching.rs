@@ -2,7 +2,6 @@
 //! region's clients.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -14,7 +13,7 @@ use rules::words::digest::Digest;
 use rules::words::names::{NodeId, Reference, Region, RepositoryName};
 use tracing::{info, warn};
 
-use super::contents::Contents;
+use super::contents::{Contents, NoContents};
 use super::{Preheats, Shared, State};
 use crate::blobs::flights::Sources;
 
@@ -28,7 +27,7 @@ const TRIES: usize = 2;
 
 impl Preheats {
     /// Carries out a preheat, image by image.
-    pub(super) async fn carry_out(self: &Arc<Self>, shared: &Shared) {
+    pub(super) async fn carry_out_all(&self, shared: &Shared) {
         let count = shared.lock().items.len();
         for at in 0..count {
             self.carry_out_item(shared, at).await;
@@ -40,7 +39,7 @@ impl Preheats {
         info!(id, ?state, "a preheat has come to its end");
     }
 
-    async fn carry_out_item(self: &Arc<Self>, shared: &Shared, at: usize) {
+    async fn carry_out_item(&self, shared: &Shared, at: usize) {
         let (item, platforms) = {
             let mut preheat = shared.lock();
             if preheat.stopped {
@@ -55,9 +54,11 @@ impl Preheats {
             Ok(contents) => contents,
             Err(error) => {
                 warn!(image = item.written, %error, "an image cannot be preheated");
-                for region in &mut shared.lock().items[at].regions {
+                let mut preheat = shared.lock();
+                preheat.hopeless |= matches!(error, NoContents::Wrong(_));
+                for region in &mut preheat.items[at].regions {
                     region.state = State::Failed;
-                    region.errors.push(error.clone());
+                    region.fails(error.to_string());
                 }
                 return;
             }
@@ -99,7 +100,7 @@ impl Preheats {
                     progress.blobs.1 += 1;
                     progress.bytes.1 += size;
                 }
-                Err(error) => progress.errors.push(format!("{digest}: {error}")),
+                Err(error) => progress.fails(format!("{digest}: {error}")),
             }
         });
         futures::stream::iter(fetches).buffer_unordered(AT_A_TIME).collect::<Vec<()>>().await;
@@ -148,7 +149,7 @@ impl Preheats {
         for (number, node, taken) in futures::future::join_all(told).await {
             if let Err(error) = taken {
                 let error = format!("manifests, at {}: {error}", self.neighbours.name_of(node));
-                shared.lock().items[at].regions[number].errors.push(error);
+                shared.lock().items[at].regions[number].fails(error);
             }
         }
     }
@@ -177,7 +178,7 @@ impl Preheats {
     /// Lets one node of `region` fetch a blob: the one that the region's other nodes would ask for
     /// it.
     async fn fetch_into(
-        self: &Arc<Self>,
+        &self,
         region: &Region,
         digest: Digest,
         via: Option<&RepositoryName>,
@@ -195,7 +196,7 @@ impl Preheats {
     }
 
     async fn fetch_at(
-        self: &Arc<Self>,
+        &self,
         node: NodeId,
         digest: Digest,
         via: Option<&RepositoryName>,

@@ -1,0 +1,350 @@
+//! Events: what an applied command is called, and the tables that it is kept in.
+
+use super::EMPTIED_AT_ONCE;
+use crate::ledger::command::{Command, NewManifest, Outcome};
+use crate::ledger::events::{
+    Actor, Event, EventCounts, EventId, EventTable, EventsChange, LookForEvents, MAX_ROWS,
+    MAX_TEXT, MOST_BYTES, key,
+};
+use crate::ledger::jobs::{JobChange, LookForJobs, RunEnd, bounded};
+use crate::ledger::level::Level;
+use crate::ledger::trust::TrustChange;
+use crate::ledger::people::{LookForPeople, PeopleChange, robot_login};
+use crate::ledger::records::{
+    Look, NodeRecord, RecordError, WriteRecords, decode, encode, key as records_key,
+};
+use crate::words::moment::Timestamp;
+use crate::words::names::{
+    NodeId, ProjectId, ProjectName, Reference, RepositoryName, RobotId, UserId,
+};
+
+/// What a command does, in words. It is made before the command is applied, because afterwards what
+/// was deleted has no name any more.
+pub(super) struct Described {
+    operation: &'static str,
+    resource_type: &'static str,
+    resource: String,
+    project: Option<ProjectName>,
+    /// Why it is a failure, though the command takes effect: a job that has failed.
+    failed: Option<String>,
+}
+
+/// What a command does, if that is of interest to people.
+pub(super) fn describe<R: WriteRecords>(
+    records: &R,
+    command: &Command,
+) -> Result<Option<Described>, RecordError> {
+    let of = |operation, resource_type, resource: String, project: Option<ProjectName>| {
+        Ok(Some(Described { operation, resource_type, resource, project, failed: None }))
+    };
+    let in_project = |operation, resource_type, name: &ProjectName| {
+        of(operation, resource_type, name.to_string(), Some(name.clone()))
+    };
+    match command {
+        Command::Invite { role, nodes, .. } => {
+            of("create", "invitation", format!("{nodes} x {}", role.name()), None)
+        }
+        Command::Join { node, .. } => of("create", "node", node.name.to_string(), None),
+        Command::RemoveNode { id } => of("delete", "node", node_name(records, *id)?, None),
+        Command::RaiseLevel { level, .. } => of("update", "level", level.to_string(), None),
+        Command::CreateProject(new) => in_project("create", "project", &new.name),
+        Command::CreateOwnedProject { project, .. } => {
+            in_project("create", "project", &project.name)
+        }
+        Command::ConfigureProject { name, .. } => in_project("update", "project", name),
+        Command::DeleteProject { name, .. } => in_project("delete", "project", name),
+        Command::AssignPrimary { project, node, .. } => {
+            let to = node_name(records, *node)?;
+            of("failover", "primary", format!("{project} to {to}"), Some(project.clone()))
+        }
+        Command::CreateUpstream { name, .. } => of("create", "registry", name.clone(), None),
+        Command::ChangeUpstream { was, .. } => of("update", "registry", was.name.clone(), None),
+        Command::DeleteUpstream { id } => {
+            let upstream = records
+                .record::<crate::ledger::records::UpstreamRecord>(&records_key::upstream(*id))?;
+            of("delete", "registry", upstream.map_or(id.to_string(), |one| one.name), None)
+        }
+        Command::PutManifest(new) | Command::PutManifestIf(_, new) => {
+            of("create", "artifact", pushed(new), Some(new.repository.project()))
+        }
+        Command::DeleteTag { repository, tag, .. } => {
+            of("delete", "tag", format!("{repository}:{tag}"), Some(repository.project()))
+        }
+        Command::DeleteManifest { repository, digest, .. } => {
+            of("delete", "artifact", format!("{repository}@{digest}"), Some(repository.project()))
+        }
+        Command::DeleteIf { repository, precondition, .. } => deleted(repository, &precondition.of)
+            .map_or(Ok(None), |(kind, name)| of("delete", kind, name, Some(repository.project()))),
+        Command::AddTag { repository, tag, .. } => {
+            of("create", "tag", format!("{repository}:{tag}"), Some(repository.project()))
+        }
+        Command::Leaving(change) => match change.removes() {
+            Some(id) => of("delete", "node", node_name(records, id)?, None),
+            None => Ok(None),
+        },
+        Command::Trust(change) => match &**change {
+            TrustChange::Pin { .. } => Ok(None),
+            TrustChange::Authority { after, .. } => {
+                of("create", "authority", (after + 1).to_string(), None)
+            }
+            TrustChange::Tokens { after, .. } => {
+                of("create", "token_key", (after + 1).to_string(), None)
+            }
+        },
+        Command::People(change) => of_people(records, change),
+        Command::Job(change) => of_job(records, change),
+        Command::Audited(inner) => describe(records, inner.command.command()),
+        Command::FormMesh { .. }
+        | Command::MoveNode { .. }
+        | Command::EmptyCache { .. }
+        | Command::IndexTags { .. }
+        | Command::Sealing(_)
+        | Command::Events(_) => Ok(None),
+    }
+}
+
+fn pushed(new: &NewManifest) -> String {
+    match new.tags.as_slice() {
+        [] => format!("{}@{}", new.repository, new.digest),
+        tags => {
+            let tags: Vec<&str> = tags.iter().map(|tag| tag.as_str()).collect();
+            format!("{}:{}", new.repository, tags.join(","))
+        }
+    }
+}
+
+fn deleted(repository: &RepositoryName, of: &Reference) -> Option<(&'static str, String)> {
+    Some(match of {
+        Reference::Tag(tag) => ("tag", format!("{repository}:{tag}")),
+        Reference::Digest(digest) => ("artifact", format!("{repository}@{digest}")),
+    })
+}
+
+fn node_name<R: WriteRecords>(records: &R, id: NodeId) -> Result<String, RecordError> {
+    let node = records.record::<NodeRecord>(&records_key::node(id))?;
+    Ok(node.map_or(id.to_string(), |node| node.name.to_string()))
+}
+
+fn user_name<R: WriteRecords>(records: &R, id: UserId) -> Result<String, RecordError> {
+    Ok(records.account(id)?.map_or(id.0.to_string(), |account| account.name.to_string()))
+}
+
+fn of_people<R: WriteRecords>(
+    records: &R,
+    change: &PeopleChange,
+) -> Result<Option<Described>, RecordError> {
+    let of = |operation, resource_type, resource, project| {
+        Ok(Some(Described { operation, resource_type, resource, project, failed: None }))
+    };
+    let project = |id: ProjectId| records.project_numbered(id).map(|p| p.map(|p| p.name));
+    let robot = |id: RobotId| -> Result<(String, Option<ProjectName>), RecordError> {
+        Ok(match records.robot(id)? {
+            Some(robot) => (robot.login(), robot.project.map(|(_, name)| name)),
+            None => (id.0.to_string(), None),
+        })
+    };
+    let member = |in_project: ProjectId, id| -> Result<String, RecordError> {
+        let found = records.members(in_project)?.into_iter().find(|member| member.id == id);
+        found.map_or(Ok("?".into()), |member| user_name(records, member.user))
+    };
+    match change {
+        PeopleChange::CreateUser { name, .. } => of("create", "user", name.to_string(), None),
+        PeopleChange::ChangeUser { id, .. } => of("update", "user", user_name(records, *id)?, None),
+        PeopleChange::SetPassword { id, .. } => {
+            of("update", "password", user_name(records, *id)?, None)
+        }
+        PeopleChange::RecoverPassword { name, .. } => {
+            of("update", "password", name.to_string(), None)
+        }
+        PeopleChange::DeleteUser { id } => of("delete", "user", user_name(records, *id)?, None),
+        PeopleChange::AddMember { project: id, user, role } => {
+            let name = format!("{} as {}", user_name(records, *user)?, role.name());
+            of("create", "member", name, project(*id)?)
+        }
+        PeopleChange::ChangeMember { project: of_project, id, role } => {
+            let name = format!("{} as {}", member(*of_project, *id)?, role.name());
+            of("update", "member", name, project(*of_project)?)
+        }
+        PeopleChange::RemoveMember { project: of_project, id } => {
+            of("delete", "member", member(*of_project, *id)?, project(*of_project)?)
+        }
+        PeopleChange::CreateRobot { name, project: id, .. } => {
+            let project = id.map_or(Ok(None), project)?;
+            of("create", "robot", robot_login(project.as_ref(), name), project)
+        }
+        PeopleChange::ChangeRobot { id, .. } | PeopleChange::SetRobotSecret { id, .. } => {
+            let (name, project) = robot(*id)?;
+            of("update", "robot", name, project)
+        }
+        PeopleChange::DeleteRobot { id } => {
+            let (name, project) = robot(*id)?;
+            of("delete", "robot", name, project)
+        }
+        PeopleChange::AddTrust { robot: id, terms, .. } => {
+            let (name, project) = robot(*id)?;
+            of("create", "trust", format!("{} for {name}", terms.issuer), project)
+        }
+        PeopleChange::RemoveTrust { robot: id, .. } => {
+            let (name, project) = robot(*id)?;
+            of("delete", "trust", format!("a rule for {name}"), project)
+        }
+        PeopleChange::AddTokenKey { .. } | PeopleChange::SetTrustKeys { .. } => Ok(None),
+    }
+}
+
+fn of_job<R: WriteRecords>(
+    records: &R,
+    change: &JobChange,
+) -> Result<Option<Described>, RecordError> {
+    let of = |operation, resource: String, project: &ProjectName, failed| {
+        let (resource_type, project) = ("job", Some(project.clone()));
+        Ok(Some(Described { operation, resource_type, resource, project, failed }))
+    };
+    let job = |id| -> Result<Option<(String, ProjectName)>, RecordError> {
+        let job = records.job(id)?;
+        Ok(job.map(|job| {
+            let name = format!("{} {id}: {}", job.task.kind, job.task.subject);
+            (name, job.task.project)
+        }))
+    };
+    match change {
+        JobChange::Ask { id, task } => {
+            of("create", format!("{} {id}: {}", task.kind, task.subject), &task.project, None)
+        }
+        JobChange::Stop { id } | JobChange::Retry { id } => {
+            let operation = if matches!(change, JobChange::Stop { .. }) { "stop" } else { "retry" };
+            job(*id)?.map_or(Ok(None), |(name, project)| of(operation, name, &project, None))
+        }
+        JobChange::End { id, end, .. } => {
+            let failed = match end {
+                RunEnd::Failed(why) | RunEnd::Hopeless(why) => Some(why.clone()),
+                RunEnd::Done(_) | RunEnd::Stopped(_) => None,
+            };
+            job(*id)?.map_or(Ok(None), |(name, project)| of("end", name, &project, failed))
+        }
+        JobChange::Schedule(schedule) => {
+            of("create", format!("schedule {}", schedule.name), &schedule.task.project, None)
+        }
+        JobChange::Unschedule { project, name } => {
+            of("delete", format!("schedule {name}"), project, None)
+        }
+        JobChange::Claim { .. } | JobChange::Sweep { .. } | JobChange::Fire { .. } => Ok(None),
+    }
+}
+
+/// Records what a command has done, or why it was refused. What the mesh was refused by itself is
+/// not recorded, nor what is continued or decided anew.
+pub(super) fn record<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    by: Option<&Actor>,
+    described: Described,
+    outcome: &Outcome,
+) -> Result<(), RecordError> {
+    let refused = match outcome {
+        Outcome::Done => described.failed,
+        Outcome::Unfinished | Outcome::StaleEpoch { .. } | Outcome::Leaving(_) => return Ok(()),
+        _ if by.is_none() => return Ok(()),
+        Outcome::NotFound => Some("it does not exist".into()),
+        Outcome::Exists => Some("it exists already".into()),
+        Outcome::PreconditionFailed => Some("the precondition does not hold".into()),
+        Outcome::Refused(why) => Some(why.clone()),
+    };
+    if records.level()? < Level::EVENTS {
+        return Ok(());
+    }
+    let event = Event {
+        at,
+        by: by.cloned().unwrap_or_else(Actor::mesh),
+        operation: described.operation.into(),
+        resource_type: described.resource_type.into(),
+        resource: described.resource,
+        project: described.project,
+        refused,
+        count: 1,
+    };
+    append(records, EventTable::Changes, event)
+}
+
+/// A change that is no consequence of another command.
+pub(super) fn change<R: WriteRecords>(
+    records: &mut R,
+    change: &EventsChange,
+) -> Result<Outcome, RecordError> {
+    match change {
+        EventsChange::Counted(rows) => {
+            for row in rows.iter().take(MAX_ROWS) {
+                append(records, EventTable::Counted, row.clone())?;
+            }
+            Ok(Outcome::Done)
+        }
+        EventsChange::Trim { before, keep } => {
+            let mut left = EMPTIED_AT_ONCE;
+            for table in [EventTable::Changes, EventTable::Counted] {
+                left -= trim(records, table, *before, *keep, u64::MAX, left)?;
+            }
+            Ok(if left == 0 { Outcome::Unfinished } else { Outcome::Done })
+        }
+    }
+}
+
+fn append<R: WriteRecords>(
+    records: &mut R,
+    table: EventTable,
+    event: Event,
+) -> Result<(), RecordError> {
+    let event = Event {
+        by: Actor { name: bounded(&event.by.name, MAX_TEXT), ..event.by },
+        operation: bounded(&event.operation, MAX_TEXT),
+        resource_type: bounded(&event.resource_type, MAX_TEXT),
+        resource: bounded(&event.resource, 2 * MAX_TEXT),
+        refused: event.refused.map(|why| bounded(&why, MAX_TEXT)),
+        ..event
+    };
+    let mut counts = records.event_counts(table)?;
+    let bytes = encode(&event)?;
+    records.put(&key::event(EventId(table, counts.next)), &bytes)?;
+    counts =
+        EventCounts { next: counts.next + 1, bytes: counts.bytes + bytes.len() as u64, ..counts };
+    records.put(&key::counts(table), &encode(&counts)?)?;
+    // one comes, and at most two of the oldest go: none is much longer than the others
+    let most = MOST_BYTES[usize::from(table == EventTable::Counted)];
+    trim(records, table, Timestamp(0), u64::MAX, most, 2)?;
+    Ok(())
+}
+
+/// Forgets up to `most` events, the oldest first: those from before `before`, those that are more
+/// than `keep`, and those that take the table over `bytes`. Returns how many.
+fn trim<R: WriteRecords>(
+    records: &mut R,
+    table: EventTable,
+    before: Timestamp,
+    keep: u64,
+    bytes: u64,
+    most: usize,
+) -> Result<usize, RecordError> {
+    let mut counts = records.event_counts(table)?;
+    let mut gone = 0;
+    while gone < most && counts.first < counts.next {
+        let full = counts.next - counts.first > keep || counts.bytes > bytes;
+        if !full && before == Timestamp(0) {
+            break;
+        }
+        let place = key::event(EventId(table, counts.first));
+        let value = records.get(&place)?.unwrap_or_default();
+        if !full && decode::<Event>(&value)?.at >= before {
+            break;
+        }
+        records.remove(&place)?;
+        counts.first += 1;
+        counts.bytes = counts.bytes.saturating_sub(value.len() as u64);
+        gone += 1;
+    }
+    if gone > 0 {
+        records.put(&key::counts(table), &encode(&counts)?)?;
+    }
+    Ok(gone)
+}
+
+#[cfg(test)]
+mod tests;

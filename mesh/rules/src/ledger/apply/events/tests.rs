@@ -1,0 +1,284 @@
+use super::*;
+use crate::ledger::apply::apply;
+use crate::ledger::command::{Envelope, NewProject};
+use crate::ledger::people::RobotTerms;
+use crate::ledger::precondition::{Named, Precondition};
+use crate::ledger::records::{MemoryRecords, ReadRecords, Role, User};
+use crate::proxies::proxy::ProxyChange;
+use crate::words::digest::Digest;
+use crate::words::names::{Epoch, OperationId, Revision};
+use crate::words::roles::ProjectRole;
+
+struct Ledger {
+    records: MemoryRecords,
+    revision: u64,
+}
+
+fn ann() -> Actor {
+    Actor { name: "ann".into(), address: Some([192, 0, 2, 7].into()) }
+}
+
+fn demo() -> ProjectName {
+    "demo".parse().unwrap()
+}
+
+impl Ledger {
+    /// A mesh at the level of events.
+    fn new() -> Self {
+        let mut ledger = Ledger { records: MemoryRecords::default(), revision: 0 };
+        let user = User { password_hash: "the-secret".into(), administrator: true };
+        ledger.run(Command::FormMesh {
+            mesh: 1,
+            token_secret: vec![1].into(),
+            administrator: ("admin".into(), user),
+            nodes: vec![NodeRecord {
+                id: NodeId(1),
+                name: "one".parse().unwrap(),
+                region: "r".parse().unwrap(),
+                role: Role::Replica,
+                address: ([127, 0, 0, 1], 7946).into(),
+                url: "http://127.0.0.1:5000".into(),
+            }],
+        });
+        let raise = Command::RaiseLevel { level: Level::EVENTS, token_secret: vec![1].into() };
+        ledger.run(raise.audited(ann()));
+        ledger
+    }
+
+    fn run(&mut self, command: Command) -> Outcome {
+        self.revision += 1;
+        let operation = OperationId(u128::from(self.revision) << 64);
+        let envelope = Envelope { operation, at: Timestamp(self.revision), command };
+        apply(&mut self.records, Revision(self.revision), &envelope).unwrap()
+    }
+
+    fn by_ann(&mut self, command: Command) -> Outcome {
+        self.run(command.audited(ann()))
+    }
+
+    /// The newest first, each in words.
+    fn told(&self) -> Vec<String> {
+        let mut told = Vec::new();
+        self.records
+            .newest_events(|_, event| {
+                let Event { by, operation, resource_type, resource, refused, .. } = event;
+                let refused = refused.map(|why| format!(" ({why})")).unwrap_or_default();
+                told.push(format!("{} {operation} {resource_type} {resource}{refused}", by.name));
+                true
+            })
+            .unwrap();
+        told
+    }
+
+    fn last(&self) -> String {
+        self.told().first().cloned().unwrap_or_default()
+    }
+}
+
+fn create() -> Command {
+    Command::CreateProject(NewProject {
+        name: demo(),
+        public: true,
+        durability: 1,
+        home: NodeId(1),
+        upstream: None,
+        proxy: ProxyChange::default(),
+        metadata: Default::default(),
+    })
+}
+
+fn push(tag: &str) -> Command {
+    let digest = Digest::sha256(b"m");
+    Command::PutManifest(NewManifest {
+        epoch: Epoch::FIRST,
+        repository: "demo/app".parse().unwrap(),
+        digest,
+        media_type: "m".into(),
+        bytes: b"m".to_vec(),
+        tags: vec![tag.parse().unwrap()],
+        blobs: Vec::new(),
+        subject: None,
+    })
+}
+
+#[test]
+fn each_change_says_who_did_what_in_the_order_of_the_log() {
+    let mut ledger = Ledger::new();
+    let people = |change| Command::People(Box::new(change));
+    ledger.by_ann(create());
+    ledger.by_ann(create());
+    ledger.by_ann(push("1"));
+    ledger.by_ann(people(PeopleChange::CreateUser {
+        name: "bob".parse().unwrap(),
+        email: String::new(),
+        real_name: String::new(),
+        comment: String::new(),
+        password_hash: "the-secret".into(),
+        administrator: false,
+    }));
+    let bob = ledger.records.account_named(&"bob".parse().unwrap()).unwrap().unwrap().id;
+    let project = ledger.records.project(&demo()).unwrap().unwrap();
+    let role = ProjectRole::Developer;
+    ledger.by_ann(people(PeopleChange::AddMember { project: project.id, user: bob, role }));
+    let member = ledger.records.members(project.id).unwrap()[0].id;
+    ledger.by_ann(people(PeopleChange::RemoveMember { project: project.id, id: member }));
+    ledger.by_ann(people(PeopleChange::CreateRobot {
+        name: "ci".parse().unwrap(),
+        project: Some(project.id),
+        terms: RobotTerms {
+            description: String::new(),
+            expires: None,
+            days: -1,
+            disabled: false,
+            grants: Vec::new(),
+        },
+        secret_hash: b"the-secret".to_vec().into(),
+    }));
+    ledger.by_ann(people(PeopleChange::DeleteUser { id: bob }));
+    let precondition = Precondition {
+        of: Reference::Tag("1".parse().unwrap()),
+        is: None,
+        is_not: Some(Named::Anything),
+    };
+    ledger.by_ann(Command::DeleteIf {
+        epoch: Epoch::FIRST,
+        repository: "demo/app".parse().unwrap(),
+        precondition: Box::new(precondition),
+    });
+    let delete = |tag: &str| Command::DeleteTag {
+        epoch: Epoch::FIRST,
+        repository: "demo/app".parse().unwrap(),
+        tag: tag.parse().unwrap(),
+    };
+    ledger.by_ann(delete("1"));
+    ledger.by_ann(delete("none"));
+    ledger.run(Command::AssignPrimary {
+        project: demo(),
+        node: NodeId(1),
+        expect_epoch: Epoch::FIRST,
+    });
+    // under an epoch that is over: it will be decided anew, and is no event
+    ledger.by_ann(delete("2"));
+    // what the mesh does by itself, and fails at, is none either
+    ledger.run(Command::RemoveNode { id: NodeId(99) });
+    let mut told = ledger.told();
+    told.reverse();
+    assert_eq!(
+        told,
+        [
+            "ann update level 7",
+            "ann create project demo",
+            "ann create project demo (it exists already)",
+            "ann create artifact demo/app:1",
+            "ann create user bob",
+            "ann create member bob as developer",
+            "ann delete member bob",
+            "ann create robot demo+ci",
+            "ann delete user bob",
+            "ann delete tag demo/app:1 (the precondition does not hold)",
+            "ann delete tag demo/app:1",
+            "ann delete tag demo/app:none (it does not exist)",
+            "atoll failover primary demo to one",
+        ]
+    );
+    for (_, value) in ledger.records.scan(&key::events(EventTable::Changes), None, 99).unwrap() {
+        let text = String::from_utf8_lossy(&value).into_owned();
+        assert!(!text.contains("the-secret"), "{text}");
+    }
+}
+
+#[test]
+fn who_asked_changes_nothing_else() {
+    let (mut with, mut without) = (Ledger::new(), Ledger::new());
+    for command in [create(), push("1"), create(), push("2")] {
+        assert_eq!(with.by_ann(command.clone()), without.run(command));
+    }
+    let strip = |ledger: &Ledger| {
+        let mut records = ledger.records.0.clone();
+        records.retain(|key, _| !matches!(key[0], b'X' | b'Q'));
+        records
+    };
+    assert_eq!(strip(&with), strip(&without));
+}
+
+#[test]
+fn below_the_level_nothing_is_recorded() {
+    let mut ledger = Ledger { records: MemoryRecords::default(), revision: 0 };
+    ledger.run(create());
+    assert!(ledger.told().is_empty() && ledger.records.project(&demo()).unwrap().is_some());
+}
+
+#[test]
+fn an_operation_that_is_applied_again_leaves_no_second_event() {
+    let mut ledger = Ledger::new();
+    let envelope =
+        Envelope { operation: OperationId(77), at: Timestamp(5), command: create().audited(ann()) };
+    for revision in [50, 51] {
+        let outcome = apply(&mut ledger.records, Revision(revision), &envelope).unwrap();
+        assert_eq!(outcome, Outcome::Done);
+    }
+    assert_eq!(ledger.told().len(), 2, "{:?}", ledger.told());
+}
+
+fn row(at: u64, name: &str) -> Event {
+    Event {
+        at: Timestamp(at),
+        by: Actor { name: name.into(), address: None },
+        operation: "login".into(),
+        resource_type: "registry".into(),
+        resource: String::new(),
+        project: None,
+        refused: None,
+        count: 1,
+    }
+}
+
+#[test]
+fn counted_rows_are_listed_by_time_among_the_changes_and_push_none_of_them_out() {
+    let mut ledger = Ledger::new();
+    ledger.revision = 100;
+    ledger.by_ann(create());
+    ledger.run(Command::Events(Box::new(EventsChange::Counted(vec![row(50, "a"), row(200, "b")]))));
+    assert_eq!(
+        ledger.told(),
+        ["b login registry ", "ann create project demo", "a login registry ", "ann update level 7"]
+    );
+    for _ in 0..2_000 {
+        let mut long = row(300, "x");
+        long.resource = "y".repeat(5_000);
+        let rows = vec![long; MAX_ROWS + 5];
+        ledger.run(Command::Events(Box::new(EventsChange::Counted(rows))));
+    }
+    let counts = ledger.records.event_counts(EventTable::Counted).unwrap();
+    assert!(counts.bytes <= MOST_BYTES[1] && counts.next == 2 + 2_000 * MAX_ROWS as u64);
+    let held = ledger.records.scan(&key::events(EventTable::Counted), None, usize::MAX).unwrap();
+    assert_eq!(held.len() as u64, counts.next - counts.first);
+    assert_eq!(held.iter().map(|(_, v)| v.len() as u64).sum::<u64>(), counts.bytes);
+    assert_eq!(ledger.records.event_counts(EventTable::Changes).unwrap().next, 2);
+}
+
+#[test]
+fn old_events_are_forgotten_by_age_and_number_a_part_at_a_time() {
+    let mut ledger = Ledger::new();
+    for tag in 0..700 {
+        ledger.run(push(&tag.to_string()));
+    }
+    ledger.run(create());
+    for tag in 0..700 {
+        ledger.by_ann(push(&tag.to_string()));
+    }
+    let trim = |before, keep| {
+        Command::Events(Box::new(EventsChange::Trim { before: Timestamp(before), keep }))
+    };
+    assert_eq!(ledger.run(trim(0, 10)), Outcome::Unfinished);
+    assert_eq!(ledger.run(trim(0, 10)), Outcome::Done);
+    assert_eq!(ledger.told().len(), 10);
+    assert_eq!(ledger.last(), "ann create artifact demo/app:699");
+    let now = ledger.revision;
+    assert_eq!(ledger.run(trim(now - 6, 10)), Outcome::Done);
+    let left = ledger.told().len();
+    assert!((1..10).contains(&left), "{left}");
+    assert_eq!(ledger.run(trim(now + 50, 10)), Outcome::Done);
+    assert!(ledger.told().is_empty());
+    assert_eq!(ledger.records.event_counts(EventTable::Changes).unwrap().bytes, 0);
+}

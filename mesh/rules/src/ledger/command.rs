@@ -397,7 +397,7 @@ impl Command {
             | Command::People(_)
             | Command::Sealing(_)
             | Command::Leaving(_)
-            | Command::Trust(_) => None,
+            | Command::Trust(_)
             | Command::Events(_) => None,
         }
     }
@@ -439,9 +439,12 @@ impl Command {
             Command::IndexTags { .. } => "index_tags",
             Command::People(change) => change.name(),
             Command::Sealing(change) => change.name(),
-            | Command::Leaving(_)
-            | Command::Trust(_)
-            | Command::Events(_) => None,
+            Command::Leaving(change) => change.name(),
+            Command::Trust(change) => change.name(),
+            Command::AddTag { .. } => "add_tag",
+            Command::Job(change) => change.name(),
+            Command::Events(change) => change.name(),
+            Command::Audited(audited) => audited.command.command().name(),
         }
     }
 }

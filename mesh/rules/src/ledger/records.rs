@@ -595,11 +595,11 @@ pub mod key {
     }
     /// The sealed key of an authority.
     pub fn authority_key(version: u64) -> Vec<u8> {
-        make(b'Q', &[&version.to_be_bytes()])
+        make(b'U', &[&version.to_be_bytes()])
     }
     /// What was exposed last.
     pub fn exposed() -> Vec<u8> {
-        make(b'X', &[])
+        make(b'T', &[])
     }
     /// The answer to a command.
     pub fn operation(id: OperationId) -> Vec<u8> {

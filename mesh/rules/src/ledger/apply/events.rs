@@ -8,11 +8,11 @@ use crate::ledger::events::{
 };
 use crate::ledger::jobs::{JobChange, LookForJobs, RunEnd, bounded};
 use crate::ledger::level::Level;
-use crate::ledger::trust::TrustChange;
 use crate::ledger::people::{LookForPeople, PeopleChange, robot_login};
 use crate::ledger::records::{
     Look, NodeRecord, RecordError, WriteRecords, decode, encode, key as records_key,
 };
+use crate::ledger::trust::TrustChange;
 use crate::words::moment::Timestamp;
 use crate::words::names::{
     NodeId, ProjectId, ProjectName, Reference, RepositoryName, RobotId, UserId,

@@ -101,3 +101,55 @@ fn new_keys_for_tokens_leave_none_of_before() {
     let mesh: MeshRecord = ledger.records.record(&key::mesh()).unwrap().unwrap();
     assert_eq!(mesh.token_secret, vec![9].into(), "the secret of before there were keys, too");
 }
+
+#[test]
+fn no_two_tables_begin_alike() {
+    use crate::ledger::events::EventTable;
+    use crate::ledger::{events, jobs};
+    let mut tables = vec![
+        key::mesh(),
+        key::leaving(),
+        key::level(),
+        key::projects(),
+        key::last_project(),
+        key::repositories(),
+        key::nodes(),
+        key::removals(),
+        key::upstreams(),
+        key::invitations(),
+        key::pins(),
+        key::authorities(),
+        key::authority_key(0),
+        key::exposed(),
+        key::operation_orders(),
+        key::accounts(),
+        key::robots(),
+        key::token_keys(),
+        key::people_version(),
+        key::sealing_keys(),
+        jobs::key::jobs(),
+        jobs::key::places(),
+        jobs::key::all_active(),
+        jobs::key::order(ProjectId(1), crate::words::names::JobId(1)),
+        events::key::events(EventTable::Changes),
+        events::key::events(EventTable::Counted),
+        events::key::counts(EventTable::Changes),
+    ];
+    let (repository, digest) = (repository(), Digest::sha256(b"x"));
+    let tag = "t".parse().unwrap();
+    tables.extend([
+        key::tags(&repository),
+        key::manifests(&repository),
+        key::content(&digest),
+        key::all_named(&repository, &digest),
+        key::tag_index(&repository),
+        key::link(&repository, &digest),
+        key::blob(&digest),
+        key::referrers(&repository, &digest),
+        key::operation(OperationId(1)),
+        key::user("admin"),
+    ]);
+    let letters: std::collections::BTreeSet<u8> = tables.iter().map(|table| table[0]).collect();
+    assert_eq!(letters.len(), tables.len());
+    assert_eq!(key::tag(&repository, &tag)[0], key::tags(&repository)[0]);
+}

@@ -450,7 +450,7 @@ impl Ledger {
 
     /// The replica that a command removes, if it is one.
     fn leaving(&self, command: &Command) -> Result<Option<NodeId>, NoLedger> {
-        let Command::RemoveNode { id } = command else { return Ok(None) };
+        let (_, Command::RemoveNode { id }) = command.plain() else { return Ok(None) };
         let storage = |e: RecordError| NoLedger::Storage(e.to_string());
         let view = self.view().map_err(storage)?;
         let nodes = view.nodes().map_err(storage)?;

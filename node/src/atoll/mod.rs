@@ -83,6 +83,11 @@ impl Atoll {
             }
         };
         request.changes_nothing_at(&self.neighbours)?;
+        if self.neighbours.is_edge() && route.is_about_jobs() {
+            // nor may it read their records
+            let message = "this node is an edge, which has no part in jobs; ask a replica";
+            return Err(Failure::new(Code::Unsupported, message));
+        }
         let by = &actor(&caller, &request);
         match (&request.method, route) {
             (&Method::GET | &Method::HEAD, Route::Mirrors) => self.show_mirrors(&caller).await,

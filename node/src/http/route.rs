@@ -325,7 +325,7 @@ impl Route {
         match self {
             Route::Base => "GET, HEAD",
             Route::Token => "GET, HEAD, POST",
-            _ if at_edge && self.is_about_people() => "",
+            _ if at_edge && (self.is_about_people() || self.is_about_jobs()) => "",
             _ if at_edge => "GET, HEAD",
             Route::Uploads(..) => "POST",
             Route::Upload(..) => "GET, HEAD, PATCH, PUT, DELETE",
@@ -399,6 +399,22 @@ impl Route {
                 | Route::ProjectAuditLogExts(_)
                 | Route::ProjectLogs(_)
                 | Route::Stored(_, Stored::Summary)
+        )
+    }
+
+    /// Whether it is about background work, in which an edge has no part.
+    pub fn is_about_jobs(&self) -> bool {
+        matches!(
+            self,
+            Route::Preheats
+                | Route::Preheat(_)
+                | Route::Jobs
+                | Route::Job(_)
+                | Route::JobLog(_)
+                | Route::JobStop(_)
+                | Route::JobRetry(_)
+                | Route::Schedules
+                | Route::Schedule(..)
         )
     }
 

@@ -251,7 +251,6 @@ mod tests {
             ("59 59 23 31 12 *", "2026-12-31T23:59:59Z"),
             ("0 0 13 * 5", "2026-12-04T00:00:00Z"),
         ] {
-            let text = if text.starts_with("59 59") { "59 59 23 31 12 *" } else { text };
             assert_eq!(next(text), then, "{text}");
         }
     }

@@ -61,6 +61,8 @@ use tracing::{info, warn};
 use crate::links::{LinkError, Links};
 use crate::members::Members;
 pub use comparing::Comparison;
+#[cfg(fuzzing)]
+pub use network::read_consensus;
 use ground::clock;
 use ground::opening::Opening;
 use ground::supervise::Tasks;

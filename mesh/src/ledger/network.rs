@@ -196,6 +196,18 @@ pub(super) async fn answer(raft: &Raft, kind: u8, body: &[u8]) -> Answer {
     }
 }
 
+/// For `fuzz/`: reads `body` as each message of the consensus that a peer may send.
+#[cfg(fuzzing)]
+pub fn read_consensus(body: &[u8]) {
+    let _ = postcard::from_bytes::<AppendEntriesRequest<Consensus>>(body);
+    let _ = postcard::from_bytes::<AppendEntriesResponse<Consensus>>(body);
+    let _ = postcard::from_bytes::<VoteRequest<Consensus>>(body);
+    let _ = postcard::from_bytes::<VoteResponse<Consensus>>(body);
+    let _ = postcard::from_bytes::<TransferLeaderRequest<Consensus>>(body);
+    let _ = postcard::from_bytes::<Header>(body);
+    let _ = postcard::from_bytes::<Reply<SnapshotResponse<Consensus>>>(body);
+}
+
 /// Receives a snapshot and installs it if it is complete. If it is not, the sender is told so and
 /// tries again.
 pub(super) async fn receive_snapshot(

@@ -346,6 +346,18 @@ fn claims_truly(from: NodeId, data: &[u8]) -> bool {
     postcard::take_from_bytes::<Member>(data).is_ok_and(|(claimed, _)| claimed.id == from)
 }
 
+/// For `fuzz/`: reads a packet of the gossip as foca does.
+#[cfg(fuzzing)]
+pub fn read_packet(mut data: &[u8]) {
+    let _ = claims_truly(NodeId(1), data);
+    if <PostcardCodec as Codec<Member>>::decode_header(&mut PostcardCodec, &mut data).is_ok() && data.len() >= 2 {
+        data.advance(2);
+        while !data.is_empty()
+            && <PostcardCodec as Codec<Member>>::decode_member(&mut PostcardCodec, &mut data).is_ok()
+        {}
+    }
+}
+
 /// Delivers timers in order, in one task with one heap: otherwise foca calls its probe cycle
 /// incomplete.
 async fn deliver_timers(

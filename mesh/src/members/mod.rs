@@ -11,6 +11,9 @@
 mod edges;
 mod gossip;
 
+#[cfg(fuzzing)]
+pub use gossip::read_packet;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

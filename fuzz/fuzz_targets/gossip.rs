@@ -1,0 +1,6 @@
+//! Packets of the gossip, as a replica reads those of another.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| mesh::members::read_packet(bytes));

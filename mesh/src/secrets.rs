@@ -211,7 +211,12 @@ impl Secrets {
     /// then be read, also when another authority has followed. It is on the disk when this returns.
     pub fn keep_first(&self, key: &Secret) -> Result<(), IdentityError> {
         if let Some(folder) = self.file.as_ref().and_then(|file| file.parent()) {
-            write_private(&folder.join(FIRST_FILE), key.expose().as_bytes())?;
+            let file = folder.join(FIRST_FILE);
+            // once it is there, it stays: what is beside it may be the key of a later authority
+            if file.exists() {
+                return Ok(());
+            }
+            write_private(&file, key.expose().as_bytes())?;
         }
         *self.first.write() = First::of(key.expose());
         Ok(())
@@ -563,6 +568,29 @@ mod tests {
         other.keep(1, secrets.give(&check).unwrap()).unwrap();
         assert_eq!(other.open("hub", &sealed).unwrap(), "hidden word".into());
         assert!(other.lacking().is_none());
+    }
+
+    #[test]
+    fn the_first_authoritys_key_is_kept_once_and_read_before_that_of_a_later_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Authority::generate().unwrap();
+        let secrets = Secrets::load(&first, folder.path()).unwrap();
+        let hash = secrets.hash(&"robot".into()).unwrap();
+        secrets.keep_first(&first.key.clone().into()).unwrap();
+        let later = Authority::successor(1).unwrap();
+        // a changeover that was cut off has the later key beside the first certificate
+        let mixed = Authority { certificate: first.certificate.clone(), key: later.key.clone() };
+        for authority in [&later, &mixed, &first] {
+            let again = Secrets::load(authority, folder.path()).unwrap();
+            again.keep_first(&authority.key.clone().into()).unwrap();
+            assert!(again.is_hash_of(&hash, &"robot".into()).unwrap());
+        }
+        let elsewhere = tempfile::tempdir().unwrap();
+        let joined = Secrets::load(&later, elsewhere.path()).unwrap();
+        assert!(joined.awaits_first());
+        assert!(matches!(joined.is_hash_of(&hash, &"robot".into()), Err(SecretError::NotHere(0))));
+        joined.keep_first(&first.key.into()).unwrap();
+        assert!(joined.is_hash_of(&hash, &"robot".into()).unwrap());
     }
 
     #[test]

@@ -48,6 +48,7 @@ use quinn::{RecvStream, SendStream};
 use rules::ledger::command::{Command, Envelope, Outcome};
 use rules::ledger::fingerprint::Fingerprint;
 use rules::ledger::lease::{Holder, LeaseTerms, Unreleased};
+use rules::ledger::leaving::LookForLeaving;
 use rules::ledger::level::Level;
 use rules::ledger::records::{Look, RecordError, Role};
 use rules::members::failover::FailoverTerms;
@@ -61,12 +62,12 @@ use tracing::{info, warn};
 use crate::links::{LinkError, Links};
 use crate::members::Members;
 pub use comparing::Comparison;
-#[cfg(fuzzing)]
-pub use network::read_consensus;
 use ground::clock;
 use ground::opening::Opening;
 use ground::supervise::Tasks;
 use leases::Term;
+#[cfg(fuzzing)]
+pub use network::read_consensus;
 pub use reading::{Freshness, Reading};
 use state::Raft;
 use types::Entry;
@@ -452,14 +453,18 @@ impl Ledger {
 
     /// The replica that a command removes, if it is one.
     fn leaving(&self, command: &Command) -> Result<Option<NodeId>, NoLedger> {
+        let storage = |e: RecordError| NoLedger::Storage(e.to_string());
+        let view = self.view().map_err(storage)?;
         let id = match command.plain().1 {
             Command::RemoveNode { id } => Some(*id),
-            Command::Leaving(change) => change.removes(),
+            // one that was given up is refused, and must not cost the node its vote first
+            Command::Leaving(change) => {
+                let under_way = view.leaving().map_err(storage)?;
+                change.removes().filter(|id| under_way.is_some_and(|leaving| leaving.node == *id))
+            }
             _ => None,
         };
         let Some(id) = id else { return Ok(None) };
-        let storage = |e: RecordError| NoLedger::Storage(e.to_string());
-        let view = self.view().map_err(storage)?;
         let nodes = view.nodes().map_err(storage)?;
         // below the level, or as the last one, it is not removed
         let replicas = nodes.iter().filter(|node| node.role == Role::Replica).count();

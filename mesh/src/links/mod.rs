@@ -65,6 +65,7 @@ const NO_RECORDS: Known = Known {
     level: Level::FIRST,
     pin: None,
     authority: 0,
+    trusted_from: 0,
 };
 
 /// Why a peer did not answer. Unless the variant says otherwise, the peer may have acted on the

@@ -350,10 +350,13 @@ fn claims_truly(from: NodeId, data: &[u8]) -> bool {
 #[cfg(fuzzing)]
 pub fn read_packet(mut data: &[u8]) {
     let _ = claims_truly(NodeId(1), data);
-    if <PostcardCodec as Codec<Member>>::decode_header(&mut PostcardCodec, &mut data).is_ok() && data.len() >= 2 {
+    if <PostcardCodec as Codec<Member>>::decode_header(&mut PostcardCodec, &mut data).is_ok()
+        && data.len() >= 2
+    {
         data.advance(2);
         while !data.is_empty()
-            && <PostcardCodec as Codec<Member>>::decode_member(&mut PostcardCodec, &mut data).is_ok()
+            && <PostcardCodec as Codec<Member>>::decode_member(&mut PostcardCodec, &mut data)
+                .is_ok()
         {}
     }
 }

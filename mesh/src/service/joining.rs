@@ -6,6 +6,7 @@ use ground::clock;
 use rules::ledger::command::{Command, Outcome};
 use rules::ledger::level::Level;
 use rules::ledger::records::{Invitation, Look, NodeRecord, ReadRecords, Role, key};
+use rules::ledger::trust::LookForTrust;
 use rules::wire::{Answer, JoinGrant, JoinRequest};
 use rules::words::digest::Digest;
 use rules::words::names::{NodeId, OperationId};
@@ -128,6 +129,12 @@ impl<R: Rooms> MeshService<R> {
             ));
         }
         let authority = self.own.get().authority;
+        let trusted_from = ledger.view().and_then(|view| view.trusted_from());
+        if trusted_from.is_ok_and(|from| authority.version() < from) {
+            return Answer::Joined(Err(
+                "the mesh is about to have another authority; try again in a moment".into(),
+            ));
+        }
         let certificate = match authority.sign(
             node.id,
             node.role,

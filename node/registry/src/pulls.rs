@@ -71,6 +71,8 @@ pub struct Known<'a> {
     pub linked: bool,
     /// Whether the repository is cached from an upstream.
     pub proxied: bool,
+    /// Whether only some edges may have it. Then no other node fetches it for this one.
+    pub chosen: bool,
     /// Its length according to the records.
     pub size: Option<u64>,
     /// The address of the client that asks.
@@ -241,7 +243,11 @@ impl Pulls {
             return Ok(Bytes { size, cut: Box::new(cut) });
         }
         metrics::counter!("atoll_blob_misses_total").increment(1);
-        let sources = Sources::Find { via: known.proxied.then(|| known.repository.clone()) };
+        let via = known.proxied.then(|| known.repository.clone());
+        let sources = match known.chosen {
+            true => Sources::Holders { via },
+            false => Sources::Find { via },
+        };
         let flight = self.flights.join(digest, sources, Class::Pull);
         if readable == Readable::OnlyUpstream {
             self.keep_readable_once_here(known, flight.clone());

@@ -80,7 +80,7 @@ impl Atoll {
         let skip = (page - 1).saturating_mul(size);
         let ((jobs, total), freshness) = self
             .door
-            .read(|records| {
+            .read_at_length(|records| {
                 let mut all = newest(records, |job| wanted.admits(job))?;
                 let total = all.len();
                 let page = all.drain(..).skip(skip).take(size).collect::<Vec<_>>();

@@ -105,7 +105,12 @@ impl Atoll {
         let begun = self.step(name, Command::Leaving(LeavingChange::Begin(leaving)), by).await?;
         let judged = async {
             self.applied(begun).await?;
-            match self.consequences(node).await?.refusal(forced) {
+            let costs = self.consequences(node).await?;
+            let refused = match exposed {
+                true => costs.refusal_exposed(forced),
+                false => costs.refusal(forced),
+            };
+            match refused {
                 Some(reason) => {
                     Err(Failure::new(Code::Conflict, format!("{name} stays: {reason}")))
                 }

@@ -3,7 +3,7 @@
 
 use http::{Response, StatusCode};
 use rules::ledger::events::{Event, EventId, LookForEvents};
-use rules::ledger::records::Project;
+use rules::ledger::records::{Project, ReadRecords, RecordError};
 use serde_json::{Value, json};
 
 use super::{Harbor, bad};
@@ -117,26 +117,36 @@ impl Harbor {
             project.is_none_or(|project| event.project.as_ref() == Some(&project.name))
                 && conditions.iter().all(|condition| condition.admits(event))
         };
-        let mut ids = self
-            .read(|records| {
-                let mut found: Vec<(EventId, Event)> = Vec::new();
-                (&records).newest_events(|id, event| {
-                    if wanted(&event) {
-                        found.push((id, event));
+        let skip = (page - 1).saturating_mul(size);
+        // only what is shown is kept in memory
+        let numbered = |records: &dyn ReadRecords, places: std::ops::Range<usize>| {
+            let (mut kept, mut place) = (Vec::new(), 0);
+            (&records).newest_events(|id, event| {
+                if wanted(&event) {
+                    if places.contains(&place) {
+                        kept.push((id, event));
                     }
-                    true
-                })?;
-                Ok(found)
+                    place += 1;
+                }
+                true
+            })?;
+            Ok::<_, RecordError>((kept, place))
+        };
+        let (found, total) = self
+            .read_at_length(|records| {
+                if !oldest_first {
+                    return numbered(records, skip..skip.saturating_add(size));
+                }
+                let (_, total) = numbered(records, 0..0)?;
+                let end = total.saturating_sub(skip);
+                let (mut found, _) = numbered(records, end.saturating_sub(size)..end)?;
+                found.reverse();
+                Ok((found, total))
             })
             .await?;
-        if oldest_first {
-            ids.reverse();
-        }
-        let skip = (page - 1).saturating_mul(size);
-        let shown: Vec<Value> =
-            ids.iter().skip(skip).take(size).map(|(id, event)| show(*id, event)).collect();
+        let shown: Vec<Value> = found.iter().map(|(id, event)| show(*id, event)).collect();
         let mut response = json_answer(StatusCode::OK, &Value::from(shown));
-        set(&mut response, "x-total-count", ids.len().to_string());
+        set(&mut response, "x-total-count", total.to_string());
         Ok(response)
     }
 }

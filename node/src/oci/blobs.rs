@@ -2,7 +2,7 @@
 //! that no manifest refers to.
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
-use rules::ledger::records::{BlobRecord, Look, key};
+use rules::ledger::records::{BlobRecord, EDGES, Look, key};
 use rules::people::access::Action;
 use rules::wire::questions::Revoke;
 use rules::words::digest::Digest;
@@ -51,7 +51,10 @@ impl Registry {
         }
         let size = record.map(|record| record.size);
         let client = request.client;
-        let mut known = Known { digest, repository: &repository, linked, proxied, size, client };
+        let chosen = project.metadata.contains_key(EDGES);
+        let repository_of = &repository;
+        let mut known =
+            Known { digest, repository: repository_of, linked, proxied, chosen, size, client };
         let readable = match self.pulls.check_readable(&known).await {
             Err(PullError::Unknown(digest)) if !proxied => {
                 // only who pushes asks for what no manifest refers to yet

@@ -105,6 +105,12 @@ pub trait LookForTrust: Look {
     fn authority_key(&self, version: u64) -> Result<Option<Secret>, RecordError> {
         self.record(&key::authority_key(version))
     }
+    /// The oldest version of an authority that counts for nodes whose key is not recorded.
+    fn trusted_from(&self) -> Result<u64, RecordError> {
+        let newest = self.authorities()?.last().map_or(0, |authority| authority.version);
+        let exposed = self.exposed()?.map_or(0, |exposed| exposed.authority + 1);
+        Ok(newest.max(exposed))
+    }
     /// What was exposed last, if a replica was ever removed whose disk somebody else has.
     fn exposed(&self) -> Result<Option<Exposed>, RecordError> {
         self.record(&key::exposed())

@@ -44,6 +44,9 @@ pub struct Known {
     pub pin: Option<Digest>,
     /// The version of the newest authority of the mesh.
     pub authority: u64,
+    /// The oldest version of an authority that counts for nodes whose key is not recorded: the newest,
+    /// or, from when somebody else has its key, the one that will follow.
+    pub trusted_from: u64,
 }
 
 /// What a peer may do.
@@ -70,7 +73,7 @@ pub fn standing(shown: &Shown, known: &Known) -> Standing {
     if known.pin.is_some_and(|key| key != shown.key) {
         return Standing::Nobody("its key is not the one that the mesh has recorded for this node");
     }
-    if known.pin.is_none() && shown.issuer < known.authority {
+    if known.pin.is_none() && shown.issuer < known.trusted_from {
         return Standing::Nobody(
             "its certificate is of an authority that the mesh has replaced, and its key is not recorded; it has to join anew",
         );
@@ -290,7 +293,15 @@ mod tests {
 
     fn known(role: Option<Role>, level: Level) -> Known {
         let (pin, authority) = (None, 0);
-        Known { role, removed: false, nothing_known: false, level, pin, authority }
+        Known {
+            role,
+            removed: false,
+            nothing_known: false,
+            level,
+            pin,
+            authority,
+            trusted_from: authority,
+        }
     }
 
     #[test]
@@ -350,7 +361,7 @@ mod tests {
         let nobody = |s| matches!(s, Standing::Nobody(_));
         let listed = known(Some(Role::Replica), Level::NEWEST);
         let pinned = Known { pin: Some(own), ..listed };
-        let replaced = Known { authority: 1, ..pinned };
+        let replaced = Known { authority: 1, trusted_from: 1, ..pinned };
         let old = shown(Some(Role::Replica), false);
         let forged = Shown { key: Digest::sha256(b"thief"), ..old };
         for known in [pinned, replaced] {
@@ -360,8 +371,13 @@ mod tests {
             assert!(nobody(standing(&forged_anew, &known)));
         }
         // without a recorded key: what the newest authority has signed
-        let unlisted = Known { role: None, authority: 1, ..listed };
-        for known in [unlisted, Known { authority: 1, ..listed }] {
+        // also before there is another
+        let unlisted = Known { role: None, trusted_from: 1, ..listed };
+        for known in [
+            unlisted,
+            Known { authority: 1, ..unlisted },
+            Known { trusted_from: 1, authority: 1, ..listed },
+        ] {
             assert!(nobody(standing(&old, &known)));
             assert_eq!(standing(&Shown { issuer: 1, ..old }, &known), Standing::Replica);
         }

@@ -38,12 +38,25 @@ pub struct Consequences {
     pub short: BTreeMap<ProjectName, usize>,
     /// The remaining replicas that did not say what they keep. They may have what seems lost.
     pub silent: BTreeSet<NodeId>,
+    /// Whether voters that are down would make a majority with the disk of this replica as it is
+    /// now. They do not know of the removal, and could elect a leader with it.
+    pub misled: bool,
 }
 
 impl Consequences {
     /// Whether content would be lost, as far as is known.
     pub fn loses_content(&self) -> bool {
         !self.lost.is_empty()
+    }
+
+    /// Why the removal of a replica whose disk somebody else has is refused, if it is.
+    pub fn refusal_exposed(&self, forced: bool) -> Option<String> {
+        if self.misled && !forced {
+            return Some(
+                "voters that are down would make a majority with its disk, and could believe it; start them first, or remove those that are gone for good, or force it (`--force`) if none of them will come back".into(),
+            );
+        }
+        self.refusal(forced)
     }
 
     /// Why the removal is refused, if it is. `forced` accepts that content is lost. A missing
@@ -108,7 +121,10 @@ pub fn consequences(survey: &Survey<'_>) -> Consequences {
             }
         }
     }
+    let down = staying.iter().filter(|n| !live(n)).count();
+    let misled = survey.voters.contains(&leaving) && (down + 1) * 2 > survey.voters.len();
     Consequences {
+        misled: misled && down > 0,
         last_replica: remaining.is_empty(),
         no_majority: !remaining.is_empty() && up * 2 <= voters,
         voters: (up, voters),
@@ -187,6 +203,18 @@ mod tests {
         assert!(refused.contains("1 of the 2 voters"), "{refused}");
         let last = self::world(1).without(1).refusal(true).unwrap();
         assert!(last.contains("last replica"), "{last}");
+    }
+
+    #[test]
+    fn a_stolen_disk_finds_no_majority_that_does_not_know_of_the_removal() {
+        let mut world = world(4);
+        assert_eq!(world.without(3).refusal_exposed(false), None);
+        world.die(2);
+        assert_eq!(world.without(4).refusal_exposed(false), None, "it does not vote");
+        let refused = world.without(3).refusal_exposed(false).unwrap();
+        assert!(refused.contains("could believe it"), "{refused}");
+        assert_eq!(world.without(3).refusal_exposed(true), None);
+        assert_eq!(world.without(3).refusal(false), None, "nobody has its disk");
     }
 
     #[test]

@@ -112,9 +112,10 @@ impl Voters {
         let wanted = self.wanted(now, situation, &replicas, current);
         let agrees =
             |set: &BTreeSet<NodeId>| set.iter().filter(|n| live(n)).count() > set.len() / 2;
-        // one that is no member (any more) is not missed
+        // One that is no member (any more) is not missed. If fewer voters are wanted, because fewer
+        // regions are left, all of them must be live.
         let kept = wanted.iter().filter(|n| live(n)).count()
-            >= current.iter().filter(|n| live(n) && listed(n)).count();
+            >= current.iter().filter(|n| live(n) && listed(n)).count().min(wanted.len());
         (wanted != *current && kept && agrees(current) && agrees(&wanted))
             .then_some(VoterStep::Vote(wanted))
     }

@@ -31,6 +31,7 @@ impl Judge for Listed {
             level: Level::NEWEST,
             pin: None,
             authority: 0,
+            trusted_from: 0,
         };
         let mut known = self.0.view().and_then(|view| look_up(&*view, node)).unwrap_or(unreadable);
         if let Records::Edge(_) = &self.0 {
@@ -61,5 +62,6 @@ fn look_up(view: &(dyn ReadRecords + Send), node: NodeId) -> Result<Known, Recor
         level: view.level()?,
         pin: view.pin(node)?,
         authority: view.authorities()?.last().map_or(0, |authority| authority.version),
+        trusted_from: view.trusted_from()?,
     })
 }

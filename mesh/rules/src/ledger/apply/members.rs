@@ -1,8 +1,10 @@
 //! The mesh, its nodes, and its feature level.
 
+use std::collections::BTreeSet;
+
 use super::{people, projects, trust};
 use crate::ledger::command::{NewManifest, Outcome};
-use crate::ledger::leaving::{Leaving, LeavingChange, LookForLeaving};
+use crate::ledger::leaving::{LeavingChange, LookForLeaving};
 use crate::ledger::level::Level;
 use crate::ledger::records::{
     Invitation, Look, MeshRecord, NodeRecord, RecordError, Role, User, WriteRecords, encode, key,
@@ -175,13 +177,24 @@ pub(super) fn leave<R: WriteRecords>(
     }
 }
 
-/// The node that is being removed, if the manifest counts on a copy of it.
+/// A node that is being removed, or was, if the manifest counts on a copy of it: it was checked
+/// before that.
 pub(super) fn counts_on_leaving<R: WriteRecords>(
     records: &R,
     new: &NewManifest,
 ) -> Result<Option<NodeId>, RecordError> {
-    let Some(Leaving { node, .. }) = records.leaving()? else { return Ok(None) };
-    Ok(new.blobs.iter().any(|blob| blob.kept_by.contains(&node)).then_some(node))
+    if records.level()? < Level::LEAVING {
+        return Ok(None);
+    }
+    let leaving = records.leaving()?.map(|leaving| leaving.node);
+    let kept_by: BTreeSet<NodeId> =
+        new.blobs.iter().flat_map(|blob| blob.kept_by.iter().copied()).collect();
+    for node in kept_by {
+        if Some(node) == leaving || records.get(&key::node(node))?.is_none() {
+            return Ok(Some(node));
+        }
+    }
+    Ok(None)
 }
 
 fn is_last_replica<R: WriteRecords>(records: &R, id: NodeId) -> Result<bool, RecordError> {
@@ -217,6 +230,17 @@ pub(super) fn change<R: WriteRecords>(
     }
     match records.record::<NodeRecord>(&key::node(node.id))? {
         None => return Ok(Outcome::NotFound),
+        // projects choose edges by their names
+        Some(known)
+            if known.role == Role::Edge
+                && known.name != node.name
+                && records.level()? >= Level::EDGES =>
+        {
+            return Ok(Outcome::Refused(format!(
+                "the edge {} keeps the name with which it joined; remove it, and join anew with another data_dir",
+                known.name
+            )));
+        }
         Some(known) if known.role != node.role => {
             return Ok(Outcome::Refused(format!(
                 "{} joined as {} and cannot become {}; join anew with another data_dir",

@@ -86,6 +86,34 @@ fn a_manifest_that_counts_on_a_leaving_node_is_checked_anew_and_keeps_its_operat
 }
 
 #[test]
+fn a_manifest_that_counts_on_a_node_that_has_gone_is_checked_anew() {
+    let mut ledger = at_newest();
+    let epoch = ledger.epoch();
+    ledger.run(step(LeavingChange::Begin(of(3, 1))));
+    assert_eq!(ledger.run(step(LeavingChange::Finish(of(3, 1)))), Outcome::Done);
+    assert_eq!(ledger.run(put_kept_by(epoch, &[2, 3])), Outcome::Leaving(NodeId(3)));
+    assert_eq!(ledger.run(put_kept_by(epoch, &[2])), Outcome::Done);
+}
+
+#[test]
+fn an_edge_keeps_the_name_by_which_projects_choose_it() {
+    let mut ledger = at_newest();
+    let edge = |name: &str| NodeRecord {
+        role: Role::Edge,
+        name: name.parse().unwrap(),
+        url: "http://there".into(),
+        ..node(9)
+    };
+    let secret_hash = Digest::sha256(b"secret");
+    let (expires, role, nodes) = (Timestamp(u64::MAX), Role::Edge, 1);
+    ledger.run(Command::Invite { secret_hash, expires, role, nodes });
+    assert_eq!(ledger.run(Command::Join { secret_hash, node: edge("office") }), Outcome::Done);
+    let renamed = ledger.run(Command::MoveNode { node: edge("shop-1") });
+    assert!(matches!(&renamed, Outcome::Refused(why) if why.contains("keeps the name")));
+    assert_eq!(ledger.run(Command::MoveNode { node: edge("office") }), Outcome::Done);
+}
+
+#[test]
 fn a_tag_is_added_to_what_is_there_and_never_brings_back_what_was_deleted() {
     let mut ledger = at_newest();
     let epoch = ledger.epoch();

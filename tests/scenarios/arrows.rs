@@ -53,7 +53,7 @@ const ROOMS: [Rooms; 4] = [
             ("members", &["identity", "links"]),
             ("ledger", &["links", "members"]),
             ("transfer", &["links"]),
-            ("sealing", &["ledger", "links", "secrets"]),
+            ("sealing", &["identity", "ledger", "links", "secrets"]),
             (
                 "service",
                 &["identity", "ledger", "links", "members", "sealing", "secrets", "transfer"],

@@ -52,7 +52,7 @@ enum Verb {
     CredentialProvider,
     /// Set a user's password from the disk of a replica, if the administrator's is lost.
     Password(password::Password),
-    /// Remove an edge from the mesh that is gone for good.
+    /// Remove a node from the mesh, up or gone for good. Says first what that costs.
     Remove(remove::Remove),
     /// Show the mesh's feature level and each node's build, or raise the level after an upgrade.
     Level(level::LevelCommand),

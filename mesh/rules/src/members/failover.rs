@@ -94,12 +94,18 @@ impl Failover {
             replicas.filter(|n| !situation.renewing.contains(n)).collect();
         keep_since(&mut self.silent_since, now, &silent);
         let lost = self.lost(now, situation);
-        let well: BTreeSet<NodeId> = situation.caught_up.difference(&lost).copied().collect();
+        let by_id: BTreeMap<NodeId, &NodeRecord> =
+            situation.nodes.iter().map(|n| (n.id, n)).collect();
+        // one that is about to be removed is not among the nodes, and may still hold a lease
+        let well: BTreeSet<NodeId> = situation
+            .caught_up
+            .difference(&lost)
+            .filter(|node| by_id.contains_key(node))
+            .copied()
+            .collect();
         keep_since(&mut self.lost_since, now, &lost);
         keep_since(&mut self.well_since, now, &well);
 
-        let by_id: BTreeMap<NodeId, &NodeRecord> =
-            situation.nodes.iter().map(|n| (n.id, n)).collect();
         let able: Vec<Candidate> = well
             .iter()
             .filter_map(|id| by_id.get(id))
@@ -322,6 +328,22 @@ mod tests {
         assert!(world.tick(0, &[]).is_empty());
         assert!(world.tick(19, &[]).is_empty());
         assert_eq!(world.tick(20, &[])[0].node, NodeId(1));
+    }
+
+    #[test]
+    fn a_home_that_is_about_to_be_removed_gets_nothing_back() {
+        let mut world = World::new();
+        world.tick(0, &[]);
+        world.nodes.retain(|node| node.id != NodeId(1));
+        for seconds in 30..34 {
+            if let [assigned] = &world.tick(seconds, &[])[..] {
+                assert_ne!(assigned.node, NodeId(1), "at {seconds}");
+                world.project.primary = assigned.node;
+                world.project.epoch = world.project.epoch.next();
+            }
+        }
+        assert_ne!(world.project.primary, NodeId(1));
+        assert_eq!(world.project.epoch, Epoch::FIRST.next(), "it moved once");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use http::Method;
 use rules::ledger::records::key;
 use rules::wire::{Answer, Ask, Found, Lookup, Query};
+use rules::words::digest::Digest;
 use rules::words::names::RepositoryName;
 use serde_json::json;
 use tests::formed::Formed;
@@ -19,7 +20,8 @@ const THREE: [(&str, &str); 3] =
 fn only_the_edges_that_a_project_names_serve_it() {
     let mut mesh = Formed::of(&THREE, "");
     let shop = mesh.add_edge("shop-1", "us-east-1", "");
-    let office = mesh.add_edge("office", "us-west-2", "");
+    // in one region: edges of a region fetch for each other
+    let office = mesh.add_edge("office", "us-east-1", "");
     for edge in [shop, office] {
         mesh.members()[edge].wait_ready();
     }
@@ -57,6 +59,30 @@ fn only_the_edges_that_a_project_names_serve_it() {
     assert_eq!(anyone.unwrap_or_else(|none| panic!("{none}")).status, 401);
     mesh.repository(0, "demo/app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
     wait::until_ok("it serves other projects", || mesh.repository(office, "demo/app").pull("1"));
+
+    // nor is it made to fetch for the one that is named, as edges of one region do
+    let many: Vec<Image> = (0..12).map(|n| Image::random(&[2000 + n])).collect();
+    for (n, image) in many.iter().enumerate() {
+        let tag = format!("m{n}");
+        mesh.repository(0, "team/app").push(image, &tag).unwrap_or_else(|no| panic!("{no}"));
+        wait::until_ok("the edge that is named serves it", || {
+            mesh.repository(shop, "team/app").pull(&tag)
+        });
+    }
+    let digests: Vec<Digest> = many
+        .iter()
+        .flat_map(|image| &image.blobs)
+        .map(|blob| blob.digest.parse().expect("a digest"))
+        .collect();
+    let asker = Intruder::with(&stolen(&mesh.members()[0].data()));
+    for (at, has) in [(shop, true), (office, false)] {
+        let place = mesh.members()[at].place().mesh.parse().expect("an address");
+        let open = asker.knock(place).unwrap_or_else(|no| panic!("{no}"));
+        let ask = Ask::Have { digests: digests.clone(), repository: None };
+        let Outcome::Answered(answer) = asker.ask(&open, &ask) else { panic!("no answer") };
+        let Answer::Have(stocks) = *answer else { panic!("{answer:?}") };
+        assert!(stocks.iter().all(|stock| stock.held.is_some() == has), "at {at}: {stocks:?}");
+    }
 
     // an edge that asks all the same
     let thief = Intruder::with(&stolen(&mesh.members()[office].data()));

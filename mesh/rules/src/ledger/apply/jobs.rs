@@ -71,10 +71,15 @@ fn ask<R: WriteRecords>(
     if records.get(&key::place(id))?.is_some() {
         return Ok(Outcome::Exists);
     }
-    let job = Job {
+    add(records, project.id, &waiting(id, task, None, at))
+}
+
+/// A job that was asked for just now.
+fn waiting(id: JobId, task: &Task, schedule: Option<&str>, at: Timestamp) -> Job {
+    Job {
         id,
         task: task.clone(),
-        schedule: None,
+        schedule: schedule.map(str::to_owned),
         created: at,
         not_before: at,
         state: JobState::Waiting,
@@ -86,8 +91,7 @@ fn ask<R: WriteRecords>(
         began: None,
         ended: None,
         result: String::new(),
-    };
-    add(records, project.id, &job)
+    }
 }
 
 /// Adds a job that waits.
@@ -380,22 +384,7 @@ fn fire<R: WriteRecords>(
         None => false,
     };
     if !busy {
-        let job = Job {
-            id,
-            task: schedule.task.clone(),
-            schedule: Some(name.to_owned()),
-            created: at,
-            not_before: at,
-            state: JobState::Waiting,
-            runs: 0,
-            runs_before: 0,
-            failures: 0,
-            owner: None,
-            stop: false,
-            began: None,
-            ended: None,
-            result: String::new(),
-        };
+        let job = waiting(id, &schedule.task, Some(name), at);
         // a project with too many jobs misses this time, and the schedule goes on
         if add(records, project, &job)? == Outcome::Done {
             schedule.last = Some(id);

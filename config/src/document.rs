@@ -233,6 +233,12 @@ impl<'d> Section<'d> {
         self.take(key, Some(format!("write e.g. `{key}: {example}`")), parse)
     }
 
+    /// A setting that an earlier build had. Any value of it is accepted; returns whether there is
+    /// one.
+    pub(crate) fn retired(&mut self, key: &str) -> bool {
+        self.entries.remove(key).is_some()
+    }
+
     /// A boolean setting with a default.
     pub(crate) fn flag(&mut self, key: &str, target: &mut bool) {
         self.read(key, target, |text| value::choice(text, &[("true", true), ("false", false)]));

@@ -50,7 +50,13 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     ledger.duration("heartbeat", &mut s.ledger.heartbeat, ms(10)..=secs(10));
     ledger.duration("election_min", &mut s.ledger.election_min, ms(30)..=secs(60));
     ledger.duration("election_max", &mut s.ledger.election_max, ms(30)..=secs(60));
-    ledger.count("snapshot_every", &mut s.ledger.snapshot_every, 10..=10_000_000);
+    ledger.size("log_bytes", &mut s.ledger.log_bytes, 64 << 10..=64 << 30);
+    if ledger.retired("snapshot_every") {
+        s.retired.push(
+            "ledger.snapshot_every has no effect any more: remove the line; ledger.log_bytes says \
+             how much of the log is kept",
+        );
+    }
 
     let mut lease = top.section("lease");
     lease.duration("duration", &mut s.lease.duration, ms(100)..=secs(60));

@@ -59,7 +59,7 @@ ledger:
   heartbeat: {heartbeat}
   election_min: {election_min}
   election_max: {election_max}
-  snapshot_every: {snapshot_every}
+  log_bytes: {log_bytes}
 lease:
   duration: {lease_duration}
   renew_every: {renew_every}
@@ -147,7 +147,7 @@ drain: {drain}
         heartbeat = written_duration(s.ledger.heartbeat),
         election_min = written_duration(s.ledger.election_min),
         election_max = written_duration(s.ledger.election_max),
-        snapshot_every = s.ledger.snapshot_every,
+        log_bytes = written_size(s.ledger.log_bytes),
         lease_duration = written_duration(s.lease.duration),
         renew_every = written_duration(s.lease.renew_every),
         hold_down = written_duration(s.failover.hold_down),

@@ -57,6 +57,8 @@ pub struct Settings {
     pub links: Links,
     /// How a replica answers reads when it may be out of date.
     pub reads: Reads,
+    /// What to say about settings that are written and have no effect in this build.
+    pub retired: Vec<&'static str>,
     /// What the node logs.
     pub log: Log,
     /// How long open requests may continue after a signal to stop; default 10s.
@@ -75,6 +77,7 @@ impl Settings {
             role: Role::Replica,
             http: Http::default(),
             mesh: Mesh::default(),
+            retired: Vec::new(),
             roster: Roster::default(),
             ledger: Ledger::default(),
             lease: Lease::default(),
@@ -218,8 +221,8 @@ pub struct Ledger {
     pub election_min: Duration,
     /// Maximum of that; each voter draws a value between the two; default 1800ms.
     pub election_max: Duration,
-    /// Log entries between two snapshots; default 5000.
-    pub snapshot_every: u64,
+    /// How many bytes of its log a replica keeps; default 512MiB.
+    pub log_bytes: u64,
 }
 
 impl Default for Ledger {
@@ -228,7 +231,7 @@ impl Default for Ledger {
             heartbeat: Duration::from_millis(400),
             election_min: Duration::from_millis(1200),
             election_max: Duration::from_millis(1800),
-            snapshot_every: 5000,
+            log_bytes: 512 << 20,
         }
     }
 }

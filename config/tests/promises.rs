@@ -58,7 +58,7 @@ http:
 ledger:
   heartbeat: abc
   heartbeat: 400ms
-  snapshot_every: [1]
+  log_bytes: [1]
 lease:
   renew_every: 3s
 drain: 20m
@@ -77,8 +77,8 @@ drain: 20m
             "node.yaml:7: ledger.heartbeat: 'abc' is not a duration; write e.g. 400ms (a whole number and ms, s, m or h)",
             "node.yaml:8: ledger.heartbeat: is written a second time (first on line 7); keep one of the two lines of \
              ledger.heartbeat",
-            "node.yaml:9: ledger.snapshot_every: is a list where a single value belongs; write one value on the line of \
-             snapshot_every",
+            "node.yaml:9: ledger.log_bytes: is a list where a single value belongs; write one value on the line of \
+             log_bytes",
             "node.yaml:11: lease.renew_every: lease.renew_every (3s) is not below lease.duration (2s): a lease must be \
              renewed before it runs out; lower lease.renew_every or raise lease.duration",
             "node.yaml:12: drain: 20m is out of range; write a value from 0s to 10m",
@@ -443,8 +443,8 @@ prop_compose! {
             (milliseconds(10..=10_000), milliseconds(10..=20_000), milliseconds(1..=20_000)),
         (renew, over) in (milliseconds(10..=30_000), milliseconds(100..=30_000)),
         (hold, back, drain) in (milliseconds(0..=60_000), milliseconds(0..=86_400_000), milliseconds(0..=600_000)),
-        (durability, snapshot, open, manifest) in
-            (1_u32..=5, 10_u64..=10_000_000, 1_u32..=100_000, 65_536_u64..=8_388_608),
+        (durability, log_bytes, open, manifest) in
+            (1_u32..=5, 65_536_u64..=68_719_476_736, 1_u32..=100_000, 65_536_u64..=8_388_608),
         (expire, first, stall, source_stall, commit, replicate) in (
             milliseconds(1000..=2_592_000_000), milliseconds(100..=60_000), milliseconds(100..=600_000),
             milliseconds(100..=600_000), milliseconds(100..=600_000), milliseconds(100..=3_600_000),
@@ -483,7 +483,7 @@ prop_compose! {
         s.ledger.heartbeat = heartbeat;
         s.ledger.election_min = 2 * heartbeat + above_twice;
         s.ledger.election_max = s.ledger.election_min + above_min;
-        s.ledger.snapshot_every = snapshot;
+        s.ledger.log_bytes = log_bytes;
         s.lease.renew_every = renew;
         s.lease.duration = renew + over;
         s.failover.hold_down = hold;
@@ -550,4 +550,12 @@ proptest! {
             prop_assert!(!mistakes.0.is_empty());
         }
     }
+}
+
+#[test]
+fn a_setting_of_an_earlier_build_is_accepted_and_said_to_have_no_effect() {
+    let text = "data_dir: /d\nregion: r\nmesh: {advertise: 10.0.0.1:7946}\nledger: {snapshot_every: 5000}\n";
+    let settings = config::parse("node.yaml", text).expect("it is accepted");
+    assert_eq!(settings.retired.len(), 1);
+    assert!(settings.retired[0].contains("ledger.snapshot_every"));
 }

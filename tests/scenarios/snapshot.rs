@@ -16,14 +16,25 @@ use tests::formed::Formed;
 use tests::image::Image;
 use tests::wait;
 
-const SOON: &str = "ledger:\n  snapshot_every: 10\n";
+const SOON: &str = "ledger:\n  log_bytes: 64KiB\n";
 /// More than the log keeps behind a snapshot.
 const MISSED: usize = 250;
 
+const SITES: [(&str, &str); 3] =
+    [("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-central-1")];
+
 #[test]
-fn a_node_that_was_away_too_long_catches_up_by_a_snapshot() {
-    let mut mesh =
-        Formed::of(&[("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-central-1")], SOON);
+fn a_node_that_was_away_too_long_gets_the_records_that_it_lacks() {
+    catches_up(Formed::of(&SITES, SOON));
+}
+
+/// Until the mesh's level is 8, a peer may be of a build that takes files only.
+#[test]
+fn before_level_8_it_gets_all_records_as_a_file() {
+    catches_up(Formed::at_level(&SITES, SOON, 7));
+}
+
+fn catches_up(mut mesh: Formed) {
     let images: Vec<_> = (0..20).map(|_| Image::tiny()).collect();
     for (number, image) in images.iter().enumerate() {
         let repository = mesh.repository(number % 3, "demo/many");

@@ -1,4 +1,5 @@
-//! Snapshots on their way between nodes.
+//! Snapshots on their way between nodes as files: before the mesh's level is 8, when a peer may be
+//! of a build that knows nothing else. From then on records go in ranges ([`super::carried`]).
 //!
 //! A sender that gives up, for any reason, resets its stream; a dropped stream would look complete
 //! to the receiver. The receiver writes each snapshot into a file of its own. It accepts the file
@@ -11,12 +12,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use quinn::SendStream;
+use rules::ledger::fingerprint::Fingerprint;
 use rules::words::digest::{Algorithm, Hasher};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 
+use super::carried::{Earlier, Held, Unfinished};
 use super::database::other;
 use super::snapshot::{HASH_BYTES, snapshot_meta};
+use super::state::StateMachine;
 use super::types::{SnapshotMeta, Vote};
 use ground::supervise::blocking;
 
@@ -24,8 +28,17 @@ use ground::supervise::blocking;
 const RECEIVED: &str = "snapshot.received";
 /// The number of bytes that are read at once.
 const CHUNK: usize = 1 << 18;
-/// The error code of a reset stream.
-const GIVEN_UP: u32 = 1;
+
+/// The description of a state that is sent in ranges, before them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Announced {
+    /// The leadership under which it is sent.
+    pub(super) vote: Vote,
+    /// Which state it is.
+    pub(super) meta: SnapshotMeta,
+    /// The fingerprint of its records, if the sender knows it before it has read them.
+    pub(super) fingerprint: Option<Fingerprint>,
+}
 
 /// The description of a snapshot, sent before its bytes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,6 +69,21 @@ pub(super) async fn open(vote: Vote, path: &Path) -> io::Result<(Header, tokio::
     Ok((Header { vote, meta, length, hash }, file))
 }
 
+/// Writes `held` into a file of `machine`'s folder and opens it. The file has no name then, so it is
+/// gone when it is closed.
+pub(super) async fn open_written(
+    machine: &StateMachine,
+    vote: Vote,
+    held: Held,
+    name: String,
+) -> io::Result<(Header, tokio::fs::File)> {
+    let machine = machine.clone();
+    let path = blocking(move || machine.write_file(&held, &name)).await.map_err(other)??;
+    let opened = open(vote, &path).await;
+    std::fs::remove_file(&path)?;
+    opened
+}
+
 /// Sends `length` bytes. If not all can be sent, or the future is dropped, the stream is reset.
 pub(super) async fn send(
     file: impl AsyncRead + Unpin,
@@ -82,25 +110,15 @@ pub(super) async fn send(
     stream.0.take().map_or(Ok(()), |mut whole| whole.finish().map_err(other))
 }
 
-/// A stream that is not finished yet. It is reset when it is dropped; quinn's own stream would be
-/// finished.
-struct Unfinished(Option<SendStream>);
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if let Some(stream) = &mut self.0 {
-            let _ = stream.reset(GIVEN_UP.into());
-        }
-    }
-}
-
 /// The folder where snapshots arrive.
 pub(super) struct Arrivals {
     folder: PathBuf,
     next: AtomicU64,
+    /// What arrived in ranges, in transfers that broke.
+    pub(super) earlier: Earlier,
 }
 
-/// A snapshot that arrived completely. Dropping this removes its file, unless the file was renamed.
+/// A snapshot that arrived completely. Dropping this removes its file.
 #[derive(Debug)]
 pub(super) struct Arrived(PathBuf);
 
@@ -125,7 +143,20 @@ impl Arrivals {
                 std::fs::remove_file(entry.path())?;
             }
         }
-        Ok(Arrivals { folder: folder.into(), next: AtomicU64::new(1) })
+        Ok(Arrivals { folder: folder.into(), next: AtomicU64::new(1), earlier: Earlier::default() })
+    }
+
+    fn name(&self) -> PathBuf {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.folder.join(format!("{RECEIVED}.{number}"))
+    }
+
+    /// A file for what arrives in ranges. It has no name, so it is gone when nobody uses it.
+    pub(super) fn nameless(&self) -> io::Result<std::fs::File> {
+        let path = self.name();
+        let file = std::fs::File::options().read(true).write(true).create_new(true).open(&path)?;
+        std::fs::remove_file(path)?;
+        Ok(file)
     }
 
     /// Receives the snapshot that `header` announces. After an error no file is left.
@@ -134,8 +165,7 @@ impl Arrivals {
         header: &Header,
         stream: &mut (impl AsyncRead + Unpin),
     ) -> io::Result<Arrived> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let arrived = Arrived(self.folder.join(format!("{RECEIVED}.{number}")));
+        let arrived = Arrived(self.name());
         let body = header
             .length
             .checked_sub(HASH_BYTES)
@@ -183,13 +213,11 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use openraft::RaftSnapshotBuilder as _;
     use rules::words::names::NodeId;
 
     use super::*;
     use crate::identity::Authority;
     use crate::ledger::database::Store;
-    use crate::ledger::state::StateMachine;
     use crate::ledger::types::Membership;
     use crate::links::{self, CongestionControl};
 
@@ -197,8 +225,8 @@ mod tests {
     async fn snapshot(folder: &Path) -> (Header, Vec<u8>, PathBuf) {
         let store =
             Store::open(&folder.join("ledger.redb"), &ground::opening::Opening::default()).unwrap();
-        let mut machine = StateMachine::open(store, folder).unwrap();
-        let path = machine.build_snapshot().await.unwrap().snapshot;
+        let machine = StateMachine::open(store, folder).unwrap();
+        let path = machine.write_file(&machine.held().unwrap(), "snapshot.file").unwrap();
         let (header, _) = open(Vote::new(1, 1), &path).await.unwrap();
         (header, std::fs::read(&path).unwrap(), path)
     }

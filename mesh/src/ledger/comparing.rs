@@ -11,18 +11,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use quinn::SendStream;
+use quinn::{RecvStream, SendStream};
 use rules::ledger::fingerprint::{self, Verdict};
+use rules::ledger::level::Level;
 use rules::ledger::records::{Look, Role};
 use rules::wire::Bulk;
 use rules::wire::questions::Fingerprint;
 use rules::words::names::{NodeId, Revision};
+use serde::de::DeserializeOwned;
 use tracing::{error, info, warn};
 
 use super::Ledger;
-use super::arrival::{self, Header};
+use super::arrival::{self, Announced, Header};
+use super::carried::{self, Carried, Held};
 use super::database::other;
-use super::state::Replaced;
+use super::state::{FOR_ANOTHER, Replaced};
 use crate::links::{LinkError, read_message, write_message};
 use ground::supervise::Tasks;
 
@@ -38,8 +41,9 @@ const APPLY: Duration = Duration::from_millis(500);
 const ASK: Duration = Duration::from_secs(2);
 /// How long a node waits until it has applied as much as the records that it was sent.
 const CATCH_UP: Duration = Duration::from_secs(30);
-/// How long the records of another node may take to arrive.
-const ARRIVE: Duration = Duration::from_secs(600);
+/// How long the records of another node may take to arrive. It ends much sooner when nothing
+/// arrives any more.
+const ARRIVE: Duration = Duration::from_secs(12 * 3600);
 
 /// What `status` shows of the last comparison.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +64,7 @@ async fn compare(ledger: Arc<Ledger>) {
     let (mut pause, mut rest) = (FIRST_LOOK, LOOK);
     loop {
         tokio::time::sleep(pause).await;
+        ledger.arrivals.earlier.expire();
         pause = match ledger.judge().await {
             None | Some(Verdict::Unknown(_)) => FIRST_LOOK,
             Some(Verdict::Same(_)) => {
@@ -172,46 +177,89 @@ impl Ledger {
 
     async fn rebuild_from(&self, node: NodeId) -> Result<Replaced, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
-        let opened = self.links.open_bulk(node, Bulk::Records, ASK).await;
-        let (_send, mut receive) = opened.map_err(|error| text(&error))?;
-        let header: Header = read_message::<Result<Vec<u8>, String>>(&mut receive)
-            .await
-            .map_err(|error| text(&error))?
-            .and_then(|header| postcard::from_bytes(&header).map_err(|error| text(&error)))?;
-        let arrived =
-            self.arrivals.take(&header, &mut receive).await.map_err(|error| text(&error))?;
-        let until = header.meta.last_log_id.map_or(Revision(0), |id| Revision(id.index));
+        let (meta, state, _arrived) = if self.links.known(node).level < Level::RANGES {
+            let opened = self.links.open_bulk(node, Bulk::Records, ASK).await;
+            let (_send, mut receive) = opened.map_err(|error| text(&error))?;
+            let header: Header = heard(&mut receive).await?;
+            let arrived =
+                self.arrivals.take(&header, &mut receive).await.map_err(|error| text(&error))?;
+            (header.meta, Carried::File(arrived.path().into()), Some(arrived))
+        } else {
+            let opened = self.links.open_bulk(node, Bulk::Ranges, ASK).await;
+            let (mut send, mut receive) = opened.map_err(|error| text(&error))?;
+            let Announced { meta, fingerprint, .. } = heard(&mut receive).await?;
+            let base = self.machine.held().map_err(|error| text(&error))?;
+            let file = self.arrivals.nameless().map_err(|error| text(&error))?;
+            let (earlier, send) = (&self.arrivals.earlier, &mut send);
+            let taken = carried::take(base, fingerprint, earlier, file, send, &mut receive).await;
+            let taken = taken.map_err(|error| text(&error))?;
+            (meta, Carried::Arrived(Box::new(taken)), None)
+        };
+        let until = meta.last_log_id.map_or(Revision(0), |id| Revision(id.index));
         let mut applied = self.applied.clone();
         let caught_up = applied.wait_for(|applied| *applied >= until);
         match tokio::time::timeout(CATCH_UP, caught_up).await {
             Ok(Ok(_)) => {}
             _ => return Err("this node does not apply the log".into()),
         }
-        let rebuilt = self.machine.rebuild(self.log.clone(), arrived.path().into()).await;
+        let rebuilt = self.machine.rebuild(self.log.clone(), meta, state).await;
         rebuilt.map_err(|error| text(&error))?.ok_or_else(|| "it has applied more".into())
     }
 
-    /// Answers [`Bulk::Records`]: sends this node's records, one receiver at a time.
+    /// Answers [`Bulk::Records`]: sends this node's records as a file, one receiver at a time.
     pub async fn send_records(&self, mut send: SendStream) -> Result<(), LinkError> {
         let broken = |e: &dyn std::fmt::Display| LinkError::Broken(e.to_string());
-        let refuse = |why: &str| Err::<Vec<u8>, String>(why.to_owned());
-        let Ok(_turn) = self.sending_records.try_lock() else {
-            return write_message(&mut send, &refuse("it sends its records to another node")).await;
-        };
-        if self.differs() {
-            return write_message(&mut send, &refuse("its own records are wrong")).await;
-        }
-        let path =
-            self.machine.state_for_another("records".into()).await.map_err(|e| broken(&e))?;
-        info!("another node takes this node's records");
+        let Some((held, _turn)) = self.records_to_send(&mut send).await? else { return Ok(()) };
         let vote = super::types::Vote::new(0, self.me.0);
-        let opened = arrival::open(vote, &path).await;
-        // the open file stays readable
-        let removed = std::fs::remove_file(&path);
-        let (header, file) = opened.map_err(|e| broken(&e))?;
-        removed.map_err(|e| broken(&e))?;
+        let name = format!("{FOR_ANOTHER}comparing");
+        let (header, file) =
+            arrival::open_written(&self.machine, vote, held, name).await.map_err(|e| broken(&e))?;
         let encoded = postcard::to_stdvec(&header).map_err(|e| broken(&e))?;
         write_message(&mut send, &Ok::<Vec<u8>, String>(encoded)).await?;
         arrival::send(file, header.length, send).await.map_err(|e| broken(&other(e)))
     }
+
+    /// Answers [`Bulk::Ranges`]: sends the records that the receiver does not have, one receiver at
+    /// a time.
+    pub async fn send_ranges(
+        &self,
+        mut send: SendStream,
+        mut receive: RecvStream,
+    ) -> Result<(), LinkError> {
+        let broken = |e: &dyn std::fmt::Display| LinkError::Broken(e.to_string());
+        let Some((held, _turn)) = self.records_to_send(&mut send).await? else { return Ok(()) };
+        let vote = super::types::Vote::new(0, self.me.0);
+        let (meta, fingerprint) = (held.meta.clone(), held.fingerprint);
+        let announced = postcard::to_stdvec(&Announced { vote, meta, fingerprint });
+        let announced = announced.map_err(|e| broken(&e))?;
+        write_message(&mut send, &Ok::<Vec<u8>, String>(announced)).await?;
+        carried::give(held, send, &mut receive).await
+    }
+
+    /// This node's records, and the turn to send them. `None` if it refused on `send`.
+    async fn records_to_send(
+        &self,
+        send: &mut SendStream,
+    ) -> Result<Option<(Held, tokio::sync::MutexGuard<'_, ()>)>, LinkError> {
+        let refuse = |why: &str| Err::<Vec<u8>, String>(why.to_owned());
+        let Ok(turn) = self.sending_records.try_lock() else {
+            write_message(send, &refuse("it sends its records to another node")).await?;
+            return Ok(None);
+        };
+        if self.differs() {
+            write_message(send, &refuse("its own records are wrong")).await?;
+            return Ok(None);
+        }
+        info!("another node takes this node's records");
+        let held = self.machine.held().map_err(|e| LinkError::Broken(e.to_string()))?;
+        Ok(Some((held, turn)))
+    }
+}
+
+/// Reads the answer before the records: their description, or why there are none.
+async fn heard<T: DeserializeOwned>(receive: &mut RecvStream) -> Result<T, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let heard = read_message::<Result<Vec<u8>, String>>(receive).await;
+    let described = heard.map_err(|error| text(&error))??;
+    postcard::from_bytes(&described).map_err(|error| text(&error))
 }

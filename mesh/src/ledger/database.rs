@@ -21,6 +21,9 @@ pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::
 /// The ledger's records: see `rules::ledger::records`.
 pub(super) const STATE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("state-1");
 
+/// The ledger's records at one moment.
+pub(super) type Records = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
+
 /// The size of redb's cache in bytes.
 const CACHE: usize = 16 << 20;
 

@@ -11,6 +11,7 @@ use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use parking_lot::Mutex;
 use redb::{ReadableDatabase, ReadableTable};
+use rules::ledger::trimming::LogSizes;
 
 use super::database::{LOG, META, Store, decode, encode, other};
 use super::types::{Consensus, LogEntry, LogId, Vote};
@@ -31,6 +32,9 @@ struct Tail {
     /// Entries, and the number of bytes of each on disk.
     unflushed: BTreeMap<u64, (LogEntry, usize)>,
     vote: Option<Vote>,
+    sizes: LogSizes,
+    /// The first entry that this process has appended.
+    first_appended: Option<u64>,
     /// The newest term in which this process has appended an entry, and the first such entry.
     opened: Option<(u64, u64)>,
 }
@@ -46,6 +50,33 @@ impl Log {
     /// before do not count: it is not known which of them were committed, nor which others were.
     pub(super) fn opened(&self, term: u64) -> Option<u64> {
         self.tail.lock().opened.filter(|(of, _)| *of == term).map(|(_, index)| index)
+    }
+
+    /// Counts the bytes of the entries that were there before this process appended any. This reads
+    /// all of them.
+    pub(super) fn measure(&self) -> io::Result<()> {
+        let read = self.store.database().begin_read().map_err(other)?;
+        let table = read.open_table(LOG).map_err(other)?;
+        let mut found = Vec::new();
+        for pair in table.iter().map_err(other)? {
+            let (index, bytes) = pair.map_err(other)?;
+            found.push((index.value(), bytes.value().len() as u64));
+        }
+        let mut tail = self.tail.lock();
+        let first_appended = tail.first_appended.unwrap_or(u64::MAX);
+        let before = found.into_iter().filter(|(index, _)| *index < first_appended);
+        before.for_each(|(index, bytes)| tail.sizes.add(index, bytes));
+        Ok(())
+    }
+
+    /// See [`LogSizes::surplus`].
+    pub(super) fn surplus(&self, most: u64) -> Option<u64> {
+        self.tail.lock().sizes.surplus(most)
+    }
+
+    /// The number of bytes of the entries that are kept.
+    pub(super) fn bytes(&self) -> u64 {
+        self.tail.lock().sizes.total()
     }
 
     /// The first entries of `range` that have at most `most` bytes together; at least one if the
@@ -171,6 +202,8 @@ impl RaftLogStorage<Consensus> for Log {
                 if tail.opened.is_none_or(|(newest, _)| newest < term) {
                     tail.opened = Some((term, entry.log_id.index));
                 }
+                tail.first_appended.get_or_insert(entry.log_id.index);
+                tail.sizes.add(entry.log_id.index, bytes.len() as u64);
                 tail.unflushed.insert(entry.log_id.index, (entry, bytes.len()));
             }
         }
@@ -200,7 +233,12 @@ impl RaftLogStorage<Consensus> for Log {
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
         let from = last.map_or(0, |id| id.index + 1);
-        self.tail.lock().unflushed.split_off(&from);
+        {
+            let mut tail = self.tail.lock();
+            tail.unflushed.split_off(&from);
+            tail.sizes.truncate(from);
+            tail.first_appended = tail.first_appended.map(|first| first.min(from));
+        }
         self.store
             .write(move |write| {
                 write.open_table(LOG)?.retain_in(from.., |_, _| false)?;
@@ -211,6 +249,7 @@ impl RaftLogStorage<Consensus> for Log {
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
         let bytes = encode(&upto)?;
+        self.tail.lock().sizes.purge(upto.index);
         self.store
             .write(move |write| {
                 write.open_table(META)?.insert("purged", bytes.as_slice())?;

@@ -5,11 +5,12 @@
 //! |---|---|
 //! | `database` | the one redb file and its group-committing writer |
 //! | `log` | log and vote |
-//! | `state` | applied records, snapshots |
+//! | `state` | applied records |
+//! | `carried` | records on their way, without those that the receiver has |
 //! | `snapshot` | the file of a snapshot |
 //! | `network` | the consensus's messages over the links |
 //! | `appending` | streams of entries, of which several messages are under way at a time |
-//! | `arrival` | snapshots on their way: sent completely or reset, and checked on arrival |
+//! | `arrival` | snapshots on their way as files, before level 8 |
 //! | [`reading`] | reads that are never stale, by lease or by asking the leader |
 //! | `leases` | runs the lease machines of `rules::ledger::lease` |
 //! | `health` | whether this node's ledger can write; if not, it hands its tasks over, and ends |
@@ -21,6 +22,7 @@
 
 mod appending;
 mod arrival;
+mod carried;
 mod comparing;
 mod database;
 mod health;
@@ -51,6 +53,7 @@ use rules::ledger::lease::{Holder, LeaseTerms, Unreleased};
 use rules::ledger::leaving::LookForLeaving;
 use rules::ledger::level::Level;
 use rules::ledger::records::{Look, RecordError, Role};
+use rules::ledger::trimming;
 use rules::members::failover::FailoverTerms;
 use rules::members::voters::VoterTerms;
 use rules::wire::questions::Propose;
@@ -85,8 +88,8 @@ pub struct LedgerTerms {
     pub election_min: Duration,
     /// The maximum of that, and how long a leader is believed.
     pub election_max: Duration,
-    /// The number of entries between two snapshots.
-    pub snapshot_every: u64,
+    /// The number of bytes of the log that are kept.
+    pub log_bytes: u64,
     /// Read leases.
     pub lease: LeaseTerms,
     /// The time between two renewals.
@@ -96,6 +99,11 @@ pub struct LedgerTerms {
     /// When voters are replaced.
     pub voters: VoterTerms,
 }
+
+/// The number of entries between two snapshots.
+const SNAPSHOT_EVERY: u64 = 64;
+/// The time between two looks at the size of the log.
+const TRIM: Duration = Duration::from_secs(1);
 
 /// Why the ledger could not be opened or formed.
 #[derive(Debug, thiserror::Error)]
@@ -161,6 +169,8 @@ pub struct LedgerStatus {
     /// The first entry that this node's log still has. A node that has not applied the entries
     /// before it needs a snapshot.
     pub log_from: Revision,
+    /// The number of bytes of the entries that its log still has.
+    pub log_bytes: u64,
     /// The settled voters. While the voters change, these are the nodes that vote both before and
     /// after the change, so a node in this list may be relied on when another one dies.
     pub voters: BTreeSet<NodeId>,
@@ -238,15 +248,17 @@ impl Ledger {
             // to other entries, and replicas would differ for ever. In a new term it first learns
             // what the majority has.
             enable_leader_restore: Some(false),
-            snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(terms.snapshot_every),
-            replication_lag_threshold: terms.snapshot_every * 2,
-            max_in_snapshot_log_to_keep: (terms.snapshot_every / 5).max(100),
+            // A snapshot is a read transaction, so it costs nothing. Entries that are newer than
+            // the last one cannot be removed from the log.
+            snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
+            // the log is cut by bytes, not by entries: see `trim`
+            max_in_snapshot_log_to_keep: u64::MAX,
             ..openraft::Config::default()
         };
         let config =
             Arc::new(config.validate().map_err(|e| LedgerError::Consensus(e.to_string()))?);
         let me = links.me();
-        let factory = network::Factory(links.clone());
+        let factory = network::Factory { links: links.clone(), machine: machine.clone() };
         let raft = Raft::new(me.0, config, factory, log.clone(), machine.clone())
             .await
             .map_err(|e| LedgerError::Consensus(e.to_string()))?;
@@ -281,6 +293,7 @@ impl Ledger {
         leading::start(&ledger, tasks);
         health::start(&ledger, store, tasks);
         comparing::start(&ledger, tasks);
+        tasks.spawn("ledger.trim", trim(ledger.clone(), folder.to_owned()));
         Ok(ledger)
     }
 
@@ -363,6 +376,7 @@ impl Ledger {
             term: metrics.current_term,
             applied: self.applied_now(),
             released: self.released_now(),
+            log_bytes: self.log.bytes(),
             log_from: Revision(metrics.purged.map_or(0, |last| last.index + 1)),
             learners: membership
                 .nodes()
@@ -579,6 +593,18 @@ impl Ledger {
         network::receive_snapshot(&self.raft, &self.arrivals, header, &mut send, &mut receive).await
     }
 
+    /// Receives the leader's records, those that this node does not have.
+    pub async fn receive_state(
+        &self,
+        announced: &[u8],
+        mut send: SendStream,
+        mut receive: RecvStream,
+    ) -> Result<(), LinkError> {
+        let (machine, arrivals) = (&self.machine, &self.arrivals);
+        let (send, receive) = (&mut send, &mut receive);
+        network::receive_state(&self.raft, machine, arrivals, announced, send, receive).await
+    }
+
     /// Whether this node may assume that a majority hears it: it holds a lease, or leads with one.
     /// A node without one may still read by asking the leader. A node that was cut off for longer
     /// than a lease answers false at once.
@@ -659,6 +685,28 @@ fn settled_voters(sets: &[BTreeSet<u64>]) -> BTreeSet<NodeId> {
         .filter(|id| others.iter().all(|set| set.contains(id)))
         .map(|id| NodeId(*id))
         .collect()
+}
+
+/// Keeps the log within its bytes.
+async fn trim(ledger: Arc<Ledger>, folder: PathBuf) {
+    let log = ledger.log.clone();
+    match ground::supervise::blocking(move || log.measure()).await {
+        Ok(Ok(())) => {}
+        // entries that were there before do not count then, and are removed with newer ones
+        Ok(Err(error)) => warn!(%error, "the size of the ledger's log is not known"),
+        Err(_) => return,
+    }
+    loop {
+        tokio::time::sleep(TRIM).await;
+        let disk = rustix::fs::statvfs(&folder).ok();
+        let disk = disk.map(|disk| (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize));
+        let setting = ledger.terms.log_bytes;
+        let most = disk.map_or(setting, |(free, all)| trimming::most(setting, free, all));
+        if let Some(last) = ledger.log.surplus(most) {
+            // an error means that the consensus has stopped, which others report
+            let _ = ledger.raft.trigger().purge_log(last).await;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
-//! The consensus's messages over the links: questions on the control connection, and snapshots as
-//! file streams on the bulk connection ([`arrival`]).
+//! The consensus's messages over the links: questions on the control connection, and snapshots on
+//! the bulk connection ([`carried`]; before level 8 as files, [`arrival`]).
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,9 +22,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::appending::{self, APPEND_ENTRIES, Appended, Reply, unreachable};
-use super::arrival::{self, Arrivals, Header};
-use super::state::Raft;
-use super::types::{Consensus, Snapshot, Vote};
+use super::arrival::{self, Announced, Arrivals, Header};
+use super::carried::{self, Carried, Held, Snapshot};
+use super::state::{FOR_ANOTHER, Raft, StateMachine};
+use super::types::{Consensus, Vote};
 use crate::links::{LinkError, Links, read_message, write_message};
 
 const APPEND: u8 = 1;
@@ -33,26 +33,35 @@ const VOTE: u8 = 2;
 const PRE_VOTE: u8 = 3;
 const TRANSFER: u8 = 4;
 
-/// How long a snapshot may take to arrive and be installed.
-const SNAPSHOT: Duration = Duration::from_secs(600);
+/// How long the stream for a snapshot may take to open.
+const OPEN: Duration = Duration::from_secs(3);
+/// How long a snapshot that has arrived may take to be installed.
+const INSTALL: Duration = Duration::from_secs(1800);
+/// How long a snapshot may take to arrive and be installed. It ends much sooner when nothing
+/// arrives any more.
+const SNAPSHOT: Duration = Duration::from_secs(12 * 3600);
 
 /// Creates a [`Network`] for each peer.
-pub(super) struct Factory(pub(super) Arc<Links>);
+pub(super) struct Factory {
+    pub(super) links: Arc<Links>,
+    pub(super) machine: StateMachine,
+}
 
 impl RaftNetworkFactory<Consensus> for Factory {
     type Network = Network;
 
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Network {
         if let Ok(address) = node.addr.parse() {
-            self.0.know(NodeId(target), address);
+            self.links.know(NodeId(target), address);
         }
-        Network { links: self.0.clone(), to: NodeId(target) }
+        Network { links: self.links.clone(), machine: self.machine.clone(), to: NodeId(target) }
     }
 }
 
 /// The connection to one peer.
 pub(super) struct Network {
     links: Arc<Links>,
+    machine: StateMachine,
     to: NodeId,
 }
 
@@ -81,20 +90,40 @@ impl Network {
         snapshot: Snapshot,
     ) -> Result<SnapshotResponse<Consensus>, LinkError> {
         let broken = |e: &dyn std::fmt::Display| LinkError::Broken(e.to_string());
+        let Carried::Here(held) = snapshot.snapshot else {
+            return Err(broken(&"only this node's own records are sent"));
+        };
+        let mut receive = if self.links.known(self.to).level < Level::RANGES {
+            self.send_file(vote, *held).await?
+        } else {
+            let (meta, fingerprint) = (held.meta.clone(), held.fingerprint);
+            let announced = postcard::to_stdvec(&Announced { vote, meta, fingerprint });
+            let bulk = Bulk::State(announced.map_err(|e| broken(&e))?);
+            let (send, mut receive) = self.links.open_bulk(self.to, bulk, OPEN).await?;
+            carried::give(*held, send, &mut receive).await?;
+            receive
+        };
+        let installed = read_message::<Reply<SnapshotResponse<Consensus>>>(&mut receive);
+        let installed = tokio::time::timeout(INSTALL, installed).await;
+        installed.map_err(|_| LinkError::Deadline)??.map_err(LinkError::Refused)
+    }
+
+    /// For a peer that may be of an earlier build: as a file, which is written for it.
+    async fn send_file(&self, vote: Vote, held: Held) -> Result<RecvStream, LinkError> {
+        let broken = |e: &dyn std::fmt::Display| LinkError::Broken(e.to_string());
+        let name = format!("{FOR_ANOTHER}{}", self.to);
         let (header, file) =
-            arrival::open(vote, &snapshot.snapshot).await.map_err(|e| broken(&e))?;
+            arrival::open_written(&self.machine, vote, held, name).await.map_err(|e| broken(&e))?;
         let encoded = postcard::to_stdvec(&header).map_err(|e| broken(&e))?;
-        let (send, mut receive) =
-            self.links.open_bulk(self.to, Bulk::Snapshot(encoded), Duration::from_secs(3)).await?;
+        let bulk = Bulk::Snapshot(encoded);
+        let (send, receive) = self.links.open_bulk(self.to, bulk, OPEN).await?;
         arrival::send(file, header.length, send).await.map_err(|e| broken(&e))?;
-        read_message::<Reply<SnapshotResponse<Consensus>>>(&mut receive)
-            .await?
-            .map_err(LinkError::Refused)
+        Ok(receive)
     }
 }
 
 impl RaftNetworkV2<Consensus> for Network {
-    type SnapshotData = PathBuf;
+    type SnapshotData = Carried;
 
     async fn append_entries(
         &mut self,
@@ -153,15 +182,22 @@ impl RaftNetworkV2<Consensus> for Network {
         &mut self,
         vote: Vote,
         snapshot: Snapshot,
-        _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Consensus>, StreamingError<Consensus>> {
-        match tokio::time::timeout(SNAPSHOT, self.send_snapshot(vote, snapshot)).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(StreamingError::Unreachable(unreachable(error))),
-            Err(_) => {
-                Err(StreamingError::Unreachable(unreachable("the snapshot did not arrive in time")))
+        let sent = async {
+            let sent = tokio::time::timeout(SNAPSHOT, self.send_snapshot(vote, snapshot)).await;
+            sent.unwrap_or(Err(LinkError::Deadline))
+        };
+        // a leader that was deposed stops: the next one goes on with what has arrived
+        let sent = std::pin::pin!(sent);
+        match futures::future::select(sent, std::pin::pin!(cancel)).await {
+            futures::future::Either::Left((Ok(response), _)) => Ok(response),
+            futures::future::Either::Left((Err(error), _)) => {
+                tracing::warn!(to = %self.to, %error, "the ledger's records did not get there; they are sent again");
+                Err(StreamingError::Unreachable(unreachable(error)))
             }
+            futures::future::Either::Right((closed, _)) => Err(StreamingError::Closed(closed)),
         }
     }
 }
@@ -205,6 +241,8 @@ pub fn read_consensus(body: &[u8]) {
     let _ = postcard::from_bytes::<VoteResponse<Consensus>>(body);
     let _ = postcard::from_bytes::<TransferLeaderRequest<Consensus>>(body);
     let _ = postcard::from_bytes::<Header>(body);
+    let _ = postcard::from_bytes::<Announced>(body);
+    carried::read_messages(body);
     let _ = postcard::from_bytes::<Reply<SnapshotResponse<Consensus>>>(body);
 }
 
@@ -223,16 +261,53 @@ pub(super) async fn receive_snapshot(
     {
         Ok(arrived) => {
             tracing::info!(bytes = header.length, "a snapshot of the ledger arrived");
-            let snapshot = Snapshot { meta: header.meta, snapshot: arrived.path().into() };
+            let state = Carried::File(arrived.path().into());
+            let snapshot = Snapshot { meta: header.meta, snapshot: state };
             raft.install_full_snapshot(header.vote, snapshot).await.map_err(|e| e.to_string())
         }
-        Err(error) => {
-            tracing::warn!(%error, "a snapshot of the ledger did not arrive whole; its sender tries again");
-            metrics::counter!("atoll_ledger_snapshots_broken_total").increment(1);
-            Err(error.to_string())
-        }
+        Err(error) => Err(broke(&error)),
     };
     write_message(send, &installed).await?;
     let _ = send.finish();
     Ok(())
+}
+
+/// Receives a state in ranges and installs it if it is complete. If it is not, what has arrived
+/// counts when a sender tries again.
+pub(super) async fn receive_state(
+    raft: &Raft,
+    machine: &StateMachine,
+    arrivals: &Arrivals,
+    announced: &[u8],
+    send: &mut SendStream,
+    receive: &mut RecvStream,
+) -> Result<(), LinkError> {
+    let broken = |e: &dyn std::fmt::Display| LinkError::Broken(e.to_string());
+    let Announced { vote, meta, fingerprint } =
+        postcard::from_bytes(announced).map_err(|e| broken(&e))?;
+    let base = machine.held().map_err(|e| broken(&e))?;
+    let file = arrivals.nameless().map_err(|e| broken(&e))?;
+    let taken = carried::take(base, fingerprint, &arrivals.earlier, file, send, receive).await;
+    let installed: Reply<SnapshotResponse<Consensus>> = match taken {
+        Ok(arrived) => {
+            tracing::info!(
+                received = arrived.received,
+                ranges = arrived.pieces.len(),
+                "the ledger's records arrived from the leader"
+            );
+            let snapshot = Snapshot { meta, snapshot: Carried::Arrived(Box::new(arrived)) };
+            raft.install_full_snapshot(vote, snapshot).await.map_err(|e| e.to_string())
+        }
+        Err(error) => Err(broke(&error)),
+    };
+    write_message(send, &installed).await?;
+    let _ = send.finish();
+    Ok(())
+}
+
+/// Says that a snapshot did not arrive completely.
+fn broke(error: &dyn std::fmt::Display) -> String {
+    tracing::warn!(%error, "a snapshot of the ledger did not arrive whole; its sender tries again");
+    metrics::counter!("atoll_ledger_snapshots_broken_total").increment(1);
+    error.to_string()
 }

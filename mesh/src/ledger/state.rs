@@ -23,12 +23,11 @@ use rules::ledger::records::{Pair, ReadRecords, RecordError, Tracked, WriteRecor
 use rules::words::names::Revision;
 use tokio::sync::watch;
 
+use super::carried::{Carried, Held, Snapshot};
 use super::database::{META, STATE, Store, decode, encode, other};
 use super::log::Log;
-use super::snapshot::{
-    HASH_BYTES, Hashed, MAGIC, check_snapshot, read_block, snapshot_meta, write_block,
-};
-use super::types::{Consensus, LogEntry, LogId, Membership, Snapshot, SnapshotMeta};
+use super::snapshot::{HASH_BYTES, Hashed, MAGIC, check_snapshot, read_block, write_block};
+use super::types::{Consensus, LogEntry, LogId, Membership, SnapshotMeta};
 use ground::supervise::blocking;
 
 /// The consensus, over this state.
@@ -94,17 +93,12 @@ impl Replaced {
         }
     }
 
-    /// Removes the records between two keys of the other node.
-    fn forget_between(
+    /// Removes the records within `bounds`, which the other node does not have.
+    fn forget(
         &mut self,
         records: &mut StateTable<'_>,
-        after: Option<&[u8]>,
-        before: Option<&[u8]>,
+        bounds: (Bound<&[u8]>, Bound<&[u8]>),
     ) -> io::Result<()> {
-        let bounds: (Bound<&[u8]>, Bound<&[u8]>) = (
-            after.map_or(Bound::Unbounded, Bound::Excluded),
-            before.map_or(Bound::Unbounded, Bound::Excluded),
-        );
         let mut keys = BTreeSet::new();
         for pair in records.table.range::<&[u8]>(bounds).map_err(other)? {
             keys.insert(pair.map_err(other)?.0.value().to_vec());
@@ -134,17 +128,56 @@ impl Replaced {
             self.name(key);
             records.table.insert(key, value).map_err(other)?;
         }
-        records.fingerprint.add(key, value);
         Ok(())
+    }
+
+    /// Makes the records after the key `after`, up to and with `last`, those of `pairs`.
+    fn take_range(
+        &mut self,
+        records: &mut StateTable<'_>,
+        (after, last): (Option<&[u8]>, Option<&[u8]>),
+        pairs: impl Iterator<Item = io::Result<Pair>>,
+    ) -> io::Result<()> {
+        let mut after = after.map(<[u8]>::to_vec);
+        for pair in pairs {
+            let (key, value) = pair?;
+            let begin = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            self.forget(records, (begin, Bound::Excluded(&key)))?;
+            self.take_over(records, &key, &value)?;
+            after = Some(key);
+        }
+        let begin = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        // a range that begins and ends with the same key is empty, and redb refuses it
+        if last.is_some() && after.as_deref() >= last {
+            return Ok(());
+        }
+        self.forget(records, (begin, last.map_or(Bound::Unbounded, Bound::Included)))
     }
 }
 
+/// The beginning of the names of files that are written for other nodes.
+pub(super) const FOR_ANOTHER: &str = "snapshot.for.";
+
 type Applied = (Option<LogId>, Membership);
 
-const FILE: &str = "snapshot";
+/// Removes files with states: an earlier build kept its last snapshot, and a process that was
+/// killed may have left one that it wrote for another node.
+fn remove_files(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let partial = name.strip_suffix(".partial").unwrap_or(&name);
+        if partial == "snapshot" || partial == "records" || name.starts_with(FOR_ANOTHER) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
 
 impl StateMachine {
     pub(super) fn open(store: Store, folder: &Path) -> io::Result<Self> {
+        remove_files(folder)?;
         let applied = revision_of(&store.meta::<Applied>("applied")?.unwrap_or_default());
         // an earlier build does not keep the fingerprint up to date
         let kept = store.meta::<(Revision, Fingerprint)>("fingerprint")?;
@@ -234,58 +267,63 @@ impl StateMachine {
         Ok(outcomes)
     }
 
-    fn write_snapshot(&self) -> io::Result<Snapshot> {
-        self.write_snapshot_as("snapshot.partial", FILE)
+    /// This node's records as they are now.
+    pub(super) fn held(&self) -> io::Result<Held> {
+        let read = self.store.database().begin_read().map_err(other)?;
+        let kept = read.open_table(META).map_err(other)?;
+        let (last_log_id, last_membership) = match kept.get("applied").map_err(other)? {
+            Some(value) => decode::<Applied>(value.value())?,
+            None => Applied::default(),
+        };
+        let meta = SnapshotMeta { last_log_id, last_membership };
+        let fingerprint = match kept.get("fingerprint").map_err(other)? {
+            Some(value) => Some(decode::<(Revision, Fingerprint)>(value.value())?),
+            None => None,
+        };
+        let mut held =
+            Held { table: read.open_table(STATE).map_err(other)?, meta, fingerprint: None };
+        // an earlier build does not keep it up to date
+        held.fingerprint =
+            fingerprint.filter(|(at, _)| *at == held.revision()).map(|(_, kept)| kept);
+        Ok(held)
     }
 
-    /// Writes the present state into the file `partial`, which becomes `name` when it is complete.
-    fn write_snapshot_as(&self, partial: &str, name: &str) -> io::Result<Snapshot> {
-        let read = self.store.database().begin_read().map_err(other)?;
-        let (last_log_id, last_membership) =
-            match read.open_table(META).map_err(other)?.get("applied").map_err(other)? {
-                Some(value) => decode::<Applied>(value.value())?,
-                None => Applied::default(),
-            };
-        let meta = SnapshotMeta { last_log_id, last_membership };
-        let partial = self.folder.join(partial);
-        let mut file = Hashed::new(BufWriter::new(File::create(&partial)?));
+    /// Writes `held` into a file called `name`, for a node that takes nothing else.
+    pub(super) fn write_file(&self, held: &Held, name: &str) -> io::Result<PathBuf> {
+        let path = self.folder.join(name);
+        let mut file = Hashed::new(BufWriter::new(File::create(&path)?));
         file.write_all(MAGIC)?;
-        write_block(&mut file, &encode(&meta)?)?;
-        for pair in read.open_table(STATE).map_err(other)?.iter().map_err(other)? {
+        write_block(&mut file, &encode(&held.meta)?)?;
+        for pair in held.table.iter().map_err(other)? {
             let (key, value) = pair.map_err(other)?;
             write_block(&mut file, key.value())?;
             write_block(&mut file, value.value())?;
         }
         let file = file.finish()?.into_inner().map_err(other)?;
         file.sync_all()?;
-        let path = self.folder.join(name);
-        std::fs::rename(&partial, &path)?;
-        Ok(Snapshot { meta, snapshot: path })
+        Ok(path)
     }
 
-    /// Writes the present state into a file of its own, for another node.
-    pub(super) async fn state_for_another(&self, name: String) -> io::Result<PathBuf> {
-        let machine = self.clone();
-        let written =
-            blocking(move || machine.write_snapshot_as(&format!("{name}.partial"), &name));
-        Ok(written.await.map_err(other)??.snapshot)
-    }
-
-    /// Replaces the records by another node's, from the state in `path`, and applies to them the
+    /// Replaces the records by another node's, which arrived as `state`, and applies to them the
     /// entries that this node has applied since. `None` if this node has not applied as much yet.
     /// After an error nothing has changed.
-    pub(super) async fn rebuild(&self, log: Log, path: PathBuf) -> io::Result<Option<Replaced>> {
+    pub(super) async fn rebuild(
+        &self,
+        log: Log,
+        meta: SnapshotMeta,
+        state: Carried,
+    ) -> io::Result<Option<Replaced>> {
         let machine = self.clone();
-        blocking(move || machine.rebuild_here(&log, &path)).await.map_err(other)?
+        blocking(move || machine.rebuild_here(&log, &meta, &state)).await.map_err(other)?
     }
 
-    fn rebuild_here(&self, log: &Log, path: &Path) -> io::Result<Option<Replaced>> {
-        check_snapshot(path)?;
-        let mut file = BufReader::new(File::open(path)?);
-        let mut left =
-            file.get_ref().metadata()?.len().saturating_sub(HASH_BYTES + MAGIC.len() as u64);
-        file.read_exact(&mut [0; MAGIC.len()])?;
-        let meta: SnapshotMeta = decode(&read_block(&mut file, &mut left)?)?;
+    fn rebuild_here(
+        &self,
+        log: &Log,
+        meta: &SnapshotMeta,
+        state: &Carried,
+    ) -> io::Result<Option<Replaced>> {
+        check(state)?;
         let from = meta.last_log_id.map_or(0, |id| id.index);
         let turn = self.store.turn();
         let applied = revision_of(&self.store.meta::<Applied>("applied")?.unwrap_or_default());
@@ -303,17 +341,7 @@ impl StateMachine {
         {
             let table = write.open_table(STATE).map_err(other)?;
             let mut records = StateTable { table, fingerprint: Fingerprint::default() };
-            // both are in the order of their keys: what this node has between two of the other's
-            // keys is only here
-            let mut after: Option<Vec<u8>> = None;
-            while left > 0 {
-                let key = read_block(&mut file, &mut left)?;
-                let value = read_block(&mut file, &mut left)?;
-                replaced.forget_between(&mut records, after.as_deref(), Some(&key))?;
-                replaced.take_over(&mut records, &key, &value)?;
-                after = Some(key);
-            }
-            replaced.forget_between(&mut records, after.as_deref(), None)?;
+            records.become_those_of(state, self.newest_fingerprint(), &mut replaced)?;
             for entry in entries {
                 if let EntryPayload::Normal(command) = entry.payload {
                     apply(&mut records, Revision(entry.log_id.index), &command.0).map_err(other)?;
@@ -330,33 +358,22 @@ impl StateMachine {
         write.commit().map_err(other)?;
         *self.fingerprints.lock() = Fingerprints::begin(newest.0, newest.1);
         self.applied.send_replace(applied);
-        drop(turn);
-        // the file for followers had this node's old records
-        self.write_snapshot()?;
         Ok(Some(replaced))
     }
 
-    fn install(&self, meta: &SnapshotMeta, path: &Path) -> io::Result<()> {
-        check_snapshot(path)?;
-        let mut file = BufReader::new(File::open(path)?);
-        let mut left =
-            file.get_ref().metadata()?.len().saturating_sub(HASH_BYTES + MAGIC.len() as u64);
-        file.read_exact(&mut [0; MAGIC.len()])?;
-        read_block(&mut file, &mut left)?;
+    fn install(&self, meta: &SnapshotMeta, state: &Carried) -> io::Result<()> {
+        check(state)?;
         let revision = meta.last_log_id.map_or(Revision(0), |id| Revision(id.index));
         let turn = self.store.turn();
         let write = self.store.database().begin_write().map_err(other)?;
         turn.may_take_long();
-        let mut fingerprint = Fingerprint::default();
+        let fingerprint;
         {
-            let mut table = write.open_table(STATE).map_err(other)?;
-            table.retain(|_, _| false).map_err(other)?;
-            while left > 0 {
-                let key = read_block(&mut file, &mut left)?;
-                let value = read_block(&mut file, &mut left)?;
-                fingerprint.add(&key, &value);
-                table.insert(key.as_slice(), value.as_slice()).map_err(other)?;
-            }
+            let table = write.open_table(STATE).map_err(other)?;
+            let mut records = StateTable { table, fingerprint: Fingerprint::default() };
+            let before = self.newest_fingerprint();
+            records.become_those_of(state, before, &mut Replaced::default())?;
+            fingerprint = records.fingerprint;
             let applied: Applied = (meta.last_log_id, meta.last_membership.clone());
             let mut table = write.open_table(META).map_err(other)?;
             table.insert("applied", encode(&applied)?.as_slice()).map_err(other)?;
@@ -366,12 +383,16 @@ impl StateMachine {
         self.unreleased.lock().note_all(revision);
         write.commit().map_err(other)?;
         *self.fingerprints.lock() = Fingerprints::begin(revision, fingerprint);
-        let own = self.folder.join(FILE);
-        if path != own {
-            std::fs::rename(path, own)?;
-        }
         self.applied.send_replace(revision);
         Ok(())
+    }
+}
+
+/// Fails if a file with a state is not complete. What arrived in ranges was checked on arrival.
+fn check(state: &Carried) -> io::Result<()> {
+    match state {
+        Carried::File(path) => check_snapshot(path),
+        Carried::Arrived(_) | Carried::Here(_) => Ok(()),
     }
 }
 
@@ -441,6 +462,79 @@ impl WriteRecords for StateTable<'_> {
     }
 }
 
+impl StateTable<'_> {
+    /// Replaces all records by those of `state`. `now` says of which revision these records are,
+    /// and their fingerprint.
+    fn become_those_of(
+        &mut self,
+        state: &Carried,
+        now: (Revision, Fingerprint),
+        replaced: &mut Replaced,
+    ) -> io::Result<()> {
+        match state {
+            Carried::Here(held) => {
+                let mut fingerprint = Fingerprint::default();
+                let pairs = held.table.iter().map_err(other)?.map(|pair| {
+                    let (key, value) = pair.map_err(other)?;
+                    fingerprint.add(key.value(), value.value());
+                    Ok((key.value().to_vec(), value.value().to_vec()))
+                });
+                replaced.take_range(self, (None, None), pairs)?;
+                self.fingerprint = fingerprint;
+                Ok(())
+            }
+            Carried::File(path) => {
+                let mut file = BufReader::new(File::open(path)?);
+                let length = file.get_ref().metadata()?.len();
+                let mut left = length.saturating_sub(HASH_BYTES + MAGIC.len() as u64);
+                file.read_exact(&mut [0; MAGIC.len()])?;
+                read_block(&mut file, &mut left)?;
+                let mut fingerprint = Fingerprint::default();
+                let pairs = std::iter::from_fn(|| {
+                    (left > 0).then(|| {
+                        let key = read_block(&mut file, &mut left)?;
+                        let value = read_block(&mut file, &mut left)?;
+                        fingerprint.add(&key, &value);
+                        Ok((key, value))
+                    })
+                });
+                replaced.take_range(self, (None, None), pairs)?;
+                self.fingerprint = fingerprint;
+                Ok(())
+            }
+            Carried::Arrived(arrived) => {
+                // whether these are still the records that this node had when the transfer began
+                let base = &arrived.base;
+                let untouched = (base.revision(), base.fingerprint) == (now.0, Some(now.1));
+                for piece in &arrived.pieces {
+                    let (after, last) = (piece.after.as_deref(), piece.last.as_deref());
+                    let bounds = (
+                        after.map_or(Bound::Unbounded, Bound::Excluded),
+                        last.map_or(Bound::Unbounded, Bound::Included),
+                    );
+                    match piece.records()? {
+                        Some(pairs) => {
+                            let pairs = pairs.into_iter().map(Ok);
+                            replaced.take_range(self, (after, last), pairs)?;
+                        }
+                        None if untouched => {}
+                        None => {
+                            let pairs = base.table.range::<&[u8]>(bounds).map_err(other)?;
+                            let pairs = pairs.map(|pair| {
+                                let (key, value) = pair.map_err(other)?;
+                                Ok((key.value().to_vec(), value.value().to_vec()))
+                            });
+                            replaced.take_range(self, (after, last), pairs)?;
+                        }
+                    }
+                }
+                self.fingerprint = arrived.whole;
+                Ok(())
+            }
+        }
+    }
+}
+
 /// The fingerprint of all records, read one by one.
 fn fingerprint_of(store: &Store) -> io::Result<Fingerprint> {
     let read = store.database().begin_read().map_err(other)?;
@@ -474,7 +568,7 @@ fn scan(
 }
 
 impl RaftStateMachine<Consensus> for StateMachine {
-    type SnapshotData = PathBuf;
+    type SnapshotData = Carried;
     type SnapshotBuilder = Self;
 
     async fn applied_state(&mut self) -> Result<Applied, io::Error> {
@@ -509,32 +603,26 @@ impl RaftStateMachine<Consensus> for StateMachine {
     async fn install_snapshot(
         &mut self,
         meta: &SnapshotMeta,
-        snapshot: PathBuf,
+        snapshot: Carried,
     ) -> Result<(), io::Error> {
         let (machine, meta) = (self.clone(), meta.clone());
         blocking(move || machine.install(&meta, &snapshot)).await.map_err(other)?
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        let path = self.folder.join(FILE);
-        if !path.exists() {
-            return Ok(None);
-        }
-        blocking(move || {
-            let meta = snapshot_meta(&mut File::open(&path)?)?;
-            Ok(Some(Snapshot { meta, snapshot: path }))
-        })
-        .await
-        .map_err(other)?
+        let held = self.held()?;
+        let meta = held.meta.clone();
+        Ok(meta.last_log_id.map(|_| Snapshot { meta, snapshot: Carried::Here(held.into()) }))
     }
 }
 
 impl RaftSnapshotBuilder<Consensus> for StateMachine {
-    type SnapshotData = PathBuf;
+    type SnapshotData = Carried;
 
+    /// The present records, in a read transaction: nothing is written.
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        let machine = self.clone();
-        blocking(move || machine.write_snapshot()).await.map_err(other)?
+        let held = self.held()?;
+        Ok(Snapshot { meta: held.meta.clone(), snapshot: Carried::Here(held.into()) })
     }
 }
 

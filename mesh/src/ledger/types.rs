@@ -3,9 +3,7 @@
 use std::fmt;
 
 use openraft::impls::BasicNode;
-use openraft::type_config::alias::{
-    EntryOf, LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf,
-};
+use openraft::type_config::alias::{EntryOf, LogIdOf, SnapshotMetaOf, StoredMembershipOf, VoteOf};
 use rules::ledger::command::{Envelope, Outcome};
 use serde::{Deserialize, Serialize};
 
@@ -30,4 +28,3 @@ pub(super) type Vote = VoteOf<Consensus>;
 pub(super) type LogEntry = EntryOf<Consensus>;
 pub(super) type SnapshotMeta = SnapshotMetaOf<Consensus>;
 pub(super) type Membership = StoredMembershipOf<Consensus>;
-pub(super) type Snapshot = SnapshotOf<Consensus, std::path::PathBuf>;

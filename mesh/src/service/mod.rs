@@ -205,11 +205,15 @@ impl<R: Rooms> Service for MeshService<R> {
             (Bulk::Snapshot(header), Some(ledger)) => {
                 ledger.receive_snapshot(&header, send, receive).await
             }
+            (Bulk::State(announced), Some(ledger)) => {
+                ledger.receive_state(&announced, send, receive).await
+            }
             (Bulk::Records, Some(ledger)) => ledger.send_records(send).await,
+            (Bulk::Ranges, Some(ledger)) => ledger.send_ranges(send, receive).await,
             (Bulk::Upload(step), Some(_)) => {
                 self.rooms.upload(step, RelayIn::new(send, receive, self.terms.rest)).await
             }
-            (Bulk::Copy { .. } | Bulk::Snapshot(_) | Bulk::Records | Bulk::Upload(_), None) => {
+            (_, None) => {
                 warn!(%from, "a stream for replicas only was refused");
                 return;
             }

@@ -88,6 +88,7 @@ impl Atoll {
                 "applied": ledger.applied.0,
                 "released": ledger.released.0,
                 "log_from": ledger.log_from.0,
+                "log_bytes": ledger.log_bytes,
                 "term": ledger.term,
                 "voters": names(&ledger.voters),
                 "learners": names(&ledger.learners),

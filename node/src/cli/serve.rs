@@ -30,6 +30,7 @@ pub(super) fn run(serve: Serve) -> io::Result<()> {
     private::from_now_on();
     let settings = super::load(&serve.config)?;
     observe::start_logging(&settings.log)?;
+    settings.retired.iter().for_each(|says| tracing::warn!("{says}"));
     let metrics = observe::start_metrics()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(async {

@@ -76,7 +76,7 @@ pub(super) fn ledger(settings: &Settings) -> LedgerTerms {
         heartbeat: settings.ledger.heartbeat,
         election_min: settings.ledger.election_min,
         election_max: settings.ledger.election_max,
-        snapshot_every: settings.ledger.snapshot_every,
+        log_bytes: settings.ledger.log_bytes,
         lease: LeaseTerms { duration: settings.lease.duration },
         renew_every: settings.lease.renew_every,
         failover: FailoverTerms {

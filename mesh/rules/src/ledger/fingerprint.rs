@@ -28,6 +28,12 @@ impl Fingerprint {
         let lanes = self.0.iter_mut().zip(lanes(key, value));
         lanes.for_each(|(sum, lane)| *sum = sum.wrapping_sub(lane));
     }
+
+    /// The records of another set are there now, too.
+    pub fn join(&mut self, other: &Fingerprint) {
+        let lanes = self.0.iter_mut().zip(other.0);
+        lanes.for_each(|(sum, lane)| *sum = sum.wrapping_add(lane));
+    }
 }
 
 fn lanes(key: &[u8], value: &[u8]) -> [u64; 4] {

@@ -50,8 +50,11 @@ impl Level {
     pub const JOBS: Level = Level(7);
     /// From this level on the ledger records who changed what.
     pub const EVENTS: Level = Level(7);
+    /// From this level on a replica gets the records of another in ranges, without those that it
+    /// has.
+    pub const RANGES: Level = Level(8);
     /// The highest level that this build supports.
-    pub const NEWEST: Level = Level::JOBS;
+    pub const NEWEST: Level = Level::RANGES;
 }
 
 impl std::fmt::Display for Level {

@@ -33,6 +33,8 @@ pub mod leaving;
 pub mod level;
 pub mod people;
 pub mod precondition;
+pub mod ranges;
 pub mod records;
 pub mod sealing;
+pub mod trimming;
 pub mod trust;

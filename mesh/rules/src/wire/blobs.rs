@@ -43,6 +43,10 @@ pub enum Bulk {
     Records,
     /// A client's request came here, and you have its upload. The body follows.
     Upload(RelayedStep),
+    /// The leader's records, of which you get those that you do not have: the consensus's header.
+    State(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// Send me those of the ledger's records that I do not have.
+    Ranges,
 }
 
 /// The answer to [`Bulk::Fetch`], before the bytes.

@@ -80,6 +80,8 @@ const KINDS: &[(u8, u8, &str, bool, usize)] = &[
     (2, 2, "Snapshot", false, 1 << 20),
     (2, 3, "Records", false, SMALL),
     (2, 4, "Upload", false, SMALL),
+    (2, 5, "State", false, 1 << 20),
+    (2, 6, "Ranges", false, SMALL),
     (3, 0, "Append", false, SMALL),
 ];
 

@@ -54,6 +54,13 @@ impl Replica {
         Replica { _folder: folder, log: self.log.clone(), machine }
     }
 
+    /// The present state as a file.
+    fn file(&self) -> (SnapshotMeta, PathBuf) {
+        let held = self.machine.held().unwrap();
+        let path = self.machine.write_file(&held, "snapshot.for.a-test").unwrap();
+        (held.meta, path)
+    }
+
     fn records(&self) -> Vec<Pair> {
         self.machine.view().unwrap().scan(b"", None, usize::MAX).unwrap()
     }
@@ -79,9 +86,9 @@ fn the_fingerprint_is_that_of_all_records_however_it_came_about() {
     assert_eq!(one.machine.fingerprint(Revision(21)), None);
     let again = StateMachine::open(one.machine.store.clone(), &one.machine.folder).unwrap();
     assert_eq!(again.newest_fingerprint(), newest, "after a restart");
-    let snapshot = one.machine.write_snapshot().unwrap();
     let three = Replica::new();
-    three.machine.install(&snapshot.meta, &snapshot.snapshot).unwrap();
+    let (meta, file) = one.file();
+    three.machine.install(&meta, &Carried::File(file)).unwrap();
     assert_eq!(three.machine.newest_fingerprint(), newest, "from a snapshot");
 }
 
@@ -101,12 +108,17 @@ async fn records_that_differ_become_those_of_the_other_and_what_came_since_is_ap
         table.insert([255].as_slice(), [4].as_slice()).unwrap();
     });
     assert_ne!(wrong.machine.newest_fingerprint(), right.machine.newest_fingerprint());
-    let state = right.machine.state_for_another("records".into()).await.unwrap();
+    let (meta, path) = right.file();
+    let rebuild = |replica: &Replica| {
+        let (machine, log) = (replica.machine.clone(), replica.log.clone());
+        let (meta, state) = (meta.clone(), Carried::File(path.clone()));
+        async move { machine.rebuild(log, meta, state).await }
+    };
     for index in 11..=15 {
         right.apply(index);
         wrong.apply(index);
     }
-    let replaced = wrong.machine.rebuild(wrong.log.clone(), state.clone()).await.unwrap().unwrap();
+    let replaced = rebuild(&wrong).await.unwrap().unwrap();
     // the five entries that came since were taken back, too, and applied again
     assert!(replaced.only_here >= 2 && replaced.only_there >= 1 && replaced.changed >= 1);
     assert_eq!(wrong.records(), right.records());
@@ -119,10 +131,10 @@ async fn records_that_differ_become_those_of_the_other_and_what_came_since_is_ap
     let behind = Replica::new();
     behind.apply(1);
     let before = behind.records();
-    assert!(behind.machine.rebuild(behind.log.clone(), state.clone()).await.unwrap().is_none());
+    assert!(rebuild(&behind).await.unwrap().is_none());
     // nor one that is cut off
-    let bytes = std::fs::read(&state).unwrap();
-    std::fs::write(&state, &bytes[..bytes.len() - 1]).unwrap();
-    behind.machine.rebuild(behind.log.clone(), state).await.unwrap_err();
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    rebuild(&behind).await.unwrap_err();
     assert_eq!(behind.records(), before);
 }

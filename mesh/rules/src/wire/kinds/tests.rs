@@ -83,6 +83,8 @@ fn one_of_each() -> Vec<(&'static str, Open)> {
         ("Copy", Open::Bulk(Bulk::Copy { repository: repository.clone() })),
         ("Snapshot", Open::Bulk(Bulk::Snapshot(vec![]))),
         ("Records", Open::Bulk(Bulk::Records)),
+        ("State", Open::Bulk(Bulk::State(vec![]))),
+        ("Ranges", Open::Bulk(Bulk::Ranges)),
         (
             "Upload",
             Open::Bulk(Bulk::Upload(RelayedStep {

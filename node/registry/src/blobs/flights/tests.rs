@@ -172,7 +172,7 @@ impl Rig {
             heartbeat: short,
             election_min: short * 3,
             election_max: short * 4,
-            snapshot_every: 1000,
+            log_bytes: 1 << 20,
             lease: LeaseTerms { duration: short * 5 },
             renew_every: short,
             failover: FailoverTerms {

@@ -24,6 +24,7 @@ mod proxy;
 mod push;
 mod registry;
 mod report;
+mod scale;
 mod serve;
 mod size;
 mod stop;
@@ -62,6 +63,8 @@ enum What {
     Idle(idle::Idle),
     /// What many cold clients of a pull-through cache cost its upstream; needs root
     Proxy(proxy::Proxy),
+    /// A mesh with a thousand manifests, and with many more
+    Scale(scale::Scale),
     /// The mesh over emulated wide area networks beside TLS over TCP; needs root
     Wan(wan::Wan),
 }
@@ -88,6 +91,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         What::Failover(failover) => failover.run(&out),
         What::Idle(idle) => idle.run(&out),
         What::Proxy(proxy) => proxy.run(&out),
+        What::Scale(scale) => scale.run(&out),
         What::Wan(wan) => wan.run(&out),
     }
 }

@@ -169,6 +169,14 @@ impl Mesh {
         all.clone().all(|at| self.is_ready(at)) && all.clone().all(sees_all)
     }
 
+    /// The bytes of a node's ledger on the disk.
+    pub(crate) fn ledger_bytes(&self, at: usize) -> Result<u64> {
+        let file = self.folder.path().join("data").join(&self.nodes[at].name);
+        let file = file.join("ledger/ledger.redb");
+        let found = std::fs::metadata(&file);
+        Ok(found.with_context(|| format!("there is no {}", file.display()))?.len())
+    }
+
     /// `kill -9`, without waiting for anything.
     pub(crate) fn kill(&mut self, at: usize) {
         process::signal(self.nodes[at].pid, Signal::KILL);

@@ -86,6 +86,10 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     uploads.size("max_manifest", &mut s.uploads.max_manifest, (64 << 10)..=(8 << 20));
     uploads.count("max_open", &mut s.uploads.max_open, 1..=100_000);
 
+    let mut repair = top.section("repair");
+    repair.duration("after", &mut s.repair.after, secs(5)..=hours(720));
+    repair.duration("every", &mut s.repair.every, secs(60)..=hours(720));
+
     let mut jobs = top.section("jobs");
     jobs.count("at_a_time", &mut s.jobs.at_a_time, 1..=100);
     jobs.duration("keep_for", &mut s.jobs.keep_for, hours(1)..=hours(8760));

@@ -78,6 +78,9 @@ uploads:
   expire_after: {expire_after}
   max_manifest: {max_manifest}
   max_open: {max_open}
+repair:
+  after: {repair_after}
+  every: {repair_every}
 jobs:
   at_a_time: {at_a_time}
   keep_for: {keep_for}
@@ -161,6 +164,8 @@ drain: {drain}
         expire_after = written_duration(s.uploads.expire_after),
         max_manifest = written_size(s.uploads.max_manifest),
         max_open = s.uploads.max_open,
+        repair_after = written_duration(s.repair.after),
+        repair_every = written_duration(s.repair.every),
         at_a_time = s.jobs.at_a_time,
         keep_for = written_duration(s.jobs.keep_for),
         keep = s.jobs.keep,

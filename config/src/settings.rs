@@ -41,6 +41,8 @@ pub struct Settings {
     pub uploads: Uploads,
     /// Background work.
     pub jobs: Jobs,
+    /// When missing copies are made.
+    pub repair: Repair,
     /// The record of what happened.
     pub audit: Audit,
     /// How the node asks upstreams.
@@ -86,6 +88,7 @@ impl Settings {
             people: People::default(),
             uploads: Uploads::default(),
             jobs: Jobs::default(),
+            repair: Repair::default(),
             audit: Audit::default(),
             upstreams: Upstreams::default(),
             cache: Cache::default(),
@@ -350,6 +353,21 @@ pub struct Jobs {
 impl Default for Jobs {
     fn default() -> Self {
         Self { at_a_time: 8, keep_for: Duration::from_secs(720 * 3600), keep: 500 }
+    }
+}
+
+/// When missing copies are made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Repair {
+    /// How long a replica is away until its copies count as gone; default 10m.
+    pub after: Duration,
+    /// The longest time between two looks at a project's copies; default 24h.
+    pub every: Duration,
+}
+
+impl Default for Repair {
+    fn default() -> Self {
+        Self { after: Duration::from_secs(600), every: Duration::from_secs(24 * 3600) }
     }
 }
 

@@ -44,6 +44,7 @@ mod proxy_failing;
 mod questions;
 mod registries;
 mod removal;
+mod repairs;
 mod rolling;
 mod settled;
 mod snapshot;

@@ -701,7 +701,9 @@ async fn trim(ledger: Arc<Ledger>, folder: PathBuf) {
         let disk = rustix::fs::statvfs(&folder).ok();
         let disk = disk.map(|disk| (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize));
         let setting = ledger.terms.log_bytes;
-        let most = disk.map_or(setting, |(free, all)| trimming::most(setting, free, all));
+        let most = disk.map_or(setting, |(free, all)| {
+            trimming::most(setting, free, rules::blobs::cache::reserve(all))
+        });
         if let Some(last) = ledger.log.surplus(most) {
             // an error means that the consensus has stopped, which others report
             let _ = ledger.raft.trigger().purge_log(last).await;

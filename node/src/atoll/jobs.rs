@@ -2,12 +2,13 @@
 //! any replica.
 
 use http::{Response, StatusCode};
+use registry::jobs::repairs::{self, Repairs};
 use rules::ledger::events::Actor;
 use rules::ledger::jobs::cron::{self, Cron};
 use rules::ledger::jobs::{Job, LookForJobs, Schedule, Task, key};
 use rules::ledger::records::{Look, ReadRecords, RecordError, decode};
 use rules::words::moment::Timestamp;
-use rules::words::names::{JobId, ProjectId};
+use rules::words::names::{JobId, ProjectId, ProjectName};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -38,6 +39,17 @@ pub(super) struct ScheduleBody {
 
 fn custom() -> String {
     "Custom".into()
+}
+
+/// The maximum size of a request's body in bytes.
+const BODY: u64 = 4 << 10;
+
+/// A job that somebody asks for. A preheat is asked for at a path of its own.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JobBody {
+    kind: String,
+    project: String,
 }
 
 /// Which jobs are listed.
@@ -91,6 +103,42 @@ impl Atoll {
         let mut response = json_answer(StatusCode::OK, &Value::from(shown));
         set(&mut response, "x-total-count", total.to_string());
         mark(&mut response, freshness);
+        Ok(response)
+    }
+
+    /// Asks for a repair: the one kind of jobs that needs nothing but its project.
+    pub(super) async fn create_job(
+        &self,
+        mut request: Request,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
+        let bytes = request.body.whole(BODY).await?;
+        let JobBody { kind, project } = serde_json::from_slice(&bytes)
+            .map_err(|e| Failure::new(Code::BadRequest, format!("the body: {e}")))?;
+        if kind != repairs::KIND {
+            let message = format!("kind is {}; preheats have a path of their own", repairs::KIND);
+            return Err(Failure::new(Code::BadRequest, message));
+        }
+        let named = project.parse::<ProjectName>().ok();
+        let found = self.door.read(|records| match &named {
+            Some(name) => records.project(name),
+            None => Ok(None),
+        });
+        let Some(project) = found.await?.0 else {
+            let message = format!("there is no project {project:?}");
+            return Err(Failure::new(Code::NameUnknown, message));
+        };
+        if project.upstream.is_some() {
+            let message = format!(
+                "project {} caches a registry, whose content needs no copies here",
+                project.name
+            );
+            return Err(Failure::new(Code::BadRequest, message));
+        }
+        let id = self.jobs.ask(Repairs::task(&project.name, &by.name), by).await?;
+        let shown = json!({"id": id.to_string(), "project": project.name.as_str()});
+        let mut response = json_answer(StatusCode::ACCEPTED, &shown);
+        set(&mut response, "location", format!("/api/atoll/v1/jobs/{id}"));
         Ok(response)
     }
 

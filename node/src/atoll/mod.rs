@@ -101,6 +101,7 @@ impl Atoll {
             (&Method::GET | &Method::HEAD, Route::Preheat(id)) => self.show_preheat(id).await,
             (&Method::DELETE, Route::Preheat(id)) => self.stop_preheat(id, by).await,
             (&Method::GET | &Method::HEAD, Route::Jobs) => self.list_jobs(&request).await,
+            (&Method::POST, Route::Jobs) => self.create_job(request, by).await,
             (&Method::GET | &Method::HEAD, Route::Job(id)) => self.show_job(id).await,
             (&Method::GET | &Method::HEAD, Route::JobLog(id)) => self.show_log(id).await,
             (&Method::POST, Route::JobStop(id)) => self.stop_job(id, by).await,

@@ -88,6 +88,8 @@ enum Verb {
     Preheat(preheat::Preheat),
     /// Who changed what, and when.
     Audit(api::AuditCommand),
+    /// Make the copies of projects that are missing, now.
+    Repair(api::RepairCommand),
     /// Background work of the mesh, and its schedules.
     Jobs(api::JobsCommand),
 }
@@ -122,6 +124,7 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Mirror(mirror) => mirror::run(&mirror),
         Verb::Preheat(preheat) => preheat::run(&preheat),
         Verb::Audit(command) => api::audit(&command),
+        Verb::Repair(command) => api::repair(&command),
         Verb::Jobs(command) => api::jobs(&command),
     }
 }

@@ -337,7 +337,7 @@ impl Route {
             | Route::Users
             | Route::Robots
             | Route::Trusts(_) => "GET, HEAD, POST",
-            Route::Preheats | Route::Level => "GET, HEAD, POST",
+            Route::Preheats | Route::Jobs | Route::Level => "GET, HEAD, POST",
             Route::Preheat(_) => "GET, HEAD, DELETE",
             Route::JobStop(_) | Route::JobRetry(_) => "POST",
             Route::Schedule(..) => "DELETE",
@@ -367,7 +367,6 @@ impl Route {
             | Route::SystemInfo
             | Route::Status
             | Route::Mirrors
-            | Route::Jobs
             | Route::Job(_)
             | Route::JobLog(_)
             | Route::Schedules

@@ -64,6 +64,15 @@ fn describe() {
         "jobs that wait, of the projects whose primary this node is"
     );
     describe_gauge!("atoll_jobs_running", "jobs that run, of those projects");
+    describe_counter!(
+        "atoll_repair_copies_total",
+        "copies of blobs that repairs of this node made"
+    );
+    describe_counter!("atoll_repair_bytes_total", "bytes of those copies");
+    describe_gauge!(
+        "atoll_repair_blobs_lost",
+        "blobs that the last repairs of this node found on no replica that was up"
+    );
     describe_counter!("atoll_job_runs_failed_total", "runs of jobs on this node that failed");
     describe_gauge!("atoll_connections_open", "connections of clients that are open");
     describe_counter!(

@@ -18,6 +18,7 @@ use registry::events::Witness;
 use registry::jobs::Work;
 use registry::jobs::preheats::Preheats;
 use registry::jobs::queue::Jobs;
+use registry::jobs::repairs::Repairs;
 use registry::people::Access;
 use registry::proxies::ProxyTerms;
 use registry::proxies::confirming::Confirming;
@@ -108,6 +109,7 @@ pub(super) struct Rooms {
     mirrors: Arc<Mirrors>,
     questions: Arc<Questions>,
     preheats: Arc<Preheats>,
+    repairs: Arc<Repairs>,
     jobs: Arc<Jobs>,
     witness: Arc<Witness>,
     access: Arc<Access>,
@@ -166,7 +168,13 @@ impl Rooms {
             mirrors.clone(),
             tasks.clone(),
         );
-        let kinds: Vec<Arc<dyn Work>> = vec![preheats.clone()];
+        let repairs = Repairs::new(
+            neighbours.clone(),
+            store.clone(),
+            flights.clone(),
+            terms::keeper(settings),
+        );
+        let kinds: Vec<Arc<dyn Work>> = vec![preheats.clone(), repairs.clone()];
         let jobs = Jobs::new(neighbours.clone(), kinds, terms::jobs(settings), tasks.clone());
         let witness = Witness::new(neighbours.clone(), terms::events(settings));
         let questions = Arc::new(Questions::new(terms::questions(settings)));
@@ -191,6 +199,7 @@ impl Rooms {
             mirrors,
             questions,
             preheats,
+            repairs,
             jobs,
             witness,
             access,
@@ -212,6 +221,7 @@ impl Rooms {
     /// Begins background work.
     pub(super) fn start_jobs(&self, on: &Foundation<'_>) {
         self.jobs.start();
+        self.repairs.start(self.jobs.clone(), &on.tasks);
         self.witness.start(&on.tasks);
     }
 

@@ -20,6 +20,7 @@ use registry::writes::WriteTerms;
 use rules::ledger::lease::LeaseTerms;
 use rules::ledger::records::Role;
 use rules::members::failover::FailoverTerms;
+use rules::members::keeper::KeeperTerms;
 use rules::members::voters::VoterTerms;
 use rules::people::crowd::bearable;
 use rules::proxies::budget::BudgetTerms;
@@ -120,6 +121,10 @@ pub(super) fn events(settings: &Settings) -> EventTerms {
         pulls: u64::from(settings.audit.pulls),
         commit: settings.deadlines.commit,
     }
+}
+
+pub(super) fn keeper(settings: &Settings) -> KeeperTerms {
+    KeeperTerms { after: settings.repair.after, every: settings.repair.every }
 }
 
 pub(super) fn jobs(settings: &Settings) -> JobTerms {

@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::blobs::cache::reserve;
-
 /// The number of entries whose bytes are counted together.
 const TOGETHER: u64 = 64;
 /// What is kept of the log when the disk is nearly full, in bytes.
@@ -61,11 +59,11 @@ impl LogSizes {
     }
 }
 
-/// How many bytes of its log a node keeps: what its setting says, and less if its disk of `all`
-/// bytes, of which `free` are left, is nearly full. Then the log's room in the file is used again
+/// How many bytes of its log a node keeps: what its setting says, and less if its disk has less than
+/// `reserved` bytes `free`, which blobs may not use. Then the log's room in the file is used again
 /// before the file grows.
-pub fn most(setting: u64, free: u64, all: u64) -> u64 {
-    if free < reserve(all) { setting.min(NEARLY_FULL) } else { setting }
+pub fn most(setting: u64, free: u64, reserved: u64) -> u64 {
+    if free < reserved { setting.min(NEARLY_FULL) } else { setting }
 }
 
 #[cfg(test)]
@@ -99,8 +97,8 @@ mod tests {
     #[test]
     fn a_disk_that_is_nearly_full_keeps_little() {
         let gib = 1 << 30;
-        assert_eq!(most(gib, 50 * gib, 100 * gib), gib);
-        assert_eq!(most(gib, gib / 5, 100 * gib), NEARLY_FULL);
-        assert_eq!(most(1000, 0, 100 * gib), 1000);
+        assert_eq!(most(gib, 50 * gib, gib / 4), gib);
+        assert_eq!(most(gib, gib / 5, gib / 4), NEARLY_FULL);
+        assert_eq!(most(1000, 0, gib / 4), 1000);
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`roster`], [`presence`] | which nodes are alive, as one node sees it; which edges are up |
 //! | [`placement`] | which nodes hold and fetch blobs |
+//! | [`keeper`] | when copies are looked after, and where missing ones are made |
 //! | [`failover`] | when a project gets another primary |
 //! | [`voters`] | which nodes vote, and the next step towards that |
 //! | [`removal`] | what the removal of a replica costs |
@@ -11,6 +12,7 @@
 
 pub mod door;
 pub mod failover;
+pub mod keeper;
 pub mod placement;
 pub mod presence;
 pub mod removal;

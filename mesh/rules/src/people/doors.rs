@@ -193,6 +193,7 @@ pub const DOORS: &[Row] = &[
     row("/api/atoll/v1/preheats/{id}", &["GET"], system(Resource::PreheatInstance, Read)),
     row("/api/atoll/v1/preheats/{id}", &["DELETE"], system(Resource::PreheatInstance, Delete)),
     row("/api/atoll/v1/jobs", &["GET"], system(Resource::JobserviceMonitor, List)),
+    row("/api/atoll/v1/jobs", &["POST"], system(Resource::GarbageCollection, Create)),
     row("/api/atoll/v1/jobs/{id}", &["GET"], system(Resource::JobserviceMonitor, List)),
     row("/api/atoll/v1/jobs/{id}/log", &["GET"], system(Resource::JobserviceMonitor, List)),
     row("/api/atoll/v1/jobs/{id}/stop", &["POST"], system(Resource::JobserviceMonitor, Stop)),

@@ -5,6 +5,7 @@
 
 pub mod preheats;
 pub mod queue;
+pub mod repairs;
 
 use std::collections::VecDeque;
 use std::future::Future;

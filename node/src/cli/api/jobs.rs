@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Api, Asking, part, text, with};
 
@@ -30,7 +30,7 @@ enum JobsVerb {
         /// Only those of this project.
         #[arg(long)]
         project: Option<String>,
-        /// Only those of this kind, e.g. preheat.
+        /// Only those of this kind: preheat or repair.
         #[arg(long)]
         kind: Option<String>,
         /// Only those that are waiting, running, done, failed or stopped.
@@ -69,6 +69,39 @@ enum JobsVerb {
         /// Its name.
         name: String,
     },
+}
+
+/// Arguments of `repair`.
+#[derive(clap::Args)]
+pub(in crate::cli) struct RepairCommand {
+    /// The projects.
+    #[arg(required_unless_present = "all", value_name = "PROJECT")]
+    projects: Vec<String>,
+    /// All projects, but those that cache a registry.
+    #[arg(long, conflicts_with = "projects")]
+    all: bool,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+/// Does what `atoll repair` says.
+pub(in crate::cli) fn repair(command: &RepairCommand) -> io::Result<()> {
+    with(&command.asking, |api| async move {
+        let mut projects = command.projects.clone();
+        if command.all {
+            let all = api.all("/api/v2.0/projects").await?;
+            let own =
+                all.iter().filter(|project| project["registry_id"].as_u64().unwrap_or(0) == 0);
+            projects.extend(own.filter_map(|project| Some(project["name"].as_str()?.to_owned())));
+        }
+        let mut asked = Vec::new();
+        for project in projects {
+            let body = json!({"kind": "repair", "project": project});
+            asked.push(api.send(Method::POST, JOBS, Some(&body)).await?.body);
+        }
+        api.print(&asked, &[("PROJECT", "/project"), ("JOB", "/id")]);
+        Ok(())
+    })
 }
 
 /// Does what `atoll jobs` says.

@@ -18,7 +18,7 @@ use super::node::Node;
 use super::shown::{safe, safe_json, table};
 
 pub(super) use audit::{AuditCommand, audit};
-pub(super) use jobs::{JobsCommand, jobs};
+pub(super) use jobs::{JobsCommand, RepairCommand, jobs, repair};
 pub(super) use people::{
     MemberCommand, RobotCommand, UserCommand, members, run_robot as robots, users,
 };

@@ -1,0 +1,240 @@
+//! Copies are kept: when a project's primary looks whether enough regions hold its blobs, and where
+//! the missing copies are made.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::placement::{Candidate, ranked};
+use crate::words::digest::Digest;
+use crate::words::moment::Moment;
+use crate::words::names::{NodeId, ProjectName, Region};
+
+/// When a primary looks.
+#[derive(Clone, Copy, Debug)]
+pub struct KeeperTerms {
+    /// How long a replica is away until its copies count as gone.
+    pub after: Duration,
+    /// The longest time between two looks at a project of which nothing has changed.
+    pub every: Duration,
+}
+
+/// How long the replicas must have been the same before a look: when a node is away or joins, others
+/// often follow.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// What decides where copies of a project should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Situation {
+    durability: u32,
+    present: BTreeSet<NodeId>,
+}
+
+/// Decides, at one replica, which of the projects whose primary it is have to be looked at. It
+/// remembers nothing over a restart, so a new primary looks at each of its projects.
+#[derive(Debug, Default)]
+pub struct Keeper {
+    /// Since when each replica is away.
+    away: BTreeMap<NodeId, Moment>,
+    present: BTreeSet<NodeId>,
+    present_since: Option<Moment>,
+    looked: BTreeMap<ProjectName, (Situation, Moment)>,
+    /// Since when each project is this node's, without a look.
+    new: BTreeMap<ProjectName, Moment>,
+}
+
+impl Keeper {
+    /// The projects to look at now. `replicas` are all replicas of the mesh, `down` those of them
+    /// that do not answer, and `mine` the projects whose primary this node is, with their
+    /// durability. A project is due until [`Keeper::looked`] says that a look at it has begun.
+    pub fn handle_view(
+        &mut self,
+        now: Moment,
+        terms: KeeperTerms,
+        replicas: &BTreeSet<NodeId>,
+        down: &BTreeSet<NodeId>,
+        mine: &[(ProjectName, u32)],
+    ) -> Vec<ProjectName> {
+        self.away.retain(|node, _| down.contains(node) && replicas.contains(node));
+        for node in down.intersection(replicas) {
+            self.away.entry(*node).or_insert(now);
+        }
+        let gone = |node: &NodeId| {
+            self.away.get(node).is_some_and(|since| now.since(*since) >= terms.after)
+        };
+        let present: BTreeSet<NodeId> =
+            replicas.iter().copied().filter(|node| !gone(node)).collect();
+        if present != self.present {
+            self.present = present;
+            self.present_since = Some(now);
+        }
+        let names: BTreeSet<&ProjectName> = mine.iter().map(|(name, _)| name).collect();
+        self.looked.retain(|name, _| names.contains(name));
+        self.new.retain(|name, _| names.contains(name));
+        if self.present_since.is_none_or(|since| now.since(since) < SETTLE) {
+            return Vec::new();
+        }
+        let due = |(name, durability): &&(ProjectName, u32)| match self.looked.get(name) {
+            Some((situation, at)) => {
+                *situation != self.situation(*durability) || now.since(*at) >= terms.every
+            }
+            // the primary before may have looked a moment ago, and it was away for as long as a
+            // replica that counts as gone
+            None => now.since(*self.new.get(name).unwrap_or(&now)) >= terms.after,
+        };
+        let due = mine.iter().filter(due).map(|(name, _)| name.clone()).collect();
+        for (name, _) in mine.iter().filter(|(name, _)| !self.looked.contains_key(name)) {
+            self.new.entry(name.clone()).or_insert(now);
+        }
+        due
+    }
+
+    /// A look at a project, with that durability, begins.
+    pub fn looked(&mut self, now: Moment, name: &ProjectName, durability: u32) {
+        self.new.remove(name);
+        self.looked.insert(name.clone(), (self.situation(durability), now));
+    }
+
+    fn situation(&self, durability: u32) -> Situation {
+        Situation { durability, present: self.present.clone() }
+    }
+}
+
+/// The nodes that get a copy of `digest`, one in each region that lacks it, until `wanted` regions
+/// have one. `keep` are the replicas that keep it for good, `cached` those that may evict it: in
+/// their regions they are chosen, because that moves no bytes. `alive` are the replicas that can
+/// take a copy.
+pub fn missing_copies(
+    digest: &Digest,
+    keep: &BTreeSet<NodeId>,
+    cached: &BTreeSet<NodeId>,
+    alive: &[Candidate],
+    wanted: usize,
+) -> Vec<NodeId> {
+    let region_of = |node: NodeId| alive.iter().find(|c| c.id == node).map(|c| &c.region);
+    let mut have: BTreeSet<&Region> = keep.iter().filter_map(|node| region_of(*node)).collect();
+    let ranked = ranked(digest, alive.iter().map(|candidate| candidate.id));
+    let first = ranked.iter().filter(|node| cached.contains(node));
+    let then = ranked.iter().filter(|node| !cached.contains(node));
+    let mut chosen = Vec::new();
+    for node in first.chain(then).copied() {
+        if have.len() >= wanted {
+            break;
+        }
+        if let Some(region) = region_of(node)
+            && have.insert(region)
+        {
+            chosen.push(node);
+        }
+    }
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::records::Role;
+
+    const TERMS: KeeperTerms =
+        KeeperTerms { after: Duration::from_secs(600), every: Duration::from_secs(86_400) };
+
+    fn at(seconds: u64) -> Moment {
+        Moment::from_micros(seconds * 1_000_000)
+    }
+
+    fn set(nodes: &[u64]) -> BTreeSet<NodeId> {
+        nodes.iter().copied().map(NodeId).collect()
+    }
+
+    fn mine(durability: u32) -> Vec<(ProjectName, u32)> {
+        vec![("team".parse().unwrap(), durability)]
+    }
+
+    /// A keeper that has looked at its project at second 700.
+    fn after_a_look() -> Keeper {
+        let mut keeper = Keeper::default();
+        let all = set(&[1, 2, 3]);
+        let due = |keeper: &mut Keeper, second| {
+            keeper.handle_view(at(second), TERMS, &all, &set(&[]), &mine(2)).len()
+        };
+        assert_eq!((due(&mut keeper, 0), due(&mut keeper, 10), due(&mut keeper, 500)), (0, 0, 0));
+        assert_eq!(due(&mut keeper, 700), 1, "a primary that has just begun looks after a while");
+        assert_eq!(due(&mut keeper, 701), 1, "until a look has begun");
+        keeper.looked(at(700), &"team".parse().unwrap(), 2);
+        assert_eq!(due(&mut keeper, 702), 0);
+        keeper
+    }
+
+    #[test]
+    fn a_look_follows_when_a_replica_is_gone_for_long_comes_back_joins_or_is_removed() {
+        let all = set(&[1, 2, 3]);
+        let mut keeper = after_a_look();
+        let mut due = |second, replicas: &BTreeSet<NodeId>, down: &[u64]| {
+            let due = keeper.handle_view(at(second), TERMS, replicas, &set(down), &mine(2));
+            if !due.is_empty() {
+                keeper.looked(at(second), &due[0], 2);
+            }
+            due.len()
+        };
+        assert_eq!(due(1000, &all, &[3]), 0, "it may come back");
+        assert_eq!(due(1500, &all, &[]), 0, "it did");
+        assert_eq!(due(1600, &all, &[3]), 0);
+        assert_eq!(due(2199, &all, &[3]), 0);
+        assert_eq!(due(2200, &all, &[3]), 0, "its copies are gone from now on");
+        assert_eq!(due(2206, &all, &[3]), 1);
+        assert_eq!(due(2210, &all, &[3]), 0);
+        assert_eq!((due(3000, &all, &[]), due(3010, &all, &[])), (0, 1), "it is back");
+        let four = set(&[1, 2, 3, 4]);
+        assert_eq!((due(3100, &four, &[]), due(3110, &four, &[])), (0, 1), "another joined");
+        assert_eq!((due(3200, &all, &[]), due(3210, &all, &[])), (0, 1), "it was removed");
+        assert_eq!(due(3210 + 86_399, &all, &[]), 0);
+        assert_eq!(due(3210 + 86_400, &all, &[]), 1, "and now and then");
+    }
+
+    #[test]
+    fn a_look_follows_when_the_durability_was_changed() {
+        let mut keeper = after_a_look();
+        let all = set(&[1, 2, 3]);
+        let due = keeper.handle_view(at(800), TERMS, &all, &set(&[]), &mine(3));
+        assert_eq!(due.len(), 1);
+        keeper.looked(at(800), &due[0], 3);
+        assert!(keeper.handle_view(at(900), TERMS, &all, &set(&[]), &mine(3)).is_empty());
+    }
+
+    #[test]
+    fn a_project_that_moved_away_and_came_back_is_looked_at_again() {
+        let mut keeper = after_a_look();
+        let all = set(&[1, 2, 3]);
+        let mut due = |second, mine: &[(ProjectName, u32)]| {
+            keeper.handle_view(at(second), TERMS, &all, &set(&[]), mine).len()
+        };
+        assert_eq!(due(800, &[]), 0);
+        assert_eq!((due(810, &mine(2)), due(1000, &mine(2)), due(1410, &mine(2))), (0, 0, 1));
+    }
+
+    #[test]
+    fn copies_go_to_regions_without_one_and_first_where_no_byte_moves() {
+        let candidate = |id: u64, region: &str| Candidate {
+            id: NodeId(id),
+            region: region.parse().unwrap(),
+            role: Role::Replica,
+        };
+        let alive = [
+            candidate(1, "a"),
+            candidate(2, "b"),
+            candidate(3, "b"),
+            candidate(4, "c"),
+            candidate(5, "d"),
+        ];
+        let digest = Digest::sha256(b"x");
+        let chosen = |keep: &[u64], cached: &[u64], wanted| {
+            missing_copies(&digest, &set(keep), &set(cached), &alive, wanted)
+        };
+        assert!(chosen(&[1, 2], &[], 2).is_empty());
+        assert_eq!(chosen(&[1, 2], &[3], 2), [], "its region has one");
+        assert_eq!(chosen(&[2, 3], &[4], 2), [NodeId(4)]);
+        assert_eq!(chosen(&[9], &[], 4).len(), 4, "a copy of a node that is gone counts nothing");
+        assert_eq!(chosen(&[1], &[], 9).len(), 3, "there are no more regions");
+        let all: BTreeSet<NodeId> = chosen(&[], &[3], 4).into_iter().collect();
+        assert_eq!(all, set(&[1, 3, 4, 5]));
+    }
+}

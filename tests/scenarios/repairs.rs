@@ -1,0 +1,125 @@
+//! Copies that are missing are made by themselves: after a region is gone, and when a project wants
+//! more of them. And when somebody says so.
+//!
+//! How many copies there are is asked for as an operator would ask: what would be lost if a node
+//! were removed now.
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tests::formed::Formed;
+use tests::image::Image;
+use tests::process;
+use tests::repository::set_durability;
+use tests::wait;
+
+const THREE: [(&str, &str); 3] =
+    [("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-central-1")];
+const SOON: &str = "repair: {after: 5s}\n";
+
+#[test]
+fn a_region_that_is_gone_and_a_higher_durability_make_copies() {
+    let mesh = Formed::of(&THREE, SOON);
+    set_durability(&mesh.client(0), "demo", 1);
+    let images: Vec<Image> = (0..6).map(|_| Image::tiny()).collect();
+    for (number, image) in images.iter().enumerate() {
+        let pushed = mesh.repository(0, "demo/app").push(image, &format!("{number}"));
+        pushed.unwrap_or_else(|no| panic!("{number}: {no}"));
+    }
+    // each blob is where it was pushed, and nowhere else
+    assert!(lost_without(&mesh, 1, "one") > 0, "there are other copies");
+    set_durability(&mesh.client(0), "demo", 2);
+    wait::until("copies are made in a second region", || {
+        (lost_without(&mesh, 1, "one") == 0).then_some(())
+    });
+    wait::until("the job says so", || {
+        let jobs = get(&mesh, 0, "/api/atoll/v1/jobs?kind=repair&state=done&project=demo");
+        let made = |job: &Value| job["result"].as_str().is_some_and(|r| !r.contains(" 0 copies"));
+        jobs.as_array()?.iter().any(made).then_some(())
+    });
+
+    // some copies are in the second region, some in the third; that is gone for long
+    mesh.members()[2].stop(Signal::KILL);
+    wait::until("the others have two copies of all", || {
+        let nobody = |at, name| lost_without(&mesh, at, name) == 0;
+        (nobody(1, "one") && nobody(0, "two")).then_some(())
+    });
+    mesh.members()[2].serve();
+    mesh.members()[2].wait_ready();
+    for (number, image) in images.iter().enumerate() {
+        let found = mesh.repository(2, "demo/app").pull(&format!("{number}"));
+        let found = found.unwrap_or_else(|no| panic!("{number}: {no}"));
+        assert_eq!(found.digest, image.digest());
+    }
+}
+
+#[test]
+fn a_repair_by_hand_names_what_no_replica_has() {
+    let mesh = Formed::of(&THREE, "");
+    let image = Image::tiny();
+    mesh.repository(0, "demo/app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    let job = repair(&mesh, &["demo"]);
+    let ended = wait::until("it ends", || over(&mesh, &job));
+    assert_eq!(ended["state"], "done", "{ended}");
+    let checked = format!("{} blobs checked, 0 copies made", image.blobs.len());
+    assert_eq!(ended["result"], checked.as_str());
+
+    // somebody has removed a layer from every disk
+    let layer = &image.blobs[0];
+    for member in mesh.members() {
+        match std::fs::remove_file(layer.file(&member.data())) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),
+            _ => {}
+        }
+    }
+    // a node notices when it is asked for the bytes
+    for member in mesh.members() {
+        let asked = member.anyone().get(&format!("/v2/demo/app/blobs/{}", layer.digest));
+        let asked = asked.unwrap_or_else(|none| panic!("{none}"));
+        assert_ne!(asked.status, 200, "{asked}");
+    }
+    let job = repair(&mesh, &["--all"]);
+    let ended = wait::until("it ends", || over(&mesh, &job));
+    assert_eq!(ended["state"], "failed", "{ended}");
+    assert!(ended["result"].as_str().is_some_and(|says| says.contains("no replica")), "{ended}");
+    let log = get(&mesh, 1, &format!("/api/atoll/v1/jobs/{job}/log")).to_string();
+    assert!(log.contains(&layer.digest), "{log}");
+
+    let unknown = atoll(&mesh, &["nothing"]);
+    assert!(!unknown.success && unknown.err.contains("no project"), "{}", unknown.err);
+}
+
+/// The number of blobs that no replica would keep if the node called `name` were removed.
+fn lost_without(mesh: &Formed, at: usize, name: &str) -> u64 {
+    let costs = get(mesh, at, &format!("/api/atoll/v1/nodes/{name}"));
+    let lost = costs["lost_blobs"].as_object().unwrap_or_else(|| panic!("{costs}"));
+    lost.values().filter_map(Value::as_u64).sum()
+}
+
+fn get(mesh: &Formed, at: usize, path: &str) -> Value {
+    let answer = mesh.client(at).get(path).unwrap_or_else(|none| panic!("{path}: {none}"));
+    assert_eq!(answer.status, 200, "{path}: {answer}");
+    answer.json()
+}
+
+fn atoll(mesh: &Formed, arguments: &[&str]) -> process::Finished {
+    let password = mesh.folder().join("password-for-repairs");
+    std::fs::write(&password, mesh.password()).expect("a file");
+    let url = format!("http://{}", mesh.members()[1].place().http);
+    let mut command = mesh.members()[0].atoll("repair");
+    command.args(arguments).args(["--output", "json", "--url", &url, "--password-file"]);
+    process::finish(command.arg(password))
+}
+
+/// The number of the job that was asked for.
+fn repair(mesh: &Formed, arguments: &[&str]) -> String {
+    let asked = atoll(mesh, arguments);
+    assert!(asked.success, "{}", asked.err);
+    let told: Value =
+        serde_json::from_str(&asked.out).unwrap_or_else(|e| panic!("{e}: {}", asked.out));
+    told[0]["id"].as_str().unwrap_or_else(|| panic!("{told}")).to_owned()
+}
+
+fn over(mesh: &Formed, job: &str) -> Option<Value> {
+    let shown = get(mesh, 2, &format!("/api/atoll/v1/jobs/{job}"));
+    matches!(shown["state"].as_str(), Some("done" | "failed" | "stopped")).then_some(shown)
+}

@@ -89,6 +89,7 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     let mut repair = top.section("repair");
     repair.duration("after", &mut s.repair.after, secs(5)..=hours(720));
     repair.duration("every", &mut s.repair.every, secs(60)..=hours(720));
+    repair.duration("read_all", &mut s.repair.read_all, secs(5)..=hours(8760));
 
     let mut jobs = top.section("jobs");
     jobs.count("at_a_time", &mut s.jobs.at_a_time, 1..=100);

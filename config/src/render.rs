@@ -81,6 +81,7 @@ uploads:
 repair:
   after: {repair_after}
   every: {repair_every}
+  read_all: {read_all}
 jobs:
   at_a_time: {at_a_time}
   keep_for: {keep_for}
@@ -166,6 +167,7 @@ drain: {drain}
         max_open = s.uploads.max_open,
         repair_after = written_duration(s.repair.after),
         repair_every = written_duration(s.repair.every),
+        read_all = written_duration(s.repair.read_all),
         at_a_time = s.jobs.at_a_time,
         keep_for = written_duration(s.jobs.keep_for),
         keep = s.jobs.keep,

@@ -363,11 +363,17 @@ pub struct Repair {
     pub after: Duration,
     /// The longest time between two looks at a project's copies; default 24h.
     pub every: Duration,
+    /// The time in which a node reads all its blobs again; default 720h.
+    pub read_all: Duration,
 }
 
 impl Default for Repair {
     fn default() -> Self {
-        Self { after: Duration::from_secs(600), every: Duration::from_secs(24 * 3600) }
+        Self {
+            after: Duration::from_secs(600),
+            every: Duration::from_secs(24 * 3600),
+            read_all: Duration::from_secs(720 * 3600),
+        }
     }
 }
 

@@ -88,6 +88,23 @@ fn a_repair_by_hand_names_what_no_replica_has() {
     assert!(!unknown.success && unknown.err.contains("no project"), "{}", unknown.err);
 }
 
+/// Nobody pulls the blob, so only a node that reads what it has can find the wrong byte.
+#[test]
+fn a_byte_that_the_disk_spoiled_is_found_and_mended_without_a_pull() {
+    let mesh = Formed::of(&THREE, "repair: {read_all: 5s}\nprojects: {durability: 3}\n");
+    let image = Image::random(&[300_000]);
+    mesh.repository(0, "demo/app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    let layer = image.blobs.iter().find(|blob| blob.bytes.len() == 300_000).expect("the layer");
+    mesh.members()[1].flip(layer, 100_000);
+    let file = layer.file(&mesh.members()[1].data());
+    wait::until("the copy is right again", || {
+        std::fs::read(&file).is_ok_and(|bytes| bytes == layer.bytes).then_some(())
+    });
+    let answer = mesh.client(1).get("/metrics").unwrap_or_else(|none| panic!("{none}"));
+    let counted = String::from_utf8_lossy(&answer.body).contains("atoll_blobs_damaged_total 1");
+    assert!(counted, "{answer}");
+}
+
 /// The number of blobs that no replica would keep if the node called `name` were removed.
 fn lost_without(mesh: &Formed, at: usize, name: &str) -> u64 {
     let costs = get(mesh, at, &format!("/api/atoll/v1/nodes/{name}"));

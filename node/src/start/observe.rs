@@ -64,6 +64,8 @@ fn describe() {
         "jobs that wait, of the projects whose primary this node is"
     );
     describe_gauge!("atoll_jobs_running", "jobs that run, of those projects");
+    describe_counter!("atoll_scrub_blobs_total", "blobs that this node read again to check them");
+    describe_counter!("atoll_scrub_bytes_total", "bytes of those blobs");
     describe_counter!(
         "atoll_repair_copies_total",
         "copies of blobs that repairs of this node made"

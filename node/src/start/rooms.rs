@@ -222,6 +222,8 @@ impl Rooms {
     pub(super) fn start_jobs(&self, on: &Foundation<'_>) {
         self.jobs.start();
         self.repairs.start(self.jobs.clone(), &on.tasks);
+        let scrub = self.blobs.rechecks.clone().scrub(on.settings.repair.read_all);
+        on.tasks.spawn("scrub", scrub);
         self.witness.start(&on.tasks);
     }
 

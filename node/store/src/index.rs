@@ -1,5 +1,6 @@
 //! The index of held and granted blobs.
 
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -172,6 +173,27 @@ impl Index {
             Ok(())
         })
         .await
+    }
+
+    /// The next held blobs after `after`, with their lengths.
+    pub(super) fn held_after(
+        &self,
+        after: Option<&Digest>,
+        most: usize,
+    ) -> Result<Vec<(Digest, u64)>, StoreError> {
+        let read = self.file.database().begin_read().map_err(index_error)?;
+        let held = read.open_table(HELD).map_err(index_error)?;
+        let after = after.map(Digest::to_key);
+        let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let range = held.range::<&[u8]>((from, Bound::Unbounded)).map_err(index_error)?;
+        let mut all = Vec::new();
+        for pair in range.take(most) {
+            let (key, value) = pair.map_err(index_error)?;
+            let (size, _): (u64, ContentHash) =
+                postcard::from_bytes(value.value()).map_err(index_error)?;
+            all.push((Digest::from_key(key.value()).map_err(index_error)?, size));
+        }
+        Ok(all)
     }
 
     /// All blobs that may be evicted, with length and last use.

@@ -30,6 +30,7 @@ use ground::opening::Opening;
 use ground::supervise::blocking;
 use parking_lot::Mutex;
 use rules::blobs::holding::{Held, Stock};
+use rules::blobs::scrubbing::Position;
 use rules::words::digest::{Algorithm, Digest, Hasher};
 use rules::words::moment::Timestamp;
 use rules::words::names::{ProjectName, RepositoryName};
@@ -43,6 +44,8 @@ use ingest::Sealed;
 use room::Room;
 pub use uploads::Rested;
 
+/// The file that says how far the reading of all blobs is.
+const SCRUB: &str = "scrub";
 /// The size of the pieces in which a blob is read to check it.
 const PIECE: usize = 1 << 20;
 
@@ -239,20 +242,58 @@ impl Store {
     /// Whether the bytes of a held blob still hash to its digest. Reads all of them. True for a
     /// blob that is not held.
     pub async fn is_sound(&self, digest: &Digest) -> Result<bool, StoreError> {
-        let Some(blob) = self.open_blob(digest).await? else { return Ok(true) };
-        let expected = *digest;
-        let sound = blocking(move || -> std::io::Result<bool> {
-            let mut hasher = Hasher::new(expected.algorithm());
-            let (mut piece, mut at) = (vec![0; PIECE], 0);
-            while at < blob.size {
-                let length = (blob.size - at).min(PIECE as u64) as usize;
-                blob.file.read_exact_at(&mut piece[..length], at)?;
+        Ok(self.is_sound_slowly(digest, |_| Duration::ZERO).await?.unwrap_or(true))
+    }
+
+    /// The same, waiting after each piece for as long as `pause` says of its length. `None` if the
+    /// blob is not held, or its file was lost.
+    pub async fn is_sound_slowly(
+        &self,
+        digest: &Digest,
+        pause: impl Fn(u64) -> Duration,
+    ) -> Result<Option<bool>, StoreError> {
+        let Some(blob) = self.open_blob(digest).await? else { return Ok(None) };
+        let mut hasher = Hasher::new(digest.algorithm());
+        let (mut piece, mut at) = (vec![0; PIECE], 0);
+        while at < blob.size {
+            let length = (blob.size - at).min(PIECE as u64) as usize;
+            let file = blob.file.clone();
+            let read = blocking(move || -> std::io::Result<_> {
+                file.read_exact_at(&mut piece[..length], at)?;
                 hasher.update(&piece[..length]);
-                at += length as u64;
+                Ok((hasher, piece))
+            });
+            (hasher, piece) = read.await.map_err(|e| StoreError::Index(e.to_string()))??;
+            at += length as u64;
+            let pause = pause(length as u64);
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
             }
-            Ok(hasher.finish() == expected)
-        });
-        Ok(sound.await.map_err(|e| StoreError::Index(e.to_string()))??)
+        }
+        Ok(Some(hasher.finish() == *digest))
+    }
+
+    /// The next held blobs after `after`, in the order of their digests, with their lengths.
+    pub fn held_after(
+        &self,
+        after: Option<&Digest>,
+        most: usize,
+    ) -> Result<Vec<(Digest, u64)>, StoreError> {
+        self.index.held_after(after, most)
+    }
+
+    /// Where the reading of all blobs is; the beginning if that is not known.
+    pub fn scrub_position(&self) -> Position {
+        let read = fs::read(self.folder.join(SCRUB)).ok();
+        read.and_then(|bytes| postcard::from_bytes(&bytes).ok()).unwrap_or_default()
+    }
+
+    /// Remembers where the reading of all blobs is. Nothing is lost but time if this is lost.
+    pub fn note_scrub_position(&self, position: &Position) -> Result<(), StoreError> {
+        let bytes = postcard::to_stdvec(position).map_err(|e| StoreError::Index(e.to_string()))?;
+        let (partial, path) = (self.folder.join("scrub.partial"), self.folder.join(SCRUB));
+        fs::write(&partial, bytes)?;
+        Ok(fs::rename(partial, path)?)
     }
 
     /// Stops holding `digest`, whose bytes are lost. The next copy replaces what is left of the
@@ -506,6 +547,39 @@ mod tests {
         let repository: RepositoryName = "demo/a".parse().unwrap();
         store.seal(ingest, digest, Some((&repository, Duration::from_secs(60)))).await.unwrap();
         (folder, store, digest)
+    }
+
+    #[tokio::test]
+    async fn all_blobs_can_be_read_one_after_the_other_and_a_restart_goes_on_there() {
+        let (folder, store, digest) = store_with(b"hello").await;
+        let mut all = vec![digest];
+        for text in [&b"a"[..], b"b", b"c"] {
+            let mut ingest = store.ingest(Algorithm::Sha256).unwrap();
+            ingest.write(text).unwrap();
+            all.push(Digest::sha256(text));
+            store.seal(ingest, all[all.len() - 1], None).await.unwrap();
+        }
+        all.sort_by_key(Digest::to_key);
+        let mut position = store.scrub_position();
+        assert_eq!(position, Position::default());
+        let mut found = Vec::new();
+        while let [(digest, size)] = store.held_after(position.after.as_ref(), 1).unwrap()[..] {
+            let pause = |_| Duration::ZERO;
+            let sound = store.is_sound_slowly(&digest, pause).await.unwrap() == Some(true);
+            position.read(digest, size, sound);
+            store.note_scrub_position(&position).unwrap();
+            assert_eq!(store.scrub_position(), position);
+            found.push(digest);
+        }
+        assert_eq!(found, all);
+        assert_eq!((position.blobs, position.bytes, position.damaged), (4, 8, 0));
+        fs::write(store.path(&digest), b"hullo").unwrap();
+        let pause = |_| Duration::ZERO;
+        assert_eq!(store.is_sound_slowly(&digest, pause).await.unwrap(), Some(false));
+        fs::remove_file(store.path(&digest)).unwrap();
+        assert_eq!(store.is_sound_slowly(&digest, pause).await.unwrap(), None);
+        fs::write(folder.path().join(SCRUB), b"\xff").unwrap();
+        assert_eq!(store.scrub_position(), Position::default());
     }
 
     #[tokio::test]

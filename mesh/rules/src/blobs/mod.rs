@@ -8,6 +8,7 @@
 //! | [`proof`] | what an upstream must show of a blob before it may be read as its own |
 //! | [`fanout`] | which node passes a blob on to which, when many want it at once |
 //! | [`pacing`], [`congestion`] | caps and which class goes first; how much may be in flight |
+//! | [`scrubbing`] | how fast a node reads its blobs again, and where it is |
 //! | [`uploads`] | what a request asks of an open upload, and whether it may |
 //! | [`cache`] | which cached blobs are evicted when the budget is full |
 
@@ -20,4 +21,5 @@ pub mod holding;
 pub mod pacing;
 pub mod proof;
 pub mod reputation;
+pub mod scrubbing;
 pub mod uploads;

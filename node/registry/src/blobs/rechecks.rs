@@ -1,27 +1,32 @@
 //! Checks of this node's own copies. A node that sent wrong bytes is told so and checks its copy;
-//! it also does so when its disk cannot read a blob. A bad copy is replaced by another node's good
-//! one.
+//! it also does so when its disk cannot read a blob, and it reads all blobs again now and then. A
+//! bad copy is replaced by another node's good one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ground::clock;
-use ground::supervise::Tasks;
+use ground::supervise::{Tasks, at_length};
 use parking_lot::Mutex;
 use rules::blobs::flight::Hurry;
 use rules::blobs::pacing::Class;
+use rules::blobs::scrubbing::{self, Position};
 use rules::words::digest::Digest;
 use rules::words::moment::Moment;
 use tokio::sync::Semaphore;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::blobs::flights::{Flights, Sources};
 use crate::view::neighbours::Neighbours;
-use store::Store;
+use store::{Store, StoreError};
 
 /// How long a copy is not checked again, whoever asks: each check reads the whole blob.
 const LATELY: Duration = Duration::from_secs(600);
+/// The number of blobs after which it is looked again how many there are.
+const TOGETHER: usize = 1000;
+/// The time between two looks whether it is time to read all blobs again.
+const REST: Duration = Duration::from_secs(60);
 /// The maximum number of checks that are remembered. While there are that many, no other copy is
 /// checked.
 const REMEMBERED: usize = 1000;
@@ -82,15 +87,82 @@ impl Rechecks {
                 self.store.note_sound(&digest);
                 info!(%digest, "a peer complained about a blob that is sound here");
             }
-            Ok(false) => {
-                error!(%digest, "a blob in data_dir is damaged: look at this node's disk; the blob is replaced by another node's copy");
-                // no bytes are better than wrong bytes
-                self.store.note_damaged(&digest);
-                self.replace(digest).await;
+            Ok(false) => self.is_damaged(digest).await,
+            Err(error) => self.is_unreadable(digest, error).await,
+        }
+    }
+
+    async fn is_damaged(&self, digest: Digest) {
+        error!(%digest, "a blob in data_dir is damaged: look at this node's disk; the blob is replaced by another node's copy");
+        // no bytes are better than wrong bytes
+        self.store.note_damaged(&digest);
+        self.replace(digest).await;
+    }
+
+    async fn is_unreadable(&self, digest: Digest, error: StoreError) {
+        error!(%digest, %error, "a blob in data_dir cannot be read: look at this node's disk; the blob is replaced by another node's copy");
+        self.replace(digest).await;
+    }
+
+    /// Reads all blobs again and again, each round in about `every`, and replaces what is wrong.
+    /// Goes on where it was after a restart. Runs as long as the node.
+    pub async fn scrub(self: Arc<Self>, every: Duration) {
+        let mut position = self.store.scrub_position();
+        let rest = REST.min(every / 4);
+        loop {
+            let Some(next) = position.next(clock::timestamp(), every) else {
+                tokio::time::sleep(rest).await;
+                continue;
+            };
+            position = next;
+            if let Err(error) = self.scrub_some(&mut position, every).await {
+                warn!(%error, "the blobs in data_dir cannot be read through");
+                tokio::time::sleep(rest).await;
             }
-            Err(error) => {
-                error!(%digest, %error, "a blob in data_dir cannot be read: look at this node's disk; the blob is replaced by another node's copy");
-                self.replace(digest).await;
+        }
+    }
+
+    /// Reads the next blobs.
+    async fn scrub_some(&self, position: &mut Position, every: Duration) -> Result<(), StoreError> {
+        let total = at_length(|| self.held_bytes())?;
+        let some = self.store.held_after(position.after.as_ref(), TOGETHER)?;
+        for (digest, size) in &some {
+            let pause = |bytes| scrubbing::pause(bytes, total, every);
+            let sound = match self.store.is_sound_slowly(digest, pause).await {
+                Ok(Some(false)) => {
+                    let _turn = self.turn.acquire().await;
+                    self.is_damaged(*digest).await;
+                    false
+                }
+                Ok(_) => true,
+                Err(error) => {
+                    let _turn = self.turn.acquire().await;
+                    self.is_unreadable(*digest, error).await;
+                    false
+                }
+            };
+            position.read(*digest, *size, sound);
+            metrics::counter!("atoll_scrub_blobs_total").increment(1);
+            metrics::counter!("atoll_scrub_bytes_total").increment(*size);
+            self.store.note_scrub_position(position)?;
+        }
+        if some.len() < TOGETHER {
+            let Position { blobs, bytes, damaged, .. } = *position;
+            info!(blobs, bytes, damaged, "all blobs in data_dir were read");
+            position.over = true;
+            self.store.note_scrub_position(position)?;
+        }
+        Ok(())
+    }
+
+    fn held_bytes(&self) -> Result<u64, StoreError> {
+        let (mut total, mut after) = (0, None);
+        loop {
+            let some = self.store.held_after(after.as_ref(), 10_000)?;
+            total += some.iter().map(|(_, size)| size).sum::<u64>();
+            match some.last() {
+                Some((last, _)) => after = Some(*last),
+                None => return Ok(total),
             }
         }
     }

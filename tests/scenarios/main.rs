@@ -20,6 +20,7 @@ mod faults;
 mod fleet;
 mod freshness;
 mod greedy;
+mod groups;
 mod guesses;
 mod healing;
 mod hostile;

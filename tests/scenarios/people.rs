@@ -264,9 +264,10 @@ fn everybody_may_what_the_table_says_at_every_node() {
 
 /// Whether an edge answers this: it changes nothing, and does not know all people.
 fn at_edges(path: &str, method: &str) -> bool {
-    let about_people = ["/users", "/robots", "/members", "/summary", "/logs", "/auditlog-exts"]
-        .iter()
-        .any(|word| path.contains(word));
+    let about_people =
+        ["/usergroups", "/users", "/robots", "/members", "/summary", "/logs", "/auditlog-exts"]
+            .iter()
+            .any(|word| path.contains(word));
     method == "GET" && !about_people
 }
 

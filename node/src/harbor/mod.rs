@@ -3,6 +3,7 @@
 
 mod artifacts;
 mod audit;
+mod groups;
 mod lists;
 mod members;
 mod metadata;
@@ -219,6 +220,14 @@ impl Harbor {
             (&Method::PUT, Route::UserPassword(id)) => {
                 self.set_password(request, &caller, id).await
             }
+            (&Method::GET | &Method::HEAD, Route::Groups) => self.list_groups(&request).await,
+            (&Method::POST, Route::Groups) => self.create_group(request, by).await,
+            (&Method::GET | &Method::HEAD, Route::GroupSearch) => {
+                self.search_groups(&request).await
+            }
+            (&Method::GET | &Method::HEAD, Route::Group(id)) => self.show_group(id).await,
+            (&Method::PUT, Route::Group(id)) => self.rename_group(request, id, by).await,
+            (&Method::DELETE, Route::Group(id)) => self.delete_group(id, by).await,
             (&Method::GET | &Method::HEAD, Route::Robots) => {
                 self.list_robots(&request, &caller).await
             }

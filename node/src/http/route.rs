@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 use rules::words::digest::Digest;
 use rules::words::names::{
-    JobId, MemberId, ProjectName, Reference, RepositoryName, RobotId, Tag, TrustId, UpstreamId,
-    UserId,
+    GroupId, JobId, MemberId, ProjectName, Reference, RepositoryName, RobotId, Tag, TrustId,
+    UpstreamId, UserId,
 };
 
 use super::errors::{Code, Failure};
@@ -69,6 +69,12 @@ pub enum Route {
     UserAdministers(UserId),
     /// `/api/v2.0/users/ID/password`
     UserPassword(UserId),
+    /// `/api/v2.0/usergroups`
+    Groups,
+    /// `/api/v2.0/usergroups/search`
+    GroupSearch,
+    /// `/api/v2.0/usergroups/ID`
+    Group(GroupId),
     /// `/api/v2.0/robots`
     Robots,
     /// `/api/v2.0/robots/ID`
@@ -235,6 +241,7 @@ impl Route {
             | Route::User(_)
             | Route::UserAdministers(_)
             | Route::UserPassword(_) => "users",
+            Route::Groups | Route::GroupSearch | Route::Group(_) => "groups",
             Route::Robots | Route::Robot(_) | Route::Trusts(_) | Route::Trust(..) => "robots",
             Route::Permissions => "permissions",
             Route::AuditLogExts
@@ -289,6 +296,9 @@ impl Route {
             Route::User(_) => "/api/v2.0/users/{user}",
             Route::UserAdministers(_) => "/api/v2.0/users/{user}/sysadmin",
             Route::UserPassword(_) => "/api/v2.0/users/{user}/password",
+            Route::Groups => "/api/v2.0/usergroups",
+            Route::GroupSearch => "/api/v2.0/usergroups/search",
+            Route::Group(_) => "/api/v2.0/usergroups/{id}",
             Route::Robots => "/api/v2.0/robots",
             Route::Robot(_) => "/api/v2.0/robots/{id}",
             Route::Trusts(_) => "/api/v2.0/robots/{id}/trusts",
@@ -335,15 +345,18 @@ impl Route {
             | Route::Registries
             | Route::Members(_)
             | Route::Users
+            | Route::Groups
             | Route::Robots
             | Route::Trusts(_) => "GET, HEAD, POST",
             Route::Preheats | Route::Level => "GET, HEAD, POST",
             Route::Preheat(_) => "GET, HEAD, DELETE",
             Route::JobStop(_) | Route::JobRetry(_) => "POST",
             Route::Schedule(..) => "DELETE",
-            Route::Project(_) | Route::Registry(_) | Route::Member(..) | Route::User(_) => {
-                "GET, HEAD, PUT, DELETE"
-            }
+            Route::Project(_)
+            | Route::Registry(_)
+            | Route::Member(..)
+            | Route::Group(_)
+            | Route::User(_) => "GET, HEAD, PUT, DELETE",
             Route::Robot(_) => "GET, HEAD, PUT, PATCH, DELETE",
             Route::Stored(_, stored) => stored.methods(),
             Route::Trust(..) => "PUT, DELETE",
@@ -354,6 +367,7 @@ impl Route {
             | Route::Referrers(..)
             | Route::CurrentUser
             | Route::UserSearch
+            | Route::GroupSearch
             | Route::Permissions
             | Route::AuditLogExts
             | Route::AuditLogs
@@ -390,6 +404,9 @@ impl Route {
                 | Route::User(_)
                 | Route::UserAdministers(_)
                 | Route::UserPassword(_)
+                | Route::Groups
+                | Route::GroupSearch
+                | Route::Group(_)
                 | Route::Robots
                 | Route::Robot(_)
                 | Route::Trusts(_)
@@ -437,6 +454,8 @@ impl Route {
             "/api/v2.0/users" => return Ok(Route::Users),
             "/api/v2.0/users/current" => return Ok(Route::CurrentUser),
             "/api/v2.0/users/search" => return Ok(Route::UserSearch),
+            "/api/v2.0/usergroups" => return Ok(Route::Groups),
+            "/api/v2.0/usergroups/search" => return Ok(Route::GroupSearch),
             "/api/v2.0/robots" => return Ok(Route::Robots),
             "/api/v2.0/permissions" => return Ok(Route::Permissions),
             "/api/v2.0/auditlog-exts" => return Ok(Route::AuditLogExts),
@@ -470,6 +489,9 @@ impl Route {
                 "password" => Ok(Route::UserPassword(id)),
                 _ => Err(not_found()),
             };
+        }
+        if let Some(id) = path.strip_prefix("/api/v2.0/usergroups/") {
+            return id.parse().map(|id| Route::Group(GroupId(id))).map_err(|_| not_found());
         }
         if let Some(rest) = path.strip_prefix("/api/v2.0/robots/") {
             return of_robot(rest).ok_or_else(not_found);
@@ -687,6 +709,9 @@ mod tests {
             ("users/7", Route::User(UserId(7))),
             ("users/7/sysadmin", Route::UserAdministers(UserId(7))),
             ("users/7/password", Route::UserPassword(UserId(7))),
+            ("usergroups", Route::Groups),
+            ("usergroups/search", Route::GroupSearch),
+            ("usergroups/7", Route::Group(GroupId(7))),
             ("robots/7", Route::Robot(RobotId(7))),
             ("robots/7/trusts", Route::Trusts(RobotId(7))),
             ("robots/7/trusts/8", Route::Trust(RobotId(7), TrustId(8))),
@@ -758,6 +783,9 @@ mod tests {
             Route::User(UserId(1)),
             Route::UserAdministers(UserId(1)),
             Route::UserPassword(UserId(1)),
+            Route::Groups,
+            Route::GroupSearch,
+            Route::Group(GroupId(1)),
             Route::Robots,
             Route::Robot(RobotId(1)),
             Route::Trusts(RobotId(1)),

@@ -50,8 +50,10 @@ impl Level {
     pub const JOBS: Level = Level(7);
     /// From this level on the ledger records who changed what.
     pub const EVENTS: Level = Level(7);
+    /// From this level on there are groups of identity providers, and users whom these vouch for.
+    pub const DIRECTORY: Level = Level(8);
     /// The highest level that this build supports.
-    pub const NEWEST: Level = Level::JOBS;
+    pub const NEWEST: Level = Level::DIRECTORY;
 }
 
 impl std::fmt::Display for Level {

@@ -149,6 +149,12 @@ pub const DOORS: &[Row] = &[
     // Harbor has none for these two: whoever may do them could become an administrator
     row("/api/v2.0/users/{user}/sysadmin", &["PUT"], Need::System(ADMINISTER)),
     row("/api/v2.0/users/{user}/password", &["PUT"], Need::Own(ADMINISTER)),
+    row("/api/v2.0/usergroups", &["GET"], system(Resource::UserGroup, List)),
+    row("/api/v2.0/usergroups", &["POST"], system(Resource::UserGroup, Create)),
+    row("/api/v2.0/usergroups/search", &["GET"], Need::Account),
+    row("/api/v2.0/usergroups/{id}", &["GET"], system(Resource::UserGroup, Read)),
+    row("/api/v2.0/usergroups/{id}", &["PUT"], system(Resource::UserGroup, Update)),
+    row("/api/v2.0/usergroups/{id}", &["DELETE"], system(Resource::UserGroup, Delete)),
     row("/api/v2.0/robots", &["GET"], Need::Robot(Permission::new(Resource::Robot, List))),
     row("/api/v2.0/robots", &["POST"], Need::Robot(Permission::new(Resource::Robot, Create))),
     row("/api/v2.0/robots/{id}", &["GET"], Need::Robot(Permission::new(Resource::Robot, Read))),

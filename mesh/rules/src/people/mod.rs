@@ -6,6 +6,7 @@
 //! | [`roles`] | what each role may do in a project |
 //! | [`doors`] | what each route of the API needs |
 //! | [`robots`] | what a robot may be granted, and its secret |
+//! | [`groups`] | what groups of identity providers are called |
 //! | [`passwords`] | which passwords are accepted |
 //! | [`keys`] | which key signs tokens, and when there is a new one |
 //! | [`trusts`] | whose tokens of other issuers are accepted |
@@ -16,6 +17,7 @@
 pub mod access;
 pub mod crowd;
 pub mod doors;
+pub mod groups;
 pub mod guesses;
 pub mod keys;
 pub mod passwords;

@@ -46,6 +46,7 @@ mod questions;
 mod registries;
 mod removal;
 mod rolling;
+mod sessions;
 mod settled;
 mod snapshot;
 mod stalling;

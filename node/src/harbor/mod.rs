@@ -3,6 +3,7 @@
 
 mod artifacts;
 mod audit;
+mod configurations;
 mod groups;
 mod lists;
 mod members;
@@ -10,6 +11,7 @@ mod metadata;
 mod projects;
 mod registries;
 mod robots;
+mod sessions;
 mod system;
 mod trusts;
 mod users;
@@ -220,6 +222,10 @@ impl Harbor {
             (&Method::PUT, Route::UserPassword(id)) => {
                 self.set_password(request, &caller, id).await
             }
+            (&Method::GET | &Method::HEAD, Route::Configurations) => {
+                self.show_configurations().await
+            }
+            (&Method::PUT, Route::Configurations) => self.configure(request, by).await,
             (&Method::GET | &Method::HEAD, Route::Groups) => self.list_groups(&request).await,
             (&Method::POST, Route::Groups) => self.create_group(request, by).await,
             (&Method::GET | &Method::HEAD, Route::GroupSearch) => {

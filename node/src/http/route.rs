@@ -22,6 +22,10 @@ pub enum Route {
     Catalog,
     /// `/service/token`
     Token,
+    /// `/c/login`
+    Login,
+    /// `/c/log_out`
+    Logout,
     /// `/v2/NAME/blobs/DIGEST`
     Blob(RepositoryName, Digest),
     /// `/v2/NAME/blobs/uploads/`
@@ -69,6 +73,8 @@ pub enum Route {
     UserAdministers(UserId),
     /// `/api/v2.0/users/ID/password`
     UserPassword(UserId),
+    /// `/api/v2.0/configurations`
+    Configurations,
     /// `/api/v2.0/usergroups`
     Groups,
     /// `/api/v2.0/usergroups/search`
@@ -223,6 +229,7 @@ impl Route {
             Route::Base => "base",
             Route::Catalog => "catalog",
             Route::Token => "token",
+            Route::Login | Route::Logout => "session",
             Route::Blob(..) => "blob",
             Route::Uploads(..) | Route::Upload(..) => "upload",
             Route::Manifest(..) => "manifest",
@@ -241,6 +248,7 @@ impl Route {
             | Route::User(_)
             | Route::UserAdministers(_)
             | Route::UserPassword(_) => "users",
+            Route::Configurations => "configurations",
             Route::Groups | Route::GroupSearch | Route::Group(_) => "groups",
             Route::Robots | Route::Robot(_) | Route::Trusts(_) | Route::Trust(..) => "robots",
             Route::Permissions => "permissions",
@@ -273,6 +281,8 @@ impl Route {
             Route::Base => "/v2/",
             Route::Catalog => "/v2/_catalog",
             Route::Token => "/service/token",
+            Route::Login => "/c/login",
+            Route::Logout => "/c/log_out",
             Route::Blob(..) => "/v2/{repository}/blobs/{digest}",
             Route::Uploads(_) => "/v2/{repository}/blobs/uploads/",
             Route::Upload(..) => "/v2/{repository}/blobs/uploads/{id}",
@@ -296,6 +306,7 @@ impl Route {
             Route::User(_) => "/api/v2.0/users/{user}",
             Route::UserAdministers(_) => "/api/v2.0/users/{user}/sysadmin",
             Route::UserPassword(_) => "/api/v2.0/users/{user}/password",
+            Route::Configurations => "/api/v2.0/configurations",
             Route::Groups => "/api/v2.0/usergroups",
             Route::GroupSearch => "/api/v2.0/usergroups/search",
             Route::Group(_) => "/api/v2.0/usergroups/{id}",
@@ -335,6 +346,8 @@ impl Route {
         match self {
             Route::Base => "GET, HEAD",
             Route::Token => "GET, HEAD, POST",
+            Route::Login => "POST",
+            Route::Logout => "GET, HEAD",
             _ if at_edge && (self.is_about_people() || self.is_about_jobs()) => "",
             _ if at_edge => "GET, HEAD",
             Route::Uploads(..) => "POST",
@@ -361,6 +374,7 @@ impl Route {
             Route::Stored(_, stored) => stored.methods(),
             Route::Trust(..) => "PUT, DELETE",
             Route::UserAdministers(_) | Route::UserPassword(_) => "PUT",
+            Route::Configurations => "GET, HEAD, PUT",
             Route::Node(_) => "GET, HEAD, DELETE",
             Route::Catalog
             | Route::Tags(..)
@@ -404,6 +418,7 @@ impl Route {
                 | Route::User(_)
                 | Route::UserAdministers(_)
                 | Route::UserPassword(_)
+                | Route::Configurations
                 | Route::Groups
                 | Route::GroupSearch
                 | Route::Group(_)
@@ -449,11 +464,14 @@ impl Route {
             "/v2" => return Ok(Route::Base),
             "/v2/_catalog" => return Ok(Route::Catalog),
             "/service/token" => return Ok(Route::Token),
+            "/c/login" => return Ok(Route::Login),
+            "/c/log_out" => return Ok(Route::Logout),
             "/api/v2.0/projects" => return Ok(Route::Projects),
             "/api/v2.0/registries" => return Ok(Route::Registries),
             "/api/v2.0/users" => return Ok(Route::Users),
             "/api/v2.0/users/current" => return Ok(Route::CurrentUser),
             "/api/v2.0/users/search" => return Ok(Route::UserSearch),
+            "/api/v2.0/configurations" => return Ok(Route::Configurations),
             "/api/v2.0/usergroups" => return Ok(Route::Groups),
             "/api/v2.0/usergroups/search" => return Ok(Route::GroupSearch),
             "/api/v2.0/robots" => return Ok(Route::Robots),
@@ -783,6 +801,7 @@ mod tests {
             Route::User(UserId(1)),
             Route::UserAdministers(UserId(1)),
             Route::UserPassword(UserId(1)),
+            Route::Configurations,
             Route::Groups,
             Route::GroupSearch,
             Route::Group(GroupId(1)),

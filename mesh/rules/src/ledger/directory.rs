@@ -1,10 +1,12 @@
 //! What the mesh knows from identity providers (LDAP, OIDC): groups, which projects they are members
-//! of, and whom a provider vouches for. These records exist from the feature level
+//! of, whom a provider vouches for, and the settings of the providers. These records exist from the feature level
 //! [`Level::DIRECTORY`](super::level::Level::DIRECTORY) on.
 //!
 //! A user of a provider has an account like every other user, without a password. Beside it is what
 //! the provider said of them when they signed in ([`Vouched`]). So a group that becomes a member, or
 //! is one no more, changes what its people may do at once, whoever of them signed in before.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +14,7 @@ use super::records::{Look, Project, RecordError, key};
 use crate::words::moment::Timestamp;
 use crate::words::names::{GroupId, MemberId, ProjectId, UserId, UserName};
 use crate::words::roles::{ProjectRole, Provider};
+use crate::words::secret::Secret;
 
 /// The maximum number of groups that are remembered of one user, and that are members of one project:
 /// each request reads both.
@@ -76,6 +79,17 @@ pub struct Belonging {
     pub since: Timestamp,
 }
 
+/// The settings of the mesh that administrators change over the API.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configurations {
+    /// How often they were changed.
+    pub version: u64,
+    /// Values by name, as JSON; see [`configurations`](crate::people::configurations).
+    pub values: BTreeMap<String, String>,
+    /// Sealed values by name.
+    pub secrets: BTreeMap<String, Secret>,
+}
+
 /// A change of what is known from providers. A variant's position is its number in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DirectoryChange {
@@ -132,6 +146,17 @@ pub enum DirectoryChange {
         /// Of this user.
         user: UserId,
     },
+    /// Replaces the settings.
+    Configure {
+        /// The version that was read. If there is a newer one, nothing changes.
+        after: u64,
+        /// See [`Configurations::values`].
+        values: BTreeMap<String, String>,
+        /// See [`Configurations::secrets`].
+        secrets: BTreeMap<String, Secret>,
+        /// The names of those that change, for the record of what happened.
+        changed: Vec<String>,
+    },
 }
 
 impl DirectoryChange {
@@ -145,6 +170,7 @@ impl DirectoryChange {
             DirectoryChange::Enrol { .. } => "enrol",
             DirectoryChange::Attest { .. } => "attest",
             DirectoryChange::Disown { .. } => "disown",
+            DirectoryChange::Configure { .. } => "configure",
         }
     }
 }
@@ -194,6 +220,10 @@ pub trait LookForGroups: Look {
         subject: &str,
     ) -> Result<Option<UserId>, RecordError> {
         self.record(&key::user_subject(provider, subject))
+    }
+    /// The settings.
+    fn configurations(&self) -> Result<Configurations, RecordError> {
+        Ok(self.record(&key::configurations())?.unwrap_or_default())
     }
     /// The strongest role that a user has in a project as a member of groups. Nothing of the groups is
     /// read until one was made a member somewhere.

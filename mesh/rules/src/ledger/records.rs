@@ -586,6 +586,10 @@ pub mod key {
     pub fn groups_used() -> Vec<u8> {
         make(b'F', &[])
     }
+    /// The settings that administrators change over the API.
+    pub fn configurations() -> Vec<u8> {
+        make(b'1', &[])
+    }
     /// Whether a key is one of people's records.
     pub fn is_of_people(key: &[u8]) -> bool {
         let tables = b"ANMJRSWYGDHBI";

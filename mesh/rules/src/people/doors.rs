@@ -183,6 +183,7 @@ pub const DOORS: &[Row] = &[
         &["PUT", "DELETE"],
         Need::Robot(Permission::new(Resource::Robot, Update)),
     ),
+    row("/api/v2.0/configurations", &["GET", "PUT"], Need::System(ADMINISTER)),
     row("/api/v2.0/permissions", &["GET"], Need::Account),
     row("/api/v2.0/auditlog-exts", &["GET"], system(Resource::AuditLog, List)),
     row("/api/v2.0/audit-logs", &["GET"], system(Resource::AuditLog, List)),

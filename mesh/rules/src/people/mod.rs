@@ -6,6 +6,7 @@
 //! | [`roles`] | what each role may do in a project |
 //! | [`doors`] | what each route of the API needs |
 //! | [`robots`] | what a robot may be granted, and its secret |
+//! | [`configurations`] | settings that are in the ledger |
 //! | [`groups`] | what groups of identity providers are called |
 //! | [`passwords`] | which passwords are accepted |
 //! | [`keys`] | which key signs tokens, and when there is a new one |
@@ -15,6 +16,7 @@
 //! | [`guesses`] | who may have a password checked now |
 
 pub mod access;
+pub mod configurations;
 pub mod crowd;
 pub mod doors;
 pub mod groups;

@@ -190,7 +190,7 @@ impl Access {
         })
     }
 
-    fn is_robot(&self, name: &str) -> bool {
+    pub(super) fn is_robot(&self, name: &str) -> bool {
         login_of(name, &self.terms.robot_prefix).is_some()
     }
 

@@ -6,6 +6,7 @@
 
 mod credentials;
 mod renewing;
+mod sessions;
 mod signing;
 mod tokens;
 mod workloads;
@@ -37,6 +38,7 @@ use signing::Signing;
 use tokens::TokenReach;
 
 pub use credentials::hash_password;
+pub use sessions::{NewSession, csrf_token};
 pub use signing::SERVICE;
 pub use tokens::{Issued, TokenProof, TokenRequest, TooManyScopes};
 pub use workloads::check_keys;
@@ -124,11 +126,21 @@ pub enum Presented {
     Password(String, Secret),
     /// A token.
     Token(Secret),
+    /// The cookie of a session.
+    Session(Secret),
     /// Something that cannot be read as either.
     Unreadable,
 }
 
 impl Presented {
+    /// What a request shows: credentials in `Authorization`, else the cookie of a session.
+    pub fn of(authorization: Option<&str>, session: Option<Secret>) -> Self {
+        match (authorization, session) {
+            (None, Some(cookie)) => Presented::Session(cookie),
+            (written, _) => Presented::read(written),
+        }
+    }
+
     /// Parses an `Authorization` header (RFC 7617, RFC 6750). Some clients that have no credentials
     /// send an empty header, an empty token, or an empty name with an empty password.
     pub fn read(authorization: Option<&str>) -> Self {
@@ -265,6 +277,12 @@ impl Access {
                 Ok(Some((identity, reach))) => {
                     Ok(Caller { identity, reach: Some(reach), presented: true, refused: false })
                 }
+                Ok(None) | Err(_) if reads => Ok(Caller { refused: true, ..anonymous }),
+                Ok(None) => Err(AccessError::Wrong),
+                Err(error) => Err(error),
+            },
+            Presented::Session(cookie) => match self.check_session(&cookie).await {
+                Ok(Some(identity)) => Ok(Caller { identity, presented: true, ..anonymous }),
                 Ok(None) | Err(_) if reads => Ok(Caller { refused: true, ..anonymous }),
                 Ok(None) => Err(AccessError::Wrong),
                 Err(error) => Err(error),

@@ -209,6 +209,13 @@ impl Access {
         Ok((token, claims.access, granting))
     }
 
+    /// Signs something for no scopes.
+    pub(super) async fn sign_alone(&self, claims: &Claims) -> Result<Secret, AccessError> {
+        let nobody = Identity::Anonymous;
+        let read = self.records.read(|records| self.grant(records, &nobody, &[])).await?;
+        self.sign_claims(claims, &read.0)
+    }
+
     fn sign_claims(&self, claims: &Claims, granting: &Granting) -> Result<Secret, AccessError> {
         match (&self.records, &granting.shared) {
             (Records::Edge(_), _) => self.signing.at_edge(claims).map_err(AccessError::Internal),
@@ -301,7 +308,7 @@ impl Access {
     }
 
     /// What a token of the mesh says; `None` if it is not valid.
-    async fn read_token(
+    pub(super) async fn read_token(
         &self,
         token: &Secret,
         purpose: Purpose,
@@ -323,7 +330,10 @@ impl Access {
     }
 
     /// Who a valid token is about, now.
-    async fn identity_of(&self, claims: &Claims) -> Result<Option<Identity>, AccessError> {
+    pub(super) async fn identity_of(
+        &self,
+        claims: &Claims,
+    ) -> Result<Option<Identity>, AccessError> {
         let shown = match claims.who {
             Some(who) => Shown::Principal(who),
             None if claims.sub == Identity::Anonymous.name() => {

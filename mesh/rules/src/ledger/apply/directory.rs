@@ -3,7 +3,8 @@
 use super::{EMPTIED_AT_ONCE, next_number};
 use crate::ledger::command::Outcome;
 use crate::ledger::directory::{
-    Belonging, DirectoryChange, Group, GroupMember, LookForGroups, MOST_GROUPS, Vouched,
+    Belonging, Configurations, DirectoryChange, Group, GroupMember, LookForGroups, MOST_GROUPS,
+    Vouched,
 };
 use crate::ledger::people::{Account, LookForPeople};
 use crate::ledger::records::{Look, Project, RecordError, WriteRecords, decode, encode, key};
@@ -66,6 +67,16 @@ pub(super) fn change<R: WriteRecords>(
             account.generation += 1;
             let nothing = Vouched { groups: vec![], administers: false, ..was.vouched.clone() };
             attest(records, at, account, &was, &nothing)
+        }
+        DirectoryChange::Configure { after, values, secrets, .. } => {
+            if records.configurations()?.version != *after {
+                let reason = "the settings were changed by another request just now; try again";
+                return Ok(Outcome::Refused(reason.into()));
+            }
+            let (values, secrets) = (values.clone(), secrets.clone());
+            let becomes = Configurations { version: after + 1, values, secrets };
+            records.put(&key::configurations(), &encode(&becomes)?)?;
+            Ok(Outcome::Done)
         }
     }
 }

@@ -295,3 +295,19 @@ fn a_provider_says_nothing_of_users_with_a_password_and_of_those_of_another_subj
         assert_eq!(ledger.change(enrol), Outcome::Exists, "{name} {subject}");
     }
 }
+
+#[test]
+fn of_two_who_change_the_settings_at_once_one_is_told_so() {
+    let mut ledger = Ledger::new();
+    let configure = |after, minutes: &str| DirectoryChange::Configure {
+        after,
+        values: [("session_timeout".to_owned(), minutes.to_owned())].into(),
+        secrets: Default::default(),
+        changed: vec!["session_timeout".into()],
+    };
+    assert_eq!(ledger.change(configure(0, "7")), Outcome::Done);
+    assert!(matches!(ledger.change(configure(0, "8")), Outcome::Refused(_)));
+    assert_eq!(ledger.change(configure(1, "9")), Outcome::Done);
+    let now = ledger.records.configurations().unwrap();
+    assert_eq!((now.version, now.values["session_timeout"].as_str()), (2, "9"));
+}

@@ -132,6 +132,7 @@ fn no_two_tables_begin_alike() {
         key::group_members(ProjectId(1)),
         key::group_places(crate::words::names::GroupId(1)),
         key::groups_used(),
+        key::configurations(),
         key::sealing_keys(),
         jobs::key::jobs(),
         jobs::key::places(),

@@ -393,6 +393,17 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// The cookies that it sets.
+    #[must_use]
+    pub fn cookies(&self) -> Vec<(String, String)> {
+        let all = self.headers.get_all("set-cookie").iter().filter_map(|one| one.to_str().ok());
+        let pair = |one: &str| {
+            let (name, rest) = one.split_once('=')?;
+            Some((name.to_owned(), rest.split(';').next().unwrap_or_default().to_owned()))
+        };
+        all.filter_map(pair).collect()
+    }
+
     /// A header's value, if it is there.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {

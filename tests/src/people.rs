@@ -126,8 +126,9 @@ pub fn with_session(node: &Client, name: &str, password: &str) -> Client {
 /// When it has begun none.
 #[must_use]
 pub fn session_in(node: &Client, answer: &Answer) -> Client {
-    let set = answer.header("set-cookie").expect("a cookie");
-    let cookie = set.strip_prefix("sid=").and_then(|rest| rest.split(';').next()).expect("a sid");
+    let all = answer.cookies();
+    let cookie = all.iter().find(|(name, value)| name == "sid" && !value.is_empty());
+    let (_, cookie) = cookie.unwrap_or_else(|| panic!("no session: {answer}"));
     let reading = node.clone().with_session(cookie, "");
     let answer = reading.get("/api/v2.0/systeminfo").expect("an answer");
     let csrf = answer.header("x-harbor-csrf-token").expect("what writes repeat").to_owned();

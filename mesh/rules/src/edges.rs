@@ -302,6 +302,8 @@ mod tests {
         for key in [
             key::mesh(),
             key::user("admin"),
+            key::configurations(),
+            key::cli_secret(UserId(7)),
             key::invitation(&crate::words::digest::Digest::sha256(b"x")),
             Vec::new(),
         ] {

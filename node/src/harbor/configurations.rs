@@ -7,9 +7,10 @@ use http::{Response, StatusCode};
 use rules::ledger::directory::{DirectoryChange, LookForGroups};
 use rules::ledger::events::Actor;
 use rules::ledger::people::PeopleChange;
-use rules::people::configurations::{Configured, check};
+use rules::people::configurations::{Configured, check, check_all, is_secret};
 use serde_json::{Value, json};
 
+use super::registries::sealing;
 use super::{Harbor, bad, body};
 use crate::http::answer::{answer, json_answer};
 use crate::http::request::Request;
@@ -37,8 +38,20 @@ impl Harbor {
         for (name, value) in &written {
             let (name, value) = check(name, value).map_err(|e| bad(e.to_string()))?;
             changed.push(name.to_owned());
-            becomes.values.insert(name.to_owned(), value.to_string());
+            match value.as_str().filter(|_| is_secret(name)) {
+                None => {
+                    becomes.values.insert(name.to_owned(), value.to_string());
+                }
+                Some("") => {
+                    becomes.secrets.remove(name);
+                }
+                Some(secret) => {
+                    let sealed = self.secrets.seal(name, secret).map_err(sealing)?;
+                    becomes.secrets.insert(name.to_owned(), sealed.into());
+                }
+            }
         }
+        check_all(&was, &becomes, &changed).map_err(|e| bad(e.to_string()))?;
         if changed.is_empty() {
             return Err(bad("the body names no setting"));
         }

@@ -219,6 +219,9 @@ impl Harbor {
             (&Method::PUT, Route::UserAdministers(id)) => {
                 self.set_administrator(request, id, by).await
             }
+            (&Method::PUT, Route::UserCliSecret(id)) => {
+                self.set_cli_secret(request, &caller, id).await
+            }
             (&Method::PUT, Route::UserPassword(id)) => {
                 self.set_password(request, &caller, id).await
             }
@@ -268,7 +271,7 @@ impl Harbor {
             (&Method::GET | &Method::HEAD, Route::Ping) => Ok(system::pong()),
             (&Method::GET | &Method::HEAD, Route::ApiHealth) => Ok(self.health()),
             (&Method::GET | &Method::HEAD, Route::SystemInfo) => {
-                Ok(self.system_info(&request, &caller))
+                self.system_info(&request, &caller).await
             }
             (method, _) => {
                 Err(Failure::new(Code::Unsupported, format!("{method} is not supported here")))

@@ -172,10 +172,15 @@ impl Request {
         if self.head.headers.contains_key(header::AUTHORIZATION) {
             return None;
         }
+        self.cookie(SESSION)
+    }
+
+    /// A cookie with this name. An empty one counts as absent.
+    pub fn cookie(&self, wanted: &str) -> Option<Secret> {
         let all = self.head.headers.get_all(header::COOKIE).into_iter();
         let all = all.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(';'));
         let named = all.filter_map(|one| one.trim().split_once('='));
-        let mut own = named.filter(|(name, value)| *name == SESSION && !value.is_empty());
+        let mut own = named.filter(|(name, value)| *name == wanted && !value.is_empty());
         own.next().map(|(_, value)| value.into())
     }
 

@@ -26,6 +26,12 @@ pub enum Route {
     Login,
     /// `/c/log_out`
     Logout,
+    /// `/c/oidc/login`
+    OidcLogin,
+    /// `/c/oidc/callback`
+    OidcCallback,
+    /// `/c/oidc/onboard`
+    OidcOnboard,
     /// `/v2/NAME/blobs/DIGEST`
     Blob(RepositoryName, Digest),
     /// `/v2/NAME/blobs/uploads/`
@@ -73,6 +79,8 @@ pub enum Route {
     UserAdministers(UserId),
     /// `/api/v2.0/users/ID/password`
     UserPassword(UserId),
+    /// `/api/v2.0/users/ID/cli_secret`
+    UserCliSecret(UserId),
     /// `/api/v2.0/configurations`
     Configurations,
     /// `/api/v2.0/usergroups`
@@ -229,7 +237,11 @@ impl Route {
             Route::Base => "base",
             Route::Catalog => "catalog",
             Route::Token => "token",
-            Route::Login | Route::Logout => "session",
+            Route::Login
+            | Route::Logout
+            | Route::OidcLogin
+            | Route::OidcCallback
+            | Route::OidcOnboard => "session",
             Route::Blob(..) => "blob",
             Route::Uploads(..) | Route::Upload(..) => "upload",
             Route::Manifest(..) => "manifest",
@@ -247,6 +259,7 @@ impl Route {
             | Route::UserSearch
             | Route::User(_)
             | Route::UserAdministers(_)
+            | Route::UserCliSecret(_)
             | Route::UserPassword(_) => "users",
             Route::Configurations => "configurations",
             Route::Groups | Route::GroupSearch | Route::Group(_) => "groups",
@@ -283,6 +296,9 @@ impl Route {
             Route::Token => "/service/token",
             Route::Login => "/c/login",
             Route::Logout => "/c/log_out",
+            Route::OidcLogin => "/c/oidc/login",
+            Route::OidcCallback => "/c/oidc/callback",
+            Route::OidcOnboard => "/c/oidc/onboard",
             Route::Blob(..) => "/v2/{repository}/blobs/{digest}",
             Route::Uploads(_) => "/v2/{repository}/blobs/uploads/",
             Route::Upload(..) => "/v2/{repository}/blobs/uploads/{id}",
@@ -306,6 +322,7 @@ impl Route {
             Route::User(_) => "/api/v2.0/users/{user}",
             Route::UserAdministers(_) => "/api/v2.0/users/{user}/sysadmin",
             Route::UserPassword(_) => "/api/v2.0/users/{user}/password",
+            Route::UserCliSecret(_) => "/api/v2.0/users/{user}/cli_secret",
             Route::Configurations => "/api/v2.0/configurations",
             Route::Groups => "/api/v2.0/usergroups",
             Route::GroupSearch => "/api/v2.0/usergroups/search",
@@ -346,8 +363,8 @@ impl Route {
         match self {
             Route::Base => "GET, HEAD",
             Route::Token => "GET, HEAD, POST",
-            Route::Login => "POST",
-            Route::Logout => "GET, HEAD",
+            Route::Login | Route::OidcOnboard => "POST",
+            Route::Logout | Route::OidcLogin | Route::OidcCallback => "GET, HEAD",
             _ if at_edge && (self.is_about_people() || self.is_about_jobs()) => "",
             _ if at_edge => "GET, HEAD",
             Route::Uploads(..) => "POST",
@@ -373,7 +390,7 @@ impl Route {
             Route::Robot(_) => "GET, HEAD, PUT, PATCH, DELETE",
             Route::Stored(_, stored) => stored.methods(),
             Route::Trust(..) => "PUT, DELETE",
-            Route::UserAdministers(_) | Route::UserPassword(_) => "PUT",
+            Route::UserAdministers(_) | Route::UserPassword(_) | Route::UserCliSecret(_) => "PUT",
             Route::Configurations => "GET, HEAD, PUT",
             Route::Node(_) => "GET, HEAD, DELETE",
             Route::Catalog
@@ -418,6 +435,7 @@ impl Route {
                 | Route::User(_)
                 | Route::UserAdministers(_)
                 | Route::UserPassword(_)
+                | Route::UserCliSecret(_)
                 | Route::Configurations
                 | Route::Groups
                 | Route::GroupSearch
@@ -466,6 +484,9 @@ impl Route {
             "/service/token" => return Ok(Route::Token),
             "/c/login" => return Ok(Route::Login),
             "/c/log_out" => return Ok(Route::Logout),
+            "/c/oidc/login" => return Ok(Route::OidcLogin),
+            "/c/oidc/callback" => return Ok(Route::OidcCallback),
+            "/c/oidc/onboard" => return Ok(Route::OidcOnboard),
             "/api/v2.0/projects" => return Ok(Route::Projects),
             "/api/v2.0/registries" => return Ok(Route::Registries),
             "/api/v2.0/users" => return Ok(Route::Users),
@@ -505,6 +526,7 @@ impl Route {
                 "" if !rest.contains('/') => Ok(Route::User(id)),
                 "sysadmin" => Ok(Route::UserAdministers(id)),
                 "password" => Ok(Route::UserPassword(id)),
+                "cli_secret" => Ok(Route::UserCliSecret(id)),
                 _ => Err(not_found()),
             };
         }
@@ -727,6 +749,7 @@ mod tests {
             ("users/7", Route::User(UserId(7))),
             ("users/7/sysadmin", Route::UserAdministers(UserId(7))),
             ("users/7/password", Route::UserPassword(UserId(7))),
+            ("users/7/cli_secret", Route::UserCliSecret(UserId(7))),
             ("usergroups", Route::Groups),
             ("usergroups/search", Route::GroupSearch),
             ("usergroups/7", Route::Group(GroupId(7))),
@@ -801,6 +824,7 @@ mod tests {
             Route::User(UserId(1)),
             Route::UserAdministers(UserId(1)),
             Route::UserPassword(UserId(1)),
+            Route::UserCliSecret(UserId(1)),
             Route::Configurations,
             Route::Groups,
             Route::GroupSearch,

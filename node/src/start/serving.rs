@@ -16,7 +16,7 @@ use crate::harbor::Harbor;
 use crate::http::door::CSRF;
 use crate::http::request::Request;
 use crate::http::route::Route;
-use crate::http::{Code, Failure, Payload};
+use crate::http::{Failure, Payload};
 use crate::oci::Registry;
 use crate::oci::token::answer_token;
 use registry::events::Witness;
@@ -120,14 +120,11 @@ impl Serving {
     async fn dispatch(&self, route: Route, request: Request) -> Result<Response<Payload>, Failure> {
         match route {
             Route::Token => answer_token(&self.access, &self.witness, request).await,
-            Route::Login if request.method == Method::POST => self.harbor.sign_in(request).await,
-            Route::Logout if matches!(request.method, Method::GET | Method::HEAD) => {
-                Ok(self.harbor.sign_out(&request))
-            }
-            Route::Login | Route::Logout => {
-                let message = format!("{} is not supported here", request.method);
-                Err(Failure::new(Code::Unsupported, message).closing_unless_read(&request))
-            }
+            Route::Login
+            | Route::Logout
+            | Route::OidcLogin
+            | Route::OidcCallback
+            | Route::OidcOnboard => self.harbor.answer_browser(route, request).await,
             Route::Projects
             | Route::Project(_)
             | Route::Permissions

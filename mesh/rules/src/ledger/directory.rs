@@ -19,6 +19,10 @@ use crate::words::secret::Secret;
 /// The maximum number of groups that are remembered of one user, and that are members of one project:
 /// each request reads both.
 pub const MOST_GROUPS: usize = 500;
+/// The setting with the secret of this mesh at its OIDC provider, and the place for which it is sealed.
+pub const CLIENT_SECRET: &str = "oidc_client_secret";
+/// The same of the account that searches the LDAP directory.
+pub const SEARCH_PASSWORD: &str = "ldap_search_password";
 /// The maximum length of what a provider calls a group or a user, in bytes.
 pub const LONGEST_SUBJECT: usize = 512;
 
@@ -157,6 +161,19 @@ pub enum DirectoryChange {
         /// The names of those that change, for the record of what happened.
         changed: Vec<String>,
     },
+    /// Gives a user of an OIDC provider a secret for clients that have no browser. What they showed
+    /// before is not valid.
+    SetCliSecret {
+        /// Whom.
+        user: UserId,
+        /// The secret, sealed for [`cli_place`].
+        sealed: Secret,
+    },
+}
+
+/// The place for which the secret of a user is sealed.
+pub fn cli_place(user: UserId) -> String {
+    format!("CLI secret of user {}", user.0)
 }
 
 impl DirectoryChange {
@@ -171,6 +188,7 @@ impl DirectoryChange {
             DirectoryChange::Attest { .. } => "attest",
             DirectoryChange::Disown { .. } => "disown",
             DirectoryChange::Configure { .. } => "configure",
+            DirectoryChange::SetCliSecret { .. } => "set_cli_secret",
         }
     }
 }
@@ -220,6 +238,15 @@ pub trait LookForGroups: Look {
         subject: &str,
     ) -> Result<Option<UserId>, RecordError> {
         self.record(&key::user_subject(provider, subject))
+    }
+    /// The sealed secret with which a user of an OIDC provider signs in without a browser.
+    fn cli_secret(&self, user: UserId) -> Result<Option<Secret>, RecordError> {
+        self.record(&key::cli_secret(user))
+    }
+    /// All of them, by user.
+    fn cli_secrets(&self) -> Result<Vec<(UserId, Secret)>, RecordError> {
+        let all = self.records::<Secret>(&key::cli_secrets())?;
+        Ok(all.into_iter().filter_map(|(place, v)| Some((key::user_of_cli(&place)?, v))).collect())
     }
     /// The settings.
     fn configurations(&self) -> Result<Configurations, RecordError> {

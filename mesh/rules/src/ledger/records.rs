@@ -590,9 +590,21 @@ pub mod key {
     pub fn configurations() -> Vec<u8> {
         make(b'1', &[])
     }
+    /// The secret of a user for clients that have no browser.
+    pub fn cli_secret(user: UserId) -> Vec<u8> {
+        make(b'2', &[&user.0.to_be_bytes()])
+    }
+    /// All of them.
+    pub fn cli_secrets() -> Vec<u8> {
+        make(b'2', &[])
+    }
+    /// The user of a key of [`cli_secret`].
+    pub fn user_of_cli(key: &[u8]) -> Option<UserId> {
+        key.get(1..)?.try_into().ok().map(|id| UserId(u64::from_be_bytes(id)))
+    }
     /// Whether a key is one of people's records.
     pub fn is_of_people(key: &[u8]) -> bool {
-        let tables = b"ANMJRSWYGDHBI";
+        let tables = b"ANMJRSWYGDHBI2";
         key.first().is_some_and(|table| tables.contains(table))
     }
     /// A node.

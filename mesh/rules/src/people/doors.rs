@@ -149,6 +149,7 @@ pub const DOORS: &[Row] = &[
     // Harbor has none for these two: whoever may do them could become an administrator
     row("/api/v2.0/users/{user}/sysadmin", &["PUT"], Need::System(ADMINISTER)),
     row("/api/v2.0/users/{user}/password", &["PUT"], Need::Own(ADMINISTER)),
+    row("/api/v2.0/users/{user}/cli_secret", &["PUT"], Need::Own(ADMINISTER)),
     row("/api/v2.0/usergroups", &["GET"], system(Resource::UserGroup, List)),
     row("/api/v2.0/usergroups", &["POST"], system(Resource::UserGroup, Create)),
     row("/api/v2.0/usergroups/search", &["GET"], Need::Account),

@@ -8,6 +8,7 @@
 //! | [`robots`] | what a robot may be granted, and its secret |
 //! | [`configurations`] | settings that are in the ledger |
 //! | [`groups`] | what groups of identity providers are called |
+//! | [`ldap`] | how an LDAP directory is asked, and for how long what it said counts |
 //! | [`passwords`] | which passwords are accepted |
 //! | [`keys`] | which key signs tokens, and when there is a new one |
 //! | [`trusts`] | whose tokens of other issuers are accepted |
@@ -22,6 +23,7 @@ pub mod doors;
 pub mod groups;
 pub mod guesses;
 pub mod keys;
+pub mod ldap;
 pub mod passwords;
 pub mod robots;
 pub mod roles;

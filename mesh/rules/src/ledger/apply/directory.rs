@@ -68,6 +68,20 @@ pub(super) fn change<R: WriteRecords>(
             let nothing = Vouched { groups: vec![], administers: false, ..was.vouched.clone() };
             attest(records, at, account, &was, &nothing)
         }
+        DirectoryChange::SetCliSecret { user, sealed } => {
+            let Some(mut account) = records.account(*user)? else { return Ok(Outcome::NotFound) };
+            if records.belonging(*user)?.is_none() {
+                return Ok(Outcome::NotFound);
+            }
+            // one that replaces another ends what that one opened
+            if records.cli_secret(*user)?.is_some() {
+                account.generation += 1;
+                account.updated = at;
+                records.put(&key::account(*user), &encode(&account)?)?;
+            }
+            records.put(&key::cli_secret(*user), &encode(sealed)?)?;
+            Ok(Outcome::Done)
+        }
         DirectoryChange::Configure { after, values, secrets, .. } => {
             if records.configurations()?.version != *after {
                 let reason = "the settings were changed by another request just now; try again";
@@ -171,6 +185,7 @@ pub(super) fn forget_user<R: WriteRecords>(
     let Some(belonging) = records.belonging(user)? else { return Ok(()) };
     let Vouched { provider, subject, .. } = &belonging.vouched;
     records.remove(&key::user_subject(*provider, subject))?;
+    records.remove(&key::cli_secret(user))?;
     records.remove(&key::belonging(user))
 }
 

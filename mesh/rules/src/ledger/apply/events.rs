@@ -226,6 +226,9 @@ fn of_directory<R: WriteRecords>(
             let name = format!("{}: no provider vouches for them", user_name(records, *user)?);
             of("update", "user", name, None)
         }
+        DirectoryChange::SetCliSecret { user, .. } => {
+            of("update", "password", user_name(records, *user)?, None)
+        }
         DirectoryChange::Configure { changed, .. } => {
             of("update", "configuration", changed.join(", "), None)
         }

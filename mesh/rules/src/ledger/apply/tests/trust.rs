@@ -133,6 +133,7 @@ fn no_two_tables_begin_alike() {
         key::group_places(crate::words::names::GroupId(1)),
         key::groups_used(),
         key::configurations(),
+        key::cli_secrets(),
         key::sealing_keys(),
         jobs::key::jobs(),
         jobs::key::places(),

@@ -58,7 +58,7 @@ fn a_session_is_good_at_every_node_until_the_password_changes() {
     let elsewhere = browser.clone().asking(&two);
     let shown = must(&elsewhere, Method::GET, CURRENT, &json!({}), 200);
     assert_eq!(shown.json()["username"], "ann");
-    assert_eq!(shown.header("cache-control"), Some("private"));
+    assert_eq!(shown.header("cache-control"), Some("no-store"), "it may have a secret");
     let project = json!({"project_name": "anns"});
     must(&elsewhere, Method::POST, "/api/v2.0/projects", &project, 201);
     let (cookie, _) = browser.session().expect("a session");

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use rules::ledger::command::{Command, Outcome};
+use rules::ledger::directory::{CLIENT_SECRET, LookForGroups, SEARCH_PASSWORD, cli_place};
 use rules::ledger::level::Level;
 use rules::ledger::people::LookForPeople;
 use rules::ledger::records::{Look, MeshRecord, NodeRecord, ReadRecords, RecordError, Role, key};
@@ -318,6 +319,19 @@ impl Keeper {
                 let place = SealedPlace::Authority(authority.version);
                 sealed.push((place, AUTHORITY.to_owned(), private));
             }
+        }
+        let mut settings = view.configurations()?.secrets;
+        for (place, name) in [
+            (SealedPlace::ClientSecret, CLIENT_SECRET),
+            (SealedPlace::SearchPassword, SEARCH_PASSWORD),
+        ] {
+            if let Some(secret) = settings.remove(name) {
+                sealed.push((place, name.to_owned(), secret.into_exposed().into_bytes()));
+            }
+        }
+        for (user, secret) in view.cli_secrets()? {
+            let secret = secret.into_exposed().into_bytes();
+            sealed.push((SealedPlace::CliSecret(user), cli_place(user), secret));
         }
         if let Some(mesh) = view.record::<MeshRecord>(&key::mesh())? {
             let secret = mesh.token_secret.into_exposed();

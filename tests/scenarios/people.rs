@@ -15,7 +15,7 @@ use tests::http::{Answer, Client};
 use tests::image::{Image, MANIFEST, digest};
 use tests::people::{
     Issuer, PASSWORD, add_member, create_robot, create_user, must, number, robot_of, token_answer,
-    with_token,
+    with_session, with_token,
 };
 use tests::repository::Repository;
 use tests::{process, wait, wire};
@@ -228,7 +228,17 @@ fn everybody_may_what_the_table_says_at_every_node() {
                 let bearer = token.credentials().and_then(|all| all.strip_prefix("Bearer "));
                 let bearer = bearer.expect("a token").to_owned();
                 let token = town.mesh.members()[at].anyone().bearer(&bearer);
-                for (way, client) in [("a password", &password), ("a token", &token)] {
+                let mut ways = vec![("a password", password), ("a token", token)];
+                if who.is_user() {
+                    let there = town.mesh.members()[2].anyone();
+                    let secret = match who {
+                        Who::Administrator => town.mesh.password(),
+                        _ => PASSWORD,
+                    };
+                    let browser = with_session(&there, &who.name(), secret);
+                    ways.push(("a cookie", browser.asking(&town.mesh.members()[at].anyone())));
+                }
+                for (way, client) in &ways {
                     for row in DOORS {
                         for method in row.methods {
                             if at == town.edge && !at_edges(row.path, method) {
@@ -236,7 +246,7 @@ fn everybody_may_what_the_table_says_at_every_node() {
                             }
                             let anonymous = matches!(who, Who::Anonymous);
                             // a token for anonymous clients is a valid credential
-                            let shown = row.need == Need::Credentials && way == "a token";
+                            let shown = row.need == Need::Credentials && *way == "a token";
                             // what destroys a user is tried on one that does not exist
                             let own = *method != "DELETE";
                             let may = who.may(row.need, public, own) || (shown && anonymous);
@@ -264,9 +274,18 @@ fn everybody_may_what_the_table_says_at_every_node() {
 
 /// Whether an edge answers this: it changes nothing, and does not know all people.
 fn at_edges(path: &str, method: &str) -> bool {
-    let about_people = ["/users", "/robots", "/members", "/summary", "/logs", "/auditlog-exts"]
-        .iter()
-        .any(|word| path.contains(word));
+    let about_people = [
+        "/configurations",
+        "/usergroups",
+        "/users",
+        "/robots",
+        "/members",
+        "/summary",
+        "/logs",
+        "/auditlog-exts",
+    ]
+    .iter()
+    .any(|word| path.contains(word));
     method == "GET" && !about_people
 }
 

@@ -80,6 +80,13 @@ fn a_team_is_set_up_from_the_command_line() {
     assert!(desk.run("member list team").contains("developer"));
     desk.run("member set team ann maintainer");
     assert!(desk.run("member list team").contains("maintainer"));
+    desk.run("member add team devs guest --group oidc");
+    desk.run("member add team cn=ops,dc=example guest --group ldap");
+    desk.run("member set team devs developer");
+    let members = desk.run("member list team");
+    assert!(members.contains("devs") && members.contains("ops"), "{members}");
+    desk.run("member remove team ops");
+    assert!(!desk.run("member list team").contains("ops"));
     desk.run(&format!("login {url} --user ann --password-file {ann} --name ann"));
     let said = desk.refused("user list");
     assert!(!said.is_empty());

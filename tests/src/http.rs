@@ -30,6 +30,7 @@ pub struct Client {
     authority: String,
     host: Option<String>,
     authorization: Option<String>,
+    session: Option<(String, String)>,
     network: Option<PathBuf>,
     deadline: Duration,
 }
@@ -43,6 +44,7 @@ impl Client {
             authority,
             host: None,
             authorization: None,
+            session: None,
             network: None,
             deadline: Duration::from_secs(60),
         }
@@ -75,6 +77,27 @@ impl Client {
     pub fn anonymous(mut self) -> Self {
         self.authorization = None;
         self
+    }
+
+    /// The same as a browser with this session's cookie, and what its writes repeat.
+    #[must_use]
+    pub fn with_session(mut self, cookie: &str, csrf: &str) -> Self {
+        self.authorization = None;
+        self.session = Some((cookie.to_owned(), csrf.to_owned()));
+        self
+    }
+
+    /// The same, asking the node of another client.
+    #[must_use]
+    pub fn asking(mut self, other: &Self) -> Self {
+        other.authority.clone_into(&mut self.authority);
+        self
+    }
+
+    /// The cookie of its session, and what its writes repeat.
+    #[must_use]
+    pub fn session(&self) -> Option<(&str, &str)> {
+        self.session.as_ref().map(|(cookie, csrf)| (cookie.as_str(), csrf.as_str()))
     }
 
     /// The same from inside a network namespace, given as its file in `/proc`.
@@ -116,6 +139,10 @@ impl Client {
             .header("host", self.host.as_ref().unwrap_or(&self.authority));
         if let Some(authorization) = &self.authorization {
             request = request.header("authorization", authorization);
+        }
+        if let Some((cookie, csrf)) = &self.session {
+            request = request.header("cookie", format!("theme=dark; sid={cookie}"));
+            request = request.header("x-harbor-csrf-token", csrf);
         }
         Ask { client: self.clone(), request, body: Content::nothing() }
     }
@@ -366,6 +393,17 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// The cookies that it sets.
+    #[must_use]
+    pub fn cookies(&self) -> Vec<(String, String)> {
+        let all = self.headers.get_all("set-cookie").iter().filter_map(|one| one.to_str().ok());
+        let pair = |one: &str| {
+            let (name, rest) = one.split_once('=')?;
+            Some((name.to_owned(), rest.split(';').next().unwrap_or_default().to_owned()))
+        };
+        all.filter_map(pair).collect()
+    }
+
     /// A header's value, if it is there.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {

@@ -102,6 +102,39 @@ pub fn with_token(client: &Client, scopes: &[&str]) -> Client {
     client.clone().bearer(&token)
 }
 
+/// The client as a browser in which this user has signed in.
+///
+/// # Panics
+/// When they are refused.
+#[must_use]
+pub fn with_session(node: &Client, name: &str, password: &str) -> Client {
+    let form = form_urlencoded::Serializer::new(String::new())
+        .append_pair("principal", name)
+        .append_pair("password", password)
+        .finish();
+    let anyone = node.clone().anonymous();
+    let ask = anyone.ask(Method::POST, "/c/login");
+    let ask = ask.header("content-type", "application/x-www-form-urlencoded").body(form);
+    let answer = ask.send().unwrap_or_else(|none| panic!("a session: {none}"));
+    assert_eq!(answer.status, 200, "a session of {name}: {answer}");
+    session_in(&anyone, &answer)
+}
+
+/// The client with the session that an answer has begun.
+///
+/// # Panics
+/// When it has begun none.
+#[must_use]
+pub fn session_in(node: &Client, answer: &Answer) -> Client {
+    let all = answer.cookies();
+    let cookie = all.iter().find(|(name, value)| name == "sid" && !value.is_empty());
+    let (_, cookie) = cookie.unwrap_or_else(|| panic!("no session: {answer}"));
+    let reading = node.clone().with_session(cookie, "");
+    let answer = reading.get("/api/v2.0/systeminfo").expect("an answer");
+    let csrf = answer.header("x-harbor-csrf-token").expect("what writes repeat").to_owned();
+    reading.with_session(cookie, &csrf)
+}
+
 /// Somebody else who signs tokens, as a cluster or a CI does (ES256).
 pub struct Issuer {
     /// Its name in tokens.

@@ -81,6 +81,10 @@ pub fn may_look(query: &Query) -> bool {
     match query {
         Query::Key(key) => matches!(key.first(), Some(b'A' | b'M' | b'R')) || is_open(key),
         // a blob is told to whom knows its digest
+        // one project's groups, and the groups of one user
+        Query::Scan { prefix, .. } if matches!(prefix.first(), Some(b'B' | b'H')) => {
+            prefix.len() == 9
+        }
         Query::Scan { prefix, .. } => is_open(prefix) && prefix.first() != Some(&b'b'),
     }
 }
@@ -132,7 +136,13 @@ pub fn withhold<R: Look + ?Sized>(
 /// keys then, and nothing of people has changed. The edge asks for them by itself all the time.
 pub fn until_told(query: &Query) -> Option<Found> {
     let of_people = |place: &[u8]| {
-        let tables = [key::token_keys(), key::people_version(), key::pins(), key::authorities()];
+        let tables = [
+            key::token_keys(),
+            key::people_version(),
+            key::pins(),
+            key::authorities(),
+            key::groups_used(),
+        ];
         tables.iter().any(|t| place.starts_with(t))
     };
     match query {
@@ -142,7 +152,7 @@ pub fn until_told(query: &Query) -> Option<Found> {
 }
 
 fn is_open(key: &[u8]) -> bool {
-    let open = [b'p', b'y', b't', b'm', b'l', b'b', b'r', b's', b'n', b'K', b'V', b'P', b'C'];
+    let open = b"pytmlbrsnKVPCF";
     key.first().is_some_and(|table| open.contains(table))
 }
 
@@ -263,6 +273,11 @@ mod tests {
             assert!(!may_look(&Query::scan(&place[..1], None, 1)), "nobody lists them");
         }
         assert!(may_look(&Query::scan(&key::token_keys(), None, 9)));
+        for one in [key::belonging(user), key::group_members(project)] {
+            assert!(may_look(&Query::scan(&one, None, 9)));
+            assert!(!may_look(&Query::scan(&one[..1], None, 9)), "nobody lists them");
+        }
+        assert!(may_look(&Query::scan(&key::groups_used(), None, 1)));
         for place in [key::user_name(&"ann".parse().unwrap()), key::robot_name("ci")] {
             assert!(!may_look(&Query::Key(place)));
         }
@@ -270,8 +285,10 @@ mod tests {
 
     #[test]
     fn a_replica_of_a_build_without_accounts_is_not_asked_for_them() {
-        let keys = Query::scan(&key::token_keys(), None, 9);
-        assert_eq!(until_told(&keys), Some(Found::Pairs(vec![])));
+        for table in [key::token_keys(), key::groups_used()] {
+            let scan = Query::scan(&table, None, 9);
+            assert_eq!(until_told(&scan), Some(Found::Pairs(vec![])));
+        }
         for place in [key::people_version(), key::token_key(7)] {
             assert_eq!(until_told(&Query::Key(place)), Some(Found::Value(None)));
         }
@@ -285,6 +302,8 @@ mod tests {
         for key in [
             key::mesh(),
             key::user("admin"),
+            key::configurations(),
+            key::cli_secret(UserId(7)),
             key::invitation(&crate::words::digest::Digest::sha256(b"x")),
             Vec::new(),
         ] {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use http::{Method, Response, StatusCode};
 use rules::ledger::change::Change;
+use rules::ledger::directory::LookForGroups;
 use rules::ledger::events::Actor;
 use rules::ledger::people::LookForPeople;
 use rules::ledger::precondition::Precondition;
@@ -18,6 +19,7 @@ use rules::words::digest::Digest;
 use rules::words::manifest::media_type;
 use rules::words::moment::Timestamp;
 use rules::words::names::{ProjectName, Reference, RepositoryName, Tag};
+use rules::words::roles::ProjectRole;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -704,12 +706,15 @@ impl Harbor {
     }
 
     async fn summarize(&self, project: &Project) -> Result<Response<Payload>, Failure> {
-        let (found, members) = self
+        let (found, roles) = self
             .read_at_length(|records| {
-                Ok((repositories(records, &project.name)?, records.members(project.id)?))
+                let users = records.members(project.id)?.into_iter().map(|one| one.role);
+                let groups = records.group_members(project.id)?.into_iter().map(|one| one.role);
+                let roles: Vec<ProjectRole> = users.chain(groups).collect();
+                Ok((repositories(records, &project.name)?, roles))
             })
             .await?;
-        let with = |number: u64| members.iter().filter(|m| m.role.number() == number).count();
+        let with = |number: u64| roles.iter().filter(|role| role.number() == number).count();
         let shown = json!({
             "repo_count": found.len(),
             "project_admin_count": with(1),

@@ -1,14 +1,17 @@
 //! `/api/v2.0/projects/NAME/members`: who is what in a project, with Harbor's schemas and statuses.
 
 use http::{Response, StatusCode};
+use rules::ledger::directory::{DirectoryChange, LookForGroups};
 use rules::ledger::events::Actor;
-use rules::ledger::people::{LookForPeople, Member, PeopleChange};
+use rules::ledger::people::{LookForPeople, PeopleChange};
 use rules::ledger::records::{Project, ReadRecords, RecordError};
-use rules::words::names::{MemberId, ProjectId, UserId, UserName};
+use rules::words::moment::Timestamp;
+use rules::words::names::{GroupId, MemberId, ProjectId, UserId, UserName};
 use rules::words::roles::ProjectRole;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::groups::WrittenGroup;
 use super::lists::PageRequest;
 use super::{Harbor, bad, body, created};
 use crate::http::answer::{answer, json_answer};
@@ -19,7 +22,7 @@ use crate::http::{Code, Failure, Payload};
 struct NewMember {
     role_id: u64,
     member_user: Option<MemberUser>,
-    member_group: Option<Value>,
+    member_group: Option<WrittenGroup>,
 }
 
 #[derive(Deserialize)]
@@ -39,22 +42,45 @@ fn role(number: u64) -> Result<ProjectRole, Failure> {
     })
 }
 
-/// A member, with the name of the user.
+/// A member, a user or a group, with the name.
 struct Named {
-    member: Member,
+    id: MemberId,
+    entity: u64,
+    is_group: bool,
     name: String,
+    role: ProjectRole,
+    created: Timestamp,
 }
 
 fn named(
     records: &dyn ReadRecords,
     project: ProjectId,
-    wanted: impl Fn(&Member) -> bool,
+    wanted: impl Fn(MemberId) -> bool,
 ) -> Result<Vec<Named>, RecordError> {
     let mut all = Vec::new();
-    for member in records.members(project)?.into_iter().filter(wanted) {
+    for member in records.members(project)?.into_iter().filter(|member| wanted(member.id)) {
         // an account that is being deleted leaves its projects one by one
         if let Some(account) = records.account(member.user)? {
-            all.push(Named { member, name: account.name.to_string() });
+            all.push(Named {
+                id: member.id,
+                entity: member.user.0,
+                is_group: false,
+                name: account.name.to_string(),
+                role: member.role,
+                created: member.created,
+            });
+        }
+    }
+    for member in records.group_members(project)?.into_iter().filter(|one| wanted(one.id)) {
+        if let Some(group) = records.group(member.group)? {
+            all.push(Named {
+                id: member.id,
+                entity: member.group.0,
+                is_group: true,
+                name: group.name,
+                role: member.role,
+                created: member.created,
+            });
         }
     }
     all.sort_by(|a, b| a.name.cmp(&b.name));
@@ -79,7 +105,7 @@ impl Harbor {
         project: Project,
         id: MemberId,
     ) -> Result<Response<Payload>, Failure> {
-        let read = self.read(|records| named(records, project.id, |m| m.id == id)).await?;
+        let read = self.read(|records| named(records, project.id, |member| member == id)).await?;
         let found = read.first().map(|one| show(project.id, one));
         let found = found.ok_or_else(|| {
             Failure::new(Code::NotFound, format!("{} has no member {}", project.name, id.0))
@@ -95,20 +121,35 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let NewMember { role_id, member_user, member_group } = body(&mut request).await?;
         let role = role(role_id)?;
+        let member = match (member_user, member_group) {
+            (Some(user), None) => self.add_user(&project, user, role, by).await?,
+            (None, Some(group)) => self.add_group(&project, group, role, by).await?,
+            _ => return Err(bad("member_user or member_group is needed, one of them")),
+        };
+        let place = |id: MemberId| format!("/api/v2.0/projects/{}/members/{}", project.id, id.0);
+        Ok(created(member.map(place)))
+    }
+
+    async fn add_user(
+        &self,
+        project: &Project,
+        user: MemberUser,
+        role: ProjectRole,
+        by: &Actor,
+    ) -> Result<Option<MemberId>, Failure> {
         let unknown = |who: &dyn std::fmt::Display| {
             Failure::new(Code::NotFound, format!("there is no user {who}"))
         };
-        let account = match (member_user, member_group) {
-            (Some(MemberUser { user_id: Some(id), .. }), None) if id != 0 => {
+        let account = match user {
+            MemberUser { user_id: Some(id), .. } if id != 0 => {
                 let account = self.read(|r| r.account(UserId(id))).await?;
                 account.ok_or_else(|| unknown(&id))?
             }
-            (Some(MemberUser { username: Some(name), .. }), None) => {
+            MemberUser { username: Some(name), .. } => {
                 let name: UserName = name.parse().map_err(|e| bad(format!("username: {e}")))?;
                 let account = self.read(|r| r.account_named(&name)).await?;
                 account.ok_or_else(|| unknown(&name))?
             }
-            (None, Some(_)) => return Err(bad("member_group: there are no groups; name a user")),
             _ => return Err(bad("member_user needs a user_id or a username")),
         };
         let user = account.id;
@@ -116,9 +157,45 @@ impl Harbor {
         let object = format!("member {} of {}", account.name, project.name);
         self.change_people(change, &object, by).await?;
         let (made, _) = self.records.read(|r| r.member(project.id, user)).await?;
-        let place =
-            |made: Member| format!("/api/v2.0/projects/{}/members/{}", project.id, made.id.0);
-        Ok(created(made.map(place)))
+        Ok(made.map(|made| made.id))
+    }
+
+    /// A group that is not known yet becomes known, as in Harbor: its provider need not be asked, and
+    /// its people may sign in later.
+    async fn add_group(
+        &self,
+        project: &Project,
+        written: WrittenGroup,
+        role: ProjectRole,
+        by: &Actor,
+    ) -> Result<Option<MemberId>, Failure> {
+        let group = match written.id {
+            Some(id) if id != 0 => {
+                let missing = || Failure::new(Code::NotFound, format!("there is no group {id}"));
+                self.read(|r| r.group(GroupId(id))).await?.ok_or_else(missing)?
+            }
+            _ => {
+                let new = written.read()?;
+                let find = || self.read(|r| r.group_called(new.provider, &new.subject));
+                match find().await? {
+                    Some(group) => group,
+                    None => {
+                        match self.make_group(&new, by).await {
+                            Err(failure) if failure.status() == StatusCode::CONFLICT => {}
+                            made => made?,
+                        }
+                        let gone = || Failure::new(Code::NotFound, "the group is gone again");
+                        find().await?.ok_or_else(gone)?
+                    }
+                }
+            }
+        };
+        let (project_id, id) = (project.id, group.id);
+        let change = DirectoryChange::AddGroupMember { project: project_id, group: id, role };
+        let object = format!("member {} of {}", group.name, project.name);
+        self.change_people(PeopleChange::Directory(change), &object, by).await?;
+        let (made, _) = self.records.read(|r| r.group_member(project_id, id)).await?;
+        Ok(made.map(|made| made.id))
     }
 
     pub(super) async fn change_member(
@@ -149,15 +226,15 @@ impl Harbor {
     }
 }
 
-fn show(project: ProjectId, Named { member, name }: &Named) -> Value {
+fn show(project: ProjectId, one: &Named) -> Value {
     json!({
-        "id": member.id.0,
+        "id": one.id.0,
         "project_id": project.0,
-        "entity_name": name,
-        "entity_id": member.user.0,
-        "entity_type": "u",
-        "role_id": member.role.number(),
-        "role_name": member.role.name(),
-        "creation_time": member.created.to_string(),
+        "entity_name": one.name,
+        "entity_id": one.entity,
+        "entity_type": if one.is_group { "g" } else { "u" },
+        "role_id": one.role.number(),
+        "role_name": one.role.name(),
+        "creation_time": one.created.to_string(),
     })
 }

@@ -3,12 +3,15 @@
 
 mod artifacts;
 mod audit;
+mod configurations;
+mod groups;
 mod lists;
 mod members;
 mod metadata;
 mod projects;
 mod registries;
 mod robots;
+mod sessions;
 mod system;
 mod trusts;
 mod users;
@@ -216,9 +219,24 @@ impl Harbor {
             (&Method::PUT, Route::UserAdministers(id)) => {
                 self.set_administrator(request, id, by).await
             }
+            (&Method::PUT, Route::UserCliSecret(id)) => {
+                self.set_cli_secret(request, &caller, id).await
+            }
             (&Method::PUT, Route::UserPassword(id)) => {
                 self.set_password(request, &caller, id).await
             }
+            (&Method::GET | &Method::HEAD, Route::Configurations) => {
+                self.show_configurations().await
+            }
+            (&Method::PUT, Route::Configurations) => self.configure(request, by).await,
+            (&Method::GET | &Method::HEAD, Route::Groups) => self.list_groups(&request).await,
+            (&Method::POST, Route::Groups) => self.create_group(request, by).await,
+            (&Method::GET | &Method::HEAD, Route::GroupSearch) => {
+                self.search_groups(&request).await
+            }
+            (&Method::GET | &Method::HEAD, Route::Group(id)) => self.show_group(id).await,
+            (&Method::PUT, Route::Group(id)) => self.rename_group(request, id, by).await,
+            (&Method::DELETE, Route::Group(id)) => self.delete_group(id, by).await,
             (&Method::GET | &Method::HEAD, Route::Robots) => {
                 self.list_robots(&request, &caller).await
             }
@@ -253,7 +271,7 @@ impl Harbor {
             (&Method::GET | &Method::HEAD, Route::Ping) => Ok(system::pong()),
             (&Method::GET | &Method::HEAD, Route::ApiHealth) => Ok(self.health()),
             (&Method::GET | &Method::HEAD, Route::SystemInfo) => {
-                Ok(self.system_info(&request, &caller))
+                self.system_info(&request, &caller).await
             }
             (method, _) => {
                 Err(Failure::new(Code::Unsupported, format!("{method} is not supported here")))

@@ -2,13 +2,15 @@
 
 use http::{HeaderValue, Response, StatusCode, header};
 use registry::people::Caller;
+use rules::ledger::directory::LookForGroups;
 use rules::people::access::{Identity, RegistryScope};
+use rules::people::configurations::{AuthMode, Configured};
 use serde_json::json;
 
 use super::{Harbor, ProjectCreation};
-use crate::http::Payload;
 use crate::http::answer::json_answer;
 use crate::http::request::Request;
+use crate::http::{Failure, Payload};
 
 /// Clients choose their ways by the version of Harbor, so it begins with the one whose API this is.
 const VERSION: &str = concat!("v2.13.1-atoll-", env!("CARGO_PKG_VERSION"));
@@ -37,9 +39,18 @@ impl Harbor {
     }
 
     /// What this registry is. Only who is signed in learns its version.
-    pub(super) fn system_info(&self, request: &Request, caller: &Caller) -> Response<Payload> {
+    pub(super) async fn system_info(
+        &self,
+        request: &Request,
+        caller: &Caller,
+    ) -> Result<Response<Payload>, Failure> {
+        // an edge may not know the settings, and signs nobody in by itself
+        let mode = match self.neighbours.is_edge() {
+            true => AuthMode::Database,
+            false => Configured::of(&self.read(|r| r.configurations()).await?).auth_mode(),
+        };
         let mut shown = json!({
-            "auth_mode": "db_auth",
+            "auth_mode": mode.word(),
             "primary_auth_mode": false,
             "banner_message": "",
             "self_registration": false,
@@ -60,6 +71,6 @@ impl Harbor {
             shown["read_only"] = false.into();
             shown["notification_enable"] = false.into();
         }
-        json_answer(StatusCode::OK, &shown)
+        Ok(json_answer(StatusCode::OK, &shown))
     }
 }

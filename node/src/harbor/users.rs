@@ -1,8 +1,11 @@
 //! `/api/v2.0/users`: users, with Harbor's schemas and statuses. `disabled` is Atoll's own.
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use ground::supervise::blocking;
 use http::{Response, StatusCode};
 use registry::people::{Caller, hash_password};
+use rules::ledger::directory::LookForGroups;
 use rules::ledger::events::Actor;
 use rules::ledger::people::{Account, LookForPeople, PeopleChange};
 use rules::people::access::Identity;
@@ -15,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::lists::PageRequest;
 use super::{Harbor, bad, body, created};
-use crate::http::answer::{answer, json_answer};
+use crate::http::answer::{answer, json_answer, set};
 use crate::http::door::actor;
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
@@ -46,6 +49,12 @@ struct ChangedUser {
 #[derive(Deserialize)]
 struct Administers {
     sysadmin_flag: bool,
+}
+
+#[derive(Deserialize)]
+struct NewCliSecret {
+    #[serde(default)]
+    secret: Secret,
 }
 
 #[derive(Deserialize)]
@@ -152,7 +161,22 @@ impl Harbor {
         let account = self.own(caller).await?;
         let account =
             account.ok_or_else(|| Failure::new(Code::NotFound, "this user has no account"))?;
-        Ok(json_answer(StatusCode::OK, &show(&account)))
+        let mut shown = show(&account);
+        let belonging = self.read(|records| records.belonging(account.id)).await?;
+        if let Some(belonging) = belonging {
+            shown["admin_role_in_auth"] = belonging.administers.into();
+            // only the user sees it, to give it to their clients
+            if let Some(secret) = self.access.cli_secret(account.id).await? {
+                shown["oidc_user_meta"] = json!({
+                    "user_id": account.id.0,
+                    "subiss": belonging.vouched.subject,
+                    "secret": secret.into_exposed(),
+                });
+            }
+        }
+        let mut response = json_answer(StatusCode::OK, &shown);
+        set(&mut response, "cache-control", "no-store");
+        Ok(response)
     }
 
     pub(super) async fn show_user(
@@ -233,6 +257,10 @@ impl Harbor {
         let account = self.theirs(caller, id, Operation::Operate).await?;
         let NewPassword { old_password, new_password } = body(&mut request).await?;
         checked(&new_password, "new_password")?;
+        if self.read(|records| records.belonging(id)).await?.is_some() {
+            let message = "this user signs in at the identity provider, and has no password here";
+            return Err(Failure::new(Code::Precondition, message));
+        }
         if self.own(caller).await?.is_some_and(|own| own.id == id) {
             let old = old_password.unwrap_or_default();
             if !self.access.proves(account.name.as_str(), &old, request.origin()).await? {
@@ -249,6 +277,27 @@ impl Harbor {
         };
         self.change_people(change, &format!("user {}", id.0), &actor(caller, &request)).await?;
         tracing::info!(user = %account.name, by = caller.identity.name(), "a password was changed");
+        Ok(answer(StatusCode::OK))
+    }
+
+    /// Sets the secret with which a user of the OIDC provider signs in where there is no browser: the
+    /// one in the body, or a new one if it has none.
+    pub(super) async fn set_cli_secret(
+        &self,
+        mut request: Request,
+        caller: &Caller,
+        id: UserId,
+    ) -> Result<Response<Payload>, Failure> {
+        self.theirs(caller, id, Operation::Operate).await?;
+        let NewCliSecret { secret } = body(&mut request).await?;
+        let secret = match secret.expose().is_empty() {
+            true => BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()).into(),
+            false => {
+                checked(&secret, "secret")?;
+                secret
+            }
+        };
+        self.access.set_cli_secret(id, &secret, &actor(caller, &request)).await?;
         Ok(answer(StatusCode::OK))
     }
 

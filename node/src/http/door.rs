@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use ground::supervise::at_length;
-use http::{Method, header};
+use http::{HeaderName, Method, header};
 use registry::events::Witness;
-use registry::people::{Access, AccessError, Caller, NeededScope, Presented, SERVICE};
+use registry::people::{Access, AccessError, Caller, NeededScope, Presented, SERVICE, csrf_token};
 use registry::proxies::mirrors::Mirrors;
 use registry::view::{Freshness, Records};
 use rules::edges;
@@ -21,6 +21,9 @@ use tokio::sync::Semaphore;
 use super::errors::{Code, Failure};
 use super::origin;
 use super::request::Request;
+
+/// What a write with a session's cookie must repeat (Harbor's name, `src/server/middleware/csrf`).
+pub const CSRF: HeaderName = HeaderName::from_static("x-harbor-csrf-token");
 
 /// How this node is reached, and what it refuses; see the settings of the same names.
 #[derive(Clone, Debug)]
@@ -80,8 +83,15 @@ impl Door {
 
     /// The caller of `request`.
     pub async fn caller(&self, request: &Request) -> Result<Caller, Failure> {
-        let presented = Presented::read(request.header(&header::AUTHORIZATION));
+        let session = request.session();
         let reads = matches!(request.method, Method::GET | Method::HEAD);
+        if let (Some(cookie), false) = (&session, reads)
+            && request.header(&CSRF) != Some(csrf_token(cookie).as_str())
+        {
+            let message = "a write with a session's cookie needs X-Harbor-CSRF-Token, as the answer to a GET had it";
+            return Err(Failure::new(Code::Denied, message).closing_unless_read(request));
+        }
+        let presented = Presented::of(request.header(&header::AUTHORIZATION), session);
         let origin = request.origin();
         let name = match &presented {
             Presented::Password(name, _) => Some(name.clone()),
@@ -294,6 +304,16 @@ impl Door {
     /// Refuses a write that a page of another site has sent, see [`origin`].
     pub fn check_origin(&self, request: &Request) -> Result<(), Failure> {
         origin::check(request, self.terms.public_url.as_deref())
+    }
+
+    /// Refuses what a page of another site has sent, whatever its body.
+    pub fn check_site(&self, request: &Request) -> Result<(), Failure> {
+        origin::check_site(request, self.terms.public_url.as_deref())
+    }
+
+    /// Counts a login.
+    pub fn saw_login(&self, who: Actor, admitted: bool) {
+        self.witness.saw_login(who, admitted);
     }
 
     /// Reads the records. Refuses answers that may be stale, if the operator has set this.

@@ -16,15 +16,21 @@ pub(super) fn check(request: &Request, public_url: Option<&str>) -> Result<(), F
     if matches!(request.method, Method::GET | Method::HEAD) {
         return Ok(());
     }
-    if is_foreign(&request.head.headers, request.host(), public_url) {
-        let message = "this was sent by a page of another site, which may not write here";
-        return Err(Failure::new(Code::Denied, message).closing_unless_read(request));
-    }
+    check_site(request, public_url)?;
     if request.announces_body() && !request.content_type().eq_ignore_ascii_case("application/json")
     {
         let message =
             "the body must be declared as JSON: send it with `Content-Type: application/json`";
         return Err(Failure::new(Code::MediaType, message).closing_unless_read(request));
+    }
+    Ok(())
+}
+
+/// Refuses what a page of another site has sent.
+pub(super) fn check_site(request: &Request, public_url: Option<&str>) -> Result<(), Failure> {
+    if is_foreign(&request.head.headers, request.host(), public_url) {
+        let message = "this was sent by a page of another site, which may not write here";
+        return Err(Failure::new(Code::Denied, message).closing_unless_read(request));
     }
     Ok(())
 }

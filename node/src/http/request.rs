@@ -16,9 +16,13 @@ use rules::people::guesses::Origin;
 use rules::proxies::budget::client_of;
 use rules::words::names::RepositoryName;
 use rules::words::network::{Network, client_behind, is_trusted};
+use rules::words::secret::Secret;
 
 use super::connection::ClientAddress;
 use super::errors::{Code, Failure};
+
+/// The name of the cookie of a session (Harbor's, `src/core/main.go`).
+pub const SESSION: &str = "sid";
 
 /// A request whose head was read.
 pub struct Request {
@@ -161,6 +165,23 @@ impl Request {
     /// A header, if it is text.
     pub fn header(&self, name: &HeaderName) -> Option<&str> {
         self.head.headers.get(name)?.to_str().ok()
+    }
+
+    /// The cookie of a session, if there are no other credentials: these count before it.
+    pub fn session(&self) -> Option<Secret> {
+        if self.head.headers.contains_key(header::AUTHORIZATION) {
+            return None;
+        }
+        self.cookie(SESSION)
+    }
+
+    /// A cookie with this name. An empty one counts as absent.
+    pub fn cookie(&self, wanted: &str) -> Option<Secret> {
+        let all = self.head.headers.get_all(header::COOKIE).into_iter();
+        let all = all.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(';'));
+        let named = all.filter_map(|one| one.trim().split_once('='));
+        let mut own = named.filter(|(name, value)| *name == wanted && !value.is_empty());
+        own.next().map(|(_, value)| value.into())
     }
 
     /// The media type of the body, without its parameters; empty if none was sent.

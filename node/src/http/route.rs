@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 use rules::words::digest::Digest;
 use rules::words::names::{
-    JobId, MemberId, ProjectName, Reference, RepositoryName, RobotId, Tag, TrustId, UpstreamId,
-    UserId,
+    GroupId, JobId, MemberId, ProjectName, Reference, RepositoryName, RobotId, Tag, TrustId,
+    UpstreamId, UserId,
 };
 
 use super::errors::{Code, Failure};
@@ -22,6 +22,16 @@ pub enum Route {
     Catalog,
     /// `/service/token`
     Token,
+    /// `/c/login`
+    Login,
+    /// `/c/log_out`
+    Logout,
+    /// `/c/oidc/login`
+    OidcLogin,
+    /// `/c/oidc/callback`
+    OidcCallback,
+    /// `/c/oidc/onboard`
+    OidcOnboard,
     /// `/v2/NAME/blobs/DIGEST`
     Blob(RepositoryName, Digest),
     /// `/v2/NAME/blobs/uploads/`
@@ -69,6 +79,16 @@ pub enum Route {
     UserAdministers(UserId),
     /// `/api/v2.0/users/ID/password`
     UserPassword(UserId),
+    /// `/api/v2.0/users/ID/cli_secret`
+    UserCliSecret(UserId),
+    /// `/api/v2.0/configurations`
+    Configurations,
+    /// `/api/v2.0/usergroups`
+    Groups,
+    /// `/api/v2.0/usergroups/search`
+    GroupSearch,
+    /// `/api/v2.0/usergroups/ID`
+    Group(GroupId),
     /// `/api/v2.0/robots`
     Robots,
     /// `/api/v2.0/robots/ID`
@@ -217,6 +237,11 @@ impl Route {
             Route::Base => "base",
             Route::Catalog => "catalog",
             Route::Token => "token",
+            Route::Login
+            | Route::Logout
+            | Route::OidcLogin
+            | Route::OidcCallback
+            | Route::OidcOnboard => "session",
             Route::Blob(..) => "blob",
             Route::Uploads(..) | Route::Upload(..) => "upload",
             Route::Manifest(..) => "manifest",
@@ -234,7 +259,10 @@ impl Route {
             | Route::UserSearch
             | Route::User(_)
             | Route::UserAdministers(_)
+            | Route::UserCliSecret(_)
             | Route::UserPassword(_) => "users",
+            Route::Configurations => "configurations",
+            Route::Groups | Route::GroupSearch | Route::Group(_) => "groups",
             Route::Robots | Route::Robot(_) | Route::Trusts(_) | Route::Trust(..) => "robots",
             Route::Permissions => "permissions",
             Route::AuditLogExts
@@ -266,6 +294,11 @@ impl Route {
             Route::Base => "/v2/",
             Route::Catalog => "/v2/_catalog",
             Route::Token => "/service/token",
+            Route::Login => "/c/login",
+            Route::Logout => "/c/log_out",
+            Route::OidcLogin => "/c/oidc/login",
+            Route::OidcCallback => "/c/oidc/callback",
+            Route::OidcOnboard => "/c/oidc/onboard",
             Route::Blob(..) => "/v2/{repository}/blobs/{digest}",
             Route::Uploads(_) => "/v2/{repository}/blobs/uploads/",
             Route::Upload(..) => "/v2/{repository}/blobs/uploads/{id}",
@@ -289,6 +322,11 @@ impl Route {
             Route::User(_) => "/api/v2.0/users/{user}",
             Route::UserAdministers(_) => "/api/v2.0/users/{user}/sysadmin",
             Route::UserPassword(_) => "/api/v2.0/users/{user}/password",
+            Route::UserCliSecret(_) => "/api/v2.0/users/{user}/cli_secret",
+            Route::Configurations => "/api/v2.0/configurations",
+            Route::Groups => "/api/v2.0/usergroups",
+            Route::GroupSearch => "/api/v2.0/usergroups/search",
+            Route::Group(_) => "/api/v2.0/usergroups/{id}",
             Route::Robots => "/api/v2.0/robots",
             Route::Robot(_) => "/api/v2.0/robots/{id}",
             Route::Trusts(_) => "/api/v2.0/robots/{id}/trusts",
@@ -325,6 +363,8 @@ impl Route {
         match self {
             Route::Base => "GET, HEAD",
             Route::Token => "GET, HEAD, POST",
+            Route::Login | Route::OidcOnboard => "POST",
+            Route::Logout | Route::OidcLogin | Route::OidcCallback => "GET, HEAD",
             _ if at_edge && (self.is_about_people() || self.is_about_jobs()) => "",
             _ if at_edge => "GET, HEAD",
             Route::Uploads(..) => "POST",
@@ -335,25 +375,30 @@ impl Route {
             | Route::Registries
             | Route::Members(_)
             | Route::Users
+            | Route::Groups
             | Route::Robots
             | Route::Trusts(_) => "GET, HEAD, POST",
             Route::Preheats | Route::Jobs | Route::Level => "GET, HEAD, POST",
             Route::Preheat(_) => "GET, HEAD, DELETE",
             Route::JobStop(_) | Route::JobRetry(_) => "POST",
             Route::Schedule(..) => "DELETE",
-            Route::Project(_) | Route::Registry(_) | Route::Member(..) | Route::User(_) => {
-                "GET, HEAD, PUT, DELETE"
-            }
+            Route::Project(_)
+            | Route::Registry(_)
+            | Route::Member(..)
+            | Route::Group(_)
+            | Route::User(_) => "GET, HEAD, PUT, DELETE",
             Route::Robot(_) => "GET, HEAD, PUT, PATCH, DELETE",
             Route::Stored(_, stored) => stored.methods(),
             Route::Trust(..) => "PUT, DELETE",
-            Route::UserAdministers(_) | Route::UserPassword(_) => "PUT",
+            Route::UserAdministers(_) | Route::UserPassword(_) | Route::UserCliSecret(_) => "PUT",
+            Route::Configurations => "GET, HEAD, PUT",
             Route::Node(_) => "GET, HEAD, DELETE",
             Route::Catalog
             | Route::Tags(..)
             | Route::Referrers(..)
             | Route::CurrentUser
             | Route::UserSearch
+            | Route::GroupSearch
             | Route::Permissions
             | Route::AuditLogExts
             | Route::AuditLogs
@@ -389,6 +434,11 @@ impl Route {
                 | Route::User(_)
                 | Route::UserAdministers(_)
                 | Route::UserPassword(_)
+                | Route::UserCliSecret(_)
+                | Route::Configurations
+                | Route::Groups
+                | Route::GroupSearch
+                | Route::Group(_)
                 | Route::Robots
                 | Route::Robot(_)
                 | Route::Trusts(_)
@@ -431,11 +481,19 @@ impl Route {
             "/v2" => return Ok(Route::Base),
             "/v2/_catalog" => return Ok(Route::Catalog),
             "/service/token" => return Ok(Route::Token),
+            "/c/login" => return Ok(Route::Login),
+            "/c/log_out" => return Ok(Route::Logout),
+            "/c/oidc/login" => return Ok(Route::OidcLogin),
+            "/c/oidc/callback" => return Ok(Route::OidcCallback),
+            "/c/oidc/onboard" => return Ok(Route::OidcOnboard),
             "/api/v2.0/projects" => return Ok(Route::Projects),
             "/api/v2.0/registries" => return Ok(Route::Registries),
             "/api/v2.0/users" => return Ok(Route::Users),
             "/api/v2.0/users/current" => return Ok(Route::CurrentUser),
             "/api/v2.0/users/search" => return Ok(Route::UserSearch),
+            "/api/v2.0/configurations" => return Ok(Route::Configurations),
+            "/api/v2.0/usergroups" => return Ok(Route::Groups),
+            "/api/v2.0/usergroups/search" => return Ok(Route::GroupSearch),
             "/api/v2.0/robots" => return Ok(Route::Robots),
             "/api/v2.0/permissions" => return Ok(Route::Permissions),
             "/api/v2.0/auditlog-exts" => return Ok(Route::AuditLogExts),
@@ -467,8 +525,12 @@ impl Route {
                 "" if !rest.contains('/') => Ok(Route::User(id)),
                 "sysadmin" => Ok(Route::UserAdministers(id)),
                 "password" => Ok(Route::UserPassword(id)),
+                "cli_secret" => Ok(Route::UserCliSecret(id)),
                 _ => Err(not_found()),
             };
+        }
+        if let Some(id) = path.strip_prefix("/api/v2.0/usergroups/") {
+            return id.parse().map(|id| Route::Group(GroupId(id))).map_err(|_| not_found());
         }
         if let Some(rest) = path.strip_prefix("/api/v2.0/robots/") {
             return of_robot(rest).ok_or_else(not_found);
@@ -686,6 +748,10 @@ mod tests {
             ("users/7", Route::User(UserId(7))),
             ("users/7/sysadmin", Route::UserAdministers(UserId(7))),
             ("users/7/password", Route::UserPassword(UserId(7))),
+            ("users/7/cli_secret", Route::UserCliSecret(UserId(7))),
+            ("usergroups", Route::Groups),
+            ("usergroups/search", Route::GroupSearch),
+            ("usergroups/7", Route::Group(GroupId(7))),
             ("robots/7", Route::Robot(RobotId(7))),
             ("robots/7/trusts", Route::Trusts(RobotId(7))),
             ("robots/7/trusts/8", Route::Trust(RobotId(7), TrustId(8))),
@@ -757,6 +823,11 @@ mod tests {
             Route::User(UserId(1)),
             Route::UserAdministers(UserId(1)),
             Route::UserPassword(UserId(1)),
+            Route::UserCliSecret(UserId(1)),
+            Route::Configurations,
+            Route::Groups,
+            Route::GroupSearch,
+            Route::Group(GroupId(1)),
             Route::Robots,
             Route::Robot(RobotId(1)),
             Route::Trusts(RobotId(1)),

@@ -187,8 +187,13 @@ impl Rooms {
             terms::pulls(settings),
             tasks.clone(),
         );
-        let access =
-            Access::new(records.clone(), secrets.clone(), mirrors.clone(), terms::access(settings));
+        let access = Access::new(
+            records.clone(),
+            secrets.clone(),
+            mirrors.clone(),
+            terms::identity_providers(settings, tasks)?,
+            terms::access(settings),
+        );
         Ok(Rooms {
             secrets,
             blobs,

@@ -13,13 +13,14 @@ use tracing::{Instrument, debug, info, info_span};
 
 use crate::atoll::Atoll;
 use crate::harbor::Harbor;
+use crate::http::door::CSRF;
 use crate::http::request::Request;
 use crate::http::route::Route;
 use crate::http::{Failure, Payload};
 use crate::oci::Registry;
 use crate::oci::token::answer_token;
 use registry::events::Witness;
-use registry::people::Access;
+use registry::people::{Access, csrf_token};
 use registry::proxies::mirrors::Mirrors;
 use registry::view::{EdgeRecords, Records};
 use rules::words::network::Network;
@@ -60,7 +61,9 @@ impl Serving {
         let span = info_span!("http.request", %method, path);
         let mut request = Request::new(request, self.stall, &self.trusted_proxies);
         let route = self.route(&path, &mut request);
-        let personal = request.header(&header::AUTHORIZATION).is_some();
+        let session = request.session();
+        let personal = request.header(&header::AUTHORIZATION).is_some() || session.is_some();
+        let csrf = session.filter(|_| request.method == Method::GET).map(|one| csrf_token(&one));
         let word = route.as_ref().map_or("unknown", |r| r.word());
         let at_edge = matches!(self.records, Records::Edge(_));
         let allow = route.as_ref().map_or("GET, HEAD", |route| route.methods(at_edge));
@@ -74,6 +77,9 @@ impl Serving {
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if personal {
             keep_private(headers);
+        }
+        if let Some(value) = csrf.and_then(|token| HeaderValue::try_from(token).ok()) {
+            headers.insert(CSRF, value);
         }
         let status = response.status();
         if status == StatusCode::METHOD_NOT_ALLOWED {
@@ -114,6 +120,11 @@ impl Serving {
     async fn dispatch(&self, route: Route, request: Request) -> Result<Response<Payload>, Failure> {
         match route {
             Route::Token => answer_token(&self.access, &self.witness, request).await,
+            Route::Login
+            | Route::Logout
+            | Route::OidcLogin
+            | Route::OidcCallback
+            | Route::OidcOnboard => self.harbor.answer_browser(route, request).await,
             Route::Projects
             | Route::Project(_)
             | Route::Permissions

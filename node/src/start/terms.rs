@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use config::{CongestionControl, Settings, StaleReads};
+use ground::supervise::Tasks;
 use mesh::ledger::LedgerTerms;
 use mesh::links;
 use mesh::members::MembersTerms;
@@ -12,7 +13,7 @@ use mesh::transfer::TransferTerms;
 use registry::blobs::outgoing::OutgoingTerms;
 use registry::events::EventTerms;
 use registry::jobs::queue::JobTerms;
-use registry::people::AccessTerms;
+use registry::people::{AccessTerms, Providers};
 use registry::proxies::resolving;
 use registry::pulls::PullTerms;
 use registry::upstreams::UpstreamsTerms;
@@ -28,12 +29,17 @@ use rules::proxies::mirror::MirrorRules;
 use rules::words::names::{BadName, Region};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
+use upstream::directory::Directory;
+use upstream::web::Web;
 use upstream::{AddressRule, Trust, UpstreamTerms};
 
 use crate::harbor::ProjectCreation;
 use crate::http::ConnectionTerms;
 use crate::http::door::DoorTerms;
 use crate::oci::OciTerms;
+
+/// How long an identity provider may take to answer: one request, or the questions about one sign-in.
+const PROVIDER: Duration = Duration::from_secs(10);
 
 /// How long a node may go without renewing its lease before its projects move, whatever the gossip
 /// says about it: such a node cannot write.
@@ -152,6 +158,16 @@ pub(super) fn upstreams(settings: &Settings) -> io::Result<UpstreamsTerms> {
             max_manifest: settings.uploads.max_manifest,
         },
     })
+}
+
+/// The clients for identity providers. Administrators say where they are, and they are mostly in a
+/// private network. One on this machine is for tests.
+pub(super) fn identity_providers(settings: &Settings, tasks: &Tasks) -> io::Result<Providers> {
+    let rule = AddressRule { allow_private: true, allow_loopback: true };
+    let trust = trust(settings.upstreams.ca.as_deref())?;
+    let directory = Directory::new(trust.clone(), PROVIDER, tasks.clone());
+    let web = Web::new("identity provider", rule, trust, PROVIDER, tasks.clone());
+    Ok(Providers { web, directory })
 }
 
 /// What each client may cause.

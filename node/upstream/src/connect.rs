@@ -74,6 +74,13 @@ impl Trust {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Trust(Arc::new(config)))
     }
+
+    /// The same for what is not HTTP.
+    pub(super) fn plain(&self) -> Arc<rustls::ClientConfig> {
+        let mut config = (*self.0).clone();
+        config.alpn_protocols = Vec::new();
+        Arc::new(config)
+    }
 }
 
 /// The maximum number of headers in an answer. Every proxy on the way adds some.

@@ -13,6 +13,8 @@
 //! | `coding` | what bytes are that came compressed though nobody asked |
 //! | [`client`] | questions: the digest of a tag, a manifest, a blob |
 //! | [`blob`] | a blob that is arriving |
+//! | [`directory`] | an LDAP directory |
+//! | [`web`] | small answers of services that are no registries |
 //! | [`budget`] | when to pause requests, and how long answers are used |
 //!
 //! What an upstream sends is checked, and never rewritten. Nothing is remembered over a restart.
@@ -28,12 +30,14 @@ pub mod challenge;
 pub mod client;
 mod coding;
 pub mod connect;
+pub mod directory;
 pub mod ecr;
 mod headers;
 pub mod login;
 mod password;
 pub mod redirect;
 mod sigv4;
+pub mod web;
 
 use std::sync::Arc;
 

@@ -53,6 +53,8 @@ impl Level {
     /// From this level on a replica gets the records of another in ranges, without those that it
     /// has.
     pub const RANGES: Level = Level(8);
+    /// From this level on there are groups of identity providers, and users whom these vouch for.
+    pub const DIRECTORY: Level = Level(8);
     /// The highest level that this build supports.
     pub const NEWEST: Level = Level::RANGES;
 }

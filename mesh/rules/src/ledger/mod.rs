@@ -9,6 +9,7 @@
 //! | [`cached`] | what proxy projects cache: records of the same form, outside of the ledger |
 //! | [`precondition`] | what a writer expects before its write |
 //! | [`people`] | users, robots, members, keys of tokens: records and changes |
+//! | [`directory`] | what is known from identity providers: groups, and whom they vouch for |
 //! | [`sealing`] | which keys seal the secrets in the records |
 //! | [`trust`] | the key of each node, and the mesh's authorities |
 //! | [`leaving`] | the removal of a replica, from the first word to the last |
@@ -24,6 +25,7 @@ pub mod apply;
 pub mod cached;
 pub mod change;
 pub mod command;
+pub mod directory;
 pub mod events;
 pub mod fingerprint;
 pub mod health;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::directory::{DirectoryChange, LookForGroups};
 use super::level::Level;
 use super::records::{Look, Project, RecordError, key};
 use crate::words::moment::Timestamp;
@@ -308,6 +309,8 @@ pub enum PeopleChange {
         /// The new hash.
         password_hash: Secret,
     },
+    /// Changes what is known from identity providers.
+    Directory(DirectoryChange),
 }
 
 /// What of a robot can be changed.
@@ -345,12 +348,16 @@ impl PeopleChange {
             PeopleChange::SetTrustKeys { .. } => "set_trust_keys",
             PeopleChange::RemoveTrust { .. } => "remove_trust",
             PeopleChange::RecoverPassword { .. } => "recover_password",
+            PeopleChange::Directory(change) => change.name(),
         }
     }
 
     /// The minimum feature level, see [`Command::level`](super::command::Command::level).
     pub fn level(&self) -> Level {
-        Level::PEOPLE
+        match self {
+            PeopleChange::Directory(_) => Level::DIRECTORY,
+            _ => Level::PEOPLE,
+        }
     }
 }
 
@@ -420,9 +427,12 @@ pub trait LookForPeople: Look {
     fn people_version(&self) -> Result<u64, RecordError> {
         Ok(self.record(&key::people_version())?.unwrap_or(0))
     }
-    /// The role of a user in a project.
+    /// The role of a user in a project: the strongest of their own and those of their groups.
     fn role(&self, project: &Project, user: UserId) -> Result<Option<ProjectRole>, RecordError> {
-        Ok(self.member(project.id, user)?.map(|member| member.role))
+        let own = self.member(project.id, user)?.map(|member| member.role);
+        let of_groups = self.role_of_groups(project, user)?;
+        // the strongest is the first in the order of roles
+        Ok(own.into_iter().chain(of_groups).min())
     }
 }
 

@@ -18,9 +18,10 @@ use crate::words::digest::{ContentHash, Digest};
 use crate::words::manifest::Referrer;
 use crate::words::moment::Timestamp;
 use crate::words::names::{
-    Epoch, NodeId, NodeName, OperationId, ProjectId, ProjectName, Region, RepositoryName, Revision,
-    RobotId, Tag, TrustId, UpstreamId, UserId, UserName,
+    Epoch, GroupId, NodeId, NodeName, OperationId, ProjectId, ProjectName, Region, RepositoryName,
+    Revision, RobotId, Tag, TrustId, UpstreamId, UserId, UserName,
 };
+use crate::words::roles::Provider;
 use crate::words::secret::Secret;
 
 /// A record cannot be read: the storage failed, or the record was not written by this version.
@@ -545,9 +546,66 @@ pub mod key {
     pub fn people_version() -> Vec<u8> {
         make(b'V', &[])
     }
+    /// A group of an identity provider.
+    pub fn group(id: GroupId) -> Vec<u8> {
+        make(b'G', &[&id.0.to_be_bytes()])
+    }
+    /// All groups.
+    pub fn groups() -> Vec<u8> {
+        make(b'G', &[])
+    }
+    /// The number of the group that the provider calls so.
+    pub fn group_subject(provider: Provider, subject: &str) -> Vec<u8> {
+        make(b'D', &[b"g", &[provider.number() as u8], subject.as_bytes()])
+    }
+    /// The number of the user whom the provider calls so.
+    pub fn user_subject(provider: Provider, subject: &str) -> Vec<u8> {
+        make(b'D', &[b"u", &[provider.number() as u8], subject.as_bytes()])
+    }
+    /// What a provider says of a user.
+    pub fn belonging(user: UserId) -> Vec<u8> {
+        make(b'H', &[&user.0.to_be_bytes()])
+    }
+    /// The membership of a group in a project.
+    pub fn group_member(project: ProjectId, group: GroupId) -> Vec<u8> {
+        make(b'B', &[&project.0.to_be_bytes(), &group.0.to_be_bytes()])
+    }
+    /// All groups that are members of a project.
+    pub fn group_members(project: ProjectId) -> Vec<u8> {
+        make(b'B', &[&project.0.to_be_bytes()])
+    }
+    /// That a group is a member of a project.
+    pub fn group_place(group: GroupId, project: ProjectId) -> Vec<u8> {
+        make(b'I', &[&group.0.to_be_bytes(), &project.0.to_be_bytes()])
+    }
+    /// All projects that a group is a member of.
+    pub fn group_places(group: GroupId) -> Vec<u8> {
+        make(b'I', &[&group.0.to_be_bytes()])
+    }
+    /// That a group was made a member of some project at some time.
+    pub fn groups_used() -> Vec<u8> {
+        make(b'F', &[])
+    }
+    /// The settings that administrators change over the API.
+    pub fn configurations() -> Vec<u8> {
+        make(b'1', &[])
+    }
+    /// The secret of a user for clients that have no browser.
+    pub fn cli_secret(user: UserId) -> Vec<u8> {
+        make(b'2', &[&user.0.to_be_bytes()])
+    }
+    /// All of them.
+    pub fn cli_secrets() -> Vec<u8> {
+        make(b'2', &[])
+    }
+    /// The user of a key of [`cli_secret`].
+    pub fn user_of_cli(key: &[u8]) -> Option<UserId> {
+        key.get(1..)?.try_into().ok().map(|id| UserId(u64::from_be_bytes(id)))
+    }
     /// Whether a key is one of people's records.
     pub fn is_of_people(key: &[u8]) -> bool {
-        matches!(key.first(), Some(b'A' | b'N' | b'M' | b'J' | b'R' | b'S' | b'W' | b'Y'))
+        let tables = b"ANMJRSWYGDHBI2";
+        key.first().is_some_and(|table| tables.contains(table))
     }
     /// A node.
     pub fn node(id: NodeId) -> Vec<u8> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::records::{Look, RecordError, key};
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
-use crate::words::names::UpstreamId;
+use crate::words::names::{UpstreamId, UserId};
 use crate::words::secret::Secret;
 
 /// A key that seals, as the ledger knows it.
@@ -35,6 +35,12 @@ pub enum SealedPlace {
     TokenSecret,
     /// The key of an authority of the mesh.
     Authority(u64),
+    /// The secret of this mesh at its OIDC provider.
+    ClientSecret,
+    /// The password of the account that searches the LDAP directory.
+    SearchPassword,
+    /// The secret of a user for clients that have no browser.
+    CliSecret(UserId),
 }
 
 /// A change of the keys, or of what they seal. A variant's position is its number in the log.

@@ -6,6 +6,9 @@
 //! | [`roles`] | what each role may do in a project |
 //! | [`doors`] | what each route of the API needs |
 //! | [`robots`] | what a robot may be granted, and its secret |
+//! | [`configurations`] | settings that are in the ledger |
+//! | [`groups`] | what groups of identity providers are called |
+//! | [`ldap`] | how an LDAP directory is asked, and for how long what it said counts |
 //! | [`passwords`] | which passwords are accepted |
 //! | [`keys`] | which key signs tokens, and when there is a new one |
 //! | [`trusts`] | whose tokens of other issuers are accepted |
@@ -14,10 +17,13 @@
 //! | [`guesses`] | who may have a password checked now |
 
 pub mod access;
+pub mod configurations;
 pub mod crowd;
 pub mod doors;
+pub mod groups;
 pub mod guesses;
 pub mod keys;
+pub mod ldap;
 pub mod passwords;
 pub mod robots;
 pub mod roles;

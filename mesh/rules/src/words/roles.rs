@@ -180,6 +180,31 @@ impl ProjectRole {
     }
 }
 
+/// Who vouches for users and groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Provider {
+    /// A directory of people (RFC 4511).
+    Ldap,
+    /// An OpenID Connect provider.
+    Oidc,
+}
+
+impl Provider {
+    /// Its number in Harbor's API (`group_type`, `src/common/const.go`). Harbor's 2 stands for groups
+    /// of an HTTP proxy, which there are none of here.
+    pub fn number(self) -> u64 {
+        match self {
+            Provider::Ldap => 1,
+            Provider::Oidc => 3,
+        }
+    }
+
+    /// The provider with this number.
+    pub fn numbered(number: u64) -> Option<Self> {
+        [Provider::Ldap, Provider::Oidc].into_iter().find(|one| one.number() == number)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,15 +3,18 @@
 use argon2::{Argon2, PasswordHasher, PasswordVerifier};
 use ground::clock;
 use ground::supervise::blocking;
+use rules::ledger::directory::{LookForGroups, cli_place};
 use rules::ledger::people::LookForPeople;
 use rules::ledger::records::{Look, ReadRecords, RecordError, User, key};
 use rules::people::access::{Identity, Principal, named_administrator};
+use rules::people::configurations::{AuthMode, Configured};
 use rules::people::guesses::{Line, Origin};
 use rules::people::robots::login_of;
 use rules::people::trusts::WORKLOAD;
 use rules::wire::Credentials;
 use rules::words::digest::Digest;
-use rules::words::names::UserName;
+use rules::words::names::{UserId, UserName};
+use rules::words::roles::Provider;
 use rules::words::secret::Secret;
 
 use super::{Access, AccessError, not_yet};
@@ -58,6 +61,8 @@ enum Kept {
     Password(Secret),
     /// The keyed hash of a robot's secret.
     Robot(Secret<Vec<u8>>),
+    /// The sealed secret of a user of an OIDC provider.
+    Cli(UserId, Secret),
 }
 
 /// The account behind a name, and what its password is compared with.
@@ -66,6 +71,8 @@ struct Candidate {
     shown: Option<Shown>,
     /// Who that is; `None` if it may not sign in, even with the right password.
     identity: Option<Identity>,
+    /// Whether the LDAP directory knows the password.
+    in_directory: bool,
 }
 
 impl Access {
@@ -88,7 +95,11 @@ impl Access {
             return self.check_workload(password).await;
         }
         let found = self.records.read(|records| self.candidate(records, name)).await?.0;
-        let Some(Candidate { kept, shown, identity }) = found else { return Err(not_yet()) };
+        let Some(found) = found else { return Err(not_yet()) };
+        let Candidate { kept, shown, identity, in_directory } = found;
+        if in_directory {
+            return self.check_ldap(name, password, origin).await;
+        }
         let proof = proof(name, password, &kept);
         if self.proven.lock().contains(&proof) {
             return Ok(identity.map(|identity| (identity, shown)));
@@ -96,6 +107,13 @@ impl Access {
         let line = self.begin(origin, name)?;
         let right = match kept {
             Kept::Robot(hash) => self.secrets.is_hash_of(&hash, password)?,
+            Kept::Cli(user, sealed) => {
+                let secret = self.secrets.open(&cli_place(user), sealed.expose())?;
+                // hashes, so that the time tells nothing of the secret
+                let [one, other] =
+                    [&secret, password].map(|one| blake3::hash(one.expose().as_bytes()));
+                one == other
+            }
             // argon2 takes tens of milliseconds and megabytes on purpose: guesses must queue, and
             // not use up the machine
             Kept::Password(hash) => {
@@ -159,7 +177,11 @@ impl Access {
             match (account, records.record::<User>(&key::user(name))?) {
                 (Some(account), _) => {
                     let who = Principal::User { id: account.id, generation: account.generation };
-                    (Kept::Password(account.password_hash), Some(Shown::Principal(who)))
+                    let kept = match account.password_hash.expose().is_empty() {
+                        true => cli_secret(records, account.id)?.unwrap_or_else(nobody),
+                        false => Kept::Password(account.password_hash),
+                    };
+                    (kept, Some(Shown::Principal(who)))
                 }
                 (None, Some(user)) => {
                     (Kept::Password(user.password_hash), Some(Shown::Named(name.to_owned())))
@@ -174,11 +196,32 @@ impl Access {
             Some(shown) => shown.identity(records, prefix)?,
             None => None,
         };
-        Ok(Some(Candidate { kept, shown, identity }))
+        let in_directory = self.is_of_directory(records, name, shown.as_ref())?;
+        Ok(Some(Candidate { kept, shown, identity, in_directory }))
+    }
+
+    /// Whether the LDAP directory is asked about this name: nobody has it here, or whoever has came from
+    /// there. Users with a password here and robots are never asked for.
+    fn is_of_directory(
+        &self,
+        records: &dyn ReadRecords,
+        name: &str,
+        shown: Option<&Shown>,
+    ) -> Result<bool, RecordError> {
+        if Configured::of(&records.configurations()?).auth_mode() != AuthMode::Ldap {
+            return Ok(false);
+        }
+        Ok(match shown {
+            None => !self.is_robot(name),
+            Some(Shown::Principal(Principal::User { id, .. })) => records
+                .belonging(*id)?
+                .is_some_and(|belonging| belonging.vouched.provider == Provider::Ldap),
+            Some(_) => false,
+        })
     }
 
     /// A password is about to be checked.
-    fn begin(&self, origin: Origin, name: &str) -> Result<Line, AccessError> {
+    pub(super) fn begin(&self, origin: Origin, name: &str) -> Result<Line, AccessError> {
         let mut guesses = self.guesses.lock();
         let begun = match self.is_robot(name) {
             true => guesses.begin_secret(clock::now(), origin).map(|()| Line::Unfamiliar),
@@ -190,11 +233,11 @@ impl Access {
         })
     }
 
-    fn is_robot(&self, name: &str) -> bool {
+    pub(super) fn is_robot(&self, name: &str) -> bool {
         login_of(name, &self.terms.robot_prefix).is_some()
     }
 
-    fn handle_right(&self, origin: Origin, name: &str) {
+    pub(super) fn handle_right(&self, origin: Origin, name: &str) {
         let mut guesses = self.guesses.lock();
         match self.is_robot(name) {
             true => guesses.handle_secret_unproven(origin),
@@ -202,7 +245,18 @@ impl Access {
         }
     }
 
-    fn handle_unproven(&self, origin: Origin, name: &str) {
+    /// Somebody comes back from an identity provider, which is asked whether they say the truth. It
+    /// counts as the try of a secret.
+    pub(super) fn begin_errand(&self, origin: Origin) -> Result<(), AccessError> {
+        self.guesses.lock().begin_secret(clock::now(), origin).map_err(AccessError::TooMany)
+    }
+
+    /// They did, or the provider could not be asked.
+    pub(super) fn end_errand(&self, origin: Origin) {
+        self.guesses.lock().handle_secret_unproven(origin);
+    }
+
+    pub(super) fn handle_unproven(&self, origin: Origin, name: &str) {
         let mut guesses = self.guesses.lock();
         match self.is_robot(name) {
             true => guesses.handle_secret_unproven(origin),
@@ -236,11 +290,30 @@ impl Access {
     }
 }
 
+/// What a user of the OIDC provider signs in with where there is no browser; `None` if they cannot.
+fn cli_secret(records: &dyn ReadRecords, user: UserId) -> Result<Option<Kept>, RecordError> {
+    let mode = Configured::of(&records.configurations()?).auth_mode();
+    if mode != AuthMode::Oidc || is_forgotten(records, user)? {
+        return Ok(None);
+    }
+    Ok(records.cli_secret(user)?.map(|sealed| Kept::Cli(user, sealed)))
+}
+
+/// Whether a user has not signed in at their OIDC provider for longer than what it said counts.
+pub(super) fn is_forgotten(records: &dyn ReadRecords, user: UserId) -> Result<bool, RecordError> {
+    let Some(belonging) = records.belonging(user)? else { return Ok(false) };
+    let lasts = Configured::of(&records.configurations()?).vouched_for();
+    let age = clock::timestamp().0.saturating_sub(belonging.since.0);
+    Ok(belonging.vouched.provider == Provider::Oidc
+        && lasts.is_some_and(|lasts| u128::from(age) > lasts.as_millis()))
+}
+
 /// What is remembered of a right password: a hash of it, with what it was compared with.
 fn proof(name: &str, password: &Secret, kept: &Kept) -> Digest {
     let kept: &[u8] = match kept {
         Kept::Password(hash) => hash.expose().as_bytes(),
         Kept::Robot(hash) => hash.expose(),
+        Kept::Cli(_, sealed) => sealed.expose().as_bytes(),
     };
     let shown = [name.as_bytes(), b"\0", password.expose().as_bytes(), b"\0", kept];
     Digest::sha256(&shown.concat())

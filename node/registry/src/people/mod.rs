@@ -5,9 +5,14 @@
 //! change holds at once, whatever was shown before.
 
 mod credentials;
+mod issuers;
+mod ldap;
+mod oidc;
 mod renewing;
+mod sessions;
 mod signing;
 mod tokens;
+mod vouching;
 mod workloads;
 
 use std::collections::{HashMap, HashSet};
@@ -28,18 +33,24 @@ use rules::words::roles::{Operation, Permission, Resource};
 use rules::words::secret::Secret;
 
 use tokio::sync::Semaphore;
+use upstream::directory::Directory;
+use upstream::web::Web;
 
 use crate::proxies::mirrors::Mirrors;
 use crate::view::{ReadError, Records};
 
 use credentials::CHECKS;
+use issuers::Issuers;
+use ldap::Asking;
 use signing::Signing;
 use tokens::TokenReach;
 
 pub use credentials::hash_password;
+pub use issuers::check_keys;
+pub use oidc::{STEP_SECONDS, SignInBegun, SignInEnded};
+pub use sessions::{NewSession, csrf_token};
 pub use signing::SERVICE;
 pub use tokens::{Issued, TokenProof, TokenRequest, TooManyScopes};
-pub use workloads::check_keys;
 
 /// Why a request is not allowed, by what the client can do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -124,11 +135,21 @@ pub enum Presented {
     Password(String, Secret),
     /// A token.
     Token(Secret),
+    /// The cookie of a session.
+    Session(Secret),
     /// Something that cannot be read as either.
     Unreadable,
 }
 
 impl Presented {
+    /// What a request shows: credentials in `Authorization`, else the cookie of a session.
+    pub fn of(authorization: Option<&str>, session: Option<Secret>) -> Self {
+        match (authorization, session) {
+            (None, Some(cookie)) => Presented::Session(cookie),
+            (written, _) => Presented::read(written),
+        }
+    }
+
     /// Parses an `Authorization` header (RFC 7617, RFC 6750). Some clients that have no credentials
     /// send an empty header, an empty token, or an empty name with an empty password.
     pub fn read(authorization: Option<&str>) -> Self {
@@ -171,6 +192,14 @@ pub struct AccessTerms {
     pub refresh_lifetime: Duration,
 }
 
+/// The clients for identity providers.
+pub struct Providers {
+    /// For OIDC, and for issuers of tokens.
+    pub web: Web,
+    /// For LDAP.
+    pub directory: Directory,
+}
+
 /// Checks credentials and permissions.
 pub struct Access {
     records: Records,
@@ -182,6 +211,8 @@ pub struct Access {
     /// Right passwords that were checked lately, see [`Access::check_password`].
     proven: Mutex<HashSet<Digest>>,
     guesses: Mutex<Guesses>,
+    issuers: Issuers,
+    asking: Asking,
     lines: HashMap<Line, Semaphore>,
 }
 
@@ -190,7 +221,7 @@ pub struct Access {
 pub struct Caller {
     /// The identity.
     pub identity: Identity,
-    /// For a token: the scopes that it grants. `None` for a password, which allows everything that
+    /// For a token of this mesh: the scopes that it grants. `None` for a password, which allows everything that
     /// the identity may do.
     reach: Option<TokenReach>,
     /// Whether the request had valid credentials.
@@ -223,17 +254,31 @@ impl Caller {
 }
 
 impl Access {
-    /// No passwords are remembered yet.
+    /// No passwords are remembered yet. `providers` ask others about people.
     pub fn new(
         records: Records,
         secrets: Arc<Secrets>,
         mirrors: Arc<Mirrors>,
+        providers: Providers,
         terms: AccessTerms,
     ) -> Arc<Self> {
+        let issuers = Issuers::new(providers.web);
+        let asking = Asking::new(providers.directory);
         let (proven, guesses) = (Mutex::default(), Mutex::default());
         let lines = CHECKS.into_iter().map(|(line, most)| (line, Semaphore::new(most))).collect();
         let signing = Signing::default();
-        Arc::new(Access { records, secrets, signing, mirrors, terms, proven, guesses, lines })
+        Arc::new(Access {
+            records,
+            secrets,
+            signing,
+            mirrors,
+            terms,
+            proven,
+            guesses,
+            issuers,
+            asking,
+            lines,
+        })
     }
 
     /// The prefix of robots' names.
@@ -263,8 +308,14 @@ impl Access {
             }
             Presented::Token(token) => match self.check_token(&token).await {
                 Ok(Some((identity, reach))) => {
-                    Ok(Caller { identity, reach: Some(reach), presented: true, refused: false })
+                    Ok(Caller { identity, reach, presented: true, refused: false })
                 }
+                Ok(None) | Err(_) if reads => Ok(Caller { refused: true, ..anonymous }),
+                Ok(None) => Err(AccessError::Wrong),
+                Err(error) => Err(error),
+            },
+            Presented::Session(cookie) => match self.check_session(&cookie).await {
+                Ok(Some(identity)) => Ok(Caller { identity, presented: true, ..anonymous }),
                 Ok(None) | Err(_) if reads => Ok(Caller { refused: true, ..anonymous }),
                 Ok(None) => Err(AccessError::Wrong),
                 Err(error) => Err(error),
@@ -286,7 +337,8 @@ impl Access {
                 self.check_password(&name, &password, from).await?.map(|(who, _)| (who, None))
             }
             Credentials::Token(token) => {
-                self.check_token(&token).await?.map(|(who, reach)| (who, Some(reach.repositories)))
+                let checked = self.check_token(&token).await?;
+                checked.map(|(who, reach)| (who, reach.map(|reach| reach.repositories)))
             }
         })
     }

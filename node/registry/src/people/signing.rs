@@ -24,6 +24,9 @@ pub const SERVICE: &str = "atoll";
 /// The audience of a token that gets others. It opens nothing by itself.
 const REFRESH: &str = "atoll:refresh";
 
+/// The audience of a session's cookie, which is no token.
+const SESSION: &str = "atoll:session";
+
 /// What a token is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
@@ -31,6 +34,8 @@ pub(super) enum Purpose {
     Access,
     /// Getting access tokens.
     Refresh,
+    /// A browser's requests, as a cookie.
+    Session,
 }
 
 impl Purpose {
@@ -38,6 +43,7 @@ impl Purpose {
         match self {
             Purpose::Access => SERVICE,
             Purpose::Refresh => REFRESH,
+            Purpose::Session => SESSION,
         }
     }
 }
@@ -81,6 +87,11 @@ impl Claims {
             who: None,
             told: None,
         }
+    }
+
+    /// How long ago it was signed.
+    pub(super) fn age(&self, now: Timestamp) -> Duration {
+        Duration::from_secs((now.0 / 1000).saturating_sub(self.iat))
     }
 }
 
@@ -241,6 +252,12 @@ mod tests {
             let refresh = mesh.sign(&Claims::new(Purpose::Refresh, "ann", now, LASTS));
             assert!(!mesh.reads(&refresh, Purpose::Access), "it opens nothing by itself");
             assert!(mesh.reads(&refresh, Purpose::Refresh));
+            let session = mesh.sign(&Claims::new(Purpose::Session, "ann", now, LASTS));
+            assert!(mesh.reads(&session, Purpose::Session));
+            for other in [Purpose::Access, Purpose::Refresh] {
+                assert!(!mesh.reads(&session, other), "a cookie is no token");
+            }
+            assert!(!mesh.reads(&refresh, Purpose::Session), "and no token a cookie");
         }
     }
 

@@ -8,7 +8,7 @@ use ground::clock;
 use mesh::secrets::SecretError;
 use rules::ledger::people::{LookForPeople, TokenKey};
 use rules::ledger::records::{Look, MeshRecord, ReadRecords, RecordError, key};
-use rules::people::access::{Identity, RegistryScope, Scope, allowed};
+use rules::people::access::{Identity, Principal, RegistryScope, Scope, allowed};
 use rules::people::guesses::Origin;
 use rules::people::trusts::WORKLOAD;
 use rules::proxies::mirror::Asked;
@@ -17,7 +17,7 @@ use rules::words::moment::Timestamp;
 use rules::words::names::NodeId;
 use rules::words::secret::Secret;
 
-use super::credentials::Shown;
+use super::credentials::{Shown, is_forgotten};
 use super::signing::{Claims, Purpose};
 use super::{Access, AccessError, CATALOG, not_yet};
 use crate::view::{EdgeRecords, ReadError, Records};
@@ -209,6 +209,13 @@ impl Access {
         Ok((token, claims.access, granting))
     }
 
+    /// Signs something for no scopes.
+    pub(super) async fn sign_alone(&self, claims: &Claims) -> Result<Secret, AccessError> {
+        let nobody = Identity::Anonymous;
+        let read = self.records.read(|records| self.grant(records, &nobody, &[])).await?;
+        self.sign_claims(claims, &read.0)
+    }
+
     fn sign_claims(&self, claims: &Claims, granting: &Granting) -> Result<Secret, AccessError> {
         match (&self.records, &granting.shared) {
             (Records::Edge(_), _) => self.signing.at_edge(claims).map_err(AccessError::Internal),
@@ -269,18 +276,21 @@ impl Access {
         Ok(Granting { repositories, keys, shared, people_version: 0 })
     }
 
-    /// The identity and scopes of a token; `None` if it is not valid.
+    /// The identity and scopes of a token; `None` if it is not valid. An ID token of the OIDC
+    /// provider has no scopes: it allows what a password does.
     pub(super) async fn check_token(
         &self,
         token: &Secret,
-    ) -> Result<Option<(Identity, TokenReach)>, AccessError> {
+    ) -> Result<Option<(Identity, Option<TokenReach>)>, AccessError> {
         if let Records::Edge(edge) = &self.records {
             return self.check_token_at_edge(edge, token).await;
         }
         let claims = self.read_token(token, Purpose::Access, self.terms.token_lifetime).await?;
-        let Some(claims) = claims else { return Ok(None) };
+        let Some(claims) = claims else {
+            return Ok(self.check_id_token(token).await?.map(|identity| (identity, None)));
+        };
         let identity = self.identity_of(&claims).await?;
-        Ok(identity.map(|identity| (identity, reach_of(claims))))
+        Ok(identity.map(|identity| (identity, Some(reach_of(claims)))))
     }
 
     /// Whose refresh token this is; `None` if it is not valid. An edge issues none, and takes none.
@@ -294,6 +304,16 @@ impl Access {
         }
         let claims = self.read_token(token, Purpose::Refresh, self.terms.refresh_lifetime).await?;
         let Some(Claims { who: Some(who), .. }) = claims else { return Ok(None) };
+        if let Principal::User { id, .. } = who
+            && self.records.read(|records| is_forgotten(records, id)).await?.0
+        {
+            return Ok(None);
+        }
+        if let Principal::User { id, .. } = who
+            && !self.is_still_in_directory(id).await?
+        {
+            return Ok(None);
+        }
         let shown = Shown::Principal(who);
         let prefix = &self.terms.robot_prefix;
         let (identity, _) = self.records.read(|records| shown.identity(records, prefix)).await?;
@@ -301,7 +321,7 @@ impl Access {
     }
 
     /// What a token of the mesh says; `None` if it is not valid.
-    async fn read_token(
+    pub(super) async fn read_token(
         &self,
         token: &Secret,
         purpose: Purpose,
@@ -323,7 +343,10 @@ impl Access {
     }
 
     /// Who a valid token is about, now.
-    async fn identity_of(&self, claims: &Claims) -> Result<Option<Identity>, AccessError> {
+    pub(super) async fn identity_of(
+        &self,
+        claims: &Claims,
+    ) -> Result<Option<Identity>, AccessError> {
         let shown = match claims.who {
             Some(who) => Shown::Principal(who),
             None if claims.sub == Identity::Anonymous.name() => {
@@ -342,14 +365,14 @@ impl Access {
         &self,
         edge: &EdgeRecords,
         token: &Secret,
-    ) -> Result<Option<(Identity, TokenReach)>, AccessError> {
+    ) -> Result<Option<(Identity, Option<TokenReach>)>, AccessError> {
         if let Some(claims) = self.signing.read_at_edge(token) {
             let Some((identity, version)) = claims.told.clone() else {
-                return Ok(Some((Identity::Anonymous, reach_of(claims))));
+                return Ok(Some((Identity::Anonymous, Some(reach_of(claims)))));
             };
             // what a replica said of them may have changed
             let now = edge.people_version();
-            return Ok((now == version).then(|| (identity, reach_of(claims))));
+            return Ok((now == version).then(|| (identity, Some(reach_of(claims)))));
         }
         // those that it has: a replica of an earlier build would refuse the question
         let keys = self.records.view().and_then(|view| view.token_keys());
@@ -360,13 +383,12 @@ impl Access {
             |claims: &Claims| claims.who.is_some() || claims.sub == Identity::Anonymous.name();
         if let Some(claims) = claims.filter(known) {
             let identity = self.identity_of(&claims).await?;
-            return Ok(identity.map(|identity| (identity, reach_of(claims))));
+            return Ok(identity.map(|identity| (identity, Some(reach_of(claims)))));
         }
         let verdict = edge.identify(Credentials::Token(token.clone())).await?;
-        // a replica reports only the repository scopes to an edge
-        let reach = |scopes: Option<Vec<Scope>>| TokenReach {
-            repositories: scopes.unwrap_or_default(),
-            ..TokenReach::default()
+        // a replica reports only the repository scopes to an edge, and none of an ID token
+        let reach = |scopes: Option<Vec<Scope>>| {
+            scopes.map(|repositories| TokenReach { repositories, ..TokenReach::default() })
         };
         Ok(verdict.map(|(identity, scopes)| (identity, reach(scopes))))
     }

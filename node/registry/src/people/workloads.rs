@@ -1,28 +1,17 @@
 //! Tokens of other issuers, by which a workload shows who it is: a CI job, or a service account of a
 //! cluster. A trust rule says which of them are accepted, and as which robot.
 
-use std::collections::BTreeMap;
-
 use ground::clock;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use jsonwebtoken::jwk::JwkSet;
 use rules::ledger::people::{LookForPeople, TrustRule};
 use rules::ledger::records::{ReadRecords, RecordError, key};
 use rules::people::access::{Identity, Principal};
-use rules::people::trusts::{LONGEST_KEYS, LONGEST_TOKEN, matches};
+use rules::people::trusts::matches;
 use rules::words::secret::Secret;
-use serde_json::Value;
 
 use super::credentials::Shown;
+use super::issuers::{signed, unchecked};
 use super::{Access, AccessError, not_yet};
-
-type Claims = BTreeMap<String, Value>;
-
-/// How much the issuer's clock may differ, in seconds.
-const LEEWAY: u64 = 60;
-
-/// The smallest RSA key that is accepted, in bytes.
-const LEAST_RSA: usize = 256;
 
 impl Access {
     /// The robot that the owner of this token is; `None` if no rule accepts it. The rules are those
@@ -65,100 +54,27 @@ impl Access {
     }
 }
 
-/// The issuer that a token names, and all that it claims, before anything of it was checked.
-fn unchecked(token: &Secret) -> Option<(String, Claims)> {
-    if token.expose().len() > LONGEST_TOKEN {
-        return None;
-    }
-    let read = jsonwebtoken::dangerous::insecure_decode_claims::<Claims>(token.expose().as_bytes());
-    let claims = read.ok()?;
-    let issuer = claims.get("iss")?.as_str()?.to_owned();
-    Some((issuer, claims))
-}
-
-/// Whether the rule's issuer signed the token, it has not expired, and it is meant by the rule. The
-/// algorithm is the key's, and never a secret's: a public key is no secret.
+/// Whether the rule's issuer signed the token, it has not expired, and it is meant by the rule.
 fn accepts(rule: &TrustRule, token: &Secret) -> bool {
-    let Ok(header) = jsonwebtoken::decode_header(token.expose().as_bytes()) else { return false };
     let Ok(keys) = serde_json::from_str::<JwkSet>(&rule.keys) else { return false };
-    let named = |jwk: &&Jwk| match (&header.kid, &jwk.common.key_id) {
-        (Some(wanted), Some(has)) => wanted == has,
-        _ => true,
-    };
-    let fits = |jwk: &&Jwk| algorithms(jwk).contains(&header.alg);
-    keys.keys.iter().filter(named).filter(fits).any(|jwk| {
-        let Ok(key) = DecodingKey::from_jwk(jwk) else { return false };
-        let mut validation = Validation::new(header.alg);
-        validation.leeway = LEEWAY;
-        validation.validate_nbf = true;
-        // the audience is the rule's matter
-        validation.validate_aud = false;
-        validation.set_required_spec_claims(&["exp", "iss", "sub"]);
-        let read = jsonwebtoken::decode::<Claims>(token.expose().as_bytes(), &key, &validation);
-        read.is_ok_and(|read| matches(&rule.terms, &read.claims))
-    })
-}
-
-/// What a key may have signed with. Keys that are secrets, or too small, have signed nothing.
-fn algorithms(jwk: &Jwk) -> Vec<Algorithm> {
-    let all = match &jwk.algorithm {
-        AlgorithmParameters::RSA(rsa) if rsa.n.len() * 3 / 4 < LEAST_RSA => vec![],
-        AlgorithmParameters::RSA(_) => vec![
-            Algorithm::RS256,
-            Algorithm::RS384,
-            Algorithm::RS512,
-            Algorithm::PS256,
-            Algorithm::PS384,
-            Algorithm::PS512,
-        ],
-        AlgorithmParameters::EllipticCurve(curve) => match curve.curve {
-            EllipticCurve::P256 => vec![Algorithm::ES256],
-            EllipticCurve::P384 => vec![Algorithm::ES384],
-            _ => vec![],
-        },
-        AlgorithmParameters::OctetKeyPair(pair) => match pair.curve {
-            EllipticCurve::Ed25519 => vec![Algorithm::EdDSA],
-            _ => vec![],
-        },
-        _ => vec![],
-    };
-    // a key that says what it is for has signed with nothing else
-    match jwk.common.key_algorithm {
-        Some(only) => {
-            all.into_iter().filter(|one| format!("{one:?}") == only.to_string()).collect()
-        }
-        None => all,
-    }
-}
-
-/// Checks an issuer's keys, a JWK Set. The error is a sentence.
-pub fn check_keys(keys: &str) -> Result<(), String> {
-    if keys.len() > LONGEST_KEYS {
-        return Err(format!("keys have at most {LONGEST_KEYS} bytes"));
-    }
-    let set: JwkSet =
-        serde_json::from_str(keys).map_err(|e| format!("keys are no JWK Set: {e}"))?;
-    let usable = |jwk: &Jwk| !algorithms(jwk).is_empty() && DecodingKey::from_jwk(jwk).is_ok();
-    if !set.keys.iter().any(usable) {
-        return Err(
-            "keys hold no public key that is used: RSA with 2048 bits or more, P-256, P-384 or Ed25519"
-                .into(),
-        );
-    }
-    Ok(())
+    signed(&keys, token).is_some_and(|claims| matches(&rule.terms, &claims))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::issuers::check_keys;
     use super::*;
     use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
     use base64::Engine;
     use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-    use jsonwebtoken::{EncodingKey, Header};
+    use jsonwebtoken::{Algorithm, EncodingKey, Header};
     use rules::ledger::people::TrustTerms;
+    use rules::people::trusts::{LONGEST_KEYS, LONGEST_TOKEN};
     use rules::words::moment::Timestamp;
     use rules::words::names::{RobotId, TrustId};
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     const ISSUER: &str = "https://issuer.example";
 

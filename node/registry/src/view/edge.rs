@@ -413,8 +413,8 @@ impl EdgeRecords {
 
     /// Whether an answer to `query` of this time is about people, whose records have changed since.
     fn is_superseded(&self, query: &Query, at: Timestamp) -> bool {
-        matches!(query, Query::Key(key) if key::is_of_people(key))
-            && at <= self.people.lock().since.0
+        let (Query::Key(place) | Query::Scan { prefix: place, .. }) = query;
+        key::is_of_people(place) && at <= self.people.lock().since.0
     }
 
     /// Tells the mesh this edge's new record.
@@ -445,9 +445,10 @@ fn whole(prefix: Vec<u8>) -> Query {
 }
 
 /// The tables that an edge always has: nodes, projects, upstreams; of people the keys that tokens are
-/// signed with, and how often their records were changed; and whom nodes believe.
+/// signed with, how often their records were changed, and whether there are groups; and whom nodes
+/// believe.
 fn small_tables() -> Vec<Query> {
-    [tables_of_mesh(), tables_of_people(), tables_of_trust()].concat()
+    [tables_of_mesh(), tables_of_people(), tables_of_trust(), tables_of_groups()].concat()
 }
 
 fn tables_of_mesh() -> Vec<Query> {
@@ -456,6 +457,10 @@ fn tables_of_mesh() -> Vec<Query> {
 
 fn tables_of_trust() -> Vec<Query> {
     [key::pins(), key::authorities()].map(whole).into()
+}
+
+fn tables_of_groups() -> Vec<Query> {
+    vec![whole(key::groups_used())]
 }
 
 fn tables_of_people() -> Vec<Query> {
@@ -554,6 +559,9 @@ async fn follow(edge: Arc<EdgeRecords>) {
         // these on their own, because a replica of an earlier build refuses them
         if !alone {
             edge.ask_quietly(tables_of_trust()).await;
+        }
+        if !alone {
+            edge.ask_quietly(tables_of_groups()).await;
         }
         if !alone && edge.ask_quietly(tables_of_people()).await.is_some() {
             edge.handle_people();

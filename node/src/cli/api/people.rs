@@ -22,6 +22,24 @@ pub(in crate::cli) struct MemberCommand {
     asking: Asking,
 }
 
+/// Whose a group is.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum GroupOf {
+    /// Of the OIDC provider.
+    Oidc,
+    /// Of the LDAP directory.
+    Ldap,
+}
+
+/// The member of a request that adds one.
+fn new_member(name: &str, group: Option<GroupOf>) -> (&'static str, Value) {
+    match group {
+        None => ("member_user", json!({"username": name})),
+        Some(GroupOf::Oidc) => ("member_group", json!({"group_name": name, "group_type": 3})),
+        Some(GroupOf::Ldap) => ("member_group", json!({"ldap_group_dn": name, "group_type": 1})),
+    }
+}
+
 /// What a member is.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Role {
@@ -57,15 +75,19 @@ enum MemberVerb {
         /// The project.
         project: String,
     },
-    /// Let a user in.
+    /// Let a user or a group in.
     Add {
         /// The project.
         project: String,
-        /// The user.
+        /// The user, or the group.
         user: String,
         /// What they become.
         #[arg(value_enum)]
         role: Role,
+        /// The name is that of a group: its name at the OIDC provider, or its distinguished name in
+        /// the LDAP directory.
+        #[arg(long, value_enum, value_name = "PROVIDER")]
+        group: Option<GroupOf>,
     },
     /// Give a member another role.
     Set {
@@ -211,10 +233,15 @@ pub(in crate::cli) fn members(command: &MemberCommand) -> io::Result<()> {
         match &command.verb {
             MemberVerb::List { project } => {
                 let all = api.all(&members_path(&api, project).await?).await?;
-                api.print(&all, &[("USER", "/entity_name"), ("ROLE", "/role_name")]);
+                api.print(
+                    &all,
+                    &[("MEMBER", "/entity_name"), ("KIND", "/entity_type"), ("ROLE", "/role_name")],
+                );
             }
-            MemberVerb::Add { project, user, role } => {
-                let body = json!({"role_id": role.number(), "member_user": {"username": user}});
+            MemberVerb::Add { project, user, role, group } => {
+                let mut body = json!({"role_id": role.number()});
+                let (field, member) = new_member(user, *group);
+                body[field] = member;
                 let path = members_path(&api, project).await?;
                 api.send(Method::POST, &path, Some(&body)).await?;
                 println!("{user} is a member of {project}");

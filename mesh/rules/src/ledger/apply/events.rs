@@ -1,7 +1,8 @@
 //! Events: what an applied command is called, and the tables that it is kept in.
 
-use super::EMPTIED_AT_ONCE;
+use super::{EMPTIED_AT_ONCE, directory};
 use crate::ledger::command::{Command, NewManifest, Outcome};
+use crate::ledger::directory::DirectoryChange;
 use crate::ledger::events::{
     Actor, Event, EventCounts, EventId, EventTable, EventsChange, LookForEvents, MAX_ROWS,
     MAX_TEXT, MOST_BYTES, key,
@@ -145,7 +146,11 @@ fn of_people<R: WriteRecords>(
     };
     let member = |in_project: ProjectId, id| -> Result<String, RecordError> {
         let found = records.members(in_project)?.into_iter().find(|member| member.id == id);
-        found.map_or(Ok("?".into()), |member| user_name(records, member.user))
+        match found {
+            Some(member) => user_name(records, member.user),
+            None => directory::member(records, in_project, id)?
+                .map_or(Ok("?".into()), |member| directory::name(records, member.group)),
+        }
     };
     match change {
         PeopleChange::CreateUser { name, .. } => of("create", "user", name.to_string(), None),
@@ -188,7 +193,45 @@ fn of_people<R: WriteRecords>(
             let (name, project) = robot(*id)?;
             of("delete", "trust", format!("a rule for {name}"), project)
         }
+        PeopleChange::Directory(change) => of_directory(records, change),
         PeopleChange::AddTokenKey { .. } | PeopleChange::SetTrustKeys { .. } => Ok(None),
+    }
+}
+
+fn of_directory<R: WriteRecords>(
+    records: &R,
+    change: &DirectoryChange,
+) -> Result<Option<Described>, RecordError> {
+    let of = |operation, resource_type, resource, project| {
+        Ok(Some(Described { operation, resource_type, resource, project, failed: None }))
+    };
+    match change {
+        DirectoryChange::CreateGroup { name, .. } => of("create", "group", name.clone(), None),
+        DirectoryChange::RenameGroup { id, name } => {
+            let was = directory::name(records, *id)?;
+            of("update", "group", format!("{was}: now {name}"), None)
+        }
+        DirectoryChange::DeleteGroup { id } => {
+            of("delete", "group", directory::name(records, *id)?, None)
+        }
+        DirectoryChange::AddGroupMember { project, group, role } => {
+            let name = format!("group {} as {}", directory::name(records, *group)?, role.name());
+            let project = records.project_numbered(*project)?.map(|project| project.name);
+            of("create", "member", name, project)
+        }
+        DirectoryChange::Enrol { name, .. } => of("create", "user", name.to_string(), None),
+        DirectoryChange::Attest { user, vouched } => directory::news(records, *user, vouched)?
+            .map_or(Ok(None), |news| of("update", "user", news, None)),
+        DirectoryChange::Disown { user } => {
+            let name = format!("{}: no provider vouches for them", user_name(records, *user)?);
+            of("update", "user", name, None)
+        }
+        DirectoryChange::SetCliSecret { user, .. } => {
+            of("update", "password", user_name(records, *user)?, None)
+        }
+        DirectoryChange::Configure { changed, .. } => {
+            of("update", "configuration", changed.join(", "), None)
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The one function that changes the ledger. It is pure and deterministic: the same records and the
 //! same entry give the same records and the same outcome on every node.
 
+mod directory;
 mod events;
 mod jobs;
 pub(in crate::ledger) mod manifests;

@@ -1,6 +1,6 @@
 //! Users, robots, members, and the keys that tokens are signed with.
 
-use super::{EMPTIED_AT_ONCE, next_number};
+use super::{EMPTIED_AT_ONCE, directory, next_number};
 use crate::ledger::command::Outcome;
 use crate::ledger::people::{
     Account, LookForPeople, Member, PeopleChange, Robot, RobotTerms, TokenKey, TrustRule,
@@ -81,6 +81,9 @@ fn perform<R: WriteRecords>(
             }
             account.updated = at;
             records.put(&key::account(*id), &encode(&account)?)?;
+            if administrator.is_some() {
+                directory::decided_here(records, *id)?;
+            }
             Ok(Outcome::Done)
         }
         PeopleChange::SetPassword { id, password_hash, generation } => {
@@ -113,7 +116,7 @@ fn perform<R: WriteRecords>(
         }
         PeopleChange::ChangeMember { project, id, role } => {
             let Some(member) = member(records, *project, *id)? else {
-                return Ok(Outcome::NotFound);
+                return directory::change_member(records, *project, *id, *role);
             };
             let changed = Member { role: *role, ..member };
             records.put(&key::member(*project, changed.user), &encode(&changed)?)?;
@@ -121,7 +124,11 @@ fn perform<R: WriteRecords>(
         }
         PeopleChange::RemoveMember { project, id } => {
             let Some(member) = member(records, *project, *id)? else {
-                return Ok(Outcome::NotFound);
+                let Some(group) = directory::member(records, *project, *id)? else {
+                    return Ok(Outcome::NotFound);
+                };
+                directory::remove_member(records, *project, group.group)?;
+                return Ok(Outcome::Done);
             };
             remove_member(records, *project, member.user)?;
             Ok(Outcome::Done)
@@ -190,6 +197,7 @@ fn perform<R: WriteRecords>(
             }
             Ok(Outcome::Done)
         }
+        PeopleChange::Directory(change) => directory::change(records, at, change),
         PeopleChange::AddTokenKey { after, public, sealed, forget_below } => {
             let keys = records.token_keys()?;
             let newest = keys.last().map_or(0, |key| key.number);
@@ -261,7 +269,12 @@ pub(super) fn take_over_users<R: WriteRecords>(
 
 fn is_last_administrator<R: WriteRecords>(records: &R, id: UserId) -> Result<bool, RecordError> {
     let others = |account: &Account| account.id != id && account.administrator && !account.disabled;
-    Ok(!records.accounts()?.iter().any(others))
+    for account in records.accounts()?.iter().filter(|account| others(account)) {
+        if !directory::administers_by_provider(records, account.id)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn delete_user<R: WriteRecords>(records: &mut R, id: UserId) -> Result<Outcome, RecordError> {
@@ -284,6 +297,7 @@ fn delete_user<R: WriteRecords>(records: &mut R, id: UserId) -> Result<Outcome, 
     if places.len() == EMPTIED_AT_ONCE {
         return Ok(Outcome::Unfinished);
     }
+    directory::forget_user(records, id)?;
     records.remove(&key::user_name(&account.name))?;
     records.remove(&key::account(id))?;
     Ok(Outcome::Done)
@@ -394,12 +408,14 @@ pub(super) fn leave_project<R: WriteRecords>(
         remove_member(records, project.id, decode::<Member>(value)?.user)?;
     }
     let left = most - members.len();
+    let groups = directory::leave_project(records, project.id, left)?;
+    let left = left - groups;
     let robots = records.scan(&key::robot_names_of(&project.name), None, left)?;
     for (place, value) in &robots {
         forget_robot(records, decode::<RobotId>(value)?)?;
         records.remove(place)?;
     }
-    if !members.is_empty() || !robots.is_empty() {
+    if !members.is_empty() || groups > 0 || !robots.is_empty() {
         bump(records)?;
     }
     Ok(robots.len() == left)

@@ -1,6 +1,7 @@
 //! The keys that seal, and what they seal.
 
 use crate::ledger::command::Outcome;
+use crate::ledger::directory::{CLIENT_SECRET, LookForGroups, SEARCH_PASSWORD};
 use crate::ledger::people::TokenKey;
 use crate::ledger::records::{
     Look, MeshRecord, RecordError, UpstreamRecord, WriteRecords, encode, key,
@@ -88,6 +89,29 @@ fn reseal<R: WriteRecords>(
                 records.put(&key::authority_key(version), &encode(&sealed)?)?;
             }
         },
+        SealedPlace::ClientSecret | SealedPlace::SearchPassword => {
+            let name =
+                if place == SealedPlace::ClientSecret { CLIENT_SECRET } else { SEARCH_PASSWORD };
+            let mut settings = records.configurations()?;
+            let Some(sealed) = settings.secrets.get_mut(name) else {
+                return Ok(Outcome::NotFound);
+            };
+            if sealed.expose().as_bytes() != was.expose() {
+                return Ok(Outcome::Exists);
+            }
+            *sealed = text(becomes)?.into();
+            records.put(&key::configurations(), &encode(&settings)?)?;
+        }
+        SealedPlace::CliSecret(user) => match records.cli_secret(user)? {
+            None => return Ok(Outcome::NotFound),
+            Some(sealed) if sealed.expose().as_bytes() != was.expose() => {
+                return Ok(Outcome::Exists);
+            }
+            Some(_) => {
+                let sealed: Secret = text(becomes)?.into();
+                records.put(&key::cli_secret(user), &encode(&sealed)?)?;
+            }
+        },
     }
     Ok(Outcome::Done)
 }
@@ -138,8 +162,22 @@ mod tests {
         records.put(&key::upstream(record.id), &encode(&record).unwrap()).unwrap();
         records.put(&key::token_key(3), &encode(&key_record).unwrap()).unwrap();
         records.put(&key::mesh(), &encode(&mesh).unwrap()).unwrap();
-        let places =
-            [SealedPlace::Upstream(record.id), SealedPlace::TokenKey(3), SealedPlace::TokenSecret];
+        let mut settings = crate::ledger::directory::Configurations::default();
+        for name in [CLIENT_SECRET, SEARCH_PASSWORD] {
+            settings.secrets.insert(name.into(), "old".into());
+        }
+        records.put(&key::configurations(), &encode(&settings).unwrap()).unwrap();
+        let ann = crate::words::names::UserId(7);
+        let old: Secret = "old".into();
+        records.put(&key::cli_secret(ann), &encode(&old).unwrap()).unwrap();
+        let places = [
+            SealedPlace::Upstream(record.id),
+            SealedPlace::TokenKey(3),
+            SealedPlace::TokenSecret,
+            SealedPlace::ClientSecret,
+            SealedPlace::SearchPassword,
+            SealedPlace::CliSecret(ann),
+        ];
         for place in places {
             let reseal = |was: &str, becomes: &str| SealingChange::Reseal {
                 place,

@@ -1,0 +1,507 @@
+//! Signing in at an OpenID Connect provider: authorization code with PKCE (RFC 6749, RFC 7636, OpenID
+//! Connect Core 1.0).
+//!
+//! Between the two steps nothing is kept here: what the second one needs is in a sealed cookie, so any
+//! replica may get the browser back.
+
+use base64::Engine;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use ground::clock;
+use rules::ledger::command::Outcome;
+use rules::ledger::directory::{
+    CLIENT_SECRET, Configurations, DirectoryChange, LONGEST_SUBJECT, LookForGroups, Vouched,
+    cli_place,
+};
+use rules::ledger::events::Actor;
+use rules::people::access::{Identity, Principal};
+use rules::people::configurations::{AuthMode, Configured};
+use rules::people::groups::subjects;
+use rules::people::guesses::Origin;
+use rules::words::digest::Digest;
+use rules::words::names::{UserId, UserName};
+use rules::words::roles::Provider;
+use rules::words::secret::Secret;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tracing::{info, warn};
+use upstream::UpstreamError;
+
+use super::issuers::{Claims, Discovered, unchecked};
+use super::sessions::NewSession;
+use super::vouching::Person;
+use super::{Access, AccessError};
+
+/// The places for which the two cookies are sealed.
+const BEGUN: &str = "sign-in at the OIDC provider";
+const CHOOSING: &str = "name of an OIDC user";
+/// How long a sign-in, and the choice of a name, may take, in seconds.
+pub const STEP_SECONDS: u64 = 600;
+
+/// How the provider is asked.
+struct Terms {
+    issuer: String,
+    client: String,
+    secret: Option<Secret>,
+    scope: String,
+    groups_claim: String,
+    admin_group: String,
+    user_claim: String,
+    auto_onboard: bool,
+}
+
+/// What the second step needs of the first.
+#[derive(Serialize, Deserialize)]
+struct Begun {
+    state: String,
+    nonce: String,
+    verifier: String,
+    /// Where the provider sends the browser back to.
+    back: String,
+    until: u64,
+}
+
+/// Somebody whom the provider vouches for, and who has no name here yet.
+#[derive(Serialize, Deserialize)]
+struct Choosing {
+    vouched: Vouched,
+    email: String,
+    real_name: String,
+    until: u64,
+}
+
+/// A sign-in that has begun.
+pub struct SignInBegun {
+    /// Where the browser goes.
+    pub place: String,
+    /// A cookie for when it comes back.
+    pub cookie: Secret,
+}
+
+/// How a sign-in has ended.
+pub enum SignInEnded {
+    /// With a session.
+    SignedIn(NewSession),
+    /// The person has to choose a name. The cookie says who they are.
+    Choose {
+        /// The cookie.
+        cookie: Secret,
+        /// A name that they may like.
+        suggestion: String,
+    },
+}
+
+fn random() -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
+}
+
+fn until() -> u64 {
+    clock::timestamp().0 / 1000 + STEP_SECONDS
+}
+
+/// The provider's fault, for the person who waits. What it answered stays in the log.
+fn unanswered(error: &UpstreamError) -> AccessError {
+    warn!(%error, "the OIDC provider could not be asked");
+    AccessError::Unchecked("the OIDC provider does not answer as it should; try again later".into())
+}
+
+fn refused(why: &str) -> AccessError {
+    AccessError::Denied(why.into())
+}
+
+fn text<'c>(claims: &'c Claims, name: &str) -> &'c str {
+    claims.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Whether an ID token is meant for this client (OpenID Connect Core 1.0 section 3.1.3.7).
+fn is_for(claims: &Claims, client: &str) -> bool {
+    let (audience, several) = match claims.get("aud") {
+        Some(Value::String(one)) => (one == client, false),
+        Some(Value::Array(all)) => (all.iter().any(|one| one == client), all.len() > 1),
+        _ => (false, false),
+    };
+    let party = claims.get("azp").and_then(Value::as_str);
+    audience && party.map_or(!several, |party| party == client)
+}
+
+impl Terms {
+    /// What an ID token says of its owner.
+    fn vouched(&self, claims: &Claims) -> Option<Vouched> {
+        let subject = format!("{} {}", self.issuer, text(claims, "sub"));
+        if text(claims, "sub").is_empty() || subject.len() > LONGEST_SUBJECT {
+            return None;
+        }
+        let said = match claims.get(&self.groups_claim) {
+            Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).collect(),
+            Some(Value::String(one)) => vec![one.as_str()],
+            _ => vec![],
+        };
+        let administers = !self.admin_group.is_empty() && said.contains(&self.admin_group.as_str());
+        let (groups, too_many) = subjects(Provider::Oidc, said);
+        if too_many {
+            warn!(subject, "the OIDC provider names more groups than count");
+        }
+        Some(Vouched { provider: Provider::Oidc, subject, groups, administers })
+    }
+
+    /// The name that the owner of an ID token gets or may like.
+    fn name<'c>(&self, claims: &'c Claims) -> &'c str {
+        let claims_in_order = [self.user_claim.as_str(), "preferred_username", "name", "email"];
+        let tried =
+            if self.user_claim.is_empty() { &claims_in_order[1..] } else { &claims_in_order[..1] };
+        tried
+            .iter()
+            .map(|name| text(claims, name))
+            .find(|name| !name.is_empty())
+            .unwrap_or_default()
+    }
+}
+
+impl Access {
+    /// The settings, if people sign in at an OIDC provider.
+    async fn oidc(&self) -> Result<Option<Terms>, AccessError> {
+        let record = self.records.read(|records| records.configurations()).await?.0;
+        self.oidc_of(&record)
+    }
+
+    fn oidc_of(&self, record: &Configurations) -> Result<Option<Terms>, AccessError> {
+        let configured = Configured::of(record);
+        if configured.auth_mode() != AuthMode::Oidc {
+            return Ok(None);
+        }
+        let own = |name: &str| configured.text(name).to_owned();
+        let sealed = record.secrets.get(CLIENT_SECRET);
+        let secret =
+            sealed.map(|sealed| self.secrets.open(CLIENT_SECRET, sealed.expose())).transpose()?;
+        Ok(Some(Terms {
+            issuer: own("oidc_endpoint"),
+            client: own("oidc_client_id"),
+            secret,
+            scope: own("oidc_scope"),
+            groups_claim: own("oidc_groups_claim"),
+            admin_group: own("oidc_admin_group"),
+            user_claim: own("oidc_user_claim"),
+            auto_onboard: configured.flag("oidc_auto_onboard"),
+        }))
+    }
+
+    async fn oidc_needed(&self) -> Result<Terms, AccessError> {
+        self.oidc().await?.ok_or_else(|| refused("nobody signs in with OIDC here (auth_mode)"))
+    }
+
+    /// Begins to sign somebody in. The provider sends the browser back to `back`.
+    pub async fn begin_oidc(&self, back: &str) -> Result<SignInBegun, AccessError> {
+        let terms = self.oidc_needed().await?;
+        let found = self.issuers.discover(&terms.issuer).await.map_err(|e| unanswered(&e))?;
+        let endpoint = found.endpoint("authorization_endpoint");
+        let endpoint = endpoint.ok_or_else(|| refused("the OIDC provider has no sign-in"))?;
+        let begun = Begun {
+            state: random(),
+            nonce: random(),
+            verifier: random(),
+            back: back.to_owned(),
+            until: until(),
+        };
+        let challenge = Digest::sha256(begun.verifier.as_bytes());
+        let challenge = BASE64_URL_SAFE_NO_PAD.encode(challenge.as_bytes());
+        let query = form_urlencoded::Serializer::new(String::new())
+            .append_pair("response_type", "code")
+            .append_pair("client_id", &terms.client)
+            .append_pair("redirect_uri", back)
+            .append_pair("scope", &scope(&terms.scope))
+            .append_pair("state", &begun.state)
+            .append_pair("nonce", &begun.nonce)
+            .append_pair("code_challenge", &challenge)
+            .append_pair("code_challenge_method", "S256")
+            .finish();
+        let joint = if endpoint.contains('?') { '&' } else { '?' };
+        let place = format!("{endpoint}{joint}{query}");
+        Ok(SignInBegun { place, cookie: self.sealed(BEGUN, &begun)? })
+    }
+
+    /// Ends a sign-in: the browser came back with a code and a state, and the cookie of its beginning.
+    pub async fn end_oidc(
+        &self,
+        cookie: &Secret,
+        state: &str,
+        code: &str,
+        by: &Actor,
+        origin: Origin,
+    ) -> Result<SignInEnded, AccessError> {
+        let begun: Begun = self
+            .opened(BEGUN, cookie)
+            .filter(|begun: &Begun| begun.until > clock::timestamp().0 / 1000)
+            .filter(|begun| begun.state == state)
+            .ok_or_else(|| refused("this sign-in did not begin in this browser, or long ago"))?;
+        let terms = self.oidc_needed().await?;
+        let found = self.issuers.discover(&terms.issuer).await.map_err(|e| unanswered(&e))?;
+        self.begin_errand(origin)?;
+        let claims = self.exchange(&terms, &found, &begun, code).await;
+        if !matches!(claims, Err(AccessError::Wrong)) {
+            self.end_errand(origin);
+        }
+        let claims = claims?;
+        let vouched = terms.vouched(&claims).ok_or(AccessError::Wrong)?;
+        let name = terms.name(&claims).to_owned();
+        let by = |name: &str| Actor { name: name.to_owned(), ..by.clone() };
+        if let Some(known) = self.account_of(&vouched).await? {
+            let name = known.0.name.to_string();
+            let who = self.attest(known, vouched, &by(&name)).await?;
+            return self.begin_session(who, &name).await.map(SignInEnded::SignedIn);
+        }
+        let (email, real_name) = (text(&claims, "email"), text(&claims, "name"));
+        let short = |text: &str| text.chars().filter(|c| !c.is_control()).take(60).collect();
+        let choosing =
+            Choosing { vouched, email: short(email), real_name: short(real_name), until: until() };
+        if terms.auto_onboard {
+            return self.admit(choosing, &name, &by(&name)).await.map(SignInEnded::SignedIn);
+        }
+        let cookie = self.sealed(CHOOSING, &choosing)?;
+        Ok(SignInEnded::Choose { cookie, suggestion: name })
+    }
+
+    /// Gives a name to somebody whom the provider vouches for.
+    pub async fn choose_name(
+        &self,
+        cookie: &Secret,
+        name: &str,
+        by: &Actor,
+    ) -> Result<NewSession, AccessError> {
+        self.oidc_needed().await?;
+        let choosing: Choosing = self
+            .opened(CHOOSING, cookie)
+            .filter(|choosing: &Choosing| choosing.until > clock::timestamp().0 / 1000)
+            .ok_or_else(|| refused("sign in at the OIDC provider first"))?;
+        let by = Actor { name: name.to_owned(), ..by.clone() };
+        self.admit(choosing, name, &by).await
+    }
+
+    async fn admit(
+        &self,
+        choosing: Choosing,
+        name: &str,
+        by: &Actor,
+    ) -> Result<NewSession, AccessError> {
+        let parsed = name.parse::<UserName>().ok().filter(|_| !self.is_robot(name));
+        let parsed = parsed.ok_or_else(|| {
+            refused("the name cannot be a user's here: no colon, none of , \" ~ # $ %, not empty")
+        })?;
+        let Choosing { vouched, email, real_name, .. } = choosing;
+        let person = Person { vouched, name: parsed, email, real_name };
+        match self.enrol(person, by).await? {
+            Some(who) => {
+                self.give_cli_secret(who, by).await?;
+                info!(user = name, "a user of the OIDC provider has an account");
+                self.begin_session(who, name).await
+            }
+            None => Err(refused("somebody has this name already; choose another one")),
+        }
+    }
+
+    /// Gives a user of the provider a new secret for clients that have no browser.
+    pub async fn set_cli_secret(
+        &self,
+        user: UserId,
+        secret: &Secret,
+        by: &Actor,
+    ) -> Result<(), AccessError> {
+        let sealed = self.secrets.seal(&cli_place(user), secret.expose())?.into();
+        let change = DirectoryChange::SetCliSecret { user, sealed };
+        match self.change_directory(change, by).await? {
+            Outcome::Done => Ok(()),
+            _ => Err(refused("only users of the OIDC provider have such a secret")),
+        }
+    }
+
+    async fn give_cli_secret(&self, who: Principal, by: &Actor) -> Result<(), AccessError> {
+        let Principal::User { id, .. } = who else { return Ok(()) };
+        self.set_cli_secret(id, &random().into(), by).await
+    }
+
+    /// The secret of a user of the provider for clients that have no browser, to show it to them.
+    pub async fn cli_secret(&self, user: UserId) -> Result<Option<Secret>, AccessError> {
+        let sealed = self.records.read(|records| records.cli_secret(user)).await?.0;
+        Ok(sealed.map(|sealed| self.secrets.open(&cli_place(user), sealed.expose())).transpose()?)
+    }
+
+    /// Exchanges a code for what the provider says of its owner.
+    async fn exchange(
+        &self,
+        terms: &Terms,
+        found: &Discovered,
+        begun: &Begun,
+        code: &str,
+    ) -> Result<Claims, AccessError> {
+        let endpoint = found.endpoint("token_endpoint");
+        let endpoint = endpoint.ok_or_else(|| refused("the OIDC provider gives no tokens"))?;
+        let (form, authorization) = request(terms, found, begun, code);
+        let web = self.issuers.web();
+        let asked = web.post(endpoint, form, authorization.as_ref()).await;
+        let (status, answer) = asked.map_err(|e| unanswered(&e))?;
+        if !status.is_success() {
+            // a word of RFC 6749 section 5.2, for the operator
+            let error = answer["error"].as_str().unwrap_or_default();
+            warn!(%status, error, "the OIDC provider gave no token for a code");
+            return Err(AccessError::Wrong);
+        }
+        let token: Secret = answer["id_token"].as_str().unwrap_or_default().into();
+        let checked =
+            self.issuers.check(&terms.issuer, &token).await.map_err(|e| unanswered(&e))?;
+        let mut claims = checked
+            .filter(|claims| is_for(claims, &terms.client))
+            .filter(|claims| text(claims, "nonce") == begun.nonce)
+            .ok_or(AccessError::Wrong)?;
+        let Some(bearer) = answer["access_token"].as_str() else { return Ok(claims) };
+        if let Some(place) = found.endpoint("userinfo_endpoint") {
+            // groups and names are often said there only
+            let more = web.get(place, Some(&bearer.into())).await.map_err(|e| unanswered(&e))?;
+            if more["sub"].as_str() != Some(text(&claims, "sub")) {
+                return Err(AccessError::Wrong);
+            }
+            let more = more.as_object().cloned().unwrap_or_default();
+            for (name, value) in more {
+                claims.entry(name).or_insert(value);
+            }
+        }
+        Ok(claims)
+    }
+
+    /// The user of an ID token of the provider, which is as good as a password while it lasts; `None`
+    /// if it is not one, or they have no account here.
+    pub(super) async fn check_id_token(
+        &self,
+        token: &Secret,
+    ) -> Result<Option<Identity>, AccessError> {
+        let Some((issuer, _)) = unchecked(token) else { return Ok(None) };
+        // one of our own is checked without looking at settings
+        if issuer == super::SERVICE {
+            return Ok(None);
+        }
+        let Some(terms) = self.oidc().await?.filter(|terms| terms.issuer == issuer) else {
+            return Ok(None);
+        };
+        let checked = self.issuers.check(&issuer, token).await.map_err(|e| unanswered(&e))?;
+        let vouched = checked
+            .filter(|claims| is_for(claims, &terms.client))
+            .and_then(|claims| terms.vouched(&claims));
+        let Some(vouched) = vouched else { return Ok(None) };
+        let Some((account, _)) = self.account_of(&vouched).await? else { return Ok(None) };
+        let who = Principal::User { id: account.id, generation: account.generation };
+        let prefix = &self.terms.robot_prefix;
+        let now = clock::timestamp();
+        Ok(self.records.read(|records| who.identity(records, now, prefix)).await?.0)
+    }
+
+    fn sealed<T: Serialize>(&self, place: &str, value: &T) -> Result<Secret, AccessError> {
+        let text =
+            serde_json::to_string(value).map_err(|e| AccessError::Internal(e.to_string()))?;
+        // the seal's own alphabet has characters that a cookie may not have
+        let sealed = self.secrets.seal(place, &text)?;
+        Ok(BASE64_URL_SAFE_NO_PAD.encode(sealed).into())
+    }
+
+    fn opened<T: for<'de> Deserialize<'de>>(&self, place: &str, cookie: &Secret) -> Option<T> {
+        let sealed = BASE64_URL_SAFE_NO_PAD.decode(cookie.expose()).ok()?;
+        let text = self.secrets.open(place, &String::from_utf8(sealed).ok()?).ok()?;
+        serde_json::from_str(text.expose()).ok()
+    }
+}
+
+/// The form that exchanges a code, and the `Authorization` that goes with it.
+fn request(
+    terms: &Terms,
+    found: &Discovered,
+    begun: &Begun,
+    code: &str,
+) -> (String, Option<Secret>) {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.append_pair("grant_type", "authorization_code")
+        .append_pair("code", code)
+        .append_pair("redirect_uri", &begun.back)
+        .append_pair("code_verifier", &begun.verifier);
+    // the default is Basic (OpenID Connect Discovery 1.0 section 3)
+    let basic = found.lists("token_endpoint_auth_methods_supported", "client_secret_basic");
+    match &terms.secret {
+        Some(secret) if basic.unwrap_or(true) => {
+            let part = |text: &str| -> String {
+                form_urlencoded::byte_serialize(text.as_bytes()).collect()
+            };
+            let pair = format!("{}:{}", part(&terms.client), part(secret.expose()));
+            let authorization = format!("Basic {}", BASE64_STANDARD.encode(pair));
+            return (form.finish(), Some(authorization.into()));
+        }
+        Some(secret) => {
+            form.append_pair("client_id", &terms.client)
+                .append_pair("client_secret", secret.expose());
+        }
+        None => {
+            form.append_pair("client_id", &terms.client);
+        }
+    }
+    (form.finish(), None)
+}
+
+/// The scopes to ask for. Without `openid` there is no ID token.
+fn scope(written: &str) -> String {
+    let mut words: Vec<&str> =
+        written.split([',', ' ']).map(str::trim).filter(|word| !word.is_empty()).collect();
+    if !words.contains(&"openid") {
+        words.insert(0, "openid");
+    }
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn claims(value: Value) -> Claims {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn an_id_token_is_for_the_client_that_it_names() {
+        for (said, is) in [
+            (json!({"aud": "atoll"}), true),
+            (json!({"aud": ["atoll"]}), true),
+            (json!({"aud": ["atoll", "other"], "azp": "atoll"}), true),
+            (json!({"aud": ["atoll", "other"]}), false),
+            (json!({"aud": "atoll", "azp": "other"}), false),
+            (json!({"aud": "other"}), false),
+            (json!({"aud": 7}), false),
+            (json!({}), false),
+        ] {
+            assert_eq!(is_for(&claims(said.clone()), "atoll"), is, "{said}");
+        }
+    }
+
+    #[test]
+    fn scopes_are_asked_for_with_openid() {
+        assert_eq!(scope("profile, email"), "openid profile email");
+        assert_eq!(scope("email openid"), "email openid");
+        assert_eq!(scope(""), "openid");
+    }
+
+    #[test]
+    fn groups_are_a_list_or_one_text() {
+        let terms = Terms {
+            issuer: "https://idp".into(),
+            client: "atoll".into(),
+            secret: None,
+            scope: String::new(),
+            groups_claim: "groups".into(),
+            admin_group: "lords".into(),
+            user_claim: String::new(),
+            auto_onboard: true,
+        };
+        let of = |said: Value| terms.vouched(&claims(said));
+        let both = of(json!({"sub": "7", "groups": ["devs", "lords", 7]})).unwrap();
+        assert_eq!(both.groups, ["devs", "lords"]);
+        assert_eq!((both.administers, both.subject.as_str()), (true, "https://idp 7"));
+        let one = of(json!({"sub": "7", "groups": "devs"})).unwrap();
+        assert_eq!((one.groups, one.administers), (vec!["devs".to_owned()], false));
+        assert!(of(json!({"sub": "7"})).unwrap().groups.is_empty());
+        assert_eq!(of(json!({"groups": ["devs"]})), None, "somebody has a subject");
+        assert_eq!(of(json!({"sub": "x".repeat(600)})), None);
+    }
+}

@@ -1,0 +1,155 @@
+//! People sign in with the password of an LDAP directory, their groups count, also nested ones, and its
+//! outage locks out nobody who does not need it.
+
+use http::Method;
+use serde_json::{Value, json};
+use tests::formed::Formed;
+use tests::http::Client;
+use tests::image::{Image, MANIFEST};
+use tests::people::{
+    PASSWORD, create_robot, create_user, must, number, robot_of, token_answer, with_session,
+    with_token,
+};
+use tests::repository::Repository;
+use tests::slapd::{BASE, SEARCHER, Slapd, group, person};
+use tests::wait;
+
+const SETTINGS: &str = "/api/v2.0/configurations";
+const CURRENT: &str = "/api/v2.0/users/current";
+const PEOPLE: [(&str, &str); 4] =
+    [("ann", "word-of-ann"), ("bob", "word-of-bob"), ("admin", "word-of-admin"), ("local", "word")];
+
+fn settings(url: &str) -> Value {
+    json!({
+        "auth_mode": "ldap_auth", "ldap_url": url, "ldap_base_dn": format!("ou=people,{BASE}"),
+        "ldap_uid": "uid", "ldap_search_dn": SEARCHER.0, "ldap_search_password": SEARCHER.1,
+        "ldap_filter": "(objectClass=inetOrgPerson)",
+        "ldap_group_base_dn": format!("ou=groups,{BASE}"),
+        "ldap_group_search_filter": "(objectClass=groupOfNames)",
+        "ldap_group_admin_dn": group("lords"),
+    })
+}
+
+fn reads(client: &Client) -> u16 {
+    let ask = client.ask(Method::GET, "/v2/team/app/manifests/1").header("accept", MANIFEST);
+    ask.send().unwrap_or_else(|none| panic!("{none}")).status
+}
+
+fn signs_in(node: &Client, name: &str, password: &str) -> u16 {
+    token_answer(&node.clone().basic(name, password), &[]).status
+}
+
+fn refreshed(node: &Client, refresh: &str) -> tests::http::Answer {
+    let form = form_urlencoded::Serializer::new(String::new())
+        .append_pair("grant_type", "refresh_token")
+        .append_pair("service", "atoll")
+        .append_pair("scope", "repository:team/app:pull")
+        .append_pair("refresh_token", refresh)
+        .finish();
+    let ask = node.ask(Method::POST, "/service/token");
+    let ask = ask.header("content-type", "application/x-www-form-urlencoded").body(form);
+    ask.send().unwrap_or_else(|none| panic!("{none}"))
+}
+
+#[test]
+fn people_of_a_directory_sign_in_with_their_groups_and_its_outage_locks_out_nobody_else() {
+    let mut slapd = Slapd::new();
+    let ann = person("ann");
+    let devs: (&str, &[&str]) = ("devs", &[&ann]);
+    let in_devs = group("devs");
+    let staff: (&str, &[&str]) = ("staff", &[&in_devs]);
+    let bob = person("bob");
+    slapd.start(&PEOPLE, &[devs, staff, ("lords", &[&bob])]);
+    let ca = format!("upstreams: {{ca: {}}}\n", slapd.ca());
+    let mut mesh = Formed::of(&[("one", "us-east-1"), ("two", "eu-1")], &ca);
+    let edge = mesh.add_edge("edge", "us-east-1", "");
+    mesh.members()[edge].wait_ready();
+    let admin = mesh.client(0);
+    let [one, two, edge] = [0, 1, edge].map(|at| mesh.members()[at].anyone());
+    create_user(&admin, "local");
+    let [plain, tls] = slapd.urls();
+    let wrong = json!({"auth_mode": "ldap_auth", "ldap_url": plain});
+    must(&admin, Method::PUT, SETTINGS, &wrong, 400);
+    must(&admin, Method::PUT, SETTINGS, &settings(&plain), 200);
+    tests::repository::create_project(&admin, "team", false, 1);
+    let app = Repository::new(&admin, "team/app");
+    app.push(&Image::tiny(), "1").unwrap_or_else(|no| panic!("{no}"));
+    let robot = create_robot(&admin, &robot_of("team", "ci", &["pull"]));
+
+    // who knows the password, and nobody else, whatever they write
+    assert_eq!(signs_in(&one, "ann", "word-of-ann"), 200);
+    for (name, password) in [
+        ("ann", "wrong"),
+        ("ann", ""),
+        ("*", "word-of-ann"),
+        ("ann)(uid=*", "word-of-ann"),
+        ("nobody", "word"),
+        ("admin", "word-of-admin"),
+        ("local", "word"),
+        ("robot$ann", "word-of-ann"),
+    ] {
+        assert_eq!(signs_in(&one, name, password), 401, "{name} {password}");
+    }
+    assert_eq!(signs_in(&one, "local", PASSWORD), 200, "users with a password here stay");
+    let browser = with_session(&two, "ANN", "word-of-ann");
+    let shown = must(&browser, Method::GET, CURRENT, &json!({}), 200).json();
+    assert_eq!((&shown["username"], &shown["email"]), (&json!("ann"), &json!("ann@example.com")));
+    let lord = one.clone().basic("bob", "word-of-bob");
+    let shown = must(&lord, Method::GET, CURRENT, &json!({}), 200).json();
+    assert_eq!(
+        (&shown["sysadmin_flag"], &shown["admin_role_in_auth"]),
+        (&json!(true), &json!(true))
+    );
+
+    // a group in a group counts, at an edge, too, and its removal holds there soon
+    let docker = one.clone().basic("ann", "word-of-ann");
+    let token = with_token(&docker, &["repository:team/app:pull"]);
+    assert_eq!((reads(&docker), reads(&browser), reads(&token)), (403, 403, 401));
+    let members = "/api/v2.0/projects/team/members";
+    let join = json!({"role_id": 3,
+        "member_group": {"group_type": 1, "ldap_group_dn": group("STAFF")}});
+    let member = number(&must(&admin, Method::POST, members, &join, 201));
+    let token = with_token(&docker, &["repository:team/app:pull"]);
+    assert_eq!((reads(&docker), reads(&browser), reads(&token)), (200, 200, 200));
+    let there = [token.clone(), docker.clone(), browser.clone()].map(|one| one.asking(&edge));
+    for client in &there {
+        wait::until("the edge hears of the group", || (reads(client) == 200).then_some(()));
+    }
+    must(&admin, Method::DELETE, &format!("{members}/{member}"), &json!({}), 200);
+    assert_eq!((reads(&docker), reads(&browser), reads(&token)), (403, 403, 403));
+    for client in &there {
+        wait::until("the edge hears of it", || matches!(reads(client), 401 | 403).then_some(()));
+    }
+    must(&admin, Method::POST, members, &join, 201);
+
+    // the directory is away
+    slapd.stop();
+    assert_eq!(signs_in(&one, "ann", "word-of-ann"), 200, "what it said lately counts");
+    assert_eq!(signs_in(&one, "bob", "wrong"), 503);
+    assert_eq!(signs_in(&one, &robot.name, &robot.secret), 200);
+    assert_eq!((signs_in(&one, "local", PASSWORD), reads(&browser)), (200, 200));
+    assert_eq!(admin.get(CURRENT).expect("an answer").status, 200);
+
+    // a refresh token asks it: other groups count, and who is gone gets nothing
+    slapd.start(&PEOPLE, &[devs, staff]);
+    let answer = docker.get("/service/token?service=atoll&offline_token=true").expect("an answer");
+    let refresh = answer.json()["refresh_token"].as_str().expect("a refresh token").to_owned();
+    slapd.start(&PEOPLE, &[("staff", &[&bob])]);
+    assert_eq!(refreshed(&two, &refresh).status, 200);
+    assert_eq!((reads(&docker), reads(&browser)), (403, 403), "she left the group");
+    slapd.start(&PEOPLE[1..], &[]);
+    assert_eq!(refreshed(&one, &refresh).status, 401);
+    assert_eq!(signs_in(&two, "ann", "word-of-ann"), 401);
+    assert_eq!(browser.get(CURRENT).expect("an answer").status, 401);
+
+    // over TLS
+    must(&admin, Method::PUT, SETTINGS, &json!({"ldap_url": tls}), 400);
+    for settings in [
+        json!({"ldap_url": tls, "ldap_search_password": SEARCHER.1}),
+        json!({"ldap_url": plain, "ldap_search_password": SEARCHER.1, "ldap_starttls": true}),
+    ] {
+        must(&admin, Method::PUT, SETTINGS, &settings, 200);
+        assert_eq!(signs_in(&two, "bob", "word-of-bob"), 200, "{settings}");
+        assert_eq!(signs_in(&two, "bob", "wrong"), 401, "{settings}");
+    }
+}

@@ -1,0 +1,214 @@
+//! People sign in at an OpenID Connect provider: with a browser, with an ID token and with a secret for
+//! clients that have no browser; also while the provider changes its keys or is away.
+
+use http::Method;
+use serde_json::{Value, json};
+use tests::formed::Formed;
+use tests::http::{Answer, Client};
+use tests::image::{Image, MANIFEST};
+use tests::oidc::{CLIENT_SECRET, Provider};
+use tests::people::{must, session_in, token_answer, with_token};
+use tests::repository::Repository;
+use tests::wait;
+
+const CURRENT: &str = "/api/v2.0/users/current";
+const SETTINGS: &str = "/api/v2.0/configurations";
+
+struct Desk {
+    mesh: Formed,
+    provider: Provider,
+}
+
+impl Desk {
+    /// A mesh of two replicas whose people sign in at a provider.
+    fn new(more: &Value) -> Self {
+        let mesh = Formed::of(&[("one", "us-east-1"), ("two", "eu-1")], "");
+        let back = format!("http://{}/c/oidc/callback", mesh.members()[0].anyone().authority());
+        let provider = Provider::start(&back);
+        let mut settings = json!({
+            "auth_mode": "oidc_auth", "oidc_endpoint": provider.issuer(),
+            "oidc_client_id": "atoll", "oidc_client_secret": CLIENT_SECRET,
+            "oidc_scope": "openid,profile,email,groups", "oidc_groups_claim": "groups",
+            "oidc_admin_group": "lords", "oidc_auto_onboard": true,
+            "oidc_user_claim": "preferred_username", "oidc_name": "test",
+        });
+        for (name, value) in more.as_object().expect("settings") {
+            settings[name] = value.clone();
+        }
+        must(&mesh.client(0), Method::PUT, SETTINGS, &settings, 200);
+        Self { mesh, provider }
+    }
+
+    fn node(&self, at: usize) -> Client {
+        self.mesh.members()[at].anyone()
+    }
+
+    /// The answer of the second node to a browser that began at the first.
+    fn come_back(&self, person: &str) -> Answer {
+        let sent = self.node(0).get("/c/oidc/login").unwrap_or_else(|none| panic!("{none}"));
+        assert_eq!(sent.status, 302, "{sent}");
+        let place = self.provider.sign_in(person, &sent);
+        let cookies: Vec<String> =
+            sent.cookies().iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let ask = self.node(1).ask(Method::GET, &place).header("cookie", &cookies.join("; "));
+        ask.send().unwrap_or_else(|none| panic!("{none}"))
+    }
+
+    fn browser(&self, person: &str) -> Client {
+        let answer = self.come_back(person);
+        assert_eq!(answer.status, 302, "{answer}");
+        session_in(&self.node(1), &answer)
+    }
+}
+
+fn who(browser: &Client) -> Value {
+    must(browser, Method::GET, CURRENT, &json!({}), 200).json()
+}
+
+fn reads(client: &Client) -> u16 {
+    let ask = client.ask(Method::GET, "/v2/team/app/manifests/1").header("accept", MANIFEST);
+    ask.send().unwrap_or_else(|none| panic!("{none}")).status
+}
+
+#[test]
+fn somebody_signs_in_with_a_browser_and_their_groups_count_at_every_node() {
+    let mut desk = Desk::new(&json!({}));
+    let admin = desk.mesh.client(0);
+    let claims = |groups: &[&str]| json!({"ann": {"preferred_username": "ann", "email": "ann@example.com", "groups": groups}});
+    desk.provider.knows(&claims(&["devs"]));
+    tests::repository::create_project(&admin, "team", false, 1);
+    let app = Repository::new(&admin, "team/app");
+    app.push(&Image::tiny(), "1").unwrap_or_else(|no| panic!("{no}"));
+
+    // the secret for clients without a browser is a password for docker login
+    let browser = desk.browser("ann");
+    let shown = who(&browser);
+    assert_eq!((&shown["username"], &shown["email"]), (&json!("ann"), &json!("ann@example.com")));
+    let secret = shown["oidc_user_meta"]["secret"].as_str().expect("a secret").to_owned();
+    let docker = desk.node(0).basic("ann", &secret);
+    assert_eq!(token_answer(&docker, &[]).status, 200);
+    assert_eq!(token_answer(&desk.node(0).basic("ann", "guessed"), &[]).status, 401);
+    assert_eq!(token_answer(&desk.node(0).basic("ann", ""), &[]).status, 401);
+
+    // a group that becomes a member lets its people in at once
+    let token = with_token(&docker, &["repository:team/app:pull", "registry:api:*"]);
+    assert_eq!((reads(&docker), reads(&token)), (403, 401), "its scope is not for this");
+    let members = "/api/v2.0/projects/team/members";
+    let join = json!({"role_id": 3, "member_group": {"group_name": "devs", "group_type": 3}});
+    let made = must(&admin, Method::POST, members, &join, 201);
+    let member = tests::people::number(&made);
+    assert_eq!(
+        (reads(&docker), reads(&browser), reads(&browser.clone().asking(&desk.node(0)))),
+        (200, 200, 200)
+    );
+    let token = with_token(&docker, &["repository:team/app:pull"]);
+    assert_eq!(reads(&token), 200);
+    must(&admin, Method::DELETE, &format!("{members}/{member}"), &json!({}), 200);
+    assert_eq!((reads(&docker), reads(&browser), reads(&token)), (403, 403, 403));
+    must(&admin, Method::POST, members, &join, 201);
+
+    // other groups at the provider count with the next sign-in, also that of administrators
+    desk.provider.knows(&claims(&["lords"]));
+    let again = desk.browser("ann");
+    assert_eq!((who(&again)["user_id"].clone(), reads(&docker)), (shown["user_id"].clone(), 200));
+    assert_eq!(who(&again)["sysadmin_flag"], true);
+    must(&again, Method::GET, "/api/v2.0/users", &json!({}), 200);
+    desk.provider.knows(&claims(&[]));
+    desk.browser("ann");
+    assert_eq!((reads(&docker), who(&again)["sysadmin_flag"].clone()), (403, json!(false)));
+
+    // an ID token is as good as a password while it lasts, at every node, and nobody else's is
+    let token = desk.provider.id_token("ann");
+    for at in [0, 1] {
+        assert_eq!(who(&desk.node(at).bearer(&token))["username"], "ann");
+    }
+    let changed = format!("{}AAAA", &token[..token.len() - 4]);
+    assert_eq!(desk.node(0).bearer(&changed).get(CURRENT).expect("an answer").status, 401);
+    desk.provider.knows(&json!({"eve": {"preferred_username": "eve"}}));
+    let stranger = desk.provider.id_token("eve");
+    assert_eq!(desk.node(0).bearer(&stranger).get(CURRENT).expect("an answer").status, 401);
+    desk.provider.knows(&claims(&[]));
+
+    // another secret, or none: what was shown before is not valid
+    let path = format!("/api/v2.0/users/{}/cli_secret", shown["user_id"]);
+    must(&again, Method::PUT, &path, &json!({"secret": "weak"}), 400);
+    must(&again, Method::PUT, &path, &json!({"secret": "Another-word-1"}), 200);
+    assert_eq!(token_answer(&docker, &[]).status, 401);
+    let docker = desk.node(1).basic("ann", "Another-word-1");
+    assert_eq!(token_answer(&docker, &[]).status, 200);
+    let path = format!("/api/v2.0/users/{}/password", shown["user_id"]);
+    must(&admin, Method::PUT, &path, &json!({"new_password": "An0ther-word"}), 412);
+
+    // the provider has another key; an administrator's word counts before the provider's
+    desk.provider.resume();
+    assert_eq!(who(&desk.browser("ann"))["user_id"], shown["user_id"]);
+    let user = format!("/api/v2.0/users/{}", shown["user_id"]);
+    must(&admin, Method::PUT, &user, &json!({"disabled": true}), 200);
+    assert_eq!((token_answer(&docker, &[]).status, desk.come_back("ann").status), (401, 401));
+    must(&admin, Method::DELETE, &user, &json!({}), 200);
+    let browser = desk.browser("ann");
+    let anew = who(&browser);
+    assert_ne!(anew["user_id"], shown["user_id"], "an account of its own");
+
+    // the provider is away
+    let token = desk.provider.id_token("ann");
+    assert_eq!(who(&desk.node(1).bearer(&token))["username"], "ann");
+    desk.provider.stop();
+    let secret = anew["oidc_user_meta"]["secret"].as_str().expect("a secret");
+    assert_eq!(token_answer(&desk.node(0).basic("ann", secret), &[]).status, 200);
+    assert_eq!(who(&browser)["username"], "ann");
+    assert_eq!(who(&desk.node(1).bearer(&token))["username"], "ann", "by the last keys");
+    assert_eq!(admin.get(CURRENT).expect("an answer").status, 200);
+}
+
+#[test]
+fn a_name_is_chosen_and_nobody_gets_in_with_what_is_not_theirs() {
+    let desk = Desk::new(&json!({"oidc_auto_onboard": false}));
+    let admin = desk.mesh.client(0);
+    let shown = must(&admin, Method::GET, SETTINGS, &json!({}), 200);
+    assert!(!shown.json().to_string().contains("oidc_client_secret"));
+    let elsewhere = json!({"oidc_endpoint": "https://elsewhere.example"});
+    must(&admin, Method::PUT, SETTINGS, &elsewhere, 400);
+    desk.provider.knows(&json!({"bob": {"preferred_username": "admin"}, "eve": {}}));
+
+    // the suggestion is a name that somebody has
+    let answer = desk.come_back("bob");
+    assert_eq!((answer.status, answer.json()["username"].clone()), (200, json!("admin")));
+    let cookies: Vec<String> =
+        answer.cookies().iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let choose = |cookie: &str, name: &str| {
+        let ask = desk.node(0).ask(Method::POST, "/c/oidc/onboard").header("cookie", cookie);
+        let ask = ask.header("content-type", "application/json");
+        let body = json!({"username": name}).to_string();
+        ask.body(body).send().unwrap_or_else(|none| panic!("{none}"))
+    };
+    for bad in ["admin", "a:b", "robot$x", ""] {
+        assert_eq!(choose(&cookies.join("; "), bad).status, 403, "{bad}");
+    }
+    assert_eq!(choose("", "bob").status, 403, "without having signed in");
+    let chosen = choose(&cookies.join("; "), "bob");
+    assert_eq!(chosen.status, 200, "{chosen}");
+    assert_eq!(who(&session_in(&desk.node(0), &chosen))["username"], "bob");
+
+    // another browser's answer, another state, and a code that was made up
+    let sent = desk.node(0).get("/c/oidc/login").expect("an answer");
+    let place = desk.provider.sign_in("eve", &sent);
+    let other = desk.node(0).get("/c/oidc/login").expect("an answer");
+    let with = |from: &Answer, place: &str| {
+        let cookie = from.cookies().iter().map(|(n, v)| format!("{n}={v}")).collect::<String>();
+        let ask = desk.node(0).ask(Method::GET, place).header("cookie", &cookie);
+        ask.send().unwrap_or_else(|none| panic!("{none}")).status
+    };
+    assert_eq!(desk.node(0).get(&place).expect("an answer").status, 403, "no cookie");
+    assert_eq!(with(&other, &place), 403);
+    let made_up = place.replace("code=", "code=x");
+    assert_eq!(with(&sent, &made_up), 401);
+    assert_eq!(desk.node(0).get("/c/oidc/callback?error=access_denied").expect("one").status, 401);
+
+    // with another way to sign in nobody comes in by the old one
+    must(&admin, Method::PUT, SETTINGS, &json!({"auth_mode": "db_auth"}), 200);
+    assert_eq!(desk.node(0).get("/c/oidc/login").expect("an answer").status, 403);
+    wait::until("the administrator signs in", || {
+        (admin.get(CURRENT).ok()?.status == 200).then_some(())
+    });
+}

@@ -378,6 +378,8 @@ pub(super) async fn take(
         Ok(())
     };
     let transferred = tokio::try_join!(speak, hear).map(|_| ());
+    // after an error the thread that cuts may wait for room in this channel
+    drop(offered);
     let (kept, complete) = keeping.await.map_err(|e| broken(&e))?;
     let cut = cutting.await.map_err(|e| broken(&e))?;
     let outcome = transferred.and_then(|()| {

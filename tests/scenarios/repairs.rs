@@ -88,6 +88,34 @@ fn a_repair_by_hand_names_what_no_replica_has() {
     assert!(!unknown.success && unknown.err.contains("no project"), "{}", unknown.err);
 }
 
+/// A look while a replica restarts once counted one region less, said that all was done, and was not
+/// followed by another.
+#[test]
+fn a_replica_that_is_away_for_a_moment_gets_its_copies_when_it_is_back() {
+    let mesh = Formed::of(&THREE, "repair: {after: 20s}\n");
+    set_durability(&mesh.client(0), "demo", 1);
+    let image = Image::tiny();
+    mesh.repository(0, "demo/app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    // the first look is over, so that only a change makes another
+    wait::until("there was a look", || {
+        let jobs = get(&mesh, 0, "/api/atoll/v1/jobs?kind=repair&state=done&project=demo");
+        jobs.as_array().is_some_and(|jobs| !jobs.is_empty()).then_some(())
+    });
+    mesh.members()[2].stop(Signal::KILL);
+    set_durability(&mesh.client(0), "demo", 3);
+    wait::until("a repair has looked without it", || {
+        let jobs = get(&mesh, 0, "/api/atoll/v1/jobs?kind=repair&project=demo");
+        let newest = jobs.as_array()?.first()?.clone();
+        (newest["state"] != "done" && newest["runs"].as_u64() > Some(0)).then_some(())
+    });
+    mesh.members()[2].serve();
+    for blob in &image.blobs {
+        wait::until("it has its copy", || {
+            blob.file(&mesh.members()[2].data()).exists().then_some(())
+        });
+    }
+}
+
 /// Nobody pulls the blob, so only a node that reads what it has can find the wrong byte.
 #[test]
 fn a_byte_that_the_disk_spoiled_is_found_and_mended_without_a_pull() {

@@ -33,8 +33,8 @@ use super::types::{Consensus, SnapshotMeta};
 use crate::links::{LinkError, read_message_within, write_message};
 use ground::supervise::blocking;
 
-/// The number of ranges in one message.
-const AT_ONCE: usize = 64;
+/// The number of ranges in one message; few in tests, so that a small state needs many messages.
+const AT_ONCE: usize = if cfg!(test) { 2 } else { 64 };
 /// The number of messages between the thread that reads or writes records and the stream.
 const AHEAD: usize = 2;
 /// The largest message of the sender: a range, or one record of the largest size.

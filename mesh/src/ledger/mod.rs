@@ -100,8 +100,6 @@ pub struct LedgerTerms {
     pub voters: VoterTerms,
 }
 
-/// The number of entries between two snapshots.
-const SNAPSHOT_EVERY: u64 = 64;
 /// The time between two looks at the size of the log.
 const TRIM: Duration = Duration::from_secs(1);
 
@@ -248,10 +246,8 @@ impl Ledger {
             // to other entries, and replicas would differ for ever. In a new term it first learns
             // what the majority has.
             enable_leader_restore: Some(false),
-            // A snapshot is a read transaction, so it costs nothing. Entries that are newer than
-            // the last one cannot be removed from the log.
-            snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
-            // the log is cut by bytes, not by entries: see `trim`
+            // a snapshot is made when the log is cut, which is by bytes, not by entries: see `trim`
+            snapshot_policy: openraft::SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: u64::MAX,
             ..openraft::Config::default()
         };
@@ -705,7 +701,10 @@ async fn trim(ledger: Arc<Ledger>, folder: PathBuf) {
             trimming::most(setting, free, rules::blobs::cache::reserve(all))
         });
         if let Some(last) = ledger.log.surplus(most) {
-            // an error means that the consensus has stopped, which others report
+            // Entries are removed only up to the last snapshot, which is a read transaction and costs
+            // nothing. It is there at the next look. An error means that the consensus has stopped,
+            // which others report.
+            let _ = ledger.raft.trigger().snapshot().await;
             let _ = ledger.raft.trigger().purge_log(last).await;
         }
     }

@@ -5,7 +5,7 @@ use http::{Response, StatusCode};
 use registry::jobs::repairs::{self, Repairs};
 use rules::ledger::events::Actor;
 use rules::ledger::jobs::cron::{self, Cron};
-use rules::ledger::jobs::{Job, LookForJobs, Schedule, Task, key};
+use rules::ledger::jobs::{Job, JobState, LookForJobs, Schedule, Task, key};
 use rules::ledger::records::{Look, ReadRecords, RecordError, decode};
 use rules::words::moment::Timestamp;
 use rules::words::names::{JobId, ProjectId, ProjectName};
@@ -135,7 +135,13 @@ impl Atoll {
             );
             return Err(Failure::new(Code::BadRequest, message));
         }
-        let id = self.jobs.ask(Repairs::task(&project.name, &by.name), by).await?;
+        let asked = |job: &Job| job.task.kind == repairs::KIND && job.task.project == project.name;
+        let active = self.door.read_at_length(|records| records.active_jobs()).await?.0;
+        let id = match active.iter().find(|job| asked(job) && job.state == JobState::Waiting) {
+            // one that has not begun will see all that there is now
+            Some(job) => job.id,
+            None => self.jobs.ask(Repairs::task(&project.name, &by.name), by).await?,
+        };
         let shown = json!({"id": id.to_string(), "project": project.name.as_str()});
         let mut response = json_answer(StatusCode::ACCEPTED, &shown);
         set(&mut response, "location", format!("/api/atoll/v1/jobs/{id}"));

@@ -190,14 +190,21 @@ impl Store {
     /// Opens a held blob. If its file is missing or has another length, the blob is no longer held,
     /// and will be fetched again.
     pub async fn open_blob(&self, digest: &Digest) -> Result<Option<OpenBlob>, StoreError> {
+        let opened = self.open_unused(digest).await?;
+        if let Some(blob) = &opened {
+            self.eviction.opened(digest, &blob.file, clock::timestamp());
+        }
+        Ok(opened)
+    }
+
+    /// The same, which is no use of the blob: it may be evicted meanwhile, and is as old as before.
+    async fn open_unused(&self, digest: &Digest) -> Result<Option<OpenBlob>, StoreError> {
         let Some(held) = self.held(digest)? else { return Ok(None) };
         let opened =
             File::open(self.path(digest)).and_then(|file| Ok((file.metadata()?.len(), file)));
         let lost = match opened {
             Ok((length, file)) if length == held.size => {
-                let file = Arc::new(file);
-                self.eviction.opened(digest, &file, clock::timestamp());
-                return Ok(Some(OpenBlob { file, size: held.size, held }));
+                return Ok(Some(OpenBlob { file: Arc::new(file), size: held.size, held }));
             }
             Ok((length, _)) => format!("has {length} of {} bytes", held.size),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => "is gone".to_owned(),
@@ -239,8 +246,8 @@ impl Store {
         self.damaged.lock().contains(digest)
     }
 
-    /// Whether the bytes of a held blob still hash to its digest. Reads all of them. True for a
-    /// blob that is not held.
+    /// Whether the bytes of a held blob still hash to its digest. Reads all of them, which is no use
+    /// of the blob. True for a blob that is not held.
     pub async fn is_sound(&self, digest: &Digest) -> Result<bool, StoreError> {
         Ok(self.is_sound_slowly(digest, |_| Duration::ZERO).await?.unwrap_or(true))
     }
@@ -252,7 +259,7 @@ impl Store {
         digest: &Digest,
         pause: impl Fn(u64) -> Duration,
     ) -> Result<Option<bool>, StoreError> {
-        let Some(blob) = self.open_blob(digest).await? else { return Ok(None) };
+        let Some(blob) = self.open_unused(digest).await? else { return Ok(None) };
         let mut hasher = Hasher::new(digest.algorithm());
         let (mut piece, mut at) = (vec![0; PIECE], 0);
         while at < blob.size {
@@ -676,6 +683,24 @@ mod tests {
         assert!(
             store.held(&third).unwrap().is_some() && !store.stock(&third, None).unwrap().cached
         );
+    }
+
+    /// Else the reading of all blobs would make the next one to evict a matter of digests.
+    #[tokio::test]
+    async fn to_check_a_cached_blob_is_no_use_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store =
+            Store::open(folder.path(), Some(250), &ground::opening::Opening::default()).unwrap();
+        let mut known = Vec::new();
+        for byte in [1, 2] {
+            known.push(cache(&store, &[byte; 100]).await);
+            // times are in milliseconds
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+        assert!(store.is_sound(&known[0]).await.unwrap());
+        cache(&store, &[3; 100]).await;
+        assert!(store.held(&known[0]).unwrap().is_none(), "it is the least recently used");
+        assert!(store.held(&known[1]).unwrap().is_some());
     }
 
     #[tokio::test]

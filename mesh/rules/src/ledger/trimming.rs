@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 /// The number of entries whose bytes are counted together.
-const TOGETHER: u64 = 64;
+const TOGETHER: u64 = 8;
 /// What is kept of the log when the disk is nearly full, in bytes.
 const NEARLY_FULL: u64 = 16 << 20;
 
@@ -79,15 +79,15 @@ mod tests {
         }
         assert_eq!(sizes.total(), 10_000);
         assert_eq!(sizes.surplus(10_000), None);
-        assert_eq!(sizes.surplus(9_999), Some(63));
-        assert_eq!(sizes.surplus(5_000), Some(511));
-        assert_eq!(sizes.surplus(0), Some(959), "the group of the newest stays");
-        sizes.purge(511);
-        assert_eq!((sizes.total(), sizes.surplus(5_000)), (4890, None));
-        sizes.purge(511);
-        assert_eq!(sizes.total(), 4890);
+        assert_eq!(sizes.surplus(9_999), Some(7));
+        assert_eq!(sizes.surplus(5_000), Some(503));
+        assert_eq!(sizes.surplus(0), Some(999), "the group of the newest stays");
+        sizes.purge(503);
+        assert_eq!((sizes.total(), sizes.surplus(5_000)), (4970, None));
+        sizes.purge(503);
+        assert_eq!(sizes.total(), 4970);
         sizes.truncate(640);
-        assert_eq!(sizes.total(), (704 - 512) * 10, "the rest of the group of 640 still counts");
+        assert_eq!(sizes.total(), (648 - 504) * 10, "the rest of the group of 640 still counts");
         sizes.truncate(0);
         assert_eq!(sizes.surplus(0), None);
         sizes.purge(5000);

@@ -37,6 +37,8 @@ pub struct Keeper {
     away: BTreeMap<NodeId, Moment>,
     present: BTreeSet<NodeId>,
     present_since: Option<Moment>,
+    /// The replicas that are away for so long that their copies count as gone.
+    gone: BTreeSet<NodeId>,
     looked: BTreeMap<ProjectName, (Situation, Moment)>,
     /// Since when each project is this node's, without a look.
     new: BTreeMap<ProjectName, Moment>,
@@ -58,11 +60,9 @@ impl Keeper {
         for node in down.intersection(replicas) {
             self.away.entry(*node).or_insert(now);
         }
-        let gone = |node: &NodeId| {
-            self.away.get(node).is_some_and(|since| now.since(*since) >= terms.after)
-        };
-        let present: BTreeSet<NodeId> =
-            replicas.iter().copied().filter(|node| !gone(node)).collect();
+        let gone = self.away.iter().filter(|(_, since)| now.since(**since) >= terms.after);
+        self.gone = gone.map(|(node, _)| *node).collect();
+        let present: BTreeSet<NodeId> = replicas.difference(&self.gone).copied().collect();
         if present != self.present {
             self.present = present;
             self.present_since = Some(now);
@@ -94,24 +94,39 @@ impl Keeper {
         self.looked.insert(name.clone(), (self.situation(durability), now));
     }
 
+    /// A look at a project did not end well: another one is due after [`KeeperTerms::after`], or
+    /// sooner if something changes.
+    pub fn again(&mut self, now: Moment, name: &ProjectName) {
+        self.looked.remove(name);
+        self.new.insert(name.clone(), now);
+    }
+
+    /// The replicas among `all` whose copies do not count as gone.
+    pub fn present(&self, all: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+        match self.present_since {
+            // a replica that nobody has seen yet may be there
+            Some(_) => all.iter().copied().filter(|node| !self.gone.contains(node)).collect(),
+            None => all.clone(),
+        }
+    }
+
     fn situation(&self, durability: u32) -> Situation {
         Situation { durability, present: self.present.clone() }
     }
 }
 
 /// The nodes that get a copy of `digest`, one in each region that lacks it, until `wanted` regions
-/// have one. `keep` are the replicas that keep it for good, `cached` those that may evict it: in
-/// their regions they are chosen, because that moves no bytes. `alive` are the replicas that can
-/// take a copy.
-pub fn missing_copies(
+/// have one. `have` are the regions where a replica keeps it for good, `cached` the replicas that may
+/// evict it: in their regions they are chosen, because that moves no bytes. `alive` are the replicas
+/// that can take a copy.
+pub fn missing_copies<'a>(
     digest: &Digest,
-    keep: &BTreeSet<NodeId>,
+    mut have: BTreeSet<&'a Region>,
     cached: &BTreeSet<NodeId>,
-    alive: &[Candidate],
+    alive: &'a [Candidate],
     wanted: usize,
 ) -> Vec<NodeId> {
     let region_of = |node: NodeId| alive.iter().find(|c| c.id == node).map(|c| &c.region);
-    let mut have: BTreeSet<&Region> = keep.iter().filter_map(|node| region_of(*node)).collect();
     let ranked = ranked(digest, alive.iter().map(|candidate| candidate.id));
     let first = ranked.iter().filter(|node| cached.contains(node));
     let then = ranked.iter().filter(|node| !cached.contains(node));
@@ -191,6 +206,29 @@ mod tests {
     }
 
     #[test]
+    fn a_look_that_did_not_end_well_is_followed_by_another_though_nothing_changed() {
+        let mut keeper = after_a_look();
+        let all = set(&[1, 2, 3]);
+        keeper.again(at(710), &"team".parse().unwrap());
+        let mut due =
+            |second| keeper.handle_view(at(second), TERMS, &all, &set(&[]), &mine(2)).len();
+        assert_eq!((due(711), due(1309), due(1310)), (0, 0, 1));
+    }
+
+    #[test]
+    fn a_replica_that_is_away_for_a_moment_is_present_and_one_that_is_gone_is_not() {
+        let all = set(&[1, 2, 3]);
+        let mut keeper = Keeper::default();
+        assert_eq!(keeper.present(&all), all, "nothing is known yet");
+        keeper.handle_view(at(0), TERMS, &all, &set(&[3]), &mine(2));
+        keeper.handle_view(at(599), TERMS, &all, &set(&[3]), &mine(2));
+        assert_eq!(keeper.present(&all), all);
+        keeper.handle_view(at(600), TERMS, &all, &set(&[3]), &mine(2));
+        assert_eq!(keeper.present(&all), set(&[1, 2]));
+        assert_eq!(keeper.present(&set(&[1, 2, 3, 4])), set(&[1, 2, 4]), "it has just joined");
+    }
+
+    #[test]
     fn a_look_follows_when_the_durability_was_changed() {
         let mut keeper = after_a_look();
         let all = set(&[1, 2, 3]);
@@ -227,7 +265,8 @@ mod tests {
         ];
         let digest = Digest::sha256(b"x");
         let chosen = |keep: &[u64], cached: &[u64], wanted| {
-            missing_copies(&digest, &set(keep), &set(cached), &alive, wanted)
+            let keep = alive.iter().filter(|c| keep.contains(&c.id.0)).map(|c| &c.region).collect();
+            missing_copies(&digest, keep, &set(cached), &alive, wanted)
         };
         assert!(chosen(&[1, 2], &[], 2).is_empty());
         assert_eq!(chosen(&[1, 2], &[3], 2), [], "its region has one");

@@ -186,6 +186,24 @@ async fn a_transfer_that_broke_goes_on_where_it_was_from_any_sender() {
     assert!(late.contents() == all);
 }
 
+/// The thread that cut the receiver's records once waited for ever for somebody to send its ranges,
+/// and the transfer with it: it kept a read transaction open, and what had arrived from the next one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_whose_sender_gives_up_at_once_ends() {
+    let pair = pair().await;
+    let late = Replica::with(&records(0..30_000));
+    let (mut send, _receive) = pair.dialled.open_bi().await.unwrap();
+    write_message(&mut send, &()).await.unwrap();
+    let (mut back, mut there) = pair.accepted.accept_bi().await.unwrap();
+    read_message_within::<()>(&mut there, 64).await.unwrap();
+    send.reset(1u32.into()).unwrap();
+    let base = late.machine.held().unwrap();
+    let file = tempfile::tempfile().unwrap();
+    let taking = take(base, None, &late.earlier, file, &mut back, &mut there);
+    let ended = tokio::time::timeout(Duration::from_secs(120), taking).await;
+    ended.expect("it ends").unwrap_err();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn records_that_do_not_add_up_are_not_believed() {
     let pair = pair().await;

@@ -19,7 +19,7 @@ use rules::blobs::holding::Stock;
 use rules::ledger::events::{Actor, MESH};
 use rules::ledger::jobs::{LookForJobs, Priority, RunEnd, Task};
 use rules::ledger::leaving::LookForLeaving;
-use rules::ledger::records::{Look, RecordError, Role, key};
+use rules::ledger::records::{BlobRecord, Look, RecordError, Role, key};
 use rules::members::keeper::{Keeper, KeeperTerms, missing_copies};
 use rules::members::placement::Candidate;
 use rules::wire::questions::Replicate;
@@ -73,6 +73,8 @@ struct Done {
     bytes: u64,
     failed: u64,
     lost: u64,
+    /// The replicas that were away for a moment, or about to leave: what they keep is not known.
+    unsettled: BTreeSet<NodeId>,
     /// Errors for the log that were not written yet.
     said: Vec<String>,
 }
@@ -96,9 +98,17 @@ impl Done {
         .to_string()
     }
 
-    fn end(&self) -> RunEnd {
+    fn end(&self, name_of: impl Fn(NodeId) -> String) -> RunEnd {
         let Done { checked, short, copied, failed, lost, .. } = self;
         let looked = format!("{checked} blobs checked, {copied} copies made");
+        if !self.unsettled.is_empty() {
+            let names: Vec<String> = self.unsettled.iter().copied().map(name_of).collect();
+            let why = format!(
+                "{looked}; {} was away or is being removed, so it is looked again",
+                names.join(", ")
+            );
+            return RunEnd::Failed(why);
+        }
         if *failed > 0 {
             let why = format!("{looked}, {failed} of {short} blobs are still in too few regions");
             return RunEnd::Failed(why);
@@ -182,6 +192,12 @@ impl Repairs {
             .map(|project| (project.name, project.durability))
             .collect();
         let due = self.keeper.lock().handle_view(clock::now(), self.terms, &replicas, &down, &mine);
+        {
+            // a project that is gone, or another node's now, is not this node's to complain about
+            let mut lost = self.lost.lock();
+            lost.retain(|name, _| mine.iter().any(|(project, _)| project == name));
+            metrics::gauge!("atoll_repair_blobs_lost").set(lost.values().sum::<u64>() as f64);
+        }
         if due.is_empty() {
             return Ok(());
         }
@@ -201,6 +217,7 @@ impl Repairs {
                 let asked = jobs.ask(Self::task(&name, MESH), &Actor::mesh()).await;
                 if let Err(error) = asked {
                     warn!(project = %name, %error, "a repair is due and was not accepted");
+                    self.keeper.lock().again(clock::now(), &name);
                     continue;
                 }
             }
@@ -216,11 +233,12 @@ impl Repairs {
         done.said.drain(..).for_each(|line| run.log(line));
         run.progress(done.show());
         if ended.is_none() {
-            let mut lost = self.lost.lock();
-            lost.insert(run.job.task.project.clone(), done.lost);
-            metrics::gauge!("atoll_repair_blobs_lost").set(lost.values().sum::<u64>() as f64);
+            self.lost.lock().insert(run.job.task.project.clone(), done.lost);
         }
-        let end = ended.unwrap_or_else(|| done.end());
+        let end = ended.unwrap_or_else(|| done.end(|node| self.neighbours.name_of(node)));
+        if let RunEnd::Failed(_) = end {
+            self.keeper.lock().again(clock::now(), &run.job.task.project);
+        }
         run.log(match &end {
             RunEnd::Done(why) | RunEnd::Failed(why) => why,
             RunEnd::Hopeless(why) | RunEnd::Stopped(why) => why,
@@ -250,12 +268,12 @@ impl Repairs {
             }
             let digests = keys.iter().filter_map(|key| key::digest_of(key));
             let digests: Vec<Digest> = digests.filter(|digest| seen.insert(*digest)).collect();
-            match self.stock(&digests).await {
-                Ok((alive, stock)) => {
-                    let short = find_short(&digests, &alive, &stock, durability, done);
+            match self.survey(&digests).await {
+                Ok(survey) => {
+                    let short = find_short(&digests, &survey, durability, done);
                     self.copy_all(run, short, done).await;
                 }
-                Err(silent) => {
+                Err(Silent(silent)) => {
                     let names: Vec<String> =
                         silent.iter().map(|node| self.neighbours.name_of(*node)).collect();
                     let why = format!("{} did not say what it keeps", names.join(", "));
@@ -285,19 +303,30 @@ impl Repairs {
         })
     }
 
-    /// What each replica that is up keeps of `digests`. The error names those that do not say so.
-    async fn stock(
-        &self,
-        digests: &[Digest],
-    ) -> Result<(Vec<Candidate>, BTreeMap<NodeId, Vec<Stock>>), Vec<NodeId>> {
+    /// What is known of `digests` now. The error names replicas that are up and do not say what they
+    /// keep.
+    async fn survey(&self, digests: &[Digest]) -> Result<Survey, Silent> {
         let (tries, pause) = SILENT;
         let mut tried = 0;
         loop {
+            let records = &self.neighbours.records;
+            let leaving = records.view().and_then(|view| view.leaving()).ok().flatten();
+            let leaving = leaving.map(|leaving| leaving.node);
             let mut alive = self.neighbours.alive();
-            let leaving = self.neighbours.records.view().and_then(|view| view.leaving());
-            if let Ok(Some(leaving)) = leaving {
-                alive.retain(|candidate| candidate.id != leaving.node);
-            }
+            alive.retain(|candidate| Some(candidate.id) != leaving);
+            let replicas: Vec<Candidate> = self
+                .neighbours
+                .nodes()
+                .iter()
+                .filter(|node| node.role == Role::Replica)
+                .map(Candidate::of)
+                .collect();
+            let all = replicas.iter().map(|replica| replica.id).collect();
+            let present = self.keeper.lock().present(&all);
+            let away = |replica: &Candidate| {
+                present.contains(&replica.id) && !alive.iter().any(|c| c.id == replica.id)
+            };
+            let away: Vec<Candidate> = replicas.into_iter().filter(away).collect();
             let mut stock = self.neighbours.have(digests, None).await;
             let mine: Result<Vec<_>, _> =
                 at_length(|| digests.iter().map(|d| self.store.stock(d, None)).collect());
@@ -307,14 +336,25 @@ impl Repairs {
             let silent: Vec<NodeId> =
                 alive.iter().map(|c| c.id).filter(|id| !stock.contains_key(id)).collect();
             if silent.is_empty() {
-                return Ok((alive, stock));
+                let kept_by = self.kept_by(digests);
+                return Ok(Survey { alive, away, leaving, stock, kept_by });
             }
             tried += 1;
             if tried == tries {
-                return Err(silent);
+                return Err(Silent(silent));
             }
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// The nodes that kept each blob when it was last pushed, as the ledger has it.
+    fn kept_by(&self, digests: &[Digest]) -> Vec<Vec<NodeId>> {
+        at_length(|| {
+            let view = self.neighbours.records.view().ok();
+            let record = |digest| view.as_ref()?.record::<BlobRecord>(&key::blob(digest)).ok()?;
+            let kept_by = |digest| record(digest).map(|record| record.kept_by).unwrap_or_default();
+            digests.iter().map(kept_by).collect()
+        })
     }
 
     async fn copy_all(&self, run: &Run, short: Vec<Short>, done: &mut Done) {
@@ -364,35 +404,53 @@ impl Repairs {
     }
 }
 
-/// The blobs that too few regions keep, and where copies of them go. Blobs that no replica has are
-/// counted and named in `done`.
-fn find_short(
-    digests: &[Digest],
-    alive: &[Candidate],
-    stock: &BTreeMap<NodeId, Vec<Stock>>,
-    durability: u32,
-    done: &mut Done,
-) -> Vec<Short> {
-    let regions: BTreeSet<&Region> = alive.iter().map(|candidate| &candidate.region).collect();
+/// What is known of some blobs.
+struct Survey {
+    /// The replicas that are up and stay.
+    alive: Vec<Candidate>,
+    /// The replicas that are away, but not for so long that their copies count as gone.
+    away: Vec<Candidate>,
+    /// The replica that is being removed, whose copies count for nothing.
+    leaving: Option<NodeId>,
+    /// What each replica that is up has of each blob.
+    stock: BTreeMap<NodeId, Vec<Stock>>,
+    /// The nodes that kept each blob when it was last pushed.
+    kept_by: Vec<Vec<NodeId>>,
+}
+
+/// Replicas that are up and do not say what they keep.
+struct Silent(Vec<NodeId>);
+
+/// The blobs that too few regions keep, and where copies of them go. A replica that is away is
+/// believed to keep what it kept when it was pushed, and its region is one that the project can
+/// have: who was away is noted in `done`, so the look is repeated. Blobs that no replica has are
+/// counted and named there, too.
+fn find_short(digests: &[Digest], survey: &Survey, durability: u32, done: &mut Done) -> Vec<Short> {
+    let Survey { alive, away, leaving, stock, kept_by } = survey;
+    done.unsettled.extend(away.iter().map(|replica| replica.id).chain(*leaving));
+    let regions: BTreeSet<&Region> = alive.iter().chain(away).map(|c| &c.region).collect();
     let wanted = (durability as usize).min(regions.len());
     let mut all_short = Vec::new();
     for (at, digest) in digests.iter().enumerate() {
         done.checked += 1;
-        let has = |node: &NodeId, kept: bool| {
-            let stock = stock.get(node).and_then(|stock| stock.get(at));
-            stock.is_some_and(|stock| stock.held.is_some() && stock.cached != kept)
-        };
-        let of = |kept| alive.iter().map(|c| c.id).filter(|id| has(id, kept)).collect();
-        let (keep, cached): (BTreeSet<NodeId>, BTreeSet<NodeId>) = (of(true), of(false));
+        let stock_of = |node: NodeId| stock.get(&node).and_then(|stock| stock.get(at));
+        let keeps = |node| stock_of(node).is_some_and(|s| s.held.is_some() && !s.cached);
+        let caches = |node| stock_of(node).is_some_and(|s| s.held.is_some() && s.cached);
+        let kept_here = alive.iter().filter(|c| keeps(c.id));
+        let kept_away = away.iter().filter(|c| kept_by[at].contains(&c.id));
+        let have: BTreeSet<&Region> = kept_here.chain(kept_away).map(|c| &c.region).collect();
+        let cached = alive.iter().map(|c| c.id).filter(|id| caches(*id)).collect();
         // one that leaves may still be a source
         let sources: Vec<NodeId> =
-            stock.keys().copied().filter(|node| has(node, true) || has(node, false)).collect();
+            stock.keys().copied().filter(|node| keeps(*node) || caches(*node)).collect();
         if sources.is_empty() {
-            done.lost += 1;
-            done.says(format!("{digest}: no replica that is up has it"));
+            if done.unsettled.is_empty() {
+                done.lost += 1;
+                done.says(format!("{digest}: no replica that is up has it"));
+            }
             continue;
         }
-        let to = missing_copies(digest, &keep, &cached, alive, wanted);
+        let to = missing_copies(digest, have, &cached, alive, wanted);
         if !to.is_empty() {
             done.short += 1;
             all_short.push(Short { digest: *digest, sources, to });
@@ -418,38 +476,91 @@ mod tests {
 
     use super::*;
 
+    fn candidate(id: u64, region: &str) -> Candidate {
+        Candidate { id: NodeId(id), region: region.parse().unwrap(), role: Role::Replica }
+    }
+
+    fn kept() -> Stock {
+        let held = Some(Held { size: 4, content: ContentHash::of(b"four") });
+        Stock { held, cached: false, granted: false }
+    }
+
+    const NONE: Stock = Stock { held: None, cached: false, granted: false };
+
+    fn name(node: NodeId) -> String {
+        format!("node-{}", node.0)
+    }
+
     #[test]
     fn what_is_short_gets_copies_what_is_lost_is_named_and_cached_copies_do_not_count() {
-        let candidate = |id: u64, region: &str| Candidate {
-            id: NodeId(id),
-            region: region.parse().unwrap(),
-            role: Role::Replica,
-        };
-        let alive = [candidate(1, "a"), candidate(2, "b"), candidate(3, "c")];
         let digests = [b"safe", b"once", b"soft", b"lost"].map(|text| Digest::sha256(text));
-        let held = Some(Held { size: 4, content: ContentHash::of(b"four") });
-        let kept = Stock { held, cached: false, granted: false };
-        let cached = Stock { cached: true, ..kept };
-        let none = Stock { held: None, cached: false, granted: false };
-        let stock = [
-            (NodeId(1), vec![kept, kept, cached, none]),
-            (NodeId(2), vec![kept, none, none, none]),
-            (NodeId(3), vec![none, none, cached, none]),
-            // it leaves: it is a source and no more
-            (NodeId(4), vec![none, none, none, none]),
-        ];
-        let stock: BTreeMap<NodeId, Vec<Stock>> = stock.into();
+        let cached = Stock { cached: true, ..kept() };
+        let survey = Survey {
+            alive: vec![candidate(1, "a"), candidate(2, "b"), candidate(3, "c")],
+            away: vec![],
+            leaving: None,
+            stock: [
+                (NodeId(1), vec![kept(), kept(), cached, NONE]),
+                (NodeId(2), vec![kept(), NONE, NONE, NONE]),
+                (NodeId(3), vec![NONE, NONE, cached, NONE]),
+            ]
+            .into(),
+            kept_by: vec![vec![NodeId(1), NodeId(9)]; 4],
+        };
         let mut done = Done::default();
-        let short = find_short(&digests, &alive, &stock, 2, &mut done);
+        let short = find_short(&digests, &survey, 2, &mut done);
         assert_eq!((done.checked, done.short, done.lost), (4, 2, 1));
         assert_eq!((short[0].digest, &short[0].sources[..]), (digests[1], &[NodeId(1)][..]));
         assert!(short[0].to.len() == 1 && short[0].to[0] != NodeId(1));
         let to: BTreeSet<NodeId> = short[1].to.iter().copied().collect();
         assert_eq!(to, [NodeId(1), NodeId(3)].into(), "no byte has to move");
         assert!(done.said[0].contains(&digests[3].to_string()));
-        assert!(matches!(done.end(), RunEnd::Hopeless(why) if why.contains("1 blobs")));
+        assert!(matches!(done.end(name), RunEnd::Hopeless(why) if why.contains("1 blobs")));
         let mut more = Done::default();
-        assert_eq!(find_short(&digests[..1], &alive, &stock, 5, &mut more)[0].to, [NodeId(3)]);
-        assert!(matches!(more.end(), RunEnd::Done(_)));
+        assert_eq!(find_short(&digests[..1], &survey, 5, &mut more)[0].to, [NodeId(3)]);
+        assert!(matches!(more.end(name), RunEnd::Done(_)));
+    }
+
+    /// Such a repair once said that all was done, and that what the replica has was lost; and
+    /// nothing looked again when it was back.
+    #[test]
+    fn a_replica_that_is_away_for_a_moment_lowers_nothing_and_loses_nothing() {
+        let digests = [b"here", b"away", b"mine"].map(|text| Digest::sha256(text));
+        let mut survey = Survey {
+            alive: vec![candidate(1, "a"), candidate(2, "b")],
+            away: vec![candidate(3, "c")],
+            leaving: None,
+            stock: [(NodeId(1), vec![kept(), NONE, kept()]), (NodeId(2), vec![kept(), NONE, NONE])]
+                .into(),
+            kept_by: vec![vec![NodeId(1)], vec![NodeId(3)], vec![NodeId(1), NodeId(3)]],
+        };
+        let mut done = Done::default();
+        assert!(find_short(&digests, &survey, 2, &mut done).is_empty(), "it has the other copy");
+        assert_eq!(done.lost, 0);
+        let why = |done: &Done| match done.end(name) {
+            RunEnd::Failed(why) => why,
+            other => panic!("{other:?}"),
+        };
+        assert!(why(&done).contains("node-3"), "{}", why(&done));
+        let mut done = Done::default();
+        let short = find_short(&digests, &survey, 3, &mut done);
+        assert_eq!(
+            (short.len(), short[0].digest, &short[0].to[..]),
+            (1, digests[2], &[NodeId(2)][..])
+        );
+        why(&done);
+
+        // it is being removed: what it has counts for nothing, but may be copied
+        let third = vec![NONE, kept(), kept()];
+        survey.away.clear();
+        (survey.leaving, survey.stock) = (
+            Some(NodeId(3)),
+            std::mem::take(&mut survey.stock).into_iter().chain([(NodeId(3), third)]).collect(),
+        );
+        let mut done = Done::default();
+        let short = find_short(&digests, &survey, 2, &mut done);
+        assert_eq!(short.iter().map(|short| short.digest).collect::<Vec<_>>(), digests[1..]);
+        assert_eq!(short[0].sources, [NodeId(3)]);
+        why(&done);
     }
 }

@@ -226,3 +226,5 @@ fn next_number<R: WriteRecords>(records: &mut R, last: &[u8]) -> Result<u64, Rec
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trial;

@@ -1,46 +1,16 @@
-use crate::ledger::apply::{EMPTIED_AT_ONCE, apply};
-use crate::ledger::command::{Command, Envelope, NewProject, Outcome};
+use crate::ledger::apply::EMPTIED_AT_ONCE;
+use crate::ledger::apply::trial::Ledger;
+use crate::ledger::command::{Command, NewProject, Outcome};
 use crate::ledger::directory::{DirectoryChange, LookForGroups, MOST_GROUPS, Vouched};
-use crate::ledger::level::Level;
 use crate::ledger::people::{LookForPeople, PeopleChange};
-use crate::ledger::records::{Look, MemoryRecords, Project, User, key};
+use crate::ledger::records::{Look, Project};
 use crate::proxies::proxy::ProxyChange;
-use crate::words::moment::Timestamp;
-use crate::words::names::{Epoch, GroupId, NodeId, OperationId, ProjectName, Revision, UserId};
+use crate::words::names::{Epoch, GroupId, NodeId, ProjectName, UserId};
 use crate::words::roles::{ProjectRole, Provider};
 
-struct Ledger {
-    records: MemoryRecords,
-    revision: u64,
-}
-
 impl Ledger {
-    fn new() -> Self {
-        let mut ledger = Ledger { records: MemoryRecords::default(), revision: 0 };
-        let user = User { password_hash: "hash".into(), administrator: true };
-        ledger.run(Command::FormMesh {
-            mesh: 1,
-            token_secret: vec![1].into(),
-            administrator: ("admin".into(), user),
-            nodes: vec![],
-        });
-        ledger.run(Command::RaiseLevel { level: Level::NEWEST, token_secret: vec![].into() });
-        ledger
-    }
-
-    fn run(&mut self, command: Command) -> Outcome {
-        self.revision += 1;
-        let operation = OperationId(self.revision.into());
-        let envelope = Envelope { operation, at: Timestamp(self.revision), command };
-        apply(&mut self.records, Revision(self.revision), &envelope).unwrap()
-    }
-
-    fn people(&mut self, change: PeopleChange) -> Outcome {
-        self.run(Command::People(Box::new(change)))
-    }
-
-    fn change(&mut self, change: DirectoryChange) -> Outcome {
-        self.people(PeopleChange::Directory(change))
+    fn alter(&mut self, change: DirectoryChange) -> Outcome {
+        self.change(PeopleChange::Directory(change))
     }
 
     fn group(&mut self, subject: &str) -> GroupId {
@@ -50,7 +20,7 @@ impl Ledger {
             name,
             subject: subject.clone(),
         };
-        assert_eq!(self.change(create), Outcome::Done);
+        assert_eq!(self.alter(create), Outcome::Done);
         self.records.group_called(Provider::Oidc, &subject).unwrap().unwrap().id
     }
 
@@ -61,21 +31,21 @@ impl Ledger {
             real_name: String::new(),
             vouched: vouched(name, groups, administers),
         };
-        assert_eq!(self.change(enrol), Outcome::Done);
+        assert_eq!(self.alter(enrol), Outcome::Done);
         self.account(name)
     }
 
     fn attest(&mut self, name: &str, groups: &[&str], administers: bool) -> Outcome {
         let user = self.account(name);
         let vouched = vouched(name, groups, administers);
-        self.change(DirectoryChange::Attest { user, vouched })
+        self.alter(DirectoryChange::Attest { user, vouched })
     }
 
     fn account(&self, name: &str) -> UserId {
         self.records.account_named(&name.parse().unwrap()).unwrap().unwrap().id
     }
 
-    fn project(&mut self, name: &str) -> Project {
+    fn open_project(&mut self, name: &str) -> Project {
         let project = Box::new(NewProject {
             name: name.parse().unwrap(),
             public: false,
@@ -92,7 +62,7 @@ impl Ledger {
     }
 
     fn join(&mut self, project: &Project, group: GroupId, role: ProjectRole) -> Outcome {
-        self.change(DirectoryChange::AddGroupMember { project: project.id, group, role })
+        self.alter(DirectoryChange::AddGroupMember { project: project.id, group, role })
     }
 
     fn role(&self, project: &Project, user: UserId) -> Option<ProjectRole> {
@@ -106,7 +76,7 @@ impl Ledger {
     fn demote(&mut self, id: UserId) -> Outcome {
         let (email, real_name, comment, disabled) = (None, None, None, None);
         let administrator = Some(false);
-        self.people(PeopleChange::ChangeUser {
+        self.change(PeopleChange::ChangeUser {
             id,
             email,
             real_name,
@@ -114,10 +84,6 @@ impl Ledger {
             administrator,
             disabled,
         })
-    }
-
-    fn about_people(&self) -> usize {
-        self.records.0.keys().filter(|place| key::is_of_people(place)).count()
     }
 }
 
@@ -132,8 +98,8 @@ fn vouched(name: &str, groups: &[&str], administers: bool) -> Vouched {
 
 #[test]
 fn the_strongest_of_ones_own_role_and_those_of_ones_groups_counts() {
-    let mut ledger = Ledger::new();
-    let (p, q) = (ledger.project("p"), ledger.project("q"));
+    let mut ledger = Ledger::raised();
+    let (p, q) = (ledger.open_project("p"), ledger.open_project("q"));
     let (devs, guests) = (ledger.group("devs"), ledger.group("guests"));
     let ann = ledger.enrol("ann", &["devs", "guests", "unknown"], false);
     let bob = ledger.enrol("bob", &["guests"], false);
@@ -151,16 +117,16 @@ fn the_strongest_of_ones_own_role_and_those_of_ones_groups_counts() {
         (ProjectRole::LimitedGuest, ProjectRole::Developer),
     ] {
         let add = PeopleChange::AddMember { project: p.id, user: ann, role: own };
-        assert_eq!(ledger.people(add), Outcome::Done);
+        assert_eq!(ledger.change(add), Outcome::Done);
         assert_eq!(ledger.role(&p, ann), Some(then));
         let id = ledger.records.member(p.id, ann).unwrap().unwrap().id;
-        assert_eq!(ledger.people(PeopleChange::RemoveMember { project: p.id, id }), Outcome::Done);
+        assert_eq!(ledger.change(PeopleChange::RemoveMember { project: p.id, id }), Outcome::Done);
     }
     // another role for the group, none, and a group that the provider took from her
     let id = ledger.records.group_member(p.id, devs).unwrap().unwrap().id;
     let role = ProjectRole::Admin;
     assert_eq!(
-        ledger.people(PeopleChange::ChangeMember { project: p.id, id, role }),
+        ledger.change(PeopleChange::ChangeMember { project: p.id, id, role }),
         Outcome::Done
     );
     assert_eq!(ledger.role(&p, ann), Some(ProjectRole::Admin));
@@ -169,18 +135,18 @@ fn the_strongest_of_ones_own_role_and_those_of_ones_groups_counts() {
     let id = ledger.records.group_member(p.id, guests).unwrap().unwrap().id;
     let remove = PeopleChange::RemoveMember { project: p.id, id };
     let version = ledger.records.people_version().unwrap();
-    assert_eq!(ledger.people(remove.clone()), Outcome::Done);
+    assert_eq!(ledger.change(remove.clone()), Outcome::Done);
     assert!(ledger.records.people_version().unwrap() > version, "edges look again");
     assert_eq!((ledger.role(&p, ann), ledger.role(&p, bob)), (None, None));
-    assert_eq!(ledger.people(remove), Outcome::NotFound);
+    assert_eq!(ledger.change(remove), Outcome::NotFound);
 }
 
 #[test]
 fn a_group_of_another_provider_with_the_same_name_is_another_group() {
-    let mut ledger = Ledger::new();
-    let p = ledger.project("p");
+    let mut ledger = Ledger::raised();
+    let p = ledger.open_project("p");
     let (provider, name, subject) = (Provider::Ldap, "devs".to_owned(), "devs".to_owned());
-    ledger.change(DirectoryChange::CreateGroup { provider, name, subject });
+    ledger.alter(DirectoryChange::CreateGroup { provider, name, subject });
     let ldap = ledger.records.group_called(Provider::Ldap, "devs").unwrap().unwrap().id;
     assert_eq!(ledger.join(&p, ldap, ProjectRole::Admin), Outcome::Done);
     let ann = ledger.enrol("ann", &["devs"], false);
@@ -189,19 +155,19 @@ fn a_group_of_another_provider_with_the_same_name_is_another_group() {
 
 #[test]
 fn nothing_is_left_of_a_group_a_project_or_a_user_that_is_gone() {
-    let mut ledger = Ledger::new();
+    let mut ledger = Ledger::raised();
     let before = ledger.about_people();
-    let p = ledger.project("p");
+    let p = ledger.open_project("p");
     let devs = ledger.group("devs");
     let ann = ledger.enrol("ann", &["devs"], false);
     assert_eq!(ledger.join(&p, devs, ProjectRole::Guest), Outcome::Done);
-    assert_eq!(ledger.people(PeopleChange::DeleteUser { id: ann }), Outcome::Done);
+    assert_eq!(ledger.change(PeopleChange::DeleteUser { id: ann }), Outcome::Done);
     assert_eq!(
         ledger.run(Command::DeleteProject { name: p.name.clone(), epoch: Epoch::FIRST }),
         Outcome::Done
     );
-    assert_eq!(ledger.change(DirectoryChange::DeleteGroup { id: devs }), Outcome::Done);
-    assert_eq!(ledger.change(DirectoryChange::DeleteGroup { id: devs }), Outcome::NotFound);
+    assert_eq!(ledger.alter(DirectoryChange::DeleteGroup { id: devs }), Outcome::Done);
+    assert_eq!(ledger.alter(DirectoryChange::DeleteGroup { id: devs }), Outcome::NotFound);
     assert_eq!(ledger.about_people(), before);
     assert_ne!(ledger.group("devs"), devs, "a number is not used again");
     assert_ne!(ledger.enrol("ann", &[], false), ann);
@@ -209,23 +175,23 @@ fn nothing_is_left_of_a_group_a_project_or_a_user_that_is_gone() {
 
 #[test]
 fn a_group_of_many_projects_leaves_them_in_parts() {
-    let mut ledger = Ledger::new();
+    let mut ledger = Ledger::raised();
     let devs = ledger.group("devs");
     let ann = ledger.enrol("ann", &["devs"], false);
     let all: Vec<Project> =
-        (0..EMPTIED_AT_ONCE).map(|n| ledger.project(&format!("p{n}"))).collect();
+        (0..EMPTIED_AT_ONCE).map(|n| ledger.open_project(&format!("p{n}"))).collect();
     for project in &all {
         ledger.join(project, devs, ProjectRole::Guest);
     }
-    assert_eq!(ledger.change(DirectoryChange::DeleteGroup { id: devs }), Outcome::Unfinished);
-    assert_eq!(ledger.change(DirectoryChange::DeleteGroup { id: devs }), Outcome::Done);
+    assert_eq!(ledger.alter(DirectoryChange::DeleteGroup { id: devs }), Outcome::Unfinished);
+    assert_eq!(ledger.alter(DirectoryChange::DeleteGroup { id: devs }), Outcome::Done);
     assert!(all.iter().all(|project| ledger.role(project, ann).is_none()));
 }
 
 #[test]
 fn a_project_has_a_bounded_number_of_groups() {
-    let mut ledger = Ledger::new();
-    let p = ledger.project("p");
+    let mut ledger = Ledger::raised();
+    let p = ledger.open_project("p");
     for n in 0..MOST_GROUPS {
         let group = ledger.group(&format!("g{n}"));
         assert_eq!(ledger.join(&p, group, ProjectRole::Guest), Outcome::Done);
@@ -236,7 +202,7 @@ fn a_project_has_a_bounded_number_of_groups() {
 
 #[test]
 fn an_administrator_by_a_group_is_one_as_long_as_the_provider_says_so_and_is_never_the_last() {
-    let mut ledger = Ledger::new();
+    let mut ledger = Ledger::raised();
     let admin = ledger.account("admin");
     let ann = ledger.enrol("ann", &[], true);
     assert!(ledger.administers("ann"));
@@ -254,7 +220,7 @@ fn an_administrator_by_a_group_is_one_as_long_as_the_provider_says_so_and_is_nev
     let administrator = Some(true);
     let promote =
         PeopleChange::ChangeUser { id: ann, email, real_name, comment, administrator, disabled };
-    assert_eq!(ledger.people(promote), Outcome::Done);
+    assert_eq!(ledger.change(promote), Outcome::Done);
     ledger.attest("ann", &[], false);
     assert!(ledger.administers("ann"));
     assert_eq!(ledger.demote(admin), Outcome::Done);
@@ -262,28 +228,28 @@ fn an_administrator_by_a_group_is_one_as_long_as_the_provider_says_so_and_is_nev
 
 #[test]
 fn whom_no_provider_vouches_for_has_no_groups_and_what_they_showed_is_not_valid() {
-    let mut ledger = Ledger::new();
-    let p = ledger.project("p");
+    let mut ledger = Ledger::raised();
+    let p = ledger.open_project("p");
     let devs = ledger.group("devs");
     ledger.join(&p, devs, ProjectRole::Guest);
     let ann = ledger.enrol("ann", &["devs"], true);
     let generation = |ledger: &Ledger| ledger.records.account(ann).unwrap().unwrap().generation;
     let before = generation(&ledger);
-    assert_eq!(ledger.change(DirectoryChange::Disown { user: ann }), Outcome::Done);
+    assert_eq!(ledger.alter(DirectoryChange::Disown { user: ann }), Outcome::Done);
     assert!(generation(&ledger) > before && !ledger.administers("ann"));
     assert_eq!(ledger.role(&p, ann), None);
 }
 
 #[test]
 fn a_provider_says_nothing_of_users_with_a_password_and_of_those_of_another_subject() {
-    let mut ledger = Ledger::new();
+    let mut ledger = Ledger::raised();
     assert_eq!(ledger.attest("admin", &[], false), Outcome::NotFound);
     assert!(ledger.administers("admin"));
     let user = ledger.account("admin");
-    assert_eq!(ledger.change(DirectoryChange::Disown { user }), Outcome::NotFound);
+    assert_eq!(ledger.alter(DirectoryChange::Disown { user }), Outcome::NotFound);
     let user = ledger.enrol("ann", &[], false);
     let vouched = vouched("somebody else", &[], true);
-    assert_eq!(ledger.change(DirectoryChange::Attest { user, vouched }), Outcome::NotFound);
+    assert_eq!(ledger.alter(DirectoryChange::Attest { user, vouched }), Outcome::NotFound);
     // nor does it take a name or a subject that somebody has
     for (name, subject) in [("ann", "new"), ("new", "ann"), ("admin", "admin")] {
         let enrol = DirectoryChange::Enrol {
@@ -292,22 +258,22 @@ fn a_provider_says_nothing_of_users_with_a_password_and_of_those_of_another_subj
             real_name: String::new(),
             vouched: super::tests::vouched(subject, &[], false),
         };
-        assert_eq!(ledger.change(enrol), Outcome::Exists, "{name} {subject}");
+        assert_eq!(ledger.alter(enrol), Outcome::Exists, "{name} {subject}");
     }
 }
 
 #[test]
 fn of_two_who_change_the_settings_at_once_one_is_told_so() {
-    let mut ledger = Ledger::new();
+    let mut ledger = Ledger::raised();
     let configure = |after, minutes: &str| DirectoryChange::Configure {
         after,
         values: [("session_timeout".to_owned(), minutes.to_owned())].into(),
         secrets: Default::default(),
         changed: vec!["session_timeout".into()],
     };
-    assert_eq!(ledger.change(configure(0, "7")), Outcome::Done);
-    assert!(matches!(ledger.change(configure(0, "8")), Outcome::Refused(_)));
-    assert_eq!(ledger.change(configure(1, "9")), Outcome::Done);
+    assert_eq!(ledger.alter(configure(0, "7")), Outcome::Done);
+    assert!(matches!(ledger.alter(configure(0, "8")), Outcome::Refused(_)));
+    assert_eq!(ledger.alter(configure(1, "9")), Outcome::Done);
     let now = ledger.records.configurations().unwrap();
     assert_eq!((now.version, now.values["session_timeout"].as_str()), (2, "9"));
 }

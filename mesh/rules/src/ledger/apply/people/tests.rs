@@ -1,47 +1,14 @@
-use crate::ledger::apply::{EMPTIED_AT_ONCE, apply};
-use crate::ledger::command::{Command, Envelope, NewProject, Outcome};
-use crate::ledger::level::Level;
+use crate::ledger::apply::EMPTIED_AT_ONCE;
+use crate::ledger::apply::trial::Ledger;
+use crate::ledger::command::{Command, NewProject, Outcome};
 use crate::ledger::people::{Grant, LookForPeople, PeopleChange, RobotTerms, Space, TrustTerms};
-use crate::ledger::records::{Look, MemoryRecords, User, encode, key};
+use crate::ledger::records::{Look, User, encode, key};
 use crate::proxies::proxy::ProxyChange;
 use crate::words::moment::Timestamp;
-use crate::words::names::{Epoch, NodeId, OperationId, ProjectId, ProjectName, Revision, UserId};
+use crate::words::names::{Epoch, NodeId, ProjectId, ProjectName, UserId};
 use crate::words::roles::{Operation, Permission, ProjectRole, Resource};
 
-#[derive(Default)]
-struct Ledger {
-    records: MemoryRecords,
-    revision: u64,
-}
-
 impl Ledger {
-    /// With one administrator of before accounts, at the newest level.
-    fn raised() -> Self {
-        let mut ledger = Ledger::default();
-        let user = User { password_hash: "hash".into(), administrator: true };
-        let form = Command::FormMesh {
-            mesh: 1,
-            token_secret: vec![1].into(),
-            administrator: ("admin".into(), user),
-            nodes: vec![],
-        };
-        assert_eq!(ledger.run(form), Outcome::Done);
-        let raise = Command::RaiseLevel { level: Level::NEWEST, token_secret: vec![].into() };
-        assert_eq!(ledger.run(raise), Outcome::Done);
-        ledger
-    }
-
-    fn run(&mut self, command: Command) -> Outcome {
-        self.revision += 1;
-        let operation = OperationId(self.revision.into());
-        let envelope = Envelope { operation, at: Timestamp(self.revision), command };
-        apply(&mut self.records, Revision(self.revision), &envelope).unwrap()
-    }
-
-    fn change(&mut self, change: PeopleChange) -> Outcome {
-        self.run(Command::People(Box::new(change)))
-    }
-
     fn user(&mut self, name: &str, administrator: bool) -> UserId {
         let created = self.change(PeopleChange::CreateUser {
             name: name.parse().unwrap(),
@@ -71,11 +38,6 @@ impl Ledger {
 
     fn delete_project(&mut self) -> Outcome {
         self.run(Command::DeleteProject { name: p(), epoch: Epoch::FIRST })
-    }
-
-    /// How many records are about people, without the version.
-    fn about_people(&self) -> usize {
-        self.records.0.keys().filter(|place| key::is_of_people(place)).count()
     }
 }
 

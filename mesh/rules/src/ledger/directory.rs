@@ -1,6 +1,6 @@
 //! What the mesh knows from identity providers (LDAP, OIDC): groups, which projects they are members
-//! of, whom a provider vouches for, and the settings of the providers. These records exist from the feature level
-//! [`Level::DIRECTORY`](super::level::Level::DIRECTORY) on.
+//! of, whom a provider vouches for, and the settings of the providers. These records exist from the
+//! feature level [`Level::DIRECTORY`](super::level::Level::DIRECTORY) on.
 //!
 //! A user of a provider has an account like every other user, without a password. Beside it is what
 //! the provider said of them when they signed in ([`Vouched`]). So a group that becomes a member, or
@@ -79,7 +79,8 @@ pub struct Belonging {
     pub vouched: Vouched,
     /// Whether their account is an administrator's because it said so.
     pub administers: bool,
-    /// When it last said something else than before.
+    /// When it last said so. This is recorded when it says something else than before, and again
+    /// when what is recorded is an hour old.
     pub since: Timestamp,
 }
 

@@ -255,8 +255,21 @@ impl Links {
         }
     }
 
-    /// Drops cached connections to `node`, because it has restarted or looks dead.
-    pub fn forget_connections(&self, node: NodeId) {
+    /// Uses new connections to `node` from now on, because it says that it began anew. It may have
+    /// restarted: then it resets the old ones as soon as it hears of them. Or it was only thought
+    /// dead for a moment: then what is under way there goes on to its end. Consensus does not wait
+    /// to learn which.
+    pub fn renew_connections(&self, node: NodeId) {
+        for class in Class::ALL {
+            let old = self.connections.lock().remove(&(node, class));
+            if let (Some(old), Class::Consensus) = (old, class) {
+                old.close(0u32.into(), b"superseded");
+            }
+        }
+    }
+
+    /// Closes the connections to `node`, because it is elsewhere now or is no member any more.
+    fn forget_connections(&self, node: NodeId) {
         for class in Class::ALL {
             if let Some(connection) = self.connections.lock().remove(&(node, class)) {
                 connection.close(0u32.into(), b"superseded");

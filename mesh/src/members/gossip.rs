@@ -283,8 +283,8 @@ impl Driver {
                     self.note(&member, Event::MemberDown(member.id))
                 }
                 OwnedNotification::Rename(_, member) => {
-                    // the same node, restarted: the old connections are dead
-                    self.links.forget_connections(member.id);
+                    // the same node: it has restarted, or heard that others thought it dead
+                    self.links.renew_connections(member.id);
                     self.note(&member, Event::MemberUp(member.id));
                 }
                 OwnedNotification::Rejoin(me) => {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::StreamExt;
+use mesh::links::LinkError;
 use rules::blobs::pacing::Class;
 use rules::ledger::records::Look;
 use rules::members::placement;
@@ -24,6 +25,18 @@ const AT_A_TIME: usize = 4;
 const BLOB: Duration = Duration::from_secs(3600);
 /// The maximum number of nodes of a region that are asked for one blob.
 const TRIES: usize = 2;
+/// The pauses before a region is asked again whose nodes could not be reached, or whose links broke
+/// in the middle. A node that is thought dead for a moment is back within a few seconds.
+const AGAIN: [Duration; 3] =
+    [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(10)];
+
+/// Why a region did not fetch a blob.
+enum NotFetched {
+    /// No node could be asked, or the link broke before it answered: ask again.
+    Unreached(String),
+    /// A node answered that it cannot.
+    Failed(String),
+}
 
 impl Preheats {
     /// Carries out a preheat, image by image.
@@ -92,7 +105,7 @@ impl Preheats {
             if shared.lock().stopped {
                 return;
             }
-            let result = self.fetch_into(&region, digest, via).await;
+            let result = self.fetch_patiently(shared, &region, digest, via).await;
             let mut preheat = shared.lock();
             let progress = &mut preheat.items[at].regions[number];
             match result {
@@ -104,11 +117,14 @@ impl Preheats {
             }
         });
         futures::stream::iter(fetches).buffer_unordered(AT_A_TIME).collect::<Vec<()>>().await;
-        for region in &mut shared.lock().items[at].regions {
+        let mut preheat = shared.lock();
+        let stopped = preheat.stopped;
+        for region in &mut preheat.items[at].regions {
             region.state = match region.errors.is_empty() {
-                false => State::Failed,
-                true if region.blobs.1 < region.blobs.0 => State::Stopped,
-                true => State::Done,
+                true if region.blobs.1 == region.blobs.0 => State::Done,
+                // what broke off at the end is not tried again either
+                _ if stopped => State::Stopped,
+                _ => State::Failed,
             };
         }
     }
@@ -175,6 +191,32 @@ impl Preheats {
         held
     }
 
+    /// Lets a region fetch a blob, and asks again for as long as only the way to it fails and nobody
+    /// stops the preheat.
+    async fn fetch_patiently(
+        &self,
+        shared: &Shared,
+        region: &Region,
+        digest: Digest,
+        via: Option<&RepositoryName>,
+    ) -> Result<(), String> {
+        let mut pauses = AGAIN.into_iter();
+        loop {
+            let error = match self.fetch_into(region, digest, via).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            match (error, pauses.next()) {
+                (NotFetched::Unreached(_), Some(pause)) if !shared.lock().stopped => {
+                    tokio::time::sleep(pause).await;
+                }
+                (NotFetched::Unreached(sentence) | NotFetched::Failed(sentence), _) => {
+                    return Err(sentence);
+                }
+            }
+        }
+    }
+
     /// Lets one node of `region` fetch a blob: the one that the region's other nodes would ask for
     /// it.
     async fn fetch_into(
@@ -182,15 +224,17 @@ impl Preheats {
         region: &Region,
         digest: Digest,
         via: Option<&RepositoryName>,
-    ) -> Result<(), String> {
+    ) -> Result<(), NotFetched> {
         let alive = self.neighbours.alive();
         let there = alive.iter().filter(|c| c.region == *region).map(|c| c.id);
-        let mut last = format!("no node of {region} is up");
+        let mut last = NotFetched::Unreached(format!("no node of {region} is up"));
         for node in placement::ranked(&digest, there).into_iter().take(TRIES) {
-            match self.fetch_at(node, digest, via).await {
-                Ok(()) => return Ok(()),
-                Err(error) => last = format!("{}: {error}", self.neighbours.name_of(node)),
-            }
+            let name = || self.neighbours.name_of(node);
+            last = match self.fetch_at(node, digest, via).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(sentence)) => NotFetched::Failed(format!("{}: {sentence}", name())),
+                Err(error) => NotFetched::Unreached(format!("{}: {error}", name())),
+            };
         }
         Err(last)
     }
@@ -200,12 +244,12 @@ impl Preheats {
         node: NodeId,
         digest: Digest,
         via: Option<&RepositoryName>,
-    ) -> Result<(), String> {
+    ) -> Result<Result<(), String>, LinkError> {
         if node == self.neighbours.me {
-            return self.fetch_here(digest, via.cloned()).await;
+            return Ok(self.fetch_here(digest, via.cloned()).await);
         }
         let question = questions::Preheat { digest, via: via.cloned() };
-        self.neighbours.links.ask(node, question, BLOB).await.map_err(|e| e.to_string())?
+        self.neighbours.links.ask(node, question, BLOB).await
     }
 
     /// Fetches a blob to this node unless it is held, and waits until it is.

@@ -249,7 +249,8 @@ fn scan_within<R: ReadRecords>(
 impl<R: ReadRecords> ReadRecords for Within<'_, R> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RecordError> {
         if key == key::level() {
-            return encode(&Level::NEWEST).map(Some);
+            // later levels are about the ledger only
+            return encode(&Level::CACHES).map(Some);
         }
         get_within(self.cache, self.origin, key)
     }
@@ -345,7 +346,7 @@ pub fn forget<R: WriteRecords>(
     let mut records = Within { cache, origin };
     let outcome = match reference {
         Reference::Tag(tag) => manifests::delete_tag(&mut records, repository, tag)?,
-        Reference::Digest(digest) => manifests::delete(&mut records, repository, digest)?,
+        Reference::Digest(digest) => manifests::delete(&mut records, Timestamp(0), repository, digest)?,
     };
     Ok(outcome == Outcome::Done)
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::ledger::collecting::CollectChange;
 use crate::ledger::events::{Actor, EventsChange};
 use crate::ledger::jobs::JobChange;
 use crate::ledger::leaving::LeavingChange;
@@ -232,10 +233,26 @@ pub enum Command {
     Audited(Box<Audited>),
     /// Changes the record of events.
     Events(Box<EventsChange>),
+    /// As `PutManifest` or `PutManifestIf`, checked by a primary that knew of collections up to a
+    /// number, see [`collecting`](crate::ledger::collecting).
+    PutChecked(Box<Checked>),
+    /// Changes what is garbage.
+    Collect(CollectChange),
 }
 
 /// The number of [`Command::Audited`] in the encoding.
 const AUDITED: u8 = 27;
+
+/// A manifest to be stored, and what its primary knew when it checked who holds what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    /// The number of the last collection.
+    pub collections: u64,
+    /// What must hold, if the writer has said so.
+    pub precondition: Option<Precondition>,
+    /// The manifest.
+    pub new: NewManifest,
+}
 
 /// A command with who asked for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -360,6 +377,8 @@ impl Command {
             Command::AddTag { .. } => Level::TAGS,
             Command::Job(change) => change.level(),
             Command::Events(change) => change.level(),
+            Command::PutChecked(_) => Level::COLLECTION,
+            Command::Collect(change) => change.level(),
             Command::Audited(audited) => Level::EVENTS.max(audited.command.command().level()),
             _ => Level::FIRST,
         }
@@ -368,14 +387,14 @@ impl Command {
     /// The project of a project's write, and the epoch that the write was decided under. Under any
     /// other epoch it does nothing.
     pub fn fence(&self) -> Option<(ProjectName, Epoch)> {
+        if let Some(new) = self.new_manifest() {
+            return Some((new.repository.project(), new.epoch));
+        }
         match self {
             Command::ConfigureProject { name, epoch, .. }
             | Command::DeleteProject { name, epoch } => Some((name.clone(), *epoch)),
             Command::AssignPrimary { project, expect_epoch: epoch, .. }
             | Command::EmptyCache { project, epoch } => Some((project.clone(), *epoch)),
-            Command::PutManifest(new) | Command::PutManifestIf(_, new) => {
-                Some((new.repository.project(), new.epoch))
-            }
             Command::DeleteTag { epoch, repository, .. }
             | Command::DeleteManifest { epoch, repository, .. }
             | Command::DeleteIf { epoch, repository, .. }
@@ -398,7 +417,20 @@ impl Command {
             | Command::Sealing(_)
             | Command::Leaving(_)
             | Command::Trust(_)
+            | Command::Collect(_)
+            | Command::PutManifest(_)
+            | Command::PutManifestIf(..)
+            | Command::PutChecked(_)
             | Command::Events(_) => None,
+        }
+    }
+
+    /// The manifest that this stores, if it does.
+    pub fn new_manifest(&self) -> Option<&NewManifest> {
+        match self {
+            Command::PutManifest(new) | Command::PutManifestIf(_, new) => Some(new),
+            Command::PutChecked(checked) => Some(&checked.new),
+            _ => None,
         }
     }
 
@@ -406,9 +438,8 @@ impl Command {
     /// grow with it.
     pub fn payload(&self) -> usize {
         match self {
-            Command::PutManifest(new) | Command::PutManifestIf(_, new) => new.bytes.len(),
             Command::Audited(audited) => audited.command.command().payload(),
-            _ => 0,
+            plain => plain.new_manifest().map_or(0, |new| new.bytes.len()),
         }
     }
 
@@ -427,7 +458,9 @@ impl Command {
             Command::ConfigureProject { .. } => "configure_project",
             Command::DeleteProject { .. } => "delete_project",
             Command::AssignPrimary { .. } => "assign_primary",
-            Command::PutManifest(_) | Command::PutManifestIf(..) => "put_manifest",
+            Command::PutManifest(_) | Command::PutManifestIf(..) | Command::PutChecked(_) => {
+                "put_manifest"
+            }
             Command::DeleteTag { .. } => "delete_tag",
             Command::DeleteManifest { .. } => "delete_manifest",
             Command::DeleteIf { precondition, .. } => match precondition.of {
@@ -444,6 +477,7 @@ impl Command {
             Command::AddTag { .. } => "add_tag",
             Command::Job(change) => change.name(),
             Command::Events(change) => change.name(),
+            Command::Collect(change) => change.name(),
             Command::Audited(audited) => audited.command.command().name(),
         }
     }
@@ -473,6 +507,9 @@ pub enum Outcome {
     /// The write counts on what this node holds, and it is being removed. What the write refers to
     /// must be checked anew.
     Leaving(NodeId),
+    /// The write counts on a blob that was collected after its check. What the write refers to must
+    /// be checked anew.
+    Collected,
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 //! | [`directory`] | what is known from identity providers: groups, and whom they vouch for |
 //! | [`sealing`] | which keys seal the secrets in the records |
 //! | [`trust`] | the key of each node, and the mesh's authorities |
+//! | [`collecting`] | which blobs nothing refers to any more, and when their bytes may go |
 //! | [`leaving`] | the removal of a replica, from the first word to the last |
 //! | [`events`] | what happened: who changed what |
 //! | [`jobs`] | background work: records, schedules, and what may begin when |
@@ -24,6 +25,7 @@ pub mod appending;
 pub mod apply;
 pub mod cached;
 pub mod change;
+pub mod collecting;
 pub mod command;
 pub mod directory;
 pub mod events;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::blobs::MAX_HAVE;
 use super::caches::{CacheAnswer, CacheAsk};
+use super::collecting::{CollectionAnswer, CollectionAsk};
 use super::frames::{LARGEST, SMALL};
 use super::jobs::{JobAsk, JobReport};
 use super::joining::{JoinGrant, JoinRequest};
@@ -152,6 +153,8 @@ pub enum Ask {
     Sealing(SealingAsk),
     /// From a replica: about a job that you have, or had.
     Job(JobAsk),
+    /// From a replica: about blobs that may be collected.
+    Collection(CollectionAsk),
 }
 
 impl Ask {
@@ -159,6 +162,7 @@ impl Ask {
     pub fn largest_answer(&self) -> usize {
         match self {
             Ask::Have { digests, .. } => SMALL + digests.len().min(MAX_HAVE) * 64,
+            Ask::Collection(ask) => SMALL + ask.len().min(MAX_HAVE) * 64,
             Ask::Look(_) | Ask::Cached(_) => LARGEST,
             Ask::Join(_) | Ask::Present => 8 << 20,
             Ask::Referrers { .. } | Ask::Tags { .. } => 16 << 20,
@@ -233,4 +237,6 @@ pub enum Answer {
     Sealing(SealingAnswer),
     /// See [`Ask::Job`]; `None` if the node knows nothing of a run of it.
     Job(Option<JobReport>),
+    /// See [`Ask::Collection`].
+    Collection(CollectionAnswer),
 }

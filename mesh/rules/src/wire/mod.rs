@@ -6,6 +6,7 @@
 mod ask;
 mod blobs;
 mod caches;
+mod collecting;
 mod frames;
 mod jobs;
 mod joining;
@@ -22,6 +23,7 @@ use serde::Serialize;
 pub use ask::{Answer, Ask};
 pub use blobs::{BodyEnd, Bulk, CopyEnd, Fetched, MAX_HAVE};
 pub use caches::{CacheAnswer, CacheAsk, CacheResolution};
+pub use collecting::{CollectionAnswer, CollectionAsk};
 pub use frames::{HEAD, LARGEST, SMALL, transfer_time};
 pub use jobs::{JobAsk, JobReport, LOG_LINE, LOG_LINES, PROGRESS};
 pub use joining::{JoinGrant, JoinRequest, SECRET};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Answer, Ask, CacheAnswer, CacheAsk, Credentials, Found, JobAsk, JobReport, Listing, Lookup,
+    Answer, Ask, CacheAnswer, CacheAsk, CollectionAnswer, CollectionAsk, Credentials, Found, JobAsk, JobReport, Listing, Lookup,
     NoLedger, Proposed, Referring, Resolution, SealingAnswer, SealingAsk, Verdict, WriteError,
 };
 use crate::blobs::holding::{Held, Stock};
@@ -94,4 +94,6 @@ question!(Fingerprint { at: Revision } -> Option<fingerprint::Fingerprint>,
     Ask::Fingerprint(at), Answer::Fingerprint(fingerprint) => fingerprint);
 question!(Cached { ask: CacheAsk } -> CacheAnswer, Ask::Cached(ask), Answer::Cached(answer) => answer);
 question!(Sealing { ask: SealingAsk } -> SealingAnswer, Ask::Sealing(ask), Answer::Sealing(answer) => answer);
+question!(Collection { ask: CollectionAsk } -> CollectionAnswer,
+    Ask::Collection(ask), Answer::Collection(answer) => answer);
 question!(Job { ask: JobAsk } -> Option<JobReport>, Ask::Job(ask), Answer::Job(report) => report);

@@ -41,6 +41,9 @@ pub(super) fn describe<R: WriteRecords>(
     let in_project = |operation, resource_type, name: &ProjectName| {
         of(operation, resource_type, name.to_string(), Some(name.clone()))
     };
+    if let Some(new) = command.new_manifest() {
+        return of("create", "artifact", pushed(new), Some(new.repository.project()));
+    }
     match command {
         Command::Invite { role, nodes, .. } => {
             of("create", "invitation", format!("{nodes} x {}", role.name()), None)
@@ -64,9 +67,6 @@ pub(super) fn describe<R: WriteRecords>(
             let upstream = records
                 .record::<crate::ledger::records::UpstreamRecord>(&records_key::upstream(*id))?;
             of("delete", "registry", upstream.map_or(id.to_string(), |one| one.name), None)
-        }
-        Command::PutManifest(new) | Command::PutManifestIf(_, new) => {
-            of("create", "artifact", pushed(new), Some(new.repository.project()))
         }
         Command::DeleteTag { repository, tag, .. } => {
             of("delete", "tag", format!("{repository}:{tag}"), Some(repository.project()))
@@ -100,6 +100,10 @@ pub(super) fn describe<R: WriteRecords>(
         | Command::EmptyCache { .. }
         | Command::IndexTags { .. }
         | Command::Sealing(_)
+        | Command::PutManifest(_)
+        | Command::PutManifestIf(..)
+        | Command::PutChecked(_)
+        | Command::Collect(_)
         | Command::Events(_) => Ok(None),
     }
 }
@@ -286,7 +290,10 @@ pub(super) fn record<R: WriteRecords>(
 ) -> Result<(), RecordError> {
     let refused = match outcome {
         Outcome::Done => described.failed,
-        Outcome::Unfinished | Outcome::StaleEpoch { .. } | Outcome::Leaving(_) => return Ok(()),
+        Outcome::Unfinished
+        | Outcome::StaleEpoch { .. }
+        | Outcome::Leaving(_)
+        | Outcome::Collected => return Ok(()),
         _ if by.is_none() => return Ok(()),
         Outcome::NotFound => Some("it does not exist".into()),
         Outcome::Exists => Some("it exists already".into()),

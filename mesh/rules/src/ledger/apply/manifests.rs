@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::collecting;
 use crate::ledger::command::{NewManifest, Outcome};
 use crate::ledger::level::Level;
 use crate::ledger::precondition::Precondition;
@@ -189,6 +190,7 @@ fn store<R: WriteRecords>(
                 kept_by: Vec::new(),
             });
             record.repositories += 1;
+            collecting::is_no_garbage(records, &blob.digest)?;
             if let Some(content) = blob.content {
                 // a primary has these from nodes that have hashed the bytes; an upstream's manifest
                 // has only the size
@@ -209,6 +211,7 @@ fn store<R: WriteRecords>(
 /// Removes what the precondition is about, if there is such a thing and the precondition holds.
 pub(super) fn delete_if<R: WriteRecords>(
     records: &mut R,
+    at: Timestamp,
     repository: &RepositoryName,
     precondition: &Precondition,
 ) -> Result<Outcome, RecordError> {
@@ -220,7 +223,7 @@ pub(super) fn delete_if<R: WriteRecords>(
     }
     match &precondition.of {
         Reference::Tag(tag) => delete_tag(records, repository, tag),
-        Reference::Digest(digest) => delete(records, repository, digest),
+        Reference::Digest(digest) => delete(records, at, repository, digest),
     }
 }
 
@@ -241,6 +244,7 @@ pub(in crate::ledger) fn delete_tag<R: WriteRecords>(
 /// Removes a manifest, the tags that name it, and its links.
 pub(in crate::ledger) fn delete<R: WriteRecords>(
     records: &mut R,
+    at: Timestamp,
     repository: &RepositoryName,
     digest: &Digest,
 ) -> Result<Outcome, RecordError> {
@@ -269,6 +273,9 @@ pub(in crate::ledger) fn delete<R: WriteRecords>(
                 let blob_key = key::blob(blob);
                 if let Some(mut record) = records.record::<BlobRecord>(&blob_key)? {
                     record.repositories = record.repositories.saturating_sub(1);
+                    if record.repositories == 0 {
+                        collecting::becomes_garbage(records, at, blob)?;
+                    }
                     // nothing is known of a blob that only an upstream has described
                     let nothing = record.repositories == 0 && record.content.is_none();
                     if nothing && records.level()? >= Level::CACHES {

@@ -1,6 +1,7 @@
 //! The one function that changes the ledger. It is pure and deterministic: the same records and the
 //! same entry give the same records and the same outcome on every node.
 
+mod collecting;
 mod directory;
 mod events;
 mod jobs;
@@ -53,7 +54,7 @@ pub fn apply<R: WriteRecords>(
         // twice.
         return Ok(outcome);
     }
-    if matches!(outcome, Outcome::Leaving(_)) {
+    if matches!(outcome, Outcome::Leaving(_) | Outcome::Collected) {
         return Ok(outcome); // likewise
     }
     records.put(&operation, &encode(&outcome)?)?;
@@ -87,10 +88,18 @@ fn perform<R: WriteRecords>(
         Ok(project) => project,
         Err(outcome) => return Ok(outcome),
     };
-    if let Command::PutManifest(new) | Command::PutManifestIf(_, new) = command
-        && let Some(node) = members::counts_on_leaving(records, new)?
-    {
-        return Ok(Outcome::Leaving(node));
+    if let Some(new) = command.new_manifest() {
+        if let Some(node) = members::counts_on_leaving(records, new)? {
+            return Ok(Outcome::Leaving(node));
+        }
+        // one without a number was checked before there were collections
+        let seen = match command {
+            Command::PutChecked(checked) => checked.collections,
+            _ => 0,
+        };
+        if collecting::is_collected(records, seen, new)? {
+            return Ok(Outcome::Collected);
+        }
     }
     match (command, project) {
         (Command::FormMesh { mesh, token_secret, administrator, nodes }, _) => {
@@ -129,7 +138,7 @@ fn perform<R: WriteRecords>(
             records.put(&key::project(&changed.name), &encode(&changed)?)?;
             Ok(Outcome::Done)
         }
-        (Command::DeleteProject { .. }, Some(project)) => projects::delete(records, &project),
+        (Command::DeleteProject { .. }, Some(project)) => projects::delete(records, at, &project),
         (Command::AssignPrimary { node, .. }, Some(project)) => {
             projects::assign(records, project, *node)
         }
@@ -154,7 +163,10 @@ fn perform<R: WriteRecords>(
         (Command::ChangeUpstream { was, becomes }, _) => upstreams::change(records, was, becomes),
         (Command::DeleteUpstream { id }, _) => upstreams::delete(records, *id),
         (
-            Command::PutManifest(_) | Command::PutManifestIf(..) | Command::AddTag { .. },
+            Command::PutManifest(_)
+            | Command::PutManifestIf(..)
+            | Command::PutChecked(_)
+            | Command::AddTag { .. },
             Some(project),
         ) if project.upstream.is_some() && records.level()? >= Level::CACHES => {
             Ok(Outcome::Refused(format!(
@@ -166,7 +178,12 @@ fn perform<R: WriteRecords>(
         (Command::PutManifestIf(precondition, new), Some(_)) => {
             manifests::put_if(records, at, precondition, new)
         }
-        (Command::EmptyCache { .. }, Some(project)) => projects::empty_cache(records, &project),
+        (Command::PutChecked(checked), Some(_)) => match &checked.precondition {
+            Some(precondition) => manifests::put_if(records, at, precondition, &checked.new),
+            None => manifests::put(records, at, &checked.new),
+        },
+        (Command::Collect(change), _) => collecting::change(records, at, change),
+        (Command::EmptyCache { .. }, Some(project)) => projects::empty_cache(records, at, &project),
         (Command::IndexTags { repository, .. }, Some(_)) => {
             let whole = manifests::index_tags(records, repository, EMPTIED_AT_ONCE)?;
             Ok(if whole { Outcome::Done } else { Outcome::Unfinished })
@@ -178,10 +195,10 @@ fn perform<R: WriteRecords>(
             manifests::delete_tag(records, repository, tag)
         }
         (Command::DeleteManifest { repository, digest, .. }, Some(_)) => {
-            manifests::delete(records, repository, digest)
+            manifests::delete(records, at, repository, digest)
         }
         (Command::DeleteIf { repository, precondition, .. }, Some(_)) => {
-            manifests::delete_if(records, repository, precondition)
+            manifests::delete_if(records, at, repository, precondition)
         }
         (
             Command::ConfigureProject { .. }
@@ -189,6 +206,7 @@ fn perform<R: WriteRecords>(
             | Command::AssignPrimary { .. }
             | Command::PutManifest(_)
             | Command::PutManifestIf(..)
+            | Command::PutChecked(_)
             | Command::DeleteTag { .. }
             | Command::DeleteManifest { .. }
             | Command::DeleteIf { .. }

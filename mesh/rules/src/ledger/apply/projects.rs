@@ -43,11 +43,12 @@ pub(super) fn create<R: WriteRecords>(
 /// [`EMPTIED_AT_ONCE`] records at a time.
 pub(super) fn delete<R: WriteRecords>(
     records: &mut R,
+    at: Timestamp,
     project: &Project,
 ) -> Result<Outcome, RecordError> {
     let name = &project.name;
     if project.upstream.is_some() {
-        empty(records, name, EMPTIED_AT_ONCE)?;
+        empty(records, at, name, EMPTIED_AT_ONCE)?;
     }
     if !records.scan(&key::repositories_of(name), None, 1)?.is_empty() {
         return Ok(match project.upstream {
@@ -72,12 +73,13 @@ pub(super) fn delete<R: WriteRecords>(
 /// content of a project that is no cache is not touched.
 pub(super) fn empty_cache<R: WriteRecords>(
     records: &mut R,
+    at: Timestamp,
     project: &Project,
 ) -> Result<Outcome, RecordError> {
     if project.upstream.is_none() {
         return Ok(Outcome::Refused(format!("project {} caches no registry", project.name)));
     }
-    empty(records, &project.name, EMPTIED_AT_ONCE)?;
+    empty(records, at, &project.name, EMPTIED_AT_ONCE)?;
     let left = records.scan(&key::repositories_of(&project.name), None, 1)?;
     Ok(if left.is_empty() { Outcome::Done } else { Outcome::Unfinished })
 }
@@ -118,6 +120,7 @@ pub(super) fn leave_home<R: WriteRecords>(
 /// first, so that none names a manifest that is gone.
 fn empty<R: WriteRecords>(
     records: &mut R,
+    at: Timestamp,
     project: &ProjectName,
     most: usize,
 ) -> Result<(), RecordError> {
@@ -141,7 +144,7 @@ fn empty<R: WriteRecords>(
         {
             let digest =
                 key::digest_of(&place).ok_or_else(|| broken(&"a manifest's key has no digest"))?;
-            super::manifests::delete(records, &repository, &digest)?;
+            super::manifests::delete(records, at, &repository, &digest)?;
             left -= 1;
         }
     }

@@ -13,6 +13,7 @@ use crate::proxies::proxy::ProxyChange;
 use crate::words::digest::{ContentHash, Digest};
 use crate::words::names::{Epoch, NodeId, ProjectId, Reference, RepositoryName, UpstreamId};
 
+mod collecting;
 mod leaving;
 mod trust;
 

@@ -35,5 +35,11 @@ pub use settings::{
     Uploads, Upstreams,
 };
 
+/// Reads a duration as settings have it: `700ms`, `2s`, `5m`, `1h`. The error is a sentence.
+pub fn duration(text: &str) -> Result<std::time::Duration, String> {
+    let example = std::time::Duration::from_secs(24 * 3600);
+    value::duration(text, example).map_err(|fault| format!("{}: {}", fault.problem, fault.remedy))
+}
+
 /// `reference.yaml`: every setting with its default and a comment. It can be parsed.
 pub const REFERENCE: &str = include_str!("../reference.yaml");

@@ -91,6 +91,14 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     repair.duration("every", &mut s.repair.every, secs(60)..=hours(720));
     repair.duration("read_all", &mut s.repair.read_all, secs(5)..=hours(8760));
 
+    let mut collection = top.section("collection");
+    collection.duration("grace", &mut s.collection.grace, secs(1)..=hours(8760));
+    collection.duration("every", &mut s.collection.every, secs(1)..=hours(720));
+
+    let mut retention = top.section("retention");
+    retention.count("confirm_over", &mut s.retention.confirm_over, 0..=100);
+    retention.duration("pulls_every", &mut s.retention.pulls_every, secs(1)..=hours(24));
+
     let mut jobs = top.section("jobs");
     jobs.count("at_a_time", &mut s.jobs.at_a_time, 1..=100);
     jobs.duration("keep_for", &mut s.jobs.keep_for, hours(1)..=hours(8760));

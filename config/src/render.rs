@@ -82,6 +82,12 @@ repair:
   after: {repair_after}
   every: {repair_every}
   read_all: {read_all}
+collection:
+  grace: {collection_grace}
+  every: {collection_every}
+retention:
+  confirm_over: {confirm_over}
+  pulls_every: {pulls_every}
 jobs:
   at_a_time: {at_a_time}
   keep_for: {keep_for}
@@ -168,6 +174,10 @@ drain: {drain}
         repair_after = written_duration(s.repair.after),
         repair_every = written_duration(s.repair.every),
         read_all = written_duration(s.repair.read_all),
+        confirm_over = s.retention.confirm_over,
+        pulls_every = written_duration(s.retention.pulls_every),
+        collection_grace = written_duration(s.collection.grace),
+        collection_every = written_duration(s.collection.every),
         at_a_time = s.jobs.at_a_time,
         keep_for = written_duration(s.jobs.keep_for),
         keep = s.jobs.keep,

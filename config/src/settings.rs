@@ -43,6 +43,10 @@ pub struct Settings {
     pub jobs: Jobs,
     /// When missing copies are made.
     pub repair: Repair,
+    /// When blobs go that nothing refers to.
+    pub collection: Collection,
+    /// What projects retain.
+    pub retention: Retention,
     /// The record of what happened.
     pub audit: Audit,
     /// How the node asks upstreams.
@@ -89,6 +93,8 @@ impl Settings {
             uploads: Uploads::default(),
             jobs: Jobs::default(),
             repair: Repair::default(),
+            collection: Collection::default(),
+            retention: Retention::default(),
             audit: Audit::default(),
             upstreams: Upstreams::default(),
             cache: Cache::default(),
@@ -374,6 +380,37 @@ impl Default for Repair {
             every: Duration::from_secs(24 * 3600),
             read_all: Duration::from_secs(720 * 3600),
         }
+    }
+}
+
+/// When blobs go that nothing refers to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Collection {
+    /// How long a blob stays after the last manifest that referred to it; default 24h.
+    pub grace: Duration,
+    /// The time between two rounds; default 1h.
+    pub every: Duration,
+}
+
+impl Default for Collection {
+    fn default() -> Self {
+        Self { grace: Duration::from_secs(24 * 3600), every: Duration::from_secs(3600) }
+    }
+}
+
+/// What projects retain.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retention {
+    /// A run that would delete more than this percentage of a project has to be confirmed; default
+    /// 30.
+    pub confirm_over: u32,
+    /// The time between two summaries of when artifacts were pulled; default 1h.
+    pub pulls_every: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { confirm_over: 30, pulls_every: Duration::from_secs(3600) }
     }
 }
 

@@ -10,6 +10,7 @@ mod caches;
 mod chosen;
 mod clients;
 mod cold_pull;
+mod collection;
 mod conformance;
 mod copying;
 mod doors;

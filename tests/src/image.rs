@@ -84,7 +84,9 @@ impl Image {
         Self::of_layers(layers.iter().map(|size| Blob::random(*size)).collect())
     }
 
-    fn of_layers(layers: Vec<Blob>) -> Self {
+    /// An image of these layers.
+    #[must_use]
+    pub fn of_layers(layers: Vec<Blob>) -> Self {
         let config = json!({"architecture": "amd64", "os": "linux", "author": hex::encode(random_bytes(8)), "config": {},
             "rootfs": {"type": "layers", "diff_ids": layers.iter().map(|layer| &layer.digest).collect::<Vec<_>>()}});
         let mut blobs = vec![Blob::of(config.to_string())];

@@ -9,6 +9,7 @@
 //! | [`words`] | values that are parsed once: names, digests, moments, manifests |
 //! | [`blobs`] | where to fetch a blob from, what to believe, how fast, what to evict |
 //! | [`proxies`] | what a project caches, and which repository a mirror's request means |
+//! | [`policies`] | what a project decides about its artifacts: what stays, what never moves |
 //! | [`ledger`] | records, the commands that change them, read leases, feature levels |
 //! | [`members`] | which nodes are alive, are primaries, vote, and are admitted |
 //! | [`people`] | what each identity may do |
@@ -25,6 +26,7 @@ pub mod edges;
 pub mod ledger;
 pub mod members;
 pub mod people;
+pub mod policies;
 pub mod proxies;
 pub mod wire;
 pub mod words;

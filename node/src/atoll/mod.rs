@@ -1,6 +1,7 @@
 //! Atoll's own API: status, feature level, mirrors, preheats, jobs, nodes. It is for administrators,
 //! except what clients of mirrors need.
 
+mod collection;
 mod jobs;
 mod level;
 mod mirrors;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use http::{Method, Response, StatusCode};
 use mesh::secrets::Secrets;
+use registry::blobs::collecting::Collecting;
 use registry::blobs::liars::Liars;
 use registry::blobs::transfers::Transfers;
 use registry::jobs::preheats::Preheats;
@@ -51,6 +53,8 @@ pub struct Atoll {
     pub preheats: Arc<Preheats>,
     /// Background work.
     pub jobs: Arc<Jobs>,
+    /// What nothing refers to any more.
+    pub collecting: Arc<Collecting>,
     /// Seals secrets for the ledger.
     pub secrets: Arc<Secrets>,
     /// Transfers that are under way.
@@ -111,6 +115,8 @@ impl Atoll {
                 self.jobs.unschedule(project, name, by).await?;
                 Ok(answer(StatusCode::OK))
             }
+            (&Method::GET | &Method::HEAD, Route::Collection) => self.show_collection().await,
+            (&Method::POST, Route::Collection) => self.collect(request).await,
             (&Method::GET | &Method::HEAD, Route::Node(name)) => self.show_removal(&name).await,
             (&Method::DELETE, Route::Node(name)) => {
                 let asked = |flag| request.query(flag) == Some("true");

@@ -90,6 +90,8 @@ enum Verb {
     Audit(api::AuditCommand),
     /// Make the copies of projects that are missing, now.
     Repair(api::RepairCommand),
+    /// Blobs that nothing refers to any more, and their collection.
+    Gc(api::CollectionCommand),
     /// Background work of the mesh, and its schedules.
     Jobs(api::JobsCommand),
 }
@@ -125,6 +127,7 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Preheat(preheat) => preheat::run(&preheat),
         Verb::Audit(command) => api::audit(&command),
         Verb::Repair(command) => api::repair(&command),
+        Verb::Gc(command) => api::collection(&command),
         Verb::Jobs(command) => api::jobs(&command),
     }
 }

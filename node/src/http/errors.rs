@@ -398,6 +398,7 @@ impl From<Refusal> for Failure {
                 Code::Precondition,
                 "it is not what If-Match or If-None-Match of the request asks for; nothing was changed",
             ),
+            Refusal::Immutable(reason) => Failure::new(Code::Precondition, reason),
             // clients show the reason of a 403, and do not try again
             Refusal::Level { .. } => Failure::new(Code::Denied, refusal.to_string()),
             Refusal::Unavailable(reason) => Failure::new(Code::Unavailable, reason),
@@ -426,6 +427,7 @@ mod tests {
             (404, Refusal::ManifestsUnknown(vec![digest]).into()),
             (400, Refusal::Invalid(why()).into()),
             (412, Refusal::Precondition.into()),
+            (412, Refusal::Immutable(why()).into()),
             (403, unsupported.into()),
             (503, Refusal::Unavailable(why()).into()),
             (503, ReadError::CutOff.into()),

@@ -137,6 +137,8 @@ pub enum Route {
     Schedules,
     /// `/api/atoll/v1/schedules/PROJECT/NAME`
     Schedule(ProjectName, String),
+    /// `/api/atoll/v1/collection`
+    Collection,
     /// `/metrics`
     Metrics,
     /// `/healthz`
@@ -282,6 +284,7 @@ impl Route {
             | Route::JobRetry(_)
             | Route::Schedules
             | Route::Schedule(..) => "jobs",
+            Route::Collection => "collection",
             Route::Metrics => "metrics",
             Route::Health | Route::Ready => "health",
         }
@@ -351,6 +354,7 @@ impl Route {
             Route::JobRetry(_) => "/api/atoll/v1/jobs/{id}/retry",
             Route::Schedules => "/api/atoll/v1/schedules",
             Route::Schedule(..) => "/api/atoll/v1/schedules/{project}/{name}",
+            Route::Collection => "/api/atoll/v1/collection",
             Route::Metrics => "/metrics",
             Route::Health => "/healthz",
             Route::Ready => "/readyz",
@@ -378,7 +382,7 @@ impl Route {
             | Route::Groups
             | Route::Robots
             | Route::Trusts(_) => "GET, HEAD, POST",
-            Route::Preheats | Route::Jobs | Route::Level => "GET, HEAD, POST",
+            Route::Preheats | Route::Jobs | Route::Level | Route::Collection => "GET, HEAD, POST",
             Route::Preheat(_) => "GET, HEAD, DELETE",
             Route::JobStop(_) | Route::JobRetry(_) => "POST",
             Route::Schedule(..) => "DELETE",
@@ -464,6 +468,7 @@ impl Route {
                 | Route::JobRetry(_)
                 | Route::Schedules
                 | Route::Schedule(..)
+                | Route::Collection
         )
     }
 
@@ -510,6 +515,7 @@ impl Route {
             "/api/atoll/v1/preheats" => return Ok(Route::Preheats),
             "/api/atoll/v1/jobs" => return Ok(Route::Jobs),
             "/api/atoll/v1/schedules" => return Ok(Route::Schedules),
+            "/api/atoll/v1/collection" => return Ok(Route::Collection),
             "/metrics" => return Ok(Route::Metrics),
             "/healthz" => return Ok(Route::Health),
             "/readyz" => return Ok(Route::Ready),
@@ -851,6 +857,7 @@ mod tests {
             Route::JobStop(JobId(1)),
             Route::JobRetry(JobId(1)),
             Route::Schedules,
+            Route::Collection,
             Route::Schedule("p".parse().unwrap(), "nightly".into()),
         ];
         for route in &all {

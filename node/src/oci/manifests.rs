@@ -191,7 +191,11 @@ impl Registry {
     ) {
         if answered.as_ref().is_ok_and(|answer| answer.status() == StatusCode::OK) {
             let sign = if matches!(reference, Reference::Tag(_)) { ':' } else { '@' };
-            self.witness.saw_pull(by, repository, &format!("{sign}{reference}"));
+            let digest = answered.as_ref().ok().and_then(|answer| {
+                answer.headers().get("docker-content-digest")?.to_str().ok()?.parse().ok()
+            });
+            let shown = format!("{sign}{reference}");
+            self.witness.saw_pull(by, repository, &shown, digest.as_ref());
         }
     }
 

@@ -8,10 +8,12 @@ use mesh::links::{Guest, LinkError};
 use mesh::service::Rooms;
 use mesh::transfer::{CopyIn, RelayIn, Wanted};
 use quinn::SendStream;
+use registry::blobs::collecting::Collecting;
 use registry::blobs::copies::Copies;
 use registry::blobs::flights::Flights;
 use registry::blobs::outgoing::Outgoing;
 use registry::blobs::rechecks::Rechecks;
+use registry::events::Witness;
 use registry::jobs::preheats::Preheats;
 use registry::jobs::queue::Jobs;
 use registry::people::Access;
@@ -23,6 +25,7 @@ use registry::writes::Writes;
 use rules::blobs::uploads::RelayedStep;
 use rules::edges;
 use rules::ledger::level::{Build, Level};
+use rules::ledger::policies::AT_ONCE;
 use rules::ledger::records::Look;
 use rules::members::door::Standing;
 use rules::wire::{Answer, Ask, CacheAsk, JobAsk, MAX_HAVE};
@@ -50,12 +53,16 @@ pub struct Peers {
     pub writes: Arc<Writes>,
     /// Resolves references of proxy projects whose primary this node is.
     pub proxies: Arc<Proxies>,
+    /// What nothing refers to any more.
+    pub collecting: Arc<Collecting>,
     /// Checks copies that peers complain about.
     pub rechecks: Arc<Rechecks>,
     /// Fetches blobs before clients ask for them.
     pub preheats: Arc<Preheats>,
     /// The runs of jobs of this node.
     pub jobs: Arc<Jobs>,
+    /// What was pulled through edges.
+    pub witness: Arc<Witness>,
     /// How long a grant lasts.
     pub grant: Duration,
 }
@@ -124,6 +131,17 @@ impl Rooms for Peers {
             }
             Ask::Preheat { digest, via } => {
                 Answer::Preheated(self.preheats.fetch_here(digest, via).await)
+            }
+            Ask::Collection(ask) => match self.collecting.answer(ask).await {
+                Ok(answer) => Answer::Collection(answer),
+                Err(reason) => Answer::Refused(reason),
+            },
+            Ask::Pulled(pulls) => {
+                // an edge is believed about what it may serve
+                let pulls = pulls.into_iter().take(AT_ONCE);
+                let heard = pulls.filter(|pull| self.may_serve(&from, &pull.repository));
+                self.witness.pull_times().hear(heard);
+                Answer::Pulled
             }
             Ask::Job(JobAsk::Report(id)) => Answer::Job(self.jobs.report_here(id)),
             Ask::Build => self.build(),

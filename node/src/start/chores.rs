@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::ledger::Ledger;
+use registry::blobs::collecting::Collecting;
 use registry::blobs::copies::Copies;
 use registry::pushes::sessions::Sessions;
 use registry::view::Records;
@@ -129,7 +130,12 @@ pub(super) async fn keep_grants(
 }
 
 /// Removes uploads, grants and files that are no longer used.
-pub(super) async fn sweep(store: Arc<Store>, sessions: Arc<Sessions>, records: Records) {
+pub(super) async fn sweep(
+    store: Arc<Store>,
+    sessions: Arc<Sessions>,
+    collecting: Arc<Collecting>,
+    records: Records,
+) {
     match store.remove_strays().await {
         Ok(0) => {}
         Ok(files) => info!(files, "files of blobs that a crash left behind were removed"),
@@ -138,8 +144,9 @@ pub(super) async fn sweep(store: Arc<Store>, sessions: Arc<Sessions>, records: R
     loop {
         tokio::time::sleep(Duration::from_secs(30)).await;
         sessions.expire();
-        if let Err(error) = store.expire_grants().await {
-            warn!(%error, "grants could not be expired");
+        match store.expire_grants().await {
+            Ok(blobs) => collecting.suspect(blobs),
+            Err(error) => warn!(%error, "grants could not be expired"),
         }
         if let Err(error) = store.note_uses().await {
             warn!(%error, "the use of cached blobs could not be written down");

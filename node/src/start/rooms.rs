@@ -7,6 +7,7 @@ use config::Settings;
 use ground::supervise::Tasks;
 use mesh::secrets::Secrets;
 use metrics_exporter_prometheus::PrometheusHandle;
+use registry::blobs::collecting::Collecting;
 use registry::blobs::copies::Copies;
 use registry::blobs::flights::Flights;
 use registry::blobs::liars::Liars;
@@ -19,6 +20,7 @@ use registry::jobs::Work;
 use registry::jobs::preheats::Preheats;
 use registry::jobs::queue::Jobs;
 use registry::jobs::repairs::Repairs;
+use registry::jobs::retentions::Retentions;
 use registry::people::Access;
 use registry::proxies::ProxyTerms;
 use registry::proxies::confirming::Confirming;
@@ -61,6 +63,7 @@ struct Blobs {
     pacing: Arc<Pacing>,
     copies: Arc<Copies>,
     rechecks: Arc<Rechecks>,
+    collecting: Arc<Collecting>,
 }
 
 impl Blobs {
@@ -92,9 +95,17 @@ impl Blobs {
             arriving: Default::default(),
             tasks: tasks.clone(),
         });
-        let rechecks =
-            Rechecks::new(neighbours.clone(), store.clone(), flights.clone(), tasks.clone());
-        Ok(Blobs { transfers, liars, upstreams, flights, pacing, copies, rechecks })
+        let collecting =
+            Collecting::new(neighbours.clone(), store.clone(), terms::collection(settings))
+                .map_err(io::Error::other)?;
+        let rechecks = Rechecks::new(
+            neighbours.clone(),
+            store.clone(),
+            flights.clone(),
+            collecting.clone(),
+            tasks.clone(),
+        );
+        Ok(Blobs { transfers, liars, upstreams, flights, pacing, copies, rechecks, collecting })
     }
 }
 
@@ -121,11 +132,12 @@ impl Rooms {
         let Foundation { settings, neighbours, store, tasks } = on;
         let records = &neighbours.records;
         let blobs = Blobs::build(on, &secrets)?;
-        let Blobs { upstreams, flights, copies, rechecks, .. } = &blobs;
+        let Blobs { upstreams, flights, copies, rechecks, collecting, .. } = &blobs;
         let writes = Writes::new(
             neighbours.clone(),
             store.clone(),
             flights.clone(),
+            collecting.clone(),
             terms::writes(settings),
         );
         let (max_open, expire_after) =
@@ -174,7 +186,9 @@ impl Rooms {
             flights.clone(),
             terms::keeper(settings),
         );
-        let kinds: Vec<Arc<dyn Work>> = vec![preheats.clone(), repairs.clone()];
+        let confirm_over = settings.retention.confirm_over;
+        let retentions = Retentions::new(records.clone(), writes.clone(), confirm_over);
+        let kinds: Vec<Arc<dyn Work>> = vec![preheats.clone(), repairs.clone(), retentions];
         let jobs = Jobs::new(neighbours.clone(), kinds, terms::jobs(settings), tasks.clone());
         let witness = Witness::new(neighbours.clone(), terms::events(settings));
         let questions = Arc::new(Questions::new(terms::questions(settings)));
@@ -229,12 +243,18 @@ impl Rooms {
         self.repairs.start(self.jobs.clone(), &on.tasks);
         let scrub = self.blobs.rechecks.clone().scrub(on.settings.repair.read_all);
         on.tasks.spawn("scrub", scrub);
+        self.blobs.collecting.start(&on.tasks);
         self.witness.start(&on.tasks);
     }
 
     /// Open uploads.
     pub(super) fn sessions(&self) -> &Arc<Sessions> {
         &self.uploads.sessions
+    }
+
+    /// What nothing refers to any more.
+    pub(super) fn collecting(&self) -> &Arc<Collecting> {
+        &self.blobs.collecting
     }
 
     /// Copies of uploads, to this node and from it.
@@ -245,7 +265,7 @@ impl Rooms {
     /// The rooms that answer other nodes.
     pub(super) fn peers(&self, on: &Foundation<'_>) -> Peers {
         let Foundation { settings, neighbours, store, .. } = on;
-        let Blobs { transfers, flights, pacing, copies, rechecks, .. } = &self.blobs;
+        let Blobs { transfers, flights, pacing, copies, rechecks, collecting, .. } = &self.blobs;
         Peers {
             neighbours: neighbours.clone(),
             access: self.access.clone(),
@@ -263,6 +283,8 @@ impl Rooms {
             uploads: self.uploads.clone(),
             writes: self.writes.clone(),
             proxies: self.proxies.clone(),
+            collecting: collecting.clone(),
+            witness: self.witness.clone(),
             rechecks: rechecks.clone(),
             preheats: self.preheats.clone(),
             jobs: self.jobs.clone(),
@@ -326,6 +348,7 @@ impl Rooms {
             secrets: self.secrets.clone(),
             transfers: transfers.clone(),
             liars: liars.clone(),
+            collecting: self.blobs.collecting.clone(),
             terms: terms::writes(settings),
         };
         Serving {

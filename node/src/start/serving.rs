@@ -149,6 +149,7 @@ impl Serving {
             | Route::JobStop(_)
             | Route::JobRetry(_)
             | Route::Schedules
+            | Route::Collection
             | Route::Schedule(..)
             | Route::Node(_) => self.atoll.answer(route, request).await,
             Route::Metrics => Ok(self.show_metrics()),

@@ -21,6 +21,7 @@ use registry::writes::WriteTerms;
 use rules::ledger::lease::LeaseTerms;
 use rules::ledger::records::Role;
 use rules::members::failover::FailoverTerms;
+use registry::blobs::collecting::CollectionTerms;
 use rules::members::keeper::KeeperTerms;
 use rules::members::voters::VoterTerms;
 use rules::people::crowd::bearable;
@@ -117,7 +118,19 @@ pub(super) fn outgoing(settings: &Settings) -> OutgoingTerms {
 }
 
 pub(super) fn writes(settings: &Settings) -> WriteTerms {
-    WriteTerms { commit: settings.deadlines.commit, replicate: settings.deadlines.replicate }
+    WriteTerms {
+        commit: settings.deadlines.commit,
+        replicate: settings.deadlines.replicate,
+        grant: settings.uploads.expire_after,
+    }
+}
+
+pub(super) fn collection(settings: &Settings) -> CollectionTerms {
+    CollectionTerms {
+        grace: settings.collection.grace,
+        every: settings.collection.every,
+        commit: settings.deadlines.commit,
+    }
 }
 
 pub(super) fn events(settings: &Settings) -> EventTerms {
@@ -125,6 +138,7 @@ pub(super) fn events(settings: &Settings) -> EventTerms {
         keep_for: settings.audit.keep_for,
         keep: u64::from(settings.audit.keep),
         pulls: u64::from(settings.audit.pulls),
+        pull_times: settings.retention.pulls_every,
         commit: settings.deadlines.commit,
     }
 }

@@ -1,5 +1,6 @@
 //! The index of held and granted blobs.
 
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +23,8 @@ const CACHED: TableDefinition<'static, &[u8], u64> = TableDefinition::new("cache
 const LOST: TableDefinition<'static, &[u8], ()> = TableDefinition::new("lost-1");
 /// From repository, NUL, digest to the end of the grant, in ms since the epoch.
 const GRANTS: TableDefinition<'static, &[u8], u64> = TableDefinition::new("grants-1");
+/// The number of the last collection of the ledger that was carried out, under an empty key.
+const COLLECTED: TableDefinition<'static, &[u8], u64> = TableDefinition::new("collected-1");
 
 /// The size of redb's cache in bytes.
 const CACHE: usize = 8 << 20;
@@ -39,6 +42,12 @@ fn grant_key(repository: &RepositoryName, digest: &Digest) -> Vec<u8> {
     [repository.as_str().as_bytes(), b"\0", &digest.to_key()].concat()
 }
 
+/// The blob of a key of [`grant_key`].
+fn digest_of_grant(key: &[u8]) -> Option<Digest> {
+    let end = key.iter().position(|byte| *byte == 0)?;
+    Digest::from_key(key.get(end + 1..)?).ok()
+}
+
 impl Index {
     pub(super) fn open(path: &Path, opening: &Opening) -> Result<Self, StoreError> {
         let prepare = |write: &redb::WriteTransaction| {
@@ -46,6 +55,7 @@ impl Index {
             write.open_table(CACHED)?;
             write.open_table(LOST)?;
             write.open_table(GRANTS)?;
+            write.open_table(COLLECTED)?;
             Ok(())
         };
         let file = Grouped::open(path, "store-index", CACHE, opening, prepare)?;
@@ -303,7 +313,8 @@ impl Index {
         .await
     }
 
-    pub(super) async fn expire_grants(&self, now: Timestamp) -> Result<u64, StoreError> {
+    /// Removes grants that have ended. Returns the blobs that they were about.
+    pub(super) async fn expire_grants(&self, now: Timestamp) -> Result<BTreeSet<Digest>, StoreError> {
         self.write(move |write| {
             let mut grants = write.open_table(GRANTS)?;
             let mut expired = Vec::new();
@@ -316,7 +327,73 @@ impl Index {
             for key in &expired {
                 grants.remove(key.as_slice())?;
             }
-            Ok(expired.len() as u64)
+            Ok(expired.iter().filter_map(|key| digest_of_grant(key)).collect())
+        })
+        .await
+    }
+
+    /// The blobs that are granted in any repository now.
+    pub(super) fn all_granted(&self, now: Timestamp) -> Result<HashSet<Digest>, StoreError> {
+        let read = self.file.database().begin_read().map_err(index_error)?;
+        let grants = read.open_table(GRANTS).map_err(index_error)?;
+        let mut all = HashSet::new();
+        for pair in grants.iter().map_err(index_error)? {
+            let (key, until) = pair.map_err(index_error)?;
+            if until.value() > now.0 {
+                all.extend(digest_of_grant(key.value()));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Stops holding those of `digests` that are kept for good and granted nowhere. Returns them
+    /// with their lengths.
+    pub(super) async fn collect(
+        &self,
+        digests: Vec<Digest>,
+        now: Timestamp,
+    ) -> Result<Vec<(Digest, u64)>, StoreError> {
+        self.write(move |write| {
+            let grants = write.open_table(GRANTS)?;
+            let mut granted = HashSet::new();
+            for pair in grants.iter()? {
+                let (key, until) = pair?;
+                if until.value() > now.0 {
+                    granted.extend(digest_of_grant(key.value()));
+                }
+            }
+            let cached = write.open_table(CACHED)?;
+            let (mut held, mut lost) = (write.open_table(HELD)?, write.open_table(LOST)?);
+            let mut gone = Vec::new();
+            for digest in digests {
+                let key = digest.to_key();
+                if granted.contains(&digest) || cached.get(key.as_slice())?.is_some() {
+                    continue;
+                }
+                lost.remove(key.as_slice())?;
+                if let Some(value) = held.remove(key.as_slice())? {
+                    let size = postcard::from_bytes::<(u64, ContentHash)>(value.value());
+                    gone.push((digest, size.map(|(size, _)| size).unwrap_or(0)));
+                }
+            }
+            Ok(gone)
+        })
+        .await
+    }
+
+    /// The number of the last collection that was carried out.
+    pub(super) fn collected(&self) -> Result<u64, StoreError> {
+        let read = self.file.database().begin_read().map_err(index_error)?;
+        let table = read.open_table(COLLECTED).map_err(index_error)?;
+        let number = table.get([].as_slice()).map_err(index_error)?;
+        Ok(number.map_or(0, |number| number.value()))
+    }
+
+    /// All collections up to this one were carried out.
+    pub(super) async fn note_collected(&self, number: u64) -> Result<(), StoreError> {
+        self.write(move |write| {
+            write.open_table(COLLECTED)?.insert([].as_slice(), number)?;
+            Ok(())
         })
         .await
     }

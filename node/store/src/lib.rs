@@ -10,6 +10,7 @@
 
 mod body;
 mod cached;
+mod collecting;
 mod eviction;
 mod index;
 mod ingest;
@@ -18,7 +19,7 @@ mod room;
 mod uploads;
 mod writeback;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -535,8 +536,8 @@ impl Store {
         self.index.extend_grants(repository.clone(), now, now.0 + lasts.as_millis() as u64).await
     }
 
-    /// Removes expired grants.
-    pub async fn expire_grants(&self) -> Result<u64, StoreError> {
+    /// Removes expired grants. Returns the blobs that they were about.
+    pub async fn expire_grants(&self) -> Result<BTreeSet<Digest>, StoreError> {
         self.index.expire_grants(clock::timestamp()).await
     }
 }

@@ -8,9 +8,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ledger::command::Command;
 use crate::ledger::level::Level;
+use crate::ledger::policies::PolicyChange;
 use crate::ledger::precondition::Precondition;
 use crate::proxies::proxy::ProxyChange;
 use crate::words::digest::Digest;
+use crate::words::moment::Timestamp;
 use crate::words::names::{Epoch, ProjectName, RepositoryName, Tag};
 
 /// A change of one project. It becomes a [`Command`] only with the epoch of the primary that
@@ -65,17 +67,36 @@ pub enum Change {
         /// The tag.
         tag: Tag,
     },
+    /// Changes what the project decides about its artifacts.
+    Policy {
+        /// Its name.
+        name: ProjectName,
+        /// The change.
+        change: Box<PolicyChange>,
+    },
+    /// Deletes what the project does not retain, see [`Command::Retire`].
+    Retire {
+        /// The repository.
+        repository: RepositoryName,
+        /// The artifacts.
+        digests: Vec<Digest>,
+        /// When it was judged.
+        judged: Timestamp,
+    },
 }
 
 impl Change {
     /// The project.
     pub fn project(&self) -> ProjectName {
         match self {
-            Change::Configure { name, .. } | Change::Delete { name } => name.clone(),
+            Change::Configure { name, .. }
+            | Change::Delete { name }
+            | Change::Policy { name, .. } => name.clone(),
             Change::DeleteTag { repository, .. }
             | Change::DeleteManifest { repository, .. }
             | Change::DeleteIf { repository, .. }
-            | Change::AddTag { repository, .. } => repository.project(),
+            | Change::AddTag { repository, .. }
+            | Change::Retire { repository, .. } => repository.project(),
         }
     }
 
@@ -101,6 +122,10 @@ impl Change {
             Change::AddTag { repository, digest, tag } => {
                 Command::AddTag { epoch, repository, digest, tag }
             }
+            Change::Policy { name, change } => Command::Policy { project: name, epoch, change },
+            Change::Retire { repository, digests, judged } => {
+                Command::Retire { epoch, repository, digests, judged }
+            }
         }
     }
 
@@ -120,6 +145,10 @@ impl Change {
             }
             Command::AddTag { repository, digest, tag, .. } => {
                 Change::AddTag { repository, digest, tag }
+            }
+            Command::Policy { project, change, .. } => Change::Policy { name: project, change },
+            Command::Retire { repository, digests, judged, .. } => {
+                Change::Retire { repository, digests, judged }
             }
             _ => return None,
         })
@@ -162,7 +191,13 @@ mod tests {
                 proxy,
                 metadata,
             },
-            Change::Delete { name },
+            Change::Delete { name: name.clone() },
+            Change::Policy { name, change: Box::new(PolicyChange::RemoveImmutable(1)) },
+            Change::Retire {
+                repository: repository.clone(),
+                digests: vec![Digest::sha256(b"x")],
+                judged: Timestamp(7),
+            },
             Change::DeleteTag { repository: repository.clone(), tag: "1".parse().unwrap() },
             Change::DeleteManifest { repository: repository.clone(), digest: Digest::sha256(b"x") },
             Change::AddTag {

@@ -13,6 +13,7 @@ use crate::ledger::jobs::JobChange;
 use crate::ledger::leaving::LeavingChange;
 use crate::ledger::level::Level;
 use crate::ledger::people::PeopleChange;
+use crate::ledger::policies::{PolicyChange, Pull};
 use crate::ledger::precondition::Precondition;
 use crate::ledger::records::{BlobDescriptor, NodeRecord, Role, UpstreamRecord, User};
 use crate::ledger::sealing::SealingChange;
@@ -238,6 +239,29 @@ pub enum Command {
     PutChecked(Box<Checked>),
     /// Changes what is garbage.
     Collect(CollectChange),
+    /// Changes what a project decides about its artifacts.
+    Policy {
+        /// The project.
+        project: ProjectName,
+        /// The epoch this was decided under.
+        epoch: Epoch,
+        /// The change.
+        change: Box<PolicyChange>,
+    },
+    /// Deletes artifacts that a project does not retain, unless they were pushed, tagged or pulled
+    /// since that was judged.
+    Retire {
+        /// The epoch this was decided under.
+        epoch: Epoch,
+        /// The repository.
+        repository: RepositoryName,
+        /// The artifacts, at most [`AT_ONCE`](crate::ledger::policies::AT_ONCE).
+        digests: Vec<Digest>,
+        /// When it was judged.
+        judged: Timestamp,
+    },
+    /// Notes when artifacts were pulled.
+    Pulled(Vec<Pull>),
 }
 
 /// The number of [`Command::Audited`] in the encoding.
@@ -379,6 +403,8 @@ impl Command {
             Command::Events(change) => change.level(),
             Command::PutChecked(_) => Level::COLLECTION,
             Command::Collect(change) => change.level(),
+            Command::Policy { change, .. } => change.level(),
+            Command::Retire { .. } | Command::Pulled(_) => Level::POLICIES,
             Command::Audited(audited) => Level::EVENTS.max(audited.command.command().level()),
             _ => Level::FIRST,
         }
@@ -394,11 +420,13 @@ impl Command {
             Command::ConfigureProject { name, epoch, .. }
             | Command::DeleteProject { name, epoch } => Some((name.clone(), *epoch)),
             Command::AssignPrimary { project, expect_epoch: epoch, .. }
-            | Command::EmptyCache { project, epoch } => Some((project.clone(), *epoch)),
+            | Command::EmptyCache { project, epoch }
+            | Command::Policy { project, epoch, .. } => Some((project.clone(), *epoch)),
             Command::DeleteTag { epoch, repository, .. }
             | Command::DeleteManifest { epoch, repository, .. }
             | Command::DeleteIf { epoch, repository, .. }
             | Command::AddTag { epoch, repository, .. }
+            | Command::Retire { epoch, repository, .. }
             | Command::IndexTags { epoch, repository } => Some((repository.project(), *epoch)),
             Command::Job(change) => change.fence(),
             Command::Audited(audited) => audited.command.command().fence(),
@@ -418,6 +446,7 @@ impl Command {
             | Command::Leaving(_)
             | Command::Trust(_)
             | Command::Collect(_)
+            | Command::Pulled(_)
             | Command::PutManifest(_)
             | Command::PutManifestIf(..)
             | Command::PutChecked(_)
@@ -478,6 +507,9 @@ impl Command {
             Command::Job(change) => change.name(),
             Command::Events(change) => change.name(),
             Command::Collect(change) => change.name(),
+            Command::Policy { change, .. } => change.name(),
+            Command::Retire { .. } => "retire",
+            Command::Pulled(_) => "note_pulls",
             Command::Audited(audited) => audited.command.command().name(),
         }
     }
@@ -510,6 +542,8 @@ pub enum Outcome {
     /// The write counts on a blob that was collected after its check. What the write refers to must
     /// be checked anew.
     Collected,
+    /// An immutable tag would be moved or deleted. A sentence for the caller.
+    Immutable(String),
 }
 
 #[cfg(test)]

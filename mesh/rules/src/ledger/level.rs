@@ -57,6 +57,9 @@ impl Level {
     pub const DIRECTORY: Level = Level(8);
     /// From this level on what nothing refers to is collected.
     pub const COLLECTION: Level = Level(8);
+    /// From this level on projects may say which tags never move and what stays, and pulls are
+    /// counted.
+    pub const POLICIES: Level = Level(8);
     /// The highest level that this build supports.
     pub const NEWEST: Level = Level::RANGES;
 }

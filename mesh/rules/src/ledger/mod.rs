@@ -10,6 +10,7 @@
 //! | [`precondition`] | what a writer expects before its write |
 //! | [`people`] | users, robots, members, keys of tokens: records and changes |
 //! | [`directory`] | what is known from identity providers: groups, and whom they vouch for |
+//! | [`policies`] | what projects decide about their artifacts; when those were pulled |
 //! | [`sealing`] | which keys seal the secrets in the records |
 //! | [`trust`] | the key of each node, and the mesh's authorities |
 //! | [`collecting`] | which blobs nothing refers to any more, and when their bytes may go |
@@ -36,6 +37,7 @@ pub mod lease;
 pub mod leaving;
 pub mod level;
 pub mod people;
+pub mod policies;
 pub mod precondition;
 pub mod ranges;
 pub mod records;

@@ -206,6 +206,8 @@ pub const DOORS: &[Row] = &[
     row("/api/atoll/v1/jobs/{id}/log", &["GET"], system(Resource::JobserviceMonitor, List)),
     row("/api/atoll/v1/jobs/{id}/stop", &["POST"], system(Resource::JobserviceMonitor, Stop)),
     row("/api/atoll/v1/jobs/{id}/retry", &["POST"], system(Resource::JobserviceMonitor, Stop)),
+    row("/api/atoll/v1/collection", &["GET"], system(Resource::GarbageCollection, Read)),
+    row("/api/atoll/v1/collection", &["POST"], system(Resource::GarbageCollection, Create)),
     row("/api/atoll/v1/schedules", &["GET"], system(Resource::JobserviceMonitor, List)),
     row(
         "/api/atoll/v1/schedules/{project}/{name}",

@@ -23,6 +23,7 @@ use crate::blobs::holding::{Held, Stock};
 use crate::ledger::command::{Envelope, Outcome};
 use crate::ledger::fingerprint::Fingerprint;
 use crate::ledger::level::Build;
+use crate::ledger::policies::Pull;
 use crate::ledger::records::NodeRecord;
 use crate::people::access::Scope;
 use crate::words::digest::Digest;
@@ -155,6 +156,8 @@ pub enum Ask {
     Job(JobAsk),
     /// From a replica: about blobs that may be collected.
     Collection(CollectionAsk),
+    /// From an edge: these artifacts were pulled through me.
+    Pulled(Vec<Pull>),
 }
 
 impl Ask {
@@ -239,4 +242,6 @@ pub enum Answer {
     Job(Option<JobReport>),
     /// See [`Ask::Collection`].
     Collection(CollectionAnswer),
+    /// See [`Ask::Pulled`].
+    Pulled,
 }

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::blobs::holding::{Held, Stock};
 use crate::ledger::command::{Envelope, Outcome};
+use crate::ledger::policies::Pull;
 use crate::ledger::records::NodeRecord;
 use crate::ledger::{fingerprint, level};
 use crate::people::access::Scope;
@@ -96,4 +97,5 @@ question!(Cached { ask: CacheAsk } -> CacheAnswer, Ask::Cached(ask), Answer::Cac
 question!(Sealing { ask: SealingAsk } -> SealingAnswer, Ask::Sealing(ask), Answer::Sealing(answer) => answer);
 question!(Collection { ask: CollectionAsk } -> CollectionAnswer,
     Ask::Collection(ask), Answer::Collection(answer) => answer);
+question!(Pulled { pulls: Vec<Pull> } -> (), Ask::Pulled(pulls), Answer::Pulled => ());
 question!(Job { ask: JobAsk } -> Option<JobReport>, Ask::Job(ask), Answer::Job(report) => report);

@@ -7,8 +7,10 @@
 //! | [`copies`] | uploads, copied to other regions while they arrive |
 //! | [`pacing`] | caps on what is sent to a region |
 //! | [`transfers`] | transfers that are under way, for people to see |
+//! | [`collecting`] | what nothing refers to any more goes |
 //! | [`liars`], [`rechecks`] | peers that sent wrong bytes; checks of own copies |
 
+pub mod collecting;
 pub mod copies;
 pub mod flights;
 pub mod liars;

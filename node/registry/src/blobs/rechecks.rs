@@ -17,6 +17,7 @@ use rules::words::moment::Moment;
 use tokio::sync::Semaphore;
 use tracing::{error, info, warn};
 
+use super::collecting::Collecting;
 use crate::blobs::flights::{Flights, Sources};
 use crate::view::neighbours::Neighbours;
 use store::{Store, StoreError};
@@ -36,6 +37,7 @@ pub struct Rechecks {
     neighbours: Arc<Neighbours>,
     store: Arc<Store>,
     flights: Arc<Flights>,
+    collecting: Arc<Collecting>,
     tasks: Tasks,
     turn: Semaphore,
     lately: Mutex<HashMap<Digest, Moment>>,
@@ -47,10 +49,11 @@ impl Rechecks {
         neighbours: Arc<Neighbours>,
         store: Arc<Store>,
         flights: Arc<Flights>,
+        collecting: Arc<Collecting>,
         tasks: Tasks,
     ) -> Arc<Self> {
         let (turn, lately) = (Semaphore::new(1), Mutex::default());
-        Arc::new(Rechecks { neighbours, store, flights, tasks, turn, lately })
+        Arc::new(Rechecks { neighbours, store, flights, collecting, tasks, turn, lately })
     }
 
     /// A peer says that this node's copy of `digest` is wrong. The copy is hashed (one copy at a
@@ -142,6 +145,7 @@ impl Rechecks {
                 }
             };
             position.read(*digest, *size, sound);
+            self.collecting.suspect([*digest]);
             metrics::counter!("atoll_scrub_blobs_total").increment(1);
             metrics::counter!("atoll_scrub_bytes_total").increment(*size);
             self.store.note_scrub_position(position)?;

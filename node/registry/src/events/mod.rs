@@ -1,6 +1,8 @@
 //! What this node sees that is no change of the ledger: logins, refusals, pulls. It is counted, and
 //! goes into the ledger as one summary now and then, never as a write for each.
 
+pub mod pulls;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,7 +19,9 @@ use rules::words::moment::Timestamp;
 use rules::words::names::{OperationId, RepositoryName};
 use tracing::{debug, warn};
 
+use self::pulls::PullTimes;
 use crate::view::neighbours::Neighbours;
+use rules::words::digest::Digest;
 
 /// The time between two summaries.
 const SUMMARY: Duration = Duration::from_secs(10);
@@ -33,6 +37,8 @@ pub struct EventTerms {
     pub keep: u64,
     /// One of so many pulls is recorded; none if 0.
     pub pulls: u64,
+    /// The time between two summaries of when artifacts were pulled.
+    pub pull_times: Duration,
     /// Until a summary is committed.
     pub commit: Duration,
 }
@@ -42,6 +48,7 @@ pub struct Witness {
     neighbours: Arc<Neighbours>,
     tally: Mutex<Tally>,
     pulls: AtomicU64,
+    times: Arc<PullTimes>,
     terms: EventTerms,
 }
 
@@ -49,11 +56,13 @@ impl Witness {
     /// Nothing was seen yet.
     pub fn new(neighbours: Arc<Neighbours>, terms: EventTerms) -> Arc<Self> {
         let (tally, pulls) = (Mutex::default(), AtomicU64::new(0));
-        Arc::new(Witness { neighbours, tally, pulls, terms })
+        let times = PullTimes::new(neighbours.clone(), terms.pull_times, terms.commit);
+        Arc::new(Witness { neighbours, tally, pulls, times, terms })
     }
 
     /// Begins. An edge has no ledger to tell: what it sees is only in its metrics.
     pub fn start(self: &Arc<Self>, tasks: &Tasks) {
+        self.times.start(tasks);
         if self.neighbours.is_edge() {
             return;
         }
@@ -90,7 +99,16 @@ impl Witness {
     }
 
     /// A manifest was pulled. One of `audit.pulls` is recorded, and stands for all of them.
-    pub fn saw_pull(&self, by: Actor, repository: &RepositoryName, reference: &str) {
+    pub fn saw_pull(
+        &self,
+        by: Actor,
+        repository: &RepositoryName,
+        reference: &str,
+        digest: Option<&Digest>,
+    ) {
+        if let Some(digest) = digest {
+            self.times.saw(repository, digest);
+        }
         let every = self.terms.pulls;
         let pull = self.pulls.fetch_add(1, Ordering::Relaxed);
         if every == 0 || !pull.is_multiple_of(every) {
@@ -105,6 +123,11 @@ impl Witness {
             refused: None,
         };
         self.count(seen, u32::try_from(every).unwrap_or(u32::MAX));
+    }
+
+    /// When artifacts were pulled through this node, and through edges that told it.
+    pub fn pull_times(&self) -> &Arc<PullTimes> {
+        &self.times
     }
 
     fn count(&self, seen: Seen, times: u32) {

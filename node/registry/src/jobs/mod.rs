@@ -6,6 +6,7 @@
 pub mod preheats;
 pub mod queue;
 pub mod repairs;
+pub mod retentions;
 
 use std::collections::VecDeque;
 use std::future::Future;

@@ -12,8 +12,8 @@ use rules::blobs::flight::Hurry;
 use rules::blobs::holding::{Held, Stock};
 use rules::ledger::records::{Look, NodeRecord, Role, key};
 use rules::members::placement::{self, Candidate};
-use rules::wire::MAX_HAVE;
-use rules::wire::questions::Have;
+use rules::wire::questions::{Collection, Have};
+use rules::wire::{CollectionAnswer, CollectionAsk, MAX_HAVE};
 use rules::words::digest::Digest;
 use rules::words::names::{NodeId, Region, RepositoryName};
 
@@ -107,7 +107,19 @@ impl Neighbours {
         repository: Option<&RepositoryName>,
     ) -> BTreeMap<NodeId, Vec<Stock>> {
         let others = self.alive().into_iter().map(|c| c.id).filter(|id| *id != self.me).collect();
-        self.ask_have(others, digests, repository).await
+        self.ask_have(others, digests, repository, None).await
+    }
+
+    /// The same, of the replicas that have carried out all collections up to `collections`, see
+    /// [`rules::ledger::collecting`]. A copy that one of them reports is not lost by those.
+    pub async fn have_after(
+        &self,
+        digests: &[Digest],
+        repository: &RepositoryName,
+        collections: u64,
+    ) -> BTreeMap<NodeId, Vec<Stock>> {
+        let others = self.alive().into_iter().map(|c| c.id).filter(|id| *id != self.me).collect();
+        self.ask_have(others, digests, Some(repository), Some(collections)).await
     }
 
     async fn ask_have(
@@ -115,15 +127,26 @@ impl Neighbours {
         others: Vec<NodeId>,
         digests: &[Digest],
         repository: Option<&RepositoryName>,
+        collections: Option<u64>,
     ) -> BTreeMap<NodeId, Vec<Stock>> {
         let asked = others.into_iter().map(|node| async move {
             let mut all = Vec::with_capacity(digests.len());
             for part in digests.chunks(MAX_HAVE) {
-                let question = Have { digests: part.to_vec(), repository: repository.cloned() };
-                match self.links.ask(node, question, HAVE).await {
-                    Ok(stock) if stock.len() == part.len() => all.extend(stock),
-                    _ => return None,
+                let (digests, repository) = (part.to_vec(), repository.cloned());
+                let stock = match collections {
+                    None => self.links.ask(node, Have { digests, repository }, HAVE).await.ok()?,
+                    Some(collections) => {
+                        let ask = CollectionAsk::Stock { digests, repository, collections };
+                        match self.links.ask(node, Collection { ask }, HAVE).await.ok()? {
+                            CollectionAnswer::Stock(stock) => stock,
+                            CollectionAnswer::CountedOn(_) => return None,
+                        }
+                    }
+                };
+                if stock.len() != part.len() {
+                    return None;
                 }
+                all.extend(stock);
             }
             Some((node, all))
         });

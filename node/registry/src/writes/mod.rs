@@ -21,6 +21,7 @@ use rules::words::digest::Digest;
 use rules::words::names::{NodeId, OperationId, ProjectName};
 use tracing::debug;
 
+use crate::blobs::collecting::Collecting;
 use crate::blobs::flights::Flights;
 use crate::view::Records;
 use crate::view::neighbours::Neighbours;
@@ -39,6 +40,8 @@ pub struct WriteTerms {
     pub commit: Duration,
     /// Until the blobs are copied to enough regions.
     pub replicate: Duration,
+    /// How long a copy stays that no manifest refers to yet.
+    pub grant: Duration,
 }
 
 /// Why a write was not acknowledged, for the caller.
@@ -62,6 +65,9 @@ pub enum Refusal {
     /// The manifest's bytes are invalid.
     #[error("{0}")]
     Invalid(String),
+    /// An immutable tag would be moved or deleted. A sentence for the caller.
+    #[error("{0}")]
+    Immutable(String),
     /// The write's precondition does not hold. Nothing was changed.
     #[error("the precondition does not hold")]
     Precondition,
@@ -90,6 +96,7 @@ pub struct Writes {
     records: Records,
     store: Arc<Store>,
     flights: Arc<Flights>,
+    collecting: Arc<Collecting>,
     terms: WriteTerms,
 }
 
@@ -99,10 +106,11 @@ impl Writes {
         neighbours: Arc<Neighbours>,
         store: Arc<Store>,
         flights: Arc<Flights>,
+        collecting: Arc<Collecting>,
         terms: WriteTerms,
     ) -> Arc<Self> {
         let records = neighbours.records.clone();
-        Arc::new(Writes { neighbours, records, store, flights, terms })
+        Arc::new(Writes { neighbours, records, store, flights, collecting, terms })
     }
 
     /// Whether a write can succeed now: this node hears the ledger's majority. Waits a moment for
@@ -259,10 +267,12 @@ pub fn settle(outcome: Outcome) -> Result<Outcome, Refusal> {
         Outcome::Exists => Err(Refusal::Exists),
         Outcome::Refused(reason) => Err(Refusal::Conflict(reason)),
         Outcome::PreconditionFailed => Err(Refusal::Precondition),
+        Outcome::Immutable(why) => Err(Refusal::Immutable(why)),
         Outcome::StaleEpoch { .. } => {
             Err(Refusal::Unavailable("the project's primary has just changed".into()))
         }
         Outcome::Leaving(_) => Err(Refusal::Unavailable("a node is being removed".into())),
+        Outcome::Collected => Err(Refusal::Unavailable("blobs were collected meanwhile".into())),
     }
 }
 

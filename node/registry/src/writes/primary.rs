@@ -8,8 +8,10 @@ use futures::StreamExt;
 use ground::clock;
 use rules::blobs::holding::Held;
 use rules::blobs::reputation;
-use rules::ledger::command::{Command, NewManifest, Outcome};
+use rules::ledger::collecting::LookForGarbage;
+use rules::ledger::command::{Checked, Command, NewManifest, Outcome};
 use rules::ledger::leaving::LookForLeaving;
+use rules::ledger::level::Level;
 use rules::ledger::records::{
     BlobDescriptor, BlobRecord, Look, Project, Role, SPARSE_IMAGES, SPARSE_INDEXES, key,
 };
@@ -31,11 +33,19 @@ impl Writes {
     pub async fn commit_here(&self, write: Write) -> Result<Outcome, WriteError> {
         let (by, what) = write.kind.plain();
         let command = match what {
-            PlainWrite::Put(None, pushed) => Command::PutManifest(self.checked(pushed).await?),
             // Only the ledger judges the precondition: it knows whether this operation has moved
             // the tag already.
-            PlainWrite::Put(Some(precondition), pushed) => {
-                Command::PutManifestIf(precondition, self.checked(pushed).await?)
+            PlainWrite::Put(precondition, pushed) => {
+                let (collections, new) = self.checked(pushed).await?;
+                match (collections, precondition) {
+                    (Some(collections), precondition) => Command::PutChecked(Box::new(Checked {
+                        collections,
+                        precondition: precondition.map(|precondition| *precondition),
+                        new,
+                    })),
+                    (None, Some(precondition)) => Command::PutManifestIf(precondition, new),
+                    (None, None) => Command::PutManifest(new),
+                }
             }
             PlainWrite::Fenced(change) => {
                 let epoch = self.primary_of(&change.project())?.epoch;
@@ -50,8 +60,9 @@ impl Writes {
     }
 
     /// What is to be committed of a push: it is what its digest says, and its blobs are held in
-    /// enough regions.
-    async fn checked(&self, pushed: Pushed) -> Result<NewManifest, WriteError> {
+    /// enough regions. With it comes the number of the last collection that the check knew of, if
+    /// the mesh collects.
+    async fn checked(&self, pushed: Pushed) -> Result<(Option<u64>, NewManifest), WriteError> {
         let Pushed { repository, digest, media_type, bytes, tags } = pushed;
         let project = self.primary_of(&repository.project())?;
         if Digest::of(digest.algorithm(), &bytes) != digest {
@@ -61,10 +72,13 @@ impl Writes {
         }
         let manifest =
             Manifest::parse(&media_type, &bytes).map_err(|e| WriteError::Invalid(e.to_string()))?;
-        let blobs = self.check_manifest(&project, &repository, &manifest).await?;
+        let (collections, blobs) =
+            self.check_manifest(&project, &repository, &manifest).await?;
         let subject = manifest.referrer(digest, &media_type, bytes.len());
         let epoch = project.epoch;
-        Ok(NewManifest { epoch, repository, digest, media_type, bytes, tags, blobs, subject })
+        let new =
+            NewManifest { epoch, repository, digest, media_type, bytes, tags, blobs, subject };
+        Ok((collections, new))
     }
 
     /// As the primary of a proxy project, below the feature level of caches: records a manifest of
@@ -153,6 +167,10 @@ impl Writes {
                     Err(WriteError::NotPrimary)
                 }
                 Outcome::Leaving(node) => Err(WriteError::Leaving(node)),
+                // whoever asked asks again, and then it is checked anew
+                Outcome::Collected => Err(WriteError::Ledger(NoLedger::Storage(
+                    "blobs that it names were collected meanwhile".into(),
+                ))),
                 outcome => Ok(outcome),
             },
             Err(error) => Err(WriteError::Ledger(error)),
@@ -166,12 +184,12 @@ impl Writes {
         project: &Project,
         repository: &RepositoryName,
         manifest: &Manifest,
-    ) -> Result<Vec<BlobDescriptor>, WriteError> {
+    ) -> Result<(Option<u64>, Vec<BlobDescriptor>), WriteError> {
         let storage =
             |e: &dyn std::fmt::Display| WriteError::Ledger(NoLedger::Storage(e.to_string()));
         let mut linked = BTreeSet::new();
         let mut known: BTreeMap<Digest, BlobRecord> = BTreeMap::new();
-        let leaving;
+        let (leaving, collections);
         let sparse_index = project.is_set(SPARSE_INDEXES);
         let layers = if project.is_set(SPARSE_IMAGES) { Needed::IfHere } else { Needed::Held };
         let held = manifest.blobs.iter().map(|blob| (*blob, layers));
@@ -180,6 +198,10 @@ impl Writes {
         {
             let view = self.records.view().map_err(|e| storage(&e))?;
             leaving = view.leaving().map_err(|e| storage(&e))?.map(|leaving| leaving.node);
+            collections = match view.level().map_err(|e| storage(&e))? >= Level::COLLECTION {
+                true => Some(view.collections().map_err(|e| storage(&e))?),
+                false => None,
+            };
             for child in &manifest.children {
                 let here = view.has_manifest(repository, &child.digest).map_err(|e| storage(&e))?;
                 if !here || !child.manifest {
@@ -205,10 +227,18 @@ impl Writes {
         }
         let digests: Vec<Digest> = wanted.iter().map(|(blob, _)| blob.digest).collect();
         if digests.is_empty() {
-            return Ok(Vec::new());
+            return Ok((collections, Vec::new()));
         }
         let me = self.neighbours.me;
-        let mut have = self.neighbours.have(&digests, Some(repository)).await;
+        let mut have = match collections {
+            Some(number) => {
+                if !self.collecting.is_carried_out(number).await {
+                    return Err(WriteError::Unanswered(vec![me]));
+                }
+                self.neighbours.have_after(&digests, repository, number).await
+            }
+            None => self.neighbours.have(&digests, Some(repository)).await,
+        };
         let mine: Result<Vec<_>, _> =
             digests.iter().map(|d| self.store.stock(d, Some(repository))).collect();
         have.insert(me, mine.map_err(|e| storage(&e))?);
@@ -291,7 +321,7 @@ impl Writes {
         for descriptor in &mut descriptors {
             descriptor.kept_by.extend(copied.get(&descriptor.digest).into_iter().flatten());
         }
-        Ok(descriptors)
+        Ok((collections, descriptors))
     }
 
     /// Copies each scarce blob to live nodes of other regions until `wanted` regions hold it.
@@ -345,7 +375,8 @@ impl Writes {
         deadline: Duration,
     ) -> Result<Held, String> {
         if node == self.neighbours.me {
-            return self.flights.replicate(digest, holders.to_vec(), None).await;
+            let grant = Some((repository, self.terms.grant));
+            return self.flights.replicate(digest, holders.to_vec(), grant).await;
         }
         let question =
             Replicate { digest, sources: holders.to_vec(), repository: Some(repository.clone()) };

@@ -1,6 +1,7 @@
 //! The verbs for what Harbor's API has: projects, their members, users, robots, and what is stored.
 
 mod audit;
+mod collection;
 mod jobs;
 mod people;
 mod projects;
@@ -18,6 +19,7 @@ use super::node::Node;
 use super::shown::{safe, safe_json, table};
 
 pub(super) use audit::{AuditCommand, audit};
+pub(super) use collection::{CollectionCommand, collection};
 pub(super) use jobs::{JobsCommand, RepairCommand, jobs, repair};
 pub(super) use people::{
     MemberCommand, RobotCommand, UserCommand, members, run_robot as robots, users,

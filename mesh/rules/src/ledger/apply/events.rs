@@ -10,6 +10,7 @@ use crate::ledger::events::{
 use crate::ledger::jobs::{JobChange, LookForJobs, RunEnd, bounded};
 use crate::ledger::level::Level;
 use crate::ledger::people::{LookForPeople, PeopleChange, robot_login};
+use crate::ledger::policies::PolicyChange;
 use crate::ledger::records::{
     Look, NodeRecord, RecordError, WriteRecords, decode, encode, key as records_key,
 };
@@ -76,6 +77,14 @@ pub(super) fn describe<R: WriteRecords>(
         }
         Command::DeleteIf { repository, precondition, .. } => deleted(repository, &precondition.of)
             .map_or(Ok(None), |(kind, name)| of("delete", kind, name, Some(repository.project()))),
+        Command::Policy { project, change, .. } => {
+            let (operation, kind, what) = of_policy(change);
+            of(operation, kind, format!("{project}{what}"), Some(project.clone()))
+        }
+        Command::Retire { repository, digests, .. } => {
+            let what = format!("{repository}: {} artifacts that are not retained", digests.len());
+            of("delete", "artifact", what, Some(repository.project()))
+        }
         Command::AddTag { repository, tag, .. } => {
             of("create", "tag", format!("{repository}:{tag}"), Some(repository.project()))
         }
@@ -104,7 +113,18 @@ pub(super) fn describe<R: WriteRecords>(
         | Command::PutManifestIf(..)
         | Command::PutChecked(_)
         | Command::Collect(_)
+        | Command::Pulled(_)
         | Command::Events(_) => Ok(None),
+    }
+}
+
+fn of_policy(change: &PolicyChange) -> (&'static str, &'static str, String) {
+    match change {
+        PolicyChange::AddImmutable(_) => ("create", "immutable_rule", String::new()),
+        PolicyChange::SetImmutable(rule) => ("update", "immutable_rule", format!(": {}", rule.id)),
+        PolicyChange::RemoveImmutable(id) => ("delete", "immutable_rule", format!(": {id}")),
+        PolicyChange::SetRetention(Some(_)) => ("update", "retention", String::new()),
+        PolicyChange::SetRetention(None) => ("delete", "retention", String::new()),
     }
 }
 
@@ -298,7 +318,7 @@ pub(super) fn record<R: WriteRecords>(
         Outcome::NotFound => Some("it does not exist".into()),
         Outcome::Exists => Some("it exists already".into()),
         Outcome::PreconditionFailed => Some("the precondition does not hold".into()),
-        Outcome::Refused(why) => Some(why.clone()),
+        Outcome::Refused(why) | Outcome::Immutable(why) => Some(why.clone()),
     };
     if records.level()? < Level::EVENTS {
         return Ok(());

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::collecting;
 use crate::ledger::command::{NewManifest, Outcome};
 use crate::ledger::level::Level;
+use crate::ledger::policies::key as policies_key;
 use crate::ledger::precondition::Precondition;
 use crate::ledger::records::{
     BlobRecord, ContentRecord, Look, ManifestRecord, RecordError, Repository, TagIndex, TagRecord,
@@ -264,6 +265,7 @@ pub(in crate::ledger) fn delete<R: WriteRecords>(
         }
     }
     untag(records, repository, digest)?;
+    records.remove(&policies_key::pulled(repository, digest))?;
     for blob in &manifest.blobs {
         let link = key::link(repository, blob);
         match records.record::<u64>(&link)? {

@@ -8,6 +8,7 @@ mod jobs;
 pub(in crate::ledger) mod manifests;
 mod members;
 mod people;
+mod policies;
 mod projects;
 mod sealing;
 mod trust;
@@ -20,7 +21,7 @@ use crate::ledger::records::{
     Look, Project, RecordError, UpstreamRecord, WriteRecords, decode, encode, key,
 };
 use crate::words::moment::Timestamp;
-use crate::words::names::{OperationId, Revision};
+use crate::words::names::{OperationId, Reference, RepositoryName, Revision};
 
 /// The maximum number of records that one entry removes of what it empties: tags and manifests of a
 /// cache, members and robots of a project. Applying an entry delays all others, while read leases
@@ -100,6 +101,17 @@ fn perform<R: WriteRecords>(
         if collecting::is_collected(records, seen, new)? {
             return Ok(Outcome::Collected);
         }
+        if let Some(project) = &project
+            && let Some(forbidden) = policies::forbids_put(records, project, new)?
+        {
+            return Ok(forbidden);
+        }
+    }
+    if let Some(project) = &project
+        && let Some((repository, what)) = deleted_by(command)
+        && let Some(forbidden) = policies::forbids_delete(records, project, repository, &what)?
+    {
+        return Ok(forbidden);
     }
     match (command, project) {
         (Command::FormMesh { mesh, token_secret, administrator, nodes }, _) => {
@@ -183,6 +195,13 @@ fn perform<R: WriteRecords>(
             None => manifests::put(records, at, &checked.new),
         },
         (Command::Collect(change), _) => collecting::change(records, at, change),
+        (Command::Policy { change, .. }, Some(project)) => {
+            policies::change(records, &project, change)
+        }
+        (Command::Retire { repository, digests, judged, .. }, Some(project)) => {
+            policies::retire(records, at, &project, repository, digests, *judged)
+        }
+        (Command::Pulled(pulls), _) => policies::pulled(records, at, pulls),
         (Command::EmptyCache { .. }, Some(project)) => projects::empty_cache(records, at, &project),
         (Command::IndexTags { repository, .. }, Some(_)) => {
             let whole = manifests::index_tags(records, repository, EMPTIED_AT_ONCE)?;
@@ -211,11 +230,25 @@ fn perform<R: WriteRecords>(
             | Command::DeleteManifest { .. }
             | Command::DeleteIf { .. }
             | Command::AddTag { .. }
+            | Command::Policy { .. }
+            | Command::Retire { .. }
             | Command::EmptyCache { .. }
             | Command::IndexTags { .. },
             None,
         ) => Ok(Outcome::NotFound),
     }
+}
+
+/// What somebody wants to delete, if that is a tag or an artifact.
+fn deleted_by(command: &Command) -> Option<(&RepositoryName, Reference)> {
+    Some(match command {
+        Command::DeleteTag { repository, tag, .. } => (repository, Reference::Tag(tag.clone())),
+        Command::DeleteManifest { repository, digest, .. } => {
+            (repository, Reference::Digest(*digest))
+        }
+        Command::DeleteIf { repository, precondition, .. } => (repository, precondition.of.clone()),
+        _ => return None,
+    })
 }
 
 /// The fence: the project of a command that carries an epoch, if it still has that epoch; otherwise

@@ -3,6 +3,7 @@
 use super::{EMPTIED_AT_ONCE, jobs, next_number, people};
 use crate::ledger::command::{NewProject, Outcome};
 use crate::ledger::level::Level;
+use crate::ledger::policies::key as policies_key;
 use crate::ledger::records::{Look, Project, RecordError, WriteRecords, encode, key};
 use crate::proxies::proxy::ProxyRules;
 use crate::words::moment::Timestamp;
@@ -65,6 +66,7 @@ pub(super) fn delete<R: WriteRecords>(
     {
         return Ok(Outcome::Unfinished);
     }
+    records.remove(&policies_key::policies(project.id))?;
     records.remove(&key::project(name))?;
     Ok(Outcome::Done)
 }

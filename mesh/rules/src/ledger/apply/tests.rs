@@ -15,6 +15,7 @@ use crate::words::names::{Epoch, NodeId, ProjectId, Reference, RepositoryName, U
 
 mod collecting;
 mod leaving;
+mod policies;
 mod trust;
 
 struct Ledger {
@@ -43,6 +44,11 @@ impl Ledger {
         let operation = OperationId(u128::from(self.revision) << 64);
         let envelope = Envelope { operation, at: Timestamp(self.revision), command };
         apply(&mut self.records, Revision(self.revision), &envelope).unwrap()
+    }
+
+    /// The time of the next entry.
+    fn now(&self) -> Timestamp {
+        Timestamp(self.revision + 1)
     }
 
     fn epoch(&self) -> Epoch {
@@ -882,6 +888,8 @@ fn a_manifest_among_many_tags_is_put_and_deleted_at_the_cost_of_its_own() {
         (put, again, touched(ledger, delete(e, 1)))
     };
     ledger.run(put(e, 3, "first", &[3]));
+    // its blob becomes garbage, which the next manifest ends
+    cost(&mut ledger);
     let alone = cost(&mut ledger);
     for n in 0..100_000 {
         ledger.run(put(e, 2, &format!("t{n}"), &[]));
@@ -890,7 +898,7 @@ fn a_manifest_among_many_tags_is_put_and_deleted_at_the_cost_of_its_own() {
     let among = cost(&mut ledger);
     assert_eq!(among, (alone.0 + 5, alone.1 + 5, alone.2 + 5), "put, another tag, delete");
     // five records each are the event's
-    assert!(alone.0 < 30 && alone.1 < 20 && alone.2 < 35, "{alone:?}");
+    assert!(alone.0 < 40 && alone.1 < 25 && alone.2 < 40, "{alone:?}");
     // what names much costs that much
     let all = touched(&mut ledger, delete(e, 2));
     assert!((200_000..350_000).contains(&all), "{all}");
@@ -915,10 +923,10 @@ fn a_large_index_that_gets_another_tag_is_not_written_again() {
     assert!(touched(&mut ledger, large("one", 10_000)) > 10_000);
     let place = key::manifest(&repository(), &Digest::sha256(&[1, 0]));
     let before = ledger.records.get(&place).unwrap();
-    assert!(touched(&mut ledger, large("two", 10_000)) < 20);
+    assert!(touched(&mut ledger, large("two", 10_000)) < 25);
     assert_eq!(ledger.records.get(&place).unwrap(), before);
     let one_more = touched(&mut ledger, large("two", 10_001));
-    assert!(one_more < 25, "one blob more touches {one_more}");
+    assert!(one_more < 30, "one blob more touches {one_more}");
 }
 
 #[test]

@@ -66,6 +66,7 @@ fn one_of_each() -> Vec<(&'static str, Open)> {
         ("Fingerprint", Ask::Fingerprint(Revision(1))),
         ("Cached", Ask::Cached(CacheAsk::Refers(vec![digest]))),
         ("Sealing", Ask::Sealing(SealingAsk::Give(digest))),
+        ("Pulled", Ask::Pulled(vec![])),
         ("Collection", Ask::Collection(super::super::CollectionAsk::CountedOn(vec![digest]))),
         ("Job", Ask::Job(JobAsk::Report(crate::words::names::JobId(1)))),
     ];

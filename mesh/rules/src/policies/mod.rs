@@ -1,0 +1,15 @@
+//! What a project's administrators decide about its artifacts: which tags never move, what stays.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`selectors`] | which repositories and tags a rule is about |
+//! | [`immutability`] | tags that are never moved or deleted |
+//! | [`retention`] | what stays of a repository, and what goes |
+
+pub mod immutability;
+pub mod retention;
+pub mod selectors;
+
+/// The maximum number of rules of one kind in a project (`src/controller/immutable` and
+/// `handler/retention.go` of Harbor).
+pub const MOST_RULES: usize = 15;

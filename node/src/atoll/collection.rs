@@ -1,0 +1,90 @@
+//! `/api/atoll/v1/collection`: blobs that nothing refers to any more, and their collection.
+
+use std::time::Duration;
+
+use http::{Response, StatusCode};
+use registry::blobs::collecting::{NotCollected, Round, Waiting};
+use rules::ledger::collecting::LookForGarbage;
+use serde::Deserialize;
+use serde_json::json;
+use tracing::info;
+
+use super::Atoll;
+use crate::http::answer::{json_answer, mark};
+use crate::http::request::Request;
+use crate::http::{Code, Failure, Payload};
+
+/// The maximum length of the body in bytes.
+const BODY: u64 = 4 << 10;
+
+/// What to collect now.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Wanted {
+    /// What has been garbage for so many seconds, instead of `collection.grace`.
+    older_than_seconds: Option<u64>,
+    /// Only say what would be collected.
+    dry_run: bool,
+}
+
+impl Atoll {
+    /// How much garbage there is, and when it is collected.
+    pub(super) async fn show_collection(&self) -> Result<Response<Payload>, Failure> {
+        let terms = self.collecting.terms();
+        let collecting = self.collecting.clone();
+        let waiting = ground::supervise::at_length(|| collecting.waiting())?;
+        let Waiting { blobs, bytes, oldest, more } = waiting;
+        let (collections, freshness) =
+            self.door.read(|records| records.collections()).await?;
+        let mut response = json_answer(
+            StatusCode::OK,
+            &json!({
+                "garbage": {
+                    "blobs": blobs,
+                    "bytes": bytes,
+                    "oldest": oldest.map(|at| at.to_string()),
+                    "counted_all": !more,
+                },
+                "collections": collections,
+                "grace_seconds": terms.grace.as_secs(),
+                "every_seconds": terms.every.as_secs(),
+            }),
+        );
+        mark(&mut response, freshness);
+        Ok(response)
+    }
+
+    /// Collects now what has been garbage for long enough.
+    pub(super) async fn collect(&self, mut request: Request) -> Result<Response<Payload>, Failure> {
+        let bytes = request.body.whole(BODY).await?;
+        let wanted: Wanted = match bytes.is_empty() {
+            true => Wanted::default(),
+            false => serde_json::from_slice(&bytes)
+                .map_err(|e| Failure::new(Code::BadRequest, format!("the body: {e}")))?,
+        };
+        let grace = wanted.older_than_seconds.map(Duration::from_secs);
+        let grace = grace.unwrap_or(self.collecting.terms().grace);
+        let round = self.collecting.collect(grace, wanted.dry_run).await.map_err(|error| {
+            let code = match error {
+                NotCollected::Level(_) => Code::Conflict,
+                NotCollected::Records(_) | NotCollected::Store(_) => Code::Internal,
+                NotCollected::Silent(_) | NotCollected::Ledger(_) => Code::Unavailable,
+            };
+            Failure::new(code, error.to_string())
+        })?;
+        let Round { due, counted_on, collected, bytes } = round;
+        if !wanted.dry_run && collected > 0 {
+            info!(due, counted_on, collected, bytes, "garbage is collected, because somebody asked");
+        }
+        Ok(json_answer(
+            StatusCode::OK,
+            &json!({
+                "due": due,
+                "pushes_count_on": counted_on,
+                "collected": collected,
+                "bytes": bytes,
+                "dry_run": wanted.dry_run,
+            }),
+        ))
+    }
+}

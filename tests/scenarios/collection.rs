@@ -73,9 +73,7 @@ fn an_upload_that_no_manifest_ever_names_goes() {
     let sent = sent.unwrap_or_else(|none| panic!("{none}"));
     assert_eq!(sent.status, 201, "{sent}");
     assert!((0..3).any(|at| on_disk(&mesh, at, &blob)));
-    wait::until("no disk has it", || {
-        (0..3).all(|at| !on_disk(&mesh, at, &blob)).then_some(())
-    });
+    wait::until("no disk has it", || (0..3).all(|at| !on_disk(&mesh, at, &blob)).then_some(()));
 }
 
 /// A client that has heard that a blob is here does not send it.

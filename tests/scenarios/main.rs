@@ -49,6 +49,7 @@ mod questions;
 mod registries;
 mod removal;
 mod repairs;
+mod retention;
 mod rolling;
 mod sessions;
 mod settled;

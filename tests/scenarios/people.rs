@@ -164,7 +164,8 @@ impl Town {
             .replace("{user}", &user.to_string())
             .replace("{node}", "nobody")
             .replace("{name}", if method == "GET" { "app" } else { "nothing" })
-            .replace("{tag}", "none");
+            .replace("{tag}", "none")
+            .replace("{task}", "1");
         let path = path.replace("{trust}", "999999");
         let path = match row {
             _ if row.starts_with("/api/v2.0/robots/{id}") => {
@@ -177,6 +178,7 @@ impl Town {
             _ => path.replace("{id}", "999999"),
         };
         let body = match (row, method) {
+            ("/api/v2.0/retentions", "POST") => json!({"scope": {"ref": project}}).to_string(),
             ("/api/v2.0/robots", "POST") => robot_of(project, "made", &["pull"]).to_string(),
             _ => "no json".to_owned(),
         };

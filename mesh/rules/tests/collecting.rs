@@ -225,8 +225,7 @@ impl Mesh {
     /// The primary, with records that may be old, asks all who holds what.
     fn check_a_push(&mut self) {
         let primary = self.any_node();
-        let wanted: BTreeSet<Digest> =
-            (0..=self.dice.below(2)).map(|_| self.any_blob()).collect();
+        let wanted: BTreeSet<Digest> = (0..=self.dice.below(2)).map(|_| self.any_blob()).collect();
         let now = self.now;
         let view = self.nodes[primary].records.clone();
         let collections = view.collections().unwrap();
@@ -245,8 +244,11 @@ impl Mesh {
         for digest in wanted {
             let granted = view.linked(&repository(), &digest).unwrap()
                 || answers.iter().any(|at| self.nodes[*at].granted(&digest, now));
-            let holders: Vec<usize> =
-                answers.iter().copied().filter(|at| self.nodes[*at].kept.contains(&digest)).collect();
+            let holders: Vec<usize> = answers
+                .iter()
+                .copied()
+                .filter(|at| self.nodes[*at].kept.contains(&digest))
+                .collect();
             if !granted || holders.is_empty() {
                 return;
             }
@@ -325,13 +327,13 @@ impl Mesh {
     fn collect(&mut self) {
         let (at, now) = (self.any_node(), self.now);
         let garbage = self.nodes[at].records.garbage(None, 100).unwrap();
-        let counted_on =
-            |digest: &Digest| self.nodes.iter().any(|node| node.granted(digest, now));
+        let counted_on = |digest: &Digest| self.nodes.iter().any(|node| node.granted(digest, now));
         let grace = Duration::from_millis(GRACE);
         let digests: Vec<Digest> =
             collecting::due(&garbage, Timestamp(now), grace, counted_on).collect();
         let before = collecting::before(Timestamp(now), grace);
-        if self.commit(Command::Collect(CollectChange::Collect { digests, before })) == Outcome::Done
+        if self.commit(Command::Collect(CollectChange::Collect { digests, before }))
+            == Outcome::Done
         {
             self.collected += 1;
         }

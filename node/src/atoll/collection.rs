@@ -34,8 +34,7 @@ impl Atoll {
         let collecting = self.collecting.clone();
         let waiting = ground::supervise::at_length(|| collecting.waiting())?;
         let Waiting { blobs, bytes, oldest, more } = waiting;
-        let (collections, freshness) =
-            self.door.read(|records| records.collections()).await?;
+        let (collections, freshness) = self.door.read(|records| records.collections()).await?;
         let mut response = json_answer(
             StatusCode::OK,
             &json!({
@@ -74,7 +73,10 @@ impl Atoll {
         })?;
         let Round { due, counted_on, collected, bytes } = round;
         if !wanted.dry_run && collected > 0 {
-            info!(due, counted_on, collected, bytes, "garbage is collected, because somebody asked");
+            info!(
+                due,
+                counted_on, collected, bytes, "garbage is collected, because somebody asked"
+            );
         }
         Ok(json_answer(
             StatusCode::OK,

@@ -90,6 +90,10 @@ enum Verb {
     Audit(api::AuditCommand),
     /// Make the copies of projects that are missing, now.
     Repair(api::RepairCommand),
+    /// What stays in projects, and what is deleted.
+    Retention(api::RetentionCommand),
+    /// Tags that are never moved or deleted.
+    Immutable(api::ImmutableCommand),
     /// Blobs that nothing refers to any more, and their collection.
     Gc(api::CollectionCommand),
     /// Background work of the mesh, and its schedules.
@@ -127,6 +131,8 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Preheat(preheat) => preheat::run(&preheat),
         Verb::Audit(command) => api::audit(&command),
         Verb::Repair(command) => api::repair(&command),
+        Verb::Retention(command) => api::retention(&command),
+        Verb::Immutable(command) => api::immutable(&command),
         Verb::Gc(command) => api::collection(&command),
         Verb::Jobs(command) => api::jobs(&command),
     }

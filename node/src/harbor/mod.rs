@@ -5,12 +5,15 @@ mod artifacts;
 mod audit;
 mod configurations;
 mod groups;
+mod immutability;
 mod lists;
 mod members;
 mod metadata;
 mod projects;
 mod registries;
+mod retentions;
 mod robots;
+mod selectors;
 mod sessions;
 mod system;
 mod trusts;
@@ -20,6 +23,7 @@ use std::sync::Arc;
 
 use http::{HeaderName, Method, Response};
 use mesh::secrets::Secrets;
+use registry::jobs::queue::Jobs;
 use registry::people::{Access, Caller};
 use registry::view::neighbours::Neighbours;
 use registry::view::{Freshness, Records};
@@ -65,6 +69,8 @@ pub struct Harbor {
     pub neighbours: Arc<Neighbours>,
     /// Commits writes.
     pub writes: Arc<Writes>,
+    /// Background work.
+    pub jobs: Arc<Jobs>,
     /// Seals secrets for the ledger.
     pub secrets: Arc<Secrets>,
     /// The default `durability` of new projects.
@@ -92,7 +98,7 @@ impl Harbor {
         let mut caller = self.admit(&request, need).await?;
         request.changes_nothing_at(&self.neighbours)?;
         if self.neighbours.is_edge() && route.is_about_people() {
-            let message = "this node is an edge, which does not know all users; ask a replica";
+            let message = "this node is an edge, which does not know all people and what they decided; ask a replica";
             return Err(Failure::new(Code::Unsupported, message));
         }
         let named = match &route {
@@ -101,7 +107,8 @@ impl Harbor {
             | Route::Member(name, _)
             | Route::ProjectLogs(name)
             | Route::ProjectAuditLogExts(name)
-            | Route::Stored(name, _) => Some(name),
+            | Route::Stored(name, _)
+            | Route::Policy(name, _) => Some(name),
             _ => None,
         };
         if !matches!(request.method, Method::GET | Method::HEAD) {
@@ -178,6 +185,9 @@ impl Harbor {
             (_, Route::Member(_, id)) => self.show_member(project, id).await,
             (_, Route::ProjectLogs(_) | Route::ProjectAuditLogExts(_)) => {
                 self.list_events(&request, Some(&project)).await
+            }
+            (_, Route::Policy(_, policy)) => {
+                self.answer_about_policies(request, project, policy, by).await
             }
             (_, Route::Stored(_, stored)) => {
                 self.answer_about_stored(request, project, stored, by).await
@@ -261,6 +271,10 @@ impl Harbor {
             }
             (&Method::GET | &Method::HEAD, Route::AuditLogs | Route::AuditLogExts) => {
                 self.list_events(&request, None).await
+            }
+            (&Method::POST, Route::Retentions) => self.create_retention(request, &caller).await,
+            (&Method::GET | &Method::HEAD, Route::RetentionTemplates) => {
+                Ok(retentions::show_templates())
             }
             (&Method::GET | &Method::HEAD, Route::Permissions) => Ok(robots::show_permissions()),
             (&Method::GET | &Method::HEAD, Route::Repositories) => {

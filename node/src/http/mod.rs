@@ -12,6 +12,7 @@ mod listen;
 mod origin;
 mod patience;
 mod payload;
+pub mod policies;
 pub mod range;
 pub mod request;
 pub mod route;

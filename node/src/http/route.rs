@@ -12,6 +12,7 @@ use rules::words::names::{
 };
 
 use super::errors::{Code, Failure};
+use super::policies::Policy;
 
 /// The route of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +56,12 @@ pub enum Route {
     /// `/api/v2.0/projects/NAME/repositories` and what is below, and other views of what a project
     /// stores
     Stored(ProjectName, Stored),
+    /// What a project decides about its artifacts.
+    Policy(ProjectName, Policy),
+    /// `/api/v2.0/retentions`
+    Retentions,
+    /// `/api/v2.0/retentions/metadatas`
+    RetentionTemplates,
     /// `/api/v2.0/repositories`
     Repositories,
     /// `/api/v2.0/search`
@@ -272,6 +279,7 @@ impl Route {
             | Route::ProjectAuditLogExts(_)
             | Route::ProjectLogs(_) => "audit",
             Route::Registries | Route::Registry(..) => "registries",
+            Route::Policy(..) | Route::Retentions | Route::RetentionTemplates => "policies",
             Route::Status => "status",
             Route::Level => "level",
             Route::Mirrors => "mirrors",
@@ -341,6 +349,9 @@ impl Route {
             Route::ProjectLogs(_) => "/api/v2.0/projects/{project}/logs",
             Route::Registries => "/api/v2.0/registries",
             Route::Registry(_) => "/api/v2.0/registries/{id}",
+            Route::Policy(_, policy) => policy.pattern(),
+            Route::Retentions => "/api/v2.0/retentions",
+            Route::RetentionTemplates => "/api/v2.0/retentions/metadatas",
             Route::Status => "/api/atoll/v1/status",
             Route::Level => "/api/atoll/v1/level",
             Route::Mirrors => "/api/atoll/v1/mirrors",
@@ -393,6 +404,9 @@ impl Route {
             | Route::User(_) => "GET, HEAD, PUT, DELETE",
             Route::Robot(_) => "GET, HEAD, PUT, PATCH, DELETE",
             Route::Stored(_, stored) => stored.methods(),
+            Route::Policy(_, policy) => policy.methods(),
+            Route::Retentions => "POST",
+            Route::RetentionTemplates => "GET, HEAD",
             Route::Trust(..) => "PUT, DELETE",
             Route::UserAdministers(_) | Route::UserPassword(_) | Route::UserCliSecret(_) => "PUT",
             Route::Configurations => "GET, HEAD, PUT",
@@ -425,8 +439,8 @@ impl Route {
         }
     }
 
-    /// Whether it lists or shows people. An edge is told of them one by one, and answers none of
-    /// these.
+    /// Whether it lists or shows people, or what they decided. An edge is told of people one by
+    /// one, and answers none of these.
     pub fn is_about_people(&self) -> bool {
         matches!(
             self,
@@ -452,6 +466,8 @@ impl Route {
                 | Route::ProjectAuditLogExts(_)
                 | Route::ProjectLogs(_)
                 | Route::Stored(_, Stored::Summary)
+                | Route::Policy(..)
+                | Route::Retentions
         )
     }
 
@@ -493,6 +509,8 @@ impl Route {
             "/c/oidc/onboard" => return Ok(Route::OidcOnboard),
             "/api/v2.0/projects" => return Ok(Route::Projects),
             "/api/v2.0/registries" => return Ok(Route::Registries),
+            "/api/v2.0/retentions" => return Ok(Route::Retentions),
+            "/api/v2.0/retentions/metadatas" => return Ok(Route::RetentionTemplates),
             "/api/v2.0/users" => return Ok(Route::Users),
             "/api/v2.0/users/current" => return Ok(Route::CurrentUser),
             "/api/v2.0/users/search" => return Ok(Route::UserSearch),
@@ -523,6 +541,15 @@ impl Route {
         }
         if let Some(rest) = path.strip_prefix("/api/v2.0/projects/") {
             return of_project(rest);
+        }
+        if let Some(rest) = path.strip_prefix("/api/v2.0/retentions/") {
+            let (name, rest) = match rest.split_once('/') {
+                Some((name, rest)) => (name, Some(rest)),
+                None => (rest, None),
+            };
+            let name = name.parse().map_err(|_| not_found())?;
+            let policy = Policy::of_retention(rest).ok_or_else(not_found)?;
+            return Ok(Route::Policy(name, policy));
         }
         if let Some(rest) = path.strip_prefix("/api/v2.0/users/") {
             let (id, what) = rest.split_once('/').unwrap_or((rest, ""));
@@ -633,6 +660,15 @@ fn of_project(rest: &str) -> Result<Route, Failure> {
         None if what == "members" => Ok(Route::Members(name)),
         None if what == "logs" => Ok(Route::ProjectLogs(name)),
         None if what == "auditlog-exts" => Ok(Route::ProjectAuditLogExts(name)),
+        _ if what.starts_with("immutabletagrules") => {
+            let rest = what.strip_prefix("immutabletagrules").filter(|rest| !rest.is_empty());
+            let rest = match rest {
+                None => None,
+                Some(rest) => Some(rest.strip_prefix('/').ok_or_else(not_found)?),
+            };
+            let policy = Policy::of_immutable(rest).ok_or_else(not_found)?;
+            Ok(Route::Policy(name, policy))
+        }
         Some(("members", id)) => {
             id.parse().map(|id| Route::Member(name, MemberId(id))).map_err(|_| not_found())
         }
@@ -856,10 +892,14 @@ mod tests {
             Route::JobLog(JobId(1)),
             Route::JobStop(JobId(1)),
             Route::JobRetry(JobId(1)),
+            Route::Retentions,
+            Route::RetentionTemplates,
             Route::Schedules,
             Route::Collection,
             Route::Schedule("p".parse().unwrap(), "nightly".into()),
         ];
+        let policies = Policy::all().map(|policy| Route::Policy("p".parse().unwrap(), policy));
+        let all: Vec<Route> = all.into_iter().chain(policies).collect();
         for route in &all {
             for method in route.methods(false).split(", ") {
                 let need = rules::people::doors::need(route.pattern(), method);

@@ -329,6 +329,7 @@ impl Rooms {
             records: records.clone(),
             neighbours: neighbours.clone(),
             writes: self.writes.clone(),
+            jobs: self.jobs.clone(),
             secrets: self.secrets.clone(),
             access: self.access.clone(),
             durability: settings.projects.durability,

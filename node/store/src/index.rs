@@ -314,7 +314,10 @@ impl Index {
     }
 
     /// Removes grants that have ended. Returns the blobs that they were about.
-    pub(super) async fn expire_grants(&self, now: Timestamp) -> Result<BTreeSet<Digest>, StoreError> {
+    pub(super) async fn expire_grants(
+        &self,
+        now: Timestamp,
+    ) -> Result<BTreeSet<Digest>, StoreError> {
         self.write(move |write| {
             let mut grants = write.open_table(GRANTS)?;
             let mut expired = Vec::new();

@@ -346,7 +346,9 @@ pub fn forget<R: WriteRecords>(
     let mut records = Within { cache, origin };
     let outcome = match reference {
         Reference::Tag(tag) => manifests::delete_tag(&mut records, repository, tag)?,
-        Reference::Digest(digest) => manifests::delete(&mut records, Timestamp(0), repository, digest)?,
+        Reference::Digest(digest) => {
+            manifests::delete(&mut records, Timestamp(0), repository, digest)?
+        }
     };
     Ok(outcome == Outcome::Done)
 }

@@ -153,11 +153,7 @@ pub trait LookForGarbage: Look {
         self.record(&key::garbage(digest))
     }
     /// Up to `limit` of the oldest garbage after `after`.
-    fn garbage(
-        &self,
-        after: Option<&Garbage>,
-        limit: usize,
-    ) -> Result<Vec<Garbage>, RecordError> {
+    fn garbage(&self, after: Option<&Garbage>, limit: usize) -> Result<Vec<Garbage>, RecordError> {
         let after = after.map(|last| key::by_age(last.since, &last.digest));
         let pairs = self.scan(&key::all_by_age(), after.as_deref(), limit)?;
         Ok(pairs.iter().filter_map(|(place, _)| key::garbage_of(place)).collect())

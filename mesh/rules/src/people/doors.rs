@@ -3,7 +3,7 @@
 
 use crate::words::roles::{Operation, Permission, Resource};
 
-use Operation::{Create, Delete, List, Pull, Push, Read, Stop, Update};
+use Operation::{Create, Delete, List, Operate, Pull, Push, Read, Stop, Update};
 
 /// What a caller needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +87,56 @@ pub const DOORS: &[Row] = &[
     row("/api/v2.0/projects/{project}/summary", &["GET"], project(Resource::Project, Read)),
     // Harbor asks for the right to delete
     row("/api/v2.0/projects/{project}/_deletable", &["GET"], project(Resource::Project, Delete)),
+    row(
+        "/api/v2.0/projects/{project}/immutabletagrules",
+        &["GET"],
+        project(Resource::ImmutableTag, List),
+    ),
+    row(
+        "/api/v2.0/projects/{project}/immutabletagrules",
+        &["POST"],
+        project(Resource::ImmutableTag, Create),
+    ),
+    row(
+        "/api/v2.0/projects/{project}/immutabletagrules/{id}",
+        &["PUT"],
+        project(Resource::ImmutableTag, Update),
+    ),
+    row(
+        "/api/v2.0/projects/{project}/immutabletagrules/{id}",
+        &["DELETE"],
+        project(Resource::ImmutableTag, Delete),
+    ),
+    row("/api/v2.0/retentions", &["POST"], project(Resource::TagRetention, Create)),
+    row("/api/v2.0/retentions/metadatas", &["GET"], Need::Credentials),
+    row("/api/v2.0/retentions/{project}", &["GET"], project(Resource::TagRetention, Read)),
+    row("/api/v2.0/retentions/{project}", &["PUT"], project(Resource::TagRetention, Update)),
+    row("/api/v2.0/retentions/{project}", &["DELETE"], project(Resource::TagRetention, Delete)),
+    row(
+        "/api/v2.0/retentions/{project}/executions",
+        &["GET"],
+        project(Resource::TagRetention, List),
+    ),
+    row(
+        "/api/v2.0/retentions/{project}/executions",
+        &["POST"],
+        project(Resource::TagRetention, Operate),
+    ),
+    row(
+        "/api/v2.0/retentions/{project}/executions/{id}",
+        &["PATCH"],
+        project(Resource::TagRetention, Operate),
+    ),
+    row(
+        "/api/v2.0/retentions/{project}/executions/{id}/tasks",
+        &["GET"],
+        project(Resource::TagRetention, List),
+    ),
+    row(
+        "/api/v2.0/retentions/{project}/executions/{id}/tasks/{task}",
+        &["GET"],
+        project(Resource::TagRetention, Read),
+    ),
     row("/api/v2.0/projects/{project}/repositories", &["GET"], project(Resource::Repository, List)),
     row(
         "/api/v2.0/projects/{project}/repositories/{name}",

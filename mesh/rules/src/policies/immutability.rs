@@ -48,7 +48,8 @@ mod tests {
             },
             tags: Tags { pattern: Pattern::new(tag).unwrap(), ..Tags::default() },
         };
-        let rules = [rule("app/**", "v*", false), rule("**", "release", false), rule("**", "**", true)];
+        let rules =
+            [rule("app/**", "v*", false), rule("**", "release", false), rule("**", "**", true)];
         assert!(is_immutable(&rules, "app/web", "v1") && is_immutable(&rules, "x", "release"));
         assert!(!is_immutable(&rules, "x", "v1") && !is_immutable(&rules, "app/web", "latest"));
         assert!(!is_immutable(&[], "x", "v1"));

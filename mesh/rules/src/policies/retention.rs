@@ -153,9 +153,8 @@ pub fn fates(
     }
     let mut retained = BTreeSet::new();
     for rule in rules {
-        let selects = |candidate: &Candidate| {
-            rule.tags.selects(candidate.tags.iter().map(String::as_str))
-        };
+        let selects =
+            |candidate: &Candidate| rule.tags.selects(candidate.tags.iter().map(String::as_str));
         let selected: Vec<usize> =
             (0..candidates.len()).filter(|at| selects(&candidates[*at])).collect();
         retained.extend(stay(rule.template, selected, candidates, now, counted_since));
@@ -199,15 +198,14 @@ fn stay(
         Template::DaysSincePush(days) | Template::LastDays(days) => {
             selected.into_iter().filter(|at| within(pushed(at), days)).collect()
         }
-        Template::DaysSincePull(days) => selected
-            .into_iter()
-            .filter(|at| within(pulled(at, u64::from(days)), days))
-            .collect(),
+        Template::DaysSincePull(days) => {
+            selected.into_iter().filter(|at| within(pulled(at, u64::from(days)), days)).collect()
+        }
         Template::LatestPushed(number) => latest(number, &pushed),
         Template::LatestPulled(number) => latest(number, &|at| pulled(at, YOUNG)),
-        Template::LatestActive(number) => latest(number, &|at| {
-            candidates[*at].pulled.unwrap_or(Timestamp(0)).max(pushed(at))
-        }),
+        Template::LatestActive(number) => {
+            latest(number, &|at| candidates[*at].pulled.unwrap_or(Timestamp(0)).max(pushed(at)))
+        }
     }
 }
 
@@ -327,7 +325,8 @@ mod tests {
 
     #[test]
     fn selectors_come_before_the_number_and_rules_are_joined() {
-        let all = [artifact(&["v1"], 9, None), artifact(&["v2"], 8, None), artifact(&["x"], 1, None)];
+        let all =
+            [artifact(&["v1"], 9, None), artifact(&["v2"], 8, None), artifact(&["x"], 1, None)];
         let newest = rule(Template::LatestPushed(1), "", "v*");
         assert_eq!(kept(&[newest.clone()], &all, LONG), [false, true, false]);
         let both = [newest.clone(), rule(Template::Always, "", "x")];

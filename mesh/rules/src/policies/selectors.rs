@@ -152,7 +152,8 @@ mod tests {
     /// The cases of Harbor's `doublestar/selector_test.go`.
     #[test]
     fn an_artifact_is_selected_as_harbor_selects_it() {
-        let tags = |excludes, written, untagged| Tags { excludes, pattern: pattern(written), untagged };
+        let tags =
+            |excludes, written, untagged| Tags { excludes, pattern: pattern(written), untagged };
         let selects = |one: &Tags, names: &[&str]| one.selects(names.iter().copied());
         let matches = tags(false, "v*", true);
         assert!(selects(&matches, &["v1", "x"]) && selects(&matches, &[]));

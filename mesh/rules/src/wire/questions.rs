@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Answer, Ask, CacheAnswer, CacheAsk, CollectionAnswer, CollectionAsk, Credentials, Found, JobAsk, JobReport, Listing, Lookup,
-    NoLedger, Proposed, Referring, Resolution, SealingAnswer, SealingAsk, Verdict, WriteError,
+    Answer, Ask, CacheAnswer, CacheAsk, CollectionAnswer, CollectionAsk, Credentials, Found,
+    JobAsk, JobReport, Listing, Lookup, NoLedger, Proposed, Referring, Resolution, SealingAnswer,
+    SealingAsk, Verdict, WriteError,
 };
 use crate::blobs::holding::{Held, Stock};
 use crate::ledger::command::{Envelope, Outcome};

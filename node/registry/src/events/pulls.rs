@@ -55,7 +55,11 @@ impl PullTimes {
 
     /// An artifact was pulled.
     pub fn saw(&self, repository: &RepositoryName, digest: &Digest) {
-        self.hear([Pull { repository: repository.clone(), digest: *digest, at: clock::timestamp() }]);
+        self.hear([Pull {
+            repository: repository.clone(),
+            digest: *digest,
+            at: clock::timestamp(),
+        }]);
     }
 
     /// Artifacts were pulled here, or through an edge. A time that is yet to come counts as now.

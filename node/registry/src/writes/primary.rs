@@ -72,8 +72,7 @@ impl Writes {
         }
         let manifest =
             Manifest::parse(&media_type, &bytes).map_err(|e| WriteError::Invalid(e.to_string()))?;
-        let (collections, blobs) =
-            self.check_manifest(&project, &repository, &manifest).await?;
+        let (collections, blobs) = self.check_manifest(&project, &repository, &manifest).await?;
         let subject = manifest.referrer(digest, &media_type, bytes.len());
         let epoch = project.epoch;
         let new =

@@ -4,6 +4,7 @@ mod audit;
 mod collection;
 mod jobs;
 mod people;
+mod policies;
 mod projects;
 mod stored;
 
@@ -24,6 +25,7 @@ pub(super) use jobs::{JobsCommand, RepairCommand, jobs, repair};
 pub(super) use people::{
     MemberCommand, RobotCommand, UserCommand, members, run_robot as robots, users,
 };
+pub(super) use policies::{ImmutableCommand, RetentionCommand, immutable, retention};
 pub(super) use projects::{ProjectCommand, run as projects};
 pub(super) use stored::{
     ArtifactCommand, RepositoryCommand, TagCommand, artifacts, repositories, tags,
@@ -122,6 +124,10 @@ impl Api {
                 .collect()
         });
         print!("{}", table(&head, rows.collect()));
+    }
+
+    fn is_json(&self) -> bool {
+        self.output == Output::Json
     }
 
     /// Prints one thing, field by field, or all of it as JSON.

@@ -87,9 +87,8 @@ pub(super) fn forbids_put<R: WriteRecords>(
     for tag in new.tags.iter().filter(|tag| is_immutable(&rules, name, tag.as_str())) {
         let known = records.tag(&new.repository, tag)?;
         if known.is_some_and(|known| known.digest != new.digest) {
-            let said = format!(
-                "Failed to process request due to '{name}:{tag}' configured as immutable."
-            );
+            let said =
+                format!("Failed to process request due to '{name}:{tag}' configured as immutable.");
             return Ok(Some(Outcome::Immutable(said)));
         }
     }
@@ -108,8 +107,9 @@ pub(super) fn forbids_delete<R: WriteRecords>(
         return Ok(None);
     }
     let immutable = match what {
-        Reference::Tag(tag) => is_immutable(&rules, within(repository), tag.as_str())
-            .then(|| tag.as_str().to_owned()),
+        Reference::Tag(tag) => {
+            is_immutable(&rules, within(repository), tag.as_str()).then(|| tag.as_str().to_owned())
+        }
         Reference::Digest(digest) => {
             let tags = tags_of(records, repository, digest)?;
             tags.into_iter().find(|tag| is_immutable(&rules, within(repository), tag))

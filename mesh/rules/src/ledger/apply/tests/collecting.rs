@@ -96,15 +96,16 @@ fn a_manifest_that_was_checked_before_a_collection_is_checked_anew_and_keeps_its
     assert_eq!(ledger.run(strays(&[1])), Outcome::Done);
     assert_eq!(ledger.run(collect(&[1], u64::MAX)), Outcome::Done);
     let apply_as = |ledger: &mut Ledger, revision: u64, command: Command| {
-        let envelope =
-            Envelope { operation: OperationId(77), at: Timestamp(revision), command };
+        let envelope = Envelope { operation: OperationId(77), at: Timestamp(revision), command };
         apply(&mut ledger.records, Revision(revision), &envelope).unwrap()
     };
     let early = apply_as(&mut ledger, 100, checked(0, new(e, 1, "t", &[1])));
     assert_eq!(early, Outcome::Collected);
     let plain = ledger.run(put(e, 1, "t", &[1]));
     assert_eq!(plain, Outcome::Collected, "nobody knows what its primary knew");
-    assert!(!ledger.records.has_manifest(&"demo/a".parse().unwrap(), &Digest::sha256(&[1, 0])).unwrap());
+    assert!(
+        !ledger.records.has_manifest(&"demo/a".parse().unwrap(), &Digest::sha256(&[1, 0])).unwrap()
+    );
     // others are not about what was collected
     assert_eq!(ledger.run(checked(0, new(e, 2, "u", &[2]))), Outcome::Done);
     let anew = apply_as(&mut ledger, 101, checked(1, new(e, 1, "t", &[1])));

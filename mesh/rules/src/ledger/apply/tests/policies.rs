@@ -46,11 +46,8 @@ fn an_immutable_tag_is_made_once_and_neither_moved_nor_deleted() {
     assert!(matches!(&moved, Outcome::Immutable(why) if why.contains("'a:v1'")), "{moved:?}");
     assert!(!ledger.records.has_manifest(&place(), &manifest(2)).unwrap(), "nothing of it is kept");
     let (repository, digest) = (place(), manifest(1));
-    let tag = |tag: &str| Command::DeleteTag {
-        epoch,
-        repository: place(),
-        tag: tag.parse().unwrap(),
-    };
+    let tag =
+        |tag: &str| Command::DeleteTag { epoch, repository: place(), tag: tag.parse().unwrap() };
     let condition = |of| Command::DeleteIf {
         epoch,
         repository: place(),
@@ -114,9 +111,8 @@ fn what_was_touched_since_it_was_judged_stays() {
     let digests = (1..=6).map(manifest).collect();
     let retire = Command::Retire { epoch, repository: place(), digests, judged };
     assert_eq!(ledger.run(retire.clone()), Outcome::Done);
-    let left: Vec<u8> = (1..=6)
-        .filter(|n| ledger.records.has_manifest(&place(), &manifest(*n)).unwrap())
-        .collect();
+    let left: Vec<u8> =
+        (1..=6).filter(|n| ledger.records.has_manifest(&place(), &manifest(*n)).unwrap()).collect();
     assert_eq!(left, [2, 3, 4]);
     assert_eq!(tagged(&ledger, "old"), None);
     assert_eq!(ledger.run(retire), Outcome::NotFound);

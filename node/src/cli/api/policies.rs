@@ -1,0 +1,270 @@
+//! `atoll retention` and `atoll immutable`.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Subcommand;
+use http::Method;
+use serde_json::{Value, json};
+
+use super::{Api, Asking, part, text, with};
+
+/// The time between two looks at a run.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// Arguments of `retention`.
+#[derive(clap::Args)]
+pub(in crate::cli) struct RetentionCommand {
+    #[command(subcommand)]
+    verb: RetentionVerb,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+#[derive(Subcommand)]
+enum RetentionVerb {
+    /// Show what stays in a project.
+    Show {
+        /// The project.
+        project: String,
+    },
+    /// Say what stays in a project. Nothing is deleted before the first run.
+    Apply(Apply),
+    /// Delete what does not stay, now, or say what would be deleted.
+    Run {
+        /// The project.
+        project: String,
+        /// Only say what would be deleted.
+        #[arg(long)]
+        dry_run: bool,
+        /// As if it were so many days later.
+        #[arg(long, requires = "dry_run", default_value_t = 0)]
+        days_later: u32,
+        /// Delete also if that is much of the project (retention.confirm_over).
+        #[arg(long, conflicts_with = "dry_run")]
+        confirm: bool,
+    },
+    /// Let everything stay.
+    Remove {
+        /// The project.
+        project: String,
+    },
+}
+
+#[derive(clap::Args)]
+struct Apply {
+    /// The project.
+    project: String,
+    /// A file with a policy in Harbor's form (JSON): `rules`, and perhaps `trigger`.
+    #[arg(long, required_unless_present = "preset", conflicts_with = "preset")]
+    file: Option<PathBuf>,
+    /// Rules by environment: production for 90 days after a push or a pull and its ten newest
+    /// artifacts, staging for 30 days, development for 7, what has no tag for 3.
+    #[arg(long, value_parser = ["environments"])]
+    preset: Option<String>,
+    /// Tags of production, as patterns with commas between them.
+    #[arg(long, requires = "preset")]
+    production: Option<String>,
+    /// Tags of staging.
+    #[arg(long, requires = "preset")]
+    staging: Option<String>,
+    /// Tags of development.
+    #[arg(long, requires = "preset")]
+    development: Option<String>,
+    /// When it runs by itself, in UTC, as cron has it: "0 3 * * *".
+    #[arg(long)]
+    cron: Option<String>,
+}
+
+/// Arguments of `immutable`.
+#[derive(clap::Args)]
+pub(in crate::cli) struct ImmutableCommand {
+    #[command(subcommand)]
+    verb: ImmutableVerb,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+#[derive(Subcommand)]
+enum ImmutableVerb {
+    /// List a project's rules.
+    List {
+        /// The project.
+        project: String,
+    },
+    /// Make tags immutable: they are not moved or deleted any more.
+    Add {
+        /// The project.
+        project: String,
+        /// Which tags, as patterns with commas between them.
+        #[arg(long)]
+        tags: String,
+        /// In which repositories, by their names within the project; all if it is left out.
+        #[arg(long, default_value = "**")]
+        repositories: String,
+    },
+    /// Remove a rule.
+    Remove {
+        /// The project.
+        project: String,
+        /// The rule's number.
+        id: u64,
+    },
+}
+
+/// Does what `atoll retention` says.
+pub(in crate::cli) fn retention(command: &RetentionCommand) -> io::Result<()> {
+    with(&command.asking, |api| async move {
+        match &command.verb {
+            RetentionVerb::Show { project } => {
+                let policy = api.get(&place(project)).await?;
+                api.print_policy(&policy);
+                Ok(())
+            }
+            RetentionVerb::Apply(apply) => apply.send(&api).await,
+            RetentionVerb::Run { project, dry_run, days_later, confirm } => {
+                let body =
+                    json!({"dry_run": dry_run, "days_later": days_later, "confirmed": confirm});
+                run(&api, project, &body).await
+            }
+            RetentionVerb::Remove { project } => {
+                api.send(Method::DELETE, &place(project), None).await.map(drop)
+            }
+        }
+    })
+}
+
+fn place(project: &str) -> String {
+    format!("/api/v2.0/retentions/{}", part(project))
+}
+
+impl Apply {
+    async fn send(&self, api: &Api) -> io::Result<()> {
+        let mut body = match (&self.file, &self.preset) {
+            (Some(file), _) => {
+                let text = std::fs::read_to_string(file)
+                    .map_err(|e| io::Error::other(format!("{}: {e}", file.display())))?;
+                serde_json::from_str::<Value>(&text)
+                    .map_err(|e| io::Error::other(format!("{} is no JSON: {e}", file.display())))?
+            }
+            (None, preset) => json!({"preset": {
+                "name": preset,
+                "production": self.production,
+                "staging": self.staging,
+                "development": self.development,
+            }}),
+        };
+        if let Some(cron) = &self.cron {
+            body["trigger"] = json!({"kind": "Schedule", "settings": {"cron": cron}});
+        }
+        body["scope"] = json!({"level": "project", "ref": self.project});
+        // the policy may be there already
+        match api.send(Method::PUT, &place(&self.project), Some(&body)).await {
+            Ok(_) => {}
+            Err(error) if error.to_string().contains("has no retention policy") => {
+                api.send(Method::POST, "/api/v2.0/retentions", Some(&body)).await?;
+            }
+            Err(error) => return Err(error),
+        }
+        let policy = api.get(&place(&self.project)).await?;
+        api.print_policy(&policy);
+        Ok(())
+    }
+}
+
+/// Begins a run, and prints its log and its end. Fails if the run did.
+async fn run(api: &Api, project: &str, body: &Value) -> io::Result<()> {
+    let path = format!("{}/executions", place(project));
+    let begun = api.send(Method::POST, &path, Some(body)).await?.body;
+    let id = &begun["id"];
+    let ended = loop {
+        let all = api.all(&path).await?;
+        let ours = all.into_iter().find(|one| one["id"] == *id).unwrap_or_default();
+        if matches!(ours["status"].as_str(), Some("Succeed" | "Failed" | "Stopped")) {
+            break ours;
+        }
+        tokio::time::sleep(LOOK).await;
+    };
+    let job = text(&begun["job"]);
+    if let Ok(log) = api.get(&format!("/api/atoll/v1/jobs/{job}/log")).await {
+        for line in log.as_array().into_iter().flatten() {
+            println!("{}", text(&line["line"]));
+        }
+    } else {
+        println!("{}", text(&ended["result"]));
+    }
+    match ended["status"].as_str() {
+        Some("Succeed") => Ok(()),
+        _ => Err(io::Error::other(format!("the run has ended: {}", text(&ended["result"])))),
+    }
+}
+
+/// Does what `atoll immutable` says.
+pub(in crate::cli) fn immutable(command: &ImmutableCommand) -> io::Result<()> {
+    let rules = |project: &str| format!("/api/v2.0/projects/{}/immutabletagrules", part(project));
+    with(&command.asking, |api| async move {
+        match &command.verb {
+            ImmutableVerb::List { project } => {
+                let all = api.all(&rules(project)).await?;
+                let columns = [
+                    ("ID", "/id"),
+                    ("TAGS", "/tag_selectors/0/pattern"),
+                    ("HOW", "/tag_selectors/0/decoration"),
+                    ("REPOSITORIES", "/scope_selectors/repository/0/pattern"),
+                    ("DISABLED", "/disabled"),
+                ];
+                api.print(&all, &columns);
+                Ok(())
+            }
+            ImmutableVerb::Add { project, tags, repositories } => {
+                let body = json!({
+                    "tag_selectors": [{"kind": "doublestar", "decoration": "matches", "pattern": tags}],
+                    "scope_selectors": {"repository": [
+                        {"kind": "doublestar", "decoration": "repoMatches", "pattern": repositories},
+                    ]},
+                });
+                api.send(Method::POST, &rules(project), Some(&body)).await.map(drop)
+            }
+            ImmutableVerb::Remove { project, id } => {
+                let path = format!("{}/{id}", rules(project));
+                api.send(Method::DELETE, &path, None).await.map(drop)
+            }
+        }
+    })
+}
+
+impl Api {
+    fn print_policy(&self, policy: &Value) {
+        let rules = policy["rules"].as_array().cloned().unwrap_or_default();
+        let shown: Vec<Value> = rules
+            .into_iter()
+            .map(|mut rule| {
+                let template = rule["template"].as_str().unwrap_or_default().to_owned();
+                rule["number"] = rule["params"][&template].clone();
+                rule
+            })
+            .collect();
+        if self.is_json() {
+            return self.print_one(policy);
+        }
+        let columns = [
+            ("RETAINS", "/template"),
+            ("NUMBER", "/number"),
+            ("TAGS", "/tag_selectors/0/pattern"),
+            ("HOW", "/tag_selectors/0/decoration"),
+            ("REPOSITORIES", "/scope_selectors/repository/0/pattern"),
+            ("DISABLED", "/disabled"),
+        ];
+        self.print(&shown, &columns);
+        let cron = text(&policy["trigger"]["settings"]["cron"]);
+        println!(
+            "{}",
+            if cron.is_empty() {
+                "runs when it is asked to".into()
+            } else {
+                format!("runs at {cron} (UTC)")
+            }
+        );
+    }
+}

@@ -1,0 +1,490 @@
+//! `/api/v2.0/retentions`: what stays of a project, and the runs that delete the rest
+//! (`RetentionPolicy` and `RetentionExecution` of Harbor's `api/v2.0/swagger.yaml`). A project has
+//! one policy, whose number is the project's.
+
+use std::collections::BTreeMap;
+
+use http::{Method, Response, StatusCode};
+use registry::jobs::retentions::{self, Order, Retentions};
+use registry::people::Caller;
+use rules::ledger::events::Actor;
+use rules::ledger::jobs::cron::Cron;
+use rules::ledger::jobs::{Job, JobState, LookForJobs, Schedule, key as jobs_key};
+use rules::ledger::policies::{LookForPolicies, PolicyChange, Retention};
+use rules::ledger::records::{Project, ReadRecords, RecordError, decode};
+use rules::policies::retention::{Environments, RetentionRule, Template, environments};
+use rules::words::names::{JobId, ProjectName};
+use rules::words::roles::{Operation, Permission, Resource};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::lists::PageRequest;
+use super::selectors::{Selector, repositories, show_repositories, show_tags, tags};
+use super::{Harbor, bad, body, created};
+use crate::http::answer::{answer, json_answer};
+use crate::http::door::actor;
+use crate::http::request::Request;
+use crate::http::{Code, Failure, Payload};
+
+/// The name of the schedule of a project's retention.
+const SCHEDULE: &str = "retention";
+/// How much later than its time a run may begin, in seconds: not all projects at once.
+const SPREAD: u32 = 60;
+
+#[derive(Deserialize)]
+struct PolicyBody {
+    #[serde(default)]
+    algorithm: String,
+    #[serde(default)]
+    rules: Vec<RuleBody>,
+    #[serde(default)]
+    trigger: Trigger,
+    #[serde(default)]
+    scope: Scope,
+    /// Atoll's own: the rules of a preset instead of `rules`.
+    #[serde(default)]
+    preset: Option<Preset>,
+}
+
+#[derive(Deserialize)]
+struct Preset {
+    name: String,
+    production: Option<String>,
+    staging: Option<String>,
+    development: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+struct Trigger {
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    settings: Option<TriggerSettings>,
+}
+
+#[derive(Deserialize, Default)]
+struct TriggerSettings {
+    #[serde(default)]
+    cron: String,
+}
+
+#[derive(Deserialize, Default)]
+struct Scope {
+    #[serde(default)]
+    level: String,
+    #[serde(default, rename = "ref")]
+    of: Value,
+}
+
+#[derive(Deserialize)]
+struct RuleBody {
+    #[serde(default)]
+    disabled: bool,
+    #[serde(default)]
+    action: String,
+    template: String,
+    #[serde(default)]
+    params: BTreeMap<String, Value>,
+    #[serde(default)]
+    tag_selectors: Vec<Selector>,
+    #[serde(default)]
+    scope_selectors: BTreeMap<String, Vec<Selector>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct RunBody {
+    dry_run: bool,
+    /// Atoll's own.
+    confirmed: bool,
+    /// Atoll's own.
+    days_later: u32,
+}
+
+impl RuleBody {
+    fn checked(&self) -> Result<RetentionRule, Failure> {
+        if !matches!(self.action.as_str(), "" | "retain") {
+            return Err(bad("rules.action is retain"));
+        }
+        let number = match self.params.get(&self.template) {
+            None | Some(Value::Null) => None,
+            Some(value) => {
+                let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());
+                Some(number.ok_or_else(|| {
+                    bad(format!("rules.params.{} is a number from 0 on", self.template))
+                })?)
+            }
+        };
+        Ok(RetentionRule {
+            disabled: self.disabled,
+            template: Template::named(&self.template, number).map_err(bad)?,
+            repositories: repositories(&self.scope_selectors)?,
+            tags: tags(&self.tag_selectors)?,
+        })
+    }
+}
+
+impl PolicyBody {
+    fn checked(&self) -> Result<Retention, Failure> {
+        if !matches!(self.algorithm.as_str(), "" | "or") {
+            return Err(bad("algorithm is or"));
+        }
+        let cron = self.trigger.settings.as_ref().map(|s| s.cron.trim()).unwrap_or_default();
+        if !matches!(self.trigger.kind.as_str(), "" | "Schedule") {
+            return Err(bad("trigger.kind is Schedule"));
+        }
+        if !cron.is_empty() {
+            cron.parse::<Cron>().map_err(|e| bad(format!("trigger.settings.cron: {e}")))?;
+        }
+        let rules = match &self.preset {
+            None => self.rules.iter().map(RuleBody::checked).collect::<Result<_, _>>()?,
+            Some(preset) if preset.name == "environments" => {
+                let otherwise = Environments::default();
+                let or = |written: &Option<String>, otherwise: String| {
+                    written.clone().unwrap_or(otherwise)
+                };
+                let of = Environments {
+                    production: or(&preset.production, otherwise.production),
+                    staging: or(&preset.staging, otherwise.staging),
+                    development: or(&preset.development, otherwise.development),
+                };
+                environments(&of).map_err(|e| bad(format!("preset: {e}")))?
+            }
+            Some(preset) => {
+                return Err(bad(format!("there is no preset {:?}: environments", preset.name)));
+            }
+        };
+        Ok(Retention { rules, cron: cron.to_owned() })
+    }
+}
+
+fn show(project: &Project, retention: &Retention) -> Value {
+    let rules: Vec<Value> = retention
+        .rules
+        .iter()
+        .enumerate()
+        .map(|(at, rule)| {
+            let (template, number) = rule.template.name();
+            json!({
+                "id": at + 1,
+                "priority": at,
+                "disabled": rule.disabled,
+                "action": "retain",
+                "template": template,
+                "params": number.map_or(json!({}), |number| json!({template: number})),
+                "tag_selectors": show_tags(&rule.tags),
+                "scope_selectors": show_repositories(&rule.repositories),
+            })
+        })
+        .collect();
+    json!({
+        "id": project.id.0,
+        "algorithm": "or",
+        "rules": rules,
+        "trigger": {"kind": "Schedule", "references": {}, "settings": {"cron": retention.cron}},
+        "scope": {"level": "project", "ref": project.id.0},
+    })
+}
+
+fn none(project: &Project) -> Failure {
+    let message = format!("project {} has no retention policy", project.name);
+    Failure::new(Code::NotFound, message)
+}
+
+/// The templates, as Harbor's portal asks for them.
+pub(super) fn show_templates() -> Response<Payload> {
+    let template = |name: &str, text: &str, unit: &str| {
+        let params = match unit {
+            "" => json!([]),
+            _ => json!([{"type": "int", "unit": unit, "required": true}]),
+        };
+        json!({"rule_template": name, "display_text": text, "action": "retain", "params": params})
+    };
+    let selector = |text: &str, matches: &str, excludes: &str| json!({"display_text": text, "kind": "doublestar", "decorations": [matches, excludes]});
+    json_answer(
+        StatusCode::OK,
+        &json!({
+            "templates": [
+                template("latestPushedK", "the most recently pushed # artifacts", "COUNT"),
+                template("latestPulledN", "the most recently pulled # artifacts", "COUNT"),
+                template("latestActiveK", "the most recently active # artifacts", "COUNT"),
+                template("nDaysSinceLastPush", "pushed within the last # days", "DAYS"),
+                template("nDaysSinceLastPull", "pulled within the last # days", "DAYS"),
+                template("lastXDays", "pushed within the last # days", "DAYS"),
+                template("always", "always", ""),
+                template("nothing", "nothing", ""),
+            ],
+            "scope_selectors": [selector("Repositories", "repoMatches", "repoExcludes")],
+            "tag_selectors": [selector("Tags", "matches", "excludes")],
+        }),
+    )
+}
+
+fn show_run(project: &Project, job: &Job, dry: bool) -> Value {
+    let status = match job.state {
+        JobState::Waiting => "Pending",
+        JobState::Running(_) => "Running",
+        JobState::Done => "Succeed",
+        JobState::Failed => "Failed",
+        JobState::Stopped => "Stopped",
+    };
+    json!({
+        "id": job.id.0,
+        "policy_id": project.id.0,
+        "start_time": job.began.unwrap_or(job.created).to_string(),
+        "end_time": job.ended.map(|at| at.to_string()),
+        "status": status,
+        "trigger": if job.schedule.is_some() { "Schedule" } else { "Manual" },
+        "dry_run": dry,
+        "job": job.id.to_string(),
+        "result": job.result,
+    })
+}
+
+/// The runs of a project's retention, the newest first.
+fn runs(records: &dyn ReadRecords, project: &Project) -> Result<Vec<Job>, RecordError> {
+    let all = records.scan(&jobs_key::jobs_of(project.id), None, usize::MAX)?;
+    let jobs = all.iter().map(|(_, job)| decode::<Job>(job));
+    let mut jobs = jobs.collect::<Result<Vec<_>, _>>()?;
+    jobs.retain(|job| job.task.kind == retentions::KIND);
+    jobs.sort_by_key(|job| std::cmp::Reverse((job.created, job.id.0)));
+    Ok(jobs)
+}
+
+impl Harbor {
+    pub(super) async fn create_retention(
+        &self,
+        mut request: Request,
+        caller: &Caller,
+    ) -> Result<Response<Payload>, Failure> {
+        let written: PolicyBody = body(&mut request).await?;
+        if !matches!(written.scope.level.as_str(), "" | "project") {
+            return Err(bad("scope.level is project"));
+        }
+        let of = match &written.scope.of {
+            Value::Number(number) => number.to_string(),
+            Value::String(name) => name.clone(),
+            _ => return Err(bad("scope.ref is the number of a project")),
+        };
+        let name: ProjectName = of.parse().map_err(|e| bad(format!("scope.ref: {e}")))?;
+        let permission = Permission::new(Resource::TagRetention, Operation::Create);
+        let project = self.project(&request, caller, permission, &name).await?;
+        let by = &actor(caller, &request);
+        let known = self.read(|records| records.policies(project.id)).await?.retention;
+        if known.is_some() {
+            let message = format!("project {} has a retention policy already", project.name);
+            return Err(Failure::new(Code::BadRequest, message));
+        }
+        self.set_retention(&project, written.checked()?, by).await?;
+        Ok(created(Some(format!("/api/v2.0/retentions/{}", project.id.0))))
+    }
+
+    pub(super) async fn show_retention(
+        &self,
+        project: &Project,
+    ) -> Result<Response<Payload>, Failure> {
+        let known = self.read(|records| records.policies(project.id)).await?.retention;
+        let known = known.ok_or_else(|| none(project))?;
+        Ok(json_answer(StatusCode::OK, &show(project, &known)))
+    }
+
+    pub(super) async fn change_retention(
+        &self,
+        mut request: Request,
+        project: &Project,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
+        let written: PolicyBody = body(&mut request).await?;
+        let known = self.read(|records| records.policies(project.id)).await?.retention;
+        known.ok_or_else(|| none(project))?;
+        self.set_retention(project, written.checked()?, by).await?;
+        Ok(answer(StatusCode::OK))
+    }
+
+    pub(super) async fn remove_retention(
+        &self,
+        project: &Project,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
+        let known = self.read(|records| records.policies(project.id)).await?.retention;
+        known.ok_or_else(|| none(project))?;
+        self.unschedule(project, by).await?;
+        self.decide(project, PolicyChange::SetRetention(None), by).await?;
+        Ok(answer(StatusCode::OK))
+    }
+
+    async fn unschedule(&self, project: &Project, by: &Actor) -> Result<(), Failure> {
+        let removed = self.jobs.unschedule(project.name.clone(), SCHEDULE.into(), by).await;
+        match removed {
+            Ok(()) | Err(registry::writes::Refusal::NotFound) => Ok(()),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    async fn set_retention(
+        &self,
+        project: &Project,
+        retention: Retention,
+        by: &Actor,
+    ) -> Result<(), Failure> {
+        if project.upstream.is_some() {
+            let message = "what a project caches is evicted by its use (cache.budget)";
+            return Err(bad(message));
+        }
+        let cron = retention.cron.clone();
+        self.decide(project, PolicyChange::SetRetention(Some(retention)), by).await?;
+        let Ok(cron) = cron.parse::<Cron>() else { return self.unschedule(project, by).await };
+        let now = ground::clock::timestamp();
+        let schedule = Schedule {
+            name: SCHEDULE.into(),
+            task: Retentions::task(&project.name, Order::default(), &by.name),
+            cron,
+            spread: SPREAD,
+            created: now,
+            next: now,
+            last: None,
+        };
+        Ok(self.jobs.schedule(schedule, by).await?)
+    }
+
+    pub(super) async fn list_runs(
+        &self,
+        request: &Request,
+        project: &Project,
+    ) -> Result<Response<Payload>, Failure> {
+        let wanted = PageRequest::read(request)?;
+        let found = self.read_at_length(|records| {
+            let jobs = runs(records, project)?;
+            let shown = jobs.iter().map(|job| {
+                let order: Order =
+                    serde_json::from_slice(&records.order(job.id)?).unwrap_or_default();
+                Ok(show_run(project, job, order.dry_run))
+            });
+            shown.collect::<Result<Vec<Value>, RecordError>>()
+        });
+        Ok(wanted.answer(&found.await?, |_| "", Value::clone))
+    }
+
+    pub(super) async fn begin_run(
+        &self,
+        mut request: Request,
+        project: &Project,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
+        let RunBody { dry_run, confirmed, days_later } = body(&mut request).await?;
+        if days_later > 3650 || days_later > 0 && !dry_run {
+            return Err(bad("days_later is for a dry run, and 3650 at most"));
+        }
+        let known = self.read(|records| records.policies(project.id)).await?.retention;
+        known.ok_or_else(|| none(project))?;
+        let order = Order { dry_run, confirmed, days_later };
+        let id = self.jobs.ask(Retentions::task(&project.name, order, &by.name), by).await?;
+        let place = format!("/api/v2.0/retentions/{}/executions/{}", project.id.0, id.0);
+        let shown = json!({"id": id.0, "job": id.to_string()});
+        let mut response = json_answer(StatusCode::CREATED, &shown);
+        crate::http::answer::set(&mut response, "location", place);
+        Ok(response)
+    }
+
+    async fn run(&self, project: &Project, id: JobId) -> Result<Job, Failure> {
+        let found = self.read(|records| records.job(id)).await?;
+        let ours = found
+            .filter(|job| job.task.kind == retentions::KIND && job.task.project == project.name);
+        ours.ok_or_else(|| {
+            Failure::new(Code::NotFound, format!("project {} has no run {}", project.name, id.0))
+        })
+    }
+
+    pub(super) async fn stop_run(
+        &self,
+        mut request: Request,
+        project: &Project,
+        id: JobId,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
+        #[derive(Deserialize)]
+        struct Asked {
+            action: String,
+        }
+        let Asked { action } = body(&mut request).await?;
+        if action != "stop" {
+            return Err(bad("action is stop"));
+        }
+        self.run(project, id).await?;
+        self.jobs.stop(id, by).await?;
+        Ok(answer(StatusCode::OK))
+    }
+
+    /// A run has one task, which is about the whole project.
+    pub(super) async fn list_tasks(
+        &self,
+        request: &Request,
+        project: &Project,
+        id: JobId,
+    ) -> Result<Response<Payload>, Failure> {
+        let wanted = PageRequest::read(request)?;
+        let job = self.run(project, id).await?;
+        let report = self.jobs.report(&job).await.unwrap_or_default();
+        let found: Value = serde_json::from_str(&report.progress).unwrap_or_default();
+        let shown = show_run(project, &job, false);
+        let task = json!({
+            "id": 1,
+            "execution_id": job.id.0,
+            "repository": project.name.as_str(),
+            "status": shown["status"],
+            "start_time": shown["start_time"],
+            "end_time": shown["end_time"],
+            "job_id": job.id.to_string(),
+            "total": found["artifacts"],
+            "retained": found["retained"],
+        });
+        Ok(wanted.answer(&[task], |_| "", Value::clone))
+    }
+
+    pub(super) async fn show_run_log(
+        &self,
+        project: &Project,
+        id: JobId,
+    ) -> Result<Response<Payload>, Failure> {
+        let job = self.run(project, id).await?;
+        let Some(report) = self.jobs.report(&job).await else {
+            let message = "the log is in the memory of the node that had the run, which does not answer or was restarted since";
+            return Err(Failure::new(Code::NotFound, message));
+        };
+        let lines: String = report.log.iter().map(|(at, line)| format!("{at} {line}\n")).collect();
+        let mut response = Response::new(Payload::full(lines));
+        crate::http::answer::set(&mut response, "content-type", "text/plain");
+        Ok(response)
+    }
+
+    /// Answers about what a project decides.
+    pub(super) async fn answer_about_policies(
+        &self,
+        request: Request,
+        project: Project,
+        policy: crate::http::policies::Policy,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
+        use crate::http::policies::Policy;
+        match (&request.method, policy) {
+            (&Method::POST, Policy::ImmutableRules) => {
+                self.add_immutable_rule(request, &project, by).await
+            }
+            (_, Policy::ImmutableRules) => self.list_immutable_rules(&request, &project).await,
+            (&Method::DELETE, Policy::ImmutableRule(id)) => {
+                self.remove_immutable_rule(&project, id, by).await
+            }
+            (_, Policy::ImmutableRule(id)) => {
+                self.change_immutable_rule(request, &project, id, by).await
+            }
+            (&Method::PUT, Policy::Retention) => self.change_retention(request, &project, by).await,
+            (&Method::DELETE, Policy::Retention) => self.remove_retention(&project, by).await,
+            (_, Policy::Retention) => self.show_retention(&project).await,
+            (&Method::POST, Policy::Runs) => self.begin_run(request, &project, by).await,
+            (_, Policy::Runs) => self.list_runs(&request, &project).await,
+            (_, Policy::Run(id)) => self.stop_run(request, &project, id, by).await,
+            (_, Policy::Tasks(id)) => self.list_tasks(&request, &project, id).await,
+            (_, Policy::Log(id)) => self.show_run_log(&project, id).await,
+        }
+    }
+}

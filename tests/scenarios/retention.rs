@@ -1,0 +1,188 @@
+//! What a project does not retain goes, with its layers, and what it retains stays. Immutable tags
+//! do not move. A pull keeps what nobody pushes any more.
+
+use std::time::Duration;
+
+use http::Method;
+use serde_json::{Value, json};
+use tests::formed::Formed;
+use tests::image::Image;
+use tests::process::{self, Finished};
+use tests::repository::create_project;
+use tests::wait;
+
+const THREE: [(&str, &str); 3] =
+    [("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-central-1")];
+const SOON: &str = "collection: {grace: 1s, every: 1s}\nuploads: {expire_after: 1s}\n\
+                    retention: {pulls_every: 1s}\n";
+
+#[test]
+fn a_tag_that_is_immutable_is_pushed_once_and_stays() {
+    let mesh = Formed::of(&THREE, "");
+    let [first, second] = [Image::tiny(), Image::tiny()];
+    let made = atoll(&mesh, "immutable", &["add", "demo", "--tags", "v*,release"]);
+    assert!(made.success, "{made:?}");
+    mesh.repository(0, "demo/app").push(&first, "v1").unwrap_or_else(|no| panic!("{no}"));
+    mesh.repository(1, "demo/app").push(&first, "v1").unwrap_or_else(|no| panic!("again: {no}"));
+    for at in 0..3 {
+        let there = mesh.repository(at, "demo/app");
+        second.blobs.iter().for_each(|blob| {
+            there.upload(blob).unwrap_or_else(|no| panic!("{no}"));
+        });
+        let moved = there.put_manifest("v1", &second).expect_err("it is immutable");
+        let answer = moved.answer().unwrap_or_else(|| panic!("{moved}"));
+        assert_eq!(answer.status, 412, "{answer}");
+        let (code, message) = answer.envelope().unwrap_or_else(|| panic!("{answer}"));
+        assert_eq!(code, "PRECONDITION");
+        let says = "Failed to process request due to 'app:v1' configured as immutable.";
+        assert_eq!(message, says);
+    }
+    for path in ["v1".to_owned(), first.digest().to_owned()] {
+        let path = format!("/v2/demo/app/manifests/{path}");
+        let gone = mesh.client(1).ask(Method::DELETE, &path).send();
+        assert_eq!(gone.unwrap_or_else(|none| panic!("{none}")).status, 412, "{path}");
+    }
+    let rules = mesh.client(2).get("/api/v2.0/projects/demo/immutabletagrules");
+    let rules = rules.unwrap_or_else(|none| panic!("{none}"));
+    assert_eq!(rules.header("x-total-count"), Some("1"), "{rules}");
+    let id = rules.json()[0]["id"].to_string();
+    let again = atoll(&mesh, "immutable", &["add", "demo", "--tags", "v*,release"]);
+    assert!(!again.success && again.err.contains("such a rule already"), "{again:?}");
+    let removed = atoll(&mesh, "immutable", &["remove", "demo", &id]);
+    assert!(removed.success, "{removed:?}");
+    mesh.repository(2, "demo/app").put_manifest("v1", &second).unwrap_or_else(|no| panic!("{no}"));
+}
+
+#[test]
+fn what_is_not_retained_goes_with_its_layers_and_the_rest_stays() {
+    let mesh = Formed::of(&THREE, SOON);
+    create_project(&mesh.client(0), "shop", true, 2);
+    let images: Vec<Image> = (0..6).map(|_| Image::tiny()).collect();
+    for (number, image) in images.iter().enumerate() {
+        let tag = format!("build-{number}");
+        mesh.repository(number % 3, "shop/web")
+            .push(image, &tag)
+            .unwrap_or_else(|no| panic!("{no}"));
+    }
+    let kept = Image::tiny();
+    mesh.repository(0, "shop/other").push(&kept, "1").unwrap_or_else(|no| panic!("{no}"));
+    // the oldest has a second tag that is immutable
+    let add = json!({"name": "gold"});
+    let path = "/api/v2.0/projects/shop/repositories/web/artifacts/build-0/tags";
+    let added = mesh.client(0).send_json(Method::POST, path, &add);
+    assert_eq!(added.unwrap_or_else(|none| panic!("{none}")).status, 201);
+    let made = atoll(&mesh, "immutable", &["add", "shop", "--tags", "gold"]);
+    assert!(made.success, "{made:?}");
+
+    let file = mesh.folder().join("policy.json");
+    let policy = json!({"rules": [{
+        "template": "latestPushedK", "params": {"latestPushedK": 2},
+        "tag_selectors": [{"decoration": "matches", "pattern": "build-*"}],
+        "scope_selectors": {"repository": [{"decoration": "repoMatches", "pattern": "web"}]},
+    }]});
+    std::fs::write(&file, policy.to_string()).expect("a file");
+    let applied =
+        atoll(&mesh, "retention", &["apply", "shop", "--file", &file.display().to_string()]);
+    assert!(applied.success && applied.out.contains("latestPushedK"), "{applied:?}");
+
+    let dry = atoll(&mesh, "retention", &["run", "shop", "--dry-run"]);
+    let deleted = dry.out.lines().filter(|line| line.starts_with("DEL ")).count();
+    assert!(dry.success && deleted == 3 && dry.out.contains("IMMUTABLE shop/web"), "{dry:?}");
+    mesh.repository(1, "shop/web").pull("build-1").unwrap_or_else(|no| panic!("it stays: {no}"));
+
+    let much = atoll(&mesh, "retention", &["run", "shop"]);
+    assert!(!much.success && much.err.contains("confirm_over"), "{much:?}");
+    let ran = atoll(&mesh, "retention", &["run", "shop", "--confirm"]);
+    assert!(ran.success && ran.out.contains("3 of 6 artifacts deleted"), "{ran:?}");
+    for (number, image) in images.iter().enumerate() {
+        let stays = matches!(number, 0 | 4 | 5);
+        for at in 0..3 {
+            let tag = format!("build-{number}");
+            let found = mesh.repository(at, "shop/web").pull(&tag);
+            assert_eq!(found.is_ok(), stays, "{tag} at {at}");
+        }
+        if !stays {
+            wait::until("its layers leave the disks", || {
+                let on_disk = |blob: &tests::image::Blob| {
+                    mesh.members().iter().any(|member| blob.file(&member.data()).exists())
+                };
+                (!image.blobs.iter().any(on_disk)).then_some(())
+            });
+        }
+    }
+    mesh.repository(2, "shop/other").pull("1").unwrap_or_else(|no| panic!("no rule: {no}"));
+    let runs = mesh.client(1).get("/api/v2.0/retentions/shop/executions");
+    let runs = runs.unwrap_or_else(|none| panic!("{none}")).json();
+    let states: Vec<&Value> =
+        runs.as_array().into_iter().flatten().map(|run| &run["status"]).collect();
+    assert_eq!(states, [&json!("Succeed"), &json!("Failed"), &json!("Succeed")], "{runs}");
+}
+
+/// A pull through an edge, too: a HEAD and a GET by tag.
+#[test]
+fn what_is_pulled_stays_and_what_is_not_goes() {
+    let mut mesh = Formed::of(&THREE[..2], SOON);
+    let edge = mesh.add_edge("edge", "us-east-1", "retention: {pulls_every: 1s}\n");
+    let images: Vec<Image> = (0..3).map(|_| Image::tiny()).collect();
+    for (number, image) in images.iter().enumerate() {
+        let pushed = mesh.repository(0, "demo/app").push(image, &format!("{number}"));
+        pushed.unwrap_or_else(|no| panic!("{no}"));
+    }
+    let policy = json!({
+        "scope": {"level": "project", "ref": "demo"},
+        "rules": [{"template": "latestPulledN", "params": {"latestPulledN": 2},
+            "tag_selectors": [], "scope_selectors": {}}],
+    });
+    let made = mesh.client(0).send_json(Method::POST, "/api/v2.0/retentions", &policy);
+    let made = made.unwrap_or_else(|none| panic!("{none}"));
+    assert_eq!(made.status, 201, "{made}");
+    let place = made.header("location").unwrap_or_else(|| panic!("{made}")).to_owned();
+    let shown = mesh.client(1).get(&place).unwrap_or_else(|none| panic!("{none}"));
+    assert_eq!(shown.json()["rules"][0]["params"]["latestPulledN"], 2, "{shown}");
+    // the two oldest are pulled, one of them through the edge
+    mesh.repository(1, "demo/app").pull("0").unwrap_or_else(|no| panic!("{no}"));
+    let through_edge = tests::repository::Repository::new(&mesh.client(edge), "demo/app");
+    through_edge.pull("1").unwrap_or_else(|no| panic!("{no}"));
+    wait::until("the mesh knows", || {
+        std::thread::sleep(Duration::from_millis(200));
+        let dry = atoll(&mesh, "retention", &["run", "demo", "--dry-run"]);
+        let gone: Vec<&str> = dry.out.lines().filter(|line| line.starts_with("DEL ")).collect();
+        (gone.len() == 1 && gone[0].contains("(2;")).then_some(())
+    });
+    let ran = atoll(&mesh, "retention", &["run", "demo", "--confirm"]);
+    assert!(ran.success, "{ran:?}");
+    for (tag, stays) in [("0", true), ("1", true), ("2", false)] {
+        assert_eq!(mesh.repository(1, "demo/app").pull(tag).is_ok(), stays, "{tag}");
+    }
+    let preset = atoll(
+        &mesh,
+        "retention",
+        &[
+            "apply",
+            "demo",
+            "--preset",
+            "environments",
+            "--production",
+            "main-*",
+            "--cron",
+            "0 3 * * *",
+        ],
+    );
+    assert!(preset.success && preset.out.contains("runs at 0 3 * * *"), "{preset:?}");
+    let schedules = mesh.client(1).get("/api/atoll/v1/schedules");
+    let schedules = schedules.unwrap_or_else(|none| panic!("{none}")).json();
+    assert_eq!(schedules[0]["name"], "retention", "{schedules}");
+    let removed = atoll(&mesh, "retention", &["remove", "demo"]);
+    assert!(removed.success, "{removed:?}");
+    let none = atoll(&mesh, "retention", &["run", "demo"]);
+    assert!(!none.success && none.err.contains("no retention policy"), "{none:?}");
+}
+
+fn atoll(mesh: &Formed, verb: &str, arguments: &[&str]) -> Finished {
+    let password = mesh.folder().join("password-for-retention");
+    std::fs::write(&password, mesh.password()).expect("a file");
+    let url = format!("http://{}", mesh.members()[1].place().http);
+    let mut command = mesh.members()[0].atoll(verb);
+    command.args(arguments).args(["--url", &url, "--password-file"]);
+    process::finish(command.arg(password))
+}

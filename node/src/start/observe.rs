@@ -67,6 +67,20 @@ fn describe() {
     describe_counter!("atoll_scrub_blobs_total", "blobs that this node read again to check them");
     describe_counter!("atoll_scrub_bytes_total", "bytes of those blobs");
     describe_counter!(
+        "atoll_collected_blobs_total",
+        "blobs that nothing referred to, removed here"
+    );
+    describe_counter!("atoll_collected_bytes_total", "bytes of those blobs");
+    describe_gauge!(
+        "atoll_garbage_blobs",
+        "blobs that nothing refers to, at the ledger's leader; 0 elsewhere"
+    );
+    describe_gauge!(
+        "atoll_garbage_bytes",
+        "their bytes in one copy, as far as the ledger knows"
+    );
+    describe_gauge!("atoll_garbage_oldest_seconds", "for how long the oldest is garbage");
+    describe_counter!(
         "atoll_repair_copies_total",
         "copies of blobs that repairs of this node made"
     );

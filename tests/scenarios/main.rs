@@ -57,3 +57,4 @@ mod starting;
 mod thief;
 mod tls;
 mod verbs;
+mod workloads;

@@ -15,6 +15,7 @@ use rules::ledger::directory::{
 use rules::ledger::events::Actor;
 use rules::people::access::{Identity, Principal};
 use rules::people::configurations::{AuthMode, Configured};
+use rules::people::discovery::Owner;
 use rules::people::groups::subjects;
 use rules::people::guesses::Origin;
 use rules::words::digest::Digest;
@@ -26,7 +27,8 @@ use serde_json::Value;
 use tracing::{info, warn};
 use upstream::UpstreamError;
 
-use super::issuers::{Claims, Discovered, unchecked};
+use super::foreign::{Claims, unchecked};
+use super::issuers::Discovered;
 use super::sessions::NewSession;
 use super::vouching::Person;
 use super::{Access, AccessError};
@@ -36,6 +38,9 @@ const BEGUN: &str = "sign-in at the OIDC provider";
 const CHOOSING: &str = "name of an OIDC user";
 /// How long a sign-in, and the choice of a name, may take, in seconds.
 pub const STEP_SECONDS: u64 = 600;
+
+/// For whom the provider is asked.
+const OWNERS: [Owner; 1] = [Owner::Mesh];
 
 /// How the provider is asked.
 struct Terms {
@@ -191,7 +196,8 @@ impl Access {
     /// Begins to sign somebody in. The provider sends the browser back to `back`.
     pub async fn begin_oidc(&self, back: &str) -> Result<SignInBegun, AccessError> {
         let terms = self.oidc_needed().await?;
-        let found = self.issuers.discover(&terms.issuer).await.map_err(|e| unanswered(&e))?;
+        let found =
+            self.issuers.discover(&terms.issuer, &OWNERS).await.map_err(|e| unanswered(&e))?;
         let endpoint = found.endpoint("authorization_endpoint");
         let endpoint = endpoint.ok_or_else(|| refused("the OIDC provider has no sign-in"))?;
         let begun = Begun {
@@ -233,7 +239,8 @@ impl Access {
             .filter(|begun| begun.state == state)
             .ok_or_else(|| refused("this sign-in did not begin in this browser, or long ago"))?;
         let terms = self.oidc_needed().await?;
-        let found = self.issuers.discover(&terms.issuer).await.map_err(|e| unanswered(&e))?;
+        let found =
+            self.issuers.discover(&terms.issuer, &OWNERS).await.map_err(|e| unanswered(&e))?;
         self.begin_errand(origin)?;
         let claims = self.exchange(&terms, &found, &begun, code).await;
         if !matches!(claims, Err(AccessError::Wrong)) {
@@ -345,7 +352,7 @@ impl Access {
         }
         let token: Secret = answer["id_token"].as_str().unwrap_or_default().into();
         let checked =
-            self.issuers.check(&terms.issuer, &token).await.map_err(|e| unanswered(&e))?;
+            self.issuers.check(&terms.issuer, &OWNERS, &token).await.map_err(|e| unanswered(&e))?;
         let mut claims = checked
             .filter(|claims| is_for(claims, &terms.client))
             .filter(|claims| text(claims, "nonce") == begun.nonce)
@@ -379,7 +386,8 @@ impl Access {
         let Some(terms) = self.oidc().await?.filter(|terms| terms.issuer == issuer) else {
             return Ok(None);
         };
-        let checked = self.issuers.check(&issuer, token).await.map_err(|e| unanswered(&e))?;
+        let checked =
+            self.issuers.check(&issuer, &OWNERS, token).await.map_err(|e| unanswered(&e))?;
         let vouched = checked
             .filter(|claims| is_for(claims, &terms.client))
             .and_then(|claims| terms.vouched(&claims));

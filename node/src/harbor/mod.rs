@@ -5,6 +5,7 @@ mod artifacts;
 mod audit;
 mod configurations;
 mod groups;
+mod ldap;
 mod lists;
 mod members;
 mod metadata;
@@ -229,6 +230,14 @@ impl Harbor {
                 self.show_configurations().await
             }
             (&Method::PUT, Route::Configurations) => self.configure(request, by).await,
+            (&Method::POST, Route::LdapPing) => self.ping_ldap(request).await,
+            (&Method::GET | &Method::HEAD, Route::LdapUserSearch) => {
+                self.search_ldap_people(&request).await
+            }
+            (&Method::POST, Route::LdapUserImport) => self.import_from_ldap(request, by).await,
+            (&Method::GET | &Method::HEAD, Route::LdapGroupSearch) => {
+                self.search_ldap_groups(&request).await
+            }
             (&Method::GET | &Method::HEAD, Route::Groups) => self.list_groups(&request).await,
             (&Method::POST, Route::Groups) => self.create_group(request, by).await,
             (&Method::GET | &Method::HEAD, Route::GroupSearch) => {

@@ -21,7 +21,7 @@ pub const KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// How many questions for a key that is not known are asked one after the other, and how long it
 /// takes until one more may follow.
-const AT_ONCE: u32 = 3;
+const AT_ONCE: u32 = 6;
 const ONE_MORE: Duration = Duration::from_secs(10);
 
 /// How long an issuer is left alone after it has failed, and after it has failed again and again.
@@ -270,7 +270,7 @@ mod tests {
     fn a_key_that_is_not_known_is_asked_for_soon_but_not_without_end() {
         let mut asked = answered(100);
         let mut known = at(100);
-        for second in [100, 101, 102] {
+        for second in 100..106 {
             let wanted = Wanted::NewerThan(known);
             assert_eq!(asked.step(at(second), wanted), Step::Ask, "right after an answer, too");
             asked.begin(at(second), wanted);
@@ -278,7 +278,7 @@ mod tests {
             asked.handle_answer(known);
         }
         let wanted = Wanted::NewerThan(known);
-        assert_eq!(asked.step(at(103), wanted), Step::Use, "made-up keys do not flood it");
+        assert_eq!(asked.step(at(106), wanted), Step::Use, "made-up keys do not flood it");
         assert_eq!(asked.step(at(111), wanted), Step::Ask);
         asked.begin(at(111), wanted);
         assert_eq!(asked.step(at(119), wanted), Step::Use);

@@ -23,8 +23,9 @@ use upstream::web::Web;
 use super::foreign::{Claims, readable, signed};
 
 /// What is used of an issuer's document, and the longest value in bytes.
-const USED: [&str; 4] = [
+const USED: [&str; 5] = [
     "authorization_endpoint",
+    "authorization_response_iss_parameter_supported",
     "token_endpoint",
     "token_endpoint_auth_methods_supported",
     "userinfo_endpoint",
@@ -44,6 +45,11 @@ impl Discovered {
     /// An address in the document, if it may be asked: with TLS, or on this machine.
     pub(super) fn endpoint(&self, name: &str) -> Option<&str> {
         self.document[name].as_str().filter(|url| is_issuer_like(url))
+    }
+
+    /// Whether the document says yes to this.
+    pub(super) fn flag(&self, name: &str) -> bool {
+        self.document[name] == true
     }
 
     /// Whether a list in the document has this; `None` if there is no such list.

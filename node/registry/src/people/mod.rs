@@ -8,6 +8,7 @@ mod credentials;
 mod foreign;
 mod issuers;
 mod ldap;
+mod lookups;
 mod oidc;
 mod renewing;
 mod sessions;
@@ -48,7 +49,8 @@ use tokens::TokenReach;
 
 pub use credentials::hash_password;
 pub use foreign::check_keys;
-pub use oidc::{STEP_SECONDS, SignInBegun, SignInEnded};
+pub use lookups::{ListedGroup, ListedPerson, NotImported, WantedGroups};
+pub use oidc::{CameBack, NotSignedIn, STEP_SECONDS, SignInBegun, SignInEnded};
 pub use sessions::{NewSession, csrf_token};
 pub use signing::SERVICE;
 pub use tokens::{Issued, TokenProof, TokenRequest, TooManyScopes};

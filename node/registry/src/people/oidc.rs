@@ -84,8 +84,13 @@ pub struct SignInBegun {
 
 /// How a sign-in has ended.
 pub enum SignInEnded {
-    /// With a session.
-    SignedIn(NewSession),
+    /// With a session of the user with this name.
+    SignedIn {
+        /// The session.
+        session: NewSession,
+        /// The name.
+        name: String,
+    },
     /// The person has to choose a name. The cookie says who they are.
     Choose {
         /// The cookie.
@@ -93,6 +98,32 @@ pub enum SignInEnded {
         /// A name that they may like.
         suggestion: String,
     },
+}
+
+/// Why a sign-in has not ended well.
+pub struct NotSignedIn {
+    /// Why.
+    pub error: AccessError,
+    /// The name of the account, if it is known whose it would have been.
+    pub name: Option<String>,
+}
+
+impl<E: Into<AccessError>> From<E> for NotSignedIn {
+    fn from(error: E) -> Self {
+        NotSignedIn { error: error.into(), name: None }
+    }
+}
+
+/// What a browser says that comes back from the provider.
+pub struct CameBack<'q> {
+    /// `state`.
+    pub state: &'q str,
+    /// `iss` (RFC 9207).
+    pub issuer: Option<&'q str>,
+    /// Whether there is an `error`.
+    pub error: bool,
+    /// `code`.
+    pub code: &'q str,
 }
 
 fn random() -> String {
@@ -115,6 +146,15 @@ fn refused(why: &str) -> AccessError {
 
 fn text<'c>(claims: &'c Claims, name: &str) -> &'c str {
     claims.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// In an issuer's document: its answers to browsers say whose they are (RFC 9207 section 3).
+const NAMES_ITSELF: &str = "authorization_response_iss_parameter_supported";
+
+/// Whether an answer that says this of its issuer is this one's. One that always says so is not
+/// believed without.
+fn is_of(said: Option<&str>, issuer: &str, always: bool) -> bool {
+    said.map_or(!always, |said| said == issuer)
 }
 
 /// Whether an ID token is meant for this client (OpenID Connect Core 1.0 section 3.1.3.7).
@@ -224,25 +264,32 @@ impl Access {
         Ok(SignInBegun { place, cookie: self.sealed(BEGUN, &begun)? })
     }
 
-    /// Ends a sign-in: the browser came back with a code and a state, and the cookie of its beginning.
+    /// Ends a sign-in: the browser came back with an answer of the provider, and the cookie of its
+    /// beginning. Whose answer it is, is checked before anything of it counts, an error, too (RFC 9207
+    /// section 2.4).
     pub async fn end_oidc(
         &self,
         cookie: &Secret,
-        state: &str,
-        code: &str,
+        back: CameBack<'_>,
         by: &Actor,
         origin: Origin,
-    ) -> Result<SignInEnded, AccessError> {
+    ) -> Result<SignInEnded, NotSignedIn> {
         let begun: Begun = self
             .opened(BEGUN, cookie)
             .filter(|begun: &Begun| begun.until > clock::timestamp().0 / 1000)
-            .filter(|begun| begun.state == state)
+            .filter(|begun| begun.state == back.state)
             .ok_or_else(|| refused("this sign-in did not begin in this browser, or long ago"))?;
         let terms = self.oidc_needed().await?;
-        let found =
-            self.issuers.discover(&terms.issuer, &OWNERS).await.map_err(|e| unanswered(&e))?;
+        let found = self.issuers.discover(&terms.issuer, &OWNERS).await;
+        let found = found.map_err(|e| unanswered(&e))?;
+        if !is_of(back.issuer, &terms.issuer, found.flag(NAMES_ITSELF)) {
+            return Err(refused("this answer is not the OIDC provider's").into());
+        }
+        if back.error {
+            return Err(AccessError::Wrong.into());
+        }
         self.begin_errand(origin)?;
-        let claims = self.exchange(&terms, &found, &begun, code).await;
+        let claims = self.exchange(&terms, &found, &begun, back.code).await;
         if !matches!(claims, Err(AccessError::Wrong)) {
             self.end_errand(origin);
         }
@@ -250,17 +297,26 @@ impl Access {
         let vouched = terms.vouched(&claims).ok_or(AccessError::Wrong)?;
         let name = terms.name(&claims).to_owned();
         let by = |name: &str| Actor { name: name.to_owned(), ..by.clone() };
-        if let Some(known) = self.account_of(&vouched).await? {
-            let name = known.0.name.to_string();
-            let who = self.attest(known, vouched, &by(&name)).await?;
-            return self.begin_session(who, &name).await.map(SignInEnded::SignedIn);
+        let known = self.account_of(&vouched).await?;
+        let name = known.as_ref().map_or(name, |(account, _)| account.name.to_string());
+        let signed_in = |session: Result<NewSession, AccessError>, name: String| match session {
+            Ok(session) => Ok(SignInEnded::SignedIn { session, name }),
+            Err(error) => Err(NotSignedIn { error, name: Some(name) }),
+        };
+        if let Some(known) = known {
+            let session = match self.attest(known, vouched, &by(&name)).await {
+                Ok(who) => self.begin_session(who, &name).await,
+                Err(error) => Err(error),
+            };
+            return signed_in(session, name);
         }
         let (email, real_name) = (text(&claims, "email"), text(&claims, "name"));
         let short = |text: &str| text.chars().filter(|c| !c.is_control()).take(60).collect();
         let choosing =
             Choosing { vouched, email: short(email), real_name: short(real_name), until: until() };
         if terms.auto_onboard {
-            return self.admit(choosing, &name, &by(&name)).await.map(SignInEnded::SignedIn);
+            let session = self.admit(choosing, &name, &by(&name)).await;
+            return signed_in(session, name);
         }
         let cookie = self.sealed(CHOOSING, &choosing)?;
         Ok(SignInEnded::Choose { cookie, suggestion: name })
@@ -480,6 +536,21 @@ mod tests {
             (json!({}), false),
         ] {
             assert_eq!(is_for(&claims(said.clone()), "atoll"), is, "{said}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_of_the_issuer_that_it_names() {
+        for (said, always, is) in [
+            (Some("https://idp"), true, true),
+            (Some("https://idp"), false, true),
+            (Some("https://idp/"), false, false),
+            (Some("https://other"), true, false),
+            (Some(""), false, false),
+            (None, true, false),
+            (None, false, true),
+        ] {
+            assert_eq!(is_of(said, "https://idp", always), is, "{said:?} {always}");
         }
     }
 

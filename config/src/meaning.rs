@@ -80,6 +80,9 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     });
     people.duration("token_lifetime", &mut s.people.token_lifetime, secs(60)..=hours(24));
     people.duration("refresh_lifetime", &mut s.people.refresh_lifetime, hours(1)..=hours(8760));
+    s.people.issuers = people.optional("issuers", value::issuers);
+    people.flag("allow_private_issuers", &mut s.people.allow_private_issuers);
+    people.flag("allow_loopback_issuers", &mut s.people.allow_loopback_issuers);
 
     let mut uploads = top.section("uploads");
     uploads.duration("expire_after", &mut s.uploads.expire_after, secs(1)..=hours(720));

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, path::Path};
 
+use crate::value::NO_ISSUER;
 use crate::{
     meaning::{CONGESTION, LOG_FORMATS, PROJECT_CREATION, ROLES, STALE_READS},
     settings::{Settings, Tls},
@@ -74,6 +75,9 @@ people:
   project_creation: {project_creation}
   token_lifetime: {token_lifetime}
   refresh_lifetime: {refresh_lifetime}
+  issuers: {issuers}
+  allow_private_issuers: {allow_private_issuers}
+  allow_loopback_issuers: {allow_loopback_issuers}
 uploads:
   expire_after: {expire_after}
   max_manifest: {max_manifest}
@@ -168,6 +172,12 @@ drain: {drain}
         project_creation = word(&PROJECT_CREATION, s.people.project_creation),
         token_lifetime = written_duration(s.people.token_lifetime),
         refresh_lifetime = written_duration(s.people.refresh_lifetime),
+        issuers = or_null(s.people.issuers.as_ref().map(|all| match all.as_slice() {
+            [] => NO_ISSUER.to_owned(),
+            all => quoted(&all.join(", ")),
+        })),
+        allow_private_issuers = s.people.allow_private_issuers,
+        allow_loopback_issuers = s.people.allow_loopback_issuers,
         expire_after = written_duration(s.uploads.expire_after),
         max_manifest = written_size(s.uploads.max_manifest),
         max_open = s.uploads.max_open,

@@ -306,6 +306,13 @@ pub struct People {
     pub token_lifetime: Duration,
     /// How long a refresh token is valid; default 720h.
     pub refresh_lifetime: Duration,
+    /// The issuers that are asked for their keys for trust rules: names, and beginnings of names that
+    /// end with `/*`. Default none: all. An empty list: no issuer.
+    pub issuers: Option<Vec<String>>,
+    /// Whether such issuers may be at private addresses; default no.
+    pub allow_private_issuers: bool,
+    /// Whether such issuers may be at loopback addresses; default no.
+    pub allow_loopback_issuers: bool,
 }
 
 impl Default for People {
@@ -315,6 +322,9 @@ impl Default for People {
             project_creation: ProjectCreation::Everyone,
             token_lifetime: Duration::from_secs(300),
             refresh_lifetime: Duration::from_secs(720 * 3600),
+            issuers: None,
+            allow_private_issuers: false,
+            allow_loopback_issuers: false,
         }
     }
 }

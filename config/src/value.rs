@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use rules::people::configurations::is_issuer;
 use rules::words::names::ProjectName;
 use rules::words::network::Network;
 
@@ -179,6 +180,25 @@ pub(crate) fn networks(text: &str) -> Result<Vec<Network>, Fault> {
         })
     };
     text.split(',').map(|text| one(text.trim())).collect()
+}
+
+/// The word for no issuer at all.
+pub(crate) const NO_ISSUER: &str = "none";
+
+/// Issuers of tokens, separated by commas: URLs, and beginnings of URLs that end with `/*`.
+pub(crate) fn issuers(text: &str) -> Result<Vec<String>, Fault> {
+    let one = |text: &str| match is_issuer(text) && !text.trim_end_matches("/*").contains('*') {
+        true => Ok(text.to_owned()),
+        false => Err(Fault::new(
+            format!("'{text}' is no issuer"),
+            "write URLs with https://, e.g. https://gitlab.example.com, or what they begin with, \
+             e.g. https://oidc.eks.eu-west-1.amazonaws.com/*; write none for no issuer",
+        )),
+    };
+    match text {
+        NO_ISSUER => Ok(vec![]),
+        text => text.split(',').map(|text| one(text.trim())).collect(),
+    }
 }
 
 /// What robots' names begin with. It has a sign that no user's name has, so no user looks like a

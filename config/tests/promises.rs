@@ -218,6 +218,22 @@ fn a_setting_without_a_value_is_not_a_default() {
 }
 
 #[test]
+fn issuers_are_urls_or_what_urls_begin_with() {
+    let people = |text: &str| {
+        parse("node.yaml", &format!("{LEAST}people: {{issuers: {text}}}")).map(|s| s.people.issuers)
+    };
+    assert_eq!(people("null").unwrap(), None);
+    assert_eq!(people("none").unwrap(), Some(vec![]));
+    let two = people("'https://ci.example, https://eks.example/id/*'").unwrap().unwrap();
+    assert_eq!(two, ["https://ci.example", "https://eks.example/id/*"]);
+    for bad in
+        ["ci.example", "https://*.example/*", "https://ci.example*", "http://ci.example", "''"]
+    {
+        assert!(people(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn only_true_opens_a_door() {
     let upstreams = |text: &str| {
         parse("node.yaml", &format!("{LEAST}upstreams: {{{text}}}")).map(|s| s.upstreams)
@@ -493,6 +509,13 @@ prop_compose! {
         s.people.token_lifetime = expire.clamp(Duration::from_secs(60), Duration::from_secs(86_400));
         s.people.refresh_lifetime = expire.max(Duration::from_secs(3600));
         s.people.robot_prefix = if json { "bot#".to_owned() } else { "robot$".to_owned() };
+        s.people.issuers = match (json, refuse) {
+            (true, true) => Some(vec![]),
+            (true, false) => Some(vec!["https://ci.example".to_owned(), "https://eks.example/id/*".to_owned()]),
+            _ => None,
+        };
+        s.people.allow_private_issuers = loopback;
+        s.people.allow_loopback_issuers = private;
         if refuse {
             s.people.project_creation = ProjectCreation::Administrators;
             s.http.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()];

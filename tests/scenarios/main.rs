@@ -59,3 +59,4 @@ mod starting;
 mod thief;
 mod tls;
 mod verbs;
+mod workloads;

@@ -203,7 +203,31 @@ fn a_name_is_chosen_and_nobody_gets_in_with_what_is_not_theirs() {
     assert_eq!(with(&other, &place), 403);
     let made_up = place.replace("code=", "code=x");
     assert_eq!(with(&sent, &made_up), 401);
-    assert_eq!(desk.node(0).get("/c/oidc/callback?error=access_denied").expect("one").status, 401);
+    // an error is the provider's only if it says so, in the browser that was sent there
+    assert_eq!(desk.node(0).get("/c/oidc/callback?error=access_denied").expect("one").status, 403);
+    let part = |name: &str| {
+        let mut pairs = place.split_once('?').expect("a query").1.split('&');
+        let pair = pairs.find(|pair| pair.starts_with(&format!("{name}=")));
+        pair.unwrap_or_else(|| panic!("{name} in {place}")).to_owned()
+    };
+    let error =
+        |rest: &str| format!("/c/oidc/callback?error=access_denied&{}{rest}", part("state"));
+    assert_eq!(with(&sent, &error("")), 403, "this provider always names itself");
+    assert_eq!(with(&sent, &error("&iss=https://elsewhere.example")), 403);
+    assert_eq!(with(&sent, &error(&format!("&{}", part("iss")))), 401);
+    let elsewhere = place.replace(&part("iss"), "iss=https://elsewhere.example");
+    assert_eq!(with(&sent, &elsewhere), 403, "a code of another provider goes nowhere");
+
+    // who signed in is in the audit log, and that somebody was refused
+    let log = "/api/v2.0/auditlog-exts?q=operation=login&page_size=100";
+    wait::until("the logins are in the log", || {
+        let all = must(&admin, Method::GET, log, &json!({}), 200).json();
+        let has = |name: &str, right: bool| {
+            let fits = |one: &&Value| one["username"] == name && one["operation_result"] == right;
+            all.as_array().expect("a list").iter().any(|one| fits(&one))
+        };
+        (has("bob", true) && has("(unknown)", false)).then_some(())
+    });
 
     // with another way to sign in nobody comes in by the old one
     must(&admin, Method::PUT, SETTINGS, &json!({"auth_mode": "db_auth"}), 200);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use http::{Response, StatusCode};
-use rules::ledger::directory::{DirectoryChange, LookForGroups};
+use rules::ledger::directory::{Configurations, DirectoryChange, LookForGroups};
 use rules::ledger::events::Actor;
 use rules::ledger::people::PeopleChange;
 use rules::people::configurations::{Configured, check, check_all, is_secret};
@@ -33,9 +33,26 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let written: BTreeMap<String, Value> = body(&mut request).await?;
         let was = self.read(|records| records.configurations()).await?;
+        let (becomes, changed) = self.with_settings(&was, &written)?;
+        check_all(&was, &becomes, &changed).map_err(|e| bad(e.to_string()))?;
+        if changed.is_empty() {
+            return Err(bad("the body names no setting"));
+        }
+        let (after, values, secrets) = (was.version, becomes.values, becomes.secrets);
+        let change = DirectoryChange::Configure { after, values, secrets, changed };
+        self.change_people(PeopleChange::Directory(change), "settings", by).await?;
+        Ok(answer(StatusCode::OK))
+    }
+
+    /// The settings with those that were written, checked one by one, and their names.
+    pub(super) fn with_settings(
+        &self,
+        was: &Configurations,
+        written: &BTreeMap<String, Value>,
+    ) -> Result<(Configurations, Vec<String>), Failure> {
         let mut becomes = was.clone();
         let mut changed = Vec::new();
-        for (name, value) in &written {
+        for (name, value) in written {
             let (name, value) = check(name, value).map_err(|e| bad(e.to_string()))?;
             changed.push(name.to_owned());
             match value.as_str().filter(|_| is_secret(name)) {
@@ -51,13 +68,6 @@ impl Harbor {
                 }
             }
         }
-        check_all(&was, &becomes, &changed).map_err(|e| bad(e.to_string()))?;
-        if changed.is_empty() {
-            return Err(bad("the body names no setting"));
-        }
-        let (after, values, secrets) = (was.version, becomes.values, becomes.secrets);
-        let change = DirectoryChange::Configure { after, values, secrets, changed };
-        self.change_people(PeopleChange::Directory(change), "settings", by).await?;
-        Ok(answer(StatusCode::OK))
+        Ok((becomes, changed))
     }
 }

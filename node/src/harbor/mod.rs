@@ -6,6 +6,7 @@ mod audit;
 mod configurations;
 mod groups;
 mod immutability;
+mod ldap;
 mod lists;
 mod members;
 mod metadata;
@@ -239,6 +240,14 @@ impl Harbor {
                 self.show_configurations().await
             }
             (&Method::PUT, Route::Configurations) => self.configure(request, by).await,
+            (&Method::POST, Route::LdapPing) => self.ping_ldap(request).await,
+            (&Method::GET | &Method::HEAD, Route::LdapUserSearch) => {
+                self.search_ldap_people(&request).await
+            }
+            (&Method::POST, Route::LdapUserImport) => self.import_from_ldap(request, by).await,
+            (&Method::GET | &Method::HEAD, Route::LdapGroupSearch) => {
+                self.search_ldap_groups(&request).await
+            }
             (&Method::GET | &Method::HEAD, Route::Groups) => self.list_groups(&request).await,
             (&Method::POST, Route::Groups) => self.create_group(request, by).await,
             (&Method::GET | &Method::HEAD, Route::GroupSearch) => {

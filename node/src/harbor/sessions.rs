@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
-use registry::people::{AccessError, NewSession, STEP_SECONDS, SignInBegun, SignInEnded};
+use registry::people::{
+    AccessError, CameBack, NewSession, NotSignedIn, STEP_SECONDS, SignInBegun, SignInEnded,
+};
 use rules::ledger::events::Actor;
 use rules::words::secret::Secret;
 use serde::Deserialize;
@@ -77,17 +79,33 @@ impl Harbor {
     /// in, or is told that a name is to be chosen.
     async fn end_oidc(&self, request: &Request) -> Result<Response<Payload>, Failure> {
         self.at_replica()?;
-        let query = |name: &str| request.query(name).unwrap_or_default();
-        if !query("error").is_empty() {
-            let message = "the OIDC provider did not sign this person in";
-            return Err(Failure::new(Code::Unauthorized, message));
-        }
-        let (state, code) = (query("state"), query("code"));
+        let back = CameBack {
+            state: request.query("state").unwrap_or_default(),
+            issuer: request.query("iss"),
+            error: request.query("error").is_some_and(|error| !error.is_empty()),
+            code: request.query("code").unwrap_or_default(),
+        };
         let by = Actor { name: String::new(), address: Some(request.client) };
         let begun = request.cookie(BEGUN).unwrap_or_default();
-        let ended = self.access.end_oidc(&begun, state, code, &by, request.origin()).await;
+        let ended = self.access.end_oidc(&begun, back, &by, request.origin()).await;
+        let ended = ended.map_err(|NotSignedIn { error, name }| {
+            let named = Actor { name: name.unwrap_or_default(), ..by.clone() };
+            match error {
+                AccessError::Wrong => {
+                    let message = "the OIDC provider did not sign this person in";
+                    self.door.saw_sign_in(named, Some(message));
+                    Failure::new(Code::Unauthorized, message)
+                }
+                AccessError::Denied(message) => {
+                    self.door.saw_sign_in(named, Some(&message));
+                    AccessError::Denied(message).into()
+                }
+                error => error.into(),
+            }
+        });
         let mut response = match ended? {
-            SignInEnded::SignedIn(session) => {
+            SignInEnded::SignedIn { session, name } => {
+                self.door.saw_sign_in(Actor { name, ..by }, None);
                 let mut response = answer(StatusCode::FOUND);
                 set(&mut response, "location", WHO);
                 self.set_session(request, &mut response, &session);
@@ -116,6 +134,7 @@ impl Harbor {
         let by = Actor { name: String::new(), address: Some(request.client) };
         let who = request.cookie(CHOOSING).unwrap_or_default();
         let session = self.access.choose_name(&who, &username, &by).await?;
+        self.door.saw_sign_in(Actor { name: username, ..by }, None);
         let mut response = answer(StatusCode::OK);
         self.set_session(&request, &mut response, &session);
         self.set_cookie(&request, &mut response, CHOOSING, &Secret::default(), 0);

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use http::{Response, StatusCode};
 use registry::people::{Caller, check_keys};
-use rules::ledger::people::{LookForPeople, PeopleChange, TrustRule, TrustTerms};
+use rules::ledger::level::Level;
+use rules::ledger::people::{LookForPeople, PeopleChange, Robot, TrustRule, TrustTerms};
+use rules::people::discovery::Owner;
 use rules::people::trusts;
 use rules::words::names::{RobotId, TrustId};
 use serde::Deserialize;
@@ -15,7 +17,7 @@ use super::{Harbor, bad, body, created};
 use crate::http::answer::{answer, json_answer};
 use crate::http::door::actor;
 use crate::http::request::Request;
-use crate::http::{Failure, Payload};
+use crate::http::{Code, Failure, Payload};
 
 /// The paths, as in the table of what each route needs.
 const TRUSTS: &str = "/api/v2.0/robots/{id}/trusts";
@@ -28,21 +30,37 @@ struct TrustBody {
     subject: String,
     #[serde(default)]
     claims: BTreeMap<String, String>,
-    keys: Value,
+    keys: Option<Value>,
 }
 
 #[derive(Deserialize)]
 struct KeysBody {
-    keys: Value,
-}
-
-fn checked(keys: &Value) -> Result<String, Failure> {
-    let keys = keys.to_string();
-    check_keys(&keys).map_err(bad)?;
-    Ok(keys)
+    /// `null` has to be written: a body without keys is more likely a mistake.
+    #[serde(deserialize_with = "Option::deserialize")]
+    keys: Option<Value>,
 }
 
 impl Harbor {
+    /// The keys as they are recorded. Without any, the issuer is asked for them from now on, so it has
+    /// to be one that answers.
+    async fn checked(
+        &self,
+        keys: Option<&Value>,
+        issuer: &str,
+        robot: &Robot,
+    ) -> Result<String, Failure> {
+        let Some(keys) = keys else {
+            self.writes.check_level(Level::DISCOVERY)?;
+            let owner = robot.project.as_ref();
+            let owner = owner.map_or(Owner::Mesh, |(id, _)| Owner::Project(*id));
+            self.access.try_issuer(issuer, owner).await.map_err(bad)?;
+            return Ok(String::new());
+        };
+        let keys = keys.to_string();
+        check_keys(&keys).map_err(bad)?;
+        Ok(keys)
+    }
+
     pub(super) async fn list_trusts(
         &self,
         request: &Request,
@@ -67,7 +85,7 @@ impl Harbor {
         let TrustBody { issuer, audience, subject, claims, keys } = body(&mut request).await?;
         let terms = TrustTerms { issuer, audience, subject, claims };
         trusts::check(&terms).map_err(|e| bad(e.to_string()))?;
-        let keys = checked(&keys)?;
+        let keys = self.checked(keys.as_ref(), &terms.issuer, &found).await?;
         let change = PeopleChange::AddTrust { robot, terms: terms.clone(), keys };
         self.change_people(
             change,
@@ -81,7 +99,7 @@ impl Harbor {
         Ok(created(made.map(place)))
     }
 
-    /// Replaces the issuer's keys, when it has others.
+    /// Replaces the issuer's keys, when it has others, or has it asked for them.
     pub(super) async fn set_trust_keys(
         &self,
         mut request: Request,
@@ -92,7 +110,13 @@ impl Harbor {
         let found = self.their_robot(&request, caller, TRUST, robot).await?;
         self.check_theirs(caller, &found.grants).await?;
         let KeysBody { keys } = body(&mut request).await?;
-        let change = PeopleChange::SetTrustKeys { robot, id, keys: checked(&keys)? };
+        let rules = self.read(|records| records.trusts_of(robot)).await?;
+        let rule = rules.into_iter().find(|rule| rule.id == id);
+        let rule = rule.ok_or_else(|| {
+            Failure::new(Code::NotFound, format!("there is no trust rule {}", id.0))
+        })?;
+        let keys = self.checked(keys.as_ref(), &rule.terms.issuer, &found).await?;
+        let change = PeopleChange::SetTrustKeys { robot, id, keys };
         self.change_people(change, &format!("trust rule {}", id.0), &actor(caller, &request))
             .await?;
         Ok(answer(StatusCode::OK))
@@ -115,13 +139,15 @@ impl Harbor {
 
 fn show(rule: &TrustRule) -> Value {
     let TrustTerms { issuer, audience, subject, claims } = &rule.terms;
+    // null: the issuer is asked
+    let keys = serde_json::from_str::<Value>(&rule.keys).unwrap_or_default();
     json!({
         "id": rule.id.0,
         "issuer": issuer,
         "audience": audience,
         "subject": subject,
         "claims": claims,
-        "keys": serde_json::from_str::<Value>(&rule.keys).unwrap_or_default(),
+        "keys": keys,
         "creation_time": rule.created.to_string(),
     })
 }

@@ -316,6 +316,11 @@ impl Door {
         self.witness.saw_login(who, admitted);
     }
 
+    /// Counts a sign-in at an identity provider, or that it was refused for this reason.
+    pub fn saw_sign_in(&self, who: Actor, refused: Option<&str>) {
+        self.witness.saw_sign_in(who, refused);
+    }
+
     /// Reads the records. Refuses answers that may be stale, if the operator has set this.
     pub async fn read<T>(
         &self,

@@ -90,6 +90,14 @@ pub enum Route {
     UserCliSecret(UserId),
     /// `/api/v2.0/configurations`
     Configurations,
+    /// `/api/v2.0/ldap/ping`
+    LdapPing,
+    /// `/api/v2.0/ldap/users/search`
+    LdapUserSearch,
+    /// `/api/v2.0/ldap/users/import`
+    LdapUserImport,
+    /// `/api/v2.0/ldap/groups/search`
+    LdapGroupSearch,
     /// `/api/v2.0/usergroups`
     Groups,
     /// `/api/v2.0/usergroups/search`
@@ -271,6 +279,10 @@ impl Route {
             | Route::UserCliSecret(_)
             | Route::UserPassword(_) => "users",
             Route::Configurations => "configurations",
+            Route::LdapPing
+            | Route::LdapUserSearch
+            | Route::LdapUserImport
+            | Route::LdapGroupSearch => "ldap",
             Route::Groups | Route::GroupSearch | Route::Group(_) => "groups",
             Route::Robots | Route::Robot(_) | Route::Trusts(_) | Route::Trust(..) => "robots",
             Route::Permissions => "permissions",
@@ -335,6 +347,10 @@ impl Route {
             Route::UserPassword(_) => "/api/v2.0/users/{user}/password",
             Route::UserCliSecret(_) => "/api/v2.0/users/{user}/cli_secret",
             Route::Configurations => "/api/v2.0/configurations",
+            Route::LdapPing => "/api/v2.0/ldap/ping",
+            Route::LdapUserSearch => "/api/v2.0/ldap/users/search",
+            Route::LdapUserImport => "/api/v2.0/ldap/users/import",
+            Route::LdapGroupSearch => "/api/v2.0/ldap/groups/search",
             Route::Groups => "/api/v2.0/usergroups",
             Route::GroupSearch => "/api/v2.0/usergroups/search",
             Route::Group(_) => "/api/v2.0/usergroups/{id}",
@@ -396,6 +412,7 @@ impl Route {
             Route::Preheats | Route::Jobs | Route::Level | Route::Collection => "GET, HEAD, POST",
             Route::Preheat(_) => "GET, HEAD, DELETE",
             Route::JobStop(_) | Route::JobRetry(_) => "POST",
+            Route::LdapPing | Route::LdapUserImport => "POST",
             Route::Schedule(..) => "DELETE",
             Route::Project(_)
             | Route::Registry(_)
@@ -417,6 +434,8 @@ impl Route {
             | Route::CurrentUser
             | Route::UserSearch
             | Route::GroupSearch
+            | Route::LdapUserSearch
+            | Route::LdapGroupSearch
             | Route::Permissions
             | Route::AuditLogExts
             | Route::AuditLogs
@@ -454,6 +473,10 @@ impl Route {
                 | Route::UserPassword(_)
                 | Route::UserCliSecret(_)
                 | Route::Configurations
+                | Route::LdapPing
+                | Route::LdapUserSearch
+                | Route::LdapUserImport
+                | Route::LdapGroupSearch
                 | Route::Groups
                 | Route::GroupSearch
                 | Route::Group(_)
@@ -515,6 +538,10 @@ impl Route {
             "/api/v2.0/users/current" => return Ok(Route::CurrentUser),
             "/api/v2.0/users/search" => return Ok(Route::UserSearch),
             "/api/v2.0/configurations" => return Ok(Route::Configurations),
+            "/api/v2.0/ldap/ping" => return Ok(Route::LdapPing),
+            "/api/v2.0/ldap/users/search" => return Ok(Route::LdapUserSearch),
+            "/api/v2.0/ldap/users/import" => return Ok(Route::LdapUserImport),
+            "/api/v2.0/ldap/groups/search" => return Ok(Route::LdapGroupSearch),
             "/api/v2.0/usergroups" => return Ok(Route::Groups),
             "/api/v2.0/usergroups/search" => return Ok(Route::GroupSearch),
             "/api/v2.0/robots" => return Ok(Route::Robots),
@@ -791,6 +818,10 @@ mod tests {
             ("users/7/sysadmin", Route::UserAdministers(UserId(7))),
             ("users/7/password", Route::UserPassword(UserId(7))),
             ("users/7/cli_secret", Route::UserCliSecret(UserId(7))),
+            ("ldap/ping", Route::LdapPing),
+            ("ldap/users/search", Route::LdapUserSearch),
+            ("ldap/users/import", Route::LdapUserImport),
+            ("ldap/groups/search", Route::LdapGroupSearch),
             ("usergroups", Route::Groups),
             ("usergroups/search", Route::GroupSearch),
             ("usergroups/7", Route::Group(GroupId(7))),
@@ -867,6 +898,10 @@ mod tests {
             Route::UserPassword(UserId(1)),
             Route::UserCliSecret(UserId(1)),
             Route::Configurations,
+            Route::LdapPing,
+            Route::LdapUserSearch,
+            Route::LdapUserImport,
+            Route::LdapGroupSearch,
             Route::Groups,
             Route::GroupSearch,
             Route::Group(GroupId(1)),

@@ -61,6 +61,7 @@ pub(super) fn access(settings: &Settings) -> AccessTerms {
         robot_prefix: settings.people.robot_prefix.clone(),
         token_lifetime: settings.people.token_lifetime,
         refresh_lifetime: settings.people.refresh_lifetime,
+        issuers: settings.people.issuers.clone(),
     }
 }
 
@@ -175,13 +176,19 @@ pub(super) fn upstreams(settings: &Settings) -> io::Result<UpstreamsTerms> {
 }
 
 /// The clients for identity providers. Administrators say where they are, and they are mostly in a
-/// private network. One on this machine is for tests.
+/// private network. One on this machine is for tests. The issuers of trust rules are others.
 pub(super) fn identity_providers(settings: &Settings, tasks: &Tasks) -> io::Result<Providers> {
     let rule = AddressRule { allow_private: true, allow_loopback: true };
     let trust = trust(settings.upstreams.ca.as_deref())?;
     let directory = Directory::new(trust.clone(), PROVIDER, tasks.clone());
-    let web = Web::new("identity provider", rule, trust, PROVIDER, tasks.clone());
-    Ok(Providers { web, directory })
+    let web = Web::new("identity provider", rule, trust.clone(), PROVIDER, tasks.clone());
+    // those that the admins of projects name
+    let rule = AddressRule {
+        allow_private: settings.people.allow_private_issuers,
+        allow_loopback: settings.people.allow_loopback_issuers,
+    };
+    let issuers = Web::new("issuer", rule, trust, PROVIDER, tasks.clone());
+    Ok(Providers { web, issuers, directory })
 }
 
 /// What each client may cause.

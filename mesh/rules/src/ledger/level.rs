@@ -60,6 +60,8 @@ impl Level {
     /// From this level on projects may say which tags never move and what stays, and pulls are
     /// counted.
     pub const POLICIES: Level = Level(8);
+    /// From this level on a trust rule may be without keys: the issuer is asked for them.
+    pub const DISCOVERY: Level = Level(8);
     /// The highest level that this build supports.
     pub const NEWEST: Level = Level::RANGES;
 }

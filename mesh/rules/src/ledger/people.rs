@@ -144,7 +144,8 @@ pub struct TrustRule {
     pub robot: RobotId,
     /// What the token and its owner must be.
     pub terms: TrustTerms,
-    /// The issuer's public keys: a JWK Set (RFC 7517 section 5), as it was given.
+    /// The issuer's public keys: a JWK Set (RFC 7517 section 5), as it was given. Empty: the issuer is
+    /// asked for them (OpenID Connect Discovery 1.0), from [`Level::DISCOVERY`] on.
     pub keys: String,
     /// When it was made.
     pub created: Timestamp,
@@ -356,6 +357,12 @@ impl PeopleChange {
     pub fn level(&self) -> Level {
         match self {
             PeopleChange::Directory(_) => Level::DIRECTORY,
+            // a replica below it would refuse the tokens that others accept
+            PeopleChange::AddTrust { keys, .. } | PeopleChange::SetTrustKeys { keys, .. }
+                if keys.is_empty() =>
+            {
+                Level::DISCOVERY
+            }
             _ => Level::PEOPLE,
         }
     }

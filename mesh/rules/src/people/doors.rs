@@ -235,6 +235,11 @@ pub const DOORS: &[Row] = &[
         Need::Robot(Permission::new(Resource::Robot, Update)),
     ),
     row("/api/v2.0/configurations", &["GET", "PUT"], Need::System(ADMINISTER)),
+    // Harbor lets robots do it that read settings; it makes a node connect to any address
+    row("/api/v2.0/ldap/ping", &["POST"], Need::System(ADMINISTER)),
+    row("/api/v2.0/ldap/users/search", &["GET"], system(Resource::LdapUser, List)),
+    row("/api/v2.0/ldap/users/import", &["POST"], system(Resource::LdapUser, Create)),
+    row("/api/v2.0/ldap/groups/search", &["GET"], system(Resource::LdapUser, List)),
     row("/api/v2.0/permissions", &["GET"], Need::Account),
     row("/api/v2.0/auditlog-exts", &["GET"], system(Resource::AuditLog, List)),
     row("/api/v2.0/audit-logs", &["GET"], system(Resource::AuditLog, List)),

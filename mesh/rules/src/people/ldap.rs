@@ -25,6 +25,12 @@ pub fn person(attribute: &str, name: &str, more: &str) -> String {
     if more.is_empty() { named } else { format!("(&{more}{named})") }
 }
 
+/// The filter that finds all that have this attribute. `more` is as in [`person`].
+pub fn everybody(attribute: &str, more: &str) -> String {
+    let has = format!("({attribute}=*)");
+    if more.is_empty() { has } else { format!("(&{more}{has})") }
+}
+
 /// Whether this can be the name of a person at all.
 pub fn can_be_name(name: &str) -> bool {
     !name.trim().is_empty() && name != EVERYBODY && name.len() <= 255
@@ -76,6 +82,7 @@ mod tests {
         assert_eq!(person("uid", "ann", ""), "(uid=ann)");
         let more = "(objectClass=person)";
         assert_eq!(person("uid", "ann", more), "(&(objectClass=person)(uid=ann))");
+        assert_eq!(everybody("uid", more), "(&(objectClass=person)(uid=*))");
         let attack = person("uid", "*)(uid=*))(|(uid=*", "");
         assert_eq!(attack, r"(uid=\2a\29\28uid=\2a\29\29\28|\28uid=\2a)");
         assert_eq!(escaped("Jör\\g\0"), r"J\c3\b6r\5cg\00");

@@ -12,6 +12,7 @@
 //! | [`passwords`] | which passwords are accepted |
 //! | [`keys`] | which key signs tokens, and when there is a new one |
 //! | [`trusts`] | whose tokens of other issuers are accepted |
+//! | [`discovery`] | when such an issuer is asked for its keys |
 //! | [`crowd`] | how many connections clients may have open |
 //! | [`streams`] | when an HTTP/2 connection is ended for its client's requests |
 //! | [`guesses`] | who may have a password checked now |
@@ -19,6 +20,7 @@
 pub mod access;
 pub mod configurations;
 pub mod crowd;
+pub mod discovery;
 pub mod doors;
 pub mod groups;
 pub mod guesses;

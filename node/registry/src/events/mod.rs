@@ -80,11 +80,16 @@ impl Witness {
     /// A name and a password were shown. Of a wrong one the name is recorded only if somebody has
     /// it: people type their password where the name belongs.
     pub fn saw_login(&self, by: Actor, right: bool) {
+        self.saw_sign_in(by, (!right).then_some("the name or the password is wrong"));
+    }
+
+    /// Somebody signed in, or was refused for this reason. See [`Witness::saw_login`].
+    pub fn saw_sign_in(&self, by: Actor, refused: Option<&str>) {
         let known = || {
             let view = self.neighbours.records.view().ok()?;
             view.account_named(&by.name.parse().ok()?).ok().flatten()
         };
-        let name = match right || known().is_some() {
+        let name = match refused.is_none() || known().is_some() {
             true => by.name,
             false => "(unknown)".into(),
         };
@@ -94,7 +99,7 @@ impl Witness {
             resource_type: "registry",
             resource: String::new(),
             project: None,
-            refused: (!right).then(|| "the name or the password is wrong".into()),
+            refused: refused.map(Into::into),
         });
     }
 

@@ -1,20 +1,18 @@
-//! Tokens that others have signed (JWT, RFC 7519), and the keys of those others: given with a rule, or
-//! discovered at the issuer (OpenID Connect Discovery 1.0).
+//! Issuers of tokens that are asked for their keys (OpenID Connect Discovery 1.0).
 //!
-//! Discovered keys are kept in memory. They are asked for again when a token names one that is not
-//! among them, at a bounded rate, and now and then. While the issuer does not answer, the last ones
-//! count.
+//! What they say is kept in memory. They are asked again when a token names a key that is not known,
+//! at a bounded rate, and now and then. While one does not answer, its last keys count for a day
+//! ([`rules::people::discovery`]).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ground::clock;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use jsonwebtoken::jwk::JwkSet;
 use parking_lot::Mutex;
 use rules::people::configurations::is_issuer;
-use rules::people::trusts::{LONGEST_KEYS, LONGEST_TOKEN};
+use rules::people::discovery::{Asked, Owner, Places, Step, Wanted};
+use rules::people::trusts::LONGEST_KEYS;
 use rules::words::moment::Moment;
 use rules::words::secret::Secret;
 use serde_json::Value;
@@ -22,116 +20,22 @@ use tracing::warn;
 use upstream::UpstreamError;
 use upstream::web::Web;
 
-/// What a token claims.
-pub(super) type Claims = BTreeMap<String, Value>;
+use super::foreign::{Claims, readable, signed};
 
-/// How much the issuer's clock may differ, in seconds.
-const LEEWAY: u64 = 60;
-/// The smallest RSA key that is accepted, in bytes.
-const LEAST_RSA: usize = 256;
-/// How long discovered keys are used before the issuer is asked again.
-const FRESH: Duration = Duration::from_secs(3600);
-/// The time between two questions to one issuer: tokens with made-up keys must not flood it.
-const PAUSE: Duration = Duration::from_secs(10);
-/// The maximum number of issuers that are remembered.
-const ISSUERS: usize = 200;
-
-/// The issuer that a token names, and all that it claims, before anything of it was checked.
-pub(super) fn unchecked(token: &Secret) -> Option<(String, Claims)> {
-    if token.expose().len() > LONGEST_TOKEN {
-        return None;
-    }
-    let read = jsonwebtoken::dangerous::insecure_decode_claims::<Claims>(token.expose().as_bytes());
-    let claims = read.ok()?;
-    let issuer = claims.get("iss")?.as_str()?.to_owned();
-    Some((issuer, claims))
-}
-
-/// What a token claims, if one of these keys has signed it and it has not expired. The algorithm is
-/// the key's, and never a secret's: a public key is no secret.
-pub(super) fn signed(keys: &JwkSet, token: &Secret) -> Option<Claims> {
-    let header = jsonwebtoken::decode_header(token.expose().as_bytes()).ok()?;
-    let named = |jwk: &&Jwk| match (&header.kid, &jwk.common.key_id) {
-        (Some(wanted), Some(has)) => wanted == has,
-        _ => true,
-    };
-    let fits = |jwk: &&Jwk| algorithms(jwk).contains(&header.alg);
-    keys.keys.iter().filter(named).filter(fits).find_map(|jwk| {
-        let key = DecodingKey::from_jwk(jwk).ok()?;
-        let mut validation = Validation::new(header.alg);
-        validation.leeway = LEEWAY;
-        validation.validate_nbf = true;
-        // the audience is the caller's matter
-        validation.validate_aud = false;
-        validation.set_required_spec_claims(&["exp", "iss", "sub"]);
-        let read = jsonwebtoken::decode::<Claims>(token.expose().as_bytes(), &key, &validation);
-        Some(read.ok()?.claims)
-    })
-}
-
-/// What a key may have signed with. Keys that are secrets, or too small, have signed nothing.
-fn algorithms(jwk: &Jwk) -> Vec<Algorithm> {
-    let all = match &jwk.algorithm {
-        AlgorithmParameters::RSA(rsa) if rsa.n.len() * 3 / 4 < LEAST_RSA => vec![],
-        AlgorithmParameters::RSA(_) => vec![
-            Algorithm::RS256,
-            Algorithm::RS384,
-            Algorithm::RS512,
-            Algorithm::PS256,
-            Algorithm::PS384,
-            Algorithm::PS512,
-        ],
-        AlgorithmParameters::EllipticCurve(curve) => match curve.curve {
-            EllipticCurve::P256 => vec![Algorithm::ES256],
-            EllipticCurve::P384 => vec![Algorithm::ES384],
-            _ => vec![],
-        },
-        AlgorithmParameters::OctetKeyPair(pair) => match pair.curve {
-            EllipticCurve::Ed25519 => vec![Algorithm::EdDSA],
-            _ => vec![],
-        },
-        _ => vec![],
-    };
-    // a key that says what it is for has signed with nothing else
-    match jwk.common.key_algorithm {
-        Some(only) => {
-            all.into_iter().filter(|one| format!("{one:?}") == only.to_string()).collect()
-        }
-        None => all,
-    }
-}
-
-/// Checks an issuer's keys, a JWK Set. The error is a sentence.
-pub fn check_keys(keys: &str) -> Result<(), String> {
-    if keys.len() > LONGEST_KEYS {
-        return Err(format!("keys have at most {LONGEST_KEYS} bytes"));
-    }
-    let set: JwkSet =
-        serde_json::from_str(keys).map_err(|e| format!("keys are no JWK Set: {e}"))?;
-    if !set.keys.iter().any(is_usable) {
-        return Err(
-            "keys hold no public key that is used: RSA with 2048 bits or more, P-256, P-384 or Ed25519"
-                .into(),
-        );
-    }
-    Ok(())
-}
-
-fn is_usable(jwk: &Jwk) -> bool {
-    !algorithms(jwk).is_empty() && DecodingKey::from_jwk(jwk).is_ok()
-}
-
-/// A JWK Set without the keys that this build does not know: others must not hide those that it does.
-fn readable(set: &Value) -> JwkSet {
-    let all = set["keys"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let read = |one: &Value| serde_json::from_value::<Jwk>(one.clone()).ok();
-    JwkSet { keys: all.iter().filter_map(read).filter(is_usable).collect() }
-}
+/// What is used of an issuer's document, and the longest value in bytes.
+const USED: [&str; 5] = [
+    "authorization_endpoint",
+    "authorization_response_iss_parameter_supported",
+    "token_endpoint",
+    "token_endpoint_auth_methods_supported",
+    "userinfo_endpoint",
+];
+const LONGEST_ENTRY: usize = 4 << 10;
 
 /// What an issuer says of itself.
 #[derive(Clone, Debug)]
 pub(super) struct Discovered {
-    /// Its document.
+    /// Of its document, what is [`USED`].
     document: Arc<Value>,
     keys: Arc<JwkSet>,
     at: Moment,
@@ -141,6 +45,11 @@ impl Discovered {
     /// An address in the document, if it may be asked: with TLS, or on this machine.
     pub(super) fn endpoint(&self, name: &str) -> Option<&str> {
         self.document[name].as_str().filter(|url| is_issuer_like(url))
+    }
+
+    /// Whether the document says yes to this.
+    pub(super) fn flag(&self, name: &str) -> bool {
+        self.document[name] == true
     }
 
     /// Whether a list in the document has this; `None` if there is no such list.
@@ -154,23 +63,46 @@ fn is_issuer_like(url: &str) -> bool {
     is_issuer(url.split('?').next().unwrap_or_default())
 }
 
+/// What is used of an issuer's document: many are kept, and what they write is theirs.
+fn used(document: &Value) -> Value {
+    let fits = |name: &&str| document[*name].to_string().len() <= LONGEST_ENTRY;
+    let all = USED.into_iter().filter(fits);
+    all.map(|name| (name.to_owned(), document[name].clone())).collect()
+}
+
 #[derive(Default)]
 struct Slot {
+    asked: Mutex<Asked>,
     known: Mutex<Option<Discovered>>,
-    tried: Mutex<Option<Moment>>,
     turn: tokio::sync::Mutex<()>,
+}
+
+impl Slot {
+    fn known(&self) -> Option<Discovered> {
+        self.known.lock().clone()
+    }
+}
+
+/// A question that is under way, for an owner.
+struct Turn<'i>(&'i Mutex<Places>, Owner);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.lock().end(self.1);
+    }
 }
 
 /// The issuers that this node has asked.
 pub(super) struct Issuers {
     web: Web,
+    places: Mutex<Places>,
     slots: Mutex<HashMap<String, Arc<Slot>>>,
 }
 
 impl Issuers {
     /// Asks with this client.
     pub(super) fn new(web: Web) -> Self {
-        Issuers { web, slots: Mutex::default() }
+        Issuers { web, places: Mutex::default(), slots: Mutex::default() }
     }
 
     /// The client.
@@ -178,18 +110,23 @@ impl Issuers {
         &self.web
     }
 
-    /// What the issuer says of itself, perhaps as it said it lately.
-    pub(super) async fn discover(&self, issuer: &str) -> Result<Discovered, UpstreamError> {
-        self.ask(issuer, FRESH).await
+    /// What the issuer says of itself, perhaps as it said it lately. It is asked for these owners.
+    pub(super) async fn discover(
+        &self,
+        issuer: &str,
+        owners: &[Owner],
+    ) -> Result<Discovered, UpstreamError> {
+        self.ask(issuer, owners, Wanted::Known).await
     }
 
     /// What a token claims, if this issuer has signed it and it has not expired.
     pub(super) async fn check(
         &self,
         issuer: &str,
+        owners: &[Owner],
         token: &Secret,
     ) -> Result<Option<Claims>, UpstreamError> {
-        let known = self.discover(issuer).await?;
+        let known = self.discover(issuer, owners).await?;
         let of_issuer = |claims: Claims| {
             (claims.get("iss").and_then(Value::as_str) == Some(issuer)).then_some(claims)
         };
@@ -205,57 +142,87 @@ impl Issuers {
             return Ok(None);
         }
         // the issuer may have another key by now
-        let newer = self.ask(issuer, Duration::ZERO).await?;
+        let newer = self.ask(issuer, owners, Wanted::NewerThan(known.at)).await?;
         Ok(signed(&newer.keys, token).and_then(of_issuer))
     }
 
-    fn slot(&self, issuer: &str) -> Arc<Slot> {
+    fn slot(&self, issuer: &str, owners: &[Owner]) -> Arc<Slot> {
+        let forgotten = self.places.lock().admit(clock::now(), issuer, owners);
         let mut slots = self.slots.lock();
-        if slots.len() >= ISSUERS && !slots.contains_key(issuer) {
-            slots.clear();
+        for gone in forgotten {
+            slots.remove(&gone);
         }
         slots.entry(issuer.to_owned()).or_default().clone()
     }
 
-    /// What is known, if it is younger than `fresh`, or if the issuer was asked a moment ago or does
-    /// not answer. Those who ask at once wait for one question.
-    async fn ask(&self, issuer: &str, fresh: Duration) -> Result<Discovered, UpstreamError> {
-        let slot = self.slot(issuer);
-        let known = |fresh: Duration| {
-            let known = slot.known.lock().clone();
-            known.filter(|one| clock::now().since(one.at) < fresh)
+    /// What is known, if it is what is `wanted`, or if the issuer is left alone now or does not
+    /// answer. Those who need an answer wait for one question together.
+    async fn ask(
+        &self,
+        issuer: &str,
+        owners: &[Owner],
+        wanted: Wanted,
+    ) -> Result<Discovered, UpstreamError> {
+        let slot = self.slot(issuer, owners);
+        let step = || slot.asked.lock().step(clock::now(), wanted);
+        let left_alone = || {
+            UpstreamError::unreachable(format!("{issuer} did not answer as it should a moment ago"))
         };
-        if let Some(known) = known(fresh) {
+        let used = |step| match step {
+            Step::Use => slot.known(),
+            Step::Ask | Step::Refuse => None,
+        };
+        let first = step();
+        if let Some(known) = used(first) {
             return Ok(known);
         }
-        let _turn = slot.turn.lock().await;
-        let tried = *slot.tried.lock();
-        let lately = tried.is_some_and(|tried| clock::now().since(tried) < PAUSE);
-        let kept = slot.known.lock().clone();
-        if let Some(known) = known(fresh).or_else(|| kept.clone().filter(|_| lately)) {
+        if first == Step::Refuse {
+            return Err(left_alone());
+        }
+        // what is only due keeps nobody waiting for a question that another one asks
+        let _turn = match (slot.turn.try_lock(), wanted, self.kept(&slot)) {
+            (Ok(turn), ..) => turn,
+            (Err(_), Wanted::Known, Some(kept)) => return Ok(kept),
+            (Err(_), ..) => slot.turn.lock().await,
+        };
+        let second = step();
+        if let Some(known) = used(second) {
             return Ok(known);
         }
-        if lately {
-            return Err(UpstreamError::unreachable(format!(
-                "{issuer} did not answer as it should a moment ago"
-            )));
+        if second == Step::Refuse {
+            return Err(left_alone());
         }
-        let fetched = self.fetch(issuer).await;
-        // an answer that was due keeps nobody from asking for a key that came after it
-        if fresh.is_zero() || fetched.is_err() {
-            *slot.tried.lock() = Some(clock::now());
-        }
-        match (fetched, kept) {
-            (Ok(found), _) => {
-                *slot.known.lock() = Some(found.clone());
-                Ok(found)
+        let begun = self.places.lock().begin(owners);
+        let asked = match begun {
+            Some(owner) => {
+                let _under_way = Turn(&self.places, owner);
+                slot.asked.lock().begin(clock::now(), wanted);
+                let fetched = self.fetch(issuer).await;
+                match &fetched {
+                    Ok(found) => {
+                        *slot.known.lock() = Some(found.clone());
+                        slot.asked.lock().handle_answer(found.at);
+                    }
+                    Err(_) => slot.asked.lock().handle_failure(clock::now()),
+                }
+                fetched
             }
+            None => Err(UpstreamError::unreachable("too many issuers are being asked")),
+        };
+        match (asked, self.kept(&slot)) {
+            (Ok(found), _) => Ok(found),
             (Err(error), Some(kept)) => {
                 warn!(issuer, %error, "an issuer's keys cannot be asked for; the last ones count");
                 Ok(kept)
             }
             (Err(error), None) => Err(error),
         }
+    }
+
+    /// What is known, if it counts while the issuer does not answer.
+    fn kept(&self, slot: &Slot) -> Option<Discovered> {
+        let counts = slot.asked.lock().counts(clock::now());
+        slot.known().filter(|_| counts)
     }
 
     async fn fetch(&self, issuer: &str) -> Result<Discovered, UpstreamError> {
@@ -269,12 +236,21 @@ impl Issuers {
         }
         let place = document["jwks_uri"].as_str().filter(|url| is_issuer_like(url));
         let place = place.ok_or_else(|| UpstreamError::bad("it names no place of its keys"))?;
-        let keys = readable(&self.web.get(place, None).await?);
+        let keys = self.web.get(place, None).await?;
+        if keys.to_string().len() > LONGEST_KEYS {
+            return Err(UpstreamError::bad(format!(
+                "its keys have more than {LONGEST_KEYS} bytes"
+            )));
+        }
+        let keys = readable(&keys);
         if keys.keys.is_empty() {
             return Err(UpstreamError::bad("it has no key that is used"));
         }
-        let at = clock::now();
-        Ok(Discovered { document: Arc::new(document), keys: Arc::new(keys), at })
+        Ok(Discovered {
+            document: Arc::new(used(&document)),
+            keys: Arc::new(keys),
+            at: clock::now(),
+        })
     }
 }
 
@@ -282,15 +258,6 @@ impl Issuers {
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn a_key_that_is_not_known_hides_no_other() {
-        let good = json!({"kty": "OKP", "crv": "Ed25519", "kid": "a",
-            "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
-        let set = json!({"keys": [{"kty": "LMS", "pub": "x"}, good, {"kty": "oct", "k": "AAAA"}]});
-        assert_eq!(readable(&set).keys.len(), 1);
-        assert!(readable(&json!({"keys": 7})).keys.is_empty());
-    }
 
     #[test]
     fn an_endpoint_without_tls_is_on_this_machine_only() {

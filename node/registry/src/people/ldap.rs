@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use ground::clock;
 use parking_lot::Mutex;
 use rules::ledger::directory::{
-    DirectoryChange, LookForGroups, MOST_GROUPS, SEARCH_PASSWORD, Vouched,
+    Configurations, DirectoryChange, LookForGroups, MOST_GROUPS, SEARCH_PASSWORD, Vouched,
 };
 use rules::ledger::events::Actor;
 use rules::people::access::{Identity, Principal};
@@ -57,16 +57,16 @@ impl Asking {
 }
 
 /// How the directory is asked.
-struct Terms {
+pub(super) struct Terms {
     place: DirectoryPlace,
-    base: String,
-    depth: Depth,
-    filter: String,
-    attribute: String,
+    pub(super) base: String,
+    pub(super) depth: Depth,
+    pub(super) filter: String,
+    pub(super) attribute: String,
     membership: String,
-    group_base: String,
-    group_depth: Depth,
-    group_filter: String,
+    pub(super) group_base: String,
+    pub(super) group_depth: Depth,
+    pub(super) group_filter: String,
     admin_group: Option<String>,
     /// How long what it said counts while it is away, in milliseconds.
     lasts: u64,
@@ -85,7 +85,7 @@ fn age(at: Moment) -> u64 {
 }
 
 /// The directory's fault, for the person who waits. What it answered is in the log.
-fn unanswered(error: &UpstreamError) -> AccessError {
+pub(super) fn unanswered(error: &UpstreamError) -> AccessError {
     warn!(%error, "the LDAP directory could not be asked");
     AccessError::Unchecked(
         "the LDAP directory does not answer as it should; try again later".into(),
@@ -94,9 +94,13 @@ fn unanswered(error: &UpstreamError) -> AccessError {
 
 impl Access {
     /// The settings, if people sign in with passwords of a directory.
-    async fn ldap(&self) -> Result<Option<Terms>, AccessError> {
+    pub(super) async fn ldap(&self) -> Result<Option<Terms>, AccessError> {
         let record = self.records.read(|records| records.configurations()).await?.0;
-        let configured = Configured::of(&record);
+        self.ldap_of(&record)
+    }
+
+    pub(super) fn ldap_of(&self, record: &Configurations) -> Result<Option<Terms>, AccessError> {
+        let configured = Configured::of(record);
         if configured.auth_mode() != AuthMode::Ldap {
             return Ok(None);
         }
@@ -186,13 +190,22 @@ impl Access {
         Ok(identity.map(|identity| (identity, Some(Shown::Principal(who)))))
     }
 
+    /// Runs questions at the directory, when it is their turn.
+    pub(super) async fn ask_directory<T>(
+        &self,
+        terms: &Terms,
+        questions: impl AsyncFnOnce(&mut Connected) -> Result<T, UpstreamError>,
+    ) -> Result<T, UpstreamError> {
+        let _turn = self.asking.turns.acquire().await;
+        self.asking.directory.ask(&terms.place, questions).await
+    }
+
     async fn ask_ldap(
         &self,
         terms: &Terms,
         name: &str,
         password: &Secret,
     ) -> Result<Option<Person>, UpstreamError> {
-        let _turn = self.asking.turns.acquire().await;
         let ask = async |open: &mut Connected| {
             let filter = ldap::person(&terms.attribute, name, &terms.filter);
             let wanted = wanted(terms);
@@ -212,7 +225,7 @@ impl Access {
             }
             person(terms, open, entry, name).await
         };
-        self.asking.directory.ask(&terms.place, ask).await
+        self.ask_directory(terms, ask).await
     }
 
     /// Whether a user whom a directory vouched for may get tokens without a password: it is asked
@@ -231,7 +244,6 @@ impl Access {
         }
         let dn = belonging.vouched.subject.clone();
         let found = {
-            let _turn = self.asking.turns.acquire().await;
             let ask = async |open: &mut Connected| {
                 let filter =
                     if terms.filter.is_empty() { "(objectClass=*)" } else { &terms.filter };
@@ -241,7 +253,7 @@ impl Access {
                     None => Ok(None),
                 }
             };
-            self.asking.directory.ask(&terms.place, ask).await
+            self.ask_directory(&terms, ask).await
         };
         let by = Actor::mesh();
         match found {
@@ -276,13 +288,13 @@ fn remember<K: std::hash::Hash + Eq, V>(all: &Mutex<HashMap<K, V>>, what: K, val
 }
 
 /// What is read of a person.
-fn wanted(terms: &Terms) -> Vec<&str> {
+pub(super) fn wanted(terms: &Terms) -> Vec<&str> {
     let all = [terms.attribute.as_str(), "mail", "cn", "displayName", terms.membership.as_str()];
     all.into_iter().filter(|name| !name.is_empty()).collect()
 }
 
 /// The person of an entry, with their groups. `name` is what they have written.
-async fn person(
+pub(super) async fn person(
     terms: &Terms,
     open: &mut Connected,
     entry: &Entry,

@@ -5,8 +5,10 @@
 //! change holds at once, whatever was shown before.
 
 mod credentials;
+mod foreign;
 mod issuers;
 mod ldap;
+mod lookups;
 mod oidc;
 mod renewing;
 mod sessions;
@@ -46,8 +48,9 @@ use signing::Signing;
 use tokens::TokenReach;
 
 pub use credentials::hash_password;
-pub use issuers::check_keys;
-pub use oidc::{STEP_SECONDS, SignInBegun, SignInEnded};
+pub use foreign::check_keys;
+pub use lookups::{ListedGroup, ListedPerson, NotImported, WantedGroups};
+pub use oidc::{CameBack, NotSignedIn, STEP_SECONDS, SignInBegun, SignInEnded};
 pub use sessions::{NewSession, csrf_token};
 pub use signing::SERVICE;
 pub use tokens::{Issued, TokenProof, TokenRequest, TooManyScopes};
@@ -190,12 +193,17 @@ pub struct AccessTerms {
     pub token_lifetime: Duration,
     /// How long a refresh token is valid.
     pub refresh_lifetime: Duration,
+    /// The issuers that may be asked for their keys for a trust rule (see
+    /// [`may_be_asked`](rules::people::discovery::may_be_asked)).
+    pub issuers: Option<Vec<String>>,
 }
 
 /// The clients for identity providers.
 pub struct Providers {
-    /// For OIDC, and for issuers of tokens.
+    /// For OIDC.
     pub web: Web,
+    /// For the issuers that trust rules name.
+    pub issuers: Web,
     /// For LDAP.
     pub directory: Directory,
 }
@@ -212,6 +220,8 @@ pub struct Access {
     proven: Mutex<HashSet<Digest>>,
     guesses: Mutex<Guesses>,
     issuers: Issuers,
+    /// Those that trust rules name. They take nothing from the provider of the mesh's people.
+    trusted: Issuers,
     asking: Asking,
     lines: HashMap<Line, Semaphore>,
 }
@@ -263,6 +273,7 @@ impl Access {
         terms: AccessTerms,
     ) -> Arc<Self> {
         let issuers = Issuers::new(providers.web);
+        let trusted = Issuers::new(providers.issuers);
         let asking = Asking::new(providers.directory);
         let (proven, guesses) = (Mutex::default(), Mutex::default());
         let lines = CHECKS.into_iter().map(|(line, most)| (line, Semaphore::new(most))).collect();
@@ -276,6 +287,7 @@ impl Access {
             proven,
             guesses,
             issuers,
+            trusted,
             asking,
             lines,
         })

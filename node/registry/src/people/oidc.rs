@@ -15,6 +15,7 @@ use rules::ledger::directory::{
 use rules::ledger::events::Actor;
 use rules::people::access::{Identity, Principal};
 use rules::people::configurations::{AuthMode, Configured};
+use rules::people::discovery::Owner;
 use rules::people::groups::subjects;
 use rules::people::guesses::Origin;
 use rules::words::digest::Digest;
@@ -26,7 +27,8 @@ use serde_json::Value;
 use tracing::{info, warn};
 use upstream::UpstreamError;
 
-use super::issuers::{Claims, Discovered, unchecked};
+use super::foreign::{Claims, unchecked};
+use super::issuers::Discovered;
 use super::sessions::NewSession;
 use super::vouching::Person;
 use super::{Access, AccessError};
@@ -36,6 +38,9 @@ const BEGUN: &str = "sign-in at the OIDC provider";
 const CHOOSING: &str = "name of an OIDC user";
 /// How long a sign-in, and the choice of a name, may take, in seconds.
 pub const STEP_SECONDS: u64 = 600;
+
+/// For whom the provider is asked.
+const OWNERS: [Owner; 1] = [Owner::Mesh];
 
 /// How the provider is asked.
 struct Terms {
@@ -79,8 +84,13 @@ pub struct SignInBegun {
 
 /// How a sign-in has ended.
 pub enum SignInEnded {
-    /// With a session.
-    SignedIn(NewSession),
+    /// With a session of the user with this name.
+    SignedIn {
+        /// The session.
+        session: NewSession,
+        /// The name.
+        name: String,
+    },
     /// The person has to choose a name. The cookie says who they are.
     Choose {
         /// The cookie.
@@ -88,6 +98,32 @@ pub enum SignInEnded {
         /// A name that they may like.
         suggestion: String,
     },
+}
+
+/// Why a sign-in has not ended well.
+pub struct NotSignedIn {
+    /// Why.
+    pub error: AccessError,
+    /// The name of the account, if it is known whose it would have been.
+    pub name: Option<String>,
+}
+
+impl<E: Into<AccessError>> From<E> for NotSignedIn {
+    fn from(error: E) -> Self {
+        NotSignedIn { error: error.into(), name: None }
+    }
+}
+
+/// What a browser says that comes back from the provider.
+pub struct CameBack<'q> {
+    /// `state`.
+    pub state: &'q str,
+    /// `iss` (RFC 9207).
+    pub issuer: Option<&'q str>,
+    /// Whether there is an `error`.
+    pub error: bool,
+    /// `code`.
+    pub code: &'q str,
 }
 
 fn random() -> String {
@@ -110,6 +146,15 @@ fn refused(why: &str) -> AccessError {
 
 fn text<'c>(claims: &'c Claims, name: &str) -> &'c str {
     claims.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// In an issuer's document: its answers to browsers say whose they are (RFC 9207 section 3).
+const NAMES_ITSELF: &str = "authorization_response_iss_parameter_supported";
+
+/// Whether an answer that says this of its issuer is this one's. One that always says so is not
+/// believed without.
+fn is_of(said: Option<&str>, issuer: &str, always: bool) -> bool {
+    said.map_or(!always, |said| said == issuer)
 }
 
 /// Whether an ID token is meant for this client (OpenID Connect Core 1.0 section 3.1.3.7).
@@ -191,7 +236,8 @@ impl Access {
     /// Begins to sign somebody in. The provider sends the browser back to `back`.
     pub async fn begin_oidc(&self, back: &str) -> Result<SignInBegun, AccessError> {
         let terms = self.oidc_needed().await?;
-        let found = self.issuers.discover(&terms.issuer).await.map_err(|e| unanswered(&e))?;
+        let found =
+            self.issuers.discover(&terms.issuer, &OWNERS).await.map_err(|e| unanswered(&e))?;
         let endpoint = found.endpoint("authorization_endpoint");
         let endpoint = endpoint.ok_or_else(|| refused("the OIDC provider has no sign-in"))?;
         let begun = Begun {
@@ -218,24 +264,32 @@ impl Access {
         Ok(SignInBegun { place, cookie: self.sealed(BEGUN, &begun)? })
     }
 
-    /// Ends a sign-in: the browser came back with a code and a state, and the cookie of its beginning.
+    /// Ends a sign-in: the browser came back with an answer of the provider, and the cookie of its
+    /// beginning. Whose answer it is, is checked before anything of it counts, an error, too (RFC 9207
+    /// section 2.4).
     pub async fn end_oidc(
         &self,
         cookie: &Secret,
-        state: &str,
-        code: &str,
+        back: CameBack<'_>,
         by: &Actor,
         origin: Origin,
-    ) -> Result<SignInEnded, AccessError> {
+    ) -> Result<SignInEnded, NotSignedIn> {
         let begun: Begun = self
             .opened(BEGUN, cookie)
             .filter(|begun: &Begun| begun.until > clock::timestamp().0 / 1000)
-            .filter(|begun| begun.state == state)
+            .filter(|begun| begun.state == back.state)
             .ok_or_else(|| refused("this sign-in did not begin in this browser, or long ago"))?;
         let terms = self.oidc_needed().await?;
-        let found = self.issuers.discover(&terms.issuer).await.map_err(|e| unanswered(&e))?;
+        let found = self.issuers.discover(&terms.issuer, &OWNERS).await;
+        let found = found.map_err(|e| unanswered(&e))?;
+        if !is_of(back.issuer, &terms.issuer, found.flag(NAMES_ITSELF)) {
+            return Err(refused("this answer is not the OIDC provider's").into());
+        }
+        if back.error {
+            return Err(AccessError::Wrong.into());
+        }
         self.begin_errand(origin)?;
-        let claims = self.exchange(&terms, &found, &begun, code).await;
+        let claims = self.exchange(&terms, &found, &begun, back.code).await;
         if !matches!(claims, Err(AccessError::Wrong)) {
             self.end_errand(origin);
         }
@@ -243,17 +297,26 @@ impl Access {
         let vouched = terms.vouched(&claims).ok_or(AccessError::Wrong)?;
         let name = terms.name(&claims).to_owned();
         let by = |name: &str| Actor { name: name.to_owned(), ..by.clone() };
-        if let Some(known) = self.account_of(&vouched).await? {
-            let name = known.0.name.to_string();
-            let who = self.attest(known, vouched, &by(&name)).await?;
-            return self.begin_session(who, &name).await.map(SignInEnded::SignedIn);
+        let known = self.account_of(&vouched).await?;
+        let name = known.as_ref().map_or(name, |(account, _)| account.name.to_string());
+        let signed_in = |session: Result<NewSession, AccessError>, name: String| match session {
+            Ok(session) => Ok(SignInEnded::SignedIn { session, name }),
+            Err(error) => Err(NotSignedIn { error, name: Some(name) }),
+        };
+        if let Some(known) = known {
+            let session = match self.attest(known, vouched, &by(&name)).await {
+                Ok(who) => self.begin_session(who, &name).await,
+                Err(error) => Err(error),
+            };
+            return signed_in(session, name);
         }
         let (email, real_name) = (text(&claims, "email"), text(&claims, "name"));
         let short = |text: &str| text.chars().filter(|c| !c.is_control()).take(60).collect();
         let choosing =
             Choosing { vouched, email: short(email), real_name: short(real_name), until: until() };
         if terms.auto_onboard {
-            return self.admit(choosing, &name, &by(&name)).await.map(SignInEnded::SignedIn);
+            let session = self.admit(choosing, &name, &by(&name)).await;
+            return signed_in(session, name);
         }
         let cookie = self.sealed(CHOOSING, &choosing)?;
         Ok(SignInEnded::Choose { cookie, suggestion: name })
@@ -345,7 +408,7 @@ impl Access {
         }
         let token: Secret = answer["id_token"].as_str().unwrap_or_default().into();
         let checked =
-            self.issuers.check(&terms.issuer, &token).await.map_err(|e| unanswered(&e))?;
+            self.issuers.check(&terms.issuer, &OWNERS, &token).await.map_err(|e| unanswered(&e))?;
         let mut claims = checked
             .filter(|claims| is_for(claims, &terms.client))
             .filter(|claims| text(claims, "nonce") == begun.nonce)
@@ -379,7 +442,8 @@ impl Access {
         let Some(terms) = self.oidc().await?.filter(|terms| terms.issuer == issuer) else {
             return Ok(None);
         };
-        let checked = self.issuers.check(&issuer, token).await.map_err(|e| unanswered(&e))?;
+        let checked =
+            self.issuers.check(&issuer, &OWNERS, token).await.map_err(|e| unanswered(&e))?;
         let vouched = checked
             .filter(|claims| is_for(claims, &terms.client))
             .and_then(|claims| terms.vouched(&claims));
@@ -472,6 +536,21 @@ mod tests {
             (json!({}), false),
         ] {
             assert_eq!(is_for(&claims(said.clone()), "atoll"), is, "{said}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_of_the_issuer_that_it_names() {
+        for (said, always, is) in [
+            (Some("https://idp"), true, true),
+            (Some("https://idp"), false, true),
+            (Some("https://idp/"), false, false),
+            (Some("https://other"), true, false),
+            (Some(""), false, false),
+            (None, true, false),
+            (None, false, true),
+        ] {
+            assert_eq!(is_of(said, "https://idp", always), is, "{said:?} {always}");
         }
     }
 

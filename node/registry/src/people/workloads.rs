@@ -3,42 +3,137 @@
 
 use ground::clock;
 use jsonwebtoken::jwk::JwkSet;
+use rules::ledger::level::Level;
 use rules::ledger::people::{LookForPeople, TrustRule};
-use rules::ledger::records::{ReadRecords, RecordError, key};
+use rules::ledger::records::{Look, ReadRecords, RecordError, key};
 use rules::people::access::{Identity, Principal};
+use rules::people::discovery::{Owner, may_be_asked};
 use rules::people::trusts::matches;
 use rules::words::secret::Secret;
+use tracing::{info, warn};
+use upstream::UpstreamError;
 
 use super::credentials::Shown;
-use super::issuers::{signed, unchecked};
+use super::foreign::{Claims, signed, unchecked};
 use super::{Access, AccessError, not_yet};
+
+/// Why an issuer is not asked.
+const NOT_ASKED: &str =
+    "this registry asks no such issuer: people.issuers names those that it does";
 
 impl Access {
     /// The robot that the owner of this token is; `None` if no rule accepts it. The rules are those
     /// of this moment, and so is the robot.
+    ///
+    /// A rule whose issuer has to be asked, and does not answer, accepts nothing. If no other rule
+    /// does, the token is not wrong: the client may try again.
     pub(super) async fn check_workload(
         &self,
         token: &Secret,
     ) -> Result<Option<(Identity, Option<Shown>)>, AccessError> {
         let Some((issuer, claims)) = unchecked(token) else { return Ok(None) };
         let look = |records: &dyn ReadRecords| {
-            Ok((records.get(&key::mesh())?.is_some(), records.trusts_in(&issuer)?))
+            // what no rule means costs no signature and no question
+            let mut rules = records.trusts_in(&issuer)?;
+            rules.retain(|rule| matches(&rule.terms, &claims));
+            let owners = self.owners(records, &rules)?;
+            Ok((records.get(&key::mesh())?.is_some(), rules, owners))
         };
-        let ((mesh_known, rules), _) = self.records.read(|records| look(records)).await?;
+        let ((mesh_known, rules, owners), _) = self.records.read(|records| look(records)).await?;
         if !mesh_known {
             return Err(not_yet());
         }
-        // what no rule means costs no signature
-        for rule in rules.iter().filter(|rule| matches(&rule.terms, &claims)) {
-            if accepts(rule, token) {
+        let mut discovered: Option<Result<Option<Claims>, AccessError>> = None;
+        for rule in &rules {
+            let accepted = match (rule.keys.is_empty(), &discovered) {
+                (false, _) => accepts(rule, token),
+                (true, _) if owners.is_empty() => false,
+                (true, Some(said)) => means(rule, said),
+                (true, None) => {
+                    let said = self.ask_issuer(&issuer, &owners, token).await;
+                    let means = means(rule, &said);
+                    discovered = Some(said);
+                    means
+                }
+            };
+            if accepted {
                 let (found, _) = self.records.read(|records| self.robot(records, rule)).await?;
                 if found.is_some() {
                     return Ok(found);
                 }
             }
         }
+        if let Some(Err(error)) = discovered {
+            return Err(error);
+        }
         metrics::counter!("atoll_logins_refused_total").increment(1);
         Ok(None)
+    }
+
+    /// For whom the issuer of these rules has to be asked: those whose robots may do anything now.
+    fn owners(
+        &self,
+        records: &dyn ReadRecords,
+        rules: &[TrustRule],
+    ) -> Result<Vec<Owner>, RecordError> {
+        let mut owners = Vec::new();
+        // below that level other replicas would refuse what this one accepts
+        if records.level()? < Level::DISCOVERY {
+            return Ok(owners);
+        }
+        for rule in rules.iter().filter(|rule| rule.keys.is_empty()) {
+            if self.robot(records, rule)?.is_some() {
+                owners.push(owner(records, rule)?);
+            }
+        }
+        owners.sort();
+        owners.dedup();
+        Ok(owners)
+    }
+
+    async fn ask_issuer(
+        &self,
+        issuer: &str,
+        owners: &[Owner],
+        token: &Secret,
+    ) -> Result<Option<Claims>, AccessError> {
+        if !may_be_asked(self.terms.issuers.as_deref(), issuer) {
+            return Ok(None);
+        }
+        self.trusted.check(issuer, owners, token).await.map_err(|error| {
+            warn!(issuer, %error, "the issuer of a workload's token could not be asked");
+            let message = "the issuer of this token does not answer as it should; try again later";
+            AccessError::Unchecked(message.into())
+        })
+    }
+
+    /// Asks an issuer for its keys, before a rule without keys is recorded for a robot of this owner.
+    /// The error is a sentence. It has nothing of the answer, and does not say at which address the
+    /// issuer is: whoever writes rules must not look around in the operator's network with it.
+    pub async fn try_issuer(&self, issuer: &str, owner: Owner) -> Result<(), String> {
+        if !may_be_asked(self.terms.issuers.as_deref(), issuer) {
+            return Err(NOT_ASKED.into());
+        }
+        let asked = self.trusted.discover(issuer, &[owner]).await;
+        asked.map(|_| ()).map_err(|error| {
+            info!(issuer, %error, "an issuer that a trust rule names could not be asked");
+            match error {
+                UpstreamError::Refused(_) => {
+                    "the issuer is at an address that this registry does not ask \
+                     (people.allow_private_issuers); give its keys with the rule"
+                }
+                UpstreamError::Bad(_) => {
+                    "what the issuer has at /.well-known/openid-configuration, or its keys, cannot \
+                     be used: `issuer` must be what is written there, and a key RSA with 2048 bits \
+                     or more, P-256, P-384 or Ed25519"
+                }
+                _ => {
+                    "the issuer cannot be asked for its keys now; give them with the rule, or try \
+                      again in some minutes"
+                }
+            }
+            .to_owned()
+        })
     }
 
     /// The robot of a rule, if it may do anything now.
@@ -54,6 +149,17 @@ impl Access {
     }
 }
 
+/// The owner of a rule's robot.
+fn owner(records: &dyn ReadRecords, rule: &TrustRule) -> Result<Owner, RecordError> {
+    let project = records.robot(rule.robot)?.and_then(|robot| robot.project);
+    Ok(project.map_or(Owner::Mesh, |(id, _)| Owner::Project(id)))
+}
+
+/// Whether what the issuer says of a token is meant by the rule.
+fn means(rule: &TrustRule, said: &Result<Option<Claims>, AccessError>) -> bool {
+    matches!(said, Ok(Some(claims)) if matches(&rule.terms, claims))
+}
+
 /// Whether the rule's issuer signed the token, it has not expired, and it is meant by the rule.
 fn accepts(rule: &TrustRule, token: &Secret) -> bool {
     let Ok(keys) = serde_json::from_str::<JwkSet>(&rule.keys) else { return false };
@@ -64,7 +170,7 @@ fn accepts(rule: &TrustRule, token: &Secret) -> bool {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::issuers::check_keys;
+    use super::super::foreign::check_keys;
     use super::*;
     use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
     use base64::Engine;

@@ -1,11 +1,12 @@
 use crate::ledger::apply::EMPTIED_AT_ONCE;
 use crate::ledger::apply::trial::Ledger;
 use crate::ledger::command::{Command, NewProject, Outcome};
+use crate::ledger::level::Level;
 use crate::ledger::people::{Grant, LookForPeople, PeopleChange, RobotTerms, Space, TrustTerms};
 use crate::ledger::records::{Look, User, encode, key};
 use crate::proxies::proxy::ProxyChange;
 use crate::words::moment::Timestamp;
-use crate::words::names::{Epoch, NodeId, ProjectId, ProjectName, UserId};
+use crate::words::names::{Epoch, NodeId, ProjectId, ProjectName, RobotId, TrustId, UserId};
 use crate::words::roles::{Operation, Permission, ProjectRole, Resource};
 
 impl Ledger {
@@ -247,6 +248,22 @@ fn a_robot_keeps_its_number_and_its_secret_makes_a_generation() {
     assert_eq!(ledger.change(PeopleChange::DeleteRobot { id: made.id }), Outcome::Done);
     assert_eq!(ledger.records.robot_named("ci").unwrap(), None);
     assert_eq!(ledger.records.trusts_in("https://issuer").unwrap(), [], "its rules go with it");
+}
+
+#[test]
+fn a_rule_without_keys_waits_for_the_level_at_which_all_replicas_ask_the_issuer() {
+    let terms = TrustTerms {
+        issuer: "https://issuer".into(),
+        audience: "atoll".into(),
+        subject: "job:*".into(),
+        claims: Default::default(),
+    };
+    let (robot, id) = (RobotId(1), TrustId(1));
+    for (keys, level) in [("{}", Level::PEOPLE), ("", Level::DISCOVERY)] {
+        let add = PeopleChange::AddTrust { robot, terms: terms.clone(), keys: keys.into() };
+        let set = PeopleChange::SetTrustKeys { robot, id, keys: keys.into() };
+        assert_eq!([add.level(), set.level()], [level; 2], "{keys:?}");
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ use rules::words::digest::Digest;
 use rules::words::manifest::media_type;
 use rules::words::moment::Timestamp;
 use rules::words::names::{ProjectName, Reference, RepositoryName, Tag};
+use rules::words::query::{self, Field, Kind, Selection, text};
 use rules::words::roles::ProjectRole;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -51,6 +52,31 @@ struct Artifact {
     manifest: ManifestRecord,
     tags: Vec<(Tag, TagRecord)>,
 }
+
+/// An artifact that may be listed. Its bytes are not kept.
+struct Candidate {
+    digest: Digest,
+    media_type: String,
+    pushed: Timestamp,
+    tags: Vec<(Tag, TagRecord)>,
+    /// Only known if the client asks for it; see [`Said::kind`].
+    kind: String,
+    /// Likewise.
+    size: u64,
+}
+
+/// What `q` and `sort` may be about in lists of artifacts.
+const ARTIFACT_FIELDS: &[Field<Candidate>] = &[
+    Field::new("digest", Kind::Text, |one| query::Value::Text(one.digest.to_string().into())),
+    Field::new("tags", Kind::Several, |one| {
+        query::Value::Several(one.tags.iter().map(|(tag, _)| tag.to_string()).collect())
+    }),
+    Field::new("type", Kind::Text, |one| text(&one.kind)),
+    Field::new("size", Kind::Number, |one| query::number(one.size)),
+    Field::new("manifest_media_type", Kind::Text, |one| text(&one.media_type)),
+    Field::new("push_time", Kind::Time, |one| query::Value::Time(one.pushed)),
+    Field::new("creation_time", Kind::Time, |one| query::Value::Time(one.pushed)),
+];
 
 /// The number of records that are read at a time.
 const AT_A_TIME: usize = 1_000;
@@ -230,6 +256,7 @@ fn page_of_artifacts(
     project: &Project,
     repository: &RepositoryName,
     wanted: &PageRequest,
+    selection: &Selection<'_, Candidate>,
 ) -> Result<Option<(Vec<Value>, usize)>, RecordError> {
     let mut tags = tags_by_manifest(records, repository)?;
     let mut found: BTreeMap<Digest, ManifestRecord> = BTreeMap::new();
@@ -255,32 +282,35 @@ fn page_of_artifacts(
     found.retain(|digest, record| {
         record.subject.is_none() && !parts.contains(digest) || tags.contains_key(digest)
     });
+    let by_kind = selection.needs("type") || selection.needs("size");
     let mut listed = Vec::new();
     for (digest, record) in found {
         let tags = tags.remove(&digest).unwrap_or_default();
-        let mut fields = vec![
-            ("digest", vec![digest.to_string()]),
-            ("tags", tags.iter().map(|(tag, _)| tag.to_string()).collect()),
-        ];
-        if wanted.asks_for("type") {
-            let whole = records.manifest(repository, &digest)?;
-            fields.push(("type", whole.iter().map(|one| Said::of(&one.bytes).kind()).collect()));
+        let (mut kind, mut size) = (String::new(), 0);
+        if by_kind && let Some(whole) = records.manifest(repository, &digest)? {
+            let said = Said::of(&whole.bytes);
+            (kind, size) = (said.kind(), said.size().saturating_add(whole.bytes.len() as u64));
         }
-        if wanted.admits_one_of(&fields) {
-            listed.push((digest, record.pushed, tags));
+        let ManifestRecord { media_type, pushed, .. } = record;
+        let candidate = Candidate { digest, media_type, pushed, tags, kind, size };
+        if selection.admits(&candidate) {
+            listed.push(candidate);
         }
     }
-    listed.sort_by_key(|(digest, pushed, _)| (std::cmp::Reverse(*pushed), *digest));
+    listed.sort_by(|one, other| {
+        let newest = || other.pushed.cmp(&one.pushed).then(one.digest.cmp(&other.digest));
+        selection.order(one, other).then_with(newest)
+    });
+    let total = listed.len();
     let mut shown = Vec::new();
-    for (digest, _, tags) in wanted.cut_short(&listed) {
-        if let Some(manifest) = records.manifest(repository, digest)? {
-            shown.push(
-                Artifact { digest: *digest, manifest, tags: tags.clone() }
-                    .show_in_list(project, repository),
-            );
+    let places = wanted.few_places();
+    for one in listed.into_iter().skip(places.start).take(places.len()) {
+        if let Some(manifest) = records.manifest(repository, &one.digest)? {
+            let artifact = Artifact { digest: one.digest, manifest, tags: one.tags };
+            shown.push(artifact.show_in_list(project, repository));
         }
     }
-    Ok(Some((shown, listed.len())))
+    Ok(Some((shown, total)))
 }
 
 impl Artifact {
@@ -351,6 +381,30 @@ fn show_tag(repository: &RepositoryName, artifact: u64, tag: &Tag, record: &TagR
     })
 }
 
+/// What `q` and `sort` may be about in lists of repositories.
+const REPOSITORY_FIELDS: &[Field<(Project, Listed)>] = &[
+    Field::new("name", Kind::Text, |(_, one)| text(one.name.as_str())),
+    Field::new("repository_id", Kind::Number, |(_, one)| query::number(number(one.name.as_str()))),
+    Field::new("project_id", Kind::Number, |(project, _)| query::number(project.id.0)),
+    Field::new("artifact_count", Kind::Number, |(_, one)| query::number(one.record.manifests)),
+    Field::new("creation_time", Kind::Time, |(_, one)| query::Value::Time(one.record.created)),
+    Field::new("update_time", Kind::Time, |(_, one)| query::Value::Time(one.record.created)),
+];
+
+/// The same in lists of tags.
+const TAG_FIELDS: &[Field<(Tag, TagRecord)>] = &[
+    Field::new("name", Kind::Text, |(tag, _)| text(tag.as_str())),
+    Field::new("push_time", Kind::Time, |(_, record)| query::Value::Time(record.pushed)),
+];
+
+fn answer_repositories(
+    wanted: &PageRequest,
+    found: Vec<(Project, Listed)>,
+) -> Result<Response<Payload>, Failure> {
+    let show = |(project, one): &(Project, Listed)| show_repository(project, one);
+    wanted.answer_chosen(found, REPOSITORY_FIELDS, |(_, one)| one.name.as_str(), show)
+}
+
 impl Harbor {
     /// Answers a request about what a project stores.
     pub(super) async fn answer_about_stored(
@@ -395,10 +449,8 @@ impl Harbor {
                 let (wanted, name) = (PageRequest::read(&request)?, own(&name)?);
                 let found = self.artifact(&name, &reference).await?;
                 let id = number(&format!("{name}@{}", found.digest));
-                let fits = |(tag, _): &&(Tag, TagRecord)| wanted.admits(&[("name", tag.as_str())]);
-                let tags: Vec<&(Tag, TagRecord)> = found.tags.iter().filter(fits).collect();
-                let show = |(tag, record): &&(Tag, TagRecord)| show_tag(&name, id, tag, record);
-                Ok(wanted.answer(&tags, |(tag, _)| tag.as_str(), show))
+                let show = |(tag, record): &(Tag, TagRecord)| show_tag(&name, id, tag, record);
+                wanted.answer_chosen(found.tags, TAG_FIELDS, |(tag, _)| tag.as_str(), show)
             }
             (_, Stored::Tag(name, reference, tag)) => {
                 self.remove_tag(&own(&name)?, &reference, &tag, by).await
@@ -425,9 +477,8 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let wanted = PageRequest::read(request)?;
         let found = self.read_at_length(|records| repositories(records, &project.name)).await?;
-        let fits = |one: &Listed| wanted.admits(&[("name", one.name.as_str())]);
-        let found: Vec<Listed> = found.into_iter().filter(fits).collect();
-        Ok(wanted.answer(&found, |one| one.name.as_str(), |one| show_repository(project, one)))
+        let found = found.into_iter().map(|one| (project.clone(), one)).collect();
+        answer_repositories(&wanted, found)
     }
 
     /// The repositories of all projects that the caller may see.
@@ -438,10 +489,7 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let wanted = PageRequest::read(request)?;
         let found = self.seen_repositories(caller).await?;
-        let fits = |(_, one): &(Project, Listed)| wanted.admits(&[("name", one.name.as_str())]);
-        let found: Vec<(Project, Listed)> = found.into_iter().filter(fits).collect();
-        let show = |(project, one): &(Project, Listed)| show_repository(project, one);
-        Ok(wanted.answer(&found, |(_, one)| one.name.as_str(), show))
+        answer_repositories(&wanted, found)
     }
 
     async fn seen_repositories(&self, caller: &Caller) -> Result<Vec<(Project, Listed)>, Failure> {
@@ -553,9 +601,12 @@ impl Harbor {
         name: &RepositoryName,
     ) -> Result<Response<Payload>, Failure> {
         let wanted = PageRequest::read(request)?;
-        let page = |records: &dyn ReadRecords| page_of_artifacts(records, project, name, &wanted);
+        let selection = wanted.about(ARTIFACT_FIELDS)?;
+        let page = |records: &dyn ReadRecords| {
+            page_of_artifacts(records, project, name, &wanted, &selection)
+        };
         match self.read_at_length(page).await? {
-            Some((shown, total)) => Ok(PageRequest::answer_shown(shown, total)),
+            Some((shown, total)) => Ok(wanted.answer_shown(shown, total)),
             None => Err(missing(&format!("repository {name}"))),
         }
     }
@@ -821,7 +872,10 @@ mod tests {
         };
         let page = |page: &str, size: &str| {
             let wanted = PageRequest::of(Some(page), Some(size), None).unwrap();
-            page_of_artifacts(&counting, &project, &repository, &wanted).unwrap().unwrap()
+            let selection = wanted.about(ARTIFACT_FIELDS).unwrap();
+            let page =
+                page_of_artifacts(&counting, &project, &repository, &wanted, &selection);
+            page.unwrap().unwrap()
         };
         let (shown, total) = page("1", "10");
         assert_eq!((shown.len(), total), (10, 1_601));

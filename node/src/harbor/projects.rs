@@ -15,6 +15,7 @@ use rules::people::access::{Identity, RegistryScope};
 use rules::proxies::proxy::{ProxyChange, ProxyRules, patterns};
 use rules::wire::WriteKind;
 use rules::words::names::{ProjectName, UpstreamId};
+use rules::words::query::{self, Field, Kind, number, text};
 use rules::words::roles::{Operation, Permission, ProjectRole, Resource};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -32,6 +33,17 @@ use registry::writes::Refusal;
 const NAME_IN_LOCATION: HeaderName = HeaderName::from_static("x-resource-name-in-location");
 /// The values that `durability` may have.
 const DURABILITY: std::ops::RangeInclusive<u32> = 1..=5;
+
+/// What `q` and `sort` may be about.
+const FIELDS: &[Field<(Project, Option<ProjectRole>)>] = &[
+    Field::new("name", Kind::Text, |(project, _)| text(project.name.as_str())),
+    Field::new("project_id", Kind::Number, |(project, _)| number(project.id.0)),
+    Field::new("public", Kind::Flag, |(project, _)| query::Value::Flag(project.public)),
+    Field::new("registry_id", Kind::Number, |(project, _)| {
+        number(project.upstream.map_or(0, |id| id.0))
+    }),
+    Field::new("creation_time", Kind::Time, |(project, _)| query::Value::Time(project.created)),
+];
 
 #[derive(Deserialize, Default)]
 struct ProjectBody {
@@ -165,19 +177,12 @@ impl Harbor {
             };
         }
         projects.retain(|(project, _)| public.is_none_or(|public| public == project.public));
-        let fits = |(project, _): &(Project, Option<ProjectRole>)| {
-            wanted.admits(&[
-                ("name", project.name.as_str()),
-                ("project_id", &project.id.to_string()),
-                ("public", if project.public { "true" } else { "false" }),
-            ])
-        };
-        let projects: Vec<_> = projects.into_iter().filter(fits).collect();
-        Ok(wanted.answer(
-            &projects,
+        wanted.answer_chosen(
+            projects,
+            FIELDS,
             |(project, _)| project.name.as_str(),
             |(project, role)| self.show_in(project, *role),
-        ))
+        )
     }
 
     pub(super) async fn show_project(

@@ -15,6 +15,7 @@ use rules::people::roles::grantable;
 use rules::people::{access::RegistryScope, passwords};
 use rules::words::moment::Timestamp;
 use rules::words::names::{ProjectId, ProjectName, RobotId, RobotName};
+use rules::words::query::{self, Field, Kind, number, text};
 use rules::words::roles::{Operation, Permission, Resource};
 use rules::words::secret::Secret;
 use serde::Deserialize;
@@ -81,6 +82,21 @@ fn refused(caller: &Caller, permission: Permission) -> Failure {
     let message = format!("{} may not {permission} there", caller.identity.name());
     Failure::new(Code::Denied, message)
 }
+
+/// What `q` and `sort` may be about.
+const FIELDS: &[Field<Robot>] = &[
+    Field::new("name", Kind::Text, |robot| text(robot.name.as_str())),
+    Field::new("id", Kind::Number, |robot| number(robot.id.0)),
+    Field::new("level", Kind::Text, |robot| {
+        text(if robot.project.is_some() { "project" } else { "system" })
+    }),
+    Field::new("project_id", Kind::Number, |robot| {
+        number(robot.project.as_ref().map_or(0, |(id, _)| id.0))
+    }),
+    Field::new("disable", Kind::Flag, |robot| query::Value::Flag(robot.disabled)),
+    Field::new("creation_time", Kind::Time, |robot| query::Value::Time(robot.created)),
+    Field::new("update_time", Kind::Time, |robot| query::Value::Time(robot.updated)),
+];
 
 /// What a request says about a robot, checked.
 struct Asked {
@@ -294,19 +310,11 @@ impl Harbor {
         self.admit_to_robots(request, caller, ROBOTS, project.as_ref()).await?;
         let robots = self.read(|records| records.robots()).await?;
         let of = project.as_ref().map(|project| project.id);
-        let level = if of.is_some() { "project" } else { "system" };
-        let number = of.map(|id| id.to_string()).unwrap_or_default();
-        let fits = |robot: &Robot| {
-            robot.project.as_ref().map(|(id, _)| *id) == of
-                && wanted.admits(&[
-                    ("level", level),
-                    ("projectid", &number),
-                    ("name", robot.name.as_str()),
-                ])
-        };
+        let fits = |robot: &Robot| robot.project.as_ref().map(|(id, _)| *id) == of;
         let robots: Vec<Robot> = robots.into_iter().filter(fits).collect();
         let projects = self.read(|records| records.projects()).await?;
-        Ok(wanted.answer(&robots, |robot| robot.name.as_str(), |robot| self.show(robot, &projects)))
+        let show = |robot: &Robot| self.show(robot, &projects);
+        wanted.answer_chosen(robots, FIELDS, |robot| robot.name.as_str(), show)
     }
 
     pub(super) async fn show_robot(

@@ -14,6 +14,7 @@ mod patience;
 mod payload;
 pub mod range;
 pub mod request;
+pub mod request_id;
 pub mod route;
 mod small_first;
 mod streams;

@@ -30,6 +30,13 @@ pub enum Change {
         /// Changes of other metadata of the project.
         metadata: BTreeMap<String, String>,
     },
+    /// Takes an entry out of the other metadata of the project.
+    ForgetMetadata {
+        /// Its name.
+        name: ProjectName,
+        /// The entry's key.
+        key: String,
+    },
     /// Removes the project, see [`Command::DeleteProject`].
     Delete {
         /// Its name.
@@ -71,7 +78,9 @@ impl Change {
     /// The project.
     pub fn project(&self) -> ProjectName {
         match self {
-            Change::Configure { name, .. } | Change::Delete { name } => name.clone(),
+            Change::Configure { name, .. }
+            | Change::ForgetMetadata { name, .. }
+            | Change::Delete { name } => name.clone(),
             Change::DeleteTag { repository, .. }
             | Change::DeleteManifest { repository, .. }
             | Change::DeleteIf { repository, .. }
@@ -90,6 +99,7 @@ impl Change {
             Change::Configure { name, public, durability, proxy, metadata } => {
                 Command::ConfigureProject { name, epoch, public, durability, proxy, metadata }
             }
+            Change::ForgetMetadata { name, key } => Command::ForgetMetadata { name, epoch, key },
             Change::Delete { name } => Command::DeleteProject { name, epoch },
             Change::DeleteTag { repository, tag } => Command::DeleteTag { epoch, repository, tag },
             Change::DeleteManifest { repository, digest } => {
@@ -110,6 +120,7 @@ impl Change {
             Command::ConfigureProject { name, epoch: _, public, durability, proxy, metadata } => {
                 Change::Configure { name, public, durability, proxy, metadata }
             }
+            Command::ForgetMetadata { name, key, .. } => Change::ForgetMetadata { name, key },
             Command::DeleteProject { name, .. } => Change::Delete { name },
             Command::DeleteTag { repository, tag, .. } => Change::DeleteTag { repository, tag },
             Command::DeleteManifest { repository, digest, .. } => {
@@ -162,6 +173,7 @@ mod tests {
                 proxy,
                 metadata,
             },
+            Change::ForgetMetadata { name: name.clone(), key: "a".into() },
             Change::Delete { name },
             Change::DeleteTag { repository: repository.clone(), tag: "1".parse().unwrap() },
             Change::DeleteManifest { repository: repository.clone(), digest: Digest::sha256(b"x") },

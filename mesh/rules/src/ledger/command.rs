@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ledger::events::{Actor, EventsChange};
 use crate::ledger::jobs::JobChange;
+use crate::ledger::labels::LabelChange;
 use crate::ledger::leaving::LeavingChange;
 use crate::ledger::level::Level;
 use crate::ledger::people::PeopleChange;
@@ -232,6 +233,17 @@ pub enum Command {
     Audited(Box<Audited>),
     /// Changes the record of events.
     Events(Box<EventsChange>),
+    /// Changes labels, or what they are on.
+    Label(Box<LabelChange>),
+    /// Takes an entry out of the other metadata of a project.
+    ForgetMetadata {
+        /// The project.
+        name: ProjectName,
+        /// The epoch this was decided under.
+        epoch: Epoch,
+        /// The entry's key.
+        key: String,
+    },
 }
 
 /// The number of [`Command::Audited`] in the encoding.
@@ -360,6 +372,8 @@ impl Command {
             Command::AddTag { .. } => Level::TAGS,
             Command::Job(change) => change.level(),
             Command::Events(change) => change.level(),
+            Command::Label(change) => change.level(),
+            Command::ForgetMetadata { .. } => Level::METADATA,
             Command::Audited(audited) => Level::EVENTS.max(audited.command.command().level()),
             _ => Level::FIRST,
         }
@@ -370,6 +384,7 @@ impl Command {
     pub fn fence(&self) -> Option<(ProjectName, Epoch)> {
         match self {
             Command::ConfigureProject { name, epoch, .. }
+            | Command::ForgetMetadata { name, epoch, .. }
             | Command::DeleteProject { name, epoch } => Some((name.clone(), *epoch)),
             Command::AssignPrimary { project, expect_epoch: epoch, .. }
             | Command::EmptyCache { project, epoch } => Some((project.clone(), *epoch)),
@@ -398,7 +413,8 @@ impl Command {
             | Command::Sealing(_)
             | Command::Leaving(_)
             | Command::Trust(_)
-            | Command::Events(_) => None,
+            | Command::Events(_)
+            | Command::Label(_) => None,
         }
     }
 
@@ -444,6 +460,8 @@ impl Command {
             Command::AddTag { .. } => "add_tag",
             Command::Job(change) => change.name(),
             Command::Events(change) => change.name(),
+            Command::Label(change) => change.name(),
+            Command::ForgetMetadata { .. } => "forget_metadata",
             Command::Audited(audited) => audited.command.command().name(),
         }
     }

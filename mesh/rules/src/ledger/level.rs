@@ -55,6 +55,10 @@ impl Level {
     pub const RANGES: Level = Level(8);
     /// From this level on there are groups of identity providers, and users whom these vouch for.
     pub const DIRECTORY: Level = Level(8);
+    /// From this level on there are labels.
+    pub const LABELS: Level = Level(8);
+    /// From this level on a project's metadata can lose an entry.
+    pub const METADATA: Level = Level(8);
     /// The highest level that this build supports.
     pub const NEWEST: Level = Level::RANGES;
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::labels;
 use crate::ledger::command::{NewManifest, Outcome};
 use crate::ledger::level::Level;
 use crate::ledger::precondition::Precondition;
@@ -260,6 +261,7 @@ pub(in crate::ledger) fn delete<R: WriteRecords>(
         }
     }
     untag(records, repository, digest)?;
+    labels::forget(records, repository, digest)?;
     for blob in &manifest.blobs {
         let link = key::link(repository, blob);
         match records.record::<u64>(&link)? {

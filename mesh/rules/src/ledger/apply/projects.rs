@@ -1,6 +1,6 @@
 //! Projects: created, emptied, deleted, and given to another primary.
 
-use super::{EMPTIED_AT_ONCE, jobs, next_number, people};
+use super::{EMPTIED_AT_ONCE, jobs, labels, next_number, people};
 use crate::ledger::command::{NewProject, Outcome};
 use crate::ledger::level::Level;
 use crate::ledger::records::{Look, Project, RecordError, WriteRecords, encode, key};
@@ -64,6 +64,7 @@ pub(super) fn delete<R: WriteRecords>(
     {
         return Ok(Outcome::Unfinished);
     }
+    labels::leave_project(records, project.id)?;
     records.remove(&key::project(name))?;
     Ok(Outcome::Done)
 }

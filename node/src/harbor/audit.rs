@@ -18,9 +18,7 @@ const FIELDS: &[Field<Event>] = &[
     Field::new("resource", Kind::Text, |event| text(&event.resource)),
     Field::new("resource_type", Kind::Text, |event| text(&event.resource_type)),
     Field::new("operation", Kind::Text, |event| text(&event.operation)),
-    Field::new("operation_result", Kind::Flag, |event| {
-        query::Value::Flag(event.refused.is_none())
-    }),
+    Field::new("operation_result", Kind::Flag, |event| query::Value::Flag(event.refused.is_none())),
     Field::new("project", Kind::Text, |event| {
         text(event.project.as_ref().map_or("", |project| project.as_str()))
     }),

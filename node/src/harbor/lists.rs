@@ -43,7 +43,8 @@ impl PageRequest {
         let page =
             Self::of(request.query("page"), request.query("page_size"), request.query("name"))?;
         let uri = &request.head.uri;
-        let (path, parameters) = (uri.path().to_owned(), uri.query().unwrap_or_default().to_owned());
+        let (path, parameters) =
+            (uri.path().to_owned(), uri.query().unwrap_or_default().to_owned());
         Ok(PageRequest { path, parameters, ..page })
     }
 
@@ -53,10 +54,7 @@ impl PageRequest {
     }
 
     /// What is wanted of entries that have these fields.
-    pub(super) fn about<'f, T>(
-        &self,
-        fields: &'f [Field<T>],
-    ) -> Result<Selection<'f, T>, Failure> {
+    pub(super) fn about<'f, T>(&self, fields: &'f [Field<T>]) -> Result<Selection<'f, T>, Failure> {
         self.query.about(fields).map_err(bad)
     }
 

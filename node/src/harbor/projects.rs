@@ -132,6 +132,20 @@ impl ProjectBody {
     }
 }
 
+/// The metadata of a project, as it is shown.
+pub(super) fn metadata_of(project: &Project) -> BTreeMap<String, String> {
+    let mut metadata = project.metadata.clone();
+    metadata.insert("public".into(), project.public.to_string());
+    metadata.insert("durability".into(), project.durability.to_string());
+    if project.upstream.is_some() {
+        let ProxyRules { allow, deny, local_on_not_found } = &project.proxy;
+        metadata.insert("proxy_cache_filter_pattern".into(), allow.join(","));
+        metadata.insert("proxy_cache_deny_pattern".into(), deny.join(","));
+        metadata.insert("proxy_cache_local_on_not_found".into(), local_on_not_found.to_string());
+    }
+    metadata
+}
+
 impl Harbor {
     /// The projects that the caller may see: public ones, and those that they are a member of. With
     /// their role there.
@@ -254,8 +268,31 @@ impl Harbor {
         project: Project,
         by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
-        let CheckedProject { public, durability, proxy, metadata } =
-            body::<ProjectBody>(&mut request).await?.asked()?;
+        let asked = body::<ProjectBody>(&mut request).await?.asked()?;
+        self.configure_as_asked(project, asked, by).await
+    }
+
+    /// Changes one entry of a project's metadata.
+    pub(super) async fn configure_entry(
+        &self,
+        project: Project,
+        key: &str,
+        value: &str,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
+        let written = json!({"metadata": {key: value}});
+        let written: ProjectBody =
+            serde_json::from_value(written).map_err(|e| bad(format!("metadata.{key}: {e}")))?;
+        self.configure_as_asked(project, written.asked()?, by).await
+    }
+
+    async fn configure_as_asked(
+        &self,
+        project: Project,
+        asked: CheckedProject,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
+        let CheckedProject { public, durability, proxy, metadata } = asked;
         self.check_edges_are_kept_out(&metadata)?;
         let name = project.name;
         self.commit(Change::Configure { name, public, durability, proxy, metadata }, by).await?;
@@ -282,7 +319,7 @@ impl Harbor {
     }
 
     /// Commits through the project's primary.
-    async fn commit(&self, change: Change, by: &Actor) -> Result<Outcome, Failure> {
+    pub(super) async fn commit(&self, change: Change, by: &Actor) -> Result<Outcome, Failure> {
         let name = change.project();
         match self.writes.commit(&name, WriteKind::Fenced(change), by).await {
             Ok(outcome) => Ok(outcome),
@@ -293,24 +330,11 @@ impl Harbor {
     }
 
     pub(super) fn show_in(&self, project: &Project, role: Option<ProjectRole>) -> Value {
-        let mut metadata = json!({
-            "public": project.public.to_string(),
-            "durability": project.durability.to_string(),
-        });
-        if project.upstream.is_some() {
-            let ProxyRules { allow, deny, local_on_not_found } = &project.proxy;
-            metadata["proxy_cache_filter_pattern"] = allow.join(",").into();
-            metadata["proxy_cache_deny_pattern"] = deny.join(",").into();
-            metadata["proxy_cache_local_on_not_found"] = local_on_not_found.to_string().into();
-        }
-        for (key, value) in &project.metadata {
-            metadata[key] = value.as_str().into();
-        }
         json!({
             "project_id": project.id.0,
             "name": project.name.as_str(),
             "creation_time": project.created.to_string(),
-            "metadata": metadata,
+            "metadata": metadata_of(project),
             "registry_id": project.upstream.map(|id| id.0),
             "primary": self.neighbours.name_of(project.primary),
             "home": self.neighbours.name_of(project.home),

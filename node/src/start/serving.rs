@@ -131,6 +131,8 @@ impl Serving {
             | Route::OidcOnboard => self.harbor.answer_browser(route, request).await,
             Route::Projects
             | Route::Project(_)
+            | Route::Metadatas(_)
+            | Route::Metadata(..)
             | Route::Permissions
             | Route::Registries
             | Route::Registry(_)

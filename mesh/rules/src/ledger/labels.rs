@@ -205,7 +205,11 @@ pub trait LookForLabels: Look {
         digest: &Digest,
     ) -> Result<Vec<LabelId>, RecordError> {
         let found = self.scan(&key::all_on_artifact(repository, digest), None, usize::MAX)?;
-        Ok(found.iter().filter_map(|(place, _)| key::artifact_of(place)).map(|(_, id)| id).collect())
+        Ok(found
+            .iter()
+            .filter_map(|(place, _)| key::artifact_of(place))
+            .map(|(_, id)| id)
+            .collect())
     }
 }
 

@@ -149,10 +149,7 @@ impl Wanted {
     }
 
     /// The same with each value changed by `change`.
-    fn map(
-        &self,
-        change: impl Fn(&str) -> Result<String, BadQuery>,
-    ) -> Result<Wanted, BadQuery> {
+    fn map(&self, change: impl Fn(&str) -> Result<String, BadQuery>) -> Result<Wanted, BadQuery> {
         let all = |values: &[String]| values.iter().map(|v| change(v)).collect::<Result<_, _>>();
         let end = |value: &Option<String>| value.as_deref().map(&change).transpose();
         Ok(match self {
@@ -214,7 +211,8 @@ impl Kind {
 /// Whether this is the beginning of a time in RFC 3339 in UTC, at least a year.
 fn is_beginning_of_time(text: &str) -> bool {
     const FORM: &[u8] = b"0000-00-00T00:00:00Z";
-    let fits = |(is, form): (&u8, &u8)| if *form == b'0' { is.is_ascii_digit() } else { is == form };
+    let fits =
+        |(is, form): (&u8, &u8)| if *form == b'0' { is.is_ascii_digit() } else { is == form };
     (4..=FORM.len()).contains(&text.len()) && text.as_bytes().iter().zip(FORM).all(fits)
 }
 
@@ -296,11 +294,7 @@ pub struct Field<T> {
 
 impl<T> Field<T> {
     /// A field with its name in Harbor's API. `of` returns values of this kind.
-    pub const fn new(
-        name: &'static str,
-        kind: Kind,
-        of: for<'a> fn(&'a T) -> Value<'a>,
-    ) -> Self {
+    pub const fn new(name: &'static str, kind: Kind, of: for<'a> fn(&'a T) -> Value<'a>) -> Self {
         Field { name, kind, of }
     }
 }

@@ -53,7 +53,9 @@ pub(super) fn describe<R: WriteRecords>(
         Command::CreateOwnedProject { project, .. } => {
             in_project("create", "project", &project.name)
         }
-        Command::ConfigureProject { name, .. } | Command::ForgetMetadata { name, .. } => in_project("update", "project", name),
+        Command::ConfigureProject { name, .. } | Command::ForgetMetadata { name, .. } => {
+            in_project("update", "project", name)
+        }
         Command::DeleteProject { name, .. } => in_project("delete", "project", name),
         Command::AssignPrimary { project, node, .. } => {
             let to = node_name(records, *node)?;
@@ -250,7 +252,9 @@ fn of_label<R: WriteRecords>(
         Ok::<_, RecordError>(project.map(|project| project.name))
     };
     match change {
-        LabelChange::Create { project, terms } => of("create", terms.name.clone(), named(*project)?),
+        LabelChange::Create { project, terms } => {
+            of("create", terms.name.clone(), named(*project)?)
+        }
         LabelChange::Change { id, .. } | LabelChange::Delete { id } => {
             let project = records.label(*id)?.and_then(|label| label.project);
             let deletes = matches!(change, LabelChange::Delete { .. });

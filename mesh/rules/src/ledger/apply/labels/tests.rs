@@ -107,11 +107,8 @@ fn labels_go_with_the_artifact_the_label_and_the_project() {
     assert_eq!(ledger.put_on("one/app", a, 9), Outcome::NotFound);
     assert_eq!(ledger.put_on("one/app", Digest::sha256(b"x"), 1), Outcome::NotFound);
     assert_eq!(ledger.put_on("one/app", b, 1), Outcome::Done);
-    let off = LabelChange::Detach {
-        repository: "one/app".parse().unwrap(),
-        digest: b,
-        id: LabelId(1),
-    };
+    let off =
+        LabelChange::Detach { repository: "one/app".parse().unwrap(), digest: b, id: LabelId(1) };
     assert_eq!(ledger.label(off.clone()), Outcome::Done);
     assert_eq!(ledger.label(off), Outcome::NotFound);
     assert_eq!((ledger.on("one/app", a), ledger.on("one/app", b)), (vec![1, 2], vec![]));
@@ -172,7 +169,8 @@ fn a_projects_metadata_loses_one_entry() {
     let mut ledger = Ledger::raised();
     ledger.labelled_project("one");
     let name: ProjectName = "one".parse().unwrap();
-    let forget = |epoch| Command::ForgetMetadata { name: name.clone(), epoch, key: "auto_scan".into() };
+    let forget =
+        |epoch| Command::ForgetMetadata { name: name.clone(), epoch, key: "auto_scan".into() };
     assert!(matches!(ledger.run(forget(Epoch::FIRST.next())), Outcome::StaleEpoch { .. }));
     assert_eq!(ledger.run(forget(Epoch::FIRST)), Outcome::Done);
     assert_eq!(ledger.run(forget(Epoch::FIRST)), Outcome::NotFound);

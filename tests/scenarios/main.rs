@@ -29,6 +29,7 @@ mod jobs;
 mod joining;
 mod keys;
 mod kill_primary;
+mod labels;
 mod ldap;
 mod lifecycle;
 mod lying;

@@ -335,9 +335,10 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let wanted = PageRequest::read(request)?;
         let selection = wanted.about(ARTIFACT_FIELDS)?;
-        let with_labels = request.query("with_label") == Some("true");
-        if with_labels || selection.needs("labels") {
-            self.check_labels_are_known()?;
+        let with_labels = self.shows_labels(request);
+        if selection.needs("labels") && self.neighbours.is_edge() {
+            let message = "this node is an edge, which knows no labels; ask a replica";
+            return Err(Failure::new(Code::Unsupported, message));
         }
         let page = |records: &dyn ReadRecords| {
             page_of_artifacts(records, project, name, &wanted, &selection, with_labels)
@@ -348,15 +349,9 @@ impl Harbor {
         }
     }
 
-    /// An edge is told of no labels, and must not say that there are none.
-    fn check_labels_are_known(&self) -> Result<(), Failure> {
-        if !self.neighbours.is_edge() {
-            return Ok(());
-        }
-        Err(Failure::new(
-            Code::Unsupported,
-            "this node is an edge, which knows no labels; ask a replica",
-        ))
+    /// Whether an answer has labels. An edge is told of none, and must not say that there are none.
+    fn shows_labels(&self, request: &Request) -> bool {
+        request.query("with_label") == Some("true") && !self.neighbours.is_edge()
     }
 
     pub(super) async fn show_artifact(
@@ -371,8 +366,7 @@ impl Harbor {
         if request.query("with_accessory") == Some("true") {
             shown["accessories"] = self.accessories(name, &found).await?;
         }
-        if request.query("with_label") == Some("true") {
-            self.check_labels_are_known()?;
+        if self.shows_labels(request) {
             let look = |records: &dyn ReadRecords| labels::shown_on(records, name, &found.digest);
             shown["labels"] = self.read(look).await?.into();
         }

@@ -139,6 +139,9 @@ impl Harbor {
             Need::System(permission) => {
                 self.door.admit_system(request, permission, RegistryScope::Api).await
             }
+            Need::Label(_) if !matches!(request.method, Method::GET | Method::HEAD) => {
+                self.door.admit_signed_in(request).await
+            }
             Need::Nothing | Need::Project(_) | Need::Label(_) => self.door.caller(request).await,
             Need::Credentials | Need::Own(_) | Need::Robot(_) => {
                 self.door.admit_signed_in(request).await

@@ -2,6 +2,7 @@
 
 mod audit;
 mod jobs;
+mod labels;
 mod people;
 mod projects;
 mod stored;
@@ -19,6 +20,7 @@ use super::shown::{safe, safe_json, table};
 
 pub(super) use audit::{AuditCommand, audit};
 pub(super) use jobs::{JobsCommand, RepairCommand, jobs, repair};
+pub(super) use labels::{LabelCommand, run as labels};
 pub(super) use people::{
     MemberCommand, RobotCommand, UserCommand, members, run_robot as robots, users,
 };

@@ -55,6 +55,7 @@ mod settled;
 mod snapshot;
 mod stalling;
 mod starting;
+mod terraform;
 mod thief;
 mod tls;
 mod verbs;

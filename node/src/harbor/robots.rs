@@ -33,6 +33,8 @@ use crate::http::{Code, Failure, Payload};
 const ROBOTS: &str = "/api/v2.0/robots";
 const ROBOT: &str = "/api/v2.0/robots/{id}";
 
+/// How many days a robot is valid if nobody says so, as in Harbor.
+pub(super) const DEFAULT_DAYS: i64 = 30;
 /// The maximum length of a description in bytes.
 const DESCRIPTION: usize = 1024;
 /// The length of a secret that is made here.
@@ -142,7 +144,7 @@ impl Harbor {
         if written.description.len() > DESCRIPTION {
             return Err(bad(format!("description has at most {DESCRIPTION} bytes")));
         }
-        let days = written.duration.or(before.map(|robot| robot.days)).unwrap_or(30);
+        let days = written.duration.or(before.map(|robot| robot.days)).unwrap_or(DEFAULT_DAYS);
         if days != -1 && !(1..=LONGEST).contains(&days) {
             let message = format!("duration is a number of days from 1 to {LONGEST}, or -1");
             return Err(bad(message));
@@ -448,7 +450,7 @@ impl Harbor {
             .iter()
             .map(|grant| {
                 let (kind, namespace) = namespace(grant.space);
-                let access: Vec<Value> = grant.permissions.iter().map(show_permission).collect();
+                let access: Vec<Value> = grant.permissions.iter().map(show_granted).collect();
                 json!({"kind": kind, "namespace": namespace, "access": access})
             })
             .collect();
@@ -475,6 +477,13 @@ fn expires_at(expires: Option<Timestamp>) -> i64 {
 
 fn show_permission(permission: &Permission) -> Value {
     json!({"resource": permission.resource.word(), "action": permission.operation.word()})
+}
+
+/// As a robot shows it: with its effect, which Terraform's provider compares.
+fn show_granted(permission: &Permission) -> Value {
+    let mut shown = show_permission(permission);
+    shown["effect"] = "allow".into();
+    shown
 }
 
 /// What can be granted to robots.

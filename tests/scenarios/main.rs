@@ -38,6 +38,7 @@ mod narrow;
 mod newer;
 mod oidc;
 mod old_terms;
+mod openapi;
 mod pacing;
 mod partition;
 mod people;

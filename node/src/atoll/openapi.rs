@@ -61,10 +61,7 @@ fn success(operation: &Operation) -> (&'static str, Value) {
         Answer::CreatedShows(schema) => {
             ("201", Some(described(reference(schema), "application/json")))
         }
-        Answer::Accepted(schema) => {
-            ("202", Some(described(reference(schema), "application/json")))
-        }
-        Answer::AcceptedOnly => ("202", None),
+        Answer::Accepted(schema) => ("202", Some(described(reference(schema), "application/json"))),
         Answer::NoContent => ("204", None),
     };
     let mut response = json!({"description": "done"});
@@ -72,7 +69,7 @@ fn success(operation: &Operation) -> (&'static str, Value) {
         response["content"] = content;
     }
     let mut headers = json!({"X-Request-Id": {"schema": {"type": "string"}}});
-    if status == "201" || matches!(operation.answer, Answer::Accepted("Asked")) {
+    if matches!(status, "201" | "202") {
         headers["Location"] = json!({"schema": {"type": "string"}});
     }
     if operation.is_list() {

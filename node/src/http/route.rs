@@ -119,6 +119,8 @@ pub enum Route {
     Registries,
     /// `/api/v2.0/registries/ID`
     Registry(UpstreamId),
+    /// `/api/openapi.json`
+    OpenApi,
     /// `/api/atoll/v1/status`
     Status,
     /// `/api/atoll/v1/level`
@@ -299,6 +301,7 @@ impl Route {
             | Route::ProjectAuditLogExts(_)
             | Route::ProjectLogs(_) => "audit",
             Route::Registries | Route::Registry(..) => "registries",
+            Route::OpenApi => "openapi",
             Route::Status => "status",
             Route::Level => "level",
             Route::Mirrors => "mirrors",
@@ -371,6 +374,7 @@ impl Route {
             Route::ProjectLogs(_) => "/api/v2.0/projects/{project}/logs",
             Route::Registries => "/api/v2.0/registries",
             Route::Registry(_) => "/api/v2.0/registries/{id}",
+            Route::OpenApi => "/api/openapi.json",
             Route::Status => "/api/atoll/v1/status",
             Route::Level => "/api/atoll/v1/level",
             Route::Mirrors => "/api/atoll/v1/mirrors",
@@ -447,6 +451,7 @@ impl Route {
             | Route::Ping
             | Route::ApiHealth
             | Route::SystemInfo
+            | Route::OpenApi
             | Route::Status
             | Route::Mirrors
             | Route::Job(_)
@@ -544,6 +549,7 @@ impl Route {
             "/api/v2.0/ping" => return Ok(Route::Ping),
             "/api/v2.0/health" => return Ok(Route::ApiHealth),
             "/api/v2.0/systeminfo" => return Ok(Route::SystemInfo),
+            "/api/openapi.json" => return Ok(Route::OpenApi),
             "/api/atoll/v1/status" => return Ok(Route::Status),
             "/api/atoll/v1/level" => return Ok(Route::Level),
             "/api/atoll/v1/mirrors" => return Ok(Route::Mirrors),

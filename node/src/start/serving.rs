@@ -144,7 +144,8 @@ impl Serving {
             | Route::ApiHealth
             | Route::SystemInfo => self.harbor.answer(route, request).await,
             route if route.is_about_people() => self.harbor.answer(route, request).await,
-            Route::Status
+            Route::OpenApi
+            | Route::Status
             | Route::Level
             | Route::Mirrors
             | Route::Preheats

@@ -234,6 +234,7 @@ pub const DOORS: &[Row] = &[
     row("/api/v2.0/audit-logs", &["GET"], system(Resource::AuditLog, List)),
     row("/api/v2.0/projects/{project}/auditlog-exts", &["GET"], project(Resource::Log, List)),
     row("/api/v2.0/projects/{project}/logs", &["GET"], project(Resource::Log, List)),
+    row("/api/openapi.json", &["GET"], Need::Nothing),
     row("/api/atoll/v1/status", &["GET"], system(Resource::Node, Read)),
     row("/api/atoll/v1/level", &["GET"], system(Resource::Node, Read)),
     row("/api/atoll/v1/level", &["POST"], Need::System(ADMINISTER)),

@@ -15,10 +15,8 @@ pub(super) enum Answer {
     Created,
     /// The same, with this schema.
     CreatedShows(&'static str),
-    /// 202 with this schema.
+    /// 202 with this schema, and `Location` if something new was begun.
     Accepted(&'static str),
-    /// 202 without a body.
-    AcceptedOnly,
     /// 204.
     NoContent,
 }
@@ -103,16 +101,7 @@ const fn operation(
     summary: &'static str,
     answer: Answer,
 ) -> Operation {
-    Operation {
-        path,
-        method,
-        summary,
-        query: &[],
-        body: None,
-        answer,
-        other: None,
-        list: List::No,
-    }
+    Operation { path, method, summary, query: &[], body: None, answer, other: None, list: List::No }
 }
 
 const fn get(path: &'static str, summary: &'static str, schema: &'static str) -> Operation {
@@ -261,7 +250,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     post("/api/atoll/v1/preheats", "Bring images into regions", Answer::Accepted("Anything"))
         .or(201).body("NewPreheat"),
     get(PREHEAT, "A preheat", "Anything"),
-    operation("DELETE", PREHEAT, "Begin nothing more of a preheat", Answer::AcceptedOnly),
+    operation("DELETE", PREHEAT, "Begin nothing more of a preheat", Answer::Accepted("Anything")),
     get("/api/atoll/v1/jobs", "Background work, the newest first", "Job[]")
         .query(&["project", "kind", "state"]).paged(),
     post("/api/atoll/v1/jobs", "Ask for background work", Answer::Accepted("Asked"))

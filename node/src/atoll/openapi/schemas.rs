@@ -125,7 +125,10 @@ fn answers() -> Vec<(&'static str, Value)> {
                 ("sysadmin_flag", flag.clone()),
             ]),
         ),
-        ("UserGroup", object(&[id(), ("group_name", text.clone()), ("group_type", number.clone())])),
+        (
+            "UserGroup",
+            object(&[id(), ("group_name", text.clone()), ("group_type", number.clone())]),
+        ),
         (
             "Robot",
             object(&[
@@ -178,12 +181,14 @@ fn bodies() -> Vec<(&'static str, Value)> {
         ("access", list(access)),
     ]);
     let label = |first: Vec<(&'static str, Value)>| {
-        let terms =
-            [("name", long(128)), ("description?", long(1024)), ("color?", long(16))];
+        let terms = [("name", long(128)), ("description?", long(1024)), ("color?", long(16))];
         object(&first.into_iter().chain(terms).collect::<Vec<_>>())
     };
-    let credential =
-        object(&[("type?", text.clone()), ("access_key?", text.clone()), ("access_secret?", text.clone())]);
+    let credential = object(&[
+        ("type?", text.clone()),
+        ("access_key?", text.clone()),
+        ("access_secret?", text.clone()),
+    ]);
     let schedule = object(&[
         ("name", name()),
         ("type?", text.clone()),
@@ -206,8 +211,14 @@ fn bodies() -> Vec<(&'static str, Value)> {
             "NewMember",
             object(&[
                 ("role_id", role()),
-                ("member_user?", object(&[("user_id?", number.clone()), ("username?", text.clone())])),
-                ("member_group?", object(&[("id?", number.clone()), ("group_type?", number.clone())])),
+                (
+                    "member_user?",
+                    object(&[("user_id?", number.clone()), ("username?", text.clone())]),
+                ),
+                (
+                    "member_group?",
+                    object(&[("id?", number.clone()), ("group_type?", number.clone())]),
+                ),
             ]),
         ),
         ("RoleChange", object(&[("role_id", role())])),

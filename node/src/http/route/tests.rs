@@ -178,6 +178,7 @@ fn every_method_that_is_offered_has_a_row_in_the_table_of_needs() {
         Route::ProjectLogs("p".parse().unwrap()),
         Route::Registries,
         Route::Registry(UpstreamId(1)),
+        Route::OpenApi,
         Route::Status,
         Route::Level,
         Route::Mirrors,

@@ -135,6 +135,164 @@ fn clients_learn_what_they_talk_to_and_find_only_what_they_may_see() {
     must(&anyone, Method::GET, "/api/v2.0/projects/secret/repositories", &json!({}), 401);
 }
 
+/// What a client is told of a list: the entries' names, their number in all, and the links.
+fn page(client: &Client, path: &str) -> (Vec<String>, usize, Vec<String>) {
+    let answer = must(client, Method::GET, path, &json!({}), 200);
+    let total = answer.header("x-total-count").and_then(|n| n.parse().ok()).expect("a total");
+    let links = answer.header("link").unwrap_or_default();
+    let links = links.split(" , ").filter_map(|one| {
+        let (place, rel) = one.strip_prefix('<')?.split_once(">; rel=")?;
+        Some(format!("{} {place}", rel.trim_matches('"')))
+    });
+    let list = answer.json();
+    let names = words(&list, "name").into_iter().map(str::to_owned).collect();
+    (names, total, links.collect())
+}
+
+#[test]
+fn lists_are_chosen_sorted_and_paged_as_in_harbor_at_every_node() {
+    let mesh = Mesh::up(3);
+    let (one, other) = (mesh.client(0), mesh.client(1));
+    for (name, public) in [("alpha", true), ("beta", false), ("gamma", true)] {
+        tests::repository::create_project(&one, name, public, 1);
+    }
+    let id = get(&other, "/api/v2.0/projects/beta")["project_id"].as_u64().expect("a number");
+    let names = |q: &str| page(&other, &format!("/api/v2.0/projects?{q}")).0;
+    for (q, expected) in [
+        ("q=name=alpha", &["alpha"][..]),
+        ("q=name=~MM", &["gamma"]),
+        ("q=name=~a,public=false", &["beta"]),
+        ("q=name={alpha%20gamma}", &["alpha", "gamma"]),
+        ("q=name%3D%28alpha%20gamma%29", &[]),
+        // encoded twice, as Harbor's portal does
+        ("q=name%253Dbeta", &["beta"]),
+        ("q=creation_time=[2020-01-01~2020-12-31]", &[]),
+        ("sort=-name", &["gamma", "demo", "beta", "alpha"]),
+        ("sort=public,-name", &["beta", "gamma", "demo", "alpha"]),
+        ("name=et", &["beta"]),
+        ("public=true&sort=-project_id", &["gamma", "alpha", "demo"]),
+    ] {
+        assert_eq!(names(q), expected, "{q}");
+    }
+    assert_eq!(names(&format!("q=project_id=[{id}~{id}]")), ["beta"]);
+    assert_eq!(names(&format!("q=ProjectID=[{id}~]&sort=name")), ["beta", "gamma"]);
+
+    let second = "/api/v2.0/projects?page=2&page_size=2&q=name=~a&sort=-name";
+    let (names, total, links) = page(&other, "/api/v2.0/projects?page_size=2&sort=-name");
+    assert_eq!((names.len(), total, links.len()), (2, 4, 1));
+    let next = links[0].strip_prefix("next ").expect("a link to the next page");
+    let (rest, _, links) = page(&one, next);
+    assert_eq!(
+        (names, rest),
+        (vec!["gamma".into(), "demo".into()], vec!["beta".into(), "alpha".into()])
+    );
+    assert!(links.len() == 1 && links[0].starts_with("prev "), "{links:?}");
+    assert_eq!(page(&other, second).0, ["alpha"], "a filter is kept from page to page");
+
+    for (list, fields) in [
+        ("/api/v2.0/projects", "project_id"),
+        ("/api/v2.0/registries", "url"),
+        ("/api/v2.0/users", "username"),
+        ("/api/v2.0/usergroups", "group_name"),
+        ("/api/v2.0/repositories", "artifact_count"),
+        ("/api/v2.0/projects/demo/repositories", "artifact_count"),
+        ("/api/v2.0/labels?scope=g", "color"),
+        ("/api/v2.0/auditlog-exts", "op_time"),
+        ("/api/v2.0/robots?q=Level=system", "disable"),
+    ] {
+        let mark = if list.contains('?') { '&' } else { '?' };
+        for wrong in ["sort=shoe", "q=shoe=9", "q=name", "q=name=[1]", "q=name={", "q==x"] {
+            let path = format!("{list}{mark}{wrong}");
+            let refused = must(&other, Method::GET, &path, &json!({}), 400);
+            let (code, message) = refused.envelope().expect("an envelope");
+            assert_eq!(code, "BAD_REQUEST", "{path}: {message}");
+            // a condition on robots says first of which project
+            if wrong.contains("shoe") && !(list.contains("robots") && wrong.starts_with('q')) {
+                assert!(message.contains(fields), "{path}: {message}");
+            }
+        }
+    }
+}
+
+#[test]
+fn metadata_is_read_and_written_entry_by_entry() {
+    let mesh = Mesh::up(3);
+    let (one, other) = (mesh.client(0), mesh.client(1));
+    tests::repository::create_project(&one, "team", false, 1);
+    let all = "/api/v2.0/projects/team/metadatas/";
+    let of = |key: &str| format!("/api/v2.0/projects/team/metadatas/{key}");
+    assert_eq!(get(&other, all), get(&one, "/api/v2.0/projects/team")["metadata"]);
+    assert_eq!(get(&other, &of("public")), json!({"public": "false"}));
+    must(&one, Method::GET, &of("auto_scan"), &json!({}), 404);
+    must(&one, Method::PUT, &of("auto_scan"), &json!({"auto_scan": "true"}), 404);
+    must(&one, Method::DELETE, &of("auto_scan"), &json!({}), 404);
+    must(&one, Method::POST, all, &json!({"auto_scan": "true"}), 200);
+    assert_eq!(get(&other, &of("auto_scan")), json!({"auto_scan": "true"}));
+    must(&other, Method::POST, all, &json!({"auto_scan": "false"}), 409);
+    must(&other, Method::PUT, &of("auto_scan"), &json!({"auto_scan": "false"}), 200);
+    assert_eq!(get(&one, all)["auto_scan"], "false");
+    must(&other, Method::DELETE, &of("auto_scan"), &json!({}), 200);
+    must(&one, Method::GET, &of("auto_scan"), &json!({}), 404);
+
+    // what has an effect has it at once, and gets its default again when it is deleted
+    let app = mesh.repository(0, "team/app");
+    app.push(&Image::tiny(), "1").unwrap_or_else(|no| panic!("{no}"));
+    let pulled = || {
+        let path = "/v2/team/app/manifests/1";
+        let ask = mesh.anyone(2).ask(Method::GET, path).header("accept", MANIFEST);
+        ask.send().unwrap_or_else(|none| panic!("{none}")).status
+    };
+    assert_eq!(pulled(), 401);
+    must(&one, Method::PUT, &of("public"), &json!({"public": "true"}), 200);
+    assert_eq!(pulled(), 200);
+    must(&one, Method::DELETE, &of("public"), &json!({}), 200);
+    assert_eq!((pulled(), get(&other, &of("public"))), (401, json!({"public": "false"})));
+    must(&one, Method::DELETE, &of("sparse_indexes"), &json!({}), 200);
+    must(&one, Method::POST, all, &json!({"sparse_indexes": "true"}), 200);
+
+    let before = get(&one, all);
+    for wrong in [
+        json!({}),
+        json!({"auto_scan": "true", "prevent_vul": "true"}),
+        json!({"shoe": "9"}),
+        json!({"auto_scan": "perhaps"}),
+        json!({"auto_scan": true}),
+        json!({"severity": "huge"}),
+        json!({"proxy_cache_filter_pattern": "a/*"}),
+    ] {
+        must(&one, Method::POST, all, &wrong, 400);
+    }
+    must(&one, Method::PUT, &of("durability"), &json!({"durability": "9"}), 400);
+    must(&one, Method::PUT, &of("durability"), &json!({"public": "true"}), 400);
+    must(&one, Method::POST, all, &json!({"public": "true"}), 409);
+    must(&mesh.anyone(0), Method::GET, all, &json!({}), 401);
+    assert_eq!(get(&other, all), before);
+}
+
+#[test]
+fn each_answer_has_the_id_of_its_request() {
+    let mesh = Mesh::up(1);
+    let id = |client: &Client, path: &str, sent: &str| {
+        let ask = client.ask(Method::GET, path).header("x-request-id", sent);
+        let answer = ask.send().unwrap_or_else(|none| panic!("{none}"));
+        answer.header("x-request-id").expect("an id").to_owned()
+    };
+    let (admin, anyone) = (mesh.client(0), mesh.anyone(0));
+    for path in [
+        "/api/v2.0/projects",
+        "/api/v2.0/users",
+        "/api/v2.0/nothing",
+        "/v2/",
+        "/api/atoll/v1/status",
+    ] {
+        for client in [&admin, &anyone] {
+            assert_eq!(id(client, path, "job-7:step.2"), "job-7:step.2");
+            let made = id(client, path, "two words");
+            assert!(made.len() == 32 && made != id(client, path, "<b>"), "{path}: {made}");
+        }
+    }
+}
+
 #[test]
 fn a_body_that_cannot_be_read_names_its_field() {
     let mesh = Mesh::up(1);

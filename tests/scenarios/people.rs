@@ -77,7 +77,9 @@ impl Who {
             Need::Credentials => !matches!(self, Who::Anonymous),
             Need::Account => self.is_user(),
             Need::System(_) => matches!(self, Who::Administrator),
-            Need::Project(permission) | Need::Robot(permission) => in_project(permission),
+            Need::Project(permission) | Need::Robot(permission) | Need::Label(permission) => {
+                in_project(permission)
+            }
             Need::Own(_) => matches!(self, Who::Administrator) || (own && self.is_user()),
             Need::NewProject => self.is_user(),
         }
@@ -165,7 +167,8 @@ impl Town {
             .replace("{node}", "nobody")
             .replace("{name}", if method == "GET" { "app" } else { "nothing" })
             .replace("{tag}", "none")
-            .replace("{task}", "1");
+            .replace("{task}", "1")
+            .replace("{key}", if method == "GET" { "public" } else { "nothing" });
         let path = path.replace("{trust}", "999999");
         let path = match row {
             _ if row.starts_with("/api/v2.0/robots/{id}") => {
@@ -174,12 +177,22 @@ impl Town {
             "/api/v2.0/robots" if method == "GET" => {
                 format!("{path}?q=Level=project,ProjectID={}", number.json()["project_id"])
             }
+            "/api/v2.0/labels/{label}" => {
+                path.replace("{label}", &self.label(&number.json()["project_id"]).to_string())
+            }
+            "/api/v2.0/labels" if method == "GET" => {
+                format!("{path}?scope=p&project_id={}", number.json()["project_id"])
+            }
             "/api/v2.0/users/search" => format!("{path}?username=a"),
-            _ => path.replace("{id}", "999999"),
+            _ => path.replace("{id}", "999999").replace("{label}", "999999"),
         };
         let body = match (row, method) {
             ("/api/v2.0/retentions", "POST") => json!({"scope": {"ref": project}}).to_string(),
             ("/api/v2.0/robots", "POST") => robot_of(project, "made", &["pull"]).to_string(),
+            ("/api/v2.0/labels", "POST") => {
+                let project = &number.json()["project_id"];
+                json!({"name": "made", "scope": "p", "project_id": project}).to_string()
+            }
             _ => "no json".to_owned(),
         };
         let method: Method = method.parse().expect("a method");
@@ -189,6 +202,20 @@ impl Town {
             ask = ask.body(body);
         }
         ask.send().unwrap_or_else(|none| panic!("{method} {path} as {who:?}: {none}"))
+    }
+
+    /// A label of the project with this number, which may be deleted.
+    fn label(&self, project: &serde_json::Value) -> u64 {
+        let admin = self.mesh.client(0);
+        let what = json!({"name": "passing", "scope": "p", "project_id": project});
+        let made = admin.send_json(Method::POST, "/api/v2.0/labels", &what);
+        let made = made.unwrap_or_else(|none| panic!("{none}"));
+        if made.status == 201 {
+            return number(&made);
+        }
+        let path = format!("/api/v2.0/labels?scope=p&project_id={project}&q=name=passing");
+        let all = must(&admin, Method::GET, &path, &json!({}), 200).json();
+        all[0]["id"].as_u64().expect("a label of that name")
     }
 
     fn robot(&self, project: &str, name: &str) -> u64 {
@@ -278,6 +305,7 @@ fn everybody_may_what_the_table_says_at_every_node() {
 fn at_edges(path: &str, method: &str) -> bool {
     let about_people = [
         "/configurations",
+        "/labels",
         "/usergroups",
         "/users",
         "/robots",

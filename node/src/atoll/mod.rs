@@ -6,6 +6,7 @@ mod jobs;
 mod level;
 mod mirrors;
 mod nodes;
+mod openapi;
 mod preheats;
 mod status;
 
@@ -95,6 +96,7 @@ impl Atoll {
         let by = &actor(&caller, &request);
         match (&request.method, route) {
             (&Method::GET | &Method::HEAD, Route::Mirrors) => self.show_mirrors(&caller).await,
+            (&Method::GET | &Method::HEAD, Route::OpenApi) => Ok(openapi::answer()),
             (&Method::GET | &Method::HEAD, Route::Status) => {
                 self.status(request.query("copies") != Some("false")).await
             }

@@ -74,6 +74,8 @@ enum Verb {
     Artifact(api::ArtifactCommand),
     /// Tags.
     Tag(api::TagCommand),
+    /// Labels of artifacts.
+    Label(api::LabelCommand),
     /// Print what makes a shell complete these commands.
     Completion {
         /// The shell.
@@ -122,6 +124,7 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Repo(command) => api::repositories(&command),
         Verb::Artifact(command) => api::artifacts(&command),
         Verb::Tag(command) => api::tags(&command),
+        Verb::Label(command) => api::labels(&command),
         Verb::Completion { shell } => {
             complete(shell, &mut io::stdout());
             Ok(())

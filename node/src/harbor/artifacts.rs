@@ -1,49 +1,31 @@
-//! Repositories, artifacts and tags in Harbor's API: what `/v2/` stores, as lists with numbers.
-//!
-//! Harbor's numbers are made here of names and digests, so that every node shows the same ones and
-//! none needs a record.
+//! Artifacts in Harbor's API: manifests with their tags, labels and attributes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use http::{Method, Response, StatusCode};
+use http::{Response, StatusCode};
+use rules::ledger::policies::LookForPolicies;
 use rules::ledger::change::Change;
-use rules::ledger::directory::LookForGroups;
 use rules::ledger::events::Actor;
-use rules::ledger::people::LookForPeople;
-use rules::ledger::precondition::Precondition;
+use rules::ledger::labels::LookForLabels;
 use rules::ledger::records::{
-    Look, ManifestRecord, Project, ReadRecords, RecordError, Repository, TagRecord, decode, key,
+    Look, ManifestRecord, Project, ReadRecords, RecordError, TagRecord, decode, key,
 };
 use rules::wire::WriteKind;
 use rules::words::digest::Digest;
 use rules::words::manifest::media_type;
 use rules::words::moment::Timestamp;
-use rules::words::names::{ProjectName, Reference, RepositoryName, Tag};
-use rules::words::roles::ProjectRole;
+use rules::words::names::{Reference, RepositoryName, Tag};
+use rules::words::query::{self, Field, Kind, Selection, text};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::lists::PageRequest;
-use super::{Harbor, body, created};
+use super::stored::{missing, number};
+use super::tags::show_tag;
+use super::{Harbor, labels};
 use crate::http::answer::{answer, json_answer};
 use crate::http::request::Request;
-use crate::http::route::Stored;
 use crate::http::{Code, Failure, Payload};
-use registry::people::Caller;
-use registry::writes::Refusal;
-
-/// A number for a name: the same at every node, positive, and small enough for JavaScript.
-fn number(name: &str) -> u64 {
-    let hash = Digest::sha256(name.as_bytes()).to_key();
-    let first = hash.iter().skip(1).take(8).fold(0u64, |all, byte| (all << 8) | u64::from(*byte));
-    (first >> 12).max(1)
-}
-
-/// A repository of a project, as its list shows it.
-pub(super) struct Listed {
-    name: RepositoryName,
-    record: Repository,
-}
 
 /// A manifest with its tags.
 struct Artifact {
@@ -52,46 +34,38 @@ struct Artifact {
     tags: Vec<(Tag, TagRecord)>,
 }
 
+/// An artifact that may be listed. Its bytes are not kept.
+struct Candidate {
+    digest: Digest,
+    media_type: String,
+    pushed: Timestamp,
+    tags: Vec<(Tag, TagRecord)>,
+    /// Only known if the client asks for it; see [`Said::kind`].
+    kind: String,
+    /// Likewise.
+    size: u64,
+    /// Likewise: the numbers of its labels.
+    labels: Vec<String>,
+}
+
+/// What `q` and `sort` may be about in lists of artifacts.
+const ARTIFACT_FIELDS: &[Field<Candidate>] = &[
+    Field::new("digest", Kind::Text, |one| query::Value::Text(one.digest.to_string().into())),
+    Field::new("tags", Kind::Several, |one| {
+        query::Value::Several(one.tags.iter().map(|(tag, _)| tag.to_string()).collect())
+    }),
+    Field::new("labels", Kind::Several, |one| query::Value::Several(one.labels.clone())),
+    Field::new("type", Kind::Text, |one| text(&one.kind)),
+    Field::new("size", Kind::Number, |one| query::number(one.size)),
+    Field::new("manifest_media_type", Kind::Text, |one| text(&one.media_type)),
+    Field::new("push_time", Kind::Time, |one| query::Value::Time(one.pushed)),
+    Field::new("creation_time", Kind::Time, |one| query::Value::Time(one.pushed)),
+];
+
 /// The number of records that are read at a time.
 const AT_A_TIME: usize = 1_000;
 /// The maximum length of an artifact's annotations or references in a list, in bytes.
 const DETAILS: usize = 64 << 10;
-
-#[derive(Deserialize)]
-struct NewTag {
-    name: Option<String>,
-}
-
-fn missing(what: &str) -> Failure {
-    Failure::new(Code::NotFound, format!("{what} does not exist"))
-}
-
-/// All repositories of a project.
-pub(super) fn repositories(
-    records: &dyn ReadRecords,
-    project: &ProjectName,
-) -> Result<Vec<Listed>, RecordError> {
-    let mut found = Vec::new();
-    for (place, record) in records.scan(&key::repositories_of(project), None, usize::MAX)? {
-        if let Ok(name) = key::name_of(&place).parse() {
-            found.push(Listed { name, record: decode(&record)? });
-        }
-    }
-    Ok(found)
-}
-
-fn show_repository(project: &Project, one: &Listed) -> Value {
-    json!({
-        "id": number(one.name.as_str()),
-        "project_id": project.id.0,
-        "name": one.name.as_str(),
-        "description": "",
-        "artifact_count": one.record.manifests,
-        "pull_count": 0,
-        "creation_time": one.record.created.to_string(),
-        "update_time": one.record.created.to_string(),
-    })
-}
 
 /// What Harbor's API says of a manifest, read out of its bytes. The rest of the bytes is skipped and
 /// not kept.
@@ -113,6 +87,7 @@ struct Said {
 struct Part {
     #[serde(rename = "mediaType")]
     media_type: String,
+    digest: String,
     size: u64,
 }
 
@@ -219,6 +194,23 @@ fn listed_in(
     Ok(digests.collect())
 }
 
+/// What an answer has that an edge is not told of.
+#[derive(Clone, Copy)]
+struct With {
+    labels: bool,
+    pulls: bool,
+}
+
+/// When an artifact was pulled last; Harbor's zero if that was never noted.
+fn pull_time(
+    records: &dyn ReadRecords,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<Value, RecordError> {
+    let pulled = records.pulled(repository, digest)?.unwrap_or(Timestamp(0));
+    Ok(pulled.to_string().into())
+}
+
 /// A page of the artifacts of a repository, newest first, and the number of all. An artifact is what
 /// has a tag, or is no part of an index and about no other artifact: as Harbor lists them. `None`
 /// without any manifest.
@@ -230,6 +222,8 @@ fn page_of_artifacts(
     project: &Project,
     repository: &RepositoryName,
     wanted: &PageRequest,
+    selection: &Selection<'_, Candidate>,
+    with: With,
 ) -> Result<Option<(Vec<Value>, usize)>, RecordError> {
     let mut tags = tags_by_manifest(records, repository)?;
     let mut found: BTreeMap<Digest, ManifestRecord> = BTreeMap::new();
@@ -255,32 +249,47 @@ fn page_of_artifacts(
     found.retain(|digest, record| {
         record.subject.is_none() && !parts.contains(digest) || tags.contains_key(digest)
     });
+    let by_kind = selection.needs("type") || selection.needs("size");
     let mut listed = Vec::new();
     for (digest, record) in found {
         let tags = tags.remove(&digest).unwrap_or_default();
-        let mut fields = vec![
-            ("digest", vec![digest.to_string()]),
-            ("tags", tags.iter().map(|(tag, _)| tag.to_string()).collect()),
-        ];
-        if wanted.asks_for("type") {
-            let whole = records.manifest(repository, &digest)?;
-            fields.push(("type", whole.iter().map(|one| Said::of(&one.bytes).kind()).collect()));
+        let (mut kind, mut size) = (String::new(), 0);
+        if by_kind && let Some(whole) = records.manifest(repository, &digest)? {
+            let said = Said::of(&whole.bytes);
+            (kind, size) = (said.kind(), said.size().saturating_add(whole.bytes.len() as u64));
         }
-        if wanted.admits_one_of(&fields) {
-            listed.push((digest, record.pushed, tags));
+        let labels = match selection.needs("labels") {
+            true => records.labels_on(repository, &digest)?,
+            false => Vec::new(),
+        };
+        let labels = labels.iter().map(|id| id.0.to_string()).collect();
+        let ManifestRecord { media_type, pushed, .. } = record;
+        let candidate = Candidate { digest, media_type, pushed, tags, kind, size, labels };
+        if selection.admits(&candidate) {
+            listed.push(candidate);
         }
     }
-    listed.sort_by_key(|(digest, pushed, _)| (std::cmp::Reverse(*pushed), *digest));
+    listed.sort_by(|one, other| {
+        let newest = || other.pushed.cmp(&one.pushed).then(one.digest.cmp(&other.digest));
+        selection.order(one, other).then_with(newest)
+    });
+    let total = listed.len();
     let mut shown = Vec::new();
-    for (digest, _, tags) in wanted.cut_short(&listed) {
-        if let Some(manifest) = records.manifest(repository, digest)? {
-            shown.push(
-                Artifact { digest: *digest, manifest, tags: tags.clone() }
-                    .show_in_list(project, repository),
-            );
+    let places = wanted.few_places();
+    for one in listed.into_iter().skip(places.start).take(places.len()) {
+        if let Some(manifest) = records.manifest(repository, &one.digest)? {
+            let artifact = Artifact { digest: one.digest, manifest, tags: one.tags };
+            let mut one = artifact.show_in_list(project, repository);
+            if with.pulls {
+                one["pull_time"] = pull_time(records, repository, &artifact.digest)?;
+            }
+            if with.labels {
+                one["labels"] = labels::shown_on(records, repository, &artifact.digest)?.into();
+            }
+            shown.push(one);
         }
     }
-    Ok(Some((shown, listed.len())))
+    Ok(Some((shown, total)))
 }
 
 impl Artifact {
@@ -334,230 +343,81 @@ impl Artifact {
             "annotations": said.annotations.unwrap_or_default(),
             "references": references,
             "tags": tags,
-            "labels": [],
         })
     }
-}
-
-fn show_tag(repository: &RepositoryName, artifact: u64, tag: &Tag, record: &TagRecord) -> Value {
-    json!({
-        "id": number(&format!("{repository}:{tag}")),
-        "repository_id": number(repository.as_str()),
-        "artifact_id": artifact,
-        "name": tag.as_str(),
-        "push_time": record.pushed.to_string(),
-        "pull_time": Timestamp(0).to_string(),
-        "immutable": false,
-    })
 }
 
 impl Harbor {
-    /// Answers a request about what a project stores.
-    pub(super) async fn answer_about_stored(
+    pub(super) async fn list_artifacts(
         &self,
-        request: Request,
-        project: Project,
-        stored: Stored,
-        by: &Actor,
+        request: &Request,
+        project: &Project,
+        name: &RepositoryName,
     ) -> Result<Response<Payload>, Failure> {
-        // the path may call the project by its number
-        let own = |name: &RepositoryName| -> Result<RepositoryName, Failure> {
-            let rest = name.as_str().split_once('/').map_or("", |(_, rest)| rest);
-            format!("{}/{rest}", project.name)
-                .parse()
-                .map_err(|e| Failure::new(Code::NameInvalid, format!("{e}")))
+        let wanted = PageRequest::read(request)?;
+        let selection = wanted.about(ARTIFACT_FIELDS)?;
+        let with =
+            With { labels: self.shows_labels(request), pulls: !self.neighbours.is_edge() };
+        if selection.needs("labels") && self.neighbours.is_edge() {
+            let message = "this node is an edge, which knows no labels; ask a replica";
+            return Err(Failure::new(Code::Unsupported, message));
+        }
+        let page = |records: &dyn ReadRecords| {
+            page_of_artifacts(records, project, name, &wanted, &selection, with)
         };
-        match (&request.method, stored) {
-            (&Method::DELETE, Stored::Repository(name)) => {
-                self.delete_repository(&own(&name)?, by).await
-            }
-            (_, Stored::Repositories) => self.list_repositories(&request, &project).await,
-            (_, Stored::Repository(name)) => self.show_repository(&project, &own(&name)?).await,
-            (_, Stored::Artifacts(name)) => {
-                self.list_artifacts(&request, &project, &own(&name)?).await
-            }
-            (&Method::DELETE, Stored::Artifact(name, reference)) => {
-                self.delete_artifact(&own(&name)?, &reference, by).await
-            }
-            (_, Stored::Artifact(name, reference)) => {
-                let name = own(&name)?;
-                let found = self.artifact(&name, &reference).await?;
-                let mut shown = found.show(&project, &name);
-                if request.query("with_accessory") == Some("true") {
-                    shown["accessories"] = self.accessories(&name, &found).await?;
-                }
-                Ok(json_answer(StatusCode::OK, &shown))
-            }
-            (&Method::POST, Stored::Tags(name, reference)) => {
-                self.add_tag(request, &own(&name)?, &reference, by).await
-            }
-            (_, Stored::Tags(name, reference)) => {
-                let (wanted, name) = (PageRequest::read(&request)?, own(&name)?);
-                let found = self.artifact(&name, &reference).await?;
-                let id = number(&format!("{name}@{}", found.digest));
-                let fits = |(tag, _): &&(Tag, TagRecord)| wanted.admits(&[("name", tag.as_str())]);
-                let tags: Vec<&(Tag, TagRecord)> = found.tags.iter().filter(fits).collect();
-                let show = |(tag, record): &&(Tag, TagRecord)| show_tag(&name, id, tag, record);
-                Ok(wanted.answer(&tags, |(tag, _)| tag.as_str(), show))
-            }
-            (_, Stored::Tag(name, reference, tag)) => {
-                self.remove_tag(&own(&name)?, &reference, &tag, by).await
-            }
-            (_, Stored::Summary) => self.summarize(&project).await,
-            (_, Stored::Deletable) => {
-                let found =
-                    self.read_at_length(|records| repositories(records, &project.name)).await?;
-                let deletable = found.is_empty() || project.upstream.is_some();
-                let message = match deletable {
-                    true => String::new(),
-                    false => format!("the project has {} repositories", found.len()),
-                };
-                let shown = json!({"deletable": deletable, "message": message});
-                Ok(json_answer(StatusCode::OK, &shown))
-            }
-        }
-    }
-
-    async fn list_repositories(
-        &self,
-        request: &Request,
-        project: &Project,
-    ) -> Result<Response<Payload>, Failure> {
-        let wanted = PageRequest::read(request)?;
-        let found = self.read_at_length(|records| repositories(records, &project.name)).await?;
-        let fits = |one: &Listed| wanted.admits(&[("name", one.name.as_str())]);
-        let found: Vec<Listed> = found.into_iter().filter(fits).collect();
-        Ok(wanted.answer(&found, |one| one.name.as_str(), |one| show_repository(project, one)))
-    }
-
-    /// The repositories of all projects that the caller may see.
-    pub(super) async fn list_all_repositories(
-        &self,
-        request: &Request,
-        caller: &Caller,
-    ) -> Result<Response<Payload>, Failure> {
-        let wanted = PageRequest::read(request)?;
-        let found = self.seen_repositories(caller).await?;
-        let fits = |(_, one): &(Project, Listed)| wanted.admits(&[("name", one.name.as_str())]);
-        let found: Vec<(Project, Listed)> = found.into_iter().filter(fits).collect();
-        let show = |(project, one): &(Project, Listed)| show_repository(project, one);
-        Ok(wanted.answer(&found, |(_, one)| one.name.as_str(), show))
-    }
-
-    async fn seen_repositories(&self, caller: &Caller) -> Result<Vec<(Project, Listed)>, Failure> {
-        let seen = self.seen_projects(caller).await?;
-        self.read_at_length(|records| {
-            let mut all = Vec::new();
-            for (project, _) in &seen {
-                let found = repositories(records, &project.name)?;
-                all.extend(found.into_iter().map(|one| (project.clone(), one)));
-            }
-            Ok(all)
-        })
-        .await
-    }
-
-    /// Projects and repositories with `q` in their names.
-    pub(super) async fn search(
-        &self,
-        request: &Request,
-        caller: &Caller,
-    ) -> Result<Response<Payload>, Failure> {
-        let part = request.query("q").unwrap_or_default();
-        let projects = self.seen_projects(caller).await?;
-        let named = projects.iter().filter(|(project, _)| project.name.as_str().contains(part));
-        let projects: Vec<Value> =
-            named.map(|(project, role)| self.show_in(project, *role)).collect();
-        let found = self.seen_repositories(caller).await?;
-        let named = found.iter().filter(|(_, one)| one.name.as_str().contains(part));
-        let repositories: Vec<Value> = named
-            .map(|(project, one)| {
-                json!({
-                    "project_id": project.id.0,
-                    "project_name": project.name.as_str(),
-                    "project_public": project.public,
-                    "repository_name": one.name.as_str(),
-                    "artifact_count": one.record.manifests,
-                    "pull_count": 0,
-                })
-            })
-            .collect();
-        let shown = json!({"project": projects, "repository": repositories});
-        Ok(json_answer(StatusCode::OK, &shown))
-    }
-
-    /// How many projects and repositories the caller may see.
-    pub(super) async fn statistics(&self, caller: &Caller) -> Result<Response<Payload>, Failure> {
-        let projects = self.seen_projects(caller).await?;
-        let found = self.seen_repositories(caller).await?;
-        let of = |public: bool| {
-            let projects = projects.iter().filter(|(project, _)| project.public == public).count();
-            (projects, found.iter().filter(|(project, _)| project.public == public).count())
-        };
-        let ((public, public_repositories), (private, private_repositories)) =
-            (of(true), of(false));
-        let shown = json!({
-            "public_project_count": public,
-            "public_repo_count": public_repositories,
-            "private_project_count": private,
-            "private_repo_count": private_repositories,
-            "total_project_count": public + private,
-            "total_repo_count": public_repositories + private_repositories,
-        });
-        Ok(json_answer(StatusCode::OK, &shown))
-    }
-
-    async fn show_repository(
-        &self,
-        project: &Project,
-        name: &RepositoryName,
-    ) -> Result<Response<Payload>, Failure> {
-        let record =
-            self.read(|records| records.record::<Repository>(&key::repository(name))).await?;
-        let record = record.ok_or_else(|| missing(&format!("repository {name}")))?;
-        let shown = show_repository(project, &Listed { name: name.clone(), record });
-        Ok(json_answer(StatusCode::OK, &shown))
-    }
-
-    /// Removes all manifests of a repository, one after the other. If this breaks off, the next
-    /// DELETE goes on.
-    async fn delete_repository(
-        &self,
-        name: &RepositoryName,
-        by: &Actor,
-    ) -> Result<Response<Payload>, Failure> {
-        let manifests = self
-            .read_at_length(|records| {
-                let found = records.scan(&key::manifests(name), None, usize::MAX)?;
-                Ok(found.iter().filter_map(|(place, _)| key::digest_of(place)).collect::<Vec<_>>())
-            })
-            .await?;
-        if manifests.is_empty() {
-            return Err(missing(&format!("repository {name}")));
-        }
-        for digest in manifests {
-            let change = Change::DeleteManifest { repository: name.clone(), digest };
-            match self.writes.commit(&name.project(), WriteKind::Fenced(change), by).await {
-                // somebody else has deleted it
-                Ok(_) | Err(Refusal::NotFound) => {}
-                Err(refusal) => return Err(refusal.into()),
-            }
-        }
-        Ok(answer(StatusCode::OK))
-    }
-
-    async fn list_artifacts(
-        &self,
-        request: &Request,
-        project: &Project,
-        name: &RepositoryName,
-    ) -> Result<Response<Payload>, Failure> {
-        let wanted = PageRequest::read(request)?;
-        let page = |records: &dyn ReadRecords| page_of_artifacts(records, project, name, &wanted);
         match self.read_at_length(page).await? {
-            Some((shown, total)) => Ok(PageRequest::answer_shown(shown, total)),
+            Some((shown, total)) => Ok(wanted.answer_shown(shown, total)),
             None => Err(missing(&format!("repository {name}"))),
         }
+    }
+
+    /// Whether an answer has labels. An edge is told of none, and must not say that there are none.
+    fn shows_labels(&self, request: &Request) -> bool {
+        request.query("with_label") == Some("true") && !self.neighbours.is_edge()
+    }
+
+    pub(super) async fn show_artifact(
+        &self,
+        request: &Request,
+        project: &Project,
+        name: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Response<Payload>, Failure> {
+        let found = self.artifact(name, reference).await?;
+        let mut shown = found.show(project, name);
+        if request.query("with_accessory") == Some("true") {
+            shown["accessories"] = self.accessories(name, &found).await?;
+        }
+        if self.shows_labels(request) {
+            let look = |records: &dyn ReadRecords| labels::shown_on(records, name, &found.digest);
+            shown["labels"] = self.read(look).await?.into();
+        }
+        if !self.neighbours.is_edge() {
+            let look = |records: &dyn ReadRecords| pull_time(records, name, &found.digest);
+            shown["pull_time"] = self.read(look).await?;
+        }
+        let config = Said::of(&found.manifest.bytes).config;
+        let config = config.and_then(|config| Some((config.digest.parse().ok()?, config)));
+        if let Some((digest, config)) = config
+            && let Some(attributes) =
+                self.attributes(request, project, name, &config.media_type, digest).await?
+        {
+            shown["extra_attrs"] = attributes;
+        }
+        Ok(json_answer(StatusCode::OK, &shown))
+    }
+
+    /// The page of an artifact's tags.
+    pub(super) async fn list_tags(
+        &self,
+        request: &Request,
+        name: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Response<Payload>, Failure> {
+        let wanted = PageRequest::read(request)?;
+        let found = self.artifact(name, reference).await?;
+        let id = number(&format!("{name}@{}", found.digest));
+        Harbor::answer_tags(&wanted, name, id, found.tags)
     }
 
     async fn artifact(
@@ -584,7 +444,7 @@ impl Harbor {
     }
 
     /// The digest of an artifact. Its manifest is not read.
-    async fn digest_of(
+    pub(super) async fn digest_of(
         &self,
         name: &RepositoryName,
         reference: &Reference,
@@ -629,7 +489,7 @@ impl Harbor {
     }
 
     /// Removes an artifact with all its tags, also if it is named by one of them.
-    async fn delete_artifact(
+    pub(super) async fn delete_artifact(
         &self,
         name: &RepositoryName,
         reference: &Reference,
@@ -639,91 +499,6 @@ impl Harbor {
         let change = Change::DeleteManifest { repository: name.clone(), digest };
         self.change_stored(name, WriteKind::Fenced(change), by).await?;
         Ok(answer(StatusCode::OK))
-    }
-
-    async fn add_tag(
-        &self,
-        mut request: Request,
-        name: &RepositoryName,
-        reference: &Reference,
-        by: &Actor,
-    ) -> Result<Response<Payload>, Failure> {
-        let NewTag { name: tag } = body(&mut request).await?;
-        let tag: Tag = tag
-            .unwrap_or_default()
-            .parse()
-            .map_err(|e| Failure::new(Code::TagInvalid, format!("name: {e}")))?;
-        let digest = self.digest_of(name, reference).await?;
-        let change = Change::AddTag { repository: name.clone(), digest, tag: tag.clone() };
-        match self.writes.commit(&name.project(), WriteKind::Fenced(change), by).await {
-            Err(Refusal::Exists) => {
-                Err(Failure::new(Code::Conflict, format!("tag {tag} exists in {name}")))
-            }
-            Err(Refusal::NotFound) => Err(missing(&format!("artifact {name}@{digest}"))),
-            Err(refusal) => Err(refusal.into()),
-            Ok(_) => {
-                let rest = name.as_str().split_once('/').map_or("", |(_, rest)| rest);
-                let rest = rest.replace('/', "%252F");
-                let project = name.project();
-                let place = format!(
-                    "/api/v2.0/projects/{project}/repositories/{rest}/artifacts/{reference}/tags/{tag}"
-                );
-                Ok(created(Some(place)))
-            }
-        }
-    }
-
-    /// Takes a tag off the artifact. Another artifact's tag of this name stays.
-    async fn remove_tag(
-        &self,
-        name: &RepositoryName,
-        reference: &Reference,
-        tag: &Tag,
-        by: &Actor,
-    ) -> Result<Response<Payload>, Failure> {
-        let digest = self.digest_of(name, reference).await?;
-        let precondition = Precondition::names(Reference::Tag(tag.clone()), digest);
-        let change =
-            Change::DeleteIf { repository: name.clone(), precondition: Box::new(precondition) };
-        let no_tag = || missing(&format!("tag {tag} of {name}@{digest}"));
-        match self.change_stored(name, WriteKind::Fenced(change), by).await {
-            Err(failure) if failure.status() == StatusCode::PRECONDITION_FAILED => Err(no_tag()),
-            changed => changed.map(|()| answer(StatusCode::OK)),
-        }
-    }
-
-    async fn change_stored(
-        &self,
-        name: &RepositoryName,
-        kind: WriteKind,
-        by: &Actor,
-    ) -> Result<(), Failure> {
-        match self.writes.commit(&name.project(), kind, by).await {
-            Ok(_) => Ok(()),
-            Err(Refusal::NotFound) => Err(missing(&format!("it, in {name},"))),
-            Err(refusal) => Err(refusal.into()),
-        }
-    }
-
-    async fn summarize(&self, project: &Project) -> Result<Response<Payload>, Failure> {
-        let (found, roles) = self
-            .read_at_length(|records| {
-                let users = records.members(project.id)?.into_iter().map(|one| one.role);
-                let groups = records.group_members(project.id)?.into_iter().map(|one| one.role);
-                let roles: Vec<ProjectRole> = users.chain(groups).collect();
-                Ok((repositories(records, &project.name)?, roles))
-            })
-            .await?;
-        let with = |number: u64| roles.iter().filter(|role| role.number() == number).count();
-        let shown = json!({
-            "repo_count": found.len(),
-            "project_admin_count": with(1),
-            "developer_count": with(2),
-            "guest_count": with(3),
-            "maintainer_count": with(4),
-            "limited_guest_count": with(5),
-        });
-        Ok(json_answer(StatusCode::OK, &shown))
     }
 }
 
@@ -821,7 +596,10 @@ mod tests {
         };
         let page = |page: &str, size: &str| {
             let wanted = PageRequest::of(Some(page), Some(size), None).unwrap();
-            page_of_artifacts(&counting, &project, &repository, &wanted).unwrap().unwrap()
+            let selection = wanted.about(ARTIFACT_FIELDS).unwrap();
+            let page =
+                page_of_artifacts(&counting, &project, &repository, &wanted, &selection, false);
+            page.unwrap().unwrap()
         };
         let (shown, total) = page("1", "10");
         assert_eq!((shown.len(), total), (10, 1_601));

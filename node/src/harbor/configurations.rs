@@ -11,18 +11,55 @@ use rules::people::configurations::{Configured, check, check_all, is_secret};
 use serde_json::{Value, json};
 
 use super::registries::sealing;
-use super::{Harbor, bad, body};
+use super::robots::DEFAULT_DAYS;
+use super::{Harbor, ProjectCreation, bad, body};
 use crate::http::answer::{answer, json_answer};
 use crate::http::request::Request;
 use crate::http::{Failure, Payload};
 
+/// A value as text: some clients write numbers and flags as texts.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
 impl Harbor {
+    /// Harbor's settings that cannot be changed over the API: some are in each node's own settings,
+    /// and some are about what is not here. Its clients read them (Terraform's provider takes the
+    /// prefix off robots' names), and send them back with those that they mean to change.
+    fn fixed(&self) -> Vec<(&'static str, Value)> {
+        let restriction = match self.project_creation {
+            ProjectCreation::Everyone => "everyone",
+            ProjectCreation::Administrators => "adminonly",
+        };
+        vec![
+            ("audit_log_forward_endpoint", "".into()),
+            ("banner_message", "".into()),
+            ("notification_enable", false.into()),
+            ("oidc_extra_redirect_parms", "".into()),
+            ("oidc_group_filter", "".into()),
+            ("oidc_logout", false.into()),
+            ("primary_auth_mode", false.into()),
+            ("project_creation_restriction", restriction.into()),
+            ("quota_per_project_enable", false.into()),
+            ("read_only", false.into()),
+            ("robot_name_prefix", self.access.robot_prefix().into()),
+            ("robot_token_duration", DEFAULT_DAYS.into()),
+            ("scanner_skip_update_pulltime", false.into()),
+            ("self_registration", false.into()),
+            ("skip_audit_log_database", false.into()),
+            ("storage_per_project", (-1).into()),
+        ]
+    }
+
     pub(super) async fn show_configurations(&self) -> Result<Response<Payload>, Failure> {
         let configured = Configured::of(&self.read(|records| records.configurations()).await?);
         let shown = configured
             .all()
             .map(|(name, value)| (name.to_owned(), json!({"value": value, "editable": true})));
-        Ok(json_answer(StatusCode::OK, &Value::Object(shown.collect())))
+        let fixed = self.fixed().into_iter();
+        let fixed = fixed
+            .map(|(name, value)| (name.to_owned(), json!({"value": value, "editable": false})));
+        Ok(json_answer(StatusCode::OK, &Value::Object(shown.chain(fixed).collect())))
     }
 
     /// Changes the settings that the body names; the others stay.
@@ -31,12 +68,23 @@ impl Harbor {
         mut request: Request,
         by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
-        let written: BTreeMap<String, Value> = body(&mut request).await?;
+        let mut written: BTreeMap<String, Value> = body(&mut request).await?;
         let was = self.read(|records| records.configurations()).await?;
+        let mut sent_back = false;
+        for (name, is) in self.fixed() {
+            let Some(value) = written.remove(name) else { continue };
+            if plain(&value) != plain(&is) {
+                return Err(bad(format!("{name} is always {} here", plain(&is))));
+            }
+            sent_back = true;
+        }
         let (becomes, changed) = self.with_settings(&was, &written)?;
         check_all(&was, &becomes, &changed).map_err(|e| bad(e.to_string()))?;
         if changed.is_empty() {
-            return Err(bad("the body names no setting"));
+            return match sent_back {
+                true => Ok(answer(StatusCode::OK)),
+                false => Err(bad("the body names no setting")),
+            };
         }
         let (after, values, secrets) = (was.version, becomes.values, becomes.secrets);
         let change = DirectoryChange::Configure { after, values, secrets, changed };

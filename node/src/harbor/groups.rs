@@ -6,6 +6,7 @@ use rules::ledger::events::Actor;
 use rules::ledger::people::PeopleChange;
 use rules::people::groups::{BadGroup, check_name, subject};
 use rules::words::names::GroupId;
+use rules::words::query::{self, Field, Kind, number, text};
 use rules::words::roles::Provider;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -72,6 +73,14 @@ fn place(id: GroupId) -> String {
     format!("/api/v2.0/usergroups/{}", id.0)
 }
 
+/// What `q` and `sort` may be about.
+const FIELDS: &[Field<Group>] = &[
+    Field::new("group_name", Kind::Text, |group| text(&group.name)),
+    Field::new("group_type", Kind::Number, |group| number(group.provider.number())),
+    Field::new("id", Kind::Number, |group| number(group.id.0)),
+    Field::new("creation_time", Kind::Time, |group| query::Value::Time(group.created)),
+];
+
 impl Harbor {
     pub(super) async fn list_groups(
         &self,
@@ -83,16 +92,11 @@ impl Harbor {
         let part = request.query("group_name").unwrap_or_default();
         let fits = |group: &Group| {
             let named = dn.as_ref().is_none_or(|dn| *dn == group.subject);
-            let fields = [
-                ("group_name", group.name.as_str()),
-                ("group_type", &group.provider.number().to_string()),
-                ("id", &group.id.0.to_string()),
-            ];
-            named && group.name.contains(part) && wanted.admits(&fields)
+            named && group.name.contains(part)
         };
         let groups = self.read(|records| records.groups()).await?;
         let groups: Vec<Group> = groups.into_iter().filter(fits).collect();
-        Ok(wanted.answer(&groups, |group| group.name.as_str(), show))
+        wanted.answer_chosen(groups, FIELDS, |group| group.name.as_str(), show)
     }
 
     /// Everybody who is signed in may look for groups by a part of their name: a project's admin has
@@ -105,7 +109,7 @@ impl Harbor {
         if part.is_empty() {
             return Err(bad("groupname is needed: a part of the name"));
         }
-        let wanted = PageRequest::read(request)?;
+        let wanted = PageRequest::pages(request)?;
         let groups = self.read(|records| records.groups()).await?;
         let groups: Vec<Group> =
             groups.into_iter().filter(|group| group.name.contains(part)).collect();

@@ -1,9 +1,11 @@
-//! Lists in Harbor's manner: in pages, and filtered by a part of the name.
+//! Lists in Harbor's manner: in pages, chosen with `q` and ordered with `sort`.
 
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use percent_encoding::percent_decode_str;
+use rules::words::query::{Field, Query, Selection};
 use serde_json::Value;
 
-use crate::http::answer::json_answer;
+use crate::http::answer::{json_answer, set};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 
@@ -19,81 +21,41 @@ pub(super) struct PageRequest {
     /// 0 means all.
     size: usize,
     name: String,
-    /// The conditions in `q`.
-    conditions: Vec<(String, Wanted)>,
-}
-
-/// What a field must be.
-#[derive(Debug, PartialEq, Eq)]
-enum Wanted {
-    /// This.
-    Is(String),
-    /// A text that has this in it.
-    Has(String),
-}
-
-/// Parses Harbor's `q`: conditions, separated by commas, `field=value` or `field=~part`. Its other
-/// forms (ranges and lists) are not supported.
-fn conditions(q: &str) -> Result<Vec<(String, Wanted)>, Failure> {
-    let one = |text: &str| {
-        let (field, value) = text.split_once('=')?;
-        let wanted = match value.strip_prefix('~') {
-            Some(part) => Wanted::Has(part.to_owned()),
-            None if value.starts_with(['[', '{', '(']) => return None,
-            None => Wanted::Is(value.to_owned()),
-        };
-        Some((field.trim().to_lowercase(), wanted))
-    };
-    let all = q.split(',').filter(|text| !text.trim().is_empty());
-    all.map(|text| {
-        let message = || format!("q: '{text}' is not field=value or field=~part");
-        one(text).ok_or_else(|| Failure::new(Code::BadRequest, message()))
-    })
-    .collect()
+    query: Query,
+    /// The path and the query as the client wrote them, for links to other pages.
+    path: String,
+    parameters: String,
 }
 
 impl PageRequest {
-    /// Parses `page` (from 1), `page_size` and `name`.
+    /// Parses `page` (from 1), `page_size`, `name`, `q` and `sort`.
     pub(super) fn read(request: &Request) -> Result<Self, Failure> {
+        let q = request.query("q").unwrap_or_default();
+        // as Harbor does: its portal encodes `q` twice
+        let q = percent_decode_str(q).decode_utf8_lossy();
+        let sort = request.query("sort").unwrap_or_default();
+        let query = Query::parse(&q, sort).map_err(bad)?;
+        Ok(PageRequest { query, ..Self::pages(request)? })
+    }
+
+    /// Parses `page`, `page_size` and `name`, for lists that have no `q` and `sort` in Harbor.
+    pub(super) fn pages(request: &Request) -> Result<Self, Failure> {
         let page =
             Self::of(request.query("page"), request.query("page_size"), request.query("name"))?;
-        Ok(PageRequest { conditions: conditions(request.query("q").unwrap_or_default())?, ..page })
+        let uri = &request.head.uri;
+        let (path, parameters) =
+            (uri.path().to_owned(), uri.query().unwrap_or_default().to_owned());
+        Ok(PageRequest { path, parameters, ..page })
     }
 
-    /// The value that `q` wants this field to have, if it wants one.
+    /// The value that `q` wants this field to have exactly, if it wants one.
     pub(super) fn wants(&self, field: &str) -> Option<&str> {
-        let named = self.conditions.iter().find(|(name, _)| name == field);
-        named.and_then(|(_, wanted)| match wanted {
-            Wanted::Is(value) => Some(value.as_str()),
-            Wanted::Has(_) => None,
-        })
+        self.query.exactly(field)
     }
 
-    /// Whether a condition in `q` is about this field.
-    pub(super) fn asks_for(&self, field: &str) -> bool {
-        self.conditions.iter().any(|(name, _)| name == field)
-    }
-
-    /// Whether an entry is wanted, whose fields these are. A condition on another field is not met.
-    pub(super) fn admits(&self, fields: &[(&str, &str)]) -> bool {
-        self.conditions.iter().all(|(name, wanted)| {
-            let field = fields.iter().find(|(field, _)| field == name);
-            field.is_some_and(|(_, value)| match wanted {
-                Wanted::Is(all) => value == all,
-                Wanted::Has(part) => value.contains(part.as_str()),
-            })
-        })
-    }
-
-    /// The same for an entry whose fields may have several values: one of them must fit.
-    pub(super) fn admits_one_of(&self, fields: &[(&str, Vec<String>)]) -> bool {
-        self.conditions.iter().all(|(name, wanted)| {
-            let field = fields.iter().find(|(field, _)| field == name);
-            field.is_some_and(|(_, values)| match wanted {
-                Wanted::Is(all) => values.iter().any(|value| value == all),
-                Wanted::Has(part) => values.iter().any(|value| value.contains(part.as_str())),
-            })
-        })
+    /// What is wanted of entries that have these fields.
+    pub(super) fn about<'f, T>(&self, fields: &'f [Field<T>]) -> Result<Selection<'f, T>, Failure> {
+        self.query.about(fields).map_err(bad)
     }
 
     pub(super) fn of(
@@ -115,33 +77,68 @@ impl PageRequest {
             page: number("page", page, 1, 1, usize::MAX)?,
             size: number("page_size", size, PAGE, 0, LARGEST)?,
             name: name.unwrap_or_default().to_owned(),
-            conditions: Vec::new(),
+            query: Query::default(),
+            path: String::new(),
+            parameters: String::new(),
         })
+    }
+
+    /// The places in the list that the page has.
+    pub(super) fn places(&self) -> std::ops::Range<usize> {
+        let size = if self.size == 0 { usize::MAX } else { self.size };
+        let first = (self.page - 1).saturating_mul(size);
+        first..first.saturating_add(size)
+    }
+
+    /// The places of entries that are long to show: at most so many as a page may have.
+    pub(super) fn few_places(&self) -> std::ops::Range<usize> {
+        let size = if self.size == 0 { LARGEST } else { self.size };
+        let first = (self.page - 1).saturating_mul(size);
+        first..first.saturating_add(size)
     }
 
     /// The requested page of the entries whose names match, and the number of all that match.
     fn cut<'a, T>(&self, all: &'a [T], name: impl Fn(&T) -> &str) -> (Vec<&'a T>, usize) {
         let named: Vec<&T> = all.iter().filter(|one| name(one).contains(&self.name)).collect();
-        let total = named.len();
-        let size = if self.size == 0 { usize::MAX } else { self.size };
-        (named.into_iter().skip((self.page - 1).saturating_mul(size)).take(size).collect(), total)
+        let (total, places) = (named.len(), self.places());
+        (named.into_iter().skip(places.start).take(places.len()).collect(), total)
     }
 
-    /// The requested page of entries that are long to show: at most so many as a page may have.
-    pub(super) fn cut_short<'a, T>(&self, all: &'a [T]) -> &'a [T] {
-        let size = if self.size == 0 { LARGEST } else { self.size };
-        let first = (self.page - 1).saturating_mul(size).min(all.len());
-        &all[first..first.saturating_add(size).min(all.len())]
-    }
-
-    /// A page that is shown already, of so many entries in all.
-    pub(super) fn answer_shown(shown: Vec<Value>, total: usize) -> Response<Payload> {
+    /// A page that is shown already, of so many entries in all, with the pages before and after it in
+    /// `Link` (Harbor's `src/server/v2.0/handler/base.go`).
+    pub(super) fn answer_shown(&self, shown: Vec<Value>, total: usize) -> Response<Payload> {
         let mut response = json_answer(StatusCode::OK, &Value::Array(shown));
         response.headers_mut().insert(TOTAL, HeaderValue::from(total));
+        let links = self.links(total);
+        if !links.is_empty() {
+            set(&mut response, header::LINK.as_str(), links);
+        }
         response
     }
 
-    /// The page, with the total number in a header.
+    fn links(&self, total: usize) -> String {
+        let link = |page: usize, rel: &str| {
+            let mut parameters = form_urlencoded::Serializer::new(String::new());
+            for (name, value) in form_urlencoded::parse(self.parameters.as_bytes()) {
+                if name != "page" && name != "page_size" {
+                    parameters.append_pair(&name, &value);
+                }
+            }
+            parameters.append_pair("page", &page.to_string());
+            parameters.append_pair("page_size", &self.size.to_string());
+            format!("<{}?{}>; rel=\"{rel}\"", self.path, parameters.finish())
+        };
+        let mut links = Vec::new();
+        if self.size > 0 && self.page > 1 && (self.page - 1).saturating_mul(self.size) < total {
+            links.push(link(self.page - 1, "prev"));
+        }
+        if self.size > 0 && self.page.saturating_mul(self.size) < total {
+            links.push(link(self.page + 1, "next"));
+        }
+        links.join(" , ")
+    }
+
+    /// The page, with the total number in a header. `all` are in the list's own order.
     pub(super) fn answer<T>(
         &self,
         all: &[T],
@@ -149,8 +146,26 @@ impl PageRequest {
         show: impl Fn(&T) -> Value,
     ) -> Response<Payload> {
         let (page, total) = self.cut(all, name);
-        Self::answer_shown(page.into_iter().map(show).collect(), total)
+        self.answer_shown(page.into_iter().map(show).collect(), total)
     }
+
+    /// The page of those that `q` admits, in the order that `sort` asks for.
+    pub(super) fn answer_chosen<T>(
+        &self,
+        mut all: Vec<T>,
+        fields: &[Field<T>],
+        name: impl Fn(&T) -> &str,
+        show: impl Fn(&T) -> Value,
+    ) -> Result<Response<Payload>, Failure> {
+        let selection = self.about(fields)?;
+        all.retain(|one| selection.admits(one));
+        all.sort_by(|one, other| selection.order(one, other));
+        Ok(self.answer(&all, name, show))
+    }
+}
+
+fn bad(error: rules::words::query::BadQuery) -> Failure {
+    Failure::new(Code::BadRequest, error.to_string())
 }
 
 #[cfg(test)]
@@ -158,20 +173,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn q_is_read_as_harbor_writes_it() {
-        let admits = |q: &str, name: &str| {
-            let page = PageRequest::of(None, None, None).unwrap();
-            let conditions = conditions(q).unwrap();
-            PageRequest { conditions, ..page }.admits(&[("username", name), ("level", "system")])
+    fn links_name_the_pages_beside_this_one_with_everything_else_that_was_asked() {
+        let links = |page: &str, size: &str, total: usize| {
+            let page = PageRequest::of(Some(page), Some(size), None).unwrap();
+            let (path, parameters) = ("/api/v2.0/projects", "q=name%3D~a+b&page=2&sort=-name");
+            PageRequest { path: path.into(), parameters: parameters.into(), ..page }.links(total)
         };
-        assert!(
-            admits("", "ann") && admits("username=ann", "ann") && !admits("username=an", "ann")
-        );
-        assert!(admits("username=~n", "ann") && admits("Level=system,username=~a", "ann"));
-        assert!(!admits("Level=project", "ann") && !admits("shoe=9", "ann"));
-        for bad in ["username", "n=[1~2]", "n={a b}", "n=(a b)"] {
-            assert_eq!(conditions(bad).unwrap_err().status(), StatusCode::BAD_REQUEST, "{bad}");
-        }
+        let one = |page: usize, rel: &str| {
+            format!(
+                "</api/v2.0/projects?q=name%3D%7Ea+b&sort=-name&page={page}&page_size=5>; rel=\"{rel}\""
+            )
+        };
+        assert_eq!(links("2", "5", 11), format!("{} , {}", one(1, "prev"), one(3, "next")));
+        assert_eq!(links("1", "5", 6), one(2, "next"));
+        assert_eq!(links("1", "5", 5), "");
+        assert_eq!(links("3", "5", 11), one(2, "prev"));
+        assert_eq!(links("9", "5", 11), "", "there is no page before this one that has anything");
+        assert_eq!(links("1", "0", 500), "");
     }
 
     #[test]

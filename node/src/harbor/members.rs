@@ -93,7 +93,7 @@ impl Harbor {
         request: &Request,
         project: Project,
     ) -> Result<Response<Payload>, Failure> {
-        let wanted = PageRequest::read(request)?;
+        let wanted = PageRequest::pages(request)?;
         let part = request.query("entityname").unwrap_or_default();
         let read = self.read(|records| named(records, project.id, |_| true)).await?;
         let members: Vec<Named> = read.into_iter().filter(|m| m.name.contains(part)).collect();

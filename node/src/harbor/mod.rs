@@ -2,21 +2,27 @@
 //! Harbor's clients use it.
 
 mod artifacts;
+mod attributes;
 mod audit;
 mod configurations;
+mod entries;
 mod groups;
 mod immutability;
+mod labels;
 mod ldap;
 mod lists;
 mod members;
 mod metadata;
 mod projects;
 mod registries;
+mod repositories;
 mod retentions;
 mod robots;
 mod selectors;
 mod sessions;
+mod stored;
 mod system;
+mod tags;
 mod trusts;
 mod users;
 
@@ -26,6 +32,7 @@ use http::{HeaderName, Method, Response};
 use mesh::secrets::Secrets;
 use registry::jobs::queue::Jobs;
 use registry::people::{Access, Caller};
+use registry::pulls::Pulls;
 use registry::view::neighbours::Neighbours;
 use registry::view::{Freshness, Records};
 use registry::writes::{Refusal, WriteTerms, Writes, settle};
@@ -72,6 +79,8 @@ pub struct Harbor {
     pub writes: Arc<Writes>,
     /// Background work.
     pub jobs: Arc<Jobs>,
+    /// Brings the configurations of artifacts.
+    pub pulls: Arc<Pulls>,
     /// Seals secrets for the ledger.
     pub secrets: Arc<Secrets>,
     /// The default `durability` of new projects.
@@ -104,6 +113,8 @@ impl Harbor {
         }
         let named = match &route {
             Route::Project(name)
+            | Route::Metadatas(name)
+            | Route::Metadata(name, _)
             | Route::Members(name)
             | Route::Member(name, _)
             | Route::ProjectLogs(name)
@@ -136,7 +147,10 @@ impl Harbor {
             Need::System(permission) => {
                 self.door.admit_system(request, permission, RegistryScope::Api).await
             }
-            Need::Nothing | Need::Project(_) => self.door.caller(request).await,
+            Need::Label(_) if !matches!(request.method, Method::GET | Method::HEAD) => {
+                self.door.admit_signed_in(request).await
+            }
+            Need::Nothing | Need::Project(_) | Need::Label(_) => self.door.caller(request).await,
             Need::Credentials | Need::Own(_) | Need::Robot(_) => {
                 self.door.admit_signed_in(request).await
             }
@@ -177,6 +191,15 @@ impl Harbor {
             (&Method::PUT, Route::Project(_)) => self.configure_project(request, project, by).await,
             (&Method::DELETE, Route::Project(_)) => self.delete_project(project, by).await,
             (_, Route::Project(_)) => self.show_project(&caller, project).await,
+            (&Method::POST, Route::Metadatas(_)) => self.add_entry(request, project, by).await,
+            (_, Route::Metadatas(_)) => Ok(entries::list(&project)),
+            (&Method::PUT, Route::Metadata(_, key)) => {
+                self.set_entry(request, project, &key, by).await
+            }
+            (&Method::DELETE, Route::Metadata(_, key)) => {
+                self.forget_entry(project, &key, by).await
+            }
+            (_, Route::Metadata(_, key)) => entries::show(&project, &key),
             (&Method::POST, Route::Members(_)) => self.add_member(request, project, by).await,
             (_, Route::Members(_)) => self.list_members(&request, project).await,
             (&Method::PUT, Route::Member(_, id)) => {
@@ -218,6 +241,15 @@ impl Harbor {
                 self.list_projects(&request, &caller).await
             }
             (&Method::POST, Route::Projects) => self.create_project(request, &caller).await,
+            (&Method::GET | &Method::HEAD, Route::Labels) => {
+                self.list_labels(&request, &caller).await
+            }
+            (&Method::POST, Route::Labels) => self.create_label(request, &caller).await,
+            (&Method::GET | &Method::HEAD, Route::Label(id)) => {
+                self.show_label(&request, &caller, id).await
+            }
+            (&Method::PUT, Route::Label(id)) => self.change_label(request, &caller, id).await,
+            (&Method::DELETE, Route::Label(id)) => self.delete_label(&request, &caller, id).await,
             (&Method::GET | &Method::HEAD, Route::Users) => self.list_users(&request).await,
             (&Method::POST, Route::Users) => self.create_user(request, by).await,
             (&Method::GET | &Method::HEAD, Route::CurrentUser) => {

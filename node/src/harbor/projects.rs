@@ -9,12 +9,14 @@ use rules::ledger::change::Change;
 use rules::ledger::command::{Command, NewProject, Outcome};
 use rules::ledger::events::Actor;
 use rules::ledger::level::Level;
+use rules::ledger::policies::LookForPolicies;
 use rules::ledger::records::{EDGES, Look, Project, ReadRecords, SPARSE_IMAGES, SPARSE_INDEXES};
 use rules::members::placement::{self, Candidate};
 use rules::people::access::{Identity, RegistryScope};
 use rules::proxies::proxy::{ProxyChange, ProxyRules, patterns};
 use rules::wire::WriteKind;
 use rules::words::names::{ProjectName, UpstreamId};
+use rules::words::query::{self, Field, Kind, number, text};
 use rules::words::roles::{Operation, Permission, ProjectRole, Resource};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -32,6 +34,17 @@ use registry::writes::Refusal;
 const NAME_IN_LOCATION: HeaderName = HeaderName::from_static("x-resource-name-in-location");
 /// The values that `durability` may have.
 const DURABILITY: std::ops::RangeInclusive<u32> = 1..=5;
+
+/// What `q` and `sort` may be about.
+const FIELDS: &[Field<(Project, Option<ProjectRole>)>] = &[
+    Field::new("name", Kind::Text, |(project, _)| text(project.name.as_str())),
+    Field::new("project_id", Kind::Number, |(project, _)| number(project.id.0)),
+    Field::new("public", Kind::Flag, |(project, _)| query::Value::Flag(project.public)),
+    Field::new("registry_id", Kind::Number, |(project, _)| {
+        number(project.upstream.map_or(0, |id| id.0))
+    }),
+    Field::new("creation_time", Kind::Time, |(project, _)| query::Value::Time(project.created)),
+];
 
 #[derive(Deserialize, Default)]
 struct ProjectBody {
@@ -120,6 +133,20 @@ impl ProjectBody {
     }
 }
 
+/// The metadata of a project, as it is shown.
+pub(super) fn metadata_of(project: &Project) -> BTreeMap<String, String> {
+    let mut metadata = project.metadata.clone();
+    metadata.insert("public".into(), project.public.to_string());
+    metadata.insert("durability".into(), project.durability.to_string());
+    if project.upstream.is_some() {
+        let ProxyRules { allow, deny, local_on_not_found } = &project.proxy;
+        metadata.insert("proxy_cache_filter_pattern".into(), allow.join(","));
+        metadata.insert("proxy_cache_deny_pattern".into(), deny.join(","));
+        metadata.insert("proxy_cache_local_on_not_found".into(), local_on_not_found.to_string());
+    }
+    metadata
+}
+
 impl Harbor {
     /// The projects that the caller may see: public ones, and those that they are a member of. With
     /// their role there.
@@ -165,19 +192,12 @@ impl Harbor {
             };
         }
         projects.retain(|(project, _)| public.is_none_or(|public| public == project.public));
-        let fits = |(project, _): &(Project, Option<ProjectRole>)| {
-            wanted.admits(&[
-                ("name", project.name.as_str()),
-                ("project_id", &project.id.to_string()),
-                ("public", if project.public { "true" } else { "false" }),
-            ])
-        };
-        let projects: Vec<_> = projects.into_iter().filter(fits).collect();
-        Ok(wanted.answer(
-            &projects,
+        wanted.answer_chosen(
+            projects,
+            FIELDS,
             |(project, _)| project.name.as_str(),
             |(project, role)| self.show_in(project, *role),
-        ))
+        )
     }
 
     pub(super) async fn show_project(
@@ -186,7 +206,15 @@ impl Harbor {
         project: Project,
     ) -> Result<Response<Payload>, Failure> {
         let role = self.read(|records| caller.identity.role(records, &project)).await?;
-        Ok(json_answer(StatusCode::OK, &self.show_in(&project, role)))
+        let mut shown = self.show_in(&project, role);
+        // an edge is not told of it
+        if !self.neighbours.is_edge() {
+            let policies = self.read(|records| records.policies(project.id)).await?;
+            if policies.retention.is_some() {
+                shown["metadata"]["retention_id"] = project.id.0.to_string().into();
+            }
+        }
+        Ok(json_answer(StatusCode::OK, &shown))
     }
 
     /// Creates a project. A user who creates it becomes its admin.
@@ -249,8 +277,31 @@ impl Harbor {
         project: Project,
         by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
-        let CheckedProject { public, durability, proxy, metadata } =
-            body::<ProjectBody>(&mut request).await?.asked()?;
+        let asked = body::<ProjectBody>(&mut request).await?.asked()?;
+        self.configure_as_asked(project, asked, by).await
+    }
+
+    /// Changes one entry of a project's metadata.
+    pub(super) async fn configure_entry(
+        &self,
+        project: Project,
+        key: &str,
+        value: &str,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
+        let written = json!({"metadata": {key: value}});
+        let written: ProjectBody =
+            serde_json::from_value(written).map_err(|e| bad(format!("metadata.{key}: {e}")))?;
+        self.configure_as_asked(project, written.asked()?, by).await
+    }
+
+    async fn configure_as_asked(
+        &self,
+        project: Project,
+        asked: CheckedProject,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
+        let CheckedProject { public, durability, proxy, metadata } = asked;
         self.check_edges_are_kept_out(&metadata)?;
         let name = project.name;
         self.commit(Change::Configure { name, public, durability, proxy, metadata }, by).await?;
@@ -277,7 +328,7 @@ impl Harbor {
     }
 
     /// Commits through the project's primary.
-    async fn commit(&self, change: Change, by: &Actor) -> Result<Outcome, Failure> {
+    pub(super) async fn commit(&self, change: Change, by: &Actor) -> Result<Outcome, Failure> {
         let name = change.project();
         match self.writes.commit(&name, WriteKind::Fenced(change), by).await {
             Ok(outcome) => Ok(outcome),
@@ -288,24 +339,11 @@ impl Harbor {
     }
 
     pub(super) fn show_in(&self, project: &Project, role: Option<ProjectRole>) -> Value {
-        let mut metadata = json!({
-            "public": project.public.to_string(),
-            "durability": project.durability.to_string(),
-        });
-        if project.upstream.is_some() {
-            let ProxyRules { allow, deny, local_on_not_found } = &project.proxy;
-            metadata["proxy_cache_filter_pattern"] = allow.join(",").into();
-            metadata["proxy_cache_deny_pattern"] = deny.join(",").into();
-            metadata["proxy_cache_local_on_not_found"] = local_on_not_found.to_string().into();
-        }
-        for (key, value) in &project.metadata {
-            metadata[key] = value.as_str().into();
-        }
         json!({
             "project_id": project.id.0,
             "name": project.name.as_str(),
             "creation_time": project.created.to_string(),
-            "metadata": metadata,
+            "metadata": metadata_of(project),
             "registry_id": project.upstream.map(|id| id.0),
             "primary": self.neighbours.name_of(project.primary),
             "home": self.neighbours.name_of(project.home),

@@ -7,6 +7,7 @@ use rules::ledger::command::Command;
 use rules::ledger::events::Actor;
 use rules::ledger::records::{Look, UpstreamRecord, key};
 use rules::words::names::{OperationId, UpstreamId};
+use rules::words::query::{self, Field, Kind, number, text};
 use rules::words::secret::Secret;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -210,6 +211,15 @@ fn show(upstream: &UpstreamRecord) -> Value {
     })
 }
 
+/// What `q` and `sort` may be about.
+const FIELDS: &[Field<UpstreamRecord>] = &[
+    Field::new("name", Kind::Text, |upstream| text(&upstream.name)),
+    Field::new("id", Kind::Number, |upstream| number(upstream.id.0)),
+    Field::new("type", Kind::Text, |upstream| text(&upstream.kind)),
+    Field::new("url", Kind::Text, |upstream| text(&upstream.url)),
+    Field::new("creation_time", Kind::Time, |upstream| query::Value::Time(upstream.created)),
+];
+
 impl Harbor {
     pub(super) async fn list_registries(
         &self,
@@ -217,7 +227,7 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let wanted = PageRequest::read(request)?;
         let upstreams = self.read(|records| records.upstreams()).await?;
-        Ok(wanted.answer(&upstreams, |upstream| &upstream.name, show))
+        wanted.answer_chosen(upstreams, FIELDS, |upstream| &upstream.name, show)
     }
 
     pub(super) async fn show_registry(&self, id: UpstreamId) -> Result<Response<Payload>, Failure> {

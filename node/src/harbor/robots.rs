@@ -15,6 +15,7 @@ use rules::people::roles::grantable;
 use rules::people::{access::RegistryScope, passwords};
 use rules::words::moment::Timestamp;
 use rules::words::names::{ProjectId, ProjectName, RobotId, RobotName};
+use rules::words::query::{self, Field, Kind, number, text};
 use rules::words::roles::{Operation, Permission, Resource};
 use rules::words::secret::Secret;
 use serde::Deserialize;
@@ -32,6 +33,8 @@ use crate::http::{Code, Failure, Payload};
 const ROBOTS: &str = "/api/v2.0/robots";
 const ROBOT: &str = "/api/v2.0/robots/{id}";
 
+/// How many days a robot is valid if nobody says so, as in Harbor.
+pub(super) const DEFAULT_DAYS: i64 = 30;
 /// The maximum length of a description in bytes.
 const DESCRIPTION: usize = 1024;
 /// The length of a secret that is made here.
@@ -82,6 +85,21 @@ fn refused(caller: &Caller, permission: Permission) -> Failure {
     Failure::new(Code::Denied, message)
 }
 
+/// What `q` and `sort` may be about.
+const FIELDS: &[Field<Robot>] = &[
+    Field::new("name", Kind::Text, |robot| text(robot.name.as_str())),
+    Field::new("id", Kind::Number, |robot| number(robot.id.0)),
+    Field::new("level", Kind::Text, |robot| {
+        text(if robot.project.is_some() { "project" } else { "system" })
+    }),
+    Field::new("project_id", Kind::Number, |robot| {
+        number(robot.project.as_ref().map_or(0, |(id, _)| id.0))
+    }),
+    Field::new("disable", Kind::Flag, |robot| query::Value::Flag(robot.disabled)),
+    Field::new("creation_time", Kind::Time, |robot| query::Value::Time(robot.created)),
+    Field::new("update_time", Kind::Time, |robot| query::Value::Time(robot.updated)),
+];
+
 /// What a request says about a robot, checked.
 struct Asked {
     project: Option<Project>,
@@ -126,7 +144,7 @@ impl Harbor {
         if written.description.len() > DESCRIPTION {
             return Err(bad(format!("description has at most {DESCRIPTION} bytes")));
         }
-        let days = written.duration.or(before.map(|robot| robot.days)).unwrap_or(30);
+        let days = written.duration.or(before.map(|robot| robot.days)).unwrap_or(DEFAULT_DAYS);
         if days != -1 && !(1..=LONGEST).contains(&days) {
             let message = format!("duration is a number of days from 1 to {LONGEST}, or -1");
             return Err(bad(message));
@@ -294,19 +312,11 @@ impl Harbor {
         self.admit_to_robots(request, caller, ROBOTS, project.as_ref()).await?;
         let robots = self.read(|records| records.robots()).await?;
         let of = project.as_ref().map(|project| project.id);
-        let level = if of.is_some() { "project" } else { "system" };
-        let number = of.map(|id| id.to_string()).unwrap_or_default();
-        let fits = |robot: &Robot| {
-            robot.project.as_ref().map(|(id, _)| *id) == of
-                && wanted.admits(&[
-                    ("level", level),
-                    ("projectid", &number),
-                    ("name", robot.name.as_str()),
-                ])
-        };
+        let fits = |robot: &Robot| robot.project.as_ref().map(|(id, _)| *id) == of;
         let robots: Vec<Robot> = robots.into_iter().filter(fits).collect();
         let projects = self.read(|records| records.projects()).await?;
-        Ok(wanted.answer(&robots, |robot| robot.name.as_str(), |robot| self.show(robot, &projects)))
+        let show = |robot: &Robot| self.show(robot, &projects);
+        wanted.answer_chosen(robots, FIELDS, |robot| robot.name.as_str(), show)
     }
 
     pub(super) async fn show_robot(
@@ -440,7 +450,7 @@ impl Harbor {
             .iter()
             .map(|grant| {
                 let (kind, namespace) = namespace(grant.space);
-                let access: Vec<Value> = grant.permissions.iter().map(show_permission).collect();
+                let access: Vec<Value> = grant.permissions.iter().map(show_granted).collect();
                 json!({"kind": kind, "namespace": namespace, "access": access})
             })
             .collect();
@@ -467,6 +477,13 @@ fn expires_at(expires: Option<Timestamp>) -> i64 {
 
 fn show_permission(permission: &Permission) -> Value {
     json!({"resource": permission.resource.word(), "action": permission.operation.word()})
+}
+
+/// As a robot shows it: with its effect, which Terraform's provider compares.
+fn show_granted(permission: &Permission) -> Value {
+    let mut shown = show_permission(permission);
+    shown["effect"] = "allow".into();
+    shown
 }
 
 /// What can be granted to robots.

@@ -11,6 +11,7 @@ use rules::ledger::people::{Account, LookForPeople, PeopleChange};
 use rules::people::access::Identity;
 use rules::people::passwords;
 use rules::words::names::{UserId, UserName};
+use rules::words::query::{self, Field, Kind, number, text};
 use rules::words::roles::{Operation, Permission, Resource};
 use rules::words::secret::Secret;
 use serde::Deserialize;
@@ -98,19 +99,22 @@ fn no_user(id: UserId) -> Failure {
     Failure::new(Code::NotFound, format!("there is no user {}", id.0))
 }
 
+/// What `q` and `sort` may be about.
+const FIELDS: &[Field<Account>] = &[
+    Field::new("username", Kind::Text, |account| text(account.name.as_str())),
+    Field::new("email", Kind::Text, |account| text(&account.email)),
+    Field::new("realname", Kind::Text, |account| text(&account.real_name)),
+    Field::new("user_id", Kind::Number, |account| number(account.id.0)),
+    Field::new("sysadmin_flag", Kind::Flag, |account| query::Value::Flag(account.administrator)),
+    Field::new("creation_time", Kind::Time, |account| query::Value::Time(account.created)),
+    Field::new("update_time", Kind::Time, |account| query::Value::Time(account.updated)),
+];
+
 impl Harbor {
     pub(super) async fn list_users(&self, request: &Request) -> Result<Response<Payload>, Failure> {
         let wanted = PageRequest::read(request)?;
         let accounts = self.read(|records| records.accounts()).await?;
-        let fits = |account: &Account| {
-            wanted.admits(&[
-                ("username", account.name.as_str()),
-                ("email", &account.email),
-                ("user_id", &account.id.0.to_string()),
-            ])
-        };
-        let accounts: Vec<Account> = accounts.into_iter().filter(fits).collect();
-        Ok(wanted.answer(&accounts, |account| account.name.as_str(), show))
+        wanted.answer_chosen(accounts, FIELDS, |account| account.name.as_str(), show)
     }
 
     pub(super) async fn search_users(
@@ -121,7 +125,7 @@ impl Harbor {
         if part.is_empty() {
             return Err(bad("username is needed: a part of the name"));
         }
-        let wanted = PageRequest::read(request)?;
+        let wanted = PageRequest::pages(request)?;
         let accounts = self.read(|records| records.accounts()).await?;
         let fits = |account: &Account| account.name.as_str().contains(part);
         let accounts: Vec<Account> = accounts.into_iter().filter(fits).collect();

@@ -15,6 +15,7 @@ mod payload;
 pub mod policies;
 pub mod range;
 pub mod request;
+pub mod request_id;
 pub mod route;
 mod small_first;
 mod streams;

@@ -15,6 +15,7 @@ use crate::atoll::Atoll;
 use crate::harbor::Harbor;
 use crate::http::door::CSRF;
 use crate::http::request::Request;
+use crate::http::request_id;
 use crate::http::route::Route;
 use crate::http::{Failure, Payload};
 use crate::oci::Registry;
@@ -58,7 +59,9 @@ impl Serving {
         let started = Instant::now();
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
-        let span = info_span!("http.request", %method, path);
+        let id = request_id::of(request.headers());
+        let shown = id.to_str().unwrap_or_default();
+        let span = info_span!("http.request", %method, path, request_id = shown);
         let mut request = Request::new(request, self.stall, &self.trusted_proxies);
         let route = self.route(&path, &mut request);
         let session = request.session();
@@ -75,6 +78,7 @@ impl Serving {
         let headers = response.headers_mut();
         headers.insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(request_id::REQUEST_ID, id);
         if personal {
             keep_private(headers);
         }
@@ -127,6 +131,8 @@ impl Serving {
             | Route::OidcOnboard => self.harbor.answer_browser(route, request).await,
             Route::Projects
             | Route::Project(_)
+            | Route::Metadatas(_)
+            | Route::Metadata(..)
             | Route::Permissions
             | Route::Registries
             | Route::Registry(_)
@@ -138,7 +144,8 @@ impl Serving {
             | Route::ApiHealth
             | Route::SystemInfo => self.harbor.answer(route, request).await,
             route if route.is_about_people() => self.harbor.answer(route, request).await,
-            Route::Status
+            Route::OpenApi
+            | Route::Status
             | Route::Level
             | Route::Mirrors
             | Route::Preheats

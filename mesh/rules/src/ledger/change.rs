@@ -32,6 +32,13 @@ pub enum Change {
         /// Changes of other metadata of the project.
         metadata: BTreeMap<String, String>,
     },
+    /// Takes an entry out of the other metadata of the project.
+    ForgetMetadata {
+        /// Its name.
+        name: ProjectName,
+        /// The entry's key.
+        key: String,
+    },
     /// Removes the project, see [`Command::DeleteProject`].
     Delete {
         /// Its name.
@@ -91,7 +98,8 @@ impl Change {
         match self {
             Change::Configure { name, .. }
             | Change::Delete { name }
-            | Change::Policy { name, .. } => name.clone(),
+            | Change::Policy { name, .. }
+            | Change::ForgetMetadata { name, .. } => name.clone(),
             Change::DeleteTag { repository, .. }
             | Change::DeleteManifest { repository, .. }
             | Change::DeleteIf { repository, .. }
@@ -111,6 +119,7 @@ impl Change {
             Change::Configure { name, public, durability, proxy, metadata } => {
                 Command::ConfigureProject { name, epoch, public, durability, proxy, metadata }
             }
+            Change::ForgetMetadata { name, key } => Command::ForgetMetadata { name, epoch, key },
             Change::Delete { name } => Command::DeleteProject { name, epoch },
             Change::DeleteTag { repository, tag } => Command::DeleteTag { epoch, repository, tag },
             Change::DeleteManifest { repository, digest } => {
@@ -135,6 +144,7 @@ impl Change {
             Command::ConfigureProject { name, epoch: _, public, durability, proxy, metadata } => {
                 Change::Configure { name, public, durability, proxy, metadata }
             }
+            Command::ForgetMetadata { name, key, .. } => Change::ForgetMetadata { name, key },
             Command::DeleteProject { name, .. } => Change::Delete { name },
             Command::DeleteTag { repository, tag, .. } => Change::DeleteTag { repository, tag },
             Command::DeleteManifest { repository, digest, .. } => {
@@ -192,6 +202,7 @@ mod tests {
                 metadata,
             },
             Change::Delete { name: name.clone() },
+            Change::ForgetMetadata { name: name.clone(), key: "a".into() },
             Change::Policy { name, change: Box::new(PolicyChange::RemoveImmutable(1)) },
             Change::Retire {
                 repository: repository.clone(),

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::ledger::collecting::CollectChange;
 use crate::ledger::events::{Actor, EventsChange};
 use crate::ledger::jobs::JobChange;
+use crate::ledger::labels::LabelChange;
 use crate::ledger::leaving::LeavingChange;
 use crate::ledger::level::Level;
 use crate::ledger::people::PeopleChange;
@@ -262,6 +263,17 @@ pub enum Command {
     },
     /// Notes when artifacts were pulled.
     Pulled(Vec<Pull>),
+    /// Changes labels, or what they are on.
+    Label(Box<LabelChange>),
+    /// Takes an entry out of the other metadata of a project.
+    ForgetMetadata {
+        /// The project.
+        name: ProjectName,
+        /// The epoch this was decided under.
+        epoch: Epoch,
+        /// The entry's key.
+        key: String,
+    },
 }
 
 /// The number of [`Command::Audited`] in the encoding.
@@ -405,6 +417,8 @@ impl Command {
             Command::Collect(change) => change.level(),
             Command::Policy { change, .. } => change.level(),
             Command::Retire { .. } | Command::Pulled(_) => Level::POLICIES,
+            Command::Label(change) => change.level(),
+            Command::ForgetMetadata { .. } => Level::METADATA,
             Command::Audited(audited) => Level::EVENTS.max(audited.command.command().level()),
             _ => Level::FIRST,
         }
@@ -418,6 +432,7 @@ impl Command {
         }
         match self {
             Command::ConfigureProject { name, epoch, .. }
+            | Command::ForgetMetadata { name, epoch, .. }
             | Command::DeleteProject { name, epoch } => Some((name.clone(), *epoch)),
             Command::AssignPrimary { project, expect_epoch: epoch, .. }
             | Command::EmptyCache { project, epoch }
@@ -450,6 +465,7 @@ impl Command {
             | Command::PutManifest(_)
             | Command::PutManifestIf(..)
             | Command::PutChecked(_)
+            | Command::Label(_)
             | Command::Events(_) => None,
         }
     }
@@ -510,6 +526,8 @@ impl Command {
             Command::Policy { change, .. } => change.name(),
             Command::Retire { .. } => "retire",
             Command::Pulled(_) => "note_pulls",
+            Command::Label(change) => change.name(),
+            Command::ForgetMetadata { .. } => "forget_metadata",
             Command::Audited(audited) => audited.command.command().name(),
         }
     }

@@ -62,6 +62,10 @@ impl Level {
     pub const POLICIES: Level = Level(8);
     /// From this level on a trust rule may be without keys: the issuer is asked for them.
     pub const DISCOVERY: Level = Level(8);
+    /// From this level on there are labels.
+    pub const LABELS: Level = Level(8);
+    /// From this level on a project's metadata can lose an entry.
+    pub const METADATA: Level = Level(8);
     /// The highest level that this build supports.
     pub const NEWEST: Level = Level::RANGES;
 }

@@ -16,6 +16,7 @@
 //! | [`collecting`] | which blobs nothing refers to any more, and when their bytes may go |
 //! | [`leaving`] | the removal of a replica, from the first word to the last |
 //! | [`events`] | what happened: who changed what |
+//! | [`labels`] | words that people put on artifacts |
 //! | [`jobs`] | background work: records, schedules, and what may begin when |
 //! | [`lease`] | read leases: when a replica may answer by itself, when a write is released |
 //! | [`level`] | which formats all replicas have agreed to use |
@@ -33,6 +34,7 @@ pub mod events;
 pub mod fingerprint;
 pub mod health;
 pub mod jobs;
+pub mod labels;
 pub mod lease;
 pub mod leaving;
 pub mod level;

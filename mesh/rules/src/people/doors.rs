@@ -22,6 +22,9 @@ pub enum Need {
     Own(Permission),
     /// A permission in the system, or, for a robot of a project, in that project.
     Robot(Permission),
+    /// A permission in the project of a label, or, for labels of all projects, in the system.
+    /// Whoever is signed in may list those.
+    Label(Permission),
     /// To be allowed to create projects (`people.project_creation`).
     NewProject,
 }
@@ -75,6 +78,47 @@ pub const DOORS: &[Row] = &[
     row("/api/v2.0/projects/{project}", &["GET"], project(Resource::Project, Read)),
     row("/api/v2.0/projects/{project}", &["PUT"], project(Resource::Project, Update)),
     row("/api/v2.0/projects/{project}", &["DELETE"], project(Resource::Project, Delete)),
+    // Harbor asks for a right to list them that no role has
+    row("/api/v2.0/projects/{project}/metadatas", &["GET"], project(Resource::Metadata, Read)),
+    row("/api/v2.0/projects/{project}/metadatas", &["POST"], project(Resource::Metadata, Create)),
+    row(
+        "/api/v2.0/projects/{project}/metadatas/{key}",
+        &["GET"],
+        project(Resource::Metadata, Read),
+    ),
+    row(
+        "/api/v2.0/projects/{project}/metadatas/{key}",
+        &["PUT"],
+        project(Resource::Metadata, Update),
+    ),
+    row(
+        "/api/v2.0/projects/{project}/metadatas/{key}",
+        &["DELETE"],
+        project(Resource::Metadata, Delete),
+    ),
+    row("/api/v2.0/labels", &["GET"], Need::Label(Permission::new(Resource::Label, List))),
+    row("/api/v2.0/labels", &["POST"], Need::Label(Permission::new(Resource::Label, Create))),
+    row("/api/v2.0/labels/{label}", &["GET"], Need::Label(Permission::new(Resource::Label, Read))),
+    row(
+        "/api/v2.0/labels/{label}",
+        &["PUT"],
+        Need::Label(Permission::new(Resource::Label, Update)),
+    ),
+    row(
+        "/api/v2.0/labels/{label}",
+        &["DELETE"],
+        Need::Label(Permission::new(Resource::Label, Delete)),
+    ),
+    row(
+        "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/labels",
+        &["POST"],
+        project(Resource::ArtifactLabel, Create),
+    ),
+    row(
+        "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/labels/{label}",
+        &["DELETE"],
+        project(Resource::ArtifactLabel, Delete),
+    ),
     row("/api/v2.0/projects/{project}/members", &["GET"], project(Resource::Member, List)),
     row("/api/v2.0/projects/{project}/members", &["POST"], project(Resource::Member, Create)),
     row("/api/v2.0/projects/{project}/members/{id}", &["GET"], project(Resource::Member, Read)),
@@ -245,6 +289,7 @@ pub const DOORS: &[Row] = &[
     row("/api/v2.0/audit-logs", &["GET"], system(Resource::AuditLog, List)),
     row("/api/v2.0/projects/{project}/auditlog-exts", &["GET"], project(Resource::Log, List)),
     row("/api/v2.0/projects/{project}/logs", &["GET"], project(Resource::Log, List)),
+    row("/api/openapi.json", &["GET"], Need::Nothing),
     row("/api/atoll/v1/status", &["GET"], system(Resource::Node, Read)),
     row("/api/atoll/v1/level", &["GET"], system(Resource::Node, Read)),
     row("/api/atoll/v1/level", &["POST"], Need::System(ADMINISTER)),
@@ -292,7 +337,9 @@ mod tests {
         for row in DOORS {
             match row.need {
                 Need::Project(permission) => assert!(is_of_project(permission), "{row:?}"),
-                Need::Robot(permission) => assert!(is_of_project(permission), "{row:?}"),
+                Need::Robot(permission) | Need::Label(permission) => {
+                    assert!(is_of_project(permission), "{row:?}")
+                }
                 Need::System(ADMINISTER) | Need::Own(ADMINISTER) => {}
                 Need::System(permission) | Need::Own(permission) => {
                     assert!(is_of_system(permission), "{row:?}");

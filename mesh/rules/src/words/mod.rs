@@ -8,6 +8,7 @@
 //! | [`network`] | networks of IP addresses, and the client behind a proxy |
 //! | [`roles`] | the words of permissions, and the roles in a project |
 //! | [`manifest`], [`platform`] | what a manifest refers to; the platforms of an index |
+//! | [`query`] | what a client wants of a list: conditions and order |
 
 pub mod digest;
 pub mod manifest;
@@ -15,5 +16,6 @@ pub mod moment;
 pub mod names;
 pub mod network;
 pub mod platform;
+pub mod query;
 pub mod roles;
 pub mod secret;

@@ -348,6 +348,10 @@ impl fmt::Display for UpstreamId {
     }
 }
 
+/// A label's number in Harbor's API. Numbers are never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LabelId(pub u64);
+
 /// A user's number in Harbor's API. Numbers are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct UserId(pub u64);

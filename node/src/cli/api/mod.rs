@@ -3,6 +3,7 @@
 mod audit;
 mod collection;
 mod jobs;
+mod labels;
 mod people;
 mod policies;
 mod projects;
@@ -22,6 +23,7 @@ use super::shown::{safe, safe_json, table};
 pub(super) use audit::{AuditCommand, audit};
 pub(super) use collection::{CollectionCommand, collection};
 pub(super) use jobs::{JobsCommand, RepairCommand, jobs, repair};
+pub(super) use labels::{LabelCommand, run as labels};
 pub(super) use people::{
     MemberCommand, RobotCommand, UserCommand, members, run_robot as robots, users,
 };

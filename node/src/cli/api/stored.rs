@@ -111,7 +111,7 @@ fn named(artifact: &str) -> io::Result<(&str, &str)> {
     })
 }
 
-async fn artifact_path(api: &Api, artifact: &str) -> io::Result<String> {
+pub(super) async fn artifact_path(api: &Api, artifact: &str) -> io::Result<String> {
     let (repository, reference) = named(artifact)?;
     Ok(format!("{}/artifacts/{reference}", repository_path(api, repository).await?))
 }
@@ -153,19 +153,23 @@ pub(in crate::cli) fn artifacts(command: &ArtifactCommand) -> io::Result<()> {
     with(&command.asking, |api| async move {
         match &command.verb {
             ArtifactVerb::List { repository } => {
-                let path = format!("{}/artifacts", repository_path(&api, repository).await?);
+                let path = repository_path(&api, repository).await?;
+                let path = format!("{path}/artifacts?with_label=true");
                 let mut found = api.all(&path).await?;
                 for one in &mut found {
-                    let tags = one["tags"].as_array().cloned().unwrap_or_default();
-                    let names: Vec<&str> =
-                        tags.iter().filter_map(|tag| tag["name"].as_str()).collect();
-                    one["tag_names"] = names.join(",").into();
+                    for (list, column) in [("tags", "tag_names"), ("labels", "label_names")] {
+                        let all = one[list].as_array().cloned().unwrap_or_default();
+                        let names: Vec<&str> =
+                            all.iter().filter_map(|one| one["name"].as_str()).collect();
+                        one[column] = names.join(",").into();
+                    }
                 }
                 api.print(
                     &found,
                     &[
                         ("DIGEST", "/digest"),
                         ("TAGS", "/tag_names"),
+                        ("LABELS", "/label_names"),
                         ("TYPE", "/type"),
                         ("BYTES", "/size"),
                         ("PUSHED", "/push_time"),
@@ -174,7 +178,9 @@ pub(in crate::cli) fn artifacts(command: &ArtifactCommand) -> io::Result<()> {
             }
             ArtifactVerb::Show { artifact } => {
                 let path = artifact_path(&api, artifact).await?;
-                api.print_one(&api.get(&format!("{path}?with_accessory=true")).await?);
+                api.print_one(
+                    &api.get(&format!("{path}?with_accessory=true&with_label=true")).await?,
+                );
             }
             ArtifactVerb::Delete { artifact } => {
                 let path = artifact_path(&api, artifact).await?;

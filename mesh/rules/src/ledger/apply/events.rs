@@ -1,6 +1,6 @@
 //! Events: what an applied command is called, and the tables that it is kept in.
 
-use super::{EMPTIED_AT_ONCE, directory};
+use super::{EMPTIED_AT_ONCE, directory, labels};
 use crate::ledger::command::{Command, NewManifest, Outcome};
 use crate::ledger::directory::DirectoryChange;
 use crate::ledger::events::{
@@ -8,6 +8,7 @@ use crate::ledger::events::{
     MAX_TEXT, MOST_BYTES, key,
 };
 use crate::ledger::jobs::{JobChange, LookForJobs, RunEnd, bounded};
+use crate::ledger::labels::{LabelChange, LookForLabels};
 use crate::ledger::level::Level;
 use crate::ledger::people::{LookForPeople, PeopleChange, robot_login};
 use crate::ledger::policies::PolicyChange;
@@ -56,7 +57,9 @@ pub(super) fn describe<R: WriteRecords>(
         Command::CreateOwnedProject { project, .. } => {
             in_project("create", "project", &project.name)
         }
-        Command::ConfigureProject { name, .. } => in_project("update", "project", name),
+        Command::ConfigureProject { name, .. } | Command::ForgetMetadata { name, .. } => {
+            in_project("update", "project", name)
+        }
         Command::DeleteProject { name, .. } => in_project("delete", "project", name),
         Command::AssignPrimary { project, node, .. } => {
             let to = node_name(records, *node)?;
@@ -103,6 +106,7 @@ pub(super) fn describe<R: WriteRecords>(
         },
         Command::People(change) => of_people(records, change),
         Command::Job(change) => of_job(records, change),
+        Command::Label(change) => of_label(records, change),
         Command::Audited(inner) => describe(records, inner.command.command()),
         Command::FormMesh { .. }
         | Command::MoveNode { .. }
@@ -255,6 +259,39 @@ fn of_directory<R: WriteRecords>(
         }
         DirectoryChange::Configure { changed, .. } => {
             of("update", "configuration", changed.join(", "), None)
+        }
+    }
+}
+
+fn of_label<R: WriteRecords>(
+    records: &R,
+    change: &LabelChange,
+) -> Result<Option<Described>, RecordError> {
+    let of = |operation, resource, project| {
+        let resource_type = "label";
+        Ok(Some(Described { operation, resource_type, resource, project, failed: None }))
+    };
+    let named = |project: Option<ProjectId>| {
+        let project = project.map_or(Ok(None), |id| records.project_numbered(id))?;
+        Ok::<_, RecordError>(project.map(|project| project.name))
+    };
+    match change {
+        LabelChange::Create { project, terms } => {
+            of("create", terms.name.clone(), named(*project)?)
+        }
+        LabelChange::Change { id, .. } | LabelChange::Delete { id } => {
+            let project = records.label(*id)?.and_then(|label| label.project);
+            let deletes = matches!(change, LabelChange::Delete { .. });
+            let operation = if deletes { "delete" } else { "update" };
+            of(operation, labels::name(records, *id)?, named(project)?)
+        }
+        LabelChange::Attach { repository, digest, id } => {
+            let what = format!("{} on {repository}@{digest}", labels::name(records, *id)?);
+            of("create", what, Some(repository.project()))
+        }
+        LabelChange::Detach { repository, digest, id } => {
+            let what = format!("{} on {repository}@{digest}", labels::name(records, *id)?);
+            of("delete", what, Some(repository.project()))
         }
     }
 }

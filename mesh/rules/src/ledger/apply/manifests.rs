@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::collecting;
+use super::{collecting, labels};
 use crate::ledger::command::{NewManifest, Outcome};
 use crate::ledger::level::Level;
 use crate::ledger::policies::key as policies_key;
@@ -266,6 +266,7 @@ pub(in crate::ledger) fn delete<R: WriteRecords>(
     }
     untag(records, repository, digest)?;
     records.remove(&policies_key::pulled(repository, digest))?;
+    labels::forget(records, repository, digest)?;
     for blob in &manifest.blobs {
         let link = key::link(repository, blob);
         match records.record::<u64>(&link)? {

@@ -5,6 +5,7 @@ mod collecting;
 mod directory;
 mod events;
 mod jobs;
+mod labels;
 pub(in crate::ledger) mod manifests;
 mod members;
 mod people;
@@ -150,6 +151,13 @@ fn perform<R: WriteRecords>(
             records.put(&key::project(&changed.name), &encode(&changed)?)?;
             Ok(Outcome::Done)
         }
+        (Command::ForgetMetadata { key: entry, .. }, Some(mut project)) => {
+            if project.metadata.remove(entry).is_none() {
+                return Ok(Outcome::NotFound);
+            }
+            records.put(&key::project(&project.name), &encode(&project)?)?;
+            Ok(Outcome::Done)
+        }
         (Command::DeleteProject { .. }, Some(project)) => projects::delete(records, at, &project),
         (Command::AssignPrimary { node, .. }, Some(project)) => {
             projects::assign(records, project, *node)
@@ -157,6 +165,7 @@ fn perform<R: WriteRecords>(
         (Command::People(change), _) => people::change(records, at, change),
         (Command::Sealing(change), _) => sealing::change(records, at, change),
         (Command::Job(change), project) => jobs::change(records, at, change, project.as_ref()),
+        (Command::Label(change), _) => labels::change(records, at, change),
         (Command::Events(change), _) => events::change(records, change),
         // it has no other command inside
         (Command::Audited(audited), _) => perform(records, at, audited.command.command()),
@@ -221,6 +230,7 @@ fn perform<R: WriteRecords>(
         }
         (
             Command::ConfigureProject { .. }
+            | Command::ForgetMetadata { .. }
             | Command::DeleteProject { .. }
             | Command::AssignPrimary { .. }
             | Command::PutManifest(_)

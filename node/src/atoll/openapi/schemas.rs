@@ -1,0 +1,324 @@
+//! The schemas of the API's bodies and answers. Answers may have more fields than are named here.
+
+use serde_json::{Map, Value, json};
+
+const TEXT: &str = "text";
+
+/// An object with these fields. A `?` at the end of a name means that the field may be missing, or
+/// null.
+fn object(fields: &[(&str, Value)]) -> Value {
+    let mut properties = Map::new();
+    let mut required = Vec::new();
+    for (name, schema) in fields {
+        match name.strip_suffix('?') {
+            Some(name) => {
+                let optional = json!({"anyOf": [schema, {"type": "null"}]});
+                properties.insert(name.to_owned(), optional);
+            }
+            None => {
+                properties.insert((*name).to_owned(), schema.clone());
+                required.push(*name);
+            }
+        }
+    }
+    json!({"type": "object", "properties": properties, "required": required})
+}
+
+fn kind(word: &str) -> Value {
+    match word {
+        TEXT => json!({"type": "string"}),
+        word => json!({"type": word}),
+    }
+}
+
+fn list(of: Value) -> Value {
+    json!({"type": "array", "items": of})
+}
+
+fn texts() -> Value {
+    json!({"type": "object", "additionalProperties": kind(TEXT)})
+}
+
+fn answers() -> Vec<(&'static str, Value)> {
+    let (text, number, flag) = (kind(TEXT), kind("integer"), kind("boolean"));
+    let id = || ("id", kind("integer"));
+    let error = object(&[("code", text.clone()), ("message", text.clone())]);
+    vec![
+        ("Anything", json!({})),
+        ("Errors", object(&[("errors", list(error))])),
+        ("Metadata", texts()),
+        (
+            "Project",
+            object(&[
+                ("project_id", number.clone()),
+                ("name", text.clone()),
+                ("creation_time", text.clone()),
+                ("metadata", texts()),
+                ("registry_id?", number.clone()),
+                ("current_user_role_id", number.clone()),
+            ]),
+        ),
+        (
+            "Member",
+            object(&[
+                id(),
+                ("project_id", number.clone()),
+                ("entity_name", text.clone()),
+                ("entity_id", number.clone()),
+                ("entity_type", json!({"enum": ["u", "g"]})),
+                ("role_id", number.clone()),
+                ("role_name", text.clone()),
+            ]),
+        ),
+        (
+            "Repository",
+            object(&[
+                id(),
+                ("project_id", number.clone()),
+                ("name", text.clone()),
+                ("artifact_count", number.clone()),
+                ("creation_time", text.clone()),
+            ]),
+        ),
+        (
+            "Artifact",
+            object(&[
+                id(),
+                ("digest", text.clone()),
+                ("type", text.clone()),
+                ("size", number.clone()),
+                ("manifest_media_type", text.clone()),
+                ("push_time", text.clone()),
+                ("tags", list(json!({"$ref": "#/components/schemas/Tag"}))),
+                ("extra_attrs?", kind("object")),
+            ]),
+        ),
+        ("Tag", object(&[id(), ("name", text.clone()), ("push_time", text.clone())])),
+        (
+            "Label",
+            object(&[
+                id(),
+                ("name", text.clone()),
+                ("description", text.clone()),
+                ("color", text.clone()),
+                ("scope", json!({"enum": ["g", "p"]})),
+                ("project_id", number.clone()),
+            ]),
+        ),
+        (
+            "Registry",
+            object(&[
+                id(),
+                ("name", text.clone()),
+                ("type", text.clone()),
+                ("url", text.clone()),
+                ("credential", kind("object")),
+            ]),
+        ),
+        (
+            "User",
+            object(&[
+                ("user_id", number.clone()),
+                ("username", text.clone()),
+                ("email", text.clone()),
+                ("realname", text.clone()),
+                ("sysadmin_flag", flag.clone()),
+            ]),
+        ),
+        (
+            "UserGroup",
+            object(&[id(), ("group_name", text.clone()), ("group_type", number.clone())]),
+        ),
+        (
+            "Robot",
+            object(&[
+                id(),
+                ("name", text.clone()),
+                ("level", text.clone()),
+                ("duration", number.clone()),
+                ("disable", flag.clone()),
+                ("expires_at", number.clone()),
+                ("permissions", list(kind("object"))),
+            ]),
+        ),
+        ("RobotSecret", object(&[id(), ("name", text.clone()), ("secret", text.clone())])),
+        (
+            "Event",
+            object(&[
+                id(),
+                ("username", text.clone()),
+                ("operation", text.clone()),
+                ("resource", text.clone()),
+                ("resource_type", text.clone()),
+                ("op_time", text.clone()),
+                ("operation_result", flag),
+            ]),
+        ),
+        (
+            "Job",
+            object(&[
+                ("id", text.clone()),
+                ("project", text.clone()),
+                ("kind", text.clone()),
+                ("state", text.clone()),
+                ("runs", number),
+            ]),
+        ),
+        ("Asked", object(&[("id", text.clone()), ("project", text)])),
+    ]
+}
+
+fn bodies() -> Vec<(&'static str, Value)> {
+    let (text, number, flag) = (kind(TEXT), kind("integer"), kind("boolean"));
+    let long = |most: u32| json!({"type": "string", "maxLength": most});
+    let name = || json!({"type": "string", "pattern": "^[a-z0-9]{1,20}$"});
+    let password = || json!({"type": "string", "minLength": 8, "maxLength": 128});
+    let role = || json!({"type": "integer", "minimum": 1, "maximum": 5});
+    let access = object(&[("resource", text.clone()), ("action", text.clone())]);
+    let grant = object(&[
+        ("kind", json!({"enum": ["system", "project"]})),
+        ("namespace", text.clone()),
+        ("access", list(access)),
+    ]);
+    let label = |first: Vec<(&'static str, Value)>| {
+        let terms = [("name", long(128)), ("description?", long(1024)), ("color?", long(16))];
+        object(&first.into_iter().chain(terms).collect::<Vec<_>>())
+    };
+    let credential = object(&[
+        ("type?", text.clone()),
+        ("access_key?", text.clone()),
+        ("access_secret?", text.clone()),
+    ]);
+    let schedule = object(&[
+        ("name", name()),
+        ("type?", text.clone()),
+        ("cron?", text.clone()),
+        ("spread?", number.clone()),
+    ]);
+    let metadata = || texts();
+    vec![
+        (
+            "NewProject",
+            object(&[
+                ("project_name", name()),
+                ("public?", flag.clone()),
+                ("registry_id?", number.clone()),
+                ("metadata", metadata()),
+            ]),
+        ),
+        ("ProjectChange", object(&[("public?", flag.clone()), ("metadata", metadata())])),
+        (
+            "NewMember",
+            object(&[
+                ("role_id", role()),
+                (
+                    "member_user?",
+                    object(&[("user_id?", number.clone()), ("username?", text.clone())]),
+                ),
+                (
+                    "member_group?",
+                    object(&[("id?", number.clone()), ("group_type?", number.clone())]),
+                ),
+            ]),
+        ),
+        ("RoleChange", object(&[("role_id", role())])),
+        ("NewTag", object(&[("name", name())])),
+        ("AttachedLabel", object(&[("id", json!({"type": "integer", "minimum": 1}))])),
+        (
+            "NewLabel",
+            label(vec![("scope", json!({"enum": ["g", "p"]})), ("project_id?", number.clone())]),
+        ),
+        ("LabelTerms", label(Vec::new())),
+        (
+            "NewRegistry",
+            object(&[
+                ("name", name()),
+                ("url", text.clone()),
+                ("type", text.clone()),
+                ("description?", long(1024)),
+                ("insecure?", flag.clone()),
+                ("credential?", credential.clone()),
+            ]),
+        ),
+        (
+            "RegistryChange",
+            object(&[
+                ("name?", name()),
+                ("url?", text.clone()),
+                ("type?", text.clone()),
+                ("description?", long(1024)),
+                ("credential?", credential),
+            ]),
+        ),
+        (
+            "NewUser",
+            object(&[
+                ("username", name()),
+                ("password", password()),
+                ("email", text.clone()),
+                ("realname", long(255)),
+                ("comment", long(255)),
+            ]),
+        ),
+        (
+            "UserChange",
+            object(&[
+                ("email?", text.clone()),
+                ("realname?", long(255)),
+                ("comment?", long(255)),
+                ("disabled?", flag.clone()),
+            ]),
+        ),
+        ("Sysadmin", object(&[("sysadmin_flag", flag.clone())])),
+        ("NewPassword", object(&[("old_password?", text.clone()), ("new_password", password())])),
+        ("NewSecret", object(&[("secret", text.clone())])),
+        (
+            "NewUserGroup",
+            object(&[
+                ("group_name", long(255)),
+                ("group_type", json!({"enum": [1, 3]})),
+                ("ldap_group_dn", text.clone()),
+            ]),
+        ),
+        ("GroupName", object(&[("group_name", long(255))])),
+        (
+            "NewRobot",
+            object(&[
+                ("name", name()),
+                ("level", json!({"enum": ["system", "project"]})),
+                ("duration?", number),
+                ("disable", flag),
+                ("description", long(1024)),
+                ("permissions", list(grant)),
+            ]),
+        ),
+        (
+            "NewTrust",
+            object(&[
+                ("issuer", text.clone()),
+                ("audience", text.clone()),
+                ("subject", text.clone()),
+                ("claims", texts()),
+                ("keys", kind("object")),
+            ]),
+        ),
+        ("TrustKeys", object(&[("keys", kind("object"))])),
+        ("Settings", kind("object")),
+        (
+            "NewPreheat",
+            object(&[
+                ("images", list(text.clone())),
+                ("regions", list(text.clone())),
+                ("platforms", list(text.clone())),
+                ("schedule?", schedule),
+            ]),
+        ),
+        ("NewJob", object(&[("kind", text.clone()), ("project", text)])),
+    ]
+}
+
+/// All schemas, by name.
+pub(super) fn all() -> Value {
+    let all = answers().into_iter().chain(bodies());
+    Value::Object(all.map(|(name, schema)| (name.to_owned(), schema)).collect())
+}

@@ -1,0 +1,235 @@
+//! Repositories in Harbor's API: of a project, and of all that a caller may see.
+
+use http::{Response, StatusCode};
+use rules::ledger::change::Change;
+use rules::ledger::directory::LookForGroups;
+use rules::ledger::events::Actor;
+use rules::ledger::people::LookForPeople;
+use rules::ledger::records::{Look, Project, ReadRecords, RecordError, Repository, decode, key};
+use rules::wire::WriteKind;
+use rules::words::names::{ProjectName, RepositoryName};
+use rules::words::query::{self, Field, Kind, text};
+use rules::words::roles::ProjectRole;
+use serde_json::{Value, json};
+
+use super::Harbor;
+use super::lists::PageRequest;
+use super::stored::{missing, number};
+use crate::http::answer::{answer, json_answer};
+use crate::http::request::Request;
+use crate::http::{Failure, Payload};
+use registry::people::Caller;
+use registry::writes::Refusal;
+
+/// A repository of a project, as its list shows it.
+pub(super) struct Listed {
+    name: RepositoryName,
+    record: Repository,
+}
+
+/// All repositories of a project.
+pub(super) fn repositories(
+    records: &dyn ReadRecords,
+    project: &ProjectName,
+) -> Result<Vec<Listed>, RecordError> {
+    let mut found = Vec::new();
+    for (place, record) in records.scan(&key::repositories_of(project), None, usize::MAX)? {
+        if let Ok(name) = key::name_of(&place).parse() {
+            found.push(Listed { name, record: decode(&record)? });
+        }
+    }
+    Ok(found)
+}
+
+fn show_repository(project: &Project, one: &Listed) -> Value {
+    json!({
+        "id": number(one.name.as_str()),
+        "project_id": project.id.0,
+        "name": one.name.as_str(),
+        "description": "",
+        "artifact_count": one.record.manifests,
+        "pull_count": 0,
+        "creation_time": one.record.created.to_string(),
+        "update_time": one.record.created.to_string(),
+    })
+}
+
+/// What `q` and `sort` may be about in lists of repositories.
+const REPOSITORY_FIELDS: &[Field<(Project, Listed)>] = &[
+    Field::new("name", Kind::Text, |(_, one)| text(one.name.as_str())),
+    Field::new("repository_id", Kind::Number, |(_, one)| query::number(number(one.name.as_str()))),
+    Field::new("project_id", Kind::Number, |(project, _)| query::number(project.id.0)),
+    Field::new("artifact_count", Kind::Number, |(_, one)| query::number(one.record.manifests)),
+    Field::new("creation_time", Kind::Time, |(_, one)| query::Value::Time(one.record.created)),
+    Field::new("update_time", Kind::Time, |(_, one)| query::Value::Time(one.record.created)),
+];
+
+fn answer_repositories(
+    wanted: &PageRequest,
+    found: Vec<(Project, Listed)>,
+) -> Result<Response<Payload>, Failure> {
+    let show = |(project, one): &(Project, Listed)| show_repository(project, one);
+    wanted.answer_chosen(found, REPOSITORY_FIELDS, |(_, one)| one.name.as_str(), show)
+}
+
+impl Harbor {
+    pub(super) async fn list_repositories(
+        &self,
+        request: &Request,
+        project: &Project,
+    ) -> Result<Response<Payload>, Failure> {
+        let wanted = PageRequest::read(request)?;
+        let found = self.read_at_length(|records| repositories(records, &project.name)).await?;
+        let found = found.into_iter().map(|one| (project.clone(), one)).collect();
+        answer_repositories(&wanted, found)
+    }
+
+    /// The repositories of all projects that the caller may see.
+    pub(super) async fn list_all_repositories(
+        &self,
+        request: &Request,
+        caller: &Caller,
+    ) -> Result<Response<Payload>, Failure> {
+        let wanted = PageRequest::read(request)?;
+        let found = self.seen_repositories(caller).await?;
+        answer_repositories(&wanted, found)
+    }
+
+    async fn seen_repositories(&self, caller: &Caller) -> Result<Vec<(Project, Listed)>, Failure> {
+        let seen = self.seen_projects(caller).await?;
+        self.read_at_length(|records| {
+            let mut all = Vec::new();
+            for (project, _) in &seen {
+                let found = repositories(records, &project.name)?;
+                all.extend(found.into_iter().map(|one| (project.clone(), one)));
+            }
+            Ok(all)
+        })
+        .await
+    }
+
+    /// Projects and repositories with `q` in their names.
+    pub(super) async fn search(
+        &self,
+        request: &Request,
+        caller: &Caller,
+    ) -> Result<Response<Payload>, Failure> {
+        let part = request.query("q").unwrap_or_default();
+        let projects = self.seen_projects(caller).await?;
+        let named = projects.iter().filter(|(project, _)| project.name.as_str().contains(part));
+        let projects: Vec<Value> =
+            named.map(|(project, role)| self.show_in(project, *role)).collect();
+        let found = self.seen_repositories(caller).await?;
+        let named = found.iter().filter(|(_, one)| one.name.as_str().contains(part));
+        let repositories: Vec<Value> = named
+            .map(|(project, one)| {
+                json!({
+                    "project_id": project.id.0,
+                    "project_name": project.name.as_str(),
+                    "project_public": project.public,
+                    "repository_name": one.name.as_str(),
+                    "artifact_count": one.record.manifests,
+                    "pull_count": 0,
+                })
+            })
+            .collect();
+        let shown = json!({"project": projects, "repository": repositories});
+        Ok(json_answer(StatusCode::OK, &shown))
+    }
+
+    /// How many projects and repositories the caller may see.
+    pub(super) async fn statistics(&self, caller: &Caller) -> Result<Response<Payload>, Failure> {
+        let projects = self.seen_projects(caller).await?;
+        let found = self.seen_repositories(caller).await?;
+        let of = |public: bool| {
+            let projects = projects.iter().filter(|(project, _)| project.public == public).count();
+            (projects, found.iter().filter(|(project, _)| project.public == public).count())
+        };
+        let ((public, public_repositories), (private, private_repositories)) =
+            (of(true), of(false));
+        let shown = json!({
+            "public_project_count": public,
+            "public_repo_count": public_repositories,
+            "private_project_count": private,
+            "private_repo_count": private_repositories,
+            "total_project_count": public + private,
+            "total_repo_count": public_repositories + private_repositories,
+        });
+        Ok(json_answer(StatusCode::OK, &shown))
+    }
+
+    pub(super) async fn show_repository(
+        &self,
+        project: &Project,
+        name: &RepositoryName,
+    ) -> Result<Response<Payload>, Failure> {
+        let record =
+            self.read(|records| records.record::<Repository>(&key::repository(name))).await?;
+        let record = record.ok_or_else(|| missing(&format!("repository {name}")))?;
+        let shown = show_repository(project, &Listed { name: name.clone(), record });
+        Ok(json_answer(StatusCode::OK, &shown))
+    }
+
+    /// Removes all manifests of a repository, one after the other. If this breaks off, the next
+    /// DELETE goes on.
+    pub(super) async fn delete_repository(
+        &self,
+        name: &RepositoryName,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
+        let manifests = self
+            .read_at_length(|records| {
+                let found = records.scan(&key::manifests(name), None, usize::MAX)?;
+                Ok(found.iter().filter_map(|(place, _)| key::digest_of(place)).collect::<Vec<_>>())
+            })
+            .await?;
+        if manifests.is_empty() {
+            return Err(missing(&format!("repository {name}")));
+        }
+        for digest in manifests {
+            let change = Change::DeleteManifest { repository: name.clone(), digest };
+            match self.writes.commit(&name.project(), WriteKind::Fenced(change), by).await {
+                // somebody else has deleted it
+                Ok(_) | Err(Refusal::NotFound) => {}
+                Err(refusal) => return Err(refusal.into()),
+            }
+        }
+        Ok(answer(StatusCode::OK))
+    }
+
+    pub(super) async fn summarize(&self, project: &Project) -> Result<Response<Payload>, Failure> {
+        let (found, roles) = self
+            .read_at_length(|records| {
+                let users = records.members(project.id)?.into_iter().map(|one| one.role);
+                let groups = records.group_members(project.id)?.into_iter().map(|one| one.role);
+                let roles: Vec<ProjectRole> = users.chain(groups).collect();
+                Ok((repositories(records, &project.name)?, roles))
+            })
+            .await?;
+        let with = |number: u64| roles.iter().filter(|role| role.number() == number).count();
+        let shown = json!({
+            "repo_count": found.len(),
+            "project_admin_count": with(1),
+            "developer_count": with(2),
+            "guest_count": with(3),
+            "maintainer_count": with(4),
+            "limited_guest_count": with(5),
+        });
+        Ok(json_answer(StatusCode::OK, &shown))
+    }
+
+    /// Whether the project can be deleted: Harbor's clients ask before they do it.
+    pub(super) async fn show_deletable(
+        &self,
+        project: &Project,
+    ) -> Result<Response<Payload>, Failure> {
+        let found = self.read_at_length(|records| repositories(records, &project.name)).await?;
+        let deletable = found.is_empty() || project.upstream.is_some();
+        let message = match deletable {
+            true => String::new(),
+            false => format!("the project has {} repositories", found.len()),
+        };
+        let shown = json!({"deletable": deletable, "message": message});
+        Ok(json_answer(StatusCode::OK, &shown))
+    }
+}

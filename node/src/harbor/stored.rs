@@ -1,0 +1,96 @@
+//! What a project stores, in Harbor's API: from a path to the verb. Harbor's numbers are made here of
+//! names and digests, so that every node shows the same ones and none needs a record.
+
+use http::{Method, Response};
+use registry::writes::Refusal;
+use rules::ledger::events::Actor;
+use rules::ledger::records::Project;
+use rules::wire::WriteKind;
+use rules::words::digest::Digest;
+use rules::words::names::RepositoryName;
+
+use super::Harbor;
+use crate::http::request::Request;
+use crate::http::route::Stored;
+use crate::http::{Code, Failure, Payload};
+
+/// A number for a name: the same at every node, positive, and small enough for JavaScript.
+pub(super) fn number(name: &str) -> u64 {
+    let hash = Digest::sha256(name.as_bytes()).to_key();
+    let first = hash.iter().skip(1).take(8).fold(0u64, |all, byte| (all << 8) | u64::from(*byte));
+    (first >> 12).max(1)
+}
+
+/// 404.
+pub(super) fn missing(what: &str) -> Failure {
+    Failure::new(Code::NotFound, format!("{what} does not exist"))
+}
+
+impl Harbor {
+    /// Answers a request about what a project stores.
+    pub(super) async fn answer_about_stored(
+        &self,
+        request: Request,
+        project: Project,
+        stored: Stored,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
+        // the path may call the project by its number
+        let own = |name: &RepositoryName| -> Result<RepositoryName, Failure> {
+            let rest = name.as_str().split_once('/').map_or("", |(_, rest)| rest);
+            format!("{}/{rest}", project.name)
+                .parse()
+                .map_err(|e| Failure::new(Code::NameInvalid, format!("{e}")))
+        };
+        match (&request.method, stored) {
+            (&Method::DELETE, Stored::Repository(name)) => {
+                self.delete_repository(&own(&name)?, by).await
+            }
+            (_, Stored::Repositories) => self.list_repositories(&request, &project).await,
+            (_, Stored::Repository(name)) => self.show_repository(&project, &own(&name)?).await,
+            (_, Stored::Artifacts(name)) => {
+                self.list_artifacts(&request, &project, &own(&name)?).await
+            }
+            (&Method::DELETE, Stored::Artifact(name, reference)) => {
+                self.delete_artifact(&own(&name)?, &reference, by).await
+            }
+            (_, Stored::Artifact(name, reference)) => {
+                self.show_artifact(&request, &project, &own(&name)?, &reference).await
+            }
+            (&Method::POST, Stored::Tags(name, reference)) => {
+                self.add_tag(request, &own(&name)?, &reference, by).await
+            }
+            (_, Stored::Tags(name, reference)) => {
+                self.list_tags(&request, &own(&name)?, &reference).await
+            }
+            (_, Stored::Tag(name, reference, tag)) => {
+                self.remove_tag(&own(&name)?, &reference, &tag, by).await
+            }
+            (_, Stored::Labels(name, reference)) => {
+                let name = own(&name)?;
+                let digest = self.digest_of(&name, &reference).await?;
+                self.attach_label(request, &project, name, digest, by).await
+            }
+            (_, Stored::Label(name, reference, label)) => {
+                let name = own(&name)?;
+                let digest = self.digest_of(&name, &reference).await?;
+                self.detach_label(name, digest, label, by).await
+            }
+            (_, Stored::Summary) => self.summarize(&project).await,
+            (_, Stored::Deletable) => self.show_deletable(&project).await,
+        }
+    }
+
+    pub(super) async fn change_stored(
+        &self,
+        name: &RepositoryName,
+        kind: WriteKind,
+        by: &Actor,
+    ) -> Result<(), Failure> {
+        match self.writes.commit(&name.project(), kind, by).await {
+            Ok(_) => Ok(()),
+            Err(Refusal::NotFound) => Err(missing(&format!("it, in {name},"))),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+}

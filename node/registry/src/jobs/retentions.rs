@@ -40,6 +40,8 @@ const TRIES: u32 = 3;
 const PASSES: usize = 4;
 /// The number of records that are read in one scan.
 const PAGE: usize = 1000;
+/// How far the clocks of two nodes may be apart, in milliseconds.
+const APART: u64 = 60_000;
 /// The maximum number of artifacts that a log names.
 const NAMED: usize = 400;
 
@@ -139,11 +141,11 @@ impl Retentions {
         }
         let now = clock::timestamp();
         let read = |e: RecordError| e.to_string();
-        let Some(plan) = at_length(|| self.plan(name, now)).map_err(read)? else {
+        let Some(plan) = at_length(|| self.plan(name)).map_err(read)? else {
             return Ok(RunEnd::Hopeless("the project has no retention policy".into()));
         };
         let Plan { policies, repositories, newest } = plan;
-        if now < newest {
+        if now.0 + APART < newest.0 {
             return Err(format!(
                 "the clock of this node says {now}, and {newest} has been recorded: nothing is deleted by such a clock"
             ));
@@ -223,7 +225,7 @@ impl Retentions {
     }
 
     /// What to look at; `None` without a policy.
-    fn plan(&self, name: &ProjectName, now: Timestamp) -> Result<Option<Plan>, RecordError> {
+    fn plan(&self, name: &ProjectName) -> Result<Option<Plan>, RecordError> {
         let view = self.records.view()?;
         let Some(project) = view.project(name)? else { return Ok(None) };
         let policies = view.policies(project.id)?;
@@ -233,15 +235,13 @@ impl Retentions {
         let names = view.scan(&key::repositories_of(name), None, usize::MAX)?;
         let repositories: Vec<RepositoryName> =
             names.iter().filter_map(|(place, _)| key::name_of(place).parse().ok()).collect();
-        // anything that is later than now shows that a clock is wrong
+        // some of what was pushed is enough: if it is later than now, a clock is wrong
         let mut newest = project.created;
         for repository in &repositories {
             for (_, tag) in view.scan(&key::tags(repository), None, 100)? {
                 newest = newest.max(decode::<TagRecord>(&tag)?.pushed);
             }
         }
-        // clocks of nodes may differ by a little
-        let newest = Timestamp(newest.0.min(now.0 + 1).max(newest.0.saturating_sub(60_000)));
         Ok(Some(Plan { policies, repositories, newest }))
     }
 

@@ -67,7 +67,9 @@ impl Atoll {
             let code = match error {
                 NotCollected::Level(_) => Code::Conflict,
                 NotCollected::Records(_) | NotCollected::Store(_) => Code::Internal,
-                NotCollected::Silent(_) | NotCollected::Ledger(_) => Code::Unavailable,
+                NotCollected::Silent(_) | NotCollected::Slow(_) | NotCollected::Ledger(_) => {
+                    Code::Unavailable
+                }
             };
             Failure::new(code, error.to_string())
         })?;

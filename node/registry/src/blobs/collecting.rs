@@ -27,6 +27,10 @@ use crate::view::neighbours::Neighbours;
 
 /// The number of blobs that are removed while nothing can become held.
 const TOGETHER: usize = 32;
+/// The number of blobs of one collection: what each replica removes before the next one.
+const IN_ONE: usize = 100;
+/// How long a replica may take to remove them.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The number of collected blobs that are looked at in one scan.
 const PAGE: usize = 1000;
 /// The maximum number of blobs that wait to be reported. What does not fit is found when all blobs
@@ -60,6 +64,9 @@ pub enum NotCollected {
     /// These replicas are up and did not say what pushes count on.
     #[error("{0} did not say which blobs pushes count on; nothing more is collected until it does")]
     Silent(String),
+    /// This replica is up and has not removed in time what was collected.
+    #[error("{0} has not removed yet what was collected; nothing more is collected until it has")]
+    Slow(String),
     /// The mesh is below the feature level of collection.
     #[error("this needs feature level {0}: `atoll level --raise`")]
     Level(Level),
@@ -357,11 +364,41 @@ impl Collecting {
                 round.bytes += size_of(&*view, digest)?;
             }
             drop(view);
-            if !dry && !due.is_empty() {
-                let change = CollectChange::Collect { digests: due, before };
+            for some in due.chunks(IN_ONE).filter(|_| !dry) {
+                let change = CollectChange::Collect { digests: some.to_vec(), before };
                 self.propose(Command::Collect(change)).await?;
+                self.wait_for_all().await?;
             }
         }
+    }
+
+    /// Waits until every replica that is up has carried out what was collected. Pushes wait for the
+    /// slowest disk, so it must never have much to do.
+    async fn wait_for_all(&self) -> Result<(), NotCollected> {
+        let collections = self.neighbours.records.view()?.collections()?;
+        let end = clock::now() + PATIENCE;
+        for node in self.neighbours.alive().into_iter().map(|c| c.id) {
+            let (digests, repository) = (Vec::new(), None);
+            let ask = CollectionAsk::Stock { digests, repository, collections };
+            loop {
+                let done = match node == self.neighbours.me {
+                    true => self.is_carried_out(collections).await,
+                    false => {
+                        let question = questions::Collection { ask: ask.clone() };
+                        self.neighbours.links.ask(node, question, ASKED).await.is_ok()
+                    }
+                };
+                let up = self.neighbours.alive().iter().any(|c| c.id == node);
+                if done || !up {
+                    break;
+                }
+                if clock::now() >= end {
+                    return Err(NotCollected::Slow(self.neighbours.name_of(node)));
+                }
+                tokio::time::sleep(LOOK / 4).await;
+            }
+        }
+        Ok(())
     }
 
     /// Those of `digests` that a push counts on at some replica that is up.

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use http::{Response, StatusCode};
-use rules::ledger::policies::LookForPolicies;
 use rules::ledger::change::Change;
 use rules::ledger::events::Actor;
 use rules::ledger::labels::LookForLabels;
+use rules::ledger::policies::LookForPolicies;
 use rules::ledger::records::{
     Look, ManifestRecord, Project, ReadRecords, RecordError, TagRecord, decode, key,
 };
@@ -356,8 +356,7 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let wanted = PageRequest::read(request)?;
         let selection = wanted.about(ARTIFACT_FIELDS)?;
-        let with =
-            With { labels: self.shows_labels(request), pulls: !self.neighbours.is_edge() };
+        let with = With { labels: self.shows_labels(request), pulls: !self.neighbours.is_edge() };
         if selection.needs("labels") && self.neighbours.is_edge() {
             let message = "this node is an edge, which knows no labels; ask a replica";
             return Err(Failure::new(Code::Unsupported, message));
@@ -597,8 +596,9 @@ mod tests {
         let page = |page: &str, size: &str| {
             let wanted = PageRequest::of(Some(page), Some(size), None).unwrap();
             let selection = wanted.about(ARTIFACT_FIELDS).unwrap();
+            let with = With { labels: false, pulls: false };
             let page =
-                page_of_artifacts(&counting, &project, &repository, &wanted, &selection, false);
+                page_of_artifacts(&counting, &project, &repository, &wanted, &selection, with);
             page.unwrap().unwrap()
         };
         let (shown, total) = page("1", "10");

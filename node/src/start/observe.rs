@@ -75,10 +75,7 @@ fn describe() {
         "atoll_garbage_blobs",
         "blobs that nothing refers to, at the ledger's leader; 0 elsewhere"
     );
-    describe_gauge!(
-        "atoll_garbage_bytes",
-        "their bytes in one copy, as far as the ledger knows"
-    );
+    describe_gauge!("atoll_garbage_bytes", "their bytes in one copy, as far as the ledger knows");
     describe_gauge!("atoll_garbage_oldest_seconds", "for how long the oldest is garbage");
     describe_counter!(
         "atoll_repair_copies_total",

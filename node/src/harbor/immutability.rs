@@ -62,7 +62,7 @@ impl Harbor {
         request: &Request,
         project: &Project,
     ) -> Result<Response<Payload>, Failure> {
-        let wanted = PageRequest::read(request)?;
+        let wanted = PageRequest::pages(request)?;
         let rules = self.read(|records| records.policies(project.id)).await?.immutable;
         Ok(wanted.answer(&rules, |_| "", |rule| show(project, rule)))
     }

@@ -352,7 +352,7 @@ impl Harbor {
         request: &Request,
         project: &Project,
     ) -> Result<Response<Payload>, Failure> {
-        let wanted = PageRequest::read(request)?;
+        let wanted = PageRequest::pages(request)?;
         let found = self.read_at_length(|records| {
             let jobs = runs(records, project)?;
             let shown = jobs.iter().map(|job| {
@@ -422,7 +422,7 @@ impl Harbor {
         project: &Project,
         id: JobId,
     ) -> Result<Response<Payload>, Failure> {
-        let wanted = PageRequest::read(request)?;
+        let wanted = PageRequest::pages(request)?;
         let job = self.run(project, id).await?;
         let report = self.jobs.report(&job).await.unwrap_or_default();
         let found: Value = serde_json::from_str(&report.progress).unwrap_or_default();

@@ -138,6 +138,11 @@ const TRUSTS: &str = "/api/v2.0/robots/{id}/trusts";
 const TRUST: &str = "/api/v2.0/robots/{id}/trusts/{trust}";
 const REGISTRY: &str = "/api/v2.0/registries/{id}";
 const NODE: &str = "/api/atoll/v1/nodes/{node}";
+const IMMUTABLE: &str = "/api/v2.0/projects/{project}/immutabletagrules";
+const IMMUTABLE_RULE: &str = "/api/v2.0/projects/{project}/immutabletagrules/{id}";
+const RETENTION: &str = "/api/v2.0/retentions/{project}";
+const RUNS: &str = "/api/v2.0/retentions/{project}/executions";
+const COLLECTION: &str = "/api/atoll/v1/collection";
 const PREHEAT: &str = "/api/atoll/v1/preheats/{id}";
 
 /// All operations.
@@ -181,6 +186,33 @@ pub(super) const OPERATIONS: &[Operation] = &[
     post(ATTACHED, "Put a label on an artifact", Answer::Done).body("AttachedLabel"),
     delete("/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/labels/{label}",
         "Take a label off an artifact"),
+    get(IMMUTABLE, "Which tags of a project never move", "ImmutableRule[]").paged(),
+    post(IMMUTABLE, "Let tags move no more", Answer::Created).body("NewImmutableRule"),
+    put(IMMUTABLE_RULE, "Change a rule", "NewImmutableRule"),
+    delete(IMMUTABLE_RULE, "Remove a rule"),
+    post("/api/v2.0/retentions", "Say what stays in a project", Answer::Created)
+        .body("NewRetention"),
+    get("/api/v2.0/retentions/metadatas", "What rules of retention may say", "Anything"),
+    get(RETENTION, "What stays in a project", "Retention"),
+    put(RETENTION, "Change what stays in a project", "NewRetention"),
+    delete(RETENTION, "Let everything stay"),
+    get(RUNS, "The runs of a project's retention", "RetentionRun[]").paged(),
+    post(RUNS, "Delete what does not stay, or say what would be deleted",
+        Answer::CreatedShows("Anything")).body("NewRetentionRun"),
+    operation("PATCH", "/api/v2.0/retentions/{project}/executions/{id}", "Stop a run",
+        Answer::Done).body("RunAction"),
+    get("/api/v2.0/retentions/{project}/executions/{id}/tasks", "What a run has done",
+        "Anything[]").paged(),
+    operation("GET", "/api/v2.0/retentions/{project}/executions/{id}/tasks/{task}",
+        "The log of a run", Answer::Text),
+    post("/api/v2.0/ldap/ping", "Try settings of the LDAP directory", Answer::Shows("Anything"))
+        .body("Settings"),
+    get("/api/v2.0/ldap/users/search", "People of the LDAP directory", "Anything[]")
+        .query(&["username"]).or(412),
+    post("/api/v2.0/ldap/users/import", "Give people of the directory accounts", Answer::Done)
+        .body("ImportedPeople"),
+    get("/api/v2.0/ldap/groups/search", "Groups of the LDAP directory", "Anything[]")
+        .query(&["groupname", "groupdn"]).or(412),
     get("/api/v2.0/repositories", "The repositories that the caller may see", "Repository[]")
         .chosen(),
     get("/api/v2.0/search", "Projects and repositories with a part of their name", "Anything")
@@ -260,6 +292,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     post("/api/atoll/v1/jobs/{id}/stop", "Stop a job", Answer::Accepted("Job")),
     post("/api/atoll/v1/jobs/{id}/retry", "Try a failed or stopped job again",
         Answer::Accepted("Job")),
+    get(COLLECTION, "How many blobs nothing refers to", "Anything"),
+    post(COLLECTION, "Collect them now", Answer::Shows("Anything")).body("NewCollection"),
     get("/api/atoll/v1/schedules", "The schedules of background work", "Anything[]"),
     delete("/api/atoll/v1/schedules/{project}/{name}", "Delete a schedule"),
 ];

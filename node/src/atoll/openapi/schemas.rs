@@ -164,6 +164,36 @@ fn answers() -> Vec<(&'static str, Value)> {
                 ("runs", number),
             ]),
         ),
+        (
+            "ImmutableRule",
+            object(&[
+                id(),
+                ("project_id", kind("integer")),
+                ("disabled", kind("boolean")),
+                ("tag_selectors", list(kind("object"))),
+                ("scope_selectors", kind("object")),
+            ]),
+        ),
+        (
+            "Retention",
+            object(&[
+                id(),
+                ("algorithm", text.clone()),
+                ("rules", list(kind("object"))),
+                ("trigger", kind("object")),
+                ("scope", kind("object")),
+            ]),
+        ),
+        (
+            "RetentionRun",
+            object(&[
+                id(),
+                ("policy_id", kind("integer")),
+                ("status", text.clone()),
+                ("trigger", text.clone()),
+                ("dry_run", kind("boolean")),
+            ]),
+        ),
         ("Asked", object(&[("id", text.clone()), ("project", text)])),
     ]
 }
@@ -196,6 +226,24 @@ fn bodies() -> Vec<(&'static str, Value)> {
         ("spread?", number.clone()),
     ]);
     let metadata = || texts();
+    let selector = |decorations: &[&str]| {
+        object(&[
+            ("kind", json!({"enum": ["doublestar"]})),
+            ("decoration", json!({"enum": decorations})),
+            ("pattern", long(100)),
+        ])
+    };
+    let scope = || {
+        let one = list(selector(&["repoMatches", "repoExcludes"]));
+        object(&[("repository", one)])
+    };
+    let templates = ["latestPushedK", "latestPulledN", "nDaysSinceLastPush", "always", "nothing"];
+    let rule = object(&[
+        ("template", json!({"enum": templates})),
+        ("params", json!({"type": "object"})),
+        ("tag_selectors", list(selector(&["matches", "excludes"]))),
+        ("scope_selectors", scope()),
+    ]);
     vec![
         (
             "NewProject",
@@ -311,6 +359,35 @@ fn bodies() -> Vec<(&'static str, Value)> {
                 ("regions", list(text.clone())),
                 ("platforms", list(text.clone())),
                 ("schedule?", schedule),
+            ]),
+        ),
+        (
+            "NewImmutableRule",
+            object(&[
+                ("disabled", kind("boolean")),
+                ("tag_selectors", list(selector(&["matches", "excludes"]))),
+                ("scope_selectors", scope()),
+            ]),
+        ),
+        (
+            "NewRetention",
+            object(&[
+                ("rules", list(rule)),
+                ("trigger?", kind("object")),
+                ("scope", object(&[("level", json!({"enum": ["project"]})), ("ref", kind("integer"))])),
+            ]),
+        ),
+        (
+            "NewRetentionRun",
+            object(&[("dry_run", kind("boolean")), ("confirmed", kind("boolean"))]),
+        ),
+        ("RunAction", object(&[("action", json!({"enum": ["stop"]}))])),
+        ("ImportedPeople", object(&[("ldap_uid_list", list(text.clone()))])),
+        (
+            "NewCollection",
+            object(&[
+                ("older_than_seconds?", json!({"type": "integer", "minimum": 0})),
+                ("dry_run", kind("boolean")),
             ]),
         ),
         ("NewJob", object(&[("kind", text.clone()), ("project", text)])),

@@ -299,13 +299,11 @@ fn cli_secret(records: &dyn ReadRecords, user: UserId) -> Result<Option<Kept>, R
     Ok(records.cli_secret(user)?.map(|sealed| Kept::Cli(user, sealed)))
 }
 
-/// Whether a user has not signed in at their OIDC provider for longer than what it said counts.
+/// See [`Configured::is_forgotten`].
 pub(super) fn is_forgotten(records: &dyn ReadRecords, user: UserId) -> Result<bool, RecordError> {
-    let Some(belonging) = records.belonging(user)? else { return Ok(false) };
-    let lasts = Configured::of(&records.configurations()?).vouched_for();
-    let age = clock::timestamp().0.saturating_sub(belonging.since.0);
-    Ok(belonging.vouched.provider == Provider::Oidc
-        && lasts.is_some_and(|lasts| u128::from(age) > lasts.as_millis()))
+    let belonging = records.belonging(user)?;
+    let configurations = records.configurations()?;
+    Ok(Configured::of(&configurations).is_forgotten(belonging.as_ref(), clock::timestamp()))
 }
 
 /// What is remembered of a right password: a hash of it, with what it was compared with.

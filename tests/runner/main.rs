@@ -54,7 +54,7 @@ const EXPECTED: &[(&str, Weight, u64)] = &[
     ("conformance::", Weight::Slots(2), 10),
     // two builds of three nodes, twelve restarts under pushes
     ("rolling::", Weight::Slots(1), 40),
-    ("people::everybody", Weight::Slots(2), 60),
+    ("people::everybody", Weight::Slots(2), 80),
     // dockerd and containerd unpack
     ("providers::", Weight::Slots(2), 40),
     // it measures memory

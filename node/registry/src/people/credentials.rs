@@ -112,23 +112,13 @@ impl Access {
                 // hashes, so that the time tells nothing of the secret
                 let [one, other] =
                     [&secret, password].map(|one| blake3::hash(one.expose().as_bytes()));
+                if one != other {
+                    // it takes as long as for a name that nobody has
+                    self.takes(line, password, NOBODYS.into()).await?;
+                }
                 one == other
             }
-            // argon2 takes tens of milliseconds and megabytes on purpose: guesses must queue, and
-            // not use up the machine
-            Kept::Password(hash) => {
-                let turn = match self.lines.get(&line) {
-                    Some(line) => {
-                        let turn = line.acquire().await;
-                        Some(turn.map_err(|e| AccessError::Internal(e.to_string()))?)
-                    }
-                    None => None,
-                };
-                let password = password.clone();
-                let right = blocking(move || verify(&password, &hash)).await;
-                drop(turn);
-                right.unwrap_or(false)
-            }
+            Kept::Password(hash) => self.takes(line, password, hash).await?,
         };
         let (true, Some(shown)) = (right, shown) else {
             metrics::counter!("atoll_logins_refused_total").increment(1);
@@ -141,6 +131,27 @@ impl Access {
         }
         proven.insert(proof);
         Ok(identity.map(|identity| (identity, Some(shown))))
+    }
+
+    /// Whether this is the password of a hash. argon2 takes tens of milliseconds and megabytes on
+    /// purpose: guesses must queue, and not use up the machine.
+    async fn takes(
+        &self,
+        line: Line,
+        password: &Secret,
+        hash: Secret,
+    ) -> Result<bool, AccessError> {
+        let turn = match self.lines.get(&line) {
+            Some(line) => {
+                let turn = line.acquire().await;
+                Some(turn.map_err(|e| AccessError::Internal(e.to_string()))?)
+            }
+            None => None,
+        };
+        let password = password.clone();
+        let right = blocking(move || verify(&password, &hash)).await;
+        drop(turn);
+        Ok(right.unwrap_or(false))
     }
 
     /// Whether this password is right now, for a caller who changes it. It counts as a try.

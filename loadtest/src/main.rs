@@ -19,6 +19,7 @@ mod mesh;
 mod network;
 mod operations;
 mod peers;
+mod people;
 mod process;
 mod proxy;
 mod push;
@@ -61,6 +62,8 @@ enum What {
     Failover(failover::Failover),
     /// Processor and memory of a mesh without requests
     Idle(idle::Idle),
+    /// Tokens, and a mesh with very many robots and members
+    People(people::People),
     /// What many cold clients of a pull-through cache cost its upstream; needs root
     Proxy(proxy::Proxy),
     /// A mesh with a thousand manifests, and with many more
@@ -90,6 +93,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         What::Cold(cold) => cold.run(&out),
         What::Failover(failover) => failover.run(&out),
         What::Idle(idle) => idle.run(&out),
+        What::People(people) => people.run(&out),
         What::Proxy(proxy) => proxy.run(&out),
         What::Scale(scale) => scale.run(&out),
         What::Wan(wan) => wan.run(&out),

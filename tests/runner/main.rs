@@ -54,9 +54,11 @@ const EXPECTED: &[(&str, Weight, u64)] = &[
     ("conformance::", Weight::Slots(2), 10),
     // two builds of three nodes, twelve restarts under pushes
     ("rolling::", Weight::Slots(1), 40),
-    ("people::everybody", Weight::Slots(2), 35),
     // schemathesis makes its requests on a core of its own
     ("openapi::schemathesis", Weight::Slots(2), 40),
+    ("people::everybody", Weight::Slots(2), 80),
+    // dockerd and containerd unpack
+    ("providers::", Weight::Slots(2), 40),
     // it measures memory
     ("doors::a_stranger_costs", Weight::Alone, 10),
 ];

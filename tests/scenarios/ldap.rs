@@ -153,3 +153,110 @@ fn people_of_a_directory_sign_in_with_their_groups_and_its_outage_locks_out_nobo
         assert_eq!(signs_in(&two, "bob", "wrong"), 401, "{settings}");
     }
 }
+
+#[test]
+fn administrators_look_up_whom_a_directory_has() {
+    let mut slapd = Slapd::new();
+    let ann = person("ann");
+    slapd.start(&PEOPLE, &[("devs", &[&ann]), ("devs-of-old", &[&ann])]);
+    let mesh = Formed::of(&[("one", "us-east-1")], "");
+    let admin = mesh.client(0);
+    let [plain, _] = slapd.urls();
+    let get = |client: &Client, path: &str, status: u16| {
+        must(client, Method::GET, &format!("/api/v2.0/ldap/{path}"), &json!({}), status)
+    };
+    let ping = |body: &Value| {
+        let answer = must(&admin, Method::POST, "/api/v2.0/ldap/ping", body, 200).json();
+        (answer["success"] == true, answer["message"].as_str().unwrap_or_default().to_owned())
+    };
+
+    // settings are tried before they are recorded
+    get(&admin, "users/search", 412);
+    let mut tried = settings(&plain);
+    tried.as_object_mut().expect("settings").remove("auth_mode");
+    assert_eq!(ping(&tried), (true, String::new()));
+    for (name, value, why) in [
+        ("ldap_search_password", json!("wrong"), "ldap_search_dn"),
+        ("ldap_base_dn", json!("ou=nowhere,dc=example,dc=com"), "ldap_base_dn"),
+        ("ldap_url", json!("ldap://127.0.0.1:1"), "directory"),
+    ] {
+        let mut other = tried.clone();
+        other[name] = value;
+        let (right, message) = ping(&other);
+        assert!(!right && message.contains(why), "{name}: {message}");
+    }
+    for bad in [json!({"ldap_url": "http://x"}), json!({"oidc_name": "x"}), json!({})] {
+        must(&admin, Method::POST, "/api/v2.0/ldap/ping", &bad, 400);
+    }
+    get(&admin, "users/search", 412);
+    must(&admin, Method::PUT, SETTINGS, &settings(&plain), 200);
+    // as they are, and with what a client fills in of them; the known password goes nowhere else
+    assert_eq!(
+        ping(&json!({"ldap_scope": 2, "ldap_connection_timeout": 5, "ldap_filter": ""})).0,
+        true
+    );
+    let elsewhere = json!({"ldap_url": "ldap://127.0.0.1:1"});
+    must(&admin, Method::POST, "/api/v2.0/ldap/ping", &elsewhere, 400);
+
+    // people and groups
+    let names = |answer: &Value, field: &str| -> Vec<String> {
+        let all = answer.as_array().expect("a list").iter();
+        all.map(|one| one[field].as_str().expect("a name").to_owned()).collect()
+    };
+    let all = get(&admin, "users/search", 200).json();
+    assert_eq!(names(&all, "username"), ["admin", "ann", "bob", "local"]);
+    let one = get(&admin, "users/search?username=ann", 200).json();
+    let shown = json!([{"username": "ann", "realname": "ann", "email": "ann@example.com"}]);
+    assert_eq!(one, shown);
+    for nobody in ["nobody", "*", "ann)(uid=*"] {
+        let found = get(&admin, &format!("users/search?username={nobody}"), 200).json();
+        assert_eq!(found, json!([]), "{nobody}");
+    }
+    let devs = json!([{"group_name": "devs", "group_type": 1, "ldap_group_dn": group("devs")}]);
+    assert_eq!(get(&admin, "groups/search?groupname=devs", 200).json(), devs);
+    let dn = group("DEVS").replace(',', "%2C");
+    assert_eq!(get(&admin, &format!("groups/search?groupdn={dn}"), 200).json(), devs);
+    for (path, status) in [
+        ("groups/search", 400),
+        ("groups/search?groupdn=devs", 400),
+        ("groups/search?groupname=nobody", 404),
+        ("groups/search?groupname=*", 404),
+        ("groups/search?groupdn=cn%3Dx%2Cdc%3Dexample%2Cdc%3Dcom", 404),
+    ] {
+        get(&admin, path, status);
+    }
+
+    // an account before the first sign-in, once
+    let import = |names: &[&str], status: u16| {
+        let body = json!({"ldap_uid_list": names});
+        must(&admin, Method::POST, "/api/v2.0/ldap/users/import", &body, status)
+    };
+    import(&["ann", "bob"], 200);
+    import(&["ann"], 200);
+    let failed = import(&["nobody", "", "admin"], 404).json();
+    let expected = json!([{"uid": "nobody", "error": "unknown_user"},
+        {"uid": "", "error": "empty_uid"}, {"uid": "admin", "error": "conflict_username"}]);
+    assert_eq!(failed, expected);
+    import(&[], 400);
+    let found = must(&admin, Method::GET, "/api/v2.0/users?q=username=ann", &json!({}), 200);
+    assert_eq!(found.header("x-total-count"), Some("1"));
+    let id = found.json()[0]["user_id"].clone();
+    let own = mesh.members()[0].anyone().basic("ann", "word-of-ann");
+    let shown = must(&own, Method::GET, CURRENT, &json!({}), 200).json();
+    assert_eq!(shown["user_id"], id, "the first sign-in finds the account");
+    get(&own, "users/search", 403);
+
+    // a robot that may list them, and no more
+    let access = json!([{"resource": "ldap-user", "action": "list"}]);
+    let what = json!({"name": "hr", "level": "system", "duration": 1,
+        "permissions": [{"kind": "system", "namespace": "/", "access": access}]});
+    let robot = create_robot(&admin, &what);
+    let robot = mesh.members()[0].anyone().basic(&robot.name, &robot.secret);
+    get(&robot, "users/search?username=bob", 200);
+    let body = json!({"ldap_uid_list": ["bob"]});
+    must(&robot, Method::POST, "/api/v2.0/ldap/users/import", &body, 403);
+    must(&robot, Method::POST, "/api/v2.0/ldap/ping", &json!({}), 403);
+    slapd.stop();
+    get(&admin, "users/search", 503);
+    assert!(!ping(&json!({})).0);
+}

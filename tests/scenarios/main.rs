@@ -45,6 +45,7 @@ mod partition;
 mod people;
 mod power_loss;
 mod preheat;
+mod providers;
 mod proxy;
 mod proxy_failing;
 mod questions;

@@ -13,14 +13,17 @@ use serde_json::json;
 use tests::formed::Formed;
 use tests::http::{Answer, Client};
 use tests::image::{Image, MANIFEST, digest};
+use tests::oidc::{CLIENT_SECRET, Provider};
 use tests::people::{
-    Issuer, PASSWORD, add_member, create_robot, create_user, must, number, robot_of, token_answer,
-    with_session, with_token,
+    Issuer, PASSWORD, add_member, create_robot, create_user, must, number, robot_of, session_in,
+    token_answer, with_session, with_token,
 };
 use tests::repository::Repository;
 use tests::{process, wait, wire};
 
 const SITES: [(&str, &str); 3] = [("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-1")];
+
+const CURRENT: &str = "/api/v2.0/users/current";
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -86,12 +89,23 @@ impl Who {
     }
 }
 
-/// The mesh of the walk: three replicas, an edge, and in each project a member of every role.
+/// The mesh of the walk: three replicas, an edge, and in each project a member of every role. Each of
+/// the users has a double, whom an identity provider vouches for.
 struct Town {
     mesh: Formed,
     edge: usize,
     secrets: Vec<(String, String, String)>,
     own: Vec<(String, u64)>,
+    doubles: Vec<Double>,
+    _provider: Provider,
+}
+
+/// A user of the identity provider who may what the user may who is called like the first part.
+struct Double {
+    of: String,
+    name: String,
+    id_token: String,
+    cli_secret: String,
 }
 
 impl Town {
@@ -123,7 +137,18 @@ impl Town {
             let there = Repository::new(&admin, &format!("{project}/app"));
             there.push(&Image::tiny(), "1").unwrap_or_else(|no| panic!("{no}"));
         }
-        Town { mesh, edge, secrets, own }
+        let provider = Provider::start(&format!(
+            "http://{}/c/oidc/callback",
+            mesh.members()[0].anyone().authority()
+        ));
+        let doubles = users.iter().map(|of| Double::new(&mesh, &provider, of, &users)).collect();
+        let mut town = Town { mesh, edge, secrets, own, doubles, _provider: provider };
+        town.own.extend(town.doubles.iter().map(|double| {
+            let own = town.mesh.members()[0].anyone().basic(&double.name, &double.cli_secret);
+            let shown = must(&own, Method::GET, CURRENT, &json!({}), 200).json();
+            (double.name.clone(), shown["user_id"].as_u64().expect("a number"))
+        }));
+        town
     }
 
     fn client(&self, who: &Who, project: &str, at: usize) -> Client {
@@ -141,11 +166,11 @@ impl Town {
         }
     }
 
-    /// A request for a row of the table that does no harm if it is admitted.
-    fn ask(&self, client: &Client, who: &Who, row: &str, method: &str, project: &str) -> Answer {
+    /// A request of whom this name names for a row of the table, which does no harm if it is admitted.
+    fn ask(&self, client: &Client, who: &str, row: &str, method: &str, project: &str) -> Answer {
         let admin = self.mesh.client(0);
         let nowhere = digest(b"nothing that was ever pushed");
-        let own = self.own.iter().find(|(name, _)| *name == who.name()).map_or(1, |(_, id)| *id);
+        let own = self.own.iter().find(|(name, _)| name == who).map_or(1, |(_, id)| *id);
         // what a method destroys must not be there, or be made for it
         let (user, robot) = match method {
             "DELETE" => (999_999, {
@@ -201,7 +226,7 @@ impl Town {
         if !matches!(method, Method::GET | Method::HEAD | Method::DELETE) {
             ask = ask.body(body);
         }
-        ask.send().unwrap_or_else(|none| panic!("{method} {path} as {who:?}: {none}"))
+        ask.send().unwrap_or_else(|none| panic!("{method} {path} as {who}: {none}"))
     }
 
     /// A label of the project with this number, which may be deleted.
@@ -232,6 +257,45 @@ impl Town {
     }
 }
 
+impl Double {
+    /// Signs somebody in for the first time, and gives them what `of` has.
+    fn new(mesh: &Formed, provider: &Provider, of: &str, users: &[String]) -> Self {
+        let (admin, node) = (mesh.client(0), mesh.members()[0].anyone());
+        let name = format!("double{of}");
+        if of == users[0] {
+            let all = users.iter().map(|user| format!("double{user}"));
+            let known: serde_json::Map<String, serde_json::Value> =
+                all.map(|name| (name.clone(), json!({"preferred_username": name}))).collect();
+            provider.knows(&json!(known));
+            let settings = json!({"auth_mode": "oidc_auth", "oidc_endpoint": provider.issuer(),
+                "oidc_client_id": "atoll", "oidc_client_secret": CLIENT_SECRET,
+                "oidc_scope": "openid,profile", "oidc_auto_onboard": true,
+                "oidc_user_claim": "preferred_username"});
+            must(&admin, Method::PUT, "/api/v2.0/configurations", &settings, 200);
+        }
+        let sent = node.get("/c/oidc/login").unwrap_or_else(|none| panic!("{none}"));
+        let place = provider.sign_in(&name, &sent);
+        let cookies: Vec<String> = sent.cookies().iter().map(|(n, v)| format!("{n}={v}")).collect();
+        let back = node.ask(Method::GET, &place).header("cookie", &cookies.join("; ")).send();
+        let browser = session_in(&node, &back.unwrap_or_else(|none| panic!("{none}")));
+        let shown = must(&browser, Method::GET, CURRENT, &json!({}), 200).json();
+        let cli_secret = shown["oidc_user_meta"]["secret"].as_str().expect("a secret").to_owned();
+        match ProjectRole::ALL.iter().find(|role| role.name().to_lowercase() == of) {
+            Some(role) => {
+                for project in ["open", "closed"] {
+                    add_member(&admin, project, &name, role.number());
+                }
+            }
+            None if of == "admin" => {
+                let path = format!("/api/v2.0/users/{}/sysadmin", shown["user_id"]);
+                must(&admin, Method::PUT, &path, &json!({"sysadmin_flag": true}), 200);
+            }
+            None => {}
+        }
+        Self { of: of.to_owned(), id_token: provider.id_token(&name), name, cli_secret }
+    }
+}
+
 /// The scopes of a token that is as good as the password.
 fn scopes(project: &str) -> Vec<String> {
     vec![
@@ -257,7 +321,14 @@ fn everybody_may_what_the_table_says_at_every_node() {
                 let bearer = token.credentials().and_then(|all| all.strip_prefix("Bearer "));
                 let bearer = bearer.expect("a token").to_owned();
                 let token = town.mesh.members()[at].anyone().bearer(&bearer);
-                let mut ways = vec![("a password", password), ("a token", token)];
+                let name = who.name();
+                let mut ways = vec![("a password", &name, password), ("a token", &name, token)];
+                if let Some(double) = town.doubles.iter().find(|double| double.of == name) {
+                    let node = town.mesh.members()[at].anyone();
+                    let by_secret = node.clone().basic(&double.name, &double.cli_secret);
+                    ways.push(("a CLI secret", &double.name, by_secret));
+                    ways.push(("an ID token", &double.name, node.bearer(&double.id_token)));
+                }
                 if who.is_user() {
                     let there = town.mesh.members()[2].anyone();
                     let secret = match who {
@@ -265,9 +336,10 @@ fn everybody_may_what_the_table_says_at_every_node() {
                         _ => PASSWORD,
                     };
                     let browser = with_session(&there, &who.name(), secret);
-                    ways.push(("a cookie", browser.asking(&town.mesh.members()[at].anyone())));
+                    let browser = browser.asking(&town.mesh.members()[at].anyone());
+                    ways.push(("a cookie", &name, browser));
                 }
-                for (way, client) in &ways {
+                for (way, name, client) in &ways {
                     for row in DOORS {
                         for method in row.methods {
                             if at == town.edge && !at_edges(row.path, method) {
@@ -279,7 +351,7 @@ fn everybody_may_what_the_table_says_at_every_node() {
                             // what destroys a user is tried on one that does not exist
                             let own = *method != "DELETE";
                             let may = who.may(row.need, public, own) || (shown && anonymous);
-                            let answer = town.ask(client, &who, row.path, method, project);
+                            let answer = town.ask(client, name, row.path, method, project);
                             tried += 1;
                             let admitted = !matches!(answer.status, 401 | 403);
                             if admitted != may || answer.status >= 500 {
@@ -297,7 +369,7 @@ fn everybody_may_what_the_table_says_at_every_node() {
             }
         }
     }
-    assert!(tried > 2_000, "only {tried} were tried");
+    assert!(tried > 8_000, "only {tried} were tried");
     assert!(wrong.is_empty(), "{} of {tried}:\n{}", wrong.len(), wrong.join("\n"));
 }
 
@@ -306,6 +378,7 @@ fn at_edges(path: &str, method: &str) -> bool {
     let about_people = [
         "/configurations",
         "/labels",
+        "/ldap/",
         "/usergroups",
         "/users",
         "/robots",

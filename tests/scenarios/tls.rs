@@ -215,6 +215,31 @@ fn skopeo_and_curl_work_over_https_with_the_ca() {
 }
 
 #[test]
+fn a_session_over_https_is_never_sent_in_the_clear() {
+    let shore = Shore::new();
+    let form = ["--data-urlencode", "principal=admin", "--data-urlencode"];
+    let password = format!("password={}", shore.password);
+    let login = ["--include", &password, &shore.url("/c/login")];
+    let answer = shore.curled(&[&form[..], &[login[1], login[0], login[2]]].concat());
+    let cookie = |answer: &str| -> String {
+        let lines =
+            answer.lines().filter(|line| line.to_ascii_lowercase().starts_with("set-cookie: "));
+        let found = lines.map(|line| line["set-cookie: ".len()..].to_owned()).next();
+        found.unwrap_or_else(|| panic!("no cookie: {answer}"))
+    };
+    let set = cookie(&answer);
+    assert!(set.starts_with("sid=") && set.contains("; Secure"), "{set}");
+    assert!(set.contains("; HttpOnly") && set.contains("; SameSite=Lax"), "{set}");
+    // it works, and the browser forgets it by a cookie of the same kind
+    let pair = set.split(';').next().expect("a pair");
+    let shown = shore.curled(&["--cookie", pair, &shore.url("/api/v2.0/users/current")]);
+    let shown: Value = serde_json::from_str(&shown).unwrap_or_else(|e| panic!("{e}: {shown}"));
+    assert_eq!(shown["username"], "admin");
+    let gone = cookie(&shore.curled(&["--include", &shore.url("/c/log_out")]));
+    assert!(gone.contains("Max-Age=0") && gone.contains("; Secure"), "{gone}");
+}
+
+#[test]
 fn an_upstream_behind_a_ca_of_its_own_is_believed_where_the_settings_name_it() {
     let shore = Shore::new();
     let Offer { image, from, name, pair } = shore.offer();

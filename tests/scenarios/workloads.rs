@@ -84,7 +84,7 @@ fn an_issuer_that_is_asked_may_change_its_keys_and_be_away() {
     let refused = token_answer(&node(1).basic("$workload", &token), &[]);
     assert_eq!(refused.status, 503, "the token is not wrong: {refused}");
     assert!(refused.envelope().is_some_and(|(_, text)| text.contains("issuer")), "{refused}");
-    must(&admin, Method::POST, &trusts, &rule(&provider.issuer(), "other"), 400);
+    must(&mesh.client(1), Method::POST, &trusts, &rule(&provider.issuer(), "other"), 400);
     provider.resume();
     let token = provider.id_token("ci");
     wait::until("the issuer is asked again", || (reads(&node(1), &token) == 200).then_some(()));

@@ -25,8 +25,27 @@ const END_HEADERS: u8 = 4;
 /// # Errors
 /// In words, when it says that it cannot; nothing when it says nothing within `patience`.
 pub fn pull(socket: &Path, image: &str, patience: Duration) -> Result<String, Option<String>> {
-    let said = call(socket, "PullImage", &field(&field(image.as_bytes())), patience);
-    match said {
+    pull_with(socket, &field(1, &field(1, image.as_bytes())), patience)
+}
+
+/// The same with a name and a password, as a kubelet sends what an imagePullSecret or a credential
+/// provider gives it.
+///
+/// # Errors
+/// As [`pull`].
+pub fn pull_as(
+    socket: &Path,
+    image: &str,
+    (user, password): (&str, &str),
+    patience: Duration,
+) -> Result<String, Option<String>> {
+    let credentials = [field(1, user.as_bytes()), field(2, password.as_bytes())].concat();
+    let request = [field(1, &field(1, image.as_bytes())), field(2, &credentials)].concat();
+    pull_with(socket, &request, patience)
+}
+
+fn pull_with(socket: &Path, request: &[u8], patience: Duration) -> Result<String, Option<String>> {
+    match call(socket, "PullImage", request, patience) {
         // after the five bytes of the frame of gRPC: the answer's only field
         Ok(message) if message.len() > 7 => Ok(String::from_utf8_lossy(&message[7..]).into_owned()),
         Ok(_) => Err(Some("containerd's CRI refused".into())),
@@ -39,10 +58,10 @@ pub fn pull(socket: &Path, image: &str, patience: Duration) -> Result<String, Op
     }
 }
 
-/// Field 1 of a protobuf message.
-fn field(bytes: &[u8]) -> Vec<u8> {
+/// A field of a protobuf message, with bytes.
+fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
     assert!(bytes.len() < 1 << 14, "a short message");
-    let mut all = vec![0x0a];
+    let mut all = vec![number << 3 | 2];
     if bytes.len() > 0x7f {
         all.push((bytes.len() & 0x7f) as u8 | 0x80);
         all.push((bytes.len() >> 7) as u8);

@@ -297,7 +297,9 @@ impl Podman {
         process::succeed(command.args(arguments))
     }
 
-    fn command(&self) -> Command {
+    /// `podman ...`, to be run by the caller.
+    #[must_use]
+    pub fn command(&self) -> Command {
         let at = |name: &str| self.folder.path().join(name);
         let mut command = packaged("podman", "podman");
         command

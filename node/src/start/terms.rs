@@ -187,7 +187,7 @@ pub(super) fn identity_providers(settings: &Settings, tasks: &Tasks) -> io::Resu
         allow_private: settings.people.allow_private_issuers,
         allow_loopback: settings.people.allow_loopback_issuers,
     };
-    let issuers = Web::new("issuer", rule, trust, PROVIDER, tasks.clone());
+    let issuers = Web::new("issuer of tokens", rule, trust, PROVIDER, tasks.clone());
     Ok(Providers { web, issuers, directory })
 }
 

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::ledger::directory::{CLIENT_SECRET, Configurations, SEARCH_PASSWORD};
+use crate::ledger::directory::{Belonging, CLIENT_SECRET, Configurations, SEARCH_PASSWORD};
 use crate::people::groups::subject;
+use crate::words::moment::Timestamp;
 use crate::words::roles::Provider;
 
 /// The maximum length of a value in bytes.
@@ -278,6 +279,15 @@ impl Configured {
         let days = self.number("oidc_sign_in_days");
         (days > 0).then(|| Duration::from_secs(days * 24 * 3600))
     }
+
+    /// Whether a user has not signed in at their OIDC provider for longer than what it said counts.
+    /// Of users of a directory it is asked anew, and of others nobody said anything.
+    pub fn is_forgotten(&self, belonging: Option<&Belonging>, now: Timestamp) -> bool {
+        let of_provider = belonging.filter(|one| one.vouched.provider == Provider::Oidc);
+        of_provider.zip(self.vouched_for()).is_some_and(|(belonging, lasts)| {
+            u128::from(now.0.saturating_sub(belonging.since.0)) > lasts.as_millis()
+        })
+    }
 }
 
 /// Checks the settings as they would become. `changed` are the names that the client has written.
@@ -309,6 +319,7 @@ pub fn check_all(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::directory::Vouched;
     use serde_json::json;
 
     fn record(pairs: &[(&str, Value)]) -> Configurations {
@@ -321,6 +332,41 @@ mod tests {
             };
         }
         record
+    }
+
+    #[test]
+    fn a_sign_in_counts_for_as_many_days_as_the_setting_says() {
+        const DAY: u64 = 24 * 3_600_000;
+        let since = Timestamp(1_800_000_000_000);
+        let of = |provider| Belonging {
+            vouched: Vouched {
+                provider,
+                subject: "https://idp 7".into(),
+                groups: vec![],
+                administers: false,
+            },
+            administers: false,
+            since,
+        };
+        let (oidc, ldap) = (of(Provider::Oidc), of(Provider::Ldap));
+        let after = |days: Value, who: Option<&Belonging>, age: u64| {
+            let record = record(&[("oidc_sign_in_days", days)]);
+            Configured::of(&record).is_forgotten(who, Timestamp(since.0 + age))
+        };
+        assert!(
+            !after(json!(7), Some(&oidc), 7 * DAY) && after(json!(7), Some(&oidc), 7 * DAY + 1)
+        );
+        assert!(!after(json!(7), Some(&ldap), 8 * DAY) && !after(json!(7), None, 8 * DAY));
+        assert!(!after(json!(0), Some(&oidc), 5000 * DAY), "for ever");
+        let unset = Configurations::default();
+        let forgotten =
+            |age| Configured::of(&unset).is_forgotten(Some(&oidc), Timestamp(since.0 + age));
+        assert!(!forgotten(90 * DAY) && forgotten(90 * DAY + 1));
+        let earlier = Timestamp(since.0 - DAY);
+        assert!(
+            !Configured::of(&unset).is_forgotten(Some(&oidc), earlier),
+            "a clock that is behind"
+        );
     }
 
     #[test]

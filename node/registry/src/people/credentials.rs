@@ -112,23 +112,13 @@ impl Access {
                 // hashes, so that the time tells nothing of the secret
                 let [one, other] =
                     [&secret, password].map(|one| blake3::hash(one.expose().as_bytes()));
+                if one != other {
+                    // it takes as long as for a name that nobody has
+                    self.takes(line, password, NOBODYS.into()).await?;
+                }
                 one == other
             }
-            // argon2 takes tens of milliseconds and megabytes on purpose: guesses must queue, and
-            // not use up the machine
-            Kept::Password(hash) => {
-                let turn = match self.lines.get(&line) {
-                    Some(line) => {
-                        let turn = line.acquire().await;
-                        Some(turn.map_err(|e| AccessError::Internal(e.to_string()))?)
-                    }
-                    None => None,
-                };
-                let password = password.clone();
-                let right = blocking(move || verify(&password, &hash)).await;
-                drop(turn);
-                right.unwrap_or(false)
-            }
+            Kept::Password(hash) => self.takes(line, password, hash).await?,
         };
         let (true, Some(shown)) = (right, shown) else {
             metrics::counter!("atoll_logins_refused_total").increment(1);
@@ -141,6 +131,27 @@ impl Access {
         }
         proven.insert(proof);
         Ok(identity.map(|identity| (identity, Some(shown))))
+    }
+
+    /// Whether this is the password of a hash. argon2 takes tens of milliseconds and megabytes on
+    /// purpose: guesses must queue, and not use up the machine.
+    async fn takes(
+        &self,
+        line: Line,
+        password: &Secret,
+        hash: Secret,
+    ) -> Result<bool, AccessError> {
+        let turn = match self.lines.get(&line) {
+            Some(line) => {
+                let turn = line.acquire().await;
+                Some(turn.map_err(|e| AccessError::Internal(e.to_string()))?)
+            }
+            None => None,
+        };
+        let password = password.clone();
+        let right = blocking(move || verify(&password, &hash)).await;
+        drop(turn);
+        Ok(right.unwrap_or(false))
     }
 
     /// Whether this password is right now, for a caller who changes it. It counts as a try.
@@ -299,13 +310,11 @@ fn cli_secret(records: &dyn ReadRecords, user: UserId) -> Result<Option<Kept>, R
     Ok(records.cli_secret(user)?.map(|sealed| Kept::Cli(user, sealed)))
 }
 
-/// Whether a user has not signed in at their OIDC provider for longer than what it said counts.
+/// See [`Configured::is_forgotten`].
 pub(super) fn is_forgotten(records: &dyn ReadRecords, user: UserId) -> Result<bool, RecordError> {
-    let Some(belonging) = records.belonging(user)? else { return Ok(false) };
-    let lasts = Configured::of(&records.configurations()?).vouched_for();
-    let age = clock::timestamp().0.saturating_sub(belonging.since.0);
-    Ok(belonging.vouched.provider == Provider::Oidc
-        && lasts.is_some_and(|lasts| u128::from(age) > lasts.as_millis()))
+    let belonging = records.belonging(user)?;
+    let configurations = records.configurations()?;
+    Ok(Configured::of(&configurations).is_forgotten(belonging.as_ref(), clock::timestamp()))
 }
 
 /// What is remembered of a right password: a hash of it, with what it was compared with.

@@ -215,6 +215,9 @@ impl Access {
                 if found.len() > 1 {
                     warn!(name, "the directory has several people with this name: nobody comes in");
                 }
+                // as for a name that somebody has: the time must not tell who is there
+                let nobody = format!("cn=nobody-of-this-name,{}", terms.base);
+                let _ = open.proves(&nobody, password).await;
                 return Ok(None);
             };
             if !open.proves(&entry.dn, password).await? {

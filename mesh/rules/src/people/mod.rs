@@ -14,6 +14,7 @@
 //! | [`trusts`] | whose tokens of other issuers are accepted |
 //! | [`crowd`] | how many connections clients may have open |
 //! | [`streams`] | when an HTTP/2 connection is ended for its client's requests |
+//! | [`windows`] | how much a client may send over HTTP/2 before it was read |
 //! | [`guesses`] | who may have a password checked now |
 
 pub mod access;
@@ -29,3 +30,4 @@ pub mod robots;
 pub mod roles;
 pub mod streams;
 pub mod trusts;
+pub mod windows;

@@ -171,6 +171,7 @@ fn http(http: &mut Section<'_>, s: &mut Settings) {
         1..=1_000_000,
     );
     http.count("max_streams", &mut s.http.max_streams, 1..=1000);
+    http.size("upload_memory", &mut s.http.upload_memory, 0..=(64 << 30));
     http.size("max_header_bytes", &mut s.http.max_header_bytes, (8 << 10)..=(256 << 10));
     http.count("max_headers", &mut s.http.max_headers, 20..=1000);
     http.duration("head_timeout", &mut s.http.head_timeout, secs(1)..=secs(600));

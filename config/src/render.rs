@@ -46,6 +46,7 @@ http:
   max_connections: {max_connections}
   max_connections_per_address: {max_connections_per_address}
   max_streams: {max_streams}
+  upload_memory: {upload_memory}
   max_header_bytes: {max_header_bytes}
   max_headers: {max_headers}
   head_timeout: {head_timeout}
@@ -150,6 +151,7 @@ drain: {drain}
         max_connections = s.http.max_connections,
         max_connections_per_address = s.http.max_connections_per_address,
         max_streams = s.http.max_streams,
+        upload_memory = written_size(s.http.upload_memory),
         max_header_bytes = written_size(s.http.max_header_bytes),
         max_headers = s.http.max_headers,
         head_timeout = written_duration(s.http.head_timeout),

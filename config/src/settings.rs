@@ -133,6 +133,9 @@ pub struct Http {
     pub max_connections_per_address: u32,
     /// Maximum number of open requests of one HTTP/2 connection; default 100.
     pub max_streams: u32,
+    /// How many bytes of bodies all clients together may send over HTTP/2 before the node has read
+    /// them, beyond 1 MiB for each connection.
+    pub upload_memory: u64,
     /// Maximum size of a request's headers in bytes; default 64KiB.
     pub max_header_bytes: u64,
     /// Maximum number of a request's headers; default 100.
@@ -152,6 +155,7 @@ impl Default for Http {
             max_connections: 10_000,
             max_connections_per_address: 1000,
             max_streams: 100,
+            upload_memory: 256 << 20,
             max_header_bytes: 64 << 10,
             max_headers: 100,
             head_timeout: Duration::from_secs(30),

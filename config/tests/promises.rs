@@ -423,6 +423,17 @@ fn a_file_that_cannot_be_read_is_one_mistake() {
 }
 
 #[test]
+fn the_least_that_the_docs_name_is_enough() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let least = page.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let settings = parse("operations.md", least).unwrap();
+    assert_eq!(settings.mesh.advertise.unwrap().to_string(), "10.0.0.11:7946");
+    let edge = parse("operations.md", &format!("role: edge\n{least}")).unwrap();
+    assert_eq!(edge.region, settings.region);
+}
+
+#[test]
 fn the_example_in_deploy_is_a_configuration() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/node.example.yaml");
     parse("node.example.yaml", &fs::read_to_string(path).unwrap()).unwrap();

@@ -75,7 +75,7 @@ fn labels_are_put_on_artifacts_found_everywhere_and_gone_with_what_they_are_abou
         must(&other, Method::POST, &on(reference), &json!({"id": id}), status)
     };
     put("1", global, 200);
-    put(&first.digest(), own, 200);
+    put(first.digest(), own, 200);
     put("1", own, 409);
     put("2", own, 200);
     put("1", theirs, 404);

@@ -16,6 +16,7 @@ mod copying;
 mod doors;
 mod durability;
 mod edges;
+mod fallback;
 mod fanout;
 mod faults;
 mod fleet;

@@ -93,8 +93,10 @@ fn schemathesis_finds_no_fault_of_a_node_and_nothing_undocumented() {
     assert!(said.success, "{}\n{}\n{}", said.end, said.out, said.err);
     assert!(said.out.contains("No issues found"), "{}", said.out);
     let document = must(&admin, Method::GET, DOCUMENT, &json!({}), 200).json();
-    let paths = document["paths"].as_object().expect("paths").values();
-    let operations: usize = paths.filter_map(|entry| entry.as_object()).map(|all| all.len()).sum();
+    let paths = document["paths"].as_object().expect("paths").iter();
+    // the tool asks for the document itself before it begins
+    let others = paths.filter(|(path, _)| *path != DOCUMENT);
+    let operations: usize = others.filter_map(|(_, entry)| Some(entry.as_object()?.len())).sum();
     let tested = format!("Tested: {operations}\n");
     assert!(operations > 90 && said.out.contains(&tested), "{operations}: {}", said.out);
     // nobody lost what the requests must not take

@@ -274,7 +274,7 @@ impl Atoll {
             "not_before": job.not_before.to_string(),
             "start_time": time(job.began),
             "end_time": time(job.ended),
-            "result": job.result,
+            "result": job.current_result(),
         })
     }
 }

@@ -130,7 +130,7 @@ impl Atoll {
             "creation_time": job.created.to_string(),
             "state": state.word(),
             "project": job.task.project.as_str(),
-            "result": job.result,
+            "result": job.current_result(),
             "platforms": order.platforms,
             "images": images,
         }))

@@ -24,6 +24,8 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::shown::safe;
+
 /// The maximum time to an answer, and between two pieces of its body.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The maximum size in bytes of an answer that is read as a whole.
@@ -95,11 +97,7 @@ impl Client {
     pub(super) async fn get(&self, path: &str) -> io::Result<Value> {
         let (status, body) = self.request(path).await?;
         if status != StatusCode::OK {
-            let message = format!(
-                "{}{path} answered {status}: {}",
-                self.url(),
-                String::from_utf8_lossy(&body)
-            );
+            let message = format!("{}: {}", self.url(), refusal(status, &body));
             return Err(io::Error::other(message));
         }
         serde_json::from_slice(&body).map_err(io::Error::other)
@@ -246,6 +244,17 @@ impl ServerCertVerifier for Pinned {
 
 type Driven = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
+/// Why a node did not do what it was asked for, for people: its own sentence, if it has one.
+pub(super) fn refusal(status: StatusCode, body: &[u8]) -> String {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let reason = body["errors"][0]["message"].as_str().map(safe);
+    let reason = reason.unwrap_or_else(|| format!("the node answered {status}"));
+    match status {
+        StatusCode::UNAUTHORIZED => format!("{reason} (`atoll login` again?)"),
+        _ => reason,
+    }
+}
+
 /// A request to be sent.
 pub(super) struct Call<'a> {
     /// Its method.
@@ -333,5 +342,21 @@ impl ApiAnswer {
             bytes.extend_from_slice(&piece);
         }
         Ok(bytes.freeze())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_the_nodes_sentence_and_no_json() {
+        let body =
+            br#"{"errors":[{"code":"DENIED","message":"ann may not do this","detail":null}]}"#;
+        assert_eq!(refusal(StatusCode::FORBIDDEN, body), "ann may not do this");
+        assert!(refusal(StatusCode::UNAUTHORIZED, body).contains("atoll login"));
+        for odd in [&b""[..], b"<html>", b"{}", b"{\"errors\":[]}"] {
+            assert_eq!(refusal(StatusCode::BAD_GATEWAY, odd), "the node answered 502 Bad Gateway");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use http::{Method, StatusCode};
 use serde_json::Value;
 
-use super::client::Call;
+use super::client::{Call, refusal};
 use super::node::Node;
 use super::shown::table;
 
@@ -29,7 +29,7 @@ pub(super) fn run(command: &LevelCommand) -> io::Result<()> {
         let status = answer.status;
         let body = answer.whole().await?;
         if status != StatusCode::OK {
-            return Err(io::Error::other(format!("{status}: {}", String::from_utf8_lossy(&body))));
+            return Err(io::Error::other(refusal(status, &body)));
         }
         let shown: Value = serde_json::from_slice(&body).map_err(io::Error::other)?;
         let rows = shown["nodes"].as_array().into_iter().flatten().map(|node| {

@@ -8,7 +8,7 @@ use ground::clock;
 use http::{Method, StatusCode};
 use serde_json::Value;
 
-use super::client::{Call, Client};
+use super::client::{Call, Client, refusal};
 use super::node::Node;
 use super::shown::safe;
 
@@ -167,8 +167,7 @@ async fn delete(client: &Client, name: &str, path: &str) -> io::Result<Value> {
             return Ok(serde_json::from_slice(&body).unwrap_or_default());
         }
         if status != StatusCode::SERVICE_UNAVAILABLE || clock::now() >= end {
-            let body = String::from_utf8_lossy(&body);
-            return Err(io::Error::other(format!("{name} stays: {status}: {body}")));
+            return Err(io::Error::other(format!("{name} stays: {}", refusal(status, &body))));
         }
         tried = true;
         tokio::time::sleep(Duration::from_secs(1)).await;

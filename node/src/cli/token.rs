@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use ground::clock;
 use mesh::identity::{Authority, Candidate, Identity, fingerprint, new_node_id};
-use mesh::links::{Demand, ask_to_join};
+use mesh::links::{Demand, LinkError, ask_to_join};
 use mesh::members::keep_seeds;
 use rules::ledger::command::Command;
 use rules::ledger::level::Level;
@@ -152,6 +152,22 @@ pub(super) fn invite(invite: &Invite) -> io::Result<()> {
     Ok(())
 }
 
+/// Why no member admitted this node. What a member said counts before that others did not answer:
+/// all of them would say so.
+fn not_admitted(failed: &[(SocketAddr, LinkError)]) -> String {
+    let refused = failed.iter().find_map(|(_, error)| match error {
+        LinkError::Refused(reason) => Some(reason),
+        _ => None,
+    });
+    match (refused, failed.last()) {
+        (Some(reason), _) => format!("the mesh did not admit this node: {reason}"),
+        (None, Some((address, error))) => {
+            format!("no member of the mesh admitted this node ({address}: {error})")
+        }
+        (None, None) => "the token names no member of the mesh".to_owned(),
+    }
+}
+
 /// Asks the members in the token, one after the other, to admit this node.
 pub(super) fn join(join: &Join) -> io::Result<()> {
     let (token, named_replica) = Token::read(join.token.expose())?;
@@ -168,14 +184,14 @@ pub(super) fn join(join: &Join) -> io::Result<()> {
         node: record.clone(),
     };
     let grant = super::small_runtime()?.block_on(async {
-        let mut last = String::from("the token names no address");
+        let mut failed = Vec::new();
         for address in &token.addresses {
             match ask_to_join(*address, demand, request.clone(), PATIENCE).await {
                 Ok(grant) => return Ok(grant),
-                Err(error) => last = format!("{address}: {error}"),
+                Err(error) => failed.push((*address, error)),
             }
         }
-        Err(io::Error::other(format!("no member admitted this node ({last})")))
+        Err(io::Error::other(not_admitted(&failed)))
     })?;
     private::from_now_on();
     private::folder(&settings.data_dir)?;
@@ -213,6 +229,15 @@ mod tests {
             let (read, named_replica) = Token::read(&token.write(level).unwrap()).unwrap();
             assert_eq!((read.addresses, named_replica), (token.addresses.clone(), named));
         }
+        let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let used = LinkError::Refused("this token was used already".into());
+        let told = not_admitted(&[
+            (at(1), LinkError::Deadline),
+            (at(2), used),
+            (at(3), LinkError::Deadline),
+        ]);
+        assert_eq!(told, "the mesh did not admit this node: this token was used already");
+        assert!(not_admitted(&[(at(1), LinkError::Deadline)]).contains("127.0.0.1:1"));
         assert!(Token::read("atoll1.%%").is_err());
         assert!(Token::read("hello").is_err());
     }

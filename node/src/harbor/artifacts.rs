@@ -12,6 +12,7 @@ use rules::ledger::records::{
 };
 use rules::wire::WriteKind;
 use rules::words::digest::Digest;
+use rules::words::fallback::{Fallback, tags_about};
 use rules::words::manifest::media_type;
 use rules::words::moment::Timestamp;
 use rules::words::names::{Reference, RepositoryName, Tag};
@@ -212,8 +213,8 @@ fn pull_time(
 }
 
 /// A page of the artifacts of a repository, newest first, and the number of all. An artifact is what
-/// has a tag, or is no part of an index and about no other artifact: as Harbor lists them. `None`
-/// without any manifest.
+/// has a tag that does not say that it is about another one, or is no part of an index and about no
+/// other artifact: as Harbor lists them. `None` without any manifest.
 ///
 /// The bytes of manifests are read one after the other, and only those of indexes and of what is on
 /// the page.
@@ -246,8 +247,16 @@ fn page_of_artifacts(
         let listed = listed_in(records, repository, digest)?;
         parts.extend(listed.into_iter().filter(|digest| found.contains_key(digest)));
     }
-    found.retain(|digest, record| {
-        record.subject.is_none() && !parts.contains(digest) || tags.contains_key(digest)
+    // what is about another artifact by a tag's name is shown with that one
+    let digests: BTreeSet<Digest> = found.keys().copied().collect();
+    let is_there = |fallback: Fallback<'_>| match fallback.digest() {
+        Some(digest) => digests.contains(&digest),
+        None => digests.iter().any(|digest| fallback.is_about(digest)),
+    };
+    let is_own = |(tag, _): &(Tag, TagRecord)| !Fallback::of(tag).is_some_and(is_there);
+    found.retain(|digest, record| match tags.get(digest) {
+        Some(tags) => tags.iter().any(is_own),
+        None => record.subject.is_none() && !parts.contains(digest),
     });
     let by_kind = selection.needs("type") || selection.needs("size");
     let mut listed = Vec::new();
@@ -468,23 +477,57 @@ impl Harbor {
                 all.collect::<Result<Vec<rules::words::manifest::Referrer>, _>>()
             })
             .await?;
-        let shown: Vec<Value> = referrers
+        let show = |digest: Digest, size: u64, kind: &str| {
+            let id = number(&format!("{name}@{digest}"));
+            json!({
+                "id": id,
+                "artifact_id": id,
+                "subject_artifact_id": subject,
+                "subject_artifact_digest": of.digest.to_string(),
+                "subject_artifact_repo": name.as_str(),
+                "digest": digest.to_string(),
+                "size": size,
+                "type": kind,
+            })
+        };
+        let mut shown: Vec<Value> = referrers
             .iter()
             .map(|one| {
-                let id = number(&format!("{name}@{}", one.digest));
-                json!({
-                    "id": id,
-                    "artifact_id": id,
-                    "subject_artifact_id": subject,
-                    "subject_artifact_digest": of.digest.to_string(),
-                    "subject_artifact_repo": name.as_str(),
-                    "digest": one.digest.to_string(),
-                    "size": one.size,
-                    "type": one.artifact_type.as_deref().unwrap_or(&one.media_type),
-                })
+                let kind = one.artifact_type.as_deref().unwrap_or(&one.media_type);
+                show(one.digest, one.size, kind)
             })
             .collect();
+        for (kind, digest, size) in self.named_about(name, &of.digest).await? {
+            if !referrers.iter().any(|one| one.digest == digest) {
+                shown.push(show(digest, size, kind));
+            }
+        }
         Ok(json!(shown))
+    }
+
+    /// What is about an artifact by a tag's name, with Harbor's word for it and the length of its
+    /// manifest. An index of referrers only repeats what their own list has.
+    async fn named_about(
+        &self,
+        name: &RepositoryName,
+        subject: &Digest,
+    ) -> Result<Vec<(&'static str, Digest, u64)>, Failure> {
+        let look = |records: &dyn ReadRecords| {
+            let mut found = Vec::new();
+            for tag in tags_about(subject) {
+                let kind = match Fallback::of(&tag).map(|fallback| fallback.ending) {
+                    Some(".sig") => "signature.cosign",
+                    Some(".att" | ".sbom") => "subject.accessory",
+                    _ => continue,
+                };
+                let Some(TagRecord { digest, .. }) = records.tag(name, &tag)? else { continue };
+                if let Some(manifest) = records.manifest(name, &digest)? {
+                    found.push((kind, digest, manifest.bytes.len() as u64));
+                }
+            }
+            Ok(found)
+        };
+        self.read_at_length(look).await
     }
 
     /// Removes an artifact with all its tags, also if it is named by one of them.

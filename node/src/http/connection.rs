@@ -3,6 +3,7 @@
 use std::future::{Future, ready};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::Either;
@@ -12,7 +13,9 @@ use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use rules::people::streams::Verdict;
+use rules::people::windows::Windows;
 use rules::words::network::Network;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tracing::debug;
@@ -23,9 +26,6 @@ use super::streams::Connection;
 
 /// The maximum that is read at once of an HTTP/1.1 connection, and so of a head.
 const READ_AT_ONCE: usize = 256 << 10;
-/// How many bytes of bodies a client may send over HTTP/2 before they were read: of one stream, and
-/// of all of a connection. This is what a connection may take of memory.
-const WINDOW: u32 = 1 << 20;
 /// How many bytes of an answer wait in memory for the client, for each stream.
 const WAITING: usize = 128 << 10;
 /// How many streams a client may reset that were not taken up yet, before its connection is ended.
@@ -55,6 +55,28 @@ pub struct ConnectionTerms {
     pub headers: usize,
     /// The maximum number of open requests of one HTTP/2 connection.
     pub streams: u32,
+    /// How many bytes of bodies clients may send over HTTP/2 before they were read, beyond what each
+    /// connection may ([`rules::people::windows`]).
+    pub windows: Arc<Mutex<Windows>>,
+}
+
+/// The window of a connection, which is given back at its end. It is for each stream, and for all of
+/// them together: this is what the connection may take of memory.
+struct Window {
+    all: Arc<Mutex<Windows>>,
+    bytes: u32,
+}
+
+impl Window {
+    fn lent(all: &Arc<Mutex<Windows>>) -> Self {
+        Window { all: all.clone(), bytes: all.lock().lend() }
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        self.all.lock().give_back(self.bytes);
+    }
 }
 
 /// The address from which a request came: an extension of each request.
@@ -121,6 +143,7 @@ pub(super) async fn http2<S, H, F>(
 {
     metrics::counter!("atoll_http2_connections_total").increment(1);
     let streams = Connection::new(terms.head);
+    let window = Window::lent(&terms.windows);
     let most = (terms.headers, terms.header_bytes);
     let begun = streams.clone();
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
@@ -137,15 +160,15 @@ pub(super) async fn http2<S, H, F>(
         }
     });
     // The table of compressed headers (4 KiB), the size of a frame (16 KiB) and no extended CONNECT
-    // are hyper's defaults. Windows do not adapt, because then they would have no bound.
+    // are hyper's defaults. Windows are not hyper's adaptive ones, which have no bound together.
     let connection = hyper::server::conn::http2::Builder::new(Spawn(tasks.clone()))
         .timer(TokioTimer::new())
         .max_concurrent_streams(terms.streams)
         .max_header_list_size(terms.header_bytes.try_into().unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(RESETS_IN_LINE)
         .max_local_error_reset_streams(ERRORS)
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
+        .initial_stream_window_size(window.bytes)
+        .initial_connection_window_size(window.bytes)
         .max_send_buf_size(WAITING)
         .keep_alive_interval(terms.head)
         .keep_alive_timeout(terms.head)

@@ -187,14 +187,18 @@ where
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use http_body_util::{BodyExt, Empty};
+    use futures::StreamExt;
+    use http_body_util::{BodyExt, Empty, StreamBody};
+    use hyper::body::Frame;
     use hyper_util::rt::{TokioExecutor, TokioIo};
+    use rules::people::windows::Windows;
     use std::io::{Read, Write};
     use store::{Buffers, FileBody};
     use tokio::sync::watch;
 
     const HEAD: Duration = Duration::from_secs(30);
     const SENT: usize = 300_000;
+    const PIECE: usize = 16 << 10;
 
     /// A blob of a million bytes of which only some arrive before it breaks off.
     fn broken_off() -> Response<Payload> {
@@ -220,6 +224,7 @@ mod tests {
             header_bytes,
             headers,
             streams,
+            windows: Arc::new(Mutex::new(Windows::new(64 << 20))),
         }
     }
 
@@ -340,6 +345,50 @@ mod tests {
         }
         ended.await.expect("who only resets is ended");
         tasks.stop(HEAD).await;
+    }
+
+    /// Sends a long body to a handler that reads nothing of it. Each piece is told when there is room
+    /// for it, so when a window lets the one before through.
+    async fn sent_unread(lent: u64) -> (tokio::sync::mpsc::UnboundedReceiver<u64>, [Tasks; 3]) {
+        let mut terms = terms(HEAD, HEAD);
+        terms.windows = Arc::new(Mutex::new(Windows::new(lent)));
+        let (address, tasks) = served(|_| std::future::pending(), terms).await;
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+                .max_send_buf_size(1)
+                .handshake(TokioIo::new(stream))
+                .await
+                .unwrap();
+        let (told, asked) = tokio::sync::mpsc::unbounded_channel();
+        let pieces = futures::stream::iter(0..4096u64).map(move |n| {
+            let _ = told.send(n * PIECE as u64);
+            Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(&[7; PIECE])))
+        });
+        let request = hyper::Request::post(format!("http://{address}/"));
+        let request = request.body(StreamBody::new(pieces)).unwrap();
+        let (connected, sending) = (Tasks::new(), Tasks::new());
+        connected.spawn("client", async move { drop(connection.await) });
+        sending.spawn("request", async move { drop(sender.send_request(request).await) });
+        (asked, [tasks, connected, sending])
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn over_http2_as_much_of_a_body_is_under_way_as_memory_is_lent() {
+        let (mut little, first) = sent_unread(0).await;
+        let (mut much, second) = sent_unread(64 << 20).await;
+        for (sent, least) in [(&mut little, 900 << 10), (&mut much, 15 << 20)] {
+            while sent.recv().await.expect("the request is still sending") < least {}
+        }
+        // meanwhile the first has not gone on
+        let mut last = 0;
+        while let Ok(sent) = little.try_recv() {
+            last = sent;
+        }
+        assert!(last < 2 << 20, "{last} bytes, and 1 MiB may be under way");
+        for tasks in first.into_iter().chain(second) {
+            tasks.stop(Duration::from_millis(1)).await;
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]

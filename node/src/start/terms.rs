@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use config::{CongestionControl, Settings, StaleReads};
@@ -11,6 +12,7 @@ use mesh::links;
 use mesh::members::MembersTerms;
 use mesh::transfer::TransferTerms;
 use registry::blobs::collecting::CollectionTerms;
+use parking_lot::Mutex;
 use registry::blobs::outgoing::OutgoingTerms;
 use registry::events::EventTerms;
 use registry::jobs::queue::JobTerms;
@@ -25,6 +27,7 @@ use rules::members::failover::FailoverTerms;
 use rules::members::keeper::KeeperTerms;
 use rules::members::voters::VoterTerms;
 use rules::people::crowd::bearable;
+use rules::people::windows::Windows;
 use rules::proxies::budget::BudgetTerms;
 use rules::proxies::mirror::MirrorRules;
 use rules::words::names::{BadName, Region};
@@ -273,5 +276,6 @@ pub(super) fn connections(settings: &Settings) -> ConnectionTerms {
         header_bytes: settings.http.max_header_bytes as usize,
         headers: settings.http.max_headers as usize,
         streams: settings.http.max_streams,
+        windows: Arc::new(Mutex::new(Windows::new(settings.http.upload_memory))),
     }
 }

@@ -64,6 +64,9 @@ impl Level {
     pub const DISCOVERY: Level = Level(8);
     /// From this level on there are labels.
     pub const LABELS: Level = Level(8);
+    /// From this level on tags that are about a manifest ([`fallback`](crate::words::fallback)) go
+    /// with it.
+    pub const FALLBACK_TAGS: Level = Level(8);
     /// From this level on a project's metadata can lose an entry.
     pub const METADATA: Level = Level(8);
     /// The highest level that this build supports.

@@ -15,6 +15,7 @@
 //! | [`discovery`] | when such an issuer is asked for its keys |
 //! | [`crowd`] | how many connections clients may have open |
 //! | [`streams`] | when an HTTP/2 connection is ended for its client's requests |
+//! | [`windows`] | how much a client may send over HTTP/2 before it was read |
 //! | [`guesses`] | who may have a password checked now |
 
 pub mod access;
@@ -31,3 +32,4 @@ pub mod robots;
 pub mod roles;
 pub mod streams;
 pub mod trusts;
+pub mod windows;

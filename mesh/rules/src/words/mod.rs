@@ -8,9 +8,11 @@
 //! | [`network`] | networks of IP addresses, and the client behind a proxy |
 //! | [`roles`] | the words of permissions, and the roles in a project |
 //! | [`manifest`], [`platform`] | what a manifest refers to; the platforms of an index |
+//! | [`fallback`] | tags that say by their names what their manifests are about |
 //! | [`query`] | what a client wants of a list: conditions and order |
 
 pub mod digest;
+pub mod fallback;
 pub mod manifest;
 pub mod moment;
 pub mod names;

@@ -303,6 +303,7 @@ impl Jobs {
         let report = self.new_report(id);
         report.log(&format!("run {number} began at {}", self.neighbours.name_of(node)));
         info!(job = %id, kind = work.kind(), %project, run = number, "a job has begun");
+        let stopping = stop.clone();
         let run = Run { job, stop, report: report.clone() };
         let mut gone = dropped.clone();
         let end = tokio::select! {
@@ -314,6 +315,10 @@ impl Jobs {
         };
         let (word, sentence) = match &end {
             RunEnd::Done(said) => ("done", said),
+            // as the ledger has it: what somebody stops and what breaks off for that has not failed
+            RunEnd::Failed(said) | RunEnd::Hopeless(said) if *stopping.borrow() => {
+                ("stopped", said)
+            }
             RunEnd::Failed(said) | RunEnd::Hopeless(said) => ("failed", said),
             RunEnd::Stopped(said) => ("stopped", said),
         };

@@ -91,12 +91,17 @@ impl Neighbours {
         removed.unwrap_or_default().iter().filter_map(|(place, _)| key::removed_of(place)).collect()
     }
 
-    /// The name of `node` for people.
+    /// The name of `node` for people. One that was removed has no name any more.
     pub fn name_of(&self, node: NodeId) -> String {
-        self.nodes()
-            .iter()
-            .find(|n| n.id == node)
-            .map_or_else(|| node.to_string(), |n| n.name.to_string())
+        let named = self.nodes().into_iter().find(|n| n.id == node);
+        if let Some(named) = named {
+            return named.name.to_string();
+        }
+        let removed = self.records.view().and_then(|view| view.get(&key::removed(node)));
+        match removed {
+            Ok(Some(_)) => "(a removed node)".to_owned(),
+            _ => node.to_string(),
+        }
     }
 
     /// Asks every other live replica which of `digests` it holds. A node that does not answer in

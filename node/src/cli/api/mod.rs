@@ -13,10 +13,10 @@ use std::io;
 
 use bytes::Bytes;
 use clap::ValueEnum;
-use http::{Method, StatusCode};
+use http::Method;
 use serde_json::{Value, json};
 
-use super::client::{Call, Client};
+use super::client::{Call, Client, refusal};
 use super::node::Node;
 use super::shown::{safe, safe_json, table};
 
@@ -78,17 +78,12 @@ impl Api {
         let (status, total) = (answer.status, answer.header("x-total-count").map(str::to_owned));
         let location = answer.header("location").map(str::to_owned);
         let bytes = answer.whole().await?;
-        let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        if status.is_success() {
-            let total = total.and_then(|text| text.parse().ok());
-            return Ok(Sent { body, total, location });
+        if !status.is_success() {
+            return Err(io::Error::other(refusal(status, &bytes)));
         }
-        let reason = body["errors"][0]["message"].as_str().map(str::to_owned);
-        let reason = reason.unwrap_or_else(|| format!("the node answered {status}"));
-        Err(io::Error::other(match status {
-            StatusCode::UNAUTHORIZED => format!("{reason} (`atoll login` again?)"),
-            _ => reason,
-        }))
+        let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let total = total.and_then(|text| text.parse().ok());
+        Ok(Sent { body, total, location })
     }
 
     async fn get(&self, path: &str) -> io::Result<Value> {

@@ -40,7 +40,8 @@ enum Verb {
         #[arg(long, value_name = "ID")]
         registry: Option<u64>,
     },
-    /// Change metadata of a project: public=true, durability=2, sparse_indexes=false, ...
+    /// Change metadata of a project: public=true, durability=2, sparse_indexes=false,
+    /// edges=cache-* (which edges serve it), and others (docs/api.md#projects).
     Set {
         /// Its name.
         name: String,

@@ -12,6 +12,7 @@ use crate::ledger::records::{
     WriteRecords, decode, encode, key,
 };
 use crate::words::digest::Digest;
+use crate::words::fallback::tags_about;
 use crate::words::moment::Timestamp;
 use crate::words::names::{BadName, Reference, RepositoryName, Tag};
 
@@ -242,10 +243,56 @@ pub(in crate::ledger) fn delete_tag<R: WriteRecords>(
     Ok(Outcome::Done)
 }
 
-/// Removes a manifest, the tags that name it, and its links.
+/// The maximum number of manifests that go with the one that they are about. Somebody may have signed
+/// signatures of signatures.
+const FOLLOWERS: usize = 50;
+
+/// Removes a manifest, the tags that name it, and its links; and what is about it by a tag's name,
+/// unless that has another tag.
 pub(in crate::ledger) fn delete<R: WriteRecords>(
     records: &mut R,
     at: Timestamp,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<Outcome, RecordError> {
+    if remove(records, repository, digest)? == Outcome::NotFound {
+        return Ok(Outcome::NotFound);
+    }
+    if records.level()? < Level::FALLBACK_TAGS {
+        return Ok(Outcome::Done);
+    }
+    let (mut gone, mut left) = (vec![*digest], FOLLOWERS);
+    while let Some(subject) = gone.pop() {
+        for tag in tags_about(&subject) {
+            let Some(record) = records.tag(repository, &tag)? else { continue };
+            delete_tag(records, repository, &tag)?;
+            if left > 0 && !is_tagged(records, repository, &record.digest)? {
+                left -= 1;
+                remove(records, repository, &record.digest)?;
+                gone.push(record.digest);
+            }
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// Whether a tag names a manifest. If not all tags of the repository are in the index, all of them are
+/// read.
+fn is_tagged<R: WriteRecords>(
+    records: &R,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<bool, RecordError> {
+    if records.record::<TagIndex>(&key::tag_index(repository))? == Some(TagIndex::Whole) {
+        return Ok(!records.scan(&key::all_named(repository, digest), None, 1)?.is_empty());
+    }
+    let tags = records.records::<TagRecord>(&key::tags(repository))?;
+    Ok(tags.iter().any(|(_, tag)| tag.digest == *digest))
+}
+
+/// Removes a manifest, the tags that name it, and its links.
+fn remove<R: WriteRecords>(
+    records: &mut R,
     repository: &RepositoryName,
     digest: &Digest,
 ) -> Result<Outcome, RecordError> {

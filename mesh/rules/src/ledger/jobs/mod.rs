@@ -166,6 +166,14 @@ pub struct Job {
     pub result: String,
 }
 
+impl Job {
+    /// What its last run said at its end, if that is of this try: one that somebody asks for again
+    /// begins without a result.
+    pub fn current_result(&self) -> &str {
+        if self.state.is_over() || self.failures > 0 { &self.result } else { "" }
+    }
+}
+
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RunEnd {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::ledger::apply::trial::Ledger;
 use crate::ledger::command::{Command, NewManifest, NewProject};
-use crate::ledger::records::{MemoryRecords, ReadRecords};
+use crate::ledger::records::{MemoryRecords, ReadRecords, key as records_key};
 use crate::proxies::proxy::ProxyChange;
 use crate::words::manifest::media_type;
 use crate::words::names::{Epoch, NodeId, ProjectName};
@@ -175,4 +175,57 @@ fn a_projects_metadata_loses_one_entry() {
     assert_eq!(ledger.run(forget(Epoch::FIRST)), Outcome::Done);
     assert_eq!(ledger.run(forget(Epoch::FIRST)), Outcome::NotFound);
     assert!(ledger.records.project(&name).unwrap().unwrap().metadata.is_empty());
+}
+
+impl Ledger {
+    fn tag(&mut self, repository: &str, digest: Digest, tag: &str) {
+        let (epoch, repository) = (Epoch::FIRST, repository.parse().unwrap());
+        let add = Command::AddTag { epoch, repository, digest, tag: tag.parse().unwrap() };
+        assert_eq!(self.run(add), Outcome::Done);
+    }
+
+    fn left(&self, repository: &str) -> usize {
+        let repository = repository.parse().unwrap();
+        let manifests = self.records.scan(&records_key::manifests(&repository), None, usize::MAX);
+        let tags = self.records.scan(&records_key::tags(&repository), None, usize::MAX);
+        manifests.unwrap().len() + tags.unwrap().len()
+    }
+}
+
+#[test]
+fn what_a_tag_says_to_be_about_a_manifest_goes_with_it_unless_it_has_another_tag() {
+    let mut ledger = Ledger::raised();
+    ledger.labelled_project("one");
+    let image = ledger.push("one/app", "image");
+    let about = |digest: Digest, ending: &str| digest.to_string().replace(':', "-") + ending;
+    let signature = ledger.push("one/app", "signature");
+    ledger.tag("one/app", signature, &about(image, ".sig"));
+    let countersigned = ledger.push("one/app", "a signature of the signature");
+    ledger.tag("one/app", countersigned, &about(signature, ".sig"));
+    let listed = ledger.push("one/app", "an index of referrers");
+    ledger.tag("one/app", listed, &about(image, ""));
+    let kept = ledger.push("one/app", "an SBOM with a name of its own");
+    ledger.tag("one/app", kept, &about(image, ".sbom"));
+    ledger.tag("one/app", kept, "sbom");
+    let other = ledger.push("one/app", "about something else");
+    ledger.tag("one/app", other, &about(Digest::sha256(b"else"), ".att"));
+    assert_eq!(ledger.delete_manifest("one/app", image), Outcome::Done);
+    let repository: RepositoryName = "one/app".parse().unwrap();
+    for (digest, there) in
+        [(signature, false), (countersigned, false), (listed, false), (kept, true), (other, true)]
+    {
+        assert_eq!(ledger.records.has_manifest(&repository, &digest).unwrap(), there);
+    }
+    assert_eq!(ledger.left("one/app"), 4, "two manifests with a tag each");
+
+    // a chain of them does not make one entry long
+    let mut last = ledger.push("one/chain", "0");
+    let first = last;
+    for n in 1..80 {
+        let next = ledger.push("one/chain", &n.to_string());
+        ledger.tag("one/chain", next, &about(last, ".sig"));
+        last = next;
+    }
+    assert_eq!(ledger.delete_manifest("one/chain", first), Outcome::Done);
+    assert!((1..60).contains(&ledger.left("one/chain")), "{}", ledger.left("one/chain"));
 }

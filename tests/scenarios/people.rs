@@ -377,10 +377,12 @@ fn everybody_may_what_the_table_says_at_every_node() {
 fn at_edges(path: &str, method: &str) -> bool {
     let about_people = [
         "/configurations",
+        "/immutabletagrules",
         "/labels",
         "/ldap/",
         "/usergroups",
         "/users",
+        "/retentions",
         "/robots",
         "/members",
         "/summary",

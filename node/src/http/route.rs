@@ -535,6 +535,7 @@ impl Route {
                 | Route::Stored(_, Stored::Summary)
                 | Route::Policy(..)
                 | Route::Retentions
+                | Route::RetentionTemplates
         )
     }
 

@@ -255,7 +255,7 @@ pub(in crate::ledger) fn delete<R: WriteRecords>(
     repository: &RepositoryName,
     digest: &Digest,
 ) -> Result<Outcome, RecordError> {
-    if remove(records, repository, digest)? == Outcome::NotFound {
+    if remove(records, at, repository, digest)? == Outcome::NotFound {
         return Ok(Outcome::NotFound);
     }
     if records.level()? < Level::FALLBACK_TAGS {
@@ -268,7 +268,7 @@ pub(in crate::ledger) fn delete<R: WriteRecords>(
             delete_tag(records, repository, &tag)?;
             if left > 0 && !is_tagged(records, repository, &record.digest)? {
                 left -= 1;
-                remove(records, repository, &record.digest)?;
+                remove(records, at, repository, &record.digest)?;
                 gone.push(record.digest);
             }
         }
@@ -293,6 +293,7 @@ fn is_tagged<R: WriteRecords>(
 /// Removes a manifest, the tags that name it, and its links.
 fn remove<R: WriteRecords>(
     records: &mut R,
+    at: Timestamp,
     repository: &RepositoryName,
     digest: &Digest,
 ) -> Result<Outcome, RecordError> {

@@ -89,6 +89,8 @@ pub enum Change {
         digests: Vec<Digest>,
         /// When it was judged.
         judged: Timestamp,
+        /// How many manifests the repository had then.
+        manifests: u64,
     },
 }
 
@@ -132,8 +134,8 @@ impl Change {
                 Command::AddTag { epoch, repository, digest, tag }
             }
             Change::Policy { name, change } => Command::Policy { project: name, epoch, change },
-            Change::Retire { repository, digests, judged } => {
-                Command::Retire { epoch, repository, digests, judged }
+            Change::Retire { repository, digests, judged, manifests } => {
+                Command::Retire { epoch, repository, digests, judged, manifests }
             }
         }
     }
@@ -157,8 +159,8 @@ impl Change {
                 Change::AddTag { repository, digest, tag }
             }
             Command::Policy { project, change, .. } => Change::Policy { name: project, change },
-            Command::Retire { repository, digests, judged, .. } => {
-                Change::Retire { repository, digests, judged }
+            Command::Retire { repository, digests, judged, manifests, .. } => {
+                Change::Retire { repository, digests, judged, manifests }
             }
             _ => return None,
         })
@@ -208,6 +210,7 @@ mod tests {
                 repository: repository.clone(),
                 digests: vec![Digest::sha256(b"x")],
                 judged: Timestamp(7),
+                manifests: 3,
             },
             Change::DeleteTag { repository: repository.clone(), tag: "1".parse().unwrap() },
             Change::DeleteManifest { repository: repository.clone(), digest: Digest::sha256(b"x") },

@@ -260,6 +260,9 @@ pub enum Command {
         digests: Vec<Digest>,
         /// When it was judged.
         judged: Timestamp,
+        /// How many manifests the repository had then. With another number nothing is deleted: a
+        /// new index may list what was judged.
+        manifests: u64,
     },
     /// Notes when artifacts were pulled.
     Pulled(Vec<Pull>),

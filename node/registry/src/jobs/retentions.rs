@@ -3,7 +3,8 @@
 //!
 //! A run is a job of its project, so its primary has it. It judges a repository and deletes at once
 //! what is judged, by a write of the project's epoch that passes over what was pushed, tagged or
-//! pulled meanwhile. When an index goes, what it listed is judged next.
+//! pulled meanwhile. What only an index lists that goes, and what is about something that goes, goes
+//! along without being judged: else it would count among the newest that a rule retains.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
@@ -22,9 +23,10 @@ use rules::policies::immutability::is_immutable;
 use rules::policies::retention::{Candidate, Fate, fates, needs_confirmation};
 use rules::wire::WriteKind;
 use rules::words::digest::Digest;
-use rules::words::manifest::{Manifest, media_type};
+use rules::words::fallback::Fallback;
+use rules::words::manifest::Manifest;
 use rules::words::moment::Timestamp;
-use rules::words::names::{ProjectName, RepositoryName};
+use rules::words::names::{ProjectName, RepositoryName, Tag};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -36,12 +38,12 @@ use crate::writes::{Refusal, Writes};
 pub const KIND: &str = "retention";
 /// How often a run is tried.
 const TRIES: u32 = 3;
-/// How often a repository is judged again: an index that lists indexes that list images.
-const PASSES: usize = 4;
 /// The number of records that are read in one scan.
 const PAGE: usize = 1000;
 /// How far the clocks of two nodes may be apart, in milliseconds.
 const APART: u64 = 60_000;
+/// How often a repository is judged again because something was pushed meanwhile.
+const TRIED_AGAIN: u32 = 20;
 /// The maximum number of artifacts that a log names.
 const NAMED: usize = 400;
 
@@ -78,14 +80,49 @@ impl Found {
     }
 }
 
-/// An artifact, and what becomes of it.
-pub struct Judged {
-    /// The artifact.
-    pub candidate: Candidate,
-    /// What becomes of it.
-    pub fate: Fate,
-    /// The number of its bytes, as its manifest says.
-    pub bytes: u64,
+/// What becomes of a repository.
+#[derive(Default)]
+struct Judgement {
+    /// Its artifacts, and what becomes of each.
+    artifacts: Vec<(Candidate, Fate)>,
+    /// What goes along with artifacts that go.
+    along: Vec<Digest>,
+    found: Found,
+    /// The number of the repository's manifests.
+    manifests: u64,
+}
+
+impl Judgement {
+    /// All that goes. What goes along comes last.
+    fn gone(&self) -> Vec<Digest> {
+        let deleted = self.artifacts.iter().filter(|(_, fate)| *fate == Fate::Deleted);
+        deleted.map(|(candidate, _)| candidate.digest).chain(self.along.iter().copied()).collect()
+    }
+}
+
+/// The manifests of a repository.
+struct Contents {
+    candidates: Vec<Candidate>,
+    /// The bytes of each manifest with its blobs, as it says. All manifests are here.
+    sizes: BTreeMap<Digest, u64>,
+    /// Manifests without a tag that indexes list or that are about others: what each depends on.
+    dependent: BTreeMap<Digest, Dependence>,
+}
+
+/// What a manifest without a tag depends on.
+struct Dependence {
+    /// The indexes that list it.
+    listed_by: Vec<Digest>,
+    /// What it is about.
+    subject: Option<Digest>,
+}
+
+impl Dependence {
+    fn goes(&self, gone: &BTreeSet<Digest>) -> bool {
+        let listed = !self.listed_by.is_empty();
+        listed && self.listed_by.iter().all(|index| gone.contains(index))
+            || self.subject.is_some_and(|subject| gone.contains(&subject))
+    }
 }
 
 /// Runs of retention at this node.
@@ -154,7 +191,7 @@ impl Retentions {
         let mut total = Found::default();
         for repository in &repositories {
             let judged = at_length(|| self.judge(&policies, repository, judged_at));
-            total.add(sum(&judged.map_err(read)?.unwrap_or_default()));
+            total.add(judged.map_err(read)?.found);
         }
         let much = needs_confirmation(total.deleted, total.artifacts, self.confirm_over);
         if much && !order.dry_run && !order.confirmed {
@@ -165,34 +202,21 @@ impl Retentions {
         }
         let (mut done, mut named) = (Found::default(), 0);
         for repository in &repositories {
-            for pass in 0..PASSES {
-                if run.is_stopped() {
-                    return Ok(RunEnd::Stopped(format!("{} artifacts deleted", done.deleted)));
-                }
-                let judged_at = if order.dry_run { judged_at } else { clock::timestamp() };
-                let judged = at_length(|| self.judge(&policies, repository, judged_at));
-                let judged = judged.map_err(read)?.unwrap_or_default();
-                let found = sum(&judged);
-                // what the first pass has deleted is not there any more
-                done.add(Found {
-                    artifacts: if pass == 0 { found.artifacts } else { 0 },
-                    retained: if pass == 0 { found.retained } else { 0 },
-                    ..found
-                });
-                for one in judged.iter().filter(|one| pass == 0 || one.fate == Fate::Deleted) {
-                    named += 1;
-                    if named <= NAMED {
-                        run.log(line(repository, one));
-                    }
-                }
-                if found.deleted == 0 || order.dry_run {
-                    break;
-                }
-                let gone = judged.iter().filter(|one| one.fate == Fate::Deleted);
-                let gone: Vec<Digest> = gone.map(|one| one.candidate.digest).collect();
-                self.retire(repository, &gone, judged_at).await?;
-                run.progress(show(&done));
+            if run.is_stopped() {
+                return Ok(RunEnd::Stopped(format!("{} artifacts deleted", done.deleted)));
             }
+            let judged = match order.dry_run {
+                true => at_length(|| self.judge(&policies, repository, judged_at)).map_err(read)?,
+                false => self.retire(&policies, repository).await?,
+            };
+            done.add(judged.found);
+            for (candidate, fate) in &judged.artifacts {
+                named += 1;
+                if named <= NAMED {
+                    run.log(line(repository, candidate, *fate));
+                }
+            }
+            run.progress(show(&done));
         }
         if named > NAMED {
             run.log(format!("and {} more", named - NAMED));
@@ -205,23 +229,44 @@ impl Retentions {
         )))
     }
 
+    /// Judges a repository and deletes what does not stay. If something is pushed meanwhile, it is
+    /// judged again.
     async fn retire(
         &self,
+        policies: &Policies,
         repository: &RepositoryName,
-        gone: &[Digest],
-        judged: Timestamp,
-    ) -> Result<(), String> {
-        for some in gone.chunks(AT_ONCE) {
+    ) -> Result<Judgement, String> {
+        let read = |e: RecordError| e.to_string();
+        let mut whole: Option<Judgement> = None;
+        let mut tries = 0;
+        loop {
+            let now = clock::timestamp();
+            let judged = at_length(|| self.judge(policies, repository, now)).map_err(read)?;
+            let mut digests = judged.gone();
+            digests.truncate(AT_ONCE);
+            let (all, manifests) = (digests.len(), judged.manifests);
+            // what is told is what was found before anything was deleted
+            let told = whole.get_or_insert(judged);
+            if digests.is_empty() {
+                return Ok(std::mem::take(told));
+            }
             let change =
-                Change::Retire { repository: repository.clone(), digests: some.to_vec(), judged };
+                Change::Retire { repository: repository.clone(), digests, judged: now, manifests };
             let project = repository.project();
             match self.writes.commit(&project, WriteKind::Fenced(change), &Actor::mesh()).await {
+                Ok(_) if all == AT_ONCE => {}
                 // all of it was touched meanwhile, or is gone
-                Ok(_) | Err(Refusal::NotFound) => {}
+                Ok(_) | Err(Refusal::NotFound) => return Ok(std::mem::take(told)),
+                Err(Refusal::Precondition) if tries < TRIED_AGAIN => {
+                    tries += 1;
+                    whole = None;
+                }
+                Err(Refusal::Precondition) => {
+                    return Err(format!("{repository} changed again and again meanwhile"));
+                }
                 Err(refusal) => return Err(refusal.to_string()),
             }
         }
-        Ok(())
     }
 
     /// What to look at; `None` without a policy.
@@ -245,24 +290,48 @@ impl Retentions {
         Ok(Some(Plan { policies, repositories, newest }))
     }
 
-    /// What becomes of each artifact of a repository; `None` if no rule is about it.
-    pub fn judge(
+    /// What becomes of a repository. Nothing does if no rule is about it.
+    fn judge(
         &self,
         policies: &Policies,
         repository: &RepositoryName,
         now: Timestamp,
-    ) -> Result<Option<Vec<Judged>>, RecordError> {
-        let Some(retention) = &policies.retention else { return Ok(None) };
+    ) -> Result<Judgement, RecordError> {
+        let Some(retention) = &policies.retention else { return Ok(Judgement::default()) };
         let view = self.records.view()?;
         let within = repository.as_str().split_once('/').map_or("", |(_, rest)| rest);
-        let (candidates, bytes) = candidates(&*view, policies, repository, within)?;
+        let contents = contents(&*view, policies, repository, within)?;
         let since = view.pulls_counted_since()?;
-        let fates = fates(&retention.rules, within, &candidates, now, since);
-        Ok(fates.map(|fates| {
-            let all = candidates.into_iter().zip(fates).zip(bytes);
-            all.map(|((candidate, fate), bytes)| Judged { candidate, fate, bytes }).collect()
-        }))
+        let fates = fates(&retention.rules, within, &contents.candidates, now, since);
+        Ok(fates.map_or_else(Judgement::default, |fates| sentence(contents, fates)))
     }
+}
+
+/// Adds what goes along with what is deleted, and counts.
+fn sentence(contents: Contents, fates: Vec<Fate>) -> Judgement {
+    let Contents { candidates, sizes, mut dependent } = contents;
+    let artifacts: Vec<(Candidate, Fate)> = candidates.into_iter().zip(fates).collect();
+    let deleted = artifacts.iter().filter(|(_, fate)| *fate == Fate::Deleted);
+    let mut gone: BTreeSet<Digest> = deleted.map(|(candidate, _)| candidate.digest).collect();
+    let mut found = Found { artifacts: artifacts.len() as u64, ..Found::default() };
+    found.deleted = gone.len() as u64;
+    found.retained = found.artifacts - found.deleted;
+    let mut along = Vec::new();
+    loop {
+        let more: Vec<Digest> = dependent
+            .iter()
+            .filter(|(_, dependence)| dependence.goes(&gone))
+            .map(|(digest, _)| *digest)
+            .collect();
+        if more.is_empty() {
+            break;
+        }
+        more.iter().for_each(|digest| drop(dependent.remove(digest)));
+        gone.extend(&more);
+        along.extend(more);
+    }
+    found.bytes = gone.iter().filter_map(|digest| sizes.get(digest)).sum();
+    Judgement { artifacts, along, found, manifests: sizes.len() as u64 }
 }
 
 struct Plan {
@@ -272,18 +341,20 @@ struct Plan {
     newest: Timestamp,
 }
 
-/// The artifacts of a repository, with the numbers of their bytes. What is part of an index or about
-/// another artifact is none, unless it has a tag. Tags that name a subject instead of referring to it
-/// (`sha256-...`) go with that.
-fn candidates(
+/// The manifests of a repository. An artifact is what has a tag, or is no part of an index and about
+/// nothing that is there. Tags that name a subject instead of referring to it (`sha256-...`) are none:
+/// the ledger deletes them with that.
+fn contents(
     view: &dyn ReadRecords,
     policies: &Policies,
     repository: &RepositoryName,
     within: &str,
-) -> Result<(Vec<Candidate>, Vec<u64>), RecordError> {
-    let mut tags: BTreeMap<Digest, Vec<(String, Timestamp)>> = BTreeMap::new();
-    for (place, tag) in view.records::<TagRecord>(&key::tags(repository))? {
-        tags.entry(tag.digest).or_default().push((key::tag_of(&place), tag.pushed));
+) -> Result<Contents, RecordError> {
+    let mut tags: BTreeMap<Digest, Vec<(Tag, Timestamp)>> = BTreeMap::new();
+    for (place, record) in view.records::<TagRecord>(&key::tags(repository))? {
+        if let Ok(tag) = key::tag_of(&place).parse() {
+            tags.entry(record.digest).or_default().push((tag, record.pushed));
+        }
     }
     let mut found: BTreeMap<Digest, ManifestRecord> = BTreeMap::new();
     let mut after: Option<Vec<u8>> = None;
@@ -297,73 +368,57 @@ fn candidates(
             found.insert(digest, ManifestRecord { bytes: Vec::new(), blobs: Vec::new(), ..record });
         }
     }
-    let (mut parts, mut sizes) = (BTreeSet::new(), BTreeMap::new());
-    for (digest, record) in &found {
+    let mut sizes = BTreeMap::new();
+    let mut listed_by: BTreeMap<Digest, Vec<Digest>> = BTreeMap::new();
+    for digest in found.keys() {
+        sizes.insert(*digest, 0);
         let Some(whole) = view.manifest(repository, digest)? else { continue };
         let Ok(manifest) = Manifest::parse(&whole.media_type, &whole.bytes) else { continue };
         let blobs = manifest.blobs.iter().map(|blob| blob.size);
-        let size = whole.bytes.len() as u64 + blobs.fold(0, u64::saturating_add);
-        sizes.insert(*digest, size);
-        let kind = record.media_type.as_str();
-        if matches!(kind, media_type::OCI_INDEX | media_type::DOCKER_LIST) {
-            parts.extend(manifest.children.iter().map(|child| child.digest));
+        sizes.insert(*digest, whole.bytes.len() as u64 + blobs.fold(0, u64::saturating_add));
+        for child in &manifest.children {
+            listed_by.entry(child.digest).or_default().push(*digest);
         }
     }
-    let about_another = |record: &ManifestRecord| {
-        record.subject.is_some_and(|subject| found.contains_key(&subject))
+    let is_there = |subject: Digest| found.contains_key(&subject);
+    let names_another = |tags: &[(Tag, Timestamp)]| {
+        let about = |tag: &Tag| Fallback::of(tag).and_then(|fallback| fallback.digest());
+        !tags.is_empty() && tags.iter().all(|(tag, _)| about(tag).is_some_and(is_there))
     };
-    let names_another = |tags: &[(String, Timestamp)]| {
-        let subject = |tag: &str| {
-            let hex = tag.strip_prefix("sha256-")?.get(..64)?;
-            format!("sha256:{hex}").parse::<Digest>().ok()
-        };
-        !tags.is_empty()
-            && tags.iter().all(|(tag, _)| subject(tag).is_some_and(|d| found.contains_key(&d)))
-    };
-    let (mut candidates, mut bytes) = (Vec::new(), Vec::new());
+    let mut contents = Contents { candidates: Vec::new(), sizes, dependent: BTreeMap::new() };
     for (digest, record) in &found {
         let tags = tags.remove(digest).unwrap_or_default();
-        let is_part = parts.contains(digest) || about_another(record);
-        if tags.is_empty() && is_part || names_another(&tags) {
+        let listed_by = listed_by.remove(digest).unwrap_or_default();
+        let subject = record.subject.filter(|subject| is_there(*subject));
+        if tags.is_empty() && (!listed_by.is_empty() || subject.is_some()) {
+            contents.dependent.insert(*digest, Dependence { listed_by, subject });
             continue;
         }
-        let immutable = tags.iter().any(|(tag, _)| is_immutable(&policies.immutable, within, tag));
-        let pushed = tags.iter().map(|(_, pushed)| *pushed).fold(record.pushed, Timestamp::max);
-        candidates.push(Candidate {
-            digest: *digest,
-            tags: tags.into_iter().map(|(tag, _)| tag).collect(),
-            pushed,
-            pulled: view.pulled(repository, digest)?,
-            immutable,
-        });
-        bytes.push(sizes.get(digest).copied().unwrap_or(0));
-    }
-    Ok((candidates, bytes))
-}
-
-fn sum(judged: &[Judged]) -> Found {
-    let mut found = Found { artifacts: judged.len() as u64, ..Found::default() };
-    for one in judged {
-        match one.fate {
-            Fate::Deleted => {
-                found.deleted += 1;
-                found.bytes += one.bytes;
-            }
-            Fate::Retained | Fate::Immutable => found.retained += 1,
+        if names_another(&tags) {
+            continue;
         }
+        let is_immutable =
+            |(tag, _): &(Tag, Timestamp)| is_immutable(&policies.immutable, within, tag.as_str());
+        contents.candidates.push(Candidate {
+            digest: *digest,
+            immutable: tags.iter().any(is_immutable),
+            pushed: tags.iter().map(|(_, pushed)| *pushed).fold(record.pushed, Timestamp::max),
+            tags: tags.into_iter().map(|(tag, _)| tag.as_str().to_owned()).collect(),
+            pulled: view.pulled(repository, digest)?,
+        });
     }
-    found
+    Ok(contents)
 }
 
 fn show(found: &Found) -> String {
     json!(found).to_string()
 }
 
-fn line(repository: &RepositoryName, one: &Judged) -> String {
-    let Candidate { digest, tags, pushed, pulled, .. } = &one.candidate;
+fn line(repository: &RepositoryName, candidate: &Candidate, fate: Fate) -> String {
+    let Candidate { digest, tags, pushed, pulled, .. } = candidate;
     let tags = if tags.is_empty() { "no tag".into() } else { tags.join(", ") };
     let pulled = pulled.map_or("never".into(), |at| at.to_string());
-    format!("{} {repository}@{digest} ({tags}; pushed {pushed}, pulled {pulled})", one.fate.word())
+    format!("{} {repository}@{digest} ({tags}; pushed {pushed}, pulled {pulled})", fate.word())
 }
 
 impl Work for Retentions {
@@ -373,5 +428,54 @@ impl Work for Retentions {
 
     fn carry_out<'a>(&'a self, run: &'a Run) -> Pin<Box<dyn Future<Output = RunEnd> + Send + 'a>> {
         Box::pin(self.apply(run))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(n: u8) -> Digest {
+        Digest::sha256(&[n])
+    }
+
+    fn candidate(n: u8) -> Candidate {
+        Candidate {
+            digest: digest(n),
+            tags: Vec::new(),
+            pushed: Timestamp(0),
+            pulled: None,
+            immutable: false,
+        }
+    }
+
+    /// A signature that was judged would be among the newest artifacts, in the place of an image.
+    #[test]
+    fn what_is_part_of_what_goes_or_about_it_goes_along_and_nothing_else() {
+        let on = |listed_by: &[u8], subject: Option<u8>| Dependence {
+            listed_by: listed_by.iter().map(|n| digest(*n)).collect(),
+            subject: subject.map(digest),
+        };
+        let contents = Contents {
+            candidates: vec![candidate(1), candidate(2)],
+            sizes: (1..=8).map(|n| (digest(n), 1 << n)).collect(),
+            dependent: [
+                (3, on(&[1], None)),
+                (4, on(&[1, 2], None)),
+                (5, on(&[], Some(3))),
+                (6, on(&[], Some(4))),
+                (7, on(&[3], None)),
+                (8, on(&[2], Some(1))),
+            ]
+            .map(|(n, dependence)| (digest(n), dependence))
+            .into(),
+        };
+        let judged = sentence(contents, vec![Fate::Deleted, Fate::Retained]);
+        let gone: BTreeSet<Digest> = judged.gone().into_iter().collect();
+        assert_eq!(gone, [1, 3, 5, 7, 8].map(digest).into());
+        assert_eq!(judged.gone()[0], digest(1));
+        let Found { artifacts, retained, deleted, bytes } = judged.found;
+        assert_eq!((artifacts, retained, deleted), (2, 1, 1));
+        assert_eq!(bytes, 2 + 8 + 32 + 128 + 256);
     }
 }

@@ -374,7 +374,10 @@ fn bodies() -> Vec<(&'static str, Value)> {
             object(&[
                 ("rules", list(rule)),
                 ("trigger?", kind("object")),
-                ("scope", object(&[("level", json!({"enum": ["project"]})), ("ref", kind("integer"))])),
+                (
+                    "scope",
+                    object(&[("level", json!({"enum": ["project"]})), ("ref", kind("integer"))]),
+                ),
             ]),
         ),
         (

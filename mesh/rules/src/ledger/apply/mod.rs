@@ -19,7 +19,7 @@ use crate::ledger::command::{Command, Envelope, Outcome};
 use crate::ledger::level::Level;
 use crate::ledger::people::LookForPeople;
 use crate::ledger::records::{
-    Look, Project, RecordError, UpstreamRecord, WriteRecords, decode, encode, key,
+    Look, Project, RecordError, Repository, UpstreamRecord, WriteRecords, decode, encode, key,
 };
 use crate::words::moment::Timestamp;
 use crate::words::names::{OperationId, Reference, RepositoryName, Revision};
@@ -207,7 +207,11 @@ fn perform<R: WriteRecords>(
         (Command::Policy { change, .. }, Some(project)) => {
             policies::change(records, &project, change)
         }
-        (Command::Retire { repository, digests, judged, .. }, Some(project)) => {
+        (Command::Retire { repository, digests, judged, manifests, .. }, Some(project)) => {
+            let known = records.record::<Repository>(&key::repository(repository))?;
+            if known.is_none_or(|known| known.manifests != *manifests) {
+                return Ok(Outcome::PreconditionFailed);
+            }
             policies::retire(records, at, &project, repository, digests, *judged)
         }
         (Command::Pulled(pulls), _) => policies::pulled(records, at, pulls),

@@ -108,14 +108,21 @@ fn what_was_touched_since_it_was_judged_stays() {
     let pull = |n, at| Pull { repository: place(), digest: manifest(n), at: Timestamp(at) };
     let pulls = vec![pull(3, u64::MAX), pull(5, judged.0 - 1), pull(99, 1)];
     assert_eq!(ledger.run(Command::Pulled(pulls)), Outcome::Done);
-    let digests = (1..=6).map(manifest).collect();
-    let retire = Command::Retire { epoch, repository: place(), digests, judged };
-    assert_eq!(ledger.run(retire.clone()), Outcome::Done);
+    let digests: Vec<Digest> = (1..=6).map(manifest).collect();
+    let retire = |manifests| Command::Retire {
+        epoch,
+        repository: place(),
+        digests: digests.clone(),
+        judged,
+        manifests,
+    };
+    assert_eq!(ledger.run(retire(4)), Outcome::PreconditionFailed, "another was pushed");
+    assert_eq!(ledger.run(retire(5)), Outcome::Done);
     let left: Vec<u8> =
         (1..=6).filter(|n| ledger.records.has_manifest(&place(), &manifest(*n)).unwrap()).collect();
     assert_eq!(left, [2, 3, 4]);
     assert_eq!(tagged(&ledger, "old"), None);
-    assert_eq!(ledger.run(retire), Outcome::NotFound);
+    assert_eq!(ledger.run(retire(3)), Outcome::NotFound);
     assert_eq!(ledger.records.pulled(&place(), &manifest(5)).unwrap(), None, "it went along");
     let pulled = ledger.records.pulled(&place(), &manifest(3)).unwrap().unwrap();
     assert!(pulled < Timestamp(u64::MAX), "not later than it was told");

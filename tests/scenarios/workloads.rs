@@ -65,6 +65,22 @@ fn an_issuer_that_is_asked_may_change_its_keys_and_be_away() {
     let forged = Issuer::new(&provider.issuer()).token("ci", "atoll");
     assert_eq!([0, 1, edge].map(|at| reads(&node(at), &forged)), [401; 3]);
 
+    // the kubelet asks for credentials with such a token, and pulls with what it gets
+    let place = node(1);
+    let image = format!("{}/p/app:1", place.authority());
+    let request = json!({"apiVersion": "credentialprovider.kubelet.k8s.io/v1",
+        "kind": "CredentialProviderRequest", "image": image, "serviceAccountToken": token});
+    let file = mesh.folder().join("request");
+    std::fs::write(&file, request.to_string()).expect("a file");
+    let mut asked = mesh.members()[1].atoll("credential-provider");
+    let said = asked.stdin(std::fs::File::open(&file).expect("the file")).output();
+    let said = said.expect("atoll runs");
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let said: Value = serde_json::from_slice(&said.stdout).expect("an answer is JSON");
+    let given = &said["auth"][place.authority()];
+    assert_eq!(given["username"], "$workload", "{said}");
+    assert_eq!(reads(&place, given["password"].as_str().expect("a password")), 200);
+
     // other keys count at once, and again right after that
     for _ in 0..2 {
         provider.resume();

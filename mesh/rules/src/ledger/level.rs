@@ -55,7 +55,8 @@ impl Level {
     pub const RANGES: Level = Level(8);
     /// From this level on there are groups of identity providers, and users whom these vouch for.
     pub const DIRECTORY: Level = Level(8);
-    /// From this level on a trust rule may be without keys: the issuer is asked for them.
+    /// From this level on a trust rule may be without keys: the issuer is asked for them. Who changes a
+    /// rule's keys is recorded.
     pub const DISCOVERY: Level = Level(8);
     /// The highest level that this build supports.
     pub const NEWEST: Level = Level::RANGES;

@@ -2,6 +2,7 @@
 //! clients that have no browser; also while the provider changes its keys or is away.
 
 use http::Method;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::formed::Formed;
 use tests::http::{Answer, Client};
@@ -22,7 +23,10 @@ struct Desk {
 impl Desk {
     /// A mesh of two replicas whose people sign in at a provider.
     fn new(more: &Value) -> Self {
-        let mesh = Formed::of(&[("one", "us-east-1"), ("two", "eu-1")], "");
+        Self::at(Formed::of(&[("one", "us-east-1"), ("two", "eu-1")], ""), more)
+    }
+
+    fn at(mesh: Formed, more: &Value) -> Self {
         let back = format!("http://{}/c/oidc/callback", mesh.members()[0].anyone().authority());
         let provider = Provider::start(&back);
         let mut settings = json!({
@@ -235,4 +239,42 @@ fn a_name_is_chosen_and_nobody_gets_in_with_what_is_not_theirs() {
     wait::until("the administrator signs in", || {
         (admin.get(CURRENT).ok()?.status == 200).then_some(())
     });
+}
+
+#[test]
+fn who_has_not_signed_in_for_long_is_asked_to_do_it_again() {
+    let mesh = Formed::of(&[("one", "us-east-1")], "people: {refresh_lifetime: 8760h}\n");
+    let desk = Desk::at(mesh, &json!({}));
+    desk.provider.knows(&json!({"ann": {"preferred_username": "ann"}}));
+    let node = desk.node(0);
+    let sent = node.get("/c/oidc/login").unwrap_or_else(|none| panic!("{none}"));
+    let place = desk.provider.sign_in("ann", &sent);
+    let cookies: Vec<String> = sent.cookies().iter().map(|(n, v)| format!("{n}={v}")).collect();
+    let ask = node.ask(Method::GET, &place).header("cookie", &cookies.join("; "));
+    let browser = session_in(&node, &ask.send().unwrap_or_else(|none| panic!("{none}")));
+    let secret = who(&browser)["oidc_user_meta"]["secret"].as_str().expect("one").to_owned();
+    let docker = node.clone().basic("ann", &secret);
+    let answer = docker.get("/service/token?service=atoll&offline_token=true").expect("an answer");
+    let refresh = answer.json()["refresh_token"].as_str().expect("a refresh token").to_owned();
+    let refreshed = || {
+        let form = format!("grant_type=refresh_token&service=atoll&refresh_token={refresh}");
+        let ask = node.ask(Method::POST, "/service/token");
+        let ask = ask.header("content-type", "application/x-www-form-urlencoded").body(form);
+        ask.send().unwrap_or_else(|none| panic!("{none}")).status
+    };
+    assert_eq!((token_answer(&docker, &[]).status, refreshed()), (200, 200));
+
+    // ninety-one days later
+    let member = &desk.mesh.members()[0];
+    member.stop(Signal::TERM);
+    member.serve_days_later(91);
+    member.wait_ready();
+    let admin = desk.mesh.client(0);
+    for (days, then) in [(90, 401), (92, 200), (0, 200), (1, 401)] {
+        let setting = json!({"oidc_sign_in_days": days});
+        must(&admin, Method::PUT, SETTINGS, &setting, 200);
+        let found = (token_answer(&docker, &[]).status, refreshed());
+        assert_eq!(found, (then, then), "{days} days");
+    }
+    assert_eq!(admin.get(CURRENT).expect("an answer").status, 200, "who has a password here stays");
 }

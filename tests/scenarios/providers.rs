@@ -1,5 +1,5 @@
-//! People of an OIDC provider and of an LDAP directory sign in with every client: they pull what they
-//! may, and are refused what they may not.
+//! People of an OIDC provider and of an LDAP directory, users with a password here and robots sign in
+//! with every client: they pull what they may, and are refused what they may not.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,7 +13,9 @@ use tests::daemons::{Containerd, Docker, Podman};
 use tests::formed::Formed;
 use tests::image::Image;
 use tests::oidc::{CLIENT_SECRET, Provider};
-use tests::people::{add_member, must, session_in, token_answer};
+use tests::people::{
+    PASSWORD, add_member, create_robot, create_user, must, robot_of, session_in, token_answer,
+};
 use tests::repository::{Repository, create_project};
 use tests::slapd::{BASE, SEARCHER, Slapd, person};
 use tests::{cri, process, tools};
@@ -223,4 +225,17 @@ fn a_user_of_an_ldap_directory_signs_in_with_every_client() {
     assert_eq!(first.status, 200, "{first}");
     add_member(&mesh.client(0), "own", "ann", 2);
     clients.try_all(&ann);
+}
+
+#[test]
+fn a_user_with_a_password_here_and_a_robot_sign_in_with_every_client() {
+    let mesh = Formed::of(&[("one", "us-east-1")], "");
+    let clients = Clients::new(mesh.members()[0].anyone().authority());
+    projects(&mesh, &clients);
+    let admin = mesh.client(0);
+    create_user(&admin, "ann");
+    add_member(&admin, "own", "ann", 2);
+    clients.try_all(&Person { name: "ann", secret: PASSWORD.to_owned() });
+    let robot = create_robot(&admin, &robot_of("own", "ci", &["pull", "push"]));
+    clients.try_all(&Person { name: &robot.name, secret: robot.secret.clone() });
 }

@@ -65,6 +65,22 @@ fn an_issuer_that_is_asked_may_change_its_keys_and_be_away() {
     let forged = Issuer::new(&provider.issuer()).token("ci", "atoll");
     assert_eq!([0, 1, edge].map(|at| reads(&node(at), &forged)), [401; 3]);
 
+    // the kubelet asks for credentials with such a token, and pulls with what it gets
+    let place = node(1);
+    let image = format!("{}/p/app:1", place.authority());
+    let request = json!({"apiVersion": "credentialprovider.kubelet.k8s.io/v1",
+        "kind": "CredentialProviderRequest", "image": image, "serviceAccountToken": token});
+    let file = mesh.folder().join("request");
+    std::fs::write(&file, request.to_string()).expect("a file");
+    let mut asked = mesh.members()[1].atoll("credential-provider");
+    let said = asked.stdin(std::fs::File::open(&file).expect("the file")).output();
+    let said = said.expect("atoll runs");
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let said: Value = serde_json::from_slice(&said.stdout).expect("an answer is JSON");
+    let given = &said["auth"][place.authority()];
+    assert_eq!(given["username"], "$workload", "{said}");
+    assert_eq!(reads(&place, given["password"].as_str().expect("a password")), 200);
+
     // other keys count at once, and again right after that
     for _ in 0..2 {
         provider.resume();
@@ -194,6 +210,14 @@ fn a_project_admin_makes_no_node_ask_where_the_operator_does_not_want_it() {
         refused(&admin, &trusts, &here(bad.port), "cannot be used");
     }
     assert!([&away, &other, &plain, &empty].iter().all(|one| one.came() > 0));
+    // nor is a node made to ask without end
+    let tries = (0..40).map(|n| {
+        let rule = rule(&format!("http://127.0.0.1:9/{n}"), "ci");
+        let answer = admin.send_json(Method::POST, &trusts, &rule);
+        answer.unwrap_or_else(|none| panic!("{none}"))
+    });
+    let last = tries.last().expect("an answer");
+    assert_eq!((last.status, last.header("retry-after").is_some()), (429, true), "{last}");
     drop(mesh);
 
     // the operator names those that are asked

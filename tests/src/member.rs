@@ -163,6 +163,24 @@ impl Member {
         self.start(serve);
     }
 
+    /// The same with a clock that is so many days ahead (Debian's `faketime`). Only the time of day is
+    /// another one: what lasts for a while lasts as long.
+    ///
+    /// # Panics
+    /// When there is no `faketime`.
+    pub fn serve_days_later(&self, days: u32) {
+        let known = ["x86_64-linux-gnu", "aarch64-linux-gnu"];
+        let library = known
+            .map(|triple| format!("/usr/lib/{triple}/faketime/libfaketimeMT.so.1"))
+            .into_iter()
+            .find(|file| std::path::Path::new(file).is_file())
+            .unwrap_or_else(|| panic!("there is no faketime: apt-get install faketime"));
+        let mut serve = self.atoll("serve");
+        serve.env("LD_PRELOAD", library).env("FAKETIME", format!("+{days}d"));
+        serve.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
+        self.start(serve);
+    }
+
     /// Waits until it has ended by itself; how.
     ///
     /// # Panics

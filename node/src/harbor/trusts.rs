@@ -53,7 +53,7 @@ impl Harbor {
             self.writes.check_level(Level::DISCOVERY)?;
             let owner = robot.project.as_ref();
             let owner = owner.map_or(Owner::Mesh, |(id, _)| Owner::Project(*id));
-            self.access.try_issuer(issuer, owner).await.map_err(bad)?;
+            self.access.try_issuer(issuer, owner).await?;
             return Ok(String::new());
         };
         let keys = keys.to_string();

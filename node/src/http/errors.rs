@@ -8,7 +8,7 @@ use rules::people::access::RegistryScope;
 use rules::words::digest::{BadDigest, Digest};
 use serde_json::{Value, json};
 
-use registry::people::{AccessError, NeededScope, TooManyScopes};
+use registry::people::{AccessError, NeededScope, NotTried, TooManyScopes};
 use registry::proxies::questions::TooManyQuestions;
 use registry::pulls::PullError;
 
@@ -320,6 +320,16 @@ impl From<PullError> for Failure {
             PullError::TooManyQuestions(error) => error.into(),
             PullError::Flight(error) => error.into(),
             PullError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<NotTried> for Failure {
+    fn from(error: NotTried) -> Self {
+        match &error {
+            NotTried::Issuer(_) => Failure::new(Code::BadRequest, error.to_string()),
+            NotTried::TooMany(wait) => Failure::new(Code::TooManyRequests, error.to_string())
+                .header(header::RETRY_AFTER, (wait.as_secs() + 1).to_string()),
         }
     }
 }

@@ -60,7 +60,8 @@ impl Level {
     /// From this level on projects may say which tags never move and what stays, and pulls are
     /// counted.
     pub const POLICIES: Level = Level(8);
-    /// From this level on a trust rule may be without keys: the issuer is asked for them.
+    /// From this level on a trust rule may be without keys: the issuer is asked for them. Who changes a
+    /// rule's keys is recorded.
     pub const DISCOVERY: Level = Level(8);
     /// From this level on there are labels.
     pub const LABELS: Level = Level(8);

@@ -27,7 +27,9 @@ use mesh::secrets::{SecretError, Secrets};
 use parking_lot::Mutex;
 use rules::ledger::records::{Project, ReadRecords, RecordError};
 use rules::people::access::{Action, Identity, RegistryScope, Scope, allowed};
+use rules::people::discovery::Owner;
 use rules::people::guesses::{Guesses, Line, Origin};
+use rules::proxies::budget::Budgets;
 use rules::wire::{Credentials, Verdict};
 use rules::words::digest::Digest;
 use rules::words::names::{NodeId, RepositoryName};
@@ -46,6 +48,7 @@ use issuers::Issuers;
 use ldap::Asking;
 use signing::Signing;
 use tokens::TokenReach;
+use workloads::NAMED;
 
 pub use credentials::hash_password;
 pub use foreign::check_keys;
@@ -54,6 +57,7 @@ pub use oidc::{CameBack, NotSignedIn, STEP_SECONDS, SignInBegun, SignInEnded};
 pub use sessions::{NewSession, csrf_token};
 pub use signing::SERVICE;
 pub use tokens::{Issued, TokenProof, TokenRequest, TooManyScopes};
+pub use workloads::NotTried;
 
 /// Why a request is not allowed, by what the client can do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -222,6 +226,8 @@ pub struct Access {
     issuers: Issuers,
     /// Those that trust rules name. They take nothing from the provider of the mesh's people.
     trusted: Issuers,
+    /// How many issuers were named for each project.
+    named: Mutex<Budgets<Owner>>,
     asking: Asking,
     lines: HashMap<Line, Semaphore>,
 }
@@ -288,6 +294,7 @@ impl Access {
             guesses,
             issuers,
             trusted,
+            named: Mutex::new(Budgets::new(NAMED)),
             asking,
             lines,
         })

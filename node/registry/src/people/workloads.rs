@@ -1,6 +1,8 @@
 //! Tokens of other issuers, by which a workload shows who it is: a CI job, or a service account of a
 //! cluster. A trust rule says which of them are accepted, and as which robot.
 
+use std::time::Duration;
+
 use ground::clock;
 use jsonwebtoken::jwk::JwkSet;
 use rules::ledger::level::Level;
@@ -9,6 +11,7 @@ use rules::ledger::records::{Look, ReadRecords, RecordError, key};
 use rules::people::access::{Identity, Principal};
 use rules::people::discovery::{Owner, may_be_asked};
 use rules::people::trusts::matches;
+use rules::proxies::budget::BudgetTerms;
 use rules::words::secret::Secret;
 use tracing::{info, warn};
 use upstream::UpstreamError;
@@ -20,6 +23,21 @@ use super::{Access, AccessError, not_yet};
 /// Why an issuer is not asked.
 const NOT_ASKED: &str =
     "this registry asks no such issuer: people.issuers names those that it does";
+
+/// How many issuers may be named for each project, one after the other, before they answer to a
+/// rule: else whoever writes rules could have a node ask without end.
+pub(super) const NAMED: BudgetTerms = BudgetTerms { burst: 20, per_minute: 6 };
+
+/// Why an issuer was not found to be one that answers.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotTried {
+    /// It is not. A sentence for the caller.
+    #[error("{0}")]
+    Issuer(String),
+    /// Too many were named for this project. It may be tried again after this time.
+    #[error("too many issuers were named for this project; try again in {} s", .0.as_secs() + 1)]
+    TooMany(Duration),
+}
 
 impl Access {
     /// The robot that the owner of this token is; `None` if no rule accepts it. The rules are those
@@ -108,16 +126,17 @@ impl Access {
     }
 
     /// Asks an issuer for its keys, before a rule without keys is recorded for a robot of this owner.
-    /// The error is a sentence. It has nothing of the answer, and does not say at which address the
+    /// The error has nothing of the answer, and does not say at which address the
     /// issuer is: whoever writes rules must not look around in the operator's network with it.
-    pub async fn try_issuer(&self, issuer: &str, owner: Owner) -> Result<(), String> {
+    pub async fn try_issuer(&self, issuer: &str, owner: Owner) -> Result<(), NotTried> {
         if !may_be_asked(self.terms.issuers.as_deref(), issuer) {
-            return Err(NOT_ASKED.into());
+            return Err(NotTried::Issuer(NOT_ASKED.into()));
         }
+        self.named.lock().take(clock::now(), &owner).map_err(NotTried::TooMany)?;
         let asked = self.trusted.discover(issuer, &[owner]).await;
         asked.map(|_| ()).map_err(|error| {
             info!(issuer, %error, "an issuer that a trust rule names could not be asked");
-            match error {
+            let why = match error {
                 UpstreamError::Refused(_) => {
                     "the issuer is at an address that this registry does not ask \
                      (people.allow_private_issuers); give its keys with the rule"
@@ -131,8 +150,8 @@ impl Access {
                     "the issuer cannot be asked for its keys now; give them with the rule, or try \
                       again in some minutes"
                 }
-            }
-            .to_owned()
+            };
+            NotTried::Issuer(why.to_owned())
         })
     }
 

@@ -222,7 +222,12 @@ fn of_people<R: WriteRecords>(
             of("delete", "trust", format!("a rule for {name}"), project)
         }
         PeopleChange::Directory(change) => of_directory(records, change),
-        PeopleChange::AddTokenKey { .. } | PeopleChange::SetTrustKeys { .. } => Ok(None),
+        PeopleChange::SetTrustKeys { .. } if records.level()? < Level::DISCOVERY => Ok(None),
+        PeopleChange::SetTrustKeys { robot: id, .. } => {
+            let (name, project) = robot(*id)?;
+            of("update", "trust", format!("keys of a rule for {name}"), project)
+        }
+        PeopleChange::AddTokenKey { .. } => Ok(None),
     }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::ledger::apply::apply;
 use crate::ledger::command::{Envelope, NewProject};
-use crate::ledger::people::RobotTerms;
+use crate::ledger::people::{RobotTerms, TrustTerms};
 use crate::ledger::precondition::{Named, Precondition};
 use crate::ledger::records::{MemoryRecords, ReadRecords, Role, User};
 use crate::proxies::proxy::ProxyChange;
@@ -99,6 +99,39 @@ fn push(tag: &str) -> Command {
         blobs: Vec::new(),
         subject: None,
     })
+}
+
+#[test]
+fn who_changes_the_keys_of_a_trust_rule_is_recorded_from_its_level_on() {
+    let mut ledger = Ledger::new();
+    let people = |change| Command::People(Box::new(change));
+    let terms = RobotTerms {
+        description: String::new(),
+        expires: None,
+        days: -1,
+        disabled: false,
+        grants: vec![],
+    };
+    let name = "ci".parse().unwrap();
+    let secret_hash = vec![1; 32].into();
+    let robot = PeopleChange::CreateRobot { name, project: None, terms, secret_hash };
+    assert_eq!(ledger.by_ann(people(robot)), Outcome::Done);
+    let robot = ledger.records.robot_named("ci").unwrap().unwrap().id;
+    let terms = TrustTerms {
+        issuer: "https://issuer".into(),
+        audience: "atoll".into(),
+        subject: "job:*".into(),
+        claims: Default::default(),
+    };
+    ledger.by_ann(people(PeopleChange::AddTrust { robot, terms, keys: "{}".into() }));
+    let id = ledger.records.trusts_of(robot).unwrap()[0].id;
+    let set = || people(PeopleChange::SetTrustKeys { robot, id, keys: "{}".into() });
+    assert_eq!(ledger.by_ann(set()), Outcome::Done);
+    assert_eq!(ledger.last(), "ann create trust https://issuer for ci", "as builds before do");
+    let raise = Command::RaiseLevel { level: Level::DISCOVERY, token_secret: vec![].into() };
+    ledger.by_ann(raise);
+    assert_eq!(ledger.by_ann(set()), Outcome::Done);
+    assert_eq!(ledger.last(), "ann update trust keys of a rule for ci");
 }
 
 #[test]

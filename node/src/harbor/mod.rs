@@ -28,6 +28,7 @@ use http::{HeaderName, Method, Response};
 use mesh::secrets::Secrets;
 use registry::people::{Access, Caller};
 use registry::pulls::Pulls;
+use registry::upstreams::Upstreams;
 use registry::view::neighbours::Neighbours;
 use registry::view::{Freshness, Records};
 use registry::writes::{Refusal, WriteTerms, Writes, settle};
@@ -72,6 +73,8 @@ pub struct Harbor {
     pub neighbours: Arc<Neighbours>,
     /// Commits writes.
     pub writes: Arc<Writes>,
+    /// Asks other registries whether they are well.
+    pub upstreams: Arc<Upstreams>,
     /// Brings the configurations of artifacts.
     pub pulls: Arc<Pulls>,
     /// Seals secrets for the ledger.
@@ -223,6 +226,7 @@ impl Harbor {
                 self.list_registries(&request).await
             }
             (&Method::POST, Route::Registries) => self.create_registry(request, by).await,
+            (&Method::POST, Route::RegistryPing) => self.ping_registry(request).await,
             (&Method::GET | &Method::HEAD, Route::Registry(id)) => self.show_registry(id).await,
             (&Method::PUT, Route::Registry(id)) => self.change_registry(request, id, by).await,
             (&Method::DELETE, Route::Registry(id)) => self.delete_registry(id, by).await,

@@ -117,6 +117,8 @@ pub enum Route {
     ProjectLogs(ProjectName),
     /// `/api/v2.0/registries`
     Registries,
+    /// `/api/v2.0/registries/ping`
+    RegistryPing,
     /// `/api/v2.0/registries/ID`
     Registry(UpstreamId),
     /// `/api/openapi.json`
@@ -300,7 +302,7 @@ impl Route {
             | Route::AuditLogs
             | Route::ProjectAuditLogExts(_)
             | Route::ProjectLogs(_) => "audit",
-            Route::Registries | Route::Registry(..) => "registries",
+            Route::Registries | Route::RegistryPing | Route::Registry(..) => "registries",
             Route::OpenApi => "openapi",
             Route::Status => "status",
             Route::Level => "level",
@@ -373,6 +375,7 @@ impl Route {
             Route::ProjectAuditLogExts(_) => "/api/v2.0/projects/{project}/auditlog-exts",
             Route::ProjectLogs(_) => "/api/v2.0/projects/{project}/logs",
             Route::Registries => "/api/v2.0/registries",
+            Route::RegistryPing => "/api/v2.0/registries/ping",
             Route::Registry(_) => "/api/v2.0/registries/{id}",
             Route::OpenApi => "/api/openapi.json",
             Route::Status => "/api/atoll/v1/status",
@@ -419,7 +422,7 @@ impl Route {
             | Route::Trusts(_) => "GET, HEAD, POST",
             Route::Preheats | Route::Jobs | Route::Level => "GET, HEAD, POST",
             Route::Preheat(_) => "GET, HEAD, DELETE",
-            Route::JobStop(_) | Route::JobRetry(_) => "POST",
+            Route::JobStop(_) | Route::JobRetry(_) | Route::RegistryPing => "POST",
             Route::Schedule(..) => "DELETE",
             Route::Project(_)
             | Route::Metadata(..)
@@ -533,6 +536,7 @@ impl Route {
             "/api/v2.0/projects" => return Ok(Route::Projects),
             "/api/v2.0/registries" => return Ok(Route::Registries),
             "/api/v2.0/labels" => return Ok(Route::Labels),
+            "/api/v2.0/registries/ping" => return Ok(Route::RegistryPing),
             "/api/v2.0/users" => return Ok(Route::Users),
             "/api/v2.0/users/current" => return Ok(Route::CurrentUser),
             "/api/v2.0/users/search" => return Ok(Route::UserSearch),

@@ -307,6 +307,7 @@ impl Rooms {
             records: records.clone(),
             neighbours: neighbours.clone(),
             writes: self.writes.clone(),
+            upstreams: upstreams.clone(),
             pulls: self.pulls.clone(),
             secrets: self.secrets.clone(),
             access: self.access.clone(),

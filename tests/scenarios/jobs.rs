@@ -149,7 +149,13 @@ fn a_schedule_makes_jobs_that_can_be_stopped_retried_and_read_at_every_node() {
     assert_eq!(stopped["state"], "stopped", "{stopped}");
     let again = atoll(&["jobs", "stop", &id]);
     assert!(again.success, "to stop it twice is no mistake: {again:?}");
-    says(&["jobs", "retry", &id]);
+    let log = says(&["jobs", "log", &id]);
+    let last = log.lines().last().unwrap_or_default();
+    assert!(last.contains("stopped: ") && !log.contains("failed: "), "{log}");
+    let path = format!("/api/atoll/v1/jobs/{id}/retry");
+    let again = mesh.client(other).send_json(Method::POST, &path, &json!({}));
+    let again = again.unwrap_or_else(|none| panic!("{none}"));
+    assert!(again.status == 202 && again.json()["result"] == "", "not that of before: {again}");
     let log = says(&["jobs", "log", "--follow", &id]);
     assert!(log.contains("run 2 began") && log.contains("done: 17 blobs"), "{log}");
     let list = says(&["jobs", "list", "--state", "done"]);

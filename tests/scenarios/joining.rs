@@ -167,6 +167,8 @@ fn refused(wrong: &Complaints, what: &str, newcomer: &Member, token: &str) {
     let said = newcomer.join(token);
     let words = format!("{}{}", said.out, said.err);
     wrong.unless(!said.success, || format!("{what} is accepted: {words}"));
+    let used = what != "a used token" || words.contains("this token was used already");
+    wrong.unless(used, || format!("{what}: {words}"));
     let clear =
         words.trim().lines().count() == 1 && words.contains(' ') && !words.contains("panicked");
     wrong.unless(clear, || format!("{what}: not one clear sentence: {words:?}"));

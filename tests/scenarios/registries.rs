@@ -83,6 +83,35 @@ fn registries_are_made_shown_and_taken_away_at_every_node() {
     });
     let ready = elsewhere("ready", "AWS");
     wrong.unless(ready.status == 201, || format!("a password that AWS has given out: {ready}"));
+    // whether it is well, by its number and before it is recorded
+    let ping = |at: usize, what: serde_json::Value| {
+        let answer = mesh.client(at).send_json(Method::POST, &format!("{REGISTRIES}/ping"), &what);
+        let answer = answer.unwrap_or_else(|none| panic!("{what}: {none}"));
+        (answer.status, answer.envelope().map(|(_, message)| message).unwrap_or_default())
+    };
+    let number: u64 = id.to_string().parse().expect("a number");
+    let like = |url: &str, secret: &str| {
+        json!({"url": url, "type": "docker-registry",
+            "credential": {"access_key": "robot", "access_secret": secret}})
+    };
+    for (what, status, word) in [
+        (json!({"id": number}), 200, ""),
+        (like(upstream.url(), &secret), 200, ""),
+        (like(upstream.url(), "wrong"), 400, "not well"),
+        (json!({"url": upstream.url(), "type": "docker-registry"}), 400, "not well"),
+        (like("http://127.0.0.1:1", &secret), 400, "not well"),
+        (json!({"id": number, "access_secret": "wrong"}), 400, "not well"),
+        (json!({"id": 987_654}), 404, "no registry"),
+        (json!({}), 400, "url or id"),
+        (json!({"id": number, "url": "http://127.0.0.1:1"}), 400, "access_secret is needed"),
+    ] {
+        for at in 0..3 {
+            let (came, said) = ping(at, what.clone());
+            wrong.unless(came == status && said.contains(word) && !said.contains(&secret), || {
+                format!("{what} at {at}: {came} {said}")
+            });
+        }
+    }
     let nowhere =
         json!({"project_name": "nowhere", "registry_id": 987_654, "metadata": {"public": "true"}});
     let nowhere = mesh.client(0).send_json(Method::POST, PROJECTS, &nowhere);

@@ -150,6 +150,22 @@ impl Upstreams {
         }
     }
 
+    /// Whether a registry with this record answers, and takes its credentials.
+    pub async fn ping(&self, record: &UpstreamRecord) -> Result<(), UpstreamError> {
+        let known = self.clients.lock().get(&record.id).cloned();
+        let known = known.filter(|(known, _)| self.same_place(known, record));
+        let upstream = match known {
+            Some((_, upstream)) => upstream,
+            None => {
+                // nobody else asks it, so nobody else need hear of its limits
+                let on_limit = Arc::new(|_, _| {});
+                let settings = UpstreamSettings { on_limit, ..self.settings_of(record)? };
+                Arc::new(Upstream::new(settings, self.tasks.clone()))
+            }
+        };
+        upstream.ping().await
+    }
+
     fn client(&self, record: UpstreamRecord) -> Result<Arc<Upstream>, UpstreamError> {
         let mut clients = self.clients.lock();
         if let Some((known, upstream)) = clients.get(&record.id)

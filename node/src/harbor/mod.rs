@@ -33,6 +33,7 @@ use mesh::secrets::Secrets;
 use registry::jobs::queue::Jobs;
 use registry::people::{Access, Caller};
 use registry::pulls::Pulls;
+use registry::upstreams::Upstreams;
 use registry::view::neighbours::Neighbours;
 use registry::view::{Freshness, Records};
 use registry::writes::{Refusal, WriteTerms, Writes, settle};
@@ -79,6 +80,8 @@ pub struct Harbor {
     pub writes: Arc<Writes>,
     /// Background work.
     pub jobs: Arc<Jobs>,
+    /// Asks other registries whether they are well.
+    pub upstreams: Arc<Upstreams>,
     /// Brings the configurations of artifacts.
     pub pulls: Arc<Pulls>,
     /// Seals secrets for the ledger.
@@ -234,6 +237,7 @@ impl Harbor {
                 self.list_registries(&request).await
             }
             (&Method::POST, Route::Registries) => self.create_registry(request, by).await,
+            (&Method::POST, Route::RegistryPing) => self.ping_registry(request).await,
             (&Method::GET | &Method::HEAD, Route::Registry(id)) => self.show_registry(id).await,
             (&Method::PUT, Route::Registry(id)) => self.change_registry(request, id, by).await,
             (&Method::DELETE, Route::Registry(id)) => self.delete_registry(id, by).await,

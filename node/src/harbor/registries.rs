@@ -6,6 +6,7 @@ use mesh::secrets::{SecretError, Secrets};
 use rules::ledger::command::Command;
 use rules::ledger::events::Actor;
 use rules::ledger::records::{Look, UpstreamRecord, key};
+use rules::words::moment::Timestamp;
 use rules::words::names::{OperationId, UpstreamId};
 use rules::words::query::{self, Field, Kind, number, text};
 use rules::words::secret::Secret;
@@ -54,6 +55,14 @@ struct RegistryChange {
     #[serde(default)]
     insecure: bool,
     credential: Option<Credential>,
+}
+
+/// A registry to be asked: a recorded one by its number, with what is to change, or a new one.
+#[derive(Deserialize)]
+struct PingBody {
+    id: Option<u64>,
+    #[serde(flatten)]
+    change: RegistryChange,
 }
 
 #[derive(Deserialize, Default)]
@@ -228,6 +237,35 @@ impl Harbor {
         let wanted = PageRequest::read(request)?;
         let upstreams = self.read(|records| records.upstreams()).await?;
         wanted.answer_chosen(upstreams, FIELDS, |upstream| &upstream.name, show)
+    }
+
+    /// Asks a registry whether it answers and takes its credentials: one that is recorded, perhaps
+    /// with changes, or one that is not recorded yet (Harbor's `registries/ping`).
+    pub(super) async fn ping_registry(
+        &self,
+        mut request: Request,
+    ) -> Result<Response<Payload>, Failure> {
+        let PingBody { id, change } = body(&mut request).await?;
+        let was = match id.filter(|id| *id != 0).map(UpstreamId) {
+            Some(id) => {
+                let found = self.read(|records| records.record(&key::upstream(id))).await?;
+                found.ok_or_else(|| missing(id))?
+            }
+            None => UpstreamRecord {
+                id: UpstreamId(0),
+                name: "a registry that is not recorded".into(),
+                kind: change.kind.clone().unwrap_or_else(|| "docker-registry".into()),
+                url: change.url.clone().ok_or_else(|| bad("url or id is needed"))?,
+                description: String::new(),
+                credentials: None,
+                created: Timestamp(0),
+            },
+        };
+        let record = changed(&self.secrets, &was, change)?;
+        match self.upstreams.ping(&record).await {
+            Ok(()) => Ok(Response::new(Payload::empty())),
+            Err(error) => Err(bad(format!("the registry is not well: {error}"))),
+        }
     }
 
     pub(super) async fn show_registry(&self, id: UpstreamId) -> Result<Response<Payload>, Failure> {

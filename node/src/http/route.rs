@@ -132,6 +132,8 @@ pub enum Route {
     ProjectLogs(ProjectName),
     /// `/api/v2.0/registries`
     Registries,
+    /// `/api/v2.0/registries/ping`
+    RegistryPing,
     /// `/api/v2.0/registries/ID`
     Registry(UpstreamId),
     /// `/api/openapi.json`
@@ -321,8 +323,8 @@ impl Route {
             | Route::AuditLogs
             | Route::ProjectAuditLogExts(_)
             | Route::ProjectLogs(_) => "audit",
-            Route::Registries | Route::Registry(..) => "registries",
             Route::Policy(..) | Route::Retentions | Route::RetentionTemplates => "policies",
+            Route::Registries | Route::RegistryPing | Route::Registry(..) => "registries",
             Route::OpenApi => "openapi",
             Route::Status => "status",
             Route::Level => "level",
@@ -400,6 +402,7 @@ impl Route {
             Route::ProjectAuditLogExts(_) => "/api/v2.0/projects/{project}/auditlog-exts",
             Route::ProjectLogs(_) => "/api/v2.0/projects/{project}/logs",
             Route::Registries => "/api/v2.0/registries",
+            Route::RegistryPing => "/api/v2.0/registries/ping",
             Route::Registry(_) => "/api/v2.0/registries/{id}",
             Route::Policy(_, policy) => policy.pattern(),
             Route::Retentions => "/api/v2.0/retentions",
@@ -450,8 +453,8 @@ impl Route {
             | Route::Trusts(_) => "GET, HEAD, POST",
             Route::Preheats | Route::Jobs | Route::Level | Route::Collection => "GET, HEAD, POST",
             Route::Preheat(_) => "GET, HEAD, DELETE",
-            Route::JobStop(_) | Route::JobRetry(_) => "POST",
             Route::LdapPing | Route::LdapUserImport => "POST",
+            Route::JobStop(_) | Route::JobRetry(_) | Route::RegistryPing => "POST",
             Route::Schedule(..) => "DELETE",
             Route::Project(_)
             | Route::Metadata(..)
@@ -580,6 +583,7 @@ impl Route {
             "/api/v2.0/retentions" => return Ok(Route::Retentions),
             "/api/v2.0/retentions/metadatas" => return Ok(Route::RetentionTemplates),
             "/api/v2.0/labels" => return Ok(Route::Labels),
+            "/api/v2.0/registries/ping" => return Ok(Route::RegistryPing),
             "/api/v2.0/users" => return Ok(Route::Users),
             "/api/v2.0/users/current" => return Ok(Route::CurrentUser),
             "/api/v2.0/users/search" => return Ok(Route::UserSearch),

@@ -330,6 +330,7 @@ impl Rooms {
             neighbours: neighbours.clone(),
             writes: self.writes.clone(),
             jobs: self.jobs.clone(),
+            upstreams: upstreams.clone(),
             pulls: self.pulls.clone(),
             secrets: self.secrets.clone(),
             access: self.access.clone(),

@@ -135,6 +135,7 @@ impl Serving {
             | Route::Metadata(..)
             | Route::Permissions
             | Route::Registries
+            | Route::RegistryPing
             | Route::Registry(_)
             | Route::Stored(..)
             | Route::Repositories

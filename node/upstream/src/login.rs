@@ -121,7 +121,10 @@ impl Service {
             query.append_pair("service", name);
         }
         let joint = if self.realm.query().is_some() { '&' } else { '?' };
-        format!("{}{joint}{}", self.realm, query.append_pair("scope", scope).finish())
+        if !scope.is_empty() {
+            query.append_pair("scope", scope);
+        }
+        format!("{}{joint}{}", self.realm, query.finish())
     }
 }
 
@@ -293,8 +296,12 @@ impl Login {
     }
 }
 
+/// The scope for pulls of a repository; none for a question about the registry itself.
 fn pull(repository: &str) -> String {
-    format!("repository:{repository}:pull")
+    match repository {
+        "" => EVERYTHING.to_owned(),
+        repository => format!("repository:{repository}:pull"),
+    }
 }
 
 impl Memory {

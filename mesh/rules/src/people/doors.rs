@@ -230,6 +230,7 @@ pub const DOORS: &[Row] = &[
     row("/api/v2.0/systeminfo", &["GET"], Need::Nothing),
     row("/api/v2.0/registries", &["GET"], system(Resource::Registry, List)),
     row("/api/v2.0/registries", &["POST"], system(Resource::Registry, Create)),
+    row("/api/v2.0/registries/ping", &["POST"], system(Resource::Registry, Read)),
     row("/api/v2.0/registries/{id}", &["GET"], system(Resource::Registry, Read)),
     row("/api/v2.0/registries/{id}", &["PUT"], system(Resource::Registry, Update)),
     row("/api/v2.0/registries/{id}", &["DELETE"], system(Resource::Registry, Delete)),

@@ -230,6 +230,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     get("/api/v2.0/registries", "The registries that projects may cache", "Registry[]")
         .query(&["name"]).chosen(),
     post("/api/v2.0/registries", "Record a registry", Answer::Created).body("NewRegistry"),
+    post("/api/v2.0/registries/ping", "Ask a registry whether it is well", Answer::Done)
+        .body("RegistryPing"),
     get(REGISTRY, "A registry", "Registry"),
     put(REGISTRY, "Change a registry", "RegistryChange"),
     delete(REGISTRY, "Forget a registry that no project caches"),

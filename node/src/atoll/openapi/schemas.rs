@@ -295,6 +295,15 @@ fn bodies() -> Vec<(&'static str, Value)> {
                 ("url?", text.clone()),
                 ("type?", text.clone()),
                 ("description?", long(1024)),
+                ("credential?", credential.clone()),
+            ]),
+        ),
+        (
+            "RegistryPing",
+            object(&[
+                ("id?", number.clone()),
+                ("url?", text.clone()),
+                ("type?", text.clone()),
                 ("credential?", credential),
             ]),
         ),

@@ -177,6 +177,7 @@ fn every_method_that_is_offered_has_a_row_in_the_table_of_needs() {
         Route::ProjectAuditLogExts("p".parse().unwrap()),
         Route::ProjectLogs("p".parse().unwrap()),
         Route::Registries,
+        Route::RegistryPing,
         Route::Registry(UpstreamId(1)),
         Route::OpenApi,
         Route::Status,

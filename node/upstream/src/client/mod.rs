@@ -8,6 +8,7 @@
 mod blobs;
 mod lists;
 mod manifests;
+mod ping;
 
 use std::sync::Arc;
 use std::time::Duration;

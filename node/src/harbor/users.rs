@@ -2,9 +2,8 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use ground::supervise::blocking;
 use http::{Response, StatusCode};
-use registry::people::{Caller, hash_password};
+use registry::people::Caller;
 use rules::ledger::directory::LookForGroups;
 use rules::ledger::events::Actor;
 use rules::ledger::people::{Account, LookForPeople, PeopleChange};
@@ -79,13 +78,6 @@ fn checked(password: &Secret, field: &str) -> Result<(), Failure> {
     passwords::check(password.expose()).map_err(|e| bad(format!("{field}: {e}")))
 }
 
-/// The stored form, computed where it may take its time.
-async fn hashed(password: Secret) -> Result<Secret, Failure> {
-    let fault = |why: String| Failure::new(Code::Internal, format!("a password's hash: {why}"));
-    let hash = blocking(move || hash_password(&password)).await;
-    hash.map_err(|e| fault(e.to_string()))?.map_err(fault)
-}
-
 /// A robot that manages users locks no administrator out.
 fn only_by_administrators(caller: &Caller, account: &Account) -> Result<(), Failure> {
     if account.administrator && !caller.identity.is_administrator() {
@@ -150,7 +142,7 @@ impl Harbor {
             email,
             real_name: realname,
             comment,
-            password_hash: hashed(password).await?,
+            password_hash: self.access.hash_new(password).await?,
             administrator: false,
         };
         self.change_people(change, &format!("user {name}"), by).await?;
@@ -276,7 +268,7 @@ impl Harbor {
         }
         let change = PeopleChange::SetPassword {
             id,
-            password_hash: hashed(new_password).await?,
+            password_hash: self.access.hash_new(new_password).await?,
             generation: Some(account.generation),
         };
         self.change_people(change, &format!("user {}", id.0), &actor(caller, &request)).await?;

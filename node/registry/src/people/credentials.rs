@@ -27,6 +27,9 @@ const REMEMBERED: usize = 1024;
 pub(super) const CHECKS: [(Line, usize); 3] =
     [(Line::Familiar, 2), (Line::Unfamiliar, 1), (Line::Edges, 1)];
 
+/// The maximum number of new passwords that are hashed at a time.
+pub(super) const HASHED: usize = 2;
+
 /// The argon2id hash of a word that nobody knows. A name that does not exist is checked against it,
 /// so that it takes as long as one that does.
 const NOBODYS: &str = "$argon2id$v=19$m=19456,t=2,p=1$b2YgYSB3b3JkIHRoYXQgbm9ib2R5$OUqYTOdqYYCtzPyNK7e7aq3GXs2JrTnn6oqbvdjmY0o";
@@ -131,6 +134,17 @@ impl Access {
         }
         proven.insert(proof);
         Ok(identity.map(|identity| (identity, Some(shown))))
+    }
+
+    /// The stored form of a new password. So many at a time as are checked: each takes memory on
+    /// purpose, and every user may change their own.
+    pub async fn hash_new(&self, password: Secret) -> Result<Secret, AccessError> {
+        let fault = |why: String| AccessError::Internal(format!("a password's hash: {why}"));
+        let turn = self.hashing.acquire().await;
+        let turn = turn.map_err(|e| AccessError::Internal(e.to_string()))?;
+        let hash = blocking(move || hash_password(&password)).await;
+        drop(turn);
+        hash.map_err(|e| fault(e.to_string()))?.map_err(fault)
     }
 
     /// Whether this is the password of a hash. argon2 takes tens of milliseconds and megabytes on

@@ -43,7 +43,7 @@ use upstream::web::Web;
 use crate::proxies::mirrors::Mirrors;
 use crate::view::{ReadError, Records};
 
-use credentials::CHECKS;
+use credentials::{CHECKS, HASHED};
 use issuers::Issuers;
 use ldap::Asking;
 use signing::Signing;
@@ -230,6 +230,7 @@ pub struct Access {
     named: Mutex<Budgets<Owner>>,
     asking: Asking,
     lines: HashMap<Line, Semaphore>,
+    hashing: Semaphore,
 }
 
 /// The authenticated caller of a request, and how it was authenticated.
@@ -297,6 +298,7 @@ impl Access {
             named: Mutex::new(Budgets::new(NAMED)),
             asking,
             lines,
+            hashing: Semaphore::new(HASHED),
         })
     }
 

@@ -101,11 +101,19 @@ pub(super) struct Signing {
     /// it stops.
     edge: [u8; 32],
     opened: Mutex<HashMap<u64, EncodingKey>>,
+    /// What tokens say whose signatures were checked lately, by [`Signing::mark`]. A client shows one
+    /// token with very many requests, and the check costs more than all else of a small one.
+    proven: Mutex<HashMap<[u8; 32], Claims>>,
 }
+
+/// The maximum number of tokens that are remembered, and the longest one in bytes.
+const REMEMBERED: usize = 4096;
+const LONGEST: usize = 2 << 10;
 
 impl Default for Signing {
     fn default() -> Self {
-        Signing { edge: rand::random(), opened: Mutex::default() }
+        let (opened, proven) = Default::default();
+        Signing { edge: rand::random(), opened, proven }
     }
 }
 
@@ -145,6 +153,17 @@ impl Signing {
         encode(claims, header, signing).map_err(|_| SecretError::Damaged)
     }
 
+    /// What a token whose signature is right is remembered by: all of it, what it is for, and the key.
+    /// Under another key, or as something else, it is another one.
+    fn mark(token: &Secret, purpose: Purpose, key: &TokenKey) -> [u8; 32] {
+        let mut hash = blake3::Hasher::new();
+        for part in [purpose.audience().as_bytes(), &key.public, token.expose().as_bytes()] {
+            hash.update(&(part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        *hash.finalize().as_bytes()
+    }
+
     /// What a token of this edge says; `None` if it is not one, or has expired.
     pub(super) fn read_at_edge(&self, token: &Secret) -> Option<Claims> {
         decode(token, Purpose::Access, Algorithm::HS256, &DecodingKey::from_secret(&self.edge))
@@ -165,7 +184,21 @@ impl Signing {
         match header.alg {
             Algorithm::EdDSA => {
                 let key = keys::accepted(keys, header.kid?.parse().ok()?)?;
-                decode(token, purpose, Algorithm::EdDSA, &DecodingKey::from_ed_der(&key.public))
+                let mark = Self::mark(token, purpose, key);
+                let known = self.proven.lock().get(&mark).cloned();
+                if let Some(claims) = known {
+                    return (claims.exp > clock::timestamp().0 / 1000).then_some(claims);
+                }
+                let public = DecodingKey::from_ed_der(&key.public);
+                let claims = decode(token, purpose, Algorithm::EdDSA, &public)?;
+                if token.expose().len() <= LONGEST {
+                    let mut proven = self.proven.lock();
+                    if proven.len() >= REMEMBERED {
+                        proven.clear();
+                    }
+                    proven.insert(mark, claims.clone());
+                }
+                Some(claims)
             }
             Algorithm::HS256 => {
                 let key = DecodingKey::from_secret(shared?.expose());
@@ -312,7 +345,51 @@ mod tests {
         let token = mesh.sign(&claims(0));
         mesh.keys.extend(Mesh::new(2).keys.pop());
         assert!(mesh.reads(&token, Purpose::Access));
-        mesh.keys.remove(0);
+        let removed = mesh.keys.remove(0);
         assert!(!mesh.reads(&token, Purpose::Access));
+        // a key of another mesh with its number is another one
+        let other = TokenKey { public: Mesh::new(1).keys[0].public.clone(), ..removed.clone() };
+        mesh.keys.push(other);
+        assert!(!mesh.reads(&token, Purpose::Access));
+        mesh.keys.push(removed);
+        mesh.keys.remove(1);
+        assert!(mesh.reads(&token, Purpose::Access));
+    }
+
+    #[test]
+    fn a_token_that_was_right_before_is_right_as_it_was_and_until_it_ends() {
+        let mesh = Mesh::new(1);
+        let token = mesh.sign(&claims(0));
+        for _ in 0..2 {
+            assert!(mesh.reads(&token, Purpose::Access));
+            assert!(!mesh.reads(&token, Purpose::Refresh) && !mesh.reads(&token, Purpose::Session));
+        }
+        assert_eq!(mesh.signing.proven.lock().len(), 1, "what is wrong is not remembered");
+        let text = token.expose();
+        let (head, signature) = text.rsplit_once('.').unwrap();
+        let flipped = if signature.starts_with('A') { "B" } else { "A" };
+        let changed = format!("{head}.{flipped}{}", &signature[1..]);
+        assert!(!mesh.reads(&changed.as_str().into(), Purpose::Access));
+        // it ends though it is remembered
+        for claims in mesh.signing.proven.lock().values_mut() {
+            claims.exp = clock::timestamp().0 / 1000;
+        }
+        assert!(!mesh.reads(&token, Purpose::Access));
+    }
+
+    #[test]
+    fn so_many_tokens_are_remembered_and_none_that_is_long() {
+        let mesh = Mesh::new(1);
+        let long = Claims { sub: "x".repeat(LONGEST), ..claims(0) };
+        assert!(mesh.reads(&mesh.sign(&long), Purpose::Access));
+        assert!(mesh.signing.proven.lock().is_empty());
+        for n in 0..REMEMBERED as u64 {
+            mesh.signing
+                .proven
+                .lock()
+                .insert(*blake3::hash(&n.to_le_bytes()).as_bytes(), claims(0));
+        }
+        assert!(mesh.reads(&mesh.sign(&claims(0)), Purpose::Access));
+        assert_eq!(mesh.signing.proven.lock().len(), 1);
     }
 }

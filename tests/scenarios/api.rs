@@ -62,8 +62,15 @@ fn what_is_stored_is_listed_tagged_and_deleted_as_in_harbor() {
     assert_eq!(artifact, get(&one, &format!("{of}/app/artifacts/{}", first.digest())));
     let index = get(&other, &format!("{of}/deep%252Fer/artifacts/all"));
     assert_eq!(index["references"][0]["platform"]["architecture"], "arm64");
-    let found = get(&other, &format!("{of}/app/artifacts?q=tags=2"));
-    assert_eq!(words(&found, "digest"), [second.digest()]);
+    let artifacts = |q: &str| {
+        let found = get(&other, &format!("{of}/app/artifacts?{q}"));
+        words(&found, "digest").into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(artifacts("q=tags=2"), [second.digest()]);
+    assert_eq!(artifacts("q=tags=nil"), [""; 0]);
+    assert_eq!(artifacts("sort=push_time"), [first.digest(), second.digest()]);
+    assert_eq!(artifacts("sort=-push_time,pull_time"), [second.digest(), first.digest()]);
+    assert_eq!(artifacts("sort=-size&q=type=IMAGE"), [second.digest(), first.digest()]);
 
     // a tag is made once, and taken off the artifact that has it only
     let tags = format!("{of}/app/artifacts/{}/tags", first.digest());
@@ -189,6 +196,19 @@ fn lists_are_chosen_sorted_and_paged_as_in_harbor_at_every_node() {
     assert!(links.len() == 1 && links[0].starts_with("prev "), "{links:?}");
     assert_eq!(page(&other, second).0, ["alpha"], "a filter is kept from page to page");
 
+    // what Harbor's portal and command line sort by
+    for sorted in [
+        "projects?sort=-creation_time",
+        "projects/demo/repositories?sort=-update_time",
+        "repositories?sort=-pull_count,name",
+        "users?sort=-creation_time",
+        "registries?sort=-creation_time",
+        "labels?scope=g&sort=-creation_time",
+        "robots?q=Level=system&sort=-creation_time,expires_at",
+        "auditlog-exts?sort=-op_time",
+    ] {
+        must(&other, Method::GET, &format!("/api/v2.0/{sorted}"), &json!({}), 200);
+    }
     for (list, fields) in [
         ("/api/v2.0/projects", "project_id"),
         ("/api/v2.0/registries", "url"),

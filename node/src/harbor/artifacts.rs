@@ -60,6 +60,8 @@ const ARTIFACT_FIELDS: &[Field<Candidate>] = &[
     Field::new("size", Kind::Number, |one| query::number(one.size)),
     Field::new("manifest_media_type", Kind::Text, |one| text(&one.media_type)),
     Field::new("push_time", Kind::Time, |one| query::Value::Time(one.pushed)),
+    // as it is shown: pulls are not counted
+    Field::new("pull_time", Kind::Time, |_| query::Value::Time(Timestamp(0))),
     Field::new("creation_time", Kind::Time, |one| query::Value::Time(one.pushed)),
 ];
 

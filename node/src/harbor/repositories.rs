@@ -59,6 +59,8 @@ const REPOSITORY_FIELDS: &[Field<(Project, Listed)>] = &[
     Field::new("name", Kind::Text, |(_, one)| text(one.name.as_str())),
     Field::new("repository_id", Kind::Number, |(_, one)| query::number(number(one.name.as_str()))),
     Field::new("project_id", Kind::Number, |(project, _)| query::number(project.id.0)),
+    // as it is shown: pulls are not counted
+    Field::new("pull_count", Kind::Number, |_| query::number(0)),
     Field::new("artifact_count", Kind::Number, |(_, one)| query::number(one.record.manifests)),
     Field::new("creation_time", Kind::Time, |(_, one)| query::Value::Time(one.record.created)),
     Field::new("update_time", Kind::Time, |(_, one)| query::Value::Time(one.record.created)),

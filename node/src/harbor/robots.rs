@@ -95,6 +95,8 @@ const FIELDS: &[Field<Robot>] = &[
     Field::new("project_id", Kind::Number, |robot| {
         number(robot.project.as_ref().map_or(0, |(id, _)| id.0))
     }),
+    Field::new("duration", Kind::Number, |robot| query::Value::Number(robot.days)),
+    Field::new("expires_at", Kind::Number, |robot| query::Value::Number(expires_at(robot.expires))),
     Field::new("disable", Kind::Flag, |robot| query::Value::Flag(robot.disabled)),
     Field::new("creation_time", Kind::Time, |robot| query::Value::Time(robot.created)),
     Field::new("update_time", Kind::Time, |robot| query::Value::Time(robot.updated)),

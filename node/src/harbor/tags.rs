@@ -47,6 +47,8 @@ pub(super) fn show_tag(
 const TAG_FIELDS: &[Field<(Tag, TagRecord)>] = &[
     Field::new("name", Kind::Text, |(tag, _)| text(tag.as_str())),
     Field::new("push_time", Kind::Time, |(_, record)| query::Value::Time(record.pushed)),
+    // as it is shown: pulls are not counted
+    Field::new("pull_time", Kind::Time, |_| query::Value::Time(Timestamp(0))),
 ];
 
 impl Harbor {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::ledger::Ledger;
-use registry::blobs::collecting::Collecting;
 use registry::blobs::copies::Copies;
 use registry::pushes::sessions::Sessions;
 use registry::view::Records;
@@ -20,6 +19,9 @@ use store::{Store, StoreError};
 use tracing::{debug, info, warn};
 
 use super::birth::Birth;
+
+/// The maximum number of grants that are removed at a time.
+const GRANTS: usize = 10_000;
 
 /// Forms the mesh that `init` or `up` described, on the one node that has the birth file. Retries
 /// until it is done.
@@ -130,12 +132,7 @@ pub(super) async fn keep_grants(
 }
 
 /// Removes uploads, grants and files that are no longer used.
-pub(super) async fn sweep(
-    store: Arc<Store>,
-    sessions: Arc<Sessions>,
-    collecting: Arc<Collecting>,
-    records: Records,
-) {
+pub(super) async fn sweep(store: Arc<Store>, sessions: Arc<Sessions>, records: Records) {
     match store.remove_strays().await {
         Ok(0) => {}
         Ok(files) => info!(files, "files of blobs that a crash left behind were removed"),
@@ -144,9 +141,11 @@ pub(super) async fn sweep(
     loop {
         tokio::time::sleep(Duration::from_secs(30)).await;
         sessions.expire();
-        match store.expire_grants().await {
-            Ok(blobs) => collecting.suspect(blobs),
-            Err(error) => warn!(%error, "grants could not be expired"),
+        // a replica removes them when it has told what they were about
+        if records.ledger().is_none()
+            && let Err(error) = remove_ended_grants(&store).await
+        {
+            warn!(%error, "grants that have ended could not be removed");
         }
         if let Err(error) = store.note_uses().await {
             warn!(%error, "the use of cached blobs could not be written down");
@@ -155,6 +154,11 @@ pub(super) async fn sweep(
             warn!(%error, "what is cached of manifests could not be swept");
         }
     }
+}
+
+async fn remove_ended_grants(store: &Store) -> Result<(), StoreError> {
+    let ended = store.ended_grants(GRANTS)?;
+    store.remove_grants(ended.into_iter().map(|(grant, _)| grant).collect()).await
 }
 
 /// Removes cached manifests that are too many, too old, or of no project any more. What is left

@@ -252,10 +252,7 @@ pub async fn start(settings: Settings, metrics: PrometheusHandle) -> io::Result<
         "grants",
         chores::keep_grants(store.clone(), sessions.clone(), copies, expire_after),
     );
-    inner.spawn(
-        "sweep",
-        chores::sweep(store, sessions, rooms.collecting().clone(), records.clone()),
-    );
+    inner.spawn("sweep", chores::sweep(store, sessions, records.clone()));
     rooms.start_upgrading(&foundation);
     rooms.start_jobs(&foundation);
     info!(node = %identity.node, name = settings.name, role = settings.role.name(), region = settings.region, %address, "serving");

@@ -252,11 +252,6 @@ impl Rooms {
         &self.uploads.sessions
     }
 
-    /// What nothing refers to any more.
-    pub(super) fn collecting(&self) -> &Arc<Collecting> {
-        &self.blobs.collecting
-    }
-
     /// Copies of uploads, to this node and from it.
     pub(super) fn copies(&self) -> &Arc<Copies> {
         &self.blobs.copies

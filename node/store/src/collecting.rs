@@ -111,7 +111,11 @@ mod tests {
         drop(store);
         let store = open().unwrap();
         assert_eq!(store.collected().unwrap(), 7);
-        assert_eq!(store.expire_grants().await.unwrap(), [late].into());
+        let ended = store.ended_grants(10).unwrap();
+        assert!(ended.len() == 1 && ended[0].1 == late);
+        assert_eq!(store.ended_grants(10).unwrap(), ended, "until they are removed");
+        store.remove_grants(vec![ended[0].0.clone()]).await.unwrap();
+        assert_eq!(store.ended_grants(10).unwrap(), []);
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! The index of held and granted blobs.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +41,10 @@ fn index_error(error: impl std::fmt::Display) -> StoreError {
 fn grant_key(repository: &RepositoryName, digest: &Digest) -> Vec<u8> {
     [repository.as_str().as_bytes(), b"\0", &digest.to_key()].concat()
 }
+
+/// A grant that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedGrant(Vec<u8>);
 
 /// The blob of a key of [`grant_key`].
 fn digest_of_grant(key: &[u8]) -> Option<Digest> {
@@ -313,24 +317,44 @@ impl Index {
         .await
     }
 
-    /// Removes grants that have ended. Returns the blobs that they were about.
-    pub(super) async fn expire_grants(
+    /// Up to `most` grants that have ended, and the blobs that they were about.
+    pub(super) fn ended_grants(
         &self,
         now: Timestamp,
-    ) -> Result<BTreeSet<Digest>, StoreError> {
-        self.write(move |write| {
-            let mut grants = write.open_table(GRANTS)?;
-            let mut expired = Vec::new();
-            for pair in grants.iter()? {
-                let (key, expires) = pair?;
-                if expires.value() <= now.0 {
-                    expired.push(key.value().to_vec());
+        most: usize,
+    ) -> Result<Vec<(EndedGrant, Digest)>, StoreError> {
+        let read = self.file.database().begin_read().map_err(index_error)?;
+        let grants = read.open_table(GRANTS).map_err(index_error)?;
+        let mut ended = Vec::new();
+        for pair in grants.iter().map_err(index_error)? {
+            let (key, until) = pair.map_err(index_error)?;
+            if until.value() <= now.0
+                && let Some(digest) = digest_of_grant(key.value())
+            {
+                ended.push((EndedGrant(key.value().to_vec()), digest));
+                if ended.len() == most {
+                    break;
                 }
             }
-            for key in &expired {
-                grants.remove(key.as_slice())?;
+        }
+        Ok(ended)
+    }
+
+    /// Removes those of these grants that were not given anew.
+    pub(super) async fn remove_grants(
+        &self,
+        ended: Vec<EndedGrant>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.write(move |write| {
+            let mut grants = write.open_table(GRANTS)?;
+            for EndedGrant(key) in ended {
+                let over = grants.get(key.as_slice())?.is_some_and(|until| until.value() <= now.0);
+                if over {
+                    grants.remove(key.as_slice())?;
+                }
             }
-            Ok(expired.iter().filter_map(|key| digest_of_grant(key)).collect())
+            Ok(())
         })
         .await
     }

@@ -19,7 +19,7 @@ mod room;
 mod uploads;
 mod writeback;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -39,6 +39,7 @@ use rules::words::names::{ProjectName, RepositoryName};
 pub use body::{Buffers, FileBody, Following};
 pub use cached::{CachedRecords, CachedView, Tagged};
 use eviction::Eviction;
+pub use index::EndedGrant;
 use index::Index;
 pub use ingest::Ingest;
 use ingest::Sealed;
@@ -536,9 +537,15 @@ impl Store {
         self.index.extend_grants(repository.clone(), now, now.0 + lasts.as_millis() as u64).await
     }
 
-    /// Removes expired grants. Returns the blobs that they were about.
-    pub async fn expire_grants(&self) -> Result<BTreeSet<Digest>, StoreError> {
-        self.index.expire_grants(clock::timestamp()).await
+    /// Up to `most` grants that have ended, and the blobs that they were about. They are listed until
+    /// they are removed.
+    pub fn ended_grants(&self, most: usize) -> Result<Vec<(EndedGrant, Digest)>, StoreError> {
+        self.index.ended_grants(clock::timestamp(), most)
+    }
+
+    /// Removes grants that have ended. One that was given anew meanwhile stays.
+    pub async fn remove_grants(&self, ended: Vec<EndedGrant>) -> Result<(), StoreError> {
+        self.index.remove_grants(ended, clock::timestamp()).await
     }
 }
 

@@ -328,7 +328,7 @@ mod tests {
         let all =
             [artifact(&["v1"], 9, None), artifact(&["v2"], 8, None), artifact(&["x"], 1, None)];
         let newest = rule(Template::LatestPushed(1), "", "v*");
-        assert_eq!(kept(&[newest.clone()], &all, LONG), [false, true, false]);
+        assert_eq!(kept(std::slice::from_ref(&newest), &all, LONG), [false, true, false]);
         let both = [newest.clone(), rule(Template::Always, "", "x")];
         assert_eq!(kept(&both, &all, LONG), [false, true, true]);
         let disabled = RetentionRule { disabled: true, ..newest };

@@ -38,6 +38,8 @@ const PAGE: usize = 1000;
 const SUSPECTS: usize = 100_000;
 /// The time between two looks whether something is due.
 const LOOK: Duration = Duration::from_secs(1);
+/// The time between two looks for grants that have ended: all grants are read.
+const REPORT: Duration = Duration::from_secs(5);
 /// How long replicas may take to say what pushes count on.
 const ASKED: Duration = Duration::from_secs(5);
 /// How long a replica waits for its own collections before it says that it is behind.
@@ -147,8 +149,8 @@ impl Collecting {
         tasks.spawn("collection.leader", async move { collecting.lead().await });
     }
 
-    /// Pushes do not count any more on these blobs, or somebody came across them. Those that are
-    /// kept here although nothing refers to them are reported.
+    /// Somebody came across these blobs. Those that are kept here although nothing refers to them are
+    /// reported.
     pub fn suspect(&self, digests: impl IntoIterator<Item = Digest>) {
         if self.neighbours.is_edge() {
             return;
@@ -203,14 +205,19 @@ impl Collecting {
 
     async fn follow(&self) {
         let records = &self.neighbours.records;
+        let mut reported = clock::now();
         loop {
             records.applied_more(LOOK).await;
             if let Err(error) = self.carry_out().await {
                 warn!(%error, "what was collected could not be removed yet");
                 tokio::time::sleep(LOOK).await;
             }
-            if records.connected() {
-                self.report().await;
+            if clock::now().since(reported) < REPORT || !records.connected() {
+                continue;
+            }
+            reported = clock::now();
+            if let Err(error) = self.report().await {
+                debug!(%error, "garbage could not be reported yet");
             }
         }
     }
@@ -253,36 +260,42 @@ impl Collecting {
         referenced.map(|referenced| !referenced).map_err(|e| StoreError::Index(e.to_string()))
     }
 
-    /// Tells the ledger of blobs that are kept here although nothing refers to them.
-    async fn report(&self) {
+    /// Tells the ledger of blobs that are kept here although nothing refers to them, and removes
+    /// grants that have ended. A grant is removed after that, so a crash in between loses none.
+    async fn report(&self) -> Result<(), NotCollected> {
+        let ended = at_length(|| self.store.ended_grants(AT_ONCE))?;
+        let digests: BTreeSet<Digest> = ended.iter().map(|(_, digest)| *digest).collect();
+        self.tell(digests.into_iter().collect()).await?;
+        if !ended.is_empty() {
+            self.store.remove_grants(ended.into_iter().map(|(grant, _)| grant).collect()).await?;
+        }
         let some: Vec<Digest> = self.suspects.lock().iter().take(AT_ONCE).copied().collect();
-        if some.is_empty() {
-            return;
+        self.tell(some.clone()).await?;
+        let mut suspects = self.suspects.lock();
+        for digest in &some {
+            suspects.remove(digest);
         }
-        let reported = match at_length(|| self.strays(&some)) {
-            Ok(None) => return,
-            Ok(Some(strays)) if strays.is_empty() => Ok(()),
-            Ok(Some(strays)) => {
-                debug!(blobs = strays.len(), "blobs here are garbage");
-                let command = Command::Collect(CollectChange::Strays(strays));
-                self.propose(command).await.map(|_| ())
-            }
-            Err(error) => Err(error),
-        };
-        match reported {
-            Ok(()) => some.iter().for_each(|digest| {
-                self.suspects.lock().remove(digest);
-            }),
-            Err(error) => debug!(%error, "garbage could not be reported yet"),
-        }
+        Ok(())
     }
 
-    /// Those of `suspects` that are kept here and that nothing refers to; `None` while the mesh
-    /// collects nothing.
-    fn strays(&self, suspects: &[Digest]) -> Result<Option<Vec<Digest>>, NotCollected> {
+    /// Reports those of `suspects` that are garbage. Below its feature level there is none.
+    async fn tell(&self, suspects: Vec<Digest>) -> Result<(), NotCollected> {
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        let strays = at_length(|| self.strays(&suspects))?;
+        if strays.is_empty() {
+            return Ok(());
+        }
+        debug!(blobs = strays.len(), "blobs here are garbage");
+        self.propose(Command::Collect(CollectChange::Strays(strays))).await.map(drop)
+    }
+
+    /// Those of `suspects` that are kept here and that nothing refers to.
+    fn strays(&self, suspects: &[Digest]) -> Result<Vec<Digest>, NotCollected> {
         let view = self.neighbours.records.view()?;
         if view.level()? < Level::COLLECTION {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let granted = self.store.all_granted()?;
         let mut strays = Vec::new();
@@ -292,7 +305,7 @@ impl Collecting {
                 strays.push(*digest);
             }
         }
-        Ok(Some(strays))
+        Ok(strays)
     }
 
     async fn propose(&self, command: Command) -> Result<Outcome, NotCollected> {

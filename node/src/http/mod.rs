@@ -12,7 +12,6 @@ mod listen;
 mod origin;
 mod patience;
 mod payload;
-pub mod range;
 pub mod request;
 pub mod request_id;
 pub mod route;

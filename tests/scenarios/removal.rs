@@ -6,12 +6,14 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use http::Method;
 use rules::wire::Ask;
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::formed::Formed;
 use tests::image::Image;
 use tests::intruder::{Intruder, stolen};
+use tests::people::must;
 use tests::process::{self, Finished};
 use tests::wait;
 
@@ -24,6 +26,13 @@ fn a_living_replica_is_removed_while_the_others_serve() {
     let image = Image::tiny();
     mesh.repository(0, "demo/app").push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
     let identity = stolen(&mesh.members()[0].data());
+    // work that it has done, and that others still tell of
+    let repair = json!({"kind": "repair", "project": "demo"});
+    let asked = must(&mesh.client(1), Method::POST, "/api/atoll/v1/jobs", &repair, 202);
+    let job = asked.header("location").expect("a place").to_owned();
+    let shown = || must(&mesh.client(1), Method::GET, &job, &json!({}), 200).json();
+    wait::until("it has repaired", || (!shown()["end_time"].is_null()).then_some(()));
+    assert_eq!(shown()["owner"], "one");
     let stays = remove(&mesh, 1, "one", &[]);
     assert!(!stays.success && stays.err.contains("--yes"), "{}", stays.err);
     assert!(stays.out.contains("get another primary"), "{}", stays.out);
@@ -67,6 +76,8 @@ fn a_living_replica_is_removed_while_the_others_serve() {
             assert!(refused, "{ask:?} at {at}");
         }
     }
+    let told = must(&mesh.client(1), Method::GET, &job, &json!({}), 200).json();
+    assert_eq!(told["owner"], "(a removed node)", "and no number that nobody knows");
     // its disk, started again, ends again, and its name is free
     mesh.members()[0].serve();
     ends_as_removed(&mesh, 0);

@@ -13,7 +13,6 @@ mod origin;
 mod patience;
 mod payload;
 pub mod policies;
-pub mod range;
 pub mod request;
 pub mod request_id;
 pub mod route;

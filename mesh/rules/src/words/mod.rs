@@ -9,6 +9,7 @@
 //! | [`roles`] | the words of permissions, and the roles in a project |
 //! | [`manifest`], [`platform`] | what a manifest refers to; the platforms of an index |
 //! | [`fallback`] | tags that say by their names what their manifests are about |
+//! | [`range`] | which bytes of a blob a client wants |
 //! | [`query`] | what a client wants of a list: conditions and order |
 
 pub mod digest;
@@ -19,5 +20,6 @@ pub mod names;
 pub mod network;
 pub mod platform;
 pub mod query;
+pub mod range;
 pub mod roles;
 pub mod secret;

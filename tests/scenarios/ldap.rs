@@ -191,7 +191,8 @@ fn administrators_look_up_whom_a_directory_has() {
     get(&admin, "users/search", 412);
     must(&admin, Method::PUT, SETTINGS, &settings(&plain), 200);
     // as they are, and with what a client fills in of them; the known password goes nowhere else
-    assert!(ping(&json!({"ldap_scope": 2, "ldap_connection_timeout": 5, "ldap_filter": ""})).0);
+    let filled = json!({"ldap_scope": 2, "ldap_connection_timeout": 5, "ldap_filter": ""});
+    assert!(ping(&filled).0);
     let elsewhere = json!({"ldap_url": "ldap://127.0.0.1:1"});
     must(&admin, Method::POST, "/api/v2.0/ldap/ping", &elsewhere, 400);
 

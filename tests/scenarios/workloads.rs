@@ -211,14 +211,13 @@ fn a_project_admin_makes_no_node_ask_where_the_operator_does_not_want_it() {
     }
     assert!([&away, &other, &plain, &empty].iter().all(|one| one.came() > 0));
     // nor is a node made to ask without end
-    let tries = |n| {
+    let mut tries = (0..40).map(|n| {
         let rule = rule(&format!("http://127.0.0.1:9/{n}"), "ci");
         let answer = admin.send_json(Method::POST, &trusts, &rule);
         answer.unwrap_or_else(|none| panic!("{none}"))
-    };
-    (0..39).for_each(|n| drop(tries(n)));
-    let last = tries(39);
-    assert_eq!((last.status, last.header("retry-after").is_some()), (429, true), "{last}");
+    });
+    let refused = tries.find(|answer| answer.status == 429).expect("one that is refused");
+    assert!(refused.header("retry-after").is_some(), "{refused}");
     drop(mesh);
 
     // the operator names those that are asked

@@ -104,7 +104,8 @@ impl Harbor {
         let mut caller = self.admit(&request, need).await?;
         request.changes_nothing_at(&self.neighbours)?;
         if self.neighbours.is_edge() && route.is_about_people() {
-            let message = "this node is an edge, which does not know all users; ask a replica";
+            let message =
+                "this node is an edge, which does not know all users and labels; ask a replica";
             return Err(Failure::new(Code::Unsupported, message));
         }
         let named = match &route {

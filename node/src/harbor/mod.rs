@@ -111,7 +111,7 @@ impl Harbor {
         let mut caller = self.admit(&request, need).await?;
         request.changes_nothing_at(&self.neighbours)?;
         if self.neighbours.is_edge() && route.is_about_people() {
-            let message = "this node is an edge, which does not know all people and what they decided; ask a replica";
+            let message = "this node is an edge, which does not know all users, labels and policies; ask a replica";
             return Err(Failure::new(Code::Unsupported, message));
         }
         let named = match &route {

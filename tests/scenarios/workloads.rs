@@ -216,8 +216,8 @@ fn a_project_admin_makes_no_node_ask_where_the_operator_does_not_want_it() {
         let answer = admin.send_json(Method::POST, &trusts, &rule);
         answer.unwrap_or_else(|none| panic!("{none}"))
     });
-    let busy = tries.find(|answer| answer.status == 429).expect("one that is refused");
-    assert!(busy.header("retry-after").is_some(), "{busy}");
+    let stopped = tries.find(|answer| answer.status == 429).expect("one that is stopped");
+    assert!(stopped.header("retry-after").is_some(), "{stopped}");
     drop(mesh);
 
     // the operator names those that are asked

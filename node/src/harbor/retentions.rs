@@ -31,8 +31,12 @@ const SCHEDULE: &str = "retention";
 /// How much later than its time a run may begin, in seconds: not all projects at once.
 const SPREAD: u32 = 60;
 
+/// What Harbor's clients send beside the rest, and what has no effect here.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct PolicyBody {
+    #[serde(default, rename = "id")]
+    _id: Value,
     #[serde(default)]
     algorithm: String,
     #[serde(default)]
@@ -77,7 +81,12 @@ struct Scope {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct RuleBody {
+    #[serde(default, rename = "id")]
+    _id: Value,
+    #[serde(default, rename = "priority")]
+    _priority: Value,
     #[serde(default)]
     disabled: bool,
     #[serde(default)]
@@ -106,7 +115,12 @@ impl RuleBody {
         if !matches!(self.action.as_str(), "" | "retain") {
             return Err(bad("rules.action is retain"));
         }
+        let takes_one = Template::named(&self.template, None).map_err(bad)?.name().1.is_some();
         let number = match self.params.get(&self.template) {
+            // a number under another name must not become a default
+            None | Some(Value::Null) if takes_one => {
+                return Err(bad(format!("rules.params.{} is missing", self.template)));
+            }
             None | Some(Value::Null) => None,
             Some(value) => {
                 let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());

@@ -108,9 +108,10 @@ impl Harbor {
         let change =
             Change::DeleteIf { repository: name.clone(), precondition: Box::new(precondition) };
         let no_tag = || missing(&format!("tag {tag} of {name}@{digest}"));
-        match self.change_stored(name, WriteKind::Fenced(change), by).await {
-            Err(failure) if failure.status() == StatusCode::PRECONDITION_FAILED => Err(no_tag()),
-            changed => changed.map(|()| answer(StatusCode::OK)),
+        match self.writes.commit(&name.project(), WriteKind::Fenced(change), by).await {
+            Ok(_) => Ok(answer(StatusCode::OK)),
+            Err(Refusal::Precondition | Refusal::NotFound) => Err(no_tag()),
+            Err(refusal) => Err(refusal.into()),
         }
     }
 }

@@ -86,6 +86,17 @@ impl Api {
         Ok(Sent { body, total, location })
     }
 
+    /// An answer that is plain text.
+    async fn plain(&self, path: &str) -> io::Result<String> {
+        let answer = self.client.send(Call::get(path)).await?;
+        let status = answer.status;
+        let bytes = answer.whole().await?;
+        match status.is_success() {
+            true => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            false => Err(io::Error::other(format!("the node answered {status}"))),
+        }
+    }
+
     async fn get(&self, path: &str) -> io::Result<Value> {
         Ok(self.send(Method::GET, path, None).await?.body)
     }

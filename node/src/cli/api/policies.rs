@@ -8,7 +8,7 @@ use clap::Subcommand;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{Api, Asking, part, text, with};
+use super::{Api, Asking, part, safe, text, with};
 
 /// The time between two looks at a run.
 const LOOK: Duration = Duration::from_millis(300);
@@ -76,6 +76,15 @@ struct Apply {
     #[arg(long)]
     cron: Option<String>,
 }
+
+/// How a project's immutable tag rules are shown.
+const RULES: [(&str, &str); 5] = [
+    ("ID", "/id"),
+    ("TAGS", "/tag_selectors/0/pattern"),
+    ("HOW", "/tag_selectors/0/decoration"),
+    ("REPOSITORIES", "/scope_selectors/repository/0/pattern"),
+    ("DISABLED", "/disabled"),
+];
 
 /// Arguments of `immutable`.
 #[derive(clap::Args)]
@@ -159,6 +168,11 @@ impl Apply {
             body["trigger"] = json!({"kind": "Schedule", "settings": {"cron": cron}});
         }
         body["scope"] = json!({"level": "project", "ref": self.project});
+        let known = api.get(&place(&self.project)).await;
+        // the time at which it runs stays unless another one was given
+        if let (true, Ok(known)) = (body["trigger"].is_null(), known) {
+            body["trigger"] = known["trigger"].clone();
+        }
         // the policy may be there already
         match api.send(Method::PUT, &place(&self.project), Some(&body)).await {
             Ok(_) => {}
@@ -186,13 +200,14 @@ async fn run(api: &Api, project: &str, body: &Value) -> io::Result<()> {
         }
         tokio::time::sleep(LOOK).await;
     };
-    let job = text(&begun["job"]);
-    if let Ok(log) = api.get(&format!("/api/atoll/v1/jobs/{job}/log")).await {
-        for line in log.as_array().into_iter().flatten() {
-            println!("{}", text(&line["line"]));
+    match api.plain(&format!("{path}/{}/tasks/1", text(id))).await {
+        Ok(log) => {
+            // each line begins with its time
+            for line in log.lines().filter_map(|line| Some(line.split_once(' ')?.1)) {
+                println!("{}", safe(line));
+            }
         }
-    } else {
-        println!("{}", text(&ended["result"]));
+        Err(_) => println!("{}", text(&ended["result"])),
     }
     match ended["status"].as_str() {
         Some("Succeed") => Ok(()),
@@ -207,14 +222,7 @@ pub(in crate::cli) fn immutable(command: &ImmutableCommand) -> io::Result<()> {
         match &command.verb {
             ImmutableVerb::List { project } => {
                 let all = api.all(&rules(project)).await?;
-                let columns = [
-                    ("ID", "/id"),
-                    ("TAGS", "/tag_selectors/0/pattern"),
-                    ("HOW", "/tag_selectors/0/decoration"),
-                    ("REPOSITORIES", "/scope_selectors/repository/0/pattern"),
-                    ("DISABLED", "/disabled"),
-                ];
-                api.print(&all, &columns);
+                api.print(&all, &RULES);
                 Ok(())
             }
             ImmutableVerb::Add { project, tags, repositories } => {
@@ -224,7 +232,9 @@ pub(in crate::cli) fn immutable(command: &ImmutableCommand) -> io::Result<()> {
                         {"kind": "doublestar", "decoration": "repoMatches", "pattern": repositories},
                     ]},
                 });
-                api.send(Method::POST, &rules(project), Some(&body)).await.map(drop)
+                api.send(Method::POST, &rules(project), Some(&body)).await?;
+                api.print(&api.all(&rules(project)).await?, &RULES);
+                Ok(())
             }
             ImmutableVerb::Remove { project, id } => {
                 let path = format!("{}/{id}", rules(project));

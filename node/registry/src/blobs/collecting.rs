@@ -36,6 +36,8 @@ const PAGE: usize = 1000;
 /// The maximum number of blobs that wait to be reported. What does not fit is found when all blobs
 /// are read again.
 const SUSPECTS: usize = 100_000;
+/// The least time between two looks for what was collected: a busy mesh applies very much.
+const PAUSE: Duration = Duration::from_millis(20);
 /// The time between two looks whether something is due.
 const LOOK: Duration = Duration::from_secs(1);
 /// The time between two looks for grants that have ended: all grants are read.
@@ -205,20 +207,23 @@ impl Collecting {
 
     async fn follow(&self) {
         let records = &self.neighbours.records;
-        let mut reported = clock::now();
+        let Some(ledger) = records.ledger() else { return };
+        let (mut applied, mut reported) = (ledger.applied(), clock::now());
         loop {
-            records.applied_more(LOOK).await;
+            // what is applied from here on wakes it again
+            applied.borrow_and_update();
             if let Err(error) = self.carry_out().await {
                 warn!(%error, "what was collected could not be removed yet");
                 tokio::time::sleep(LOOK).await;
             }
-            if clock::now().since(reported) < REPORT || !records.connected() {
-                continue;
+            if clock::now().since(reported) >= REPORT && records.connected() {
+                reported = clock::now();
+                if let Err(error) = self.report().await {
+                    debug!(%error, "garbage could not be reported yet");
+                }
             }
-            reported = clock::now();
-            if let Err(error) = self.report().await {
-                debug!(%error, "garbage could not be reported yet");
-            }
+            tokio::time::sleep(PAUSE).await;
+            let _ = tokio::time::timeout(LOOK, applied.changed()).await;
         }
     }
 

@@ -152,7 +152,7 @@ pub const DOORS: &[Row] = &[
         project(Resource::ImmutableTag, Delete),
     ),
     row("/api/v2.0/retentions", &["POST"], project(Resource::TagRetention, Create)),
-    row("/api/v2.0/retentions/metadatas", &["GET"], Need::Credentials),
+    row("/api/v2.0/retentions/metadatas", &["GET"], Need::Nothing),
     row("/api/v2.0/retentions/{project}", &["GET"], project(Resource::TagRetention, Read)),
     row("/api/v2.0/retentions/{project}", &["PUT"], project(Resource::TagRetention, Update)),
     row("/api/v2.0/retentions/{project}", &["DELETE"], project(Resource::TagRetention, Delete)),

@@ -42,6 +42,11 @@ fn a_tag_that_is_immutable_is_pushed_once_and_stays() {
         let gone = mesh.client(1).ask(Method::DELETE, &path).send();
         assert_eq!(gone.unwrap_or_else(|none| panic!("{none}")).status, 412, "{path}");
     }
+    let path = "/api/v2.0/projects/demo/repositories/app/artifacts/v1/tags/v1";
+    let kept = mesh.client(1).ask(Method::DELETE, path).send();
+    let kept = kept.unwrap_or_else(|none| panic!("{none}"));
+    let says = "the tag v1 configured as immutable, cannot be deleted";
+    assert_eq!((kept.status, kept.envelope().map(|told| told.1)), (412, Some(says.to_owned())));
     let rules = mesh.client(2).get("/api/v2.0/projects/demo/immutabletagrules");
     let rules = rules.unwrap_or_else(|none| panic!("{none}"));
     assert_eq!(rules.header("x-total-count"), Some("1"), "{rules}");
@@ -131,6 +136,16 @@ fn what_is_pulled_stays_and_what_is_not_goes() {
         "rules": [{"template": "latestPulledN", "params": {"latestPulledN": 2},
             "tag_selectors": [], "scope_selectors": {}}],
     });
+    // a number under another name must not become a default, nor a field that nobody knows nothing
+    for wrong in [
+        json!({"template": "nDaysSinceLastPush", "params": {"days": 90}}),
+        json!({"template": "nDaysSinceLastPush"}),
+        json!({"template": "always", "tag_selector": []}),
+    ] {
+        let wrong = json!({"scope": {"level": "project", "ref": "demo"}, "rules": [wrong]});
+        let refused = mesh.client(0).send_json(Method::POST, "/api/v2.0/retentions", &wrong);
+        assert_eq!(refused.unwrap_or_else(|none| panic!("{none}")).status, 400, "{wrong}");
+    }
     let made = mesh.client(0).send_json(Method::POST, "/api/v2.0/retentions", &policy);
     let made = made.unwrap_or_else(|none| panic!("{none}"));
     assert_eq!(made.status, 201, "{made}");

@@ -10,6 +10,7 @@ use rules::ledger::policies::LookForPolicies;
 use rules::ledger::records::{
     Look, ManifestRecord, Project, ReadRecords, RecordError, TagRecord, decode, key,
 };
+use rules::ledger::stored::manifests_of;
 use rules::wire::WriteKind;
 use rules::words::digest::Digest;
 use rules::words::fallback::{Fallback, tags_about};
@@ -65,8 +66,6 @@ const ARTIFACT_FIELDS: &[Field<Candidate>] = &[
     Field::new("creation_time", Kind::Time, |one| query::Value::Time(one.pushed)),
 ];
 
-/// The number of records that are read at a time.
-const AT_A_TIME: usize = 1_000;
 /// The maximum length of an artifact's annotations or references in a list, in bytes.
 const DETAILS: usize = 64 << 10;
 
@@ -229,18 +228,7 @@ fn page_of_artifacts(
     with: With,
 ) -> Result<Option<(Vec<Value>, usize)>, RecordError> {
     let mut tags = tags_by_manifest(records, repository)?;
-    let mut found: BTreeMap<Digest, ManifestRecord> = BTreeMap::new();
-    let mut after: Option<Vec<u8>> = None;
-    loop {
-        let some = records.scan(&key::manifests(repository), after.as_deref(), AT_A_TIME)?;
-        let Some((last, _)) = some.last() else { break };
-        after = Some(last.clone());
-        for (place, record) in some {
-            let Some(digest) = key::digest_of(&place) else { continue };
-            let record: ManifestRecord = decode(&record)?;
-            found.insert(digest, ManifestRecord { bytes: Vec::new(), blobs: Vec::new(), ..record });
-        }
-    }
+    let mut found = manifests_of(records, repository)?;
     if found.is_empty() {
         return Ok(None);
     }

@@ -12,6 +12,7 @@
 //! | [`directory`] | what is known from identity providers: groups, and whom they vouch for |
 //! | [`policies`] | what projects decide about their artifacts; when those were pulled |
 //! | [`sealing`] | which keys seal the secrets in the records |
+//! | [`stored`] | what a repository stores, read without the bytes |
 //! | [`trust`] | the key of each node, and the mesh's authorities |
 //! | [`collecting`] | which blobs nothing refers to any more, and when their bytes may go |
 //! | [`leaving`] | the removal of a replica, from the first word to the last |
@@ -44,5 +45,6 @@ pub mod precondition;
 pub mod ranges;
 pub mod records;
 pub mod sealing;
+pub mod stored;
 pub mod trimming;
 pub mod trust;

@@ -16,9 +16,8 @@ use rules::ledger::change::Change;
 use rules::ledger::events::Actor;
 use rules::ledger::jobs::{Priority, RunEnd, Task};
 use rules::ledger::policies::{AT_ONCE, LookForPolicies, Policies};
-use rules::ledger::records::{
-    Look, ManifestRecord, ReadRecords, RecordError, TagRecord, decode, key,
-};
+use rules::ledger::records::{Look, ReadRecords, RecordError, TagRecord, decode, key};
+use rules::ledger::stored::manifests_of;
 use rules::policies::immutability::is_immutable;
 use rules::policies::retention::{Candidate, Fate, fates, needs_confirmation};
 use rules::wire::WriteKind;
@@ -38,8 +37,6 @@ use crate::writes::{Refusal, Writes};
 pub const KIND: &str = "retention";
 /// How often a run is tried.
 const TRIES: u32 = 3;
-/// The number of records that are read in one scan.
-const PAGE: usize = 1000;
 /// How far the clocks of two nodes may be apart, in milliseconds.
 const APART: u64 = 60_000;
 /// How often a repository is judged again because something was pushed meanwhile.
@@ -356,18 +353,7 @@ fn contents(
             tags.entry(record.digest).or_default().push((tag, record.pushed));
         }
     }
-    let mut found: BTreeMap<Digest, ManifestRecord> = BTreeMap::new();
-    let mut after: Option<Vec<u8>> = None;
-    loop {
-        let some = view.scan(&key::manifests(repository), after.as_deref(), PAGE)?;
-        let Some((last, _)) = some.last() else { break };
-        after = Some(last.clone());
-        for (place, record) in some {
-            let Some(digest) = key::digest_of(&place) else { continue };
-            let record: ManifestRecord = decode(&record)?;
-            found.insert(digest, ManifestRecord { bytes: Vec::new(), blobs: Vec::new(), ..record });
-        }
-    }
+    let found = manifests_of(view, repository)?;
     let mut sizes = BTreeMap::new();
     let mut listed_by: BTreeMap<Digest, Vec<Digest>> = BTreeMap::new();
     for digest in found.keys() {
@@ -381,9 +367,13 @@ fn contents(
         }
     }
     let is_there = |subject: Digest| found.contains_key(&subject);
+    // the tag of a sha512 has the first half of it only
+    let named = |fallback: Fallback<'_>| match fallback.digest() {
+        Some(digest) => is_there(digest),
+        None => found.keys().any(|digest| fallback.is_about(digest)),
+    };
     let names_another = |tags: &[(Tag, Timestamp)]| {
-        let about = |tag: &Tag| Fallback::of(tag).and_then(|fallback| fallback.digest());
-        !tags.is_empty() && tags.iter().all(|(tag, _)| about(tag).is_some_and(is_there))
+        !tags.is_empty() && tags.iter().all(|(tag, _)| Fallback::of(tag).is_some_and(named))
     };
     let mut contents = Contents { candidates: Vec::new(), sizes, dependent: BTreeMap::new() };
     for (digest, record) in &found {

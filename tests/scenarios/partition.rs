@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use http::Method;
+use serde_json::json;
 use tests::image::Image;
 use tests::islands::Islands;
 use tests::mesh::primary;
@@ -53,6 +54,7 @@ fn a_minority_serves_what_it_holds_refuses_pushes_and_agrees_again_when_healed()
         }
         refuses(&mesh, lone, &new);
         cannot_know(&mesh, lone, &new);
+        cannot_know_who(&mesh, lone, others[0]);
         let found = alone
             .pull("moving")
             .unwrap_or_else(|no| panic!("the lone node holds it and does not serve it: {no}"));
@@ -157,6 +159,34 @@ fn cannot_know(mesh: &Islands, lone: usize, new: &Image) {
             assert!(answer.header("retry-after").is_some(), "{path}: {:?}", answer.headers);
         }
     }
+}
+
+/// With a 401 clients give up, so the lone node does not say that credentials are wrong: their user
+/// may have been made elsewhere.
+fn cannot_know_who(mesh: &Islands, lone: usize, other: usize) {
+    let name = format!("late-{lone}");
+    let user = json!({"username": name, "password": "Passw0rd-late", "email": "", "realname": ""});
+    wait::until("a user is made on the other side", || {
+        let client = mesh.client(other);
+        let made = client.send_json(Method::POST, "/api/v2.0/users", &user).ok()?;
+        matches!(made.status, 201 | 409).then_some(())
+    });
+    let asks = |at: usize, path: &str| {
+        let late = mesh.anyone(at).basic(&name, "Passw0rd-late");
+        late.get(path).unwrap_or_else(|none| panic!("{none}"))
+    };
+    let token = asks(other, "/service/token?service=atoll").json()["token"].clone();
+    let token = token.as_str().expect("a token of the other side").to_owned();
+    for path in ["/service/token?service=atoll", "/api/v2.0/users/current", "/v2/"] {
+        assert_eq!(asks(other, path).status, 200, "{path} on the other side");
+        let answer = asks(lone, path);
+        assert_eq!(answer.status, 503, "{path}: {answer}");
+    }
+    let shown = mesh.anyone(lone).bearer(&token);
+    let answer = shown.get("/v2/").unwrap_or_else(|none| panic!("{none}"));
+    assert_eq!(answer.status, 503, "{answer}");
+    // and the other way round: whom it knows may go on
+    assert_eq!(mesh.client(lone).get("/v2/").expect("an answer").status, 200);
 }
 
 /// A push to the lone node is refused, in words, long before a client would lose its patience.

@@ -134,7 +134,7 @@ pub struct Ledger {
     unreleased: Arc<Mutex<Unreleased>>,
     applied: watch::Receiver<Revision>,
     released: watch::Sender<Revision>,
-    unreachable_until: Mutex<rules::words::moment::Moment>,
+    unreachable: Mutex<(Option<NodeId>, rules::words::moment::Moment)>,
     /// How often leadership was handed over. Each attempt names the next voter, so that one that
     /// cannot lead is not asked again and again.
     handed_over: std::sync::atomic::AtomicUsize,
@@ -272,7 +272,7 @@ impl Ledger {
             applied: machine.applied(),
             machine,
             released: watch::Sender::new(Revision(0)),
-            unreachable_until: Mutex::new(rules::words::moment::Moment::from_micros(0)),
+            unreachable: Mutex::new((None, rules::words::moment::Moment::from_micros(0))),
             handed_over: 0.into(),
             doubtful: false.into(),
             ended: watch::Sender::new(None),

@@ -55,11 +55,14 @@ impl ReadRecords for Reading {
 
 /// How long a reader waits for the leader before it reads from this node's own records.
 const ASK: Duration = Duration::from_millis(1000);
+/// The time between two questions.
+const AGAIN: Duration = Duration::from_millis(50);
 /// How long a reader waits for a release: a little longer than a lease, the maximum delay by a
 /// holder that is silent.
 const RELEASE: Duration = Duration::from_millis(3500);
 /// How long this node does not ask again after a question has failed, so that a node that is cut
-/// off answers at once. This has no cost: when a lease arrives, reads are fresh without a question.
+/// off answers at once. It does ask again when another node leads. When a lease arrives, reads are
+/// fresh without a question.
 const GIVE_UP: Duration = Duration::from_secs(3);
 
 impl Ledger {
@@ -137,22 +140,29 @@ impl Ledger {
         tokio::time::timeout(deadline, wait).await.unwrap_or(false)
     }
 
-    /// Asks the leader which revision this node must have applied, and waits until it has.
+    /// Asks the leader which revision this node must have applied, and waits until it has. Fails if
+    /// that takes longer than [`ASK`].
     async fn catch_up(&self) -> bool {
-        if self.differs() || clock::now() < *self.unreachable_until.lock() {
+        let (leader, until) = *self.unreachable.lock();
+        if self.differs() || (self.leader() == leader && clock::now() < until) {
             return false;
         }
         let caught = tokio::time::timeout(ASK, self.catch_up_patiently()).await.unwrap_or(false);
         if !caught {
-            *self.unreachable_until.lock() = clock::now() + GIVE_UP;
+            *self.unreachable.lock() = (self.leader(), clock::now() + GIVE_UP);
         }
         caught
     }
 
+    /// Ends early only if this node stops.
     async fn catch_up_patiently(&self) -> bool {
-        let mut hint = self.leader();
-        for _ in 0..3 {
-            let Some(leader) = hint else { return false };
+        let mut hint = None;
+        loop {
+            let Some(leader) = hint.or_else(|| self.leader()) else {
+                // one is being elected, or this node has just started and has not heard of it
+                self.leader_changes(ASK).await;
+                continue;
+            };
             let answer = if leader == self.me {
                 self.read_index(ASK).await
             } else {
@@ -160,7 +170,7 @@ impl Ledger {
                     Ok(answer) => answer,
                     Err(error) => {
                         debug!(%error, "the ledger's leader cannot be asked");
-                        return false;
+                        Err(NoLedger::NotLeader(None))
                     }
                 }
             };
@@ -170,11 +180,15 @@ impl Ledger {
                     let mut applied = self.applied.clone();
                     return applied.wait_for(|a| *a >= index).await.is_ok();
                 }
-                Err(NoLedger::NotLeader(next)) if next != hint => hint = next,
-                Err(_) => return false,
+                Err(NoLedger::NotLeader(Some(next))) if next != leader && hint.is_none() => {
+                    hint = Some(next);
+                    continue;
+                }
+                // a leader cannot say while voters change, or while a majority is slow to answer
+                Err(_) => hint = None,
             }
+            tokio::time::sleep(AGAIN).await;
         }
-        false
     }
 
     /// Everything up to `released` may be shown here from now on.

@@ -168,6 +168,10 @@ impl Door {
                 );
                 Err(Failure::new(Code::NameUnknown, message).if_known(freshness))
             }
+            // they may have been made a member since
+            Err(AccessError::Denied(_)) if freshness == Freshness::Stale => {
+                Err(Failure::outdated(freshness))
+            }
             Err(error) => {
                 if matches!(error, AccessError::Denied(_) | AccessError::Scope(_)) {
                     let project = self.records.view()?.project(&repository.project())?;
@@ -297,7 +301,7 @@ impl Door {
         if caller.has_presented() {
             Ok(())
         } else {
-            Err(self.refuse(request, AccessError::Missing(None)))
+            Err(self.refuse(request, caller.unknown(None)))
         }
     }
 

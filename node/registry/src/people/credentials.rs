@@ -17,7 +17,7 @@ use rules::words::names::{UserId, UserName};
 use rules::words::roles::Provider;
 use rules::words::secret::Secret;
 
-use super::{Access, AccessError, not_yet};
+use super::{Access, AccessError, found, not_yet};
 use crate::view::{EdgeRecords, Records};
 
 /// The maximum number of checked passwords that are remembered.
@@ -97,15 +97,16 @@ impl Access {
         if name == WORKLOAD {
             return self.check_workload(password).await;
         }
-        let found = self.records.read(|records| self.candidate(records, name)).await?.0;
-        let Some(found) = found else { return Err(not_yet()) };
-        let Candidate { kept, shown, identity, in_directory } = found;
+        let (candidate, freshness) =
+            self.records.read(|records| self.candidate(records, name)).await?;
+        let Some(candidate) = candidate else { return Err(not_yet()) };
+        let Candidate { kept, shown, identity, in_directory } = candidate;
         if in_directory {
             return self.check_ldap(name, password, origin).await;
         }
         let proof = proof(name, password, &kept);
         if self.proven.lock().contains(&proof) {
-            return Ok(identity.map(|identity| (identity, shown)));
+            return found((identity.map(|identity| (identity, shown)), freshness));
         }
         let line = self.begin(origin, name)?;
         let right = match kept {
@@ -125,7 +126,7 @@ impl Access {
         };
         let (true, Some(shown)) = (right, shown) else {
             metrics::counter!("atoll_logins_refused_total").increment(1);
-            return Ok(None);
+            return found((None, freshness));
         };
         self.handle_right(origin, name);
         let mut proven = self.proven.lock();
@@ -133,7 +134,7 @@ impl Access {
             proven.clear();
         }
         proven.insert(proof);
-        Ok(identity.map(|identity| (identity, Some(shown))))
+        found((identity.map(|identity| (identity, Some(shown))), freshness))
     }
 
     /// The stored form of a new password. So many at a time as are checked: each takes memory on

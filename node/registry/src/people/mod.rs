@@ -41,7 +41,7 @@ use upstream::directory::Directory;
 use upstream::web::Web;
 
 use crate::proxies::mirrors::Mirrors;
-use crate::view::{ReadError, Records};
+use crate::view::{Freshness, ReadError, Records};
 
 use credentials::{CHECKS, HASHED};
 use issuers::Issuers;
@@ -243,14 +243,22 @@ pub struct Caller {
     reach: Option<TokenReach>,
     /// Whether the request had valid credentials.
     presented: bool,
-    /// Whether the request had a token that is not valid, or that this node cannot check.
-    refused: bool,
+    /// Why the request's token counts for nothing: it is not valid, or this node cannot check it.
+    refused: Option<AccessError>,
 }
 
 impl Caller {
     /// Whether the request had valid credentials.
     pub fn has_presented(&self) -> bool {
         self.presented
+    }
+
+    /// What to answer if this caller has to be somebody, but is not.
+    pub fn unknown(&self, needed: Option<NeededScope>) -> AccessError {
+        match &self.refused {
+            Some(AccessError::Wrong) | None => AccessError::Missing(needed),
+            Some(unchecked) => unchecked.clone(),
+        }
     }
 
     /// Whether this caller may read every repository: only an administrator with a password. With a
@@ -319,7 +327,7 @@ impl Access {
         reads: bool,
     ) -> Result<Caller, AccessError> {
         let anonymous =
-            Caller { identity: Identity::Anonymous, reach: None, presented: false, refused: false };
+            Caller { identity: Identity::Anonymous, reach: None, presented: false, refused: None };
         match presented {
             Presented::Nothing => Ok(anonymous),
             Presented::Password(name, password) => {
@@ -329,20 +337,35 @@ impl Access {
             }
             Presented::Token(token) => match self.check_token(&token).await {
                 Ok(Some((identity, reach))) => {
-                    Ok(Caller { identity, reach, presented: true, refused: false })
+                    Ok(Caller { identity, reach, presented: true, refused: None })
                 }
-                Ok(None) | Err(_) if reads => Ok(Caller { refused: true, ..anonymous }),
-                Ok(None) => Err(AccessError::Wrong),
-                Err(error) => Err(error),
+                refused => self.as_anyone(refused.err(), reads),
             },
             Presented::Session(cookie) => match self.check_session(&cookie).await {
                 Ok(Some(identity)) => Ok(Caller { identity, presented: true, ..anonymous }),
-                Ok(None) | Err(_) if reads => Ok(Caller { refused: true, ..anonymous }),
-                Ok(None) => Err(AccessError::Wrong),
-                Err(error) => Err(error),
+                refused => self.as_anyone(refused.err(), reads),
             },
             Presented::Unreadable => Err(AccessError::Wrong),
         }
+    }
+
+    /// The caller whose token or cookie counts for nothing, for the reason `unchecked` or because it
+    /// is not valid.
+    fn as_anyone(
+        &self,
+        unchecked: Option<AccessError>,
+        reads: bool,
+    ) -> Result<Caller, AccessError> {
+        let why = match (unchecked, &self.records) {
+            // another edge may have signed it; a client that is asked for a token gets one here
+            (Some(_), Records::Edge(_)) if reads => AccessError::Wrong,
+            (why, _) => why.unwrap_or(AccessError::Wrong),
+        };
+        if !reads {
+            return Err(why);
+        }
+        let identity = Identity::Anonymous;
+        Ok(Caller { identity, reach: None, presented: false, refused: Some(why) })
     }
 
     /// The identity and scopes behind these credentials. A replica answers this for the edge
@@ -385,7 +408,7 @@ impl Access {
         let scope = || NeededScope::Repository(repository.clone(), action);
         Ok(Err(match &caller.identity {
             _ if !in_scope => AccessError::Scope(scope()),
-            Identity::Anonymous => AccessError::Missing(Some(scope())),
+            Identity::Anonymous => caller.unknown(Some(scope())),
             who => AccessError::Denied(format!("{} may not {} here", who.name(), action.name())),
         }))
     }
@@ -394,11 +417,11 @@ impl Access {
     /// if it has the scope for it.
     pub fn signed_in(&self, caller: &Caller, what: RegistryScope) -> Result<(), AccessError> {
         let in_scope = caller.reach.as_ref().is_none_or(|reach| reach.registry.contains(&what));
-        match (&caller.identity, caller.refused) {
-            (Identity::Anonymous, false) if !caller.presented => {
+        match (&caller.identity, &caller.refused) {
+            (Identity::Anonymous, None) if !caller.presented => {
                 Err(AccessError::Missing(Some(NeededScope::Registry(what))))
             }
-            (Identity::Anonymous, true) => Err(AccessError::Wrong),
+            (Identity::Anonymous, Some(why)) => Err(why.clone()),
             _ if in_scope => Ok(()),
             _ => Err(AccessError::Scope(NeededScope::Registry(what))),
         }
@@ -422,6 +445,18 @@ impl Access {
 
 /// What the list of all repositories needs.
 pub const CATALOG: Permission = Permission::new(Resource::Catalog, Operation::Read);
+
+/// Who was found in records, or nobody. Records that may be old do not say that there is nobody: with
+/// a 401 clients give up, and their user may have been made a moment ago.
+fn found<T>((found, freshness): (Option<T>, Freshness)) -> Result<Option<T>, AccessError> {
+    match (found, freshness) {
+        (None, Freshness::Stale) => Err(AccessError::Unchecked(OUTDATED.into())),
+        (found, _) => Ok(found),
+    }
+}
+
+const OUTDATED: &str = "this node cannot reach the leader of the ledger, so it cannot tell what \
+                        these credentials are good for; ask another node, or try again";
 
 /// A node that starts, or has just joined, does not know any users yet. This must not look like a
 /// wrong password, with which clients do not try again.

@@ -31,7 +31,7 @@ use super::foreign::{Claims, unchecked};
 use super::issuers::Discovered;
 use super::sessions::NewSession;
 use super::vouching::Person;
-use super::{Access, AccessError};
+use super::{Access, AccessError, found};
 
 /// The places for which the two cookies are sealed.
 const BEGUN: &str = "sign-in at the OIDC provider";
@@ -452,7 +452,7 @@ impl Access {
         let who = Principal::User { id: account.id, generation: account.generation };
         let prefix = &self.terms.robot_prefix;
         let now = clock::timestamp();
-        Ok(self.records.read(|records| who.identity(records, now, prefix)).await?.0)
+        found(self.records.read(|records| who.identity(records, now, prefix)).await?)
     }
 
     fn sealed<T: Serialize>(&self, place: &str, value: &T) -> Result<Secret, AccessError> {

@@ -19,8 +19,8 @@ use rules::words::secret::Secret;
 
 use super::credentials::{Shown, is_forgotten};
 use super::signing::{Claims, Purpose};
-use super::{Access, AccessError, CATALOG, not_yet};
-use crate::view::{EdgeRecords, ReadError, Records};
+use super::{Access, AccessError, CATALOG, OUTDATED, found, not_yet};
+use crate::view::{EdgeRecords, Freshness, ReadError, Records};
 
 /// The scopes that a token grants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -187,8 +187,13 @@ impl Access {
         scopes: &[Scope],
         registry: &[RegistryScope],
     ) -> Result<(Secret, Vec<Scope>, Granting), AccessError> {
-        let (granting, _) =
+        let (granting, freshness) =
             self.records.read(|records| self.grant(records, identity, scopes)).await?;
+        // with a token for less a client gives up
+        let lacks = granting.repositories.len() < scopes.len();
+        if lacks && freshness == Freshness::Stale && *identity != Identity::Anonymous {
+            return Err(AccessError::Unchecked(OUTDATED.into()));
+        }
         let may = |scope: &RegistryScope| match scope {
             RegistryScope::Catalog => identity.may_in_system(CATALOG),
             RegistryScope::Api => *identity != Identity::Anonymous,
@@ -316,7 +321,7 @@ impl Access {
         }
         let shown = Shown::Principal(who);
         let prefix = &self.terms.robot_prefix;
-        let (identity, _) = self.records.read(|records| shown.identity(records, prefix)).await?;
+        let identity = found(self.records.read(|records| shown.identity(records, prefix)).await?)?;
         Ok(identity.map(|identity| (identity, Some(shown))))
     }
 
@@ -355,7 +360,7 @@ impl Access {
             None => Shown::Named(claims.sub.clone()),
         };
         let prefix = &self.terms.robot_prefix;
-        Ok(self.records.read(|records| shown.identity(records, prefix)).await?.0)
+        found(self.records.read(|records| shown.identity(records, prefix)).await?)
     }
 
     /// An edge checks its own tokens and those of the mesh's keys by itself. Only a replica can

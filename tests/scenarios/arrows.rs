@@ -11,15 +11,16 @@ use serde_json::Value;
 use tests::{modules, process, tools};
 
 /// Each crate of ours, and which of ours it may use.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("rules", &[]),
     ("ground", &["rules"]),
     ("config", &["rules"]),
     ("mesh", &["ground", "rules"]),
     ("store", &["ground", "rules"]),
     ("upstream", &["ground", "rules"]),
-    ("registry", &["ground", "mesh", "rules", "store", "upstream"]),
-    ("node", &["config", "ground", "mesh", "registry", "rules", "store", "upstream"]),
+    ("scan", &["rules"]),
+    ("registry", &["ground", "mesh", "rules", "scan", "store", "upstream"]),
+    ("node", &["config", "ground", "mesh", "registry", "rules", "scan", "store", "upstream"]),
     ("loadtest", &["rules"]),
     // the intruder (src/intruder.rs) speaks the mesh protocol
     ("tests", &["ground", "mesh", "rules"]),
@@ -30,7 +31,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
 type Rooms = (&'static str, &'static [(&'static str, &'static [&'static str])]);
 
 /// The rooms of the crates that have some. A room that is not listed may use none.
-const ROOMS: [Rooms; 4] = [
+const ROOMS: [Rooms; 5] = [
     (
         "mesh/rules/src",
         &[
@@ -59,6 +60,19 @@ const ROOMS: [Rooms; 4] = [
                 "service",
                 &["identity", "ledger", "links", "members", "sealing", "secrets", "transfer"],
             ),
+        ],
+    ),
+    (
+        "node/scan/src",
+        &[
+            ("package", &[]),
+            ("report", &["package"]),
+            ("versions", &[]),
+            ("packages", &["package"]),
+            ("layer", &["package", "packages"]),
+            ("database", &["report"]),
+            ("judging", &["package", "report", "versions", "layer", "database"]),
+            ("sbom", &["package", "layer"]),
         ],
     ),
     (
@@ -98,6 +112,7 @@ const SOURCES: &[&str] = &[
     "config/src",
     "node/store/src",
     "node/upstream/src",
+    "node/scan/src",
     "node/registry/src",
     "node/src",
 ];

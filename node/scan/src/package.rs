@@ -1,0 +1,105 @@
+//! A package, and the system that it belongs to.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Which ecosystem a package is of. The text is trivy's `Type` of a language's results, and the
+/// format of a distribution's packages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Debian's format: Debian, Ubuntu, distroless.
+    Deb,
+    /// Alpine's format: Alpine, Wolfi, Chainguard.
+    Apk,
+    /// Red Hat's and SUSE's format.
+    Rpm,
+    /// An installed Python distribution.
+    PythonPkg,
+    /// An installed package of npm.
+    NodePkg,
+    /// A module that was built into a program by Go, or Go's standard library.
+    Gobinary,
+    /// A crate that was built into a program by `cargo auditable`.
+    Rustbinary,
+    /// A library of Maven in a JAR.
+    Jar,
+}
+
+impl Kind {
+    /// Whether packages of this kind are a distribution's.
+    pub fn is_system(self) -> bool {
+        matches!(self, Kind::Deb | Kind::Apk | Kind::Rpm)
+    }
+
+    /// The word for this kind, as in the serialized form.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Deb => "deb",
+            Kind::Apk => "apk",
+            Kind::Rpm => "rpm",
+            Kind::PythonPkg => "python-pkg",
+            Kind::NodePkg => "node-pkg",
+            Kind::Gobinary => "gobinary",
+            Kind::Rustbinary => "rustbinary",
+            Kind::Jar => "jar",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The source package that a distribution's package was built from. Advisories name it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Source {
+    /// Its name.
+    pub name: String,
+    /// Its version, with epoch and release as its format writes them.
+    pub version: String,
+}
+
+/// One package of an image.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Package {
+    /// Its ecosystem.
+    pub kind: Kind,
+    /// Its name. For Maven `group:artifact`.
+    pub name: String,
+    /// Its version, with epoch and release as its format writes them.
+    pub version: String,
+    /// Its architecture, where its ecosystem has one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub arch: String,
+    /// The source package, of a distribution's package.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+    /// The module of a package of Red Hat's: `name:stream:version:context`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub module: String,
+    /// Who built it, where the package says so: for RPM its `Vendor`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub vendor: String,
+    /// Its licences as it writes them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub licenses: Vec<String>,
+    /// The file in which it was found, without a leading slash. A JAR in another is
+    /// `outer.war/WEB-INF/lib/inner.jar`.
+    pub path: String,
+    /// The layer that brought it in this version, counted from the bottom, from 0.
+    #[serde(default)]
+    pub layer: u32,
+}
+
+/// The distribution of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct System {
+    /// `ID` of os-release: `debian`, `alpine`, `rhel`.
+    pub family: String,
+    /// Its release as it writes it: `12.7`, `3.20.3`, `9.4`.
+    pub release: String,
+}

@@ -1,0 +1,1 @@
+//! The files in which packages are listed. Each reader takes bytes of strangers.

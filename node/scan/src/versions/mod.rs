@@ -1,0 +1,1 @@
+//! How each ecosystem orders versions and writes ranges of them.

@@ -102,6 +102,13 @@ pub(crate) fn settings(document: &Document, root: Node) -> Settings {
     retention.count("confirm_over", &mut s.retention.confirm_over, 0..=100);
     retention.duration("pulls_every", &mut s.retention.pulls_every, secs(1)..=hours(24));
 
+    let mut scan = top.section("scan");
+    s.scan.database = scan.optional("database", value::image);
+    scan.count("at_a_time", &mut s.scan.at_a_time, 1..=16);
+    scan.limit("rate", &mut s.scan.rate, (1 << 20)..=(100 << 30));
+    scan.duration("timeout", &mut s.scan.timeout, secs(5)..=hours(24));
+    scan.size("unpacked", &mut s.scan.unpacked, (16 << 20)..=(1 << 40));
+
     let mut jobs = top.section("jobs");
     jobs.count("at_a_time", &mut s.jobs.at_a_time, 1..=100);
     jobs.duration("keep_for", &mut s.jobs.keep_for, hours(1)..=hours(8760));

@@ -93,6 +93,12 @@ collection:
 retention:
   confirm_over: {confirm_over}
   pulls_every: {pulls_every}
+scan:
+  database: {scan_database}
+  at_a_time: {scans}
+  rate: {scan_rate}
+  timeout: {scan_timeout}
+  unpacked: {scan_unpacked}
 jobs:
   at_a_time: {at_a_time}
   keep_for: {keep_for}
@@ -190,6 +196,12 @@ drain: {drain}
         pulls_every = written_duration(s.retention.pulls_every),
         collection_grace = written_duration(s.collection.grace),
         collection_every = written_duration(s.collection.every),
+        scan_database =
+            or_null(s.scan.database.as_ref().map(|(name, tag)| format!("{name}:{tag}"))),
+        scans = s.scan.at_a_time,
+        scan_rate = or_null(s.scan.rate.map(written_size)),
+        scan_timeout = written_duration(s.scan.timeout),
+        scan_unpacked = written_size(s.scan.unpacked),
         at_a_time = s.jobs.at_a_time,
         keep_for = written_duration(s.jobs.keep_for),
         keep = s.jobs.keep,

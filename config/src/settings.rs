@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use rules::ledger::records::Role;
-use rules::words::names::ProjectName;
+use rules::words::names::{ProjectName, RepositoryName, Tag};
 use rules::words::network::Network;
 
 /// All settings of one node.
@@ -47,6 +47,8 @@ pub struct Settings {
     pub collection: Collection,
     /// What projects retain.
     pub retention: Retention,
+    /// Scans of images.
+    pub scan: Scan,
     /// The record of what happened.
     pub audit: Audit,
     /// How the node asks upstreams.
@@ -95,6 +97,7 @@ impl Settings {
             repair: Repair::default(),
             collection: Collection::default(),
             retention: Retention::default(),
+            scan: Scan::default(),
             audit: Audit::default(),
             upstreams: Upstreams::default(),
             cache: Cache::default(),
@@ -425,6 +428,34 @@ pub struct Retention {
 impl Default for Retention {
     fn default() -> Self {
         Self { confirm_over: 30, pulls_every: Duration::from_secs(3600) }
+    }
+}
+
+/// Scans of images for vulnerabilities.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scan {
+    /// The image that is the database, as a repository and a tag; nothing is scanned if `None`.
+    pub database: Option<(RepositoryName, Tag)>,
+    /// Maximum number of images that this node scans at a time; default 1.
+    pub at_a_time: u32,
+    /// Maximum number of bytes of layers that are read in a second for each of them; default 64 MiB;
+    /// no limit if `None`.
+    pub rate: Option<u64>,
+    /// How long the scan of one image may take; default 15m.
+    pub timeout: Duration,
+    /// Maximum number of bytes of a layer, unpacked; default 16 GiB.
+    pub unpacked: u64,
+}
+
+impl Default for Scan {
+    fn default() -> Self {
+        Self {
+            database: None,
+            at_a_time: 1,
+            rate: Some(64 << 20),
+            timeout: Duration::from_secs(900),
+            unpacked: 16 << 30,
+        }
     }
 }
 

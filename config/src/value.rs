@@ -11,7 +11,7 @@ use std::{
 };
 
 use rules::people::configurations::is_issuer;
-use rules::words::names::ProjectName;
+use rules::words::names::{BadName, ProjectName, RepositoryName, Tag};
 use rules::words::network::Network;
 
 /// Why a text is not a valid value: the problem and the remedy.
@@ -147,6 +147,17 @@ pub(crate) fn registry(text: &str) -> Result<String, Fault> {
         return Err(Fault::new(format!("'{text}' is not a registry's name"), remedy));
     }
     Ok(text.to_owned())
+}
+
+/// A repository of this mesh and a tag.
+pub(crate) fn image(text: &str) -> Result<(RepositoryName, Tag), Fault> {
+    let remedy = "write a repository of this mesh and a tag, e.g. library/trivy-db:2";
+    let wrong = |why: String| Fault::new(format!("'{text}' is not an image: {why}"), remedy);
+    let (name, tag) = text.rsplit_once(':').ok_or_else(|| wrong("it has no tag".into()))?;
+    Ok((
+        name.parse().map_err(|e: BadName| wrong(e.to_string()))?,
+        tag.parse().map_err(|e: BadName| wrong(e.to_string()))?,
+    ))
 }
 
 /// Registries, separated by commas.

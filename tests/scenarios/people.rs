@@ -388,6 +388,9 @@ fn at_edges(path: &str, method: &str) -> bool {
         "/summary",
         "/logs",
         "/auditlog-exts",
+        "/scan",
+        "/additions/",
+        "/system/",
     ]
     .iter()
     .any(|word| path.contains(word));

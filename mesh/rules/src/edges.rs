@@ -79,7 +79,7 @@ pub fn usable(query: &Query, kept: Option<Remembered>, alone: bool, terms: &Edge
 /// by one, to whom knows their number, and without secrets.
 pub fn may_look(query: &Query) -> bool {
     match query {
-        Query::Key(key) => matches!(key.first(), Some(b'A' | b'M' | b'R')) || is_open(key),
+        Query::Key(key) => matches!(key.first(), Some(b'A' | b'M' | b'R' | b'$')) || is_open(key),
         // a blob is told to whom knows its digest
         // one project's groups, and the groups of one user
         Query::Scan { prefix, .. } if matches!(prefix.first(), Some(b'B' | b'H')) => {
@@ -152,7 +152,7 @@ pub fn until_told(query: &Query) -> Option<Found> {
 }
 
 fn is_open(key: &[u8]) -> bool {
-    let open = b"pytmlbrsnKVPCF";
+    let open = b"pytmlbrsnKVPCF#";
     key.first().is_some_and(|table| open.contains(table))
 }
 

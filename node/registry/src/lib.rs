@@ -11,6 +11,7 @@
 //! | [`proxies`] | projects that cache other registries |
 //! | [`people`] | authentication and authorization |
 //! | [`jobs`] | background work |
+//! | [`scans`] | what is vulnerable in images |
 //! | [`events`] | what this node sees that is no change: logins, refusals, pulls |
 //! | [`pulls`] | pulls of blobs: whether a blob may be shown, is here, or which flight brings it |
 //!
@@ -27,6 +28,7 @@ pub mod people;
 pub mod proxies;
 pub mod pulls;
 pub mod pushes;
+pub mod scans;
 pub mod upstreams;
 pub mod view;
 pub mod writes;

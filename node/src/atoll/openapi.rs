@@ -62,6 +62,7 @@ fn success(operation: &Operation) -> (&'static str, Value) {
             ("201", Some(described(reference(schema), "application/json")))
         }
         Answer::Accepted(schema) => ("202", Some(described(reference(schema), "application/json"))),
+        Answer::Begun => ("202", None),
         Answer::NoContent => ("204", None),
     };
     let mut response = json!({"description": "done"});

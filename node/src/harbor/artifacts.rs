@@ -22,6 +22,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::lists::PageRequest;
+use super::scanning::overview_of;
 use super::stored::{missing, number};
 use super::tags::show_tag;
 use super::{Harbor, labels};
@@ -185,7 +186,7 @@ fn is_index(record: &ManifestRecord) -> bool {
 }
 
 /// What an index in `repository` lists, as far as the repository has it.
-fn listed_in(
+pub(super) fn listed_in(
     records: &dyn ReadRecords,
     repository: &RepositoryName,
     index: &Digest,
@@ -201,6 +202,7 @@ fn listed_in(
 struct With {
     labels: bool,
     pulls: bool,
+    scans: bool,
 }
 
 /// When an artifact was pulled last; Harbor's zero if that was never noted.
@@ -282,6 +284,11 @@ fn page_of_artifacts(
             if with.pulls {
                 one["pull_time"] = pull_time(records, repository, &artifact.digest)?;
             }
+            if with.scans
+                && let Some(scan) = overview_of(records, project, repository, &artifact.digest)?
+            {
+                one["scan_overview"] = scan;
+            }
             if with.labels {
                 one["labels"] = labels::shown_on(records, repository, &artifact.digest)?.into();
             }
@@ -355,7 +362,11 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let wanted = PageRequest::read(request)?;
         let selection = wanted.about(ARTIFACT_FIELDS)?;
-        let with = With { labels: self.shows_labels(request), pulls: !self.neighbours.is_edge() };
+        let with = With {
+            labels: self.shows_labels(request),
+            pulls: !self.neighbours.is_edge(),
+            scans: self.shows_scans(request),
+        };
         if selection.needs("labels") && self.neighbours.is_edge() {
             let message = "this node is an edge, which knows no labels; ask a replica";
             return Err(Failure::new(Code::Unsupported, message));
@@ -374,6 +385,11 @@ impl Harbor {
         request.query("with_label") == Some("true") && !self.neighbours.is_edge()
     }
 
+    /// Whether an answer has what was found. An edge is told only what decides about pulls.
+    fn shows_scans(&self, request: &Request) -> bool {
+        request.query("with_scan_overview") == Some("true") && !self.neighbours.is_edge()
+    }
+
     pub(super) async fn show_artifact(
         &self,
         request: &Request,
@@ -385,6 +401,13 @@ impl Harbor {
         let mut shown = found.show(project, name);
         if request.query("with_accessory") == Some("true") {
             shown["accessories"] = self.accessories(name, &found).await?;
+        }
+        if self.shows_scans(request) {
+            let look =
+                |records: &dyn ReadRecords| overview_of(records, project, name, &found.digest);
+            if let Some(scan) = self.read(look).await? {
+                shown["scan_overview"] = scan;
+            }
         }
         if self.shows_labels(request) {
             let look = |records: &dyn ReadRecords| labels::shown_on(records, name, &found.digest);

@@ -1,16 +1,18 @@
-//! Harbor's metadata of a project that has no effect in this mesh. It is stored and shown, so that
-//! clients read back what they wrote.
+//! Harbor's metadata of a project that has no field of its own. Scans read some of it; the rest has
+//! no effect in this mesh, and is stored and shown, so that clients read back what they wrote.
 
 use std::collections::BTreeMap;
 
+use rules::policies::vulnerabilities;
 use serde_json::Value;
 
+use super::bad;
 use crate::http::{Code, Failure};
 
 /// The maximum length of a value in bytes.
 const LONGEST: usize = 128;
 /// The keys that are stored. Other keys are dropped, as in Harbor.
-pub(super) const KEPT: [&str; 11] = [
+pub(super) const KEPT: [&str; 14] = [
     "auto_sbom_generation",
     "auto_scan",
     "enable_content_trust",
@@ -22,15 +24,27 @@ pub(super) const KEPT: [&str; 11] = [
     "proxy_speed_kb",
     "reuse_sys_cve_allowlist",
     "severity",
+    vulnerabilities::metadata::FIXABLE,
+    vulnerabilities::metadata::INSUFFICIENT,
+    vulnerabilities::metadata::UNSCANNED,
 ];
 
-/// The entries of `written` that are stored. Refuses values that are too long or not strings.
+/// Some clients send an empty text for what they do not set.
+fn is_written(value: &Value) -> bool {
+    !value.is_null() && value.as_str() != Some("")
+}
+
+/// The entries of `written` that are stored. Refuses values that are too long, not strings, or without
+/// a meaning.
 pub(super) fn kept(written: &BTreeMap<String, Value>) -> Result<BTreeMap<String, String>, Failure> {
     let known =
-        written.iter().filter(|(key, value)| KEPT.contains(&key.as_str()) && !value.is_null());
+        written.iter().filter(|(key, value)| KEPT.contains(&key.as_str()) && is_written(value));
     known
         .map(|(key, value)| match value.as_str() {
-            Some(text) if text.len() <= LONGEST => Ok((key.clone(), text.to_owned())),
+            Some(text) if text.len() <= LONGEST => {
+                vulnerabilities::check(key, text).map_err(bad)?;
+                Ok((key.clone(), text.to_owned()))
+            }
             _ => Err(Failure::new(
                 Code::BadRequest,
                 format!("metadata.{key} is a string of at most {LONGEST} bytes"),
@@ -51,7 +65,12 @@ mod tests {
         let expected =
             [("auto_scan", "true"), ("severity", "low")].map(|(k, v)| (k.to_owned(), v.to_owned()));
         assert_eq!(read(written).unwrap(), BTreeMap::from(expected));
-        for wrong in [json!({"auto_scan": true}), json!({"severity": "x".repeat(200)})] {
+        for wrong in [
+            json!({"auto_scan": true}),
+            json!({"severity": "severe"}),
+            json!({"prevent_vul": "yes"}),
+            json!({"severity": "x".repeat(200)}),
+        ] {
             assert_eq!(read(wrong).unwrap_err().status(), http::StatusCode::BAD_REQUEST);
         }
     }

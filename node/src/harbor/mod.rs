@@ -18,6 +18,7 @@ mod registries;
 mod repositories;
 mod retentions;
 mod robots;
+mod scanning;
 mod selectors;
 mod sessions;
 mod stored;
@@ -33,6 +34,7 @@ use mesh::secrets::Secrets;
 use registry::jobs::queue::Jobs;
 use registry::people::{Access, Caller};
 use registry::pulls::Pulls;
+use registry::scans::Scans;
 use registry::upstreams::Upstreams;
 use registry::view::neighbours::Neighbours;
 use registry::view::{Freshness, Records};
@@ -80,6 +82,8 @@ pub struct Harbor {
     pub writes: Arc<Writes>,
     /// Background work.
     pub jobs: Arc<Jobs>,
+    /// Scans of images.
+    pub scans: Arc<Scans>,
     /// Asks other registries whether they are well.
     pub upstreams: Arc<Upstreams>,
     /// Brings the configurations of artifacts.
@@ -317,6 +321,10 @@ impl Harbor {
             (&Method::GET | &Method::HEAD, Route::AuditLogs | Route::AuditLogExts) => {
                 self.list_events(&request, None).await
             }
+            (&Method::PUT, Route::SystemAllowlist) => self.set_system_allowlist(request, by).await,
+            (_, Route::SystemAllowlist) => self.show_system_allowlist().await,
+            (_, Route::Scanners) => self.list_scanners().await,
+            (_, Route::ScanAll) => self.answer_about_scan_all(request, by).await,
             (&Method::POST, Route::Retentions) => self.create_retention(request, &caller).await,
             (&Method::GET | &Method::HEAD, Route::RetentionTemplates) => {
                 Ok(retentions::show_templates())

@@ -11,8 +11,10 @@ use rules::ledger::events::Actor;
 use rules::ledger::level::Level;
 use rules::ledger::policies::LookForPolicies;
 use rules::ledger::records::{EDGES, Look, Project, ReadRecords, SPARSE_IMAGES, SPARSE_INDEXES};
+use rules::ledger::scanning::LookForScans;
 use rules::members::placement::{self, Candidate};
 use rules::people::access::{Identity, RegistryScope};
+use rules::policies::vulnerabilities::{self, Allowlist};
 use rules::proxies::proxy::{ProxyChange, ProxyRules, patterns};
 use rules::wire::WriteKind;
 use rules::words::names::{ProjectName, UpstreamId};
@@ -23,6 +25,7 @@ use serde_json::{Value, json};
 
 use super::lists::PageRequest;
 use super::metadata::kept;
+use super::scanning::{AllowlistBody, show_allowlist};
 use super::{Harbor, bad, body, created, missing};
 use crate::http::answer::{answer, json_answer};
 use crate::http::door::actor;
@@ -53,6 +56,8 @@ struct ProjectBody {
     registry_id: Option<u64>,
     #[serde(default)]
     metadata: Metadata,
+    #[serde(default)]
+    cve_allowlist: Option<AllowlistBody>,
 }
 
 #[derive(Deserialize, Default)]
@@ -86,6 +91,19 @@ fn flag(name: &str, text: Option<&str>) -> Result<Option<bool>, Failure> {
             Err(Failure::new(Code::BadRequest, format!("metadata.{name} is \"true\" or \"false\"")))
         }
     }
+}
+
+/// What is cached of another registry is not scanned, so nothing of it may be prevented.
+fn check_scans(metadata: &BTreeMap<String, String>, caches: bool) -> Result<(), Failure> {
+    let on = |key: &str| metadata.get(key).is_some_and(|value| value == "true");
+    if caches
+        && (on(vulnerabilities::metadata::PREVENT) || on(vulnerabilities::metadata::AUTO_SCAN))
+    {
+        return Err(bad(
+            "a project that caches a registry is not scanned: auto_scan and prevent_vul must be false",
+        ));
+    }
+    Ok(())
 }
 
 fn list(name: &str, text: Option<&str>) -> Result<Option<Vec<String>>, Failure> {
@@ -213,6 +231,8 @@ impl Harbor {
             if policies.retention.is_some() {
                 shown["metadata"]["retention_id"] = project.id.0.to_string().into();
             }
+            let list = self.read(|records| records.allowlist(project.id)).await?;
+            shown["cve_allowlist"] = show_allowlist(&list, project.id.0);
         }
         Ok(json_answer(StatusCode::OK, &shown))
     }
@@ -227,6 +247,7 @@ impl Harbor {
         let name = written.project_name.as_deref().unwrap_or_default();
         let name: ProjectName = name.parse().map_err(|e| bad(format!("project_name: {e}")))?;
         let mut asked = written.asked()?;
+        let list = written.cve_allowlist.clone().map(AllowlistBody::checked).transpose()?;
         asked.metadata.entry(SPARSE_INDEXES.to_owned()).or_insert_with(|| "true".to_owned());
         // Harbor's clients send 0 or null for a project without an upstream
         let upstream = written.registry_id.filter(|id| *id != 0).map(UpstreamId);
@@ -235,6 +256,7 @@ impl Harbor {
             return Err(Failure::new(Code::Denied, message));
         }
         self.check_edges_are_kept_out(&asked.metadata)?;
+        check_scans(&asked.metadata, upstream.is_some())?;
         let mut load = BTreeMap::new();
         for project in self.records.view()?.projects()? {
             *load.entry(project.home).or_insert(0) += 1;
@@ -263,6 +285,9 @@ impl Harbor {
                 _ => failure,
             },
         )?;
+        if let Some(list) = list.filter(|list| *list != Allowlist::default()) {
+            self.set_allowlist(&name, list, &actor(caller, &request)).await?;
+        }
         let by_name = request
             .header(&NAME_IN_LOCATION)
             .is_some_and(|value| value.eq_ignore_ascii_case("true"));
@@ -277,8 +302,15 @@ impl Harbor {
         project: Project,
         by: &Actor,
     ) -> Result<Response<Payload>, Failure> {
-        let asked = body::<ProjectBody>(&mut request).await?.asked()?;
-        self.configure_as_asked(project, asked, by).await
+        let written = body::<ProjectBody>(&mut request).await?;
+        let asked = written.asked()?;
+        let list = written.cve_allowlist.map(AllowlistBody::checked).transpose()?;
+        let name = project.name.clone();
+        let configured = self.configure_as_asked(project, asked, by).await?;
+        if let Some(list) = list {
+            self.set_allowlist(&name, list, by).await?;
+        }
+        Ok(configured)
     }
 
     /// Changes one entry of a project's metadata.
@@ -303,6 +335,7 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let CheckedProject { public, durability, proxy, metadata } = asked;
         self.check_edges_are_kept_out(&metadata)?;
+        check_scans(&metadata, project.upstream.is_some())?;
         let name = project.name;
         self.commit(Change::Configure { name, public, durability, proxy, metadata }, by).await?;
         Ok(Response::new(Payload::empty()))

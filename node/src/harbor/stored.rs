@@ -66,6 +66,23 @@ impl Harbor {
             (_, Stored::Tag(name, reference, tag)) => {
                 self.remove_tag(&own(&name)?, &reference, &tag, by).await
             }
+            (_, Stored::Scan(name, reference)) => {
+                let name = own(&name)?;
+                self.ask_for_scan(&project, name, &reference, by).await
+            }
+            (_, Stored::ScanStop(name, reference)) => {
+                let name = own(&name)?;
+                self.stop_scan(name, &reference, by).await
+            }
+            (_, Stored::ScanLog(name, reference, number)) => {
+                self.show_scan_log(&own(&name)?, &reference, number).await
+            }
+            (_, Stored::Vulnerabilities(name, reference)) => {
+                self.show_vulnerabilities(&project, &own(&name)?, &reference).await
+            }
+            (_, Stored::Sbom(name, reference)) => {
+                self.show_sbom(&request, &own(&name)?, &reference).await
+            }
             (_, Stored::Labels(name, reference)) => {
                 let name = own(&name)?;
                 let digest = self.digest_of(&name, &reference).await?;
@@ -76,6 +93,7 @@ impl Harbor {
                 let digest = self.digest_of(&name, &reference).await?;
                 self.detach_label(name, digest, label, by).await
             }
+            (_, Stored::Scanner) => self.show_project_scanner().await,
             (_, Stored::Summary) => self.summarize(&project).await,
             (_, Stored::Deletable) => self.show_deletable(&project).await,
         }

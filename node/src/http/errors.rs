@@ -66,6 +66,8 @@ pub enum Code {
     Conflict,
     /// A precondition is not met.
     Precondition,
+    /// The project's policy does not let it pass.
+    Prevented,
     /// Larger than this registry accepts.
     TooLarge,
     /// The request's headers are too many or too long.
@@ -102,6 +104,8 @@ impl Code {
             Code::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED"),
             Code::Conflict => (StatusCode::CONFLICT, "CONFLICT"),
             Code::Precondition => (StatusCode::PRECONDITION_FAILED, "PRECONDITION"),
+            // Harbor's `PROJECTPOLICYVIOLATION`
+            Code::Prevented => (StatusCode::PRECONDITION_FAILED, "PROJECTPOLICYVIOLATION"),
             Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),
             Code::HeadersTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "BAD_REQUEST"),
             Code::Timeout => (StatusCode::REQUEST_TIMEOUT, "TIMEOUT"),

@@ -7,12 +7,13 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 use rules::words::digest::Digest;
 use rules::words::names::{
-    GroupId, JobId, LabelId, MemberId, ProjectName, Reference, RepositoryName, RobotId, Tag,
-    TrustId, UpstreamId, UserId,
+    GroupId, JobId, LabelId, MemberId, ProjectName, Reference, RepositoryName, RobotId, TrustId,
+    UpstreamId, UserId,
 };
 
 use super::errors::{Code, Failure};
 use super::policies::Policy;
+pub use super::stored::Stored;
 
 /// The route of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +71,12 @@ pub enum Route {
     Retentions,
     /// `/api/v2.0/retentions/metadatas`
     RetentionTemplates,
+    /// `/api/v2.0/system/CVEAllowlist`
+    SystemAllowlist,
+    /// `/api/v2.0/scanners`
+    Scanners,
+    /// `/api/v2.0/system/scanAll/schedule`
+    ScanAll,
     /// `/api/v2.0/repositories`
     Repositories,
     /// `/api/v2.0/search`
@@ -174,109 +181,6 @@ pub enum Route {
     Ready,
 }
 
-/// What of a project's stored content a path is about. A repository's name begins with the project
-/// as the path has it, which may be its number.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stored {
-    /// `summary`
-    Summary,
-    /// `_deletable`
-    Deletable,
-    /// `repositories`
-    Repositories,
-    /// `repositories/NAME`
-    Repository(RepositoryName),
-    /// `repositories/NAME/artifacts`
-    Artifacts(RepositoryName),
-    /// `repositories/NAME/artifacts/REFERENCE`
-    Artifact(RepositoryName, Reference),
-    /// `repositories/NAME/artifacts/REFERENCE/tags`
-    Tags(RepositoryName, Reference),
-    /// `repositories/NAME/artifacts/REFERENCE/tags/TAG`
-    Tag(RepositoryName, Reference, Tag),
-    /// `repositories/NAME/artifacts/REFERENCE/labels`
-    Labels(RepositoryName, Reference),
-    /// `repositories/NAME/artifacts/REFERENCE/labels/ID`
-    Label(RepositoryName, Reference, LabelId),
-}
-
-impl Stored {
-    fn pattern(&self) -> &'static str {
-        match self {
-            Stored::Summary => "/api/v2.0/projects/{project}/summary",
-            Stored::Deletable => "/api/v2.0/projects/{project}/_deletable",
-            Stored::Repositories => "/api/v2.0/projects/{project}/repositories",
-            Stored::Repository(_) => "/api/v2.0/projects/{project}/repositories/{name}",
-            Stored::Artifacts(_) => "/api/v2.0/projects/{project}/repositories/{name}/artifacts",
-            Stored::Artifact(..) => {
-                "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}"
-            }
-            Stored::Tags(..) => {
-                "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/tags"
-            }
-            Stored::Tag(..) => {
-                "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/tags/{tag}"
-            }
-            Stored::Labels(..) => {
-                "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/labels"
-            }
-            Stored::Label(..) => {
-                "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/labels/{label}"
-            }
-        }
-    }
-
-    fn methods(&self) -> &'static str {
-        match self {
-            Stored::Summary | Stored::Deletable | Stored::Repositories | Stored::Artifacts(_) => {
-                "GET, HEAD"
-            }
-            Stored::Repository(_) | Stored::Artifact(..) => "GET, HEAD, DELETE",
-            Stored::Tags(..) => "GET, HEAD, POST",
-            Stored::Labels(..) => "POST",
-            Stored::Tag(..) | Stored::Label(..) => "DELETE",
-        }
-    }
-
-    /// Parses what follows the project's name. Harbor's clients encode the slashes of a name twice
-    /// (`a%252Fb`), and some write them as they are.
-    fn parse(project: &ProjectName, rest: &str) -> Option<Self> {
-        match rest {
-            "summary" => return Some(Stored::Summary),
-            "_deletable" => return Some(Stored::Deletable),
-            "repositories" => return Some(Stored::Repositories),
-            _ => {}
-        }
-        let rest = rest.strip_prefix("repositories/")?;
-        let name = |text: &str| {
-            let decoded = percent_decode_str(text).decode_utf8().ok()?;
-            format!("{project}/{decoded}").parse().ok()
-        };
-        let Some((front, last)) = rest.rsplit_once("/artifacts/") else {
-            return match rest.strip_suffix("/artifacts") {
-                Some(front) => name(front).map(Stored::Artifacts),
-                None => name(rest).map(Stored::Repository),
-            };
-        };
-        let repository = name(front)?;
-        match last.split_once('/') {
-            None => Some(Stored::Artifact(repository, last.parse().ok()?)),
-            Some((reference, rest)) => {
-                let reference = reference.parse().ok()?;
-                match rest.split_once('/').unwrap_or((rest, "")) {
-                    ("tags", "") => Some(Stored::Tags(repository, reference)),
-                    ("tags", tag) => Some(Stored::Tag(repository, reference, tag.parse().ok()?)),
-                    ("labels", "") => Some(Stored::Labels(repository, reference)),
-                    ("labels", id) => {
-                        Some(Stored::Label(repository, reference, LabelId(id.parse().ok()?)))
-                    }
-                    _ => None,
-                }
-            }
-        }
-    }
-}
-
 impl Route {
     /// A word for metrics. There are few of them, and none contains a name.
     pub fn word(&self) -> &'static str {
@@ -323,6 +227,7 @@ impl Route {
             | Route::AuditLogs
             | Route::ProjectAuditLogExts(_)
             | Route::ProjectLogs(_) => "audit",
+            Route::SystemAllowlist | Route::Scanners | Route::ScanAll => "scans",
             Route::Policy(..) | Route::Retentions | Route::RetentionTemplates => "policies",
             Route::Registries | Route::RegistryPing | Route::Registry(..) => "registries",
             Route::OpenApi => "openapi",
@@ -406,6 +311,9 @@ impl Route {
             Route::Registry(_) => "/api/v2.0/registries/{id}",
             Route::Policy(_, policy) => policy.pattern(),
             Route::Retentions => "/api/v2.0/retentions",
+            Route::SystemAllowlist => "/api/v2.0/system/CVEAllowlist",
+            Route::Scanners => "/api/v2.0/scanners",
+            Route::ScanAll => "/api/v2.0/system/scanAll/schedule",
             Route::RetentionTemplates => "/api/v2.0/retentions/metadatas",
             Route::OpenApi => "/api/openapi.json",
             Route::Status => "/api/atoll/v1/status",
@@ -467,7 +375,9 @@ impl Route {
             Route::Stored(_, stored) => stored.methods(),
             Route::Policy(_, policy) => policy.methods(),
             Route::Retentions => "POST",
-            Route::RetentionTemplates => "GET, HEAD",
+            Route::SystemAllowlist => "GET, HEAD, PUT",
+            Route::ScanAll => "GET, HEAD, POST",
+            Route::RetentionTemplates | Route::Scanners => "GET, HEAD",
             Route::Trust(..) => "PUT, DELETE",
             Route::UserAdministers(_) | Route::UserPassword(_) | Route::UserCliSecret(_) => "PUT",
             Route::Configurations => "GET, HEAD, PUT",
@@ -506,6 +416,11 @@ impl Route {
     /// Whether it lists or shows people, what they decided, or labels. An edge is told of people one
     /// by one, and of the rest nothing, and answers none of these.
     pub fn is_about_people(&self) -> bool {
+        if let Route::Stored(_, stored) = self
+            && stored.is_about_scans()
+        {
+            return true;
+        }
         matches!(
             self,
             Route::Members(_)
@@ -539,6 +454,9 @@ impl Route {
                 | Route::Policy(..)
                 | Route::Retentions
                 | Route::RetentionTemplates
+                | Route::SystemAllowlist
+                | Route::Scanners
+                | Route::ScanAll
         )
     }
 
@@ -581,6 +499,9 @@ impl Route {
             "/api/v2.0/projects" => return Ok(Route::Projects),
             "/api/v2.0/registries" => return Ok(Route::Registries),
             "/api/v2.0/retentions" => return Ok(Route::Retentions),
+            "/api/v2.0/system/CVEAllowlist" => return Ok(Route::SystemAllowlist),
+            "/api/v2.0/scanners" => return Ok(Route::Scanners),
+            "/api/v2.0/system/scanAll/schedule" => return Ok(Route::ScanAll),
             "/api/v2.0/retentions/metadatas" => return Ok(Route::RetentionTemplates),
             "/api/v2.0/labels" => return Ok(Route::Labels),
             "/api/v2.0/registries/ping" => return Ok(Route::RegistryPing),

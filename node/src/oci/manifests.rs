@@ -85,6 +85,7 @@ impl Registry {
             let message = format!("repository {repository} has no manifest {reference}");
             return Err(Failure::new(Code::ManifestUnknown, message).if_known(freshness));
         };
+        self.check_gate(&project, repository, &digest, &manifest).await?;
         self.show_manifest(&request, &digest, manifest, freshness)
     }
 

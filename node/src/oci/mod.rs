@@ -2,6 +2,7 @@
 //! nothing. Each verb has one file, which reads from top to bottom.
 
 mod blobs;
+mod gate;
 mod lists;
 mod manifests;
 pub mod token;

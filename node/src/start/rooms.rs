@@ -31,6 +31,8 @@ use registry::proxies::resolving::Proxies;
 use registry::pulls::Pulls;
 use registry::pushes::relaying::Uploads;
 use registry::pushes::sessions::Sessions;
+use registry::scans::Scans;
+use registry::scans::database::Databases;
 use registry::upstreams::Upstreams;
 use registry::view::caches::Caches;
 use registry::view::neighbours::Neighbours;
@@ -122,6 +124,7 @@ pub(super) struct Rooms {
     preheats: Arc<Preheats>,
     repairs: Arc<Repairs>,
     jobs: Arc<Jobs>,
+    scans: Arc<Scans>,
     witness: Arc<Witness>,
     access: Arc<Access>,
 }
@@ -190,6 +193,23 @@ impl Rooms {
         let retentions = Retentions::new(records.clone(), writes.clone(), confirm_over);
         let kinds: Vec<Arc<dyn Work>> = vec![preheats.clone(), repairs.clone(), retentions];
         let jobs = Jobs::new(neighbours.clone(), kinds, terms::jobs(settings), tasks.clone());
+        let scan_terms = terms::scans(settings);
+        let databases = Databases::new(
+            neighbours.clone(),
+            store.clone(),
+            flights.clone(),
+            &settings.data_dir,
+            &scan_terms,
+        );
+        let scans = Scans::new(
+            neighbours.clone(),
+            store.clone(),
+            flights.clone(),
+            writes.clone(),
+            databases,
+            scan_terms,
+            tasks.clone(),
+        );
         let witness = Witness::new(neighbours.clone(), terms::events(settings));
         let questions = Arc::new(Questions::new(terms::questions(settings)));
         let pulls = Pulls::new(
@@ -220,6 +240,7 @@ impl Rooms {
             preheats,
             repairs,
             jobs,
+            scans,
             witness,
             access,
         })
@@ -244,6 +265,7 @@ impl Rooms {
         let scrub = self.blobs.rechecks.clone().scrub(on.settings.repair.read_all);
         on.tasks.spawn("scrub", scrub);
         self.blobs.collecting.start(&on.tasks);
+        self.scans.start();
         self.witness.start(&on.tasks);
     }
 
@@ -325,6 +347,7 @@ impl Rooms {
             neighbours: neighbours.clone(),
             writes: self.writes.clone(),
             jobs: self.jobs.clone(),
+            scans: self.scans.clone(),
             upstreams: upstreams.clone(),
             pulls: self.pulls.clone(),
             secrets: self.secrets.clone(),

@@ -19,6 +19,7 @@ use registry::jobs::queue::JobTerms;
 use registry::people::{AccessTerms, Providers};
 use registry::proxies::resolving;
 use registry::pulls::PullTerms;
+use registry::scans::ScanTerms;
 use registry::upstreams::UpstreamsTerms;
 use registry::writes::WriteTerms;
 use rules::ledger::lease::LeaseTerms;
@@ -234,6 +235,18 @@ pub(super) fn pulls(settings: &Settings) -> PullTerms {
         first_byte: settings.deadlines.first_byte,
         stall: settings.deadlines.stall,
         grant: settings.uploads.expire_after,
+    }
+}
+
+pub(super) fn scans(settings: &Settings) -> ScanTerms {
+    ScanTerms {
+        database: settings.scan.database.clone(),
+        at_a_time: settings.scan.at_a_time as usize,
+        rate: settings.scan.rate,
+        timeout: settings.scan.timeout,
+        unpacked: settings.scan.unpacked,
+        fetch: settings.scan.timeout,
+        commit: settings.deadlines.commit,
     }
 }
 

@@ -109,7 +109,7 @@ impl Owner {
         match table {
             b'b' | b'd' if !name.is_empty() => Owner::Content,
             b'y' if name.is_empty() => Owner::AllProjects,
-            b'y' | b't' | b'm' | b'l' | b'r' | b'w' | b'z' => {
+            b'y' | b't' | b'm' | b'l' | b'r' | b'w' | b'z' | b'#' => {
                 let Some(end) = name.iter().position(|b| *b == b'/') else { return Owner::Other };
                 let name = std::str::from_utf8(&name[..end]).ok();
                 let name = name.and_then(|name| name.parse().ok());

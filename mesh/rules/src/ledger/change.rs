@@ -10,6 +10,7 @@ use crate::ledger::command::Command;
 use crate::ledger::level::Level;
 use crate::ledger::policies::PolicyChange;
 use crate::ledger::precondition::Precondition;
+use crate::ledger::scanning::ScanChange;
 use crate::proxies::proxy::ProxyChange;
 use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
@@ -81,6 +82,8 @@ pub enum Change {
         /// The change.
         change: Box<PolicyChange>,
     },
+    /// Changes what is known of the project's images.
+    Scan(Box<ScanChange>),
     /// Deletes what the project does not retain, see [`Command::Retire`].
     Retire {
         /// The repository.
@@ -102,6 +105,7 @@ impl Change {
             | Change::Delete { name }
             | Change::Policy { name, .. }
             | Change::ForgetMetadata { name, .. } => name.clone(),
+            Change::Scan(change) => change.project(),
             Change::DeleteTag { repository, .. }
             | Change::DeleteManifest { repository, .. }
             | Change::DeleteIf { repository, .. }
@@ -133,6 +137,7 @@ impl Change {
             Change::AddTag { repository, digest, tag } => {
                 Command::AddTag { epoch, repository, digest, tag }
             }
+            Change::Scan(change) => Command::Scan { epoch, change },
             Change::Policy { name, change } => Command::Policy { project: name, epoch, change },
             Change::Retire { repository, digests, judged, manifests } => {
                 Command::Retire { epoch, repository, digests, judged, manifests }
@@ -158,6 +163,7 @@ impl Change {
             Command::AddTag { repository, digest, tag, .. } => {
                 Change::AddTag { repository, digest, tag }
             }
+            Command::Scan { change, .. } => Change::Scan(change),
             Command::Policy { project, change, .. } => Change::Policy { name: project, change },
             Command::Retire { repository, digests, judged, manifests, .. } => {
                 Change::Retire { repository, digests, judged, manifests }

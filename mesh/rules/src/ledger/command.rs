@@ -17,6 +17,7 @@ use crate::ledger::people::PeopleChange;
 use crate::ledger::policies::{PolicyChange, Pull};
 use crate::ledger::precondition::Precondition;
 use crate::ledger::records::{BlobDescriptor, NodeRecord, Role, UpstreamRecord, User};
+use crate::ledger::scanning::{ScanChange, ScannerChange};
 use crate::ledger::sealing::SealingChange;
 use crate::ledger::trust::TrustChange;
 use crate::proxies::proxy::ProxyChange;
@@ -277,6 +278,15 @@ pub enum Command {
         /// The entry's key.
         key: String,
     },
+    /// Changes what is known of a project's images.
+    Scan {
+        /// The epoch this was decided under.
+        epoch: Epoch,
+        /// The change.
+        change: Box<ScanChange>,
+    },
+    /// Changes what scans of all projects use.
+    Scanner(Box<ScannerChange>),
 }
 
 /// The number of [`Command::Audited`] in the encoding.
@@ -422,6 +432,7 @@ impl Command {
             Command::Retire { .. } | Command::Pulled(_) => Level::POLICIES,
             Command::Label(change) => change.level(),
             Command::ForgetMetadata { .. } => Level::METADATA,
+            Command::Scan { .. } | Command::Scanner(_) => Level::SCANS,
             Command::Audited(audited) => Level::EVENTS.max(audited.command.command().level()),
             _ => Level::FIRST,
         }
@@ -447,6 +458,7 @@ impl Command {
             | Command::Retire { epoch, repository, .. }
             | Command::IndexTags { epoch, repository } => Some((repository.project(), *epoch)),
             Command::Job(change) => change.fence(),
+            Command::Scan { epoch, change } => Some((change.project(), *epoch)),
             Command::Audited(audited) => audited.command.command().fence(),
             Command::FormMesh { .. }
             | Command::Invite { .. }
@@ -465,6 +477,7 @@ impl Command {
             | Command::Trust(_)
             | Command::Collect(_)
             | Command::Pulled(_)
+            | Command::Scanner(_)
             | Command::PutManifest(_)
             | Command::PutManifestIf(..)
             | Command::PutChecked(_)
@@ -531,6 +544,8 @@ impl Command {
             Command::Pulled(_) => "note_pulls",
             Command::Label(change) => change.name(),
             Command::ForgetMetadata { .. } => "forget_metadata",
+            Command::Scan { change, .. } => change.name(),
+            Command::Scanner(change) => change.name(),
             Command::Audited(audited) => audited.command.command().name(),
         }
     }

@@ -44,6 +44,7 @@ pub mod policies;
 pub mod precondition;
 pub mod ranges;
 pub mod records;
+pub mod scanning;
 pub mod sealing;
 pub mod stored;
 pub mod trimming;

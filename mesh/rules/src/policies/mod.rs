@@ -5,10 +5,12 @@
 //! | [`selectors`] | which repositories and tags a rule is about |
 //! | [`immutability`] | tags that are never moved or deleted |
 //! | [`retention`] | what stays of a repository, and what goes |
+//! | [`vulnerabilities`] | which images may not be pulled for what was found in them |
 
 pub mod immutability;
 pub mod retention;
 pub mod selectors;
+pub mod vulnerabilities;
 
 /// The maximum number of rules of one kind in a project (`src/controller/immutable` and
 /// `handler/retention.go` of Harbor).

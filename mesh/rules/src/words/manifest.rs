@@ -122,11 +122,11 @@ pub struct Manifest {
 /// A manifest as Go's clients and registries read it: of a field that is written twice, the last
 /// counts; and a text need not be valid Unicode.
 #[derive(Default)]
-struct ManifestJson {
+pub(super) struct ManifestJson {
     schema_version: Option<u32>,
     media_type: Option<Text>,
-    config: Option<WrittenDescriptor>,
-    layers: Option<Vec<WrittenDescriptor>>,
+    pub(super) config: Option<WrittenDescriptor>,
+    pub(super) layers: Option<Vec<WrittenDescriptor>>,
     /// The outer `Option` says whether the field is present. Go writes an empty list as `null`.
     manifests: Option<Option<Vec<WrittenDescriptor>>>,
     subject: Option<WrittenDescriptor>,
@@ -168,7 +168,7 @@ impl<'de> Deserialize<'de> for ManifestJson {
 }
 
 /// A descriptor. What is wrong with it is said later, together with its place in the manifest.
-struct WrittenDescriptor {
+pub(super) struct WrittenDescriptor {
     media_type: Option<Text>,
     digest: Option<Text>,
     size: Size,
@@ -285,12 +285,15 @@ fn nondistributable(media_type: &str) -> bool {
 }
 
 impl WrittenDescriptor {
-    fn kind(&self) -> &str {
+    pub(super) fn kind(&self) -> &str {
         self.media_type.as_ref().map_or("", |kind| &kind.0)
     }
 
     /// The descriptor, which is at `place` of its manifest.
-    fn reference(&self, place: impl Fn() -> String) -> Result<BlobReference, BadManifest> {
+    pub(super) fn reference(
+        &self,
+        place: impl Fn() -> String,
+    ) -> Result<BlobReference, BadManifest> {
         let wrong = |problem: String| BadManifest::Descriptor { place: place(), problem };
         let digest = self.digest(&place)?;
         match &self.size {

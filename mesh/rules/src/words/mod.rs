@@ -8,12 +8,14 @@
 //! | [`network`] | networks of IP addresses, and the client behind a proxy |
 //! | [`roles`] | the words of permissions, and the roles in a project |
 //! | [`manifest`], [`platform`] | what a manifest refers to; the platforms of an index |
+//! | [`image`] | the layers of an image, in their order |
 //! | [`fallback`] | tags that say by their names what their manifests are about |
 //! | [`range`] | which bytes of a blob a client wants |
 //! | [`query`] | what a client wants of a list: conditions and order |
 
 pub mod digest;
 pub mod fallback;
+pub mod image;
 pub mod manifest;
 pub mod moment;
 pub mod names;

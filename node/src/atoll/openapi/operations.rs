@@ -17,6 +17,8 @@ pub(super) enum Answer {
     CreatedShows(&'static str),
     /// 202 with this schema, and `Location` if something new was begun.
     Accepted(&'static str),
+    /// 202 without a body.
+    Begun,
     /// 204.
     NoContent,
 }
@@ -190,6 +192,23 @@ pub(super) const OPERATIONS: &[Operation] = &[
     post(IMMUTABLE, "Let tags move no more", Answer::Created).body("NewImmutableRule"),
     put(IMMUTABLE_RULE, "Change a rule", "NewImmutableRule"),
     delete(IMMUTABLE_RULE, "Remove a rule"),
+    get("/api/v2.0/projects/{project}/scanner", "The scanner of a project", "Anything"),
+    post("/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/scan",
+        "Ask for a scan of an artifact", Answer::Begun),
+    post("/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/scan/stop",
+        "Stop the scan of an artifact", Answer::Begun),
+    operation("GET", "/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/scan/{id}/log",
+        "The log of a scan", Answer::Text),
+    get("/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/additions/vulnerabilities",
+        "The report about an artifact", "Anything"),
+    get("/api/v2.0/projects/{project}/repositories/{name}/artifacts/{reference}/additions/sbom",
+        "The packages of an artifact, as SPDX or CycloneDX", "Anything").query(&["format"]),
+    get("/api/v2.0/system/CVEAllowlist", "The vulnerabilities that do not count", "Anything"),
+    put("/api/v2.0/system/CVEAllowlist", "Set the vulnerabilities that do not count", "Allowlist"),
+    get("/api/v2.0/scanners", "The scanners", "Anything[]"),
+    get("/api/v2.0/system/scanAll/schedule", "Whether all images are scanned by a schedule", "Anything"),
+    post("/api/v2.0/system/scanAll/schedule", "Ask for scans of all images", Answer::Created)
+        .body("ScanAll"),
     post("/api/v2.0/retentions", "Say what stays in a project", Answer::Created)
         .body("NewRetention"),
     get("/api/v2.0/retentions/metadatas", "What rules of retention may say", "Anything"),

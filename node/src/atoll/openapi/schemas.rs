@@ -393,6 +393,14 @@ fn bodies() -> Vec<(&'static str, Value)> {
             "NewRetentionRun",
             object(&[("dry_run", kind("boolean")), ("confirmed", kind("boolean"))]),
         ),
+        (
+            "Allowlist",
+            object(&[
+                ("items?", list(object(&[("cve_id", text.clone())]))),
+                ("expires_at?", json!({"type": ["integer", "null"], "minimum": 0})),
+            ]),
+        ),
+        ("ScanAll", object(&[("schedule", object(&[("type", json!({"enum": ["Manual"]}))]))])),
         ("RunAction", object(&[("action", json!({"enum": ["stop"]}))])),
         ("ImportedPeople", object(&[("ldap_uid_list", list(text.clone()))])),
         (

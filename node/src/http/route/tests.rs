@@ -34,6 +34,12 @@ fn what_a_project_stores_is_named_with_slashes_encoded_once_twice_or_not() {
         assert_eq!(of("/artifacts/1/tags/2"), Some(one));
         let labels = Stored::Labels(name.clone(), tag.clone());
         assert_eq!(of("/artifacts/1/labels"), Some(labels));
+        let log = Stored::ScanLog(name.clone(), tag.clone(), 7);
+        assert_eq!(of("/artifacts/1/scan/7/log"), Some(log));
+        let stop = Stored::ScanStop(name.clone(), tag.clone());
+        assert_eq!(of("/artifacts/1/scan/stop"), Some(stop));
+        let found = Stored::Vulnerabilities(name.clone(), tag.clone());
+        assert_eq!(of("/artifacts/1/additions/vulnerabilities"), Some(found));
         let label = Stored::Label(name.clone(), tag.clone(), LabelId(7));
         assert_eq!(of("/artifacts/1/labels/7"), Some(label));
     }
@@ -151,6 +157,12 @@ fn every_method_that_is_offered_has_a_row_in_the_table_of_needs() {
         Route::Stored(p.clone(), Stored::Artifacts(name.clone())),
         Route::Stored(p.clone(), Stored::Artifact(name.clone(), tag.clone())),
         Route::Stored(p.clone(), Stored::Tags(name.clone(), tag.clone())),
+        Route::Stored(p.clone(), Stored::Scanner),
+        Route::Stored(p.clone(), Stored::Scan(name.clone(), tag.clone())),
+        Route::Stored(p.clone(), Stored::ScanStop(name.clone(), tag.clone())),
+        Route::Stored(p.clone(), Stored::ScanLog(name.clone(), tag.clone(), 1)),
+        Route::Stored(p.clone(), Stored::Vulnerabilities(name.clone(), tag.clone())),
+        Route::Stored(p.clone(), Stored::Sbom(name.clone(), tag.clone())),
         Route::Stored(p.clone(), Stored::Labels(name.clone(), tag.clone())),
         Route::Stored(p.clone(), Stored::Label(name.clone(), tag.clone(), LabelId(1))),
         Route::Stored(p.clone(), Stored::Tag(name, tag, "v2".parse().unwrap())),
@@ -210,6 +222,9 @@ fn every_method_that_is_offered_has_a_row_in_the_table_of_needs() {
         Route::Schedules,
         Route::Retentions,
         Route::RetentionTemplates,
+        Route::SystemAllowlist,
+        Route::Scanners,
+        Route::ScanAll,
         Route::Collection,
         Route::Schedule("p".parse().unwrap(), "nightly".into()),
     ];

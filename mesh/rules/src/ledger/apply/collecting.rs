@@ -1,6 +1,6 @@
 //! What nothing refers to any more: when it became garbage, and its collection.
 
-use super::next_number;
+use super::{next_number, scanning};
 use crate::ledger::collecting::{AT_ONCE, CollectChange, LookForGarbage, REMEMBERED, key};
 use crate::ledger::command::{NewManifest, Outcome};
 use crate::ledger::level::Level;
@@ -92,6 +92,7 @@ fn collect<R: WriteRecords>(
         };
         is_no_garbage(records, digest)?;
         records.remove(&records_key::blob(digest))?;
+        scanning::forget_layer(records, digest)?;
         if let Some(earlier) = records.record::<u64>(&key::collected(digest))? {
             records.remove(&key::in_order(earlier, digest))?;
         }

@@ -1,6 +1,6 @@
 //! Events: what an applied command is called, and the tables that it is kept in.
 
-use super::{EMPTIED_AT_ONCE, directory, labels};
+use super::{EMPTIED_AT_ONCE, directory, labels, scanning};
 use crate::ledger::command::{Command, NewManifest, Outcome};
 use crate::ledger::directory::DirectoryChange;
 use crate::ledger::events::{
@@ -15,6 +15,7 @@ use crate::ledger::policies::PolicyChange;
 use crate::ledger::records::{
     Look, NodeRecord, RecordError, WriteRecords, decode, encode, key as records_key,
 };
+use crate::ledger::scanning::ScannerChange;
 use crate::ledger::trust::TrustChange;
 use crate::words::moment::Timestamp;
 use crate::words::names::{
@@ -88,6 +89,17 @@ pub(super) fn describe<R: WriteRecords>(
             let what = format!("{repository}: {} artifacts that are not retained", digests.len());
             of("delete", "artifact", what, Some(repository.project()))
         }
+        Command::Scan { change, .. } => match scanning::news(records, change)? {
+            Some((operation, kind, what)) => of(operation, kind, what, Some(change.project())),
+            None => Ok(None),
+        },
+        Command::Scanner(change) => match &**change {
+            ScannerChange::Layers(_) => Ok(None),
+            ScannerChange::Database { digest, .. } => {
+                of("update", "scanner", format!("vulnerability database {digest}"), None)
+            }
+            ScannerChange::Allow(_) => of("update", "allowlist", "of the mesh".into(), None),
+        },
         Command::AddTag { repository, tag, .. } => {
             of("create", "tag", format!("{repository}:{tag}"), Some(repository.project()))
         }

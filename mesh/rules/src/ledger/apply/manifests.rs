@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{collecting, labels};
+use super::{collecting, labels, scanning};
 use crate::ledger::command::{NewManifest, Outcome};
 use crate::ledger::level::Level;
 use crate::ledger::policies::key as policies_key;
@@ -315,6 +315,7 @@ fn remove<R: WriteRecords>(
     untag(records, repository, digest)?;
     records.remove(&policies_key::pulled(repository, digest))?;
     labels::forget(records, repository, digest)?;
+    scanning::forget(records, repository, digest)?;
     for blob in &manifest.blobs {
         let link = key::link(repository, blob);
         match records.record::<u64>(&link)? {

@@ -11,13 +11,15 @@ mod members;
 mod people;
 mod policies;
 mod projects;
+mod scanning;
 mod sealing;
 mod trust;
 mod upstreams;
 
-use crate::ledger::command::{Command, Envelope, Outcome};
+use crate::ledger::command::{Command, Envelope, NewManifest, Outcome};
 use crate::ledger::level::Level;
 use crate::ledger::people::LookForPeople;
+use crate::ledger::precondition::Precondition;
 use crate::ledger::records::{
     Look, Project, RecordError, Repository, UpstreamRecord, WriteRecords, decode, encode, key,
 };
@@ -195,14 +197,19 @@ fn perform<R: WriteRecords>(
                 project.name
             )))
         }
-        (Command::PutManifest(new), Some(_)) => manifests::put(records, at, new),
-        (Command::PutManifestIf(precondition, new), Some(_)) => {
-            manifests::put_if(records, at, precondition, new)
+        (Command::PutManifest(new), Some(project)) => {
+            put_manifest(records, at, &project, None, new)
         }
-        (Command::PutChecked(checked), Some(_)) => match &checked.precondition {
-            Some(precondition) => manifests::put_if(records, at, precondition, &checked.new),
-            None => manifests::put(records, at, &checked.new),
-        },
+        (Command::PutManifestIf(precondition, new), Some(project)) => {
+            put_manifest(records, at, &project, Some(precondition), new)
+        }
+        (Command::PutChecked(checked), Some(project)) => {
+            put_manifest(records, at, &project, checked.precondition.as_ref(), &checked.new)
+        }
+        (Command::Scan { change, .. }, Some(project)) => {
+            scanning::change(records, at, &project, change)
+        }
+        (Command::Scanner(change), _) => scanning::change_scanner(records, at, change),
         (Command::Collect(change), _) => collecting::change(records, at, change),
         (Command::Policy { change, .. }, Some(project)) => {
             policies::change(records, &project, change)
@@ -247,10 +254,29 @@ fn perform<R: WriteRecords>(
             | Command::Policy { .. }
             | Command::Retire { .. }
             | Command::EmptyCache { .. }
-            | Command::IndexTags { .. },
+            | Command::IndexTags { .. }
+            | Command::Scan { .. },
             None,
         ) => Ok(Outcome::NotFound),
     }
+}
+
+/// Stores a manifest, if the precondition holds.
+fn put_manifest<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    project: &Project,
+    precondition: Option<&Precondition>,
+    new: &NewManifest,
+) -> Result<Outcome, RecordError> {
+    let outcome = match precondition {
+        Some(precondition) => manifests::put_if(records, at, precondition, new)?,
+        None => manifests::put(records, at, new)?,
+    };
+    if outcome == Outcome::Done {
+        scanning::pushed(records, at, project, new)?;
+    }
+    Ok(outcome)
 }
 
 /// What somebody wants to delete, if that is a tag or an artifact.

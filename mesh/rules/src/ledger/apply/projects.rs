@@ -1,6 +1,6 @@
 //! Projects: created, emptied, deleted, and given to another primary.
 
-use super::{EMPTIED_AT_ONCE, jobs, labels, next_number, people};
+use super::{EMPTIED_AT_ONCE, jobs, labels, next_number, people, scanning};
 use crate::ledger::command::{NewProject, Outcome};
 use crate::ledger::level::Level;
 use crate::ledger::policies::key as policies_key;
@@ -68,6 +68,7 @@ pub(super) fn delete<R: WriteRecords>(
     }
     records.remove(&policies_key::policies(project.id))?;
     labels::leave_project(records, project.id)?;
+    scanning::leave_project(records, project.id)?;
     records.remove(&key::project(name))?;
     Ok(Outcome::Done)
 }

@@ -16,6 +16,7 @@ use crate::words::names::{Epoch, NodeId, ProjectId, Reference, RepositoryName, U
 mod collecting;
 mod leaving;
 mod policies;
+mod scanning;
 mod trust;
 
 struct Ledger {

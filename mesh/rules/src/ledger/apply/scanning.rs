@@ -1,0 +1,296 @@
+//! Scans: asked for, carried out, and what they found.
+
+use super::next_number;
+use crate::ledger::command::{NewManifest, Outcome};
+use crate::ledger::level::Level;
+use crate::ledger::records::{
+    BlobRecord, Look, Project, RecordError, WriteRecords, decode, encode, key as records_key,
+};
+use crate::ledger::scanning::{
+    AT_ONCE, DatabaseRecord, LONGEST_TEXT, LookForScans, MOST_KEPT, MOST_TRIES, Report, ScanChange,
+    ScanRecord, ScannerChange, Unfinished, Wanted, key,
+};
+use crate::policies::vulnerabilities::metadata::AUTO_SCAN;
+use crate::policies::vulnerabilities::{Decision, Gate, Known, decide};
+use crate::words::digest::Digest;
+use crate::words::image::Image;
+use crate::words::moment::Timestamp;
+use crate::words::names::{ProjectId, RepositoryName};
+
+/// An image was pushed to a project that wants all of them to be scanned.
+pub(super) fn pushed<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    project: &Project,
+    new: &NewManifest,
+) -> Result<(), RecordError> {
+    let wants = project.metadata.get(AUTO_SCAN).is_some_and(|value| value == "true");
+    if !wants || records.level()? < Level::SCANS {
+        return Ok(());
+    }
+    let scannable = Image::read(&new.bytes).is_some_and(|image| image.is_scannable());
+    let known = records.scan_of(&new.repository, &new.digest)?;
+    if scannable && known.is_none_or(|known| known.report.is_none()) {
+        ask(records, at, project.id, &new.repository, &new.digest, false)?;
+    }
+    Ok(())
+}
+
+/// An image is gone.
+pub(super) fn forget<R: WriteRecords>(
+    records: &mut R,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<(), RecordError> {
+    let Some(known) = records.scan_of(repository, digest)? else { return Ok(()) };
+    if let (Some(wanted), Some(project)) = (&known.wanted, records.project(&repository.project())?)
+    {
+        records.remove(&key::queued(project.id, wanted.first, wanted.number))?;
+    }
+    records.remove(&key::scan(repository, digest))
+}
+
+/// A project is gone, and it has no images any more.
+pub(super) fn leave_project<R: WriteRecords>(
+    records: &mut R,
+    project: ProjectId,
+) -> Result<(), RecordError> {
+    records.remove(&key::allowlist(project))?;
+    records.remove(&key::matched(project))
+}
+
+/// A blob was collected.
+pub(super) fn forget_layer<R: WriteRecords>(
+    records: &mut R,
+    digest: &Digest,
+) -> Result<(), RecordError> {
+    records.remove(&key::layer(digest))
+}
+
+pub(super) fn change<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    project: &Project,
+    change: &ScanChange,
+) -> Result<Outcome, RecordError> {
+    if records.level()? < Level::SCANS {
+        return Ok(Outcome::Refused("there are no scans at this feature level".into()));
+    }
+    match change {
+        ScanChange::Ask { repository, digests, first } => {
+            if digests.len() > AT_ONCE {
+                return Ok(Outcome::Refused("too many images".into()));
+            }
+            let mut asked = false;
+            for digest in digests {
+                if records.has_manifest(repository, digest)? {
+                    ask(records, at, project.id, repository, digest, *first)?;
+                    asked = true;
+                }
+            }
+            Ok(if asked { Outcome::Done } else { Outcome::NotFound })
+        }
+        ScanChange::Begin { repository, digest, number } => {
+            of_wanted(records, repository, digest, *number, |_, record, wanted| {
+                record.wanted = Some(Wanted { tries: wanted.tries + 1, begun: Some(at), ..wanted });
+                Ok(())
+            })
+        }
+        ScanChange::Report { repository, digest, report } => {
+            let report = Report { at, log: bounded(&report.log), ..report.clone() };
+            let known = records.scan_of(repository, digest)?.unwrap_or_default();
+            let again = known.report.as_ref().is_some_and(|last| last.number == report.number);
+            if again {
+                let record = ScanRecord { report: Some(report), ..known };
+                records.put(&key::scan(repository, digest), &encode(&record)?)?;
+                return Ok(Outcome::Done);
+            }
+            of_wanted(records, repository, digest, report.number, |records, record, wanted| {
+                records.remove(&key::queued(project.id, wanted.first, wanted.number))?;
+                (record.report, record.unfinished) = (Some(report.clone()), None);
+                Ok(())
+            })
+        }
+        ScanChange::Fail { repository, digest, number, why, again } => {
+            of_wanted(records, repository, digest, *number, |records, record, wanted| {
+                if *again && wanted.tries < MOST_TRIES {
+                    record.wanted = Some(Wanted { begun: None, ..wanted });
+                    return Ok(());
+                }
+                records.remove(&key::queued(project.id, wanted.first, wanted.number))?;
+                let why = Some(bounded(why));
+                record.unfinished = Some(Unfinished { number: *number, at, why });
+                Ok(())
+            })
+        }
+        ScanChange::Stop { repository, digest } => {
+            let known = records.scan_of(repository, digest)?;
+            let Some(number) = known.and_then(|known| Some(known.wanted?.number)) else {
+                return Ok(Outcome::NotFound);
+            };
+            of_wanted(records, repository, digest, number, |records, record, wanted| {
+                records.remove(&key::queued(project.id, wanted.first, wanted.number))?;
+                record.unfinished = Some(Unfinished { number, at, why: None });
+                Ok(())
+            })
+        }
+        ScanChange::Matched { database, .. } => {
+            records.put(&key::matched(project.id), &encode(database)?)?;
+            Ok(Outcome::Done)
+        }
+        ScanChange::Allow { list, .. } => {
+            if let Err(why) = list.check() {
+                return Ok(Outcome::Refused(why));
+            }
+            records.put(&key::allowlist(project.id), &encode(list)?)?;
+            Ok(Outcome::Done)
+        }
+    }
+}
+
+/// Puts an image into the queue, unless it is there.
+fn ask<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    project: ProjectId,
+    repository: &RepositoryName,
+    digest: &Digest,
+    first: bool,
+) -> Result<(), RecordError> {
+    let place = key::scan(repository, digest);
+    let mut record = records.scan_of(repository, digest)?.unwrap_or_default();
+    match &mut record.wanted {
+        // it moves forward in the queue, and keeps its number
+        Some(wanted) if first && !wanted.first => {
+            records.remove(&key::queued(project, false, wanted.number))?;
+            wanted.first = true;
+            records.put(&key::queued(project, true, wanted.number), &place)?;
+        }
+        Some(_) => return Ok(()),
+        None => {
+            let number = next_number(records, &key::last_scan())?;
+            record.wanted = Some(Wanted { number, at, first, tries: 0, begun: None });
+            records.put(&key::queued(project, first, number), &place)?;
+        }
+    }
+    records.put(&place, &encode(&record)?)
+}
+
+/// Changes the record of an image if this scan of it is wanted. What was wanted is taken out first.
+fn of_wanted<R: WriteRecords>(
+    records: &mut R,
+    repository: &RepositoryName,
+    digest: &Digest,
+    number: u64,
+    change: impl FnOnce(&mut R, &mut ScanRecord, Wanted) -> Result<(), RecordError>,
+) -> Result<Outcome, RecordError> {
+    let Some(mut record) = records.scan_of(repository, digest)? else {
+        return Ok(Outcome::NotFound);
+    };
+    let Some(wanted) = record.wanted.take_if(|wanted| wanted.number == number) else {
+        return Ok(Outcome::NotFound);
+    };
+    change(records, &mut record, wanted)?;
+    records.put(&key::scan(repository, digest), &encode(&record)?)?;
+    Ok(Outcome::Done)
+}
+
+pub(super) fn change_scanner<R: WriteRecords>(
+    records: &mut R,
+    at: Timestamp,
+    change: &ScannerChange,
+) -> Result<Outcome, RecordError> {
+    if records.level()? < Level::SCANS {
+        return Ok(Outcome::Refused("there are no scans at this feature level".into()));
+    }
+    match change {
+        ScannerChange::Layers(layers) => {
+            if layers.len() > AT_ONCE || layers.iter().any(|(_, kept)| kept.len() > MOST_KEPT) {
+                return Ok(Outcome::Refused("too many layers, or too much in one".into()));
+            }
+            for (digest, kept) in layers {
+                let blob = records.get(&records_key::blob(digest))?;
+                let blob = blob.map(|blob| decode::<BlobRecord>(&blob)).transpose()?;
+                if blob.is_some_and(|blob| blob.repositories > 0) {
+                    records.put(&key::layer(digest), kept)?;
+                }
+            }
+            Ok(Outcome::Done)
+        }
+        ScannerChange::Database { digest, updated, next_update } => {
+            let known = records.scan_database()?;
+            if known.as_ref().is_some_and(|known| known.digest == *digest) {
+                return Ok(Outcome::Exists);
+            }
+            // a node that was away may have an older one
+            if known.is_some_and(|known| known.updated > *updated) {
+                return Ok(Outcome::Refused("a newer database is used already".into()));
+            }
+            let (digest, updated, next_update) = (*digest, *updated, *next_update);
+            let record = DatabaseRecord { digest, updated, next_update, since: at };
+            records.put(&key::database(), &encode(&record)?)?;
+            Ok(Outcome::Done)
+        }
+        ScannerChange::Allow(list) => {
+            if let Err(why) = list.check() {
+                return Ok(Outcome::Refused(why));
+            }
+            records.put(&key::system_allowlist(), &encode(list)?)?;
+            Ok(Outcome::Done)
+        }
+    }
+}
+
+/// What an event says of a change, as an operation, a kind and a name: who asked for a scan or stopped
+/// it, and that an image may be pulled or may not any more. The reports of other scans are no events.
+pub(super) fn news<R: WriteRecords>(
+    records: &R,
+    change: &ScanChange,
+) -> Result<Option<(&'static str, &'static str, String)>, RecordError> {
+    Ok(match change {
+        ScanChange::Ask { repository, digests, .. } => Some(match digests.as_slice() {
+            [digest] => ("create", "scan", format!("{repository}@{digest}")),
+            many => ("create", "scan", format!("{repository}: {} artifacts", many.len())),
+        }),
+        ScanChange::Stop { repository, digest } => {
+            Some(("stop", "scan", format!("{repository}@{digest}")))
+        }
+        ScanChange::Allow { project, .. } => Some(("update", "allowlist", project.to_string())),
+        ScanChange::Report { repository, digest, report } => {
+            let verdict = verdict(records, repository, digest, report)?;
+            verdict.map(|what| ("update", "scan", format!("{repository}@{digest}{what}")))
+        }
+        ScanChange::Begin { .. } | ScanChange::Fail { .. } | ScanChange::Matched { .. } => None,
+    })
+}
+
+/// What becomes of an image by a report, if that is another than before.
+fn verdict<R: WriteRecords>(
+    records: &R,
+    repository: &RepositoryName,
+    digest: &Digest,
+    report: &Report,
+) -> Result<Option<String>, RecordError> {
+    let Some(project) = records.project(&repository.project())? else { return Ok(None) };
+    let Some(gate) = Gate::of(&project.metadata) else { return Ok(None) };
+    let (allowed, now) = (records.allowed(&gate, project.id)?, report.begun);
+    let known = records.scan_of(repository, digest)?.unwrap_or_default();
+    let before = decide(&gate, known.known(), &allowed, now);
+    let new = Known::Found(&report.found, report.insufficient.as_deref());
+    Ok(match (before, decide(&gate, new, &allowed, now)) {
+        (Decision::Refuse(_), Decision::Refuse(_)) if known.report.is_some() => None,
+        (_, Decision::Refuse(_)) => {
+            let count = gate.counted(&report.found, &allowed, now).count();
+            Some(format!(" is refused: {count} vulnerabilities"))
+        }
+        (Decision::Refuse(_), Decision::Pass) if known.report.is_some() => {
+            Some(" is served again".into())
+        }
+        _ => None,
+    })
+}
+
+fn bounded(text: &str) -> String {
+    let end = (0..=LONGEST_TEXT.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text[..end.unwrap_or(0)].to_owned()
+}

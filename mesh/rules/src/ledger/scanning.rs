@@ -1,0 +1,355 @@
+//! What is known of the vulnerabilities of images: records and changes.
+//!
+//! What was read out of a layer is kept by the layer's digest, for all images that have it. What was
+//! found in an image is kept with the image, as far as it decides who may pull it: a report with
+//! all its texts is made anew from the layers and a database whenever somebody wants to see one.
+
+use serde::{Deserialize, Serialize};
+
+use super::level::Level;
+use super::records::{Look, RecordError};
+use crate::policies::vulnerabilities::{Allowlist, Gate, Known, ScanStatus, Weakness};
+use crate::words::digest::Digest;
+use crate::words::moment::Timestamp;
+use crate::words::names::{ProjectId, ProjectName, RepositoryName};
+
+/// The maximum number of images that one change asks to scan, and of layers in one change.
+pub const AT_ONCE: usize = 500;
+/// How often a scan is begun before it has failed. One that takes its node down each time must come
+/// to an end.
+pub const MOST_TRIES: u32 = 3;
+/// The maximum length of a layer's contents as they are kept, in bytes.
+pub const MOST_KEPT: usize = 512 << 10;
+/// The maximum length of a reason and of a log in bytes.
+pub const LONGEST_TEXT: usize = 2 << 10;
+
+/// A database of vulnerabilities.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseRecord {
+    /// The digest of its archive.
+    pub digest: Digest,
+    /// When it was made, as it says.
+    pub updated: Timestamp,
+    /// When there will be a newer one, as it says.
+    pub next_update: Timestamp,
+    /// When this mesh began to use it.
+    pub since: Timestamp,
+}
+
+/// A scan that somebody waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Its number.
+    pub number: u64,
+    /// When it was asked for.
+    pub at: Timestamp,
+    /// Whether it goes before others: somebody has asked for this image alone.
+    pub first: bool,
+    /// How often it was begun.
+    pub tries: u32,
+    /// When it was begun last.
+    pub begun: Option<Timestamp>,
+}
+
+/// What a scan has found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The number of the scan.
+    pub number: u64,
+    /// When it began.
+    pub begun: Timestamp,
+    /// When it was recorded.
+    pub at: Timestamp,
+    /// What looked.
+    pub engine: String,
+    /// The database that was looked in.
+    pub database: Digest,
+    /// Why too little is known; `None` if everything was judged.
+    pub insufficient: Option<String>,
+    /// What was found, each id once.
+    pub found: Vec<Weakness>,
+    /// What the scan has to say of how it went.
+    pub log: String,
+}
+
+/// A scan without a report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unfinished {
+    /// Its number.
+    pub number: u64,
+    /// When it ended.
+    pub at: Timestamp,
+    /// Why; `None` if somebody stopped it.
+    pub why: Option<String>,
+}
+
+/// What is known of an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScanRecord {
+    /// The scan that waits or runs.
+    pub wanted: Option<Wanted>,
+    /// The last report. It stays until there is another.
+    pub report: Option<Report>,
+    /// The last scan, if it was after the report and has none.
+    pub unfinished: Option<Unfinished>,
+}
+
+impl ScanRecord {
+    /// How far the scan is, of which there is no report yet; the report's if there is nothing after
+    /// it.
+    pub fn status(&self) -> ScanStatus {
+        match self {
+            ScanRecord { wanted: Some(Wanted { begun: Some(_), .. }), .. } => ScanStatus::Running,
+            ScanRecord { wanted: Some(_), .. } => ScanStatus::Pending,
+            ScanRecord { unfinished: Some(Unfinished { why: Some(_), .. }), .. } => {
+                ScanStatus::Error
+            }
+            ScanRecord { unfinished: Some(_), .. } => ScanStatus::Stopped,
+            ScanRecord { report: Some(_), .. } => ScanStatus::Success,
+            ScanRecord { .. } => ScanStatus::NotScanned,
+        }
+    }
+
+    /// What decides about a pull. A new scan does not take the last report away.
+    pub fn known(&self) -> Known<'_> {
+        match &self.report {
+            Some(report) => Known::Found(&report.found, report.insufficient.as_deref()),
+            None => Known::Nothing(self.status()),
+        }
+    }
+}
+
+/// A change of what is known of a project's images, by its primary. A variant's position is its
+/// number in the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ScanChange {
+    /// Somebody wants these images to be scanned. One that waits already stays where it is, and one
+    /// that is not there is left out.
+    Ask {
+        /// The repository.
+        repository: RepositoryName,
+        /// The images, at most [`AT_ONCE`].
+        digests: Vec<Digest>,
+        /// Whether they go before others.
+        first: bool,
+    },
+    /// The scan begins.
+    Begin {
+        /// The repository.
+        repository: RepositoryName,
+        /// The image.
+        digest: Digest,
+        /// The number of the scan.
+        number: u64,
+    },
+    /// The scan has ended with a report. Its time is that of the entry.
+    Report {
+        /// The repository.
+        repository: RepositoryName,
+        /// The image.
+        digest: Digest,
+        /// The report. One with the number of the last report replaces that: the database has
+        /// changed.
+        report: Report,
+    },
+    /// The scan has failed.
+    Fail {
+        /// The repository.
+        repository: RepositoryName,
+        /// The image.
+        digest: Digest,
+        /// The number of the scan.
+        number: u64,
+        /// Why.
+        why: String,
+        /// Whether another try may help.
+        again: bool,
+    },
+    /// Nobody wants the scan any more.
+    Stop {
+        /// The repository.
+        repository: RepositoryName,
+        /// The image.
+        digest: Digest,
+    },
+    /// All reports of the project are what this database says.
+    Matched {
+        /// The project.
+        project: ProjectName,
+        /// The database.
+        database: Digest,
+    },
+    /// Sets the project's allowlist.
+    Allow {
+        /// The project.
+        project: ProjectName,
+        /// The list.
+        list: Allowlist,
+    },
+}
+
+impl ScanChange {
+    /// The project.
+    pub fn project(&self) -> ProjectName {
+        match self {
+            ScanChange::Ask { repository, .. }
+            | ScanChange::Begin { repository, .. }
+            | ScanChange::Report { repository, .. }
+            | ScanChange::Fail { repository, .. }
+            | ScanChange::Stop { repository, .. } => repository.project(),
+            ScanChange::Matched { project, .. } | ScanChange::Allow { project, .. } => {
+                project.clone()
+            }
+        }
+    }
+
+    /// A word for logs and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            ScanChange::Ask { .. } => "ask_scan",
+            ScanChange::Begin { .. } => "begin_scan",
+            ScanChange::Report { .. } => "report_scan",
+            ScanChange::Fail { .. } => "fail_scan",
+            ScanChange::Stop { .. } => "stop_scan",
+            ScanChange::Matched { .. } => "match_reports",
+            ScanChange::Allow { .. } => "set_allowlist",
+        }
+    }
+}
+
+/// A change for all projects. A variant's position is its number in the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ScannerChange {
+    /// Keeps what was read out of layers, as compressed JSON. Layers that no image has are left out.
+    Layers(Vec<(Digest, serde_bytes::ByteBuf)>),
+    /// From now on this database is used.
+    Database {
+        /// The digest of its archive.
+        digest: Digest,
+        /// When it was made.
+        updated: Timestamp,
+        /// When there will be a newer one.
+        next_update: Timestamp,
+    },
+    /// Sets the mesh's allowlist.
+    Allow(Allowlist),
+}
+
+impl ScannerChange {
+    /// A word for logs and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            ScannerChange::Layers(_) => "keep_layers",
+            ScannerChange::Database { .. } => "use_vulnerability_database",
+            ScannerChange::Allow(_) => "set_system_allowlist",
+        }
+    }
+}
+
+/// The minimum feature level of all of this.
+pub const LEVEL: Level = Level::SCANS;
+
+/// Keys of scans in the map. All letters and digits have a table.
+pub mod key {
+    use super::*;
+
+    /// What is known of an image.
+    pub fn scan(repository: &RepositoryName, digest: &Digest) -> Vec<u8> {
+        [b"#", repository.as_str().as_bytes(), b"\0", &digest.to_key()].concat()
+    }
+    /// What is known of the images of a repository.
+    pub fn scans(repository: &RepositoryName) -> Vec<u8> {
+        [b"#", repository.as_str().as_bytes(), b"\0"].concat()
+    }
+    /// What is known of the images of a project.
+    pub fn scans_of(project: &ProjectName) -> Vec<u8> {
+        [b"#", project.as_str().as_bytes(), b"/"].concat()
+    }
+    /// The repository and digest in a key of [`scan`].
+    pub fn scanned(key: &[u8]) -> Option<(RepositoryName, Digest)> {
+        let (table, rest) = key.split_first()?;
+        let end = rest.iter().position(|byte| *byte == 0)?;
+        let name = std::str::from_utf8(&rest[..end]).ok()?.parse().ok()?;
+        (*table == b'#').then_some((name, Digest::from_key(&rest[end + 1..]).ok()?))
+    }
+    /// A scan that waits or runs; the value is the key of [`scan`].
+    pub fn queued(project: ProjectId, first: bool, number: u64) -> Vec<u8> {
+        let order = [u8::from(!first)];
+        [b"$q", &project.0.to_be_bytes()[..], &order, &number.to_be_bytes()].concat()
+    }
+    /// The scans of a project that wait or run, in the order in which they are begun.
+    pub fn queue(project: ProjectId) -> Vec<u8> {
+        [b"$q", &project.0.to_be_bytes()[..]].concat()
+    }
+    /// The number of the last scan.
+    pub fn last_scan() -> Vec<u8> {
+        b"$n".to_vec()
+    }
+    /// The mesh's allowlist.
+    pub fn system_allowlist() -> Vec<u8> {
+        b"$a".to_vec()
+    }
+    /// A project's allowlist.
+    pub fn allowlist(project: ProjectId) -> Vec<u8> {
+        [b"$p", &project.0.to_be_bytes()[..]].concat()
+    }
+    /// The database that is used.
+    pub fn database() -> Vec<u8> {
+        b"$d".to_vec()
+    }
+    /// The database of which all reports of a project are.
+    pub fn matched(project: ProjectId) -> Vec<u8> {
+        [b"$m", &project.0.to_be_bytes()[..]].concat()
+    }
+    /// What was read out of a layer.
+    pub fn layer(digest: &Digest) -> Vec<u8> {
+        [&b"%"[..], &digest.to_key()].concat()
+    }
+}
+
+/// Typed reading of scans.
+pub trait LookForScans: Look {
+    /// What is known of an image.
+    fn scan_of(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<ScanRecord>, RecordError> {
+        self.record(&key::scan(repository, digest))
+    }
+    /// The database that is used; `None` if nothing is scanned in this mesh.
+    fn scan_database(&self) -> Result<Option<DatabaseRecord>, RecordError> {
+        self.record(&key::database())
+    }
+    /// The mesh's allowlist.
+    fn system_allowlist(&self) -> Result<Allowlist, RecordError> {
+        Ok(self.record(&key::system_allowlist())?.unwrap_or_default())
+    }
+    /// A project's own allowlist.
+    fn allowlist(&self, project: ProjectId) -> Result<Allowlist, RecordError> {
+        Ok(self.record(&key::allowlist(project))?.unwrap_or_default())
+    }
+    /// The allowlist that counts for a project with this gate.
+    fn allowed(&self, gate: &Gate, project: ProjectId) -> Result<Allowlist, RecordError> {
+        if gate.system_allowlist { self.system_allowlist() } else { self.allowlist(project) }
+    }
+    /// The scans of a project that wait or run, in their order, at most `limit`.
+    fn queued_scans(
+        &self,
+        project: ProjectId,
+        limit: usize,
+    ) -> Result<Vec<(RepositoryName, Digest)>, RecordError> {
+        let queue = self.scan(&key::queue(project), None, limit)?;
+        Ok(queue.iter().filter_map(|(_, place)| key::scanned(place)).collect())
+    }
+    /// The database of which all reports of a project are.
+    fn matched_database(&self, project: ProjectId) -> Result<Option<Digest>, RecordError> {
+        self.record(&key::matched(project))
+    }
+    /// What was read out of a layer, as compressed JSON.
+    fn layer_contents(&self, digest: &Digest) -> Result<Option<Vec<u8>>, RecordError> {
+        self.get(&key::layer(digest))
+    }
+}
+
+impl<R: Look + ?Sized> LookForScans for R {}

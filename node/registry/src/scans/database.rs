@@ -1,0 +1,245 @@
+//! The database of vulnerabilities at this node. It is an image of this mesh like any other, trivy's
+//! `trivy-db`: whoever pushes a newer one to its tag updates all nodes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ground::clock;
+use ground::supervise::{Tasks, blocking};
+use parking_lot::Mutex;
+use rules::blobs::pacing::Class;
+use rules::ledger::command::{Command, Outcome};
+use rules::ledger::level::Level;
+use rules::ledger::records::Look;
+use rules::ledger::scanning::{LookForScans, ScannerChange};
+use rules::words::digest::Digest;
+use rules::words::image::Image;
+use rules::words::names::{OperationId, RepositoryName, Tag};
+use scan::Database;
+use tracing::{info, warn};
+
+use crate::blobs::flights::{Flights, Sources};
+use crate::view::neighbours::Neighbours;
+use store::Store;
+
+/// The time between two looks at the tag.
+const LOOK: Duration = Duration::from_secs(2);
+/// The time until a database that could not be used is tried again.
+const AGAIN: Duration = Duration::from_secs(60);
+/// The media type of the one layer (trivy-db's `pkg/db`).
+pub const LAYER: &str = "application/vnd.aquasec.trivy.db.layer.v1.tar+gzip";
+
+/// Why a database is not used. A sentence for people.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotUsed(String);
+
+/// A database that is open.
+#[derive(Clone)]
+struct Open {
+    digest: Digest,
+    database: Arc<Database>,
+}
+
+/// What of the database is at this node.
+#[derive(Clone, Debug, Default)]
+pub struct DatabaseStatus {
+    /// The digest of the database that is open.
+    pub open: Option<Digest>,
+    /// What the tag names now.
+    pub named: Option<Digest>,
+    /// Why that is not open.
+    pub problem: Option<String>,
+}
+
+/// The database at this node.
+pub struct Databases {
+    neighbours: Arc<Neighbours>,
+    store: Arc<Store>,
+    flights: Arc<Flights>,
+    folder: PathBuf,
+    source: Option<(RepositoryName, Tag)>,
+    fetch: Duration,
+    commit: Duration,
+    open: Mutex<Option<Open>>,
+    status: Mutex<DatabaseStatus>,
+}
+
+impl Databases {
+    /// Nothing is open yet. Keeps the open database under `data_dir`.
+    pub fn new(
+        neighbours: Arc<Neighbours>,
+        store: Arc<Store>,
+        flights: Arc<Flights>,
+        data_dir: &Path,
+        terms: &super::ScanTerms,
+    ) -> Arc<Self> {
+        Arc::new(Databases {
+            neighbours,
+            store,
+            flights,
+            folder: data_dir.join("vulnerabilities"),
+            source: terms.database.clone(),
+            fetch: terms.fetch,
+            commit: terms.commit,
+            open: Mutex::default(),
+            status: Mutex::default(),
+        })
+    }
+
+    /// The database with this digest, if it is open here.
+    pub fn opened(&self, digest: &Digest) -> Option<Arc<Database>> {
+        let open = self.open.lock();
+        open.as_ref().filter(|open| open.digest == *digest).map(|open| open.database.clone())
+    }
+
+    /// What of it is here.
+    pub fn status(&self) -> DatabaseStatus {
+        self.status.lock().clone()
+    }
+
+    /// The tag that is followed.
+    pub fn source(&self) -> Option<&(RepositoryName, Tag)> {
+        self.source.as_ref()
+    }
+
+    pub(super) fn start(self: &Arc<Self>, tasks: &Tasks) {
+        if self.source.is_some() {
+            let databases = self.clone();
+            tasks.spawn("vulnerability-database", async move { databases.follow().await });
+        }
+    }
+
+    async fn follow(&self) {
+        loop {
+            let mut wait = LOOK;
+            if let Err(why) = self.look().await {
+                let mut status = self.status.lock();
+                if status.problem.as_deref() != Some(&why.0) {
+                    warn!(%why, "the database of vulnerabilities (scan.database) cannot be used");
+                }
+                status.problem = Some(why.0);
+                wait = AGAIN.min(LOOK * 5);
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Opens what the tag names, and tells the mesh.
+    async fn look(&self) -> Result<(), NotUsed> {
+        let broken = |e: &dyn std::fmt::Display| NotUsed(e.to_string());
+        let Some((repository, tag)) = &self.source else { return Ok(()) };
+        let view = self.neighbours.records.view().map_err(|e| broken(&e))?;
+        if view.level().map_err(|e| broken(&e))? < Level::SCANS {
+            return Err(NotUsed(format!("this needs feature level {}", Level::SCANS)));
+        }
+        let named = view.tag(repository, tag).map_err(|e| broken(&e))?;
+        let Some(named) = named else {
+            return Err(NotUsed(format!("{repository}:{tag} is not there; push trivy-db to it")));
+        };
+        let manifest = view.manifest(repository, &named.digest).map_err(|e| broken(&e))?;
+        let used = view.scan_database().map_err(|e| broken(&e))?;
+        drop(view);
+        let image = manifest.and_then(|manifest| Image::read(&manifest.bytes)).unwrap_or_default();
+        let layer = match image.layers.as_slice() {
+            [layer] if layer.media_type == LAYER => layer.digest,
+            _ => {
+                return Err(NotUsed(format!(
+                    "{repository}:{tag} is not a database: it must have one layer of the type {LAYER}"
+                )));
+            }
+        };
+        self.status.lock().named = Some(layer);
+        if self.opened(&layer).is_none() {
+            self.open(layer).await?;
+        }
+        if used.is_none_or(|used| used.digest != layer) {
+            self.tell(layer).await?;
+        }
+        self.status.lock().problem = None;
+        Ok(())
+    }
+
+    async fn open(&self, digest: Digest) -> Result<(), NotUsed> {
+        let place = self.folder.join(digest.to_string().replace(':', "-"));
+        if !place.join("trivy.db").is_file() {
+            self.unpack(digest, &place).await?;
+        }
+        let file = place.join("trivy.db");
+        let opened = blocking(move || Database::open(&file)).await;
+        let opened = opened.map_err(|e| NotUsed(e.to_string()))?;
+        let database = match opened {
+            Ok(database) => Arc::new(database),
+            Err(error) => {
+                // it is unpacked anew at the next look
+                let _ = fs::remove_dir_all(&place);
+                return Err(NotUsed(error.to_string()));
+            }
+        };
+        info!(%digest, updated = %database.about().updated_at, "a database of vulnerabilities is open");
+        *self.open.lock() = Some(Open { digest, database });
+        self.status.lock().open = Some(digest);
+        self.remove_others(&place);
+        Ok(())
+    }
+
+    async fn unpack(&self, digest: Digest, place: &Path) -> Result<(), NotUsed> {
+        let blob = self.store.open_sound(&digest).await.map_err(|e| NotUsed(e.to_string()))?;
+        let blob = match blob {
+            Some(blob) => blob,
+            None => {
+                let flight = self.flights.join(digest, Sources::Find { via: None }, Class::Copy);
+                let fetched = tokio::time::timeout(self.fetch, flight.finished()).await;
+                let fetched = fetched.map_err(|_| NotUsed("it did not arrive in time".into()))?;
+                fetched.map_err(|e| NotUsed(e.to_string()))?;
+                let blob = self.store.open_sound(&digest).await;
+                let gone = || NotUsed("there is no room for it (cache.budget)".into());
+                blob.map_err(|e| NotUsed(e.to_string()))?.ok_or_else(gone)?
+            }
+        };
+        let (partial, place) = (place.with_extension("partial"), place.to_owned());
+        let unpacked = blocking(move || {
+            let _ = fs::remove_dir_all(&partial);
+            fs::create_dir_all(&partial).map_err(|e| e.to_string())?;
+            let bytes = std::io::BufReader::with_capacity(1 << 18, &*blob.file);
+            scan::unpack_database(bytes, &partial).map_err(|e| e.to_string())?;
+            let _ = fs::remove_dir_all(&place);
+            fs::rename(&partial, &place).map_err(|e| e.to_string())
+        });
+        unpacked.await.map_err(|e| NotUsed(e.to_string()))?.map_err(NotUsed)
+    }
+
+    /// Removes earlier databases from the disk.
+    fn remove_others(&self, place: &Path) {
+        let Ok(folders) = fs::read_dir(&self.folder) else { return };
+        for folder in folders.flatten().filter(|folder| folder.path() != *place) {
+            if let Err(error) = fs::remove_dir_all(folder.path()) {
+                warn!(%error, "an earlier database of vulnerabilities could not be removed");
+            }
+        }
+    }
+
+    /// Tells the mesh to use it from now on.
+    async fn tell(&self, digest: Digest) -> Result<(), NotUsed> {
+        let Some(database) = self.opened(&digest) else { return Ok(()) };
+        let about = database.about();
+        if about.updated_at.0 > clock::timestamp().0 + 24 * 3600 * 1000 {
+            return Err(NotUsed(format!("it says that it was made at {}", about.updated_at)));
+        }
+        let change = ScannerChange::Database {
+            digest,
+            updated: about.updated_at,
+            next_update: about.next_update,
+        };
+        let (operation, command) =
+            (OperationId(rand::random()), Command::Scanner(Box::new(change)));
+        let proposed = self.neighbours.records.propose(operation, command, self.commit).await;
+        match proposed.map_err(|e| NotUsed(e.to_string()))?.outcome {
+            Outcome::Done | Outcome::Exists => Ok(()),
+            Outcome::Refused(why) => Err(NotUsed(why)),
+            other => Err(NotUsed(format!("{other:?}"))),
+        }
+    }
+}

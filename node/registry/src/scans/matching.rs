@@ -1,0 +1,164 @@
+//! Reports made anew when the database changes: from what is kept of the layers, without reading
+//! them again.
+
+use std::time::Duration;
+
+use ground::clock;
+use ground::supervise::at_length;
+use rules::ledger::events::Actor;
+use rules::ledger::level::Level;
+use rules::ledger::records::{Look, Project, RecordError, decode};
+use rules::ledger::scanning::{LookForScans, Report, ScanChange, ScanRecord, key};
+use rules::words::digest::Digest;
+use rules::words::moment::Timestamp;
+use rules::words::names::RepositoryName;
+use tracing::{info, warn};
+
+use super::{ENGINE, ScanError, Scans, insufficient, weaknesses};
+use crate::writes::Refusal;
+
+/// The time between two looks for a new database.
+const LOOK: Duration = Duration::from_secs(2);
+/// The time until what could not be matched is tried again.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// The number of records that are read at a time.
+const PAGE: usize = 500;
+
+/// An image with a report, and when that was made.
+type Reported = (Timestamp, RepositoryName, Digest);
+
+impl Scans {
+    /// Looks for as long as the node runs whether reports are of an earlier database.
+    pub(super) async fn match_again(&self) {
+        loop {
+            let mut wait = LOOK;
+            match at_length(|| self.unmatched()) {
+                Ok(projects) => {
+                    for (project, database) in projects {
+                        if let Err(error) = self.match_project(&project, database).await {
+                            warn!(project = %project.name, %error, "not all reports are of the new database");
+                            wait = AGAIN;
+                        }
+                    }
+                }
+                Err(error) => warn!(%error, "projects with earlier reports cannot be found"),
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// This node's projects whose reports are of an earlier database than the one that is used and
+    /// open here.
+    fn unmatched(&self) -> Result<Vec<(Project, Digest)>, RecordError> {
+        let view = self.neighbours.records.view()?;
+        if view.level()? < Level::SCANS || !self.is_equipped(&*view)? {
+            return Ok(Vec::new());
+        }
+        let Some(used) = view.scan_database()? else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for project in self.own_projects(&*view)? {
+            if view.matched_database(project.id)? != Some(used.digest) {
+                found.push((project, used.digest));
+            }
+        }
+        Ok(found)
+    }
+
+    async fn match_project(&self, project: &Project, database: Digest) -> Result<(), ScanError> {
+        let (mut matched, mut changed) = (0_usize, 0_usize);
+        let reported = at_length(|| self.reported(project, database))?;
+        for (_, repository, digest) in &reported {
+            match at_length(|| self.matched(repository, digest, database)) {
+                Ok(Some(report)) => {
+                    changed += 1;
+                    self.record(repository, digest, report).await?;
+                }
+                Ok(None) => {}
+                Err(ScanError::Again(why)) if self.database()?.1 == database => {
+                    // a layer's contents are of another form, or were lost: it is read again
+                    info!(%repository, %digest, why, "an image is scanned again");
+                    self.ask(repository, vec![*digest], false, &Actor::mesh()).await?;
+                }
+                // it is gone, or the database changed again
+                Err(ScanError::Stopped) => {}
+                Err(error) => return Err(error),
+            }
+            matched += 1;
+        }
+        let change = ScanChange::Matched { project: project.name.clone(), database };
+        self.commit(change, &Actor::mesh()).await?;
+        if matched > 0 {
+            info!(project = %project.name, matched, changed, "reports are of the new database");
+        }
+        Ok(())
+    }
+
+    /// The images of a project with a report of another database, the newest report first.
+    fn reported(&self, project: &Project, database: Digest) -> Result<Vec<Reported>, RecordError> {
+        let view = self.neighbours.records.view()?;
+        let (prefix, mut after, mut found) = (key::scans_of(&project.name), None, Vec::new());
+        loop {
+            let some = view.scan(&prefix, after.as_deref(), PAGE)?;
+            let Some((last, _)) = some.last() else { break };
+            after = Some(last.clone());
+            for (place, record) in some {
+                let report = decode::<ScanRecord>(&record)?.report;
+                let report = report.filter(|report| report.database != database);
+                if let (Some(report), Some((repository, digest))) = (report, key::scanned(&place)) {
+                    found.push((report.at, repository, digest));
+                }
+            }
+        }
+        found.sort_by(|one, other| other.0.cmp(&one.0));
+        Ok(found)
+    }
+
+    /// The report by this database, if it says something else than the recorded one.
+    fn matched(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        used: Digest,
+    ) -> Result<Option<Report>, ScanError> {
+        let known = self.neighbours.records.view()?.scan_of(repository, digest)?;
+        let known = known.and_then(|known| known.report).ok_or(ScanError::Stopped)?;
+        let image = self.image(repository, digest)?;
+        let layers = self.kept_layers(&image)?;
+        let gone = || ScanError::Again("the database changed again".into());
+        let database = self.databases.opened(&used).ok_or_else(gone)?;
+        let now = clock::timestamp();
+        let judged = scan::judge(&scan::merge(&layers), &database, now)
+            .map_err(|e| ScanError::Hopeless(e.to_string()))?;
+        let (insufficient, found) = (insufficient(&judged), weaknesses(&judged.findings));
+        if known.found == found && known.insufficient == insufficient {
+            return Ok(None);
+        }
+        let log = format!("{}{} findings in database {used}\n", known.log, judged.findings.len());
+        let engine = ENGINE.to_owned();
+        Ok(Some(Report {
+            begun: now,
+            at: now,
+            engine,
+            database: used,
+            insufficient,
+            found,
+            log,
+            ..known
+        }))
+    }
+
+    async fn record(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        report: Report,
+    ) -> Result<(), ScanError> {
+        metrics::counter!("atoll_scan_reports_changed_total").increment(1);
+        let (repository, digest) = (repository.clone(), *digest);
+        match self.commit(ScanChange::Report { repository, digest, report }, &Actor::mesh()).await {
+            Ok(_) | Err(Refusal::NotFound) => Ok(()),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+}

@@ -1,0 +1,488 @@
+//! Scans: what is vulnerable in the images of the projects whose primary this node is.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`database`] | the database of vulnerabilities: from an image of this mesh, opened |
+//! | [`layers`] | what layers contain: from the ledger, or read out of their bytes |
+//! | [`matching`] | reports made anew when the database changes |
+//!
+//! The ledger has the queue, and what was found (`rules::ledger::scanning`). Bytes are read where
+//! they are, once; nothing is pulled, and nothing is unpacked to disk.
+
+pub mod database;
+pub mod layers;
+mod matching;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ground::clock;
+use ground::supervise::{Tasks, at_length};
+use parking_lot::Mutex;
+use rules::ledger::change::Change;
+use rules::ledger::command::Outcome;
+use rules::ledger::events::Actor;
+use rules::ledger::level::Level;
+use rules::ledger::records::{Look, Project, ReadRecords, RecordError, key as records_key};
+use rules::ledger::scanning::{
+    AT_ONCE, LookForScans, MOST_TRIES, Report, ScanChange, ScanRecord, Wanted, key,
+};
+use rules::ledger::stored::manifests_of;
+use rules::policies::vulnerabilities::{Severity, VulnerabilityId, Weakness};
+use rules::wire::WriteKind;
+use rules::words::digest::Digest;
+use rules::words::image::Image;
+use rules::words::moment::Timestamp;
+use rules::words::names::{ProjectName, RepositoryName, Tag};
+use scan::{Finding, Inventory};
+use tokio::sync::Notify;
+use tracing::{debug, info, warn};
+
+use crate::blobs::flights::Flights;
+use crate::view::neighbours::Neighbours;
+use crate::writes::{Refusal, Writes};
+use database::{DatabaseStatus, Databases};
+use store::{Store, StoreError};
+
+/// The name and version of what looks, in reports.
+pub const ENGINE: &str = concat!("Atoll ", env!("CARGO_PKG_VERSION"));
+/// The time between two looks at the queue, if nothing happens.
+const LOOK: Duration = Duration::from_secs(1);
+/// The shortest time between two looks.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Limits of scans at this node.
+#[derive(Clone, Debug)]
+pub struct ScanTerms {
+    /// The tag of the image that is the database; `None` if this node scans nothing.
+    pub database: Option<(RepositoryName, Tag)>,
+    /// The maximum number of images that are scanned at a time.
+    pub at_a_time: usize,
+    /// How many bytes of layers are read in a second; `None` if there is no limit.
+    pub rate: Option<u64>,
+    /// How long the scan of one image may take.
+    pub timeout: Duration,
+    /// The maximum number of bytes of a layer, unpacked.
+    pub unpacked: u64,
+    /// Until the layers of an image are here.
+    pub fetch: Duration,
+    /// Until a change is committed.
+    pub commit: Duration,
+}
+
+/// Why a scan has no report.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// The image cannot be scanned, now or later. A sentence for people.
+    #[error("{0}")]
+    Hopeless(String),
+    /// Another try may help.
+    #[error("{0}")]
+    Again(String),
+    /// Nobody wants it any more.
+    #[error("it was stopped")]
+    Stopped,
+}
+
+impl From<RecordError> for ScanError {
+    fn from(error: RecordError) -> Self {
+        ScanError::Again(error.to_string())
+    }
+}
+
+impl From<StoreError> for ScanError {
+    fn from(error: StoreError) -> Self {
+        ScanError::Again(error.to_string())
+    }
+}
+
+impl From<Refusal> for ScanError {
+    fn from(refusal: Refusal) -> Self {
+        ScanError::Again(refusal.to_string())
+    }
+}
+
+/// An image that is scanned here, and the number of the scan.
+type Running = (RepositoryName, Digest, u64);
+
+/// Scans at this node.
+pub struct Scans {
+    neighbours: Arc<Neighbours>,
+    store: Arc<Store>,
+    flights: Arc<Flights>,
+    writes: Arc<Writes>,
+    databases: Arc<Databases>,
+    terms: ScanTerms,
+    running: Mutex<BTreeSet<Running>>,
+    over: Notify,
+    tasks: Tasks,
+}
+
+/// A report with all its texts.
+#[derive(Clone, Debug)]
+pub struct Findings {
+    /// What is recorded.
+    pub report: Report,
+    /// What was found now, in the database of this node.
+    pub findings: Vec<Finding>,
+    /// The packages.
+    pub inventory: Inventory,
+    /// The database's digest.
+    pub database: Digest,
+    /// When the database was made.
+    pub updated: Timestamp,
+}
+
+impl Scans {
+    /// Ready to scan; nothing is begun yet.
+    pub fn new(
+        neighbours: Arc<Neighbours>,
+        store: Arc<Store>,
+        flights: Arc<Flights>,
+        writes: Arc<Writes>,
+        databases: Arc<Databases>,
+        terms: ScanTerms,
+        tasks: Tasks,
+    ) -> Arc<Self> {
+        let (running, over) = (Mutex::default(), Notify::new());
+        Arc::new(Scans {
+            neighbours,
+            store,
+            flights,
+            writes,
+            databases,
+            terms,
+            running,
+            over,
+            tasks,
+        })
+    }
+
+    /// Begins. An edge scans nothing.
+    pub fn start(self: &Arc<Self>) {
+        if self.neighbours.is_edge() {
+            return;
+        }
+        self.databases.start(&self.tasks);
+        let scans = self.clone();
+        self.tasks.spawn("scans", async move { scans.work().await });
+        let scans = self.clone();
+        self.tasks.spawn("matching", async move { scans.match_again().await });
+    }
+
+    /// Asks for scans of images of one repository. `first` puts them before others.
+    pub async fn ask(
+        &self,
+        repository: &RepositoryName,
+        digests: Vec<Digest>,
+        first: bool,
+        by: &Actor,
+    ) -> Result<(), Refusal> {
+        let change = ScanChange::Ask { repository: repository.clone(), digests, first };
+        self.commit(change, by).await.map(drop)
+    }
+
+    /// Ends the scan of an image that waits or runs.
+    pub async fn stop(
+        &self,
+        repository: &RepositoryName,
+        digest: Digest,
+        by: &Actor,
+    ) -> Result<(), Refusal> {
+        let change = ScanChange::Stop { repository: repository.clone(), digest };
+        self.commit(change, by).await.map(drop)
+    }
+
+    /// What of the database is at this node.
+    pub fn database_status(&self) -> DatabaseStatus {
+        self.databases.status()
+    }
+
+    async fn commit(&self, change: ScanChange, by: &Actor) -> Result<Outcome, Refusal> {
+        let project = change.project();
+        let change = Change::Scan(Box::new(change));
+        self.writes.commit(&project, WriteKind::Fenced(change), by).await
+    }
+
+    async fn work(self: &Arc<Self>) {
+        loop {
+            match at_length(|| self.next()) {
+                Ok(next) => {
+                    for (running, tries) in next {
+                        self.begin(running, tries);
+                    }
+                }
+                Err(error) => warn!(%error, "the queue of scans cannot be read"),
+            }
+            tokio::select! {
+                () = self.over.notified() => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// What to begin now.
+    fn next(&self) -> Result<Vec<(Running, u32)>, RecordError> {
+        let running = self.running.lock().clone();
+        let mut room = self.terms.at_a_time.saturating_sub(running.len());
+        let view = self.neighbours.records.view()?;
+        let mut next = Vec::new();
+        if room == 0 || view.level()? < Level::SCANS || !self.is_equipped(&*view)? {
+            return Ok(next);
+        }
+        for project in self.own_projects(&*view)? {
+            let queued = view.queued_scans(project.id, self.terms.at_a_time + running.len())?;
+            for (repository, digest) in queued {
+                let record = view.scan_of(&repository, &digest)?;
+                let Some(wanted) = record.and_then(|record| record.wanted) else { continue };
+                let one = (repository, digest, wanted.number);
+                if room > 0 && !running.contains(&one) {
+                    next.push((one, wanted.tries));
+                    room -= 1;
+                }
+            }
+        }
+        Ok(next)
+    }
+
+    /// Whether this node has the database that the mesh uses.
+    fn is_equipped(&self, view: &dyn ReadRecords) -> Result<bool, RecordError> {
+        let used = view.scan_database()?;
+        Ok(used.is_some_and(|used| self.databases.opened(&used.digest).is_some()))
+    }
+
+    /// The projects whose primary this node is, without those that cache a registry.
+    fn own_projects(&self, view: &dyn ReadRecords) -> Result<Vec<Project>, RecordError> {
+        let mut projects = view.projects()?;
+        projects.retain(|one| one.primary == self.neighbours.me && one.upstream.is_none());
+        Ok(projects)
+    }
+
+    fn begin(self: &Arc<Self>, one: Running, tries: u32) {
+        if !self.running.lock().insert(one.clone()) {
+            return;
+        }
+        let scans = self.clone();
+        self.tasks.spawn("scan", async move {
+            let (repository, digest, number) = &one;
+            if let Err(refusal) = scans.carry_out(repository, digest, *number, tries).await {
+                debug!(%repository, %digest, %refusal, "a scan could not be recorded");
+            }
+            scans.running.lock().remove(&one);
+            scans.over.notify_one();
+        });
+    }
+
+    async fn carry_out(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        number: u64,
+        tries: u32,
+    ) -> Result<(), Refusal> {
+        let (place, by) = ((repository.clone(), *digest), Actor::mesh());
+        let fail = |why: String, again| ScanChange::Fail {
+            repository: place.0.clone(),
+            digest: place.1,
+            number,
+            why,
+            again,
+        };
+        if tries >= MOST_TRIES {
+            let why = format!("it was begun {tries} times, and its node ended each time");
+            return self.commit(fail(why, false), &by).await.map(drop);
+        }
+        let (repository, digest) = place.clone();
+        let began = clock::timestamp();
+        match self.commit(ScanChange::Begin { repository, digest, number }, &by).await {
+            Ok(_) => {}
+            // it was stopped, or is gone
+            Err(Refusal::NotFound) => return Ok(()),
+            Err(refusal) => return Err(refusal),
+        }
+        let (repository, digest) = place.clone();
+        let scanned = self.scan(&repository, &digest, number, began).await;
+        let change = match scanned {
+            Ok(report) => {
+                info!(%repository, %digest, found = report.found.len(), "an image was scanned");
+                metrics::counter!("atoll_scans_total", "result" => "report").increment(1);
+                ScanChange::Report { repository, digest, report }
+            }
+            Err(ScanError::Stopped) => return Ok(()),
+            Err(error) => {
+                warn!(%repository, %digest, %error, "an image could not be scanned");
+                metrics::counter!("atoll_scans_total", "result" => "error").increment(1);
+                fail(error.to_string(), matches!(error, ScanError::Again(_)))
+            }
+        };
+        match self.commit(change, &by).await {
+            Ok(_) | Err(Refusal::NotFound) => Ok(()),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    async fn scan(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        number: u64,
+        begun: Timestamp,
+    ) -> Result<Report, ScanError> {
+        let image = self.image(repository, digest)?;
+        let read = layers::Reading { scans: self, repository, digest, number };
+        let (layers, log) = read.all(&image).await?;
+        let (database, used) = self.database()?;
+        let report = at_length(|| {
+            let inventory = scan::merge(&layers);
+            scan::judge(&inventory, &database, clock::timestamp())
+        });
+        let report = report.map_err(|e| ScanError::Again(e.to_string()))?;
+        let packages = format!("{} findings in database {used}", report.findings.len());
+        let (insufficient, found) = (insufficient(&report), weaknesses(&report.findings));
+        Ok(Report {
+            number,
+            begun,
+            at: begun,
+            engine: ENGINE.into(),
+            database: used,
+            insufficient,
+            found,
+            log: format!("{log}{packages}\n"),
+        })
+    }
+
+    /// The parts of an image that can be scanned.
+    fn image(&self, repository: &RepositoryName, digest: &Digest) -> Result<Image, ScanError> {
+        let manifest = self.neighbours.records.view()?.manifest(repository, digest)?;
+        let manifest = manifest.ok_or(ScanError::Stopped)?;
+        Image::read(&manifest.bytes)
+            .filter(Image::is_scannable)
+            .ok_or_else(|| ScanError::Hopeless("it is not an image that can be scanned".into()))
+    }
+
+    /// The database that the mesh uses, with its digest.
+    fn database(&self) -> Result<(Arc<scan::Database>, Digest), ScanError> {
+        let used = self.neighbours.records.view()?.scan_database()?;
+        let used = used.ok_or_else(|| {
+            ScanError::Again("this mesh has no database of vulnerabilities (scan.database)".into())
+        })?;
+        let database = self.databases.opened(&used.digest).ok_or_else(|| {
+            ScanError::Again(format!("this node does not have the database {} yet", used.digest))
+        })?;
+        Ok((database, used.digest))
+    }
+
+    /// Whether a scan is still wanted.
+    fn is_wanted(&self, repository: &RepositoryName, digest: &Digest, number: u64) -> bool {
+        let read = || {
+            let record = self.neighbours.records.view()?.scan_of(repository, digest)?;
+            let wanted = record.and_then(|record| record.wanted);
+            Ok::<_, RecordError>(wanted.is_some_and(|wanted: Wanted| wanted.number == number))
+        };
+        read().unwrap_or(true)
+    }
+
+    /// The report about an image with all its texts, made from the database of this node. `None` if
+    /// there is no report. Fails if this node has no database, or not all layers are known.
+    pub async fn findings(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Findings>, ScanError> {
+        let view = self.neighbours.records.view()?;
+        let Some(record) = view.scan_of(repository, digest)? else { return Ok(None) };
+        let ScanRecord { report: Some(report), .. } = record else { return Ok(None) };
+        let used = view.scan_database()?;
+        drop(view);
+        let (database, digest_of) = self.database()?;
+        let image = self.image(repository, digest)?;
+        let updated = used.map_or(Timestamp(0), |used| used.updated);
+        at_length(|| {
+            let layers = self.kept_layers(&image)?;
+            let inventory = scan::merge(&layers);
+            let judged = scan::judge(&inventory, &database, clock::timestamp())
+                .map_err(|e| ScanError::Again(e.to_string()))?;
+            let findings = judged.findings;
+            Ok(Some(Findings { report, findings, inventory, database: digest_of, updated }))
+        })
+    }
+
+    /// Asks for scans of all images of a project that can be scanned. Returns how many.
+    pub async fn ask_for_all(&self, project: &ProjectName, by: &Actor) -> Result<usize, Refusal> {
+        let mut asked = 0;
+        for (repository, digests) in at_length(|| self.scannable(project))? {
+            for some in digests.chunks(AT_ONCE) {
+                self.ask(&repository, some.to_vec(), false, by).await?;
+                asked += some.len();
+            }
+        }
+        Ok(asked)
+    }
+
+    fn scannable(
+        &self,
+        project: &ProjectName,
+    ) -> Result<Vec<(RepositoryName, Vec<Digest>)>, RecordError> {
+        let view = self.neighbours.records.view()?;
+        let repositories = records_key::repositories_of(project);
+        let names = view.scan(&repositories, None, usize::MAX)?;
+        let mut all = Vec::new();
+        for (place, _) in names {
+            let name = records_key::name_of(&place).parse::<RepositoryName>();
+            let Ok(repository) = name else { continue };
+            let manifests = manifests_of(&*view, &repository)?;
+            let mut digests = Vec::new();
+            for digest in manifests.into_keys() {
+                let manifest = view.manifest(&repository, &digest)?;
+                let image = manifest.and_then(|manifest| Image::read(&manifest.bytes));
+                if image.is_some_and(|image| image.is_scannable()) {
+                    digests.push(digest);
+                }
+            }
+            all.push((repository, digests));
+        }
+        Ok(all)
+    }
+
+    /// What waits and runs in a project, at most `limit`.
+    pub fn queued(&self, project: &Project, limit: usize) -> Result<usize, RecordError> {
+        let view = self.neighbours.records.view()?;
+        Ok(view.scan(&key::queue(project.id), None, limit)?.len())
+    }
+}
+
+/// Why too little is known, if that is so.
+fn insufficient(report: &scan::Report) -> Option<String> {
+    match &report.coverage {
+        scan::Coverage::Whole => None,
+        scan::Coverage::Insufficient { why } => Some(why.clone()),
+    }
+}
+
+/// What decides about pulls: each id once, with its worst severity. It has a fix if every package
+/// that has it does.
+fn weaknesses(findings: &[Finding]) -> Vec<Weakness> {
+    let mut found = std::collections::BTreeMap::<VulnerabilityId, (Severity, bool)>::new();
+    for finding in findings {
+        let id = VulnerabilityId::from(finding.id.as_str());
+        let (severity, fixable) = found.entry(id).or_insert((Severity::Unknown, true));
+        *severity = (*severity).max(severity_of(finding.severity));
+        *fixable &= finding.fixed.is_some();
+    }
+    let weak = |(id, (severity, fixable))| Weakness { id, severity, fixable };
+    found.into_iter().map(weak).collect()
+}
+
+/// The severity in the mesh's words.
+pub fn severity_of(severity: scan::Severity) -> Severity {
+    match severity {
+        scan::Severity::Unknown => Severity::Unknown,
+        scan::Severity::Negligible => Severity::Negligible,
+        scan::Severity::Low => Severity::Low,
+        scan::Severity::Medium => Severity::Medium,
+        scan::Severity::High => Severity::High,
+        scan::Severity::Critical => Severity::Critical,
+    }
+}

@@ -1,0 +1,432 @@
+//! Scans and vulnerabilities in Harbor's API (`handler/artifact.go`, `handler/scanner.go`,
+//! `handler/system_cve_allowlist.go`). There is one scanner, which is built in.
+
+use std::collections::BTreeMap;
+
+use http::{Method, Response, StatusCode, header};
+use registry::scans::{Findings, ScanError, severity_of};
+use registry::writes::Refusal;
+use rules::ledger::command::Command;
+use rules::ledger::events::Actor;
+use rules::ledger::records::{Look, Project, ReadRecords, RecordError};
+use rules::ledger::scanning::{
+    DatabaseRecord, LookForScans, Report, ScanChange, ScanRecord, ScannerChange,
+};
+use rules::policies::vulnerabilities::{Allowlist, ScanStatus, Severity};
+use rules::wire::WriteKind;
+use rules::words::digest::Digest;
+use rules::words::image::Image;
+use rules::words::moment::Timestamp;
+use rules::words::names::{ProjectName, Reference, RepositoryName};
+use scan::sbom;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::stored::missing;
+use super::{Harbor, bad, body};
+use crate::http::answer::{answer, json_answer};
+use crate::http::request::Request;
+use crate::http::{Code, Failure, Payload};
+
+/// The media type of reports (`pkg/scan/rest/v1/models.go`).
+const REPORT: &str = "application/vnd.security.vulnerability.report; version=1.1";
+/// The one scanner's number, as Harbor's are.
+const SCANNER: &str = "00000000-0000-4000-8000-00000000a701";
+
+/// An allowlist as Harbor writes it.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(super) struct AllowlistBody {
+    #[serde(default)]
+    items: Option<Vec<Item>>,
+    /// Seconds since 1970.
+    #[serde(default)]
+    expires_at: Option<u64>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Item {
+    cve_id: String,
+}
+
+impl AllowlistBody {
+    /// The list, if it is one.
+    pub(super) fn checked(self) -> Result<Allowlist, Failure> {
+        let ids = self.items.unwrap_or_default().into_iter().map(|item| item.cve_id).collect();
+        let expires = self.expires_at.filter(|end| *end > 0);
+        let expires = expires.map(|end| Timestamp(end.saturating_mul(1000)));
+        let list = Allowlist { ids, expires };
+        list.check().map_err(bad)?;
+        Ok(list)
+    }
+}
+
+/// An allowlist as Harbor shows it.
+pub(super) fn show_allowlist(list: &Allowlist, project: u64) -> Value {
+    let items: Vec<Value> = list.ids.iter().map(|id| json!({"cve_id": id})).collect();
+    json!({
+        "id": project,
+        "project_id": project,
+        "items": items,
+        "expires_at": list.expires.map(|end| end.0 / 1000),
+    })
+}
+
+fn scanner() -> Value {
+    json!({
+        "name": "Atoll",
+        "vendor": "Atoll",
+        "version": env!("CARGO_PKG_VERSION"),
+    })
+}
+
+/// What a list says of an artifact's scan (`NativeReportSummary` of Harbor).
+fn overview(record: &ScanRecord, matched: Option<Digest>, used: Option<&DatabaseRecord>) -> Value {
+    let report = record.report.as_ref();
+    let (start, end) = report.map_or((None, None), |report| (Some(report.begun), Some(report.at)));
+    let wanted = record.wanted.as_ref();
+    let number = wanted.map(|wanted| wanted.number).or(report.map(|report| report.number));
+    let mut shown = json!({
+        "report_id": number.unwrap_or_default().to_string(),
+        "scan_status": record.status().word(),
+        "complete_percent": if record.status() == ScanStatus::Success { 100 } else { 0 },
+        "scanner": scanner(),
+    });
+    if let Some(unfinished) = &record.unfinished {
+        shown["end_time"] = unfinished.at.to_string().into();
+        shown["error"] = unfinished.why.clone().into();
+    }
+    if let (Some(report), Some(start), Some(end)) = (report, start, end) {
+        let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+        for weakness in &report.found {
+            *counts.entry(weakness.severity.word()).or_default() += 1;
+        }
+        let worst = report.found.iter().map(|weakness| weakness.severity).max();
+        shown["severity"] = worst.map_or("None", Severity::word).into();
+        shown["start_time"] = start.to_string().into();
+        shown["end_time"] = end.to_string().into();
+        shown["duration"] = (end.0.saturating_sub(start.0) / 1000).into();
+        shown["summary"] = json!({
+            "total": report.found.len(),
+            "fixable": report.found.iter().filter(|weakness| weakness.fixable).count(),
+            "summary": counts,
+        });
+        let database = matched.filter(|_| used.is_some()).unwrap_or(report.database);
+        shown["database"] = database.to_string().into();
+        shown["stale"] = used.is_none_or(|used| used.digest != database).into();
+        if let Some(why) = &report.insufficient {
+            shown["insufficient"] = why.clone().into();
+        }
+    }
+    shown
+}
+
+/// The overview of an artifact for lists; `None` if nothing is known of it.
+pub(super) fn overview_of(
+    records: &dyn ReadRecords,
+    project: &Project,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<Option<Value>, RecordError> {
+    let Some(record) = records.scan_of(repository, digest)? else { return Ok(None) };
+    let (matched, used) = (records.matched_database(project.id)?, records.scan_database()?);
+    Ok(Some(json!({REPORT: overview(&record, matched, used.as_ref())})))
+}
+
+/// A report with all its texts (`Report` of the pluggable scanner API, version 1.1).
+fn show_report(found: &Findings) -> Value {
+    let worst = found.findings.iter().map(|finding| severity_of(finding.severity)).max();
+    let vulnerabilities: Vec<Value> = found
+        .findings
+        .iter()
+        .map(|finding| {
+            let mut cvss = Map::new();
+            if let Some(scores) = &finding.cvss {
+                cvss.insert("score_v3".into(), scores.v3_score.into());
+                cvss.insert("vector_v3".into(), scores.v3_vector.clone().into());
+                cvss.insert("score_v2".into(), scores.v2_score.into());
+                cvss.insert("vector_v2".into(), scores.v2_vector.clone().into());
+            }
+            json!({
+                "id": finding.id,
+                "package": finding.package,
+                "version": finding.installed,
+                "fix_version": finding.fixed.clone().unwrap_or_default(),
+                "severity": severity_of(finding.severity).word(),
+                "status": finding.status.name(),
+                "description": if finding.description.is_empty() { &finding.title } else { &finding.description },
+                "links": finding.links,
+                "preferred_cvss": cvss,
+                "cwe_ids": finding.cwe_ids,
+                "vendor_attributes": {
+                    "title": finding.title,
+                    "severity_source": finding.severity_source,
+                    "path": finding.path,
+                    "kind": finding.kind.name(),
+                },
+            })
+        })
+        .collect();
+    json!({
+        "generated_at": found.report.at.to_string(),
+        "scanner": scanner(),
+        "severity": worst.map_or("None", Severity::word),
+        "database": {"digest": found.database.to_string(), "updated_at": found.updated.to_string()},
+        "insufficient": found.report.insufficient,
+        "vulnerabilities": vulnerabilities,
+    })
+}
+
+impl From<ScanError> for Failure {
+    fn from(error: ScanError) -> Self {
+        let code = match error {
+            ScanError::Hopeless(_) => Code::BadRequest,
+            ScanError::Again(_) => Code::Unavailable,
+            ScanError::Stopped => Code::NotFound,
+        };
+        Failure::new(code, error.to_string())
+    }
+}
+
+impl Harbor {
+    pub(super) async fn ask_for_scan(
+        &self,
+        project: &Project,
+        name: RepositoryName,
+        reference: &Reference,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
+        if project.upstream.is_some() {
+            return Err(bad("what is cached of another registry is not scanned"));
+        }
+        let digest = self.digest_of(&name, reference).await?;
+        let mut wanted = self.scannable_of(&name, digest).await?;
+        if wanted.is_empty() {
+            return Err(bad(format!("{name}@{digest} is not an image that can be scanned")));
+        }
+        if self.read(|records| records.scan_database()).await?.is_none() {
+            let message = "this mesh has no database of vulnerabilities; set scan.database, and push trivy-db there";
+            return Err(Failure::new(Code::Precondition, message));
+        }
+        wanted.truncate(rules::ledger::scanning::AT_ONCE);
+        self.scans.ask(&name, wanted, true, by).await?;
+        Ok(answer(StatusCode::ACCEPTED))
+    }
+
+    /// What can be scanned of a manifest: itself, or what an index lists.
+    async fn scannable_of(
+        &self,
+        name: &RepositoryName,
+        digest: Digest,
+    ) -> Result<Vec<Digest>, Failure> {
+        let children = super::artifacts::listed_in;
+        let found = self
+            .read(|records| {
+                let is_image = |digest: &Digest| -> Result<bool, RecordError> {
+                    let manifest = records.manifest(name, digest)?;
+                    let image = manifest.and_then(|manifest| Image::read(&manifest.bytes));
+                    Ok(image.is_some_and(|image| image.is_scannable()))
+                };
+                let mut found = Vec::new();
+                for one in std::iter::once(digest).chain(children(records, name, &digest)?) {
+                    if is_image(&one)? {
+                        found.push(one);
+                    }
+                }
+                Ok(found)
+            })
+            .await?;
+        Ok(found)
+    }
+
+    pub(super) async fn stop_scan(
+        &self,
+        name: RepositoryName,
+        reference: &Reference,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
+        let digest = self.digest_of(&name, reference).await?;
+        let mut stopped = false;
+        for one in self.scannable_of(&name, digest).await? {
+            match self.scans.stop(&name, one, by).await {
+                Ok(()) => stopped = true,
+                Err(Refusal::NotFound) => {}
+                Err(refusal) => return Err(refusal.into()),
+            }
+        }
+        if stopped {
+            return Ok(answer(StatusCode::ACCEPTED));
+        }
+        Err(missing(&format!("a scan of {name}@{digest} that waits or runs")))
+    }
+
+    pub(super) async fn show_scan_log(
+        &self,
+        name: &RepositoryName,
+        reference: &Reference,
+        number: u64,
+    ) -> Result<Response<Payload>, Failure> {
+        let digest = self.digest_of(name, reference).await?;
+        let record = self.read(|records| records.scan_of(name, &digest)).await?;
+        let record = record.unwrap_or_default();
+        let of_report = |report: Report| (report.number == number).then_some(report.log);
+        let text = if let Some(log) = record.report.and_then(of_report) {
+            log
+        } else if let Some(unfinished) = record.unfinished.filter(|one| one.number == number) {
+            unfinished.why.unwrap_or_else(|| "it was stopped".into()) + "\n"
+        } else if let Some(wanted) = record.wanted.filter(|one| one.number == number) {
+            format!("it waits since {}; it was begun {} times\n", wanted.at, wanted.tries)
+        } else {
+            return Err(missing(&format!("scan {number} of {name}@{digest}")));
+        };
+        let mut response = Response::new(Payload::full(text));
+        let plain = header::HeaderValue::from_static("text/plain; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, plain);
+        Ok(response)
+    }
+
+    pub(super) async fn show_vulnerabilities(
+        &self,
+        project: &Project,
+        name: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Response<Payload>, Failure> {
+        let digest = self.digest_of(name, reference).await?;
+        // so that what was recorded at another node is seen here
+        let known = self.read(|records| records.scan_of(name, &digest)).await?;
+        if known.is_none_or(|known| known.report.is_none()) {
+            let of = &project.name;
+            let message = format!("{name}@{digest} in project {of} has no report; scan it first");
+            return Err(Failure::new(Code::NotFound, message));
+        }
+        let Some(found) = self.scans.findings(name, &digest).await? else {
+            return Err(missing(&format!("a report about {name}@{digest}")));
+        };
+        Ok(json_answer(StatusCode::OK, &json!({REPORT: show_report(&found)})))
+    }
+
+    pub(super) async fn show_sbom(
+        &self,
+        request: &Request,
+        name: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Response<Payload>, Failure> {
+        let digest = self.digest_of(name, reference).await?;
+        let Some(found) = self.scans.findings(name, &digest).await? else {
+            return Err(missing(&format!("a report about {name}@{digest}")));
+        };
+        let about = sbom::Subject {
+            repository: name.to_string(),
+            digest,
+            at: found.report.at,
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let (kind, document) = match request.query("format") {
+            None | Some("spdx") => (sbom::SPDX, sbom::spdx(&found.inventory, &about)),
+            Some("cyclonedx") => (sbom::CYCLONEDX, sbom::cyclonedx(&found.inventory, &about)),
+            Some(_) => return Err(bad("format is spdx or cyclonedx")),
+        };
+        let mut response = json_answer(StatusCode::OK, &document);
+        response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+        Ok(response)
+    }
+
+    pub(super) async fn show_system_allowlist(&self) -> Result<Response<Payload>, Failure> {
+        let list = self.read(|records| records.system_allowlist()).await?;
+        Ok(json_answer(StatusCode::OK, &show_allowlist(&list, 0)))
+    }
+
+    pub(super) async fn set_system_allowlist(
+        &self,
+        mut request: Request,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
+        let written: AllowlistBody = body(&mut request).await?;
+        let change = ScannerChange::Allow(written.checked()?);
+        self.propose(Command::Scanner(Box::new(change)), "the allowlist", by).await?;
+        Ok(answer(StatusCode::OK))
+    }
+
+    /// Sets a project's own allowlist.
+    pub(super) async fn set_allowlist(
+        &self,
+        project: &ProjectName,
+        list: Allowlist,
+        by: &Actor,
+    ) -> Result<(), Failure> {
+        let change = ScanChange::Allow { project: project.clone(), list };
+        let change = rules::ledger::change::Change::Scan(Box::new(change));
+        self.writes.commit(project, WriteKind::Fenced(change), by).await?;
+        Ok(())
+    }
+
+    /// The scanners: the one that is built in, if this mesh has a database.
+    pub(super) async fn list_scanners(&self) -> Result<Response<Payload>, Failure> {
+        let used = self.read(|records| records.scan_database()).await?;
+        Ok(json_answer(StatusCode::OK, &json!([self.show_scanner(used.as_ref())])))
+    }
+
+    pub(super) async fn show_project_scanner(&self) -> Result<Response<Payload>, Failure> {
+        let used = self.read(|records| records.scan_database()).await?;
+        Ok(json_answer(StatusCode::OK, &self.show_scanner(used.as_ref())))
+    }
+
+    fn show_scanner(&self, used: Option<&DatabaseRecord>) -> Value {
+        let here = self.scans.database_status();
+        json!({
+            "uuid": SCANNER,
+            "name": "Atoll",
+            "description": "the scanner that is built in",
+            "url": "",
+            "disabled": false,
+            "is_default": true,
+            "health": if used.is_some() { "healthy" } else { "unhealthy" },
+            "vendor": "Atoll",
+            "adapter": "Atoll",
+            "version": env!("CARGO_PKG_VERSION"),
+            "capabilities": {"support_vulnerability": true, "support_sbom": true},
+            "database": used.map(|used| json!({
+                "digest": used.digest.to_string(),
+                "updated_at": used.updated.to_string(),
+                "next_update": used.next_update.to_string(),
+                "since": used.since.to_string(),
+            })),
+            "database_here": {
+                "open": here.open.map(|digest| digest.to_string()),
+                "named": here.named.map(|digest| digest.to_string()),
+                "problem": here.problem,
+            },
+        })
+    }
+
+    /// Asks for scans of all images of all projects, or says that this is done by hand only.
+    pub(super) async fn answer_about_scan_all(
+        &self,
+        request: Request,
+        by: &Actor,
+    ) -> Result<Response<Payload>, Failure> {
+        #[derive(Deserialize)]
+        struct Written {
+            schedule: Kind,
+        }
+        #[derive(Deserialize)]
+        struct Kind {
+            #[serde(rename = "type")]
+            kind: String,
+        }
+        let mut request = request;
+        if request.method == Method::GET || request.method == Method::HEAD {
+            return Ok(json_answer(StatusCode::OK, &json!({"schedule": null})));
+        }
+        let written: Written = body(&mut request).await?;
+        if written.schedule.kind != "Manual" {
+            return Err(bad(
+                "schedule.type is Manual: reports are made anew by themselves when the database changes",
+            ));
+        }
+        let projects = self.read(|records| records.projects()).await?;
+        for project in projects.iter().filter(|project| project.upstream.is_none()) {
+            self.scans.ask_for_all(&project.name, by).await?;
+        }
+        Ok(answer(StatusCode::CREATED))
+    }
+}

@@ -65,12 +65,13 @@ const ROOMS: [Rooms; 5] = [
     (
         "node/scan/src",
         &[
+            ("archive", &[]),
             ("package", &[]),
             ("report", &["package"]),
             ("versions", &[]),
             ("packages", &["package"]),
-            ("layer", &["package", "packages"]),
-            ("database", &["report"]),
+            ("layer", &["archive", "package", "packages"]),
+            ("database", &["archive"]),
             ("judging", &["package", "report", "versions", "layer", "database"]),
             ("sbom", &["package", "layer"]),
         ],

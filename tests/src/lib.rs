@@ -16,6 +16,7 @@
 //!   [`proxies`] makes projects that stand for it;
 //! - [`intruder`] is a hostile peer that speaks the mesh protocol;
 //! - [`certificates`] are those of a CA made for the scenario;
+//! - [`vulnerabilities`] makes the databases that trivy-db publishes, and [`bolt`] their files;
 //! - [`disk`] is a disk whose `fsync` is slow, hangs or fails;
 //! - [`small_disk`] is a small one;
 //! - [`complaints`] collects what is wrong, [`footprint`] what is left on the disks, [`metrics`]
@@ -27,6 +28,7 @@
 //!   real ones with such hosts.
 
 pub mod balancer;
+pub mod bolt;
 pub mod certificates;
 pub mod coast;
 pub mod complaints;
@@ -54,6 +56,7 @@ pub mod slapd;
 pub mod small_disk;
 pub mod tools;
 pub mod upstream;
+pub mod vulnerabilities;
 pub mod wait;
 pub mod wire;
 

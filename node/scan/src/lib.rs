@@ -12,6 +12,7 @@
 //!
 //! | room | what it holds |
 //! |---|---|
+//! | `archive` | tar, gzip and zstd of strangers, streamed |
 //! | [`package`] | a package, and the system that it belongs to |
 //! | [`report`] | findings, severities, and how much of an image they cover |
 //! | `versions` | how each ecosystem orders versions and writes ranges |
@@ -26,6 +27,7 @@
 
 #![forbid(unsafe_code)]
 
+mod archive;
 pub mod database;
 pub mod judging;
 pub mod layer;

@@ -1,0 +1,68 @@
+//! The artifact `trivy-db`: one layer, which is an archive of the database and its `metadata.json`.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use crate::archive::compression::{Compression, decompress};
+use crate::archive::tar::{Kind, Tar, TarError};
+
+use super::{About, DATABASE, Database, DatabaseError, METADATA};
+
+/// The most that a database may have. trivy's has less than 2 GiB in 2026.
+const LARGEST: u64 = 16 << 30;
+
+/// The most that `metadata.json` may have.
+const LARGEST_METADATA: u64 = 64 << 10;
+
+/// Unpacks the one layer of the artifact `trivy-db` (tar, gzip) into `folder`, which must be there:
+/// `trivy.db` and `metadata.json`, and opens them once. The two files are whole and belong together
+/// only when this returns `Ok`: a caller that replaces a database unpacks into a new folder and
+/// renames that. The files are fsynced, the folder is not.
+pub fn unpack_database(layer: impl Read, folder: &Path) -> Result<About, DatabaseError> {
+    let mut archive = Tar::new(decompress(layer, Compression::Gzip));
+    let (mut database, mut metadata) = (false, false);
+    while let Some(entry) = archive.next().map_err(unreadable)? {
+        if entry.kind != Kind::File {
+            continue;
+        }
+        let name = entry.name.strip_prefix(b"./").unwrap_or(&entry.name);
+        let (name, largest, seen) = match name {
+            name if name == DATABASE.as_bytes() => (DATABASE, LARGEST, &mut database),
+            name if name == METADATA.as_bytes() => (METADATA, LARGEST_METADATA, &mut metadata),
+            _ => continue,
+        };
+        if std::mem::replace(seen, true) {
+            return Err(DatabaseError::Damaged(format!("{name} is in it twice")));
+        }
+        if entry.size > largest {
+            return Err(DatabaseError::TooLarge(format!(
+                "{name} has {} bytes, and may have {largest}",
+                entry.size
+            )));
+        }
+        let mut file = File::create(folder.join(name))?;
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            match archive.read(&mut buffer).map_err(unreadable)? {
+                0 => break,
+                read => file.write_all(&buffer[..read])?,
+            }
+        }
+        file.sync_all()?;
+    }
+    for (seen, name) in [(database, DATABASE), (metadata, METADATA)] {
+        if !seen {
+            return Err(DatabaseError::Damaged(format!("{name} is not in it")));
+        }
+    }
+    Database::open(&folder.join(DATABASE)).map(|opened| opened.about().clone())
+}
+
+/// What the layer's bytes could not be read for. (Errors of the disk come from its files.)
+fn unreadable(error: TarError) -> DatabaseError {
+    DatabaseError::Damaged(match error {
+        TarError::Damaged(what) => what.to_owned(),
+        TarError::Read(error) => error.to_string(),
+    })
+}

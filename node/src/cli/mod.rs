@@ -96,6 +96,14 @@ enum Verb {
     Retention(api::RetentionCommand),
     /// Tags that are never moved or deleted.
     Immutable(api::ImmutableCommand),
+    /// Look for vulnerabilities in an image.
+    Scan(api::ScanCommand),
+    /// List the vulnerabilities that a scan found in an image.
+    Vulnerabilities(api::VulnerabilitiesCommand),
+    /// Vulnerabilities that do not count.
+    Allowlist(api::AllowlistCommand),
+    /// Show the scanner and its database.
+    Scanner(api::ScannerCommand),
     /// Blobs that nothing refers to any more, and their collection.
     Gc(api::CollectionCommand),
     /// Background work of the mesh, and its schedules.
@@ -136,6 +144,10 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Repair(command) => api::repair(&command),
         Verb::Retention(command) => api::retention(&command),
         Verb::Immutable(command) => api::immutable(&command),
+        Verb::Scan(command) => api::scan(&command),
+        Verb::Vulnerabilities(command) => api::vulnerabilities(&command),
+        Verb::Allowlist(command) => api::allowlist(&command),
+        Verb::Scanner(command) => api::scanner(&command),
         Verb::Gc(command) => api::collection(&command),
         Verb::Jobs(command) => api::jobs(&command),
     }

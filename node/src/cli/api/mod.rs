@@ -7,6 +7,7 @@ mod labels;
 mod people;
 mod policies;
 mod projects;
+mod scanning;
 mod stored;
 
 use std::io;
@@ -29,6 +30,10 @@ pub(super) use people::{
 };
 pub(super) use policies::{ImmutableCommand, RetentionCommand, immutable, retention};
 pub(super) use projects::{ProjectCommand, run as projects};
+pub(super) use scanning::{
+    AllowlistCommand, ScanCommand, ScannerCommand, VulnerabilitiesCommand, allowlist, scan,
+    scanner, vulnerabilities,
+};
 pub(super) use stored::{
     ArtifactCommand, RepositoryCommand, TagCommand, artifacts, repositories, tags,
 };

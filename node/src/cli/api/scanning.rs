@@ -1,0 +1,302 @@
+//! `atoll scan`, `atoll vulnerabilities`, `atoll allowlist` and `atoll scanner`.
+
+use std::io;
+use std::time::Duration;
+
+use clap::Subcommand;
+use http::Method;
+use rules::policies::vulnerabilities::Severity;
+use serde_json::{Value, json};
+
+use super::projects::by_name;
+use super::stored::artifact_path;
+use super::{Api, Asking, part, with};
+use crate::cli::shown::safe;
+
+/// The time between two looks at a scan.
+const LOOK: Duration = Duration::from_millis(500);
+/// The media type of reports.
+const REPORT: &str = "application/vnd.security.vulnerability.report; version=1.1";
+
+/// Arguments of `scan`.
+#[derive(clap::Args)]
+pub(in crate::cli) struct ScanCommand {
+    /// The image: REPOSITORY:TAG or REPOSITORY@DIGEST.
+    image: String,
+    /// Only ask for the scan, and do not wait for its end.
+    #[arg(long, conflicts_with = "stop")]
+    no_wait: bool,
+    /// Stop the scan that waits or runs.
+    #[arg(long)]
+    stop: bool,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+/// Arguments of `vulnerabilities`.
+#[derive(clap::Args)]
+pub(in crate::cli) struct VulnerabilitiesCommand {
+    /// The image: REPOSITORY:TAG or REPOSITORY@DIGEST.
+    image: String,
+    /// Only those of this severity or a higher one: negligible, low, medium, high, critical.
+    #[arg(long, value_parser = severity)]
+    severity: Option<Severity>,
+    /// Only those that have a fix.
+    #[arg(long)]
+    fixable: bool,
+    /// Fail if there is one of this severity or a higher one among those.
+    #[arg(long, value_parser = severity)]
+    fail_on: Option<Severity>,
+    /// Print SARIF 2.1.0, for CI.
+    #[arg(long)]
+    sarif: bool,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+/// Arguments of `allowlist`.
+#[derive(clap::Args)]
+pub(in crate::cli) struct AllowlistCommand {
+    #[command(subcommand)]
+    verb: AllowlistVerb,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+#[derive(Subcommand)]
+enum AllowlistVerb {
+    /// Show which vulnerabilities do not count.
+    Show {
+        /// Those of this project; those of the mesh if it is left out.
+        #[arg(long)]
+        project: Option<String>,
+    },
+    /// Say which vulnerabilities do not count, instead of those before. A project uses its own list
+    /// if reuse_sys_cve_allowlist=false, and else the mesh's.
+    Set {
+        /// For this project; for the mesh if it is left out.
+        #[arg(long)]
+        project: Option<String>,
+        /// When the list ends, in seconds since 1970; never if it is left out.
+        #[arg(long, value_name = "SECONDS")]
+        until: Option<u64>,
+        /// The ids, for instance CVE-2024-5535.
+        ids: Vec<String>,
+    },
+}
+
+/// Arguments of `scanner`.
+#[derive(clap::Args)]
+pub(in crate::cli) struct ScannerCommand {
+    #[command(flatten)]
+    asking: Asking,
+}
+
+fn severity(text: &str) -> Result<Severity, String> {
+    Severity::named(text).ok_or_else(|| "write negligible, low, medium, high or critical".into())
+}
+
+/// Runs `scan`.
+pub(in crate::cli) fn scan(command: &ScanCommand) -> io::Result<()> {
+    with(&command.asking, |api| async move {
+        let (image, path) = (&command.image, artifact_path(&api, &command.image).await?);
+        if command.stop {
+            api.send(Method::POST, &format!("{path}/scan/stop"), None).await?;
+            println!("the scan of {image} is stopped");
+            return Ok(());
+        }
+        let before = overview(&api, &path).await?;
+        api.send(Method::POST, &format!("{path}/scan"), None).await?;
+        if command.no_wait {
+            println!("a scan of {image} is asked for");
+            return Ok(());
+        }
+        let mut found = overview(&api, &path).await?;
+        // until it is written, what is shown is of the scan before
+        while matches!(found["scan_status"].as_str(), Some("Pending" | "Running") | None)
+            || found == before
+        {
+            tokio::time::sleep(LOOK).await;
+            found = overview(&api, &path).await?;
+        }
+        if api.is_json() {
+            api.print_one(&found);
+            return Ok(());
+        }
+        match found["scan_status"].as_str() {
+            Some("Success") => {
+                println!("{image}: {}", summary(&found));
+                Ok(())
+            }
+            _ => Err(io::Error::other(format!("{image}: {}", summary(&found)))),
+        }
+    })
+}
+
+async fn overview(api: &Api, path: &str) -> io::Result<Value> {
+    let artifact = api.get(&format!("{path}?with_scan_overview=true")).await?;
+    Ok(artifact["scan_overview"][REPORT].clone())
+}
+
+fn summary(found: &Value) -> String {
+    let status = found["scan_status"].as_str().unwrap_or("Not Scanned");
+    if status != "Success" {
+        return format!("{status}: {}", safe(found["error"].as_str().unwrap_or("no report")));
+    }
+    let counts = Severity::ALL.iter().rev().filter_map(|severity| {
+        let count = found["summary"]["summary"][severity.word()].as_u64()?;
+        Some(format!("{count} {}", severity.word()))
+    });
+    let counts: Vec<String> = counts.collect();
+    let mut text = match counts.is_empty() {
+        true => "no known vulnerabilities".to_owned(),
+        false => format!("{}; {} have a fix", counts.join(", "), found["summary"]["fixable"]),
+    };
+    if let Some(why) = found["insufficient"].as_str() {
+        text += &format!("; this is not all: {}", safe(why));
+    }
+    text
+}
+
+/// Runs `vulnerabilities`.
+pub(in crate::cli) fn vulnerabilities(command: &VulnerabilitiesCommand) -> io::Result<()> {
+    with(&command.asking, |api| async move {
+        let path = artifact_path(&api, &command.image).await?;
+        let answer = api.get(&format!("{path}/additions/vulnerabilities")).await?;
+        let report = &answer[REPORT];
+        let of = |one: &Value| Severity::named(one["severity"].as_str().unwrap_or_default());
+        let mut found: Vec<Value> =
+            report["vulnerabilities"].as_array().cloned().unwrap_or_default();
+        found.retain(|one| {
+            of(one).unwrap_or_default() >= command.severity.unwrap_or_default()
+                && (!command.fixable || one["fix_version"] != "")
+        });
+        found.sort_by_key(|one| std::cmp::Reverse(of(one)));
+        if command.sarif {
+            println!("{}", crate::cli::shown::safe_json(&sarif(&command.image, &found)));
+        } else {
+            api.print(
+                &found,
+                &[
+                    ("ID", "/id"),
+                    ("SEVERITY", "/severity"),
+                    ("PACKAGE", "/package"),
+                    ("INSTALLED", "/version"),
+                    ("FIXED", "/fix_version"),
+                    ("STATUS", "/status"),
+                ],
+            );
+            if let (Some(why), false) = (report["insufficient"].as_str(), api.is_json()) {
+                eprintln!("this is not all: {}", safe(why));
+            }
+        }
+        let Some(worst) = command.fail_on else { return Ok(()) };
+        match found.iter().filter(|one| of(one).unwrap_or_default() >= worst).count() {
+            0 => Ok(()),
+            count => Err(io::Error::other(format!(
+                "{}: {count} vulnerabilities of severity {} or higher",
+                command.image,
+                worst.word()
+            ))),
+        }
+    })
+}
+
+/// The findings as SARIF 2.1.0 (OASIS), with one rule for each id.
+fn sarif(image: &str, found: &[Value]) -> Value {
+    let mut rules: Vec<Value> = Vec::new();
+    let results: Vec<Value> = found
+        .iter()
+        .map(|one| {
+            if !rules.iter().any(|rule| rule["id"] == one["id"]) {
+                rules.push(json!({
+                    "id": one["id"],
+                    "shortDescription": {"text": one["vendor_attributes"]["title"]},
+                    "fullDescription": {"text": one["description"]},
+                    "helpUri": one["links"].get(0),
+                }));
+            }
+            let level = match one["severity"].as_str() {
+                Some("Critical" | "High") => "error",
+                Some("Medium") => "warning",
+                _ => "note",
+            };
+            let text = format!(
+                "{} {} has {}",
+                one["package"].as_str().unwrap_or_default(),
+                one["version"].as_str().unwrap_or_default(),
+                one["id"].as_str().unwrap_or_default()
+            );
+            let place = json!({"physicalLocation": {"artifactLocation": {"uri": image}}});
+            json!({"ruleId": one["id"], "level": level, "message": {"text": text}, "locations": [place]})
+        })
+        .collect();
+    let driver = json!({"name": "Atoll", "version": env!("CARGO_PKG_VERSION"), "rules": rules});
+    json!({
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{"tool": {"driver": driver}, "results": results}],
+    })
+}
+
+/// Runs `allowlist`.
+pub(in crate::cli) fn allowlist(command: &AllowlistCommand) -> io::Result<()> {
+    with(&command.asking, |api| async move {
+        const SYSTEM: &str = "/api/v2.0/system/CVEAllowlist";
+        let place = |project: Value| format!("/api/v2.0/projects/{}", part(&project.to_string()));
+        match &command.verb {
+            AllowlistVerb::Show { project } => {
+                let list = match project {
+                    None => api.get(SYSTEM).await?,
+                    Some(name) => {
+                        let project = by_name(&api, name).await?["project_id"].clone();
+                        api.get(&place(project)).await?["cve_allowlist"].clone()
+                    }
+                };
+                if api.is_json() {
+                    api.print_one(&list);
+                } else {
+                    let items = list["items"].as_array().cloned().unwrap_or_default();
+                    api.print(&items, &[("ID", "/cve_id")]);
+                    if let Some(end) = list["expires_at"].as_u64() {
+                        println!("the list ends at {end} (seconds since 1970)");
+                    }
+                }
+            }
+            AllowlistVerb::Set { project, until, ids } => {
+                let items: Vec<Value> = ids.iter().map(|id| json!({"cve_id": id})).collect();
+                let list = json!({"items": items, "expires_at": until});
+                match project {
+                    None => drop(api.send(Method::PUT, SYSTEM, Some(&list)).await?),
+                    Some(name) => {
+                        let project = by_name(&api, name).await?["project_id"].clone();
+                        let body = json!({"cve_allowlist": list});
+                        api.send(Method::PUT, &place(project), Some(&body)).await?;
+                    }
+                }
+                println!("{} vulnerabilities do not count", ids.len());
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Runs `scanner`.
+pub(in crate::cli) fn scanner(command: &ScannerCommand) -> io::Result<()> {
+    with(&command.asking, |api| async move {
+        let scanners = api.all("/api/v2.0/scanners").await?;
+        api.print(
+            &scanners,
+            &[
+                ("NAME", "/name"),
+                ("HEALTH", "/health"),
+                ("DATABASE", "/database/digest"),
+                ("MADE", "/database/updated_at"),
+                ("NEXT", "/database/next_update"),
+                ("HERE", "/database_here/open"),
+                ("PROBLEM", "/database_here/problem"),
+            ],
+        );
+        Ok(())
+    })
+}

@@ -55,6 +55,7 @@ mod removal;
 mod repairs;
 mod retention;
 mod rolling;
+mod scanning;
 mod sessions;
 mod settled;
 mod snapshot;

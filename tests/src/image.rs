@@ -100,7 +100,7 @@ impl Image {
         let layers = layers
             .iter()
             .enumerate()
-            .map(|(at, size)| Blob::of(archive(&format!("file-{at}"), *size)));
+            .map(|(at, size)| Blob::of(archive(&[(&format!("file-{at}"), &random_bytes(*size))])));
         Self::of_layers(layers.collect())
     }
 
@@ -134,26 +134,31 @@ pub fn manifest_of(blobs: &[Blob]) -> serde_json::Value {
         "layers": blobs[1..].iter().map(|layer| named("layer.v1.tar", layer)).collect::<Vec<_>>()})
 }
 
-/// A tar archive (ustar) of one file of random bytes.
-fn archive(name: &str, size: usize) -> Vec<u8> {
-    let mut header = [0; 512];
-    let mut put =
-        |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
-    put(0, name);
-    for (at, field) in
-        [(100, "0000644\0"), (108, "0000000\0"), (116, "0000000\0"), (136, "00000000000\0")]
-    {
-        put(at, field);
+/// A tar archive (ustar) of these files.
+#[must_use]
+pub fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut all = Vec::new();
+    for (name, bytes) in files {
+        let mut header = [0; 512];
+        let mut put =
+            |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
+        put(0, name);
+        for (at, field) in
+            [(100, "0000644\0"), (108, "0000000\0"), (116, "0000000\0"), (136, "00000000000\0")]
+        {
+            put(at, field);
+        }
+        put(124, &format!("{:011o}\0", bytes.len()));
+        put(148, "        "); // the sum counts itself as spaces
+        put(156, "0");
+        put(257, "ustar\x0000");
+        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        all.extend_from_slice(&header);
+        all.extend_from_slice(bytes);
+        all.resize(all.len().next_multiple_of(512), 0);
     }
-    put(124, &format!("{size:011o}\0"));
-    put(148, "        "); // the sum counts itself as spaces
-    put(156, "0");
-    put(257, "ustar\x0000");
-    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    let mut all = header.to_vec();
-    all.extend_from_slice(&random_bytes(size));
-    all.resize(all.len().next_multiple_of(512) + 1024, 0);
+    all.resize(all.len() + 1024, 0);
     all
 }
 

@@ -70,6 +70,15 @@ fn describe() {
         "atoll_collected_blobs_total",
         "blobs that nothing referred to, removed here"
     );
+    describe_counter!("atoll_scans_total", "scans that this node carried out, by result");
+    describe_counter!(
+        "atoll_scan_reports_changed_total",
+        "reports that another database of vulnerabilities has changed"
+    );
+    describe_counter!(
+        "atoll_pulls_prevented_total",
+        "pulls of manifests that were refused for vulnerabilities"
+    );
     describe_counter!("atoll_collected_bytes_total", "bytes of those blobs");
     describe_gauge!(
         "atoll_garbage_blobs",

@@ -1,0 +1,320 @@
+//! What is pushed is scanned, and an image with vulnerabilities that its project does not let pass is
+//! refused at every replica and edge, by each of them alone. A newer database needs no scan.
+
+use http::Method;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tests::formed::Formed;
+use tests::http::Answer;
+use tests::image::{Blob, Image, archive};
+use tests::process::{self, Finished};
+use tests::repository::create_project;
+use tests::vulnerabilities::{self, Advisory};
+use tests::wait;
+
+const THREE: [(&str, &str); 3] =
+    [("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-central-1")];
+const SCANS: &str = "scan: {database: 'library/trivy-db:2'}\nedge: {access_age: 1s}\n";
+const REPORT: &str = "application/vnd.security.vulnerability.report; version=1.1";
+
+/// A Debian 12 with these packages, each with its version.
+fn debian(packages: &[(&str, &str)]) -> Image {
+    let status: String = packages
+        .iter()
+        .map(|(name, version)| {
+            format!(
+                "Package: {name}\nStatus: install ok installed\nArchitecture: amd64\nVersion: {version}\n\n"
+            )
+        })
+        .collect();
+    let system = b"ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n";
+    let files: [(&str, &[u8]); 3] = [
+        ("etc/os-release", system),
+        ("etc/debian_version", b"12.5\n"),
+        ("var/lib/dpkg/status", status.as_bytes()),
+    ];
+    Image::of_layers(vec![Blob::of(archive(&files))])
+}
+
+fn advisory(package: &str, id: &str, fixed: &str, severity: u8) -> Advisory {
+    Advisory::of_distribution("debian 12", "debian", package, id, fixed, (Some(severity), None))
+}
+
+/// The image of a database, made on this day of January 2026.
+fn database(advisories: &[Advisory], day: u8) -> Image {
+    let made = format!("2026-01-{day:02}T00:00:00Z");
+    let layer = Blob::of(vulnerabilities::database_of(advisories, &made, "2126-01-01T00:00:00Z"));
+    let config = Blob::of("{}");
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "artifactType": vulnerabilities::CONFIG,
+        "config": {"mediaType": vulnerabilities::CONFIG, "digest": config.digest, "size": config.bytes.len()},
+        "layers": [{
+            "mediaType": vulnerabilities::LAYER,
+            "digest": layer.digest,
+            "size": layer.bytes.len(),
+            "annotations": vulnerabilities::layer_annotations(),
+        }],
+    });
+    Image { manifest: Blob::of(manifest.to_string()), blobs: vec![config, layer] }
+}
+
+/// Pushes a database and waits until the mesh uses it.
+fn use_database(mesh: &Formed, advisories: &[Advisory], day: u8) {
+    let image = database(advisories, day);
+    wait::until_ok("a database is pushed", || {
+        mesh.repository(0, "library/trivy-db").push(&image, "2")
+    });
+    wait::until("the mesh uses it", || {
+        let scanners = mesh.client(0).get("/api/v2.0/scanners").ok()?.json();
+        (scanners[0]["database"]["digest"] == image.blobs[1].digest.as_str()).then_some(())
+    });
+}
+
+fn set(mesh: &Formed, project: &str, metadata: &Value) -> Answer {
+    let path = format!("/api/v2.0/projects/{project}");
+    let body = json!({"metadata": metadata});
+    let answer = mesh.client(0).send_json(Method::PUT, &path, &body);
+    answer.unwrap_or_else(|none| panic!("{none}"))
+}
+
+fn overview(mesh: &Formed, at: usize, image: &Image) -> Option<Value> {
+    let digest = image.digest();
+    let path = format!(
+        "/api/v2.0/projects/shop/repositories/web/artifacts/{digest}?with_scan_overview=true"
+    );
+    let shown = mesh.client(at).get(&path).ok()?.json();
+    shown["scan_overview"].get(REPORT).cloned()
+}
+
+/// The status of a pull by digest at a node, and the sentence.
+fn pull(mesh: &Formed, at: usize, image: &Image) -> (u16, String) {
+    let path = format!("/v2/shop/web/manifests/{}", image.digest());
+    let answer = mesh.client(at).get(&path).unwrap_or_else(|none| panic!("{none}"));
+    let said = answer.envelope().map(|(code, message)| format!("{code}: {message}"));
+    (answer.status, said.unwrap_or_default())
+}
+
+fn is_refused(mesh: &Formed, at: usize, image: &Image) -> Option<()> {
+    let (status, said) = pull(mesh, at, image);
+    let says = "current image with 1 vulnerabilities cannot be pulled due to configured policy in 'Prevent images with vulnerability severity of \"High\" or higher from running.'";
+    (status == 412 && said.starts_with("PROJECTPOLICYVIOLATION") && said.contains(says))
+        .then_some(())
+}
+
+fn atoll(mesh: &Formed, verb: &str, arguments: &[&str]) -> Finished {
+    let password = mesh.folder().join("password-for-scans");
+    std::fs::write(&password, mesh.password()).expect("a file");
+    let url = format!("http://{}", mesh.members()[1].place().http);
+    let mut command = mesh.members()[0].atoll(verb);
+    command.args(arguments).args(["--url", &url, "--password-file"]);
+    process::finish(command.arg(password))
+}
+
+#[test]
+fn a_vulnerable_image_is_refused_in_all_regions_until_it_is_allowed() {
+    let mut mesh = Formed::of(&THREE, SCANS);
+    let edge = mesh.add_edge("edge", "us-east-1", SCANS);
+    mesh.members()[edge].wait_ready();
+    create_project(&mesh.client(0), "library", true, 2);
+    create_project(&mesh.client(0), "shop", true, 2);
+    let policy = json!({"auto_scan": "true", "prevent_vul": "true", "severity": "high"});
+    assert_eq!(set(&mesh, "shop", &policy).status, 200);
+    let image = debian(&[("openssl", "3.0.11-1~deb12u1"), ("zlib1g", "1:1.2.13.dfsg-1")]);
+    let web = mesh.repository(0, "shop/web");
+    web.push(&image, "1").unwrap_or_else(|no| panic!("{no}"));
+    for at in 0..=edge {
+        assert_eq!(pull(&mesh, at, &image).0, 200, "nothing is scanned in this mesh yet");
+    }
+    let low = advisory("zlib1g", "CVE-2023-45853", "", 1);
+    let high = advisory("openssl", "CVE-2024-5535", "3.0.14-1~deb12u1", 3);
+    use_database(&mesh, &[low.clone(), high.clone()], 1);
+    let report = wait::until("the push is scanned", || {
+        overview(&mesh, 1, &image).filter(|one| one["scan_status"] == "Success")
+    });
+    assert_eq!(report["severity"], "High", "{report}");
+    assert_eq!(report["summary"]["total"], 2, "{report}");
+    assert_eq!(report["summary"]["fixable"], 1, "{report}");
+    assert_eq!(report["stale"], false, "{report}");
+    for at in 0..=edge {
+        wait::until("it is refused", || is_refused(&mesh, at, &image));
+        let path = "/v2/shop/web/manifests/1";
+        let head = mesh.client(at).ask(Method::HEAD, path).send();
+        assert_eq!(head.unwrap_or_else(|none| panic!("{none}")).status, 412, "HEAD at {at}");
+    }
+    let unchanged = mesh.client(0).ask(Method::GET, "/v2/shop/web/manifests/1");
+    let unchanged = unchanged.header("if-none-match", &format!("\"{}\"", image.digest())).send();
+    assert_eq!(unchanged.unwrap_or_else(|none| panic!("{none}")).status, 412, "nor a 304");
+
+    // what is listed for people, with its texts
+    let listed = atoll(&mesh, "vulnerabilities", &["shop/web:1", "--severity", "medium"]);
+    assert!(listed.success && listed.out.contains("CVE-2024-5535"), "{listed:?}");
+    assert!(!listed.out.contains("CVE-2023-45853"), "{listed:?}");
+    let failed = atoll(&mesh, "vulnerabilities", &["shop/web:1", "--fail-on", "high", "--sarif"]);
+    assert!(!failed.success && failed.err.contains("1 vulnerabilities of severity High"));
+    let sarif: Value = serde_json::from_str(&failed.out).expect("JSON");
+    assert_eq!(sarif["runs"][0]["results"].as_array().map(Vec::len), Some(2), "{sarif}");
+
+    // the project's list, until it ends
+    let own = json!({"reuse_sys_cve_allowlist": "false"});
+    assert_eq!(set(&mesh, "shop", &own).status, 200);
+    let allowed = atoll(&mesh, "allowlist", &["set", "--project", "shop", "CVE-2024-5535"]);
+    assert!(allowed.success, "{allowed:?}");
+    for at in 0..=edge {
+        wait::until("it is served", || (pull(&mesh, at, &image).0 == 200).then_some(()));
+    }
+    let ended = atoll(
+        &mesh,
+        "allowlist",
+        &["set", "--project", "shop", "--until", "1700000000", "CVE-2024-5535"],
+    );
+    assert!(ended.success, "{ended:?}");
+    for at in 0..=edge {
+        wait::until("it is refused again", || is_refused(&mesh, at, &image));
+    }
+    // the mesh's list does not count for it, and counts when the project says so
+    let allowed = atoll(&mesh, "allowlist", &["set", "CVE-2024-5535"]);
+    assert!(allowed.success, "{allowed:?}");
+    assert!(is_refused(&mesh, 2, &image).is_some());
+    let own = json!({"reuse_sys_cve_allowlist": "true"});
+    assert_eq!(set(&mesh, "shop", &own).status, 200);
+    wait::until("it is served", || (pull(&mesh, edge, &image).0 == 200).then_some(()));
+
+    // a newer database, without a scan
+    let before = overview(&mesh, 1, &image).expect("a report")["report_id"].clone();
+    let new = advisory("openssl", "CVE-2026-0001", "", 4);
+    use_database(&mesh, &[low, high, new], 2);
+    for at in 0..=edge {
+        wait::until("it is refused", || is_refused(&mesh, at, &image));
+    }
+    let after = overview(&mesh, 1, &image).expect("a report");
+    assert_eq!((&after["report_id"], &after["severity"]), (&before, &json!("Critical")), "{after}");
+    let events = mesh.client(0).get("/api/v2.0/projects/shop/auditlog-exts?page_size=100");
+    let events = events.unwrap_or_else(|none| panic!("{none}")).to_string();
+    assert!(events.contains("is refused: 1 vulnerabilities"), "{events}");
+
+    // an older one is not used, and said
+    let older = database(&[], 1);
+    mesh.repository(0, "library/trivy-db").push(&older, "2").unwrap_or_else(|no| panic!("{no}"));
+    wait::until("it is said", || {
+        let scanners = mesh.client(0).get("/api/v2.0/scanners").ok()?.json();
+        let problem = scanners[0]["database_here"]["problem"].as_str()?.to_owned();
+        problem.contains("newer database").then_some(())
+    });
+    assert!(is_refused(&mesh, 2, &image).is_some());
+}
+
+#[test]
+fn a_scan_outlives_its_primary_and_what_is_refused_stays_so_at_a_node_that_is_alone() {
+    let mut mesh = Formed::of(&THREE, SCANS);
+    let edge = mesh.add_edge("edge", "us-east-1", SCANS);
+    mesh.members()[edge].wait_ready();
+    create_project(&mesh.client(0), "library", true, 3);
+    create_project(&mesh.client(0), "shop", true, 3);
+    use_database(&mesh, &[advisory("openssl", "CVE-2024-5535", "", 3)], 1);
+    let policy = json!({"auto_scan": "true", "prevent_vul": "true", "severity": "high"});
+    assert_eq!(set(&mesh, "shop", &policy).status, 200);
+    let images: Vec<Image> = (0..12)
+        .map(|n| debian(&[("openssl", "3.0.11-1~deb12u1"), ("own", &format!("{n}"))]))
+        .collect();
+    let status = mesh.status(0).expect("a status");
+    let primary = tests::mesh::primary(&status, "shop").expect("a primary");
+    let primary = THREE.iter().position(|(name, _)| *name == primary).expect("it is one of them");
+    let other = (primary + 1) % 3;
+    for (n, image) in images.iter().enumerate() {
+        let tag = format!("v{n}");
+        let there = mesh.repository(other, "shop/web");
+        wait::until_ok("an image is pushed", || there.push(image, &tag));
+    }
+    mesh.members()[primary].stop(Signal::KILL);
+    for image in &images {
+        wait::until("it is scanned by the next primary", || {
+            let found = overview(&mesh, other, image)?;
+            (found["scan_status"] == "Success" && found["severity"] == "High").then_some(())
+        });
+    }
+    for image in &images {
+        wait::until("the edge refuses it", || is_refused(&mesh, edge, image));
+    }
+    // all replicas are gone, and the edge still knows
+    for at in (0..3).filter(|at| *at != primary) {
+        mesh.members()[at].stop(Signal::KILL);
+    }
+    wait::until("the edge is alone", || {
+        (mesh.client(edge).get("/v2/shop/web/manifests/v3").ok()?.status != 503).then_some(())
+    });
+    for image in &images {
+        let (status, said) = pull(&mesh, edge, image);
+        assert_eq!(status, 412, "{said}");
+    }
+}
+
+#[test]
+fn what_cannot_be_scanned_says_so_and_what_is_not_scanned_is_as_the_project_says() {
+    let mesh = Formed::of(&THREE, SCANS);
+    create_project(&mesh.client(0), "library", true, 2);
+    create_project(&mesh.client(0), "shop", true, 2);
+    let web = "/api/v2.0/projects/shop/repositories/web/artifacts";
+    let ask = |at: usize, reference: &str| {
+        let path = format!("{web}/{reference}/scan");
+        let answer = mesh.client(at).ask(Method::POST, &path).send();
+        answer.unwrap_or_else(|none| panic!("{none}"))
+    };
+    let fine = debian(&[("openssl", "3.0.14-1~deb12u1")]);
+    let broken = Image::of_layers(vec![Blob::of(vec![7; 4000])]);
+    let push = |image: &Image, tag: &str| {
+        mesh.repository(0, "shop/web").push(image, tag).unwrap_or_else(|no| panic!("{no}"));
+    };
+    push(&fine, "fine");
+    push(&broken, "broken");
+    let early = ask(0, "fine");
+    assert!(early.status == 412 && early.to_string().contains("scan.database"), "{early}");
+    use_database(&mesh, &[advisory("openssl", "CVE-2024-5535", "3.0.12", 3)], 1);
+    for wrong in [
+        json!({"severity": "severe"}),
+        json!({"prevent_vul": "perhaps"}),
+        json!({"vul_unscanned": "wait 900"}),
+    ] {
+        assert_eq!(set(&mesh, "shop", &wrong).status, 400, "{wrong}");
+    }
+    let policy = |unscanned: &str| json!({"prevent_vul": "true", "severity": "low", "vul_unscanned": unscanned});
+    assert_eq!(set(&mesh, "shop", &policy("block")).status, 200);
+    let (status, said) = pull(&mesh, 1, &fine);
+    assert!(status == 412 && said.contains("without vulnerability scanning"), "{said}");
+    assert_eq!(set(&mesh, "shop", &policy("allow")).status, 200);
+    assert_eq!(pull(&mesh, 1, &fine).0, 200);
+    // a pull waits for the scan that was asked for
+    assert_eq!(set(&mesh, "shop", &policy("wait 30")).status, 200);
+    assert_eq!(ask(1, "fine").status, 202);
+    assert_eq!(pull(&mesh, 2, &fine).0, 200);
+
+    let failed = atoll(&mesh, "scan", &["shop/web:broken"]);
+    assert!(!failed.success && failed.err.contains("Error: layer sha256:"), "{failed:?}");
+    let (status, said) = pull(&mesh, 2, &broken);
+    assert!(status == 412 && said.contains("\"Error\" status"), "it does not wait: {said}");
+    let number = overview(&mesh, 0, &broken).expect("an overview");
+    assert_eq!(number["scan_status"], "Error", "{number}");
+    assert_eq!(ask(0, "nothing").status, 404);
+
+    // what no runtime could run is no image, and passes
+    let chart = "application/vnd.cncf.helm";
+    let parts = [Blob::of("{}"), Blob::random(900)];
+    let manifest = json!({
+        "schemaVersion": 2,
+        "config": {"mediaType": format!("{chart}.config.v1+json"), "digest": parts[0].digest, "size": 2},
+        "layers": [{"mediaType": format!("{chart}.chart.content.v1.tar+gzip"), "digest": parts[1].digest, "size": 900}],
+    });
+    let about = Image { manifest: Blob::of(manifest.to_string()), blobs: parts.into() };
+    let repository = mesh.repository(0, "shop/web");
+    about.blobs.iter().for_each(|blob| repository.upload(blob).unwrap_or_else(|no| panic!("{no}")));
+    repository.put_manifest(about.digest(), &about).unwrap_or_else(|no| panic!("{no}"));
+    let asked = ask(0, about.digest());
+    assert_eq!(asked.status, 400, "{asked}");
+    assert_eq!(pull(&mesh, 1, &about).0, 200);
+    // nor is what another registry has
+    let proxied =
+        json!({"project_name": "hub", "registry_id": 0, "metadata": {"vul_insufficient": "no"}});
+    let refused = mesh.client(0).send_json(Method::POST, "/api/v2.0/projects", &proxied);
+    assert_eq!(refused.unwrap_or_else(|none| panic!("{none}")).status, 400);
+}

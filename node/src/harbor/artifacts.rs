@@ -652,7 +652,7 @@ mod tests {
         let page = |page: &str, size: &str| {
             let wanted = PageRequest::of(Some(page), Some(size), None).unwrap();
             let selection = wanted.about(ARTIFACT_FIELDS).unwrap();
-            let with = With { labels: false, pulls: false };
+            let with = With { labels: false, pulls: false, scans: false };
             let page =
                 page_of_artifacts(&counting, &project, &repository, &wanted, &selection, with);
             page.unwrap().unwrap()

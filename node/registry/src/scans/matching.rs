@@ -110,7 +110,7 @@ impl Scans {
                 }
             }
         }
-        found.sort_by(|one, other| other.0.cmp(&one.0));
+        found.sort_by_key(|(at, ..)| std::cmp::Reverse(*at));
         Ok(found)
     }
 

@@ -22,7 +22,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::lists::PageRequest;
-use super::scanning::overview_of;
+use super::overviews::overview_of;
 use super::stored::{missing, number};
 use super::tags::show_tag;
 use super::{Harbor, labels};

@@ -13,6 +13,7 @@ mod ldap;
 mod lists;
 mod members;
 mod metadata;
+mod overviews;
 mod projects;
 mod registries;
 mod repositories;

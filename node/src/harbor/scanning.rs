@@ -1,18 +1,14 @@
 //! Scans and vulnerabilities in Harbor's API (`handler/artifact.go`, `handler/scanner.go`,
 //! `handler/system_cve_allowlist.go`). There is one scanner, which is built in.
 
-use std::collections::BTreeMap;
-
 use http::{Method, Response, StatusCode, header};
 use registry::scans::{Findings, ScanError, severity_of};
 use registry::writes::Refusal;
 use rules::ledger::command::Command;
 use rules::ledger::events::Actor;
-use rules::ledger::records::{Look, Project, ReadRecords, RecordError};
-use rules::ledger::scanning::{
-    DatabaseRecord, LookForScans, Report, ScanChange, ScanRecord, ScannerChange,
-};
-use rules::policies::vulnerabilities::{Allowlist, ScanStatus, Severity};
+use rules::ledger::records::{Look, Project, RecordError};
+use rules::ledger::scanning::{DatabaseRecord, LookForScans, Report, ScanChange, ScannerChange};
+use rules::policies::vulnerabilities::{Allowlist, Severity};
 use rules::wire::WriteKind;
 use rules::words::digest::Digest;
 use rules::words::image::Image;
@@ -22,14 +18,13 @@ use scan::sbom;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::overviews::{REPORT, scanner};
 use super::stored::missing;
 use super::{Harbor, bad, body};
 use crate::http::answer::{answer, json_answer};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 
-/// The media type of reports (`pkg/scan/rest/v1/models.go`).
-const REPORT: &str = "application/vnd.security.vulnerability.report; version=1.1";
 /// The one scanner's number, as Harbor's are.
 const SCANNER: &str = "00000000-0000-4000-8000-00000000a701";
 
@@ -69,67 +64,6 @@ pub(super) fn show_allowlist(list: &Allowlist, project: u64) -> Value {
         "items": items,
         "expires_at": list.expires.map(|end| end.0 / 1000),
     })
-}
-
-fn scanner() -> Value {
-    json!({
-        "name": "Atoll",
-        "vendor": "Atoll",
-        "version": env!("CARGO_PKG_VERSION"),
-    })
-}
-
-/// What a list says of an artifact's scan (`NativeReportSummary` of Harbor).
-fn overview(record: &ScanRecord, matched: Option<Digest>, used: Option<&DatabaseRecord>) -> Value {
-    let report = record.report.as_ref();
-    let (start, end) = report.map_or((None, None), |report| (Some(report.begun), Some(report.at)));
-    let wanted = record.wanted.as_ref();
-    let number = wanted.map(|wanted| wanted.number).or(report.map(|report| report.number));
-    let mut shown = json!({
-        "report_id": number.unwrap_or_default().to_string(),
-        "scan_status": record.status().word(),
-        "complete_percent": if record.status() == ScanStatus::Success { 100 } else { 0 },
-        "scanner": scanner(),
-    });
-    if let Some(unfinished) = &record.unfinished {
-        shown["end_time"] = unfinished.at.to_string().into();
-        shown["error"] = unfinished.why.clone().into();
-    }
-    if let (Some(report), Some(start), Some(end)) = (report, start, end) {
-        let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-        for weakness in &report.found {
-            *counts.entry(weakness.severity.word()).or_default() += 1;
-        }
-        let worst = report.found.iter().map(|weakness| weakness.severity).max();
-        shown["severity"] = worst.map_or("None", Severity::word).into();
-        shown["start_time"] = start.to_string().into();
-        shown["end_time"] = end.to_string().into();
-        shown["duration"] = (end.0.saturating_sub(start.0) / 1000).into();
-        shown["summary"] = json!({
-            "total": report.found.len(),
-            "fixable": report.found.iter().filter(|weakness| weakness.fixable).count(),
-            "summary": counts,
-        });
-        let database = matched.filter(|_| used.is_some()).unwrap_or(report.database);
-        shown["database"] = database.to_string().into();
-        shown["stale"] = used.is_none_or(|used| used.digest != database).into();
-        if let Some(why) = &report.insufficient {
-            shown["insufficient"] = why.clone().into();
-        }
-    }
-    shown
-}
-
-/// The overview of an artifact for lists; `None` if nothing is known of it.
-pub(super) fn overview_of(
-    records: &dyn ReadRecords,
-    project: &Project,
-    repository: &RepositoryName,
-    digest: &Digest,
-) -> Result<Option<Value>, RecordError> {
-    let Some(record) = records.scan_of(repository, digest)? else { return Ok(None) };
-    let (matched, used) = (records.matched_database(project.id)?, records.scan_database()?);
-    Ok(Some(json!({REPORT: overview(&record, matched, used.as_ref())})))
 }
 
 /// A report with all its texts (`Report` of the pluggable scanner API, version 1.1).

@@ -177,7 +177,7 @@ pub const DOORS: &[Row] = &[
         &["GET"],
         project(Resource::ArtifactAddition, Read),
     ),
-    row("/api/v2.0/system/CVEAllowlist", &["GET"], Need::Credentials),
+    row("/api/v2.0/system/CVEAllowlist", &["GET"], Need::Account),
     row("/api/v2.0/system/CVEAllowlist", &["PUT"], Need::System(ADMINISTER)),
     row("/api/v2.0/scanners", &["GET"], system(Resource::Scanner, List)),
     row("/api/v2.0/system/scanAll/schedule", &["GET"], system(Resource::ScanAll, Read)),

@@ -81,9 +81,16 @@ pub struct Package {
     /// The module of a package of Red Hat's: `name:stream:version:context`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub module: String,
-    /// Who built it, where the package says so: for RPM its `Vendor`.
+    /// Who built it, where the package says so: RPM's `Vendor`, Debian's `Maintainer`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub vendor: String,
+    /// Whether it is of a distribution's format, but not the distribution's own: then the
+    /// distribution's advisories say nothing about it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub third_party: bool,
+    /// Which of the inventory's builds it belongs to, of an image of Red Hat's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<u32>,
     /// Its licences as it writes them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub licenses: Vec<String>,
@@ -95,6 +102,26 @@ pub struct Package {
     pub layer: u32,
 }
 
+impl Package {
+    /// A package of which no more than this is known.
+    pub fn new(kind: Kind, name: impl Into<String>, version: impl Into<String>) -> Self {
+        Package {
+            kind,
+            name: name.into(),
+            version: version.into(),
+            arch: String::new(),
+            source: None,
+            module: String::new(),
+            vendor: String::new(),
+            third_party: false,
+            build: None,
+            licenses: Vec::new(),
+            path: String::new(),
+            layer: 0,
+        }
+    }
+}
+
 /// The distribution of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct System {
@@ -102,4 +129,15 @@ pub struct System {
     pub family: String,
     /// Its release as it writes it: `12.7`, `3.20.3`, `9.4`.
     pub release: String,
+}
+
+/// From which repositories of Red Hat's a layer was built: they decide which advisories count.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Build {
+    /// Names of repositories (content sets).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub content_sets: Vec<String>,
+    /// Name, version, release and architecture of the image itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub nvr: String,
 }

@@ -164,6 +164,13 @@ impl<R: Read> Tar<R> {
         Ok(read)
     }
 
+    /// Reads what comes after the archive's end: a stream that ends too early shows only there.
+    pub(crate) fn finish(&mut self) -> Result<(), TarError> {
+        let mut buffer = [0; 16 << 10];
+        while fill(&mut self.input, &mut buffer)? > 0 {}
+        Ok(())
+    }
+
     fn pass_over(&mut self) -> Result<(), TarError> {
         let mut buffer = [0; 16 << 10];
         while self.read(&mut buffer)? > 0 {}

@@ -51,6 +51,7 @@ pub fn unpack_database(layer: impl Read, folder: &Path) -> Result<About, Databas
         }
         file.sync_all()?;
     }
+    archive.finish().map_err(unreadable)?;
     for (seen, name) in [(database, DATABASE), (metadata, METADATA)] {
         if !seen {
             return Err(DatabaseError::Damaged(format!("{name} is not in it")));

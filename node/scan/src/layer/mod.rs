@@ -1,20 +1,33 @@
 //! Layers: unpacked within limits, read, laid over each other.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `reading` | one layer, once, front to back |
+//! | `merging` | layers over each other |
 
-use std::io::Read;
+mod merging;
+mod reading;
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::package::{Package, System};
+pub use merging::merge;
+pub use reading::read_layer;
+
+use crate::package::{Build, Package, System};
+use crate::packages::Listing;
+use crate::packages::release::Says;
 
 /// What one layer may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of the unpacked layer.
+    /// Bytes of the unpacked layer, and of what each archive in it unpacks to.
     pub bytes: u64,
     /// Entries of its archive.
     pub files: u64,
-    /// Bytes of one file that is read whole (a list of packages, a JAR, a program). The engine holds
-    /// one such file at a time.
+    /// Bytes of one file that is read whole: a list of packages, a program. The engine holds one
+    /// such file at a time. (JARs are not held, nor are programs of Go that are larger.)
     pub file: u64,
 }
 
@@ -50,11 +63,36 @@ pub enum LayerError {
 pub struct Layer {
     /// The number of this form. One with another number must be read again.
     pub format: u32,
+    /// The files that were read, by their paths without a leading slash.
+    files: BTreeMap<String, Contents>,
+    /// Paths that the layer deletes from those below.
+    whiteouts: Vec<String>,
+    /// Folders of which nothing from below shows.
+    opaque: Vec<String>,
+    /// Paths at which something stands that is neither a folder nor was read: it hides what those
+    /// below have there.
+    replaced: Vec<String>,
+    /// Files that should have been read and were not, each with the reason.
+    gaps: BTreeMap<String, String>,
+}
+
+/// What one file says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Contents {
+    #[serde(flatten)]
+    listing: Listing,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    says: Option<Says>,
 }
 
 impl Layer {
     /// The number of the form that this build writes.
     pub const FORMAT: u32 = 1;
+
+    /// How many packages the layer lists.
+    pub fn packages(&self) -> usize {
+        self.files.values().map(|file| file.listing.packages.len()).sum()
+    }
 }
 
 /// What an image has.
@@ -64,8 +102,17 @@ pub struct Inventory {
     pub format: u32,
     /// Its distribution, where a file says which.
     pub system: Option<System>,
+    /// The release of Alpine whose repositories it uses, where that is told: `3.19`, `edge`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
     /// Its packages, in a fixed order.
     pub packages: Vec<Package>,
+    /// What the packages of Red Hat's images were built from; they name these by number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub builds: Vec<Build>,
+    /// What could not be read of it, and why; for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<String>,
 }
 
 impl Inventory {
@@ -73,20 +120,5 @@ impl Inventory {
     pub const FORMAT: u32 = 1;
 }
 
-/// Reads one layer, once, as it is stored: gzip, zstd or not compressed, by its media type.
-/// `keep_on` is asked often: the first `false` ends it.
-pub fn read_layer(
-    compressed: impl Read,
-    media_type: &str,
-    limits: &Limits,
-    keep_on: &dyn Fn() -> bool,
-) -> Result<Layer, LayerError> {
-    let _ = (compressed, limits, keep_on);
-    Err(LayerError::MediaType(media_type.to_owned()))
-}
-
-/// Lays layers over each other, the lowest first, and lists what is left.
-pub fn merge(layers: &[Layer]) -> Inventory {
-    let _ = layers;
-    Inventory { format: Inventory::FORMAT, system: None, packages: Vec::new() }
-}
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use tests::wait;
 
 const THREE: [(&str, &str); 3] =
     [("one", "us-east-1"), ("two", "us-west-2"), ("three", "eu-central-1")];
-const SCANS: &str = "scan: {database: 'library/trivy-db:2'}\nedge: {access_age: 1s}\n";
+const SCANS: &str = "scan: {database: 'library/trivy-db:2'}\n";
 const REPORT: &str = "application/vnd.security.vulnerability.report; version=1.1";
 
 /// A Debian 12 with these packages, each with its version.
@@ -115,7 +115,7 @@ fn atoll(mesh: &Formed, verb: &str, arguments: &[&str]) -> Finished {
 #[test]
 fn a_vulnerable_image_is_refused_in_all_regions_until_it_is_allowed() {
     let mut mesh = Formed::of(&THREE, SCANS);
-    let edge = mesh.add_edge("edge", "us-east-1", SCANS);
+    let edge = mesh.add_edge("edge", "us-east-1", "edge: {access_age: 1s}\n");
     mesh.members()[edge].wait_ready();
     create_project(&mesh.client(0), "library", true, 2);
     create_project(&mesh.client(0), "shop", true, 2);
@@ -208,7 +208,7 @@ fn a_vulnerable_image_is_refused_in_all_regions_until_it_is_allowed() {
 #[test]
 fn a_scan_outlives_its_primary_and_what_is_refused_stays_so_at_a_node_that_is_alone() {
     let mut mesh = Formed::of(&THREE, SCANS);
-    let edge = mesh.add_edge("edge", "us-east-1", SCANS);
+    let edge = mesh.add_edge("edge", "us-east-1", "edge: {access_age: 1s}\n");
     mesh.members()[edge].wait_ready();
     create_project(&mesh.client(0), "library", true, 3);
     create_project(&mesh.client(0), "shop", true, 3);

@@ -154,6 +154,9 @@ pub struct Cvss {
 pub struct Finding {
     /// The fault's id: a CVE where it has one, else the id of who found it.
     pub id: String,
+    /// Ids that others have for it: of advisories of the distribution's, or of GitHub's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
     /// The package's name.
     pub package: String,
     /// The source package's name, of a distribution's package.

@@ -50,8 +50,8 @@ impl About {
     }
 }
 
-/// The moment that RFC 3339 writes so. Times before 1970 are 1970 (Go writes the year 1 for none).
-fn timestamp(text: &str) -> Option<Timestamp> {
+/// The moment that RFC 3339 writes so, or `None` for another text. Times before 1970 are 1970 (Go writes the year 1 for none).
+pub(crate) fn timestamp(text: &str) -> Option<Timestamp> {
     let digits = |from: usize, to: usize| -> Option<i64> {
         let part = text.get(from..to)?;
         part.bytes().all(|byte| byte.is_ascii_digit()).then(|| part.parse().ok())?

@@ -47,6 +47,9 @@ pub struct Found {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Advisory {
+    /// Ids that others have for it.
+    #[serde(rename = "VendorIDs", deserialize_with = "or_empty")]
+    pub vendor_ids: Vec<String>,
     /// The first version without the fault, of a distribution's package. Empty: there is none.
     pub fixed_version: String,
     /// The first version with the fault, of Alpine's.

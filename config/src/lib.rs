@@ -11,16 +11,19 @@
 //! - `meaning`: every setting with its bounds, and contradictions between settings
 //! - `settings`: the result
 //! - `mistake`: the result if there are mistakes
+//! - `policy`: a file that says what a project decides
 //! - `load`: reads a file or a text; `render`: writes settings as text
 //!
 //! Deliberately absent: environment variables and command-line flags as other places for settings,
-//! and any task, socket or clock. Only [`load`] touches the file system.
+//! and any task, socket or clock. Only [`load`] and [`policy`] touch the file
+//! system.
 
 mod document;
 mod load;
 mod meaning;
 mod mistake;
 mod nearest;
+mod policy;
 mod render;
 mod settings;
 mod tree;
@@ -28,6 +31,7 @@ mod value;
 
 pub use load::{load, parse};
 pub use mistake::{Mistake, Mistakes};
+pub use policy::{PolicyFile, ScanPolicy, parse_policy, policy};
 pub use render::render;
 pub use settings::{
     Cache, CongestionControl, Deadlines, Edge, Failover, Http, Lease, Ledger, Log, LogFormat, Mesh,

@@ -18,23 +18,8 @@ const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 /// Reads a configuration file, and checks that the files that it names exist.
 pub fn load(path: &Path) -> Result<Settings, Mistakes> {
-    let file = path.display().to_string();
+    let (file, text) = read_file(path)?;
     let document = Document::new(&file);
-    let mut bytes = Vec::new();
-    let read = fs::File::open(path).and_then(|f| f.take(SIZE_LIMIT + 1).read_to_end(&mut bytes));
-    if let Err(error) = read {
-        document.mistake_at(
-            0,
-            "",
-            format!("cannot be read: {error}"),
-            "check that the file exists and who may read it",
-        );
-        return Err(Mistakes(document.into_mistakes()));
-    }
-    let Ok(text) = String::from_utf8(bytes) else {
-        document.mistake_at(0, "", "is not a text file", "save it as UTF-8");
-        return Err(Mistakes(document.into_mistakes()));
-    };
     let Some(root) = read_tree(&document, &text) else {
         return Err(Mistakes(document.into_mistakes()));
     };
@@ -54,7 +39,31 @@ pub fn parse(file_name: &str, text: &str) -> Result<Settings, Mistakes> {
     conclude(document, settings)
 }
 
-fn read_tree(document: &Document, text: &str) -> Option<Node> {
+/// The name of a file for mistakes, and its text.
+pub(crate) fn read_file(path: &Path) -> Result<(String, String), Mistakes> {
+    let file = path.display().to_string();
+    let document = Document::new(&file);
+    let mut bytes = Vec::new();
+    let read = fs::File::open(path).and_then(|f| f.take(SIZE_LIMIT + 1).read_to_end(&mut bytes));
+    if let Err(error) = read {
+        document.mistake_at(
+            0,
+            "",
+            format!("cannot be read: {error}"),
+            "check that the file exists and who may read it",
+        );
+        return Err(Mistakes(document.into_mistakes()));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok((file, text)),
+        Err(_) => {
+            document.mistake_at(0, "", "is not a text file", "save it as UTF-8");
+            Err(Mistakes(document.into_mistakes()))
+        }
+    }
+}
+
+pub(crate) fn read_tree(document: &Document, text: &str) -> Option<Node> {
     if text.len() as u64 > SIZE_LIMIT {
         document.mistake_at(
             0,

@@ -73,7 +73,8 @@ pub fn parse_policy(file_name: &str, text: &str) -> Result<PolicyFile, Mistakes>
         let mut scan = top.section("scan_policy");
         let flag = |text: &str| value::choice(text, &[("true", true), ("false", false)]);
         // there is one scanner, which reads trivy's database
-        let _ = scan.optional("scanner", |text| value::choice(text, &[("trivy", ()), ("atoll", ())]));
+        let _ =
+            scan.optional("scanner", |text| value::choice(text, &[("trivy", ()), ("atoll", ())]));
         let auto_scan = scan.optional("auto_scan", flag);
         let prevent = scan.optional("prevent_vulnerable", flag);
         let threshold = scan.optional("severity_threshold", severity);

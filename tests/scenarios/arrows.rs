@@ -87,7 +87,7 @@ const ROOMS: [Rooms; 5] = [
             ("proxies", &["view", "upstreams", "writes"]),
             ("people", &["view", "proxies"]),
             ("jobs", &["view", "blobs", "writes", "proxies"]),
-            ("scans", &["view", "blobs", "writes"]),
+            ("scans", &["view", "blobs", "writes", "jobs"]),
             ("events", &["view"]),
             ("pulls", &["blobs", "proxies"]),
         ],

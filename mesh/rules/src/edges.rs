@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::ledger::cached::Owner;
 use crate::ledger::records::{EDGES, Look, Project, RecordError, key};
+use crate::ledger::scanning;
 use crate::proxies::proxy::patterns;
 use crate::wire::{Found, Query};
 use crate::words::names::ProjectName;
@@ -85,6 +86,7 @@ pub fn may_look(query: &Query) -> bool {
         Query::Scan { prefix, .. } if matches!(prefix.first(), Some(b'B' | b'H')) => {
             prefix.len() == 9
         }
+        Query::Scan { prefix, .. } if *prefix == scanning::key::database() => true,
         Query::Scan { prefix, .. } => is_open(prefix) && prefix.first() != Some(&b'b'),
     }
 }
@@ -142,6 +144,7 @@ pub fn until_told(query: &Query) -> Option<Found> {
             key::pins(),
             key::authorities(),
             key::groups_used(),
+            scanning::key::database(),
         ];
         tables.iter().any(|t| place.starts_with(t))
     };
@@ -285,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_replica_of_a_build_without_accounts_is_not_asked_for_them() {
-        for table in [key::token_keys(), key::groups_used()] {
+        for table in [key::token_keys(), key::groups_used(), scanning::key::database()] {
             let scan = Query::scan(&table, None, 9);
             assert_eq!(until_told(&scan), Some(Found::Pairs(vec![])));
         }

@@ -96,6 +96,8 @@ enum Verb {
     Retention(api::RetentionCommand),
     /// Tags that are never moved or deleted.
     Immutable(api::ImmutableCommand),
+    /// Set what a project decides, from a file.
+    Apply(api::ApplyCommand),
     /// Look for vulnerabilities in an image.
     Scan(api::ScanCommand),
     /// List the vulnerabilities that a scan found in an image.
@@ -144,6 +146,7 @@ pub fn run(command: Command) -> io::Result<()> {
         Verb::Repair(command) => api::repair(&command),
         Verb::Retention(command) => api::retention(&command),
         Verb::Immutable(command) => api::immutable(&command),
+        Verb::Apply(command) => api::apply(&command),
         Verb::Scan(command) => api::scan(&command),
         Verb::Vulnerabilities(command) => api::vulnerabilities(&command),
         Verb::Allowlist(command) => api::allowlist(&command),

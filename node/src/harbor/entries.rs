@@ -7,6 +7,7 @@ use http::{Response, StatusCode};
 use rules::ledger::change::Change;
 use rules::ledger::events::Actor;
 use rules::ledger::records::{EDGES, Project, SPARSE_IMAGES, SPARSE_INDEXES};
+use rules::policies::vulnerabilities::metadata::SCHEDULE;
 use serde_json::json;
 
 use super::metadata::KEPT;
@@ -126,6 +127,10 @@ impl Harbor {
         let own = ALWAYS.iter().map(|(name, value)| (*name, value.unwrap_or(&durability)));
         if let Some((_, value)) = own.chain(OF_PROXIES).find(|(name, _)| *name == key) {
             return self.configure_entry(project, key, value, by).await;
+        }
+        if key == SCHEDULE {
+            let none = BTreeMap::from([(key.to_owned(), "none".to_owned())]);
+            self.schedule_scans(&project.name, &none, by).await?;
         }
         let change = Change::ForgetMetadata { name: project.name.clone(), key: key.to_owned() };
         self.commit(change, by).await?;

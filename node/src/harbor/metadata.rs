@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use rules::ledger::jobs::cron::Cron;
 use rules::policies::vulnerabilities;
 use serde_json::Value;
 
@@ -12,7 +13,7 @@ use crate::http::{Code, Failure};
 /// The maximum length of a value in bytes.
 const LONGEST: usize = 128;
 /// The keys that are stored. Other keys are dropped, as in Harbor.
-pub(super) const KEPT: [&str; 14] = [
+pub(super) const KEPT: [&str; 15] = [
     "auto_sbom_generation",
     "auto_scan",
     "enable_content_trust",
@@ -25,6 +26,7 @@ pub(super) const KEPT: [&str; 14] = [
     "reuse_sys_cve_allowlist",
     "severity",
     vulnerabilities::metadata::FIXABLE,
+    vulnerabilities::metadata::SCHEDULE,
     vulnerabilities::metadata::INSUFFICIENT,
     vulnerabilities::metadata::UNSCANNED,
 ];
@@ -32,6 +34,15 @@ pub(super) const KEPT: [&str; 14] = [
 /// Some clients send an empty text for what they do not set.
 fn is_written(value: &Value) -> bool {
     !value.is_null() && value.as_str() != Some("")
+}
+
+/// When everything is scanned again; `None` if never.
+pub(super) fn schedule(text: &str) -> Result<Option<Cron>, Failure> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let read = text.parse::<Cron>();
+    read.map(Some).map_err(|e| bad(format!("metadata.scan_schedule: {e}, or none")))
 }
 
 /// The entries of `written` that are stored. Refuses values that are too long, not strings, or without
@@ -43,6 +54,9 @@ pub(super) fn kept(written: &BTreeMap<String, Value>) -> Result<BTreeMap<String,
         .map(|(key, value)| match value.as_str() {
             Some(text) if text.len() <= LONGEST => {
                 vulnerabilities::check(key, text).map_err(bad)?;
+                if key == vulnerabilities::metadata::SCHEDULE {
+                    schedule(text)?;
+                }
                 Ok((key.clone(), text.to_owned()))
             }
             _ => Err(Failure::new(

@@ -271,7 +271,7 @@ impl Harbor {
             home,
             upstream,
             proxy: asked.proxy,
-            metadata: asked.metadata,
+            metadata: asked.metadata.clone(),
         };
         let command = match &caller.identity {
             Identity::User(user) => {
@@ -285,6 +285,7 @@ impl Harbor {
                 _ => failure,
             },
         )?;
+        self.schedule_scans(&name, &asked.metadata, &actor(caller, &request)).await?;
         if let Some(list) = list.filter(|list| *list != Allowlist::default()) {
             self.set_allowlist(&name, list, &actor(caller, &request)).await?;
         }
@@ -337,6 +338,7 @@ impl Harbor {
         self.check_edges_are_kept_out(&metadata)?;
         check_scans(&metadata, project.upstream.is_some())?;
         let name = project.name;
+        self.schedule_scans(&name, &metadata, by).await?;
         self.commit(Change::Configure { name, public, durability, proxy, metadata }, by).await?;
         Ok(Response::new(Payload::empty()))
     }

@@ -1,13 +1,19 @@
 //! Scans and vulnerabilities in Harbor's API (`handler/artifact.go`, `handler/scanner.go`,
 //! `handler/system_cve_allowlist.go`). There is one scanner, which is built in.
 
+use std::collections::BTreeMap;
+
 use http::{Method, Response, StatusCode, header};
+use registry::scans::rescans::{self, Rescans};
 use registry::scans::{Findings, ScanError, severity_of};
 use registry::writes::Refusal;
 use rules::ledger::command::Command;
 use rules::ledger::events::Actor;
+use rules::ledger::jobs::Schedule;
+use rules::ledger::level::Level;
 use rules::ledger::records::{Look, Project, RecordError};
 use rules::ledger::scanning::{DatabaseRecord, LookForScans, Report, ScanChange, ScannerChange};
+use rules::policies::vulnerabilities::metadata::SCHEDULE;
 use rules::policies::vulnerabilities::{Allowlist, Severity};
 use rules::wire::WriteKind;
 use rules::words::digest::Digest;
@@ -18,6 +24,7 @@ use scan::sbom;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::metadata::schedule;
 use super::overviews::{REPORT, scanner};
 use super::stored::missing;
 use super::{Harbor, bad, body};
@@ -25,6 +32,8 @@ use crate::http::answer::{answer, json_answer};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 
+/// By how much scheduled scans are spread over projects, in seconds.
+const SPREAD: u32 = 60;
 /// The one scanner's number, as Harbor's are.
 const SCANNER: &str = "00000000-0000-4000-8000-00000000a701";
 
@@ -291,6 +300,34 @@ impl Harbor {
         let change = rules::ledger::change::Change::Scan(Box::new(change));
         self.writes.commit(project, WriteKind::Fenced(change), by).await?;
         Ok(())
+    }
+
+    /// Makes or removes the schedule of a project's scans, if `metadata` says something of it.
+    pub(super) async fn schedule_scans(
+        &self,
+        name: &ProjectName,
+        metadata: &BTreeMap<String, String>,
+        by: &Actor,
+    ) -> Result<(), Failure> {
+        let Some(written) = metadata.get(SCHEDULE) else { return Ok(()) };
+        self.writes.check_level(Level::SCANS)?;
+        let Some(cron) = schedule(written)? else {
+            return match self.jobs.unschedule(name.clone(), rescans::KIND.into(), by).await {
+                Ok(()) | Err(Refusal::NotFound) => Ok(()),
+                Err(refusal) => Err(refusal.into()),
+            };
+        };
+        let now = ground::clock::timestamp();
+        let schedule = Schedule {
+            name: rescans::KIND.into(),
+            task: Rescans::task(name, &by.name),
+            cron,
+            spread: SPREAD,
+            created: now,
+            next: now,
+            last: None,
+        };
+        Ok(self.jobs.schedule(schedule, by).await?)
     }
 
     /// The scanners: the one that is built in, if this mesh has a database.

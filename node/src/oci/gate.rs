@@ -3,7 +3,6 @@
 
 use ground::clock;
 use registry::view::Freshness;
-use rules::ledger::level::Level;
 use rules::ledger::records::{Look, ManifestRecord, Project};
 use rules::ledger::scanning::{LookForScans, ScanRecord};
 use rules::policies::vulnerabilities::{
@@ -73,11 +72,13 @@ impl Registry {
         digest: &Digest,
     ) -> Result<Option<Facts>, Failure> {
         let read = self.door.read(|records| {
-            if records.level()? < Level::SCANS || records.scan_database()?.is_none() {
+            if records.scan_database()?.is_none() {
                 return Ok(None);
             }
+            // an edge asks for both at once
             let scan = records.scan_of(repository, digest)?;
-            Ok(Some(Facts { scan, allowed: records.allowed(gate, project.id)? }))
+            let allowed = records.allowed(gate, project.id)?;
+            Ok(Some(Facts { scan, allowed }))
         });
         match read.await {
             Ok((facts, Freshness::Fresh | Freshness::Stale | Freshness::Aged(_))) => Ok(facts),

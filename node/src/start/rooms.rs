@@ -33,6 +33,7 @@ use registry::pushes::relaying::Uploads;
 use registry::pushes::sessions::Sessions;
 use registry::scans::Scans;
 use registry::scans::database::Databases;
+use registry::scans::rescans::Rescans;
 use registry::upstreams::Upstreams;
 use registry::view::caches::Caches;
 use registry::view::neighbours::Neighbours;
@@ -191,8 +192,6 @@ impl Rooms {
         );
         let confirm_over = settings.retention.confirm_over;
         let retentions = Retentions::new(records.clone(), writes.clone(), confirm_over);
-        let kinds: Vec<Arc<dyn Work>> = vec![preheats.clone(), repairs.clone(), retentions];
-        let jobs = Jobs::new(neighbours.clone(), kinds, terms::jobs(settings), tasks.clone());
         let scan_terms = terms::scans(settings);
         let databases = Databases::new(
             neighbours.clone(),
@@ -210,6 +209,10 @@ impl Rooms {
             scan_terms,
             tasks.clone(),
         );
+        let rescans = Arc::new(Rescans(scans.clone()));
+        let kinds: Vec<Arc<dyn Work>> =
+            vec![preheats.clone(), repairs.clone(), retentions, rescans];
+        let jobs = Jobs::new(neighbours.clone(), kinds, terms::jobs(settings), tasks.clone());
         let witness = Witness::new(neighbours.clone(), terms::events(settings));
         let questions = Arc::new(Questions::new(terms::questions(settings)));
         let pulls = Pulls::new(

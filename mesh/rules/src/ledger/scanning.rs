@@ -317,9 +317,12 @@ pub trait LookForScans: Look {
     ) -> Result<Option<ScanRecord>, RecordError> {
         self.record(&key::scan(repository, digest))
     }
-    /// The database that is used; `None` if nothing is scanned in this mesh.
+    /// The database that is used; `None` if nothing is scanned in this mesh. It is read as a table,
+    /// which edges follow: they ask for nothing else of scans until there is one, because replicas
+    /// of earlier builds would refuse them.
     fn scan_database(&self) -> Result<Option<DatabaseRecord>, RecordError> {
-        self.record(&key::database())
+        let table = self.records::<DatabaseRecord>(&key::database())?;
+        Ok(table.into_iter().next().map(|(_, record)| record))
     }
     /// The mesh's allowlist.
     fn system_allowlist(&self) -> Result<Allowlist, RecordError> {

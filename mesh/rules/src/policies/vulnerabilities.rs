@@ -27,6 +27,8 @@ pub mod metadata {
     /// What becomes of an image about which the database knows too little: `block`, `allow`, or
     /// `unscanned`. Not in Harbor.
     pub const INSUFFICIENT: &str = "vul_insufficient";
+    /// When everything is scanned again, as in cron (UTC); `none`, or missing: never. Not in Harbor.
+    pub const SCHEDULE: &str = "scan_schedule";
     /// Whether only what has a fix counts: `"true"`. Not in Harbor.
     pub const FIXABLE: &str = "vul_fixable_only";
 }

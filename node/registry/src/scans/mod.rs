@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`database`] | the database of vulnerabilities: from an image of this mesh, opened |
 //! | [`layers`] | what layers contain: from the ledger, or read out of their bytes |
+//! | [`rescans`] | scans of everything, by schedule |
 //! | [`matching`] | reports made anew when the database changes |
 //!
 //! The ledger has the queue, and what was found (`rules::ledger::scanning`). Bytes are read where
@@ -12,6 +13,7 @@
 pub mod database;
 pub mod layers;
 mod matching;
+pub mod rescans;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,7 +38,7 @@ use rules::words::image::Image;
 use rules::words::moment::Timestamp;
 use rules::words::names::{ProjectName, RepositoryName, Tag};
 use scan::{Finding, Inventory};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tracing::{debug, info, warn};
 
 use crate::blobs::flights::Flights;
@@ -49,6 +51,8 @@ use store::{Store, StoreError};
 pub const ENGINE: &str = concat!("Atoll ", env!("CARGO_PKG_VERSION"));
 /// The time between two looks at the queue, if nothing happens.
 const LOOK: Duration = Duration::from_secs(1);
+/// The maximum number of reports that are shown at a time.
+const SHOWN: usize = 2;
 /// The shortest time between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -115,6 +119,8 @@ pub struct Scans {
     databases: Arc<Databases>,
     terms: ScanTerms,
     running: Mutex<BTreeSet<Running>>,
+    /// Reports that are shown at a time: each is made anew, which takes long for a large image.
+    shown: Semaphore,
     over: Notify,
     tasks: Tasks,
 }
@@ -146,6 +152,7 @@ impl Scans {
         tasks: Tasks,
     ) -> Arc<Self> {
         let (running, over) = (Mutex::default(), Notify::new());
+        let shown = Semaphore::new(SHOWN);
         Arc::new(Scans {
             neighbours,
             store,
@@ -154,6 +161,7 @@ impl Scans {
             databases,
             terms,
             running,
+            shown,
             over,
             tasks,
         })
@@ -399,6 +407,7 @@ impl Scans {
         let (database, digest_of) = self.database()?;
         let image = self.image(repository, digest)?;
         let updated = used.map_or(Timestamp(0), |used| used.updated);
+        let _one_of_few = self.shown.acquire().await;
         at_length(|| {
             let layers = self.kept_layers(&image)?;
             let inventory = scan::merge(&layers);

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use rules::edges::{EdgeTerms, Use, until_told, usable};
 use rules::ledger::people::LookForPeople;
 use rules::ledger::records::{Look, NodeRecord, Pair, ReadRecords, RecordError, Role, key};
+use rules::ledger::scanning;
 use rules::people::access::Scope;
 use rules::wire::questions::{self, Question};
 use rules::wire::{self, Credentials, Found, Lookup, MAX_QUESTIONS, Query, Verdict};
@@ -445,10 +446,11 @@ fn whole(prefix: Vec<u8>) -> Query {
 }
 
 /// The tables that an edge always has: nodes, projects, upstreams; of people the keys that tokens are
-/// signed with, how often their records were changed, and whether there are groups; and whom nodes
-/// believe.
+/// signed with, how often their records were changed, and whether there are groups; whom nodes
+/// believe; and whether images are scanned.
 fn small_tables() -> Vec<Query> {
-    [tables_of_mesh(), tables_of_people(), tables_of_trust(), tables_of_groups()].concat()
+    let people = [tables_of_people(), tables_of_groups()].concat();
+    [tables_of_mesh(), people, tables_of_trust(), tables_of_scans()].concat()
 }
 
 fn tables_of_mesh() -> Vec<Query> {
@@ -461,6 +463,10 @@ fn tables_of_trust() -> Vec<Query> {
 
 fn tables_of_groups() -> Vec<Query> {
     vec![whole(key::groups_used())]
+}
+
+fn tables_of_scans() -> Vec<Query> {
+    vec![whole(scanning::key::database())]
 }
 
 fn tables_of_people() -> Vec<Query> {
@@ -562,6 +568,9 @@ async fn follow(edge: Arc<EdgeRecords>) {
         }
         if !alone {
             edge.ask_quietly(tables_of_groups()).await;
+        }
+        if !alone {
+            edge.ask_quietly(tables_of_scans()).await;
         }
         if !alone && edge.ask_quietly(tables_of_people()).await.is_some() {
             edge.handle_people();

@@ -1,5 +1,6 @@
 //! The verbs for what Harbor's API has: projects, their members, users, robots, and what is stored.
 
+mod apply;
 mod audit;
 mod collection;
 mod jobs;
@@ -21,6 +22,7 @@ use super::client::{Call, Client, refusal};
 use super::node::Node;
 use super::shown::{safe, safe_json, table};
 
+pub(super) use apply::{ApplyCommand, run as apply};
 pub(super) use audit::{AuditCommand, audit};
 pub(super) use collection::{CollectionCommand, collection};
 pub(super) use jobs::{JobsCommand, RepairCommand, jobs, repair};

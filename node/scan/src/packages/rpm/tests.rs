@@ -4,8 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A head with these tags: texts, or numbers.
-fn head(tags: &[(u32, Result<Vec<&str>, Vec<u32>>)]) -> Vec<u8> {
+/// A tag with its texts, or its numbers.
+type Given<'a> = (u32, Result<Vec<&'a str>, Vec<u32>>);
+
+/// A head with these tags.
+fn head(tags: &[Given<'_>]) -> Vec<u8> {
     let (mut index, mut data) = (Vec::new(), Vec::new());
     for (tag, value) in tags {
         while data.len() % 4 != 0 {

@@ -1,7 +1,8 @@
 //! The same images and the same database, given to trivy and to this engine: equal findings.
 //!
 //! The database's severities contradict each other, some are missing, and its ranges and versions are
-//! made to be near each other. trivy is not quick to build, so this runs when it is asked for:
+//! made to be near each other. What trivy gets wrong is left out of it, and is listed in
+//! docs/scanner.md. trivy is not quick to build, so this runs when it is asked for:
 //!
 //! ```sh
 //! cargo test -p scan --test trivy -- --ignored
@@ -451,7 +452,12 @@ fn packages_of_python() {
     };
     let files: Vec<_> = pythons.iter().enumerate().map(|(at, one)| heads(at, one)).collect();
     let bucket = "pip::GitHub Security Advisory Pip";
-    compare(&[tar(&files)], |_| ranged(bucket, &names(pythons.len()), &mut dice));
+    compare(&[tar(&files)], |_| {
+        // trivy takes `-alpha.1` for `a` and `1`
+        let words = |one: &Advisory| one.entry.to_string().contains("-alpha");
+        let all = ranged(bucket, &names(pythons.len()), &mut dice).into_iter();
+        all.filter(|one| !words(one)).collect()
+    });
 }
 
 /// A JAR with the head of one library.

@@ -37,6 +37,16 @@ pub mod report;
 pub mod sbom;
 mod versions;
 
+// what the scenarios push as trivy-db, and trivy reads, is what the reader is tested with
+#[cfg(test)]
+#[allow(unreachable_pub)]
+#[path = "../../../tests/src/bolt.rs"]
+mod bolt;
+#[cfg(test)]
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../../tests/src/vulnerabilities.rs"]
+mod vulnerabilities;
+
 pub use database::{About, Database, DatabaseError, unpack_database};
 pub use judging::judge;
 pub use layer::{Inventory, Layer, LayerError, Limits, merge, read_layer};

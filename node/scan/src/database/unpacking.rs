@@ -67,3 +67,52 @@ fn unreadable(error: TarError) -> DatabaseError {
         TarError::Read(error) => error.to_string(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::write::GzEncoder;
+
+    use super::*;
+    use crate::vulnerabilities::{Advisory, database_of};
+
+    fn layer() -> Vec<u8> {
+        let (bucket, fixed) = ("debian 12", "3.0.12-1");
+        let advisory =
+            Advisory::of_distribution(bucket, "debian", "openssl", "CVE-1", fixed, (Some(3), None));
+        database_of(&[advisory], "2026-11-29T00:00:00Z", "2026-11-30T00:00:00Z")
+    }
+
+    #[test]
+    fn an_artifact_becomes_a_database() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let about = unpack_database(&layer()[..], folder.path()).expect("a database");
+        assert_eq!(about.updated_at.to_string(), "2026-11-29T00:00:00Z");
+        let database = Database::open(&folder.path().join(DATABASE)).expect("a database");
+        assert_eq!(database.about(), &about);
+        let found = database.advisories("debian 12", "openssl").expect("it is read");
+        assert_eq!((found[0].id.as_str(), found[0].source.id.as_str()), ("CVE-1", "debian"));
+        assert!(database.advisories("debian 12", "zlib").expect("it is read").is_empty());
+        assert!(database.knows("debian 12") && !database.knows("debian 11"));
+    }
+
+    #[test]
+    fn what_is_no_database_is_refused() {
+        let whole = layer();
+        let zip = |bytes: &[u8]| {
+            let mut zipped = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            zipped.write_all(bytes).expect("memory takes bytes");
+            zipped.finish().expect("memory takes bytes")
+        };
+        for wrong in [b"".to_vec(), b"x".to_vec(), zip(b""), zip(&[0; 1024]), zip(&[1; 2048])] {
+            let folder = tempfile::tempdir().expect("a folder");
+            assert!(unpack_database(&wrong[..], folder.path()).is_err());
+        }
+        for cut in [10, whole.len() / 2, whole.len() - 1] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let refused = unpack_database(&whole[..cut], folder.path());
+            assert!(matches!(refused, Err(DatabaseError::Damaged(_))), "{cut}: {refused:?}");
+        }
+    }
+}

@@ -56,25 +56,22 @@ pub(super) fn finding(
     })
 }
 
-/// The distribution's or ecosystem's own severity, then GitHub's for ids of GitHub's, then NVD's,
-/// then the one that trivy-db chose of all others.
+/// The distribution's or ecosystem's own severity, then GitHub's for ids of GitHub's, then NVD's. If
+/// the first of these that says anything does not know it either, the one counts that trivy-db chose
+/// of all others.
 fn severity(found: &Match, detail: &Detail) -> (Severity, String) {
     let said = |source: &str| {
-        detail.vendor_severity.get(source).map(|number| Severity::of_number(*number))
+        let number = detail.vendor_severity.get(source)?;
+        Some((Severity::of_number(*number), source.to_owned()))
     };
     if let Some(own) = said(&found.source) {
-        return (own, found.source.clone());
+        return own;
     }
-    let github = found.id.starts_with("GHSA-").then_some(GITHUB);
-    for source in github.into_iter().chain([NVD]) {
-        match said(source) {
-            Some(severity) if severity != Severity::Unknown => {
-                return (severity, source.to_owned());
-            }
-            _ => {}
-        }
+    let github = found.id.starts_with("GHSA-").then(|| said(GITHUB)).flatten();
+    match github.or_else(|| said(NVD)) {
+        Some((severity, source)) if severity != Severity::Unknown => (severity, source),
+        _ => (detail.severity.parse().unwrap_or_default(), String::new()),
     }
-    (detail.severity.parse().unwrap_or_default(), String::new())
 }
 
 fn scores_of(scores: &Scores) -> Cvss {

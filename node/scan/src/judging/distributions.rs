@@ -86,7 +86,8 @@ fn matched(found: &Found, advisory: &Advisory, rules: &Rules) -> Match {
         id: found.id.clone(),
         aliases: found.advisory.vendor_ids.clone(),
         fixed,
-        status: Status::of_number(advisory.status),
+        // of the others' advisories trivy reads none
+        status: rules.own_severity.map_or(Status::Unknown, |_| Status::of_number(advisory.status)),
         source: found.source.of_severities().to_owned(),
         // Debian may say something else for one package than for another
         severity: rules.own_severity.filter(|_| own != Severity::Unknown).map(|who| (own, who)),

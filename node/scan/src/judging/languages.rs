@@ -26,7 +26,7 @@ pub(super) fn matches(package: &Package, database: &Database) -> Result<Vec<Matc
             fixed: fixed(&one.advisory),
             id: one.id,
             aliases: one.advisory.vendor_ids,
-            status: Status::of_number(one.advisory.status),
+            status: Status::Unknown,
             source: one.source.of_severities().to_owned(),
             severity: None,
         })

@@ -54,7 +54,7 @@ pub(super) struct Rules {
     pub(super) order: Order,
     /// Advisories without a fixed version count: nothing mends them yet.
     pub(super) unfixed: bool,
-    /// Who says severities for single packages, where advisories have them.
+    /// Who says severities for single packages, and what is being done, where advisories have these.
     pub(super) own_severity: Option<&'static str>,
     /// The fixed version is shown without an epoch of 0.
     pub(super) plain_fixed: bool,

@@ -3,11 +3,8 @@
 use serde_json::json;
 
 use super::*;
+use crate::bolt;
 use crate::package::{Build, Kind, Source};
-
-#[allow(dead_code, unreachable_pub, missing_docs)]
-#[path = "../../../../tests/src/bolt.rs"]
-mod bolt;
 
 /// A database with these entries: a path of buckets, a key, and what stands there.
 fn database(entries: &[(&[&str], &str, serde_json::Value)]) -> (tempfile::TempDir, Database) {

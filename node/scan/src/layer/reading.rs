@@ -256,7 +256,7 @@ impl<R: Read> Reading<'_, R> {
                 Ok(())
             }
             Some(what) => {
-                let bytes = self.whole(entry)?;
+                let bytes = self.whole(b"", entry)?;
                 self.listed(path, what, &bytes);
                 Ok(())
             }
@@ -272,8 +272,11 @@ impl<R: Read> Reading<'_, R> {
         }
     }
 
-    fn whole(&mut self, entry: &Entry) -> Result<Vec<u8>, Ended> {
-        let mut bytes = Vec::with_capacity(entry.size.min(1 << 20) as usize);
+    /// The whole of an entry, with what was read of it already before it.
+    fn whole(&mut self, read: &[u8], entry: &Entry) -> Result<Vec<u8>, Ended> {
+        // it is no larger than the limit, and takes no more memory than it has bytes
+        let mut bytes = Vec::with_capacity(entry.size as usize);
+        bytes.extend_from_slice(read);
         let mut buffer = vec![0; 64 << 10];
         loop {
             match self.tar.read(&mut buffer)? {
@@ -350,8 +353,7 @@ impl<R: Read> Reading<'_, R> {
             return Ok(());
         }
         let listing = if entry.size <= self.limits.file {
-            let rest = self.whole(entry)?;
-            program::read(&[&head[..], &rest].concat())
+            program::read(&self.whole(&head[..filled], entry)?)
         } else {
             let mut large = program::Large::default();
             large.feed(&head);

@@ -133,7 +133,7 @@ fn named(path: &str) -> (&str, &str) {
     let file = path.rsplit('/').next().unwrap_or(path);
     let stem = file.strip_suffix(".jar").unwrap_or_default();
     let before_digit = |at: &usize| stem[at + 1..].starts_with(|c: char| c.is_ascii_digit());
-    let dash = stem.match_indices('-').map(|(at, _)| at).filter(before_digit).last();
+    let dash = stem.match_indices('-').map(|(at, _)| at).rfind(before_digit);
     dash.map_or(("", ""), |at| (&stem[..at], &stem[at + 1..]))
 }
 

@@ -1,6 +1,7 @@
-//! What RPM has installed: the packages' heads, in SQLite (Fedora 33, RHEL 9 and later), or in RPM's
-//! own "ndb" (SUSE). Berkeley DB, which came before, is not read.
+//! What RPM has installed: the packages' heads, in SQLite (Fedora 33, RHEL 9 and later), in RPM's own
+//! "ndb" (SUSE), or in Berkeley DB (RHEL 8 and before).
 
+mod berkeley;
 mod header;
 mod ndb;
 mod sqlite;
@@ -17,7 +18,7 @@ pub(crate) enum Format {
     Sqlite,
     /// `Packages.db`.
     Ndb,
-    /// `Packages`: not read.
+    /// `Packages`.
     BerkeleyDb,
 }
 
@@ -55,7 +56,7 @@ pub(crate) fn read(format: Format, bytes: &[u8]) -> Result<Listing, &'static str
     let heads = match format {
         Format::Sqlite => sqlite::blobs(bytes, "Packages"),
         Format::Ndb => ndb::blobs(bytes),
-        Format::BerkeleyDb => return Err("it is a Berkeley DB, which is not read"),
+        Format::BerkeleyDb => berkeley::blobs(bytes),
     };
     let heads = heads.ok_or("it is damaged")?;
     let mut listing = Listing::default();

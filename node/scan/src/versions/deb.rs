@@ -26,14 +26,6 @@ impl<'a> Version<'a> {
         good.then_some(Version { epoch, upstream, revision })
     }
 
-    /// The version without an epoch of 0.
-    pub(crate) fn plain(&self) -> String {
-        let epoch = if self.epoch == 0 { String::new() } else { format!("{}:", self.epoch) };
-        let revision =
-            if self.revision.is_empty() { String::new() } else { format!("-{}", self.revision) };
-        format!("{epoch}{}{revision}", self.upstream)
-    }
-
     /// Which of two is the later one.
     pub(crate) fn compare(&self, other: &Version<'_>) -> Ordering {
         self.epoch
@@ -128,6 +120,5 @@ mod tests {
         for wrong in ["", "x1", "a:1", "1:", "1.0-1$", "1 0"] {
             assert!(Version::parse(wrong).is_none(), "{wrong}");
         }
-        assert_eq!(Version::parse("0:1.2-3").map(|one| one.plain()).as_deref(), Some("1.2-3"));
     }
 }

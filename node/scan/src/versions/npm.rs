@@ -78,6 +78,8 @@ pub(crate) fn is_in(version: &str, range: &str) -> Option<bool> {
                 let first = told.numbers.iter().position(|one| one.is_some_and(|one| one != 0));
                 before(first.unwrap_or(last))
             }
+            // npm has none, and nor has the library that trivy uses
+            "!=" => None,
             operator => fulfils(operator, compared),
         }
     })
@@ -109,6 +111,7 @@ mod tests {
             ("1.2", "<2", None),
             ("latest", "<2", None),
             ("1.2.3", "<2.x.y", None),
+            ("1.2.3", "!=1.2.4", None),
         ] {
             assert_eq!(is_in(version, range), expected, "{version} {range}");
         }

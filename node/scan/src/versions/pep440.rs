@@ -134,10 +134,6 @@ impl Version {
             .then_with(|| self.local.cmp(&other.local))
     }
 
-    fn is_pre(&self) -> bool {
-        self.pre.is_some() || self.dev.is_some()
-    }
-
     fn without_local(&self) -> Version {
         Version { local: Vec::new(), ..self.clone() }
     }
@@ -181,9 +177,8 @@ fn holds(version: &Version, bound: Bound<'_>) -> Option<bool> {
     let compared = version.compare(&told);
     let same_release = version.compare_release(&told).is_eq();
     match bound.operator {
-        // the pre-releases of a release are not before it, and its post-releases not after it,
-        // unless the bound has one itself
-        "<" => Some(compared.is_lt() && (told.is_pre() || !version.is_pre() || !same_release)),
+        // the post-releases of a release are not after it, unless the bound has one itself. (Its
+        // pre-releases are before it: a fault that a release mends is in them.)
         ">" => Some(
             compared.is_gt() && (told.post.is_some() || version.post.is_none() || !same_release),
         ),
@@ -256,7 +251,7 @@ mod tests {
             ("2.10", "<2.11.3", Some(true)),
             ("5.3", "<5.3.1", Some(true)),
             ("1.23", ">=1.23,<1.24.1 || <1.22", Some(true)),
-            ("3.1.dev0", "<3.1", Some(false)),
+            ("3.1.dev0", "<3.1", Some(true)),
             ("3.0.dev0", "<3.1", Some(true)),
             ("3.1.post1", ">3.1", Some(false)),
             ("3.2.post0", ">3.1", Some(true)),

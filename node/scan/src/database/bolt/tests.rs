@@ -5,10 +5,7 @@ use std::io::Write;
 use proptest::prelude::*;
 
 use super::*;
-
-#[allow(unreachable_pub)] // it is public where it lives
-#[path = "../../../../../tests/src/bolt.rs"]
-mod writer;
+use crate::bolt as writer;
 
 fn opened(bytes: &[u8]) -> Result<Bolt, DatabaseError> {
     let mut file = tempfile::tempfile().expect("a temporary file");

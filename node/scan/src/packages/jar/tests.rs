@@ -53,14 +53,17 @@ fn pom(group: &str, artifact: &str, version: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-fn read_all(path: &str, bytes: &[u8]) -> (Vec<(String, String, String)>, Result<(), String>) {
+/// Name, version and path.
+type Told = (String, String, String);
+
+fn read_all(path: &str, bytes: &[u8]) -> (Vec<Told>, Result<(), String>) {
     let budget = Budget { bytes: Cell::new(1 << 20), keep_on: &|| true };
     let (listing, ended) = read(path, &mut &*bytes, &budget);
     let told = listing.packages.into_iter().map(|one| (one.name, one.version, one.path));
     (told.collect(), ended)
 }
 
-fn one(name: &str, version: &str, path: &str) -> (String, String, String) {
+fn one(name: &str, version: &str, path: &str) -> Told {
     (name.to_owned(), version.to_owned(), path.to_owned())
 }
 

@@ -89,7 +89,7 @@ fn is_text(kind: u64) -> bool {
 }
 
 fn is_blob(kind: u64) -> bool {
-    kind >= 12 && kind % 2 == 0
+    kind >= 12 && kind.is_multiple_of(2)
 }
 
 /// The values of a row: their types, and their bytes.

@@ -4,8 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A head with these tags: texts, or numbers.
-fn head(tags: &[(u32, Result<Vec<&str>, Vec<u32>>)]) -> Vec<u8> {
+/// A tag with its texts, or its numbers.
+type Given<'a> = (u32, Result<Vec<&'a str>, Vec<u32>>);
+
+/// A head with these tags.
+fn head(tags: &[Given<'_>]) -> Vec<u8> {
     let (mut index, mut data) = (Vec::new(), Vec::new());
     for (tag, value) in tags {
         while data.len() % 4 != 0 {
@@ -80,9 +83,45 @@ fn ndb(heads: &[Vec<u8>]) -> Vec<u8> {
     file
 }
 
+/// A Berkeley DB as libdb writes it: a head, one page with the entries, and chains of pages.
+fn berkeley(heads: &[Vec<u8>]) -> Vec<u8> {
+    const PAGE: usize = 512;
+    let mut chains: Vec<Vec<u8>> = Vec::new();
+    let mut hash = vec![0; PAGE];
+    hash[25] = 13;
+    hash[20..22].copy_from_slice(&(2 * heads.len() as u16).to_le_bytes());
+    for (at, head) in heads.iter().enumerate() {
+        let (key, value) = (PAGE - 32 * (at + 1), PAGE - 32 * (at + 1) + 8);
+        hash[26 + 4 * at..28 + 4 * at].copy_from_slice(&(key as u16).to_le_bytes());
+        hash[28 + 4 * at..30 + 4 * at].copy_from_slice(&(value as u16).to_le_bytes());
+        hash[key] = 1;
+        hash[value] = 3;
+        let first = chains.len() as u32 + 2;
+        hash[value + 4..value + 8].copy_from_slice(&first.to_le_bytes());
+        hash[value + 8..value + 12].copy_from_slice(&(head.len() as u32).to_le_bytes());
+        let parts: Vec<_> = head.chunks(PAGE - 26).collect();
+        for (part_at, part) in parts.iter().enumerate() {
+            let mut page = vec![0; PAGE];
+            page[25] = 7;
+            let next = if part_at + 1 < parts.len() { chains.len() as u32 + 3 } else { 0 };
+            page[16..20].copy_from_slice(&next.to_le_bytes());
+            page[26..26 + part.len()].copy_from_slice(part);
+            chains.push(page);
+        }
+    }
+    let mut meta = vec![0; PAGE];
+    meta[12..16].copy_from_slice(&0x0006_1561_u32.to_le_bytes());
+    meta[20..24].copy_from_slice(&(PAGE as u32).to_le_bytes());
+    meta[25] = 8;
+    meta[32..36].copy_from_slice(&(chains.len() as u32 + 1).to_le_bytes());
+    [meta, hash, chains.concat()].concat()
+}
+
 #[test]
 fn packages_are_read_with_sources_and_files() {
     let listing = read(Format::Ndb, &ndb(&[openssl(), vim()])).expect("a database");
+    let older = read(Format::BerkeleyDb, &berkeley(&[openssl(), vim()]));
+    assert_eq!(older.expect("a database"), listing);
     let one = &listing.packages[0];
     assert_eq!((&*one.name, &*one.version), ("openssl-libs", "1:3.0.7-18.el9_2"));
     let source = one.source.as_ref().expect("a source");
@@ -159,9 +198,11 @@ proptest! {
         static SQLITE: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| {
             sqlite(&[openssl(), vim(), vec![7; 9000], openssl()])
         });
-        for (format, whole) in
-            [(Format::Sqlite, SQLITE.clone()), (Format::Ndb, ndb(&[openssl(), vim()]))]
-        {
+        for (format, whole) in [
+            (Format::Sqlite, SQLITE.clone()),
+            (Format::Ndb, ndb(&[openssl(), vim()])),
+            (Format::BerkeleyDb, berkeley(&[openssl(), vim(), vec![7; 3000]])),
+        ] {
             let mut file = whole;
             for (at, byte) in &changes {
                 let at = at.index(file.len());

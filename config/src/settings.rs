@@ -532,9 +532,11 @@ impl Default for Cache {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Edge {
     /// How long access, projects and manifests by digest may be used without asking a replica
-    /// again; default 30s.
+    /// again; default 30s. An edge that reaches no replica believes what it knows about people for
+    /// as long.
     pub access_age: Duration,
-    /// How long an edge that reaches no replica continues to serve what it has; default 24h.
+    /// How long an edge that reaches no replica continues to serve what everybody may have; default
+    /// 24h.
     pub alone_for: Duration,
     /// Whether it may ask upstreams itself when the mesh cannot be reached; default no.
     pub upstream_fallback: bool,

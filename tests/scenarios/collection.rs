@@ -96,6 +96,7 @@ fn a_push_that_counts_on_a_blob_keeps_it() {
     assert!(dry["pushes_count_on"].as_u64() >= Some(1), "{dry}");
     let ran = run(&mesh, &["--older-than", "0s"]);
     assert!(ran["pushes_count_on"].as_u64() >= Some(1), "{ran}");
+    assert!(ran["pushes_count_until"].as_str().is_some_and(|at| at.ends_with('Z')), "{ran}");
     let second = Image::of_layers(vec![layer.clone()]);
     let repository = mesh.repository(2, "demo/app");
     repository.upload(&second.blobs[0]).unwrap_or_else(|no| panic!("the config: {no}"));

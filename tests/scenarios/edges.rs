@@ -235,7 +235,7 @@ fn while_the_ledger_has_no_leader_an_edge_has_what_it_was_never_asked_for() {
 #[test]
 fn cut_off_from_everything_it_serves_what_it_has_and_says_how_old_it_is() {
     let (mut mesh, wrong) = (Formed::of(&THREE, ""), Complaints::default());
-    let edge = mesh.add_edge("edge", "us-east-1", "");
+    let edge = mesh.add_edge("edge", "us-east-1", "edge:\n  access_age: 1h\n");
     let strict = mesh.add_edge("strict", "us-east-1", "edge:\n  alone_for: 0s\n  access_age: 0s\n");
     create_project(&mesh.client(0), "team", false, 1);
     let (open, closed, never) = (Image::random(&[MIB]), Image::tiny(), Image::tiny());
@@ -311,6 +311,73 @@ fn cut_off_from_everything_it_serves_what_it_has_and_says_how_old_it_is() {
     wait::until("the edge is fresh again", || {
         let answer = anyone.get(manifest).ok()?;
         (answer.status == 200 && !answer.may_be_stale()).then_some(())
+    });
+}
+
+/// What a client gets that reads a tag's manifest.
+fn reads(client: &Client, repository: &str) -> u16 {
+    let answer = client.get(&format!("/v2/{repository}/manifests/1"));
+    answer.unwrap_or_else(|none| panic!("{repository}: {none}")).status
+}
+
+#[test]
+fn cut_off_it_believes_what_it_knows_of_people_for_no_longer_than_access_may_be_old() {
+    let mut mesh = Formed::of(&THREE, "");
+    let brief = mesh.add_edge("brief", "us-east-1", "edge:\n  access_age: 1s\n");
+    let long = mesh.add_edge("long", "us-east-1", "edge:\n  access_age: 1h\n");
+    create_project(&mesh.client(0), "team", false, 1);
+    for repository in ["demo/app", "team/app"] {
+        let push = mesh.repository(0, repository).push(&Image::tiny(), "1");
+        push.unwrap_or_else(|no| panic!("{no}"));
+    }
+    let scope = "repository:team/app:pull";
+    let token = tests::people::with_token(&mesh.client(0), &[scope]);
+    let bearer = token.credentials().and_then(|all| all.strip_prefix("Bearer ")).expect("one");
+    let (password, token) = (
+        |at: usize| mesh.client(at).patient_for(SOON),
+        |at: usize| mesh.members()[at].anyone().bearer(bearer).patient_for(SOON),
+    );
+    let anyone = |at: usize| mesh.members()[at].anyone().patient_for(SOON);
+    for at in [brief, long] {
+        mesh.members()[at].wait_ready();
+        for client in [password(at), token(at)] {
+            wait::until("the edge knows the mesh", || {
+                (reads(&client, "team/app") == 200).then_some(())
+            });
+        }
+        assert_eq!(reads(&anyone(at), "demo/app"), 200);
+    }
+    for replica in 0..3 {
+        mesh.members()[replica].stop(Signal::KILL);
+    }
+    // a password cannot be checked; a client with a token is asked for another, which it does not get
+    wait::until("what is known of a password counts no longer", || {
+        (reads(&password(brief), "team/app") == 503).then_some(())
+    });
+    wait::until("what is known of a token's owner counts no longer", || {
+        (reads(&token(brief), "team/app") == 401).then_some(())
+    });
+    let again = password(brief).get(&format!("/service/token?service=atoll&scope={scope}"));
+    let again = again.unwrap_or_else(|none| panic!("{none}"));
+    assert_eq!(again.status, 503, "{again}");
+    assert!(again.to_string().contains("edge.access_age"), "it names the setting: {again}");
+    // what everybody may read it serves on, and the other edge goes by what it was told to
+    wait::until("both say that they are cut off", || {
+        let stale = |at: usize| {
+            let answer = anyone(at).get("/v2/demo/app/manifests/1").ok()?;
+            assert_eq!(answer.status, 200, "{answer}");
+            Some(answer.may_be_stale())
+        };
+        (stale(brief)? && stale(long)?).then_some(())
+    });
+    assert_eq!(reads(&password(long), "team/app"), 200);
+    assert_eq!(reads(&token(long), "team/app"), 200);
+
+    for replica in 0..3 {
+        mesh.members()[replica].serve();
+    }
+    wait::until("the password counts again", || {
+        (reads(&password(brief), "team/app") == 200).then_some(())
     });
 }
 

@@ -78,6 +78,20 @@ fn reads(client: &Client) -> u16 {
 fn somebody_signs_in_with_a_browser_and_their_groups_count_at_every_node() {
     let mut desk = Desk::new(&json!({}));
     let admin = desk.mesh.client(0);
+    let ping = |body: &Value, status: u16| {
+        must(&admin, Method::POST, "/api/v2.0/system/oidc/ping", body, status)
+    };
+    ping(&json!({"url": desk.provider.issuer()}), 200);
+    ping(&json!({"url": desk.provider.issuer(), "verify_cert": true}), 200);
+    for (url, why) in [
+        ("http://127.0.0.1:1", "cannot be used"),
+        ("http://idp.example.com", "https"),
+        (&format!("{}/", desk.provider.issuer()), "another issuer"),
+    ] {
+        let refused = ping(&json!({"url": url}), 400);
+        assert!(refused.to_string().contains(why), "{url}: {refused}");
+    }
+    ping(&json!({"url": desk.provider.issuer(), "verify_cert": false}), 400);
     let claims = |groups: &[&str]| json!({"ann": {"preferred_username": "ann", "email": "ann@example.com", "groups": groups}});
     desk.provider.knows(&claims(&["devs"]));
     tests::repository::create_project(&admin, "team", false, 1);

@@ -76,6 +76,9 @@ fn a_team_is_set_up_from_the_command_line() {
 
     let ann = desk.secret("ann", "Correct-horse-1\n");
     desk.run(&format!("user create ann --new-password-file {ann}"));
+    let empty = desk.secret("empty", "\n");
+    let said = desk.refused(&format!("user create eve --new-password-file {empty}"));
+    assert!(said.contains("--new-password-file") && said.contains("your own"), "{said}");
     desk.run("member add team ann developer");
     assert!(desk.run("member list team").contains("developer"));
     desk.run("member set team ann maintainer");
@@ -101,6 +104,10 @@ fn a_team_is_set_up_from_the_command_line() {
     assert!(desk.run("artifact list team/deep/app").contains("1,stable"));
     desk.run("tag delete team/deep/app:stable");
     assert!(!desk.run("tag list team/deep/app:1").contains("stable"));
+    let tags = desk.run("tag list team/deep/app");
+    assert!(tags.contains("DIGEST") && tags.contains("sha256:"), "{tags}");
+    let said = desk.refused("retention apply team --context home");
+    assert!(said.contains("--file") && said.contains("--preset"), "both ways are named: {said}");
     assert!(desk.run("artifact show team/deep/app:1").contains("sha256:"));
 
     let made = desk.run("robot create ci --project team --may pull,push --days 7 --context home");
@@ -111,7 +118,27 @@ fn a_team_is_set_up_from_the_command_line() {
     by_robot.push(&Image::tiny(), "2").unwrap_or_else(|no| panic!("{no}"));
     desk.run(&format!("robot refresh {robot} --project team --context home"));
     by_robot.push(&Image::tiny(), "3").expect_err("the old secret");
+    // trust rules and `q` need numbers
+    let listed = desk.run("robot list --project team --context home");
+    let line = listed.lines().find(|line| line.contains(robot)).expect("the robot");
+    let mut cells = line.split_whitespace();
+    assert!(cells.next().is_some_and(|id| id.parse::<u64>().is_ok()), "{listed}");
+    assert!(cells.last().is_some_and(|end| end.starts_with("20")), "a time: {listed}");
+    desk.run("robot create old --project team --days=-1 --context home");
+    assert!(desk.run("robot list --project team --context home").contains("never"));
+    desk.run("label create gold --context home");
+    let listed = desk.run("label list --context home");
+    let line = listed.lines().find(|line| line.contains("gold")).expect("the label");
+    assert!(line.split_whitespace().next().is_some_and(|id| id.parse::<u64>().is_ok()), "{listed}");
+    desk.run("label delete gold --context home");
     desk.run(&format!("robot delete {robot} --project team --context home"));
+
+    // whoever reads the output may leave
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let left = desk.command("project list --context home").stdout(writer).output();
+    let left = left.expect("it runs");
+    assert!(left.status.success() && left.stderr.is_empty(), "{left:?}");
 
     desk.run("artifact delete team/deep/app:1");
     assert!(desk.refused("artifact show team/deep/app:1").contains("does not exist"));

@@ -241,8 +241,19 @@ fn before_its_feature_level_a_rule_has_keys() {
         refused.envelope().is_some_and(|(_, text)| text.contains("feature level")),
         "{refused}"
     );
+    let node = mesh.members()[0].anyone();
+    let refused = |token: &str, why: &str| {
+        assert_eq!(reads(&node, token), 401);
+        let log = mesh.members()[0].last_words();
+        assert!(log.contains(why), "{why}: {log}");
+        assert!(!log.contains(token), "a token is a secret");
+    };
+    refused(&issuer.token("ci", "atoll"), "no trust rule names its issuer");
     let mut with_keys = rule(&issuer.name, "ci");
     with_keys["keys"] = issuer.keys();
     must(&admin, Method::POST, &trusts, &with_keys, 201);
-    assert_eq!(reads(&mesh.members()[0].anyone(), &issuer.token("ci", "atoll")), 200);
+    assert_eq!(reads(&node, &issuer.token("ci", "atoll")), 200);
+    refused(&issuer.token("eve", "atoll"), "no trust rule of its issuer means");
+    let forged = Issuer::new(&issuer.name).token("ci", "atoll");
+    refused(&forged, "keys did not sign it");
 }

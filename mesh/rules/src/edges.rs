@@ -2,7 +2,8 @@
 //!
 //! An edge holds no lease. For each pull it asks the nearest replica what the tag names. Access and
 //! all other records may be up to `access_age` old. When no replica can be reached, it uses what it
-//! has kept for up to `alone_for`, and says how old that is.
+//! has kept for up to `alone_for`, and says how old that is. What it knows about people counts for
+//! `access_age` then, too: whoever was locked out of the mesh is locked out here after that time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,10 +18,41 @@ use crate::words::names::ProjectName;
 /// How long an edge may use what it has kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EdgeTerms {
-    /// For access, projects and manifests by digest, as if they were fresh.
+    /// For access, projects and manifests by digest, as if they were fresh. While no replica can be
+    /// reached, for what is known about people.
     pub access_age: Duration,
-    /// For all records, while no replica can be reached.
+    /// For all other records, while no replica can be reached.
     pub alone_for: Duration,
+}
+
+impl EdgeTerms {
+    /// Whether something about people may be used while no replica can be reached, although `kept`
+    /// is all that is known of it.
+    pub fn believes(&self, kept: &Known) -> bool {
+        kept.age() <= self.access_age.min(self.alone_for)
+    }
+}
+
+/// How sure something about people is that was kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// How long ago it was asked for.
+    pub asked: Duration,
+    /// How long ago a replica said how often people's records had been changed; `None` if none has.
+    pub heard: Option<Duration>,
+    /// Whether these records have changed since it was asked for.
+    pub superseded: bool,
+}
+
+impl Known {
+    /// For how long it may have been wrong: since it was asked for, or since a replica said later
+    /// that nothing had changed.
+    pub fn age(&self) -> Duration {
+        match self.heard {
+            Some(heard) if !self.superseded => self.asked.min(heard),
+            _ => self.asked,
+        }
+    }
 }
 
 /// How to answer a query.
@@ -53,8 +85,15 @@ pub struct Remembered {
     /// Whether the answer was a record. If there was none, a replica is asked each time, so that
     /// what was just pushed is found.
     pub something: bool,
-    /// Whether the answer is about people, and people's records have changed since.
-    pub superseded: bool,
+    /// How sure the answer is, if it is about people.
+    pub of_people: Option<Known>,
+}
+
+impl Remembered {
+    /// Whether people's records have changed since.
+    fn is_superseded(&self) -> bool {
+        self.of_people.is_some_and(|known| known.superseded)
+    }
 }
 
 /// How to answer `query`. `kept` is the kept answer, if there is one; `alone` means that no replica
@@ -63,14 +102,19 @@ pub fn usable(query: &Query, kept: Option<Remembered>, alone: bool, terms: &Edge
     match (kept, alone) {
         (Some(kept), _)
             if kept.something
-                && !kept.superseded
+                && !kept.is_superseded()
                 && kept.age <= terms.access_age
                 && !always_asked(query) =>
         {
             Use::Remembered
         }
         (_, false) => Use::Ask,
-        (Some(Remembered { age, .. }), true) if age <= terms.alone_for => Use::Aged(age),
+        (Some(Remembered { of_people: Some(known), .. }), true) if terms.believes(&known) => {
+            Use::Aged(known.age())
+        }
+        (Some(Remembered { age, of_people: None, .. }), true) if age <= terms.alone_for => {
+            Use::Aged(age)
+        }
         (_, true) => Use::CutOff,
     }
 }
@@ -135,7 +179,8 @@ pub fn withhold<R: Look + ?Sized>(
 
 /// What is so as long as no replica has ever answered `query`; `None` if that must be asked. Replicas
 /// of builds without these tables refuse them, and edges are upgraded before replicas: there are no
-/// keys then, and nothing of people has changed. The edge asks for them by itself all the time.
+/// keys then, and nothing of people has changed. The edge asks for them by itself all the time. The
+/// mesh's feature level no edge is told: it takes it for the first.
 pub fn until_told(query: &Query) -> Option<Found> {
     let of_people = |place: &[u8]| {
         let tables = [
@@ -149,6 +194,7 @@ pub fn until_told(query: &Query) -> Option<Found> {
         tables.iter().any(|t| place.starts_with(t))
     };
     match query {
+        Query::Key(place) if *place == key::level() => Some(Found::Value(None)),
         Query::Key(place) => of_people(place).then_some(Found::Value(None)),
         Query::Scan { prefix, .. } => of_people(prefix).then(|| Found::Pairs(Vec::new())),
     }
@@ -180,7 +226,13 @@ mod tests {
     }
 
     fn aged(seconds: u64) -> Option<Remembered> {
-        Some(Remembered { age: Duration::from_secs(seconds), something: true, superseded: false })
+        Some(Remembered { age: Duration::from_secs(seconds), something: true, of_people: None })
+    }
+
+    /// Asked for and heard of so many seconds ago.
+    fn known(asked: u64, heard: Option<u64>, superseded: bool) -> Known {
+        let heard = heard.map(Duration::from_secs);
+        Known { asked: Duration::from_secs(asked), heard, superseded }
     }
 
     #[test]
@@ -190,7 +242,7 @@ mod tests {
         assert_eq!(usable(&project(), second, false, &TERMS), Use::Remembered);
         assert_eq!(usable(&project(), aged(31), false, &TERMS), Use::Ask);
         assert_eq!(usable(&project(), None, false, &TERMS), Use::Ask);
-        let nothing = Some(Remembered { age: Duration::ZERO, something: false, superseded: false });
+        let nothing = Some(Remembered { age: Duration::ZERO, something: false, of_people: None });
         assert_eq!(usable(&project(), nothing, false, &TERMS), Use::Ask);
         assert_eq!(usable(&project(), nothing, true, &TERMS), Use::Aged(Duration::ZERO));
     }
@@ -259,12 +311,37 @@ mod tests {
     fn what_was_kept_of_people_before_a_change_is_asked_for_again_while_somebody_answers() {
         let account = Query::Key(key::account(UserId(7)));
         let kept = |superseded| {
-            Some(Remembered { age: Duration::from_secs(1), something: true, superseded })
+            let of_people = Some(known(1, Some(0), superseded));
+            Some(Remembered { age: Duration::from_secs(1), something: true, of_people })
         };
         assert_eq!(usable(&account, kept(false), false, &TERMS), Use::Remembered);
         assert_eq!(usable(&account, kept(true), false, &TERMS), Use::Ask);
         let alone = usable(&account, kept(true), true, &TERMS);
         assert_eq!(alone, Use::Aged(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn alone_it_believes_what_it_knows_of_people_for_no_longer_than_access_may_be_old() {
+        let account = Query::Key(key::account(UserId(7)));
+        let kept = |known: Known| {
+            Some(Remembered { age: known.asked, something: true, of_people: Some(known) })
+        };
+        // asked for long ago; but a replica said a moment ago that nothing had changed
+        let sure = known(3000, Some(30), false);
+        let lately = Use::Aged(Duration::from_secs(30));
+        assert_eq!(usable(&account, kept(sure), true, &TERMS), lately);
+        for doubtful in
+            [known(3000, Some(31), false), known(3000, Some(1), true), known(31, None, false)]
+        {
+            assert_eq!(usable(&account, kept(doubtful), true, &TERMS), Use::CutOff);
+            assert_eq!(usable(&account, kept(doubtful), false, &TERMS), Use::Ask);
+        }
+        assert_eq!(
+            usable(&project(), aged(3000), true, &TERMS),
+            Use::Aged(Duration::from_secs(3000))
+        );
+        let never = EdgeTerms { alone_for: Duration::ZERO, ..TERMS };
+        assert!(!never.believes(&known(1, None, false)), "it may not be alone at all");
     }
 
     #[test]
@@ -298,6 +375,8 @@ mod tests {
         for asked in [tag(), project(), Query::Key(key::account(UserId(7)))] {
             assert_eq!(until_told(&asked), None);
         }
+        let level = Query::Key(key::level());
+        assert_eq!((until_told(&level), may_look(&level)), (Some(Found::Value(None)), false));
     }
 
     #[test]

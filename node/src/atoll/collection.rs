@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use ground::clock;
 use http::{Response, StatusCode};
 use registry::blobs::collecting::{NotCollected, Round, Waiting};
 use rules::ledger::collecting::LookForGarbage;
+use rules::words::moment::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 use tracing::info;
@@ -74,6 +76,10 @@ impl Atoll {
             Failure::new(code, error.to_string())
         })?;
         let Round { due, counted_on, collected, bytes } = round;
+        // each may be counted on for as long as a push of this moment is, and no longer unless it is
+        // pushed or asked for again
+        let counted_for = self.collecting.terms().counted_for.as_millis() as u64;
+        let until = (counted_on > 0).then(|| Timestamp(clock::timestamp().0 + counted_for));
         if !wanted.dry_run && collected > 0 {
             info!(
                 due,
@@ -85,6 +91,7 @@ impl Atoll {
             &json!({
                 "due": due,
                 "pushes_count_on": counted_on,
+                "pushes_count_until": until.map(|at| at.to_string()),
                 "collected": collected,
                 "bytes": bytes,
                 "dry_run": wanted.dry_run,

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Atoll;
-use crate::http::answer::{json_answer, mark, set};
+use crate::http::answer::{json_answer, mark, page_links, set};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 
@@ -102,6 +102,11 @@ impl Atoll {
         let shown: Vec<Value> = jobs.iter().map(|job| self.show(job)).collect();
         let mut response = json_answer(StatusCode::OK, &Value::from(shown));
         set(&mut response, "x-total-count", total.to_string());
+        let uri = &request.head.uri;
+        let links = page_links(uri.path(), uri.query().unwrap_or_default(), page, size, total);
+        if !links.is_empty() {
+            set(&mut response, "link", links);
+        }
         mark(&mut response, freshness);
         Ok(response)
     }

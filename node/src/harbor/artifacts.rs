@@ -24,7 +24,7 @@ use serde_json::{Map, Value, json};
 use super::lists::PageRequest;
 use super::overviews::overview_of;
 use super::stored::{missing, number};
-use super::tags::show_tag;
+use super::tags::{Kept, show_tag};
 use super::{Harbor, labels};
 use crate::http::answer::{answer, json_answer};
 use crate::http::request::Request;
@@ -49,6 +49,8 @@ struct Candidate {
     size: u64,
     /// Likewise: the numbers of its labels.
     labels: Vec<String>,
+    /// Likewise: when it was pulled last.
+    pulled: Timestamp,
 }
 
 /// What `q` and `sort` may be about in lists of artifacts.
@@ -62,8 +64,7 @@ const ARTIFACT_FIELDS: &[Field<Candidate>] = &[
     Field::new("size", Kind::Number, |one| query::number(one.size)),
     Field::new("manifest_media_type", Kind::Text, |one| text(&one.media_type)),
     Field::new("push_time", Kind::Time, |one| query::Value::Time(one.pushed)),
-    // as it is shown: pulls are not counted
-    Field::new("pull_time", Kind::Time, |_| query::Value::Time(Timestamp(0))),
+    Field::new("pull_time", Kind::Time, |one| query::Value::Time(one.pulled)),
     Field::new("creation_time", Kind::Time, |one| query::Value::Time(one.pushed)),
 ];
 
@@ -210,9 +211,19 @@ fn pull_time(
     records: &dyn ReadRecords,
     repository: &RepositoryName,
     digest: &Digest,
-) -> Result<Value, RecordError> {
-    let pulled = records.pulled(repository, digest)?.unwrap_or(Timestamp(0));
-    Ok(pulled.to_string().into())
+) -> Result<Timestamp, RecordError> {
+    Ok(records.pulled(repository, digest)?.unwrap_or(Timestamp(0)))
+}
+
+/// What is kept about an artifact and its tags.
+fn kept(
+    records: &dyn ReadRecords,
+    project: &Project,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<Kept, RecordError> {
+    let rules = records.policies(project.id)?.immutable;
+    Ok(Kept { pulled: pull_time(records, repository, digest)?, rules })
 }
 
 /// A page of the artifacts of a repository, newest first, and the number of all. An artifact is what
@@ -264,8 +275,12 @@ fn page_of_artifacts(
             false => Vec::new(),
         };
         let labels = labels.iter().map(|id| id.0.to_string()).collect();
+        let pulled = match selection.needs("pull_time") && with.pulls {
+            true => pull_time(records, repository, &digest)?,
+            false => Timestamp(0),
+        };
         let ManifestRecord { media_type, pushed, .. } = record;
-        let candidate = Candidate { digest, media_type, pushed, tags, kind, size, labels };
+        let candidate = Candidate { digest, media_type, pushed, tags, kind, size, labels, pulled };
         if selection.admits(&candidate) {
             listed.push(candidate);
         }
@@ -282,7 +297,9 @@ fn page_of_artifacts(
             let artifact = Artifact { digest: one.digest, manifest, tags: one.tags };
             let mut one = artifact.show_in_list(project, repository);
             if with.pulls {
-                one["pull_time"] = pull_time(records, repository, &artifact.digest)?;
+                let kept = kept(records, project, repository, &artifact.digest)?;
+                one["pull_time"] = kept.pulled.to_string().into();
+                kept.tell(repository, &mut one["tags"]);
             }
             if with.scans
                 && let Some(scan) = overview_of(records, project, repository, &artifact.digest)?
@@ -414,8 +431,10 @@ impl Harbor {
             shown["labels"] = self.read(look).await?.into();
         }
         if !self.neighbours.is_edge() {
-            let look = |records: &dyn ReadRecords| pull_time(records, name, &found.digest);
-            shown["pull_time"] = self.read(look).await?;
+            let look = |records: &dyn ReadRecords| kept(records, project, name, &found.digest);
+            let kept = self.read(look).await?;
+            shown["pull_time"] = kept.pulled.to_string().into();
+            kept.tell(name, &mut shown["tags"]);
         }
         let config = Said::of(&found.manifest.bytes).config;
         let config = config.and_then(|config| Some((config.digest.parse().ok()?, config)));
@@ -432,13 +451,18 @@ impl Harbor {
     pub(super) async fn list_tags(
         &self,
         request: &Request,
+        project: &Project,
         name: &RepositoryName,
         reference: &Reference,
     ) -> Result<Response<Payload>, Failure> {
         let wanted = PageRequest::read(request)?;
         let found = self.artifact(name, reference).await?;
         let id = number(&format!("{name}@{}", found.digest));
-        Harbor::answer_tags(&wanted, name, id, found.tags)
+        let kept = match self.neighbours.is_edge() {
+            true => Kept::default(),
+            false => self.read(|records| kept(records, project, name, &found.digest)).await?,
+        };
+        Harbor::answer_tags(&wanted, name, id, found.tags, &kept)
     }
 
     async fn artifact(

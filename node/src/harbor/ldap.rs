@@ -1,5 +1,6 @@
 //! `/api/v2.0/ldap`: what administrators look up in the LDAP directory, with Harbor's schemas and
-//! statuses (its `src/server/v2.0/handler/ldap.go`).
+//! statuses (its `src/server/v2.0/handler/ldap.go`). And `/api/v2.0/system/oidc/ping`, which tries an
+//! OIDC provider (`handler/oidc.go`).
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,7 @@ use http::{Response, StatusCode};
 use registry::people::{ListedGroup, ListedPerson, WantedGroups};
 use rules::ledger::directory::LookForGroups;
 use rules::ledger::events::Actor;
-use rules::people::configurations::check_all;
+use rules::people::configurations::{check_all, is_issuer};
 use rules::people::groups::subject;
 use rules::words::roles::Provider;
 use serde::Deserialize;
@@ -23,6 +24,19 @@ const IMPORTED: usize = 100;
 
 /// Harbor's `LdapConf` has these beside the names of settings. They have no meaning here.
 const IGNORED: [&str; 1] = ["ldap_connection_timeout"];
+
+/// Harbor's body of a ping of an OIDC provider.
+#[derive(Deserialize)]
+struct Provided {
+    url: String,
+    /// Anything but `true` is refused: a CA of its own goes into `upstreams.ca`.
+    #[serde(default = "yes")]
+    verify_cert: bool,
+}
+
+fn yes() -> bool {
+    true
+}
 
 #[derive(Deserialize)]
 struct Import {
@@ -57,6 +71,27 @@ impl Harbor {
         let said = self.access.ping_ldap(&tried).await;
         let message = said.as_ref().err().map(|why| format!("error: {why}")).unwrap_or_default();
         Ok(json_answer(StatusCode::OK, &json!({"success": said.is_ok(), "message": message})))
+    }
+
+    /// Tries an OIDC provider before it is recorded. As in Harbor, one that does not answer as it
+    /// should is the caller's mistake.
+    pub(super) async fn ping_oidc(
+        &self,
+        mut request: Request,
+    ) -> Result<Response<Payload>, Failure> {
+        let Provided { url, verify_cert } = body(&mut request).await?;
+        if !verify_cert {
+            return Err(bad(
+                "verify_cert is true: name the CA of the provider in upstreams.ca of each replica",
+            ));
+        }
+        if !is_issuer(&url) {
+            return Err(bad("url is https://HOST/PATH, or http on this machine, without a query"));
+        }
+        match self.access.ping_oidc(&url).await {
+            Ok(()) => Ok(answer(StatusCode::OK)),
+            Err(why) => Err(bad(format!("the OIDC provider cannot be used: {why}"))),
+        }
     }
 
     pub(super) async fn search_ldap_people(

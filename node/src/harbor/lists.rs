@@ -5,7 +5,7 @@ use percent_encoding::percent_decode_str;
 use rules::words::query::{Field, Query, Selection};
 use serde_json::Value;
 
-use crate::http::answer::{json_answer, set};
+use crate::http::answer::{json_answer, page_links, set};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 
@@ -117,25 +117,7 @@ impl PageRequest {
     }
 
     fn links(&self, total: usize) -> String {
-        let link = |page: usize, rel: &str| {
-            let mut parameters = form_urlencoded::Serializer::new(String::new());
-            for (name, value) in form_urlencoded::parse(self.parameters.as_bytes()) {
-                if name != "page" && name != "page_size" {
-                    parameters.append_pair(&name, &value);
-                }
-            }
-            parameters.append_pair("page", &page.to_string());
-            parameters.append_pair("page_size", &self.size.to_string());
-            format!("<{}?{}>; rel=\"{rel}\"", self.path, parameters.finish())
-        };
-        let mut links = Vec::new();
-        if self.size > 0 && self.page > 1 && (self.page - 1).saturating_mul(self.size) < total {
-            links.push(link(self.page - 1, "prev"));
-        }
-        if self.size > 0 && self.page.saturating_mul(self.size) < total {
-            links.push(link(self.page + 1, "next"));
-        }
-        links.join(" , ")
+        page_links(&self.path, &self.parameters, self.page, self.size, total)
     }
 
     /// The page, with the total number in a header. `all` are in the list's own order.

@@ -282,6 +282,7 @@ impl Harbor {
             }
             (&Method::PUT, Route::Configurations) => self.configure(request, by).await,
             (&Method::POST, Route::LdapPing) => self.ping_ldap(request).await,
+            (&Method::POST, Route::OidcPing) => self.ping_oidc(request).await,
             (&Method::GET | &Method::HEAD, Route::LdapUserSearch) => {
                 self.search_ldap_people(&request).await
             }

@@ -243,7 +243,7 @@ fn show_run(project: &Project, job: &Job, dry: bool) -> Value {
         JobState::Stopped => "Stopped",
     };
     json!({
-        "id": job.id.0,
+        "id": job.id.number(),
         "policy_id": project.id.0,
         "start_time": job.began.unwrap_or(job.created).to_string(),
         "end_time": job.ended.map(|at| at.to_string()),
@@ -393,8 +393,8 @@ impl Harbor {
         known.ok_or_else(|| none(project))?;
         let order = Order { dry_run, confirmed, days_later };
         let id = self.jobs.ask(Retentions::task(&project.name, order, &by.name), by).await?;
-        let place = format!("/api/v2.0/retentions/{}/executions/{}", project.id.0, id.0);
-        let shown = json!({"id": id.0, "job": id.to_string()});
+        let place = format!("/api/v2.0/retentions/{}/executions/{}", project.id.0, id.number());
+        let shown = json!({"id": id.number(), "job": id.to_string()});
         let mut response = json_answer(StatusCode::CREATED, &shown);
         crate::http::answer::set(&mut response, "location", place);
         Ok(response)
@@ -405,7 +405,10 @@ impl Harbor {
         let ours = found
             .filter(|job| job.task.kind == retentions::KIND && job.task.project == project.name);
         ours.ok_or_else(|| {
-            Failure::new(Code::NotFound, format!("project {} has no run {}", project.name, id.0))
+            Failure::new(
+                Code::NotFound,
+                format!("project {} has no run {}", project.name, id.number()),
+            )
         })
     }
 
@@ -443,7 +446,7 @@ impl Harbor {
         let shown = show_run(project, &job, false);
         let task = json!({
             "id": 1,
-            "execution_id": job.id.0,
+            "execution_id": job.id.number(),
             "repository": project.name.as_str(),
             "status": shown["status"],
             "start_time": shown["start_time"],

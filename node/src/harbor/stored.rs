@@ -61,7 +61,7 @@ impl Harbor {
                 self.add_tag(request, &own(&name)?, &reference, by).await
             }
             (_, Stored::Tags(name, reference)) => {
-                self.list_tags(&request, &own(&name)?, &reference).await
+                self.list_tags(&request, &project, &own(&name)?, &reference).await
             }
             (_, Stored::Tag(name, reference, tag)) => {
                 self.remove_tag(&own(&name)?, &reference, &tag, by).await

@@ -6,6 +6,7 @@ use rules::ledger::change::Change;
 use rules::ledger::events::Actor;
 use rules::ledger::precondition::Precondition;
 use rules::ledger::records::TagRecord;
+use rules::policies::immutability::{ImmutableRule, is_immutable};
 use rules::wire::WriteKind;
 use rules::words::moment::Timestamp;
 use rules::words::names::{Reference, RepositoryName, Tag};
@@ -43,12 +44,33 @@ pub(super) fn show_tag(
     })
 }
 
+/// What the ledger has about the tags of an artifact apart from themselves. An edge is not told of it.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// When the artifact was pulled last, by whichever tag or digest; Harbor's zero if that was never
+    /// noted.
+    pub(super) pulled: Timestamp,
+    /// The project's immutable tag rules.
+    pub(super) rules: Vec<ImmutableRule>,
+}
+
+impl Kept {
+    /// Says it of tags that are shown.
+    pub(super) fn tell(&self, repository: &RepositoryName, tags: &mut Value) {
+        let within = repository.as_str().split_once('/').map_or("", |(_, rest)| rest);
+        for tag in tags.as_array_mut().into_iter().flatten() {
+            tag["pull_time"] = self.pulled.to_string().into();
+            let name = tag["name"].as_str().unwrap_or_default();
+            tag["immutable"] = is_immutable(&self.rules, within, name).into();
+        }
+    }
+}
+
 /// What `q` and `sort` may be about in lists of tags.
-const TAG_FIELDS: &[Field<(Tag, TagRecord)>] = &[
-    Field::new("name", Kind::Text, |(tag, _)| text(tag.as_str())),
-    Field::new("push_time", Kind::Time, |(_, record)| query::Value::Time(record.pushed)),
-    // as it is shown: pulls are not counted
-    Field::new("pull_time", Kind::Time, |_| query::Value::Time(Timestamp(0))),
+const TAG_FIELDS: &[Field<(Tag, TagRecord, Timestamp)>] = &[
+    Field::new("name", Kind::Text, |(tag, ..)| text(tag.as_str())),
+    Field::new("push_time", Kind::Time, |(_, record, _)| query::Value::Time(record.pushed)),
+    Field::new("pull_time", Kind::Time, |(.., pulled)| query::Value::Time(*pulled)),
 ];
 
 impl Harbor {
@@ -58,9 +80,15 @@ impl Harbor {
         name: &RepositoryName,
         artifact: u64,
         tags: Vec<(Tag, TagRecord)>,
+        kept: &Kept,
     ) -> Result<Response<Payload>, Failure> {
-        let show = |(tag, record): &(Tag, TagRecord)| show_tag(name, artifact, tag, record);
-        wanted.answer_chosen(tags, TAG_FIELDS, |(tag, _)| tag.as_str(), show)
+        let tags = tags.into_iter().map(|(tag, record)| (tag, record, kept.pulled)).collect();
+        let show = |(tag, record, _): &(Tag, TagRecord, Timestamp)| {
+            let mut shown = json!([show_tag(name, artifact, tag, record)]);
+            kept.tell(name, &mut shown);
+            shown[0].take()
+        };
+        wanted.answer_chosen(tags, TAG_FIELDS, |(tag, ..)| tag.as_str(), show)
     }
 
     pub(super) async fn add_tag(

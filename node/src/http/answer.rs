@@ -40,6 +40,32 @@ pub fn set(response: &mut Response<Payload>, name: &'static str, value: impl AsR
     }
 }
 
+/// `Link` to the pages before and after page `page` of a list of `total` entries, `size` to a page,
+/// with everything else that was asked in `parameters`. In Harbor's form (its
+/// `src/server/v2.0/handler/base.go`); empty if there is no other page. A `size` of 0 means one page
+/// with all.
+pub fn page_links(path: &str, parameters: &str, page: usize, size: usize, total: usize) -> String {
+    let link = |page: usize, rel: &str| {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        for (name, value) in form_urlencoded::parse(parameters.as_bytes()) {
+            if name != "page" && name != "page_size" {
+                query.append_pair(&name, &value);
+            }
+        }
+        query.append_pair("page", &page.to_string());
+        query.append_pair("page_size", &size.to_string());
+        format!("<{path}?{}>; rel=\"{rel}\"", query.finish())
+    };
+    let mut links = Vec::new();
+    if size > 0 && page > 1 && (page - 1).saturating_mul(size) < total {
+        links.push(link(page - 1, "prev"));
+    }
+    if size > 0 && page.saturating_mul(size) < total {
+        links.push(link(page + 1, "next"));
+    }
+    links.join(" , ")
+}
+
 /// Adds a warning with the age of an answer, if it is not fresh.
 pub fn mark(response: &mut Response<Payload>, freshness: Freshness) {
     match freshness {

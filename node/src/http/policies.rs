@@ -62,7 +62,7 @@ impl Policy {
             return None;
         }
         let Some(id) = parts.next() else { return Some(Policy::Runs) };
-        let id = JobId(id.parse().ok()?);
+        let id = JobId::of_number(id.parse().ok()?);
         match (parts.next(), parts.next(), parts.next()) {
             (None, ..) => Some(Policy::Run(id)),
             (Some("tasks"), None, _) => Some(Policy::Tasks(id)),

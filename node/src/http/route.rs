@@ -105,6 +105,8 @@ pub enum Route {
     UserCliSecret(UserId),
     /// `/api/v2.0/configurations`
     Configurations,
+    /// `/api/v2.0/system/oidc/ping`
+    OidcPing,
     /// `/api/v2.0/ldap/ping`
     LdapPing,
     /// `/api/v2.0/ldap/users/search`
@@ -215,7 +217,7 @@ impl Route {
             | Route::UserAdministers(_)
             | Route::UserCliSecret(_)
             | Route::UserPassword(_) => "users",
-            Route::Configurations => "configurations",
+            Route::Configurations | Route::OidcPing => "configurations",
             Route::LdapPing
             | Route::LdapUserSearch
             | Route::LdapUserImport
@@ -290,6 +292,7 @@ impl Route {
             Route::UserPassword(_) => "/api/v2.0/users/{user}/password",
             Route::UserCliSecret(_) => "/api/v2.0/users/{user}/cli_secret",
             Route::Configurations => "/api/v2.0/configurations",
+            Route::OidcPing => "/api/v2.0/system/oidc/ping",
             Route::LdapPing => "/api/v2.0/ldap/ping",
             Route::LdapUserSearch => "/api/v2.0/ldap/users/search",
             Route::LdapUserImport => "/api/v2.0/ldap/users/import",
@@ -361,7 +364,7 @@ impl Route {
             | Route::Trusts(_) => "GET, HEAD, POST",
             Route::Preheats | Route::Jobs | Route::Level | Route::Collection => "GET, HEAD, POST",
             Route::Preheat(_) => "GET, HEAD, DELETE",
-            Route::LdapPing | Route::LdapUserImport => "POST",
+            Route::OidcPing | Route::LdapPing | Route::LdapUserImport => "POST",
             Route::JobStop(_) | Route::JobRetry(_) | Route::RegistryPing => "POST",
             Route::Schedule(..) => "DELETE",
             Route::Project(_)
@@ -435,6 +438,7 @@ impl Route {
                 | Route::UserPassword(_)
                 | Route::UserCliSecret(_)
                 | Route::Configurations
+                | Route::OidcPing
                 | Route::LdapPing
                 | Route::LdapUserSearch
                 | Route::LdapUserImport
@@ -509,6 +513,7 @@ impl Route {
             "/api/v2.0/users/current" => return Ok(Route::CurrentUser),
             "/api/v2.0/users/search" => return Ok(Route::UserSearch),
             "/api/v2.0/configurations" => return Ok(Route::Configurations),
+            "/api/v2.0/system/oidc/ping" => return Ok(Route::OidcPing),
             "/api/v2.0/ldap/ping" => return Ok(Route::LdapPing),
             "/api/v2.0/ldap/users/search" => return Ok(Route::LdapUserSearch),
             "/api/v2.0/ldap/users/import" => return Ok(Route::LdapUserImport),

@@ -3,7 +3,7 @@
 
 use ground::clock;
 use registry::view::Freshness;
-use rules::ledger::records::{Look, ManifestRecord, Project};
+use rules::ledger::records::{ManifestRecord, Project};
 use rules::ledger::scanning::{LookForScans, ScanRecord};
 use rules::policies::vulnerabilities::{
     Allowlist, Decision, Gate, Known, Prevented, ScanStatus, decide,

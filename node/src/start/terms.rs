@@ -135,6 +135,7 @@ pub(super) fn collection(settings: &Settings) -> CollectionTerms {
         grace: settings.collection.grace,
         every: settings.collection.every,
         commit: settings.deadlines.commit,
+        counted_for: settings.uploads.expire_after,
     }
 }
 

@@ -70,6 +70,8 @@ impl Level {
     pub const FALLBACK_TAGS: Level = Level(8);
     /// From this level on a project's metadata can lose an entry.
     pub const METADATA: Level = Level(8);
+    /// From this level on projects are found by their numbers.
+    pub const NUMBERS: Level = Level(8);
     /// From this level on there are scans.
     pub const SCANS: Level = Level(8);
     /// The highest level that this build supports.

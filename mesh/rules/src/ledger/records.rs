@@ -542,6 +542,10 @@ pub mod key {
     pub fn sealing_keys() -> Vec<u8> {
         make(b'Z', &[])
     }
+    /// The name of the project with this number.
+    pub fn project_number(id: ProjectId) -> Vec<u8> {
+        make(b'9', &[b"p", &id.0.to_be_bytes()])
+    }
     /// How often people's records were changed.
     pub fn people_version() -> Vec<u8> {
         make(b'V', &[])
@@ -718,9 +722,14 @@ pub trait Look: ReadRecords {
     fn project(&self, name: &ProjectName) -> Result<Option<Project>, RecordError> {
         self.record(&key::project(name))
     }
-    /// The project with this number.
+    /// The project with this number. Below [`Level::NUMBERS`], and at an edge, which does not know
+    /// the level, all projects are read for it.
     fn project_numbered(&self, id: ProjectId) -> Result<Option<Project>, RecordError> {
-        Ok(self.projects()?.into_iter().find(|project| project.id == id))
+        if self.level()? < Level::NUMBERS {
+            return Ok(self.projects()?.into_iter().find(|project| project.id == id));
+        }
+        let name = self.record::<ProjectName>(&key::project_number(id))?;
+        name.map_or(Ok(None), |name| self.project(&name))
     }
     /// All projects.
     fn projects(&self) -> Result<Vec<Project>, RecordError> {

@@ -311,7 +311,8 @@ pub const DOORS: &[Row] = &[
         Need::Robot(Permission::new(Resource::Robot, Update)),
     ),
     row("/api/v2.0/configurations", &["GET", "PUT"], Need::System(ADMINISTER)),
-    // Harbor lets robots do it that read settings; it makes a node connect to any address
+    // Harbor lets robots do these that read settings; they make a node connect to any address
+    row("/api/v2.0/system/oidc/ping", &["POST"], Need::System(ADMINISTER)),
     row("/api/v2.0/ldap/ping", &["POST"], Need::System(ADMINISTER)),
     row("/api/v2.0/ldap/users/search", &["GET"], system(Resource::LdapUser, List)),
     row("/api/v2.0/ldap/users/import", &["POST"], system(Resource::LdapUser, Create)),

@@ -378,9 +378,35 @@ pub struct MemberId(pub u64);
 pub struct JobId(pub u64);
 
 impl JobId {
+    /// The bits at the end that are nothing in new numbers.
+    const SPARE: u32 = 5;
+    /// The first number that JavaScript, and so many clients of JSON, cannot tell from its neighbours.
+    const INEXACT: u64 = 1 << 53;
+
     /// The number of a job that is asked for at `at`. `dice` tells apart those of one millisecond.
     pub fn new(at: Timestamp, dice: u16) -> Self {
-        JobId((at.0 << 16) | u64::from(dice))
+        let dice = u64::from(dice) >> Self::SPARE << Self::SPARE;
+        JobId((at.0 << 16) | dice)
+    }
+
+    /// The number for clients that read JSON's numbers as doubles: below 2^53 for jobs that were
+    /// asked for before the year 2109. That of a job of an earlier build is the job's own, which is
+    /// larger. It is in the order of jobs among those of this build.
+    pub fn number(self) -> u64 {
+        let short = self.0 >> Self::SPARE;
+        match short << Self::SPARE == self.0 && short < Self::INEXACT {
+            true => short,
+            false => self.0,
+        }
+    }
+
+    /// The job that [`JobId::number`] gives this number. A number that it gives to none is that of
+    /// no job.
+    pub fn of_number(number: u64) -> Self {
+        match number < Self::INEXACT {
+            true => JobId(number << Self::SPARE),
+            false => JobId(number),
+        }
     }
 }
 
@@ -433,6 +459,24 @@ pub struct OperationId(pub u128);
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_jobs_number_is_exact_in_json_and_names_that_job() {
+        // in January of 2109
+        let last = Timestamp(4_387_000_000_000);
+        for at in [Timestamp(1_800_000_000_000), last] {
+            for dice in [0, 1, 31, 32, 4711, u16::MAX] {
+                let id = JobId::new(at, dice);
+                assert!(id.number() < 1 << 53, "{id}");
+                assert_eq!(JobId::of_number(id.number()), id);
+            }
+            assert!(JobId::new(at, u16::MAX) < JobId::new(Timestamp(at.0 + 1), 0), "in order");
+            // those of earlier builds had dice of any kind
+            let odd = JobId((at.0 << 16) | 7);
+            assert_eq!((odd.number(), JobId::of_number(odd.0)), (odd.0, odd));
+        }
+        assert_ne!(JobId::new(last, 64), JobId::new(last, 128), "the dice tell them apart");
+    }
 
     #[test]
     fn a_users_name_is_what_is_seen() {

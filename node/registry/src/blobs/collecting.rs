@@ -60,6 +60,8 @@ pub struct CollectionTerms {
     pub every: Duration,
     /// How long a command may take.
     pub commit: Duration,
+    /// How long a push counts on a blob after it was uploaded, mounted or asked for.
+    pub counted_for: Duration,
 }
 
 /// Why a round of collection ended before its end. What was collected until then stays so.

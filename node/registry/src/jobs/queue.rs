@@ -212,13 +212,14 @@ impl Jobs {
     /// Looks at the queue again and again, and begins what may begin.
     async fn work(self: Arc<Self>) {
         loop {
+            let seen = self.neighbours.records.version();
             match self.decide() {
                 Ok(steps) => steps.into_iter().for_each(|step| self.take(step)),
                 Err(error) => warn!(%error, "the queue of jobs cannot be read"),
             }
             tokio::time::sleep(PAUSE).await;
             tokio::select! {
-                () = self.neighbours.records.applied_more(LOOK) => {}
+                () = self.neighbours.records.applied_more(seen, LOOK) => {}
                 () = self.over.notified() => {}
             }
         }
@@ -334,6 +335,7 @@ impl Jobs {
     async fn claimed(&self, id: JobId, number: u32) -> Option<Job> {
         let end = clock::now() + APPLIED;
         loop {
+            let seen = self.neighbours.records.version();
             let view = self.neighbours.records.view().ok()?;
             let job = view.job(id).ok()??;
             if job.runs >= number || job.state.is_over() {
@@ -345,7 +347,7 @@ impl Jobs {
             if clock::now() >= end {
                 return None;
             }
-            self.neighbours.records.applied_more(AGAIN).await;
+            self.neighbours.records.applied_more(seen, AGAIN).await;
         }
     }
 

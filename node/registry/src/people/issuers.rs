@@ -119,6 +119,11 @@ impl Issuers {
         self.ask(issuer, owners, Wanted::Known).await
     }
 
+    /// Asks an issuer now, whatever it has said before, and keeps nothing of the answer.
+    pub(super) async fn try_now(&self, issuer: &str) -> Result<Discovered, UpstreamError> {
+        self.fetch(issuer).await
+    }
+
     /// What a token claims, if this issuer has signed it and it has not expired.
     pub(super) async fn check(
         &self,

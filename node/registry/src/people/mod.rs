@@ -48,7 +48,7 @@ use issuers::Issuers;
 use ldap::Asking;
 use signing::Signing;
 use tokens::TokenReach;
-use workloads::NAMED;
+use workloads::{NAMED, REFUSED_LINES};
 
 pub use credentials::hash_password;
 pub use foreign::check_keys;
@@ -228,6 +228,8 @@ pub struct Access {
     trusted: Issuers,
     /// How many issuers were named for each project.
     named: Mutex<Budgets<Owner>>,
+    /// How many refused tokens of workloads the log has told of.
+    refused_lines: Mutex<Budgets<()>>,
     asking: Asking,
     lines: HashMap<Line, Semaphore>,
     hashing: Semaphore,
@@ -304,6 +306,7 @@ impl Access {
             issuers,
             trusted,
             named: Mutex::new(Budgets::new(NAMED)),
+            refused_lines: Mutex::new(Budgets::new(REFUSED_LINES)),
             asking,
             lines,
             hashing: Semaphore::new(HASHED),

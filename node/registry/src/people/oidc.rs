@@ -233,6 +233,18 @@ impl Access {
         self.oidc().await?.ok_or_else(|| refused("nobody signs in with OIDC here (auth_mode)"))
     }
 
+    /// Tries an issuer before it is recorded as the mesh's OIDC provider: whether it answers with its
+    /// document and keys, and lets browsers sign in. The error is a sentence for an administrator.
+    pub async fn ping_oidc(&self, issuer: &str) -> Result<(), String> {
+        let found = self.issuers.try_now(issuer).await.map_err(|error| error.to_string())?;
+        for name in ["authorization_endpoint", "token_endpoint"] {
+            if found.endpoint(name).is_none() {
+                return Err(format!("the document at {issuer} has no {name} that can be used"));
+            }
+        }
+        Ok(())
+    }
+
     /// Begins to sign somebody in. The provider sends the browser back to `back`.
     pub async fn begin_oidc(&self, back: &str) -> Result<SignInBegun, AccessError> {
         let terms = self.oidc_needed().await?;

@@ -376,8 +376,7 @@ impl Access {
                 return Ok(Some((Identity::Anonymous, Some(reach_of(claims)))));
             };
             // what a replica said of them may have changed
-            let now = edge.people_version();
-            return Ok((now == version).then(|| (identity, Some(reach_of(claims)))));
+            return Ok(edge.believes(version).then(|| (identity, Some(reach_of(claims)))));
         }
         // those that it has: a replica of an earlier build would refuse the question
         let keys = self.records.view().and_then(|view| view.token_keys());

@@ -13,6 +13,7 @@ use rules::people::discovery::{Owner, may_be_asked};
 use rules::people::trusts::matches;
 use rules::proxies::budget::BudgetTerms;
 use rules::words::secret::Secret;
+use serde_json::Value;
 use tracing::{info, warn};
 use upstream::UpstreamError;
 
@@ -27,6 +28,24 @@ const NOT_ASKED: &str =
 /// How many issuers may be named for each project, one after the other, before they answer to a
 /// rule: else whoever writes rules could have a node ask without end.
 pub(super) const NAMED: BudgetTerms = BudgetTerms { burst: 20, per_minute: 6 };
+
+/// How many refused tokens are told of in the log.
+pub(super) const REFUSED_LINES: BudgetTerms = BudgetTerms { burst: 20, per_minute: 20 };
+/// How much of a claim is quoted there, in characters.
+const QUOTED: usize = 200;
+
+/// Why a workload's token was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum NotAccepted {
+    #[error("no trust rule names its issuer")]
+    Issuer,
+    #[error("no trust rule of its issuer means its audience, subject and other claims")]
+    Claims,
+    #[error("its issuer's keys did not sign it, or it has expired")]
+    Signature,
+    #[error("the robot of the rule that means it is disabled, has expired or is gone")]
+    Robot,
+}
 
 /// Why an issuer was not found to be one that answers.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,14 +72,21 @@ impl Access {
         let look = |records: &dyn ReadRecords| {
             // what no rule means costs no signature and no question
             let mut rules = records.trusts_in(&issuer)?;
+            let trusted = !rules.is_empty();
             rules.retain(|rule| matches(&rule.terms, &claims));
             let owners = self.owners(records, &rules)?;
-            Ok((records.get(&key::mesh())?.is_some(), rules, owners))
+            Ok((records.get(&key::mesh())?.is_some(), trusted, rules, owners))
         };
-        let ((mesh_known, rules, owners), _) = self.records.read(|records| look(records)).await?;
+        let ((mesh_known, trusted, rules, owners), _) =
+            self.records.read(|records| look(records)).await?;
         if !mesh_known {
             return Err(not_yet());
         }
+        let mut refused = match (trusted, rules.is_empty()) {
+            (false, _) => NotAccepted::Issuer,
+            (true, true) => NotAccepted::Claims,
+            (true, false) => NotAccepted::Signature,
+        };
         let mut discovered: Option<Result<Option<Claims>, AccessError>> = None;
         for rule in &rules {
             let accepted = match (rule.keys.is_empty(), &discovered) {
@@ -79,13 +105,27 @@ impl Access {
                 if found.is_some() {
                     return Ok(found);
                 }
+                refused = NotAccepted::Robot;
             }
         }
         if let Some(Err(error)) = discovered {
             return Err(error);
         }
+        self.note_refused(&issuer, &claims, refused);
         metrics::counter!("atoll_logins_refused_total").increment(1);
         Ok(None)
+    }
+
+    /// Tells the operator why a token was not accepted. Its owner is told no more than that it is
+    /// wrong. Anybody may send tokens, so lines are few, and what they quote is short.
+    fn note_refused(&self, issuer: &str, claims: &Claims, why: NotAccepted) {
+        if self.refused_lines.lock().take(clock::now(), &()).is_err() {
+            return;
+        }
+        let quoted = |text: &str| text.chars().take(QUOTED).collect::<String>();
+        let subject = claims.get("sub").and_then(Value::as_str).unwrap_or_default();
+        let (issuer, subject) = (quoted(issuer), quoted(subject));
+        info!(?issuer, ?subject, "a workload's token is refused: {why}");
     }
 
     /// For whom the issuer of these rules has to be asked: those whose robots may do anything now.
@@ -199,7 +239,7 @@ mod tests {
     use rules::people::trusts::{LONGEST_KEYS, LONGEST_TOKEN};
     use rules::words::moment::Timestamp;
     use rules::words::names::{RobotId, TrustId};
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     const ISSUER: &str = "https://issuer.example";
 

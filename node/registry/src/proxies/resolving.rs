@@ -323,6 +323,7 @@ impl Proxies {
         let (Resolution::Fresh(digest) | Resolution::Stale(digest, _)) = resolution else { return };
         let end = clock::now() + LEVEL;
         while !self.neighbours.is_edge() && !self.recording.cached(repository, digest) {
+            let seen = self.records.version();
             if self.caches.are_used() {
                 self.caches.manifest(repository, digest, false).await;
                 return;
@@ -331,7 +332,7 @@ impl Proxies {
             if left.is_zero() {
                 return;
             }
-            self.records.applied_more(left).await;
+            self.records.applied_more(seen, left).await;
         }
     }
 

@@ -17,7 +17,7 @@ use ground::supervise::Tasks;
 use mesh::links::Links;
 use mesh::members::{Members, kept_seeds};
 use parking_lot::Mutex;
-use rules::edges::{EdgeTerms, Use, until_told, usable};
+use rules::edges::{EdgeTerms, Known, Remembered, Use, until_told, usable};
 use rules::ledger::people::LookForPeople;
 use rules::ledger::records::{Look, NodeRecord, Pair, ReadRecords, RecordError, Role, key};
 use rules::ledger::scanning;
@@ -75,6 +75,8 @@ struct People {
     version: u64,
     /// When this edge heard of that version first. What was kept of people before may be wrong.
     since: (Timestamp, Moment),
+    /// When this edge last asked for a version that a replica then told.
+    heard: Option<(Timestamp, Moment)>,
 }
 
 /// What `status` shows about an edge.
@@ -114,6 +116,7 @@ impl EdgeRecords {
             people: Mutex::new(People {
                 version: 0,
                 since: (Timestamp(0), Moment::from_micros(0)),
+                heard: None,
             }),
         });
         for node in edge.view().nodes().unwrap_or_default() {
@@ -335,11 +338,11 @@ impl EdgeRecords {
     }
 
     /// The identity behind these credentials. The verdict of the mesh may be as old as
-    /// `edge.access_age`, or, when cut off, as `edge.alone_for`. Verdicts are kept in memory only.
+    /// `edge.access_age`. When this edge is cut off, it counts for as long after a replica said last
+    /// that nothing of people has changed. Verdicts are kept in memory only.
     pub async fn identify(&self, credentials: Credentials) -> Result<Option<Verdict>, ReadError> {
         let proof = blake3::hash(&wire::encode(&credentials));
         let kept = self.verdicts.lock().get(&proof).cloned();
-        let age = kept.as_ref().map(|(at, _)| clock::now().since(*at));
         if let Some((at, verdict)) = &kept
             && self.remembered(*at)
         {
@@ -351,12 +354,12 @@ impl EdgeRecords {
         } else {
             self.first_answer(questions::Identify { credentials }).await
         };
-        match (answer, kept, age) {
-            (Some(verdict), _, _) => {
+        match (answer, kept) {
+            (Some(verdict), _) => {
                 self.keep_verdict(proof, at, verdict.clone());
                 Ok(verdict)
             }
-            (_, Some((_, verdict)), Some(age)) if age <= self.terms.alone_for => Ok(verdict),
+            (None, Some((at, verdict))) if self.terms.believes(&self.known(at)) => Ok(verdict),
             _ => Err(ReadError::CutOff),
         }
     }
@@ -364,7 +367,27 @@ impl EdgeRecords {
     /// Whether a verdict of this moment counts without asking: it is not too old, and people's
     /// records have not changed since.
     fn remembered(&self, at: Moment) -> bool {
-        clock::now().since(at) <= self.terms.access_age && at > self.people.lock().since.1
+        let known = self.known(at);
+        known.asked <= self.terms.access_age && !known.superseded
+    }
+
+    /// How sure something about people is that was asked for at this moment.
+    fn known(&self, at: Moment) -> Known {
+        let (now, people) = (clock::now(), self.people.lock());
+        Known {
+            asked: now.since(at),
+            heard: people.heard.map(|(_, heard)| now.since(heard)),
+            superseded: at <= people.since.1,
+        }
+    }
+
+    /// Whether something counts that was said of people when [`EdgeRecords::people_version`] was
+    /// `version`: nothing has changed since, as far as replicas have said within
+    /// `edge.access_age`.
+    pub fn believes(&self, version: u64) -> bool {
+        let (now, people) = (clock::now(), self.people.lock());
+        let heard = people.heard.map(|(_, heard)| now.since(heard));
+        people.version == version && heard.is_some_and(|heard| heard <= self.terms.access_age)
     }
 
     fn keep_verdict(&self, proof: blake3::Hash, at: Moment, verdict: Option<Verdict>) {
@@ -403,19 +426,31 @@ impl EdgeRecords {
         self.people.lock().version
     }
 
-    /// People's records may have changed: what was kept of them before is asked for again.
-    fn handle_people(self: &Arc<Self>) {
+    /// A replica was asked at `asked` how often people's records were changed, and said so. If they
+    /// have changed, what was kept of them before is asked for again.
+    fn handle_people(self: &Arc<Self>, asked: (Timestamp, Moment)) {
         let version = self.view().people_version().unwrap_or_default();
         let mut people = self.people.lock();
         if people.version != version {
-            *people = People { version, since: (clock::timestamp(), clock::now()) };
+            people.version = version;
+            people.since = (clock::timestamp(), clock::now());
         }
+        // a mesh that counts no changes yet does not say that there was none
+        people.heard = (version != 0).then_some(asked);
     }
 
-    /// Whether an answer to `query` of this time is about people, whose records have changed since.
-    fn is_superseded(&self, query: &Query, at: Timestamp) -> bool {
+    /// How sure an answer to `query` of this time is, if it is about people.
+    fn known_of_people(&self, query: &Query, at: Timestamp, now: Timestamp) -> Option<Known> {
         let (Query::Key(place) | Query::Scan { prefix: place, .. }) = query;
-        key::is_of_people(place) && at <= self.people.lock().since.0
+        let since = |then: Timestamp| Duration::from_millis(now.0.saturating_sub(then.0));
+        key::is_of_people(place).then(|| {
+            let people = self.people.lock();
+            Known {
+                asked: since(at),
+                heard: people.heard.map(|(heard, _)| since(heard)),
+                superseded: at <= people.since.0,
+            }
+        })
     }
 
     /// Tells the mesh this edge's new record.
@@ -497,10 +532,10 @@ impl Reading<'_> {
         {
             return Some(Arc::new(found));
         }
-        let known = kept.as_ref().map(|(at, found)| rules::edges::Remembered {
+        let known = kept.as_ref().map(|(at, found)| Remembered {
             age: Duration::from_millis(self.now.0.saturating_sub(at.0)),
             something: **found != Found::Value(None),
-            superseded: self.edge.is_superseded(&query, *at),
+            of_people: self.edge.known_of_people(&query, *at, self.now),
         });
         match usable(&query, known, self.alone, &self.edge.terms) {
             Use::Remembered => kept.map(|(_, found)| found),
@@ -572,8 +607,9 @@ async fn follow(edge: Arc<EdgeRecords>) {
         if !alone {
             edge.ask_quietly(tables_of_scans()).await;
         }
-        if !alone && edge.ask_quietly(tables_of_people()).await.is_some() {
-            edge.handle_people();
+        let asked = (clock::timestamp(), clock::now());
+        if !alone && matches!(edge.ask_quietly(tables_of_people()).await, Some((_, true))) {
+            edge.handle_people(asked);
         }
         if alone != was_alone {
             if alone {

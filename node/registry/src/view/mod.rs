@@ -20,8 +20,9 @@ use rules::ledger::cached::WithCached;
 use rules::ledger::command::Command;
 use rules::ledger::records::{ReadRecords, RecordError};
 use rules::wire::{NoLedger, Proposed};
-use rules::words::names::OperationId;
+use rules::words::names::{OperationId, Revision};
 use store::CachedRecords;
+use tokio::sync::watch;
 
 pub use edge::{EdgeRecords, EdgeStanding};
 pub use looking::look;
@@ -55,7 +56,8 @@ pub enum ReadError {
     /// This node is an edge that cannot reach a replica. It has not kept what is needed, or kept it
     /// too long ago.
     #[error(
-        "this edge can reach no replica of the mesh, and has not kept what this needs (edge.alone_for)"
+        "this edge can reach no replica of the mesh, and has not kept what this needs, or kept it too \
+         long ago (edge.alone_for; what is about people: edge.access_age)"
     )]
     CutOff,
 }
@@ -140,15 +142,44 @@ impl Records {
         }
     }
 
-    /// Waits until something new is applied here, but at most `patience`. An edge always waits that
-    /// long.
-    pub async fn applied_more(&self, patience: Duration) {
+    /// Waits until more is applied here than when [`Records::version`] was `seen`, but at most
+    /// `patience`. A caller takes `seen` before it looks at the records, so that it misses nothing
+    /// that is applied between the look and the wait. An edge always waits for `patience`.
+    pub async fn applied_more(&self, seen: u64, patience: Duration) {
         match self {
-            Records::Ledger(ledger, _) => {
-                let mut applied = ledger.applied();
-                let _ = tokio::time::timeout(patience, applied.changed()).await;
-            }
+            Records::Ledger(ledger, _) => grown(ledger.applied(), Revision(seen), patience).await,
             Records::Edge(_) => tokio::time::sleep(patience).await,
         }
+    }
+}
+
+/// Waits until there is more than `seen`, but at most `patience`.
+async fn grown(mut applied: watch::Receiver<Revision>, seen: Revision, patience: Duration) {
+    let _ = tokio::time::timeout(patience, applied.wait_for(|now| *now > seen)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_ends_with_what_came_after_the_look_and_not_with_what_was_there() {
+        let (sender, first) = watch::channel(Revision(1));
+        sender.send_replace(Revision(7));
+        let hour = Duration::from_secs(3600);
+        let begun = tokio::time::Instant::now();
+        // a clone of a receiver that has seen nothing, as everybody gets one
+        grown(first.clone(), Revision(7), hour).await;
+        assert_eq!(begun.elapsed(), hour, "what was there at the look ends no wait");
+        // what came between the look and the wait ends it at once
+        sender.send_replace(Revision(8));
+        grown(first.clone(), Revision(7), hour).await;
+        assert_eq!(begun.elapsed(), hour);
+        let (waiting, later) = (grown(first, Revision(8), hour), Duration::from_secs(5));
+        tokio::join!(waiting, async {
+            tokio::time::sleep(later).await;
+            sender.send_replace(Revision(9));
+        });
+        assert_eq!(begun.elapsed(), hour + later);
     }
 }

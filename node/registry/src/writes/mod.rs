@@ -151,6 +151,7 @@ impl Writes {
         let end = clock::now() + self.terms.commit + transfer_time(write.kind.payload());
         let mut last = String::from("the project's primary did not answer");
         loop {
+            let seen = self.records.version();
             let Some(record) = self.records.view()?.project(project)? else {
                 return self.done_already(&write).await.unwrap_or(Err(Refusal::NotFound));
             };
@@ -186,7 +187,7 @@ impl Writes {
             }
             debug!(%project, reason = last, "write is tried again");
             metrics::counter!("atoll_writes_retried_total").increment(1);
-            self.records.applied_more(AGAIN).await;
+            self.records.applied_more(seen, AGAIN).await;
         }
     }
 

@@ -224,6 +224,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Anything[]").paged(),
     operation("GET", "/api/v2.0/retentions/{project}/executions/{id}/tasks/{task}",
         "The log of a run", Answer::Text),
+    post("/api/v2.0/system/oidc/ping", "Try an OIDC provider", Answer::Done)
+        .body("TriedProvider"),
     post("/api/v2.0/ldap/ping", "Try settings of the LDAP directory", Answer::Shows("Anything"))
         .body("Settings"),
     get("/api/v2.0/ldap/users/search", "People of the LDAP directory", "Anything[]")

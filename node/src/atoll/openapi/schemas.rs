@@ -402,6 +402,7 @@ fn bodies() -> Vec<(&'static str, Value)> {
         ),
         ("ScanAll", object(&[("schedule", object(&[("type", json!({"enum": ["Manual"]}))]))])),
         ("RunAction", object(&[("action", json!({"enum": ["stop"]}))])),
+        ("TriedProvider", object(&[("url", text.clone()), ("verify_cert?", kind("boolean"))])),
         ("ImportedPeople", object(&[("ldap_uid_list", list(text.clone()))])),
         (
             "NewCollection",

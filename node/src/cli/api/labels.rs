@@ -120,7 +120,12 @@ pub(in crate::cli) fn run(command: &LabelCommand) -> io::Result<()> {
                 let found = labels(&api, project.as_deref()).await?;
                 api.print(
                     &found,
-                    &[("NAME", "/name"), ("COLOR", "/color"), ("DESCRIPTION", "/description")],
+                    &[
+                        ("ID", "/id"),
+                        ("NAME", "/name"),
+                        ("COLOR", "/color"),
+                        ("DESCRIPTION", "/description"),
+                    ],
                 );
             }
             Verb::Create { name, project, description, color } => {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
 use http::Method;
+use rules::words::moment::Timestamp;
 use rules::words::roles::ProjectRole;
 use serde_json::{Value, json};
 
@@ -121,22 +122,24 @@ pub(in crate::cli) struct UserCommand {
 enum UserVerb {
     /// List all users.
     List,
-    /// Create a user, with a password from a file or the standard input.
+    /// Create a user, with a password from a file or the standard input. `--password-file` is
+    /// another one: yours, with which you sign in yourself.
     Create {
         /// Their name.
         name: String,
-        /// A file with their password.
+        /// A file with their password. Without it the standard input has it.
         #[arg(long, value_name = "FILE")]
         new_password_file: Option<PathBuf>,
         /// Their mail address.
         #[arg(long, default_value = "")]
         email: String,
     },
-    /// Set a user's password, from a file or the standard input.
+    /// Set a user's password, from a file or the standard input. `--password-file` is another one:
+    /// yours, with which you sign in yourself.
     Password {
         /// Their name.
         name: String,
-        /// A file with the new password.
+        /// A file with the new password. Without it the standard input has it.
         #[arg(long, value_name = "FILE")]
         new_password_file: Option<PathBuf>,
         /// A file with the present one, to change one's own.
@@ -266,13 +269,20 @@ fn password(file: Option<&Path>, whose: &str) -> io::Result<String> {
         Some(file) => fs::read_to_string(file)
             .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", file.display())))?,
         None => {
-            eprintln!("password of {whose}, then Enter and Ctrl-D:");
+            eprintln!("the password that {whose} gets, then Enter and Ctrl-D:");
             let mut text = String::new();
             io::stdin().read_to_string(&mut text)?;
             text
         }
     };
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+    let password = text.trim_end_matches(['\r', '\n']);
+    match password.is_empty() {
+        true => Err(io::Error::other(format!(
+            "there is no password for {whose}: --new-password-file FILE names a file with it, or it \
+             comes on the standard input (--password-file has your own, with which you sign in)"
+        ))),
+        false => Ok(password.to_owned()),
+    }
 }
 
 async fn user_path(api: &Api, name: &str) -> io::Result<String> {
@@ -355,10 +365,20 @@ pub(in crate::cli) fn run_robot(command: &RobotCommand) -> io::Result<()> {
         };
         match &command.verb {
             RobotVerb::List { project } => {
-                let all = robots(&api, project.as_deref()).await?;
+                let mut all = robots(&api, project.as_deref()).await?;
+                if !api.is_json() {
+                    for one in &mut all {
+                        one["expires_at"] = expiry(&one["expires_at"]).into();
+                    }
+                }
                 api.print(
                     &all,
-                    &[("ROBOT", "/name"), ("DISABLED", "/disable"), ("EXPIRES", "/expires_at")],
+                    &[
+                        ("ID", "/id"),
+                        ("ROBOT", "/name"),
+                        ("DISABLED", "/disable"),
+                        ("EXPIRES", "/expires_at"),
+                    ],
                 );
             }
             RobotVerb::Create { name, project, may, days } => {
@@ -388,6 +408,14 @@ pub(in crate::cli) fn run_robot(command: &RobotCommand) -> io::Result<()> {
         }
         Ok(())
     })
+}
+
+/// When a robot's secret ends, for people. Harbor's form is seconds since 1970, and -1 for never.
+fn expiry(seconds: &Value) -> String {
+    match seconds.as_i64() {
+        Some(at) if at > 0 => Timestamp(at as u64 * 1000).to_string(),
+        _ => "never".to_owned(),
+    }
 }
 
 fn show_secret(api: &Api, name: &str, made: &Value) {

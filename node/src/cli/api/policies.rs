@@ -53,11 +53,12 @@ enum RetentionVerb {
 }
 
 #[derive(clap::Args)]
+#[command(group(clap::ArgGroup::new("policy").required(true).args(["file", "preset"])))]
 struct Apply {
     /// The project.
     project: String,
     /// A file with a policy in Harbor's form (JSON): `rules`, and perhaps `trigger`.
-    #[arg(long, required_unless_present = "preset", conflicts_with = "preset")]
+    #[arg(long)]
     file: Option<PathBuf>,
     /// Rules by environment: production for 90 days after a push or a pull and its ten newest
     /// artifacts, staging for 30 days, development for 7, what has no tag for 3.

@@ -4,7 +4,7 @@ use std::io;
 
 use clap::Subcommand;
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::projects::{by_name, path};
 use super::{Api, Asking, with};
@@ -71,9 +71,9 @@ pub(in crate::cli) struct TagCommand {
 
 #[derive(Subcommand)]
 enum TagVerb {
-    /// List the tags of an artifact.
+    /// List the tags of a repository, or those of one artifact in it.
     List {
-        /// PROJECT/NAME:TAG or PROJECT/NAME@DIGEST.
+        /// PROJECT/NAME, PROJECT/NAME:TAG or PROJECT/NAME@DIGEST.
         artifact: String,
     },
     /// Give an artifact another tag, which its repository does not have yet.
@@ -192,13 +192,34 @@ pub(in crate::cli) fn artifacts(command: &ArtifactCommand) -> io::Result<()> {
     })
 }
 
+/// The tags of these artifacts, by name, each with the digest that it names.
+fn tags_of_all(artifacts: &[Value]) -> Vec<Value> {
+    let mut all = Vec::new();
+    for artifact in artifacts {
+        for tag in artifact["tags"].as_array().into_iter().flatten() {
+            let mut tag = tag.clone();
+            tag["digest"] = artifact["digest"].clone();
+            all.push(tag);
+        }
+    }
+    all.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
+    all
+}
+
 /// Runs `tag`.
 pub(in crate::cli) fn tags(command: &TagCommand) -> io::Result<()> {
     with(&command.asking, |api| async move {
         match &command.verb {
-            TagVerb::List { artifact } => {
+            TagVerb::List { artifact } if named(artifact).is_ok() => {
                 let path = format!("{}/tags", artifact_path(&api, artifact).await?);
                 api.print(&api.all(&path).await?, &[("TAG", "/name"), ("PUSHED", "/push_time")]);
+            }
+            TagVerb::List { artifact: repository } => {
+                let path = format!("{}/artifacts", repository_path(&api, repository).await?);
+                api.print(
+                    &tags_of_all(&api.all(&path).await?),
+                    &[("TAG", "/name"), ("PUSHED", "/push_time"), ("DIGEST", "/digest")],
+                );
             }
             TagVerb::Add { artifact, tag } => {
                 let path = format!("{}/tags", artifact_path(&api, artifact).await?);

@@ -88,6 +88,7 @@ fn paths_of_people_are_harbors() {
         ("auditlog-exts", Route::AuditLogExts),
         ("projects/p/members/7", Route::Member(p, MemberId(7))),
         ("users/current", Route::CurrentUser),
+        ("system/oidc/ping", Route::OidcPing),
         ("ldap/ping", Route::LdapPing),
         ("ldap/users/search", Route::LdapUserSearch),
         ("ldap/users/import", Route::LdapUserImport),
@@ -95,7 +96,10 @@ fn paths_of_people_are_harbors() {
         ("retentions", Route::Retentions),
         ("retentions/metadatas", Route::RetentionTemplates),
         ("retentions/p", Route::Policy("p".parse().unwrap(), Policy::Retention)),
-        ("retentions/1/executions/7", Route::Policy("1".parse().unwrap(), Policy::Run(JobId(7)))),
+        (
+            "retentions/1/executions/7",
+            Route::Policy("1".parse().unwrap(), Policy::Run(JobId(7 << 5))),
+        ),
         (
             "projects/p/immutabletagrules/3",
             Route::Policy("p".parse().unwrap(), Policy::ImmutableRule(3)),
@@ -190,6 +194,7 @@ fn every_method_that_is_offered_has_a_row_in_the_table_of_needs() {
         Route::Configurations,
         Route::Groups,
         Route::GroupSearch,
+        Route::OidcPing,
         Route::LdapPing,
         Route::LdapUserSearch,
         Route::LdapUserImport,

@@ -17,6 +17,7 @@ use crate::ledger::records::{
 };
 use crate::ledger::scanning::ScannerChange;
 use crate::ledger::trust::TrustChange;
+use crate::words::digest::Digest;
 use crate::words::moment::Timestamp;
 use crate::words::names::{
     NodeId, ProjectId, ProjectName, Reference, RepositoryName, RobotId, UserId,
@@ -31,6 +32,22 @@ pub(super) struct Described {
     project: Option<ProjectName>,
     /// Why it is a failure, though the command takes effect: a job that has failed.
     failed: Option<String>,
+}
+
+/// The artifacts that a project does not retain, by the first digits of their digests, as many as
+/// fit into an event. The log of the run has whole names.
+fn retired(repository: &RepositoryName, digests: &[Digest]) -> String {
+    let mut what = format!("{repository}: {} artifacts that are not retained", digests.len());
+    for (n, digest) in digests.iter().enumerate() {
+        let one = format!("{} {}", if n == 0 { ":" } else { "," }, digest.short());
+        let more = format!(", and {} more", digests.len() - n);
+        if what.len() + one.len() + more.len() > MAX_TEXT {
+            what.push_str(&more);
+            break;
+        }
+        what.push_str(&one);
+    }
+    what
 }
 
 /// What a command does, if that is of interest to people.
@@ -86,8 +103,7 @@ pub(super) fn describe<R: WriteRecords>(
             of(operation, kind, format!("{project}{what}"), Some(project.clone()))
         }
         Command::Retire { repository, digests, .. } => {
-            let what = format!("{repository}: {} artifacts that are not retained", digests.len());
-            of("delete", "artifact", what, Some(repository.project()))
+            of("delete", "artifact", retired(repository, digests), Some(repository.project()))
         }
         Command::Scan { change, .. } => match scanning::news(records, change)? {
             Some((operation, kind, what)) => of(operation, kind, what, Some(change.project())),

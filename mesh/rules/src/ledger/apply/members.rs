@@ -276,6 +276,9 @@ pub(super) fn raise_level<R: WriteRecords>(
     if current < Level::PEOPLE && level >= Level::PEOPLE {
         people::take_over_users(records, at)?;
     }
+    if current < Level::NUMBERS && level >= Level::NUMBERS {
+        projects::number_all(records)?;
+    }
     if current < Level::ROLES && !token_secret.expose().is_empty() {
         records.put(
             &key::mesh(),

@@ -37,7 +37,23 @@ pub(super) fn create<R: WriteRecords>(
         metadata,
     };
     records.put(&key::project(&project.name), &encode(&project)?)?;
+    if records.level()? >= Level::NUMBERS {
+        number(records, &project)?;
+    }
     Ok(Outcome::Done)
+}
+
+/// Has a project found by its number.
+fn number<R: WriteRecords>(records: &mut R, project: &Project) -> Result<(), RecordError> {
+    records.put(&key::project_number(project.id), &encode(&project.name)?)
+}
+
+/// Has all projects found by their numbers: those from before [`Level::NUMBERS`].
+pub(super) fn number_all<R: WriteRecords>(records: &mut R) -> Result<(), RecordError> {
+    for project in records.projects()? {
+        number(records, &project)?;
+    }
+    Ok(())
 }
 
 /// Removes a project that is empty. Of a cache, also removes the contents, at most
@@ -70,6 +86,9 @@ pub(super) fn delete<R: WriteRecords>(
     labels::leave_project(records, project.id)?;
     scanning::leave_project(records, project.id)?;
     records.remove(&key::project(name))?;
+    if records.level()? >= Level::NUMBERS {
+        records.remove(&key::project_number(project.id))?;
+    }
     Ok(Outcome::Done)
 }
 

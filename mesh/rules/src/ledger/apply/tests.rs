@@ -422,6 +422,19 @@ fn a_projects_number_is_its_own_for_good_and_what_is_written_about_it_is_kept() 
         assert_eq!(ledger.run(write(key, value)), Outcome::Done);
     }
     let project = ledger.records.project_numbered(ProjectId(3)).unwrap().unwrap();
+    // those of before are found by their numbers, too, once the mesh has the level of it
+    let index = |ledger: &Ledger| ledger.records.scan(b"9p", None, 9).unwrap().len();
+    assert_eq!(index(&ledger), 0);
+    let raise = Command::RaiseLevel { level: Level::NUMBERS, token_secret: Default::default() };
+    assert_eq!(ledger.run(raise), Outcome::Done);
+    assert_eq!(index(&ledger), 2, "demo and a");
+    assert_eq!(ledger.records.project_numbered(ProjectId(3)).unwrap(), Some(project.clone()));
+    ledger.run(create("b"));
+    let b = ledger.records.project_numbered(ProjectId(4)).unwrap().unwrap();
+    assert_eq!((b.name.as_str(), index(&ledger)), ("b", 3));
+    let delete = Command::DeleteProject { name: b.name, epoch: Epoch::FIRST };
+    assert_eq!(ledger.run(delete), Outcome::Done);
+    assert_eq!((ledger.records.project_numbered(ProjectId(4)).unwrap(), index(&ledger)), (None, 2));
     let expected =
         [("auto_scan", "true"), ("severity", "high")].map(|(k, v)| (k.to_owned(), v.to_owned()));
     assert_eq!(project.metadata, BTreeMap::from(expected));

@@ -315,3 +315,20 @@ fn old_events_are_forgotten_by_age_and_number_a_part_at_a_time() {
     assert!(ledger.told().is_empty());
     assert_eq!(ledger.records.event_counts(EventTable::Changes).unwrap().bytes, 0);
 }
+
+#[test]
+fn an_event_names_the_artifacts_that_were_not_retained_as_far_as_they_fit() {
+    let digests: Vec<Digest> = (0..50u8).map(|n| Digest::sha256(&[n])).collect();
+    let repository = "team/app".parse().unwrap();
+    let two = retired(&repository, &digests[..2]);
+    let (first, second) = (digests[0].short(), digests[1].short());
+    let whole = format!("team/app: 2 artifacts that are not retained: {first}, {second}");
+    assert_eq!(two, whole);
+    let many = retired(&repository, &digests);
+    assert!(many.len() <= MAX_TEXT && many.contains(&first), "{many}");
+    let named = digests.iter().filter(|digest| many.contains(&digest.short())).count();
+    assert!(many.ends_with(&format!(", and {} more", 50 - named)), "{many}");
+    let long = format!("team/{}", "a".repeat(230)).parse().unwrap();
+    let none = retired(&long, &digests);
+    assert!(none.len() <= MAX_TEXT && none.ends_with(" more"), "{none}");
+}

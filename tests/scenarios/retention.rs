@@ -18,7 +18,7 @@ const SOON: &str = "collection: {grace: 1s, every: 1s}\nuploads: {expire_after: 
 
 #[test]
 fn a_tag_that_is_immutable_is_pushed_once_and_stays() {
-    let mesh = Formed::of(&THREE, "");
+    let mesh = Formed::of(&THREE, "retention: {pulls_every: 1s}\n");
     let [first, second] = [Image::tiny(), Image::tiny()];
     let made = atoll(&mesh, "immutable", &["add", "demo", "--tags", "v*,release"]);
     assert!(made.success, "{made:?}");
@@ -47,6 +47,29 @@ fn a_tag_that_is_immutable_is_pushed_once_and_stays() {
     let kept = kept.unwrap_or_else(|none| panic!("{none}"));
     let says = "the tag v1 configured as immutable, cannot be deleted";
     assert_eq!((kept.status, kept.envelope().map(|told| told.1)), (412, Some(says.to_owned())));
+    // lists say which tags are, and when they were pulled
+    mesh.repository(2, "demo/app").pull("v1").unwrap_or_else(|no| panic!("{no}"));
+    let tags = "/api/v2.0/projects/demo/repositories/app/artifacts/v1/tags";
+    let artifacts = "/api/v2.0/projects/demo/repositories/app/artifacts";
+    mesh.repository(0, "demo/app").push(&first, "other").unwrap_or_else(|no| panic!("{no}"));
+    wait::until_ok("a list has the pull", || {
+        for at in 0..3 {
+            let get = |path: &str| mesh.client(at).get(path).map(|all| all.json());
+            let own = get(tags).map_err(|none| none.to_string())?;
+            let listed = get(artifacts).map_err(|none| none.to_string())?[0]["tags"].clone();
+            for all in [own, listed] {
+                let all = all.as_array().cloned().unwrap_or_default();
+                let right = |tag: &Value| {
+                    let pulled = tag["pull_time"].as_str().is_some_and(|at| at.starts_with("20"));
+                    pulled && tag["immutable"] == (tag["name"] == "v1")
+                };
+                if all.len() != 2 || !all.iter().all(right) {
+                    return Err(format!("at {at}: {all:?}"));
+                }
+            }
+        }
+        Ok(())
+    });
     let rules = mesh.client(2).get("/api/v2.0/projects/demo/immutabletagrules");
     let rules = rules.unwrap_or_else(|none| panic!("{none}"));
     assert_eq!(rules.header("x-total-count"), Some("1"), "{rules}");

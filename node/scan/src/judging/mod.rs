@@ -25,6 +25,10 @@ use crate::report::{Coverage, Finding, Report, Severity, Status};
 
 use systems::{Advised, Rules};
 
+/// The most findings of a report, which hold some 2 KiB each. A kernel with its headers has some
+/// thousands.
+const MOST: usize = 50_000;
+
 /// What an advisory says about a package that has its fault.
 struct Match {
     id: String,
@@ -63,9 +67,16 @@ pub fn judge(
         }
     }
     for package in inventory.packages.iter().filter(|package| !package.kind.is_system()) {
+        if findings.len() > MOST {
+            break;
+        }
         for found in languages::matches(package, database)? {
             findings.push(details::finding(package, found, database)?);
         }
+    }
+    if findings.len() > MOST {
+        findings.truncate(MOST);
+        missing.push(format!("it has more than {MOST} findings: the others are left out"));
     }
     if !inventory.gaps.is_empty() {
         let more = inventory.gaps.len().saturating_sub(3);
@@ -116,6 +127,9 @@ impl Context<'_> {
         let judged = self.packages.iter().filter(|package| !package.third_party);
         let mut outside = 0;
         for package in judged {
+            if findings.len() > MOST {
+                break;
+            }
             let found = match rules.advised {
                 Advised::RedHat => {
                     let products =

@@ -287,3 +287,20 @@ fn rpm_distributions_compare_as_each_says() {
         assert_eq!(report.coverage, Coverage::Whole, "{system:?}");
     }
 }
+
+#[test]
+fn a_report_that_grows_without_end_ends_and_says_so() {
+    let ids: Vec<String> = (0..200).map(|number| format!("CVE-{number}")).collect();
+    let entries: Vec<_> = ids
+        .iter()
+        .map(|id| (&["npm::X", "lodash"][..], id.as_str(), json!({"VulnerableVersions": ["<9"]})))
+        .collect();
+    let (_folder, database) = database(&entries);
+    let packages = (0..1000).map(|number| Package {
+        path: format!("{number}/package.json"),
+        ..Package::new(Kind::NodePkg, "lodash", "1.0.0")
+    });
+    let report = judge(&inventory(None, packages.collect()), &database, now()).expect("a report");
+    assert_eq!(report.findings.len(), MOST);
+    assert!(matches!(report.coverage, Coverage::Insufficient { why } if why.contains("more than")));
+}

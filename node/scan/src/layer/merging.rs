@@ -16,6 +16,9 @@ const OWNED: [&str; 3] = [
     "usr/lib/python2.7/wsgiref.egg-info",
 ];
 
+/// The most packages of an image. Each layer has a limit of its own, and an image may have many.
+const MOST: usize = 200_000;
+
 /// A file that shows, and the layer that it is in.
 struct Shown<'a> {
     layer: usize,
@@ -59,7 +62,12 @@ pub fn merge(layers: &[Layer]) -> Inventory {
         builds: Vec::new(),
         gaps: gaps.iter().map(|(path, why)| format!("{path}: {why}")).collect(),
     };
-    for package in packages(layers, &files) {
+    let mut found = packages(layers, &files);
+    if found.len() > MOST {
+        found.truncate(MOST);
+        inventory.gaps.push(format!("it has more than {MOST} packages: the others are left out"));
+    }
+    for package in found {
         let build = builds.get(package.layer as usize).and_then(Option::as_ref);
         let build = build.map(|build| number(&mut inventory.builds, build));
         inventory.packages.push(Package { build, ..package });

@@ -10,10 +10,11 @@ use crate::packages::{Listing, What, apk, dpkg, jar, node, program, python, rele
 use super::{Contents, Layer, LayerError, Limits};
 
 /// What the engine keeps of one layer, at most: bytes of paths, names and versions.
-const KEPT: usize = 48 << 20;
+const KEPT: usize = 24 << 20;
 
-/// What each package costs beside its texts.
+/// What each package costs beside its texts, and what each path.
 const EACH: usize = 256;
+const EACH_PATH: usize = 32;
 
 /// The longest path that is kept. Linux takes 4 KiB.
 const PATH: usize = 4096;
@@ -25,7 +26,7 @@ const PATH: usize = 4096;
 /// a distribution lists its packages in it, the inventory says so ([`super::Inventory::gaps`]).
 ///
 /// Memory: [`Limits::file`], 32 MiB for a program of Go that is larger, a window of at most 32 MiB
-/// of zstd, and what is kept (48 MiB at most, which no image comes near).
+/// of zstd, and what is kept (24 MiB at most, which few images come near).
 pub fn read_layer(
     compressed: impl Read,
     media_type: &str,
@@ -161,7 +162,9 @@ impl<R: Read> Reading<'_, R> {
             let Some(path) = clean(&entry.name) else { continue };
             self.entry(&path, &entry)?;
             if self.kept > KEPT {
-                return Err(too_large("it lists too many packages".to_owned()));
+                return Err(too_large(
+                    "it lists too many packages, or has too many links".to_owned(),
+                ));
             }
         }
         self.tar.finish()?;
@@ -171,7 +174,7 @@ impl<R: Read> Reading<'_, R> {
     fn entry(&mut self, path: &str, entry: &Entry) -> Result<(), Ended> {
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
         if name == ".wh..wh..opq" {
-            self.kept += folder.len() + EACH;
+            self.kept += folder.len() + EACH_PATH;
             self.layer.opaque.push(folder.to_owned());
             return Ok(());
         }
@@ -183,7 +186,7 @@ impl<R: Read> Reading<'_, R> {
                 } else {
                     format!("{folder}/{deleted}")
                 };
-                self.kept += path.len() + EACH;
+                self.kept += path.len() + EACH_PATH;
                 self.layer.whiteouts.push(path);
             }
             return Ok(());
@@ -211,7 +214,7 @@ impl<R: Read> Reading<'_, R> {
     fn replace(&mut self, path: &str) {
         self.layer.files.remove(path);
         self.layer.gaps.remove(path);
-        self.kept += path.len() + EACH;
+        self.kept += path.len() + EACH_PATH;
         self.layer.replaced.push(path.to_owned());
     }
 
@@ -315,7 +318,8 @@ impl<R: Read> Reading<'_, R> {
             }
             self.kept += EACH + package.path.len() + package.name.len() + package.version.len();
         }
-        self.kept += contents.listing.owned.iter().map(|path| path.len() + 24).sum::<usize>();
+        self.kept +=
+            contents.listing.owned.iter().map(|path| path.len() + EACH_PATH).sum::<usize>();
         self.layer.gaps.remove(path);
         self.layer.files.insert(path.to_owned(), contents);
     }

@@ -9,11 +9,13 @@
 //! ```
 
 #[allow(dead_code, missing_docs, unreachable_pub)]
-#[path = "../../../tests/src/bolt.rs"]
+#[path = "../../../../tests/src/bolt.rs"]
 mod bolt;
 #[allow(dead_code, missing_docs, unreachable_pub)]
-#[path = "../../../tests/src/vulnerabilities.rs"]
+#[path = "../../../../tests/src/vulnerabilities.rs"]
 mod vulnerabilities;
+
+mod rpm;
 
 use std::collections::BTreeSet;
 use std::io::Write;

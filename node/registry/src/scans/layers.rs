@@ -29,6 +29,8 @@ use crate::writes::settle;
 
 /// The maximum length of a kept layer when it is unpacked, in bytes.
 const MOST_UNPACKED: u64 = 64 << 20;
+/// The maximum number of packages in all layers of an image: they are in memory together.
+const MOST_PACKAGES: usize = 200_000;
 /// How often it is looked whether a scan is still wanted.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -45,17 +47,24 @@ impl Reading<'_> {
     /// found. What was read anew is kept for other images.
     pub(super) async fn all(&self, image: &Image) -> Result<(Vec<scan::Layer>, String), ScanError> {
         let end = clock::now() + self.scans.terms.timeout;
-        let (mut found, mut log) = (Vec::new(), String::new());
+        let (mut found, mut log, mut packages) = (Vec::new(), String::new(), 0);
         for layer in &image.layers {
             let digest = &layer.digest;
-            if let Some(kept) = self.scans.kept_layer(digest)? {
-                log += &format!("layer {digest}: known\n");
-                found.push(kept);
-                continue;
+            let kept = self.scans.kept_layer(digest)?;
+            let how = if kept.is_some() { "known" } else { "read" };
+            let read = match kept {
+                Some(kept) => kept,
+                None => self.read(layer, end).await?,
+            };
+            packages += read.packages();
+            if packages > MOST_PACKAGES {
+                let why = format!("its layers have more than {MOST_PACKAGES} packages");
+                return Err(ScanError::Hopeless(why));
             }
-            let read = self.read(layer, end).await?;
-            log += &format!("layer {digest}: {} bytes read\n", layer.size);
-            self.scans.keep(digest, &read).await?;
+            if how == "read" {
+                self.scans.keep(digest, &read).await?;
+            }
+            log += &format!("layer {digest}: {how}, {} packages\n", read.packages());
             found.push(read);
         }
         Ok((found, log))

@@ -119,6 +119,8 @@ pub struct Scans {
     databases: Arc<Databases>,
     terms: ScanTerms,
     running: Mutex<BTreeSet<Running>>,
+    /// The project that was served last.
+    last: Mutex<Option<ProjectName>>,
     /// Reports that are shown at a time: each is made anew, which takes long for a large image.
     shown: Semaphore,
     over: Notify,
@@ -151,7 +153,7 @@ impl Scans {
         terms: ScanTerms,
         tasks: Tasks,
     ) -> Arc<Self> {
-        let (running, over) = (Mutex::default(), Notify::new());
+        let (running, last, over) = (Mutex::default(), Mutex::default(), Notify::new());
         let shown = Semaphore::new(SHOWN);
         Arc::new(Scans {
             neighbours,
@@ -161,6 +163,7 @@ impl Scans {
             databases,
             terms,
             running,
+            last,
             shown,
             over,
             tasks,
@@ -240,13 +243,19 @@ impl Scans {
         if room == 0 || view.level()? < Level::SCANS || !self.is_equipped(&*view)? {
             return Ok(next);
         }
-        for project in self.own_projects(&*view)? {
+        let mut projects = self.own_projects(&*view)?;
+        // the one that was served last comes last, so that no project waits for another's end
+        let last = self.last.lock().clone();
+        let after = projects.partition_point(|project| Some(&project.name) <= last.as_ref());
+        projects.rotate_left(after);
+        for project in projects {
             let queued = view.queued_scans(project.id, self.terms.at_a_time + running.len())?;
             for (repository, digest) in queued {
                 let record = view.scan_of(&repository, &digest)?;
                 let Some(wanted) = record.and_then(|record| record.wanted) else { continue };
                 let one = (repository, digest, wanted.number);
                 if room > 0 && !running.contains(&one) {
+                    *self.last.lock() = Some(project.name.clone());
                     next.push((one, wanted.tries));
                     room -= 1;
                 }

@@ -24,11 +24,8 @@ const NOT_PRINTED: &str = "failed printing to stdout: Broken pipe";
 fn end_with_the_reader() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if panic
-            .payload()
-            .downcast_ref::<String>()
-            .is_some_and(|said| said.starts_with(NOT_PRINTED))
-        {
+        let said = panic.payload().downcast_ref::<String>();
+        if said.is_some_and(|said| said.starts_with(NOT_PRINTED)) {
             std::process::exit(0);
         }
         usual(panic);

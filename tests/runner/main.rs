@@ -59,6 +59,8 @@ const EXPECTED: &[(&str, Weight, u64)] = &[
     ("people::everybody", Weight::Slots(2), 80),
     // dockerd and containerd unpack
     ("providers::", Weight::Slots(2), 40),
+    // its primary dies, and the next one scans what is left
+    ("scanning::a_scan", Weight::Slots(1), 40),
     // it measures memory
     ("doors::a_stranger_costs", Weight::Alone, 10),
 ];

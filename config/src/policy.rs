@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use rules::ledger::jobs::cron::Cron;
-use rules::policies::vulnerabilities::Severity;
+use rules::policies::vulnerabilities::{Severity, check, metadata};
 use rules::words::names::{BadName, ProjectName};
 
 use crate::document::{Document, Section};
@@ -31,18 +31,29 @@ pub struct ScanPolicy {
     pub prevent: Option<bool>,
     /// `severity_threshold`: the lowest severity that is refused.
     pub threshold: Option<Severity>,
+    /// `unscanned`: what becomes of an image without a report.
+    pub unscanned: Option<String>,
+    /// `insufficient`: what becomes of one of which too little is known.
+    pub insufficient: Option<String>,
+    /// `fixable_only`: only what has a fix counts.
+    pub fixable_only: Option<bool>,
 }
 
 impl PolicyFile {
     /// The metadata of a project that says the same, as keys with values.
     pub fn metadata(&self) -> Vec<(&'static str, String)> {
-        use rules::policies::vulnerabilities::metadata::{AUTO_SCAN, PREVENT, SCHEDULE, SEVERITY};
-        let ScanPolicy { auto_scan, prevent, threshold } = &self.scan;
+        use rules::policies::vulnerabilities::metadata::{
+            AUTO_SCAN, FIXABLE, INSUFFICIENT, PREVENT, SCHEDULE, SEVERITY, UNSCANNED,
+        };
+        let ScanPolicy { auto_scan, prevent, threshold, .. } = &self.scan;
         let severity = threshold.map(|severity| severity.word().to_ascii_lowercase());
         [
             (AUTO_SCAN, auto_scan.map(|on| on.to_string())),
             (PREVENT, prevent.map(|on| on.to_string())),
             (SEVERITY, severity),
+            (UNSCANNED, self.scan.unscanned.clone()),
+            (INSUFFICIENT, self.scan.insufficient.clone()),
+            (FIXABLE, self.scan.fixable_only.map(|on| on.to_string())),
             (SCHEDULE, self.schedule.clone()),
         ]
         .into_iter()
@@ -78,7 +89,12 @@ pub fn parse_policy(file_name: &str, text: &str) -> Result<PolicyFile, Mistakes>
         let auto_scan = scan.optional("auto_scan", flag);
         let prevent = scan.optional("prevent_vulnerable", flag);
         let threshold = scan.optional("severity_threshold", severity);
-        PolicyFile { project, scan: ScanPolicy { auto_scan, prevent, threshold }, schedule }
+        let unscanned = scan.optional("unscanned", |text| word(metadata::UNSCANNED, text));
+        let insufficient = scan.optional("insufficient", |text| word(metadata::INSUFFICIENT, text));
+        let fixable_only = scan.optional("fixable_only", flag);
+        let scan =
+            ScanPolicy { auto_scan, prevent, threshold, unscanned, insufficient, fixable_only };
+        PolicyFile { project, scan, schedule }
     };
     let mistakes = document.into_mistakes();
     if mistakes.is_empty() { Ok(file) } else { Err(Mistakes(mistakes)) }
@@ -89,6 +105,14 @@ fn cron(text: &str) -> Result<String, Fault> {
     match text == "none" || text.parse::<Cron>().is_ok() {
         true => Ok(text.to_owned()),
         false => Err(Fault::new(format!("'{text}' is no schedule"), remedy)),
+    }
+}
+
+/// A value that the project's metadata takes under this key.
+fn word(key: &str, text: &str) -> Result<String, Fault> {
+    match check(key, text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(why) => Err(Fault::new(format!("'{text}' is no choice here"), why)),
     }
 }
 
@@ -123,12 +147,19 @@ mod tests {
         let file = parse_policy("p", "project: team\nscan_policy: {auto_scan: false}\n").unwrap();
         assert_eq!(file.metadata(), [("auto_scan", "false".to_owned())]);
         assert_eq!(file.project, Some("team".parse().unwrap()));
+        let all = "scan_policy: {unscanned: wait 20, insufficient: allow, fixable_only: true}\n";
+        let all = parse_policy("p", all).unwrap().metadata();
+        assert_eq!(
+            all.iter().map(|(key, _)| *key).collect::<Vec<_>>(),
+            ["vul_unscanned", "vul_insufficient", "vul_fixable_only"]
+        );
         for (text, line, says) in [
             ("scan_policy:\n  severity_threshold: severe\n", 2, "no severity"),
             ("scan_schedule: daily-ish\n", 1, "no schedule"),
             ("scan_policy:\n  autoscan: true\n", 2, "auto_scan"),
             ("replication: {}\n", 1, "replication"),
             ("scan_policy: {scanner: clair}\n", 1, "trivy or atoll"),
+            ("scan_policy: {unscanned: wait 900}\n", 1, "wait 30"),
         ] {
             let mistakes = parse_policy("p.yaml", text).unwrap_err().to_string();
             assert!(mistakes.contains(&format!("p.yaml:{line}:")), "{mistakes}");

@@ -223,6 +223,11 @@ fn a_vulnerable_image_is_refused_in_all_regions_until_it_is_allowed() {
         problem.contains("newer database").then_some(())
     });
     assert!(is_refused(&mesh, 2, &image).is_some());
+    let scanners = mesh.client(0).get("/api/v2.0/scanners").expect("scanners").json();
+    let (open, used) = (&scanners[0]["database_here"]["open"], &scanners[0]["database"]["digest"]);
+    assert_eq!(open, used, "what the mesh uses stays open");
+    let listed = atoll(&mesh, "vulnerabilities", &["shop/web:1"]);
+    assert!(listed.success && listed.out.contains("CVE-2026-0001"), "{listed:?}");
 }
 
 #[test]
@@ -317,6 +322,22 @@ fn what_cannot_be_scanned_says_so_and_what_is_not_scanned_is_as_the_project_says
     let number = overview(&mesh, 0, &broken).expect("an overview");
     assert_eq!(number["scan_status"], "Error", "{number}");
     assert_eq!(ask(0, "nothing").status, 404);
+
+    // what Go's clients read in another way does not pass as something else
+    let (gzip, config) = (&fine.blobs[1], &fine.blobs[0]);
+    let layer = json!({"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": gzip.digest, "size": gzip.bytes.len()});
+    let named = json!({"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config.digest, "size": config.bytes.len()});
+    let hidden = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {"mediaType": "application/x", "digest": config.digest, "size": config.bytes.len()},
+        "layers": [], "Config": named, "Layers": [layer]});
+    let hidden = Image { manifest: Blob::of(hidden.to_string()), blobs: fine.blobs.clone() };
+    push(&hidden, "hidden");
+    assert_eq!(pull(&mesh, 1, &hidden).0, 412);
+    let failed = atoll(&mesh, "scan", &["shop/web:hidden"]);
+    assert!(
+        !failed.success && failed.err.contains("read its manifest in several ways"),
+        "{failed:?}"
+    );
 
     // what no runtime could run is no image, and passes
     let chart = "application/vnd.cncf.helm";

@@ -12,12 +12,14 @@ use rules::ledger::events::Actor;
 use rules::ledger::jobs::Schedule;
 use rules::ledger::level::Level;
 use rules::ledger::records::{Look, Project, RecordError};
-use rules::ledger::scanning::{DatabaseRecord, LookForScans, Report, ScanChange, ScannerChange};
+use rules::ledger::scanning::{
+    AT_ONCE, DatabaseRecord, LookForScans, Report, ScanChange, ScannerChange,
+};
 use rules::policies::vulnerabilities::metadata::SCHEDULE;
 use rules::policies::vulnerabilities::{Allowlist, Severity};
 use rules::wire::WriteKind;
 use rules::words::digest::Digest;
-use rules::words::image::Image;
+use rules::words::image::{Image, Runnable};
 use rules::words::moment::Timestamp;
 use rules::words::names::{ProjectName, Reference, RepositoryName};
 use scan::sbom;
@@ -142,7 +144,7 @@ impl Harbor {
             return Err(bad("what is cached of another registry is not scanned"));
         }
         let digest = self.digest_of(&name, reference).await?;
-        let mut wanted = self.scannable_of(&name, digest).await?;
+        let wanted = self.scannable_of(&name, digest).await?;
         if wanted.is_empty() {
             return Err(bad(format!("{name}@{digest} is not an image that can be scanned")));
         }
@@ -150,8 +152,9 @@ impl Harbor {
             let message = "this mesh has no database of vulnerabilities; set scan.database, and push trivy-db there";
             return Err(Failure::new(Code::Precondition, message));
         }
-        wanted.truncate(rules::ledger::scanning::AT_ONCE);
-        self.scans.ask(&name, wanted, true, by).await?;
+        for some in wanted.chunks(AT_ONCE) {
+            self.scans.ask(&name, some.to_vec(), true, by).await?;
+        }
         Ok(answer(StatusCode::ACCEPTED))
     }
 
@@ -166,8 +169,7 @@ impl Harbor {
             .read(|records| {
                 let is_image = |digest: &Digest| -> Result<bool, RecordError> {
                     let manifest = records.manifest(name, digest)?;
-                    let image = manifest.and_then(|manifest| Image::read(&manifest.bytes));
-                    Ok(image.is_some_and(|image| image.is_scannable()))
+                    Ok(manifest.is_some_and(|one| Image::read(&one.bytes) != Runnable::Nothing))
                 };
                 let mut found = Vec::new();
                 for one in std::iter::once(digest).chain(children(records, name, &digest)?) {
@@ -343,6 +345,8 @@ impl Harbor {
 
     fn show_scanner(&self, used: Option<&DatabaseRecord>) -> Value {
         let here = self.scans.database_status();
+        let is_well =
+            used.is_some_and(|used| here.open == Some(used.digest)) && here.problem.is_none();
         json!({
             "uuid": SCANNER,
             "name": "Atoll",
@@ -350,7 +354,7 @@ impl Harbor {
             "url": "",
             "disabled": false,
             "is_default": true,
-            "health": if used.is_some() { "healthy" } else { "unhealthy" },
+            "health": if is_well { "healthy" } else { "unhealthy" },
             "vendor": "Atoll",
             "adapter": "Atoll",
             "version": env!("CARGO_PKG_VERSION"),

@@ -389,11 +389,6 @@ pub enum Decision {
 
 /// Decides at `now`. `allowed` is the allowlist that counts for the project.
 pub fn decide(gate: &Gate, known: Known<'_>, allowed: &Allowlist, now: Timestamp) -> Decision {
-    let too_little = |becomes: Unscanned, why: Prevented| match becomes {
-        Unscanned::Allow => Decision::Pass,
-        Unscanned::Block => Decision::Refuse(why),
-        Unscanned::Wait(wait) => Decision::Wait(wait, why),
-    };
     match known {
         Known::Found(found, insufficient) => {
             let count = gate.counted(found, allowed, now).count();
@@ -413,11 +408,12 @@ pub fn decide(gate: &Gate, known: Known<'_>, allowed: &Allowlist, now: Timestamp
         Known::Nothing(status) => {
             let why = Prevented::Unscanned(status, gate.threshold);
             match (status, gate.unscanned) {
-                // it will not come by itself
-                (ScanStatus::Error | ScanStatus::Stopped, Unscanned::Wait(_)) => {
-                    Decision::Refuse(why)
+                (ScanStatus::Pending | ScanStatus::Running, Unscanned::Wait(wait)) => {
+                    Decision::Wait(wait, why)
                 }
-                (_, becomes) => too_little(becomes, why),
+                // it will not come by itself
+                (_, Unscanned::Block | Unscanned::Wait(_)) => Decision::Refuse(why),
+                (_, Unscanned::Allow) => Decision::Pass,
             }
         }
     }

@@ -28,8 +28,13 @@ use store::Store;
 const LOOK: Duration = Duration::from_secs(2);
 /// The time until a database that could not be used is tried again.
 const AGAIN: Duration = Duration::from_secs(60);
+/// How far the date of a database may be ahead of this node's clock, in milliseconds.
+const AHEAD: u64 = 10 * 60 * 1000;
 /// The media type of the one layer (trivy-db's `pkg/db`).
 pub const LAYER: &str = "application/vnd.aquasec.trivy.db.layer.v1.tar+gzip";
+
+/// What a node without the setting says.
+const NOT_SET: &str = "scan.database is not set on this node";
 
 /// Why a database is not used. A sentence for people.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -85,7 +90,10 @@ impl Databases {
             fetch: terms.fetch,
             commit: terms.commit,
             open: Mutex::default(),
-            status: Mutex::default(),
+            status: Mutex::new(DatabaseStatus {
+                problem: terms.database.is_none().then(|| NOT_SET.to_owned()),
+                ..DatabaseStatus::default()
+            }),
         })
     }
 
@@ -135,14 +143,19 @@ impl Databases {
         if view.level().map_err(|e| broken(&e))? < Level::SCANS {
             return Err(NotUsed(format!("this needs feature level {}", Level::SCANS)));
         }
-        let named = view.tag(repository, tag).map_err(|e| broken(&e))?;
-        let Some(named) = named else {
-            return Err(NotUsed(format!("{repository}:{tag} is not there; push trivy-db to it")));
-        };
-        let manifest = view.manifest(repository, &named.digest).map_err(|e| broken(&e))?;
         let used = view.scan_database().map_err(|e| broken(&e))?;
+        let named = view.tag(repository, tag).map_err(|e| broken(&e))?;
+        let manifest = match &named {
+            Some(named) => view.manifest(repository, &named.digest).map_err(|e| broken(&e))?,
+            None => None,
+        };
         drop(view);
-        let image = manifest.and_then(|manifest| Image::read(&manifest.bytes)).unwrap_or_default();
+        // whatever becomes of the tag
+        let opened = self.open_used(used.as_ref().map(|used| used.digest)).await;
+        if named.is_none() {
+            return Err(NotUsed(format!("{repository}:{tag} is not there; push trivy-db to it")));
+        }
+        let image = manifest.and_then(|manifest| Image::parts(&manifest.bytes)).unwrap_or_default();
         let layer = match image.layers.as_slice() {
             [layer] if layer.media_type == LAYER => layer.digest,
             _ => {
@@ -152,37 +165,53 @@ impl Databases {
             }
         };
         self.status.lock().named = Some(layer);
-        if self.opened(&layer).is_none() {
-            self.open(layer).await?;
-        }
         if used.is_none_or(|used| used.digest != layer) {
-            self.tell(layer).await?;
+            let database = self.prepared(layer).await?;
+            // the mesh decides: what it uses now stays open here until it has said yes
+            self.tell(layer, &database).await?;
+            self.use_it(layer, database);
+        } else {
+            opened?;
         }
         self.status.lock().problem = None;
         Ok(())
     }
 
-    async fn open(&self, digest: Digest) -> Result<(), NotUsed> {
-        let place = self.folder.join(digest.to_string().replace(':', "-"));
+    /// Opens the database that the mesh uses, if it is not open. It may be on the disk only: whoever
+    /// has pushed another to the tag has made its blob garbage.
+    async fn open_used(&self, used: Option<Digest>) -> Result<(), NotUsed> {
+        let Some(digest) = used.filter(|digest| self.opened(digest).is_none()) else {
+            return Ok(());
+        };
+        let database = self.prepared(digest).await?;
+        self.use_it(digest, database);
+        Ok(())
+    }
+
+    /// A database, unpacked and opened, and not used yet.
+    async fn prepared(&self, digest: Digest) -> Result<Arc<Database>, NotUsed> {
+        let place = self.place(&digest);
         if !place.join("trivy.db").is_file() {
             self.unpack(digest, &place).await?;
         }
         let file = place.join("trivy.db");
         let opened = blocking(move || Database::open(&file)).await;
-        let opened = opened.map_err(|e| NotUsed(e.to_string()))?;
-        let database = match opened {
-            Ok(database) => Arc::new(database),
-            Err(error) => {
-                // it is unpacked anew at the next look
-                let _ = fs::remove_dir_all(&place);
-                return Err(NotUsed(error.to_string()));
-            }
-        };
+        opened.map_err(|e| NotUsed(e.to_string()))?.map(Arc::new).map_err(|error| {
+            // it is unpacked anew at the next look
+            let _ = fs::remove_dir_all(&place);
+            NotUsed(error.to_string())
+        })
+    }
+
+    fn place(&self, digest: &Digest) -> PathBuf {
+        self.folder.join(digest.to_string().replace(':', "-"))
+    }
+
+    fn use_it(&self, digest: Digest, database: Arc<Database>) {
         info!(%digest, updated = %database.about().updated_at, "a database of vulnerabilities is open");
         *self.open.lock() = Some(Open { digest, database });
         self.status.lock().open = Some(digest);
-        self.remove_others(&place);
-        Ok(())
+        self.remove_others(&self.place(&digest));
     }
 
     async fn unpack(&self, digest: Digest, place: &Path) -> Result<(), NotUsed> {
@@ -222,10 +251,10 @@ impl Databases {
     }
 
     /// Tells the mesh to use it from now on.
-    async fn tell(&self, digest: Digest) -> Result<(), NotUsed> {
-        let Some(database) = self.opened(&digest) else { return Ok(()) };
+    async fn tell(&self, digest: Digest, database: &Database) -> Result<(), NotUsed> {
         let about = database.about();
-        if about.updated_at.0 > clock::timestamp().0 + 24 * 3600 * 1000 {
+        // it would keep those that come until then from being used
+        if about.updated_at.0 > clock::timestamp().0 + AHEAD {
             return Err(NotUsed(format!("it says that it was made at {}", about.updated_at)));
         }
         let change = ScannerChange::Database {

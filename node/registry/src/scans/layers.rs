@@ -29,8 +29,13 @@ use crate::writes::settle;
 
 /// The maximum length of a kept layer when it is unpacked, in bytes.
 const MOST_UNPACKED: u64 = 64 << 20;
-/// The maximum number of packages in all layers of an image: they are in memory together.
-const MOST_PACKAGES: usize = 200_000;
+/// The maximum number of layers of an image, and of bytes of what all of them list, as JSON: they are
+/// in memory together, and one layer may be listed many times.
+const MOST_LAYERS: usize = 500;
+const MOST_TOGETHER: usize = 64 << 20;
+/// A layer with nothing in it, and its type.
+const EMPTY: [u8; 1024] = [0; 1024];
+const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 /// How often it is looked whether a scan is still wanted.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -47,21 +52,22 @@ impl Reading<'_> {
     /// found. What was read anew is kept for other images.
     pub(super) async fn all(&self, image: &Image) -> Result<(Vec<scan::Layer>, String), ScanError> {
         let end = clock::now() + self.scans.terms.timeout;
-        let (mut found, mut log, mut packages) = (Vec::new(), String::new(), 0);
+        let (mut found, mut log, mut bound) = (Vec::new(), String::new(), Bound::default());
         for layer in &image.layers {
             let digest = &layer.digest;
-            let kept = self.scans.kept_layer(digest)?;
+            // of an attestation nothing is kept: the same bytes may be a layer elsewhere
+            let attests = image.attests();
+            let kept = match attests {
+                true => None,
+                false => self.scans.kept_layer(digest)?,
+            };
             let how = if kept.is_some() { "known" } else { "read" };
             let read = match kept {
                 Some(kept) => kept,
-                None => self.read(layer, end).await?,
+                None => self.read(image, layer, end).await?,
             };
-            packages += read.packages();
-            if packages > MOST_PACKAGES {
-                let why = format!("its layers have more than {MOST_PACKAGES} packages");
-                return Err(ScanError::Hopeless(why));
-            }
-            if how == "read" {
+            bound.take(&read)?;
+            if how == "read" && !attests {
                 self.scans.keep(digest, &read).await?;
             }
             log += &format!("layer {digest}: {how}, {} packages\n", read.packages());
@@ -70,15 +76,38 @@ impl Reading<'_> {
         Ok((found, log))
     }
 
-    async fn read(&self, layer: &Layer, end: Moment) -> Result<scan::Layer, ScanError> {
+    async fn read(
+        &self,
+        image: &Image,
+        layer: &Layer,
+        end: Moment,
+    ) -> Result<scan::Layer, ScanError> {
         let blob = self.open(layer, end).await?;
         let terms = &self.scans.terms;
         let limits = Limits { bytes: terms.unpacked, ..Limits::default() };
         let (stop, late) = (Arc::new(AtomicBool::new(false)), clock::now() >= end);
-        let bytes = Paced { blob, at: 0, rate: terms.rate, begun: clock::now() };
+        let mut first = [0; 6];
+        let length =
+            blob.file.read_at(&mut first, 0).map_err(|e| ScanError::Again(e.to_string()))?;
+        let attests = image.attests();
+        let zipped = ["gzip", "zstd"].iter().any(|word| layer.media_type.ends_with(word));
+        if !zipped && is_compressed(&first[..length]) {
+            // runtimes look at the bytes, not at the type
+            return Err(ScanError::Hopeless(format!(
+                "layer {}: its bytes are compressed, and its type says that they are not",
+                layer.digest
+            )));
+        }
+        let mut bytes = Paced { blob, at: 0, rate: terms.rate, begun: clock::now() };
         let (media_type, stopped) = (layer.media_type.clone(), stop.clone());
         let work = blocking(move || {
             let keep_on = || !stopped.load(Ordering::Relaxed);
+            if attests {
+                return match is_text(&mut bytes).map_err(LayerError::Read)? {
+                    true => scan::read_layer(&EMPTY[..], TAR, &limits, &keep_on),
+                    false => Err(LayerError::Damaged("an attestation is a text".into())),
+                };
+            }
             scan::read_layer(
                 io::BufReader::with_capacity(1 << 18, bytes),
                 &media_type,
@@ -138,16 +167,19 @@ impl Reading<'_> {
 impl Scans {
     /// What is kept of all layers of an image.
     pub(super) fn kept_layers(&self, image: &Image) -> Result<Vec<scan::Layer>, ScanError> {
-        let kept = image.layers.iter().map(|layer| {
-            let kept = self.kept_layer(&layer.digest)?;
-            kept.ok_or_else(|| {
-                ScanError::Again(format!(
-                    "layer {} must be read again: scan the image",
-                    layer.digest
-                ))
-            })
-        });
-        kept.collect()
+        let (mut found, mut bound) = (Vec::new(), Bound::default());
+        if image.attests() {
+            return Ok(found);
+        }
+        for layer in &image.layers {
+            let kept = self.kept_layer(&layer.digest)?.ok_or_else(|| {
+                let digest = &layer.digest;
+                ScanError::Again(format!("layer {digest} must be read again: scan the image"))
+            })?;
+            bound.take(&kept)?;
+            found.push(kept);
+        }
+        Ok(found)
     }
 
     fn kept_layer(&self, digest: &Digest) -> Result<Option<scan::Layer>, ScanError> {
@@ -173,6 +205,66 @@ impl Scans {
         debug_assert_ne!(proposed.outcome, Outcome::NotFound);
         settle(proposed.outcome)?;
         Ok(())
+    }
+}
+
+/// How much the layers of one image list together.
+#[derive(Default)]
+struct Bound {
+    layers: usize,
+    bytes: usize,
+}
+
+impl Bound {
+    /// One layer more, or the reason why it is too much.
+    fn take(&mut self, layer: &scan::Layer) -> Result<(), ScanError> {
+        let mut counted = Counted(0);
+        serde_json::to_writer(&mut counted, layer)
+            .map_err(|e| ScanError::Hopeless(e.to_string()))?;
+        self.layers += 1;
+        self.bytes += counted.0;
+        if self.layers > MOST_LAYERS {
+            return Err(ScanError::Hopeless(format!("it has more than {MOST_LAYERS} layers")));
+        }
+        if self.bytes > MOST_TOGETHER {
+            let why = format!("its layers list more than {MOST_TOGETHER} bytes of names together");
+            return Err(ScanError::Hopeless(why));
+        }
+        Ok(())
+    }
+}
+
+/// Counts what is written.
+struct Counted(usize);
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What the first bytes of a layer say of its compression.
+fn is_compressed(first: &[u8]) -> bool {
+    const MAGIC: [&[u8]; 4] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ"];
+    // zstd's frames that are passed over
+    let skipped = first.len() >= 4 && first[0] & 0xf0 == 0x50 && first[1..4] == *b"\x2a\x4d\x18";
+    skipped || MAGIC.iter().any(|magic| first.starts_with(magic))
+}
+
+/// An attestation or an SBOM is a text, and no archive that a runtime could unpack: no byte of it is
+/// zero.
+fn is_text(bytes: &mut impl Read) -> io::Result<bool> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match bytes.read(&mut buffer)? {
+            0 => return Ok(true),
+            read if buffer[..read].contains(&0) => return Ok(false),
+            _ => {}
+        }
     }
 }
 
@@ -210,5 +302,35 @@ impl Read for Paced {
         let read = file.read_at(buffer, self.at)?;
         self.at += read as u64;
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_and_not_types_say_whether_a_layer_is_compressed() {
+        for zipped in [&b"\x1f\x8b\x08"[..], b"\x28\xb5\x2f\xfd", b"\x53\x2a\x4d\x18", b"BZh9"] {
+            assert!(is_compressed(zipped), "{zipped:?}");
+        }
+        for plain in [&b""[..], b"etc/os", b"\x53\x2a\x4d", b"{\"a\":1"] {
+            assert!(!is_compressed(plain), "{plain:?}");
+        }
+        assert!(is_text(&mut &b"{}"[..]).unwrap() && !is_text(&mut &EMPTY[..]).unwrap());
+    }
+
+    #[test]
+    fn a_layer_that_is_listed_very_often_is_too_much() {
+        let layer = scan::read_layer(&EMPTY[..], TAR, &Limits::default(), &|| true).unwrap();
+        let mut bound = Bound::default();
+        for n in 1..=MOST_LAYERS {
+            assert!(bound.take(&layer).is_ok(), "{n}");
+        }
+        assert!(bound.take(&layer).is_err());
+        bound = Bound { layers: 0, bytes: MOST_TOGETHER };
+        assert!(matches!(bound.take(&layer), Err(ScanError::Hopeless(_))));
+        let kept = pack(&layer).unwrap();
+        assert_eq!(unpack(&kept), Some(layer));
     }
 }

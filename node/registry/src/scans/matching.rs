@@ -14,7 +14,7 @@ use rules::words::moment::Timestamp;
 use rules::words::names::RepositoryName;
 use tracing::{info, warn};
 
-use super::{ENGINE, ScanError, Scans, insufficient, weaknesses};
+use super::{ENGINE, ScanError, Scans, insufficient, judge, weaknesses};
 use crate::writes::Refusal;
 
 /// The time between two looks for a new database.
@@ -128,8 +128,7 @@ impl Scans {
         let gone = || ScanError::Again("the database changed again".into());
         let database = self.databases.opened(&used).ok_or_else(gone)?;
         let now = clock::timestamp();
-        let judged = scan::judge(&scan::merge(&layers), &database, now)
-            .map_err(|e| ScanError::Hopeless(e.to_string()))?;
+        let judged = judge(&image, &layers, &database)?;
         let (insufficient, found) = (insufficient(&judged), weaknesses(&judged.findings));
         if known.found == found && known.insufficient == insufficient {
             return Ok(None);

@@ -34,7 +34,7 @@ use rules::ledger::stored::manifests_of;
 use rules::policies::vulnerabilities::{Severity, VulnerabilityId, Weakness};
 use rules::wire::WriteKind;
 use rules::words::digest::Digest;
-use rules::words::image::Image;
+use rules::words::image::{Image, Runnable};
 use rules::words::moment::Timestamp;
 use rules::words::names::{ProjectName, RepositoryName, Tag};
 use scan::{Finding, Inventory};
@@ -351,11 +351,7 @@ impl Scans {
         let read = layers::Reading { scans: self, repository, digest, number };
         let (layers, log) = read.all(&image).await?;
         let (database, used) = self.database()?;
-        let report = at_length(|| {
-            let inventory = scan::merge(&layers);
-            scan::judge(&inventory, &database, clock::timestamp())
-        });
-        let report = report.map_err(|e| ScanError::Again(e.to_string()))?;
+        let report = at_length(|| judge(&image, &layers, &database))?;
         let packages = format!("{} findings in database {used}", report.findings.len());
         let (insufficient, found) = (insufficient(&report), weaknesses(&report.findings));
         Ok(Report {
@@ -374,9 +370,16 @@ impl Scans {
     fn image(&self, repository: &RepositoryName, digest: &Digest) -> Result<Image, ScanError> {
         let manifest = self.neighbours.records.view()?.manifest(repository, digest)?;
         let manifest = manifest.ok_or(ScanError::Stopped)?;
-        Image::read(&manifest.bytes)
-            .filter(Image::is_scannable)
-            .ok_or_else(|| ScanError::Hopeless("it is not an image that can be scanned".into()))
+        match Image::read(&manifest.bytes) {
+            Runnable::Image(image) => Ok(image),
+            Runnable::Ambiguous => Err(ScanError::Hopeless(
+                "clients read its manifest in several ways: a key is there twice, or in another case"
+                    .into(),
+            )),
+            Runnable::Nothing => {
+                Err(ScanError::Hopeless("it is not an image that can be scanned".into()))
+            }
+        }
     }
 
     /// The database that the mesh uses, with its digest.
@@ -420,9 +423,7 @@ impl Scans {
         at_length(|| {
             let layers = self.kept_layers(&image)?;
             let inventory = scan::merge(&layers);
-            let judged = scan::judge(&inventory, &database, clock::timestamp())
-                .map_err(|e| ScanError::Again(e.to_string()))?;
-            let findings = judged.findings;
+            let findings = judge(&image, &layers, &database)?.findings;
             Ok(Some(Findings { report, findings, inventory, database: digest_of, updated }))
         })
     }
@@ -454,8 +455,7 @@ impl Scans {
             let mut digests = Vec::new();
             for digest in manifests.into_keys() {
                 let manifest = view.manifest(&repository, &digest)?;
-                let image = manifest.and_then(|manifest| Image::read(&manifest.bytes));
-                if image.is_some_and(|image| image.is_scannable()) {
+                if manifest.is_some_and(|one| Image::read(&one.bytes) != Runnable::Nothing) {
                     digests.push(digest);
                 }
             }
@@ -469,6 +469,20 @@ impl Scans {
         let view = self.neighbours.records.view()?;
         Ok(view.scan(&key::queue(project.id), None, limit)?.len())
     }
+}
+
+/// What the database knows of an image. Of attestations, which are none, everything is known.
+fn judge(
+    image: &Image,
+    layers: &[scan::Layer],
+    database: &scan::Database,
+) -> Result<scan::Report, ScanError> {
+    let judged = scan::judge(&scan::merge(layers), database, clock::timestamp());
+    let mut report = judged.map_err(|e| ScanError::Again(e.to_string()))?;
+    if image.attests() {
+        report.coverage = scan::Coverage::Whole;
+    }
+    Ok(report)
 }
 
 /// Why too little is known, if that is so.

@@ -99,8 +99,8 @@ impl<R: Read> Tar<R> {
             let size = number(&block[124..136])
                 .ok_or(TarError::Damaged("the size of an entry is no number"))?;
             match block[156] {
-                b'L' => extensions.name = Some(self.text(size)?),
-                b'K' => extensions.target = Some(self.text(size)?),
+                b'L' => once(&mut extensions.name, self.text(size)?)?,
+                b'K' => once(&mut extensions.target, self.text(size)?)?,
                 b'x' => {
                     let records = self.bytes(size)?;
                     read_pax(&records, &mut extensions)?;
@@ -199,6 +199,14 @@ impl<R: Read> Tar<R> {
     }
 }
 
+/// A name that is told once. Of two, one reader takes the first and another the last.
+fn once(name: &mut Option<Vec<u8>>, told: Vec<u8>) -> Result<(), TarError> {
+    match name.replace(told) {
+        None => Ok(()),
+        Some(_) => Err(TarError::Damaged("an entry has two names")),
+    }
+}
+
 /// Reads until `buffer` is full or the input ends.
 fn fill(input: &mut impl Read, buffer: &mut [u8]) -> Result<usize, TarError> {
     let mut filled = 0;
@@ -255,8 +263,8 @@ fn read_pax(records: &[u8], extensions: &mut Extensions) -> Result<(), TarError>
             return Err(TarError::Damaged("a pax record is damaged"));
         };
         match key {
-            b"path" => extensions.name = Some(until_zero(value).to_vec()),
-            b"linkpath" => extensions.target = Some(until_zero(value).to_vec()),
+            b"path" => once(&mut extensions.name, until_zero(value).to_vec())?,
+            b"linkpath" => once(&mut extensions.target, until_zero(value).to_vec())?,
             b"size" => {
                 let size = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
                 let wrong = TarError::Damaged("the size of an entry is no number");

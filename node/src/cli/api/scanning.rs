@@ -15,6 +15,17 @@ use crate::cli::shown::safe;
 
 /// The time between two looks at a scan.
 const LOOK: Duration = Duration::from_millis(500);
+/// How findings are shown.
+const COLUMNS: [(&str, &str); 6] = [
+    ("ID", "/id"),
+    ("SEVERITY", "/severity"),
+    ("PACKAGE", "/package"),
+    ("INSTALLED", "/version"),
+    ("FIXED", "/fix_version"),
+    ("STATUS", "/status"),
+];
+/// How long a scan may wait before it is said what it may wait for.
+const PATIENCE: u32 = 20;
 /// The media type of reports.
 const REPORT: &str = "application/vnd.security.vulnerability.report; version=1.1";
 
@@ -44,7 +55,8 @@ pub(in crate::cli) struct VulnerabilitiesCommand {
     /// Only those that have a fix.
     #[arg(long)]
     fixable: bool,
-    /// Fail if there is one of this severity or a higher one among those.
+    /// Fail if there is one of this severity or a higher one among those, or if too little is known
+    /// of the image.
     #[arg(long, value_parser = severity)]
     fail_on: Option<Severity>,
     /// Print SARIF 2.1.0, for CI.
@@ -111,11 +123,20 @@ pub(in crate::cli) fn scan(command: &ScanCommand) -> io::Result<()> {
             println!("a scan of {image} is asked for");
             return Ok(());
         }
-        let mut found = overview(&api, &path).await?;
+        let (mut found, mut looked) = (overview(&api, &path).await?, 0);
         // until it is written, what is shown is of the scan before
         while matches!(found["scan_status"].as_str(), Some("Pending" | "Running") | None)
             || found == before
         {
+            looked += 1;
+            if looked == PATIENCE {
+                let project = image.split('/').next().unwrap_or_default();
+                let primary = by_name(&api, project).await?["primary"].clone();
+                eprintln!(
+                    "{image} waits: node {} scans it, one image after the other, if it has the database (`atoll scanner --url` of that node)",
+                    safe(primary.as_str().unwrap_or("?"))
+                );
+            }
             tokio::time::sleep(LOOK).await;
             found = overview(&api, &path).await?;
         }
@@ -173,26 +194,31 @@ pub(in crate::cli) fn vulnerabilities(command: &VulnerabilitiesCommand) -> io::R
         });
         found.sort_by_key(|one| std::cmp::Reverse(of(one)));
         if command.sarif {
-            println!("{}", crate::cli::shown::safe_json(&sarif(&command.image, &found)));
+            let sarif = sarif(&command.image, &found, report["insufficient"].as_str());
+            println!("{}", crate::cli::shown::safe_json(&sarif));
         } else {
-            api.print(
-                &found,
-                &[
-                    ("ID", "/id"),
-                    ("SEVERITY", "/severity"),
-                    ("PACKAGE", "/package"),
-                    ("INSTALLED", "/version"),
-                    ("FIXED", "/fix_version"),
-                    ("STATUS", "/status"),
-                ],
-            );
+            if api.is_json() {
+                let mut shown = report.clone();
+                shown["vulnerabilities"] = found.clone().into();
+                api.print_one(&shown);
+            } else {
+                api.print(&found, &COLUMNS);
+            }
             if let (Some(why), false) = (report["insufficient"].as_str(), api.is_json()) {
                 eprintln!("this is not all: {}", safe(why));
             }
         }
         let Some(worst) = command.fail_on else { return Ok(()) };
         match found.iter().filter(|one| of(one).unwrap_or_default() >= worst).count() {
-            0 => Ok(()),
+            0 => match report["insufficient"].as_str() {
+                None => Ok(()),
+                // CI would be green for what is refused later
+                Some(why) => Err(io::Error::other(format!(
+                    "{}: too little is known of it: {}",
+                    command.image,
+                    safe(why)
+                ))),
+            },
             count => Err(io::Error::other(format!(
                 "{}: {count} vulnerabilities of severity {} or higher",
                 command.image,
@@ -203,7 +229,7 @@ pub(in crate::cli) fn vulnerabilities(command: &VulnerabilitiesCommand) -> io::R
 }
 
 /// The findings as SARIF 2.1.0 (OASIS), with one rule for each id.
-fn sarif(image: &str, found: &[Value]) -> Value {
+fn sarif(image: &str, found: &[Value], insufficient: Option<&str>) -> Value {
     let mut rules: Vec<Value> = Vec::new();
     let results: Vec<Value> = found
         .iter()
@@ -235,7 +261,16 @@ fn sarif(image: &str, found: &[Value]) -> Value {
     json!({
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
-        "runs": [{"tool": {"driver": driver}, "results": results}],
+        "runs": [{
+            "tool": {"driver": driver},
+            "results": results,
+            "invocations": [{
+                "executionSuccessful": insufficient.is_none(),
+                "toolExecutionNotifications": insufficient
+                    .map(|why| json!([{"level": "error", "message": {"text": why}}]))
+                    .unwrap_or_else(|| json!([])),
+            }],
+        }],
     })
 }
 
@@ -274,7 +309,15 @@ pub(in crate::cli) fn allowlist(command: &AllowlistCommand) -> io::Result<()> {
                         api.send(Method::PUT, &place(project), Some(&body)).await?;
                     }
                 }
-                println!("{} vulnerabilities do not count", ids.len());
+                println!("the list has {} ids now", ids.len());
+                if let Some(name) = project {
+                    let metadata = by_name(&api, name).await?["metadata"].clone();
+                    if metadata["reuse_sys_cve_allowlist"] != "false" {
+                        eprintln!(
+                            "but {name} uses the list of the mesh: `atoll project set {name} reuse_sys_cve_allowlist=false`"
+                        );
+                    }
+                }
             }
         }
         Ok(())

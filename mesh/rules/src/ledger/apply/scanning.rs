@@ -13,7 +13,7 @@ use crate::ledger::scanning::{
 use crate::policies::vulnerabilities::metadata::AUTO_SCAN;
 use crate::policies::vulnerabilities::{Decision, Gate, Known, decide};
 use crate::words::digest::Digest;
-use crate::words::image::Image;
+use crate::words::image::{Image, Runnable};
 use crate::words::moment::Timestamp;
 use crate::words::names::{ProjectId, RepositoryName};
 
@@ -28,7 +28,7 @@ pub(super) fn pushed<R: WriteRecords>(
     if !wants || records.level()? < Level::SCANS {
         return Ok(());
     }
-    let scannable = Image::read(&new.bytes).is_some_and(|image| image.is_scannable());
+    let scannable = Image::read(&new.bytes) != Runnable::Nothing;
     let known = records.scan_of(&new.repository, &new.digest)?;
     if scannable && known.is_none_or(|known| known.report.is_none()) {
         ask(records, at, project.id, &new.repository, &new.digest, false)?;
@@ -100,6 +100,10 @@ pub(super) fn change<R: WriteRecords>(
             let report = Report { at, log: bounded(&report.log), ..report.clone() };
             let known = records.scan_of(repository, digest)?.unwrap_or_default();
             let again = known.report.as_ref().is_some_and(|last| last.number == report.number);
+            // it was made while the database changed: the project is compared once more
+            if records.matched_database(project.id)?.is_some_and(|one| one != report.database) {
+                records.remove(&key::matched(project.id))?;
+            }
             if again {
                 let record = ScanRecord { report: Some(report), ..known };
                 records.put(&key::scan(repository, digest), &encode(&record)?)?;

@@ -75,7 +75,9 @@ fn an_unscanned_image_is_refused_unless_the_project_says_otherwise() {
         Prevented::Unscanned(ScanStatus::Pending, Severity::Low),
     );
     assert_eq!(of(&wait, ScanStatus::Pending), waits);
-    assert_eq!(of(&wait, ScanStatus::Error), refused(ScanStatus::Error), "it does not come");
+    for status in [ScanStatus::Error, ScanStatus::NotScanned] {
+        assert_eq!(of(&wait, status), refused(status), "it does not come");
+    }
 }
 
 #[test]

@@ -103,7 +103,8 @@ fn what_is_pushed_is_scanned_if_the_project_wants_that_and_a_runtime_could_run_i
     assert_eq!(queue(&ledger), []);
     auto_scan(&mut ledger);
     let epoch = ledger.epoch();
-    assert_eq!(ledger.run(put(epoch, 3, "chart", &[3])), Outcome::Done);
+    let chart = NewManifest { bytes: b"{\"schemaVersion\":2}".into(), ..new(epoch, 3, "c", &[3]) };
+    assert_eq!(ledger.run(Command::PutManifest(chart)), Outcome::Done);
     assert_eq!(queue(&ledger), [], "it is no image");
     for n in [2, 2] {
         assert_eq!(ledger.run(image(&ledger, n)), Outcome::Done);

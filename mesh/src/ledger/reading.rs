@@ -55,6 +55,9 @@ impl ReadRecords for Reading {
 
 /// How long a reader waits for the leader before it reads from this node's own records.
 const ASK: Duration = Duration::from_millis(1000);
+/// How long a node that knows no leader, or one that cannot say, waits for another answer. Edges and
+/// clients wait meanwhile.
+const UNHEARD: Duration = Duration::from_millis(300);
 /// The time between two questions.
 const AGAIN: Duration = Duration::from_millis(50);
 /// How long a reader waits for a release: a little longer than a lease, the maximum delay by a
@@ -154,13 +157,16 @@ impl Ledger {
         caught
     }
 
-    /// Ends early only if this node stops.
+    /// Ends early if the leader cannot be reached, or this node hears of none.
     async fn catch_up_patiently(&self) -> bool {
-        let mut hint = None;
+        let (begun, mut hint) = (clock::now(), None);
         loop {
             let Some(leader) = hint.or_else(|| self.leader()) else {
-                // one is being elected, or this node has just started and has not heard of it
-                self.leader_changes(ASK).await;
+                // this node may have just started; an election takes longer than an edge waits
+                self.leader_changes(UNHEARD).await;
+                if self.leader().is_none() {
+                    return false;
+                }
                 continue;
             };
             let answer = if leader == self.me {
@@ -170,7 +176,7 @@ impl Ledger {
                     Ok(answer) => answer,
                     Err(error) => {
                         debug!(%error, "the ledger's leader cannot be asked");
-                        Err(NoLedger::NotLeader(None))
+                        return false;
                     }
                 }
             };
@@ -185,6 +191,7 @@ impl Ledger {
                     continue;
                 }
                 // a leader cannot say while voters change, or while a majority is slow to answer
+                Err(_) if clock::now().since(begun) >= UNHEARD => return false,
                 Err(_) => hint = None,
             }
             tokio::time::sleep(AGAIN).await;

@@ -1,81 +1,18 @@
 //! What is wrong with an image: findings, severities, and how much they cover.
 
-use std::fmt;
-use std::str::FromStr;
-
+pub use rules::policies::vulnerabilities::Severity;
 use serde::{Deserialize, Serialize};
 
 use crate::package::Kind;
 
-/// How bad a finding is. The order is Harbor's.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-pub enum Severity {
-    /// Nobody has said.
-    #[default]
-    Unknown,
-    /// Theoretical, or of no consequence.
-    Negligible,
-    /// Little.
-    Low,
-    /// Some.
-    Medium,
-    /// Much.
-    High,
-    /// The worst.
-    Critical,
-}
-
-impl Severity {
-    /// The word, as reports write it: `High`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Severity::Unknown => "Unknown",
-            Severity::Negligible => "Negligible",
-            Severity::Low => "Low",
-            Severity::Medium => "Medium",
-            Severity::High => "High",
-            Severity::Critical => "Critical",
-        }
-    }
-
-    /// The severity with trivy-db's number (0 unknown, 1 low .. 4 critical).
-    pub fn of_number(number: u64) -> Severity {
-        match number {
-            1 => Severity::Low,
-            2 => Severity::Medium,
-            3 => Severity::High,
-            4 => Severity::Critical,
-            _ => Severity::Unknown,
-        }
-    }
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// A word that is no severity.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no severity: it is one of unknown, negligible, low, medium, high, critical")]
-pub struct BadSeverity(String);
-
-impl FromStr for Severity {
-    type Err = BadSeverity;
-    /// The severity with this name, in any case.
-    fn from_str(text: &str) -> Result<Self, BadSeverity> {
-        Ok(match text.to_ascii_lowercase().as_str() {
-            "unknown" => Severity::Unknown,
-            "negligible" => Severity::Negligible,
-            "low" => Severity::Low,
-            "medium" => Severity::Medium,
-            "high" => Severity::High,
-            "critical" => Severity::Critical,
-            _ => return Err(BadSeverity(text.to_owned())),
-        })
+/// The severity with trivy-db's number (0 unknown, 1 low .. 4 critical).
+pub(crate) fn severity_of(number: u64) -> Severity {
+    match number {
+        1 => Severity::Low,
+        2 => Severity::Medium,
+        3 => Severity::High,
+        4 => Severity::Critical,
+        _ => Severity::Unknown,
     }
 }
 

@@ -42,6 +42,8 @@ use registry::view::{Freshness, Records};
 use registry::writes::{Refusal, WriteTerms, Writes, settle};
 use rules::ledger::command::{Command, Outcome};
 use rules::ledger::events::Actor;
+use rules::ledger::jobs::cron::Cron;
+use rules::ledger::jobs::{Schedule, Task};
 use rules::ledger::people::PeopleChange;
 use rules::ledger::records::{Look, Project, ReadRecords, RecordError};
 use rules::people::access::{Identity, RegistryScope};
@@ -57,6 +59,8 @@ use crate::http::{Code, Failure, Payload};
 
 /// The maximum size of a request's body in bytes.
 const BODY: u64 = 64 << 10;
+/// How much later than its time a run may begin, in seconds: not all projects at once.
+const SPREAD: u32 = 60;
 /// With this header a client says that a project in a path is a name.
 const IS_NAME: HeaderName = HeaderName::from_static("x-is-resource-name");
 
@@ -441,6 +445,26 @@ impl Harbor {
             Refusal::Conflict(reason) => Failure::new(Code::Precondition, reason),
             other => other.into(),
         })
+    }
+
+    /// Makes the schedule of a project with this name, or removes it if there is no `cron`.
+    async fn set_schedule(
+        &self,
+        name: &str,
+        task: Task,
+        cron: Option<Cron>,
+        by: &Actor,
+    ) -> Result<(), Failure> {
+        let Some(cron) = cron else {
+            return match self.jobs.unschedule(task.project, name.to_owned(), by).await {
+                Ok(()) | Err(Refusal::NotFound) => Ok(()),
+                Err(refusal) => Err(refusal.into()),
+            };
+        };
+        let now = ground::clock::timestamp();
+        let (name, spread, created, next, last) = (name.to_owned(), SPREAD, now, now, None);
+        let schedule = Schedule { name, task, cron, spread, created, next, last };
+        Ok(self.jobs.schedule(schedule, by).await?)
     }
 
     /// Commits a change of people.

@@ -9,7 +9,7 @@ use registry::jobs::retentions::{self, Order, Retentions};
 use registry::people::Caller;
 use rules::ledger::events::Actor;
 use rules::ledger::jobs::cron::Cron;
-use rules::ledger::jobs::{Job, JobState, LookForJobs, Schedule, key as jobs_key};
+use rules::ledger::jobs::{Job, JobState, LookForJobs, key as jobs_key};
 use rules::ledger::policies::{LookForPolicies, PolicyChange, Retention};
 use rules::ledger::records::{Project, ReadRecords, RecordError, decode};
 use rules::policies::retention::{Environments, RetentionRule, Template, environments};
@@ -28,8 +28,6 @@ use crate::http::{Code, Failure, Payload};
 
 /// The name of the schedule of a project's retention.
 const SCHEDULE: &str = "retention";
-/// How much later than its time a run may begin, in seconds: not all projects at once.
-const SPREAD: u32 = 60;
 
 /// What Harbor's clients send beside the rest, and what has no effect here.
 #[derive(Deserialize)]
@@ -322,17 +320,10 @@ impl Harbor {
     ) -> Result<Response<Payload>, Failure> {
         let known = self.read(|records| records.policies(project.id)).await?.retention;
         known.ok_or_else(|| none(project))?;
-        self.unschedule(project, by).await?;
+        let task = Retentions::task(&project.name, Order::default(), &by.name);
+        self.set_schedule(SCHEDULE, task, None, by).await?;
         self.decide(project, PolicyChange::SetRetention(None), by).await?;
         Ok(answer(StatusCode::OK))
-    }
-
-    async fn unschedule(&self, project: &Project, by: &Actor) -> Result<(), Failure> {
-        let removed = self.jobs.unschedule(project.name.clone(), SCHEDULE.into(), by).await;
-        match removed {
-            Ok(()) | Err(registry::writes::Refusal::NotFound) => Ok(()),
-            Err(refusal) => Err(refusal.into()),
-        }
     }
 
     async fn set_retention(
@@ -347,18 +338,8 @@ impl Harbor {
         }
         let cron = retention.cron.clone();
         self.decide(project, PolicyChange::SetRetention(Some(retention)), by).await?;
-        let Ok(cron) = cron.parse::<Cron>() else { return self.unschedule(project, by).await };
-        let now = ground::clock::timestamp();
-        let schedule = Schedule {
-            name: SCHEDULE.into(),
-            task: Retentions::task(&project.name, Order::default(), &by.name),
-            cron,
-            spread: SPREAD,
-            created: now,
-            next: now,
-            last: None,
-        };
-        Ok(self.jobs.schedule(schedule, by).await?)
+        let task = Retentions::task(&project.name, Order::default(), &by.name);
+        self.set_schedule(SCHEDULE, task, cron.parse::<Cron>().ok(), by).await
     }
 
     pub(super) async fn list_runs(

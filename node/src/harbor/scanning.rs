@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 
 use http::{Method, Response, StatusCode, header};
 use registry::scans::rescans::{self, Rescans};
-use registry::scans::{Findings, ScanError, severity_of};
+use registry::scans::{Findings, ScanError};
 use registry::writes::Refusal;
 use rules::ledger::command::Command;
 use rules::ledger::events::Actor;
-use rules::ledger::jobs::Schedule;
 use rules::ledger::level::Level;
 use rules::ledger::records::{Look, Project, RecordError};
 use rules::ledger::scanning::{
@@ -34,8 +33,6 @@ use crate::http::answer::{answer, json_answer};
 use crate::http::request::Request;
 use crate::http::{Code, Failure, Payload};
 
-/// By how much scheduled scans are spread over projects, in seconds.
-const SPREAD: u32 = 60;
 /// The one scanner's number, as Harbor's are.
 const SCANNER: &str = "00000000-0000-4000-8000-00000000a701";
 
@@ -79,7 +76,7 @@ pub(super) fn show_allowlist(list: &Allowlist, project: u64) -> Value {
 
 /// A report with all its texts (`Report` of the pluggable scanner API, version 1.1).
 fn show_report(found: &Findings) -> Value {
-    let worst = found.findings.iter().map(|finding| severity_of(finding.severity)).max();
+    let worst = found.findings.iter().map(|finding| finding.severity).max();
     let vulnerabilities: Vec<Value> = found
         .findings
         .iter()
@@ -96,7 +93,7 @@ fn show_report(found: &Findings) -> Value {
                 "package": finding.package,
                 "version": finding.installed,
                 "fix_version": finding.fixed.clone().unwrap_or_default(),
-                "severity": severity_of(finding.severity).word(),
+                "severity": finding.severity.word(),
                 "status": finding.status.name(),
                 "description": if finding.description.is_empty() { &finding.title } else { &finding.description },
                 "links": finding.links,
@@ -313,23 +310,8 @@ impl Harbor {
     ) -> Result<(), Failure> {
         let Some(written) = metadata.get(SCHEDULE) else { return Ok(()) };
         self.writes.check_level(Level::SCANS)?;
-        let Some(cron) = schedule(written)? else {
-            return match self.jobs.unschedule(name.clone(), rescans::KIND.into(), by).await {
-                Ok(()) | Err(Refusal::NotFound) => Ok(()),
-                Err(refusal) => Err(refusal.into()),
-            };
-        };
-        let now = ground::clock::timestamp();
-        let schedule = Schedule {
-            name: rescans::KIND.into(),
-            task: Rescans::task(name, &by.name),
-            cron,
-            spread: SPREAD,
-            created: now,
-            next: now,
-            last: None,
-        };
-        Ok(self.jobs.schedule(schedule, by).await?)
+        let task = Rescans::task(name, &by.name);
+        self.set_schedule(rescans::KIND, task, schedule(written)?, by).await
     }
 
     /// The scanners: the one that is built in, if this mesh has a database.

@@ -500,21 +500,9 @@ fn weaknesses(findings: &[Finding]) -> Vec<Weakness> {
     for finding in findings {
         let id = VulnerabilityId::from(finding.id.as_str());
         let (severity, fixable) = found.entry(id).or_insert((Severity::Unknown, true));
-        *severity = (*severity).max(severity_of(finding.severity));
+        *severity = (*severity).max(finding.severity);
         *fixable &= finding.fixed.is_some();
     }
     let weak = |(id, (severity, fixable))| Weakness { id, severity, fixable };
     found.into_iter().map(weak).collect()
-}
-
-/// The severity in the mesh's words.
-pub fn severity_of(severity: scan::Severity) -> Severity {
-    match severity {
-        scan::Severity::Unknown => Severity::Unknown,
-        scan::Severity::Negligible => Severity::Negligible,
-        scan::Severity::Low => Severity::Low,
-        scan::Severity::Medium => Severity::Medium,
-        scan::Severity::High => Severity::High,
-        scan::Severity::Critical => Severity::Critical,
-    }
 }

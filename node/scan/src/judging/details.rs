@@ -3,7 +3,7 @@
 use crate::database::advisories::{Detail, Scores};
 use crate::database::{Database, DatabaseError};
 use crate::package::Package;
-use crate::report::{Cvss, Finding, Severity, Status};
+use crate::report::{Cvss, Finding, Severity, Status, severity_of};
 
 use super::Match;
 
@@ -62,7 +62,7 @@ pub(super) fn finding(
 fn severity(found: &Match, detail: &Detail) -> (Severity, String) {
     let said = |source: &str| {
         let number = detail.vendor_severity.get(source)?;
-        Some((Severity::of_number(*number), source.to_owned()))
+        Some((severity_of(*number), source.to_owned()))
     };
     if let Some(own) = said(&found.source) {
         return own;
@@ -70,7 +70,7 @@ fn severity(found: &Match, detail: &Detail) -> (Severity, String) {
     let github = found.id.starts_with("GHSA-").then(|| said(GITHUB)).flatten();
     match github.or_else(|| said(NVD)) {
         Some((severity, source)) if severity != Severity::Unknown => (severity, source),
-        _ => (detail.severity.parse().unwrap_or_default(), String::new()),
+        _ => (Severity::named(&detail.severity).unwrap_or_default(), String::new()),
     }
 }
 

@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use crate::database::advisories::{Advisory, Found};
 use crate::database::{Database, DatabaseError};
 use crate::package::Package;
-use crate::report::{Severity, Status};
+use crate::report::{Severity, Status, severity_of};
 use crate::versions::{apk, deb, rpm};
 
 use super::Match;
@@ -81,7 +81,7 @@ fn matched(found: &Found, advisory: &Advisory, rules: &Rules) -> Match {
     let fixed = fixed.map(|version| {
         if rules.plain_fixed { rpm::Version::parse(version).plain() } else { version.clone() }
     });
-    let own = Severity::of_number(advisory.severity);
+    let own = severity_of(advisory.severity);
     Match {
         id: found.id.clone(),
         aliases: found.advisory.vendor_ids.clone(),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::database::{Database, DatabaseError};
 use crate::layer::Inventory;
 use crate::package::Package;
-use crate::report::{Severity, Status};
+use crate::report::{Status, severity_of};
 use crate::versions::rpm;
 
 use super::Match;
@@ -95,7 +95,7 @@ pub(super) fn matches(
                         .cloned(),
                     status: Status::of_number(entry.status),
                     source: SOURCE.to_owned(),
-                    severity: Some((Severity::of_number(cve.severity), SOURCE)),
+                    severity: Some((severity_of(cve.severity), SOURCE)),
                 };
                 let known = latest.get(&found.id).map(|known| version(known));
                 if known.is_none_or(|known| known.compare(&version(&found)).is_lt()) {

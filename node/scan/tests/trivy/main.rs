@@ -168,7 +168,7 @@ fn ours(inventory: &Inventory, database: &Database) -> Told {
                 one.package,
                 one.installed,
                 one.fixed.unwrap_or_default(),
-                one.severity.name().to_uppercase(),
+                one.severity.word().to_uppercase(),
                 Status::name(one.status).to_owned(),
             ]
         })
